@@ -1,0 +1,1 @@
+"""Latency, accuracy and soak measurements; results are JSON files per machine."""

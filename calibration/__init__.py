@@ -1,0 +1,1 @@
+"""Normal frames to numbers: networks, adaptation, memory bank, threshold."""

@@ -1,0 +1,1 @@
+"""One command a module; ``calibration.cli`` registers them."""

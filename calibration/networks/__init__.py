@@ -1,0 +1,1 @@
+"""The networks LSFA stands on: colour backbones, point encoder, adaptors (torch)."""

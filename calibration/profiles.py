@@ -1,0 +1,97 @@
+"""The three profiles as data (architecture, "Profiles"): which networks, how many patches, how large the banks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from runtime.errors import UsageError
+from runtime.manifest import Geometry, Network
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Constants of a profile. Pixels are those of the window after resizing."""
+
+    name: str
+    rgb_backbone: Literal["efficientnet_lite0", "dinov2_vits14", "dino_vitb8"]
+    image_px: int
+    grid: int
+    rgb_grid: int
+    rgb_channels: int
+    rgb_heads: int
+    rgb_inner: int
+    """Width of the RGB adaptor's attention (heads x head width)."""
+    points_encoder: Literal["points_lite", "point_mae"]
+    cloud_px: int
+    cloud_resize: Literal["nearest", "mean"]
+    groups: int
+    group_size: int
+    points_channels: int
+    points_heads: int
+    points_inner: int
+    point_bn: Literal["batch", "running", "station"]
+    pooling: Literal["published", "valid_mean"]
+    centre_positions: bool
+    metres: bool
+    """True: raw metres as published. False: lengths relative to the spacing of the cloud's cells."""
+    rgb_bank_share: float
+    points_bank_share: float
+    """Share of the fit frames' rows kept: of rgb_grid^2 x n and grid^2 x n (lsfa 11 row 15)."""
+    rgb_bank_cap: int
+    points_bank_cap: int
+    mlp_ratio: int = 4
+
+
+PROFILES: dict[str, Profile] = {
+    "lite": Profile(
+        name="lite", rgb_backbone="efficientnet_lite0", image_px=224, grid=28, rgb_grid=28, rgb_channels=152,
+        rgb_heads=4, rgb_inner=160, points_encoder="points_lite", cloud_px=112, cloud_resize="mean", groups=256,
+        group_size=32, points_channels=384, points_heads=6, points_inner=384, point_bn="running", pooling="valid_mean",
+        centre_positions=True, metres=False, rgb_bank_share=0.1, points_bank_share=0.1, rgb_bank_cap=8192,
+        points_bank_cap=4096,
+    ),
+    "edge": Profile(
+        name="edge", rgb_backbone="dinov2_vits14", image_px=392, grid=28, rgb_grid=28, rgb_channels=384,
+        rgb_heads=6, rgb_inner=384, points_encoder="points_lite", cloud_px=112, cloud_resize="mean", groups=512,
+        group_size=32, points_channels=384, points_heads=6, points_inner=384, point_bn="running", pooling="valid_mean",
+        centre_positions=True, metres=False, rgb_bank_share=0.1, points_bank_share=0.1, rgb_bank_cap=16384,
+        points_bank_cap=16384,
+    ),
+    "paper": Profile(
+        name="paper", rgb_backbone="dino_vitb8", image_px=224, grid=56, rgb_grid=28, rgb_channels=768,
+        rgb_heads=12, rgb_inner=768, points_encoder="point_mae", cloud_px=224, cloud_resize="nearest", groups=1024,
+        group_size=128, points_channels=1152, points_heads=12, points_inner=1152, point_bn="station",
+        pooling="published", centre_positions=False, metres=True, rgb_bank_share=0.1, points_bank_share=0.1,
+        rgb_bank_cap=200_000, points_bank_cap=200_000,
+    ),
+}  # fmt: skip
+
+
+def profile(name: str) -> Profile:
+    """The profile of that name. Raises UsageError naming the known ones."""
+    try:
+        return PROFILES[name]
+    except KeyError:
+        raise UsageError(f"--profile {name!r} is not known; choose one of {', '.join(PROFILES)}") from None
+
+
+def network_for(chosen: Profile, geometry: Geometry, adaptor: Literal["none", "lsfa"], points_slots: int = 0) -> Network:
+    """The manifest's network constants for a profile on one station.
+
+    Own encoders see lengths in units of the cloud's cell size, so that one encoder serves parts of 10 mm and 300 mm:
+    a group of 32 spans about 3 cells each way (divided by 4), the whole cloud 112 cells (divided by half of it).
+    """
+    cell_mm = geometry.side_px * geometry.mm_per_px / chosen.cloud_px
+    return Network(
+        profile=chosen.name, image_px=chosen.image_px, grid=chosen.grid, rgb_grid=chosen.rgb_grid,
+        rgb_channels=chosen.rgb_channels, rgb_mean=IMAGENET_MEAN, rgb_std=IMAGENET_STD, cloud_px=chosen.cloud_px,
+        cloud_resize=chosen.cloud_resize, groups=chosen.groups, group_size=chosen.group_size,
+        points_channels=chosen.points_channels, group_scale_mm=1000.0 if chosen.metres else 4.0 * cell_mm,
+        position_scale_mm=1000.0 if chosen.metres else 0.5 * chosen.cloud_px * cell_mm,
+        centre_positions=chosen.centre_positions, pooling=chosen.pooling, adaptor=adaptor,
+        rgb_slots=chosen.rgb_grid**2 if adaptor == "lsfa" else 0, points_slots=points_slots if adaptor == "lsfa" else 0,
+    )  # fmt: skip

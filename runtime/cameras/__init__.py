@@ -1,0 +1,1 @@
+"""Sources of frames. Each only makes Frames; none knows what becomes of them."""

@@ -1,0 +1,1 @@
+"""One command a module; ``runtime.cli`` registers them."""

@@ -1,0 +1,210 @@
+"""The nouns: what a frame, its scores and its result are. Nothing else defines one.
+
+Arrays are numpy; their shapes are written H x W (rows x columns). Lengths are millimetres unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.reasons import JUDGED, Reason
+
+FloatArray = NDArray[np.float32]
+ByteArray = NDArray[np.uint8]
+BoolArray = NDArray[np.bool_]
+
+Clock = Literal["ptp", "realtime", "device"]
+Unit = Literal["m", "mm", "um"]
+
+MM_PER_UNIT: dict[str, float] = {"m": 1000.0, "mm": 1.0, "um": 0.001}
+
+
+class Verdict(IntEnum):
+    """What the inspector says of a frame. Anything a receiver does not know is a reject."""
+
+    UNKNOWN = 0
+    OK = 1
+    NG = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Intrinsics:
+    """Pinhole camera, pixels. ``dist`` are distortion coefficients of ``model`` (empty: none)."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    model: str = "pinhole"
+    dist: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One exposure as it came from the camera: colour and 3D of the same instant, pixel-aligned.
+
+    Exactly one of ``xyz`` and ``depth`` is given; ``depth`` needs ``intrinsics``. Stored values become lengths by
+    ``value * scale + offset`` in ``unit``; ``unit`` None means the sender did not say. A point is missing where any
+    coordinate is not finite, where all are 0, or where the depth equals ``invalid``.
+    """
+
+    camera: str
+    camera_session: str
+    seq: int
+    rgb: ByteArray  # H x W x 3
+    xyz: FloatArray | None = None  # H x W x 3
+    depth: NDArray[np.uint16] | FloatArray | None = None  # H x W
+    intrinsics: Intrinsics | None = None
+    unit: Unit | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    invalid: float | None = None
+    trigger_id: int = 0
+    part_id: str = ""
+    recipe: str | None = None
+    t_exposure_us: int = 0
+    t_sent_us: int = 0
+    clock: Clock = "device"
+    sensor: str = ""
+
+    @property
+    def shape_px(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.rgb.shape[0], self.rgb.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The square of the source frame that was resized to the network's input. May reach beyond the frame's edge."""
+
+    x_px: int
+    y_px: int
+    side_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class Silhouette:
+    """Figures of the part's outline, all measured on the foreground of one frame."""
+
+    area_mm2: float
+    length_mm: float  # longer side of the smallest rectangle around the outline
+    width_mm: float  # its shorter side
+    height_mm: float  # 98th percentile of the height above the background plane (or depth range without a plane)
+    missing_share: float  # missing points inside the outline / pixels inside the outline, 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A frame made ready for the networks: the seam between preprocessing and everything after it.
+
+    ``image`` is the window, background black, resized. ``cloud`` is the window's organised foreground in mm in the
+    camera's coordinates, (0, 0, 0) where there is no foreground point. ``inspect`` is False where a mask says so.
+    """
+
+    image: ByteArray  # image_px x image_px x 3
+    cloud: FloatArray  # cloud_px x cloud_px x 3, mm
+    inspect: BoolArray  # grid x grid, patches that a recipe's masks leave to be judged
+    window: Window
+    silhouette: Silhouette
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityScores:
+    """Distances of one modality's patches to its memory bank."""
+
+    distance_map: FloatArray  # grid x grid; 0 where not scored
+    image_distance: float  # re-weighted worst patch distance (M3DM; lsfa 7.3)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What an engine says of one frame. No verdict yet: that is ``scoring.decide``'s alone."""
+
+    rgb: ModalityScores
+    points: ModalityScores
+    scored: BoolArray  # grid x grid: patches with foreground that were compared with the banks
+    window: Window
+    silhouette: Silhouette
+    stage_us: dict[str, int] = field(default_factory=dict)  # pre, rgb, points, knn (microseconds of wall time)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The worst spot, in pixels of the source frame."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+    area_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What scores: named in the first log line and in every state message."""
+
+    name: str  # cpu, cuda, simulated
+    device: str
+    precision: str
+
+
+LATENCY_STAGES = ("recv", "pre", "rgb", "points", "knn", "post", "total")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The one answer to a frame. Born unknown and not judged; only ``scoring.decide`` provides another verdict.
+
+    Raises ValueError when verdict, reason and numbers contradict each other, so that no such result can exist.
+    """
+
+    station: str
+    session: str
+    result_id: int
+    camera: str = ""
+    camera_session: str = ""
+    seq: int = 0
+    trigger_id: int = 0
+    part_id: str = ""
+    verdict: Verdict = Verdict.UNKNOWN
+    score: float | None = None
+    threshold: float | None = None
+    p_value: float | None = None
+    reason: Reason = Reason.NOT_JUDGED
+    recipe: str = ""
+    bundle: str = ""
+    t_exposure_us: int = 0
+    t_done_us: int = 0
+    latency_us: dict[str, int] = field(default_factory=dict)
+    deadline_us: int = 0
+    deadline_missed: bool = False
+    simulated: bool = False
+    region: Region | None = None
+
+    def __post_init__(self) -> None:
+        judged = self.verdict is not Verdict.UNKNOWN
+        if judged != (self.reason in JUDGED):
+            raise ValueError(f"verdict {self.verdict.name} contradicts reason {self.reason.name}")
+        if judged and (self.score is None or self.threshold is None):
+            raise ValueError("a judged result needs a score and a threshold")
+        for name in ("score", "threshold", "p_value"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} is {value}; a number that is none must be None and the verdict unknown")
+
+    @property
+    def accept(self) -> bool:
+        """True only for a verdict of ok."""
+        return self.verdict is Verdict.OK
+
+    def unknown(self, reason: Reason) -> Result:
+        """The same result with nothing decided, and why."""
+        return replace(
+            self, verdict=Verdict.UNKNOWN, reason=reason, score=None, threshold=None, p_value=None, region=None
+        )

@@ -1,0 +1,187 @@
+"""What a bundle says of itself: ``manifest.json`` as types. Written by ``export``, verified by ``runtime.bundle``.
+
+Lengths are millimetres unless the name says otherwise. Unknown fields are refused: a manifest is signed, not guessed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from runtime.frame import Unit
+
+FORMAT = 1
+"""Version of the bundle's layout. A bundle of another format does not open."""
+
+
+class Plane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Background plane in camera coordinates: ``normal . p + offset_mm = 0``, unit normal towards the camera."""
+
+    normal: tuple[float, float, float]
+    offset_mm: float
+
+
+class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a frame of this station becomes model inputs; fitted once from the normal frames."""
+
+    method: Literal["plane", "published", "none"]
+    """``plane``: one stored plane (fast). ``published``: RANSAC + DBSCAN for each frame (M3DM). ``none``: nothing to remove."""
+    why: str
+    """What made calibration choose the method, in words."""
+    unit: Unit
+    """Unit of frames whose header names none."""
+    height_px: int
+    width_px: int
+    """Size of the source frames; another size is refused."""
+    plane: Plane | None
+    plane_cut_mm: float
+    """Points nearer to the plane than this are background."""
+    point_spacing_mm: float
+    """Median distance of neighbouring source pixels' points on the part."""
+    plane_noise_mm: float
+    """Standard deviation of the background points about the plane."""
+    cluster_gap_px: int
+    """Foreground pixels this far apart still belong to one part."""
+    side_px: int
+    """Side of the square window cut from the source frame: one scale for the recipe."""
+    mm_per_px: float
+    """Size of a source pixel on the part."""
+    min_points: int
+    """Frames with fewer foreground points are refused TOO_FEW_POINTS."""
+    moved_share: float
+    """CAMERA_MOVED when more than this share of border points lies off the plane."""
+    moved_mm: float
+    """How far off the plane a border point must lie to count as moved."""
+    inspect_mask: str | None = None
+    ignore_mask: str | None = None
+    """Files in the bundle: 8-bit PNG of the source frame's size; non-zero pixels are (not) inspected."""
+
+
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Shapes and constants the engine needs to run the graphs (lsfa 2, 3)."""
+
+    profile: str
+    image_px: int
+    grid: int
+    """Patches are scored on a grid x grid map."""
+    rgb_grid: int
+    """Grid of the RGB tokens as the backbone gives them (28; the 56 x 56 form repeats each token four times)."""
+    rgb_channels: int
+    rgb_mean: tuple[float, float, float]
+    rgb_std: tuple[float, float, float]
+    cloud_px: int
+    cloud_resize: Literal["nearest", "mean"]
+    """How the window's cloud becomes cloud_px x cloud_px: nearest (published) or the mean of each cell's points."""
+    groups: int
+    group_size: int
+    points_channels: int
+    group_scale_mm: float
+    """Coordinates relative to a group's centre are divided by this."""
+    position_scale_mm: float
+    """Centres are divided by this (after subtracting the cloud's centroid where ``centre_positions``)."""
+    centre_positions: bool
+    pooling: Literal["published", "valid_mean"]
+    """Interpolated point features to patches: 3x3 mean + adaptive mean with zeros of empty pixels (M3DM), or the mean
+    over each patch's own valid points."""
+    adaptor: Literal["none", "lsfa"]
+    rgb_slots: int = 0
+    points_slots: int = 0
+    """Static token counts of the adaptor graphs; 0: no adaptor."""
+
+
+class WeightsOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a network's weights came from. ``seeded`` weights are random: good for timing, not for inspection."""
+
+    network: str
+    source: str
+    sha256: str
+    licence: str
+    seeded: bool = False
+
+
+class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of one modality's scores."""
+
+    feature_mean: float
+    feature_std: float
+    """Adapted features are standardised by these scalars before they meet the bank (lsfa 11 row 16)."""
+    image_mean: float
+    image_std: float
+    """Mean and standard deviation of the image distance on the tuning frames."""
+    patch_mean: float
+    patch_std: float
+    """Mean and standard deviation of scored patch distances on the tuning frames."""
+    weight: float
+    """Weight of this modality's standardised score in the fused one."""
+    bank_rows: int
+
+
+class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Scores to a verdict. Belongs to one (bundle, engine, precision)."""
+
+    engine: str
+    precision: str
+    rgb: Modality
+    points: Modality
+    fusion: Literal["average", "ocsvm"]
+    threshold: float
+    alpha: float
+    """False-reject rate the score's threshold was set for (its share of ``alpha_total``)."""
+    alpha_total: float
+    """False-reject rate of score and silhouette together, as promised to the user."""
+    calibration_scores: tuple[float, ...]
+    """Fused scores of the calibration frames, ascending: the p-value's reference."""
+    alpha_asked: float | None = None
+
+
+class SilhouetteRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Closed interval of one ``Silhouette`` figure seen as normal."""
+
+    figure: str
+    low: float
+    high: float
+
+
+class GoldenFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A frame stored in the bundle with what the reference engine said of it."""
+
+    name: str
+    """``golden/rgb/NAME.png`` and ``golden/xyz/NAME.tiff`` (MVTec 3D-AD layout, unit of ``Geometry.unit``)."""
+    kind: Literal["normal", "near", "spoiled_geometry", "spoiled_colour"]
+    verdict: Literal["ok", "ng"]
+    reason: int
+    score: float
+    rgb_image_distance: float
+    points_image_distance: float
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of the bundle, path relative to it with forward slashes."""
+
+    path: str
+    nbytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``manifest.json``. The signature covers its bytes; its ``files`` cover every other file."""
+
+    format: int
+    asperity: str
+    """Version of the project that wrote it."""
+    recipe: str
+    created_us: int
+    geometry: Geometry
+    network: Network
+    weights: tuple[WeightsOrigin, ...]
+    decision: Decision
+    silhouette: tuple[SilhouetteRange, ...]
+    golden: tuple[GoldenFrame, ...]
+    golden_tolerance: float
+    """0.1 x the standard deviation of the held-out normals' scores."""
+    normal_frames: dict[str, int]
+    """How many frames went into fit, tune and calibrate."""
+    frame_p99_ms: float
+    """p99 of the whole path on the machine that calibrated; sets beat_timeout_ms on slow profiles."""
+    files: tuple[File, ...]
