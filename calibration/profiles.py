@@ -79,7 +79,9 @@ def profile(name: str) -> Profile:
         raise UsageError(f"--profile {name!r} is not known; choose one of {', '.join(PROFILES)}") from None
 
 
-def network_for(chosen: Profile, geometry: Geometry, adaptor: Literal["none", "lsfa"], points_slots: int = 0) -> Network:
+def network_for(
+    chosen: Profile, geometry: Geometry, adaptor: Literal["none", "lsfa"], points_slots: int = 0
+) -> Network:
     """The manifest's network constants for a profile on one station.
 
     Own encoders see lengths in units of the cloud's cell size, so that one encoder serves parts of 10 mm and 300 mm:

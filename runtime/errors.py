@@ -9,7 +9,7 @@ from runtime.reasons import JUDGED, Reason
 
 
 class AsperityError(Exception):
-    """Base of every error this project raises on purpose. Commands print it as one sentence and exit with ``exit_code``."""
+    """Base of every error raised on purpose. Commands print it as one sentence and exit with ``exit_code``."""
 
     exit_code = 1
 

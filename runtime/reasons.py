@@ -26,7 +26,11 @@ class Reason(IntEnum):
 
     # 1-99: the frame was judged
     GOOD = 1, "every score finite and at or below its threshold, shape within range", "none"
-    SCORE_ABOVE_THRESHOLD = 2, "the anomaly score is above the threshold", "look at the map: the worst spot is in region"
+    SCORE_ABOVE_THRESHOLD = (
+        2,
+        "the anomaly score is above the threshold",
+        "look at the map: the worst spot is in region",
+    )
     SHAPE_OUT_OF_RANGE = (
         3,
         "outline, size, height or missing points differ from every normal part",
@@ -34,23 +38,47 @@ class Reason(IntEnum):
     )
 
     # 100-199: the frame was refused before it was judged
-    REFUSED_MESSAGE = 100, "the message breaks the wire contract", "see the text of the event; compare the sender with docs/wire.md"
-    REFUSED_DATA = 101, "the pixels or points cannot be used", "see the text of the event: size, unit, or too few valid points"
-    REFUSED_UNIT = 102, "the unit of length is not known and cannot be told from the depth", "send a unit with the stream, or start with --unit"
+    REFUSED_MESSAGE = (
+        100,
+        "the message breaks the wire contract",
+        "see the text of the event; compare the sender with docs/wire.md",
+    )
+    REFUSED_DATA = (
+        101,
+        "the pixels or points cannot be used",
+        "see the text of the event: size, unit, or too few valid points",
+    )
+    REFUSED_UNIT = (
+        102,
+        "the unit of length is not known and cannot be told from the depth",
+        "send a unit with the stream, or start with --unit",
+    )
     TOO_FEW_POINTS = 103, "too few valid points on the part", "check projector, exposure and whether a part is there"
-    WRONG_CAMERA = 104, "the frame is of a camera this station does not listen to", "correct the camera's name in station.toml or in the sender"
+    WRONG_CAMERA = (
+        104,
+        "the frame is of a camera this station does not listen to",
+        "correct the camera's name in station.toml or in the sender",
+    )
     WRONG_RECIPE = 105, "the frame expects another recipe than the one in force", "prepare that recipe first"
     CAMERA_MOVED = 106, "the background is not where it was at calibration", "put the camera back, or calibrate again"
     FROZEN_IMAGE = 107, "the frame is identical to the one before", "restart the camera: it repeats an old picture"
     DUPLICATE_SEQ = 108, "this seq was seen before or goes back", "the sender must count every exposure upwards"
     SEQ_JUMP = 109, "seq leapt by more than is believed", "check the sender's counter; counting goes on from here"
-    TRIGGER_EXPIRED = 110, "the frame carries a trigger that is over or was never given", "lengthen timeout_ms or find out why the camera is late"
+    TRIGGER_EXPIRED = (
+        110,
+        "the frame carries a trigger that is over or was never given",
+        "lengthen timeout_ms or find out why the camera is late",
+    )
 
     # 200-299: time or load
     STALE = 200, "the frame was too old when its turn came", "check the camera's clock and the load"
     OVERLOAD = 201, "a newer frame took this one's place in the queue", "lower the camera's rate or use a faster box"
     DEADLINE = 202, "no verdict within the deadline", "lengthen deadline_ms or use a faster box"
-    LOST = 203, "seq shows that this frame was sent or taken but never arrived", "check the link and the sender's buffers"
+    LOST = (
+        203,
+        "seq shows that this frame was sent or taken but never arrived",
+        "check the link and the sender's buffers",
+    )
     NO_FRAME = 204, "a trigger was given and no frame came in time", "check the trigger wiring and the camera"
 
     # 300-399: the station
