@@ -26,7 +26,7 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a frame of this station becomes model inputs; fitted once from the normal frames."""
 
     method: Literal["plane", "published", "none"]
-    """``plane``: one stored plane (fast). ``published``: RANSAC + DBSCAN each frame (M3DM). ``none``: nothing to remove."""
+    """``plane``: one stored plane (fast). ``published``: RANSAC + DBSCAN each frame (M3DM). ``none``: nothing to do."""
     why: str
     """What made calibration choose the method, in words."""
     unit: Unit

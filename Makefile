@@ -1,0 +1,50 @@
+# Everything a user or CI needs. `make demo` and `make test` set up what they need themselves.
+PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -c '' 2>/dev/null && echo python3.12 || echo python3)
+VENV   ?= .venv
+PIP    ?=
+BIN    := $(VENV)/bin
+# numpy, torch and ONNX Runtime each bring a thread pool; on two cores one thread each is the fast setting for tests.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench gpu-check gpu-bench soak docs clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed to calibrate and test (found: $$($(PYTHON) --version)); set PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP) -c constraints.txt -e '.[calibrate,edge-weights,dev]'
+	@touch $@
+
+setup: $(VENV)/.ready  ## make .venv with everything to calibrate, export, run and test (torch, open3d)
+
+demo: setup  ## calibrate on the virtual camera, export, stream, show results (build/demo)
+	$(BIN)/asperity demo --out build/demo
+
+test: setup  ## the whole test suite
+	$(BIN)/python -m pytest -m 'not gpu and not soak'
+
+check: setup  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: setup  ## write the generated pages again
+	$(BIN)/python -m docs.generate
+
+bench: setup  ## timings of this machine into benchmarks/results
+	$(BIN)/asperity bench all
+
+gpu-check: setup  ## on a machine with an NVIDIA GPU: every kernel and engine against its oracle
+	$(BIN)/asperity bench gpu-check
+
+gpu-bench: setup  ## on a machine with an NVIDIA GPU: kernel and frame timings
+	$(BIN)/asperity bench gpu-bench
+
+soak: setup  ## long runs: fuzzing over sockets, memory over time
+	$(BIN)/python -m pytest -m soak
+
+clean:  ## remove what was built
+	rm -rf build $(VENV) *.egg-info
