@@ -1,5 +1,5 @@
 # Everything a user or CI needs. `make demo` and `make test` set up what they need themselves.
-PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -c '' 2>/dev/null && echo python3.12 || echo python3)
+PYTHON ?= python3
 VENV   ?= .venv
 PIP    ?=
 BIN    := $(VENV)/bin
@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench gpu-check gpu-bench soak docs clean
+.PHONY: help setup demo test check bench gpu-check gpu-bench soak clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,9 +30,6 @@ test: setup  ## the whole test suite
 check: setup  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-
-docs: setup  ## write the generated pages again
-	$(BIN)/python -m docs.generate
 
 bench: setup  ## timings of this machine into benchmarks/results
 	$(BIN)/asperity bench all
