@@ -1,0 +1,235 @@
+"""What a calibration leaves behind: a folder that ``export`` turns into a bundle.
+
+calibration.json              CalibrationRecord; written last, so that its presence means the folder is whole
+networks.safetensors          state dicts, prefixes ``rgb.`` ``points.`` (and ``adaptor_rgb.`` ``adaptor_points.``)
+banks.safetensors             ``rgb`` (R, C) f4, ``points`` (P, Cp) f4, standardised; ``rgb_owner`` ``points_owner``
+                              (rows,) i4: index of the fit frame each row came from
+calibration_inputs.safetensors  ``image`` u8 (n, I, I, 3), ``cloud`` f4 (n, P, P, 3), ``inspect`` bool (n, g, g),
+                              ``scores`` f8 (n,): fused scores of the calibration frames by the torch reference
+golden/rgb/NAME.png golden/xyz/NAME.tiff   held-out normal frames (MVTec 3D-AD layout, unit of the geometry)
+masks/*.png                   inspect and ignore masks
+report/                       report.html, report.json
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from runtime.errors import DataError
+from runtime.frame import Unit
+from runtime.manifest import Decision, Geometry, Network, SilhouetteRange, WeightsOrigin
+
+FORMAT = 1
+"""Version of the folder's layout. A folder of another format is not exported."""
+
+RECORD = "calibration.json"
+NETWORKS = "networks.safetensors"
+BANKS = "banks.safetensors"
+INPUTS = "calibration_inputs.safetensors"
+
+Method = Literal["lsfa", "frozen"]
+Fusion = Literal["average", "ocsvm"]
+HeldOut = Literal["split", "leave_one_out"]
+SplitName = Literal["fit", "tune", "calibrate"]
+
+
+class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything a person may choose about a calibration; the defaults are the method's (lsfa 11)."""
+
+    profile: str = "lite"
+    method: Method = "lsfa"
+    recipe: str = ""
+    """Name of the product; empty: the name of the source folder."""
+    alpha: float | None = None
+    """False-reject rate of score and silhouette together, 0..1. None: the best attainable one up to 2 %."""
+    exclude: tuple[str, ...] = ()
+    """Names of normal frames to leave out (a bad part among the good)."""
+    seed: int = 0
+    unit: Unit | None = None
+    """Unit of frames that name none. None: told from the median depth."""
+    inspect_mask: str | None = None
+    ignore_mask: str | None = None
+    """8-bit PNG files of the source frame's size; non-zero pixels are (not) inspected."""
+    limit: int | None = None
+    """Use at most this many normal frames, the first ones."""
+    device: str = "cpu"
+    """Torch device of networks and adaptation."""
+    fusion: Fusion = "average"
+    held_out: HeldOut = "split"
+    """``leave_one_out``: every frame is in the bank and judged against the others' rows. Weaker: no proven rate."""
+    geometry: Literal["auto", "plane", "published", "none"] = "auto"
+    """How the background is found; ``published`` is RANSAC + DBSCAN for each frame (slow)."""
+    bank_projection: bool = False
+    """Choose bank rows on a sparse random projection of the features, as published. False: on the features."""
+    rgb_weights: str | None = None
+    points_weights: str | None = None
+    """Weight files in place of the profile's own."""
+    strangest: int = 10
+    """How many of the strangest normal frames the report shows."""
+    cache_memory_mb: int = 2048
+    """Frozen patches beyond this size are kept in a temporary file instead of memory."""
+
+
+class RefusedFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A normal frame that preprocessing refused, so that it took no part."""
+
+    name: str
+    reason: str
+    """Name of the reason code."""
+    message: str
+
+
+class FrameFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What calibration found of one normal frame."""
+
+    name: str
+    split: SplitName
+    rgb_image_distance: float
+    points_image_distance: float
+    score: float
+    """Fused score. Fit frames: against the banks without their own rows (leave-one-out)."""
+
+
+class FalseRejects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The promise about good parts: how often score and silhouette together reject one."""
+
+    asked: float | None
+    frames: int
+    """Calibration frames n."""
+    allowed: int
+    """k: the threshold is the k-th highest calibration score."""
+    alpha: float
+    """k / (n + 1): mean rate of false rejects by the score."""
+    alpha_total: float
+    """Score and silhouette together."""
+    bound_95: float
+    """With probability 0.95 over calibrations the long-run rate of the score is below this: Beta(k, n + 1 - k)."""
+    held_out: HeldOut
+    statement: str
+    """The same in plain words."""
+
+
+class GoldenCandidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A held-out normal frame kept for the parity gate, with what the torch reference said of it."""
+
+    name: str
+    """``golden/rgb/NAME.png`` and ``golden/xyz/NAME.tiff``."""
+    source_name: str
+    kind: Literal["normal", "near"]
+    verdict: Literal["ok", "ng"]
+    reason: int
+    score: float
+    rgb_image_distance: float
+    points_image_distance: float
+
+
+class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``calibration.json``: all numbers of a calibration."""
+
+    format: int
+    asperity: str
+    created_us: int
+    recipe: str
+    source: str
+    """Name of the source folder."""
+    options: CalibrateOptions
+    geometry: Geometry
+    network: Network
+    weights: tuple[WeightsOrigin, ...]
+    decision: Decision
+    """By the torch reference; another engine takes its own threshold."""
+    silhouette: tuple[SilhouetteRange, ...]
+    false_rejects: FalseRejects
+    normal_frames: dict[str, int]
+    """How many frames went into fit, tune and calibrate, and how many were refused or excluded."""
+    refused: tuple[RefusedFrame, ...]
+    frames: tuple[FrameFigures, ...]
+    golden: tuple[GoldenCandidate, ...]
+    golden_tolerance: float
+    """0.1 x the standard deviation of the calibration frames' scores."""
+    adaptation: dict[str, float]
+    """Figures of the adaptation (losses, spread); empty when the features are frozen."""
+    stage_s: dict[str, float]
+    """Wall time of each stage of the calibration, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationFolder:
+    """A whole calibration folder on disk."""
+
+    path: Path
+    record: CalibrationRecord
+
+    def banks(self) -> dict[str, NDArray[np.float32]]:
+        """``rgb`` (R, C) and ``points`` (P, Cp), standardised. Raises DataError."""
+        arrays = _load_arrays(self.path / BANKS)
+        return {name: arrays[name].astype(np.float32, copy=False) for name in ("rgb", "points")}
+
+    def calibration_inputs(self) -> dict[str, NDArray[np.generic]]:
+        """``image``, ``cloud``, ``inspect`` and ``scores`` of the calibration frames. Raises DataError."""
+        return _load_arrays(self.path / INPUTS)
+
+    @property
+    def networks_path(self) -> Path:
+        """State dicts of the networks, safetensors."""
+        return self.path / NETWORKS
+
+    @property
+    def report_path(self) -> Path:
+        """The report an engineer reads."""
+        return self.path / "report" / "report.html"
+
+    def golden_paths(self, name: str) -> tuple[Path, Path]:
+        """Colour PNG and xyz TIFF of a golden candidate."""
+        return self.path / "golden" / "rgb" / f"{name}.png", self.path / "golden" / "xyz" / f"{name}.tiff"
+
+    def mask_paths(self) -> dict[str, Path]:
+        """The masks the geometry names (``masks/inspect.png``), by that name."""
+        names = [m for m in (self.record.geometry.inspect_mask, self.record.geometry.ignore_mask) if m is not None]
+        return {name: self.path / name for name in names}
+
+
+def save_record(record: CalibrationRecord, folder: Path) -> Path:
+    """Write ``calibration.json`` in one step (a half-written one is never seen). Returns its path."""
+    path = folder / RECORD
+    partial = path.with_suffix(".json.part")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
+    partial.replace(path)
+    return path
+
+
+def load_folder(folder: Path) -> CalibrationFolder:
+    """Open a calibration folder.
+
+    Raises DataError when it is missing, unfinished or of another format.
+    """
+    path = folder / RECORD
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): calibrate into {folder} first") from error
+    try:
+        record = msgspec.json.decode(data, type=CalibrationRecord)
+    except msgspec.MsgspecError as error:
+        raise DataError(f"{path} is not a calibration record ({error}): calibrate again") from error
+    if record.format != FORMAT:
+        raise DataError(f"{path} has format {record.format}, this version reads {FORMAT}: calibrate again")
+    for name in (NETWORKS, BANKS, INPUTS):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder / name} is missing: the calibration folder is incomplete, calibrate again")
+    return CalibrationFolder(folder, record)
+
+
+def _load_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} cannot be read ({error}): calibrate again") from error
