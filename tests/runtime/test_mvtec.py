@@ -1,0 +1,179 @@
+"""Reading, writing and listing the MVTec 3D-AD layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from runtime import mvtec
+from runtime.errors import DataError
+
+
+def arrays(seed: int = 0, height: int = 5, width: int = 7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return (
+        rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
+        rng.normal(size=(height, width, 3)).astype(np.float32),
+        rng.random((height, width)) > 0.5,
+    )
+
+
+def write(folder: Path, *names: str) -> None:
+    for seed, name in enumerate(names):
+        rgb, xyz, _ = arrays(seed)
+        mvtec.write_frame(folder, name, rgb, xyz)
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    rgb, xyz, mask = arrays()
+    mvtec.write_frame(tmp_path, "000", rgb, xyz, mask)
+    frame = mvtec.read_frame(tmp_path / "rgb/000.png", tmp_path / "xyz/000.tiff", seq=3, part_id="p", unit="m")
+    assert frame.xyz is not None
+    np.testing.assert_array_equal(frame.rgb, rgb)
+    np.testing.assert_array_equal(frame.xyz, xyz)
+    np.testing.assert_array_equal(mvtec.read_mask(tmp_path / "gt/000.png"), mask)
+    assert (frame.seq, frame.part_id, frame.unit, frame.depth) == (3, "p", "m", None)
+    assert frame.rgb.flags.c_contiguous and frame.xyz.flags.c_contiguous
+
+
+def test_nan_and_zero_points_survive(tmp_path: Path) -> None:
+    rgb, xyz, _ = arrays()
+    xyz[0, 0], xyz[1, 1] = 0.0, np.nan
+    mvtec.write_frame(tmp_path, "0", rgb, xyz)
+    np.testing.assert_array_equal(mvtec.read_xyz(tmp_path / "xyz/0.tiff"), xyz)
+
+
+def test_tiff_written_by_another_program(tmp_path: Path) -> None:
+    _, xyz, _ = arrays()
+    tifffile.imwrite(tmp_path / "a.tiff", xyz, photometric="rgb")
+    tifffile.imwrite(tmp_path / "b.tiff", xyz, photometric="minisblack", compression="zlib")
+    np.testing.assert_array_equal(mvtec.read_xyz(tmp_path / "a.tiff"), xyz)
+    np.testing.assert_array_equal(mvtec.read_xyz(tmp_path / "b.tiff"), xyz)
+
+
+def test_grey_and_opaque_alpha_are_converted(tmp_path: Path) -> None:
+    rgb, _, _ = arrays()
+    Image.fromarray(rgb[..., 0]).save(tmp_path / "grey.png")
+    Image.fromarray(rgb).convert("RGBA").save(tmp_path / "alpha.png")
+    np.testing.assert_array_equal(mvtec.read_rgb(tmp_path / "grey.png"), np.repeat(rgb[..., :1], 3, axis=2))
+    np.testing.assert_array_equal(mvtec.read_rgb(tmp_path / "alpha.png"), rgb)
+
+
+def test_colour_pictures_that_cannot_be_used(tmp_path: Path) -> None:
+    rgb, _, _ = arrays()
+    clear = np.dstack([rgb, np.full(rgb.shape[:2], 200, np.uint8)])
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    Image.fromarray(rgb[..., 0].astype(np.uint16) * 200).save(tmp_path / "deep.png")
+    Image.fromarray(rgb).save(tmp_path / "jpeg.png", format="JPEG")
+    (tmp_path / "text.png").write_text("no picture")
+    Image.fromarray(np.zeros((400, 400, 3), np.uint8)).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
+    for name, word in (
+        ("clear", "transparent"), ("deep", "8-bit"), ("jpeg", "JPEG"), ("text", "cannot be read"),
+        ("cut", "cannot be read"), ("absent", "does not exist"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=word):
+            mvtec.read_rgb(tmp_path / f"{name}.png")
+
+
+def test_clouds_that_cannot_be_used(tmp_path: Path) -> None:
+    _, xyz, _ = arrays()
+    tifffile.imwrite(tmp_path / "double.tiff", xyz.astype(np.float64), photometric="rgb")
+    tifffile.imwrite(tmp_path / "planar.tiff", np.moveaxis(xyz, 2, 0).copy(), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "depth.tiff", xyz[..., 2])
+    (tmp_path / "text.tiff").write_text("no cloud")
+    tifffile.imwrite(tmp_path / "cut.tiff", xyz)
+    (tmp_path / "cut.tiff").write_bytes((tmp_path / "cut.tiff").read_bytes()[:100])
+    for name, word in (
+        ("double", "float64"), ("planar", r"\(3, 5, 7\)"), ("depth", r"\(5, 7\)"), ("text", "cannot be read"),
+        ("cut", "cannot be read|shape"), ("absent", "does not exist"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=word):
+            mvtec.read_xyz(tmp_path / f"{name}.tiff")
+
+
+def test_pair_of_different_sizes_is_refused(tmp_path: Path) -> None:
+    rgb, _, _ = arrays()
+    _, other, _ = arrays(height=6)
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "a.tiff", other, photometric="rgb")
+    with pytest.raises(DataError, match=r"5 x 7 pixels but .* is 6 x 7"):
+        mvtec.read_frame(tmp_path / "a.png", tmp_path / "a.tiff")
+
+
+def test_arrays_that_do_not_belong_together_are_not_written(tmp_path: Path) -> None:
+    rgb, xyz, mask = arrays()
+    for bad in (
+        (rgb.astype(np.float32), xyz, mask), (rgb, xyz.astype(np.float64), mask), (rgb, xyz[:-1], mask),
+        (rgb, xyz, mask[:-1]), (rgb, xyz, mask.astype(np.uint8)),
+    ):  # fmt: skip
+        with pytest.raises(DataError):
+            mvtec.write_frame(tmp_path, "0", *bad)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    rgb, xyz, _ = arrays()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        mvtec.write_frame(tmp_path / "file", "0", rgb, xyz)
+
+
+def test_listing_a_product(tmp_path: Path) -> None:
+    write(tmp_path / "test/hole", "000")
+    write(tmp_path / "train/good", "10", "9", "2")
+    write(tmp_path / "validation/good", "0")
+    write(tmp_path / "test/bump", "1")
+    rgb, xyz, mask = arrays()
+    mvtec.write_frame(tmp_path / "test/good", "7", rgb, xyz, mask)
+    (tmp_path / "calibration").mkdir()
+    samples = mvtec.list_samples(tmp_path)
+    assert [s.name for s in samples] == [
+        "train/good/2", "train/good/9", "train/good/10", "validation/good/0", "test/good/7", "test/bump/1",
+        "test/hole/000",
+    ]  # fmt: skip
+    assert [(s.split, s.defect) for s in samples[2:6]] == [
+        ("train", "good"), ("validation", "good"), ("test", "good"), ("test", "bump")
+    ]  # fmt: skip
+    assert samples[4].gt == tmp_path / "test/good/gt/7.png" and samples[5].gt is None
+
+
+def test_listing_a_split_and_a_bare_folder(tmp_path: Path) -> None:
+    write(tmp_path / "p/test/bump", "1", "0")
+    write(tmp_path / "bare", "b2", "b10")
+    assert [(s.name, s.split, s.defect) for s in mvtec.list_samples(tmp_path / "p/test")] == [
+        ("bump/0", "test", "bump"), ("bump/1", "test", "bump")
+    ]  # fmt: skip
+    assert [(s.name, s.split, s.defect) for s in mvtec.list_samples(tmp_path / "p/test/bump")] == [
+        ("0", "test", "bump"), ("1", "test", "bump")
+    ]  # fmt: skip
+    assert [(s.name, s.split, s.defect) for s in mvtec.list_samples(tmp_path / "bare")] == [
+        ("b2", "", ""),
+        ("b10", "", ""),
+    ]
+
+
+def test_half_pairs_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "train/good", "0", "1", "2")
+    (tmp_path / "train/good/xyz/1.tiff").unlink()
+    with pytest.raises(DataError, match=r"1 frame\(s\) lack their xyz.*: 1;"):
+        mvtec.list_samples(tmp_path)
+    (tmp_path / "train/good/rgb/1.png").unlink()
+    (tmp_path / "train/good/rgb/2.png").unlink()
+    with pytest.raises(DataError, match=r"lack their rgb.*: 2;"):
+        mvtec.list_samples(tmp_path)
+
+
+def test_folders_that_hold_no_product(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a folder"):
+        mvtec.list_samples(tmp_path / "absent")
+    with pytest.raises(DataError, match="holds no frames"):
+        mvtec.list_samples(tmp_path)
+    write(tmp_path / "bagel/train/good", "0")
+    write(tmp_path / "tire/train/good", "0")
+    with pytest.raises(DataError, match=r"several products \(bagel, tire\)"):
+        mvtec.list_samples(tmp_path)
