@@ -1,0 +1,264 @@
+"""What a bundle's files must hold: the manifest's own sense, graphs, banks and calibration inputs.
+
+Pure: bytes and arrays in, BundleError out. A message names the field or file, what was found, and what was expected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import BundleError
+from runtime.manifest import Decision, Geometry, Manifest, Modality, Network
+from runtime.onnx_weights import float_weights
+from runtime.reasons import Reason
+
+BANKS_FILE = "banks.safetensors"
+INPUTS_FILE = "calibration_inputs.safetensors"
+FROZEN_GRAPHS = ("rgb", "points")
+ADAPTOR_GRAPHS = ("adaptor_rgb", "adaptor_points")
+MIN_GOLDEN = {"normal": 2, "near": 1, "spoiled_geometry": 1, "spoiled_colour": 1}
+SILHOUETTE_FIGURES = frozenset({"area_mm2", "length_mm", "width_mm", "height_mm", "missing_share"})
+LARGE_WEIGHT = 64
+"""Weights of fewer elements may be constant (a scale of one, a bias of zero) and prove nothing."""
+EXPORT_AGAIN = "export the bundle again"
+
+Array = NDArray[Any]
+Tensors = Mapping[str, Array]
+
+
+def graph_names(network: Network) -> tuple[str, ...]:
+    """The ONNX graphs of a bundle, without ``.onnx``: the adaptors only where there are any."""
+    return FROZEN_GRAPHS + (ADAPTOR_GRAPHS if network.adaptor == "lsfa" else ())
+
+
+def expected_files(manifest: Manifest) -> set[str]:
+    """Every path that the manifest must list, and no other."""
+    files = {f"{name}.onnx" for name in graph_names(manifest.network)} | {BANKS_FILE, INPUTS_FILE}
+    for golden in manifest.golden:
+        files |= {f"golden/rgb/{golden.name}.png", f"golden/xyz/{golden.name}.tiff"}
+    geometry = manifest.geometry
+    return files | {name for name in (geometry.inspect_mask, geometry.ignore_mask) if name is not None}
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Values that types cannot rule out. Raises BundleError naming the field."""
+    _check_network(manifest.network)
+    _check_geometry(manifest.geometry)
+    _check_decision(manifest.decision)
+    _check_golden(manifest)
+    _positive("golden_tolerance", manifest.golden_tolerance)
+    _positive("frame_p99_ms", manifest.frame_p99_ms)
+    for figure in manifest.silhouette:
+        if figure.figure not in SILHOUETTE_FIGURES:
+            raise BundleError(f"names an unknown silhouette figure {figure.figure!r}")
+        if not (math.isfinite(figure.low) and math.isfinite(figure.high) and figure.low <= figure.high):
+            raise BundleError(f"has an empty range for silhouette figure {figure.figure}: {figure.low}..{figure.high}")
+
+
+def _positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise BundleError(f"field {name} is {value}, not a finite number above 0")
+
+
+def _check_network(network: Network) -> None:
+    names: tuple[str, ...] = (
+        "image_px", "grid", "rgb_grid", "rgb_channels", "cloud_px", "groups", "group_size", "points_channels"
+    )  # fmt: skip
+    if network.adaptor == "lsfa":
+        names += ("rgb_slots", "points_slots")
+    for name in (*names, "group_scale_mm", "position_scale_mm"):
+        _positive(f"network.{name}", getattr(network, name))
+    for name in ("rgb_mean", "rgb_std"):
+        for value in getattr(network, name):
+            _positive(f"network.{name}", value)
+
+
+def _check_geometry(geometry: Geometry) -> None:
+    for name in ("height_px", "width_px", "side_px", "mm_per_px", "min_points"):
+        _positive(f"geometry.{name}", getattr(geometry, name))
+    if (geometry.method == "plane") != (geometry.plane is not None):
+        raise BundleError(f"has geometry.method {geometry.method!r} and a plane of {geometry.plane}")
+    if geometry.plane is not None:
+        length = math.hypot(*geometry.plane.normal)
+        if not abs(length - 1.0) < 1e-3 or not math.isfinite(geometry.plane.offset_mm):
+            raise BundleError(f"field geometry.plane has a normal of length {length}, not 1, or no finite offset")
+
+
+def _check_modality(name: str, modality: Modality) -> None:
+    for field in ("feature_std", "image_std", "patch_std", "weight", "bank_rows"):
+        _positive(f"decision.{name}.{field}", getattr(modality, field))
+    for field in ("feature_mean", "image_mean", "patch_mean"):
+        value = getattr(modality, field)
+        if not math.isfinite(value):
+            raise BundleError(f"field decision.{name}.{field} is {value}, not a finite number")
+
+
+def _check_decision(decision: Decision) -> None:
+    _check_modality("rgb", decision.rgb)
+    _check_modality("points", decision.points)
+    scores = decision.calibration_scores
+    if not scores or any(later < earlier for earlier, later in pairwise(scores)):
+        raise BundleError("field decision.calibration_scores is empty or not ascending")
+    if not math.isfinite(decision.threshold) or not scores[0] <= decision.threshold <= scores[-1]:
+        raise BundleError(
+            f"field decision.threshold is {decision.threshold}, outside the calibration frames' scores "
+            f"{scores[0]}..{scores[-1]}"
+        )
+    for field in ("alpha", "alpha_total"):
+        value = getattr(decision, field)
+        if not 0 < value < 1:
+            raise BundleError(f"field decision.{field} is {value}, not a rate between 0 and 1")
+
+
+def _check_golden(manifest: Manifest) -> None:
+    """The kinds that a gate needs, each with the verdict that its kind implies (architecture, "Bundle")."""
+    kinds = [golden.kind for golden in manifest.golden]
+    for kind, least in MIN_GOLDEN.items():
+        if kinds.count(kind) < least:  # type: ignore[arg-type]
+            raise BundleError(f"has {kinds.count(kind)} golden frames of kind {kind}; {least} are needed")  # type: ignore[arg-type]
+    if len({golden.name for golden in manifest.golden}) != len(kinds):
+        raise BundleError("names a golden frame twice")
+    threshold = manifest.decision.threshold
+    for golden in manifest.golden:
+        told = f"golden frame {golden.name} ({golden.kind}) with verdict {golden.verdict}, score {golden.score}"
+        if not all(math.isfinite(v) for v in (golden.score, golden.rgb_image_distance, golden.points_image_distance)):
+            raise BundleError(f"has {told}: not finite")
+        if (golden.verdict == "ng") != (golden.score > threshold):
+            raise BundleError(f"has {told}, which its threshold {threshold} contradicts")
+        if golden.reason != (Reason.SCORE_ABOVE_THRESHOLD if golden.verdict == "ng" else Reason.GOOD):
+            raise BundleError(f"has {told} and reason {golden.reason}: a golden frame is judged by its score")
+        if golden.kind == "normal" and golden.verdict != "ok":
+            raise BundleError(f"has {told}: a normal one must be ok")
+        if golden.kind.startswith("spoiled") and golden.verdict != "ng":
+            raise BundleError(f"has {told}: a spoiled one must be ng")
+
+
+def load_tensors(data: bytes, name: str) -> dict[str, Array]:
+    """Arrays of a safetensors file. Raises BundleError when it is none."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return dict(load(data))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise BundleError(f"bundle file {name} is no safetensors file ({error}); {EXPORT_AGAIN}") from None
+
+
+def _require(tensors: Tensors, file: str, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Exactly these tensors, each of this dtype and shape."""
+    if tensors.keys() != shapes.keys():
+        raise BundleError(f"bundle file {file} holds {sorted(tensors)}, not {sorted(shapes)}; {EXPORT_AGAIN}")
+    for name, (dtype, shape) in shapes.items():
+        found = tensors[name]
+        if found.dtype != np.dtype(dtype) or found.shape != shape:
+            raise BundleError(
+                f"bundle file {file}: tensor {name} is {found.dtype} {found.shape}, not {dtype} {shape}; {EXPORT_AGAIN}"
+            )
+
+
+def check_banks(tensors: Tensors, manifest: Manifest) -> None:
+    """Banks of the manifest's rows and channels, finite and not constant. Raises BundleError."""
+    decision, network = manifest.decision, manifest.network
+    _require(
+        tensors,
+        BANKS_FILE,
+        {
+            "rgb": ("float32", (decision.rgb.bank_rows, network.rgb_channels)),
+            "points": ("float32", (decision.points.bank_rows, network.points_channels)),
+        },
+    )
+    for name, bank in tensors.items():
+        if fault := _fault(bank):
+            raise BundleError(f"bundle file {BANKS_FILE}: bank {name} {fault}; {EXPORT_AGAIN}")
+
+
+def check_inputs(tensors: Tensors, manifest: Manifest) -> None:
+    """Model inputs of as many frames as set the threshold. Raises BundleError."""
+    network, n = manifest.network, len(manifest.decision.calibration_scores)
+    _require(
+        tensors,
+        INPUTS_FILE,
+        {
+            "image": ("uint8", (n, network.image_px, network.image_px, 3)),
+            "cloud": ("float32", (n, network.cloud_px, network.cloud_px, 3)),
+            "inspect": ("bool", (n, network.grid, network.grid)),
+            "scores": ("float32", (n,)),
+        },
+    )
+    for name in ("cloud", "scores"):
+        if not np.isfinite(tensors[name]).all():
+            raise BundleError(f"bundle file {INPUTS_FILE}: tensor {name} is not finite; {EXPORT_AGAIN}")
+
+
+def _fault(values: Array) -> str:
+    """What makes these weights useless; empty when nothing does."""
+    if not np.isfinite(values).all():
+        return "holds numbers that are not finite"
+    if values.size and values.min() == values.max():
+        return f"holds nothing but {values.flat[0]}"
+    return ""
+
+
+def graph_signature(name: str, network: Network) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Names and shapes of a graph's inputs and outputs (all float32)."""
+    rgb_tokens = (network.rgb_slots, network.rgb_channels)
+    points_tokens = (network.points_slots, network.points_channels)
+    signatures: dict[str, tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]] = {
+        "rgb": (
+            {"image": (1, 3, network.image_px, network.image_px)},
+            {"tokens": (network.rgb_grid**2, network.rgb_channels)},
+        ),
+        "points": (
+            {"groups": (network.groups, network.group_size, 3), "centres": (network.groups, 3)},
+            {"tokens": (network.groups, network.points_channels)},
+        ),
+        "adaptor_rgb": ({"tokens": rgb_tokens}, {"adapted": rgb_tokens}),
+        "adaptor_points": ({"tokens": points_tokens, "counts": points_tokens[:1]}, {"adapted": points_tokens}),
+    }
+    return signatures[name]
+
+
+def check_graph(data: bytes, name: str, network: Network) -> None:
+    """An ONNX graph of exactly the manifest's inputs and outputs, with finite weights that are not all constant.
+
+    Raises BundleError. The session is made without optimisation: it is only asked for its signature.
+    """
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort
+
+    file = f"bundle file {name}.onnx"
+    try:
+        weights = [(weight.name, weight.values.size, _fault(weight.values)) for weight in float_weights(data)]
+    except BundleError as error:
+        raise BundleError(f"{file} {error}; {EXPORT_AGAIN}") from None
+    for weight, _, fault in weights:
+        if "finite" in fault:
+            raise BundleError(f"{file}: weight {weight!r} {fault}; {EXPORT_AGAIN}")
+    large = [fault for _, size, fault in weights if size >= LARGE_WEIGHT]
+    if not large or all(large):
+        raise BundleError(f"{file} holds no weights but zeros or constants, so it sees nothing; {EXPORT_AGAIN}")
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except (ort.Fail, ort.InvalidProtobuf, ort.InvalidGraph, ort.InvalidArgument, ort.NotImplemented, ort.NoSuchFile,
+            ort.RuntimeException, RuntimeError, ValueError) as error:  # fmt: skip
+        raise BundleError(f"{file} does not load ({str(error).splitlines()[0]}); {EXPORT_AGAIN}") from None
+    inputs, outputs = graph_signature(name, network)
+    for kind, wanted, found in (("input", inputs, session.get_inputs()), ("output", outputs, session.get_outputs())):
+        seen = {node.name: (node.type, tuple(node.shape)) for node in found}
+        if seen != {key: ("tensor(float)", shape) for key, shape in wanted.items()}:
+            told = ", ".join(f"{key} {kind} {shape}" for key, (kind, shape) in seen.items())
+            raise BundleError(
+                f"{file} has {kind}s {told}; the manifest's network says "
+                f"{', '.join(f'{key} {shape}' for key, shape in wanted.items())}; {EXPORT_AGAIN}"
+            )
