@@ -1,0 +1,36 @@
+"""The adaptors that LSFA trains: one transformer encoder layer a modality (lsfa 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from calibration.networks.blocks import Block
+
+
+class Adaptor(nn.Module):
+    """tokens -> adapted tokens: no positions, no mask, no dropout; default initialisation (lsfa 3).
+
+    ``identity_start`` zero-initialises both output projections, so that training begins at the frozen features
+    (lsfa 11 "Start": this project's own idea).
+    """
+
+    def __init__(self, width: int, heads: int, inner: int, *, mlp_ratio: int = 4, identity_start: bool = False) -> None:
+        super().__init__()
+        self.block = Block(width, heads, inner=inner, mlp_ratio=mlp_ratio)
+        if identity_start:
+            for linear in (self.block.attn.proj, self.block.mlp.fc2):
+                nn.init.zeros_(linear.weight)
+                nn.init.zeros_(linear.bias)
+
+    def forward(self, tokens: Tensor, counts: Tensor | None = None) -> Tensor:
+        """``tokens`` (B, S, width); ``counts`` (B, S) > 0: how many equal tokens each one stands for.
+
+        A key that stands for n tokens gets the bias log n, which is the same function as n copies (lsfa 10.2 item 2).
+        """
+        return torch.as_tensor(self.block(tokens, None if counts is None else torch.log(counts)))
+
+
+def contrastive_head(width: int) -> nn.Linear:
+    """The projection that only the contrastive losses see: to 512 channels, or ``width`` where that is less."""
+    return nn.Linear(width, min(512, width))

