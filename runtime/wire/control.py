@@ -1,0 +1,193 @@
+"""Control: JSON ``{v, id, op, ...}`` -> ``{v, id, ok, code, ...}`` on ROUTER/DEALER, one part each way.
+
+An empty part before the JSON (as REQ sockets send it) is allowed and repeated in the reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from runtime.errors import WireError
+from runtime.wire.common import (
+    MAX_CONTROL_BYTES,
+    MAX_EVENT_TEXT,
+    VERSION,
+    Count,
+    Id,
+    Name,
+    NameOrEmpty,
+    NonZeroU32,
+    Part,
+    Positive,
+    Text,
+    as_bytes_view,
+    read_json,
+    require_finite,
+    write_json,
+)
+from runtime.wire.result import ReceivedResult, decode_result_body
+from runtime.wire.state import StationState, check_state
+
+MAX_RESULTS_PER_REPLY = 24
+"""24 x 2 KiB and the rest stay below the 64 KiB of a control message; a client asks again for more."""
+
+CODES: dict[str, str] = {
+    "OK": "done",
+    "ACCEPTED": "begun; the end shows in a state message, of a trigger in its result",
+    "BUSY": "another trigger or long operation is under way; ask again later",
+    "BAD_REQUEST": "the request breaks the contract; text says which field",
+    "UNKNOWN_OP": "this side has no such operation",
+    "WRONG_STATION": "no station of this name here",
+    "WRONG_STATE": "not possible in the present state",
+    "REFUSED": "understood and refused; text says why (a recipe that does not open, a threshold out of range)",
+    "NOT_ALLOWED": "the sender's role does not allow it (reserved for CURVE)",
+    "FAILED": "tried and failed; text says why",
+}
+"""Code of a reply -> meaning. Only OK and ACCEPTED come with ``ok`` true."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One row of the table of operations."""
+
+    meaning: str
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    long: bool = False
+    """Answered ACCEPTED at once; ends in a state message."""
+
+
+_TRIGGER = ("trigger_id", "timeout_ms"), ("part_id", "recipe")
+OPERATIONS: dict[str, Operation] = {
+    "get_state": Operation("the state message, in the reply's state"),
+    "get_result": Operation(f"results from the journal, at most {MAX_RESULTS_PER_REPLY} a reply", ("from",), ("to",)),
+    "trigger": Operation("expose now; accepted or busy at once, then exactly one result", *_TRIGGER),
+    "expect": Operation("a hard-wired trigger is coming; as trigger, without telling the camera", *_TRIGGER),
+    "prepare_recipe": Operation(
+        "verify, open and warm a recipe; in force between two frames", ("recipe",), (), True
+    ),
+    "unprepare_recipe": Operation("put the recipe away", (), ("recipe",), True),
+    "start": Operation("judge every frame (ContinuousExecution)"),
+    "stop": Operation("finish the frames in work, then Ready"),
+    "halt": Operation("to Halted; needs reset"),
+    "abort": Operation("answer the frames in work ABORTED at once, then Ready"),
+    "reset": Operation("leave Halted or Error; always callable", (), (), True),
+    "set_threshold": Operation("another threshold for the recipe in force", ("threshold",)),
+    "self_test": Operation("score the golden frames again", (), (), True),
+    "shutdown": Operation("answer every admitted frame, then end the process", (), (), True),
+}
+"""Every operation, its fields besides ``v id op station`` and what it does: the source of the table in docs/wire.md."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """A request. The same ``id`` asked again gets the same answer and is not done twice."""
+
+    v: int = VERSION
+    id: Id
+    op: Id
+    station: NameOrEmpty = ""
+    """May be left out where the process hosts one station."""
+    from_: Positive | None = None
+    to: Positive | None = None
+    trigger_id: NonZeroU32 | None = None
+    part_id: Text | None = None
+    recipe: Name | None = None
+    timeout_ms: NonZeroU32 | None = None
+    threshold: float | None = None
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to the request of the same ``id``. ``id`` is empty where the request had none to repeat."""
+
+    v: int = VERSION
+    id: Text
+    ok: bool
+    code: Id
+    text: Annotated[str, msgspec.Meta(max_length=MAX_EVENT_TEXT)] = ""
+    state: StationState | None = None
+    results: Annotated[tuple[msgspec.Raw, ...], msgspec.Meta(max_length=MAX_RESULTS_PER_REPLY)] | None = None
+    """Bodies of result messages, ascending by ``result_id``; ``reply_results`` reads them."""
+    first_result_id: Positive | None = None
+    """Oldest result the journal still holds; everything before it is a gap that cannot be closed."""
+    last_result_id: Count | None = None
+
+
+_request = msgspec.json.Decoder(Request)
+_reply = msgspec.json.Decoder(Reply)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_id = msgspec.json.Decoder(Id)
+
+
+def encode_request(request: Request) -> bytes:
+    """JSON of a request. Raises WireError when it breaks the contract."""
+    check_request(request)
+    return write_json(_request, request, MAX_CONTROL_BYTES, "request")
+
+
+def decode_request(body: Part) -> Request:
+    """The request of a JSON body; fields its operation needs are there. Raises WireError and nothing else.
+
+    An operation that is not known is not an error here: it is answered UNKNOWN_OP.
+    """
+    request = read_json(_request, body, MAX_CONTROL_BYTES, "request")
+    check_request(request)
+    return request
+
+
+def check_request(request: Request) -> None:
+    """Raises WireError when a field that the operation requires is absent or a number is none."""
+    require_finite("request", threshold=request.threshold)
+    operation = OPERATIONS.get(request.op)
+    for field in operation.required if operation else ():
+        if getattr(request, "from_" if field == "from" else field) is None:
+            raise WireError(f"request {request.op}: {field} is absent; it is required (docs/wire.md, Control)")
+    if request.from_ is not None and request.to is not None and request.to < request.from_:
+        raise WireError(f"request {request.op}: to = {request.to} lies before from = {request.from_}")
+
+
+def peek_request_id(body: Part) -> str:
+    """The ``id`` of a request that may be malformed, for the reply; empty where there is none. Never raises."""
+    try:
+        view = as_bytes_view(body, "request")
+        return _id.decode(_fields.decode(view)["id"]) if view.nbytes <= MAX_CONTROL_BYTES else ""
+    except (WireError, KeyError, msgspec.MsgspecError, ValueError, RecursionError):
+        return ""
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """JSON of a reply. Raises WireError when it breaks the contract."""
+    _check_reply(reply)
+    return write_json(_reply, reply, MAX_CONTROL_BYTES, "reply")
+
+
+def decode_reply(body: Part) -> Reply:
+    """The reply of a JSON body. Raises WireError and nothing else."""
+    reply = read_json(_reply, body, MAX_CONTROL_BYTES, "reply")
+    _check_reply(reply)
+    return reply
+
+
+def reply_results(reply: Reply) -> list[ReceivedResult]:
+    """The results in a reply. Raises WireError when one of them is malformed."""
+    return [decode_result_body(bytes(raw)) for raw in reply.results or ()]
+
+
+def split_envelope(parts: Sequence[Part]) -> tuple[list[bytes], Part]:
+    """``(what precedes the JSON, JSON)`` of a control message; the first is repeated before the reply.
+
+    Raises WireError when there is anything but routing ids and one empty part before the JSON.
+    """
+    if not 1 <= len(parts) <= 3:
+        raise WireError(f"a control message is 1 part of JSON, perhaps after an empty one, not {len(parts)} parts")
+    return [bytes(part) for part in parts[:-1]], parts[-1]
+
+
+def _check_reply(reply: Reply) -> None:
+    if reply.ok and reply.code not in ("OK", "ACCEPTED"):
+        raise WireError(f"reply {reply.id}: ok is true with code {reply.code}; only OK and ACCEPTED are good news")
+    if reply.state is not None:
+        check_state(reply.state)

@@ -1,0 +1,186 @@
+"""Result messages: ``[result/<station>/][JSON]``, and how a receiver reads one without ever believing too much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+
+from runtime.errors import WireError
+from runtime.frame import Region, Result, Verdict
+from runtime.reasons import JUDGED, Reason
+from runtime.wire.common import (
+    MAX_INTEGER,
+    MAX_RESULT_BYTES,
+    U8,
+    U16,
+    U32,
+    VERSION,
+    Count,
+    Name,
+    NameOrEmpty,
+    Part,
+    Positive,
+    Text,
+    Uuid,
+    UuidOrEmpty,
+    body_of,
+    read_json,
+    require_finite,
+    topic,
+    write_json,
+)
+
+Offset = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+
+
+class RegionMessage(msgspec.Struct, frozen=True):
+    """Box around the worst spot, pixels of the source frame."""
+
+    x: Offset
+    y: Offset
+    w: Count
+    h: Count
+    area_px: Count
+
+
+class ResultMessage(msgspec.Struct, frozen=True):
+    """Body of a result. Whatever a sender leaves out reads as reject."""
+
+    v: int
+    station: Name
+    session: Uuid
+    result_id: Positive
+    camera: NameOrEmpty = ""
+    camera_session: UuidOrEmpty = ""
+    seq: Count = 0
+    trigger_id: U32 = 0
+    part_id: Text = ""
+    verdict: U8 = 0
+    accept: bool = False
+    score: float | None = None
+    threshold: float | None = None
+    p_value: float | None = None
+    reason_code: U16 = 0
+    reason: Text = ""
+    recipe: NameOrEmpty = ""
+    bundle: Text = ""
+    t_exposure_us: Count = 0
+    t_done_us: Count = 0
+    latency_us: Annotated[dict[Text, Count], msgspec.Meta(max_length=16)] = {}
+    deadline_us: Count = 0
+    deadline_missed: bool = False
+    simulated: bool = False
+    region: RegionMessage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedResult(Result):
+    """A result as it arrived, with the numbers as sent.
+
+    ``verdict`` is UNKNOWN, and so ``accept`` False, wherever verdict, reason, accept, score and threshold do not agree
+    or a code is not known here; ``reason`` is then NOT_JUDGED unless the sent one is itself of an unknown verdict.
+    ``simulated`` is left to the receiver: a gateway must not accept a simulated part.
+    """
+
+    verdict_code: int = 0
+    accept_sent: bool = False
+    reason_code: int = 0
+    reason_text: str = ""
+
+
+_result = msgspec.json.Decoder(ResultMessage)
+
+
+def encode_result(result: Result) -> list[bytes]:
+    """``[topic, JSON]``. Raises WireError when the result breaks the contract."""
+    return [topic("result", result.station), encode_result_body(result)]
+
+
+def encode_result_body(result: Result) -> bytes:
+    """The JSON of a result (<= 2 KiB): also what the journal keeps and ``get_result`` replies with."""
+    require_finite("result", score=result.score, threshold=result.threshold, p_value=result.p_value)
+    region = result.region
+    message = ResultMessage(
+        v=VERSION,
+        station=result.station,
+        session=result.session,
+        result_id=result.result_id,
+        camera=result.camera,
+        camera_session=result.camera_session,
+        seq=result.seq,
+        trigger_id=result.trigger_id,
+        part_id=result.part_id,
+        verdict=int(result.verdict),
+        accept=result.accept,
+        score=result.score,
+        threshold=result.threshold,
+        p_value=result.p_value,
+        reason_code=int(result.reason),
+        reason=result.reason.name,
+        recipe=result.recipe,
+        bundle=result.bundle,
+        t_exposure_us=result.t_exposure_us,
+        t_done_us=result.t_done_us,
+        latency_us=result.latency_us,
+        deadline_us=result.deadline_us,
+        deadline_missed=result.deadline_missed,
+        simulated=result.simulated,
+        region=RegionMessage(region.x, region.y, region.w, region.h, region.area_px) if region else None,
+    )
+    return write_json(_result, message, MAX_RESULT_BYTES, "result")
+
+
+def decode_result(parts: Sequence[Part]) -> ReceivedResult:
+    """The result of a message. Raises WireError and nothing else."""
+    station, body = body_of(parts, "result")
+    result = decode_result_body(body)
+    if result.station != station:
+        raise WireError(f"topic names station {station}, the result {result.station}; both must be the same")
+    return result
+
+
+def decode_result_body(body: Part) -> ReceivedResult:
+    """The result of a JSON body. Raises WireError and nothing else."""
+    message = read_json(_result, body, MAX_RESULT_BYTES, "result")
+    require_finite("result", score=message.score, threshold=message.threshold, p_value=message.p_value)
+    verdict, reason = _believed(message)
+    judged = verdict is not Verdict.UNKNOWN
+    region = message.region
+    same: dict[str, Any] = {
+        name: getattr(message, name) for name in ResultMessage.__struct_fields__ if name not in _READ_APART
+    }
+    return ReceivedResult(
+        **same,
+        verdict=verdict,
+        reason=reason,
+        score=message.score,
+        threshold=message.threshold,
+        p_value=message.p_value if judged else None,
+        region=Region(region.x, region.y, region.w, region.h, region.area_px) if region else None,
+        verdict_code=message.verdict,
+        accept_sent=message.accept,
+        reason_code=message.reason_code,
+        reason_text=message.reason,
+    )
+
+
+_REASONS = {int(reason): reason for reason in Reason}
+_READ_APART = {
+    "v", "verdict", "accept", "score", "threshold", "p_value", "reason_code", "reason", "region"
+}  # fmt: skip
+
+
+def _believed(message: ResultMessage) -> tuple[Verdict, Reason]:
+    """Verdict and reason that a receiver may act on: anything odd is an unknown."""
+    reason = _REASONS.get(message.reason_code, Reason.NOT_JUDGED)
+    score, threshold = message.score, message.threshold
+    if reason in JUDGED and score is not None and threshold is not None:
+        good = reason is Reason.GOOD and score <= threshold and message.accept
+        if message.verdict == Verdict.OK and good:
+            return Verdict.OK, reason
+        if message.verdict == Verdict.NG and reason is not Reason.GOOD and not message.accept:
+            return Verdict.NG, reason
+    return Verdict.UNKNOWN, Reason.NOT_JUDGED if reason in JUDGED else reason

@@ -1,0 +1,182 @@
+"""What a station says of itself: state, event and trigger messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+from runtime.errors import WireError
+from runtime.wire.common import (
+    MAX_ALARMS,
+    MAX_EVENT_BYTES,
+    MAX_EVENT_TEXT,
+    MAX_STATE_BYTES,
+    MAX_TRIGGER_BYTES,
+    U8,
+    Count,
+    Id,
+    Name,
+    NameOrEmpty,
+    NonZeroU32,
+    Part,
+    Positive,
+    Text,
+    Uuid,
+    body_of,
+    read_json,
+    require_finite,
+    topic,
+    write_json,
+)
+
+
+class State(IntEnum):
+    """States of OPC 40100-1. 4, Operational, is the parent of 5 to 8 and never on the wire; 0 means no station."""
+
+    PREOPERATIONAL = 1
+    HALTED = 2
+    ERROR = 3
+    INITIALIZED = 5
+    READY = 6
+    SINGLE_EXECUTION = 7
+    CONTINUOUS_EXECUTION = 8
+
+
+READY_STATES = frozenset({State.READY, State.SINGLE_EXECUTION, State.CONTINUOUS_EXECUTION})
+"""The only states in which ``ready`` may be true."""
+
+
+class EngineMessage(msgspec.Struct, frozen=True):
+    """What scores."""
+
+    name: Text
+    device: Text
+    precision: Text
+
+
+class StationState(msgspec.Struct, frozen=True, kw_only=True):
+    """State message: 5 times a second and on each change. Whatever a sender leaves out reads as not ready."""
+
+    v: int = 1
+    station: Name
+    session: Uuid
+    beat: Count = 0
+    beat_timeout_ms: Positive = 600
+    state: U8 = 0
+    ready: bool = False
+    autostart: bool = False
+    recipe: NameOrEmpty = ""
+    bundle: Text = ""
+    engine: EngineMessage | None = None
+    last_result_id: Count = 0
+    expected_rate_hz: float | None = None
+    alarms: Annotated[tuple[Text, ...], msgspec.Meta(max_length=MAX_ALARMS)] = ()
+    received: Count = 0
+    lost: Count = 0
+    ok: Count = 0
+    ng: Count = 0
+    unknown: Count = 0
+    in_flight: Count = 0
+    unknown_by_reason: Annotated[dict[Text, Count], msgspec.Meta(max_length=64)] = {}
+    """Reason's name -> count; sums up to ``unknown``."""
+    deadline_missed: Count = 0
+    gpu: Annotated[dict[Text, float | Text | None], msgspec.Meta(max_length=16)] | None = None
+
+    @property
+    def can_judge(self) -> bool:
+        """Ready, and in a state known to be one in which it may be."""
+        return self.ready and self.state in READY_STATES
+
+    @property
+    def balanced(self) -> bool:
+        """The law: received + lost = ok + ng + unknown + in_flight, and every unknown has its reason."""
+        fates = self.ok + self.ng + self.unknown + self.in_flight
+        return self.received + self.lost == fates and self.unknown == sum(self.unknown_by_reason.values())
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a person should know, in words. Never needed to judge a part."""
+
+    v: int = 1
+    station: Name
+    session: Uuid
+    t_us: Count
+    severity: Literal["info", "warning", "alarm"]
+    code: Id
+    """A reason's name, or the name of what happened."""
+    text: Annotated[str, msgspec.Meta(max_length=MAX_EVENT_TEXT)] = ""
+    result_id: Positive | None = None
+    camera: NameOrEmpty = ""
+    seq: Count | None = None
+
+
+class Trigger(msgspec.Struct, frozen=True, kw_only=True):
+    """Tells the camera to expose. It copies ``trigger_id`` and ``part_id`` into the frame."""
+
+    v: int = 1
+    station: Name
+    session: Uuid
+    trigger_id: NonZeroU32
+    part_id: Text = ""
+    recipe: Name | None = None
+    timeout_ms: NonZeroU32
+    t_us: Count = 0
+
+
+_state = msgspec.json.Decoder(StationState)
+_event = msgspec.json.Decoder(Event)
+_trigger = msgspec.json.Decoder(Trigger)
+
+
+def encode_state(state: StationState) -> list[bytes]:
+    """``[topic, JSON]``. Raises WireError when the state breaks the contract."""
+    check_state(state)
+    return [topic("state", state.station), write_json(_state, state, MAX_STATE_BYTES, "state")]
+
+
+def decode_state(parts: Sequence[Part]) -> StationState:
+    """The state of a message. Raises WireError and nothing else."""
+    state = _addressed(_state, parts, "state", MAX_STATE_BYTES)
+    check_state(state)
+    return state
+
+
+def check_state(state: StationState) -> None:
+    """What the types do not say. Raises WireError."""
+    require_finite("state", expected_rate_hz=state.expected_rate_hz)
+    numbers = {name: value for name, value in (state.gpu or {}).items() if isinstance(value, (int, float))}
+    require_finite("state", **{f"gpu.{name}": value for name, value in numbers.items()})
+
+
+def encode_event(event: Event) -> list[bytes]:
+    """``[topic, JSON]``. Raises WireError when the event breaks the contract."""
+    return [topic("event", event.station), write_json(_event, event, MAX_EVENT_BYTES, "event")]
+
+
+def decode_event(parts: Sequence[Part]) -> Event:
+    """The event of a message. Raises WireError and nothing else."""
+    return _addressed(_event, parts, "event", MAX_EVENT_BYTES)
+
+
+def encode_trigger(trigger: Trigger) -> list[bytes]:
+    """``[topic, JSON]``. Raises WireError when the trigger breaks the contract."""
+    return [topic("trigger", trigger.station), write_json(_trigger, trigger, MAX_TRIGGER_BYTES, "trigger")]
+
+
+def decode_trigger(parts: Sequence[Part]) -> Trigger:
+    """The trigger of a message. Raises WireError and nothing else."""
+    return _addressed(_trigger, parts, "trigger", MAX_TRIGGER_BYTES)
+
+
+M = TypeVar("M", StationState, Event, Trigger)
+
+
+def _addressed(decoder: msgspec.json.Decoder[M], parts: Sequence[Part], kind: str, limit_bytes: int) -> M:
+    station, body = body_of(parts, kind)
+    message = read_json(decoder, body, limit_bytes, kind)
+    if message.station != station:
+        raise WireError(f"topic names station {station}, the {kind} {message.station}; both must be the same")
+    return message
