@@ -10,6 +10,9 @@ from runtime.manifest import Geometry, Network
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+LITE_MEAN = (127 / 255, 127 / 255, 127 / 255)
+LITE_STD = (128 / 255, 128 / 255, 128 / 255)
+"""EfficientNet-Lite was trained on (pixel - 127) / 128."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,9 @@ class Profile:
     rgb_heads: int
     rgb_inner: int
     """Width of the RGB adaptor's attention (heads x head width)."""
+    rgb_mean: tuple[float, float, float]
+    rgb_std: tuple[float, float, float]
+    """What the backbone was trained with; of images in 0..1."""
     points_encoder: Literal["points_lite", "point_mae"]
     cloud_px: int
     cloud_resize: Literal["nearest", "mean"]
@@ -49,21 +55,24 @@ class Profile:
 PROFILES: dict[str, Profile] = {
     "lite": Profile(
         name="lite", rgb_backbone="efficientnet_lite0", image_px=224, grid=28, rgb_grid=28, rgb_channels=152,
-        rgb_heads=4, rgb_inner=160, points_encoder="points_lite", cloud_px=112, cloud_resize="mean", groups=256,
+        rgb_heads=4, rgb_inner=160, rgb_mean=LITE_MEAN, rgb_std=LITE_STD,
+        points_encoder="points_lite", cloud_px=112, cloud_resize="mean", groups=256,
         group_size=32, points_channels=384, points_heads=6, points_inner=384, point_bn="running", pooling="valid_mean",
         centre_positions=True, metres=False, rgb_bank_share=0.1, points_bank_share=0.1, rgb_bank_cap=8192,
         points_bank_cap=4096,
     ),
     "edge": Profile(
         name="edge", rgb_backbone="dinov2_vits14", image_px=392, grid=28, rgb_grid=28, rgb_channels=384,
-        rgb_heads=6, rgb_inner=384, points_encoder="points_lite", cloud_px=112, cloud_resize="mean", groups=512,
+        rgb_heads=6, rgb_inner=384, rgb_mean=IMAGENET_MEAN, rgb_std=IMAGENET_STD,
+        points_encoder="points_lite", cloud_px=112, cloud_resize="mean", groups=512,
         group_size=32, points_channels=384, points_heads=6, points_inner=384, point_bn="running", pooling="valid_mean",
         centre_positions=True, metres=False, rgb_bank_share=0.1, points_bank_share=0.1, rgb_bank_cap=16384,
         points_bank_cap=16384,
     ),
     "paper": Profile(
         name="paper", rgb_backbone="dino_vitb8", image_px=224, grid=56, rgb_grid=28, rgb_channels=768,
-        rgb_heads=12, rgb_inner=768, points_encoder="point_mae", cloud_px=224, cloud_resize="nearest", groups=1024,
+        rgb_heads=12, rgb_inner=768, rgb_mean=IMAGENET_MEAN, rgb_std=IMAGENET_STD,
+        points_encoder="point_mae", cloud_px=224, cloud_resize="nearest", groups=1024,
         group_size=128, points_channels=1152, points_heads=12, points_inner=1152, point_bn="station",
         pooling="published", centre_positions=False, metres=True, rgb_bank_share=0.1, points_bank_share=0.1,
         rgb_bank_cap=200_000, points_bank_cap=200_000,
@@ -90,7 +99,7 @@ def network_for(
     cell_mm = geometry.side_px * geometry.mm_per_px / chosen.cloud_px
     return Network(
         profile=chosen.name, image_px=chosen.image_px, grid=chosen.grid, rgb_grid=chosen.rgb_grid,
-        rgb_channels=chosen.rgb_channels, rgb_mean=IMAGENET_MEAN, rgb_std=IMAGENET_STD, cloud_px=chosen.cloud_px,
+        rgb_channels=chosen.rgb_channels, rgb_mean=chosen.rgb_mean, rgb_std=chosen.rgb_std, cloud_px=chosen.cloud_px,
         cloud_resize=chosen.cloud_resize, groups=chosen.groups, group_size=chosen.group_size,
         points_channels=chosen.points_channels, group_scale_mm=1000.0 if chosen.metres else 4.0 * cell_mm,
         position_scale_mm=1000.0 if chosen.metres else 0.5 * chosen.cloud_px * cell_mm,

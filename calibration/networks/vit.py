@@ -29,7 +29,7 @@ class PatchEmbed(nn.Module):
 class VisionTransformer(nn.Module):
     """(B, 3, I, I) normalised -> (B, (I / patch)^2, width): row-major patch tokens after the final LayerNorm.
 
-    The position table is held at the size of use (``load`` interpolates a checkpoint's): nothing is resized at run time.
+    The position table is held at the size of use (``load`` interpolates a checkpoint's); nothing is resized later.
     """
 
     def __init__(self, *, image_px: int, patch: int, width: int, depth: int, heads: int, layer_scale: bool) -> None:
