@@ -84,14 +84,15 @@ def read_xyz(path: Path) -> FloatArray:
 
 def read_mask(path: Path) -> BoolArray:
     """The ground-truth mask as H x W bool: any non-zero pixel is defective. Raises DataError as ``read_rgb``."""
-    return read_rgb(path).max(axis=2) > 0
+    mask: BoolArray = (read_rgb(path) > 0).max(axis=2)
+    return mask
 
 
 def read_frame(
     rgb: Path, xyz: Path, *, camera: str = "replay", camera_session: str = "", seq: int = 0, part_id: str = "",
     unit: Unit | None = None,
 ) -> Frame:  # fmt: skip
-    """Read one pair of files; ``unit`` None leaves that question to preprocessing. Raises DataError, also if sizes differ."""
+    """Read one pair of files; ``unit`` None leaves that question to preprocessing. Raises DataError."""
     colour, cloud = read_rgb(rgb), read_xyz(xyz)
     if colour.shape != cloud.shape:
         raise DataError(
@@ -104,7 +105,7 @@ def read_frame(
 
 
 def write_frame(folder: Path, name: str, rgb: ByteArray, xyz: FloatArray, mask: BoolArray | None = None) -> None:
-    """Write ``rgb/NAME.png`` (H x W x 3 u8), ``xyz/NAME.tiff`` (f4, as given) and, with a mask (H x W), ``gt/NAME.png``.
+    """Write ``rgb/NAME.png`` (H x W x 3 u8), ``xyz/NAME.tiff`` (f4, as given) and, given a mask, ``gt/NAME.png``.
 
     Raises DataError for arrays that do not belong together and when the disk does not take the files.
     """
