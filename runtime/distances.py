@@ -1,0 +1,85 @@
+"""Patch features to distances: the memory banks' answer to one frame (lsfa 7.2, 7.3, 11 row 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.errors import EngineError
+from runtime.features import Patches
+from runtime.frame import BoolArray, FloatArray, ModalityScores
+from runtime.knn import MemoryBank
+
+REWEIGHTING_ROWS = 3
+"""m* and its two nearest bank rows (lsfa 7.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityBank:
+    """One modality's memory and the scalars that standardise features before they meet it (lsfa 11 row 16)."""
+
+    memory: MemoryBank
+    feature_mean: float
+    feature_std: float
+
+    def standardised(self, features: FloatArray) -> FloatArray:
+        """(features - mean) / std, float32."""
+        return (features - np.float32(self.feature_mean)) * np.float32(1.0 / self.feature_std)
+
+
+def measure(
+    patches: Patches, inspect: BoolArray, rgb: ModalityBank, points: ModalityBank
+) -> tuple[ModalityScores, ModalityScores, BoolArray]:
+    """Distances of the non-empty, inspected patches to both banks: (rgb, points, scored grid x grid).
+
+    An RGB token is scored when any of its patches is; its distance stands in all of its scored patches. A frame with no
+    patch to score gives zero maps and ``scored`` all False, which ``scoring.decide`` never lets pass.
+    Raises EngineError on features that are not finite or of a wrong width.
+    """
+    grid = patches.nonempty.shape[0]
+    scored = patches.nonempty & inspect
+    repeat = _repeat(grid, len(patches.rgb))
+    rgb_grid = grid // repeat
+    tokens = np.asarray(scored.reshape(rgb_grid, repeat, rgb_grid, repeat).any(axis=(1, 3)))
+    rgb_map, rgb_distance = _modality(patches.rgb, tokens, rgb)
+    rgb_map = np.where(scored, rgb_map.repeat(repeat, axis=0).repeat(repeat, axis=1), np.float32(0.0))
+    points_map, points_distance = _modality(patches.points, scored, points)
+    return ModalityScores(rgb_map, rgb_distance), ModalityScores(points_map, points_distance), scored
+
+
+def image_distance(worst: FloatArray, distance: float, nearest: int, memory: MemoryBank) -> float:
+    """The re-weighted image distance of lsfa 7.3, in the published form.
+
+    ``worst`` (D,) is the standardised feature of the patch with the largest distance s*, ``nearest`` the index of its
+    bank row m*. N_2 are the two rows nearest to m* (m* itself dropped), C = D:
+    s = (1 - exp(s*/sqrt(C)) / sum_{m in N_2} exp(||f - m||/sqrt(C))) s*.
+    Raises EngineError when the bank has fewer than 3 rows.
+    """
+    if len(memory) < REWEIGHTING_ROWS:
+        raise EngineError(f"a memory bank of {len(memory)} rows is too small to re-weight; it needs {REWEIGHTING_ROWS}")
+    _, rows = memory.nearest_rows(memory.rows[nearest], REWEIGHTING_ROWS)
+    difference = memory.rows[rows[1:]] - worst.astype(np.float64)
+    neighbours = np.sqrt(np.einsum("nd,nd->n", difference, difference))
+    # exp(s*) / sum exp(d) as a sum of exp(d - s*): the same number without overflow.
+    weight = 1.0 - 1.0 / np.exp((neighbours - distance) / np.sqrt(memory.dimension)).sum()
+    return float(weight * distance)
+
+
+def _modality(features: FloatArray, scored: BoolArray, bank: ModalityBank) -> tuple[FloatArray, float]:
+    """Distance map on the modality's own grid (0 where not scored), and the image distance (0 with nothing scored)."""
+    distance_map = np.zeros(scored.shape, dtype=np.float32)
+    if not scored.any():
+        return distance_map, 0.0
+    queries = bank.standardised(features[scored.ravel()])
+    distances, index = bank.memory.nearest(queries)
+    distance_map[scored] = distances
+    worst = int(distances.argmax())
+    return distance_map, image_distance(queries[worst], float(distances[worst]), int(index[worst]), bank.memory)
+
+
+def _repeat(grid: int, tokens: int) -> int:
+    rgb_grid = int(np.sqrt(tokens))
+    if rgb_grid**2 != tokens or grid % rgb_grid:
+        raise EngineError(f"{tokens} RGB tokens do not lie evenly on a {grid} x {grid} grid; export the bundle again")
+    return grid // rgb_grid

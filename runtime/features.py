@@ -1,0 +1,176 @@
+"""Prepared frame to patch features: the road shared by calibration (torch) and the engines (ONNX Runtime).
+
+Only ``Networks`` differs between them. The exact reductions of lsfa 10.2 live here: distinct RGB tokens, one sparse
+interpolation-and-pooling map, and empty patches merged into spare slots that carry their multiplicity.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from runtime.errors import EngineError
+from runtime.frame import BoolArray, FloatArray, Prepared
+from runtime.manifest import Network
+from runtime.points import group
+
+SLOT_MULTIPLE = 64
+SLOT_HEADROOM = 1.1
+
+
+class Networks(Protocol):
+    """The four networks as functions on float32 arrays. Raise EngineError on failure."""
+
+    def rgb(self, image: FloatArray) -> FloatArray:
+        """1 x 3 x I x I, normalised -> (rgb_grid^2, rgb_channels), row-major cells."""
+
+    def points(self, groups: FloatArray, centres: FloatArray) -> FloatArray:
+        """(G, K, 3) relative / group_scale_mm and (G, 3) / position_scale_mm -> (G, points_channels)."""
+
+    def adapt_rgb(self, tokens: FloatArray) -> FloatArray:
+        """(rgb_slots, rgb_channels) -> the same shape."""
+
+    def adapt_points(self, tokens: FloatArray, counts: FloatArray) -> FloatArray:
+        """(S, points_channels) and (S,) key multiplicities > 0 -> (S, points_channels).
+
+        S is ``points_slots`` or grid^2 (the larger graph).
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """Features of one frame on the grid, frozen or adapted."""
+
+    rgb: FloatArray  # rgb_grid^2 x rgb_channels
+    points: FloatArray  # grid^2 x points_channels; zero rows where empty
+    nonempty: BoolArray  # grid x grid
+
+
+@dataclass(slots=True)
+class StageClock:
+    """Wall microseconds of each stage. ``progress`` hears every stage's end, so that a stuck engine stops the beat."""
+
+    progress: Callable[[str], None] | None = None
+    stage_us: dict[str, int] = field(default_factory=dict)
+
+    def lap(self, stage: str, since_ns: int) -> int:
+        """Adds the time since ``since_ns`` (perf_counter_ns) to the stage; returns the present."""
+        now_ns = time.perf_counter_ns()
+        self.stage_us[stage] = self.stage_us.get(stage, 0) + (now_ns - since_ns) // 1000
+        if self.progress is not None:
+            self.progress(stage)
+        return now_ns
+
+
+def points_slots(most_nonempty: int, grid: int) -> int:
+    """Static token count of the points adaptor for frames of up to ``most_nonempty`` patches (lsfa 11).
+
+    A multiple of 64 at least 1.1 x the largest count seen in calibration, never more than grid^2.
+    """
+    wanted = int(np.ceil(most_nonempty * SLOT_HEADROOM / SLOT_MULTIPLE)) * SLOT_MULTIPLE
+    return min(max(wanted, SLOT_MULTIPLE), grid**2)
+
+
+def frozen_patches(
+    prepared: Prepared,
+    network: Network,
+    networks: Networks,
+    clock: StageClock | None = None,
+    executor: Executor | None = None,
+) -> Patches:
+    """Tokens of both backbones on the grid. With an ``executor`` the RGB branch runs beside the points branch.
+
+    Raises EngineError when a network gives another shape than promised or a value that is not finite.
+    """
+    clock = clock or StageClock()
+    if executor is None:
+        rgb = rgb_tokens(prepared, network, networks, clock)
+        points, nonempty = point_patches(prepared, network, networks, clock)
+    else:
+        beside = executor.submit(rgb_tokens, prepared, network, networks, clock)
+        points, nonempty = point_patches(prepared, network, networks, clock)
+        rgb = beside.result()
+    return Patches(rgb, points, nonempty)
+
+
+def rgb_tokens(prepared: Prepared, network: Network, networks: Networks, clock: StageClock) -> FloatArray:
+    """The RGB backbone's distinct tokens (rgb_grid^2, rgb_channels) (lsfa 2.1, 10.2 point 1)."""
+    since_ns = time.perf_counter_ns()
+    tokens = networks.rgb(normalised_image(prepared, network))
+    _check(tokens, (network.rgb_grid**2, network.rgb_channels), "rgb")
+    clock.lap("rgb", since_ns)
+    return tokens
+
+
+def point_patches(
+    prepared: Prepared, network: Network, networks: Networks, clock: StageClock
+) -> tuple[FloatArray, BoolArray]:
+    """The point encoder's tokens pooled to patches (grid^2, points_channels), and which patches are non-empty."""
+    since_ns = time.perf_counter_ns()
+    grouped = group(prepared.cloud, network)
+    tokens = networks.points(grouped.groups, grouped.centres)
+    _check(tokens, (network.groups, network.points_channels), "points")
+    patches = np.asarray(grouped.to_patches @ tokens, dtype=np.float32)
+    clock.lap("points", since_ns)
+    return patches, grouped.nonempty
+
+
+def normalised_image(prepared: Prepared, network: Network) -> FloatArray:
+    """u8 image -> 1 x 3 x I x I float32, [0, 1], less mean, over standard deviation (lsfa 1.3)."""
+    mean = np.asarray(network.rgb_mean, dtype=np.float32)
+    std = np.asarray(network.rgb_std, dtype=np.float32)
+    scaled = prepared.image.astype(np.float32) * (1 / (255 * std)) - mean / std
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None])
+
+
+def adapted_patches(patches: Patches, network: Network, networks: Networks) -> Patches:
+    """The patches after the adaptors (lsfa 3), or as they are when the network has none.
+
+    Raises EngineError on a wrong shape or a value that is not finite, and for an adaptor that is not known.
+    """
+    if network.adaptor == "none":
+        return patches
+    if network.adaptor != "lsfa":
+        raise EngineError(f"network.adaptor {network.adaptor!r} is not known; calibrate again with this version")
+    rgb = networks.adapt_rgb(patches.rgb)
+    _check(rgb, patches.rgb.shape, "adaptor_rgb")
+    present = patches.nonempty.ravel()
+    tokens, counts = merged_tokens(patches, network)
+    adapted = networks.adapt_points(tokens, counts)
+    _check(adapted, tokens.shape, "adaptor_points")
+    points = np.zeros_like(patches.points)
+    points[present] = adapted[: int(present.sum())]
+    return replace(patches, rgb=rgb, points=points)
+
+
+def merged_tokens(patches: Patches, network: Network) -> tuple[FloatArray, FloatArray]:
+    """Points tokens for the adaptor's static slots: (S, C) tokens and (S,) key multiplicities (lsfa 11).
+
+    The non-empty patches come first; the spare slots all hold the zero token and share the count of empty patches, so
+    attention sees exactly what grid^2 tokens would show it. S is ``points_slots``, or grid^2 when the frame has more
+    non-empty patches than slots (or no empty one to fill spare slots with), or when no slots are set.
+    """
+    present = patches.nonempty.ravel()
+    total, filled = present.size, int(present.sum())
+    empty = total - filled
+    slots = network.points_slots or total
+    if filled > slots or (filled == slots) != (empty == 0):
+        slots = total
+    tokens = np.zeros((slots, patches.points.shape[1]), dtype=np.float32)
+    tokens[:filled] = patches.points[present]
+    counts = np.ones(slots, dtype=np.float32)
+    if slots > filled:
+        counts[filled:] = empty / (slots - filled)
+    return tokens, counts
+
+
+def _check(tokens: FloatArray, shape: tuple[int, ...], graph: str) -> None:
+    if tokens.shape != shape:
+        raise EngineError(f"{graph} gave shape {tokens.shape} where {shape} is expected; export the bundle again")
+    if not np.isfinite(tokens).all():
+        raise EngineError(f"{graph} gave a value that is not finite; the network or its input is damaged")
