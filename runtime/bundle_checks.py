@@ -24,7 +24,7 @@ FROZEN_GRAPHS = ("rgb", "points")
 ADAPTOR_GRAPHS = ("adaptor_rgb", "adaptor_points")
 MIN_GOLDEN = {"normal": 2, "near": 1, "spoiled_geometry": 1, "spoiled_colour": 1}
 SILHOUETTE_FIGURES = frozenset({"area_mm2", "length_mm", "width_mm", "height_mm", "missing_share"})
-LARGE_WEIGHT = 64
+LARGE_WEIGHT = 32
 """Weights of fewer elements may be constant (a scale of one, a bias of zero) and prove nothing."""
 EXPORT_AGAIN = "export the bundle again"
 

@@ -1,0 +1,3 @@
+"""Fixtures that several rooms share."""
+
+from __future__ import annotations
