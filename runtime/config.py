@@ -1,0 +1,305 @@
+"""``station.toml`` as types: every bound, wait and size of a station has its name, default and description here.
+
+``docs/station.md`` is made from this file. Flags of ``asperity run`` only override it. An unknown key or a value out of
+range raises ConfigError with the key, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from runtime.errors import ConfigError
+from runtime.wire import MAX_BUFFER_BYTES, MAX_CONTROL_BYTES, MAX_RESULTS_PER_REPLY
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Name = Annotated[str, Meta(pattern="^[a-z0-9_-]{1,32}$")]
+NAME_RULE = "1 to 32 of a-z 0-9 _ -"
+
+
+def _text(description: str) -> Meta:
+    return Meta(description=description)
+
+
+def _number(low: float, high: float, description: str) -> Meta:
+    return Meta(ge=low, le=high, description=description)
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all tables of the file."""
+
+
+class Station(Section, frozen=True, forbid_unknown_fields=True):
+    """Who this station is and what it does by itself."""
+
+    name: Annotated[Name, _text(f"name in every topic ({NAME_RULE})")] = "st1"
+    number: Annotated[int, _number(0, 65535, "number in the 64-byte record")] = 1
+    camera: Annotated[Name, _text("the one camera it listens to; frames of another are refused WRONG_CAMERA")] = "cam1"
+    autostart: Annotated[bool, _text("go to ContinuousExecution as soon as the first recipe is ready")] = True
+    expected_rate_hz: Annotated[float, _number(0, 1000, "frames per second the camera should give; 0: not known")] = 0.0
+
+
+class Limits(Section, frozen=True, forbid_unknown_fields=True):
+    """When a frame is too late, too many or not believed."""
+
+    queue_length: Annotated[int, _number(1, 16, "frames that may wait; beyond it the oldest is refused OVERLOAD")] = 2
+    max_age_ms: Annotated[int, _number(1, 3_600_000, "a frame older than this when its turn comes is STALE")] = 1000
+    deadline_ms: Annotated[int, _number(1, 3_600_000, "a frame not judged this long after it came is DEADLINE")] = 1000
+    seq_gap_max: Annotated[int, _number(0, 4096, "a gap in seq up to this is as many LOST, a larger SEQ_JUMP")] = 64
+    camera_sessions: Annotated[int, _number(1, 1024, "runs of the camera whose last seq is remembered")] = 16
+    engine_faults_max: Annotated[int, _number(1, 1000, "this many ENGINE results in a row lead to state Error")] = 3
+    engine_stuck_ms: Annotated[int, _number(100, 3_600_000, "no sign of life of the bench this long is Error")] = 5000
+    camera_silent_ms: Annotated[
+        int, _number(1, 3_600_000, "with expected_rate_hz set, no frame this long means the camera is not alive")
+    ] = 2000
+    beat_timeout_min_ms: Annotated[
+        int, _number(100, 3_600_000, "least beat_timeout_ms; it is raised to the deadline and to 3 x frame_p99_ms")
+    ] = 600
+
+
+class Timing(Section, frozen=True, forbid_unknown_fields=True):
+    """How often and how long the two threads wait."""
+
+    state_interval_ms: Annotated[int, _number(20, 1000, "a state message at least this often")] = 200
+    poll_ms: Annotated[int, _number(1, 1000, "longest wait of the desk for a socket")] = 50
+    idle_tick_ms: Annotated[int, _number(1, 1000, "longest wait of the bench for a frame; its beat advances")] = 100
+    shutdown_ms: Annotated[int, _number(0, 600_000, "at the end, longest wait for the frame in work")] = 2000
+    recipe_ms: Annotated[int, _number(1000, 3_600_000, "longest time to verify, open and warm a recipe")] = 120_000
+    self_test_ms: Annotated[int, _number(100, 600_000, "longest time of the self-test")] = 60_000
+
+
+class Triggers(Section, frozen=True, forbid_unknown_fields=True):
+    """Triggers given by the PLC."""
+
+    pending_max: Annotated[int, _number(1, 256, "triggers that may await their frame; then BUSY")] = 4
+    timeout_max_ms: Annotated[int, _number(1, 3_600_000, "longest timeout_ms that a request may ask for")] = 60_000
+
+
+class Sockets(Section, frozen=True, forbid_unknown_fields=True):
+    """Endpoints that the inspector binds. Off loopback only with ``insecure_lan``."""
+
+    frames: Annotated[str, _text("PULL; `tcp://ADDRESS:PORT` or `ipc://PATH`")] = "tcp://127.0.0.1:5560"
+    results: Annotated[str, _text("PUB: results, records, states, events, triggers")] = "tcp://127.0.0.1:5561"
+    bulk: Annotated[str, _text("PUB: maps; a subscriber may lose them")] = "tcp://127.0.0.1:5562"
+    control: Annotated[
+        str, _text("ROUTER; empty: `ipc://` in a folder of this user (0700), the socket itself 0600")
+    ] = ""
+    insecure_lan: Annotated[
+        bool, _text("allow a bind off loopback although nobody on that network is asked who they are")
+    ] = False
+    frames_hwm: Annotated[int, _number(1, 64, "frames that ZeroMQ may hold before the desk reads them")] = 4
+    results_hwm: Annotated[int, _number(10, 1_000_000, "messages held for a slow subscriber")] = 4000
+    bulk_hwm: Annotated[int, _number(1, 64, "maps held for a slow subscriber")] = 2
+    control_hwm: Annotated[int, _number(1, 10_000, "requests and replies held for one client")] = 64
+    frames_max_nbytes: Annotated[int, _number(1024, MAX_BUFFER_BYTES, "largest part of a frame")] = MAX_BUFFER_BYTES
+    control_max_nbytes: Annotated[int, _number(1024, MAX_CONTROL_BYTES, "largest request")] = MAX_CONTROL_BYTES
+    linger_ms: Annotated[int, _number(0, 60_000, "at the end, longest wait for subscribers")] = 1000
+    heartbeat_ms: Annotated[int, _number(100, 60_000, "ZeroMQ heartbeat to the camera's connection")] = 1000
+    heartbeat_timeout_ms: Annotated[int, _number(100, 600_000, "a camera silent this long is not alive")] = 3000
+    frames_per_turn: Annotated[int, _number(1, 64, "frames read before deadlines are looked at again")] = 4
+    requests_per_turn: Annotated[int, _number(1, 1000, "requests read before deadlines are looked at again")] = 16
+
+
+class Control(Section, frozen=True, forbid_unknown_fields=True):
+    """Requests and replies."""
+
+    reply_cache: Annotated[int, _number(1, 100_000, "replies kept: a repeated id is answered, not done again")] = 512
+    results_per_reply: Annotated[int, _number(1, MAX_RESULTS_PER_REPLY, "most results in a reply to get_result")] = 24
+
+
+class Journal(Section, frozen=True, forbid_unknown_fields=True):
+    """The ring of admitted frames and results."""
+
+    path: Annotated[str, _text("file; empty: `$XDG_STATE_HOME/asperity/NAME.journal`")] = ""
+    slots: Annotated[int, _number(64, 1_048_576, "results held; 4.2 KB each")] = 4096
+    first_id: Annotated[int, _number(1, 2**52, "first result_id of a new journal")] = 1
+    reserve_ids: Annotated[int, _number(16, 1_000_000, "ids reserved on disk; the gap after a power cut")] = 4096
+
+
+class Engine(Section, frozen=True, forbid_unknown_fields=True):
+    """What scores."""
+
+    name: Annotated[Literal["cpu", "simulated"], _text("`cpu`, or `simulated` for PLC programmers and tests")] = "cpu"
+    threads: Annotated[int, _number(0, 256, "threads of the engine; 0: as many as the box has cores")] = 0
+    script: Annotated[
+        str, _text("what the simulated engine does, step by step of seq: ok ng shape nan raise refuse stuck slow=MS")
+    ] = "ok ok ok ok ng"
+    trust: Annotated[str, _text("folder of trusted public keys; empty: the user's configuration folder")] = ""
+
+
+class Log(Section, frozen=True, forbid_unknown_fields=True):
+    """What is written to stderr."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], _text("least level written")] = "info"
+    repeat_ms: Annotated[int, _number(0, 3_600_000, "a kind of line is written once in this time")] = 10_000
+    kinds_max: Annotated[int, _number(8, 10_000, "kinds of lines whose repeats are counted")] = 256
+
+
+class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """A whole ``station.toml``."""
+
+    station: Station = Station()
+    limits: Limits = Limits()
+    timing: Timing = Timing()
+    triggers: Triggers = Triggers()
+    sockets: Sockets = Sockets()
+    control: Control = Control()
+    journal: Journal = Journal()
+    engine: Engine = Engine()
+    log: Log = Log()
+    recipes: Annotated[
+        dict[Name, str], _text('bundles by recipe name, for prepare_recipe: `name = "/path/to/bundle"`')
+    ] = {}
+
+
+def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> StationConfig:
+    """Read ``station.toml`` and put ``overrides`` (section -> key -> value, from flags) over it.
+
+    Without ``path`` every value is its default. Relative paths in it are relative to the file. Raises ConfigError.
+    """
+    values: dict[str, Any] = {}
+    where = "the flags" if path is None else str(path)
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from error
+        _make_absolute(values, path.parent)
+    for section, entries in (overrides or {}).items():
+        table = values.setdefault(section, {})
+        if isinstance(table, dict):
+            table.update(entries)
+    _refuse_unknown(values, where)
+    try:
+        config = msgspec.convert(values, StationConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {_say(str(error))}") from error
+    _check(config, where)
+    return config
+
+
+def journal_path(config: StationConfig) -> Path:
+    """Where the station's journal lies."""
+    if config.journal.path:
+        return Path(config.journal.path)
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "asperity" / f"{config.station.name}.journal"
+
+
+def control_endpoint(station: str, configured: str = "") -> str:
+    """The control socket's endpoint: ``configured``, or the one in this user's runtime folder that clients try too."""
+    if configured:
+        return configured
+    base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/asperity-{os.getuid()}"
+    return f"ipc://{Path(base) / 'asperity' / station}.control"
+
+
+def document() -> str:
+    """``docs/station.md``, made from the types."""
+    lines = [
+        "# station.toml",
+        "",
+        "Made from `runtime/config.py` by `python -m runtime.config > docs/station.md`. Every key may be left out; an",
+        "unknown one is refused. Flags of `asperity run` override the file. Relative paths are relative to the file.",
+    ]
+    for name, hint in get_type_hints(StationConfig, include_extras=True).items():
+        lines += ["", f"## [{name}]"]
+        if isinstance(hint, type) and issubclass(hint, Section):
+            lines += [str(hint.__doc__).strip(), "", "| key | default | range | what it is |", "|---|---|---|---|"]
+            defaults = hint()
+            for key, kind in get_type_hints(hint, include_extras=True).items():
+                default = msgspec.json.encode(getattr(defaults, key)).decode()
+                lines.append(f"| `{key}` | `{default}` | {_range(kind)} | {_metas(kind)[-1].description} |")
+        else:
+            lines += [f"{_metas(hint)[-1].description}"]
+    return "\n".join([*lines, ""])
+
+
+def _check(config: StationConfig, where: str) -> None:
+    """What one field alone cannot say."""
+    sockets = config.sockets
+    if sockets.heartbeat_timeout_ms < sockets.heartbeat_ms:
+        raise ConfigError(
+            f"{where}: [sockets] heartbeat_timeout_ms is {sockets.heartbeat_timeout_ms}, below heartbeat_ms "
+            f"({sockets.heartbeat_ms}); set it to 2 or 3 times that"
+        )
+    in_work = config.limits.queue_length + config.triggers.pending_max + config.limits.seq_gap_max
+    if config.journal.slots < 4 * in_work:
+        raise ConfigError(
+            f"{where}: [journal] slots is {config.journal.slots}, fewer than 4 x the {in_work} results that queue_length, "
+            "pending_max and seq_gap_max allow to be under way; leave it at 4096"
+        )
+    for key in ("frames", "results", "bulk", "control"):
+        endpoint = getattr(sockets, key)
+        if not endpoint.startswith(("tcp://", "ipc://")) and not (key == "control" and endpoint == ""):
+            raise ConfigError(f"{where}: [sockets] {key} is {endpoint!r}; write tcp://ADDRESS:PORT or ipc://PATH")
+
+
+def _make_absolute(values: dict[str, Any], base: Path) -> None:
+    recipes, journal, engine = values.get("recipes"), values.get("journal"), values.get("engine")
+    if isinstance(recipes, dict):
+        values["recipes"] = {k: str(base / v) if isinstance(v, str) else v for k, v in recipes.items()}
+    for table, key in ((journal, "path"), (engine, "trust")):
+        if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
+            table[key] = str(base / table[key])
+
+
+def _refuse_unknown(values: Mapping[str, Any], where: str) -> None:
+    sections = get_type_hints(StationConfig)
+    for section, entries in values.items():
+        if section not in sections:
+            raise ConfigError(f"{where}: there is no [{section}]{_nearest(section, sections)}")
+        kind = sections[section]
+        if not isinstance(entries, Mapping):
+            raise ConfigError(f"{where}: {section} is a table; write it as [{section}]")
+        if isinstance(kind, type) and issubclass(kind, Section):
+            for key in entries:
+                if key not in kind.__struct_fields__:
+                    raise ConfigError(f"{where}: [{section}] has no key {key}{_nearest(key, kind.__struct_fields__)}")
+
+
+def _nearest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}"
+
+
+def _say(message: str) -> str:
+    """``Expected `int` >= 1 - at `$.limits.queue_length``` of msgspec as ``[limits] queue_length: expected int >= 1``."""
+    what, _, at = message.partition(" - at ")
+    parts = at.strip("`").removeprefix("$.").split(".")
+    what = what.replace("`", "").replace("matching regex '^[a-z0-9_-]{1,32}$'", f"of {NAME_RULE}")
+    return f"[{parts[0]}] {'.'.join(parts[1:])}: {what[:1].lower()}{what[1:]}" if at else what
+
+
+def _metas(kind: Any) -> list[Meta]:
+    """The Metas of an Annotated type, innermost first."""
+    return [meta for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, Meta)]
+
+
+def _range(kind: Any) -> str:
+    meta = _metas(kind)[-1]
+    base = kind.__origin__
+    if get_origin(base) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(base))
+    if meta.ge is not None:
+        return f"{meta.ge} to {meta.le}"
+    if base is bool:
+        return "true, false"
+    return NAME_RULE if any(m.pattern for m in _metas(kind)) else "text"
+
+
+if __name__ == "__main__":
+    print(document(), end="")

@@ -1,0 +1,174 @@
+"""The station's states (OPC 40100-1, OPC UA for Machine Vision) as one table: code, document and test data.
+
+A *request* comes from outside and is refused with a StateError where the table has no row for it. An *event* comes from
+inside and has a row for every state, since it happens whether it suits or not. 4, Operational, is the parent of 5 to 8
+and never on the wire; 0 means that there is no station.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum, IntEnum
+from typing import NamedTuple
+
+from runtime.errors import StateError
+
+
+class State(IntEnum):
+    """State of a station, as numbered on the wire."""
+
+    PREOPERATIONAL = 1
+    HALTED = 2
+    ERROR = 3
+    INITIALIZED = 5
+    READY = 6
+    SINGLE_EXECUTION = 7
+    CONTINUOUS_EXECUTION = 8
+
+
+class Cause(Enum):
+    """What may move a station from one state to another."""
+
+    PREPARE_RECIPE = "prepare_recipe"
+    UNPREPARE_RECIPE = "unprepare_recipe"
+    START_CONTINUOUS = "start continuous"
+    START_SINGLE = "start single"
+    TRIGGER = "trigger"
+    STOP = "stop"
+    ABORT = "abort"
+    HALT = "halt"
+    RESET = "reset"
+    SELF_TEST = "self_test"
+
+    CHECKED = "(self-test passed)"
+    RECIPE_TAKEN = "(recipe taken over)"
+    ANSWERED = "(trigger answered)"
+    FAULT = "(fault)"
+
+
+EVENTS = frozenset({Cause.CHECKED, Cause.RECIPE_TAKEN, Cause.ANSWERED, Cause.FAULT})
+REQUESTS = frozenset(Cause) - EVENTS
+
+
+class Transition(NamedTuple):
+    """One row of the table."""
+
+    source: State
+    cause: Cause
+    target: State
+    meaning: str
+
+
+_PRE, _HALTED, _ERROR = State.PREOPERATIONAL, State.HALTED, State.ERROR
+_INIT, _READY, _SINGLE, _CONT = State.INITIALIZED, State.READY, State.SINGLE_EXECUTION, State.CONTINUOUS_EXECUTION
+
+TABLE: tuple[Transition, ...] = (
+    Transition(_PRE, Cause.CHECKED, _INIT, "the self-test passed"),
+    Transition(_PRE, Cause.RECIPE_TAKEN, _PRE, "noted; goes on to Ready once the self-test passed"),
+    Transition(_PRE, Cause.ANSWERED, _PRE, "nothing to do"),
+    Transition(_PRE, Cause.FAULT, _ERROR, "the self-test failed or the engine is stuck"),
+    Transition(_PRE, Cause.HALT, _HALTED, "out of service"),
+    Transition(_PRE, Cause.RESET, _PRE, "the self-test starts again"),
+    Transition(_INIT, Cause.PREPARE_RECIPE, _INIT, "the bundle is verified, opened and warmed"),
+    Transition(_INIT, Cause.RECIPE_TAKEN, _READY, "a recipe is in force"),
+    Transition(_INIT, Cause.SELF_TEST, _PRE, "the self-test starts"),
+    Transition(_INIT, Cause.CHECKED, _INIT, "nothing to do"),
+    Transition(_INIT, Cause.ANSWERED, _INIT, "nothing to do"),
+    Transition(_INIT, Cause.FAULT, _ERROR, "the engine failed"),
+    Transition(_INIT, Cause.HALT, _HALTED, "out of service"),
+    Transition(_INIT, Cause.RESET, _PRE, "the self-test starts"),
+    Transition(_READY, Cause.START_CONTINUOUS, _CONT, "every frame is judged"),
+    Transition(_READY, Cause.START_SINGLE, _SINGLE, "the frame of one trigger is judged"),
+    Transition(_READY, Cause.PREPARE_RECIPE, _READY, "the next recipe is opened beside the one in force"),
+    Transition(_READY, Cause.RECIPE_TAKEN, _READY, "the next recipe is in force"),
+    Transition(_READY, Cause.UNPREPARE_RECIPE, _INIT, "no recipe is in force"),
+    Transition(_READY, Cause.SELF_TEST, _PRE, "the self-test starts; the recipe stays"),
+    Transition(_READY, Cause.CHECKED, _READY, "nothing to do"),
+    Transition(_READY, Cause.ANSWERED, _READY, "nothing to do"),
+    Transition(_READY, Cause.FAULT, _ERROR, "the engine failed"),
+    Transition(_READY, Cause.HALT, _HALTED, "out of service"),
+    Transition(_READY, Cause.RESET, _PRE, "the self-test starts; the recipe stays"),
+    Transition(_SINGLE, Cause.TRIGGER, _SINGLE, "the one frame is awaited; a second trigger is answered BUSY"),
+    Transition(_SINGLE, Cause.ANSWERED, _READY, "the one result is out"),
+    Transition(_SINGLE, Cause.RECIPE_TAKEN, _SINGLE, "the next recipe is in force"),
+    Transition(_SINGLE, Cause.STOP, _READY, "what was admitted is still judged"),
+    Transition(_SINGLE, Cause.ABORT, _READY, "what was admitted is answered ABORTED at once"),
+    Transition(_SINGLE, Cause.CHECKED, _SINGLE, "nothing to do"),
+    Transition(_SINGLE, Cause.FAULT, _ERROR, "the engine failed; what was admitted is answered ENGINE at once"),
+    Transition(_SINGLE, Cause.HALT, _HALTED, "as abort, then out of service"),
+    Transition(_SINGLE, Cause.RESET, _PRE, "as abort, then the self-test starts"),
+    Transition(_CONT, Cause.TRIGGER, _CONT, "the frame of the trigger is judged like every other"),
+    Transition(_CONT, Cause.ANSWERED, _CONT, "nothing to do"),
+    Transition(_CONT, Cause.PREPARE_RECIPE, _CONT, "the next recipe is opened beside the one in force"),
+    Transition(_CONT, Cause.RECIPE_TAKEN, _CONT, "taken over between two frames"),
+    Transition(_CONT, Cause.STOP, _READY, "what was admitted is still judged"),
+    Transition(_CONT, Cause.ABORT, _READY, "what was admitted is answered ABORTED at once"),
+    Transition(_CONT, Cause.CHECKED, _CONT, "nothing to do"),
+    Transition(_CONT, Cause.FAULT, _ERROR, "the engine failed; what was admitted is answered ENGINE at once"),
+    Transition(_CONT, Cause.HALT, _HALTED, "as abort, then out of service"),
+    Transition(_CONT, Cause.RESET, _PRE, "as abort, then the self-test starts"),
+    Transition(_ERROR, Cause.RESET, _PRE, "the self-test starts; judging is resumed by start alone"),
+    Transition(_ERROR, Cause.HALT, _HALTED, "out of service"),
+    Transition(_ERROR, Cause.CHECKED, _ERROR, "only reset leaves Error"),
+    Transition(_ERROR, Cause.RECIPE_TAKEN, _ERROR, "noted; only reset leaves Error"),
+    Transition(_ERROR, Cause.ANSWERED, _ERROR, "nothing to do"),
+    Transition(_ERROR, Cause.FAULT, _ERROR, "already there"),
+    Transition(_HALTED, Cause.RESET, _PRE, "back in service: the self-test starts"),
+    Transition(_HALTED, Cause.HALT, _HALTED, "already there"),
+    Transition(_HALTED, Cause.CHECKED, _HALTED, "only reset leaves Halted"),
+    Transition(_HALTED, Cause.RECIPE_TAKEN, _HALTED, "noted; only reset leaves Halted"),
+    Transition(_HALTED, Cause.ANSWERED, _HALTED, "nothing to do"),
+    Transition(_HALTED, Cause.FAULT, _HALTED, "raised as an alarm"),
+)
+
+_TARGETS = {(row.source, row.cause): row.target for row in TABLE}
+
+JUDGING = frozenset({State.SINGLE_EXECUTION, State.CONTINUOUS_EXECUTION})
+"""States in which frames are judged; in SINGLE_EXECUTION only the one of the awaited trigger."""
+READY_STATES = frozenset({State.READY, State.SINGLE_EXECUTION, State.CONTINUOUS_EXECUTION})
+"""The only states in which ``ready`` may be true."""
+
+
+def step(state: State, cause: Cause) -> State:
+    """The state that follows. Raises StateError where the table has no row, naming what is possible instead."""
+    target = _TARGETS.get((state, cause))
+    if target is None:
+        raise StateError(
+            f"{cause.value} is not possible in state {state.value} ({state.name}); possible now: "
+            f"{', '.join(allowed(state))}"
+        )
+    return target
+
+
+def allowed(state: State) -> list[str]:
+    """The requests that ``state`` takes."""
+    return [row.cause.value for row in TABLE if row.source is state and row.cause in REQUESTS]
+
+
+def document(table: Iterable[Transition] = TABLE) -> str:
+    """``docs/states.md``, made from the table."""
+    rows = [
+        f"| {r.source.value} {r.source.name} | {r.cause.value} | {r.target.value} {r.target.name} | {r.meaning} |"
+        for r in table
+    ]
+    return "\n".join(
+        [
+            "# States of a station",
+            "",
+            "Made from the table in `runtime/states.py` by `python -m runtime.states > docs/states.md`. States are those",
+            "of OPC UA for Machine Vision (OPC 40100-1); 4, Operational, is the parent of 5 to 8 and never on the wire.",
+            "Causes in brackets come from inside the station; all others are requests on the control socket, and one that",
+            "has no row here is refused with code `WRONG_STATE`. Frames are judged in 8, and in 7 for the one awaited",
+            "trigger; elsewhere their result is unknown with reason `NOT_RUNNING`. A receiver that meets a state it does",
+            "not know rejects.",
+            "",
+            "| state | cause | next | what it means |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    print(document(), end="")
