@@ -22,6 +22,8 @@ BANKS_FILE = "banks.safetensors"
 INPUTS_FILE = "calibration_inputs.safetensors"
 FROZEN_GRAPHS = ("rgb", "points")
 ADAPTOR_GRAPHS = ("adaptor_rgb", "adaptor_points")
+FULL_GRAPH = "adaptor_points_full"
+"""The points adaptor with grid^2 slots, for frames of more non-empty patches than ``points_slots`` (lsfa 11)."""
 MIN_GOLDEN = {"normal": 2, "near": 1, "spoiled_geometry": 1, "spoiled_colour": 1}
 SILHOUETTE_FIGURES = frozenset({"area_mm2", "length_mm", "width_mm", "height_mm", "missing_share"})
 LARGE_WEIGHT = 32
@@ -34,7 +36,9 @@ Tensors = Mapping[str, Array]
 
 def graph_names(network: Network) -> tuple[str, ...]:
     """The ONNX graphs of a bundle, without ``.onnx``: the adaptors only where there are any."""
-    return FROZEN_GRAPHS + (ADAPTOR_GRAPHS if network.adaptor == "lsfa" else ())
+    if network.adaptor == "none":
+        return FROZEN_GRAPHS
+    return FROZEN_GRAPHS + ADAPTOR_GRAPHS + ((FULL_GRAPH,) if network.points_slots < network.grid**2 else ())
 
 
 def expected_files(manifest: Manifest) -> set[str]:
@@ -208,7 +212,7 @@ def _fault(values: Array) -> str:
 def graph_signature(name: str, network: Network) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Names and shapes of a graph's inputs and outputs (all float32)."""
     rgb_tokens = (network.rgb_slots, network.rgb_channels)
-    points_tokens = (network.points_slots, network.points_channels)
+    points_tokens = (network.grid**2 if name == FULL_GRAPH else network.points_slots, network.points_channels)
     signatures: dict[str, tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]] = {
         "rgb": (
             {"image": (1, 3, network.image_px, network.image_px)},
@@ -221,7 +225,7 @@ def graph_signature(name: str, network: Network) -> tuple[dict[str, tuple[int, .
         "adaptor_rgb": ({"tokens": rgb_tokens}, {"adapted": rgb_tokens}),
         "adaptor_points": ({"tokens": points_tokens, "counts": points_tokens[:1]}, {"adapted": points_tokens}),
     }
-    return signatures[name]
+    return signatures["adaptor_points" if name == FULL_GRAPH else name]
 
 
 def check_graph(data: bytes, name: str, network: Network) -> None:

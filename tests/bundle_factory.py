@@ -34,7 +34,7 @@ from runtime.reasons import Reason
 
 HEIGHT_PX, WIDTH_PX = 24, 30
 IMAGE_PX, GRID, RGB_CHANNELS = 32, 4, 8
-CLOUD_PX, GROUPS, GROUP_SIZE, POINTS_CHANNELS, SLOTS = 16, 8, 4, 12, 32
+CLOUD_PX, GROUPS, GROUP_SIZE, POINTS_CHANNELS, SLOTS = 16, 8, 4, 12, 8
 SCORES = tuple(float(v) for v in np.linspace(-1.0, 1.0, 9))
 THRESHOLD = 0.75
 
@@ -90,23 +90,25 @@ def toy_graphs(adaptor: Literal["none", "lsfa"], seed: int = 0) -> dict[str, byt
         ),
     }
     if adaptor == "lsfa":
-        rgb, points = [GRID * GRID, RGB_CHANNELS], [SLOTS, POINTS_CHANNELS]
+        rgb = [GRID * GRID, RGB_CHANNELS]
         graphs["adaptor_rgb"] = model(
             [helper.make_node("MatMul", ["tokens", "w"], ["adapted"])],
             {"tokens": rgb},
             {"adapted": rgb},
             {"w": weight(RGB_CHANNELS, RGB_CHANNELS)},
         )
-        graphs["adaptor_points"] = model(
-            [
-                helper.make_node("MatMul", ["tokens", "w"], ["mapped"]),
-                helper.make_node("Unsqueeze", ["counts", "axis"], ["column"]),
-                helper.make_node("Add", ["mapped", "column"], ["adapted"]),
-            ],
-            {"tokens": points, "counts": [SLOTS]},
-            {"adapted": points},
-            {"w": weight(POINTS_CHANNELS, POINTS_CHANNELS), "axis": np.array([1])},
-        )
+        mixing = weight(POINTS_CHANNELS, POINTS_CHANNELS)
+        for name, slots in (("adaptor_points", SLOTS), ("adaptor_points_full", GRID * GRID)):
+            graphs[name] = model(
+                [
+                    helper.make_node("MatMul", ["tokens", "w"], ["mapped"]),
+                    helper.make_node("Unsqueeze", ["counts", "axis"], ["column"]),
+                    helper.make_node("Add", ["mapped", "column"], ["adapted"]),
+                ],
+                {"tokens": [slots, POINTS_CHANNELS], "counts": [slots]},
+                {"adapted": [slots, POINTS_CHANNELS]},
+                {"w": mixing, "axis": np.array([1])},
+            )
     return graphs
 
 

@@ -98,8 +98,8 @@ def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
 
 
 ALL_FILES = [
-    "manifest.json", "rgb.onnx", "points.onnx", "adaptor_rgb.onnx", "adaptor_points.onnx", "banks.safetensors",
-    "calibration_inputs.safetensors", "golden/rgb/near.png", "golden/xyz/colour.tiff",
+    "manifest.json", "rgb.onnx", "points.onnx", "adaptor_rgb.onnx", "adaptor_points.onnx", "adaptor_points_full.onnx",
+    "banks.safetensors", "calibration_inputs.safetensors", "golden/rgb/near.png", "golden/xyz/colour.tiff",
 ]  # fmt: skip
 
 
@@ -206,7 +206,8 @@ def set_in(*keys: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("network", "image_px", 64), ("rgb.onnx", "image")),
         (set_in("network", "groups", 9), ("points.onnx", "groups")),
         (set_in("network", "rgb_channels", 9), ("rgb.onnx", "tokens")),
-        (set_in("network", "points_slots", 33), ("adaptor_points.onnx",)),
+        (set_in("network", "points_slots", 9), ("adaptor_points.onnx",)),
+        (set_in("network", "points_slots", 16), ("adaptor_points_full.onnx",)),
         (set_in("network", "cloud_px", 17), ("calibration_inputs.safetensors", "cloud")),
     ],
 )  # fmt: skip
@@ -247,7 +248,7 @@ def test_a_bundle_that_passes_everything_or_contradicts_itself_is_refused(
     refused(toy, "golden")
 
 
-@pytest.mark.parametrize("name", ["rgb", "points", "adaptor_rgb", "adaptor_points"])
+@pytest.mark.parametrize("name", ["rgb", "points", "adaptor_rgb", "adaptor_points", "adaptor_points_full"])
 def test_a_zeroed_graph_is_refused_though_signed(toy: ToyBundle, name: str) -> None:
     path = toy.path / f"{name}.onnx"
     path.write_bytes(zeroed(path.read_bytes()))

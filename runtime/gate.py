@@ -1,0 +1,127 @@
+"""The parity gate: an engine may judge parts only after it has judged the bundle's golden frames as the exporter did.
+
+Each golden frame goes the whole road of a real one: preprocessing, networks, banks, ``scoring.decide``. Two of them
+were spoiled by the exporter, one in geometry and one in colour, and must be ng because of their own modality's
+distance, so that an engine of constants, a network of zeros or a bank that is near everything cannot pass
+(architecture, "Bundle").
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from runtime.bundle import Bundle
+from runtime.engines import Engine
+from runtime.errors import EngineError, FrameRefused, ParityError
+from runtime.frame import Frame, ModalityScores, Scores, Verdict
+from runtime.manifest import Decision, GoldenFrame, Manifest
+from runtime.reasons import Reason
+from runtime.rescore import decision_for
+from runtime.scoring import Judgement, decide, fused_score
+
+SPOILED_MODALITY = {"spoiled_geometry": "points", "spoiled_colour": "rgb"}
+VERDICT_NAMES = {Verdict.OK: "ok", Verdict.NG: "ng", Verdict.UNKNOWN: "unknown"}
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenCheck:
+    """What the engine says of one golden frame, beside what the bundle says."""
+
+    golden: GoldenFrame
+    scores: Scores
+    judgement: Judgement
+    wall_ms: float
+
+
+def no_progress(_stage: str) -> None:
+    """For engines whose progress nobody follows."""
+
+
+def run_golden(
+    frame: Frame, golden: GoldenFrame, engine: Engine, decision: Decision, manifest: Manifest, progress: Progress
+) -> GoldenCheck:
+    """One golden frame through engine and decision. Raises ParityError when the engine refuses or fails on it."""
+    start_ns = time.perf_counter_ns()
+    try:
+        scores = engine.score(frame, progress)
+        judgement = decide(scores, decision, manifest.silhouette, manifest.geometry)
+    except (FrameRefused, EngineError) as error:
+        raise ParityError(
+            f"golden frame {golden.name} ({golden.kind}) was not scored ({error}); this engine must not judge parts: "
+            "export the bundle again for it"
+        ) from error
+    return GoldenCheck(golden, scores, judgement, (time.perf_counter_ns() - start_ns) / 1e6)
+
+
+def own_evidence(scores: Scores, modality: str, decision: Decision) -> bool:
+    """True when this modality's image distance is what puts the fused score above the threshold.
+
+    That is: with the distance as it is the score is above, and with the mean of normal frames in its place it is not.
+    """
+    name = "rgb" if modality == "rgb" else "points"
+    constants = decision.rgb if name == "rgb" else decision.points
+    own: ModalityScores = scores.rgb if name == "rgb" else scores.points
+    silent = replace(own, image_distance=constants.image_mean if decision.fusion == "average" else 0.0)
+    whole = fused_score(scores.rgb, scores.points, decision)
+    without = (
+        fused_score(silent, scores.points, decision) if name == "rgb" else fused_score(scores.rgb, silent, decision)
+    )
+    return whole > decision.threshold >= without
+
+
+def check_golden(check: GoldenCheck, decision: Decision, tolerance: float) -> None:
+    """Compare one golden frame with the bundle. Raises ParityError naming frame, expected and seen."""
+    golden, judgement = check.golden, check.judgement
+    seen = VERDICT_NAMES[judgement.verdict]
+    frame = f"golden frame {golden.name} ({golden.kind})"
+    if judgement.score is None or seen != golden.verdict or judgement.reason != golden.reason:
+        reason = Reason.SCORE_ABOVE_THRESHOLD if golden.verdict == "ng" else Reason.GOOD
+        expected = f"{golden.verdict}, {reason.name}, score {golden.score:.4f}"
+        raise ParityError(
+            f"{frame}: expected {expected}; this engine says {seen}, {judgement.reason.name} ({judgement.detail}); it "
+            "must not judge parts: export the bundle again on a machine like this one"
+        )
+    if not abs(judgement.score - golden.score) <= tolerance:
+        raise ParityError(
+            f"{frame}: expected score {golden.score:.4f} within {tolerance:.4f}; this engine gives "
+            f"{judgement.score:.4f}; it must not judge parts: export the bundle again for this engine or use another"
+        )
+    modality = SPOILED_MODALITY.get(golden.kind)
+    if modality is not None and not own_evidence(check.scores, modality, decision):
+        raise ParityError(
+            f"{frame}: it must be ng because of its {modality} distance; this engine's is "
+            f"{getattr(check.scores, modality).image_distance:.4f}, which does not decide: the {modality} network or "
+            "bank sees nothing; calibrate and export again"
+        )
+
+
+def pass_gate(
+    bundle: Bundle, engine: Engine, decision: Decision | None = None, progress: Progress = no_progress
+) -> list[GoldenCheck]:
+    """Score every golden frame; return what was seen when all agree with the bundle.
+
+    ``decision`` is the engine's own (``runtime.rescore``); by default the bundle's. Raises ParityError at the first
+    frame whose verdict, reason, score or evidence differs.
+    """
+    decision = decision or bundle.manifest.decision
+    checks = []
+    for golden, frame in bundle.golden_frames():
+        check = run_golden(frame, golden, engine, decision, bundle.manifest, progress)
+        check_golden(check, decision, bundle.manifest.golden_tolerance)
+        checks.append(check)
+        progress(f"golden {golden.name}")
+    return checks
+
+
+def prove(bundle: Bundle, engine: Engine, progress: Progress = no_progress) -> Decision:
+    """The decision by which this engine may judge parts: its own threshold where it needs one, then the gate.
+
+    Raises ParityError when the engine must not judge, EngineError when it fails.
+    """
+    decision = decision_for(bundle, engine, progress)
+    pass_gate(bundle, engine, decision, progress)
+    return decision
