@@ -82,7 +82,7 @@ class BulkHeader(msgspec.Struct, frozen=True, kw_only=True):
     nbytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_BUFFER_BYTES)]
     window: WindowMessage | None = None
     threshold: float | None = None
-    encoding: str | None | msgspec.UnsetType = msgspec.UNSET
+    encoding: str | msgspec.UnsetType | None = msgspec.UNSET
     """Reserved; a receiver refuses a message that sets it."""
 
 

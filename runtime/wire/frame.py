@@ -60,7 +60,7 @@ class Stream(msgspec.Struct, frozen=True):
     scale: float = 1.0
     offset: float = 0.0
     invalid: float | None = None
-    encoding: str | None | msgspec.UnsetType = msgspec.UNSET
+    encoding: str | msgspec.UnsetType | None = msgspec.UNSET
     """Reserved. A frame that sets it is refused: its bytes would be read as raw pixels."""
 
 
@@ -91,7 +91,7 @@ class FrameHeader(msgspec.Struct, frozen=True, kw_only=True):
     streams: Annotated[tuple[Stream, ...], msgspec.Meta(min_length=1, max_length=MAX_PARTS - 2)]
     intrinsics: IntrinsicsMessage | None = None
     sensor: Text = ""
-    encoding: str | None | msgspec.UnsetType = msgspec.UNSET
+    encoding: str | msgspec.UnsetType | None = msgspec.UNSET
     """Reserved, as in a stream."""
 
 

@@ -1,0 +1,377 @@
+"""The results of a station, in order, none twice, none lost without a word: what gateways and customers import.
+
+    with Station("tcp://127.0.0.1:5561", "tcp://127.0.0.1:5563", station="st1") as station:
+        for item in station.results():
+            if isinstance(item, Gap):
+                print("missing:", item)
+            else:
+                print(item.part_id, "pass" if station.accepts(item) else "reject")
+
+A subscriber joins by subscribing, awaiting a state, and asking the journal for what PUB lost. It rejects while the beat
+stands still, while the station is not ready, and until a new session has shown a moving beat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import zmq
+
+from runtime.errors import StationError, WireError
+from runtime.wire import (
+    MAX_CONTROL_BYTES,
+    ReceivedResult,
+    Reply,
+    Request,
+    StationState,
+    decode_reply,
+    decode_result,
+    decode_result_body,
+    decode_state,
+    encode_request,
+    split_envelope,
+    split_topic,
+    topic,
+)
+
+
+class Gap(NamedTuple):
+    """Results ``first_id`` to ``last_id`` cannot be had, and why. Their parts are rejects."""
+
+    first_id: int
+    last_id: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """Bounds of a client."""
+
+    request_timeout_ms: int = 500
+    """A request without an answer is asked again after this long."""
+    request_tries: int = 3
+    results_queue_messages: int = 1000
+    held_results: int = 4096
+    """Results that may wait for an older one; beyond it the older one is given up."""
+    ready_results: int = 8192
+    """Results that may wait for the caller while a request is under way."""
+
+
+class Ordering:
+    """Puts results in order. Pure: told what arrived, it says what is missing and what may be handed on."""
+
+    def __init__(self, since: int | None, held_results: int) -> None:
+        """``since``: first id wanted; None: whatever comes after joining."""
+        self._next_id = since or 0  # 0: not known before joining
+        self._known_id = 0  # highest id that is known to exist
+        self._session = ""  # empty: not joined
+        self._held: dict[int, ReceivedResult] = {}
+        self._held_results = held_results
+        self._out: deque[ReceivedResult | Gap] = deque()
+
+    def __len__(self) -> int:
+        """Items ready to be taken."""
+        return len(self._out)
+
+    def add(self, result: ReceivedResult) -> None:
+        """A result, from the stream or from the journal."""
+        if result.result_id < self._next_id:
+            return
+        self._held.setdefault(result.result_id, result)
+        self._known_id = max(self._known_id, result.result_id)
+        self._release()
+        if len(self._held) > self._held_results:
+            self.give_up("too many results wait for an older one")
+
+    def observe(self, state: StationState) -> None:
+        """A state: joins the first time; later tells of results that never arrived."""
+        last_id = state.last_result_id
+        if state.session != self._session:
+            self._session = state.session
+            self._next_id = self._next_id or min([last_id + 1, *self._held])
+            if last_id < self._next_id - 1:
+                self._out.append(Gap(1, last_id, "the station counts anew: its journal was lost"))
+                self._next_id, self._known_id = last_id + 1, last_id
+                self._held.clear()
+        self._known_id = max(self._known_id, last_id)
+        self._release()
+
+    def missing(self) -> tuple[int, int] | None:
+        """``(first, last)`` of the oldest run of results to ask the journal for."""
+        if not self._session or self._next_id > self._known_id:
+            return None
+        return self._next_id, min(self._held, default=self._known_id + 1) - 1
+
+    def answer(self, asked: tuple[int, int], results: list[ReceivedResult]) -> None:
+        """The journal's answer to ``asked``: what it skips up front is a gap, the rest is asked again."""
+        found = [result for result in results if asked[0] <= result.result_id <= asked[1]]
+        front_id = min([result.result_id for result in found], default=asked[1] + 1) - 1
+        missing = self.missing()
+        if missing is not None and missing[0] <= front_id:
+            self._skip(min(missing[1], front_id), "no longer in the station's journal")
+        for result in found:
+            self.add(result)
+
+    def give_up(self, why: str) -> None:
+        """Name the oldest missing run a gap and go on."""
+        missing = self.missing()
+        if missing is not None:
+            self._skip(missing[1], why)
+
+    def take(self) -> ReceivedResult | Gap | None:
+        """The next item in order, if there is one."""
+        return self._out.popleft() if self._out else None
+
+    def _skip(self, last_id: int, why: str) -> None:
+        self._out.append(Gap(self._next_id, last_id, why))
+        self._next_id = last_id + 1
+        self._release()
+
+    def _release(self) -> None:
+        while self._session and self._next_id in self._held:
+            self._out.append(self._held.pop(self._next_id))
+            self._next_id += 1
+
+
+class _Pending(NamedTuple):
+    """A request under way."""
+
+    request_id: str
+    body: bytes
+    tries: int
+    again_s: float
+
+
+class Station:
+    """One station as a subscriber sees it. Not for several threads; call ``poll`` or ``results`` often."""
+
+    def __init__(
+        self,
+        results_endpoint: str,
+        control_endpoint: str = "",
+        *,
+        station: str,
+        since: int | None = None,
+        limits: ClientLimits | None = None,
+    ) -> None:
+        """Connect. Without ``control_endpoint`` lost results are named but not recovered.
+
+        ``since``: first ``result_id`` wanted (one more than the last one that was dealt with before a restart).
+        Raises StationError on an endpoint that cannot be, WireError on a bad station's name.
+        """
+        self.station = station
+        self.state: StationState | None = None
+        self.session_changes = 0
+        self.malformed = 0
+        self._limits = limits or ClientLimits()
+        self._order = Ordering(since, self._limits.held_results)
+        self._beat_s: float | None = None  # earliest moment at which the last beat can have moved
+        self._empty_s = time.monotonic()  # last moment at which no message was waiting
+        self._recovery: tuple[_Pending, tuple[int, int]] | None = None
+        self._awaited: set[str] = set()
+        self._replies: dict[str, Reply] = {}
+        self._context = zmq.Context()
+        self._poller = zmq.Poller()
+        self._sub = self._context.socket(zmq.SUB)
+        self._sub.setsockopt(zmq.RCVHWM, self._limits.results_queue_messages)
+        self._sub.setsockopt(zmq.SUBSCRIBE, topic("result", station))
+        self._sub.setsockopt(zmq.SUBSCRIBE, topic("state", station))
+        self._control: zmq.Socket[bytes] | None = self._context.socket(zmq.DEALER) if control_endpoint else None
+        for socket, endpoint in ((self._sub, results_endpoint), (self._control, control_endpoint)):
+            if socket is None:
+                continue
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
+            try:
+                socket.connect(endpoint)
+            except zmq.ZMQError as error:
+                self.close()
+                raise StationError(
+                    f"cannot connect to {endpoint}: {error}; give tcp://HOST:PORT or ipc://PATH"
+                ) from error
+            self._poller.register(socket, zmq.POLLIN)
+
+    @property
+    def trusted(self) -> bool:
+        """True only while the station is ready and its beat moves; a new session starts untrusted."""
+        if self.state is None or self._beat_s is None or not self.state.can_judge:
+            return False
+        return (time.monotonic() - self._beat_s) * 1000 <= self.state.beat_timeout_ms
+
+    def accepts(self, result: ReceivedResult, *, simulated: bool = False) -> bool:
+        """May the part pass? Only a good result of the trusted, present session; of a simulation only if told so."""
+        present = self.state is not None and result.session == self.state.session
+        return result.accept and self.trusted and present and (simulated or not result.simulated)
+
+    def results(self, idle_timeout_s: float | None = None) -> Iterator[ReceivedResult | Gap]:
+        """Results and gaps in order, as they come. Ends when none came for ``idle_timeout_s`` (None: never)."""
+        heard_s = time.monotonic()
+        while idle_timeout_s is None or time.monotonic() - heard_s < idle_timeout_s:
+            for item in self.poll(timeout_ms=100):
+                yield item
+                heard_s = time.monotonic()
+
+    def poll(self, timeout_ms: int) -> list[ReceivedResult | Gap]:
+        """What has become ready, waiting at most ``timeout_ms`` for a message to arrive."""
+        self._pump(timeout_ms)
+        items: list[ReceivedResult | Gap] = []
+        while (item := self._order.take()) is not None:
+            items.append(item)
+        return items
+
+    def await_state(self, timeout_ms: int) -> StationState:
+        """The first state. Raises StationError when none comes."""
+        ends_s = time.monotonic() + timeout_ms / 1000
+        while self.state is None:
+            left_ms = round((ends_s - time.monotonic()) * 1000)
+            if left_ms <= 0:
+                raise StationError(
+                    f"station {self.station} was not heard in {timeout_ms} ms; is the inspector running?"
+                )
+            self._pump(left_ms)
+        return self.state
+
+    def request(self, op: str, **fields: Any) -> Reply:
+        """Ask and await the answer, as often as the limits say, always with the same id, so it is done once.
+
+        ``fields``: as the operation needs (``from_`` for ``from``). An answer with ``ok`` false is returned, not
+        raised. Raises StationError without an answer, WireError on a request that breaks the contract.
+        """
+        pending = self._ask(self._request(op, **fields))
+        while True:
+            self._pump(max(0, round((pending.again_s - time.monotonic()) * 1000)))
+            reply = self._replies.pop(pending.request_id, None)
+            if reply is not None:
+                return reply
+            if time.monotonic() >= pending.again_s:
+                if pending.tries >= self._limits.request_tries:
+                    self._awaited.discard(pending.request_id)
+                    waited_ms = self._limits.request_timeout_ms * pending.tries
+                    raise StationError(
+                        f"no answer to {op} in {waited_ms} ms; is the inspector of {self.station} running?"
+                    )
+                pending = self._send(pending)
+
+    def _pump(self, timeout_ms: int) -> None:
+        """Take in what waits, or the first that comes within ``timeout_ms``; then see to what is missing."""
+        if self._recovery is not None:
+            due_ms = round((self._recovery[0].again_s - time.monotonic()) * 1000)
+            timeout_ms = max(0, min(timeout_ms, due_ms))
+        self._poller.poll(timeout_ms)
+        for _ in range(self._limits.results_queue_messages):
+            if len(self._order) >= self._limits.ready_results:
+                break
+            try:
+                self._take_in(self._sub.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                self._empty_s = time.monotonic()
+                break
+        self._take_replies()
+        self._recover()
+
+    def _take_in(self, parts: list[bytes]) -> None:
+        try:
+            if split_topic(parts[0])[0] == "result":
+                self._order.add(decode_result(parts))
+            else:
+                self._observe(decode_state(parts))
+        except WireError:
+            # A lost result shows as a gap and is asked for; a lost state lets the beat grow old.
+            self.malformed += 1
+
+    def _observe(self, state: StationState) -> None:
+        """A message may have waited since the queue was last seen empty: its beat counts from there, not from now."""
+        last = self.state
+        if last is None or last.session != state.session:
+            self.session_changes += last is not None
+            self._beat_s = None
+        elif state.beat > last.beat:
+            self._beat_s = self._empty_s
+        self.state = state
+        self._order.observe(state)
+
+    def _recover(self) -> None:
+        """Ask the journal for the oldest missing run; one question at a time, tries bounded, then a named gap."""
+        if self._recovery is not None:
+            pending, asked = self._recovery
+            reply = self._replies.pop(pending.request_id, None)
+            if reply is not None:
+                self._recovery = None
+                if reply.ok:
+                    self._order.answer(asked, self._journal_results(reply))
+                else:
+                    self._order.give_up(f"the station answered {reply.code}: {reply.text}")
+            elif time.monotonic() >= pending.again_s:
+                if pending.tries < self._limits.request_tries:
+                    self._recovery = self._send(pending), asked
+                else:
+                    self._recovery = None
+                    self._awaited.discard(pending.request_id)
+                    self._order.give_up("the station's journal did not answer")
+        while self._recovery is None and (missing := self._order.missing()) is not None:
+            if self._control is None:
+                self._order.give_up("lost on the way, and no control endpoint was given to ask the journal")
+            else:
+                first_id, last_id = missing
+                request = self._request("get_result", from_=first_id, to=last_id)
+                self._recovery = self._ask(request), missing
+
+    def _journal_results(self, reply: Reply) -> list[ReceivedResult]:
+        results = []
+        for raw in reply.results or ():
+            try:
+                results.append(decode_result_body(bytes(raw)))
+            except WireError:
+                self.malformed += 1
+        return results
+
+    def _request(self, op: str, **fields: Any) -> Request:
+        return Request(id=str(uuid.uuid4()), op=op, station=self.station, **fields)
+
+    def _ask(self, request: Request) -> _Pending:
+        if self._control is None:
+            raise StationError(f"{request.op} needs a control endpoint; give one to Station")
+        self._awaited.add(request.id)
+        return self._send(_Pending(request.id, encode_request(request), 0, 0.0))
+
+    def _send(self, pending: _Pending) -> _Pending:
+        """Send once more, the same id; what a full socket refuses is sent at the next try."""
+        assert self._control is not None
+        with contextlib.suppress(zmq.Again):
+            self._control.send(pending.body, zmq.NOBLOCK)
+        again_s = time.monotonic() + self._limits.request_timeout_ms / 1000
+        return pending._replace(tries=pending.tries + 1, again_s=again_s)
+
+    def _take_replies(self) -> None:
+        """Keep the answers that are awaited; there is at most one for each id."""
+        while self._control is not None:
+            try:
+                parts = self._control.recv_multipart(zmq.NOBLOCK)
+                reply = decode_reply(split_envelope(parts)[1])
+            except zmq.Again:
+                return
+            except WireError:
+                self.malformed += 1
+                continue
+            if reply.id in self._awaited:
+                self._awaited.discard(reply.id)
+                self._replies[reply.id] = reply
+
+    def close(self) -> None:
+        """Close the sockets; nothing waits."""
+        self._context.destroy(linger=0)
+
+    def __enter__(self) -> Station:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

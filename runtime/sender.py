@@ -1,0 +1,150 @@
+"""The camera's side of the wire: frames out, triggers in. A thin shell; the bytes are ``runtime.wire``'s.
+
+With default socket options a sender queues several stale frames before it notices that nobody reads. So the socket
+keeps one message, connects before it queues, and never waits: a frame that cannot go now is dropped here, and its
+``seq`` is spent, so that the inspector can name what is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+import zmq
+
+from runtime.errors import CameraError, WireError
+from runtime.frame import Frame
+from runtime.wire import Trigger, decode_trigger, encode_frame, topic
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SenderLimits:
+    """Bounds of a sender."""
+
+    send_queue_messages: int = 1
+    linger_ms: int = 1000
+    """How long ``close`` may still deliver the last frame."""
+    trigger_queue_messages: int = 64
+    reconnect_max_ms: int = 1000
+
+
+class FrameSender:
+    """Sends the frames of one camera run: PUSH to the inspector's frames socket, SUB to its triggers.
+
+    ``camera_session`` is this run's UUID. ``seq`` counts exposures from 1, sent or not; the frame's own
+    ``camera, camera_session, seq, t_sent_us`` are replaced. Not for several threads.
+    """
+
+    def __init__(
+        self,
+        camera: str,
+        frames_endpoint: str,
+        *,
+        station: str = "",
+        results_endpoint: str = "",
+        limits: SenderLimits | None = None,
+    ) -> None:
+        """Connect. ``station`` and ``results_endpoint`` are needed for triggers only.
+
+        Raises CameraError on an endpoint that cannot be, WireError on a bad camera's or station's name.
+        """
+        topic("frame", camera)
+        limits = limits or SenderLimits()
+        self.camera = camera
+        self.camera_session = str(uuid.uuid4())
+        self.seq = 0
+        self.sent = 0
+        self._context = zmq.Context()
+        self._push = self._context.socket(zmq.PUSH)
+        self._push.setsockopt(zmq.IMMEDIATE, 1)
+        self._push.setsockopt(zmq.SNDHWM, limits.send_queue_messages)
+        self._sub: zmq.Socket[bytes] | None = None
+        self._sockets = [self._push]
+        if results_endpoint:
+            self._sub = self._context.socket(zmq.SUB)
+            self._sub.setsockopt(zmq.RCVHWM, limits.trigger_queue_messages)
+            self._sub.setsockopt(zmq.SUBSCRIBE, topic("trigger", station))
+            self._sockets.append(self._sub)
+        for socket, endpoint in zip(self._sockets, (frames_endpoint, results_endpoint), strict=False):
+            socket.setsockopt(zmq.LINGER, limits.linger_ms)
+            socket.setsockopt(zmq.RECONNECT_IVL_MAX, limits.reconnect_max_ms)
+            try:
+                socket.connect(endpoint)
+            except zmq.ZMQError as error:
+                self.close()
+                raise CameraError(
+                    f"cannot connect to {endpoint}: {error}; give tcp://HOST:PORT or ipc://PATH"
+                ) from error
+
+    @property
+    def dropped(self) -> int:
+        """Exposures that were not sent."""
+        return self.seq - self.sent
+
+    def missed(self) -> None:
+        """Count an exposure of which there is no frame."""
+        self.seq += 1
+
+    def send(self, frame: Frame, trigger: Trigger | None = None) -> bool:
+        """Send one exposure now or never; True if the socket took it.
+
+        ``trigger``: the one it answers; its ids are copied into the frame. The frame's arrays are not copied: leave
+        them alone afterwards. False: nobody is connected or the frame before is still under way. Raises WireError on a
+        frame that breaks the contract (its ``seq`` is spent all the same).
+        """
+        self.seq += 1
+        frame = replace(
+            frame,
+            camera=self.camera,
+            camera_session=self.camera_session,
+            seq=self.seq,
+            t_sent_us=time.time_ns() // 1000,
+            trigger_id=trigger.trigger_id if trigger else frame.trigger_id,
+            part_id=trigger.part_id if trigger else frame.part_id,
+            recipe=trigger.recipe if trigger and trigger.recipe else frame.recipe,
+        )
+        try:
+            self._push.send_multipart(encode_frame(frame), flags=zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return False
+        self.sent += 1
+        return True
+
+    def wait_connected(self, timeout_ms: int) -> bool:
+        """True as soon as the socket would take a frame, False when none did within ``timeout_ms``."""
+        return bool(self._push.poll(timeout_ms, zmq.POLLOUT))
+
+    def wait_trigger(self, timeout_ms: int) -> Trigger | None:
+        """The next trigger of the station, None when none came within ``timeout_ms``. Malformed ones are logged."""
+        if self._sub is None:
+            raise CameraError("this sender does not listen to triggers; give results_endpoint and station")
+        ends_s = time.monotonic() + timeout_ms / 1000
+        while True:
+            left_ms = max(0, round((ends_s - time.monotonic()) * 1000))
+            if not self._sub.poll(left_ms):
+                return None
+            try:
+                return decode_trigger(self._sub.recv_multipart(zmq.NOBLOCK))
+            except WireError as error:
+                log.warning("trigger ignored: %s", error)
+            if time.monotonic() >= ends_s:
+                return None
+
+    def close(self) -> None:
+        """Close the sockets; the frame still under way gets ``linger_ms``."""
+        for socket in self._sockets:
+            socket.close()
+        self._context.term()
+
+    def __enter__(self) -> FrameSender:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
