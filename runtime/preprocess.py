@@ -1,0 +1,217 @@
+"""Frame -> Prepared: background away, largest part kept, one square window, sizes of the networks (lsfa 1.2, 1.3).
+
+Pure. ``plane`` is the fast path: the station's plane, measured once, instead of RANSAC and DBSCAN in every frame.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from runtime.errors import EngineError, FrameRefused
+from runtime.frame import BoolArray, FloatArray, Frame, Prepared, Window
+from runtime.manifest import Geometry, Network, Plane
+from runtime.published import border_strips, published_foreground
+from runtime.reasons import Reason
+from runtime.regions import box, largest_part, measure_silhouette, outline
+from runtime.units import points_mm
+
+FEWEST_BORDER_POINTS = 100
+"""With fewer valid border points nothing can be said about the camera having moved."""
+
+LEVEL_CELLS = 2.0
+"""Points of one cell that lie deeper apart than this many cell sizes are on different levels, and never averaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """What of the source frame is judged: H x W, True where a recipe says inspect, or ignore. None: no such mask."""
+
+    inspect: BoolArray | None = None
+    ignore: BoolArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Foreground:
+    """The part on the source frame's grid."""
+
+    points: FloatArray  # H x W x 3, mm; meaningless where not part
+    valid: BoolArray  # H x W, the camera measured a point
+    part: BoolArray  # H x W, valid points of the part
+    filled: BoolArray  # H x W, the part with its missing points
+
+
+def prepare(frame: Frame, geometry: Geometry, network: Network, masks: Masks | None = None) -> Prepared:
+    """The frame ready for the networks. Raises FrameRefused: REFUSED_DATA, CAMERA_MOVED or TOO_FEW_POINTS."""
+    found = find_part(frame, geometry)
+    window = _window(found.part, geometry)
+    image = _crop(frame.rgb, window)
+    image = image * _crop(found.filled, window)[:, :, None]
+    resized = Image.fromarray(image).resize((network.image_px, network.image_px), Image.Resampling.BICUBIC)
+    return Prepared(
+        image=np.asarray(resized),
+        cloud=_cloud(found, window, geometry, network),
+        inspect=_inspected(masks or Masks(), window, geometry, network.grid),
+        window=window,
+        silhouette=measure_silhouette(found.points, found.part, found.filled, geometry.plane, geometry.mm_per_px),
+    )
+
+
+def find_part(frame: Frame, geometry: Geometry) -> Foreground:
+    """Background removal and clustering by the geometry's method. Raises FrameRefused as ``prepare``."""
+    if frame.shape_px != (geometry.height_px, geometry.width_px):
+        raise FrameRefused(
+            Reason.REFUSED_DATA,
+            f"the frame is {frame.shape_px[1]} x {frame.shape_px[0]} pixels and the recipe was calibrated for "
+            f"{geometry.width_px} x {geometry.height_px}; set the camera back or calibrate again",
+        )
+    points, valid = points_mm(frame, geometry.unit)
+    if geometry.method == "plane":
+        if geometry.plane is None:
+            raise EngineError("geometry.method is plane but the bundle holds no plane; calibrate again")
+        heights = plane_heights(points, geometry.plane)
+        _check_border(heights, valid, geometry)
+        part = largest_part(valid & (heights > geometry.plane_cut_mm), geometry.cluster_gap_px)
+    elif geometry.method == "published":
+        part = published_foreground(points, valid)
+    elif geometry.method == "none":
+        part = valid
+    else:
+        raise EngineError(f"geometry.method {geometry.method!r} is not known; calibrate again with this version")
+    count = int(part.sum())
+    if count < max(geometry.min_points, 1):
+        raise FrameRefused(
+            Reason.TOO_FEW_POINTS,
+            f"{count} valid points on the part where at least {geometry.min_points} are needed; "
+            "check projector, exposure and whether a part is there",
+        )
+    return Foreground(points, valid, part, outline(part, valid, geometry.cluster_gap_px))
+
+
+def plane_heights(points: FloatArray, plane: Plane) -> FloatArray:
+    """Signed distance (mm) of every point from the plane, positive towards the camera, same leading shape."""
+    heights: FloatArray = points @ np.asarray(plane.normal, dtype=np.float32) + np.float32(plane.offset_mm)
+    return heights
+
+
+def off_plane_share(heights: FloatArray, valid: BoolArray, moved_mm: float) -> float | None:
+    """Share of the valid border points farther than ``moved_mm`` from the plane; None with too few of them to tell."""
+    seen = np.concatenate([heights[strip][valid[strip]] for strip in border_strips()])
+    if seen.size < FEWEST_BORDER_POINTS:
+        return None
+    return float(np.mean(np.abs(seen) > moved_mm))
+
+
+def frame_digest(frame: Frame) -> int:
+    """CRC-32 over the frame's colour and 3D bytes: two exposures of a real sensor never share it, a repeat always does.
+
+    The caller compares it with the frame before: FROZEN_IMAGE.
+    """
+    digest = 0
+    for array in (frame.rgb, frame.xyz, frame.depth):
+        if array is not None:
+            digest = zlib.crc32(np.ascontiguousarray(array).data.cast("B"), digest)
+    return digest
+
+
+def _check_border(heights: FloatArray, valid: BoolArray, geometry: Geometry) -> None:
+    share = off_plane_share(heights, valid, geometry.moved_mm)
+    if share is not None and share > geometry.moved_share:
+        raise FrameRefused(
+            Reason.CAMERA_MOVED,
+            f"{share:.0%} of the border lies more than {geometry.moved_mm:.3g} mm off the background plane, "
+            f"at most {geometry.moved_share:.0%} is normal; put the camera back or calibrate again",
+        )
+
+
+def _window(part: BoolArray, geometry: Geometry) -> Window:
+    """The square of fixed side centred on the part's box; ``published`` pads the whole frame instead (lsfa 1.2)."""
+    side = geometry.side_px
+    if geometry.method == "published":
+        return Window(-((side - geometry.width_px) // 2), -((side - geometry.height_px) // 2), side)
+    row0, row1, column0, column1 = box(part)
+    return Window((column0 + column1 - side) // 2, (row0 + row1 - side) // 2, side)
+
+
+def _crop(array: NDArray[Any], window: Window) -> NDArray[Any]:
+    """The window of an array H x W [x C], zeros where it reaches beyond the frame."""
+    height, width = array.shape[:2]
+    top, left = max(window.y_px, 0), max(window.x_px, 0)
+    bottom, right = min(window.y_px + window.side_px, height), min(window.x_px + window.side_px, width)
+    inside = array[top:bottom, left:right]
+    if inside.shape[:2] == (window.side_px, window.side_px):
+        return inside
+    square = np.zeros((window.side_px, window.side_px, *array.shape[2:]), dtype=array.dtype)
+    square[top - window.y_px : bottom - window.y_px, left - window.x_px : right - window.x_px] = inside
+    return square
+
+
+def _cloud(found: Foreground, window: Window, geometry: Geometry, network: Network) -> FloatArray:
+    points, part = _crop(found.points, window), _crop(found.part, window)
+    size = network.cloud_px
+    if network.cloud_resize == "nearest":
+        source = np.arange(size) * window.side_px // size
+        return np.where(part[np.ix_(source, source)][:, :, None], points[np.ix_(source, source)], np.float32(0.0))
+    if network.cloud_resize == "mean":
+        level_mm = LEVEL_CELLS * geometry.mm_per_px * window.side_px / size
+        return cell_means(points, part, size, level_mm)
+    raise EngineError(f"network.cloud_resize {network.cloud_resize!r} is not known; calibrate again with this version")
+
+
+def cell_means(points: FloatArray, part: BoolArray, size: int, level_mm: float) -> FloatArray:
+    """Organised points (S x S x 3 mm) -> size x size x 3: the mean of each cell's valid points, (0, 0, 0) where none.
+
+    A mean across a depth edge would be a point in mid-air. In a cell whose depths differ by more than ``level_mm``
+    only the points within half of that of the cell's (upper) median depth are averaged.
+    """
+    rows, columns = np.nonzero(part)
+    side = part.shape[0]
+    cells = (rows * size // side) * size + columns * size // side
+    members = points[rows, columns].astype(np.float64)
+    kept = _one_level(cells, members[:, 2], size * size, level_mm)
+    cells, members = cells[kept], members[kept]
+    counts = np.bincount(cells, minlength=size * size)
+    sums = np.stack([np.bincount(cells, weights=members[:, axis], minlength=size * size) for axis in range(3)], axis=1)
+    means = sums / np.maximum(counts, 1)[:, None]
+    return means.reshape(size, size, 3).astype(np.float32)
+
+
+def _one_level(cells: NDArray[np.int64], depths: NDArray[np.float64], count: int, level_mm: float) -> BoolArray:
+    lowest, highest = np.full(count, np.inf), np.full(count, -np.inf)
+    np.minimum.at(lowest, cells, depths)
+    np.maximum.at(highest, cells, depths)
+    mixed = np.flatnonzero((highest - lowest > level_mm)[cells])
+    kept = np.ones(len(cells), dtype=bool)
+    if mixed.size == 0:
+        return kept
+    order = mixed[np.lexsort((depths[mixed], cells[mixed]))]
+    _, start, group, size = np.unique(cells[order], return_index=True, return_inverse=True, return_counts=True)
+    medians = depths[order][start + size // 2]
+    kept[order] = np.abs(depths[order] - medians[group]) <= 0.5 * level_mm
+    return kept
+
+
+def _inspected(masks: Masks, window: Window, geometry: Geometry, grid: int) -> BoolArray:
+    """Patches (grid x grid) that the masks leave to be judged: all but those more than half covered.
+
+    Raises EngineError when a mask has another size than the frame.
+    """
+    covered = np.zeros((geometry.height_px, geometry.width_px), dtype=bool)
+    for name, mask, meaning in (("inspect", masks.inspect, False), ("ignore", masks.ignore, True)):
+        if mask is None:
+            continue
+        if mask.shape != covered.shape:
+            raise EngineError(f"the {name} mask is {mask.shape}, the frame {covered.shape}; draw it on a source frame")
+        covered |= mask if meaning else ~mask
+    if not covered.any():
+        return np.ones((grid, grid), dtype=bool)
+    cells = np.arange(window.side_px) * grid // window.side_px
+    member = (cells == np.arange(grid)[:, None]).astype(np.float32)
+    pixels = member.sum(axis=1)
+    share = member @ _crop(covered, window).astype(np.float32) @ member.T / np.outer(pixels, pixels)
+    return np.asarray(share <= 0.5)
