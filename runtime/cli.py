@@ -24,3 +24,7 @@ def main() -> None:
     except AsperityError as error:
         typer.echo(f"asperity: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

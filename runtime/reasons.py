@@ -15,7 +15,7 @@ class Reason(IntEnum):
     meaning: str
     remedy: str
 
-    def __new__(cls, code: int, meaning: str, remedy: str) -> Reason:
+    def __new__(cls, code: int, meaning: str = "", remedy: str = "") -> Reason:
         member = int.__new__(cls, code)
         member._value_ = code
         member.meaning = meaning

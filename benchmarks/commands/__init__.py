@@ -1,0 +1,1 @@
+"""One command a module; ``benchmarks.cli`` registers them."""

@@ -1,0 +1,32 @@
+"""``asperity demo``: the whole road on the virtual camera."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="folder the demo owns; its contents are replaced")] = Path("build/demo"),
+    product: Annotated[str, typer.Option(help="product of the virtual camera")] = "bracket",
+    normals: Annotated[int, typer.Option(min=40, help="normal frames to calibrate on")] = 160,
+    frames: Annotated[int, typer.Option(min=1, help="frames to stream")] = 120,
+    rate: Annotated[float, typer.Option(min=0.1, max=100, help="frames per second of the camera")] = 4.0,
+    profile: Annotated[str, typer.Option(help="lite, edge or paper")] = "lite",
+    method: Annotated[str, typer.Option(help="lsfa or frozen")] = "lsfa",
+    seed: Annotated[int, typer.Option(min=0, help="of parts, poses, noise and defects")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="print the summary as JSON on stdout")] = False,
+) -> None:
+    """Calibrate on the virtual camera, export, stream frames with defects mixed in, show what was found."""
+    from rich.console import Console
+
+    from benchmarks.demo import DemoOptions, run_demo
+
+    summary = run_demo(
+        DemoOptions(out, product, normals, frames, rate, profile, method, seed), Console(stderr=as_json)
+    )
+    if as_json:
+        typer.echo(json.dumps(summary))

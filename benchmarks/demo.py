@@ -1,0 +1,250 @@
+"""The whole road as a user walks it: normal frames, calibration, bundle, inspector, stream, a table and a picture.
+
+Every step is a command of its own in a process of its own, as on the line. Figures are printed, never asserted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.sheet import Tile, write_sheet
+from runtime.client import Gap, Station
+from runtime.errors import AsperityError, DataError, StationError
+from runtime.frame import FloatArray, Verdict, Window
+from runtime.reasons import Reason
+from runtime.wire import ReceivedResult, decode_bulk, topic
+
+STATION = "demo"
+CAMERA = "virtual"
+READY_TIMEOUT_S = 120.0
+IDLE_TIMEOUT_S = 10.0
+SHEET_TILES = 9
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the demo shows."""
+
+    out: Path
+    product: str = "bracket"
+    normals: int = 160
+    frames: int = 120
+    rate_hz: float = 4.0
+    profile: str = "lite"
+    method: str = "lsfa"
+    seed: int = 1
+
+
+@dataclass(slots=True)
+class Stream:
+    """What came back while the camera ran."""
+
+    results: dict[int, ReceivedResult] = field(default_factory=dict)  # by seq
+    maps: dict[int, tuple[FloatArray, Window | None]] = field(default_factory=dict)  # by seq
+    gaps: list[Gap] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
+    """Walk the road, write ``sheet.png`` and ``summary.json`` into ``options.out`` and return the summary.
+
+    Raises AsperityError when a step fails; the step's own words are on stderr before it.
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    normals, station = options.out / "normals", options.out / "station"
+    began_s = time.monotonic()
+    _clear(normals, station)
+    console.rule(f"1  {options.normals} normal frames of the product {options.product!r}")
+    _step("camera", "virtual", "--product", options.product, "--seed", str(options.seed), "--write", str(normals),
+          "--normal", str(options.normals), "--validation", "0", "--per-defect", "0", "--test-good", "0")  # fmt: skip
+    console.rule("2  calibrate, export, sign")
+    _step("calibrate", str(normals), "-o", str(station), "--profile", options.profile, "--method", options.method)
+    calibrated_s = time.monotonic() - began_s
+    console.rule(f"3  stream {options.frames} frames, defects mixed in")
+    truth_file = options.out / "truth.jsonl"
+    truth_file.unlink(missing_ok=True)
+    stream = _stream(options, station / "bundle", truth_file)
+    truth = {row["seq"]: row for row in map(json.loads, truth_file.read_text().splitlines())}
+    summary = _summary(options, stream, truth) | {"calibrate_s": round(calibrated_s, 1)}
+    (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    _print(summary, console)
+    sheet = options.out / "sheet.png"
+    write_sheet(sheet, _tiles(options, stream, truth))
+    console.print(f"pictures: {sheet}   calibration report: {station / 'calibration' / 'report' / 'report.html'}")
+    return summary
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "runtime.cli", *arguments]
+
+
+def _step(*arguments: str) -> None:
+    done = subprocess.run(_command(*arguments), check=False)
+    if done.returncode:
+        raise DataError(f"`asperity {' '.join(arguments)}` ended with exit code {done.returncode}; see its words above")
+
+
+def _clear(*folders: Path) -> None:
+    """The demo owns its folder; what an earlier run left there would be refused by calibrate and export."""
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def _stream(options: DemoOptions, bundle: Path, truth_file: Path) -> Stream:
+    """Inspector and camera as processes; this one subscribes as a customer would."""
+    stream = Stream()
+    with tempfile.TemporaryDirectory(prefix="asperity-") as folder:
+        ends = {name: f"ipc://{folder}/{name}" for name in ("frames", "results", "bulk", "control")}
+        config = Path(folder) / "station.toml"
+        sockets = "\n".join(f'{name} = "{endpoint}"' for name, endpoint in ends.items())
+        config.write_text(
+            f'[station]\nname = "{STATION}"\ncamera = "{CAMERA}"\n[sockets]\n{sockets}\n'
+            f'[journal]\npath = "{folder}/demo.journal"\n'
+        )
+        log = (options.out / "inspector.log").open("wb")
+        inspector = subprocess.Popen(_command("run", str(bundle), "--config", str(config)), stderr=log, stdout=log)
+        camera = None
+        stop = threading.Event()
+        with Station(ends["results"], ends["control"], station=STATION) as station:
+            try:
+                _await_ready(station, inspector, options.out / "inspector.log")
+                maps = threading.Thread(target=_collect_maps, args=(ends["bulk"], stream, stop))
+                maps.start()
+                began_s = time.monotonic()
+                camera = subprocess.Popen(
+                    _command("camera", "virtual", "--product", options.product, "--seed", str(options.seed + 1),
+                             "--frames", str(options.frames), "--rate", str(options.rate_hz), "--defects", "mix",
+                             "--endpoint", ends["frames"], "--name", CAMERA, "--truth", str(truth_file))
+                )  # fmt: skip
+                for item in station.results(idle_timeout_s=READY_TIMEOUT_S):
+                    if isinstance(item, Gap):
+                        stream.gaps.append(item)
+                    else:
+                        stream.results[item.seq] = item
+                    if len(stream.results) >= options.frames:
+                        break
+                stream.seconds = time.monotonic() - began_s
+                camera.wait(timeout=READY_TIMEOUT_S)
+            finally:
+                stop.set()
+                if camera is not None and camera.poll() is None:
+                    camera.terminate()
+                inspector.terminate()
+                inspector.wait(timeout=READY_TIMEOUT_S)
+                log.close()
+        maps.join(timeout=IDLE_TIMEOUT_S)
+    return stream
+
+
+def _await_ready(station: Station, inspector: subprocess.Popen[bytes], log: Path) -> None:
+    ends_s = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < ends_s:
+        if inspector.poll() is not None:
+            raise StationError(f"the inspector ended with exit code {inspector.returncode}; its log is {log}")
+        station.poll(timeout_ms=100)
+        if station.trusted:
+            return
+    raise StationError(f"the inspector was not ready within {READY_TIMEOUT_S:.0f} s; its log is {log}")
+
+
+def _collect_maps(endpoint: str, stream: Stream, stop: threading.Event) -> None:
+    context = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    socket.setsockopt(zmq.SUBSCRIBE, topic("map", STATION))
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.connect(endpoint)
+    try:
+        while not stop.is_set():
+            if socket.poll(100):
+                bulk = decode_bulk(socket.recv_multipart())
+                stream.maps[bulk.seq] = (np.array(bulk.array), bulk.window)
+    finally:
+        context.destroy(linger=0)
+
+
+def _summary(options: DemoOptions, stream: Stream, truth: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """The figures of the run. A defect is found when its frame was judged ng; unknown is a reject but no finding."""
+    per_defect: dict[str, dict[str, int]] = defaultdict(lambda: {"shown": 0, "found": 0, "unknown": 0})
+    for seq, row in truth.items():
+        entry = per_defect[row["defect"]]
+        entry["shown"] += 1
+        result = stream.results.get(seq)
+        entry["found"] += result is not None and result.verdict == Verdict.NG
+        entry["unknown"] += result is None or result.verdict == Verdict.UNKNOWN
+    good = per_defect.pop("good", {"shown": 0, "found": 0, "unknown": 0})
+    total_ms = [r.latency_us["total"] / 1000 for r in stream.results.values() if r.latency_us.get("total")]
+    reasons: dict[str, int] = defaultdict(int)
+    for result in stream.results.values():
+        reasons[Reason(result.reason_code).name] += 1
+    return {
+        "product": options.product,
+        "profile": options.profile,
+        "method": options.method,
+        "frames": len(truth),
+        "results": len(stream.results),
+        "gaps": len(stream.gaps),
+        "camera_rate_hz": options.rate_hz,
+        "fps": round(len(stream.results) / stream.seconds, 2) if stream.seconds else None,
+        "p50_ms": round(float(np.percentile(total_ms, 50)), 1) if total_ms else None,
+        "p99_ms": round(float(np.percentile(total_ms, 99)), 1) if len(total_ms) >= 100 else None,
+        "good": {"shown": good["shown"], "false_rejects": good["found"], "unknown": good["unknown"]},
+        "per_defect": dict(sorted(per_defect.items())),
+        "reasons": dict(sorted(reasons.items())),
+        "cores": os.cpu_count(),
+    }
+
+
+def _print(summary: dict[str, Any], console: Console) -> None:
+    table = Table(title=f"{summary['product']}, profile {summary['profile']}, method {summary['method']}")
+    for column in ("shown to the camera", "frames", "ng", "unknown"):
+        table.add_column(column, justify="left" if column.startswith("shown") else "right")
+    for name, row in summary["per_defect"].items():
+        table.add_row(name, str(row["shown"]), str(row["found"]), str(row["unknown"]))
+    good = summary["good"]
+    table.add_section()
+    counts = [str(good[key]) for key in ("shown", "false_rejects", "unknown")]
+    table.add_row("good parts (ng = false rejects)", *counts)
+    console.print(table)
+    console.print(
+        f"{summary['results']} results for {summary['frames']} frames, {summary['gaps']} gaps; camera at "
+        f"{summary['camera_rate_hz']} /s, {summary['fps']} results/s; from arrival to result sent p50 "
+        f"{summary['p50_ms']} ms, p99 {summary['p99_ms']} ms; calibrated in {summary['calibrate_s']} s"
+    )
+
+
+def _tiles(options: DemoOptions, stream: Stream, truth: dict[int, dict[str, Any]]) -> list[Tile]:
+    """One frame of each kind, the good one first; the virtual camera makes it again from its index."""
+    from runtime.cameras.virtual import VirtualCamera
+
+    camera = VirtualCamera(options.product, options.seed + 1)
+    first: dict[str, int] = {}
+    for seq, row in sorted(truth.items()):
+        if seq in stream.maps:
+            first.setdefault(row["defect"], seq)
+    tiles = []
+    for kind in sorted(first, key=lambda name: (name != "good", name))[:SHEET_TILES]:
+        seq = first[kind]
+        shot = camera.frame(truth[seq]["index"], None if kind == "good" else kind)
+        fused, window = stream.maps[seq]
+        result = stream.results.get(seq)
+        tiles.append(Tile(kind, shot.frame, shot.mask, fused, window, result))
+    if not tiles:
+        raise AsperityError("no map arrived, so there is nothing to draw; is the bulk socket in use elsewhere?")
+    return tiles
