@@ -57,6 +57,10 @@ class ClientLimits:
     request_timeout_ms: int = 500
     """A request without an answer is asked again after this long."""
     request_tries: int = 3
+    ask_again_ms: int = 100
+    """A result that the journal has not answered yet is asked for again after this long."""
+    patience_ms: int = 5000
+    """A missing result is named a gap after this long; longer than any deadline."""
     results_queue_messages: int = 1000
     held_results: int = 4096
     """Results that may wait for an older one; beyond it the older one is given up."""
@@ -72,7 +76,7 @@ class Ordering:
         self._next_id = since or 0  # 0: not known before joining
         self._known_id = 0  # highest id that is known to exist
         self._session = ""  # empty: not joined
-        self._held: dict[int, ReceivedResult] = {}
+        self._held: dict[int, tuple[ReceivedResult, float]] = {}
         self._held_results = held_results
         self._out: deque[ReceivedResult | Gap] = deque()
 
@@ -80,11 +84,11 @@ class Ordering:
         """Items ready to be taken."""
         return len(self._out)
 
-    def add(self, result: ReceivedResult) -> None:
-        """A result, from the stream or from the journal."""
+    def add(self, result: ReceivedResult, now_s: float) -> None:
+        """A result, from the stream or from the journal, that arrived at ``now_s``."""
         if result.result_id < self._next_id:
             return
-        self._held.setdefault(result.result_id, result)
+        self._held.setdefault(result.result_id, (result, now_s))
         self._known_id = max(self._known_id, result.result_id)
         self._release()
         if len(self._held) > self._held_results:
@@ -95,7 +99,8 @@ class Ordering:
         last_id = state.last_result_id
         if state.session != self._session:
             self._session = state.session
-            self._next_id = self._next_id or min([last_id + 1, *self._held])
+            # Ids are given on admission: what is in work now may be published after higher ones.
+            self._next_id = self._next_id or max(1, min([last_id + 1 - state.in_flight, *self._held]))
             if last_id < self._next_id - 1:
                 self._out.append(Gap(1, last_id, "the station counts anew: its journal was lost"))
                 self._next_id, self._known_id = last_id + 1, last_id
@@ -109,15 +114,17 @@ class Ordering:
             return None
         return self._next_id, min(self._held, default=self._known_id + 1) - 1
 
-    def answer(self, asked: tuple[int, int], results: list[ReceivedResult]) -> None:
-        """The journal's answer to ``asked``: what it skips up front is a gap, the rest is asked again."""
-        found = [result for result in results if asked[0] <= result.result_id <= asked[1]]
-        front_id = min([result.result_id for result in found], default=asked[1] + 1) - 1
+    def missed_s(self, now_s: float) -> float:
+        """When the oldest missing run was noticed: as the result after it arrived, or now."""
+        return self._held[min(self._held)][1] if self._held else now_s
+
+    def answer(self, results: list[ReceivedResult], oldest_id: int | None, now_s: float) -> None:
+        """The journal's answer; what is older than the oldest it holds is a gap, the rest may still come."""
         missing = self.missing()
-        if missing is not None and missing[0] <= front_id:
-            self._skip(min(missing[1], front_id), "no longer in the station's journal")
-        for result in found:
-            self.add(result)
+        if missing is not None and oldest_id is not None and missing[0] < oldest_id:
+            self._skip(min(missing[1], oldest_id - 1), "no longer in the station's journal")
+        for result in results:
+            self.add(result, now_s)
 
     def give_up(self, why: str) -> None:
         """Name the oldest missing run a gap and go on."""
@@ -136,7 +143,7 @@ class Ordering:
 
     def _release(self) -> None:
         while self._session and self._next_id in self._held:
-            self._out.append(self._held.pop(self._next_id))
+            self._out.append(self._held.pop(self._next_id)[0])
             self._next_id += 1
 
 
@@ -174,7 +181,10 @@ class Station:
         self._order = Ordering(since, self._limits.held_results)
         self._beat_s: float | None = None  # earliest moment at which the last beat can have moved
         self._empty_s = time.monotonic()  # last moment at which no message was waiting
-        self._recovery: tuple[_Pending, tuple[int, int]] | None = None
+        self._recovery: _Pending | None = None
+        self._missing_id = 0
+        self._missing_s = 0.0  # since when _missing_id has been the oldest missing one
+        self._ask_s = 0.0  # not before this is the journal asked again
         self._awaited: set[str] = set()
         self._replies: dict[str, Reply] = {}
         self._context = zmq.Context()
@@ -261,9 +271,8 @@ class Station:
 
     def _pump(self, timeout_ms: int) -> None:
         """Take in what waits, or the first that comes within ``timeout_ms``; then see to what is missing."""
-        if self._recovery is not None:
-            due_ms = round((self._recovery[0].again_s - time.monotonic()) * 1000)
-            timeout_ms = max(0, min(timeout_ms, due_ms))
+        if self._order.missing() is not None:
+            timeout_ms = min(timeout_ms, self._limits.ask_again_ms)
         self._poller.poll(timeout_ms)
         for _ in range(self._limits.results_queue_messages):
             if len(self._order) >= self._limits.ready_results:
@@ -279,7 +288,7 @@ class Station:
     def _take_in(self, parts: list[bytes]) -> None:
         try:
             if split_topic(parts[0])[0] == "result":
-                self._order.add(decode_result(parts))
+                self._order.add(decode_result(parts), time.monotonic())
             else:
                 self._observe(decode_state(parts))
         except WireError:
@@ -298,30 +307,28 @@ class Station:
         self._order.observe(state)
 
     def _recover(self) -> None:
-        """Ask the journal for the oldest missing run; one question at a time, tries bounded, then a named gap."""
-        if self._recovery is not None:
-            pending, asked = self._recovery
+        """Ask the journal for the oldest missing run: one question at a time, until it is there, gone or given up."""
+        now_s = time.monotonic()
+        pending = self._recovery
+        if pending is not None:
             reply = self._replies.pop(pending.request_id, None)
             if reply is not None:
                 self._recovery = None
-                if reply.ok:
-                    self._order.answer(asked, self._journal_results(reply))
-                else:
-                    self._order.give_up(f"the station answered {reply.code}: {reply.text}")
-            elif time.monotonic() >= pending.again_s:
-                if pending.tries < self._limits.request_tries:
-                    self._recovery = self._send(pending), asked
-                else:
-                    self._recovery = None
-                    self._awaited.discard(pending.request_id)
-                    self._order.give_up("the station's journal did not answer")
-        while self._recovery is None and (missing := self._order.missing()) is not None:
-            if self._control is None:
-                self._order.give_up("lost on the way, and no control endpoint was given to ask the journal")
-            else:
-                first_id, last_id = missing
-                request = self._request("get_result", from_=first_id, to=last_id)
-                self._recovery = self._ask(request), missing
+                self._ask_s = now_s + self._limits.ask_again_ms / 1000
+                self._order.answer(self._journal_results(reply), reply.first_result_id, now_s)
+            elif now_s >= pending.again_s:
+                self._recovery = self._send(pending)
+        while (missing := self._order.missing()) is not None:
+            if missing[0] != self._missing_id:
+                self._missing_id, self._missing_s, self._ask_s = missing[0], self._order.missed_s(now_s), now_s
+            if (now_s - self._missing_s) * 1000 < self._limits.patience_ms:
+                break
+            self._order.give_up(f"not published and not in the journal for {self._limits.patience_ms} ms")
+        if missing is None and self._recovery is not None:
+            self._awaited.discard(self._recovery.request_id)
+            self._recovery = None
+        if missing is not None and self._control is not None and self._recovery is None and now_s >= self._ask_s:
+            self._recovery = self._ask(self._request("get_result", from_=missing[0], to=missing[1]))
 
     def _journal_results(self, reply: Reply) -> list[ReceivedResult]:
         results = []

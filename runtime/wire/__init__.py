@@ -3,6 +3,7 @@
 Whatever is malformed raises WireError, of a frame FrameRefused(REFUSED_MESSAGE); nothing else escapes a decoder.
 """
 
+from runtime.states import READY_STATES, State
 from runtime.wire.bulk import Bulk, decode_bulk, encode_bulk
 from runtime.wire.common import (
     MAX_BUFFER_BYTES,
@@ -50,10 +51,8 @@ from runtime.wire.result import (
     encode_result_body,
 )
 from runtime.wire.state import (
-    READY_STATES,
     EngineMessage,
     Event,
-    State,
     StationState,
     Trigger,
     decode_event,

@@ -67,9 +67,7 @@ OPERATIONS: dict[str, Operation] = {
     "get_result": Operation(f"results from the journal, at most {MAX_RESULTS_PER_REPLY} a reply", ("from",), ("to",)),
     "trigger": Operation("expose now; accepted or busy at once, then exactly one result", *_TRIGGER),
     "expect": Operation("a hard-wired trigger is coming; as trigger, without telling the camera", *_TRIGGER),
-    "prepare_recipe": Operation(
-        "verify, open and warm a recipe; in force between two frames", ("recipe",), (), True
-    ),
+    "prepare_recipe": Operation("verify, open and warm a recipe; in force between two frames", ("recipe",), (), True),
     "unprepare_recipe": Operation("put the recipe away", (), ("recipe",), True),
     "start": Operation("judge every frame (ContinuousExecution)"),
     "stop": Operation("finish the frames in work, then Ready"),
@@ -112,8 +110,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     results: Annotated[tuple[msgspec.Raw, ...], msgspec.Meta(max_length=MAX_RESULTS_PER_REPLY)] | None = None
     """Bodies of result messages, ascending by ``result_id``; ``reply_results`` reads them."""
     first_result_id: Positive | None = None
-    """Oldest result the journal still holds; everything before it is a gap that cannot be closed."""
+    """Oldest result the journal still holds: what was asked for before it is gone. What was asked for after it and is
+    not in ``results`` has not been published yet, or did not fit: ask again."""
     last_result_id: Count | None = None
+    """Highest ``result_id`` published so far."""
 
 
 _request = msgspec.json.Decoder(Request)

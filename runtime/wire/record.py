@@ -13,8 +13,8 @@ import numpy as np
 from runtime.errors import WireError
 from runtime.frame import Result, Verdict
 from runtime.reasons import Reason
+from runtime.states import READY_STATES
 from runtime.wire.common import MAX_U32, Part, as_bytes_view, body_of, show, topic
-from runtime.wire.state import READY_STATES
 
 RECORD_BYTES = 64
 RECORD_MAGIC = int.from_bytes(b"ASPR", "little")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import IntEnum
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
 from runtime.errors import WireError
+from runtime.states import READY_STATES
 from runtime.wire.common import (
     MAX_ALARMS,
     MAX_EVENT_BYTES,
@@ -31,22 +31,6 @@ from runtime.wire.common import (
     topic,
     write_json,
 )
-
-
-class State(IntEnum):
-    """States of OPC 40100-1. 4, Operational, is the parent of 5 to 8 and never on the wire; 0 means no station."""
-
-    PREOPERATIONAL = 1
-    HALTED = 2
-    ERROR = 3
-    INITIALIZED = 5
-    READY = 6
-    SINGLE_EXECUTION = 7
-    CONTINUOUS_EXECUTION = 8
-
-
-READY_STATES = frozenset({State.READY, State.SINGLE_EXECUTION, State.CONTINUOUS_EXECUTION})
-"""The only states in which ``ready`` may be true."""
 
 
 class EngineMessage(msgspec.Struct, frozen=True):
@@ -72,6 +56,7 @@ class StationState(msgspec.Struct, frozen=True, kw_only=True):
     bundle: Text = ""
     engine: EngineMessage | None = None
     last_result_id: Count = 0
+    """Highest ``result_id`` published so far."""
     expected_rate_hz: float | None = None
     alarms: Annotated[tuple[Text, ...], msgspec.Meta(max_length=MAX_ALARMS)] = ()
     received: Count = 0

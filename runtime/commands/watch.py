@@ -1,0 +1,116 @@
+"""``asperity watch``: print what a station publishes. Also the shortest example of a subscriber: SUB, topic, decode.
+
+It shows what passes and recovers nothing; a program that must not miss a result uses ``runtime.client``.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+
+class Stream(str, Enum):
+    """What may be watched."""
+
+    RESULTS = "results"
+    STATE = "state"
+    RECORD = "record"
+    EVENT = "event"
+    TRIGGER = "trigger"
+    BULK = "bulk"
+    ALL = "all"
+
+
+KINDS = {
+    Stream.RESULTS: ("result",),
+    Stream.STATE: ("state",),
+    Stream.RECORD: ("record",),
+    Stream.EVENT: ("event",),
+    Stream.TRIGGER: ("trigger",),
+    Stream.BULK: ("map", "picture"),
+    Stream.ALL: ("result", "record", "state", "event", "trigger", "map", "picture"),
+}
+QUIET_S = 5.0
+"""Silence after which the command says once that it hears nothing."""
+
+
+def command(
+    what: Annotated[Stream, typer.Argument(help="which stream")] = Stream.RESULTS,
+    station: Annotated[str, typer.Option(help="the station's name")] = "st1",
+    results: Annotated[str, typer.Option(help="the inspector's results socket")] = "tcp://127.0.0.1:5561",
+    bulk: Annotated[str, typer.Option(help="the inspector's bulk socket")] = "tcp://127.0.0.1:5562",
+    count: Annotated[int, typer.Option(min=0, help="end after so many messages; 0: never")] = 0,
+    seconds: Annotated[float, typer.Option(min=0, help="end after so many seconds; 0: never")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+) -> None:
+    """Print the results, states, records, events, triggers or maps of a station as they come."""
+    import zmq
+
+    from runtime.errors import StationError, UsageError
+    from runtime.wire import topic
+
+    context = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    try:
+        for kind in KINDS[what]:
+            socket.setsockopt(zmq.SUBSCRIBE, topic(kind, station))
+        for endpoint in {bulk if kind in ("map", "picture") else results for kind in KINDS[what]}:
+            try:
+                socket.connect(endpoint)
+            except zmq.ZMQError as error:
+                raise UsageError(
+                    f"cannot connect to {endpoint}: {error}; give tcp://HOST:PORT or ipc://PATH"
+                ) from error
+        started_s, printed, quiet_said = time.monotonic(), 0, False
+        while not (count and printed >= count):
+            left_s = started_s + seconds - time.monotonic() if seconds else QUIET_S
+            if left_s <= 0:
+                break
+            if socket.poll(min(left_s, QUIET_S) * 1000):
+                typer.echo(line(socket.recv_multipart(), json))
+                printed += 1
+            elif not printed and not quiet_said:
+                quiet_said = True
+                typer.echo(f"nothing heard of station {station} yet at {results}", err=True)
+        if not printed:
+            raise StationError(f"nothing heard of station {station}; is the inspector running, and is the name right?")
+    finally:
+        context.destroy(linger=0)
+
+
+def line(parts: list[bytes], json: bool) -> str:
+    """One message as a line: JSON, or words for a person. What cannot be decoded is shown as such, never hidden."""
+    import msgspec
+
+    from runtime import wire
+    from runtime.errors import WireError
+
+    decoders: dict[str, Any] = {
+        "result": wire.decode_result,
+        "record": wire.decode_record_message,
+        "state": wire.decode_state,
+        "event": wire.decode_event,
+        "trigger": wire.decode_trigger,
+        "map": wire.decode_bulk,
+        "picture": wire.decode_bulk,
+    }
+    try:
+        kind, station = wire.split_topic(parts[0])
+        message = decoders[kind](parts)
+    except (WireError, KeyError) as error:
+        return msgspec.json.encode({"malformed": str(error)}).decode() if json else f"malformed: {error}"
+    if kind == "record":
+        fields = msgspec.to_builtins(message[1]) | {"accept": message[1].accept}
+    else:
+        fields = msgspec.json.decode(parts[1])
+    if json:
+        return msgspec.json.encode({"kind": kind} | fields).decode()
+    if kind == "result":
+        score = "no score" if message.score is None else f"{message.score:.4g} / {message.threshold:.4g}"
+        took_ms = message.latency_us.get("total", 0) / 1000
+        words = [str(message.result_id), message.verdict.name, score, message.reason_text, f"{took_ms:.1f} ms"]
+        return "  ".join([station, *words, message.part_id, "SIMULATED" if message.simulated else ""]).rstrip()
+    return f"{kind} {station}  " + "  ".join(f"{name}={value}" for name, value in fields.items() if value)
