@@ -1,0 +1,193 @@
+"""The runtime's features, distances and maps against the plainly written published pipeline, on every profile.
+
+``paper`` runs at its own grid, widths and adaptors, with fewer point groups and an RGB backbone that is a stand-in of
+its output's shape: a test does not have minutes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.published import (
+    PublishedBank,
+    PublishedPipeline,
+    PublishedScores,
+    farthest_points,
+    fused_map,
+    fused_score,
+    pixel_map,
+)
+from calibration.networks.torch_networks import TorchNetworks, build
+from calibration.profiles import PROFILES, Profile, network_for
+from runtime import maps, scoring
+from runtime.distances import ModalityBank, measure
+from runtime.features import adapted_patches, frozen_patches, points_slots
+from runtime.frame import ModalityScores, Prepared, Silhouette, Window
+from runtime.knn import MemoryBank
+from runtime.manifest import Decision, Geometry, Modality, Network
+from runtime.points import farthest_points as runtime_farthest_points
+
+torch.set_num_threads(1)
+
+TOKENS = 5e-6
+"""Tolerance of tokens: largest difference relative to the largest value, float32."""
+DISTANCES = 2e-5
+"""Of patch distances, likewise: the bank lies near the queries, so digits cancel."""
+IMAGE = 1e-5
+"""Of image distances and of the fused score and map, relative."""
+
+
+NO_BANK = PublishedBank(torch.empty(0, 1), 0.0, 1.0)
+
+
+class StandInBackbone(nn.Module):
+    """A convolution of a ViT-B/8's output shape: (1, 3, 224, 224) -> (1, 784, 768)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 768, 8, 8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.as_tensor(self.patches(images).flatten(2).transpose(1, 2))
+
+
+def geometry() -> Geometry:
+    return Geometry(
+        method="none", why="test", unit="mm", height_px=240, width_px=240, plane=None, plane_cut_mm=1.0,
+        point_spacing_mm=0.4, plane_noise_mm=0.05, cluster_gap_px=3, side_px=224, mm_per_px=0.4, min_points=50,
+        moved_share=0.3, moved_mm=2.0,
+    )  # fmt: skip
+
+
+def frame(network: Network, seed: int) -> Prepared:
+    """A bumpy disc with a hole and speckled colours, its points a little off the pixel grid."""
+    rng = np.random.default_rng(seed)
+    side = network.cloud_px
+    rows, columns = np.mgrid[:side, :side] * (90.0 / side)
+    distance = np.hypot(rows - 45, columns - 40)
+    height = 500 + 2 * np.sin(rows / 7) * np.cos(columns / 9)
+    cloud = np.stack([columns - 45, rows - 45, height], axis=2) + rng.normal(0, 0.05, (side, side, 3))
+    part = (distance < 33) & (distance > 8) & (rng.random((side, side)) > 0.02)
+    cloud[~part] = 0
+    shade = rng.integers(0, 255, (14, 14, 3), dtype=np.uint8)
+    image = np.kron(shade, np.ones((network.image_px // 14,) * 2 + (1,), np.uint8))
+    inspect = np.ones((network.grid, network.grid), bool)
+    inspect[: network.grid // 3] = False
+    return Prepared(image, cloud.astype(np.float32), inspect, Window(0, 0, 224), Silhouette(1, 1, 1, 1, 0))
+
+
+def setting(name: str) -> tuple[Profile, Network, TorchNetworks]:
+    profile = PROFILES[name]
+    if name == "paper":
+        profile = replace(profile, groups=96, group_size=32, point_bn="batch", cloud_px=112)
+    networks = build(replace(profile, rgb_backbone="efficientnet_lite0") if name == "paper" else profile, seeded=True)
+    if name == "paper":
+        torch.manual_seed(3)
+        networks.modules["rgb"] = StandInBackbone().eval()
+    networks.set_adaptors(*networks.new_adaptors(seed=7))
+    return profile, network_for(profile, geometry(), "lsfa"), networks
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_runtime_equals_the_published_pipeline(name: str) -> None:
+    profile, network, networks = setting(name)
+    prepared, other = frame(network, 0), frame(network, 1)
+    plain = PublishedPipeline(network, networks.modules, *[NO_BANK] * 2, distance_dtype=torch.float64)
+
+    # Tokens before and after the adaptors.
+    frozen, plain_frozen = frozen_patches(prepared, network, networks), plain.frozen(prepared)
+    nonempty = frozen.nonempty.reshape(-1)
+    assert np.array_equal(nonempty, plain_frozen.nonempty.numpy())
+    assert 0.1 < nonempty.mean() < 0.9
+    network = msgspec.structs.replace(network, points_slots=points_slots(int(nonempty.sum()), network.grid))
+    adapted = adapted_patches(frozen, network, networks)
+    plain_adapted = plain.adapted(plain_frozen)
+    parents = np.arange(network.grid**2).reshape(network.grid, network.grid)
+    factor = network.grid // network.rgb_grid
+    parents = (parents // network.grid // factor) * network.rgb_grid + parents % network.grid // factor
+    for ours, theirs in ((frozen, plain_frozen), (adapted, plain_adapted)):
+        assert relative(ours.rgb[parents.reshape(-1)], theirs.rgb.numpy()) < TOKENS
+        assert relative(ours.points[nonempty], theirs.points.numpy()[nonempty]) < TOKENS
+
+    # Distances to one bank made of another frame's features.
+    bank_patches = adapted_patches(frozen_patches(other, network, networks), network, networks)
+    banks = {
+        "rgb": standardised(bank_patches.rgb),
+        "points": standardised(bank_patches.points[bank_patches.nonempty.reshape(-1)]),
+    }
+    plain.rgb_bank, plain.points_bank = (PublishedBank(torch.from_numpy(rows), m, s) for rows, m, s in banks.values())
+    rgb, points, scored = measure(
+        adapted, prepared.inspect, *(ModalityBank(MemoryBank(rows), m, s) for rows, m, s in banks.values())
+    )
+    theirs = plain.score_tokens(plain_adapted, prepared)
+    assert np.array_equal(scored, theirs.scored)
+    flat = scored.reshape(-1)
+    assert relative(rgb.distance_map.reshape(-1)[flat], theirs.rgb_distances.numpy()[flat]) < DISTANCES
+    assert relative(points.distance_map.reshape(-1)[flat], theirs.points_distances.numpy()[flat]) < DISTANCES
+    assert rgb.image_distance == pytest.approx(theirs.rgb_image_distance, rel=IMAGE)
+    assert points.image_distance == pytest.approx(theirs.points_image_distance, rel=IMAGE)
+
+    # Fusion: score and map.
+    decision = a_decision(rgb, points)
+    assert scoring.fused_score(rgb, points, decision) == pytest.approx(fused_score(theirs, decision), abs=1e-5)
+    ours_map = maps.pixel_map(scoring.fused_map(rgb, points, decision))
+    assert np.abs(ours_map - fused_map(theirs, decision, quantised=False)).max() < 5e-5 * np.ptp(ours_map)
+    # Eight bits and Pillow's boxes in place of the Gaussian: the published map is coarser, not another one.
+    assert np.abs(ours_map - fused_map(theirs, decision)).max() < 0.05 * np.ptp(ours_map)
+
+    # Control: a pipeline that forgets the adaptors gives other distances.
+    control = plain.score_tokens(plain_frozen, prepared)
+    assert relative(rgb.distance_map.reshape(-1)[flat], control.rgb_distances.numpy()[flat]) > 100 * TOKENS
+
+
+def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def standardised(features: np.ndarray) -> tuple[np.ndarray, float, float]:
+    mean, std = float(features.mean()), float(features.std())
+    return ((features - mean) / std).astype(np.float32), mean, std
+
+
+def a_decision(rgb: ModalityScores, points: ModalityScores) -> Decision:
+    def modality(scores: ModalityScores, weight: float) -> Modality:
+        return Modality(
+            feature_mean=0.0, feature_std=1.0, image_mean=0.5 * scores.image_distance,
+            image_std=max(scores.image_distance, 1e-3), patch_mean=float(scores.distance_map.mean()),
+            patch_std=float(scores.distance_map.std()), weight=weight, bank_rows=1,
+        )  # fmt: skip
+
+    return Decision(
+        engine="torch", precision="float32", rgb=modality(rgb, 0.4), points=modality(points, 0.6), fusion="average",
+        threshold=1.0, alpha=0.02, alpha_total=0.02, calibration_scores=(0.0,),
+    )  # fmt: skip
+
+
+def test_sampling_equals_the_runtimes() -> None:
+    points = np.random.default_rng(4).normal(size=(500, 3))
+    assert np.array_equal(farthest_points(torch.from_numpy(points), 64).numpy(), runtime_farthest_points(points, 64))
+
+
+def test_a_flat_map_survives_quantisation() -> None:
+    assert not pixel_map(torch.zeros(784), 28).any()
+    np.testing.assert_allclose(pixel_map(torch.full((784,), 2.5), 28), 2.5, rtol=1e-2)
+
+
+def test_published_scores_of_a_frame_with_nothing_to_score_are_zero() -> None:
+    profile, network, networks = setting("lite")
+    prepared = frame(network, 0)
+    prepared = replace(prepared, inspect=np.zeros_like(prepared.inspect))
+    bank = [
+        PublishedBank(torch.randn(9, channels), 0.0, 1.0)
+        for channels in (profile.rgb_channels, profile.points_channels)
+    ]
+    scores = PublishedPipeline(network, networks.modules, *bank).score(prepared)
+    assert isinstance(scores, PublishedScores)
+    assert not scores.scored.any()
+    assert (scores.rgb_image_distance, scores.points_image_distance) == (0.0, 0.0)
