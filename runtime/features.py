@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -77,25 +77,15 @@ def points_slots(most_nonempty: int, grid: int) -> int:
 
 
 def frozen_patches(
-    prepared: Prepared,
-    network: Network,
-    networks: Networks,
-    clock: StageClock | None = None,
-    executor: Executor | None = None,
+    prepared: Prepared, network: Network, networks: Networks, clock: StageClock | None = None
 ) -> Patches:
-    """Tokens of both backbones on the grid. With an ``executor`` the RGB branch runs beside the points branch.
+    """Tokens of both backbones on the grid.
 
     Raises EngineError when a network gives another shape than promised or a value that is not finite.
     """
     clock = clock or StageClock()
-    if executor is None:
-        rgb = rgb_tokens(prepared, network, networks, clock)
-        points, nonempty = point_patches(prepared, network, networks, clock)
-    else:
-        beside = executor.submit(rgb_tokens, prepared, network, networks, clock)
-        points, nonempty = point_patches(prepared, network, networks, clock)
-        rgb = beside.result()
-    return Patches(rgb, points, nonempty)
+    rgb = rgb_tokens(prepared, network, networks, clock)
+    return Patches(rgb, *point_patches(prepared, network, networks, clock))
 
 
 def rgb_tokens(prepared: Prepared, network: Network, networks: Networks, clock: StageClock) -> FloatArray:
@@ -128,45 +118,86 @@ def normalised_image(prepared: Prepared, network: Network) -> FloatArray:
     return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None])
 
 
-def adapted_patches(patches: Patches, network: Network, networks: Networks) -> Patches:
+def adapted_patches(patches: Patches, network: Network, networks: Networks, clock: StageClock | None = None) -> Patches:
     """The patches after the adaptors (lsfa 3), or as they are when the network has none.
 
     Raises EngineError on a wrong shape or a value that is not finite, and for an adaptor that is not known.
     """
-    if network.adaptor == "none":
-        return patches
-    if network.adaptor != "lsfa":
-        raise EngineError(f"network.adaptor {network.adaptor!r} is not known; calibrate again with this version")
-    rgb = networks.adapt_rgb(patches.rgb)
-    _check(rgb, patches.rgb.shape, "adaptor_rgb")
-    present = patches.nonempty.ravel()
-    tokens, counts = merged_tokens(patches, network)
-    adapted = networks.adapt_points(tokens, counts)
-    _check(adapted, tokens.shape, "adaptor_points")
-    points = np.zeros_like(patches.points)
-    points[present] = adapted[: int(present.sum())]
-    return replace(patches, rgb=rgb, points=points)
+    clock = clock or StageClock()
+    return Patches(
+        _adapted_rgb(patches.rgb, network, networks, clock),
+        _adapted_points(patches.points, patches.nonempty, network, networks, clock),
+        patches.nonempty,
+    )
 
 
-def merged_tokens(patches: Patches, network: Network) -> tuple[FloatArray, FloatArray]:
+def frame_patches(
+    prepared: Prepared, network: Network, networks: Networks, clock: StageClock, executor: Executor | None = None
+) -> Patches:
+    """``adapted_patches(frozen_patches(...))``; with an ``executor`` each modality's branch runs to its end unhindered.
+
+    Raises EngineError as they do.
+    """
+
+    def rgb_branch() -> FloatArray:
+        return _adapted_rgb(rgb_tokens(prepared, network, networks, clock), network, networks, clock)
+
+    beside = executor.submit(rgb_branch) if executor else None
+    points, nonempty = point_patches(prepared, network, networks, clock)
+    points = _adapted_points(points, nonempty, network, networks, clock)
+    return Patches(beside.result() if beside else rgb_branch(), points, nonempty)
+
+
+def merged_tokens(points: FloatArray, nonempty: BoolArray, network: Network) -> tuple[FloatArray, FloatArray]:
     """Points tokens for the adaptor's static slots: (S, C) tokens and (S,) key multiplicities (lsfa 11).
 
     The non-empty patches come first; the spare slots all hold the zero token and share the count of empty patches, so
     attention sees exactly what grid^2 tokens would show it. S is ``points_slots``, or grid^2 when the frame has more
     non-empty patches than slots (or no empty one to fill spare slots with), or when no slots are set.
     """
-    present = patches.nonempty.ravel()
+    present = nonempty.ravel()
     total, filled = present.size, int(present.sum())
     empty = total - filled
     slots = network.points_slots or total
     if filled > slots or (filled == slots) != (empty == 0):
         slots = total
-    tokens = np.zeros((slots, patches.points.shape[1]), dtype=np.float32)
-    tokens[:filled] = patches.points[present]
+    tokens = np.zeros((slots, points.shape[1]), dtype=np.float32)
+    tokens[:filled] = points[present]
     counts = np.ones(slots, dtype=np.float32)
     if slots > filled:
         counts[filled:] = empty / (slots - filled)
     return tokens, counts
+
+
+def _adapted_rgb(tokens: FloatArray, network: Network, networks: Networks, clock: StageClock) -> FloatArray:
+    if not _adapts(network):
+        return tokens
+    since_ns = time.perf_counter_ns()
+    adapted = networks.adapt_rgb(tokens)
+    _check(adapted, tokens.shape, "adaptor_rgb")
+    clock.lap("rgb", since_ns)
+    return adapted
+
+
+def _adapted_points(
+    points: FloatArray, nonempty: BoolArray, network: Network, networks: Networks, clock: StageClock
+) -> FloatArray:
+    if not _adapts(network):
+        return points
+    since_ns = time.perf_counter_ns()
+    tokens, counts = merged_tokens(points, nonempty, network)
+    adapted = networks.adapt_points(tokens, counts)
+    _check(adapted, tokens.shape, "adaptor_points")
+    placed = np.zeros_like(points)
+    placed[nonempty.ravel()] = adapted[: int(nonempty.sum())]
+    clock.lap("points", since_ns)
+    return placed
+
+
+def _adapts(network: Network) -> bool:
+    if network.adaptor not in ("none", "lsfa"):
+        raise EngineError(f"network.adaptor {network.adaptor!r} is not known; calibrate again with this version")
+    return network.adaptor == "lsfa"
 
 
 def _check(tokens: FloatArray, shape: tuple[int, ...], graph: str) -> None:

@@ -74,7 +74,7 @@ def measure_silhouette(
     area_px = int(filled.sum())
     normal = np.array(plane.normal if plane else (0.0, 0.0, -1.0))
     ends = part & ~(_inner(part, 0) & _inner(part, 1))
-    length, width = _smallest_rectangle(points[ends].astype(np.float64) @ _plane_axes(normal).T)
+    length, width = _smallest_rectangle(points[ends].astype(np.float64) @ plane_axes(normal).T)
     heights = points[part] @ normal.astype(np.float32)
     top = float(np.percentile(heights, HEIGHT_PERCENTILE))
     base = -plane.offset_mm if plane else float(np.percentile(heights, 100.0 - HEIGHT_PERCENTILE))
@@ -85,6 +85,14 @@ def measure_silhouette(
         height_mm=top - base,
         missing_share=1.0 - int(part.sum()) / area_px,
     )
+
+
+def plane_axes(normal: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Two unit vectors (2 x 3) that span the plane of this normal."""
+    helper = np.eye(3)[np.abs(normal).argmin()]
+    first = np.cross(normal, helper)
+    first /= np.linalg.norm(first)
+    return np.stack([first, np.cross(normal, first)])
 
 
 def _grown(mask: BoolArray, radius: int, axis: int) -> BoolArray:
@@ -113,14 +121,6 @@ def _inner(part: BoolArray, axis: int) -> BoolArray:
     view[lines, first] = False
     view[lines, last] = False
     return inner
-
-
-def _plane_axes(normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Two unit vectors (2 x 3) that span the plane of this normal."""
-    helper = np.eye(3)[np.abs(normal).argmin()]
-    first = np.cross(normal, helper)
-    first /= np.linalg.norm(first)
-    return np.stack([first, np.cross(normal, first)])
 
 
 def _smallest_rectangle(flat: NDArray[np.float64]) -> tuple[float, float]:

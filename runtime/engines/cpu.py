@@ -1,0 +1,184 @@
+"""The CPU engine: preprocessing, points and nearest neighbour in numpy, the networks in ONNX Runtime.
+
+RGB and points need nothing of each other, so with two cores their branches run side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
+
+import onnxruntime as ort
+
+from runtime.bundle import Bundle
+from runtime.distances import ModalityBank, measure
+from runtime.engines import Progress
+from runtime.errors import EngineError
+from runtime.features import StageClock, frame_patches
+from runtime.frame import EngineInfo, FloatArray, Frame, Prepared, Scores
+from runtime.knn import MemoryBank
+from runtime.manifest import Decision, Geometry, Network
+from runtime.preprocess import Masks, prepare
+
+NAME = "cpu"
+PRECISION = "fp32"
+
+
+class OnnxNetworks:
+    """``runtime.features.Networks`` over ONNX Runtime sessions, by the graph names of a bundle.
+
+    ``graphs``: model bytes by name: rgb, points, and where there are adaptors adaptor_rgb, adaptor_points and, for
+    frames of more non-empty patches than slots, adaptor_points_full. Raises EngineError when a graph does not load.
+    """
+
+    def __init__(self, graphs: Mapping[str, bytes], network: Network, threads: int, branch_threads: int) -> None:
+        self._slots = network.points_slots or network.grid**2
+        shared = {"adaptor_rgb", "adaptor_points", "adaptor_points_full"}
+        self._sessions = {
+            name: _session(name, model, threads if name in shared else branch_threads) for name, model in graphs.items()
+        }
+
+    def rgb(self, image: FloatArray) -> FloatArray:
+        """As ``Networks.rgb``."""
+        return self._run("rgb", image=image)
+
+    def points(self, groups: FloatArray, centres: FloatArray) -> FloatArray:
+        """As ``Networks.points``."""
+        return self._run("points", groups=groups, centres=centres)
+
+    def adapt_rgb(self, tokens: FloatArray) -> FloatArray:
+        """As ``Networks.adapt_rgb``."""
+        return self._run("adaptor_rgb", tokens=tokens)
+
+    def adapt_points(self, tokens: FloatArray, counts: FloatArray) -> FloatArray:
+        """As ``Networks.adapt_points``; the larger graph takes what does not fit the slots."""
+        if len(tokens) == self._slots:
+            return self._run("adaptor_points", tokens=tokens, counts=counts)
+        if "adaptor_points_full" not in self._sessions:
+            raise EngineError(
+                f"the frame has more non-empty patches than the bundle's {self._slots} slots and the bundle holds no "
+                "adaptor_points_full.onnx; calibrate with frames as full as this one, or export with the larger graph"
+            )
+        return self._run("adaptor_points_full", tokens=tokens, counts=counts)
+
+    def close(self) -> None:
+        """Drops the sessions."""
+        self._sessions.clear()
+
+    def _run(self, name: str, **inputs: FloatArray) -> FloatArray:
+        session = self._sessions.get(name)
+        if session is None:
+            raise EngineError(f"the engine is closed, or the bundle holds no {name}.onnx")
+        try:
+            output: FloatArray = session.run(None, inputs)[0]
+        except Exception as error:  # ONNX Runtime's own errors share no base class
+            raise EngineError(f"{name}.onnx failed: {_first_line(error)}") from error
+        return output
+
+
+class CpuEngine:
+    """Scores frames on the CPU. One thread at a time may use it (``runtime.engines.Engine``)."""
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        network: Network,
+        decision: Decision,
+        graphs: Mapping[str, bytes],
+        banks: tuple[FloatArray, FloatArray],
+        masks: Masks | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """``banks``: standardised rows (rgb, points). ``threads``: cores to use, all of this process's by default.
+
+        Raises EngineError when a graph does not load or a bank cannot be used.
+        """
+        threads = threads or available_cores()
+        if threads < 1:
+            raise EngineError(f"threads is {threads} and must be 1 or more")
+        self._geometry, self._network, self._masks = geometry, network, masks
+        self._threads = threads
+        branches = 2 if threads > 1 else 1
+        self._networks = OnnxNetworks(graphs, network, threads, max(1, threads // branches))
+        self._beside: Executor | None = ThreadPoolExecutor(1, "rgb") if branches > 1 else None
+        self._rgb, self._points = (
+            ModalityBank(MemoryBank(rows), modality.feature_mean, modality.feature_std)
+            for rows, modality in zip(banks, (decision.rgb, decision.points), strict=True)
+        )
+
+    @classmethod
+    def open(cls, bundle: Bundle, threads: int | None = None) -> CpuEngine:
+        """The engine of a verified bundle. Raises EngineError; ``runtime.gate`` decides whether it may judge."""
+        manifest, banks = bundle.manifest, bundle.banks()
+        return cls(
+            manifest.geometry,
+            manifest.network,
+            manifest.decision,
+            {name: bundle.graph(name) for name in bundle.graph_names()},
+            (banks.rgb, banks.points),
+            Masks(bundle.inspect_mask(), bundle.ignore_mask()),
+            threads,
+        )
+
+    def describe(self) -> EngineInfo:
+        """Name, processor with thread count, precision."""
+        return EngineInfo(NAME, f"{processor_name()}, {self._threads} threads", PRECISION)
+
+    def score(self, frame: Frame, progress: Progress) -> Scores:
+        """As ``Engine.score``."""
+        clock = StageClock(progress)
+        since_ns = time.perf_counter_ns()
+        prepared = prepare(frame, self._geometry, self._network, self._masks)
+        clock.lap("pre", since_ns)
+        return self._scored(prepared, clock)
+
+    def score_prepared(self, prepared: Prepared, progress: Progress) -> Scores:
+        """As ``Engine.score_prepared``."""
+        return self._scored(prepared, StageClock(progress))
+
+    def close(self) -> None:
+        """As ``Engine.close``."""
+        self._networks.close()
+        if self._beside is not None:
+            self._beside.shutdown()
+            self._beside = None
+
+    def _scored(self, prepared: Prepared, clock: StageClock) -> Scores:
+        patches = frame_patches(prepared, self._network, self._networks, clock, self._beside)
+        since_ns = time.perf_counter_ns()
+        rgb, points, scored = measure(patches, prepared.inspect, self._rgb, self._points)
+        clock.lap("knn", since_ns)
+        return Scores(rgb, points, scored, prepared.window, prepared.silhouette, clock.stage_us)
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def processor_name() -> str:
+    """The processor's name as the system gives it."""
+    return platform.processor() or platform.machine() or "unknown processor"
+
+
+def _session(name: str, model: bytes, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Waiting threads that spin would take the other branch's core.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own errors share no base class
+        raise EngineError(f"{name}.onnx does not load: {_first_line(error)}; export the bundle again") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
