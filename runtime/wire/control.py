@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -44,6 +44,7 @@ CODES: dict[str, str] = {
     "WRONG_STATION": "no station of this name here",
     "WRONG_STATE": "not possible in the present state",
     "REFUSED": "understood and refused; text says why (a recipe that does not open, a threshold out of range)",
+    "UNSUPPORTED": "a known operation that this version does not do",
     "NOT_ALLOWED": "the sender's role does not allow it (reserved for CURVE)",
     "FAILED": "tried and failed; text says why",
 }
@@ -69,7 +70,9 @@ OPERATIONS: dict[str, Operation] = {
     "expect": Operation("a hard-wired trigger is coming; as trigger, without telling the camera", *_TRIGGER),
     "prepare_recipe": Operation("verify, open and warm a recipe; in force between two frames", ("recipe",), (), True),
     "unprepare_recipe": Operation("put the recipe away", (), ("recipe",), True),
-    "start": Operation("judge every frame (ContinuousExecution)"),
+    "start": Operation(
+        "judge every frame (ContinuousExecution); mode `single`: the frame of one trigger", (), ("mode",)
+    ),
     "stop": Operation("finish the frames in work, then Ready"),
     "halt": Operation("to Halted; needs reset"),
     "abort": Operation("answer the frames in work ABORTED at once, then Ready"),
@@ -96,6 +99,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"
     recipe: Name | None = None
     timeout_ms: NonZeroU32 | None = None
     threshold: float | None = None
+    mode: Literal["continuous", "single"] | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +118,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     not in ``results`` has not been published yet, or did not fit: ask again."""
     last_result_id: Count | None = None
     """Highest ``result_id`` published so far."""
+    next_result_id: Positive | None = None
+    """Where the reply was cut: ask again from here. Null: everything asked for was looked at."""
 
 
 _request = msgspec.json.Decoder(Request)
