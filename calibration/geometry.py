@@ -40,8 +40,9 @@ QUANTILE_SIGMAS = 0.3853
 """30 % of normally distributed noise lies within this many standard deviations."""
 LEAST_ON_PLANE = 0.5
 """Share of border points that must lie on the plane for it to be the background."""
-CUT_SIGMAS = 5.0
-MOVED_CUTS = 2.0
+CUT_SIGMAS = 6.0
+CUT_SPACINGS = 1.0
+"""The part begins this many standard deviations, and this many point spacings, above the plane."""
 MOVED_HEADROOM = 0.25
 MOVED_SHARE_MOST = 0.75
 LEAST_PART_SHARE = 0.002
@@ -204,7 +205,7 @@ def _plane_candidate(clouds: Sequence[tuple[FloatArray, BoolArray]], bare: Geome
         )
     normal = np.asarray(fit.plane.normal)
     spacing = float(np.nanmedian([neighbour_spacing(points, valid, normal)[0] for points, valid in clouds]))
-    cut = max(CUT_SIGMAS * fit.noise_mm, 0.5 * spacing)
+    cut = max(CUT_SIGMAS * fit.noise_mm, CUT_SPACINGS * spacing)
     above = below = 0
     for points, valid in clouds:
         heights = plane_heights(points, fit.plane)[valid]
@@ -219,7 +220,7 @@ def _plane_candidate(clouds: Sequence[tuple[FloatArray, BoolArray]], bare: Geome
     )
     return msgspec.structs.replace(
         bare, method="plane", why=why, plane=fit.plane, plane_cut_mm=cut, plane_noise_mm=fit.noise_mm,
-        moved_mm=MOVED_CUTS * cut,
+        moved_mm=cut,
     ), ""  # fmt: skip
 
 

@@ -28,9 +28,6 @@ INTERPOLATION_EPS_MM2 = 1e-2
 NEIGHBOURS = 3
 """Centres that a point takes its feature from."""
 
-_SPARE = 8
-"""Neighbours asked for beyond the ones needed, so that a tie at the last place is seen."""
-
 
 @dataclass(frozen=True, slots=True)
 class PointGroups:
@@ -78,19 +75,22 @@ def nearest_neighbours(points: Points, queries: Points, k: int) -> tuple[Indices
     Returns (M, k) indices and (M, k) squared distances. With fewer than k points the list is repeated from its start.
     """
     available = min(k, len(points))
-    asked = min(available + _SPARE, len(points))
-    _, found = cKDTree(points).query(queries, k=np.arange(1, asked + 1))
-    found = found.astype(np.int64)
+    # One more than needed is asked for: only where it ties with the last one needed can the tree have left out a
+    # lower index, and there everything at that distance is looked at.
+    asked = min(available + 1, len(points))
+    tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
+    found = tree.query(queries, k=np.arange(1, asked + 1))[1].astype(np.int64)
     squared = _squared(points[found] - queries[:, None])
     order = np.lexsort((found, squared))
     found = np.take_along_axis(found, order, axis=1)
     squared = np.take_along_axis(squared, order, axis=1)
-    if asked < len(points):
-        # The last candidate ties with the last one needed: lower indices may exist that the tree did not list.
-        for row in np.flatnonzero(squared[:, -1] <= squared[:, available - 1] * (1 + 1e-12)):
+    if asked > available:
+        limit = squared[:, available - 1] * (1 + 1e-12)
+        for row in np.flatnonzero(squared[:, -1] <= limit):
             everything = _squared(points - queries[row])
-            best = np.lexsort((np.arange(len(points)), everything))[:asked]
-            found[row], squared[row] = best, everything[best]
+            near = np.flatnonzero(everything <= limit[row])
+            best = near[np.lexsort((near, everything[near]))[:available]]
+            found[row, :available], squared[row, :available] = best, everything[best]
     cycle = np.arange(k) % available
     return found[:, cycle], squared[:, cycle]
 

@@ -169,30 +169,36 @@ def cell_means(points: FloatArray, part: BoolArray, size: int, level_mm: float) 
     A mean across a depth edge would be a point in mid-air. In a cell whose depths differ by more than ``level_mm``
     only the points within half of that of the cell's (upper) median depth are averaged.
     """
-    rows, columns = np.nonzero(part)
-    side = part.shape[0]
-    cells = (rows * size // side) * size + columns * size // side
-    members = points[rows, columns].astype(np.float64)
+    along = np.arange(part.shape[0]) * size // part.shape[0]
+    cells = (along[:, None] * size + along)[part]
+    members = points[part].astype(np.float64)
     kept = _one_level(cells, members[:, 2], size * size, level_mm)
-    cells, members = cells[kept], members[kept]
+    if kept is not None:
+        cells, members = cells[kept], members[kept]
     counts = np.bincount(cells, minlength=size * size)
     sums = np.stack([np.bincount(cells, weights=members[:, axis], minlength=size * size) for axis in range(3)], axis=1)
     means = sums / np.maximum(counts, 1)[:, None]
     return means.reshape(size, size, 3).astype(np.float32)
 
 
-def _one_level(cells: NDArray[np.int64], depths: NDArray[np.float64], count: int, level_mm: float) -> BoolArray:
-    lowest, highest = np.full(count, np.inf), np.full(count, -np.inf)
-    np.minimum.at(lowest, cells, depths)
-    np.maximum.at(highest, cells, depths)
-    mixed = np.flatnonzero((highest - lowest > level_mm)[cells])
-    kept = np.ones(len(cells), dtype=bool)
-    if mixed.size == 0:
-        return kept
-    order = mixed[np.lexsort((depths[mixed], cells[mixed]))]
+def _one_level(cells: NDArray[np.int64], depths: NDArray[np.float64], count: int, level_mm: float) -> BoolArray | None:
+    """Which points to average: in cells that span levels, those near the upper median depth. None: all of them."""
+    members = np.bincount(cells, minlength=count)
+    centred = depths - depths.mean()
+    sums = np.bincount(cells, weights=centred, minlength=count)
+    squares = np.bincount(cells, weights=centred * centred, minlength=count)
+    # A range R of n values makes n times their variance at least R^2 / 2: a cheap bound that no mixed cell escapes.
+    suspect = squares - sums * sums / np.maximum(members, 1) >= 0.49 * level_mm**2
+    chosen = np.flatnonzero(suspect[cells])
+    if chosen.size == 0:
+        return None
+    order = chosen[np.lexsort((depths[chosen], cells[chosen]))]
     _, start, group, size = np.unique(cells[order], return_index=True, return_inverse=True, return_counts=True)
-    medians = depths[order][start + size // 2]
-    kept[order] = np.abs(depths[order] - medians[group]) <= 0.5 * level_mm
+    ascending = depths[order]
+    mixed = (ascending[start + size - 1] - ascending[start] > level_mm)[group]
+    medians = ascending[start + size // 2][group]
+    kept = np.ones(len(cells), dtype=bool)
+    kept[order] = ~mixed | (np.abs(ascending - medians) <= 0.5 * level_mm)
     return kept
 
 

@@ -26,7 +26,7 @@ def closed(mask: BoolArray, radius: int) -> BoolArray:
     if radius == 0:
         return mask
     # Room around the image, so that the erosion does not eat what touches the edge.
-    grown = dilated(np.pad(mask, radius), radius)
+    grown = dilated(_padded(_padded(mask, radius, 0), radius, 1), radius)
     return ~dilated(~grown, radius)[radius:-radius, radius:-radius]
 
 
@@ -67,7 +67,7 @@ def box(mask: BoolArray) -> tuple[int, int, int, int]:
 def measure_silhouette(
     points: FloatArray, part: BoolArray, filled: BoolArray, plane: Plane | None, mm_per_px: float
 ) -> Silhouette:
-    """Figures of one part: points (H x W x 3 mm), its valid pixels, its outline with missing points.
+    """Figures of one part: points (H x W x 3 mm), its valid pixels (at least one), its outline with missing points.
 
     Lengths are measured in the background plane, or across the optical axis where there is none.
     """
@@ -75,14 +75,14 @@ def measure_silhouette(
     normal = np.array(plane.normal if plane else (0.0, 0.0, -1.0))
     ends = part & ~(_inner(part, 0) & _inner(part, 1))
     length, width = _smallest_rectangle(points[ends].astype(np.float64) @ plane_axes(normal).T)
-    heights = points[part] @ normal.astype(np.float32)
-    top = float(np.percentile(heights, HEIGHT_PERCENTILE))
-    base = -plane.offset_mm if plane else float(np.percentile(heights, 100.0 - HEIGHT_PERCENTILE))
+    heights = (points @ normal.astype(np.float32))[part]
+    low, top = np.percentile(heights, (100.0 - HEIGHT_PERCENTILE, HEIGHT_PERCENTILE))
+    base = -plane.offset_mm if plane else low
     return Silhouette(
         area_mm2=area_px * mm_per_px**2,
         length_mm=length,
         width_mm=width,
-        height_mm=top - base,
+        height_mm=float(top - base),
         missing_share=1.0 - int(part.sum()) / area_px,
     )
 
@@ -95,10 +95,17 @@ def plane_axes(normal: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.stack([first, np.cross(normal, first)])
 
 
+def _padded(mask: BoolArray, radius: int, axis: int) -> BoolArray:
+    shape = list(mask.shape)
+    shape[axis] += 2 * radius
+    padded = np.zeros(shape, dtype=bool)
+    inner = slice(radius, radius + mask.shape[axis])
+    padded[inner if axis == 0 else (slice(None), inner)] = mask
+    return padded
+
+
 def _grown(mask: BoolArray, radius: int, axis: int) -> BoolArray:
-    pad = [(0, 0), (0, 0)]
-    pad[axis] = (radius, radius)
-    grown = np.pad(mask, pad)
+    grown = _padded(mask, radius, axis)
     # A window of 2 r + 1 by doubling: the or of two windows of n, shifted, is one of up to 2 n.
     length, span = 2 * radius + 1, 1
     while span < length:
