@@ -69,7 +69,7 @@ def command(
             left_s = started_s + seconds - time.monotonic() if seconds else QUIET_S
             if left_s <= 0:
                 break
-            if socket.poll(min(left_s, QUIET_S) * 1000):
+            if socket.poll(max(1, round(min(left_s, QUIET_S) * 1000))):
                 typer.echo(line(socket.recv_multipart(), json))
                 printed += 1
             elif not printed and not quiet_said:
@@ -109,7 +109,7 @@ def line(parts: list[bytes], json: bool) -> str:
     if json:
         return msgspec.json.encode({"kind": kind} | fields).decode()
     if kind == "result":
-        score = "no score" if message.score is None else f"{message.score:.4g} / {message.threshold:.4g}"
+        score = " / ".join("none" if value is None else f"{value:.4g}" for value in (message.score, message.threshold))
         took_ms = message.latency_us.get("total", 0) / 1000
         words = [str(message.result_id), message.verdict.name, score, message.reason_text, f"{took_ms:.1f} ms"]
         return "  ".join([station, *words, message.part_id, "SIMULATED" if message.simulated else ""]).rstrip()

@@ -64,6 +64,15 @@ _TOPIC = re.compile(rf"([a-z]+)/({_NAME})/\Z", re.ASCII)
 _name = re.compile(rf"{_NAME}\Z", re.ASCII)
 
 
+class _Versioned(msgspec.Struct):
+    """Any message, as far as its version: the types' own ``v`` has a default for those who build one, this has none."""
+
+    v: int
+
+
+_versioned = msgspec.json.Decoder(_Versioned)
+
+
 def topic(kind: str, name: str) -> bytes:
     """``b"result/st1/"``: ends in ``/`` because subscriptions are byte prefixes. Raises WireError on a bad name."""
     if kind not in TOPIC_KINDS:
@@ -107,10 +116,9 @@ def read_json(decoder: msgspec.json.Decoder[T], body: Part, limit_bytes: int, wh
     if view.nbytes > limit_bytes:
         raise WireError(f"{what} is {view.nbytes} bytes long; at most {limit_bytes} are allowed")
     try:
-        message = decoder.decode(view)
-        if getattr(message, "v", None) == VERSION:
-            return message
-        raise msgspec.ValidationError("another version - at `$.v`")
+        if _versioned.decode(view).v != VERSION:
+            raise msgspec.ValidationError("another version - at `$.v`")
+        return decoder.decode(view)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise WireError(_explain(view, what, error)) from error
 
