@@ -185,3 +185,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frame_p99_ms: float
     """p99 of the whole path on the machine that calibrated; sets beat_timeout_ms on slow profiles."""
     files: tuple[File, ...]
+    held_out: Literal["split", "leave_one_out"] = "split"
+    """``split``: the calibration inputs took no part in the banks, so every engine takes its own threshold from them.
+    ``leave_one_out``: they did; engines are compared on them, and the threshold stays the reference's."""

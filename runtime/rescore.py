@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -126,16 +127,19 @@ def rank_of(threshold: float, reference: NDArray[np.floating] | tuple[float, ...
     return rank
 
 
-def decision_from(scores: NDArray[np.float64], decision: Decision, info: EngineInfo, rank: int) -> Decision:
-    """The decision with this engine's name, threshold (the rank-th smallest of its scores) and calibration scores."""
+def own_decision(
+    scores: NDArray[np.float64], decision: Decision, info: EngineInfo, held_out: Literal["split", "leave_one_out"]
+) -> Decision:
+    """The decision in this engine's name, with its calibration scores and its threshold at the reference's rank.
+
+    Where the inputs were not held out, scores of them say nothing about new parts: the threshold stays as it is.
+    """
+    own = msgspec.structs.replace(decision, engine=info.name, precision=info.precision)
+    if held_out == "leave_one_out":
+        return own
     ascending = sorted(float(score) for score in scores)
-    return msgspec.structs.replace(
-        decision,
-        engine=info.name,
-        precision=info.precision,
-        threshold=ascending[rank - 1],
-        calibration_scores=tuple(ascending),
-    )
+    rank = rank_of(decision.threshold, decision.calibration_scores)
+    return msgspec.structs.replace(own, threshold=ascending[rank - 1], calibration_scores=tuple(ascending))
 
 
 def take_threshold(
@@ -156,8 +160,7 @@ def take_threshold(
         _store(path, CachedScores(bundle.digest, info.name, info.device, info.precision, tuple(map(float, scores))))
     parity = compare(scores, inputs.scores, info)
     check_parity(parity)
-    decision = manifest.decision
-    return decision_from(scores, decision, info, rank_of(decision.threshold, decision.calibration_scores)), parity
+    return own_decision(scores, manifest.decision, info, manifest.held_out), parity
 
 
 def decision_for(bundle: Bundle, engine: Engine, progress: Progress) -> Decision:

@@ -174,6 +174,15 @@ def test_another_engine_takes_its_own_threshold_at_the_same_rank(bundle: Bundle,
     assert again.prepared == 0
 
 
+def test_frames_that_made_the_banks_give_no_threshold_of_their_own(toy: ToyBundle, tmp_path: Path) -> None:
+    toy.edit(lambda m: m.update(held_out="leave_one_out"))
+    bundle = open_bundle(toy.path, toy.trust)
+    engine = FakeEngine(info=OTHER, rescored=[v + 0.02 for v in reference(bundle)])
+    decision, _ = take_threshold(bundle, engine, lambda _: None, tmp_path)
+    assert (decision.engine, decision.threshold) == ("cuda", THRESHOLD)
+    assert decision.calibration_scores == SCORES
+
+
 def test_a_cache_that_was_changed_or_belongs_elsewhere_moves_no_threshold(bundle: Bundle, tmp_path: Path) -> None:
     good = FakeEngine(info=OTHER, rescored=reference(bundle))
     wanted = take_threshold(bundle, good, lambda _: None, tmp_path)[0]

@@ -1,0 +1,291 @@
+"""A calibration folder becomes a bundle: graphs, banks, golden frames, manifest, signature, all proven before use.
+
+Everything is written into a temporary folder beside the target and renamed at the end, so that a failure, a full disk
+or an interrupt leaves no bundle and never a part of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+import runtime
+from calibration.networks.torch_networks import TorchNetworks, build
+from calibration.profiles import profile
+from calibration.record import CalibrationFolder, load_folder
+from export.golden import GoldenSet, make_golden
+from export.onnx import export_graphs
+from export.parity import ParityReport, prove_parity, reference_scores
+from runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, decode_manifest, open_bundle
+from runtime.bundle_checks import BANKS_FILE, INPUTS_FILE, check_manifest
+from runtime.engines.cpu import CpuEngine, OnnxNetworks
+from runtime.errors import BundleError, DataError, UsageError
+from runtime.frame import Frame
+from runtime.gate import no_progress, prove
+from runtime.keys import SigningKey, TrustStore
+from runtime.manifest import FORMAT, Decision, File, Manifest
+
+PARITY_FILE = "parity.json"
+PERCENTILE_SAMPLES = 100
+"""A 99th percentile needs at least so many samples; with fewer the largest is taken."""
+DEFAULT_TIMING_S = 20.0
+
+Say = Callable[[str], None]
+"""Hears what the export is doing, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What was exported."""
+
+    path: Path
+    digest: str
+    key_id: str
+    nbytes: int
+    threshold: float
+    frame_p50_ms: float
+    frame_p99_ms: float
+    timed_frames: int
+    spoiled: tuple[str, str]
+    """What was done to the golden frames that must be ng: geometry, colour."""
+    parity: ParityReport
+
+
+def export_bundle(
+    calibration_dir: Path,
+    bundle_dir: Path,
+    trust: TrustStore,
+    *,
+    force: bool = False,
+    threads: int | None = None,
+    timing_s: float = DEFAULT_TIMING_S,
+    say: Say = no_progress,
+) -> ExportReport:
+    """Write, sign, open and prove a bundle of a calibration folder. It is at ``bundle_dir`` when this returns.
+
+    Raises UsageError (target exists, without ``force``), DataError (calibration folder incomplete, disk full),
+    CalibrationError (networks that see no spoiled frame), ParityError (engine and torch disagree), SignatureError.
+    """
+    folder = load_folder(calibration_dir)
+    key = trust.key_for_signing()
+    with _replacing(bundle_dir, force) as draft_dir:
+        report = _export(folder, draft_dir, bundle_dir, key, trust, threads, timing_s, say)
+        say("opening and proving the bundle")
+        bundle = open_bundle(draft_dir, trust)
+        engine = CpuEngine.open(bundle, threads)
+        try:
+            prove(bundle, engine)
+        finally:
+            engine.close()
+    _write_parity(folder, report.parity)
+    return report
+
+
+def _write_parity(folder: CalibrationFolder, parity: ParityReport) -> None:
+    path = folder.report_path.with_name(PARITY_FILE)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(parity), indent=1))
+    except OSError as error:
+        raise DataError(
+            f"the bundle was exported, but its parity report {path} could not be written ({error.strerror}); free some "
+            "space or make the folder writable"
+        ) from error
+
+
+def _export(
+    folder: CalibrationFolder,
+    draft_dir: Path,
+    bundle_dir: Path,
+    key: SigningKey,
+    trust: TrustStore,
+    threads: int | None,
+    timing_s: float,
+    say: Say,
+) -> ExportReport:
+    record = folder.record
+    say("exporting the networks to ONNX")
+    networks = stored_networks(folder)
+    export_graphs(networks, record.network, draft_dir)
+    banks = folder.banks()
+    save_file({name: np.ascontiguousarray(banks[name]) for name in ("rgb", "points")}, draft_dir / BANKS_FILE)
+    for name, path in folder.mask_paths().items():
+        _copy(path, draft_dir / name)
+    draft = _draft(folder, draft_dir, key)
+    _write_inputs(folder, draft, networks)
+    draft = _draft(folder, draft_dir, key)
+
+    say("comparing the engine with torch")
+    engine = CpuEngine.open(draft, threads)
+    try:
+        graphs = {name: draft.graph(name) for name in draft.graph_names()}
+        onnx_networks = OnnxNetworks(graphs, record.network, threads or 1, threads or 1)
+        decision, parity = prove_parity(draft, engine, networks, onnx_networks, no_progress)
+        onnx_networks.close()
+        draft = _with(draft, decision=decision)
+        say("choosing and spoiling golden frames")
+        golden = make_golden(folder, draft, engine)
+        golden.write(draft_dir)
+        say("timing the whole path")
+        times_ms = measure_frames(engine, golden, timing_s)
+    finally:
+        engine.close()
+
+    p99_ms = float(np.percentile(times_ms, 99)) if len(times_ms) >= PERCENTILE_SAMPLES else float(max(times_ms))
+    manifest = _manifest(folder, decision, golden, p99_ms, draft_dir)
+    try:
+        check_manifest(manifest)
+    except BundleError as error:
+        raise DataError(f"calibration folder {folder.path} {error}; calibrate again") from error
+    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    decode_manifest(data, bundle_dir)
+    (draft_dir / MANIFEST_FILE).write_bytes(data)
+    (draft_dir / SIGNATURE_FILE).write_bytes(key.sign(data))
+    return ExportReport(
+        path=bundle_dir,
+        digest=hashlib.sha256(data).hexdigest(),
+        key_id=key.key_id,
+        nbytes=sum(file.nbytes for file in manifest.files) + len(data),
+        threshold=decision.threshold,
+        frame_p50_ms=float(np.percentile(times_ms, 50)),
+        frame_p99_ms=p99_ms,
+        timed_frames=len(times_ms),
+        spoiled=golden.spoiled,
+        parity=parity,
+    )
+
+
+def stored_networks(folder: CalibrationFolder) -> TorchNetworks:
+    """The calibration's networks, adaptors included. Raises DataError when the folder's weights do not fit."""
+    networks = build(profile(folder.record.network.profile), seeded=True)
+    networks.load(folder.networks_path)
+    return networks
+
+
+def measure_frames(engine: CpuEngine, golden: GoldenSet, budget_s: float) -> list[float]:
+    """Milliseconds of the whole path for golden frames in turn: 100 of them, or as many as the budget allows."""
+    frames: list[Frame] = golden.frames
+    engine.score(frames[0], no_progress)
+    times_ms: list[float] = []
+    end_ns = time.perf_counter_ns() + int(budget_s * 1e9)
+    while len(times_ms) < PERCENTILE_SAMPLES and (len(times_ms) < len(frames) or time.perf_counter_ns() < end_ns):
+        start_ns = time.perf_counter_ns()
+        engine.score(frames[len(times_ms) % len(frames)], no_progress)
+        times_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+    return times_ms
+
+
+def _write_inputs(folder: CalibrationFolder, draft: Bundle, networks: TorchNetworks) -> None:
+    """Calibration inputs with the torch reference's scores of them against the whole banks."""
+    stored = folder.calibration_inputs()
+    tensors: dict[str, NDArray[Any]] = {
+        "image": np.ascontiguousarray(stored["image"], dtype=np.uint8),
+        "cloud": np.ascontiguousarray(stored["cloud"], dtype=np.float32),
+        "inspect": np.ascontiguousarray(stored["inspect"], dtype=np.bool_),
+        "scores": np.ascontiguousarray(stored["scores"], dtype=np.float32),
+    }
+    path = draft.path / INPUTS_FILE
+    save_file(tensors, path)
+    if folder.record.options.held_out == "leave_one_out":
+        # The stored scores leave each frame's own rows out of the banks, which no engine can do.
+        written = _draft(folder, draft.path, None)
+        record = folder.record
+        scores = reference_scores(written.calibration_inputs(), record.network, record.decision, networks, written)
+        save_file({**tensors, "scores": scores.astype(np.float32)}, path)
+
+
+def _draft(folder: CalibrationFolder, draft_dir: Path, key: SigningKey | None) -> Bundle:
+    """A bundle in the making: its files as they are, no golden frames, no signature. Only the exporter opens it."""
+    manifest = _manifest(folder, folder.record.decision, None, 1.0, draft_dir)
+    return Bundle(path=draft_dir, manifest=manifest, digest="", key_id=key.key_id if key else "")
+
+
+def _with(draft: Bundle, decision: Decision) -> Bundle:
+    manifest = msgspec.structs.replace(draft.manifest, decision=decision)
+    return Bundle(path=draft.path, manifest=manifest, digest=draft.digest, key_id=draft.key_id)
+
+
+def _manifest(
+    folder: CalibrationFolder, decision: Decision, golden: GoldenSet | None, frame_p99_ms: float, draft_dir: Path
+) -> Manifest:
+    record = folder.record
+    return Manifest(
+        format=FORMAT,
+        asperity=runtime.__version__,
+        recipe=record.recipe,
+        created_us=time.time_ns() // 1000,
+        geometry=record.geometry,
+        network=record.network,
+        weights=record.weights,
+        decision=decision,
+        silhouette=record.silhouette,
+        golden=golden.golden if golden else (),
+        golden_tolerance=record.golden_tolerance,
+        normal_frames=record.normal_frames,
+        frame_p99_ms=frame_p99_ms,
+        files=tuple(_files(draft_dir)),
+        held_out=record.options.held_out,
+    )
+
+
+def _files(draft_dir: Path) -> Iterator[File]:
+    for path in sorted(draft_dir.rglob("*")):
+        if path.is_file() and path.name not in (MANIFEST_FILE, SIGNATURE_FILE):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            yield File(path=path.relative_to(draft_dir).as_posix(), nbytes=path.stat().st_size, sha256=digest)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise DataError(f"{source} is missing: the calibration folder is incomplete, calibrate again")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+@contextlib.contextmanager
+def _replacing(target: Path, force: bool) -> Iterator[Path]:
+    """A temporary folder beside ``target`` that takes its place when the block ends well, and vanishes when not."""
+    target = Path(target).absolute()
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists; name another folder, or give --force to replace it")
+    if target.exists() and not (target.is_dir() and (target / MANIFEST_FILE).exists()):
+        raise UsageError(f"{target} is no bundle, so --force does not replace it; name another folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise DataError(f"no bundle can be written to {target} ({error.strerror}); name another folder") from error
+    try:
+        yield draft
+        draft.chmod(0o755)
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            target.rename(old / target.name)
+            draft.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            draft.rename(target)
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            raise DataError(
+                f"the disk is full: the bundle {target} was not written; free some space, or name a folder on another "
+                "disk, and export again"
+            ) from error
+        raise DataError(f"the bundle {target} could not be written ({error}); nothing was left behind") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

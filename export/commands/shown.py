@@ -1,0 +1,58 @@
+"""What the commands of this package show: a spinner on stderr while they work, the figures of an export at the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.status import Status
+
+from export.bundle import ExportReport
+
+
+@contextlib.contextmanager
+def saying() -> Iterator[Callable[[str], None]]:
+    """A function that tells people what is being done; a line each where stderr is no terminal."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield console.print
+        return
+    with Status("", console=console) as status:
+        yield status.update
+
+
+def report_told(report: ExportReport) -> dict[str, Any]:
+    """An export's figures as JSON values."""
+    return {
+        "bundle": str(report.path),
+        "digest": report.digest,
+        "key_id": report.key_id,
+        "nbytes": report.nbytes,
+        "threshold": report.threshold,
+        "frame_p50_ms": report.frame_p50_ms,
+        "frame_p99_ms": report.frame_p99_ms,
+        "timed_frames": report.timed_frames,
+        "spoiled": {"geometry": report.spoiled[0], "colour": report.spoiled[1]},
+        "parity": msgspec.to_builtins(report.parity),
+    }
+
+
+def show_export(report: ExportReport) -> None:
+    """The same for people, on stdout."""
+    console = Console(highlight=False, soft_wrap=True)
+    parity = report.parity.scores
+    console.print(
+        f"bundle     {report.path}  {report.digest[:12]}  {report.nbytes / 1e6:.1f} MB, signed by {report.key_id}"
+    )
+    console.print(
+        f"parity     scores within {parity.largest_shift:.4f} standard deviations of torch's on {parity.frames} "
+        f"frames, rank correlation {parity.rank_correlation:.5f}"
+    )
+    console.print(f"golden     ng because of: {report.spoiled[0]}; {report.spoiled[1]}")
+    console.print(
+        f"time       {report.frame_p50_ms:.0f} ms a frame (median), {report.frame_p99_ms:.0f} ms "
+        f"({'p99' if report.timed_frames >= 100 else 'longest'} of {report.timed_frames})"
+    )

@@ -1,0 +1,167 @@
+"""`asperity inspect`: what a bundle is, where it came from, and whether it opens and passes its gate here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from runtime.bundle import Bundle
+    from runtime.gate import GoldenCheck
+    from runtime.manifest import Manifest
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    keys: Annotated[Path | None, typer.Option("--keys", help="Key folder; default the user's.")] = None,
+    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Score the golden frames with the CPU engine.")] = True,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: all cores.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Verify a bundle and show what is inside. Ends with an error when the bundle would not open in a station."""
+    from runtime.bundle import open_bundle
+    from runtime.errors import BundleError, EngineError
+    from runtime.keys import TrustStore
+
+    opened: Bundle | None = None
+    checks: list[GoldenCheck] = []
+    fault: BundleError | EngineError | None = None
+    try:
+        opened = open_bundle(bundle, TrustStore(keys))
+        if gate:
+            checks = _gate(opened, threads)
+    except (BundleError, EngineError) as error:
+        fault = error
+    manifest = opened.manifest if opened else _manifest_of(bundle)
+    told: dict[str, Any] = {
+        "path": str(bundle),
+        "opens": fault is None,
+        "fault": str(fault) if fault else None,
+        "digest": opened.digest if opened else None,
+        "signed_by": opened.key_id if opened else None,
+        "gate": [_check_told(check) for check in checks] if checks else None,
+    }
+    if manifest is not None:
+        told |= _manifest_told(manifest)
+    if as_json:
+        typer.echo(json.dumps(told))
+    else:
+        _print(told)
+    if fault is not None:
+        raise fault
+
+
+def _gate(opened: Bundle, threads: int) -> list[GoldenCheck]:
+    from runtime.engines.cpu import CpuEngine
+    from runtime.gate import no_progress, pass_gate
+    from runtime.rescore import decision_for
+
+    engine = CpuEngine.open(opened, threads or None)
+    try:
+        return pass_gate(opened, engine, decision_for(opened, engine, no_progress))
+    finally:
+        engine.close()
+
+
+def _manifest_of(path: Path) -> Manifest | None:
+    """What a bundle that does not open says of itself, for the eyes only; None when that cannot be read either."""
+    from runtime.bundle import MANIFEST_FILE, MAX_MANIFEST_BYTES, decode_manifest
+    from runtime.errors import BundleError
+
+    try:
+        with (path / MANIFEST_FILE).open("rb") as file:
+            return decode_manifest(file.read(MAX_MANIFEST_BYTES), path)
+    except (OSError, BundleError):
+        return None
+
+
+def _manifest_told(manifest: Manifest) -> dict[str, Any]:
+    import msgspec
+
+    decision, geometry, network = manifest.decision, manifest.geometry, manifest.network
+    return {
+        "recipe": manifest.recipe,
+        "profile": network.profile,
+        "adaptor": network.adaptor,
+        "format": manifest.format,
+        "asperity": manifest.asperity,
+        "created_us": manifest.created_us,
+        "frame_px": [geometry.width_px, geometry.height_px],
+        "unit": geometry.unit,
+        "mm_per_px": geometry.mm_per_px,
+        "background": {"method": geometry.method, "why": geometry.why},
+        "masks": [name for name in (geometry.inspect_mask, geometry.ignore_mask) if name],
+        "weights": [msgspec.to_builtins(origin) for origin in manifest.weights],
+        "bank_rows": {"rgb": decision.rgb.bank_rows, "points": decision.points.bank_rows},
+        "decision": {
+            "engine": decision.engine,
+            "precision": decision.precision,
+            "fusion": decision.fusion,
+            "threshold": decision.threshold,
+            "alpha": decision.alpha,
+            "alpha_total": decision.alpha_total,
+            "alpha_asked": decision.alpha_asked,
+            "calibration_frames": len(decision.calibration_scores),
+            "held_out": manifest.held_out,
+        },
+        "silhouette": [msgspec.to_builtins(limits) for limits in manifest.silhouette],
+        "normal_frames": manifest.normal_frames,
+        "golden": [msgspec.to_builtins(golden) for golden in manifest.golden],
+        "golden_tolerance": manifest.golden_tolerance,
+        "frame_p99_ms": manifest.frame_p99_ms,
+        "files": [msgspec.to_builtins(file) for file in manifest.files],
+    }
+
+
+def _check_told(check: GoldenCheck) -> dict[str, Any]:
+    return {
+        "name": check.golden.name,
+        "kind": check.golden.kind,
+        "verdict": check.golden.verdict,
+        "expected": check.golden.score,
+        "seen": check.judgement.score,
+        "ms": round(check.wall_ms, 1),
+    }
+
+
+def _print(told: dict[str, Any]) -> None:
+    from datetime import datetime, timezone
+
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("bundle", f"{told['path']}  {(told['digest'] or '')[:12]}")
+    state = "opens" if told["opens"] else "DOES NOT OPEN"
+    table.add_row("state", state + (f", signed by trusted key {told['signed_by']}" if told["signed_by"] else ""))
+    if "recipe" in told:
+        decision, made = told["decision"], datetime.fromtimestamp(told["created_us"] / 1e6, tz=timezone.utc)
+        total = sum(file["nbytes"] for file in told["files"])
+        table.add_row("recipe", f"{told['recipe']} (profile {told['profile']}, adaptor {told['adaptor']})")
+        table.add_row(
+            "made", f"{made:%Y-%m-%d %H:%M} UTC by Asperity {told['asperity']}, bundle format {told['format']}"
+        )
+        width_px, height_px = told["frame_px"]
+        table.add_row("frames", f"{width_px} x {height_px} px, {told['mm_per_px']:.3g} mm per pixel, "
+                      f"unit {told['unit']}; background: {told['background']['method']}")  # fmt: skip
+        for origin in told["weights"]:
+            note = "  RANDOM WEIGHTS: for timing only, not for inspection" if origin["seeded"] else ""
+            table.add_row("weights", f"{origin['network']}: {origin['source']} ({origin['licence']}), "
+                          f"sha256 {origin['sha256'][:12]}{note}")  # fmt: skip
+        table.add_row("banks", ", ".join(f"{name} {rows} rows" for name, rows in told["bank_rows"].items()))
+        table.add_row("threshold", f"{decision['threshold']:.4g} ({decision['engine']}, {decision['precision']}; "
+                      f"{decision['calibration_frames']} calibration frames, {decision['held_out']})")  # fmt: skip
+        table.add_row("promise", f"false rejects {decision['alpha_total']:.2%} on average")
+        table.add_row("p99", f"{told['frame_p99_ms']:.1f} ms a frame on the machine that calibrated")
+        table.add_row("size", f"{len(told['files'])} files, {total / 1e6:.1f} MB")
+    console.print(table)
+    if told["gate"]:
+        golden = Table("golden frame", "kind", "verdict", "expected", "seen", "ms")
+        for check in told["gate"]:
+            golden.add_row(check["name"], check["kind"], check["verdict"], f"{check['expected']:.4f}",
+                           f"{check['seen']:.4f}", f"{check['ms']:.0f}")  # fmt: skip
+        console.print(golden)

@@ -1,0 +1,150 @@
+"""`asperity score`: judge files offline by a bundle, one JSON line a frame."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from runtime.engines import Engine
+    from runtime.frame import Frame, Scores
+    from runtime.manifest import Decision, Manifest
+    from runtime.mvtec import Sample
+    from runtime.scoring import Judgement
+
+MAP_FLOOR = 4.0
+"""A map whose highest value is lower than this is not stretched to full red."""
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    sources: Annotated[
+        list[Path], typer.Argument(help="A folder in the MVTec 3D-AD layout, or pictures rgb/NAME.png beside xyz/.")
+    ],
+    maps: Annotated[Path | None, typer.Option(help="Folder for pictures of the anomaly maps.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Unit of the points: m, mm or um; default the recipe's.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Judge at most so many frames.")] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: all cores.")] = 0,
+    keys: Annotated[Path | None, typer.Option("--keys", help="Key folder; default the user's.")] = None,
+) -> None:
+    """Judge recorded frames: the verdicts that the station would give, as JSON lines on stdout."""
+    from rich.progress import track
+
+    from runtime.bundle import open_bundle
+    from runtime.engines.cpu import CpuEngine
+    from runtime.errors import UsageError
+    from runtime.frame import MM_PER_UNIT, Unit
+    from runtime.gate import prove
+    from runtime.keys import TrustStore
+    from runtime.mvtec import read_frame
+
+    if unit is not None and unit not in MM_PER_UNIT:
+        raise UsageError(f"--unit {unit!r} is not known; give one of {', '.join(MM_PER_UNIT)}")
+    samples = [sample for source in sources for sample in _samples(source)][:limit]
+    opened = open_bundle(bundle, TrustStore(keys))
+    engine = CpuEngine.open(opened, threads or None)
+    counts = {"ok": 0, "ng": 0, "unknown": 0}
+    try:
+        decision = prove(opened, engine)
+        for seq, sample in enumerate(_tracked(track, samples)):
+            frame = read_frame(sample.rgb, sample.xyz, camera="score", camera_session="score", seq=seq,
+                               part_id=sample.rgb.stem, unit=cast(Unit | None, unit))  # fmt: skip
+            line, scores = judge(frame, engine, decision, opened.manifest)
+            counts[line["verdict"]] += 1
+            typer.echo(json.dumps({"name": sample.name, **line, "rgb": str(sample.rgb), "xyz": str(sample.xyz)}))
+            if maps is not None and scores is not None:
+                _write_map(maps, sample.name, frame, scores, decision)
+    finally:
+        engine.close()
+    typer.echo(f"{len(samples)} frames: {counts['ok']} ok, {counts['ng']} ng, {counts['unknown']} unknown", err=True)
+
+
+def judge(frame: Frame, engine: Engine, decision: Decision, manifest: Manifest) -> tuple[dict[str, Any], Scores | None]:
+    """One frame's line, and its scores where it has any. Refusals and engine errors are verdicts of unknown."""
+    from runtime.errors import EngineError, FrameRefused
+    from runtime.frame import Verdict
+    from runtime.gate import VERDICT_NAMES, no_progress
+    from runtime.reasons import Reason
+    from runtime.scoring import Judgement, decide
+
+    start_ns = time.perf_counter_ns()
+    scores: Scores | None = None
+    try:
+        scores = engine.score(frame, no_progress)
+        judgement: Judgement = decide(scores, decision, manifest.silhouette, manifest.geometry)
+    except FrameRefused as error:
+        judgement = Judgement(Verdict.UNKNOWN, error.reason, str(error))
+    except EngineError as error:
+        judgement = Judgement(Verdict.UNKNOWN, Reason.ENGINE, str(error))
+    region = judgement.region
+    line: dict[str, Any] = {
+        "verdict": VERDICT_NAMES[judgement.verdict],
+        "accept": judgement.verdict is Verdict.OK,
+        "score": judgement.score,
+        "threshold": judgement.threshold,
+        "p_value": judgement.p_value,
+        "reason_code": int(judgement.reason),
+        "reason": judgement.reason.name,
+        "detail": judgement.detail,
+        "region": None
+        if region is None
+        else {"x": region.x, "y": region.y, "w": region.w, "h": region.h, "area_px": region.area_px},
+        "rgb_image_distance": scores.rgb.image_distance if scores else None,
+        "points_image_distance": scores.points.image_distance if scores else None,
+        "ms": round((time.perf_counter_ns() - start_ns) / 1e6, 1),
+    }
+    return line, scores
+
+
+def _samples(source: Path) -> list[Sample]:
+    """Frames of a folder, or the one frame that a file is half of. Raises DataError."""
+    from runtime.errors import DataError
+    from runtime.mvtec import Sample, list_samples
+
+    if source.is_dir():
+        return list_samples(source)
+    if not source.exists():
+        raise DataError(f"{source} does not exist; give a folder in the MVTec 3D-AD layout or files rgb/NAME.png")
+    folder, kind = source.parent.parent, source.parent.name
+    if kind not in ("rgb", "xyz"):
+        raise DataError(f"{source} does not lie in a folder rgb/ or xyz/, so its other half cannot be found")
+    rgb = folder / "rgb" / f"{source.stem}.png"
+    clouds = [path for suffix in (".tiff", ".tif") if (path := folder / "xyz" / f"{source.stem}{suffix}").exists()]
+    for half, there in ((rgb, rgb.exists()), (folder / "xyz" / f"{source.stem}.tiff", bool(clouds))):
+        if not there:
+            raise DataError(f"{source} lacks its other half {half}; complete or leave out this frame")
+    return [Sample(name=source.stem, split="", defect="", rgb=rgb, xyz=clouds[0], gt=None)]
+
+
+def _tracked(track: Any, samples: list[Sample]) -> list[Sample]:
+    from rich.console import Console
+
+    return cast("list[Sample]", track(samples, "scoring", console=Console(stderr=True), transient=True))
+
+
+def _write_map(folder: Path, name: str, frame: Frame, scores: Scores, decision: Decision) -> None:
+    from PIL import Image
+
+    from runtime.errors import DataError
+    from runtime.maps import pixel_map, source_map, worst_region
+    from runtime.pictures import heat_overlay
+    from runtime.scoring import fused_map
+
+    height_px, width_px = frame.shape_px
+    pixels = pixel_map(fused_map(scores.rgb, scores.points, decision))
+    low = float(pixels.min())
+    placed = source_map(pixels, scores.window, height_px, width_px, outside=low)
+    region = worst_region(pixels, scores.window, height_px, width_px)
+    picture = heat_overlay(frame.rgb, placed, max(low, 0.0), max(float(pixels.max()), MAP_FLOOR), region)
+    path = folder / f"{name.replace('/', '_')}.png"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    except OSError as error:
+        raise DataError(
+            f"map {path} cannot be written ({error.strerror or error}); free space or change --maps"
+        ) from error
