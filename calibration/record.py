@@ -2,10 +2,9 @@
 
 calibration.json              CalibrationRecord; written last, so that its presence means the folder is whole
 networks.safetensors          state dicts, prefixes ``rgb.`` ``points.`` (and ``adaptor_rgb.`` ``adaptor_points.``)
-banks.safetensors             ``rgb`` (R, C) f4, ``points`` (P, Cp) f4, standardised; ``rgb_owner`` ``points_owner``
-                              (rows,) i4: index of the fit frame each row came from
+banks.safetensors             ``rgb`` (R, C) f4, ``points`` (P, Cp) f4, standardised
 calibration_inputs.safetensors  ``image`` u8 (n, I, I, 3), ``cloud`` f4 (n, P, P, 3), ``inspect`` bool (n, g, g),
-                              ``scores`` f8 (n,): fused scores of the calibration frames by the torch reference
+                              ``scores`` f4 (n,): fused scores of the calibration frames by the torch reference
 golden/rgb/NAME.png golden/xyz/NAME.tiff   held-out normal frames (MVTec 3D-AD layout, unit of the geometry)
 masks/*.png                   inspect and ignore masks
 report/                       report.html, report.json

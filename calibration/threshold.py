@@ -1,0 +1,121 @@
+"""The threshold and what it promises: split-conformal, with a stated rate of false rejects (lsfa 11, "Split").
+
+With n calibration frames the threshold is the k-th highest of their scores. A further good frame, exchangeable with
+them, is rejected with probability k / (n + 1) on average over calibrations; given one calibration, the rate in the long
+run is Beta(k, n + 1 - k). So the lowest attainable rate is 1 / (n + 1), whatever the scores are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.stats import beta
+
+from calibration.record import FalseRejects, HeldOut
+from runtime.errors import CalibrationError
+from runtime.scoring import conformal_threshold
+
+DEFAULT_ALPHA = 0.02
+"""Rate aimed at where none is asked for: attainable from 49 calibration frames, about 200 normal ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many of n calibration frames may lie above the threshold."""
+
+    frames: int
+    allowed: int
+    """k: the threshold is the k-th highest score, so k - 1 calibration frames lie above it."""
+    spent_on_shape: int
+    """1 when the silhouette's ranges were widened to hold the calibration frames: one more rank to pay for."""
+
+    @property
+    def alpha(self) -> float:
+        """k / (n + 1): mean rate of false rejects by the score, and by score and shape when no rank is spent on it."""
+        return self.allowed / (self.frames + 1)
+
+    @property
+    def alpha_total(self) -> float:
+        """Mean rate of false rejects by score and silhouette together."""
+        return (self.allowed + self.spent_on_shape) / (self.frames + 1)
+
+    def bound(self, level: float = 0.95) -> float:
+        """The long-run rate of rejects by score and shape lies below this for ``level`` of all calibrations.
+
+        The quantile of Beta(k, n + 1 - k), k with the rank spent on the shape.
+        """
+        k = self.allowed + self.spent_on_shape
+        return float(beta.ppf(level, k, self.frames + 1 - k)) if k <= self.frames else 1.0
+
+
+def choose_rate(frames: int, asked: float | None, shape_widened: bool = False) -> Rate:
+    """The rate for ``frames`` calibration frames: the highest k within ``asked``, or within DEFAULT_ALPHA if none is.
+
+    Where nothing is asked for and DEFAULT_ALPHA is not attainable, k = 1. Raises CalibrationError when ``asked`` is not
+    attainable, saying how many frames it needs, and when it is no rate.
+    """
+    spent = int(shape_widened)
+    if asked is not None and not 0.0 < asked < 1.0:
+        raise CalibrationError(f"--alpha {asked} cannot be a false-reject rate; give one between 0 and 1, as 0.02")
+    # The small term keeps (n + 1) alpha whole where it is whole up to rounding.
+    ranks = math.floor((frames + 1) * (DEFAULT_ALPHA if asked is None else asked) + 1e-9)
+    allowed = ranks - spent
+    if allowed < 1:
+        if asked is not None:
+            raise CalibrationError(_not_attainable(frames, asked, spent))
+        allowed = 1
+    return Rate(frames, min(allowed, frames), spent)
+
+
+def frames_needed(alpha: float, spent_on_shape: int = 0) -> int:
+    """Calibration frames that make a rate attainable."""
+    return math.ceil((1 + spent_on_shape) / alpha - 1e-9) - 1
+
+
+def _not_attainable(frames: int, asked: float, spent: int) -> str:
+    needed = frames_needed(asked, spent)
+    shape = " (one rank of which goes to the silhouette, see the report)" if spent else ""
+    return (
+        f"--alpha {asked:.3%} needs {needed} calibration frames{shape}, about {4 * needed} normal ones, and there are "
+        f"{frames}; bring more or ask for {(1 + spent) / (frames + 1):.3%} or more"
+    )
+
+
+def threshold(scores: Sequence[float], rate: Rate) -> float:
+    """The k-th highest score, by the same function that engines use for thresholds of their own."""
+    return conformal_threshold(scores, rate.alpha)
+
+
+def promise(rate: Rate, asked: float | None, held_out: HeldOut, parts: int = 0) -> FalseRejects:
+    """The rate in numbers and plain words. ``parts``: how many parts the calibration frames show; 0: not known."""
+    total, bound = rate.alpha_total, rate.bound()
+    words = (
+        f"Of 100 good parts, score and shape together reject {100 * total:.2g} on average "
+        f"(1 in {round(1 / total)}), learnt from {rate.frames} frames that took no part in anything else. "
+        f"For this very calibration the long-run rate is below {100 * bound:.2g} % with 95 % confidence."
+    )
+    if held_out == "leave_one_out":
+        words = (
+            f"About {100 * total:.2g} of 100 good parts are rejected, estimated by leave-one-out on the {rate.frames} "
+            "frames that also made the memory bank. This is weaker than held-out frames: no bound is proven."
+        )
+    if asked is None and total > DEFAULT_ALPHA + 1e-12:
+        words += (
+            f" No rate was asked for; the aim of {DEFAULT_ALPHA:.0%} needs {frames_needed(DEFAULT_ALPHA)} calibration "
+            f"frames (about 200 normal ones), so this is the lowest rate that {rate.frames} can give."
+        )
+    if rate.spent_on_shape:
+        words += (
+            f" One of the {rate.frames + 1} ranks is spent on the shape, whose ranges had to be widened for "
+            "frames that this report names."
+        )
+    if 0 < parts < rate.frames:
+        words += (
+            f" The frames show only {parts} parts; frames of one part are alike, so the rate is less certain than said."
+        )
+    return FalseRejects(
+        asked=asked, frames=rate.frames, allowed=rate.allowed, alpha=rate.alpha, alpha_total=total, bound_95=bound,
+        held_out=held_out, statement=words,
+    )  # fmt: skip
