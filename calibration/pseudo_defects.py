@@ -18,10 +18,10 @@ Kind = Literal["geometry", "colour"]
 KINDS: tuple[Kind, Kind] = ("geometry", "colour")
 
 DISPLACEMENT_MM = (0.3, 2.0)
-SPOT_SHARE = (0.05, 0.14)
+SPOT_SHARE = (0.03, 0.10)
 """Radius of a spot and half side of a pasted piece, as shares of the image's side."""
-TINT = (0.08, 0.35)
-"""Largest change of a pasted piece's channels, as a share of full scale."""
+TINT = (0.01, 0.10)
+"""Change of each channel of a pasted piece, as a share of full scale."""
 DEFECT_SHARE = 0.5
 """A patch is defective when at least this share of its foreground is changed, and normal when none of it is."""
 VISIBLE_MM = 0.15
@@ -74,19 +74,19 @@ def _displaced(prepared: Prepared, foreground: BoolArray, rng: np.random.Generat
 
 
 def _pasted(prepared: Prepared, foreground: BoolArray, rng: np.random.Generator) -> tuple[Prepared, BoolArray]:
-    """A square of the part's surface, mirrored or turned, tinted, over another place of the part."""
+    """A square of the part's surface, turned and tinted, over another place of the part."""
     image, side = prepared.image, prepared.image.shape[0]
     scale = side / foreground.shape[0]
     half = max(2, round(rng.uniform(*SPOT_SHARE) * side))
-    source, target = (_inside(_place(foreground, rng), scale, half, side) for _ in range(2))
-    piece = image[source[0] - half : source[0] + half, source[1] - half : source[1] + half].astype(np.float32)
-    piece = np.rot90(piece, int(rng.integers(4)))
-    tint = rng.choice((-1.0, 1.0), 3) * rng.uniform(*TINT, 3) * 255.0 * rng.uniform(0.3, 1.0)
+    source, target = (_square(_place(foreground, rng), scale, half, side) for _ in range(2))
+    part = _enlarged(foreground, side)
+    turns = int(rng.integers(4))
+    piece = np.rot90(image[source].astype(np.float32), turns)
+    tint = rng.choice((-1.0, 1.0), 3) * rng.uniform(*TINT, 3) * 255.0
     piece = np.clip(np.round(piece + tint), 0, 255)
     spoiled: ByteArray = image.copy()
-    window = spoiled[target[0] - half : target[0] + half, target[1] - half : target[1] + half]
-    on_part = _enlarged(foreground, side)[target[0] - half : target[0] + half, target[1] - half : target[1] + half]
-    window[on_part] = piece[on_part].astype(np.uint8)
+    on_part = part[target] & np.rot90(part[source], turns)  # neither background over the part nor the part over it
+    spoiled[target][on_part] = piece[on_part].astype(np.uint8)
     difference = np.abs(spoiled.astype(np.int16) - image).max(axis=2)
     return replace(prepared, image=spoiled), _enlarged(difference >= VISIBLE_LEVELS, foreground.shape[0])
 
@@ -97,9 +97,10 @@ def _place(foreground: BoolArray, rng: np.random.Generator) -> tuple[int, int]:
     return int(rows[at]), int(columns[at])
 
 
-def _inside(place: tuple[int, int], scale: float, half: int, side: int) -> tuple[int, int]:
+def _square(place: tuple[int, int], scale: float, half: int, side: int) -> tuple[slice, slice]:
+    """The square of half side ``half`` around a place, moved to lie within the image."""
     row, column = (min(max(int((value + 0.5) * scale), half), side - half) for value in place)
-    return row, column
+    return slice(row - half, row + half), slice(column - half, column + half)
 
 
 def _enlarged(mask: BoolArray, side: int) -> BoolArray:

@@ -96,7 +96,7 @@ def setting(name: str) -> tuple[Profile, Network, TorchNetworks]:
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_runtime_equals_the_published_pipeline(name: str) -> None:
-    profile, network, networks = setting(name)
+    _, network, networks = setting(name)
     prepared, other = frame(network, 0), frame(network, 1)
     plain = PublishedPipeline(network, networks.modules, *[NO_BANK] * 2, distance_dtype=torch.float64)
 

@@ -1,0 +1,235 @@
+"""The cheap question: do adapted features beat frozen ones? Run before anything is polished.
+
+    python -m benchmarks.first_look sweep bracket     # and roll, nameplate; each adds rows to its own results file
+    python -m benchmarks.first_look table             # the table of docs/lsfa-first-look.md, from all of them
+
+Three virtual products; of each, 140 normal frames to fit on, 60 held out (and spoiled, see calibration/pseudo_defects),
+200 good test frames and 200 with surface defects. Everything follows from SEED. Frames are rendered and their frozen
+patches cached once under build/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from benchmarks.first_look_table import read, table
+from calibration.adaptation_config import AdaptationConfig, default_config
+from calibration.geometry import fit_geometry
+from calibration.networks.torch_networks import TorchNetworks, build
+from calibration.patches import PatchSet
+from calibration.profiles import Profile, network_for, profile
+from calibration.tune import (
+    Distances,
+    Judge,
+    Trial,
+    TuneSet,
+    auroc,
+    cache_patches,
+    image_scale,
+    make_tune_set,
+    patch_scale,
+    sweep_configs,
+    try_config,
+)
+from runtime.cameras.virtual import VirtualCamera
+from runtime.frame import BoolArray, Frame, Prepared
+from runtime.manifest import Network
+from runtime.preprocess import prepare
+
+SEED = 20
+FIT, HELD_OUT, GOOD, DEFECTIVE = 140, 60, 200, 200
+DEFECTS = ("bump", "dent", "scratch", "hole", "stain", "combined")
+"""Defects on the surface, in turn. Missing material and wrong parts are the silhouette's."""
+TRUTH_SHARE = 0.25
+"""A patch is defective when the defect covers at least this share of it."""
+RESULTS = Path(__file__).parent / "results" / "first_look"
+CACHE = Path(__file__).parents[1] / "build" / "first_look"
+
+
+class TestFigures(msgspec.Struct, frozen=True):
+    """AUROCs on real test frames. Never looked at when choosing."""
+
+    image_auroc: float
+    rgb_image_auroc: float
+    points_image_auroc: float
+    patch_auroc: float
+    by_defect: dict[str, float]
+    """Fused image AUROC of the good frames against each defect."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One line of a results file."""
+
+    trial: Trial
+    test: TestFigures | None
+
+
+class Cached(msgspec.Struct, frozen=True):
+    """Everything of one product."""
+
+    tune_set: TuneSet
+    good: PatchSet
+    defective: PatchSet
+    truth: BoolArray  # DEFECTIVE x grid x grid
+
+
+def truth_patches(mask: BoolArray, prepared: Prepared, grid: int) -> BoolArray:
+    """The defect's mask of the source frame (H x W) on the patch grid."""
+    window = prepared.window
+    centres = (np.arange(window.side_px) * grid) // window.side_px
+    covered, counts = np.zeros((grid, grid)), np.zeros((grid, grid))
+    padded = np.pad(mask, window.side_px)
+    top, left = window.y_px + window.side_px, window.x_px + window.side_px
+    crop = padded[top : top + window.side_px, left : left + window.side_px]
+    np.add.at(covered, (centres[:, None], centres[None, :]), crop)
+    np.add.at(counts, (centres[:, None], centres[None, :]), 1.0)
+    return np.asarray(covered / counts >= TRUTH_SHARE)
+
+
+def make_cache(product: str, chosen: Profile) -> Cached:
+    """Render, prepare and embed one product's frames."""
+    camera = VirtualCamera(product, SEED)
+
+    def frames(first: int, count: int) -> list[Frame]:
+        return [camera.frame(index).frame for index in range(first, first + count)]
+
+    fit = frames(0, FIT)
+    geometry = fit_geometry(fit)
+    network, networks = network_for(chosen, geometry, "none"), build(chosen)
+    if any(origin.seeded for origin in networks.origins):
+        raise SystemExit("the profile's weights are not all here; random ones answer no question")
+
+    def ready(given: list[Frame]) -> list[Prepared]:
+        return [prepare(frame, geometry, network) for frame in given]
+
+    tune_set = make_tune_set(product, ready(fit), ready(frames(FIT, HELD_OUT)), network, networks, SEED)
+    good = cache_patches(ready(frames(FIT + HELD_OUT, GOOD)), network, networks)
+    defective, truth = _spoiled(camera, FIT + HELD_OUT + GOOD, geometry, network, networks)
+    return Cached(tune_set, good, defective, truth)
+
+
+def _spoiled(
+    camera: VirtualCamera, first: int, geometry: Any, network: Network, networks: TorchNetworks
+) -> tuple[PatchSet, BoolArray]:
+    prepared, truth = [], []
+    for index in range(DEFECTIVE):
+        shot = camera.frame(first + index, DEFECTS[index % len(DEFECTS)])
+        prepared.append(prepare(shot.frame, geometry, network))
+        truth.append(truth_patches(shot.mask, prepared[-1], network.grid))
+    return cache_patches(prepared, network, networks), np.stack(truth)
+
+
+def load_cache(product: str, chosen: Profile) -> Cached:
+    """From build/ if it is there, else made and kept."""
+    path = CACHE / f"{chosen.name}-{product}-{SEED}.npz"
+    if not path.exists():
+        begin = time.monotonic()
+        made = make_cache(product, chosen)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **dict(_arrays(made)))
+        print(f"{product}: rendered and embedded in {time.monotonic() - begin:.0f} s", flush=True)
+    arrays = np.load(path)
+
+    def patches(name: str) -> PatchSet:
+        return PatchSet(arrays[f"{name}.rgb"], arrays[f"{name}.points"], arrays[f"{name}.nonempty"])
+
+    tune_set = TuneSet(
+        name=product,
+        fit=patches("fit"),
+        held_out=patches("held_out"),
+        pseudo={"geometry": patches("geometry"), "colour": patches("colour")},
+        defective={"geometry": arrays["geometry.defective"], "colour": arrays["colour.defective"]},
+    )
+    return Cached(tune_set, patches("good"), patches("defective"), arrays["truth"])
+
+
+def _arrays(cached: Cached) -> Iterator[tuple[str, Any]]:
+    sets: dict[str, PatchSet] = {"fit": cached.tune_set.fit, "held_out": cached.tune_set.held_out}
+    sets |= {**cached.tune_set.pseudo, "good": cached.good, "defective": cached.defective}
+    for name, patches in sets.items():
+        yield f"{name}.rgb", patches.rgb
+        yield f"{name}.points", patches.points
+        yield f"{name}.nonempty", patches.nonempty
+    for kind, defective in cached.tune_set.defective.items():
+        yield f"{kind}.defective", defective
+    yield "truth", cached.truth
+
+
+def test_figures(judge: Judge, cached: Cached) -> TestFigures:
+    """What the chosen setting is worth on defects it never saw."""
+    good, defective = judge.distances(cached.good), judge.distances(cached.defective)
+    images, patches = image_scale(judge.normal), patch_scale(judge.normal)
+    calm = images.fuse(good.rgb_image, good.points_image)
+    alarmed = images.fuse(defective.rgb_image, defective.points_image)
+    hit = defective.scored & cached.truth
+
+    def fused(distances: Distances, where: BoolArray) -> Any:
+        return patches.fuse(distances.rgb[where], distances.points[where])
+
+    kinds = np.arange(DEFECTIVE) % len(DEFECTS)
+    return TestFigures(
+        image_auroc=auroc(calm, alarmed),
+        rgb_image_auroc=auroc(good.rgb_image, defective.rgb_image),
+        points_image_auroc=auroc(good.points_image, defective.points_image),
+        patch_auroc=auroc(fused(good, good.scored), fused(defective, hit)),
+        by_defect={name: auroc(calm, alarmed[kinds == i]) for i, name in enumerate(DEFECTS)},
+    )
+
+
+def rows_of(path: Path) -> list[Row]:
+    """A results file's rows, oldest first; none if it is not there."""
+    if not path.exists():
+        return []
+    return [msgspec.json.decode(line, type=Row) for line in path.read_text().splitlines() if '"trial"' in line]
+
+
+def sweep(product: str, chosen: Profile, configs: list[AdaptationConfig | None]) -> None:
+    """Add the rows that the product's results file lacks."""
+    cached = load_cache(product, chosen)
+    path = RESULTS / f"{chosen.name}-{product}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = {msgspec.json.encode(row.trial.config) for row in rows_of(path)}
+    for config in configs:
+        if msgspec.json.encode(config) in done:
+            continue
+        begin = time.monotonic()
+        trial, judge = try_config(cached.tune_set, chosen, config)
+        row = Row(trial, test_figures(judge, cached) if judge else None)
+        with path.open("a") as file:
+            file.write(msgspec.json.encode(row).decode() + "\n")
+        print(f"{product}: {time.monotonic() - begin:.0f} s {json.dumps(msgspec.to_builtins(row))}", flush=True)
+
+
+def machine() -> str:
+    """What ran it, for the table's caption."""
+    return f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("sweep", "table"))
+    parser.add_argument("product", nargs="?", help="bracket, roll or nameplate")
+    parser.add_argument("--profile", default="lite")
+    parser.add_argument("--config", action="append", default=[], help="one more setting: JSON of changed fields")
+    given = parser.parse_args()
+    chosen = profile(given.profile)
+    if given.action == "table":
+        print(table(read(RESULTS, chosen.name)))
+        return
+    base = default_config(chosen)
+    more = [msgspec.structs.replace(base, **json.loads(text)) for text in given.config]
+    sweep(given.product, chosen, [None, *(more or sweep_configs(base))])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Choosing lr, epochs, T, start and compactness without a real defect (lsfa 11 row 11).
+
+What decides is the AUROC of held-out normal patches against patches of pseudo-defects made from the same frames.
+Compactness cannot decide, since a constant would win, and test defects must not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from calibration.adaptation import Adaptation, adapt, adapt_patches, new_adaptors
+from calibration.adaptation_config import AdaptationConfig
+from calibration.memory_bank import bank_rows, coreset
+from calibration.patches import PatchSet, child_counts
+from calibration.profiles import Profile
+from calibration.pseudo_defects import KINDS, Kind, make_pseudo_defect
+from runtime.distances import ModalityBank, measure
+from runtime.errors import CalibrationError
+from runtime.features import Networks, Patches, frozen_patches
+from runtime.frame import BoolArray, FloatArray, Prepared
+from runtime.knn import MemoryBank
+from runtime.manifest import Network
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total)."""
+
+BANK_CAP = 4096
+"""Rows of either bank while tuning: the order of the settings matters here, not the last digit of their scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuneSet:
+    """Frozen patches of one product: frames to fit on, frames held out, and those again with a pseudo-defect each."""
+
+    name: str
+    fit: PatchSet
+    held_out: PatchSet
+    pseudo: dict[Kind, PatchSet]
+    """Frame i is held-out frame i, spoiled."""
+    defective: dict[Kind, BoolArray]
+    """n x grid x grid: the spoiled patches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distances:
+    """What both banks say of n frames."""
+
+    rgb: FloatArray  # n x grid x grid
+    points: FloatArray  # n x grid x grid
+    scored: BoolArray  # n x grid x grid
+    rgb_image: NDArray[np.float64]  # (n,) re-weighted image distances
+    points_image: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Mean and standard deviation of normal distances: what makes both modalities' distances comparable."""
+
+    rgb: tuple[float, float]
+    points: tuple[float, float]
+
+    def fuse(self, rgb: NDArray[np.floating], points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Average of both standardised (lsfa 11 row 14)."""
+        return np.asarray(
+            0.5 * ((rgb - self.rgb[0]) / self.rgb[1] + (points - self.points[0]) / self.points[1]), dtype=np.float64
+        )
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """AUROCs of one setting on one product. Patches: held-out normal ones against spoiled ones."""
+
+    patch_auroc: float
+    """Both kinds of pseudo-defect, fused distance: what chooses."""
+    geometry_auroc: float
+    """Displaced points, distance of the points alone."""
+    colour_auroc: float
+    """Pasted colours, distance of the RGB alone."""
+    image_auroc: float
+    """Both kinds, fused image distance."""
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """One row of the sweep's table: a setting on a product. ``config`` None: frozen features."""
+
+    product: str
+    config: AdaptationConfig | None
+    figures: Figures | None
+    """None when the adaptation was stopped; ``stopped`` says why."""
+    seconds: float = 0.0
+    rgb_spread: float = 1.0
+    points_spread: float = 1.0
+    stopped: str = ""
+
+
+def cache_patches(frames: Sequence[Prepared], network: Network, networks: Networks) -> PatchSet:
+    """Frozen patches of prepared frames."""
+    each = [frozen_patches(prepared, network, networks) for prepared in frames]
+    return PatchSet(
+        np.stack([p.rgb for p in each]), np.stack([p.points for p in each]), np.stack([p.nonempty for p in each])
+    )
+
+
+def make_tune_set(
+    name: str,
+    fit: Sequence[Prepared],
+    held_out: Sequence[Prepared],
+    network: Network,
+    networks: Networks,
+    seed: int,
+) -> TuneSet:
+    """Spoil every held-out frame once in each way and cache all patches. Raises DataError (see pseudo_defects)."""
+    rng = np.random.default_rng(seed)
+    pseudo, defective = {}, {}
+    for kind in KINDS:
+        spoiled = [make_pseudo_defect(prepared, kind, rng) for prepared in held_out]
+        pseudo[kind] = cache_patches([p.prepared for p in spoiled], network, networks)
+        defective[kind] = np.stack([p.defective for p in spoiled])
+    return TuneSet(
+        name=name,
+        fit=cache_patches(fit, network, networks),
+        held_out=cache_patches(held_out, network, networks),
+        pseudo=pseudo,
+        defective=defective,
+    )
+
+
+def make_banks(fit: PatchSet, profile: Profile, cap: int = BANK_CAP) -> tuple[ModalityBank, ModalityBank]:
+    """(RGB, points) banks of adapted fit patches, standardised by each modality's own scalars (lsfa 11 rows 15, 16)."""
+    rgb_rows, points_rows = (min(rows, cap) for rows in bank_rows(profile, len(fit)))
+    covered = child_counts(fit.nonempty, fit.rgb_grid) > 0
+    return (
+        _bank(fit.rgb[covered], rgb_rows),
+        _bank(fit.points[fit.nonempty.reshape(len(fit), -1)], points_rows),
+    )
+
+
+def _bank(features: FloatArray, rows: int) -> ModalityBank:
+    mean, std = float(features.mean(dtype=np.float64)), float(features.std(dtype=np.float64))
+    standardised = (features - np.float32(mean)) * np.float32(1.0 / std)
+    return ModalityBank(MemoryBank(standardised[coreset(standardised, rows)]), mean, std)
+
+
+def distances(patches: PatchSet, rgb: ModalityBank, points: ModalityBank) -> Distances:
+    """Every frame measured against both banks."""
+    everywhere = np.ones(patches.nonempty.shape[1:], dtype=np.bool_)
+    measured = [
+        measure(Patches(patches.rgb[i], patches.points[i], patches.nonempty[i]), everywhere, rgb, points)
+        for i in range(len(patches))
+    ]
+    return Distances(
+        rgb=np.stack([r.distance_map for r, _, _ in measured]),
+        points=np.stack([p.distance_map for _, p, _ in measured]),
+        scored=np.stack([s for _, _, s in measured]),
+        rgb_image=np.array([r.image_distance for r, _, _ in measured]),
+        points_image=np.array([p.image_distance for _, p, _ in measured]),
+    )
+
+
+def patch_scale(normal: Distances) -> Scale:
+    """Scale of scored patches' distances."""
+    rgb, points = normal.rgb[normal.scored], normal.points[normal.scored]
+    return Scale((float(rgb.mean()), float(rgb.std())), (float(points.mean()), float(points.std())))
+
+
+def image_scale(normal: Distances) -> Scale:
+    """Scale of image distances."""
+    rgb, points = normal.rgb_image, normal.points_image
+    return Scale((float(rgb.mean()), float(rgb.std())), (float(points.mean()), float(points.std())))
+
+
+def auroc(normal: Iterable[float] | NDArray[np.floating], defective: Iterable[float] | NDArray[np.floating]) -> float:
+    """Area under the ROC curve of scores of normal against defective things."""
+    normal, defective = np.asarray(normal), np.asarray(defective)
+    truth = np.concatenate([np.zeros(len(normal)), np.ones(len(defective))])
+    return float(roc_auc_score(truth, np.concatenate([normal, defective])))
+
+
+class Judge:
+    """The banks of one adapted (or frozen) product, and how it tells normal from spoiled."""
+
+    def __init__(self, tune_set: TuneSet, profile: Profile, adaptation: Adaptation | None) -> None:
+        self.adaptors = None
+        if adaptation is not None:
+            self.adaptors = new_adaptors(profile)
+            self.adaptors[0].load_state_dict(adaptation.rgb_state)
+            self.adaptors[1].load_state_dict(adaptation.points_state)
+        self.banks = make_banks(self.adapted(tune_set.fit), profile)
+        self.normal = self.distances(tune_set.held_out)
+        self.tune_set = tune_set
+
+    def adapted(self, patches: PatchSet) -> PatchSet:
+        """Patches after the adaptors, or as they are."""
+        return patches if self.adaptors is None else adapt_patches(patches, *self.adaptors)
+
+    def distances(self, patches: PatchSet) -> Distances:
+        """Frozen patches in, distances to the banks out."""
+        return distances(self.adapted(patches), *self.banks)
+
+    def figures(self) -> Figures:
+        """AUROCs of held-out normal against pseudo-defects."""
+        normal, spoiled = self.normal, {kind: self.distances(p) for kind, p in self.tune_set.pseudo.items()}
+        hit = {kind: spoiled[kind].scored & self.tune_set.defective[kind] for kind in KINDS}
+        patches, images = patch_scale(normal), image_scale(normal)
+        calm = normal.scored
+        return Figures(
+            patch_auroc=auroc(
+                patches.fuse(normal.rgb[calm], normal.points[calm]),
+                np.concatenate([patches.fuse(spoiled[k].rgb[hit[k]], spoiled[k].points[hit[k]]) for k in KINDS]),
+            ),
+            geometry_auroc=auroc(normal.points[calm], spoiled["geometry"].points[hit["geometry"]]),
+            colour_auroc=auroc(normal.rgb[calm], spoiled["colour"].rgb[hit["colour"]]),
+            image_auroc=auroc(
+                images.fuse(normal.rgb_image, normal.points_image),
+                np.concatenate([images.fuse(spoiled[k].rgb_image, spoiled[k].points_image) for k in KINDS]),
+            ),
+        )
+
+
+def try_config(
+    tune_set: TuneSet, profile: Profile, config: AdaptationConfig | None, progress: Progress = lambda *_: None
+) -> tuple[Trial, Judge | None]:
+    """One row of the table, and the judge for whoever wants to measure more. A stopped adaptation is a row too."""
+    name = tune_set.name
+    if config is None:
+        judge = Judge(tune_set, profile, None)
+        return Trial(name, None, judge.figures()), judge
+    try:
+        adaptation = adapt(tune_set.fit, profile, config, lambda done, steps: progress(f"adapt {name}", done, steps))
+    except CalibrationError as error:
+        return Trial(name, config, None, stopped=str(error)), None
+    judge = Judge(tune_set, profile, adaptation)
+    spread = adaptation.spread
+    return Trial(name, config, judge.figures(), adaptation.seconds, spread["rgb"], spread["points"]), judge
+
+
+def sweep_configs(base: AdaptationConfig) -> list[AdaptationConfig]:
+    """The settings tried, one after the other around ``base``: T x start first, then compactness, lr and epochs."""
+    change = msgspec.structs.replace
+    settings = [change(base, temperature=t, start=s) for s in ("identity", "default") for t in (1.0, 0.2, 0.07)]
+    settings += [change(base, compactness=weight) for weight in (0.0, 0.3, 2.7)]
+    settings += [change(base, learning_rate=rate) for rate in (2e-4, 6e-4, 6e-3)]
+    settings += [change(base, epochs=2 * base.epochs)]
+    return list({msgspec.json.encode(setting): setting for setting in settings}.values())
+
+
+def mean_figure(trials: Iterable[Trial], name: str = "patch_auroc") -> float:
+    """Mean of a figure over products; minus infinity when a product was stopped, so that it never wins."""
+    values = [getattr(trial.figures, name) if trial.figures else -math.inf for trial in trials]
+    return float(np.mean(values))
