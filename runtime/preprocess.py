@@ -152,26 +152,38 @@ def _crop(array: NDArray[Any], window: Window) -> NDArray[Any]:
 
 
 def _cloud(found: Foreground, window: Window, geometry: Geometry, network: Network) -> FloatArray:
-    points, part = _crop(found.points, window), _crop(found.part, window)
     size = network.cloud_px
     if network.cloud_resize == "nearest":
         source = np.arange(size) * window.side_px // size
-        return np.where(part[np.ix_(source, source)][:, :, None], points[np.ix_(source, source)], np.float32(0.0))
+        return _nearest(found, source + window.y_px, source + window.x_px)
     if network.cloud_resize == "mean":
+        pixels = np.flatnonzero(found.part)
+        rows, columns = np.divmod(pixels, geometry.width_px)
+        rows, columns = rows - window.y_px, columns - window.x_px
+        inside = (rows >= 0) & (rows < window.side_px) & (columns >= 0) & (columns < window.side_px)
+        cells = (rows * size // window.side_px) * size + columns * size // window.side_px
+        members = np.take(found.points.reshape(-1, 3), pixels[inside], axis=0)
         level_mm = LEVEL_CELLS * geometry.mm_per_px * window.side_px / size
-        return cell_means(points, part, size, level_mm)
+        return cell_means(members, cells[inside], size, level_mm)
     raise EngineError(f"network.cloud_resize {network.cloud_resize!r} is not known; calibrate again with this version")
 
 
-def cell_means(points: FloatArray, part: BoolArray, size: int, level_mm: float) -> FloatArray:
-    """Organised points (S x S x 3 mm) -> size x size x 3: the mean of each cell's valid points, (0, 0, 0) where none.
+def _nearest(found: Foreground, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> FloatArray:
+    """The part's points at these rows and columns, (0, 0, 0) off the part or the frame."""
+    height, width = found.part.shape
+    within = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
+    picked = np.ix_(np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1))
+    cloud: FloatArray = np.where((found.part[picked] & within)[:, :, None], found.points[picked], np.float32(0.0))
+    return cloud
+
+
+def cell_means(points: FloatArray, cells: NDArray[np.int64], size: int, level_mm: float) -> FloatArray:
+    """Points (N, 3) mm, each in a cell (flat index, N) -> size x size x 3: each cell's mean, (0, 0, 0) where empty.
 
     A mean across a depth edge would be a point in mid-air. In a cell whose depths differ by more than ``level_mm``
     only the points within half of that of the cell's (upper) median depth are averaged.
     """
-    along = np.arange(part.shape[0]) * size // part.shape[0]
-    cells = (along[:, None] * size + along)[part]
-    members = points[part].astype(np.float64)
+    members = points.astype(np.float64)
     kept = _one_level(cells, members[:, 2], size * size, level_mm)
     if kept is not None:
         cells, members = cells[kept], members[kept]

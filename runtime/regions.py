@@ -76,8 +76,8 @@ def measure_silhouette(
     ends = part & ~(_inner(part, 0) & _inner(part, 1))
     length, width = _smallest_rectangle(points[ends].astype(np.float64) @ plane_axes(normal).T)
     heights = (points @ normal.astype(np.float32))[part]
-    low, top = np.percentile(heights, (100.0 - HEIGHT_PERCENTILE, HEIGHT_PERCENTILE))
-    base = -plane.offset_mm if plane else low
+    top = np.percentile(heights, HEIGHT_PERCENTILE)
+    base = -plane.offset_mm if plane else np.percentile(heights, 100.0 - HEIGHT_PERCENTILE)
     return Silhouette(
         area_mm2=area_px * mm_per_px**2,
         length_mm=length,
