@@ -1,10 +1,12 @@
 """Frames as files in the layout of MVTec 3D-AD (lsfa 1.1): ``rgb/NNN.png``, ``xyz/NNN.tiff``, for tests ``gt/NNN.png``.
 
-The layout says neither unit nor part: published data are in metres, and everything here is passed on as stored.
+The layout says neither unit nor part: published data are in metres, and everything here is passed on as stored. Which
+physical part a frame shows may stand beside it in ``parts.csv`` (columns ``name`` and ``part_id``).
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from runtime.frame import BoolArray, ByteArray, FloatArray, Frame, Unit
 
 SPLITS = ("train", "validation", "test")
 GOOD = "good"
+PARTS_FILE = "parts.csv"
 NAMES_SHOWN = 5
 """At most so many names are spelt out in an error."""
 
@@ -51,16 +54,16 @@ def read_rgb(path: Path) -> ByteArray:
     try:
         with Image.open(path) as picture:
             if picture.format != "PNG":
-                raise DataError(f"{path} is a {picture.format} file; the colour picture must be an 8-bit PNG.")
+                raise DataError(f"{path} is a {picture.format} file; the colour picture must be an 8-bit PNG")
             if picture.mode not in ("RGB", "RGBA", "L", "LA", "P", "1"):
-                raise DataError(f"{path} has pixels of mode {picture.mode}; save it as an 8-bit RGB PNG.")
+                raise DataError(f"{path} has pixels of mode {picture.mode}; save it as an 8-bit RGB PNG")
             rgba = np.asarray(picture.convert("RGBA"))
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist.") from None
+        raise DataError(f"{path} does not exist") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a PNG picture ({error}); write it again.") from error
+        raise DataError(f"{path} cannot be read as a PNG picture ({error}); write it again") from error
     if (rgba[..., 3] != 255).any():
-        raise DataError(f"{path} has transparent pixels; save it as an RGB PNG without alpha channel.")
+        raise DataError(f"{path} has transparent pixels; save it as an RGB PNG without alpha channel")
     return np.ascontiguousarray(rgba[..., :3])
 
 
@@ -72,13 +75,13 @@ def read_xyz(path: Path) -> FloatArray:
     try:
         xyz = tifffile.imread(path)
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist.") from None
+        raise DataError(f"{path} does not exist") from None
     except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError) as error:
-        raise DataError(f"{path} cannot be read as a TIFF point cloud ({error}); write it again.") from error
+        raise DataError(f"{path} cannot be read as a TIFF point cloud ({error}); write it again") from error
     if xyz.dtype != np.float32:
-        raise DataError(f"{path} holds {xyz.dtype} values; the point cloud must be float32 x, y, z for each pixel.")
+        raise DataError(f"{path} holds {xyz.dtype} values; the point cloud must be float32 x, y, z for each pixel")
     if xyz.ndim != 3 or xyz.shape[2] != 3 or 0 in xyz.shape:
-        raise DataError(f"{path} has shape {xyz.shape}; the point cloud must be height x width x 3.")
+        raise DataError(f"{path} has shape {xyz.shape}; the point cloud must be height x width x 3")
     return np.ascontiguousarray(xyz)
 
 
@@ -97,7 +100,7 @@ def read_frame(
     if colour.shape != cloud.shape:
         raise DataError(
             f"{rgb} is {colour.shape[0]} x {colour.shape[1]} pixels but {xyz} is {cloud.shape[0]} x {cloud.shape[1]}; "
-            "colour and points must be pixel-aligned."
+            "colour and points must be pixel-aligned"
         )
     return Frame(
         camera=camera, camera_session=camera_session, seq=seq, rgb=colour, xyz=cloud, unit=unit, part_id=part_id
@@ -110,11 +113,11 @@ def write_frame(folder: Path, name: str, rgb: ByteArray, xyz: FloatArray, mask: 
     Raises DataError for arrays that do not belong together and when the disk does not take the files.
     """
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise DataError(f"frame {name}: rgb is {rgb.dtype} {rgb.shape}; it must be uint8 height x width x 3.")
+        raise DataError(f"frame {name}: rgb is {rgb.dtype} {rgb.shape}; it must be uint8 height x width x 3")
     if xyz.dtype != np.float32 or xyz.shape != rgb.shape:
-        raise DataError(f"frame {name}: xyz is {xyz.dtype} {xyz.shape}; it must be float32 {rgb.shape}, as rgb.")
+        raise DataError(f"frame {name}: xyz is {xyz.dtype} {xyz.shape}; it must be float32 {rgb.shape}, as rgb")
     if mask is not None and (mask.dtype != np.bool_ or mask.shape != rgb.shape[:2]):
-        raise DataError(f"frame {name}: mask is {mask.dtype} {mask.shape}; it must be bool {rgb.shape[:2]}.")
+        raise DataError(f"frame {name}: mask is {mask.dtype} {mask.shape}; it must be bool {rgb.shape[:2]}")
     try:
         for kind in ("rgb", "xyz") if mask is None else ("rgb", "xyz", "gt"):
             (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -125,7 +128,7 @@ def write_frame(folder: Path, name: str, rgb: ByteArray, xyz: FloatArray, mask: 
     except OSError as error:
         raise DataError(
             f"frame {name} cannot be written under {folder}: {error.strerror or error}; free some space or choose "
-            "a folder you may write to."
+            "a folder you may write to"
         ) from error
 
 
@@ -136,7 +139,7 @@ def list_samples(folder: Path) -> list[Sample]:
     with ``rgb/`` and ``xyz/``. Raises DataError for anything else, for an empty folder and for half pairs.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; give one in the MVTec 3D-AD layout.")
+        raise DataError(f"{folder} is not a folder; give one in the MVTec 3D-AD layout")
     splits = [split for split in SPLITS if (folder / split).is_dir()]
     if (folder / "rgb").is_dir() or (folder / "xyz").is_dir():
         samples = _pairs(folder, *_where(folder), prefix="")
@@ -147,9 +150,35 @@ def list_samples(folder: Path) -> list[Sample]:
     if not samples:
         products = sorted(p.name for p in folder.iterdir() if any((p / split).is_dir() for split in SPLITS))
         if products:
-            raise DataError(f"{folder} holds several products ({_some(products)}); give the folder of one of them.")
-        raise DataError(f"{folder} holds no frames: neither rgb/*.png with xyz/*.tiff nor train/good, test/<defect>.")
+            raise DataError(f"{folder} holds several products ({_some(products)}); give the folder of one of them")
+        raise DataError(f"{folder} holds no frames: neither rgb/*.png with xyz/*.tiff nor train/good, test/<defect>")
     return samples
+
+
+def read_parts(folder: Path, samples: Iterable[Sample]) -> dict[str, str]:
+    """Part ids by the samples' names, from ``parts.csv`` in the folder or up to two levels above; empty without one.
+
+    The file names frames by their path below itself (``train/good/003``). Raises DataError for a file that is not such
+    a table or does not name every sample's part.
+    """
+    here = folder.resolve()
+    home = next((place for place in (here, *here.parents[:2]) if (place / PARTS_FILE).is_file()), None)
+    if home is None:
+        return {}
+    path = home / PARTS_FILE
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            known = {row["name"]: row["part_id"] for row in csv.DictReader(file)}
+    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a table with columns name and part_id ({error})") from error
+    parts: dict[str, str] = {}
+    for sample in samples:
+        below = here.relative_to(home) / sample.rgb.parent.parent.relative_to(folder) / sample.rgb.stem
+        parts[sample.name] = known.get(below.as_posix()) or ""
+    missing = [name for name, part in parts.items() if not part]
+    if missing:
+        raise DataError(f"{path} names no part for {_some(missing)}; complete it or take it away")
+    return parts
 
 
 def _where(folder: Path) -> tuple[str, str]:
@@ -171,9 +200,7 @@ def _pairs(folder: Path, split: str, defect: str, prefix: str) -> list[Sample]:
     for present, absent, what in ((pictures, clouds, "xyz/*.tiff"), (clouds, pictures, "rgb/*.png")):
         half = sorted(set(present) - set(absent), key=natural_key)
         if half:
-            raise DataError(
-                f"{folder}: {len(half)} frame(s) lack their {what}: {_some(half)}; complete or remove them."
-            )
+            raise DataError(f"{folder}: {len(half)} frame(s) lack their {what}: {_some(half)}; complete or remove them")
     masks = _stems(folder / "gt", (".png",))
     return [
         Sample(prefix + stem, split, defect, pictures[stem], clouds[stem], masks.get(stem))

@@ -63,15 +63,13 @@ class VirtualCamera:
         """
         rows, columns = (size_px, size_px) if isinstance(size_px, int) else size_px
         if product not in PRODUCTS:
-            raise UsageError(f"The product {product!r} is not known; choose one of {', '.join(PRODUCTS)}.")
+            raise UsageError(f"the product {product!r} is not known; choose one of {', '.join(PRODUCTS)}")
         if seed < 0:
-            raise UsageError(f"The seed is {seed}; it must be 0 or more.")
+            raise UsageError(f"the seed is {seed}; it must be 0 or more")
         if not all(SIDE_PX[0] <= side <= SIDE_PX[1] for side in (rows, columns)):
-            raise UsageError(
-                f"The picture is {rows} x {columns} px; each side must be {SIDE_PX[0]} to {SIDE_PX[1]} px."
-            )
+            raise UsageError(f"the picture is {rows} x {columns} px; each side must be {SIDE_PX[0]} to {SIDE_PX[1]} px")
         if unit not in MM_PER_UNIT:
-            raise UsageError(f"The unit {unit!r} is not known; choose one of {', '.join(MM_PER_UNIT)}.")
+            raise UsageError(f"the unit {unit!r} is not known; choose one of {', '.join(MM_PER_UNIT)}")
         self.product, self.seed, self.unit, self.name = product, seed, unit, name
         self.sensor = sensor or Sensor()
         self.size_px = (rows, columns)
@@ -85,9 +83,9 @@ class VirtualCamera:
         """
         number = index if part is None else part
         if index < 0 or not 0 <= number < PARTS_PER_SEED:
-            raise UsageError(f"Frame {index} of part {number}: both count from 0, parts to {PARTS_PER_SEED - 1}.")
+            raise UsageError(f"frame {index} of part {number}: both count from 0, parts to {PARTS_PER_SEED - 1}")
         if defect is not None and defect not in DEFECTS:
-            raise UsageError(f"The defect {defect!r} is not known; choose from {', '.join(DEFECTS)}.")
+            raise UsageError(f"the defect {defect!r} is not known; choose from {', '.join(DEFECTS)}")
         good = make_part(self.product, self._rng("part", number), wrong=defect == WRONG_PART)
         spoiled, truth = good, None
         if defect == WRONG_PART:

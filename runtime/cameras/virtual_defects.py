@@ -47,7 +47,7 @@ def spoil(kind: str, part: Part, rng: np.random.Generator) -> Spoiled:
     try:
         defect = SPOILERS[kind]
     except KeyError:
-        raise UsageError(f"The defect {kind!r} is not known; choose from {', '.join(DEFECTS)}.") from None
+        raise UsageError(f"the defect {kind!r} is not known; choose from {', '.join(DEFECTS)}") from None
     return defect(part, rng)
 
 

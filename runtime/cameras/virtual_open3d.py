@@ -23,7 +23,7 @@ def load_open3d() -> ModuleType:
     Raises CameraError with the remedy when either is missing.
     """
     if util.find_spec("open3d") is None:
-        raise CameraError(f"The virtual camera needs open3d, which is not installed; {REMEDY}.")
+        raise CameraError(f"the virtual camera needs open3d, which is not installed; {REMEDY}")
     try:
         ctypes.CDLL(LIBUSB, mode=ctypes.RTLD_GLOBAL)
     except OSError:
@@ -31,7 +31,7 @@ def load_open3d() -> ModuleType:
     try:
         return import_module("open3d")
     except (ImportError, OSError) as error:
-        raise CameraError(f"open3d is installed but does not load ({error}); {REMEDY}.") from error
+        raise CameraError(f"open3d is installed but does not load ({error}); {REMEDY}") from error
 
 
 def _load_packaged_libusb() -> None:
@@ -42,7 +42,7 @@ def _load_packaged_libusb() -> None:
         if library.exists():
             ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
             return
-    raise CameraError(f"open3d needs {LIBUSB}, which is not here; install Debian's libusb-1.0-0 or libusb-package.")
+    raise CameraError(f"open3d needs {LIBUSB}, which is not here; install Debian's libusb-1.0-0 or libusb-package")
 
 
 class Scene:

@@ -28,7 +28,7 @@ def make_part(product: str, rng: np.random.Generator, *, wrong: bool = False) ->
     try:
         maker = PRODUCTS[product]
     except KeyError:
-        raise UsageError(f"The product {product!r} is not known; choose one of {', '.join(PRODUCTS)}.") from None
+        raise UsageError(f"the product {product!r} is not known; choose one of {', '.join(PRODUCTS)}") from None
     return maker(rng, wrong)
 
 

@@ -177,3 +177,23 @@ def test_folders_that_hold_no_product(tmp_path: Path) -> None:
     write(tmp_path / "tire/train/good", "0")
     with pytest.raises(DataError, match=r"several products \(bagel, tire\)"):
         mvtec.list_samples(tmp_path)
+
+
+def test_parts_beside_the_frames(tmp_path: Path) -> None:
+    write(tmp_path / "p/train/good", "0", "1")
+    write(tmp_path / "p/test/bump", "0")
+    table = tmp_path / "p/parts.csv"
+    assert mvtec.read_parts(tmp_path / "p", mvtec.list_samples(tmp_path / "p")) == {}
+    table.write_text("name,part_id,defect\ntrain/good/0,A7,\ntrain/good/1,A8,\ntest/bump/0,A7,bump\n")
+    for folder, expected in (
+        ("p", {"train/good/0": "A7", "train/good/1": "A8", "test/bump/0": "A7"}),
+        ("p/test", {"bump/0": "A7"}),
+        ("p/train/good", {"0": "A7", "1": "A8"}),
+    ):
+        assert mvtec.read_parts(tmp_path / folder, mvtec.list_samples(tmp_path / folder)) == expected
+    table.write_text("name,part_id\ntrain/good/0,A7\ntest/bump/0,A7\n")
+    with pytest.raises(DataError, match="names no part for train/good/1"):
+        mvtec.read_parts(tmp_path / "p", mvtec.list_samples(tmp_path / "p"))
+    table.write_text("frame;part\n0;1\n")
+    with pytest.raises(DataError, match="columns name and part_id"):
+        mvtec.read_parts(tmp_path / "p", mvtec.list_samples(tmp_path / "p"))

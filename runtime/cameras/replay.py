@@ -1,0 +1,44 @@
+"""A camera that plays recorded frames: any folder in the layout of MVTec 3D-AD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.frame import Frame, Unit
+from runtime.mvtec import Sample, list_samples, read_frame, read_parts
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayShot:
+    """A recorded frame and where it comes from."""
+
+    frame: Frame
+    sample: Sample
+
+
+class ReplayCamera:
+    """Frames in natural order of their names; ``seq`` counts from 0 and goes on when the folder starts again."""
+
+    def __init__(self, folder: Path, *, loop: bool = False, unit: Unit | None = None, name: str = "replay") -> None:
+        """List the folder. ``unit``: of the recorded points, None if not known. Raises DataError."""
+        self.samples = list_samples(folder)
+        self._parts = read_parts(folder, self.samples)
+        self._loop, self._unit, self._name = loop, unit, name
+
+    def __len__(self) -> int:
+        """Frames of one round."""
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[ReplayShot]:
+        """Read one frame after the other, for ever with ``loop``. Raises DataError for an unreadable one."""
+        seq = 0
+        while True:
+            for sample in self.samples:
+                part_id = self._parts.get(sample.name, "")
+                frame = read_frame(sample.rgb, sample.xyz, camera=self._name, seq=seq, part_id=part_id, unit=self._unit)
+                yield ReplayShot(frame, sample)
+                seq += 1
+            if not self._loop:
+                return
