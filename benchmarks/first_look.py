@@ -155,7 +155,8 @@ def load_cache(product: str, chosen: Profile) -> Cached:
 
 def _arrays(cached: Cached) -> Iterator[tuple[str, Any]]:
     sets: dict[str, PatchSet] = {"fit": cached.tune_set.fit, "held_out": cached.tune_set.held_out}
-    sets |= {**cached.tune_set.pseudo, "good": cached.good, "defective": cached.defective}
+    sets |= {"good": cached.good, "defective": cached.defective}
+    sets |= {str(kind): patches for kind, patches in cached.tune_set.pseudo.items()}
     for name, patches in sets.items():
         yield f"{name}.rgb", patches.rgb
         yield f"{name}.points", patches.points

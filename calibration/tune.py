@@ -254,3 +254,14 @@ def mean_figure(trials: Iterable[Trial], name: str = "patch_auroc") -> float:
     """Mean of a figure over products; minus infinity when a product was stopped, so that it never wins."""
     values = [getattr(trial.figures, name) if trial.figures else -math.inf for trial in trials]
     return float(np.mean(values))
+
+
+def best_config(rows: Sequence[Sequence[Trial]]) -> AdaptationConfig | None:
+    """The setting with the highest mean patch AUROC over products; None: frozen features won."""
+    return max(rows, key=mean_figure)[0].config
+
+
+def changes(config: AdaptationConfig, base: AdaptationConfig) -> dict[str, object]:
+    """Fields in which a setting differs from ``base``."""
+    plain: dict[str, object] = msgspec.to_builtins(base)
+    return {name: value for name, value in msgspec.to_builtins(config).items() if value != plain[name]}
