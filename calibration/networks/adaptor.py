@@ -28,7 +28,8 @@ class Adaptor(nn.Module):
 
         A key that stands for n tokens gets the bias log n, which is the same function as n copies (lsfa 10.2 item 2).
         """
-        return torch.as_tensor(self.block(tokens, None if counts is None else torch.log(counts)))
+        adapted: Tensor = self.block(tokens, None if counts is None else torch.log(counts))
+        return adapted
 
 
 def contrastive_head(width: int) -> nn.Linear:

@@ -24,7 +24,8 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         mask = None if key_bias is None else key_bias[:, None, None, :].expand(-1, -1, tokens, -1)
         y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return torch.as_tensor(self.proj(y.transpose(1, 2).reshape(batch, tokens, -1)))
+        out: Tensor = self.proj(y.transpose(1, 2).reshape(batch, tokens, -1))
+        return out
 
 
 class Mlp(nn.Module):
@@ -36,7 +37,8 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.as_tensor(self.fc2(functional.gelu(self.fc1(x))))
+        out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
+        return out
 
 
 class LayerScale(nn.Module):
@@ -68,4 +70,5 @@ class Block(nn.Module):
     def forward(self, x: Tensor, key_bias: Tensor | None = None) -> Tensor:
         """(B, S, width) -> the same shape; ``key_bias`` as in ``Attention``."""
         x = x + self.ls1(self.attn(self.norm1(x), key_bias))
-        return torch.as_tensor(x + self.ls2(self.mlp(self.norm2(x))))
+        x = x + self.ls2(self.mlp(self.norm2(x)))
+        return x

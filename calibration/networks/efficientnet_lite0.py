@@ -62,8 +62,8 @@ class InvertedResidual(nn.Module):
         self.skip = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.project(self.depthwise(self.expand(x)))
-        return torch.as_tensor(x + y if self.skip else y)
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.skip else y
 
 
 class EfficientNetLite0(nn.Module):

@@ -40,7 +40,8 @@ class MiniPointNet(nn.Module):
         hidden = functional.linear(local, weight[:, half:])
         hidden = hidden + functional.linear(pooled, weight[:, :half], self.linear3.bias)[:, :, None]
         hidden = self.linear4(functional.relu(self._normalise(self.bn2, hidden)))
-        return torch.as_tensor(hidden.amax(dim=2))
+        token: Tensor = hidden.amax(dim=2)
+        return token
 
     def forward_plain(self, groups: Tensor) -> Tensor:
         """The published form, with the concatenation written out: the oracle of ``forward``."""
@@ -48,13 +49,15 @@ class MiniPointNet(nn.Module):
         pooled = local.amax(dim=2, keepdim=True).expand_as(local)
         hidden = self.linear3(torch.cat([pooled, local], dim=-1))
         hidden = self.linear4(functional.relu(self._normalise(self.bn2, hidden)))
-        return torch.as_tensor(hidden.amax(dim=2))
+        token: Tensor = hidden.amax(dim=2)
+        return token
 
     def _normalise(self, bn: nn.BatchNorm1d, x: Tensor) -> Tensor:
         if self.folded:
             return x
         if self.training:
-            return torch.as_tensor(bn(x.reshape(-1, x.shape[-1])).reshape(x.shape))
+            normalised: Tensor = bn(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+            return normalised
         if self.point_bn == "batch":
             # Statistics of one sample, as M3DM has them: it never leaves training mode and runs with batch 1.
             mean = x.mean(dim=(1, 2), keepdim=True)

@@ -23,7 +23,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, width, patch, patch)
 
     def forward(self, image: Tensor) -> Tensor:
-        return torch.as_tensor(self.proj(image).flatten(2).transpose(1, 2))
+        patches: Tensor = self.proj(image).flatten(2).transpose(1, 2)
+        return patches
 
 
 class VisionTransformer(nn.Module):
@@ -53,7 +54,8 @@ class VisionTransformer(nn.Module):
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        return torch.as_tensor(self.norm(x[:, 1:]))
+        out: Tensor = self.norm(x[:, 1:])
+        return out
 
     def load(self, checkpoint: dict[str, Tensor]) -> None:
         """Load a checkpoint under any of the known names. Raises RuntimeError naming missing or misfitting keys."""

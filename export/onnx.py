@@ -1,0 +1,174 @@
+"""The networks of a calibrated product as ONNX graphs: networks only, in reduced form (architecture; lsfa 10.2).
+
+Opset 18, float32, static shapes, weights inside the file, BatchNorm folded. Held to the operators that TensorRT 10.3's
+parser takes, so that a graph the CPU runs is one that a device can compile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import errno
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from calibration.networks import TorchNetworks
+from calibration.networks.efficientnet_lite0 import EfficientNetLite0
+from calibration.networks.point_mae import PointEncoder
+from runtime.errors import DataError, EngineError, UsageError
+from runtime.manifest import Network
+
+OPSET = 18
+TENSORRT_OPERATORS = frozenset({
+    "Add", "Clip", "Concat", "Conv", "Div", "Erf", "Expand", "Gather", "Gemm", "LayerNormalization", "Log", "MatMul",
+    "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize",
+    "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+})  # fmt: skip
+"""Operators our graphs may use: a part of onnx-tensorrt's docs/operators.md as of TensorRT 10."""
+
+log = logging.getLogger(__name__)
+
+
+class _Rgb(nn.Module):
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens: Tensor = self.backbone(image).squeeze(0)
+        return tokens
+
+
+class _Points(nn.Module):
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, groups: Tensor, centres: Tensor) -> Tensor:
+        tokens: Tensor = self.encoder(groups.unsqueeze(0), centres.unsqueeze(0)).squeeze(0)
+        return tokens
+
+
+class _Adaptor(nn.Module):
+    def __init__(self, adaptor: nn.Module) -> None:
+        super().__init__()
+        self.adaptor = adaptor
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        adapted: Tensor = self.adaptor(tokens.unsqueeze(0)).squeeze(0)
+        return adapted
+
+
+class _CountedAdaptor(_Adaptor):
+    def forward(self, tokens: Tensor, counts: Tensor) -> Tensor:  # type: ignore[override]
+        adapted: Tensor = self.adaptor(tokens.unsqueeze(0), counts.unsqueeze(0)).squeeze(0)
+        return adapted
+
+
+def export_graphs(networks: TorchNetworks, network: Network, out_dir: Path) -> list[Path]:
+    """Write ``rgb.onnx``, ``points.onnx`` and, with LSFA, the adaptors' graphs into ``out_dir``; returns their paths.
+
+    rgb: ``image`` (1, 3, I, I) -> ``tokens`` (rgb_grid^2, C). points: ``groups`` (G, K, 3), ``centres`` (G, 3) ->
+    ``tokens`` (G, C). adaptor_rgb: ``tokens`` (rgb_slots, C) -> ``adapted``. adaptor_points: ``tokens`` (S, C),
+    ``counts`` (S,) -> ``adapted``, S = points_slots; and adaptor_points_full with S = grid^2 where that is more.
+    Raises UsageError when the networks lack the adaptors that ``network`` names, EngineError for an operator outside
+    ``TENSORRT_OPERATORS``, DataError when a file cannot be written.
+    """
+    rgb, points = (copy.deepcopy(networks.modules[name]).cpu() for name in ("rgb", "points"))
+    if isinstance(rgb, EfficientNetLite0):
+        rgb.fold()
+    if isinstance(points, PointEncoder) and points.encoder.point_bn != "batch":
+        points.encoder.fold()
+    image = torch.zeros(1, 3, network.image_px, network.image_px)
+    groups, centres = torch.zeros(network.groups, network.group_size, 3), torch.zeros(network.groups, 3)
+    paths = [
+        _write(_Rgb(rgb), {"image": image}, "tokens", out_dir / "rgb.onnx"),
+        _write(_Points(points), {"groups": groups, "centres": centres}, "tokens", out_dir / "points.onnx"),
+    ]
+    if network.adaptor == "none":
+        return paths
+    if "adaptor_rgb" not in networks.modules:
+        raise UsageError(f"network.adaptor is {network.adaptor!r}, but the calibrated networks hold no adaptors")
+    adaptor_rgb, adaptor_points = (
+        copy.deepcopy(networks.modules[name]).cpu() for name in ("adaptor_rgb", "adaptor_points")
+    )
+    tokens = torch.zeros(network.rgb_slots, network.rgb_channels)
+    paths.append(_write(_Adaptor(adaptor_rgb), {"tokens": tokens}, "adapted", out_dir / "adaptor_rgb.onnx"))
+    everything = network.grid**2
+    sizes = {"adaptor_points.onnx": network.points_slots}
+    if network.points_slots < everything:
+        sizes["adaptor_points_full.onnx"] = everything
+    for name, slots in sizes.items():
+        inputs = {"tokens": torch.zeros(slots, network.points_channels), "counts": torch.ones(slots)}
+        paths.append(_write(_CountedAdaptor(adaptor_points), inputs, "adapted", out_dir / name))
+    return paths
+
+
+def check_operators(model: onnx.ModelProto, name: str) -> None:
+    """Raises EngineError naming operators outside ``TENSORRT_OPERATORS`` or outside ONNX's own domain."""
+    foreign = sorted(
+        {
+            node.op_type if node.domain in {"", "ai.onnx"} else f"{node.domain}.{node.op_type}"
+            for node in model.graph.node
+            if node.domain not in {"", "ai.onnx"} or node.op_type not in TENSORRT_OPERATORS
+        }
+    )
+    if foreign:
+        raise EngineError(
+            f"{name} uses {', '.join(foreign)}, which TensorRT 10.3's parser is not known to take; this version of "
+            "torch exports in another way, use one that this project names"
+        )
+
+
+def _write(module: nn.Module, inputs: dict[str, Tensor], output: str, path: Path) -> Path:
+    """Export one module. Traces of the exporter (file names, stack traces of this machine) are taken out."""
+    module.eval().requires_grad_(False)
+    with _quiet():
+        program = torch.onnx.export(
+            module, tuple(inputs.values()), input_names=list(inputs), output_names=[output],
+            opset_version=OPSET, external_data=False, dynamo=True, optimize=True, verbose=False,
+        )  # fmt: skip
+    if program is None:
+        raise EngineError(f"torch gave no ONNX program for {path.name}")
+    model = program.model_proto
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        value.ClearField("metadata_props")
+        value.ClearField("doc_string")
+    model.graph.ClearField("metadata_props")
+    model.graph.ClearField("doc_string")
+    model.ClearField("metadata_props")
+    check_operators(model, path.name)
+    onnx.checker.check_model(model)
+    data = model.SerializeToString(deterministic=True)
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        remedy = "free some space" if error.errno == errno.ENOSPC else "choose a folder that can be written"
+        raise DataError(f"{path} cannot be written ({error.strerror}); {remedy}") from error
+    log.info("wrote %s, %.1f MB", path.name, len(data) / 1e6)
+    return path
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks about torchvision and its own internals; none of it is the user's business."""
+    names = ("torch.onnx", "torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir")
+    before = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
