@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 import zmq
 
 from runtime.errors import StationError, WireError
+from runtime.ordering import Gap, Ordering
 from runtime.wire import (
     MAX_CONTROL_BYTES,
     ReceivedResult,
@@ -40,14 +40,6 @@ from runtime.wire import (
     split_topic,
     topic,
 )
-
-
-class Gap(NamedTuple):
-    """Results ``first_id`` to ``last_id`` cannot be had, and why. Their parts are rejects."""
-
-    first_id: int
-    last_id: int
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,85 +60,6 @@ class ClientLimits:
     """Results that may wait for the caller while a request is under way."""
 
 
-class Ordering:
-    """Puts results in order. Pure: told what arrived, it says what is missing and what may be handed on."""
-
-    def __init__(self, since: int | None, held_results: int) -> None:
-        """``since``: first id wanted; None: whatever comes after joining."""
-        self._next_id = since or 0  # 0: not known before joining
-        self._known_id = 0  # highest id that is known to exist
-        self._session = ""  # empty: not joined
-        self._held: dict[int, tuple[ReceivedResult, float]] = {}
-        self._held_results = held_results
-        self._out: deque[ReceivedResult | Gap] = deque()
-
-    def __len__(self) -> int:
-        """Items ready to be taken."""
-        return len(self._out)
-
-    def add(self, result: ReceivedResult, now_s: float) -> None:
-        """A result, from the stream or from the journal, that arrived at ``now_s``."""
-        if result.result_id < self._next_id:
-            return
-        self._held.setdefault(result.result_id, (result, now_s))
-        self._known_id = max(self._known_id, result.result_id)
-        self._release()
-        if len(self._held) > self._held_results:
-            self.give_up("too many results wait for an older one")
-
-    def observe(self, state: StationState) -> None:
-        """A state: joins the first time; later tells of results that never arrived."""
-        last_id = state.last_result_id
-        if state.session != self._session:
-            self._session = state.session
-            # Ids are given on admission: what is in work now may be published after higher ones.
-            self._next_id = self._next_id or max(1, min([last_id + 1 - state.in_flight, *self._held]))
-            if last_id < self._next_id - 1:
-                self._out.append(Gap(1, last_id, "the station counts anew: its journal was lost"))
-                self._next_id, self._known_id = last_id + 1, last_id
-                self._held.clear()
-        self._known_id = max(self._known_id, last_id)
-        self._release()
-
-    def missing(self) -> tuple[int, int] | None:
-        """``(first, last)`` of the oldest run of results to ask the journal for."""
-        if not self._session or self._next_id > self._known_id:
-            return None
-        return self._next_id, min(self._held, default=self._known_id + 1) - 1
-
-    def missed_s(self, now_s: float) -> float:
-        """When the oldest missing run was noticed: as the result after it arrived, or now."""
-        return self._held[min(self._held)][1] if self._held else now_s
-
-    def answer(self, results: list[ReceivedResult], oldest_id: int | None, now_s: float) -> None:
-        """The journal's answer; what is older than the oldest it holds is a gap, the rest may still come."""
-        missing = self.missing()
-        if missing is not None and oldest_id is not None and missing[0] < oldest_id:
-            self._skip(min(missing[1], oldest_id - 1), "no longer in the station's journal")
-        for result in results:
-            self.add(result, now_s)
-
-    def give_up(self, why: str) -> None:
-        """Name the oldest missing run a gap and go on."""
-        missing = self.missing()
-        if missing is not None:
-            self._skip(missing[1], why)
-
-    def take(self) -> ReceivedResult | Gap | None:
-        """The next item in order, if there is one."""
-        return self._out.popleft() if self._out else None
-
-    def _skip(self, last_id: int, why: str) -> None:
-        self._out.append(Gap(self._next_id, last_id, why))
-        self._next_id = last_id + 1
-        self._release()
-
-    def _release(self) -> None:
-        while self._session and self._next_id in self._held:
-            self._out.append(self._held.pop(self._next_id)[0])
-            self._next_id += 1
-
-
 class _Pending(NamedTuple):
     """A request under way."""
 
@@ -154,6 +67,7 @@ class _Pending(NamedTuple):
     body: bytes
     tries: int
     again_s: float
+    settled_id: int = 0  # up to here no result was in work when it was asked
 
 
 class Station:
@@ -181,6 +95,7 @@ class Station:
         self._order = Ordering(since, self._limits.held_results)
         self._beat_s: float | None = None  # earliest moment at which the last beat can have moved
         self._empty_s = time.monotonic()  # last moment at which no message was waiting
+        self._settled_id = 0  # up to here every id was given to a result that is out, or to none
         self._recovery: _Pending | None = None
         self._missing_id = 0
         self._missing_s = 0.0  # since when _missing_id has been the oldest missing one
@@ -304,6 +219,8 @@ class Station:
         elif state.beat > last.beat:
             self._beat_s = self._empty_s
         self.state = state
+        if state.in_flight == 0:
+            self._settled_id = state.last_result_id
         self._order.observe(state)
 
     def _recover(self) -> None:
@@ -315,7 +232,9 @@ class Station:
             if reply is not None:
                 self._recovery = None
                 self._ask_s = now_s + self._limits.ask_again_ms / 1000
-                self._order.answer(self._journal_results(reply), reply.first_result_id, now_s)
+                looked_to = reply.next_result_id - 1 if reply.next_result_id else pending.settled_id
+                settled_id = min(looked_to, pending.settled_id) if reply.ok else 0
+                self._order.answer(self._journal_results(reply), reply.first_result_id, settled_id, now_s)
             elif now_s >= pending.again_s:
                 self._recovery = self._send(pending)
         while (missing := self._order.missing()) is not None:
@@ -328,7 +247,8 @@ class Station:
             self._awaited.discard(self._recovery.request_id)
             self._recovery = None
         if missing is not None and self._control is not None and self._recovery is None and now_s >= self._ask_s:
-            self._recovery = self._ask(self._request("get_result", from_=missing[0], to=missing[1]))
+            pending = self._ask(self._request("get_result", from_=missing[0], to=missing[1]))
+            self._recovery = pending._replace(settled_id=min(missing[1], self._settled_id))
 
     def _journal_results(self, reply: Reply) -> list[ReceivedResult]:
         results = []

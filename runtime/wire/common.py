@@ -116,6 +116,7 @@ def read_json(decoder: msgspec.json.Decoder[T], body: Part, limit_bytes: int, wh
     if view.nbytes > limit_bytes:
         raise WireError(f"{what} is {view.nbytes} bytes long; at most {limit_bytes} are allowed")
     try:
+        str(view, "utf-8")  # msgspec skips a field it does not know without looking at its bytes
         if _versioned.decode(view).v != VERSION:
             raise msgspec.ValidationError("another version - at `$.v`")
         return decoder.decode(view)
@@ -166,4 +167,4 @@ def _explain(view: memoryview, what: str, error: Exception) -> str:
         except (KeyError, IndexError, TypeError):
             break
     field = path.rstrip("`").lstrip(".") or "the whole"
-    return f"{what}: {field} = {show(value)}: {reason}; compare the sender with docs/wire.md"
+    return f"{what}: {field[:80]} = {show(value)}: {reason[:120]}; compare the sender with docs/wire.md"

@@ -40,7 +40,8 @@ def edited(name: str, **changes: Any) -> list[bytes]:
     parts = list(GOLDEN[name])
     index = JSON_PART.get(name.split("_", maxsplit=1)[0], 1)
     body = json.loads(parts[index]) | changes
-    parts[index] = json.dumps({key: value for key, value in body.items() if value is not ...}).encode()
+    kept = {key: value for key, value in body.items() if value is not ...}
+    parts[index] = json.dumps(kept, separators=(",", ":")).encode()
     return parts
 
 
@@ -422,7 +423,10 @@ def test_a_result_that_breaks_the_contract_is_not_sent(change: dict[str, Any]) -
 def test_record_fields_lie_where_the_table_says() -> None:
     record = wire.encode_record(golden.RESULT_OK, state=8, station_number=3)
     assert len(record) == 64
-    at = lambda form, offset: struct.unpack_from("<" + form, record, offset)[0]  # noqa: E731
+
+    def at(form: str, offset: int) -> Any:
+        return struct.unpack_from("<" + form, record, offset)[0]
+
     assert record[:4] == b"ASPR"
     assert list(record[4:8]) == [1, 8, 1, 1]
     assert (at("Q", 8), at("Q", 16), at("q", 24)) == (1001, 41, 1_790_000_000_000_001)
@@ -445,7 +449,10 @@ def test_a_score_beyond_f32_is_no_score_and_no_verdict() -> None:
     assert (record.verdict, record.flags, record.score, record.accept) == (0, 0, 0.0, False)
 
 
-@pytest.mark.parametrize(("part_id", "number"), [("4711", 4711), ("0", 0), ("4294967295", 2**32 - 1), ("4294967296", 0), ("-7", 0), ("7 ", 0), ("", 0), ("A7", 0)])  # fmt: skip  # noqa: E501
+@pytest.mark.parametrize(
+    ("part_id", "number"),
+    [("4711", 4711), ("0", 0), ("4294967295", 2**32 - 1), ("4294967296", 0), ("-7", 0), ("7 ", 0), ("", 0), ("A7", 0)],
+)
 def test_part_number_is_0_if_the_id_is_no_number(part_id: str, number: int) -> None:
     record = wire.encode_record(replace(golden.RESULT_OK, part_id=part_id), state=8, station_number=3)
     assert wire.decode_record(record).part_number == number
