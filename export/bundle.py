@@ -43,6 +43,8 @@ PARITY_FILE = "parity.json"
 PERCENTILE_SAMPLES = 100
 """A 99th percentile needs at least so many samples; with fewer the largest is taken."""
 DEFAULT_TIMING_S = 20.0
+FOLDER_MODE, FILE_MODE = 0o755, 0o644
+"""A bundle holds no secret, and the station may run as another user than the one who calibrated."""
 
 Say = Callable[[str], None]
 """Hears what the export is doing, in words."""
@@ -155,6 +157,8 @@ def _export(
     decode_manifest(data, bundle_dir)
     (draft_dir / MANIFEST_FILE).write_bytes(data)
     (draft_dir / SIGNATURE_FILE).write_bytes(key.sign(data))
+    for path in draft_dir.rglob("*"):
+        path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
     return ExportReport(
         path=bundle_dir,
         digest=hashlib.sha256(data).hexdigest(),
@@ -272,7 +276,7 @@ def _replacing(target: Path, force: bool) -> Iterator[Path]:
         raise DataError(f"no bundle can be written to {target} ({error.strerror}); name another folder") from error
     try:
         yield draft
-        draft.chmod(0o755)
+        draft.chmod(FOLDER_MODE)
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
             target.rename(old / target.name)

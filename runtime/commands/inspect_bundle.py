@@ -133,35 +133,38 @@ def _print(told: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("bundle", f"{told['path']}  {(told['digest'] or '')[:12]}")
+    def row(label: str, text: str) -> None:
+        typer.echo(f"{label:<10} {text}")
+
+    row("bundle", f"{told['path']}  {(told['digest'] or '')[:12]}")
     state = "opens" if told["opens"] else "DOES NOT OPEN"
-    table.add_row("state", state + (f", signed by trusted key {told['signed_by']}" if told["signed_by"] else ""))
+    row("state", state + (f", signed by trusted key {told['signed_by']}" if told["signed_by"] else ""))
     if "recipe" in told:
         decision, made = told["decision"], datetime.fromtimestamp(told["created_us"] / 1e6, tz=timezone.utc)
         total = sum(file["nbytes"] for file in told["files"])
-        table.add_row("recipe", f"{told['recipe']} (profile {told['profile']}, adaptor {told['adaptor']})")
-        table.add_row(
-            "made", f"{made:%Y-%m-%d %H:%M} UTC by Asperity {told['asperity']}, bundle format {told['format']}"
-        )
         width_px, height_px = told["frame_px"]
-        table.add_row("frames", f"{width_px} x {height_px} px, {told['mm_per_px']:.3g} mm per pixel, "
-                      f"unit {told['unit']}; background: {told['background']['method']}")  # fmt: skip
+        row("recipe", f"{told['recipe']} (profile {told['profile']}, adaptor {told['adaptor']})")
+        row("made", f"{made:%Y-%m-%d %H:%M} UTC by Asperity {told['asperity']}, bundle format {told['format']}")
+        row("frames", f"{width_px} x {height_px} px, {told['mm_per_px']:.3g} mm per pixel, unit {told['unit']}")
+        row("background", f"{told['background']['method']}: {told['background']['why']}")
         for origin in told["weights"]:
-            note = "  RANDOM WEIGHTS: for timing only, not for inspection" if origin["seeded"] else ""
-            table.add_row("weights", f"{origin['network']}: {origin['source']} ({origin['licence']}), "
-                          f"sha256 {origin['sha256'][:12]}{note}")  # fmt: skip
-        table.add_row("banks", ", ".join(f"{name} {rows} rows" for name, rows in told["bank_rows"].items()))
-        table.add_row("threshold", f"{decision['threshold']:.4g} ({decision['engine']}, {decision['precision']}; "
-                      f"{decision['calibration_frames']} calibration frames, {decision['held_out']})")  # fmt: skip
-        table.add_row("promise", f"false rejects {decision['alpha_total']:.2%} on average")
-        table.add_row("p99", f"{told['frame_p99_ms']:.1f} ms a frame on the machine that calibrated")
-        table.add_row("size", f"{len(told['files'])} files, {total / 1e6:.1f} MB")
-    console.print(table)
+            row("weights", f"{origin['network']}: {_origin(origin)}")
+        row("banks", ", ".join(f"{name} {rows} rows" for name, rows in told["bank_rows"].items()))
+        by = f"{decision['engine']}, {decision['precision']}"
+        frames = f"{decision['calibration_frames']} calibration frames, {decision['held_out']}"
+        row("threshold", f"{decision['threshold']:.4g} ({by}; {frames})")
+        row("promise", f"{decision['alpha_total']:.2%} of good parts rejected on average")
+        row("time", f"p99 {told['frame_p99_ms']:.1f} ms a frame on the machine that calibrated")
+        row("size", f"{len(told['files'])} files, {total / 1e6:.1f} MB")
     if told["gate"]:
         golden = Table("golden frame", "kind", "verdict", "expected", "seen", "ms")
         for check in told["gate"]:
             golden.add_row(check["name"], check["kind"], check["verdict"], f"{check['expected']:.4f}",
                            f"{check['seen']:.4f}", f"{check['ms']:.0f}")  # fmt: skip
-        console.print(golden)
+        Console(highlight=False).print(golden)
+
+
+def _origin(origin: dict[str, Any]) -> str:
+    if origin["seeded"]:
+        return f"{origin['source']}: RANDOM WEIGHTS, for timing only, not for inspection"
+    return f"{origin['source']} ({origin['licence']}), sha256 {origin['sha256'][:12]}"

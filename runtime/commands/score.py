@@ -53,18 +53,20 @@ def command(
         for seq, sample in enumerate(_tracked(track, samples)):
             frame = read_frame(sample.rgb, sample.xyz, camera="score", camera_session="score", seq=seq,
                                part_id=sample.rgb.stem, unit=cast(Unit | None, unit))  # fmt: skip
-            line, scores = judge(frame, engine, decision, opened.manifest)
+            judgement, scores, line = judge(frame, engine, decision, opened.manifest)
             counts[line["verdict"]] += 1
             typer.echo(json.dumps({"name": sample.name, **line, "rgb": str(sample.rgb), "xyz": str(sample.xyz)}))
             if maps is not None and scores is not None:
-                _write_map(maps, sample.name, frame, scores, decision)
+                _write_map(maps, sample.name, frame, scores, decision, judgement)
     finally:
         engine.close()
     typer.echo(f"{len(samples)} frames: {counts['ok']} ok, {counts['ng']} ng, {counts['unknown']} unknown", err=True)
 
 
-def judge(frame: Frame, engine: Engine, decision: Decision, manifest: Manifest) -> tuple[dict[str, Any], Scores | None]:
-    """One frame's line, and its scores where it has any. Refusals and engine errors are verdicts of unknown."""
+def judge(
+    frame: Frame, engine: Engine, decision: Decision, manifest: Manifest
+) -> tuple[Judgement, Scores | None, dict[str, Any]]:
+    """Verdict, scores (None where there are none) and line of a frame. Refusals and engine errors give unknown."""
     from runtime.errors import EngineError, FrameRefused
     from runtime.frame import Verdict
     from runtime.gate import VERDICT_NAMES, no_progress
@@ -97,7 +99,7 @@ def judge(frame: Frame, engine: Engine, decision: Decision, manifest: Manifest) 
         "points_image_distance": scores.points.image_distance if scores else None,
         "ms": round((time.perf_counter_ns() - start_ns) / 1e6, 1),
     }
-    return line, scores
+    return judgement, scores, line
 
 
 def _samples(source: Path) -> list[Sample]:
@@ -126,11 +128,12 @@ def _tracked(track: Any, samples: list[Sample]) -> list[Sample]:
     return cast("list[Sample]", track(samples, "scoring", console=Console(stderr=True), transient=True))
 
 
-def _write_map(folder: Path, name: str, frame: Frame, scores: Scores, decision: Decision) -> None:
+def _write_map(folder: Path, name: str, frame: Frame, scores: Scores, decision: Decision, judgement: Judgement) -> None:
     from PIL import Image
 
     from runtime.errors import DataError
-    from runtime.maps import pixel_map, source_map, worst_region
+    from runtime.frame import Verdict
+    from runtime.maps import pixel_map, source_map
     from runtime.pictures import heat_overlay
     from runtime.scoring import fused_map
 
@@ -138,7 +141,7 @@ def _write_map(folder: Path, name: str, frame: Frame, scores: Scores, decision: 
     pixels = pixel_map(fused_map(scores.rgb, scores.points, decision))
     low = float(pixels.min())
     placed = source_map(pixels, scores.window, height_px, width_px, outside=low)
-    region = worst_region(pixels, scores.window, height_px, width_px)
+    region = judgement.region if judgement.verdict is Verdict.NG else None
     picture = heat_overlay(frame.rgb, placed, max(low, 0.0), max(float(pixels.max()), MAP_FLOOR), region)
     path = folder / f"{name.replace('/', '_')}.png"
     try:
