@@ -15,7 +15,15 @@ from runtime.bundle import Bundle
 from runtime.engines import Engine
 from runtime.errors import CalibrationError, ParityError
 from runtime.frame import Frame
-from runtime.gate import SPOILED_MODALITY, VERDICT_NAMES, GoldenCheck, no_progress, own_evidence, run_golden
+from runtime.gate import (
+    SPOILED_MODALITY,
+    VERDICT_NAMES,
+    GoldenCheck,
+    no_progress,
+    own_evidence,
+    run_golden,
+    usual_distance,
+)
 from runtime.manifest import Decision, GoldenFrame
 from runtime.mvtec import read_frame, write_frame
 from runtime.preprocess import Masks
@@ -61,7 +69,8 @@ def make_golden(folder: CalibrationFolder, draft: Bundle, engine: Engine) -> Gol
     whats = []
     masks = Masks(draft.inspect_mask(), draft.ignore_mask())
     for kind in KINDS:
-        judge = partial(_seen, kind=kind, engine=engine, draft=draft, margin=margin)
+        usual = usual_distance((check.golden for _, check in normal), SPOILED_MODALITY[kind])
+        judge = partial(_seen, kind=kind, engine=engine, draft=draft, margin=margin, usual=usual)
         spoiled = spoil(kind, base, manifest.geometry, masks, judge)
         name = kind.removeprefix("spoiled_")
         frame = replace(spoiled.frame, part_id=name)
@@ -136,7 +145,7 @@ def _check(frame: Frame, kind: GoldenKind, engine: Engine, draft: Bundle) -> Gol
     return replace(check, golden=said)
 
 
-def _seen(frame: Frame, kind: Kind, engine: Engine, draft: Bundle, margin: float) -> tuple[bool, str]:
+def _seen(frame: Frame, kind: Kind, engine: Engine, draft: Bundle, margin: float, usual: float) -> tuple[bool, str]:
     """Whether the engine rejects a spoiled frame by its score, with a margin, because of the spoiled modality."""
     try:
         check = _check(frame, kind, engine, draft)
@@ -144,7 +153,7 @@ def _seen(frame: Frame, kind: Kind, engine: Engine, draft: Bundle, margin: float
         return False, str(error)
     decision = draft.manifest.decision
     above = _score(check) - decision.threshold > margin
-    own = own_evidence(check.scores, SPOILED_MODALITY[kind], decision)
+    own = own_evidence(check.scores, SPOILED_MODALITY[kind], decision, usual)
     return above and own, f"score {_score(check):.3g}, threshold {decision.threshold:.3g}"
 
 

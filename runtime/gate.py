@@ -9,19 +9,22 @@ distance, so that an engine of constants, a network of zeros or a bank that is n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from runtime.bundle import Bundle
 from runtime.engines import Engine
 from runtime.errors import EngineError, FrameRefused, ParityError
-from runtime.frame import Frame, ModalityScores, Scores, Verdict
+from runtime.frame import Frame, Scores, Verdict
 from runtime.manifest import Decision, GoldenFrame, Manifest
 from runtime.reasons import Reason
 from runtime.rescore import decision_for
 from runtime.scoring import Judgement, decide, fused_score
 
-SPOILED_MODALITY = {"spoiled_geometry": "points", "spoiled_colour": "rgb"}
+Name = Literal["rgb", "points"]
+
+SPOILED_MODALITY: dict[str, Name] = {"spoiled_geometry": "points", "spoiled_colour": "rgb"}
 VERDICT_NAMES = {Verdict.OK: "ok", Verdict.NG: "ng", Verdict.UNKNOWN: "unknown"}
 
 Progress = Callable[[str], None]
@@ -57,24 +60,31 @@ def run_golden(
     return GoldenCheck(golden, scores, judgement, (time.perf_counter_ns() - start_ns) / 1e6)
 
 
-def own_evidence(scores: Scores, modality: str, decision: Decision) -> bool:
+def usual_distance(golden: Iterable[GoldenFrame], modality: Name) -> float:
+    """Mean image distance of the normal golden frames in one modality."""
+    normal = [frame for frame in golden if frame.kind == "normal"]
+    distances = [frame.rgb_image_distance if modality == "rgb" else frame.points_image_distance for frame in normal]
+    if not distances:
+        raise ParityError("the bundle holds no normal golden frame to compare spoiled ones with; export it again")
+    return sum(distances) / len(distances)
+
+
+def own_evidence(scores: Scores, modality: Name, decision: Decision, usual: float) -> bool:
     """True when this modality's image distance is what puts the fused score above the threshold.
 
-    That is: with the distance as it is the score is above, and with the mean of normal frames in its place it is not.
+    That is: with the distance as it is the score is above, and with the ``usual`` one of normal frames it is not.
     """
-    name = "rgb" if modality == "rgb" else "points"
-    constants = decision.rgb if name == "rgb" else decision.points
-    own: ModalityScores = scores.rgb if name == "rgb" else scores.points
-    silent = replace(own, image_distance=constants.image_mean if decision.fusion == "average" else 0.0)
     whole = fused_score(scores.rgb, scores.points, decision)
-    without = (
-        fused_score(silent, scores.points, decision) if name == "rgb" else fused_score(scores.rgb, silent, decision)
-    )
+    if modality == "rgb":
+        without = fused_score(replace(scores.rgb, image_distance=usual), scores.points, decision)
+    else:
+        without = fused_score(scores.rgb, replace(scores.points, image_distance=usual), decision)
     return whole > decision.threshold >= without
 
 
-def check_golden(check: GoldenCheck, decision: Decision, tolerance: float) -> None:
+def check_golden(check: GoldenCheck, decision: Decision, manifest: Manifest) -> None:
     """Compare one golden frame with the bundle. Raises ParityError naming frame, expected and seen."""
+    tolerance = manifest.golden_tolerance
     golden, judgement = check.golden, check.judgement
     seen = VERDICT_NAMES[judgement.verdict]
     frame = f"golden frame {golden.name} ({golden.kind})"
@@ -91,7 +101,9 @@ def check_golden(check: GoldenCheck, decision: Decision, tolerance: float) -> No
             f"{judgement.score:.4f}; it must not judge parts: export the bundle again for this engine or use another"
         )
     modality = SPOILED_MODALITY.get(golden.kind)
-    if modality is not None and not own_evidence(check.scores, modality, decision):
+    if modality is None:
+        return
+    if not own_evidence(check.scores, modality, decision, usual_distance(manifest.golden, modality)):
         raise ParityError(
             f"{frame}: it must be ng because of its {modality} distance; this engine's is "
             f"{getattr(check.scores, modality).image_distance:.4f}, which does not decide: the {modality} network or "
@@ -111,7 +123,7 @@ def pass_gate(
     checks = []
     for golden, frame in bundle.golden_frames():
         check = run_golden(frame, golden, engine, decision, bundle.manifest, progress)
-        check_golden(check, decision, bundle.manifest.golden_tolerance)
+        check_golden(check, decision, bundle.manifest)
         checks.append(check)
         progress(f"golden {golden.name}")
     return checks

@@ -145,10 +145,10 @@ def test_constants_that_were_signed_into_the_bundle_do_not_pass_either(toy: ToyB
 
 def test_own_evidence_asks_for_the_modality_that_decides(bundle: Bundle) -> None:
     decision = bundle.manifest.decision
-    assert own_evidence(scores_of(3.0, 0.0), "rgb", decision)
-    assert not own_evidence(scores_of(3.0, 0.0), "points", decision)
-    assert not own_evidence(scores_of(3.0, 3.0), "rgb", decision)
-    assert not own_evidence(scores_of(0.0, 0.0), "rgb", decision)
+    assert own_evidence(scores_of(3.0, 0.0), "rgb", decision, MEAN)
+    assert not own_evidence(scores_of(3.0, 0.0), "points", decision, MEAN)
+    assert not own_evidence(scores_of(3.0, 3.0), "rgb", decision, MEAN)
+    assert not own_evidence(scores_of(0.0, 0.0), "rgb", decision, MEAN)
 
 
 OTHER = EngineInfo("cuda", "gpu 0", "fp16")
