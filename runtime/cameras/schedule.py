@@ -26,6 +26,7 @@ class Schedule:
         """Raises UsageError for a rate outside 1/3600 to 10 000 frames/s."""
         if not 1 / LONGEST_PERIOD_S <= rate_hz <= 10_000:
             raise UsageError(f"the rate is {rate_hz} frames/s; it must be 1/{LONGEST_PERIOD_S} to 10000")
+        self.period_ns = round(NS_PER_S / rate_hz)
         self._rate_hz, self._clock_ns, self._sleep_s = rate_hz, clock_ns, sleep_s
         self._start_ns: int | None = None
         self._count = 0

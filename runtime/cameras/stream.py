@@ -1,0 +1,142 @@
+"""From a source of frames to the inspector: at a rate or on triggers, with the truth written beside."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from runtime.cameras.replay import ReplayCamera
+from runtime.cameras.schedule import Schedule
+from runtime.cameras.virtual import GOOD, VirtualCamera
+from runtime.errors import DataError
+from runtime.frame import BoolArray, Frame
+from runtime.mvtec import read_mask
+from runtime.sender import FrameSender
+from runtime.wire import Trigger
+
+TRIGGER_WAIT_MS = 500
+"""Longest single wait for a trigger; between two of them the camera can be stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """A frame to send and what is true of it."""
+
+    frame: Frame
+    truth: dict[str, Any]
+    mask: BoolArray | None
+
+
+@dataclass(slots=True)
+class StreamSummary:
+    """What became of a run."""
+
+    exposures: int = 0
+    sent: int = 0
+    late: int = 0
+    """Exposures that came more than a tenth of their period late."""
+    seconds: float = 0.0
+
+    @property
+    def fps(self) -> float:
+        """Exposures a second, from the first to the last."""
+        return (self.exposures - 1) / self.seconds if self.exposures > 1 and self.seconds > 0 else 0.0
+
+
+def virtual_exposures(camera: VirtualCamera, kinds: Iterable[str], first: int) -> Iterator[Exposure]:
+    """Frames of a virtual camera: one part each, from index ``first`` on, ``good`` or spoiled as ``kinds`` says."""
+    for index, kind in zip(count(first), kinds, strict=False):
+        shot = camera.frame(index, None if kind == GOOD else kind)
+        truth = {"defect": kind, "part_id": shot.frame.part_id, "index": index}
+        if shot.defect is not None:
+            truth |= {key: round(value, 3) for key, value in asdict(shot.defect).items() if key != "kind"}
+        yield Exposure(shot.frame, truth, shot.mask)
+
+
+def replay_exposures(camera: ReplayCamera) -> Iterator[Exposure]:
+    """Recorded frames; the truth is the folder they lie in, ``""`` where it does not say. Raises DataError."""
+    for shot in camera:
+        sample = shot.sample
+        truth = {"defect": sample.defect, "part_id": shot.frame.part_id, "name": sample.name}
+        yield Exposure(shot.frame, truth, read_mask(sample.gt) if sample.gt else None)
+
+
+class TruthFile:
+    """One JSON line an exposure: ``seq, camera_session, sent, defect, part_id, mask, ...``; masks as PNG beside it."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin the file anew. Raises DataError when it cannot be written."""
+        self.path = path
+        self.masks = path.with_name(f"{path.stem}_masks")
+        try:
+            self.masks.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{path} cannot be written: {error.strerror}; name another file") from error
+
+    def add(self, exposure: Exposure, seq: int, camera_session: str, sent: bool) -> None:
+        """Write one line, and the mask where there is a defect. Raises DataError when the disk does not take it."""
+        line = {"seq": seq, "camera_session": camera_session, "sent": sent, **exposure.truth, "mask": None}
+        try:
+            if exposure.mask is not None and exposure.mask.any():
+                file = self.masks / f"{seq:06d}.png"
+                Image.fromarray(exposure.mask.astype(np.uint8) * 255).save(file)
+                line["mask"] = f"{self.masks.name}/{file.name}"
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be written: {error.strerror}; free some space") from error
+
+    def __enter__(self) -> TruthFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def stream(
+    exposures: Iterable[Exposure],
+    sender: FrameSender,
+    *,
+    schedule: Schedule | None,
+    summary: StreamSummary,
+    frames: int | None = None,
+    truth: TruthFile | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> None:
+    """Send exposures, at the schedule's times or, without one, each on the station's next trigger.
+
+    A frame is made ready first and waits for its time, so that making it costs no punctuality. ``summary`` is kept up
+    to date and holds when the run is interrupted. Raises what source, sender and truth raise.
+    """
+    started_s = 0.0
+    for exposure in exposures:
+        trigger: Trigger | None = None
+        if schedule is None:
+            while trigger is None:
+                trigger = sender.wait_trigger(TRIGGER_WAIT_MS)
+        elif schedule.wait() > schedule.period_ns // 10:
+            summary.late += 1
+        now_s = time.monotonic()
+        started_s = started_s or now_s
+        stamped = replace(exposure.frame, t_exposure_us=time.time_ns() // 1000, clock="realtime")
+        sent = sender.send(stamped, trigger)
+        summary.exposures += 1
+        summary.sent += sent
+        summary.seconds = now_s - started_s
+        if truth is not None:
+            truth.add(exposure, sender.seq, sender.camera_session, sent)
+        progress()
+        if summary.exposures == frames:
+            return

@@ -1,0 +1,206 @@
+"""`asperity camera`: frames for an inspector, or a data set, without hardware."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from runtime.errors import CameraError, UsageError
+from runtime.frame import Unit
+
+if TYPE_CHECKING:
+    from runtime.cameras.stream import Exposure
+
+app = typer.Typer(name="camera", no_args_is_help=True, help="Frame sources: rendered parts, or recorded frames.")
+
+Rate = Annotated[float | None, typer.Option(help="Frames a second, on an open loop; default 5.")]
+Frames = Annotated[int, typer.Option(help="Stop after this many frames; 0: go on until stopped.")]
+Truth = Annotated[Path | None, typer.Option(help="Write the truth of every frame here (JSON lines), masks beside it.")]
+OnTrigger = Annotated[bool, typer.Option("--on-trigger", help="Send a frame on each trigger of the station.")]
+Station = Annotated[str, typer.Option(help="Station whose triggers are answered.")]
+Name = Annotated[str, typer.Option("--camera", help="The camera's name, as in station.toml.")]
+FramesEndpoint = Annotated[str, typer.Option(help="Where the inspector takes frames.")]
+ResultsEndpoint = Annotated[str, typer.Option(help="Where the inspector publishes triggers.")]
+Wait = Annotated[float, typer.Option(help="Wait at most this long for an inspector before the first frame.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+DEFAULT_FRAMES = "tcp://127.0.0.1:5560"
+DEFAULT_RESULTS = "tcp://127.0.0.1:5561"
+DEFAULT_RATE_HZ = 5.0
+STREAM_FIRST = 500_000
+"""Streams show other parts than data sets of the same seed."""
+
+
+@app.command()
+def virtual(
+    product: Annotated[str, typer.Option(help="bracket, roll or nameplate.")] = "bracket",
+    seed: Annotated[int, typer.Option(help="Parts, poses, light and noise follow from it.")] = 1,
+    size: Annotated[str, typer.Option(help="Picture in pixels: 256, or WIDTHxHEIGHT.")] = "256",
+    defects: Annotated[str, typer.Option(help="mix (all of them), none, or names with commas.")] = "mix",
+    write: Annotated[
+        Path | None, typer.Option(help="Write a data set (MVTec 3D-AD layout) into this new folder.")
+    ] = None,
+    train: Annotated[int, typer.Option(help="With --write: frames of train/good.")] = 200,
+    validation: Annotated[int, typer.Option(help="With --write: frames of validation/good.")] = 0,
+    test: Annotated[int, typer.Option(help="With --write: frames of test/good and of each defect.")] = 10,
+    defect_share: Annotated[float, typer.Option(help="Streaming: share of spoiled frames.")] = 0.5,
+    first: Annotated[int, typer.Option(help="Streaming: index of the first frame.")] = STREAM_FIRST,
+    rate: Rate = None,
+    frames: Frames = 0,
+    truth: Truth = None,
+    on_trigger: OnTrigger = False,
+    station: Station = "st1",
+    camera: Name = "cam1",
+    frames_endpoint: FramesEndpoint = DEFAULT_FRAMES,
+    results_endpoint: ResultsEndpoint = DEFAULT_RESULTS,
+    wait_s: Wait = 10.0,
+    as_json: Json = False,
+) -> None:
+    """A structured-light camera over rendered parts: streams to an inspector, or writes a data set."""
+    from runtime.cameras.stream import virtual_exposures
+    from runtime.cameras.virtual import VirtualCamera
+    from runtime.cameras.virtual_dataset import Counts, mixed_kinds, write_dataset
+
+    source = VirtualCamera(product, seed, _size(size), name=camera)
+    kinds = _kinds(defects)
+    if write is not None:
+        if on_trigger or truth is not None or rate is not None or frames:
+            raise UsageError("--write makes a data set; --rate, --frames, --truth and --on-trigger belong to streaming")
+        counts = Counts(train, validation, test)
+        total = train + validation + test * (1 + len(kinds))
+        with _progress(f"rendering {product}", total) as step:
+            written = write_dataset(source, write, counts, kinds, step)
+        _say(as_json, f"wrote {written} frames to {write}", {"frames": written, "folder": str(write)})
+        return
+    if not 0 <= defect_share <= 1:
+        raise UsageError(f"--defect-share {defect_share} is no share; give 0 to 1")
+    exposures = virtual_exposures(source, mixed_kinds(seed, kinds, defect_share), first)
+    _stream(
+        exposures, frames, rate, truth, on_trigger, station, camera, frames_endpoint, results_endpoint, wait_s, as_json
+    )
+
+
+@app.command()
+def replay(
+    folder: Annotated[
+        Path, typer.Argument(help="Frames in the MVTec 3D-AD layout: a product, a split, or rgb/ and xyz/.")
+    ],
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
+    unit: Annotated[str | None, typer.Option(help="Unit of the recorded points (m, mm, um), if known.")] = None,
+    rate: Rate = None,
+    frames: Frames = 0,
+    truth: Truth = None,
+    on_trigger: OnTrigger = False,
+    station: Station = "st1",
+    camera: Name = "cam1",
+    frames_endpoint: FramesEndpoint = DEFAULT_FRAMES,
+    results_endpoint: ResultsEndpoint = DEFAULT_RESULTS,
+    wait_s: Wait = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Play recorded frames to an inspector."""
+    from runtime.cameras.replay import ReplayCamera
+    from runtime.cameras.stream import replay_exposures
+
+    units: dict[str | None, Unit | None] = {None: None, **{name: name for name in get_args(Unit)}}
+    if unit not in units:
+        raise UsageError(f"--unit {unit!r} is not known; choose one of {', '.join(get_args(Unit))}")
+    source = ReplayCamera(folder, loop=loop, unit=units[unit], name=camera)
+    if not loop:
+        frames = min(frames or len(source), len(source))
+    _stream(
+        replay_exposures(source), frames, rate, truth, on_trigger, station, camera, frames_endpoint, results_endpoint,
+        wait_s, as_json,
+    )  # fmt: skip
+
+
+def _stream(
+    exposures: Iterable[Exposure],
+    frames: int,
+    rate: float | None,
+    truth: Path | None,
+    on_trigger: bool,
+    station: str,
+    camera: str,
+    frames_endpoint: str,
+    results_endpoint: str,
+    wait_s: float,
+    as_json: bool,
+) -> None:
+    from runtime.cameras.schedule import Schedule
+    from runtime.cameras.stream import StreamSummary, TruthFile, stream
+    from runtime.sender import FrameSender
+
+    if frames < 0:
+        raise UsageError(f"--frames {frames} is not a number of frames; give 1 or more, or 0 to go on until stopped")
+    if on_trigger and rate is not None:
+        raise UsageError("--rate and --on-trigger exclude each other: a trigger says when")
+    if not 0 <= wait_s <= 3600:
+        raise UsageError(f"--wait-s {wait_s} is out of range; give 0 to 3600 seconds")
+    schedule = None if on_trigger else Schedule(DEFAULT_RATE_HZ if rate is None else rate)
+    summary = StreamSummary()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ExitStack() as stack:
+        file = stack.enter_context(TruthFile(truth)) if truth is not None else None
+        sender = stack.enter_context(
+            FrameSender(
+                camera, frames_endpoint, station=station, results_endpoint=results_endpoint if on_trigger else ""
+            )
+        )
+        if not sender.wait_connected(round(wait_s * 1000)):
+            raise CameraError(
+                f"no inspector took frames at {frames_endpoint} within {wait_s:g} s; start `asperity run` first"
+            )
+        step = stack.enter_context(_progress("sending", frames or None))
+        with suppress(KeyboardInterrupt):  # stopped on request: what was done is told below
+            stream(
+                exposures, sender, schedule=schedule, summary=summary, frames=frames or None, truth=file, progress=step
+            )
+    told = {
+        "exposures": summary.exposures, "sent": summary.sent, "dropped": summary.exposures - summary.sent,
+        "late": summary.late, "seconds": round(summary.seconds, 3), "fps": round(summary.fps, 2),
+    }  # fmt: skip
+    _say(as_json, f"{summary.sent} of {summary.exposures} frames sent in {summary.seconds:.1f} s ({summary.fps:.2f} "
+         f"frames/s), {summary.late} late, {told['dropped']} dropped", told)  # fmt: skip
+
+
+def _size(text: str) -> int | tuple[int, int]:
+    pieces = text.lower().split("x")
+    if not 1 <= len(pieces) <= 2 or not all(piece.isdigit() for piece in pieces):
+        raise UsageError(f"--size {text!r} is no size; give pixels as 256 or WIDTHxHEIGHT, e.g. 320x240")
+    return int(pieces[0]) if len(pieces) == 1 else (int(pieces[1]), int(pieces[0]))
+
+
+def _kinds(text: str) -> list[str]:
+    from runtime.cameras.virtual_defects import DEFECTS
+
+    if text == "none":
+        return []
+    kinds = list(DEFECTS) if text == "mix" else [piece.strip() for piece in text.split(",")]
+    unknown = [kind for kind in kinds if kind not in DEFECTS]
+    if unknown:
+        raise UsageError(f"--defects: {unknown[0]!r} is not known; give mix, none, or some of {', '.join(DEFECTS)}")
+    return list(dict.fromkeys(kinds))
+
+
+@contextmanager
+def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """A bar on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+def _say(as_json: bool, sentence: str, told: dict[str, Any]) -> None:
+    typer.echo(json.dumps(told) if as_json else sentence)
