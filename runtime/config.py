@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from runtime.errors import ConfigError
+from runtime.journal import PROMISES_MAX
 from runtime.wire import MAX_BUFFER_BYTES, MAX_CONTROL_BYTES, MAX_RESULTS_PER_REPLY
 
 if sys.version_info >= (3, 11):
@@ -25,6 +26,8 @@ else:
     import tomli as tomllib
 
 Name = Annotated[str, Meta(pattern="^[a-z0-9_-]{1,32}$")]
+SCRIPT_PREFIX = "script:"
+"""A recipe of the simulated engine is a script: ``name = "script:ok ok ng"``."""
 NAME_RULE = "1 to 32 of a-z 0-9 _ -"
 
 
@@ -82,7 +85,7 @@ class Timing(Section, frozen=True, forbid_unknown_fields=True):
 class Triggers(Section, frozen=True, forbid_unknown_fields=True):
     """Triggers given by the PLC."""
 
-    pending_max: Annotated[int, _number(1, 256, "triggers that may await their frame; then BUSY")] = 4
+    pending_max: Annotated[int, _number(1, PROMISES_MAX, "triggers that may await their frame; then BUSY")] = 4
     timeout_max_ms: Annotated[int, _number(1, 3_600_000, "longest timeout_ms that a request may ask for")] = 60_000
 
 
@@ -133,7 +136,7 @@ class Engine(Section, frozen=True, forbid_unknown_fields=True):
     name: Annotated[Literal["cpu", "simulated"], _text("`cpu`, or `simulated` for PLC programmers and tests")] = "cpu"
     threads: Annotated[int, _number(0, 256, "threads of the engine; 0: as many as the box has cores")] = 0
     script: Annotated[
-        str, _text("what the simulated engine does, step by step of seq: ok ng shape nan raise refuse stuck slow=MS")
+        str, _text("what the simulated engine says, a word a seq: ok ng shape nan raise crash refuse stuck, or WORD=MS")
     ] = "ok ok ok ok ng"
     trust: Annotated[str, _text("folder of trusted public keys; empty: the user's configuration folder")] = ""
 
@@ -191,6 +194,19 @@ def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | 
     return config
 
 
+def save(config: StationConfig) -> bytes:
+    """The whole configuration as JSON, for another process of this program."""
+    return msgspec.json.encode(config)
+
+
+def restore(data: bytes) -> StationConfig:
+    """What ``save`` wrote. Raises ConfigError."""
+    try:
+        return msgspec.json.decode(data, type=StationConfig)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"the configuration handed over cannot be read: {error}") from error
+
+
 def journal_path(config: StationConfig) -> Path:
     """Where the station's journal lies."""
     if config.journal.path:
@@ -239,8 +255,8 @@ def _check(config: StationConfig, where: str) -> None:
     in_work = config.limits.queue_length + config.triggers.pending_max + config.limits.seq_gap_max
     if config.journal.slots < 4 * in_work:
         raise ConfigError(
-            f"{where}: [journal] slots is {config.journal.slots}, fewer than 4 x the {in_work} results that queue_length, "
-            "pending_max and seq_gap_max allow to be under way; leave it at 4096"
+            f"{where}: [journal] slots is {config.journal.slots}, fewer than 4 x the {in_work} results that "
+            "queue_length, pending_max and seq_gap_max allow to be under way; leave it at 4096"
         )
     for key in ("frames", "results", "bulk", "control"):
         endpoint = getattr(sockets, key)
@@ -251,7 +267,10 @@ def _check(config: StationConfig, where: str) -> None:
 def _make_absolute(values: dict[str, Any], base: Path) -> None:
     recipes, journal, engine = values.get("recipes"), values.get("journal"), values.get("engine")
     if isinstance(recipes, dict):
-        values["recipes"] = {k: str(base / v) if isinstance(v, str) else v for k, v in recipes.items()}
+        values["recipes"] = {
+            name: str(base / place) if isinstance(place, str) and not place.startswith(SCRIPT_PREFIX) else place
+            for name, place in recipes.items()
+        }
     for table, key in ((journal, "path"), (engine, "trust")):
         if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
             table[key] = str(base / table[key])
@@ -277,7 +296,7 @@ def _nearest(name: str, known: Any) -> str:
 
 
 def _say(message: str) -> str:
-    """``Expected `int` >= 1 - at `$.limits.queue_length``` of msgspec as ``[limits] queue_length: expected int >= 1``."""
+    """msgspec's ``Expected `int` >= 1 - at `$.limits.slots``` as ``[limits] slots: expected int >= 1``."""
     what, _, at = message.partition(" - at ")
     parts = at.strip("`").removeprefix("$.").split(".")
     what = what.replace("`", "").replace("matching regex '^[a-z0-9_-]{1,32}$'", f"of {NAME_RULE}")

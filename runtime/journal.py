@@ -5,10 +5,15 @@ encoded result that would have to be published if the process died now (unknown,
 final result is written into the slot's other half, and then one byte is flipped. A reader sees the one or the other,
 never a mixture, because a single byte is stored at once.
 
-    file   = header page (4096 bytes: two copies of the header, the valid one of the higher generation counts) + slots
+    file   = header page (4096 bytes: two copies of the header, the valid one of the higher generation counts)
+             + 64 promise slots + result slots
     slot   = state byte, padding to 64 bytes, half A, half B          slot of a result: result_id % slots
     half   = result_id u64, length u32, CRC-32 u32 over id + length + payload, payload (<= 2048 bytes), padding to 2080
     state  = 0 empty, 1 owed in A, 2 owed in B, 3 answered in A, 4 answered in B; all little endian
+
+A trigger owes a result as well, but has no result_id before its frame comes or is given up, so that nobody waits for
+that id meanwhile. It is kept as a *promise*: a slot whose id field says which result_id was next when it was given. A
+promise is kept when an entry of at least that id carries its trigger.
 
 It survives the process (kill -9), since the pages belong to the kernel. It does not survive a power cut whole: ids
 are therefore reserved in blocks that are synced to disk before the first of them is used, and go on after the reserved
@@ -33,9 +38,11 @@ from runtime.errors import JournalError
 
 VERSION = 1
 PAYLOAD_MAX = 2048
+PROMISES_MAX = 64
 HEADER_NBYTES = 4096
 SLOT_NBYTES = 64 + 2 * 2080
 
+_RESULTS_AT = HEADER_NBYTES + PROMISES_MAX * SLOT_NBYTES
 _MAGIC = b"ASPJRNL\0"
 _HEADER = struct.Struct("<8sIIIQQQ?36s32s")  # as in _Header.pack
 _HEADER_AT = (0, 2048)
@@ -176,6 +183,25 @@ class Journal:
         found = (self._read(index) for index in range(self._header.slots))
         yield from sorted((entry for entry in found if entry is not None), key=lambda entry: entry.result_id)
 
+    def promise(self, payload: bytes) -> int:
+        """Enter what a trigger is owed; returns the promise's number. Raises JournalError when all are taken."""
+        for number in range(PROMISES_MAX):
+            at = HEADER_NBYTES + number * SLOT_NBYTES
+            if self._map[at] == _EMPTY:
+                self._write_half(at + _HALF_AT[0], self._next_id, payload)
+                self._map[at] = _OWED[0]
+                return number
+        raise JournalError(f"journal {self.path}: {PROMISES_MAX} triggers are owed a result already")
+
+    def redeem(self, number: int) -> None:
+        """Forget a promise; only after the result that keeps it was entered."""
+        self._map[HEADER_NBYTES + number * SLOT_NBYTES] = _EMPTY
+
+    def promises(self) -> dict[int, Entry]:
+        """Open promises by number; ``result_id`` is the one that was next when the promise was given."""
+        found = {number: self._entry(HEADER_NBYTES + number * SLOT_NBYTES) for number in range(PROMISES_MAX)}
+        return {number: entry for number, entry in found.items() if entry is not None}
+
     def close(self) -> None:
         """Write everything to disk and mark the journal as cleanly closed."""
         self._map.flush()
@@ -184,9 +210,7 @@ class Journal:
         os.close(self._fd)  # gives up the lock as well
 
     def _put(self, result_id: int, payload: bytes, states: tuple[int, int]) -> None:
-        if len(payload) > PAYLOAD_MAX:
-            raise JournalError(f"result {result_id} has {len(payload)} bytes; the journal takes at most {PAYLOAD_MAX}")
-        at = HEADER_NBYTES + (result_id % self._header.slots) * SLOT_NBYTES
+        at = _RESULTS_AT + (result_id % self._header.slots) * SLOT_NBYTES
         state = self._map[at]
         half = 0
         if state != _EMPTY:
@@ -201,13 +225,19 @@ class Journal:
                 )
             else:
                 self._map[at] = _EMPTY
-        head = _HALF.pack(result_id, len(payload), _crc(result_id, payload))
-        start = at + _HALF_AT[half]
-        self._map[start : start + len(head) + len(payload)] = head + payload
+        self._write_half(at + _HALF_AT[half], result_id, payload)
         self._map[at] = states[half]
 
+    def _write_half(self, start: int, result_id: int, payload: bytes) -> None:
+        if len(payload) > PAYLOAD_MAX:
+            raise JournalError(f"result {result_id} has {len(payload)} bytes; the journal takes at most {PAYLOAD_MAX}")
+        head = _HALF.pack(result_id, len(payload), _crc(result_id, payload))
+        self._map[start : start + len(head) + len(payload)] = head + payload
+
     def _read(self, index: int) -> Entry | None:
-        at = HEADER_NBYTES + index * SLOT_NBYTES
+        return self._entry(_RESULTS_AT + index * SLOT_NBYTES)
+
+    def _entry(self, at: int) -> Entry | None:
         state = self._map[at]
         if state == _EMPTY:
             return None
@@ -217,18 +247,20 @@ class Journal:
 
     def _scan(self) -> bool:
         """Empty every slot that cannot be believed, and name it. True if there was one."""
-        for index in range(self._header.slots):
-            at = HEADER_NBYTES + index * SLOT_NBYTES
+        for slot in range(PROMISES_MAX + self._header.slots):
+            at = HEADER_NBYTES + slot * SLOT_NBYTES
             state = self._map[at]
             if state == _EMPTY:
                 continue
-            wrong = self._damage(index, at, state)
+            wrong = self._damage(slot - PROMISES_MAX, at, state)
             if wrong:
-                self.notes.append(f"journal slot {index} is corrupt ({wrong}): what it held is not known")
+                name = f"slot {slot - PROMISES_MAX}" if slot >= PROMISES_MAX else f"promise {slot}"
+                self.notes.append(f"journal {name} is corrupt ({wrong}): what it held is not known")
                 self._map[at] = _EMPTY
         return bool(self.notes)
 
     def _damage(self, index: int, at: int, state: int) -> str | None:
+        """What is wrong with a slot, ``index`` below 0 for a promise; None: nothing."""
         if state not in (*_OWED, *_ANSWERED):
             return f"state byte {state}"
         start = at + _HALF_AT[(state - 1) % 2]
@@ -238,7 +270,7 @@ class Journal:
         payload = self._map[start + _HALF.size : start + _HALF.size + length]
         if crc != _crc(result_id, payload):
             return "checksum"
-        if result_id % self._header.slots != index or result_id < self._header.first_id:
+        if index >= 0 and (result_id % self._header.slots != index or result_id < self._header.first_id):
             return f"result id {result_id} does not belong there"
         return None
 
@@ -260,7 +292,7 @@ class Journal:
 
 
 def _file_nbytes(slots: int) -> int:
-    return HEADER_NBYTES + slots * SLOT_NBYTES
+    return _RESULTS_AT + slots * SLOT_NBYTES
 
 
 def _crc(result_id: int, payload: bytes) -> int:

@@ -1,0 +1,23 @@
+"""One look at both clocks. Durations are measured on the monotonic one alone; the wall's goes on the wire."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+MS = 1_000_000
+"""Nanoseconds in a millisecond."""
+
+
+class Now(NamedTuple):
+    """A moment."""
+
+    ns: int
+    """Monotonic, nanoseconds."""
+    wall_us: int
+    """Since 1970, microseconds."""
+
+
+def look() -> Now:
+    """The present moment."""
+    return Now(time.monotonic_ns(), time.time_ns() // 1000)

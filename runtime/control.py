@@ -1,0 +1,250 @@
+"""Requests on the control socket: one function an operation. A repeated id is answered again, not done again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from runtime import wire
+from runtime.clock import MS
+from runtime.errors import StateError, WireError
+from runtime.frame import Result
+from runtime.reasons import Reason
+from runtime.states import Cause, State, step
+from runtime.triggers import PendingTrigger
+
+if TYPE_CHECKING:
+    from runtime.inspector import Inspector
+
+TEXT_MAX = 512
+READ_ONLY = frozenset({"get_state", "get_result"})
+"""Operations that change nothing: answered afresh each time, and not kept."""
+
+
+class ReplyCache:
+    """The last replies by request id: at most ``size``."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
+
+    def get(self, request_id: str) -> tuple[bytes, bytes] | None:
+        """(request, reply) of an id that was answered before."""
+        return self._kept.get(request_id)
+
+    def keep(self, request_id: str, request: bytes, reply: bytes) -> None:
+        """Remember a reply."""
+        self._kept[request_id] = request, reply
+        while len(self._kept) > self._size:
+            self._kept.popitem(last=False)
+
+
+def answer(desk: Inspector, sender: list[bytes], parts: Sequence[bytes]) -> tuple[list[bytes], bytes]:
+    """The reply to a message on the control socket: (envelope, body). Never raises for what a client sent."""
+    try:
+        envelope, body = wire.split_envelope(parts)
+    except WireError as error:
+        return sender, _reply("", "BAD_REQUEST", str(error))
+    try:
+        request = wire.decode_request(body)
+    except WireError as error:
+        return [*sender, *envelope], _reply(wire.peek_request_id(body), "BAD_REQUEST", str(error))
+    return [*sender, *envelope], _answer_once(desk, request, bytes(body))
+
+
+def _answer_once(desk: Inspector, request: wire.Request, body: bytes) -> bytes:
+    kept = desk.replies.get(request.id)
+    if kept is not None and request.op not in READ_ONLY:
+        if kept[0] == body:
+            return kept[1]
+        return _reply(request.id, "BAD_REQUEST", "this id was used for another request; give each request its own")
+    reply = _do(desk, request)
+    if request.op not in READ_ONLY:
+        desk.replies.keep(request.id, body, reply)
+    return reply
+
+
+def _do(desk: Inspector, request: wire.Request) -> bytes:
+    station = desk.config.station.name
+    if request.station not in ("", station):
+        return _reply(request.id, "WRONG_STATION", f"this is station {station}")
+    operation = _OPERATIONS.get(request.op)
+    if operation is None:
+        return _reply(request.id, "UNKNOWN_OP", f"there are: {', '.join(_OPERATIONS)}")
+    try:
+        return operation(desk, request)
+    except StateError as error:
+        return _reply(request.id, "WRONG_STATE", str(error))
+
+
+def _get_state(desk: Inspector, request: wire.Request) -> bytes:
+    from runtime.status import state_message
+
+    return wire.encode_reply(wire.Reply(id=request.id, ok=True, code="OK", state=state_message(desk, desk.clock())))
+
+
+def _get_result(desk: Inspector, request: wire.Request) -> bytes:
+    journal, most = desk.journal, desk.config.control.results_per_reply
+    last_id = min(request.to or journal.last_id, journal.last_id)
+    found: list[msgspec.Raw] = []
+    next_id = None
+    for result_id in range(max(request.from_ or 1, journal.oldest_id), last_id + 1):
+        if len(found) == most:
+            next_id = result_id
+            break
+        body = journal.get(result_id)
+        if body is not None:
+            found.append(msgspec.Raw(body))
+    return wire.encode_reply(
+        wire.Reply(
+            id=request.id,
+            ok=True,
+            code="OK",
+            results=tuple(found),
+            first_result_id=journal.oldest_id,
+            last_result_id=desk.last_published_id,
+            next_result_id=next_id,
+        )
+    )
+
+
+def _trigger(desk: Inspector, request: wire.Request, hard_wired: bool = False) -> bytes:
+    operation, config = desk.operation, desk.config
+    step(operation.state, Cause.TRIGGER)
+    assert request.trigger_id is not None and request.timeout_ms is not None  # the wire requires both
+    longest_ms = config.triggers.timeout_max_ms
+    if request.timeout_ms > longest_ms:
+        return _reply(request.id, "REFUSED", f"timeout_ms is {request.timeout_ms}, the most is {longest_ms}")
+    recipe = operation.recipe.name if operation.recipe else ""
+    if request.recipe is not None and request.recipe != recipe:
+        return _reply(request.id, "REFUSED", f"recipe {request.recipe} is asked for and {recipe} is in force")
+    busy = desk.triggers.refusal(request.trigger_id)
+    if operation.state is State.SINGLE_EXECUTION and operation.single_trigger_id is not None:
+        busy = f"trigger {operation.single_trigger_id} is the one of this single execution"
+    if busy:
+        return _reply(request.id, "BUSY", busy)
+    now = desk.clock()
+    owed = Result(
+        station=config.station.name,
+        session=desk.session,
+        result_id=desk.journal.last_id + 1,
+        camera=config.station.camera,
+        trigger_id=request.trigger_id,
+        part_id=request.part_id or "",
+        recipe=recipe,
+        reason=Reason.RESTARTED,
+        t_done_us=now.wall_us,
+    )
+    promise = desk.journal.promise(wire.encode_result_body(owed))
+    expires_ns = now.ns + request.timeout_ms * MS
+    desk.triggers.add(
+        PendingTrigger(request.trigger_id, request.part_id or "", request.recipe, hard_wired, expires_ns, promise)
+    )
+    if operation.state is State.SINGLE_EXECUTION:
+        operation.single_trigger_id = request.trigger_id
+    if not hard_wired:
+        desk.sockets.publish(
+            wire.encode_trigger(
+                wire.Trigger(
+                    station=config.station.name,
+                    session=desk.session,
+                    trigger_id=request.trigger_id,
+                    part_id=request.part_id or "",
+                    recipe=request.recipe,
+                    timeout_ms=request.timeout_ms,
+                    t_us=now.wall_us,
+                )
+            )
+        )
+    return _reply(request.id, "ACCEPTED")
+
+
+def _expect(desk: Inspector, request: wire.Request) -> bytes:
+    return _trigger(desk, request, hard_wired=True)
+
+
+def _prepare_recipe(desk: Inspector, request: wire.Request) -> bytes:
+    operation = desk.operation
+    if operation.busy:
+        return _reply(request.id, "BUSY", operation.busy)
+    if request.recipe not in desk.config.recipes:
+        known = ", ".join(desk.config.recipes) or "none"
+        return _reply(request.id, "REFUSED", f"there is no recipe {request.recipe}; [recipes] has: {known}")
+    operation.prepare(request.recipe)
+    return _reply(request.id, "ACCEPTED")
+
+
+def _unprepare_recipe(desk: Inspector, request: wire.Request) -> bytes:
+    operation = desk.operation
+    if operation.busy:
+        return _reply(request.id, "BUSY", operation.busy)
+    in_force = operation.recipe.name if operation.recipe else "none"
+    if request.recipe not in (None, in_force):
+        return _reply(request.id, "REFUSED", f"recipe {request.recipe} is not in force; in force is {in_force}")
+    operation.unprepare()
+    return _reply(request.id, "ACCEPTED")
+
+
+def _start(desk: Inspector, request: wire.Request) -> bytes:
+    desk.operation.start(single=request.mode == "single")
+    return _reply(request.id, "OK")
+
+
+def _stop(desk: Inspector, request: wire.Request) -> bytes:
+    desk.operation.stop()
+    return _reply(request.id, "OK")
+
+
+def _abort(desk: Inspector, request: wire.Request) -> bytes:
+    desk.operation.abort()
+    return _reply(request.id, "OK")
+
+
+def _halt(desk: Inspector, request: wire.Request) -> bytes:
+    desk.operation.halt()
+    return _reply(request.id, "OK")
+
+
+def _reset(desk: Inspector, request: wire.Request) -> bytes:
+    desk.operation.reset()
+    return _reply(request.id, "ACCEPTED")
+
+
+def _self_test(desk: Inspector, request: wire.Request) -> bytes:
+    desk.operation.self_test()
+    return _reply(request.id, "ACCEPTED")
+
+
+def _shutdown(desk: Inspector, request: wire.Request) -> bytes:
+    desk.ending = True
+    return _reply(request.id, "ACCEPTED")
+
+
+def _set_threshold(desk: Inspector, request: wire.Request) -> bytes:
+    return _reply(request.id, "UNSUPPORTED", "the threshold is part of the signed bundle; calibrate again to change it")
+
+
+_OPERATIONS: dict[str, Callable[[Inspector, wire.Request], bytes]] = {
+    "get_state": _get_state,
+    "get_result": _get_result,
+    "trigger": _trigger,
+    "expect": _expect,
+    "prepare_recipe": _prepare_recipe,
+    "unprepare_recipe": _unprepare_recipe,
+    "start": _start,
+    "stop": _stop,
+    "abort": _abort,
+    "halt": _halt,
+    "reset": _reset,
+    "self_test": _self_test,
+    "set_threshold": _set_threshold,
+    "shutdown": _shutdown,
+}
+
+
+def _reply(request_id: str, code: str, text: str = "") -> bytes:
+    good = code in ("OK", "ACCEPTED")
+    return wire.encode_reply(wire.Reply(id=request_id, ok=good, code=code, text=text[:TEXT_MAX]))

@@ -1,0 +1,130 @@
+"""An engine that looks at nothing and follows a script: for PLC programmers and for tests of faults.
+
+Everything it touches is named ``simulated``; gateways do not accept such parts unless their configuration says so.
+A script is words, one a frame, chosen by ``seq`` modulo their number: the same frame always gets the same answer.
+``WORD=MS`` answers after that many milliseconds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+
+from runtime.engines import Progress
+from runtime.errors import ConfigError, EngineError, FrameRefused
+from runtime.frame import EngineInfo, Frame, ModalityScores, Prepared, Scores, Silhouette, Window
+from runtime.manifest import FORMAT, Decision, Geometry, Manifest, Modality, Network, SilhouetteRange
+from runtime.reasons import Reason
+
+NAME = "simulated"
+WORDS = {
+    "ok": "a good part",
+    "ng": "a bad part: score above the threshold",
+    "shape": "a bad part: silhouette out of range",
+    "nan": "the engine gives a number that is none",
+    "raise": "the engine fails",
+    "crash": "the engine fails with an error of no known type",
+    "refuse": "the frame is refused: too few points",
+    "stuck": "the engine never comes back",
+}
+GRID = 28
+THRESHOLD = 1.0
+STUCK_S = 3600.0
+_STAGES = ("pre", "rgb", "points", "knn")
+
+
+class SimulatedEngine:
+    """Scores by script. Raises ConfigError on a word that is not known."""
+
+    def __init__(self, script: str = "ok") -> None:
+        self._steps = [_step(word) for word in script.split()]
+        if not self._steps:
+            raise ConfigError("[engine] script is empty; give words such as: ok ok ng")
+        self._closed = threading.Event()
+
+    def describe(self) -> EngineInfo:
+        """As ``Engine.describe``."""
+        return EngineInfo(NAME, "none", "none")
+
+    def score(self, frame: Frame, progress: Progress) -> Scores:
+        """As ``Engine.score``: what the script says of ``frame.seq``."""
+        word, delay_s = self._steps[frame.seq % len(self._steps)]
+        return self._answer(word, delay_s, max(frame.shape_px), progress)
+
+    def score_prepared(self, prepared: Prepared, progress: Progress) -> Scores:
+        """As ``Engine.score_prepared``: the script's first word."""
+        word, delay_s = self._steps[0]
+        return self._answer(word, delay_s, prepared.window.side_px, progress)
+
+    def close(self) -> None:
+        """As ``Engine.close``; lets go of a frame that is stuck."""
+        self._closed.set()
+
+    def _answer(self, word: str, delay_s: float, side_px: int, progress: Progress) -> Scores:
+        start_ns = time.monotonic_ns()
+        self._closed.wait(STUCK_S if word == "stuck" else delay_s)
+        if word in ("raise", "stuck"):
+            raise EngineError(f"simulated: {WORDS[word]}")
+        if word == "crash":
+            raise ZeroDivisionError("simulated: division by zero")
+        if word == "refuse":
+            raise FrameRefused(Reason.TOO_FEW_POINTS, f"simulated: {WORDS[word]}")
+        stage_us = {}
+        for stage in _STAGES:
+            progress(stage)
+            stage_us[stage] = (time.monotonic_ns() - start_ns) // 1000
+            start_ns = time.monotonic_ns()
+        distance = {"ng": 2.0 * THRESHOLD, "nan": float("nan")}.get(word, 0.5 * THRESHOLD)
+        patches = np.full((GRID, GRID), 0.1, dtype=np.float32)
+        patches[GRID // 2, GRID // 2] = distance
+        modality = ModalityScores(patches, distance)
+        return Scores(
+            rgb=modality,
+            points=modality,
+            scored=np.ones((GRID, GRID), dtype=np.bool_),
+            window=Window(0, 0, side_px),
+            silhouette=Silhouette(2.0 if word == "shape" else 1.0, 1.0, 1.0, 1.0, 0.0),
+            stage_us=stage_us,
+        )
+
+
+def simulated_manifest(recipe: str = NAME) -> Manifest:
+    """A manifest that fits the engine: no networks, threshold 1, one silhouette figure."""
+    modality = Modality(0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.5, 0)
+    return Manifest(
+        format=FORMAT,
+        asperity=NAME,
+        recipe=recipe,
+        created_us=0,
+        geometry=Geometry(
+            method="none", why=NAME, unit="mm", height_px=16384, width_px=16384, plane=None, plane_cut_mm=0.0,
+            point_spacing_mm=1.0, plane_noise_mm=0.0, cluster_gap_px=1, side_px=1, mm_per_px=1.0, min_points=0,
+            moved_share=1.0, moved_mm=0.0,
+        ),
+        network=Network(
+            profile=NAME, image_px=GRID, grid=GRID, rgb_grid=GRID, rgb_channels=1, rgb_mean=(0.0, 0.0, 0.0),
+            rgb_std=(1.0, 1.0, 1.0), cloud_px=GRID, cloud_resize="nearest", groups=1, group_size=1, points_channels=1,
+            group_scale_mm=1.0, position_scale_mm=1.0, centre_positions=False, pooling="valid_mean", adaptor="none",
+        ),
+        weights=(),
+        decision=Decision(
+            engine=NAME, precision="none", rgb=modality, points=modality, fusion="average", threshold=THRESHOLD,
+            alpha=0.05, alpha_total=0.05, calibration_scores=tuple(step / 20 for step in range(20)),
+        ),
+        silhouette=(SilhouetteRange("area_mm2", 0.5, 1.5),),
+        golden=(),
+        golden_tolerance=0.0,
+        normal_frames={},
+        frame_p99_ms=1.0,
+        files=(),
+    )  # fmt: skip
+
+
+def _step(word: str) -> tuple[str, float]:
+    name, _, delay_ms = word.partition("=")
+    if name not in WORDS or not (delay_ms == "" or (delay_ms.isdecimal() and len(delay_ms) <= 7)):
+        known = ", ".join(WORDS)
+        raise ConfigError(f"[engine] script has the word {word!r}; known are {known}, each also as WORD=MILLISECONDS")
+    return name, int(delay_ms or 0) / 1000

@@ -1,0 +1,63 @@
+"""What people should know, as log lines and events: on change, never for each frame, never without bound."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Literal
+
+from runtime import wire
+from runtime.clock import MS, Now, look
+from runtime.config import Log as LogConfig
+
+log = logging.getLogger("asperity.station")
+
+Severity = Literal["info", "warning", "alarm"]
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "alarm": logging.ERROR}
+TEXT_MAX = 512
+
+
+class Notices:
+    """Writes a kind of notice at most once in ``repeat_ms`` and says how many it held back."""
+
+    def __init__(
+        self,
+        station: str,
+        session: str,
+        config: LogConfig,
+        publish: Callable[[list[bytes]], None],
+        clock: Callable[[], Now] = look,
+    ) -> None:
+        self._station = station
+        self._session = session
+        self._repeat_ns = config.repeat_ms * MS
+        self._kinds_max = config.kinds_max
+        self._publish = publish
+        self._clock = clock
+        self._last: OrderedDict[str, tuple[int, int]] = OrderedDict()  # kind -> (when it was written, held back since)
+
+    def __call__(self, severity: Severity, kind: str, text: str, result_id: int | None = None) -> None:
+        """Write and publish, unless the same ``kind`` was written a moment ago."""
+        now = self._clock()
+        written_ns, held = self._last.get(kind, (None, 0))
+        if written_ns is not None and now.ns - written_ns < self._repeat_ns:
+            self._last[kind] = written_ns, held + 1
+            return
+        self._last[kind] = now.ns, 0
+        self._last.move_to_end(kind)
+        while len(self._last) > self._kinds_max:
+            self._last.popitem(last=False)
+        if held:
+            text = f"{text} (and {held} more of this kind before)"
+        log.log(_LEVELS[severity], "%s: %s: %s", self._station, kind, text)
+        event = wire.Event(
+            station=self._station,
+            session=self._session,
+            t_us=now.wall_us,
+            severity=severity,
+            code=kind,
+            text=text[:TEXT_MAX],
+            result_id=result_id,
+        )
+        self._publish(wire.encode_event(event))

@@ -1,0 +1,247 @@
+"""How the station is operated: its state, its recipe, the self-test, faults and alarms. Part of the desk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from runtime.bench import Bench, TakenOver, Tested
+from runtime.clock import MS, Now, look
+from runtime.config import StationConfig
+from runtime.errors import AsperityError, StateError
+from runtime.notices import Notices
+from runtime.pipeline import Recipe
+from runtime.reasons import Reason
+from runtime.recipes import Loader, describe_engine, put_away
+from runtime.states import Cause, State, step
+
+BEATS_OF_A_FRAME = 3
+"""A frame may take this many times the p99 of calibration before the beat counts as stopped."""
+
+
+class Operation:
+    """State machine and recipe of one station.
+
+    ``drop_work`` answers every admitted frame and pending trigger with a reason, ``drop_triggers`` the triggers alone.
+    Requests that the present state does not allow raise StateError.
+    """
+
+    def __init__(
+        self,
+        config: StationConfig,
+        bench: Bench,
+        loader: Loader,
+        notice: Notices,
+        drop_work: Callable[[Reason], None],
+        drop_triggers: Callable[[Reason], None],
+        clock: Callable[[], Now] = look,
+    ) -> None:
+        self.state = State.PREOPERATIONAL
+        self.recipe: Recipe | None = None
+        self.engine = describe_engine(config)
+        self.alarms: dict[str, str] = {}
+        self.tested = False
+        self.busy = ""
+        """The change of recipe under way, in words; empty: none."""
+        self.single_trigger_id: int | None = None
+        """In SINGLE_EXECUTION: the one trigger that was given."""
+        self.failure: AsperityError | None = None
+        """Why the first recipe did not open; the process cannot do its work."""
+        self._config = config
+        self._bench = bench
+        self._loader = loader
+        self._notice = notice
+        self._drop_work = drop_work
+        self._drop_triggers = drop_triggers
+        self._clock = clock
+        self._autostart = config.station.autostart
+        self._first_recipe = ""
+        self._faults = 0
+        self._busy_until_ns = 0
+        self._test_until_ns: int | None = None
+        self._beat = -1
+        self._beat_ns = clock().ns
+
+    # ------------------------------------------------------------------ requests
+
+    def begin(self, first_recipe: str) -> None:
+        """Start the self-test and, where one is named, the first recipe."""
+        self._notice("info", "START", f"engine {self.engine.name} on {self.engine.device}, {self.engine.precision}")
+        self._begin_test()
+        if first_recipe:
+            self._first_recipe = first_recipe
+            self._open(first_recipe, in_child_first=False)
+
+    def start(self, single: bool) -> None:
+        """Judge every frame, or the frame of one trigger."""
+        self.move(Cause.START_SINGLE if single else Cause.START_CONTINUOUS)
+        self.single_trigger_id = None
+
+    def stop(self) -> None:
+        """To Ready; what was admitted is still judged."""
+        self.move(Cause.STOP)
+        self._drop_triggers(Reason.NOT_RUNNING)
+
+    def abort(self) -> None:
+        """To Ready; what was admitted is answered at once."""
+        self.move(Cause.ABORT)
+        self._drop_work(Reason.ABORTED)
+
+    def halt(self) -> None:
+        """Out of service."""
+        self.move(Cause.HALT)
+        self._autostart = False
+        self._drop_work(Reason.ABORTED)
+
+    def reset(self) -> None:
+        """Leave Error or Halted. Judging is not resumed by this: nothing starts because an alarm was acknowledged."""
+        self.move(Cause.RESET)
+        self._drop_work(Reason.ABORTED)
+        self._autostart = False
+        self._faults = 0
+        self.alarms.clear()
+        self._begin_test()
+
+    def self_test(self) -> None:
+        """Score the golden frames again."""
+        self.move(Cause.SELF_TEST)
+        self._begin_test()
+
+    def prepare(self, name: str) -> None:
+        """Open ``name`` beside the recipe in force."""
+        step(self.state, Cause.PREPARE_RECIPE)
+        self.alarms.pop("RECIPE", None)
+        self._open(name, in_child_first=True)
+
+    def unprepare(self) -> None:
+        """Put the recipe away."""
+        self.move(Cause.UNPREPARE_RECIPE)
+        self.busy = "the recipe is being put away"
+        self._busy_until_ns = self._clock().ns + self._config.timing.recipe_ms * MS
+        self._bench.take_over(None)
+
+    # ------------------------------------------------------------------ what happens
+
+    def taken_over(self, report: TakenOver) -> None:
+        """The bench judges by another recipe from here on."""
+        self.recipe = report.recipe
+        self.busy = ""
+        put_away(report.before)
+        if report.recipe is None:
+            return
+        self.engine = report.recipe.info
+        name, bundle = report.recipe.name, report.recipe.bundle
+        engine = f"engine {self.engine.name} on {self.engine.device}, {self.engine.precision}"
+        self._notice("info", f"RECIPE {name}"[:64], f"recipe {name} (bundle {bundle}) is in force; {engine}")
+        self.move(Cause.RECIPE_TAKEN)
+        self._start_by_itself()
+
+    def self_tested(self, report: Tested) -> None:
+        """The self-test ended."""
+        self._test_until_ns = None
+        if report.error:
+            self.tested = False
+            self.fault("SELF_TEST", report.error)
+            return
+        self.tested = True
+        self.move(Cause.CHECKED)
+        if self.state is State.INITIALIZED and self.recipe is not None:
+            self.move(Cause.RECIPE_TAKEN)
+        self._start_by_itself()
+
+    def scored(self, reason: Reason, judged: bool, detail: str) -> None:
+        """The engine has ended a frame; too many failures in a row are a fault."""
+        if judged:
+            self._faults = 0
+        if reason is not Reason.ENGINE:
+            return
+        self._faults += 1
+        self._notice("warning", reason.name, detail)
+        if self._faults == self._config.limits.engine_faults_max:
+            self.fault(reason.name, f"{self._faults} frames in a row failed, the last: {detail}")
+
+    def answered(self, trigger_id: int) -> None:
+        """A trigger's one result is out."""
+        if self.state is State.SINGLE_EXECUTION and trigger_id == self.single_trigger_id:
+            self.move(Cause.ANSWERED)
+
+    def watch(self, now: Now, camera_alive: bool) -> None:
+        """What takes too long, and what has come back."""
+        opened = self._loader.opened()
+        if opened is not None and opened.recipe is not None:
+            self.busy = f"recipe {opened.name} is being taken over"
+            self._bench.take_over(opened.recipe)
+        elif opened is not None and opened.error is not None:
+            self._did_not_open(opened.name, opened.error)
+        if self.busy and now.ns > self._busy_until_ns:
+            self._loader.give_up()
+            self.alarm("RECIPE", f"{self.busy}, but not within {self._config.timing.recipe_ms} ms")
+            self.busy = ""
+        if self._test_until_ns is not None and now.ns > self._test_until_ns:
+            self._test_until_ns = None
+            self.fault("SELF_TEST", f"not ended within {self._config.timing.self_test_ms} ms (at {self._bench.stage})")
+        self._watch_beat(now)
+        if camera_alive:
+            self.alarms.pop("CAMERA", None)
+        elif "CAMERA" not in self.alarms:
+            self.alarm("CAMERA", "no camera is connected, or it gives no frames")
+
+    def beat_timeout_ms(self) -> int:
+        """How long a receiver waits for the beat: a slow profile must not look dead."""
+        limits = self._config.limits
+        slow_ms = BEATS_OF_A_FRAME * self.recipe.manifest.frame_p99_ms if self.recipe else 0.0
+        return max(limits.beat_timeout_min_ms, limits.deadline_ms, round(slow_ms))
+
+    def move(self, cause: Cause) -> None:
+        """Another state by the table. Raises StateError where it has no row."""
+        before, self.state = self.state, step(self.state, cause)
+        if self.state is not before:
+            text = f"{before.name} -> {self.state.name} by {cause.value}"
+            self._notice("info", f"STATE {before.value} {self.state.value}", text)
+
+    def fault(self, kind: str, text: str) -> None:
+        """To Error: nothing is judged until a reset. Everything admitted is answered ENGINE at once."""
+        self.alarm(kind, text)
+        self._autostart = False
+        self.move(Cause.FAULT)
+        self._drop_work(Reason.ENGINE)
+
+    def alarm(self, kind: str, text: str) -> None:
+        """Show an alarm in every state message until a reset (or until its cause is gone)."""
+        self.alarms[kind] = text
+        self._notice("alarm", kind, text)
+
+    # ------------------------------------------------------------------
+
+    def _begin_test(self) -> None:
+        self.tested = False
+        self._test_until_ns = self._clock().ns + self._config.timing.self_test_ms * MS
+        self._bench.self_test()
+
+    def _start_by_itself(self) -> None:
+        if self._autostart and self.tested and self.state is State.READY:
+            self._autostart = False
+            self.start(single=False)
+
+    def _open(self, name: str, *, in_child_first: bool) -> None:
+        if self.busy:
+            raise StateError(f"{self.busy}; wait for the state message that names the recipe")
+        self.busy = f"recipe {name} is being opened"
+        self._busy_until_ns = self._clock().ns + self._config.timing.recipe_ms * MS
+        self._loader.start(name, in_child_first=in_child_first)
+
+    def _did_not_open(self, name: str, error: AsperityError) -> None:
+        self.busy = ""
+        if name == self._first_recipe and self.recipe is None:
+            self.failure = error
+        else:
+            self.alarm("RECIPE", str(error))
+
+    def _watch_beat(self, now: Now) -> None:
+        """A bench that shows no sign of life is stuck, whatever it is doing."""
+        if self._bench.beat != self._beat:
+            self._beat, self._beat_ns = self._bench.beat, now.ns
+            return
+        silent_ms = (now.ns - self._beat_ns) / MS
+        stuck = silent_ms > max(self._config.limits.engine_stuck_ms, self.beat_timeout_ms())
+        if stuck and self.state not in (State.ERROR, State.HALTED):
+            self.fault("STUCK", f"the engine has shown no sign of life for {silent_ms:.0f} ms (at {self._bench.stage})")

@@ -1,0 +1,131 @@
+"""A frame's way on the bench: score, decide, result; the same for every engine.
+
+Nothing here can say ok: that is ``scoring.decide``'s alone. Whatever goes wrong ends in an unknown with its reason.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from runtime.engines import Engine, Progress
+from runtime.errors import EngineError, FrameRefused
+from runtime.frame import EngineInfo, FloatArray, Frame, Result, Scores, Verdict, Window
+from runtime.manifest import Decision, Manifest
+from runtime.preprocess import frame_digest
+from runtime.reasons import Reason
+from runtime.scoring import decide, fused_map
+
+SHARED_CLOCKS = frozenset({"ptp", "realtime"})
+"""Clocks of a camera that may be compared with the box's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What frames are judged by: an opened bundle with its engine, proven on its golden frames."""
+
+    name: str
+    bundle: str
+    """First digits of the bundle's sha256."""
+    manifest: Manifest
+    decision: Decision
+    """The engine's own (threshold and constants)."""
+    engine: Engine
+    info: EngineInfo
+    prove: Callable[[Progress], None]
+    """The self-test: scores the golden frames again; raises ParityError or EngineError."""
+    simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An admitted frame on its way to the bench."""
+
+    born: Result
+    """Its result so far: unknown, with the identity in it."""
+    frame: Frame
+    recipe: str | None
+    """The recipe that the frame or its trigger expects; None: the one in force."""
+    t_recv_ns: int
+    """Monotonic."""
+    stale_ns: int
+    """Monotonic time after which the frame is too old to be judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the bench says of a job. ``detail`` is why, in words: for the log."""
+
+    result: Result
+    detail: str = ""
+    distance_map: FloatArray | None = None
+    """grid x grid, standardised and fused; for people."""
+    window: Window | None = None
+
+
+def age_ns(frame: Frame, now_us: int) -> int:
+    """How old the exposure is on arrival, as far as the clocks can be compared; negative: the camera's runs ahead."""
+    if frame.clock not in SHARED_CLOCKS:
+        return 0
+    return (now_us - frame.t_exposure_us) * 1000
+
+
+def inspect(job: Job, recipe: Recipe | None, previous_digest: int | None, progress: Progress) -> tuple[Outcome, int]:
+    """Judge one frame; returns the outcome and the frame's digest (for the next call's ``previous_digest``).
+
+    Raises nothing: a frame that cannot be judged is an unknown with its reason.
+    """
+    start_ns = time.monotonic_ns()
+    digest = frame_digest(job.frame)
+    born = replace(job.born, latency_us={"recv": (start_ns - job.t_recv_ns) // 1000})
+    if recipe is None:
+        return Outcome(born.unknown(Reason.NOT_RUNNING), "no recipe is in force"), digest
+    born = replace(born, recipe=recipe.name, bundle=recipe.bundle, simulated=recipe.simulated)
+    refusal = _refusal(job, recipe.name, start_ns, digest == previous_digest)
+    if refusal is not None:
+        return Outcome(born.unknown(refusal.reason), str(refusal)), digest
+    try:
+        outcome = _judge(born, recipe, recipe.engine.score(job.frame, progress))
+    except FrameRefused as error:
+        outcome = Outcome(born.unknown(error.reason), str(error))
+    except EngineError as error:
+        outcome = Outcome(born.unknown(Reason.ENGINE), str(error))
+    except Exception as error:  # noqa: BLE001 - whatever an engine raises costs this frame, never the station
+        outcome = Outcome(born.unknown(Reason.ENGINE), f"{type(error).__name__}: {error}")
+    return outcome, digest
+
+
+def _refusal(job: Job, recipe: str, now_ns: int, repeated: bool) -> FrameRefused | None:
+    """Why the frame must not be scored."""
+    if now_ns > job.stale_ns:
+        waited_ms = (now_ns - job.t_recv_ns) / 1e6
+        return FrameRefused(Reason.STALE, f"too old after waiting {waited_ms:.0f} ms for its turn")
+    if job.recipe is not None and job.recipe != recipe:
+        return FrameRefused(Reason.WRONG_RECIPE, f"it expects recipe {job.recipe}, in force is {recipe}")
+    if repeated:
+        return FrameRefused(Reason.FROZEN_IMAGE, "colour and 3D are those of the frame before")
+    return None
+
+
+def _judge(born: Result, recipe: Recipe, scores: Scores) -> Outcome:
+    start_ns = time.monotonic_ns()
+    judgement = decide(scores, recipe.decision, recipe.manifest.silhouette, recipe.manifest.geometry)
+    stages = {stage: int(us) for stage, us in scores.stage_us.items()}
+    latency_us = {**born.latency_us, **stages, "post": (time.monotonic_ns() - start_ns) // 1000}
+    result = replace(
+        born,
+        verdict=judgement.verdict,
+        reason=judgement.reason,
+        score=judgement.score,
+        threshold=judgement.threshold,
+        p_value=judgement.p_value,
+        region=judgement.region,
+        latency_us=latency_us,
+    )
+    if result.verdict is Verdict.UNKNOWN:
+        return Outcome(result, judgement.detail)
+    distance_map = fused_map(scores.rgb, scores.points, recipe.decision)
+    return Outcome(result, judgement.detail, distance_map if np.isfinite(distance_map).all() else None, scores.window)

@@ -1,0 +1,219 @@
+"""Recipes: found by name, verified in a child process, opened and warmed beside the one in force.
+
+The child is there for the line's sake: a bundle that brings ONNX Runtime down must not bring the inspector down.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from runtime.config import SCRIPT_PREFIX, Name, StationConfig, restore, save
+from runtime.engines import Progress
+from runtime.errors import AsperityError, BundleError, ConfigError
+from runtime.frame import EngineInfo
+from runtime.pipeline import Recipe
+
+CHILD_NICE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What became of opening a recipe: ``recipe``, or why not."""
+
+    name: str
+    recipe: Recipe | None = None
+    error: AsperityError | None = None
+
+
+def describe_engine(config: StationConfig) -> EngineInfo:
+    """What the configured engine will call itself, before a recipe is open."""
+    if config.engine.name == "simulated":
+        from runtime.engines.simulated import SimulatedEngine
+
+        return SimulatedEngine().describe()
+    from runtime.engines.cpu import NAME, PRECISION, available_cores, processor_name
+
+    threads = config.engine.threads or available_cores()
+    return EngineInfo(NAME, f"{processor_name()}, {threads} threads", PRECISION)
+
+
+def recipe_name(bundle: Path) -> str:
+    """What a bundle calls its recipe. Nothing of it is believed before ``open_recipe`` has verified the bundle.
+
+    Raises BundleError when the folder holds no manifest with such a name.
+    """
+
+    class Named(msgspec.Struct):
+        recipe: Name
+
+    path = bundle / "manifest.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Named).recipe
+    except OSError as error:
+        raise BundleError(
+            f"there is no bundle at {bundle} ({path.name}: {error.strerror}); give the folder that "
+            "`asperity calibrate` or `asperity export` wrote"
+        ) from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} names no recipe ({error}); copy the bundle again or export it anew") from error
+
+
+def open_recipe(name: str, config: StationConfig, progress: Progress) -> Recipe:
+    """Open the recipe that ``[recipes]`` calls ``name``, with its engine proven on its golden frames.
+
+    Raises ConfigError when there is none of this name or the bundle calls itself otherwise; BundleError and its kinds
+    when the bundle does not open; EngineError when the engine does not.
+    """
+    if name not in config.recipes:
+        known = ", ".join(config.recipes) or "none"
+        raise ConfigError(f"there is no recipe {name}; [recipes] has: {known}")
+    place = config.recipes[name]
+    if config.engine.name == "simulated":
+        return _open_simulated(name, place, config)
+    return _open_cpu(name, Path(place), config, progress)
+
+
+def _open_simulated(name: str, place: str, config: StationConfig) -> Recipe:
+    from runtime.engines.simulated import SimulatedEngine, simulated_manifest
+
+    script = place.removeprefix(SCRIPT_PREFIX) if place.startswith(SCRIPT_PREFIX) else config.engine.script
+    engine = SimulatedEngine(script)
+    manifest = simulated_manifest(name)
+    return Recipe(
+        name=name,
+        bundle="simulated",
+        manifest=manifest,
+        decision=manifest.decision,
+        engine=engine,
+        info=engine.describe(),
+        prove=lambda progress: progress("simulated"),
+        simulated=True,
+    )
+
+
+def _open_cpu(name: str, path: Path, config: StationConfig, progress: Progress) -> Recipe:
+    from runtime.bundle import open_bundle
+    from runtime.engines.cpu import CpuEngine
+    from runtime.gate import pass_gate, prove
+    from runtime.keys import TrustStore
+
+    bundle = open_bundle(path, TrustStore(Path(config.engine.trust) if config.engine.trust else None))
+    if bundle.manifest.recipe != name:
+        raise ConfigError(
+            f"[recipes] calls {path} {name!r}, the bundle calls itself {bundle.manifest.recipe!r}; use the same name"
+        )
+    progress("verified")
+    engine = CpuEngine.open(bundle, config.engine.threads or None)
+    try:
+        progress("opened")
+        decision = prove(bundle, engine, progress)
+    except BaseException:
+        engine.close()
+        raise
+
+    def prove_again(progress: Progress) -> None:
+        pass_gate(bundle, engine, decision, progress)
+
+    return Recipe(
+        name=name,
+        bundle=bundle.wire_id,
+        manifest=bundle.manifest,
+        decision=decision,
+        engine=engine,
+        info=engine.describe(),
+        prove=prove_again,
+    )
+
+
+class Loader:
+    """Opens one recipe at a time on a thread of its own. ``opened`` is for the desk."""
+
+    def __init__(self, config: StationConfig, make_bell: Callable[[], Callable[[], None]]) -> None:
+        self._config = config
+        self._make_bell = make_bell
+        self._done: list[tuple[int, Opened]] = []
+        self._number = 0
+
+    def start(self, name: str, *, in_child_first: bool) -> None:
+        """Begin to open ``name``; what an earlier start has not brought to an end is forgotten."""
+        self._number += 1
+        thread = threading.Thread(
+            target=self._run, args=(self._number, name, in_child_first), name=f"recipe-{name}", daemon=True
+        )
+        thread.start()
+
+    def opened(self) -> Opened | None:
+        """What has become of the last start, once."""
+        while self._done:
+            number, result = self._done.pop(0)
+            if number == self._number:
+                return result
+            put_away(result.recipe)
+        return None
+
+    def give_up(self) -> None:
+        """Forget the last start; should it still open, it is closed again."""
+        self._number += 1
+
+    def _run(self, number: int, name: str, in_child_first: bool) -> None:
+        ring = self._make_bell()
+        try:
+            if in_child_first:
+                verify_in_child(name, self._config)
+            result = Opened(name, recipe=open_recipe(name, self._config, lambda stage: None))
+        except AsperityError as error:
+            result = Opened(name, error=error)
+        except Exception as error:  # noqa: BLE001 - a recipe that does not open must never end the line
+            result = Opened(name, error=BundleError(f"recipe {name}: {type(error).__name__}: {error}"))
+        self._done.append((number, result))
+        ring()
+
+
+def put_away(recipe: Recipe | None) -> None:
+    """Close a recipe's engine, on a thread of its own: it may take its time."""
+    if recipe is not None:
+        threading.Thread(target=recipe.engine.close, name="put-away", daemon=True).start()
+
+
+def verify_in_child(name: str, config: StationConfig) -> None:
+    """Open the recipe in a child process and throw it away. Raises BundleError with what the child said."""
+    timeout_s = config.timing.recipe_ms / 1000
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "runtime.recipes", name],
+            input=save(config),
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BundleError(
+            f"recipe {name} was not verified within {timeout_s:.0f} s; raise [timing] recipe_ms"
+        ) from error
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        raise BundleError(f"recipe {name} did not open: {lines[-1]}")
+
+
+def _child() -> int:
+    """``python -m runtime.recipes NAME < station.json``."""
+    os.nice(CHILD_NICE)
+    try:
+        recipe = open_recipe(sys.argv[1], restore(sys.stdin.buffer.read()), lambda stage: None)
+    except AsperityError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    recipe.engine.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_child())
