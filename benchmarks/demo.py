@@ -31,7 +31,7 @@ from runtime.reasons import Reason
 from runtime.wire import ReceivedResult, decode_bulk, topic
 
 STATION = "demo"
-CAMERA = "virtual"
+CAMERA = "cam1"
 READY_TIMEOUT_S = 120.0
 IDLE_TIMEOUT_S = 10.0
 SHEET_TILES = 9
@@ -72,7 +72,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     _clear(normals, station)
     console.rule(f"1  {options.normals} normal frames of the product {options.product!r}")
     _step("camera", "virtual", "--product", options.product, "--seed", str(options.seed), "--write", str(normals),
-          "--normal", str(options.normals), "--validation", "0", "--per-defect", "0", "--test-good", "0")  # fmt: skip
+          "--train", str(options.normals), "--test", "0")  # fmt: skip
     console.rule("2  calibrate, export, sign")
     _step("calibrate", str(normals), "-o", str(station), "--profile", options.profile, "--method", options.method)
     calibrated_s = time.monotonic() - began_s
@@ -131,7 +131,7 @@ def _stream(options: DemoOptions, bundle: Path, truth_file: Path) -> Stream:
                 camera = subprocess.Popen(
                     _command("camera", "virtual", "--product", options.product, "--seed", str(options.seed + 1),
                              "--frames", str(options.frames), "--rate", str(options.rate_hz), "--defects", "mix",
-                             "--endpoint", ends["frames"], "--name", CAMERA, "--truth", str(truth_file))
+                             "--frames-endpoint", ends["frames"], "--camera", CAMERA, "--truth", str(truth_file))
                 )  # fmt: skip
                 for item in station.results(idle_timeout_s=READY_TIMEOUT_S):
                     if isinstance(item, Gap):

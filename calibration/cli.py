@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from calibration.commands import tune
+
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands."""
+    app.command("tune")(tune.command)

