@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 import runtime
-from calibration.networks.torch_networks import TorchNetworks, build
+from calibration.networks.torch_networks import TorchNetworks, restore
 from calibration.profiles import profile
 from calibration.record import CalibrationFolder, load_folder
 from export.golden import GoldenSet, make_golden
@@ -175,9 +175,8 @@ def _export(
 
 def stored_networks(folder: CalibrationFolder) -> TorchNetworks:
     """The calibration's networks, adaptors included. Raises DataError when the folder's weights do not fit."""
-    networks = build(profile(folder.record.network.profile), seeded=True)
-    networks.load(folder.networks_path)
-    return networks
+    record = folder.record
+    return restore(profile(record.network.profile), folder.networks_path, record.weights)
 
 
 def measure_frames(engine: CpuEngine, golden: GoldenSet, budget_s: float) -> list[float]:

@@ -170,6 +170,17 @@ def build(
     return TorchNetworks(profile, rgb, points, (rgb_origin, points_origin), device)
 
 
+def restore(profile: Profile, path: Path, origins: tuple[WeightsOrigin, ...], *, device: str = "cpu") -> TorchNetworks:
+    """The networks that ``TorchNetworks.save`` wrote, adaptors included. Raises DataError."""
+    rgb: nn.Module = EfficientNetLite0()
+    if profile.rgb_backbone != "efficientnet_lite0":
+        rgb = dinov2_vits14() if profile.rgb_backbone == "dinov2_vits14" else dino_vitb8()
+    points = (point_mae if profile.points_encoder == "point_mae" else points_lite)(profile.point_bn)
+    networks = TorchNetworks(profile, rgb, points, origins, device)
+    networks.load(path)
+    return networks
+
+
 def _rgb(profile: Profile, path: Path | None, seeded: bool, seed: int) -> tuple[nn.Module, WeightsOrigin]:
     if profile.rgb_backbone == "efficientnet_lite0":
         lite = EfficientNetLite0()
