@@ -33,7 +33,8 @@ def closed(mask: BoolArray, radius: int) -> BoolArray:
 def largest_part(foreground: BoolArray, gap_px: int) -> BoolArray:
     """The foreground pixels of the component with most of them; pixels up to ``gap_px`` apart belong together.
 
-    Apart is the larger of row and column distance, and an even gap bridges one pixel more. All False when there is no foreground.
+    Apart is the larger of row and column distance, and an even gap bridges one pixel more. All False when there is no
+    foreground.
     """
     labels, count = ndimage.label(dilated(foreground, gap_px // 2), structure=_EIGHT)
     if count <= 1:
