@@ -27,8 +27,8 @@ from runtime.manifest import Network
 OPSET = 18
 TENSORRT_OPERATORS = frozenset({
     "Add", "Clip", "Concat", "Conv", "Div", "Erf", "Expand", "Gather", "Gemm", "LayerNormalization", "Log", "MatMul",
-    "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize",
-    "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+    "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape",
+    "Resize", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
 })  # fmt: skip
 """Operators our graphs may use: a part of onnx-tensorrt's docs/operators.md as of TensorRT 10."""
 

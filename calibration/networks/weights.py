@@ -68,9 +68,13 @@ def onnx_weights(path: Path) -> dict[str, Tensor]:
     the name of their MatMul node; the position table comes as its class row and its patch rows.
     """
     import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from onnx import numpy_helper
 
-    graph = onnx.load(path).graph
+    try:
+        graph = onnx.load(path).graph
+    except DecodeError as error:
+        raise ValueError(f"not an ONNX model ({error})") from error
     arrays = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
     state = {name: torch.from_numpy(array.copy()) for name, array in arrays.items() if not name.startswith("onnx::")}
     for node in graph.node:
