@@ -71,7 +71,7 @@ class FrameSender:
             self._sub.setsockopt(zmq.SUBSCRIBE, topic("trigger", station))
             self._sockets.append(self._sub)
         for socket, endpoint in zip(self._sockets, (frames_endpoint, results_endpoint), strict=False):
-            socket.setsockopt(zmq.LINGER, limits.linger_ms)
+            socket.setsockopt(zmq.LINGER, limits.linger_ms if socket is self._push else 0)
             socket.setsockopt(zmq.RECONNECT_IVL_MAX, limits.reconnect_max_ms)
             try:
                 socket.connect(endpoint)

@@ -114,8 +114,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     results: Annotated[tuple[msgspec.Raw, ...], msgspec.Meta(max_length=MAX_RESULTS_PER_REPLY)] | None = None
     """Bodies of result messages, ascending by ``result_id``; ``reply_results`` reads them."""
     first_result_id: Positive | None = None
-    """Oldest result the journal still holds: what was asked for before it is gone. What was asked for after it and is
-    not in ``results`` has not been published yet, or did not fit: ask again."""
+    """Oldest id of the journal, published or still in work: what was asked for before it is gone. What was asked for
+    from it on and is not in ``results`` has not been published yet, or did not fit: ask again."""
     last_result_id: Count | None = None
     """Highest ``result_id`` published so far."""
     next_result_id: Positive | None = None

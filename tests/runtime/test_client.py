@@ -1,0 +1,374 @@
+"""The client against a little station: what PUB loses comes from the journal, trust follows the beat."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from runtime import wire
+from runtime.client import ClientLimits, Gap, Station
+from runtime.errors import StationError, WireError
+from runtime.frame import Result, Verdict
+from runtime.reasons import Reason
+
+SESSION = "7d1c2b3a-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
+OTHER = "8d1c2b3a-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
+WAIT_S = 20.0
+LIMITS = ClientLimits(request_timeout_ms=100, request_tries=3, ask_again_ms=20, patience_ms=60_000)
+HASTY = replace(LIMITS, patience_ms=200)
+
+
+class FakeStation:
+    """Publishes what it is told and answers ``get_result`` from its journal, in a thread of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.results, self.control = f"ipc://{folder}/results", f"ipc://{folder}/control"
+        self.journal: dict[int, bytes] = {}
+        self.session = SESSION
+        self.beat = 0
+        self.beating = True
+        self.answering = True
+        self.in_flight = 0
+        self.last_id = 0
+        self.oldest_id = 1
+        self.ready = True
+        self.requests: list[wire.Request] = []
+        self.beat_timeout_ms = 10_000
+        self._lock = threading.Lock()
+        self._outbox: list[list[bytes]] = []
+        self._stop = threading.Event()
+        self._bound = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._bound.wait(WAIT_S)
+
+    def publish(self, number: int, *, lost: bool = False, journal: bool = True, verdict: Verdict = Verdict.OK) -> None:
+        judged = verdict is Verdict.OK
+        result = Result(
+            station="st1",
+            session=self.session,
+            result_id=number,
+            verdict=verdict,
+            reason=Reason.GOOD if judged else Reason.DEADLINE,
+            score=1.0 if judged else None,
+            threshold=2.0 if judged else None,
+        )
+        with self._lock:
+            if journal:
+                self.journal[number] = wire.encode_result_body(result)
+            if not lost:
+                self._outbox.append(wire.encode_result(result))
+            self.last_id = max(self.last_id, number)
+
+    def send(self, parts: list[bytes]) -> None:
+        with self._lock:
+            self._outbox.append(parts)
+
+    def state(self) -> wire.StationState:
+        return wire.StationState(
+            station="st1",
+            session=self.session,
+            beat=self.beat,
+            beat_timeout_ms=self.beat_timeout_ms,
+            state=8 if self.ready else 3,
+            ready=self.ready,
+            last_result_id=self.last_id,
+            in_flight=self.in_flight,
+        )
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(WAIT_S)
+
+    def _run(self) -> None:
+        context = zmq.Context()
+        pub, router = context.socket(zmq.PUB), context.socket(zmq.ROUTER)
+        pub.bind(self.results)
+        router.bind(self.control)
+        self._bound.set()
+        while not self._stop.is_set():
+            with self._lock:
+                self.beat += self.beating
+                messages, self._outbox = self._outbox, []
+                messages.append(wire.encode_state(self.state()))
+            for message in messages:
+                pub.send_multipart(message)
+            if router.poll(10):
+                envelope, body = wire.split_envelope(router.recv_multipart())
+                request = wire.decode_request(body)
+                self.requests.append(request)
+                if self.answering:
+                    router.send_multipart([*envelope, wire.encode_reply(self._answer(request))])
+        context.destroy(linger=0)
+
+    def _answer(self, request: wire.Request) -> wire.Reply:
+        if request.op != "get_result" or request.from_ is None:
+            return wire.Reply(id=request.id, ok=True, code="OK", state=self.state())
+        with self._lock:
+            wanted = [key for key in sorted(self.journal) if request.from_ <= key <= (request.to or self.last_id)]
+            given = wanted[:3]
+            return wire.Reply(
+                id=request.id,
+                ok=True,
+                code="OK",
+                results=tuple(msgspec.Raw(self.journal[key]) for key in given),
+                first_result_id=self.oldest_id,
+                last_result_id=self.last_id,
+                next_result_id=wanted[3] if len(wanted) > 3 else None,
+            )
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[FakeStation]:
+    station = FakeStation(tmp_path)
+    yield station
+    station.close()
+
+
+@pytest.fixture
+def client(fake: FakeStation) -> Iterator[Station]:
+    with Station(fake.results, fake.control, station="st1", limits=LIMITS) as station:
+        station.await_state(10_000)
+        yield station
+
+
+@pytest.fixture
+def hasty(fake: FakeStation) -> Iterator[Station]:
+    """A client that gives up soon."""
+    with Station(fake.results, fake.control, station="st1", limits=HASTY) as station:
+        station.await_state(10_000)
+        yield station
+
+
+def until(condition: Callable[[], bool], client: Station, items: list[int | tuple[int, int]] | None = None) -> None:
+    """Poll the client until ``condition``, collecting ids and gaps."""
+    ends_s = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < ends_s, f"not within {WAIT_S} s; got {items}"
+        for item in client.poll(20):
+            if items is not None:
+                items.append((item.first_id, item.last_id) if isinstance(item, Gap) else item.result_id)
+
+
+def received(client: Station, count: int) -> list[wire.ReceivedResult]:
+    """The next ``count`` results, while no gap is expected."""
+    items: list[wire.ReceivedResult] = []
+    ends_s = time.monotonic() + WAIT_S
+    while len(items) < count:
+        assert time.monotonic() < ends_s
+        for item in client.poll(20):
+            assert not isinstance(item, Gap)
+            items.append(item)
+    return items
+
+
+def collect(client: Station, count: int) -> list[int | tuple[int, int]]:
+    items: list[int | tuple[int, int]] = []
+    until(lambda: len(items) >= count, client, items)
+    return items
+
+
+def test_results_arrive_in_order(fake: FakeStation, client: Station) -> None:
+    for number in range(1, 21):
+        fake.publish(number)
+    assert collect(client, 20) == list(range(1, 21))
+
+
+def test_lost_results_come_from_the_journal_in_order_and_once(fake: FakeStation, client: Station) -> None:
+    for number in range(1, 31):
+        fake.publish(number, lost=number % 3 == 0 or 10 <= number <= 20)
+    assert collect(client, 30) == list(range(1, 31))
+    assert any(request.op == "get_result" for request in fake.requests)
+
+
+def test_a_lost_last_result_is_not_waited_for(fake: FakeStation, client: Station) -> None:
+    fake.publish(1)
+    fake.publish(2, lost=True)
+    assert collect(client, 2) == [1, 2]
+
+
+def test_what_the_journal_lacks_is_a_named_gap(fake: FakeStation, client: Station) -> None:
+    fake.publish(1)
+    fake.publish(2, lost=True, journal=False)
+    fake.publish(3, lost=True, journal=False)
+    fake.publish(4)
+    assert collect(client, 3) == [1, (2, 3), 4]
+
+
+def test_what_has_left_the_journal_is_a_named_gap(fake: FakeStation, client: Station) -> None:
+    fake.in_flight = 1  # nothing is settled: only the journal's oldest id can tell
+    fake.oldest_id = 3
+    fake.publish(3, lost=True)
+    fake.publish(4)
+    assert collect(client, 3) == [(1, 2), 3, 4]
+
+
+def test_a_result_out_of_turn_is_awaited(fake: FakeStation, client: Station) -> None:
+    fake.in_flight = 1
+    fake.publish(2)
+    until(lambda: len(fake.requests) >= 2, client)
+    fake.in_flight = 0
+    fake.publish(1)
+    assert collect(client, 2) == [1, 2]
+
+
+def test_what_never_comes_is_given_up_in_the_end(fake: FakeStation, hasty: Station) -> None:
+    fake.in_flight = 1
+    fake.publish(2)
+    assert collect(hasty, 2) == [(1, 1), 2]
+
+
+def test_a_silent_control_socket_does_not_hold_results_for_ever(fake: FakeStation, hasty: Station) -> None:
+    fake.answering = False
+    fake.publish(2)
+    assert collect(hasty, 2) == [(1, 1), 2]
+    asked = {request.id for request in fake.requests}
+    assert len(asked) == 1, "asked again with the same id"
+
+
+def test_without_control_a_loss_is_named(fake: FakeStation) -> None:
+    with Station(fake.results, station="st1", limits=HASTY) as alone:
+        alone.await_state(10_000)
+        fake.publish(1)
+        fake.publish(2, lost=True)
+        fake.publish(3)
+        assert collect(alone, 3) == [1, (2, 2), 3]
+        with pytest.raises(StationError, match="control endpoint"):
+            alone.request("get_state")
+
+
+def test_one_who_comes_again_gets_what_it_missed(fake: FakeStation) -> None:
+    for number in range(1, 9):
+        fake.publish(number)
+    with Station(fake.results, fake.control, station="st1", since=3, limits=LIMITS) as again:
+        assert collect(again, 6) == [3, 4, 5, 6, 7, 8]
+
+
+def test_malformed_results_are_counted_and_asked_for(fake: FakeStation, client: Station) -> None:
+    fake.publish(1, lost=True)
+    fake.send([b"result/st1/", b"{"])
+    fake.publish(2)
+    assert collect(client, 2) == [1, 2]
+    assert client.malformed == 1
+
+
+def test_results_ends_when_idle(fake: FakeStation, client: Station) -> None:
+    fake.publish(1)
+    fake.publish(2)
+    assert [item.result_id for item in client.results(idle_timeout_s=0.3) if not isinstance(item, Gap)] == [1, 2]
+
+
+# Trust: beat_timeout_ms is long, so that a busy machine cannot break a test, except where the beat shall stop
+
+
+def test_trust_needs_a_moving_beat(fake: FakeStation, client: Station) -> None:
+    fake.beat_timeout_ms = 400
+    until(lambda: client.trusted, client)
+    fake.beating = False
+    until(lambda: not client.trusted, client)
+    assert client.state is not None and client.state.can_judge, "states still arrive and say ready"
+    fake.beating = True
+    until(lambda: client.trusted, client)
+
+
+def test_a_station_whose_beat_never_moved_is_not_trusted(fake: FakeStation) -> None:
+    fake.beating = False
+    time.sleep(0.1)  # the last moving beat is out
+    with Station(fake.results, fake.control, station="st1", limits=LIMITS) as client:
+        client.await_state(10_000)
+        for _ in range(20):
+            client.poll(20)
+            assert client.state is not None and client.state.can_judge and not client.trusted
+
+
+def test_trust_needs_readiness(fake: FakeStation, client: Station) -> None:
+    until(lambda: client.trusted, client)
+    fake.ready = False
+    until(lambda: not client.trusted, client)
+    fake.ready = True
+    until(lambda: client.trusted, client)
+
+
+def test_no_state_no_trust(tmp_path: Path) -> None:
+    with Station(f"ipc://{tmp_path}/nobody", station="st1") as client:
+        with pytest.raises(StationError, match="was not heard"):
+            client.await_state(50)
+        assert not client.trusted
+
+
+def test_trust_ends_with_the_process_and_its_old_results(fake: FakeStation, client: Station) -> None:
+    until(lambda: client.trusted, client)
+    fake.publish(1)
+    (old,) = received(client, 1)
+    assert client.accepts(old)
+    fake.session = OTHER
+    until(lambda: client.session_changes == 1, client)
+    assert not client.accepts(old), "a good result of the session before is not accepted"
+    until(lambda: client.trusted, client)
+    assert not client.accepts(old)
+
+
+def test_a_client_that_slept_does_not_trust_old_news(fake: FakeStation, client: Station) -> None:
+    fake.beat_timeout_ms = 400
+    until(lambda: client.trusted, client)
+    time.sleep(0.6)  # longer than beat_timeout_ms, while states pile up
+    client.poll(0)
+    assert not client.trusted
+    until(lambda: client.trusted, client)
+
+
+def test_only_good_results_of_a_trusted_station_are_accepted(fake: FakeStation, client: Station) -> None:
+    fake.publish(1, verdict=Verdict.UNKNOWN)
+    fake.publish(2)
+    bad, good = received(client, 2)
+    until(lambda: client.trusted, client)
+    assert client.accepts(good) and not client.accepts(bad)
+    simulated = wire.decode_result_body(
+        wire.encode_result_body(
+            Result("st1", SESSION, 3, verdict=Verdict.OK, reason=Reason.GOOD, score=1.0, threshold=2.0, simulated=True)
+        )
+    )
+    assert simulated.accept and not client.accepts(simulated) and client.accepts(simulated, simulated=True)
+
+
+# Requests
+
+
+def test_a_request_is_answered(fake: FakeStation, client: Station) -> None:
+    reply = client.request("get_state")
+    assert reply.ok and reply.state is not None and reply.state.session == SESSION
+
+
+def test_an_unanswered_request_is_asked_again_with_its_id_and_then_raised(fake: FakeStation, client: Station) -> None:
+    fake.answering = False
+    with pytest.raises(StationError, match="no answer to stop in 300 ms"):
+        client.request("stop")
+    until(lambda: len(fake.requests) >= LIMITS.request_tries, client)
+    assert len({request.id for request in fake.requests}) == 1
+    assert all(request.op == "stop" and request.station == "st1" for request in fake.requests)
+
+
+def test_a_request_that_breaks_the_contract_is_not_sent(fake: FakeStation, client: Station) -> None:
+    with pytest.raises(WireError, match="threshold is absent"):
+        client.request("set_threshold")
+    assert fake.requests == []
+
+
+def test_results_keep_coming_while_a_request_waits(fake: FakeStation, client: Station) -> None:
+    fake.answering = False
+    fake.publish(1)
+    with pytest.raises(StationError):
+        client.request("stop")
+    assert collect(client, 1) == [1]
+
+
+def test_an_impossible_endpoint_is_named() -> None:
+    with pytest.raises(StationError, match="nonsense"):
+        Station("nonsense", station="st1")
