@@ -114,6 +114,8 @@ class FalseRejects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     held_out: HeldOut
     statement: str
     """The same in plain words."""
+    shape_widened_for: tuple[str, ...] = ()
+    """Calibration frames outside the learnt silhouette, for which its ranges were widened at the cost of one rank."""
 
 
 class GoldenCandidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -88,8 +88,13 @@ def threshold(scores: Sequence[float], rate: Rate) -> float:
     return conformal_threshold(scores, rate.alpha)
 
 
-def promise(rate: Rate, asked: float | None, held_out: HeldOut, parts: int = 0) -> FalseRejects:
-    """The rate in numbers and plain words. ``parts``: how many parts the calibration frames show; 0: not known."""
+def promise(
+    rate: Rate, asked: float | None, held_out: HeldOut, parts: int = 0, widened_for: tuple[str, ...] = ()
+) -> FalseRejects:
+    """The rate in numbers and plain words. ``parts``: how many parts the calibration frames show; 0: not known.
+
+    ``widened_for``: names of the frames that made the silhouette's ranges wider.
+    """
     total, bound = rate.alpha_total, rate.bound()
     words = (
         f"Of 100 good parts, score and shape together reject {100 * total:.2g} on average "
@@ -109,7 +114,7 @@ def promise(rate: Rate, asked: float | None, held_out: HeldOut, parts: int = 0) 
     if rate.spent_on_shape:
         words += (
             f" One of the {rate.frames + 1} ranks is spent on the shape, whose ranges had to be widened for "
-            "frames that this report names."
+            f"{', '.join(widened_for) or 'calibration frames outside them'}."
         )
     if 0 < parts < rate.frames:
         words += (
@@ -118,4 +123,5 @@ def promise(rate: Rate, asked: float | None, held_out: HeldOut, parts: int = 0) 
     return FalseRejects(
         asked=asked, frames=rate.frames, allowed=rate.allowed, alpha=rate.alpha, alpha_total=total, bound_95=bound,
         held_out=held_out, statement=words,
+        shape_widened_for=widened_for,
     )  # fmt: skip

@@ -1,0 +1,202 @@
+"""From normal frames to numbers: the whole flow, top to bottom.
+
+read -> geometry -> prepare -> split -> frozen patches -> adapt -> banks -> tuning -> threshold and shape -> folder
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import torch
+
+from calibration.adaptation import Adaptation, adapt
+from calibration.adaptation_config import AdaptationConfig, default_config
+from calibration.embedding import PatchCache, embed, fit_station_statistics
+from calibration.networks.torch_networks import TorchNetworks, build
+from calibration.normals import Normals, Progress, fit_first, prepare_normals
+from calibration.outcome import Outcome
+from calibration.patches import PatchSet
+from calibration.profiles import Profile, network_for, profile
+from calibration.record import CalibrateOptions, CalibrationFolder
+from calibration.reference import FrameDistances, Reference, fit_decision
+from calibration.report import write_report
+from calibration.silhouette import learn_shape
+from calibration.split import Split, split_frames
+from calibration.store import drafted, write_folder
+from calibration.threshold import choose_rate, promise, threshold
+from runtime.errors import UsageError
+from runtime.features import points_slots
+from runtime.manifest import Network
+from runtime.scoring import fused_score
+
+FOLDER = "calibration"
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Says nothing."""
+
+
+class Stages:
+    """Wall time of each stage, seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        begin = time.monotonic()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - begin, 2)
+
+
+def calibrate(
+    source: Path,
+    out_dir: Path,
+    options: CalibrateOptions | None = None,
+    progress: Progress = no_progress,
+    *,
+    adaptation: AdaptationConfig | None = None,
+    force: bool = False,
+) -> CalibrationFolder:
+    """Calibrate from the normal frames below ``source`` and write ``out_dir/calibration``, report included.
+
+    ``adaptation``: how the adaptors are trained, when not by the profile's default. ``force`` replaces an earlier
+    calibration. Raises UsageError (options, or a target that exists), DataError (source, weights, disk),
+    CalibrationError (too few frames, a rate not attainable, features without spread), FrameRefused (unit not known).
+    """
+    options = options or CalibrateOptions()
+    _check(options)
+    target = Path(out_dir) / FOLDER
+    with drafted(target, force) as draft:
+        outcome = learn(Path(source), options, draft, progress, adaptation)
+        record = write_folder(outcome, Path(source), draft)
+        write_report(outcome, record, draft / "report")
+    return CalibrationFolder(target, record)
+
+
+def learn(
+    source: Path,
+    options: CalibrateOptions,
+    scratch: Path,
+    progress: Progress = no_progress,
+    adaptation: AdaptationConfig | None = None,
+) -> Outcome:
+    """Everything but writing. ``scratch`` takes patches that do not fit into memory. Raises as ``calibrate``."""
+    chosen = profile(options.profile)
+    stages = Stages()
+    with stages("read and prepare"):
+        normals = prepare_normals(source, options, chosen, progress)
+        split = split_frames(
+            [item.part_id for item in normals.items],
+            validation=normals.validation, held_out=options.held_out, seed=options.seed,
+        )  # fmt: skip
+        normals, split = fit_first(normals, split)
+        shapes = [one.silhouette for one in normals.prepared]
+        shape = learn_shape([shapes[i] for i in (*split.fit, *split.tune)], [shapes[i] for i in split.calibrate])
+        rate = choose_rate(len(split.calibrate), options.alpha, shape.widened)
+
+    with PatchCache(options.cache_memory_mb, scratch) as cache:
+        with stages("networks"):
+            networks, network = _networks(options, chosen, normals, split)
+        with stages("frozen patches"):
+            frozen = embed(normals.prepared, network, networks, cache, lambda a, b: progress("patches", a, b))
+        adapted: Adaptation | None = None
+        if options.method == "lsfa":
+            with stages("adaptation"):
+                config = adaptation or default_config(chosen)
+                config = msgspec.structs.replace(config, seed=options.seed)
+                adapted, network = _adapt(frozen, split, chosen, normals, networks, config, progress)
+        reference = Reference(network, networks, frozen, normals.prepared)
+        with stages("memory banks"):
+            reference.fit_banks(
+                split.fit, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
+                progress=progress,
+            )  # fmt: skip
+        with stages("scores"):
+            distances = _measure(reference, split, options, progress)
+
+    decision = fit_decision([distances[i] for i in split.tune], reference.rgb, reference.points, options.fusion)
+    judged = sorted(fused_score(distances[i].rgb, distances[i].points, decision) for i in split.calibrate)
+    decision = msgspec.structs.replace(
+        decision, threshold=threshold(judged, rate), alpha=rate.alpha, alpha_total=rate.alpha_total,
+        calibration_scores=tuple(judged), alpha_asked=options.alpha,
+    )  # fmt: skip
+    widened_for = tuple(normals.names[split.calibrate[i]] for i in shape.widened_for)
+    rejects = promise(rate, options.alpha, options.held_out, split.calibrate_parts, widened_for)
+    return Outcome(
+        options, normals, split, reference, decision, rejects, shape, distances, adapted, stages.seconds
+    )  # fmt: skip
+
+
+def _check(options: CalibrateOptions) -> None:
+    """Options that no data could make right. Raises UsageError."""
+    profile(options.profile)
+    if options.alpha is not None and not 0.0 < options.alpha < 1.0:
+        raise UsageError(f"--alpha {options.alpha} cannot be a false-reject rate; give one between 0 and 1, as 0.02")
+    for name in ("limit", "cache_memory_mb"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {value} must be 1 or more")
+    if options.strangest < 0:
+        raise UsageError(f"--strangest {options.strangest} must be 0 or more")
+    try:
+        available = torch.device(options.device).type != "cuda" or torch.cuda.is_available()
+    except RuntimeError as error:
+        raise UsageError(f"--device {options.device} is not known to torch; give cpu or cuda") from error
+    if not available:
+        raise UsageError(f"--device {options.device}: torch finds no GPU here; give --device cpu")
+
+
+def _networks(
+    options: CalibrateOptions, chosen: Profile, normals: Normals, split: Split
+) -> tuple[TorchNetworks, Network]:
+    networks = build(
+        chosen,
+        rgb_weights=Path(options.rgb_weights) if options.rgb_weights else None,
+        point_weights=Path(options.points_weights) if options.points_weights else None,
+        seed=options.seed,
+        device=options.device,
+    )
+    network = network_for(chosen, normals.geometry, "none")
+    fit_station_statistics([normals.prepared[i] for i in split.fit], network, networks, chosen)
+    return networks, network
+
+
+def _adapt(
+    frozen: PatchSet,
+    split: Split,
+    chosen: Profile,
+    normals: Normals,
+    networks: TorchNetworks,
+    config: AdaptationConfig,
+    progress: Progress,
+) -> tuple[Adaptation, Network]:
+    """Train the adaptors on the fit frames and put them in place; the network's constants with their slots."""
+    adapted = adapt(
+        frozen.subset(slice(0, len(split.fit))), chosen, config,
+        lambda done, total: progress("adaptation", done, total), device=str(networks.device),
+    )  # fmt: skip
+    rgb, points = networks.new_adaptors(seed=config.seed)
+    rgb.load_state_dict(adapted.rgb_state)
+    points.load_state_dict(adapted.points_state)
+    networks.set_adaptors(rgb, points)
+    most = int(frozen.nonempty.sum(axis=(1, 2)).max())
+    return adapted, network_for(chosen, normals.geometry, "lsfa", points_slots(most, chosen.grid))
+
+
+def _measure(
+    reference: Reference, split: Split, options: CalibrateOptions, progress: Progress
+) -> dict[int, FrameDistances]:
+    """Held-out frames against the banks; the banks' own frames without their rows, where report or rate ask for it."""
+    members = split.fit if options.strangest or options.held_out == "leave_one_out" else ()
+    wanted = sorted({*members, *split.tune, *split.calibrate})
+    owners = set(split.fit)
+    found: dict[int, FrameDistances] = {}
+    for done, index in enumerate(wanted, start=1):
+        found[index] = reference.distances(index, leave_out=index in owners)
+        progress("scores", done, len(wanted))
+    return found

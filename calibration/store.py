@@ -1,0 +1,146 @@
+"""The calibration folder on disk: it appears at its place only when it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+import runtime
+from calibration.golden import choose_golden
+from calibration.normals import write_masks
+from calibration.outcome import Outcome
+from calibration.record import (
+    BANKS,
+    FORMAT,
+    INPUTS,
+    NETWORKS,
+    RECORD,
+    CalibrationRecord,
+    GoldenCandidate,
+    save_record,
+)
+from runtime.errors import CalibrationError, DataError, UsageError
+from runtime.mvtec import write_frame
+from runtime.reasons import Reason
+
+
+@contextlib.contextmanager
+def drafted(target: Path, force: bool) -> Iterator[Path]:
+    """A temporary folder beside ``target`` that takes its place when the block ends well, and vanishes when not.
+
+    Raises UsageError when the target exists (without ``force``) or is no calibration, DataError when the disk refuses.
+    """
+    target = target.absolute()
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists; name another folder, or give --force to replace it")
+    if target.exists() and not (target / RECORD).is_file():
+        raise UsageError(f"{target} is no calibration, so --force does not replace it; name another folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise DataError(f"nothing can be written to {target} ({error.strerror}); name another folder") from error
+    try:
+        yield draft
+        draft.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        draft.rename(target)
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            raise DataError(
+                f"the disk is full: {target} was not written; free some space or name a folder on another disk"
+            ) from error
+        raise DataError(f"{target} could not be written ({error}); nothing was left behind") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRecord:
+    """Write networks, banks, calibration inputs, golden candidates, masks and, last, ``calibration.json``.
+
+    Raises OSError, CalibrationError when the calibration scores do not differ, and DataError.
+    """
+    reference, split = outcome.reference, outcome.split
+    if not outcome.tolerance > 0:
+        raise CalibrationError("all calibration frames have the same score; are they copies of one frame?")
+    reference.networks.save(folder / NETWORKS)
+    save_file({"rgb": reference.rgb.bank.memory.rows, "points": reference.points.bank.memory.rows}, folder / BANKS)
+    prepared = [outcome.normals.prepared[i] for i in split.calibrate]
+    save_file(
+        {
+            "image": np.stack([one.image for one in prepared]),
+            "cloud": np.stack([one.cloud for one in prepared]),
+            "inspect": np.stack([one.inspect for one in prepared]),
+            "scores": np.array([outcome.score(i) for i in split.calibrate], dtype=np.float32),
+        },
+        folder / INPUTS,
+    )
+    write_masks(outcome.normals.masks, folder)
+    record = CalibrationRecord(
+        format=FORMAT,
+        asperity=runtime.__version__,
+        created_us=time.time_ns() // 1000,
+        recipe=outcome.options.recipe or source.absolute().name,
+        source=source.absolute().name,
+        options=outcome.options,
+        geometry=outcome.normals.geometry,
+        network=reference.network,
+        weights=reference.networks.origins,
+        decision=outcome.decision,
+        silhouette=outcome.shape.ranges,
+        false_rejects=outcome.false_rejects,
+        normal_frames=outcome.counts(),
+        refused=outcome.normals.refused,
+        frames=outcome.figures(),
+        golden=_write_golden(outcome, folder),
+        golden_tolerance=outcome.tolerance,
+        adaptation=_adaptation_figures(outcome),
+        stage_s=dict(outcome.stage_s),
+    )
+    save_record(record, folder)
+    return record
+
+
+def _write_golden(outcome: Outcome, folder: Path) -> tuple[GoldenCandidate, ...]:
+    held_out = [i for i in outcome.held_out if i in outcome.distances]
+    near, normal = choose_golden([outcome.score(i) for i in held_out], outcome.decision.threshold, outcome.tolerance)
+    chosen = [(f"normal_{rank}", held_out[position]) for rank, position in enumerate(normal)]
+    return tuple(_candidate(outcome, folder, name, index) for name, index in [*chosen, ("near", held_out[near])])
+
+
+def _candidate(outcome: Outcome, folder: Path, name: str, index: int) -> GoldenCandidate:
+    frame = outcome.normals.items[index].frame()
+    if frame.xyz is None:
+        raise DataError(f"{outcome.normals.names[index]} holds no organised points; golden frames need them")
+    write_frame(folder / "golden", name, frame.rgb, frame.xyz)
+    above = outcome.score(index) > outcome.decision.threshold
+    one = outcome.distances[index]
+    return GoldenCandidate(
+        name=name,
+        source_name=outcome.normals.names[index],
+        kind="near" if name == "near" else "normal",
+        verdict="ng" if above else "ok",
+        reason=int(Reason.SCORE_ABOVE_THRESHOLD if above else Reason.GOOD),
+        score=outcome.score(index),
+        rgb_image_distance=one.rgb.image_distance,
+        points_image_distance=one.points.image_distance,
+    )
+
+
+def _adaptation_figures(outcome: Outcome) -> dict[str, float]:
+    if outcome.adaptation is None:
+        return {}
+    curves = outcome.adaptation.curves
+    last = {name: values[-1] for name, values in curves.terms.items() if values and values[-1] == values[-1]}
+    spread = {f"{name}_spread": share for name, share in outcome.adaptation.spread.items()}
+    return {"loss": curves.loss[-1], **last, **spread, "steps": float(len(curves.loss))}
