@@ -31,7 +31,7 @@ from export.golden import GoldenSet, make_golden
 from export.onnx import export_graphs
 from export.parity import ParityReport, prove_parity, reference_scores
 from runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, decode_manifest, open_bundle
-from runtime.bundle_checks import BANKS_FILE, INPUTS_FILE, check_manifest
+from runtime.bundle_checks import BANKS_FILE, INPUTS_FILE, RECIPE_NAME, check_manifest
 from runtime.engines.cpu import CpuEngine, OnnxNetworks
 from runtime.errors import BundleError, DataError, UsageError
 from runtime.frame import Frame
@@ -83,6 +83,11 @@ def export_bundle(
     CalibrationError (networks that see no spoiled frame), ParityError (engine and torch disagree), SignatureError.
     """
     folder = load_folder(calibration_dir)
+    if not RECIPE_NAME.fullmatch(folder.record.recipe):
+        raise DataError(
+            f"{folder.path} calls its recipe {folder.record.recipe!r}; a recipe's name is 1 to 32 of a-z 0-9 _ -: "
+            "calibrate again with --recipe NAME"
+        )
     key = trust.key_for_signing()
     with _replacing(bundle_dir, force) as draft_dir:
         report = _export(folder, draft_dir, bundle_dir, key, trust, threads, timing_s, say)
@@ -260,14 +265,19 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+def refuse_existing(target: Path, force: bool) -> None:
+    """Raises UsageError when something is at ``target``, or with ``force`` something that is no bundle."""
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists; name another folder, or give --force to replace it")
+    if target.exists() and not (target / MANIFEST_FILE).is_file():
+        raise UsageError(f"{target} is no bundle, so --force does not replace it; name another folder")
+
+
 @contextlib.contextmanager
 def _replacing(target: Path, force: bool) -> Iterator[Path]:
     """A temporary folder beside ``target`` that takes its place when the block ends well, and vanishes when not."""
     target = Path(target).absolute()
-    if target.exists() and not force:
-        raise UsageError(f"{target} exists; name another folder, or give --force to replace it")
-    if target.exists() and not (target.is_dir() and (target / MANIFEST_FILE).exists()):
-        raise UsageError(f"{target} is no bundle, so --force does not replace it; name another folder")
+    refuse_existing(target, force)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

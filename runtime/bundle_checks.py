@@ -6,6 +6,7 @@ Pure: bytes and arrays in, BundleError out. A message names the field or file, w
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -28,6 +29,8 @@ MIN_GOLDEN = {"normal": 2, "near": 1, "spoiled_geometry": 1, "spoiled_colour": 1
 SILHOUETTE_FIGURES = frozenset({"area_mm2", "length_mm", "width_mm", "height_mm", "missing_share"})
 LARGE_WEIGHT = 32
 """Weights of fewer elements may be constant (a scale of one, a bias of zero) and prove nothing."""
+RECIPE_NAME = re.compile(r"[a-z0-9_-]{1,32}")
+"""Recipe names travel in topics and in ``station.toml``."""
 EXPORT_AGAIN = "export the bundle again"
 
 Array = NDArray[Any]
@@ -52,6 +55,8 @@ def expected_files(manifest: Manifest) -> set[str]:
 
 def check_manifest(manifest: Manifest) -> None:
     """Values that types cannot rule out. Raises BundleError naming the field."""
+    if not RECIPE_NAME.fullmatch(manifest.recipe):
+        raise BundleError(f"field recipe is {manifest.recipe!r}, not 1 to 32 of a-z 0-9 _ -")
     _check_network(manifest.network)
     _check_geometry(manifest.geometry)
     _check_decision(manifest.decision)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.status import Status
 
 from export.bundle import ExportReport
@@ -22,6 +23,31 @@ def saying() -> Iterator[Callable[[str], None]]:
         return
     with Status("", console=console) as status:
         yield status.update
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A function (stage, done, total) that moves a bar a stage on stderr; a line a stage where that is no terminal."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        said: set[str] = set()
+
+        def say_once(stage: str, done: int, total: int) -> None:
+            if stage not in said:
+                said.add(stage)
+                console.print(f"{stage} (of {total})")
+
+        yield say_once
+        return
+    with Progress(console=console) as shown:
+        tasks: dict[str, TaskID] = {}
+
+        def move(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = shown.add_task(stage, total=total)
+            shown.update(tasks[stage], completed=done, total=total)
+
+        yield move
 
 
 def report_told(report: ExportReport) -> dict[str, Any]:

@@ -185,6 +185,7 @@ def set_in(*keys: Any) -> Callable[[dict[str, Any]], None]:
     [
         (set_in("format", 2), ("format 2", "format 1")),
         (set_in("surprise", 1), ("surprise",)),
+        (set_in("recipe", "Teil A/1"), ("recipe", "Teil A/1")),
         (lambda m: m.pop("decision"), ("decision",)),
         (set_in("decision", "threshold", 9.0), ("decision.threshold", "9.0")),
         (set_in("decision", "threshold", None), ("decision.threshold",)),

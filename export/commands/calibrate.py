@@ -1,0 +1,132 @@
+"""`asperity calibrate`: the whole road from a folder of normal frames to a signed bundle."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+if TYPE_CHECKING:
+    from calibration.record import CalibrationFolder
+
+
+def command(
+    source: Annotated[Path, typer.Argument(help="Folder of normal frames in the MVTec 3D-AD layout.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder that gets calibration/ (with its report) and bundle/.")
+    ],
+    profile: Annotated[str, typer.Option(help="lite, edge or paper.")] = "lite",
+    method: Annotated[str, typer.Option(help="lsfa: adapt the features; frozen: take them as they are.")] = "lsfa",
+    recipe: Annotated[str, typer.Option(help="Name of the product; default the source folder's.")] = "",
+    alpha: Annotated[
+        float | None, typer.Option(help="False-reject rate, 0..1; default the best attainable one up to 0.02.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Name of a normal frame to leave out; repeatable.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Unit of the points: m, mm or um; default told from depth.")] = None,
+    inspect_mask: Annotated[Path | None, typer.Option(help="PNG of a frame's size: only its white is judged.")] = None,
+    ignore_mask: Annotated[Path | None, typer.Option(help="PNG of a frame's size: its white is not judged.")] = None,
+    rgb_weights: Annotated[Path | None, typer.Option(help="Weights of the colour network.")] = None,
+    point_weights: Annotated[Path | None, typer.Option(help="Weights of the point network.")] = None,
+    fusion: Annotated[str, typer.Option(help="average, or ocsvm: a linear one-class SVM.")] = "average",
+    held_out: Annotated[str, typer.Option(help="split, or leave_one_out: weaker, for few frames.")] = "split",
+    geometry: Annotated[str, typer.Option(help="How the background is found: auto, plane, published, none.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of split and adaptation.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many normal frames.")] = None,
+    device: Annotated[str, typer.Option(help="Torch device of networks and adaptation.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the exporting engine; 0: all cores.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier calibration and bundle.")] = False,
+    keys: Annotated[Path | None, typer.Option("--keys", help="Key folder; default the user's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Learn what a product looks like from normal frames alone, and write a bundle that a station can run."""
+    import msgspec
+
+    from calibration.calibrate import calibrate
+    from calibration.record import CalibrateOptions
+    from export.bundle import export_bundle, refuse_existing
+    from export.commands.shown import bars, report_told, saying, show_export
+    from runtime.errors import UsageError
+    from runtime.keys import TrustStore
+
+    chosen: dict[str, Any] = {
+        "profile": profile, "method": method, "recipe": recipe_name(recipe, source), "alpha": alpha, "exclude": tuple(exclude or ()),
+        "unit": unit, "inspect_mask": _text(inspect_mask), "ignore_mask": _text(ignore_mask),
+        "rgb_weights": _text(rgb_weights), "points_weights": _text(point_weights), "fusion": fusion,
+        "held_out": held_out, "geometry": geometry, "seed": seed, "limit": limit, "device": device,
+    }  # fmt: skip
+    for field in msgspec.structs.fields(CalibrateOptions):
+        allowed = [value for value in _literals(field.type) if value is not None]
+        if allowed and chosen.get(field.name) not in (*allowed, None):
+            option = f"--{field.name.replace('_', '-')}"
+            raise UsageError(f"{option} {chosen[field.name]!r} is not known; choose one of {', '.join(allowed)}")
+    options = msgspec.convert(chosen, CalibrateOptions)
+    # What would fail after minutes of work is asked first.
+    trust = TrustStore(keys)
+    trust.key_for_signing()
+    bundle_dir = output / "bundle"
+    refuse_existing(bundle_dir, force)
+
+    with bars() as progress:
+        folder = calibrate(source, output, options, progress, force=force)
+    with saying() as say:
+        report = export_bundle(folder.path, bundle_dir, trust, force=force, threads=threads or None, say=say)
+    if as_json:
+        typer.echo(json.dumps({**_told(folder), "export": report_told(report)}))
+        return
+    _show(folder)
+    show_export(report)
+
+
+def recipe_name(asked: str, source: Path) -> str:
+    """The recipe's name: as asked, else the source folder's in the letters that a name may have.
+
+    Raises UsageError for one that cannot travel in topics and in ``station.toml``.
+    """
+    from runtime.bundle_checks import RECIPE_NAME
+    from runtime.errors import UsageError
+
+    if asked and not RECIPE_NAME.fullmatch(asked):
+        raise UsageError(f"--recipe {asked!r} must be 1 to 32 of a-z 0-9 _ -")
+    plain = re.sub(r"[^a-z0-9_]+", "-", source.absolute().name.lower()).strip("-")
+    return asked or plain[:32] or "product"
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _literals(kind: Any) -> tuple[Any, ...]:
+    """The values of a Literal, also within a union with None; empty for every other type."""
+    found: tuple[Any, ...] = ()
+    for part in get_args(kind):
+        found += (part,) if isinstance(part, str) else _literals(part)
+    return found
+
+
+def _told(folder: CalibrationFolder) -> dict[str, Any]:
+    import msgspec
+
+    record = folder.record
+    return {
+        "calibration": str(folder.path),
+        "report": str(folder.report_path),
+        "recipe": record.recipe,
+        "false_rejects": msgspec.to_builtins(record.false_rejects),
+        "normal_frames": record.normal_frames,
+        "refused": msgspec.to_builtins(record.refused),
+        "adaptation": record.adaptation,
+        "stage_s": record.stage_s,
+    }
+
+
+def _show(folder: CalibrationFolder) -> None:
+    record = folder.record
+    counts = ", ".join(f"{count} {name}" for name, count in record.normal_frames.items())
+    typer.echo(f"recipe     {record.recipe}: {counts}")
+    for refused in record.refused:
+        typer.echo(f"refused    {refused.name}: {refused.reason}, {refused.message}")
+    typer.echo(f"promise    {record.false_rejects.statement}")
+    typer.echo(f"report     {folder.report_path}")
