@@ -35,14 +35,16 @@ def source_map(pixels: FloatArray, window: Window, height_px: int, width_px: int
     return np.where(inside, placed, outside).astype(np.float32)
 
 
-def worst_region(pixels: FloatArray, window: Window, height_px: int, width_px: int) -> Region | None:
-    """The spot around the map's maximum, in source pixels: the 8-connected area above half of peak over median.
+def worst_region(pixels: FloatArray, scored: BoolArray, window: Window, height_px: int, width_px: int) -> Region | None:
+    """The spot around the map's maximum, in source pixels.
 
-    None where the map is flat or the spot lies outside the frame.
+    It is the 8-connected area above half-way from the part's median to its peak. ``pixels`` 224 x 224, ``scored`` the
+    patches that were scored (grid x grid). None where the part is flat or the spot lies outside the frame.
     """
     size = pixels.shape[0]
+    part = pixels[pixel_map(scored.astype(np.float32)) > 0.5]
     peak = float(pixels.max())
-    level = 0.5 * (peak + float(np.median(pixels)))
+    level = 0.5 * (peak + float(np.median(part if part.size else pixels)))
     if not peak > level:
         return None
     labels, _ = ndimage.label(pixels > level, structure=np.ones((3, 3)))

@@ -70,7 +70,7 @@ def conformal_threshold(scores: Iterable[float], alpha: float) -> float:
     It is the k-th smallest of n scores, k = ceil((n + 1)(1 - alpha)). Raises CalibrationError when alpha is not
     attainable with n scores, saying how many it needs, and when a score is not finite or alpha not within (0, 1).
     """
-    ascending = sorted(scores)
+    ascending = sorted(float(score) for score in scores)
     if not all(math.isfinite(score) for score in ascending):
         raise CalibrationError("a calibration score is not finite; look for damaged frames and calibrate again")
     if not 0.0 < alpha < 1.0:
@@ -132,7 +132,7 @@ def decide(
         score=score,
         threshold=threshold,
         p_value=p_value(score, decision.calibration_scores),
-        region=worst_region(pixel_map(fused), scores.window, geometry.height_px, geometry.width_px),
+        region=worst_region(pixel_map(fused), scores.scored, scores.window, geometry.height_px, geometry.width_px),
     )
 
 
