@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from runtime.clock import Now, look
 from runtime.errors import AsperityError
 from runtime.inbox import Inbox
 from runtime.pipeline import Job, Outcome, Recipe, inspect
@@ -33,7 +34,13 @@ Report = Outcome | TakenOver | Tested
 class Bench:
     """Scores what the desk admits. ``beat`` is advanced by this thread alone, at stage ends and idle ticks."""
 
-    def __init__(self, inbox: Inbox[Job], idle_tick_s: float, make_bell: Callable[[], Callable[[], None]]) -> None:
+    def __init__(
+        self,
+        inbox: Inbox[Job],
+        idle_tick_s: float,
+        make_bell: Callable[[], Callable[[], None]],
+        clock: Callable[[], Now] = look,
+    ) -> None:
         """``make_bell`` is called on the bench's thread and returns what wakes the desk."""
         self.beat = 0
         self.stage = "idle"
@@ -41,6 +48,7 @@ class Bench:
         self._inbox = inbox
         self._idle_tick_s = idle_tick_s
         self._make_bell = make_bell
+        self._clock = clock
         self._reports: deque[Report] = deque()
         self._recipe: Recipe | None = None
         self._digest: int | None = None
@@ -70,20 +78,25 @@ class Bench:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def serve(self, timeout_s: float) -> bool:
+        """See to the next frame or errand; False when none came within ``timeout_s``. For the bench's thread."""
+        job, errand = self._inbox.take(timeout_s)
+        self._progress("idle")
+        if errand is not None:
+            errand()
+        elif job is not None:
+            outcome, self._digest = inspect(job, self._recipe, self._digest, self._progress, self._clock)
+            self._reports.append(outcome)
+        else:
+            return False
+        self._progress("idle")
+        return True
+
     def _run(self) -> None:
         ring = self._make_bell()
         while not self._ending:
-            job, errand = self._inbox.take(self._idle_tick_s)
-            self._progress("idle")
-            if errand is not None:
-                errand()
-            elif job is not None:
-                outcome, self._digest = inspect(job, self._recipe, self._digest, self._progress)
-                self._reports.append(outcome)
-            else:
-                continue
-            self._progress("idle")
-            ring()
+            if self.serve(self._idle_tick_s):
+                ring()
 
     def _progress(self, stage: str) -> None:
         self.stage = stage

@@ -72,7 +72,7 @@ class Inspector:
         self.last_published_id = journal.last_id
         self.notice = Notices(config.station.name, self.session, config.log, sockets.publish, clock)
         self.inbox: Inbox[Job] = Inbox(config.limits.queue_length)
-        self.bench = Bench(self.inbox, config.timing.idle_tick_ms / 1000, sockets.make_bell)
+        self.bench = Bench(self.inbox, config.timing.idle_tick_ms / 1000, sockets.make_bell, clock)
         loader = Loader(config, sockets.make_bell)
         self.operation = Operation(config, self.bench, loader, self.notice, self.drop_work, self.drop_triggers, clock)
         self._closing = False

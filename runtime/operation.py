@@ -8,7 +8,7 @@ from runtime.bench import Bench, TakenOver, Tested
 from runtime.clock import MS, Now, look
 from runtime.config import StationConfig
 from runtime.errors import AsperityError, StateError
-from runtime.notices import Notices
+from runtime.notices import Notices, Severity
 from runtime.pipeline import Recipe
 from runtime.reasons import Reason
 from runtime.recipes import Loader, describe_engine, put_away
@@ -180,10 +180,11 @@ class Operation:
             self._test_until_ns = None
             self.fault("SELF_TEST", f"not ended within {self._config.timing.self_test_ms} ms (at {self._bench.stage})")
         self._watch_beat(now)
-        if camera_alive:
-            self.alarms.pop("CAMERA", None)
-        elif "CAMERA" not in self.alarms:
-            self.alarm("CAMERA", "no camera is connected, or it gives no frames")
+        if camera_alive and "CAMERA" in self.alarms:
+            del self.alarms["CAMERA"]
+            self._notice("info", "CAMERA_BACK", "a camera is connected")
+        elif not camera_alive and "CAMERA" not in self.alarms:
+            self.alarm("CAMERA", "no camera is connected, or it gives no frames", "warning")
 
     def beat_timeout_ms(self) -> int:
         """How long a receiver waits for the beat: a slow profile must not look dead."""
@@ -205,10 +206,10 @@ class Operation:
         self.move(Cause.FAULT)
         self._drop_work(Reason.ENGINE)
 
-    def alarm(self, kind: str, text: str) -> None:
+    def alarm(self, kind: str, text: str, severity: Severity = "alarm") -> None:
         """Show an alarm in every state message until a reset (or until its cause is gone)."""
         self.alarms[kind] = text
-        self._notice("alarm", kind, text)
+        self._notice(severity, kind, text)
 
     # ------------------------------------------------------------------
 

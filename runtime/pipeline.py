@@ -5,12 +5,12 @@ Nothing here can say ok: that is ``scoring.decide``'s alone. Whatever goes wrong
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from runtime.clock import Now, look
 from runtime.engines import Engine, Progress
 from runtime.errors import EngineError, FrameRefused
 from runtime.frame import EngineInfo, FloatArray, Frame, Result, Scores, Verdict, Window
@@ -73,12 +73,18 @@ def age_ns(frame: Frame, now_us: int) -> int:
     return (now_us - frame.t_exposure_us) * 1000
 
 
-def inspect(job: Job, recipe: Recipe | None, previous_digest: int | None, progress: Progress) -> tuple[Outcome, int]:
+def inspect(
+    job: Job,
+    recipe: Recipe | None,
+    previous_digest: int | None,
+    progress: Progress,
+    clock: Callable[[], Now] = look,
+) -> tuple[Outcome, int]:
     """Judge one frame; returns the outcome and the frame's digest (for the next call's ``previous_digest``).
 
     Raises nothing: a frame that cannot be judged is an unknown with its reason.
     """
-    start_ns = time.monotonic_ns()
+    start_ns = clock().ns
     digest = frame_digest(job.frame)
     born = replace(job.born, latency_us={"recv": (start_ns - job.t_recv_ns) // 1000})
     if recipe is None:
@@ -88,7 +94,7 @@ def inspect(job: Job, recipe: Recipe | None, previous_digest: int | None, progre
     if refusal is not None:
         return Outcome(born.unknown(refusal.reason), str(refusal)), digest
     try:
-        outcome = _judge(born, recipe, recipe.engine.score(job.frame, progress))
+        outcome = _judge(born, recipe, recipe.engine.score(job.frame, progress), clock)
     except FrameRefused as error:
         outcome = Outcome(born.unknown(error.reason), str(error))
     except EngineError as error:
@@ -110,11 +116,11 @@ def _refusal(job: Job, recipe: str, now_ns: int, repeated: bool) -> FrameRefused
     return None
 
 
-def _judge(born: Result, recipe: Recipe, scores: Scores) -> Outcome:
-    start_ns = time.monotonic_ns()
+def _judge(born: Result, recipe: Recipe, scores: Scores, clock: Callable[[], Now]) -> Outcome:
+    start_ns = clock().ns
     judgement = decide(scores, recipe.decision, recipe.manifest.silhouette, recipe.manifest.geometry)
     stages = {stage: int(us) for stage, us in scores.stage_us.items()}
-    latency_us = {**born.latency_us, **stages, "post": (time.monotonic_ns() - start_ns) // 1000}
+    latency_us = {**born.latency_us, **stages, "post": (clock().ns - start_ns) // 1000}
     result = replace(
         born,
         verdict=judgement.verdict,

@@ -82,11 +82,12 @@ def open_recipe(name: str, config: StationConfig, progress: Progress) -> Recipe:
 
 
 def _open_simulated(name: str, place: str, config: StationConfig) -> Recipe:
-    from runtime.engines.simulated import SimulatedEngine, simulated_manifest
+    from runtime.engines.simulated import SimulatedEngine, simulated_manifest, warm
 
     script = place.removeprefix(SCRIPT_PREFIX) if place.startswith(SCRIPT_PREFIX) else config.engine.script
     engine = SimulatedEngine(script)
     manifest = simulated_manifest(name)
+    warm(manifest)
     return Recipe(
         name=name,
         bundle="simulated",

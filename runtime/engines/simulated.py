@@ -17,6 +17,7 @@ from runtime.errors import ConfigError, EngineError, FrameRefused
 from runtime.frame import EngineInfo, Frame, ModalityScores, Prepared, Scores, Silhouette, Window
 from runtime.manifest import FORMAT, Decision, Geometry, Manifest, Modality, Network, SilhouetteRange
 from runtime.reasons import Reason
+from runtime.scoring import decide
 
 NAME = "simulated"
 WORDS = {
@@ -120,6 +121,12 @@ def simulated_manifest(recipe: str = NAME) -> Manifest:
         frame_p99_ms=1.0,
         files=(),
     )  # fmt: skip
+
+
+def warm(manifest: Manifest) -> None:
+    """Make one decision, so that the first frame does not wait for what is imported or tabled on first use."""
+    scores = SimulatedEngine("ok")._answer("ok", 0.0, GRID, lambda stage: None)
+    decide(scores, manifest.decision, manifest.silhouette, manifest.geometry)
 
 
 def _step(word: str) -> tuple[str, float]:
