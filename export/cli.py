@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from export.commands import export
+from export.commands import calibrate, export
 
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands."""
+    app.command("calibrate")(calibrate.command)
     app.command("export")(export.command)
