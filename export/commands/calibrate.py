@@ -53,7 +53,8 @@ def command(
 
     chosen: dict[str, Any] = {
         "profile": profile, "method": method, "recipe": recipe_name(recipe, source), "alpha": alpha,
-        "exclude": tuple(exclude or ()), "unit": unit, "inspect_mask": _text(inspect_mask), "ignore_mask": _text(ignore_mask),
+        "exclude": tuple(exclude or ()), "unit": unit, "inspect_mask": _text(inspect_mask),
+        "ignore_mask": _text(ignore_mask),
         "rgb_weights": _text(rgb_weights), "points_weights": _text(point_weights), "fusion": fusion,
         "held_out": held_out, "geometry": geometry, "seed": seed, "limit": limit, "device": device,
     }  # fmt: skip
