@@ -1,0 +1,186 @@
+"""How long a frame takes from the camera's process to a decoded Frame in the inspector's: the wire alone.
+
+A camera process sends random frames at a fixed rate through ``runtime.sender`` (open loop: a late frame does not delay
+the next one); this process takes them from a PULL socket as the inspector does and decodes them. Measured from just
+before ``encode_frame`` to just after ``decode_frame``, on the clock that both processes share. No pixel is copied in
+our own code: arrays go out and come in with ``copy=False``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import platform
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zmq
+
+from runtime import __version__
+from runtime.errors import StationError
+from runtime.frame import Frame, Intrinsics
+from runtime.sender import FrameSender
+from runtime.wire import MAX_BUFFER_BYTES, decode_frame
+
+Form = Literal["xyz", "depth"]
+Transport = Literal["tcp", "ipc"]
+PICTURES = 8
+"""Different frames that are sent in turn: the same one again would stay in the processor's cache."""
+BEYOND_MIN = 10
+"""A percentile is reported only if so many samples lie beyond it."""
+SILENCE_MS = 10_000
+WINDOWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WireBenchmark:
+    """What to measure."""
+
+    frames: int = 1000
+    warm_up: int = 50
+    rate_hz: float = 30.0
+    rows: int = 480
+    columns: int = 640
+    forms: tuple[Form, ...] = ("xyz", "depth")
+    transports: tuple[Transport, ...] = ("tcp", "ipc")
+    seed: int = 1
+
+
+def run_wire(options: WireBenchmark) -> dict[str, Any]:
+    """Measure every form over every transport. Raises StationError when the camera falls silent."""
+    began_load = os.getloadavg()[0]
+    cases = [_case(options, form, transport) for form in options.forms for transport in options.transports]
+    return {
+        "benchmark": "wire",
+        "machine": {
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+            "load_1min_before": round(began_load, 2),
+            "load_1min_after": round(os.getloadavg()[0], 2),
+        },
+        "versions": {
+            "asperity": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "pyzmq": zmq.pyzmq_version(),
+            "libzmq": zmq.zmq_version(),
+        },
+        "rate_hz": options.rate_hz,
+        "rows": options.rows,
+        "columns": options.columns,
+        "seed": options.seed,
+        "cases": cases,
+    }
+
+
+def summary(latencies_us: list[int]) -> dict[str, Any]:
+    """Percentiles in milliseconds, only those that the count carries, and the median of each third."""
+    values_ms = np.asarray(latencies_us) / 1000
+    percentiles = {
+        f"p{p:g}_ms": float(np.percentile(values_ms, p)) for p in (50, 90, 99, 99.9) if _carried(p, values_ms.size)
+    }
+    windows = [float(np.median(window)) for window in np.array_split(values_ms, WINDOWS)]
+    figures = {**percentiles, "max_ms": float(values_ms.max())}
+    return {
+        "count": int(values_ms.size),
+        **{name: round(value, 3) for name, value in figures.items()},
+        "window_p50_ms": [round(value, 3) for value in windows],
+    }
+
+
+def _carried(percentile: float, count: int) -> bool:
+    return count * (100 - percentile) / 100 >= BEYOND_MIN
+
+
+def _case(options: WireBenchmark, form: Form, transport: Transport) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder, zmq.Context() as context, context.socket(zmq.PULL) as pull:
+        pull.setsockopt(zmq.LINGER, 0)
+        pull.setsockopt(zmq.RCVHWM, 4)
+        pull.setsockopt(zmq.MAXMSGSIZE, MAX_BUFFER_BYTES)
+        pull.bind("tcp://127.0.0.1:*" if transport == "tcp" else f"ipc://{folder}/frames")
+        endpoint = pull.getsockopt_string(zmq.LAST_ENDPOINT)
+        camera = multiprocessing.get_context("spawn").Process(target=_camera, args=(options, form, endpoint))
+        camera.start()
+        try:
+            latencies_us, last_seq, nbytes = _receive(pull, options)
+        finally:
+            camera.join(timeout=SILENCE_MS / 1000)
+            if camera.is_alive():
+                camera.kill()
+                camera.join()
+    return {
+        "form": form,
+        "transport": transport,
+        "message_bytes": nbytes,
+        "not_sent": last_seq - options.warm_up - len(latencies_us),
+        **summary(latencies_us),
+    }
+
+
+def _receive(pull: zmq.Socket[bytes], options: WireBenchmark) -> tuple[list[int], int, int]:
+    """Latencies of the frames after the warm-up, the last ``seq`` and the size of a message."""
+    latencies_us: list[int] = []
+    seq = nbytes = 0
+    while seq < options.warm_up + options.frames:
+        if not pull.poll(SILENCE_MS):
+            if seq:
+                break  # the last frames were dropped by the sender: they count as not sent
+            raise StationError(f"no frame from the camera process in {SILENCE_MS} ms; look at its output above")
+        parts = [part.buffer for part in pull.recv_multipart(copy=False)]
+        frame = decode_frame(parts)
+        now_us = time.monotonic_ns() // 1000
+        seq = frame.seq
+        if seq > options.warm_up:
+            latencies_us.append(now_us - frame.t_exposure_us)
+            nbytes = sum(part.nbytes for part in parts)
+    return latencies_us, seq, nbytes
+
+
+def _camera(options: WireBenchmark, form: Form, endpoint: str) -> None:
+    """The camera's process. ``t_exposure_us`` carries the monotonic clock, which the processes of a box share."""
+    rng = np.random.default_rng(options.seed)
+    pictures = [_picture(rng, options, form) for _ in range(PICTURES)]
+    with FrameSender("bench", endpoint) as sender:
+        if not sender.wait_connected(SILENCE_MS):
+            raise StationError(f"{endpoint} did not answer in {SILENCE_MS} ms")
+        due_s = time.monotonic()
+        for picture in itertools.islice(itertools.cycle(pictures), options.warm_up + options.frames):
+            time.sleep(max(0.0, due_s - time.monotonic()))
+            due_s += 1 / options.rate_hz
+            sender.send(_stamped(picture))
+
+
+def _stamped(picture: Frame) -> Frame:
+    values = {name: getattr(picture, name) for name in Frame.__dataclass_fields__}
+    return Frame(**values | {"t_exposure_us": time.monotonic_ns() // 1000})
+
+
+def _picture(rng: np.random.Generator, options: WireBenchmark, form: Form) -> Frame:
+    rows, columns = options.rows, options.columns
+    xyz = rng.normal(500, 50, (rows, columns, 3)).astype(np.float32) if form == "xyz" else None
+    depth = rng.integers(1000, 9000, (rows, columns), np.uint16) if form == "depth" else None
+    return Frame(
+        camera="bench",
+        camera_session="",
+        seq=0,
+        rgb=rng.integers(0, 256, (rows, columns, 3), np.uint8),
+        xyz=xyz,
+        depth=depth,
+        intrinsics=Intrinsics(600.0, 600.0, columns / 2, rows / 2),
+        unit="mm",
+    )
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
