@@ -1,0 +1,96 @@
+"""station.toml: typed, bounded, with a clear word for whatever cannot be used; its document is made from the types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.config import StationConfig, control_endpoint, document, journal_path, load, restore, save
+from runtime.errors import ConfigError
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "station.toml"
+    path.write_text(text)
+    return path
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    config = load(written(tmp_path, ""))
+    assert config == StationConfig()
+    assert (config.limits.queue_length, config.limits.seq_gap_max, config.journal.slots) == (2, 64, 4096)
+    assert config.sockets.bulk_hwm == 2
+    assert config.sockets.control_max_nbytes == 64 * 1024
+
+
+def test_values_are_read_and_flags_override_them(tmp_path: Path) -> None:
+    path = written(tmp_path, '[station]\nname = "st7"\n[limits]\ndeadline_ms = 300\n')
+    config = load(path, {"limits": {"deadline_ms": 400}, "engine": {"name": "simulated"}})
+    assert (config.station.name, config.limits.deadline_ms, config.engine.name) == ("st7", 400, "simulated")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[limits]\nque_length = 3\n", ["[limits] has no key que_length", "did you mean queue_length?"]),
+        ("[limit]\nqueue_length = 3\n", ["there is no [limit]", "did you mean limits?"]),
+        ("[zzz]\n", ["there is no [zzz]", "station, limits"]),
+        ("station = 3\n", ["station is a table"]),
+        ("[limits]\nqueue_length = 0\n", ["[limits] queue_length", ">= 1"]),
+        ("[limits]\nqueue_length = 17\n", ["[limits] queue_length", "<= 16"]),
+        ('[limits]\nqueue_length = "2"\n', ["[limits] queue_length", "int", "str"]),
+        ('[station]\nname = "St 1"\n', ["[station] name", "a-z 0-9 _ -"]),
+        ('[engine]\nname = "cuda9"\n', ["[engine] name", "cuda9"]),
+        ('[sockets]\nframes = "udp://1.2.3.4:5"\n', ["[sockets] frames", "tcp://ADDRESS:PORT"]),
+        ("[sockets]\nheartbeat_timeout_ms = 500\n", ["heartbeat_timeout_ms is 500", "set it to 2 or 3 times"]),
+        ("[journal]\nslots = 64\n", ["[journal] slots is 64", "leave it at 4096"]),
+        ("[station\n", ["is not TOML"]),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, text))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "absent.toml")
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, '[journal]\npath = "a.journal"\n[recipes]\nx = "bundles/x"\ny = "/abs/y"\nz = "script:ok ng"\n'
+    )
+    config = load(path)
+    assert journal_path(config) == tmp_path / "a.journal"
+    assert config.recipes == {"x": str(tmp_path / "bundles/x"), "y": "/abs/y", "z": "script:ok ng"}
+
+
+def test_the_journal_lies_in_the_state_folder_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert journal_path(StationConfig()) == tmp_path / "asperity" / "st1.journal"
+
+
+def test_the_control_socket_is_in_a_folder_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert control_endpoint("st1") == "ipc:///run/user/1000/asperity/st1.control"
+    assert control_endpoint("st1", "tcp://127.0.0.1:5563") == "tcp://127.0.0.1:5563"
+
+
+def test_another_process_reads_the_same_configuration(tmp_path: Path) -> None:
+    config = load(written(tmp_path, '[station]\nname = "st7"\n[recipes]\na = "/b"\n'))
+    assert restore(save(config)) == config
+    with pytest.raises(ConfigError):
+        restore(b"{]")
+
+
+def test_every_key_has_a_description_and_the_document_is_current() -> None:
+    page = document()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) > 45
+    assert all(len(cells) >= 5 and len(cells[4].strip()) > 8 for cells in rows)
+    path = Path(__file__).parents[2] / "docs" / "station.md"
+    assert path.read_text() == page, "run: python -m runtime.config > docs/station.md"
