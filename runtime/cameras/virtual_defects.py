@@ -63,7 +63,7 @@ def dent(part: Part, rng: np.random.Generator) -> Spoiled:
 
 def scratch(part: Part, rng: np.random.Generator) -> Spoiled:
     """A curved V-shaped groove."""
-    depth, width, length = rng.uniform(0.25, 0.7), rng.uniform(0.9, 1.8), rng.uniform(12, 28)
+    depth, width, length = rng.uniform(0.35, 1.0), rng.uniform(1.2, 2.4), rng.uniform(12, 28)
     at_x, at_y = _place(part, rng, 4.0)
     heading, curve = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.02)
     along, across = _turned(at_x, at_y, heading)
@@ -138,7 +138,7 @@ def _cap(kind: str, part: Part, rng: np.random.Generator, sign: float) -> Spoile
 def _stained(part: Part, rng: np.random.Generator, at_x: float, at_y: float, radius: float) -> Part:
     x, y = grid_mm()
     reach = np.hypot(x - at_x, y - at_y) / _ragged(rng, at_x, at_y, radius, 0.15)
-    share = rng.uniform(0.35, 0.75) * np.clip((1 - reach) / 0.15, 0, 1) * part.material
+    share = rng.uniform(0.2, 0.6) * np.clip((1 - reach) / 0.15, 0, 1) * part.material
     here = part.albedo[_nearest(at_x, at_y)]
     # Of two colours drawn the one that differs more from the surface: nobody stains white with white.
     drawn = [np.asarray(STAINS[i], np.float32) for i in rng.choice(len(STAINS), 2, replace=False)]

@@ -75,7 +75,7 @@ def roll(rng: np.random.Generator, wrong: bool) -> Part:
     bend = rng.normal(0, 1.2) + 1.5 * np.sin(x / 14 + rng.uniform(-0.5, 0.5))
     if not wrong:
         height = height - 1.6 * np.exp(-(((y - bend) / 2.6) ** 2)) * np.clip(1.15 - (x / 27) ** 2, 0, 1) * dome
-    rough = noise(rng, (0.55, 18.0), (0.10, 7.0), (0.03, 2.5))
+    rough = noise(rng, (0.50, 26.0), (0.06, 8.0), (0.02, 2.5))
     height = np.where(rho < 1, height + rough * np.clip(dome * 1.5, 0, 1), BELOW_MM)
     browning = np.clip(0.5 + 0.55 * (dome - 0.7) + noise(rng, (0.13, 14.0), (0.06, 5.0)) + rng.normal(0, 0.05), 0, 1)
     pale, brown = np.array([0.88, 0.70, 0.44], np.float32), np.array([0.56, 0.33, 0.15], np.float32)
