@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from calibration.adaptation_config import AdaptationConfig
 from calibration.losses import compactness, global_alignment, local_alignment, mean_pairwise_distance
-from calibration.networks.adaptor import Adaptor
+from calibration.networks.adaptor import Adaptor, new_adaptors
 from calibration.patches import PatchSet
 from calibration.profiles import Profile
 from calibration.queues import FeatureQueue
@@ -100,25 +100,6 @@ def make_batch(patches: PatchSet, indices: np.ndarray[tuple[int], np.dtype[np.in
         parents=torch.from_numpy(image * tokens + patches.parents()[patch]).to(device),
         images=torch.from_numpy(image).to(device),
     )
-
-
-def new_adaptors(profile: Profile, *, identity_start: bool = False) -> tuple[Adaptor, Adaptor]:
-    """(RGB adaptor, point adaptor) of a profile's widths, freshly initialised."""
-    rgb = Adaptor(
-        profile.rgb_channels,
-        profile.rgb_heads,
-        profile.rgb_inner,
-        mlp_ratio=profile.mlp_ratio,
-        identity_start=identity_start,
-    )
-    points = Adaptor(
-        profile.points_channels,
-        profile.points_heads,
-        profile.points_inner,
-        mlp_ratio=profile.mlp_ratio,
-        identity_start=identity_start,
-    )
-    return rgb, points
 
 
 class Trainer:

@@ -7,23 +7,27 @@ Compactness cannot decide, since a constant would win, and test defects must not
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from calibration.adaptation import Adaptation, adapt, adapt_patches, new_adaptors
+from calibration.adaptation import Adaptation, adapt, adapt_patches
 from calibration.adaptation_config import AdaptationConfig
+from calibration.embedding import PatchCache, embed, frame_of
 from calibration.memory_bank import bank_rows, coreset
+from calibration.networks.adaptor import new_adaptors
+from calibration.networks.torch_networks import TorchNetworks
 from calibration.patches import PatchSet, child_counts
 from calibration.profiles import Profile
 from calibration.pseudo_defects import KINDS, Kind, make_pseudo_defect
 from runtime.distances import ModalityBank, measure
 from runtime.errors import CalibrationError
-from runtime.features import Networks, Patches, frozen_patches
 from runtime.frame import BoolArray, FloatArray, Prepared
 from runtime.knn import MemoryBank
 from runtime.manifest import Network
@@ -99,12 +103,9 @@ class Trial(msgspec.Struct, frozen=True):
     stopped: str = ""
 
 
-def cache_patches(frames: Sequence[Prepared], network: Network, networks: Networks) -> PatchSet:
-    """Frozen patches of prepared frames."""
-    each = [frozen_patches(prepared, network, networks) for prepared in frames]
-    return PatchSet(
-        np.stack([p.rgb for p in each]), np.stack([p.points for p in each]), np.stack([p.nonempty for p in each])
-    )
+def cache_patches(frames: Sequence[Prepared], network: Network, networks: TorchNetworks) -> PatchSet:
+    """Frozen patches of prepared frames, in memory."""
+    return embed(frames, network, networks, PatchCache(sys.maxsize, Path()), lambda done, total: None)
 
 
 def make_tune_set(
@@ -112,7 +113,7 @@ def make_tune_set(
     fit: Sequence[Prepared],
     held_out: Sequence[Prepared],
     network: Network,
-    networks: Networks,
+    networks: TorchNetworks,
     seed: int,
 ) -> TuneSet:
     """Spoil every held-out frame once in each way and cache all patches. Raises DataError (see pseudo_defects)."""
@@ -150,10 +151,7 @@ def _bank(features: FloatArray, rows: int) -> ModalityBank:
 def distances(patches: PatchSet, rgb: ModalityBank, points: ModalityBank) -> Distances:
     """Every frame measured against both banks."""
     everywhere = np.ones(patches.nonempty.shape[1:], dtype=np.bool_)
-    measured = [
-        measure(Patches(patches.rgb[i], patches.points[i], patches.nonempty[i]), everywhere, rgb, points)
-        for i in range(len(patches))
-    ]
+    measured = [measure(frame_of(patches, index), everywhere, rgb, points) for index in range(len(patches))]
     return Distances(
         rgb=np.stack([r.distance_map for r, _, _ in measured]),
         points=np.stack([p.distance_map for _, p, _ in measured]),

@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from pathlib import Path
 
-from calibration.datasets import Item, open_dataset
-from calibration.geometry import fit_geometry
+from calibration.embedding import fit_station_statistics
 from calibration.networks.torch_networks import build
+from calibration.normals import fit_first, prepare_normals
 from calibration.profiles import Profile, network_for
+from calibration.record import CalibrateOptions
 from calibration.split import split_frames
-from calibration.tune import TuneSet, make_tune_set
-from runtime.errors import CalibrationError, FrameRefused
-from runtime.frame import Prepared, Unit
-from runtime.manifest import Geometry, Network
-from runtime.points import group
-from runtime.preprocess import prepare
-
-LOG = logging.getLogger(__name__)
+from calibration.tune import Progress, TuneSet, make_tune_set
 
 
-def read_tune_set(
-    source: Path, profile: Profile, *, unit: Unit | None = None, limit: int | None = None, seed: int = 0
-) -> TuneSet:
+def read_tune_set(source: Path, profile: Profile, options: CalibrateOptions, progress: Progress) -> TuneSet:
     """Frames of the ``fit`` split to adapt on; those of ``tune`` and ``calibrate`` are held out and spoiled.
 
-    ``limit``: use the first so many normal frames. Raises DataError and CalibrationError as their parts do.
+    Frames are read and refused as in a calibration. Raises as ``calibration.calibrate.learn``.
     """
-    items = open_dataset(source, unit=unit).normal()[:limit]
-    frames = [item.frame(index) for index, item in enumerate(items)]
-    geometry = fit_geometry(frames, unit=unit)
-    network, networks = network_for(profile, geometry, "none"), build(profile)
-    split = split_frames([item.part_id for item in items], seed=seed)
-    fit = _prepared(items, split.fit, geometry, network)
-    held_out = _prepared(items, (*split.tune, *split.calibrate), geometry, network)
-    if profile.point_bn == "station":
-        networks.fit_point_statistics([group(prepared.cloud, network).groups for prepared in fit])
-    return make_tune_set(source.name, fit, held_out, network, networks, seed)
-
-
-def _prepared(items: Sequence[Item], chosen: Sequence[int], geometry: Geometry, network: Network) -> list[Prepared]:
-    ready = []
-    for index in chosen:
-        try:
-            ready.append(prepare(items[index].frame(index), geometry, network))
-        except FrameRefused as refused:
-            LOG.warning("%s is left out: %s", items[index].name, refused)
-    if not ready:
-        raise CalibrationError("no normal frame is left after preprocessing; look at the frames and their unit")
-    return ready
+    normals = prepare_normals(source, options, profile, progress)
+    split = split_frames(
+        [item.part_id for item in normals.items], validation=normals.validation, seed=options.seed
+    )  # fmt: skip
+    normals, split = fit_first(normals, split)
+    fit, held_out = normals.prepared[: len(split.fit)], normals.prepared[len(split.fit) :]
+    network, networks = network_for(profile, normals.geometry, "none"), build(profile)
+    fit_station_statistics(fit, network, networks, profile)
+    return make_tune_set(source.absolute().name, fit, held_out, network, networks, options.seed)

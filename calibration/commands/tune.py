@@ -23,26 +23,26 @@ def command(
 
     from calibration.adaptation_config import default_config
     from calibration.profiles import profile as find_profile
+    from calibration.record import CalibrateOptions
     from calibration.tune import Trial, best_config, changes, mean_figure, sweep_configs, try_config
     from calibration.tune_source import read_tune_set
 
     chosen = find_profile(profile)
+    options = CalibrateOptions(profile=profile, limit=limit, seed=seed)
     base = msgspec.structs.replace(default_config(chosen), seed=seed)
     settings = [None, *sweep_configs(base)]
     rows: list[list[Trial]] = [[] for _ in settings]
     with Progress(console=Console(stderr=True), transient=True) as bars:
         whole = bars.add_task("settings", total=len(settings) * len(sources))
         step = bars.add_task("adapt")
+
+        def show(what: str, done: int, total: int) -> None:
+            bars.update(step, description=what, completed=done, total=total)
+
         for source in sources:
-            bars.update(step, description=f"read {source.name}")
-            tune_set = read_tune_set(source, chosen, limit=limit, seed=seed)
+            tune_set = read_tune_set(source, chosen, options, show)
             for row, setting in zip(rows, settings, strict=True):
-                trial, _ = try_config(
-                    tune_set,
-                    chosen,
-                    setting,
-                    lambda what, done, total: bars.update(step, description=what, completed=done, total=total),
-                )
+                trial, _ = try_config(tune_set, chosen, setting, show)
                 row.append(trial)
                 bars.advance(whole)
     everything = [trial for row in rows for trial in row]

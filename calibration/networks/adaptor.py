@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from calibration.networks.blocks import Block
+from calibration.profiles import Profile
 
 
 class Adaptor(nn.Module):
@@ -32,6 +33,13 @@ class Adaptor(nn.Module):
         return adapted
 
 
-def contrastive_head(width: int) -> nn.Linear:
-    """The projection that only the contrastive losses see: to 512 channels, or ``width`` where that is less."""
-    return nn.Linear(width, min(512, width))
+def new_adaptors(profile: Profile, *, identity_start: bool = False) -> tuple[Adaptor, Adaptor]:
+    """(RGB adaptor, point adaptor) of a profile's widths, freshly initialised from torch's random state."""
+
+    def made(width: int, heads: int, inner: int) -> Adaptor:
+        return Adaptor(width, heads, inner, mlp_ratio=profile.mlp_ratio, identity_start=identity_start)
+
+    return (
+        made(profile.rgb_channels, profile.rgb_heads, profile.rgb_inner),
+        made(profile.points_channels, profile.points_heads, profile.points_inner),
+    )

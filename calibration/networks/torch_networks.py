@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from calibration.networks.adaptor import Adaptor
+from calibration.networks.adaptor import Adaptor, new_adaptors
 from calibration.networks.efficientnet_lite0 import EfficientNetLite0, efficientnet_lite0_state
 from calibration.networks.point_mae import PointEncoder, point_mae, point_mae_state, points_lite
 from calibration.networks.vit import VisionTransformer, dino_vitb8, dinov2_vits14
@@ -94,19 +94,9 @@ class TorchNetworks:
 
     def new_adaptors(self, *, seed: int, identity_start: bool = False) -> tuple[Adaptor, Adaptor]:
         """Fresh adaptors (RGB, points) of the profile's widths, from a seed; not put in place."""
-        chosen = self.profile
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return (
-                Adaptor(
-                    chosen.rgb_channels, chosen.rgb_heads, chosen.rgb_inner,
-                    mlp_ratio=chosen.mlp_ratio, identity_start=identity_start,
-                ),
-                Adaptor(
-                    chosen.points_channels, chosen.points_heads, chosen.points_inner,
-                    mlp_ratio=chosen.mlp_ratio, identity_start=identity_start,
-                ),
-            )  # fmt: skip
+            return new_adaptors(self.profile, identity_start=identity_start)
 
     def fit_point_statistics(self, groups: Sequence[FloatArray]) -> None:
         """``point_bn = station``: take the mini-PointNet's statistics from normal frames' groups (lsfa 11 row 17)."""

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from calibration.adaptation import TERMS, Trainer, adapt, make_batch, new_adaptors
+from calibration.adaptation import TERMS, Trainer, adapt, make_batch
 from calibration.adaptation_config import AdaptationConfig, default_config
+from calibration.networks.adaptor import new_adaptors
 from calibration.patches import PatchSet
 from calibration.profiles import PROFILES, Profile
 from runtime.errors import CalibrationError, ConfigError, DataError

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from calibration.networks import TorchNetworks, build
 from calibration.networks import weights as weights_module
-from calibration.networks.adaptor import Adaptor, contrastive_head
+from calibration.networks.adaptor import Adaptor
 from calibration.networks.efficientnet_lite0 import EfficientNetLite0, efficientnet_lite0_state
 from calibration.networks.point_mae import PointEncoder, point_mae, point_mae_state, points_lite
 from calibration.networks.vit import VisionTransformer, dino_vitb8, dinov2_vits14, resize_positions
@@ -190,10 +190,9 @@ def test_identity_start_is_the_identity_and_default_is_not() -> None:
     assert not torch.allclose(Adaptor(24, 4, 40)(tokens), tokens, atol=1e-2)
 
 
-def test_adaptor_has_no_qkv_bias_and_heads_are_to_512_or_the_width() -> None:
+def test_adaptor_has_no_qkv_bias() -> None:
     block = Adaptor(152, 4, 160).block
     assert block.attn.qkv.bias is None and block.attn.proj.bias is not None and block.mlp.fc1.bias is not None
-    assert [contrastive_head(width).out_features for width in (152, 384, 768, 1152)] == [152, 384, 512, 512]
     with pytest.raises(ValueError, match="4 heads"):
         Adaptor(24, 4, 42)
 
