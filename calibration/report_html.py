@@ -95,8 +95,14 @@ def _scores(outcome: Outcome, sets: _Sets) -> str:
     picture = score_histogram(
         [outcome.score(i) for i in sets.held_out], [outcome.score(i) for i in sets.own], outcome.decision.threshold
     )
+    own = (
+        " Frames of the memory bank are measured without their own patches; they score somewhat higher, since the bank "
+        "keeps the strangest patches and just those are taken away."
+        if sets.own
+        else ""
+    )
     return f"""<h2>What good parts score</h2>
-<p>A part above the threshold is rejected. {_split_words(outcome)}</p>{_image(picture, "histogram of scores")}"""
+<p>A part above the threshold is rejected. {_split_words(outcome)}{own}</p>{_image(picture, "histogram of scores")}"""
 
 
 def _split_words(outcome: Outcome) -> str:

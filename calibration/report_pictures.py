@@ -50,7 +50,7 @@ def score_histogram(held_out: Values, own: Values, threshold: float) -> bytes:
     axes.axvspan(threshold, edges[-1], color=LIMIT, alpha=0.07)
     axes.set_xlabel("anomaly score (higher is stranger)")
     _plain(axes)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(frameon=False, fontsize=8, loc="outside upper left", ncols=3)
     return _png(figure)
 
 

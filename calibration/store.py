@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import shutil
 import tempfile
 import time
@@ -90,7 +91,7 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
         format=FORMAT,
         asperity=runtime.__version__,
         created_us=time.time_ns() // 1000,
-        recipe=outcome.options.recipe or source.absolute().name,
+        recipe=outcome.options.recipe or plain_name(source),
         source=source.absolute().name,
         options=outcome.options,
         geometry=outcome.normals.geometry,
@@ -109,6 +110,11 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
     )
     save_record(record, folder)
     return record
+
+
+def plain_name(source: Path) -> str:
+    """The source folder's name in the letters that a recipe's name may have."""
+    return re.sub(r"[^a-z0-9_]+", "-", source.absolute().name.lower()).strip("-")[:32] or "product"
 
 
 def _write_golden(outcome: Outcome, folder: Path) -> tuple[GoldenCandidate, ...]:
