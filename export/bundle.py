@@ -140,7 +140,7 @@ def _export(
     engine = CpuEngine.open(draft, threads)
     try:
         graphs = {name: draft.graph(name) for name in draft.graph_names()}
-        onnx_networks = OnnxNetworks(graphs, record.network, threads or 1, threads or 1)
+        onnx_networks = OnnxNetworks(graphs, record.network, threads or 1)
         decision, parity = prove_parity(draft, engine, networks, onnx_networks, no_progress)
         onnx_networks.close()
         draft = _with(draft, decision=decision)

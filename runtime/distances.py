@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,15 +38,26 @@ def measure(
     patch to score gives zero maps and ``scored`` all False, which ``scoring.decide`` never lets pass.
     Raises EngineError on features that are not finite or of a wrong width.
     """
-    grid = patches.nonempty.shape[0]
     scored = patches.nonempty & inspect
-    repeat = _repeat(grid, len(patches.rgb))
-    rgb_grid = grid // repeat
+    return rgb_scores(patches.rgb, scored, rgb), points_scores(patches.points, scored, points), scored
+
+
+def rgb_scores(features: FloatArray, scored: BoolArray, bank: ModalityBank) -> ModalityScores:
+    """Distances of the RGB tokens (T, C) that lie under a scored patch (grid x grid). Raises as ``measure``."""
+    repeat = _repeat(scored.shape[0], len(features))
+    rgb_grid = scored.shape[0] // repeat
     tokens = np.asarray(scored.reshape(rgb_grid, repeat, rgb_grid, repeat).any(axis=(1, 3)))
-    rgb_map, rgb_distance = _modality(patches.rgb, tokens, rgb)
-    rgb_map = np.where(scored, rgb_map.repeat(repeat, axis=0).repeat(repeat, axis=1), np.float32(0.0))
-    points_map, points_distance = _modality(patches.points, scored, points)
-    return ModalityScores(rgb_map, rgb_distance), ModalityScores(points_map, points_distance), scored
+    own_map, distance = _modality(features, tokens, bank)
+    return ModalityScores(
+        np.where(scored, own_map.repeat(repeat, axis=0).repeat(repeat, axis=1), np.float32(0.0)), distance
+    )
+
+
+def points_scores(
+    features: FloatArray, scored: BoolArray, bank: ModalityBank, beside: Executor | None = None
+) -> ModalityScores:
+    """Distances of the scored points patches (grid^2, C); ``beside`` as in ``MemoryBank.nearest``. Raises as above."""
+    return ModalityScores(*_modality(features, scored, bank, beside))
 
 
 def image_distance(worst: FloatArray, distance: float, nearest: int, memory: MemoryBank) -> float:
@@ -66,13 +78,15 @@ def image_distance(worst: FloatArray, distance: float, nearest: int, memory: Mem
     return float(weight * distance)
 
 
-def _modality(features: FloatArray, scored: BoolArray, bank: ModalityBank) -> tuple[FloatArray, float]:
+def _modality(
+    features: FloatArray, scored: BoolArray, bank: ModalityBank, beside: Executor | None = None
+) -> tuple[FloatArray, float]:
     """Distance map on the modality's own grid (0 where not scored), and the image distance (0 with nothing scored)."""
     distance_map = np.zeros(scored.shape, dtype=np.float32)
     if not scored.any():
         return distance_map, 0.0
     queries = bank.standardised(features[scored.ravel()])
-    distances, index = bank.memory.nearest(queries)
+    distances, index = bank.memory.nearest(queries, beside)
     distance_map[scored] = distances
     worst = int(distances.argmax())
     return distance_map, image_distance(queries[worst], float(distances[worst]), int(index[worst]), bank.memory)

@@ -6,9 +6,9 @@ interpolation-and-pooling map, and empty patches merged into spare slots that ca
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,7 +17,7 @@ import numpy as np
 from runtime.errors import EngineError
 from runtime.frame import BoolArray, FloatArray, Prepared
 from runtime.manifest import Network
-from runtime.points import group
+from runtime.points import PointGroups, group
 
 SLOT_MULTIPLE = 64
 SLOT_HEADROOM = 1.1
@@ -53,18 +53,22 @@ class Patches:
 
 @dataclass(slots=True)
 class StageClock:
-    """Wall microseconds of each stage. ``progress`` hears every stage's end, so that a stuck engine stops the beat."""
+    """Wall microseconds of each stage; stages of branches that run side by side overlap.
+
+    ``progress`` hears every stage's end, perhaps from another thread, so that a stuck engine stops the beat.
+    """
 
     progress: Callable[[str], None] | None = None
     stage_us: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def lap(self, stage: str, since_ns: int) -> int:
-        """Adds the time since ``since_ns`` (perf_counter_ns) to the stage; returns the present."""
-        now_ns = time.perf_counter_ns()
-        self.stage_us[stage] = self.stage_us.get(stage, 0) + (now_ns - since_ns) // 1000
+    def lap(self, stage: str, since_ns: int) -> None:
+        """Adds the time since ``since_ns`` (perf_counter_ns) to the stage."""
+        spent_us = (time.perf_counter_ns() - since_ns) // 1000
+        with self._lock:
+            self.stage_us[stage] = self.stage_us.get(stage, 0) + spent_us
         if self.progress is not None:
             self.progress(stage)
-        return now_ns
 
 
 def points_slots(most_nonempty: int, grid: int) -> int:
@@ -85,7 +89,8 @@ def frozen_patches(
     """
     clock = clock or StageClock()
     rgb = rgb_tokens(prepared, network, networks, clock)
-    return Patches(rgb, *point_patches(prepared, network, networks, clock))
+    grouped = point_groups(prepared, network, clock)
+    return Patches(rgb, point_patches(grouped, network, networks, clock), grouped.nonempty)
 
 
 def rgb_tokens(prepared: Prepared, network: Network, networks: Networks, clock: StageClock) -> FloatArray:
@@ -97,17 +102,22 @@ def rgb_tokens(prepared: Prepared, network: Network, networks: Networks, clock: 
     return tokens
 
 
-def point_patches(
-    prepared: Prepared, network: Network, networks: Networks, clock: StageClock
-) -> tuple[FloatArray, BoolArray]:
-    """The point encoder's tokens pooled to patches (grid^2, points_channels), and which patches are non-empty."""
+def point_groups(prepared: Prepared, network: Network, clock: StageClock) -> PointGroups:
+    """The frame's cloud as groups, and which patches have points (lsfa 2.2, 2.3)."""
     since_ns = time.perf_counter_ns()
     grouped = group(prepared.cloud, network)
+    clock.lap("points", since_ns)
+    return grouped
+
+
+def point_patches(grouped: PointGroups, network: Network, networks: Networks, clock: StageClock) -> FloatArray:
+    """The point encoder's tokens pooled to patches (grid^2, points_channels), zero rows where empty."""
+    since_ns = time.perf_counter_ns()
     tokens = networks.points(grouped.groups, grouped.centres)
     _check(tokens, (network.groups, network.points_channels), "points")
     patches = np.asarray(grouped.to_patches @ tokens, dtype=np.float32)
     clock.lap("points", since_ns)
-    return patches, grouped.nonempty
+    return patches
 
 
 def normalised_image(prepared: Prepared, network: Network) -> FloatArray:
@@ -124,28 +134,35 @@ def adapted_patches(patches: Patches, network: Network, networks: Networks, cloc
     Raises EngineError on a wrong shape or a value that is not finite, and for an adaptor that is not known.
     """
     clock = clock or StageClock()
-    return Patches(
-        _adapted_rgb(patches.rgb, network, networks, clock),
-        _adapted_points(patches.points, patches.nonempty, network, networks, clock),
-        patches.nonempty,
-    )
+    rgb = adapted_rgb(patches.rgb, network, networks, clock)
+    return Patches(rgb, adapted_points(patches.points, patches.nonempty, network, networks, clock), patches.nonempty)
 
 
-def frame_patches(
-    prepared: Prepared, network: Network, networks: Networks, clock: StageClock, executor: Executor | None = None
-) -> Patches:
-    """``adapted_patches(frozen_patches(...))``; with an ``executor`` each modality's branch runs to its end unhindered.
+def adapted_rgb(tokens: FloatArray, network: Network, networks: Networks, clock: StageClock) -> FloatArray:
+    """RGB tokens (rgb_grid^2, C) after their adaptor, or as they are. Raises as ``adapted_patches``."""
+    if not _adapts(network):
+        return tokens
+    since_ns = time.perf_counter_ns()
+    adapted = networks.adapt_rgb(tokens)
+    _check(adapted, tokens.shape, "adaptor_rgb")
+    clock.lap("rgb", since_ns)
+    return adapted
 
-    Raises EngineError as they do.
-    """
 
-    def rgb_branch() -> FloatArray:
-        return _adapted_rgb(rgb_tokens(prepared, network, networks, clock), network, networks, clock)
-
-    beside = executor.submit(rgb_branch) if executor else None
-    points, nonempty = point_patches(prepared, network, networks, clock)
-    points = _adapted_points(points, nonempty, network, networks, clock)
-    return Patches(beside.result() if beside else rgb_branch(), points, nonempty)
+def adapted_points(
+    points: FloatArray, nonempty: BoolArray, network: Network, networks: Networks, clock: StageClock
+) -> FloatArray:
+    """Points patches (grid^2, C) after their adaptor, zero where empty, or as they are. Raises as above."""
+    if not _adapts(network):
+        return points
+    since_ns = time.perf_counter_ns()
+    tokens, counts = merged_tokens(points, nonempty, network)
+    adapted = networks.adapt_points(tokens, counts)
+    _check(adapted, tokens.shape, "adaptor_points")
+    placed = np.zeros_like(points)
+    placed[nonempty.ravel()] = adapted[: int(nonempty.sum())]
+    clock.lap("points", since_ns)
+    return placed
 
 
 def merged_tokens(points: FloatArray, nonempty: BoolArray, network: Network) -> tuple[FloatArray, FloatArray]:
@@ -167,31 +184,6 @@ def merged_tokens(points: FloatArray, nonempty: BoolArray, network: Network) -> 
     if slots > filled:
         counts[filled:] = empty / (slots - filled)
     return tokens, counts
-
-
-def _adapted_rgb(tokens: FloatArray, network: Network, networks: Networks, clock: StageClock) -> FloatArray:
-    if not _adapts(network):
-        return tokens
-    since_ns = time.perf_counter_ns()
-    adapted = networks.adapt_rgb(tokens)
-    _check(adapted, tokens.shape, "adaptor_rgb")
-    clock.lap("rgb", since_ns)
-    return adapted
-
-
-def _adapted_points(
-    points: FloatArray, nonempty: BoolArray, network: Network, networks: Networks, clock: StageClock
-) -> FloatArray:
-    if not _adapts(network):
-        return points
-    since_ns = time.perf_counter_ns()
-    tokens, counts = merged_tokens(points, nonempty, network)
-    adapted = networks.adapt_points(tokens, counts)
-    _check(adapted, tokens.shape, "adaptor_points")
-    placed = np.zeros_like(points)
-    placed[nonempty.ravel()] = adapted[: int(nonempty.sum())]
-    clock.lap("points", since_ns)
-    return placed
 
 
 def _adapts(network: Network) -> bool:

@@ -7,6 +7,8 @@ kept beyond one block.
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,18 +50,23 @@ class MemoryBank:
         """D, the number of channels of a row."""
         return int(self.rows.shape[1])
 
-    def nearest(self, queries: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def nearest(
+        self, queries: FloatArray, beside: Executor | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Euclidean distance to the nearest row, and that row's index, for each of M x D queries.
+
+        With an executor ``beside`` half of the queries are searched there.
 
         Returns (M,) float64 distances and (M,) int64 indices, equal to a float64 search with ties to the lowest index.
         Raises EngineError where a query is not finite or of another width: a distance is never made up.
         """
         queries = self._checked(queries)
-        index = np.empty(len(queries), dtype=np.int64)
-        step = max(1, BLOCK_BYTES // (4 * len(self)))
-        for start in range(0, len(queries), step):
-            block = queries[start : start + step]
-            index[start : start + step] = self._nearest_in_block(block)
+        if beside is None:
+            index = self._nearest_index(queries)
+        else:
+            half = beside.submit(self._nearest_index, queries[: len(queries) // 2])
+            rest = self._nearest_index(queries[len(queries) // 2 :])
+            index = np.concatenate([half.result(), rest])
         difference = queries.astype(np.float64) - self.rows[index]
         return np.sqrt(np.einsum("md,md->m", difference, difference)), index
 
@@ -94,6 +101,13 @@ class MemoryBank:
         norms = np.sqrt(np.einsum("md,md->m", centred, centred, dtype=np.float64))
         error = (self.dimension + 6) * _ROUNDING * self._largest_norm * (norms + 0.5 * self._largest_norm)
         return ranked, (2.0 * error).astype(np.float32)
+
+    def _nearest_index(self, queries: FloatArray) -> NDArray[np.int64]:
+        index = np.empty(len(queries), dtype=np.int64)
+        step = max(1, BLOCK_BYTES // (4 * len(self)))
+        for start in range(0, len(queries), step):
+            index[start : start + step] = self._nearest_in_block(queries[start : start + step])
+        return index
 
     def _nearest_in_block(self, queries: FloatArray) -> NDArray[np.int64]:
         ranked, margin = self._ranked(queries)

@@ -1,6 +1,7 @@
 """The CPU engine: preprocessing, points and nearest neighbour in numpy, the networks in ONNX Runtime.
 
-RGB and points need nothing of each other, so with two cores their branches run side by side.
+RGB and points need nothing of each other, so with two cores or more their branches run side by side, each on half of
+the cores; BLAS is held to that half as well, for two branches that each take all cores wait for one another.
 """
 
 from __future__ import annotations
@@ -8,24 +9,34 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import onnxruntime as ort
+from threadpoolctl import ThreadpoolController
 
 from runtime.bundle import Bundle
-from runtime.distances import ModalityBank, measure
+from runtime.distances import ModalityBank, points_scores, rgb_scores
 from runtime.engines import Progress
 from runtime.errors import EngineError
-from runtime.features import StageClock, frame_patches
-from runtime.frame import EngineInfo, FloatArray, Frame, Prepared, Scores
+from runtime.features import (
+    StageClock,
+    adapted_points,
+    adapted_rgb,
+    point_groups,
+    point_patches,
+    rgb_tokens,
+)
+from runtime.frame import BoolArray, EngineInfo, FloatArray, Frame, ModalityScores, Prepared, Scores
 from runtime.knn import MemoryBank
 from runtime.manifest import Decision, Geometry, Network
 from runtime.preprocess import Masks, prepare
 
 NAME = "cpu"
 PRECISION = "fp32"
+
+T = TypeVar("T")
 
 
 class OnnxNetworks:
@@ -35,12 +46,9 @@ class OnnxNetworks:
     frames of more non-empty patches than slots, adaptor_points_full. Raises EngineError when a graph does not load.
     """
 
-    def __init__(self, graphs: Mapping[str, bytes], network: Network, threads: int, branch_threads: int) -> None:
+    def __init__(self, graphs: Mapping[str, bytes], network: Network, threads: int) -> None:
         self._slots = network.points_slots or network.grid**2
-        shared = {"adaptor_rgb", "adaptor_points", "adaptor_points_full"}
-        self._sessions = {
-            name: _session(name, model, threads if name in shared else branch_threads) for name, model in graphs.items()
-        }
+        self._sessions = {name: _session(name, model, threads) for name, model in graphs.items()}
 
     def rgb(self, image: FloatArray) -> FloatArray:
         """As ``Networks.rgb``."""
@@ -102,9 +110,10 @@ class CpuEngine:
             raise EngineError(f"threads is {threads} and must be 1 or more")
         self._geometry, self._network, self._masks = geometry, network, masks
         self._threads = threads
-        branches = 2 if threads > 1 else 1
-        self._networks = OnnxNetworks(graphs, network, threads, max(1, threads // branches))
-        self._beside: Executor | None = ThreadPoolExecutor(1, "rgb") if branches > 1 else None
+        self._branch_threads = max(1, threads // 2)
+        self._networks = OnnxNetworks(graphs, network, self._branch_threads)
+        self._beside: Executor = ThreadPoolExecutor(1, "rgb") if threads > 1 else _Here()
+        self._blas = ThreadpoolController()
         self._rgb, self._points = (
             ModalityBank(MemoryBank(rows), modality.feature_mean, modality.feature_std)
             for rows, modality in zip(banks, (decision.rgb, decision.points), strict=True)
@@ -143,16 +152,47 @@ class CpuEngine:
     def close(self) -> None:
         """As ``Engine.close``."""
         self._networks.close()
-        if self._beside is not None:
-            self._beside.shutdown()
-            self._beside = None
+        self._beside.shutdown()
 
     def _scored(self, prepared: Prepared, clock: StageClock) -> Scores:
-        patches = frame_patches(prepared, self._network, self._networks, clock, self._beside)
+        with self._blas.limit(limits=self._branch_threads, user_api="blas"):
+            tokens = self._start(self._rgb_features, prepared, clock)
+            grouped = point_groups(prepared, self._network, clock)
+            scored = grouped.nonempty & prepared.inspect
+            # One worker takes its tasks in order: the tokens are there when the distances' turn comes.
+            rgb = self._start(self._rgb_distances, tokens, scored, clock)
+            patches = point_patches(grouped, self._network, self._networks, clock)
+            patches = adapted_points(patches, grouped.nonempty, self._network, self._networks, clock)
+            since_ns = time.perf_counter_ns()
+            points = points_scores(patches, scored, self._points, self._beside if self._threads > 1 else None)
+            clock.lap("knn", since_ns)
+            return Scores(rgb.result(), points, scored, prepared.window, prepared.silhouette, clock.stage_us)
+
+    def _start(self, task: Callable[..., T], *arguments: object) -> Future[T]:
+        try:
+            return self._beside.submit(task, *arguments)
+        except RuntimeError as error:
+            raise EngineError("the engine is closed") from error
+
+    def _rgb_features(self, prepared: Prepared, clock: StageClock) -> FloatArray:
+        tokens = rgb_tokens(prepared, self._network, self._networks, clock)
+        return adapted_rgb(tokens, self._network, self._networks, clock)
+
+    def _rgb_distances(self, features: Future[FloatArray], scored: BoolArray, clock: StageClock) -> ModalityScores:
+        own = features.result()
         since_ns = time.perf_counter_ns()
-        rgb, points, scored = measure(patches, prepared.inspect, self._rgb, self._points)
+        scores = rgb_scores(own, scored, self._rgb)
         clock.lap("knn", since_ns)
-        return Scores(rgb, points, scored, prepared.window, prepared.silhouette, clock.stage_us)
+        return scores
+
+
+class _Here(Executor):
+    """Runs a task at once in the calling thread: what one core has in place of a second thread."""
+
+    def submit(self, fn: Callable[..., T], /, *args: object, **kwargs: object) -> Future[T]:
+        done: Future[T] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
 
 
 def available_cores() -> int:

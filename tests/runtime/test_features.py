@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from threading import get_ident
-
 import numpy as np
 import pytest
 from synthetic_station import plane_geometry, shoot, small_network
@@ -13,7 +11,6 @@ from runtime.features import (
     Patches,
     StageClock,
     adapted_patches,
-    frame_patches,
     frozen_patches,
     merged_tokens,
     normalised_image,
@@ -43,10 +40,8 @@ class KnownNetworks:
         self.to_rgb = random.normal(size=(3, network.rgb_channels)).astype(np.float32)
         self.to_points = random.normal(size=(6, network.points_channels)).astype(np.float32)
         self.slots: list[int] = []
-        self.threads: set[int] = set()
 
     def rgb(self, image: FloatArray) -> FloatArray:
-        self.threads.add(get_ident())
         cell = self.network.image_px // self.network.rgb_grid
         grid = self.network.rgb_grid
         means = image[0].reshape(3, grid, cell, grid, cell).mean(axis=(2, 4)).reshape(3, -1).T
@@ -156,24 +151,14 @@ def test_without_adaptor_patches_stay_as_they_are() -> None:
         adapted_patches(patches, small_network(adaptor="lora"), networks)
 
 
-def test_branches_side_by_side_give_the_same_patches() -> None:
-    """One after the other, and with the RGB branch on a second thread."""
-    from concurrent.futures import ThreadPoolExecutor
-
+def test_the_clock_hears_every_stage() -> None:
+    """Both modalities count the network and the adaptor; times add up, none is negative."""
     network = small_network(adaptor="lsfa", points_slots=48, rgb_slots=49)
     networks, prepared = KnownNetworks(network), prepared_frame(network)
-    expected = adapted_patches(frozen_patches(prepared, network, networks), network, networks)
-    one_thread = frame_patches(prepared, network, networks, StageClock())
-    assert networks.threads == {get_ident()}
-    with ThreadPoolExecutor(1) as executor:
-        heard: list[str] = []
-        clock = StageClock(heard.append)
-        beside = frame_patches(prepared, network, networks, clock, executor)
-    assert len(networks.threads) == 2
-    for patches in (one_thread, beside):
-        np.testing.assert_array_equal(patches.rgb, expected.rgb)
-        np.testing.assert_array_equal(patches.points, expected.points)
-    assert sorted(heard) == ["points", "points", "rgb", "rgb"]
+    heard: list[str] = []
+    clock = StageClock(heard.append)
+    adapted_patches(frozen_patches(prepared, network, networks, clock), network, networks, clock)
+    assert heard == ["rgb", "points", "points", "rgb", "points"]
     assert set(clock.stage_us) == {"rgb", "points"} and min(clock.stage_us.values()) >= 0
 
 
@@ -213,4 +198,4 @@ def test_a_network_that_answers_nonsense_is_an_error(graph: str, damage: str) ->
     network = small_network(adaptor="lsfa", points_slots=49, rgb_slots=49)
     networks = Damaged(network, graph, damage)
     with pytest.raises(EngineError, match=graph):
-        frame_patches(prepared_frame(network), network, networks, StageClock())
+        adapted_patches(frozen_patches(prepared_frame(network), network, networks), network, networks)
