@@ -1,3 +1,60 @@
-"""Fixtures that several rooms share."""
+"""Fixtures that several rooms share: one small real bundle, made once a run from virtual frames."""
 
 from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from runtime.keys import TrustStore
+
+PRODUCT, SIZE_PX, NORMALS = "bracket", 128, 40
+
+
+@dataclass(frozen=True)
+class LiteBundle:
+    """A signed lite bundle with adaptors, and where it came from. Shared: copy before changing anything."""
+
+    path: Path
+    calibration: Path
+    normals: Path
+    """The frames it was calibrated on, MVTec 3D-AD layout; frame i is the virtual camera's index i."""
+    trust: TrustStore
+    """Trusts the key that signed it; ``trust.folder`` is for ``--keys`` and ``engine.trust``."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_key_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test touches the keys of the person who runs it; processes that tests start inherit this too."""
+    os.environ["ASPERITY_KEYS"] = str(tmp_path_factory.mktemp("keys") / "user")
+
+
+@pytest.fixture(scope="session")
+def lite_bundle(tmp_path_factory: pytest.TempPathFactory) -> LiteBundle:
+    """Normal frames of the virtual bracket, calibrated with short training of the adaptors, exported and signed."""
+    import torch
+
+    from calibration.adaptation_config import AdaptationConfig
+    from calibration.calibrate import calibrate
+    from calibration.record import CalibrateOptions
+    from export.bundle import export_bundle
+    from runtime.cameras.virtual import VirtualCamera
+    from runtime.mvtec import write_frame
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("lite")
+    normals = folder / "normals"
+    camera = VirtualCamera(PRODUCT, size_px=SIZE_PX)
+    for index in range(NORMALS):
+        frame = camera.frame(index).frame
+        assert frame.xyz is not None
+        write_frame(normals / "train" / "good", f"{index:03d}", frame.rgb, frame.xyz)
+    # The default start instead of the identity, so that the adaptors matter although they are hardly trained.
+    training = AdaptationConfig(epochs=1, queue_rows=512, query_patches=64, start="default")
+    options = CalibrateOptions(recipe="bracket", unit="m", strangest=0)
+    calibration = calibrate(normals, folder, options, adaptation=training)
+    trust = TrustStore(folder / "keys")
+    export_bundle(calibration.path, folder / "bundle", trust, threads=1, timing_s=0.5)
+    return LiteBundle(path=folder / "bundle", calibration=calibration.path, normals=normals, trust=trust)
