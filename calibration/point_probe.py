@@ -1,8 +1,8 @@
 """Is a point encoder any good? Bumps and dents on procedural parts, told from normal patches by nearest neighbours.
 
-For each held-out product a bank is filled with the patch features of normal instances; patches of further instances, with
-and without a bump or a dent, are scored by their distance to the bank, as the runtime does. The figure is the AUROC of
-defective against normal patches: 0.5 is chance. Everything passes through ``runtime.points``, as a real frame would.
+For each held-out product a bank is filled with patch features of normal instances; patches of further instances, with
+and without a bump or a dent, are scored by their distance to the bank, as the runtime does. The figure is the AUROC
+of defective against normal patches: 0.5 is chance. Everything passes through ``runtime.points``, as a real frame would.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from scipy.stats import rankdata
 
 from calibration.networks.point_mae import PointEncoder
 from calibration.pretrain_points import cell_network
-from calibration.procedural import CLOUD_PX, Field, Instance, Product, bump, make_product, place_on, render, station_pose
+from calibration.procedural import (
+    CLOUD_PX,
+    Field,
+    Instance,
+    Product,
+    bump,
+    make_product,
+    place_on,
+    render,
+    station_pose,
+)
 from runtime.manifest import Network
 from runtime.points import PointGroups, group
 
@@ -48,11 +58,15 @@ class ProbeFrame:
     kind: str
 
 
-def make_probe(config: ProbeConfig) -> list[tuple[list[ProbeFrame], list[ProbeFrame]]]:
-    """(bank frames, test frames) of each product."""
+ProbeProduct = tuple[list[ProbeFrame], list[ProbeFrame]]
+"""Bank frames and test frames of one product."""
+
+
+def make_probe(config: ProbeConfig) -> list[ProbeProduct]:
+    """The products that no training seed made."""
     rng = np.random.default_rng(config.seed)
     network = cell_network()
-    probe = []
+    probe: list[ProbeProduct] = []
     while len(probe) < config.products:
         product = make_product(rng)
         noise = float(rng.uniform(*config.noise))
@@ -64,7 +78,7 @@ def make_probe(config: ProbeConfig) -> list[tuple[list[ProbeFrame], list[ProbeFr
     return probe
 
 
-def run_probe(encoder: PointEncoder, probe: list[tuple[list[ProbeFrame], list[ProbeFrame]]]) -> dict[str, float]:
+def run_probe(encoder: PointEncoder, probe: list[ProbeProduct]) -> dict[str, float]:
     """Mean over products of the AUROC of bumps, of dents, and of both against normal patches."""
     encoder.eval()
     rows: dict[str, list[float]] = {"bump": [], "dent": [], "both": []}

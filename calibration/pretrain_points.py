@@ -2,11 +2,11 @@
 
 Two objectives, added:
 
-* Masked groups, as Point-MAE (lsfa 2.2) has it: 60 % of the groups are hidden, and a small decoder must put their points
-  back from the visible ones (Chamfer distance).
-* Clean surface: each visible token must tell, through one linear layer, the noiseless surface of its own group: its slope
-  and 5 x 5 heights about that slope, one cell apart. Masked prediction alone rewards what can be guessed from the
-  neighbourhood; a bump is what cannot. The heights pass through asinh(h / 0.1 cell), so a faint bump counts beside a step.
+* Masked groups, as Point-MAE (lsfa 2.2) has it: 60 % of the groups are hidden, and a small decoder must put their
+  points back from the visible ones (Chamfer distance).
+* Clean surface: each visible token must tell, through one linear layer, the noiseless surface of its own group: its
+  slope and 5 x 5 heights about that slope, one cell apart. Masked prediction alone rewards what can be guessed from the
+  neighbourhood; a bump is what cannot. The heights pass through asinh(h / 0.1 cell): a faint bump counts beside a step.
 
 On a quarter of the steps nothing is hidden, since at inference nothing is.
 """
@@ -217,10 +217,12 @@ def train(
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     model = Pretrainer(points_lite("running"), samples.groups.shape[2]).train()
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
+    parameters: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if p.ndim > 1]},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     optimiser = torch.optim.AdamW(
-        [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
+        parameters,
         lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay,
     )  # fmt: skip
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _schedule(step, config))
@@ -238,7 +240,7 @@ def train(
         surface_error, chamfer_error = losses(model, batch, order, visible)
         loss = config.surface_weight * surface_error + config.chamfer_weight * chamfer_error
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()

@@ -3,7 +3,8 @@
 Everything is measured in cells of the 112 x 112 cloud (the unit that ``calibration.profiles.network_for`` gives the
 encoders), so one cell stands for 0.2 mm or 2 mm alike. A product is a height field over an outline: a base (plane,
 cylinder, ball, revolved or extruded profile, organic bumps) with steps, pockets, bosses, holes, grooves, ridges,
-chamfers and textures. An instance is the product in some pose, seen with sensor noise that grows with the slope, and dropouts.
+chamfers and textures. An instance is the product in some pose, seen with sensor noise that grows with the slope, and
+dropouts.
 """
 
 from __future__ import annotations
