@@ -13,8 +13,9 @@ from calibration.report_html import page
 from calibration.report_types import Report, ShapeFigure, StrangeFrame
 from calibration.silhouette import FIGURES, figures
 
-SUSPECT_STDS = 2.0
-"""A normal frame this many standard deviations above the threshold may be a bad part among the good."""
+SUSPECT_SIGMAS = 6.0
+"""A normal frame this many robust standard deviations above the median of its like may be a bad part among the good."""
+MAD_TO_SIGMA = 1.4826
 
 
 def write_report(outcome: Outcome, record: CalibrationRecord, folder: Path) -> Report:
@@ -56,14 +57,17 @@ def strangest(outcome: Outcome) -> list[int]:
 
 def _strange(outcome: Outcome, index: int) -> StrangeFrame:
     decision, one, score = outcome.decision, outcome.distances[index], outcome.score(index)
-    # With a one-class SVM the decision's own constants are those of raw distances.
+    # With a one-class SVM the decision's own constants are 0 and 1.
     tuned = [outcome.distances[i] for i in outcome.split.tune]
 
     def stds(name: str) -> float:
         known = [getattr(other, name).image_distance for other in tuned]
         return float((getattr(one, name).image_distance - np.mean(known)) / np.std(known, ddof=1))
 
-    spread = float(np.std(decision.calibration_scores, ddof=1))
+    # Frames of the bank score higher than held-out ones, so each is compared with its like.
+    like = [outcome.score(i) for i in outcome.distances if (i in outcome.split.fit) == (index in outcome.split.fit)]
+    median = float(np.median(like))
+    sigma = MAD_TO_SIGMA * float(np.median(np.abs(np.array(like) - median)))
     return StrangeFrame(
         name=outcome.normals.names[index],
         split=outcome.split.name_of(index),
@@ -72,7 +76,7 @@ def _strange(outcome: Outcome, index: int) -> StrangeFrame:
         rgb_stds=stds("rgb"),
         points_stds=stds("points"),
         above_threshold=score > decision.threshold,
-        suspect=score > decision.threshold + SUSPECT_STDS * spread,
+        suspect=score > median + SUSPECT_SIGMAS * sigma,
     )
 
 

@@ -72,7 +72,7 @@ def _head(record: CalibrationRecord, report: Report) -> str:
         names = ", ".join(escape(one.name) for one in suspects)
         notes += f'<p class="bad">Look at {names}: far stranger than the rest. A bad part among the good?</p>'
     if counts["refused"]:
-        notes += f'<p class="bad">{counts["refused"]} frames were refused and took no part (see below).</p>'
+        notes += f'<p class="bad">Refused, so without a part in anything: {counts["refused"]} frames (see below).</p>'
     if not notes:
         notes = '<p class="good">Nothing in the normal frames calls for attention.</p>'
     tiles = "".join(
