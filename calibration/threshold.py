@@ -44,10 +44,16 @@ class Rate:
     def bound(self, level: float = 0.95) -> float:
         """The long-run rate of rejects by score and shape lies below this for ``level`` of all calibrations.
 
-        The quantile of Beta(k, n + 1 - k), k with the rank spent on the shape.
+        The quantile of Beta(k, n + 1 - k). With a rank spent on the shape, two such rates add up, and nothing is known
+        of how they depend on each other: each gets half of what ``level`` leaves.
         """
-        k = self.allowed + self.spent_on_shape
-        return float(beta.ppf(level, k, self.frames + 1 - k)) if k <= self.frames else 1.0
+        if not self.spent_on_shape:
+            return self._quantile(self.allowed, level)
+        half = (1 + level) / 2
+        return min(1.0, self._quantile(self.allowed, half) + self._quantile(self.spent_on_shape, half))
+
+    def _quantile(self, rank: int, level: float) -> float:
+        return float(beta.ppf(level, rank, self.frames + 1 - rank))
 
 
 def choose_rate(frames: int, asked: float | None, shape_widened: bool = False) -> Rate:

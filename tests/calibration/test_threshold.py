@@ -48,7 +48,9 @@ def test_without_a_rate_the_best_attainable_one_is_taken_and_said():
 
 
 def test_the_widened_shape_costs_a_rank():
-    assert choose_rate(50, None, shape_widened=True).alpha_total == pytest.approx(2 / 51)
+    spent = choose_rate(50, None, shape_widened=True)
+    assert spent.alpha_total == pytest.approx(2 / 51)
+    assert spent.bound() == pytest.approx(2 * beta(1, 50).ppf(0.975))
     assert choose_rate(99, 0.02, shape_widened=True).allowed == 1
     with pytest.raises(CalibrationError, match=r"needs 99 calibration frames.*silhouette"):
         choose_rate(50, 0.02, shape_widened=True)
