@@ -110,7 +110,7 @@ class FalseRejects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alpha_total: float
     """Score and silhouette together."""
     bound_95: float
-    """With probability 0.95 over calibrations the long-run rate of score and shape is below this: Beta(k, n + 1 - k)."""
+    """With probability 0.95 over calibrations the long-run rate of score and shape is below this."""
     held_out: HeldOut
     statement: str
     """The same in plain words."""
