@@ -35,6 +35,7 @@ class FakeStation:
         self.beat = 0
         self.beating = True
         self.answering = True
+        self.deaf_to = 0  # so many requests are lost
         self.in_flight = 0
         self.last_id = 0
         self.oldest_id = 1
@@ -104,7 +105,8 @@ class FakeStation:
                 envelope, body = wire.split_envelope(router.recv_multipart())
                 request = wire.decode_request(body)
                 self.requests.append(request)
-                if self.answering:
+                self.deaf_to -= 1
+                if self.answering and self.deaf_to < 0:
                     router.send_multipart([*envelope, wire.encode_reply(self._answer(request))])
         context.destroy(linger=0)
 
@@ -233,6 +235,14 @@ def test_a_silent_control_socket_does_not_hold_results_for_ever(fake: FakeStatio
     assert len(asked) == 1, "asked again with the same id"
 
 
+def test_a_lost_question_is_asked_again(fake: FakeStation, client: Station) -> None:
+    fake.deaf_to = 2
+    fake.publish(1, lost=True)
+    fake.publish(2)
+    assert collect(client, 2) == [1, 2]
+    assert len(fake.requests) >= 3 and len({request.id for request in fake.requests[:3]}) == 1
+
+
 def test_without_control_a_loss_is_named(fake: FakeStation) -> None:
     with Station(fake.results, station="st1", limits=HASTY) as alone:
         alone.await_state(10_000)
@@ -313,6 +323,16 @@ def test_trust_ends_with_the_process_and_its_old_results(fake: FakeStation, clie
     assert not client.accepts(old), "a good result of the session before is not accepted"
     until(lambda: client.trusted, client)
     assert not client.accepts(old)
+
+
+def test_a_new_session_is_not_trusted_before_its_beat_moved(fake: FakeStation, client: Station) -> None:
+    until(lambda: client.trusted, client)
+    fake.beating = False
+    fake.session = OTHER
+    until(lambda: client.session_changes == 1, client)
+    assert client.state is not None and client.state.can_judge and not client.trusted
+    fake.beating = True
+    until(lambda: client.trusted, client)
 
 
 def test_a_client_that_slept_does_not_trust_old_news(fake: FakeStation, client: Station) -> None:
