@@ -272,7 +272,7 @@ def test_the_systems_word_for_a_full_disk_becomes_a_sentence(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(export.bundle, "export_graphs", full)
-    with pytest.raises(DataError, match="the disk is full.*free some space"):
+    with pytest.raises(DataError, match=r"the disk is full.*free some space"):
         exported(folder, folder.parent / "bundle", lite_bundle.trust)
     assert beside(folder) == []
 
