@@ -53,6 +53,10 @@ class ClientLimits:
     """A result that the journal has not answered yet is asked for again after this long."""
     patience_ms: int = 5000
     """A missing result is named a gap after this long; longer than any deadline."""
+    silent_ms: int = 1000
+    """A station without a state for this long is silent: perhaps its inspector is being started again."""
+    restart_ms: int = 60_000
+    """``patience_ms`` while the station is silent: after a restart its journal still has what was missing."""
     results_queue_messages: int = 1000
     held_results: int = 4096
     """Results that may wait for an older one; beyond it the older one is given up."""
@@ -98,7 +102,8 @@ class Station:
         self._settled_id = 0  # up to here every id was given to a result that is out, or to none
         self._recovery: _Pending | None = None
         self._missing_id = 0
-        self._missing_s = 0.0  # since when _missing_id has been the oldest missing one
+        self._missing_s = 0.0  # since when _missing_id has been the oldest missing one of a station that speaks
+        self._heard_s = 0.0  # last state
         self._ask_s = 0.0  # not before this is the journal asked again
         self._awaited: set[str] = set()
         self._replies: dict[str, Reply] = {}
@@ -129,6 +134,11 @@ class Station:
         if self.state is None or self._beat_s is None or not self.state.can_judge:
             return False
         return (time.monotonic() - self._beat_s) * 1000 <= self.state.beat_timeout_ms
+
+    @property
+    def missing(self) -> tuple[int, int] | None:
+        """First and last id of the results that are being waited for, oldest run."""
+        return self._order.missing()
 
     def accepts(self, result: ReceivedResult, *, simulated: bool = False) -> bool:
         """May the part pass? Only a good result of the trusted, present session; of a simulation only if told so."""
@@ -212,7 +222,10 @@ class Station:
 
     def _observe(self, state: StationState) -> None:
         """A message may have waited since the queue was last seen empty: its beat counts from there, not from now."""
-        last = self.state
+        last, now_s = self.state, time.monotonic()
+        if self._silent(now_s) or (last is not None and last.session != state.session):
+            self._missing_s = now_s
+        self._heard_s = now_s
         if last is None or last.session != state.session:
             self.session_changes += last is not None
             self._beat_s = None
@@ -240,15 +253,19 @@ class Station:
         while (missing := self._order.missing()) is not None:
             if missing[0] != self._missing_id:
                 self._missing_id, self._missing_s, self._ask_s = missing[0], self._order.missed_s(now_s), now_s
-            if (now_s - self._missing_s) * 1000 < self._limits.patience_ms:
+            patience_ms = self._limits.restart_ms if self._silent(now_s) else self._limits.patience_ms
+            if (now_s - self._missing_s) * 1000 < patience_ms:
                 break
-            self._order.give_up(f"not published and not in the journal for {self._limits.patience_ms} ms")
+            self._order.give_up(f"neither published nor in the journal for {patience_ms} ms")
         if missing is None and self._recovery is not None:
             self._awaited.discard(self._recovery.request_id)
             self._recovery = None
         if missing is not None and self._control is not None and self._recovery is None and now_s >= self._ask_s:
             pending = self._ask(self._request("get_result", from_=missing[0], to=missing[1]))
             self._recovery = pending._replace(settled_id=min(missing[1], self._settled_id))
+
+    def _silent(self, now_s: float) -> bool:
+        return (now_s - self._heard_s) * 1000 > self._limits.silent_ms
 
     def _journal_results(self, reply: Reply) -> list[ReceivedResult]:
         results = []

@@ -30,7 +30,6 @@ class SenderLimits:
     linger_ms: int = 1000
     """How long ``close`` may still deliver the last frame."""
     trigger_queue_messages: int = 64
-    reconnect_max_ms: int = 1000
 
 
 class FrameSender:
@@ -72,7 +71,6 @@ class FrameSender:
             self._sockets.append(self._sub)
         for socket, endpoint in zip(self._sockets, (frames_endpoint, results_endpoint), strict=False):
             socket.setsockopt(zmq.LINGER, limits.linger_ms if socket is self._push else 0)
-            socket.setsockopt(zmq.RECONNECT_IVL_MAX, limits.reconnect_max_ms)
             try:
                 socket.connect(endpoint)
             except zmq.ZMQError as error:

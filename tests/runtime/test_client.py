@@ -35,6 +35,7 @@ class FakeStation:
         self.beat = 0
         self.beating = True
         self.answering = True
+        self.silent = False
         self.deaf_to = 0  # so many requests are lost
         self.in_flight = 0
         self.last_id = 0
@@ -98,7 +99,8 @@ class FakeStation:
             with self._lock:
                 self.beat += self.beating
                 messages, self._outbox = self._outbox, []
-                messages.append(wire.encode_state(self.state()))
+                if not self.silent:
+                    messages.append(wire.encode_state(self.state()))
             for message in messages:
                 pub.send_multipart(message)
             if router.poll(10):
@@ -241,6 +243,30 @@ def test_a_lost_question_is_asked_again(fake: FakeStation, client: Station) -> N
     fake.publish(2)
     assert collect(client, 2) == [1, 2]
     assert len(fake.requests) >= 3 and len({request.id for request in fake.requests[:3]}) == 1
+
+
+def test_a_restart_of_the_inspector_opens_no_gap(fake: FakeStation, tmp_path: Path) -> None:
+    limits = replace(HASTY, silent_ms=50, restart_ms=60_000)
+    with Station(fake.results, fake.control, station="st1", limits=limits) as patient:
+        patient.await_state(10_000)
+        fake.in_flight, fake.answering = 1, False
+        fake.publish(2)
+        until(lambda: patient.missing == (1, 1), patient)
+        fake.silent = True
+        time.sleep(0.4)  # longer than patience_ms
+        assert patient.poll(0) == []
+        fake.session, fake.answering, fake.silent, fake.in_flight = OTHER, True, False, 0
+        fake.publish(1, lost=True)
+        assert collect(patient, 2) == [1, 2]
+
+
+def test_an_inspector_that_does_not_come_back_is_given_up(fake: FakeStation) -> None:
+    limits = replace(HASTY, silent_ms=50, restart_ms=300)
+    with Station(fake.results, fake.control, station="st1", limits=limits) as client:
+        client.await_state(10_000)
+        fake.in_flight, fake.silent = 1, True
+        fake.publish(2)
+        assert collect(client, 2) == [(1, 1), 2]
 
 
 def test_without_control_a_loss_is_named(fake: FakeStation) -> None:
