@@ -11,6 +11,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import onnxruntime as ort
@@ -105,7 +106,7 @@ class CpuEngine:
 
         Raises EngineError when a graph does not load or a bank cannot be used.
         """
-        threads = threads or available_cores()
+        threads = available_cores() if threads is None else threads
         if threads < 1:
             raise EngineError(f"threads is {threads} and must be 1 or more")
         self._geometry, self._network, self._masks = geometry, network, masks
@@ -204,7 +205,12 @@ def available_cores() -> int:
 
 def processor_name() -> str:
     """The processor's name as the system gives it."""
-    return platform.processor() or platform.machine() or "unknown processor"
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine() or "processor not named"
 
 
 def _session(name: str, model: bytes, threads: int) -> Any:
