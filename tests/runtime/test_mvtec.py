@@ -86,7 +86,7 @@ def test_clouds_that_cannot_be_used(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "planar.tiff", np.moveaxis(xyz, 2, 0).copy(), photometric="minisblack")
     tifffile.imwrite(tmp_path / "depth.tiff", xyz[..., 2])
     (tmp_path / "text.tiff").write_text("no cloud")
-    tifffile.imwrite(tmp_path / "cut.tiff", xyz)
+    tifffile.imwrite(tmp_path / "cut.tiff", xyz, photometric="rgb")
     (tmp_path / "cut.tiff").write_bytes((tmp_path / "cut.tiff").read_bytes()[:100])
     for name, word in (
         ("double", "float64"), ("planar", r"\(3, 5, 7\)"), ("depth", r"\(5, 7\)"), ("text", "cannot be read"),
