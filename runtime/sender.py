@@ -95,6 +95,9 @@ class FrameSender:
         them alone afterwards. False: nobody is connected or the frame before is still under way. Raises WireError on a
         frame that breaks the contract (its ``seq`` is spent all the same).
         """
+        if self._sub is not None:
+            # ZeroMQ subscribes anew after a reconnection only when the socket is looked at.
+            self._sub.poll(0)
         self.seq += 1
         frame = replace(
             frame,

@@ -92,6 +92,19 @@ def test_a_triggered_frame_carries_the_triggers_ids(endpoint: str, tmp_path: Pat
             assert (frame.trigger_id, frame.part_id, frame.recipe) == (7, "4711", "gear-2")
 
 
+def test_triggers_arrive_after_the_inspector_was_started_again(endpoint: str, tmp_path: Path) -> None:
+    results = f"ipc://{tmp_path}/results"
+    with zmq.Context() as context, FrameSender("cam1", endpoint, station="st1", results_endpoint=results) as sender:
+        for _ in range(2):
+            with context.socket(zmq.XPUB) as pub:
+                pub.bind(results)
+                for _ in range(1000):
+                    sender.send(golden.FRAME_XYZ)
+                    if pub.poll(20):
+                        break
+                assert pub.recv(zmq.NOBLOCK) == b"\x01trigger/st1/", "a camera that only sends frames subscribes anew"
+
+
 def test_waiting_for_a_trigger_ends(endpoint: str, tmp_path: Path) -> None:
     with FrameSender("cam1", endpoint, station="st1", results_endpoint=f"ipc://{tmp_path}/r") as sender:
         assert sender.wait_trigger(30) is None
