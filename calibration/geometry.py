@@ -33,11 +33,15 @@ SAMPLE_FRAMES = 24
 """Frames, evenly spread, on which unit, plane and spacing are measured. The window is measured on all."""
 BORDER_POINTS = 20_000
 """Border points taken from all sample frames together."""
+SEARCH_POINTS = 2_000
+"""Of these, the ones among which the plane is searched; it is then refined on all of them."""
 PLANE_ROUNDS = 500
 PLANE_QUANTILE = 0.3
 """The best plane has the lowest 30 % quantile of distances: up to two thirds of the border may be something else."""
 QUANTILE_SIGMAS = 0.3853
 """30 % of normally distributed noise lies within this many standard deviations."""
+MOST_NOISE_SHARE = 0.01
+"""A background plane's noise stays below this share of the view's width; more is the curvature of something else."""
 LEAST_ON_PLANE = 0.5
 """Share of border points that must lie on the plane for it to be the background."""
 CUT_SIGMAS = 6.0
@@ -123,10 +127,11 @@ def fit_border_plane(points: Points) -> PlaneFit:
     Deterministic. N >= 3.
     """
     random = np.random.default_rng(_SEED)
-    best, best_spread = fit_plane(points), math.inf
+    few = points[random.permutation(len(points))[:SEARCH_POINTS]]
+    best, best_spread = fit_plane(few), math.inf
     for _ in range(PLANE_ROUNDS):
-        plane = fit_plane(points[random.integers(0, len(points), 3)])
-        spread = float(np.quantile(np.abs(_distances(points, plane)), PLANE_QUANTILE))
+        plane = fit_plane(few[random.integers(0, len(few), 3)])
+        spread = float(np.quantile(np.abs(_distances(few, plane)), PLANE_QUANTILE))
         if spread < best_spread:
             best, best_spread = plane, spread
     noise = best_spread / QUANTILE_SIGMAS
@@ -205,6 +210,9 @@ def _plane_candidate(clouds: Sequence[tuple[FloatArray, BoolArray]], bare: Geome
         )
     normal = np.asarray(fit.plane.normal)
     spacing = float(np.nanmedian([neighbour_spacing(points, valid, normal)[0] for points, valid in clouds]))
+    view_mm = spacing * math.sqrt(bare.height_px * bare.width_px)
+    if fit.noise_mm > MOST_NOISE_SHARE * view_mm:
+        return None, f"the border's points scatter by {fit.noise_mm:.3g} mm about a plane, so the part fills the view"
     cut = max(CUT_SIGMAS * fit.noise_mm, CUT_SPACINGS * spacing)
     above = below = 0
     for points, valid in clouds:
@@ -249,15 +257,17 @@ def _with_window(frames: Sequence[Frame], geometry: Geometry) -> Geometry:
     """Window side, fewest points and limits of the border check, from the parts of all frames."""
     parts: list[PartFigures] = []
     without: list[str] = []
+    reason = ""
     for position, frame in enumerate(frames):
         try:
             parts.append(_part_figures(frame, geometry))
         except FrameRefused as refused:
             without.append(frame.part_id or str(position))
+            reason = str(refused)
             LOG.warning("normal frame %s is left out of the geometry: %s", without[-1], refused)
     if not parts or len(without) > MOST_WITHOUT_PART * len(frames):
         raise CalibrationError(
-            f"{len(without)} of {len(frames)} normal frames show no part ({', '.join(without[:5])}); take them out"
+            f"{len(without)} of {len(frames)} normal frames cannot be used ({', '.join(without[:5])}): {reason}"
         )
     side = geometry.side_px or math.ceil(WINDOW_HEADROOM * max(part.side_px for part in parts))
     usual = float(np.median([part.points for part in parts]))
