@@ -289,8 +289,13 @@ def _replacing(target: Path, force: bool) -> Iterator[Path]:
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
             target.rename(old / target.name)
-            draft.rename(target)
-            shutil.rmtree(old, ignore_errors=True)
+            try:
+                draft.rename(target)
+            except OSError:
+                (old / target.name).rename(target)
+                raise
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
         else:
             draft.rename(target)
     except (OSError, SafetensorError) as error:

@@ -25,11 +25,13 @@ from runtime.bundle_checks import (
     ADAPTOR_GRAPHS,
     BANKS_FILE,
     FROZEN_GRAPHS,
+    FULL_GRAPH,
     INPUTS_FILE,
     check_banks,
     check_graph,
     check_inputs,
     check_manifest,
+    check_same_weights,
     expected_files,
     graph_names,
     load_tensors,
@@ -215,6 +217,8 @@ def check_contents(bundle: Bundle) -> None:
     """Read every file: hashes, graphs, banks, calibration inputs, golden frames, masks. Raises BundleError."""
     for name in bundle.graph_names():
         check_graph(bundle.graph(name), name, bundle.manifest.network)
+    if FULL_GRAPH in bundle.graph_names():
+        check_same_weights(bundle.graph("adaptor_points"), bundle.graph(FULL_GRAPH))
     bundle.banks()
     bundle.calibration_inputs()
     for _ in bundle.golden_frames():
@@ -254,7 +258,12 @@ def _files_below(path: Path) -> set[str]:
     found: set[str] = set()
     folders = [path]
     while folders:
-        for entry in os.scandir(folders.pop()):
+        folder = folders.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            raise BundleError(f"bundle folder {folder} cannot be listed ({error.strerror}); make it readable") from None
+        for entry in entries:
             name = Path(entry.path).relative_to(path).as_posix()
             if entry.is_dir(follow_symlinks=False):
                 folders.append(Path(entry.path))

@@ -169,7 +169,12 @@ class TrustStore:
         return self._keys_in("revoked")
 
     def _keys_in(self, name: str) -> dict[str, PublicKey]:
-        folder = self.folder / name
+        try:
+            return self._read_keys(self.folder / name)
+        except OSError as error:
+            raise SignatureError(f"key folder {self.folder} cannot be read ({error.strerror}); make it yours") from None
+
+    def _read_keys(self, folder: Path) -> dict[str, PublicKey]:
         if not folder.is_dir():
             return {}
         for checked in (self.folder, folder):

@@ -52,7 +52,7 @@ def lite_bundle(tmp_path_factory: pytest.TempPathFactory) -> LiteBundle:
         assert frame.xyz is not None
         write_frame(normals / "train" / "good", f"{index:03d}", frame.rgb, frame.xyz)
     # The default start instead of the identity, so that the adaptors matter although they are hardly trained.
-    training = AdaptationConfig(epochs=1, queue_rows=512, query_patches=64, start="default")
+    training = AdaptationConfig(epochs=1, queue_rows=512, query_patches=64, start="default", batch=4)
     options = CalibrateOptions(recipe="bracket", unit="m", strangest=0)
     calibration = calibrate(normals, folder, options, adaptation=training)
     trust = TrustStore(folder / "keys")

@@ -132,6 +132,12 @@ def test_a_zeroed_bank_does_not_open_though_signed_again(copy: Path, lite_bundle
 @pytest.mark.parametrize("name", ["rgb.onnx", "points.onnx", "adaptor_rgb.onnx", "adaptor_points.onnx"])
 def test_a_graph_of_next_to_nothing_opens_and_does_not_pass(copy: Path, lite_bundle: LiteBundle, name: str) -> None:
     (copy / name).write_bytes(tiny((copy / name).read_bytes()))
+    if name == "adaptor_points.onnx":
+        reseal(copy, lite_bundle.trust)
+        with pytest.raises(BundleError, match="adaptor_points_full"):
+            open_bundle(copy, lite_bundle.trust)
+        full = copy / "adaptor_points_full.onnx"
+        full.write_bytes(tiny(full.read_bytes()))
     reseal(copy, lite_bundle.trust)
     bundle = open_bundle(copy, lite_bundle.trust)
     with pytest.raises(ParityError, match="golden frame"):

@@ -298,6 +298,12 @@ def test_a_graph_with_a_weight_that_is_no_number_is_refused(toy: ToyBundle) -> N
     refused(toy, "rgb.onnx", "kernel", "not finite")
 
 
+def test_the_two_sizes_of_an_adaptor_must_be_one_adaptor(toy: ToyBundle) -> None:
+    (toy.path / "adaptor_points_full.onnx").write_bytes(toy_graphs("lsfa", seed=9)["adaptor_points_full"])
+    toy.reseal()
+    refused(toy, "adaptor_points_full.onnx", "two sizes")
+
+
 def test_a_graph_that_keeps_weights_in_another_file_is_refused(toy: ToyBundle) -> None:
     graph = onnx.load_from_string(toy_graphs("none")["rgb"])
     kernel = graph.graph.initializer[0]
