@@ -97,9 +97,11 @@ class MemoryBank:
         centred = queries - self._centre
         ranked = centred @ self._centred_t
         np.subtract(self._half_norms, ranked, out=ranked)
-        # Each value errs by at most (D + 6) u (|q| |b| + |b|^2 / 2): D products and sums, centring, norm, difference.
+        # Rounding moves a value by at most u ((D + 10) |b| (|q| + |b| / 2) + (|q| + |b|)^2): D products and their sum,
+        # norm, difference and comparison in the first term, the centring of query and row in the second.
         norms = np.sqrt(np.einsum("md,md->m", centred, centred, dtype=np.float64))
-        error = (self.dimension + 6) * _ROUNDING * self._largest_norm * (norms + 0.5 * self._largest_norm)
+        largest = self._largest_norm
+        error = _ROUNDING * ((self.dimension + 10) * largest * (norms + 0.5 * largest) + (norms + largest) ** 2)
         return ranked, (2.0 * error).astype(np.float32)
 
     def _nearest_index(self, queries: FloatArray) -> NDArray[np.int64]:

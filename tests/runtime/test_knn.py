@@ -44,6 +44,17 @@ def test_plain_float32_product_would_fail_here() -> None:
     np.testing.assert_array_equal(MemoryBank(rows).nearest(queries)[1], expected)
 
 
+def test_a_query_far_from_every_row_still_finds_the_nearest() -> None:
+    """A strange patch lies thousands of times farther out than the rows lie from each other."""
+    random = np.random.default_rng(4)
+    rows = random.normal(size=(300, 6)).astype(np.float32)
+    queries = (random.normal(size=(100, 6)) * 1e5).astype(np.float32)
+    distances, index = MemoryBank(rows).nearest(queries)
+    expected, expected_index = oracle(queries, rows)
+    np.testing.assert_array_equal(index, expected_index)
+    np.testing.assert_allclose(distances, expected, rtol=1e-12)
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     rows=hnp.arrays(np.float32, st.tuples(st.integers(1, 12), st.just(3)), elements=st.integers(-2, 2).map(float)),
