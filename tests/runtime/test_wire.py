@@ -242,6 +242,31 @@ def test_a_wrong_stream_is_named_with_its_value(index: int, change: dict[str, An
     assert words in refusal(edited_stream(index, **change))
 
 
+@pytest.mark.parametrize(
+    "change", [lambda buffer: buffer[:-1], lambda buffer: buffer + b"x", lambda buffer: buffer[:12]]
+)
+def test_a_buffer_of_another_length_is_refused(change: Callable[[bytes], bytes]) -> None:
+    *head, last = GOLDEN["frame_xyz"]
+    assert "all three must be equal" in refusal([*head, change(last)])
+
+
+@pytest.mark.parametrize("depth", [100, 1000, 7000])
+def test_deep_nesting_in_a_field_that_is_not_known_is_passed_over_or_refused(depth: int) -> None:
+    topic, header, *buffers = GOLDEN["frame_xyz"]
+    nested = header[:-1] + b',"later":' + b"[" * depth + b"]" * depth + b"}"
+    try:
+        assert wire.decode_frame([topic, nested, *buffers]).seq == 41
+    except FrameRefused as refused:  # where the interpreter's recursion ends depends on its version
+        assert depth > 100 and refused.reason is Reason.REFUSED_MESSAGE
+    assert wire.peek_identity([topic, nested, *buffers]).camera == "cam1"
+
+
+def test_bytes_that_are_not_utf_8_are_refused_wherever_they_stand() -> None:
+    topic, header, *buffers = GOLDEN["frame_xyz"]
+    for field in (b',"later":"\xff"}', b',"lat\xffer":0}'):
+        refusal([topic, header[:-1] + field, *buffers])
+
+
 def test_depth_without_intrinsics_is_refused() -> None:
     assert "depth needs fx, fy, cx, cy" in refusal(edited("frame_depth", intrinsics=None))
 
@@ -287,6 +312,7 @@ def test_a_part_that_is_no_buffer_is_refused() -> None:
 
 def test_an_error_message_stays_short_whatever_was_sent() -> None:
     assert len(refusal(edited("frame_xyz", camera="x" * 15000))) < 400
+    assert len(refusal(edited("frame_xyz", clock="x" * 15000))) < 400
     assert len(refusal(edited("frame_xyz", streams=["\x00" * 9] * 900))) < 400
 
 
