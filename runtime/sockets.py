@@ -43,9 +43,10 @@ class DeskSockets:
                     zmq.MAXMSGSIZE: sizes.frames_max_nbytes,
                     zmq.HEARTBEAT_IVL: sizes.heartbeat_ms,
                     zmq.HEARTBEAT_TIMEOUT: sizes.heartbeat_timeout_ms,
+                    zmq.HANDSHAKE_IVL: sizes.heartbeat_timeout_ms,  # who connects and says nothing is no camera
                 },
             )
-            events = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
+            events = zmq.Event.ACCEPTED | zmq.Event.DISCONNECTED
             self._frames.monitor(_MONITOR, events)
             self._monitor = self._make(zmq.PAIR, {})
             self._monitor.connect(_MONITOR)
@@ -127,7 +128,7 @@ class DeskSockets:
         with suppress(zmq.Again):
             while True:
                 event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
-                if event["event"] == zmq.Event.HANDSHAKE_SUCCEEDED:
+                if event["event"] == zmq.Event.ACCEPTED:
                     self._cameras.add(event["value"])
                 else:
                     self._cameras.discard(event["value"])

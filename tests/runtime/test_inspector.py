@@ -147,6 +147,16 @@ def test_a_refused_message_does_not_become_lost_as_well(make: MakeFloor) -> None
     ]  # fmt: skip
 
 
+def test_what_is_missing_before_a_refused_message_is_lost(make: MakeFloor) -> None:
+    floor = make("ok")
+    floor.send(1)
+    floor.desk.on_frame(wire.encode_frame(floor.frame(3))[:-1])
+    floor.settle()
+    assert sorted((result.seq, result.reason.name) for result in floor.results) == [
+        (1, "GOOD"), (2, "LOST"), (3, "REFUSED_MESSAGE"),
+    ]  # fmt: skip
+
+
 def test_seq_tells_what_is_lost_repeated_or_not_believed(make: MakeFloor) -> None:
     floor = make("ok")
     for seq in (10, 13, 13, 12, 200, 201):

@@ -1,0 +1,226 @@
+"""A line for tests: inspector, cameras and watchers as real processes over real sockets in a folder of their own."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import zmq
+
+from runtime import wire
+from runtime.client import Station
+from runtime.frame import Frame, Result
+from runtime.sender import FrameSender
+from runtime.wire import StationState
+
+CAMERA = "cam1"
+STATION = "st1"
+PATIENCE_S = 60.0
+"""For a crowded machine; nothing here is a measurement."""
+
+
+class Line:
+    """``station.toml``, endpoints and every process that was started; all end with the test."""
+
+    def __init__(self, script: str = "ok", **sections: dict[str, Any]) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="asp-"))
+        self.ends = {name: f"ipc://{self.folder}/{name}" for name in ("frames", "results", "bulk", "control")}
+        values: dict[str, dict[str, Any]] = {
+            "station": {"name": STATION, "camera": CAMERA},
+            "engine": {"name": "simulated", "script": script},
+            "sockets": dict(self.ends),
+            "journal": {"path": str(self.folder / "journal")},
+        }
+        for section, entries in sections.items():
+            values[section] = {**values.get(section, {}), **entries}
+        self.config = self.folder / "station.toml"
+        self.config.write_text("".join(_table(name, entries) for name, entries in values.items()))
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.heard = Recorder(self.ends["results"])
+        self.starts = 0
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start the inspector; its log goes to ``log``."""
+        self.starts += 1
+        log = (self.folder / f"log{self.starts}").open("wb")
+        command = [sys.executable, "-m", "runtime.cli", "run", "--config", str(self.config), *arguments]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        log.close()
+        self.processes.append(process)
+        return process
+
+    def log(self) -> str:
+        """What the inspector started last has written."""
+        return (self.folder / f"log{self.starts}").read_text()
+
+    def child(self, code: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Another process, of Python source."""
+        process = subprocess.Popen([sys.executable, "-u", "-c", code, *arguments], stdout=subprocess.PIPE)
+        self.processes.append(process)
+        return process
+
+    def await_state(self, number: int, session: str = "") -> StationState:
+        """The first state message in this state (of a session other than ``session``)."""
+        found: list[StationState] = []
+
+        def come() -> bool:
+            for state in self.heard.states[-3:]:
+                if state.state == number and state.session != session:
+                    found.append(state)
+            return bool(found)
+
+        self.wait(come, f"state {number}")
+        return found[-1]
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        """Until ``condition`` holds, listening meanwhile. Fails when it never does or the inspector died."""
+        ends_s = time.monotonic() + PATIENCE_S
+        while not condition():
+            self.heard.listen(20)
+            assert time.monotonic() < ends_s, f"{what} did not come; log:\n{self.log() if self.starts else ''}"
+
+    def client(self, since: int | None = None) -> Station:
+        """The customer's subscriber."""
+        return Station(self.ends["results"], self.ends["control"], station=STATION, since=since)
+
+    def ask(self, op: str, **fields: Any) -> wire.Reply:
+        """One request."""
+        with self.client() as station:
+            return station.request(op, **fields)
+
+    def journal(self) -> dict[int, Result]:
+        """Every result the running inspector's journal has."""
+        results: dict[int, Result] = {}
+        with self.client() as station:
+            next_id: int | None = 1
+            while next_id is not None:
+                reply = station.request("get_result", from_=next_id)
+                assert reply.ok, reply
+                for result in wire.reply_results(reply):
+                    results[result.result_id] = result
+                next_id = reply.next_result_id
+        return results
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait(PATIENCE_S)
+            if process.stdout is not None:
+                process.stdout.close()
+        self.heard.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Recorder:
+    """A plain subscriber that keeps everything and recovers nothing."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.RCVHWM, 100_000)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        for kind in ("result", "state", "event"):
+            self._socket.setsockopt(zmq.SUBSCRIBE, wire.topic(kind, STATION))
+        self._socket.connect(endpoint)
+        self.results: list[Result] = []
+        self.states: list[StationState] = []
+        self.events: list[wire.Event] = []
+
+    def listen(self, timeout_ms: int) -> None:
+        """Take in what has come, waiting at most ``timeout_ms`` for the first."""
+        self._socket.poll(timeout_ms)
+        while self._socket.poll(0):
+            parts = self._socket.recv_multipart()
+            kind = wire.split_topic(parts[0])[0]
+            if kind == "result":
+                self.results.append(wire.decode_result(parts))
+            elif kind == "state":
+                self.states.append(wire.decode_state(parts))
+            else:
+                self.events.append(wire.decode_event(parts))
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+
+class Camera(FrameSender):
+    """A sender of small frames, no two alike."""
+
+    def __init__(self, line: Line, seed: int = 0, triggered: bool = False) -> None:
+        super().__init__(
+            CAMERA, line.ends["frames"], station=STATION, results_endpoint=line.ends["results"] if triggered else ""
+        )
+        self._rng = np.random.default_rng(seed)
+
+    def picture(self) -> Frame:
+        return Frame(
+            camera=CAMERA,
+            camera_session=self.camera_session,
+            seq=0,
+            rgb=self._rng.integers(0, 256, (24, 32, 3), dtype=np.uint8),
+            xyz=self._rng.normal(size=(24, 32, 3)).astype(np.float32),
+            unit="mm",
+            t_exposure_us=time.time_ns() // 1000,
+            clock="realtime",
+        )
+
+    def stream(self, line: Line, count: int, interval_ms: int, until: Callable[[], bool] | None = None) -> None:
+        """Send ``count`` frames, or until a condition holds, listening to the results meanwhile."""
+        for _ in range(count):
+            if until is not None and until():
+                return
+            self.wait_connected(1000)
+            self.send(self.picture())
+            ends_s = time.monotonic() + interval_ms / 1000
+            while (left_s := ends_s - time.monotonic()) > 0:
+                line.heard.listen(round(1000 * left_s))
+
+
+CAMERA_CHILD = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from line import Camera, Line
+class Ends:
+    ends = {"frames": sys.argv[2]}
+camera = Camera(Ends(), seed=int(sys.argv[3]))
+camera.wait_connected(30000)
+while True:
+    camera.send(camera.picture())
+    print(camera.camera_session, camera.seq, flush=True)
+    time.sleep(0.02)
+"""
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """kill -9."""
+    process.send_signal(signal.SIGKILL)
+    process.wait(PATIENCE_S)
+
+
+def _table(name: str, entries: dict[str, Any]) -> str:
+    rows = "".join(f"{key} = {_value(value)}\n" for key, value in entries.items())
+    return f"[{name}]\n{rows}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value}"' if isinstance(value, str) else str(value)
