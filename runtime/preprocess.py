@@ -47,7 +47,10 @@ class Foreground:
 
 
 def prepare(frame: Frame, geometry: Geometry, network: Network, masks: Masks | None = None) -> Prepared:
-    """The frame ready for the networks. Raises FrameRefused: REFUSED_DATA, CAMERA_MOVED or TOO_FEW_POINTS."""
+    """The frame ready for the networks. Raises FrameRefused: REFUSED_DATA, CAMERA_MOVED or TOO_FEW_POINTS.
+
+    A part larger than the window is cut by it, but its silhouette is measured whole, and so is out of range.
+    """
     found = find_part(frame, geometry)
     window = _window(found.part, geometry)
     image = _crop(frame.rgb, window)
@@ -108,7 +111,7 @@ def off_plane_share(heights: FloatArray, valid: BoolArray, moved_mm: float) -> f
 
 
 def frame_digest(frame: Frame) -> int:
-    """CRC-32 over the frame's colour and 3D bytes: two exposures of a real sensor never share it, a repeat always does.
+    """CRC-32 over the frame's colour and 3D bytes: a repeat has the same, another exposure by a chance of 1 in 2^32.
 
     The caller compares it with the frame before: FROZEN_IMAGE.
     """
