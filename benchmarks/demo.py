@@ -28,6 +28,7 @@ from runtime.client import Gap, Station
 from runtime.errors import AsperityError, DataError, StationError
 from runtime.frame import FloatArray, Verdict, Window
 from runtime.reasons import Reason
+from runtime.states import State
 from runtime.wire import ReceivedResult, decode_bulk, topic
 
 STATION = "demo"
@@ -159,7 +160,8 @@ def _await_ready(station: Station, inspector: subprocess.Popen[bytes], log: Path
         if inspector.poll() is not None:
             raise StationError(f"the inspector ended with exit code {inspector.returncode}; its log is {log}")
         station.poll(timeout_ms=100)
-        if station.trusted:
+        # Not yet ``ready``: that needs a camera as well, and ours starts only now.
+        if station.state is not None and station.state.state == State.CONTINUOUS_EXECUTION:
             return
     raise StationError(f"the inspector was not ready within {READY_TIMEOUT_S:.0f} s; its log is {log}")
 
