@@ -50,6 +50,26 @@ def test_equals_the_plain_loop_where_rows_crowd_and_stray():
     assert coreset(features, 500).tolist() == plain_greedy(features, 500)
 
 
+@pytest.mark.parametrize("scale", [1e-2, 1.0, 1e3])
+def test_equals_the_plain_loop_where_features_vary_in_few_directions(monkeypatch, scale):
+    """What real features do, and what the lower bound lives on: most pairs are never measured in full."""
+    rng = np.random.default_rng(6)
+    mix = rng.normal(size=(5, 96))
+    features = (scale * (np.tanh(rng.normal(size=(5000, 5)) @ mix) + 0.02 * rng.normal(size=(5000, 96)) + 2)).astype(
+        "f4"
+    )
+    pairs = []
+    plain = memory_bank._Selection._update_pairs
+
+    def counted(self, rows, others):
+        pairs.append(len(rows))
+        plain(self, rows, others)
+
+    monkeypatch.setattr(memory_bank._Selection, "_update_pairs", counted)
+    assert coreset(features, 500).tolist() == plain_greedy(features, 500)
+    assert 0 < sum(pairs) < 0.03 * 5000 * 500
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**31), count=st.integers(1, 80), width=st.integers(1, 4), rows=st.integers(1, 90),
        pool=st.integers(2, 20))  # fmt: skip
