@@ -49,6 +49,7 @@ class Station(Section, frozen=True, forbid_unknown_fields=True):
     name: Annotated[Name, _text(f"name in every topic ({NAME_RULE})")] = "st1"
     number: Annotated[int, _number(0, 65535, "number in the 64-byte record")] = 1
     camera: Annotated[Name, _text("the one camera it listens to; frames of another are refused WRONG_CAMERA")] = "cam1"
+    recipe: Annotated[str, _text("the recipe of [recipes] to open at start; empty: wait for prepare_recipe")] = ""
     autostart: Annotated[bool, _text("go to ContinuousExecution as soon as the first recipe is ready")] = True
     expected_rate_hz: Annotated[float, _number(0, 1000, "frames per second the camera should give; 0: not known")] = 0.0
 
@@ -258,6 +259,9 @@ def _check(config: StationConfig, where: str) -> None:
             f"{where}: [journal] slots is {config.journal.slots}, fewer than 4 x the {in_work} results that "
             "queue_length, pending_max and seq_gap_max allow to be under way; leave it at 4096"
         )
+    if config.station.recipe and config.station.recipe not in config.recipes:
+        known = ", ".join(config.recipes) or "none"
+        raise ConfigError(f"{where}: [station] recipe is {config.station.recipe!r}; [recipes] has: {known}")
     for key in ("frames", "results", "bulk", "control"):
         endpoint = getattr(sockets, key)
         if not endpoint.startswith(("tcp://", "ipc://")) and not (key == "control" and endpoint == ""):

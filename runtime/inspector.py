@@ -97,8 +97,10 @@ class Inspector:
 
     def begin(self, first_recipe: str) -> None:
         """Settle what an earlier run left owing, then start the bench, the self-test and the first recipe."""
-        for note in self.journal.notes:
-            self.operation.alarm("JOURNAL", note)
+        engine, notes = self.operation.engine, self.journal.notes
+        self.notice("info", "START", f"engine {engine.name} on {engine.device}, {engine.precision}")
+        if notes:
+            self.operation.alarm("JOURNAL", f"{len(notes)} findings: {'; '.join(notes[-3:])}")
         for result in settle_past(self.journal, self.ledger, self.sequence):
             self._send(result, wire.encode_result_body(result))
         self.bench.start()

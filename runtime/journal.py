@@ -288,7 +288,13 @@ class Journal:
         packed = self._header.pack()
         at = _HEADER_AT[self._header.generation % 2]
         self._map[at : at + len(packed)] = packed
-        self._map.flush(0, HEADER_NBYTES)
+        try:
+            self._map.flush(0, HEADER_NBYTES)
+        except OSError as error:
+            raise JournalError(
+                f"journal {self.path} cannot be written to disk ({error.strerror}); see to the disk, or set "
+                "[journal] path to another"
+            ) from error
 
 
 def _file_nbytes(slots: int) -> int:

@@ -65,11 +65,12 @@ class Operation:
 
     def begin(self, first_recipe: str) -> None:
         """Start the self-test and, where one is named, the first recipe."""
-        self._notice("info", "START", f"engine {self.engine.name} on {self.engine.device}, {self.engine.precision}")
         self._begin_test()
         if first_recipe:
             self._first_recipe = first_recipe
             self._open(first_recipe, in_child_first=False)
+        else:
+            self._notice("info", "WAITING", f"no recipe yet; prepare_recipe knows: {', '.join(self._config.recipes)}")
 
     def start(self, single: bool) -> None:
         """Judge every frame, or the frame of one trigger."""

@@ -55,6 +55,7 @@ def command(
 def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle: Path | None) -> None:
     """Run one inspector until SIGTERM, SIGINT or the request ``shutdown``. Raises AsperityError."""
     from runtime.config import journal_path, load
+    from runtime.errors import UsageError
     from runtime.inspector import Inspector
     from runtime.journal import Journal
     from runtime.recipes import recipe_name
@@ -65,15 +66,19 @@ def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle
         for section, entries in overrides.items()
     }
     config = load(config_path, given)
-    first_recipe = ""
+    first_recipe = config.station.recipe
     if bundle is not None:
         first_recipe = recipe_name(bundle)
         given["recipes"] = {first_recipe: str(bundle.absolute())}
         config = load(config_path, given)
-    elif config.engine.name == "simulated":
+    elif config.engine.name == "simulated" and not first_recipe:
         first_recipe = "simulated"
         given["recipes"] = {first_recipe: f"script:{config.engine.script}", **config.recipes}
         config = load(config_path, given)
+    elif not config.recipes:
+        raise UsageError(
+            "nothing to judge by: give a bundle, name some in [recipes] of station.toml, or --engine simulated"
+        )
     logging.basicConfig(level=config.log.level.upper(), format=LOG_FORMAT)
     ring = Journal.open(
         journal_path(config),

@@ -224,3 +224,16 @@ def test_a_bundle_that_is_none_ends_the_process_with_one_sentence() -> None:
         process = line.start("--engine", "cpu", str(line.folder / "nothing"))
         assert process.wait(PATIENCE_S) == 5
         assert "no bundle at" in line.log() and "Traceback" not in line.log()
+
+
+def test_a_station_can_open_a_recipe_of_its_own_at_start() -> None:
+    with Line("ok", station={"recipe": "b"}, recipes={"a": "script:ok", "b": "script:ng"}) as line:
+        line.start()
+        assert line.await_state(RUNNING).recipe == "b"
+
+
+def test_nothing_to_judge_by_is_said() -> None:
+    with Line("ok") as line:
+        process = line.start("--engine", "cpu")
+        assert process.wait(PATIENCE_S) == 2
+        assert "give a bundle" in line.log() and "Traceback" not in line.log()
