@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -52,6 +53,9 @@ class PatchCache:
         # Unlinked where the system allows it, so that no crash leaves it behind.
         file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - lives as long as the array
         self._files.append(file)
+        if hasattr(os, "posix_fallocate"):
+            # A full disk must be an error here: a write into a hole of a mapped file would end the process.
+            os.posix_fallocate(file.fileno(), 0, 4 * int(np.prod(shape)))
         return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
 
 
