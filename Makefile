@@ -31,14 +31,13 @@ check: setup  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: setup  ## timings of this machine into benchmarks/results
-	$(BIN)/asperity bench all
+bench: setup  ## timings of this machine into build/bench (after `make demo`; a quiet machine, please)
+	$(BIN)/asperity bench latency build/demo/station/bundle build/demo/normals --out build/bench/latency.json
+	$(BIN)/asperity bench wire --out build/bench/wire.json
 
-gpu-check: setup  ## on a machine with an NVIDIA GPU: every kernel and engine against its oracle
-	$(BIN)/asperity bench gpu-check
-
-gpu-bench: setup  ## on a machine with an NVIDIA GPU: kernel and frame timings
-	$(BIN)/asperity bench gpu-bench
+gpu-check gpu-bench:  ## not there yet: this version has no GPU engine, and says so instead of passing
+	@echo "asperity: there are no CUDA kernels and no GPU engine in this version, so there is nothing to check or time"
+	@exit 1
 
 soak: setup  ## long runs: fuzzing over sockets, memory over time
 	$(BIN)/python -m pytest -m soak

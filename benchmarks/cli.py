@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.commands import demo
+from benchmarks.commands import demo, latency, wire
 
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands."""
+    bench = typer.Typer(name="bench", no_args_is_help=True, help="Measure this machine; results are JSON.")
+    bench.command("latency")(latency.command)
+    bench.command("wire")(wire.command)
+    app.add_typer(bench)
     app.command("demo")(demo.command)

@@ -9,12 +9,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +21,18 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.line import STATION, Answers, Line, asperity
 from benchmarks.sheet import Tile, write_sheet
-from runtime.client import Gap, Station
-from runtime.errors import AsperityError, DataError, StationError
+from runtime.errors import AsperityError, DataError
 from runtime.frame import FloatArray, Verdict, Window
 from runtime.reasons import Reason
-from runtime.states import State
-from runtime.wire import ReceivedResult, decode_bulk, topic
+from runtime.wire import decode_bulk, topic
 
-STATION = "demo"
-CAMERA = "cam1"
-READY_TIMEOUT_S = 120.0
-IDLE_TIMEOUT_S = 10.0
+LISTENER_TIMEOUT_S = 10.0
 SHEET_TILES = 9
+
+Map = tuple[FloatArray, Window | None]
+"""Anomaly map and the window of the frame that it covers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +49,12 @@ class DemoOptions:
     seed: int = 1
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Stream:
     """What came back while the camera ran."""
 
-    results: dict[int, ReceivedResult] = field(default_factory=dict)  # by seq
-    maps: dict[int, tuple[FloatArray, Window | None]] = field(default_factory=dict)  # by seq
-    gaps: list[Gap] = field(default_factory=list)
-    seconds: float = 0.0
+    answers: Answers
+    maps: dict[int, Map]  # by seq
 
 
 def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
@@ -91,12 +86,8 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     return summary
 
 
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "runtime.cli", *arguments]
-
-
 def _step(*arguments: str) -> None:
-    done = subprocess.run(_command(*arguments), check=False)
+    done = subprocess.run(asperity(*arguments), check=False)
     if done.returncode:
         raise DataError(f"`asperity {' '.join(arguments)}` ended with exit code {done.returncode}; see its words above")
 
@@ -109,64 +100,24 @@ def _clear(*folders: Path) -> None:
 
 
 def _stream(options: DemoOptions, bundle: Path, truth_file: Path) -> Stream:
-    """Inspector and camera as processes; this one subscribes as a customer would."""
-    stream = Stream()
-    with tempfile.TemporaryDirectory(prefix="asperity-") as folder:
-        ends = {name: f"ipc://{folder}/{name}" for name in ("frames", "results", "bulk", "control")}
-        config = Path(folder) / "station.toml"
-        sockets = "\n".join(f'{name} = "{endpoint}"' for name, endpoint in ends.items())
-        config.write_text(
-            f'[station]\nname = "{STATION}"\ncamera = "{CAMERA}"\n[sockets]\n{sockets}\n'
-            f'[journal]\npath = "{folder}/demo.journal"\n'
-        )
-        log = (options.out / "inspector.log").open("wb")
-        inspector = subprocess.Popen(_command("run", str(bundle), "--config", str(config)), stderr=log, stdout=log)
-        camera = None
-        stop = threading.Event()
-        with Station(ends["results"], ends["control"], station=STATION) as station:
-            try:
-                _await_ready(station, inspector, options.out / "inspector.log")
-                maps = threading.Thread(target=_collect_maps, args=(ends["bulk"], stream, stop))
-                maps.start()
-                began_s = time.monotonic()
-                camera = subprocess.Popen(
-                    _command("camera", "virtual", "--product", options.product, "--seed", str(options.seed + 1),
-                             "--frames", str(options.frames), "--rate", str(options.rate_hz), "--defects", "mix",
-                             "--frames-endpoint", ends["frames"], "--camera", CAMERA, "--truth", str(truth_file))
-                )  # fmt: skip
-                for item in station.results(idle_timeout_s=READY_TIMEOUT_S):
-                    if isinstance(item, Gap):
-                        stream.gaps.append(item)
-                    else:
-                        stream.results[item.seq] = item
-                    if len(stream.results) >= options.frames:
-                        break
-                stream.seconds = time.monotonic() - began_s
-                camera.wait(timeout=READY_TIMEOUT_S)
-            finally:
-                stop.set()
-                if camera is not None and camera.poll() is None:
-                    camera.terminate()
-                inspector.terminate()
-                inspector.wait(timeout=READY_TIMEOUT_S)
-                log.close()
-        maps.join(timeout=IDLE_TIMEOUT_S)
-    return stream
+    """Stream rendered frames through a line of its own, gathering results and maps."""
+    maps: dict[int, Map] = {}
+    stop = threading.Event()
+    with Line(bundle, options.out / "inspector.log") as line:
+        listener = threading.Thread(target=_collect_maps, args=(line.endpoints["bulk"], maps, stop))
+        listener.start()
+        try:
+            answers = line.stream(
+                options.frames, "virtual", "--product", options.product, "--seed", str(options.seed + 1),
+                "--rate", str(options.rate_hz), "--defects", "mix", "--truth", str(truth_file),
+            )  # fmt: skip
+        finally:
+            stop.set()
+            listener.join(timeout=LISTENER_TIMEOUT_S)
+    return Stream(answers, maps)
 
 
-def _await_ready(station: Station, inspector: subprocess.Popen[bytes], log: Path) -> None:
-    ends_s = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < ends_s:
-        if inspector.poll() is not None:
-            raise StationError(f"the inspector ended with exit code {inspector.returncode}; its log is {log}")
-        station.poll(timeout_ms=100)
-        # Not yet ``ready``: that needs a camera as well, and ours starts only now.
-        if station.state is not None and station.state.state == State.CONTINUOUS_EXECUTION:
-            return
-    raise StationError(f"the inspector was not ready within {READY_TIMEOUT_S:.0f} s; its log is {log}")
-
-
-def _collect_maps(endpoint: str, stream: Stream, stop: threading.Event) -> None:
+def _collect_maps(endpoint: str, maps: dict[int, Map], stop: threading.Event) -> None:
     context = zmq.Context()
     socket = context.socket(zmq.SUB)
     socket.setsockopt(zmq.SUBSCRIBE, topic("map", STATION))
@@ -176,7 +127,7 @@ def _collect_maps(endpoint: str, stream: Stream, stop: threading.Event) -> None:
         while not stop.is_set():
             if socket.poll(100):
                 bulk = decode_bulk(socket.recv_multipart())
-                stream.maps[bulk.seq] = (np.array(bulk.array), bulk.window)
+                maps[bulk.seq] = (np.array(bulk.array), bulk.window)
     finally:
         context.destroy(linger=0)
 
@@ -187,23 +138,23 @@ def _summary(options: DemoOptions, stream: Stream, truth: dict[int, dict[str, An
     for seq, row in truth.items():
         entry = per_defect[row["defect"]]
         entry["shown"] += 1
-        result = stream.results.get(seq)
+        result = stream.answers.results.get(seq)
         entry["found"] += result is not None and result.verdict == Verdict.NG
         entry["unknown"] += result is None or result.verdict == Verdict.UNKNOWN
     good = per_defect.pop("good", {"shown": 0, "found": 0, "unknown": 0})
-    total_ms = [r.latency_us["total"] / 1000 for r in stream.results.values() if r.latency_us.get("total")]
+    total_ms = [r.latency_us["total"] / 1000 for r in stream.answers.results.values() if r.latency_us.get("total")]
     reasons: dict[str, int] = defaultdict(int)
-    for result in stream.results.values():
+    for result in stream.answers.results.values():
         reasons[Reason(result.reason_code).name] += 1
     return {
         "product": options.product,
         "profile": options.profile,
         "method": options.method,
         "frames": len(truth),
-        "results": len(stream.results),
-        "gaps": len(stream.gaps),
+        "results": len(stream.answers.results),
+        "gaps": len(stream.answers.gaps),
         "camera_rate_hz": options.rate_hz,
-        "fps": round(len(stream.results) / stream.seconds, 2) if stream.seconds else None,
+        "fps": round(len(stream.answers.results) / stream.answers.seconds, 2) if stream.answers.seconds else None,
         "p50_ms": round(float(np.percentile(total_ms, 50)), 1) if total_ms else None,
         "p99_ms": round(float(np.percentile(total_ms, 99)), 1) if len(total_ms) >= 100 else None,
         "good": {"shown": good["shown"], "false_rejects": good["found"], "unknown": good["unknown"]},
@@ -245,7 +196,7 @@ def _tiles(options: DemoOptions, stream: Stream, truth: dict[int, dict[str, Any]
         seq = first[kind]
         shot = camera.frame(truth[seq]["index"], None if kind == "good" else kind)
         fused, window = stream.maps[seq]
-        result = stream.results.get(seq)
+        result = stream.answers.results.get(seq)
         tiles.append(Tile(kind, shot.frame, shot.mask, fused, window, result))
     if not tiles:
         raise AsperityError("no map arrived, so there is nothing to draw; is the bulk socket in use elsewhere?")

@@ -15,12 +15,12 @@ import platform
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import zmq
 
+from benchmarks.machine import cpu
 from runtime import __version__
 from runtime.errors import StationError
 from runtime.frame import Frame, Intrinsics
@@ -58,7 +58,7 @@ def run_wire(options: WireBenchmark) -> dict[str, Any]:
     return {
         "benchmark": "wire",
         "machine": {
-            "cpu": _cpu(),
+            "cpu": cpu(),
             "cores": os.cpu_count(),
             "system": platform.platform(),
             "load_1min_before": round(began_load, 2),
@@ -175,12 +175,3 @@ def _picture(rng: np.random.Generator, options: WireBenchmark, form: Form) -> Fr
         intrinsics=Intrinsics(600.0, 600.0, columns / 2, rows / 2),
         unit="mm",
     )
-
-
-def _cpu() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

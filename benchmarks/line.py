@@ -1,0 +1,125 @@
+"""A line in miniature: an inspector as a process, a camera as another, this one subscribing as a customer would."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from runtime.client import Station
+from runtime.errors import StationError
+from runtime.frame import Verdict
+from runtime.ordering import Gap
+from runtime.states import JUDGING
+from runtime.wire import ReceivedResult
+
+STATION = "bench"
+CAMERA = "cam1"
+START_TIMEOUT_S = 120.0
+SILENCE_TIMEOUT_S = 60.0
+"""Longest time without any result before a stream is given up."""
+
+
+@dataclass(slots=True)
+class Answers:
+    """What came back while a camera ran."""
+
+    results: dict[int, ReceivedResult] = field(default_factory=dict)  # by seq
+    gaps: list[Gap] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def judged(self) -> list[ReceivedResult]:
+        """The results with a verdict."""
+        return [result for result in self.results.values() if result.verdict is not Verdict.UNKNOWN]
+
+
+def asperity(*arguments: str) -> list[str]:
+    """The command line of a step, in this interpreter's environment."""
+    return [sys.executable, "-m", "runtime.cli", *arguments]
+
+
+class Line:
+    """An inspector over ipc in a folder of its own, for the length of a ``with``."""
+
+    def __init__(self, bundle: Path, log: Path) -> None:
+        """``log``: file for what the inspector says."""
+        self._bundle, self._log = bundle, log
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Line:
+        """Start the inspector and wait until it judges. Raises StationError when it does not."""
+        with ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="asperity-"))
+            self.endpoints = {name: f"ipc://{folder}/{name}" for name in ("frames", "results", "bulk", "control")}
+            sockets = "\n".join(f'{name} = "{endpoint}"' for name, endpoint in self.endpoints.items())
+            config = Path(folder) / "station.toml"
+            config.write_text(
+                f'[station]\nname = "{STATION}"\ncamera = "{CAMERA}"\n[sockets]\n{sockets}\n'
+                f'[journal]\npath = "{folder}/line.journal"\n'
+            )
+            said = stack.enter_context(self._log.open("wb"))
+            command = asperity("run", str(self._bundle), "--config", str(config))
+            self._inspector = subprocess.Popen(command, stderr=said, stdout=said)
+            stack.callback(_end, self._inspector)
+            self._station = stack.enter_context(
+                Station(self.endpoints["results"], self.endpoints["control"], station=STATION)
+            )
+            self._await_judging()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def stream(self, frames: int, *camera: str) -> Answers:
+        """Run ``asperity camera ...`` with these arguments for ``frames`` exposures and gather their results.
+
+        Raises StationError when the camera fails or results stay away.
+        """
+        answers = Answers()
+        command = asperity("camera", *camera, "--frames", str(frames), "--camera", CAMERA,
+                           "--frames-endpoint", self.endpoints["frames"])  # fmt: skip
+        began_s = time.monotonic()
+        process = subprocess.Popen(command)
+        try:
+            for item in self._station.results(idle_timeout_s=SILENCE_TIMEOUT_S):
+                if isinstance(item, Gap):
+                    answers.gaps.append(item)
+                else:
+                    answers.results[item.seq] = item
+                if len(answers.results) >= frames:
+                    break
+            answers.seconds = time.monotonic() - began_s
+            if process.wait(timeout=SILENCE_TIMEOUT_S):
+                raise StationError(f"the camera ended with exit code {process.returncode}; see its words above")
+        finally:
+            _end(process)
+        return answers
+
+    def _await_judging(self) -> None:
+        ends_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < ends_s:
+            if self._inspector.poll() is not None:
+                code = self._inspector.returncode
+                raise StationError(f"the inspector ended with exit code {code}; its log is {self._log}")
+            self._station.poll(timeout_ms=100)
+            if self._station.state is not None and self._station.state.state in JUDGING:
+                return
+        raise StationError(f"the inspector does not judge after {START_TIMEOUT_S:.0f} s; its log is {self._log}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=SILENCE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
