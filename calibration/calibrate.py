@@ -96,7 +96,9 @@ def learn(
         )  # fmt: skip
         normals, split = fit_first(normals, split)
         shapes = [one.silhouette for one in normals.prepared]
-        shape = learn_shape([shapes[i] for i in (*split.fit, *split.tune)], [shapes[i] for i in split.calibrate])
+        shape = learn_shape(
+            [shapes[i] for i in (*split.fit, *split.tune)], [shapes[i] for i in split.calibrate], normals.geometry
+        )
         rate = choose_rate(len(split.calibrate), options.alpha, shape.widened)
 
     with PatchCache(options.cache_memory_mb, scratch) as cache:

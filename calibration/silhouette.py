@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from runtime.errors import CalibrationError
 from runtime.frame import Silhouette
-from runtime.manifest import SilhouetteRange
+from runtime.manifest import Geometry, SilhouetteRange
 
 FIGURES = ("area_mm2", "length_mm", "width_mm", "height_mm", "missing_share")
 WIDENING = 0.5
 """Share of a figure's span that is added on either side."""
-LEAST_SHARE = 0.01
-"""Added on either side at least: this share of the median."""
-LEAST_MISSING = 0.01
+LEAST_SHARE = 0.0025
+"""Added on either side at least: this share of the median, and what the station resolves (``_least_margins``)."""
+LEAST_MISSING = 0.003
 """The same for ``missing_share``, absolute."""
 ROUNDING = 1e-9
 """A frame that sets an end of a range must lie inside it whatever the rounding."""
@@ -49,11 +49,11 @@ def figures(silhouettes: Sequence[Silhouette]) -> NDArray[np.float64]:
     return np.array([[getattr(s, name) for name in FIGURES] for s in silhouettes], dtype=np.float64).reshape(-1, 5)
 
 
-def learn_shape(learn: Sequence[Silhouette], calibrate: Sequence[Silhouette]) -> Shape:
+def learn_shape(learn: Sequence[Silhouette], calibrate: Sequence[Silhouette], geometry: Geometry) -> Shape:
     """Ranges from the fit and tuning frames, widened for calibration frames that lie outside.
 
-    A low share of missing points is never strange: its range starts at 0. Raises CalibrationError when there is no
-    frame to learn from or a figure is not finite.
+    A low share of missing points is judged as well: through holes that are not there lower it. Raises CalibrationError
+    when there is no frame to learn from or a figure is not finite.
     """
     known, held = figures(learn), figures(calibrate)
     if not len(known):
@@ -61,9 +61,7 @@ def learn_shape(learn: Sequence[Silhouette], calibrate: Sequence[Silhouette]) ->
     if not (np.isfinite(known).all() and np.isfinite(held).all()):
         raise CalibrationError("a normal frame's silhouette holds a figure that is not finite; look at its points")
     low, high = known.min(axis=0), known.max(axis=0)
-    margin = np.maximum(WIDENING * (high - low), LEAST_SHARE * np.abs(np.median(known, axis=0)))
-    margin[MISSING] = max(WIDENING * (high[MISSING] - low[MISSING]), LEAST_MISSING)
-    low[MISSING] = 0.0
+    margin = np.maximum(WIDENING * (high - low), _least_margins(np.median(known, axis=0), geometry))
     # One number a frame: how many margins it lies beyond the learnt span. All figures are widened alike, since then
     # "beyond every calibration frame" is one event and costs one rank; each figure for itself would cost up to ten.
     beyond = (np.maximum(low - held, held - high) / margin).max(axis=1, initial=0.0)
@@ -75,3 +73,14 @@ def learn_shape(learn: Sequence[Silhouette], calibrate: Sequence[Silhouette]) ->
         for name, a, b in zip(FIGURES, low, high, strict=True)
     )
     return Shape(ranges, tuple(int(i) for i in np.flatnonzero(beyond > 1.0)))
+
+
+def _least_margins(median: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
+    """What a few alike frames cannot show: one pixel of length, an eighth of one all around, the noise of heights."""
+    resolved = np.zeros(len(FIGURES))
+    resolved[FIGURES.index("area_mm2")] = 0.5 * geometry.mm_per_px * np.sqrt(median[FIGURES.index("area_mm2")])
+    resolved[[FIGURES.index("length_mm"), FIGURES.index("width_mm")]] = geometry.mm_per_px
+    resolved[FIGURES.index("height_mm")] = 2.0 * geometry.plane_noise_mm
+    least = np.maximum(LEAST_SHARE * np.abs(median), resolved)
+    least[MISSING] = LEAST_MISSING
+    return least

@@ -11,7 +11,13 @@ from calibration.silhouette import learn_shape
 from calibration.threshold import choose_rate
 from runtime.errors import CalibrationError
 from runtime.frame import Silhouette
+from runtime.manifest import Geometry
 from runtime.scoring import outside_range
+
+STATION = Geometry(
+    method="none", why="", unit="mm", height_px=256, width_px=256, plane=None, plane_cut_mm=0.0, point_spacing_mm=0.4,
+    plane_noise_mm=0.04, cluster_gap_px=3, side_px=200, mm_per_px=0.4, min_points=64, moved_share=1.0, moved_mm=0.0,
+)  # fmt: skip
 
 
 def draw(rng: np.random.Generator, count: int, spread: float = 1.0) -> list[Silhouette]:
@@ -32,7 +38,7 @@ def draw(rng: np.random.Generator, count: int, spread: float = 1.0) -> list[Silh
 def test_calibration_frames_lie_inside_and_gross_defects_outside():
     rng = np.random.default_rng(0)
     learn, calibrate = draw(rng, 150), draw(rng, 50)
-    shape = learn_shape(learn, calibrate)
+    shape = learn_shape(learn, calibrate, STATION)
     assert not shape.widened
     assert not any(outside_range(s, shape.ranges) for s in (*learn, *calibrate))
     good = calibrate[0]
@@ -48,25 +54,32 @@ def test_calibration_frames_lie_inside_and_gross_defects_outside():
         assert any(figure in text for text in found)
 
 
-def test_nothing_missing_is_never_strange():
+def test_through_holes_that_are_not_there_show_in_the_missing_points():
     rng = np.random.default_rng(1)
-    shape = learn_shape(draw(rng, 30), draw(rng, 10))
-    whole = dataclasses.replace(draw(rng, 1, spread=0)[0], missing_share=0.0)
-    assert not outside_range(whole, shape.ranges)
+    normal = [dataclasses.replace(s, missing_share=rng.normal(0.045, 0.001)) for s in draw(rng, 60)]
+    shape = learn_shape(normal[:45], normal[45:], STATION)
+    assert not shape.widened
+    assert any(
+        "missing_share" in text
+        for text in outside_range(dataclasses.replace(normal[0], missing_share=0.036), shape.ranges)
+    )
+    assert all(limits.low >= 0 for limits in shape.ranges)
 
 
 def test_identical_parts_still_leave_room_for_rounding_and_noise():
     part = Silhouette(100.0, 20.0, 5.0, 3.0, 0.0)
-    shape = learn_shape([part] * 20, [part] * 5)
-    assert not outside_range(dataclasses.replace(part, area_mm2=100.5, missing_share=0.005), shape.ranges)
-    assert outside_range(dataclasses.replace(part, area_mm2=104.0), shape.ranges)
+    shape = learn_shape([part] * 20, [part] * 5, STATION)
+    within = dataclasses.replace(part, area_mm2=101.5, length_mm=20.4, height_mm=3.07, missing_share=0.002)
+    assert not outside_range(within, shape.ranges)
+    for change in ({"area_mm2": 104.0}, {"width_mm": 4.5}, {"height_mm": 3.2}, {"missing_share": 0.01}):
+        assert outside_range(dataclasses.replace(part, **change), shape.ranges)
 
 
 def test_a_calibration_frame_outside_widens_the_ranges_and_is_named():
     rng = np.random.default_rng(2)
     learn, calibrate = draw(rng, 100), draw(rng, 30)
     calibrate[7] = dataclasses.replace(calibrate[7], length_mm=95.0)
-    shape = learn_shape(learn, calibrate)
+    shape = learn_shape(learn, calibrate, STATION)
     assert shape.widened_for == (7,)
     assert not any(outside_range(s, shape.ranges) for s in calibrate)
 
@@ -78,7 +91,7 @@ def test_score_and_shape_together_keep_the_promise():
     for _ in range(150):
         tails = rng.standard_t(3, size=140)
         silhouettes = [dataclasses.replace(s, length_mm=80 + t) for s, t in zip(draw(rng, 140), tails, strict=True)]
-        shape = learn_shape(silhouettes[:30], silhouettes[30:40])
+        shape = learn_shape(silhouettes[:30], silhouettes[30:40], STATION)
         scores = rng.normal(size=10)
         rate = choose_rate(10, None, shape.widened)
         limit = np.sort(scores)[-rate.allowed]
@@ -92,7 +105,7 @@ def test_score_and_shape_together_keep_the_promise():
 
 def test_nothing_to_learn_from_and_broken_figures_are_refused():
     with pytest.raises(CalibrationError, match="no normal frame"):
-        learn_shape([], [])
+        learn_shape([], [], STATION)
     broken = Silhouette(float("nan"), 1.0, 1.0, 1.0, 0.0)
     with pytest.raises(CalibrationError, match="not finite"):
-        learn_shape([broken], [])
+        learn_shape([broken], [], STATION)
