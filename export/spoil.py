@@ -1,8 +1,8 @@
 """Spoil a normal frame in one modality only, a little more each time, until the networks see it.
 
 A bundle carries one frame spoiled in geometry and one in colour; both must be ng wherever it opens (``runtime.gate``).
-Geometry: points of a round spot pushed along their view ray, colours untouched. Colour: a stain or a chequered patch,
-points untouched. Everything is bounded, and nothing is random.
+Geometry: points of a round spot pushed along their view ray into a bump, a dent, at last ripples; colours untouched.
+Colour: a stain, at last a chequered patch; points untouched. Everything is bounded, and nothing is random.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ SPOTS = 3
 HEIGHT_SHARES = (0.005, 0.01, 0.02, 0.035, 0.06, 0.1)
 """How far points are pushed, as shares of the window's side; towards the camera first, then away."""
 BUMP_RADIUS_SHARE = 0.07
+RIPPLES = ((0.02, 0.12), (0.05, 0.12), (0.1, 0.18))
+"""Height and radius (shares of the window's side) of a rippled patch: what any point network must see."""
+RIPPLE_PX_SHARE = 0.03
 STAINS = ((0.03, 0.35), (0.045, 0.5), (0.06, 0.7), (0.08, 0.85), (0.1, 1.0))
 """Radius (share of the window's side) and opacity of a stain."""
 CHEQUERS = (0.06, 0.1)
@@ -76,12 +79,21 @@ def attempts(kind: Kind, frame: Frame, geometry: Geometry, masks: Masks) -> Iter
     places = spots(part)
     if not places:
         raise CalibrationError("a golden frame shows no inspected part to spoil; look at the masks and calibrate again")
-    if kind == "spoiled_geometry":
-        for share in HEIGHT_SHARES:
-            for spot in places:
-                for direction in (1.0, -1.0):
-                    yield push(frame, geometry, spot, direction * share * geometry.side_px * geometry.mm_per_px)
-        return
+    yield from (_geometry_attempts if kind == "spoiled_geometry" else _colour_attempts)(frame, geometry, part, places)
+
+
+def _geometry_attempts(frame: Frame, geometry: Geometry, part: BoolArray, places: list[Spot]) -> Iterator[Spoiled]:
+    side_mm = geometry.side_px * geometry.mm_per_px
+    for share in HEIGHT_SHARES:
+        for spot in places:
+            for direction in (1.0, -1.0):
+                yield push(frame, geometry, spot, direction * share * side_mm)
+    for height_share, radius_share in RIPPLES:
+        for spot in places:
+            yield ripple(frame, geometry, part, spot, height_share * side_mm, radius_share)
+
+
+def _colour_attempts(frame: Frame, geometry: Geometry, _part: BoolArray, places: list[Spot]) -> Iterator[Spoiled]:
     for share, opacity in STAINS:
         for spot in places:
             yield stain(frame, geometry, spot, share, opacity)
@@ -92,22 +104,36 @@ def attempts(kind: Kind, frame: Frame, geometry: Geometry, masks: Masks) -> Iter
 
 def push(frame: Frame, geometry: Geometry, spot: Spot, height_mm: float) -> Spoiled:
     """Points around a spot moved along their view ray, ``height_mm`` towards the camera at its centre (or away)."""
+    radius_px = min(max(BUMP_RADIUS_SHARE * geometry.side_px, MIN_RADIUS_PX), max(spot.radius_px, MIN_RADIUS_PX))
+    moved = _pushed(frame, height_mm * _profile(frame.shape_px, spot, radius_px))
+    name = "bump" if height_mm > 0 else "dent"
+    wide_mm = 2 * radius_px * geometry.mm_per_px
+    return Spoiled(moved, "spoiled_geometry", f"{name} of {abs(height_mm):.2g} mm, {wide_mm:.2g} mm wide")
+
+
+def ripple(
+    frame: Frame, geometry: Geometry, part: BoolArray, spot: Spot, height_mm: float, radius_share: float
+) -> Spoiled:
+    """Points of the part around a spot raised towards the camera in rings, ``height_mm`` high; colours untouched."""
+    radius_px = max(radius_share * geometry.side_px, MIN_RADIUS_PX)
+    rows, columns = np.ogrid[: frame.shape_px[0], : frame.shape_px[1]]
+    ring_px = max(2.0, RIPPLE_PX_SHARE * geometry.side_px)
+    rings = (np.hypot(rows - spot.row, columns - spot.column) // ring_px) % 2 == 0
+    moved = _pushed(frame, height_mm * (rings & part) * _profile(frame.shape_px, spot, radius_px))
+    wide_mm = 2 * radius_px * geometry.mm_per_px
+    return Spoiled(moved, "spoiled_geometry", f"rippled patch, {height_mm:.2g} mm high, {wide_mm:.2g} mm wide")
+
+
+def _pushed(frame: Frame, towards_mm: NDArray[np.float64]) -> Frame:
+    """Every measured point moved along its view ray, by H x W mm towards the camera."""
     if frame.xyz is None or frame.unit is None:
         raise CalibrationError("a golden frame must hold points with a unit; calibrate again")
-    radius_px = min(max(BUMP_RADIUS_SHARE * geometry.side_px, MIN_RADIUS_PX), max(spot.radius_px, MIN_RADIUS_PX))
-    profile = _profile(frame.shape_px, spot, radius_px)
-    amount = height_mm / MM_PER_UNIT[frame.unit] / frame.scale
     points = frame.xyz.astype(np.float64)
-    present = np.isfinite(points).all(axis=2) & (points != 0).any(axis=2) & (profile > 0)
-    reach = np.linalg.norm(points[present], axis=1)
+    moving = np.isfinite(points).all(axis=2) & (points != 0).any(axis=2) & (towards_mm != 0)
+    amount = towards_mm[moving] / MM_PER_UNIT[frame.unit] / frame.scale
     moved = frame.xyz.copy()
-    moved[present] = points[present] * (1.0 - amount * profile[present] / reach)[:, None]
-    name = "bump" if height_mm > 0 else "dent"
-    return Spoiled(
-        frame=replace(frame, xyz=moved),
-        kind="spoiled_geometry",
-        what=f"{name} of {abs(height_mm):.2g} mm, {2 * radius_px * geometry.mm_per_px:.2g} mm wide",
-    )
+    moved[moving] = points[moving] * (1.0 - amount / np.linalg.norm(points[moving], axis=1))[:, None]
+    return replace(frame, xyz=moved)
 
 
 def stain(frame: Frame, geometry: Geometry, spot: Spot, radius_share: float, opacity: float) -> Spoiled:

@@ -228,6 +228,7 @@ def test_networks_that_see_nothing_are_not_exported(lite_bundle: LiteBundle, mon
     engine = cpu(bundle)
     with monkeypatch.context() as patched:
         patched.setattr(export.spoil, "HEIGHT_SHARES", (1e-6,))
+        patched.setattr(export.spoil, "RIPPLES", ((1e-6, 0.1),))
         with pytest.raises(CalibrationError, match="cannot see gross defects of geometry"):
             make_golden(folder, bundle, engine)
     monkeypatch.setattr(export.spoil, "HEIGHT_SHARES", (0.1,))
