@@ -110,6 +110,19 @@ class Line:
                 next_id = reply.next_result_id
         return results
 
+    def settle(self, camera: Camera) -> dict[int, Result]:
+        """Wait until the camera's last frame is answered; the journal then."""
+        results: dict[int, Result] = {}
+
+        def answered() -> bool:
+            results.update(self.journal())
+            return any((r.camera_session, r.seq) == (camera.camera_session, camera.seq) for r in results.values())
+
+        self.wait(answered, "the last frame's result")
+        self.wait(lambda: self.heard.states[-1].last_result_id >= max(results), "a state that has counted it")
+        self.wait(lambda: self.heard.states[-1].in_flight == 0, "the results of the others")
+        return self.journal()
+
     def close(self) -> None:
         for process in self.processes:
             if process.poll() is None:
@@ -187,8 +200,8 @@ class Camera(FrameSender):
         for _ in range(count):
             if until is not None and until():
                 return
-            self.wait_connected(1000)
-            self.send(self.picture())
+            while not self.send(self.picture()):
+                self.wait_connected(1000)
             ends_s = time.monotonic() + interval_ms / 1000
             while (left_s := ends_s - time.monotonic()) > 0:
                 line.heard.listen(round(1000 * left_s))

@@ -56,8 +56,7 @@ def test_kill_9_of_the_inspector_leaves_no_frame_without_its_one_result(line: Li
         line.await_state(RUNNING, session)
         camera.wait_connected(round(PATIENCE_S * 1000))
         camera.stream(line, 10, interval_ms=8)
-        line.wait(lambda: line.heard.states[-1].in_flight == 0, "the last result")
-        results = line.journal()
+        results = line.settle(camera)
     line.heard.listen(100)
     assert sorted(results) == list(range(1, max(results) + 1)), "ids go on without a gap"
     one_result_each(results)
@@ -102,8 +101,7 @@ def test_the_customers_client_sees_every_result_once_over_a_restart(line: Line) 
         line.await_state(RUNNING, session)
         camera.wait_connected(round(PATIENCE_S * 1000))
         camera.stream(line, 15, interval_ms=8)
-        line.wait(lambda: line.heard.states[-1].in_flight == 0, "the last result")
-        last_id = max(line.journal())
+        last_id = max(line.settle(camera))
         ends_s = time.monotonic() + PATIENCE_S
         while (not seen or seen[-1] < last_id) and time.monotonic() < ends_s:
             seen += [item.result_id for item in client.poll(50) if isinstance(item, Result)]
@@ -167,7 +165,7 @@ def test_sigterm_answers_every_admitted_frame_and_leaves_nothing_owed() -> None:
         reasons = Counter(result.reason for result in line.heard.results)
         assert set(reasons) <= {Reason.GOOD, Reason.OVERLOAD, Reason.SHUTDOWN}
         assert reasons[Reason.SHUTDOWN] >= 1
-        assert line.heard.states[-1].state == State.HALTED
+        line.wait(lambda: line.heard.states[-1].state == State.HALTED, "the last state")
         assert line.heard.states[-1].balanced
         line.start()
         line.await_state(RUNNING, session)
