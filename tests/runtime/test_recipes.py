@@ -1,0 +1,114 @@
+"""Recipes: only what [recipes] names is opened, only when the bundle says the same, and a bad one says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from bundle_factory import ToyBundle, write_toy_bundle
+
+from runtime import gate
+from runtime.config import StationConfig
+from runtime.errors import BundleError, ConfigError, ParityError, SignatureError
+from runtime.keys import TrustStore
+from runtime.recipes import Loader, Opened, describe_engine, open_recipe, recipe_name, verify_in_child
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> ToyBundle:
+    return write_toy_bundle(tmp_path / "bundle", TrustStore(tmp_path / "keys"))
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> Callable[..., StationConfig]:
+    def make(recipes: dict[str, str], **engine: Any) -> StationConfig:
+        values = {"engine": {"trust": str(tmp_path / "keys"), "threads": 1, **engine}, "recipes": recipes}
+        return msgspec.convert(values, StationConfig)
+
+    return make
+
+
+def silent(stage: str) -> None:
+    pass
+
+
+def test_a_bundle_is_opened_under_its_own_name(
+    toy: ToyBundle, make_config: Callable[..., StationConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "prove", lambda bundle, engine, progress: bundle.manifest.decision)
+    name = recipe_name(toy.path)
+    config = make_config({name: str(toy.path)})
+    recipe = open_recipe(name, config, silent)
+    assert (recipe.name, len(recipe.bundle), recipe.simulated) == (name, 12, False)
+    assert (recipe.info, recipe.info.name) == (describe_engine(config), "cpu")
+    with pytest.raises(ParityError):
+        recipe.prove(silent)  # the self-test is the real gate, and a toy's golden scores are made up
+    recipe.engine.close()
+    with pytest.raises(ConfigError, match=f"calls itself '{name}'"):
+        open_recipe("other", make_config({"other": str(toy.path)}), silent)
+
+
+def test_an_engine_that_fails_the_gate_gives_no_recipe(
+    toy: ToyBundle, make_config: Callable[..., StationConfig]
+) -> None:
+    name = recipe_name(toy.path)
+    with pytest.raises(ParityError):
+        open_recipe(name, make_config({name: str(toy.path)}), silent)
+
+
+def test_only_named_recipes_are_opened(make_config: Callable[..., StationConfig]) -> None:
+    with pytest.raises(ConfigError, match=r"no recipe x; \[recipes\] has: a, b"):
+        open_recipe("x", make_config({"a": "/a", "b": "/b"}), silent)
+
+
+def test_a_bundle_by_a_key_that_is_not_trusted_does_not_open(
+    toy: ToyBundle, make_config: Callable[..., StationConfig], tmp_path: Path
+) -> None:
+    name = recipe_name(toy.path)
+    config = make_config({name: str(toy.path)}, trust=str(tmp_path / "nobody"))
+    with pytest.raises(SignatureError):
+        open_recipe(name, config, silent)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "no bundle at"), (b"{]", "names no recipe"), (b'{"recipe": "A B"}', "names no recipe")],
+)
+def test_a_folder_without_a_recipe_is_named(tmp_path: Path, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(BundleError, match=words):
+        recipe_name(tmp_path)
+
+
+def test_a_child_process_finds_out_first_and_says_why(
+    toy: ToyBundle, make_config: Callable[..., StationConfig]
+) -> None:
+    banks = toy.path / "banks.safetensors"
+    banks.write_bytes(banks.read_bytes()[:-1] + b"\x55")
+    name = recipe_name(toy.path)
+    with pytest.raises(BundleError, match=r"did not open: .*banks\.safetensors was altered"):
+        verify_in_child(name, make_config({name: str(toy.path)}))
+
+
+def test_a_child_process_that_agrees_raises_nothing(make_config: Callable[..., StationConfig]) -> None:
+    verify_in_child("a", make_config({"a": "script:ok"}, name="simulated"))
+
+
+def test_a_start_that_was_given_up_or_overtaken_is_forgotten(make_config: Callable[..., StationConfig]) -> None:
+    config = make_config({"a": "script:ok", "b": "script:ng", "c": "script:what"}, name="simulated")
+    loader = Loader(config, lambda: lambda: None)
+    opened: dict[str, Opened | None] = {}
+    for number, (name, forgotten) in enumerate([("a", True), ("b", False), ("c", False)], start=1):
+        loader._number = number
+        loader._run(number, name, in_child_first=False)
+        if forgotten:
+            loader.give_up()
+        opened[name] = loader.opened()
+    assert opened["a"] is None
+    assert opened["b"] is not None and opened["b"].recipe is not None
+    assert opened["c"] is not None and isinstance(opened["c"].error, ConfigError)
+    assert loader.opened() is None
