@@ -29,7 +29,7 @@ class AdaptationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Weight of L_LC within L_IFC: distance to the nearest row of the local queue."""
     global_compactness: float = 0.4
     """Weight of L_GC within L_IFC: distance of the image's mean feature to the nearest one of the global queue."""
-    temperature: float = 1.0
+    temperature: float = 0.2
     """T of both alignments."""
     head_channels: int = 512
     """Width of the projection heads; at most the narrower modality's own width is used."""
@@ -42,7 +42,7 @@ class AdaptationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     start: Literal["default", "identity"] = "identity"
     """Adaptors begin at PyTorch's initialisation (as released) or as the identity (output projections zero)."""
     batch: int = 8
-    epochs: int = 5
+    epochs: int = 4
     learning_rate: float = 2e-3
     warmup_share: float = 0.1
     """Share of the steps in which the learning rate rises linearly from 0; then half a cosine falls back to 0."""
