@@ -224,7 +224,15 @@ def _shutdown(desk: Inspector, request: wire.Request) -> bytes:
 
 
 def _set_threshold(desk: Inspector, request: wire.Request) -> bytes:
-    return _reply(request.id, "UNSUPPORTED", "the threshold is part of the signed bundle; calibrate again to change it")
+    operation = desk.operation
+    assert request.threshold is not None  # the wire requires it
+    if operation.busy:
+        return _reply(request.id, "BUSY", operation.busy)
+    refusal = operation.threshold_refusal(request.threshold)
+    if refusal:
+        return _reply(request.id, "REFUSED", refusal)
+    operation.set_threshold(request.threshold)
+    return _reply(request.id, "ACCEPTED")
 
 
 _OPERATIONS: dict[str, Callable[[Inspector, wire.Request], bytes]] = {

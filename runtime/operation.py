@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+
+from msgspec.structs import replace
 
 from runtime.bench import Bench, TakenOver, Tested
 from runtime.clock import MS, Now, look
@@ -100,6 +103,7 @@ class Operation:
         self._autostart = False
         self._faults = 0
         self.alarms.clear()
+        self._show_threshold()
         self._begin_test()
 
     def self_test(self) -> None:
@@ -120,13 +124,36 @@ class Operation:
         self._busy_until_ns = self._clock().ns + self._config.timing.recipe_ms * MS
         self._bench.take_over(None)
 
+    def threshold_refusal(self, threshold: float) -> str:
+        """Why the recipe in force may not be judged by ``threshold``; empty: it may.
+
+        The spoiled golden frames prove that the networks see; a threshold that lets one of them pass proves nothing.
+        """
+        if self.recipe is None:
+            return "no recipe is in force; prepare one first"
+        spoiled = {g.name: g.score for g in self.recipe.manifest.golden if g.kind.startswith("spoiled")}
+        passing = [f"{name} (score {score:.4g})" for name, score in spoiled.items() if score <= threshold]
+        if passing:
+            return f"a threshold of {threshold:.4g} would pass spoiled golden frames: {', '.join(passing)}"
+        return ""
+
+    def set_threshold(self, threshold: float) -> None:
+        """Judge by another threshold from the next frame on, until another recipe or the end of the process."""
+        assert self.recipe is not None  # ``threshold_refusal`` was asked
+        decision = replace(self.recipe.decision, threshold=threshold)
+        self.busy = "the threshold is being changed"
+        self._busy_until_ns = self._clock().ns + self._config.timing.recipe_ms * MS
+        self._bench.take_over(dataclasses.replace(self.recipe, decision=decision))
+
     # ------------------------------------------------------------------ what happens
 
     def taken_over(self, report: TakenOver) -> None:
         """The bench judges by another recipe from here on."""
         self.recipe = report.recipe
         self.busy = ""
-        put_away(report.before)
+        if report.before is not None and (report.recipe is None or report.before.engine is not report.recipe.engine):
+            put_away(report.before)
+        self._show_threshold()
         if report.recipe is None:
             return
         self.engine = report.recipe.info
@@ -213,6 +240,16 @@ class Operation:
         self._notice(severity, kind, text)
 
     # ------------------------------------------------------------------
+
+    def _show_threshold(self) -> None:
+        """As long as an operator's threshold is in force every state says so, also after a reset."""
+        self.alarms.pop("THRESHOLD", None)
+        if self.recipe is None:
+            return
+        mine, signed = self.recipe.decision.threshold, self.recipe.proven_threshold
+        if mine != signed:
+            text = f"an operator set the threshold to {mine:.6g}; the proven one is {signed:.6g}"
+            self.alarm("THRESHOLD", text, "warning")
 
     def _begin_test(self) -> None:
         self.tested = False

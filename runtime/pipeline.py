@@ -32,11 +32,13 @@ class Recipe:
     """First digits of the bundle's sha256."""
     manifest: Manifest
     decision: Decision
-    """The engine's own (threshold and constants)."""
+    """The engine's own (threshold and constants), or with an operator's threshold in place of it."""
     engine: Engine
     info: EngineInfo
     prove: Callable[[Progress], None]
-    """The self-test: scores the golden frames again; raises ParityError or EngineError."""
+    """The self-test: scores the golden frames again by the proven threshold; raises ParityError or EngineError."""
+    proven_threshold: float
+    """The threshold that the engine took from the calibration frames."""
     simulated: bool = False
 
 

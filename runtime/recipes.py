@@ -96,6 +96,7 @@ def _open_simulated(name: str, place: str, config: StationConfig) -> Recipe:
         engine=engine,
         info=engine.describe(),
         prove=lambda progress: progress("simulated"),
+        proven_threshold=manifest.decision.threshold,
         simulated=True,
     )
 
@@ -131,6 +132,7 @@ def _open_cpu(name: str, path: Path, config: StationConfig, progress: Progress) 
         engine=engine,
         info=engine.describe(),
         prove=prove_again,
+        proven_threshold=decision.threshold,
     )
 
 

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from station_floor import SESSION, Floor
 
 from runtime import wire
 from runtime.frame import Verdict
+from runtime.manifest import GoldenFrame
 from runtime.reasons import Reason
 from runtime.states import State
 
@@ -500,9 +502,45 @@ def test_the_reply_cache_is_bounded(make: MakeFloor) -> None:
     assert [floor.desk.replies.get(f"x{n}") is None for n in range(1, 5)] == [True, False, False, False]
 
 
+def test_an_operators_threshold_is_in_force_and_in_sight(make: MakeFloor) -> None:
+    floor = make("ng")
+    floor.send()
+    floor.serve()
+    score, signed = floor.results[-1].score, floor.results[-1].threshold
+    assert score is not None and signed is not None and score > signed
+    engine = floor.desk.operation.recipe.engine  # type: ignore[union-attr]
+    closed: list[bool] = []
+    engine.close = lambda: closed.append(True)  # type: ignore[method-assign]
+    assert floor.ask("set_threshold", threshold=score + 1).code == "ACCEPTED"
+    floor.serve()
+    floor.send()
+    floor.serve()
+    assert (floor.results[-1].verdict, floor.results[-1].threshold) == (Verdict.OK, score + 1)
+    assert "THRESHOLD" in floor.state.alarms
+    floor.ask("reset")
+    floor.serve()
+    assert "THRESHOLD" in floor.state.alarms, "a reset does not hide what is still in force"
+    assert floor.ask("set_threshold", threshold=signed).code == "ACCEPTED"
+    floor.serve()
+    assert "THRESHOLD" not in floor.state.alarms
+    assert not closed, "the engine goes on with another threshold"
+
+
+def test_a_threshold_that_would_pass_a_spoiled_golden_frame_is_refused(make: MakeFloor) -> None:
+    floor = make("ok")
+    operation = floor.desk.operation
+    recipe = operation.recipe
+    assert recipe is not None
+    spoiled = GoldenFrame("geometry", "spoiled_geometry", "ng", int(Reason.SCORE_ABOVE_THRESHOLD), 5.0, 1.0, 1.0)
+    operation.recipe = replace(recipe, manifest=msgspec.structs.replace(recipe.manifest, golden=(spoiled,)))
+    reply = floor.ask("set_threshold", threshold=5.0)
+    assert (reply.ok, reply.code) == (False, "REFUSED")
+    assert "geometry" in (reply.text or "")
+    assert floor.ask("set_threshold", threshold=4.9).code == "ACCEPTED"
+
+
 def test_requests_that_cannot_be_done_say_why(make: MakeFloor) -> None:
     floor = make("ok")
-    assert floor.ask("set_threshold", threshold=2.0).code == "UNSUPPORTED"
     assert floor.ask("dance").code == "UNKNOWN_OP"
     assert floor.ask("get_state", station="st9").code == "WRONG_STATION"
     from runtime import control

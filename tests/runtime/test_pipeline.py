@@ -51,7 +51,7 @@ class Scripted(SimulatedEngine):
 
 def recipe(engine: SimulatedEngine) -> Recipe:
     manifest = simulated_manifest("r1")
-    return Recipe("r1", "b0", manifest, manifest.decision, engine, engine.describe(), lambda progress: None, True)
+    return Recipe("r1", "b0", manifest, manifest.decision, engine, engine.describe(), lambda progress: None, 1.0, True)
 
 
 def inspected(engine: SimulatedEngine, of: Job | None = None, previous: int | None = None) -> Outcome:
