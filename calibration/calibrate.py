@@ -103,7 +103,9 @@ def learn(
 
     with PatchCache(options.cache_memory_mb, scratch) as cache:
         with stages("networks"):
+            progress("networks", 0, 1)
             networks, network = _networks(options, chosen, normals, split)
+            progress("networks", 1, 1)
         with stages("frozen patches"):
             frozen = embed(normals.prepared, network, networks, cache, lambda a, b: progress("patches", a, b))
         adapted: Adaptation | None = None
