@@ -85,7 +85,7 @@ def check_figures(record: dict[str, Any]) -> list[str]:
     trained, control = probe["auroc_trained"], probe["auroc_untrained"]
     faults = [
         f"held-out {name} error {errors['trained'][name]} is not below the untrained {errors['untrained'][name]}"
-        for name in ("surface", "chamfer")
+        for name in ("surface", "metric", "chamfer")
         if not errors["trained"][name] < errors["untrained"][name]
     ]
     return faults + [

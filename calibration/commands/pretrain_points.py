@@ -43,7 +43,7 @@ def command(
     else:
         trained, control = record["probe"]["auroc_trained"], record["probe"]["auroc_untrained"]
         typer.echo(f"{'':24}{'trained':>9}{'untrained':>11}")
-        for name in ("surface", "chamfer"):
+        for name in ("surface", "metric", "chamfer"):
             row = (record["held_out"][side][name] for side in ("trained", "untrained"))
             typer.echo("{:24}{:>9.4f}{:>11.4f}".format(f"held-out {name} error", *row))
         for kind in trained:
