@@ -222,7 +222,7 @@ def _points(
     if path is None:
         path, source, licence = POINTS_LITE, "asperity pretrain-points", "Apache-2.0"
         if not path.is_file():
-            return encoder, seeded_origin("points_lite", seed)
+            raise DataError(f"the point encoder's weights {path.name} are missing from this install; install it again")
         expect_sha256(path, str(points_lite_record()["sha256"]), "package file")
     else:
         source, licence = str(path), "not known"

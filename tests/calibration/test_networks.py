@@ -494,6 +494,18 @@ def test_paper_without_files_is_seeded_and_says_so(
     assert not any(origin.seeded for origin in build(LITE).origins)
 
 
+def test_a_point_encoder_lost_or_changed_is_an_error_and_never_random(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lost = tmp_path / "points_lite.safetensors"
+    monkeypatch.setattr("calibration.networks.torch_networks.POINTS_LITE", lost)
+    with pytest.raises(DataError, match="missing from this install"):
+        build(LITE)
+    lost.write_bytes(weights_module.POINTS_LITE.read_bytes() + b"\0")
+    with pytest.raises(DataError, match="sha256"):
+        build(LITE)
+
+
 def test_files_that_are_not_the_ones_meant_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calibration.networks.torch_networks.dino_vitb8", lambda: small_vit(layer_scale=False))
     monkeypatch.setattr("calibration.networks.torch_networks.point_mae", small_encoder)
