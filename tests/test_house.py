@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import runtime.errors as errors
+from runtime import errors
 
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {

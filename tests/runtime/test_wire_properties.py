@@ -223,7 +223,11 @@ def test_replies_arrive_as_sent(request_id: str, code: str, sent: list[Result], 
 
 
 @given(
-    hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=st.floats(allow_nan=False, allow_infinity=False, width=32)),
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 5), st.integers(1, 5)),
+        elements=st.floats(allow_nan=False, allow_infinity=False, width=32),
+    ),
     st.none() | st.builds(Window, st.integers(-9, 9), st.integers(-9, 9), st.integers(1, 99)),
     names,
     uuids,
