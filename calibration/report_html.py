@@ -22,8 +22,11 @@ from calibration.report_pictures import (
 from calibration.report_types import Report
 from calibration.silhouette import FIGURES, figures
 from runtime.frame import FloatArray
+from runtime.maps import pixel_map
 from runtime.scoring import fused_map
 
+OFFERS = 3
+"""Higher rates whose thresholds are told."""
 FIGURE_NAMES = {
     "area_mm2": "area, mm²", "length_mm": "length, mm", "width_mm": "width, mm", "height_mm": "height, mm",
     "missing_share": "missing points, share",
@@ -102,7 +105,21 @@ def _scores(outcome: Outcome, sets: _Sets) -> str:
         else ""
     )
     return f"""<h2>What good parts score</h2>
-<p>A part above the threshold is rejected. {_split_words(outcome)}{own}</p>{_image(picture, "histogram of scores")}"""
+<p>A part above the threshold is rejected. {_split_words(outcome)}{own}</p>{_image(picture, "histogram of scores")}
+<p>{_other_rates(outcome)}</p>"""
+
+
+def _other_rates(outcome: Outcome) -> str:
+    """What a higher rate of false rejects would buy: one strange good part may hold the threshold high."""
+    ascending, rejects = outcome.decision.calibration_scores, outcome.false_rejects
+    offers = [
+        f"<code>--alpha {math.ceil(1000 * rate) / 1000:g}</code> gives {ascending[-rank]:.3g}"
+        for rank in range(rejects.allowed + 1, min(rejects.allowed + 1 + OFFERS, len(ascending)))
+        if (rate := (rank + len(rejects.shape_widened_for[:1])) / (rejects.frames + 1)) < 1
+    ]
+    if not offers:
+        return ""
+    return f"A lower threshold finds more and rejects more good parts: {', '.join(offers)}."
 
 
 def _split_words(outcome: Outcome) -> str:
@@ -116,7 +133,7 @@ def _strangest(outcome: Outcome, report: Report) -> str:
     place = {name: i for i, name in enumerate(outcome.normals.names)}
     indices = [place[one.name] for one in report.strangest]
     maps = [_fused(outcome, i) for i in indices]
-    hottest = float(max(values.max() for values in maps))
+    hottest = float(max(pixel_map(values).max() for values in maps))
     cards = []
     for rank, (index, values, one) in enumerate(zip(indices, maps, report.strangest, strict=True), start=1):
         picture = colour_and_map(

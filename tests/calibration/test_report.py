@@ -20,6 +20,7 @@ from calibration.profiles import Profile
 from calibration.record import CalibrateOptions, CalibrationFolder
 from calibration.report_pictures import colour_and_map, score_histogram
 from calibration.report_types import Report
+from calibration.threshold import choose_rate
 
 __all__ = ["tiny_profile"]
 
@@ -104,6 +105,12 @@ def test_the_page_stands_alone_and_its_pictures_open(page: str):
 def test_the_page_says_what_an_engineer_must_know(folder: CalibrationFolder, page: str):
     assert folder.record.false_rejects.statement in page
     assert "RANDOM weights" in page
+    ascending = folder.record.decision.calibration_scores
+    offered = re.findall(r"--alpha ([0-9.]+)</code> gives ([-0-9.]+)", page)
+    assert len(offered) == 3
+    for rank, (alpha, limit) in enumerate(offered, start=2):
+        assert choose_rate(len(ascending), float(alpha)).allowed == rank
+        assert limit == f"{ascending[-rank]:.3g}"
     assert "Refused, so without a part in anything: 1 frames" in page
     assert "identical to train/good/019" in page
     assert "<dome>" not in page
