@@ -106,7 +106,7 @@ def test_the_page_says_what_an_engineer_must_know(folder: CalibrationFolder, pag
     assert folder.record.false_rejects.statement in page
     assert "RANDOM weights" in page
     ascending = folder.record.decision.calibration_scores
-    offered = re.findall(r"--alpha ([0-9.]+)</code> gives ([-0-9.]+)", page)
+    offered = re.findall(r"--alpha ([0-9.]+)</code> gives ([-0-9.e]*[0-9])", page)
     assert len(offered) == 3
     for rank, (alpha, limit) in enumerate(offered, start=2):
         assert choose_rate(len(ascending), float(alpha)).allowed == rank
