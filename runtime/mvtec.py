@@ -76,7 +76,7 @@ def read_xyz(path: Path) -> FloatArray:
         xyz = tifffile.imread(path)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError) as error:
+    except Exception as error:
         raise DataError(f"{path} cannot be read as a TIFF point cloud ({error}); write it again") from error
     if xyz.dtype != np.float32:
         raise DataError(f"{path} holds {xyz.dtype} values; the point cloud must be float32 x, y, z for each pixel")

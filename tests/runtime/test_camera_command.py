@@ -167,10 +167,10 @@ def test_trigger_is_answered_with_its_ids(inspector: Inspector, tmp_path: Path) 
         for trigger_id, part_id in ((71, "a"), (72, "b")):
             trigger = Trigger(
                 station="st9", session="0f8fad5b-d9cb-469f-a165-70867728950e", trigger_id=trigger_id, part_id=part_id,
-                timeout_ms=1000,
+                timeout_ms=60_000,
             )  # fmt: skip
             inspector.publish.send_multipart(encode_trigger(trigger))
-            frame = next(inspector.received(10_000))
+            frame = next(inspector.received(60_000))
             assert (frame.trigger_id, frame.part_id) == (trigger_id, part_id)
         assert not list(inspector.received(300)), "frames without a trigger"
         process.send_signal(signal.SIGTERM)
