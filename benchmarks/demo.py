@@ -40,7 +40,7 @@ class DemoOptions:
     """What the demo shows."""
 
     out: Path
-    product: str = "bracket"
+    product: str = "nameplate"
     normals: int = 160
     frames: int = 120
     rate_hz: float = 4.0

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from calibration.networks.point_mae import PointEncoder
 from runtime.frame import BoolArray, FloatArray, Prepared
 from runtime.manifest import Decision, Network
+from runtime.points import FILLED_MIN
 
 MAP_PX = 224
 BLUR_RADIUS_PX = 4
@@ -137,11 +138,11 @@ class PublishedPipeline:
         canvas = canvas.reshape(1, -1, side, side)
         if network.pooling == "published":
             pooled = F.adaptive_avg_pool2d(F.avg_pool2d(canvas, 3, stride=1), (grid, grid))
-        else:  # the mean over each patch's own points
+        else:  # the mean over each patch's own points, where enough of its cells hold one
             valid = torch.zeros(side * side, device=self.device)
             valid[pixels] = 1.0
             share = F.adaptive_avg_pool2d(valid.reshape(1, 1, side, side), (grid, grid))
-            pooled = F.adaptive_avg_pool2d(canvas, (grid, grid)) / share.clamp_min(1e-9)
+            pooled = F.adaptive_avg_pool2d(canvas, (grid, grid)) / share.clamp_min(1e-9) * (share >= FILLED_MIN)
         patches = pooled.reshape(-1, grid * grid).T.contiguous()
         return patches, (patches != 0).any(1)
 

@@ -25,6 +25,11 @@ Indices = NDArray[np.int64]
 INTERPOLATION_EPS_MM2 = 1e-2
 """The published 1e-8 m^2 that keeps an inverse squared distance finite."""
 
+FILLED_MIN = 0.9
+"""``valid_mean``: a patch with a smaller share of its cells filled is empty. A part's rim and the walls of its holes
+give patches of few and mixed points that differ more from each other than a dent does from its surroundings; with them
+the worst patch of every normal part lies on its rim, and no defect is worse. What a rim lacks is the silhouette's."""
+
 NEIGHBOURS = 3
 """Centres that a point takes its feature from."""
 
@@ -116,7 +121,8 @@ def patch_map(
     """Interpolation, scatter and pooling as one sparse map grid^2 x G (lsfa 10.2 point 4), and the non-empty patches.
 
     ``published``: 3x3 mean without padding, then adaptive mean to the grid, zeros of empty pixels included; a patch is
-    non-empty when any point lies under its window. ``valid_mean``: mean over the patch's own valid points.
+    non-empty when any point lies under its window. ``valid_mean``: mean over the patch's own valid points, where at
+    least ``FILLED_MIN`` of its cells hold one.
     """
     index, weights = interpolation_weights(points, centres)
     rows = np.repeat(np.arange(len(points)), index.shape[1])
@@ -124,7 +130,9 @@ def patch_map(
     pooled = _pooling(cloud_px, grid, pooling)[:, pixels]
     if pooling == "valid_mean":
         counts = np.asarray(pooled.sum(axis=1)).ravel()
-        pooled = sparse.diags(1.0 / np.maximum(counts, 1.0)) @ pooled
+        filled = counts >= FILLED_MIN * _cells(cloud_px, grid)
+        pooled = sparse.diags(np.where(filled, 1.0 / np.maximum(counts, 1.0), 0.0)) @ pooled
+        pooled.eliminate_zeros()
     nonempty = np.diff(pooled.tocsr().indptr) > 0
     return (pooled @ by_point).tocsr(), nonempty.reshape(grid, grid)
 
@@ -150,6 +158,12 @@ def _squared(difference: Points) -> Points:
     x, y, z = difference[..., 0], difference[..., 1], difference[..., 2]
     squared: Points = x * x + y * y + z * z
     return squared
+
+
+@lru_cache(maxsize=8)
+def _cells(cloud_px: int, grid: int) -> Any:
+    """How many of the cloud's cells each patch (grid^2) has."""
+    return np.asarray(_pooling(cloud_px, grid, "valid_mean").sum(axis=1)).ravel()
 
 
 @lru_cache(maxsize=8)
