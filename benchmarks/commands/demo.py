@@ -11,7 +11,7 @@ import typer
 
 def command(
     out: Annotated[Path, typer.Option(help="folder the demo owns; its contents are replaced")] = Path("build/demo"),
-    product: Annotated[str, typer.Option(help="product of the virtual camera: nameplate, bracket or roll")] = "nameplate",
+    product: Annotated[str, typer.Option(help="nameplate, bracket or roll")] = "nameplate",
     normals: Annotated[int, typer.Option(min=40, help="normal frames to calibrate on")] = 160,
     frames: Annotated[int, typer.Option(min=1, help="frames to stream")] = 120,
     rate: Annotated[float, typer.Option(min=0.1, max=100, help="frames per second of the camera")] = 4.0,
