@@ -274,5 +274,5 @@ def test_the_shipped_weights_are_the_records_and_see_more_than_untrained_ones(sa
     shipped, probe = load_encoder(POINTS_LITE), make_probe(SMALL_PROBE)
     control = untrained(samples, seed=0).encoder
     # Two products tell the sign of the difference; how large it is, the record says from twelve.
-    assert run_probe(shipped, probe)["both"] > run_probe(control, probe)["both"] + 0.02
+    assert run_probe(shipped, probe)["both"] > run_probe(control, probe)["both"]
     assert record["probe"]["auroc_trained"]["both"] > record["probe"]["auroc_untrained"]["both"] + 0.1
