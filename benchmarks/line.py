@@ -107,8 +107,8 @@ class Line:
         ends_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < ends_s:
             if self._inspector.poll() is not None:
-                code = self._inspector.returncode
-                raise StationError(f"the inspector ended with exit code {code}; its log is {self._log}")
+                last = (self._log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+                raise StationError(f"the inspector ended with exit code {self._inspector.returncode}: {last}")
             self._station.poll(timeout_ms=100)
             if self._station.state is not None and self._station.state.state in JUDGING:
                 return
