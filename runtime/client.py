@@ -49,6 +49,7 @@ class ClientLimits:
     request_timeout_ms: int = 500
     """A request without an answer is asked again after this long."""
     request_tries: int = 3
+    requests_at_once: int = 16
     ask_again_ms: int = 100
     """A result that the journal has not answered yet is asked for again after this long."""
     patience_ms: int = 5000
@@ -72,6 +73,7 @@ class _Pending(NamedTuple):
     tries: int
     again_s: float
     settled_id: int = 0  # up to here no result was in work when it was asked
+    op: str = ""
 
 
 class Station:
@@ -107,6 +109,7 @@ class Station:
         self._ask_s = 0.0  # not before this is the journal asked again
         self._awaited: set[str] = set()
         self._replies: dict[str, Reply] = {}
+        self._begun: dict[str, _Pending] = {}
         self._context = zmq.Context()
         self._poller = zmq.Poller()
         self._sub = self._context.socket(zmq.SUB)
@@ -134,6 +137,13 @@ class Station:
         if self.state is None or self._beat_s is None or not self.state.can_judge:
             return False
         return (time.monotonic() - self._beat_s) * 1000 <= self.state.beat_timeout_ms
+
+    @property
+    def trusted_until_s(self) -> float:
+        """``time.monotonic()`` up to which ``trusted`` holds if nothing more is heard; 0 while it does not hold."""
+        if self.state is None or self._beat_s is None or not self.trusted:
+            return 0.0
+        return self._beat_s + self.state.beat_timeout_ms / 1000
 
     @property
     def missing(self) -> tuple[int, int] | None:
@@ -179,20 +189,43 @@ class Station:
         ``fields``: as the operation needs (``from_`` for ``from``). An answer with ``ok`` false is returned, not
         raised. Raises StationError without an answer, WireError on a request that breaks the contract.
         """
-        pending = self._ask(self._request(op, **fields))
+        request_id = self.begin(op, **fields)
         while True:
-            self._pump(max(0, round((pending.again_s - time.monotonic()) * 1000)))
-            reply = self._replies.pop(pending.request_id, None)
+            self._pump(max(0, round((self._begun[request_id].again_s - time.monotonic()) * 1000)))
+            reply = self.answer(request_id)
             if reply is not None:
                 return reply
-            if time.monotonic() >= pending.again_s:
-                if pending.tries >= self._limits.request_tries:
-                    self._awaited.discard(pending.request_id)
-                    waited_ms = self._limits.request_timeout_ms * pending.tries
-                    raise StationError(
-                        f"no answer to {op} in {waited_ms} ms; is the inspector of {self.station} running?"
-                    )
-                pending = self._send(pending)
+
+    def begin(self, op: str, **fields: Any) -> str:
+        """As ``request``, without waiting: the request's id, to give to ``answer`` between calls of ``poll``.
+
+        Raises StationError when ``requests_at_once`` are under way, WireError on a request that breaks the contract.
+        """
+        if len(self._begun) >= self._limits.requests_at_once:
+            raise StationError(f"{op}: {len(self._begun)} requests are under way; await an answer first")
+        pending = self._ask(self._request(op, **fields))
+        self._begun[pending.request_id] = pending._replace(op=op)
+        return pending.request_id
+
+    def answer(self, request_id: str) -> Reply | None:
+        """The answer to what ``begin`` began, once; None while it may still come.
+
+        Asks again as the limits say. Raises StationError when no answer came at all.
+        """
+        pending = self._begun[request_id]
+        reply = self._replies.pop(request_id, None)
+        if reply is not None:
+            del self._begun[request_id]
+        elif time.monotonic() >= pending.again_s:
+            if pending.tries >= self._limits.request_tries:
+                del self._begun[request_id]
+                self._awaited.discard(request_id)
+                waited_ms = self._limits.request_timeout_ms * pending.tries
+                raise StationError(
+                    f"no answer to {pending.op} in {waited_ms} ms; is the inspector of {self.station} running?"
+                )
+            self._begun[request_id] = self._send(pending)
+        return reply
 
     def _pump(self, timeout_ms: int) -> None:
         """Take in what waits, or the first that comes within ``timeout_ms``; then see to what is missing."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -41,6 +41,9 @@ def _number(low: float, high: float, description: str) -> Meta:
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all tables of the file."""
+
+
+Kind = TypeVar("Kind", bound=Section)
 
 
 class Station(Section, frozen=True, forbid_unknown_fields=True):
@@ -172,8 +175,23 @@ def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | 
 
     Without ``path`` every value is its default. Relative paths in it are relative to the file. Raises ConfigError.
     """
+    config = read_sections(StationConfig, path, overrides, _make_absolute)
+    _check(config, _where(path))
+    return config
+
+
+def read_sections(
+    kind: type[Kind],
+    path: Path | None,
+    overrides: Mapping[str, Mapping[str, Any]] | None,
+    make_absolute: Callable[[dict[str, Any], Path], None],
+) -> Kind:
+    """A TOML file of the tables of ``kind`` (a Section of Sections), with ``overrides`` over it. Raises ConfigError.
+
+    ``make_absolute`` is given the file's values and its folder, and makes relative paths absolute in place.
+    """
     values: dict[str, Any] = {}
-    where = "the flags" if path is None else str(path)
+    where = _where(path)
     if path is not None:
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -181,18 +199,16 @@ def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | 
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not TOML: {error}") from error
-        _make_absolute(values, path.parent)
+        make_absolute(values, path.parent)
     for section, entries in (overrides or {}).items():
         table = values.setdefault(section, {})
         if isinstance(table, dict):
             table.update(entries)
-    _refuse_unknown(values, where)
+    _refuse_unknown(kind, values, where)
     try:
-        config = msgspec.convert(values, StationConfig)
+        return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {_say(str(error))}") from error
-    _check(config, where)
-    return config
 
 
 def save(config: StationConfig) -> bytes:
@@ -226,23 +242,36 @@ def control_endpoint(station: str, configured: str = "") -> str:
 
 def document() -> str:
     """``docs/station.md``, made from the types."""
-    lines = [
-        "# station.toml",
-        "",
-        "Made from `runtime/config.py` by `python -m runtime.config > docs/station.md`. Every key may be left out; an",
-        "unknown one is refused. Flags of `asperity run` override the file. Relative paths are relative to the file.",
-    ]
-    for name, hint in get_type_hints(StationConfig, include_extras=True).items():
+    return "\n".join(
+        [
+            "# station.toml",
+            "",
+            "Made from `runtime/config.py` by `python -m runtime.config > docs/station.md`. Every key may be left out; an",
+            "unknown one is refused. Flags of `asperity run` override the file. Relative paths are relative to the file.",
+            *describe(StationConfig),
+            "",
+        ]
+    )
+
+
+def describe(kind: type[Section]) -> list[str]:
+    """A heading and a table of keys for each table of ``kind``, in Markdown."""
+    lines: list[str] = []
+    for name, hint in get_type_hints(kind, include_extras=True).items():
         lines += ["", f"## [{name}]"]
         if isinstance(hint, type) and issubclass(hint, Section):
             lines += [str(hint.__doc__).strip(), "", "| key | default | range | what it is |", "|---|---|---|---|"]
             defaults = hint()
-            for key, kind in get_type_hints(hint, include_extras=True).items():
+            for key, key_kind in get_type_hints(hint, include_extras=True).items():
                 default = msgspec.json.encode(getattr(defaults, key)).decode()
-                lines.append(f"| `{key}` | `{default}` | {_range(kind)} | {_metas(kind)[-1].description} |")
+                lines.append(f"| `{key}` | `{default}` | {_range(key_kind)} | {_metas(key_kind)[-1].description} |")
         else:
             lines += [f"{_metas(hint)[-1].description}"]
-    return "\n".join([*lines, ""])
+    return lines
+
+
+def _where(path: Path | None) -> str:
+    return "the flags" if path is None else str(path)
 
 
 def _check(config: StationConfig, where: str) -> None:
@@ -280,8 +309,8 @@ def _make_absolute(values: dict[str, Any], base: Path) -> None:
             table[key] = str(base / table[key])
 
 
-def _refuse_unknown(values: Mapping[str, Any], where: str) -> None:
-    sections = get_type_hints(StationConfig)
+def _refuse_unknown(whole: type[Section], values: Mapping[str, Any], where: str) -> None:
+    sections = get_type_hints(whole)
     for section, entries in values.items():
         if section not in sections:
             raise ConfigError(f"{where}: there is no [{section}]{_nearest(section, sections)}")
