@@ -31,11 +31,13 @@ SCRIPT_PREFIX = "script:"
 NAME_RULE = "1 to 32 of a-z 0-9 _ -"
 
 
-def _text(description: str) -> Meta:
+def text(description: str) -> Meta:
+    """What a key is."""
     return Meta(description=description)
 
 
-def _number(low: float, high: float, description: str) -> Meta:
+def number(low: float, high: float, description: str) -> Meta:
+    """What a key is, and its range."""
     return Meta(ge=low, le=high, description=description)
 
 
@@ -49,108 +51,108 @@ Kind = TypeVar("Kind", bound=Section)
 class Station(Section, frozen=True, forbid_unknown_fields=True):
     """Who this station is and what it does by itself."""
 
-    name: Annotated[Name, _text(f"name in every topic ({NAME_RULE})")] = "st1"
-    number: Annotated[int, _number(0, 65535, "number in the 64-byte record")] = 1
-    camera: Annotated[Name, _text("the one camera it listens to; frames of another are refused WRONG_CAMERA")] = "cam1"
-    recipe: Annotated[str, _text("the recipe of [recipes] to open at start; empty: wait for prepare_recipe")] = ""
-    autostart: Annotated[bool, _text("go to ContinuousExecution as soon as the first recipe is ready")] = True
-    expected_rate_hz: Annotated[float, _number(0, 1000, "frames per second the camera should give; 0: not known")] = 0.0
+    name: Annotated[Name, text(f"name in every topic ({NAME_RULE})")] = "st1"
+    number: Annotated[int, number(0, 65535, "number in the 64-byte record")] = 1
+    camera: Annotated[Name, text("the one camera it listens to; frames of another are refused WRONG_CAMERA")] = "cam1"
+    recipe: Annotated[str, text("the recipe of [recipes] to open at start; empty: wait for prepare_recipe")] = ""
+    autostart: Annotated[bool, text("go to ContinuousExecution as soon as the first recipe is ready")] = True
+    expected_rate_hz: Annotated[float, number(0, 1000, "frames per second the camera should give; 0: not known")] = 0.0
 
 
 class Limits(Section, frozen=True, forbid_unknown_fields=True):
     """When a frame is too late, too many or not believed."""
 
-    queue_length: Annotated[int, _number(1, 16, "frames that may wait; beyond it the oldest is refused OVERLOAD")] = 2
-    max_age_ms: Annotated[int, _number(1, 3_600_000, "a frame older than this when its turn comes is STALE")] = 1000
-    deadline_ms: Annotated[int, _number(1, 3_600_000, "a frame not judged this long after it came is DEADLINE")] = 1000
-    seq_gap_max: Annotated[int, _number(0, 4096, "a gap in seq up to this is as many LOST, a larger SEQ_JUMP")] = 64
-    camera_sessions: Annotated[int, _number(1, 1024, "runs of the camera whose last seq is remembered")] = 16
-    engine_faults_max: Annotated[int, _number(1, 1000, "this many ENGINE results in a row lead to state Error")] = 3
-    engine_stuck_ms: Annotated[int, _number(100, 3_600_000, "no sign of life of the bench this long is Error")] = 5000
+    queue_length: Annotated[int, number(1, 16, "frames that may wait; beyond it the oldest is refused OVERLOAD")] = 2
+    max_age_ms: Annotated[int, number(1, 3_600_000, "a frame older than this when its turn comes is STALE")] = 1000
+    deadline_ms: Annotated[int, number(1, 3_600_000, "a frame not judged this long after it came is DEADLINE")] = 1000
+    seq_gap_max: Annotated[int, number(0, 4096, "a gap in seq up to this is as many LOST, a larger SEQ_JUMP")] = 64
+    camera_sessions: Annotated[int, number(1, 1024, "runs of the camera whose last seq is remembered")] = 16
+    engine_faults_max: Annotated[int, number(1, 1000, "this many ENGINE results in a row lead to state Error")] = 3
+    engine_stuck_ms: Annotated[int, number(100, 3_600_000, "no sign of life of the bench this long is Error")] = 5000
     camera_silent_ms: Annotated[
-        int, _number(1, 3_600_000, "with expected_rate_hz set, no frame this long means the camera is not alive")
+        int, number(1, 3_600_000, "with expected_rate_hz set, no frame this long means the camera is not alive")
     ] = 2000
     beat_timeout_min_ms: Annotated[
-        int, _number(100, 3_600_000, "least beat_timeout_ms; it is raised to the deadline and to 3 x frame_p99_ms")
+        int, number(100, 3_600_000, "least beat_timeout_ms; it is raised to the deadline and to 3 x frame_p99_ms")
     ] = 600
 
 
 class Timing(Section, frozen=True, forbid_unknown_fields=True):
     """How often and how long the two threads wait."""
 
-    state_interval_ms: Annotated[int, _number(20, 1000, "a state message at least this often")] = 200
-    poll_ms: Annotated[int, _number(1, 1000, "longest wait of the desk for a socket")] = 50
-    idle_tick_ms: Annotated[int, _number(1, 1000, "longest wait of the bench for a frame; its beat advances")] = 100
-    shutdown_ms: Annotated[int, _number(0, 600_000, "at the end, longest wait for the frame in work")] = 2000
-    recipe_ms: Annotated[int, _number(1000, 3_600_000, "longest time to verify, open and warm a recipe")] = 120_000
-    self_test_ms: Annotated[int, _number(100, 600_000, "longest time of the self-test")] = 60_000
+    state_interval_ms: Annotated[int, number(20, 1000, "a state message at least this often")] = 200
+    poll_ms: Annotated[int, number(1, 1000, "longest wait of the desk for a socket")] = 50
+    idle_tick_ms: Annotated[int, number(1, 1000, "longest wait of the bench for a frame; its beat advances")] = 100
+    shutdown_ms: Annotated[int, number(0, 600_000, "at the end, longest wait for the frame in work")] = 2000
+    recipe_ms: Annotated[int, number(1000, 3_600_000, "longest time to verify, open and warm a recipe")] = 120_000
+    self_test_ms: Annotated[int, number(100, 600_000, "longest time of the self-test")] = 60_000
 
 
 class Triggers(Section, frozen=True, forbid_unknown_fields=True):
     """Triggers given by the PLC."""
 
-    pending_max: Annotated[int, _number(1, PROMISES_MAX, "triggers that may await their frame; then BUSY")] = 4
-    timeout_max_ms: Annotated[int, _number(1, 3_600_000, "longest timeout_ms that a request may ask for")] = 60_000
+    pending_max: Annotated[int, number(1, PROMISES_MAX, "triggers that may await their frame; then BUSY")] = 4
+    timeout_max_ms: Annotated[int, number(1, 3_600_000, "longest timeout_ms that a request may ask for")] = 60_000
 
 
 class Sockets(Section, frozen=True, forbid_unknown_fields=True):
     """Endpoints that the inspector binds. Off loopback only with ``insecure_lan``."""
 
-    frames: Annotated[str, _text("PULL; `tcp://ADDRESS:PORT` or `ipc://PATH`")] = "tcp://127.0.0.1:5560"
-    results: Annotated[str, _text("PUB: results, records, states, events, triggers")] = "tcp://127.0.0.1:5561"
-    bulk: Annotated[str, _text("PUB: maps; a subscriber may lose them")] = "tcp://127.0.0.1:5562"
+    frames: Annotated[str, text("PULL; `tcp://ADDRESS:PORT` or `ipc://PATH`")] = "tcp://127.0.0.1:5560"
+    results: Annotated[str, text("PUB: results, records, states, events, triggers")] = "tcp://127.0.0.1:5561"
+    bulk: Annotated[str, text("PUB: maps; a subscriber may lose them")] = "tcp://127.0.0.1:5562"
     control: Annotated[
-        str, _text("ROUTER; empty: `ipc://` in a folder of this user (0700), the socket itself 0600")
+        str, text("ROUTER; empty: `ipc://` in a folder of this user (0700), the socket itself 0600")
     ] = ""
     insecure_lan: Annotated[
-        bool, _text("allow a bind off loopback although nobody on that network is asked who they are")
+        bool, text("allow a bind off loopback although nobody on that network is asked who they are")
     ] = False
-    frames_hwm: Annotated[int, _number(1, 64, "frames that ZeroMQ may hold before the desk reads them")] = 4
-    results_hwm: Annotated[int, _number(10, 1_000_000, "messages held for a slow subscriber")] = 4000
-    bulk_hwm: Annotated[int, _number(1, 64, "maps held for a slow subscriber")] = 2
-    control_hwm: Annotated[int, _number(1, 10_000, "requests and replies held for one client")] = 64
-    frames_max_nbytes: Annotated[int, _number(1024, MAX_BUFFER_BYTES, "largest part of a frame")] = MAX_BUFFER_BYTES
-    control_max_nbytes: Annotated[int, _number(1024, MAX_CONTROL_BYTES, "largest request")] = MAX_CONTROL_BYTES
-    linger_ms: Annotated[int, _number(0, 60_000, "at the end, longest wait for subscribers")] = 1000
-    heartbeat_ms: Annotated[int, _number(100, 60_000, "ZeroMQ heartbeat to the camera's connection")] = 1000
-    heartbeat_timeout_ms: Annotated[int, _number(100, 600_000, "a camera silent this long is not alive")] = 3000
-    frames_per_turn: Annotated[int, _number(1, 64, "frames read before deadlines are looked at again")] = 4
-    requests_per_turn: Annotated[int, _number(1, 1000, "requests read before deadlines are looked at again")] = 16
+    frames_hwm: Annotated[int, number(1, 64, "frames that ZeroMQ may hold before the desk reads them")] = 4
+    results_hwm: Annotated[int, number(10, 1_000_000, "messages held for a slow subscriber")] = 4000
+    bulk_hwm: Annotated[int, number(1, 64, "maps held for a slow subscriber")] = 2
+    control_hwm: Annotated[int, number(1, 10_000, "requests and replies held for one client")] = 64
+    frames_max_nbytes: Annotated[int, number(1024, MAX_BUFFER_BYTES, "largest part of a frame")] = MAX_BUFFER_BYTES
+    control_max_nbytes: Annotated[int, number(1024, MAX_CONTROL_BYTES, "largest request")] = MAX_CONTROL_BYTES
+    linger_ms: Annotated[int, number(0, 60_000, "at the end, longest wait for subscribers")] = 1000
+    heartbeat_ms: Annotated[int, number(100, 60_000, "ZeroMQ heartbeat to the camera's connection")] = 1000
+    heartbeat_timeout_ms: Annotated[int, number(100, 600_000, "a camera silent this long is not alive")] = 3000
+    frames_per_turn: Annotated[int, number(1, 64, "frames read before deadlines are looked at again")] = 4
+    requests_per_turn: Annotated[int, number(1, 1000, "requests read before deadlines are looked at again")] = 16
 
 
 class Control(Section, frozen=True, forbid_unknown_fields=True):
     """Requests and replies."""
 
-    reply_cache: Annotated[int, _number(1, 100_000, "replies kept: a repeated id is answered, not done again")] = 512
-    results_per_reply: Annotated[int, _number(1, MAX_RESULTS_PER_REPLY, "most results in a reply to get_result")] = 24
+    reply_cache: Annotated[int, number(1, 100_000, "replies kept: a repeated id is answered, not done again")] = 512
+    results_per_reply: Annotated[int, number(1, MAX_RESULTS_PER_REPLY, "most results in a reply to get_result")] = 24
 
 
 class Journal(Section, frozen=True, forbid_unknown_fields=True):
     """The ring of admitted frames and results."""
 
-    path: Annotated[str, _text("file; empty: `$XDG_STATE_HOME/asperity/NAME.journal`")] = ""
-    slots: Annotated[int, _number(64, 1_048_576, "results held; 4.2 KB each")] = 4096
-    first_id: Annotated[int, _number(1, 2**52, "first result_id of a new journal")] = 1
-    reserve_ids: Annotated[int, _number(16, 1_000_000, "ids reserved on disk; the gap after a power cut")] = 4096
+    path: Annotated[str, text("file; empty: `$XDG_STATE_HOME/asperity/NAME.journal`")] = ""
+    slots: Annotated[int, number(64, 1_048_576, "results held; 4.2 KB each")] = 4096
+    first_id: Annotated[int, number(1, 2**52, "first result_id of a new journal")] = 1
+    reserve_ids: Annotated[int, number(16, 1_000_000, "ids reserved on disk; the gap after a power cut")] = 4096
 
 
 class Engine(Section, frozen=True, forbid_unknown_fields=True):
     """What scores."""
 
-    name: Annotated[Literal["cpu", "simulated"], _text("`cpu`, or `simulated` for PLC programmers and tests")] = "cpu"
-    threads: Annotated[int, _number(0, 256, "threads of the engine; 0: as many as the box has cores")] = 0
+    name: Annotated[Literal["cpu", "simulated"], text("`cpu`, or `simulated` for PLC programmers and tests")] = "cpu"
+    threads: Annotated[int, number(0, 256, "threads of the engine; 0: as many as the box has cores")] = 0
     script: Annotated[
-        str, _text("what the simulated engine says, a word a seq: ok ng shape nan raise crash refuse stuck, or WORD=MS")
+        str, text("what the simulated engine says, a word a seq: ok ng shape nan raise crash refuse stuck, or WORD=MS")
     ] = "ok ok ok ok ng"
-    trust: Annotated[str, _text("folder of trusted public keys; empty: the user's configuration folder")] = ""
+    trust: Annotated[str, text("folder of trusted public keys; empty: the user's configuration folder")] = ""
 
 
 class Log(Section, frozen=True, forbid_unknown_fields=True):
     """What is written to stderr."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], _text("least level written")] = "info"
-    repeat_ms: Annotated[int, _number(0, 3_600_000, "a kind of line is written once in this time")] = 10_000
-    kinds_max: Annotated[int, _number(8, 10_000, "kinds of lines whose repeats are counted")] = 256
+    level: Annotated[Literal["debug", "info", "warning", "error"], text("least level written")] = "info"
+    repeat_ms: Annotated[int, number(0, 3_600_000, "a kind of line is written once in this time")] = 10_000
+    kinds_max: Annotated[int, number(8, 10_000, "kinds of lines whose repeats are counted")] = 256
 
 
 class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
@@ -166,7 +168,7 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     engine: Engine = Engine()
     log: Log = Log()
     recipes: Annotated[
-        dict[Name, str], _text('bundles by recipe name, for prepare_recipe: `name = "/path/to/bundle"`')
+        dict[Name, str], text('bundles by recipe name, for prepare_recipe: `name = "/path/to/bundle"`')
     ] = {}
 
 
@@ -246,8 +248,8 @@ def document() -> str:
         [
             "# station.toml",
             "",
-            "Made from `runtime/config.py` by `python -m runtime.config > docs/station.md`. Every key may be left out; an",
-            "unknown one is refused. Flags of `asperity run` override the file. Relative paths are relative to the file.",
+            "Made from `runtime/config.py` by `python -m runtime.config > docs/station.md`. Every key may be left out;",
+            "an unknown one is refused. Flags of `asperity run` override the file; paths may be relative to it.",
             *describe(StationConfig),
             "",
         ]

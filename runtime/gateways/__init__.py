@@ -1,0 +1,1 @@
+"""Gateways: one process a protocol, each on ``runtime.client`` through ``runtime.gateways.link``."""

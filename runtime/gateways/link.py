@@ -1,0 +1,265 @@
+"""A station as every gateway sees it: results in order, the station's own beat, and an ``accept`` that dies by itself.
+
+    link = Link(config, on_news=wake)      # a thread of its own talks to the station
+    link.start()
+    for item in link.take(100):            # Delivered or Gap, in order, none twice
+        ...
+    link.view().accept                     # computed when asked, so a stuck link thread cannot keep it true
+    future = link.ask("trigger", trigger_id=7, timeout_ms=500)
+
+``view`` and ``take`` may be called from any thread. The link thread owns the sockets; a gateway's own thread or event
+loop owns its protocol. Nothing here makes a beat: what a gateway shows is the inspector's, or an old one with bad
+quality.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.client import ClientLimits, Station
+from runtime.errors import StationError, WireError
+from runtime.gateways.config import GatewayConfig, control_of
+from runtime.ordering import Gap
+from runtime.wire import ReceivedResult, Reply, StationState
+
+log = logging.getLogger("asperity.gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A result as it is handed on."""
+
+    result: ReceivedResult
+    accept: bool
+    """Might the part pass when it was delivered: a good result of the trusted, present session. ``Link.may_pass`` says
+    whether it still may."""
+    at_s: float
+    """``time.monotonic()`` of delivery."""
+
+
+Item = Delivered | Gap
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a gateway may show at one moment. Whoever reads only ``accept`` is safe."""
+
+    accept: bool
+    """``may_pass`` of the last item."""
+    good: bool
+    """Quality: the station is ready and its beat moves."""
+    why: str
+    """Why not good, in words; empty when good."""
+    state: StationState | None
+    """The last state heard, however old; None: never heard."""
+    last: Item | None
+    """The last item handed on."""
+    results: int
+    """Results handed on since the gateway started."""
+    gaps: int
+    """Gaps named since then."""
+    missing: int
+    """Results in those gaps."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Written whole by the link thread, read whole by any other."""
+
+    state: StationState | None = None
+    trusted_since_s: float = 0.0
+    trusted_until_s: float = 0.0
+    why: str = "the station has not been heard yet"
+    last: Item | None = None
+    results: int = 0
+    gaps: int = 0
+    missing: int = 0
+
+
+class Link:
+    """One station, for one gateway."""
+
+    def __init__(
+        self, config: GatewayConfig, on_news: Callable[[], None] = lambda: None, since: int | None = None
+    ) -> None:
+        """``on_news`` is called by the link thread after each turn that brought a state or an item; it must not block.
+
+        ``since``: first ``result_id`` wanted; None: whatever comes from now on. Raises StationError on an endpoint
+        that cannot be.
+        """
+        bounds = config.gateway
+        self._bounds = bounds
+        self._on_news = on_news
+        self._station = Station(
+            config.station.results,
+            control_of(config),
+            station=config.station.name,
+            since=since,
+            limits=ClientLimits(patience_ms=bounds.patience_ms, requests_at_once=bounds.requests_max),
+        )
+        self._seen = _Seen()
+        self._items: deque[Item] = deque()
+        self._lock = threading.Lock()  # over the three below, and the end
+        self._asked: deque[tuple[str, dict[str, Any], Future[Reply]]] = deque()
+        self._begun: dict[str, Future[Reply]] = {}
+        self._ended = False
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, which closes its sockets; requests under way fail with StationError."""
+        self._ending.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=1 + self._bounds.poll_ms / 1000)
+
+    @property
+    def alive(self) -> bool:
+        """False when the link thread has ended: the process should end too, and be started again."""
+        return self._thread.is_alive()
+
+    def view(self) -> View:
+        """The station at this moment."""
+        seen = self._seen
+        good = _trusted(seen)
+        return View(
+            accept=seen.last is not None and self._may_pass(seen, seen.last),
+            good=good,
+            why="" if good else seen.why or "the station's beat stands still",
+            state=seen.state,
+            last=seen.last,
+            results=seen.results,
+            gaps=seen.gaps,
+            missing=seen.missing,
+        )
+
+    def may_pass(self, item: Item) -> bool:
+        """May the part still pass: accepted, delivered less than ``accept_hold_ms`` ago, the station trusted ever since.
+
+        Once false for an item it stays false.
+        """
+        return self._may_pass(self._seen, item)
+
+    def _may_pass(self, seen: _Seen, item: Item) -> bool:
+        if isinstance(item, Gap) or not item.accept:
+            return False
+        fresh = (time.monotonic() - item.at_s) * 1000 <= self._bounds.accept_hold_ms
+        return fresh and _trusted(seen) and item.at_s >= seen.trusted_since_s
+
+    def take(self, most: int) -> list[Item]:
+        """At most ``most`` items in order, each once.
+
+        What is not taken waits, ``queue_results`` at most; then the link stops listening, and the view turns bad.
+        """
+        taken: list[Item] = []
+        while self._items and len(taken) < most:
+            taken.append(self._items.popleft())
+        return taken
+
+    def ask(self, op: str, **fields: Any) -> Future[Reply]:
+        """Pass a request on.
+
+        The future ends in a Reply (look at ``ok``), in StationError (no answer, too many under way, requests not
+        allowed by the config) or in WireError (a field that breaks the contract).
+        """
+        future: Future[Reply] = Future()
+        future.set_running_or_notify_cancel()  # what was asked cannot be taken back
+        refusal = ""
+        with self._lock:
+            if not self._bounds.commands:
+                refusal = "[gateway] commands is false, so requests are not passed on"
+            elif self._ended or not self.alive:
+                refusal = "the gateway has no link to the station"
+            elif len(self._asked) + len(self._begun) >= self._bounds.requests_max:
+                refusal = f"{self._bounds.requests_max} requests are under way; ask again later"
+            else:
+                self._asked.append((op, fields, future))
+        if refusal:
+            future.set_exception(StationError(f"{op}: {refusal}"))
+        return future
+
+    def _run(self) -> None:
+        try:
+            while not self._ending.is_set():
+                if len(self._items) < self._bounds.queue_results:
+                    if self._observe(self._station.poll(self._bounds.poll_ms)):
+                        self._on_news()
+                else:
+                    self._ending.wait(self._bounds.poll_ms / 1000)
+                self._pass_on_requests()
+        finally:
+            # Whatever ended the thread, nothing stays accepted.
+            self._seen = _Seen(why="the gateway's link to the station has ended")
+            with self._lock:
+                self._ended = True
+                futures = [future for _, _, future in self._asked] + list(self._begun.values())
+                self._asked.clear()
+                self._begun.clear()
+            for future in futures:
+                future.set_exception(StationError("the gateway's link to the station has ended"))
+            self._station.close()
+            self._on_news()
+
+    def _observe(self, items: list[ReceivedResult | Gap]) -> bool:
+        """Take over what a poll brought; True when there is something to show."""
+        seen, station, now_s = self._seen, self._station, time.monotonic()
+        last, results, gaps, missing = seen.last, seen.results, seen.gaps, seen.missing
+        for item in items:
+            if isinstance(item, Gap):
+                gaps, missing = gaps + 1, missing + item.last_id - item.first_id + 1
+                last = item
+                log.warning("results %d to %d are missing: %s", item.first_id, item.last_id, item.why)
+            else:
+                results += 1
+                last = Delivered(item, station.accepts(item, simulated=self._bounds.accept_simulated), now_s)
+            self._items.append(last)
+        state, until_s = station.state, station.trusted_until_s
+        why = "" if until_s else self._distrust()
+        since_s = seen.trusted_since_s if now_s <= seen.trusted_until_s else now_s
+        self._seen = _Seen(state, since_s, until_s, why, last, results, gaps, missing)
+        if bool(until_s) != bool(seen.trusted_until_s):
+            log.info("station %s is %s", station.station, "trusted" if until_s else f"not trusted: {why}")
+        return bool(items) or state is not seen.state
+
+    def _distrust(self) -> str:
+        state = self._station.state
+        if state is None:
+            return "the station has not been heard yet"
+        if not state.can_judge:
+            return "; ".join([f"the station is not ready (state {state.state})", *state.alarms])
+        return "the station's beat stands still"
+
+    def _pass_on_requests(self) -> None:
+        while self._asked:
+            with self._lock:
+                op, fields, future = self._asked.popleft()
+                try:
+                    self._begun[self._station.begin(op, **fields)] = future
+                    continue
+                except (StationError, WireError) as error:
+                    refusal = error
+            future.set_exception(refusal)
+        for request_id, future in list(self._begun.items()):
+            try:
+                reply = self._station.answer(request_id)
+            except StationError as error:
+                del self._begun[request_id]
+                future.set_exception(error)
+                continue
+            if reply is not None:
+                del self._begun[request_id]
+                future.set_result(reply)
+
+
+def _trusted(seen: _Seen) -> bool:
+    return time.monotonic() <= seen.trusted_until_s

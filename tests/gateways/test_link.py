@@ -1,0 +1,155 @@
+"""The gateways' common core on a real inspector: order, gaps, and an accept that dies by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from runtime.errors import StationError, WireError
+from runtime.frame import Verdict
+from runtime.gateways.config import Gateway, GatewayConfig, Station
+from runtime.gateways.link import Delivered, Item, Link
+from tests.system.line import PATIENCE_S, STATION, Camera, Line, kill
+
+READY, RUNNING = 6, 8
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    with Line("ok ng") as line:
+        yield line
+
+
+@pytest.fixture
+def good_line() -> Iterator[Line]:
+    with Line("ok") as line:
+        yield line
+
+
+def config_of(line: Line, **gateway: object) -> GatewayConfig:
+    station = Station(name=STATION, results=line.ends["results"], control=line.ends["control"])
+    return GatewayConfig(station=station, gateway=Gateway(**gateway))  # type: ignore[arg-type]
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    ends_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < ends_s, f"{what} did not come"
+        time.sleep(0.005)
+
+
+def collect(link: Link, items: list[Item], count: int) -> None:
+    def come() -> bool:
+        items.extend(link.take(1000))
+        return len(items) >= count
+
+    until(come, f"{count} items")
+
+
+def test_results_come_in_order_and_a_simulation_is_never_accepted_unless_told(line: Line) -> None:
+    line.start()
+    line.await_state(RUNNING)
+    strict, loose = Link(config_of(line)), Link(config_of(line, accept_simulated=True))
+    camera = Camera(line)
+    try:
+        for link in (strict, loose):
+            link.start()
+            until(lambda link=link: link.view().state is not None, "a state")  # type: ignore[misc]
+        camera.wait_connected(10_000)
+        until(lambda: strict.view().good and loose.view().good, "trust")
+        camera.stream(line, 20, 10)
+        seen: dict[Link, list[Item]] = {strict: [], loose: []}
+        for link, items in seen.items():
+            collect(link, items, 20)
+            results = [item for item in items if isinstance(item, Delivered)]
+            assert [item.result.result_id for item in results] == list(range(1, len(results) + 1))
+        assert not any(item.accept for item in seen[strict] if isinstance(item, Delivered))
+        assert strict.view().results == 20 and not strict.view().accept
+        for item in seen[loose]:
+            assert isinstance(item, Delivered)
+            assert item.accept == (item.result.verdict is Verdict.OK)
+    finally:
+        camera.close()
+        strict.close()
+        loose.close()
+    assert not strict.alive
+
+
+def test_a_stopped_inspector_takes_accept_away_and_the_same_part_never_gets_it_back(good_line: Line) -> None:
+    line = good_line
+    line.start()
+    line.await_state(RUNNING)
+    link = Link(config_of(line, accept_simulated=True, accept_hold_ms=3_600_000))
+    camera = Camera(line)
+    try:
+        link.start()
+        camera.wait_connected(10_000)
+        until(lambda: link.view().good, "trust")
+        camera.stream(line, 1, 0)
+        items: list[Item] = []
+        collect(link, items, 1)
+        assert link.may_pass(items[0])
+        inspector = line.processes[0]
+        os.kill(inspector.pid, signal.SIGSTOP)
+        until(lambda: not link.view().good, "distrust")
+        assert not link.view().accept and not link.may_pass(items[0])
+        assert "beat" in link.view().why
+        os.kill(inspector.pid, signal.SIGCONT)
+        until(lambda: link.view().good, "trust again")
+        assert not link.may_pass(items[0])
+        kill(inspector)
+        until(lambda: not link.view().good, "distrust")
+        line.start()
+        until(lambda: link.view().good, "trust in the new session")
+        assert not link.may_pass(items[0])
+    finally:
+        camera.close()
+        link.close()
+
+
+def test_accept_ends_with_its_hold_time(good_line: Line) -> None:
+    line = good_line
+    line.start()
+    line.await_state(RUNNING)
+    link = Link(config_of(line, accept_simulated=True, accept_hold_ms=300))
+    camera = Camera(line)
+    try:
+        link.start()
+        camera.wait_connected(10_000)
+        until(lambda: link.view().good, "trust")
+        camera.stream(line, 1, 0)
+        until(lambda: link.view().accept, "accept")
+        until(lambda: not link.view().accept, "the end of accept")
+        assert link.view().good
+    finally:
+        camera.close()
+        link.close()
+
+
+def test_requests_pass_and_fail_in_words(line: Line) -> None:
+    line.start("--no-autostart")
+    line.await_state(READY)
+    link = Link(config_of(line))
+    silent = Link(config_of(line, commands=False))
+    try:
+        link.start()
+        silent.start()
+        reply = link.ask("start").result(PATIENCE_S)
+        assert reply.ok
+        assert link.ask("prepare_recipe", recipe="nosuch").result(PATIENCE_S).code == "REFUSED"
+        with pytest.raises(WireError):
+            link.ask("trigger", trigger_id=0, timeout_ms=100).result(PATIENCE_S)
+        with pytest.raises(StationError, match="commands is false"):
+            silent.ask("start").result(PATIENCE_S)
+        kill(line.processes[0])
+        with pytest.raises(StationError, match="no answer"):
+            link.ask("start").result(PATIENCE_S)
+    finally:
+        link.close()
+        silent.close()
+    with pytest.raises(StationError, match="no link"):
+        link.ask("start").result(PATIENCE_S)
