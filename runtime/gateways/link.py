@@ -144,7 +144,7 @@ class Link:
         )
 
     def may_pass(self, item: Item) -> bool:
-        """May the part still pass: accepted, delivered less than ``accept_hold_ms`` ago, the station trusted ever since.
+        """May the part still pass: accepted, delivered less than ``accept_hold_ms`` ago, station trusted ever since.
 
         Once false for an item it stays false.
         """
