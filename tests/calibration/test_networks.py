@@ -19,7 +19,7 @@ from calibration.networks.adaptor import Adaptor
 from calibration.networks.efficientnet_lite0 import EfficientNetLite0, efficientnet_lite0_state
 from calibration.networks.point_mae import PointEncoder, point_mae, point_mae_state, points_lite
 from calibration.networks.vit import VisionTransformer, dino_vitb8, dinov2_vits14, resize_positions
-from calibration.networks.weights import packaged, read_checkpoint, sha256_of
+from calibration.networks.weights import from_hub, packaged, read_checkpoint, sha256_of
 from calibration.profiles import PROFILES
 from runtime.errors import DataError
 
@@ -526,6 +526,54 @@ def test_files_that_are_not_the_ones_meant_are_refused(tmp_path: Path, monkeypat
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(DataError, match="no tensors"):
         build(paper, rgb_weights=tmp_path / "list.pth")
+
+
+def test_the_official_checkpoint_loads_whole_and_is_named_in_the_origin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole published encoder from a file in the official layout, once its digest is the one expected."""
+    monkeypatch.setattr("calibration.networks.torch_networks.dino_vitb8", small_vit)
+    torch.manual_seed(6)
+    source = point_mae("running")
+    official = {
+        "encoder.linear1": "encoder.first_conv.0", "encoder.bn1": "encoder.first_conv.1",
+        "encoder.linear2": "encoder.first_conv.3", "encoder.linear3": "encoder.second_conv.0",
+        "encoder.bn2": "encoder.second_conv.1", "encoder.linear4": "encoder.second_conv.3", "blocks": "blocks.blocks",
+    }  # fmt: skip
+    state: dict[str, Tensor] = {"module.mask_token": torch.zeros(1)}
+    for key, value in source.state_dict().items():
+        ours = next((name for name in official if key.startswith(name + ".")), "")
+        name = official.get(ours, "") + key[len(ours) :]
+        convolution = "_conv." in name and name.endswith(".weight") and value.ndim == 2
+        state[f"module.MAE_encoder.{name}"] = value[:, :, None] if convolution else value
+    path = tmp_path / "pretrain.pth"
+    torch.save({"base_model": state, "epoch": 300}, path)
+    with pytest.raises(DataError, match=r"sha256 .*expected 27ded932"):
+        build(PROFILES["paper"], point_weights=path)
+    monkeypatch.setattr("calibration.networks.torch_networks.POINT_MAE_SHA256", sha256_of(path))
+    networks = build(PROFILES["paper"], point_weights=path, point_weights_sha256=sha256_of(path))
+    origin = networks.origins[1]
+    assert (origin.seeded, origin.sha256, origin.licence) == (False, sha256_of(path), "MIT")
+    loaded = networks.modules["points"].state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in source.state_dict().items())
+
+
+def test_weights_by_their_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calibration.networks.torch_networks.dino_vitb8", lambda: small_vit(layer_scale=False))
+    served = tmp_path / "served" / "dino_small.pth"
+    served.parent.mkdir()
+    torch.save(small_vit(layer_scale=False).state_dict(), served)
+    monkeypatch.setitem(weights_module.HUB, "hub:dino_vitb8", served.as_uri())
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    for _ in range(2):  # the second time from the folder
+        origin = build(PROFILES["paper"], rgb_weights=Path("hub:dino_vitb8")).origins[0]
+        assert not origin.seeded and origin.sha256 == sha256_of(tmp_path / "hub" / "checkpoints" / "dino_small.pth")
+        served.unlink(missing_ok=True)
+    with pytest.raises(DataError, match="hub:dino_vitb8, hub:dinov2_vits14"):
+        build(PROFILES["paper"], rgb_weights=Path("hub:dino_vitl8"))
+    with pytest.raises(DataError, match="cannot be had"):
+        from_hub("hub:dino_vitb8", tmp_path / "other")
+    assert list((tmp_path / "other").iterdir()) == []
 
 
 class Opens:
