@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from importlib.metadata import entry_points
+from types import FrameType
+from typing import TYPE_CHECKING
 
-import typer
-
-from runtime.commands import camera, inspect_bundle, keys, run, score, watch
 from runtime.errors import AsperityError
+
+if TYPE_CHECKING:
+    import typer
 
 EXTRA_OF_MODULE = {
     "torch": "calibrate",
@@ -21,10 +23,13 @@ EXTRA_OF_MODULE = {
 }
 OS_ERROR_EXIT_CODE = 14
 MISSING_EXTRA_EXIT_CODE = 15
+TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
 
 def register(app: typer.Typer) -> None:
     """Add the runtime's own commands."""
+    from runtime.commands import camera, inspect_bundle, keys, run, score, watch
+
     app.command("run")(run.command)
     app.command("watch")(watch.command)
     app.command("score")(score.command)
@@ -35,6 +40,12 @@ def register(app: typer.Typer) -> None:
 
 def main() -> None:
     """Run the command line; what can be expected to go wrong becomes one sentence on stderr and an exit code."""
+    # Before anything slow is imported: told to end while starting, a process closes what it has opened and ends.
+    signal.signal(signal.SIGTERM, _end_early)
+    from importlib.metadata import entry_points
+
+    import typer
+
     app = typer.Typer(name="asperity", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     for entry in sorted(entry_points(group="asperity.commands"), key=lambda e: e.name):
         entry.load()(app)
@@ -54,8 +65,12 @@ def main() -> None:
 
 
 def _end(sentence: str, exit_code: int) -> None:
-    typer.echo(f"asperity: {sentence}", err=True)
+    print(f"asperity: {sentence}", file=sys.stderr)
     sys.exit(exit_code)
+
+
+def _end_early(number: int, frame: FrameType | None) -> None:
+    sys.exit(TERMINATED_EXIT_CODE)
 
 
 if __name__ == "__main__":

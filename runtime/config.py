@@ -25,7 +25,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Name = Annotated[str, Meta(pattern="^[a-z0-9_-]{1,32}$")]
+NAME_PATTERN = r"\A[a-z0-9_-]{1,32}\Z"
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 SCRIPT_PREFIX = "script:"
 """A recipe of the simulated engine is a script: ``name = "script:ok ok ng"``."""
 NAME_RULE = "1 to 32 of a-z 0-9 _ -"
@@ -151,6 +152,7 @@ class Log(Section, frozen=True, forbid_unknown_fields=True):
     """What is written to stderr."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], text("least level written")] = "info"
+    format: Annotated[Literal["text", "json"], text("for people, or one JSON object a line")] = "text"
     repeat_ms: Annotated[int, number(0, 3_600_000, "a kind of line is written once in this time")] = 10_000
     kinds_max: Annotated[int, number(8, 10_000, "kinds of lines whose repeats are counted")] = 256
 
@@ -334,7 +336,7 @@ def _say(message: str) -> str:
     """msgspec's ``Expected `int` >= 1 - at `$.limits.slots``` as ``[limits] slots: expected int >= 1``."""
     what, _, at = message.partition(" - at ")
     parts = at.strip("`").removeprefix("$.").split(".")
-    what = what.replace("`", "").replace("matching regex '^[a-z0-9_-]{1,32}$'", f"of {NAME_RULE}")
+    what = what.replace("`", "").replace(f"matching regex {NAME_PATTERN!r}", f"of {NAME_RULE}")
     return f"[{parts[0]}] {'.'.join(parts[1:])}: {what[:1].lower()}{what[1:]}" if at else what
 
 

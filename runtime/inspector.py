@@ -38,7 +38,8 @@ from runtime.recipes import Loader, put_away
 from runtime.restart import settle_past
 from runtime.sockets import DeskSockets
 from runtime.states import JUDGING, State
-from runtime.status import state_message
+from runtime.status import state_message, tell_supervisor
+from runtime.supervision import Supervision
 from runtime.triggers import PendingTrigger, Triggers
 
 
@@ -75,6 +76,7 @@ class Inspector:
         self.bench = Bench(self.inbox, config.timing.idle_tick_ms / 1000, sockets.make_bell, clock)
         loader = Loader(config, sockets.make_bell)
         self.operation = Operation(config, self.bench, loader, self.notice, self.drop_work, self.drop_triggers, clock)
+        self.supervision = Supervision()
         self._closing = False
         self._last_frame_ns = 0
         self._state_due_ns = 0
@@ -198,7 +200,7 @@ class Inspector:
         result, work = outcome.result, self.work.get(outcome.result.result_id)
         if work is None or self.clock().ns >= work.deadline_ns:
             text = f"result {result.result_id} would have been {result.reason.name}, score {result.score}"
-            self.notice("warning", "LATE_SCORE", text, result.result_id)
+            self.notice("warning", "LATE_SCORE", text, result.result_id, result.seq)
             if work is not None:
                 self._miss_deadline(work)
         else:
@@ -282,7 +284,7 @@ class Inspector:
         self.ledger.settle(result)
         self._send(result, body)
         if detail and result.reason not in JUDGED:
-            self.notice("warning", result.reason.name, detail, result.result_id)
+            self.notice("warning", result.reason.name, detail, result.result_id, result.seq)
         self.operation.answered(result.trigger_id)
 
     def _send(self, result: Result, body: bytes) -> None:
@@ -322,6 +324,7 @@ class Inspector:
         if imbalance and "LAW" not in self.operation.alarms:
             self.operation.fault("LAW", f"received + lost is {imbalance} off the results; please report this")
         self._publish_state(now)
+        tell_supervisor(self)
 
     def camera_alive(self, now: Now) -> bool:
         """Somebody is connected to the frames socket, and sends where a rate is expected."""
@@ -353,6 +356,7 @@ class Inspector:
     def _answer_everything(self) -> None:
         """Refuse what still arrives, give the frame in work a last while, and answer the rest SHUTDOWN."""
         self._closing = True
+        self.supervision.stopping()
         for work_id in self.inbox.discard(lambda job: True):
             self._finish(work_id.born.unknown(Reason.SHUTDOWN))
         ends_ns = self.clock().ns + self.config.timing.shutdown_ms * MS

@@ -37,7 +37,9 @@ class Notices:
         self._clock = clock
         self._last: OrderedDict[str, tuple[int, int]] = OrderedDict()  # kind -> (when it was written, held back since)
 
-    def __call__(self, severity: Severity, kind: str, text: str, result_id: int | None = None) -> None:
+    def __call__(
+        self, severity: Severity, kind: str, text: str, result_id: int | None = None, seq: int | None = None
+    ) -> None:
         """Write and publish, unless the same ``kind`` was written a moment ago."""
         now = self._clock()
         written_ns, held = self._last.get(kind, (None, 0))
@@ -50,7 +52,9 @@ class Notices:
             self._last.popitem(last=False)
         if held:
             text = f"{text} (and {held} more of this kind before)"
-        log.log(_LEVELS[severity], "%s: %s: %s", self._station, kind, text)
+        ids: dict[str, str | int | None] = {"station": self._station, "session": self._session, "kind": kind, "text": text}
+        ids |= {"result_id": result_id, "seq": seq}
+        log.log(_LEVELS[severity], "%s: %s: %s", self._station, kind, text, extra={"ids": ids})
         event = wire.Event(
             station=self._station,
             session=self._session,
@@ -59,5 +63,6 @@ class Notices:
             code=kind,
             text=text[:TEXT_MAX],
             result_id=result_id,
+            seq=seq,
         )
         self._publish(wire.encode_event(event))

@@ -58,11 +58,17 @@ class Operation:
         self._clock = clock
         self._autostart = config.station.autostart
         self._first_recipe = ""
+        self._had_recipe = False
         self._faults = 0
         self._busy_until_ns = 0
         self._test_until_ns: int | None = None
         self._beat = -1
         self._beat_ns = clock().ns
+
+    @property
+    def opening_first(self) -> bool:
+        """A first recipe was named and none has been in force yet."""
+        return bool(self._first_recipe) and not self._had_recipe
 
     # ------------------------------------------------------------------ requests
 
@@ -156,6 +162,7 @@ class Operation:
         self._show_threshold()
         if report.recipe is None:
             return
+        self._had_recipe = True
         self.engine = report.recipe.info
         name, bundle = report.recipe.name, report.recipe.bundle
         engine = f"engine {self.engine.name} on {self.engine.device}, {self.engine.precision}"

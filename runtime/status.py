@@ -1,4 +1,4 @@
-"""The state message: what a station says of itself five times a second."""
+"""What a station says of itself: the state message five times a second, and what systemd is told."""
 
 from __future__ import annotations
 
@@ -39,3 +39,19 @@ def state_message(desk: Inspector, now: Now) -> wire.StationState:
         unknown_by_reason={reason.name: count for reason, count in ledger.unknown_by_reason.items()},
         deadline_missed=ledger.deadline_missed,
     )
+
+
+def tell_supervisor(desk: Inspector) -> None:
+    """Ready once the first recipe has judged its golden frames (without one: once the bench is proven alive).
+
+    After that the watchdog is fed by the bench's beat alone.
+    """
+    operation, supervision = desk.operation, desk.supervision
+    if operation.tested and not operation.opening_first:
+        supervision.ready()
+    elif operation.opening_first and operation.busy:
+        supervision.opening()
+    supervision.progress(desk.bench.beat)
+    recipe = operation.recipe.name if operation.recipe else operation.busy or "no recipe"
+    alarms = f"; alarms: {', '.join(operation.alarms)}" if operation.alarms else ""
+    supervision.status(f"{int(operation.state)} {operation.state.name}, {recipe}{alarms}")

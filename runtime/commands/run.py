@@ -6,11 +6,14 @@ import logging
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+if TYPE_CHECKING:
+    from runtime.config import StationConfig
+
+log = logging.getLogger("asperity.station")
 
 
 def command(
@@ -33,6 +36,7 @@ def command(
     autostart: Annotated[bool | None, typer.Option(help="[station] autostart")] = None,
     insecure_lan: Annotated[bool | None, typer.Option(help="[sockets] insecure_lan")] = None,
     log_level: Annotated[str | None, typer.Option(help="[log] level")] = None,
+    log_format: Annotated[str | None, typer.Option(help="[log] format: text or json")] = None,
 ) -> None:
     """Inspect: take frames in over ZeroMQ and give one result for each."""
     overrides: dict[str, dict[str, Any]] = {
@@ -47,19 +51,17 @@ def command(
         },
         "journal": {"path": str(journal) if journal else None},
         "limits": {"deadline_ms": deadline_ms, "max_age_ms": max_age_ms},
-        "log": {"level": log_level},
+        "log": {"level": log_level, "format": log_format},
     }
     serve(config, overrides, bundle)
 
 
 def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle: Path | None) -> None:
     """Run one inspector until SIGTERM, SIGINT or the request ``shutdown``. Raises AsperityError."""
-    from runtime.config import journal_path, load
-    from runtime.errors import UsageError
-    from runtime.inspector import Inspector
-    from runtime.journal import Journal
+    from runtime import log_lines
+    from runtime.config import load
+    from runtime.errors import AsperityError, UsageError
     from runtime.recipes import recipe_name
-    from runtime.sockets import DeskSockets
 
     given: dict[str, dict[str, Any]] = {
         section: {key: value for key, value in entries.items() if value is not None}
@@ -79,7 +81,23 @@ def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle
         raise UsageError(
             "nothing to judge by: give a bundle, name some in [recipes] of station.toml, or --engine simulated"
         )
-    logging.basicConfig(level=config.log.level.upper(), format=LOG_FORMAT)
+    log_lines.begin(config.log)
+    try:
+        inspect(config, first_recipe)
+    except AsperityError as error:
+        if config.log.format != "json":
+            raise
+        log.error("%s", error, extra={"ids": {"station": config.station.name, "kind": type(error).__name__}})
+        raise typer.Exit(error.exit_code) from error
+
+
+def inspect(config: StationConfig, first_recipe: str) -> None:
+    """The inspector of one station until it is told to end. For the main thread. Raises AsperityError."""
+    from runtime.config import journal_path
+    from runtime.inspector import Inspector
+    from runtime.journal import Journal
+    from runtime.sockets import DeskSockets
+
     ring = Journal.open(
         journal_path(config),
         config.station.name,

@@ -41,6 +41,7 @@ def test_values_are_read_and_flags_override_them(tmp_path: Path) -> None:
         ("[limits]\nqueue_length = 17\n", ["[limits] queue_length", "<= 16"]),
         ('[limits]\nqueue_length = "2"\n', ["[limits] queue_length", "int", "str"]),
         ('[station]\nname = "St 1"\n', ["[station] name", "a-z 0-9 _ -"]),
+        ('[station]\nname = "st1\\n"\n', ["[station] name", "a-z 0-9 _ -"]),
         ('[engine]\nname = "cuda9"\n', ["[engine] name", "cuda9"]),
         ('[sockets]\nframes = "udp://1.2.3.4:5"\n', ["[sockets] frames", "tcp://ADDRESS:PORT"]),
         ("[sockets]\nheartbeat_timeout_ms = 500\n", ["heartbeat_timeout_ms is 500", "set it to 2 or 3 times"]),

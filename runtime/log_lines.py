@@ -1,0 +1,34 @@
+"""Log lines on stderr: for people, or one JSON object a line with the ids of what it is about."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+
+from runtime.config import Log
+
+TEXT_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+class JsonLines(logging.Formatter):
+    """``t_us level text`` and what ``extra={"ids": {...}}`` brings: ``station session kind result_id seq``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; no line break can get into it."""
+        ids: dict[str, Any] = getattr(record, "ids", {})
+        line = {"t_us": round(record.created * 1e6), "level": record.levelname.lower(), "logger": record.name}
+        text = ids.get("text", record.getMessage())
+        line |= {name: value for name, value in ids.items() if value is not None and name != "text"}
+        line["text"] = text
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+
+def begin(config: Log) -> None:
+    """Write what the process logs to stderr, as ``[log]`` says."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if config.format == "json" else logging.Formatter(TEXT_FORMAT))
+    logging.basicConfig(level=config.level.upper(), handlers=[handler])
