@@ -52,8 +52,8 @@ class Notices:
             self._last.popitem(last=False)
         if held:
             text = f"{text} (and {held} more of this kind before)"
-        ids: dict[str, str | int | None] = {"station": self._station, "session": self._session, "kind": kind, "text": text}
-        ids |= {"result_id": result_id, "seq": seq}
+        ids: dict[str, str | int | None] = {"station": self._station, "session": self._session, "kind": kind}
+        ids |= {"text": text, "result_id": result_id, "seq": seq}
         log.log(_LEVELS[severity], "%s: %s: %s", self._station, kind, text, extra={"ids": ids})
         event = wire.Event(
             station=self._station,
