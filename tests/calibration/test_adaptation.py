@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +13,20 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from tiny_station import tiny_profile, write_source
 
 from calibration.adaptation import TERMS, Trainer, adapt, make_batch
 from calibration.adaptation_config import AdaptationConfig, default_config
+from calibration.calibrate import calibrate
 from calibration.networks.adaptor import new_adaptors
 from calibration.patches import PatchSet
 from calibration.profiles import PROFILES, Profile
+from calibration.record import CalibrateOptions
+from calibration.report_pictures import curves
 from runtime.errors import CalibrationError, ConfigError, DataError
+
+__all__ = ["tiny_profile"]
 
 torch.set_num_threads(1)
 
@@ -185,6 +195,30 @@ def test_progress_counts_every_step() -> None:
     seen: list[tuple[int, int]] = []
     adapt(product(), TOY, msgspec.structs.replace(CONFIG, epochs=2), lambda done, steps: seen.append((done, steps)))
     assert seen == [(step, 8) for step in range(1, 9)]
+
+
+def test_the_report_shows_the_curves(tiny_profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses and spread as one more picture of the calibration's report; without adaptation it is not there."""
+    drawn: list[list[tuple[str, dict[str, list[float]]]]] = []
+
+    def draw(panels: list[tuple[str, dict[str, list[float]]]]) -> bytes:
+        drawn.append(panels)
+        return curves(panels)
+
+    monkeypatch.setattr("calibration.report_html.curves", draw)
+    source = write_source(tmp_path / "source", 40)
+    training = AdaptationConfig(epochs=1, queue_rows=64, query_patches=16, start="default")
+    options = CalibrateOptions(profile="tiny", unit="m", strangest=0)
+    page = calibrate(source, tmp_path / "lsfa", options, adaptation=training).report_path.read_text(encoding="utf-8")
+    png = re.search(r'alt="losses and spread" src="data:image/png;base64,([^"]+)"', page)
+    assert png is not None
+    with Image.open(io.BytesIO(base64.b64decode(png[1]))) as picture:
+        assert picture.format == "PNG" and np.asarray(picture.convert("L")).std() > 1
+    ((losses, spread),) = drawn
+    assert {"total", "local_alignment", "global_alignment"} <= set(losses[1]) and len(losses[1]["total"]) == 3
+    assert set(spread[1]) == {"colour", "geometry"}
+    frozen = calibrate(source, tmp_path / "frozen", msgspec.structs.replace(options, method="frozen"))
+    assert "losses and spread" not in frozen.report_path.read_text(encoding="utf-8")
 
 
 def test_learning_rate_warms_up_and_falls() -> None:
