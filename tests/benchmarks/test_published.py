@@ -201,9 +201,7 @@ def virtual_frames(profile: Profile, count: int) -> tuple[Network, list[Prepared
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(
-    "name", ["lite", *(pytest.param(name, marks=pytest.mark.soak) for name in ("edge", "paper"))]
-)  # fmt: skip
+@pytest.mark.parametrize("name", ["lite", "edge", pytest.param("paper", marks=pytest.mark.soak)])
 def test_whole_profiles_equal_the_published_pipeline_on_virtual_frames(name: str) -> None:
     """Full size; `lite` and `edge` with their shipped weights, `paper` seeded, with the station's statistics."""
     profile = PROFILES[name]
