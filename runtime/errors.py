@@ -98,3 +98,9 @@ class FrameRefused(AsperityError):
             raise ValueError(f"{reason.name} belongs to a judged frame and cannot refuse one")
         super().__init__(message)
         self.reason = reason
+
+
+class GatewayError(AsperityError):
+    """A gateway that cannot serve: its address is taken, its link to the station ended, its own loop is stuck."""
+
+    exit_code = 16
