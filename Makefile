@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench gpu-check gpu-bench soak clean
+.PHONY: help setup demo test check bench kernels gpu-check gpu-bench soak clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ check: setup  ## style and types
 bench: setup  ## timings of this machine into build/bench (after `make demo`; a quiet machine, please)
 	$(BIN)/asperity bench latency build/demo/station/bundle build/demo/normals --out build/bench/latency.json
 	$(BIN)/asperity bench wire --out build/bench/wire.json
+
+kernels: setup  ## compile the CUDA kernels for every GPU this nvcc knows (minutes; needs nvcc, no GPU)
+	$(BIN)/python -m runtime.cuda.build
 
 gpu-check gpu-bench:  ## not there yet: this version has no GPU engine, and says so instead of passing
 	@echo "asperity: there are no CUDA kernels and no GPU engine in this version, so there is nothing to check or time"

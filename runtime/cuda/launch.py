@@ -1,0 +1,74 @@
+"""What a launch is, and what it runs on. Pure data and one protocol: a GPU and the CPU stand-in both fulfil it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Dim3: TypeAlias = tuple[int, int, int]
+
+MAX_THREADS = 1024
+MAX_GRID_YZ = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A kernel's name and shape. ``cluster`` blocks along x share their shared memory (compute capability >= 9.0)."""
+
+    kernel: str
+    grid: Dim3
+    block: Dim3
+    shared_bytes: int = 0
+    """Dynamic shared memory a block."""
+    cluster: int = 1
+
+    def __post_init__(self) -> None:
+        threads = self.block[0] * self.block[1] * self.block[2]
+        if not 1 <= threads <= MAX_THREADS or min(self.block) < 1:
+            raise ValueError(f"{self.kernel}: a block of {self.block} threads; 1 to {MAX_THREADS} are possible")
+        if min(self.grid) < 1 or max(self.grid[1:]) > MAX_GRID_YZ:
+            raise ValueError(f"{self.kernel}: a grid of {self.grid} blocks; 1 to {MAX_GRID_YZ} in y and z are possible")
+        if self.cluster < 1 or self.grid[0] % self.cluster:
+            raise ValueError(f"{self.kernel}: a grid of {self.grid[0]} blocks does not divide into {self.cluster}s")
+        if self.shared_bytes < 0:
+            raise ValueError(f"{self.kernel}: {self.shared_bytes} bytes of shared memory")
+
+
+class Buffer(Protocol):
+    """Device memory. ``address`` is what a kernel gets."""
+
+    @property
+    def address(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+Argument: TypeAlias = "Buffer | np.generic"
+
+
+class Device(Protocol):
+    """Memory and launches, in order, on one stream. Raises EngineError on any failure of the device."""
+
+    name: str
+
+    def alloc(self, nbytes: int) -> Buffer:
+        """New memory of undefined content. Never on the frame path."""
+
+    def upload(self, array: NDArray[Any]) -> Buffer:
+        """New memory with the array's bytes in C order. Never on the frame path."""
+
+    def write(self, buffer: Buffer, array: NDArray[Any]) -> None:
+        """The array's bytes into the start of existing memory."""
+
+    def download(self, buffer: Buffer, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """The start of a buffer as a new array, when everything launched before is done."""
+
+    def launch(self, launch: Launch, *arguments: Argument) -> None:
+        """Enqueue one kernel. Scalars are numpy scalars of exactly the parameter's type."""
+
+    def synchronize(self) -> None:
+        """Wait for everything enqueued; a failure of a kernel shows here at the latest."""
