@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from runtime.config import Name, Section, control_endpoint, describe, number, read_sections, text
 
@@ -38,11 +38,72 @@ class Gateway(Section, frozen=True, forbid_unknown_fields=True):
     patience_ms: Annotated[int, number(100, 3_600_000, "a missing result is named a gap after this long")] = 5000
 
 
+class Opcua(Section, frozen=True, forbid_unknown_fields=True):
+    """The OPC UA server."""
+
+    host: Annotated[str, text("address to listen on")] = "127.0.0.1"
+    port: Annotated[int, number(0, 65535, "port; 0: any free one, told on stdout")] = 4840
+    encryption: Annotated[
+        Literal["offered", "required"],
+        text("`required`: Basic256Sha256 SignAndEncrypt alone; `offered`: None too, on loopback or with insecure_lan"),
+    ] = "offered"
+    insecure_lan: Annotated[
+        bool, text("allow None and calls without users off loopback, where nobody is asked who he is")
+    ] = False
+    certificate_folder: Annotated[
+        str, text("`server.der` and `server.pem`, made on first use; empty: the user's configuration folder")
+    ] = ""
+    clients_folder: Annotated[
+        str, text("certificates (`*.der`, `*.pem`) of the clients that may connect encrypted; empty: any")
+    ] = ""
+    users_file: Annotated[
+        str, text("users and roles, made by `asperity gateway user`; empty: whoever connects may call methods")
+    ] = ""
+    anonymous_read: Annotated[bool, text("with users_file: who gives no name may read")] = True
+    sessions_max: Annotated[int, number(1, 1000, "connections at once")] = 20
+    subscriptions_max: Annotated[int, number(1, 10_000, "subscriptions of all sessions together")] = 100
+    items_max: Annotated[int, number(1, 100_000, "monitored items of a session")] = 1000
+    publish_min_ms: Annotated[int, number(5, 10_000, "shortest publishing interval of a subscription")] = 10
+    results_kept: Annotated[int, number(1, 10_000, "last results that GetResultById knows")] = 200
+    recipes: Annotated[str, text("recipe names to show in RecipeManagement, separated by blanks")] = ""
+
+
+class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
+    """The MQTT client."""
+
+    host: Annotated[str, text("the broker")] = "127.0.0.1"
+    port: Annotated[int, number(1, 65535, "its port; 8883 is usual with TLS")] = 1883
+    version: Annotated[Literal["3.1.1", "5"], text("of MQTT")] = "5"
+    client_id: Annotated[str, text("empty: `asperity-` and the station's name; one gateway of a name at a time")] = ""
+    prefix: Annotated[str, text("topics are PREFIX/STATION/result and so on")] = "asperity"
+    commands: Annotated[
+        bool, text("take requests from PREFIX/STATION/command/OP; whoever may publish there may command the station")
+    ] = False
+    tls: Annotated[bool, text("encrypt, and check the broker's certificate")] = False
+    ca_file: Annotated[str, text("certificates that the broker's must come from; empty: those of the system")] = ""
+    certificate_file: Annotated[str, text("certificate that the broker knows this client by; empty: none")] = ""
+    key_file: Annotated[str, text("its private key, mode 0600")] = ""
+    user: Annotated[str, text("user at the broker; empty: none")] = ""
+    password_file: Annotated[str, text("file with the password alone, mode 0600")] = ""
+    insecure_lan: Annotated[bool, text("allow a broker off loopback without TLS")] = False
+    keepalive_s: Annotated[int, number(1, 3600, "the broker gives the last will 1.5 x this after we fell silent")] = 2
+    connect_ms: Annotated[int, number(100, 60_000, "longest wait for the broker to answer")] = 3000
+    retry_max_ms: Annotated[int, number(100, 600_000, "longest pause between tries to reach the broker")] = 5000
+    inflight: Annotated[int, number(1, 16, "messages that may await the broker's acknowledgement")] = 10
+    buffer_results: Annotated[int, number(1, 1_000_000, "results kept while the broker is away")] = 10_000
+    accept_expiry_s: Annotated[int, number(1, 3600, "MQTT 5: a retained accept is forgotten after this")] = 2
+    state_file: Annotated[
+        str, text("what was published last, to go on after it; empty: `$XDG_STATE_HOME/asperity/NAME.mqtt`")
+    ] = ""
+
+
 class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
     """A whole ``gateway.toml``."""
 
     station: Station = Station()
     gateway: Gateway = Gateway()
+    opcua: Opcua = Opcua()
+    mqtt: Mqtt = Mqtt()
 
 
 def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> GatewayConfig:
