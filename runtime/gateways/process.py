@@ -1,0 +1,106 @@
+"""The process of an asyncio gateway: one link, one loop, one end. Accept is 0 before the first news and after the last.
+
+    class Gateway:                       # a protocol's own part
+        async def open(self) -> str      # begin to serve; where, in words
+        def refresh(self) -> None        # take items from the link: after news, and every tick_ms
+        async def close(self) -> None    # end every connection
+
+    run(config, lambda link: Gateway(config, link))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from runtime.errors import ConfigError, GatewayError
+from runtime.gateways.config import GatewayConfig
+from runtime.gateways.link import Link
+from runtime.gateways.watch_loop import TurnWatch, beat_timeout_ms
+from runtime.supervision import Supervision
+
+log = logging.getLogger("asperity.gateway")
+
+CLOSE_S = 1.0
+"""At the end, longest wait for the protocol's connections; then the process ends all the same."""
+
+
+class Gateway(Protocol):
+    """A protocol's own part. All of it runs in the loop."""
+
+    async def open(self) -> str:
+        """Begin to serve; where, in words. Raises GatewayError."""
+
+    def refresh(self) -> None:
+        """Take over what the link has; never blocks."""
+
+    async def close(self) -> None:
+        """End every connection."""
+
+
+def run(config: GatewayConfig, make: Callable[[Link], Gateway]) -> None:
+    """Serve until SIGTERM or SIGINT. For the main thread. Raises ConfigError and GatewayError."""
+    asyncio.run(_serve(config, make))
+
+
+async def _serve(config: GatewayConfig, make: Callable[[Link], Gateway]) -> None:
+    loop, news, ending = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+
+    def end() -> None:
+        ending.set()
+        news.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    link = Link(config, on_news=lambda: loop.call_soon_threadsafe(news.set))
+    gateway, supervision = make(link), Supervision()
+    watch = TurnWatch(beat_timeout_ms(link))
+    try:
+        where = await gateway.open()
+        link.start()
+        watch.start()
+        log.info("station %s is served at %s", config.station.name, where)
+        supervision.ready()
+        turns = 0
+        while not ending.is_set():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(news.wait(), config.gateway.tick_ms / 1000)
+            news.clear()
+            gateway.refresh()
+            turns += 1
+            watch.turned()
+            supervision.progress(turns)
+            if not link.alive:
+                raise GatewayError("the gateway's link to the station has ended; the process ends to be started again")
+        supervision.stopping()
+    finally:
+        watch.close()
+        link.close()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(gateway.close(), CLOSE_S)
+
+
+def check_address(table: str, address: str, insecure_lan: bool) -> None:
+    """Raises ConfigError for an address that others on the network reach, unless that is wanted."""
+    try:
+        loopback = ipaddress.ip_address(address).is_loopback
+    except ValueError as error:
+        raise ConfigError(f"[{table}] address is {address!r}; give an IP address, such as 127.0.0.1") from error
+    if not loopback and not insecure_lan:
+        raise ConfigError(
+            f"[{table}] address is {address}, which others on the network could reach and use; "
+            "set 127.0.0.1, or insecure_lan = true if nobody untrusted is on that network"
+        )
+
+
+def cannot_listen(table: str, address: str, port: int, error: OSError) -> GatewayError:
+    """What to raise when the address is taken or not this box's."""
+    return GatewayError(
+        f"[{table}] cannot listen on {address} port {port}: {error.strerror or error}; "
+        "is another gateway running? Choose another port"
+    )
