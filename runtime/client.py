@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ import zmq
 
 from runtime.errors import StationError, WireError
 from runtime.ordering import Gap, Ordering
+from runtime.transport import ClientKey, read_client_key, secure
 from runtime.wire import (
     MAX_CONTROL_BYTES,
     ReceivedResult,
@@ -87,12 +89,15 @@ class Station:
         station: str,
         since: int | None = None,
         limits: ClientLimits | None = None,
+        key: ClientKey | Path | None = None,
     ) -> None:
         """Connect. Without ``control_endpoint`` lost results are named but not recovered.
 
         ``since``: first ``result_id`` wanted (one more than the last one that was dealt with before a restart).
-        Raises StationError on an endpoint that cannot be, WireError on a bad station's name.
+        ``key``: this client's key or its file, for a station with CURVE (role read or more).
+        Raises StationError on an endpoint that cannot be, WireError on a bad station's name, AccessError on the key.
         """
+        key = read_client_key(key) if key else None
         self.station = station
         self.state: StationState | None = None
         self.session_changes = 0
@@ -122,6 +127,7 @@ class Station:
                 continue
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
+            secure(socket, key)
             try:
                 socket.connect(endpoint)
             except zmq.ZMQError as error:

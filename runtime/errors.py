@@ -88,6 +88,12 @@ class WireError(AsperityError):
     exit_code = 12
 
 
+class AccessError(AsperityError):
+    """A transport key that is missing, damaged, revoked, or that somebody else could read."""
+
+    exit_code = 17
+
+
 class FrameRefused(AsperityError):
     """A frame that must not be scored. It still gets its result: unknown, with ``reason``."""
 

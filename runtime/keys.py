@@ -17,8 +17,6 @@ import base64
 import binascii
 import hashlib
 import os
-import stat
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,14 +34,19 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from runtime.errors import SignatureError, UsageError
+from runtime.key_files import (
+    KEYS_VARIABLE,
+    OTHERS_MAY_USE,
+    OTHERS_MAY_WRITE,
+    check_private,
+    default_key_folder,
+    read_bounded,
+    write_private,
+)
 
-KEYS_VARIABLE = "ASPERITY_KEYS"
 SIGNING_FILE = "signing.pem"
 KEY_ID_DIGITS = 16
-MAX_KEY_FILE_BYTES = 16 * 1024
 MAX_NAME_CHARACTERS = 64
-OTHERS_MAY_USE = stat.S_IRWXG | stat.S_IRWXO
-OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class PublicKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,16 +102,6 @@ def key_id_of(public_bytes: bytes) -> str:
     return hashlib.sha256(public_bytes).hexdigest()[:KEY_ID_DIGITS]
 
 
-def default_key_folder() -> Path:
-    """``$ASPERITY_KEYS``, else ``asperity/keys`` in the user's configuration folder (XDG base directories)."""
-    if chosen := os.environ.get(KEYS_VARIABLE):
-        return Path(chosen)
-    configuration = os.environ.get("XDG_CONFIG_HOME", "")
-    # XDG: a relative path in the variable is invalid and must be ignored.
-    root = Path(configuration) if Path(configuration).is_absolute() else Path.home() / ".config"
-    return root / "asperity" / "keys"
-
-
 def new_signing_key(name: str) -> SigningKey:
     """A fresh key, not yet stored anywhere."""
     private = Ed25519PrivateKey.generate()
@@ -129,7 +122,7 @@ def _signing_key(private: Ed25519PrivateKey, name: str, created_us: int) -> Sign
 def read_public_key(path: Path) -> PublicKey:
     """A public key from a file. Raises UsageError when the file is none."""
     try:
-        data = _read_bounded(path)
+        data = read_bounded(path)
     except OSError as error:
         raise UsageError(
             f"key file {path} cannot be read: {error.strerror}; give the path of an exported key"
@@ -142,11 +135,6 @@ def read_public_key(path: Path) -> PublicKey:
             f"{path} is not a public key of Asperity ({error}); write one with `asperity keys export -o FILE`"
         ) from None
     return key
-
-
-def _read_bounded(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_KEY_FILE_BYTES)
 
 
 class TrustStore:
@@ -178,10 +166,10 @@ class TrustStore:
         if not folder.is_dir():
             return {}
         for checked in (self.folder, folder):
-            _check_private(checked, OTHERS_MAY_WRITE, "others could add keys", "chmod go-w")
+            check_private(checked, OTHERS_MAY_WRITE, "others could add keys", "chmod go-w", SignatureError)
         keys = {}
         for path in sorted(folder.glob("*.json")):
-            _check_private(path, OTHERS_MAY_WRITE, "others could change it", "chmod go-w")
+            check_private(path, OTHERS_MAY_WRITE, "others could change it", "chmod go-w", SignatureError)
             try:
                 key = read_public_key(path)
             except UsageError as error:
@@ -214,9 +202,9 @@ class TrustStore:
         path = self.folder / SIGNING_FILE
         if not path.exists():
             return None
-        _check_private(path, OTHERS_MAY_USE, "others could sign bundles with it", "chmod 600")
+        check_private(path, OTHERS_MAY_USE, "others could sign bundles with it", "chmod 600", SignatureError)
         try:
-            private = load_pem_private_key(_read_bounded(path), password=None)
+            private = load_pem_private_key(read_bounded(path), password=None)
         except (OSError, ValueError, TypeError) as error:
             raise SignatureError(
                 f"private key {path} cannot be read ({error}); move it away and run `asperity keys new`"
@@ -251,24 +239,12 @@ class TrustStore:
 
     def _write(self, path: Path, data: bytes) -> None:
         """Atomic, mode 0600, in folders of mode 0700."""
+        remedy = f"free space or name another folder with {KEYS_VARIABLE}"
         try:
-            for folder in (self.folder, path.parent):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, name = tempfile.mkstemp(dir=path.parent)  # mkstemp opens with mode 0600
-            temporary = Path(name)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise UsageError(
-                f"cannot write {path}: {error.strerror}; free space or name another folder with {KEYS_VARIABLE}"
-            ) from None
+            raise UsageError(f"cannot write {path}: {error.strerror}; {remedy}") from None
+        write_private(path, data, remedy)
 
 
 def check_signature(manifest_bytes: bytes, signature_bytes: bytes, trust: TrustStore, bundle: Path) -> str:
@@ -300,12 +276,3 @@ def check_signature(manifest_bytes: bytes, signature_bytes: bytes, trust: TrustS
             "copy or export it again"
         ) from None
     return key.key_id
-
-
-def _check_private(path: Path, forbidden: int, danger: str, repair: str) -> None:
-    """Raises SignatureError when others than the owner have one of the ``forbidden`` rights."""
-    found = path.stat()
-    if found.st_uid not in (os.geteuid(), 0):
-        raise SignatureError(f"{path} belongs to another user (uid {found.st_uid}); make it yours with `chown`")
-    if found.st_mode & forbidden:
-        raise SignatureError(f"{path} has mode {stat.S_IMODE(found.st_mode):04o}: {danger}; run `{repair} {path}`")

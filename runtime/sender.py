@@ -11,12 +11,14 @@ import logging
 import time
 import uuid
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 
 import zmq
 
 from runtime.errors import CameraError, WireError
 from runtime.frame import Frame
+from runtime.transport import ClientKey, read_client_key, secure
 from runtime.wire import Trigger, decode_trigger, encode_frame, topic
 
 log = logging.getLogger(__name__)
@@ -47,12 +49,16 @@ class FrameSender:
         station: str = "",
         results_endpoint: str = "",
         limits: SenderLimits | None = None,
+        key: ClientKey | Path | None = None,
     ) -> None:
         """Connect. ``station`` and ``results_endpoint`` are needed for triggers only.
 
-        Raises CameraError on an endpoint that cannot be, WireError on a bad camera's or station's name.
+        ``key``: this camera's key or its file, for a station with CURVE (role camera, and read for triggers).
+        Raises CameraError on an endpoint that cannot be, WireError on a bad camera's or station's name, AccessError on
+        the key.
         """
         topic("frame", camera)
+        key = read_client_key(key) if key else None
         limits = limits or SenderLimits()
         self.camera = camera
         self.camera_session = str(uuid.uuid4())
@@ -71,6 +77,7 @@ class FrameSender:
             self._sockets.append(self._sub)
         for socket, endpoint in zip(self._sockets, (frames_endpoint, results_endpoint), strict=False):
             socket.setsockopt(zmq.LINGER, limits.linger_ms if socket is self._push else 0)
+            secure(socket, key)
             try:
                 socket.connect(endpoint)
             except zmq.ZMQError as error:
@@ -88,8 +95,8 @@ class FrameSender:
         """Count an exposure of which there is no frame."""
         self.seq += 1
 
-    def send(self, frame: Frame, trigger: Trigger | None = None) -> bool:
-        """Send one exposure now or never; True if the socket took it.
+    def send(self, frame: Frame, trigger: Trigger | None = None, *, wait_ms: int = 0) -> bool:
+        """Send one exposure now, or within ``wait_ms``, or never; True if the socket took it.
 
         ``trigger``: the one it answers; its ids are copied into the frame. The frame's arrays are not copied: leave
         them alone afterwards. False: nobody is connected or the frame before is still under way. Raises WireError on a
@@ -99,6 +106,8 @@ class FrameSender:
             # ZeroMQ subscribes anew after a reconnection only when the socket is looked at.
             self._sub.poll(0)
         self.seq += 1
+        if wait_ms > 0:
+            self.wait_connected(wait_ms)
         frame = replace(
             frame,
             camera=self.camera,

@@ -14,6 +14,7 @@ import typer
 
 from runtime.errors import CameraError, UsageError
 from runtime.frame import Unit
+from runtime.key_files import CLIENT_KEY_VARIABLE
 
 if TYPE_CHECKING:
     from runtime.cameras.stream import Exposure
@@ -28,6 +29,9 @@ Station = Annotated[str, typer.Option(help="Station whose triggers are answered.
 Name = Annotated[str, typer.Option("--camera", help="The camera's name, as in station.toml.")]
 FramesEndpoint = Annotated[str, typer.Option(help="Where the inspector takes frames.")]
 ResultsEndpoint = Annotated[str, typer.Option(help="Where the inspector publishes triggers.")]
+Key = Annotated[
+    Path | None, typer.Option(envvar=CLIENT_KEY_VARIABLE, help="This camera's key file, for a station with CURVE.")
+]
 Wait = Annotated[float, typer.Option(help="Wait at most this long for an inspector before the first frame.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
@@ -60,6 +64,7 @@ def virtual(
     camera: Name = "cam1",
     frames_endpoint: FramesEndpoint = DEFAULT_FRAMES,
     results_endpoint: ResultsEndpoint = DEFAULT_RESULTS,
+    key: Key = None,
     wait_s: Wait = 10.0,
     as_json: Json = False,
 ) -> None:
@@ -83,8 +88,9 @@ def virtual(
         raise UsageError(f"--defect-share {defect_share} is no share; give 0 to 1")
     exposures = virtual_exposures(source, mixed_kinds(seed, kinds, defect_share), first)
     _stream(
-        exposures, frames, rate, truth, on_trigger, station, camera, frames_endpoint, results_endpoint, wait_s, as_json
-    )
+        exposures, frames, rate, truth, on_trigger, station, camera, frames_endpoint, results_endpoint, key, wait_s,
+        as_json,
+    )  # fmt: skip
 
 
 @app.command()
@@ -102,6 +108,7 @@ def replay(
     camera: Name = "cam1",
     frames_endpoint: FramesEndpoint = DEFAULT_FRAMES,
     results_endpoint: ResultsEndpoint = DEFAULT_RESULTS,
+    key: Key = None,
     wait_s: Wait = 10.0,
     as_json: Json = False,
 ) -> None:
@@ -117,7 +124,7 @@ def replay(
         frames = min(frames or len(source), len(source))
     _stream(
         replay_exposures(source), frames, rate, truth, on_trigger, station, camera, frames_endpoint, results_endpoint,
-        wait_s, as_json,
+        key, wait_s, as_json,
     )  # fmt: skip
 
 
@@ -131,6 +138,7 @@ def _stream(
     camera: str,
     frames_endpoint: str,
     results_endpoint: str,
+    key: Path | None,
     wait_s: float,
     as_json: bool,
 ) -> None:
@@ -151,12 +159,17 @@ def _stream(
         file = stack.enter_context(TruthFile(truth)) if truth is not None else None
         sender = stack.enter_context(
             FrameSender(
-                camera, frames_endpoint, station=station, results_endpoint=results_endpoint if on_trigger else ""
+                camera,
+                frames_endpoint,
+                station=station,
+                results_endpoint=results_endpoint if on_trigger else "",
+                key=key,
             )
         )
         if not sender.wait_connected(round(wait_s * 1000)):
             raise CameraError(
                 f"no inspector took frames at {frames_endpoint} within {wait_s:g} s; start `asperity run` first"
+                + (", or ask there why this key was refused" if key else "")
             )
         step = stack.enter_context(_progress("sending", frames or None))
         with suppress(KeyboardInterrupt):  # stopped on request: what was done is told below

@@ -1,4 +1,4 @@
-"""`asperity keys`: who may sign bundles that open on this box."""
+"""`asperity keys`: who may sign bundles that open on this box, and (``--client``) who may connect to its station."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from typing import Annotated, Any
 import typer
 
 from runtime.errors import UsageError
-from runtime.keys import KEYS_VARIABLE, PublicKey, TrustStore, read_public_key
+from runtime.key_files import KEYS_VARIABLE
+from runtime.keys import PublicKey, TrustStore, read_public_key
+from runtime.transport import AllowedKey, ClientKeys, Role
 
-app = typer.Typer(name="keys", no_args_is_help=True, help="Keys that sign bundles, and which of them this box trusts.")
+app = typer.Typer(
+    name="keys",
+    no_args_is_help=True,
+    help="Keys that sign bundles and, with --client, keys of the clients that may connect to this box's station.",
+)
 
 Folder = Annotated[
     Path | None,
@@ -25,33 +31,64 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")
 def new(
     name: Annotated[str, typer.Option(help="Where the key is made, for people; default the host's name.")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Make another key; the old one stays trusted.")] = False,
+    client: Annotated[str, typer.Option(help="Make a client's key instead, of this name, and let it in.")] = "",
+    role: Annotated[list[Role] | None, typer.Option(help="With --client: what it may do; may be repeated.")] = None,
+    public_key: Annotated[
+        str, typer.Option(help="With --client: the public key (Z85) of a pair that the client made itself.")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="With --client: the file for the client, mode 0600.")
+    ] = None,
     keys: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Make this box's signing key and trust it."""
+    """Make this box's signing key and trust it; or a client's key, and let it in."""
+    if client:
+        _new_client(client, tuple(role or ()), public_key, output, keys, as_json)
+        return
+    if role or public_key or output:
+        raise UsageError("--role, --public-key and --output belong to a client's key; give --client NAME with them")
     store = TrustStore(keys)
     key = store.new_key(name, replace=replace)
     _say(as_json, f"made key {key.key_id} in {store.folder}", _told(key.public, "trusted"))
 
 
+def _new_client(
+    name: str, roles: tuple[Role, ...], public_key: str, output: Path | None, keys: Path | None, as_json: bool
+) -> None:
+    store = ClientKeys(keys)
+    entry, file = store.admit(name, roles, public_key, output)
+    told = _told_client(entry, "allowed") | {
+        "file": str(file) if file else None,
+        "station_key": store.station().public_key,
+    }
+    take = f"give it {file}, which is secret" if file else f"the station's public key is {told['station_key']}"
+    _say(as_json, f"client {name} ({_roles(entry)}) is allowed, key {entry.key_id}; {take}", told)
+
+
 @app.command("list")
 def list_keys(keys: Folder = None, as_json: Json = False) -> None:
-    """Show the trusted and revoked keys."""
-    store = TrustStore(keys)
+    """Show the trusted and revoked keys of both kinds."""
+    store, transport = TrustStore(keys), ClientKeys(keys)
     own, revoked = store.signing_key(), store.revoked()
     told = [_told(key, "trusted") for key in store.trusted().values()] + [
         _told(key, "revoked") for key in revoked.values()
     ]
     for key in told:
         key["signs_here"] = own is not None and key["key_id"] == own.key_id
+    clients = [_told_client(key, "allowed") for key in transport.allowed().values()]
+    clients += [_told_client(key, "revoked") for key in transport.revoked().values()]
     if as_json:
-        typer.echo(json.dumps({"folder": str(store.folder), "keys": told}))
+        typer.echo(json.dumps({"folder": str(store.folder), "keys": told, "clients": clients}))
         return
     for key in told:
         note = "  (signs here)" if key["signs_here"] else ""
         typer.echo(f"{key['key_id']}  {key['state']:8} {key['created']}  {key['name']}{note}")
     if not told:
         typer.echo(f"no keys in {store.folder}; the first calibration makes one")
+    for entry in clients:
+        words = [entry["key_id"], f"{entry['state']:8}", entry["created"], "client", entry["name"]]
+        typer.echo(f"{'  '.join(words)}: {', '.join(entry['roles'])}")
 
 
 @app.command()
@@ -69,9 +106,19 @@ def trust(
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="Id of a trusted key.")], keys: Folder = None, as_json: Json = False
+    key_id: Annotated[str, typer.Argument(help="Id of a trusted key.")] = "",
+    client: Annotated[str, typer.Option(help="Shut out this client instead.")] = "",
+    keys: Folder = None,
+    as_json: Json = False,
 ) -> None:
-    """Never open a bundle signed by this key again."""
+    """Never open a bundle signed by this key again; or never let this client in again."""
+    if bool(key_id) == bool(client):
+        raise UsageError("give the id of a trusted key, or --client NAME; `asperity keys list` shows both")
+    if client:
+        entry = ClientKeys(keys).revoke(client)
+        sentence = f"revoked client {client}, key {entry.key_id}; a running station cuts it off by itself"
+        _say(as_json, sentence, _told_client(entry, "revoked"))
+        return
     key = TrustStore(keys).revoke(key_id)
     _say(as_json, f"revoked key {key.key_id} ({key.name})", _told(key, "revoked"))
 
@@ -80,19 +127,11 @@ def revoke(
 def export(
     key_id: Annotated[str, typer.Argument(help="Id of a trusted key; default the one that signs here.")] = "",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; default stdout.")] = None,
+    station: Annotated[bool, typer.Option("--station", help="The station's public transport key, as Z85.")] = False,
     keys: Folder = None,
 ) -> None:
     """Write a public key as a file that another box can trust. The private key never leaves its folder."""
-    store = TrustStore(keys)
-    if not key_id:
-        own = store.signing_key()
-        if own is None:
-            raise UsageError(f"this box has no signing key in {store.folder}; make one with `asperity keys new`")
-        key_id = own.key_id
-    trusted = store.trusted()
-    if key_id not in trusted:
-        raise UsageError(f"key {key_id!r} is not trusted here; `asperity keys list` shows the ones that are")
-    text = _file_text(trusted[key_id])
+    text = ClientKeys(keys).station().public_key + "\n" if station else _bundle_key(TrustStore(keys), key_id)
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -102,15 +141,35 @@ def export(
         raise UsageError(f"cannot write {output}: {error.strerror}; name another file") from None
 
 
+def _bundle_key(store: TrustStore, key_id: str) -> str:
+    if not key_id:
+        own = store.signing_key()
+        if own is None:
+            raise UsageError(f"this box has no signing key in {store.folder}; make one with `asperity keys new`")
+        key_id = own.key_id
+    trusted = store.trusted()
+    if key_id not in trusted:
+        raise UsageError(f"key {key_id!r} is not trusted here; `asperity keys list` shows the ones that are")
+    return _file_text(trusted[key_id])
+
+
 def _file_text(key: PublicKey) -> str:
     import msgspec
 
     return msgspec.json.format(msgspec.json.encode(key).decode(), indent=1) + "\n"
 
 
-def _told(key: PublicKey, state: str) -> dict[str, Any]:
+def _told(key: PublicKey | AllowedKey, state: str) -> dict[str, Any]:
     created = datetime.fromtimestamp(key.created_us / 1e6, tz=timezone.utc)
     return {"key_id": key.key_id, "name": key.name, "state": state, "created": created.isoformat(timespec="seconds")}
+
+
+def _told_client(key: AllowedKey, state: str) -> dict[str, Any]:
+    return _told(key, state) | {"roles": [role.value for role in key.roles]}
+
+
+def _roles(key: AllowedKey) -> str:
+    return ", ".join(role.value for role in key.roles)
 
 
 def _say(as_json: bool, sentence: str, told: dict[str, Any]) -> None:

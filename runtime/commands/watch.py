@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import time
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from runtime.key_files import CLIENT_KEY_VARIABLE
 
 
 class Stream(str, Enum):
@@ -44,12 +47,16 @@ def command(
     bulk: Annotated[str, typer.Option(help="the inspector's bulk socket")] = "tcp://127.0.0.1:5562",
     count: Annotated[int, typer.Option(min=0, help="end after so many messages; 0: never")] = 0,
     seconds: Annotated[float, typer.Option(min=0, help="end after so many seconds; 0: never")] = 0,
+    key: Annotated[
+        Path | None, typer.Option(envvar=CLIENT_KEY_VARIABLE, help="this client's key file, for a station with CURVE")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
     """Print the results, states, records, events, triggers or maps of a station as they come."""
     import zmq
 
     from runtime.errors import StationError, UsageError
+    from runtime.transport import secure
     from runtime.wire import topic
 
     context = zmq.Context()
@@ -58,6 +65,7 @@ def command(
         for kind in KINDS[what]:
             socket.setsockopt(zmq.SUBSCRIBE, topic(kind, station))
         for endpoint in {bulk if kind in ("map", "picture") else results for kind in KINDS[what]}:
+            secure(socket, key)
             try:
                 socket.connect(endpoint)
             except zmq.ZMQError as error:

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from runtime.commands.keys import app
 from runtime.errors import SignatureError, UsageError
-from runtime.keys import TrustStore, check_signature, default_key_folder, new_signing_key, read_public_key
+from runtime.key_files import default_key_folder
+from runtime.keys import TrustStore, check_signature, new_signing_key, read_public_key
 
 
 @pytest.fixture
