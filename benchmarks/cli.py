@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.commands import demo, latency, wire
+from benchmarks.commands import demo, evaluate, latency, wire
 
 
 def register(app: typer.Typer) -> None:
@@ -14,3 +14,4 @@ def register(app: typer.Typer) -> None:
     bench.command("wire")(wire.command)
     app.add_typer(bench)
     app.command("demo")(demo.command)
+    app.command("evaluate")(evaluate.command)

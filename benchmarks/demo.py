@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.line import STATION, Answers, Line, asperity
-from benchmarks.sheet import Tile, write_sheet
+from benchmarks.sheet import Tile, caption, write_sheet
 from runtime.errors import AsperityError, DataError
 from runtime.frame import FloatArray, Verdict, Window
 from runtime.reasons import Reason
@@ -196,8 +196,8 @@ def _tiles(options: DemoOptions, stream: Stream, truth: dict[int, dict[str, Any]
         seq = first[kind]
         shot = camera.frame(truth[seq]["index"], None if kind == "good" else kind)
         fused, window = stream.maps[seq]
-        result = stream.answers.results.get(seq)
-        tiles.append(Tile(kind, shot.frame, shot.mask, fused, window, result))
+        place = window or Window(0, 0, max(shot.frame.shape_px))
+        tiles.append(Tile(caption(kind, stream.answers.results.get(seq)), shot.frame, shot.mask, fused, place))
     if not tiles:
         raise AsperityError("no map arrived, so there is nothing to draw; is the bulk socket in use elsewhere?")
     return tiles

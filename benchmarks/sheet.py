@@ -24,16 +24,15 @@ INK, PAPER = (235, 235, 235), (24, 26, 30)
 class Tile:
     """One frame with its map (values around 0 on normal surface) and its truth."""
 
-    kind: str
+    caption: str
     frame: Frame
     mask: BoolArray  # H x W
-    fused: FloatArray  # map over ``window``
-    window: Window | None
-    result: ReceivedResult | None
+    fused: FloatArray  # map over ``window``; H x W where that is None
+    window: Window | None = None
 
 
 def write_sheet(path: Path, tiles: Sequence[Tile]) -> None:
-    """Write the sheet as PNG. The maps share one scale, so that rows can be compared."""
+    """Write the sheet as PNG. The maps share one scale, from 0 to the highest value, so that rows can be compared."""
     row_px = CELL_PX + TEXT_PX + GAP_PX
     sheet = Image.new("RGB", (len(COLUMNS) * (CELL_PX + GAP_PX) + GAP_PX, TEXT_PX + row_px * len(tiles)), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -42,19 +41,20 @@ def write_sheet(path: Path, tiles: Sequence[Tile]) -> None:
     top = max(float(tile.fused.max()) for tile in tiles)
     for row, tile in enumerate(tiles):
         y_px = TEXT_PX + row * row_px
-        pen.text((GAP_PX, y_px + 4), _caption(tile), fill=INK)
+        pen.text((GAP_PX, y_px + 4), tile.caption, fill=INK)
         for column, picture in enumerate(_pictures(tile, top)):
             cell = Image.fromarray(picture).resize((CELL_PX, CELL_PX))
             sheet.paste(cell, (GAP_PX + column * (CELL_PX + GAP_PX), y_px + TEXT_PX))
     sheet.save(path)
 
 
-def _caption(tile: Tile) -> str:
-    if tile.result is None:
-        return f"{tile.kind}: no result"
-    said = Reason(tile.result.reason_code).name
-    score = "" if tile.result.score is None else f"  score {tile.result.score:.2f} / {tile.result.threshold:.2f}"
-    return f"{tile.kind}: {tile.result.verdict.name.lower()} ({said}){score}"
+def caption(kind: str, result: ReceivedResult | None) -> str:
+    """What a frame showed and what was said of it."""
+    if result is None:
+        return f"{kind}: no result"
+    said = Reason(result.reason_code).name
+    score = "" if result.score is None else f"  score {result.score:.2f} / {result.threshold:.2f}"
+    return f"{kind}: {result.verdict.name.lower()} ({said}){score}"
 
 
 def _pictures(tile: Tile, top: float) -> list[ByteArray]:
@@ -71,11 +71,14 @@ def _overlay(tile: Tile, top: float) -> ByteArray:
     """The map as heat over the grey picture, at its window's place in the frame."""
     height_px, width_px = tile.frame.shape_px
     heat = np.zeros((height_px, width_px), np.float32)
-    window = tile.window or Window(0, 0, max(height_px, width_px))
-    scaled = np.asarray(Image.fromarray(tile.fused).resize((window.side_px, window.side_px)))
-    y0, x0 = max(window.y_px, 0), max(window.x_px, 0)
-    y1, x1 = min(window.y_px + window.side_px, height_px), min(window.x_px + window.side_px, width_px)
-    heat[y0:y1, x0:x1] = scaled[y0 - window.y_px : y1 - window.y_px, x0 - window.x_px : x1 - window.x_px]
+    window = tile.window
+    if window is None:
+        heat[:] = tile.fused
+    else:
+        scaled = np.asarray(Image.fromarray(tile.fused).resize((window.side_px, window.side_px)))
+        y0, x0 = max(window.y_px, 0), max(window.x_px, 0)
+        y1, x1 = min(window.y_px + window.side_px, height_px), min(window.x_px + window.side_px, width_px)
+        heat[y0:y1, x0:x1] = scaled[y0 - window.y_px : y1 - window.y_px, x0 - window.x_px : x1 - window.x_px]
     share = np.clip(heat / max(top, 1e-6), 0, 1)[..., None]
     grey = tile.frame.rgb.mean(axis=2, keepdims=True)
     colour = np.concatenate([255 * np.clip(share * 2, 0, 1), 255 * np.clip(share * 2 - 1, 0, 1), 40 + 0 * share], -1)

@@ -27,7 +27,13 @@ class Counts:
     train: int
     validation: int
     test: int
-    """Of ``test/good`` and of each defect's folder."""
+    """Of each defect's folder, and of ``test/good`` unless ``test_good`` says otherwise."""
+    test_good: int | None = None
+
+    @property
+    def good(self) -> int:
+        """Frames of ``test/good``."""
+        return self.test if self.test_good is None else self.test_good
 
 
 def mixed_kinds(seed: int, defects: Sequence[str], share: float) -> Iterator[str]:
@@ -55,7 +61,7 @@ def write_dataset(
     Raises UsageError for counts that cannot be, DataError for a folder that is not empty or cannot be written.
     """
     plan = list(_plan(counts, defects))
-    if not 0 < len(plan) <= MOST_FRAMES or min(counts.train, counts.validation, counts.test) < 0:
+    if not 0 < len(plan) <= MOST_FRAMES or min(counts.train, counts.validation, counts.test, counts.good) < 0:
         raise UsageError(f"{len(plan)} frames were asked for; give counts from 0 on, 1 to {MOST_FRAMES} frames in all")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is not an empty folder; name a new one, nothing is written over")
@@ -83,7 +89,7 @@ def write_dataset(
 def _plan(counts: Counts, defects: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Folder, name and kind of every frame; the index is the position, so a part is never shown twice."""
     wanted = [(f"train/{GOOD}", GOOD, counts.train), (f"validation/{GOOD}", GOOD, counts.validation)]
-    wanted += [(f"test/{kind}", kind, counts.test) for kind in (GOOD, *defects)]
+    wanted += [(f"test/{GOOD}", GOOD, counts.good), *((f"test/{kind}", kind, counts.test) for kind in defects)]
     for place, kind, number in wanted:
         for position in range(number):
             yield place, f"{position:03d}", kind
@@ -93,7 +99,7 @@ def _origin(camera: VirtualCamera, counts: Counts, defects: Sequence[str]) -> di
     rows, columns = camera.size_px
     command = (
         f"asperity camera virtual --product {camera.product} --seed {camera.seed} --size {columns}x{rows} "
-        f"--train {counts.train} --validation {counts.validation} --test {counts.test} "
+        f"--train {counts.train} --validation {counts.validation} --test {counts.test} --test-good {counts.good} "
         f"--defects {shlex.quote(','.join(defects) or 'none')} --write FOLDER"
     )
     return {

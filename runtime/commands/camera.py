@@ -54,6 +54,7 @@ def virtual(
     train: Annotated[int, typer.Option(help="With --write: frames of train/good.")] = 200,
     validation: Annotated[int, typer.Option(help="With --write: frames of validation/good.")] = 0,
     test: Annotated[int, typer.Option(help="With --write: frames of test/good and of each defect.")] = 10,
+    test_good: Annotated[int | None, typer.Option(help="With --write: frames of test/good, when not --test.")] = None,
     defect_share: Annotated[float, typer.Option(help="Streaming: share of spoiled frames.")] = 0.5,
     first: Annotated[int, typer.Option(help="Streaming: index of the first frame.")] = STREAM_FIRST,
     rate: Rate = None,
@@ -78,8 +79,8 @@ def virtual(
     if write is not None:
         if on_trigger or truth is not None or rate is not None or frames:
             raise UsageError("--write makes a data set; --rate, --frames, --truth and --on-trigger belong to streaming")
-        counts = Counts(train, validation, test)
-        total = train + validation + test * (1 + len(kinds))
+        counts = Counts(train, validation, test, test_good)
+        total = train + validation + counts.good + test * len(kinds)
         with _progress(f"rendering {product}", total) as step:
             written = write_dataset(source, write, counts, kinds, step)
         _say(as_json, f"wrote {written} frames to {write}", {"frames": written, "folder": str(write)})

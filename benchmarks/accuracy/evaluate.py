@@ -1,0 +1,185 @@
+"""``asperity evaluate``: every product, every seed, and a control with random weights; resumable, one JSON.
+
+Rows are written as they are found; a run that is started again with the same settings goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmarks.accuracy.material import Material, load_material, products_of
+from benchmarks.accuracy.methods import method as find_method
+from benchmarks.accuracy.trial import Figures, Judged, Settings, run_trial
+from benchmarks.machine import machine
+from calibration.networks.torch_networks import TorchNetworks, build
+from calibration.profiles import profile as find_profile
+from calibration.record import CalibrateOptions
+from runtime.errors import DataError, UsageError
+from runtime.frame import Unit
+
+SUMMARY = (
+    "i_auroc", "i_auroc_fg", "p_auroc", "p_auroc_fg", "aupro30", "aupro30_fg", "aupro05", "aupro05_fg", "ap",
+    "i_auroc_rgb", "i_auroc_points", "detected_at_5",
+)  # fmt: skip
+
+Progress = Callable[[str, int, int], None]
+Show = Callable[[Material, int, Judged], None]
+"""Called with a finished trial of the method, to draw it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What to evaluate, and how."""
+
+    source: Path
+    profile: str = "lite"
+    method: str = "lsfa"
+    seeds: int = 3
+    categories: tuple[str, ...] = ()
+    """Products to take; empty: all."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Fields of the adaptation that differ from the method's."""
+    shots: int | None = None
+    alpha: float = 0.05
+    thresholds: int | None = None
+    limit: int | None = None
+    """At most so many normal frames of each product."""
+    unit: Unit | None = None
+    rgb_weights: Path | None = None
+    point_weights: Path | None = None
+    control: bool = True
+    """Also run frozen features of random weights, from one seed."""
+    pixels: bool = True
+    cache: Path = Path("build/evaluate")
+
+
+class Run(msgspec.Struct):
+    """One seed."""
+
+    seed: int
+    products: dict[str, Figures]
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """The JSON. ``mean`` and ``spread`` (standard deviation, ddof 1) are over seeds, of the mean over products."""
+
+    method: str
+    profile: str
+    command: str
+    settings: dict[str, Any]
+    weights: list[dict[str, Any]]
+    machine: dict[str, Any]
+    mean: dict[str, float] = {}
+    spread: dict[str, float] = {}
+    runs: list[Run] = []
+    control: Run | None = None
+    """Random weights, frozen features, same frames and figures."""
+
+
+def evaluate(
+    options: EvaluateOptions, out: Path, command: str, progress: Progress, show: Show = lambda *_: None
+) -> Report:
+    """Evaluate and write ``out`` after every product of every seed.
+
+    Raises UsageError (options; ``out`` holds an evaluation with other settings), DataError and CalibrationError as
+    calibrating from the same folder does.
+    """
+    chosen, method = find_profile(options.profile), find_method(options.method)
+    method.config(chosen, 0, options.overrides)
+    if options.seeds < 1:
+        raise UsageError(f"--seeds {options.seeds} must be 1 or more")
+    folders = _folders(options)
+    networks = build(chosen, rgb_weights=options.rgb_weights, point_weights=options.point_weights)
+    report = _resumed(options, out, command, networks)
+    settings = Settings(options.shots, options.alpha, options.thresholds, options.pixels)
+    calibrate = CalibrateOptions(profile=options.profile, limit=options.limit, unit=options.unit)
+    for folder in folders:
+        name = folder.resolve().name
+        missing = [run for run in report.runs if name not in run.products]
+        if missing:
+            material = load_material(folder, chosen, networks, calibrate, options.cache, progress)
+            for run in missing:
+                config = method.config(chosen, run.seed, options.overrides)
+                judged = run_trial(material, method, config, chosen, run.seed, settings, progress)
+                run.products[name] = judged.figures
+                show(material, run.seed, judged)
+                _write(report, out)
+            del material
+        if report.control is not None and name not in report.control.products:
+            random = build(chosen, seeded=True, seed=0)
+            material = load_material(folder, chosen, random, calibrate, options.cache, progress)
+            judged = run_trial(material, find_method("frozen"), None, chosen, 0, settings, progress)
+            report.control.products[name] = judged.figures
+            _write(report, out)
+    _write(report, out)
+    return report
+
+
+def _folders(options: EvaluateOptions) -> list[Path]:
+    folders = products_of(options.source)
+    if not options.categories:
+        return folders
+    by_name = {folder.resolve().name: folder for folder in folders}
+    unknown = [name for name in options.categories if name not in by_name]
+    if unknown:
+        raise UsageError(f"--category {', '.join(unknown)}: {options.source} holds {', '.join(by_name)}")
+    return [by_name[name] for name in options.categories]
+
+
+def _resumed(options: EvaluateOptions, out: Path, command: str, networks: TorchNetworks) -> Report:
+    """The report so far, or a new one. More seeds than before may be asked for; nothing else may differ."""
+    settings = {
+        "source": options.source.resolve().name, "overrides": options.overrides, "shots": options.shots,
+        "alpha": options.alpha, "thresholds": options.thresholds, "limit": options.limit, "pixels": options.pixels,
+    }  # fmt: skip
+    weights = [msgspec.to_builtins(origin) for origin in networks.origins]
+    fresh = Report(
+        method=options.method, profile=options.profile, command=command, settings=settings, weights=weights,
+        machine=machine(), control=Run(0, {}) if options.control else None,
+    )  # fmt: skip
+    report = fresh
+    if out.exists():
+        try:
+            report = msgspec.json.decode(out.read_bytes(), type=Report)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise DataError(
+                f"{out} is not an evaluation that could go on ({error}); remove it or name another"
+            ) from error
+        said = [(r.method, r.profile, r.settings, r.weights) for r in (report, fresh)]
+        if said[0] != said[1]:
+            raise UsageError(
+                f"{out} holds an evaluation of {report.method}, {report.profile}, {report.settings}, which is another; "
+                "remove it or name another --json"
+            )
+        report.control = report.control or fresh.control
+    known = {run.seed for run in report.runs}
+    report.runs.extend(Run(seed, {}) for seed in range(options.seeds) if seed not in known)
+    return report
+
+
+def summary(runs: Sequence[Run]) -> Iterator[tuple[str, float, float]]:
+    """(figure, mean over seeds of the mean over products, standard deviation over seeds); 0 with one seed."""
+    for name in SUMMARY:
+        by_seed = []
+        for run in runs:
+            values = [getattr(figures, name) for figures in run.products.values()]
+            if values and all(value is not None for value in values):
+                by_seed.append(float(np.mean(values)))
+        if by_seed:
+            yield name, float(np.mean(by_seed)), float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else 0.0
+
+
+def _write(report: Report, out: Path) -> None:
+    rows = list(summary([run for run in report.runs if run.products]))
+    report.mean = {name: round(mean, 5) for name, mean, _ in rows}
+    report.spread = {name: round(spread, 5) for name, _, spread in rows}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".part")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    partial.replace(out)

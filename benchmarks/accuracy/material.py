@@ -1,0 +1,210 @@
+"""A product of a data set, ready for any method: every frame prepared and embedded once, kept on disk.
+
+Adaptation, banks and scores change from trial to trial; frozen patches, truths and foreground do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.datasets import Item, open_dataset
+from calibration.embedding import PatchCache, embed, fit_station_statistics
+from calibration.networks.torch_networks import TorchNetworks
+from calibration.normals import prepare_normals
+from calibration.patches import PatchSet
+from calibration.profiles import Profile, network_for
+from calibration.record import CalibrateOptions
+from runtime.errors import DataError, FrameRefused
+from runtime.frame import BoolArray, Prepared, Window
+from runtime.mvtec import GOOD
+from runtime.preprocess import prepare
+
+FORMAT = 1
+"""Of the cache; another one is made again."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shots:
+    """n frames as a method sees them, and what is true of them."""
+
+    patches: PatchSet
+    inspect: BoolArray  # n x grid x grid
+    windows: NDArray[np.int64]  # n x 3: x, y, side of the window in source pixels
+    foreground: BoolArray  # n x H x W: pixels of the part, as preprocessing found them
+    truth: BoolArray  # n x H x W: the data set's masks
+    names: tuple[str, ...]
+    defects: tuple[str, ...]
+    """``good`` or the defect's name."""
+    parts: tuple[str, ...]
+    """Physical part of each frame; empty where nothing says so."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def window(self, index: int) -> Window:
+        """The window of one frame."""
+        x_px, y_px, side_px = (int(v) for v in self.windows[index])
+        return Window(x_px, y_px, side_px)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """One product."""
+
+    name: str
+    normal: Shots
+    test: Shots
+    refused: tuple[str, ...]
+    """Test frames that preprocessing refused: the runtime would answer unknown. They are in no figure."""
+
+
+def products_of(source: Path) -> list[Path]:
+    """The product folders of a data set: ``source`` itself when it holds ``train`` and ``test``, else its children.
+
+    Raises DataError when there is none.
+    """
+    if (source / "train").is_dir() and (source / "test").is_dir():
+        return [source]
+    found = [child for child in sorted(source.glob("*")) if (child / "train").is_dir() and (child / "test").is_dir()]
+    if not found:
+        raise DataError(
+            f"{source} holds no product: expected train/good and test/<defect> in it (MVTec 3D-AD), or folders with "
+            "them"
+        )
+    return found
+
+
+def load_material(
+    source: Path, chosen: Profile, networks: TorchNetworks, options: CalibrateOptions, cache: Path, progress: Progress
+) -> Material:
+    """Of the product's folder, from ``cache`` if it is there for these frames, weights and options.
+
+    Raises DataError and CalibrationError as ``calibrate`` does, and DataError when there are no test frames.
+    """
+    path = cache / f"{source.resolve().name}-{chosen.name}-{_key(source, networks, options)}.npz"
+    if not path.exists():
+        made = _make(source, chosen, networks, options, progress)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".part.npz")
+        np.savez(partial, **_arrays(made))
+        partial.replace(path)
+        return made
+    with np.load(path, allow_pickle=False) as arrays:
+        refused = tuple(json.loads(str(arrays["refused"])))
+        return Material(source.resolve().name, _shots(arrays, "normal"), _shots(arrays, "test"), refused)
+
+
+def _make(
+    source: Path, chosen: Profile, networks: TorchNetworks, options: CalibrateOptions, progress: Progress
+) -> Material:
+    tests = open_dataset(source, unit=options.unit).test()
+    normals = prepare_normals(source, options, chosen, progress)
+    network = network_for(chosen, normals.geometry, "none")
+    fit_station_statistics(normals.prepared, network, networks, chosen)
+    prepared, kept, refused = [], [], []
+    for index, item in enumerate(tests):
+        try:
+            prepared.append(prepare(item.frame(seq=index), normals.geometry, network, normals.masks))
+            kept.append(item)
+        except FrameRefused:
+            refused.append(item.name)
+        progress("prepare test frames", index + 1, len(tests))
+    shape_px = (normals.geometry.height_px, normals.geometry.width_px)
+
+    def shots(frames: Sequence[Prepared], items: Sequence[Item], what: str) -> Shots:
+        patches = embed(
+            frames, network, networks, PatchCache(sys.maxsize, Path()), lambda a, b: progress(f"embed {what}", a, b)
+        )
+        return Shots(
+            patches=patches,
+            inspect=np.stack([frame.inspect for frame in frames]),
+            windows=np.array([[f.window.x_px, f.window.y_px, f.window.side_px] for f in frames], dtype=np.int64),
+            foreground=np.stack([_foreground(frame, shape_px) for frame in frames]),
+            truth=np.stack([_truth(item, shape_px) for item in items]),
+            names=tuple(item.name for item in items),
+            defects=tuple(item.defect for item in items),
+            parts=tuple(item.part_id for item in items),
+        )
+
+    return Material(
+        source.resolve().name,
+        shots(normals.prepared, normals.items, "normal frames"),
+        shots(prepared, kept, "test frames"),
+        tuple(refused),
+    )
+
+
+def _foreground(frame: Prepared, shape_px: tuple[int, int]) -> BoolArray:
+    """The prepared cloud's foreground on the source frame, nearest cell."""
+    cells = (frame.cloud != 0).any(axis=-1)
+    axes = []
+    for start, size in zip((frame.window.y_px, frame.window.x_px), shape_px, strict=True):
+        position = (np.arange(size) - start + 0.5) * len(cells) / frame.window.side_px
+        axes.append(np.floor(position).astype(np.int64))
+    inside = [(axis >= 0) & (axis < len(cells)) for axis in axes]
+    rows, columns = (np.clip(axis, 0, len(cells) - 1) for axis in axes)
+    return np.asarray(cells[rows[:, None], columns[None, :]] & inside[0][:, None] & inside[1][None, :])
+
+
+def _truth(item: Item, shape_px: tuple[int, int]) -> BoolArray:
+    """The mask. Raises DataError for a defective frame without one."""
+    mask = item.mask(shape_px)
+    if mask is None:
+        if item.defect != GOOD:
+            raise DataError(
+                f"{item.name} is defective and has no mask gt/{item.sample.rgb.name}; it is needed to evaluate"
+            )
+        return np.zeros(shape_px, dtype=bool)
+    return mask
+
+
+def _key(source: Path, networks: TorchNetworks, options: CalibrateOptions) -> str:
+    """Names the frames (paths, sizes, times), the weights and the options."""
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    listing = [(str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    weights = [(origin.network, origin.sha256) for origin in networks.origins]
+    said = [FORMAT, listing, weights, options.limit, options.unit, options.geometry, options.exclude]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+
+def _arrays(made: Material) -> dict[str, Any]:
+    arrays: dict[str, Any] = {"refused": json.dumps(made.refused)}
+    for name, shots in (("normal", made.normal), ("test", made.test)):
+        arrays |= {
+            f"{name}.rgb": shots.patches.rgb,
+            f"{name}.points": shots.patches.points,
+            f"{name}.nonempty": shots.patches.nonempty,
+            f"{name}.inspect": shots.inspect,
+            f"{name}.windows": shots.windows,
+            f"{name}.foreground": np.packbits(shots.foreground, axis=-1),
+            f"{name}.truth": np.packbits(shots.truth, axis=-1),
+            f"{name}.width": shots.truth.shape[-1],
+            f"{name}.said": json.dumps([shots.names, shots.defects, shots.parts]),
+        }
+    return arrays
+
+
+def _shots(arrays: Any, name: str) -> Shots:
+    width = int(arrays[f"{name}.width"])
+
+    def bits(key: str) -> BoolArray:
+        return np.unpackbits(arrays[f"{name}.{key}"], axis=-1, count=width).astype(bool)
+
+    names, defects, parts = (tuple(column) for column in json.loads(str(arrays[f"{name}.said"])))
+    return Shots(
+        patches=PatchSet(arrays[f"{name}.rgb"], arrays[f"{name}.points"], arrays[f"{name}.nonempty"]),
+        inspect=arrays[f"{name}.inspect"], windows=arrays[f"{name}.windows"], foreground=bits("foreground"),
+        truth=bits("truth"), names=names, defects=defects, parts=parts,
+    )  # fmt: skip

@@ -1,0 +1,66 @@
+"""The methods that can be compared, by name: what of LSFA is switched on, how banks and scores are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from calibration.adaptation_config import AdaptationConfig, default_config
+from calibration.profiles import Profile
+from calibration.record import Fusion
+from runtime.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One row of an ablation table."""
+
+    what: str
+    adapt: bool = True
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Fields of AdaptationConfig that differ from the profile's default."""
+    fusion: Fusion = "average"
+    bank_share: float | None = None
+    """Share of the fit frames' rows that both banks keep; None: the profile's, capped as it says."""
+
+    def config(self, chosen: Profile, seed: int, overrides: dict[str, Any]) -> AdaptationConfig | None:
+        """How the adaptors are trained; None: features stay frozen. Raises ConfigError, UsageError."""
+        if not self.adapt:
+            return None
+        fields = {**self.changes, **overrides, "seed": seed}
+        unknown = set(fields) - set(AdaptationConfig.__struct_fields__)
+        if unknown:
+            known = ", ".join(AdaptationConfig.__struct_fields__)
+            raise UsageError(f"--set {', '.join(sorted(unknown))}: no such field of the adaptation; there are: {known}")
+        plain: dict[str, Any] = msgspec.to_builtins(default_config(chosen))
+        try:
+            return msgspec.convert({**plain, **fields}, AdaptationConfig)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"--set: {error}") from error
+
+
+METHODS: dict[str, Method] = {
+    "frozen": Method("no adaptation", adapt=False),
+    "ifc": Method(
+        "compactness within each modality alone (L_IFC)", changes={"local_alignment": 0.0, "global_alignment": 0.0}
+    ),
+    "clc": Method("alignment between the modalities alone (L_CLC)", changes={"compactness": 0.0}),
+    "lsfa": Method("L_IFC and L_CLC"),
+    "lsfa-default-start": Method("LSFA from PyTorch's initialisation, as released", changes={"start": "default"}),
+    "lsfa-identity-start": Method("LSFA from the identity", changes={"start": "identity"}),
+    "lsfa-ocsvm": Method("LSFA, scores fused by the linear one-class SVM", fusion="ocsvm"),
+    "frozen-ocsvm": Method("frozen, scores fused by the linear one-class SVM", adapt=False, fusion="ocsvm"),
+    "lsfa-bank-1": Method("LSFA, banks of 1 % of the rows", bank_share=0.01),
+    "lsfa-bank-10": Method("LSFA, banks of 10 % of the rows", bank_share=0.1),
+    "frozen-bank-1": Method("frozen, banks of 1 % of the rows", adapt=False, bank_share=0.01),
+}
+
+
+def method(name: str) -> Method:
+    """The method of that name. Raises UsageError naming the known ones."""
+    try:
+        return METHODS[name]
+    except KeyError:
+        raise UsageError(f"--method {name!r} is not known; choose one of {', '.join(METHODS)}") from None

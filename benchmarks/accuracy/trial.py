@@ -1,0 +1,295 @@
+"""One method on one product from one seed: adapt, fill the banks, score every test frame, and count.
+
+The seed draws which normal frames are fitted on and which are held out, and everything random in the adaptation. No
+figure of a test frame reaches any choice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.accuracy.material import Material, Shots
+from benchmarks.accuracy.methods import Method
+from benchmarks.accuracy.metrics import (
+    PixelFigures,
+    auroc,
+    auroc_standard_error,
+    average_precision,
+    detection_rate,
+    pixel_figures,
+)
+from calibration.adaptation import adapt, adapt_patches
+from calibration.adaptation_config import AdaptationConfig
+from calibration.embedding import frame_of
+from calibration.memory_bank import bank_rows, coreset
+from calibration.networks.adaptor import new_adaptors
+from calibration.patches import PatchSet, child_counts
+from calibration.profiles import Profile
+from calibration.reference import FrameDistances, OwnedBank, fit_decision
+from calibration.split import split_frames
+from runtime.distances import ModalityBank, measure
+from runtime.errors import CalibrationError
+from runtime.frame import BoolArray, FloatArray
+from runtime.knn import MemoryBank
+from runtime.manifest import Decision
+from runtime.maps import pixel_map, source_map
+from runtime.mvtec import GOOD
+from runtime.scoring import conformal_threshold, fused_map, fused_score
+
+Progress = Callable[[str, int, int], None]
+
+MIN_TUNE = 3
+"""Fewer held-out frames give no standard deviation worth the name."""
+
+
+class DefectFigures(msgspec.Struct, frozen=True):
+    """Of one type of defect, against all good test frames."""
+
+    frames: int
+    i_auroc_fg: float
+    detected: float
+    """Share above the calibrated threshold."""
+
+
+class Detection(msgspec.Struct, frozen=True):
+    """The calibrated threshold at work."""
+
+    stated: float
+    """Rate of false rejects the threshold promises: k / (n + 1) of the held-out normal frames."""
+    observed: float
+    """Share of the good test frames above it."""
+    detected: float
+    """Share of the defective test frames above it."""
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one product. ``_fg``: restricted to the part's foreground; None where a figure cannot be.
+
+    Image level: ``i_auroc`` takes the maximum of the whole fused map, ``i_auroc_fg`` the runtime's own image score,
+    which only ever sees foreground patches.
+    """
+
+    i_auroc: float
+    i_auroc_fg: float
+    p_auroc: float | None
+    p_auroc_fg: float | None
+    aupro30: float | None
+    aupro30_fg: float | None
+    aupro05: float | None
+    aupro05_fg: float | None
+    ap: float
+    """Average precision of the image score."""
+    i_auroc_rgb: float
+    i_auroc_points: float
+    """Image score of one modality alone."""
+    detected_at_5: float
+    """Share of defective frames above the threshold that would reject at most 5 % of the good TEST frames: for
+    comparing methods; a station's own threshold is ``detection``."""
+    detection: Detection
+    shuffled: float
+    """``i_auroc_fg`` with the labels shuffled: the control that must lie near 0.5."""
+    shuffled_se: float
+    per_defect: dict[str, DefectFigures]
+    fit_frames: int
+    held_out_frames: int
+    good: int
+    defective: int
+    refused: int
+    regions: int
+    regions_fg: int
+    seconds: float
+    scores: dict[str, float]
+    """Image score of every test frame, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Banks:
+    """Both modalities' memories of one trial."""
+
+    rgb: OwnedBank
+    points: OwnedBank
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The scored test frames of one trial, for whoever wants to draw them."""
+
+    figures: Figures
+    maps: list[FloatArray]  # H x W each
+    scores: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a trial is asked for beside its method."""
+
+    shots: int | None = None
+    """Fit on so many normal frames and know no other (few-shot); None: as a calibration splits them."""
+    alpha: float = 0.05
+    """Rate of false rejects of the calibrated threshold, or the lowest attainable one."""
+    thresholds: int | None = None
+    """Thresholds of the AUPRO; None: all."""
+    pixels: bool = True
+    """False: image figures only, which saves the maps."""
+
+
+def run_trial(
+    material: Material, method: Method, config: AdaptationConfig | None, chosen: Profile, seed: int, settings: Settings,
+    progress: Progress,
+) -> Judged:  # fmt: skip
+    """Raises CalibrationError when there are too few frames, or when features collapse."""
+    begin = time.monotonic()
+    normal, test = material.normal, material.test
+    fit, tune, held_out = _split(normal, seed, settings)
+    transform = _adapted(normal.patches.subset(fit), config, chosen, progress)
+    fit_patches = transform(normal.patches.subset(fit))
+    banks = _fill(fit_patches, normal.inspect[fit], fit, method, chosen, progress)
+
+    def distances(shots: Shots, indices: Sequence[int], leave_out: bool, what: str) -> list[FrameDistances]:
+        found = []
+        for done, index in enumerate(indices, start=1):
+            one = transform(shots.patches.subset([index]))
+            rgb = banks.rgb.without(index) if leave_out else banks.rgb.bank
+            points = banks.points.without(index) if leave_out else banks.points.bank
+            found.append(FrameDistances(*measure(frame_of(one, 0), shots.inspect[index], rgb, points)))
+            progress(what, done, len(indices))
+        return found
+
+    few = settings.shots is not None
+    tuned = distances(normal, tune, few, "held-out frames")
+    calibrated = tuned if few else distances(normal, held_out, False, "held-out frames")
+    decision = fit_decision(tuned, banks.rgb, banks.points, method.fusion)
+    tested = distances(test, range(len(test)), False, "test frames")
+    calm = sorted(fused_score(one.rgb, one.points, decision) for one in calibrated)
+    maps = _maps(tested, test, decision) if settings.pixels else []
+    figures = _figures(material, tested, decision, calm, maps, settings, seed)
+    figures = msgspec.structs.replace(
+        figures, fit_frames=len(fit), held_out_frames=len(calm), seconds=round(time.monotonic() - begin, 1)
+    )
+    return Judged(figures, maps, np.array(list(figures.scores.values())))
+
+
+def _split(normal: Shots, seed: int, settings: Settings) -> tuple[list[int], list[int], list[int]]:
+    """(fit, tune, held out) frames. Few-shot: the same few frames serve for all, each measured without its own rows."""
+    if settings.shots is not None:
+        if settings.shots < MIN_TUNE or settings.shots > len(normal):
+            raise CalibrationError(
+                f"--shots {settings.shots}: {material_words(normal)}; give {MIN_TUNE} to {len(normal)}"
+            )
+        chosen = sorted(int(i) for i in np.random.default_rng(seed).permutation(len(normal))[: settings.shots])
+        return chosen, chosen, chosen
+    # Frames that name no part are taken for parts of their own: they are then drawn by seed, not cut by time.
+    parts = normal.parts if all(normal.parts) else normal.names
+    split = split_frames(parts, seed=seed)
+    return list(split.fit), list(split.tune), list(split.calibrate)
+
+
+def material_words(normal: Shots) -> str:
+    """For messages."""
+    return f"there are {len(normal)} normal frames"
+
+
+def _adapted(
+    fit: PatchSet, config: AdaptationConfig | None, chosen: Profile, progress: Progress
+) -> Callable[[PatchSet], PatchSet]:
+    """Frozen patches -> the method's patches."""
+    if config is None:
+        return lambda patches: patches
+    adaptation = adapt(fit, chosen, config, lambda done, steps: progress("adapt", done, steps))
+    rgb, points = new_adaptors(chosen)
+    rgb.load_state_dict(adaptation.rgb_state)
+    points.load_state_dict(adaptation.points_state)
+    return lambda patches: adapt_patches(patches, rgb, points)
+
+
+def _fill(
+    patches: PatchSet, inspect: BoolArray, frames: Sequence[int], method: Method, chosen: Profile, progress: Progress
+) -> Banks:
+    scored = patches.nonempty & inspect
+    tokens = child_counts(scored, patches.rgb_grid) > 0
+    places = scored.reshape(len(patches), -1)
+    rgb_rows, points_rows = bank_rows(chosen, len(patches))
+    if method.bank_share is not None:
+        rgb_rows = max(3, round(method.bank_share * int(tokens.sum())))
+        points_rows = max(3, round(method.bank_share * int(places.sum())))
+    owners = np.asarray(frames, dtype=np.int64)
+
+    def bank(what: str, features: FloatArray, own: NDArray[np.int64], wanted: int) -> OwnedBank:
+        mean, std = float(features.mean(dtype=np.float64)), float(features.std(dtype=np.float64))
+        standard = (features - np.float32(mean)) * np.float32(1.0 / std)
+        index = coreset(standard, wanted, progress=lambda a, b: progress(f"{what} bank", a, b))
+        return OwnedBank(ModalityBank(MemoryBank(standard[index]), mean, std), own[index])
+
+    return Banks(
+        bank("rgb", patches.rgb[tokens], np.repeat(owners, tokens.sum(axis=1)), rgb_rows),
+        bank("points", patches.points[places], np.repeat(owners, places.sum(axis=1)), points_rows),
+    )
+
+
+def _maps(tested: Sequence[FrameDistances], test: Shots, decision: Decision) -> list[FloatArray]:
+    """Fused maps on the source frames; outside the window: the map's own minimum."""
+    height_px, width_px = test.truth.shape[1:]
+    maps = []
+    for index, one in enumerate(tested):
+        pixels = pixel_map(fused_map(one.rgb, one.points, decision))
+        maps.append(source_map(pixels, test.window(index), height_px, width_px, outside=float(pixels.min())))
+    return maps
+
+
+def _figures(
+    material: Material, tested: Sequence[FrameDistances], decision: Decision, calm: Sequence[float],
+    maps: list[FloatArray], settings: Settings, seed: int,
+) -> Figures:  # fmt: skip
+    test = material.test
+    scores = np.array([fused_score(one.rgb, one.points, decision) for one in tested])
+    peaks = np.array([float(one.max()) for one in maps]) if maps else scores
+    defects = np.array(test.defects)
+    good = defects == GOOD
+    rate = max(settings.alpha, 1 / (len(calm) + 1))
+    threshold = conformal_threshold(calm, rate)
+    whole = inside = PixelFigures(None, None, None, 0)
+    if maps:
+        truths, foregrounds = list(test.truth), list(test.foreground)
+        whole = pixel_figures(maps, truths, None, settings.thresholds)
+        inside = pixel_figures(maps, truths, foregrounds, settings.thresholds)
+    shuffled = np.random.default_rng(seed).permutation(good)
+
+    def alone(name: str) -> float:
+        one = np.array([getattr(frame, name).image_distance for frame in tested])
+        return auroc(one[good], one[~good])
+
+    return Figures(
+        i_auroc=auroc(peaks[good], peaks[~good]),
+        i_auroc_fg=auroc(scores[good], scores[~good]),
+        p_auroc=whole.p_auroc, p_auroc_fg=inside.p_auroc, aupro30=whole.aupro30, aupro30_fg=inside.aupro30,
+        aupro05=whole.aupro05, aupro05_fg=inside.aupro05,
+        ap=average_precision(scores[good], scores[~good]),
+        i_auroc_rgb=alone("rgb"),
+        i_auroc_points=alone("points"),
+        detected_at_5=detection_rate(scores[good], scores[~good], 0.05),
+        detection=Detection(
+            stated=int((len(calm) + 1) * rate + 1e-9) / (len(calm) + 1),
+            observed=float((scores[good] > threshold).mean()),
+            detected=float((scores[~good] > threshold).mean()),
+        ),
+        shuffled=auroc(scores[shuffled], scores[~shuffled]),
+        shuffled_se=auroc_standard_error(int(good.sum()), int((~good).sum())),
+        per_defect={
+            str(kind): DefectFigures(
+                frames=int((defects == kind).sum()),
+                i_auroc_fg=auroc(scores[good], scores[defects == kind]),
+                detected=float((scores[defects == kind] > threshold).mean()),
+            )
+            for kind in sorted(set(test.defects) - {GOOD})
+        },
+        fit_frames=0, held_out_frames=0,
+        good=int(good.sum()), defective=int((~good).sum()), refused=len(material.refused),
+        regions=whole.regions, regions_fg=inside.regions, seconds=0.0,
+        scores={name: float(score) for name, score in zip(test.names, scores, strict=True)},
+    )  # fmt: skip

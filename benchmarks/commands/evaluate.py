@@ -1,0 +1,126 @@
+"""``asperity evaluate``: what a method finds on a data set with known defects."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from benchmarks.accuracy.evaluate import Report
+    from benchmarks.accuracy.material import Material
+    from benchmarks.accuracy.trial import Judged
+
+
+def command(
+    data: Annotated[
+        Path, typer.Argument(help="a product's folder in the MVTec 3D-AD layout, or a folder of such products")
+    ],
+    out: Annotated[Path, typer.Option("--json", help="the result; an unfinished one is gone on with")],
+    profile: Annotated[str, typer.Option(help="lite, edge or paper")] = "lite",
+    method: Annotated[str, typer.Option(help="frozen, ifc, clc, lsfa or another row of the ablation table")] = "lsfa",
+    seeds: Annotated[int, typer.Option(min=1, help="so many seeds, from 0")] = 3,
+    category: Annotated[list[str] | None, typer.Option(help="only this product; may be given again")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="FIELD=VALUE of the adaptation; may be given again")
+    ] = None,
+    shots: Annotated[int | None, typer.Option(help="few-shot: know only so many normal frames")] = None,
+    alpha: Annotated[float, typer.Option(help="false-reject rate of the calibrated threshold")] = 0.05,
+    aupro_thresholds: Annotated[
+        int | None, typer.Option(min=2, help="thresholds of the AUPRO (M3DM: 100); default: exact, all")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=20, help="at most so many normal frames a product")] = None,
+    unit: Annotated[str | None, typer.Option(help="unit of the points where the frames name none: m, mm or um")] = None,
+    rgb_weights: Annotated[Path | None, typer.Option(help="weights of the RGB backbone (profile paper)")] = None,
+    point_weights: Annotated[Path | None, typer.Option(help="weights of the point encoder (profile paper)")] = None,
+    control: Annotated[bool, typer.Option(help="also run random weights, the control")] = True,
+    pixels: Annotated[bool, typer.Option(help="pixel figures too; without them only image figures, faster")] = True,
+    pictures: Annotated[
+        Path | None, typer.Option(help="folder for sheets of best, worst and borderline frames")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="another evaluation of the same frames: print the difference with its interval")
+    ] = None,
+    cache: Annotated[Path, typer.Option(help="folder of embedded frames; may be removed")] = Path("build/evaluate"),
+) -> None:
+    """Evaluate a method over seeds and products, beside a control with random weights; figures go to a JSON file."""
+    from typing import cast
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from benchmarks.accuracy.compare import difference, read_report
+    from benchmarks.accuracy.evaluate import EvaluateOptions, evaluate
+    from benchmarks.accuracy.pictures import write_sheets
+    from runtime.errors import UsageError
+    from runtime.frame import MM_PER_UNIT, Unit
+
+    if unit is not None and unit not in MM_PER_UNIT:
+        raise UsageError(f"--unit {unit!r} is not known; give one of {', '.join(MM_PER_UNIT)}")
+    if not 0 < alpha < 1:
+        raise UsageError(f"--alpha {alpha} cannot be a false-reject rate; give one between 0 and 1, as 0.05")
+    options = EvaluateOptions(
+        source=data, profile=profile, method=method, seeds=seeds, categories=tuple(category or ()),
+        overrides=_changes(changes or []), shots=shots, alpha=alpha, thresholds=aupro_thresholds, limit=limit,
+        unit=cast(Unit | None, unit), rgb_weights=rgb_weights, point_weights=point_weights, control=control,
+        pixels=pixels, cache=cache,
+    )  # fmt: skip
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("evaluate", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bars.update(bar, description=what, completed=done, total=total)
+
+        def draw(material: Material, seed: int, judged: Judged) -> None:
+            if pictures is not None and seed == 0 and judged.maps:
+                write_sheets(pictures, data, material, judged)
+
+        said = shlex.join(["asperity", *sys.argv[1:]])
+        report = evaluate(options, out, said, show, draw)
+    _print(report)
+    if against is not None:
+        gap = difference(read_report(against), report)
+        typer.echo(f"I-AUROC fg minus {against.stem}: {gap.mean:+.4f}, 95 % interval {gap.low:+.4f} to {gap.high:+.4f}")
+
+
+def _changes(given: list[str]) -> dict[str, Any]:
+    """``temperature=0.2`` as a field and its value. Raises UsageError."""
+    from runtime.errors import UsageError
+
+    fields: dict[str, Any] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise UsageError(f"--set {text!r}: write FIELD=VALUE, as temperature=0.2")
+        try:
+            fields[name] = json.loads(value)
+        except json.JSONDecodeError:
+            fields[name] = value
+    return fields
+
+
+def _print(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    names = ("i_auroc", "i_auroc_fg", "p_auroc_fg", "aupro30", "aupro30_fg", "aupro05_fg", "ap", "detected_at_5")
+    table = Table("product", *names, title=f"{report.method}, {report.profile}: mean over {len(report.runs)} seeds")
+
+    def cells(values: list[float | None]) -> str:
+        known = [value for value in values if value is not None]
+        return f"{sum(known) / len(known):.4f}" if known else "-"
+
+    for product in sorted({name for run in report.runs for name in run.products}):
+        rows = [run.products[product] for run in report.runs if product in run.products]
+        table.add_row(product, *(cells([getattr(row, name) for row in rows]) for name in names))
+    table.add_row("mean ± seeds", *(
+        f"{report.mean[n]:.4f} ± {report.spread[n]:.4f}" if n in report.mean else "-" for n in names
+    ))  # fmt: skip
+    if report.control is not None and report.control.products:
+        found = list(report.control.products.values())
+        table.add_row("random weights", *(cells([getattr(row, name) for row in found]) for name in names))
+    Console().print(table)
