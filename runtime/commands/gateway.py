@@ -26,7 +26,7 @@ Station = Annotated[str | None, typer.Option(help="[station] name")]
 Results = Annotated[str | None, typer.Option(help="[station] results: the inspector's results socket")]
 Control = Annotated[str | None, typer.Option(help="[station] control: the inspector's control socket")]
 Format = Annotated[LogFormat, typer.Option("--log-format", help="for people, or one JSON object a line")]
-Address = Annotated[str | None, typer.Option(help="address to listen on")]
+Host = Annotated[str | None, typer.Option(help="address to listen on")]
 Port = Annotated[int | None, typer.Option(help="port to listen on; 0: any that is free")]
 
 
@@ -36,14 +36,14 @@ def modbus(
     station: Station = None,
     results: Results = None,
     control: Control = None,
-    address: Address = None,
+    host: Host = None,
     port: Port = None,
     log_format: Format = LogFormat.TEXT,
 ) -> None:
     """A Modbus TCP server: one register block, acknowledged results, triggers and recipes."""
-    from runtime.gateways import modbus as gateway
+    from runtime.gateways.modbus import serve
 
-    gateway.serve(_begin(config, station, results, control, log_format, "modbus", {"address": address, "port": port}))
+    serve(_begin(config, station, results, control, log_format, "modbus", {"host": host, "port": port}))
 
 
 @app.command()
@@ -52,14 +52,14 @@ def http(
     station: Station = None,
     results: Results = None,
     control: Control = None,
-    address: Address = None,
+    host: Host = None,
     port: Port = None,
     log_format: Format = LogFormat.TEXT,
 ) -> None:
     """An HTTP server for people and Prometheus: / /livez /readyz /metrics."""
-    from runtime.gateways import http as gateway
+    from runtime.gateways.http import serve
 
-    gateway.serve(_begin(config, station, results, control, log_format, "http", {"address": address, "port": port}))
+    serve(_begin(config, station, results, control, log_format, "http", {"host": host, "port": port}))
 
 
 def _begin(

@@ -10,7 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from msgspec import Meta, field
+
 from runtime.config import Name, Section, control_endpoint, describe, number, read_sections, text
+
+RecipeNumber = Annotated[str, Meta(pattern=r"\A[1-9][0-9]{0,3}\Z")]
+"""1 to 9999: a key of a TOML table is a text."""
 
 
 class Station(Section, frozen=True, forbid_unknown_fields=True):
@@ -41,7 +46,7 @@ class Gateway(Section, frozen=True, forbid_unknown_fields=True):
 class Opcua(Section, frozen=True, forbid_unknown_fields=True):
     """The OPC UA server."""
 
-    host: Annotated[str, text("address to listen on")] = "127.0.0.1"
+    address: Annotated[str, text("address to listen on")] = "127.0.0.1"
     port: Annotated[int, number(0, 65535, "port; 0: any free one, told on stdout")] = 4840
     encryption: Annotated[
         Literal["offered", "required"],
@@ -97,6 +102,41 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     ] = ""
 
 
+class Modbus(Section, frozen=True, forbid_unknown_fields=True):
+    """The Modbus TCP server."""
+
+    host: Annotated[str, text("address to listen on")] = "127.0.0.1"
+    port: Annotated[int, number(0, 65535, "port; 0: any free one; 502, the usual one, needs a privilege")] = 5020
+    insecure_lan: Annotated[
+        bool, text("allow a host off loopback although Modbus asks nobody who he is: whoever reaches it may command")
+    ] = False
+    handshake: Annotated[
+        bool, text("a result is shown until it is acknowledged; false: until the next one comes, unread or not")
+    ] = True
+    hard_wired: Annotated[bool, text("trigger_request announces a trigger that reaches the camera by wire")] = False
+    recipes: Annotated[
+        dict[RecipeNumber, Name], text('recipes by number, for recipe_select and recipe: `recipes = { 1 = "name" }`')
+    ] = field(default_factory=dict)
+    connections_max: Annotated[int, number(1, 64, "clients at once; one more closes the one silent longest")] = 8
+    idle_ms: Annotated[int, number(100, 3_600_000, "a client that asks nothing for so long is closed")] = 60_000
+    request_ms: Annotated[int, number(100, 60_000, "longest time to send a request or to take its answer")] = 2000
+
+
+class Http(Section, frozen=True, forbid_unknown_fields=True):
+    """The HTTP server."""
+
+    host: Annotated[str, text("address to listen on")] = "127.0.0.1"
+    port: Annotated[int, number(0, 65535, "port; 0: any free one")] = 8088
+    insecure_lan: Annotated[
+        bool, text("allow a host off loopback, where nobody is asked who he is: whoever reaches it may read")
+    ] = False
+    connections_max: Annotated[int, number(1, 1000, "clients at once; beyond it a client is turned away")] = 16
+    request_ms: Annotated[int, number(100, 60_000, "longest time to send a request and to take its answer")] = 3000
+    header_max_nbytes: Annotated[int, number(256, 65536, "longest request line and headers together")] = 8192
+    results_shown: Annotated[int, number(1, 1000, "last results on the page")] = 20
+    refresh_s: Annotated[int, number(1, 3600, "the page loads itself anew after this")] = 2
+
+
 class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
     """A whole ``gateway.toml``."""
 
@@ -104,6 +144,8 @@ class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
     gateway: Gateway = Gateway()
     opcua: Opcua = Opcua()
     mqtt: Mqtt = Mqtt()
+    modbus: Modbus = Modbus()
+    http: Http = Http()
 
 
 def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> GatewayConfig:

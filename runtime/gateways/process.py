@@ -57,7 +57,10 @@ async def _serve(config: GatewayConfig, make: Callable[[Link], Gateway]) -> None
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    link = Link(config, on_news=lambda: loop.call_soon_threadsafe(news.set))
+    def wake() -> None:
+        loop.call_soon_threadsafe(news.set)
+
+    link = Link(config, on_news=wake)
     gateway, supervision = make(link), Supervision()
     watch = TurnWatch(beat_timeout_ms(link))
     try:
@@ -85,22 +88,22 @@ async def _serve(config: GatewayConfig, make: Callable[[Link], Gateway]) -> None
             await asyncio.wait_for(gateway.close(), CLOSE_S)
 
 
-def check_address(table: str, address: str, insecure_lan: bool) -> None:
+def check_host(table: str, host: str, insecure_lan: bool) -> None:
     """Raises ConfigError for an address that others on the network reach, unless that is wanted."""
     try:
-        loopback = ipaddress.ip_address(address).is_loopback
+        loopback = ipaddress.ip_address(host).is_loopback
     except ValueError as error:
-        raise ConfigError(f"[{table}] address is {address!r}; give an IP address, such as 127.0.0.1") from error
+        raise ConfigError(f"[{table}] host is {host!r}; give an IP address, such as 127.0.0.1") from error
     if not loopback and not insecure_lan:
         raise ConfigError(
-            f"[{table}] address is {address}, which others on the network could reach and use; "
+            f"[{table}] host is {host}, which others on the network could reach and use; "
             "set 127.0.0.1, or insecure_lan = true if nobody untrusted is on that network"
         )
 
 
-def cannot_listen(table: str, address: str, port: int, error: OSError) -> GatewayError:
+def cannot_listen(table: str, host: str, port: int, error: OSError) -> GatewayError:
     """What to raise when the address is taken or not this box's."""
     return GatewayError(
-        f"[{table}] cannot listen on {address} port {port}: {error.strerror or error}; "
+        f"[{table}] cannot listen on {host} port {port}: {error.strerror or error}; "
         "is another gateway running? Choose another port"
     )

@@ -1,0 +1,152 @@
+"""The Modbus registers in one place: source of the gateway, of docs/plc.md, of the Structured Text and of the tests.
+
+Registers are big-endian, the high word first; addresses count from 0, as they are on the wire (a PLC that counts from
+40001 adds that). Function codes 3 and 4 read the same registers; 6 and 16 write those of access ``rw``.
+The status block is read whole in one request and is then one moment: no field of it is older than another.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+TABLE_VERSION = 1
+
+Kind = Literal["u16", "u32", "f32"]
+WORDS: dict[Kind, int] = {"u16": 1, "u32": 2, "f32": 2}
+FORMATS: dict[Kind, str] = {"u16": "H", "u32": "I", "f32": "f"}
+BUFFER_RESULTS = 8
+"""Results that wait to be acknowledged, the shown one among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One entry of the table."""
+
+    name: str
+    address: int
+    kind: Kind
+    access: Literal["r", "rw"]
+    meaning: str
+
+
+def _read(name: str, address: int, kind: Kind, meaning: str) -> Row:
+    return Row(name, address, kind, "r", meaning)
+
+
+def _write(name: str, address: int, kind: Kind, meaning: str) -> Row:
+    return Row(name, address, kind, "rw", meaning)
+
+
+STATUS: tuple[Row, ...] = (
+    _read("beat", 0, "u16", "low 16 bits of the inspector's beat; unchanged for beat_timeout_ms: reject"),
+    _read("accept", 1, "u16", "1: the part of the shown result may pass; whatever else: reject"),
+    _read("quality", 2, "u16", "1: the station is ready and its beat moves; 0: nothing here may be believed"),
+    _read("state", 3, "u16", "state of the station (docs/states.md); 0: not heard yet"),
+    _read("result_valid", 4, "u16", "number of the shown result, 1 to 65535; 0: none is shown, its fields are 0"),
+    _read("verdict", 5, "u16", "0 unknown, 1 ok, 2 ng"),
+    _read("reason", 6, "u16", "reason code (docs/wire.md)"),
+    _read("waiting", 7, "u16", f"results not acknowledged, the shown one among them; at most {BUFFER_RESULTS}"),
+    _read("result_no", 8, "u32", "low 32 bits of result_id"),
+    _read("seq", 10, "u32", "low 32 bits of the frame's seq"),
+    _read("trigger_id", 12, "u32", "the trigger that the result answers; 0: none"),
+    _read("part_number", 14, "u32", "part_id as a number; 0: it is none"),
+    _read("score", 16, "f32", "anomaly score; 0 where there is none, and verdict is 0"),
+    _read("threshold", 18, "f32", "ok needs score <= threshold; 0 where there is none"),
+    _read("latency_us", 20, "u32", "from arrival of the frame to its result, microseconds"),
+    _read("missing_before", 22, "u32", "results that were lost (overrun, gap) right before the shown one"),
+    _read("deadline_missed", 24, "u16", "1: the deadline passed before a verdict"),
+    _read("simulated", 25, "u16", "1: no real engine scored"),
+    _read("overrun", 26, "u16", "1: a result was dropped since clear_overrun, as nobody acknowledged in time"),
+    _read("recipe", 27, "u16", "number of the recipe in force, from [modbus] recipes; 0: none or not listed"),
+    _read("overruns", 28, "u32", "results dropped since the gateway started"),
+    _read("gaps", 30, "u32", "gaps named by the station's link since the gateway started"),
+    _read("missing", 32, "u32", "results in those gaps"),
+    _read("results", 34, "u32", "results that reached the gateway since it started"),
+    _read("beat_timeout_ms", 36, "u16", "how long the beat may stand still"),
+    _read("alarms", 37, "u16", "alarms of the station; their words are on the HTTP page"),
+    _read("session", 38, "u32", "low 32 bits of the inspector's session; another one: it was started again"),
+    _read("command_status", 40, "u16", "what became of command (table of status codes)"),
+    _read("recipe_status", 41, "u16", "what became of recipe_select"),
+    _read("trigger_status", 42, "u16", "what became of trigger_request; the result itself comes as every other"),
+    _read("table_version", 43, "u16", f"{TABLE_VERSION}"),
+    _read("result_no_copy", 44, "u32", "equals result_no; differs only if the block was read in several requests"),
+)
+WRITES: tuple[Row, ...] = (
+    _write("result_ack", 100, "u16", "write result_valid here when its result was taken; the next one is then shown"),
+    _write("command", 101, "u16", "table of commands"),
+    _write("recipe_select", 102, "u16", "number from [modbus] recipes: prepare that recipe"),
+    _write("trigger_timeout_ms", 103, "u16", "a trigger without a frame for so long ends NO_FRAME; 1 to 65535"),
+    _write("trigger_request", 104, "u32", "trigger_id of a trigger to give; both words in one request"),
+    _write("trigger_part", 106, "u32", "part number of that trigger, written before it or with it; 0: none"),
+)
+ROWS = STATUS + WRITES
+TRIGGER_TIMEOUT_MS = 1000
+"""``trigger_timeout_ms`` until it is written."""
+
+COMMANDS: dict[int, tuple[str, str]] = {
+    1: ("start", "judge every frame"),
+    2: ("start_single", "judge the frame of one trigger"),
+    3: ("stop", "finish the frames in work, then Ready"),
+    4: ("halt", "to Halted; needs reset"),
+    5: ("abort", "answer the frames in work ABORTED at once, then Ready"),
+    6: ("reset", "leave Halted or Error"),
+    7: ("self_test", "score the golden frames again"),
+    100: ("clear_overrun", "overrun to 0; done by the gateway itself"),
+}
+"""Value of ``command`` -> name, meaning. 0 does nothing. Whatever is not listed is refused."""
+
+STATUS_CODES: dict[int, tuple[str, str]] = {
+    0: ("IDLE", "nothing was asked since the register was 0"),
+    1: ("UNDER_WAY", "asked, not answered yet"),
+    2: ("OK", "done"),
+    3: ("ACCEPTED", "begun; the end shows in state"),
+    10: ("BUSY", "ask again later"),
+    11: ("BAD_REQUEST", "the request breaks the contract"),
+    12: ("UNKNOWN_OP", "the station has no such operation"),
+    13: ("WRONG_STATION", "the control socket belongs to another station"),
+    14: ("WRONG_STATE", "not possible in the present state"),
+    15: ("REFUSED", "understood and refused, such as a recipe that does not open"),
+    16: ("UNSUPPORTED", "this version does not do it"),
+    17: ("NOT_ALLOWED", "the gateway's role does not allow it"),
+    18: ("FAILED", "tried and failed"),
+    20: ("NO_ANSWER", "the station did not answer, or too many requests are under way"),
+    99: ("OTHER", "answered with a code that this gateway does not know: not done"),
+}
+STATUS_OF_CODE = {name: number for number, (name, _) in STATUS_CODES.items()}
+
+
+def words_of(rows: tuple[Row, ...]) -> int:
+    """Registers that ``rows``, which lie side by side, take up."""
+    return rows[-1].address + WORDS[rows[-1].kind] - rows[0].address
+
+
+STATUS_WORDS = words_of(STATUS)
+WRITE_ADDRESS, WRITE_WORDS = WRITES[0].address, words_of(WRITES)
+
+
+def pack(rows: tuple[Row, ...], values: Mapping[str, int | float]) -> bytes:
+    """The registers of ``rows``, two bytes each. A u16 or u32 keeps the low bits of its value."""
+    fields = [
+        values[row.name] if row.kind == "f32" else int(values[row.name]) & (0xFFFF if row.kind == "u16" else 0xFFFFFFFF)
+        for row in rows
+    ]
+    return struct.pack(">" + "".join(FORMATS[row.kind] for row in rows), *fields)
+
+
+def unpack(rows: tuple[Row, ...], registers: bytes) -> dict[str, int | float]:
+    """The values of ``rows``; ``registers`` has exactly their bytes."""
+    fields = struct.unpack(">" + "".join(FORMATS[row.kind] for row in rows), registers)
+    return dict(zip((row.name for row in rows), fields, strict=True))
+
+
+def document() -> list[str]:
+    """The tables for people, in Markdown."""
+    lines = ["| register | type | name | access | meaning |", "|---|---|---|---|---|"]
+    lines += [f"| {row.address} | {row.kind} | `{row.name}` | {row.access} | {row.meaning} |" for row in ROWS]
+    for title, table in (("command", COMMANDS), ("status code", STATUS_CODES)):
+        lines += ["", f"| {title} | name | meaning |", "|---|---|---|"]
+        lines += [f"| {number} | {name} | {meaning} |" for number, (name, meaning) in table.items()]
+    return lines
