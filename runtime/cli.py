@@ -29,9 +29,10 @@ TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
 def register(app: typer.Typer) -> None:
     """Add the runtime's own commands."""
-    from runtime.commands import camera, gateway, inspect_bundle, keys, run, score, watch
+    from runtime.commands import camera, gateway, inspect_bundle, keys, run, score, simulate, watch
 
     app.command("run")(run.command)
+    app.command("simulate")(simulate.command)
     app.command("watch")(watch.command)
     app.command("score")(score.command)
     app.command("inspect")(inspect_bundle.command)

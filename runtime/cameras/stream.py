@@ -27,6 +27,11 @@ TRIGGER_WAIT_MS = 500
 """Longest single wait for a trigger; between two of them the camera can be stopped."""
 
 
+TRIGGERED_SEND_WAIT_MS = 200
+"""Longest wait for the send queue of one when a trigger is answered: nobody sends that part's frame again. On a
+schedule nothing is waited for, since the next frame is fresher."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exposure:
     """A frame to send and what is true of it."""
@@ -131,7 +136,7 @@ def stream(
         now_s = time.monotonic()
         started_s = started_s or now_s
         stamped = replace(exposure.frame, t_exposure_us=time.time_ns() // 1000, clock="realtime")
-        sent = sender.send(stamped, trigger)
+        sent = sender.send(stamped, trigger, wait_ms=TRIGGERED_SEND_WAIT_MS if trigger else 0)
         summary.exposures += 1
         summary.sent += sent
         summary.seconds = now_s - started_s

@@ -2,7 +2,7 @@
 
 Everything it touches is named ``simulated``; gateways do not accept such parts unless their configuration says so.
 A script is words, one a frame, chosen by ``seq`` modulo their number: the same frame always gets the same answer.
-``WORD=MS`` answers after that many milliseconds.
+``WORD=MS`` answers after that many milliseconds. A frame whose ``sensor`` is ``simulate:WORD`` brings its own word.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import numpy as np
 from runtime.engines import Progress
 from runtime.errors import ConfigError, EngineError, FrameRefused
 from runtime.frame import EngineInfo, Frame, ModalityScores, Prepared, Scores, Silhouette, Window
-from runtime.manifest import FORMAT, Decision, Geometry, Manifest, Modality, Network, SilhouetteRange
+from runtime.manifest import FORMAT, Decision, Geometry, Manifest, Modality, Network, Plane, SilhouetteRange
+from runtime.preprocess import find_part
 from runtime.reasons import Reason
 from runtime.scoring import decide
+from runtime.units import infer_unit, median_depth
 
 NAME = "simulated"
 WORDS = {
@@ -29,9 +31,15 @@ WORDS = {
     "crash": "the engine fails with an error of no known type",
     "refuse": "the frame is refused: too few points",
     "stuck": "the engine never comes back",
+    "huge": "a bad part whose score no f32 can hold: its record says NOT_JUDGED",
+    "look": "as a real engine, find the part on the plane at 500 mm; a good part where there is one",
+    "unit": "guess the unit from the depth, as calibration does; a good part where that is possible",
 }
+SENSOR_PREFIX = "simulate:"
 GRID = 28
 THRESHOLD = 1.0
+LOOK_SHAPE_PX = (32, 40)
+LOOK_DISTANCE_MM = 500.0
 STUCK_S = 3600.0
 _STAGES = ("pre", "rgb", "points", "knn")
 
@@ -52,6 +60,12 @@ class SimulatedEngine:
     def score(self, frame: Frame, progress: Progress) -> Scores:
         """As ``Engine.score``: what the script says of ``frame.seq``."""
         word, delay_s = self._steps[frame.seq % len(self._steps)]
+        if frame.sensor.startswith(SENSOR_PREFIX):
+            word, delay_s = _step(frame.sensor.removeprefix(SENSOR_PREFIX))
+        if word == "look":
+            find_part(frame, plane_geometry(*LOOK_SHAPE_PX))
+        if word == "unit":
+            infer_unit(median_depth(frame))
         return self._answer(word, delay_s, max(frame.shape_px), progress)
 
     def score_prepared(self, prepared: Prepared, progress: Progress) -> Scores:
@@ -77,9 +91,9 @@ class SimulatedEngine:
             progress(stage)
             stage_us[stage] = (time.monotonic_ns() - start_ns) // 1000
             start_ns = time.monotonic_ns()
-        distance = {"ng": 2.0 * THRESHOLD, "nan": float("nan")}.get(word, 0.5 * THRESHOLD)
+        distance = {"ng": 2.0 * THRESHOLD, "huge": 1e39, "nan": float("nan")}.get(word, 0.5 * THRESHOLD)
         patches = np.full((GRID, GRID), 0.1, dtype=np.float32)
-        patches[GRID // 2, GRID // 2] = distance
+        patches[GRID // 2, GRID // 2] = min(distance, 2.0 * THRESHOLD) if word != "nan" else distance
         modality = ModalityScores(patches, distance)
         return Scores(
             rgb=modality,
@@ -99,11 +113,7 @@ def simulated_manifest(recipe: str = NAME) -> Manifest:
         asperity=NAME,
         recipe=recipe,
         created_us=0,
-        geometry=Geometry(
-            method="none", why=NAME, unit="mm", height_px=16384, width_px=16384, plane=None, plane_cut_mm=0.0,
-            point_spacing_mm=1.0, plane_noise_mm=0.0, cluster_gap_px=1, side_px=1, mm_per_px=1.0, min_points=0,
-            moved_share=1.0, moved_mm=0.0,
-        ),
+        geometry=_geometry(16384, 16384, None),
         network=Network(
             profile=NAME, image_px=GRID, grid=GRID, rgb_grid=GRID, rgb_channels=1, rgb_mean=(0.0, 0.0, 0.0),
             rgb_std=(1.0, 1.0, 1.0), cloud_px=GRID, cloud_resize="nearest", groups=1, group_size=1, points_channels=1,
@@ -123,10 +133,28 @@ def simulated_manifest(recipe: str = NAME) -> Manifest:
     )  # fmt: skip
 
 
+def plane_geometry(height_px: int, width_px: int) -> Geometry:
+    """Of a station that looks straight down on a plane ``LOOK_DISTANCE_MM`` away; what the word ``look`` goes by."""
+    return _geometry(height_px, width_px, Plane((0.0, 0.0, -1.0), LOOK_DISTANCE_MM))
+
+
+def _geometry(height_px: int, width_px: int, plane: Plane | None) -> Geometry:
+    return Geometry(
+        method="plane" if plane else "none", why=NAME, unit="mm", height_px=height_px, width_px=width_px, plane=plane,
+        plane_cut_mm=2.0, point_spacing_mm=1.0, plane_noise_mm=0.1, cluster_gap_px=1, side_px=1, mm_per_px=1.0,
+        min_points=20 if plane else 0, moved_share=0.2 if plane else 1.0, moved_mm=2.0,
+    )  # fmt: skip
+
+
 def warm(manifest: Manifest) -> None:
     """Make one decision, so that the first frame does not wait for what is imported or tabled on first use."""
     scores = SimulatedEngine("ok")._answer("ok", 0.0, GRID, lambda stage: None)
     decide(scores, manifest.decision, manifest.silhouette, manifest.geometry)
+
+
+def check_word(word: str) -> None:
+    """Raises ConfigError on a word that is not known."""
+    _step(word)
 
 
 def _step(word: str) -> tuple[str, float]:

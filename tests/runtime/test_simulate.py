@@ -1,0 +1,175 @@
+"""`asperity simulate`: every reason by name, at speed, with the law holding and a clean end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from runtime import wire
+from runtime.client import Station
+from runtime.errors import ConfigError, UsageError
+from runtime.ordering import Gap
+from runtime.reasons import JUDGED, Reason
+from runtime.simulation import Simulation, words_of
+from runtime.wire import ReceivedResult
+
+PATIENCE_S = 120.0
+NAMES = ("frames", "results", "bulk", "control")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="asp-") as made:  # ipc paths must be short
+        yield Path(made)
+
+
+def ends(folder: Path) -> dict[str, str]:
+    return {name: f"ipc://{folder}/{name}" for name in NAMES}
+
+
+def simulate(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    where = [f"--{name}={end}" for name, end in ends(folder).items()]
+    command = [sys.executable, "-m", "runtime.cli", "simulate", "--log-level=error", *where, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def told(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    out, log = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, log.decode()
+    summary: dict[str, Any] = json.loads(out)
+    return summary
+
+
+def test_no_reason_is_left_out() -> None:
+    assert set(Simulation.SCENES) == set(Reason)
+    assert words_of("ok=20 all LOST") == ["ok=20", *Reason.__members__, "LOST"]
+
+
+def test_words_that_are_none_are_named() -> None:
+    with pytest.raises(UsageError, match="LOSST is no reason; there are: NOT_JUDGED"):
+        words_of("ok LOSST")
+    with pytest.raises(ConfigError, match="sorry"):
+        words_of("sorry")
+    with pytest.raises(UsageError, match="empty"):
+        words_of(" ")
+
+
+def test_every_reason_comes_about_by_name_and_the_record_says_not_judged(folder: Path) -> None:
+    context = zmq.Context()
+    records = context.socket(zmq.SUB)
+    records.setsockopt(zmq.RCVHWM, 10_000)
+    records.subscribe(b"record/st1/")
+    records.connect(ends(folder)["results"])
+    try:
+        script = " ".join(Reason.__members__)
+        # Long enough for every word once: the rest of the script is cut off by the count.
+        process = simulate(folder, "--json", "--rate=100", f"--script={script}", "--deadline-ms=1500", "--count=58")
+        summary = told(process)
+        seen = {reason for reason, count in summary["by_reason"].items() if count}
+        assert seen == set(Reason.__members__) - {"NOT_JUDGED"}, summary
+        assert summary["missed"] == {} and summary["gaps"] == 0 and summary["unanswered"] == 0
+        assert summary["balanced"] and summary["restarts"] == 2
+        codes = set()
+        while records.poll(0):
+            record = wire.decode_record_message(records.recv_multipart())[1]
+            codes.add(record.reason_code)
+            assert record.accept == (record.reason_code == Reason.GOOD)
+            assert record.flags & 4, "the record says that it is a simulation"
+        assert Reason.NOT_JUDGED in codes
+    finally:
+        context.destroy(linger=0)
+
+
+def test_two_thousand_results_at_500_a_second_keep_the_law(folder: Path) -> None:
+    process = simulate(folder, "--json", "--rate=500", "--count=2000", "--script=ok ok ok ng", "--deadline-ms=20000")
+    items: list[ReceivedResult | Gap] = []
+    with Station(ends(folder)["results"], ends(folder)["control"], station="st1", since=1) as station:
+        ends_s = time.monotonic() + PATIENCE_S
+        while len(items) < 2000 and time.monotonic() < ends_s:
+            items += station.poll(50)
+            for item in items[-3:]:
+                assert not (isinstance(item, ReceivedResult) and station.accepts(item)), "a simulation must not pass"
+    summary = told(process)
+    assert [item.result_id for item in items if isinstance(item, ReceivedResult)] == list(range(1, 2001))
+    assert summary["by_reason"] == {"GOOD": 1500, "SCORE_ABOVE_THRESHOLD": 500}
+    assert summary["balanced"] and summary["results"] == 2000 and summary["gaps"] == 0
+    assert all(item.simulated for item in items if isinstance(item, ReceivedResult))
+
+
+def test_triggers_are_answered_word_by_word(folder: Path) -> None:
+    process = simulate(folder, "--on-trigger", "--script=ok ng NO_FRAME LOST", "--deadline-ms=20000")
+    try:
+        with Station(ends(folder)["results"], ends(folder)["control"], station="st1", since=1) as plc:
+            ends_s = time.monotonic() + PATIENCE_S
+            while plc.state is None or plc.state.state != 8:
+                plc.poll(50)
+                assert time.monotonic() < ends_s
+            answers: dict[int, ReceivedResult] = {}
+            trigger_id, first = 0, 0
+            while time.monotonic() < ends_s and not (first and trigger_id == first + 3):
+                trigger_id += 1
+                reply = plc.request("trigger", trigger_id=trigger_id, part_id=f"P{trigger_id}", timeout_ms=1500)
+                assert reply.ok, reply
+                while trigger_id not in answers:
+                    for item in plc.poll(50):
+                        assert isinstance(item, ReceivedResult)
+                        answers[item.trigger_id] = item
+                if not first and answers[trigger_id].reason in JUDGED:  # PUB forgets what came before the subscription
+                    first = trigger_id
+            reasons = [answers[first + n].reason for n in range(4)]
+            assert reasons == [Reason.GOOD, Reason.SCORE_ABOVE_THRESHOLD, Reason.NO_FRAME, Reason.GOOD]
+            assert answers[first].part_id == f"P{first}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, log.decode()
+
+
+def test_typed_words_come_next_and_what_came_of_them_is_said(folder: Path) -> None:
+    process = simulate(folder, "--stdin", "--json", "--rate=50", "--script=ok", stdin=subprocess.PIPE)
+    assert process.stdin is not None and process.stderr is not None
+    process.stdin.write(b"STALE DUPLICATE_SEQ\nSTAALE\n")
+    process.stdin.flush()
+    lines = sorted(process.stderr.readline().decode() for _ in range(3))
+    assert lines[0].startswith("DUPLICATE_SEQ: ") and "DUPLICATE_SEQ" in lines[0][15:]
+    assert lines[1].startswith("STAALE is no reason") and lines[2] == "STALE: STALE\n"
+    process.send_signal(signal.SIGINT)
+    assert told(process)["balanced"]
+
+
+def test_when_it_is_killed_its_inspector_goes_too(folder: Path) -> None:
+    process = simulate(folder, "--rate=50")
+    with Station(ends(folder)["results"], station="st1") as station:
+        station.await_state(round(PATIENCE_S * 1000))
+        process.kill()
+        process.communicate(timeout=PATIENCE_S)
+        ends_s = time.monotonic() + PATIENCE_S
+        while station.state is not None and station.state.state != 2:
+            station.poll(50)
+            assert time.monotonic() < ends_s, "the inspector lives on"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rate=0"], "--rate 0 is out of range"),
+        (["--rate=5000"], "at most 1000"),
+        (["--script=LOSST"], "no reason"),
+        (["--results=tcp://0.0.0.0:1"], "insecure-lan"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_sentence(folder: Path, arguments: list[str], words: str) -> None:
+    process = simulate(folder, *arguments)
+    _, log = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode not in (0, None)
+    assert words in log.decode() and log.decode().count("Traceback") == 0, log.decode()
