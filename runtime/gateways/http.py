@@ -1,0 +1,165 @@
+"""``asperity gateway http``: ``/livez /readyz /metrics`` for machines, ``/`` for people. It reads and changes nothing.
+
+On asyncio instead of starlette and uvicorn: four pages that take no input need no framework, and uvicorn (0.54) lets a
+client that never finishes its request stay for ever. Every connection is one request, bounded in bytes and time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import suppress
+from typing import NamedTuple
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from runtime.gateways.config import GatewayConfig
+from runtime.gateways.http_metrics import Metrics
+from runtime.gateways.http_page import page
+from runtime.gateways.link import Item, Link
+from runtime.gateways.process import cannot_listen, check_host, run
+
+log = logging.getLogger("asperity.gateway")
+
+TAKE_AT_ONCE = 1000
+"""Items taken from the link in one turn."""
+PLAIN, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
+HEADERS = (
+    "Connection: close",
+    "Cache-Control: no-store",
+    "X-Content-Type-Options: nosniff",
+    "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+)
+PHRASES = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+
+
+class Answer(NamedTuple):
+    """What a request gets."""
+
+    status: int
+    body: bytes
+    content_type: str = PLAIN
+
+
+class HttpGateway:
+    """The protocol's part of the process."""
+
+    def __init__(self, config: GatewayConfig, link: Link) -> None:
+        """Raises ConfigError for a host off loopback without ``insecure_lan``."""
+        check_host("http", config.http.host, config.http.insecure_lan)
+        self._station = config.station.name
+        self._config = config.http
+        self._link = link
+        self._metrics = Metrics(link)
+        self._last: deque[Item] = deque(maxlen=config.http.results_shown)
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+        self._pages = {"/": self._page, "/livez": self._live, "/readyz": self._ready, "/metrics": self._scrape}
+
+    async def open(self) -> str:
+        """As ``Gateway.open``."""
+        config = self._config
+        try:
+            self._server = await asyncio.start_server(
+                self._client, config.host, config.port, limit=config.header_max_nbytes, backlog=config.connections_max
+            )
+        except OSError as error:
+            raise cannot_listen("http", config.host, config.port, error) from error
+        return f"http://{config.host}:{self._server.sockets[0].getsockname()[1]}/"
+
+    def refresh(self) -> None:
+        """As ``Gateway.refresh``."""
+        for item in self._link.take(TAKE_AT_ONCE):
+            self._metrics.count(item)
+            self._last.appendleft(item)
+
+    async def close(self) -> None:
+        """As ``Gateway.close``."""
+        if self._server is not None:
+            self._server.close()
+        for client in self._clients:
+            client.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection: one request, one answer."""
+        task = asyncio.current_task()
+        assert task is not None
+        crowded = len(self._clients) >= self._config.connections_max
+        if not crowded:
+            self._clients.add(task)
+        try:
+            if crowded:
+                writer.write(_encode(Answer(503, b"too many clients\n"), head_only=False))
+            else:
+                with suppress(asyncio.TimeoutError, ConnectionError, asyncio.IncompleteReadError):
+                    await asyncio.wait_for(self._converse(reader, writer), self._config.request_ms / 1000)
+        finally:
+            self._clients.discard(task)
+            # What was written and not taken within request_ms is dropped; a short refusal fits the system's buffer.
+            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            most = self._config.header_max_nbytes
+            writer.write(_encode(Answer(431, f"a request has at most {most} bytes\n".encode()), head_only=False))
+            return
+        method, answer = self._answer(request)
+        writer.write(_encode(answer, head_only=method == "HEAD"))
+        writer.close()
+        await writer.wait_closed()
+
+    def _answer(self, request: bytes) -> tuple[str, Answer]:
+        """Method, and the answer to a request line and headers."""
+        words = request.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            return "", Answer(400, b"this is no HTTP/1.1 request\n")
+        method, target, _ = words
+        make = self._pages.get(target.split("?", 1)[0])
+        if make is None:
+            return method, Answer(404, b"there are / /livez /readyz /metrics\n")
+        if method not in ("GET", "HEAD"):
+            return method, Answer(405, b"only GET and HEAD\n")
+        return method, make()
+
+    def _page(self) -> Answer:
+        return Answer(200, page(self._station, self._link.view(), self._last, self._config.refresh_s), HTML)
+
+    def _live(self) -> Answer:
+        return Answer(200, b"the gateway turns\n")
+
+    def _ready(self) -> Answer:
+        view = self._link.view()
+        return Answer(200, b"ready\n") if view.good else Answer(503, f"not ready: {view.why}\n".encode())
+
+    def _scrape(self) -> Answer:
+        self.refresh()
+        return Answer(200, self._metrics.text(), CONTENT_TYPE_LATEST)
+
+
+def serve(config: GatewayConfig) -> None:
+    """Run the gateway until SIGTERM. For the main thread. Raises ConfigError and GatewayError."""
+    run(config, lambda link: HttpGateway(config, link))
+
+
+def _encode(answer: Answer, head_only: bool) -> bytes:
+    lines = [
+        f"HTTP/1.1 {answer.status} {PHRASES[answer.status]}",
+        f"Content-Type: {answer.content_type}",
+        f"Content-Length: {len(answer.body)}",
+        *(["Allow: GET, HEAD"] if answer.status == 405 else []),
+        *HEADERS,
+        "",
+        "",
+    ]
+    return "\r\n".join(lines).encode() + (b"" if head_only else answer.body)
