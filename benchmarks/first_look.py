@@ -1,18 +1,18 @@
 """The cheap question: do adapted features beat frozen ones? Run before anything is polished.
 
-    python -m benchmarks.first_look sweep bracket     # and roll, nameplate; each adds rows to its own results file
-    python -m benchmarks.first_look table             # the table of docs/lsfa-first-look.md, from all of them
+    python -m benchmarks.first_look sweep     # settings after each other; adds rows to each product's results file
+    python -m benchmarks.first_look seeds     # the default under several seeds
+    python -m benchmarks.first_look table     # the tables of docs/lsfa-first-look.md
 
-Three virtual products; of each, 80 normal frames to fit on, 40 held out (and spoiled, see calibration/pseudo_defects),
+Three virtual products; of each, 40 normal frames to fit on, 40 held out (and spoiled, see calibration/pseudo_defects),
 100 good test frames and 102 with surface defects. Everything follows from SEED. Frames are rendered and their frozen
-patches cached once under build/.
+patches cached once under build/, by the digest of the point encoder's weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +20,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 
-from benchmarks.first_look_table import read, table
+from benchmarks.first_look_table import read, tables
 from calibration.adaptation_config import AdaptationConfig, default_config
 from calibration.geometry import fit_geometry
 from calibration.networks.torch_networks import TorchNetworks, build
+from calibration.networks.weights import POINTS_LITE, sha256_of
 from calibration.patches import PatchSet
 from calibration.profiles import Profile, network_for, profile
 from calibration.tune import (
@@ -46,7 +46,8 @@ from runtime.manifest import Network
 from runtime.preprocess import prepare
 
 SEED = 20
-FIT, HELD_OUT, GOOD, DEFECTIVE = 80, 40, 100, 102
+PRODUCTS = ("bracket", "nameplate", "roll")
+FIT, HELD_OUT, GOOD, DEFECTIVE = 40, 40, 100, 102
 DEFECTS = ("bump", "dent", "scratch", "hole", "stain", "combined")
 """Defects on the surface, in turn. Missing material and wrong parts are the silhouette's."""
 TRUTH_SHARE = 0.25
@@ -64,6 +65,9 @@ class TestFigures(msgspec.Struct, frozen=True):
     patch_auroc: float
     by_defect: dict[str, float]
     """Fused image AUROC of the good frames against each defect."""
+    good_scores: tuple[float, ...] = ()
+    defective_scores: tuple[float, ...] = ()
+    """Fused image scores by frame, for paired comparisons."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -82,23 +86,30 @@ class Cached(msgspec.Struct, frozen=True):
     truth: BoolArray  # DEFECTIVE x grid x grid
 
 
+SEEDS = (0, 1, 2, 3)
+SWEEP_BASE = AdaptationConfig(
+    temperature=0.2, start="identity", compactness=0.9, learning_rate=2e-3, epochs=4, local_alignment=1.0
+)
+"""What the sweep varies, written out so that another default does not change it."""
+
+
 def settings(base: AdaptationConfig) -> list[AdaptationConfig | None]:
-    """Frozen, the default, what else was thinkable, and the default under other seeds: how much is chance?"""
+    """Frozen; the grid of T x start x compactness; and around ``base`` two learning rates and compactness alone."""
     change = msgspec.structs.replace
-    return [
-        None,
-        base,
-        change(base, temperature=1.0),
-        change(base, temperature=0.07),
-        change(base, start="default"),
-        change(base, compactness=0.0),
-        change(base, local_alignment=0.0, global_alignment=0.0),
-        change(base, seed=1),
-        change(base, compactness=2.7),
-        change(base, temperature=1.0, start="default"),
-        change(base, learning_rate=6e-4),
-        change(base, epochs=2 * base.epochs),
+    grid = [
+        change(base, temperature=temperature, start=start, compactness=weight)
+        for weight in (0.9, 0.3, 0.0)
+        for start in ("identity", "default")
+        for temperature in (0.2, 1.0, 0.07)
     ]
+    others = [change(base, learning_rate=rate) for rate in (3e-4, 6e-3)]
+    others.append(change(base, local_alignment=0.0, global_alignment=0.0))
+    return [None, *grid[:6], *others, *grid[6:]]
+
+
+def seeds(base: AdaptationConfig) -> list[AdaptationConfig | None]:
+    """Frozen, and one setting under several seeds: how much is chance?"""
+    return [None, *(msgspec.structs.replace(base, seed=seed) for seed in SEEDS)]
 
 
 def truth_patches(mask: BoolArray, prepared: Prepared, grid: int) -> BoolArray:
@@ -149,7 +160,7 @@ def _spoiled(
 
 def load_cache(product: str, chosen: Profile) -> Cached:
     """From build/ if it is there, else made and kept."""
-    path = CACHE / f"{chosen.name}-{product}-{SEED}.npz"
+    path = CACHE / f"{chosen.name}-{product}-{SEED}-{FIT}-{sha256_of(POINTS_LITE)[:8]}.npz"
     if not path.exists():
         begin = time.monotonic()
         made = make_cache(product, chosen)
@@ -202,6 +213,8 @@ def test_figures(judge: Judge, cached: Cached) -> TestFigures:
         points_image_auroc=auroc(good.points_image, defective.points_image),
         patch_auroc=auroc(fused(good, good.scored), fused(defective, hit)),
         by_defect={name: auroc(calm, alarmed[kinds == i]) for i, name in enumerate(DEFECTS)},
+        good_scores=tuple(round(float(score), 4) for score in calm),
+        defective_scores=tuple(round(float(score), 4) for score in alarmed),
     )
 
 
@@ -212,42 +225,38 @@ def rows_of(path: Path) -> list[Row]:
     return [msgspec.json.decode(line, type=Row) for line in path.read_text().splitlines() if '"trial"' in line]
 
 
-def sweep(product: str, chosen: Profile, configs: list[AdaptationConfig | None]) -> None:
-    """Add the rows that the product's results file lacks."""
-    cached = load_cache(product, chosen)
-    path = RESULTS / f"{chosen.name}-{product}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done = {msgspec.json.encode(row.trial.config) for row in rows_of(path)}
+def sweep(products: list[str], chosen: Profile, configs: list[AdaptationConfig | None]) -> None:
+    """Add the rows that the results files lack, setting by setting, so that a run cut short is a whole table."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    caches = {product: load_cache(product, chosen) for product in products}
     for config in configs:
-        if msgspec.json.encode(config) in done:
-            continue
-        begin = time.monotonic()
-        trial, judge = try_config(cached.tune_set, chosen, config)
-        row = Row(trial, test_figures(judge, cached) if judge else None)
-        with path.open("a") as file:
-            file.write(msgspec.json.encode(row).decode() + "\n")
-        print(f"{product}: {time.monotonic() - begin:.0f} s {json.dumps(msgspec.to_builtins(row))}", flush=True)
-
-
-def machine() -> str:
-    """What ran it, for the table's caption."""
-    return f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
+        for product, cached in caches.items():
+            path = RESULTS / f"{chosen.name}-{product}.jsonl"
+            if msgspec.json.encode(config) in {msgspec.json.encode(row.trial.config) for row in rows_of(path)}:
+                continue
+            begin = time.monotonic()
+            trial, judge = try_config(cached.tune_set, chosen, config)
+            row = Row(trial, test_figures(judge, cached) if judge else None)
+            with path.open("a") as file:
+                file.write(msgspec.json.encode(row).decode() + "\n")
+            print(f"{product}: {time.monotonic() - begin:.0f} s {msgspec.json.encode(trial).decode()}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("sweep", "table"))
-    parser.add_argument("product", nargs="?", help="bracket, roll or nameplate")
+    parser.add_argument("action", choices=("sweep", "seeds", "table"))
+    parser.add_argument("product", nargs="*", help=f"of {', '.join(PRODUCTS)}; default all")
     parser.add_argument("--profile", default="lite")
     parser.add_argument("--config", action="append", default=[], help="these settings instead: JSON of changed fields")
     given = parser.parse_args()
     chosen = profile(given.profile)
     if given.action == "table":
-        print(table(read(RESULTS, chosen.name)))
+        print(tables(read(RESULTS, chosen.name)))
         return
     base = default_config(chosen)
+    configs = settings(SWEEP_BASE) if given.action == "sweep" else seeds(base)
     more: list[AdaptationConfig | None] = [msgspec.structs.replace(base, **json.loads(text)) for text in given.config]
-    sweep(given.product, chosen, more or settings(base))
+    sweep(given.product or list(PRODUCTS), chosen, more or configs)
 
 
 if __name__ == "__main__":

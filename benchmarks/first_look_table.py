@@ -1,13 +1,15 @@
-"""The first look's results files as one table in docs/."""
+"""The first look's results files as the tables in docs/: all settings, and one setting's seeds against frozen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from calibration.adaptation_config import AdaptationConfig
 
@@ -26,6 +28,77 @@ def read(folder: Path, profile: str) -> dict[str, list[Line]]:
             line = msgspec.json.decode(text)
             by_setting.setdefault(msgspec.json.encode(line["trial"]["config"]).decode(), []).append(line)
     return {setting: lines for setting, lines in by_setting.items() if len(lines) == len(files)}
+
+
+def tables(settings: dict[str, list[Line]]) -> str:
+    """Both tables: of each setting one seed; and the setting of which there are most seeds, pair by pair."""
+    frozen = settings.pop("null")
+    groups: dict[str, list[list[Line]]] = {}
+    for lines in settings.values():
+        config = {**lines[0]["trial"]["config"], "seed": 0}
+        groups.setdefault(msgspec.json.encode(config).decode(), []).append(lines)
+    first = {
+        key: min(group, key=lambda lines: int(lines[0]["trial"]["config"]["seed"])) for key, group in groups.items()
+    }
+    repeated = max(groups.values(), key=len)
+    return table({"null": frozen, **first}) + "\n\n" + paired_table(frozen, repeated)
+
+
+def paired_table(frozen: list[Line], seeds: list[list[Line]]) -> str:
+    """A setting's seeds against frozen features on the same test frames, product by product."""
+    head = ["product", "frozen", f"adapted, {len(seeds)} seeds: mean (standard deviation)", "difference"]
+    head += ["95 % of a bootstrap over test frames", "pseudo patch: frozen", "adapted", "stopped"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    everything: list[NDArray[np.float64]] = []
+    for still in sorted(frozen, key=lambda line: str(line["trial"]["product"])):
+        product = still["trial"]["product"]
+        moved = [line for group in seeds for line in group if line["trial"]["product"] == product]
+        done = [line for line in moved if line["test"] is not None]
+        if not done:
+            lines.append(
+                f"| {product} | {still['test']['image_auroc']:.4f} | stopped in every seed | | | | | {len(moved)} |"
+            )
+            continue
+        values = [line["test"]["image_auroc"] for line in done]
+        differences = bootstrap(still["test"], [line["test"] for line in done])
+        everything.append(differences)
+        low, high = np.percentile(differences, (2.5, 97.5))
+        spread = stdev(values) if len(values) > 1 else float("nan")
+        pseudo = [line["trial"]["figures"]["patch_auroc"] for line in done]
+        cells = [
+            product, f"{still['test']['image_auroc']:.4f}", f"{fmean(values):.4f} ({spread:.4f})",
+            f"{fmean(values) - still['test']['image_auroc']:+.4f}", f"{low:+.4f} to {high:+.4f}",
+            f"{still['trial']['figures']['patch_auroc']:.4f}", f"{fmean(pseudo):.4f}", str(len(moved) - len(done)),
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    if len(everything) < len(frozen):
+        return "\n".join(lines)
+    mean = np.mean(everything, axis=0)
+    low, high = np.percentile(mean, (2.5, 97.5))
+    lines.append(f"| mean of products | | | {mean.mean():+.4f} | {low:+.4f} to {high:+.4f} | | | |")
+    return "\n".join(lines)
+
+
+ROUNDS = 2000
+
+
+def bootstrap(frozen: Line, adapted: list[Line]) -> NDArray[np.float64]:
+    """Differences of image AUROC (mean over seeds, less frozen) over ROUNDS resamplings of the test frames."""
+    rng = np.random.default_rng(0)
+    wins = np.stack([_wins(one) for one in adapted]).mean(0) - _wins(frozen)
+    good, defective = wins.shape
+    found = np.empty(ROUNDS)
+    for index in range(ROUNDS):
+        rows = np.bincount(rng.integers(good, size=good), minlength=good)
+        columns = np.bincount(rng.integers(defective, size=defective), minlength=defective)
+        found[index] = rows @ wins @ columns / (good * defective)
+    return found
+
+
+def _wins(test: Line) -> NDArray[np.float64]:
+    """1 where a defective frame scores above a good one, 0.5 where equal: its mean is the AUROC. (good, defective)."""
+    good, defective = np.array(test["good_scores"])[:, None], np.array(test["defective_scores"])[None, :]
+    return np.asarray((defective > good) + 0.5 * (defective == good), dtype=np.float64)
 
 
 def table(settings: dict[str, list[Line]]) -> str:
