@@ -97,7 +97,7 @@ class Triggers(Section, frozen=True, forbid_unknown_fields=True):
 
 
 class Sockets(Section, frozen=True, forbid_unknown_fields=True):
-    """Endpoints that the inspector binds. Off loopback only with ``insecure_lan``."""
+    """Endpoints that the inspector binds. Off loopback only with CURVE (or ``insecure_lan``)."""
 
     frames: Annotated[str, text("PULL; `tcp://ADDRESS:PORT` or `ipc://PATH`")] = "tcp://127.0.0.1:5560"
     results: Annotated[str, text("PUB: results, records, states, events, triggers")] = "tcp://127.0.0.1:5561"
@@ -119,6 +119,23 @@ class Sockets(Section, frozen=True, forbid_unknown_fields=True):
     heartbeat_timeout_ms: Annotated[int, number(100, 600_000, "a camera silent this long is not alive")] = 3000
     frames_per_turn: Annotated[int, number(1, 64, "frames read before deadlines are looked at again")] = 4
     requests_per_turn: Annotated[int, number(1, 1000, "requests read before deadlines are looked at again")] = 16
+
+
+class Security(Section, frozen=True, forbid_unknown_fields=True):
+    """Who may connect, and how much each client may ask."""
+
+    curve: Annotated[
+        bool, text("every socket speaks CURVE, and only with the clients of `asperity keys new --client NAME`")
+    ] = False
+    keys: Annotated[str, text("key folder; empty: `$ASPERITY_KEYS`, else the user's configuration folder")] = ""
+    reload_ms: Annotated[int, number(50, 60_000, "the list of clients is looked at this often")] = 500
+    handshake_ms: Annotated[int, number(100, 60_000, "a connection that is none after this long is closed")] = 3000
+    connections: Annotated[int, number(1, 100_000, "connections of one socket beyond which CURVE lets none in")] = 64
+    connects_per_min: Annotated[int, number(1, 100_000, "with CURVE: connections that one client may begin")] = 240
+    requests_per_s: Annotated[int, number(1, 1_000_000, "requests of one client; beyond it BUSY")] = 1000
+    request_nbytes_per_s: Annotated[
+        int, number(MAX_CONTROL_BYTES, 2**30, "bytes of one client's requests; beyond it BUSY")
+    ] = 1_048_576
 
 
 class Control(Section, frozen=True, forbid_unknown_fields=True):
@@ -143,7 +160,7 @@ class Engine(Section, frozen=True, forbid_unknown_fields=True):
     name: Annotated[Literal["cpu", "simulated"], text("`cpu`, or `simulated` for PLC programmers and tests")] = "cpu"
     threads: Annotated[int, number(0, 256, "threads of the engine; 0: as many as the box has cores")] = 0
     script: Annotated[
-        str, text("what the simulated engine says, a word a seq: ok ng shape nan raise crash refuse stuck, or WORD=MS")
+        str, text("what the simulated engine says, a word a seq (docs/plc.md): ok ng shape nan raise ..., or WORD=MS")
     ] = "ok ok ok ok ng"
     trust: Annotated[str, text("folder of trusted public keys; empty: the user's configuration folder")] = ""
 
@@ -165,6 +182,7 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     timing: Timing = Timing()
     triggers: Triggers = Triggers()
     sockets: Sockets = Sockets()
+    security: Security = Security()
     control: Control = Control()
     journal: Journal = Journal()
     engine: Engine = Engine()
@@ -302,13 +320,13 @@ def _check(config: StationConfig, where: str) -> None:
 
 
 def _make_absolute(values: dict[str, Any], base: Path) -> None:
-    recipes, journal, engine = values.get("recipes"), values.get("journal"), values.get("engine")
+    recipes, journal, engine, security = (values.get(name) for name in ("recipes", "journal", "engine", "security"))
     if isinstance(recipes, dict):
         values["recipes"] = {
             name: str(base / place) if isinstance(place, str) and not place.startswith(SCRIPT_PREFIX) else place
             for name, place in recipes.items()
         }
-    for table, key in ((journal, "path"), (engine, "trust")):
+    for table, key in ((journal, "path"), (engine, "trust"), (security, "keys")):
         if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
             table[key] = str(base / table[key])
 

@@ -42,16 +42,26 @@ class ReplyCache:
             self._kept.popitem(last=False)
 
 
-def answer(desk: Inspector, sender: list[bytes], parts: Sequence[bytes]) -> tuple[list[bytes], bytes]:
-    """The reply to a message on the control socket: (envelope, body). Never raises for what a client sent."""
+def answer(desk: Inspector, sender: list[bytes], parts: Sequence[bytes], client: str = "") -> tuple[list[bytes], bytes]:
+    """The reply to a message on the control socket: (envelope, body). Never raises for what a client sent.
+
+    ``client``: the key's id of who asks; with CURVE nobody without one is allowed anything.
+    """
+    access = desk.sockets.access
     try:
         envelope, body = wire.split_envelope(parts)
     except WireError as error:
         return sender, _reply("", "BAD_REQUEST", str(error))
+    too_much = access.overasks(client, sender[0], len(body))
+    if too_much:
+        return [*sender, *envelope], _reply(wire.peek_request_id(body), "BUSY", too_much)
     try:
         request = wire.decode_request(body)
     except WireError as error:
         return [*sender, *envelope], _reply(wire.peek_request_id(body), "BAD_REQUEST", str(error))
+    forbidden = access.asks(client, request.op)
+    if forbidden:
+        return [*sender, *envelope], _reply(request.id, "NOT_ALLOWED", f"{request.op}: {forbidden}")
     return [*sender, *envelope], _answer_once(desk, request, bytes(body))
 
 

@@ -114,8 +114,9 @@ class Inspector:
             self.on_report(report)
         for parts in self.sockets.frames():
             self.on_frame(parts)
-        for envelope, request in self.sockets.requests():
-            self.sockets.reply(*control.answer(self, envelope, request))
+        for envelope, request, client in self.sockets.requests():
+            self.sockets.reply(*control.answer(self, envelope, request, client))
+        self.sockets.access.report(self.notice, self.operation)
         self.on_time()
 
     # ------------------------------------------------------------------ a frame comes in

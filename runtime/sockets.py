@@ -6,34 +6,48 @@ import ipaddress
 import math
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
+from runtime.access import Access
+from runtime.clock import MS
 from runtime.config import StationConfig, control_endpoint
+from runtime.connections import Connections
 from runtime.errors import ConfigError, StationError
 
 _BELL = "inproc://bell"
-_MONITOR = "inproc://frames-monitor"
+_ZAP = "inproc://zeromq.zap.01"
+CONNECTS_PER_TURN = 16
+"""Connections decided on before deadlines are looked at again."""
+REBIND_MS = 2000
+"""Longest that a socket may take to cut its connections; a station that cannot shut a client out must end."""
 
 
 class DeskSockets:
     """PULL frames, PUB results, PUB bulk, ROUTER control, and the bell by which other threads wake the desk.
 
-    Raises ConfigError for a bind off loopback without ``insecure_lan``, StationError where a bind fails.
+    With CURVE also the ROUTER on which ZeroMQ asks who may connect (ZAP, https://rfc.zeromq.org/spec/27/).
+    Raises ConfigError for a bind off loopback without CURVE or ``insecure_lan``, StationError where a bind fails,
+    AccessError where the key folder cannot be believed.
     """
 
     def __init__(self, config: StationConfig) -> None:
         sizes = config.sockets
         self._config = config
+        self.access = Access(config.security)
         self._context = zmq.Context(1)
         self._poller = zmq.Poller()
-        self._cameras: set[int] = set()
+        self._rebinding: dict[str, int] = {}  # socket -> when it must be bound again
         self._all: list[zmq.Socket[bytes]] = []
         try:
+            # First, and so closed last: nobody may be let in unasked.
+            self._zap = self._make(zmq.ROUTER, {})
+            if self.access.curve:
+                self._zap.bind(_ZAP)
             self._bell = self._make(zmq.PULL, {zmq.RCVHWM: 1000})
             self._bell.bind(_BELL)
             self._frames = self._make(
@@ -43,19 +57,18 @@ class DeskSockets:
                     zmq.MAXMSGSIZE: sizes.frames_max_nbytes,
                     zmq.HEARTBEAT_IVL: sizes.heartbeat_ms,
                     zmq.HEARTBEAT_TIMEOUT: sizes.heartbeat_timeout_ms,
-                    zmq.HANDSHAKE_IVL: sizes.heartbeat_timeout_ms,  # who connects and says nothing is no camera
                 },
             )
-            events = zmq.Event.ACCEPTED | zmq.Event.DISCONNECTED
-            self._frames.monitor(_MONITOR, events)
-            self._monitor = self._make(zmq.PAIR, {})
-            self._monitor.connect(_MONITOR)
             small: dict[zmq.SocketOption, int] = {zmq.MAXMSGSIZE: sizes.control_max_nbytes}
             self._results = self._make(zmq.PUB, {zmq.SNDHWM: sizes.results_hwm, **small})
             self._bulk = self._make(zmq.PUB, {zmq.SNDHWM: sizes.bulk_hwm, **small})
             self._control = self._make(
                 zmq.ROUTER, {zmq.SNDHWM: sizes.control_hwm, zmq.RCVHWM: sizes.control_hwm, **small}
             )
+            self._named = {
+                "frames": self._frames, "results": self._results, "bulk": self._bulk, "control": self._control,
+            }  # fmt: skip
+            self._connections = {name: self._guard(name, socket) for name, socket in self._named.items()}
             control = control_endpoint(config.station.name, sizes.control)
             self.endpoints = {
                 "frames": self._bind(self._frames, "frames", sizes.frames),
@@ -66,7 +79,7 @@ class DeskSockets:
         except BaseException:
             self.close(linger_ms=0)
             raise
-        for socket in (self._bell, self._frames, self._monitor, self._control):
+        for socket in (self._zap, self._bell, self._frames, self._control):
             self._poller.register(socket, zmq.POLLIN)
 
     def make_bell(self) -> Callable[[], None]:
@@ -87,7 +100,17 @@ class DeskSockets:
         with suppress(zmq.Again):
             while True:
                 self._bell.recv(zmq.NOBLOCK)
-        self._follow_cameras()
+        now_ns = time.monotonic_ns()
+        self._let_in()
+        for name in self.access.changed():
+            self._cut(name, now_ns)
+        for name, connections in self._connections.items():
+            if connections.follow(now_ns) and name in self._rebinding:
+                self._bind(self._named[name], name, self.endpoints[name])
+                del self._rebinding[name]
+        for name, until_ns in self._rebinding.items():
+            if now_ns > until_ns:
+                raise StationError(f"[sockets] {name} did not close its connections within {REBIND_MS} ms")
 
     def frames(self) -> Iterator[list[memoryview]]:
         """Messages on the frames socket, parts not copied; at most ``frames_per_turn``."""
@@ -96,16 +119,17 @@ class DeskSockets:
                 parts = self._frames.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            yield [part.buffer for part in parts]
+            if self.access.sends_frames(self._client(parts)):
+                yield [part.buffer for part in parts]
 
-    def requests(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        """(sender, parts) of messages on the control socket; at most ``requests_per_turn``."""
+    def requests(self) -> Iterator[tuple[list[bytes], list[bytes], str]]:
+        """(sender, parts, client) of messages on the control socket; at most ``requests_per_turn``."""
         for _ in range(self._config.sockets.requests_per_turn):
             try:
-                sender, *parts = self._control.recv_multipart(zmq.NOBLOCK)
+                parts = self._control.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            yield [sender], parts
+            yield [parts[0].bytes], [part.bytes for part in parts[1:]], self._client(parts)
 
     def reply(self, envelope: list[bytes], body: bytes) -> None:
         """Answer a request. A client that is gone or does not read loses it and asks again."""
@@ -122,20 +146,36 @@ class DeskSockets:
 
     def camera_connected(self) -> bool:
         """True while somebody is connected to the frames socket and answers its heartbeat."""
-        return bool(self._cameras)
+        return self._connections["frames"].proven > 0
 
-    def _follow_cameras(self) -> None:
-        with suppress(zmq.Again):
-            while True:
-                event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
-                if event["event"] == zmq.Event.ACCEPTED:
-                    self._cameras.add(event["value"])
-                else:
-                    self._cameras.discard(event["value"])
+    def _client(self, parts: Sequence[zmq.Frame]) -> str:
+        """The key's id of whoever sent a message; empty without CURVE."""
+        return str(parts[-1].get("User-Id")) if self.access.curve else ""
+
+    def _let_in(self) -> None:
+        """Answer ZeroMQ, which asks for each connection after its handshake."""
+        for _ in range(CONNECTS_PER_TURN):
+            try:
+                sender, empty, version, number, domain, address, _, _, *proof = self._zap.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            name = domain.decode("ascii", "replace")
+            # Only CURVE with a key of 32 bytes gets here; anything else is no proof and is nobody's key.
+            public_key = proof[0] if len(proof) == 1 else b""
+            where, count = address.decode("ascii", "replace"), len(self._connections[name])
+            said = self.access.connects(name, public_key, where, count)
+            answer = [number, said.status.encode(), said.reason.encode(), said.user_id.encode(), b""]
+            self._zap.send_multipart([sender, empty, version, *answer])
+
+    def _cut(self, name: str, now_ns: int) -> None:
+        """End every connection of a socket; who may come back does so by itself within a moment."""
+        if name not in self._rebinding:
+            self._rebinding[name] = now_ns + REBIND_MS * MS
+            self._named[name].unbind(self.endpoints[name])
 
     def close(self, linger_ms: int) -> None:
         """Close everything; what subscribers have not taken gets ``linger_ms``."""
-        for socket in self._all:
+        for socket in reversed(self._all):
             with suppress(zmq.ZMQError):
                 socket.disable_monitor()
             socket.close(linger_ms)
@@ -150,12 +190,26 @@ class DeskSockets:
             socket.setsockopt(option, value)
         return socket
 
+    def _guard(self, name: str, socket: zmq.Socket[bytes]) -> Connections:
+        """Ask everybody who connects who he is, where CURVE is on; and follow who is connected."""
+        handshake_ms = self._config.security.handshake_ms
+        socket.setsockopt(zmq.HANDSHAKE_IVL, handshake_ms)  # who connects and says nothing is nobody
+        if self.access.curve:
+            socket.curve_server = True
+            socket.curve_secretkey = self.access.station_key.secret_key.encode()
+            socket.setsockopt(zmq.ZAP_DOMAIN, name.encode())
+            socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without an answer nobody is let in
+        monitor = self._make(zmq.PAIR, {})
+        self._poller.register(monitor, zmq.POLLIN)
+        return Connections(socket, monitor, handshake_ms, lambda: self.access.failed_handshake(name))
+
     def _bind(self, socket: zmq.Socket[bytes], name: str, endpoint: str) -> str:
         path = Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
-        if path is None and not self._config.sockets.insecure_lan and not _is_loopback(endpoint):
+        asked = self._config.security.curve or self._config.sockets.insecure_lan
+        if path is None and not asked and not _is_loopback(endpoint):
             raise ConfigError(
-                f"[sockets] {name} is {endpoint}, which others on the network could reach and use; "
-                "bind 127.0.0.1, or give --insecure-lan if nobody untrusted is on that network"
+                f"[sockets] {name} is {endpoint}, which others on the network could reach and use; bind 127.0.0.1, "
+                "give --curve and each client a key, or --insecure-lan if nobody untrusted is on that network"
             )
         if path is not None:
             _private_folder(path.parent, endpoint)

@@ -38,6 +38,7 @@ def state_message(desk: Inspector, now: Now) -> wire.StationState:
         in_flight=len(desk.work),
         unknown_by_reason={reason.name: count for reason, count in ledger.unknown_by_reason.items()},
         deadline_missed=ledger.deadline_missed,
+        access_refused=dict(desk.sockets.access.refused),
     )
 
 

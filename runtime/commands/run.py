@@ -35,6 +35,8 @@ def command(
     max_age_ms: Annotated[int | None, typer.Option(help="[limits] max_age_ms")] = None,
     autostart: Annotated[bool | None, typer.Option(help="[station] autostart")] = None,
     insecure_lan: Annotated[bool | None, typer.Option(help="[sockets] insecure_lan")] = None,
+    curve: Annotated[bool | None, typer.Option("--curve/--no-curve", help="[security] curve")] = None,
+    keys: Annotated[Path | None, typer.Option(help="[security] keys, the folder of transport keys")] = None,
     log_level: Annotated[str | None, typer.Option(help="[log] level")] = None,
     log_format: Annotated[str | None, typer.Option(help="[log] format: text or json")] = None,
 ) -> None:
@@ -49,6 +51,7 @@ def command(
             "control": control,
             "insecure_lan": insecure_lan,
         },
+        "security": {"curve": curve, "keys": str(keys) if keys else None},
         "journal": {"path": str(journal) if journal else None},
         "limits": {"deadline_ms": deadline_ms, "max_age_ms": max_age_ms},
         "log": {"level": log_level, "format": log_format},

@@ -45,7 +45,7 @@ CODES: dict[str, str] = {
     "WRONG_STATE": "not possible in the present state",
     "REFUSED": "understood and refused; text says why (a recipe that does not open, a threshold out of range)",
     "UNSUPPORTED": "a known operation that this version does not do",
-    "NOT_ALLOWED": "the sender's role does not allow it (reserved for CURVE)",
+    "NOT_ALLOWED": "the sender's role does not allow it (with CURVE)",
     "FAILED": "tried and failed; text says why",
 }
 """Code of a reply -> meaning. Only OK and ACCEPTED come with ``ok`` true."""

@@ -69,6 +69,8 @@ class StationState(msgspec.Struct, frozen=True, kw_only=True):
     """Reason's name -> count; sums up to ``unknown``."""
     deadline_missed: Count = 0
     gpu: Annotated[dict[Text, float | Text | None], msgspec.Meta(max_length=16)] | None = None
+    access_refused: Annotated[dict[Text, Count], msgspec.Meta(max_length=64)] = {}
+    """Why connections and requests of clients were refused -> count."""
 
     @property
     def can_judge(self) -> bool:

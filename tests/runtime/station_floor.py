@@ -11,8 +11,9 @@ import msgspec
 import numpy as np
 
 from runtime import wire
+from runtime.access import Access
 from runtime.clock import MS, Now
-from runtime.config import StationConfig
+from runtime.config import Security, StationConfig
 from runtime.frame import Frame, Result
 from runtime.inspector import Inspector
 from runtime.journal import Journal
@@ -26,7 +27,8 @@ SESSION = "6f1c3b0e-0f5a-4c57-9a53-111111111111"
 class FakeSockets:
     """What the desk would publish, in lists."""
 
-    def __init__(self) -> None:
+    def __init__(self, security: Security) -> None:
+        self.access = Access(security)
         self.published: list[list[bytes]] = []
         self.bulk: list[Any] = []
         self.connected = True
@@ -41,7 +43,7 @@ class FakeSockets:
     def frames(self) -> Iterator[list[memoryview]]:
         return iter(())
 
-    def requests(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    def requests(self) -> Iterator[tuple[list[bytes], list[bytes], str]]:
         return iter(())
 
     def reply(self, envelope: list[bytes], body: bytes) -> None:
@@ -72,7 +74,7 @@ class Floor:
         }
         self.config = msgspec.convert(values, StationConfig)
         self.now = Now(1_000_000 * MS, 1_700_000_000_000_000)
-        self.sockets = FakeSockets()
+        self.sockets = FakeSockets(self.config.security)
         self.journal = Journal.open(journal, self.config.station.name, slots=self.config.journal.slots)
         self.desk = Inspector(self.config, self.journal, self.sockets, lambda: self.now)  # type: ignore[arg-type]
         self.desk.bench.start = lambda: None  # type: ignore[method-assign]

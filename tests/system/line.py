@@ -20,6 +20,7 @@ from runtime import wire
 from runtime.client import Station
 from runtime.frame import Frame, Result
 from runtime.sender import FrameSender
+from runtime.transport import ClientKeys, Role, secure
 from runtime.wire import StationState
 
 CAMERA = "cam1"
@@ -31,8 +32,16 @@ PATIENCE_S = 60.0
 class Line:
     """``station.toml``, endpoints and every process that was started; all end with the test."""
 
-    def __init__(self, script: str = "ok", **sections: dict[str, Any]) -> None:
+    def __init__(self, script: str = "ok", curve: bool = False, **sections: dict[str, Any]) -> None:
+        """``curve``: with keys for a camera, the recorder (read) and the customer's client (administer)."""
         self.folder = Path(tempfile.mkdtemp(prefix="asp-"))
+        self.keys: dict[str, Path] = {}
+        if curve:
+            self.admit("camera", Role.CAMERA, Role.READ)
+            self.admit("recorder", Role.READ)
+            self.admit("client", Role.ADMINISTER)
+            security = {"curve": True, "keys": str(self.folder / "keys"), "reload_ms": 100}
+            sections = {"security": {**security, **sections.get("security", {})}, **_without(sections, "security")}
         self.ends = {name: f"ipc://{self.folder}/{name}" for name in ("frames", "results", "bulk", "control")}
         values: dict[str, dict[str, Any]] = {
             "station": {"name": STATION, "camera": CAMERA},
@@ -45,8 +54,19 @@ class Line:
         self.config = self.folder / "station.toml"
         self.config.write_text("".join(_table(name, entries) for name, entries in values.items()))
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.heard = Recorder(self.ends["results"])
+        self.heard = Recorder(self.ends["results"], self.keys.get("recorder"))
         self.starts = 0
+
+    def admit(self, name: str, *roles: Role) -> Path:
+        """Give a client a key; its file is ``keys[name]``."""
+        path = ClientKeys(self.folder / "keys").admit(name, roles)[1]
+        assert path is not None
+        self.keys[name] = path
+        return path
+
+    def revoke(self, name: str) -> None:
+        """Shut a client out."""
+        ClientKeys(self.folder / "keys").revoke(name)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start the inspector; its log goes to ``log``."""
@@ -90,7 +110,8 @@ class Line:
 
     def client(self, since: int | None = None) -> Station:
         """The customer's subscriber."""
-        return Station(self.ends["results"], self.ends["control"], station=STATION, since=since)
+        key = self.keys.get("client")
+        return Station(self.ends["results"], self.ends["control"], station=STATION, since=since, key=key)
 
     def ask(self, op: str, **fields: Any) -> wire.Reply:
         """One request."""
@@ -145,9 +166,10 @@ class Line:
 class Recorder:
     """A plain subscriber that keeps everything and recovers nothing."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, key: Path | None = None) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
+        secure(self._socket, key)
         self._socket.setsockopt(zmq.RCVHWM, 100_000)
         self._socket.setsockopt(zmq.LINGER, 0)
         for kind in ("result", "state", "event"):
@@ -177,9 +199,13 @@ class Recorder:
 class Camera(FrameSender):
     """A sender of small frames, no two alike."""
 
-    def __init__(self, line: Line, seed: int = 0, triggered: bool = False) -> None:
+    def __init__(self, line: Line, seed: int = 0, triggered: bool = False, key: str = "camera") -> None:
         super().__init__(
-            CAMERA, line.ends["frames"], station=STATION, results_endpoint=line.ends["results"] if triggered else ""
+            CAMERA,
+            line.ends["frames"],
+            station=STATION,
+            results_endpoint=line.ends["results"] if triggered else "",
+            key=line.keys.get(key),
         )
         self._rng = np.random.default_rng(seed)
 
@@ -213,6 +239,7 @@ sys.path.insert(0, sys.argv[1])
 from line import Camera, Line
 class Ends:
     ends = {"frames": sys.argv[2]}
+    keys = {}
 camera = Camera(Ends(), seed=int(sys.argv[3]))
 camera.wait_connected(30000)
 while True:
@@ -226,6 +253,10 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     """kill -9."""
     process.send_signal(signal.SIGKILL)
     process.wait(PATIENCE_S)
+
+
+def _without(sections: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: entries for key, entries in sections.items() if key != name}
 
 
 def _table(name: str, entries: dict[str, Any]) -> str:

@@ -1,0 +1,105 @@
+"""The connections of one socket, as its monitor tells of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from runtime.clock import MS
+
+SLACK_MS = 500
+"""Beyond the time for a handshake, after which a connection that is still there must have ended it."""
+_EVENTS = (
+    zmq.Event.ACCEPTED
+    | zmq.Event.CLOSED
+    | zmq.Event.DISCONNECTED
+    | zmq.Event.HANDSHAKE_SUCCEEDED
+    | zmq.Event.HANDSHAKE_FAILED_AUTH
+    | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+    | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+)
+
+
+class Connections:
+    """Counts only connections that are proven: somebody answered the handshake.
+
+    A monitor says which connection was accepted and which is gone, but not which one ended its handshake. So one counts
+    as soon as all those under way have ended theirs, or when it is older than a handshake may be.
+    """
+
+    def __init__(
+        self, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes], handshake_ms: int, failed: Callable[[], None]
+    ) -> None:
+        """``monitor``: a PAIR of the same context. ``failed`` is called for each connection that never became one."""
+        address = f"inproc://monitor-{id(socket)}"
+        socket.monitor(address, _EVENTS)
+        monitor.connect(address)
+        self._monitor = monitor
+        self._failed = failed
+        self._patience_ns = (handshake_ms + SLACK_MS) * MS
+        self._under_way: dict[int, int] = {}
+        self._proven: set[int] = set()
+        self._succeeded = 0
+        self._told = 0  # failures whose connection is not closed yet
+
+    def __len__(self) -> int:
+        """Open connections, proven or not."""
+        return len(self._under_way) + len(self._proven)
+
+    @property
+    def proven(self) -> int:
+        """Connections whose other side has ended its handshake."""
+        return len(self._proven)
+
+    def follow(self, now_ns: int) -> bool:
+        """Take in what the monitor tells; True if the socket was closed to new connections (``unbind``)."""
+        closed = False
+        with suppress(zmq.Again):
+            while True:
+                event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
+                closed |= self._take(event["event"], event["value"], now_ns)
+        for old in [fd for fd, since_ns in self._under_way.items() if now_ns - since_ns > self._patience_ns]:
+            self._succeeded = max(0, self._succeeded - 1)
+            self._prove(old)
+        return closed
+
+    def _take(self, event: int, value: int, now_ns: int) -> bool:
+        if event == zmq.Event.ACCEPTED:
+            self._proven.discard(value)
+            self._under_way[value] = now_ns
+        elif event == zmq.Event.HANDSHAKE_SUCCEEDED:
+            self._succeeded += 1
+        elif event == zmq.Event.DISCONNECTED:
+            self._proven.discard(value)
+            if self._under_way.pop(value, None) is not None:
+                self._ended_early()
+        elif event == zmq.Event.CLOSED:
+            # Closing the listener closes what it accepted, without a word.
+            self._under_way.clear()
+            self._proven.clear()
+            self._succeeded = self._told = 0
+            return True
+        else:
+            self._told += 1
+            if event != zmq.Event.HANDSHAKE_FAILED_AUTH:  # that one the gate has counted itself
+                self._failed()
+        if self._under_way and self._succeeded == len(self._under_way):
+            self._succeeded = 0
+            for fd in list(self._under_way):
+                self._prove(fd)
+        return False
+
+    def _ended_early(self) -> None:
+        if self._told:
+            self._told -= 1
+        elif self._succeeded:
+            self._succeeded -= 1
+        else:
+            self._failed()
+
+    def _prove(self, fd: int) -> None:
+        del self._under_way[fd]
+        self._proven.add(fd)
