@@ -9,11 +9,13 @@ step and is not in the paper's description; with cached features it has no switc
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -258,6 +260,14 @@ class Trainer:
                 )
         self.step += 1
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the patches trained on: a checkpoint of other frames must not be continued."""
+        sha256 = hashlib.sha256(repr((self.patches.rgb.shape, self.patches.points.shape)).encode())
+        for values in (self.patches.rgb, self.patches.points, self.patches.nonempty):
+            sha256.update(np.ascontiguousarray(values))
+        return sha256.hexdigest()
+
     def save(self, path: Path) -> None:
         """Write everything a resumed run needs to one safetensors file, atomically."""
         tensors = {f"trained.{name}": value for name, value in self.trained.state_dict().items()}
@@ -265,7 +275,7 @@ class Trainer:
             tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
         for name, queue in self.queues.items():
             tensors[f"queue.{name}.rows"], tensors[f"queue.{name}.weights"] = queue.rows, queue.weights
-        header = {"step": str(self.step), "config": msgspec.json.encode(self.config).decode()}
+        header = {"step": str(self.step), "config": msgspec.json.encode(self.config).decode(), "patches": self.digest}
         header["curves"] = json.dumps(self.curves.as_dict())
         partial = path.with_suffix(".partial")
         save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=header)
@@ -282,6 +292,8 @@ class Trainer:
             ) from error
         if header.get("config") != msgspec.json.encode(self.config).decode():
             raise DataError(f"{path} was written with another adaptation configuration; remove it to start anew")
+        if header.get("patches") != self.digest:
+            raise DataError(f"{path} was written for other frames or other weights; remove it to start anew")
         tensors = load_file(path, device=self.device)
         self.trained.load_state_dict(_under(tensors, "trained."))
         states: dict[int, dict[str, Tensor]] = {}

@@ -6,6 +6,8 @@ import base64
 import io
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,11 +175,48 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         assert torch.equal(resumed.points_state[name], whole.points_state[name])
 
 
+KILLED_RUN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_adaptation import CONFIG, TOY, adapt, product
+
+def progress(done, steps):
+    print(done, flush=True)
+    if done == 14:  # two steps into the fourth epoch of six: wait there for the kill
+        sys.stdin.read()
+
+adapt(product(), TOY, CONFIG, progress, Path(sys.argv[2]))
+"""
+
+
+def test_a_killed_process_is_resumed_to_the_same_result(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "adaptation.safetensors"
+    command = [sys.executable, "-c", KILLED_RUN, str(Path(__file__).parent), str(checkpoint)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert [process.stdout.readline() for _ in range(14)][-1] == "14\n"
+        finally:
+            process.kill()
+    assert checkpoint.is_file()
+    whole = adapt(product(), TOY, CONFIG)
+    steps: list[int] = []
+    resumed = adapt(product(), TOY, CONFIG, lambda done, _: steps.append(done), checkpoint)
+    assert steps[0] == 13, "the steps since the last checkpoint are done again"
+    assert resumed.curves.loss == whole.curves.loss
+    assert all(torch.equal(resumed.points_state[name], value) for name, value in whole.points_state.items())
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "adaptation.safetensors"
     adapt(product(), TOY, msgspec.structs.replace(CONFIG, epochs=1), checkpoint=checkpoint)
     with pytest.raises(DataError, match="another adaptation configuration"):
         adapt(product(), TOY, CONFIG, checkpoint=checkpoint)
+    patches = product()
+    patches.points[3, 5] += 1e-3
+    with pytest.raises(DataError, match="other frames"):
+        adapt(patches, TOY, msgspec.structs.replace(CONFIG, epochs=1), checkpoint=checkpoint)
     checkpoint.write_bytes(b"not a checkpoint")
     with pytest.raises(DataError, match="not a checkpoint of an adaptation"):
         adapt(product(), TOY, CONFIG, checkpoint=checkpoint)
