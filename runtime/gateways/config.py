@@ -46,7 +46,7 @@ class Gateway(Section, frozen=True, forbid_unknown_fields=True):
 class Opcua(Section, frozen=True, forbid_unknown_fields=True):
     """The OPC UA server."""
 
-    address: Annotated[str, text("address to listen on")] = "127.0.0.1"
+    host: Annotated[str, text("address to listen on")] = "127.0.0.1"
     port: Annotated[int, number(0, 65535, "port; 0: any free one, told on stdout")] = 4840
     encryption: Annotated[
         Literal["offered", "required"],

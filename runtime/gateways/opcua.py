@@ -1,0 +1,150 @@
+"""``asperity gateway opcua``: an OPC UA server with flat tags and a subset of OPC 40100-1 (Machine Vision).
+
+Every value is computed when it is read. Subscribers are told in this order: Accept false, everything else of the next
+result, ResultIdCopy, Accept. So whoever sees Accept true sees the result that it belongs to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import time
+from contextlib import suppress
+
+from asyncua import Server
+
+from runtime.errors import ConfigError, GatewayError
+from runtime.gateways import opcua_access, process
+from runtime.gateways.config import GatewayConfig
+from runtime.gateways.link import Delivered, Item, Link, View
+from runtime.gateways.opcua_methods import KeptResults, Methods
+from runtime.gateways.opcua_model import Model
+from runtime.gateways.opcua_tags import Moment, moment, transition_name
+
+ITEMS_AT_ONCE = 64
+GOODBYE_S = 0.1
+"""At the end: so long may subscriptions tell that everything is bad."""
+
+log = logging.getLogger("asperity.gateway")
+
+
+def serve(config: GatewayConfig) -> None:
+    """Serve until SIGTERM. Raises ConfigError, GatewayError."""
+    try:
+        loopback = ipaddress.ip_address(config.opcua.host).is_loopback
+    except ValueError as error:
+        raise ConfigError(f"[opcua] host is {config.opcua.host!r}; give an IP address, such as 127.0.0.1") from error
+    opcua_access.check(config.opcua, loopback)
+    # The library logs tracebacks of what is told in one sentence here, and every client's mistakes.
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+    process.run(config, lambda link: OpcuaGateway(config, link))
+
+
+class OpcuaGateway:
+    """The OPC UA part of the process."""
+
+    def __init__(self, config: GatewayConfig, link: Link) -> None:
+        self._config = config
+        self._link = link
+        self._server = Server(iserver=opcua_access.BoundedServer(config.opcua))
+        self._kept = KeptResults(config.opcua.results_kept)
+        self._model = Model(self._server, self._moment)
+        self._shown: Item | None = None
+        self._clearing = False
+        self._ending = False
+        self._view: View | None = None
+        self._heard_s = 0.0
+        self._transition = ""
+        self._news = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+
+    async def open(self) -> str:
+        """Build the address space and listen."""
+        own = self._config.opcua
+        server = self._server
+        server.set_endpoint(f"opc.tcp://{_bracketed(own.host)}:{own.port}/asperity")
+        server.socket_address = (own.host, own.port)
+        server.set_server_name(f"Asperity gateway {self._config.station.name}")
+        server.manufacturer_name, server.product_uri = "Asperity", "urn:asperity:gateway"
+        await server.init()
+        await opcua_access.secure(server, self._config)
+        methods = Methods(self._link, self._kept)
+        await self._model.build(methods.table(), own.recipes.split())
+        try:
+            await server.start()
+        except OSError as error:
+            raise process.cannot_listen("opcua", own.host, own.port, error) from error
+        assert server.bserver is not None
+        self._pump = asyncio.create_task(self._run())
+        return f"opc.tcp://{_bracketed(own.host)}:{server.bserver.port}/asperity"
+
+    def refresh(self) -> None:
+        """Wake the task that tells subscribers. Raises GatewayError when it has ended."""
+        if self._pump is not None and self._pump.done():
+            error = self._pump.exception()
+            raise GatewayError(f"the OPC UA gateway could not go on: {error!r}") from error
+        self._news.set()
+
+    async def close(self) -> None:
+        """Tell subscribers that everything is bad, then end every connection."""
+        self._ending = True
+        if self._pump is None:
+            return
+        self._pump.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._pump
+        await self._model.refresh(self._moment())
+        await asyncio.sleep(GOODBYE_S)
+        clock = self._server.iserver.time_task
+        if clock is not None:
+            # The library would wait up to a second for its clock.
+            clock.cancel()
+            self._server.iserver.time_task = None
+        await self._server.stop()
+
+    async def _run(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            self._observe()
+            while items := self._link.take(ITEMS_AT_ONCE):
+                for item in items:
+                    await self._show(item)
+                    await asyncio.sleep(0)
+            await self._model.refresh(self._moment())
+
+    async def _show(self, item: Item) -> None:
+        """One item: Accept false, then the others, then Accept, then the event."""
+        self._clearing = True
+        await self._model.clear(self._moment())
+        self._shown = item
+        await self._model.refresh(self._moment())
+        self._clearing = False
+        now = self._moment()
+        await self._model.clear(now)
+        if isinstance(item, Delivered):
+            self._kept.put(item)
+            await self._model.result_event(item, now.accept)
+        else:
+            await self._model.gap_event(item)
+
+    def _observe(self) -> None:
+        """Note when a state came, and what changed."""
+        view = self._link.view()
+        before, after = self._view.state if self._view else None, view.state
+        if after is not None and after is not before:
+            self._heard_s = time.monotonic()
+            if before is not None and before.state != after.state:
+                self._transition = transition_name(before, after)
+        self._view = view
+
+    def _moment(self) -> Moment:
+        view, shown = self._link.view(), self._shown
+        accept = shown is not None and not self._clearing and self._link.may_pass(shown)
+        heard = view.state is not None and (time.monotonic() - self._heard_s) * 1000 <= view.state.beat_timeout_ms
+        return moment(view, shown, accept, heard, self._ending, self._transition)
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
