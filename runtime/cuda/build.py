@@ -37,20 +37,20 @@ def missing_for_simt() -> str | None:
     return None
 
 
-def build_simt(name: str, extra: Path | None = None, folder: Path = BUILD / "simt") -> Path:
-    """The library that holds ``name``.cu compiled for the CPU; ``extra`` is a source outside runtime/cuda.
+def build_simt(names: Sequence[str], extra: Path | None = None, folder: Path = BUILD / "simt") -> list[Path]:
+    """The libraries that hold these sources compiled for the CPU; ``extra`` is one more source, outside runtime/cuda.
 
-    Raises UsageError where there is no compiler or the source does not compile.
+    Raises UsageError where there is no compiler or a source does not compile.
     """
     reason = missing_for_simt()
     if reason is not None:
         raise UsageError(reason)
+    wanted = [*names, *([extra.stem] if extra is not None else [])]
     with _alone(folder):
         options = [f"-DSIMT_EXTRA_SOURCES={extra}"] if extra is not None else []
-        if extra is not None or not (folder / "CMakeCache.txt").is_file():
-            _run(["cmake", "-S", str(ROOT), "-B", str(folder), *options], CONFIGURE_S)
-        _run(["cmake", "--build", str(folder), "--target", f"simt-{name}"], SIMT_BUILD_S)
-    return folder / f"libsimt-{name}.so"
+        _run(["cmake", "-S", str(ROOT), "-B", str(folder), *options], CONFIGURE_S)
+        _run(["cmake", "--build", str(folder), "--target", *(f"simt-{name}" for name in wanted)], SIMT_BUILD_S)
+    return [folder / f"libsimt-{name}.so" for name in wanted]
 
 
 def build_fatbin(architectures: Sequence[str] = (), out: Path = FATBIN, folder: Path = BUILD / "cuda") -> Path:

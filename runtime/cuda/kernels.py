@@ -69,7 +69,7 @@ class KernelEntry:
 
 def registry() -> tuple[KernelEntry, ...]:
     """Every kernel, in the order of the modules' names."""
-    import runtime.cuda.checks as checks
+    from runtime.cuda import checks
 
     entries: list[KernelEntry] = []
     for module in sorted(info.name for info in pkgutil.iter_modules(checks.__path__)):

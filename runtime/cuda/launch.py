@@ -54,6 +54,7 @@ class Device(Protocol):
     """Memory and launches, in order, on one stream. Raises EngineError on any failure of the device."""
 
     name: str
+    multiprocessors: int
 
     def alloc(self, nbytes: int) -> Buffer:
         """New memory of undefined content. Never on the frame path."""
@@ -69,6 +70,17 @@ class Device(Protocol):
 
     def launch(self, launch: Launch, *arguments: Argument) -> None:
         """Enqueue one kernel. Scalars are numpy scalars of exactly the parameter's type."""
+
+    def at(self, buffer: Buffer, offset: int) -> Buffer:
+        """The part of a buffer from ``offset`` bytes on; it lives as long as the buffer."""
+
+    def half_product(
+        self, left: Buffer, right: Buffer, out: Buffer, *, rows: int, columns: int, channels: int, first: int
+    ) -> None:
+        """Enqueue out (rows x columns float32) = left (rows x channels half) x right[first:first + columns] transposed.
+
+        ``right`` has ``channels`` halfs a row; sums are kept in float32. The vendor's library on a GPU.
+        """
 
     def synchronize(self) -> None:
         """Wait for everything enqueued; a failure of a kernel shows here at the latest."""

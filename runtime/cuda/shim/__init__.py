@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,29 @@ class ShimBuffer:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class ShimPart:
+    """A part of a buffer."""
+
+    whole: ShimBuffer
+    offset: int
+
+    @property
+    def address(self) -> int:
+        """What a kernel gets."""
+        return self.whole.address + self.offset
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes to the end of the whole."""
+        return self.whole.nbytes - self.offset
+
+
 class ShimDevice:
     """``launch.Device`` on the CPU. ``order`` is the order in which threads run (see ``runtime.cuda``)."""
 
     name = "cpu-shim"
+    multiprocessors = 2
 
     def __init__(self, sources: Iterable[str] | None = None, extra: Path | None = None, order: int = 0) -> None:
         """``sources`` are stems of .cu files in runtime/cuda (default: all), built now; ``extra`` is one more file.
@@ -61,9 +81,7 @@ class ShimDevice:
         self.order = order
         self._buffers: list[ShimBuffer] = []
         names = list(sources) if sources is not None else sorted(path.stem for path in CUDA_DIR.glob("*.cu"))
-        paths = [build_simt(name) for name in names]
-        if extra is not None:
-            paths.append(build_simt(extra.stem, extra.resolve()))
+        paths = build_simt(names, extra.resolve() if extra is not None else None)
         self._libraries = [ctypes.CDLL(str(path)) for path in paths]
 
     def alloc(self, nbytes: int) -> ShimBuffer:
@@ -108,6 +126,18 @@ class ShimDevice:
             where = buffer.damage()
             if where is not None:
                 raise EngineError(f"{launch.kernel} (or a launch before it) wrote {where}: {buffer.nbytes} bytes long")
+
+    def at(self, buffer: Buffer, offset: int) -> ShimPart:
+        """The part of a buffer from ``offset`` bytes on."""
+        return ShimPart(self._own(buffer), offset)
+
+    def half_product(
+        self, left: Buffer, right: Buffer, out: Buffer, *, rows: int, columns: int, channels: int, first: int
+    ) -> None:
+        """As numpy multiplies float32; products of halves are exact in it."""
+        a = self.download(left, (rows, channels), np.float16).astype(np.float32)
+        b = self.download(right, (first + columns, channels), np.float16)[first:].astype(np.float32)
+        self.write(out, a @ b.T)
 
     def synchronize(self) -> None:
         """Nothing: launches end before they return."""
