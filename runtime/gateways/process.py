@@ -43,12 +43,12 @@ class Gateway(Protocol):
         """End every connection."""
 
 
-def run(config: GatewayConfig, make: Callable[[Link], Gateway]) -> None:
-    """Serve until SIGTERM or SIGINT. For the main thread. Raises ConfigError and GatewayError."""
-    asyncio.run(_serve(config, make))
+def run(config: GatewayConfig, make: Callable[[Link], Gateway], since: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. For the main thread. ``since`` as of ``Link``. Raises ConfigError, GatewayError."""
+    asyncio.run(_serve(config, make, since))
 
 
-async def _serve(config: GatewayConfig, make: Callable[[Link], Gateway]) -> None:
+async def _serve(config: GatewayConfig, make: Callable[[Link], Gateway], since: int | None) -> None:
     loop, news, ending = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
     def end() -> None:
@@ -57,10 +57,11 @@ async def _serve(config: GatewayConfig, make: Callable[[Link], Gateway]) -> None
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
+
     def wake() -> None:
         loop.call_soon_threadsafe(news.set)
 
-    link = Link(config, on_news=wake)
+    link = Link(config, on_news=wake, since=since)
     gateway, supervision = make(link), Supervision()
     watch = TurnWatch(beat_timeout_ms(link))
     try:
