@@ -7,7 +7,8 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench kernels gpu-check gpu-bench soak clean
+SUDO ?= $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+.PHONY: help setup demo test foreign foreign-tools check bench kernels gpu-check gpu-bench soak clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +27,13 @@ demo: setup  ## calibrate on the virtual camera, export, stream, show results (b
 
 test: setup  ## the whole test suite
 	$(BIN)/python -m pytest -m 'not gpu and not soak'
+
+foreign-tools:  ## what tests marked foreign need: libzmq's C headers and the npm packages of examples/node
+	dpkg -s libzmq3-dev >/dev/null 2>&1 || $(SUDO) apt-get install -y --no-install-recommends gcc libc6-dev libzmq3-dev
+	npm ci --no-audit --no-fund --prefix examples/node
+
+foreign: setup foreign-tools  ## the client kits in C and Node, and programs from Debian, against live stations
+	$(BIN)/python -m pytest -m foreign
 
 check: setup  ## style and types
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ RECORD_VERSION = 1
 FLAG_ACCEPT = 1
 FLAG_DEADLINE_MISSED = 2
 FLAG_SIMULATED = 4
-_LAYOUT = struct.Struct("<I4BQQqIIffIHHI")  # bytes 0 to 59; the CRC-32 of them follows
+LAYOUT = struct.Struct("<I4BQQqIIffIHHI")  # bytes 0 to 59; the CRC-32 of them follows
 _CRC = struct.Struct("<I")
 
 
@@ -73,7 +73,7 @@ def encode_record(result: Result, *, state: int, station_number: int) -> bytes:
     judged = verdict is not Verdict.UNKNOWN
     reason = Reason.NOT_JUDGED if verdict is not result.verdict else result.reason
     try:
-        head = _LAYOUT.pack(
+        head = LAYOUT.pack(
             RECORD_MAGIC,
             RECORD_VERSION,
             state,
@@ -106,11 +106,11 @@ def decode_record(body: Part) -> Record:
     view = as_bytes_view(body, "record")
     if view.nbytes != RECORD_BYTES:
         raise WireError(f"a record has {RECORD_BYTES} bytes, not {view.nbytes}")
-    magic, *fields = _LAYOUT.unpack(view[: _LAYOUT.size])
+    magic, *fields = LAYOUT.unpack(view[: LAYOUT.size])
     record = Record(*fields)
     if magic != RECORD_MAGIC:
         raise WireError(f"record: magic is {magic:#010x}, not {RECORD_MAGIC:#010x}; this is no record")
-    if zlib.crc32(view[: _LAYOUT.size]) != _CRC.unpack(view[_LAYOUT.size :])[0]:
+    if zlib.crc32(view[: LAYOUT.size]) != _CRC.unpack(view[LAYOUT.size :])[0]:
         raise WireError("record: the CRC-32 of bytes 0 to 59 does not match; the record is damaged")
     if record.version != RECORD_VERSION:
         raise WireError(f"record: version is {record.version}, this side speaks {RECORD_VERSION}; update the older")

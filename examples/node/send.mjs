@@ -1,0 +1,62 @@
+// A camera: sends COUNT frames of colour and points at RATE a second, one exposure one message.
+//
+//   node send.mjs [FRAMES] [CAMERA] [COUNT] [RATE]
+//
+// `seq` counts every exposure, also one that could not be sent: so the station names what is missing.
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Push } from "zeromq";
+
+const [FRAMES = "tcp://127.0.0.1:5560", CAMERA = "cam1", COUNT = "10", RATE = "5"] = process.argv.slice(2);
+const [ROWS, COLUMNS] = [24, 32];
+const socket = new Push({
+  immediate: true, // queue nothing for a station that is not there
+  sendHighWaterMark: 1, // nor more than one frame for one that does not read
+  sendTimeout: 0,
+  linger: 1000,
+});
+const connected = new Promise((resolve) => socket.events.on("handshake", resolve));
+socket.connect(FRAMES);
+await connected;
+await sleep(100); // the handshake is told before the queue is ready
+
+const session = randomUUID(); // this run: a new one starts seq anew
+const xyz = Buffer.alloc(ROWS * COLUMNS * 3 * 4);
+for (let n = 0; n < ROWS * COLUMNS; n++) {
+  xyz.writeFloatLE((n % COLUMNS) - COLUMNS / 2, n * 12);
+  xyz.writeFloatLE(Math.floor(n / COLUMNS) - ROWS / 2, n * 12 + 4);
+  xyz.writeFloatLE(500, n * 12 + 8);
+}
+
+const nowUs = () => Math.round((performance.timeOrigin + performance.now()) * 1000);
+let sent = 0;
+const startedMs = performance.now();
+for (let seq = 1; seq <= Number(COUNT); seq++) {
+  await sleep(Math.max(0, startedMs + ((seq - 1) * 1000) / Number(RATE) - performance.now()));
+  const exposedUs = nowUs();
+  const rgb = Buffer.from({ length: ROWS * COLUMNS * 3 }, () => 0);
+  for (let n = 0; n < rgb.length; n++) rgb[n] = (seq * 7 + n * 13) % 256; // no two pictures alike
+  const header = {
+    v: 1,
+    camera: CAMERA,
+    camera_session: session,
+    seq,
+    trigger_id: 0, // of the trigger that this frame answers; 0: none
+    part_id: `P${seq}`,
+    t_exposure_us: exposedUs,
+    t_sent_us: nowUs(),
+    clock: "realtime",
+    streams: [
+      { name: "rgb", dtype: "u1", shape: [ROWS, COLUMNS, 3], buffer: 0, nbytes: rgb.length },
+      { name: "xyz", dtype: "f4", shape: [ROWS, COLUMNS, 3], buffer: 1, nbytes: xyz.length, unit: "mm" },
+    ],
+  };
+  try {
+    await socket.send([`frame/${CAMERA}/`, JSON.stringify(header), rgb, xyz]);
+    sent += 1;
+  } catch (error) {
+    if (error.code !== "EAGAIN") throw error; // the frame before is still under way: this one is lost
+  }
+}
+console.log(JSON.stringify({ camera_session: session, exposures: Number(COUNT), sent }));
+socket.close();

@@ -1,0 +1,100 @@
+"""Results of a station, one JSON line each with `pass`; what PUB lost comes from the journal or is named a gap.
+
+    python subscribe.py [RESULTS] [CONTROL] [STATION] [COUNT] [simulated]
+Needs pyzmq alone. Lines come as they arrive, not in order of result_id; every id comes once, as a result or as a gap.
+"""
+
+import json
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import zmq
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "generated"))
+from asperity import READY_STATES, REASON, VERDICT, WIRE_VERSION
+
+DEFAULTS = ["tcp://127.0.0.1:5561", "tcp://127.0.0.1:5563", "st1", "0", ""]
+RESULTS, CONTROL, STATION, COUNT, SIMULATED = [*sys.argv[1:], *DEFAULTS[len(sys.argv) - 1 :]]
+
+
+class Subscriber:
+    def __init__(self):
+        self.sub, self.control = zmq.Context.instance().socket(zmq.SUB), zmq.Context.instance().socket(zmq.DEALER)
+        self.sub.subscribe(f"result/{STATION}/")
+        self.sub.subscribe(f"state/{STATION}/")
+        self.sub.connect(RESULTS)
+        self.control.connect(CONTROL)
+        self.state = {}  # the last one
+        self.beat_s = None  # earliest time at which its beat can have moved
+        self.empty_s = time.monotonic()  # the queue was last seen empty: what is read later may be that old
+        self.next_id = 0  # 0: not joined yet
+        self.missing, self.lines = set(), 0
+        self.asked, self.settled_id = "", 0  # request under way; up to here nothing was in work when it was asked
+
+    def trusted(self):
+        """Ready, and the beat moves: whatever is absent, unknown or old means no."""
+        ready = self.state.get("ready") is True and self.state.get("state") in READY_STATES
+        return ready and self.beat_s and (time.monotonic() - self.beat_s) * 1000 <= self.state["beat_timeout_ms"]
+
+    def may_pass(self, result):
+        """Energise to pass: every single field has to say so."""
+        score, threshold = result.get("score"), result.get("threshold")
+        said = result.get("verdict") == VERDICT["OK"] and result.get("accept") is True
+        proven = result.get("reason_code") == REASON["GOOD"] and None not in (score, threshold) and score <= threshold
+        real = result.get("simulated") is False or SIMULATED == "simulated"
+        return bool(said and proven and real and result["session"] == self.state.get("session") and self.trusted())
+
+    def show(self, line):
+        self.lines += 1
+        print(json.dumps(line), flush=True)
+
+    def take(self, result):
+        number = result["result_id"]
+        if number in self.missing:
+            self.missing.discard(number)
+        elif self.next_id and number >= self.next_id:
+            self.missing.update(range(self.next_id, number))
+            self.next_id = number + 1
+        else:
+            return  # seen before, or before this program joined
+        self.show({**result, "pass": self.may_pass(result)})
+
+    def observe(self, state):
+        if state["session"] != self.state.get("session"):
+            self.beat_s = None
+        elif state["beat"] > self.state["beat"]:
+            self.beat_s = self.empty_s
+        self.state, last_id = state, state["last_result_id"]
+        self.next_id = self.next_id or max(1, last_id + 1 - state["in_flight"])
+        self.missing.update(range(self.next_id, last_id + 1))
+        self.next_id = max(self.next_id, last_id + 1)
+        if self.missing:
+            self.asked, self.settled_id = str(uuid.uuid4()), 0 if state["in_flight"] else last_id
+            request = {"v": WIRE_VERSION, "id": self.asked, "op": "get_result", "from": min(self.missing)}
+            self.control.send(json.dumps(request).encode())
+
+    def hear(self, reply):
+        if reply["id"] != self.asked or not reply["ok"]:
+            return
+        for result in reply["results"]:
+            self.take(result)
+        looked_to = max(reply["first_result_id"] - 1, min(self.settled_id, (reply["next_result_id"] or 2**53) - 1))
+        for number in sorted(n for n in self.missing if n <= looked_to):
+            self.missing.discard(number)
+            self.show({"gap": number})
+
+    def run(self):
+        while int(COUNT) == 0 or self.lines < int(COUNT):
+            if self.control.poll(0):
+                self.hear(json.loads(self.control.recv()))
+            if not self.sub.poll(0):
+                self.empty_s = time.monotonic()
+            if self.sub.poll(50):
+                topic, message = self.sub.recv(), json.loads(self.sub.recv())
+                if message.get("v") == WIRE_VERSION:  # of another contract nothing can be believed
+                    (self.take if topic.startswith(b"result/") else self.observe)(message)
+
+
+Subscriber().run()
