@@ -342,4 +342,4 @@ def _up(value: int, multiple: int) -> int:
 
 def _above(value: float) -> np.float32:
     """The float32 at or above, so that a bound stays one."""
-    return np.nextafter(np.float32(value), np.float32(np.inf))
+    return np.float32(np.nextafter(np.float32(value), np.float32(np.inf)))
