@@ -4,7 +4,7 @@
     python -m benchmarks.first_look seeds     # the default under several seeds
     python -m benchmarks.first_look table     # the tables of docs/lsfa-first-look.md
 
-Three virtual products; of each, 40 normal frames to fit on, 40 held out (and spoiled, see calibration/pseudo_defects),
+Three virtual products; of each, 32 normal frames to fit on, 40 held out (and spoiled, see calibration/pseudo_defects),
 100 good test frames and 102 with surface defects. Everything follows from SEED. Frames are rendered and their frozen
 patches cached once under build/, by the digest of the point encoder's weights.
 """
@@ -47,7 +47,7 @@ from runtime.preprocess import prepare
 
 SEED = 20
 PRODUCTS = ("bracket", "nameplate", "roll")
-FIT, HELD_OUT, GOOD, DEFECTIVE = 40, 40, 100, 102
+FIT, HELD_OUT, GOOD, DEFECTIVE = 32, 40, 100, 102
 DEFECTS = ("bump", "dent", "scratch", "hole", "stain", "combined")
 """Defects on the surface, in turn. Missing material and wrong parts are the silhouette's."""
 TRUTH_SHARE = 0.25
