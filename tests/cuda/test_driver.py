@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from runtime.cuda import driver as loader
+from runtime.cuda.build import missing_for_simt
 from runtime.cuda.choice import ChoiceTable, bucket, choose, file_of
 from runtime.cuda.cublas import candidates
 from runtime.cuda.driver import CudaDevice, check_driver
@@ -142,13 +143,12 @@ class StandIn:
 
 
 @pytest.fixture
-def machine(
-    monkeypatch: pytest.MonkeyPatch, shim_of: Callable[..., ShimDevice], tmp_path: Path
-) -> tuple[StandIn, Path]:
-    shim = ShimDevice(
-        ("nearest_prepare", "nearest_tensor", "nearest_settle", "nearest_exact", "neighbours"),
-        extra=Path(__file__).parent / "shim_kernels.cu",
-    )
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[StandIn, Path]:
+    reason = missing_for_simt()
+    if reason is not None:
+        pytest.skip(f"kernels cannot be built for the CPU here: {reason}")
+    sources = ("nearest_prepare", "nearest_tensor", "nearest_settle", "nearest_exact", "neighbours")
+    shim = ShimDevice(sources, extra=Path(__file__).parent / "shim_kernels.cu")
     stand_in = StandIn(shim)
     package: Any = types.ModuleType("pycuda")
     package.driver = stand_in.pycuda()
