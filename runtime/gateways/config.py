@@ -10,12 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, field
+from msgspec import field
 
 from runtime.config import Name, Section, control_endpoint, describe, number, read_sections, text
-
-RecipeNumber = Annotated[str, Meta(pattern=r"\A[1-9][0-9]{0,3}\Z")]
-"""1 to 9999: a key of a TOML table is a text."""
 
 
 class Station(Section, frozen=True, forbid_unknown_fields=True):
@@ -113,9 +110,12 @@ class Modbus(Section, frozen=True, forbid_unknown_fields=True):
     handshake: Annotated[
         bool, text("a result is shown until it is acknowledged; false: until the next one comes, unread or not")
     ] = True
+    buffer_results: Annotated[
+        int, number(2, 1000, "results that wait for their acknowledgement; one more is an overrun")
+    ] = 8
     hard_wired: Annotated[bool, text("trigger_request announces a trigger that reaches the camera by wire")] = False
     recipes: Annotated[
-        dict[RecipeNumber, Name], text('recipes by number, for recipe_select and recipe: `recipes = { 1 = "name" }`')
+        dict[str, Name], text('recipes by number, for recipe_select and recipe: `recipes = { 1 = "name" }`')
     ] = field(default_factory=dict)
     connections_max: Annotated[int, number(1, 64, "clients at once; one more closes the one silent longest")] = 8
     idle_ms: Annotated[int, number(100, 3_600_000, "a client that asks nothing for so long is closed")] = 60_000

@@ -14,13 +14,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from runtime.errors import StationError, WireError
+from runtime.errors import ConfigError, StationError, WireError
 from runtime.frame import Verdict
 from runtime.gateways.config import GatewayConfig
 from runtime.gateways.link import Delivered, Link
 from runtime.gateways.modbus_server import BUSY, ILLEGAL_ADDRESS, ILLEGAL_VALUE, ModbusServer, Refusal
 from runtime.gateways.modbus_table import (
-    BUFFER_RESULTS,
     COMMANDS,
     STATUS,
     STATUS_OF_CODE,
@@ -94,6 +93,7 @@ class ModbusRegisters:
     """The table of ``modbus_table`` on a link. For one thread."""
 
     def __init__(self, config: GatewayConfig, link: Link) -> None:
+        """Raises ConfigError for a recipe of no number."""
         self._config = config
         self._link = link
         self._buffer: deque[Shown] = deque()
@@ -103,7 +103,7 @@ class ModbusRegisters:
         self._command, self._recipe, self._trigger = Request(), Request(), Request()
         self._written: dict[str, int | float] = {row.name: 0 for row in WRITES}
         self._written["trigger_timeout_ms"] = TRIGGER_TIMEOUT_MS
-        self._recipe_of_number = {int(number): name for number, name in config.modbus.recipes.items()}
+        self._recipe_of_number = {_number(text): name for text, name in config.modbus.recipes.items()}
         self._number_of_recipe = {name: number for number, name in self._recipe_of_number.items()}
 
     def refresh(self) -> None:
@@ -120,7 +120,7 @@ class ModbusRegisters:
             )
             if not self._config.modbus.handshake:
                 self._buffer.clear()
-            elif len(self._buffer) == BUFFER_RESULTS:
+            elif len(self._buffer) == self._config.modbus.buffer_results:
                 self._drop_oldest_waiting()
             self._buffer.append(Shown(item, record, self._missing))
             self._missing = 0
@@ -131,9 +131,13 @@ class ModbusRegisters:
             log.warning("result %d is dropped: nobody acknowledges", self._buffer[1].item.result.result_id)
         self._overrun = True
         self._overruns += 1
-        dropped, after = self._buffer[1], self._buffer[2]
+        lost = self._buffer[1].missing_before + 1
         del self._buffer[1]
-        self._buffer[1] = replace(after, missing_before=after.missing_before + dropped.missing_before + 1)
+        if len(self._buffer) > 1:
+            after = self._buffer[1]
+            self._buffer[1] = replace(after, missing_before=after.missing_before + lost)
+        else:
+            self._missing += lost
 
     def read(self, address: int, count: int) -> bytes:
         """As ``Registers.read``: the status block of this moment, or what was written. Raises Refusal."""
@@ -267,7 +271,7 @@ class ModbusGateway:
     """The protocol's part of the process."""
 
     def __init__(self, config: GatewayConfig, link: Link) -> None:
-        """Raises ConfigError for a host off loopback without ``insecure_lan``."""
+        """Raises ConfigError for a host off loopback without ``insecure_lan`` and for a recipe of no number."""
         check_host("modbus", config.modbus.host, config.modbus.insecure_lan)
         self._config = config.modbus
         self._registers = ModbusRegisters(config, link)
@@ -294,6 +298,15 @@ class ModbusGateway:
 def serve(config: GatewayConfig) -> None:
     """Run the gateway until SIGTERM. For the main thread. Raises ConfigError and GatewayError."""
     run(config, lambda link: ModbusGateway(config, link))
+
+
+def _number(text: str) -> int:
+    """A recipe's number; keys of a TOML table are texts."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 0xFFFF):
+        raise ConfigError(
+            f'[modbus] recipes has the number {text!r}; give 1 to 65535, such as recipes = {{ 1 = "name" }}'
+        )
+    return int(text)
 
 
 def _outcome(future: Future[Reply]) -> str:

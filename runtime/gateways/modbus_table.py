@@ -17,8 +17,6 @@ TABLE_VERSION = 1
 Kind = Literal["u16", "u32", "f32"]
 WORDS: dict[Kind, int] = {"u16": 1, "u32": 2, "f32": 2}
 FORMATS: dict[Kind, str] = {"u16": "H", "u32": "I", "f32": "f"}
-BUFFER_RESULTS = 8
-"""Results that wait to be acknowledged, the shown one among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ STATUS: tuple[Row, ...] = (
     _read("result_valid", 4, "u16", "number of the shown result, 1 to 65535; 0: none is shown, its fields are 0"),
     _read("verdict", 5, "u16", "0 unknown, 1 ok, 2 ng"),
     _read("reason", 6, "u16", "reason code (docs/wire.md)"),
-    _read("waiting", 7, "u16", f"results not acknowledged, the shown one among them; at most {BUFFER_RESULTS}"),
+    _read("waiting", 7, "u16", "results not acknowledged, the shown one among them; at most [modbus] buffer_results"),
     _read("result_no", 8, "u32", "low 32 bits of result_id"),
     _read("seq", 10, "u32", "low 32 bits of the frame's seq"),
     _read("trigger_id", 12, "u32", "the trigger that the result answers; 0: none"),

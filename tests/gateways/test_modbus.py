@@ -21,7 +21,7 @@ from runtime.frame import Verdict
 from runtime.gateways.config import Gateway, GatewayConfig, Modbus
 from runtime.gateways.modbus import ModbusRegisters
 from runtime.gateways.modbus_server import BUSY, ILLEGAL_ADDRESS, ILLEGAL_FUNCTION, ILLEGAL_VALUE, ModbusServer, answer
-from runtime.gateways.modbus_table import BUFFER_RESULTS, STATUS, STATUS_OF_CODE, STATUS_WORDS, WRITES, unpack
+from runtime.gateways.modbus_table import STATUS, STATUS_OF_CODE, STATUS_WORDS, WRITES, unpack
 from runtime.ordering import Gap
 from tests.gateways.floor import NO_ANSWER, FakeLink, Loop, looping, open_files, reply, result, until
 from tests.system.line import PATIENCE_S
@@ -170,7 +170,7 @@ def test_a_result_stays_until_its_own_number_is_acknowledged(floor: Floor) -> No
 def test_the_ninth_unacknowledged_result_is_an_overrun_that_is_named_and_counted(floor: Floor) -> None:
     floor.show(*[result(number) for number in range(1, 13)])
     values = floor.read()
-    assert (values["result_no"], values["waiting"], values["overrun"], values["overruns"]) == (1, BUFFER_RESULTS, 1, 4)
+    assert (values["result_no"], values["waiting"], values["overrun"], values["overruns"]) == (1, 8, 1, 4)
     seen = []
     while (values := floor.read())["result_valid"]:
         seen.append((values["result_no"], values["missing_before"]))
@@ -187,6 +187,14 @@ def test_a_gap_is_named_before_the_result_after_it(floor: Floor) -> None:
     assert (floor.read()["gaps"], floor.read()["missing"], floor.read()["missing_before"]) == (1, 3, 0)
     floor.write("result_ack", 2)
     assert (floor.read()["result_no"], floor.read()["missing_before"]) == (5, 3)
+
+
+def test_the_least_buffer_names_what_it_drops_too(make: Callable[..., Floor]) -> None:
+    floor = make(buffer_results=2)
+    floor.show(result(1), result(2), Gap(3, 4, "gone"), result(5), result(6))
+    assert (floor.read()["waiting"], floor.read()["overruns"]) == (2, 2)
+    floor.write("result_ack", 2)
+    assert (floor.read()["result_no"], floor.read()["missing_before"]) == (6, 4)
 
 
 def test_a_gap_before_an_overrun_is_not_forgotten(floor: Floor) -> None:
