@@ -24,7 +24,7 @@ def dilated(mask: BoolArray, radius: int) -> BoolArray:
 def closed(mask: BoolArray, radius: int) -> BoolArray:
     """Dilation, then erosion, by the same square: gaps up to 2 radius pixels are filled, the outer shape stays."""
     if radius == 0:
-        return mask
+        return mask.copy()
     # Room around the image, so that the erosion does not eat what touches the edge.
     grown = dilated(_padded(_padded(mask, radius, 0), radius, 1), radius)
     return ~dilated(~grown, radius)[radius:-radius, radius:-radius]

@@ -212,6 +212,16 @@ def test_only_the_largest_part_is_kept_and_narrow_gaps_do_not_split_it() -> None
     assert not largest_part(np.zeros((8, 8), bool), 3).any()
 
 
+@pytest.mark.parametrize("gap_px", [0, 1, 4])
+def test_the_outline_leaves_the_part_as_it_is(gap_px: int) -> None:
+    """The part is the measured points alone; only the outline has the missing ones."""
+    part = np.ones((9, 9), dtype=bool)
+    part[4, 4] = False
+    filled = outline(part, part.copy(), gap_px)
+    assert not part[4, 4]
+    assert filled[4, 4]
+
+
 def test_outline_fills_missing_points_but_not_what_shows_background() -> None:
     """A hole through which the table is seen is no missing material of the outline."""
     part = np.zeros((60, 60), bool)
