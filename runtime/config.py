@@ -368,6 +368,8 @@ def _range(kind: Any) -> str:
     base = kind.__origin__
     if get_origin(base) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(base))
+    if get_origin(base) is dict:
+        return "table"
     if meta.ge is not None:
         return f"{meta.ge} to {meta.le}"
     if base is bool:

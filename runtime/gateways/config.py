@@ -6,6 +6,7 @@ tables made from here.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,8 @@ from typing import Annotated, Any, Literal
 from msgspec import field
 
 from runtime.config import Name, Section, control_endpoint, describe, number, read_sections, text
+
+TABLES_MARK = "<!-- The tables below are made by `python -m runtime.gateways.config docs/gateways.md`. -->"
 
 
 class Station(Section, frozen=True, forbid_unknown_fields=True):
@@ -158,9 +161,9 @@ def control_of(config: GatewayConfig) -> str:
     return control_endpoint(config.station.name, config.station.control)
 
 
-def document() -> str:
-    """The tables of ``docs/gateways.md``."""
-    return "\n".join([*describe(GatewayConfig), ""])
+def document(page: str) -> str:
+    """``docs/gateways.md`` with its tables made anew; what people wrote above the mark stays."""
+    return "\n".join([page.partition(TABLES_MARK)[0] + TABLES_MARK, *describe(GatewayConfig), ""])
 
 
 def _make_absolute(values: dict[str, Any], base: Path) -> None:
@@ -170,3 +173,8 @@ def _make_absolute(values: dict[str, Any], base: Path) -> None:
             for key, value in table.items():
                 if key.endswith(("_file", "_folder")) and isinstance(value, str) and value:
                     table[key] = str(base / value)
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    place.write_text(document(place.read_text()))
