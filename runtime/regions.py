@@ -49,11 +49,10 @@ def outline(part: BoolArray, valid: BoolArray, gap_px: int) -> BoolArray:
     """The part with its missing points: gaps closed and holes filled, except where a valid point shows background."""
     inside = closed(part, gap_px // 2)
     holes, count = ndimage.label(~inside)
-    if count > 1:
-        edge = np.unique(np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]]))
-        enclosed = np.ones(count + 1, dtype=bool)
-        enclosed[edge] = False
-        enclosed[0] = False
+    enclosed = np.ones(count + 1, dtype=bool)
+    enclosed[np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]])] = False
+    enclosed[0] = False
+    if enclosed.any():
         inside |= enclosed[holes]
     filled: BoolArray = part | (inside & ~valid)
     return filled
