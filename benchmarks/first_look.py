@@ -2,6 +2,7 @@
 
     python -m benchmarks.first_look sweep     # settings after each other; adds rows to each product's results file
     python -m benchmarks.first_look seeds     # the default under several seeds
+    python -m benchmarks.first_look noise     # frozen features, fit frames in other orders: what chance does
     python -m benchmarks.first_look table     # the tables of docs/lsfa-first-look.md
 
 Three virtual products; of each, 32 normal frames to fit on, 40 held out (and spoiled, see calibration/pseudo_defects),
@@ -15,6 +16,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,7 @@ class Cached(msgspec.Struct, frozen=True):
 
 
 SEEDS = (0, 1, 2, 3)
+ORDERS = 5
 SWEEP_BASE = AdaptationConfig(
     temperature=0.2, start="identity", compactness=0.9, learning_rate=2e-3, epochs=4, local_alignment=1.0
 )
@@ -242,9 +245,31 @@ def sweep(products: list[str], chosen: Profile, configs: list[AdaptationConfig |
             print(f"{product}: {time.monotonic() - begin:.0f} s {msgspec.json.encode(trial).decode()}", flush=True)
 
 
+def bank_noise(products: list[str], chosen: Profile) -> None:
+    """Frozen features with the fit frames in other orders: the greedy choice of bank rows begins elsewhere, and the
+    figures move by as much as chance alone moves them."""
+    rows: list[dict[str, Any]] = []
+    for product in products:
+        cached = load_cache(product, chosen)
+        for seed in range(ORDERS):
+            order = np.random.default_rng(seed).permutation(FIT)
+            judge = Judge(replace(cached.tune_set, fit=cached.tune_set.fit.subset(order)), chosen, None)
+            test = test_figures(judge, cached)
+            rows.append(
+                {"product": product, "patch_auroc": judge.figures().patch_auroc, "image_auroc": test.image_auroc}
+            )
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{chosen.name}.bank_noise.json").write_text(json.dumps(rows, indent=1) + "\n")
+    for product in products:
+        own = [row for row in rows if row["product"] == product]
+        for name in ("patch_auroc", "image_auroc"):
+            values = [row[name] for row in own]
+            print(f"{product} {name}: mean {np.mean(values):.4f}, standard deviation {np.std(values, ddof=1):.4f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("sweep", "seeds", "table"))
+    parser.add_argument("action", choices=("sweep", "seeds", "noise", "table"))
     parser.add_argument("product", nargs="*", help=f"of {', '.join(PRODUCTS)}; default all")
     parser.add_argument("--profile", default="lite")
     parser.add_argument("--config", action="append", default=[], help="these settings instead: JSON of changed fields")
@@ -253,10 +278,14 @@ def main() -> None:
     if given.action == "table":
         print(tables(read(RESULTS, chosen.name)))
         return
+    products = given.product or list(PRODUCTS)
+    if given.action == "noise":
+        bank_noise(products, chosen)
+        return
     base = default_config(chosen)
     configs = settings(SWEEP_BASE) if given.action == "sweep" else seeds(base)
     more: list[AdaptationConfig | None] = [msgspec.structs.replace(base, **json.loads(text)) for text in given.config]
-    sweep(given.product or list(PRODUCTS), chosen, more or configs)
+    sweep(products, chosen, more or configs)
 
 
 if __name__ == "__main__":

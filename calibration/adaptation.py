@@ -265,7 +265,7 @@ class Trainer:
         """Of the patches trained on: a checkpoint of other frames must not be continued."""
         sha256 = hashlib.sha256(repr((self.patches.rgb.shape, self.patches.points.shape)).encode())
         for values in (self.patches.rgb, self.patches.points, self.patches.nonempty):
-            sha256.update(np.ascontiguousarray(values))
+            sha256.update(np.ascontiguousarray(values).data)
         return sha256.hexdigest()
 
     def save(self, path: Path) -> None:
