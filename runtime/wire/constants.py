@@ -46,6 +46,66 @@ C_TYPES = {"u8": "uint8_t", "u16": "uint16_t", "u32": "uint32_t", "u64": "uint64
 ST_TYPES = {"u8": "USINT", "u16": "UINT", "u32": "UDINT", "u64": "ULINT", "i64": "LINT", "f32": "REAL"}
 
 
+def _st_read(kind: str, at: int) -> str:
+    """The value of that kind that begins at byte ``at``, in Structured Text."""
+    if kind == "u8":
+        return f"bytes[{at}]"
+    if kind in ("u64", "i64"):
+        whole = f"ASPERITY_U64({_st_read('u32', at)}, {_st_read('u32', at + 4)})"
+        return whole if kind == "u64" else f"ULINT_TO_LINT({whole})"
+    if kind == "f32":
+        return f"ASPERITY_REAL({_st_read('u32', at)})"
+    nbytes = int(kind[1:]) // 8
+    return f"ASPERITY_{kind.upper()}({', '.join(f'bytes[{n}]' for n in range(at, at + nbytes))})"
+
+
+ST_FUNCTIONS = """\
+FUNCTION ASPERITY_FINITE : BOOL (* the bits of an f32: neither infinite nor no number *)
+    VAR_INPUT bits : UDINT; END_VAR
+    ASPERITY_FINITE := (bits / 8388608) MOD 256 <> 255;
+END_FUNCTION
+
+FUNCTION ASPERITY_REAL : REAL (* the bits of a finite f32 as a number, by sums alone: no overlay, any CPU *)
+    VAR_INPUT bits : UDINT; END_VAR
+    VAR exponent : INT; fraction : REAL; END_VAR
+    exponent := UDINT_TO_INT((bits / 8388608) MOD 256);
+    fraction := UDINT_TO_REAL(bits MOD 8388608) / 8388608.0;
+    IF exponent = 255 THEN
+        fraction := 0.0;
+    ELSIF exponent = 0 THEN
+        fraction := fraction * EXPT(2.0, -126);
+    ELSE
+        fraction := (1.0 + fraction) * EXPT(2.0, exponent - 127);
+    END_IF;
+    IF bits >= 2147483648 THEN
+        fraction := 0.0 - fraction;
+    END_IF;
+    ASPERITY_REAL := fraction;
+END_FUNCTION
+
+FUNCTION ASPERITY_U16 : UINT (* from its bytes, the lowest first *)
+    VAR_INPUT b0 : USINT; b1 : USINT; END_VAR
+    ASPERITY_U16 := USINT_TO_UINT(b0) + USINT_TO_UINT(b1) * 256;
+END_FUNCTION
+
+FUNCTION ASPERITY_U32 : UDINT
+    VAR_INPUT b0 : USINT; b1 : USINT; b2 : USINT; b3 : USINT; END_VAR
+    ASPERITY_U32 := UINT_TO_UDINT(ASPERITY_U16(b0, b1)) + UINT_TO_UDINT(ASPERITY_U16(b2, b3)) * 65536;
+END_FUNCTION
+
+FUNCTION ASPERITY_U64 : ULINT
+    VAR_INPUT low : UDINT; high : UDINT; END_VAR
+    ASPERITY_U64 := UDINT_TO_ULINT(low) + UDINT_TO_ULINT(high) * 4294967296;
+END_FUNCTION
+
+(* A record from its bytes. passes: the record says so in every field; whether the station may be believed (its beat
+   moves, its session is the present one) the caller must know. *)
+FUNCTION_BLOCK ASPERITY_READ_RECORD
+    VAR_INPUT bytes : ASPERITY_BYTES; allow_simulated : BOOL; END_VAR
+    VAR_OUTPUT record : ASPERITY_RECORD; valid : BOOL; simulated : BOOL; passes : BOOL; END_VAR
+    VAR crc : DWORD; i : INT; k : INT; END_VAR"""
+
+
 def record_fields() -> list[RecordField]:
     """The fields of the record in order, from the layout that packs it."""
     names = ["magic", *record.Record.__dataclass_fields__, "crc"]
@@ -152,9 +212,9 @@ def python_module() -> str:
     return "\n".join([*lines, ""])
 
 
-def structured_text() -> str:
-    """``asperity.st``: a global variable list and the record's STRUCT, for CODESYS and its relatives."""
-    lines = [f"(* {MADE} *)", "", "VAR_GLOBAL CONSTANT"]
+def global_list() -> str:
+    """``asperity_gvl.st``: a global variable list, for CODESYS, TwinCAT and their relatives."""
+    lines = [f"(* {MADE} *)", "VAR_GLOBAL CONSTANT"]
     lines += [f"    ASPERITY_{name} : UDINT := {number};" for name, number in NUMBERS.items()]
     for enum, members in _enums():
         kind = "UINT" if enum == "REASON" else "USINT"
@@ -162,15 +222,40 @@ def structured_text() -> str:
             f"    ASPERITY_{enum}_{name} : {kind} := {number};{f' (* {why} *)' if why else ''}"
             for name, number, why in members
         ]
+    return "\n".join([*lines, "END_VAR", ""])
+
+
+def structured_text() -> str:
+    """``asperity.st``: the record's STRUCT and a block that reads it from bytes, in plain IEC 61131-3."""
+    fields = record_fields()
+    ready = " OR ".join(f"record.state = {int(state)}" for state in sorted(READY_STATES))
+    lines = [f"(* {MADE} *)", "", "TYPE", "    ASPERITY_BYTES : ARRAY[0..63] OF USINT;"]
+    lines += ["    (* 64 bytes, little endian, every field aligned to its size. *)", "    ASPERITY_RECORD : STRUCT"]
+    lines += [f"        {field.name} : {ST_TYPES[field.kind]}; (* offset {field.offset} *)" for field in fields]
+    lines += ["    END_STRUCT;", "END_TYPE", "", ST_FUNCTIONS]
+    lines += [f"    record.{field.name} := {_st_read(field.kind, field.offset)};" for field in fields]
     lines += [
-        "END_VAR",
-        "",
-        "(* 64 bytes, little endian, every field aligned to its size. *)",
-        "TYPE ASPERITY_RECORD :",
+        "    crc := DWORD#16#FFFFFFFF;",
+        "    FOR i := 0 TO 59 DO",
+        "        crc := crc XOR USINT_TO_DWORD(bytes[i]);",
+        "        FOR k := 1 TO 8 DO",
+        "            IF (crc AND DWORD#16#00000001) = DWORD#16#00000001 THEN",
+        "                crc := SHR(crc, 1) XOR DWORD#16#EDB88320;",
+        "            ELSE",
+        "                crc := SHR(crc, 1);",
+        "            END_IF;",
+        "        END_FOR;",
+        "    END_FOR;",
+        f"    valid := record.magic = {record.RECORD_MAGIC} AND record.version = {record.RECORD_VERSION}",
+        "        AND record.crc = DWORD_TO_UDINT(NOT crc);",
+        f"    simulated := (record.flags / {record.FLAG_SIMULATED}) MOD 2 <> 0;",
+        f"    passes := valid AND (record.flags / {record.FLAG_ACCEPT}) MOD 2 = 1",
+        f"        AND record.verdict = {int(Verdict.OK)} AND record.reason_code = {int(Reason.GOOD)} AND ({ready})",
+        *(f"        AND ASPERITY_FINITE({_st_read('u32', field.offset)})" for field in fields if field.kind == "f32"),
+        "        AND record.score <= record.threshold AND (allow_simulated OR NOT simulated);",
+        "END_FUNCTION_BLOCK",
     ]
-    lines += ["STRUCT"]
-    lines += [f"    {field.name} : {ST_TYPES[field.kind]}; (* offset {field.offset} *)" for field in record_fields()]
-    return "\n".join([*lines, "END_STRUCT", "END_TYPE", ""])
+    return "\n".join([*lines, ""])
 
 
 FILES = {
@@ -178,6 +263,7 @@ FILES = {
     "asperity.mjs": node_module,
     "asperity.py": python_module,
     "asperity.st": structured_text,
+    "asperity_gvl.st": global_list,
 }
 
 

@@ -22,7 +22,7 @@ GENERATED = EXAMPLES / "generated"
 def test_the_committed_file_is_current(name: str) -> None:
     made = constants.FILES[name]()
     assert (GENERATED / name).read_text() == made, f"run: python -m runtime.wire.constants {GENERATED}"
-    assert max(map(len, made.splitlines())) <= 160
+    assert max(map(len, made.splitlines())) <= 180
 
 
 @pytest.mark.parametrize("kit", sorted(path for path in EXAMPLES.glob("*/*") if path.suffix in (".c", ".mjs", ".py")))
@@ -36,7 +36,7 @@ def test_every_code_is_there_and_nothing_else() -> None:
     assert own["REASON"] == {reason.name: int(reason) for reason in Reason}
     assert own["STATE"] == {state.name: int(state) for state in State}
     assert own["VERDICT"] == {verdict.name: int(verdict) for verdict in Verdict}
-    for name in ("asperity.h", "asperity.mjs", "asperity.st"):
+    for name in ("asperity.h", "asperity.mjs", "asperity_gvl.st"):
         text = (GENERATED / name).read_text()
         found = dict(re.findall(r"(?:ASPERITY_REASON_|^  )([A-Z_]+)(?: : UINT :=| =|:) (\d+)[,;]", text, flags=re.M))
         assert {key: int(found[key]) for key in own["REASON"]} == own["REASON"], name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -127,3 +128,15 @@ def test_impossible_names_and_endpoints_are_named(tmp_path: Path) -> None:
         FrameSender("Cam", f"ipc://{tmp_path}/f")
     with pytest.raises(WireError):
         FrameSender("cam1", f"ipc://{tmp_path}/f", station="", results_endpoint=f"ipc://{tmp_path}/r")
+
+
+def test_with_a_wait_the_frame_goes_as_soon_as_somebody_listens(endpoint: str) -> None:
+    with zmq.Context() as context, FrameSender("cam1", endpoint) as sender:
+        assert not sender.send(golden.FRAME_XYZ, wait_ms=20), "the wait is bounded"
+        reader = threading.Thread(target=lambda: (time.sleep(0.05), pull.bind(endpoint)))
+        with context.socket(zmq.PULL) as pull:
+            reader.start()
+            assert sender.send(golden.FRAME_XYZ, wait_ms=WAIT_MS)
+            reader.join()
+            assert pull.poll(WAIT_MS)
+            assert wire.decode_frame(pull.recv_multipart()).seq == 2

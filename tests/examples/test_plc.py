@@ -1,0 +1,261 @@
+"""The Structured Text: made from the tables, and, where a built matiec is at hand, compiled and run.
+
+``MATIEC=folder`` names a build of https://github.com/nucleron/matiec (``iec2c`` and ``lib``); no registry brings it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import subprocess
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.frame import Result, Verdict
+from runtime.gateways.modbus_st import structured_text
+from runtime.gateways.modbus_table import STATUS, STATUS_WORDS, TABLE_VERSION, WORDS, pack
+from runtime.reasons import Reason
+from runtime.wire import encode_record
+from runtime.wire.constants import record_fields
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+GENERATED = EXAMPLES / "generated"
+STATION = EXAMPLES / "plc" / "asperity_station.st"
+
+
+def test_the_modbus_file_is_current() -> None:
+    assert (GENERATED / "asperity_modbus.st").read_text() == structured_text(), "python -m runtime.gateways.modbus_st"
+
+
+def test_every_register_is_read_from_its_address() -> None:
+    text = (GENERATED / "asperity_modbus.st").read_text()
+    assert f"ARRAY[0..{STATUS_WORDS - 1}]" in text
+    for row in STATUS:
+        statement = re.search(rf"status\.{row.name} := (.*);", text)
+        assert statement is not None
+        addresses = [int(number) for number in re.findall(r"words\[(\d+)\]", statement[1])]
+        assert addresses == list(range(row.address, row.address + WORDS[row.kind])), row.name
+
+
+def test_every_field_of_the_record_is_read_from_its_offset() -> None:
+    text = (GENERATED / "asperity.st").read_text()
+    for field in record_fields():
+        statement = re.search(rf"record\.{field.name} := (.*);", text)
+        assert statement is not None
+        nbytes = int(field.kind[1:]) // 8
+        read = [int(number) for number in re.findall(r"bytes\[(\d+)\]", statement[1])]
+        assert read == list(range(field.offset, field.offset + nbytes)), field.name
+
+
+def test_the_station_block_uses_only_fields_that_there_are() -> None:
+    used = set(re.findall(r"\bstatus\.([a-z_]+)", STATION.read_text()))
+    assert used and used <= {row.name for row in STATUS}
+
+
+HARNESS = r"""
+#include <stdio.h>
+#include <string.h>
+#include "iec_std_lib.h"
+#include "accessor.h"
+TIME __CURRENT_TIME; BOOL __DEBUG;
+#include "POUS.h"
+#include "POUS.c"
+int main(void) {
+    static ASPERITY_STATION s; static ASPERITY_READ_RECORD r;
+    char kind; long ms = 0;
+    ASPERITY_STATION_init__(&s, 0); ASPERITY_READ_RECORD_init__(&r, 0);
+    while (scanf(" %c", &kind) == 1) {
+        unsigned a, b, c, d;
+        if (kind == 'R') {
+            for (int n = 0; n < 64; n++) { if (scanf("%u", &a) != 1) return 1; r.BYTES.value.table[n] = a; }
+            if (scanf("%u", &a) != 1) return 1;
+            r.ALLOW_SIMULATED.value = a;
+            ASPERITY_READ_RECORD_body__(&r);
+            ASPERITY_RECORD *v = &r.RECORD.value;
+            printf("%d %d %u %u %llu %llu %lld %u %.9g %.9g %u %u\n", r.VALID.value, r.PASSES.value,
+                   v->STATE, v->VERDICT, (unsigned long long)v->RESULT_ID, (unsigned long long)v->SEQ,
+                   (long long)v->T_EXPOSURE_US, v->TRIGGER_ID, v->SCORE, v->THRESHOLD, v->REASON_CODE, v->PART_NUMBER);
+        } else {
+            if (scanf("%u %u %u %u", &a, &b, &c, &d) != 4) return 1;
+            ms += a;
+            __CURRENT_TIME.tv_sec = ms / 1000; __CURRENT_TIME.tv_nsec = ms % 1000 * 1000000;
+            s.WORDS_READ.value = b; s.TRIGGER.value = c; s.ALLOW_SIMULATED.value = d; s.PART_NUMBER.value = 77;
+            for (int n = 0; b && n < 46; n++) { if (scanf("%u", &a) != 1) return 1; s.WORDS.value.table[n] = a; }
+            ASPERITY_STATION_body__(&s);
+            printf("%d %d %d %d %d %d %u %u %u\n", s.ACCEPT.value, s.ALIVE.value, s.BUSY.value, s.DONE.value,
+                   s.TIMED_OUT.value, s.NEW_RESULT.value, s.LOST.value, s.RESULT_ACK.value, s.TRIGGER_REQUEST.value);
+        }
+        fflush(stdout);
+    }
+    return 0;
+}
+"""
+MAIN = """
+PROGRAM everything
+    VAR s : ASPERITY_STATION; r : ASPERITY_READ_RECORD; END_VAR
+    s();
+    r();
+END_PROGRAM
+CONFIGURATION c
+    RESOURCE res ON PLC
+        TASK t(INTERVAL := T#10ms, PRIORITY := 0);
+        PROGRAM p WITH t : everything;
+    END_RESOURCE
+END_CONFIGURATION
+"""
+
+
+class Plc:
+    """The blocks, compiled, call by call."""
+
+    def __init__(self, program: Path) -> None:
+        self._process = subprocess.Popen([str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def _ask(self, *numbers: object) -> list[str]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(" ".join(map(str, numbers)) + "\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline().split()
+
+    def record(self, body: bytes, allow_simulated: bool = False) -> list[str]:
+        return self._ask("R", *body, int(allow_simulated))
+
+    def call(
+        self, dt_ms: int, status: dict[str, Any] | None = None, trigger: bool = False, simulated: bool = False
+    ) -> dict[str, int]:
+        words = [] if status is None else list(struct.unpack(f">{STATUS_WORDS}H", pack(STATUS, status)))
+        told = self._ask("S", dt_ms, int(status is not None), int(trigger), int(simulated), *words)
+        names = ("accept", "alive", "busy", "done", "timed_out", "new_result", "lost", "result_ack", "trigger_request")
+        return dict(zip(names, map(int, told), strict=True))
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    matiec = os.environ.get("MATIEC")
+    if not matiec:
+        pytest.skip("no Structured Text compiler: set MATIEC to the folder of a built matiec")
+    folder = tmp_path_factory.mktemp("st")
+    sources = [GENERATED / "asperity.st", GENERATED / "asperity_modbus.st", STATION]
+    (folder / "all.st").write_text("".join(path.read_text() for path in sources) + MAIN)
+    compiler, library = Path(matiec) / "iec2c", Path(matiec) / "lib"
+    subprocess.run([str(compiler), "-I", str(library), "-T", str(folder), str(folder / "all.st")], check=True)
+    (folder / "harness.c").write_text(HARNESS)
+    flags = ["-O1", "-w", f"-I{library / 'C'}", f"-I{folder}"]
+    subprocess.run(["cc", *flags, str(folder / "harness.c"), "-lm", "-o", str(folder / "plc")], check=True)
+    return folder / "plc"
+
+
+@pytest.fixture
+def plc(program: Path) -> Iterator[Plc]:
+    made = Plc(program)
+    yield made
+    made.close()
+
+
+def status(**values: Any) -> dict[str, Any]:
+    """A station that runs, with a good result."""
+    usual = {
+        "beat": 1, "accept": 1, "quality": 1, "state": 8, "result_valid": 5, "verdict": 1, "reason": 1, "result_no": 4,
+        "result_no_copy": 4, "score": 0.5, "threshold": 1.0, "session": 9, "table_version": TABLE_VERSION,
+        "beat_timeout_ms": 600,
+    }  # fmt: skip
+    return {row.name: 0 for row in STATUS} | usual | values
+
+
+@pytest.mark.foreign
+def test_records_are_read_exactly_and_pass_only_whole(plc: Plc) -> None:
+    result = Result(
+        station="st1", session="0b0e7a1c-3f52-4c1e-9d0a-5f6e7d8c9b0a", result_id=2**40 + 1, seq=2**33 + 5, trigger_id=7,
+        part_id="4711", verdict=Verdict.OK, reason=Reason.GOOD, score=0.123456789, threshold=3.25e-5 * 1e5,
+        t_exposure_us=1_790_000_000_000_001,
+    )  # fmt: skip
+    body = encode_record(result, state=8, station_number=9)
+    told = plc.record(body)
+    assert told[:8] == ["1", "1", "8", "1", str(2**40 + 1), str(2**33 + 5), "1790000000000001", "7"]
+    assert struct.pack("<ff", float(told[8]), float(told[9])) == body[40:48], "to the last bit"
+    assert told[10:] == ["1", "4711"]
+    for at in range(64):
+        damaged = bytearray(body)
+        damaged[at] ^= 1 << at % 8
+        assert plc.record(bytes(damaged))[1] == "0", f"byte {at}"
+    for at, value in ((5, 3), (5, 4), (6, 2), (7, 0), (7, 5), (52, 2), (40, 0xFF)):
+        changed = bytearray(body[:60])
+        changed[at] = value
+        if at == 40:
+            changed[40:44] = struct.pack("<f", float("nan"))
+        whole = bytes(changed) + zlib.crc32(changed).to_bytes(4, "little")
+        assert plc.record(whole)[:2] == ["1", "0"], f"byte {at} = {value}: valid, and no pass"
+    simulated = bytearray(body[:60])
+    simulated[7] = 5
+    whole = bytes(simulated) + zlib.crc32(simulated).to_bytes(4, "little")
+    assert plc.record(whole, allow_simulated=True)[:2] == ["1", "1"]
+
+
+@pytest.mark.foreign
+def test_a_good_part_passes_only_while_the_station_lives(plc: Plc) -> None:
+    assert not plc.call(10, status(result_valid=0))["alive"], "the beat has not moved yet"
+    assert plc.call(10, status(beat=2, result_valid=0))["alive"]
+    told = plc.call(10, status(beat=3))
+    assert told["accept"] and told["new_result"] and told["result_ack"] == 5
+    told = plc.call(100, status(beat=4))
+    assert told["accept"] and not told["new_result"], "each result is taken once"
+    assert not plc.call(500, status(beat=5))["accept"], "after hold"
+    assert plc.call(10, status(beat=6, result_valid=6, result_no=5, result_no_copy=5))["accept"]
+    plc.call(10)
+    assert not plc.call(500)["alive"], "nothing was read for link_timeout"
+    plc.call(10, status(beat=7, result_valid=6))
+    for _ in range(30):
+        told = plc.call(50, status(beat=7, result_valid=6))
+    assert not told["alive"], "the beat stands still"
+    assert plc.call(10, status(beat=8, result_valid=6))["alive"]
+    told = plc.call(10, status(beat=9, result_valid=7, session=10))
+    assert not told["alive"] and not told["accept"], "a new session: not before its beat has moved"
+
+
+@pytest.mark.foreign
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"accept": 0}, {"accept": 2}, {"quality": 0}, {"verdict": 0}, {"verdict": 2}, {"verdict": 7}, {"reason": 0},
+        {"reason": 2}, {"reason": 999}, {"state": 3}, {"state": 4}, {"state": 9}, {"score": 1.5}, {"simulated": 1},
+        {"score": float("nan")}, {"threshold": float("nan")}, {"threshold": float("inf")}, {"result_no_copy": 3},
+        {"table_version": TABLE_VERSION + 1}, {"result_valid": 0},
+    ],
+)  # fmt: skip
+def test_one_field_that_does_not_say_so_is_a_reject(plc: Plc, wrong: dict[str, Any]) -> None:
+    plc.call(10, status(result_valid=0))
+    plc.call(10, status(beat=2, result_valid=0))
+    assert not plc.call(10, status(beat=3, **wrong))["accept"]
+
+
+@pytest.mark.foreign
+def test_a_trigger_has_one_answer_or_runs_out(plc: Plc) -> None:
+    plc.call(10, status(result_valid=0))
+    plc.call(10, status(beat=2, result_valid=0))
+    told = plc.call(10, status(beat=3, result_valid=0), trigger=True)
+    assert told["busy"] and not told["done"] and told["trigger_request"] == 1
+    told = plc.call(10, status(beat=4, trigger_id=99), trigger=True)
+    assert told["busy"] and not told["accept"] and told["result_ack"] == 5, "another's result is taken, and no pass"
+    told = plc.call(10, status(beat=5, trigger_id=1, result_valid=6, missing_before=3), trigger=True)
+    assert told["done"] and told["accept"] and not told["busy"] and not told["timed_out"] and told["lost"] == 3
+    plc.call(10, status(beat=6, trigger_id=1, result_valid=6))
+    told = plc.call(10, status(beat=7, trigger_id=1, result_valid=6), trigger=True)
+    assert told["busy"] and not told["accept"] and told["trigger_request"] == 2, "a new part begins as a reject"
+    beat = 8
+    for _ in range(45):
+        told = plc.call(50, status(beat=beat, result_valid=0), trigger=True)
+        beat += 1
+    assert told["done"] and told["timed_out"] and not told["accept"] and not told["busy"]
+    told = plc.call(10, status(beat=beat, trigger_id=2, result_valid=7))
+    assert not told["accept"] and told["result_ack"] == 7, "too late: acknowledged, and no pass"
+    plc.call(10, status(beat=beat + 1, result_valid=0))
+    assert plc.call(10, status(beat=beat + 2, result_valid=8, simulated=1), simulated=True)["accept"]
