@@ -62,6 +62,54 @@ def http(
     serve(_begin(config, station, results, control, log_format, "http", {"host": host, "port": port}))
 
 
+@app.command()
+def opcua(
+    config: Config = None,
+    station: Station = None,
+    results: Results = None,
+    control: Control = None,
+    host: Host = None,
+    port: Port = None,
+    log_format: Format = LogFormat.TEXT,
+) -> None:
+    """An OPC UA server: flat tags, and a subset of OPC 40100-1 (Machine Vision)."""
+    from runtime.gateways.opcua import serve
+
+    serve(_begin(config, station, results, control, log_format, "opcua", {"host": host, "port": port}))
+
+
+@app.command()
+def mqtt(
+    config: Config = None,
+    station: Station = None,
+    results: Results = None,
+    control: Control = None,
+    broker: Annotated[str | None, typer.Option(help="[mqtt] host: the broker")] = None,
+    port: Annotated[int | None, typer.Option(help="[mqtt] port of the broker")] = None,
+    log_format: Format = LogFormat.TEXT,
+) -> None:
+    """An MQTT client: results, state and accept as JSON to a broker."""
+    from runtime.gateways.mqtt import serve
+
+    serve(_begin(config, station, results, control, log_format, "mqtt", {"host": broker, "port": port}))
+
+
+@app.command()
+def user(
+    file: Annotated[Path, typer.Argument(help="users_file of [opcua]; made if it is not there")],
+    name: Annotated[str, typer.Argument(help="1 to 32 of A-Z a-z 0-9 _ . @ -")],
+    operate: Annotated[bool, typer.Option("--operate", help="may call methods; without it only read")] = False,
+) -> None:
+    """Add a user of a gateway, or change his password, which is asked for (or read from a pipe)."""
+    import sys
+    from getpass import getpass
+
+    from runtime.gateways.users import new_user, put_user
+
+    password = getpass(f"password of {name}: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    put_user(file, new_user(name, "operate" if operate else "read", password))
+
+
 def _begin(
     path: Path | None,
     station: str | None,

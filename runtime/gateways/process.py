@@ -44,7 +44,7 @@ class Gateway(Protocol):
 
 
 def run(config: GatewayConfig, make: Callable[[Link], Gateway], since: int | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. For the main thread. ``since`` as of ``Link``. Raises ConfigError, GatewayError."""
+    """Serve until SIGTERM or SIGINT. For the main thread; ``since``: as ``Link``. Raises ConfigError, GatewayError."""
     asyncio.run(_serve(config, make, since))
 
 

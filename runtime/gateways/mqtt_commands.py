@@ -1,0 +1,94 @@
+"""Requests that come over MQTT: read with suspicion, done once, always answered."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from concurrent.futures import Future
+
+import msgspec
+
+from runtime.errors import StationError, WireError
+from runtime.gateways.link import Link
+from runtime.wire import Reply, decode_request, encode_reply
+
+NO_ID = "none"
+"""Where a request without an id that can be read is answered."""
+ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+REPLIES_KEPT = 256
+NOT_FROM_HERE = frozenset({"shutdown"})
+"""A broker's client must not end the inspector."""
+FIELDS = ("from_", "to", "trigger_id", "part_id", "recipe", "timeout_ms", "threshold", "mode")
+
+Answered = tuple[str, bytes]
+"""Id and JSON of a reply."""
+
+
+class Commands:
+    """All requests of one gateway."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._asked: OrderedDict[str, Future[Reply] | bytes] = OrderedDict()
+
+    def take_in(self, op: str, body: bytes, retained: bool) -> Answered | None:
+        """One request. The reply if it is known already; else ``answers`` gives it."""
+        request_id = _id_of(body)
+        if not request_id:
+            return NO_ID, _refusal("", "BAD_REQUEST", "give JSON with an id of 1 to 64 of A-Z a-z 0-9 _ -")
+        known = self._asked.get(request_id)
+        if known is not None:
+            # MQTT may deliver a message twice; it is done once.
+            return (request_id, known) if isinstance(known, bytes) else None
+        if retained:
+            return self._keep(request_id, _refusal(request_id, "REFUSED", "a retained message is no request"))
+        if op in NOT_FROM_HERE:
+            return self._keep(request_id, _refusal(request_id, "NOT_ALLOWED", f"{op} is not done over MQTT"))
+        try:
+            fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+            given = {"v": msgspec.Raw(b"1"), **fields, "op": msgspec.Raw(msgspec.json.encode(op))}
+            request = decode_request(msgspec.json.encode(given))
+        except (WireError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            return self._keep(request_id, _refusal(request_id, "BAD_REQUEST", str(error)))
+        values = {name: getattr(request, name) for name in FIELDS if getattr(request, name) is not None}
+        self._asked[request_id] = self._link.ask(op, **values)
+        self._forget()
+        return None
+
+    def answers(self) -> list[Answered]:
+        """Replies that have come since."""
+        found = []
+        for request_id, future in list(self._asked.items()):
+            if isinstance(future, Future) and future.done():
+                found.append(self._keep(request_id, _reply(request_id, future)))
+        return found
+
+    def _keep(self, request_id: str, body: bytes) -> Answered:
+        self._asked[request_id] = body
+        self._forget()
+        return request_id, body
+
+    def _forget(self) -> None:
+        """The oldest answered ones; those under way are bounded by the link."""
+        for request_id in list(self._asked)[: max(0, len(self._asked) - REPLIES_KEPT)]:
+            if isinstance(self._asked[request_id], bytes):
+                del self._asked[request_id]
+
+
+def _id_of(body: bytes) -> str:
+    try:
+        request_id = msgspec.json.decode(msgspec.json.decode(body, type=dict[str, msgspec.Raw])["id"], type=str)
+    except (msgspec.MsgspecError, KeyError, UnicodeError, RecursionError):
+        return ""
+    return request_id if ID.fullmatch(request_id) else ""
+
+
+def _reply(request_id: str, future: Future[Reply]) -> bytes:
+    try:
+        return encode_reply(msgspec.structs.replace(future.result(), id=request_id))
+    except (StationError, WireError) as error:
+        return _refusal(request_id, "FAILED", str(error))
+
+
+def _refusal(request_id: str, code: str, text: str) -> bytes:
+    return encode_reply(Reply(id=request_id, ok=False, code=code, text=text[:500]))
