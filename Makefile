@@ -46,9 +46,16 @@ bench: setup  ## timings of this machine into build/bench (after `make demo`; a 
 kernels: setup  ## compile the CUDA kernels for every GPU this nvcc knows (minutes; needs nvcc, no GPU)
 	$(BIN)/python -m runtime.cuda.build
 
-gpu-check gpu-bench:  ## not there yet: this version has no GPU engine, and says so instead of passing
-	@echo "asperity: there are no CUDA kernels and no GPU engine in this version, so there is nothing to check or time"
-	@exit 1
+# They need no .venv: on a bare machine with a GPU, GPU_LIBS names a folder with what its Python lacks (docs/kernels.md).
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+GPU_RUN    := $(if $(GPU_LIBS),PYTHONPATH=$(GPU_LIBS)) $(GPU_PYTHON) -m
+ONLY       ?=
+
+gpu-check:  ## every CUDA kernel against float64 on this machine's GPU (ONLY="STAGE ..." for some)
+	$(GPU_RUN) benchmarks.gpu_check $(addprefix --only ,$(ONLY))
+
+gpu-bench:  ## what share of the GPU's rates every kernel reaches, beside PyTorch and CuPy (ONLY="STAGE ...")
+	$(GPU_RUN) benchmarks.gpu_bench $(addprefix --only ,$(ONLY))
 
 soak: setup  ## long runs: fuzzing over sockets, memory over time
 	$(BIN)/python -m pytest -m soak

@@ -6,6 +6,7 @@ before ``libcuda.so.1`` is known to be there, since importing pycuda without it 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from runtime.cuda.build import FATBIN
 from runtime.cuda.cublas import Cublas
-from runtime.cuda.launch import Argument, Buffer, Launch
+from runtime.cuda.launch import Argument, Buffer, Enqueue, Launch
 from runtime.errors import AsperityError, EngineError
 
 STATIC_SHARED_BYTES = 48 * 1024
@@ -47,6 +48,13 @@ def check_driver(library: str = "libcuda.so.1") -> None:
         ) from error
 
 
+def capability_of(index: int) -> tuple[int, int]:
+    """Compute capability of a GPU, before any kernel is loaded. Raises EngineError as ``CudaDevice``."""
+    device = _device(_pycuda(), index)
+    major, minor = device.compute_capability()
+    return int(major), int(minor)
+
+
 class CudaDevice:
     """One GPU, its primary context and one stream. Used by the thread that made it.
 
@@ -54,18 +62,11 @@ class CudaDevice:
     """
 
     def __init__(self, index: int = 0, fatbin: Path = FATBIN) -> None:
-        check_driver()
-        try:
-            import pycuda.driver as cuda
-        except ImportError as error:
-            raise EngineError(f"pycuda does not load ({error}); run: pip install 'asperity[gpu]'") from error
+        cuda = _pycuda()
         if not fatbin.is_file():
             raise EngineError(f"there are no kernels at {fatbin}; run: python -m runtime.cuda.build (needs nvcc)")
         self._cuda = cuda
-        self._guard(cuda.init)
-        if not 0 <= index < cuda.Device.count():
-            raise EngineError(f"there is no GPU {index}; this machine shows {cuda.Device.count()} (see nvidia-smi)")
-        device = cuda.Device(index)
+        device = _device(cuda, index)
         self.name: str = device.name()
         self.capability: tuple[int, int] = device.compute_capability()
         attribute = cuda.device_attribute
@@ -74,6 +75,8 @@ class CudaDevice:
         # The primary context is the one that TensorRT, cuBLAS and PyTorch use too.
         self._context = self._guard(device.retain_primary_context)
         self._context.push()
+        self._open = True
+        atexit.register(self.close)  # pycuda ends the process hard when a context is left on its stack
         self._image = fatbin.read_bytes()
         try:
             self._module = cuda.module_from_buffer(self._image)
@@ -89,7 +92,9 @@ class CudaDevice:
 
     def close(self) -> None:
         """Give the context back. Nothing of this device may be used afterwards."""
-        self._context.pop()
+        if self._open:
+            self._open = False
+            self._context.pop()
 
     def alloc(self, nbytes: int) -> CudaBuffer:
         """New memory of undefined content."""
@@ -151,15 +156,31 @@ class CudaDevice:
         """Wait for everything enqueued."""
         self._guard(self.stream.synchronize)
 
-    def seconds(self, enqueue: Callable[[], None], repeats: int) -> float:
-        """Seconds a call of ``enqueue`` takes on the GPU, by events around ``repeats`` calls."""
-        start, stop = self._cuda.Event(), self._cuda.Event()
-        start.record(self.stream)
-        for _ in range(repeats):
+    def seconds(self, enqueue: Enqueue, repeats: int, before: Enqueue | None = None) -> list[float]:
+        """Seconds that each of ``repeats`` calls takes on the GPU, by events; ``before`` each one runs untimed."""
+        pairs = [(self._cuda.Event(), self._cuda.Event()) for _ in range(repeats)]
+        for start, stop in pairs:
+            if before is not None:
+                before()
+            start.record(self.stream)
             enqueue()
-        stop.record(self.stream)
-        self._guard(stop.synchronize)
-        return float(start.time_till(stop)) / 1e3 / repeats
+            stop.record(self.stream)
+        self.synchronize()
+        return [float(start.time_till(stop)) / 1e3 for start, stop in pairs]
+
+    def replayed(self, enqueue: Enqueue) -> Enqueue:
+        """What ``enqueue`` enqueues, recorded once: a call launches it whole, without the host's time in between."""
+        with self.capture() as graph:
+            enqueue()
+        return graph.replay
+
+    def fill(self, buffer: Buffer, byte: int) -> None:
+        """Enqueue every byte of a buffer set to one value."""
+        self._guard(lambda: self._cuda.memset_d8_async(buffer.address, byte, buffer.nbytes, self.stream))
+
+    def copy(self, source: Buffer, to: Buffer, nbytes: int) -> None:
+        """Enqueue a copy on the device."""
+        self._guard(lambda: self._cuda.memcpy_dtod_async(to.address, source.address, nbytes, self.stream))
 
     @contextmanager
     def capture(self) -> Iterator[CudaGraph]:
@@ -268,6 +289,26 @@ class CudaGraph:
     def replay(self) -> None:
         """Enqueue everything recorded."""
         _told(self._driver.cuGraphLaunch(self._executable, self._stream))
+
+
+def _pycuda() -> Any:
+    check_driver()
+    try:
+        import pycuda.driver as cuda
+    except ImportError as error:
+        raise EngineError(f"pycuda does not load ({error}); run: pip install 'asperity[gpu]'") from error
+    return cuda
+
+
+def _device(cuda: Any, index: int) -> Any:
+    try:
+        cuda.init()
+        count = cuda.Device.count()
+    except cuda.Error as error:
+        raise EngineError(f"the NVIDIA driver does not start ({error}); look at what nvidia-smi says") from error
+    if not 0 <= index < count:
+        raise EngineError(f"there is no GPU {index}; this machine shows {count} (see nvidia-smi)")
+    return cuda.Device(index)
 
 
 def _bindings() -> Any:

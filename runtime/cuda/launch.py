@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Dim3: TypeAlias = tuple[int, int, int]
+Enqueue: TypeAlias = Callable[[], None]
+"""Something that puts work on a device's stream."""
 
 MAX_THREADS = 1024
 MAX_GRID_YZ = 65535

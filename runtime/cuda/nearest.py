@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.cuda.launch import Buffer, Device, Launch
+from runtime.cuda.launch import Buffer, Device, Enqueue, Launch
 from runtime.errors import EngineError
 from runtime.frame import FloatArray
 
@@ -234,11 +234,17 @@ class NearestSearch:
 
     def enqueue(self, features: Buffer, mask: Buffer | None = None, rows: int | None = None) -> None:
         """The whole search of one frame. ``rows``, the number of queries, is needed by the product path only."""
-        self._prepare(features, mask)
+        for enqueue in self.parts(features, mask, rows).values():
+            enqueue()
+
+    def parts(self, features: Buffer, mask: Buffer | None = None, rows: int | None = None) -> dict[str, Enqueue]:
+        """The steps of ``enqueue`` by name, in order."""
+        steps: dict[str, Enqueue] = {"prepare": lambda: self._prepare(features, mask)}
         if self.plan.path != "float32":
-            self._rank(rows)
-            self._settle()
-        self._exact()
+            steps["rank"] = lambda: self._rank(rows)
+            steps["settle"] = self._settle
+        steps["exact"] = self._exact
+        return steps
 
     def enqueue_image_distance(self) -> None:
         """The re-weighted image distance of what was searched (lsfa 7.3)."""

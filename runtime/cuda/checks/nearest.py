@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.cuda.kernels import KernelEntry, Prepared, Shape, Work
-from runtime.cuda.launch import Device
+from runtime.cuda.launch import Device, Enqueue
 from runtime.cuda.nearest import REWEIGHTING_ROWS, NearestSearch, Path
 from runtime.frame import FloatArray
 
@@ -71,6 +71,10 @@ class CheckedSearch:
     def enqueue(self) -> None:
         """One search."""
         self.search.enqueue(self._features, self._mask, len(self.chosen))
+
+    def parts(self) -> dict[str, Enqueue]:
+        """The search's steps by name, to be timed apart after a whole run."""
+        return self.search.parts(self._features, self._mask, len(self.chosen))
 
     def problems(self) -> list[str]:
         """Every query, or a spread sample of a large search, against float64."""

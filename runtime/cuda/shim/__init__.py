@@ -7,6 +7,7 @@ name, and no engine ever opens it.
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from runtime.cuda.build import CUDA_DIR, build_simt
-from runtime.cuda.launch import Argument, Buffer, Launch
+from runtime.cuda.launch import Argument, Buffer, Enqueue, Launch
 from runtime.errors import EngineError
 
 GUARD_BYTES = 4096
@@ -141,6 +142,29 @@ class ShimDevice:
 
     def synchronize(self) -> None:
         """Nothing: launches end before they return."""
+
+    def seconds(self, enqueue: Enqueue, repeats: int, before: Enqueue | None = None) -> list[float]:
+        """Wall seconds of each call on this processor: they say nothing of a GPU."""
+        spent = []
+        for _ in range(repeats):
+            if before is not None:
+                before()
+            start_ns = time.perf_counter_ns()
+            enqueue()
+            spent.append((time.perf_counter_ns() - start_ns) / 1e9)
+        return spent
+
+    def replayed(self, enqueue: Enqueue) -> Enqueue:
+        """The same: there are no graphs."""
+        return enqueue
+
+    def fill(self, buffer: Buffer, byte: int) -> None:
+        """Every byte of a buffer set to one value."""
+        self._own(buffer).data[:] = byte
+
+    def copy(self, source: Buffer, to: Buffer, nbytes: int) -> None:
+        """Bytes from the start of one buffer to the start of another."""
+        self._own(to).data[:nbytes] = self._own(source).data[:nbytes]
 
     def forget(self) -> None:
         """Give up every buffer, so that later launches need not look at their guard zones."""

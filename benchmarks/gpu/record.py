@@ -1,0 +1,139 @@
+"""The result file of one machine's kernels: written after every stage, taken up again where it was left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from benchmarks.machine import commit, machine
+from runtime.cuda.build import BUILD, CUDA_DIR, ROOT, build_fatbin
+from runtime.cuda.launch import Buffer, Device, Enqueue
+from runtime.errors import EngineError
+
+RESULTS = ROOT / "benchmarks" / "results"
+STAGE_LIMIT_S = 420.0
+"""A stage starts nothing more after this long: each call of the check or the benchmark ends within 8 minutes."""
+
+
+class MeasuredDevice(Device, Protocol):
+    """A device that can also time what it is given."""
+
+    def seconds(self, enqueue: Enqueue, repeats: int, before: Enqueue | None = None) -> list[float]:
+        """Seconds of each repeat."""
+
+    def replayed(self, enqueue: Enqueue) -> Enqueue:
+        """What ``enqueue`` does, in one launch."""
+
+    def fill(self, buffer: Buffer, byte: int) -> None:
+        """Set every byte."""
+
+    def copy(self, source: Buffer, to: Buffer, nbytes: int) -> None:
+        """Copy on the device."""
+
+
+def open_device(kind: str) -> MeasuredDevice:
+    """``cuda``: the first GPU, with kernels compiled for it now. ``cpu-shim``: the CPU stand-in.
+
+    Raises EngineError where there is no GPU to use and UsageError where kernels cannot be compiled.
+    """
+    if kind == "cpu-shim":
+        from runtime.cuda.shim import ShimDevice
+
+        return ShimDevice()
+    if kind != "cuda":
+        raise EngineError(f"device {kind!r} is not known; give cuda or cpu-shim")
+    from runtime.cuda.driver import CudaDevice, capability_of
+
+    major, minor = capability_of(0)
+    architecture = f"{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
+    own = BUILD / "gpu" / f"asperity-{architecture}.fatbin"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    build_fatbin([architecture], own, BUILD / "cuda-own")
+    return CudaDevice(0, own)
+
+
+def sources_digest() -> str:
+    """What the figures belong to: every kernel source and header."""
+    digest = hashlib.sha256()
+    for path in sorted([*CUDA_DIR.glob("*.cu"), *CUDA_DIR.glob("*.cuh")]):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def slug(name: str) -> str:
+    """A device's name as a folder's."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+class Record:
+    """One result file. ``cases`` of a section are kept as long as the kernels' sources are the same."""
+
+    def __init__(self, path: Path, device: Device, command: str) -> None:
+        self.path = path
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        if known.get("sources") != sources_digest() or known.get("device") != device.name:
+            known = {}
+        self.data: dict[str, Any] = {
+            "measured": "CUDA kernels alone, inputs on the device",
+            "date": time.strftime("%Y-%m-%d"),
+            "commit": commit(),
+            "device": device.name,
+            "is_gpu": device.name != "cpu-shim",
+            "multiprocessors": device.multiprocessors,
+            "sources": sources_digest(),
+            "machine": machine(),
+            "versions": versions(),
+            "commands": sorted({*known.get("commands", []), command}),
+            "states": known.get("states", {}),
+            "sections": known.get("sections", {}),
+        }
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A section's cases by name."""
+        found: dict[str, Any] = self.data["sections"].setdefault(name, {})
+        return found
+
+    def forget(self, name: str) -> None:
+        """Leave out what a section has, so that it is made again."""
+        self.data["sections"].pop(name, None)
+
+    def write(self) -> None:
+        """The whole file, at once."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(self.data, indent=1, sort_keys=True) + "\n")
+        part.replace(self.path)
+
+
+def results_path(device: Device, given: Path | None) -> Path:
+    """``benchmarks/results/<device>/kernels.json``; what the CPU stand-in says stays in the build folder."""
+    if given is not None:
+        return given
+    if device.name == "cpu-shim":
+        return BUILD / "gpu" / "cpu-shim.json"
+    return RESULTS / slug(device.name) / "kernels.json"
+
+
+def versions() -> dict[str, str]:
+    """Of what takes part, where it is there."""
+    found = {"python": platform.python_version(), "numpy": np.__version__}
+    from importlib.metadata import PackageNotFoundError, version
+
+    for package in ("pycuda", "cuda-bindings", "torch", "cupy-cuda13x", "cupy-cuda12x", "triton"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def name_of(shape: Any) -> str:
+    """A shape in one word: ``m784-n8329-d768``."""
+    return "-".join(f"{key}{value}" for key, value in shape.items())
