@@ -2,7 +2,7 @@
 
 calibration.json              CalibrationRecord; written last, so that its presence means the folder is whole
 networks.safetensors          state dicts, prefixes ``rgb.`` ``points.`` (and ``adaptor_rgb.`` ``adaptor_points.``)
-banks.safetensors             ``rgb`` (R, C) f4, ``points`` (P, Cp) f4, standardised
+banks.safetensors             both memory banks, as ``runtime.banks`` has them
 calibration_inputs.safetensors  ``image`` u8 (n, I, I, 3), ``cloud`` f4 (n, P, P, 3), ``inspect`` bool (n, g, g),
                               ``scores`` f4 (n,): fused scores of the calibration frames by the torch reference
 golden/rgb/NAME.png golden/xyz/NAME.tiff   held-out normal frames (MVTec 3D-AD layout, unit of the geometry)
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from runtime.banks import Banks, bank_shapes, read_banks
 from runtime.errors import DataError
 from runtime.frame import Unit
 from runtime.manifest import Decision, Geometry, Network, SilhouetteRange, WeightsOrigin
@@ -169,10 +170,12 @@ class CalibrationFolder:
     path: Path
     record: CalibrationRecord
 
-    def banks(self) -> dict[str, NDArray[np.float32]]:
-        """``rgb`` (R, C) and ``points`` (P, Cp), standardised. Raises DataError."""
-        arrays = _load_arrays(self.path / BANKS)
-        return {name: arrays[name].astype(np.float32, copy=False) for name in ("rgb", "points")}
+    def banks(self) -> Banks:
+        """Both memory banks. Raises DataError."""
+        arrays, decision = _load_arrays(self.path / BANKS), self.record.decision
+        if arrays.keys() != bank_shapes(self.record.network, decision).keys():
+            raise DataError(f"{self.path / BANKS} holds {', '.join(sorted(arrays))}: calibrate again")
+        return read_banks(arrays, decision)
 
     def calibration_inputs(self) -> dict[str, NDArray[np.generic]]:
         """``image``, ``cloud``, ``inspect`` and ``scores`` of the calibration frames. Raises DataError."""

@@ -17,7 +17,8 @@ from calibration.networks.torch_networks import TorchNetworks
 from calibration.patches import PatchSet, child_counts
 from calibration.profiles import Profile
 from calibration.record import Fusion
-from runtime.distances import REWEIGHTING_ROWS, ModalityBank, measure
+from calibration.usual import Tally
+from runtime.distances import REWEIGHTING_ROWS, ModalityBank, Usual, measure
 from runtime.errors import CalibrationError
 from runtime.features import adapted_patches
 from runtime.frame import BoolArray, FloatArray, ModalityScores, Prepared
@@ -38,6 +39,8 @@ class OwnedBank:
 
     bank: ModalityBank
     owners: NDArray[np.int64]
+    tally: Tally | None = None
+    """With local distances: what each frame said of the rows."""
 
     def without(self, frame: int) -> ModalityBank:
         """The bank without one frame's rows. Raises CalibrationError when too few are left."""
@@ -46,8 +49,11 @@ class OwnedBank:
             return self.bank
         if int(kept.sum()) < REWEIGHTING_ROWS:
             raise CalibrationError("without one frame's rows the memory bank is empty; calibrate from more frames")
-        memory = MemoryBank(self.bank.memory.rows[kept])
-        return ModalityBank(memory, self.bank.feature_mean, self.bank.feature_std)
+        bank, usual = self.bank, None
+        if self.tally is not None:
+            whole = self.tally.usual(leave_out=frame)
+            usual = Usual(whole.mean[kept], whole.std[kept])
+        return ModalityBank(MemoryBank(bank.memory.rows[kept]), bank.feature_mean, bank.feature_std, usual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,26 @@ class FrameDistances:
     rgb: ModalityScores
     points: ModalityScores
     scored: BoolArray
+
+
+def make_bank(
+    name: str, patches: FloatArray, owners: NDArray[np.int64], wanted: int, chosen: Profile, *,
+    projection_seed: int | None = None, device: str = "cpu", progress: Progress = lambda done, total: None,
+) -> OwnedBank:  # fmt: skip
+    """A memory bank of ``wanted`` rows out of patches (n, D) of the frames ``owners`` (n,).
+
+    Patches are standardised by their own mean and std (lsfa 11 row 16); rows are a greedy k-centre coreset (7.1).
+    Raises CalibrationError when the patches are all equal.
+    """
+    mean, std = float(patches.mean(dtype=np.float64)), float(patches.std(dtype=np.float64))
+    if not std > 0:
+        raise CalibrationError(f"all {name} features are equal; look at the weights and the frames")
+    standard = (patches - np.float32(mean)) * np.float32(1.0 / std)
+    compared = standard if projection_seed is None else projected(standard, projection_seed)
+    index = coreset(compared, wanted, device=device, progress=progress)
+    rows, own = standard[index], owners[index]
+    tally = Tally(rows, own, standard, owners) if chosen.distances == "local" else None
+    return OwnedBank(ModalityBank(MemoryBank(rows), mean, std, tally.usual() if tally else None), own, tally)
 
 
 class Reference:
@@ -84,14 +110,10 @@ class Reference:
         rgb_wanted, points_wanted = bank_rows(chosen, len(fit))
 
         def choose(name: str, rows: FloatArray, owners: NDArray[np.int64], wanted: int) -> OwnedBank:
-            mean, std = float(rows.mean(dtype=np.float64)), float(rows.std(dtype=np.float64))
-            if not std > 0:
-                raise CalibrationError(f"all {name} features are equal; look at the weights and the frames")
-            bank = ModalityBank(MemoryBank(rows[:1]), mean, std)
-            standard = bank.standardised(rows)
-            compared = projected(standard, seed) if projection else standard
-            index = coreset(compared, wanted, device=device, progress=lambda a, b: progress(f"{name} bank", a, b))
-            return OwnedBank(ModalityBank(MemoryBank(standard[index]), mean, std), owners[index])
+            return make_bank(
+                name, rows, owners, wanted, chosen, projection_seed=seed if projection else None, device=device,
+                progress=lambda a, b: progress(f"{name} bank", a, b),
+            )  # fmt: skip
 
         self.rgb = choose("rgb", rgb_rows, rgb_owners, rgb_wanted)
         del rgb_rows

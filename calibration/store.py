@@ -29,6 +29,7 @@ from calibration.record import (
     GoldenCandidate,
     save_record,
 )
+from runtime.banks import bank_tensors
 from runtime.errors import CalibrationError, DataError, UsageError
 from runtime.mvtec import write_frame
 from runtime.reasons import Reason
@@ -75,7 +76,7 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
     if not outcome.tolerance > 0:
         raise CalibrationError("all calibration frames have the same score; are they copies of one frame?")
     reference.networks.save(folder / NETWORKS)
-    save_file({"rgb": reference.rgb.bank.memory.rows, "points": reference.points.bank.memory.rows}, folder / BANKS)
+    save_file(bank_tensors(reference.rgb.bank, reference.points.bank), folder / BANKS)
     prepared = [outcome.normals.prepared[i] for i in split.calibrate]
     save_file(
         {

@@ -20,16 +20,16 @@ from sklearn.metrics import roc_auc_score
 from calibration.adaptation import Adaptation, adapt, adapt_patches
 from calibration.adaptation_config import AdaptationConfig
 from calibration.embedding import PatchCache, embed, frame_of
-from calibration.memory_bank import bank_rows, coreset
+from calibration.memory_bank import bank_rows
 from calibration.networks.adaptor import new_adaptors
 from calibration.networks.torch_networks import TorchNetworks
 from calibration.patches import PatchSet, child_counts
 from calibration.profiles import Profile
 from calibration.pseudo_defects import KINDS, Kind, make_pseudo_defect
+from calibration.reference import make_bank
 from runtime.distances import ModalityBank, measure
 from runtime.errors import CalibrationError
 from runtime.frame import BoolArray, FloatArray, Prepared
-from runtime.knn import MemoryBank
 from runtime.manifest import Network
 
 Progress = Callable[[str, int, int], None]
@@ -135,17 +135,12 @@ def make_tune_set(
 def make_banks(fit: PatchSet, profile: Profile, cap: int = BANK_CAP) -> tuple[ModalityBank, ModalityBank]:
     """(RGB, points) banks of adapted fit patches, standardised by each modality's own scalars (lsfa 11 rows 15, 16)."""
     rgb_rows, points_rows = (min(rows, cap) for rows in bank_rows(profile, len(fit)))
-    covered = child_counts(fit.nonempty, fit.rgb_grid) > 0
+    covered, filled = child_counts(fit.nonempty, fit.rgb_grid) > 0, fit.nonempty.reshape(len(fit), -1)
+    frames = np.arange(len(fit))
     return (
-        _bank(fit.rgb[covered], rgb_rows),
-        _bank(fit.points[fit.nonempty.reshape(len(fit), -1)], points_rows),
+        make_bank("rgb", fit.rgb[covered], np.repeat(frames, covered.sum(axis=1)), rgb_rows, profile).bank,
+        make_bank("points", fit.points[filled], np.repeat(frames, filled.sum(axis=1)), points_rows, profile).bank,
     )
-
-
-def _bank(features: FloatArray, rows: int) -> ModalityBank:
-    mean, std = float(features.mean(dtype=np.float64)), float(features.std(dtype=np.float64))
-    standardised = (features - np.float32(mean)) * np.float32(1.0 / std)
-    return ModalityBank(MemoryBank(standardised[coreset(standardised, rows)]), mean, std)
 
 
 def distances(patches: PatchSet, rgb: ModalityBank, points: ModalityBank) -> Distances:

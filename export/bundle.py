@@ -30,6 +30,7 @@ from calibration.record import CalibrationFolder, load_folder
 from export.golden import GoldenSet, make_golden
 from export.onnx import export_graphs
 from export.parity import ParityReport, prove_parity, reference_scores
+from runtime.banks import bank_tensors
 from runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, decode_manifest, open_bundle
 from runtime.bundle_checks import BANKS_FILE, INPUTS_FILE, RECIPE_NAME, check_manifest
 from runtime.engines.cpu import CpuEngine, OnnxNetworks
@@ -129,7 +130,7 @@ def _export(
     networks = stored_networks(folder)
     export_graphs(networks, record.network, draft_dir)
     banks = folder.banks()
-    save_file({name: np.ascontiguousarray(banks[name]) for name in ("rgb", "points")}, draft_dir / BANKS_FILE)
+    save_file(bank_tensors(banks.rgb, banks.points), draft_dir / BANKS_FILE)
     for name, path in folder.mask_paths().items():
         _copy(path, draft_dir / name)
     draft = _draft(folder, draft_dir, key)

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.bundle import Bundle, CalibrationInputs
-from runtime.distances import ModalityBank, measure
+from runtime.distances import measure
 from runtime.engines import Engine
 from runtime.features import Networks, Patches, adapted_patches, frozen_patches
 from runtime.frame import FloatArray
-from runtime.knn import MemoryBank
 from runtime.manifest import Decision, Network
 from runtime.rescore import Parity, check_parity, compare, own_decision, rescore
 from runtime.scoring import fused_score
@@ -48,15 +47,11 @@ def reference_scores(
 ) -> NDArray[np.float64]:
     """Fused scores (n,) of the inputs by these networks (torch) against the bundle's whole banks."""
     banks = bundle.banks()
-    rgb, points = (
-        ModalityBank(MemoryBank(rows), modality.feature_mean, modality.feature_std)
-        for rows, modality in ((banks.rgb, decision.rgb), (banks.points, decision.points))
-    )
     scores = np.empty(len(inputs))
     for index in range(len(inputs)):
         prepared = inputs.prepared(index)
         patches = adapted_patches(frozen_patches(prepared, network, networks), network, networks)
-        seen_rgb, seen_points, _ = measure(patches, prepared.inspect, rgb, points)
+        seen_rgb, seen_points, _ = measure(patches, prepared.inspect, banks.rgb, banks.points)
         scores[index] = fused_score(seen_rgb, seen_points, decision)
     return scores
 

@@ -21,6 +21,7 @@ import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
+from runtime.banks import Banks, read_banks
 from runtime.bundle_checks import (
     ADAPTOR_GRAPHS,
     BANKS_FILE,
@@ -41,7 +42,7 @@ from runtime.frame import BoolArray, ByteArray, FloatArray, Frame, Prepared, Sil
 from runtime.keys import TrustStore, check_signature
 from runtime.manifest import FORMAT, File, GoldenFrame, Manifest
 
-__all__ = ["ADAPTOR_GRAPHS", "FROZEN_GRAPHS", "Banks", "Bundle", "CalibrationInputs", "open_bundle"]
+__all__ = ["ADAPTOR_GRAPHS", "FROZEN_GRAPHS", "Bundle", "CalibrationInputs", "open_bundle"]
 
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "signature"
@@ -53,14 +54,6 @@ MAX_BUNDLE_BYTES = 16 * 2**30
 SAFE_PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/){0,2}[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 WIRE_DIGITS = 12
 COPY_AGAIN = "copy the bundle again or export it anew"
-
-
-@dataclass(frozen=True, slots=True)
-class Banks:
-    """Memory banks, standardised by ``Modality.feature_mean`` and ``feature_std``."""
-
-    rgb: FloatArray  # rows x rgb_channels
-    points: FloatArray  # rows x points_channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +115,7 @@ class Bundle:
         """Both memory banks; checked for shape, dtype and finiteness."""
         tensors = load_tensors(self.read(BANKS_FILE), BANKS_FILE)
         check_banks(tensors, self.manifest)
-        return Banks(rgb=tensors["rgb"], points=tensors["points"])
+        return read_banks(tensors, self.manifest.decision)
 
     def calibration_inputs(self) -> CalibrationInputs:
         """Inputs of the calibration frames, for engines that take their own threshold."""

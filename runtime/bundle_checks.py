@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.banks import MODALITIES, bank_shapes, usual_fault
 from runtime.errors import BundleError
 from runtime.manifest import Decision, Geometry, Manifest, Modality, Network
 from runtime.onnx_weights import float_weights
@@ -174,17 +175,10 @@ def _require(tensors: Tensors, file: str, shapes: Mapping[str, tuple[str, tuple[
 
 def check_banks(tensors: Tensors, manifest: Manifest) -> None:
     """Banks of the manifest's rows and channels, finite and not constant. Raises BundleError."""
-    decision, network = manifest.decision, manifest.network
-    _require(
-        tensors,
-        BANKS_FILE,
-        {
-            "rgb": ("float32", (decision.rgb.bank_rows, network.rgb_channels)),
-            "points": ("float32", (decision.points.bank_rows, network.points_channels)),
-        },
-    )
+    shapes = bank_shapes(manifest.network, manifest.decision)
+    _require(tensors, BANKS_FILE, {name: ("float32", shape) for name, shape in shapes.items()})
     for name, bank in tensors.items():
-        if fault := _fault(bank):
+        if fault := _fault(bank) if name in MODALITIES else usual_fault(bank):
             raise BundleError(f"bundle file {BANKS_FILE}: bank {name} {fault}; {EXPORT_AGAIN}")
 
 

@@ -1,4 +1,9 @@
-"""Patch features to distances: the memory banks' answer to one frame (lsfa 7.2, 7.3, 11 row 5)."""
+"""Patch features to distances: the memory banks' answer to one frame (lsfa 7.2, 7.3, 11 row 5).
+
+Two ways, told by the bank. Published: a patch's distance is that to its nearest row, the image's is the largest one,
+re-weighted (lsfa 7.3). Local: a distance counts by how unusual it is for that row, and the image's distance is the peak
+of the smoothed map; ``docs/decisions/local-distances.md`` says why.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,34 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runtime.errors import EngineError
 from runtime.features import Patches
 from runtime.frame import BoolArray, FloatArray, ModalityScores
 from runtime.knn import MemoryBank
+from runtime.maps import pixel_map
 
 REWEIGHTING_ROWS = 3
 """m* and its two nearest bank rows (lsfa 7.3)."""
+
+
+USUAL = 3.0
+"""A local distance at which a patch is as far from its row as normal patches are on average: one that lies 3 standard
+deviations nearer counts 0, as one that was not scored does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """How far normal patches lie from each bank row they are nearest to."""
+
+    mean: FloatArray  # (N,)
+    std: FloatArray  # (N,), above 0
+
+    def local(self, distances: NDArray[np.float64], nearest: NDArray[np.int64]) -> NDArray[np.float64]:
+        """max(0, USUAL + (distance - mean) / std) of the nearest row; NaN stays NaN."""
+        deviation: NDArray[np.float64] = (distances - self.mean[nearest]) / self.std[nearest]
+        return np.maximum(0.0, USUAL + deviation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +48,8 @@ class ModalityBank:
     memory: MemoryBank
     feature_mean: float
     feature_std: float
+    usual: Usual | None = None
+    """None: published distances."""
 
     def standardised(self, features: FloatArray) -> FloatArray:
         """(features - mean) / std, float32."""
@@ -87,6 +114,9 @@ def _modality(
         return distance_map, 0.0
     queries = bank.standardised(features[scored.ravel()])
     distances, index = bank.memory.nearest(queries, beside)
+    if bank.usual is not None:
+        distance_map[scored] = bank.usual.local(distances, index)
+        return distance_map, float(pixel_map(distance_map).max())
     distance_map[scored] = distances
     worst = int(distances.argmax())
     return distance_map, image_distance(queries[worst], float(distances[worst]), int(index[worst]), bank.memory)

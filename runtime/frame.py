@@ -119,7 +119,7 @@ class ModalityScores:
     """Distances of one modality's patches to its memory bank."""
 
     distance_map: FloatArray  # grid x grid; 0 where not scored
-    image_distance: float  # re-weighted worst patch distance (M3DM; lsfa 7.3)
+    image_distance: float  # of the whole image, by ``runtime.distances``; larger is stranger
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,8 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Interpolated point features to patches: 3x3 mean + adaptive mean with zeros of empty pixels (M3DM), or the mean
     over each patch's own valid points."""
     adaptor: Literal["none", "lsfa"]
+    distances: Literal["published", "local"] = "published"
+    """How a patch's distance and the image's distance are told (``runtime.distances``)."""
     rgb_slots: int = 0
     points_slots: int = 0
     """Static token counts of the adaptor graphs; 0: no adaptor."""

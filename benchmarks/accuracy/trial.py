@@ -27,16 +27,15 @@ from benchmarks.accuracy.metrics import (
 from calibration.adaptation import adapt, adapt_patches
 from calibration.adaptation_config import AdaptationConfig
 from calibration.embedding import frame_of
-from calibration.memory_bank import bank_rows, coreset
+from calibration.memory_bank import bank_rows
 from calibration.networks.adaptor import new_adaptors
 from calibration.patches import PatchSet, child_counts
 from calibration.profiles import Profile
-from calibration.reference import FrameDistances, OwnedBank, fit_decision
+from calibration.reference import FrameDistances, OwnedBank, fit_decision, make_bank
 from calibration.split import split_frames
-from runtime.distances import ModalityBank, measure
+from runtime.distances import measure
 from runtime.errors import CalibrationError
 from runtime.frame import BoolArray, FloatArray
-from runtime.knn import MemoryBank
 from runtime.manifest import Decision
 from runtime.maps import pixel_map, source_map
 from runtime.mvtec import GOOD
@@ -221,10 +220,7 @@ def _fill(
     owners = np.asarray(frames, dtype=np.int64)
 
     def bank(what: str, features: FloatArray, own: NDArray[np.int64], wanted: int) -> OwnedBank:
-        mean, std = float(features.mean(dtype=np.float64)), float(features.std(dtype=np.float64))
-        standard = (features - np.float32(mean)) * np.float32(1.0 / std)
-        index = coreset(standard, wanted, progress=lambda a, b: progress(f"{what} bank", a, b))
-        return OwnedBank(ModalityBank(MemoryBank(standard[index]), mean, std), own[index])
+        return make_bank(what, features, own, wanted, chosen, progress=lambda a, b: progress(f"{what} bank", a, b))
 
     return Banks(
         bank("rgb", patches.rgb[tokens], np.repeat(owners, tokens.sum(axis=1)), rgb_rows),

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 import onnxruntime as ort
 from threadpoolctl import ThreadpoolController
 
+from runtime.banks import Banks
 from runtime.bundle import Bundle
-from runtime.distances import ModalityBank, points_scores, rgb_scores
+from runtime.distances import points_scores, rgb_scores
 from runtime.engines import Progress
 from runtime.errors import EngineError
 from runtime.features import (
@@ -30,8 +31,7 @@ from runtime.features import (
     rgb_tokens,
 )
 from runtime.frame import BoolArray, EngineInfo, FloatArray, Frame, ModalityScores, Prepared, Scores
-from runtime.knn import MemoryBank
-from runtime.manifest import Decision, Geometry, Network
+from runtime.manifest import Geometry, Network
 from runtime.preprocess import Masks, prepare
 
 NAME = "cpu"
@@ -96,16 +96,12 @@ class CpuEngine:
         self,
         geometry: Geometry,
         network: Network,
-        decision: Decision,
         graphs: Mapping[str, bytes],
-        banks: tuple[FloatArray, FloatArray],
+        banks: Banks,
         masks: Masks | None = None,
         threads: int | None = None,
     ) -> None:
-        """``banks``: standardised rows (rgb, points). ``threads``: cores to use, all of this process's by default.
-
-        Raises EngineError when a graph does not load or a bank cannot be used.
-        """
+        """``threads``: cores to use; None: all of this process's. Raises EngineError when a graph does not load."""
         threads = available_cores() if threads is None else threads
         if threads < 1:
             raise EngineError(f"threads is {threads} and must be 1 or more")
@@ -115,21 +111,17 @@ class CpuEngine:
         self._networks = OnnxNetworks(graphs, network, self._branch_threads)
         self._beside: Executor = ThreadPoolExecutor(1, "rgb") if threads > 1 else _Here()
         self._blas = ThreadpoolController()
-        self._rgb, self._points = (
-            ModalityBank(MemoryBank(rows), modality.feature_mean, modality.feature_std)
-            for rows, modality in zip(banks, (decision.rgb, decision.points), strict=True)
-        )
+        self._rgb, self._points = banks.rgb, banks.points
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int | None = None) -> CpuEngine:
         """The engine of a verified bundle. Raises EngineError; ``runtime.gate`` decides whether it may judge."""
-        manifest, banks = bundle.manifest, bundle.banks()
+        manifest = bundle.manifest
         return cls(
             manifest.geometry,
             manifest.network,
-            manifest.decision,
             {name: bundle.graph(name) for name in bundle.graph_names()},
-            (banks.rgb, banks.points),
+            bundle.banks(),
             Masks(bundle.inspect_mask(), bundle.ignore_mask()),
             threads,
         )

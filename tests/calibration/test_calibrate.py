@@ -17,11 +17,10 @@ from calibration.adaptation_config import AdaptationConfig
 from calibration.calibrate import calibrate
 from calibration.profiles import Profile
 from calibration.record import CalibrateOptions, CalibrationFolder, load_folder
-from runtime.distances import ModalityBank, measure
+from runtime.distances import measure
 from runtime.errors import CalibrationError, DataError, UsageError
 from runtime.features import adapted_patches, frozen_patches
 from runtime.frame import Frame
-from runtime.knn import MemoryBank
 from runtime.mvtec import read_frame
 from runtime.preprocess import prepare
 from runtime.scoring import fused_score
@@ -66,11 +65,7 @@ def score_again(folder: CalibrationFolder, frame: Frame) -> float:
     prepared = prepare(frame, record.geometry, record.network)
     patches = adapted_patches(frozen_patches(prepared, record.network, networks), record.network, networks)
     banks = folder.banks()
-    rgb, points = (
-        ModalityBank(MemoryBank(banks[name]), modality.feature_mean, modality.feature_std)
-        for name, modality in (("rgb", record.decision.rgb), ("points", record.decision.points))
-    )
-    scored = measure(patches, prepared.inspect, rgb, points)
+    scored = measure(patches, prepared.inspect, banks.rgb, banks.points)
     return fused_score(scored[0], scored[1], record.decision)
 
 
@@ -90,8 +85,8 @@ def test_the_folder_is_whole_and_its_numbers_can_be_had_again(whole: Calibrated)
     assert {"geometry", "prepare", "patches", "rgb bank", "points bank", "scores"} <= whole.stages
 
     banks = folder.banks()
-    assert banks["rgb"].shape == (decision.rgb.bank_rows, TINY.rgb_channels)
-    assert banks["points"].shape == (decision.points.bank_rows, TINY.points_channels)
+    assert banks.rgb.memory.rows.shape == (decision.rgb.bank_rows, TINY.rgb_channels)
+    assert banks.points.memory.rows.shape == (decision.points.bank_rows, TINY.points_channels)
     inputs = folder.calibration_inputs()
     assert inputs["image"].shape == (10, TINY.image_px, TINY.image_px, 3)
     np.testing.assert_allclose(sorted(inputs["scores"]), decision.calibration_scores, rtol=1e-6)
@@ -125,7 +120,7 @@ def test_equal_seeds_give_equal_numbers_in_memory_and_on_disk(source: Path, whol
     once = whole.folder
     again = calibrate(source, tmp_path / "b", msgspec.structs.replace(FROZEN, cache_memory_mb=1))
     assert once.record.decision == again.record.decision
-    assert (once.banks()["rgb"] == again.banks()["rgb"]).all()
+    assert (once.banks().rgb.memory.rows == again.banks().rgb.memory.rows).all()
     other = calibrate(source, tmp_path / "c", msgspec.structs.replace(FROZEN, seed=1))
     assert other.record.decision != once.record.decision
 

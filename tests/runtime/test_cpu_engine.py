@@ -11,6 +11,7 @@ from bundle_factory import model
 from onnx import helper
 from synthetic_station import plane_geometry, shoot, small_network
 
+from runtime.banks import read_banks
 from runtime.engines.cpu import CpuEngine, available_cores
 from runtime.errors import EngineError, FrameRefused
 from runtime.frame import FloatArray, Scores
@@ -99,13 +100,14 @@ DECISION = Decision(
     engine="cpu", precision="fp32", rgb=constants(0.1, 0.7), points=constants(-0.2, 1.3), fusion="average",
     threshold=1.0, alpha=0.1, alpha_total=0.1, calibration_scores=(0.0,),
 )  # fmt: skip
-BANKS: tuple[FloatArray, FloatArray] = tuple(  # type: ignore[assignment]
+ROWS: tuple[FloatArray, FloatArray] = tuple(  # type: ignore[assignment]
     np.random.default_rng(width).normal(size=(60, width)).astype(np.float32) for width in (RGB, POINTS)
 )
+BANKS = read_banks({"rgb": ROWS[0], "points": ROWS[1]}, DECISION)
 
 
 def engine(threads: int = 2, network: Network = NETWORK, **changed: bytes) -> CpuEngine:
-    return CpuEngine(GEOMETRY, network, DECISION, {**graphs(), **changed}, BANKS, threads=threads)
+    return CpuEngine(GEOMETRY, network, {**graphs(), **changed}, BANKS, threads=threads)
 
 
 @pytest.fixture(params=[1, 2])
@@ -133,7 +135,7 @@ def expected_maps() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     tokens = np.concatenate([grouped.groups.max(axis=1), grouped.centres], axis=1).astype(float) @ WEIGHTS["points"]
     points = attended(grouped.to_patches.toarray().astype(float) @ tokens, WEIGHTS["points_key"].astype(float))
     maps = []
-    for features, bank, own in ((rgb, BANKS[0], DECISION.rgb), (points, BANKS[1], DECISION.points)):
+    for features, bank, own in ((rgb, ROWS[0], DECISION.rgb), (points, ROWS[1], DECISION.points)):
         standardised = (features - own.feature_mean) / own.feature_std
         distances = np.linalg.norm(standardised[:, None] - bank[None].astype(float), axis=2).min(axis=1)
         maps.append(distances.reshape(GRID, GRID) * grouped.nonempty)
@@ -175,7 +177,7 @@ def test_masks_reach_the_scores() -> None:
     """Patches that a recipe ignores are neither scored nor counted."""
     ignore = np.zeros(SHOT.frame.shape_px, bool)
     ignore[:60] = True
-    made = CpuEngine(GEOMETRY, NETWORK, DECISION, graphs(), BANKS, Masks(ignore=ignore), 1)
+    made = CpuEngine(GEOMETRY, NETWORK, graphs(), BANKS, Masks(ignore=ignore), 1)
     scores = made.score(SHOT.frame, silent)
     assert not scores.scored[:3].any() and scores.scored[4:].any()
     assert not scores.rgb.distance_map[:3].any() and not scores.points.distance_map[:3].any()
@@ -220,7 +222,7 @@ def test_a_network_that_fails_or_gives_nan_is_an_engine_error(threads: int) -> N
         engine(threads, points=points_graph(spoil=np.nan)).score(SHOT.frame, silent)
     incomplete = {name: graph for name, graph in graphs().items() if name != "adaptor_rgb"}
     with pytest.raises(EngineError, match=r"no adaptor_rgb.onnx"):
-        CpuEngine(GEOMETRY, NETWORK, DECISION, incomplete, BANKS, threads=threads).score(SHOT.frame, silent)
+        CpuEngine(GEOMETRY, NETWORK, incomplete, BANKS, threads=threads).score(SHOT.frame, silent)
 
 
 def test_the_engine_goes_on_after_an_error(opened: CpuEngine) -> None:

@@ -404,6 +404,9 @@ def produces_ok(tree: ast.AST) -> list[int]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
             harmless.update([node.left, *node.comparators])
+            harmless.update(part for side in node.comparators if isinstance(side, ast.Tuple) for part in side.elts)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "int":
+            harmless.update(node.args)
         elif isinstance(node, ast.Dict):
             harmless.update(key for key in node.keys if key is not None)
         elif isinstance(node, ast.Subscript):
@@ -443,7 +446,9 @@ def test_the_walk_would_see_an_ok_that_is_produced() -> None:
     """Control: the same walk on code that says ok, and on code that only asks."""
     assert produces_ok(ast.parse("result = make(verdict=Verdict.OK)")) == [1]
     assert produces_ok(ast.parse("x = Verdict.OK if good else Verdict.NG")) == [1]
+    assert produces_ok(ast.parse("return (Verdict.OK,)")) == [1]
     assert produces_ok(ast.parse("if v is Verdict.OK: stop(NAMES[Verdict.OK], {Verdict.OK: 'ok'})")) == []
+    assert produces_ok(ast.parse("v in (Verdict.OK, Verdict.NG) and int(Verdict.OK)")) == []
 
 
 def test_decisions_survive_the_manifest() -> None:
