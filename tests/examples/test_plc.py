@@ -52,6 +52,19 @@ def test_every_field_of_the_record_is_read_from_its_offset() -> None:
         assert read == list(range(field.offset, field.offset + nbytes)), field.name
 
 
+def test_the_page_for_the_automation_engineer_is_current() -> None:
+    pytest.importorskip("asyncua")
+    from runtime.gateways.plc_page import filled
+
+    page = (EXAMPLES.parent / "docs" / "plc.md").read_text()
+    assert filled(page) == page, "run: python -m runtime.gateways.plc_page docs/plc.md"
+    for link in re.findall(r"\]\(#([a-z0-9-]+)\)", page):
+        headings = [
+            re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.+)$", page, re.M)
+        ]
+        assert link in headings, link
+
+
 def test_the_station_block_uses_only_fields_that_there_are() -> None:
     used = set(re.findall(r"\bstatus\.([a-z_]+)", STATION.read_text()))
     assert used and used <= {row.name for row in STATUS}
@@ -87,8 +100,9 @@ int main(void) {
             s.WORDS_READ.value = b; s.TRIGGER.value = c; s.ALLOW_SIMULATED.value = d; s.PART_NUMBER.value = 77;
             for (int n = 0; b && n < 46; n++) { if (scanf("%u", &a) != 1) return 1; s.WORDS.value.table[n] = a; }
             ASPERITY_STATION_body__(&s);
-            printf("%d %d %d %d %d %d %u %u %u\n", s.ACCEPT.value, s.ALIVE.value, s.BUSY.value, s.DONE.value,
-                   s.TIMED_OUT.value, s.NEW_RESULT.value, s.LOST.value, s.RESULT_ACK.value, s.TRIGGER_REQUEST.value);
+            printf("%d %d %d %d %d %d %u %u %u %d\n", s.ACCEPT.value, s.ALIVE.value, s.BUSY.value, s.DONE.value,
+                   s.TIMED_OUT.value, s.NEW_RESULT.value, s.LOST.value, s.RESULT_ACK.value, s.TRIGGER_REQUEST.value,
+                   s.WRITE_ACK.value);
         }
         fflush(stdout);
     }
@@ -130,8 +144,8 @@ class Plc:
     ) -> dict[str, int]:
         words = [] if status is None else list(struct.unpack(f">{STATUS_WORDS}H", pack(STATUS, status)))
         told = self._ask("S", dt_ms, int(status is not None), int(trigger), int(simulated), *words)
-        names = ("accept", "alive", "busy", "done", "timed_out", "new_result", "lost", "result_ack", "trigger_request")
-        return dict(zip(names, map(int, told), strict=True))
+        names = "accept alive busy done timed_out new_result lost result_ack trigger_request write_ack"
+        return dict(zip(names.split(), map(int, told), strict=True))
 
     def close(self) -> None:
         self._process.kill()
@@ -207,7 +221,7 @@ def test_a_good_part_passes_only_while_the_station_lives(plc: Plc) -> None:
     told = plc.call(10, status(beat=3))
     assert told["accept"] and told["new_result"] and told["result_ack"] == 5
     told = plc.call(100, status(beat=4))
-    assert told["accept"] and not told["new_result"], "each result is taken once"
+    assert told["accept"] and not told["new_result"] and told["write_ack"], "each result is taken once"
     assert not plc.call(500, status(beat=5))["accept"], "after hold"
     assert plc.call(10, status(beat=6, result_valid=6, result_no=5, result_no_copy=5))["accept"]
     plc.call(10)
