@@ -61,13 +61,18 @@ REFUSALS = {
 
 
 class Decision(NamedTuple):
-    """The answer to a connection, in the numbers of ZAP (https://rfc.zeromq.org/spec/27/)."""
+    """The answer to a connection, as ZAP has it (https://rfc.zeromq.org/spec/27/)."""
 
     status: str
-    """200: let in. 300: not now, the client tries again. 400: no, the client gives up."""
-    reason: str = ""
+    """200: let in. 300: not now. Never 400: after it libzmq's client gives up for good, and a gateway would have to be
+    started again after its key was put right. After 300 it tries again once ``handshake_ms`` are over."""
+    reason: str
     user_id: str = ""
     """The key's id: a name may be given to another key later."""
+
+    @property
+    def refused(self) -> bool:
+        return self.status != "200"
 
 
 @dataclass(slots=True)
@@ -150,20 +155,20 @@ class Access:
     # ------------------------------------------------------------------ decisions
 
     def connects(self, socket: str, public_key: bytes, address: str, connections: int) -> Decision:
-        """May this key connect to ``socket`` (frames, results, bulk, control), which has so many connections?"""
+        """May this key connect to ``socket`` (frames, results, bulk, control), which has so many proven connections?"""
         key_id = _key_id(public_key)
         who = f"{self._name(key_id)} from {address[:64]}"
         if self._problem:
-            return self._refuse("300", "KEYS", socket, who)
+            return self._refuse("KEYS", socket, who)
         if key_id in self._revoked:
-            return self._refuse("400", "REVOKED_KEY", socket, who)
+            return self._refuse("REVOKED_KEY", socket, who)
         if key_id not in self._clients:
-            return self._refuse("400", "UNKNOWN_KEY", socket, who)
+            return self._refuse("UNKNOWN_KEY", socket, who)
         if not self._opens(key_id, socket):
-            return self._refuse("400", "WRONG_SOCKET", socket, who)
+            return self._refuse("WRONG_SOCKET", socket, who)
         a_minute = self._config.connects_per_min
-        if connections > self._config.connections or not self._take("connects", key_id, 1, a_minute / 60, a_minute):
-            return self._refuse("300", "CONNECTIONS", socket, who)
+        if connections >= self._config.connections or not self._take("connects", key_id, 1, a_minute / 60, a_minute):
+            return self._refuse("CONNECTIONS", socket, who)
         if socket in self._granted:
             self._granted[socket].add(key_id)
         return Decision("200", "OK", key_id)
@@ -222,9 +227,9 @@ class Access:
             self._buckets.popitem(last=False)
         return bucket.take(amount, rate, burst, now_ns)
 
-    def _refuse(self, status: str, reason: str, socket: str, who: str) -> Decision:
+    def _refuse(self, reason: str, socket: str, who: str) -> Decision:
         self._count(reason, socket, who)
-        return Decision(status, reason)
+        return Decision("300", reason)
 
     def _count(self, reason: str, where: str, who: str) -> None:
         self.refused[reason] += 1

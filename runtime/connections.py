@@ -17,7 +17,6 @@ _EVENTS = (
     | zmq.Event.CLOSED
     | zmq.Event.DISCONNECTED
     | zmq.Event.HANDSHAKE_SUCCEEDED
-    | zmq.Event.HANDSHAKE_FAILED_AUTH
     | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
     | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 )
@@ -44,15 +43,16 @@ class Connections:
         self._proven: set[int] = set()
         self._succeeded = 0
         self._told = 0  # failures whose connection is not closed yet
-
-    def __len__(self) -> int:
-        """Open connections, proven or not."""
-        return len(self._under_way) + len(self._proven)
+        self._turned_away = 0  # connections that will fail because the gate said so
 
     @property
     def proven(self) -> int:
         """Connections whose other side has ended its handshake."""
         return len(self._proven)
+
+    def turned_away(self) -> None:
+        """The gate refused a connection, and counted it: that its handshake fails is no news."""
+        self._turned_away += 1
 
     def follow(self, now_ns: int) -> bool:
         """Take in what the monitor tells; True if the socket was closed to new connections (``unbind``)."""
@@ -80,11 +80,13 @@ class Connections:
             # Closing the listener closes what it accepted, without a word.
             self._under_way.clear()
             self._proven.clear()
-            self._succeeded = self._told = 0
+            self._succeeded = self._told = self._turned_away = 0
             return True
         else:
             self._told += 1
-            if event != zmq.Event.HANDSHAKE_FAILED_AUTH:  # that one the gate has counted itself
+            if event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL and self._turned_away:
+                self._turned_away -= 1
+            else:
                 self._failed()
         if self._under_way and self._succeeded == len(self._under_way):
             self._succeeded = 0

@@ -162,8 +162,10 @@ class DeskSockets:
             name = domain.decode("ascii", "replace")
             # Only CURVE with a key of 32 bytes gets here; anything else is no proof and is nobody's key.
             public_key = proof[0] if len(proof) == 1 else b""
-            where, count = address.decode("ascii", "replace"), len(self._connections[name])
-            said = self.access.connects(name, public_key, where, count)
+            connections = self._connections[name]
+            said = self.access.connects(name, public_key, address.decode("ascii", "replace"), connections.proven)
+            if said.refused:
+                connections.turned_away()
             answer = [number, said.status.encode(), said.reason.encode(), said.user_id.encode(), b""]
             self._zap.send_multipart([sender, empty, version, *answer])
 

@@ -1,0 +1,255 @@
+"""A station that asks everybody for a key: who may is served as before, who may not is refused, logged and counted."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+from line import CAMERA, STATION, Camera, Line
+
+from runtime import wire
+from runtime.client import ClientLimits, Station
+from runtime.errors import StationError
+from runtime.frame import Frame, Result
+from runtime.ordering import Gap
+from runtime.transport import ClientKeys, Role, read_client_key
+
+RUNNING = 8
+PATIENCE_MS = 60_000
+CUT_S = 3.0
+"""By then a revoked key gets and gives nothing more; the list is looked at every 0.1 s here."""
+HASTY = ClientLimits(request_timeout_ms=300, request_tries=2)
+MIXED = "ok ok ng shape ok nan"
+
+
+def judged(line: Line, count: int) -> list[tuple[object, ...]]:
+    """What the customer's client is told of ``count`` frames: everything that does not depend on the clock."""
+    with line.client() as station, Camera(line, seed=4) as camera:
+        station.await_state(PATIENCE_MS)
+        line.await_state(RUNNING)
+        assert camera.wait_connected(PATIENCE_MS)
+        camera.stream(line, count, interval_ms=30)
+        told: list[Result] = []
+        for item in station.results(idle_timeout_s=30):
+            assert not isinstance(item, Gap)
+            told.append(item)
+            if len(told) == count:
+                break
+    return [(r.result_id, r.seq, r.verdict, r.reason, r.score, r.threshold, r.region, r.accept) for r in told]
+
+
+def test_results_over_curve_are_those_of_a_plain_station() -> None:
+    rows = []
+    for curve in (False, True):
+        with Line(MIXED, curve=curve) as line:
+            line.start()
+            rows.append(judged(line, 12))
+    assert rows[0] == rows[1]
+    assert len({row[3] for row in rows[0]}) > 2
+
+
+class Attempt:
+    """One more socket, with any key or none."""
+
+    def __init__(self, kind: int, endpoint: str, key: Path | None) -> None:
+        self.context = zmq.Context()
+        self.socket = self.context.socket(kind)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        if kind == zmq.PUSH:
+            self.socket.setsockopt(zmq.IMMEDIATE, 1)
+        elif kind == zmq.SUB:
+            self.socket.setsockopt(zmq.SUBSCRIBE, b"")
+        if key is not None:
+            read_client_key(key).secure(self.socket)
+        self.socket.connect(endpoint)
+
+    def close(self) -> None:
+        self.context.destroy(linger=0)
+
+
+def stranger(folder: Path, line: Line) -> Path:
+    """A key of which this station never heard, but which knows the station's."""
+    path = ClientKeys(folder / "elsewhere").admit("plc1", (Role.ADMINISTER, Role.CAMERA))[1]
+    assert path is not None
+    content = json.loads(path.read_text())
+    content["station_key"] = ClientKeys(line.folder / "keys").station().public_key
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_whoever_may_not_is_refused_logged_and_counted_and_the_station_goes_on(tmp_path: Path) -> None:
+    with Line("ok", curve=True) as line, Camera(line) as camera:
+        gone = line.admit("gone", Role.ADMINISTER, Role.CAMERA)
+        reader = line.admit("reader", Role.READ)
+        unknown = stranger(tmp_path, line)
+        line.revoke("gone")
+        line.start()
+        line.await_state(RUNNING)
+        assert camera.wait_connected(PATIENCE_MS)
+        attempts = [
+            Attempt(kind, line.ends[name], key)
+            for key in (None, unknown, gone)
+            for kind, name in ((zmq.PUSH, "frames"), (zmq.SUB, "results"), (zmq.SUB, "bulk"))
+        ]
+        attempts.append(Attempt(zmq.PUSH, line.ends["frames"], reader))
+        for name in ("results", "bulk"):
+            attempts.append(Attempt(zmq.SUB, line.ends[name], line.admit(f"camera-{name}", Role.CAMERA)))
+        for key in (None, unknown, gone, line.keys["camera-bulk"]):
+            with Station(line.ends["results"], line.ends["control"], station=STATION, limits=HASTY, key=key) as client:
+                with pytest.raises(StationError, match="no answer to stop"):
+                    client.request("stop")
+                assert client.state is None
+        with Station(line.ends["results"], line.ends["control"], station=STATION, key=reader) as client:
+            for op in ("stop", "shutdown", "halt", "abort"):
+                reply = client.request(op)
+                assert (reply.ok, reply.code) == (False, "NOT_ALLOWED")
+            reply = client.request("set_threshold", threshold=1e6)
+            assert (reply.ok, reply.code) == (False, "NOT_ALLOWED")
+            assert client.request("get_state").ok
+        camera.stream(line, 10, interval_ms=20)
+
+        def counted() -> bool:
+            refused = line.heard.states[-1].access_refused if line.heard.states else {}
+            wanted = {"HANDSHAKE": 4, "UNKNOWN_KEY": 4, "REVOKED_KEY": 4, "WRONG_SOCKET": 3, "ROLE": 5}
+            return all(refused.get(reason, 0) >= count for reason, count in wanted.items())
+
+        line.wait(counted, "every refusal in the state")
+        line.wait(lambda: line.heard.states[-1].ok == 10, "every frame judged")
+        assert line.heard.states[-1].state == RUNNING and line.heard.states[-1].balanced
+        for attempt in attempts:
+            assert not attempt.socket.poll(0, zmq.POLLIN if attempt.socket.type == zmq.SUB else zmq.POLLOUT)
+            attempt.close()
+        log = line.log()
+        for words in ("UNKNOWN_KEY", "REVOKED_KEY gone", "WRONG_SOCKET reader", "ROLE reader", "HANDSHAKE somebody"):
+            assert f"REFUSED {words}" in log, log
+        codes = {event.code for event in line.heard.events}
+        assert "REFUSED ROLE reader" in codes
+        secrets = [read_client_key(key).secret_key for key in [*line.keys.values(), unknown]]
+        secrets.append(ClientKeys(line.folder / "keys").station().secret_key)
+        heard = log + repr(line.heard.states) + repr(line.heard.events)
+        assert len(set(secrets)) == 9 and not [secret for secret in secrets if secret in heard]
+
+
+def test_a_revoked_client_is_cut_off_and_nobody_else_misses_a_result() -> None:
+    with Line("ok", curve=True) as line, Camera(line) as camera, line.client() as station:
+        spy = line.admit("spy", Role.READ)
+        thief = line.admit("thief", Role.CAMERA)
+        operator = line.admit("operator", Role.OPERATE)
+        line.start()
+        line.await_state(RUNNING)
+        station.await_state(PATIENCE_MS)
+        assert camera.wait_connected(PATIENCE_MS)
+        subscriber, pusher = Attempt(zmq.SUB, line.ends["results"], spy), Camera(line, key="thief")
+        asker = Station(line.ends["results"], line.ends["control"], station=STATION, key=operator, limits=HASTY)
+        assert thief.exists() and asker.request("get_state").ok
+        line.wait(lambda: bool(subscriber.socket.poll(0)), "the spy to hear something")
+        assert pusher.wait_connected(PATIENCE_MS)
+        camera.stream(line, 10, interval_ms=20)
+
+        line.revoke("spy")
+        line.revoke("thief")
+        line.revoke("operator")
+        ends_s = time.monotonic() + CUT_S
+        camera.stream(line, 1000, interval_ms=20, until=lambda: time.monotonic() > ends_s)
+        while subscriber.socket.poll(0):
+            subscriber.socket.recv_multipart()
+        assert not pusher.wait_connected(0)
+        refused = asker.request("get_state")
+        assert (refused.ok, refused.code) == (False, "NOT_ALLOWED")
+        camera.stream(line, 20, interval_ms=20)
+        assert not subscriber.socket.poll(500), "the revoked subscriber still hears"
+        assert not pusher.send(pusher.picture())
+
+        wanted = line.settle(camera)
+        told = []
+        for item in station.results(idle_timeout_s=30):
+            told.append(item)
+            if not isinstance(item, Gap) and item.seq == camera.seq:
+                break
+        assert not [item for item in told if isinstance(item, Gap)]
+        assert [item.result_id for item in told if not isinstance(item, Gap)] == sorted(wanted)
+        assert {r.camera_session for r in wanted.values()} == {camera.camera_session}
+        for end in (subscriber, pusher, asker):
+            end.close()
+
+
+def test_a_new_key_of_an_old_name_does_not_revive_the_old_connection() -> None:
+    with Line("ok", curve=True) as line:
+        old = line.admit("plc1", Role.OPERATE)
+        line.start()
+        line.await_state(RUNNING)
+        with Station(line.ends["results"], line.ends["control"], station=STATION, key=old) as client:
+            assert client.request("get_state").ok
+            line.revoke("plc1")
+            old.rename(old.with_suffix(".old"))
+            new = line.admit("plc1", Role.OPERATE)
+            line.wait(lambda: client.request("get_state").code == "NOT_ALLOWED", "the refusal of the old key")
+            with Station(line.ends["results"], line.ends["control"], station=STATION, key=new) as successor:
+                line.wait(lambda: successor.request("get_state").ok, "the new key's answer")
+            assert client.request("get_state").code == "NOT_ALLOWED"
+
+
+def test_a_key_folder_that_cannot_be_believed_lets_nobody_in_until_it_is_repaired() -> None:
+    with Line("ok", curve=True) as line:
+        line.start()
+        line.await_state(RUNNING)
+        allowed = line.folder / "keys" / "transport" / "allowed"
+        with line.client() as client:
+            assert client.request("get_state").ok
+            allowed.chmod(0o770)
+            line.wait(lambda: client.request("get_state").code == "NOT_ALLOWED", "the refusal")
+            line.wait(lambda: "nobody is let in" in line.log(), "a line that says why")
+            allowed.chmod(0o700)
+            line.wait(lambda: client.request("get_state").ok, "the answer")
+        heard = len(line.heard.states)
+        line.wait(lambda: len(line.heard.states) > heard, "the recorder to be let in again")
+        assert "KEYS" not in line.heard.states[-1].alarms
+
+
+def test_a_client_that_floods_is_answered_busy_and_the_others_are_served() -> None:
+    limits = {"requests_per_s": 50}
+    with Line("ok", curve=True, security=limits) as line, Camera(line) as camera, line.client() as client:
+        flooder = line.admit("flooder", Role.READ)
+        line.start()
+        line.await_state(RUNNING)
+        assert camera.wait_connected(PATIENCE_MS)
+        attempt = Attempt(zmq.DEALER, line.ends["control"], flooder)
+        codes = set()
+        for number in range(2000):
+            attempt.socket.send(wire.encode_request(wire.Request(id=f"f{number}", op="get_state")))
+            if number % 100 == 0:
+                assert camera.send(camera.picture()) or camera.wait_connected(PATIENCE_MS)
+                assert client.request("get_state").ok
+        while attempt.socket.poll(500):
+            codes.add(wire.decode_reply(attempt.socket.recv_multipart()[-1]).code)
+        assert codes == {"OK", "BUSY"}
+        assert client.request("get_state").ok
+        line.wait(lambda: line.heard.states[-1].access_refused.get("RATE", 0) > 1000, "the count of the flood")
+        results = line.settle(camera)
+        assert {result.reason.name for result in results.values()} <= {"GOOD", "LOST"}
+        attempt.close()
+
+
+def test_a_frame_of_20_mb_comes_through() -> None:
+    with Line("ok", curve=True) as line, Camera(line) as camera:
+        line.start()
+        line.await_state(RUNNING)
+        assert camera.wait_connected(PATIENCE_MS)
+        rng = np.random.default_rng(1)
+        large = Frame(
+            camera=CAMERA,
+            camera_session=camera.camera_session,
+            seq=0,
+            rgb=rng.integers(0, 256, (1024, 1280, 3), dtype=np.uint8),
+            xyz=rng.normal(size=(1024, 1280, 3)).astype(np.float32),
+            unit="mm",
+            t_exposure_us=time.time_ns() // 1000,
+            clock="realtime",
+        )
+        assert camera.send(large)
+        line.wait(lambda: bool(line.heard.results), "the result")
+        assert line.heard.results[0].reason.name == "GOOD"
