@@ -7,7 +7,7 @@
 
 Three virtual products; of each, 32 normal frames to fit on, 40 held out (and spoiled, see calibration/pseudo_defects),
 100 good test frames and 102 with surface defects. Everything follows from SEED. Frames are rendered and their frozen
-patches cached once under build/, by the digest of the point encoder's weights.
+patches cached once under build/; caches and results are kept by the digest of the point encoder's weights.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ DEFECTS = ("bump", "dent", "scratch", "hole", "stain", "combined")
 """Defects on the surface, in turn. Missing material and wrong parts are the silhouette's."""
 TRUTH_SHARE = 0.25
 """A patch is defective when the defect covers at least this share of it."""
-RESULTS = Path(__file__).parent / "results" / "first_look"
+ENCODER = sha256_of(POINTS_LITE)[:8]
+"""Other point weights are another question: they have their own caches and results."""
+RESULTS = Path(__file__).parent / "results" / "first_look" / ENCODER
 CACHE = Path(__file__).parents[1] / "build" / "first_look"
 
 
@@ -163,7 +165,7 @@ def _spoiled(
 
 def load_cache(product: str, chosen: Profile) -> Cached:
     """From build/ if it is there, else made and kept."""
-    path = CACHE / f"{chosen.name}-{product}-{SEED}-{FIT}-{sha256_of(POINTS_LITE)[:8]}.npz"
+    path = CACHE / f"{chosen.name}-{product}-{SEED}-{FIT}-{ENCODER}.npz"
     if not path.exists():
         begin = time.monotonic()
         made = make_cache(product, chosen)
