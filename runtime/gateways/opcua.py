@@ -63,7 +63,7 @@ class OpcuaGateway:
         """Build the address space and listen."""
         own = self._config.opcua
         server = self._server
-        server.set_endpoint(f"opc.tcp://{_bracketed(own.host)}:{own.port}/asperity")
+        server.set_endpoint(f"opc.tcp://{_bracketed(own.host)}:{own.port}")
         server.socket_address = (own.host, own.port)
         server.set_server_name(f"Asperity gateway {self._config.station.name}")
         server.manufacturer_name, server.product_uri = "Asperity", "urn:asperity:gateway"
@@ -77,7 +77,7 @@ class OpcuaGateway:
             raise process.cannot_listen("opcua", own.host, own.port, error) from error
         assert server.bserver is not None
         self._pump = asyncio.create_task(self._run())
-        return f"opc.tcp://{_bracketed(own.host)}:{server.bserver.port}/asperity"
+        return f"opc.tcp://{_bracketed(own.host)}:{server.bserver.port}"
 
     def refresh(self) -> None:
         """Wake the task that tells subscribers. Raises GatewayError when it has ended."""
