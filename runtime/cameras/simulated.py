@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,9 +31,11 @@ class Exposed(NamedTuple):
 class SimulatedCamera(FrameSender):
     """One run of a camera that does as it is told. Not for several threads."""
 
-    def __init__(self, camera: str, frames_endpoint: str, *, station: str, results_endpoint: str) -> None:
+    def __init__(
+        self, camera: str, frames_endpoint: str, *, station: str, results_endpoint: str, key: Path | None = None
+    ) -> None:
         """Connect. ``results_endpoint`` is needed for triggers only. Raises as FrameSender."""
-        super().__init__(camera, frames_endpoint, station=station, results_endpoint=results_endpoint)
+        super().__init__(camera, frames_endpoint, station=station, results_endpoint=results_endpoint, key=key)
         self._shade = np.random.default_rng(0).integers(0, 200, (*LOOK_SHAPE_PX, 3), dtype=np.uint8)
         self._scene = scene()
         self._picture = self._shade

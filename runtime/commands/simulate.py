@@ -37,7 +37,7 @@ def command(
         list[str] | None, typer.Option(help="instead: a good part, then this reason (repeatable)")
     ] = None,
     rate: Annotated[float, typer.Option(help="parts a second, at most 1000")] = 5.0,
-    count: Annotated[int, typer.Option(min=0, help="end after so many results; 0: never")] = 0,
+    count: Annotated[int, typer.Option(min=0, help="end after so many exposures; 0: never")] = 0,
     on_trigger: Annotated[bool, typer.Option("--on-trigger", help="a word on each trigger, instead of a rate")] = False,
     typed: Annotated[bool, typer.Option("--stdin", help="words typed on standard input come next")] = False,
     config: Annotated[Path | None, typer.Option(help="station.toml (docs/station.md)")] = None,
@@ -51,6 +51,10 @@ def command(
         Path | None, typer.Option(help="[journal] path; default: one that is removed at the end")
     ] = None,
     deadline_ms: Annotated[int | None, typer.Option(help="[limits] deadline_ms")] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="with CURVE: key of its camera and client, of the roles camera, read, administer"),
+    ] = None,
     insecure_lan: Annotated[bool | None, typer.Option(help="[sockets] insecure_lan")] = None,
     log_level: Annotated[str | None, typer.Option(help="[log] level")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object at the end")] = False,
@@ -60,12 +64,16 @@ def command(
     Results say `simulated`: gateways keep accept at 0 unless their configuration says otherwise.
     """
     from runtime.errors import StationError, UsageError
+    from runtime.reasons import Reason
     from runtime.simulation import Summary, words_of
 
     if not 0 < rate <= RATE_MAX_HZ:
         raise UsageError(
             f"--rate {rate:g} is out of range; give more than 0 and at most {RATE_MAX_HZ:g} parts a second"
         )
+    unknown = [name for name in reason or () if name not in Reason.__members__]
+    if unknown:
+        raise UsageError(f"--reason {unknown[0]} is no reason; there are: {', '.join(Reason.__members__)}")
     words = words_of(" ".join(f"ok {name}" for name in reason) if reason else script)
     overrides: dict[str, dict[str, Any]] = {
         "station": {"name": station, "camera": camera},
@@ -77,7 +85,12 @@ def command(
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="asperity-simulate-") as folder:
         made = _configure(config, overrides, journal or Path(folder) / "journal")
-        summary, balanced = _simulate(made, words, rate, count, on_trigger, typed)
+        if made.security.curve and key is None:
+            raise UsageError(
+                "[security] curve is set: give --key, made by "
+                "asperity keys new --client simulate --role camera --role read --role administer"
+            )
+        summary, balanced = _simulate(made, words, rate, count, on_trigger, typed, key)
     told = {name: getattr(summary, name) for name in Summary.__dataclass_fields__}
     told |= {"per_second": round(summary.per_second, 1), "balanced": balanced}
     missed = f"; did not come about: {', '.join(summary.missed)}" if summary.missed else ""
@@ -111,8 +124,15 @@ def _configure(path: Path | None, overrides: dict[str, dict[str, Any]], journal:
 
 
 def _simulate(
-    config: StationConfig, words: list[str], rate_hz: float, count: int, on_trigger: bool, typed: bool
+    config: StationConfig,
+    words: list[str],
+    rate_hz: float,
+    count: int,
+    on_trigger: bool,
+    typed: bool,
+    key: Path | None,
 ) -> tuple[Summary, bool]:
+    """Play until told to end: what came of it, and whether the station's counters add up."""
     from runtime.cameras.simulated import SimulatedCamera
     from runtime.client import ClientLimits, Station
     from runtime.config import control_endpoint
@@ -133,10 +153,14 @@ def _simulate(
     inspector.start()
     try:
         triggers = sockets.results if on_trigger else ""
-        camera = SimulatedCamera(config.station.camera, sockets.frames, station=name, results_endpoint=triggers)
-        with closing(camera), Station(sockets.results, control, station=name, limits=limits) as client:
+        camera = SimulatedCamera(
+            config.station.camera, sockets.frames, station=name, results_endpoint=triggers, key=key
+        )
+        with closing(camera), Station(sockets.results, control, station=name, limits=limits, key=key) as client:
             simulation = Simulation(config, inspector, camera, client, rate_hz, told_to_end.is_set)
             simulation.await_running()
+            if simulation.ended:
+                return simulation.summary, True
             started_s = time.monotonic()
             _play(simulation, words, count, on_trigger, _typed_words() if typed else None)
             simulation.summary.seconds = time.monotonic() - started_s
@@ -148,7 +172,7 @@ def _simulate(
 
 
 def _play(simulation: Simulation, words: list[str], count: int, triggered: bool, typed: Queue[str] | None) -> None:
-    """Words in turn, typed ones first, until told to end or ``count`` results are out or under way."""
+    """Words in turn, typed ones first, until told to end or after ``count`` exposures."""
     at = 0
     while not simulation.ended and not (count and simulation.summary.exposures >= count):
         trigger = None

@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import zmq
+from typer.testing import CliRunner
 
 from runtime import wire
 from runtime.client import Station
+from runtime.commands.simulate import command
 from runtime.errors import ConfigError, UsageError
 from runtime.ordering import Gap
 from runtime.reasons import JUDGED, Reason
 from runtime.simulation import Simulation, words_of
+from runtime.transport import ClientKeys, Role
 from runtime.wire import ReceivedResult
 
 PATIENCE_S = 120.0
@@ -39,8 +43,8 @@ def ends(folder: Path) -> dict[str, str]:
 
 def simulate(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     where = [f"--{name}={end}" for name, end in ends(folder).items()]
-    command = [sys.executable, "-m", "runtime.cli", "simulate", "--log-level=error", *where, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    start = [sys.executable, "-m", "runtime.cli", "simulate", "--log-level=error", *where, *arguments]
+    return subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
 def told(process: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -159,17 +163,53 @@ def test_when_it_is_killed_its_inspector_goes_too(folder: Path) -> None:
             assert time.monotonic() < ends_s, "the inspector lives on"
 
 
+def test_a_station_that_asks_for_keys_is_simulated_with_one(folder: Path) -> None:
+    keys = ClientKeys(folder / "keys")
+    _, key = keys.admit("simulate", (Role.CAMERA, Role.READ, Role.ADMINISTER))
+    config = folder / "station.toml"
+    config.write_text(f'[security]\ncurve = true\nkeys = "{folder}/keys"\n')
+    process = simulate(folder, f"--config={config}")
+    _, log = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 2 and "give --key" in log.decode()
+    summary = told(
+        simulate(
+            folder, "--json", f"--config={config}", f"--key={key}", "--script=ok STALE SHUTDOWN ABORTED", "--rate=100",
+            "--count=5",
+        )
+    )  # fmt: skip
+    assert summary["missed"] == {} and summary["by_reason"]["STALE"] and summary["by_reason"]["SHUTDOWN"]
+
+
+def test_told_to_end_while_it_starts_it_ends(folder: Path) -> None:
+    process = simulate(folder)
+    caught = 0
+    ends_s = time.monotonic() + PATIENCE_S
+    while not caught >> (signal.SIGTERM - 1) & 1 and time.monotonic() < ends_s:
+        time.sleep(0.01)
+        caught = int(Path(f"/proc/{process.pid}/status").read_text().split("SigCgt:")[1].split()[0], 16)
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode in (0, 143) and "Traceback" not in log.decode(), log.decode()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--rate=0"], "--rate 0 is out of range"),
         (["--rate=5000"], "at most 1000"),
         (["--script=LOSST"], "no reason"),
-        (["--results=tcp://0.0.0.0:1"], "insecure-lan"),
+        (["--reason=ok"], "no reason"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_sentence(folder: Path, arguments: list[str], words: str) -> None:
-    process = simulate(folder, *arguments)
+def test_what_cannot_be_is_said(arguments: list[str], words: str) -> None:
+    app = typer.Typer()
+    app.command()(command)
+    told = CliRunner().invoke(app, arguments)
+    assert isinstance(told.exception, UsageError) and words in str(told.exception)
+
+
+def test_a_simulated_station_is_not_opened_to_the_network_either(folder: Path) -> None:
+    process = simulate(folder, "--results=tcp://0.0.0.0:1")
     _, log = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode not in (0, None)
-    assert words in log.decode() and log.decode().count("Traceback") == 0, log.decode()
+    assert process.returncode == 11
+    assert "insecure-lan" in log.decode() and "Traceback" not in log.decode()
