@@ -49,19 +49,36 @@ def worst_region(pixels: FloatArray, scored: BoolArray, window: Window, height_p
         return None
     labels, _ = ndimage.label(pixels > level, structure=np.ones((3, 3)))
     spot: BoolArray = labels == labels.flat[int(pixels.argmax())]
-    scale = window.side_px / size
     rows, columns = np.flatnonzero(spot.any(axis=1)), np.flatnonzero(spot.any(axis=0))
+    ends = (int(rows[0]), int(rows[-1])), (int(columns[0]), int(columns[-1]))
+    return region_of(*ends, int(spot.sum()), size, window, height_px, width_px)
+
+
+def region_of(
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+    area: int,
+    size: int,
+    window: Window,
+    height_px: int,
+    width_px: int,
+) -> Region | None:
+    """A spot of ``area`` pixels between these first and last rows and columns of a size x size map, in source pixels.
+
+    None where it lies outside of the frame.
+    """
+    scale = window.side_px / size
     x0, x1 = _clipped(columns, scale, window.x_px, width_px)
     y0, y1 = _clipped(rows, scale, window.y_px, height_px)
     if x0 >= x1 or y0 >= y1:
         return None
-    area_px = min(round(int(spot.sum()) * scale**2), (x1 - x0) * (y1 - y0))
+    area_px = min(round(area * scale**2), (x1 - x0) * (y1 - y0))
     return Region(x=x0, y=y0, w=x1 - x0, h=y1 - y0, area_px=max(1, area_px))
 
 
-def _clipped(cells: NDArray[np.int64], scale: float, start_px: int, size_px: int) -> tuple[int, int]:
+def _clipped(cells: tuple[int, int], scale: float, start_px: int, size_px: int) -> tuple[int, int]:
     first = start_px + int(np.floor(cells[0] * scale))
-    last = start_px + int(np.ceil((cells[-1] + 1) * scale))
+    last = start_px + int(np.ceil((cells[1] + 1) * scale))
     return max(first, 0), min(last, size_px)
 
 

@@ -78,13 +78,40 @@ __device__ void image_distance(const float* distances, const int* nearest, const
 
 }  // namespace maps
 
-// Clears what a frame's map accumulates. token_scored: tokens u1; peak: one key of 8 bytes. Launch: any shape.
-extern "C" __global__ void begin_maps(int tokens, unsigned char* token_scored, unsigned long long* peak) {
+// Clears what a frame's map accumulates. token_scored: tokens u1; peaks: one key of 8 bytes a plane. Launch: any shape.
+extern "C" __global__ void begin_maps(int tokens, unsigned char* token_scored, int planes, unsigned long long* peaks) {
     const int thread = blockIdx.x * blockDim.x + threadIdx.x;
     for (int t = thread; t < tokens; t += gridDim.x * blockDim.x) token_scored[t] = 0;
-    if (thread == 0) *peak = 0;
+    for (int p = thread; p < planes; p += gridDim.x * blockDim.x) peaks[p] = 0;
 }
 SIMT_KERNEL(begin_maps)
+
+// Distances counted by how unusual they are for the row they are nearest to (runtime.distances.Usual).
+//   distances    most f4, in place: max(0, usual + (distance - mean[row]) / std[row]) for the first *count of them
+//   nearest      most i4 bank rows; mean, std: bank_rows f4, std above 0
+// Launch: one thread a distance. Bound: latency (16 bytes each). Faults: NOT_FINITE (NaN stays NaN), COUNT, INDEX.
+extern "C" __global__ void __launch_bounds__(256) local_distances(float* distances, const int* nearest, const int* count, int most, const float* mean, const float* std, int bank_rows, double usual, unsigned* fault) {
+    const int at = blockIdx.x * blockDim.x + threadIdx.x, rows = *count;
+    if (rows < 0 || rows > most) {
+        if (at == 0) report(fault, FAULT_COUNT);
+        return;
+    }
+    if (at >= rows) return;
+    const int row = nearest[at];
+    float local = NAN;
+    if (row < 0 || row >= bank_rows) {
+        report(fault, FAULT_INDEX);
+    } else {
+        const double deviation = usual + (double{distances[at]} - mean[row]) / std[row];
+        local = static_cast<float>(deviation < 0.0 ? 0.0 : deviation);
+        if (!isfinite(local) || !(std[row] > 0.0f)) {
+            report(fault, FAULT_NOT_FINITE);
+            local = NAN;
+        }
+    }
+    distances[at] = local;
+}
+SIMT_KERNEL(local_distances)
 
 // Both modalities' distances laid on the grid and fused: weight (distance - mean) / std, summed in float64, rounded once.
 //   points_distance  one f4 a slot; slot_of_patch: grid^2 i4, -1 where empty; slots: how many there are
@@ -92,12 +119,12 @@ SIMT_KERNEL(begin_maps)
 //   inspect          grid^2 u1; scored: grid^2 u1, non-empty and inspected
 //   token_scored     rgb_grid^2 u1: tokens with a scored patch; cleared by begin_maps
 //   slot_scored      one u1 a slot
-//   rgb_map, points_map, planes: grid^2 f4 each, 0 where not scored; planes is 2 x grid^2: the fused map and `scored` as
-//                0 or 1, which spread_rows takes together
-// Launch: one thread a patch. Bound: latency (20 bytes a patch). Faults: NOT_FINITE (negative too), INDEX.
-extern "C" __global__ void __launch_bounds__(256) fuse_distances(const float* points_distance, const int* slot_of_patch, int slots, const float* rgb_distance, int rgb_grid, const unsigned char* inspect, int grid, double rgb_weight, double rgb_mean, double rgb_std, double points_weight, double points_mean, double points_std, unsigned char* scored, unsigned char* token_scored, unsigned char* slot_scored, float* rgb_map, float* points_map, float* planes, unsigned* fault) {
-    const int patch = blockIdx.x * blockDim.x + threadIdx.x;
-    if (patch >= grid * grid) return;
+//   planes           4 x grid^2 f4: the fused map, `scored` as 0 or 1, the RGB and the points distances, 0 where not
+//                    scored; spread_rows and spread_columns take them together
+// Launch: one thread a patch. Bound: latency (30 bytes a patch). Faults: NOT_FINITE (negative too), INDEX.
+extern "C" __global__ void __launch_bounds__(256) fuse_distances(const float* points_distance, const int* slot_of_patch, int slots, const float* rgb_distance, int rgb_grid, const unsigned char* inspect, int grid, double rgb_weight, double rgb_mean, double rgb_std, double points_weight, double points_mean, double points_std, unsigned char* scored, unsigned char* token_scored, unsigned char* slot_scored, float* planes, unsigned* fault) {
+    const int patch = blockIdx.x * blockDim.x + threadIdx.x, patches = grid * grid;
+    if (patch >= patches) return;
     const int slot = slot_of_patch[patch], repeat = grid / rgb_grid;
     const int token = patch / grid / repeat * rgb_grid + patch % grid / repeat;
     bool here = slot >= 0 && inspect[patch];
@@ -110,12 +137,12 @@ extern "C" __global__ void __launch_bounds__(256) fuse_distances(const float* po
     scored[patch] = here;
     if (slot >= 0 && slot < slots) slot_scored[slot] = here;
     if (here) token_scored[token] = 1;
-    rgb_map[patch] = rgb;
-    points_map[patch] = points;
     const double fused = rgb_weight * (rgb - rgb_mean) / rgb_std + points_weight * (points - points_mean) / points_std;
     if (!isfinite(fused)) report(fault, FAULT_NOT_FINITE);
     planes[patch] = static_cast<float>(fused);
-    planes[grid * grid + patch] = here ? 1.0f : 0.0f;
+    planes[patches + patch] = here ? 1.0f : 0.0f;
+    planes[2 * patches + patch] = rgb;
+    planes[3 * patches + patch] = points;
 }
 SIMT_KERNEL(fuse_distances)
 
@@ -132,11 +159,11 @@ extern "C" __global__ void __launch_bounds__(256) spread_rows(const float* sprea
 }
 SIMT_KERNEL(spread_rows)
 
-// And along x: P x pixels x grid -> P x pixels x pixels f4; *peak gets the first plane's maximum and its lowest pixel
-// as a key (keys.cuh); cleared by begin_maps.
+// And along x: P x pixels x grid -> P x pixels x pixels f4; peaks gets each plane's maximum and its lowest pixel as a
+// key (keys.cuh); cleared by begin_maps.
 // Launch: one thread a pixel, whole warps, blockIdx.y the plane. Bound: 2 pixels^2 grid flops (5.6 Mflop). Faults:
 // NOT_FINITE.
-extern "C" __global__ void __launch_bounds__(256) spread_columns(const float* spread, const float* rows, int grid, int pixels, float* out, unsigned long long* peak, unsigned* fault) {
+extern "C" __global__ void __launch_bounds__(256) spread_columns(const float* spread, const float* rows, int grid, int pixels, float* out, unsigned long long* peaks, unsigned* fault) {
     __shared__ keys::Key slots[32];
     const int at = blockIdx.x * blockDim.x + threadIdx.x;
     const size_t plane = blockIdx.y;
@@ -149,14 +176,13 @@ extern "C" __global__ void __launch_bounds__(256) spread_columns(const float* sp
         if (!isfinite(sum)) report(fault, FAULT_NOT_FINITE);
         key = keys::largest_first(keys::ordered(sum), at);
     }
-    if (plane != 0) return;
     key = keys::block_max(key, slots);
-    if (threadIdx.x == 0) atomicMax(peak, key);
+    if (threadIdx.x == 0) atomicMax(peaks + plane, key);
 }
 SIMT_KERNEL(spread_columns)
 
 // The spot around the map's maximum: the 8-connected area above half-way from the part's median to the peak.
-//   maps         2 x pixels x pixels f4: the fused map, and the cover whose pixels above 0.5 are the part (all of them
+//   maps_in      2 x pixels x pixels f4: the fused map, and the cover whose pixels above 0.5 are the part (all of them
 //                where there is none)
 //   peak         as spread_columns leaves it; parent: pixels^2 i4 scratch
 //   spot         6 i4: 1 or 0 (flat, no spot), first and last row, first and last column, number of pixels
