@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import socket
 import struct
 import subprocess
+import sys
+import tempfile
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +23,7 @@ import pytest
 
 from runtime.frame import Result, Verdict
 from runtime.gateways.modbus_st import structured_text
-from runtime.gateways.modbus_table import STATUS, STATUS_WORDS, TABLE_VERSION, WORDS, pack
+from runtime.gateways.modbus_table import STATUS, STATUS_WORDS, TABLE_VERSION, WORDS, pack, unpack
 from runtime.reasons import Reason
 from runtime.wire import encode_record
 from runtime.wire.constants import record_fields
@@ -26,6 +31,7 @@ from runtime.wire.constants import record_fields
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GENERATED = EXAMPLES / "generated"
 STATION = EXAMPLES / "plc" / "asperity_station.st"
+PATIENCE_S = 60.0
 
 
 def test_the_modbus_file_is_current() -> None:
@@ -273,3 +279,101 @@ def test_a_trigger_has_one_answer_or_runs_out(plc: Plc) -> None:
     assert not told["accept"] and told["result_ack"] == 7, "too late: acknowledged, and no pass"
     plc.call(10, status(beat=beat + 1, result_valid=0))
     assert plc.call(10, status(beat=beat + 2, result_valid=8, simulated=1), simulated=True)["accept"]
+
+
+class Modbus:
+    """The few bytes of Modbus TCP that a PLC needs."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        self._number = 0
+
+    def _ask(self, body: bytes) -> bytes:
+        self._number = self._number % 65535 + 1
+        self._socket.sendall(struct.pack(">HHHB", self._number, 0, len(body) + 1, 1) + body)
+        number, _, length, _ = struct.unpack(">HHHB", self._take(7))
+        answer = self._take(length - 1)
+        assert number == self._number and answer[0] == body[0], answer.hex()
+        return answer
+
+    def _take(self, count: int) -> bytes:
+        taken = b""
+        while len(taken) < count:
+            more = self._socket.recv(count - len(taken))
+            assert more, "the gateway has closed"
+            taken += more
+        return taken
+
+    def read(self) -> list[int]:
+        return list(struct.unpack(f">{STATUS_WORDS}H", self._ask(struct.pack(">BHH", 3, 0, STATUS_WORDS))[2:]))
+
+    def write(self, address: int, *words: int) -> None:
+        self._ask(struct.pack(f">BHHB{len(words)}H", 16, address, len(words), 2 * len(words), *words))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.mark.foreign
+def test_the_block_runs_a_simulated_station_over_the_real_gateway(plc: Plc, tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="asp-"))
+    ends = {name: f"ipc://{folder}/{name}" for name in ("frames", "results", "bulk", "control")}
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        f'[station]\nresults = "{ends["results"]}"\ncontrol = "{ends["control"]}"\n'
+        f"[gateway]\naccept_simulated = true\n[modbus]\nport = {port}\n"
+    )
+    cli = [sys.executable, "-m", "runtime.cli"]
+    where = [f"--{name}={end}" for name, end in ends.items()]
+    script = "ok ng STALE ok shape WRONG_RECIPE NO_FRAME ok"
+    started = [
+        subprocess.Popen([*cli, "simulate", "--log-level=error", "--on-trigger", f"--script={script}", *where]),
+        subprocess.Popen([*cli, "gateway", "modbus", f"--config={config}"], stderr=subprocess.DEVNULL),
+    ]
+    modbus = None
+    try:
+        ends_s = time.monotonic() + PATIENCE_S
+        while modbus is None:
+            assert time.monotonic() < ends_s
+            try:
+                modbus = Modbus(port)
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+        seen: list[tuple[bool, bool]] = []
+        trigger, last_s, told = False, time.monotonic(), {"alive": 0, "busy": 0, "done": 0, "trigger_request": 0}
+        while len(seen) < 8 + 3:  # the first triggers may come before the camera has subscribed
+            assert time.monotonic() < ends_s, (seen, told)
+            now_s = time.monotonic()
+            words = dict(zip((row.name for row in STATUS), unpack_status(modbus.read()), strict=True))
+            before = told
+            told = plc.call(max(1, round((now_s - last_s) * 1000)), words, trigger=trigger, simulated=True)
+            last_s = now_s
+            if told["write_ack"]:
+                modbus.write(100, told["result_ack"])
+            if told["trigger_request"] != before["trigger_request"]:
+                modbus.write(104, 0, told["trigger_request"], 0, 77)
+            if trigger and told["done"]:
+                seen.append((bool(told["accept"]), bool(told["timed_out"])))
+                trigger = False
+            elif told["alive"] and words["state"] == 8:
+                trigger = True
+            time.sleep(0.01)
+        accepts = [accept for accept, _ in seen]
+        first = accepts.index(True)  # the first ok of the script that was answered
+        expected = [True, False, False, True, False, False, False, True]
+        assert accepts[first : first + 8] == expected[: len(accepts) - first], seen
+    finally:
+        if modbus is not None:
+            modbus.close()
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait(PATIENCE_S)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def unpack_status(words: list[int]) -> list[int | float]:
+    """Values of the status block, in order of the table."""
+    return list(unpack(STATUS, struct.pack(f">{STATUS_WORDS}H", *words)).values())
