@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Field = Callable[[Array, Array], Array]
 """Height (or any figure) at places x, y, all in cells."""
+Place = tuple[float, float]
 
 CLOUD_PX = 112
 DISTANCE = 400.0
@@ -80,7 +81,7 @@ def any_pose(rng: Generator) -> Pose:
     )  # fmt: skip
 
 
-def place_on(product: Product, rng: Generator, margin: float) -> tuple[float, float]:
+def place_on(product: Product, rng: Generator, margin: float) -> Place:
     """A random place of the part, in its own coordinates, at least about ``margin`` inside its outline.
 
     Raises ValueError when the part is nowhere that wide.
@@ -97,24 +98,12 @@ def station_pose(rng: Generator, noise: float) -> Pose:
     return Pose(rng.normal(0, 0.1), _pair(rng, 3), _pair(rng, 0.02), noise, 0.01)
 
 
-def bump(rng: Generator, where: tuple[float, float], radius: float, amplitude: float) -> Field:
-    """A raised (or, with a negative amplitude, sunken) round place with a smooth rim, in the part's coordinates."""
-    stretch, angle = rng.uniform(0.7, 1.4), rng.uniform(0, np.pi)
-
-    def field(x: Array, y: Array) -> Array:
-        u, v = _turn(x - where[0], y - where[1], angle)
-        distance = np.hypot(u * stretch, v / stretch) / radius
-        return np.asarray(amplitude * np.where(distance < 1, 0.5 + 0.5 * np.cos(np.pi * np.minimum(distance, 1)), 0.0))
-
-    return field
-
-
 def render(product: Product, pose: Pose, rng: Generator, defect: Field | None = None) -> Instance:
     """The frame of a product in a pose, with or without a defect added to its height."""
     side = CLOUD_PX * _SOURCE
     axis = (np.arange(side) + 0.5) / _SOURCE - CLOUD_PX / 2
     x, y = np.meshgrid(axis, axis)
-    u, v = _turn(x - pose.shift[0], y - pose.shift[1], pose.angle)
+    u, v = turn(x - pose.shift[0], y - pose.shift[1], pose.angle)
     clean = product.height(u, v) + pose.tilt[0] * x + pose.tilt[1] * y
     displaced = np.zeros_like(clean) if defect is None else defect(u, v)
     clean = clean + displaced
@@ -151,7 +140,7 @@ def _plane(rng: Generator) -> Field:
 
 def _cylinder(rng: Generator) -> Field:
     radius, angle = rng.uniform(25, 140), rng.uniform(0, np.pi)
-    return lambda x, y: np.sqrt(np.maximum(radius**2 - _turn(x, y, angle)[0] ** 2, 0)) - radius
+    return lambda x, y: np.sqrt(np.maximum(radius**2 - turn(x, y, angle)[0] ** 2, 0)) - radius
 
 
 def _ball(rng: Generator) -> Field:
@@ -166,7 +155,7 @@ def _revolved(rng: Generator) -> Field:
 
 def _extruded(rng: Generator) -> Field:
     profile, angle = _profile(rng), rng.uniform(0, np.pi)
-    return lambda x, y: profile(_turn(x, y, angle)[0])
+    return lambda x, y: profile(turn(x, y, angle)[0])
 
 
 def _organic(rng: Generator) -> Field:
@@ -243,7 +232,7 @@ def _block(rng: Generator) -> Field:
     height, ramp = _signed(rng, 0.2, 5), rng.uniform(0.3, 3)
 
     def field(x: Array, y: Array) -> Array:
-        u, v = _turn(x - a, y - b, angle)
+        u, v = turn(x - a, y - b, angle)
         return np.asarray(height * np.clip(np.minimum(p - np.abs(u), q - np.abs(v)) / ramp + 0.5, 0, 1))
 
     return field
@@ -253,12 +242,12 @@ def _line(rng: Generator) -> Field:
     """A groove or a ridge across the part."""
     (a, b), width, angle = _pair(rng, 38), rng.uniform(0.4, 4), rng.uniform(0, np.pi)
     height, ramp = _signed(rng, 0.15, 2.5), rng.uniform(0.3, 2)
-    return lambda x, y: height * np.clip((width - np.abs(_turn(x - a, y - b, angle)[0])) / ramp + 0.5, 0, 1)
+    return lambda x, y: height * np.clip((width - np.abs(turn(x - a, y - b, angle)[0])) / ramp + 0.5, 0, 1)
 
 
 def _step(rng: Generator) -> Field:
     (a, b), angle, height, ramp = _pair(rng, 38), rng.uniform(0, np.pi), _signed(rng, 0.2, 5), rng.uniform(0.3, 6)
-    return lambda x, y: height * np.clip(_turn(x - a, y - b, angle)[0] / ramp + 0.5, 0, 1)
+    return lambda x, y: height * np.clip(turn(x - a, y - b, angle)[0] / ramp + 0.5, 0, 1)
 
 
 def _mound(rng: Generator) -> Field:
@@ -280,8 +269,8 @@ def _texture(rng: Generator) -> Field:
 
     def field(x: Array, y: Array) -> Array:
         total = np.zeros_like(x)
-        for length, turn, start in zip(wavelength, angle, phase, strict=True):
-            total += amplitude * np.sin(2 * np.pi / length * _turn(x, y, turn)[0] + start)
+        for length, direction, start in zip(wavelength, angle, phase, strict=True):
+            total += amplitude * np.sin(2 * np.pi / length * turn(x, y, direction)[0] + start)
         return total
 
     return field
@@ -305,6 +294,7 @@ def _signed(rng: Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))) * rng.choice((-1, 1)))
 
 
-def _turn(x: Array, y: Array, angle: float) -> tuple[Array, Array]:
+def turn(x: Array, y: Array, angle: float) -> tuple[Array, Array]:
+    """x, y in axes turned by ``angle`` (radians)."""
     c, s = np.cos(angle), np.sin(angle)
     return c * x + s * y, c * y - s * x

@@ -10,13 +10,12 @@ import typer
 
 def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the weights and their record.")],
-    seed: Annotated[int, typer.Option(min=0, help="Of clouds, weights and batches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of stations, weights and order.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; the default made what ships.")] = None,
-    clouds: Annotated[int | None, typer.Option(min=16, help="Different clouds to train on.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; results are equal only for equal numbers.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="The record as JSON on stdout.")] = False,
 ) -> None:
-    """Train `points_lite` on procedurally made clouds and check it against an untrained encoder."""
+    """Train `points_lite` at made-up stations and check it against an untrained encoder and FPFH."""
     from dataclasses import replace
 
     import msgspec
@@ -31,9 +30,9 @@ def command(
 
     torch.set_num_threads(threads)
     config = PretrainConfig(seed=seed)
-    config = replace(config, steps=steps or config.steps, clouds=clouds or config.clouds)
+    config = replace(config, steps=steps or config.steps)
     with Progress(console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task("clouds", total=config.clouds)
+        bar = bars.add_task("stations", total=config.steps)
         record = pretrain(
             output, config, ProbeConfig(),
             lambda what, done, total: bars.update(bar, description=what, completed=done, total=total),
@@ -41,13 +40,12 @@ def command(
     if as_json:
         typer.echo(msgspec.json.encode(record).decode())
     else:
-        trained, control = record["probe"]["auroc_trained"], record["probe"]["auroc_untrained"]
-        typer.echo(f"{'':24}{'trained':>9}{'untrained':>11}")
-        for name in ("surface", "metric", "chamfer"):
-            row = (record["held_out"][side][name] for side in ("trained", "untrained"))
-            typer.echo("{:24}{:>9.4f}{:>11.4f}".format(f"held-out {name} error", *row))
-        for kind in trained:
-            typer.echo(f"{'AUROC ' + kind:24}{trained[kind]:>9.4f}{control[kind]:>11.4f}")
+        sides = ("trained", "untrained", "fpfh")
+        typer.echo(f"{'AUROC':20}" + "".join(f"{side:>11}" for side in sides))
+        for level in ("patch", "image"):
+            for kind in record["probe"]["trained"][level]:
+                row = "".join(f"{record['probe'][side][level][kind]:>11.4f}" for side in sides)
+                typer.echo(f"{level + ' ' + kind:20}{row}")
         typer.echo(f"written to {output}, sha256 {record['sha256']}")
     if faults := check_figures(record):
         raise CalibrationError(f"these weights are not worth shipping: {'; '.join(faults)}. Train longer")

@@ -91,10 +91,13 @@ def encoder_macs(encoder: PointEncoder, groups: int, size: int) -> int:
     """Multiply-accumulates of the reduced form, from the layers' shapes."""
     net, width = encoder.encoder, encoder.width
     half = net.linear2.out_features
-    per_point = 3 * net.linear1.out_features + net.linear1.out_features * half
+    per_point = net.linear1.in_features * net.linear1.out_features + net.linear1.out_features * half
     per_point += half * net.linear3.out_features + net.linear3.out_features * width
     per_group = half * net.linear3.out_features + sum(p.numel() for p in encoder.pos_embed.parameters() if p.ndim > 1)
     per_group += len(encoder.blocks) * 12 * width**2
+    if encoder.relief is not None:
+        # About 20 products of each pair of groups, for each of the two reaches.
+        per_group += sum(p.numel() for p in encoder.relief.parameters() if p.ndim > 1) + 2 * 20 * groups
     return groups * (size * per_point + per_group) + len(encoder.blocks) * 2 * groups**2 * width
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from calibration.networks import TorchNetworks, build
 from calibration.networks.point_mae import PointBn, PointEncoder
 from calibration.networks.vit import VisionTransformer
-from calibration.pretrain_points import cell_network
+from calibration.procedural_stations import cell_network
 from calibration.profiles import PROFILES, Profile
 from export.onnx import OPSET, TENSORRT_OPERATORS, check_operators, export_graphs
 from runtime.errors import DataError, EngineError, UsageError
