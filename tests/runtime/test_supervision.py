@@ -12,9 +12,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from station_floor import Floor
 
+from runtime.frame import Frame
+from runtime.sender import FrameSender
 from runtime.supervision import EXTENSION_INTERVAL_S, Supervision
 
 PATIENCE_S = 60.0
@@ -73,6 +76,34 @@ def test_ready_then_watchdog_then_stopping(tmp_path: Path, abstract: bool) -> No
         assert process.wait(PATIENCE_S) == 0
         manager.await_line("STOPPING=1")
         assert manager.lines.count("READY=1") == 1
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
+        manager.close()
+
+
+def test_an_engine_that_hangs_ends_the_feeding_of_the_watchdog(tmp_path: Path) -> None:
+    manager = Manager(str(tmp_path / "notify"))
+    process = inspector(tmp_path, manager.address, script="stuck")
+    frame = Frame(
+        camera="cam1",
+        camera_session="",
+        seq=0,
+        rgb=np.zeros((4, 5, 3), np.uint8),
+        xyz=np.ones((4, 5, 3), np.float32),
+        t_exposure_us=time.time_ns() // 1000,
+    )
+    try:
+        manager.await_line("WATCHDOG=1", more_than=2)
+        with FrameSender("cam1", f"ipc://{tmp_path}/frames") as sender:
+            assert sender.wait_connected(round(PATIENCE_S * 1000)) and sender.send(frame)
+            ends_s, quiet_s, fed = time.monotonic() + PATIENCE_S, time.monotonic(), 0
+            while time.monotonic() - quiet_s < 1.0:  # it is fed ten times a second while the bench lives
+                assert time.monotonic() < ends_s
+                count = manager.hear(0.1).count("WATCHDOG=1")
+                if count != fed:
+                    fed, quiet_s = count, time.monotonic()
+        assert process.poll() is None, "it lives on, and systemd would end it"
     finally:
         process.kill()
         process.wait(PATIENCE_S)
