@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import zmq
-from line import CAMERA, PATIENCE_S, Line
 
 from runtime import wire
 from runtime.client import Station
@@ -24,6 +23,9 @@ from runtime.ordering import Gap
 from runtime.reasons import Reason
 from runtime.states import State
 from runtime.wire import ReceivedResult
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "system"))
+from line import CAMERA, PATIENCE_S, Line
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LINES = 60
