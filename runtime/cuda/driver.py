@@ -72,6 +72,8 @@ class CudaDevice:
         attribute = cuda.device_attribute
         self.multiprocessors = int(device.get_attribute(attribute.MULTIPROCESSOR_COUNT))
         self._most_shared = int(device.get_attribute(attribute.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN))
+        self.most_shared_bytes = self._most_shared
+        self.most_cluster = 8 if self.capability >= (9, 0) else 1
         # The primary context is the one that TensorRT, cuBLAS and PyTorch use too.
         self._context = self._guard(device.retain_primary_context)
         self._context.push()

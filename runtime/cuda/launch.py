@@ -58,6 +58,10 @@ class Device(Protocol):
 
     name: str
     multiprocessors: int
+    most_shared_bytes: int
+    """What one block may have, static and dynamic together."""
+    most_cluster: int
+    """Blocks of a cluster that every such chip can place; 1 where there are no clusters."""
 
     def alloc(self, nbytes: int) -> Buffer:
         """New memory of undefined content. Never on the frame path."""
