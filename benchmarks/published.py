@@ -7,7 +7,7 @@ fair: everything is a dense torch operation on whole arrays, nothing loops but f
 
 It is the oracle that the runtime's numbers are held to, and the rival in benchmarks. Where lsfa 11 departs from the
 release, this follows lsfa 11, so that both sides compute the same function: empty patches carry no score, and each
-modality has its own standardising scalars.
+modality has its own standardising scalars. A bank that knows what is usual at its rows gives local distances.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calibration.networks.point_mae import PointEncoder
+from runtime.distances import USUAL
 from runtime.frame import BoolArray, FloatArray, Prepared
 from runtime.manifest import Decision, Network
 from runtime.points import FILLED_MIN
@@ -41,6 +42,9 @@ class PublishedBank:
     rows: Tensor
     feature_mean: float
     feature_std: float
+    usual: tuple[Tensor, Tensor] | None = None
+    """Mean and standard deviation (N,) of normal patches' distances to each row: local distances, this project's own
+    (docs/decisions/local-distances.md). None: as published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,11 @@ class PublishedPipeline:
         queries = ((features - bank.feature_mean) / bank.feature_std).to(self.distance_dtype)
         rows = bank.rows.to(self.distance_dtype)
         distances, nearest = torch.cdist(queries, rows).min(1)
+        if bank.usual is not None:
+            mean, std = (of_row.to(self.distance_dtype)[nearest] for of_row in bank.usual)
+            distances = (USUAL + (distances - mean) / std).clamp_min(0.0)
+            kept = torch.where(scored, distances, 0.0)
+            return distances, float(pixel_map(kept, self.network.grid, quantised=False).max())
         if not scored.any():
             return distances, 0.0
         worst = int(torch.where(scored, distances, -1.0).argmax())
@@ -179,8 +188,10 @@ def encode(encoder: nn.Module, groups: Tensor, centres: Tensor) -> Tensor:
     """The point encoder with the mini-PointNet's concatenation written out: (B, G, K, 3) -> (B, G, Cp)."""
     if not isinstance(encoder, PointEncoder):
         return torch.as_tensor(encoder(groups, centres))
-    taps = encoder.hidden(encoder.encoder.forward_plain(groups), centres)
-    return torch.cat([encoder.norm(tap) for tap in taps], dim=-1)
+    x = encoder.encoder.forward_plain(groups)
+    if encoder.relief is not None:
+        x = x + encoder.relief(groups, centres)
+    return torch.cat([encoder.norm(tap) for tap in encoder.hidden(x, centres)], dim=-1)
 
 
 def interpolated(points: Tensor, centres: Tensor, features: Tensor) -> Tensor:

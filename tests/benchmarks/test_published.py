@@ -29,7 +29,7 @@ from calibration.networks.torch_networks import TorchNetworks, build
 from calibration.profiles import PROFILES, Profile, network_for
 from runtime import maps, scoring
 from runtime.cameras.virtual import VirtualCamera
-from runtime.distances import ModalityBank, measure
+from runtime.distances import ModalityBank, Usual, measure
 from runtime.features import adapted_patches, frozen_patches, points_slots
 from runtime.frame import ModalityScores, Prepared, Silhouette, Window
 from runtime.knn import MemoryBank
@@ -139,13 +139,19 @@ def differences(prepared: Prepared, other: Prepared, network: Network, networks:
     )
 
     bank_patches = adapted_patches(frozen_patches(other, network, networks), network, networks)
-    banks = {
-        "rgb": standardised(bank_patches.rgb),
-        "points": standardised(bank_patches.points[bank_patches.nonempty.reshape(-1)]),
-    }
-    plain.rgb_bank, plain.points_bank = (PublishedBank(torch.from_numpy(rows), m, s) for rows, m, s in banks.values())
+    banks = [
+        standardised(bank_patches.rgb),
+        standardised(bank_patches.points[bank_patches.nonempty.reshape(-1)]),
+    ]
+    usuals = [usual(rows) if network.distances == "local" else None for rows, _, _ in banks]
+    plain.rgb_bank, plain.points_bank = (
+        PublishedBank(torch.from_numpy(rows), m, s, (torch.from_numpy(u.mean), torch.from_numpy(u.std)) if u else None)
+        for (rows, m, s), u in zip(banks, usuals, strict=True)
+    )
     rgb, points, scored = measure(
-        adapted, prepared.inspect, *(ModalityBank(MemoryBank(rows), m, s) for rows, m, s in banks.values())
+        adapted,
+        prepared.inspect,
+        *(ModalityBank(MemoryBank(rows), m, s, u) for (rows, m, s), u in zip(banks, usuals, strict=True)),
     )
     theirs = plain.score_tokens(plain_adapted, prepared)
     assert np.array_equal(scored, theirs.scored)
@@ -235,6 +241,15 @@ def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
 def standardised(features: np.ndarray) -> tuple[np.ndarray, float, float]:
     mean, std = float(features.mean()), float(features.std())
     return ((features - mean) / std).astype(np.float32), mean, std
+
+
+def usual(rows: np.ndarray) -> Usual:
+    """Some mean and spread at every row, of the size that distances have."""
+    rng = np.random.default_rng(len(rows))
+    typical = float(np.sqrt(rows.shape[1]))
+    return Usual(
+        *(rng.uniform(low, high, len(rows)).astype(np.float32) * typical for low, high in ((0.2, 0.6), (0.1, 0.4)))
+    )
 
 
 def a_decision(rgb: ModalityScores, points: ModalityScores) -> Decision:
