@@ -14,6 +14,7 @@ served, and its structures are plain variables.
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,8 @@ from runtime.gateways.opcua_tags import (
     differs,
 )
 from runtime.ordering import Gap
+
+log = logging.getLogger("asperity.gateway")
 
 NAMESPACE = "urn:asperity:vision"
 MACHINE_VISION = "http://opcfoundation.org/UA/MachineVision"
@@ -95,7 +98,11 @@ class Shown:
             return
         self.last = value
         for handle, callback in list(self.attribute.datachange_callbacks.items()):
-            await callback(handle, value)
+            # A client's own filter may fail on a value; the others are told all the same.
+            try:
+                await callback(handle, value)
+            except Exception as error:  # noqa: BLE001
+                log.warning("a subscriber of %s could not be told: %r", self.tag.name, error)
 
 
 class Model:
@@ -163,14 +170,14 @@ class Model:
             for name, _, _, take in EVENT_FIELDS:
                 setattr(generator.event, name, take(item, accept))
             generator.event.Severity = SEVERITY.get(int(result.verdict), SEVERITY[0])
-            await generator.trigger(message=f"result {result.result_id}: {result.verdict.name} ({result.reason.name})")
+            await _trigger(generator, f"result {result.result_id}: {result.verdict.name} ({result.reason.name})")
 
     async def gap_event(self, gap: Gap) -> None:
         """Results that cannot be had."""
         for generator in self._gaps:
             generator.event.FirstId, generator.event.LastId, generator.event.Why = gap
             generator.event.Severity = GAP_SEVERITY
-            await generator.trigger(message=f"results {gap.first_id} to {gap.last_id} are missing: {gap.why}")
+            await _trigger(generator, f"results {gap.first_id} to {gap.last_id} are missing: {gap.why}")
 
     async def _variable(self, parent: Node, path: str, tag: Tag, namespace: int) -> tuple[Shown, Node]:
         name = ua.QualifiedName(tag.name, namespace)
@@ -235,6 +242,13 @@ class Model:
 
     def _name(self, name: str) -> ua.QualifiedName:
         return ua.QualifiedName(name, self._vision)
+
+
+async def _trigger(generator: EventGenerator, message: str) -> None:
+    try:
+        await generator.trigger(message=message)
+    except Exception as error:  # noqa: BLE001 - a client's own filter may fail
+        log.warning("a subscriber of events could not be told: %r", error)
 
 
 def _argument(name: str, kind: ua.VariantType, meaning: str) -> ua.Argument:
