@@ -21,6 +21,9 @@ Form: TypeAlias = Literal["block", "cluster", "large"]
 CHUNK = 128
 MOST_ROUNDS = 32
 MOST_MEMBERS = 128
+STATIC_SHARED_BYTES = 10 * 1024
+"""What the cluster's kernel has beside its distances, and what the driver keeps for itself; rounded up."""
+
 _KERNELS: dict[Form, str] = {
     "block": "farthest_points", "cluster": "farthest_points_cluster", "large": "farthest_points_large",
 }  # fmt: skip
@@ -42,6 +45,19 @@ class SamplingPlan:
     def __post_init__(self) -> None:
         if self.form not in _KERNELS or (self.form != "cluster" and self.blocks != 1) or self.rounds > MOST_ROUNDS:
             raise EngineError(f"farthest point sampling cannot be planned as {self}; take more warps or blocks")
+
+    @classmethod
+    def fitting(cls, device: Device, capacity: int) -> SamplingPlan:
+        """One block where its distances fit into shared memory, else a cluster, else one block over device memory."""
+        block = cls(capacity)
+        room = device.most_shared_bytes - STATIC_SHARED_BYTES
+        if block.distance_bytes <= room:
+            return block
+        for blocks in (2, 4, 8):
+            plan = cls(capacity, "cluster", blocks)
+            if blocks <= device.most_cluster and plan.distance_bytes <= room:
+                return plan
+        return cls(capacity, "large")
 
     @property
     def rounds(self) -> int:

@@ -336,8 +336,7 @@ extern "C" __global__ void __launch_bounds__(256) height_digits(const unsigned c
     const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     for (unsigned r = warp; r < RANKS; r += blockDim.x / 32) {
         const double at = (r < 2 ? low : high) * (count - 1);
-        unsigned rank = ranks[RANKS + r];
-        if (pass == 0) rank = min(static_cast<unsigned>(at) + r % 2, static_cast<unsigned>(count - 1));
+        const unsigned rank = pass == 0 ? min(static_cast<unsigned>(at) + r % 2, static_cast<unsigned>(count - 1)) : ranks[RANKS + r];
         unsigned before = 0, digit = 0;
         for (unsigned start = 0; start < DIGITS; start += 32) {
             const unsigned here = __ldcg(whole + r * DIGITS + start + lane);

@@ -137,13 +137,17 @@ def test_grids_and_banks_that_do_not_fit_are_refused(device: ShimDevice) -> None
 
 
 def test_the_check_sees_a_wrong_output(device: ShimDevice) -> None:
-    for name in ("planes", "pixels", "peaks", "spot", "scored", "token_scored", "slot_scored"):
-        prepared = checks.CheckedMaps(device, checks.ENTRIES[0].small[0], "random", np.random.default_rng(0))
-        prepared.enqueue()
+    prepared = checks.CheckedMaps(device, checks.ENTRIES[0].small[0], "random", np.random.default_rng(0))
+    prepared.enqueue()
+    for name, byte, bit in (
+        ("planes", 2, 0x40), ("pixels", 2, 0x40), ("peaks", 7, 1), ("spot", 4, 1), ("scored", 2, 1),
+        ("token_scored", 2, 1), ("slot_scored", 2, 1),
+    ):  # fmt: skip
         buffer = getattr(prepared.stage, name)
-        raw = device.download(buffer, (buffer.nbytes,), np.uint8)
-        raw[7 if name == "peaks" else 2] ^= 1 if name not in ("planes", "pixels") else 0x40
-        if name == "spot":
-            raw[4] ^= 1
-        device.write(buffer, raw)
+        right = device.download(buffer, (buffer.nbytes,), np.uint8)
+        wrong = right.copy()
+        wrong[byte] ^= bit
+        device.write(buffer, wrong)
         assert prepared.problems() != [], name
+        device.write(buffer, right)
+    assert prepared.problems() == []

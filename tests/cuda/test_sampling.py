@@ -89,6 +89,32 @@ def test_a_coordinate_that_is_none_is_a_fault(device: ShimDevice, value: float) 
     assert run(device, points, 8, SamplingPlan(256, "block", 1, 2))[1] == NOT_FINITE
 
 
+class Chip:
+    """As much of a device as a plan asks for."""
+
+    def __init__(self, kib: int, most_cluster: int) -> None:
+        self.most_shared_bytes, self.most_cluster = kib * 1024, most_cluster
+
+
+@pytest.mark.parametrize(
+    ("kib", "most_cluster", "capacity", "form"),
+    [
+        (227, 8, 50_176, "block"),  # sm_90, sm_100
+        (99, 8, 50_176, "cluster"),  # sm_120
+        (163, 1, 50_176, "large"),  # sm_80, sm_87
+        (163, 1, 12_544, "block"),
+        (64, 1, 12_544, "large"),  # sm_75
+        (64, 1, 8_000, "block"),
+    ],
+)
+def test_each_chip_gets_a_plan_that_it_can_run(kib: int, most_cluster: int, capacity: int, form: str) -> None:
+    chip = Chip(kib, most_cluster)
+    plan = SamplingPlan.fitting(chip, capacity)  # type: ignore[arg-type]
+    assert plan.form == form
+    assert plan.rounds * plan.warps * plan.blocks * 128 >= capacity
+    assert plan.form == "large" or plan.distance_bytes < chip.most_shared_bytes - 9 * 1024
+
+
 def test_a_plan_that_cannot_hold_the_cloud_is_refused(device: ShimDevice) -> None:
     with pytest.raises(EngineError, match="take more warps"):
         SamplingPlan(50_176, "block", 1, 8)

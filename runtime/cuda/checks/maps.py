@@ -136,7 +136,7 @@ class CheckedImageDistance:
         rows, bank_rows, dimension = shape["rows"], shape["bank"], shape["dimension"]
         self.device, self.kind, self.count = device, kind, 0 if kind == "empty" else rows - rows // 5
         dtype = np.float16 if half else np.float32
-        self.bank: NDArray[np.floating] = rng.normal(size=(bank_rows, dimension)).astype(dtype)
+        self.bank: NDArray[np.floating] = rng.standard_normal((bank_rows, dimension), np.float32).astype(dtype)
         self.queries: NDArray[np.floating] = rng.normal(scale=1.3, size=(rows, dimension)).astype(dtype)
         self.nearest = rng.integers(0, bank_rows, rows).astype(np.int32)
         self.scored = rng.random(rows) < 0.8
@@ -148,13 +148,13 @@ class CheckedImageDistance:
         if kind == "nan":
             self.distances[min(2, self.count - 1)] = np.nan
         self.memory = MemoryBank(self.bank.astype(np.float32))
-        some = np.unique(self.nearest)
         table = np.zeros((bank_rows, 2), dtype=np.int32)
         if bank_rows <= 64:
             table = neighbour_table(self.memory)
-        else:  # only what this frame asks for: a table of a large bank takes minutes here
-            for row in some:
-                table[row] = self.memory.nearest_rows(self.memory.rows[row], 3)[1][1:]
+        else:  # a whole table of a large bank would take minutes here: only the row that will be asked for
+            candidates = np.where(self.scored[: self.count], self.distances[: self.count], -1)
+            match = self.nearest[candidates.argmax()] if self.count else 0
+            table[match] = self.memory.nearest_rows(self.memory.rows[match], 3)[1][1:]
         self.stage = ImageDistance(device, device.upload(self.bank), table, dimension, half)
         self.mean = rng.gamma(4.0, 1.0, bank_rows).astype(np.float32)
         self.std = rng.gamma(4.0, 0.2, bank_rows).astype(np.float32)

@@ -7,11 +7,20 @@ import numpy as np
 from runtime.cuda.checks.clouds import EXACT, FAULT_OF, KINDS, clear_fault, cloud_of, fault_problems
 from runtime.cuda.kernels import KernelEntry, Shape, Work
 from runtime.cuda.launch import Device
-from runtime.cuda.points import Form, Sampling, SamplingPlan
+from runtime.cuda.points import STATIC_SHARED_BYTES, Form, Sampling, SamplingPlan
 from runtime.points import Indices, Points, farthest_points, valid_points
 
 MARGIN = 1e-6
 """Two squared distances this much apart (relative) are told apart by float32: 10 roundings of 2^-24."""
+
+
+def plan_for(device: Device, shape: Shape, form: Form) -> SamplingPlan:
+    """The form that the entry is about where the chip has it, else the one that the chip would be given."""
+    capacity, blocks = shape["size"] ** 2, shape.get("blocks", 4) if form == "cluster" else 1
+    plan = SamplingPlan(capacity, form, blocks, shape.get("warps", 32))
+    missing = blocks > device.most_cluster
+    missing |= form != "large" and plan.distance_bytes > device.most_shared_bytes - STATIC_SHARED_BYTES
+    return SamplingPlan.fitting(device, capacity) if missing else plan
 
 
 class CheckedSampling:
@@ -21,8 +30,7 @@ class CheckedSampling:
         size, self.groups, self.kind, self.device = shape["size"], shape["groups"], kind, device
         cloud = cloud_of(kind, size, shape["points"], rng)
         self.expected, self.pixels = valid_points(cloud)
-        blocks = shape.get("blocks", 4) if form == "cluster" else 1
-        plan = SamplingPlan(size * size, form, blocks, shape.get("warps", 32))
+        plan = plan_for(device, shape, form)
         self.stage = Sampling(device, size, self.groups, plan, shape.get("threads", 1024))
         self.cloud, self.fault = device.upload(cloud), clear_fault(device)
         n = len(self.expected)
@@ -57,11 +65,13 @@ class CheckedSampling:
         return told
 
     def figures(self) -> dict[str, float]:
-        """Share of the choices that are float64's own, index for index."""
-        if self.kind in ("nan", "empty"):
-            return {}
-        chosen = self.device.download(self.stage.chosen, (self.groups,), np.int32)
-        return {"as_float64": float((chosen == farthest_points(self.expected, self.groups)).mean())}
+        """Share of the choices that are float64's own, index for index, and the form that was run."""
+        plan = self.stage.plan
+        told = {"blocks": float(plan.blocks), "in_shared_memory": float(plan.form != "large")}
+        if self.kind not in ("nan", "empty"):
+            chosen = self.device.download(self.stage.chosen, (self.groups,), np.int32)
+            told["as_float64"] = float((chosen == farthest_points(self.expected, self.groups)).mean())
+        return told
 
 
 def choice_problems(points: Points, chosen: Indices) -> list[str]:
