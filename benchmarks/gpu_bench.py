@@ -32,7 +32,12 @@ FLUSH_BYTES = 512 * 2**20
 
 SEED = 20240607
 SQUARE = 8192
-PATHS = {"nearest_tensor": "tensor", "nearest_product": "product", "nearest_float32": "float32"}
+PATHS = {
+    "nearest_tensor": "tensor",
+    "nearest_wgmma": "wgmma",
+    "nearest_product": "product",
+    "nearest_float32": "float32",
+}
 
 
 def measure_rates(device: MeasuredDevice, record: Record, small: bool) -> None:
@@ -175,7 +180,11 @@ def table(record: Record) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 only when every stage asked for is whole and everything timed was right."""
-    entries = {entry.name: entry for entry in registry()}
+    try:
+        entries = {entry.name: entry for entry in registry()}
+    except ImportError as error:
+        print(f"gpu-bench: {error}; name a folder that has it in GPU_LIBS (docs/kernels.md)", file=sys.stderr)
+        return 1
     stages = ["rates", *entries, "rivals", "choice"]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_bench", description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu-shim"))
@@ -236,6 +245,8 @@ def run_stage(
         entry, section = entries["nearest_tensor"], record.section("rivals")
     else:
         entry, section = entries[stage], record.section(f"time:{stage}")
+    if not entry.runs_on(device):
+        return True
     if "half_product_tflops" not in record.section("rates"):
         measure_rates(device, record, small)
     shapes = entry.small if small else entry.timed or entry.shapes

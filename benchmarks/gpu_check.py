@@ -28,6 +28,9 @@ SANITIZER_TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 SANITIZER_LIMIT_S = 110.0
 """For each tool."""
 
+NOT_FOR_IT = "other chip"
+"""The state of a stage whose kernel is for other chips."""
+
 PROCESS_LIMIT_S = 480.0
 """A stage that hangs is ended after this long."""
 
@@ -65,6 +68,8 @@ def check_case(device: MeasuredDevice, entry: KernelEntry, shape: Shape, kind: s
 
 def run_stage(device: MeasuredDevice, entry: KernelEntry, record: Record, small_only: bool, limit_s: float) -> str:
     """Check what is not checked yet; the stage's state: ``passed``, ``failed`` or ``unfinished``."""
+    if not entry.runs_on(device):
+        return NOT_FOR_IT
     section = record.section(f"check:{entry.name}")
     start = time.monotonic()
     unfinished = False
@@ -145,7 +150,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path)
     parser.add_argument("--limit-s", type=float, default=STAGE_LIMIT_S)
     options = parser.parse_args(arguments)
-    entries = {entry.name: entry for entry in registry()}
+    try:
+        entries = {entry.name: entry for entry in registry()}
+    except ImportError as error:
+        print(f"gpu-check: {error}; name a folder that has it in GPU_LIBS (docs/kernels.md)", file=sys.stderr)
+        return 1
     stages = [*entries, "sanitizer"]
     if options.list:
         print("\n".join(stages))
@@ -179,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, state in states.items():
         print(f"{name:28} {state:10} {len(record.section(f'check:{name}')) if name != 'sanitizer' else ''}")
     print(f"written to {record.path}")
-    return 0 if states and set(states.values()) <= {"passed", "absent"} else 1
+    return 0 if states and set(states.values()) <= {"passed", "absent", NOT_FOR_IT} else 1
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ CUDA_DIR = Path(__file__).parent
 FATBIN = CUDA_DIR / "asperity.fatbin"
 BUILD = ROOT / "build"
 
+NVCC_ELSEWHERE = Path("/usr/local/cuda/bin/nvcc")
+
 CONFIGURE_S = 120
 SIMT_BUILD_S = 300
 FATBIN_BUILD_S = 3600
@@ -58,8 +60,8 @@ def build_fatbin(architectures: Sequence[str] = (), out: Path = FATBIN, folder: 
 
     Raises UsageError where there is no nvcc, and with the compiler's words where a source does not compile.
     """
-    if shutil.which("nvcc") is None and not Path("/usr/local/cuda/bin/nvcc").is_file():
-        raise UsageError("there is no nvcc on PATH or in /usr/local/cuda/bin; install the CUDA toolkit, 12.6 or later")
+    if shutil.which("nvcc") is None and not NVCC_ELSEWHERE.is_file():
+        raise UsageError(f"there is no nvcc on PATH or at {NVCC_ELSEWHERE}; install the CUDA toolkit, 12.6 or later")
     with _alone(folder):
         # The cache of a former call must not decide this one.
         names = ";".join(architectures)

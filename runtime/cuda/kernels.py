@@ -65,6 +65,14 @@ class KernelEntry:
     """Kinds of input: random first, then degenerate ones (all points equal, NaN in the input...)."""
     timed: tuple[Shape, ...] = field(default=())
     """Shapes that the benchmark times; default: ``shapes``."""
+    least: tuple[int, int] = (7, 5)
+    """Compute capability from which on it runs."""
+    most: tuple[int, int] = (99, 9)
+    """And up to which."""
+
+    def runs_on(self, device: Device) -> bool:
+        """Whether this kernel is for this chip at all."""
+        return self.least <= device.capability <= self.most
 
 
 def registry() -> tuple[KernelEntry, ...]:

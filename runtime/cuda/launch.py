@@ -62,6 +62,8 @@ class Device(Protocol):
     """What one block may have, static and dynamic together."""
     most_cluster: int
     """Blocks of a cluster that every such chip can place; 1 where there are no clusters."""
+    capability: tuple[int, int]
+    """Compute capability."""
 
     def alloc(self, nbytes: int) -> Buffer:
         """New memory of undefined content. Never on the frame path."""

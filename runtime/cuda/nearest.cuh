@@ -83,6 +83,14 @@ struct Split {
     }
 };
 
+// Where element (row, channel) lies in the packed layout that one bulk copy brings into shared memory just as wgmma reads
+// it: blocks of 128 rows x 64 channels (16 KiB), channel blocks of one row block behind each other; a row of a block is 8
+// pieces of 16 bytes, piece c of row r in place c ^ (r % 8) (the 128-byte swizzle). `stride`: channels padded to 64.
+__host__ __device__ inline size_t packed_place(int row, int channel, int stride) {
+    size_t block = static_cast<size_t>(row / 128) * (stride / 64) + channel / 64;
+    return block * (128 * 64) + row % 128 * 64 + ((channel % 64 / 8) ^ (row % 8)) * 8 + channel % 8;
+}
+
 // Squared distance in float64 of one query and one bank row, by a whole warp, in every lane.
 __device__ inline double warp_squared(const float* query, const float* row, int d) {
     double sum = 0.0;

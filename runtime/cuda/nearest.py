@@ -1,9 +1,10 @@
 """Exact nearest neighbours in a memory bank on the device (lsfa 7.2, 7.3): plans, buffers and launches.
 
-The CPU counterpart is ``runtime.knn``. Three paths give the same answer: ``tensor`` (own kernel on tensor cores),
-``product`` (the vendor's matrix product in chunks, then a reduction) and ``float32`` (own kernel, direct differences).
-The first two rank rounded vectors, prove their winner with an error bound, and send what they cannot prove through the
-third. How many queries there are is known on the device only, except to ``product``.
+The CPU counterpart is ``runtime.knn``. Four paths give the same answer: ``tensor`` (own kernel on tensor cores),
+``wgmma`` (own kernel for compute capability 9.0), ``product`` (the vendor's matrix product in chunks, then a
+reduction) and ``float32`` (own kernel, direct differences). All but the last rank rounded vectors, prove their winner
+with an error bound, and send what they cannot prove through the last. How many queries there are is known on the
+device only, except to ``product``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from runtime.cuda.launch import Buffer, Device, Enqueue, Launch
 from runtime.errors import EngineError
 from runtime.frame import FloatArray
 
-Path: TypeAlias = Literal["tensor", "product", "float32"]
+Path: TypeAlias = Literal["tensor", "wgmma", "product", "float32"]
 
 # As in nearest.cuh.
 KEPT = 4
@@ -26,7 +27,11 @@ TILE_ROWS = 128
 EXACT_ROWS = 64
 STATS = 4
 STAGE_CHANNELS = 32
+WIDE_TILE = 256
+WIDE_CHANNELS = 64
 TENSOR_SHARED_BYTES = 3 * 2 * TILE_ROWS * STAGE_CHANNELS * 2 + TILE_ROWS * KEPT * 8
+
+WGMMA_SHARED_BYTES = 4 * 3 * TILE_ROWS * WIDE_CHANNELS * 2 + TILE_ROWS * KEPT * 8 + 2 * 4 * 8
 
 WARPS = 8
 """Rows a block of the one-warp-a-row kernels."""
@@ -41,7 +46,7 @@ HALF_MAX = 65504.0
 
 @dataclass(frozen=True, slots=True)
 class BankArrays:
-    """A memory bank as the kernels read it: N rows of D, padded to N' (128) rows of D' (32) halfs."""
+    """A memory bank as the kernels read it: N rows of D, padded to N' (256) rows of D' (64) halfs."""
 
     rows: FloatArray  # N x D float32, as calibrated
     halves: NDArray[np.float16]  # N' x D', half((row - centre) * scale), zero padded
@@ -63,7 +68,7 @@ def bank_arrays(rows: FloatArray) -> BankArrays:
     centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     spread = np.sqrt(np.mean(np.square(rows - centre, dtype=np.float64)))
     scale = float(2.0 ** -np.round(np.log2(spread))) if spread > 0 else 1.0
-    halves = np.zeros((_up(n, TILE_ROWS), _up(d, STAGE_CHANNELS)), dtype=np.float16)
+    halves = np.zeros((_up(n, WIDE_TILE), _up(d, WIDE_CHANNELS)), dtype=np.float16)
     norms = np.full(len(halves), np.inf)
     error = 0.0
     for start in range(0, n, 4096):  # a large bank must not be held in float64
@@ -76,6 +81,16 @@ def bank_arrays(rows: FloatArray) -> BankArrays:
         error = max(error, float(np.sqrt(np.einsum("nd,nd->n", rest, rest).max())))
     length = float(np.sqrt(2.0 * norms[:n].max()))
     return BankArrays(rows, halves, norms.astype(np.float32), centre, scale, error * (1 + 1e-6), length * (1 + 1e-6))
+
+
+def packed(halves: NDArray[np.float16]) -> NDArray[np.float16]:
+    """Padded half rows in the order of ``nearest::packed_place``: 128 x 64 blocks, 8 pieces a row, swizzled."""
+    rows, channels = halves.shape
+    pieces = halves.reshape(rows // TILE_ROWS, TILE_ROWS // 8, 8, channels // WIDE_CHANNELS, 8, 8)
+    swizzled = np.empty_like(pieces)
+    for row in range(8):
+        swizzled[:, :, row] = pieces[:, :, row][:, :, :, np.arange(8) ^ row]
+    return np.ascontiguousarray(swizzled.transpose(0, 3, 1, 2, 4, 5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +106,18 @@ class NearestPlan:
 
     @property
     def stride(self) -> int:
-        """Channels of a padded half row."""
-        return _up(self.d, STAGE_CHANNELS)
+        """Channels of a padded half row of a query; a tensor bank's is cut to the same."""
+        return _up(self.d, WIDE_CHANNELS if self.path == "wgmma" else STAGE_CHANNELS)
+
+    @property
+    def tile_bank(self) -> int:
+        """Bank rows of one tile of the ranking kernel."""
+        return WIDE_TILE if self.path == "wgmma" else TILE_ROWS
 
     @property
     def tensor_blocks(self) -> int:
-        """Two blocks live on a multiprocessor (128 registers a thread, 52 KiB)."""
-        return 2 * self.multiprocessors
+        """Two blocks live on a multiprocessor (128 registers a thread, 52 KiB); of wgmma one (198 KiB)."""
+        return self.multiprocessors if self.path == "wgmma" else 2 * self.multiprocessors
 
     @property
     def exact_blocks(self) -> int:
@@ -152,6 +172,8 @@ class NearestPlan:
 
     def tensor(self) -> Launch:
         """As many blocks as the GPU holds; they share the tiles (``nearest::Split``)."""
+        if self.path == "wgmma":
+            return Launch("nearest_wgmma", (self.tensor_blocks, 1, 1), (384, 1, 1), WGMMA_SHARED_BYTES)
         return Launch("nearest_tensor", (self.tensor_blocks, 1, 1), (256, 1, 1), TENSOR_SHARED_BYTES)
 
     def product(self) -> Launch:
@@ -223,13 +245,18 @@ class NearestSearch:
         """Uploads the bank. Raises EngineError for a bank that cannot be, as ``bank_arrays``."""
         bank = bank_arrays(rows)
         n, d = bank.rows.shape
+        if path == "wgmma" and device.capability != (9, 0):
+            raise EngineError(
+                f"the wgmma path is for compute capability 9.0, and {device.name} has {device.capability}"
+            )
         self.device = device
         self.plan = NearestPlan(max_rows, n, d, multiprocessors or device.multiprocessors, path)
         self._bank = bank
         self._mean, self._inverse_std = np.float32(mean), np.float32(1.0 / std)
         self._rows, self._centre = device.upload(bank.rows), device.upload(bank.centre)
         if path != "float32":
-            self._halves, self._norms = device.upload(bank.halves), device.upload(bank.half_norms)
+            halves = packed(bank.halves) if path == "wgmma" else bank.halves[:, : self.plan.stride]
+            self._halves, self._norms = device.upload(halves), device.upload(bank.half_norms)
         self.buffers: dict[str, Buffer] = {name: device.alloc(size) for name, size in self.plan.buffers().items()}
 
     def enqueue(self, features: Buffer, mask: Buffer | None = None, rows: int | None = None) -> None:
@@ -286,14 +313,21 @@ class NearestSearch:
             plan.prepare(),
             *(features, b["list"], b["count"], self._centre, self._mean, self._inverse_std),
             *(np.float32(self._bank.scale), np.int32(plan.d), np.int32(plan.stride)),
-            *(np.int32(_up(plan.max_rows, TILE_ROWS)), b["queries"], b["halves"], b["size"], b["error"]),
+            *(
+                np.int32(plan.path == "wgmma"),
+                np.int32(_up(plan.max_rows, TILE_ROWS)),
+                b["queries"],
+                b["halves"],
+                b["size"],
+                b["error"],
+            ),
             *(b["distance"], b["index"]),
         )
 
     def _rank(self, rows: int | None) -> None:
         b, plan = self.buffers, self.plan
         n, stride = np.int32(plan.n), np.int32(plan.stride)
-        if plan.path == "tensor":
+        if plan.path in ("tensor", "wgmma"):
             self.device.launch(plan.tensor(), b["halves"], self._halves, self._norms, b["count"], n, stride, b["keys"])
             return
         if rows is None or not 0 <= rows <= plan.max_rows:
@@ -312,7 +346,8 @@ class NearestSearch:
         b, plan, bank = self.buffers, self.plan, self._bank
         self.device.launch(
             plan.settle(),
-            *(b["keys"], b["count"], np.int32(plan.n), np.int32(plan.ranked_blocks), b["queries"], self._rows),
+            *(b["keys"], b["count"], np.int32(plan.n), np.int32(plan.ranked_blocks), np.int32(plan.tile_bank)),
+            *(b["queries"], self._rows),
             *(np.int32(plan.d), np.float32(bank.scale), b["size"], b["error"], _above(bank.error), _above(bank.length)),
             *(_above(plan.sum_relative()), b["distance"], b["index"], b["unsettled"], b["stats"]),
         )

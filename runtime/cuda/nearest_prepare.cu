@@ -28,18 +28,17 @@ extern "C" __global__ void __launch_bounds__(1024) nearest_select(const unsigned
 SIMT_KERNEL(nearest_select)
 
 // One warp a row r < max_rows: features[list[r]] (total x d float) -> queries[r] = (x - mean) * inverse_std (d floats),
-// halves[r] = half((query - centre) * scale) (stride halfs, zero padded), size[r] = |halves[r]|^2 and error[r] >= the
+// halves[r] = half((query - centre) * scale) (stride halfs, zero padded; in nearest::packed_place where `packed`), size[r] = |halves[r]|^2 and error[r] >= the
 // length of what rounding took away. Rows from count on become zero rows. error is NaN where an input is not finite: such
 // a row is never settled and never searched. Sets distance[r] = NaN and index[r] = -1: a result is born unknown.
 extern "C" __global__ void __launch_bounds__(256) nearest_prepare(
     const float* features, const int* list, const int* count, const float* centre, float mean, float inverse_std, float scale,
-    int d, int stride, int max_rows, float* queries, half* halves, float* size, float* error, float* distance, int* index) {
+    int d, int stride, int packed, int max_rows, float* queries, half* halves, float* size, float* error, float* distance, int* index) {
     int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= max_rows) return;
     bool real = row < *count;
     const float* from = features + static_cast<size_t>(real ? list[row] : 0) * d;
     float* query = queries + static_cast<size_t>(row) * d;
-    half* out = halves + static_cast<size_t>(row) * stride;
     bool finite = true;
     for (int i = lane; i < d && real; i += 32) finite &= isfinite(from[i]) && isfinite((from[i] - mean) * inverse_std);
     finite = __all_sync(FULL_WARP, finite);
@@ -52,7 +51,7 @@ extern "C" __global__ void __launch_bounds__(256) nearest_prepare(
         float rest = moved - rounded;
         if (i < d) query[i] = x;
         if (!isfinite(rounded)) h = __float2half_rn(0.0f);  // `rest` is infinite: the row goes to the float32 pass
-        out[i] = h;
+        halves[packed ? nearest::packed_place(row, i, stride) : static_cast<size_t>(row) * stride + i] = h;
         squares = fmaf(rounded, rounded, squares);
         lost = fmaf(rest, rest, lost);
         before = fmaf(moved, moved, before);

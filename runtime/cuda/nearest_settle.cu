@@ -23,9 +23,9 @@ __device__ inline void merge(const Key* best, const Split& work, int row, int ti
 // row that is no candidate has d' >= that of the last candidate; if even less both errors that is farther than the best
 // candidate's true distance, the best candidate is the nearest row. Else the row is listed in `unsettled` for the
 // float32 pass. sum_error = sum_relative (|q'| bank_length + bank_length^2 / 2) bounds any order of the sums.
-// A row that is not finite keeps NaN and -1 and is counted.
+// A row that is not finite keeps NaN and -1 and is counted. `blocks` and `tile_bank` are the ranking kernel's own.
 extern "C" __global__ void __launch_bounds__(256) nearest_settle(
-    const unsigned long long* best, const int* count, int n, int blocks, const float* queries, const float* bank, int d, float scale,
+    const unsigned long long* best, const int* count, int n, int blocks, int tile_bank, const float* queries, const float* bank, int d, float scale,
     const float* size, const float* error, float bank_error, float bank_length, float sum_relative, float* distance, int* index,
     int* unsettled, int* stats) {
     using namespace nearest;
@@ -35,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(256) nearest_settle(
         if (lane == 0) atomicAdd(stats + NOT_FINITE, 1);
         return;
     }
-    Split work(*count, n, TILE_ROWS, TILE_ROWS, blocks);
+    Split work(*count, n, TILE_ROWS, tile_bank, blocks);
     Key found[KEPT];
     merge(best, work, row, TILE_ROWS, found);
     double length = sqrt(static_cast<double>(size[row]));

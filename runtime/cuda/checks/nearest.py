@@ -199,6 +199,11 @@ def _search(path: Path, device: Device, shape: Shape, kind: str, rng: np.random.
 
 ENTRIES = (
     KernelEntry("nearest_tensor", "nearest_tensor", partial(_search, "tensor"), LARGE + ODD, SMALL, KINDS, LARGE),
+    KernelEntry(
+        *("nearest_wgmma", "nearest_wgmma", partial(_search, "wgmma"), LARGE + ODD, SMALL, KINDS, LARGE),
+        least=(9, 0),
+        most=(9, 0),
+    ),
     KernelEntry("nearest_product", "nearest_product", partial(_search, "product"), LARGE + ODD, SMALL, KINDS, LARGE),
     KernelEntry("nearest_float32", "nearest_exact", partial(_search, "float32"), LARGE[1:4] + ODD, SMALL, KINDS, LARGE),
     KernelEntry("neighbours", "neighbours", CheckedNeighbours, LARGE + ODD, SMALL, ("random", "nan", "none"), LARGE),

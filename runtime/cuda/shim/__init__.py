@@ -75,6 +75,8 @@ class ShimDevice:
     multiprocessors = 2
     most_shared_bytes = 227 * 1024
     most_cluster = 8
+    capability = (9, 0)
+    """It knows what the newest sources ask of a chip."""
 
     def __init__(self, sources: Iterable[str] | None = None, extra: Path | None = None, order: int = 0) -> None:
         """``sources`` are stems of .cu files in runtime/cuda (default: all), built now; ``extra`` is one more file.

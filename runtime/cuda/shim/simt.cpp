@@ -20,6 +20,7 @@
 namespace simt {
 namespace {
 
+constexpr long MOST_PAUSES = 20'000'000;  // of one launch: beyond it, nobody will ever do what is waited for
 constexpr size_t STACK_BYTES = 256 * 1024;
 constexpr size_t GUARD_BYTES = 4096 * 16;  // also a whole page where pages have 64 KiB
 
@@ -79,6 +80,8 @@ struct Thread : Self {
     int index = 0;
     std::vector<Copy> open;
     std::vector<std::vector<Copy>> groups;
+    std::vector<Deferred> later;
+    std::vector<std::vector<Deferred>> later_groups;
 };
 
 struct Warp {
@@ -109,6 +112,7 @@ struct Launch {
     size_t dynamic_bytes = 0;
     unsigned cluster = 1;
     int order = 0;
+    long pauses = 0;
     std::array<Block, MAX_CLUSTER> blocks;
     bool failed = false;
     char message[512] = "";
@@ -190,6 +194,8 @@ void start(Block& b, unsigned slot, uint3 at) {
         t.index = i;
         t.open.clear();
         t.groups.clear();
+        t.later.clear();
+        t.later_groups.clear();
         t.state = State::ready;
         prepare(t.place, stack_of(slot, i), STACK_BYTES, entry);
     }
@@ -332,6 +338,26 @@ void cluster_wait() {
     t.state = State::at_cluster;
     ++t.home->in_cluster;
     leave();
+}
+
+void pause() {
+    Launch& l = *me().home->launch;
+    if (l.cluster > 1) fail("waiting on a barrier in memory is not there for clusters");
+    if (++l.pauses > MOST_PAUSES) fail("waits for ever on a barrier in memory");
+    leave();
+}
+
+void defer(const Deferred& operation) { me().later.push_back(operation); }
+void commit_deferred() {
+    me().later_groups.push_back(std::move(me().later));
+    me().later.clear();
+}
+void land_deferred(int groups_left) {
+    auto& groups = me().later_groups;
+    while (static_cast<int>(groups.size()) > groups_left) {
+        for (const Deferred& d : groups.front()) d.run(d.to, d.left, d.right);
+        groups.erase(groups.begin());
+    }
 }
 
 void* of_rank(void* own, unsigned rank) {

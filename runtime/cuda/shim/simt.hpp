@@ -77,6 +77,13 @@ Votes block_vote(int predicate);
 void cluster_wait();
 void* of_rank(void* own, unsigned rank);
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
+// Lets the other threads of the block go on; for waiting on something that one of them will do.
+void pause();
+// An asynchronous operation that takes effect when its group is waited for, as late as a GPU may do it.
+struct Deferred { void (*run)(void* to, const void* left, const void* right); void* to; const void* left; const void* right; };
+void defer(const Deferred& operation);
+void commit_deferred();
+void land_deferred(int groups_left);
 void copy_later(void* to, const void* from, size_t bytes, size_t filled);
 void commit_copies();
 void land_copies(int groups_left);
