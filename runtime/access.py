@@ -155,7 +155,7 @@ class Access:
     # ------------------------------------------------------------------ decisions
 
     def connects(self, socket: str, public_key: bytes, address: str, connections: int) -> Decision:
-        """May this key connect to ``socket`` (frames, results, bulk, control), which has so many proven connections?"""
+        """May this key connect to ``socket`` (frames, results, bulk, control), which has so many connections?"""
         key_id = _key_id(public_key)
         who = f"{self._name(key_id)} from {address[:64]}"
         if self._problem:
@@ -177,7 +177,7 @@ class Access:
         """May a message on the frames socket be looked at at all?"""
         if not self.curve or self._opens(client, "frames"):
             return True
-        self._count("REVOKED_KEY", "frames", self._name(client))
+        self._count("REVOKED_KEY", "frames", self._name(client))  # it was let in, so its key was good then
         return False
 
     def asks(self, client: str, op: str) -> str:
@@ -186,7 +186,7 @@ class Access:
             return ""
         key = self._clients.get(client)
         if key is None:
-            reason = "KEYS" if self._problem else "REVOKED_KEY"
+            reason = "KEYS" if self._problem else "REVOKED_KEY" if client in self._revoked else "UNKNOWN_KEY"
         elif not any(op in OPERATIONS_OF[role] for role in key.roles):
             reason = "ROLE"
         else:
@@ -214,7 +214,8 @@ class Access:
             notice("warning", kind, text)
         if self._problem and "KEYS" not in operation.alarms:
             operation.alarm("KEYS", f"nobody is let in: {self._problem}")
-        elif not self._problem and operation.alarms.pop("KEYS", None):
+        elif not self._problem and "KEYS" in operation.alarms:
+            del operation.alarms["KEYS"]
             notice("info", "KEYS_BACK", "the list of clients can be believed again")
 
     # ------------------------------------------------------------------

@@ -43,12 +43,22 @@ class Connections:
         self._proven: set[int] = set()
         self._succeeded = 0
         self._told = 0  # failures whose connection is not closed yet
+        self._let_in = 0  # connections to which the gate said yes and whose handshake has not ended
         self._turned_away = 0  # connections that will fail because the gate said so
 
     @property
     def proven(self) -> int:
         """Connections whose other side has ended its handshake."""
         return len(self._proven)
+
+    @property
+    def admitted(self) -> int:
+        """Proven connections, and those that the gate let in a moment ago."""
+        return len(self._proven) + min(len(self._under_way), self._succeeded + self._let_in)
+
+    def let_in(self) -> None:
+        """The gate said yes to a connection."""
+        self._let_in += 1
 
     def turned_away(self) -> None:
         """The gate refused a connection, and counted it: that its handshake fails is no news."""
@@ -72,6 +82,7 @@ class Connections:
             self._under_way[value] = now_ns
         elif event == zmq.Event.HANDSHAKE_SUCCEEDED:
             self._succeeded += 1
+            self._let_in = max(0, self._let_in - 1)
         elif event == zmq.Event.DISCONNECTED:
             self._proven.discard(value)
             if self._under_way.pop(value, None) is not None:
@@ -80,7 +91,7 @@ class Connections:
             # Closing the listener closes what it accepted, without a word.
             self._under_way.clear()
             self._proven.clear()
-            self._succeeded = self._told = self._turned_away = 0
+            self._succeeded = self._told = self._let_in = self._turned_away = 0
             return True
         else:
             self._told += 1
@@ -92,6 +103,8 @@ class Connections:
             self._succeeded = 0
             for fd in list(self._under_way):
                 self._prove(fd)
+        if not self._under_way:
+            self._let_in = 0
         return False
 
     def _ended_early(self) -> None:

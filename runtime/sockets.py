@@ -163,9 +163,11 @@ class DeskSockets:
             # Only CURVE with a key of 32 bytes gets here; anything else is no proof and is nobody's key.
             public_key = proof[0] if len(proof) == 1 else b""
             connections = self._connections[name]
-            said = self.access.connects(name, public_key, address.decode("ascii", "replace"), connections.proven)
+            said = self.access.connects(name, public_key, address.decode("ascii", "replace"), connections.admitted)
             if said.refused:
                 connections.turned_away()
+            else:
+                connections.let_in()
             answer = [number, said.status.encode(), said.reason.encode(), said.user_id.encode(), b""]
             self._zap.send_multipart([sender, empty, version, *answer])
 
