@@ -6,6 +6,7 @@ tables made from here.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 from msgspec import field
 
 from runtime.config import Name, Section, control_endpoint, describe, number, read_sections, text
+from runtime.key_files import CLIENT_KEY_VARIABLE
 
 TABLES_MARK = "<!-- The tables below are made by `python -m runtime.gateways.config docs/gateways.md`. -->"
 
@@ -24,6 +26,9 @@ class Station(Section, frozen=True, forbid_unknown_fields=True):
     name: Annotated[Name, text("the station's name")] = "st1"
     results: Annotated[str, text("the inspector's results socket")] = "tcp://127.0.0.1:5561"
     control: Annotated[str, text("its control socket; empty: the one in this user's runtime folder")] = ""
+    key_file: Annotated[
+        str, text("this gateway's key for a station with CURVE; empty: the file named by `$ASPERITY_CLIENT_KEY`, if set")
+    ] = ""
 
 
 class Gateway(Section, frozen=True, forbid_unknown_fields=True):
@@ -154,6 +159,12 @@ class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
 def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> GatewayConfig:
     """Read ``gateway.toml`` and put ``overrides`` over it, as ``runtime.config.load`` does. Raises ConfigError."""
     return read_sections(GatewayConfig, path, overrides, _make_absolute)
+
+
+def client_key(config: GatewayConfig) -> Path | None:
+    """The file with this gateway's key; None: the station speaks no CURVE."""
+    file = config.station.key_file or os.environ.get(CLIENT_KEY_VARIABLE, "")
+    return Path(file) if file else None
 
 
 def control_of(config: GatewayConfig) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 
 from runtime.client import ClientLimits, Station
 from runtime.errors import StationError, WireError
-from runtime.gateways.config import GatewayConfig, control_of
+from runtime.gateways.config import GatewayConfig, client_key, control_of
 from runtime.ordering import Gap
 from runtime.wire import ReceivedResult, Reply, StationState
 
@@ -103,6 +103,7 @@ class Link:
             station=config.station.name,
             since=since,
             limits=ClientLimits(patience_ms=bounds.patience_ms, requests_at_once=bounds.requests_max),
+            key=client_key(config),
         )
         self._seen = _Seen()
         self._items: deque[Item] = deque()
