@@ -27,7 +27,7 @@ class Station(Section, frozen=True, forbid_unknown_fields=True):
     results: Annotated[str, text("the inspector's results socket")] = "tcp://127.0.0.1:5561"
     control: Annotated[str, text("its control socket; empty: the one in this user's runtime folder")] = ""
     key_file: Annotated[
-        str, text("this gateway's key for a station with CURVE; empty: the file named by `$ASPERITY_CLIENT_KEY`, if set")
+        str, text("key for a station with CURVE; empty: the file named by `$ASPERITY_CLIENT_KEY`, if set")
     ] = ""
 
 
