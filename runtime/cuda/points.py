@@ -20,8 +20,9 @@ Form: TypeAlias = Literal["block", "cluster", "large"]
 
 CHUNK = 128
 MOST_ROUNDS = 32
+MOST_BLOCKS = 8
 MOST_MEMBERS = 128
-STATIC_SHARED_BYTES = 10 * 1024
+STATIC_SHARED_BYTES = 14 * 1024
 """What the cluster's kernel has beside its distances, and what the driver keeps for itself; rounded up."""
 
 _KERNELS: dict[Form, str] = {
@@ -43,7 +44,8 @@ class SamplingPlan:
     warps: int = 32
 
     def __post_init__(self) -> None:
-        if self.form not in _KERNELS or (self.form != "cluster" and self.blocks != 1) or self.rounds > MOST_ROUNDS:
+        most = MOST_BLOCKS if self.form == "cluster" else 1
+        if self.form not in _KERNELS or not 1 <= self.blocks <= most or self.rounds > MOST_ROUNDS:
             raise EngineError(f"farthest point sampling cannot be planned as {self}; take more warps or blocks")
 
     @classmethod

@@ -10,11 +10,16 @@ using keys::Key;
 
 constexpr int CHUNK = 128;  // consecutive points that share a bounding box: four a lane
 constexpr int MAX_WARPS = 32;
-constexpr int MAX_CLUSTER = 16;
+constexpr int MAX_CLUSTER = 8;  // what every chip with clusters can place
 
 __device__ inline double warp_sum(double v) {
     for (int d = 16; d; d /= 2) v += __shfl_xor_sync(FULL_WARP, v, d);
     return v;
+}
+
+__device__ inline float4 from_lane(float4 v, int lane) {
+    return make_float4(__shfl_sync(FULL_WARP, v.x, lane), __shfl_sync(FULL_WARP, v.y, lane), __shfl_sync(FULL_WARP, v.z, lane),
+                       __shfl_sync(FULL_WARP, v.w, lane));
 }
 
 enum class Where { SHARED, GLOBAL };
@@ -24,15 +29,18 @@ enum class Where { SHARED, GLOBAL };
 template <bool CLUSTER, Where WHERE>
 __device__ void sample(const float4* points, const int* count, int capacity, int groups, int* chosen, float4* centres,
                        float* scratch, unsigned* fault) {
+    // Each warp's farthest point with its place, so that nobody has to fetch the winner from memory.
     __shared__ Key slots[2][(CLUSTER ? MAX_CLUSTER : 1) * MAX_WARPS];
+    __shared__ float4 places[2][(CLUSTER ? MAX_CLUSTER : 1) * MAX_WARPS];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
     const int blocks = CLUSTER ? static_cast<int>(cluster_size()) : 1;
     const int rank = CLUSTER ? static_cast<int>(cluster_rank()) : 0;
     const int all = blocks * warps, own = rank * warps + warp;
     const int rounds = (capacity + CHUNK * all - 1) / (CHUNK * all);
     const int n = *count;
-    if (n < 1 || n > capacity || rounds > 32) {
-        if (own == 0 && lane == 0) report(fault, rounds > 32 ? FAULT_SHAPE : n == 0 ? FAULT_EMPTY : FAULT_COUNT);
+    const bool unfit = rounds > 32 || blocks > MAX_CLUSTER;
+    if (n < 1 || n > capacity || unfit) {
+        if (own == 0 && lane == 0) report(fault, unfit ? FAULT_SHAPE : n == 0 ? FAULT_EMPTY : FAULT_COUNT);
         for (int g = threadIdx.x; rank == 0 && g < groups; g += blockDim.x) {
             chosen[g] = 0;
             centres[g] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -52,6 +60,7 @@ __device__ void sample(const float4* points, const int* count, int capacity, int
     Box box = geometry::empty_box();
     float best = 0.0f;  // of this lane's chunk: largest entry of `nearest`, and its lowest point
     unsigned best_point = 0;
+    float4 best_place = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     bool damaged = false;
     const int owned = own < chunks ? (chunks - own + all - 1) / all : 0;
     for (int j = 0; j < owned; ++j) {
@@ -72,8 +81,8 @@ __device__ void sample(const float4* points, const int* count, int capacity, int
     if (CLUSTER) cluster_sync();  // nobody writes into a block that has not begun
 
     unsigned index = 0;
+    float4 winner = __ldg(points);
     for (int step = 0;; ++step) {
-        const float4 winner = __ldg(points + index);
         if (own == 0 && lane == 0) {
             chosen[step] = static_cast<int>(index);
             centres[step] = winner;
@@ -85,35 +94,44 @@ __device__ void sample(const float4* points, const int* count, int capacity, int
             const int j = __ffs(static_cast<int>(hits)) - 1;
             hits &= hits - 1;
             const int base = (own + j * all) * CHUNK;
-            Key key = 0;
+            Key mine = 0;
+            float4 place = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
             for (int i = 0; i < CHUNK / 32; ++i) {
                 const int p = base + 32 * i + lane;
                 if (p >= n) continue;
+                const float4 q = __ldg(points + p);
                 float& entry = nearest[j * CHUNK + 32 * i];
-                entry = fminf(entry, geometry::squared(geometry::xyz(__ldg(points + p)), centre));
-                const Key mine = keys::largest_first(__float_as_uint(entry), p);
-                if (mine > key) key = mine;
+                entry = fminf(entry, geometry::squared(geometry::xyz(q), centre));
+                const Key key = keys::largest_first(__float_as_uint(entry), p);
+                if (key > mine) mine = key, place = q;
             }
-            key = keys::warp_max_fast(key);
-            if (lane == j) best = __uint_as_float(keys::value_of(key)), best_point = keys::index_of(key);
+            const Key key = keys::warp_max_fast(mine);
+            place = from_lane(place, __ffs(static_cast<int>(__ballot_sync(FULL_WARP, mine == key))) - 1);
+            if (lane == j) best = __uint_as_float(keys::value_of(key)), best_point = keys::index_of(key), best_place = place;
         }
-        Key key = lane < owned ? keys::largest_first(__float_as_uint(best), best_point) : 0;
-        key = keys::warp_max_fast(key);
+        const Key mine = lane < owned ? keys::largest_first(__float_as_uint(best), best_point) : 0;
+        Key key = keys::warp_max_fast(mine);
+        const float4 place = from_lane(best_place, __ffs(static_cast<int>(__ballot_sync(FULL_WARP, mine == key))) - 1);
         // Two sets of slots: one may still be read while the next step writes the other, so one barrier a step is enough.
         Key* to = &slots[step & 1][own];
+        float4* at = &places[step & 1][own];
         if constexpr (CLUSTER) {
-            if (lane < blocks) *of_rank(to, lane) = key;
+            if (lane < blocks) *of_rank(to, lane) = key, *of_rank(at, lane) = place;
             cluster_sync();
         } else {
-            if (lane == 0) *to = key;
+            if (lane == 0) *to = key, *at = place;
             __syncthreads();
         }
         key = 0;
+        int from = lane;
         for (int t = lane; t < all; t += 32) {
             const Key other = slots[step & 1][t];
-            if (other > key) key = other;
+            if (other > key) key = other, from = t;
         }
-        index = keys::index_of(keys::warp_max_fast(key));
+        const Key farthest = keys::warp_max_fast(key);
+        index = keys::index_of(farthest);
+        from = __shfl_sync(FULL_WARP, from, __ffs(static_cast<int>(__ballot_sync(FULL_WARP, key == farthest))) - 1);
+        winner = places[step & 1][from];
     }
 }
 
@@ -186,17 +204,17 @@ SIMT_KERNEL(list_points)
 //   scratch      farthest_points_large only: rounds x warps x 128 f4, see below; else unused, may be 0
 // Launch, rounds = ceil(capacity / (128 x warps x blocks)) <= 32:
 //   farthest_points          1 block of whole warps, rounds x warps x 512 bytes of dynamic shared memory
-//   farthest_points_cluster  one cluster of up to 16 blocks, as much shared memory in each
+//   farthest_points_cluster  one cluster of up to 8 blocks, as much shared memory in each
 //   farthest_points_large    1 block, no shared memory: for chips that have too little of it
 // Exact up to float32: each choice is the float64 answer to the choices before it, unless two points' distances are
 // within 1e-6 of each other (relative). Faults: EMPTY, COUNT, NOT_FINITE, SHAPE.
 //
 // Bound: one step depends on the one before it, so its latency counts and nothing else. A step tests one box a lane,
-// measures 128 points in the warps whose box the new centre can reach at all (a few of 157 at 20k points once some
-// hundred centres are chosen: no point of a box farther away than its own farthest point's distance can change), joins
-// three warp maxima and passes one barrier. All the points would be 8 flops each, 160 kflop a step at 20k: 0.6 us on
-// one multiprocessor at full rate before any latency; the boxes remove most of it and change no result (geometry.cuh).
-// Points come from L2/L1 (16 bytes each), distances from shared memory.
+// measures 128 points in each chunk whose box the new centre can reach at all (no point of a box farther away than its
+// own farthest point's distance can change; geometry.cuh says why that is exact), joins three warp maxima and passes
+// one barrier. All the points would be 8 flops each, 160 kflop a step at 20k: 0.6 us on one multiprocessor at its full
+// rate before any latency. docs/kernels.md counts what the boxes leave of it. Points come from L2/L1 (16 bytes each),
+// distances from shared memory, and the winner's place from the shared memory of whoever found it.
 extern "C" __global__ void __launch_bounds__(1024) farthest_points(const float4* points, const int* count, int capacity, int groups, int* chosen, float4* centres, float* scratch, unsigned* fault) {
     sampling::sample<false, sampling::Where::SHARED>(points, count, capacity, groups, chosen, centres, scratch, fault);
 }
