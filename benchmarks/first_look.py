@@ -170,7 +170,9 @@ def load_cache(product: str, chosen: Profile) -> Cached:
         begin = time.monotonic()
         made = make_cache(product, chosen)
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **dict(_arrays(made)))
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, **dict(_arrays(made)))
+        partial.replace(path)
         print(f"{product}: rendered and embedded in {time.monotonic() - begin:.0f} s", flush=True)
     arrays = np.load(path)
 
