@@ -105,6 +105,9 @@ def time_entry(
         result["us_a_step"] = 1e6 * median_s / work.steps
     if work.precision == "float16":
         result["share_of_half_rate"] = result["tflops"] / rates["half_product_tflops"]
+    if "rank" in part_us:
+        # The ranking kernel alone: what the half-precision work costs without proof and preparation.
+        result["rank_share_of_half_rate"] = work.flop / part_us["rank"] / 1e6 / rates["half_product_tflops"]
     return result
 
 

@@ -42,7 +42,7 @@ def cases(entry: KernelEntry, small_only: bool) -> Iterator[tuple[Shape, str]]:
             yield shape, kind
     if not small_only:
         for kind in entry.kinds:
-            for shape in entry.shapes:
+            for shape in entry.shapes if kind == "random" else entry.hard or entry.shapes:
                 yield shape, kind
 
 

@@ -65,6 +65,8 @@ class KernelEntry:
     """Kinds of input: random first, then degenerate ones (all points equal, NaN in the input...)."""
     timed: tuple[Shape, ...] = field(default=())
     """Shapes that the benchmark times; default: ``shapes``."""
+    hard: tuple[Shape, ...] = field(default=())
+    """Shapes, beside the small ones, that the other kinds of input are tried on; default: ``shapes``."""
     least: tuple[int, int] = (7, 5)
     """Compute capability from which on it runs."""
     most: tuple[int, int] = (99, 9)

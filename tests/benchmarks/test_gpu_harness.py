@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,32 @@ def test_without_a_gpu_they_fail_and_write_nothing(
     assert "no NVIDIA driver" in capsys.readouterr().err
 
 
-def test_every_kernel_of_the_registry_is_right_on_the_stand_in(results: Path) -> None:
+def test_every_kernel_of_the_registry_is_right_on_the_stand_in(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One small shape of each, with every kind of input; the kernels' own tests have the others.
+    entries = tuple(replace(entry, small=entry.small[-1:]) for entry in registry())
+    monkeypatch.setattr(gpu_check, "registry", lambda: entries)
     code, said = check(results)
     assert code == 0
     assert said["is_gpu"] is False
-    assert set(said["states"]) == {entry.name for entry in registry()}
-    for entry in registry():
-        assert len(said["sections"][f"check:{entry.name}"]) == len(entry.kinds) * len(entry.small)
+    assert set(said["states"]) == {entry.name for entry in entries}
+    for entry in entries:
+        assert len(said["sections"][f"check:{entry.name}"]) == len(entry.kinds)
+
+
+def test_degenerate_inputs_have_shapes_of_their_own() -> None:
+    small, large, hard = ({"n": 1},), ({"n": 9}, {"n": 10}), ({"n": 5},)
+    entry = replace(fake(None), small=small, shapes=large, hard=hard)
+    whole = list(gpu_check.cases(entry, small_only=False))
+    assert [shape["n"] for shape, kind in whole if kind == "random"] == [1, 9, 10]
+    assert [shape["n"] for shape, kind in whole if kind == "nan"] == [1, 5]
+    assert [shape["n"] for shape, _ in gpu_check.cases(entry, small_only=True)] == [1, 1]
+
+
+def test_a_kernel_for_other_chips_is_named_and_not_run(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = replace(fake("off by 3 mm"), least=(9, 1))
+    monkeypatch.setattr(gpu_check, "registry", lambda: (entry,))
+    code, said = check(results)
+    assert code == 0 and said["states"] == {"fake": "other chip"}
 
 
 def test_a_wrong_kernel_fails_the_check(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,7 @@ def _entry(form: Form, small: tuple[Shape, ...]) -> KernelEntry:
         small=small,
         kinds=KINDS,
         timed=plain[:3],
+        least=(9, 0) if form == "cluster" else (7, 5),
     )
 
 
