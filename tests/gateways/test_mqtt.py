@@ -1,0 +1,150 @@
+"""What the MQTT gateway keeps for a broker that is away, how it goes on after a restart, and how requests are read."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.errors import ConfigError
+from runtime.gateways.config import GatewayConfig, Mqtt
+from runtime.gateways.link import Delivered, Item
+from runtime.gateways.mqtt import serve
+from runtime.gateways.mqtt_commands import NO_ID, REPLIES_KEPT, Commands
+from runtime.gateways.mqtt_outbox import FULL, RESTARTED, UNCERTAIN, Outbox, StateFile, ids, uncertain
+from runtime.ordering import Gap
+from tests.gateways.floor import NO_ANSWER, FakeLink, reply, result
+
+
+def item(result_id: int) -> Delivered:
+    return Delivered(result(result_id), True, 0.0)
+
+
+@given(most=st.integers(1, 20), count=st.integers(0, 60), every=st.integers(1, 10))
+def test_an_outbox_is_bounded_in_order_and_names_what_it_dropped(most: int, count: int, every: int) -> None:
+    outbox, taken = Outbox(most), []
+    for number in range(1, count + 1):
+        outbox.put(item(number))
+        assert len(outbox) <= most + 1
+        if number % every == 0 and (one := outbox.take()) is not None:
+            taken.append(one)
+    while (one := outbox.take()) is not None:
+        taken.append(one)
+    covered = [number for one in taken for number in range(ids(one)[0], ids(one)[1] + 1)]
+    assert covered == list(range(1, count + 1)), "each once, in order, delivered or named"
+    assert all(one.why == FULL for one in taken if isinstance(one, Gap))
+
+
+def test_ids_that_go_back_are_named_in_a_gap_of_their_own() -> None:
+    outbox = Outbox(1)
+    for number in (8, 9, 1, 2):
+        outbox.put(item(number))
+    found: list[Item] = []
+    while (one := outbox.take()) is not None:
+        found.append(one)
+    assert found[:2] == [Gap(8, 9, FULL), Gap(1, 1, FULL)] and ids(found[2]) == (2, 2)
+
+
+def test_what_was_under_way_is_named_before_what_waits() -> None:
+    outbox = Outbox(10)
+    outbox.put(item(9))
+    outbox.name(uncertain([item(4), item(5), Gap(6, 7, "gone"), item(8)]))
+    named = [outbox.take() for _ in range(4)]
+    assert named[:3] == [Gap(4, 5, UNCERTAIN), Gap(6, 7, "gone"), Gap(8, 8, UNCERTAIN)]
+    assert isinstance(named[3], Delivered) and outbox.take() is None
+
+
+def test_a_restart_goes_on_after_what_was_sent_and_names_what_was_not_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "st1.mqtt"
+    file = StateFile(path, "st1")
+    assert file.since is None and file.gaps() == []
+    file.write(12, 9)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and [p.name for p in tmp_path.iterdir()] == ["st1.mqtt"]
+    again = StateFile(path, "st1")
+    assert again.since == 13 and again.gaps() == [Gap(10, 12, RESTARTED)]
+    again.write(12, 12)
+    assert StateFile(path, "st1").gaps() == []
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"station":"st2","sent":5,"acknowledged":5}', b"\xff", b"[" * 5000])
+def test_a_damaged_or_foreign_state_file_is_told_and_counts_as_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
+    path = tmp_path / "st1.mqtt"
+    path.write_bytes(data)
+    assert StateFile(path, "st1").since is None
+    assert "from now on" in caplog.text
+
+
+def test_requests_are_done_once_and_always_answered() -> None:
+    link = FakeLink()
+    commands = Commands(link)  # type: ignore[arg-type]
+    link.replies.extend([reply("OK"), NO_ANSWER, None])
+    assert commands.take_in("start", b'{"id":"a"}', False) is None
+    assert commands.take_in("trigger", b'{"id":"b","trigger_id":7,"part_id":"p","timeout_ms":300}', False) is None
+    assert commands.take_in("stop", b'{"id":"c"}', False) is None
+    answers = dict(commands.answers())
+    told = {key: msgspec.json.decode(body) for key, body in answers.items()}
+    assert (told["a"]["ok"], told["a"]["id"]) == (True, "a") and told["b"]["code"] == "FAILED" and "c" not in told
+    assert link.asked == [
+        ("start", {}),
+        ("trigger", {"trigger_id": 7, "part_id": "p", "timeout_ms": 300}),
+        ("stop", {}),
+    ]
+    assert commands.take_in("start", b'{"id":"a"}', False) == ("a", answers["a"]), "the same answer again"
+    assert commands.take_in("stop", b'{"id":"c"}', False) is None and len(link.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("op", "body", "retained", "where", "code"),
+    [
+        ("start", b"", False, NO_ID, "BAD_REQUEST"),
+        ("start", b"{", False, NO_ID, "BAD_REQUEST"),
+        ("start", b'{"id":"a/b"}', False, NO_ID, "BAD_REQUEST"),
+        ("start", b'{"id":7}', False, NO_ID, "BAD_REQUEST"),
+        ("start", b'{"id":"a","mode":"never"}', False, "a", "BAD_REQUEST"),
+        ("trigger", b'{"id":"a"}', False, "a", "BAD_REQUEST"),
+        ("trigger", b'{"id":"a","trigger_id":"7","timeout_ms":1}', False, "a", "BAD_REQUEST"),
+        ("start", b'{"id":"a","v":2}', False, "a", "BAD_REQUEST"),
+        ("start", b'{"id":"a"}', True, "a", "REFUSED"),
+        ("shutdown", b'{"id":"a"}', False, "a", "NOT_ALLOWED"),
+        ("st\xe9rt\n", b'{"id":"a"}', False, "a", "BAD_REQUEST"),
+    ],
+)
+def test_a_request_that_may_not_be_is_answered_and_not_passed_on(
+    op: str, body: bytes, retained: bool, where: str, code: str
+) -> None:
+    link = FakeLink()
+    answer = Commands(link).take_in(op, body, retained)  # type: ignore[arg-type]
+    assert answer is not None and answer[0] == where
+    assert msgspec.json.decode(answer[1])["code"] == code and not link.asked
+
+
+@given(st.binary(max_size=200), st.text(max_size=20))
+def test_whatever_comes_nothing_breaks(body: bytes, op: str) -> None:
+    Commands(FakeLink()).take_in(op, body, False)  # type: ignore[arg-type]
+
+
+def test_the_memory_of_requests_is_bounded() -> None:
+    link = FakeLink()
+    commands = Commands(link)  # type: ignore[arg-type]
+    for number in range(REPLIES_KEPT + 50):
+        commands.take_in("shutdown", msgspec.json.encode({"id": f"r{number}"}), False)
+    assert len(commands._asked) <= REPLIES_KEPT
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"host": "10.1.2.3"}, "set tls = true"),
+        ({"prefix": "a/#"}, "prefix"),
+        ({"tls": True, "ca_file": "/nonexistent/ca.pem"}, "ca_file"),
+    ],
+)
+def test_what_cannot_be_or_could_be_overheard_is_refused_in_words(own: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        serve(GatewayConfig(mqtt=Mqtt(**own)))  # type: ignore[arg-type]
