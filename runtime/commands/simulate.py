@@ -38,6 +38,7 @@ def command(
     ] = None,
     rate: Annotated[float, typer.Option(help="parts a second, at most 1000")] = 5.0,
     count: Annotated[int, typer.Option(min=0, help="end after so many exposures; 0: never")] = 0,
+    once: Annotated[bool, typer.Option("--once", help="end when every word was played once")] = False,
     on_trigger: Annotated[bool, typer.Option("--on-trigger", help="a word on each trigger, instead of a rate")] = False,
     typed: Annotated[bool, typer.Option("--stdin", help="words typed on standard input come next")] = False,
     config: Annotated[Path | None, typer.Option(help="station.toml (docs/station.md)")] = None,
@@ -90,7 +91,7 @@ def command(
                 "[security] curve is set: give --key, made by "
                 "asperity keys new --client simulate --role camera --role read --role administer"
             )
-        summary, balanced = _simulate(made, words, rate, count, on_trigger, typed, key)
+        summary, balanced = _simulate(made, words, rate, count, once, on_trigger, typed, key)
     told = {name: getattr(summary, name) for name in Summary.__dataclass_fields__}
     told |= {"per_second": round(summary.per_second, 1), "balanced": balanced}
     missed = f"; did not come about: {', '.join(summary.missed)}" if summary.missed else ""
@@ -128,6 +129,7 @@ def _simulate(
     words: list[str],
     rate_hz: float,
     count: int,
+    once: bool,
     on_trigger: bool,
     typed: bool,
     key: Path | None,
@@ -162,7 +164,7 @@ def _simulate(
             if simulation.ended:
                 return simulation.summary, True
             started_s = time.monotonic()
-            _play(simulation, words, count, on_trigger, _typed_words() if typed else None)
+            _play(simulation, words, count, once, on_trigger, _typed_words() if typed else None)
             simulation.summary.seconds = time.monotonic() - started_s
             simulation.settle()
             state = client.request("get_state").state
@@ -171,10 +173,14 @@ def _simulate(
         inspector.end()
 
 
-def _play(simulation: Simulation, words: list[str], count: int, triggered: bool, typed: Queue[str] | None) -> None:
-    """Words in turn, typed ones first, until told to end or after ``count`` exposures."""
+def _play(
+    simulation: Simulation, words: list[str], count: int, once: bool, triggered: bool, typed: Queue[str] | None
+) -> None:
+    """Words in turn, typed ones first, until told to end, after ``count`` exposures or all words ``once``."""
     at = 0
     while not simulation.ended and not (count and simulation.summary.exposures >= count):
+        if once and at == len(words):
+            break
         trigger = None
         if triggered:
             simulation.listen(0)

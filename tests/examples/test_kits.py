@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "system"))
 from line import CAMERA, PATIENCE_S, Line
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-LINES = 60
+LINES = 150
 DROP_EACH = 7
 """Of so many results one does not reach the kits."""
 SCRIPT = "ok ng shape ok STALE ok LOST nan DUPLICATE_SEQ ok REFUSED_MESSAGE WRONG_RECIPE ok TOO_FEW_POINTS ok NO_FRAME"
@@ -162,7 +162,8 @@ def test_a_subscriber_shows_every_result_once_as_the_python_client_saw_it(
     told = [line["result_id"] if "result_id" in line else line["gap"] for line in lines]
     assert len(results) >= LINES - (kit != "c") * 5 and len(set(told)) == len(told), "none twice"
     unnamed = set(range(min(told), max(told) + 1)) - set(told)
-    assert all(number > max(told) - 60 for number in unnamed), "what came last may still be asked for"
+    still = {number for number in unnamed if number % DROP_EACH == 0 or number > max(told) - 20}
+    assert unnamed == still, "what the link lost and is still asked for, or what was in work at the end"
     assert not unnamed & {line["result_id"] for line in results}
     for line in results:
         (_same_record if kit == "c" else _same_result)(line, station)
@@ -171,7 +172,10 @@ def test_a_subscriber_shows_every_result_once_as_the_python_client_saw_it(
     dropped = [number for number in told if number % DROP_EACH == 0]
     assert dropped, "the link lost some"
     gaps = [line["gap"] for line in lines if "gap" in line]
-    assert gaps == [] if kit != "c" else set(gaps) <= set(dropped), "the journal brings back what the link lost"
+    if kit == "c":  # without the journal; what was in work as it joined may have been told just before
+        assert {gap for gap in gaps if gap > results[0]["result_id"]} <= set(dropped), "only what the link lost"
+    else:
+        assert gaps == [], "the journal brings back what the link lost"
 
 
 def _same_result(line: dict[str, Any], station: Simulated) -> None:
@@ -212,7 +216,7 @@ def test_a_sender_s_frames_are_judged(kit: str, built: Path) -> None:
         line.wait(lambda: line.heard.states[-1].received == told["sent"], "every frame that was sent")
         line.wait(lambda: line.heard.states[-1].in_flight == 0, "every answer")
         assert line.heard.states[-1].balanced
-        assert told["exposures"] == 12 and told["sent"] >= 10
+        assert told["exposures"] == 12 and told["sent"] >= 3
         results = {result.seq: result for result in line.journal().values()}
     assert {result.camera_session for result in results.values()} == {told["camera_session"]}
     judged = {seq: result for seq, result in results.items() if result.reason is not Reason.LOST}

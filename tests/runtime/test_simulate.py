@@ -76,13 +76,12 @@ def test_every_reason_comes_about_by_name_and_the_record_says_not_judged(folder:
     records.connect(ends(folder)["results"])
     try:
         script = " ".join(Reason.__members__)
-        # Long enough for every word once: the rest of the script is cut off by the count.
-        process = simulate(folder, "--json", "--rate=100", f"--script={script}", "--deadline-ms=1500", "--count=58")
+        process = simulate(folder, "--json", "--rate=100", f"--script={script}", "--deadline-ms=1500", "--once")
         summary = told(process)
         seen = {reason for reason, count in summary["by_reason"].items() if count}
         assert seen == set(Reason.__members__) - {"NOT_JUDGED"}, summary
         assert summary["missed"] == {} and summary["gaps"] == 0 and summary["unanswered"] == 0
-        assert summary["balanced"] and summary["restarts"] == 2
+        assert summary["balanced"] and summary["restarts"] >= 2
         codes = set()
         while records.poll(0):
             record = wire.decode_record_message(records.recv_multipart())[1]
@@ -172,11 +171,8 @@ def test_a_station_that_asks_for_keys_is_simulated_with_one(folder: Path) -> Non
     _, log = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2 and "give --key" in log.decode()
     summary = told(
-        simulate(
-            folder, "--json", f"--config={config}", f"--key={key}", "--script=ok STALE SHUTDOWN ABORTED", "--rate=100",
-            "--count=5",
-        )
-    )  # fmt: skip
+        simulate(folder, "--json", f"--config={config}", f"--key={key}", "--script=ok STALE SHUTDOWN ABORTED", "--once")
+    )
     assert summary["missed"] == {} and summary["by_reason"]["STALE"] and summary["by_reason"]["SHUTDOWN"]
 
 
