@@ -228,10 +228,11 @@ extern "C" __global__ void __launch_bounds__(256) keep_part(const unsigned char*
     for (int& edge : edges)
         for (int d = 16; d; d /= 2) edge = min(edge, __shfl_xor_sync(FULL_WARP, edge, d));
     if (threadIdx.x % 32 == 0 && edges[0] < height_px) {
-        atomicMin(figures + ROW_FIRST, edges[0]);
-        atomicMax(figures + ROW_LAST, -edges[1]);
-        atomicMin(figures + COLUMN_FIRST, edges[2]);
-        atomicMax(figures + COLUMN_LAST, -edges[3]);
+        // The box only ever grows: whoever does not widen what is there already has nothing to add.
+        if (edges[0] < __ldcg(figures + ROW_FIRST)) atomicMin(figures + ROW_FIRST, edges[0]);
+        if (-edges[1] > __ldcg(figures + ROW_LAST)) atomicMax(figures + ROW_LAST, -edges[1]);
+        if (edges[2] < __ldcg(figures + COLUMN_FIRST)) atomicMin(figures + COLUMN_FIRST, edges[2]);
+        if (-edges[3] > __ldcg(figures + COLUMN_LAST)) atomicMax(figures + COLUMN_LAST, -edges[3]);
     }
     count_block(here, figures + PART);
 }
