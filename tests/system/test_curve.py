@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from line import CAMERA, STATION, Camera, Line
 
 from runtime import wire
 from runtime.client import ClientLimits, Station
-from runtime.errors import StationError
+from runtime.errors import AccessError, StationError
 from runtime.frame import Frame, Result
 from runtime.ordering import Gap
 from runtime.transport import ClientKeys, Role, read_client_key
@@ -253,3 +256,31 @@ def test_a_frame_of_20_mb_comes_through() -> None:
         assert camera.send(large)
         line.wait(lambda: bool(line.heard.results), "the result")
         assert line.heard.results[0].reason.name == "GOOD"
+
+
+def test_commands_take_a_key_file_and_never_the_key_itself(tmp_path: Path) -> None:
+    watch = [sys.executable, "-m", "runtime.cli", "watch", "state", "--count", "1", "--json", "--seconds", "30"]
+    with Line("ok", curve=True) as line:
+        line.start()
+        line.await_state(RUNNING)
+        ends = ["--results", line.ends["results"], "--bulk", line.ends["bulk"]]
+        environment = {**os.environ, "ASPERITY_CLIENT_KEY": str(line.keys["recorder"])}
+        said = subprocess.run([*watch, *ends], env=environment, capture_output=True, timeout=60, check=True).stdout
+        assert json.loads(said)["station"] == STATION
+        missing = str(tmp_path / "nobody.key")
+        ended = subprocess.run([*watch, *ends, "--key", missing], capture_output=True, timeout=60, check=False)
+        assert ended.returncode == AccessError.exit_code and missing.encode() in ended.stderr
+        exposed = tmp_path / "exposed.key"
+        exposed.write_bytes(line.keys["camera"].read_bytes())
+        exposed.chmod(0o644)
+        camera = [sys.executable, "-m", "runtime.cli", "camera", "virtual", "--frames", "1", "--key", str(exposed)]
+        ended = subprocess.run(camera, capture_output=True, timeout=60, check=False)
+        assert ended.returncode == AccessError.exit_code and b"chmod 600" in ended.stderr
+        assert read_client_key(line.keys["camera"]).secret_key.encode() not in ended.stderr + ended.stdout
+
+
+def test_a_station_does_not_start_with_a_key_that_others_can_read() -> None:
+    with Line("ok", curve=True) as line:
+        (line.folder / "keys" / "transport" / "station.key").chmod(0o640)
+        assert line.start().wait(60) == AccessError.exit_code
+        assert "others could pose as this station" in line.log()
