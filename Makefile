@@ -28,9 +28,11 @@ demo: setup  ## calibrate on the virtual camera, export, stream, show results (b
 test: setup  ## the whole test suite
 	$(BIN)/python -m pytest -m 'not gpu and not soak'
 
-foreign-tools:  ## what tests marked foreign need: libzmq's C headers and the npm packages of examples/node
-	dpkg -s libzmq3-dev >/dev/null 2>&1 || $(SUDO) apt-get install -y --no-install-recommends gcc libc6-dev libzmq3-dev
+foreign-tools:  ## what tests marked foreign need: libzmq's C headers, mosquitto, npm packages
+	dpkg -s libzmq3-dev mosquitto mosquitto-clients >/dev/null 2>&1 || $(SUDO) apt-get install -y --no-install-recommends \
+		gcc libc6-dev libzmq3-dev mosquitto mosquitto-clients
 	npm ci --no-audit --no-fund --prefix examples/node
+	npm ci --no-audit --no-fund --prefix tests/gateways/node
 
 foreign: setup foreign-tools  ## the client kits in C and Node, and programs from Debian, against live stations
 	$(BIN)/python -m pytest -m foreign

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import os
 import shutil
@@ -17,9 +18,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from runtime.errors import ConfigError
 from runtime.frame import Result, Verdict
 from runtime.reasons import Reason
 from tests.gateways.floor import GatewayProcess, until
@@ -306,3 +312,66 @@ def test_a_broker_that_is_away_is_said_once_and_tried_on(broker: Broker, line: L
     gateway.process.send_signal(signal.SIGTERM)
     assert gateway.process.wait(PATIENCE_S) == 0
     assert list(itertools.islice(tmp_path.iterdir(), 1)) == [], "nothing was sent, so nothing is on file"
+
+
+@pytest.mark.foreign
+@pytest.mark.skipif(MOSQUITTO is None or not shutil.which("mosquitto_passwd"), reason="mosquitto is not installed")
+def test_tls_and_a_password_from_a_file(tmp_path: Path) -> None:
+    with Line("ok") as line:
+        key, certificate = tmp_path / "broker.key", tmp_path / "broker.pem"
+        make_certificate(key, certificate)
+        passwords, secret = tmp_path / "passwords", tmp_path / "secret"
+        subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "gate", "correct horse"], check=True)
+        secret.touch(mode=0o600)
+        secret.write_text("correct horse\n")
+        for path in (tmp_path.parent.parent, tmp_path.parent, tmp_path, key, certificate, passwords):
+            path.chmod(0o755)  # mosquitto drops to its own user
+        port, file = free_port(), tmp_path / "mosquitto.conf"
+        file.write_text(
+            f"listener {port} 127.0.0.1\ncertfile {certificate}\nkeyfile {key}\nallow_anonymous false\n"
+            f"password_file {passwords}\n"
+        )
+        line.processes.append(subprocess.Popen([str(MOSQUITTO), "-c", str(file)], stderr=subprocess.DEVNULL))
+
+        def gateway(ca: Path, password: str) -> GatewayProcess:
+            own = (
+                f'[mqtt]\ntls = true\nhost = "localhost"\nca_file = "{ca}"\nuser = "gate"\nretry_max_ms = 300\n'
+                f'password_file = "{secret}"\nstate_file = "{tmp_path}/state"\n'
+            )
+            secret.write_text(password)
+            return GatewayProcess(line, "mqtt", own, "--port", str(port))
+
+        good = gateway(certificate, "correct horse\n")
+        until(lambda: "connected to the broker" in good.log(), "a connection over TLS")
+        other_key, other = tmp_path / "other.key", tmp_path / "other.pem"
+        make_certificate(other_key, other)
+        stranger = gateway(other, "correct horse\n")
+        until(lambda: "CERTIFICATE_VERIFY_FAILED" in stranger.log().upper(), "that the broker is not believed")
+        wrong = gateway(certificate, "wrong horse\n")
+        until(lambda: "the broker refused" in wrong.log(), "that the password is refused")
+        assert "horse" not in good.log() + stranger.log() + wrong.log(), "no secret in a log"
+        for process in (good, stranger, wrong):
+            process.process.send_signal(signal.SIGTERM)
+            assert process.process.wait(PATIENCE_S) == 0
+        secret.chmod(0o644)
+        open_to_all = gateway(certificate, "correct horse\n")
+        assert open_to_all.process.wait(PATIENCE_S) == ConfigError.exit_code and "chmod 600" in open_to_all.log()
+
+
+def make_certificate(key: Path, certificate: Path) -> None:
+    """A certificate for localhost that proves itself."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(private, hashes.SHA256())
+    )
+    no_password = serialization.NoEncryption()
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    key.write_bytes(private.private_bytes(pem, pkcs8, no_password))
+    certificate.write_bytes(made.public_bytes(pem))

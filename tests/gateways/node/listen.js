@@ -1,0 +1,50 @@
+// Prints what an OPC UA client written by others is told: node listen.js URL COUNT
+// A line an event: {"id", "verdict", "accept"} or {"first", "last"}; and {"tag": [Accept, status, ResultId, ResultIdCopy]} between.
+"use strict";
+const { OPCUAClient, AttributeIds, TimestampsToReturn, constructEventFilter, resolveNodeId } = require("node-opcua-client");
+
+const FIELDS = ["ResultId", "Verdict", "Accept", "FirstId", "LastId"];
+const TAGS = ["Accept", "ResultId", "ResultIdCopy"];
+const number = (value) => (Array.isArray(value) ? value[0] * 2 ** 32 + value[1] : value);
+
+async function main(url, count) {
+  const client = OPCUAClient.create({ endpointMustExist: false, connectionStrategy: { maxRetry: 3 } });
+  await client.connect(url);
+  const session = await client.createSession();
+  const subscription = await session.createSubscription2({
+    requestedPublishingInterval: 50, requestedLifetimeCount: 1000, requestedMaxKeepAliveCount: 20,
+    maxNotificationsPerPublish: 0, publishingEnabled: true, priority: 1,
+  });
+  const names = await session.readNamespaceArray();
+  const vision = names.indexOf("http://opcfoundation.org/UA/MachineVision");
+  const own = names.indexOf("urn:asperity:vision");
+  const item = await subscription.monitor(
+    { nodeId: resolveNodeId("Server"), attributeId: AttributeIds.EventNotifier },
+    { samplingInterval: 0, discardOldest: true, queueSize: 10000, filter: constructEventFilter(FIELDS.map((f) => `${vision}:${f}`)) },
+    TimestampsToReturn.Both,
+  );
+  let told = 0;
+  let end;
+  const done = new Promise((resolve) => { end = resolve; });
+  item.on("changed", (fields) => {
+    const [id, verdict, accept, first, last] = fields.map((field) => field.value);
+    if (id !== null) {
+      told += 1;
+      console.log(JSON.stringify({ id: number(id), verdict, accept }));
+    } else if (first !== null) console.log(JSON.stringify({ first: number(first), last: number(last) }));
+    if (told >= count) end();
+  });
+  console.log(JSON.stringify({ ready: true }));
+  const reads = setInterval(async () => {
+    const nodes = TAGS.map((tag) => ({ nodeId: `ns=${own};s=Tags.${tag}`, attributeId: AttributeIds.Value }));
+    const values = await session.read(nodes);
+    const [accept, id, copy] = values.map((value) => value.value.value);
+    console.log(JSON.stringify({ tag: [accept, values[0].statusCode.name, number(id), number(copy)] }));
+  }, 20);
+  await done;
+  clearInterval(reads);
+  await session.close();
+  await client.disconnect();
+}
+
+main(process.argv[2], Number(process.argv[3])).catch((error) => { console.error(error); process.exit(1); });
