@@ -202,7 +202,7 @@ class CheckedImageDistance:
 
 def _distance_entry(half: bool) -> KernelEntry:
     shapes: tuple[Shape, ...] = (
-        {"rows": 3136, "bank": 83_292, "dimension": 1152},
+        {"rows": 3136, "bank": 20_000, "dimension": 1152},
         {"rows": 784, "bank": 8329, "dimension": 768},
         {"rows": 333, "bank": 3, "dimension": 77},
     )
