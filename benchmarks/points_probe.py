@@ -2,6 +2,9 @@
 
     python -m benchmarks.points_probe            # writes benchmarks/results/points_probe/lite.json and prints the table
 
+Rows that the file holds already for these weights are kept. On the procedural parts the trained and untrained encoders
+and FPFH were measured when the weights were made: those figures are taken from the weights' record.
+
 Two kinds of parts: the held-out procedural ones of ``calibration.point_probe`` and the three products of the virtual
 camera, whose shapes, defects and sensor no training saw. The seed of the virtual frames is not that of ``first_look``,
 so choices made here leave its test frames untouched. Points alone; patches under the rule of filled patches.
@@ -13,6 +16,7 @@ import argparse
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,7 @@ import torch
 
 from benchmarks.first_look import truth_patches
 from calibration.geometry import fit_geometry
-from calibration.networks.weights import POINTS_LITE, sha256_of
+from calibration.networks.weights import POINTS_LITE, points_lite_record, sha256_of
 from calibration.point_descriptors import fpfh_features, height_features
 from calibration.point_probe import (
     NORMAL,
@@ -88,20 +92,37 @@ def contestants() -> dict[str, Callable[[], Features]]:
     }
 
 
-def measure(config: ProbeConfig, products: tuple[str, ...], names: list[str]) -> Table:
-    """The table; procedural parts first."""
-    chosen = {name: contestants()[name]() for name in names}
-    table: Table = {"procedural": {}}
-    probe = make_probe(config)
-    for name, features in chosen.items():
-        table["procedural"][name] = _rounded(run_probe(features, probe))
-        print(f"procedural {name}: {table['procedural'][name]}", flush=True)
-    for product in products:
+def measure(table: Table, products: tuple[str, ...], names: list[str], keep: Callable[[Table], None]) -> None:
+    """Add the rows that ``table`` lacks, procedural parts last; ``keep`` is called after each."""
+
+    def add(parts: str, figures: Callable[[Features], Figures]) -> None:
+        for name in names:
+            if name not in table.setdefault(parts, {}):
+                table[parts][name] = _rounded(figures(contestants()[name]()))
+                print(f"{parts} {name}: {table[parts][name]}", flush=True)
+                keep(table)
+
+    def missing(parts: str) -> bool:
+        return not set(names) <= set(table.get(parts, {}))
+
+    for product in filter(missing, products):
         bank, tests = virtual_product(product)
-        table[product] = {}
-        for name, features in chosen.items():
-            table[product][name] = _rounded(product_figures(features, bank, tests))
-            print(f"{product} {name}: {table[product][name]}", flush=True)
+        add(product, partial(product_figures, bank_frames=bank, tests=tests))
+    if missing("procedural"):
+        add("procedural", partial(run_probe, probe=make_probe(ProbeConfig())))
+
+
+def known(path: Path) -> Table:
+    """What is measured already: the weights' own record, and the file at ``path`` if it is of these weights."""
+    probe = points_lite_record()["probe"]
+    if not isinstance(probe, dict) or probe["config"] != msgspec.json.decode(msgspec.json.encode(ProbeConfig())):
+        raise SystemExit("the weights' record is of another probe; train again or measure with its settings")
+    table: Table = {"procedural": {name: probe[name] for name in ("trained", "untrained", "fpfh")}}
+    if path.exists():
+        stored = msgspec.json.decode(path.read_bytes())
+        if stored["weights_sha256"] == sha256_of(POINTS_LITE):
+            for parts, rows in stored["auroc"].items():
+                table.setdefault(parts, {}).update(rows)
     return table
 
 
@@ -127,17 +148,21 @@ def main() -> None:
     parser.add_argument("--features", nargs="*", default=list(contestants()), choices=list(contestants()))
     given = parser.parse_args()
     torch.set_num_threads(1)
-    table = measure(ProbeConfig(), PRODUCTS, given.features)
-    record = {
-        "program": "python -m benchmarks.points_probe",
-        "machine": f"{platform.machine()}, torch {torch.__version__}",
-        "weights_sha256": sha256_of(POINTS_LITE),
-        "probe": asdict(ProbeConfig()),
-        "virtual": {"seed": SEED, "bank": BANK, "good": GOOD, "spoiled": SPOILED},
-        "auroc": table,
-    }
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+
+    def keep(table: Table) -> None:
+        record = {
+            "program": "python -m benchmarks.points_probe",
+            "machine": f"{platform.machine()}, torch {torch.__version__}",
+            "weights_sha256": sha256_of(POINTS_LITE),
+            "probe": asdict(ProbeConfig()),
+            "virtual": {"seed": SEED, "bank": BANK, "good": GOOD, "spoiled": SPOILED},
+            "auroc": table,
+        }
+        given.output.parent.mkdir(parents=True, exist_ok=True)
+        given.output.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+
+    table = known(given.output)
+    measure(table, PRODUCTS, given.features, keep)
     print(markdown(table))
 
 
