@@ -25,6 +25,8 @@ READ_MAX, WRITE_MAX = 125, 123
 """Registers in one request."""
 REQUESTS_PER_TURN = 16
 """Requests of one client that are answered before the others have their turn."""
+SEND_NBYTES = 32_768
+"""Answers that the system holds for a client that does not read; asyncio holds 64 KiB more."""
 MBAP = struct.Struct(">HHHB")
 """Transaction, protocol (0), bytes that follow (unit among them), unit."""
 PDU_MAX_NBYTES = 253
@@ -150,7 +152,9 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.peer = str(transport.get_extra_info("peername"))
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        plain = transport.get_extra_info("socket")
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_NBYTES)
         self._server.admit(self)
 
     def connection_lost(self, error: Exception | None) -> None:

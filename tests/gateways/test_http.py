@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -282,6 +282,7 @@ def test_malformed_and_oversized_requests_are_answered_and_closed(
     assert floor.get("/livez")[0] == 200
 
 
+@settings(deadline=None)
 @given(request=st.binary(max_size=200))
 def test_no_request_breaks_it(request: bytes) -> None:
     gateway = HttpGateway(GatewayConfig(), FakeLink())  # type: ignore[arg-type]
