@@ -29,8 +29,8 @@ test: setup  ## the whole test suite
 	$(BIN)/python -m pytest -m 'not gpu and not soak'
 
 foreign-tools:  ## what tests marked foreign need: libzmq's C headers, mosquitto, npm packages
-	dpkg -s libzmq3-dev mosquitto mosquitto-clients >/dev/null 2>&1 || $(SUDO) apt-get install -y --no-install-recommends \
-		gcc libc6-dev libzmq3-dev mosquitto mosquitto-clients
+	dpkg -s libzmq3-dev mosquitto mosquitto-clients >/dev/null 2>&1 || $(SUDO) sh -c 'apt-get update -qq && \
+		apt-get install -y --no-install-recommends gcc libc6-dev libzmq3-dev mosquitto mosquitto-clients'
 	npm ci --no-audit --no-fund --prefix examples/node
 	npm ci --no-audit --no-fund --prefix tests/gateways/node
 
