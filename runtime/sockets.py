@@ -21,6 +21,8 @@ from runtime.errors import ConfigError, StationError
 
 _BELL = "inproc://bell"
 _ZAP = "inproc://zeromq.zap.01"
+MONITOR_EVENTS = 100_000
+"""Of connections that came and went; beyond it ZeroMQ's thread waits for the desk."""
 CONNECTS_PER_TURN = 16
 """Connections decided on before deadlines are looked at again."""
 REBIND_MS = 2000
@@ -179,9 +181,11 @@ class DeskSockets:
 
     def close(self, linger_ms: int) -> None:
         """Close everything; what subscribers have not taken gets ``linger_ms``."""
-        for socket in reversed(self._all):
+        # While a monitor is still read: ZeroMQ's thread waits for ever to tell one that is gone.
+        for socket in self._all:
             with suppress(zmq.ZMQError):
                 socket.disable_monitor()
+        for socket in reversed(self._all):
             socket.close(linger_ms)
         # Bells of other threads may be open still: the context is destroyed, not awaited.
         self._context.destroy(linger_ms)
@@ -203,7 +207,7 @@ class DeskSockets:
             socket.curve_secretkey = self.access.station_key.secret_key.encode()
             socket.setsockopt(zmq.ZAP_DOMAIN, name.encode())
             socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without an answer nobody is let in
-        monitor = self._make(zmq.PAIR, {})
+        monitor = self._make(zmq.PAIR, {zmq.RCVHWM: MONITOR_EVENTS})
         self._poller.register(monitor, zmq.POLLIN)
         return Connections(socket, monitor, handshake_ms, lambda: self.access.failed_handshake(name))
 
