@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ import pytest
 from runtime.cuda import driver as loader
 from runtime.cuda.build import missing_for_simt
 from runtime.cuda.choice import ChoiceTable, bucket, choose, file_of
-from runtime.cuda.cublas import candidates
+from runtime.cuda.cublas import Cublas, candidates
 from runtime.cuda.driver import CudaDevice, check_driver
 from runtime.cuda.launch import Launch
 from runtime.cuda.nearest import NearestSearch
-from runtime.cuda.shim import ShimDevice
+from runtime.cuda.shim import ShimBuffer, ShimDevice
 from runtime.errors import EngineError
 from runtime.knn import MemoryBank
 
@@ -142,14 +143,18 @@ class StandIn:
         return (good,)
 
 
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[StandIn, Path]:
+@pytest.fixture(scope="module")
+def built() -> ShimDevice:
     reason = missing_for_simt()
     if reason is not None:
         pytest.skip(f"kernels cannot be built for the CPU here: {reason}")
     sources = ("nearest_prepare", "nearest_tensor", "nearest_settle", "nearest_exact", "neighbours")
-    shim = ShimDevice(sources, extra=Path(__file__).parent / "shim_kernels.cu")
-    stand_in = StandIn(shim)
+    return ShimDevice(sources, extra=Path(__file__).parent / "shim_kernels.cu")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, built: ShimDevice, tmp_path: Path) -> tuple[StandIn, Path]:
+    stand_in = StandIn(built)
     package: Any = types.ModuleType("pycuda")
     package.driver = stand_in.pycuda()
     bindings: Any = types.ModuleType("cuda.bindings")
@@ -211,6 +216,44 @@ def test_cublas_is_looked_for_in_pip_packages(tmp_path: Path) -> None:
     library.parent.mkdir(parents=True)
     library.touch()
     assert candidates([str(tmp_path)]) == ["libcublas.so.13", "libcublas.so.12", str(library)]
+
+
+class ByColumns:
+    """``cublasGemmEx`` as its manual has it, on host memory: everything is stored by columns."""
+
+    def __init__(self) -> None:
+        self.status = 0
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        return lambda *arguments: self.status
+
+    def cublasGemmEx(
+        self, handle: Any, op_a: int, op_b: int, m: int, n: int, k: int, alpha: Any, a: Any, a_type: int, lda: int,
+        b: Any, b_type: int, ldb: int, beta: Any, c: Any, c_type: int, ldc: int, compute: int, algorithm: int,
+    ) -> int:  # fmt: skip
+        assert (op_a, op_b, a_type, b_type, c_type, compute, algorithm) == (1, 0, 2, 2, 0, 68, -1)
+
+        def stored(pointer: Any, lead: int, columns: int, dtype: type[np.generic]) -> np.ndarray:
+            bytes_ = (ctypes.c_char * (lead * columns * np.dtype(dtype).itemsize)).from_address(pointer.value)
+            return np.frombuffer(bytes_, dtype).reshape(columns, lead).T
+
+        left, right = stored(a, lda, m, np.float16)[:k], stored(b, ldb, n, np.float16)[:k]
+        stored(c, ldc, n, np.float32)[:m] = left.astype(np.float32).T @ right.astype(np.float32)
+        return self.status
+
+
+def test_the_vendors_product_is_asked_for_by_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = ByColumns()
+    monkeypatch.setattr("runtime.cuda.cublas._load", lambda: library)
+    cublas = Cublas(0, ShimBuffer)
+    rng = np.random.default_rng(2)
+    left, right = rng.normal(size=(5, 64)).astype(np.float16), rng.normal(size=(9, 64)).astype(np.float16)
+    out = np.full((5, 9), np.nan, dtype=np.float32)
+    cublas.half_product(left.ctypes.data, right.ctypes.data, out.ctypes.data, 5, 9, 64)
+    assert np.allclose(out, left.astype(np.float32) @ right.astype(np.float32).T, rtol=1e-5, atol=1e-5)
+    library.status = 13
+    with pytest.raises(EngineError, match="status 13"):
+        cublas.half_product(left.ctypes.data, right.ctypes.data, out.ctypes.data, 5, 9, 64)
 
 
 def test_the_measured_table_chooses(tmp_path: Path) -> None:
