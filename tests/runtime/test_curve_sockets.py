@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -199,3 +201,32 @@ def test_off_loopback_needs_curve_or_a_word(tmp_path: Path) -> None:
         DeskSockets(plain)
     for extra in ({"sockets": ends | {"insecure_lan": True}}, {"security": {"curve": True, "keys": str(tmp_path)}}):
         DeskSockets(msgspec.convert({"sockets": ends, **extra}, StationConfig)).close(0)
+
+
+STORM = """
+import random, sys, tempfile, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_curve_sockets import Desk, Role, zmq
+dice = random.Random(3)
+for _ in range(12):
+    with tempfile.TemporaryDirectory() as folder:
+        desk = Desk(Path(folder) / "keys", connects_per_min=10_000, connections=1000)
+        keys = [desk.key("good", Role.READ, Role.CAMERA), None]
+        kinds = [(zmq.SUB, "results"), (zmq.SUB, "bulk"), (zmq.PUSH, "frames"), (zmq.DEALER, "control")]
+        for _ in range(dice.randrange(5, 30)):
+            desk.client(*dice.choice(kinds), dice.choice(keys))
+            if dice.random() < 0.3:
+                desk.turn()
+            if dice.random() < 0.2:
+                desk.sockets._cut(dice.choice(["frames", "results", "bulk"]), time.monotonic_ns())
+        time.sleep(dice.random() * 0.02)
+        desk.sockets.close(0)
+        desk.context.destroy(linger=0)
+"""
+
+
+def test_cutting_and_closing_amid_a_crowd_end() -> None:
+    """In a process of its own: what could go wrong here is a thread of ZeroMQ that waits for ever, or aborts."""
+    ended = subprocess.run([sys.executable, "-c", STORM, str(Path(__file__).parent)], timeout=60, check=False)
+    assert ended.returncode == 0
