@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.commands import demo, evaluate, latency, wire
+from benchmarks.commands import demo, evaluate, latency, rubbish, wire
 
 
 def register(app: typer.Typer) -> None:
@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer(name="bench", no_args_is_help=True, help="Measure this machine; results are JSON.")
     bench.command("latency")(latency.command)
     bench.command("wire")(wire.command)
+    bench.command("rubbish")(rubbish.command)
     app.add_typer(bench)
     app.command("demo")(demo.command)
     app.command("evaluate")(evaluate.command)

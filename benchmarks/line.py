@@ -46,10 +46,23 @@ def asperity(*arguments: str) -> list[str]:
 class Line:
     """An inspector over ipc in a folder of its own, for the length of a ``with``."""
 
-    def __init__(self, bundle: Path, log: Path) -> None:
-        """``log``: file for what the inspector says."""
-        self._bundle, self._log = bundle, log
+    def __init__(self, bundle: Path | None, log: Path, more: str = "") -> None:
+        """``log``: file for what the inspector says. ``more``: further tables of its station.toml.
+
+        Without a bundle the engine is the simulated one.
+        """
+        self._bundle, self._log, self._more = bundle, log, more
         self._stack = ExitStack()
+
+    @property
+    def pid(self) -> int:
+        """The inspector's process."""
+        return self._inspector.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the inspector still runs."""
+        return self._inspector.poll() is None
 
     def __enter__(self) -> Line:
         """Start the inspector and wait until it judges. Raises StationError when it does not."""
@@ -60,10 +73,11 @@ class Line:
             config = Path(folder) / "station.toml"
             config.write_text(
                 f'[station]\nname = "{STATION}"\ncamera = "{CAMERA}"\n[sockets]\n{sockets}\n'
-                f'[journal]\npath = "{folder}/line.journal"\n'
+                f'[journal]\npath = "{folder}/line.journal"\n{self._more}'
             )
             said = stack.enter_context(self._log.open("wb"))
-            command = asperity("run", str(self._bundle), "--config", str(config))
+            judge = ("--engine", "simulated") if self._bundle is None else (str(self._bundle),)
+            command = asperity("run", *judge, "--config", str(config))
             self._inspector = subprocess.Popen(command, stderr=said, stdout=said)
             stack.callback(_end, self._inspector)
             self._station = stack.enter_context(

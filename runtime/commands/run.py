@@ -96,11 +96,16 @@ def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle
 
 def inspect(config: StationConfig, first_recipe: str) -> None:
     """The inspector of one station until it is told to end. For the main thread. Raises AsperityError."""
+    from threadpoolctl import threadpool_limits
+
     from runtime.config import journal_path
     from runtime.inspector import Inspector
     from runtime.journal import Journal
     from runtime.sockets import DeskSockets
 
+    # The small products outside the engine (maps) lose more to waking a thread pool than they gain; an engine takes the
+    # threads it wants while it scores.
+    threadpool_limits(limits=1, user_api="blas")
     ring = Journal.open(
         journal_path(config),
         config.station.name,

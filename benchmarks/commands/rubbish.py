@@ -1,0 +1,38 @@
+"""``asperity bench rubbish``: mutated messages over the real sockets of an inspector."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    messages: Annotated[int, typer.Option(min=100, help="messages sent, half frames and half requests")] = 10_000,
+    seed: Annotated[int, typer.Option(help="what is done to each message follows from it")] = 0,
+    out: Annotated[Path | None, typer.Option(help="also write the result to this file")] = None,
+) -> None:
+    """Send mutated messages; fails when the law breaks, a message has no fate or a request no answer."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from benchmarks.rubbish import run_rubbish
+
+    with (
+        tempfile.TemporaryDirectory(prefix="asperity-") as scratch,
+        Progress(console=Console(stderr=True), transient=True) as bars,
+    ):
+        bar = bars.add_task("messages", total=messages)
+        result = run_rubbish(
+            messages, seed, Path(scratch) / "inspector.log", lambda done, total: bars.update(bar, completed=done)
+        )
+    text = json.dumps({"command": shlex.join(["asperity", *sys.argv[1:]]), **result}, indent=1)
+    typer.echo(text)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n")
