@@ -13,16 +13,30 @@ constexpr float MARGIN = 1e-6f;
 __device__ inline float token(const float* tokens, size_t i) { return tokens[i]; }
 __device__ inline float token(const half* tokens, size_t i) { return __half2float(tokens[i]); }
 
-// The three nearest centres of p, nearest first, ties to the lowest, by float64. index -1 beyond the last centre.
-__device__ inline void nearest_exact(float3 p, const float4* centres, int groups, int* index, double* squared) {
+struct Nearest {
+    int index[NEIGHBOURS] = {-1, -1, -1};  // -1: none
+    double squared[NEIGHBOURS] = {0.0, 0.0, 0.0};
+
+    __device__ void swap(int k) {
+        const int i = index[k];
+        const double d = squared[k];
+        index[k] = index[k + 1], squared[k] = squared[k + 1];
+        index[k + 1] = i, squared[k + 1] = d;
+    }
+};
+
+// The three nearest centres of p, nearest first, ties to the lowest, by float64. Indices are constants, so that
+// nothing of it is kept in local memory.
+__device__ inline Nearest nearest_exact(float3 p, const float4* centres, int groups) {
+    Nearest found;
     for (int c = 0; c < groups; ++c) {
         const double d = geometry::squared_exact(p, geometry::xyz(centres[c]));
-        int at = NEIGHBOURS;
-        while (at > 0 && (index[at - 1] < 0 || d < squared[at - 1])) --at;
-        if (at == NEIGHBOURS) continue;
-        for (int k = NEIGHBOURS - 1; k > at; --k) index[k] = index[k - 1], squared[k] = squared[k - 1];
-        index[at] = c, squared[at] = d;
+        if (found.index[2] >= 0 && !(d < found.squared[2])) continue;
+        found.index[2] = c, found.squared[2] = d;
+        if (found.index[1] < 0 || d < found.squared[1]) found.swap(1);
+        if (found.index[0] < 0 || d < found.squared[0]) found.swap(0);
     }
+    return found;
 }
 
 // tokens (G x C) -> patches: one block a slot, its channels side by side. See pool_tokens_f32.
@@ -77,53 +91,48 @@ extern "C" __global__ void __launch_bounds__(256) nearest_centres(const float* c
     if (groups < 1 && threadIdx.x == 0) report(fault, FAULT_EMPTY);
     const int pixel = blockIdx.x * blockDim.x + threadIdx.x;
     const float3 p = pixel < pixels ? geometry::at(cloud, pixel) : make_float3(0.0f, 0.0f, 0.0f);
-    int index[NEIGHBOURS] = {-1, -1, -1};
+    Nearest found;
     double share[NEIGHBOURS] = {0.0, 0.0, 0.0};
     if (geometry::is_point(p)) {
         damaged |= !is_coordinate(p);
         float d0 = INFINITY, d1 = INFINITY, d2 = INFINITY, d3 = INFINITY;
+        int i0 = -1, i1 = -1, i2 = -1;
         for (int c = 0; c < groups; ++c) {
             const float d = geometry::squared(p, geometry::xyz(local[c]));
-            if (d < d3) {
-                if (d < d2) {
-                    d3 = d2;
-                    if (d < d1) {
-                        d2 = d1, index[2] = index[1];
-                        if (d < d0) {
-                            d1 = d0, index[1] = index[0];
-                            d0 = d, index[0] = c;
-                        } else {
-                            d1 = d, index[1] = c;
-                        }
+            if (!(d < d3)) continue;
+            if (d < d2) {
+                d3 = d2;
+                if (d < d1) {
+                    d2 = d1, i2 = i1;
+                    if (d < d0) {
+                        d1 = d0, i1 = i0;
+                        d0 = d, i0 = c;
                     } else {
-                        d2 = d, index[2] = c;
+                        d1 = d, i1 = c;
                     }
                 } else {
-                    d3 = d;
+                    d2 = d, i2 = c;
                 }
+            } else {
+                d3 = d;
             }
         }
-        double squared[NEIGHBOURS];
         if (groups > NEIGHBOURS && !(d3 > fmaxf(d2 + d2 * MARGIN, 1e-30f))) {
-            index[0] = index[1] = index[2] = -1;
-            nearest_exact(p, local, groups, index, squared);
+            found = nearest_exact(p, local, groups);
         } else {
+            found.index[0] = i0, found.index[1] = i1, found.index[2] = i2;
             for (int k = 0; k < NEIGHBOURS; ++k)
-                if (index[k] >= 0) squared[k] = geometry::squared_exact(p, geometry::xyz(local[index[k]]));
-            // Nearest first by float64 too; equal ones are in order already.
+                if (found.index[k] >= 0) found.squared[k] = geometry::squared_exact(p, geometry::xyz(local[found.index[k]]));
+            // Nearest first by float64 too; equal ones go by their index.
             for (int pass = 0; pass < 2; ++pass)
                 for (int k = 0; k < NEIGHBOURS - 1; ++k) {
-                    const bool later_first = index[k + 1] >= 0 && (squared[k + 1] < squared[k] || (squared[k + 1] == squared[k] && index[k + 1] < index[k]));
-                    if (!later_first) continue;
-                    const double d = squared[k];
-                    const int i = index[k];
-                    squared[k] = squared[k + 1], index[k] = index[k + 1];
-                    squared[k + 1] = d, index[k + 1] = i;
+                    const bool tie = found.squared[k + 1] == found.squared[k] && found.index[k + 1] < found.index[k];
+                    if (found.index[k + 1] >= 0 && (found.squared[k + 1] < found.squared[k] || tie)) found.swap(k);
                 }
         }
         double sum = 0.0;
         for (int k = 0; k < NEIGHBOURS; ++k) {
-            if (index[k] >= 0) share[k] = 1.0 / (squared[k] + EPS_MM2);
+            if (found.index[k] >= 0) share[k] = 1.0 / (found.squared[k] + EPS_MM2);
             sum += share[k];
         }
         for (int k = 0; k < NEIGHBOURS; ++k) share[k] /= sum;
@@ -131,7 +140,7 @@ extern "C" __global__ void __launch_bounds__(256) nearest_centres(const float* c
     }
     if (pixel < pixels)
         for (int k = 0; k < NEIGHBOURS; ++k) {
-            nearest[NEIGHBOURS * pixel + k] = index[k];
+            nearest[NEIGHBOURS * pixel + k] = found.index[k];
             weights[NEIGHBOURS * pixel + k] = static_cast<float>(share[k]);
         }
     if (damaged) report(fault, FAULT_NOT_FINITE);
