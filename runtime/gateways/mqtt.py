@@ -22,12 +22,13 @@ import zmq
 
 from runtime.errors import ConfigError, WireError
 from runtime.gateways import process
-from runtime.gateways.config import GatewayConfig
+from runtime.gateways.config import GatewayConfig, client_key
 from runtime.gateways.link import Delivered, Item, Link
 from runtime.gateways.mqtt_commands import Answered, Commands
 from runtime.gateways.mqtt_connection import Connection, tls_context
 from runtime.gateways.mqtt_outbox import Outbox, StateFile, ids, uncertain
 from runtime.ordering import Gap
+from runtime.transport import read_client_key, secure
 from runtime.wire import StationState, decode_event, encode_result_body, encode_state, topic
 from runtime.wire.common import MAX_EVENT_BYTES
 
@@ -311,6 +312,8 @@ class _Events:
         self._socket.setsockopt(zmq.RCVHWM, EVENTS_WAITING_MAX)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_EVENT_BYTES)
         self._socket.setsockopt(zmq.SUBSCRIBE, topic("event", config.station.name))
+        key = client_key(config)
+        secure(self._socket, read_client_key(key) if key else None)
         self._socket.connect(config.station.results)
 
     def take(self) -> list[bytes]:

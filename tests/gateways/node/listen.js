@@ -35,14 +35,23 @@ async function main(url, count) {
     if (told >= count) end();
   });
   console.log(JSON.stringify({ ready: true }));
-  const reads = setInterval(async () => {
+  let ended = false;
+  const nap = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+  const reads = (async () => {
+    while (!ended) {
+      await nap(20);
+      await readTags();
+    }
+  })();
+  async function readTags() {
     const nodes = TAGS.map((tag) => ({ nodeId: `ns=${own};s=Tags.${tag}`, attributeId: AttributeIds.Value }));
     const values = await session.read(nodes);
     const [accept, id, copy] = values.map((value) => value.value.value);
     console.log(JSON.stringify({ tag: [accept, values[0].statusCode.name, number(id), number(copy)] }));
-  }, 20);
+  }
   await done;
-  clearInterval(reads);
+  ended = true;
+  await reads;
   await session.close();
   await client.disconnect();
 }
