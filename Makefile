@@ -60,6 +60,7 @@ gpu-bench:  ## what share of the GPU's rates every kernel reaches, beside PyTorc
 	$(GPU_RUN) benchmarks.gpu_bench $(addprefix --only ,$(ONLY))
 
 soak: setup  ## long runs: fuzzing over sockets, memory over time
+	$(BIN)/asperity bench rubbish --messages 1000000 --out build/soak/rubbish.json
 	$(BIN)/python -m pytest -m soak
 
 clean:  ## remove what was built

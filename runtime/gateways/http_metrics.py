@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from runtime.frame import LATENCY_STAGES, Verdict
+from runtime.frame import LATENCY_STAGES
 from runtime.gateways.link import Item, Link, View
 from runtime.ordering import Gap
 from runtime.reasons import JUDGED, Reason
@@ -40,8 +40,7 @@ class Metrics:
             registry=self._registry,
         )
         for reason in Reason:
-            for verdict in _verdicts(reason):
-                self._results.labels(verdict.name.lower(), reason.name)
+            self._results.labels(_verdict(reason), reason.name)
         for stage in LATENCY_STAGES:
             self._latency.labels(stage)
         self._registry.register(_Present(link))
@@ -129,8 +128,8 @@ def _of_state(state: StationState) -> Iterator[Metric]:
     yield gpu
 
 
-def _verdicts(reason: Reason) -> tuple[Verdict, ...]:
-    """The verdicts that a result of this reason can have."""
+def _verdict(reason: Reason) -> str:
+    """The name of the verdict that a result of this reason has."""
     if reason not in JUDGED:
-        return (Verdict.UNKNOWN,)
-    return (Verdict.OK,) if reason is Reason.GOOD else (Verdict.NG,)
+        return "unknown"
+    return "ok" if reason is Reason.GOOD else "ng"
