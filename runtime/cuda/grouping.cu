@@ -144,26 +144,25 @@ extern "C" __global__ void __launch_bounds__(128) group_points(const float* clou
         pixel = 0;  // where the search starts changes nothing but its length
     }
     const int row = pixel / size / tile, column = pixel % size / tile;
-    search.visit(row * search.wide + column);
-    for (int r = max(row - 1, 0); r <= min(row + 1, search.wide - 1); ++r)
-        for (int c = max(column - 1, 0); c <= min(column + 1, search.wide - 1); ++c)
-            if (r != row || c != column) search.visit(r * search.wide + c);
-    search.settle();
-
     const int tiles = search.wide * search.wide;
-    for (int start = 0; start < tiles; start += 32) {
-        const int number = start + lane;
+    for (int start = -32; start < tiles; start += 32) {
+        int number = start + lane;
         bool open = false;
-        if (number < tiles && (abs(number / search.wide - row) > 1 || abs(number % search.wide - column) > 1)) {
+        if (start < 0) {  // the centre's own tile first, then the eight around it
+            const int place = lane == 0 ? 4 : lane <= 4 ? lane - 1 : lane;
+            const int r = row + place / 3 - 1, c = column + place % 3 - 1;
+            open = lane < 9 && r >= 0 && r < search.wide && c >= 0 && c < search.wide;
+            number = r * search.wide + c;
+        } else if (number < tiles && (abs(number / search.wide - row) > 1 || abs(number % search.wide - column) > 1)) {
             const float* b = boxes + 6 * number;
             const geometry::Box box{make_float3(b[0], b[1], b[2]), make_float3(b[3], b[4], b[5])};
             // A point of the box has at least this distance, in the same rounding; at an equal one its pixel may be lower.
             open = box.low.x <= box.high.x && __float_as_uint(box.squared_to(search.centre)) <= search.limit >> 32;
         }
         unsigned ballot = __ballot_sync(FULL_WARP, open);
-        for (; ballot; ballot &= ballot - 1) search.visit(start + __ffs(static_cast<int>(ballot)) - 1);
+        for (; ballot; ballot &= ballot - 1) search.visit(__shfl_sync(FULL_WARP, number, __ffs(static_cast<int>(ballot)) - 1));
+        if (start < 0 || start + 32 >= tiles) search.settle();
     }
-    search.settle();
 
     int found = 0;
     for (int t = lane; t < group_size; t += 32) found += search.best[t] != grouping::NONE;
