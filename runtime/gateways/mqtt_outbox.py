@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import struct
+import zlib
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-
-import msgspec
+from typing import BinaryIO
 
 from runtime.gateways.link import Item
-from runtime.gateways.users import write_private
 from runtime.ordering import Gap
 from runtime.wire import MAX_INTEGER
 
@@ -19,7 +20,12 @@ log = logging.getLogger("asperity.gateway")
 FULL = "the broker was away and the gateway's buffer was full"
 UNCERTAIN = "sent, but the connection ended before the broker acknowledged: perhaps delivered, not sent again"
 RESTARTED = "sent, but the gateway ended before the broker acknowledged: perhaps delivered, not sent again"
-MAX_STATE_BYTES = 4096
+MAGIC = b"ASPMQTT1"
+RECORD = struct.Struct("<8sQ32sQQ")
+"""Magic, number of the record, station, highest result given to the broker (written before it is), highest that the
+broker has acknowledged (may lag behind)."""
+CRC = struct.Struct("<I")
+SLOT_BYTES = 128
 
 
 class Outbox:
@@ -80,26 +86,22 @@ def uncertain(items: Iterable[Item]) -> list[Gap]:
     return gaps
 
 
-class _Progress(msgspec.Struct, frozen=True):
-    station: str
-    sent: int
-    """Highest result given to the broker, written before it is."""
-    acknowledged: int
-    """Highest that the broker has acknowledged; may lag behind."""
-
-
 class StateFile:
-    """How far the gateway got, so that it goes on from there when it is started again. It survives the process."""
+    """How far the gateway got, so that it goes on from there when it is started again. It survives the process.
+
+    Two records in turn, each with a number and a CRC-32, written in place: what was killed in the middle of one leaves
+    the other. A file put in place of another (rename) would be safer on a power cut, and waits for the disk.
+    """
 
     def __init__(self, path: Path, station: str) -> None:
         """Read what is there; what cannot be read is told and counts as nothing: then the gateway begins with now."""
         self._path = path
-        self._station = station
+        self._station = station.encode()
+        self._number = 0
+        self._file: BinaryIO | None = None
         self._written: tuple[int, int] | None = None
         self.sent = self.acknowledged = 0
-        progress = self._read()
-        if progress is not None:
-            self.sent, self.acknowledged = progress.sent, min(progress.acknowledged, progress.sent)
+        self._read()
 
     @property
     def since(self) -> int | None:
@@ -111,23 +113,43 @@ class StateFile:
         return [Gap(self.acknowledged + 1, self.sent, RESTARTED)] if self.acknowledged < self.sent else []
 
     def write(self, sent: int, acknowledged: int) -> None:
-        """Put on file, in one step, if it is news. Raises OSError: without it results could come twice."""
+        """Put on file if it is news. Raises OSError: without it results could come twice."""
         if (sent, acknowledged) == self._written:
             return
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT
+            self._file = os.fdopen(os.open(self._path, flags, 0o600), "r+b", buffering=0)
+        self._number += 1
+        body = RECORD.pack(MAGIC, self._number, self._station, sent, min(acknowledged, MAX_INTEGER))
+        os.pwrite(self._file.fileno(), body + CRC.pack(zlib.crc32(body)), SLOT_BYTES * (self._number % 2))
         self.sent, self.acknowledged = sent, acknowledged
-        write_private(self._path, msgspec.json.encode(_Progress(self._station, sent, acknowledged)))
         self._written = (sent, acknowledged)
 
-    def _read(self) -> _Progress | None:
+    def _read(self) -> None:
         try:
             with self._path.open("rb") as file:
-                progress = msgspec.json.decode(file.read(MAX_STATE_BYTES), type=_Progress)
+                data = file.read(2 * SLOT_BYTES)
         except FileNotFoundError:
-            return None
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return
+        except OSError as error:
             log.warning("%s cannot be read (%s): results are published from now on", self._path, error)
+            return
+        records = [self._record(data[start : start + SLOT_BYTES]) for start in (0, SLOT_BYTES)]
+        found = max((record for record in records if record is not None), default=None)
+        if found is None:
+            log.warning("%s has no record of this station: results are published from now on", self._path)
+            return
+        self._number, self.sent, acknowledged = found
+        self.acknowledged = min(acknowledged, self.sent)
+
+    def _record(self, slot: bytes) -> tuple[int, int, int] | None:
+        """Number, sent and acknowledged of a slot that is whole and of this station."""
+        if len(slot) < RECORD.size + CRC.size:
             return None
-        if progress.station != self._station or not 0 < progress.sent <= MAX_INTEGER or progress.acknowledged < 0:
-            log.warning("%s is not of station %s: results are published from now on", self._path, self._station)
+        body = slot[: RECORD.size]
+        if CRC.unpack_from(slot, RECORD.size) != (zlib.crc32(body),):
             return None
-        return progress
+        magic, number, station, sent, acknowledged = RECORD.unpack(body)
+        known = magic == MAGIC and station.rstrip(b"\0") == self._station and 0 < sent <= MAX_INTEGER
+        return (number, sent, acknowledged) if known else None
