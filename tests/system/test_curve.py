@@ -26,6 +26,7 @@ PATIENCE_MS = 60_000
 CUT_S = 3.0
 """By then a revoked key gets and gives nothing more; the list is looked at every 0.1 s here."""
 HASTY = ClientLimits(request_timeout_ms=300, request_tries=2)
+PATIENT = {"deadline_ms": 60_000, "max_age_ms": 60_000, "queue_length": 16}
 MIXED = "ok ok ng shape ok nan"
 
 
@@ -48,7 +49,7 @@ def judged(line: Line, count: int) -> list[tuple[object, ...]]:
 def test_results_over_curve_are_those_of_a_plain_station() -> None:
     rows = []
     for curve in (False, True):
-        with Line(MIXED, curve=curve) as line:
+        with Line(MIXED, curve=curve, limits=PATIENT) as line:
             line.start()
             rows.append(judged(line, 12))
     assert rows[0] == rows[1]
@@ -85,7 +86,7 @@ def stranger(folder: Path, line: Line) -> Path:
 
 
 def test_whoever_may_not_is_refused_logged_and_counted_and_the_station_goes_on(tmp_path: Path) -> None:
-    with Line("ok", curve=True) as line, Camera(line) as camera:
+    with Line("ok", curve=True, limits=PATIENT) as line, Camera(line) as camera:
         gone = line.admit("gone", Role.ADMINISTER, Role.CAMERA)
         reader = line.admit("reader", Role.READ)
         unknown = stranger(tmp_path, line)
@@ -147,7 +148,7 @@ def test_a_revoked_client_is_cut_off_and_nobody_else_misses_a_result() -> None:
         station.await_state(PATIENCE_MS)
         assert camera.wait_connected(PATIENCE_MS)
         subscriber, pusher = Attempt(zmq.SUB, line.ends["results"], spy), Camera(line, key="thief")
-        asker = Station(line.ends["results"], line.ends["control"], station=STATION, key=operator, limits=HASTY)
+        asker = Station(line.ends["results"], line.ends["control"], station=STATION, key=operator)
         assert thief.exists() and asker.request("get_state").ok
         line.wait(lambda: bool(subscriber.socket.poll(0)), "the spy to hear something")
         assert pusher.wait_connected(PATIENCE_MS)
@@ -215,7 +216,11 @@ def test_a_key_folder_that_cannot_be_believed_lets_nobody_in_until_it_is_repaire
 
 def test_a_client_that_floods_is_answered_busy_and_the_others_are_served() -> None:
     limits = {"requests_per_s": 50}
-    with Line("ok", curve=True, security=limits) as line, Camera(line) as camera, line.client() as client:
+    with (
+        Line("ok", curve=True, security=limits, limits=PATIENT) as line,
+        Camera(line) as camera,
+        line.client() as client,
+    ):
         flooder = line.admit("flooder", Role.READ)
         line.start()
         line.await_state(RUNNING)
@@ -238,7 +243,7 @@ def test_a_client_that_floods_is_answered_busy_and_the_others_are_served() -> No
 
 
 def test_a_frame_of_20_mb_comes_through() -> None:
-    with Line("ok", curve=True) as line, Camera(line) as camera:
+    with Line("ok", curve=True, limits=PATIENT) as line, Camera(line) as camera:
         line.start()
         line.await_state(RUNNING)
         assert camera.wait_connected(PATIENCE_MS)
