@@ -6,6 +6,8 @@ import hashlib
 import json
 import platform
 import re
+import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -89,6 +91,7 @@ class Record:
             "multiprocessors": device.multiprocessors,
             "sources": sources_digest(),
             "machine": machine(),
+            "gpu": gpu_state() if device.name != "cpu-shim" else "",
             "versions": versions(),
             "commands": sorted({*known.get("commands", []), command}),
             "states": known.get("states", {}),
@@ -119,6 +122,19 @@ def results_path(device: Device, given: Path | None) -> Path:
     if device.name == "cpu-shim":
         return BUILD / "gpu" / "cpu-shim.json"
     return RESULTS / slug(device.name) / "kernels.json"
+
+
+def gpu_state() -> str:
+    """Driver, clocks and power limit as nvidia-smi tells them; empty where it does not."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    asked = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"
+    command = [program, f"--query-gpu={asked}", "--format=csv"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
+    except subprocess.TimeoutExpired:
+        return ""
 
 
 def versions() -> dict[str, str]:

@@ -216,7 +216,7 @@ class NearestResult:
     no_candidate: int
     """Queries for which no row was found: a defect of the machine or the program."""
     image_distance: float
-    """lsfa 7.3; NaN where any distance is missing."""
+    """lsfa 7.3; NaN where any distance is missing, and until ``enqueue_image_distance`` has run for this frame."""
     neighbours: NDArray[np.int32]  # (3,) the rows nearest to m*
 
     @property
@@ -308,7 +308,11 @@ class NearestSearch:
     def _prepare(self, features: Buffer, mask: Buffer | None) -> None:
         b, plan = self.buffers, self.plan
         chosen = mask if mask is not None else np.uint64(0)
-        self.device.launch(plan.select(), chosen, np.int32(plan.max_rows), b["list"], b["count"], b["stats"])
+        self.device.launch(
+            plan.select(),
+            *(chosen, np.int32(plan.max_rows), b["list"], b["count"], b["stats"]),
+            *(b["neighbours"], b["image_distance"]),
+        )
         self.device.launch(
             plan.prepare(),
             *(features, b["list"], b["count"], self._centre, self._mean, self._inverse_std),

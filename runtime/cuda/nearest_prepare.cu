@@ -2,8 +2,10 @@
 #include "nearest.cuh"
 
 // Which of `total` rows are searched: list[0..count) ascending where mask is not 0 (all rows where mask is null).
-// Resets the counters. One block of 1024 threads; total <= 2^31 - 1024.
-extern "C" __global__ void __launch_bounds__(1024) nearest_select(const unsigned char* mask, int total, int* list, int* count, int* stats) {
+// Resets the counters, and the image distance of the frame before to NaN and its neighbours to -1, so that nothing of it can
+// be taken for this frame's. One block of 1024 threads; total <= 2^31 - 1024.
+extern "C" __global__ void __launch_bounds__(1024) nearest_select(
+    const unsigned char* mask, int total, int* list, int* count, int* stats, int* neighbours, float* image_distance) {
     __shared__ int before[33];
     int t = threadIdx.x, warp = t / 32;
     int base = 0;
@@ -22,7 +24,11 @@ extern "C" __global__ void __launch_bounds__(1024) nearest_select(const unsigned
         base += before[32];
         __syncthreads();
     }
-    if (t == 0) *count = base;
+    if (t == 0) {
+        *count = base;
+        *image_distance = NAN;
+    }
+    if (t < 3) neighbours[t] = -1;
     if (t < nearest::STATS) stats[t] = 0;
 }
 SIMT_KERNEL(nearest_select)

@@ -29,7 +29,7 @@ def test_one_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 @needs_nvcc
 @pytest.mark.foreign
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = build_fatbin([], tmp_path / "kernels.fatbin", tmp_path / "build")
     assert out.read_bytes()[:4] == FATBIN_MAGIC

@@ -205,6 +205,23 @@ def test_the_image_distance_is_the_cpus(device: ShimDevice, shape: tuple[int, in
     assert (found.neighbours == memory.nearest_rows(bank[index[worst]], 3)[1]).all()
 
 
+def test_the_frame_before_leaves_nothing_behind(device: ShimDevice) -> None:
+    queries, bank = sample(15, 20, 100, 152)
+    device.forget()
+    found = NearestSearch(device, bank, 20)
+    features = device.upload(queries)
+    found.enqueue(features)
+    found.enqueue_image_distance()
+    before = found.result()
+    assert np.isfinite(before.image_distance)
+    few = np.zeros(20, np.uint8)
+    few[[3, 4]] = 1
+    found.enqueue(features, device.upload(few))
+    after = found.result()
+    assert len(after.distance) == 2 and (after.index == before.index[[3, 4]]).all()
+    assert np.isnan(after.image_distance) and (after.neighbours == -1).all()
+
+
 def test_too_few_rows_to_reweight_give_no_image_distance(device: ShimDevice) -> None:
     queries, bank = sample(13, 4, 2, 152)
     assert np.isnan(search(device, queries, bank, "tensor").image_distance)
