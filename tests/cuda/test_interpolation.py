@@ -14,7 +14,7 @@ from runtime.cuda.points import Interpolation
 from runtime.cuda.shim import ShimDevice
 from runtime.cuda.tables import pool_table
 from runtime.errors import EngineError
-from runtime.points import _pooling
+from runtime.points import _pooling, patch_map, valid_points
 
 ORDERS = (0, 1, 7)
 
@@ -106,3 +106,18 @@ def test_centres_that_float32_cannot_tell_apart_are_told_apart(device: ShimDevic
     assert squared[0] > squared[1]
     assert np.float32(squared[0]) == np.float32(squared[1])
     assert list(nearest) == [2, 3, 1]
+
+
+@pytest.mark.parametrize("present", [17, 18, 19])
+def test_a_patch_filled_to_the_very_limit_counts(device: ShimDevice, present: int) -> None:
+    # 20 pixels, of which 0.9 are 18.
+    cloud = np.zeros((9, 9, 3), dtype=np.float32)
+    cloud[:, :, 2] = 40.0
+    cloud.reshape(-1, 3)[[row * 9 + 5 + column for row in range(5) for column in range(4)][present:]] = 0.0
+    points, pixels = valid_points(cloud)
+    centres = np.concatenate([points[:4], np.zeros((4, 1))], axis=1).astype(np.float32)
+    stage, fault = Interpolation(device, 9, 2, 4, "valid_mean", 4), clear_fault(device)
+    stage.enqueue(device.upload(cloud), device.upload(centres), fault)
+    nonempty = device.download(stage.nonempty, (2, 2), np.uint8).astype(bool)
+    assert nonempty[0, 1] == (present >= 18)
+    assert np.array_equal(nonempty, patch_map(points, pixels, points[:4], 9, 2, "valid_mean")[1])
