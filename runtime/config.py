@@ -65,7 +65,7 @@ class Limits(Section, frozen=True, forbid_unknown_fields=True):
 
     queue_length: Annotated[int, number(1, 16, "frames that may wait; beyond it the oldest is refused OVERLOAD")] = 2
     max_age_ms: Annotated[int, number(1, 3_600_000, "a frame older than this when its turn comes is STALE")] = 1000
-    deadline_ms: Annotated[int, number(1, 3_600_000, "a frame not judged this long after it came is DEADLINE")] = 1000
+    deadline_ms: Annotated[int, number(1, 3_600_000, "a frame not judged this long after it came is DEADLINE")] = 500
     seq_gap_max: Annotated[int, number(0, 4096, "a gap in seq up to this is as many LOST, a larger SEQ_JUMP")] = 64
     camera_sessions: Annotated[int, number(1, 1024, "runs of the camera whose last seq is remembered")] = 16
     engine_faults_max: Annotated[int, number(1, 1000, "this many ENGINE results in a row lead to state Error")] = 3
