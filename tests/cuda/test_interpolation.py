@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
 
 from runtime.cuda.checks import interpolation
-from runtime.cuda.checks.clouds import COUNT, INDEX, KINDS, NOT_FINITE, clear_fault, cloud_of
+from runtime.cuda.checks.clouds import COUNT, EMPTY, INDEX, KINDS, NOT_FINITE, clear_fault, cloud_of
+from runtime.cuda.checks.preprocess import network_of
 from runtime.cuda.kernels import KernelEntry
+from runtime.cuda.launch import Launch
 from runtime.cuda.points import Interpolation
 from runtime.cuda.shim import ShimDevice
 from runtime.cuda.tables import pool_table
 from runtime.errors import EngineError
+from runtime.features import merged_tokens
 from runtime.points import _pooling, patch_map, valid_points
 
 ORDERS = (0, 1, 7)
@@ -121,3 +125,25 @@ def test_a_patch_filled_to_the_very_limit_counts(device: ShimDevice, present: in
     nonempty = device.download(stage.nonempty, (2, 2), np.uint8).astype(bool)
     assert nonempty[0, 1] == (present >= 18)
     assert np.array_equal(nonempty, patch_map(points, pixels, points[:4], 9, 2, "valid_mean")[1])
+
+
+@pytest.mark.parametrize(("filled", "slots"), [(9, 9), (5, 4), (4, 4), (3, 8), (9, 12), (8, 9), (0, 4)])
+def test_slots_are_the_runtimes(device: ShimDevice, filled: int, slots: int) -> None:
+    present = np.zeros(9, dtype=bool)
+    present[np.random.default_rng(filled).permutation(9)[:filled]] = True
+    of_patch, of_slot, count, larger = (device.alloc(36) for _ in range(4))
+    multiplicity, fault = device.alloc(4 * slots), clear_fault(device)
+    device.launch(
+        Launch("number_patches", (1, 1, 1), (32, 1, 1)),
+        device.upload(present.astype(np.uint8)), np.int32(9), np.int32(slots), of_patch, of_slot, count, multiplicity,
+        larger, fault,
+    )  # fmt: skip
+    network = msgspec.structs.replace(network_of({"image": 8, "grid": 3, "cloud": 9, "nearest": 1}), points_slots=slots)
+    _, counts = merged_tokens(np.ones((9, 1), dtype=np.float32), present.reshape(3, 3), network)
+    needs_larger = len(counts) != slots
+    assert int(device.download(larger, (1,), np.int32)[0]) == needs_larger
+    assert int(device.download(count, (1,), np.int32)[0]) == filled
+    assert list(device.download(of_slot, (9,), np.int32)[:filled]) == list(np.flatnonzero(present))
+    if not needs_larger:
+        assert np.array_equal(device.download(multiplicity, (slots,), np.float32), counts)
+    assert int(device.download(fault, (1,), np.uint32)[0]) == (EMPTY if filled == 0 else 0)
