@@ -167,6 +167,13 @@ class Operation:
         name, bundle = report.recipe.name, report.recipe.bundle
         engine = f"engine {self.engine.name} on {self.engine.device}, {self.engine.precision}"
         self._notice("info", f"RECIPE {name}"[:64], f"recipe {name} (bundle {bundle}) is in force; {engine}")
+        slowest_ms, deadline_ms = report.recipe.manifest.frame_p99_ms, self._config.limits.deadline_ms
+        if slowest_ms > deadline_ms:
+            self._notice(
+                "warning", "SLOW_RECIPE",
+                f"frames of {name} took {slowest_ms:.0f} ms where it was calibrated and [limits] deadline_ms is "
+                f"{deadline_ms}: expect DEADLINE; raise it, or take a faster profile",
+            )  # fmt: skip
         self.move(Cause.RECIPE_TAKEN)
         self._start_by_itself()
 
