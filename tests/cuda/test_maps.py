@@ -63,6 +63,7 @@ def test_the_spot_is_the_runtimes(device: ShimDevice, seed: int) -> None:
     stage, fault = on_device(device, pixels, np.ones_like(pixels) if seed else np.zeros_like(pixels))
     assert fault == 0
     assert np.array_equal(device.download(stage.spot, (6,), np.int32), checks.spot_of(pixels, np.ones_like(pixels)))
+    assert list(device.download(stage.levels, (2,), np.float64)) == [pixels.max(), np.median(pixels)]
     for window in (Window(-20, 30, 400), Window(500, 500, 100), Window(3, 4, 101)):
         expected = worst_region(pixels, np.ones((28, 28), dtype=bool), window, 300, 420)
         assert stage.download_region(window, 300, 420) == expected
