@@ -43,7 +43,8 @@ class AdaptationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Adaptors begin at PyTorch's initialisation (as released) or as the identity (output projections zero)."""
     batch: int = 8
     epochs: int = 4
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-4
+    """The gentlest of those tried, and the best of them against pseudo-defects (docs/lsfa-first-look.md)."""
     warmup_share: float = 0.1
     """Share of the steps in which the learning rate rises linearly from 0; then half a cosine falls back to 0."""
     beta1: float = 0.9

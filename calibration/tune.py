@@ -238,7 +238,7 @@ def sweep_configs(base: AdaptationConfig) -> list[AdaptationConfig]:
     change = msgspec.structs.replace
     settings = [change(base, temperature=t, start=s) for s in ("identity", "default") for t in (1.0, 0.2, 0.07)]
     settings += [change(base, compactness=weight) for weight in (0.0, 0.3, 2.7)]
-    settings += [change(base, learning_rate=rate) for rate in (2e-4, 6e-4, 6e-3)]
+    settings += [change(base, learning_rate=rate) for rate in (1e-4, 1e-3, 2e-3)]
     settings += [change(base, epochs=2 * base.epochs)]
     return list({msgspec.json.encode(setting): setting for setting in settings}.values())
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.first_look import Row, TestFigures, settings
+from benchmarks.first_look import SWEEP_BASE, Row, TestFigures, settings
 from benchmarks.first_look_table import bootstrap, paired_table, read, tables
 from calibration.adaptation_config import AdaptationConfig
 from calibration.tune import Figures, Trial, auroc
@@ -70,7 +70,7 @@ def test_a_setting_that_one_product_lacks_is_left_out_and_a_stopped_one_says_why
 
 
 def test_the_sweep_covers_the_grid() -> None:
-    tried = [config for config in settings(CONFIG) if config is not None]
+    tried = [config for config in settings(SWEEP_BASE) if config is not None]
     cells = {(config.temperature, config.start, config.compactness) for config in tried}
     assert cells >= {
         (t, s, w) for t in (1.0, 0.2, 0.07) for s in ("identity", "default") for w in (0.9, 0.3, 0.0)
