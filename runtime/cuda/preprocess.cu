@@ -1,7 +1,8 @@
-// A frame to the networks' inputs: points, background, largest part, outline, window, resizing, figures of the
-// silhouette (runtime.units, preprocess, regions). H x W is the source frame; all of it is deterministic: what is
+// A frame to its part: points, background, largest component, outline, figures of the silhouette (runtime.units,
+// preprocess, regions); window.cu goes on from there. H x W is the source frame; all of it is deterministic: what is
 // accumulated across threads is counted in integers.
 #include "faults.cuh"
+#include "frame.cuh"
 #include "geometry.cuh"
 #include "keys.cuh"
 #include "labels.cuh"
@@ -9,9 +10,6 @@
 namespace preprocess {
 
 using keys::Key;
-
-// Figures that the frame's kernels leave for each other and for the host: i4 each, cleared by begin_frame.
-enum Figure { PART, FILLED, ROW_FIRST, ROW_LAST, COLUMN_FIRST, COLUMN_LAST, BORDER_SEEN, BORDER_OFF, VALID, BLOCKS_DONE, FIGURES = 16 };
 
 constexpr int BORDER_PX = 10;
 constexpr float FARTHEST_MM = 1e5f;
@@ -64,28 +62,11 @@ __device__ void from_depth(const Depth* depth, const float* rays, int height_px,
     keep_point(pixel, height_px, width_px, p, valid, cut, points, valid_out, foreground, figures, fault);
 }
 
-struct Window { int x, y; };  // the window's first column and row; may be negative
-
-// The square of `side` centred on the part's box, halves rounded down.
-__device__ inline Window window_of(const int* figures, int side) {
-    if (figures[PART] < 1) return {0, 0};
-    const int x = figures[COLUMN_FIRST] + figures[COLUMN_LAST] + 1 - side, y = figures[ROW_FIRST] + figures[ROW_LAST] + 1 - side;
-    return {x >> 1, y >> 1};
-}
-
 // Sum of a count over the block, added by one thread. Every thread calls.
 __device__ inline void count_block(bool here, int* to) {
     const int sum = __syncthreads_count(here);
     if (threadIdx.x == 0 && sum) atomicAdd(to, sum);
 }
-
-__device__ inline unsigned char clip8(int sum) {
-    const int v = sum >> 22;
-    return static_cast<unsigned char>(v < 0 ? 0 : v > 255 ? 255 : v);
-}
-
-// The first source row (or column) of cell `cell` of `size` along a window of `side`: r belongs to r * size / side.
-__device__ inline int first_of(int cell, int size, int side) { return (cell * side + size - 1) / size; }
 
 }  // namespace preprocess
 
@@ -368,136 +349,3 @@ extern "C" __global__ void __launch_bounds__(256) height_digits(const unsigned c
     }
 }
 SIMT_KERNEL(height_digits)
-
-// The window's rows of colour, background black, resized along x as Pillow does it on 8 bits.
-//   rgb          H x W x 3 u1; filled: H x W u1; side: the window's, fixed by the recipe; its place follows figures
-//   first, weights   size i4 first source column and size x span i4 weights times 2^22 (runtime.cuda.tables.resize_table)
-//   out          side x size x 3 u1
-//   window       2 i4: x and y of the window's corner in the frame, for the host; may be negative
-// Launch: one thread a pixel of out. Bound: reads 4 bytes a pixel of the window, writes 3 side size. Faults: EMPTY.
-extern "C" __global__ void __launch_bounds__(256) resize_rows(const unsigned char* rgb, const unsigned char* filled, int height_px, int width_px, const int* figures, int side, int size, const int* first, const int* weights, int span, unsigned char* out, int* window, unsigned* fault) {
-    const int at = blockIdx.x * blockDim.x + threadIdx.x;
-    const preprocess::Window corner = preprocess::window_of(figures, side);
-    if (at == 0) {
-        window[0] = corner.x, window[1] = corner.y;
-        if (figures[preprocess::PART] < 1) report(fault, FAULT_EMPTY);
-    }
-    if (at >= side * size) return;
-    const int row = corner.y + at / size, start = first[at % size];
-    int sums[3] = {1 << 21, 1 << 21, 1 << 21};
-    for (int k = 0; k < span; ++k) {
-        const int inside = start + k, column = corner.x + inside;
-        if (inside >= side || row < 0 || row >= height_px || column < 0 || column >= width_px) continue;
-        const int pixel = row * width_px + column;
-        if (!filled[pixel]) continue;
-        for (int c = 0; c < 3; ++c) sums[c] += rgb[3 * pixel + c] * weights[at % size * span + k];
-    }
-    for (int c = 0; c < 3; ++c) out[3 * at + c] = preprocess::clip8(sums[c]);
-}
-SIMT_KERNEL(resize_rows)
-
-// Those rows resized along y, and normalised for the network.
-//   rows         side x size x 3 u1; image: size x size x 3 u1; scale, shift: 3 f4 each, 1 / (255 std) and mean / std
-//   network      3 x size x size f4: value * scale - shift, each rounded, as runtime.features.normalised_image
-// Launch: one thread a pixel of image. Bound: reads span x 3 bytes a pixel, writes 15.
-extern "C" __global__ void __launch_bounds__(256) resize_columns(const unsigned char* rows, int side, int size, const int* first, const int* weights, int span, const float* scale, const float* shift, unsigned char* image, float* network) {
-    const int at = blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= size * size) return;
-    const int y = at / size, x = at % size;
-    for (int c = 0; c < 3; ++c) {
-        int sum = 1 << 21;
-        for (int k = 0; k < span; ++k)
-            if (first[y] + k < side) sum += rows[3 * ((first[y] + k) * size + x) + c] * weights[y * span + k];
-        const unsigned char value = preprocess::clip8(sum);
-        image[3 * at + c] = value;
-        network[c * size * size + at] = static_cast<float>(value) * scale[c] - shift[c];
-    }
-}
-SIMT_KERNEL(resize_columns)
-
-// The window's cloud by the nearest rule: row and column floor(i side / size) of the window.
-//   cloud        size x size x 3 f4 mm; (0, 0, 0) off the part. Launch: one thread a pixel. Bound: 25 bytes a pixel.
-extern "C" __global__ void __launch_bounds__(256) cloud_nearest(const float* points, const unsigned char* part, int height_px, int width_px, const int* figures, int side, int size, float* cloud) {
-    const int at = blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= size * size) return;
-    const preprocess::Window corner = preprocess::window_of(figures, side);
-    const int row = corner.y + at / size * side / size, column = corner.x + at % size * side / size;
-    const bool here = row >= 0 && row < height_px && column >= 0 && column < width_px && part[row * width_px + column];
-    for (int a = 0; a < 3; ++a) cloud[3 * at + a] = here ? points[3 * (row * width_px + column) + a] : 0.0f;
-}
-SIMT_KERNEL(cloud_nearest)
-
-// The window's cloud by cell means, never across a depth edge (runtime.preprocess.cell_means): in a cell whose depths
-// spread over more than level_mm only points within half of that of the upper median depth count.
-//   cloud        size x size x 3 f4 mm: sums and mean in float64, row-major as the CPU adds; (0, 0, 0) where empty
-// Launch: one thread a cell. Bound: reads 13 bytes a pixel of the window; a mixed cell of n points costs n^2 compares.
-extern "C" __global__ void __launch_bounds__(128) cloud_means(const float* points, const unsigned char* part, int height_px, int width_px, const int* figures, int side, int size, double level_mm, float* cloud) {
-    using namespace preprocess;
-    const int at = blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= size * size) return;
-    const Window corner = window_of(figures, side);
-    const int row0 = max(corner.y + first_of(at / size, size, side), 0), row1 = min(corner.y + first_of(at / size + 1, size, side), height_px);
-    const int column0 = max(corner.x + first_of(at % size, size, side), 0), column1 = min(corner.x + first_of(at % size + 1, size, side), width_px);
-    const int wide = max(column1 - column0, 0), cells = max(row1 - row0, 0) * wide;
-    const auto pixel_of = [&](int i) { return (row0 + i / wide) * width_px + column0 + i % wide; };
-    double sums[3] = {0.0, 0.0, 0.0}, lowest = INFINITY, highest = -INFINITY;
-    int members = 0;
-    for (int i = 0; i < cells; ++i) {
-        const int pixel = pixel_of(i);
-        if (!part[pixel]) continue;
-        ++members;
-        for (int a = 0; a < 3; ++a) sums[a] += points[3 * pixel + a];
-        const double z = points[3 * pixel + 2];
-        lowest = z < lowest ? z : lowest;
-        highest = z > highest ? z : highest;
-    }
-    if (members && highest - lowest > level_mm) {
-        float median = 0.0f;
-        for (int i = 0; i < cells; ++i) {
-            const int pixel = pixel_of(i);
-            if (!part[pixel]) continue;
-            const float z = points[3 * pixel + 2];
-            int below = 0, upto = 0;
-            for (int j = 0; j < cells; ++j) {
-                const int other = pixel_of(j);
-                if (!part[other]) continue;
-                below += points[3 * other + 2] < z;
-                upto += points[3 * other + 2] <= z;
-            }
-            if (below <= members / 2 && members / 2 < upto) {
-                median = z;
-                break;
-            }
-        }
-        members = 0;
-        sums[0] = sums[1] = sums[2] = 0.0;
-        for (int i = 0; i < cells; ++i) {
-            const int pixel = pixel_of(i);
-            if (!part[pixel] || fabs(double{points[3 * pixel + 2]} - median) > 0.5 * level_mm) continue;
-            ++members;
-            for (int a = 0; a < 3; ++a) sums[a] += points[3 * pixel + a];
-        }
-    }
-    for (int a = 0; a < 3; ++a) cloud[3 * at + a] = static_cast<float>(sums[a] / max(members, 1));
-}
-SIMT_KERNEL(cloud_means)
-
-// Patches left to be judged: all but those more than half covered by the recipe's mask.
-//   covered      H x W u1, 0: none. inspect: grid^2 u1. Launch: one warp a patch. Bound: 1 byte a pixel of the window.
-extern "C" __global__ void __launch_bounds__(256) inspect_patches(const unsigned char* covered, int height_px, int width_px, const int* figures, int side, int grid, unsigned char* inspect) {
-    using namespace preprocess;
-    const int lane = threadIdx.x % 32, patch = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
-    if (patch >= grid * grid) return;
-    const Window corner = window_of(figures, side);
-    const int row0 = first_of(patch / grid, grid, side), row1 = first_of(patch / grid + 1, grid, side);
-    const int column0 = first_of(patch % grid, grid, side), column1 = first_of(patch % grid + 1, grid, side);
-    const int wide = column1 - column0, cells = (row1 - row0) * wide;
-    int hidden = 0;
-    for (int i = lane; covered && i < cells; i += 32) {
-        const int row = corner.y + row0 + i / wide, column = corner.x + column0 + i % wide;
-        if (row >= 0 && row < height_px && column >= 0 && column < width_px) hidden += covered[row * width_px + column] != 0;
-    }
-    for (int d = 16; d; d /= 2) hidden += __shfl_xor_sync(FULL_WARP, hidden, d);
-    if (lane == 0) inspect[patch] = 2 * hidden <= cells;
-}
-SIMT_KERNEL(inspect_patches)

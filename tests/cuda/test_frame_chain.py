@@ -31,7 +31,7 @@ SHAPE = {"height": 72, "width": 90, "side": 56, "image": 28, "grid": 14, "cloud"
 
 @pytest.fixture
 def device(shim_of: Callable[..., ShimDevice]) -> ShimDevice:
-    return shim_of("preprocess", "sampling", "grouping", "interpolation", "maps")
+    return shim_of("preprocess", "window", "sampling", "grouping", "interpolation", "maps")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ ORDERS = (0, 1, 7)
 
 @pytest.fixture
 def device(shim_of: Callable[..., ShimDevice]) -> ShimDevice:
-    return shim_of("preprocess")
+    return shim_of("preprocess", "window")
 
 
 @pytest.mark.parametrize("entry", preprocess.ENTRIES, ids=lambda entry: entry.name)
