@@ -1,6 +1,9 @@
 // Prints what an OPC UA client written by others is told: node listen.js URL COUNT
 // A line an event: {"id", "verdict", "accept"} or {"first", "last"}; and {"tag": [Accept, status, ResultId, ResultIdCopy]} between.
 "use strict";
+// Standard output is for the lines above alone; the library prints its warnings with console.log.
+const say = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
+console.log = console.error;
 const { OPCUAClient, AttributeIds, TimestampsToReturn, constructEventFilter, resolveNodeId } = require("node-opcua-client");
 
 const FIELDS = ["ResultId", "Verdict", "Accept", "FirstId", "LastId"];
@@ -30,11 +33,11 @@ async function main(url, count) {
     const [id, verdict, accept, first, last] = fields.map((field) => field.value);
     if (id !== null) {
       told += 1;
-      console.log(JSON.stringify({ id: number(id), verdict, accept }));
-    } else if (first !== null) console.log(JSON.stringify({ first: number(first), last: number(last) }));
+      say({ id: number(id), verdict, accept });
+    } else if (first !== null) say({ first: number(first), last: number(last) });
     if (told >= count) end();
   });
-  console.log(JSON.stringify({ ready: true }));
+  say({ ready: true });
   let ended = false;
   const nap = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
   const reads = (async () => {
@@ -47,7 +50,7 @@ async function main(url, count) {
     const nodes = TAGS.map((tag) => ({ nodeId: `ns=${own};s=Tags.${tag}`, attributeId: AttributeIds.Value }));
     const values = await session.read(nodes);
     const [accept, id, copy] = values.map((value) => value.value.value);
-    console.log(JSON.stringify({ tag: [accept, values[0].statusCode.name, number(id), number(copy)] }));
+    say({ tag: [accept, values[0].statusCode.name, number(id), number(copy)] });
   }
   await done;
   ended = true;
