@@ -65,7 +65,8 @@ class DeskSockets:
             self._results = self._make(zmq.PUB, {zmq.SNDHWM: sizes.results_hwm, **small})
             self._bulk = self._make(zmq.PUB, {zmq.SNDHWM: sizes.bulk_hwm, **small})
             self._control = self._make(
-                zmq.ROUTER, {zmq.SNDHWM: sizes.control_hwm, zmq.RCVHWM: sizes.control_hwm, **small}
+                # ZeroMQ gives room back by halves of the mark: twice as much holds control_hwm replies for certain.
+                zmq.ROUTER, {zmq.SNDHWM: 2 * sizes.control_hwm, zmq.RCVHWM: sizes.control_hwm, **small}
             )
             self._named = {
                 "frames": self._frames, "results": self._results, "bulk": self._bulk, "control": self._control,
