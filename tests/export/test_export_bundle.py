@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 import pytest
 from bundle_factory import seal, zeroed
-from conftest import LiteBundle
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
@@ -29,6 +28,7 @@ from runtime.engines.cpu import CpuEngine
 from runtime.errors import BundleError, CalibrationError, DataError, ParityError, UsageError
 from runtime.gate import VERDICT_NAMES, no_progress, pass_gate, prove, run_golden
 from runtime.keys import TrustStore
+from tests.conftest import LiteBundle
 
 GRAPHS = ["rgb.onnx", "points.onnx", "adaptor_rgb.onnx", "adaptor_points.onnx", "adaptor_points_full.onnx"]
 BANKS = ["rgb", "points"]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from conftest import LiteBundle
 from typer.testing import CliRunner
 
 import export.bundle
@@ -20,6 +19,7 @@ from export.commands.calibrate import recipe_name
 from runtime.bundle import open_bundle
 from runtime.errors import AsperityError, CalibrationError, DataError, UsageError
 from runtime.mvtec import write_frame
+from tests.conftest import LiteBundle
 
 
 def run(*arguments: object) -> str:

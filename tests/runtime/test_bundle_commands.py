@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from conftest import NORMALS, PRODUCT, SIZE_PX, LiteBundle
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -18,6 +17,7 @@ from runtime.bundle import open_bundle
 from runtime.commands import inspect_bundle, score
 from runtime.errors import AsperityError, BundleError, DataError, SignatureError, UsageError
 from runtime.mvtec import write_frame
+from tests.conftest import NORMALS, PRODUCT, SIZE_PX, LiteBundle
 
 
 def invoke(*arguments: object) -> tuple[str, str, BaseException | None]:
