@@ -156,7 +156,8 @@ def test_a_crowd_that_says_nothing_is_closed_and_locks_nobody_out(desk: Desk) ->
     desk.until(lambda: bool(sub.poll(0)), "a subscriber amid the crowd")
     desk.until(lambda: desk.sockets.access.refused["HANDSHAKE"] >= CROWD, "the crowd to be closed")
     desk.until(lambda: open_files() <= before + CROWD + 12, "its connections to be closed here")
-    assert desk.sockets.camera_connected()
+    # On a crowded machine the camera may miss a heartbeat; it must not be locked out for long.
+    desk.until(desk.sockets.camera_connected, "the camera to be there, still or again")
     for end in crowd:
         end.close()
 
