@@ -106,7 +106,9 @@ def test_a_thousand_reconnections_leave_nothing_behind() -> None:
         context.destroy(linger=0)
         line.wait(lambda: len(line.heard.results) == 10, "results of the frames between")
         line.wait(lambda: len(list(handles.iterdir())) <= before + 2, "the end of every connection")
-        assert fates(line) == {Reason.GOOD: 10}
+        # Frames may come in a bunch while the desk turns visitors away; then the queue of two lets the oldest go.
+        counted = fates(line)
+        assert set(counted) <= {Reason.GOOD, Reason.OVERLOAD} and counted.total() == 10
 
 
 def test_ten_times_the_rate_is_overload_and_the_newest_frames_are_judged() -> None:
