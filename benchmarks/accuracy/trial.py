@@ -70,11 +70,11 @@ class Detection(msgspec.Struct, frozen=True):
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Of one product. ``_fg``: restricted to the part's foreground; None where a figure cannot be.
 
-    Image level: ``i_auroc`` takes the maximum of the whole fused map, ``i_auroc_fg`` the runtime's own image score,
-    which only ever sees foreground patches.
+    Image level: ``i_auroc`` takes the maximum of the whole fused map (None without maps), ``i_auroc_fg`` the runtime's
+    own image score, which only ever sees foreground patches.
     """
 
-    i_auroc: float
+    i_auroc: float | None
     i_auroc_fg: float
     p_auroc: float | None
     p_auroc_fg: float | None
@@ -179,7 +179,7 @@ def _split(normal: Shots, seed: int, settings: Settings) -> tuple[list[int], lis
     if settings.shots is not None:
         if settings.shots < MIN_TUNE or settings.shots > len(normal):
             raise CalibrationError(
-                f"--shots {settings.shots}: {material_words(normal)}; give {MIN_TUNE} to {len(normal)}"
+                f"--shots {settings.shots}: there are {len(normal)} normal frames; give {MIN_TUNE} to {len(normal)}"
             )
         chosen = sorted(int(i) for i in np.random.default_rng(seed).permutation(len(normal))[: settings.shots])
         return chosen, chosen, chosen
@@ -187,11 +187,6 @@ def _split(normal: Shots, seed: int, settings: Settings) -> tuple[list[int], lis
     parts = normal.parts if all(normal.parts) else normal.names
     split = split_frames(parts, seed=seed)
     return list(split.fit), list(split.tune), list(split.calibrate)
-
-
-def material_words(normal: Shots) -> str:
-    """For messages."""
-    return f"there are {len(normal)} normal frames"
 
 
 def _adapted(
@@ -244,7 +239,7 @@ def _figures(
 ) -> Figures:  # fmt: skip
     test = material.test
     scores = np.array([fused_score(one.rgb, one.points, decision) for one in tested])
-    peaks = np.array([float(one.max()) for one in maps]) if maps else scores
+    peaks = np.array([float(one.max()) for one in maps])
     defects = np.array(test.defects)
     good = defects == GOOD
     rate = max(settings.alpha, 1 / (len(calm) + 1))
@@ -261,7 +256,7 @@ def _figures(
         return auroc(one[good], one[~good])
 
     return Figures(
-        i_auroc=auroc(peaks[good], peaks[~good]),
+        i_auroc=auroc(peaks[good], peaks[~good]) if maps else None,
         i_auroc_fg=auroc(scores[good], scores[~good]),
         p_auroc=whole.p_auroc, p_auroc_fg=inside.p_auroc, aupro30=whole.aupro30, aupro30_fg=inside.aupro30,
         aupro05=whole.aupro05, aupro05_fg=inside.aupro05,
