@@ -58,6 +58,12 @@ class EngineError(AsperityError):
     exit_code = 7
 
 
+class EngineLostError(EngineError):
+    """The engine can score nothing more until the process is started anew (a device that failed for good)."""
+
+    exit_code = 18
+
+
 class StateError(AsperityError):
     """An operation that the station's present state does not allow."""
 

@@ -20,7 +20,7 @@ from threadpoolctl import ThreadpoolController
 from runtime.banks import Banks
 from runtime.bundle import Bundle
 from runtime.distances import points_scores, rgb_scores
-from runtime.engines import Progress
+from runtime.engines import Engine, Progress
 from runtime.errors import EngineError
 from runtime.features import (
     StageClock,
@@ -89,7 +89,7 @@ class OnnxNetworks:
         return output
 
 
-class CpuEngine:
+class CpuEngine(Engine):
     """Scores frames on the CPU. One thread at a time may use it (``runtime.engines.Engine``)."""
 
     def __init__(

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from runtime.engines import Progress
+from runtime.engines import Engine, Progress
 from runtime.errors import ConfigError, EngineError, FrameRefused
 from runtime.frame import EngineInfo, Frame, ModalityScores, Prepared, Scores, Silhouette, Window
 from runtime.manifest import FORMAT, Decision, Geometry, Manifest, Modality, Network, Plane, SilhouetteRange
@@ -44,7 +44,7 @@ STUCK_S = 3600.0
 _STAGES = ("pre", "rgb", "points", "knn")
 
 
-class SimulatedEngine:
+class SimulatedEngine(Engine):
     """Scores by script. Raises ConfigError on a word that is not known."""
 
     def __init__(self, script: str = "ok") -> None:

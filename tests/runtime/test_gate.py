@@ -13,7 +13,7 @@ import pytest
 from bundle_factory import GRID, SCORES, THRESHOLD, ToyBundle, write_toy_bundle
 
 from runtime.bundle import Bundle, open_bundle
-from runtime.engines import Progress
+from runtime.engines import Engine, Progress
 from runtime.errors import EngineError, FrameRefused, ParityError
 from runtime.frame import EngineInfo, Frame, ModalityScores, Prepared, Scores, Silhouette, Window
 from runtime.gate import own_evidence, pass_gate, prove
@@ -52,7 +52,7 @@ def golden_scores(name: str) -> Scores:
 
 
 @dataclass
-class FakeEngine:
+class FakeEngine(Engine):
     """Says of golden frames what the exporter saw, changed by ``change``; of calibration inputs ``rescored``."""
 
     change: Callable[[str, Scores], Scores] = lambda _, scores: scores

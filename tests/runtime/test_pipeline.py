@@ -173,3 +173,10 @@ def test_a_script_is_followed_by_seq_and_checked() -> None:
         with pytest.raises(ConfigError, match="script"):
             SimulatedEngine(bad)
     assert set(WORDS) >= {"ok", "ng", "nan", "raise", "stuck"}
+
+
+def test_one_failing_frame_of_a_batch_costs_the_others_nothing() -> None:
+    words = ["ok", "raise", "crash", "refuse", "ng"]
+    seen = SimulatedEngine("ok").score_batch([frame(sensor=f"simulate:{word}") for word in words], lambda stage: None)
+    assert [type(one) for one in seen] == [Scores, EngineError, EngineError, FrameRefused, Scores]
+    assert "ZeroDivisionError" in str(seen[2])
