@@ -102,9 +102,9 @@ class Sockets(Section, frozen=True, forbid_unknown_fields=True):
     frames: Annotated[str, text("PULL; `tcp://ADDRESS:PORT` or `ipc://PATH`")] = "tcp://127.0.0.1:5560"
     results: Annotated[str, text("PUB: results, records, states, events, triggers")] = "tcp://127.0.0.1:5561"
     bulk: Annotated[str, text("PUB: maps; a subscriber may lose them")] = "tcp://127.0.0.1:5562"
-    control: Annotated[
-        str, text("ROUTER; empty: `ipc://` in a folder of this user (0700), the socket itself 0600")
-    ] = ""
+    control: Annotated[str, text("ROUTER; empty: `ipc://` in a folder of this user (0700), the socket itself 0600")] = (
+        ""
+    )
     insecure_lan: Annotated[
         bool, text("allow a bind off loopback although nobody on that network is asked who they are")
     ] = False
@@ -157,12 +157,32 @@ class Journal(Section, frozen=True, forbid_unknown_fields=True):
 class Engine(Section, frozen=True, forbid_unknown_fields=True):
     """What scores."""
 
-    name: Annotated[Literal["cpu", "simulated"], text("`cpu`, or `simulated` for PLC programmers and tests")] = "cpu"
+    name: Annotated[
+        Literal["cpu", "cuda", "simulated"],
+        text("`cpu`, `cuda` (docs/device-frame.md), or `simulated` for PLC programmers and tests"),
+    ] = "cpu"
     threads: Annotated[int, number(0, 256, "threads of the engine; 0: as many as the box has cores")] = 0
     script: Annotated[
         str, text("what the simulated engine says, a word a seq (docs/plc.md): ok ng shape nan raise ..., or WORD=MS")
     ] = "ok ok ok ok ng"
     trust: Annotated[str, text("folder of trusted public keys; empty: the user's configuration folder")] = ""
+    gpu: Annotated[int, number(0, 63, "cuda: which GPU of this machine, as nvidia-smi counts them")] = 0
+    precision: Annotated[
+        Literal["fp16", "fp32", "int8"], text("cuda: precision of the networks; the bundle's golden frames decide")
+    ] = "fp16"
+    lanes: Annotated[int, number(1, 8, "cuda: frames under way at once; each has buffers of its own on the GPU")] = 1
+    cache: Annotated[str, text("cuda: folder of built networks; empty: `$XDG_CACHE_HOME/asperity/engines`")] = ""
+    recipes_in_memory: Annotated[
+        int, number(1, 8, "cuda: recipes that must fit on the GPU at start; the next one opens beside the one in force")
+    ] = 2
+    device_wait_ms: Annotated[int, number(10, 600_000, "cuda: longest wait for the GPU; then it is asked for life")] = (
+        2000
+    )
+    keep_warm_ms: Annotated[
+        int,
+        number(0, 60_000, "cuda: in gaps a frame's work is done over this often; at idle_tick_ms at best; 0: never"),
+    ] = 200
+    keep_warm_for_s: Annotated[int, number(1, 86_400, "cuda: this long after the last frame")] = 600
 
 
 class Log(Section, frozen=True, forbid_unknown_fields=True):
@@ -254,6 +274,14 @@ def journal_path(config: StationConfig) -> Path:
     return Path(base) / "asperity" / f"{config.station.name}.journal"
 
 
+def engine_cache(config: StationConfig) -> Path:
+    """Where networks built for this box's GPU lie."""
+    if config.engine.cache:
+        return Path(config.engine.cache)
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "asperity" / "engines"
+
+
 def control_endpoint(station: str, configured: str = "") -> str:
     """The control socket's endpoint: ``configured``, or the one in this user's runtime folder that clients try too."""
     if configured:
@@ -326,7 +354,7 @@ def _make_absolute(values: dict[str, Any], base: Path) -> None:
             name: str(base / place) if isinstance(place, str) and not place.startswith(SCRIPT_PREFIX) else place
             for name, place in recipes.items()
         }
-    for table, key in ((journal, "path"), (engine, "trust"), (security, "keys")):
+    for table, key in ((journal, "path"), (engine, "trust"), (engine, "cache"), (security, "keys")):
         if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
             table[key] = str(base / table[key])
 

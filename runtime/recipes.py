@@ -17,7 +17,7 @@ import msgspec
 
 from runtime.config import SCRIPT_PREFIX, Name, StationConfig, restore, save
 from runtime.engines import Progress
-from runtime.errors import AsperityError, BundleError, ConfigError
+from runtime.errors import AsperityError, BundleError, ConfigError, EngineError
 from runtime.frame import EngineInfo
 from runtime.pipeline import Recipe
 
@@ -39,6 +39,8 @@ def describe_engine(config: StationConfig) -> EngineInfo:
         from runtime.engines.simulated import SimulatedEngine
 
         return SimulatedEngine().describe()
+    if config.engine.name == "cuda":
+        return EngineInfo("cuda", f"GPU {config.engine.gpu}", config.engine.precision)
     from runtime.engines.cpu import NAME, PRECISION, available_cores, processor_name
 
     threads = config.engine.threads or available_cores()
@@ -78,6 +80,8 @@ def open_recipe(name: str, config: StationConfig, progress: Progress) -> Recipe:
     place = config.recipes[name]
     if config.engine.name == "simulated":
         return _open_simulated(name, place, config)
+    if config.engine.name == "cuda":
+        raise EngineError("[engine] name cuda is not built into this version yet; use cpu")
     return _open_cpu(name, Path(place), config, progress)
 
 

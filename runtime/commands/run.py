@@ -23,7 +23,7 @@ def command(
     config: Annotated[Path | None, typer.Option(help="station.toml (docs/station.md)")] = None,
     station: Annotated[str | None, typer.Option(help="[station] name")] = None,
     camera: Annotated[str | None, typer.Option(help="[station] camera")] = None,
-    engine: Annotated[str | None, typer.Option(help="[engine] name: cpu or simulated")] = None,
+    engine: Annotated[str | None, typer.Option(help="[engine] name: cpu, cuda or simulated")] = None,
     script: Annotated[str | None, typer.Option(help="[engine] script of the simulated engine")] = None,
     threads: Annotated[int | None, typer.Option(help="[engine] threads")] = None,
     frames: Annotated[str | None, typer.Option(help="[sockets] frames")] = None,
