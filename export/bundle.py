@@ -7,6 +7,7 @@ or an interrupt leaves no bundle and never a part of one.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import shutil
@@ -63,8 +64,8 @@ class ExportReport:
     frame_p50_ms: float
     frame_p99_ms: float
     timed_frames: int
-    spoiled: tuple[str, str]
-    """What was done to the golden frames that must be ng: geometry, colour."""
+    spoiled: tuple[str, ...]
+    """What was done to the golden frames that must be ng: geometry, colour. Empty: the bundle is for timing only."""
     parity: ParityReport
 
 
@@ -76,9 +77,12 @@ def export_bundle(
     force: bool = False,
     threads: int | None = None,
     timing_s: float = DEFAULT_TIMING_S,
+    timing_only: bool = False,
     say: Say = no_progress,
 ) -> ExportReport:
     """Write, sign, open and prove a bundle of a calibration folder. It is at ``bundle_dir`` when this returns.
+
+    ``timing_only``: do not ask whether the networks see a defect, and give every frame the verdict unknown.
 
     Raises UsageError (target exists, without ``force``), DataError (calibration folder incomplete, disk full),
     CalibrationError (networks that see no spoiled frame), ParityError (engine and torch disagree), SignatureError.
@@ -89,6 +93,9 @@ def export_bundle(
             f"{folder.path} calls its recipe {folder.record.recipe!r}; a recipe's name is 1 to 32 of a-z 0-9 _ -: "
             "calibrate again with --recipe NAME"
         )
+    if timing_only:
+        decision = msgspec.structs.replace(folder.record.decision, timing_only=True)
+        folder = dataclasses.replace(folder, record=msgspec.structs.replace(folder.record, decision=decision))
     key = trust.key_for_signing()
     with _replacing(bundle_dir, force) as draft_dir:
         report = _export(folder, draft_dir, bundle_dir, key, trust, threads, timing_s, say)
@@ -145,7 +152,7 @@ def _export(
         decision, parity = prove_parity(draft, engine, networks, onnx_networks, no_progress)
         onnx_networks.close()
         draft = _with(draft, decision=decision)
-        say("choosing and spoiling golden frames")
+        say("choosing golden frames" if decision.timing_only else "choosing and spoiling golden frames")
         golden = make_golden(folder, draft, engine)
         golden.write(draft_dir)
         say("timing the whole path")

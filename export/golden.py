@@ -44,8 +44,8 @@ class GoldenSet:
 
     golden: tuple[GoldenFrame, ...]
     frames: list[Frame]
-    spoiled: tuple[str, str]
-    """What was done to the spoiled ones: geometry, colour."""
+    spoiled: tuple[str, ...]
+    """What was done to the spoiled ones: geometry, colour. Empty in a bundle for timing only, which has none."""
 
     def write(self, bundle_dir: Path) -> None:
         """Write ``golden/rgb`` and ``golden/xyz``."""
@@ -58,17 +58,19 @@ class GoldenSet:
 def make_golden(folder: CalibrationFolder, draft: Bundle, engine: Engine) -> GoldenSet:
     """Judge the calibration's candidates by ``engine``, choose among them, and spoil one in either modality.
 
+    For timing only nothing is spoiled: there is no verdict to hold the engine to, only scores.
+
     Raises CalibrationError when too few candidates are left or the networks see no spoiled form.
     """
     manifest, decision = draft.manifest, draft.manifest.decision
-    margin = MARGIN_TOLERANCES * manifest.golden_tolerance
+    margin = 0.0 if decision.timing_only else MARGIN_TOLERANCES * manifest.golden_tolerance
     judged = [(frame, _check(frame, "normal", engine, draft)) for frame in _candidates(folder)]
     normal, near = choose(judged, decision, margin)
     chosen = [*normal, near]
     base = min(normal, key=lambda pair: _score(pair[1]))[0]
     whats = []
     masks = Masks(draft.inspect_mask(), draft.ignore_mask())
-    for kind in KINDS:
+    for kind in () if decision.timing_only else KINDS:
         usual = usual_distance((check.golden for _, check in normal), SPOILED_MODALITY[kind])
         judge = partial(_seen, kind=kind, engine=engine, draft=draft, margin=margin, usual=usual)
         spoiled = spoil(kind, base, manifest.geometry, masks, judge)
@@ -79,7 +81,7 @@ def make_golden(folder: CalibrationFolder, draft: Bundle, engine: Engine) -> Gol
     return GoldenSet(
         golden=tuple(check.golden for _, check in chosen),
         frames=[frame for frame, _ in chosen],
-        spoiled=(whats[0], whats[1]),
+        spoiled=tuple(whats),
     )
 
 
@@ -90,14 +92,14 @@ def choose(
 
     Raises CalibrationError when fewer than two normal ones and a near one are left.
     """
-    by_score = (Reason.GOOD, Reason.SCORE_ABOVE_THRESHOLD)
+    by_score = (Reason.GOOD, Reason.SCORE_ABOVE_THRESHOLD, Reason.TIMING_ONLY)
     stable = [
         (frame, check)
         for frame, check in judged
-        if check.judgement.reason in by_score and abs(_score(check) - decision.threshold) > margin
+        if check.judgement.reason in by_score and abs(_score(check) - decision.threshold) >= margin
     ]
     stable.sort(key=lambda pair: abs(_score(pair[1]) - decision.threshold))
-    normal = [pair for pair in stable[1:] if pair[1].golden.verdict == "ok"]
+    normal = [pair for pair in stable[1:] if pair[1].golden.verdict != "ng"]
     if len(normal) < MIN_NORMAL:
         told = "; ".join(f"{check.golden.name}: {check.judgement.detail}" for _, check in judged)
         raise CalibrationError(

@@ -180,7 +180,8 @@ def spoil(
     modality = "geometry" if kind == "spoiled_geometry" else "colour"
     raise CalibrationError(
         f"these networks cannot see gross defects of {modality}: even a {last} stays unseen ({told}), so a bundle of "
-        "them would pass bad parts; calibrate with more frames or another profile, without any frame that is not normal"
+        "them would pass bad parts; calibrate with more frames or another profile, without frames that are not normal "
+        "(--timing-only exports them for benchmarks, without verdicts)"
     )
 
 

@@ -28,6 +28,10 @@ ADAPTOR_GRAPHS = ("adaptor_rgb", "adaptor_points")
 FULL_GRAPH = "adaptor_points_full"
 """The points adaptor with grid^2 slots, for frames of more non-empty patches than ``points_slots`` (lsfa 11)."""
 MIN_GOLDEN = {"normal": 2, "near": 1, "spoiled_geometry": 1, "spoiled_colour": 1}
+MIN_GOLDEN_TIMING = {"normal": 2, "near": 1}
+"""In a bundle for timing only nothing was seen of a spoiled frame."""
+GOLDEN_REASONS = {"ok": Reason.GOOD, "ng": Reason.SCORE_ABOVE_THRESHOLD, "unknown": Reason.TIMING_ONLY}
+"""What a golden frame's verdict rests on: it is judged by its score, or not at all."""
 SILHOUETTE_FIGURES = frozenset({"area_mm2", "length_mm", "width_mm", "height_mm", "missing_share"})
 LARGE_WEIGHT = 32
 """Weights of fewer elements may be constant (a scale of one, a bias of zero) and prove nothing."""
@@ -130,7 +134,8 @@ def _check_decision(decision: Decision) -> None:
 def _check_golden(manifest: Manifest) -> None:
     """The kinds that a gate needs, each with the verdict that its kind implies (architecture, "Bundle")."""
     kinds = [golden.kind for golden in manifest.golden]
-    for kind, least in MIN_GOLDEN.items():
+    timing_only = manifest.decision.timing_only
+    for kind, least in (MIN_GOLDEN_TIMING if timing_only else MIN_GOLDEN).items():
         if kinds.count(kind) < least:  # type: ignore[arg-type]
             raise BundleError(f"has {kinds.count(kind)} golden frames of kind {kind}; {least} are needed")  # type: ignore[arg-type]
     if len({golden.name for golden in manifest.golden}) != len(kinds):
@@ -140,11 +145,13 @@ def _check_golden(manifest: Manifest) -> None:
         told = f"golden frame {golden.name} ({golden.kind}) with verdict {golden.verdict}, score {golden.score}"
         if not all(math.isfinite(v) for v in (golden.score, golden.rgb_image_distance, golden.points_image_distance)):
             raise BundleError(f"has {told}: not finite")
-        if (golden.verdict == "ng") != (golden.score > threshold):
+        if (golden.verdict == "unknown") != timing_only:
+            raise BundleError(f"has {told}: unknown is for bundles for timing only, and all that they may hold")
+        if not timing_only and (golden.verdict == "ng") != (golden.score > threshold):
             raise BundleError(f"has {told}, which its threshold {threshold} contradicts")
-        if golden.reason != (Reason.SCORE_ABOVE_THRESHOLD if golden.verdict == "ng" else Reason.GOOD):
+        if golden.reason != GOLDEN_REASONS[golden.verdict]:
             raise BundleError(f"has {told} and reason {golden.reason}: a golden frame is judged by its score")
-        if golden.kind == "normal" and golden.verdict != "ok":
+        if golden.kind == "normal" and golden.verdict == "ng":
             raise BundleError(f"has {told}: a normal one must be ok")
         if golden.kind.startswith("spoiled") and golden.verdict != "ng":
             raise BundleError(f"has {told}: a spoiled one must be ng")

@@ -3,7 +3,8 @@
 Each golden frame goes the whole road of a real one: preprocessing, networks, banks, ``scoring.decide``. Two of them
 were spoiled by the exporter, one in geometry and one in colour, and must be ng because of their own modality's
 distance, so that an engine of constants, a network of zeros or a bank that is near everything cannot pass
-(architecture, "Bundle").
+(architecture, "Bundle"). A bundle for timing only has no spoiled ones: ``decide`` gives it no verdict, here as on the
+line, and the gate holds its scores to the exporter's.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from runtime.bundle import Bundle
+from runtime.bundle_checks import GOLDEN_REASONS
 from runtime.engines import Engine
 from runtime.errors import EngineError, FrameRefused, ParityError
 from runtime.frame import Frame, Scores, Verdict
 from runtime.manifest import Decision, GoldenFrame, Manifest
-from runtime.reasons import Reason
 from runtime.rescore import decision_for
 from runtime.scoring import Judgement, decide, fused_score
 
@@ -89,8 +90,8 @@ def check_golden(check: GoldenCheck, decision: Decision, manifest: Manifest) -> 
     seen = VERDICT_NAMES[judgement.verdict]
     frame = f"golden frame {golden.name} ({golden.kind})"
     if judgement.score is None or seen != golden.verdict or judgement.reason != golden.reason:
-        reason = Reason.SCORE_ABOVE_THRESHOLD if golden.verdict == "ng" else Reason.GOOD
-        expected = f"{golden.verdict}, {reason.name}, score {golden.score:.4f}"
+        reason = GOLDEN_REASONS[golden.verdict].name
+        expected = f"{golden.verdict}, {reason}, score {golden.score:.4f}"
         raise ParityError(
             f"{frame}: expected {expected}; this engine says {seen}, {judgement.reason.name} ({judgement.detail}); it "
             "must not judge parts: export the bundle again on a machine like this one"

@@ -33,7 +33,7 @@ from runtime.journal import Journal
 from runtime.notices import Notices
 from runtime.operation import Operation
 from runtime.pipeline import Job, Outcome, age_ns
-from runtime.reasons import JUDGED, Reason
+from runtime.reasons import Reason
 from runtime.recipes import Loader, put_away
 from runtime.restart import settle_past
 from runtime.sockets import DeskSockets
@@ -207,7 +207,7 @@ class Inspector:
         else:
             self._finish(result, outcome.detail)
             self._publish_map(outcome)
-        self.operation.scored(result.reason, result.reason in JUDGED, outcome.detail)
+        self.operation.scored(result.reason, result.score is not None, outcome.detail)
 
     # ------------------------------------------------------------------ a result goes out
 
@@ -284,7 +284,7 @@ class Inspector:
         self.journal.answer(result.result_id, body)
         self.ledger.settle(result)
         self._send(result, body)
-        if detail and result.reason not in JUDGED:
+        if detail and result.score is None:
             self.notice("warning", result.reason.name, detail, result.result_id, result.seq)
         self.operation.answered(result.trigger_id)
 

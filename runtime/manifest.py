@@ -119,7 +119,7 @@ class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bank_rows: int
 
 
-class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Scores to a verdict. Belongs to one (bundle, engine, precision)."""
 
     engine: str
@@ -135,6 +135,9 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calibration_scores: tuple[float, ...]
     """Fused scores of the calibration frames, ascending: the p-value's reference."""
     alpha_asked: float | None = None
+    timing_only: bool = False
+    """True: nothing shows that these networks see a defect, so no frame gets a verdict; scores, maps and times are real
+    (docs/decisions/timing-only.md)."""
 
 
 class SilhouetteRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -151,7 +154,8 @@ class GoldenFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     """``golden/rgb/NAME.png`` and ``golden/xyz/NAME.tiff`` (MVTec 3D-AD layout, unit of ``Geometry.unit``)."""
     kind: Literal["normal", "near", "spoiled_geometry", "spoiled_colour"]
-    verdict: Literal["ok", "ng"]
+    verdict: Literal["ok", "ng", "unknown"]
+    """``unknown`` in a bundle for timing only, and there alone."""
     reason: int
     score: float
     rgb_image_distance: float

@@ -109,7 +109,7 @@ class Operation:
         self._autostart = False
         self._faults = 0
         self.alarms.clear()
-        self._show_threshold()
+        self._show_recipe()
         self._begin_test()
 
     def self_test(self) -> None:
@@ -137,6 +137,8 @@ class Operation:
         """
         if self.recipe is None:
             return "no recipe is in force; prepare one first"
+        if self.recipe.decision.timing_only:
+            return f"recipe {self.recipe.name} is for timing only; no threshold gives it a verdict"
         spoiled = {g.name: g.score for g in self.recipe.manifest.golden if g.kind.startswith("spoiled")}
         passing = [f"{name} (score {score:.4g})" for name, score in spoiled.items() if score <= threshold]
         if passing:
@@ -159,14 +161,15 @@ class Operation:
         self.busy = ""
         if report.before is not None and (report.recipe is None or report.before.engine is not report.recipe.engine):
             put_away(report.before)
-        self._show_threshold()
+        self._show_recipe()
         if report.recipe is None:
             return
         self._had_recipe = True
         self.engine = report.recipe.info
         name, bundle = report.recipe.name, report.recipe.bundle
         engine = f"engine {self.engine.name} on {self.engine.device}, {self.engine.precision}"
-        self._notice("info", f"RECIPE {name}"[:64], f"recipe {name} (bundle {bundle}) is in force; {engine}")
+        use = "; FOR TIMING ONLY, every frame is unknown" if report.recipe.decision.timing_only else ""
+        self._notice("info", f"RECIPE {name}"[:64], f"recipe {name} (bundle {bundle}) is in force; {engine}{use}")
         slowest_ms, deadline_ms = report.recipe.manifest.frame_p99_ms, self._config.limits.deadline_ms
         if slowest_ms > deadline_ms:
             self._notice(
@@ -190,9 +193,9 @@ class Operation:
             self.move(Cause.RECIPE_TAKEN)
         self._start_by_itself()
 
-    def scored(self, reason: Reason, judged: bool, detail: str) -> None:
+    def scored(self, reason: Reason, has_score: bool, detail: str) -> None:
         """The engine has ended a frame; too many failures in a row are a fault."""
-        if judged:
+        if has_score:
             self._faults = 0
         if reason is not Reason.ENGINE:
             return
@@ -255,11 +258,15 @@ class Operation:
 
     # ------------------------------------------------------------------
 
-    def _show_threshold(self) -> None:
-        """As long as an operator's threshold is in force every state says so, also after a reset."""
+    def _show_recipe(self) -> None:
+        """What every state says as long as the recipe is in force, also after a reset."""
         self.alarms.pop("THRESHOLD", None)
+        self.alarms.pop(Reason.TIMING_ONLY.name, None)
         if self.recipe is None:
             return
+        if self.recipe.decision.timing_only:
+            text = f"recipe {self.recipe.name} is for timing only: every frame is unknown; {Reason.TIMING_ONLY.remedy}"
+            self.alarm(Reason.TIMING_ONLY.name, text, "warning")
         mine, signed = self.recipe.decision.threshold, self.recipe.proven_threshold
         if mine != signed:
             text = f"an operator set the threshold to {mine:.6g}; the proven one is {signed:.6g}"

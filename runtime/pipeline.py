@@ -13,7 +13,7 @@ import numpy as np
 from runtime.clock import Now, look
 from runtime.engines import Engine, Progress
 from runtime.errors import EngineError, FrameRefused
-from runtime.frame import EngineInfo, FloatArray, Frame, Result, Scores, Verdict, Window
+from runtime.frame import EngineInfo, FloatArray, Frame, Result, Scores, Window
 from runtime.manifest import Decision, Manifest
 from runtime.preprocess import frame_digest
 from runtime.reasons import Reason
@@ -133,7 +133,7 @@ def _judge(born: Result, recipe: Recipe, scores: Scores, clock: Callable[[], Now
         region=judgement.region,
         latency_us=latency_us,
     )
-    if result.verdict is Verdict.UNKNOWN:
+    if judgement.score is None:
         return Outcome(result, judgement.detail)
     distance_map = fused_map(scores.rgb, scores.points, recipe.decision)
     return Outcome(result, judgement.detail, distance_map if np.isfinite(distance_map).all() else None, scores.window)

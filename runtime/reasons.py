@@ -87,6 +87,11 @@ class Reason(IntEnum):
     RESTARTED = 302, "the inspector was restarted while this frame was in work", "inspect the part again"
     SHUTDOWN = 303, "the inspector was told to stop before this frame was judged", "inspect the part again"
     ABORTED = 304, "an operator aborted the work on this frame", "inspect the part again"
+    TIMING_ONLY = (
+        305,
+        "the bundle is for timing only: its networks were never shown to see a defect",
+        "take a bundle that was exported without --timing-only",
+    )
 
 
 JUDGED = frozenset({Reason.GOOD, Reason.SCORE_ABOVE_THRESHOLD, Reason.SHAPE_OUT_OF_RANGE})

@@ -20,7 +20,10 @@ from runtime.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What ``decide`` says of one frame. Score, threshold and p-value are None exactly when the verdict is unknown."""
+    """What ``decide`` says of one frame.
+
+    Score, threshold and p-value are None where the verdict is unknown, except that TIMING_ONLY has score and threshold.
+    """
 
     verdict: Verdict
     reason: Reason
@@ -102,7 +105,8 @@ def decide(
     """The verdict on one frame.
 
     Ok only when at least one patch was scored, every number is finite, the score is at or below the threshold and the
-    silhouette is within every range. Ng when the score is above, or else a figure outside. Anything else is unknown.
+    silhouette is within every range. Ng when the score is above, or else a figure outside. Anything else is unknown;
+    so is everything where the decision is for timing only.
     """
     if not scores.scored.any():
         return Judgement(Verdict.UNKNOWN, Reason.TOO_FEW_POINTS, "no patch was left to score")
@@ -115,7 +119,10 @@ def decide(
         return Judgement(Verdict.UNKNOWN, Reason.ENGINE, f"the fused score is {score}; no verdict can rest on it")
     threshold = decision.threshold
     strange = outside_range(scores.silhouette, silhouette_ranges)
-    if score > threshold:
+    if decision.timing_only:
+        verdict, reason = Verdict.UNKNOWN, Reason.TIMING_ONLY
+        detail = f"score {score:.4g}, and no verdict: the bundle is for timing only"
+    elif score > threshold:
         verdict, reason = Verdict.NG, Reason.SCORE_ABOVE_THRESHOLD
         detail = f"score {score:.4g} is above {threshold:.4g}"
     elif strange:
@@ -131,7 +138,7 @@ def decide(
         detail=detail,
         score=score,
         threshold=threshold,
-        p_value=p_value(score, decision.calibration_scores),
+        p_value=None if verdict is Verdict.UNKNOWN else p_value(score, decision.calibration_scores),
         region=worst_region(pixel_map(fused), scores.scored, scores.window, geometry.height_px, geometry.width_px),
     )
 

@@ -20,11 +20,11 @@ import numpy as np
 from runtime.cameras.simulated import Exposed, SimulatedCamera, scene
 from runtime.client import Station
 from runtime.config import StationConfig
-from runtime.engines.simulated import LOOK_DISTANCE_MM, LOOK_SHAPE_PX, check_word
+from runtime.engines.simulated import LOOK_DISTANCE_MM, LOOK_SHAPE_PX, TIMING_RECIPE, check_word
 from runtime.errors import StationError, UsageError
 from runtime.ordering import Gap
 from runtime.reasons import Reason
-from runtime.simulated_station import StationProcess
+from runtime.simulated_station import RECIPE, StationProcess
 from runtime.wire import Trigger
 
 SETTLE_S = 30.0
@@ -287,6 +287,22 @@ class Simulation:
         self._client.request("abort")
         self._run_again()
 
+    def _timing_only(self) -> None:
+        before = self._client.request("get_state").state
+        self._take_recipe(TIMING_RECIPE)
+        self._expose()
+        self.settle()
+        self._take_recipe(before.recipe if before is not None else RECIPE)
+
+    def _take_recipe(self, name: str) -> None:
+        """Have another recipe in force; bounded."""
+        self._client.request("prepare_recipe", recipe=name)
+        ends_s = time.monotonic() + SETTLE_S + self._config.timing.recipe_ms / 1000
+        while time.monotonic() < ends_s and not self._ending():
+            self.listen(20)
+            if self._client.state is not None and self._client.state.recipe == name:
+                return
+
     def _another_camera(self) -> None:
         self._expose(camera="another-camera", camera_session=str(uuid.uuid4()), seq=1)
 
@@ -320,6 +336,7 @@ class Simulation:
         Reason.RESTARTED: _restarted,
         Reason.SHUTDOWN: _shutdown,
         Reason.ABORTED: _aborted,
+        Reason.TIMING_ONLY: _timing_only,
     }
     """One for each reason; a test holds that none is left out."""
 

@@ -51,6 +51,7 @@ enum asperity_reason {
     ASPERITY_REASON_RESTARTED = 302, /* the inspector was restarted while this frame was in work */
     ASPERITY_REASON_SHUTDOWN = 303, /* the inspector was told to stop before this frame was judged */
     ASPERITY_REASON_ABORTED = 304, /* an operator aborted the work on this frame */
+    ASPERITY_REASON_TIMING_ONLY = 305, /* the bundle is for timing only: its networks were never shown to see a defect */
 };
 
 enum asperity_flag {
@@ -125,6 +126,7 @@ static inline const char *asperity_reason_name(unsigned code) {
     case 302: return "RESTARTED";
     case 303: return "SHUTDOWN";
     case 304: return "ABORTED";
+    case 305: return "TIMING_ONLY";
     default: return "?"; /* not known here: reject */
     }
 }

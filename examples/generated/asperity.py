@@ -47,6 +47,7 @@ REASON = {
     "RESTARTED": 302,  # the inspector was restarted while this frame was in work
     "SHUTDOWN": 303,  # the inspector was told to stop before this frame was judged
     "ABORTED": 304,  # an operator aborted the work on this frame
+    "TIMING_ONLY": 305,  # the bundle is for timing only: its networks were never shown to see a defect
 }
 
 FLAG = {

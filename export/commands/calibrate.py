@@ -37,6 +37,9 @@ def command(
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many normal frames.")] = None,
     device: Annotated[str, typer.Option(help="Torch device of networks and adaptation.")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="Threads of the exporting engine; 0: all cores.")] = 0,
+    timing_only: Annotated[
+        bool, typer.Option("--timing-only", help="Do not ask whether it sees defects: every frame will be unknown.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier calibration and bundle.")] = False,
     keys: Annotated[Path | None, typer.Option("--keys", help="Key folder; default the user's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -73,7 +76,9 @@ def command(
     with bars() as progress:
         folder = calibrate(source, output, options, progress, force=force)
     with saying() as say:
-        report = export_bundle(folder.path, bundle_dir, trust, force=force, threads=threads or None, say=say)
+        report = export_bundle(
+            folder.path, bundle_dir, trust, force=force, threads=threads or None, timing_only=timing_only, say=say
+        )
     if as_json:
         typer.echo(json.dumps({**_told(folder), "export": report_told(report)}))
         return

@@ -15,6 +15,9 @@ def command(
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
     keys: Annotated[Path | None, typer.Option("--keys", help="Key folder; default the user's.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: all cores.")] = 0,
+    timing_only: Annotated[
+        bool, typer.Option("--timing-only", help="Do not ask whether it sees defects: every frame will be unknown.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Export networks to ONNX, compare them with torch, choose and spoil golden frames, sign, open and prove."""
@@ -26,7 +29,10 @@ def command(
     calibration = folder if (folder / RECORD).exists() else folder / "calibration"
     target = output or calibration.parent / "bundle"
     with saying() as say:
-        report = export_bundle(calibration, target, TrustStore(keys), force=force, threads=threads or None, say=say)
+        report = export_bundle(
+            calibration, target, TrustStore(keys),
+            force=force, threads=threads or None, timing_only=timing_only, say=say,
+        )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(report_told(report)))
     else:

@@ -100,6 +100,7 @@ def _manifest_told(manifest: Manifest) -> dict[str, Any]:
             "engine": decision.engine,
             "precision": decision.precision,
             "fusion": decision.fusion,
+            "timing_only": decision.timing_only,
             "threshold": decision.threshold,
             "alpha": decision.alpha,
             "alpha_total": decision.alpha_total,
@@ -143,6 +144,8 @@ def _print(told: dict[str, Any]) -> None:
         decision, made = told["decision"], datetime.fromtimestamp(told["created_us"] / 1e6, tz=timezone.utc)
         total = sum(file["nbytes"] for file in told["files"])
         width_px, height_px = told["frame_px"]
+        if decision["timing_only"]:
+            row("use", "FOR TIMING ONLY: nothing shows that it sees a defect, and every frame is unknown")
         row("recipe", f"{told['recipe']} (profile {told['profile']}, adaptor {told['adaptor']})")
         row("made", f"{made:%Y-%m-%d %H:%M} UTC by Asperity {told['asperity']}, bundle format {told['format']}")
         row("frames", f"{width_px} x {height_px} px, {told['mm_per_px']:.3g} mm per pixel, unit {told['unit']}")
@@ -153,7 +156,8 @@ def _print(told: dict[str, Any]) -> None:
         by = f"{decision['engine']}, {decision['precision']}"
         frames = f"{decision['calibration_frames']} calibration frames, {decision['held_out']}"
         row("threshold", f"{decision['threshold']:.4g} ({by}; {frames})")
-        row("promise", f"{decision['alpha_total']:.2%} of good parts rejected on average")
+        every = "all parts rejected, good and bad" if decision["timing_only"] else ""
+        row("promise", every or f"{decision['alpha_total']:.2%} of good parts rejected on average")
         row("time", f"p99 {told['frame_p99_ms']:.1f} ms a frame on the machine that calibrated")
         row("size", f"{len(told['files'])} files, {total / 1e6:.1f} MB")
     if told["gate"]:

@@ -112,13 +112,14 @@ def command(
 def _configure(path: Path | None, overrides: dict[str, dict[str, Any]], journal: Path) -> StationConfig:
     """As ``asperity run`` would, but never with a real station's engine, recipes or journal. Raises ConfigError."""
     from runtime.config import SCRIPT_PREFIX, load
+    from runtime.engines.simulated import TIMING_RECIPE
     from runtime.simulated_station import RECIPE
 
     given = {name: {k: v for k, v in keys.items() if v is not None} for name, keys in overrides.items()}
     recipes = {name: f"{SCRIPT_PREFIX}ok" for name in load(path, given).recipes}
     given |= {
         "engine": {"name": "simulated", "script": "ok"},
-        "recipes": {**recipes, RECIPE: f"{SCRIPT_PREFIX}ok"},
+        "recipes": {**recipes, RECIPE: f"{SCRIPT_PREFIX}ok", TIMING_RECIPE: f"{SCRIPT_PREFIX}ok"},
         "journal": {"path": str(journal.absolute())},
     }
     return load(path, given)

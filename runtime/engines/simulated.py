@@ -22,6 +22,7 @@ from runtime.scoring import decide
 from runtime.units import infer_unit, median_depth
 
 NAME = "simulated"
+TIMING_RECIPE = "timing-only"
 WORDS = {
     "ok": "a good part",
     "ng": "a bad part: score above the threshold",
@@ -106,7 +107,10 @@ class SimulatedEngine(Engine):
 
 
 def simulated_manifest(recipe: str = NAME) -> Manifest:
-    """A manifest that fits the engine: no networks, threshold 1, one silhouette figure."""
+    """A manifest that fits the engine: no networks, threshold 1, one silhouette figure.
+
+    The recipe called ``TIMING_RECIPE`` is for timing only.
+    """
     modality = Modality(0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.5, 0)
     return Manifest(
         format=FORMAT,
@@ -123,6 +127,7 @@ def simulated_manifest(recipe: str = NAME) -> Manifest:
         decision=Decision(
             engine=NAME, precision="none", rgb=modality, points=modality, fusion="average", threshold=THRESHOLD,
             alpha=0.05, alpha_total=0.05, calibration_scores=tuple(step / 20 for step in range(20)),
+            timing_only=recipe == TIMING_RECIPE,
         ),
         silhouette=(SilhouetteRange("area_mm2", 0.5, 1.5),),
         golden=(),

@@ -22,8 +22,10 @@ import export.bundle
 import export.spoil
 from calibration.record import load_folder, save_record
 from export.bundle import ExportReport, export_bundle
+from export.commands.shown import report_told
 from export.golden import make_golden
 from runtime.bundle import Bundle, open_bundle
+from runtime.commands.score import judge
 from runtime.engines.cpu import CpuEngine
 from runtime.errors import BundleError, CalibrationError, DataError, ParityError, UsageError
 from runtime.gate import VERDICT_NAMES, no_progress, pass_gate, prove, run_golden
@@ -236,6 +238,34 @@ def test_networks_that_see_nothing_are_not_exported(lite_bundle: LiteBundle, mon
     monkeypatch.setattr(export.spoil, "CHEQUERS", ())
     with pytest.raises(CalibrationError, match="cannot see gross defects of colour"):
         make_golden(folder, bundle, engine)
+
+
+@pytest.mark.usefixtures("same_graphs")
+def test_for_timing_only_they_are_and_no_frame_gets_a_verdict(
+    folder: Path, lite_bundle: LiteBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks that see no spoiled frame: refused as ever, exported when asked for timing only."""
+    for name in ("HEIGHT_SHARES", "STAINS"):
+        monkeypatch.setattr(export.spoil, name, ())
+    monkeypatch.setattr(export.spoil, "RIPPLES", ((1e-6, 0.1),))
+    target = folder.parent / "timing"
+    with pytest.raises(CalibrationError, match="cannot see gross defects"):
+        exported(folder, target, lite_bundle.trust)
+    report = exported(folder, target, lite_bundle.trust, timing_only=True)
+    assert report.spoiled == () and report_told(report)["timing_only"]
+    bundle = open_bundle(target, lite_bundle.trust)
+    assert {(g.kind, g.verdict) for g in bundle.manifest.golden} == {("normal", "unknown"), ("near", "unknown")}
+    engine = cpu(bundle)
+    decision = prove(bundle, engine)
+    manifest, ordinary = bundle.manifest, open_bundle(lite_bundle.path, lite_bundle.trust).manifest.decision
+    assert decision.timing_only and not ordinary.timing_only
+    assert decision.threshold == pytest.approx(ordinary.threshold, abs=1e-6), "the numbers are the same"
+    # Every frame of the ordinary bundle, the spoiled ones too: a score each, a verdict for none.
+    for golden, frame in open_bundle(lite_bundle.path, lite_bundle.trust).golden_frames():
+        judgement, scores, line = judge(frame, engine, decision, manifest)
+        assert (line["verdict"], line["accept"], line["reason"]) == ("unknown", False, "TIMING_ONLY")
+        assert judgement.score == pytest.approx(golden.score, abs=1e-3)
+        assert scores is not None and scores.points.distance_map.any()
 
 
 @pytest.mark.usefixtures("same_graphs")

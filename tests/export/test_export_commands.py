@@ -17,6 +17,7 @@ from calibration.record import CalibrateOptions
 from export.cli import register
 from export.commands.calibrate import recipe_name
 from runtime.bundle import open_bundle
+from runtime.commands import inspect_bundle
 from runtime.errors import AsperityError, CalibrationError, DataError, UsageError
 from runtime.mvtec import write_frame
 from tests.conftest import LiteBundle
@@ -29,6 +30,13 @@ def run(*arguments: object) -> str:
     result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+def inspecting() -> typer.Typer:
+    """`asperity inspect`."""
+    app = typer.Typer()
+    app.command()(inspect_bundle.command)
+    return app
 
 
 def fails(error: type[AsperityError], words: str, *arguments: object) -> None:
@@ -100,6 +108,10 @@ def test_export_from_a_stations_folder(
     assert told["digest"] == bundle.digest and told["key_id"] == bundle.key_id
     assert told["parity"]["scores"]["largest_shift"] < 0.3
     assert "mm" in told["spoiled"]["geometry"] and "mm" in told["spoiled"]["colour"]
+    text = run("export", lite_bundle.path.parent, "-o", tmp_path / "t", "--threads", 1, "--timing-only", *keys)
+    assert "FOR TIMING ONLY" in text and open_bundle(tmp_path / "t", lite_bundle.trust).manifest.decision.timing_only
+    shown = CliRunner().invoke(inspecting(), [str(tmp_path / "t"), "--threads", "1", *map(str, keys)])
+    assert "FOR TIMING ONLY" in shown.stdout and "all parts rejected" in shown.stdout
 
 
 def test_a_recipe_gets_a_name_that_travels() -> None:

@@ -118,6 +118,25 @@ RESULT_UNKNOWN = Result(
     deadline_us=500_000,
     deadline_missed=True,
 )
+RESULT_TIMING_ONLY = Result(
+    station="st1",
+    session=SESSION,
+    result_id=1004,
+    camera="cam1",
+    camera_session=CAMERA_SESSION,
+    seq=44,
+    part_id="A-8",
+    reason=Reason.TIMING_ONLY,
+    score=0.25,
+    threshold=2.5,
+    recipe="gear-2",
+    bundle="0123456789ab",
+    t_exposure_us=1_790_000_000_600_000,
+    t_done_us=1_790_000_000_740_000,
+    latency_us={"total": 140000},
+    deadline_us=500_000,
+    region=Region(x=120, y=64, w=12, h=9, area_px=77),
+)
 STATE = wire.StationState(
     station="st1",
     session=SESSION,
@@ -203,6 +222,10 @@ def messages() -> dict[str, list[bytes]]:
         "result_ok": [*wire.encode_result(RESULT_OK)],
         "result_ng": [*wire.encode_result(RESULT_NG)],
         "result_unknown": [*wire.encode_result(RESULT_UNKNOWN)],
+        "result_timing_only": [*wire.encode_result(RESULT_TIMING_ONLY)],
+        "record_timing_only": [
+            *wire.record_message("st1", wire.encode_record(RESULT_TIMING_ONLY, state=8, station_number=3))
+        ],
         "record_ok": [*wire.record_message("st1", wire.encode_record(RESULT_OK, state=8, station_number=3))],
         "record_ng": [*wire.record_message("st1", wire.encode_record(RESULT_NG, state=8, station_number=3))],
         "record_unknown": [*wire.record_message("st1", wire.encode_record(RESULT_UNKNOWN, state=8, station_number=3))],
