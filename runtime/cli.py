@@ -31,13 +31,14 @@ TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
 def register(app: typer.Typer) -> None:
     """Add the runtime's own commands."""
-    from runtime.commands import camera, gateway, inspect_bundle, keys, run, score, simulate, watch
+    from runtime.commands import camera, doctor, gateway, inspect_bundle, keys, run, score, simulate, watch
 
     app.command("run")(run.command)
     app.command("simulate")(simulate.command)
     app.command("watch")(watch.command)
     app.command("score")(score.command)
     app.command("inspect")(inspect_bundle.command)
+    app.command("doctor")(doctor.command)
     app.add_typer(camera.app)
     app.add_typer(gateway.app)
     app.add_typer(keys.app)

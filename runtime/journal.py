@@ -99,7 +99,7 @@ class Journal:
         """What was found at opening that a person should know: corrupt slots, a gap in the ids."""
         self._fd = fd
         self._reserve_ids = reserve_ids
-        self._map = mmap.mmap(fd, _file_nbytes(header.slots))
+        self._map = mmap.mmap(fd, file_nbytes(header.slots))
         self._header = header
         boot_id = _boot_id()
         damaged = self._scan()
@@ -297,7 +297,8 @@ class Journal:
             ) from error
 
 
-def _file_nbytes(slots: int) -> int:
+def file_nbytes(slots: int) -> int:
+    """Size of a journal's file."""
     return _RESULTS_AT + slots * SLOT_NBYTES
 
 
@@ -320,7 +321,7 @@ def _create(path: Path, station: str, slots: int, first_id: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(fd, 0, _file_nbytes(slots))  # a full disk must show now, not as SIGBUS in mid stream
+            os.posix_fallocate(fd, 0, file_nbytes(slots))  # a full disk must show now, not as SIGBUS in mid stream
             for at in _HEADER_AT:
                 os.pwrite(fd, header, at)
             os.fsync(fd)
@@ -331,7 +332,7 @@ def _create(path: Path, station: str, slots: int, first_id: int) -> None:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise JournalError(
-                f"no room for journal {path}: it needs {_file_nbytes(slots) / 1e6:.1f} MB; free some, "
+                f"no room for journal {path}: it needs {file_nbytes(slots) / 1e6:.1f} MB; free some, "
                 "or set [journal] path to another disk or [journal] slots lower"
             ) from error
         raise JournalError(f"journal {path} cannot be made: {error.strerror}; set [journal] path") from error
@@ -364,7 +365,7 @@ def _read_header(path: Path, fd: int, station: str, slots: int) -> _Header:
             f"journal {path} belongs to station {header.station!r}, not {station!r}; set [journal] path or "
             "[station] name"
         )
-    if header.slots != slots or os.fstat(fd).st_size != _file_nbytes(slots):
+    if header.slots != slots or os.fstat(fd).st_size != file_nbytes(slots):
         raise JournalError(
             f"journal {path} has {header.slots} slots and {os.fstat(fd).st_size} bytes, [journal] slots asks for "
             f"{slots}; set it to {header.slots}, or {remedy}"

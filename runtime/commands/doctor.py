@@ -1,0 +1,96 @@
+"""`asperity doctor`: what this box has of what an engine needs, and the command that mends what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runtime.doctor.findings import Diagnosis, Engine, Finding, State, listed
+
+if TYPE_CHECKING:
+    from runtime.config import StationConfig
+    from runtime.doctor.box import Places
+
+MISSING_EXIT_CODE = 1
+STYLES = {State.OK: "green", State.NOTE: "dim", State.WARNING: "yellow", State.MISSING: "bold red"}
+
+
+def command(
+    engine: Annotated[
+        Engine | None, typer.Option(help="Engine to judge by; default: the best this machine could run.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="station.toml: its journal, keys and engine.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Say what is here, what is missing, and the command that mends it. Ends with 1 when the engine would not run."""
+    import runtime
+    from runtime.config import load
+    from runtime.cuda.build import FATBIN
+    from runtime.doctor.diagnosis import diagnose
+    from runtime.doctor.world import ThisMachine
+
+    station = load(config)
+    if engine is None and config is not None and station.engine.name in {known.value for known in Engine}:
+        engine = Engine(station.engine.name)
+    home = Path(runtime.__file__).parents[1]
+    diagnosis = diagnose(ThisMachine(FATBIN), places_of(station), home, FATBIN, engine)
+    if as_json:
+        typer.echo(json.dumps(diagnosis.told()))
+    else:
+        show(diagnosis)
+    if not diagnosis.runs:
+        raise typer.Exit(MISSING_EXIT_CODE)
+
+
+def places_of(station: StationConfig) -> Places:
+    """Where the station of this configuration keeps its things."""
+    from runtime.config import journal_path
+    from runtime.doctor.box import Places
+    from runtime.journal import file_nbytes
+    from runtime.key_files import default_key_folder
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Places(
+        journal=journal_path(station),
+        journal_nbytes=file_nbytes(station.journal.slots),
+        trust=Path(station.engine.trust or default_key_folder()),
+        transport=Path(station.security.keys or default_key_folder()),
+        engines=cache / "asperity" / "engines",
+    )
+
+
+def show(diagnosis: Diagnosis) -> None:
+    """A table, then what mends it, then what runs."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("what", "state", "found"):
+        table.add_column(title, no_wrap=title != "found", overflow="fold")
+    for finding in diagnosis.findings:
+        table.add_row(finding.name, Text(_word(finding), STYLES[finding.state]), Text(finding.found))
+    console.print(table)
+    to_mend = [finding for finding in diagnosis.findings if finding.mend]
+    if to_mend:
+        typer.echo("\nto mend")
+    for finding in to_mend:
+        # Never wrapped: a command must survive being copied.
+        typer.echo(f"  {finding.name} ({_word(finding)}):\n      {finding.mend}")
+    typer.echo("")
+    for engine in Engine:
+        lacks = diagnosis.lacks(engine)
+        says = f"would not run: {listed(finding.name for finding in lacks)}" if lacks else "has what it needs"
+        typer.echo(f"engine {engine.value:5} {says}")
+    typer.echo(f"judged by engine {diagnosis.wanted.value}: {diagnosis.why}")
+
+
+def _word(finding: Finding) -> str:
+    if finding.state is not State.MISSING or len(finding.needed_by) == len(Engine):
+        return finding.state.value
+    return f"{finding.state.value} for {listed(engine.value for engine in finding.needed_by)}"

@@ -1,0 +1,204 @@
+"""The box itself: clocks, power, memory, disk, who may read what, and who starts the station."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.doctor.findings import CUDA_ONLY, Finding, listed, missing, note, ok, warning
+from runtime.doctor.platforms import in_container, jetpack_of
+from runtime.doctor.world import World
+from runtime.errors import AsperityError
+
+CPUFREQ = "/sys/devices/system/cpu/cpu{}/cpufreq"
+CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+GOOD_CLOCKS = ("tsc", "arch_sys_counter", "kvm-clock", "hyperv_clocksource_tsc_page")
+"""Read without a call into the kernel; others cost a microsecond each, or jump."""
+LOW_MEMORY_BYTES = 2**30
+CACHE_BYTES = 4 * 2**30
+"""Room for the engines of a few bundles and their timing caches."""
+UNIT = "asperity-inspector.service"
+UNIT_FOLDERS = (
+    "/etc/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+)
+OTHERS_MAY_WRITE = 0o022
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a station keeps its things."""
+
+    journal: Path
+    journal_nbytes: int
+    trust: Path
+    """Folder of the keys whose bundles open here."""
+    transport: Path
+    """Key folder of who may connect."""
+    engines: Path
+    """The engine cache."""
+
+
+def check_clock(world: World) -> Finding:
+    """What the kernel reads the time from."""
+    source = world.read(CLOCKSOURCE)
+    if source is None:
+        return note("clock source", "the kernel tells none")
+    if source not in GOOD_CLOCKS:
+        return warning(
+            "clock source",
+            f"{source}: slow to read, and not steady on every machine",
+            "dmesg | grep -i clocksource  # it says why tsc was given up; often a setting of the BIOS",
+        )
+    return ok("clock source", source)
+
+
+def check_time(world: World) -> Finding:
+    """Whether the wall clock is kept: results carry it."""
+    said = world.say("timedatectl", "show", "--property=NTPSynchronized", "--value")
+    if said == "yes":
+        return ok("wall clock", "kept by NTP")
+    if said is None and in_container(world):
+        return note("wall clock", "a container's is its host's")
+    if said is None and world.say("chronyc", "-n", "tracking") is not None:
+        return ok("wall clock", "kept by chrony")
+    if said is None:
+        return note("wall clock", "whether it is kept is not known (no timedatectl, no chronyc)")
+    return warning(
+        "wall clock", "not synchronised: times of results are this box's own", "sudo timedatectl set-ntp true"
+    )
+
+
+def check_power(world: World) -> Finding:
+    """CPU frequency: a governor that saves power makes the first frame after a gap late."""
+    cores = [name for name in world.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq") if world.exists(name)]
+    governors = sorted({world.read(f"{core}/scaling_governor") or "?" for core in cores})
+    if not cores or governors == ["?"]:
+        return note("cpu frequency", "the kernel does not set it here (usual in a virtual machine)")
+    now_khz, most_khz = (
+        [int(text) for core in cores if (text := world.read(f"{core}/{name}") or "").isdigit()]
+        for name in ("scaling_cur_freq", "cpuinfo_max_freq")
+    )
+    speed = f", {min(now_khz) / 1e6:.1f} of {max(most_khz) / 1e6:.1f} GHz now" if now_khz and most_khz else ""
+    found = f"governor {listed(governors)}{speed}"
+    if governors != ["performance"]:
+        jetson = jetpack_of(world) is not None
+        remedy = "sudo nvpmodel -m 0 && sudo jetson_clocks" if jetson else "sudo cpupower frequency-set -g performance"
+        return warning("cpu frequency", found, remedy)
+    return ok("cpu frequency", found)
+
+
+def check_memory(world: World) -> Finding:
+    """What is free now."""
+    values = {}
+    for line in (world.read("/proc/meminfo") or "").splitlines():
+        key, _, text = line.partition(":")
+        if text.split()[:1] and text.split()[0].isdigit():
+            values[key] = int(text.split()[0]) * 1024
+    if "MemAvailable" not in values:
+        return note("memory", "the kernel does not tell")
+    available, total = values["MemAvailable"], values.get("MemTotal", 0)
+    limit = world.read("/sys/fs/cgroup/memory.max")
+    used = world.read("/sys/fs/cgroup/memory.current")
+    group = ""
+    if limit and limit.isdigit():
+        room = int(limit) - (int(used) if used and used.isdigit() else 0)
+        available, group = min(available, max(room, 0)), f", this control group at most {int(limit) / 2**30:.1f} GiB"
+    found = f"{available / 2**30:.1f} GiB of {total / 2**30:.1f} GiB free{group}"
+    if available < LOW_MEMORY_BYTES:
+        return warning("memory", f"{found}: a recipe change needs room for two", "free  # and end what is not needed")
+    return ok("memory", found)
+
+
+def check_journal(world: World, places: Places) -> Finding:
+    """Room for the journal, which is taken whole at its first start."""
+    where, need = str(places.journal), places.journal_nbytes
+    folder = shlex.quote(str(places.journal.parent))
+    if not world.may_write(where):
+        return missing(
+            "journal", f"{where} cannot be written by uid {world.uid()}", f"sudo chown {world.uid()} {folder}"
+        )
+    if world.exists(where):
+        return ok("journal", f"{where} is there")
+    free = world.free_bytes(where)
+    found = f"{where}, to be made: {need / 1e6:.1f} MB of {free / 1e9:.1f} GB free"
+    if free < need:
+        return missing("journal", found, f"df -h {folder}  # free some, or set [journal] slots or path in station.toml")
+    return ok("journal", found)
+
+
+def check_keys(world: World, places: Places) -> Finding:
+    """Trusted keys and transport keys, read as a station reads them: who else may touch them is an error there."""
+    from runtime.keys import TrustStore
+    from runtime.transport import ClientKeys
+
+    if not world.exists(str(places.trust)):
+        return note("keys", f"no {places.trust}: the first calibration makes one", "asperity keys trust KEYFILE")
+    try:
+        store, clients = TrustStore(places.trust), ClientKeys(places.transport)
+        trusted, signs, allowed = store.trusted(), store.signing_key() is not None, clients.allowed()
+        if world.exists(str(clients.folder / "station.key")):
+            clients.station()
+    except AsperityError as error:
+        return missing("keys", str(error), _last_command(str(error)))
+    found = f"{places.trust}: {len(trusted)} trusted, {len(allowed)} clients, {'signs' if signs else 'does not sign'}"
+    if not trusted:
+        return note("keys", found, "asperity keys trust KEYFILE  # before a bundle made elsewhere opens")
+    return ok("keys", found)
+
+
+def check_engine_cache(world: World, places: Places) -> Finding:
+    """Engines are executable code: nobody else may write where they lie."""
+    where = str(places.engines)
+    if not world.may_write(where):
+        folder = shlex.quote(where)
+        return missing(
+            "engine cache", f"{where} cannot be written by uid {world.uid()}", f"sudo chown -R {world.uid()} {folder}",
+            CUDA_ONLY,
+        )  # fmt: skip
+    for path in [where, *world.glob(f"{where}/*"), *world.glob(f"{where}/*/*")]:
+        seen = world.mode(path)
+        if seen is None:
+            continue
+        mode, owner = seen
+        if owner not in (world.uid(), 0):
+            remedy = f"sudo chown -R {world.uid()} {shlex.quote(where)}"
+            return missing(
+                "engine cache", f"{path} belongs to uid {owner}, who could put code into it", remedy, CUDA_ONLY
+            )
+        if mode & OTHERS_MAY_WRITE:
+            return missing(
+                "engine cache", f"{path} has mode {mode:04o}: others could put code into it",
+                f"chmod -R go-w {shlex.quote(where)}", CUDA_ONLY,
+            )  # fmt: skip
+    free = world.free_bytes(where)
+    found = f"{where}, {free / 1e9:.1f} GB free" + ("" if world.exists(where) else ", to be made")
+    if free < CACHE_BYTES:
+        remedy = f"df -h {shlex.quote(where)}  # or set XDG_CACHE_HOME to a larger disk"
+        return warning("engine cache", found, remedy)
+    return ok("engine cache", found)
+
+
+def check_systemd(world: World) -> Finding:
+    """Who starts the station again."""
+    install = f"sudo cp deploy/systemd/{UNIT} {UNIT_FOLDERS[0]}/ && sudo systemctl daemon-reload"
+    enable = "sudo systemctl enable --now asperity-inspector"
+    place = next((f"{folder}/{UNIT}" for folder in UNIT_FOLDERS if world.exists(f"{folder}/{UNIT}")), None)
+    if place is None:
+        return note(
+            "supervisor", "no systemd unit: nobody starts the station again", f"{install} && {enable}  # in a checkout"
+        )
+    state = world.say("systemctl", "show", UNIT, "--property=UnitFileState,ActiveState", "--value")
+    words = state.split() if state else []
+    if "disabled" in words:
+        return warning("supervisor", f"{place}, not enabled: the station does not start with the box", enable)
+    return ok("supervisor", f"{place}{', ' + ' '.join(words) if words else ''}")
+
+
+def _last_command(sentence: str) -> str:
+    """The command that an error's sentence names between backquotes; the sentence itself where it names none."""
+    parts = sentence.split("`")
+    return parts[-2] if len(parts) > 2 else sentence

@@ -1,0 +1,46 @@
+"""Every check in the order of the table, and which engine is judged by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.doctor import box, gpu, python
+from runtime.doctor.box import Places
+from runtime.doctor.findings import Diagnosis, Engine
+from runtime.doctor.world import World
+
+
+def diagnose(world: World, places: Places, home: Path, fatbin: Path, wanted: Engine | None) -> Diagnosis:
+    """Look at everything.
+
+    ``home``: the folder that holds this program's packages. ``wanted``: None for what the machine could run, which is
+    cuda where the driver shows a GPU, else cpu.
+    """
+    findings = (
+        python.check_python(world),
+        python.check_packages(world, home),
+        python.check_libraries(world),
+        python.check_onnxruntime(world),
+        python.check_zeromq(world),
+        gpu.check_driver(world),
+        gpu.check_gpu(world),
+        gpu.check_kernels(world, fatbin),
+        gpu.check_pycuda(world),
+        gpu.check_bindings(world),
+        gpu.check_tensorrt(world),
+        gpu.check_cublas(world),
+        box.check_engine_cache(world, places),
+        box.check_clock(world),
+        box.check_time(world),
+        box.check_power(world),
+        box.check_memory(world),
+        box.check_journal(world, places),
+        box.check_keys(world, places),
+        box.check_systemd(world),
+        python.check_calibrate(world),
+    )
+    if wanted is not None:
+        return Diagnosis(findings, wanted, "as asked")
+    if world.driver().gpus:
+        return Diagnosis(findings, Engine.CUDA, f"this machine has a GPU ({world.driver().gpus[0].name})")
+    return Diagnosis(findings, Engine.CPU, "this machine shows no NVIDIA GPU")

@@ -1,0 +1,128 @@
+"""Python, the packages, and the libraries that every engine needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.doctor.findings import Finding, listed, missing, note, ok, warning
+from runtime.doctor.platforms import jetpack_of, pip, python_of_jetpack
+from runtime.doctor.world import World
+
+OLDEST = (3, 10)
+PACKAGES = ("runtime", "export", "calibration", "benchmarks")
+DISTRIBUTION = "asperity"
+LIBRARIES = (
+    ("numpy", "numpy>=1.26"),
+    ("scipy", "scipy>=1.11"),
+    ("msgspec", "msgspec>=0.19"),
+    ("safetensors", "safetensors>=0.5"),
+    ("threadpoolctl", "threadpoolctl>=3.5"),
+    ("cryptography", "cryptography>=43"),
+    ("PIL", "pillow>=10.3"),
+    ("tifffile", "tifffile>=2024.1"),
+)
+"""What `pip install asperity` brings beside those that have a line of their own: module, requirement."""
+CALIBRATE = ("torch", "open3d", "sklearn", "onnx")
+
+
+def check_python(world: World) -> Finding:
+    """Version and kind of the interpreter."""
+    version = ".".join(str(part) for part in world.python.version)
+    kind = "venv" if world.python.is_venv else "not in a venv"
+    found = f"{version}, {kind}, {world.python.executable}"
+    if world.python.version[:2] < OLDEST or world.python.bits < 64:
+        return missing("python", f"{found}: 64 bits and 3.10 or newer are needed", "python3.10 -m venv .venv")
+    jetpack = jetpack_of(world)
+    if jetpack is not None and world.python.version[:2] != python_of_jetpack(jetpack):
+        wanted = ".".join(str(part) for part in python_of_jetpack(jetpack))
+        return warning(
+            "python",
+            f"{found}; JetPack {jetpack} has TensorRT for Python {wanted} alone (the cpu engine does not mind)",
+            f"/usr/bin/python{wanted} -m venv --system-site-packages .venv",
+        )
+    if not world.python.is_venv:
+        return note("python", found, "python3 -m venv .venv  # PyPI has other packages named runtime and export")
+    return ok("python", found)
+
+
+def check_packages(world: World, home: Path) -> Finding:
+    """Whether runtime, export, calibration and benchmarks are Asperity's own; ``home``: the folder of this program."""
+    foreign = []
+    for name in PACKAGES:
+        folder = world.package_folder(name)
+        if folder is None:
+            foreign.append(f"{name} is not there")
+        elif Path(folder).resolve() != (home / name).resolve():
+            foreign.append(f"{name} would be taken from {folder}")
+        elif others := [owner for owner in world.owners(name) if owner != DISTRIBUTION]:
+            # Two distributions in one folder overwrite each other's files.
+            foreign.append(f"{name} is brought by {listed(others)} too")
+    if foreign:
+        others_ = sorted({owner for name in PACKAGES for owner in world.owners(name)} - {DISTRIBUTION})
+        remove = pip(world, "uninstall", "-y", *others_) + " && " if others_ else ""
+        return missing(
+            "packages",
+            f"{'; '.join(foreign)}; Asperity's lie in {home}",
+            remove + pip(world, "install", "--force-reinstall", "--no-deps", DISTRIBUTION)
+            + "  # or an environment of its own: python3 -m venv .venv",
+        )  # fmt: skip
+    if world.environment.get("PYTHONPATH"):
+        return note("packages", f"{home}; PYTHONPATH is set: {world.environment['PYTHONPATH']}")
+    return ok("packages", f"{listed(PACKAGES)} in {home}")
+
+
+def check_libraries(world: World) -> Finding:
+    """Libraries of which nothing more is to be said than that they load."""
+    wrong, versions = [], []
+    for module, requirement in LIBRARIES:
+        seen = world.imported(module)
+        if seen.error:
+            wrong.append((requirement, seen.error))
+        else:
+            versions.append(f"{module} {seen.version}")
+    if wrong:
+        said = "; ".join(f"{requirement.split('>')[0]}: {error}" for requirement, error in wrong)
+        return missing("libraries", said, pip(world, "install", *(requirement for requirement, _ in wrong)))
+    folder = Path(world.imported("numpy").path).parents[1]
+    return ok("libraries", f"{', '.join(versions)} in {folder}")
+
+
+def check_onnxruntime(world: World) -> Finding:
+    """What runs the networks of the cpu engine, and what the gate of every engine is compared with."""
+    seen = world.imported("onnxruntime")
+    if seen.error:
+        return missing("onnxruntime", seen.error, pip(world, "install", "onnxruntime>=1.23"))
+    numbers = tuple(int(part) for part in seen.version.split(".")[:2] if part.isdigit())
+    if numbers < (1, 23):
+        return missing(
+            "onnxruntime", f"{seen.version} in {seen.path}; 1.23 is needed", pip(world, "install", "onnxruntime>=1.23")
+        )
+    return ok("onnxruntime", f"{seen.version}, {seen.path}")
+
+
+def check_zeromq(world: World) -> Finding:
+    """The sockets' library, with CURVE: without it nothing can be bound off loopback."""
+    seen = world.imported("zmq")
+    if seen.error:
+        return missing("zeromq", seen.error, pip(world, "install", "pyzmq>=26"))
+    told = world.imported("runtime.doctor.curve")
+    if told.error:
+        return warning(
+            "zeromq",
+            f"pyzmq {seen.version}, {seen.path}: its libzmq has no CURVE, so no station with keys ({told.error})",
+            pip(world, "install", "--force-reinstall", "--only-binary", "pyzmq", "pyzmq>=26"),
+        )
+    return ok("zeromq", f"pyzmq {seen.version} with libzmq {told.version}, CURVE, {seen.path}")
+
+
+def check_calibrate(world: World) -> Finding:
+    """Only for a machine that calibrates."""
+    seen = {module: world.imported(module) for module in CALIBRATE}
+    absent = [module for module, told in seen.items() if not told.is_there]
+    broken = [f"{module}: {told.error}" for module, told in seen.items() if told.error and told.is_there]
+    if broken:
+        return warning("calibrate", "; ".join(broken), "see the error; a box on the line needs none of them")
+    if absent:
+        command = pip(world, "install", "asperity[calibrate]")
+        return note("calibrate", f"no {listed(absent)}: this box inspects, it does not calibrate", command)
+    return ok("calibrate", ", ".join(f"{module} {told.version}" for module, told in seen.items()))
