@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,7 @@ from runtime.doctor.findings import Diagnosis, Engine, Finding, State, listed
 
 if TYPE_CHECKING:
     from runtime.config import StationConfig
-    from runtime.doctor.box import Places
+    from runtime.doctor.box import Setting
 
 MISSING_EXIT_CODE = 1
 STYLES = {State.OK: "green", State.NOTE: "dim", State.WARNING: "yellow", State.MISSING: "bold red"}
@@ -37,7 +36,7 @@ def command(
     if engine is None and config is not None and station.engine.name in {known.value for known in Engine}:
         engine = Engine(station.engine.name)
     home = Path(runtime.__file__).parents[1]
-    diagnosis = diagnose(ThisMachine(FATBIN), places_of(station), home, FATBIN, engine)
+    diagnosis = diagnose(ThisMachine(FATBIN), setting_of(station), home, FATBIN, engine)
     if as_json:
         typer.echo(json.dumps(diagnosis.told()))
     else:
@@ -46,20 +45,20 @@ def command(
         raise typer.Exit(MISSING_EXIT_CODE)
 
 
-def places_of(station: StationConfig) -> Places:
-    """Where the station of this configuration keeps its things."""
-    from runtime.config import journal_path
-    from runtime.doctor.box import Places
+def setting_of(station: StationConfig) -> Setting:
+    """What this configuration says of the box."""
+    from runtime.config import engine_cache, journal_path
+    from runtime.doctor.box import Setting
     from runtime.journal import file_nbytes
     from runtime.key_files import default_key_folder
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Places(
+    return Setting(
         journal=journal_path(station),
         journal_nbytes=file_nbytes(station.journal.slots),
         trust=Path(station.engine.trust or default_key_folder()),
         transport=Path(station.security.keys or default_key_folder()),
-        engines=cache / "asperity" / "engines",
+        engines=engine_cache(station),
+        gpu=station.engine.gpu,
     )
 
 

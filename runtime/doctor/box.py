@@ -29,8 +29,8 @@ OTHERS_MAY_WRITE = 0o022
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Where a station keeps its things."""
+class Setting:
+    """What a station's configuration says of the box."""
 
     journal: Path
     journal_nbytes: int
@@ -40,6 +40,8 @@ class Places:
     """Key folder of who may connect."""
     engines: Path
     """The engine cache."""
+    gpu: int = 0
+    """Which GPU is meant."""
 
 
 def check_clock(world: World) -> Finding:
@@ -113,10 +115,10 @@ def check_memory(world: World) -> Finding:
     return ok("memory", found)
 
 
-def check_journal(world: World, places: Places) -> Finding:
+def check_journal(world: World, setting: Setting) -> Finding:
     """Room for the journal, which is taken whole at its first start."""
-    where, need = str(places.journal), places.journal_nbytes
-    folder = shlex.quote(str(places.journal.parent))
+    where, need = str(setting.journal), setting.journal_nbytes
+    folder = shlex.quote(str(setting.journal.parent))
     if not world.may_write(where):
         return missing(
             "journal", f"{where} cannot be written by uid {world.uid()}", f"sudo chown {world.uid()} {folder}"
@@ -130,29 +132,29 @@ def check_journal(world: World, places: Places) -> Finding:
     return ok("journal", found)
 
 
-def check_keys(world: World, places: Places) -> Finding:
+def check_keys(world: World, setting: Setting) -> Finding:
     """Trusted keys and transport keys, read as a station reads them: who else may touch them is an error there."""
     from runtime.keys import TrustStore
     from runtime.transport import ClientKeys
 
-    if not world.exists(str(places.trust)):
-        return note("keys", f"no {places.trust}: the first calibration makes one", "asperity keys trust KEYFILE")
+    if not world.exists(str(setting.trust)):
+        return note("keys", f"no {setting.trust}: the first calibration makes one", "asperity keys trust KEYFILE")
     try:
-        store, clients = TrustStore(places.trust), ClientKeys(places.transport)
+        store, clients = TrustStore(setting.trust), ClientKeys(setting.transport)
         trusted, signs, allowed = store.trusted(), store.signing_key() is not None, clients.allowed()
         if world.exists(str(clients.folder / "station.key")):
             clients.station()
     except AsperityError as error:
         return missing("keys", str(error), _last_command(str(error)))
-    found = f"{places.trust}: {len(trusted)} trusted, {len(allowed)} clients, {'signs' if signs else 'does not sign'}"
+    found = f"{setting.trust}: {len(trusted)} trusted, {len(allowed)} clients, {'signs' if signs else 'does not sign'}"
     if not trusted:
         return note("keys", found, "asperity keys trust KEYFILE  # before a bundle made elsewhere opens")
     return ok("keys", found)
 
 
-def check_engine_cache(world: World, places: Places) -> Finding:
+def check_engine_cache(world: World, setting: Setting) -> Finding:
     """Engines are executable code: nobody else may write where they lie."""
-    where = str(places.engines)
+    where = str(setting.engines)
     if not world.may_write(where):
         folder = shlex.quote(where)
         return missing(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.doctor import box, gpu, python
-from runtime.doctor.box import Places
+from runtime.doctor.box import Setting
 from runtime.doctor.findings import Diagnosis, Engine
 from runtime.doctor.world import World
 
 
-def diagnose(world: World, places: Places, home: Path, fatbin: Path, wanted: Engine | None) -> Diagnosis:
+def diagnose(world: World, setting: Setting, home: Path, fatbin: Path, wanted: Engine | None) -> Diagnosis:
     """Look at everything.
 
     ``home``: the folder that holds this program's packages. ``wanted``: None for what the machine could run, which is
@@ -23,19 +23,19 @@ def diagnose(world: World, places: Places, home: Path, fatbin: Path, wanted: Eng
         python.check_onnxruntime(world),
         python.check_zeromq(world),
         gpu.check_driver(world),
-        gpu.check_gpu(world),
-        gpu.check_kernels(world, fatbin),
+        gpu.check_gpu(world, setting.gpu),
+        gpu.check_kernels(world, fatbin, setting.gpu),
         gpu.check_pycuda(world),
         gpu.check_bindings(world),
-        gpu.check_tensorrt(world),
+        gpu.check_tensorrt(world, setting.gpu),
         gpu.check_cublas(world),
-        box.check_engine_cache(world, places),
+        box.check_engine_cache(world, setting),
         box.check_clock(world),
         box.check_time(world),
         box.check_power(world),
         box.check_memory(world),
-        box.check_journal(world, places),
-        box.check_keys(world, places),
+        box.check_journal(world, setting),
+        box.check_keys(world, setting),
         box.check_systemd(world),
         python.check_calibrate(world),
     )

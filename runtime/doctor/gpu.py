@@ -36,8 +36,8 @@ def check_driver(world: World) -> Finding:
     return ok("driver", f"{kernel}serves up to {served}")
 
 
-def check_gpu(world: World) -> Finding:
-    """A GPU that the kernels are made for."""
+def check_gpu(world: World, index: int) -> Finding:
+    """A GPU that the kernels are made for; ``index``: the one that the station's configuration names."""
     driver = world.driver()
     if driver.error:
         return missing("gpu", "none can be seen without the driver", _driver_remedy(world), CUDA_ONLY)
@@ -48,28 +48,33 @@ def check_gpu(world: World) -> Finding:
         f"{gpu.name}, compute capability {gpu.capability[0]}.{gpu.capability[1]}, {gpu.memory_bytes / 2**30:.1f} GiB"
         for gpu in driver.gpus
     ]
-    if driver.gpus[0].capability < OLDEST_CAPABILITY:
-        return missing("gpu", f"{said[0]}: older than 7.5", "use another GPU, or --engine cpu", CUDA_ONLY)
-    more = f" (and {'; '.join(said[1:])}: the first is used)" if said[1:] else ""
-    return ok("gpu", said[0] + more)
+    if index >= len(driver.gpus):
+        listing = "; ".join(f"{number}: {words}" for number, words in enumerate(said))
+        remedy = "nvidia-smi -L  # and set [engine] gpu in station.toml"
+        return missing("gpu", f"there is no GPU {index}; there are {listing}", remedy, CUDA_ONLY)
+    if driver.gpus[index].capability < OLDEST_CAPABILITY:
+        return missing("gpu", f"{said[index]}: older than 7.5", "use another GPU, or --engine cpu", CUDA_ONLY)
+    others = [words for number, words in enumerate(said) if number != index]
+    more = f" ([engine] gpu = {index}; there are also {'; '.join(others)})" if others else ""
+    return ok("gpu", said[index] + more)
 
 
-def check_kernels(world: World, fatbin: Path) -> Finding:
+def check_kernels(world: World, fatbin: Path, index: int) -> Finding:
     """The compiled kernels, loaded by the driver itself."""
     build = f"{world.python.executable} -m runtime.cuda.build"
     nvcc = world.say("nvcc", "--version") or world.say(NVCC, "--version")
     remedy = f"{build}  # in a checkout; needs nvcc, minutes" if nvcc else f"{build}  # in a checkout; {NO_NVCC}"
     if not world.exists(str(fatbin)):
         return missing("kernels", f"{fatbin} is not there", remedy, CUDA_ONLY)
-    gpus = world.driver().gpus
+    gpus = world.driver().gpus[index : index + 1]
     if not gpus:
         return note("kernels", f"{fatbin}; whether they suit is known only with a GPU")
-    if gpus[0].kernels != "ok":
-        capability = f"{gpus[0].capability[0]}.{gpus[0].capability[1]}"
-        return missing(
-            "kernels", f"{fatbin} does not load on {gpus[0].name} ({capability}): {gpus[0].kernels}", remedy, CUDA_ONLY
-        )
-    return ok("kernels", f"{fatbin} loads on {gpus[0].name}")
+    gpu = gpus[0]
+    if gpu.kernels != "ok":
+        capability = f"{gpu.capability[0]}.{gpu.capability[1]}"
+        found = f"{fatbin} does not load on {gpu.name} ({capability}): {gpu.kernels}"
+        return missing("kernels", found, remedy, CUDA_ONLY)
+    return ok("kernels", f"{fatbin} loads on {gpu.name}")
 
 
 def check_pycuda(world: World) -> Finding:
@@ -103,17 +108,17 @@ def check_bindings(world: World) -> Finding:
     return ok("cuda-bindings", _way(module))
 
 
-def check_tensorrt(world: World) -> Finding:
+def check_tensorrt(world: World, index: int) -> Finding:
     """TensorRT or TensorRT-RTX: one of them builds and runs the networks."""
     full, rtx = world.imported("tensorrt"), world.imported("tensorrt_rtx")
     loaded = [f"{name} {_way(seen)}" for name, seen in (("tensorrt", full), ("tensorrt_rtx", rtx)) if not seen.error]
     if not full.error and _numbers(full.version) < OLDEST_TENSORRT and rtx.error:
-        return missing("tensorrt", f"{loaded[0]}; 10.3 is needed", _tensorrt_remedy(world), CUDA_ONLY)
+        return missing("tensorrt", f"{loaded[0]}; 10.3 is needed", _tensorrt_remedy(world, index), CUDA_ONLY)
     if loaded:
         return ok("tensorrt", "; ".join(loaded))
     broken = [f"{name}: {seen.error}" for name, seen in (("tensorrt", full), ("tensorrt_rtx", rtx)) if seen.is_there]
     said = "; ".join(broken) if broken else "neither tensorrt nor tensorrt_rtx is installed"
-    return missing("tensorrt", said + _system_tensorrt(world), _tensorrt_remedy(world), CUDA_ONLY)
+    return missing("tensorrt", said + _system_tensorrt(world), _tensorrt_remedy(world, index), CUDA_ONLY)
 
 
 def check_cublas(world: World, names: Sequence[str] = CUBLAS_NAMES) -> Finding:
@@ -159,10 +164,10 @@ def _pycuda_remedy(world: World) -> str:
     return f"{headers} && {install}"
 
 
-def _tensorrt_remedy(world: World) -> str:
+def _tensorrt_remedy(world: World, index: int) -> str:
     jetpack = jetpack_of(world)
     if jetpack is None:
-        gpus = world.driver().gpus
+        gpus = world.driver().gpus[index : index + 1]
         # NVIDIA's tables of TensorRT-RTX name 7.5, 8.x and 12.x.
         rtx = bool(gpus) and gpus[0].capability[0] in (8, 12)
         return pip(world, "install", TENSORRT_RTX if rtx else TENSORRT)

@@ -22,7 +22,8 @@ LIBRARIES = (
     ("tifffile", "tifffile>=2024.1"),
 )
 """What `pip install asperity` brings beside those that have a line of their own: module, requirement."""
-CALIBRATE = ("torch", "open3d", "sklearn", "onnx")
+CALIBRATE = {"torch": "torch", "open3d": "runtime.doctor.probes.open3d", "sklearn": "sklearn", "onnx": "onnx"}
+"""What is needed to calibrate, and what to import for it."""
 
 
 def check_python(world: World) -> Finding:
@@ -105,7 +106,7 @@ def check_zeromq(world: World) -> Finding:
     seen = world.imported("zmq")
     if seen.error:
         return missing("zeromq", seen.error, pip(world, "install", "pyzmq>=26"))
-    told = world.imported("runtime.doctor.curve")
+    told = world.imported("runtime.doctor.probes.curve")
     if told.error:
         return warning(
             "zeromq",
@@ -117,11 +118,12 @@ def check_zeromq(world: World) -> Finding:
 
 def check_calibrate(world: World) -> Finding:
     """Only for a machine that calibrates."""
-    seen = {module: world.imported(module) for module in CALIBRATE}
-    absent = [module for module, told in seen.items() if not told.is_there]
-    broken = [f"{module}: {told.error}" for module, told in seen.items() if told.error and told.is_there]
+    seen = {name: world.imported(module) for name, module in CALIBRATE.items() if world.is_installed(name)}
+    absent = [name for name in CALIBRATE if name not in seen]
+    broken = [f"{name}: {told.error}" for name, told in seen.items() if told.error]
     if broken:
-        return warning("calibrate", "; ".join(broken), "see the error; a box on the line needs none of them")
+        command = pip(world, "install", "--force-reinstall", "asperity[calibrate]")
+        return warning("calibrate", "; ".join(broken), f"{command}  # only where this box calibrates")
     if absent:
         command = pip(world, "install", "asperity[calibrate]")
         return note("calibrate", f"no {listed(absent)}: this box inspects, it does not calibrate", command)

@@ -10,13 +10,15 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 IMPORT_S = 90
 """Longest wait for one import; TensorRT's first one from a slow disk takes many seconds."""
 COMMAND_S = 20
-PROBE = Path(__file__).with_name("gpu_probe.py")
+GPU_PROBE = Path(__file__).parent / "probes" / "gpu.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,9 @@ class World(Protocol):
 
     def imported(self, module: str) -> Imported:
         """Import a module in a process of its own, which has this one's search path."""
+
+    def is_installed(self, module: str) -> bool:
+        """Whether there is such a top-level module, without importing it."""
 
     def package_folder(self, name: str) -> str | None:
         """Where a top-level package would be taken from, without importing it."""
@@ -198,14 +203,13 @@ class ThisMachine:
             self._imports[module] = _import(module)
         return self._imports[module]
 
+    def is_installed(self, module: str) -> bool:
+        """Whether there is such a top-level module."""
+        return _spec_of(module) is not None
+
     def package_folder(self, name: str) -> str | None:
         """Where a top-level package would be taken from."""
-        from importlib.util import find_spec
-
-        try:
-            spec = find_spec(name)
-        except (ImportError, ValueError):
-            return None
+        spec = _spec_of(name)
         if spec is None:
             return None
         places = list(spec.submodule_search_locations or [])
@@ -232,6 +236,13 @@ class ThisMachine:
         if self._driver is None:
             self._driver = _probe(self._fatbin)
         return self._driver
+
+
+def _spec_of(module: str) -> ModuleSpec | None:
+    try:
+        return find_spec(module)
+    except (ImportError, ValueError):
+        return None
 
 
 def _nearest(path: str) -> Path:
@@ -269,7 +280,7 @@ def _import(module: str) -> Imported:
 
 
 def _probe(fatbin: Path) -> Driver:
-    told, error = _child([sys.executable, "-I", str(PROBE), str(fatbin)], IMPORT_S)
+    told, error = _child([sys.executable, "-I", str(GPU_PROBE), str(fatbin)], IMPORT_S)
     if told is None:
         return Driver(error=error)
     if told["error"]:

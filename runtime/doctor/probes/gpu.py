@@ -1,6 +1,6 @@
 """Ask the NVIDIA driver through libcuda alone: which GPUs, which CUDA, and whether the kernels load on each.
 
-Run as a program (``python gpu_probe.py FATBIN``), since a broken driver can end a process: one JSON line on stdout.
+Run as a program (``python probes/gpu.py FATBIN``), since a broken driver can end a process: one JSON line on stdout.
 Needs nothing but Python. It makes a context on every GPU for a moment and leaves everything else as it is.
 """
 

@@ -1,4 +1,4 @@
-"""Imports only where libzmq has CURVE; the doctor tries it in a process of its own."""
+"""libzmq with CURVE."""
 
 from __future__ import annotations
 

@@ -1,0 +1,413 @@
+"""What the doctor says of machines that are made up, and of this one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from runtime.config import StationConfig, tomllib
+from runtime.doctor.box import Setting
+from runtime.doctor.diagnosis import diagnose
+from runtime.doctor.findings import Diagnosis, Engine, Finding, State
+from runtime.doctor.gpu import PYCUDA, TENSORRT, TENSORRT_RTX
+from runtime.doctor.python import LIBRARIES, PACKAGES
+from runtime.doctor.world import Driver, Gpu, Imported, Python, ThisMachine
+from runtime.keys import TrustStore
+
+ROOT = Path(__file__).parents[2]
+HOME = Path("/opt/asperity/lib/python3.12/site-packages")
+FATBIN = HOME / "runtime/cuda/asperity.fatbin"
+H100 = Gpu("NVIDIA H100", (9, 0), 80 * 2**30, "ok")
+ORIN = Gpu("Orin", (8, 7), 32 * 2**30, "ok")
+PYTHON = Python((3, 12, 3), "/opt/asperity/bin/python", True, True)
+DRIVER = Driver("", (13, 0), (H100,))
+CPUFREQ = "/sys/devices/system/cpu/cpu0/cpufreq"
+LOADS = {
+    **{module: "9.9" for module, _ in LIBRARIES},
+    **{"onnxruntime": "1.32.0", "zmq": "27.3.0", "runtime.doctor.probes.curve": "4.3.5"},
+    **{"pycuda": "2026.1", "pycuda.driver": "2026.1", "cuda.bindings.driver": "13.0.1", "tensorrt": "10.13.2"},
+}
+
+
+@dataclass
+class Made:
+    """A made-up machine on which everything is well."""
+
+    python: Python = PYTHON
+    machine: str = "x86_64"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(
+        default_factory=lambda: {
+            str(FATBIN): "",
+            "/sys/devices/system/clocksource/clocksource0/current_clocksource": "tsc",
+            "/proc/meminfo": "MemTotal: 16000000 kB\nMemAvailable: 12000000 kB",
+            f"{CPUFREQ}": "",
+            f"{CPUFREQ}/scaling_governor": "performance",
+            f"{CPUFREQ}/scaling_cur_freq": "3000000",
+            f"{CPUFREQ}/cpuinfo_max_freq": "3200000",
+            "/etc/systemd/system/asperity-inspector.service": "",
+            "/sys/module/nvidia/version": "580.1",
+        }
+    )
+    modes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=lambda: {"timedatectl": "yes", "systemctl": "enabled active"})
+    loads: dict[str, str] = field(default_factory=lambda: dict(LOADS))
+    breaks: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=lambda: {name: str(HOME / name) for name in PACKAGES})
+    owned: dict[str, list[str]] = field(default_factory=lambda: {name: ["asperity"] for name in PACKAGES})
+    answer: Driver = DRIVER
+    free: int = 2**40
+    writable: bool = True
+    asked: list[str] = field(default_factory=list)
+
+    def read(self, path: str) -> str | None:
+        return self.files.get(path)
+
+    def exists(self, path: str) -> bool:
+        return path in self.files
+
+    def glob(self, pattern: str) -> list[str]:
+        return sorted(path for path in [*self.files, *self.modes] if fnmatch(path, pattern))
+
+    def mode(self, path: str) -> tuple[int, int] | None:
+        return self.modes.get(path)
+
+    def uid(self) -> int:
+        return 1000
+
+    def free_bytes(self, path: str) -> int:
+        return self.free
+
+    def may_write(self, path: str) -> bool:
+        return self.writable
+
+    def say(self, *command: str) -> str | None:
+        return self.said.get(command[0])
+
+    def is_installed(self, module: str) -> bool:
+        return module in self.loads or module in self.breaks
+
+    def imported(self, module: str) -> Imported:
+        self.asked.append(module)
+        if module in self.breaks:
+            return Imported(error=self.breaks[module])
+        if module not in self.loads:
+            return Imported(error=f"No module named {module!r}", is_there=False)
+        return Imported(self.loads[module], str(HOME / module.replace(".", "/") / "__init__.py"))
+
+    def package_folder(self, name: str) -> str | None:
+        return self.folders.get(name)
+
+    def owners(self, name: str) -> list[str]:
+        return self.owned.get(name, [])
+
+    def library(self, names: Sequence[str]) -> str | None:
+        return names[0]
+
+    def driver(self) -> Driver:
+        return self.answer
+
+
+def without_gpu(world: Made) -> None:
+    world.answer = Driver(error="libcuda.so.1: cannot open shared object file")
+    del world.files[str(FATBIN)]
+    for module in ("pycuda", "pycuda.driver", "cuda.bindings.driver", "tensorrt"):
+        del world.loads[module]
+
+
+def jetson(release: str, python: tuple[int, int, int]) -> Callable[[Made], None]:
+    def make(world: Made) -> None:
+        world.machine, world.answer = "aarch64", Driver("", (12, 6), (ORIN,))
+        world.files["/etc/nv_tegra_release"] = f"# {release} (release), REVISION: 4.3, GCID: 1, BOARD: generic"
+        world.files["/usr/lib/python3.10/dist-packages/tensorrt"] = ""
+        world.loads["cuda.bindings.driver"], world.loads["tensorrt"] = "12.6.2", "10.3.0"
+        world.python = Python(python, "/opt/asperity/bin/python", True, True)
+
+    return make
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Setting:
+    keys = tmp_path / "keys"
+    return Setting(Path("/var/lib/st1.journal"), 17_600_000, keys, keys, Path("/var/cache/engines"))
+
+
+def look(world: Made, setting: Setting, wanted: Engine | None = None) -> tuple[Diagnosis, dict[str, Finding]]:
+    diagnosis = diagnose(world, setting, HOME, FATBIN, wanted)
+    found = {finding.name: finding for finding in diagnosis.findings}
+    assert len(found) == len(diagnosis.findings), "names are the table's keys"
+    return diagnosis, found
+
+
+def test_a_machine_that_has_all_runs_both_engines_and_is_judged_by_cuda(setting: Setting) -> None:
+    diagnosis, found = look(Made(), setting)
+    assert diagnosis.wanted is Engine.CUDA and diagnosis.runs and "H100" in diagnosis.why
+    assert {finding.state for finding in found.values()} <= {State.OK, State.NOTE}
+    assert not diagnosis.lacks(Engine.CPU)
+
+
+def test_no_gpu_is_no_fault_of_the_cpu_engine_and_one_of_cuda(setting: Setting) -> None:
+    world = Made()
+    without_gpu(world)
+    by_default, _ = look(world, setting)
+    assert by_default.wanted is Engine.CPU and by_default.runs and "no NVIDIA GPU" in by_default.why
+    asked, _ = look(world, setting, Engine.CUDA)
+    assert not asked.runs
+    assert [lack.name for lack in asked.lacks(Engine.CUDA)] == [
+        "driver", "gpu", "kernels", "pycuda", "cuda-bindings", "tensorrt",
+    ]  # fmt: skip
+
+
+def test_pycudas_driver_is_never_imported_without_libcuda(setting: Setting) -> None:
+    world = Made(answer=Driver(error="libcuda.so.1: cannot open shared object file"))
+    _, found = look(world, setting)
+    assert "pycuda" in world.asked and "pycuda.driver" not in world.asked
+    assert found["pycuda"].state is State.NOTE
+
+
+def no_module(name: str) -> Callable[[Made], None]:
+    return lambda world: world.loads.pop(name) and None
+
+
+def at(name: str, value: object) -> Callable[[Made], None]:
+    return lambda world: setattr(world, name, value)
+
+
+def put(name: str, key: str, value: object) -> Callable[[Made], None]:
+    return lambda world: getattr(world, name).__setitem__(key, value)
+
+
+BREAKS: list[tuple[Callable[[Made], None], str, State, str, str]] = [
+    (at("python", Python((3, 9, 18), "/usr/bin/python3.9", True, True)), "python", State.MISSING, "3.10", "venv"),
+    (at("python", Python((3, 12, 3), "/usr/bin/python3", False, True)), "python", State.NOTE, "not in a venv", "venv"),
+    (
+        put("folders", "export", "/somewhere/export"),
+        "packages",
+        State.MISSING,
+        "/somewhere/export",
+        "--force-reinstall",
+    ),
+    (lambda world: world.folders.pop("runtime") and None, "packages", State.MISSING, "runtime is not there", "install"),
+    (put("owned", "export", ["asperity", "export"]), "packages", State.MISSING, "by export too", "uninstall -y export"),
+    (put("environment", "PYTHONPATH", "/x"), "packages", State.NOTE, "/x", ""),
+    (no_module("scipy"), "libraries", State.MISSING, "No module named 'scipy'", "'scipy>=1.11'"),
+    (no_module("onnxruntime"), "onnxruntime", State.MISSING, "No module", "'onnxruntime>=1.23'"),
+    (put("loads", "onnxruntime", "1.19.2"), "onnxruntime", State.MISSING, "1.19.2", "'onnxruntime>=1.23'"),
+    (no_module("zmq"), "zeromq", State.MISSING, "No module", "'pyzmq>=26'"),
+    (no_module("runtime.doctor.probes.curve"), "zeromq", State.WARNING, "no CURVE", "--only-binary pyzmq"),
+    (at("answer", Driver("CUDA_ERROR_UNKNOWN")), "driver", State.MISSING, "CUDA_ERROR_UNKNOWN", "nvidia"),
+    (at("answer", Driver("", (11, 8), (H100,))), "driver", State.MISSING, "11.8", "nvidia"),
+    (at("answer", Driver("", (13, 0), ())), "gpu", State.MISSING, "shows none", "nvidia-smi"),
+    (at("answer", Driver("", (13, 0), (replace(H100, capability=(7, 0)),))), "gpu", State.MISSING, "7.0", "cpu"),
+    (
+        at("answer", Driver("", (13, 0), (replace(H100, kernels="CUDA_ERROR_NO_BINARY_FOR_GPU"),))),
+        *("kernels", State.MISSING, "NO_BINARY_FOR_GPU", "runtime.cuda.build"),
+    ),
+    (lambda world: world.files.pop(str(FATBIN)) and None, "kernels", State.MISSING, "not there", "runtime.cuda.build"),
+    (no_module("pycuda"), "pycuda", State.MISSING, "No module", PYCUDA),
+    (put("breaks", "pycuda.driver", "undefined symbol: x"), "pycuda", State.MISSING, "undefined symbol", "--force"),
+    (no_module("cuda.bindings.driver"), "cuda-bindings", State.MISSING, "No module", "'cuda-bindings>=12.6,<14'"),
+    (at("answer", Driver("", (12, 8), (H100,))), "cuda-bindings", State.WARNING, "serves 12", "<13"),
+    (no_module("tensorrt"), "tensorrt", State.MISSING, "neither", TENSORRT),
+    (put("loads", "tensorrt", "8.6.1"), "tensorrt", State.MISSING, "8.6.1", TENSORRT),
+    (put("breaks", "tensorrt", "libnvinfer.so.10: cannot open"), "tensorrt", State.MISSING, "libnvinfer", TENSORRT),
+    (put("modes", "/var/cache/engines", (0o777, 1000)), "engine cache", State.MISSING, "0777", "chmod -R go-w"),
+    (put("modes", "/var/cache/engines/a/b", (0o664, 1000)), "engine cache", State.MISSING, "0664", "chmod -R go-w"),
+    (put("modes", "/var/cache/engines/a", (0o600, 1001)), "engine cache", State.MISSING, "uid 1001", "chown -R 1000"),
+    (at("free", 2**30), "engine cache", State.WARNING, "1.1 GB free", "XDG_CACHE_HOME"),
+    (at("free", 10**6), "journal", State.MISSING, "17.6 MB", "df -h"),
+    (at("writable", False), "journal", State.MISSING, "uid 1000", "chown 1000 /var/lib"),
+    (put("files", f"{CPUFREQ}/scaling_governor", "powersave"), "cpu frequency", State.WARNING, "powersave", "cpupower"),
+    (put("said", "timedatectl", "no"), "wall clock", State.WARNING, "not synchronised", "set-ntp"),
+    (
+        put("files", "/sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet"),
+        *("clock source", State.WARNING, "hpet", "dmesg"),
+    ),
+    (put("files", "/proc/meminfo", "MemAvailable: 500000 kB"), "memory", State.WARNING, "0.5 GiB", "free"),
+    (put("files", "/sys/fs/cgroup/memory.max", str(2**29)), "memory", State.WARNING, "at most 0.5 GiB", "free"),
+    (put("said", "systemctl", "disabled inactive"), "supervisor", State.WARNING, "not enabled", "enable --now"),
+    (
+        lambda world: world.files.pop("/etc/systemd/system/asperity-inspector.service") and None,
+        *("supervisor", State.NOTE, "no systemd unit", "deploy/systemd"),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "name", "state", "found", "mend"), BREAKS, ids=[f"{row[1]}-{row[3]}" for row in BREAKS]
+)
+def test_each_thing_broken_alone_is_named_with_its_remedy(
+    break_it: Callable[[Made], None], name: str, state: State, found: str, mend: str, setting: Setting
+) -> None:
+    world = Made()
+    break_it(world)
+    _, findings = look(world, setting)
+    assert findings[name].state is state, findings[name]
+    assert found in findings[name].found
+    assert mend in findings[name].mend
+
+
+@pytest.mark.parametrize("release", ["R36", "R38"])
+def test_a_jetson_with_its_own_python_has_all(release: str, setting: Setting) -> None:
+    world = Made()
+    jetson(release, (3, 10, 12) if release == "R36" else (3, 12, 3))(world)
+    diagnosis, _ = look(world, setting)
+    assert diagnosis.runs and diagnosis.wanted is Engine.CUDA
+
+
+def test_a_jetson_venv_that_does_not_see_the_systems_tensorrt_is_told_how_to(setting: Setting) -> None:
+    world = Made()
+    jetson("R36", (3, 10, 12))(world)
+    del world.loads["tensorrt"]
+    world.python = replace(world.python, sees_system=False)
+    _, found = look(world, setting)
+    assert "this venv was not made to see" in found["tensorrt"].found
+    assert "/usr/bin/python3.10 -m venv --system-site-packages" in found["tensorrt"].mend
+    assert "apt-get" not in found["tensorrt"].mend
+    del world.files["/usr/lib/python3.10/dist-packages/tensorrt"]
+    assert "sudo apt-get install python3-libnvinfer" in look(world, setting)[1]["tensorrt"].mend
+
+
+def test_a_jetson_with_another_python_is_told_which_tensorrt_wants(setting: Setting) -> None:
+    world = Made()
+    jetson("R36", (3, 12, 3))(world)
+    del world.loads["tensorrt"]
+    diagnosis, found = look(world, setting, Engine.CPU)
+    assert found["python"].state is State.WARNING and "/usr/bin/python3.10" in found["python"].mend
+    assert "for another Python" in found["tensorrt"].found
+    assert diagnosis.runs, "the cpu engine does not mind"
+
+
+def test_an_rtx_card_is_given_tensorrt_rtx(setting: Setting) -> None:
+    world = Made(answer=Driver("", (13, 0), (Gpu("RTX 5090", (12, 0), 2**35, "ok"),)))
+    del world.loads["tensorrt"]
+    assert TENSORRT_RTX in look(world, setting)[1]["tensorrt"].mend
+    world.loads["tensorrt_rtx"] = "1.7.1"
+    assert look(world, setting)[1]["tensorrt"].state is State.OK
+
+
+def test_the_gpu_meant_is_the_one_looked_at(setting: Setting) -> None:
+    world = Made(answer=Driver("", (13, 0), (H100, replace(ORIN, kernels="CUDA_ERROR_X"))))
+    _, found = look(world, replace(setting, gpu=1))
+    assert found["gpu"].found.startswith("Orin") and found["kernels"].state is State.MISSING
+    assert look(world, replace(setting, gpu=2))[1]["gpu"].state is State.MISSING
+
+
+def test_keys_that_others_could_touch_are_named_with_the_command(setting: Setting) -> None:
+    TrustStore(setting.trust).new_key("here")
+    assert look(with_keys(setting), setting)[1]["keys"].state is State.OK
+    (setting.trust / "signing.pem").chmod(0o644)
+    finding = look(with_keys(setting), setting)[1]["keys"]
+    assert finding.state is State.MISSING and finding.mend == f"chmod 600 {setting.trust / 'signing.pem'}"
+
+
+def with_keys(setting: Setting) -> Made:
+    world = Made()
+    world.files[str(setting.trust)] = ""
+    return world
+
+
+def test_the_commands_name_what_pyproject_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert {TENSORRT, PYCUDA} <= set(extras["gpu"]) and TENSORRT_RTX in extras["rtx"]
+    assert {requirement for _, requirement in LIBRARIES} <= set(project["dependencies"])
+
+
+FAKE_LIBCUDA = """
+#include <string.h>
+int cuInit(unsigned f) { return 0; }
+int cuDriverGetVersion(int *v) { *v = 12060; return 0; }
+int cuDeviceGetCount(int *n) { *n = 2; return 0; }
+int cuDeviceGet(int *d, int i) { *d = i; return 0; }
+int cuDeviceGetName(char *s, int n, int d) { strcpy(s, d ? "old" : "new"); return 0; }
+int cuDeviceTotalMem_v2(size_t *n, int d) { *n = 1024; return 0; }
+int cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 8 : 6; return 0; }
+static int now;
+int cuDevicePrimaryCtxRetain(void **c, int d) { now = d; *c = (void *)8; return 0; }
+int cuDevicePrimaryCtxRelease_v2(int d) { return 0; }
+int cuCtxSetCurrent(void *c) { return 0; }
+int cuModuleLoadData(void **m, const void *image) { return now ? 209 : 0; }
+int cuModuleUnload(void *m) { return 0; }
+int cuGetErrorName(int e, const char **s) { *s = "CUDA_ERROR_NO_BINARY_FOR_GPU"; return 0; }
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_the_probe_asks_libcuda_and_says_which_gpu_the_kernels_load_on(tmp_path: Path) -> None:
+    source, library, fatbin = tmp_path / "fake.c", tmp_path / "libcuda.so.1", tmp_path / "some.fatbin"
+    source.write_text(FAKE_LIBCUDA)
+    fatbin.write_bytes(b"kernels")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True, capture_output=True)
+    probe = ROOT / "runtime/doctor/probes/gpu.py"
+    done = subprocess.run(
+        [sys.executable, "-I", probe, fatbin],
+        env={"LD_LIBRARY_PATH": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    told = json.loads(done.stdout)
+    assert told["error"] == "" and told["cuda"] == [12, 6]
+    assert [gpu["name"] for gpu in told["gpus"]] == ["new", "old"]
+    assert told["gpus"][0]["capability"] == [8, 6] and told["gpus"][0]["memory_bytes"] == 1024
+    assert [gpu["kernels"] for gpu in told["gpus"]] == ["ok", "CUDA_ERROR_NO_BINARY_FOR_GPU"]
+
+
+def test_a_module_that_ends_its_process_is_told_and_takes_nothing_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "falls.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    (tmp_path / "needs.py").write_text("import nothing_of_that_name\n")
+    (tmp_path / "loads.py").write_text("__version__ = '1.2'\nprint('chatter')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    world = ThisMachine(FATBIN)
+    assert "signal 11" in world.imported("falls").error
+    assert world.imported("loads") == Imported("1.2", str(tmp_path / "loads.py"))
+    needs, absent = world.imported("needs"), world.imported("nothing_of_that_name")
+    assert needs.error and needs.is_there and not absent.is_there
+
+
+def test_the_command_on_this_machine(tmp_path: Path) -> None:
+    def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "runtime.cli", "doctor", *arguments],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,
+        )  # fmt: skip
+
+    config = tmp_path / "station.toml"
+    config.write_text(f'[journal]\npath = "{tmp_path}/st1.journal"\n[security]\nkeys = "{tmp_path}/none"\n')
+    done = doctor("--engine", "cpu", "--json", "--config", str(config))
+    told = json.loads(done.stdout)
+    assert done.returncode == 0 and told["runs"] and told["wanted"] == "cpu", done.stdout
+    names = {finding["name"]: finding for finding in told["findings"]}
+    assert "numpy" in names["libraries"]["found"] and str(tmp_path) in names["journal"]["found"]
+    for finding in told["findings"]:
+        assert finding["state"] in ("ok", "note") or finding["mend"]
+
+
+def test_what_is_missing_ends_with_1(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> None:
+    import typer
+
+    from runtime.commands import doctor
+
+    world = Made()
+    without_gpu(world)
+    monkeypatch.setattr("runtime.doctor.world.ThisMachine", lambda fatbin: world)
+    monkeypatch.setattr("runtime.doctor.diagnosis.diagnose", lambda *_: look(world, setting, Engine.CUDA)[0])
+    with pytest.raises(typer.Exit) as ended:
+        doctor.command(engine=Engine.CUDA, config=None, as_json=True)
+    assert ended.value.exit_code == doctor.MISSING_EXIT_CODE
+
+
+def test_the_settings_come_from_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtime.commands.doctor import setting_of
+
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    seen = setting_of(StationConfig())
+    assert seen.engines == Path("/cache/asperity/engines") and seen.journal_nbytes > 4096 * 4096
