@@ -59,8 +59,9 @@ gpu-check:  ## every CUDA kernel against float64 on this machine's GPU (ONLY="ST
 gpu-bench:  ## what share of the GPU's rates every kernel reaches, beside PyTorch and CuPy (ONLY="STAGE ...")
 	$(GPU_RUN) benchmarks.gpu_bench $(addprefix --only ,$(ONLY))
 
-soak: setup  ## long runs: fuzzing over sockets, memory over time
+soak: setup  ## long runs: fuzzing over sockets, memory over time (after `make demo`)
 	$(BIN)/asperity bench rubbish --messages 1000000 --out build/soak/rubbish.json
+	$(BIN)/asperity bench soak build/demo/station/bundle build/demo/normals --minutes 30 --out build/soak/soak.json
 	$(BIN)/python -m pytest -m soak
 
 clean:  ## remove what was built

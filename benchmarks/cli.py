@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.commands import demo, evaluate, latency, rubbish, wire
+from benchmarks.commands import demo, evaluate, latency, rubbish, soak, wire
 
 
 def register(app: typer.Typer) -> None:
@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     bench.command("latency")(latency.command)
     bench.command("wire")(wire.command)
     bench.command("rubbish")(rubbish.command)
+    bench.command("soak")(soak.command)
     app.add_typer(bench)
     app.command("demo")(demo.command)
     app.command("evaluate")(evaluate.command)

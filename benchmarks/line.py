@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,9 +11,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from runtime.client import Station
-from runtime.errors import StationError
+from runtime.errors import StationError, UsageError
 from runtime.frame import Verdict
 from runtime.ordering import Gap
 from runtime.states import JUDGING
@@ -46,12 +48,23 @@ def asperity(*arguments: str) -> list[str]:
 class Line:
     """An inspector over ipc in a folder of its own, for the length of a ``with``."""
 
-    def __init__(self, bundle: Path | None, log: Path, more: str = "") -> None:
+    def __init__(
+        self,
+        bundle: Path | None,
+        log: Path,
+        more: str = "",
+        *,
+        cores: tuple[int, ...] = (),
+        nice: int = 0,
+        samples: Path | None = None,
+    ) -> None:
         """``log``: file for what the inspector says. ``more``: further tables of its station.toml.
 
-        Without a bundle the engine is the simulated one.
+        Without a bundle the engine is the simulated one. ``cores`` and ``nice``: where and how urgently it runs.
+        ``samples``: file into which it counts its Python objects (``benchmarks.sampled``).
         """
         self._bundle, self._log, self._more = bundle, log, more
+        self._cores, self._nice, self._samples = cores, nice, samples
         self._stack = ExitStack()
 
     @property
@@ -63,6 +76,11 @@ class Line:
     def alive(self) -> bool:
         """Whether the inspector still runs."""
         return self._inspector.poll() is None
+
+    @property
+    def station(self) -> Station:
+        """The station as a customer sees it."""
+        return self._station
 
     def __enter__(self) -> Line:
         """Start the inspector and wait until it judges. Raises StationError when it does not."""
@@ -78,7 +96,9 @@ class Line:
             said = stack.enter_context(self._log.open("wb"))
             judge = ("--engine", "simulated") if self._bundle is None else (str(self._bundle),)
             command = asperity("run", *judge, "--config", str(config))
-            self._inspector = subprocess.Popen(command, stderr=said, stdout=said)
+            if self._samples is not None:
+                command = [sys.executable, "-m", "benchmarks.sampled", str(self._samples), *command[3:]]
+            self._inspector = self._start(command, said)
             stack.callback(_end, self._inspector)
             self._station = stack.enter_context(
                 Station(self.endpoints["results"], self.endpoints["control"], station=STATION)
@@ -91,6 +111,28 @@ class Line:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def _start(self, command: list[str], said: IO[bytes]) -> subprocess.Popen[bytes]:
+        """A child inherits the cores of whoever starts it, so that it counts them rightly from its first line on."""
+        before = os.sched_getaffinity(0) if self._cores else set()
+        if self._cores:
+            try:
+                os.sched_setaffinity(0, self._cores)
+            except OSError as error:
+                raise UsageError(f"cores {self._cores} cannot be used ({error}); this machine has 0 to "
+                                 f"{(os.cpu_count() or 1) - 1}") from error  # fmt: skip
+        try:
+            process = subprocess.Popen(command, stderr=said, stdout=said)
+        finally:
+            if before:
+                os.sched_setaffinity(0, before)
+        if self._nice:
+            try:
+                os.setpriority(os.PRIO_PROCESS, process.pid, self._nice)
+            except OSError as error:
+                _end(process)
+                raise UsageError(f"priority {self._nice}: {error}; below 0 needs the right to it") from error
+        return process
 
     def stream(self, frames: int, *camera: str) -> Answers:
         """Run ``asperity camera ...`` with these arguments for ``frames`` exposures and gather their results.

@@ -1,0 +1,24 @@
+"""What several commands of ``asperity bench`` read alike."""
+
+from __future__ import annotations
+
+from runtime.errors import UsageError
+
+
+def cores_of(text: str) -> tuple[int, ...]:
+    """``0,1`` as cores; empty: none named. Raises UsageError."""
+    pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
+    if not all(piece.isdigit() for piece in pieces):
+        raise UsageError(f"--pin {text!r} names no cores; give numbers with commas, as 0 or 0,1")
+    return tuple(sorted({int(piece) for piece in pieces}))
+
+
+def numbers_of(text: str, option: str) -> tuple[float, ...]:
+    """``5,8`` as numbers above 0. Raises UsageError."""
+    try:
+        values = tuple(float(piece) for piece in text.split(",") if piece.strip())
+    except ValueError:
+        values = (0.0,)
+    if not all(0 < value < 1e6 for value in values):
+        raise UsageError(f"{option} {text!r}: give numbers above 0 with commas, as 5 or 5,8")
+    return values

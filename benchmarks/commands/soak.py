@@ -1,0 +1,49 @@
+"""``asperity bench soak``: a line for a long time, and whether anything grew."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+FAILED = 1
+
+
+def command(
+    bundle: Annotated[Path | None, typer.Argument(help="bundle to run; without it the simulated engine")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="frames of its product, MVTec 3D-AD layout")] = None,
+    minutes: Annotated[float, typer.Option(min=0.2, max=100_000, help="how long frames are sent")] = 30.0,
+    rate: Annotated[float, typer.Option(min=0.1, max=1000, help="frames a second")] = 5.0,
+    deadline_ms: Annotated[int, typer.Option(min=1, help="[limits] deadline_ms of the station")] = 500,
+    pin: Annotated[str, typer.Option(help="cores of the inspector, as 0 or 0,1; empty: all")] = "",
+    out: Annotated[Path | None, typer.Option(help="result file; a page is written beside it")] = None,
+) -> None:
+    """Memory, objects, handles, threads, drops and latency over time; exit code 1 when a bar fails."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from benchmarks import reports, soak_page
+    from benchmarks.commands.options import cores_of
+    from benchmarks.soak import SoakBenchmark, run_soak
+    from runtime.errors import UsageError
+
+    if (bundle is None) != (folder is None):
+        raise UsageError("give a bundle and frames of its product, or neither for the simulated engine")
+    options = SoakBenchmark(bundle, folder, minutes, rate, deadline_ms, cores_of(pin))
+    with (
+        tempfile.TemporaryDirectory(prefix="asperity-") as scratch,
+        Progress(console=Console(stderr=True), transient=True) as progress,
+    ):
+        bar = progress.add_task("soak", total=1.0)
+        report = run_soak(options, Path(scratch), lambda share: progress.update(bar, completed=share))
+    if out is not None:
+        reports.write(out, report)
+        soak_page.write(out.with_suffix(".html"), report)
+    typer.echo(reports.as_text({key: value for key, value in report.items() if key != "samples"}))
+    if report["failed"]:
+        print(f"asperity: failed: {'; '.join(report['failed'])}", file=sys.stderr)
+        raise typer.Exit(FAILED)
+

@@ -1,0 +1,194 @@
+"""What may be said of a list of latencies: order statistics, their intervals, stability, slopes, ratios.
+
+A percentile is the sample at its rank (nearest rank, no interpolation). Its interval needs no distribution: between the
+two order statistics whose ranks bound a binomial count (David and Nagaraja, Order Statistics, 7.1). It holds for
+independent samples; frames of one run are nearly so on a quiet machine, and the windows show when they are not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+PERCENTILES = (50.0, 90.0, 99.0, 99.9)
+CONFIDENCE = 0.95
+WINDOWS = 3
+STABLE_PERCENT = 10.0
+"""Largest difference of the windows' medians, in percent of their median, in a run that is called stable."""
+BATCHES = 20
+"""Neighbouring samples resemble each other; means over this many batches nearly do not."""
+ROUNDS = 2000
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Ranks, from 1, of a percentile and of the ends of its interval."""
+
+    low: int
+    at: int
+    high: int
+
+
+@lru_cache(maxsize=256)
+def ranks(count: int, percent: float) -> Ranks | None:
+    """Of the percentile of ``count`` samples; None when its 95 % interval reaches beyond them."""
+    if count < 1:
+        return None
+    share = percent / 100
+    low = int(stats.binom.ppf((1 - CONFIDENCE) / 2, count, share))
+    high = int(stats.binom.ppf((1 + CONFIDENCE) / 2, count, share)) + 1
+    if low < 1 or high > count:
+        return None
+    return Ranks(low, math.ceil(round(count * share, 9)), high)
+
+
+@lru_cache(maxsize=16)
+def least_count(percent: float) -> int:
+    """The fewest samples that carry the percentile."""
+    low, high = 1, 2
+    while ranks(high, percent) is None:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if ranks(middle, percent) else (middle, high)
+    return high
+
+
+def summary(latencies_us: Sequence[int], not_judged: int = 0) -> dict[str, Any]:
+    """Milliseconds: percentiles with intervals, extremes, and the medians of three windows.
+
+    ``not_judged`` frames that were due and got no verdict count as slower than any other, so that a station cannot look
+    fast by refusing. A percentile that the count cannot carry is None, and ``left_out`` says why.
+    """
+    values_us: Ints = np.sort(np.asarray(latencies_us, dtype=np.int64))
+    count = values_us.size + not_judged
+    figures: dict[str, float | None] = {}
+    intervals: dict[str, list[float]] = {}
+    left_out: dict[str, str] = {}
+    for percent in PERCENTILES:
+        name = f"p{percent:g}_ms"
+        at = ranks(count, percent)
+        figures[name] = None
+        if at is None:
+            left_out[name] = f"needs {least_count(percent)} frames for a 95 % interval, there are {count}"
+        elif at.high > values_us.size:
+            left_out[name] = f"{not_judged} of {count} frames got no verdict and count as slower than any"
+        else:
+            low, figures[name], high = (_ms(values_us[rank - 1]) for rank in (at.low, at.at, at.high))
+            intervals[name] = [low, high]
+    told: dict[str, Any] = {"count": count, "not_judged": not_judged, **figures}
+    if values_us.size:
+        told |= {"max_ms": _ms(values_us[-1]), "min_ms": _ms(values_us[0]), "mean_ms": _ms(values_us.mean())}
+        told |= {"windows": windows(latencies_us)}
+    return told | {"interval_95": intervals, "left_out": left_out}
+
+
+def windows(latencies_us: Sequence[int]) -> dict[str, Any]:
+    """Medians of the run's thirds in order of time, how far they differ, and whether that is within 10 %."""
+    if len(latencies_us) < WINDOWS:
+        return {"p50_ms": [], "spread_percent": None, "stable": False}
+    medians = [float(np.median(part)) for part in np.array_split(np.asarray(latencies_us), WINDOWS)]
+    spread = 100 * (max(medians) - min(medians)) / max(float(np.median(medians)), 1e-9)
+    told = [_ms(median) for median in medians]
+    return {"p50_ms": told, "spread_percent": round(spread, 2), "stable": spread <= STABLE_PERCENT}
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """Change an hour by least squares over batch means, and its one-sided 95 % bounds."""
+
+    per_hour: float
+    lower_95: float
+    upper_95: float
+    batches: int
+
+    def told(self) -> dict[str, float | int]:
+        """For a result file."""
+        rounded = {name: float(f"{getattr(self, name):.4g}") for name in ("per_hour", "lower_95", "upper_95")}
+        return {**rounded, "batches": self.batches}
+
+
+def slope(times_s: Sequence[float], values: Sequence[float]) -> Slope | None:
+    """None with fewer than 3 batches or no time between them."""
+    batches = min(BATCHES, len(values))
+    if batches < 3:
+        return None
+    x = np.array([part.mean() for part in np.array_split(np.asarray(times_s, dtype=np.float64), batches)]) / 3600
+    y = np.array([part.mean() for part in np.array_split(np.asarray(values, dtype=np.float64), batches)])
+    if np.ptp(x) <= 0:
+        return None
+    dx, dy = x - x.mean(), y - y.mean()
+    per_hour = float(dx @ dy / (dx @ dx))
+    left = dy - per_hour * dx
+    error = math.sqrt(float(left @ left) / (batches - 2) / float(dx @ dx))
+    reach = float(stats.t.ppf(CONFIDENCE, batches - 2)) * error
+    return Slope(per_hour, per_hour - reach, per_hour + reach, batches)
+
+
+def ratio_interval(
+    before: Sequence[int], after: Sequence[int], statistic: Callable[[Floats], Floats], seed: int = 0
+) -> tuple[float, float, float]:
+    """``statistic`` of ``after`` over that of ``before``: ratio, and its 95 % interval by a moving block bootstrap.
+
+    ``statistic`` maps (rounds, n) to (rounds,). Blocks are a twentieth of a run, so that what drifts slowly within a
+    run widens the interval.
+    """
+    rng = np.random.default_rng(seed)
+    first, second = (np.asarray(values, dtype=np.float64) for values in (before, after))
+    ratio = float(statistic(second[None])[0] / statistic(first[None])[0])
+    drawn = _resampled(second, statistic, rng) / _resampled(first, statistic, rng)
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return ratio, float(low), float(high)
+
+
+def percentile_of(percent: float) -> Callable[[Floats], Floats]:
+    """The nearest-rank percentile along the last axis."""
+
+    def statistic(values: Floats) -> Floats:
+        at = max(0, math.ceil(round(values.shape[-1] * percent / 100, 9)) - 1)
+        found: Floats = np.partition(values, at, axis=-1)[..., at]
+        return found
+
+    return statistic
+
+
+def mean_of(values: Floats) -> Floats:
+    """The mean along the last axis."""
+    found: Floats = values.mean(axis=-1)
+    return found
+
+
+def histogram(values: Sequence[float], bins: int = 40) -> dict[str, list[float] | list[int]]:
+    """Counts between ``edges``; nothing is cut off."""
+    if not len(values):
+        return {"edges": [], "counts": []}
+    counts, edges = np.histogram(np.asarray(values, dtype=np.float64), bins=bins)
+    return {"edges": [round(float(edge), 4) for edge in edges], "counts": [int(count) for count in counts]}
+
+
+def _resampled(values: Floats, statistic: Callable[[Floats], Floats], rng: np.random.Generator) -> Floats:
+    size = values.size
+    block = max(1, size // BATCHES)
+    blocks = math.ceil(size / block)
+    found = np.empty(ROUNDS)
+    step = max(1, 4_000_000 // size)
+    for start in range(0, ROUNDS, step):
+        rounds = min(step, ROUNDS - start)
+        begins = rng.integers(0, size - block + 1, (rounds, blocks))
+        picks = (begins[..., None] + np.arange(block)).reshape(rounds, -1)[:, :size]
+        found[start : start + rounds] = statistic(values[picks])
+    return found
+
+
+def _ms(us: float) -> float:
+    return round(float(us) / 1000, 3)
