@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from runtime.errors import EngineError
-from runtime.frame import BoolArray, FloatArray, Prepared
+from runtime.frame import BoolArray, FloatArray, Prepared, Span
 from runtime.manifest import Network
 from runtime.points import PointGroups, group
 
@@ -60,13 +60,17 @@ class StageClock:
 
     progress: Callable[[str], None] | None = None
     stage_us: dict[str, int] = field(default_factory=dict)
+    spans: list[Span] = field(default_factory=list)
+    """Every lap, on whichever thread, in the order in which they ended."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def lap(self, stage: str, since_ns: int) -> None:
         """Adds the time since ``since_ns`` (perf_counter_ns) to the stage."""
-        spent_us = (time.perf_counter_ns() - since_ns) // 1000
+        now_ns = time.perf_counter_ns()
+        span = Span(stage, threading.current_thread().name, since_ns, now_ns)
         with self._lock:
-            self.stage_us[stage] = self.stage_us.get(stage, 0) + spent_us
+            self.stage_us[stage] = self.stage_us.get(stage, 0) + (now_ns - since_ns) // 1000
+            self.spans.append(span)
         if self.progress is not None:
             self.progress(stage)
 

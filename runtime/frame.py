@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +122,15 @@ class ModalityScores:
     image_distance: float  # of the whole image, by ``runtime.distances``; larger is stranger
 
 
+class Span(NamedTuple):
+    """What a thread did from when to when, nanoseconds of the monotonic clock."""
+
+    stage: str
+    thread: str
+    start_ns: int
+    end_ns: int
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """What an engine says of one frame. No verdict yet: that is ``scoring.decide``'s alone."""
@@ -132,6 +141,7 @@ class Scores:
     window: Window
     silhouette: Silhouette
     stage_us: dict[str, int] = field(default_factory=dict)  # pre, rgb, points, knn (microseconds of wall time)
+    spans: tuple[Span, ...] = ()  # the same, one by one: what a trace of the frame shows
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,9 @@ class CpuEngine(Engine):
             since_ns = time.perf_counter_ns()
             points = points_scores(patches, scored, self._points, self._beside if self._threads > 1 else None)
             clock.lap("knn", since_ns)
-            return Scores(rgb.result(), points, scored, prepared.window, prepared.silhouette, clock.stage_us)
+            return Scores(
+                rgb.result(), points, scored, prepared.window, prepared.silhouette, clock.stage_us, tuple(clock.spans)
+            )
 
     def _start(self, task: Callable[..., T], *arguments: object) -> Future[T]:
         try:
