@@ -37,6 +37,8 @@ Progress = Callable[[int, int], None]
 """Called after every step with (steps done, steps in all)."""
 
 TERMS = ("local_alignment", "global_alignment", "local_compactness", "global_compactness")
+CHECKPOINT_S = 300.0
+"""At most so much work is lost by a kill, and one step: an epoch of `paper` takes many minutes on a CPU."""
 GUARD_ROWS = 256
 """Rows of the mini-batch whose pairwise distances the collapse guard looks at."""
 
@@ -336,20 +338,23 @@ def adapt(
 ) -> Adaptation:
     """Train one adaptor pair on the cached frozen patches of one product's normal frames.
 
-    With ``checkpoint`` the state is written there after every epoch, and a file found there is continued: the result
-    equals that of an uninterrupted run. Equal seeds give equal results on one machine with the same thread count.
+    With ``checkpoint`` the state is written there after every epoch and every CHECKPOINT_S, and a file found there is
+    continued: the result equals that of an uninterrupted run. Equal seeds give equal results on one machine with the
+    same thread count.
     Raises DataError (too few frames, a frame with no patch, a foreign checkpoint) and CalibrationError (loss not
     finite, features collapsed).
     """
-    begin = time.monotonic()
+    begin = saved = time.monotonic()
     trainer = Trainer(patches, profile, config, device)
     if checkpoint is not None and checkpoint.exists():
         trainer.load(checkpoint)
     while trainer.step < trainer.steps:
         trainer.advance()
         progress(trainer.step, trainer.steps)
-        if checkpoint is not None and trainer.step % trainer.steps_per_epoch == 0:
+        due = trainer.step % trainer.steps_per_epoch == 0 or time.monotonic() - saved > CHECKPOINT_S
+        if checkpoint is not None and due:
             trainer.save(checkpoint)
+            saved = time.monotonic()
     curves = trainer.curves
     return Adaptation(
         rgb_state=_on_cpu(trainer.rgb),

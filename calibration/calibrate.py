@@ -15,7 +15,7 @@ import torch
 
 from calibration.adaptation import Adaptation, adapt
 from calibration.adaptation_config import AdaptationConfig, default_config
-from calibration.embedding import PatchCache, embed, fit_station_statistics
+from calibration.embedding import embed, fit_station_statistics
 from calibration.networks.torch_networks import TorchNetworks, build
 from calibration.normals import Normals, Progress, fit_first, prepare_normals
 from calibration.outcome import Outcome
@@ -26,8 +26,9 @@ from calibration.reference import FrameDistances, Reference, fit_decision
 from calibration.report import write_report
 from calibration.silhouette import learn_shape
 from calibration.split import Split, split_frames
-from calibration.store import drafted, write_folder
+from calibration.store import write_folder
 from calibration.threshold import choose_rate, promise, threshold
+from calibration.work import Work, job_digest, working
 from runtime.errors import UsageError
 from runtime.features import points_slots
 from runtime.manifest import Network
@@ -64,6 +65,8 @@ def calibrate(
 ) -> CalibrationFolder:
     """Calibrate from the normal frames below ``source`` and write ``out_dir/calibration``, report included.
 
+    What a killed or interrupted call leaves in ``out_dir/calibration.work`` the next one like it goes on from; the
+    result is the same (``calibration.work``).
     ``adaptation``: how the adaptors are trained, when not by the profile's default. ``force`` replaces an earlier
     calibration. Raises UsageError (options, or a target that exists), DataError (source, weights, disk),
     CalibrationError (too few frames, a rate not attainable, features without spread), FrameRefused (unit not known).
@@ -71,21 +74,21 @@ def calibrate(
     options = options or CalibrateOptions()
     _check(options)
     target = Path(out_dir) / FOLDER
-    with drafted(target, force) as draft:
-        outcome = learn(Path(source), options, draft, progress, adaptation)
-        record = write_folder(outcome, Path(source), draft)
-        write_report(outcome, record, draft / "report")
+    with working(target, force) as work:
+        outcome = learn(Path(source), options, work, progress, adaptation)
+        record = write_folder(outcome, Path(source), work.draft)
+        write_report(outcome, record, work.draft / "report")
     return CalibrationFolder(target, record)
 
 
 def learn(
     source: Path,
     options: CalibrateOptions,
-    scratch: Path,
+    work: Work,
     progress: Progress = no_progress,
     adaptation: AdaptationConfig | None = None,
 ) -> Outcome:
-    """Everything but writing. ``scratch`` takes patches that do not fit into memory. Raises as ``calibrate``."""
+    """Everything but writing the calibration folder. Raises as ``calibrate``."""
     chosen = profile(options.profile)
     stages = Stages()
     with stages("read and prepare"):
@@ -101,27 +104,31 @@ def learn(
         )
         rate = choose_rate(len(split.calibrate), options.alpha, shape.widened)
 
-    with PatchCache(options.cache_memory_mb, scratch) as cache:
-        with stages("networks"):
-            progress("networks", 0, 1)
-            networks, network = _networks(options, chosen, normals, split)
-            progress("networks", 1, 1)
-        with stages("frozen patches"):
-            frozen = embed(normals.prepared, network, networks, cache, lambda a, b: progress("patches", a, b))
-        adapted: Adaptation | None = None
-        if options.method == "lsfa":
-            with stages("adaptation"):
-                config = adaptation or default_config(chosen)
-                config = msgspec.structs.replace(config, seed=options.seed)
-                adapted, network = _adapt(frozen, split, chosen, normals, networks, config, progress)
-        reference = Reference(network, networks, frozen, normals.prepared)
-        with stages("memory banks"):
-            reference.fit_banks(
-                split.fit, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
-                progress=progress,
-            )  # fmt: skip
-        with stages("scores"):
-            distances = _measure(reference, split, options, progress)
+    config: AdaptationConfig | None = None
+    if options.method == "lsfa":
+        config = msgspec.structs.replace(adaptation or default_config(chosen), seed=options.seed)
+    with stages("networks"):
+        progress("networks", 0, 1)
+        networks, network = _networks(options, chosen, normals, split)
+        progress("networks", 1, 1)
+    with stages("frozen patches"):
+        work.begin(job_digest(options, config, normals.prepared, network, networks.origins))
+        kept = work.patches(len(normals.prepared), network)
+        if there := kept.count():
+            progress(f"going on from {there} frames' patches of an earlier run", 1, 1)
+        frozen = embed(normals.prepared, network, networks, lambda a, b: progress("patches", a, b), kept)
+    adapted: Adaptation | None = None
+    if config is not None:
+        with stages("adaptation"):
+            adapted, network = _adapt(frozen, split, chosen, normals, networks, config, progress, work.checkpoint)
+    reference = Reference(network, networks, frozen, normals.prepared)
+    with stages("memory banks"):
+        reference.fit_banks(
+            split.fit, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
+            progress=progress,
+        )  # fmt: skip
+    with stages("scores"):
+        distances = _measure(reference, split, options, progress)
 
     decision = fit_decision([distances[i] for i in split.tune], reference.rgb, reference.points, options.fusion)
     judged = sorted(fused_score(distances[i].rgb, distances[i].points, decision) for i in split.calibrate)
@@ -141,10 +148,8 @@ def _check(options: CalibrateOptions) -> None:
     profile(options.profile)
     if options.alpha is not None and not 0.0 < options.alpha < 1.0:
         raise UsageError(f"--alpha {options.alpha} cannot be a false-reject rate; give one between 0 and 1, as 0.02")
-    for name in ("limit", "cache_memory_mb"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} {value} must be 1 or more")
+    if options.limit is not None and options.limit < 1:
+        raise UsageError(f"--limit {options.limit} must be 1 or more")
     if options.strangest < 0:
         raise UsageError(f"--strangest {options.strangest} must be 0 or more")
     try:
@@ -178,11 +183,14 @@ def _adapt(
     networks: TorchNetworks,
     config: AdaptationConfig,
     progress: Progress,
+    checkpoint: Path,
 ) -> tuple[Adaptation, Network]:
     """Train the adaptors on the fit frames and put them in place; the network's constants with their slots."""
+    if checkpoint.exists():
+        progress("going on from an earlier run's checkpoint", 1, 1)
     adapted = adapt(
         frozen.subset(slice(0, len(split.fit))), chosen, config,
-        lambda done, total: progress("adaptation", done, total), device=str(networks.device),
+        lambda done, total: progress("adaptation", done, total), checkpoint, str(networks.device),
     )  # fmt: skip
     rgb, points = networks.new_adaptors(seed=config.seed)
     rgb.load_state_dict(adapted.rgb_state)

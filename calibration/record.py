@@ -74,8 +74,6 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Weight files in place of the profile's own."""
     strangest: int = 10
     """How many of the strangest normal frames the report shows."""
-    cache_memory_mb: int = 2048
-    """Frozen patches beyond this size are kept in a temporary file instead of memory."""
 
 
 class RefusedFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,18 +1,12 @@
-"""The calibration folder on disk: it appears at its place only when it is whole."""
+"""What a calibration writes: the files of its folder (``calibration.record``)."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import re
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 import runtime
@@ -24,47 +18,14 @@ from calibration.record import (
     FORMAT,
     INPUTS,
     NETWORKS,
-    RECORD,
     CalibrationRecord,
     GoldenCandidate,
     save_record,
 )
 from runtime.banks import bank_tensors
-from runtime.errors import CalibrationError, DataError, UsageError
+from runtime.errors import CalibrationError, DataError
 from runtime.mvtec import write_frame
 from runtime.reasons import Reason
-
-
-@contextlib.contextmanager
-def drafted(target: Path, force: bool) -> Iterator[Path]:
-    """A temporary folder beside ``target`` that takes its place when the block ends well, and vanishes when not.
-
-    Raises UsageError when the target exists (without ``force``) or is no calibration, DataError when the disk refuses.
-    """
-    target = target.absolute()
-    if target.exists() and not force:
-        raise UsageError(f"{target} exists; name another folder, or give --force to replace it")
-    if target.exists() and not (target / RECORD).is_file():
-        raise UsageError(f"{target} is no calibration, so --force does not replace it; name another folder")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise DataError(f"nothing can be written to {target} ({error.strerror}); name another folder") from error
-    try:
-        yield draft
-        draft.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        draft.rename(target)
-    except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            raise DataError(
-                f"the disk is full: {target} was not written; free some space or name a folder on another disk"
-            ) from error
-        raise DataError(f"{target} could not be written ({error}); nothing was left behind") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRecord:

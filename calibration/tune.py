@@ -7,10 +7,8 @@ Compactness cannot decide, since a constant would win, and test defects must not
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -19,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from calibration.adaptation import Adaptation, adapt, adapt_patches
 from calibration.adaptation_config import AdaptationConfig
-from calibration.embedding import PatchCache, embed, frame_of
+from calibration.embedding import embed, frame_of
 from calibration.memory_bank import bank_rows
 from calibration.networks.adaptor import new_adaptors
 from calibration.networks.torch_networks import TorchNetworks
@@ -105,7 +103,7 @@ class Trial(msgspec.Struct, frozen=True):
 
 def cache_patches(frames: Sequence[Prepared], network: Network, networks: TorchNetworks) -> PatchSet:
     """Frozen patches of prepared frames, in memory."""
-    return embed(frames, network, networks, PatchCache(sys.maxsize, Path()), lambda done, total: None)
+    return embed(frames, network, networks, lambda done, total: None)
 
 
 def make_tune_set(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.datasets import Item, open_dataset
-from calibration.embedding import PatchCache, embed, fit_station_statistics
+from calibration.embedding import embed, fit_station_statistics
 from calibration.networks.torch_networks import TorchNetworks
 from calibration.normals import prepare_normals
 from calibration.patches import PatchSet
@@ -124,9 +123,7 @@ def _make(
     shape_px = (normals.geometry.height_px, normals.geometry.width_px)
 
     def shots(frames: Sequence[Prepared], items: Sequence[Item], what: str) -> Shots:
-        patches = embed(
-            frames, network, networks, PatchCache(sys.maxsize, Path()), lambda a, b: progress(f"embed {what}", a, b)
-        )
+        patches = embed(frames, network, networks, lambda a, b: progress(f"embed {what}", a, b))
         return Shots(
             patches=patches,
             inspect=np.stack([frame.inspect for frame in frames]),

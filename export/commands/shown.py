@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,9 @@ from rich.progress import Progress, TaskID
 from rich.status import Status
 
 from export.bundle import ExportReport
+
+LOG_EVERY_S = 30.0
+"""Between two lines of one stage where no bar can move."""
 
 
 @contextlib.contextmanager
@@ -27,17 +31,25 @@ def saying() -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A function (stage, done, total) that moves a bar a stage on stderr; a line a stage where that is no terminal."""
+    """A function (stage, done, total) that moves a bar a stage on stderr.
+
+    Where that is no terminal, a line when a stage begins and one now and then while it lasts: a log of hours must move.
+    """
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        said: set[str] = set()
+        said_s: dict[str, float] = {}
 
-        def say_once(stage: str, done: int, total: int) -> None:
-            if stage not in said:
-                said.add(stage)
-                console.print(f"{stage} (of {total})")
+        def say(stage: str, done: int, total: int) -> None:
+            now_s = time.monotonic()
+            if stage not in said_s:
+                console.print(f"{stage} (of {total})" if total > 1 else stage)
+            elif now_s - said_s[stage] > LOG_EVERY_S:
+                console.print(f"{stage}: {done} of {total}")
+            else:
+                return
+            said_s[stage] = now_s
 
-        yield say_once
+        yield say
         return
     with Progress(console=console) as shown:
         tasks: dict[str, TaskID] = {}

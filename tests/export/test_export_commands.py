@@ -128,4 +128,4 @@ def test_every_choice_of_the_method_is_an_option_of_the_command() -> None:
 
     own = {"points_weights": "point_weights"}
     missing = {own.get(n, n) for n in CalibrateOptions.__struct_fields__} - set(inspect.signature(command).parameters)
-    assert missing == {"bank_projection", "strangest", "cache_memory_mb"}
+    assert missing == {"bank_projection", "strangest"}
