@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.commands import demo, evaluate, latency, rubbish, soak, wire
+from benchmarks.commands import compare, demo, evaluate, latency, rubbish, soak, wire
 
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands."""
     bench = typer.Typer(name="bench", no_args_is_help=True, help="Measure this machine; results are JSON.")
     bench.command("latency")(latency.command)
+    bench.command("compare")(compare.command)
     bench.command("wire")(wire.command)
     bench.command("rubbish")(rubbish.command)
     bench.command("soak")(soak.command)

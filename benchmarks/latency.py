@@ -1,65 +1,229 @@
-"""Latency of the whole path, from a frame's arrival at the inspector to its result sent, over real sockets.
+"""Latency of a bundle on this machine: over real sockets and in process, on a schedule and back to back.
 
-Frames come from a folder at a fixed rate on an open loop: a late answer does not delay the next exposure. Background
-removal is inside the figure; rendering or decoding a recording is the camera process's and outside of it.
+On a schedule a frame's clock starts when it was due (open loop, no coordinated omission). Two figures of the whole
+path: *arrival to result* is the inspector's own, from a frame's arrival at its socket to its result sent; *due to
+received* is a subscriber's, with the camera's sending and both sockets in it. Background removal is inside every
+figure; rendering or decoding a recording is the camera's and outside.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-
-from benchmarks.line import Line
-from benchmarks.machine import commit, machine
-from benchmarks.wire import summary
+from benchmarks import conditions, in_process, statistics
+from benchmarks.camera import pictures
+from benchmarks.line import CAMERA, Line
+from benchmarks.whole_path import Load, Run, drive, require_scored
+from benchmarks.whole_path import conditions as where
 from runtime.errors import DataError
 from runtime.frame import LATENCY_STAGES
-from runtime.reasons import Reason
+from runtime.trace import UNEXPLAINED
+
+Path_ = Literal["sockets", "in-process"]
+LoadKind = Literal["open", "back-to-back", "gaps"]
+GAPS = ((0.1, 100), (1.0, 30), (10.0, 10))
+"""Seconds between two frames, and how many frames."""
+GAP_WARM_UP = 3
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyBenchmark:
-    """One run."""
+    """What to measure."""
 
-    bundle: Path
-    folder: Path
-    rate_hz: float
+    bundle: Path | None
+    """None: the simulated engine, so that what is left is the line's own time."""
+    folder: Path | None
+    """Recorded frames of the bundle's product; None: random ones."""
+    rates_hz: tuple[float, ...] = (5.0,)
     frames: int = 600
     warm_up: int = 20
+    paths: tuple[Path_, ...] = ("sockets", "in-process")
+    loads: tuple[LoadKind, ...] = ("open", "back-to-back")
+    deadline_ms: int = 500
+    threads: int = 0
+    cores: tuple[int, ...] = ()
+    nice: int = 0
+    trace_slowest: int = 0
 
 
-def run_latency(options: LatencyBenchmark, log: Path) -> dict[str, Any]:
-    """Stream ``warm_up + frames`` frames; the figures. Raises StationError, and DataError with none judged."""
-    before = machine()
-    with Line(options.bundle, log) as line:
-        camera = ("replay", str(options.folder), "--loop", "--rate", str(options.rate_hz))
-        answers = line.stream(options.warm_up + options.frames, *camera)
-    measured = [result for seq, result in sorted(answers.results.items()) if seq > options.warm_up]
-    judged = [result for result in measured if result.latency_us.get("total") and result.score is not None]
-    if not judged:
-        reasons = Counter(Reason(result.reason_code).name for result in measured)
-        raise DataError(f"no frame of {options.folder} was judged ({dict(reasons)}); give the bundle's own product")
-    stages = {
-        stage: round(float(np.median([result.latency_us.get(stage, 0) for result in judged])) / 1000, 3)
-        for stage in LATENCY_STAGES
-    }
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way to load a path."""
+
+    path: Path_
+    load: LoadKind
+    rate_hz: float | None
+    frames: int
+    warm_up: int
+
+    @property
+    def name(self) -> str:
+        """By which results are compared."""
+        if self.rate_hz is None:
+            return f"{self.path}, back to back"
+        if self.load == "gaps":
+            return f"{self.path}, one frame every {1 / self.rate_hz:g} s"
+        return f"{self.path}, {self.rate_hz:g} frames/s"
+
+
+def cases(options: LatencyBenchmark) -> list[Case]:
+    """What is measured, in order."""
+    found: list[Case] = []
+    for path in options.paths:
+        if "open" in options.loads:
+            found += [Case(path, "open", rate, options.frames, options.warm_up) for rate in options.rates_hz]
+        if "back-to-back" in options.loads:
+            found.append(Case(path, "back-to-back", None, options.frames, options.warm_up))
+        if "gaps" in options.loads:
+            found += [Case(path, "gaps", 1 / gap_s, frames, GAP_WARM_UP) for gap_s, frames in GAPS]
+    return found
+
+
+def run_latency(options: LatencyBenchmark, scratch: Path, say: Say = lambda text: None) -> dict[str, Any]:
+    """Measure every case. Raises StationError, CameraError, and DataError when no frame was scored."""
+    before = conditions.begin()
+    wanted = cases(options)
+    found: list[dict[str, Any]] = []
+    trace: dict[str, Any] | None = None
+    overhead: dict[str, Any] | None = None
+    bundle = ""
+    sockets = [case for case in wanted if case.path == "sockets"]
+    inside = [case for case in wanted if case.path == "in-process"]
+    if sockets:
+        told, trace, bundle = _over_sockets(options, sockets, scratch, say)
+        found += told
+    if inside:
+        told, own_trace, overhead, bundle = _in_process(options, inside, say)
+        found += told
+        trace = trace or own_trace
+    main = found[0]
+    figures = {key: main["latency"][key] for key in ("count", "p50_ms", "p90_ms", "p99_ms", "p99.9_ms", "max_ms")}
+    report: dict[str, Any] = {
+        "benchmark": "latency",
+        "measured": f"{main['name']}: {main['measured']}; background removal inside",
+        **conditions.end(before, **where(options.cores, options.nice), engine_threads=options.threads or "all cores",
+                         blas_threads=conditions.blas_threads()),
+        "bundle": bundle,
+        "folder": options.folder.name if options.folder else None,
+        "deadline_ms": options.deadline_ms,
+        "fps": main["fps"],
+        **figures,
+        "cases": found,
+    }  # fmt: skip
+    if overhead is not None:
+        report["overhead"] = overhead
+    if trace is not None:
+        report["trace"] = trace
+    return report
+
+
+def _over_sockets(
+    options: LatencyBenchmark, wanted: list[Case], scratch: Path, say: Say
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None, str]:
+    more = (
+        f"[limits]\ndeadline_ms = {options.deadline_ms}\nmax_age_ms = {max(1000, 2 * options.deadline_ms)}\n"
+        f"[engine]\nthreads = {options.threads}\n"
+    )
+    log = scratch / "inspector.log"
+    told = []
+    with Line(options.bundle, log, more, cores=options.cores, nice=options.nice) as line:
+        for case in wanted:
+            say(case.name)
+            run = drive(line, Load(options.folder, case.frames, case.rate_hz, case.warm_up))
+            require_scored(run, options.folder)
+            told.append(_socket_case(case, run))
+    return told, None, run.scored()[0].result.bundle
+
+
+def _socket_case(case: Case, run: Run) -> dict[str, Any]:
+    scored = run.scored()
+    spent_us = [arrival.result.latency_us for arrival in scored]
+    done_us = [arrival.result.t_done_us for arrival in scored]
+    missing = run.due - len(scored)
+    jitter = [(b - a) / 1000 - 1000 / case.rate_hz for a, b in pairwise(done_us)] if case.rate_hz else []
     return {
-        "measured": "frame arrival to result sent; camera process on the same machine; background removal inside",
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": commit(),
-        "machine": before,
-        "bundle": measured[0].bundle,
-        "rate_hz": options.rate_hz,
-        "frames": len(measured),
-        "warm_up": options.warm_up,
-        "fps": round(len(answers.results) / answers.seconds, 2),
-        "unknown": dict(Counter(Reason(r.reason_code).name for r in measured if r.score is None)),
-        "gaps": len(answers.gaps),
-        **summary([result.latency_us["total"] for result in judged]),
-        "stage_p50_ms": stages,
+        "name": case.name,
+        "path": case.path,
+        "load": case.load,
+        "rate_hz": case.rate_hz,
+        "warm_up": case.warm_up,
+        "measured": "frame arrival to result sent, over ipc sockets, the camera's process beside",
+        "fps": round(len(scored) / run.seconds, 3),
+        "latency": statistics.summary(run.inside_us(), missing),
+        "due_to_received": statistics.summary(run.outside_us(), missing),
+        "stages": stages(spent_us),
+        "fates": {"due": run.due, "not_sent": run.not_sent, "gaps": run.gaps, "not_scored": run.fates()},
+        "deadline_missed": run.deadline_missed(),
+        "camera_late": statistics.summary(run.late_us),
+        "jitter_ms": statistics.histogram(jitter),
+        "latencies_us": run.inside_us(),
+        "due_to_received_us": run.outside_us(),
     }
+
+
+def _in_process(
+    options: LatencyBenchmark, wanted: list[Case], say: Say
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None, dict[str, Any], str]:
+    with ExitStack() as stack:
+        if options.cores:
+            stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+            os.sched_setaffinity(0, options.cores)
+        shots = pictures(options.folder, CAMERA)
+        if len(shots) < 2:
+            raise DataError(f"{options.folder} holds {len(shots)} frame; at least 2 are needed")
+        recipe = in_process.open_in_process(options.bundle, options.threads)
+        stack.callback(recipe.engine.close)
+        told, trace = [], None
+        for case in wanted:
+            say(case.name)
+            run = in_process.measure(recipe, shots, case.frames, case.rate_hz, warm_up=case.warm_up,
+                                     keep=options.trace_slowest)  # fmt: skip
+            if not run.latencies_us:
+                reasons = sorted({result.reason.name for result in run.results})
+                raise DataError(f"no frame of {options.folder} was scored ({reasons}); give the bundle's own product")
+            told.append(_in_process_case(case, run, options.deadline_ms))
+            if options.trace_slowest and trace is None:
+                trace = run.traces.document()
+        say("what measuring costs")
+        return told, trace, in_process.overhead(recipe, shots), recipe.bundle
+
+
+def _in_process_case(case: Case, run: in_process.InProcessRun, deadline_ms: int) -> dict[str, Any]:
+    return {
+        "name": case.name,
+        "path": case.path,
+        "load": case.load,
+        "rate_hz": case.rate_hz,
+        "warm_up": case.warm_up,
+        "measured": "from when a frame was due to its verdict, without sockets",
+        "fps": round(len(run.latencies_us) / run.seconds, 3),
+        "latency": statistics.summary(run.latencies_us, case.frames - len(run.latencies_us)),
+        "stages": stages(run.stage_us),
+        "fates": {"due": case.frames, "not_scored": case.frames - len(run.latencies_us)},
+        "deadline_missed": sum(us > 1000 * deadline_ms for us in run.latencies_us),
+        "jitter_ms": statistics.histogram(_differences_ms(run.latencies_us) if case.rate_hz else []),
+        "latencies_us": run.latencies_us,
+    }
+
+
+def stages(spent_us: list[dict[str, int]]) -> dict[str, dict[str, float | None]]:
+    """Each stage's median and p99, ms. Branches that run side by side overlap: their sum exceeds the total."""
+    told: dict[str, dict[str, float | None]] = {}
+    for stage in (*LATENCY_STAGES, UNEXPLAINED):
+        values = [spent[stage] for spent in spent_us if stage in spent]
+        if values:
+            figures = statistics.summary(values)
+            told[stage] = {"p50_ms": figures["p50_ms"], "p99_ms": figures["p99_ms"]}
+    return told
+
+
+def _differences_ms(latencies_us: list[int]) -> list[float]:
+    """How much the interval between two verdicts differs from the schedule's: the change of the latency."""
+    return [(b - a) / 1000 for a, b in pairwise(latencies_us)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ figcaption{color:#57606a;font-size:.93em}code{background:#f3f5f7;padding:.1em .3
 .bad{color:#b42318;font-weight:600}.good{color:#1a7f37}.dim{color:#57606a}
 """
 BLUE, ORANGE, GREEN, RED, GREY = "#2166ac", "#d9822b", "#2f7d4f", "#b42318", "#8a929a"
+SERIES = (BLUE, ORANGE, GREEN, RED, GREY, "#7b4fa3", "#12939a", "#8c6d31", "#c2559d", "#222222")
 POINTS_MAX = 20_000
 """Of a plot; a longer run is thinned evenly, its slowest frame kept."""
 
@@ -126,7 +128,7 @@ def over_time(axes: Axes, x: Sequence[float], y: Sequence[float], x_label: str, 
 
 def distribution(axes: Axes, series: dict[str, Sequence[float]], x_label: str) -> None:
     """How many frames are slower than x: the complement of the CDF, on a log axis, so that the tail is seen."""
-    for (name, values), colour in zip(series.items(), (BLUE, ORANGE, GREEN, RED, GREY), strict=False):
+    for (name, values), colour in zip(series.items(), itertools.cycle(SERIES), strict=False):
         ordered = np.sort(np.asarray(values, dtype=np.float64))
         share = 1 - np.arange(ordered.size) / max(1, ordered.size)
         axes.step(ordered, share, where="post", color=colour, label=name, linewidth=1.4)

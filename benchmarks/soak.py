@@ -18,9 +18,8 @@ import numpy as np
 from benchmarks import conditions, statistics
 from benchmarks.line import Line
 from benchmarks.statistics import Slope
-from benchmarks.whole_path import Arrival, Load, Run, drive, require_judged
+from benchmarks.whole_path import Arrival, Load, Run, drive, require_scored
 from benchmarks.whole_path import conditions as where
-from runtime.frame import Verdict
 
 MEMORY_MAX_MB_PER_HOUR = 4.0
 OBJECTS_MAX_PERCENT_PER_HOUR = 1.0
@@ -86,9 +85,7 @@ def run_soak(options: SoakBenchmark, scratch: Path, step: Step = lambda share: N
 
         def tick(new: list[Arrival]) -> None:
             t_s = time.monotonic() - began_s
-            latencies.extend(
-                (t_s, a.result.latency_us["total"]) for a in new if a.result.verdict is not Verdict.UNKNOWN
-            )
+            latencies.extend((t_s, arrival.result.latency_us["total"]) for arrival in new if arrival.scored)
             state = line.station.state
             if state is not None and (not state.balanced or "LAW" in state.alarms) and len(unbalanced) < 10:
                 unbalanced.append(str(state))
@@ -100,7 +97,7 @@ def run_soak(options: SoakBenchmark, scratch: Path, step: Step = lambda share: N
         last = _settled(line)
         began_ns = int(began_s * 1e9)
         log_lines = (scratch / "inspector.log").read_text(errors="replace").count("\n")
-    require_judged(run, options.folder)
+    require_scored(run, options.folder)
     blocks = [(int(t) - began_ns, int(n), int(ns)) for t, n, ns in map(str.split, blocks_file.open())]
     blocks = [row for row in blocks if row[0] >= 0]
     report = {
@@ -113,7 +110,7 @@ def run_soak(options: SoakBenchmark, scratch: Path, step: Step = lambda share: N
         "deadline_ms": options.deadline_ms,
         "journal_slots": slots,
         "fps": round(len(run.arrivals) / run.seconds, 3),
-        **statistics.summary(run.inside_us(), run.due - len(run.judged())),
+        **statistics.summary(run.inside_us(), run.due - len(run.scored())),
         "fates": {
             "due": run.due, "not_sent": run.not_sent, "results": len(run.arrivals), "repeated": run.repeated,
             "gaps": run.gaps, "unknown": run.fates(), "deadline_missed": run.deadline_missed(),

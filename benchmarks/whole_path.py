@@ -30,6 +30,11 @@ class Arrival:
     result: ReceivedResult
     exposure_to_received_us: int
 
+    @property
+    def scored(self) -> bool:
+        """It has a verdict, or would have one if its bundle were not for timing only: it went the whole way."""
+        return self.result.verdict is not Verdict.UNKNOWN or self.result.reason_code == Reason.TIMING_ONLY
+
 
 @dataclass(slots=True)
 class Run:
@@ -44,25 +49,23 @@ class Run:
     late_us: list[int] = field(default_factory=list)
     seconds: float = 0.0
 
-    def judged(self) -> list[Arrival]:
-        """Those with a verdict, in the order of the frames."""
+    def scored(self) -> list[Arrival]:
+        """Those that went the whole way, in the order of the frames."""
         found = (self.arrivals[seq] for seq in sorted(self.arrivals))
-        return [arrival for arrival in found if arrival.result.verdict is not Verdict.UNKNOWN]
+        return [arrival for arrival in found if arrival.scored]
 
     def inside_us(self) -> list[int]:
-        """Frame arrival to result sent, by the inspector's clock, of the judged frames."""
-        return [arrival.result.latency_us["total"] for arrival in self.judged()]
+        """Frame arrival to result sent, by the inspector's clock, of the scored frames."""
+        return [arrival.result.latency_us["total"] for arrival in self.scored()]
 
     def outside_us(self) -> list[int]:
-        """Due to received, of the judged frames: camera, both sockets and the inspector."""
-        return [arrival.exposure_to_received_us for arrival in self.judged()]
+        """Due to received, of the scored frames: camera, both sockets and the inspector."""
+        return [arrival.exposure_to_received_us for arrival in self.scored()]
 
     def fates(self) -> dict[str, int]:
-        """What became of the frames that were not judged, by reason; ``NOT_ANSWERED`` without any result."""
+        """What became of the frames that were not scored, by reason; ``NOT_ANSWERED`` without any result."""
         told = Counter(
-            Reason(arrival.result.reason_code).name
-            for arrival in self.arrivals.values()
-            if arrival.result.verdict is Verdict.UNKNOWN
+            Reason(arrival.result.reason_code).name for arrival in self.arrivals.values() if not arrival.scored
         )
         if self.due > len(self.arrivals):
             told["NOT_ANSWERED"] = self.due - len(self.arrivals)
@@ -122,10 +125,10 @@ def drive(line: Line, load: Load, tick: Tick = lambda arrivals: None) -> Run:
     return run
 
 
-def require_judged(run: Run, folder: Path | None) -> None:
-    """Raises DataError when no frame had a verdict: these cannot be the product's frames."""
-    if not run.judged():
-        raise DataError(f"no frame of {folder} was judged ({run.fates()}); give the bundle's own product")
+def require_scored(run: Run, folder: Path | None) -> None:
+    """Raises DataError when no frame was scored: these cannot be the product's frames."""
+    if not run.scored():
+        raise DataError(f"no frame of {folder} was scored ({run.fates()}); give the bundle's own product")
 
 
 def conditions(cores: tuple[int, ...], nice: int) -> dict[str, Any]:

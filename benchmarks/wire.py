@@ -1,27 +1,24 @@
 """How long a frame takes from the camera's process to a decoded Frame in the inspector's: the wire alone.
 
 A camera process sends random frames at a fixed rate through ``runtime.sender`` (open loop: a late frame does not delay
-the next one); this process takes them from a PULL socket as the inspector does and decodes them. Measured from just
-before ``encode_frame`` to just after ``decode_frame``, on the clock that both processes share. No pixel is copied in
-our own code: arrays go out and come in with ``copy=False``.
+the next one); this process takes them from a PULL socket as the inspector does and decodes them. Measured from when the
+frame was due to just after ``decode_frame``, on the clock that both processes share. No pixel is copied in our own
+code: arrays go out and come in with ``copy=False``.
 """
 
 from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
-import platform
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import zmq
 
-from benchmarks.machine import cpu
-from runtime import __version__
+from benchmarks import conditions, statistics
 from runtime.errors import StationError
 from runtime.frame import Frame, Intrinsics
 from runtime.sender import FrameSender
@@ -31,10 +28,7 @@ Form = Literal["xyz", "depth"]
 Transport = Literal["tcp", "ipc"]
 PICTURES = 8
 """Different frames that are sent in turn: the same one again would stay in the processor's cache."""
-BEYOND_MIN = 10
-"""A percentile is reported only if so many samples lie beyond it."""
 SILENCE_MS = 10_000
-WINDOWS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,49 +47,19 @@ class WireBenchmark:
 
 def run_wire(options: WireBenchmark) -> dict[str, Any]:
     """Measure every form over every transport. Raises StationError when the camera falls silent."""
-    began_load = os.getloadavg()[0]
+    before = conditions.begin()
     cases = [_case(options, form, transport) for form in options.forms for transport in options.transports]
+    main = cases[0]
     return {
         "benchmark": "wire",
-        "machine": {
-            "cpu": cpu(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-            "load_1min_before": round(began_load, 2),
-            "load_1min_after": round(os.getloadavg()[0], 2),
-        },
-        "versions": {
-            "asperity": __version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "pyzmq": zmq.pyzmq_version(),
-            "libzmq": zmq.zmq_version(),
-        },
+        "measured": "from when a frame was due in the camera's process to a decoded Frame in another",
+        **conditions.end(before),
         "rate_hz": options.rate_hz,
-        "rows": options.rows,
-        "columns": options.columns,
+        "size": [options.rows, options.columns],
         "seed": options.seed,
+        **{key: main["latency"][key] for key in ("count", "p50_ms", "p99_ms", "max_ms")},
         "cases": cases,
     }
-
-
-def summary(latencies_us: list[int]) -> dict[str, Any]:
-    """Percentiles in milliseconds, only those that the count carries, and the median of each third."""
-    values_ms = np.asarray(latencies_us) / 1000
-    percentiles = {
-        f"p{p:g}_ms": float(np.percentile(values_ms, p)) for p in (50, 90, 99, 99.9) if _carried(p, values_ms.size)
-    }
-    windows = [float(np.median(window)) for window in np.array_split(values_ms, WINDOWS)]
-    figures = {**percentiles, "max_ms": float(values_ms.max())}
-    return {
-        "count": int(values_ms.size),
-        **{name: round(value, 3) for name, value in figures.items()},
-        "window_p50_ms": [round(value, 3) for value in windows],
-    }
-
-
-def _carried(percentile: float, count: int) -> bool:
-    return count * (100 - percentile) / 100 >= BEYOND_MIN
 
 
 def _case(options: WireBenchmark, form: Form, transport: Transport) -> dict[str, Any]:
@@ -108,23 +72,26 @@ def _case(options: WireBenchmark, form: Form, transport: Transport) -> dict[str,
         camera = multiprocessing.get_context("spawn").Process(target=_camera, args=(options, form, endpoint))
         camera.start()
         try:
-            latencies_us, last_seq, nbytes = _receive(pull, options)
+            latencies_us, nbytes = _receive(pull, options)
         finally:
             camera.join(timeout=SILENCE_MS / 1000)
             if camera.is_alive():
                 camera.kill()
                 camera.join()
+    not_sent = options.frames - len(latencies_us)
     return {
+        "name": f"{form} over {transport}, {options.rate_hz:g} frames/s",
         "form": form,
         "transport": transport,
         "message_bytes": nbytes,
-        "not_sent": last_seq - options.warm_up - len(latencies_us),
-        **summary(latencies_us),
+        "not_sent": not_sent,
+        "latency": statistics.summary(latencies_us, not_sent),
+        "latencies_us": latencies_us,
     }
 
 
-def _receive(pull: zmq.Socket[bytes], options: WireBenchmark) -> tuple[list[int], int, int]:
-    """Latencies of the frames after the warm-up, the last ``seq`` and the size of a message."""
+def _receive(pull: zmq.Socket[bytes], options: WireBenchmark) -> tuple[list[int], int]:
+    """Latencies of the frames after the warm-up, and the size of a message."""
     latencies_us: list[int] = []
     seq = nbytes = 0
     while seq < options.warm_up + options.frames:
@@ -139,7 +106,7 @@ def _receive(pull: zmq.Socket[bytes], options: WireBenchmark) -> tuple[list[int]
         if seq > options.warm_up:
             latencies_us.append(now_us - frame.t_exposure_us)
             nbytes = sum(part.nbytes for part in parts)
-    return latencies_us, seq, nbytes
+    return latencies_us, nbytes
 
 
 def _camera(options: WireBenchmark, form: Form, endpoint: str) -> None:
@@ -152,13 +119,8 @@ def _camera(options: WireBenchmark, form: Form, endpoint: str) -> None:
         due_s = time.monotonic()
         for picture in itertools.islice(itertools.cycle(pictures), options.warm_up + options.frames):
             time.sleep(max(0.0, due_s - time.monotonic()))
+            sender.send(replace(picture, t_exposure_us=round(1e6 * due_s)))
             due_s += 1 / options.rate_hz
-            sender.send(_stamped(picture))
-
-
-def _stamped(picture: Frame) -> Frame:
-    values = {name: getattr(picture, name) for name in Frame.__dataclass_fields__}
-    return Frame(**values | {"t_exposure_us": time.monotonic_ns() // 1000})
 
 
 def _picture(rng: np.random.Generator, options: WireBenchmark, form: Form) -> Frame:

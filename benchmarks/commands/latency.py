@@ -1,31 +1,65 @@
-"""``asperity bench latency``: the whole path over real sockets, open loop at a rate."""
+"""``asperity bench latency``: a bundle's latency over real sockets and in process."""
 
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="bundle to run")],
-    folder: Annotated[Path, typer.Argument(help="frames of its product, MVTec 3D-AD layout")],
-    rate: Annotated[float, typer.Option(min=0.1, max=1000, help="frames per second of the camera")] = 5.0,
-    frames: Annotated[int, typer.Option(min=10, help="frames measured, after a warm-up of 20")] = 600,
-    out: Annotated[Path | None, typer.Option(help="also write the result to this file")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="bundle to run; without it the simulated engine")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="frames of its product, MVTec 3D-AD layout")] = None,
+    rate: Annotated[str, typer.Option(help="frames a second of the camera, open loop; several with commas")] = "5",
+    frames: Annotated[int, typer.Option(min=10, help="frames measured in each case, after a warm-up of 20")] = 600,
+    path: Annotated[str, typer.Option(help="sockets, in-process, or both with a comma")] = "sockets,in-process",
+    load: Annotated[
+        str, typer.Option(help="open, back-to-back, gaps (a frame every 0.1, 1, 10 s: 140 s), with commas")
+    ] = "open,back-to-back",
+    deadline_ms: Annotated[int, typer.Option(min=1, help="[limits] deadline_ms of the station")] = 500,
+    threads: Annotated[int, typer.Option(min=0, help="[engine] threads; 0: all cores")] = 0,
+    pin: Annotated[str, typer.Option(help="cores of the inspector, as 0 or 0,1; empty: all")] = "",
+    priority: Annotated[int, typer.Option(min=-20, max=19, help="nice of the inspector; below 0 is more urgent")] = 0,
+    trace_slowest: Annotated[int, typer.Option(min=0, max=4096, help="leave a trace of so many slowest frames")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="result file; a page (and the .trace.json) is written beside it")
+    ] = None,
 ) -> None:
-    """Measure from a frame's arrival to its result sent, at a fixed rate; percentiles as JSON on stdout."""
+    """Arrival to result sent, and due to received: percentiles with intervals, stages, jitter, slowest frames."""
+    from rich.console import Console
+
+    from benchmarks import latency_page, reports
+    from benchmarks.commands.options import both_or_neither, cores_of, numbers_of, words_of
     from benchmarks.latency import LatencyBenchmark, run_latency
 
-    with tempfile.TemporaryDirectory(prefix="asperity-") as scratch:
-        result = run_latency(LatencyBenchmark(bundle, folder, rate, frames), Path(scratch) / "inspector.log")
-    text = json.dumps({"command": shlex.join(["asperity", *sys.argv[1:]]), **result}, indent=1)
-    typer.echo(text)
+    both_or_neither(bundle, folder)
+    options = LatencyBenchmark(
+        bundle, folder, numbers_of(rate, "--rate"), frames, deadline_ms=deadline_ms, threads=threads,
+        paths=words_of(path, ("sockets", "in-process"), "--path"),
+        loads=words_of(load, ("open", "back-to-back", "gaps"), "--load"),
+        cores=cores_of(pin), nice=priority, trace_slowest=trace_slowest,
+    )  # fmt: skip
+    with (
+        tempfile.TemporaryDirectory(prefix="asperity-") as scratch,
+        Console(stderr=True).status("starting the inspector") as status,
+    ):
+        report = run_latency(options, Path(scratch), lambda text: status.update(f"measuring: {text}"))
+    trace = report.pop("trace", None)
+    if trace is not None:
+        report["slowest"] = trace["otherData"]["slowest"]
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n")
+        reports.write(out, report)
+        latency_page.write(out.with_suffix(".html"), report)
+        if trace is not None:
+            out.with_suffix(".trace.json").write_text(json.dumps(trace))
+    typer.echo(reports.as_text(_short(report)))
+
+
+def _short(report: dict[str, Any]) -> dict[str, Any]:
+    """For the terminal: without raw latencies and histograms."""
+    long = ("latencies_us", "due_to_received_us", "jitter_ms")
+    cases = [{key: value for key, value in case.items() if key not in long} for case in report["cases"]]
+    return {**report, "cases": cases}

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TypeVar
+
 from runtime.errors import UsageError
+
+Word = TypeVar("Word", bound=str)
 
 
 def cores_of(text: str) -> tuple[int, ...]:
@@ -22,3 +27,17 @@ def numbers_of(text: str, option: str) -> tuple[float, ...]:
     if not all(0 < value < 1e6 for value in values):
         raise UsageError(f"{option} {text!r}: give numbers above 0 with commas, as 5 or 5,8")
     return values
+
+
+def words_of(text: str, known: tuple[Word, ...], option: str) -> tuple[Word, ...]:
+    """``sockets,in-process`` as those of ``known``, in its order. Raises UsageError."""
+    given = {piece.strip() for piece in text.split(",") if piece.strip()}
+    if not given or not given <= set(known):
+        raise UsageError(f"{option} {text!r}: give some of {', '.join(known)}, with commas")
+    return tuple(word for word in known if word in given)
+
+
+def both_or_neither(bundle: Path | None, folder: Path | None) -> None:
+    """Raises UsageError for a bundle without frames, or frames without a bundle."""
+    if (bundle is None) != (folder is None):
+        raise UsageError("give a bundle and frames of its product, or neither for the simulated engine")

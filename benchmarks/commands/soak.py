@@ -26,12 +26,10 @@ def command(
     from rich.progress import Progress
 
     from benchmarks import reports, soak_page
-    from benchmarks.commands.options import cores_of
+    from benchmarks.commands.options import both_or_neither, cores_of
     from benchmarks.soak import SoakBenchmark, run_soak
-    from runtime.errors import UsageError
 
-    if (bundle is None) != (folder is None):
-        raise UsageError("give a bundle and frames of its product, or neither for the simulated engine")
+    both_or_neither(bundle, folder)
     options = SoakBenchmark(bundle, folder, minutes, rate, deadline_ms, cores_of(pin))
     with (
         tempfile.TemporaryDirectory(prefix="asperity-") as scratch,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,19 +13,16 @@ def command(
     rate: Annotated[float, typer.Option(min=0.1, max=1000, help="frames per second of the camera process")] = 30.0,
     rows: Annotated[int, typer.Option(min=1, help="rows of a frame")] = 480,
     columns: Annotated[int, typer.Option(min=1, help="columns of a frame")] = 640,
-    out: Annotated[Path | None, typer.Option(help="also write the result to this file")] = None,
+    out: Annotated[Path | None, typer.Option(help="result file; a page is written beside it")] = None,
 ) -> None:
     """Measure the wire alone: XYZ and depth frames over tcp and ipc, percentiles as JSON on stdout."""
     from rich.console import Console
 
+    from benchmarks import part_page
     from benchmarks.wire import WireBenchmark, run_wire
 
     options = WireBenchmark(frames=frames, rate_hz=rate, rows=rows, columns=columns)
     seconds = (options.frames + options.warm_up) / rate * len(options.forms) * len(options.transports)
     with Console(stderr=True).status(f"sending frames, about {seconds:.0f} s"):
-        result = run_wire(options)
-    text = json.dumps({"command": shlex.join(["asperity", *sys.argv[1:]]), **result}, indent=1)
-    typer.echo(text)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n")
+        report = run_wire(options)
+    part_page.tell(report, out)

@@ -1,0 +1,45 @@
+"""``asperity bench compare``: two result files of one benchmark."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+REGRESSION = 1
+
+
+def command(
+    before: Annotated[Path, typer.Argument(help="result file of the earlier run")],
+    after: Annotated[Path, typer.Argument(help="result file of the later run")],
+    regression: Annotated[
+        float | None, typer.Option(min=0, help="percent that the later run may be slower; beyond it exit code 1")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="compare different machines, bundles or rates")] = False,
+    out: Annotated[Path | None, typer.Option(help="also write the comparison to this file")] = None,
+) -> None:
+    """Ratios, later over earlier, with 95 % intervals; above 1 the later run is slower."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from benchmarks import reports
+    from benchmarks.compare import Limits, compare
+
+    told = compare(reports.read(before), reports.read(after), Limits(regression), force=force)
+    table = Table("case", "frames", "of", "ratio", "95 % interval", "")
+    for case in told["cases"]:
+        for name, ratio in case["ratios"].items():
+            low, high = ratio["interval_95"]
+            word = "REGRESSION" if name in case["regressions"] else "agree" if ratio["agree"] else "differ"
+            counts = " / ".join(map(str, case["counts"]))
+            table.add_row(case["name"], counts, name, f"{ratio['ratio']:.4f}", f"{low:.4f} to {high:.4f}", word)
+    Console().print(table)
+    for difference in told["forced_past"]:
+        print(f"asperity: compared although they differ in {difference}", file=sys.stderr)
+    if out is not None:
+        reports.write(out, told)
+    if told["regressions"]:
+        print(f"asperity: slower by more than {regression:g} %: {'; '.join(told['regressions'])}", file=sys.stderr)
+        raise typer.Exit(REGRESSION)
