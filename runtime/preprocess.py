@@ -67,18 +67,13 @@ def prepare(frame: Frame, geometry: Geometry, network: Network, masks: Masks | N
 
 def find_part(frame: Frame, geometry: Geometry) -> Foreground:
     """Background removal and clustering by the geometry's method. Raises FrameRefused as ``prepare``."""
-    if frame.shape_px != (geometry.height_px, geometry.width_px):
-        raise FrameRefused(
-            Reason.REFUSED_DATA,
-            f"the frame is {frame.shape_px[1]} x {frame.shape_px[0]} pixels and the recipe was calibrated for "
-            f"{geometry.width_px} x {geometry.height_px}; set the camera back or calibrate again",
-        )
+    refuse_size(frame, geometry)
     points, valid = points_mm(frame, geometry.unit)
     if geometry.method == "plane":
         if geometry.plane is None:
             raise EngineError("geometry.method is plane but the bundle holds no plane; calibrate again")
         heights = plane_heights(points, geometry.plane)
-        _check_border(heights, valid, geometry)
+        refuse_moved(off_plane_share(heights, valid, geometry.moved_mm), geometry)
         part = largest_part(valid & (heights > geometry.plane_cut_mm), geometry.cluster_gap_px)
     elif geometry.method == "published":
         part = published_foreground(points, valid)
@@ -86,14 +81,38 @@ def find_part(frame: Frame, geometry: Geometry) -> Foreground:
         part = valid
     else:
         raise EngineError(f"geometry.method {geometry.method!r} is not known; calibrate again with this version")
-    count = int(part.sum())
+    refuse_few(int(part.sum()), geometry)
+    return Foreground(points, valid, part, outline(part, valid, geometry.cluster_gap_px))
+
+
+def refuse_size(frame: Frame, geometry: Geometry) -> None:
+    """Raises FrameRefused REFUSED_DATA for a frame of another size than the recipe's."""
+    if frame.shape_px != (geometry.height_px, geometry.width_px):
+        raise FrameRefused(
+            Reason.REFUSED_DATA,
+            f"the frame is {frame.shape_px[1]} x {frame.shape_px[0]} pixels and the recipe was calibrated for "
+            f"{geometry.width_px} x {geometry.height_px}; set the camera back or calibrate again",
+        )
+
+
+def refuse_moved(share: float | None, geometry: Geometry) -> None:
+    """Raises FrameRefused CAMERA_MOVED; ``share`` as ``off_plane_share`` tells it."""
+    if share is not None and share > geometry.moved_share:
+        raise FrameRefused(
+            Reason.CAMERA_MOVED,
+            f"{share:.0%} of the border lies more than {geometry.moved_mm:.3g} mm off the background plane, "
+            f"at most {geometry.moved_share:.0%} is normal; put the camera back or calibrate again",
+        )
+
+
+def refuse_few(count: int, geometry: Geometry) -> None:
+    """Raises FrameRefused TOO_FEW_POINTS for a part of ``count`` valid points."""
     if count < max(geometry.min_points, 1):
         raise FrameRefused(
             Reason.TOO_FEW_POINTS,
             f"{count} valid points on the part where at least {geometry.min_points} are needed; "
             "check projector, exposure and whether a part is there",
         )
-    return Foreground(points, valid, part, outline(part, valid, geometry.cluster_gap_px))
 
 
 def plane_heights(points: FloatArray, plane: Plane) -> FloatArray:
@@ -120,16 +139,6 @@ def frame_digest(frame: Frame) -> int:
         if array is not None:
             digest = zlib.crc32(np.ascontiguousarray(array).data.cast("B"), digest)
     return digest
-
-
-def _check_border(heights: FloatArray, valid: BoolArray, geometry: Geometry) -> None:
-    share = off_plane_share(heights, valid, geometry.moved_mm)
-    if share is not None and share > geometry.moved_share:
-        raise FrameRefused(
-            Reason.CAMERA_MOVED,
-            f"{share:.0%} of the border lies more than {geometry.moved_mm:.3g} mm off the background plane, "
-            f"at most {geometry.moved_share:.0%} is normal; put the camera back or calibrate again",
-        )
 
 
 def _window(part: BoolArray, geometry: Geometry) -> Window:
@@ -217,11 +226,8 @@ def _one_level(cells: NDArray[np.int64], depths: NDArray[np.float64], count: int
     return kept
 
 
-def _inspected(masks: Masks, window: Window, geometry: Geometry, grid: int) -> BoolArray:
-    """Patches (grid x grid) that the masks leave to be judged: all but those more than half covered.
-
-    Raises EngineError when a mask has another size than the frame.
-    """
+def covered_pixels(masks: Masks, geometry: Geometry) -> BoolArray:
+    """H x W, True where the recipe's masks hide the source frame. Raises EngineError for a mask of another size."""
     covered = np.zeros((geometry.height_px, geometry.width_px), dtype=bool)
     for name, mask, meaning in (("inspect", masks.inspect, False), ("ignore", masks.ignore, True)):
         if mask is None:
@@ -229,6 +235,15 @@ def _inspected(masks: Masks, window: Window, geometry: Geometry, grid: int) -> B
         if mask.shape != covered.shape:
             raise EngineError(f"the {name} mask is {mask.shape}, the frame {covered.shape}; draw it on a source frame")
         covered |= mask if meaning else ~mask
+    return covered
+
+
+def _inspected(masks: Masks, window: Window, geometry: Geometry, grid: int) -> BoolArray:
+    """Patches (grid x grid) that the masks leave to be judged: all but those more than half covered.
+
+    Raises EngineError when a mask has another size than the frame.
+    """
+    covered = covered_pixels(masks, geometry)
     if not covered.any():
         return np.ones((grid, grid), dtype=bool)
     cells = np.arange(window.side_px) * grid // window.side_px

@@ -49,6 +49,13 @@ class Maps:
         self, points_distance: Buffer, slot_of_patch: Buffer, rgb_distance: Buffer, inspect: Buffer, fault: Buffer
     ) -> None:
         """Distances of slots and tokens (f4) -> ``planes``, ``pixels``, ``peaks`` and what was scored."""
+        self.enqueue_planes(points_distance, slot_of_patch, rgb_distance, inspect, fault)
+        self.enqueue_pixels(fault)
+
+    def enqueue_planes(
+        self, points_distance: Buffer, slot_of_patch: Buffer, rgb_distance: Buffer, inspect: Buffer, fault: Buffer
+    ) -> None:
+        """``planes`` and what was scored alone. ``slot_scored`` keeps what it held of slots that have no patch now."""
         tokens = np.int32(self.rgb_grid**2)
         begin = Launch("begin_maps", (1, 1, 1), (BLOCK, 1, 1))
         self.device.launch(begin, tokens, self.token_scored, np.int32(PLANES), self.peaks)
@@ -57,7 +64,6 @@ class Maps:
             np.int32(self.rgb_grid), inspect, np.int32(self.grid), *self._constants, self.scored, self.token_scored,
             self.slot_scored, self.planes, fault,
         )  # fmt: skip
-        self.enqueue_pixels(fault)
 
     def enqueue_pixels(self, fault: Buffer) -> None:
         """``pixels`` and ``peaks`` of whatever ``planes`` holds."""
@@ -76,9 +82,7 @@ class Maps:
 
     def download_peaks(self) -> FloatArray:
         """Largest pixel of each plane (4,): with local distances the image distances of both modalities."""
-        bits = (self.device.download(self.peaks, (PLANES,), np.uint64) >> np.uint64(32)).astype(np.uint32)
-        negative = bits < 0x80000000
-        return np.where(negative, ~bits, bits & np.uint32(0x7FFFFFFF)).astype(np.uint32).view(np.float32)
+        return peak_values(self.device.download(self.peaks, (PLANES,), np.uint64))
 
     def download_region(self, window: Window, height_px: int, width_px: int) -> Region | None:
         """The worst spot in source pixels, as ``runtime.maps.worst_region`` tells it."""
@@ -86,6 +90,24 @@ class Maps:
         if not found:
             return None
         return region_of((top, bottom), (left, right), area, MAP_PX, window, height_px, width_px)
+
+
+class Peak:
+    """The largest pixel of one map on a grid of its own: ``peak``, a key as ``peak_values`` reads it."""
+
+    def __init__(self, device: Device, grid: int) -> None:
+        self.device, self.grid = device, grid
+        self._spread, self._rows = device.upload(spread_table(grid)), device.alloc(4 * grid * MAP_PX)
+        self._pixels, self.peak = device.alloc(4 * MAP_PX**2), device.alloc(8)
+
+    def enqueue(self, patch_map: Buffer, fault: Buffer) -> None:
+        """Of a map grid^2 f4, as ``runtime.maps.pixel_map`` spreads it."""
+        sizes = (np.int32(self.grid), np.int32(MAP_PX))
+        begin = Launch("begin_maps", (1, 1, 1), (BLOCK, 1, 1))
+        self.device.launch(begin, np.int32(0), np.uint64(0), np.int32(1), self.peak)
+        self.device.launch(_over(MAP_PX * self.grid, "spread_rows"), self._spread, patch_map, *sizes, self._rows)
+        columns = _over(MAP_PX**2, "spread_columns")
+        self.device.launch(columns, self._spread, self._rows, *sizes, self._pixels, self.peak, fault)
 
 
 class ImageDistance:
@@ -130,6 +152,13 @@ class LocalDistances:
             _over(most, "local_distances"), distances, nearest, count, np.int32(most), self._mean, self._std,
             np.int32(self._rows), np.float64(self._usual), fault,
         )  # fmt: skip
+
+
+def peak_values(keys: NDArray[np.uint64]) -> FloatArray:
+    """The numbers of keys that order by number first (``keys.cuh``)."""
+    bits = (keys >> np.uint64(32)).astype(np.uint32)
+    negative = bits < 0x80000000
+    return np.where(negative, ~bits, bits & np.uint32(0x7FFFFFFF)).astype(np.uint32).view(np.float32)
 
 
 def neighbour_table(memory: MemoryBank) -> NDArray[np.int32]:

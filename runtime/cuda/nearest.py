@@ -225,8 +225,29 @@ class NearestResult:
         return bool(self.not_finite or self.no_candidate or not np.isfinite(self.distance).all())
 
 
+class DeviceBank:
+    """A memory bank on a device, laid out for one path. Searches of several frames may share it."""
+
+    def __init__(self, device: Device, arrays: BankArrays, path: Path) -> None:
+        """Raises EngineError where this chip has no such path."""
+        if path == "wgmma" and device.capability != (9, 0):
+            raise EngineError(
+                f"the wgmma path is for compute capability 9.0, and {device.name} has {device.capability}"
+            )
+        self.path: Path = path
+        self.n, self.d = arrays.rows.shape
+        self.scale, self.error, self.length = arrays.scale, arrays.error, arrays.length
+        self.rows, self.centre = device.upload(arrays.rows), device.upload(arrays.centre)
+        self.halves: Buffer | None = None
+        self.norms: Buffer | None = None
+        if path != "float32":
+            stride = _up(self.d, STAGE_CHANNELS)
+            self.halves = device.upload(packed(arrays.halves) if path == "wgmma" else arrays.halves[:, :stride])
+            self.norms = device.upload(arrays.half_norms)
+
+
 class NearestSearch:
-    """One bank on one device, with every buffer it will ever need.
+    """One bank on one device, with every buffer that a search of it will ever need.
 
     ``features`` given to ``enqueue`` is a device buffer of ``max_rows`` x D float32 tokens; ``mask`` one byte a token
     (not 0: search it), or None for all. Query r is the r-th token chosen, standardised by mean and standard deviation.
@@ -235,28 +256,21 @@ class NearestSearch:
     def __init__(
         self,
         device: Device,
-        rows: FloatArray,
+        rows: FloatArray | DeviceBank,
         max_rows: int,
         mean: float = 0.0,
         std: float = 1.0,
         path: Path = "tensor",
         multiprocessors: int | None = None,
     ) -> None:
-        """Uploads the bank. Raises EngineError for a bank that cannot be, as ``bank_arrays``."""
-        bank = bank_arrays(rows)
-        n, d = bank.rows.shape
-        if path == "wgmma" and device.capability != (9, 0):
-            raise EngineError(
-                f"the wgmma path is for compute capability 9.0, and {device.name} has {device.capability}"
-            )
+        """Uploads the bank where ``rows`` is none yet. Raises EngineError for a bank that cannot be."""
+        bank = rows if isinstance(rows, DeviceBank) else DeviceBank(device, bank_arrays(rows), path)
+        if bank.path != path:
+            raise EngineError(f"a bank laid out for the {bank.path} path cannot be searched by {path}")
         self.device = device
-        self.plan = NearestPlan(max_rows, n, d, multiprocessors or device.multiprocessors, path)
+        self.plan = NearestPlan(max_rows, bank.n, bank.d, multiprocessors or device.multiprocessors, path)
         self._bank = bank
         self._mean, self._inverse_std = np.float32(mean), np.float32(1.0 / std)
-        self._rows, self._centre = device.upload(bank.rows), device.upload(bank.centre)
-        if path != "float32":
-            halves = packed(bank.halves) if path == "wgmma" else bank.halves[:, : self.plan.stride]
-            self._halves, self._norms = device.upload(halves), device.upload(bank.half_norms)
         self.buffers: dict[str, Buffer] = {name: device.alloc(size) for name, size in self.plan.buffers().items()}
 
     def enqueue(self, features: Buffer, mask: Buffer | None = None, rows: int | None = None) -> None:
@@ -278,10 +292,10 @@ class NearestSearch:
         b, plan, launch = self.buffers, self.plan, self.device.launch
         launch(Launch("neighbours_worst", (1, 1, 1), (1024, 1, 1)), b["distance"], b["index"], b["count"], b["worst"])
         scan = Launch("neighbours_scan", (SCAN_BLOCKS, 1, 1), (256, 1, 1))
-        launch(scan, self._rows, b["worst"], np.int32(plan.n), np.int32(plan.d), b["scan"])
+        launch(scan, self._bank.rows, b["worst"], np.int32(plan.n), np.int32(plan.d), b["scan"])
         launch(
             Launch("neighbours_finish", (1, 1, 1), (32, 1, 1)),
-            *(b["scan"], np.int32(SCAN_BLOCKS), b["queries"], self._rows, b["worst"], np.int32(plan.d)),
+            *(b["scan"], np.int32(SCAN_BLOCKS), b["queries"], self._bank.rows, b["worst"], np.int32(plan.d)),
             *(b["neighbours"], b["image_distance"]),
         )
 
@@ -315,7 +329,7 @@ class NearestSearch:
         )
         self.device.launch(
             plan.prepare(),
-            *(features, b["list"], b["count"], self._centre, self._mean, self._inverse_std),
+            *(features, b["list"], b["count"], self._bank.centre, self._mean, self._inverse_std),
             *(np.float32(self._bank.scale), np.int32(plan.d), np.int32(plan.stride)),
             *(
                 np.int32(plan.path == "wgmma"),
@@ -329,21 +343,23 @@ class NearestSearch:
         )
 
     def _rank(self, rows: int | None) -> None:
-        b, plan = self.buffers, self.plan
+        b, plan, halves, norms = self.buffers, self.plan, self._bank.halves, self._bank.norms
+        assert halves is not None  # every path that ranks has them
+        assert norms is not None
         n, stride = np.int32(plan.n), np.int32(plan.stride)
         if plan.path in ("tensor", "wgmma"):
-            self.device.launch(plan.tensor(), b["halves"], self._halves, self._norms, b["count"], n, stride, b["keys"])
+            self.device.launch(plan.tensor(), b["halves"], halves, norms, b["count"], n, stride, b["keys"])
             return
         if rows is None or not 0 <= rows <= plan.max_rows:
             raise EngineError(f"the matrix product needs the number of queries (0 to {plan.max_rows}), not {rows}")
         for first in range(0, plan.n if rows else 0, plan.chunk):
             columns = min(plan.chunk, _up(plan.n, TILE_ROWS) - first)
             self.device.half_product(
-                b["halves"], self._halves, b["products"], rows=rows, columns=columns, channels=plan.stride, first=first
+                b["halves"], halves, b["products"], rows=rows, columns=columns, channels=plan.stride, first=first
             )
             self.device.launch(
                 plan.product(),
-                *(b["products"], self._norms, b["count"], np.int32(first), np.int32(columns), n, b["keys"]),
+                *(b["products"], norms, b["count"], np.int32(first), np.int32(columns), n, b["keys"]),
             )
 
     def _settle(self) -> None:
@@ -351,7 +367,7 @@ class NearestSearch:
         self.device.launch(
             plan.settle(),
             *(b["keys"], b["count"], np.int32(plan.n), np.int32(plan.ranked_blocks), np.int32(plan.tile_bank)),
-            *(b["queries"], self._rows),
+            *(b["queries"], self._bank.rows),
             *(np.int32(plan.d), np.float32(bank.scale), b["size"], b["error"], _above(bank.error), _above(bank.length)),
             *(_above(plan.sum_relative()), b["distance"], b["index"], b["unsettled"], b["stats"]),
         )
@@ -364,10 +380,10 @@ class NearestSearch:
             count = b["count"]
         else:
             rows, count = b["unsettled"], self.device.at(b["stats"], 4)
-        self.device.launch(plan.exact(), b["queries"], self._rows, rows, count, n, d, b["keys"])
+        self.device.launch(plan.exact(), b["queries"], self._bank.rows, rows, count, n, d, b["keys"])
         self.device.launch(
             plan.exact_settle(),
-            *(b["keys"], rows, count, n, np.int32(plan.exact_blocks), b["queries"], self._rows, d, b["error"]),
+            *(b["keys"], rows, count, n, np.int32(plan.exact_blocks), b["queries"], self._bank.rows, d, b["error"]),
             *(np.float32(plan.exact_relative()), b["distance"], b["index"], b["stats"]),
         )
 

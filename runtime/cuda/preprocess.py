@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from runtime.cuda.launch import Argument, Buffer, Device, Launch
 from runtime.cuda.tables import resize_table
 from runtime.errors import EngineError
-from runtime.frame import MM_PER_UNIT, Frame, Silhouette, Window
+from runtime.frame import MM_PER_UNIT, FloatArray, Frame, Silhouette, Window
 from runtime.manifest import Geometry, Network
 from runtime.preprocess import FEWEST_BORDER_POINTS, LEVEL_CELLS
 from runtime.regions import HEIGHT_PERCENTILE, _smallest_rectangle, plane_axes
@@ -88,26 +88,52 @@ class Preprocess:
 
     def enqueue_xyz(self, frame: Frame, rgb: Buffer, xyz: Buffer, fault: Buffer) -> None:
         """``rgb`` H x W x 3 u1 and ``xyz`` H x W x 3 f4 as the frame stores them; the frame gives scale and unit."""
-        to_mm = MM_PER_UNIT[frame.unit or self.geometry.unit]
-        scale, offset = frame.scale * to_mm, frame.offset * to_mm
-        self._begin()
-        self._launch(
-            "points_from_xyz", self.pixels, xyz, np.int32(self.height), np.int32(self.width),
-            np.float32(FARTHEST_MM / scale), *self._stored(frame, scale, offset), fault,
-        )  # fmt: skip
-        self._rest(rgb, fault)
+        self.enqueue_points(frame, xyz, None, fault)
+        self.enqueue_part(rgb, fault)
+        self.enqueue_silhouette(fault)
 
     def enqueue_depth(self, frame: Frame, rgb: Buffer, depth: Buffer, rays: Buffer, fault: Buffer) -> None:
         """``depth`` H x W u2 or f4 as the frame stores it, ``rays`` as ``upload_rays`` makes them."""
-        assert frame.depth is not None
+        self.enqueue_points(frame, depth, rays, fault)
+        self.enqueue_part(rgb, fault)
+        self.enqueue_silhouette(fault)
+
+    def enqueue_points(self, frame: Frame, stored: Buffer, rays: Buffer | None, fault: Buffer) -> None:
+        """The stored 3D data as points: all that depends on what the frame says of itself (scale, unit, invalid).
+
+        ``rays`` where ``stored`` is depth.
+        """
         to_mm = MM_PER_UNIT[frame.unit or self.geometry.unit]
-        kernel = "points_from_depth_u16" if frame.depth.dtype == np.uint16 else "points_from_depth_f32"
+        scale, offset = frame.scale * to_mm, frame.offset * to_mm
+        size = (np.int32(self.height), np.int32(self.width))
         self._begin()
-        self._launch(
-            kernel, self.pixels, depth, rays, np.int32(self.height), np.int32(self.width),
-            *self._stored(frame, frame.scale * to_mm, frame.offset * to_mm), fault,
-        )  # fmt: skip
-        self._rest(rgb, fault)
+        if rays is None:
+            farthest = np.float32(FARTHEST_MM / scale)
+            told = self._stored(frame, scale, offset)
+            self._launch("points_from_xyz", self.pixels, stored, *size, farthest, *told, fault)
+            return
+        assert frame.depth is not None
+        kernel = "points_from_depth_u16" if frame.depth.dtype == np.uint16 else "points_from_depth_f32"
+        self._launch(kernel, self.pixels, stored, rays, *size, *self._stored(frame, scale, offset), fault)
+
+    def enqueue_part(self, rgb: Buffer, fault: Buffer) -> None:
+        """The part, its outline and window, and the networks' inputs, of whatever points are there."""
+        self._largest()
+        self._outline()
+        self._window(rgb, fault)
+
+    def enqueue_silhouette(self, fault: Buffer) -> None:
+        """Figures of the part's outline."""
+        size = (np.int32(self.height), np.int32(self.width))
+        self._launch("part_ends", 32 * (self.height + self.width), self.part, self.points, *size, self.ends)
+        blocks = min(DIGIT_BLOCKS, -(self.pixels // -BLOCK))
+        high = HEIGHT_PERCENTILE / 100.0
+        for step in range(3):
+            self.device.launch(
+                Launch("height_digits", (blocks, 1, 1), (BLOCK, 1, 1)),
+                self.part, self.points, np.int32(self.pixels), *self._normal, np.int32(step), np.float64(1.0 - high),
+                np.float64(high), self._digits, self._ranks, self.figures, self.heights, fault,
+            )  # fmt: skip
 
     def upload_rays(self, frame: Frame) -> Buffer:
         """The camera's rays (H x W x 3 f4), once a camera. Raises FrameRefused as ``pixel_rays``."""
@@ -115,23 +141,40 @@ class Preprocess:
         return self.device.upload(pixel_rays(frame.intrinsics, self.height, self.width))
 
     def download_figures(self) -> FrameFigures:
-        """The frame's figures. The smallest rectangle is taken here, of the few thousand points that can span it."""
-        counts = self.device.download(self.figures, (FIGURES,), np.int32).tolist()
-        x, y = self.device.download(self.window, (2,), np.int32).tolist()
-        low, high = self.device.download(self.heights, (2,), np.float64).tolist()
-        ends = self.device.download(self.ends, (2 * (self.height + self.width), 3), np.float32)
+        """The frame's figures, when everything enqueued is done."""
+        get = self.device.download
+        return self.read_figures(
+            get(self.figures, (FIGURES,), np.int32),
+            get(self.window, (2,), np.int32),
+            get(self.heights, (2,), np.float64),
+            get(self.ends, (2 * (self.height + self.width), 3), np.float32),
+        )
+
+    def read_figures(
+        self,
+        counts: NDArray[np.int32],
+        window: NDArray[np.int32],
+        heights: NDArray[np.float64],
+        ends: FloatArray,
+    ) -> FrameFigures:
+        """The frame's figures out of what the buffers of these names held.
+
+        The smallest rectangle is taken here, of the few thousand points that can span it.
+        """
         flat = ends[~np.isnan(ends[:, 0])].astype(np.float64) @ plane_axes(np.array(self.towards_camera)).T
         length, width = _smallest_rectangle(flat) if len(flat) else (np.nan, np.nan)
+        low, high = heights.tolist()
         base = -self.geometry.plane.offset_mm if self.geometry.plane else low
+        part, filled = int(counts[0]), int(counts[1])
         return FrameFigures(
-            part=counts[0], filled=counts[1], valid=counts[8], border_seen=counts[6], border_off=counts[7],
-            window=Window(x, y, self.geometry.side_px),
+            part=part, filled=filled, valid=int(counts[8]), border_seen=int(counts[6]), border_off=int(counts[7]),
+            window=Window(int(window[0]), int(window[1]), self.geometry.side_px),
             silhouette=Silhouette(
-                area_mm2=counts[1] * self.geometry.mm_per_px**2,
+                area_mm2=filled * self.geometry.mm_per_px**2,
                 length_mm=length,
                 width_mm=width,
                 height_mm=high - base,
-                missing_share=1.0 - counts[0] / counts[1] if counts[1] else np.nan,
+                missing_share=1.0 - part / filled if filled else np.nan,
             ),
         )  # fmt: skip
 
@@ -148,12 +191,6 @@ class Preprocess:
             Launch("begin_frame", (16, 1, 1), (BLOCK, 1, 1)),
             np.int32(self.height), np.int32(self.width), self.figures, self._best, self._digits,
         )  # fmt: skip
-
-    def _rest(self, rgb: Buffer, fault: Buffer) -> None:
-        self._largest()
-        self._outline()
-        self._window(rgb, fault)
-        self._silhouette(fault)
 
     def _largest(self) -> None:
         nowhere: Argument = np.uint64(0)
@@ -213,18 +250,6 @@ class Preprocess:
             )  # fmt: skip
         grid = self.network.grid
         self._launch("inspect_patches", 32 * grid * grid, self._covered, *frame, np.int32(grid), self.inspect)
-
-    def _silhouette(self, fault: Buffer) -> None:
-        size = (np.int32(self.height), np.int32(self.width))
-        self._launch("part_ends", 32 * (self.height + self.width), self.part, self.points, *size, self.ends)
-        blocks = min(DIGIT_BLOCKS, -(self.pixels // -BLOCK))
-        high = HEIGHT_PERCENTILE / 100.0
-        for step in range(3):
-            self.device.launch(
-                Launch("height_digits", (blocks, 1, 1), (BLOCK, 1, 1)),
-                self.part, self.points, np.int32(self.pixels), *self._normal, np.int32(step), np.float64(1.0 - high),
-                np.float64(high), self._digits, self._ranks, self.figures, self.heights, fault,
-            )  # fmt: skip
 
     def _filter(
         self,
