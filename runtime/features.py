@@ -144,7 +144,7 @@ def adapted_patches(patches: Patches, network: Network, networks: Networks, cloc
 
 def adapted_rgb(tokens: FloatArray, network: Network, networks: Networks, clock: StageClock) -> FloatArray:
     """RGB tokens (rgb_grid^2, C) after their adaptor, or as they are. Raises as ``adapted_patches``."""
-    if not _adapts(network):
+    if not adapts(network):
         return tokens
     since_ns = time.perf_counter_ns()
     adapted = networks.adapt_rgb(tokens)
@@ -157,7 +157,7 @@ def adapted_points(
     points: FloatArray, nonempty: BoolArray, network: Network, networks: Networks, clock: StageClock
 ) -> FloatArray:
     """Points patches (grid^2, C) after their adaptor, zero where empty, or as they are. Raises as above."""
-    if not _adapts(network):
+    if not adapts(network):
         return points
     since_ns = time.perf_counter_ns()
     tokens, counts = merged_tokens(points, nonempty, network)
@@ -190,7 +190,7 @@ def merged_tokens(points: FloatArray, nonempty: BoolArray, network: Network) -> 
     return tokens, counts
 
 
-def _adapts(network: Network) -> bool:
+def adapts(network: Network) -> bool:
     if network.adaptor not in ("none", "lsfa"):
         raise EngineError(f"network.adaptor {network.adaptor!r} is not known; calibrate again with this version")
     return network.adaptor == "lsfa"

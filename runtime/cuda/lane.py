@@ -1,0 +1,342 @@
+"""One frame on the device: every buffer it will ever need, and its work as two recordings with one read between them.
+
+First recording: part and window, then side by side the colour branch (silhouette, network, adaptor) and the points one
+(sampling, grouping, map to patches, network). The host then reads the head: what may refuse the frame, and how many
+patches are not empty. Second recording, one for the slots and one for the larger adaptor: points adaptor and search
+beside the colour search, image distances, maps, the answer in one piece.
+
+What a frame says of itself (scale, unit, which value is invalid) is an argument of its first kernel, which is therefore
+launched plainly before the first recording.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.cuda.answer import Packed, Piece, enqueue_check, enqueue_place
+from runtime.cuda.graph import DeviceGraph, DeviceGraphs, Shape
+from runtime.cuda.launch import Buffer
+from runtime.cuda.maps import POINTS, RGB, LocalDistances, Maps, Peak
+from runtime.cuda.nearest import STATS, DeviceBank, NearestSearch
+from runtime.cuda.points import Grouping, GroupScale, Interpolation, Sampling, SamplingPlan
+from runtime.cuda.preprocess import FIGURES, Preprocess
+from runtime.cuda.streams import FrameDevice, Recording
+from runtime.errors import EngineError
+from runtime.features import adapts, normalised_image
+from runtime.frame import BoolArray, Frame, Prepared
+from runtime.manifest import Decision, Geometry, Modality, Network
+
+
+@dataclass(frozen=True, slots=True)
+class SharedBank:
+    """One modality's memory on the device, for all lanes."""
+
+    bank: DeviceBank
+    modality: Modality
+    usual: LocalDistances | None
+    """None: published distances."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What every lane of a recipe goes by."""
+
+    geometry: Geometry
+    network: Network
+    decision: Decision
+    covered: BoolArray | None
+    """H x W, pixels that the recipe's masks hide; None: none."""
+    rgb: SharedBank
+    points: SharedBank
+
+
+class _Branch:
+    """One modality's search and image distance."""
+
+    def __init__(self, device: FrameDevice, shared: SharedBank, tokens: int, grid: int, own_peak: bool) -> None:
+        self.device, self.tokens, self._usual = device, tokens, shared.usual
+        modality = shared.modality
+        self.search = NearestSearch(
+            device, shared.bank, tokens, modality.feature_mean, modality.feature_std, shared.bank.path
+        )
+        self.placed = device.alloc(4 * tokens)
+        self.peak = Peak(device, grid) if own_peak and shared.usual is not None else None
+
+    def enqueue(self, features: Buffer, mask: Buffer, rows: int, fault: Buffer) -> None:
+        """Distances of the tokens in ``mask`` -> ``placed``; the image distance where it is the search's or the peak's.
+
+        ``rows``: an upper bound of how many tokens the mask has.
+        """
+        b = self.search.buffers
+        self.search.enqueue(features, mask, rows)
+        if self._usual is None:
+            self.search.enqueue_image_distance()
+        else:
+            self._usual.enqueue(b["distance"], b["index"], b["count"], self.tokens, fault)
+        tokens = self.tokens
+        enqueue_place(self.device, b["distance"], b["list"], b["count"], tokens, tokens, self.placed, fault)
+        if self.peak is not None:
+            self.peak.enqueue(self.placed, fault)
+
+    def pieces(self, name: str, peaks: Buffer, plane: int) -> dict[str, Piece]:
+        """What the host wants to know of it."""
+        b = self.search.buffers
+        pieces = {f"{name}_stats": Piece(b["stats"], (STATS,), np.int32)}
+        if self._usual is None:
+            pieces[f"{name}_distance"] = Piece(b["image_distance"], (1,), np.float32)
+        elif self.peak is not None:
+            pieces[f"{name}_peak"] = Piece(self.peak.peak, (1,), np.uint64)
+        else:
+            pieces[f"{name}_peak"] = Piece(peaks, (1,), np.uint64, 8 * plane)
+        return pieces
+
+
+class Lane:
+    """Buffers, networks and recordings of one frame under way. For one thread; the device is current."""
+
+    def __init__(self, device: FrameDevice, recipe: Recipe, graphs: DeviceGraphs) -> None:
+        """Allocates; nothing afterwards does. Raises EngineError."""
+        network = self.network = recipe.network
+        self.device, self.geometry, self.recipe = device, recipe.geometry, recipe
+        self._adapts = adapts(network)
+        self._local = recipe.points.usual is not None
+        self.patches, self.tokens, self.groups = network.grid**2, network.rgb_grid**2, network.groups
+        self.slots = network.points_slots if self._adapts and network.points_slots else self.patches
+        pixels = recipe.geometry.height_px * recipe.geometry.width_px
+        self.pre = Preprocess(device, recipe.geometry, network, recipe.covered)
+        self.rgb_in, self.cloud_in, self.rays = (device.alloc(n * pixels) for n in (3, 12, 12))
+        self.number, self.fault = device.alloc(4), device.alloc(4)
+        cloud_px = network.cloud_px
+        self.sampling = Sampling(device, cloud_px, self.groups, SamplingPlan.fitting(device, cloud_px**2))
+        scale = GroupScale(network.group_scale_mm, network.position_scale_mm, network.centre_positions)
+        self.grouping = Grouping(device, cloud_px, self.groups, network.group_size, scale)
+        self.mapping = Interpolation(device, cloud_px, network.grid, self.groups, network.pooling, self.slots)
+        self.maps = Maps(device, network.grid, network.rgb_grid, self.patches, recipe.decision)
+        self._nothing = device.upload(np.zeros(max(self.patches, self.tokens), dtype=np.float32))
+        c, d = network.rgb_channels, network.points_channels
+        self._rgb_tokens, self._point_tokens = device.alloc(4 * self.tokens * c), device.alloc(4 * self.groups * d)
+        self._pooled = device.alloc(4 * self.patches * d)
+        self.rgb = _Branch(device, recipe.rgb, self.tokens, network.rgb_grid, network.rgb_grid != network.grid)
+        self.points = _Branch(device, recipe.points, self.patches, network.grid, own_peak=False)
+        self._networks = self._make_networks(graphs)
+        self.head = self._head_pieces()
+        self.answer = self._answer_pieces()
+        self.head_host, self.answer_host = device.host(self.head.nbytes), device.host(self.answer.nbytes)
+        self.main, self._side = device.branch(), device.branch()
+        self._forked, self._joined = device.event(), device.event()
+        self.head_event, self.answer_event = device.event(), device.event()
+        self._first: Recording | None = None
+        self._second: dict[bool, Recording] = {}
+
+    @property
+    def has_larger(self) -> bool:
+        """Whether frames of more non-empty patches than slots can be judged."""
+        return "adaptor_points_full" in self._networks
+
+    def record(self) -> None:
+        """Do everything once, on whatever the buffers hold, then record it. What it says means nothing."""
+        device = self.device
+        seconds = [False, True] if self.has_larger else [False]
+        with device.on(self.main):
+            device.fill(self.rgb_in, 0)
+            for buffer in (self.pre.points, self.pre.valid, self.pre.foreground, self.pre.figures):
+                device.fill(buffer, 0)
+            for buffer in (self.number, self.fault):
+                device.fill(buffer, 0)
+            self._enqueue_first(preprocess=True)
+            for larger in seconds:
+                self._enqueue_second(larger)
+            device.synchronize()
+            with device.capture() as first:
+                self._enqueue_first(preprocess=True)
+            self._first = first
+            for larger in seconds:
+                with device.capture() as second:
+                    self._enqueue_second(larger)
+                self._second[larger] = second
+
+    def start(self, frame: Frame, *, depth: bool) -> None:
+        """Enqueue the first half of a frame whose bytes were sent before, on ``main``. ``head_event`` tells its end."""
+        assert self._first is not None  # ``record`` was called
+        with self.device.on(self.main):
+            self.device.fill(self.fault, 0)
+            self.pre.enqueue_points(frame, self.cloud_in, self.rays if depth else None, self.fault)
+            self._first.replay()
+            self.device.record(self.head_event)
+
+    def finish(self, larger: bool) -> None:
+        """Enqueue the second half. ``answer_event`` tells its end."""
+        with self.device.on(self.main):
+            self._second[larger].replay()
+            self.device.record(self.answer_event)
+
+    def start_prepared(self, prepared: Prepared) -> None:
+        """The first half of a frame that was prepared before; as ``start``, but not recorded: it may take its time."""
+        device, inspect = self.device, np.ascontiguousarray(prepared.inspect, dtype=np.uint8)
+        with device.on(self.main):
+            device.write(self.pre.network_image, normalised_image(prepared, self.network))
+            device.write(self.pre.cloud, np.ascontiguousarray(prepared.cloud, dtype=np.float32))
+            device.write(self.pre.inspect, inspect)
+            device.fill(self.fault, 0)
+            self._enqueue_first(preprocess=False)
+            device.record(self.head_event)
+
+    def replay_idle(self) -> None:
+        """A frame's work once more, for nothing but to keep the device awake. The number is that of no frame."""
+        assert self._first is not None
+        with self.device.on(self.main):
+            self.device.fill(self.number, 0)
+            self._first.replay()
+            self._second[False].replay()
+            self.device.record(self.answer_event)
+
+    def read_head(self) -> dict[str, NDArray[Any]]:
+        """The head of the frame under way, once ``head_event`` is reached."""
+        return self.head.read(self.head_host.data)
+
+    def read_answer(self) -> dict[str, NDArray[Any]]:
+        """The answer of the frame under way, once ``answer_event`` is reached."""
+        return self.answer.read(self.answer_host.data)
+
+    def close(self) -> None:
+        """Free the networks' scratch memory; buffers are the device's to free."""
+        for network in self._networks.values():
+            network.close()
+
+    # ------------------------------------------------------------------ what is enqueued
+
+    def _enqueue_first(self, *, preprocess: bool) -> None:
+        device, network, fault = self.device, self.network, self.fault
+        if preprocess:
+            self.pre.enqueue_part(self.rgb_in, fault)
+        device.record(self._forked)
+        with device.on(self._side):
+            device.follow(self._forked)
+            if preprocess:
+                self.pre.enqueue_silhouette(fault)
+            self._run("rgb", self._rgb_tokens, self.tokens * network.rgb_channels)
+            if self._adapts:
+                self._run("adaptor_rgb", self._rgb_adapted, self.tokens * network.rgb_channels)
+            device.record(self._joined)
+        self.sampling.enqueue(self.pre.cloud, fault)
+        self.grouping.enqueue(self.pre.cloud, self.sampling.centres, self.sampling.centroid, fault)
+        self.mapping.enqueue(self.pre.cloud, self.sampling.centres, fault)
+        # What is scored is known before any distance is, and only that is searched.
+        device.fill(self.maps.slot_scored, 0)
+        nothing = self._nothing
+        self.maps.enqueue_planes(nothing, self.mapping.slot_of_patch, nothing, self.pre.inspect, fault)
+        self._run("points", self._point_tokens, self.groups * network.points_channels)
+        device.follow(self._joined)
+        self.head.enqueue()
+        device.fetch(self.head.out, self.head_host, self.head.nbytes)
+
+    def _enqueue_second(self, larger: bool) -> None:
+        device, network, fault, maps = self.device, self.network, self.fault, self.maps
+        slots = self.patches if larger else self.slots
+        device.record(self._forked)
+        with device.on(self._side):
+            device.follow(self._forked)
+            colour = self._rgb_adapted if self._adapts else self._rgb_tokens
+            self.rgb.enqueue(colour, maps.token_scored, self.tokens, fault)
+            device.record(self._joined)
+        channels = network.points_channels
+        self.mapping.enqueue_pool(self._point_tokens, channels, False, slots, self._pooled, fault)
+        if self._adapts:
+            name = "adaptor_points_full" if larger else "adaptor_points"
+            self._run(name, self._points_adapted, slots * channels)
+        features = self._points_adapted if self._adapts else self._pooled
+        self.points.enqueue(features, maps.slot_scored, slots, fault)
+        device.follow(self._joined)
+        placed = (self.points.placed, self.mapping.slot_of_patch, self.rgb.placed, self.pre.inspect, fault)
+        if self._local:
+            maps.enqueue(*placed)
+        else:
+            maps.enqueue_planes(*placed)
+        self.answer.enqueue()
+        device.fetch(self.answer.out, self.answer_host, self.answer.nbytes)
+
+    def _run(self, name: str, output: Buffer, count: int) -> None:
+        self._networks[name].enqueue(self.device.handle)
+        enqueue_check(self.device, output, count, self.fault)
+
+    # ------------------------------------------------------------------ what is made
+
+    def _make_networks(self, graphs: DeviceGraphs) -> dict[str, DeviceGraph]:
+        network, alloc = self.network, self.device.alloc
+        size, c, d = network.image_px, network.rgb_channels, network.points_channels
+        groups = (self.groups, network.group_size, 3)
+        bound: dict[str, dict[str, tuple[Buffer, Shape]]] = {
+            "rgb": {
+                "image": (self.pre.network_image, (1, 3, size, size)),
+                "tokens": (self._rgb_tokens, (self.tokens, c)),
+            },
+            "points": {
+                "groups": (self.grouping.relative, groups),
+                "centres": (self.grouping.positions, (self.groups, 3)),
+                "tokens": (self._point_tokens, (self.groups, d)),
+            },
+        }
+        if self._adapts:
+            self._rgb_adapted = alloc(4 * self.tokens * c)
+            self._points_adapted = alloc(4 * self.patches * d)
+            ones = self.device.upload(np.ones(self.patches, dtype=np.float32))
+            colour = (self.tokens, c)
+            bound["adaptor_rgb"] = {"tokens": (self._rgb_tokens, colour), "adapted": (self._rgb_adapted, colour)}
+            for name, slots, counts in (
+                ("adaptor_points", self.slots, self.mapping.multiplicity),
+                ("adaptor_points_full", self.patches, ones),
+            ):
+                bound[name] = {
+                    "tokens": (self._pooled, (slots, d)),
+                    "counts": (counts, (slots,)),
+                    "adapted": (self._points_adapted, (slots, d)),
+                }
+        missing = sorted(set(bound) - graphs.names() - {"adaptor_points_full"})
+        if missing:
+            raise EngineError(f"the bundle holds no {', '.join(missing)}; export it again")
+        made = {name: graphs.graph(name) for name in sorted(set(bound) & graphs.names())}
+        for name, graph in made.items():
+            promised = {tensor: shape for tensor, (_, shape) in bound[name].items()}
+            found = {**graph.inputs, **graph.outputs}
+            if found != promised:
+                raise EngineError(f"{name} has {found} where the manifest promises {promised}; export the bundle again")
+            graph.bind({tensor: buffer.address for tensor, (buffer, _) in bound[name].items()})
+        return made
+
+    def _head_pieces(self) -> Packed:
+        pre, mapping = self.pre, self.mapping
+        ends = 2 * (self.geometry.height_px + self.geometry.width_px)
+        return Packed(
+            self.device,
+            {
+                "number": Piece(self.number, (1,), np.uint32),
+                "fault": Piece(self.fault, (1,), np.uint32),
+                "larger": Piece(mapping.larger, (1,), np.int32),
+                "filled": Piece(mapping.count, (1,), np.int32),
+                "points": Piece(self.sampling.count, (1,), np.int32),
+                "figures": Piece(pre.figures, (FIGURES,), np.int32),
+                "window": Piece(pre.window, (2,), np.int32),
+                "heights": Piece(pre.heights, (2,), np.float64),
+                "ends": Piece(pre.ends, (ends, 3), np.float32),
+            },
+        )
+
+    def _answer_pieces(self) -> Packed:
+        maps, grid = self.maps, self.network.grid
+        return Packed(
+            self.device,
+            {
+                "number": Piece(self.number, (1,), np.uint32),
+                "fault": Piece(self.fault, (1,), np.uint32),
+                "scored": Piece(maps.scored, (grid, grid), np.uint8),
+                "rgb": Piece(maps.planes, (grid, grid), np.float32, 4 * RGB * self.patches),
+                "points": Piece(maps.planes, (grid, grid), np.float32, 4 * POINTS * self.patches),
+                **self.rgb.pieces("rgb", maps.peaks, RGB),
+                **self.points.pieces("points", maps.peaks, POINTS),
+            },
+        )
+
