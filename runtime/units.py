@@ -31,13 +31,13 @@ def points_mm(frame: Frame, unit: Unit) -> tuple[FloatArray, BoolArray]:
     0, or the stored depth equal to ``invalid``. Values at missing points are finite and mean nothing.
     Raises FrameRefused REFUSED_DATA on shapes, types, scale or intrinsics that cannot be used.
     """
-    check_arrays(frame)
+    check_measured(frame)
     to_mm = MM_PER_UNIT[frame.unit or unit]
     scale, offset = frame.scale * to_mm, frame.offset * to_mm
     if frame.xyz is not None:
         return _from_xyz(frame.xyz, scale, offset, frame.invalid)
-    if frame.depth is None or frame.intrinsics is None:
-        raise FrameRefused(Reason.REFUSED_DATA, "the frame has depth but no intrinsics; send fx, fy, cx and cy")
+    assert frame.depth is not None
+    assert frame.intrinsics is not None  # ``check_measured`` was asked
     depth, valid = _depth_mm(frame.depth, scale, offset, frame.invalid)
     height, width = depth.shape
     return pixel_rays(frame.intrinsics, height, width) * depth[:, :, None], valid
@@ -98,6 +98,13 @@ def check_arrays(frame: Frame) -> None:
         )
     if frame.unit is not None and frame.unit not in MM_PER_UNIT:
         raise FrameRefused(Reason.REFUSED_DATA, f"unit {frame.unit!r} is not known; send m, mm or um")
+
+
+def check_measured(frame: Frame) -> None:
+    """As ``check_arrays``, and depth must come with intrinsics."""
+    check_arrays(frame)
+    if frame.xyz is None and frame.intrinsics is None:
+        raise FrameRefused(Reason.REFUSED_DATA, "the frame has depth but no intrinsics; send fx, fy, cx and cy")
 
 
 @lru_cache(maxsize=4)

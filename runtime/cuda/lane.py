@@ -98,8 +98,8 @@ class _Branch:
 class Lane:
     """Buffers, networks and recordings of one frame under way. For one thread; the device is current."""
 
-    def __init__(self, device: FrameDevice, recipe: Recipe, graphs: DeviceGraphs) -> None:
-        """Allocates; nothing afterwards does. Raises EngineError."""
+    def __init__(self, device: FrameDevice, recipe: Recipe) -> None:
+        """Allocates every buffer; ``connect`` and ``record`` follow, and nothing is allocated after them."""
         network = self.network = recipe.network
         self.device, self.geometry, self.recipe = device, recipe.geometry, recipe
         self._adapts = adapts(network)
@@ -120,9 +120,13 @@ class Lane:
         c, d = network.rgb_channels, network.points_channels
         self._rgb_tokens, self._point_tokens = device.alloc(4 * self.tokens * c), device.alloc(4 * self.groups * d)
         self._pooled = device.alloc(4 * self.patches * d)
+        if self._adapts:
+            sizes = (4 * self.tokens * c, 4 * self.patches * d)
+            self._rgb_adapted, self._points_adapted = (device.alloc(size) for size in sizes)
+            self._ones = device.upload(np.ones(self.patches, dtype=np.float32))
         self.rgb = _Branch(device, recipe.rgb, self.tokens, network.rgb_grid, network.rgb_grid != network.grid)
         self.points = _Branch(device, recipe.points, self.patches, network.grid, own_peak=False)
-        self._networks = self._make_networks(graphs)
+        self._networks: dict[str, DeviceGraph] = {}
         self.head = self._head_pieces()
         self.answer = self._answer_pieces()
         self.head_host, self.answer_host = device.host(self.head.nbytes), device.host(self.answer.nbytes)
@@ -136,6 +140,45 @@ class Lane:
     def has_larger(self) -> bool:
         """Whether frames of more non-empty patches than slots can be judged."""
         return "adaptor_points_full" in self._networks
+
+    def connect(self, graphs: DeviceGraphs) -> None:
+        """Make the networks and tell them their buffers. Raises EngineError where they do not fit the manifest."""
+        network = self.network
+        size, c, d = network.image_px, network.rgb_channels, network.points_channels
+        groups = (self.groups, network.group_size, 3)
+        bound: dict[str, dict[str, tuple[Buffer, Shape]]] = {
+            "rgb": {
+                "image": (self.pre.network_image, (1, 3, size, size)),
+                "tokens": (self._rgb_tokens, (self.tokens, c)),
+            },
+            "points": {
+                "groups": (self.grouping.relative, groups),
+                "centres": (self.grouping.positions, (self.groups, 3)),
+                "tokens": (self._point_tokens, (self.groups, d)),
+            },
+        }
+        if self._adapts:
+            colour = (self.tokens, c)
+            bound["adaptor_rgb"] = {"tokens": (self._rgb_tokens, colour), "adapted": (self._rgb_adapted, colour)}
+            for name, slots, counts in (
+                ("adaptor_points", self.slots, self.mapping.multiplicity),
+                ("adaptor_points_full", self.patches, self._ones),
+            ):
+                bound[name] = {
+                    "tokens": (self._pooled, (slots, d)),
+                    "counts": (counts, (slots,)),
+                    "adapted": (self._points_adapted, (slots, d)),
+                }
+        missing = sorted(set(bound) - graphs.names() - {"adaptor_points_full"})
+        if missing:
+            raise EngineError(f"the bundle holds no {', '.join(missing)}; export it again")
+        for name in sorted(set(bound) & graphs.names()):
+            graph = self._networks[name] = graphs.graph(name)
+            promised = {tensor: shape for tensor, (_, shape) in bound[name].items()}
+            found = {**graph.inputs, **graph.outputs}
+            if found != promised:
+                raise EngineError(f"{name} has {found} where the manifest promises {promised}; export the bundle again")
+            graph.bind({tensor: buffer.address for tensor, (buffer, _) in bound[name].items()})
 
     def record(self) -> None:
         """Do everything once, on whatever the buffers hold, then record it. What it says means nothing."""
@@ -264,48 +307,6 @@ class Lane:
         enqueue_check(self.device, output, count, self.fault)
 
     # ------------------------------------------------------------------ what is made
-
-    def _make_networks(self, graphs: DeviceGraphs) -> dict[str, DeviceGraph]:
-        network, alloc = self.network, self.device.alloc
-        size, c, d = network.image_px, network.rgb_channels, network.points_channels
-        groups = (self.groups, network.group_size, 3)
-        bound: dict[str, dict[str, tuple[Buffer, Shape]]] = {
-            "rgb": {
-                "image": (self.pre.network_image, (1, 3, size, size)),
-                "tokens": (self._rgb_tokens, (self.tokens, c)),
-            },
-            "points": {
-                "groups": (self.grouping.relative, groups),
-                "centres": (self.grouping.positions, (self.groups, 3)),
-                "tokens": (self._point_tokens, (self.groups, d)),
-            },
-        }
-        if self._adapts:
-            self._rgb_adapted = alloc(4 * self.tokens * c)
-            self._points_adapted = alloc(4 * self.patches * d)
-            ones = self.device.upload(np.ones(self.patches, dtype=np.float32))
-            colour = (self.tokens, c)
-            bound["adaptor_rgb"] = {"tokens": (self._rgb_tokens, colour), "adapted": (self._rgb_adapted, colour)}
-            for name, slots, counts in (
-                ("adaptor_points", self.slots, self.mapping.multiplicity),
-                ("adaptor_points_full", self.patches, ones),
-            ):
-                bound[name] = {
-                    "tokens": (self._pooled, (slots, d)),
-                    "counts": (counts, (slots,)),
-                    "adapted": (self._points_adapted, (slots, d)),
-                }
-        missing = sorted(set(bound) - graphs.names() - {"adaptor_points_full"})
-        if missing:
-            raise EngineError(f"the bundle holds no {', '.join(missing)}; export it again")
-        made = {name: graphs.graph(name) for name in sorted(set(bound) & graphs.names())}
-        for name, graph in made.items():
-            promised = {tensor: shape for tensor, (_, shape) in bound[name].items()}
-            found = {**graph.inputs, **graph.outputs}
-            if found != promised:
-                raise EngineError(f"{name} has {found} where the manifest promises {promised}; export the bundle again")
-            graph.bind({tensor: buffer.address for tensor, (buffer, _) in bound[name].items()})
-        return made
 
     def _head_pieces(self) -> Packed:
         pre, mapping = self.pre, self.mapping

@@ -17,12 +17,14 @@ from runtime.cuda.tables import resize_table
 from runtime.errors import EngineError
 from runtime.frame import MM_PER_UNIT, FloatArray, Frame, Silhouette, Window
 from runtime.manifest import Geometry, Network
-from runtime.preprocess import FEWEST_BORDER_POINTS, LEVEL_CELLS
+from runtime.preprocess import FEWEST_BORDER_POINTS, LEVEL_CELLS, refuse_few, refuse_moved
 from runtime.regions import HEIGHT_PERCENTILE, _smallest_rectangle, plane_axes
 from runtime.units import FARTHEST_MM, pixel_rays
 
 BLOCK = 256
 FIGURES = 16
+PART, FILLED, BORDER_SEEN, BORDER_OFF, VALID = 0, 1, 6, 7, 8
+"""Which of the figures is what, as in ``frame.cuh``."""
 DIGIT_BYTES = 3 * 4 * 2048 * 4
 DIGIT_BLOCKS = 64
 
@@ -42,7 +44,18 @@ class FrameFigures:
     @property
     def off_plane_share(self) -> float | None:
         """As ``runtime.preprocess.off_plane_share``."""
-        return self.border_off / self.border_seen if self.border_seen >= FEWEST_BORDER_POINTS else None
+        return _off_plane_share(self.border_seen, self.border_off)
+
+
+def _off_plane_share(seen: int, off: int) -> float | None:
+    return off / seen if seen >= FEWEST_BORDER_POINTS else None
+
+
+def refuse(counts: NDArray[np.int32], geometry: Geometry) -> None:
+    """Raises FrameRefused as ``runtime.preprocess.find_part``, from the counts in ``figures``."""
+    if geometry.method == "plane":
+        refuse_moved(_off_plane_share(int(counts[BORDER_SEEN]), int(counts[BORDER_OFF])), geometry)
+    refuse_few(int(counts[PART]), geometry)
 
 
 class Preprocess:
@@ -165,9 +178,10 @@ class Preprocess:
         length, width = _smallest_rectangle(flat) if len(flat) else (np.nan, np.nan)
         low, high = heights.tolist()
         base = -self.geometry.plane.offset_mm if self.geometry.plane else low
-        part, filled = int(counts[0]), int(counts[1])
+        part, filled = int(counts[PART]), int(counts[FILLED])
         return FrameFigures(
-            part=part, filled=filled, valid=int(counts[8]), border_seen=int(counts[6]), border_off=int(counts[7]),
+            part=part, filled=filled, valid=int(counts[VALID]), border_seen=int(counts[BORDER_SEEN]),
+            border_off=int(counts[BORDER_OFF]),
             window=Window(int(window[0]), int(window[1]), self.geometry.side_px),
             silhouette=Silhouette(
                 area_mm2=filled * self.geometry.mm_per_px**2,

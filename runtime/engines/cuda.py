@@ -1,0 +1,444 @@
+"""The CUDA engine: a frame is uploaded once; its figures, distance maps and image distances come back.
+
+What happens on the device is ``runtime.cuda.lane``'s. This file is the host's part: which frame is under way where, the
+one read between both halves, what refuses a frame, and what is said when the device fails.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.banks import Banks
+from runtime.cuda.budget import Budget, Counting, budget_of, check_room
+from runtime.cuda.choice import choose
+from runtime.cuda.graph import DeviceGraphs
+from runtime.cuda.lane import Lane, Recipe, SharedBank
+from runtime.cuda.maps import LocalDistances, peak_values
+from runtime.cuda.nearest import BankArrays, DeviceBank, Path, bank_arrays
+from runtime.cuda.preprocess import refuse
+from runtime.cuda.staging import Staging
+from runtime.cuda.streams import Event, FrameDevice
+from runtime.distances import USUAL, ModalityBank
+from runtime.engines import Engine, Progress, collector
+from runtime.errors import AsperityError, EngineError, EngineLostError, FrameRefused
+from runtime.features import StageClock
+from runtime.frame import BoolArray, EngineInfo, Frame, Intrinsics, ModalityScores, Prepared, Scores, Silhouette, Window
+from runtime.manifest import Decision, Geometry, Modality, Network
+from runtime.preprocess import Masks, covered_pixels, refuse_size
+from runtime.units import check_measured, pixel_rays
+
+NAME = "cuda"
+POLL_S = 20e-6
+"""Between two questions whether the device is done; the thread sleeps, so that the desk gets its turn."""
+FAULTS = {
+    1: "a number that is not finite",
+    2: "a count outside of its buffer",
+    4: "nothing to work on",
+    8: "an index outside of its table",
+    16: "shapes that do not fit each other",
+}
+"""Bits of the kernels' fault word (``runtime/cuda/faults.cuh``)."""
+EMPTY = 4
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much may be under way and how long to wait: ``[engine]`` of ``station.toml``."""
+
+    lanes: int = 1
+    recipes: int = 2
+    wait_ms: int = 2000
+    keep_warm_ms: int = 200
+    keep_warm_for_s: int = 600
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """A frame on a lane."""
+
+    lane: Lane
+    number: int
+    clock: StageClock
+    since_ns: int
+    prepared: Prepared | None = None
+    """Given: nothing of the frame is measured."""
+    window: Window | None = None
+    silhouette: Silhouette | None = None
+    empty: bool = False
+    """No patch holds enough points: there is nothing to score."""
+
+
+class CudaEngine(Engine):
+    """Scores frames on one GPU (``runtime.engines.Engine``), up to ``[engine] lanes`` of them at once."""
+
+    def __init__(
+        self,
+        device: FrameDevice,
+        graphs: DeviceGraphs,
+        geometry: Geometry,
+        network: Network,
+        decision: Decision,
+        banks: Banks,
+        masks: Masks | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """Takes device and graphs over: they are closed with the engine, and where it cannot be made.
+
+        Raises EngineError where the geometry's method is not for the device, or memory is short: the sentence says of
+        what, how much and what to do.
+        """
+        self._device, self._graphs = device, graphs
+        self._geometry, self._network = geometry, network
+        self._settings = settings = settings or Settings()
+        self._lost: EngineLostError | None = None
+        self._closed = self._serving = False
+        self._number = 0
+        self._last_frame_ns = self._last_warm_ns = time.monotonic_ns()
+        self.batch_max = settings.lanes
+        self._lanes: list[Lane] = []
+        try:
+            with device.current():
+                self._make(decision, banks, masks or Masks())
+        except BaseException:
+            self.close()
+            raise
+
+    def describe(self) -> EngineInfo:
+        """As ``Engine.describe``."""
+        return EngineInfo(NAME, f"{self._device.name}, {self._graphs.runtime}", self._graphs.precision)
+
+    def score(self, frame: Frame, progress: Progress) -> Scores:
+        """As ``Engine.score``."""
+        answer = self.score_batch([frame], progress)[0]
+        if isinstance(answer, AsperityError):
+            raise answer
+        return answer
+
+    def score_batch(self, frames: Sequence[Frame], progress: Progress) -> list[Scores | AsperityError]:
+        """As ``Engine.score_batch``: the next frame is sent while those before it are computed."""
+        answers: list[Scores | AsperityError] = [EngineError("not scored")] * len(frames)
+        halfway: deque[tuple[int, _UnderWay]] = deque()
+        first_half: tuple[int, _UnderWay] | None = None
+
+        def attempt(index: int, step: Callable[[], T]) -> T | None:
+            try:
+                return step()
+            except EngineLostError:
+                raise
+            except AsperityError as error:
+                answers[index] = error
+                return None
+
+        def go_on(index: int, way: _UnderWay) -> None:
+            if attempt(index, lambda: self._guarded(way, lambda: self._second(way))) is not None:
+                halfway.append((index, way))
+
+        def end(index: int, way: _UnderWay) -> None:
+            scores = attempt(index, lambda: self._guarded(way, lambda: self._finish(way)))
+            if scores is not None:
+                self._free.append(way.lane)
+                answers[index] = scores
+
+        with self._used():
+            for index, frame in enumerate(frames):
+                if not self._free and halfway:
+                    end(*halfway.popleft())
+                if not self._free and first_half is not None:
+                    go_on(*first_half)
+                    first_half = None
+                    if halfway:
+                        end(*halfway.popleft())
+                way = attempt(index, lambda frame=frame: self._start(frame, progress))  # type: ignore[misc]
+                if first_half is not None:
+                    go_on(*first_half)
+                first_half = None if way is None else (index, way)
+            if first_half is not None:
+                go_on(*first_half)
+            while halfway:
+                end(*halfway.popleft())
+        return answers
+
+    def score_prepared(self, prepared: Prepared, progress: Progress) -> Scores:
+        """As ``Engine.score_prepared``."""
+        with self._used():
+            way = self._taken(progress)
+
+            def run() -> Scores:
+                way.prepared = prepared
+                with self._device.on(way.lane.main):
+                    self._device.write(way.lane.number, np.array([way.number], dtype=np.uint32))
+                way.lane.start_prepared(prepared)
+                self._second(way)
+                return self._finish(way)
+
+            scores = self._guarded(way, run)
+            self._free.append(way.lane)
+            return scores
+
+    def begin_serving(self) -> None:
+        """The engine was proven and is about to judge: nothing is allocated from here on."""
+        if not self._serving:
+            self._serving = True
+            collector.freeze()
+
+    def idle(self) -> None:
+        """No frame is there. Now and then do the work of one, so that the next finds the device awake.
+
+        Raises EngineLostError where the device has failed meanwhile.
+        """
+        settings, now_ns = self._settings, time.monotonic_ns()
+        resting = now_ns - self._last_frame_ns > settings.keep_warm_for_s * 10**9
+        if not settings.keep_warm_ms or resting or now_ns - self._last_warm_ns < settings.keep_warm_ms * 10**6:
+            return
+        with self._used():
+            way = self._taken(lambda stage: None)
+
+            def run() -> None:
+                way.lane.replay_idle()
+                self._wait(way.lane.answer_event)
+
+            self._guarded(way, run)
+            self._free.append(way.lane)
+        self._last_warm_ns = time.monotonic_ns()
+
+    def close(self) -> None:
+        """As ``Engine.close``. What a lost device does not give back, the end of the process will."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._serving:
+            collector.thaw()
+        try:
+            with self._device.current():
+                if self._lost is None:
+                    for lane in self._lanes:
+                        lane.close()
+                    self._graphs.close()
+        except EngineError as error:
+            self._lost = self._lost or EngineLostError(f"the device does not let go: {error}")
+        self._lanes.clear()
+        self._device.close()
+
+    # ------------------------------------------------------------------ a frame's way
+
+    def _start(self, frame: Frame, progress: Progress) -> _UnderWay:
+        """Send the frame and enqueue its first half. Raises FrameRefused for what needs no pixel to be seen."""
+        self._last_frame_ns = time.monotonic_ns()
+        refuse_size(frame, self._geometry)
+        check_measured(frame)
+        depth = frame.xyz is None
+        rays = pixel_rays(frame.intrinsics, *frame.shape_px) if depth and frame.intrinsics is not None else None
+        way = self._taken(progress)
+
+        def run() -> _UnderWay:
+            lane, staging = way.lane, self._stagings[way.number % len(self._stagings)]
+            if staging.used:
+                self._wait(staging.sent)
+            if rays is not None and self._rays_of.get(id(lane)) != frame.intrinsics:
+                assert frame.intrinsics is not None
+                with self._device.on(lane.main):
+                    self._device.write(lane.rays, rays)
+                self._rays_of[id(lane)] = frame.intrinsics
+            staging.send(frame, way.number, lane)
+            lane.start(frame, depth=depth)
+            return way
+
+        started = self._guarded(way, run)
+        self._lap(way, "pre")
+        return started
+
+    def _second(self, way: _UnderWay) -> bool:
+        """Read the head; refuse the frame, or enqueue its second half. True, for it never ends with nothing."""
+        lane = way.lane
+        self._wait(lane.head_event)
+        head = lane.read_head()
+        _check_number(head, way.number)
+        if way.prepared is not None:
+            way.window, way.silhouette = way.prepared.window, way.prepared.silhouette
+        else:
+            refuse(head["figures"], self._geometry)
+        if int(head["points"][0]) == 0:
+            raise EngineError("no points to sample; too few valid points should have been refused before")
+        way.empty = int(head["filled"][0]) == 0
+        _check_fault(int(head["fault"][0]) & ~(EMPTY if way.empty else 0))
+        larger = bool(head["larger"][0])
+        if larger and not lane.has_larger:
+            raise EngineError(
+                f"the frame has more non-empty patches than the bundle's {lane.slots} slots and the bundle holds no "
+                "adaptor_points_full.onnx; calibrate with frames as full as this one, or export with the larger graph"
+            )
+        if not way.empty:
+            lane.finish(larger)
+        if way.prepared is None:
+            # While the device goes on.
+            figures = lane.pre.read_figures(head["figures"], head["window"], head["heights"], head["ends"])
+            way.window, way.silhouette = figures.window, figures.silhouette
+        self._lap(way, "points")
+        return True
+
+    def _finish(self, way: _UnderWay) -> Scores:
+        """Read the answer."""
+        assert way.window is not None
+        assert way.silhouette is not None
+        grid = self._network.grid
+        if way.empty:
+            nothing = ModalityScores(np.zeros((grid, grid), dtype=np.float32), 0.0)
+            scored = np.zeros((grid, grid), dtype=bool)
+            return Scores(nothing, nothing, scored, way.window, way.silhouette, way.clock.stage_us)
+        self._wait(way.lane.answer_event)
+        answer = way.lane.read_answer()
+        _check_number(answer, way.number)
+        _check_fault(int(answer["fault"][0]))
+        scored = answer["scored"].astype(bool)
+        rgb, points = (_modality(answer, name, scored) for name in ("rgb", "points"))
+        self._lap(way, "knn")
+        return Scores(rgb, points, scored, way.window, way.silhouette, way.clock.stage_us)
+
+    def _taken(self, progress: Progress) -> _UnderWay:
+        self._number = self._number % (2**32 - 1) + 1  # never 0, which is the number of no frame
+        return _UnderWay(self._free.pop(), self._number, StageClock(progress), time.perf_counter_ns())
+
+    def _lap(self, way: _UnderWay, stage: str) -> None:
+        way.clock.lap(stage, way.since_ns)
+        way.since_ns = time.perf_counter_ns()
+
+    # ------------------------------------------------------------------ waiting and failing
+
+    def _wait(self, event: Event) -> None:
+        """Raises EngineError when the device has not come so far within ``[engine] device_wait_ms``."""
+        ends_ns = time.monotonic_ns() + self._settings.wait_ms * 10**6
+        while not self._device.reached(event):
+            if time.monotonic_ns() > ends_ns:
+                raise EngineError(
+                    f"{self._device.name} was not done within {self._settings.wait_ms} ms ([engine] device_wait_ms)"
+                )
+            time.sleep(POLL_S)
+
+    def _guarded(self, way: _UnderWay, step: Callable[[], T]) -> T:
+        """Do one step of a frame. Where it fails the lane is free again once it is idle, or the device is lost."""
+        try:
+            return step()
+        except FrameRefused:
+            self._free.append(way.lane)
+            raise
+        except EngineError as error:
+            self._drain(way.lane, error)
+            self._free.append(way.lane)
+            raise
+        except Exception as error:
+            told = EngineError(f"{type(error).__name__}: {error}")
+            self._drain(way.lane, told)
+            self._free.append(way.lane)
+            raise told from error
+
+    def _drain(self, lane: Lane, error: EngineError) -> None:
+        """Wait until nothing of the lane is under way. Raises EngineLostError where the device answers no more."""
+        try:
+            with self._device.on(lane.main):
+                self._device.record(self._drained)
+            self._wait(self._drained)
+        except EngineError as second:
+            lost = f"{error}; asked for a sign of life the device says: {second}" if str(second) != str(error) else ""
+            self._lost = EngineLostError(
+                f"{lost or error}; the device is lost until this process is started again (see `asperity doctor`, "
+                "and dmesg for Xid lines)"
+            )
+            raise self._lost from error
+
+    def _used(self) -> Any:
+        """The device for this thread. Raises EngineError once the engine is closed, EngineLostError once it is lost."""
+        if self._lost is not None:
+            raise self._lost
+        if self._closed:
+            raise EngineError("the engine is closed")
+        return self._device.current()
+
+    # ------------------------------------------------------------------ what is made
+
+    def _make(self, decision: Decision, banks: Banks, masks: Masks) -> None:
+        device, network, lanes = self._device, self._network, self._settings.lanes
+        covered = covered_pixels(masks, self._geometry)
+        hidden = covered if covered.any() else None
+        prepared = [
+            self._bank_of(banks.rgb, decision.rgb, network.rgb_grid**2),
+            self._bank_of(banks.points, decision.points, network.grid**2),
+        ]
+
+        def recipe(on: FrameDevice) -> Recipe:
+            shared = [bank.upload(on) for bank in prepared]
+            return Recipe(self._geometry, network, decision, hidden, shared[0], shared[1])
+
+        counted = Counting(device)
+        with counted.purpose("banks"):
+            planned = recipe(counted.device)
+        for _ in range(lanes):
+            with counted.purpose("frames"):
+                Lane(counted.device, planned)
+        self.budget: Budget = budget_of(counted, self._graphs, self._graphs.names(), lanes)
+        check_room(self.budget, device, self._settings.recipes, lanes)
+        shared = recipe(device)
+        for _ in range(lanes):
+            self._lanes.append(Lane(device, shared))
+        self._stagings = [Staging(device, self._geometry) for _ in range(lanes + 1)]
+        self._drained = device.event()
+        self._rays_of: dict[int, Intrinsics] = {}
+        for lane in self._lanes:
+            lane.connect(self._graphs)
+            lane.record()
+        self._free = list(self._lanes)
+
+    def _bank_of(self, bank: ModalityBank, modality: Modality, tokens: int) -> _PreparedBank:
+        rows = bank.memory.rows
+        path = choose(self._device.name, tokens, *rows.shape)
+        return _PreparedBank(bank_arrays(rows), path, modality, bank)
+
+
+@dataclass(frozen=True, slots=True)
+class _PreparedBank:
+    """A bank as arrays on the host."""
+
+    arrays: BankArrays
+    path: Path
+    modality: Modality
+    bank: ModalityBank
+
+    def upload(self, device: FrameDevice) -> SharedBank:
+        """Onto a device."""
+        usual = self.bank.usual
+        local = None if usual is None else LocalDistances(device, usual.mean, usual.std, USUAL)
+        return SharedBank(DeviceBank(device, self.arrays, self.path), self.modality, local)
+
+
+def _modality(answer: dict[str, NDArray[Any]], name: str, scored: BoolArray) -> ModalityScores:
+    not_finite, _, _, no_row = answer[f"{name}_stats"].tolist()
+    if not_finite or no_row:
+        raise EngineError(f"{not_finite} {name} features are not finite and {no_row} found no row of the bank")
+    if not scored.any():
+        distance = 0.0
+    elif f"{name}_peak" in answer:
+        distance = float(peak_values(answer[f"{name}_peak"])[0])
+    else:
+        distance = float(answer[f"{name}_distance"][0])
+    return ModalityScores(answer[name].copy(), distance)
+
+
+def _check_number(told: dict[str, NDArray[Any]], number: int) -> None:
+    """Raises EngineError where what came back is another frame's."""
+    found = int(told["number"][0])
+    if found != number:
+        raise EngineError(f"the device answered for frame {found} and was asked for {number}")
+
+
+def _check_fault(fault: int) -> None:
+    if fault:
+        found = ", ".join(text for bit, text in FAULTS.items() if fault & bit) or f"fault {fault:#x}"
+        raise EngineError(f"a kernel met {found}; the networks, the banks or the frame's 3D data are damaged")
