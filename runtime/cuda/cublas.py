@@ -54,6 +54,10 @@ class Cublas:
             *(ctypes.byref(self._zero), ctypes.c_void_p(out), _R_32F, columns, _COMPUTE_32F, _DEFAULT_ALGORITHM),
         )
 
+    def close(self) -> None:
+        """Give the handle back; its workspace is whoever's that allocated it."""
+        self._call("cublasDestroy_v2", self._handle)
+
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)
         if status != 0:

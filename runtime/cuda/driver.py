@@ -292,6 +292,12 @@ class CudaGraph:
         """Enqueue everything recorded."""
         _told(self._driver.cuGraphLaunch(self._executable, self._stream))
 
+    def close(self) -> None:
+        """Free it. Nothing of it is under way."""
+        if self._executable is not None:
+            executable, self._executable = self._executable, None
+            _told(self._driver.cuGraphExecDestroy(executable))
+
 
 def _pycuda() -> Any:
     check_driver()

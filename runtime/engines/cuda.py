@@ -195,6 +195,8 @@ class CudaEngine(Engine):
 
         Raises EngineLostError where the device has failed meanwhile.
         """
+        if self._lost is not None:
+            raise self._lost
         settings, now_ns = self._settings, time.monotonic_ns()
         resting = now_ns - self._last_frame_ns > settings.keep_warm_for_s * 10**9
         if not settings.keep_warm_ms or resting or now_ns - self._last_warm_ns < settings.keep_warm_ms * 10**6:

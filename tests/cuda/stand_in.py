@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -49,7 +49,8 @@ def _adaptor(rows: int, width: int, seed: int, *, counted: bool) -> bytes:
 
 def graphs_of(network: Network, spoil: dict[str, float] | None = None) -> dict[str, bytes]:
     """Networks of a few weights; ``spoil`` is added to a network's first output value."""
-    cell, tokens, c, d = network.image_px // network.rgb_grid, network.rgb_grid**2, network.rgb_channels, network.points_channels
+    cell, tokens = network.image_px // network.rgb_grid, network.rgb_grid**2
+    c, d = network.rgb_channels, network.points_channels
     wrong = {name: np.zeros((1, 1), np.float32) for name in ("rgb", "points")}
     for name, value in (spoil or {}).items():
         wrong[name][:] = value
@@ -102,7 +103,7 @@ class Station:
             bank_rows=ROWS,
         )  # fmt: skip
         return Decision(
-            engine="cpu", precision="fp32", rgb=one, points=replace_modality(one), fusion="average", threshold=1.0,
+            engine="cpu", precision="fp32", rgb=one, points=other_modality(one), fusion="average", threshold=1.0,
             alpha=0.1, alpha_total=0.1, calibration_scores=(0.0,),
         )  # fmt: skip
 
@@ -114,7 +115,8 @@ class Station:
         tensors: dict[str, FloatArray] = {n: rng.normal(size=(ROWS, w)).astype(np.float32) for n, w in widths.items()}
         if self.network.distances == "local":
             for name in widths:
-                tensors[f"{name}_usual"] = np.stack([rng.gamma(4, 0.3, ROWS), rng.gamma(4, 0.1, ROWS)]).astype(np.float32)
+                usual = [rng.gamma(4, 0.3, ROWS), rng.gamma(4, 0.1, ROWS)]
+                tensors[f"{name}_usual"] = np.stack(usual).astype(np.float32)
         return read_banks(tensors, self.decision)
 
     @property
@@ -126,16 +128,22 @@ class Station:
         """The reference."""
         return CpuEngine(self.geometry, self.network, self.graphs, self.banks, self.masks, threads=1)
 
-    def cuda(self, device: ShimFrameDevice, settings: Settings | None = None, without: str = "") -> CudaEngine:
-        """The engine under test. ``without``: leave this network out."""
-        graphs = {name: graph for name, graph in self.graphs.items() if name != without}
+    def cuda(
+        self,
+        device: ShimFrameDevice,
+        settings: Settings | None = None,
+        without: str = "",
+        graphs: dict[str, bytes] | None = None,
+    ) -> CudaEngine:
+        """The engine under test. ``without``: leave this network out; ``graphs``: instead of its own."""
+        graphs = {name: graph for name, graph in (graphs or self.graphs).items() if name != without}
         return CudaEngine(
             device, OnnxGraphs(graphs, device), self.geometry, self.network, self.decision, self.banks, self.masks,
             settings or Settings(keep_warm_ms=0),
         )  # fmt: skip
 
 
-def replace_modality(modality: Modality) -> Modality:
+def other_modality(modality: Modality) -> Modality:
     """Other constants, so that a mix-up shows."""
     values = {name: getattr(modality, name) for name in modality.__struct_fields__}
     return Modality(**{**values, "feature_mean": -0.2, "feature_std": 1.3, "patch_mean": 0.4, "weight": 0.7})
@@ -153,6 +161,3 @@ def station(kind: Literal["published", "local", "plain"] = "published") -> Stati
             )
         )  # fmt: skip
     return Station(small_network(pooling="published", cloud_resize="nearest", centre_positions=False))
-
-
-__all__ = ["SHOT", "Station", "replace", "shoot", "silent", "station"]

@@ -78,13 +78,23 @@ class ShimDevice:
     capability = (9, 0)
     """It knows what the newest sources ask of a chip."""
 
-    def __init__(self, sources: Iterable[str] | None = None, extra: Path | None = None, order: int = 0) -> None:
+    def __init__(
+        self,
+        sources: Iterable[str] | None = None,
+        extra: Path | None = None,
+        order: int = 0,
+        like: ShimDevice | None = None,
+    ) -> None:
         """``sources`` are stems of .cu files in runtime/cuda (default: all), built now; ``extra`` is one more file.
 
-        Raises UsageError where they cannot be built.
+        With ``like`` nothing is built: the kernels are that device's. Raises UsageError where they cannot be built.
         """
         self.order = order
         self._buffers: list[ShimBuffer] = []
+        self._libraries: list[ctypes.CDLL] = []
+        if like is not None:
+            self._libraries = like._libraries
+            return
         names = list(sources) if sources is not None else sorted(path.stem for path in CUDA_DIR.glob("*.cu"))
         paths = build_simt(names, extra.resolve() if extra is not None else None)
         self._libraries = [ctypes.CDLL(str(path)) for path in paths]

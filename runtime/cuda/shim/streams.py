@@ -91,9 +91,9 @@ class ShimFrameDevice(ShimDevice):
 
     def __init__(
         self, sources: Iterable[str] | None = None, order: int = 0, first_branch_first: bool = False,
-        total_bytes: int = 2**33, extra: Path | None = None,
+        total_bytes: int = 2**33, extra: Path | None = None, like: ShimDevice | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(sources, extra, order)
+        super().__init__(sources, extra, order, like)
         self._branches = [ShimBranch(1)]
         self._now = self._branches[0]
         self._recording: ShimRecording | None = None
