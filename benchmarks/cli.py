@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.commands import compare, demo, evaluate, latency, rubbish, soak, wire
+from benchmarks.commands import compare, demo, evaluate, latency, parts, rubbish, soak, wire
 
 
 def register(app: typer.Typer) -> None:
@@ -13,6 +13,9 @@ def register(app: typer.Typer) -> None:
     bench.command("latency")(latency.command)
     bench.command("compare")(compare.command)
     bench.command("wire")(wire.command)
+    bench.command("knn")(parts.knn)
+    bench.command("points")(parts.points)
+    bench.command("calibrate")(parts.calibrate)
     bench.command("rubbish")(rubbish.command)
     bench.command("soak")(soak.command)
     app.add_typer(bench)

@@ -1,0 +1,66 @@
+"""``asperity bench knn | points | calibrate``: parts of a frame's way by themselves."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from benchmarks.parts import Shape
+
+Out = Annotated[Path | None, typer.Option(help="result file; a page is written beside it")]
+Repeats = Annotated[int, typer.Option(min=6, help="measured calls of each step")]
+Threads = Annotated[int, typer.Option(min=0, help="threads; 0: all cores")]
+
+
+def knn(
+    bundle: Annotated[Path | None, typer.Argument(help="bundle whose memory banks are searched")] = None,
+    shape: Annotated[list[str] | None, typer.Option(help="QUERIESxROWSxCHANNELS of a random bank; repeatable")] = None,
+    repeats: Repeats = 100,
+    threads: Threads = 0,
+    out: Out = None,
+) -> None:
+    """Nearest neighbour: search against the matrix product that it rests on."""
+    from benchmarks import part_page, parts
+
+    shapes = tuple(_shape(text) for text in shape or ())
+    part_page.tell(parts.run_knn(bundle, shapes, repeats, threads or parts.cores()), out)
+
+
+def points(
+    bundle: Annotated[Path, typer.Argument(help="bundle whose point branch is measured")],
+    folder: Annotated[Path, typer.Argument(help="frames of its product, MVTec 3D-AD layout")],
+    repeats: Repeats = 100,
+    threads: Threads = 0,
+    out: Out = None,
+) -> None:
+    """The point branch: preprocessing, sampling, grouping, encoder, adaptor."""
+    from benchmarks import part_page, parts
+
+    part_page.tell(parts.run_points(bundle, folder, repeats, threads or parts.cores()), out)
+
+
+def calibrate(
+    folder: Annotated[Path, typer.Argument(help="normal frames, MVTec 3D-AD layout")],
+    profile: Annotated[str, typer.Option(help="lite, edge or paper")] = "lite",
+    limit: Annotated[int, typer.Option(min=10, help="frames used")] = 160,
+    out: Out = None,
+) -> None:
+    """`asperity calibrate` as a process: seconds, processor seconds, largest memory."""
+    from benchmarks import part_page, parts
+
+    with tempfile.TemporaryDirectory(prefix="asperity-") as scratch:
+        part_page.tell(parts.run_calibrate(folder, Path(scratch) / "station", profile, limit), out)
+
+
+def _shape(text: str) -> Shape:
+    from benchmarks.parts import Shape
+    from runtime.errors import UsageError
+
+    pieces = text.lower().split("x")
+    if len(pieces) != 3 or not all(piece.isdigit() and int(piece) for piece in pieces):
+        raise UsageError(f"--shape {text!r}: give QUERIESxROWSxCHANNELS, as 784x8192x152")
+    return Shape(*map(int, pieces))
