@@ -155,7 +155,7 @@ def _socket_case(case: Case, run: Run) -> dict[str, Any]:
         "rate_hz": case.rate_hz,
         "warm_up": case.warm_up,
         "measured": "frame arrival to result sent, over ipc sockets, the camera's process beside",
-        "fps": round(len(scored) / run.seconds, 3),
+        "fps": run.fps(),
         "latency": statistics.summary(run.inside_us(), missing),
         "due_to_received": statistics.summary(run.outside_us(), missing),
         "stages": stages(spent_us),
