@@ -162,6 +162,7 @@ def _socket_case(case: Case, run: Run) -> dict[str, Any]:
         "fates": {"due": run.due, "not_sent": run.not_sent, "gaps": run.gaps, "not_scored": run.fates()},
         "deadline_missed": run.deadline_missed(),
         "camera_late": statistics.summary(run.late_us),
+        "watching_percent": run.watching_percent,
         "jitter_ms": statistics.histogram(jitter),
         "latencies_us": run.inside_us(),
         "due_to_received_us": run.outside_us(),

@@ -49,6 +49,8 @@ class Run:
     due: int = 0
     not_sent: int = 0
     late_us: list[int] = field(default_factory=list)
+    watching_percent: float = 0.0
+    """What this process, the subscriber of all stations, took of all cores while frames were sent."""
 
     def scored(self) -> list[Arrival]:
         """Those that went the whole way, in the order of the frames."""
@@ -116,6 +118,7 @@ def drive_all(line: Line, load: Load, tick: Tick = lambda arrivals: None) -> lis
         ]
         for way in ways:
             way.begin()
+        began_s, used_s = time.monotonic(), time.process_time()
         patience_s = max(SILENCE_TIMEOUT_S, 3 / load.rate_hz) if load.rate_hz else ANSWER_S + SILENCE_TIMEOUT_S
         while not all(way.ended for way in ways):
             for way in ways:
@@ -124,6 +127,9 @@ def drive_all(line: Line, load: Load, tick: Tick = lambda arrivals: None) -> lis
                     raise StationError(f"no result in {patience_s:.0f} s; see the inspector's log")
             if not line.alive:
                 raise StationError("the inspector ended while frames were sent; see its log")
+        share = (time.process_time() - used_s) / (time.monotonic() - began_s) / (os.cpu_count() or 1)
+    for way in ways:
+        way.run.watching_percent = round(100 * share, 3)
     return [way.run for way in ways]
 
 
