@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 SUDO ?= $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-.PHONY: help setup demo test foreign foreign-tools check bench kernels gpu-check gpu-bench soak clean
+.PHONY: help setup demo test foreign foreign-tools check bench kernels gpu-check gpu-bench gpu-material gpu-frame soak clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,17 +41,9 @@ check: setup  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# numpy and ONNX Runtime as a station runs them: no thread count but the engine's own.
-MEASURE := env -u OMP_NUM_THREADS $(BIN)/asperity bench
-DEMO    := build/demo/station/bundle build/demo/normals
-
-bench: setup  ## timings of this machine into build/bench: JSON and pages (after `make demo`; a quiet machine, please)
-	$(MEASURE) latency $(DEMO) --rate 5,8 --trace-slowest 20 --out build/bench/latency.json
-	$(MEASURE) latency $(DEMO) --load gaps --out build/bench/gaps.json
-	$(MEASURE) rates $(DEMO) --stations 1,2,4 --out build/bench/rates.json
-	$(MEASURE) knn build/demo/station/bundle --out build/bench/knn.json
-	$(MEASURE) points $(DEMO) --out build/bench/points.json
-	$(MEASURE) wire --out build/bench/wire.json
+bench: setup  ## timings of this machine into build/bench (after `make demo`; a quiet machine, please)
+	$(BIN)/asperity bench latency build/demo/station/bundle build/demo/normals --out build/bench/latency.json
+	$(BIN)/asperity bench wire --out build/bench/wire.json
 
 kernels: setup  ## compile the CUDA kernels for every GPU this nvcc knows (minutes; needs nvcc, no GPU)
 	$(BIN)/python -m runtime.cuda.build
@@ -61,15 +53,28 @@ GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 GPU_RUN    := $(if $(GPU_LIBS),PYTHONPATH=$(GPU_LIBS)) $(GPU_PYTHON) -m
 ONLY       ?=
 
-gpu-check:  ## every CUDA kernel against float64 on this machine's GPU (ONLY="STAGE ..." for some)
-	$(GPU_RUN) benchmarks.gpu_check $(addprefix --only ,$(ONLY))
+# Without ONLY the kernels, then whole frames (docs/gpu-day.md): both are run, and both must be right.
+define gpu_run
+	@code=0; $(GPU_RUN) $(1) $(addprefix --only ,$(ONLY)) || code=1; \
+	$(if $(ONLY),:,$(GPU_RUN) benchmarks.gpu_frame $(2) --material $(GPU_MATERIAL)) || code=1; exit $$code
+endef
+GPU_MATERIAL ?= build/gpu-material
 
-gpu-bench:  ## what share of the GPU's rates every kernel reaches, beside PyTorch and CuPy (ONLY="STAGE ...")
-	$(GPU_RUN) benchmarks.gpu_bench $(addprefix --only ,$(ONLY))
+gpu-check:  ## kernels against float64, whole frames against the CPU, on this machine's GPU (ONLY="STAGE ...": kernels)
+	$(call gpu_run,benchmarks.gpu_check,check)
+
+gpu-bench:  ## what share of the GPU's rates every kernel reaches; whole frames' latency and rate (ONLY="STAGE ...")
+	$(call gpu_run,benchmarks.gpu_bench,bench)
+
+gpu-material: setup  ## frames and weights for a GPU machine without Open3D and network (build/gpu-material, 38 MB)
+	$(BIN)/python -m benchmarks.gpu.material --out $(GPU_MATERIAL)
+
+gpu-frame:  ## whole frames alone (ONLY="STAGE ...", also the beginning of names)
+	$(GPU_RUN) benchmarks.gpu_frame --material $(GPU_MATERIAL) $(addprefix --only ,$(ONLY))
 
 soak: setup  ## long runs: fuzzing over sockets, memory over time (after `make demo`)
 	$(BIN)/asperity bench rubbish --messages 1000000 --out build/soak/rubbish.json
-	$(MEASURE) soak $(DEMO) --minutes 30 --out build/soak/soak.json
+	$(BIN)/asperity bench soak build/demo/station/bundle build/demo/normals --minutes 30 --out build/soak/soak.json
 	$(BIN)/python -m pytest -m soak
 
 clean:  ## remove what was built

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,9 @@ from runtime.errors import EngineError
 RESULTS = ROOT / "benchmarks" / "results"
 STAGE_LIMIT_S = 420.0
 """A stage starts nothing more after this long: each call of the check or the benchmark ends within 8 minutes."""
+
+
+KERNELS = "CUDA kernels alone, inputs on the device"
 
 
 class MeasuredDevice(Device, Protocol):
@@ -51,20 +55,31 @@ def open_device(kind: str) -> MeasuredDevice:
         return ShimDevice()
     if kind != "cuda":
         raise EngineError(f"device {kind!r} is not known; give cuda or cpu-shim")
-    from runtime.cuda.driver import CudaDevice, capability_of
+    from runtime.cuda.driver import CudaDevice
+
+    return CudaDevice(0, own_fatbin())
+
+
+def own_fatbin() -> Path:
+    """The kernels, compiled for the first GPU here unless they are already. Raises EngineError, UsageError."""
+    from runtime.cuda.driver import capability_of
 
     major, minor = capability_of(0)
     architecture = f"{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
     own = BUILD / "gpu" / f"asperity-{architecture}.fatbin"
     own.parent.mkdir(parents=True, exist_ok=True)
-    build_fatbin([architecture], own, BUILD / "cuda-own")
-    return CudaDevice(0, own)
+    return build_fatbin([architecture], own, BUILD / "cuda-own")
 
 
 def sources_digest() -> str:
-    """What the figures belong to: every kernel source and header."""
+    """What the kernels' figures belong to: every kernel source and header."""
+    return digest_of([*CUDA_DIR.glob("*.cu"), *CUDA_DIR.glob("*.cuh")])
+
+
+def digest_of(paths: Iterable[Path]) -> str:
+    """Of files and their names, in no particular order."""
     digest = hashlib.sha256()
-    for path in sorted([*CUDA_DIR.glob("*.cu"), *CUDA_DIR.glob("*.cuh")]):
+    for path in sorted(paths):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -77,19 +92,23 @@ def slug(name: str) -> str:
 class Record:
     """One result file. ``cases`` of a section are kept as long as the kernels' sources are the same."""
 
-    def __init__(self, path: Path, device: Device, command: str) -> None:
+    def __init__(
+        self, path: Path, device: Device, command: str, measured: str = KERNELS, sources: str | None = None
+    ) -> None:
+        """``sources``: what the figures belong to; None: the kernels' sources."""
         self.path = path
+        sources = sources or sources_digest()
         known = json.loads(path.read_text()) if path.is_file() else {}
-        if known.get("sources") != sources_digest() or known.get("device") != device.name:
+        if known.get("sources") != sources or known.get("device") != device.name:
             known = {}
         self.data: dict[str, Any] = {
-            "measured": "CUDA kernels alone, inputs on the device",
+            "measured": measured,
             "date": time.strftime("%Y-%m-%d"),
             "commit": commit(),
             "device": device.name,
             "is_gpu": device.name != "cpu-shim",
             "multiprocessors": device.multiprocessors,
-            "sources": sources_digest(),
+            "sources": sources,
             "machine": machine(),
             "gpu": gpu_state() if device.name != "cpu-shim" else "",
             "versions": versions(),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from runtime.cuda.answer import Packed, Piece, enqueue_check, enqueue_place
 from runtime.cuda.graph import DeviceGraph, DeviceGraphs, Shape
-from runtime.cuda.launch import Buffer
+from runtime.cuda.launch import Buffer, Enqueue
 from runtime.cuda.maps import POINTS, RGB, LocalDistances, Maps, Peak
 from runtime.cuda.nearest import STATS, DeviceBank, NearestSearch
 from runtime.cuda.points import Grouping, GroupScale, Interpolation, Sampling, SamplingPlan
@@ -244,6 +244,37 @@ class Lane:
     def read_answer(self) -> dict[str, NDArray[Any]]:
         """The answer of the frame under way, once ``answer_event`` is reached."""
         return self.answer.read(self.answer_host.data)
+
+    def stages(self) -> list[tuple[str, Enqueue]]:
+        """What both recordings are made of, by name and in their order, for measuring each alone.
+
+        Each works on what the frame scored last left in the buffers, on the device's current branch.
+        """
+        pre, maps, fault, network = self.pre, self.maps, self.fault, self.network
+        rgb, points = self.tokens * network.rgb_channels, network.points_channels
+        placed = (self.points.placed, self.mapping.slot_of_patch, self.rgb.placed, pre.inspect, fault)
+        sampling, centres = self.sampling, self.sampling.centres
+        stages: list[tuple[str, Enqueue]] = [
+            ("part", lambda: pre.enqueue_part(self.rgb_in, fault)),
+            ("silhouette", lambda: pre.enqueue_silhouette(fault)),
+            ("rgb network", lambda: self._run("rgb", self._rgb_tokens, rgb)),
+            ("sampling", lambda: sampling.enqueue(pre.cloud, fault)),
+            ("grouping", lambda: self.grouping.enqueue(pre.cloud, centres, sampling.centroid, fault)),
+            ("interpolation", lambda: self.mapping.enqueue(pre.cloud, centres, fault)),
+            ("points network", lambda: self._run("points", self._point_tokens, self.groups * points)),
+            ("pooling", lambda: self.mapping.enqueue_pool(
+                self._point_tokens, points, False, self.slots, self._pooled, fault)),
+            ("rgb search", lambda: self.rgb.enqueue(
+                self._rgb_adapted if self._adapts else self._rgb_tokens, maps.token_scored, self.tokens, fault)),
+            ("points search", lambda: self.points.enqueue(
+                self._points_adapted if self._adapts else self._pooled, maps.slot_scored, self.slots, fault)),
+            ("maps", lambda: maps.enqueue(*placed) if self._local else maps.enqueue_planes(*placed)),
+        ]  # fmt: skip
+        if self._adapts:
+            stages.insert(3, ("rgb adaptor", lambda: self._run("adaptor_rgb", self._rgb_adapted, rgb)))
+            stages.insert(9, ("points adaptor", lambda: self._run(
+                "adaptor_points", self._points_adapted, self.slots * points)))  # fmt: skip
+        return stages
 
     def close(self) -> None:
         """Free the networks' scratch memory; buffers are the device's to free."""

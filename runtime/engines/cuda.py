@@ -20,6 +20,7 @@ from runtime.cuda.budget import Budget, Counting, budget_of, check_room
 from runtime.cuda.choice import choose
 from runtime.cuda.graph import DeviceGraphs
 from runtime.cuda.lane import Lane, Recipe, SharedBank
+from runtime.cuda.launch import Enqueue
 from runtime.cuda.maps import LocalDistances, peak_values
 from runtime.cuda.nearest import BankArrays, DeviceBank, Path, bank_arrays
 from runtime.cuda.preprocess import refuse
@@ -211,6 +212,12 @@ class CudaEngine(Engine):
             self._guarded(way, run)
             self._free.append(way.lane)
         self._last_warm_ns = time.monotonic_ns()
+
+    def measure_stages(self, seconds: Callable[[Enqueue], float]) -> dict[str, float]:
+        """``seconds`` of each stage of the frame that was scored last, by name (``Lane.stages``); for benchmarks."""
+        lane = self._lanes[0]
+        with self._used(), self._device.on(lane.main):
+            return {name: seconds(enqueue) for name, enqueue in lane.stages()}
 
     def close(self) -> None:
         """As ``Engine.close``. What a lost device does not give back, the end of the process will."""

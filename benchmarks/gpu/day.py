@@ -1,0 +1,122 @@
+"""What one call of the whole-frame benchmark works with: device, frames, cases, and how much of everything."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from benchmarks.gpu.cases import LITE_WEIGHTS, TINY, Case, bundle_case, make_bundle, seeded_case, tiny_profile
+from benchmarks.gpu.frames import PackedFrames, open_packed
+from benchmarks.gpu.record import digest_of
+from calibration.profiles import profile
+from runtime.engines.cpu import available_cores
+from runtime.errors import DataError
+from runtime.frame import Frame
+
+FRAMES = "frames.zip"
+TIMED_FRAMES = 64
+"""Different frames that timings go through in turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured."""
+
+    profile: str
+    """Of the calibrated bundle."""
+    seeded: dict[str, str]
+    """Cases with weights from a seed, and their profiles."""
+    agree: int
+    latency: int
+    open_loop: int
+    lanes: tuple[int, ...]
+    throughput_s: float
+    gaps: tuple[tuple[float, int], ...]
+    """Seconds, and frames after so long a gap."""
+    starts: int
+    repeats: int
+    """Of each stage of the breakdown."""
+    warm_up: int
+
+
+GPU_PLAN = Plan(
+    profile="lite", seeded={"edge": "edge", "paper": "paper"}, agree=500, latency=6000, open_loop=4000,
+    lanes=(1, 2, 4, 8), throughput_s=5.0, gaps=((0.1, 50), (1.0, 20), (10.0, 6)), starts=3, repeats=30, warm_up=20,
+)  # fmt: skip
+SHIM_PLAN = Plan(
+    profile=TINY, seeded={"tiny-seeded": TINY}, agree=3, latency=3, open_loop=2, lanes=(1, 2), throughput_s=0.0,
+    gaps=((0.1, 1),), starts=1, repeats=1, warm_up=1,
+)  # fmt: skip
+"""That every stage runs from end to end; its figures mean nothing."""
+
+
+def plan_of(kind: str) -> Plan:
+    """Of ``cuda`` or ``cpu-shim``."""
+    return GPU_PLAN if kind == "cuda" else SHIM_PLAN
+
+
+@dataclass
+class Day:
+    """One call's context; ``material``: the folder that ``benchmarks.gpu.material`` filled."""
+
+    kind: str
+    material: Path
+    work: Path
+    plan: Plan
+    stations: dict[str, Path] = field(default_factory=dict)
+    """More cases by name: folders as ``asperity calibrate -o FOLDER --keys FOLDER/keys`` leaves them."""
+    _cases: dict[str, Case] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.plan.profile == TINY:
+            tiny_profile()
+
+    @property
+    def torch_device(self) -> str:
+        """Where PyTorch computes."""
+        return "cuda" if self.kind == "cuda" else "cpu"
+
+    @cached_property
+    def packed(self) -> PackedFrames:
+        """Raises DataError where the file is not there."""
+        return open_packed(self.material / FRAMES)
+
+    @cached_property
+    def frames(self) -> list[Frame]:
+        """Those that timings go through."""
+        return list(self.packed.test_frames(TIMED_FRAMES))
+
+    @property
+    def station(self) -> Path:
+        """Calibration and bundle, named by the frames that they come from. Raises DataError where there are none."""
+        return self.work / f"{self.plan.profile}-{digest_of([self.packed.path])[:8]}"
+
+    def make_station(self) -> None:
+        """Calibrate and export, unless it was done. Raises AsperityError."""
+        if (self.station / "bundle" / "manifest.json").is_file():
+            return
+        draft = self.station.with_suffix(".draft")
+        weights = self.material / LITE_WEIGHTS
+        if not weights.is_file():
+            raise DataError(f"{weights} is missing; python -m benchmarks.gpu.material writes it")
+        make_bundle(draft, self.packed, weights, self.plan.profile, self.torch_device, available_cores())
+        shutil.rmtree(self.station, ignore_errors=True)
+        draft.rename(self.station)
+
+    def case(self, name: str) -> Case:
+        """One of the plan's. Raises AsperityError."""
+        if name not in self._cases:
+            if name == self.plan.profile:
+                self.make_station()
+                self._cases[name] = bundle_case(self.station)
+            elif name in self.stations:
+                self._cases[name] = bundle_case(self.stations[name])
+            elif name not in self.plan.seeded:
+                raise DataError(f"there is no case {name}; see --list, or give it by --station")
+            else:
+                geometry = self.case(self.plan.profile).geometry
+                chosen = profile(self.plan.seeded[name])
+                self._cases[name] = seeded_case(chosen, geometry, self.frames, self.torch_device)
+        return self._cases[name]

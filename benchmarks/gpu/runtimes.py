@@ -1,0 +1,90 @@
+"""What runs the networks of the cuda engine: each named in the results, each tried only where it imports."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from benchmarks.gpu.cases import Case
+from benchmarks.gpu.record import MeasuredDevice, own_fatbin
+from benchmarks.torch_reference.graphs import CudaPlace, HostPlace, TorchGraphs
+from benchmarks.torch_reference.modules import check_same_networks, folded
+from runtime.cuda.graph import DeviceGraphs
+from runtime.cuda.streams import FrameDevice
+from runtime.engines.cuda import CudaEngine, Settings
+from runtime.errors import EngineError
+
+PRECISION = "fp16"
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One way to run networks."""
+
+    name: str
+    module: str
+    """What must import."""
+    open: Callable[[Case, FrameDevice, Path], DeviceGraphs]
+    """``Path``: a folder that it may keep what it builds in."""
+    on_shim: bool = False
+    """Whether it can work on the CPU stand-in's memory."""
+
+    def absent(self, kind: str) -> str:
+        """Why it cannot be measured on this device; empty: it can."""
+        if kind == "cpu-shim" and not self.on_shim:
+            return "needs a GPU"
+        if importlib.util.find_spec(self.module) is None:
+            return f"no module {self.module} here"
+        return ""
+
+
+class MeasuredFrameDevice(FrameDevice, MeasuredDevice, Protocol):
+    """A device that an engine can have and that can time what it is given."""
+
+
+def open_frame_device(kind: str) -> MeasuredFrameDevice:
+    """A device for one engine, which closes it. Raises EngineError."""
+    if kind == "cpu-shim":
+        from runtime.cuda.shim.streams import ShimFrameDevice
+
+        return ShimFrameDevice()
+    from runtime.cuda.frame_device import CudaFrameDevice
+
+    return CudaFrameDevice(0, own_fatbin())
+
+
+def open_engine(
+    runtime: Runtime, case: Case, device: MeasuredFrameDevice, cache: Path, settings: Settings
+) -> CudaEngine:
+    """The cuda engine over a case; it closes the device. Raises EngineError."""
+    try:
+        with device.current():
+            graphs = runtime.open(case, device, cache)
+    except BaseException:
+        device.close()
+        raise
+    return CudaEngine(device, graphs, case.geometry, case.network, case.decision, case.banks, case.masks, settings)
+
+
+def _torch_reference(case: Case, device: FrameDevice, cache: Path) -> DeviceGraphs:
+    modules = folded(case.networks)
+    if case.bundle is not None:
+        check_same_networks(modules, case.bundle)
+    later: Any = getattr(device, "enqueue", None)  # the CPU stand-in takes work of the host's
+    place = CudaPlace() if later is None else HostPlace(later)
+    return TorchGraphs(case.network, modules, place, PRECISION)
+
+
+RUNTIMES = (Runtime("torch-reference", "torch", _torch_reference, on_shim=True),)
+"""In the order in which they are tried."""
+
+
+def runtime_of(name: str) -> Runtime:
+    """By name. Raises EngineError."""
+    for runtime in RUNTIMES:
+        if runtime.name == name:
+            return runtime
+    raise EngineError(f"there is no runtime {name}; there are {', '.join(r.name for r in RUNTIMES)}")
