@@ -41,9 +41,17 @@ check: setup  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: setup  ## timings of this machine into build/bench (after `make demo`; a quiet machine, please)
-	$(BIN)/asperity bench latency build/demo/station/bundle build/demo/normals --out build/bench/latency.json
-	$(BIN)/asperity bench wire --out build/bench/wire.json
+# numpy and ONNX Runtime as a station runs them: no thread count but the engine's own.
+MEASURE := env -u OMP_NUM_THREADS $(BIN)/asperity bench
+DEMO    := build/demo/station/bundle build/demo/normals
+
+bench: setup  ## timings of this machine into build/bench: JSON and pages (after `make demo`; a quiet machine, please)
+	$(MEASURE) latency $(DEMO) --rate 5,8 --trace-slowest 20 --out build/bench/latency.json
+	$(MEASURE) latency $(DEMO) --load gaps --out build/bench/gaps.json
+	$(MEASURE) rates $(DEMO) --stations 1,2,4 --out build/bench/rates.json
+	$(MEASURE) knn build/demo/station/bundle --out build/bench/knn.json
+	$(MEASURE) points $(DEMO) --out build/bench/points.json
+	$(MEASURE) wire --out build/bench/wire.json
 
 kernels: setup  ## compile the CUDA kernels for every GPU this nvcc knows (minutes; needs nvcc, no GPU)
 	$(BIN)/python -m runtime.cuda.build
@@ -74,7 +82,7 @@ gpu-frame:  ## whole frames alone (ONLY="STAGE ...", also the beginning of names
 
 soak: setup  ## long runs: fuzzing over sockets, memory over time (after `make demo`)
 	$(BIN)/asperity bench rubbish --messages 1000000 --out build/soak/rubbish.json
-	$(BIN)/asperity bench soak build/demo/station/bundle build/demo/normals --minutes 30 --out build/soak/soak.json
+	$(MEASURE) soak $(DEMO) --minutes 30 --out build/soak/soak.json
 	$(BIN)/python -m pytest -m soak
 
 clean:  ## remove what was built

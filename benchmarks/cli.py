@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.commands import compare, demo, evaluate, latency, parts, rubbish, soak, wire
+from benchmarks.commands import compare, demo, evaluate, latency, parts, rates, rubbish, soak, wire
 
 
 def register(app: typer.Typer) -> None:
@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer(name="bench", no_args_is_help=True, help="Measure this machine; results are JSON.")
     bench.command("latency")(latency.command)
     bench.command("compare")(compare.command)
+    bench.command("rates")(rates.command)
     bench.command("wire")(wire.command)
     bench.command("knn")(parts.knn)
     bench.command("points")(parts.points)

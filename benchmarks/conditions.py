@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shlex
 import sys
 import time
@@ -29,19 +30,27 @@ class Before:
 
     began_s: float
     ticks: tuple[int, int, int]
+    own_s: float
     machine: dict[str, Any]
 
 
 def begin() -> Before:
     """Note the state of the machine."""
-    return Before(time.monotonic(), _ticks(), {**machine(), **_clocks()})
+    return Before(time.monotonic(), _ticks(), _own_s(), {**machine(), **_clocks()})
 
 
 def end(before: Before, **more: Any) -> dict[str, Any]:
-    """What a result file says of its conditions. ``more``: pinning, priority, threads of the engine."""
+    """What a result file says of its conditions. ``more``: pinning, priority, threads of the engine.
+
+    ``others_percent``: what programs that are no part of the measurement took of all cores. Call it after the
+    measurement's own processes have ended: only then are they counted as own.
+    """
     total, idle, stolen = (after - began for after, began in zip(_ticks(), before.ticks, strict=True))
-    shares = {"busy_percent": None, "stolen_percent": None} if total <= 0 else {
-        "busy_percent": round(100 * (1 - idle / total), 1), "stolen_percent": round(100 * stolen / total, 2),
+    own = (_own_s() - before.own_s) * os.sysconf("SC_CLK_TCK")
+    shares = {"busy_percent": None, "others_percent": None, "stolen_percent": None} if total <= 0 else {
+        "busy_percent": round(100 * (1 - idle / total), 1),
+        "others_percent": round(max(0.0, 100 * (total - idle - stolen - own) / total), 1),
+        "stolen_percent": round(100 * stolen / total, 2),
     }  # fmt: skip
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -58,6 +67,12 @@ def end(before: Before, **more: Any) -> dict[str, Any]:
         },
         "versions": versions(),
     }
+
+
+def _own_s() -> float:
+    """Processor seconds of this process and of the children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def versions() -> dict[str, str]:

@@ -57,13 +57,19 @@ class Line:
         cores: tuple[int, ...] = (),
         nice: int = 0,
         samples: Path | None = None,
+        stations: int = 1,
     ) -> None:
         """``log``: file for what the inspector says. ``more``: further tables of its station.toml.
 
         Without a bundle the engine is the simulated one. ``cores`` and ``nice``: where and how urgently it runs.
-        ``samples``: file into which it counts its Python objects (``benchmarks.sampled``).
+        ``samples``: file into which it counts its Python objects (``benchmarks.sampled``). ``stations``: hosted by the
+        one process, each with a camera of its own.
         """
         self._bundle, self._log, self._more = bundle, log, more
+        self.names = [(STATION, CAMERA)] if stations == 1 else [
+            (f"{STATION}{number}", f"cam{number}") for number in range(1, stations + 1)
+        ]  # fmt: skip
+        """Of each station and its camera."""
         self._cores, self._nice, self._samples = cores, nice, samples
         self._stack = ExitStack()
 
@@ -79,8 +85,20 @@ class Line:
 
     @property
     def station(self) -> Station:
-        """The station as a customer sees it."""
-        return self._station
+        """The first station as a customer sees it."""
+        return self.stations[0]
+
+    def _stations(self, folder: str) -> str:
+        if len(self.names) == 1:
+            return f'[station]\nname = "{STATION}"\ncamera = "{CAMERA}"\n'
+        return "".join(
+            f'[[stations]]\nname = "{name}"\nnumber = {number}\ncamera = "{camera}"\n'
+            f'journal = "{folder}/{name}.journal"\n'
+            for number, (name, camera) in enumerate(self.names, 1)
+        )
+
+    def _journal(self, folder: str) -> str:
+        return f'path = "{folder}/line.journal"\n' if len(self.names) == 1 else ""
 
     def __enter__(self) -> Line:
         """Start the inspector and wait until it judges. Raises StationError when it does not."""
@@ -90,8 +108,7 @@ class Line:
             sockets = "\n".join(f'{name} = "{endpoint}"' for name, endpoint in self.endpoints.items())
             config = Path(folder) / "station.toml"
             config.write_text(
-                f'[station]\nname = "{STATION}"\ncamera = "{CAMERA}"\n[sockets]\n{sockets}\n'
-                f'[journal]\npath = "{folder}/line.journal"\n{self._more}'
+                f"{self._stations(folder)}[sockets]\n{sockets}\n[journal]\n{self._journal(folder)}{self._more}"
             )
             said = stack.enter_context(self._log.open("wb"))
             judge = ("--engine", "simulated") if self._bundle is None else (str(self._bundle),)
@@ -100,10 +117,12 @@ class Line:
                 command = [sys.executable, "-m", "benchmarks.sampled", str(self._samples), *command[3:]]
             self._inspector = self._start(command, said)
             stack.callback(_end, self._inspector)
-            self._station = stack.enter_context(
-                Station(self.endpoints["results"], self.endpoints["control"], station=STATION)
-            )
-            self._await_judging()
+            self.stations = [
+                stack.enter_context(Station(self.endpoints["results"], self.endpoints["control"], station=name))
+                for name, _ in self.names
+            ]
+            for station in self.stations:
+                self._await_judging(station)
             self._stack = stack.pop_all()
         return self
 
@@ -145,7 +164,7 @@ class Line:
         began_s = time.monotonic()
         process = subprocess.Popen(command)
         try:
-            for item in self._station.results(idle_timeout_s=SILENCE_TIMEOUT_S):
+            for item in self.station.results(idle_timeout_s=SILENCE_TIMEOUT_S):
                 if isinstance(item, Gap):
                     answers.gaps.append(item)
                 else:
@@ -159,14 +178,14 @@ class Line:
             _end(process)
         return answers
 
-    def _await_judging(self) -> None:
+    def _await_judging(self, station: Station) -> None:
         ends_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < ends_s:
             if self._inspector.poll() is not None:
                 last = (self._log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
                 raise StationError(f"the inspector ended with exit code {self._inspector.returncode}: {last}")
-            self._station.poll(timeout_ms=100)
-            if self._station.state is not None and self._station.state.state in JUDGING:
+            station.poll(timeout_ms=100)
+            if station.state is not None and station.state.state in JUDGING:
                 return
         raise StationError(f"the inspector does not judge after {START_TIMEOUT_S:.0f} s; its log is {self._log}")
 

@@ -109,7 +109,7 @@ def run_soak(options: SoakBenchmark, scratch: Path, step: Step = lambda share: N
         "rate_hz": options.rate_hz,
         "deadline_ms": options.deadline_ms,
         "journal_slots": slots,
-        "fps": round(len(run.arrivals) / run.seconds, 3),
+        "fps": run.fps(),
         **statistics.summary(run.inside_us(), run.due - len(run.scored())),
         "fates": {
             "due": run.due, "not_sent": run.not_sent, "results": len(run.arrivals), "repeated": run.repeated,

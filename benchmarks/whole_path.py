@@ -6,12 +6,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.camera import ANSWER_S, CameraPlan, CameraProcess, CameraReport, wall_offset_ns
-from benchmarks.line import CAMERA, SILENCE_TIMEOUT_S, STATION, Line
+from benchmarks.line import SILENCE_TIMEOUT_S, Line
+from runtime.client import Station
 from runtime.errors import DataError, StationError
 from runtime.frame import Verdict
 from runtime.ordering import Gap
@@ -47,7 +49,8 @@ class Run:
     due: int = 0
     not_sent: int = 0
     late_us: list[int] = field(default_factory=list)
-    seconds: float = 0.0
+    watching_percent: float = 0.0
+    """What this process, the subscriber of all stations, took of all cores while frames were sent."""
 
     def scored(self) -> list[Arrival]:
         """Those that went the whole way, in the order of the frames."""
@@ -61,6 +64,11 @@ class Run:
     def outside_us(self) -> list[int]:
         """Due to received, of the scored frames: camera, both sockets and the inspector."""
         return [arrival.exposure_to_received_us for arrival in self.scored()]
+
+    def fps(self) -> float | None:
+        """Scored frames a second, from the first result to the last; None with fewer than two."""
+        done_us = [arrival.result.t_done_us for arrival in self.scored()]
+        return round(1e6 * (len(done_us) - 1) / (done_us[-1] - done_us[0]), 3) if len(done_us) > 1 else None
 
     def fates(self) -> dict[str, int]:
         """What became of the frames that were not scored, by reason; ``NOT_ANSWERED`` without any result."""
@@ -92,37 +100,92 @@ Tick = Callable[[list[Arrival]], None]
 
 
 def drive(line: Line, load: Load, tick: Tick = lambda arrivals: None) -> Run:
-    """Send ``warm_up + frames`` frames through a line. ``tick`` is called several times a second with what is new.
+    """Send ``warm_up + frames`` frames through a line of one station.
 
-    Raises StationError when the inspector dies or falls silent, CameraError when the camera does.
+    ``tick`` is called several times a second with what is new. Raises StationError when the inspector dies or falls
+    silent, CameraError when the camera does.
     """
-    run, offset_ns = Run(), wall_offset_ns()
-    plan = CameraPlan(
-        CAMERA, STATION, line.endpoints["frames"], line.endpoints["results"], load.folder,
-        load.warm_up + load.frames, load.rate_hz, load.cores,
-    )  # fmt: skip
-    with CameraProcess(plan, offset_ns) as camera:
-        session = camera.go()
-        began_s = heard_s = time.monotonic()
+    return drive_all(line, load, tick)[0]
+
+
+def drive_all(line: Line, load: Load, tick: Tick = lambda arrivals: None) -> list[Run]:
+    """The same through every station of a line at once, a camera process and a run each."""
+    offset_ns = wall_offset_ns()
+    with ExitStack() as stack:
+        ways = [
+            _Way(stack.enter_context(CameraProcess(_plan(line, load, at), offset_ns)), station, load, offset_ns)
+            for at, station in enumerate(line.stations)
+        ]
+        for way in ways:
+            way.begin()
+        began_s, used_s = time.monotonic(), time.process_time()
         patience_s = max(SILENCE_TIMEOUT_S, 3 / load.rate_hz) if load.rate_hz else ANSWER_S + SILENCE_TIMEOUT_S
-        report: CameraReport | None = None
-        while not _all_there(run, report, load, heard_s):
-            new = _take(line, run, session, load.warm_up, offset_ns)
-            heard_s = time.monotonic() if new else heard_s
-            tick(new)
-            if report is None and camera.poll():
-                report = camera.report(timeout_s=1.0)
-                heard_s = time.monotonic()
+        while not all(way.ended for way in ways):
+            for way in ways:
+                tick(way.look(timeout_ms=100 if len(ways) == 1 else 5))
+                if time.monotonic() - way.heard_s > patience_s and not way.ended:
+                    raise StationError(f"no result in {patience_s:.0f} s; see the inspector's log")
             if not line.alive:
                 raise StationError("the inspector ended while frames were sent; see its log")
-            if time.monotonic() - heard_s > patience_s:
-                raise StationError(f"no result in {patience_s:.0f} s; see the inspector's log")
-        run.seconds = time.monotonic() - began_s
-    assert report is not None
-    run.due = report.due - load.warm_up
-    run.late_us = report.late_us[load.warm_up :]
-    run.not_sent = report.not_sent
-    return run
+        share = (time.process_time() - used_s) / (time.monotonic() - began_s) / (os.cpu_count() or 1)
+    for way in ways:
+        way.run.watching_percent = round(100 * share, 3)
+    return [way.run for way in ways]
+
+
+def _plan(line: Line, load: Load, at: int) -> CameraPlan:
+    station, camera = line.names[at]
+    return CameraPlan(
+        camera, station, line.endpoints["frames"], line.endpoints["results"], load.folder, load.warm_up + load.frames,
+        load.rate_hz, load.cores,
+    )  # fmt: skip
+
+
+class _Way:
+    """One station: its camera's process, its subscriber, and what came of both."""
+
+    def __init__(self, camera: CameraProcess, station: Station, load: Load, offset_ns: int) -> None:
+        self.run = Run()
+        self.ended = False
+        self.heard_s = 0.0
+        self._camera, self._station, self._load, self._offset_ns = camera, station, load, offset_ns
+        self._session = ""
+        self._report: CameraReport | None = None
+
+    def begin(self) -> None:
+        """Let the camera begin."""
+        self._session = self._camera.go()
+        self.heard_s = time.monotonic()
+
+    def look(self, timeout_ms: int) -> list[Arrival]:
+        """Take in what came, at most for so long; what is new of it."""
+        new = self._take(timeout_ms)
+        now_s = time.monotonic()
+        if self._report is None and self._camera.poll():
+            self._report = report = self._camera.report(timeout_s=1.0)
+            self.run.due, self.run.not_sent = report.due - self._load.warm_up, report.not_sent
+            self.run.late_us = report.late_us[self._load.warm_up :]
+            self.heard_s = now_s
+        if new:
+            self.heard_s = now_s
+        if self._report is not None and not self.ended:
+            answered = len(self.run.arrivals) >= self.run.due
+            self.ended = answered or now_s - self.heard_s > QUIET_S
+        return new
+
+    def _take(self, timeout_ms: int) -> list[Arrival]:
+        items = self._station.poll(timeout_ms)
+        now_us = (time.monotonic_ns() + self._offset_ns) // 1000
+        run, new = self.run, list[Arrival]()
+        for item in items:
+            if isinstance(item, Gap):
+                run.gaps += 1
+            elif item.camera_session == self._session and item.seq > self._load.warm_up:
+                run.repeated += item.seq in run.arrivals
+                arrival = Arrival(item, now_us - item.t_exposure_us)
+                run.arrivals[item.seq] = arrival
+                new.append(arrival)
+        return new
 
 
 def require_scored(run: Run, folder: Path | None) -> None:
@@ -134,25 +197,3 @@ def require_scored(run: Run, folder: Path | None) -> None:
 def conditions(cores: tuple[int, ...], nice: int) -> dict[str, Any]:
     """Where and how urgently the inspector ran."""
     return {"pinned_to": list(cores) or None, "nice": nice, "cores_allowed": sorted(os.sched_getaffinity(0))}
-
-
-def _all_there(run: Run, report: CameraReport | None, load: Load, heard_s: float) -> bool:
-    if report is None:
-        return False
-    answered = len(run.arrivals) >= report.due - load.warm_up
-    return answered or time.monotonic() - heard_s > QUIET_S
-
-
-def _take(line: Line, run: Run, session: str, warm_up: int, offset_ns: int) -> list[Arrival]:
-    items = line.station.poll(timeout_ms=100)
-    now_us = (time.monotonic_ns() + offset_ns) // 1000
-    new: list[Arrival] = []
-    for item in items:
-        if isinstance(item, Gap):
-            run.gaps += 1
-        elif item.camera_session == session and item.seq > warm_up:
-            run.repeated += item.seq in run.arrivals
-            arrival = Arrival(item, now_us - item.t_exposure_us)
-            run.arrivals[item.seq] = arrival
-            new.append(arrival)
-    return new

@@ -1,0 +1,41 @@
+"""``asperity bench rates``: the highest rate that is held, for 1, 2, 4 stations in one process."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    bundle: Annotated[Path | None, typer.Argument(help="bundle to run; without it the simulated engine")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="frames of its product, MVTec 3D-AD layout")] = None,
+    stations: Annotated[str, typer.Option(help="stations of the one process, as 1 or 1,2,4")] = "1",
+    deadline_ms: Annotated[int, typer.Option(min=1, help="[limits] deadline_ms")] = 500,
+    trial_s: Annotated[float, typer.Option(min=1, help="seconds of a trial of the search")] = 12.0,
+    threads: Annotated[int, typer.Option(min=0, help="[engine] threads; 0: all cores")] = 0,
+    pin: Annotated[str, typer.Option(help="cores of the inspector, as 0 or 0,1; empty: all")] = "",
+    out: Annotated[Path | None, typer.Option(help="result file; a page is written beside it")] = None,
+) -> None:
+    """Highest rate with no frame dropped and p99 under the deadline, found by search."""
+    from rich.console import Console
+
+    from benchmarks import rates_page, reports
+    from benchmarks.commands.options import both_or_neither, cores_of, numbers_of
+    from benchmarks.rates import RatesBenchmark, run_rates
+
+    both_or_neither(bundle, folder)
+    counts = tuple(max(1, int(count)) for count in numbers_of(stations, "--stations"))
+    options = RatesBenchmark(bundle, folder, counts, deadline_ms, trial_s, threads, cores_of(pin))
+    with (
+        tempfile.TemporaryDirectory(prefix="asperity-") as scratch,
+        Console(stderr=True).status("starting the inspector") as status,
+    ):
+        report = run_rates(options, Path(scratch), status.update)
+    if out is not None:
+        reports.write(out, report)
+        rates_page.write(out.with_suffix(".html"), report)
+    cases = [{key: value for key, value in case.items() if key != "latencies_us"} for case in report["cases"]]
+    typer.echo(reports.as_text({**report, "cases": cases}))
