@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -207,16 +207,20 @@ class Access:
         """A connection ended before it was one."""
         self._count("HANDSHAKE", socket, "somebody")
 
-    def report(self, notice: Notices, operation: Operation) -> None:
-        """Say what was refused since the last time, and whether the list can be believed."""
+    def report(self, stations: Sequence[tuple[Notices, Operation]]) -> None:
+        """Say what was refused since the last time, and whether the list can be believed.
+
+        All stations of a process have one gate: the first tells the news, each shows the alarm.
+        """
         while self._news:
             kind, text = self._news.popleft()
-            notice("warning", kind, text)
-        if self._problem and "KEYS" not in operation.alarms:
-            operation.alarm("KEYS", f"nobody is let in: {self._problem}")
-        elif not self._problem and "KEYS" in operation.alarms:
-            del operation.alarms["KEYS"]
-            notice("info", "KEYS_BACK", "the list of clients can be believed again")
+            stations[0][0]("warning", kind, text)
+        for notice, operation in stations:
+            if self._problem and "KEYS" not in operation.alarms:
+                operation.alarm("KEYS", f"nobody is let in: {self._problem}")
+            elif not self._problem and "KEYS" in operation.alarms:
+                del operation.alarms["KEYS"]
+                notice("info", "KEYS_BACK", "the list of clients can be believed again")
 
     # ------------------------------------------------------------------
 

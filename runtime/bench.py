@@ -1,16 +1,21 @@
-"""The bench: the thread that owns the engine. Frames in from the inbox, outcomes out to the desk, one at a time."""
+"""The bench: the thread that owns the engines. Frames in from the inbox, outcomes out to the desk.
+
+Stations take turns (``runtime.inbox``). Where an engine takes several frames at once (``Engine.batch_max``) it is given
+what waits at that moment, at most one frame of each station that shares it; nobody waits for a batch to fill.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from runtime.clock import Now, look
-from runtime.errors import AsperityError
-from runtime.inbox import Inbox
-from runtime.pipeline import Job, Outcome, Recipe, inspect
+from runtime.engines import Progress
+from runtime.errors import AsperityError, EngineLostError
+from runtime.inbox import Inbox, Item
+from runtime.pipeline import Job, Outcome, Recipe, Turn, inspect_together
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class Tested:
     """The self-test ended; ``error`` is empty when it passed."""
 
     error: str
+    lost: EngineLostError | None = None
+    """The engine can score nothing more."""
 
 
 Report = Outcome | TakenOver | Tested
@@ -36,7 +43,8 @@ class Bench:
 
     def __init__(
         self,
-        inbox: Inbox[Job],
+        stations: int,
+        queue_length: int,
         idle_tick_s: float,
         make_bell: Callable[[], Callable[[], None]],
         clock: Callable[[], Now] = look,
@@ -45,13 +53,11 @@ class Bench:
         self.beat = 0
         self.stage = "idle"
         """Where the bench is, for the log when it is stuck."""
-        self._inbox = inbox
+        self._inbox: Inbox[Job] = Inbox(stations, queue_length)
+        self.places = [Place(self, self._inbox, number) for number in range(stations)]
         self._idle_tick_s = idle_tick_s
         self._make_bell = make_bell
         self._clock = clock
-        self._reports: deque[Report] = deque()
-        self._recipe: Recipe | None = None
-        self._digest: int | None = None
         self._ending = False
         # A daemon, so that an engine that never comes back cannot keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="bench", daemon=True)
@@ -60,37 +66,30 @@ class Bench:
         """Begin."""
         self._thread.start()
 
-    def reports(self) -> list[Report]:
-        """What has come of frames and errands since the last call. For the desk."""
-        return [self._reports.popleft() for _ in range(len(self._reports))]
-
-    def take_over(self, recipe: Recipe | None) -> None:
-        """Judge by ``recipe`` (None: by none) all frames that come after those that wait now."""
-        self._inbox.put_errand(lambda: self._take_over(recipe))
-
-    def self_test(self) -> None:
-        """Score the golden frames of the recipe in force; without a recipe only show that the bench is alive."""
-        self._inbox.put_errand(self._self_test)
-
     def stop(self, timeout_s: float) -> bool:
         """End after the frame in work; True if that was within ``timeout_s``."""
-        self._inbox.put_errand(self._end)
+        self._ending = True
+        self._inbox.wake()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def serve(self, timeout_s: float) -> bool:
-        """See to the next frame or errand; False when none came within ``timeout_s``. For the bench's thread."""
-        job, errand = self._inbox.take(timeout_s)
-        self._progress("idle")
-        if errand is not None:
-            errand()
-        elif job is not None:
-            outcome, self._digest = inspect(job, self._recipe, self._digest, self._progress, self._clock)
-            self._reports.append(outcome)
-        else:
+        """See to the next frames or errand; False when none came within ``timeout_s``. For the bench's thread."""
+        item = self._inbox.take(timeout_s)
+        self.progress("idle")
+        if item is None:
             return False
-        self._progress("idle")
+        if item.errand is not None:
+            item.errand()
+        elif item.job is not None:
+            self._inspect([item, *self._beside(item.station)])
+        self.progress("idle")
         return True
+
+    def progress(self, stage: str) -> None:
+        """A stage has ended: a sign of life."""
+        self.stage = stage
+        self.beat += 1
 
     def _run(self) -> None:
         ring = self._make_bell()
@@ -98,25 +97,122 @@ class Bench:
             if self.serve(self._idle_tick_s):
                 ring()
 
-    def _progress(self, stage: str) -> None:
-        self.stage = stage
-        self.beat += 1
+    def _beside(self, station: int) -> list[Item[Job]]:
+        """Frames of other stations that the same engine can score at the same time."""
+        recipe = self.places[station].recipe
+        if recipe is None or recipe.engine.batch_max <= 1:
+            return []
+        sharing = {
+            place.number
+            for place in self.places
+            if place.number != station and place.recipe is not None and place.recipe.engine is recipe.engine
+        }
+        return self._inbox.take_beside(sharing, recipe.engine.batch_max - 1)
+
+    def _inspect(self, items: list[Item[Job]]) -> None:
+        places = [self.places[item.station] for item in items]
+        turns = [
+            Turn(item.job, place.recipe, place.digest)
+            for item, place in zip(items, places, strict=True)
+            if item.job is not None
+        ]
+        for place, (outcome, digest) in zip(places, inspect_together(turns, self.progress, self._clock), strict=True):
+            place.digest = digest
+            place.tell(outcome)
+
+
+class Place:
+    """A station's place at the bench: what it judges by, and what the desk may ask of it.
+
+    ``recipe``, ``digest`` and ``tell`` are the bench's thread's, the rest is for the desk.
+    """
+
+    def __init__(self, bench: Bench, inbox: Inbox[Job], number: int) -> None:
+        self.number = number
+        self.recipe: Recipe | None = None
+        self.digest: int | None = None
+        """Of the frame before, by which a camera that repeats itself is found out."""
+        self._bench = bench
+        self._inbox = inbox
+        self._reports: deque[Report] = deque()
+        self._test: Iterator[object] = iter(())
+
+    @property
+    def beat(self) -> int:
+        """The bench's: one for all stations, since a stuck engine holds up each of them."""
+        return self._bench.beat
+
+    @property
+    def stage(self) -> str:
+        """Where the bench is."""
+        return self._bench.stage
+
+    @property
+    def frame_p99_ms(self) -> float:
+        """How long a frame may take that is before ours: of the slowest recipe at the bench, as calibrated."""
+        recipes = [place.recipe for place in self._bench.places]
+        return max((recipe.manifest.frame_p99_ms for recipe in recipes if recipe is not None), default=0.0)
+
+    def reports(self) -> list[Report]:
+        """What has come of frames and errands since the last call."""
+        return [self._reports.popleft() for _ in range(len(self._reports))]
+
+    def put(self, job: Job) -> Job | None:
+        """Let a frame wait for its turn; returns the one that had to go for it."""
+        return self._inbox.put(self.number, job)
+
+    def discard(self, unwanted: Callable[[Job], bool]) -> list[Job]:
+        """Take back waiting frames."""
+        return self._inbox.discard(self.number, unwanted)
+
+    def take_over(self, recipe: Recipe | None) -> None:
+        """Judge by ``recipe`` (None: by none) all frames of the station that come after those that wait now."""
+        self._inbox.put_errand(self.number, lambda: self._take_over(recipe))
+
+    def self_test(self) -> None:
+        """Score the golden frames of the recipe in force; without a recipe only show that the bench is alive.
+
+        One golden frame at a turn, so that the other stations' frames have theirs. Begun again it starts anew.
+        """
+        self._inbox.put_errand(self.number, self._begin_test)
+
+    def tell(self, report: Report) -> None:
+        """Leave a report for the desk."""
+        self._reports.append(report)
 
     def _take_over(self, recipe: Recipe | None) -> None:
-        before, self._recipe = self._recipe, recipe
-        self._digest = None
-        self._reports.append(TakenOver(recipe, before))
+        before, self.recipe = self.recipe, recipe
+        self.digest = None
+        self.tell(TakenOver(recipe, before))
 
-    def _self_test(self) -> None:
-        error = ""
+    def _begin_test(self) -> None:
+        recipe = self.recipe
+        self._test = _steps(recipe, self._bench.progress)
+        self._test_on(self._test, recipe)
+
+    def _test_on(self, test: Iterator[object], recipe: Recipe | None) -> None:
+        """The next golden frame, unless another test has begun since; of another recipe it begins again."""
+        if test is not self._test:
+            return
+        if recipe is not self.recipe:
+            self._begin_test()
+            return
         try:
-            if self._recipe is not None:
-                self._recipe.prove(self._progress)
+            if next(test, _PASSED) is _PASSED:
+                self.tell(Tested(""))
+            else:
+                self._inbox.put_errand(self.number, lambda: self._test_on(test, recipe))
+        except EngineLostError as problem:
+            self.tell(Tested(str(problem), problem))
         except AsperityError as problem:
-            error = str(problem)
+            self.tell(Tested(str(problem)))
         except Exception as problem:  # noqa: BLE001 - an engine that cannot be tested is an engine that must not judge
-            error = f"{type(problem).__name__}: {problem}"
-        self._reports.append(Tested(error))
+            self.tell(Tested(f"{type(problem).__name__}: {problem}"))
 
-    def _end(self) -> None:
-        self._ending = True
+
+_PASSED = object()
+
+
+def _steps(recipe: Recipe | None, progress: Progress) -> Iterator[object]:
+    if recipe is not None:
+        yield from recipe.golden_steps(progress)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +31,8 @@ Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 SCRIPT_PREFIX = "script:"
 """A recipe of the simulated engine is a script: ``name = "script:ok ok ng"``."""
 NAME_RULE = "1 to 32 of a-z 0-9 _ -"
+STATIONS_MAX = 8
+"""Stations that one process may host."""
 
 
 def text(description: str) -> Meta:
@@ -58,6 +61,15 @@ class Station(Section, frozen=True, forbid_unknown_fields=True):
     recipe: Annotated[str, text("the recipe of [recipes] to open at start; empty: wait for prepare_recipe")] = ""
     autostart: Annotated[bool, text("go to ContinuousExecution as soon as the first recipe is ready")] = True
     expected_rate_hz: Annotated[float, number(0, 1000, "frames per second the camera should give; 0: not known")] = 0.0
+
+
+class HostedStation(Station, frozen=True, forbid_unknown_fields=True):
+    """One of several stations that one process hosts, 1 to 8, in place of `[station]`: every other table holds for all.
+
+    Names, numbers, cameras and journals differ; the recipe may be the same, and is then open once.
+    """
+
+    journal: Annotated[str, text("its journal's file; empty: `$XDG_STATE_HOME/asperity/NAME.journal`")] = ""
 
 
 class Limits(Section, frozen=True, forbid_unknown_fields=True):
@@ -198,6 +210,7 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     """A whole ``station.toml``."""
 
     station: Station = Station()
+    stations: list[HostedStation] = []
     limits: Limits = Limits()
     timing: Timing = Timing()
     triggers: Triggers = Triggers()
@@ -220,6 +233,21 @@ def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | 
     config = read_sections(StationConfig, path, overrides, _make_absolute)
     _check(config, _where(path))
     return config
+
+
+def hosted(config: StationConfig) -> list[StationConfig]:
+    """The configuration of each station of the process, as if it were the only one; in the order of the file."""
+    if not config.stations:
+        return [config]
+    return [
+        msgspec.structs.replace(
+            config,
+            station=Station(**{key: getattr(station, key) for key in Station.__struct_fields__}),
+            stations=[],
+            journal=msgspec.structs.replace(config.journal, path=station.journal),
+        )
+        for station in config.stations
+    ]
 
 
 def read_sections(
@@ -309,15 +337,31 @@ def describe(kind: type[Section]) -> list[str]:
     lines: list[str] = []
     for name, hint in get_type_hints(kind, include_extras=True).items():
         lines += ["", f"## [{name}]"]
-        if isinstance(hint, type) and issubclass(hint, Section):
-            lines += [str(hint.__doc__).strip(), "", "| key | default | range | what it is |", "|---|---|---|---|"]
-            defaults = hint()
-            for key, key_kind in get_type_hints(hint, include_extras=True).items():
+        entry_kind = _entry_kind(hint)
+        table: Any = entry_kind or hint
+        if entry_kind is not None:
+            lines[-1] = f"## [[{name}]]"
+        if isinstance(table, type) and issubclass(table, Section):
+            lines += [*_docstring(table), "", "| key | default | range | what it is |", "|---|---|---|---|"]
+            defaults = table()
+            for key, key_kind in get_type_hints(table, include_extras=True).items():
                 default = msgspec.json.encode(getattr(defaults, key)).decode()
                 lines.append(f"| `{key}` | `{default}` | {_range(key_kind)} | {_metas(key_kind)[-1].description} |")
         else:
             lines += [f"{_metas(hint)[-1].description}"]
     return lines
+
+
+def _entry_kind(hint: Any) -> type[Section] | None:
+    """The kind of the tables of a list of tables, such as [[stations]]; None: it is no list."""
+    if get_origin(hint) is not list:
+        return None
+    kind: type[Section] = get_args(hint)[0]
+    return kind
+
+
+def _docstring(kind: type[Section]) -> list[str]:
+    return [line.strip() for line in str(kind.__doc__).strip().splitlines()]
 
 
 def _where(path: Path | None) -> str:
@@ -338,13 +382,47 @@ def _check(config: StationConfig, where: str) -> None:
             f"{where}: [journal] slots is {config.journal.slots}, fewer than 4 x the {in_work} results that "
             "queue_length, pending_max and seq_gap_max allow to be under way; leave it at 4096"
         )
-    if config.station.recipe and config.station.recipe not in config.recipes:
-        known = ", ".join(config.recipes) or "none"
-        raise ConfigError(f"{where}: [station] recipe is {config.station.recipe!r}; [recipes] has: {known}")
+    for each in hosted(config):
+        if each.station.recipe and each.station.recipe not in config.recipes:
+            known = ", ".join(config.recipes) or "none"
+            table = "[[stations]]" if config.stations else "[station]"
+            raise ConfigError(f"{where}: {table} recipe is {each.station.recipe!r}; [recipes] has: {known}")
+    if config.stations:
+        _check_stations(config, where)
     for key in ("frames", "results", "bulk", "control"):
         endpoint = getattr(sockets, key)
         if not endpoint.startswith(("tcp://", "ipc://")) and not (key == "control" and endpoint == ""):
             raise ConfigError(f"{where}: [sockets] {key} is {endpoint!r}; write tcp://ADDRESS:PORT or ipc://PATH")
+
+
+def _check_stations(config: StationConfig, where: str) -> None:
+    """That no two stations of the process have in common what makes them two."""
+    if config.station != Station():
+        raise ConfigError(
+            f"{where}: [station] (and --station, --camera, --autostart) is of a process of one station, and there are "
+            "[[stations]]; write what it says into these"
+        )
+    if config.journal.path:
+        raise ConfigError(
+            f"{where}: [journal] path (and --journal) names the one file {config.journal.path}, and there are "
+            "[[stations]]; give each of them a journal, or none: then it is called by the station's name"
+        )
+    if len(config.stations) > STATIONS_MAX:
+        raise ConfigError(
+            f"{where}: there are {len(config.stations)} [[stations]] and one process hosts at most {STATIONS_MAX}; "
+            "give the others a process of their own"
+        )
+    taken: dict[tuple[str, str | int], int] = {}
+    for at, each in enumerate(hosted(config), start=1):
+        station = each.station
+        marks: dict[str, str | int] = {"name": station.name, "number": station.number, "camera": station.camera}
+        for key, value in {**marks, "journal": str(journal_path(each))}.items():
+            other = taken.setdefault((key, value), at)
+            if other != at:
+                raise ConfigError(
+                    f"{where}: [[stations]] no. {other} and no. {at} both have {key} {value!r}; "
+                    f"give each a {key} of its own"
+                )
 
 
 def _make_absolute(values: dict[str, Any], base: Path) -> None:
@@ -354,7 +432,9 @@ def _make_absolute(values: dict[str, Any], base: Path) -> None:
             name: str(base / place) if isinstance(place, str) and not place.startswith(SCRIPT_PREFIX) else place
             for name, place in recipes.items()
         }
-    for table, key in ((journal, "path"), (engine, "trust"), (engine, "cache"), (security, "keys")):
+    stations = values.get("stations")
+    journals = [(station, "journal") for station in (stations if isinstance(stations, list) else [])]
+    for table, key in ((journal, "path"), (engine, "trust"), (engine, "cache"), (security, "keys"), *journals):
         if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
             table[key] = str(base / table[key])
 
@@ -365,12 +445,23 @@ def _refuse_unknown(whole: type[Section], values: Mapping[str, Any], where: str)
         if section not in sections:
             raise ConfigError(f"{where}: there is no [{section}]{_nearest(section, sections)}")
         kind = sections[section]
+        entry_kind = _entry_kind(kind)
+        if entry_kind is not None:
+            if not isinstance(entries, list) or not all(isinstance(table, Mapping) for table in entries):
+                raise ConfigError(f"{where}: {section} are tables; write each as [[{section}]]")
+            for table in entries:
+                _refuse_unknown_keys(entry_kind, table, f"{where}: [[{section}]]")
+            continue
         if not isinstance(entries, Mapping):
             raise ConfigError(f"{where}: {section} is a table; write it as [{section}]")
         if isinstance(kind, type) and issubclass(kind, Section):
-            for key in entries:
-                if key not in kind.__struct_fields__:
-                    raise ConfigError(f"{where}: [{section}] has no key {key}{_nearest(key, kind.__struct_fields__)}")
+            _refuse_unknown_keys(kind, entries, f"{where}: [{section}]")
+
+
+def _refuse_unknown_keys(kind: type[Section], entries: Mapping[str, Any], where: str) -> None:
+    for key in entries:
+        if key not in kind.__struct_fields__:
+            raise ConfigError(f"{where} has no key {key}{_nearest(key, kind.__struct_fields__)}")
 
 
 def _nearest(name: str, known: Any) -> str:
@@ -383,7 +474,9 @@ def _say(message: str) -> str:
     what, _, at = message.partition(" - at ")
     parts = at.strip("`").removeprefix("$.").split(".")
     what = what.replace("`", "").replace(f"matching regex {NAME_PATTERN!r}", f"of {NAME_RULE}")
-    return f"[{parts[0]}] {'.'.join(parts[1:])}: {what[:1].lower()}{what[1:]}" if at else what
+    listed = re.fullmatch(r"(\w+)\[(\d+)\]", parts[0])
+    table = f"[[{listed[1]}]] no. {int(listed[2]) + 1}," if listed else f"[{parts[0]}]"
+    return f"{table} {'.'.join(parts[1:])}: {what[:1].lower()}{what[1:]}" if at else what
 
 
 def _metas(kind: Any) -> list[Meta]:

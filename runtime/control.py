@@ -18,6 +18,7 @@ from runtime.triggers import PendingTrigger
 
 if TYPE_CHECKING:
     from runtime.inspector import Inspector
+    from runtime.station import Station
 
 TEXT_MAX = 512
 READ_ONLY = frozenset({"get_state", "get_result"})
@@ -78,26 +79,54 @@ def _answer_once(desk: Inspector, request: wire.Request, body: bytes) -> bytes:
 
 
 def _do(desk: Inspector, request: wire.Request) -> bytes:
-    station = desk.config.station.name
-    if request.station not in ("", station):
-        return _reply(request.id, "WRONG_STATION", f"this is station {station}")
+    if request.op == "shutdown":
+        return _shutdown(desk, request)
+    station = _station_of(desk, request.station)
+    if isinstance(station, str):
+        return _reply(request.id, "WRONG_STATION", station)
     operation = _OPERATIONS.get(request.op)
     if operation is None:
-        return _reply(request.id, "UNKNOWN_OP", f"there are: {', '.join(_OPERATIONS)}")
+        return _reply(request.id, "UNKNOWN_OP", f"there are: {', '.join((*_OPERATIONS, 'shutdown'))}")
     try:
-        return operation(desk, request)
+        return operation(station, request)
     except StateError as error:
         return _reply(request.id, "WRONG_STATE", str(error))
 
 
-def _get_state(desk: Inspector, request: wire.Request) -> bytes:
+def _station_of(desk: Inspector, name: str) -> Station | str:
+    """The station that a request means, or why there is none. The name may be left out where there is one station."""
+    if name in desk.by_name:
+        return desk.by_name[name]
+    if len(desk.stations) == 1:
+        return desk.stations[0] if name == "" else f"this is station {desk.stations[0].name}"
+    here = ", ".join(desk.by_name)
+    return f"the stations here are {here}" + ("" if name else "; name the one you mean in station")
+
+
+def _shutdown(desk: Inspector, request: wire.Request) -> bytes:
+    """Of the process, so of all its stations: nobody may end another's by naming his own."""
+    if request.station and request.station not in desk.by_name:
+        return _reply(request.id, "WRONG_STATION", str(_station_of(desk, request.station)))
+    if request.station and len(desk.stations) > 1:
+        here = ", ".join(desk.by_name)
+        text = (
+            f"shutdown ends the whole process, with the stations {here}: leave station out, or halt {request.station}"
+        )
+        return _reply(request.id, "REFUSED", text)
+    desk.ending = True
+    return _reply(request.id, "ACCEPTED")
+
+
+def _get_state(station: Station, request: wire.Request) -> bytes:
     from runtime.status import state_message
 
-    return wire.encode_reply(wire.Reply(id=request.id, ok=True, code="OK", state=state_message(desk, desk.clock())))
+    return wire.encode_reply(
+        wire.Reply(id=request.id, ok=True, code="OK", state=state_message(station, station.clock()))
+    )
 
 
-def _get_result(desk: Inspector, request: wire.Request) -> bytes:
-    journal, most = desk.journal, desk.config.control.results_per_reply
+def _get_result(station: Station, request: wire.Request) -> bytes:
+    journal, most = station.journal, station.config.control.results_per_reply
     last_id = min(request.to or journal.last_id, journal.last_id)
     found: list[msgspec.Raw] = []
     next_id = None
@@ -115,14 +144,14 @@ def _get_result(desk: Inspector, request: wire.Request) -> bytes:
             code="OK",
             results=tuple(found),
             first_result_id=journal.oldest_id,
-            last_result_id=desk.last_published_id,
+            last_result_id=station.last_published_id,
             next_result_id=next_id,
         )
     )
 
 
-def _trigger(desk: Inspector, request: wire.Request, hard_wired: bool = False) -> bytes:
-    operation, config = desk.operation, desk.config
+def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) -> bytes:
+    operation, config = station.operation, station.config
     step(operation.state, Cause.TRIGGER)
     assert request.trigger_id is not None and request.timeout_ms is not None  # the wire requires both
     longest_ms = config.triggers.timeout_max_ms
@@ -131,36 +160,36 @@ def _trigger(desk: Inspector, request: wire.Request, hard_wired: bool = False) -
     recipe = operation.recipe.name if operation.recipe else ""
     if request.recipe is not None and request.recipe != recipe:
         return _reply(request.id, "REFUSED", f"recipe {request.recipe} is asked for and {recipe} is in force")
-    busy = desk.triggers.refusal(request.trigger_id)
+    busy = station.triggers.refusal(request.trigger_id)
     if operation.state is State.SINGLE_EXECUTION and operation.single_trigger_id is not None:
         busy = f"trigger {operation.single_trigger_id} is the one of this single execution"
     if busy:
         return _reply(request.id, "BUSY", busy)
-    now = desk.clock()
+    now = station.clock()
     owed = Result(
-        station=config.station.name,
-        session=desk.session,
-        result_id=desk.journal.last_id + 1,
-        camera=config.station.camera,
+        station=station.name,
+        session=station.session,
+        result_id=station.journal.last_id + 1,
+        camera=station.camera,
         trigger_id=request.trigger_id,
         part_id=request.part_id or "",
         recipe=recipe,
         reason=Reason.RESTARTED,
         t_done_us=now.wall_us,
     )
-    promise = desk.journal.promise(wire.encode_result_body(owed))
+    promise = station.journal.promise(wire.encode_result_body(owed))
     expires_ns = now.ns + request.timeout_ms * MS
-    desk.triggers.add(
+    station.triggers.add(
         PendingTrigger(request.trigger_id, request.part_id or "", request.recipe, hard_wired, expires_ns, promise)
     )
     if operation.state is State.SINGLE_EXECUTION:
         operation.single_trigger_id = request.trigger_id
     if not hard_wired:
-        desk.sockets.publish(
+        station.sockets.publish(
             wire.encode_trigger(
                 wire.Trigger(
-                    station=config.station.name,
-                    session=desk.session,
+                    station=station.name,
+                    session=station.session,
                     trigger_id=request.trigger_id,
                     part_id=request.part_id or "",
                     recipe=request.recipe,
@@ -172,23 +201,23 @@ def _trigger(desk: Inspector, request: wire.Request, hard_wired: bool = False) -
     return _reply(request.id, "ACCEPTED")
 
 
-def _expect(desk: Inspector, request: wire.Request) -> bytes:
-    return _trigger(desk, request, hard_wired=True)
+def _expect(station: Station, request: wire.Request) -> bytes:
+    return _trigger(station, request, hard_wired=True)
 
 
-def _prepare_recipe(desk: Inspector, request: wire.Request) -> bytes:
-    operation = desk.operation
+def _prepare_recipe(station: Station, request: wire.Request) -> bytes:
+    operation = station.operation
     if operation.busy:
         return _reply(request.id, "BUSY", operation.busy)
-    if request.recipe not in desk.config.recipes:
-        known = ", ".join(desk.config.recipes) or "none"
+    if request.recipe not in station.config.recipes:
+        known = ", ".join(station.config.recipes) or "none"
         return _reply(request.id, "REFUSED", f"there is no recipe {request.recipe}; [recipes] has: {known}")
     operation.prepare(request.recipe)
     return _reply(request.id, "ACCEPTED")
 
 
-def _unprepare_recipe(desk: Inspector, request: wire.Request) -> bytes:
-    operation = desk.operation
+def _unprepare_recipe(station: Station, request: wire.Request) -> bytes:
+    operation = station.operation
     if operation.busy:
         return _reply(request.id, "BUSY", operation.busy)
     in_force = operation.recipe.name if operation.recipe else "none"
@@ -198,43 +227,38 @@ def _unprepare_recipe(desk: Inspector, request: wire.Request) -> bytes:
     return _reply(request.id, "ACCEPTED")
 
 
-def _start(desk: Inspector, request: wire.Request) -> bytes:
-    desk.operation.start(single=request.mode == "single")
+def _start(station: Station, request: wire.Request) -> bytes:
+    station.operation.start(single=request.mode == "single")
     return _reply(request.id, "OK")
 
 
-def _stop(desk: Inspector, request: wire.Request) -> bytes:
-    desk.operation.stop()
+def _stop(station: Station, request: wire.Request) -> bytes:
+    station.operation.stop()
     return _reply(request.id, "OK")
 
 
-def _abort(desk: Inspector, request: wire.Request) -> bytes:
-    desk.operation.abort()
+def _abort(station: Station, request: wire.Request) -> bytes:
+    station.operation.abort()
     return _reply(request.id, "OK")
 
 
-def _halt(desk: Inspector, request: wire.Request) -> bytes:
-    desk.operation.halt()
+def _halt(station: Station, request: wire.Request) -> bytes:
+    station.operation.halt()
     return _reply(request.id, "OK")
 
 
-def _reset(desk: Inspector, request: wire.Request) -> bytes:
-    desk.operation.reset()
+def _reset(station: Station, request: wire.Request) -> bytes:
+    station.operation.reset()
     return _reply(request.id, "ACCEPTED")
 
 
-def _self_test(desk: Inspector, request: wire.Request) -> bytes:
-    desk.operation.self_test()
+def _self_test(station: Station, request: wire.Request) -> bytes:
+    station.operation.self_test()
     return _reply(request.id, "ACCEPTED")
 
 
-def _shutdown(desk: Inspector, request: wire.Request) -> bytes:
-    desk.ending = True
-    return _reply(request.id, "ACCEPTED")
-
-
-def _set_threshold(desk: Inspector, request: wire.Request) -> bytes:
-    operation = desk.operation
+def _set_threshold(station: Station, request: wire.Request) -> bytes:
+    operation = station.operation
     assert request.threshold is not None  # the wire requires it
     if operation.busy:
         return _reply(request.id, "BUSY", operation.busy)
@@ -245,7 +269,7 @@ def _set_threshold(desk: Inspector, request: wire.Request) -> bytes:
     return _reply(request.id, "ACCEPTED")
 
 
-_OPERATIONS: dict[str, Callable[[Inspector, wire.Request], bytes]] = {
+_OPERATIONS: dict[str, Callable[[Station, wire.Request], bytes]] = {
     "get_state": _get_state,
     "get_result": _get_result,
     "trigger": _trigger,
@@ -259,7 +283,6 @@ _OPERATIONS: dict[str, Callable[[Inspector, wire.Request], bytes]] = {
     "reset": _reset,
     "self_test": _self_test,
     "set_threshold": _set_threshold,
-    "shutdown": _shutdown,
 }
 
 

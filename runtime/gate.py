@@ -10,14 +10,14 @@ line, and the gate holds its scores to the exporter's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from runtime.bundle import Bundle
 from runtime.bundle_checks import GOLDEN_REASONS
 from runtime.engines import Engine
-from runtime.errors import EngineError, FrameRefused, ParityError
+from runtime.errors import EngineError, EngineLostError, FrameRefused, ParityError
 from runtime.frame import Frame, Scores, Verdict
 from runtime.manifest import Decision, GoldenFrame, Manifest
 from runtime.rescore import decision_for
@@ -48,11 +48,16 @@ def no_progress(_stage: str) -> None:
 def run_golden(
     frame: Frame, golden: GoldenFrame, engine: Engine, decision: Decision, manifest: Manifest, progress: Progress
 ) -> GoldenCheck:
-    """One golden frame through engine and decision. Raises ParityError when the engine refuses or fails on it."""
+    """One golden frame through engine and decision.
+
+    Raises ParityError when the engine refuses or fails on it, EngineLostError when it is lost for good.
+    """
     start_ns = time.perf_counter_ns()
     try:
         scores = engine.score(frame, progress)
         judgement = decide(scores, decision, manifest.silhouette, manifest.geometry)
+    except EngineLostError:
+        raise
     except (FrameRefused, EngineError) as error:
         raise ParityError(
             f"golden frame {golden.name} ({golden.kind}) was not scored ({error}); this engine must not judge parts: "
@@ -120,14 +125,18 @@ def pass_gate(
     ``decision`` is the engine's own (``runtime.rescore``); by default the bundle's. Raises ParityError at the first
     frame whose verdict, reason, score or evidence differs.
     """
-    decision = decision or bundle.manifest.decision
-    checks = []
+    return list(gate_steps(bundle, engine, decision or bundle.manifest.decision, progress))
+
+
+def gate_steps(
+    bundle: Bundle, engine: Engine, decision: Decision, progress: Progress = no_progress
+) -> Iterator[GoldenCheck]:
+    """As ``pass_gate``, a golden frame at each step; the gate is passed only when the steps have come to their end."""
     for golden, frame in bundle.golden_frames():
         check = run_golden(frame, golden, engine, decision, bundle.manifest, progress)
         check_golden(check, decision, bundle.manifest)
-        checks.append(check)
         progress(f"golden {golden.name}")
-    return checks
+        yield check
 
 
 def prove(bundle: Bundle, engine: Engine, progress: Progress = no_progress) -> Decision:

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from runtime.bench import Bench, TakenOver, Tested
+from runtime.bench import Place, TakenOver, Tested
 from runtime.clock import MS, Now, look
 from runtime.config import StationConfig
-from runtime.errors import AsperityError, StateError
+from runtime.errors import AsperityError, EngineLostError, StateError
 from runtime.notices import Notices, Severity
 from runtime.pipeline import Recipe
 from runtime.reasons import Reason
-from runtime.recipes import Loader, describe_engine, put_away
+from runtime.recipes import Loader, describe_engine
 from runtime.states import Cause, State, step
 
 BEATS_OF_A_FRAME = 3
@@ -31,7 +31,7 @@ class Operation:
     def __init__(
         self,
         config: StationConfig,
-        bench: Bench,
+        place: Place,
         loader: Loader,
         notice: Notices,
         drop_work: Callable[[Reason], None],
@@ -48,9 +48,9 @@ class Operation:
         self.single_trigger_id: int | None = None
         """In SINGLE_EXECUTION: the one trigger that was given."""
         self.failure: AsperityError | None = None
-        """Why the first recipe did not open; the process cannot do its work."""
+        """Why the station can judge nothing in this process: its first recipe did not open, or its engine is lost."""
         self._config = config
-        self._bench = bench
+        self._place = place
         self._loader = loader
         self._notice = notice
         self._drop_work = drop_work
@@ -121,6 +121,8 @@ class Operation:
         """Open ``name`` beside the recipe in force."""
         step(self.state, Cause.PREPARE_RECIPE)
         self.alarms.pop("RECIPE", None)
+        if not isinstance(self.failure, EngineLostError):
+            self.failure = None
         self._open(name, in_child_first=True)
 
     def unprepare(self) -> None:
@@ -128,7 +130,7 @@ class Operation:
         self.move(Cause.UNPREPARE_RECIPE)
         self.busy = "the recipe is being put away"
         self._busy_until_ns = self._clock().ns + self._config.timing.recipe_ms * MS
-        self._bench.take_over(None)
+        self._place.take_over(None)
 
     def threshold_refusal(self, threshold: float) -> str:
         """Why the recipe in force may not be judged by ``threshold``; empty: it may.
@@ -151,7 +153,7 @@ class Operation:
         decision = replace(self.recipe.decision, threshold=threshold)
         self.busy = "the threshold is being changed"
         self._busy_until_ns = self._clock().ns + self._config.timing.recipe_ms * MS
-        self._bench.take_over(dataclasses.replace(self.recipe, decision=decision))
+        self._place.take_over(dataclasses.replace(self.recipe, decision=decision))
 
     # ------------------------------------------------------------------ what happens
 
@@ -160,11 +162,12 @@ class Operation:
         self.recipe = report.recipe
         self.busy = ""
         if report.before is not None and (report.recipe is None or report.before.engine is not report.recipe.engine):
-            put_away(report.before)
+            self._loader.put_away(report.before)
         self._show_recipe()
         if report.recipe is None:
             return
         self._had_recipe = True
+        self.failure = None
         self.engine = report.recipe.info
         name, bundle = report.recipe.name, report.recipe.bundle
         engine = f"engine {self.engine.name} on {self.engine.device}, {self.engine.precision}"
@@ -204,6 +207,18 @@ class Operation:
         if self._faults == self._config.limits.engine_faults_max:
             self.fault(reason.name, f"{self._faults} frames in a row failed, the last: {detail}")
 
+    def engine_lost(self, error: EngineLostError) -> None:
+        """The engine that this station judges by can score nothing more; only another one leads out of Error."""
+        if self.recipe is not None:
+            self._loader.lose(self.recipe)
+        self.failure = error
+        self.fault("ENGINE_LOST", f"{error}; prepare the recipe again, or start the inspector again")
+
+    def show_failure(self) -> None:
+        """The process goes on, for its other stations: say in each state why this one cannot judge."""
+        if self.failure is not None and not {"RECIPE", "ENGINE_LOST"} & self.alarms.keys():
+            self.alarm("RECIPE", str(self.failure))
+
     def answered(self, trigger_id: int) -> None:
         """A trigger's one result is out."""
         if self.state is State.SINGLE_EXECUTION and trigger_id == self.single_trigger_id:
@@ -214,7 +229,7 @@ class Operation:
         opened = self._loader.opened()
         if opened is not None and opened.recipe is not None:
             self.busy = f"recipe {opened.name} is being taken over"
-            self._bench.take_over(opened.recipe)
+            self._place.take_over(opened.recipe)
         elif opened is not None and opened.error is not None:
             self._did_not_open(opened.name, opened.error)
         if self.busy and now.ns > self._busy_until_ns:
@@ -223,7 +238,7 @@ class Operation:
             self.busy = ""
         if self._test_until_ns is not None and now.ns > self._test_until_ns:
             self._test_until_ns = None
-            self.fault("SELF_TEST", f"not ended within {self._config.timing.self_test_ms} ms (at {self._bench.stage})")
+            self.fault("SELF_TEST", f"not ended within {self._config.timing.self_test_ms} ms (at {self._place.stage})")
         self._watch_beat(now)
         if camera_alive and "CAMERA" in self.alarms:
             del self.alarms["CAMERA"]
@@ -232,9 +247,9 @@ class Operation:
             self.alarm("CAMERA", "no camera is connected, or it gives no frames", "warning")
 
     def beat_timeout_ms(self) -> int:
-        """How long a receiver waits for the beat: a slow profile must not look dead."""
+        """How long a receiver waits for the beat: a slow profile, be it another station's, must not look dead."""
         limits = self._config.limits
-        slow_ms = BEATS_OF_A_FRAME * self.recipe.manifest.frame_p99_ms if self.recipe else 0.0
+        slow_ms = BEATS_OF_A_FRAME * self._place.frame_p99_ms
         return max(limits.beat_timeout_min_ms, limits.deadline_ms, round(slow_ms))
 
     def move(self, cause: Cause) -> None:
@@ -275,7 +290,7 @@ class Operation:
     def _begin_test(self) -> None:
         self.tested = False
         self._test_until_ns = self._clock().ns + self._config.timing.self_test_ms * MS
-        self._bench.self_test()
+        self._place.self_test()
 
     def _start_by_itself(self) -> None:
         if self._autostart and self.tested and self.state is State.READY:
@@ -298,10 +313,10 @@ class Operation:
 
     def _watch_beat(self, now: Now) -> None:
         """A bench that shows no sign of life is stuck, whatever it is doing."""
-        if self._bench.beat != self._beat:
-            self._beat, self._beat_ns = self._bench.beat, now.ns
+        if self._place.beat != self._beat:
+            self._beat, self._beat_ns = self._place.beat, now.ns
             return
         silent_ms = (now.ns - self._beat_ns) / MS
         stuck = silent_ms > max(self._config.limits.engine_stuck_ms, self.beat_timeout_ms())
         if stuck and self.state not in (State.ERROR, State.HALTED):
-            self.fault("STUCK", f"the engine has shown no sign of life for {silent_ms:.0f} ms (at {self._bench.stage})")
+            self.fault("STUCK", f"the engine has shown no sign of life for {silent_ms:.0f} ms (at {self._place.stage})")

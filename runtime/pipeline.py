@@ -5,14 +5,14 @@ Nothing here can say ok: that is ``scoring.decide``'s alone. Whatever goes wrong
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from runtime.clock import Now, look
 from runtime.engines import Engine, Progress
-from runtime.errors import EngineError, FrameRefused
+from runtime.errors import EngineError, EngineLostError, FrameRefused
 from runtime.frame import EngineInfo, FloatArray, Frame, Result, Scores, Window
 from runtime.manifest import Decision, Manifest
 from runtime.preprocess import frame_digest
@@ -35,8 +35,9 @@ class Recipe:
     """The engine's own (threshold and constants), or with an operator's threshold in place of it."""
     engine: Engine
     info: EngineInfo
-    prove: Callable[[Progress], None]
-    """The self-test: scores the golden frames again by the proven threshold; raises ParityError or EngineError."""
+    golden_steps: Callable[[Progress], Iterator[object]]
+    """The self-test: scores a golden frame again at each step, by the proven threshold; raises ParityError or
+    EngineError. In steps, so that other stations' frames take their turns between them."""
     proven_threshold: float
     """The threshold that the engine took from the calibration frames."""
     simulated: bool = False
@@ -66,6 +67,18 @@ class Outcome:
     distance_map: FloatArray | None = None
     """grid x grid, standardised and fused; for people."""
     window: Window | None = None
+    lost: EngineLostError | None = None
+    """The engine can score nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A job whose turn has come, and what it is judged by."""
+
+    job: Job
+    recipe: Recipe | None
+    previous_digest: int | None
+    """Of the camera's frame before."""
 
 
 def age_ns(frame: Frame, now_us: int) -> int:
@@ -86,24 +99,64 @@ def inspect(
 
     Raises nothing: a frame that cannot be judged is an unknown with its reason.
     """
-    start_ns = clock().ns
+    return inspect_together([Turn(job, recipe, previous_digest)], progress, clock)[0]
+
+
+def inspect_together(
+    turns: Sequence[Turn], progress: Progress, clock: Callable[[], Now] = look
+) -> list[tuple[Outcome, int]]:
+    """As ``inspect``, of frames of several stations whose recipes share one engine. What befalls one costs no other."""
+    looked_at = [_look_at(turn, clock) for turn in turns]
+    scorable = [turn for turn, (_, _, refusal) in zip(turns, looked_at, strict=True) if refusal is None]
+    found = iter(_score(scorable, progress))
+    return [
+        (_outcome(born, turn.recipe, refusal or next(found), clock), digest)
+        for turn, (born, digest, refusal) in zip(turns, looked_at, strict=True)
+    ]
+
+
+def _look_at(turn: Turn, clock: Callable[[], Now]) -> tuple[Result, int, FrameRefused | None]:
+    """Before a frame is scored: its result so far, its digest, and why it must not be scored."""
+    job, recipe, start_ns = turn.job, turn.recipe, clock().ns
     digest = frame_digest(job.frame)
     born = replace(job.born, latency_us={"recv": (start_ns - job.t_recv_ns) // 1000})
     if recipe is None:
-        return Outcome(born.unknown(Reason.NOT_RUNNING), "no recipe is in force"), digest
+        return born, digest, FrameRefused(Reason.NOT_RUNNING, "no recipe is in force")
     born = replace(born, recipe=recipe.name, bundle=recipe.bundle, simulated=recipe.simulated)
-    refusal = _refusal(job, recipe.name, start_ns, digest == previous_digest)
-    if refusal is not None:
-        return Outcome(born.unknown(refusal.reason), str(refusal)), digest
+    return born, digest, _refusal(job, recipe.name, start_ns, digest == turn.previous_digest)
+
+
+def _score(turns: Sequence[Turn], progress: Progress) -> Sequence[Scores | Exception]:
+    """What the engine that these frames share says of each; whatever it raises costs them, never the station."""
+    engines = [turn.recipe.engine for turn in turns if turn.recipe is not None]
+    frames = [turn.job.frame for turn in turns]
     try:
-        outcome = _judge(born, recipe, recipe.engine.score(job.frame, progress), clock)
+        if len(frames) <= 1:
+            return [engine.score(frame, progress) for engine, frame in zip(engines, frames, strict=True)]
+        found = engines[0].score_batch(frames, progress)
+        if len(found) != len(frames):
+            raise EngineError(f"the engine gave {len(found)} answers to {len(frames)} frames")
+    except Exception as error:  # noqa: BLE001 - see above
+        return [error] * len(frames)
+    return found
+
+
+def _outcome(born: Result, recipe: Recipe | None, found: Scores | Exception, clock: Callable[[], Now]) -> Outcome:
+    """The result of a frame that was scored, or of one for which there are no scores."""
+    try:
+        if isinstance(found, Exception):
+            raise found
+        if recipe is None:
+            raise EngineError("it was scored without a recipe")
+        return _judge(born, recipe, found, clock)
     except FrameRefused as error:
-        outcome = Outcome(born.unknown(error.reason), str(error))
+        return Outcome(born.unknown(error.reason), str(error))
+    except EngineLostError as error:
+        return Outcome(born.unknown(Reason.ENGINE), str(error), lost=error)
     except EngineError as error:
-        outcome = Outcome(born.unknown(Reason.ENGINE), str(error))
-    except Exception as error:  # noqa: BLE001 - whatever an engine raises costs this frame, never the station
-        outcome = Outcome(born.unknown(Reason.ENGINE), f"{type(error).__name__}: {error}")
-    return outcome, digest
+        return Outcome(born.unknown(Reason.ENGINE), str(error))
+    except Exception as error:  # noqa: BLE001 - whatever an engine raises or gives costs this frame alone
+        return Outcome(born.unknown(Reason.ENGINE), f"{type(error).__name__}: {error}")
 
 
 def _refusal(job: Job, recipe: str, now_ns: int, repeated: bool) -> FrameRefused | None:

@@ -1,4 +1,4 @@
-"""Recipes: found by name, verified in a child process, opened and warmed beside the one in force.
+"""Recipes: found by name, verified in a child process, opened and warmed beside the one in force, shared by stations.
 
 The child is there for the line's sake: a bundle that brings ONNX Runtime down must not bring the inspector down.
 """
@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,6 +21,9 @@ from runtime.engines import Progress
 from runtime.errors import AsperityError, BundleError, ConfigError, EngineError
 from runtime.frame import EngineInfo
 from runtime.pipeline import Recipe
+
+if TYPE_CHECKING:
+    from runtime.bundle import Bundle
 
 CHILD_NICE = 10
 
@@ -68,27 +72,45 @@ def recipe_name(bundle: Path) -> str:
         raise BundleError(f"{path} names no recipe ({error}); copy the bundle again or export it anew") from error
 
 
-def open_recipe(name: str, config: StationConfig, progress: Progress) -> Recipe:
-    """Open the recipe that ``[recipes]`` calls ``name``, with its engine proven on its golden frames.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A recipe whose bundle is verified and whose engine is not open yet."""
+
+    identity: str
+    """Two recipes of one identity are the same bundle."""
+    open: Callable[[Progress], Recipe]
+    """Opens the engine and proves it on the golden frames. Raises EngineError, or BundleError and its kinds."""
+
+
+def find_recipe(name: str, config: StationConfig) -> Found:
+    """Find and verify the recipe that ``[recipes]`` calls ``name``.
 
     Raises ConfigError when there is none of this name or the bundle calls itself otherwise; BundleError and its kinds
-    when the bundle does not open; EngineError when the engine does not.
+    when the bundle does not open.
     """
     if name not in config.recipes:
         known = ", ".join(config.recipes) or "none"
         raise ConfigError(f"there is no recipe {name}; [recipes] has: {known}")
     place = config.recipes[name]
     if config.engine.name == "simulated":
-        return _open_simulated(name, place, config)
+        script = place.removeprefix(SCRIPT_PREFIX) if place.startswith(SCRIPT_PREFIX) else config.engine.script
+        return Found(f"{name} {script}", lambda progress: _open_simulated(name, script))
     if config.engine.name == "cuda":
         raise EngineError("[engine] name cuda is not built into this version yet; use cpu")
-    return _open_cpu(name, Path(place), config, progress)
+    return _find_bundle(name, Path(place), config)
 
 
-def _open_simulated(name: str, place: str, config: StationConfig) -> Recipe:
+def open_recipe(name: str, config: StationConfig, progress: Progress) -> Recipe:
+    """Open the recipe that ``[recipes]`` calls ``name``, with its engine proven on its golden frames.
+
+    Raises what ``find_recipe`` and ``Found.open`` raise.
+    """
+    return find_recipe(name, config).open(progress)
+
+
+def _open_simulated(name: str, script: str) -> Recipe:
     from runtime.engines.simulated import SimulatedEngine, simulated_manifest, warm
 
-    script = place.removeprefix(SCRIPT_PREFIX) if place.startswith(SCRIPT_PREFIX) else config.engine.script
     engine = SimulatedEngine(script)
     manifest = simulated_manifest(name)
     warm(manifest)
@@ -99,16 +121,14 @@ def _open_simulated(name: str, place: str, config: StationConfig) -> Recipe:
         decision=manifest.decision,
         engine=engine,
         info=engine.describe(),
-        prove=lambda progress: progress("simulated"),
+        golden_steps=lambda progress: iter(()),
         proven_threshold=manifest.decision.threshold,
         simulated=True,
     )
 
 
-def _open_cpu(name: str, path: Path, config: StationConfig, progress: Progress) -> Recipe:
+def _find_bundle(name: str, path: Path, config: StationConfig) -> Found:
     from runtime.bundle import open_bundle
-    from runtime.engines.cpu import CpuEngine
-    from runtime.gate import pass_gate, prove
     from runtime.keys import TrustStore
 
     bundle = open_bundle(path, TrustStore(Path(config.engine.trust) if config.engine.trust else None))
@@ -116,6 +136,13 @@ def _open_cpu(name: str, path: Path, config: StationConfig, progress: Progress) 
         raise ConfigError(
             f"[recipes] calls {path} {name!r}, the bundle calls itself {bundle.manifest.recipe!r}; use the same name"
         )
+    return Found(bundle.digest, lambda progress: _open_cpu(bundle, config, progress))
+
+
+def _open_cpu(bundle: Bundle, config: StationConfig, progress: Progress) -> Recipe:
+    from runtime.engines.cpu import CpuEngine
+    from runtime.gate import gate_steps, prove
+
     progress("verified")
     engine = CpuEngine.open(bundle, config.engine.threads or None)
     try:
@@ -124,28 +151,91 @@ def _open_cpu(name: str, path: Path, config: StationConfig, progress: Progress) 
     except BaseException:
         engine.close()
         raise
-
-    def prove_again(progress: Progress) -> None:
-        pass_gate(bundle, engine, decision, progress)
-
     return Recipe(
-        name=name,
+        name=bundle.manifest.recipe,
         bundle=bundle.wire_id,
         manifest=bundle.manifest,
         decision=decision,
         engine=engine,
         info=engine.describe(),
-        prove=prove_again,
+        golden_steps=lambda progress: gate_steps(bundle, engine, decision, progress),
         proven_threshold=decision.threshold,
     )
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A recipe that is open, and how many stations have it."""
+
+    identity: str
+    recipe: Recipe
+    holders: int = 1
+    lost: bool = False
+
+
+class OpenRecipes:
+    """The recipes that are open in this process: stations of one bundle share one engine, with its weights and banks.
+
+    One engine is opened at a time. For several threads.
+    """
+
+    def __init__(self) -> None:
+        self._opening = threading.Lock()
+        self._table = threading.Lock()
+        self._opened: list[_Opened] = []
+
+    def open(self, name: str, config: StationConfig) -> Recipe:
+        """As ``open_recipe``, or the one that is open already if it is the same bundle. May take its time."""
+        patience_s = config.timing.recipe_ms / 1000
+        if not self._opening.acquire(timeout=patience_s):
+            raise BundleError(f"recipe {name}: another one was being opened for {patience_s:.0f} s; try again")
+        try:
+            found = find_recipe(name, config)
+            recipe = self._take(found.identity)
+            if recipe is None:
+                recipe = found.open(lambda stage: None)
+                with self._table:
+                    self._opened.append(_Opened(found.identity, recipe))
+            return recipe
+        finally:
+            self._opening.release()
+
+    def put_away(self, recipe: Recipe) -> None:
+        """A station has it no more; the last one closes the engine, on a thread of its own: it may take its time."""
+        with self._table:
+            for opened in self._opened:
+                if opened.recipe.engine is recipe.engine:
+                    opened.holders -= 1
+                    if opened.holders > 0:
+                        return
+                    self._opened.remove(opened)
+                    break
+        threading.Thread(target=recipe.engine.close, name="put-away", daemon=True).start()
+
+    def lose(self, recipe: Recipe) -> None:
+        """Its engine is lost: whoever wants the recipe from here on has it opened anew."""
+        with self._table:
+            for opened in self._opened:
+                opened.lost = opened.lost or opened.recipe.engine is recipe.engine
+
+    def _take(self, identity: str) -> Recipe | None:
+        with self._table:
+            for opened in self._opened:
+                if opened.identity == identity and not opened.lost:
+                    opened.holders += 1
+                    return opened.recipe
+        return None
 
 
 class Loader:
     """Opens one recipe at a time on a thread of its own. ``opened`` is for the desk."""
 
-    def __init__(self, config: StationConfig, make_bell: Callable[[], Callable[[], None]]) -> None:
+    def __init__(
+        self, config: StationConfig, make_bell: Callable[[], Callable[[], None]], recipes: OpenRecipes
+    ) -> None:
         self._config = config
         self._make_bell = make_bell
+        self._recipes = recipes
         self._done: list[tuple[int, Opened]] = []
         self._number = 0
 
@@ -163,31 +253,34 @@ class Loader:
             number, result = self._done.pop(0)
             if number == self._number:
                 return result
-            put_away(result.recipe)
+            if result.recipe is not None:
+                self.put_away(result.recipe)
         return None
 
     def give_up(self) -> None:
         """Forget the last start; should it still open, it is closed again."""
         self._number += 1
 
+    def put_away(self, recipe: Recipe) -> None:
+        """The station has done with a recipe."""
+        self._recipes.put_away(recipe)
+
+    def lose(self, recipe: Recipe) -> None:
+        """The recipe's engine is lost."""
+        self._recipes.lose(recipe)
+
     def _run(self, number: int, name: str, in_child_first: bool) -> None:
         ring = self._make_bell()
         try:
             if in_child_first:
                 verify_in_child(name, self._config)
-            result = Opened(name, recipe=open_recipe(name, self._config, lambda stage: None))
+            result = Opened(name, recipe=self._recipes.open(name, self._config))
         except AsperityError as error:
             result = Opened(name, error=error)
         except Exception as error:  # noqa: BLE001 - a recipe that does not open must never end the line
             result = Opened(name, error=BundleError(f"recipe {name}: {type(error).__name__}: {error}"))
         self._done.append((number, result))
         ring()
-
-
-def put_away(recipe: Recipe | None) -> None:
-    """Close a recipe's engine, on a thread of its own: it may take its time."""
-    if recipe is not None:
-        threading.Thread(target=recipe.engine.close, name="put-away", daemon=True).start()
 
 
 def verify_in_child(name: str, config: StationConfig) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 
-from runtime.config import StationConfig, restore, save
+from runtime.config import StationConfig, hosted, restore, save
 from runtime.errors import AsperityError, StationError
 
 RECIPE = "simulated"
@@ -94,7 +94,7 @@ def _child() -> int:
     threading.Thread(target=end_with_the_parent, name="parent", daemon=True).start()
     log_lines.begin(config.log)
     try:
-        inspect(config, RECIPE)
+        inspect(config, [RECIPE for _ in hosted(config)])
     except AsperityError as error:
         print(f"asperity: {error}", file=sys.stderr)
         return error.exit_code

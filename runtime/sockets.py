@@ -15,7 +15,7 @@ import zmq
 
 from runtime.access import Access
 from runtime.clock import MS
-from runtime.config import StationConfig, control_endpoint
+from runtime.config import StationConfig, control_endpoint, hosted
 from runtime.connections import Connections
 from runtime.errors import ConfigError, StationError
 
@@ -38,6 +38,7 @@ class DeskSockets:
     """
 
     def __init__(self, config: StationConfig) -> None:
+        """``config``: the process's; its stations share the sockets."""
         sizes = config.sockets
         self._config = config
         self.access = Access(config.security)
@@ -66,18 +67,21 @@ class DeskSockets:
             self._bulk = self._make(zmq.PUB, {zmq.SNDHWM: sizes.bulk_hwm, **small})
             self._control = self._make(
                 # ZeroMQ gives room back by halves of the mark: twice as much holds control_hwm replies for certain.
-                zmq.ROUTER, {zmq.SNDHWM: 2 * sizes.control_hwm, zmq.RCVHWM: sizes.control_hwm, **small}
+                zmq.ROUTER,
+                {zmq.SNDHWM: 2 * sizes.control_hwm, zmq.RCVHWM: sizes.control_hwm, **small},
             )
             self._named = {
                 "frames": self._frames, "results": self._results, "bulk": self._bulk, "control": self._control,
             }  # fmt: skip
             self._connections = {name: self._guard(name, socket) for name, socket in self._named.items()}
-            control = control_endpoint(config.station.name, sizes.control)
+            # Whoever knows a station's name alone finds the control socket, whichever station of the process it is.
+            controls = dict.fromkeys(control_endpoint(each.station.name, sizes.control) for each in hosted(config))
+            bound = [self._bind(self._control, "control", endpoint) for endpoint in controls]
             self.endpoints = {
                 "frames": self._bind(self._frames, "frames", sizes.frames),
                 "results": self._bind(self._results, "results", sizes.results),
                 "bulk": self._bind(self._bulk, "bulk", sizes.bulk),
-                "control": self._bind(self._control, "control", control),
+                "control": bound[0],
             }
         except BaseException:
             self.close(linger_ms=0)

@@ -1,4 +1,4 @@
-"""What a station says of itself: the state message five times a second, and what systemd is told."""
+"""What a station says of itself, the state message five times a second; and what systemd is told of the process."""
 
 from __future__ import annotations
 
@@ -10,49 +10,57 @@ from runtime.states import READY_STATES
 
 if TYPE_CHECKING:
     from runtime.inspector import Inspector
+    from runtime.station import Station
 
 
-def state_message(desk: Inspector, now: Now) -> wire.StationState:
+def state_message(station: Station, now: Now) -> wire.StationState:
     """The station's state now."""
-    operation, ledger, recipe = desk.operation, desk.ledger, desk.operation.recipe
+    operation, ledger, recipe = station.operation, station.ledger, station.operation.recipe
     engine = operation.engine
     return wire.StationState(
-        station=desk.config.station.name,
-        session=desk.session,
-        beat=desk.bench.beat,
+        station=station.name,
+        session=station.session,
+        beat=station.place.beat,
         beat_timeout_ms=operation.beat_timeout_ms(),
         state=int(operation.state),
-        ready=operation.state in READY_STATES and operation.tested and desk.camera_alive(now),
-        autostart=desk.config.station.autostart,
+        ready=operation.state in READY_STATES and operation.tested and station.camera_alive(now),
+        autostart=station.config.station.autostart,
         recipe=recipe.name if recipe else "",
         bundle=recipe.bundle if recipe else "",
         engine=wire.EngineMessage(engine.name[:64], engine.device[:64], engine.precision[:64]),
-        last_result_id=desk.last_published_id,
-        expected_rate_hz=desk.config.station.expected_rate_hz or None,
+        last_result_id=station.last_published_id,
+        expected_rate_hz=station.config.station.expected_rate_hz or None,
         alarms=tuple(operation.alarms),
         received=ledger.received,
         lost=ledger.lost,
         ok=ledger.ok,
         ng=ledger.ng,
         unknown=ledger.unknown,
-        in_flight=len(desk.work),
+        in_flight=len(station.work),
         unknown_by_reason={reason.name: count for reason, count in ledger.unknown_by_reason.items()},
         deadline_missed=ledger.deadline_missed,
-        access_refused=dict(desk.sockets.access.refused),
+        access_refused=dict(station.sockets.access.refused),
     )
 
 
 def tell_supervisor(desk: Inspector) -> None:
-    """Ready once the first recipe has judged its golden frames (without one: once the bench is proven alive).
+    """Ready once every first recipe has judged its golden frames, or failed to (without one: the bench is alive).
 
     After that the watchdog is fed by the bench's beat alone.
     """
-    operation, supervision = desk.operation, desk.supervision
-    if operation.tested and not operation.opening_first:
+    operations, supervision = [station.operation for station in desk.stations], desk.supervision
+    waiting = [operation for operation in operations if operation.failure is None]
+    if all(operation.tested and not operation.opening_first for operation in waiting):
         supervision.ready()
-    elif operation.opening_first and operation.busy:
+    elif any(operation.opening_first and operation.busy for operation in waiting):
         supervision.opening()
     supervision.progress(desk.bench.beat)
+    supervision.status("; ".join(_in_words(station, len(operations) > 1) for station in desk.stations))
+
+
+def _in_words(station: Station, named: bool) -> str:
+    operation = station.operation
     recipe = operation.recipe.name if operation.recipe else operation.busy or "no recipe"
     alarms = f"; alarms: {', '.join(operation.alarms)}" if operation.alarms else ""
-    supervision.status(f"{int(operation.state)} {operation.state.name}, {recipe}{alarms}")
+    name = f"{station.name}: " if named else ""
+    return f"{name}{int(operation.state)} {operation.state.name}, {recipe}{alarms}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from runtime.config import StationConfig
 
 log = logging.getLogger("asperity.station")
+SIMULATED_RECIPE = "simulated"
+"""What a station of the simulated engine judges by that names no recipe."""
 
 
 def command(
@@ -62,7 +66,7 @@ def command(
 def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle: Path | None) -> None:
     """Run one inspector until SIGTERM, SIGINT or the request ``shutdown``. Raises AsperityError."""
     from runtime import log_lines
-    from runtime.config import load
+    from runtime.config import SCRIPT_PREFIX, hosted, load
     from runtime.errors import AsperityError, UsageError
     from runtime.recipes import recipe_name
 
@@ -71,34 +75,39 @@ def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle
         for section, entries in overrides.items()
     }
     config = load(config_path, given)
-    first_recipe = config.station.recipe
+    simulated = config.engine.name == "simulated"
     if bundle is not None:
-        first_recipe = recipe_name(bundle)
-        given["recipes"] = {first_recipe: str(bundle.absolute())}
-        config = load(config_path, given)
-    elif config.engine.name == "simulated" and not first_recipe:
-        first_recipe = "simulated"
-        given["recipes"] = {first_recipe: f"script:{config.engine.script}", **config.recipes}
-        config = load(config_path, given)
-    elif not config.recipes:
-        raise UsageError(
-            "nothing to judge by: give a bundle, name some in [recipes] of station.toml, or --engine simulated"
-        )
+        name = recipe_name(bundle)
+        first_recipes = [name for _ in hosted(config)]
+        given["recipes"] = {name: str(bundle.absolute())}
+    else:
+        first_recipes = [each.station.recipe or (SIMULATED_RECIPE if simulated else "") for each in hosted(config)]
+        if simulated and SIMULATED_RECIPE in first_recipes:
+            given["recipes"] = {SIMULATED_RECIPE: f"{SCRIPT_PREFIX}{config.engine.script}", **config.recipes}
+        elif not config.recipes:
+            raise UsageError(
+                "nothing to judge by: give a bundle, name some in [recipes] of station.toml, or --engine simulated"
+            )
+    config = load(config_path, given)
     log_lines.begin(config.log)
     try:
-        inspect(config, first_recipe)
+        inspect(config, first_recipes)
     except AsperityError as error:
         if config.log.format != "json":
             raise
-        log.error("%s", error, extra={"ids": {"station": config.station.name, "kind": type(error).__name__}})
+        names = ", ".join(each.station.name for each in hosted(config))
+        log.error("%s", error, extra={"ids": {"station": names, "kind": type(error).__name__}})
         raise typer.Exit(error.exit_code) from error
 
 
-def inspect(config: StationConfig, first_recipe: str) -> None:
-    """The inspector of one station until it is told to end. For the main thread. Raises AsperityError."""
+def inspect(config: StationConfig, first_recipes: Sequence[str]) -> None:
+    """The inspector of the process's stations until it is told to end. For the main thread. Raises AsperityError.
+
+    ``first_recipes``: one a station, in the order of the file; empty: it waits for ``prepare_recipe``.
+    """
     from threadpoolctl import threadpool_limits
 
-    from runtime.config import journal_path
+    from runtime.config import hosted, journal_path
     from runtime.inspector import Inspector
     from runtime.journal import Journal
     from runtime.sockets import DeskSockets
@@ -106,23 +115,27 @@ def inspect(config: StationConfig, first_recipe: str) -> None:
     # The small products outside the engine (maps) lose more to waking a thread pool than they gain; an engine takes the
     # threads it wants while it scores.
     threadpool_limits(limits=1, user_api="blas")
-    ring = Journal.open(
-        journal_path(config),
-        config.station.name,
-        slots=config.journal.slots,
-        first_id=config.journal.first_id,
-        reserve_ids=config.journal.reserve_ids,
-    )
-    try:
+    configs = hosted(config)
+    with ExitStack() as stack:
+        journals = []
+        for each in configs:
+            journals.append(
+                Journal.open(
+                    journal_path(each),
+                    each.station.name,
+                    slots=each.journal.slots,
+                    first_id=each.journal.first_id,
+                    reserve_ids=each.journal.reserve_ids,
+                )
+            )
+            stack.callback(journals[-1].close)
         sockets = DeskSockets(config)
-    except BaseException:
-        ring.close()
-        raise
-    inspector = Inspector(config, ring, sockets)
+        stack.pop_all()  # from here on they are the inspector's to close
+    inspector = Inspector(configs, journals, sockets)
 
     def end(number: int, frame: FrameType | None) -> None:
         inspector.ending = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    inspector.run(first_recipe)
+    inspector.run(first_recipes)

@@ -41,7 +41,7 @@ CODES: dict[str, str] = {
     "BUSY": "another trigger or long operation is under way; ask again later",
     "BAD_REQUEST": "the request breaks the contract; text says which field",
     "UNKNOWN_OP": "this side has no such operation",
-    "WRONG_STATION": "no station of this name here",
+    "WRONG_STATION": "no station of this name here, or none was named and there are several",
     "WRONG_STATE": "not possible in the present state",
     "REFUSED": "understood and refused; text says why (a recipe that does not open, a threshold out of range)",
     "UNSUPPORTED": "a known operation that this version does not do",
@@ -79,7 +79,10 @@ OPERATIONS: dict[str, Operation] = {
     "reset": Operation("leave Halted or Error; always callable", (), (), True),
     "set_threshold": Operation("another threshold for the recipe in force", ("threshold",)),
     "self_test": Operation("score the golden frames again", (), (), True),
-    "shutdown": Operation("answer every admitted frame, then end the process", (), (), True),
+    "shutdown": Operation(
+        "answer every admitted frame, then end the process with all its stations; of several none may be named",
+        (), (), True,
+    ),
 }
 """Every operation, its fields besides ``v id op station`` and what it does: the source of the table in docs/wire.md."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ import numpy as np
 from runtime import wire
 from runtime.access import Access
 from runtime.clock import MS, Now
-from runtime.config import Security, StationConfig
+from runtime.config import Security, StationConfig, hosted, journal_path
+from runtime.errors import AsperityError
 from runtime.frame import Frame, Result
 from runtime.inspector import Inspector
 from runtime.journal import Journal
-from runtime.recipes import Opened, open_recipe
+from runtime.recipes import Opened
 from runtime.states import State
+from runtime.station import Station
 
-CAMERA = "cam1"
 SESSION = "6f1c3b0e-0f5a-4c57-9a53-111111111111"
 
 
@@ -63,38 +65,76 @@ class FakeSockets:
 
 
 class Floor:
-    """One station and everything around it."""
+    """One process with its stations and everything around them. ``station`` is the first, or the only one."""
 
-    def __init__(self, journal: Path, script: str = "ok", ready: bool = True, **sections: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        journal: Path,
+        script: str = "ok",
+        ready: bool = True,
+        names: Sequence[str] = (),
+        recipes: Mapping[str, str] | None = None,
+        **sections: dict[str, Any],
+    ) -> None:
+        """``names``: of several stations, whose cameras are called the same and whose journals lie beside ``journal``.
+
+        ``recipes``: what each begins with, by name; otherwise ``a``.
+        """
         values: dict[str, Any] = {
             "engine": {"name": "simulated"},
             "recipes": {"a": f"script:{script}", "b": "script:ng"},
             "journal": {"slots": 512},
             **sections,
         }
+        if names:
+            values["stations"] = [
+                {"name": name, "number": number, "camera": name, "journal": f"{journal}.{name}"}
+                for number, name in enumerate(names, start=1)
+            ]
+        else:
+            values["journal"]["path"] = str(journal)
         self.config = msgspec.convert(values, StationConfig)
+        configs = hosted(self.config)
         self.now = Now(1_000_000 * MS, 1_700_000_000_000_000)
         self.sockets = FakeSockets(self.config.security)
-        self.journal = Journal.open(journal, self.config.station.name, slots=self.config.journal.slots)
-        self.desk = Inspector(self.config, self.journal, self.sockets, lambda: self.now)  # type: ignore[arg-type]
+        self.journals = [
+            Journal.open(journal_path(each), each.station.name, slots=each.journal.slots) for each in configs
+        ]
+        self.journal = self.journals[0]
+        self.desk = Inspector(configs, self.journals, self.sockets, lambda: self.now)  # type: ignore[arg-type]
         self.desk.bench.start = lambda: None  # type: ignore[method-assign]
-        self.opening: list[str] = []
-        loader = self.desk.operation._loader
-        loader.start = lambda name, in_child_first: self.opening.append(name)  # type: ignore[method-assign]
-        loader.opened = self._opened  # type: ignore[method-assign]
-        self.numbers = itertools.count(1)
+        self.station = self.desk.stations[0]
+        for station in self.desk.stations:
+            self._open_at_once(station)
+        self.numbers: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(1))
         self.ids = itertools.count(1)
         self.rng = np.random.default_rng(0)
-        self.desk.begin("a")
+        self.desk.begin([(recipes or {}).get(each.station.name, "a") for each in configs])
         if ready:
             self.settle()
-            assert self.desk.operation.state is State.CONTINUOUS_EXECUTION
+            for station in self.desk.stations:
+                assert station.operation.state is State.CONTINUOUS_EXECUTION
 
-    def _opened(self) -> Opened | None:
-        if not self.opening:
-            return None
-        name = self.opening.pop(0)
-        return Opened(name, recipe=open_recipe(name, self.config, lambda stage: None))
+    def _open_at_once(self, station: Station) -> None:
+        """Recipes are opened at the desk's next turn, not by a thread."""
+        opening: list[str] = []
+        loader = station.operation._loader
+
+        def opened() -> Opened | None:
+            if not opening:
+                return None
+            name = opening.pop(0)
+            try:
+                return Opened(name, recipe=self.desk.recipes.open(name, station.config))
+            except AsperityError as error:
+                return Opened(name, error=error)
+
+        loader.start = lambda name, in_child_first: opening.append(name)  # type: ignore[method-assign]
+        loader.opened = opened  # type: ignore[method-assign]
+
+    def of(self, name: str) -> Station:
+        """One of several stations."""
+        return self.desk.by_name[name]
 
     # ------------------------------------------------------------------ what a test does
 
@@ -117,12 +157,13 @@ class Floor:
         self.desk.turn()
 
     def frame(self, seq: int | None = None, **fields: Any) -> Frame:
-        """The camera's next frame, or one of a given ``seq``."""
+        """The camera's next frame, or one of a given ``seq``; of the first station's camera unless one is named."""
+        camera = fields.get("camera", self.station.camera)
         return Frame(
             **{
-                "camera": CAMERA,
+                "camera": camera,
                 "camera_session": SESSION,
-                "seq": next(self.numbers) if seq is None else seq,
+                "seq": next(self.numbers[camera]) if seq is None else seq,
                 "rgb": self.rng.integers(0, 256, (8, 9, 3), dtype=np.uint8),
                 "xyz": self.rng.normal(size=(8, 9, 3)).astype(np.float32),
                 "t_exposure_us": self.now.wall_us,
@@ -148,8 +189,21 @@ class Floor:
 
     # ------------------------------------------------------------------ what a test sees
 
-    def of_kind(self, kind: str) -> list[list[bytes]]:
-        return [parts for parts in self.sockets.published if parts[0].startswith(kind.encode() + b"/")]
+    def of_kind(self, kind: str, station: str = "") -> list[list[bytes]]:
+        prefix = f"{kind}/{station}/" if station else f"{kind}/"
+        return [parts for parts in self.sockets.published if parts[0].startswith(prefix.encode())]
+
+    def results_of(self, station: str) -> list[Result]:
+        return [wire.decode_result(parts) for parts in self.of_kind("result", station)]
+
+    def reasons_of(self, station: str) -> list[str]:
+        return [result.reason.name for result in self.results_of(station)]
+
+    def state_of(self, station: str) -> wire.StationState:
+        self.desk.turn()
+        state = self.ask("get_state", station=station).state
+        assert state is not None
+        return state
 
     @property
     def results(self) -> list[Result]:
@@ -161,15 +215,13 @@ class Floor:
 
     @property
     def state(self) -> wire.StationState:
-        """As a receiver sees it now."""
-        self.desk.turn()
-        state = self.ask("get_state").state
-        assert state is not None
-        return state
+        """As a receiver sees the first station now."""
+        return self.state_of(self.station.name)
 
     @property
     def events(self) -> list[wire.Event]:
         return [wire.decode_event(parts) for parts in self.of_kind("event")]
 
     def close(self) -> None:
-        self.journal.close()
+        for journal in self.journals:
+            journal.close()

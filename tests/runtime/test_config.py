@@ -35,7 +35,7 @@ def test_values_are_read_and_flags_override_them(tmp_path: Path) -> None:
     [
         ("[limits]\nque_length = 3\n", ["[limits] has no key que_length", "did you mean queue_length?"]),
         ("[limit]\nqueue_length = 3\n", ["there is no [limit]", "did you mean limits?"]),
-        ("[zzz]\n", ["there is no [zzz]", "station, limits"]),
+        ("[zzz]\n", ["there is no [zzz]", "station, stations, limits"]),
         ("station = 3\n", ["station is a table"]),
         ("[limits]\nqueue_length = 0\n", ["[limits] queue_length", ">= 1"]),
         ("[limits]\nqueue_length = 17\n", ["[limits] queue_length", "<= 16"]),

@@ -39,7 +39,7 @@ def make(tmp_path: Path) -> Iterator[MakeFloor]:
 
 
 def balanced(floor: Floor) -> bool:
-    return floor.desk.ledger.imbalance(len(floor.desk.work)) == 0 and floor.state.balanced
+    return floor.station.ledger.imbalance(len(floor.station.work)) == 0 and floor.state.balanced
 
 
 # ---------------------------------------------------------------------- one frame, one result
@@ -115,7 +115,7 @@ def test_faults_in_a_row_are_forgotten_by_a_judged_frame(make: MakeFloor) -> Non
 
 def test_numbers_the_contract_cannot_carry_are_an_engine_fault(make: MakeFloor) -> None:
     floor = make("ok")
-    engine = floor.desk.operation.recipe.engine  # type: ignore[union-attr]
+    engine = floor.station.operation.recipe.engine  # type: ignore[union-attr]
     score = engine.score
     engine.score = lambda frame, progress: replace(score(frame, progress), stage_us={"pre": -5})  # type: ignore[method-assign]
     floor.send()
@@ -458,7 +458,7 @@ def test_reset_leads_back_to_ready_but_does_not_start(make: MakeFloor, way: str)
     floor = make("ok")
     floor.send()
     if way == "fault":
-        floor.desk.operation.fault("TEST", "made up")
+        floor.station.operation.fault("TEST", "made up")
     else:
         floor.ask("halt")
     assert floor.reasons == ["ENGINE" if way == "fault" else "ABORTED"]
@@ -476,9 +476,9 @@ def test_a_self_test_that_fails_is_an_error(make: MakeFloor) -> None:
     def fail(progress: object) -> None:
         raise ValueError("a golden frame gives another verdict")
 
-    recipe = floor.desk.bench._recipe
+    recipe = floor.station.place.recipe
     assert recipe is not None
-    floor.desk.bench._recipe = replace(recipe, prove=fail)
+    floor.station.place.recipe = replace(recipe, golden_steps=fail)
     floor.ask("stop")
     assert floor.ask("self_test").code == "ACCEPTED"
     floor.settle()
@@ -508,7 +508,7 @@ def test_an_operators_threshold_is_in_force_and_in_sight(make: MakeFloor) -> Non
     floor.serve()
     score, signed = floor.results[-1].score, floor.results[-1].threshold
     assert score is not None and signed is not None and score > signed
-    engine = floor.desk.operation.recipe.engine  # type: ignore[union-attr]
+    engine = floor.station.operation.recipe.engine  # type: ignore[union-attr]
     closed: list[bool] = []
     engine.close = lambda: closed.append(True)  # type: ignore[method-assign]
     assert floor.ask("set_threshold", threshold=score + 1).code == "ACCEPTED"
@@ -528,7 +528,7 @@ def test_an_operators_threshold_is_in_force_and_in_sight(make: MakeFloor) -> Non
 
 def test_a_threshold_that_would_pass_a_spoiled_golden_frame_is_refused(make: MakeFloor) -> None:
     floor = make("ok")
-    operation = floor.desk.operation
+    operation = floor.station.operation
     recipe = operation.recipe
     assert recipe is not None
     spoiled = GoldenFrame("geometry", "spoiled_geometry", "ng", int(Reason.SCORE_ABOVE_THRESHOLD), 5.0, 1.0, 1.0)

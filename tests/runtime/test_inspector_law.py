@@ -108,10 +108,10 @@ class AnyDay(RuleBasedStateMachine):
     @invariant()
     def the_law_holds(self) -> None:
         if hasattr(self, "floor"):
-            desk = self.floor.desk
-            assert desk.ledger.imbalance(len(desk.work)) == 0
-            assert desk.ledger.received == self.messages
-            assert "LAW" not in desk.operation.alarms
+            station = self.floor.station
+            assert station.ledger.imbalance(len(station.work)) == 0
+            assert station.ledger.received == self.messages
+            assert "LAW" not in station.operation.alarms
 
     def teardown(self) -> None:
         try:
@@ -125,7 +125,7 @@ class AnyDay(RuleBasedStateMachine):
         floor.desk._answer_everything()
         results = floor.results
         assert sorted(result.result_id for result in results) == list(range(1, len(results) + 1))
-        assert len(results) == floor.desk.ledger.received + floor.desk.ledger.lost
+        assert len(results) == floor.station.ledger.received + floor.station.ledger.lost
         answered = Counter(result.trigger_id for result in results if result.trigger_id)
         assert answered == Counter(self.accepted), "each accepted trigger has exactly one result, no other has any"
         assert [entry for entry in floor.journal.entries() if entry.owed] == []

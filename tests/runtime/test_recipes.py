@@ -14,7 +14,7 @@ from runtime import gate
 from runtime.config import StationConfig
 from runtime.errors import BundleError, ConfigError, ParityError, SignatureError
 from runtime.keys import TrustStore
-from runtime.recipes import Loader, Opened, describe_engine, open_recipe, recipe_name, verify_in_child
+from runtime.recipes import Loader, Opened, OpenRecipes, describe_engine, open_recipe, recipe_name, verify_in_child
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_bundle_is_opened_under_its_own_name(
     assert (recipe.name, len(recipe.bundle), recipe.simulated) == (name, 12, False)
     assert (recipe.info, recipe.info.name) == (describe_engine(config), "cpu")
     with pytest.raises(ParityError):
-        recipe.prove(silent)  # the self-test is the real gate, and a toy's golden scores are made up
+        list(recipe.golden_steps(silent))  # the self-test is the real gate, and a toy's golden scores are made up
     recipe.engine.close()
     with pytest.raises(ConfigError, match=f"calls itself '{name}'"):
         open_recipe("other", make_config({"other": str(toy.path)}), silent)
@@ -100,7 +100,7 @@ def test_a_child_process_that_agrees_raises_nothing(make_config: Callable[..., S
 
 def test_a_start_that_was_given_up_or_overtaken_is_forgotten(make_config: Callable[..., StationConfig]) -> None:
     config = make_config({"a": "script:ok", "b": "script:ng", "c": "script:what"}, name="simulated")
-    loader = Loader(config, lambda: lambda: None)
+    loader = Loader(config, lambda: lambda: None, OpenRecipes())
     opened: dict[str, Opened | None] = {}
     for number, (name, forgotten) in enumerate([("a", True), ("b", False), ("c", False)], start=1):
         loader._number = number

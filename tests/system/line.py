@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,8 +32,13 @@ PATIENCE_S = 60.0
 class Line:
     """``station.toml``, endpoints and every process that was started; all end with the test."""
 
-    def __init__(self, script: str = "ok", curve: bool = False, **sections: dict[str, Any]) -> None:
-        """``curve``: with keys for a camera, the recorder (read) and the customer's client (administer)."""
+    def __init__(
+        self, script: str = "ok", curve: bool = False, names: Sequence[str] = (), **sections: dict[str, Any]
+    ) -> None:
+        """``curve``: with keys for a camera, the recorder (read) and the customer's client (administer).
+
+        ``names``: of several stations in the one process, whose cameras are called the same.
+        """
         self.folder = Path(tempfile.mkdtemp(prefix="asp-"))
         self.keys: dict[str, Path] = {}
         if curve:
@@ -49,12 +54,22 @@ class Line:
             "sockets": dict(self.ends),
             "journal": {"path": str(self.folder / "journal")},
         }
+        several = ""
+        if names:
+            values = _without(_without(values, "station"), "journal")
+            hosted = (
+                {"name": name, "number": number, "camera": name, "journal": str(self.folder / f"{name}.journal")}
+                for number, name in enumerate(names, start=1)
+            )
+            several = "".join(_table("[stations]", station) for station in hosted)
         for section, entries in sections.items():
             values[section] = {**values.get(section, {}), **entries}
         self.config = self.folder / "station.toml"
-        self.config.write_text("".join(_table(name, entries) for name, entries in values.items()))
+        self.config.write_text("".join(_table(name, entries) for name, entries in values.items()) + several)
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.heard = Recorder(self.ends["results"], self.keys.get("recorder"))
+        self.names = tuple(names) or (STATION,)
+        self.heard_of = {name: Recorder(self.ends["results"], self.keys.get("recorder"), name) for name in self.names}
+        self.heard = self.heard_of[self.names[0]]
         self.starts = 0
 
     def admit(self, name: str, *roles: Role) -> Path:
@@ -88,12 +103,12 @@ class Line:
         self.processes.append(process)
         return process
 
-    def await_state(self, number: int, session: str = "") -> StationState:
-        """The first state message in this state (of a session other than ``session``)."""
+    def await_state(self, number: int, session: str = "", station: str = "") -> StationState:
+        """The first state message in this state (of a session other than ``session``), of the first station or one."""
         found: list[StationState] = []
 
         def come() -> bool:
-            for state in self.heard.states[-3:]:
+            for state in self.heard_of[station or self.names[0]].states[-3:]:
                 if state.state == number and state.session != session:
                     found.append(state)
             return bool(found)
@@ -105,26 +120,33 @@ class Line:
         """Until ``condition`` holds, listening meanwhile. Fails when it never does or the inspector died."""
         ends_s = time.monotonic() + PATIENCE_S
         while not condition():
-            self.heard.listen(20)
+            self.listen(20)
             assert time.monotonic() < ends_s, f"{what} did not come; log:\n{self.log() if self.starts else ''}"
 
-    def client(self, since: int | None = None) -> Station:
+    def listen(self, timeout_ms: int) -> None:
+        """Take in what the stations publish."""
+        self.heard.listen(timeout_ms)
+        for recorder in self.heard_of.values():
+            recorder.listen(0)
+
+    def client(self, since: int | None = None, station: str = "") -> Station:
         """The customer's subscriber."""
         key = self.keys.get("client")
-        return Station(self.ends["results"], self.ends["control"], station=STATION, since=since, key=key)
+        name = station or self.names[0]
+        return Station(self.ends["results"], self.ends["control"], station=name, since=since, key=key)
 
-    def ask(self, op: str, **fields: Any) -> wire.Reply:
-        """One request."""
-        with self.client() as station:
-            return station.request(op, **fields)
+    def ask(self, op: str, station: str = "", **fields: Any) -> wire.Reply:
+        """One request to a station, the first unless one is named."""
+        with self.client(station=station) as client:
+            return client.request(op, **fields)
 
-    def journal(self) -> dict[int, Result]:
-        """Every result the running inspector's journal has."""
+    def journal(self, station: str = "") -> dict[int, Result]:
+        """Every result that a station's journal has, of the running inspector."""
         results: dict[int, Result] = {}
-        with self.client() as station:
+        with self.client(station=station) as client:
             next_id: int | None = 1
             while next_id is not None:
-                reply = station.request("get_result", from_=next_id)
+                reply = client.request("get_result", from_=next_id)
                 assert reply.ok, reply
                 for result in wire.reply_results(reply):
                     results[result.result_id] = result
@@ -132,17 +154,18 @@ class Line:
         return results
 
     def settle(self, camera: Camera) -> dict[int, Result]:
-        """Wait until the camera's last frame is answered; the journal then."""
+        """Wait until the camera's last frame is answered; its station's journal then."""
         results: dict[int, Result] = {}
+        states = self.heard_of[camera.station].states
 
         def answered() -> bool:
-            results.update(self.journal())
+            results.update(self.journal(camera.station))
             return any((r.camera_session, r.seq) == (camera.camera_session, camera.seq) for r in results.values())
 
         self.wait(answered, "the last frame's result")
-        self.wait(lambda: self.heard.states[-1].last_result_id >= max(results), "a state that has counted it")
-        self.wait(lambda: self.heard.states[-1].in_flight == 0, "the results of the others")
-        return self.journal()
+        self.wait(lambda: states[-1].last_result_id >= max(results), "a state that has counted it")
+        self.wait(lambda: states[-1].in_flight == 0, "the results of the others")
+        return self.journal(camera.station)
 
     def close(self) -> None:
         for process in self.processes:
@@ -151,7 +174,8 @@ class Line:
             process.wait(PATIENCE_S)
             if process.stdout is not None:
                 process.stdout.close()
-        self.heard.close()
+        for recorder in self.heard_of.values():
+            recorder.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Line:
@@ -164,16 +188,16 @@ class Line:
 
 
 class Recorder:
-    """A plain subscriber that keeps everything and recovers nothing."""
+    """A plain subscriber to one station that keeps everything and recovers nothing."""
 
-    def __init__(self, endpoint: str, key: Path | None = None) -> None:
+    def __init__(self, endpoint: str, key: Path | None = None, station: str = STATION) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         secure(self._socket, key)
         self._socket.setsockopt(zmq.RCVHWM, 100_000)
         self._socket.setsockopt(zmq.LINGER, 0)
         for kind in ("result", "state", "event"):
-            self._socket.setsockopt(zmq.SUBSCRIBE, wire.topic(kind, STATION))
+            self._socket.setsockopt(zmq.SUBSCRIBE, wire.topic(kind, station))
         self._socket.connect(endpoint)
         self.results: list[Result] = []
         self.states: list[StationState] = []
@@ -199,11 +223,16 @@ class Recorder:
 class Camera(FrameSender):
     """A sender of small frames, no two alike."""
 
-    def __init__(self, line: Line, seed: int = 0, triggered: bool = False, key: str = "camera") -> None:
+    def __init__(
+        self, line: Line, seed: int = 0, triggered: bool = False, key: str = "camera", station: str = STATION
+    ) -> None:
+        """``station``: one of several, whose camera is called the same."""
+        self.station = station
+        self.name = CAMERA if station == STATION else station
         super().__init__(
-            CAMERA,
+            self.name,
             line.ends["frames"],
-            station=STATION,
+            station=station,
             results_endpoint=line.ends["results"] if triggered else "",
             key=line.keys.get(key),
         )
@@ -211,7 +240,7 @@ class Camera(FrameSender):
 
     def picture(self) -> Frame:
         return Frame(
-            camera=CAMERA,
+            camera=self.name,
             camera_session=self.camera_session,
             seq=0,
             rgb=self._rng.integers(0, 256, (24, 32, 3), dtype=np.uint8),
@@ -230,7 +259,7 @@ class Camera(FrameSender):
                 self.wait_connected(1000)
             ends_s = time.monotonic() + interval_ms / 1000
             while (left_s := ends_s - time.monotonic()) > 0:
-                line.heard.listen(round(1000 * left_s))
+                line.listen(round(1000 * left_s))
 
 
 CAMERA_CHILD = """

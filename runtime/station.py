@@ -1,0 +1,320 @@
+"""One station of the inspector: its frames' fates, its results, its law. Part of the desk; it never computes.
+
+``runtime.inspector`` says which way a frame goes through this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from runtime import ledger, wire
+from runtime.bench import Place, Report, TakenOver, Tested
+from runtime.clock import MS, Now
+from runtime.config import StationConfig
+from runtime.errors import FrameRefused, WireError
+from runtime.frame import Frame, Result
+from runtime.journal import Journal
+from runtime.notices import Notices
+from runtime.operation import Operation
+from runtime.pipeline import Job, Outcome, age_ns
+from runtime.reasons import Reason
+from runtime.recipes import Loader
+from runtime.restart import settle_past
+from runtime.sockets import DeskSockets
+from runtime.states import JUDGING, State
+from runtime.status import state_message
+from runtime.triggers import PendingTrigger, Triggers
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An admitted frame that has no result yet."""
+
+    born: Result
+    t_recv_ns: int
+    deadline_ns: int
+
+
+class Station:
+    """What is one station's own: camera, counters, journal, recipe, state. Every method is for the desk's thread."""
+
+    def __init__(
+        self,
+        config: StationConfig,
+        journal: Journal,
+        session: str,
+        sockets: DeskSockets,
+        place: Place,
+        loader: Loader,
+        clock: Callable[[], Now],
+    ) -> None:
+        self.config = config
+        self.name = config.station.name
+        self.camera = config.station.camera
+        self.journal = journal
+        self.session = session
+        self.sockets = sockets
+        self.place = place
+        self.clock = clock
+        self.closing = False
+        """The process is ending: what still comes is refused."""
+        self.ledger = ledger.Ledger()
+        self.sequence = ledger.Sequence(config.limits.seq_gap_max, config.limits.camera_sessions)
+        self.triggers = Triggers(config.triggers.pending_max)
+        self.work: dict[int, Work] = {}
+        self.last_published_id = journal.last_id
+        self.notice = Notices(self.name, session, config.log, sockets.publish, clock)
+        self.operation = Operation(config, place, loader, self.notice, self.drop_work, self.drop_triggers, clock)
+        self._last_frame_ns = 0
+        self._state_due_ns = 0
+        self._state_shown: tuple[object, ...] = ()
+
+    def begin(self, first_recipe: str) -> None:
+        """Settle what an earlier run left owing, then start the self-test and the first recipe."""
+        engine, notes = self.operation.engine, self.journal.notes
+        self.notice("info", "START", f"engine {engine.name} on {engine.device}, {engine.precision}")
+        if notes:
+            self.operation.alarm("JOURNAL", f"{len(notes)} findings: {'; '.join(notes[-3:])}")
+        for result in settle_past(self.journal, self.ledger, self.sequence):
+            self._send(result, wire.encode_result_body(result))
+        self.operation.begin(first_recipe)
+
+    # ------------------------------------------------------------------ a frame comes in
+
+    def on_frame(self, frame: Frame, now: Now) -> None:
+        """A well-formed frame. One of another camera is refused: it belongs to no station, or it would not be here."""
+        self.ledger.receive()
+        who = wire.identity(frame)
+        if frame.camera != self.camera:
+            self._answer(who, None, Reason.WRONG_CAMERA, f"it is of camera {frame.camera}")
+            return
+        self._last_frame_ns = now.ns
+        arrival = self.sequence.arrive(frame.camera_session, frame.seq)
+        self._answer_lost(who, arrival.lost)
+        if arrival.reason is Reason.SEQ_JUMP:
+            self.operation.alarm(Reason.SEQ_JUMP.name, f"seq of {frame.camera} leapt to {frame.seq}")
+        # Only a frame in order may answer a hard-wired trigger, which it cannot name.
+        trigger = self.triggers.claim(frame.trigger_id) if frame.trigger_id or arrival.reason is None else None
+        reason = arrival.reason or self._refusal(frame, trigger, now)
+        if reason is not None:
+            self._answer(who, trigger, reason)
+        else:
+            self._admit(frame, trigger, now)
+
+    def on_broken(self, who: wire.FrameIdentity, refusal: FrameRefused, now: Now) -> None:
+        """A message that is no frame. What it says of itself is used as far as it can be believed."""
+        self.ledger.receive()
+        trigger = None
+        if who.camera == self.camera:
+            self._last_frame_ns = now.ns
+            if who.seq is not None and who.camera_session:
+                self._answer_lost(who, self.sequence.refused(who.camera_session, who.seq))
+            trigger = self.triggers.claim(who.trigger_id) if who.trigger_id else None
+        self._answer(who, trigger, refusal.reason, str(refusal))
+
+    def _refusal(self, frame: Frame, trigger: PendingTrigger | None, now: Now) -> Reason | None:
+        """Why a well-formed frame of our camera is not admitted; None: it is."""
+        state = self.operation.state
+        if self.closing:
+            return Reason.SHUTDOWN
+        if frame.trigger_id and trigger is None:
+            return Reason.TRIGGER_EXPIRED
+        if state not in JUDGING or (state is State.SINGLE_EXECUTION and trigger is None):
+            return Reason.NOT_RUNNING
+        # A camera whose clock runs ahead could pass off an old picture as a new one, so both directions are refused.
+        if abs(age_ns(frame, now.wall_us)) > self.config.limits.max_age_ms * MS:
+            return Reason.STALE
+        return None
+
+    def _admit(self, frame: Frame, trigger: PendingTrigger | None, now: Now) -> None:
+        """Enter the frame as owed, give it a deadline, and let it wait for the bench."""
+        limits = self.config.limits
+        born = self._born(wire.identity(frame), trigger)
+        # From here on the frame has a result, whatever happens to this process.
+        self.journal.owe(born.result_id, wire.encode_result_body(born.unknown(Reason.RESTARTED)))
+        if trigger is not None:
+            self.journal.redeem(trigger.promise)
+        self.work[born.result_id] = Work(born, now.ns, now.ns + limits.deadline_ms * MS)
+        stale_ns = now.ns + limits.max_age_ms * MS - max(0, age_ns(frame, now.wall_us))
+        recipe = frame.recipe or (trigger.recipe if trigger else None)
+        displaced = self.place.put(Job(born, frame, recipe, now.ns, stale_ns))
+        if displaced is not None and displaced.born.result_id in self.work:
+            self._finish(displaced.born.unknown(Reason.OVERLOAD))
+
+    # ------------------------------------------------------------------ the bench has done something
+
+    def on_report(self, report: Report) -> None:
+        """A frame scored, a recipe taken over, or the self-test ended."""
+        if isinstance(report, TakenOver):
+            self.operation.taken_over(report)
+        elif isinstance(report, Tested):
+            self.operation.self_tested(report)
+        else:
+            self.on_scored(report)
+
+    def on_scored(self, outcome: Outcome) -> None:
+        """The verdict on a frame, unless its deadline has passed."""
+        result, work = outcome.result, self.work.get(outcome.result.result_id)
+        if work is None or self.clock().ns >= work.deadline_ns:
+            text = f"result {result.result_id} would have been {result.reason.name}, score {result.score}"
+            self.notice("warning", "LATE_SCORE", text, result.result_id, result.seq)
+            if work is not None:
+                self._miss_deadline(work)
+        else:
+            self._finish(result, outcome.detail)
+            self._publish_map(outcome)
+        self.operation.scored(result.reason, result.score is not None, outcome.detail)
+
+    # ------------------------------------------------------------------ a result goes out
+
+    def _answer(
+        self, who: wire.FrameIdentity, trigger: PendingTrigger | None, reason: Reason, detail: str = ""
+    ) -> None:
+        """The result of something that is not admitted."""
+        self._publish(self._born(who, trigger).unknown(reason), detail)
+        if trigger is not None:
+            self.journal.redeem(trigger.promise)
+
+    def _answer_lost(self, who: wire.FrameIdentity, seqs: range) -> None:
+        """A result each for exposures that never came."""
+        for seq in seqs:
+            self.ledger.lose()
+            self._answer(wire.FrameIdentity(who.camera, who.camera_session, seq), None, Reason.LOST)
+
+    def _answer_triggers(self, triggers: list[PendingTrigger], reason: Reason) -> None:
+        """The results of triggers whose frame never came, or is no longer awaited."""
+        for trigger in triggers:
+            self.ledger.lose()
+            self._answer(wire.FrameIdentity(camera=self.camera), trigger, reason)
+
+    def drop_triggers(self, reason: Reason) -> None:
+        """Answer every pending trigger now."""
+        self._answer_triggers(self.triggers.clear(), reason)
+
+    def drop_work(self, reason: Reason) -> None:
+        """Answer every admitted frame and every pending trigger now; what the bench still says of them is late."""
+        self.place.discard(lambda job: True)
+        for work in list(self.work.values()):
+            self._finish(work.born.unknown(reason))
+        self.drop_triggers(reason)
+
+    def _miss_deadline(self, work: Work) -> None:
+        self.place.discard(lambda job: job.born.result_id == work.born.result_id)
+        self._finish(replace(work.born.unknown(Reason.DEADLINE), deadline_missed=True))
+
+    def _finish(self, result: Result, detail: str = "") -> None:
+        """The result of an admitted frame."""
+        work = self.work.pop(result.result_id)
+        total_us = (self.clock().ns - work.t_recv_ns) // 1000
+        self._publish(replace(result, latency_us={**result.latency_us, "total": total_us}), detail)
+
+    def _born(self, who: wire.FrameIdentity, trigger: PendingTrigger | None) -> Result:
+        """A result as it is born: unknown. It carries a trigger's id only if it is that trigger's one answer."""
+        recipe = self.operation.recipe
+        return Result(
+            station=self.name,
+            session=self.session,
+            result_id=self.journal.reserve(),
+            camera=who.camera,
+            camera_session=who.camera_session,
+            seq=who.seq or 0,
+            trigger_id=trigger.trigger_id if trigger else 0,
+            part_id=(trigger.part_id if trigger else "") or who.part_id,
+            recipe=recipe.name if recipe else "",
+            bundle=recipe.bundle if recipe else "",
+            t_exposure_us=who.t_exposure_us,
+            t_done_us=self.clock().wall_us,
+            deadline_us=self.config.limits.deadline_ms * 1000,
+            simulated=recipe.simulated if recipe else self.config.engine.name == "simulated",
+        )
+
+    def _publish(self, result: Result, detail: str = "") -> None:
+        """The one way out: journal, ledger, wire, in this order."""
+        result = replace(result, t_done_us=self.clock().wall_us)
+        try:
+            body = wire.encode_result_body(result)
+        except WireError as error:  # an engine's numbers that the contract cannot carry
+            detail = str(error)
+            result = replace(result.unknown(Reason.ENGINE), latency_us={})
+            body = wire.encode_result_body(result)
+        self.journal.answer(result.result_id, body)
+        self.ledger.settle(result)
+        self._send(result, body)
+        if detail and result.score is None:
+            self.notice("warning", result.reason.name, detail, result.result_id, result.seq)
+        self.operation.answered(result.trigger_id)
+
+    def _send(self, result: Result, body: bytes) -> None:
+        self.sockets.publish([wire.topic("result", self.name), body])
+        number = self.config.station.number
+        record = wire.encode_record(result, state=self.operation.state, station_number=number)
+        self.sockets.publish(wire.record_message(self.name, record))
+        self.last_published_id = max(self.last_published_id, result.result_id)
+
+    def _publish_map(self, outcome: Outcome) -> None:
+        if outcome.distance_map is None:
+            return
+        result = outcome.result
+        bulk = wire.Bulk(
+            kind="map",
+            station=result.station,
+            session=result.session,
+            result_id=result.result_id,
+            array=outcome.distance_map,
+            camera=result.camera,
+            seq=result.seq,
+            window=outcome.window,
+        )
+        self.sockets.publish_bulk(wire.encode_bulk(bulk))
+
+    # ------------------------------------------------------------------ time passes
+
+    def on_time(self, now: Now) -> None:
+        """Deadlines, triggers, long operations, the beat, the law, the state message."""
+        for work in [work for work in self.work.values() if now.ns >= work.deadline_ns]:
+            self._miss_deadline(work)
+        self._answer_triggers(self.triggers.expired(now.ns), Reason.NO_FRAME)
+        self.operation.watch(now, self.camera_alive(now))
+        imbalance = self.ledger.imbalance(len(self.work))
+        if imbalance and "LAW" not in self.operation.alarms:
+            self.operation.fault("LAW", f"received + lost is {imbalance} off the results; please report this")
+        self.publish_state(now)
+
+    def camera_alive(self, now: Now) -> bool:
+        """Its camera is connected to the frames socket, and sends where a rate is expected."""
+        limits, expected = self.config.limits, self.config.station.expected_rate_hz > 0
+        silent = expected and now.ns - self._last_frame_ns > limits.camera_silent_ms * MS
+        return self.sockets.camera_connected() and not silent
+
+    def publish_state(self, now: Now) -> None:
+        """Five times a second, and at once when something changed that a receiver acts on."""
+        operation = self.operation
+        shown = (operation.state, operation.tested, operation.recipe, tuple(operation.alarms))
+        if now.ns < self._state_due_ns and shown == self._state_shown:
+            return
+        self._state_due_ns = now.ns + self.config.timing.state_interval_ms * MS
+        self._state_shown = shown
+        self.sockets.publish(wire.encode_state(state_message(self, now)))
+
+    def next_due_ns(self) -> int:
+        """When time next demands something: a deadline, a trigger, a state message."""
+        due = [self._state_due_ns, *(work.deadline_ns for work in self.work.values())]
+        next_expiry_ns = self.triggers.next_expiry_ns()
+        if next_expiry_ns is not None:
+            due.append(next_expiry_ns)
+        return min(due)
+
+    # ------------------------------------------------------------------ the end
+
+    def begin_to_end(self) -> None:
+        """Refuse what still arrives and what waits; the frame in work may still be judged."""
+        self.closing = True
+        for job in self.place.discard(lambda job: True):
+            self._finish(job.born.unknown(Reason.SHUTDOWN))
+
+    def end(self) -> None:
+        """Answer the rest."""
+        self.drop_work(Reason.SHUTDOWN)
+        self.operation.halt()
+        self.publish_state(self.clock())

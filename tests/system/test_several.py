@@ -1,0 +1,176 @@
+"""Several stations in one real process over real sockets: every frame of every station has its one result."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from line import PATIENCE_S, Camera, Line, kill
+from test_kill import one_result_each
+
+from runtime.client import Station
+from runtime.config import control_endpoint
+from runtime.reasons import Reason
+from runtime.states import State
+
+NAMES = ("left", "right", "top")
+RUNNING = State.CONTINUOUS_EXECUTION
+PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    with Line("ok ok ng", names=NAMES, limits=PATIENT) as made:
+        yield made
+
+
+def cameras(line: Line, stack: ExitStack) -> dict[str, Camera]:
+    made = {name: Camera(line, seed=seed, station=name) for seed, name in enumerate(line.names)}
+    for camera in made.values():
+        stack.enter_context(camera)
+        assert camera.wait_connected(round(PATIENCE_S * 1000))
+    return made
+
+
+def deliver(camera: Camera) -> None:
+    """Send a frame that is taken, however slow the machine: none is lost under way."""
+    assert camera.wait_connected(round(PATIENCE_S * 1000))
+    assert camera.send(camera.picture())
+
+
+def await_all(line: Line, number: int, session: str = "") -> str:
+    """Until every station is in this state, of another session than ``session``; the session then."""
+    return {line.await_state(number, session, name).session for name in line.names}.pop()
+
+
+def test_each_station_answers_its_own_camera(line: Line) -> None:
+    line.start()
+    await_all(line, RUNNING)
+    with ExitStack() as stack:
+        senders = cameras(line, stack)
+        for turn in range(15):
+            for name in NAMES[: 1 + turn % 3]:
+                deliver(senders[name])
+            line.listen(10)
+        for name, camera in senders.items():
+            results = line.settle(camera)
+            one_result_each(results)
+            assert {(result.station, result.camera) for result in results.values()} == {(name, name)}
+            assert sorted(results) == list(range(1, len(results) + 1))
+            state = line.heard_of[name].states[-1]
+            assert (state.received, state.lost) == (camera.seq, 0) and state.balanced
+    assert len({line.heard_of[name].states[-1].session for name in NAMES}) == 1
+
+
+def test_kill_9_leaves_no_frame_of_any_station_without_its_one_result(line: Line) -> None:
+    rng = random.Random(11)
+    session = ""
+    with ExitStack() as stack:
+        senders: dict[str, Camera] = {}
+        for start in range(3):
+            process = line.start()
+            session = await_all(line, RUNNING, session)
+            senders = senders or cameras(line, stack)
+            for _ in range(rng.randrange(30, 90)):
+                deliver(senders[rng.choice(NAMES)])
+                line.listen(rng.choice((0, 2, 5)))
+            if start < 2:
+                kill(process)
+        for name, camera in senders.items():
+            deliver(camera)
+            results = line.settle(camera)
+            assert sorted(results) == list(range(1, max(results) + 1)), "ids go on without a gap"
+            one_result_each(results)
+            for live in line.heard_of[name].results:
+                assert live == results[live.result_id], "what was published is what the journal says"
+            assert Counter(result.reason for result in results.values())[Reason.GOOD] > 3
+            assert line.heard_of[name].states[-1].balanced
+
+
+def test_a_station_that_is_flooded_starves_no_other() -> None:
+    with Line("ok=20", names=("left", "right"), limits=PATIENT) as line:
+        line.start()
+        await_all(line, RUNNING)
+        with ExitStack() as stack:
+            senders = cameras(line, stack)
+            answered = line.heard_of["right"].results
+            for number in range(1, 16):
+                for _ in range(20):
+                    deliver(senders["left"])
+                deliver(senders["right"])
+                line.wait(lambda number=number: len(answered) >= number, "the other station's result")  # type: ignore[misc]
+            assert {result.reason for result in answered} == {Reason.GOOD}
+            flooded = Counter(result.reason for result in line.settle(senders["left"]).values())
+            assert flooded[Reason.OVERLOAD] > 0 and flooded[Reason.GOOD] > 0
+        assert all(line.heard_of[name].states[-1].balanced for name in line.names)
+
+
+def test_one_station_is_halted_and_changes_its_recipe_while_the_others_judge() -> None:
+    recipes = {"a": "script:ok", "b": "script:ng"}
+    with Line("ok", names=NAMES, limits=PATIENT, recipes=recipes, engine={"name": "simulated"}) as line:
+        line.start()
+        await_all(line, RUNNING)
+        assert line.ask("halt", "left").ok
+        assert line.ask("prepare_recipe", "right", recipe="b").code == "ACCEPTED"
+        with ExitStack() as stack:
+            senders = cameras(line, stack)
+
+            def changed() -> bool:
+                for camera in senders.values():
+                    deliver(camera)
+                states = line.heard_of["right"].states
+                return bool(states) and states[-1].recipe == "b"
+
+            line.wait(changed, "the other recipe")
+            for camera in senders.values():
+                deliver(camera)
+            seen = {name: line.settle(camera) for name, camera in senders.items()}
+        assert {result.reason for result in seen["left"].values()} == {Reason.NOT_RUNNING}
+        assert {result.reason for result in seen["top"].values()} <= {Reason.GOOD, Reason.OVERLOAD}
+        by_recipe = {result.recipe: result.reason for result in seen["right"].values() if result.score is not None}
+        assert by_recipe["b"] is Reason.SCORE_ABOVE_THRESHOLD
+        assert line.heard_of["left"].states[-1].state == State.HALTED
+        assert all(line.heard_of[name].states[-1].balanced for name in NAMES)
+
+
+def test_sigterm_answers_every_admitted_frame_of_every_station() -> None:
+    with Line("ok=50", names=NAMES, limits=PATIENT, timing={"shutdown_ms": 100}) as line:
+        process = line.start()
+        session = await_all(line, RUNNING)
+        with ExitStack() as stack:
+            senders = cameras(line, stack)
+            for _ in range(3):
+                for camera in senders.values():
+                    deliver(camera)
+            line.wait(lambda: any(line.heard_of[name].results for name in NAMES), "a result")
+            process.terminate()
+            assert process.wait(PATIENCE_S) == 0, line.log()
+            line.start()
+            await_all(line, RUNNING, session)
+            for camera in senders.values():
+                deliver(camera)
+                results = line.settle(camera)
+                one_result_each(results)
+                assert Reason.RESTARTED not in {result.reason for result in results.values()}, "nothing was left owing"
+
+
+def test_a_client_that_knows_its_stations_name_alone_finds_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Line("ok", names=NAMES, sockets={"control": ""}) as line:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(line.folder))
+        line.start()
+        await_all(line, RUNNING)
+        for name in NAMES:
+            with Station(line.ends["results"], control_endpoint(name), station=name) as client:
+                state = client.request("get_state").state
+                assert state is not None and state.station == name
+
+
+def test_two_stations_with_one_camera_end_the_start_with_one_sentence() -> None:
+    with Line("ok", names=("left", "right")) as line:
+        line.config.write_text(line.config.read_text().replace('camera = "right"', 'camera = "left"'))
+        process = line.start()
+        assert process.wait(PATIENCE_S) == 3
+        assert "no. 1 and no. 2 both have camera 'left'; give each a camera of its own" in line.log()
