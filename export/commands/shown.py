@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.status import Status
 
-from export.bundle import ExportReport
+if TYPE_CHECKING:
+    from export.bundle import ExportReport
 
 LOG_EVERY_S = 30.0
 """Between two lines of one stage where no bar can move."""

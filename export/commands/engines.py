@@ -1,0 +1,159 @@
+"""`asperity engines`: networks built for this box's GPU, kept in a cache of this user (docs/engines.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import typer
+
+if TYPE_CHECKING:
+    from runtime.engines.plans import PlanCache, PlanSet
+
+app = typer.Typer(
+    name="engines",
+    no_args_is_help=True,
+    help="Networks built for this box's GPU: executable code, made here and never copied from elsewhere.",
+)
+
+Cache = Annotated[Path | None, typer.Option("--cache", help="Folder of built networks; default the user's cache.")]
+MaxMbytes = Annotated[int, typer.Option("--cache-max-mbytes", min=64, help="Size of that folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Keys = Annotated[Path | None, typer.Option("--keys", help="Key folder; default the user's.")]
+DEFAULT_MAX_MBYTES = 8192
+
+
+@app.command()
+def build(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp16",
+    softmax: Annotated[str, typer.Option(help="auto: half, and fp32 where the gate refuses; half; fp32.")] = "auto",
+    library: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx; default the one that is installed.")] = "",
+    gpu: Annotated[int, typer.Option(min=0, help="Which GPU, as nvidia-smi counts.")] = 0,
+    cache: Cache = None,
+    cache_max_mbytes: MaxMbytes = DEFAULT_MAX_MBYTES,
+    memory_mbytes: Annotated[int, typer.Option(min=64, help="GPU memory that building may use.")] = 2048,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads that int8's ranges are taken with.")] = 1,
+    nice: Annotated[int, typer.Option(min=0, max=19, help="Give way to others by so much.")] = 0,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Build a bundle's networks for this box, so that a station with the cuda engine can open the bundle."""
+    from export.commands.shown import saying
+    from export.tensorrt import BuildOptions, build_engines
+    from runtime.bundle import open_bundle
+    from runtime.cuda.environment import find_gpu
+    from runtime.engines.plans import Precision
+    from runtime.engines.tensorrt_library import LibraryName, load_library
+    from runtime.keys import TrustStore
+
+    os.nice(nice)
+    options = BuildOptions(
+        precision=_one_of("--precision", precision, Precision),
+        softmax=_one_of("--softmax", softmax, Literal["auto", "half", "fp32"]),
+        workspace_nbytes=memory_mbytes * 10**6,
+        threads=threads,
+    )
+    loaded = load_library(_one_of("--library", library, LibraryName) if library else None)
+    opened = open_bundle(bundle, TrustStore(keys))
+    with saying() as say:
+        found = find_gpu(gpu)
+        if found is None:
+            say("no GPU is found: what is built here serves to see that it builds, not to run")
+        built = build_engines(opened, _cache(cache, cache_max_mbytes), loaded, found, options, say)
+    _show(built, as_json)
+
+
+@app.command("list")
+def list_sets(cache: Cache = None, as_json: Json = False) -> None:
+    """Show what is built, the sets used last first."""
+    sets, unusable = _cache(cache, DEFAULT_MAX_MBYTES).survey()
+    if as_json:
+        typer.echo(json.dumps({"engines": [_told(found) for found in sets], "unusable": unusable}))
+        return
+    for found in sets:
+        _show(found, as_json=False)
+    for name, why in unusable.items():
+        typer.echo(f"{name}  unusable: {why}")
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="A set's name, as `asperity engines list` shows it.")], cache: Cache = None
+) -> None:
+    """Remove a set of built networks."""
+    _cache(cache, DEFAULT_MAX_MBYTES).remove(name)
+
+
+@app.command()
+def parity(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    precision: Annotated[str, typer.Option(help="fp16 or int8.")] = "fp16",
+    frames: Annotated[int, typer.Option(min=1, help="Calibration frames on which layers are compared.")] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a precision's graphs with the bundle's, layer by layer, scores and golden frames, on the CPU."""
+    import msgspec
+
+    from export.precision_parity import compare_precision
+    from runtime.bundle import open_bundle
+    from runtime.engines.plans import Precision
+    from runtime.keys import TrustStore
+
+    chosen = _one_of("--precision", precision, Precision)
+    report = compare_precision(open_bundle(bundle, TrustStore(keys)), chosen, frames, threads)
+    if as_json:
+        typer.echo(msgspec.json.encode(report))
+        return
+    for graph, layers in report.layers.items():
+        worst = max(layers, key=lambda layer: layer.rms_error)
+        typer.echo(
+            f"{graph:20} output {layers[-1].rms_error:.5f} rms, {layers[-1].largest_error:.4f} largest, in standard "
+            f"deviations; worst {worst.operator} {worst.tensor}: {worst.rms_error:.5f} rms"
+        )
+    scores = report.scores
+    typer.echo(
+        f"scores               within {scores.largest_shift:.4f} standard deviations on {scores.frames} frames, rank "
+        f"correlation {scores.rank_correlation:.5f}"
+    )
+    typer.echo(f"gate                 {report.gate or 'passed'}")
+
+
+def _one_of(option: str, value: str, choices: Any) -> Any:
+    from runtime.errors import UsageError
+
+    if value not in get_args(choices):
+        raise UsageError(f"{option} {value!r} is not known; choose one of {', '.join(get_args(choices))}")
+    return value
+
+
+def _cache(folder: Path | None, max_mbytes: int) -> PlanCache:
+    from runtime.config import StationConfig, engine_cache
+    from runtime.engines.plans import PlanCache
+
+    return PlanCache(folder or engine_cache(StationConfig()), max_mbytes * 10**6)
+
+
+def _told(found: PlanSet) -> dict[str, Any]:
+    import msgspec
+
+    values: dict[str, Any] = msgspec.to_builtins(found.record)
+    return {"name": found.folder.name, "folder": str(found.folder), "nbytes": found.nbytes, **values}
+
+
+def _show(found: PlanSet, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(_told(found)))
+        return
+    key = found.record.key
+    made = datetime.fromtimestamp(found.record.created_us / 1e6, timezone.utc)
+    gpu = f"{key.gpu.name} (driver {key.gpu.driver})" if key.gpu else "no GPU"
+    typer.echo(
+        f"{found.folder.name}  {key.precision}, softmax {key.softmax}  bundle {key.bundle[:12]}  {key.library} "
+        f"{key.version}  {gpu}  {found.nbytes / 1e6:.1f} MB  {made:%Y-%m-%d %H:%M} UTC"
+    )

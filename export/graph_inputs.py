@@ -1,0 +1,70 @@
+"""What each of a bundle's graphs is given on its own calibration frames: for int8's ranges and for comparing graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from runtime.bundle import Bundle
+from runtime.bundle_checks import FULL_GRAPH
+from runtime.engines.cpu import OnnxNetworks
+from runtime.features import StageClock, adapted_points, adapted_rgb, frozen_patches
+from runtime.frame import FloatArray
+
+Given = dict[str, list[dict[str, FloatArray]]]
+"""By graph, for each frame: inputs by name."""
+
+
+class _Recording:
+    """The CPU's networks, noting what they are given."""
+
+    def __init__(self, networks: OnnxNetworks, points_slots: int) -> None:
+        self._networks, self._points_slots = networks, points_slots
+        self.given: Given = {}
+
+    def rgb(self, image: FloatArray) -> FloatArray:
+        self._note("rgb", image=image)
+        return self._networks.rgb(image)
+
+    def points(self, groups: FloatArray, centres: FloatArray) -> FloatArray:
+        self._note("points", groups=groups, centres=centres)
+        return self._networks.points(groups, centres)
+
+    def adapt_rgb(self, tokens: FloatArray) -> FloatArray:
+        self._note("adaptor_rgb", tokens=tokens)
+        return self._networks.adapt_rgb(tokens)
+
+    def adapt_points(self, tokens: FloatArray, counts: FloatArray) -> FloatArray:
+        name = "adaptor_points" if len(tokens) == self._points_slots else FULL_GRAPH
+        self._note(name, tokens=tokens, counts=counts)
+        return self._networks.adapt_points(tokens, counts)
+
+    def _note(self, name: str, **inputs: FloatArray) -> None:
+        self.given.setdefault(name, []).append(inputs)
+
+
+def graph_inputs(bundle: Bundle, frames: int, threads: int = 1) -> Given:
+    """Inputs of every graph on up to ``frames`` calibration frames, evenly spread over them, by the float32 graphs.
+
+    The larger points adaptor is given the same tokens in its own number of slots; the smaller one is absent where every
+    frame has more non-empty patches than slots. Raises BundleError, EngineError.
+    """
+    network, inputs = bundle.manifest.network, bundle.calibration_inputs()
+    graphs: Mapping[str, bytes] = {name: bundle.graph(name) for name in bundle.graph_names()}
+    networks = OnnxNetworks(graphs, network, threads)
+    recording = _Recording(networks, network.points_slots)
+    clock = StageClock()
+    everything = msgspec.structs.replace(network, points_slots=network.grid**2)
+    try:
+        for index in np.unique(np.linspace(0, len(inputs) - 1, min(frames, len(inputs))).astype(int)):
+            patches = frozen_patches(inputs.prepared(int(index)), network, recording, clock)
+            if network.adaptor == "none":
+                continue
+            adapted_rgb(patches.rgb, network, recording, clock)
+            for form in (network, everything) if FULL_GRAPH in graphs else (network,):
+                adapted_points(patches.points, patches.nonempty, form, recording, clock)
+    finally:
+        networks.close()
+    return recording.given
