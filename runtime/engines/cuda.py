@@ -8,47 +8,40 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+from weakref import WeakSet
 
 import numpy as np
-from numpy.typing import NDArray
 
 from runtime.banks import Banks
-from runtime.cuda.budget import Budget, Counting, budget_of, check_room
-from runtime.cuda.choice import choose
+from runtime.bundle import Bundle
+from runtime.cuda.budget import check_room
 from runtime.cuda.graph import DeviceGraphs
-from runtime.cuda.lane import Lane, Recipe, SharedBank
+from runtime.cuda.lane import Lane
+from runtime.cuda.lanes import LanePlan, host_bank
 from runtime.cuda.launch import Enqueue
-from runtime.cuda.maps import LocalDistances, peak_values
-from runtime.cuda.nearest import BankArrays, DeviceBank, Path, bank_arrays
 from runtime.cuda.preprocess import refuse
+from runtime.cuda.readback import EMPTY, check_fault, check_number, modality_of
 from runtime.cuda.staging import Staging
 from runtime.cuda.streams import Event, FrameDevice
-from runtime.distances import USUAL, ModalityBank
 from runtime.engines import Engine, Progress, collector
 from runtime.errors import AsperityError, EngineError, EngineLostError, FrameRefused
 from runtime.features import StageClock
-from runtime.frame import BoolArray, EngineInfo, Frame, Intrinsics, ModalityScores, Prepared, Scores, Silhouette, Window
-from runtime.manifest import Decision, Geometry, Modality, Network
+from runtime.frame import EngineInfo, Frame, Intrinsics, ModalityScores, Prepared, Scores, Silhouette, Window
+from runtime.manifest import Decision, Geometry, Network
 from runtime.preprocess import Masks, covered_pixels, refuse_size
 from runtime.units import check_measured, pixel_rays
 
 NAME = "cuda"
 POLL_S = 20e-6
 """Between two questions whether the device is done; the thread sleeps, so that the desk gets its turn."""
-FAULTS = {
-    1: "a number that is not finite",
-    2: "a count outside of its buffer",
-    4: "nothing to work on",
-    8: "an index outside of its table",
-    16: "shapes that do not fit each other",
-}
-"""Bits of the kernels' fault word (``runtime/cuda/faults.cuh``)."""
-EMPTY = 4
-
 T = TypeVar("T")
+
+_open_engines: WeakSet[CudaEngine] = WeakSet()
+"""Of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +102,23 @@ class CudaEngine(Engine):
         try:
             with device.current():
                 self._make(decision, banks, masks or Masks())
+            _open_engines.add(self)
         except BaseException:
             self.close()
             raise
+
+    @classmethod
+    def open(
+        cls, bundle: Bundle, device: FrameDevice, graphs: DeviceGraphs, settings: Settings | None = None
+    ) -> CudaEngine:
+        """The engine of a verified bundle. Raises EngineError; ``runtime.gate`` decides whether it may judge."""
+        manifest, masks = bundle.manifest, Masks(bundle.inspect_mask(), bundle.ignore_mask())
+        beside = Settings() if settings is None else settings
+        if _open_engines:  # the room for this one was asked for when the first was opened
+            beside = replace(beside, recipes=1)
+        return cls(
+            device, graphs, manifest.geometry, manifest.network, manifest.decision, bundle.banks(), masks, beside
+        )  # fmt: skip
 
     def describe(self) -> EngineInfo:
         """As ``Engine.describe``."""
@@ -224,6 +231,7 @@ class CudaEngine(Engine):
         if self._closed:
             return
         self._closed = True
+        _open_engines.discard(self)
         if self._serving:
             collector.thaw()
         try:
@@ -270,7 +278,7 @@ class CudaEngine(Engine):
         lane = way.lane
         self._wait(lane.head_event)
         head = lane.read_head()
-        _check_number(head, way.number)
+        check_number(head, way.number)
         if way.prepared is not None:
             way.window, way.silhouette = way.prepared.window, way.prepared.silhouette
         else:
@@ -278,7 +286,7 @@ class CudaEngine(Engine):
         if int(head["points"][0]) == 0:
             raise EngineError("no points to sample; too few valid points should have been refused before")
         way.empty = int(head["filled"][0]) == 0
-        _check_fault(int(head["fault"][0]) & ~(EMPTY if way.empty else 0))
+        check_fault(int(head["fault"][0]) & ~(EMPTY if way.empty else 0))
         larger = bool(head["larger"][0])
         if larger and not lane.has_larger:
             raise EngineError(
@@ -305,10 +313,10 @@ class CudaEngine(Engine):
             return Scores(nothing, nothing, scored, way.window, way.silhouette, way.clock.stage_us)
         self._wait(way.lane.answer_event)
         answer = way.lane.read_answer()
-        _check_number(answer, way.number)
-        _check_fault(int(answer["fault"][0]))
+        check_number(answer, way.number)
+        check_fault(int(answer["fault"][0]))
         scored = answer["scored"].astype(bool)
-        rgb, points = (_modality(answer, name, scored) for name in ("rgb", "points"))
+        rgb, points = (modality_of(answer, name, scored) for name in ("rgb", "points"))
         self._lap(way, "knn")
         return Scores(rgb, points, scored, way.window, way.silhouette, way.clock.stage_us)
 
@@ -356,98 +364,46 @@ class CudaEngine(Engine):
                 self._device.record(self._drained)
             self._wait(self._drained)
         except EngineError as second:
-            lost = f"{error}; asked for a sign of life the device says: {second}" if str(second) != str(error) else ""
-            self._lost = EngineLostError(
-                f"{lost or error}; the device is lost until this process is started again (see `asperity doctor`, "
-                "and dmesg for Xid lines)"
-            )
-            raise self._lost from error
+            again = "" if str(second) == str(error) else f"; asked for a sign of life: {second}"
+            raise self._lose(f"{error}{again}") from error
 
-    def _used(self) -> Any:
+    def _lose(self, what: str) -> EngineLostError:
+        self._lost = EngineLostError(
+            f"{what}; the device is lost until this process is started again (see `asperity doctor`, and dmesg for Xid)"
+        )
+        return self._lost
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
         """The device for this thread. Raises EngineError once the engine is closed, EngineLostError once it is lost."""
         if self._lost is not None:
             raise self._lost
         if self._closed:
             raise EngineError("the engine is closed")
-        return self._device.current()
+        with ExitStack() as used:
+            try:
+                used.enter_context(self._device.current())
+            except EngineError as error:
+                raise self._lose(str(error)) from error
+            yield
 
     # ------------------------------------------------------------------ what is made
 
     def _make(self, decision: Decision, banks: Banks, masks: Masks) -> None:
-        device, network, lanes = self._device, self._network, self._settings.lanes
+        device, settings = self._device, self._settings
         covered = covered_pixels(masks, self._geometry)
-        hidden = covered if covered.any() else None
-        prepared = [
-            self._bank_of(banks.rgb, decision.rgb, network.rgb_grid**2),
-            self._bank_of(banks.points, decision.points, network.grid**2),
-        ]
-
-        def recipe(on: FrameDevice) -> Recipe:
-            shared = [bank.upload(on) for bank in prepared]
-            return Recipe(self._geometry, network, decision, hidden, shared[0], shared[1])
-
-        counted = Counting(device)
-        with counted.purpose("banks"):
-            planned = recipe(counted.device)
-        for _ in range(lanes):
-            with counted.purpose("frames"):
-                Lane(counted.device, planned)
-        self.budget: Budget = budget_of(counted, self._graphs, self._graphs.names(), lanes)
-        check_room(self.budget, device, self._settings.recipes, lanes)
-        shared = recipe(device)
-        for _ in range(lanes):
-            self._lanes.append(Lane(device, shared))
-        self._stagings = [Staging(device, self._geometry) for _ in range(lanes + 1)]
-        self._drained = device.event()
-        self._rays_of: dict[int, Intrinsics] = {}
-        for lane in self._lanes:
+        plan = LanePlan(
+            self._geometry, self._network, decision, covered if covered.any() else None,
+            host_bank(device.name, banks.rgb, decision.rgb, self._network.rgb_grid**2),
+            host_bank(device.name, banks.points, decision.points, self._network.grid**2),
+        )  # fmt: skip
+        self.budget = plan.budget(device, self._graphs, settings.lanes)
+        check_room(self.budget, device, settings.recipes, settings.lanes)
+        for lane in plan.lanes(device, settings.lanes):
+            self._lanes.append(lane)
             lane.connect(self._graphs)
             lane.record()
+        self._stagings = [Staging(device, self._geometry) for _ in range(settings.lanes + 1)]
+        self._drained = device.event()
+        self._rays_of: dict[int, Intrinsics] = {}
         self._free = list(self._lanes)
-
-    def _bank_of(self, bank: ModalityBank, modality: Modality, tokens: int) -> _PreparedBank:
-        rows = bank.memory.rows
-        path = choose(self._device.name, tokens, *rows.shape)
-        return _PreparedBank(bank_arrays(rows), path, modality, bank)
-
-
-@dataclass(frozen=True, slots=True)
-class _PreparedBank:
-    """A bank as arrays on the host."""
-
-    arrays: BankArrays
-    path: Path
-    modality: Modality
-    bank: ModalityBank
-
-    def upload(self, device: FrameDevice) -> SharedBank:
-        """Onto a device."""
-        usual = self.bank.usual
-        local = None if usual is None else LocalDistances(device, usual.mean, usual.std, USUAL)
-        return SharedBank(DeviceBank(device, self.arrays, self.path), self.modality, local)
-
-
-def _modality(answer: dict[str, NDArray[Any]], name: str, scored: BoolArray) -> ModalityScores:
-    not_finite, _, _, no_row = answer[f"{name}_stats"].tolist()
-    if not_finite or no_row:
-        raise EngineError(f"{not_finite} {name} features are not finite and {no_row} found no row of the bank")
-    if not scored.any():
-        distance = 0.0
-    elif f"{name}_peak" in answer:
-        distance = float(peak_values(answer[f"{name}_peak"])[0])
-    else:
-        distance = float(answer[f"{name}_distance"][0])
-    return ModalityScores(answer[name].copy(), distance)
-
-
-def _check_number(told: dict[str, NDArray[Any]], number: int) -> None:
-    """Raises EngineError where what came back is another frame's."""
-    found = int(told["number"][0])
-    if found != number:
-        raise EngineError(f"the device answered for frame {found} and was asked for {number}")
-
-
-def _check_fault(fault: int) -> None:
-    if fault:
-        found = ", ".join(text for bit, text in FAULTS.items() if fault & bit) or f"fault {fault:#x}"
-        raise EngineError(f"a kernel met {found}; the networks, the banks or the frame's 3D data are damaged")

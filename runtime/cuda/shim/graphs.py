@@ -45,9 +45,8 @@ class OnnxGraph:
 
     def enqueue(self, stream: int) -> None:
         """As ``DeviceGraph.enqueue``."""
-        if stream != self._device.handle:
-            raise EngineError("the stand-in runs networks on its current branch only")
-        self._device.enqueue(self._run)
+        with self._device.on(self._device.branch_of(stream)):
+            self._device.enqueue(self._run)
 
     def close(self) -> None:
         """As ``DeviceGraph.close``."""

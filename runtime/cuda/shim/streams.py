@@ -174,6 +174,13 @@ class ShimFrameDevice(ShimDevice):
         self._branches.append(ShimBranch(len(self._branches) + 1))
         return self._branches[-1]
 
+    def branch_of(self, handle: int) -> ShimBranch:
+        """The branch of a handle. Raises EngineError where there is none."""
+        for branch in self._branches:
+            if branch.handle == handle:
+                return branch
+        raise EngineError(f"the stand-in has no branch {handle}")
+
     @contextmanager
     def on(self, branch: Branch) -> Iterator[None]:
         """As ``FrameDevice.on``."""

@@ -1,0 +1,76 @@
+"""The lanes of a recipe: what they share, how much memory all of it takes, and making them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from runtime.cuda.budget import Budget, Counting, budget_of
+from runtime.cuda.choice import choose
+from runtime.cuda.cublas import WORKSPACE_BYTES
+from runtime.cuda.graph import DeviceGraphs
+from runtime.cuda.lane import Lane, Recipe, SharedBank
+from runtime.cuda.maps import LocalDistances
+from runtime.cuda.nearest import BankArrays, DeviceBank, Path, bank_arrays
+from runtime.cuda.streams import FrameDevice
+from runtime.distances import USUAL, ModalityBank, Usual
+from runtime.frame import BoolArray
+from runtime.manifest import Decision, Geometry, Modality, Network
+
+
+@dataclass(frozen=True, slots=True)
+class HostBank:
+    """A bank laid out for the kernels, still on the host."""
+
+    arrays: BankArrays
+    path: Path
+    modality: Modality
+    usual: Usual | None
+
+    def upload(self, device: FrameDevice) -> SharedBank:
+        """Onto a device."""
+        usual = self.usual
+        local = None if usual is None else LocalDistances(device, usual.mean, usual.std, USUAL)
+        return SharedBank(DeviceBank(device, self.arrays, self.path), self.modality, local)
+
+
+def host_bank(device: str, bank: ModalityBank, modality: Modality, tokens: int) -> HostBank:
+    """The bank by the path that is quickest on a device of this name for ``tokens`` queries. Raises EngineError."""
+    rows = bank.memory.rows
+    return HostBank(bank_arrays(rows), choose(device, tokens, *rows.shape), modality, bank.usual)
+
+
+@dataclass(frozen=True, slots=True)
+class LanePlan:
+    """Everything that lanes are made of, on the host."""
+
+    geometry: Geometry
+    network: Network
+    decision: Decision
+    covered: BoolArray | None
+    rgb: HostBank
+    points: HostBank
+
+    def budget(self, device: FrameDevice, graphs: DeviceGraphs, lanes: int) -> Budget:
+        """The memory that ``lanes`` of them take: all is made on a device that only counts."""
+        counted = Counting(device)
+        with counted.purpose("banks"):
+            shared = self._recipe(counted.device)
+        with counted.purpose("frames"):
+            for _ in range(lanes):
+                Lane(counted.device, shared)
+        with counted.purpose("cuBLAS"):
+            for bank in (self.rgb, self.points):
+                if bank.path == "product":  # a workspace for each branch that multiplies
+                    counted.alloc(lanes * WORKSPACE_BYTES)
+        return budget_of(counted, graphs, graphs.names(), lanes)
+
+    def lanes(self, device: FrameDevice, count: int) -> Iterator[Lane]:
+        """Banks once, then lane after lane."""
+        shared = self._recipe(device)
+        for _ in range(count):
+            yield Lane(device, shared)
+
+    def _recipe(self, device: FrameDevice) -> Recipe:
+        rgb, points = self.rgb.upload(device), self.points.upload(device)
+        return Recipe(self.geometry, self.network, self.decision, self.covered, rgb, points)

@@ -1,0 +1,51 @@
+"""A whole `lite` bundle with its real networks through the CUDA engine on the CPU stand-in: gate and threshold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from runtime.bundle import open_bundle
+from runtime.cuda.build import missing_for_simt
+from runtime.cuda.shim.graphs import OnnxGraphs
+from runtime.cuda.shim.streams import ShimFrameDevice
+from runtime.engines.cpu import CpuEngine
+from runtime.engines.cuda import CudaEngine, Settings
+from runtime.gate import prove
+from runtime.rescore import take_threshold
+from runtime.scoring import decide
+
+
+def silent(_stage: str) -> None:
+    """Nobody follows the progress."""
+
+
+@pytest.mark.soak
+def test_a_lite_bundle_opens_on_the_stand_in_and_judges_as_on_the_cpu(lite_bundle) -> None:  # type: ignore[no-untyped-def]
+    reason = missing_for_simt()
+    if reason is not None:
+        pytest.skip(f"kernels cannot be built for the CPU here: {reason}")
+    bundle, device = open_bundle(lite_bundle.path, lite_bundle.trust), ShimFrameDevice()
+    graphs = OnnxGraphs({name: bundle.graph(name) for name in bundle.graph_names()}, device)
+    engine, reference = CudaEngine.open(bundle, device, graphs, Settings(keep_warm_ms=0)), CpuEngine.open(bundle, 1)
+    manifest = bundle.manifest
+    decision = prove(bundle, engine, silent)
+    assert (decision.engine, decision.precision) == ("cuda", "fp32")
+    _, parity = take_threshold(bundle, engine, silent)
+    print(f"calibration inputs: {parity}")
+    spread = float(np.std(manifest.decision.calibration_scores))
+    for golden, frame in bundle.golden_frames():
+        found, expected = engine.score(frame, silent), reference.score(frame, silent)
+        assert np.array_equal(found.scored, expected.scored)
+        mine, theirs = (
+            decide(scores, manifest.decision, manifest.silhouette, manifest.geometry) for scores in (found, expected)
+        )
+        assert (mine.verdict, mine.reason, mine.region) == (theirs.verdict, theirs.reason, theirs.region)
+        assert mine.score is not None and theirs.score is not None
+        print(f"{golden.name}: score {mine.score:.6f}, on the CPU {theirs.score:.6f}; spread of normals {spread:.3f}")
+        assert abs(mine.score - theirs.score) < 0.01 * spread
+        for name in ("rgb", "points"):
+            one, other = getattr(found, name), getattr(expected, name)
+            np.testing.assert_allclose(one.distance_map, other.distance_map, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(one.image_distance, other.image_distance, rtol=1e-3)
+    engine.close()
