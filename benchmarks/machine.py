@@ -33,8 +33,11 @@ def cpu() -> str:
 def commit() -> str:
     """The commit of the checkout that this file lies in, with ``+`` when files differ from it; empty outside of one."""
     folder = Path(__file__).parent
-    said = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=folder, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    except OSError:  # no git here
+        return ""
     return said.stdout.strip()

@@ -93,3 +93,7 @@ def _word(finding: Finding) -> str:
     if finding.state is not State.MISSING or len(finding.needed_by) == len(Engine):
         return finding.state.value
     return f"{finding.state.value} for {listed(engine.value for engine in finding.needed_by)}"
+
+
+if __name__ == "__main__":  # from a checkout that is not installed: python -m runtime.commands.doctor
+    typer.run(command)
