@@ -15,6 +15,7 @@ from calibration.networks.efficientnet_lite0 import EfficientNetLite0
 from calibration.networks.point_mae import PointEncoder
 from calibration.networks.torch_networks import TorchNetworks
 from runtime.bundle import Bundle
+from runtime.bundle_checks import graph_names, graph_signature
 from runtime.cuda.graph import Shape
 from runtime.errors import DataError
 from runtime.manifest import Network
@@ -26,7 +27,7 @@ ADAPTORS = {"adaptor_rgb": "adaptor_rgb", "adaptor_points": "adaptor_points", "a
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Shapes of a graph's inputs and outputs by name, as ``export.onnx.export_graphs`` has them."""
+    """Shapes of a graph's inputs and outputs by name, as ``runtime.bundle_checks.graph_signature`` has them."""
 
     inputs: Mapping[str, Shape]
     outputs: Mapping[str, Shape]
@@ -34,26 +35,7 @@ class Signature:
 
 def signatures(network: Network) -> dict[str, Signature]:
     """Every graph that a bundle of this network holds."""
-    grid, rgb_tokens = network.grid**2, network.rgb_grid**2
-    found = {
-        "rgb": Signature(
-            {"image": (1, 3, network.image_px, network.image_px)}, {"tokens": (rgb_tokens, network.rgb_channels)}
-        ),
-        "points": Signature(
-            {"groups": (network.groups, network.group_size, 3), "centres": (network.groups, 3)},
-            {"tokens": (network.groups, network.points_channels)},
-        ),
-    }
-    if network.adaptor == "none":
-        return found
-    rgb = (network.rgb_slots, network.rgb_channels)
-    found["adaptor_rgb"] = Signature({"tokens": rgb}, {"adapted": rgb})
-    sizes = {"adaptor_points": network.points_slots, "adaptor_points_full": grid}
-    for name, slots in sizes.items():
-        if name == "adaptor_points" or network.points_slots < grid:
-            points = (slots, network.points_channels)
-            found[name] = Signature({"tokens": points, "counts": (slots,)}, {"adapted": points})
-    return found
+    return {name: Signature(*graph_signature(name, network)) for name in graph_names(network)}
 
 
 def folded(networks: TorchNetworks) -> dict[str, nn.Module]:

@@ -12,7 +12,8 @@ from runtime.doctor.world import Imported, World
 
 PYCUDA = "pycuda>=2025.1"
 TENSORRT = "tensorrt>=10.3,<12"
-TENSORRT_RTX = "tensorrt-rtx>=1.4"
+TENSORRT_RTX = "tensorrt-rtx>=1.4,<2"
+ONNX = "onnx>=1.18"
 OLDEST_TENSORRT = (10, 3)
 OLDEST_CUDA = (12, 6)
 OLDEST_CAPABILITY = (7, 5)
@@ -114,6 +115,9 @@ def check_tensorrt(world: World, index: int) -> Finding:
     loaded = [f"{name} {_way(seen)}" for name, seen in (("tensorrt", full), ("tensorrt_rtx", rtx)) if not seen.error]
     if not full.error and _numbers(full.version) < OLDEST_TENSORRT and rtx.error:
         return missing("tensorrt", f"{loaded[0]}; 10.3 is needed", _tensorrt_remedy(world, index), CUDA_ONLY)
+    if loaded and not world.is_installed("onnx"):
+        found = f"{'; '.join(loaded)}; networks cannot be built here without onnx"
+        return warning("tensorrt", found, pip(world, "install", ONNX))
     if loaded:
         return ok("tensorrt", "; ".join(loaded))
     broken = [f"{name}: {seen.error}" for name, seen in (("tensorrt", full), ("tensorrt_rtx", rtx)) if seen.is_there]
@@ -172,7 +176,7 @@ def _tensorrt_remedy(world: World, index: int) -> str:
         rtx = bool(gpus) and gpus[0].capability[0] in (8, 12)
         return pip(world, "install", TENSORRT_RTX if rtx else TENSORRT)
     wanted = ".".join(str(part) for part in python_of_jetpack(jetpack))
-    venv = f"/usr/bin/python{wanted} -m venv --system-site-packages .venv && .venv/bin/pip install asperity"
+    venv = f"/usr/bin/python{wanted} -m venv --system-site-packages .venv && .venv/bin/pip install 'asperity[gpu]' onnx"
     if _dist_packages(world):
         return venv
     return f"sudo apt-get install python3-libnvinfer && {venv}"

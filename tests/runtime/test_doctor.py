@@ -17,7 +17,7 @@ from runtime.config import StationConfig, tomllib
 from runtime.doctor.box import Setting
 from runtime.doctor.diagnosis import diagnose
 from runtime.doctor.findings import Diagnosis, Engine, Finding, State
-from runtime.doctor.gpu import PYCUDA, TENSORRT, TENSORRT_RTX
+from runtime.doctor.gpu import ONNX, PYCUDA, TENSORRT, TENSORRT_RTX
 from runtime.doctor.python import LIBRARIES, PACKAGES
 from runtime.doctor.world import Driver, Gpu, Imported, Python, ThisMachine
 from runtime.keys import TrustStore
@@ -33,7 +33,13 @@ CPUFREQ = "/sys/devices/system/cpu/cpu0/cpufreq"
 LOADS = {
     **{module: "9.9" for module, _ in LIBRARIES},
     **{"onnxruntime": "1.32.0", "zmq": "27.3.0", "runtime.doctor.probes.curve": "4.3.5"},
-    **{"pycuda": "2026.1", "pycuda.driver": "2026.1", "cuda.bindings.driver": "13.0.1", "tensorrt": "10.13.2"},
+    **{
+        "onnx": "1.23.2",
+        "pycuda": "2026.1",
+        "pycuda.driver": "2026.1",
+        "cuda.bindings.driver": "13.0.1",
+        "tensorrt": "10.13.2",
+    },
 }
 
 
@@ -217,6 +223,7 @@ BREAKS: list[tuple[Callable[[Made], None], str, State, str, str]] = [
     (no_module("cuda.bindings.driver"), "cuda-bindings", State.MISSING, "No module", "'cuda-bindings>=12.6,<14'"),
     (at("answer", Driver("", (12, 8), (H100,))), "cuda-bindings", State.WARNING, "serves 12", "<13"),
     (no_module("tensorrt"), "tensorrt", State.MISSING, "neither", TENSORRT),
+    (no_module("onnx"), "tensorrt", State.WARNING, "cannot be built", ONNX),
     (put("loads", "tensorrt", "8.6.1"), "tensorrt", State.MISSING, "8.6.1", TENSORRT),
     (put("breaks", "tensorrt", "libnvinfer.so.10: cannot open"), "tensorrt", State.MISSING, "libnvinfer", TENSORRT),
     (put("modes", "/var/cache/engines", (0o777, 1000)), "engine cache", State.MISSING, "0777", "chmod -R go-w"),
@@ -318,7 +325,8 @@ def with_keys(setting: Setting) -> Made:
 def test_the_commands_name_what_pyproject_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    assert {TENSORRT, PYCUDA} <= set(extras["gpu"]) and TENSORRT_RTX in extras["rtx"]
+    assert PYCUDA in extras["gpu"] and {TENSORRT, ONNX} <= set(extras["tensorrt"])
+    assert {TENSORRT_RTX, ONNX} <= set(extras["tensorrt-rtx"])
     assert {requirement for _, requirement in LIBRARIES} <= set(project["dependencies"])
 
 
