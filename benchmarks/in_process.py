@@ -157,7 +157,8 @@ def _record(run: InProcessRun, recipe: Recipe, outcome: Outcome, due_ns: int) ->
     )  # fmt: skip
     trace = FrameTrace(STATION, result.result_id, result.seq, result.reason.name, due_ns, end_ns, spans)
     run.traces.add(trace)
-    run.stage_us.append({stage: ns // 1000 for stage, ns in trace.stage_ns().items()})
+    spent_us = {stage: ns // 1000 for stage, ns in trace.stage_ns().items()}
+    run.stage_us.append({**spent_us, "total": trace.total_ns // 1000})
 
 
 def _jobs(pictures: list[Frame]) -> Iterator[Job]:

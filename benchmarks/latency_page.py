@@ -53,7 +53,7 @@ def _table(cases: list[dict[str, Any]]) -> str:
     )  # fmt: skip
     rows: list[tuple[object, ...]] = []
     for case in cases:
-        for figure, name in (("latency", case["name"]), ("due_to_received", "   due to received")):
+        for figure, name in (("latency", case["name"]), ("due_to_received", "… due to received")):
             if figure in case:
                 found = case[figure]
                 rows.append((

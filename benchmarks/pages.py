@@ -21,7 +21,8 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1060px;margin:2em auto;padding:0 1em;color:#1b1f24;background:#fff}
 h1{font-size:1.5em;margin-bottom:.2em}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #d0d7de}
 table{border-collapse:collapse;margin:.8em 0}td,th{padding:.25em .8em;border-bottom:1px solid #e4e8ec;text-align:right}
-td:first-child,th:first-child{text-align:left}th{font-weight:600}figure{margin:1.2em 0}img{max-width:100%}
+td:first-child,th:first-child{text-align:left;white-space:nowrap}th{font-weight:600}
+figure{margin:1.2em 0}img{max-width:100%}
 figcaption{color:#57606a;font-size:.93em}code{background:#f3f5f7;padding:.1em .3em;border-radius:3px}
 .bad{color:#b42318;font-weight:600}.good{color:#1a7f37}.dim{color:#57606a}
 """
