@@ -15,8 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from runtime.config import load
-from runtime.engines import Engine, Progress
-from runtime.frame import EngineInfo, Frame, Prepared, Result, Scores, Span
+from runtime.frame import Frame, Result
 from runtime.pipeline import Job, Outcome, Recipe, inspect
 from runtime.recipes import open_recipe, recipe_name
 from runtime.trace import FrameTrace, SlowestFrames
@@ -26,33 +25,6 @@ STATION = "bench"
 BLOCKS, BLOCK_FRAMES = 16, 10
 """Of the comparison with and without measuring."""
 DIRECT_ROUNDS = 5000
-
-
-class Listening(Engine):
-    """An engine whose spans of the last frame can be read."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.inner = engine
-        self.spans: tuple[Span, ...] = ()
-
-    def describe(self) -> EngineInfo:
-        """The inner engine's."""
-        return self.inner.describe()
-
-    def score(self, frame: Frame, progress: Progress) -> Scores:
-        """The inner engine's."""
-        self.spans = ()
-        scores = self.inner.score(frame, progress)
-        self.spans = scores.spans
-        return scores
-
-    def score_prepared(self, prepared: Prepared, progress: Progress) -> Scores:
-        """The inner engine's."""
-        return self.inner.score_prepared(prepared, progress)
-
-    def close(self) -> None:
-        """Close the inner engine."""
-        self.inner.close()
 
 
 @dataclass(slots=True)
@@ -79,8 +51,7 @@ def open_in_process(bundle: Path | None, threads: int) -> Recipe:
     else:
         name, engine, place = recipe_name(bundle), "cpu", str(bundle.absolute())
     config = load(None, {"recipes": {name: place}, "engine": {"name": engine, "threads": threads}})
-    recipe = open_recipe(name, config, lambda stage: None)
-    return replace(recipe, engine=Listening(recipe.engine))
+    return open_recipe(name, config, lambda stage: None)
 
 
 def measure(
@@ -99,7 +70,7 @@ def measure(
         while (left_ns := due_ns - time.monotonic_ns()) > 0:
             time.sleep(left_ns / 1e9)
         outcome, digest = inspect(replace(job, t_recv_ns=due_ns), recipe, digest, _nothing)
-        _record(run, recipe, outcome, due_ns)
+        _record(run, outcome, due_ns)
     run.seconds = (time.monotonic_ns() - began_ns) / 1e9
     return run
 
@@ -117,7 +88,7 @@ def overhead(recipe: Recipe, pictures: list[Frame]) -> dict[str, Any]:
             due_ns = time.monotonic_ns() if measured else 0
             outcome, digest = inspect(job, recipe, digest, _nothing)
             if measured:
-                _record(run, recipe, outcome, due_ns)
+                _record(run, outcome, due_ns)
         spent_us = (time.monotonic_ns() - began_ns) / 1000 / BLOCK_FRAMES
         if not measured:
             bare_us.append(spent_us)
@@ -127,7 +98,7 @@ def overhead(recipe: Recipe, pictures: list[Frame]) -> dict[str, Any]:
     began_ns = time.perf_counter_ns()
     for _ in range(DIRECT_ROUNDS):
         time.monotonic_ns()
-        _record(run, recipe, outcome, now_ns)
+        _record(run, outcome, now_ns)
     direct_us = (time.perf_counter_ns() - began_ns) / 1000 / DIRECT_ROUNDS
     frame_us = plain.median(bare_us[1:])
     middle = float(np.median(shares))
@@ -143,19 +114,13 @@ def overhead(recipe: Recipe, pictures: list[Frame]) -> dict[str, Any]:
     }
 
 
-def _record(run: InProcessRun, recipe: Recipe, outcome: Outcome, due_ns: int) -> None:
-    end_ns = time.monotonic_ns()
-    result, engine = outcome.result, recipe.engine
+def _record(run: InProcessRun, outcome: Outcome, due_ns: int) -> None:
+    end_ns, result = time.monotonic_ns(), outcome.result
     run.results.append(result)
-    if "post" not in result.latency_us:  # it was not scored
+    if not outcome.spans:  # it was not scored
         return
     run.latencies_us.append((end_ns - due_ns) // 1000)
-    spans = engine.spans if isinstance(engine, Listening) else ()
-    waited_ns, post_ns = 1000 * result.latency_us["recv"], 1000 * result.latency_us["post"]
-    spans = (
-        Span("recv", "bench", due_ns, due_ns + waited_ns), *spans, Span("post", "bench", end_ns - post_ns, end_ns)
-    )  # fmt: skip
-    trace = FrameTrace(STATION, result.result_id, result.seq, result.reason.name, due_ns, end_ns, spans)
+    trace = FrameTrace(STATION, result.result_id, result.seq, result.reason.name, due_ns, end_ns, outcome.spans)
     run.traces.add(trace)
     spent_us = {stage: ns // 1000 for stage, ns in trace.stage_ns().items()}
     run.stage_us.append({**spent_us, "total": trace.total_ns // 1000})

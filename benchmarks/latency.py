@@ -8,6 +8,7 @@ figure; rendering or decoding a recording is the camera's and outside.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from benchmarks import conditions, in_process, statistics
 from benchmarks.camera import pictures
-from benchmarks.line import CAMERA, Line
+from benchmarks.line import CAMERA, STATION, Line
 from benchmarks.whole_path import Load, Run, drive, require_scored
 from benchmarks.whole_path import conditions as where
 from runtime.errors import DataError
@@ -131,6 +132,8 @@ def _over_sockets(
         f"[limits]\ndeadline_ms = {options.deadline_ms}\nmax_age_ms = {max(1000, 2 * options.deadline_ms)}\n"
         f"[engine]\nthreads = {options.threads}\n"
     )
+    if options.trace_slowest:
+        more += f'[trace]\nslowest = {options.trace_slowest}\nfolder = "{scratch}"\n'
     log = scratch / "inspector.log"
     told = []
     with Line(options.bundle, log, more, cores=options.cores, nice=options.nice) as line:
@@ -139,7 +142,9 @@ def _over_sockets(
             run = drive(line, Load(options.folder, case.frames, case.rate_hz, case.warm_up))
             require_scored(run, options.folder)
             told.append(_socket_case(case, run))
-    return told, None, run.scored()[0].result.bundle
+    found = scratch / f"{STATION}.trace.json"  # it is written when the inspector ends
+    trace = json.loads(found.read_text()) if options.trace_slowest and found.exists() else None
+    return told, trace, run.scored()[0].result.bundle
 
 
 def _socket_case(case: Case, run: Run) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def write(path: Path, report: dict[str, Any]) -> None:
             (f["seq"], f["total_ms"], f["late_stage"], f["longer_than_usual_ms"], f["stage_ms"])
             for f in report["slowest"]
         ]
-        parts += [pages.heading("Slowest frames"), pages.table(
+        mean = f"on average over all frames: {pages.said(report['mean_stage_ms'])}"
+        parts += [pages.heading("Slowest frames"), pages.sentence(mean, "dim"), pages.table(
             ("seq", "total ms", "late stage", "longer than usual by ms", "stages, ms"), rows)]  # fmt: skip
     parts.append(pages.conditions_table(report))
     lead = f"{report['measured']} ({main['fps']} frames/s)."

@@ -22,8 +22,8 @@ PROBE_FRAMES = 30
 """Back to back, to know where to search."""
 HIGHEST = 1.3
 """Of the rate back to back: where the search begins to fail."""
-STEP_DOWN = 0.93
-CONFIRM_TRIES = 4
+STEP_DOWN = 0.9
+CONFIRM_TRIES = 6
 WARM_UP = 5
 Say = Callable[[str], None]
 

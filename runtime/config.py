@@ -202,6 +202,15 @@ class Engine(Section, frozen=True, forbid_unknown_fields=True):
     keep_warm_for_s: Annotated[int, number(1, 86_400, "cuda: this long after the last frame")] = 600
 
 
+class Trace(Section, frozen=True, forbid_unknown_fields=True):
+    """The slowest frames and what every thread did in them: why were they late (docs/performance.md)?"""
+
+    slowest: Annotated[int, number(0, 4096, "frames kept; 0: none")] = 0
+    folder: Annotated[
+        str, text("`NAME.trace.json` is written here when the process ends; empty: beside the journal")
+    ] = ""
+
+
 class Log(Section, frozen=True, forbid_unknown_fields=True):
     """What is written to stderr."""
 
@@ -224,6 +233,7 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     control: Control = Control()
     journal: Journal = Journal()
     engine: Engine = Engine()
+    trace: Trace = Trace()
     log: Log = Log()
     recipes: Annotated[
         dict[Name, str], text('bundles by recipe name, for prepare_recipe: `name = "/path/to/bundle"`')
@@ -305,6 +315,13 @@ def journal_path(config: StationConfig) -> Path:
         return Path(config.journal.path)
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "asperity" / f"{config.station.name}.journal"
+
+
+def trace_path(config: StationConfig) -> Path:
+    """Where the station's slowest frames are written."""
+    if config.trace.folder:
+        return Path(config.trace.folder) / f"{config.station.name}.trace.json"
+    return journal_path(config).with_name(f"{config.station.name}.trace.json")
 
 
 def engine_cache(config: StationConfig) -> Path:
@@ -431,7 +448,9 @@ def _check_stations(config: StationConfig, where: str) -> None:
 
 
 def _make_absolute(values: dict[str, Any], base: Path) -> None:
-    recipes, journal, engine, security = (values.get(name) for name in ("recipes", "journal", "engine", "security"))
+    recipes, journal, engine, security, trace = (
+        values.get(name) for name in ("recipes", "journal", "engine", "security", "trace")
+    )
     if isinstance(recipes, dict):
         values["recipes"] = {
             name: str(base / place) if isinstance(place, str) and not place.startswith(SCRIPT_PREFIX) else place
@@ -439,7 +458,8 @@ def _make_absolute(values: dict[str, Any], base: Path) -> None:
         }
     stations = values.get("stations")
     journals = [(station, "journal") for station in (stations if isinstance(stations, list) else [])]
-    for table, key in ((journal, "path"), (engine, "trust"), (engine, "cache"), (security, "keys"), *journals):
+    keys = ((journal, "path"), (engine, "trust"), (engine, "cache"), (security, "keys"), (trace, "folder"))
+    for table, key in (*keys, *journals):
         if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
             table[key] = str(base / table[key])
 

@@ -5,6 +5,7 @@ Nothing here can say ok: that is ``scoring.decide``'s alone. Whatever goes wrong
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ import numpy as np
 from runtime.clock import Now, look
 from runtime.engines import Engine, Progress
 from runtime.errors import EngineError, EngineLostError, FrameRefused
-from runtime.frame import EngineInfo, FloatArray, Frame, Result, Scores, Window
+from runtime.frame import EngineInfo, FloatArray, Frame, Result, Scores, Span, Window
 from runtime.manifest import Decision, Manifest
 from runtime.preprocess import frame_digest
 from runtime.reasons import Reason
@@ -69,6 +70,8 @@ class Outcome:
     window: Window | None = None
     lost: EngineLostError | None = None
     """The engine can score nothing more."""
+    spans: tuple[Span, ...] = ()
+    """What was done when, from arrival on, of a frame that was scored: for a trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ def inspect_together(
     scorable = [turn for turn, (_, _, refusal) in zip(turns, looked_at, strict=True) if refusal is None]
     found = iter(_score(scorable, progress))
     return [
-        (_outcome(born, turn.recipe, refusal or next(found), clock), digest)
+        (_waited(turn.job, _outcome(born, turn.recipe, refusal or next(found), clock)), digest)
         for turn, (born, digest, refusal) in zip(turns, looked_at, strict=True)
     ]
 
@@ -159,6 +162,14 @@ def _outcome(born: Result, recipe: Recipe | None, found: Scores | Exception, clo
         return Outcome(born.unknown(Reason.ENGINE), f"{type(error).__name__}: {error}")
 
 
+def _waited(job: Job, outcome: Outcome) -> Outcome:
+    """With the wait for its turn before what was done with it."""
+    if not outcome.spans:
+        return outcome
+    begun_ns = job.t_recv_ns + 1000 * outcome.result.latency_us["recv"]
+    return replace(outcome, spans=(Span("recv", "desk", job.t_recv_ns, begun_ns), *outcome.spans))
+
+
 def _refusal(job: Job, recipe: str, now_ns: int, repeated: bool) -> FrameRefused | None:
     """Why the frame must not be scored."""
     if now_ns > job.stale_ns:
@@ -172,10 +183,12 @@ def _refusal(job: Job, recipe: str, now_ns: int, repeated: bool) -> FrameRefused
 
 
 def _judge(born: Result, recipe: Recipe, scores: Scores, clock: Callable[[], Now]) -> Outcome:
-    start_ns = clock().ns
+    start_ns, thread = clock().ns, threading.current_thread().name
     judgement = decide(scores, recipe.decision, recipe.manifest.silhouette, recipe.manifest.geometry)
     stages = {stage: int(us) for stage, us in scores.stage_us.items()}
-    latency_us = {**born.latency_us, **stages, "post": (clock().ns - start_ns) // 1000}
+    end_ns = clock().ns
+    latency_us = {**born.latency_us, **stages, "post": (end_ns - start_ns) // 1000}
+    spans = (*scores.spans, Span("post", thread, start_ns, end_ns))
     result = replace(
         born,
         verdict=judgement.verdict,
@@ -187,6 +200,8 @@ def _judge(born: Result, recipe: Recipe, scores: Scores, clock: Callable[[], Now
         latency_us=latency_us,
     )
     if judgement.score is None:
-        return Outcome(result, judgement.detail)
+        return Outcome(result, judgement.detail, spans=spans)
     distance_map = fused_map(scores.rgb, scores.points, recipe.decision)
-    return Outcome(result, judgement.detail, distance_map if np.isfinite(distance_map).all() else None, scores.window)
+    shown = distance_map if np.isfinite(distance_map).all() else None
+    spans = (*spans, Span("map", thread, end_ns, clock().ns))
+    return Outcome(result, judgement.detail, shown, scores.window, spans=spans)

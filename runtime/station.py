@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from runtime import ledger, wire
 from runtime.bench import Place, Report, TakenOver, Tested
 from runtime.clock import MS, Now
-from runtime.config import StationConfig
+from runtime.config import StationConfig, trace_path
 from runtime.errors import FrameRefused, WireError
 from runtime.frame import Frame, Result
 from runtime.journal import Journal
@@ -24,6 +24,7 @@ from runtime.restart import settle_past
 from runtime.sockets import DeskSockets
 from runtime.states import JUDGING, State
 from runtime.status import state_message
+from runtime.trace import FrameTrace, SlowestFrames, write_document
 from runtime.triggers import PendingTrigger, Triggers
 
 
@@ -64,6 +65,7 @@ class Station:
         self.triggers = Triggers(config.triggers.pending_max)
         self.work: dict[int, Work] = {}
         self.last_published_id = journal.last_id
+        self.slowest = SlowestFrames(config.trace.slowest) if config.trace.slowest else None
         self.notice = Notices(self.name, session, config.log, sockets.publish, clock)
         self.operation = Operation(config, place, loader, self.notice, self.drop_work, self.drop_triggers, clock)
         self._last_frame_ns = 0
@@ -164,6 +166,11 @@ class Station:
         else:
             self._finish(result, outcome.detail)
             self._publish_map(outcome)
+        if self.slowest is not None and outcome.spans:
+            self.slowest.add(FrameTrace(
+                self.name, result.result_id, result.seq, result.reason.name, outcome.spans[0].start_ns, self.clock().ns,
+                outcome.spans,
+            ))  # fmt: skip
         self.operation.scored(result.reason, result.score is not None, outcome.detail)
 
     # ------------------------------------------------------------------ a result goes out
@@ -318,3 +325,8 @@ class Station:
         self.drop_work(Reason.SHUTDOWN)
         self.operation.halt()
         self.publish_state(self.clock())
+        if self.slowest is not None:
+            try:
+                write_document(trace_path(self.config), self.slowest.document())
+            except OSError as error:  # a disk that is full ends no station otherwise than in order
+                self.notice("warning", "TRACE", f"the slowest frames cannot be written: {error}; see [trace] folder")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from runtime.frame import Span
@@ -126,6 +128,12 @@ class SlowestFrames:
             "total_ms": _ms(trace.total_ns), "late_stage": stage, "longer_than_usual_ms": _ms(over_ns),
             "stage_ms": {name: _ms(ns) for name, ns in trace.stage_ns().items()},
         }  # fmt: skip
+
+
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """Write a trace file, and its folder. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document))
 
 
 def _event(name: str, track: int, start_ns: int, duration_ns: int, more: dict[str, Any]) -> dict[str, Any]:

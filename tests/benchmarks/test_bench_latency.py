@@ -13,7 +13,8 @@ from benchmarks.whole_path import Run
 
 
 def test_both_paths_and_loads_are_measured_and_every_due_frame_counts(tmp_path: Path) -> None:
-    report = run_latency(LatencyBenchmark(None, None, (40.0,), 40, deadline_ms=10_000, warm_up=3), tmp_path)
+    options = LatencyBenchmark(None, None, (40.0,), 40, deadline_ms=10_000, warm_up=3, trace_slowest=3)
+    report = run_latency(options, tmp_path)
     assert [case["name"] for case in report["cases"]] == [
         "sockets, 40 frames/s", "sockets, back to back", "in-process, 40 frames/s", "in-process, back to back",
     ]  # fmt: skip
@@ -26,6 +27,9 @@ def test_both_paths_and_loads_are_measured_and_every_due_frame_counts(tmp_path: 
     assert all(inside <= outside for inside, outside in both)
     assert report["p50_ms"] == sockets["latency"]["p50_ms"] and report["bundle"] == "simulated"
     assert report["overhead"]["direct_us"] > 0
+    trace = report.pop("trace")["otherData"]
+    assert len(trace["slowest"]) == 3 and trace["frames_seen"] == 2 * 43
+    assert trace["slowest"][0]["total_ms"] >= trace["slowest"][1]["total_ms"] > 0
     assert report["commit"] and report["conditions"]["blas_threads"] is not None
     reports.write(tmp_path / "r.json", report)
     latency_page.write(tmp_path / "r.html", report)

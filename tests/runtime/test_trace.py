@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+from station_floor import Floor
 
 from runtime.features import StageClock
 from runtime.frame import Span
@@ -71,3 +74,38 @@ def test_every_lap_leaves_a_span_and_the_stages_are_their_sums() -> None:
     assert [span.stage for span in clock.spans] == ["points", "rgb", "points"]
     spent = {stage: sum(s.end_ns - s.start_ns for s in clock.spans if s.stage == stage) for stage in ("points", "rgb")}
     assert all(abs(spent[stage] // 1000 - clock.stage_us[stage]) <= 1 for stage in spent)
+
+
+def test_a_station_leaves_its_slowest_frames_when_it_ends(tmp_path: Path) -> None:
+    floor = Floor(tmp_path / "journal", trace={"slowest": 2, "folder": str(tmp_path / "traces")})
+    for waited_ms in (5, 80, 20, 7):
+        floor.send()
+        floor.pass_ms(waited_ms)
+        floor.serve()
+    for station in floor.desk.stations:
+        station.end()
+    floor.close()
+    found = json.loads((tmp_path / "traces" / "st1.trace.json").read_text())["otherData"]
+    assert found["frames_seen"] == 4
+    assert [(frame["seq"], frame["stage_ms"]["recv"]) for frame in found["slowest"]] == [(2, 80.0), (3, 20.0)]
+    assert found["slowest"][0]["late_stage"] == "recv"
+
+
+def test_a_trace_that_cannot_be_written_ends_no_station(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    floor = Floor(tmp_path / "journal", trace={"slowest": 1, "folder": str(tmp_path / "taken")})
+    floor.send()
+    floor.serve()
+    floor.station.end()
+    floor.close()
+    assert floor.events[-1].code == "TRACE" and "[trace] folder" in floor.events[-1].text
+
+
+def test_without_the_table_nothing_is_kept(tmp_path: Path) -> None:
+    floor = Floor(tmp_path / "journal")
+    floor.send()
+    floor.serve()
+    assert floor.station.slowest is None
+    floor.station.end()
+    floor.close()
+    assert not list(tmp_path.glob("*.trace.json"))
