@@ -35,7 +35,14 @@ class Tested:
     """The engine can score nothing more."""
 
 
-Report = Outcome | TakenOver | Tested
+@dataclass(frozen=True, slots=True)
+class FoundLost:
+    """The engine was found lost while no frame was there."""
+
+    lost: EngineLostError
+
+
+Report = Outcome | TakenOver | Tested | FoundLost
 
 
 class Bench:
@@ -78,7 +85,7 @@ class Bench:
         item = self._inbox.take(timeout_s)
         self.progress("idle")
         if item is None:
-            return False
+            return self._idle()
         if item.errand is not None:
             item.errand()
         elif item.job is not None:
@@ -90,6 +97,19 @@ class Bench:
         """A stage has ended: a sign of life."""
         self.stage = stage
         self.beat += 1
+
+    def _idle(self) -> bool:
+        """Let the engines use the gap; True when one was found lost, for the first time."""
+        found = False
+        for place in self.places:
+            if place.recipe is None or place.idle_lost:
+                continue
+            try:
+                place.recipe.engine.idle()
+            except EngineLostError as error:
+                place.idle_lost = found = True
+                place.tell(FoundLost(error))
+        return found
 
     def _run(self) -> None:
         ring = self._make_bell()
@@ -132,6 +152,8 @@ class Place:
         self.recipe: Recipe | None = None
         self.digest: int | None = None
         """Of the frame before, by which a camera that repeats itself is found out."""
+        self.idle_lost = False
+        """The engine was found lost and the desk knows; another recipe may have another one."""
         self._bench = bench
         self._inbox = inbox
         self._reports: deque[Report] = deque()
@@ -183,6 +205,7 @@ class Place:
     def _take_over(self, recipe: Recipe | None) -> None:
         before, self.recipe = self.recipe, recipe
         self.digest = None
+        self.idle_lost = False
         self.tell(TakenOver(recipe, before))
 
     def _begin_test(self) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from runtime.errors import AsperityError
+from runtime.errors import AsperityError, EngineLostError
 
 if TYPE_CHECKING:
     import typer
@@ -57,6 +58,9 @@ def main() -> None:
         entry.load()(app)
     try:
         app()
+    except EngineLostError as error:
+        print(f"asperity: {error}", file=sys.stderr)
+        end_at_once(error.exit_code)
     except AsperityError as error:
         _end(str(error), error.exit_code)
     except ModuleNotFoundError as error:
@@ -68,6 +72,13 @@ def main() -> None:
     except OSError as error:
         # A full disk, a file that may not be read: the system's words name the path, and a traceback would add nothing.
         _end(f"{error}; check the path, its permissions and the room on the disk", OS_ERROR_EXIT_CODE)
+
+
+def end_at_once(exit_code: int) -> None:
+    """End without what Python and the libraries would still tidy up: on a device that failed for good that may hang."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(exit_code)
 
 
 def _end(sentence: str, exit_code: int) -> None:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from runtime.config import SCRIPT_PREFIX, Name, StationConfig, restore, save
 from runtime.engines import Progress
-from runtime.errors import AsperityError, BundleError, ConfigError, EngineError
+from runtime.errors import AsperityError, BundleError, ConfigError
 from runtime.frame import EngineInfo
 from runtime.pipeline import Recipe
 
@@ -95,8 +96,6 @@ def find_recipe(name: str, config: StationConfig) -> Found:
     if config.engine.name == "simulated":
         script = place.removeprefix(SCRIPT_PREFIX) if place.startswith(SCRIPT_PREFIX) else config.engine.script
         return Found(f"{name} {script}", lambda progress: _open_simulated(name, script))
-    if config.engine.name == "cuda":
-        raise EngineError("[engine] name cuda is not built into this version yet; use cpu")
     return _find_bundle(name, Path(place), config)
 
 
@@ -136,18 +135,19 @@ def _find_bundle(name: str, path: Path, config: StationConfig) -> Found:
         raise ConfigError(
             f"[recipes] calls {path} {name!r}, the bundle calls itself {bundle.manifest.recipe!r}; use the same name"
         )
-    return Found(bundle.digest, lambda progress: _open_cpu(bundle, config, progress))
+    return Found(bundle.digest, lambda progress: _open_bundle(bundle, config, progress))
 
 
-def _open_cpu(bundle: Bundle, config: StationConfig, progress: Progress) -> Recipe:
-    from runtime.engines.cpu import CpuEngine
+def _open_bundle(bundle: Bundle, config: StationConfig, progress: Progress) -> Recipe:
+    from runtime.engines.opening import open_engine
     from runtime.gate import gate_steps, prove
 
     progress("verified")
-    engine = CpuEngine.open(bundle, config.engine.threads or None)
+    engine = open_engine(bundle, config)
     try:
         progress("opened")
         decision = prove(bundle, engine, progress)
+        engine.begin_serving()
     except BaseException:
         engine.close()
         raise
@@ -307,7 +307,10 @@ def _child() -> int:
     """``python -m runtime.recipes NAME < station.json``."""
     os.nice(CHILD_NICE)
     try:
-        recipe = open_recipe(sys.argv[1], restore(sys.stdin.buffer.read()), lambda stage: None)
+        config = restore(sys.stdin.buffer.read())
+        # Room for a further recipe was asked for by the process that this one works for.
+        config = replace(config, engine=replace(config.engine, recipes_in_memory=1))
+        recipe = open_recipe(sys.argv[1], config, lambda stage: None)
     except AsperityError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -152,8 +152,9 @@ class Station:
             self.operation.taken_over(report)
         elif isinstance(report, Tested):
             self.operation.self_tested(report)
-        else:
+        elif isinstance(report, Outcome):
             self.on_scored(report)
+        # FoundLost concerns every station of the engine: the inspector sees to it.
 
     def on_scored(self, outcome: Outcome) -> None:
         """The verdict on a frame, unless its deadline has passed."""

@@ -66,8 +66,9 @@ def command(
 def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle: Path | None) -> None:
     """Run one inspector until SIGTERM, SIGINT or the request ``shutdown``. Raises AsperityError."""
     from runtime import log_lines
+    from runtime.cli import end_at_once
     from runtime.config import SCRIPT_PREFIX, hosted, load
-    from runtime.errors import AsperityError, UsageError
+    from runtime.errors import AsperityError, EngineLostError, UsageError
     from runtime.recipes import recipe_name
 
     given: dict[str, dict[str, Any]] = {
@@ -97,6 +98,8 @@ def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle
             raise
         names = ", ".join(each.station.name for each in hosted(config))
         log.error("%s", error, extra={"ids": {"station": names, "kind": type(error).__name__}})
+        if isinstance(error, EngineLostError):
+            end_at_once(error.exit_code)
         raise typer.Exit(error.exit_code) from error
 
 

@@ -41,6 +41,14 @@ class Engine(Protocol):
     def score_prepared(self, prepared: Prepared, progress: Progress) -> Scores:
         """Scores of a frame that was prepared before: calibration inputs and benchmarks. Raises EngineError."""
 
+    def begin_serving(self) -> None:
+        """The engine was proven and is about to judge: from here on it allocates nothing it could have before."""
+        return
+
+    def idle(self) -> None:
+        """No frame waits: called at every idle tick, so an engine may keep itself awake. Raises EngineLostError."""
+        return
+
     def close(self) -> None:
         """Frees what the engine holds. May be called twice."""
 

@@ -193,16 +193,13 @@ class CudaEngine(Engine):
             return scores
 
     def begin_serving(self) -> None:
-        """The engine was proven and is about to judge: nothing is allocated from here on."""
+        """As ``Engine.begin_serving``: nothing is allocated on the device, and Python's collector is frozen."""
         if not self._serving:
             self._serving = True
             collector.freeze()
 
     def idle(self) -> None:
-        """No frame is there. Now and then do the work of one, so that the next finds the device awake.
-
-        Raises EngineLostError where the device has failed meanwhile.
-        """
+        """As ``Engine.idle``: now and then do the work of a frame, so that the next finds the device awake."""
         if self._lost is not None:
             raise self._lost
         settings, now_ns = self._settings, time.monotonic_ns()

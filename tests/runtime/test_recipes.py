@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from bundle_factory import ToyBundle, write_toy_bundle
 
 from runtime import gate
 from runtime.config import StationConfig
-from runtime.errors import BundleError, ConfigError, ParityError, SignatureError
+from runtime.cuda import driver
+from runtime.errors import BundleError, ConfigError, EngineError, ParityError, SignatureError
 from runtime.keys import TrustStore
 from runtime.recipes import Loader, Opened, OpenRecipes, describe_engine, open_recipe, recipe_name, verify_in_child
 
@@ -57,6 +59,23 @@ def test_an_engine_that_fails_the_gate_gives_no_recipe(
     name = recipe_name(toy.path)
     with pytest.raises(ParityError):
         open_recipe(name, make_config({name: str(toy.path)}), silent)
+
+
+def test_a_station_told_to_use_the_gpu_never_goes_on_without_it(
+    toy: ToyBundle, make_config: Callable[..., StationConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No driver, no pycuda: an error that says what to do, and no other engine in its place."""
+    name = recipe_name(toy.path)
+    config = make_config({name: str(toy.path)}, name="cuda")
+    assert describe_engine(config).name == "cuda"
+    monkeypatch.setattr(driver, "check_driver", lambda: None)
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    with pytest.raises(EngineError, match=r"pycuda does not load .* pip install 'asperity\[gpu\]'"):
+        open_recipe(name, config, silent)
+    monkeypatch.undo()
+    if not Path("/dev/nvidiactl").exists():
+        with pytest.raises(EngineError, match=r"no NVIDIA driver here .*install it"):
+            open_recipe(name, config, silent)
 
 
 def test_only_named_recipes_are_opened(make_config: Callable[..., StationConfig]) -> None:

@@ -1,0 +1,64 @@
+"""A bundle's engine as the configuration names it, and never another one.
+
+What is missing for it is said, with the command that mends it: a station that was told to use the GPU does not go on
+without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtime.bundle import Bundle
+from runtime.config import StationConfig
+from runtime.engines import Engine
+from runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from runtime.engines.cuda import CudaEngine, Settings
+
+
+def open_engine(bundle: Bundle, config: StationConfig) -> Engine:
+    """The engine of a verified bundle; ``runtime.gate`` decides whether it may judge.
+
+    Raises EngineError when it does not open, ConfigError for a name that opens no bundle.
+    """
+    if config.engine.name == "cpu":
+        from runtime.engines.cpu import CpuEngine
+
+        return CpuEngine.open(bundle, config.engine.threads or None)
+    if config.engine.name == "cuda":
+        return open_cuda(bundle, config)
+    raise ConfigError(f"[engine] name {config.engine.name!r} opens no bundle; use cpu or cuda")
+
+
+def settings_of(config: StationConfig) -> Settings:
+    """The part of ``[engine]`` that the CUDA engine goes by."""
+    from runtime.engines.cuda import Settings
+
+    engine = config.engine
+    return Settings(
+        lanes=engine.lanes,
+        recipes=engine.recipes_in_memory,
+        wait_ms=engine.device_wait_ms,
+        keep_warm_ms=engine.keep_warm_ms,
+        keep_warm_for_s=engine.keep_warm_for_s,
+    )
+
+
+def open_cuda(bundle: Bundle, config: StationConfig) -> CudaEngine:
+    """The CUDA engine of a verified bundle on ``[engine] gpu``.
+
+    Raises EngineError where there is no driver, no GPU, no kernels, no built networks or no room on the GPU.
+    """
+    from runtime.cuda.frame_device import CudaFrameDevice
+    from runtime.engines.cuda import CudaEngine
+    from runtime.engines.trt_graph import open_graphs
+
+    device = CudaFrameDevice(config.engine.gpu)
+    try:
+        with device.current():
+            graphs = open_graphs(bundle, config, device)
+    except BaseException:
+        device.close()
+        raise
+    return CudaEngine.open(bundle, device, graphs, settings_of(config))

@@ -1,0 +1,124 @@
+"""The GPU's library fails, is lost or hangs in mid frame: the real inspector over the CPU stand-in, started again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bundle_factory import toy_frame, write_toy_bundle
+from line import CAMERA, PATIENCE_S, Camera, Line, kill
+
+from runtime.cuda.build import missing_for_simt
+from runtime.frame import Frame, Result
+from runtime.keys import TrustStore
+from runtime.reasons import JUDGED, Reason
+from runtime.states import State
+
+SCRIPT = Path(__file__).parent / "stand_in_inspector.py"
+LOST_EXIT_CODE = 18
+
+
+class CudaLine(Line):
+    """A line whose inspector has the CUDA engine, on the stand-in."""
+
+    def __init__(self, folder: Path, **engine: int) -> None:
+        toy = write_toy_bundle(folder / "bundle", TrustStore(folder / "keys"), "lsfa")
+        super().__init__(
+            station={"recipe": "toy"}, recipes={"toy": str(toy.path)},
+            engine={"name": "cuda", "trust": str(folder / "keys"), "device_wait_ms": 300, "keep_warm_ms": 0, **engine},
+            limits={"deadline_ms": 8_000, "max_age_ms": 60_000, "engine_stuck_ms": 1500},
+        )  # fmt: skip
+        self.fault = folder / "fault"
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        self.starts += 1
+        command = [sys.executable, str(SCRIPT), str(self.config), str(self.fault)]
+        with (self.folder / f"log{self.starts}").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.processes.append(process)
+        return process
+
+
+class ToyCamera(Camera):
+    """Frames of the toy part, no two alike."""
+
+    def picture(self) -> Frame:
+        rgb, xyz = toy_frame(self._rng)
+        return Frame(
+            camera=CAMERA, camera_session=self.camera_session, seq=0, rgb=rgb, xyz=xyz, unit="mm",
+            t_exposure_us=time.time_ns() // 1000, clock="realtime",
+        )  # fmt: skip
+
+
+def shown(line: CudaLine, camera: ToyCamera, word: str = "") -> Result:
+    """The result of one more frame; ``word``: what happens in it."""
+    if word:
+        line.fault.write_text(word)
+    camera.wait_connected(round(PATIENCE_S * 1000))
+    assert camera.send(camera.picture())
+    seq = camera.seq
+
+    def come() -> bool:
+        return any((r.camera_session, r.seq) == (camera.camera_session, seq) for r in line.heard.results)
+
+    line.wait(come, f"the result of seq {seq}")
+    return next(r for r in line.heard.results if (r.camera_session, r.seq) == (camera.camera_session, seq))
+
+
+def restarted(line: CudaLine, session: str) -> str:
+    """As a supervisor does; returns the new session once it judges."""
+    line.start()
+    return line.await_state(State.CONTINUOUS_EXECUTION, session).session
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[CudaLine]:
+    reason = missing_for_simt()
+    if reason is not None:
+        pytest.skip(f"kernels cannot be built for the CPU here: {reason}")
+    with CudaLine(tmp_path) as made:
+        yield made
+
+
+def test_a_gpu_that_fails_costs_a_frame_or_the_process_and_never_a_wrong_verdict(line: CudaLine) -> None:
+    process = line.start()
+    session = line.await_state(State.CONTINUOUS_EXECUTION).session
+    assert "engine cuda on cpu-shim, onnxruntime" in line.log()
+    with ToyCamera(line) as camera:
+        assert shown(line, camera).reason in JUDGED
+        assert shown(line, camera, "error").reason is Reason.ENGINE
+        assert shown(line, camera).reason in JUDGED, "one failed call costs one frame"
+        for word in ("lost", "hang"):
+            assert shown(line, camera, word).reason is Reason.ENGINE
+            line.await_state(State.ERROR)
+            assert process.wait(PATIENCE_S) == LOST_EXIT_CODE, line.log()
+            assert "lost until this process is started again" in line.log()
+            session = restarted(line, session)
+            process = line.processes[-1]
+            assert shown(line, camera).reason in JUDGED
+        assert shown(line, camera, "stuck").reason is Reason.DEADLINE
+        line.await_state(State.ERROR)
+        assert process.poll() is None, "only the supervisor's watchdog ends it: the beat stands still"
+        kill(process)
+        restarted(line, session)
+        assert shown(line, camera).reason in JUDGED
+        results = line.settle(camera)
+    assert len({(r.camera_session, r.seq) for r in results.values()}) == len(results) == camera.seq
+
+
+def test_a_gpu_that_is_lost_in_a_gap_is_found_before_the_next_part(tmp_path: Path) -> None:
+    """Keeping it warm asks it for life."""
+    reason = missing_for_simt()
+    if reason is not None:
+        pytest.skip(f"kernels cannot be built for the CPU here: {reason}")
+    with CudaLine(tmp_path, keep_warm_ms=1, keep_warm_for_s=3600) as line:
+        process = line.start()
+        line.await_state(State.CONTINUOUS_EXECUTION)
+        line.fault.write_text("lost")
+        assert process.wait(PATIENCE_S) == LOST_EXIT_CODE, line.log()
+        line.heard.listen(200)
+        assert State.ERROR in {state.state for state in line.heard.states}
