@@ -411,6 +411,12 @@ def _check(config: StationConfig, where: str) -> None:
             raise ConfigError(f"{where}: {table} recipe is {each.station.recipe!r}; [recipes] has: {known}")
     if config.stations:
         _check_stations(config, where)
+    engine, limits = config.engine, config.limits
+    if engine.name == "cuda" and 2 * engine.device_wait_ms >= limits.engine_stuck_ms:
+        raise ConfigError(
+            f"{where}: [engine] device_wait_ms is {engine.device_wait_ms}; twice that must be below [limits] "
+            f"engine_stuck_ms ({limits.engine_stuck_ms}), or a GPU that hangs is taken for an engine that is stuck"
+        )
     for key in ("frames", "results", "bulk", "control"):
         endpoint = getattr(sockets, key)
         if not endpoint.startswith(("tcp://", "ipc://")) and not (key == "control" and endpoint == ""):

@@ -79,18 +79,25 @@ class CudaDevice:
         self._context.push()
         self._open = True
         atexit.register(self.close)  # pycuda ends the process hard when a context is left on its stack
-        self._image = fatbin.read_bytes()
         try:
-            self._module = cuda.module_from_buffer(self._image)
-        except cuda.Error as error:
+            self._image = fatbin.read_bytes()
+            self._module = self._loaded(fatbin)
+            self.stream: Any = self._guard(cuda.Stream)
+        except BaseException:
+            CudaDevice.close(self)  # a thread that ends with the context on its stack ends the process
+            raise
+        self._functions: dict[tuple[str, bool], Any] = {}
+        self._bound_module: Any = None
+        self._cublas: Cublas | None = None
+
+    def _loaded(self, fatbin: Path) -> Any:
+        try:
+            return self._cuda.module_from_buffer(self._image)
+        except self._cuda.Error as error:
             raise EngineError(
                 f"{fatbin} holds no kernels for {self.name} (compute capability {self.capability}): {error}; "
                 "run: python -m runtime.cuda.build"
             ) from error
-        self.stream: Any = cuda.Stream()
-        self._functions: dict[tuple[str, bool], Any] = {}
-        self._bound_module: Any = None
-        self._cublas: Cublas | None = None
 
     def close(self) -> None:
         """Give the context back. Nothing of this device may be used afterwards."""

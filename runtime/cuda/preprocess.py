@@ -67,7 +67,8 @@ class Preprocess:
         """``covered``: H x W, pixels that the recipe's masks hide. Raises EngineError where the method is the CPU's."""
         if geometry.method not in ("plane", "none") or (geometry.method == "plane") != (geometry.plane is not None):
             raise EngineError(
-                f"geometry.method {geometry.method!r} with plane {geometry.plane} has no kernels; use the CPU"
+                f"geometry.method {geometry.method!r} with plane {geometry.plane} has no kernels; set [engine] name to "
+                "cpu, or calibrate again with a plane (--geometry plane)"
             )
         if network.cloud_resize not in ("nearest", "mean"):
             raise EngineError(f"network.cloud_resize {network.cloud_resize!r} is not known; calibrate again")

@@ -103,6 +103,27 @@ def test_a_sticky_error_loses_the_engine_and_closing_it_is_quiet(
     assert not any(driver.stacks.values())
 
 
+def test_a_device_that_does_not_open_leaves_no_context_behind(driver: RecordedDriver, tmp_path: Path) -> None:
+    """A fatbin of other chips, found out by the thread that opens recipes."""
+
+    def refuse(image: bytes) -> None:
+        raise driver.error("no kernel image is available for execution on the device")
+
+    sys.modules["pycuda.driver"].module_from_buffer = refuse  # type: ignore[attr-defined]
+    told: list[str] = []
+
+    def opens() -> None:
+        with pytest.raises(EngineError) as info:
+            engine_over(driver, station(), tmp_path)
+        told.append(str(info.value))
+
+    thread = threading.Thread(target=opens)
+    thread.start()
+    thread.join()
+    assert "holds no kernels for Recorded 9000" in told[0] and "runtime.cuda.build" in told[0]
+    assert not any(driver.stacks.values())
+
+
 def test_a_gpu_that_is_full_is_told_before_anything_is_taken(driver: RecordedDriver, tmp_path: Path) -> None:
     sys.modules["pycuda.driver"].mem_get_info = lambda: (2**20, 2**33)  # type: ignore[attr-defined]
     with pytest.raises(EngineError, match=r"Recorded 9000 has 1 MB free .* are needed"):

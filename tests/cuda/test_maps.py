@@ -106,7 +106,7 @@ def test_a_negative_distance_and_a_wrong_slot_are_faults(device: ShimDevice) -> 
 
 def damaged_distance(device: ShimDevice, **changes: np.ndarray) -> tuple[int, float]:
     prepared = checks.CheckedImageDistance(
-        device, checks.ENTRIES[2].small[0], "random", np.random.default_rng(0), False
+        device, checks.ENTRIES[3].small[0], "random", np.random.default_rng(0), False
     )
     for name, value in changes.items():
         device.write(prepared.inputs[("nearest", "scored", "count").index(name)], value)

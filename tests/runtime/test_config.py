@@ -45,6 +45,7 @@ def test_values_are_read_and_flags_override_them(tmp_path: Path) -> None:
         ('[engine]\nname = "cuda9"\n', ["[engine] name", "cuda9"]),
         ('[sockets]\nframes = "udp://1.2.3.4:5"\n', ["[sockets] frames", "tcp://ADDRESS:PORT"]),
         ("[sockets]\nheartbeat_timeout_ms = 500\n", ["heartbeat_timeout_ms is 500", "set it to 2 or 3 times"]),
+        ('[engine]\nname = "cuda"\ndevice_wait_ms = 2500\n', ["device_wait_ms is 2500", "engine_stuck_ms (5000)"]),
         ("[journal]\nslots = 64\n", ["[journal] slots is 64", "leave it at 4096"]),
         ('[station]\nrecipe = "x"\n[recipes]\ny = "/b"\n', ["[station] recipe is 'x'", "[recipes] has: y"]),
         ("[station\n", ["is not TOML"]),

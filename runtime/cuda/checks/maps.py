@@ -9,7 +9,19 @@ from scipy import ndimage
 from runtime.cuda.checks.clouds import EMPTY, NOT_FINITE, clear_fault, fault_problems
 from runtime.cuda.kernels import KernelEntry, Shape, Work
 from runtime.cuda.launch import Device
-from runtime.cuda.maps import FUSED, PLANES, POINTS, RGB, SCORED, ImageDistance, LocalDistances, Maps, neighbour_table
+from runtime.cuda.maps import (
+    FUSED,
+    PLANES,
+    POINTS,
+    RGB,
+    SCORED,
+    ImageDistance,
+    LocalDistances,
+    Maps,
+    Peak,
+    neighbour_table,
+    peak_values,
+)
 from runtime.distances import image_distance
 from runtime.frame import FloatArray, ModalityScores
 from runtime.knn import MemoryBank
@@ -200,6 +212,38 @@ class CheckedImageDistance:
         return {}
 
 
+class CheckedPeak:
+    """One map on the tokens' own grid and its largest pixel: the colour's local image distance."""
+
+    def __init__(self, device: Device, shape: Shape, kind: str, rng: np.random.Generator) -> None:
+        self.device, grid = device, shape["rgb_grid"]
+        self.map = np.where(rng.random((grid, grid)) < 0.4, rng.gamma(3.0, 1.0, (grid, grid)), 0.0).astype(np.float32)
+        if kind == "flat":
+            self.map[:] = 1.5
+        if kind == "nan":
+            self.map[grid // 2, grid // 3] = np.nan
+        self.expected_fault = NOT_FINITE if kind == "nan" else 0
+        self.stage, self.fault, self.device_map = Peak(device, grid), clear_fault(device), device.upload(self.map)
+        self.work = Work(flop=2 * MAP_PX * grid * (grid + MAP_PX), bytes=4 * (grid**2 + MAP_PX**2))
+
+    def enqueue(self) -> None:
+        """Launches only."""
+        self.stage.enqueue(self.device_map, self.fault)
+
+    def problems(self) -> list[str]:
+        """Against ``runtime.maps.pixel_map`` in float64."""
+        told = fault_problems(self.device, self.fault, self.expected_fault)
+        found = float(peak_values(self.device.download(self.stage.peak, (1,), np.uint64))[0])
+        wanted = float(pixel_map(self.map).max())
+        if np.isnan(wanted) != np.isnan(found) or abs(found - wanted) > MAP_ROUNDING * max(1.0, abs(wanted)):
+            told.append(f"the peak is {found} and must be {wanted}")
+        return told
+
+    def figures(self) -> dict[str, float]:
+        """Nothing beside the timing."""
+        return {}
+
+
 def _distance_entry(half: bool) -> KernelEntry:
     shapes: tuple[Shape, ...] = (
         {"rows": 3136, "bank": 20_000, "dimension": 1152},
@@ -228,6 +272,14 @@ ENTRIES: tuple[KernelEntry, ...] = (
         shapes=(_PAPER, _LITE, {"grid": 21, "rgb_grid": 7, "threads": 256}),
         small=({"grid": 12, "rgb_grid": 6, "threads": 256},),
         kinds=("random", "flat", "nan", "empty"),
+    ),
+    KernelEntry(
+        name="own_peak",
+        source="maps",
+        prepare=CheckedPeak,
+        shapes=(_PAPER, {"grid": 21, "rgb_grid": 7}),
+        small=({"grid": 12, "rgb_grid": 6},),
+        kinds=("random", "flat", "nan"),
     ),
     _distance_entry(True),
     _distance_entry(False),
