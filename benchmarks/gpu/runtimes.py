@@ -15,6 +15,7 @@ from benchmarks.torch_reference.modules import check_same_networks, folded
 from runtime.cuda.graph import DeviceGraphs
 from runtime.cuda.streams import FrameDevice
 from runtime.engines.cuda import CudaEngine, Settings
+from runtime.engines.tensorrt_library import LibraryName
 from runtime.errors import EngineError
 
 PRECISION = "fp16"
@@ -78,7 +79,20 @@ def _torch_reference(case: Case, device: FrameDevice, cache: Path) -> DeviceGrap
     return TorchGraphs(case.network, modules, place, PRECISION)
 
 
-RUNTIMES = (Runtime("torch-reference", "torch", _torch_reference, on_shim=True),)
+def _compiled(name: LibraryName) -> Callable[[Case, FrameDevice, Path], DeviceGraphs]:
+    def open_graphs(case: Case, device: FrameDevice, work: Path) -> DeviceGraphs:
+        from benchmarks.gpu.compiled import opener
+
+        return opener(name)(case, device, work)
+
+    return open_graphs
+
+
+RUNTIMES = (
+    Runtime("torch-reference", "torch", _torch_reference, on_shim=True),
+    Runtime("tensorrt-rtx", "tensorrt_rtx", _compiled("tensorrt-rtx")),
+    Runtime("tensorrt", "tensorrt", _compiled("tensorrt")),
+)
 """In the order in which they are tried."""
 
 

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from small_network import network_of
 
 from benchmarks.torch_reference.graphs import HostPlace, TorchGraphs, open_graphs, stored
 from benchmarks.torch_reference.modules import check_same_networks, folded, signatures
@@ -23,7 +24,6 @@ from runtime.cuda.graph import DeviceGraph, DeviceGraphs
 from runtime.cuda.shim import ShimBuffer
 from runtime.errors import DataError, EngineError
 from tests.conftest import LiteBundle
-from tests.export.test_onnx import network
 
 Arrays = dict[str, NDArray[np.float32]]
 FP32 = 3e-5
@@ -192,7 +192,7 @@ def test_the_larger_profiles_networks_have_their_shapes_in_half(name: str) -> No
                            surface=profile.points_encoder == "points_lite")  # fmt: skip
     made = TorchNetworks(profile, vit, encoder, (), "cpu")
     small = {"image_px": 56, "rgb_grid": 4, "rgb_channels": 96, "groups": 16, "points_channels": 96, "adaptor": "none"}
-    given = msgspec.structs.replace(network(profile, 64), **small)
+    given = msgspec.structs.replace(network_of(profile, 64), **small)
     half = TorchGraphs(given, folded(made), HostPlace(), "fp16")
     whole = TorchGraphs(given, folded(made), HostPlace(), "fp32")
     for graph in ("rgb", "points"):
