@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.commands import compare, demo, evaluate, latency, parts, rates, rubbish, soak, wire
+from benchmarks.commands import compare, demo, engines, evaluate, latency, parts, rates, rubbish, soak, wire
 
 
 def register(app: typer.Typer) -> None:
@@ -17,6 +17,8 @@ def register(app: typer.Typer) -> None:
     bench.command("knn")(parts.knn)
     bench.command("points")(parts.points)
     bench.command("calibrate")(parts.calibrate)
+    bench.command("engines")(engines.engines)
+    bench.command("precision")(engines.precision)
     bench.command("rubbish")(rubbish.command)
     bench.command("soak")(soak.command)
     app.add_typer(bench)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import msgspec
 import numpy as np
@@ -10,17 +10,18 @@ import numpy as np
 from runtime.bundle import Bundle
 from runtime.bundle_checks import FULL_GRAPH
 from runtime.engines.cpu import OnnxNetworks
-from runtime.features import StageClock, adapted_points, adapted_rgb, frozen_patches
-from runtime.frame import FloatArray
+from runtime.features import Networks, StageClock, adapted_points, adapted_rgb, frozen_patches
+from runtime.frame import FloatArray, Prepared
+from runtime.manifest import Network
 
 Given = dict[str, list[dict[str, FloatArray]]]
 """By graph, for each frame: inputs by name."""
 
 
 class _Recording:
-    """The CPU's networks, noting what they are given."""
+    """Networks, noting what they are given."""
 
-    def __init__(self, networks: OnnxNetworks, points_slots: int) -> None:
+    def __init__(self, networks: Networks, points_slots: int) -> None:
         self._networks, self._points_slots = networks, points_slots
         self.given: Given = {}
 
@@ -45,26 +46,34 @@ class _Recording:
         self.given.setdefault(name, []).append(inputs)
 
 
-def graph_inputs(bundle: Bundle, frames: int, threads: int = 1) -> Given:
-    """Inputs of every graph on up to ``frames`` calibration frames, evenly spread over them, by the float32 graphs.
+def record_inputs(networks: Networks, network: Network, prepared: Iterable[Prepared]) -> Given:
+    """Inputs of every graph on these frames, by the networks given.
 
     The larger points adaptor is given the same tokens in its own number of slots; the smaller one is absent where every
-    frame has more non-empty patches than slots. Raises BundleError, EngineError.
+    frame has more non-empty patches than slots. Raises EngineError.
+    """
+    recording = _Recording(networks, network.points_slots)
+    everything = msgspec.structs.replace(network, points_slots=network.grid**2)
+    clock = StageClock()
+    for frame in prepared:
+        patches = frozen_patches(frame, network, recording, clock)
+        if network.adaptor == "none":
+            continue
+        adapted_rgb(patches.rgb, network, recording, clock)
+        for form in (network, everything) if network.points_slots < network.grid**2 else (network,):
+            adapted_points(patches.points, patches.nonempty, form, recording, clock)
+    return recording.given
+
+
+def graph_inputs(bundle: Bundle, frames: int, threads: int = 1) -> Given:
+    """``record_inputs`` on up to ``frames`` calibration frames, evenly spread over them, by the bundle's own graphs.
+
+    Raises BundleError, EngineError.
     """
     network, inputs = bundle.manifest.network, bundle.calibration_inputs()
-    graphs: Mapping[str, bytes] = {name: bundle.graph(name) for name in bundle.graph_names()}
-    networks = OnnxNetworks(graphs, network, threads)
-    recording = _Recording(networks, network.points_slots)
-    clock = StageClock()
-    everything = msgspec.structs.replace(network, points_slots=network.grid**2)
+    networks = OnnxNetworks({name: bundle.graph(name) for name in bundle.graph_names()}, network, threads)
+    chosen = np.unique(np.linspace(0, len(inputs) - 1, min(frames, len(inputs))).astype(int))
     try:
-        for index in np.unique(np.linspace(0, len(inputs) - 1, min(frames, len(inputs))).astype(int)):
-            patches = frozen_patches(inputs.prepared(int(index)), network, recording, clock)
-            if network.adaptor == "none":
-                continue
-            adapted_rgb(patches.rgb, network, recording, clock)
-            for form in (network, everything) if FULL_GRAPH in graphs else (network,):
-                adapted_points(patches.points, patches.nonempty, form, recording, clock)
+        return record_inputs(networks, network, (inputs.prepared(int(index)) for index in chosen))
     finally:
         networks.close()
-    return recording.given

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from calibration.networks import TorchNetworks
 from calibration.networks.efficientnet_lite0 import EfficientNetLite0
 from calibration.networks.point_mae import PointEncoder
+from runtime.bundle_checks import FULL_GRAPH, graph_signature
 from runtime.errors import DataError, EngineError, UsageError
 from runtime.manifest import Network
 
@@ -71,6 +72,30 @@ class _CountedAdaptor(_Adaptor):
         return adapted
 
 
+def graph_modules(networks: TorchNetworks, network: Network) -> dict[str, nn.Module]:
+    """One module a graph, by its name: copies on the CPU, BatchNorm folded, inputs shaped as the graph's.
+
+    Raises UsageError when the networks lack the adaptors that ``network`` names.
+    """
+    rgb, points = (copy.deepcopy(networks.modules[name]).cpu() for name in ("rgb", "points"))
+    if isinstance(rgb, EfficientNetLite0):
+        rgb.fold()
+    if isinstance(points, PointEncoder) and points.encoder.point_bn != "batch":
+        points.encoder.fold()
+    modules: dict[str, nn.Module] = {"rgb": _Rgb(rgb), "points": _Points(points)}
+    if network.adaptor == "none":
+        return modules
+    if "adaptor_rgb" not in networks.modules:
+        raise UsageError(f"network.adaptor is {network.adaptor!r}, but the calibrated networks hold no adaptors")
+    adaptor_rgb, adaptor_points = (
+        copy.deepcopy(networks.modules[name]).cpu() for name in ("adaptor_rgb", "adaptor_points")
+    )
+    modules |= {"adaptor_rgb": _Adaptor(adaptor_rgb), "adaptor_points": _CountedAdaptor(adaptor_points)}
+    if network.points_slots < network.grid**2:
+        modules[FULL_GRAPH] = _CountedAdaptor(adaptor_points)
+    return modules
+
+
 def export_graphs(networks: TorchNetworks, network: Network, out_dir: Path) -> list[Path]:
     """Write ``rgb.onnx``, ``points.onnx`` and, with LSFA, the adaptors' graphs into ``out_dir``; returns their paths.
 
@@ -80,33 +105,11 @@ def export_graphs(networks: TorchNetworks, network: Network, out_dir: Path) -> l
     Raises UsageError when the networks lack the adaptors that ``network`` names, EngineError for an operator outside
     ``TENSORRT_OPERATORS``, DataError when a file cannot be written.
     """
-    rgb, points = (copy.deepcopy(networks.modules[name]).cpu() for name in ("rgb", "points"))
-    if isinstance(rgb, EfficientNetLite0):
-        rgb.fold()
-    if isinstance(points, PointEncoder) and points.encoder.point_bn != "batch":
-        points.encoder.fold()
-    image = torch.zeros(1, 3, network.image_px, network.image_px)
-    groups, centres = torch.zeros(network.groups, network.group_size, 3), torch.zeros(network.groups, 3)
-    paths = [
-        _write(_Rgb(rgb), {"image": image}, "tokens", out_dir / "rgb.onnx"),
-        _write(_Points(points), {"groups": groups, "centres": centres}, "tokens", out_dir / "points.onnx"),
-    ]
-    if network.adaptor == "none":
-        return paths
-    if "adaptor_rgb" not in networks.modules:
-        raise UsageError(f"network.adaptor is {network.adaptor!r}, but the calibrated networks hold no adaptors")
-    adaptor_rgb, adaptor_points = (
-        copy.deepcopy(networks.modules[name]).cpu() for name in ("adaptor_rgb", "adaptor_points")
-    )
-    tokens = torch.zeros(network.rgb_slots, network.rgb_channels)
-    paths.append(_write(_Adaptor(adaptor_rgb), {"tokens": tokens}, "adapted", out_dir / "adaptor_rgb.onnx"))
-    everything = network.grid**2
-    sizes = {"adaptor_points.onnx": network.points_slots}
-    if network.points_slots < everything:
-        sizes["adaptor_points_full.onnx"] = everything
-    for name, slots in sizes.items():
-        inputs = {"tokens": torch.zeros(slots, network.points_channels), "counts": torch.ones(slots)}
-        paths.append(_write(_CountedAdaptor(adaptor_points), inputs, "adapted", out_dir / name))
+    paths = []
+    for name, module in graph_modules(networks, network).items():
+        shapes, outputs = graph_signature(name, network)
+        inputs = {tensor: torch.ones(shape) for tensor, shape in shapes.items()}
+        paths.append(_write(module, inputs, next(iter(outputs)), out_dir / f"{name}.onnx"))
     return paths
 
 

@@ -42,6 +42,7 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a bundle's networks for this box, so that a station with the cuda engine can open the bundle."""
+    from export.attempt import gpu_attempt
     from export.commands.shown import saying
     from export.tensorrt import BuildOptions, build_engines
     from runtime.bundle import open_bundle
@@ -52,18 +53,19 @@ def build(
 
     os.nice(nice)
     options = BuildOptions(
-        precision=_one_of("--precision", precision, Precision),
-        softmax=_one_of("--softmax", softmax, Literal["auto", "half", "fp32"]),
+        precision=one_of("--precision", precision, Precision),
+        softmax=one_of("--softmax", softmax, Literal["auto", "half", "fp32"]),
         workspace_nbytes=memory_mbytes * 10**6,
         threads=threads,
     )
-    loaded = load_library(_one_of("--library", library, LibraryName) if library else None)
+    loaded = load_library(one_of("--library", library, LibraryName) if library else None)
     opened = open_bundle(bundle, TrustStore(keys))
     with saying() as say:
         found = find_gpu(gpu)
         if found is None:
             say("no GPU is found: what is built here serves to see that it builds, not to run")
-        built = build_engines(opened, _cache(cache, cache_max_mbytes), loaded, found, options, say)
+        attempt = gpu_attempt(opened, loaded, gpu) if found else None
+        built = build_engines(opened, _cache(cache, cache_max_mbytes), loaded, found, options, say, attempt)
     _show(built, as_json)
 
 
@@ -105,7 +107,7 @@ def parity(
     from runtime.engines.plans import Precision
     from runtime.keys import TrustStore
 
-    chosen = _one_of("--precision", precision, Precision)
+    chosen = one_of("--precision", precision, Precision)
     report = compare_precision(open_bundle(bundle, TrustStore(keys)), chosen, frames, threads)
     if as_json:
         typer.echo(msgspec.json.encode(report))
@@ -124,7 +126,8 @@ def parity(
     typer.echo(f"gate                 {report.gate or 'passed'}")
 
 
-def _one_of(option: str, value: str, choices: Any) -> Any:
+def one_of(option: str, value: str, choices: Any) -> Any:
+    """The value where it is one of a Literal's. Raises UsageError naming the option."""
     from runtime.errors import UsageError
 
     if value not in get_args(choices):

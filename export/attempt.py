@@ -1,0 +1,59 @@
+"""Trying built networks on their GPU: the bundle's gate first, then the time of a frame.
+
+The whole CUDA engine is opened with them, so what is proven and timed is what a station would run.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from export.tensorrt import Try
+from runtime.bundle import Bundle
+from runtime.cuda.frame_device import CudaFrameDevice
+from runtime.engines.cuda import CudaEngine
+from runtime.engines.plans import PlanSet
+from runtime.engines.tensorrt_library import Library
+from runtime.engines.trt_graph import TensorRtGraphs
+from runtime.gate import no_progress, prove
+from runtime.preprocess import Masks
+
+WARM_FRAMES, TIMED_FRAMES = 20, 100
+
+
+def gpu_attempt(bundle: Bundle, library: Library, index: int) -> Try:
+    """What ``export.tensorrt.build_engines`` tries a set with: raises as opening an engine does, and ParityError."""
+
+    def attempt(plans: PlanSet) -> float:
+        engine = _opened(bundle, plans, library, index)
+        try:
+            prove(bundle, engine, no_progress)
+            return median_frame_ms(bundle, engine)
+        finally:
+            engine.close()
+
+    return attempt
+
+
+def _opened(bundle: Bundle, plans: PlanSet, library: Library, index: int) -> CudaEngine:
+    manifest = bundle.manifest
+    device = CudaFrameDevice(index)
+    try:
+        with device.current():
+            graphs = TensorRtGraphs(plans, manifest.network, device, library)
+    except BaseException:
+        device.close()
+        raise
+    masks = Masks(bundle.inspect_mask(), bundle.ignore_mask())
+    return CudaEngine(device, graphs, manifest.geometry, manifest.network, manifest.decision, bundle.banks(), masks)
+
+
+def median_frame_ms(bundle: Bundle, engine: CudaEngine) -> float:
+    """Median wall time of the golden frames in turn, back to back, after a warm-up."""
+    frames = [frame for _, frame in bundle.golden_frames()]
+    times_ms = []
+    for number in range(WARM_FRAMES + TIMED_FRAMES):
+        start_ns = time.perf_counter_ns()
+        engine.score(frames[number % len(frames)], no_progress)
+        times_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+    return statistics.median(times_ms[WARM_FRAMES:])
