@@ -16,7 +16,6 @@ from runtime.engines.plans import PlanSet
 from runtime.engines.tensorrt_library import Library
 from runtime.engines.trt_graph import TensorRtGraphs
 from runtime.gate import no_progress, prove
-from runtime.preprocess import Masks
 
 WARM_FRAMES, TIMED_FRAMES = 20, 100
 
@@ -36,16 +35,14 @@ def gpu_attempt(bundle: Bundle, library: Library, index: int) -> Try:
 
 
 def _opened(bundle: Bundle, plans: PlanSet, library: Library, index: int) -> CudaEngine:
-    manifest = bundle.manifest
     device = CudaFrameDevice(index)
     try:
         with device.current():
-            graphs = TensorRtGraphs(plans, manifest.network, device, library)
+            graphs = TensorRtGraphs(plans, bundle.manifest.network, device, library)
     except BaseException:
         device.close()
         raise
-    masks = Masks(bundle.inspect_mask(), bundle.ignore_mask())
-    return CudaEngine(device, graphs, manifest.geometry, manifest.network, manifest.decision, bundle.banks(), masks)
+    return CudaEngine.open(bundle, device, graphs)
 
 
 def median_frame_ms(bundle: Bundle, engine: CudaEngine) -> float:
