@@ -41,15 +41,21 @@ class Connections:
         self._patience_ns = (handshake_ms + SLACK_MS) * MS
         self._under_way: dict[int, int] = {}
         self._proven: set[int] = set()
+        self._voices: dict[int, set[str]] = {}  # connection -> cameras whose frames came by it
         self._succeeded = 0
         self._told = 0  # failures whose connection is not closed yet
         self._let_in = 0  # connections to which the gate said yes and whose handshake has not ended
         self._turned_away = 0  # connections that will fail because the gate said so
 
-    @property
-    def proven(self) -> int:
-        """Connections whose other side has ended its handshake."""
-        return len(self._proven)
+    def speaks(self, connection: int, camera: str) -> None:
+        """A frame of this camera came by this connection (a file descriptor); cameras are few."""
+        if connection in self._proven or connection in self._under_way:
+            self._voices.setdefault(connection, set()).add(camera)
+
+    def may_hear(self, camera: str) -> bool:
+        """A connection is there by which this camera's frames came, or by which nobody's came yet."""
+        spoke = any(camera in voices for voices in self._voices.values())
+        return spoke or any(connection not in self._voices for connection in self._proven)
 
     @property
     def admitted(self) -> int:
@@ -79,18 +85,21 @@ class Connections:
     def _take(self, event: int, value: int, now_ns: int) -> bool:
         if event == zmq.Event.ACCEPTED:
             self._proven.discard(value)
+            self._voices.pop(value, None)
             self._under_way[value] = now_ns
         elif event == zmq.Event.HANDSHAKE_SUCCEEDED:
             self._succeeded += 1
             self._let_in = max(0, self._let_in - 1)
         elif event == zmq.Event.DISCONNECTED:
             self._proven.discard(value)
+            self._voices.pop(value, None)
             if self._under_way.pop(value, None) is not None:
                 self._ended_early()
         elif event == zmq.Event.CLOSED:
             # Closing the listener closes what it accepted, without a word.
             self._under_way.clear()
             self._proven.clear()
+            self._voices.clear()
             self._succeeded = self._told = self._let_in = self._turned_away = 0
             return True
         else:

@@ -216,8 +216,9 @@ class Operation:
 
     def show_failure(self) -> None:
         """The process goes on, for its other stations: say in each state why this one cannot judge."""
-        if self.failure is not None and not {"RECIPE", "ENGINE_LOST"} & self.alarms.keys():
-            self.alarm("RECIPE", str(self.failure))
+        kind = "ENGINE_LOST" if isinstance(self.failure, EngineLostError) else "RECIPE"
+        if self.failure is not None and kind not in self.alarms:
+            self.alarm(kind, str(self.failure))
 
     def answered(self, trigger_id: int) -> None:
         """A trigger's one result is out."""

@@ -44,6 +44,7 @@ class DeskSockets:
         self.access = Access(config.security)
         self._context = zmq.Context(1)
         self._poller = zmq.Poller()
+        self._speaker = -1  # connection by which the last message on the frames socket came
         self._rebinding: dict[str, int] = {}  # socket -> when it must be bound again
         self._all: list[zmq.Socket[bytes]] = []
         try:
@@ -126,6 +127,7 @@ class DeskSockets:
                 parts = self._frames.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
+            self._speaker = int(parts[0].get(zmq.SRCFD))
             if self.access.sends_frames(self._client(parts)):
                 yield [part.buffer for part in parts]
 
@@ -151,9 +153,16 @@ class DeskSockets:
         """On the bulk socket. Never blocks."""
         self._bulk.send_multipart(parts, zmq.NOBLOCK, copy=False)
 
-    def camera_connected(self) -> bool:
-        """True while somebody is connected to the frames socket and answers its heartbeat."""
-        return self._connections["frames"].proven > 0
+    def camera_spoke(self, camera: str) -> None:
+        """The message that ``frames`` gave last is of this camera."""
+        self._connections["frames"].speaks(self._speaker, camera)
+
+    def camera_connected(self, camera: str) -> bool:
+        """True while this camera is connected to the frames socket and answers its heartbeat.
+
+        As long as no frame of it has come, whoever is connected and has sent nothing yet may be it.
+        """
+        return self._connections["frames"].may_hear(camera)
 
     def _client(self, parts: Sequence[zmq.Frame]) -> str:
         """The key's id of whoever sent a message; empty without CURVE."""

@@ -92,6 +92,7 @@ class Station:
             self._answer(who, None, Reason.WRONG_CAMERA, f"it is of camera {frame.camera}")
             return
         self._last_frame_ns = now.ns
+        self.sockets.camera_spoke(self.camera)
         arrival = self.sequence.arrive(frame.camera_session, frame.seq)
         self._answer_lost(who, arrival.lost)
         if arrival.reason is Reason.SEQ_JUMP:
@@ -293,7 +294,7 @@ class Station:
         """Its camera is connected to the frames socket, and sends where a rate is expected."""
         limits, expected = self.config.limits, self.config.station.expected_rate_hz > 0
         silent = expected and now.ns - self._last_frame_ns > limits.camera_silent_ms * MS
-        return self.sockets.camera_connected() and not silent
+        return self.sockets.camera_connected(self.camera) and not silent
 
     def publish_state(self, now: Now) -> None:
         """Five times a second, and at once when something changed that a receiver acts on."""

@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from runtime.engines import Engine, Progress
-from runtime.errors import ConfigError, EngineError, FrameRefused
+from runtime.errors import ConfigError, EngineError, EngineLostError, FrameRefused
 from runtime.frame import EngineInfo, Frame, ModalityScores, Prepared, Scores, Silhouette, Window
 from runtime.manifest import FORMAT, Decision, Geometry, Manifest, Modality, Network, Plane, SilhouetteRange
 from runtime.preprocess import find_part
@@ -32,6 +32,7 @@ WORDS = {
     "crash": "the engine fails with an error of no known type",
     "refuse": "the frame is refused: too few points",
     "stuck": "the engine never comes back",
+    "gone": "the engine is lost for good, as when a GPU fails: state 3, then the inspector ends with exit code 18",
     "huge": "a bad part whose score no f32 can hold: its record says NOT_JUDGED",
     "look": "as a real engine, find the part on the plane at 500 mm; a good part where there is one",
     "unit": "guess the unit from the depth, as calibration does; a good part where that is possible",
@@ -53,6 +54,7 @@ class SimulatedEngine(Engine):
         if not self._steps:
             raise ConfigError("[engine] script is empty; give words such as: ok ok ng")
         self._closed = threading.Event()
+        self._gone = False
 
     def describe(self) -> EngineInfo:
         """As ``Engine.describe``."""
@@ -81,6 +83,9 @@ class SimulatedEngine(Engine):
     def _answer(self, word: str, delay_s: float, side_px: int, progress: Progress) -> Scores:
         start_ns = time.monotonic_ns()
         self._closed.wait(STUCK_S if word == "stuck" else delay_s)
+        self._gone = self._gone or word == "gone"
+        if self._gone:
+            raise EngineLostError(f"simulated: {WORDS['gone']}")
         if word in ("raise", "stuck"):
             raise EngineError(f"simulated: {WORDS[word]}")
         if word == "crash":

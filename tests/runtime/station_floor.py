@@ -57,7 +57,10 @@ class FakeSockets:
     def publish_bulk(self, parts: Any) -> None:
         self.bulk.append(parts)
 
-    def camera_connected(self) -> bool:
+    def camera_spoke(self, camera: str) -> None:
+        pass
+
+    def camera_connected(self, camera: str) -> bool:
         return self.connected
 
     def close(self, linger_ms: int) -> None:

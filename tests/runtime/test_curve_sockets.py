@@ -56,11 +56,17 @@ class Desk:
 
     def turn(self) -> None:
         self.sockets.wait(5)
-        self.frames += [bytes(parts[0]) for parts in self.sockets.frames()]
+        for parts in self.sockets.frames():
+            self.frames.append(bytes(parts[0]))
+            if self.frames[-1] in (b"left", b"right"):
+                self.sockets.camera_spoke(self.frames[-1].decode())
         for sender, _, client in self.sockets.requests():
             self.requests += 1
             self.sockets.reply(sender, client.encode())
         self.sockets.publish([b"state/st1/", b"x"])
+
+    def camera_connected(self, camera: str = "cam1") -> bool:
+        return self.sockets.camera_connected(camera)
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         ends_s = time.monotonic() + PATIENCE_S
@@ -90,14 +96,14 @@ def open_files() -> int:
 def test_who_may_is_served_and_named(desk: Desk) -> None:
     key = desk.key("cam", Role.CAMERA, Role.OPERATE)
     push, ask = desk.client(zmq.PUSH, "frames", key), desk.client(zmq.DEALER, "control", key)
-    assert not desk.sockets.camera_connected()
+    assert not desk.camera_connected()
     push.send(b"frame")
     ask.send(b"request")
     desk.until(lambda: desk.frames == [b"frame"] and desk.requests == 1, "frame and request")
-    desk.until(desk.sockets.camera_connected, "the camera to count as connected")
+    desk.until(desk.camera_connected, "the camera to count as connected")
     assert ask.recv() == desk.keys.allowed()["cam"].key_id.encode()
     push.close()
-    desk.until(lambda: not desk.sockets.camera_connected(), "the camera to be gone")
+    desk.until(lambda: not desk.camera_connected(), "the camera to be gone")
 
 
 @pytest.mark.parametrize("curve", [True, False])
@@ -109,9 +115,9 @@ def test_garbage_silence_and_half_handshakes_harm_nobody_and_are_no_camera(tmp_p
 def harm(desk: Desk, curve: bool) -> None:
     key = desk.key("cam", Role.CAMERA) if curve else None
     push = desk.client(zmq.PUSH, "frames", key)
-    desk.until(desk.sockets.camera_connected, "the camera")
+    desk.until(desk.camera_connected, "the camera")
     push.close()
-    desk.until(lambda: not desk.sockets.camera_connected(), "the camera to be gone")
+    desk.until(lambda: not desk.camera_connected(), "the camera to be gone")
     before = open_files()
     noise = random.Random(5)
     mechanism = b"CURVE".ljust(20, b"\0")
@@ -128,7 +134,7 @@ def harm(desk: Desk, curve: bool) -> None:
             end.sendall(data)
         ends.append(end)
         desk.turn()
-        assert not desk.sockets.camera_connected()
+        assert not desk.camera_connected()
     push = desk.client(zmq.PUSH, "frames", key)
     push.send(b"frame")
     desk.until(lambda: b"frame" in desk.frames, "a frame amid the noise")
@@ -136,7 +142,7 @@ def harm(desk: Desk, curve: bool) -> None:
         desk.until(lambda: desk.sockets.access.refused["HANDSHAKE"] > 40, "the count")
     for end in ends:
         end.close()
-    desk.until(desk.sockets.camera_connected, "the camera again")
+    desk.until(desk.camera_connected, "the camera again")
     desk.until(lambda: open_files() <= before + 8, "their connections to be closed")
     if curve:  # plainly, noise may happen to be a message, which the wire then refuses
         assert set(desk.frames) == {b"frame"} and desk.requests == 0
@@ -157,9 +163,30 @@ def test_a_crowd_that_says_nothing_is_closed_and_locks_nobody_out(desk: Desk) ->
     desk.until(lambda: desk.sockets.access.refused["HANDSHAKE"] >= CROWD, "the crowd to be closed")
     desk.until(lambda: open_files() <= before + CROWD + 12, "its connections to be closed here")
     # On a crowded machine the camera may miss a heartbeat; it must not be locked out for long.
-    desk.until(desk.sockets.camera_connected, "the camera to be there, still or again")
+    desk.until(desk.camera_connected, "the camera to be there, still or again")
     for end in crowd:
         end.close()
+
+
+@pytest.mark.parametrize("curve", [True, False])
+def test_a_camera_is_told_from_another_by_the_connection_its_frames_came_by(tmp_path: Path, curve: bool) -> None:
+    with closing(Desk(tmp_path / "keys", curve=curve)) as desk:
+        keys = {name: desk.key(name, Role.CAMERA) if curve else None for name in ("left", "right")}
+        push = {name: desk.client(zmq.PUSH, "frames", key) for name, key in keys.items()}
+        desk.until(lambda: desk.camera_connected("left"), "somebody who may be either")
+        for name, end in push.items():
+            end.send(name.encode())
+        desk.until(lambda: len(desk.frames) == 2, "their frames")
+        assert desk.camera_connected("left") and desk.camera_connected("right")
+        push["left"].close()
+        desk.until(lambda: not desk.camera_connected("left"), "the left camera to be gone")
+        assert desk.camera_connected("right")
+        again = desk.client(zmq.PUSH, "frames", keys["left"])
+        desk.until(lambda: desk.camera_connected("left"), "somebody new, who may be it")
+        push["right"].close()
+        desk.until(lambda: len(desk.frames) == 2 and desk.camera_connected("right"), "who may be the right one as well")
+        again.send(b"left")
+        desk.until(lambda: not desk.camera_connected("right"), "the right camera to be gone")
 
 
 def test_connections_of_one_socket_are_bounded(desk: Desk) -> None:

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 from line import PATIENCE_S, Camera, Line, kill
@@ -134,6 +135,48 @@ def test_one_station_is_halted_and_changes_its_recipe_while_the_others_judge() -
         assert by_recipe["b"] is Reason.SCORE_ABOVE_THRESHOLD
         assert line.heard_of["left"].states[-1].state == State.HALTED
         assert all(line.heard_of[name].states[-1].balanced for name in NAMES)
+
+
+def test_a_camera_that_goes_is_missed_by_its_own_station_alone(line: Line) -> None:
+    line.start()
+    await_all(line, RUNNING)
+    with ExitStack() as stack:
+        senders = cameras(line, stack)
+        for camera in senders.values():
+            deliver(camera)
+            line.settle(camera)
+        line.wait(lambda: all(line.heard_of[name].states[-1].ready for name in NAMES), "all cameras")
+        senders["right"].close()
+        line.wait(lambda: not line.heard_of["right"].states[-1].ready, "the missing camera to show")
+        line.listen(300)
+        assert [line.heard_of[name].states[-1].ready for name in NAMES] == [True, False, True]
+        assert "CAMERA" in line.heard_of["right"].states[-1].alarms
+
+
+def test_a_lost_engine_is_every_stations_error_and_ends_the_process_for_the_supervisor() -> None:
+    with Line("ok", names=("left", "right"), limits=PATIENT) as line:
+        process = line.start()
+        session = await_all(line, RUNNING)
+        with ExitStack() as stack:
+            senders = cameras(line, stack)
+            for camera in senders.values():
+                deliver(camera)
+                line.settle(camera)
+            assert senders["left"].send(replace(senders["left"].picture(), sensor="simulate:gone"))
+            assert process.wait(PATIENCE_S) == 18, line.log()
+            for name in line.names:
+                line.wait(
+                    lambda name=name: any(s.state == State.ERROR for s in line.heard_of[name].states), "Error"  # type: ignore[misc]
+                )  # fmt: skip
+                assert any("ENGINE_LOST" in state.alarms for state in line.heard_of[name].states)
+            assert line.heard_of["left"].results[-1].reason is Reason.ENGINE
+            line.start()  # as the supervisor does
+            await_all(line, RUNNING, session)
+            for camera in senders.values():
+                deliver(camera)
+                results = line.settle(camera)
+                one_result_each(results)
+                assert Reason.RESTARTED not in {result.reason for result in results.values()}
 
 
 def test_sigterm_answers_every_admitted_frame_of_every_station() -> None:
