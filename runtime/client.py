@@ -192,7 +192,8 @@ class Station:
     def request(self, op: str, **fields: Any) -> Reply:
         """Ask and await the answer, as often as the limits say, always with the same id, so it is done once.
 
-        ``fields``: as the operation needs (``from_`` for ``from``). An answer with ``ok`` false is returned, not
+        ``fields``: as the operation needs (``from_`` for ``from``); ``station=""`` for ``shutdown``, which is the whole
+        process's. An answer with ``ok`` false is returned, not
         raised. Raises StationError without an answer, WireError on a request that breaks the contract.
         """
         request_id = self.begin(op, **fields)
@@ -316,7 +317,7 @@ class Station:
         return results
 
     def _request(self, op: str, **fields: Any) -> Request:
-        return Request(id=str(uuid.uuid4()), op=op, station=self.station, **fields)
+        return Request(**{"id": str(uuid.uuid4()), "op": op, "station": self.station, **fields})
 
     def _ask(self, request: Request) -> _Pending:
         if self._control is None:

@@ -59,6 +59,17 @@ class Summary:
         """Results a second."""
         return self.results / self.seconds if self.seconds > 0 else 0.0
 
+    def add(self, other: Summary) -> None:
+        """What came of another station meanwhile."""
+        self.exposures += other.exposures
+        self.results += other.results
+        self.by_reason += other.by_reason
+        self.words += other.words
+        self.missed += other.missed
+        self.gaps += other.gaps
+        self.unanswered += other.unanswered
+        self.restarts += other.restarts
+
 
 def words_of(script: str) -> list[str]:
     """The words of a script; ``all`` stands for every reason. Raises UsageError or ConfigError on an unknown one."""
@@ -277,7 +288,7 @@ class Simulation:
         self._expose(self._slow)
         self._expose(paced=False)
         self._await_in_work(2)
-        self._client.request("shutdown")
+        self._client.request("shutdown", station="")
         self._inspector.wait(self._config.timing.shutdown_ms / 1000 + SETTLE_S)
         self._start_again()
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from queue import Empty, Full, Queue
 from types import FrameType
@@ -19,6 +19,7 @@ import typer
 if TYPE_CHECKING:
     from runtime.config import StationConfig
     from runtime.simulation import Simulation, Summary
+    from runtime.wire import Trigger
 
 QUEUE_LENGTH = 16
 """``[limits] queue_length`` of a simulated station: at 500 frames/s a busy computer must not displace frames."""
@@ -62,7 +63,8 @@ def command(
 ) -> None:
     """The inspector with a simulated engine and a camera of its own: every reason code on demand, for PLC programs.
 
-    Results say `simulated`: gateways keep accept at 0 unless their configuration says otherwise.
+    Results say `simulated`: gateways keep accept at 0 unless their configuration says otherwise. With a file of several
+    [[stations]] each word is played at every one of them.
     """
     from runtime.errors import StationError, UsageError
     from runtime.reasons import Reason
@@ -85,7 +87,7 @@ def command(
         "log": {"level": log_level},
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="asperity-simulate-") as folder:
-        made = _configure(config, overrides, journal or Path(folder) / "journal")
+        made = _configure(config, overrides, journal, Path(folder))
         if made.security.curve and key is None:
             raise UsageError(
                 "[security] curve is set: give --key, made by "
@@ -109,20 +111,28 @@ def command(
         )
 
 
-def _configure(path: Path | None, overrides: dict[str, dict[str, Any]], journal: Path) -> StationConfig:
+def _configure(
+    path: Path | None, overrides: dict[str, dict[str, Any]], journal: Path | None, folder: Path
+) -> StationConfig:
     """As ``asperity run`` would, but never with a real station's engine, recipes or journal. Raises ConfigError."""
+    from msgspec.structs import replace
+
     from runtime.config import SCRIPT_PREFIX, load
     from runtime.engines.simulated import TIMING_RECIPE
     from runtime.simulated_station import RECIPE
 
     given = {name: {k: v for k, v in keys.items() if v is not None} for name, keys in overrides.items()}
-    recipes = {name: f"{SCRIPT_PREFIX}ok" for name in load(path, given).recipes}
+    asked = load(path, given)
+    recipes = {name: f"{SCRIPT_PREFIX}ok" for name in asked.recipes}
     given |= {
         "engine": {"name": "simulated", "script": "ok"},
         "recipes": {**recipes, RECIPE: f"{SCRIPT_PREFIX}ok", TIMING_RECIPE: f"{SCRIPT_PREFIX}ok"},
-        "journal": {"path": str(journal.absolute())},
     }
-    return load(path, given)
+    if journal is not None or not asked.stations:
+        given["journal"] = {"path": str((journal or folder / "journal").absolute())}
+    config = load(path, given)
+    own = [replace(station, journal=str(folder / f"{station.name}.journal")) for station in config.stations]
+    return replace(config, stations=own)
 
 
 def _simulate(
@@ -135,12 +145,12 @@ def _simulate(
     typed: bool,
     key: Path | None,
 ) -> tuple[Summary, bool]:
-    """Play until told to end: what came of it, and whether the station's counters add up."""
+    """Play until told to end: what came of it, and whether every station's counters add up."""
     from runtime.cameras.simulated import SimulatedCamera
     from runtime.client import ClientLimits, Station
-    from runtime.config import control_endpoint
+    from runtime.config import control_endpoint, hosted
     from runtime.simulated_station import StationProcess
-    from runtime.simulation import Simulation
+    from runtime.simulation import Simulation, Summary
 
     told_to_end = threading.Event()
 
@@ -150,52 +160,91 @@ def _simulate(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     inspector = StationProcess(config)
-    sockets, name = config.sockets, config.station.name
-    control = control_endpoint(name, sockets.control)
     limits = ClientLimits(request_timeout_ms=REQUEST_TIMEOUT_MS)
     inspector.start()
     try:
-        triggers = sockets.results if on_trigger else ""
-        camera = SimulatedCamera(
-            config.station.camera, sockets.frames, station=name, results_endpoint=triggers, key=key
-        )
-        with closing(camera), Station(sockets.results, control, station=name, limits=limits, key=key) as client:
-            simulation = Simulation(config, inspector, camera, client, rate_hz, told_to_end.is_set)
-            simulation.await_running()
-            if simulation.ended:
-                return simulation.summary, True
+        with ExitStack() as stack:
+            stations: list[Simulation] = []
+            clients: list[Station] = []
+            for each in hosted(config):
+                sockets, name = each.sockets, each.station.name
+                triggers = sockets.results if on_trigger else ""
+                camera = SimulatedCamera(
+                    each.station.camera, sockets.frames, station=name, results_endpoint=triggers, key=key
+                )
+                stack.enter_context(closing(camera))
+                control = control_endpoint(name, sockets.control)
+                client = Station(sockets.results, control, station=name, limits=limits, key=key)
+                clients.append(stack.enter_context(client))
+                stations.append(Simulation(each, inspector, camera, client, rate_hz, told_to_end.is_set))
+            for simulation in stations:
+                simulation.await_running()
+            summary = Summary()
+            if told_to_end.is_set():
+                return summary, True
             started_s = time.monotonic()
-            _play(simulation, words, count, once, on_trigger, _typed_words() if typed else None)
-            simulation.summary.seconds = time.monotonic() - started_s
-            simulation.settle()
-            state = client.request("get_state").state
-            return simulation.summary, state is not None and state.balanced
+            _play(stations, words, count, once, on_trigger, _typed_words() if typed else None)
+            summary.seconds = time.monotonic() - started_s
+            for simulation in stations:
+                simulation.settle()
+                summary.add(simulation.summary)
+            states = [client.request("get_state").state for client in clients]
+            return summary, all(state is not None and state.balanced for state in states)
     finally:
         inspector.end()
 
 
 def _play(
-    simulation: Simulation, words: list[str], count: int, once: bool, triggered: bool, typed: Queue[str] | None
+    stations: list[Simulation], words: list[str], count: int, once: bool, triggered: bool, typed: Queue[str] | None
 ) -> None:
-    """Words in turn, typed ones first, until told to end, after ``count`` exposures or all words ``once``."""
+    """Words in turn, typed ones first, until told to end, after ``count`` exposures or all words ``once``.
+
+    Each word is played at every station, one after the other; on triggers, at the one that was triggered.
+    """
     at = 0
-    while not simulation.ended and not (count and simulation.summary.exposures >= count):
+    while not stations[0].ended and not (count and sum(each.summary.exposures for each in stations) >= count):
         if once and at == len(words):
             break
-        trigger = None
+        triggers: list[tuple[Simulation, Trigger | None]] = [(station, None) for station in stations]
         if triggered:
-            simulation.listen(0)
-            trigger = simulation.camera.wait_trigger(TRIGGER_WAIT_MS)
-            if trigger is None:
+            triggers = _next_trigger(stations)
+            if not triggers:
                 continue
         word, asked = words[at % len(words)], False
         if typed is not None:
             with suppress(Empty):
                 word, asked = typed.get_nowait(), True
         at += not asked
-        came = simulation.play(word, trigger)
+        came = [_play_at(station, stations, word, trigger) for station, trigger in triggers]
         if asked:
-            typer.echo(f"{word}: {', '.join(came) or 'sent'}", err=True)
+            typer.echo(f"{word}: {', '.join(sorted(set().union(*came))) or 'sent'}", err=True)
+
+
+def _next_trigger(stations: list[Simulation]) -> list[tuple[Simulation, Trigger | None]]:
+    """The first station that is triggered, within a moment."""
+    for station in stations:
+        station.listen(0)
+        trigger = station.camera.wait_trigger(TRIGGER_WAIT_MS // len(stations))
+        if trigger is not None:
+            return [(station, trigger)]
+    return []
+
+
+def _play_at(station: Simulation, stations: list[Simulation], word: str, trigger: Trigger | None) -> set[str]:
+    """Play a word at one station; the others stand still while it brings a reason about, which may end the process."""
+    from runtime.reasons import Reason
+
+    if word == Reason.WRONG_CAMERA.name and station is not stations[0]:
+        return set()  # such a frame is nobody's, and the first station answers it
+    others = [other for other in stations if other is not station]
+    if word in Reason.__members__:
+        for other in others:
+            other.settle()
+    restarts = station.summary.restarts
+    came = station.play(word, trigger)
+    for other in others if station.summary.restarts > restarts else ():
+        other.await_running()
+    return set(came)
 
 
 def _typed_words() -> Queue[str]:

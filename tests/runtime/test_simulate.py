@@ -109,6 +109,18 @@ def test_two_thousand_results_at_500_a_second_keep_the_law(folder: Path) -> None
     assert all(item.simulated for item in items if isinstance(item, ReceivedResult))
 
 
+def test_each_word_is_played_at_every_station_of_a_process_of_several(folder: Path) -> None:
+    file = folder / "stations.toml"
+    file.write_text("".join(f'[[stations]]\nname = "{name}"\nnumber = {number}\ncamera = "{name}"\n'
+                            for number, name in enumerate(("left", "right"))))  # fmt: skip
+    script = "--script=ok ng RESTARTED LOST SHUTDOWN WRONG_CAMERA ok"
+    summary = told(simulate(folder, f"--config={file}", script, "--once", "--rate=50", "--json"))
+    assert (summary["unanswered"], summary["gaps"], summary["missed"], summary["balanced"]) == (0, 0, {}, True)
+    wanted = {"RESTARTED": 2, "SHUTDOWN": 2, "LOST": 2, "WRONG_CAMERA": 1, "SCORE_ABOVE_THRESHOLD": 2}
+    assert {name: summary["by_reason"][name] for name in wanted} == wanted
+    assert summary["restarts"] == 4
+
+
 def test_triggers_are_answered_word_by_word(folder: Path) -> None:
     process = simulate(folder, "--on-trigger", "--script=ok ng NO_FRAME LOST", "--deadline-ms=20000")
     try:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
+import subprocess
+import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -209,6 +214,45 @@ def test_a_client_that_knows_its_stations_name_alone_finds_the_process(monkeypat
             with Station(line.ends["results"], control_endpoint(name), station=name) as client:
                 state = client.request("get_state").state
                 assert state is not None and state.station == name
+
+
+def test_commands_meant_for_one_station_are_told_which(line: Line) -> None:
+    line.start()
+    await_all(line, RUNNING)
+    command = [sys.executable, "-m", "runtime.cli"]
+    camera = [
+        "camera", "virtual", "--camera", "right", "--size", "64", "--frames", "6", "--rate", "4",
+        "--frames-endpoint", line.ends["frames"],
+    ]  # fmt: skip
+    watch = ["watch", "results", "--station", "right", "--results", line.ends["results"], "--count", "3", "--json"]
+    ends = ["--results", line.ends["results"], "--control", line.ends["control"]]
+    log = (line.folder / "gateway").open("wb")
+    gateway = subprocess.Popen([*command, "gateway", "http", "--station", "right", "--port", "0", *ends], stderr=log)
+    log.close()
+    line.processes.append(gateway)
+    watching = subprocess.Popen([*command, *watch], stdout=subprocess.PIPE)
+    line.processes.append(watching)
+    sending = subprocess.Popen([*command, *camera])
+    line.processes.append(sending)
+    told = watching.communicate(timeout=PATIENCE_S)[0].decode().splitlines()
+    assert {json.loads(row)["station"] for row in told} == {"right"}
+    assert sending.wait(PATIENCE_S) == 0
+    line.wait(lambda: line.heard_of["right"].states[-1].received == 6, "the frames")
+    served: list[str] = []
+
+    def serves() -> bool:
+        served.extend(re.findall(r"http://127.0.0.1:\d+", (line.folder / "gateway").read_text()))
+        return bool(served)
+
+    line.wait(serves, "the gateway's address")
+
+    def counted() -> bool:
+        with urllib.request.urlopen(f"{served[0]}/metrics", timeout=PATIENCE_S) as page:
+            seen = page.read().decode()
+        return 'station="right"' in seen and "asperity_station_received_total 6.0" in seen
+
+    line.wait(counted, "the frames in the gateway's metrics")
+    assert [line.heard_of[name].states[-1].received for name in NAMES] == [0, 6, 0]
 
 
 def test_two_stations_with_one_camera_end_the_start_with_one_sentence() -> None:
