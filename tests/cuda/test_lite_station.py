@@ -1,6 +1,13 @@
-"""A whole `lite` bundle with its real networks through the CUDA engine on the CPU stand-in: gate and threshold."""
+"""A whole `lite` bundle with its real networks through the CUDA engine on the CPU stand-in: gate and threshold.
+With ``RECORD=FILE`` in the environment what was seen is written there.
+"""
 
 from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +39,14 @@ def test_a_lite_bundle_opens_on_the_stand_in_and_judges_as_on_the_cpu(lite_bundl
     decision = prove(bundle, engine, silent)
     assert (decision.engine, decision.precision) == ("cuda", "fp32")
     _, parity = take_threshold(bundle, engine, silent)
-    print(f"calibration inputs: {parity}")
+    seen: dict[str, object] = {
+        "what": "a lite bundle through the CUDA engine on the CPU stand-in, networks in ONNX Runtime, beside the CPU",
+        "command": "RECORD=FILE pytest -m soak tests/cuda/test_lite_station.py",
+        "python": sys.version.split()[0],
+        "calibration_inputs": {name: getattr(parity, name) for name in parity.__struct_fields__},
+        "golden": [],
+    }
+    golden_seen = []
     spread = float(np.std(manifest.decision.calibration_scores))
     for golden, frame in bundle.golden_frames():
         found, expected = engine.score(frame, silent), reference.score(frame, silent)
@@ -42,10 +56,23 @@ def test_a_lite_bundle_opens_on_the_stand_in_and_judges_as_on_the_cpu(lite_bundl
         )
         assert (mine.verdict, mine.reason, mine.region) == (theirs.verdict, theirs.reason, theirs.region)
         assert mine.score is not None and theirs.score is not None
-        print(f"{golden.name}: score {mine.score:.6f}, on the CPU {theirs.score:.6f}; spread of normals {spread:.3f}")
         assert abs(mine.score - theirs.score) < 0.01 * spread
         for name in ("rgb", "points"):
             one, other = getattr(found, name), getattr(expected, name)
             np.testing.assert_allclose(one.distance_map, other.distance_map, rtol=1e-3, atol=1e-3)
             np.testing.assert_allclose(one.image_distance, other.image_distance, rtol=1e-3)
+        golden_seen.append(
+            {
+                "name": golden.name,
+                "verdict": mine.verdict.name,
+                "score": mine.score,
+                "score_cpu": theirs.score,
+                "largest_map_difference": max(
+                    float(np.abs(getattr(found, name).distance_map - getattr(expected, name).distance_map).max())
+                    for name in ("rgb", "points")
+                ),
+            }
+        )
     engine.close()
+    if os.environ.get("RECORD"):
+        Path(os.environ["RECORD"]).write_text(json.dumps({**seen, "golden": golden_seen}, indent=1) + "\n")
