@@ -61,7 +61,7 @@ kernels: setup  ## compile the CUDA kernels for every GPU this nvcc knows (minut
 
 # They need no .venv: on a bare machine with a GPU, GPU_LIBS names a folder with what its Python lacks (docs/kernels.md).
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
-GPU_RUN    := $(if $(GPU_LIBS),PYTHONPATH=$(GPU_LIBS)) $(GPU_PYTHON) -m
+GPU_RUN    := env -u OMP_NUM_THREADS $(if $(GPU_LIBS),PYTHONPATH=$(GPU_LIBS)) $(GPU_PYTHON) -m
 ONLY       ?=
 
 # Without ONLY the kernels, then whole frames (docs/gpu-day.md): both are run, and both must be right.

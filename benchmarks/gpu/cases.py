@@ -6,7 +6,6 @@ and the project itself: nothing larger has to travel.
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -116,16 +115,14 @@ def bundle_case(folder: Path) -> Case:
     )  # fmt: skip
 
 
-def make_bundle(folder: Path, packed: PackedFrames, weights: Path, profile: str, device: str, threads: int) -> None:
-    """Calibrate on the packed normals and export: the product's own road, in ``folder``.
+def make_bundle(folder: Path, packed: PackedFrames, weights: Path, profile: str, threads: int) -> None:
+    """Calibrate on the packed normals and export: the product's own road, in ``folder``, on the CPU.
 
     Where the networks are too small to see a defect (``tiny``), the bundle is for timing only, and says so.
     """
     shutil.rmtree(folder, ignore_errors=True)
     packed.write_normals(folder / "normals")
-    options = CalibrateOptions(
-        profile=profile, recipe=packed.product, unit="mm", device=device, rgb_weights=str(weights), strangest=0
-    )
+    options = CalibrateOptions(profile=profile, recipe=packed.product, unit="mm", rgb_weights=str(weights), strangest=0)
     calibration = calibrate(folder / "normals", folder, options)
     export_bundle(
         calibration.path, folder / "bundle", TrustStore(folder / "keys"), threads=threads, timing_s=2.0,
@@ -133,9 +130,9 @@ def make_bundle(folder: Path, packed: PackedFrames, weights: Path, profile: str,
     )  # fmt: skip
 
 
-def seeded_case(chosen: Profile, geometry: Geometry, frames: Sequence[Frame], device: str) -> Case:
+def seeded_case(chosen: Profile, geometry: Geometry, frames: Sequence[Frame]) -> Case:
     """Networks from a seed and banks of the published size, on one station's geometry: for timing, never a verdict."""
-    networks = build(chosen, seeded=True, seed=SEED, device=device)
+    networks = build(chosen, seeded=True, seed=SEED)
     networks.set_adaptors(*networks.new_adaptors(seed=SEED))
     network = network_for(chosen, geometry, "none")
     prepared = [prepare(frame, geometry, network) for frame in islice(frames, SEEDED_FRAMES)]
@@ -171,10 +168,3 @@ def _modality(bank: ModalityBank) -> Modality:
         feature_mean=bank.feature_mean, feature_std=bank.feature_std, image_mean=0.0, image_std=1.0, patch_mean=0.0,
         patch_std=1.0, weight=0.5, bank_rows=len(bank.memory),
     )  # fmt: skip
-
-
-def on_cpu(networks: TorchNetworks) -> TorchNetworks:
-    """The same networks on the CPU, for exporters."""
-    moved = copy.copy(networks)
-    moved.modules = {name: copy.deepcopy(module).cpu() for name, module in networks.modules.items()}
-    return moved

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 import runtime
-from benchmarks.gpu.cases import Case, on_cpu
+from benchmarks.gpu.cases import Case
 from export.onnx import export_graphs
 from export.precision import derived_graph
 from export.tensorrt import build_plan
@@ -68,6 +68,6 @@ def models_of(case: Case, work: Path) -> dict[str, bytes]:
     if not folder.is_dir():
         draft = folder.with_suffix(".draft")
         draft.mkdir(parents=True, exist_ok=True)
-        export_graphs(on_cpu(case.networks), case.network, draft)
+        export_graphs(case.networks, case.network, draft)
         draft.rename(folder)
     return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.onnx"))}

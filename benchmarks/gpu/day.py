@@ -73,11 +73,6 @@ class Day:
         if self.plan.profile == TINY:
             tiny_profile()
 
-    @property
-    def torch_device(self) -> str:
-        """Where PyTorch computes."""
-        return "cuda" if self.kind == "cuda" else "cpu"
-
     @cached_property
     def packed(self) -> PackedFrames:
         """Raises DataError where the file is not there."""
@@ -101,7 +96,7 @@ class Day:
         weights = self.material / LITE_WEIGHTS
         if not weights.is_file():
             raise DataError(f"{weights} is missing; python -m benchmarks.gpu.material writes it")
-        make_bundle(draft, self.packed, weights, self.plan.profile, self.torch_device, available_cores())
+        make_bundle(draft, self.packed, weights, self.plan.profile, available_cores())
         shutil.rmtree(self.station, ignore_errors=True)
         draft.rename(self.station)
 
@@ -118,5 +113,5 @@ class Day:
             else:
                 geometry = self.case(self.plan.profile).geometry
                 chosen = profile(self.plan.seeded[name])
-                self._cases[name] = seeded_case(chosen, geometry, self.frames, self.torch_device)
+                self._cases[name] = seeded_case(chosen, geometry, self.frames)
         return self._cases[name]

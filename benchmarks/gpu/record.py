@@ -25,6 +25,8 @@ STAGE_LIMIT_S = 420.0
 """A stage starts nothing more after this long: each call of the check or the benchmark ends within 8 minutes."""
 
 
+VERSIONED = ("pycuda", "cuda-bindings", "torch", "cupy-cuda13x", "cupy-cuda12x", "triton", "onnxruntime", "tensorrt",
+             "tensorrt-rtx")  # fmt: skip
 KERNELS = "CUDA kernels alone, inputs on the device"
 
 
@@ -161,7 +163,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "numpy": np.__version__}
     from importlib.metadata import PackageNotFoundError, version
 
-    for package in ("pycuda", "cuda-bindings", "torch", "cupy-cuda13x", "cupy-cuda12x", "triton"):
+    for package in VERSIONED:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

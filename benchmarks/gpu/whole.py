@@ -26,7 +26,6 @@ OPEN_LOOP_LOAD = 0.7
 """Frames due a second on the open loop, as a share of what back to back reaches."""
 SPIN_S = 0.002
 """The last part of a wait is spent awake, so that the sleep's own lateness is not measured."""
-WARM_UP = 20
 IDLE_TICK_S = 0.1
 """How often the bench calls ``idle`` in a gap ([timing] idle_tick_ms)."""
 
@@ -100,10 +99,11 @@ class Bench:
         """The frames, again and again."""
         return itertools.cycle(self.frames)
 
-    def warm_up(self, frames: int = WARM_UP) -> None:
-        """Untimed frames."""
-        for frame in itertools.islice(self.turns(), frames):
-            self.one(frame)
+    def warm_up(self, frames: int) -> None:
+        """Untimed frames. Raises AsperityError where none of them is judged."""
+        scored = [self.one(frame) for frame in itertools.islice(self.turns(), frames)]
+        if not any(scored):
+            raise AsperityError(f"all of the first {frames} frames were refused; are they of the case's product?")
 
     def back_to_back(self, count: int, limit_s: float) -> dict[str, Any]:
         """Each frame as soon as the one before is judged."""

@@ -113,6 +113,12 @@ def test_a_refused_frame_counts_as_slower_than_any_and_an_error_ends_the_measure
         bench(Fake(fails=[2])).back_to_back(40, limit_s=60)
 
 
+def test_frames_that_are_all_refused_are_no_warm_up(bench: Any) -> None:
+    bench(Fake(refuses=[0, 1, 2])).warm_up(4)
+    with pytest.raises(AsperityError, match="refused"):
+        bench(Fake(refuses=[0, 1, 2, 3])).warm_up(4)
+
+
 def test_a_late_frame_does_not_delay_the_next_ones_clock(bench: Any) -> None:
     """Frames due every 2 ms at an engine that takes 6: on the open loop each waits longer than the one before."""
     told = bench(Fake(spent_s=0.006)).open_loop(10, rate_hz=500, limit_s=60)
