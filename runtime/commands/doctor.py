@@ -22,7 +22,7 @@ def command(
     engine: Annotated[
         Engine | None, typer.Option(help="Engine to judge by; default: the best this machine could run.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="station.toml: its journal, keys and engine.")] = None,
+    config: Annotated[Path | None, typer.Option(help="station.toml: its journal, keys, recipes and engine.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Say what is here, what is missing, and the command that mends it. Ends with 1 when the engine would not run."""
@@ -47,18 +47,18 @@ def command(
 
 def setting_of(station: StationConfig) -> Setting:
     """What this configuration says of the box."""
-    from runtime.config import engine_cache, journal_path
+    from runtime.config import engine_cache, hosted, journal_path
     from runtime.doctor.box import Setting
     from runtime.journal import file_nbytes
     from runtime.key_files import default_key_folder
 
     return Setting(
-        journal=journal_path(station),
+        station=station,
+        journals=tuple(journal_path(one) for one in hosted(station)),
         journal_nbytes=file_nbytes(station.journal.slots),
         trust=Path(station.engine.trust or default_key_folder()),
         transport=Path(station.security.keys or default_key_folder()),
         engines=engine_cache(station),
-        gpu=station.engine.gpu,
     )
 
 

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.config import StationConfig
 from runtime.doctor.findings import CUDA_ONLY, Finding, listed, missing, note, ok, warning
 from runtime.doctor.platforms import in_container, jetpack_of
 from runtime.doctor.world import World
@@ -32,16 +33,17 @@ OTHERS_MAY_WRITE = 0o022
 class Setting:
     """What a station's configuration says of the box."""
 
-    journal: Path
+    station: StationConfig
+    journals: tuple[Path, ...]
+    """One a station that the process hosts."""
     journal_nbytes: int
+    """Of each."""
     trust: Path
     """Folder of the keys whose bundles open here."""
     transport: Path
     """Key folder of who may connect."""
     engines: Path
     """The engine cache."""
-    gpu: int = 0
-    """Which GPU is meant."""
 
 
 def check_clock(world: World) -> Finding:
@@ -116,19 +118,25 @@ def check_memory(world: World) -> Finding:
 
 
 def check_journal(world: World, setting: Setting) -> Finding:
-    """Room for the journal, which is taken whole at its first start."""
-    where, need = str(setting.journal), setting.journal_nbytes
-    folder = shlex.quote(str(setting.journal.parent))
-    if not world.may_write(where):
-        return missing(
-            "journal", f"{where} cannot be written by uid {world.uid()}", f"sudo chown {world.uid()} {folder}"
-        )
-    if world.exists(where):
-        return ok("journal", f"{where} is there")
-    free = world.free_bytes(where)
-    found = f"{where}, to be made: {need / 1e6:.1f} MB of {free / 1e9:.1f} GB free"
+    """Room for the journals, which are taken whole at their first start."""
+    to_make = []
+    for path in setting.journals:
+        folder = shlex.quote(str(path.parent))
+        if not world.may_write(str(path)):
+            found = f"{path} cannot be written by uid {world.uid()}"
+            return missing("journal", found, f"sudo chown {world.uid()} {folder}")
+        if not world.exists(str(path)):
+            to_make.append(path)
+    names = ", ".join(str(path) for path in setting.journals)
+    if not to_make:
+        return ok("journal", f"{names}: there")
+    need, free = len(to_make) * setting.journal_nbytes, world.free_bytes(str(to_make[0]))
+    found = f"{names}, to be made: {need / 1e6:.1f} MB of {free / 1e9:.1f} GB free"
     if free < need:
-        return missing("journal", found, f"df -h {folder}  # free some, or set [journal] slots or path in station.toml")
+        remedy = (
+            f"df -h {shlex.quote(str(to_make[0].parent))}  # free some, or set [journal] slots or path in station.toml"
+        )
+        return missing("journal", found, remedy)
     return ok("journal", found)
 
 

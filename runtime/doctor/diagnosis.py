@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.doctor import box, gpu, python
+from runtime.doctor import box, gpu, python, recipes
 from runtime.doctor.box import Setting
 from runtime.doctor.findings import Diagnosis, Engine
 from runtime.doctor.world import World
@@ -16,6 +16,8 @@ def diagnose(world: World, setting: Setting, home: Path, fatbin: Path, wanted: E
     ``home``: the folder that holds this program's packages. ``wanted``: None for what the machine could run, which is
     cuda where the driver shows a GPU, else cpu.
     """
+    station, index = setting.station, setting.station.engine.gpu
+    recipes_found, digests = recipes.check_recipes(station)
     findings = (
         python.check_python(world),
         python.check_packages(world, home),
@@ -23,13 +25,15 @@ def diagnose(world: World, setting: Setting, home: Path, fatbin: Path, wanted: E
         python.check_onnxruntime(world),
         python.check_zeromq(world),
         gpu.check_driver(world),
-        gpu.check_gpu(world, setting.gpu),
-        gpu.check_kernels(world, fatbin, setting.gpu),
+        gpu.check_gpu(world, index),
+        gpu.check_kernels(world, fatbin, index),
         gpu.check_pycuda(world),
         gpu.check_bindings(world),
-        gpu.check_tensorrt(world, setting.gpu),
+        gpu.check_tensorrt(world, index),
         gpu.check_cublas(world),
         box.check_engine_cache(world, setting),
+        recipes_found,
+        recipes.check_networks(world, station, digests),
         box.check_clock(world),
         box.check_time(world),
         box.check_power(world),

@@ -12,15 +12,20 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from bundle_factory import write_toy_bundle
+from msgspec.structs import replace as replace_struct
 
-from runtime.config import StationConfig, tomllib
+from runtime.config import HostedStation, StationConfig, tomllib
+from runtime.cuda import environment
 from runtime.doctor.box import Setting
 from runtime.doctor.diagnosis import diagnose
 from runtime.doctor.findings import Diagnosis, Engine, Finding, State
 from runtime.doctor.gpu import ONNX, PYCUDA, TENSORRT, TENSORRT_RTX
 from runtime.doctor.python import LIBRARIES, PACKAGES
 from runtime.doctor.world import Driver, Gpu, Imported, Python, ThisMachine
+from runtime.engines.plans import PlanCache, PlanKey
 from runtime.keys import TrustStore
+from runtime.recipes import find_recipe, recipe_name
 
 ROOT = Path(__file__).parents[2]
 HOME = Path("/opt/asperity/lib/python3.12/site-packages")
@@ -143,7 +148,12 @@ def jetson(release: str, python: tuple[int, int, int]) -> Callable[[Made], None]
 @pytest.fixture
 def setting(tmp_path: Path) -> Setting:
     keys = tmp_path / "keys"
-    return Setting(Path("/var/lib/st1.journal"), 17_600_000, keys, keys, Path("/var/cache/engines"))
+    return Setting(StationConfig(), (Path("/var/lib/st1.journal"),), 17_600_000, keys, keys, Path("/var/cache/engines"))
+
+
+def on_gpu(setting: Setting, index: int) -> Setting:
+    station = replace_struct(setting.station, engine=replace_struct(setting.station.engine, gpu=index))
+    return replace(setting, station=station)
 
 
 def look(world: Made, setting: Setting, wanted: Engine | None = None) -> tuple[Diagnosis, dict[str, Finding]]:
@@ -303,9 +313,9 @@ def test_an_rtx_card_is_given_tensorrt_rtx(setting: Setting) -> None:
 
 def test_the_gpu_meant_is_the_one_looked_at(setting: Setting) -> None:
     world = Made(answer=Driver("", (13, 0), (H100, replace(ORIN, kernels="CUDA_ERROR_X"))))
-    _, found = look(world, replace(setting, gpu=1))
+    _, found = look(world, on_gpu(setting, 1))
     assert found["gpu"].found.startswith("Orin") and found["kernels"].state is State.MISSING
-    assert look(world, replace(setting, gpu=2))[1]["gpu"].state is State.MISSING
+    assert look(world, on_gpu(setting, 2))[1]["gpu"].state is State.MISSING
 
 
 def test_keys_that_others_could_touch_are_named_with_the_command(setting: Setting) -> None:
@@ -320,6 +330,34 @@ def with_keys(setting: Setting) -> Made:
     world = Made()
     world.files[str(setting.trust)] = ""
     return world
+
+
+def with_recipe(setting: Setting, name: str, place: Path, cache: Path) -> Setting:
+    engine = replace_struct(setting.station.engine, trust=str(setting.trust), cache=str(cache))
+    return replace(setting, station=StationConfig(engine=engine, recipes={name: str(place)}))
+
+
+def test_a_recipe_whose_bundle_does_not_open_is_named(setting: Setting, tmp_path: Path) -> None:
+    assert look(Made(), setting)[1]["recipes"].state is State.NOTE
+    diagnosis, found = look(Made(), with_recipe(setting, "plate", tmp_path / "none", tmp_path / "cache"))
+    assert found["recipes"].state is State.MISSING and not diagnosis.runs
+    assert str(tmp_path / "none") in found["recipes"].found and "asperity inspect" in found["recipes"].mend
+
+
+def test_networks_must_be_built_for_the_very_gpu(setting: Setting, tmp_path: Path) -> None:
+    toy = write_toy_bundle(tmp_path / "toy", TrustStore(setting.trust))
+    name = recipe_name(toy.path)
+    configured = with_recipe(setting, name, toy.path, tmp_path / "cache")
+    digest = find_recipe(name, configured.station).identity
+    diagnosis, found = look(Made(), configured)
+    assert found["recipes"].state is State.OK, found["recipes"]
+    assert found["networks"].mend == f"asperity engines build {toy.path} --precision fp16"
+    assert not diagnosis.lacks(Engine.CPU), "the cpu engine needs none"
+    cache = PlanCache(tmp_path / "cache", 10**9)
+    for name_, capability, is_there in ((ORIN.name, "8.7", False), (H100.name, "9.0", True)):
+        gpu = environment.Gpu(name_, capability, driver="580.1", cuda="13.0")
+        cache.store(PlanKey(digest, "fp16", "half", "tensorrt", "10.13.2", gpu), {}, "test")
+        assert (look(Made(), configured)[1]["networks"].state is State.OK) == is_there
 
 
 def test_the_commands_name_what_pyproject_asks_for() -> None:
@@ -419,3 +457,5 @@ def test_the_settings_come_from_the_configuration(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     seen = setting_of(StationConfig())
     assert seen.engines == Path("/cache/asperity/engines") and seen.journal_nbytes > 4096 * 4096
+    two = StationConfig(stations=[HostedStation(name="left", number=1), HostedStation(name="right", number=2)])
+    assert [path.name for path in setting_of(two).journals] == ["left.journal", "right.journal"]
