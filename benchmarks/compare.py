@@ -20,6 +20,7 @@ SAME = (
     ("cores used", ("conditions", "pinned_to")),
     ("bundle", ("bundle",)),
     ("frames' folder", ("folder",)),
+    ("engine", ("conditions", "engine")),
     ("threads of the engine", ("conditions", "engine_threads")),
     ("size", ("size",)),
 )
@@ -62,7 +63,7 @@ def compare(
     """Ratios by case. Raises UsageError on results that differ in more than their time, unless ``force``.
 
     A case is a regression when the ratio of a statistic is above 1 + the limit and its whole interval above 1, so that
-    noise alone is none.
+    noise alone is none; and when more frames went without a score, which are in no ratio.
     """
     different = differences(before, after)
     if different and not force:
@@ -104,7 +105,13 @@ def _case(before: dict[str, Any], after: dict[str, Any], limits: Limits) -> dict
         and ratios[name]["ratio"] > 1 + limits.regression_percent / 100
         and ratios[name]["interval_95"][0] > 1
     ]  # fmt: skip
-    return {"name": before["name"], "counts": [len(first), len(second)], "ratios": ratios, "regressions": slower}
+    missing = [case.get("latency", {}).get("not_judged", 0) for case in (before, after)]
+    if limits.regression_percent is not None and missing[1] > missing[0]:
+        slower.append("frames without a score")
+    return {
+        "name": before["name"], "counts": [len(first), len(second)], "not_scored": missing, "ratios": ratios,
+        "regressions": slower,
+    }  # fmt: skip
 
 
 def _short(report: dict[str, Any]) -> dict[str, Any]:

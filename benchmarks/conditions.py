@@ -21,6 +21,7 @@ THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
 )  # fmt: skip
 PACKAGES = ("numpy", "scipy", "onnxruntime", "pyzmq", "msgspec", "threadpoolctl", "torch")
+SCHEDULERS = {os.SCHED_OTHER: "other", os.SCHED_FIFO: "fifo", os.SCHED_RR: "rr", os.SCHED_BATCH: "batch"}
 CPU_FOLDER = Path("/sys/devices/system/cpu")
 
 
@@ -62,6 +63,8 @@ def end(before: Before, **more: Any) -> dict[str, Any]:
             "load_1min_before": before.machine["load_1min"],
             "load_1min_after": round(os.getloadavg()[0], 2),
             **shares,
+            "bench_nice": os.getpriority(os.PRIO_PROCESS, 0),
+            "bench_scheduler": SCHEDULERS.get(os.sched_getscheduler(0), "other"),
             "environment": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
             **more,
         },

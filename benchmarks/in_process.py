@@ -39,17 +39,16 @@ class InProcessRun:
     traces: SlowestFrames = field(default_factory=lambda: SlowestFrames(0))
 
 
-def open_in_process(bundle: Path | None, threads: int) -> Recipe:
+def open_in_process(bundle: Path | None, threads: int, engine: str = "cpu") -> Recipe:
     """The bundle's recipe as the inspector would open it; None: the simulated engine's.
 
     Raises BundleError, EngineError, ParityError.
     """
     threadpool_limits(limits=1, user_api="blas")  # as `asperity run` does; the engine takes its own
     if bundle is None:
-        name, engine = "simulated", "simulated"
-        place = "script:ok ok ng"
+        name, engine, place = "simulated", "simulated", "script:ok ok ng"
     else:
-        name, engine, place = recipe_name(bundle), "cpu", str(bundle.absolute())
+        name, place = recipe_name(bundle), str(bundle.absolute())
     config = load(None, {"recipes": {name: place}, "engine": {"name": engine, "threads": threads}})
     return open_recipe(name, config, lambda stage: None)
 

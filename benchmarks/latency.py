@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from benchmarks import conditions, in_process, statistics
 from benchmarks.camera import pictures
-from benchmarks.line import CAMERA, STATION, Line
+from benchmarks.line import CAMERA, STATION, Line, line_engine
 from benchmarks.whole_path import Load, Run, drive, require_scored
 from benchmarks.whole_path import conditions as where
 from runtime.errors import DataError
@@ -48,6 +48,7 @@ class LatencyBenchmark:
     paths: tuple[Path_, ...] = ("sockets", "in-process")
     loads: tuple[LoadKind, ...] = ("open", "back-to-back")
     deadline_ms: int = 500
+    engine: str = "cpu"
     threads: int = 0
     cores: tuple[int, ...] = ()
     nice: int = 0
@@ -109,7 +110,8 @@ def run_latency(options: LatencyBenchmark, scratch: Path, say: Say = lambda text
     report: dict[str, Any] = {
         "benchmark": "latency",
         "measured": f"{main['name']}: {main['measured']}; background removal inside",
-        **conditions.end(before, **where(options.cores, options.nice), engine_threads=options.threads or "all cores",
+        **conditions.end(before, **where(options.cores, options.nice), engine=options.engine,
+                         engine_threads=options.threads or "all cores",
                          blas_threads=conditions.blas_threads()),
         "bundle": bundle,
         "folder": options.folder.name if options.folder else None,
@@ -130,7 +132,7 @@ def _over_sockets(
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None, str]:
     more = (
         f"[limits]\ndeadline_ms = {options.deadline_ms}\nmax_age_ms = {max(1000, 2 * options.deadline_ms)}\n"
-        f"[engine]\nthreads = {options.threads}\n"
+        f"[engine]\n{line_engine(options.bundle, options.engine)}threads = {options.threads}\n"
     )
     if options.trace_slowest:
         more += f'[trace]\nslowest = {options.trace_slowest}\nfolder = "{scratch}"\n'
@@ -184,7 +186,7 @@ def _in_process(
         shots = pictures(options.folder, CAMERA)
         if len(shots) < 2:
             raise DataError(f"{options.folder} holds {len(shots)} frame; at least 2 are needed")
-        recipe = in_process.open_in_process(options.bundle, options.threads)
+        recipe = in_process.open_in_process(options.bundle, options.threads, options.engine)
         stack.callback(recipe.engine.close)
         told, trace = [], None
         for case in wanted:

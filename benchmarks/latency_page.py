@@ -12,7 +12,7 @@ from runtime.trace import UNEXPLAINED
 
 
 def write(path: Path, report: dict[str, Any]) -> None:
-    """Write the page of ``run_latency``'s report. Needs matplotlib."""
+    """Write the page of ``run_latency``'s report."""
     cases = report["cases"]
     main = cases[0]
     parts = [_verdict(case) for case in cases]

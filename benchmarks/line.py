@@ -45,6 +45,11 @@ def asperity(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "runtime.cli", *arguments]
 
 
+def line_engine(bundle: Path | None, engine: str) -> str:
+    """The line of [engine] that names it; without a bundle ``asperity run`` names the simulated one itself."""
+    return "" if bundle is None else f'name = "{engine}"\n'
+
+
 class Line:
     """An inspector over ipc in a folder of its own, for the length of a ``with``."""
 

@@ -93,9 +93,12 @@ def conditions_table(report: dict[str, Any]) -> str:
 
 
 def figures(pictures: Iterable[Picture]) -> list[str]:
-    """Each picture as HTML with its caption. Needs matplotlib."""
+    """Each picture as HTML with its caption; without matplotlib a sentence in place of all: the numbers stand."""
     os.environ.setdefault("MPLBACKEND", "Agg")
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        return [sentence("The pictures need matplotlib: pip install 'asperity[calibrate]'.", "dim")]
 
     told = []
     for picture in pictures:

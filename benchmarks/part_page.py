@@ -21,7 +21,7 @@ def tell(report: dict[str, Any], out: Path | None) -> None:
 
 
 def write(path: Path, report: dict[str, Any]) -> None:
-    """The page. Needs matplotlib."""
+    """The page."""
     cases = report["cases"]
     shown = ("name", "latency", RAW)
     more = [key for key in cases[0] if key not in shown and not isinstance(cases[0][key], (list, dict))]

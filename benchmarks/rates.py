@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import conditions, statistics
-from benchmarks.line import Line
+from benchmarks.line import Line, line_engine
 from benchmarks.whole_path import Load, Run, drive_all, require_scored
 from benchmarks.whole_path import conditions as where
 
@@ -37,6 +37,7 @@ class RatesBenchmark:
     stations: tuple[int, ...] = (1,)
     deadline_ms: int = 500
     trial_s: float = 12.0
+    engine: str = "cpu"
     threads: int = 0
     cores: tuple[int, ...] = ()
 
@@ -89,20 +90,21 @@ def run_rates(options: RatesBenchmark, scratch: Path, say: Say = lambda text: No
         "benchmark": "rates",
         "measured": "highest rate of all stations together with no frame dropped and p99 under the deadline; arrival "
         "to result sent, over ipc sockets, camera processes beside",
-        **conditions.end(before, **where(options.cores, 0), engine_threads=options.threads or "all cores"),
+        **conditions.end(before, **where(options.cores, 0), engine=options.engine,
+                         engine_threads=options.threads or "all cores"),
         "bundle": first["bundle"],
         "folder": options.folder.name if options.folder else None,
         "deadline_ms": options.deadline_ms,
         "fps": first["held_hz"],
         **{key: first["latency"][key] for key in ("count", "p50_ms", "p99_ms")},
         "cases": cases,
-    }
+    }  # fmt: skip
 
 
 def _search(options: RatesBenchmark, stations: int, scratch: Path, say: Say) -> dict[str, Any]:
     more = (
         f"[limits]\ndeadline_ms = {options.deadline_ms}\nmax_age_ms = {max(1000, 2 * options.deadline_ms)}\n"
-        f"[engine]\nthreads = {options.threads}\n"
+        f"[engine]\n{line_engine(options.bundle, options.engine)}threads = {options.threads}\n"
     )
     name = f"{stations} station{'s' if stations > 1 else ''}"
     trials: list[Trial] = []

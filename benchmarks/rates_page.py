@@ -10,7 +10,7 @@ from benchmarks.pages import Axes, Picture
 
 
 def write(path: Path, report: dict[str, Any]) -> None:
-    """Write the page of ``run_rates``'s report. Needs matplotlib."""
+    """Write the page of ``run_rates``'s report."""
     cases, deadline_ms = report["cases"], report["deadline_ms"]
 
     def trials(axes: Axes) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import conditions, statistics
-from benchmarks.line import Line
+from benchmarks.line import Line, line_engine
 from benchmarks.statistics import Slope
 from benchmarks.whole_path import Arrival, Load, Run, drive, require_scored
 from benchmarks.whole_path import conditions as where
@@ -45,6 +45,7 @@ class SoakBenchmark:
     minutes: float = 30.0
     rate_hz: float = 5.0
     deadline_ms: int = 500
+    engine: str = "cpu"
     cores: tuple[int, ...] = ()
 
 
@@ -75,7 +76,7 @@ def run_soak(options: SoakBenchmark, scratch: Path, step: Step = lambda share: N
     slots = min(JOURNAL_SLOTS, max(512, frames // 6))
     more = (
         f"slots = {slots}\n[limits]\ndeadline_ms = {options.deadline_ms}\n"
-        f"max_age_ms = {max(1000, 2 * options.deadline_ms)}\n"
+        f"max_age_ms = {max(1000, 2 * options.deadline_ms)}\n[engine]\n{line_engine(options.bundle, options.engine)}"
     )
     samples, blocks_file = Samples(), scratch / "blocks"
     latencies: list[tuple[float, int]] = []
@@ -103,7 +104,7 @@ def run_soak(options: SoakBenchmark, scratch: Path, step: Step = lambda share: N
     report = {
         "benchmark": "soak",
         "measured": "the inspector's process over time; latency is frame arrival to result sent",
-        **conditions.end(before, **where(options.cores, 0)),
+        **conditions.end(before, **where(options.cores, 0), engine=options.engine),
         "bundle": next(iter(run.arrivals.values())).result.bundle,
         "minutes": options.minutes,
         "rate_hz": options.rate_hz,

@@ -12,7 +12,7 @@ WORDS = {True: "holds", False: "FAILS", None: "cannot be said"}
 
 
 def write(path: Path, report: dict[str, Any]) -> None:
-    """Write the page of ``run_soak``'s report. Needs matplotlib."""
+    """Write the page of ``run_soak``'s report."""
     samples, windows = report["samples"], report["latency_windows"]
     from_s = report["looked_at_s"][0]
     minutes = [t / 60 for t in samples["t_s"]]

@@ -20,6 +20,7 @@ def command(
         str, typer.Option(help="open, back-to-back, gaps (a frame every 0.1, 1, 10 s: 140 s), with commas")
     ] = "open,back-to-back",
     deadline_ms: Annotated[int, typer.Option(min=1, help="[limits] deadline_ms of the station")] = 500,
+    engine: Annotated[str, typer.Option(help="[engine] name of a bundle's: cpu or cuda")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="[engine] threads; 0: all cores")] = 0,
     pin: Annotated[str, typer.Option(help="cores of the inspector, as 0 or 0,1; empty: all")] = "",
     priority: Annotated[int, typer.Option(min=-20, max=19, help="nice of the inspector; below 0 is more urgent")] = 0,
@@ -37,7 +38,7 @@ def command(
 
     both_or_neither(bundle, folder)
     options = LatencyBenchmark(
-        bundle, folder, numbers_of(rate, "--rate"), frames, deadline_ms=deadline_ms, threads=threads,
+        bundle, folder, numbers_of(rate, "--rate"), frames, deadline_ms=deadline_ms, engine=engine, threads=threads,
         paths=words_of(path, ("sockets", "in-process"), "--path"),
         loads=words_of(load, ("open", "back-to-back", "gaps"), "--load"),
         cores=cores_of(pin), nice=priority, trace_slowest=trace_slowest,

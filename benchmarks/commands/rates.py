@@ -15,6 +15,7 @@ def command(
     stations: Annotated[str, typer.Option(help="stations of the one process, as 1 or 1,2,4")] = "1",
     deadline_ms: Annotated[int, typer.Option(min=1, help="[limits] deadline_ms")] = 500,
     trial_s: Annotated[float, typer.Option(min=1, help="seconds of a trial of the search")] = 12.0,
+    engine: Annotated[str, typer.Option(help="[engine] name of a bundle's: cpu or cuda")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="[engine] threads; 0: all cores")] = 0,
     pin: Annotated[str, typer.Option(help="cores of the inspector, as 0 or 0,1; empty: all")] = "",
     out: Annotated[Path | None, typer.Option(help="result file; a page is written beside it")] = None,
@@ -28,7 +29,7 @@ def command(
 
     both_or_neither(bundle, folder)
     counts = tuple(max(1, int(count)) for count in numbers_of(stations, "--stations"))
-    options = RatesBenchmark(bundle, folder, counts, deadline_ms, trial_s, threads, cores_of(pin))
+    options = RatesBenchmark(bundle, folder, counts, deadline_ms, trial_s, engine, threads, cores_of(pin))
     with (
         tempfile.TemporaryDirectory(prefix="asperity-") as scratch,
         Console(stderr=True).status("starting the inspector") as status,

@@ -18,6 +18,7 @@ def command(
     minutes: Annotated[float, typer.Option(min=0.2, max=100_000, help="how long frames are sent")] = 30.0,
     rate: Annotated[float, typer.Option(min=0.1, max=1000, help="frames a second")] = 5.0,
     deadline_ms: Annotated[int, typer.Option(min=1, help="[limits] deadline_ms of the station")] = 500,
+    engine: Annotated[str, typer.Option(help="[engine] name of a bundle's: cpu or cuda")] = "cpu",
     pin: Annotated[str, typer.Option(help="cores of the inspector, as 0 or 0,1; empty: all")] = "",
     out: Annotated[Path | None, typer.Option(help="result file; a page is written beside it")] = None,
 ) -> None:
@@ -30,7 +31,7 @@ def command(
     from benchmarks.soak import SoakBenchmark, run_soak
 
     both_or_neither(bundle, folder)
-    options = SoakBenchmark(bundle, folder, minutes, rate, deadline_ms, cores_of(pin))
+    options = SoakBenchmark(bundle, folder, minutes, rate, deadline_ms, engine, cores_of(pin))
     with (
         tempfile.TemporaryDirectory(prefix="asperity-") as scratch,
         Progress(console=Console(stderr=True), transient=True) as progress,

@@ -21,14 +21,15 @@ def test_both_paths_and_loads_are_measured_and_every_due_frame_counts(tmp_path: 
     for case in report["cases"]:
         assert case["latency"]["count"] == 40 == case["fates"]["due"]
         assert len(case["latencies_us"]) == 40 - case["latency"]["not_judged"]
-        assert case["latency"]["p50_ms"] > 0 and case["latency"]["p99_ms"] is None
+        assert case["latency"]["max_ms"] > 0 and case["latency"]["p99_ms"] is None
     sockets = report["cases"][0]
     both = zip(sockets["latencies_us"], sockets["due_to_received_us"], strict=True)
     assert all(inside <= outside for inside, outside in both)
     assert report["p50_ms"] == sockets["latency"]["p50_ms"] and report["bundle"] == "simulated"
     assert report["overhead"]["direct_us"] > 0
     trace = report.pop("trace")["otherData"]
-    assert len(trace["slowest"]) == 3 and trace["frames_seen"] == 2 * 43
+    scored = sum(len(case["latencies_us"]) for case in report["cases"] if case["path"] == "sockets")
+    assert len(trace["slowest"]) == 3 and scored <= trace["frames_seen"] <= scored + 2 * 3
     assert trace["slowest"][0]["total_ms"] >= trace["slowest"][1]["total_ms"] > 0
     assert report["commit"] and report["conditions"]["blas_threads"] is not None
     reports.write(tmp_path / "r.json", report)

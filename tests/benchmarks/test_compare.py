@@ -40,6 +40,12 @@ def test_a_slower_run_is_a_regression_and_noise_is_none() -> None:
     assert not [name for name in same["regressions"] if "p50" in name or "mean" in name]
 
 
+def test_a_run_that_refuses_more_frames_is_a_regression_however_fast() -> None:
+    refusing = report(0.9, seed=1)
+    refusing["cases"][0]["latency"] = {"not_judged": 3}
+    assert compare(report(), refusing, Limits(5.0))["regressions"] == ["sockets, 8 frames/s: frames without a score"]
+
+
 def test_a_percentile_that_the_count_cannot_carry_has_no_ratio() -> None:
     few = report()
     few["cases"][0]["latencies_us"] = few["cases"][0]["latencies_us"][:100]
