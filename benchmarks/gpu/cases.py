@@ -41,8 +41,9 @@ PUBLISHED_FIT_FRAMES = 266
 SEED = 0
 SEEDED_FRAMES = 8
 """Frames whose tokens the rows of a seeded bank are made of."""
-JITTER = 0.1
-"""Standard deviation of what tells a seeded bank's rows apart, relative to that of the tokens."""
+JITTER = 0.5
+"""Standard deviation of what tells a seeded bank's rows apart, relative to that of the tokens. With much less, a query
+would be as near to all copies of its own token as rounding can tell, and need the float32 pass as no real one does."""
 LITE_WEIGHTS = "efficientnet_lite0.safetensors"
 LAST_BLOCK = 10
 """Later blocks are not run, and their weights need not travel."""

@@ -108,6 +108,7 @@ class Bench:
     def back_to_back(self, count: int, limit_s: float) -> dict[str, Any]:
         """Each frame as soon as the one before is judged."""
         spent_us, stages, refused = [], [], 0
+        unsettled: dict[str, list[int]] = {"rgb": [], "points": []}
         start = time.monotonic()
         for frame in itertools.islice(self.turns(), count):
             if time.monotonic() - start > limit_s:
@@ -119,7 +120,12 @@ class Bench:
                 continue
             spent_us.append((time.perf_counter_ns() - before_ns) // 1000)
             stages.append(scores.stage_us)
-        return {**summary(spent_us, refused), "wanted": count, "stage_p50_us": _medians(stages)}
+            if len(spent_us) <= len(self.frames):
+                for name, stats in self.engine.search_stats().items():
+                    unsettled[name].append(stats["unsettled"])
+        left = {name: float(np.mean(counts)) for name, counts in unsettled.items() if counts}
+        told = {"wanted": count, "stage_p50_us": _medians(stages), "unsettled_queries_mean": left}
+        return {**summary(spent_us, refused), **told}
 
     def open_loop(self, count: int, rate_hz: float, limit_s: float) -> dict[str, Any]:
         """A frame is due every 1/rate seconds whether the one before is judged or not; late ones wait their turn."""

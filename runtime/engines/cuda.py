@@ -223,6 +223,12 @@ class CudaEngine(Engine):
         with self._used(), self._device.on(lane.main):
             return {name: seconds(enqueue) for name, enqueue in lane.stages()}
 
+    def search_stats(self) -> dict[str, dict[str, int]]:
+        """Of the frame that was scored last: queries left to the float32 pass, and within float32's margin there."""
+        answer = self._lanes[0].read_answer()
+        rows = {name: answer[f"{name}_stats"].tolist() for name in ("rgb", "points")}
+        return {name: {"unsettled": row[1], "within_margin": row[2]} for name, row in rows.items()}
+
     def close(self) -> None:
         """As ``Engine.close``. What a lost device does not give back, the end of the process will."""
         if self._closed:

@@ -88,6 +88,9 @@ class Fake:
     def score_batch(self, frames: Sequence[Frame], progress: Any) -> list[Any]:
         return [EngineError("broken") if frame.seq in self.fails else self.score(frame, progress) for frame in frames]
 
+    def search_stats(self) -> dict[str, dict[str, int]]:
+        return {"rgb": {"unsettled": 3}, "points": {"unsettled": 0}}
+
     def idle(self) -> None:
         self.idles += 1
 
@@ -108,7 +111,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_refused_frame_counts_as_slower_than_any_and_an_error_ends_the_measurement(bench: Any) -> None:
     told = bench(Fake(refuses=[1])).back_to_back(40, limit_s=60)
     assert told["count"] == 40 and told["not_judged"] == 10 and told["p50_ms"] is not None and told["p90_ms"] is None
-    assert told["stage_p50_us"] == {"pre": 5.0}
+    assert told["stage_p50_us"] == {"pre": 5.0} and told["unsettled_queries_mean"] == {"rgb": 3.0, "points": 0.0}
     with pytest.raises(EngineError, match="broken"):
         bench(Fake(fails=[2])).back_to_back(40, limit_s=60)
 
@@ -186,6 +189,7 @@ def test_without_a_gpu_nothing_is_measured(capsys: pytest.CaptureFixture[str], t
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3000)
 def test_every_stage_runs_on_the_stand_in(tmp_path: Path) -> None:
     reason = missing_for_simt()
     if reason is not None:
