@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from runtime.config import SCRIPT_PREFIX, Name, StationConfig, restore, save
+from runtime.config import SCRIPT_PREFIX, StationConfig, restore, save
 from runtime.engines import Progress
 from runtime.errors import AsperityError, BundleError, ConfigError
 from runtime.frame import EngineInfo
 from runtime.pipeline import Recipe
+from runtime.sections import Name
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle

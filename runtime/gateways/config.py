@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import field
 
-from runtime.config import Name, Section, control_endpoint, describe, number, read_sections, text
+from runtime.config import control_endpoint
 from runtime.key_files import CLIENT_KEY_VARIABLE
+from runtime.sections import Name, Section, describe, number, read_sections, text
 
 TABLES_MARK = "<!-- The tables below are made by `python -m runtime.gateways.config docs/gateways.md`. -->"
 

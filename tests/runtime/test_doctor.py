@@ -15,7 +15,7 @@ import pytest
 from bundle_factory import write_toy_bundle
 from msgspec.structs import replace as replace_struct
 
-from runtime.config import HostedStation, StationConfig, tomllib
+from runtime.config import HostedStation, StationConfig
 from runtime.cuda import environment
 from runtime.doctor.box import Setting
 from runtime.doctor.diagnosis import diagnose
@@ -26,6 +26,7 @@ from runtime.doctor.world import Driver, Gpu, Imported, Python, ThisMachine
 from runtime.engines.plans import PlanCache, PlanKey
 from runtime.keys import TrustStore
 from runtime.recipes import find_recipe, recipe_name
+from runtime.sections import tomllib
 
 ROOT = Path(__file__).parents[2]
 HOME = Path("/opt/asperity/lib/python3.12/site-packages")

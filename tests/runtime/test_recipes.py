@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,12 @@ import pytest
 from bundle_factory import ToyBundle, write_toy_bundle
 
 from runtime import gate
+from runtime.bundle import Bundle
 from runtime.config import StationConfig
 from runtime.cuda import driver
 from runtime.errors import BundleError, ConfigError, EngineError, ParityError, SignatureError
 from runtime.keys import TrustStore
+from runtime.manifest import Decision
 from runtime.recipes import Loader, Opened, OpenRecipes, describe_engine, open_recipe, recipe_name, verify_in_child
 
 
@@ -131,3 +136,51 @@ def test_a_start_that_was_given_up_or_overtaken_is_forgotten(make_config: Callab
     assert opened["b"] is not None and opened["b"].recipe is not None
     assert opened["c"] is not None and isinstance(opened["c"].error, ConfigError)
     assert loader.opened() is None
+
+
+def test_stations_of_one_bundle_get_one_opened_recipe_and_the_last_closes_it(
+    toy: ToyBundle, make_config: Callable[..., StationConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "prove", lambda bundle, engine, progress: bundle.manifest.decision)
+    name = recipe_name(toy.path)
+    config = make_config({name: str(toy.path)})
+    recipes = OpenRecipes()
+    first = recipes.open(name, config)
+    closed = threading.Event()
+    close = first.engine.close
+    monkeypatch.setattr(first.engine, "close", lambda: (close(), closed.set()))
+    assert recipes.open(name, config) is first
+    recipes.put_away(first)
+    assert not closed.is_set()
+    recipes.put_away(replace(first, decision=first.decision))  # as after set_threshold
+    assert closed.wait(30)
+    again = recipes.open(name, config)
+    assert again.engine is not first.engine
+    recipes.lose(again)
+    anew = recipes.open(name, config)
+    assert anew.engine is not again.engine, "a lost engine is given to nobody"
+    banks = toy.path / "banks.safetensors"
+    banks.write_bytes(banks.read_bytes()[:-1] + b"\x55")
+    with pytest.raises(BundleError, match="altered"):
+        recipes.open(name, config)  # although it is open: what lies there now is another thing
+    for recipe in (again, anew):
+        recipes.put_away(recipe)
+
+
+def test_stations_that_open_one_bundle_at_the_same_time_open_it_once(
+    toy: ToyBundle, make_config: Callable[..., StationConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proven: list[object] = []
+
+    def prove(bundle: Bundle, engine: object, progress: object) -> Decision:
+        proven.append(engine)
+        return bundle.manifest.decision
+
+    monkeypatch.setattr(gate, "prove", prove)
+    name = recipe_name(toy.path)
+    config, recipes = make_config({name: str(toy.path)}), OpenRecipes()
+    with ThreadPoolExecutor(4) as threads:
+        opened = list(threads.map(lambda _: recipes.open(name, config), range(4)))
+    assert len(proven) == 1 and all(recipe is opened[0] for recipe in opened)
+    for recipe in opened:
+        recipes.put_away(recipe)
