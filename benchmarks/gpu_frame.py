@@ -160,7 +160,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     stations = dict(options.station)
     known = stages_of(options.what if not options.only else "all", options.device, stations)
-    stages = [name for name in known if not options.only or name.startswith(tuple(options.only))]
+    # In the order asked for, each once.
+    stages = list(dict.fromkeys(name for only in options.only or [""] for name in known if name.startswith(only)))
     if options.list or not stages:
         print("\n".join(known), file=sys.stdout if stages else sys.stderr)
         return 0 if stages else 2

@@ -12,7 +12,6 @@ from runtime.doctor.platforms import in_container, jetpack_of
 from runtime.doctor.world import World
 from runtime.errors import AsperityError
 
-CPUFREQ = "/sys/devices/system/cpu/cpu{}/cpufreq"
 CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 GOOD_CLOCKS = ("tsc", "arch_sys_counter", "kvm-clock", "hyperv_clocksource_tsc_page")
 """Read without a call into the kernel; others cost a microsecond each, or jump."""
@@ -78,7 +77,7 @@ def check_time(world: World) -> Finding:
 
 def check_power(world: World) -> Finding:
     """CPU frequency: a governor that saves power makes the first frame after a gap late."""
-    cores = [name for name in world.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq") if world.exists(name)]
+    cores = world.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq")
     governors = sorted({world.read(f"{core}/scaling_governor") or "?" for core in cores})
     if not cores or governors == ["?"]:
         return note("cpu frequency", "the kernel does not set it here (usual in a virtual machine)")
