@@ -22,6 +22,10 @@ from runtime.cuda.streams import Branch, Event, HostBuffer
 from runtime.errors import EngineError
 from runtime.frame import ByteArray
 
+NON_BLOCKING = 1
+"""CU_STREAM_NON_BLOCKING: the stream does not wait for what a library puts on the default one, which would spoil a
+recording."""
+
 
 class CudaHost:
     """Page-locked memory."""
@@ -92,7 +96,7 @@ class CudaFrameDevice(CudaDevice):
 
     def branch(self) -> CudaBranch:
         """As ``FrameDevice.branch``."""
-        return CudaBranch(self._guard(self._cuda.Stream))
+        return CudaBranch(self._guard(lambda: self._cuda.Stream(NON_BLOCKING)))
 
     @contextmanager
     def on(self, branch: Branch) -> Iterator[None]:

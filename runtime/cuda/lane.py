@@ -186,10 +186,9 @@ class Lane:
         seconds = [False, True] if self.has_larger else [False]
         with device.on(self.main):
             device.fill(self.rgb_in, 0)
-            for buffer in (self.pre.points, self.pre.valid, self.pre.foreground, self.pre.figures):
+            for buffer in (self.pre.points, self.pre.valid, self.pre.foreground, self.number, self.fault):
                 device.fill(buffer, 0)
-            for buffer in (self.number, self.fault):
-                device.fill(buffer, 0)
+            self.pre.enqueue_begin()
             self._enqueue_first(preprocess=True)
             for larger in seconds:
                 self._enqueue_second(larger)
@@ -233,6 +232,7 @@ class Lane:
         assert self._first is not None
         with self.device.on(self.main):
             self.device.fill(self.number, 0)
+            self.pre.enqueue_begin()
             self._first.replay()
             self._second[False].replay()
             self.device.record(self.answer_event)

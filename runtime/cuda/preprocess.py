@@ -120,7 +120,7 @@ class Preprocess:
         to_mm = MM_PER_UNIT[frame.unit or self.geometry.unit]
         scale, offset = frame.scale * to_mm, frame.offset * to_mm
         size = (np.int32(self.height), np.int32(self.width))
-        self._begin()
+        self.enqueue_begin()
         if rays is None:
             farthest = np.float32(FARTHEST_MM / scale)
             told = self._stored(frame, scale, offset)
@@ -201,7 +201,8 @@ class Preprocess:
             np.float32(self.geometry.moved_mm), self.points, self.valid, self.foreground, self.figures,
         )  # fmt: skip
 
-    def _begin(self) -> None:
+    def enqueue_begin(self) -> None:
+        """Clear what a frame counts up. Part of ``enqueue_points``."""
         self.device.launch(
             Launch("begin_frame", (16, 1, 1), (BLOCK, 1, 1)),
             np.int32(self.height), np.int32(self.width), self.figures, self._best, self._digits,

@@ -90,8 +90,9 @@ class RecordedDriver:
                 return types.SimpleNamespace(push=push, pop=pop)
 
         class Stream:
-            def __init__(self) -> None:
+            def __init__(self, flags: int = 0) -> None:
                 driver.check("cuStreamCreate")
+                self.flags = flags
                 self.branch: ShimBranch = shim.branch()
 
             @property

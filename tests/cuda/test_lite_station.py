@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.machine import commit, machine
 from runtime.bundle import open_bundle
 from runtime.cuda.build import missing_for_simt
 from runtime.cuda.shim.graphs import OnnxGraphs
@@ -42,7 +42,8 @@ def test_a_lite_bundle_opens_on_the_stand_in_and_judges_as_on_the_cpu(lite_bundl
     seen: dict[str, object] = {
         "what": "a lite bundle through the CUDA engine on the CPU stand-in, networks in ONNX Runtime, beside the CPU",
         "command": "RECORD=FILE pytest -m soak tests/cuda/test_lite_station.py",
-        "python": sys.version.split()[0],
+        "commit": commit(),
+        "machine": machine(),
         "calibration_inputs": {name: getattr(parity, name) for name in parity.__struct_fields__},
         "golden": [],
     }
