@@ -42,8 +42,8 @@ class SharedBank:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """What every lane of a recipe goes by."""
+class Shared:
+    """What all lanes of a recipe go by, on the device where it is large."""
 
     geometry: Geometry
     network: Network
@@ -98,7 +98,7 @@ class _Branch:
 class Lane:
     """Buffers, networks and recordings of one frame under way. For one thread; the device is current."""
 
-    def __init__(self, device: FrameDevice, recipe: Recipe) -> None:
+    def __init__(self, device: FrameDevice, recipe: Shared) -> None:
         """Allocates every buffer; ``connect`` and ``record`` follow, and nothing is allocated after them."""
         network = self.network = recipe.network
         self.device, self.geometry, self.recipe = device, recipe.geometry, recipe

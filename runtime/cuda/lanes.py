@@ -9,7 +9,7 @@ from runtime.cuda.budget import Budget, Counting, budget_of
 from runtime.cuda.choice import choose
 from runtime.cuda.cublas import WORKSPACE_BYTES
 from runtime.cuda.graph import DeviceGraphs
-from runtime.cuda.lane import Lane, Recipe, SharedBank
+from runtime.cuda.lane import Lane, Shared, SharedBank
 from runtime.cuda.maps import LocalDistances
 from runtime.cuda.nearest import BankArrays, DeviceBank, Path, bank_arrays
 from runtime.cuda.streams import FrameDevice
@@ -71,6 +71,6 @@ class LanePlan:
         for _ in range(count):
             yield Lane(device, shared)
 
-    def _recipe(self, device: FrameDevice) -> Recipe:
+    def _recipe(self, device: FrameDevice) -> Shared:
         rgb, points = self.rgb.upload(device), self.points.upload(device)
-        return Recipe(self.geometry, self.network, self.decision, self.covered, rgb, points)
+        return Shared(self.geometry, self.network, self.decision, self.covered, rgb, points)

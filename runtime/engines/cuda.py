@@ -30,7 +30,17 @@ from runtime.cuda.streams import Event, FrameDevice
 from runtime.engines import Engine, Progress, collector
 from runtime.errors import AsperityError, EngineError, EngineLostError, FrameRefused
 from runtime.features import StageClock
-from runtime.frame import EngineInfo, Frame, Intrinsics, ModalityScores, Prepared, Scores, Silhouette, Window
+from runtime.frame import (
+    BoolArray,
+    EngineInfo,
+    Frame,
+    Intrinsics,
+    ModalityScores,
+    Prepared,
+    Scores,
+    Silhouette,
+    Window,
+)
 from runtime.manifest import Decision, Geometry, Network
 from runtime.preprocess import Masks, covered_pixels, refuse_size
 from runtime.units import check_measured, pixel_rays
@@ -307,13 +317,11 @@ class CudaEngine(Engine):
 
     def _finish(self, way: _UnderWay) -> Scores:
         """Read the answer."""
-        assert way.window is not None
-        assert way.silhouette is not None
         grid = self._network.grid
         if way.empty:
             nothing = ModalityScores(np.zeros((grid, grid), dtype=np.float32), 0.0)
             scored = np.zeros((grid, grid), dtype=bool)
-            return Scores(nothing, nothing, scored, way.window, way.silhouette, way.clock.stage_us)
+            return self._scores(way, nothing, nothing, scored)
         self._wait(way.lane.answer_event)
         answer = way.lane.read_answer()
         check_number(answer, way.number)
@@ -321,7 +329,13 @@ class CudaEngine(Engine):
         scored = answer["scored"].astype(bool)
         rgb, points = (modality_of(answer, name, scored) for name in ("rgb", "points"))
         self._lap(way, "knn")
-        return Scores(rgb, points, scored, way.window, way.silhouette, way.clock.stage_us)
+        return self._scores(way, rgb, points, scored)
+
+    def _scores(self, way: _UnderWay, rgb: ModalityScores, points: ModalityScores, scored: BoolArray) -> Scores:
+        assert way.window is not None
+        assert way.silhouette is not None  # ``_second`` came before
+        clock = way.clock
+        return Scores(rgb, points, scored, way.window, way.silhouette, clock.stage_us, tuple(clock.spans))
 
     def _taken(self, progress: Progress) -> _UnderWay:
         self._number = self._number % (2**32 - 1) + 1  # never 0, which is the number of no frame

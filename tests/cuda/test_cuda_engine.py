@@ -18,8 +18,10 @@ from synthetic_station import plane_geometry, shoot, small_network
 from runtime.cuda.build import missing_for_simt
 from runtime.cuda.shim.streams import ShimFrameDevice, ShimRecording
 from runtime.engines.cuda import CudaEngine, Settings
+from runtime.engines.simulated import simulated_manifest
 from runtime.errors import AsperityError, EngineError, EngineLostError, FrameRefused
-from runtime.frame import Frame, Scores
+from runtime.frame import Frame, Result, Scores
+from runtime.pipeline import Job, Recipe, Turn, inspect_together
 from runtime.preprocess import Masks, prepare
 from runtime.reasons import Reason
 
@@ -98,7 +100,8 @@ def test_scores_are_the_cpu_engines(device_of: Any, kind: Any, first_branch_firs
         assert expected.scored.sum() >= 5
         assert expected.rgb.image_distance > 0 and expected.points.image_distance > 0
         agree(found, expected)
-        assert heard == ["pre", "points", "knn"] and set(found.stage_us) == set(heard)
+        assert heard == ["pre", "points", "knn"] == [span.stage for span in found.spans]
+        assert set(found.stage_us) == set(heard)
 
 
 def test_another_frame_or_bank_scores_otherwise(device_of: Any) -> None:
@@ -282,6 +285,29 @@ def test_a_device_that_hangs_is_lost_in_bounded_time(device: ShimFrameDevice) ->
     device.hangs = True
     with pytest.raises(EngineLostError, match="not done within 50 ms"):
         engine.score(SHOTS[0], silent)
+
+
+def test_stations_that_share_a_lost_engine_all_hear_of_it(device: ShimFrameDevice) -> None:
+    """Two stations' frames at once: each is judged, and when the device fails each result is unknown, ENGINE."""
+    made = station()
+    engine = made.cuda(device, Settings(lanes=2, wait_ms=50, keep_warm_ms=0))
+    recipe = Recipe(
+        name="r", bundle="b", manifest=simulated_manifest("r"), decision=made.decision, engine=engine,
+        info=engine.describe(), golden_steps=lambda progress: iter(()), proven_threshold=1.0,
+    )  # fmt: skip
+
+    def turns() -> list[Turn]:
+        return [
+            Turn(Job(Result(station=f"s{n}", session="x", result_id=n), SHOTS[n], None, 0, 2**62), recipe, None)
+            for n in range(2)
+        ]
+
+    scored = [outcome.result for outcome, _ in inspect_together(turns(), silent)]
+    assert all(result.score is not None for result in scored) and scored[0].score != scored[1].score
+    device.hangs = True
+    for outcome, _ in inspect_together(turns(), silent):
+        assert (outcome.result.reason, outcome.result.score) == (Reason.ENGINE, None)
+        assert isinstance(outcome.lost, EngineLostError)
 
 
 def test_too_little_memory_is_said_with_figures_and_a_remedy(device_of: Any) -> None:
