@@ -34,12 +34,17 @@ BUNDLE = "bundle"
 ABSENT, STARTED = "absent", "started"
 
 
-def stages_of(what: str, kind: str, stations: Iterable[str] = ()) -> list[str]:
-    """Names of the stages in their order; ``what``: check, bench or all; ``stations``: further cases with bundles."""
+def stages_of(what: str, kind: str, stations: Iterable[str] = (), *, every: bool = False) -> list[str]:
+    """Names of the stages in their order; ``what``: check, bench or all; ``stations``: further cases with bundles.
+
+    ``every``: those too that are done only when named.
+    """
     plan = plan_of(kind)
     bundles = (plan.profile, *stations)
     names = [BUNDLE]
     for runtime in RUNTIMES:
+        if runtime.only_if_named and not every:
+            continue
         for stage, (_, cases) in STAGES.items():
             if what != "all" and (stage in CHECKS) != (what == "check"):
                 continue
@@ -159,7 +164,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 only when every stage asked for passed or is absent here."""
     options = parser().parse_args(arguments)
     stations = dict(options.station)
-    known = stages_of(options.what if not options.only else "all", options.device, stations)
+    named = bool(options.only or options.list)
+    known = stages_of("all" if options.only else options.what, options.device, stations, every=named)
     # In the order asked for, each once.
     stages = list(dict.fromkeys(name for only in options.only or [""] for name in known if name.startswith(only)))
     if options.list or not stages:

@@ -18,8 +18,6 @@ from runtime.engines.cuda import CudaEngine, Settings
 from runtime.engines.tensorrt_library import LibraryName
 from runtime.errors import EngineError
 
-PRECISION = "fp16"
-
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
@@ -32,6 +30,8 @@ class Runtime:
     """``Path``: a folder that it may keep what it builds in."""
     on_shim: bool = False
     """Whether it can work on the CPU stand-in's memory."""
+    only_if_named: bool = False
+    """Whether it is left out where everything is asked for."""
 
     def absent(self, kind: str) -> str:
         """Why it cannot be measured on this device; empty: it can."""
@@ -70,13 +70,16 @@ def open_engine(
     return CudaEngine(device, graphs, case.geometry, case.network, case.decision, case.banks, case.masks, settings)
 
 
-def _torch_reference(case: Case, device: FrameDevice, cache: Path) -> DeviceGraphs:
-    modules = folded(case.networks)
-    if case.bundle is not None:
-        check_same_networks(modules, case.bundle)
-    later: Any = getattr(device, "enqueue", None)  # the CPU stand-in takes work of the host's
-    place = CudaPlace() if later is None else HostPlace(later)
-    return TorchGraphs(case.network, modules, place, PRECISION)
+def _torch(precision: str) -> Callable[[Case, FrameDevice, Path], DeviceGraphs]:
+    def open_graphs(case: Case, device: FrameDevice, work: Path) -> DeviceGraphs:
+        modules = folded(case.networks)
+        if case.bundle is not None:
+            check_same_networks(modules, case.bundle)
+        later: Any = getattr(device, "enqueue", None)  # the CPU stand-in takes work of the host's
+        place = CudaPlace() if later is None else HostPlace(later)
+        return TorchGraphs(case.network, modules, place, precision)
+
+    return open_graphs
 
 
 def _compiled(name: LibraryName) -> Callable[[Case, FrameDevice, Path], DeviceGraphs]:
@@ -89,7 +92,9 @@ def _compiled(name: LibraryName) -> Callable[[Case, FrameDevice, Path], DeviceGr
 
 
 RUNTIMES = (
-    Runtime("torch-reference", "torch", _torch_reference, on_shim=True),
+    Runtime("torch-reference", "torch", _torch("fp16"), on_shim=True),
+    # The oracle: where half is refused, it says whether half is the reason.
+    Runtime("torch-reference-fp32", "torch", _torch("fp32"), on_shim=True, only_if_named=True),
     Runtime("tensorrt-rtx", "tensorrt_rtx", _compiled("tensorrt-rtx")),
     Runtime("tensorrt", "tensorrt", _compiled("tensorrt")),
 )

@@ -168,6 +168,8 @@ def test_stages_of_check_and_bench_are_all(tmp_path: Path) -> None:
     check, timed, every = (gpu_frame.stages_of(what, "cuda") for what in ("check", "bench", "all"))
     assert set(check) | set(timed) == set(every) and set(check) & set(timed) == {"bundle"}
     assert "torch-reference/agree/lite" in check and "torch-reference/latency/paper" in timed
+    assert not any("fp32" in name for name in every)
+    assert "torch-reference-fp32/gate/lite" in gpu_frame.stages_of("check", "cuda", every=True)
     assert "torch-reference/gate/mine" in gpu_frame.stages_of("check", "cuda", ["mine"])
     assert every.index("torch-reference/gate/lite") == 1, "torch-reference first"
 
