@@ -69,7 +69,9 @@ class Timing(Section, frozen=True, forbid_unknown_fields=True):
     poll_ms: Annotated[int, number(1, 1000, "longest wait of the desk for a socket")] = 50
     idle_tick_ms: Annotated[int, number(1, 1000, "longest wait of the bench for a frame; its beat advances")] = 100
     shutdown_ms: Annotated[int, number(0, 600_000, "at the end, longest wait for the frame in work")] = 2000
-    recipe_ms: Annotated[int, number(1000, 3_600_000, "longest time to verify, open and warm a recipe")] = 120_000
+    recipe_ms: Annotated[
+        int, number(1000, 3_600_000, "longest time to verify, open and warm a recipe, times the number of stations")
+    ] = 120_000
     self_test_ms: Annotated[int, number(100, 600_000, "longest time of the self-test")] = 60_000
 
 

@@ -55,7 +55,7 @@ class Inspector:
         self.ending = False
         """Set to end: from a signal handler, or by the operation ``shutdown``."""
         self.replies = control.ReplyCache(self.config.control.reply_cache)
-        self.recipes = OpenRecipes()
+        self.recipes = OpenRecipes(len(configs))
         limits, idle_tick_s = self.config.limits, self.config.timing.idle_tick_ms / 1000
         self.bench = Bench(len(configs), limits.queue_length, idle_tick_s, sockets.make_bell, clock)
         self.stations = [

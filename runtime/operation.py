@@ -235,7 +235,7 @@ class Operation:
             self._did_not_open(opened.name, opened.error)
         if self.busy and now.ns > self._busy_until_ns:
             self._loader.give_up()
-            self.alarm("RECIPE", f"{self.busy}, but not within {self._config.timing.recipe_ms} ms")
+            self.alarm("RECIPE", f"{self.busy}, but not within the time of [timing] recipe_ms")
             self.busy = ""
         if self._test_until_ns is not None and now.ns > self._test_until_ns:
             self._test_until_ns = None
@@ -302,7 +302,7 @@ class Operation:
         if self.busy:
             raise StateError(f"{self.busy}; wait for the state message that names the recipe")
         self.busy = f"recipe {name} is being opened"
-        self._busy_until_ns = self._clock().ns + self._config.timing.recipe_ms * MS
+        self._busy_until_ns = self._clock().ns + self._loader.patience_ms * MS
         self._loader.start(name, in_child_first=in_child_first)
 
     def _did_not_open(self, name: str, error: AsperityError) -> None:

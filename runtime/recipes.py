@@ -177,23 +177,34 @@ class _Opened:
 class OpenRecipes:
     """The recipes that are open in this process: stations of one bundle share one engine, with its weights and banks.
 
-    One engine is opened at a time. For several threads.
+    One engine is opened at a time, so that memory need hold but one more than are in force. For several threads.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stations: int = 1) -> None:
+        """``stations``: how many may want one opened at the same time."""
+        self._stations = stations
         self._opening = threading.Lock()
         self._table = threading.Lock()
         self._opened: list[_Opened] = []
 
-    def open(self, name: str, config: StationConfig) -> Recipe:
-        """As ``open_recipe``, or the one that is open already if it is the same bundle. May take its time."""
-        patience_s = config.timing.recipe_ms / 1000
+    def patience_ms(self, config: StationConfig) -> int:
+        """How long opening may take, with the wait for those that other stations open."""
+        return config.timing.recipe_ms * self._stations
+
+    def open(self, name: str, config: StationConfig, *, in_child_first: bool) -> Recipe:
+        """As ``open_recipe``, or the one that is open already if it is the same bundle. May take its time.
+
+        ``in_child_first``: what is not open yet is tried in a child process before. Raises BundleError besides.
+        """
+        patience_s = self.patience_ms(config) / 1000
         if not self._opening.acquire(timeout=patience_s):
-            raise BundleError(f"recipe {name}: another one was being opened for {patience_s:.0f} s; try again")
+            raise BundleError(f"recipe {name}: others were being opened for {patience_s:.0f} s; try again")
         try:
             found = find_recipe(name, config)
             recipe = self._take(found.identity)
             if recipe is None:
+                if in_child_first:
+                    verify_in_child(name, config)
                 recipe = found.open(lambda stage: None)
                 with self._table:
                     self._opened.append(_Opened(found.identity, recipe))
@@ -262,6 +273,11 @@ class Loader:
         """Forget the last start; should it still open, it is closed again."""
         self._number += 1
 
+    @property
+    def patience_ms(self) -> int:
+        """Longest time from ``start`` to ``opened``."""
+        return self._recipes.patience_ms(self._config)
+
     def put_away(self, recipe: Recipe) -> None:
         """The station has done with a recipe."""
         self._recipes.put_away(recipe)
@@ -273,9 +289,7 @@ class Loader:
     def _run(self, number: int, name: str, in_child_first: bool) -> None:
         ring = self._make_bell()
         try:
-            if in_child_first:
-                verify_in_child(name, self._config)
-            result = Opened(name, recipe=self._recipes.open(name, self._config))
+            result = Opened(name, recipe=self._recipes.open(name, self._config, in_child_first=in_child_first))
         except AsperityError as error:
             result = Opened(name, error=error)
         except Exception as error:  # noqa: BLE001 - a recipe that does not open must never end the line

@@ -62,7 +62,8 @@ const observe = async (message) => {
   nextId = Math.max(nextId, state.last_result_id + 1);
   if (missing.size) {
     [asked, settledId] = [randomUUID(), state.in_flight ? 0 : state.last_result_id];
-    const request = { v: WIRE_VERSION, id: asked, op: "get_result", from: Math.min(...missing) };
+    const from = Math.min(...missing);
+    const request = { v: WIRE_VERSION, id: asked, op: "get_result", station: state.station, from };
     await control.send(JSON.stringify(request)).catch(() => {}); // the next state asks again
   }
 };

@@ -128,7 +128,7 @@ class Floor:
                 return None
             name = opening.pop(0)
             try:
-                return Opened(name, recipe=self.desk.recipes.open(name, station.config))
+                return Opened(name, recipe=self.desk.recipes.open(name, station.config, in_child_first=False))
             except AsperityError as error:
                 return Opened(name, error=error)
 

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import StationConfig, control_endpoint, document, journal_path, load, restore, save
+from runtime.config import (
+    STATIONS_MAX,
+    StationConfig,
+    control_endpoint,
+    document,
+    hosted,
+    journal_path,
+    load,
+    restore,
+    save,
+)
 from runtime.errors import ConfigError
 
 
@@ -97,3 +107,75 @@ def test_every_key_has_a_description_and_the_document_is_current() -> None:
     assert all(len(cells) >= 5 and len(cells[4].strip()) > 8 for cells in rows)
     path = Path(__file__).parents[2] / "docs" / "station.md"
     assert path.read_text() == page, "run: python -m runtime.config > docs/station.md"
+
+
+STATIONS = """
+[[stations]]
+name = "left"
+number = 1
+camera = "left"
+[[stations]]
+name = "right"
+number = 2
+camera = "right"
+journal = "right.journal"
+"""
+
+
+def test_several_stations_are_each_as_if_they_were_the_only_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    config = load(written(tmp_path, STATIONS + "[limits]\ndeadline_ms = 300\n"))
+    left, right = hosted(config)
+    assert (left.station.name, left.station.camera, right.station.number) == ("left", "left", 2)
+    assert [journal_path(each) for each in (left, right)] == [
+        tmp_path / "asperity" / "left.journal", tmp_path / "right.journal",
+    ]  # fmt: skip
+    assert left.limits == right.limits == config.limits and not left.stations
+    assert restore(save(config)) == config
+    alone = StationConfig()
+    assert hosted(alone) == [alone]
+
+
+def test_the_example_of_several_stations_opens_one_bundle_for_both() -> None:
+    config = load(Path(__file__).parents[2] / "examples" / "stations.toml")
+    assert [each.station.recipe for each in hosted(config)] == ["bracket", "bracket"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (('"right"', '"left"'), ["no. 1 and no. 2", "have name 'left'"]),
+        (("number = 2\n", "number = 1\n"), ["no. 1 and no. 2", "have number 1", "a number of its own"]),
+        (('camera = "right"', 'camera = "left"'), ["have camera 'left'"]),
+        (('camera = "right"', ""), []),
+        (('journal = "right.journal"', 'journal = "{state}/asperity/left.journal"'), ["have journal"]),
+        (("number = 2", 'number = "2"'), ["[[stations]] no. 2, number"]),
+        (("number = 2", "nmber = 2"), ["[[stations]] has no key nmber", "did you mean number?"]),
+        (('camera = "right"', 'camera = "right"\nrecipe = "x"'), ["[[stations]] recipe is 'x'", "[recipes] has: none"]),
+        (("\n[[stations]]", '[station]\nname = "st2"\n[[stations]]'), ["[station]", "there are [[stations]]"]),
+        (("\n[[stations]]", '[journal]\npath = "a"\n[[stations]]'), ["[journal] path", "give each of them a journal"]),
+    ],
+)
+def test_what_two_stations_may_not_share_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], words: list[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    old, new = change
+    file = written(tmp_path, STATIONS.replace(old, new.replace("{state}", str(tmp_path)), 1))
+    if not words:  # the default camera is one as good as any
+        load(file)
+        return
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_process_hosts_no_more_stations_than_said(tmp_path: Path) -> None:
+    rows = (f'[[stations]]\nname = "s{n}"\nnumber = {n}\ncamera = "c{n}"\n' for n in range(STATIONS_MAX + 1))
+    with pytest.raises(ConfigError, match=r"there are 9 .* at most 8"):
+        load(written(tmp_path, "".join(rows)))
+    with pytest.raises(ConfigError, match=r"write each as \[\[stations\]\]"):
+        load(written(tmp_path, '[stations]\nname = "x"\n'))

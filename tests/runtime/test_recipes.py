@@ -145,24 +145,25 @@ def test_stations_of_one_bundle_get_one_opened_recipe_and_the_last_closes_it(
     name = recipe_name(toy.path)
     config = make_config({name: str(toy.path)})
     recipes = OpenRecipes()
-    first = recipes.open(name, config)
+    first = recipes.open(name, config, in_child_first=False)
     closed = threading.Event()
     close = first.engine.close
     monkeypatch.setattr(first.engine, "close", lambda: (close(), closed.set()))
-    assert recipes.open(name, config) is first
+    monkeypatch.setattr("runtime.recipes.verify_in_child", lambda name, config: pytest.fail("it is open already"))
+    assert recipes.open(name, config, in_child_first=True) is first
     recipes.put_away(first)
     assert not closed.is_set()
     recipes.put_away(replace(first, decision=first.decision))  # as after set_threshold
     assert closed.wait(30)
-    again = recipes.open(name, config)
+    again = recipes.open(name, config, in_child_first=False)
     assert again.engine is not first.engine
     recipes.lose(again)
-    anew = recipes.open(name, config)
+    anew = recipes.open(name, config, in_child_first=False)
     assert anew.engine is not again.engine, "a lost engine is given to nobody"
     banks = toy.path / "banks.safetensors"
     banks.write_bytes(banks.read_bytes()[:-1] + b"\x55")
     with pytest.raises(BundleError, match="altered"):
-        recipes.open(name, config)  # although it is open: what lies there now is another thing
+        recipes.open(name, config, in_child_first=False)  # although it is open: what lies there now is another thing
     for recipe in (again, anew):
         recipes.put_away(recipe)
 
@@ -180,7 +181,7 @@ def test_stations_that_open_one_bundle_at_the_same_time_open_it_once(
     name = recipe_name(toy.path)
     config, recipes = make_config({name: str(toy.path)}), OpenRecipes()
     with ThreadPoolExecutor(4) as threads:
-        opened = list(threads.map(lambda _: recipes.open(name, config), range(4)))
+        opened = list(threads.map(lambda _: recipes.open(name, config, in_child_first=False), range(4)))
     assert len(proven) == 1 and all(recipe is opened[0] for recipe in opened)
     for recipe in opened:
         recipes.put_away(recipe)
