@@ -1,13 +1,14 @@
 """The point encoder against what needs no training: one table, same frames, same banks, same scoring.
 
-    python -m benchmarks.points_probe            # writes benchmarks/results/points_probe/lite.json and prints the table
-
-Rows that the file holds already for these weights are kept. On the procedural parts the trained and untrained encoders
-and FPFH were measured when the weights were made: those figures are taken from the weights' record.
+    python -m benchmarks.points_probe        # writes benchmarks/results/points_probe/lite.json and prints the tables
 
 Two kinds of parts: the held-out procedural ones of ``calibration.point_probe`` and the three products of the virtual
 camera, whose shapes, defects and sensor no training saw. The seed of the virtual frames is not that of ``first_look``,
 so choices made here leave its test frames untouched. Points alone; patches under the rule of filled patches.
+
+Intervals are of a bootstrap over frames and, where there are several, products: what other frames of such parts with
+the same banks would give. All features see the same draws, so their differences have intervals of their own. Parts that
+the file holds already for these weights are kept.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import argparse
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,19 @@ import torch
 
 from benchmarks.first_look import truth_patches
 from calibration.geometry import fit_geometry
-from calibration.networks.weights import POINTS_LITE, points_lite_record, sha256_of
+from calibration.networks.weights import POINTS_LITE, sha256_of
 from calibration.point_descriptors import fpfh_features, height_features
 from calibration.point_probe import (
     NORMAL,
+    SCORINGS,
+    Comparison,
     Features,
-    Figures,
     ProbeConfig,
     ProbeFrame,
     ProbeProduct,
+    compare,
     encoder_features,
     make_probe,
-    product_figures,
-    run_probe,
 )
 from calibration.pretrain_run import load_encoder, untrained
 from calibration.procedural_defects import KINDS
@@ -49,13 +49,22 @@ from runtime.points import group
 from runtime.preprocess import prepare
 
 SEED = 77
-PRODUCTS = ("bracket", "nameplate", "roll")
+PROCEDURAL = "procedural"
+PARTS = (PROCEDURAL, "bracket", "nameplate", "roll")
 BANK, GOOD, SPOILED = 40, 30, 48
 """Frames of each virtual product; the spoiled ones take the kinds in turn."""
 RESULTS = Path(__file__).parent / "results" / "points_probe"
 
-Table = dict[str, dict[str, dict[str, dict[str, float]]]]
-"""Parts -> features -> patch or image -> kind of defect -> AUROC."""
+DRAWS = 1000
+"""Of the bootstrap."""
+LEVELS = ("patch", "image")
+
+Figure = list[float]
+"""Value, 2.5 % and 97.5 % of the draws."""
+Row = dict[str, dict[str, dict[str, Figure]]]
+"""Scoring -> patch or image -> kind of defect -> figure."""
+Table = dict[str, dict[str, dict[str, Row]]]
+"""Parts -> ``auroc`` or ``trained_less`` -> features -> row; the second is the trained encoder's lead over them."""
 
 
 def virtual_product(name: str, seed: int = SEED, counts: tuple[int, int, int] = (BANK, GOOD, SPOILED)) -> ProbeProduct:
@@ -92,60 +101,112 @@ def contestants() -> dict[str, Callable[[], Features]]:
     }
 
 
-def measure(table: Table, products: tuple[str, ...], names: list[str], keep: Callable[[Table], None]) -> None:
-    """Add the rows that ``table`` lacks, procedural parts last; ``keep`` is called after each."""
+def measure(table: Table, parts: tuple[str, ...], keep: Callable[[Table], None]) -> None:
+    """Add the parts that ``table`` lacks; ``keep`` is called after each."""
+    for name in parts:
+        if name in table:
+            continue
+        probe = make_probe(ProbeConfig()) if name == PROCEDURAL else [virtual_product(name)]
+        made = {who: make() for who, make in contestants().items()}
+        found = {who: [compare(features, *product) for product in probe] for who, features in made.items()}
+        table[name] = figures(found)
+        keep(table)
 
-    def add(parts: str, figures: Callable[[Features], Figures]) -> None:
-        for name in names:
-            if name not in table.setdefault(parts, {}):
-                table[parts][name] = _rounded(figures(contestants()[name]()))
-                print(f"{parts} {name}: {table[parts][name]}", flush=True)
-                keep(table)
 
-    def missing(parts: str) -> bool:
-        return not set(names) <= set(table.get(parts, {}))
+def figures(found: dict[str, list[dict[str, Comparison]]], draws: int = DRAWS) -> dict[str, dict[str, Row]]:
+    """Features -> products -> scoring -> comparison, into the figures of one kind of parts."""
+    first = next(iter(found.values()))
+    kinds = (*dict.fromkeys(str(kind) for product in first for kind in product[SCORINGS[0]].kinds), "all")
+    cells = [(scoring, level, kind) for scoring in SCORINGS for level in LEVELS for kind in kinds]
+    whole = {who: _means(products, cells) for who, products in found.items()}
+    rng = np.random.default_rng(0)
+    drawn: dict[str, list[Any]] = {who: [] for who in found}
+    for _ in range(draws):
+        sample = _draw([product[SCORINGS[0]] for product in first], rng)
+        for who, products in found.items():
+            drawn[who].append(_means(products, cells, sample))
+    every = {who: np.array(rows) for who, rows in drawn.items()}
 
-    for product in filter(missing, products):
-        bank, tests = virtual_product(product)
-        add(product, partial(product_figures, bank_frames=bank, tests=tests))
-    if missing("procedural"):
-        add("procedural", partial(run_probe, probe=make_probe(ProbeConfig())))
+    def row(values: Any, samples: Any) -> Row:
+        low, high = np.nanpercentile(samples, (2.5, 97.5), axis=0)
+        made: Row = {scoring: {level: {} for level in LEVELS} for scoring in SCORINGS}
+        for cell, *figure in zip(cells, values, low, high, strict=True):
+            scoring, level, kind = cell
+            made[scoring][level][kind] = [round(float(value), 4) for value in figure]
+        return made
+
+    others = [who for who in found if who != "trained"] if "trained" in found else []
+    return {
+        "auroc": {who: row(whole[who], every[who]) for who in found},
+        "trained_less": {
+            who: row(whole["trained"] - whole[who], every["trained"] - every[who]) for who in others
+        },
+    }  # fmt: skip
+
+
+Sample = list[tuple[int, Any, Any]]
+"""Products drawn, each with how often its spoiled and its normal frames were."""
+
+
+def _draw(products: list[Comparison], rng: np.random.Generator) -> Sample:
+    """Products with replacement, if there are several; frames of each, kinds apart."""
+    count = len(products)
+    chosen = rng.integers(count, size=count) if count > 1 else [0]
+    sample = []
+    for index in chosen:
+        kinds, normal = products[index].kinds, products[index].wins.shape[1]
+        spoiled = np.zeros(len(kinds))
+        for kind in np.unique(kinds):
+            own = np.flatnonzero(kinds == kind)
+            spoiled[own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)))
+        sample.append((int(index), spoiled, rng.multinomial(normal, np.full(normal, 1 / normal)).astype(float)))
+    return sample
+
+
+def _means(
+    products: list[dict[str, Comparison]], cells: list[tuple[str, str, str]], sample: Sample | None = None
+) -> Any:
+    """Mean over the products that have it of each cell's AUROC."""
+    drawn = [(index, None, None) for index in range(len(products))] if sample is None else sample
+    values = [
+        [products[index][scoring].auroc(level, kind, spoiled, normal) for scoring, level, kind in cells]
+        for index, spoiled, normal in drawn
+    ]
+    return np.nanmean(values, axis=0)
 
 
 def known(path: Path) -> Table:
-    """What is measured already: the weights' own record, and the file at ``path`` if it is of these weights."""
-    probe = points_lite_record()["probe"]
-    if not isinstance(probe, dict) or probe["config"] != msgspec.json.decode(msgspec.json.encode(ProbeConfig())):
-        raise SystemExit("the weights' record is of another probe; train again or measure with its settings")
-    table: Table = {"procedural": {name: probe[name] for name in ("trained", "untrained", "fpfh")}}
-    if path.exists():
-        stored = msgspec.json.decode(path.read_bytes())
-        if stored["weights_sha256"] == sha256_of(POINTS_LITE):
-            for parts, rows in stored["auroc"].items():
-                table.setdefault(parts, {}).update(rows)
-    return table
+    """The parts that the file at ``path`` holds, if it is of these weights and this probe."""
+    if not path.exists():
+        return {}
+    stored = msgspec.json.decode(path.read_bytes())
+    own = msgspec.json.decode(msgspec.json.encode(ProbeConfig()))
+    same = stored.get("weights_sha256") == sha256_of(POINTS_LITE) and stored.get("probe") == own
+    return stored["parts"] if same else {}
 
 
-def markdown(table: Table) -> str:
-    """The table of docs/point-encoder.md."""
+def markdown(table: Table, scoring: str) -> str:
+    """The tables of docs/point-encoder.md: AUROCs, and the trained encoder's lead with its interval."""
     kinds = (*KINDS, "all")
     lines = ["| parts | features | " + " | ".join(f"{kind} patch / image" for kind in kinds) + " |"]
     lines.append("|---" * (2 + len(kinds)) + "|")
-    for parts, rows in table.items():
-        for name, figures in rows.items():
-            cells = [f"{figures['patch'][kind]:.3f} / {figures['image'][kind]:.3f}" for kind in kinds]
+    for parts, found in table.items():
+        for name, row in found["auroc"].items():
+            cells = [" / ".join(f"{row[scoring][level][kind][0]:.3f}" for level in LEVELS) for kind in kinds]
             lines.append(f"| {parts} | {name} | " + " | ".join(cells) + " |")
+        for name, row in found["trained_less"].items():
+            cells = [
+                " / ".join("{:+.3f} ({:+.3f} to {:+.3f})".format(*row[scoring][level][kind]) for level in LEVELS)
+                for kind in kinds
+            ]
+            lines.append(f"| {parts} | trained - {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _rounded(figures: Figures) -> dict[str, dict[str, float]]:
-    return {level: {kind: round(value, 4) for kind, value in row.items()} for level, row in asdict(figures).items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "lite.json")
-    parser.add_argument("--features", nargs="*", default=list(contestants()), choices=list(contestants()))
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     given = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -156,14 +217,16 @@ def main() -> None:
             "weights_sha256": sha256_of(POINTS_LITE),
             "probe": asdict(ProbeConfig()),
             "virtual": {"seed": SEED, "bank": BANK, "good": GOOD, "spoiled": SPOILED},
-            "auroc": table,
+            "draws": DRAWS,
+            "parts": table,
         }
         given.output.parent.mkdir(parents=True, exist_ok=True)
         given.output.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
 
     table = known(given.output)
-    measure(table, PRODUCTS, given.features, keep)
-    print(markdown(table))
+    measure(table, tuple(given.parts), keep)
+    for scoring in SCORINGS:
+        print(f"\n{scoring} distances\n\n{markdown(table, scoring)}")
 
 
 if __name__ == "__main__":

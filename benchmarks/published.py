@@ -189,8 +189,6 @@ def encode(encoder: nn.Module, groups: Tensor, centres: Tensor) -> Tensor:
     if not isinstance(encoder, PointEncoder):
         return torch.as_tensor(encoder(groups, centres))
     x = encoder.encoder.forward_plain(groups)
-    if encoder.relief is not None:
-        x = x + encoder.relief(groups, centres)
     return torch.cat([encoder.norm(tap) for tap in encoder.hidden(x, centres)], dim=-1)
 
 

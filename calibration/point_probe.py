@@ -1,36 +1,42 @@
 """Are a station's point features any good? Defects on procedural parts, told from normal patches by nearest neighbours.
 
 For each held-out product a bank is filled with patch features of normal instances, as calibration does it; further
-instances, with and without a defect, are scored as the runtime does it: distance of each patch to the bank, re-weighted
-distance of the worst one for the whole frame. The figures are AUROCs: 0.5 is chance. Only filled patches take part.
+instances, with and without a defect, are scored as the runtime does it, in both its ways (``SCORINGS``): distance of
+each patch to the bank, published or local, and the whole frame's. The figures are AUROCs: 0.5 is chance. Only filled
+patches take part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
-from calibration.memory_bank import bank_rows, coreset
-from calibration.networks.point_mae import PointEncoder
+from calibration.memory_bank import bank_rows
+from calibration.networks.points_lite import PointsLite
 from calibration.procedural import CLOUD_PX, Instance, Product, make_product, place_on, render, station_pose
 from calibration.procedural_defects import KINDS, make_defect
 from calibration.procedural_stations import cell_network
 from calibration.profiles import profile
+from calibration.reference import make_bank
 from runtime.distances import ModalityBank, points_scores
 from runtime.frame import BoolArray, FloatArray
-from runtime.knn import MemoryBank
 from runtime.manifest import Network
 from runtime.points import PointGroups, group
 
 Array = NDArray[np.float64]
 
 NORMAL = "normal"
+
+SCORINGS = ("published", "local")
+"""Distances of lsfa 7.3, and the product's own (docs/decisions/local-distances.md)."""
+
+VALIDATION_SEED = 2_000_003
+"""Choices about the encoder look at the probe of this seed; the default seed's products are for reporting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class ProbeConfig:
 
     seed: int = 1_000_003
     """Far from any training seed: its products are held out."""
-    products: int = 12
+    products: int = 24
     bank_frames: int = 10
     normal_frames: int = 8
     defect_frames: int = 4
@@ -91,55 +97,80 @@ def make_probe(config: ProbeConfig) -> list[ProbeProduct]:
     return probe
 
 
-def run_probe(features: Features, probe: list[ProbeProduct]) -> Figures:
-    """Means over the products."""
-    found = [product_figures(features, bank, tests) for bank, tests in probe]
-    return mean_figures(found)
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Scores of S spoiled frames against those of N normal ones, pair by pair: any sample of them has its AUROC here.
+
+    ``wins`` (S, N): pairs of a patch under the defect and a normal patch in which the first lies higher, ties counting
+    half; ``pairs`` (S, N): how many there are. ``image`` (S, N): 1, 0.5 or 0, the same for the frames themselves.
+    """
+
+    kinds: NDArray[np.str_]  # S
+    wins: Array
+    pairs: Array
+    image: Array
+
+    def auroc(self, level: str, kind: str, spoiled: Array | None = None, normal: Array | None = None) -> float:
+        """``level`` patch or image, ``kind`` one of the defects or ``all``; ``spoiled`` (S,) and ``normal`` (N,) count
+        how often each frame was drawn. NaN where nothing is compared.
+        """
+        wins, pairs = (self.wins, self.pairs) if level == "patch" else (self.image, np.ones_like(self.image))
+        rows = np.ones(len(self.kinds)) if spoiled is None else spoiled
+        columns = np.ones(wins.shape[1]) if normal is None else normal
+        rows = np.where((self.kinds == kind) | (kind == "all"), rows, 0.0)
+        total = float(rows @ pairs @ columns)
+        return float(rows @ wins @ columns) / total if total else float("nan")
 
 
-def product_figures(features: Features, bank_frames: list[ProbeFrame], tests: list[ProbeFrame]) -> Figures:
-    """AUROCs of one product; a kind none of whose patches can be scored has no patch figure (NaN)."""
-    bank = _bank(features, bank_frames)
-    scored = [points_scores(features(frame), frame.groups.nonempty, bank) for frame in tests]
+def run_probe(features: Features, probe: list[ProbeProduct]) -> dict[str, Figures]:
+    """Means over the products, for each of ``SCORINGS``."""
+    found = [compare(features, bank, tests) for bank, tests in probe]
+    return {scoring: figures([product[scoring] for product in found]) for scoring in SCORINGS}
 
-    def patches(label: int, kinds: tuple[str, ...]) -> Array:
-        rows = [
-            scores.distance_map[frame.groups.nonempty & (frame.label == label)]
-            for frame, scores in zip(tests, scored, strict=True)
-            if frame.kind in kinds
-        ]
-        return np.concatenate(rows).astype(np.float64)
 
-    def images(kinds: tuple[str, ...]) -> Array:
-        return np.array([s.image_distance for f, s in zip(tests, scored, strict=True) if f.kind in kinds])
+def compare(features: Features, bank_frames: list[ProbeFrame], tests: list[ProbeFrame]) -> dict[str, Comparison]:
+    """One product's frames, scored in each of ``SCORINGS``."""
+    local = _bank(features, bank_frames)
+    banks = {"published": replace(local, usual=None), "local": local}
+    made = [features(frame) for frame in tests]
+    return {scoring: _compared(made, tests, banks[scoring]) for scoring in SCORINGS}
 
-    present = tuple(dict.fromkeys(frame.kind for frame in tests if frame.kind != NORMAL))
-    sets = {kind: (kind,) for kind in present} | {"all": present}
-    return Figures(
-        patch={name: auroc(patches(1, kinds), patches(0, (NORMAL,))) for name, kinds in sets.items()},
-        image={name: auroc(images(kinds), images((NORMAL,))) for name, kinds in sets.items()},
+
+def figures(found: list[Comparison]) -> Figures:
+    """Mean of each figure over the products that have it, to four digits."""
+    kinds = (*dict.fromkeys(str(kind) for product in found for kind in product.kinds), "all")
+
+    def means(level: str) -> dict[str, float]:
+        return {kind: round(float(np.nanmean([product.auroc(level, kind) for product in found])), 4) for kind in kinds}
+
+    return Figures(means("patch"), means("image"))
+
+
+def _compared(features: list[FloatArray], tests: list[ProbeFrame], bank: ModalityBank) -> Comparison:
+    scored = [points_scores(f, t.groups.nonempty, bank) for f, t in zip(features, tests, strict=True)]
+
+    def patches(index: int, label: int) -> Array:
+        frame = tests[index]
+        rows = scored[index].distance_map[frame.groups.nonempty & (frame.label == label)]
+        return np.sort(rows.astype(np.float64))
+
+    good = [i for i, frame in enumerate(tests) if frame.kind == NORMAL]
+    bad = [i for i, frame in enumerate(tests) if frame.kind != NORMAL]
+    below, above = [patches(i, 0) for i in good], [patches(i, 1) for i in bad]
+    wins = [
+        [0.5 * float((np.searchsorted(b, a) + np.searchsorted(b, a, side="right")).sum()) for b in below] for a in above
+    ]
+    image = np.array([scores.image_distance for scores in scored])
+    difference = image[bad][:, None] - image[good][None]
+    return Comparison(
+        kinds=np.array([tests[i].kind for i in bad]),
+        wins=np.array(wins),
+        pairs=np.array([[float(len(a) * len(b)) for b in below] for a in above]),
+        image=np.where(difference > 0, 1.0, np.where(difference < 0, 0.0, 0.5)),
     )
 
 
-def mean_figures(found: list[Figures]) -> Figures:
-    """Mean of each figure over the products that have it, to four digits."""
-
-    def mean(rows: list[dict[str, float]]) -> dict[str, float]:
-        return {name: round(float(np.nanmean([row[name] for row in rows])), 4) for name in rows[0]}
-
-    return Figures(mean([f.patch for f in found]), mean([f.image for f in found]))
-
-
-def auroc(positive: Array, negative: Array) -> float:
-    """Probability that a positive score lies above a negative one, ties counting half; NaN when there is none."""
-    if not (len(positive) and len(negative)):
-        return float("nan")
-    ranks = rankdata(np.concatenate([positive, negative]))
-    total = ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2
-    return float(total / (len(positive) * len(negative)))
-
-
-def encoder_features(encoder: PointEncoder) -> Features:
+def encoder_features(encoder: PointsLite) -> Features:
     """The encoder's tokens, pooled to patches."""
     encoder.eval()
 
@@ -153,11 +184,11 @@ def encoder_features(encoder: PointEncoder) -> Features:
 
 def _bank(features: Features, frames: list[ProbeFrame]) -> ModalityBank:
     """The frames' filled patches, standardised by two scalars and thinned to the share that `lite` keeps."""
-    rows = np.concatenate([features(frame)[frame.groups.nonempty.ravel()] for frame in frames])
-    mean, std = float(rows.mean(dtype=np.float64)), float(rows.std(dtype=np.float64)) or 1.0
-    rows = (rows - np.float32(mean)) * np.float32(1.0 / std)
+    filled = [frame.groups.nonempty.ravel() for frame in frames]
+    rows = np.concatenate([features(frame)[mask] for frame, mask in zip(frames, filled, strict=True)])
+    owners = np.repeat(np.arange(len(frames)), [int(mask.sum()) for mask in filled])
     _, wanted = bank_rows(profile("lite"), len(frames))
-    return ModalityBank(MemoryBank(rows[coreset(rows, wanted)]), mean, std)
+    return make_bank("point", rows, owners, wanted, profile("lite")).bank
 
 
 def _frames(product: Product, noise: float, config: ProbeConfig, network: Network, rng: Generator) -> list[ProbeFrame]:

@@ -3,9 +3,10 @@
 At every step one station is seen: a few normal frames fill a bank, and the patches of further frames are measured by
 their distance to the nearest bank row, after the same pooling of tokens to patches as at inference. Wanted is an order:
 the patches under a defect above the normal ones (``rank``), and above the worst normal ones (``tail``), since a frame
-is judged by its worst patch. Noise, sampling of the centres and the part's pose differ from frame to frame, so what
-they change must not move a patch; a faint bump must. Each token also tells the noiseless surface under it (``surface``,
-see ``pretrain_surface``), which gives every token something to learn from at every step.
+is judged by its worst patch; every defect counts alike, however many patches it covers. Noise, sampling of the centres
+and the part's pose differ from frame to frame, so what they change must not move a patch; a faint bump must. Each token
+also tells the noiseless surface under it (``surface``, see ``pretrain_surface``), which gives every token something to
+learn from at every step.
 
 Of the distances only the logarithm counts: the order of patches does not depend on the features' scale.
 """
@@ -23,7 +24,7 @@ from numpy.random import Generator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calibration.networks.point_mae import PointEncoder
+from calibration.networks.points_lite import PointsLite
 from calibration.pretrain_surface import TARGETS, surface_loss, turned
 from calibration.procedural_stations import StationFrame, make_station
 
@@ -43,7 +44,7 @@ class PretrainConfig:
     """What makes the weights what they are; all of it is written beside them."""
 
     seed: int = 0
-    steps: int = 400
+    steps: int = 2600
     stations: int = 400
     """Kept to draw from; the oldest leave."""
     first_stations: int = 8
@@ -57,8 +58,10 @@ class PretrainConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     warmup: int = 50
+    falling: float = 0.8
+    """Last share of the steps over which the learning rate falls, to a twentieth."""
     averaging: float = 0.995
-    """The weights that are kept are a running average with this memory: the learning rate need not fall."""
+    """The weights that are kept are a running average with this memory."""
     temperature: float = 0.2
     """Of differences of log distances."""
     tail_share: float = 0.02
@@ -71,24 +74,20 @@ class PretrainConfig:
 class StationTrainer(nn.Module):
     """The encoder with the linear layer that tells the surface."""
 
-    def __init__(self, encoder: PointEncoder) -> None:
+    def __init__(self, encoder: PointsLite) -> None:
         super().__init__()
         self.encoder = encoder
         self.surface = nn.Linear(encoder.channels, TARGETS)
 
 
 def train_at_stations(
-    encoder: PointEncoder, config: PretrainConfig, progress: Progress | None = None
-) -> tuple[PointEncoder, list[dict[str, float]]]:
-    """Train from the config's seed, starting with ``encoder``; returns the averaged one and the curve.
-
-    Statistics of the mini-PointNet's BatchNorms stay as they come: those of one product are others than at inference.
-    """
+    encoder: PointsLite, config: PretrainConfig, progress: Progress | None = None
+) -> tuple[PointsLite, list[dict[str, float]]]:
+    """Train from the config's seed, starting with ``encoder``; returns the averaged one and the curve."""
     rng = np.random.default_rng(config.seed)
     stations = [_station(rng, config) for _ in range(config.first_stations)]
     torch.manual_seed(config.seed)
     model = StationTrainer(encoder).train()
-    model.encoder.encoder.eval()
     average = copy.deepcopy(model).eval().requires_grad_(False)
     parameters: list[dict[str, Any]] = [
         {"params": [p for p in model.parameters() if p.ndim > 1]},
@@ -97,7 +96,7 @@ def train_at_stations(
     optimiser = torch.optim.AdamW(
         parameters, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay,
     )  # fmt: skip
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min((step + 1) / config.warmup, 1.0))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, config))
     curve: list[dict[str, float]] = []
     recent: dict[str, list[float]] = {}
     step = 0
@@ -131,6 +130,12 @@ def train_at_stations(
     return average.encoder, curve
 
 
+def rate(step: int, config: PretrainConfig) -> float:
+    """Share of the learning rate at a step: rises over ``warmup``, stays, falls over the last steps."""
+    left = (1 - step / config.steps) / config.falling
+    return min((step + 1) / config.warmup, 1.0, max(left, 0.05))
+
+
 def station_terms(
     model: StationTrainer, frames: list[StationFrame], config: PretrainConfig, rng: Generator
 ) -> dict[str, Tensor]:
@@ -144,6 +149,7 @@ def station_terms(
     )
     tests = frames[config.bank_frames :]
     label = np.concatenate([frame.label[frame.filled] for frame in tests])
+    owner = np.repeat(np.arange(len(tests)), [int(frame.filled.sum()) for frame in tests])
     spoiled, normal = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
     if not (len(spoiled) and len(normal)):
         return {}
@@ -159,9 +165,11 @@ def station_terms(
     distance = log_distances(torch.cat(patches[config.bank_frames :]), torch.cat(patches[: config.bank_frames]))
     far, near = distance[spoiled], distance[normal]
     worst = near.topk(max(1, int(config.tail_share * len(near)))).values
+    share = 1.0 / np.bincount(owner[spoiled])[owner[spoiled]]
+    counts = torch.from_numpy((share / share.sum()).astype(np.float32))
     return {
-        "rank": order_loss(near, far, config.temperature),
-        "tail": order_loss(worst, far, config.temperature),
+        "rank": order_loss(near, far, counts, config.temperature),
+        "tail": order_loss(worst, far, counts, config.temperature),
         "surface": surface_loss(told, batch["surface"], batch["known"]),
         "auroc": (far[:, None] > near[None]).float().mean(),
     }
@@ -175,9 +183,13 @@ def log_distances(queries: Tensor, bank: Tensor) -> Tensor:
     return 0.5 * squared.clamp_min(_FLOOR**2).log()
 
 
-def order_loss(below: Tensor, above: Tensor, temperature: float) -> Tensor:
-    """Mean over all pairs of softplus((below - above) / temperature): small when every ``above`` lies higher."""
-    return functional.softplus((below[None] - above[:, None]) / temperature).mean()
+def order_loss(below: Tensor, above: Tensor, counts: Tensor, temperature: float) -> Tensor:
+    """Mean of softplus((below - above) / temperature) over all ``below``, weighted mean over ``above``.
+
+    Small when every ``above`` lies higher; ``counts``, one for each ``above``, sum to 1.
+    """
+    pairs = functional.softplus((below[None] - above[:, None]) / temperature)
+    return (pairs.mean(dim=1) * counts).sum()
 
 
 def _station(rng: Generator, config: PretrainConfig) -> list[StationFrame]:

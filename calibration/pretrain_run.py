@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 import runtime
-from calibration.networks.point_mae import PointEncoder, points_lite
+from calibration.networks.points_lite import PointsLite
 from calibration.point_descriptors import fpfh_features
-from calibration.point_probe import ProbeConfig, encoder_features, make_probe, run_probe
+from calibration.point_probe import SCORINGS, ProbeConfig, encoder_features, make_probe, run_probe
 from calibration.pretrain_points import PretrainConfig, Progress, train_at_stations
 from calibration.procedural_defects import KINDS
 from calibration.procedural_stations import make_station
@@ -33,7 +33,7 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train, measure and write both files into ``directory``; returns the record.
 
-    The figures are of the weights as stored (float16; BatchNorm statistics float32), beside those of the same network
+    The figures are of the weights as stored (float16; statistics float32), beside those of the same network
     untrained and of FPFH. Raises DataError when the files cannot be written, CameraError where open3d does not load.
     """
     _make_folder(directory)
@@ -43,7 +43,7 @@ def pretrain(
 
 
 def ship(
-    directory: Path, encoder: PointEncoder, control: PointEncoder, curve: list[dict[str, float]],
+    directory: Path, encoder: PointsLite, control: PointsLite, curve: list[dict[str, float]],
     config: PretrainConfig, probe: ProbeConfig,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a trained encoder and write it with its record. Raises as ``pretrain``."""
@@ -63,7 +63,10 @@ def ship(
         "config": asdict(config),
         "probe": {
             "config": asdict(probe),
-            **{name: asdict(run_probe(features, frames)) for name, features in sides.items()},
+            **{
+                name: {scoring: asdict(figures) for scoring, figures in run_probe(features, frames).items()}
+                for name, features in sides.items()
+            },
         },
         "curve": curve,
     }
@@ -83,44 +86,39 @@ def _make_folder(directory: Path) -> None:
         raise DataError(f"the weights cannot be written into {directory}: {error.strerror}") from error
 
 
-def untrained(seed: int) -> PointEncoder:
-    """Where training starts, and the control: random weights, BatchNorm statistics fitted so that it is not blind."""
+def untrained(seed: int) -> PointsLite:
+    """Where training starts, and the control: random weights, statistics fitted so that it is not blind."""
     torch.manual_seed(seed)
-    encoder = points_lite("running")
+    encoder = PointsLite()
     rng = np.random.default_rng(seed)
     frames = [frame for _ in range(_STATISTICS_STATIONS) for frame in make_station(rng, 1, 1)]
-    encoder.encoder.fit_statistics([torch.from_numpy(frame.groups) for frame in frames])
+    encoder.fit_statistics([(torch.from_numpy(frame.groups), torch.from_numpy(frame.centres)) for frame in frames])
     return encoder.eval()
 
 
-def stored_form(encoder: PointEncoder) -> dict[str, Tensor]:
-    """The tensors to ship: float16, but for BatchNorm statistics, whose small variances float16 would flush."""
-    return {
-        key: value.float() if "running_" in key else value.half()
-        for key, value in encoder.state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
+def stored_form(encoder: PointsLite) -> dict[str, Tensor]:
+    """The tensors to ship: float16, but for the measures' statistics."""
+    return {key: value.float() if "running_" in key else value.half() for key, value in encoder.state_dict().items()}
 
 
 def check_figures(record: dict[str, Any]) -> list[str]:
-    """What of the record would forbid shipping the weights.
-
-    Every kind's patches must be seen better than by the untrained encoder, and all kinds together, patches and frames,
-    better than by either control. Single kinds against FPFH are told in the record, not asked for.
+    """What of the record would forbid shipping the weights: every kind of defect, patches and frames, in both scorings,
+    must be seen better than by the untrained encoder and than by FPFH.
     """
     probe = record["probe"]
-    asked = [("patch", kind, "untrained") for kind in KINDS]
-    asked += [(level, "all", control) for level in ("patch", "image") for control in ("untrained", "fpfh")]
     return [
-        f"{level} AUROC of {kind} {probe['trained'][level][kind]} is not above {control} {probe[control][level][kind]}"
-        for level, kind, control in asked
-        if not probe["trained"][level][kind] > probe[control][level][kind]
+        f"{level} AUROC of {kind}, {scoring} distances: {own} is not above {control}'s {other}"
+        for scoring in SCORINGS
+        for level in ("patch", "image")
+        for kind in KINDS
+        for control in ("untrained", "fpfh")
+        if not (own := probe["trained"][scoring][level][kind]) > (other := probe[control][scoring][level][kind])
     ]
 
 
-def load_encoder(path: Path) -> PointEncoder:
+def load_encoder(path: Path) -> PointsLite:
     """A stored encoder in eval mode. Raises OSError, safetensors' error or RuntimeError when the file is not one."""
-    encoder = points_lite("running")
+    encoder = PointsLite()
     state = {key: value.float() for key, value in safetensors.torch.load_file(path).items()}
     encoder.load_state_dict(state, strict=False)
     return encoder.eval()

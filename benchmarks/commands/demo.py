@@ -25,8 +25,6 @@ def command(
 
     from benchmarks.demo import DemoOptions, run_demo
 
-    summary = run_demo(
-        DemoOptions(out, product, normals, frames, rate, profile, method, seed), Console(stderr=as_json)
-    )
+    summary = run_demo(DemoOptions(out, product, normals, frames, rate, profile, method, seed), Console(stderr=as_json))
     if as_json:
         typer.echo(json.dumps(summary))

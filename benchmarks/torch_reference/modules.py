@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from calibration.networks.efficientnet_lite0 import EfficientNetLite0
 from calibration.networks.point_mae import PointEncoder
+from calibration.networks.points_lite import PointsLite
 from calibration.networks.torch_networks import TorchNetworks
 from runtime.bundle import Bundle
 from runtime.bundle_checks import graph_names, graph_signature
@@ -105,12 +106,11 @@ class PointsGraph(Graph):
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         super().__init__(module, dtype)
+        if isinstance(module, PointsLite):
+            return  # takes its measures in the inputs' precision
         if not isinstance(module, PointEncoder):
-            raise DataError(f"the points network is a {type(module).__name__}, not a PointEncoder")
-        first: list[nn.Module] = [module.encoder.linear1, module.pos_embed]
-        if module.relief is not None:
-            first.append(module.relief.fc1)
-        for layer in first:
+            raise DataError(f"the points network is a {type(module).__name__}, neither PointsLite nor PointEncoder")
+        for layer in (module.encoder.linear1, module.pos_embed):
             layer.register_forward_pre_hook(self._cast)
 
     def forward(self, groups: Tensor, centres: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from calibration.point_probe import ProbeConfig
+    from calibration.point_probe import SCORINGS, ProbeConfig
     from calibration.pretrain_points import PretrainConfig
     from calibration.pretrain_run import check_figures, pretrain
     from runtime.errors import CalibrationError
@@ -41,11 +41,12 @@ def command(
         typer.echo(msgspec.json.encode(record).decode())
     else:
         sides = ("trained", "untrained", "fpfh")
-        typer.echo(f"{'AUROC':20}" + "".join(f"{side:>11}" for side in sides))
-        for level in ("patch", "image"):
-            for kind in record["probe"]["trained"][level]:
-                row = "".join(f"{record['probe'][side][level][kind]:>11.4f}" for side in sides)
-                typer.echo(f"{level + ' ' + kind:20}{row}")
+        typer.echo(f"{'AUROC':26}" + "".join(f"{side:>11}" for side in sides))
+        for scoring in SCORINGS:
+            for level in ("patch", "image"):
+                for kind in record["probe"]["trained"][scoring][level]:
+                    row = "".join(f"{record['probe'][side][scoring][level][kind]:>11.4f}" for side in sides)
+                    typer.echo(f"{f'{scoring} {level} {kind}':26}{row}")
         typer.echo(f"written to {output}, sha256 {record['sha256']}")
     if faults := check_figures(record):
         raise CalibrationError(f"these weights are not worth shipping: {'; '.join(faults)}. Train longer")

@@ -1,7 +1,6 @@
 """The Point-MAE encoder (lsfa 2.2) at any size: mini-PointNet a group, transformer over groups, taps through one norm.
 
-The published one is 1024 groups x 128 points, 12 blocks x 384, taps 3, 7, 11 (1152 channels, 21.83 M parameters);
-``points_lite`` is the small one that this project trains itself.
+The published one is 1024 groups x 128 points, 12 blocks x 384, taps 3, 7, 11 (1152 channels, 21.83 M parameters).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calibration.networks.blocks import Block
-from calibration.networks.surface import HEIGHTS, Relief, with_heights
 
 PointBn = Literal["batch", "running", "station"]
 
@@ -22,25 +20,20 @@ PointBn = Literal["batch", "running", "station"]
 class MiniPointNet(nn.Module):
     """Points of a group -> one vector (lsfa 2.2 item 3): two shared MLPs, each followed by a max over the points.
 
-    ``first`` = (a, b): 3 -> a -> b; ``second`` = (c, d): 2b -> c -> d. With ``surface`` each point also brings its
-    height above the group's plane (``surface.with_heights``): 5 -> a.
+    ``first`` = (a, b): 3 -> a -> b; ``second`` = (c, d): 2b -> c -> d.
     """
 
-    def __init__(
-        self, first: tuple[int, int], second: tuple[int, int], point_bn: PointBn, surface: bool = False
-    ) -> None:
+    def __init__(self, first: tuple[int, int], second: tuple[int, int], point_bn: PointBn) -> None:
         super().__init__()
         (a, b), (c, d) = first, second
-        inputs = 3 + (HEIGHTS if surface else 0)
-        self.linear1, self.bn1, self.linear2 = nn.Linear(inputs, a), nn.BatchNorm1d(a), nn.Linear(a, b)
+        self.linear1, self.bn1, self.linear2 = nn.Linear(3, a), nn.BatchNorm1d(a), nn.Linear(a, b)
         self.linear3, self.bn2, self.linear4 = nn.Linear(2 * b, c), nn.BatchNorm1d(c), nn.Linear(c, d)
         self.point_bn: PointBn = point_bn
-        self.surface = surface
         self.folded = False
 
     def forward(self, groups: Tensor) -> Tensor:
         """(B, G, K, 3) -> (B, G, d). The pooled half of the concat layer comes once a group (lsfa 10.2 item 3)."""
-        local = self.linear2(functional.relu(self._normalise(self.bn1, self._first(groups))))
+        local = self.linear2(functional.relu(self._normalise(self.bn1, self.linear1(groups))))
         pooled = local.amax(dim=2)
         weight, half = self.linear3.weight, local.shape[-1]
         hidden = functional.linear(local, weight[:, half:])
@@ -51,17 +44,12 @@ class MiniPointNet(nn.Module):
 
     def forward_plain(self, groups: Tensor) -> Tensor:
         """The published form, with the concatenation written out: the oracle of ``forward``."""
-        local = self.linear2(functional.relu(self._normalise(self.bn1, self._first(groups))))
+        local = self.linear2(functional.relu(self._normalise(self.bn1, self.linear1(groups))))
         pooled = local.amax(dim=2, keepdim=True).expand_as(local)
         hidden = self.linear3(torch.cat([pooled, local], dim=-1))
         hidden = self.linear4(functional.relu(self._normalise(self.bn2, hidden)))
         token: Tensor = hidden.amax(dim=2)
         return token
-
-    def _first(self, groups: Tensor) -> Tensor:
-        inputs = with_heights(groups) if self.surface else groups
-        hidden: Tensor = self.linear1(inputs)
-        return hidden
 
     def _normalise(self, bn: nn.BatchNorm1d, x: Tensor) -> Tensor:
         if self.folded:
@@ -86,10 +74,10 @@ class MiniPointNet(nn.Module):
         """
         if not frames:
             raise ValueError("no frames to take BatchNorm statistics from")
-        _set(self.bn1, [_moments(self._first(groups)) for groups in frames])
+        _set(self.bn1, [_moments(self.linear1(groups)) for groups in frames])
         moments = []
         for groups in frames:
-            local = self.linear2(functional.relu(_apply(self.bn1, self._first(groups))))
+            local = self.linear2(functional.relu(_apply(self.bn1, self.linear1(groups))))
             pooled = local.amax(dim=1, keepdim=True).expand_as(local)
             moments.append(_moments(self.linear3(torch.cat([pooled, local], dim=-1))))
         _set(self.bn2, moments)
@@ -111,12 +99,11 @@ class PointEncoder(nn.Module):
 
     def __init__(
         self, *, first: tuple[int, int], second: tuple[int, int], depth: int, heads: int, taps: tuple[int, ...],
-        position_hidden: int = 128, point_bn: PointBn = "running", surface: bool = False,
+        position_hidden: int = 128, point_bn: PointBn = "running",
     ) -> None:  # fmt: skip
         super().__init__()
         width = second[1]
-        self.encoder = MiniPointNet(first, second, point_bn, surface)
-        self.relief = Relief(width) if surface else None
+        self.encoder = MiniPointNet(first, second, point_bn)
         self.pos_embed = nn.Sequential(nn.Linear(3, position_hidden), nn.GELU(), nn.Linear(position_hidden, width))
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -131,10 +118,7 @@ class PointEncoder(nn.Module):
 
     def forward(self, groups: Tensor, centres: Tensor) -> Tensor:
         """``groups`` (B, G, K, 3) relative to their centres, ``centres`` (B, G, 3) -> tokens (B, G, channels)."""
-        x = self.encoder(groups)
-        if self.relief is not None:
-            x = x + self.relief(groups, centres)
-        return torch.cat([self.norm(tap) for tap in self.hidden(x, centres)], dim=-1)
+        return torch.cat([self.norm(tap) for tap in self.hidden(self.encoder(groups), centres)], dim=-1)
 
     def hidden(self, x: Tensor, centres: Tensor) -> list[Tensor]:
         """Outputs of the tapped blocks, before the norm; the position is added again before every block."""
@@ -150,13 +134,6 @@ class PointEncoder(nn.Module):
 def point_mae(point_bn: PointBn) -> PointEncoder:
     """The published encoder: 21.83 M parameters, 1152 channels (lsfa 2.2)."""
     return PointEncoder(first=(128, 256), second=(512, 384), depth=12, heads=6, taps=(3, 7, 11), point_bn=point_bn)
-
-
-def points_lite(point_bn: PointBn = "running") -> PointEncoder:
-    """The small encoder of `lite` and `edge`: 0.85 GMAC at 256 groups x 32, 384 channels; lengths in cells."""
-    return PointEncoder(
-        first=(32, 64), second=(128, 192), depth=4, heads=6, taps=(1, 3), point_bn=point_bn, surface=True
-    )
 
 
 def point_mae_state(checkpoint: dict[str, Tensor]) -> dict[str, Tensor]:

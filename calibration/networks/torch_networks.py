@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from calibration.networks.adaptor import Adaptor, new_adaptors
 from calibration.networks.efficientnet_lite0 import EfficientNetLite0, efficientnet_lite0_state
-from calibration.networks.point_mae import PointEncoder, point_mae, point_mae_state, points_lite
+from calibration.networks.point_mae import PointEncoder, point_mae, point_mae_state
+from calibration.networks.points_lite import PointsLite
 from calibration.networks.vit import VisionTransformer, dino_vitb8, dinov2_vits14
 from calibration.networks.weights import (
     EFFICIENTNET_LITE0_SHA256,
@@ -44,7 +45,7 @@ class TorchNetworks:
     """
 
     def __init__(
-        self, profile: Profile, rgb: nn.Module, points: PointEncoder, origins: tuple[WeightsOrigin, ...], device: str
+        self, profile: Profile, rgb: nn.Module, points: nn.Module, origins: tuple[WeightsOrigin, ...], device: str
     ) -> None:
         self.profile = profile
         self.device = torch.device(device)
@@ -167,7 +168,7 @@ def restore(profile: Profile, path: Path, origins: tuple[WeightsOrigin, ...], *,
     rgb: nn.Module = EfficientNetLite0()
     if profile.rgb_backbone != "efficientnet_lite0":
         rgb = dinov2_vits14() if profile.rgb_backbone == "dinov2_vits14" else dino_vitb8()
-    points = (point_mae if profile.points_encoder == "point_mae" else points_lite)(profile.point_bn)
+    points = point_mae(profile.point_bn) if profile.points_encoder == "point_mae" else PointsLite()
     networks = TorchNetworks(profile, rgb, points, origins, device)
     networks.load(path)
     return networks
@@ -209,7 +210,7 @@ def _rgb(profile: Profile, path: Path | None, seeded: bool, seed: int) -> tuple[
 
 def _points(
     profile: Profile, path: Path | None, expected: str, seeded: bool, seed: int
-) -> tuple[PointEncoder, WeightsOrigin]:
+) -> tuple[nn.Module, WeightsOrigin]:
     if profile.points_encoder == "point_mae":
         encoder = point_mae(profile.point_bn)
         if path is None or seeded:
@@ -220,9 +221,9 @@ def _points(
         source = "Point-MAE pretrain.pth, release main" if known else str(path)
         return encoder, WeightsOrigin("point_mae", source, digest, "MIT" if known else "not known")
 
-    encoder = points_lite(profile.point_bn)
+    lite = PointsLite()
     if seeded:
-        return encoder, seeded_origin("points_lite", seed)
+        return lite, seeded_origin("points_lite", seed)
     if path is None:
         path, source, licence = POINTS_LITE, "asperity pretrain-points", "Apache-2.0"
         if not path.is_file():
@@ -230,8 +231,8 @@ def _points(
         expect_sha256(path, str(points_lite_record()["sha256"]), "package file")
     else:
         source, licence = str(path), "not known"
-    _load(encoder, {key: value.float() for key, value in read_checkpoint(path).items()}, f"--point-weights {path}")
-    return encoder, WeightsOrigin("points_lite", source, sha256_of(path), licence)
+    _load(lite, {key: value.float() for key, value in read_checkpoint(path).items()}, f"--point-weights {path}")
+    return lite, WeightsOrigin("points_lite", source, sha256_of(path), licence)
 
 
 def _load_vit(vit: VisionTransformer, path: Path) -> None:

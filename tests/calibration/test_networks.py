@@ -17,7 +17,9 @@ from calibration.networks import TorchNetworks, build
 from calibration.networks import weights as weights_module
 from calibration.networks.adaptor import Adaptor
 from calibration.networks.efficientnet_lite0 import EfficientNetLite0, efficientnet_lite0_state
-from calibration.networks.point_mae import PointEncoder, point_mae, point_mae_state, points_lite
+from calibration.networks.point_mae import PointEncoder, point_mae, point_mae_state
+from calibration.networks.points_lite import HEARING, PointsLite
+from calibration.networks.surface import REACHES
 from calibration.networks.vit import VisionTransformer, dino_vitb8, dinov2_vits14, resize_positions
 from calibration.networks.weights import from_hub, packaged, read_checkpoint, sha256_of
 from calibration.profiles import PROFILES
@@ -84,21 +86,23 @@ def test_lite_fits_its_budget_and_gives_the_profiles_shapes(lite: TorchNetworks)
     groups = rng.normal(size=(LITE.groups, LITE.group_size, 3)).astype(np.float32)
     points = lite.points(groups, rng.normal(size=(LITE.groups, 3)).astype(np.float32))
     assert points.shape == (LITE.groups, LITE.points_channels)
-    assert encoder_macs(points_lite(), LITE.groups, LITE.group_size) <= 0.9e9
+    assert encoder_macs(PointsLite(), LITE.groups, LITE.group_size) <= 0.9e9
 
 
-def encoder_macs(encoder: PointEncoder, groups: int, size: int) -> int:
-    """Multiply-accumulates of the reduced form, from the layers' shapes."""
-    net, width = encoder.encoder, encoder.width
-    half = net.linear2.out_features
-    per_point = net.linear1.in_features * net.linear1.out_features + net.linear1.out_features * half
-    per_point += half * net.linear3.out_features + net.linear3.out_features * width
-    per_group = half * net.linear3.out_features + sum(p.numel() for p in encoder.pos_embed.parameters() if p.ndim > 1)
-    per_group += len(encoder.blocks) * 12 * width**2
-    if encoder.relief is not None:
-        # About 20 products of each pair of groups, for each of the two reaches.
-        per_group += sum(p.numel() for p in encoder.relief.parameters() if p.ndim > 1) + 2 * 20 * groups
-    return groups * (size * per_point + per_group) + len(encoder.blocks) * 2 * groups**2 * width
+def encoder_macs(encoder: PointsLite, groups: int, size: int) -> int:
+    """Multiply-accumulates, from the layers' shapes."""
+
+    def of(*layers: nn.Linear) -> int:
+        return sum(layer.in_features * layer.out_features for layer in layers)
+
+    net, relief = encoder.groups, encoder.relief
+    # Each point against those of its group: distance, softmax and 9 moments; each pair of groups: about 20 products.
+    per_point = of(net.linear1, net.linear2) + size * 12
+    per_group = of(net.linear3, net.linear4, relief.linear1, relief.linear2) + 20 * len(REACHES) * groups
+    for block in encoder.blocks:
+        assert isinstance(block.linear1, nn.Linear) and isinstance(block.linear2, nn.Linear)
+        per_group += of(block.linear1, block.linear2) + 3 * len(HEARING) * groups * encoder.width
+    return groups * (size * per_point + per_group)
 
 
 @pytest.mark.parametrize("mode", ["batch", "running", "train"])
@@ -483,7 +487,7 @@ def test_seeds_decide_and_the_callers_generator_is_left_alone() -> None:
     torch.manual_seed(7)
     first, again, other = (build(LITE, seeded=True, seed=s).state_dict() for s in (0, 0, 1))
     assert torch.equal(torch.rand(3), expected)
-    key = "points.blocks.0.attn.qkv.weight"
+    key = "points.blocks.0.linear1.weight"
     assert torch.equal(first[key], again[key]) and not torch.equal(first[key], other[key])
 
 

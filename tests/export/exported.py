@@ -7,9 +7,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
+from torch import nn
 
 from calibration.networks import TorchNetworks, build
 from calibration.networks.point_mae import PointBn, PointEncoder
+from calibration.networks.points_lite import PointsLite
 from calibration.networks.vit import VisionTransformer
 from calibration.procedural_stations import cell_network
 from calibration.profiles import PROFILES, Profile
@@ -65,7 +67,7 @@ def frozen(given: Network) -> Network:
     return msgspec.structs.replace(given, adaptor="none", rgb_slots=0, points_slots=0)
 
 
-def reduced(name: str, vit: VisionTransformer, points: PointEncoder, slots: int) -> tuple[TorchNetworks, Network]:
+def reduced(name: str, vit: VisionTransformer, points: nn.Module, slots: int) -> tuple[TorchNetworks, Network]:
     """A profile's layers, but fewer of them and on fewer tokens."""
     profile = PROFILES[name]
     networks = TorchNetworks(profile, vit, points, (), "cpu")
@@ -95,7 +97,7 @@ def reduced_edge() -> tuple[TorchNetworks, Network]:
         for name, parameter in vit.named_parameters():
             if name.endswith("gamma"):
                 parameter.uniform_(0.1, 2.0)
-    small = PointEncoder(first=(32, 64), second=(128, 192), depth=2, heads=6, taps=(0, 1))
+    small = PointsLite(depth=2, taps=(0, 2))
     return reduced("edge", vit, small, slots=81)
 
 
