@@ -12,11 +12,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from small_network import network_of
+from torch import nn
 
 from benchmarks.torch_reference.graphs import HostPlace, TorchGraphs, open_graphs, stored
 from benchmarks.torch_reference.modules import check_same_networks, folded, signatures
 from calibration.networks import TorchNetworks
 from calibration.networks.point_mae import PointEncoder
+from calibration.networks.points_lite import PointsLite
 from calibration.networks.vit import VisionTransformer
 from calibration.profiles import PROFILES
 from runtime.bundle import Bundle, open_bundle
@@ -188,8 +190,11 @@ def test_the_larger_profiles_networks_have_their_shapes_in_half(name: str) -> No
     """At two blocks and few tokens: every layer of them once."""
     profile = PROFILES[name]
     vit = VisionTransformer(image_px=56, patch=14, width=96, depth=2, heads=3, layer_scale=name == "edge")
-    encoder = PointEncoder(first=(16, 32), second=(48, 48), depth=2, heads=3, taps=(0, 1), point_bn=profile.point_bn,
-                           surface=profile.points_encoder == "points_lite")  # fmt: skip
+    encoder: nn.Module = PointsLite(width=48, hidden=48, depth=2, taps=(1, 2))
+    if profile.points_encoder == "point_mae":
+        encoder = PointEncoder(
+            first=(16, 32), second=(48, 48), depth=2, heads=3, taps=(0, 1), point_bn=profile.point_bn
+        )  # fmt: skip
     made = TorchNetworks(profile, vit, encoder, (), "cpu")
     small = {"image_px": 56, "rgb_grid": 4, "rgb_channels": 96, "groups": 16, "points_channels": 96, "adaptor": "none"}
     given = msgspec.structs.replace(network_of(profile, 64), **small)

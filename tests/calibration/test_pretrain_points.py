@@ -330,7 +330,8 @@ def test_figures_that_do_not_beat_the_controls_forbid_shipping() -> None:
 
     assert faults(0.9, 0.8, 0.7) == 0
     every = len(SCORINGS) * 2 * len(KINDS)
-    assert faults(0.8, 0.8, 0.7) == faults(0.8, 0.7, 0.8) == every
+    assert faults(0.8, 0.8, 0.7) == every
+    assert faults(0.8, 0.7, 0.8) == every - len(SCORINGS)  # patches of holes may lie a little below
     assert faults(0.5, 0.8, 0.7) == 2 * every
 
 
