@@ -24,6 +24,9 @@ from runtime.manifest import Network
 TOLERANCE = 2e-5
 """Largest difference between ONNX Runtime and torch, relative to the largest value: float32 in another order."""
 
+POINTS_TOLERANCE = 1e-4
+"""The small encoder's measures are differences of nearly equal numbers, and random groups are nearly no surfaces."""
+
 
 def by_torch(networks: TorchNetworks, name: str, given: Arrays) -> np.ndarray:
     if name == "rgb":
@@ -48,7 +51,8 @@ def check_graphs(paths: list[Path], networks: TorchNetworks, given: Network) -> 
         got = session(path).run(None, arrays)[0]
         expected = by_torch(networks, path.stem, arrays)
         scale = np.abs(expected).max()
-        assert np.abs(got - expected).max() <= TOLERANCE * scale, path.stem
+        tolerance = POINTS_TOLERANCE if path.stem == "points" else TOLERANCE
+        assert np.abs(got - expected).max() <= tolerance * scale, path.stem
         # The control: an input whose first token, group or image moved gives another answer, so a constant graph cannot
         # pass. A single number would not do: among 128 points of a group it drowns in the max.
         key = next(iter(arrays))
