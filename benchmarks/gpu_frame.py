@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.day import Day, plan_of
+from benchmarks.gpu.day import Day, Plan, plan_of
 from benchmarks.gpu.record import RESULTS, STAGE_LIMIT_S, Record, digest_of, open_device, slug
 from benchmarks.gpu.runtimes import RUNTIMES, runtime_of
 from benchmarks.gpu.stages import FAILED, PASSED, STAGES, make_bundle_stage, until_ready
@@ -34,12 +34,11 @@ BUNDLE = "bundle"
 ABSENT, STARTED = "absent", "started"
 
 
-def stages_of(what: str, kind: str, stations: Iterable[str] = (), *, every: bool = False) -> list[str]:
+def stages_of(what: str, plan: Plan, stations: Iterable[str] = (), *, every: bool = False) -> list[str]:
     """Names of the stages in their order; ``what``: check, bench or all; ``stations``: further cases with bundles.
 
     ``every``: those too that are done only when named.
     """
-    plan = plan_of(kind)
     bundles = (plan.profile, *stations)
     names = [BUNDLE]
     for runtime in RUNTIMES:
@@ -95,7 +94,7 @@ def _figures(name: str, section: dict[str, Any]) -> str:
         one = section["back_to_back"]
         return ", ".join(f"{key} {one[key]}" for key in ("p50_ms", "p99_ms", "p99.9_ms", "mean_ms"))
     if "/lanes/" in name:
-        return ", ".join(f"{lanes} lanes {told['frames_per_s']}/s" for lanes, told in sorted(section.items()))
+        return ", ".join(f"{lanes} lanes {told.get('frames_per_s')}/s" for lanes, told in sorted(section.items()))
     if "runs" in section:
         return ", ".join(f"ready {run['ready_s']} s" for run in section["runs"])
     return ""
@@ -122,6 +121,7 @@ def in_own_processes(stages: list[str], options: argparse.Namespace) -> int:
     command += ["--material", str(options.material), "--limit-s", str(options.limit_s)]
     command += ["--results", str(options.results)] if options.results is not None else []
     command += [f"--station={name}={folder}" for name, folder in options.station]
+    command += [f"--profile={options.profile}", f"--agree={options.agree}"]
     command += ["--fresh"] if options.fresh else []
     failed = []
     for name in stages:
@@ -142,6 +142,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--only", action="append", default=[], metavar="STAGE", help="or how its name begins; see --list")
     made.add_argument("--list", action="store_true", help="name the stages and stop")
     made.add_argument("--fresh", action="store_true", help="do again what a former call did")
+    made.add_argument("--profile", default="", help="measure a bundle of this profile alone")
+    made.add_argument("--agree", type=int, default=0, metavar="FRAMES", help="compare so many frames with the CPU")
     made.add_argument("--material", type=Path, default=BUILD / "gpu-material", help="what gpu.material wrote")
     made.add_argument("--work", type=Path, default=BUILD / "gpu-frame", help="where bundles are made")
     made.add_argument("--station", type=station, action="append", default=[], metavar="NAME=FOLDER",
@@ -164,14 +166,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 only when every stage asked for passed or is absent here."""
     options = parser().parse_args(arguments)
     stations = dict(options.station)
+    plan = plan_of(options.device, options.profile, options.agree)
     named = bool(options.only or options.list)
-    known = stages_of("all" if options.only else options.what, options.device, stations, every=named)
+    known = stages_of("all" if options.only else options.what, plan, stations, every=named)
     # In the order asked for, each once.
     stages = list(dict.fromkeys(name for only in options.only or [""] for name in known if name.startswith(only)))
     if options.list or not stages:
         print("\n".join(known), file=sys.stdout if stages else sys.stderr)
         return 0 if stages else 2
-    day = Day(options.device, options.material, options.work, plan_of(options.device), stations)
+    day = Day(options.device, options.material, options.work, plan, stations)
     if options.until_ready:
         name, _, case = options.until_ready.partition("/")
         print(json.dumps(until_ready(day, runtime_of(name), case)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -52,9 +52,12 @@ SHIM_PLAN = Plan(
 """That every stage runs from end to end; its figures mean nothing."""
 
 
-def plan_of(kind: str) -> Plan:
-    """Of ``cuda`` or ``cpu-shim``."""
-    return GPU_PLAN if kind == "cuda" else SHIM_PLAN
+def plan_of(kind: str, profile: str = "", agree: int = 0) -> Plan:
+    """Of ``cuda`` or ``cpu-shim``; ``profile``: a bundle of that one alone; ``agree``: so many frames compared."""
+    plan = GPU_PLAN if kind == "cuda" else SHIM_PLAN
+    if profile:
+        plan = replace(plan, profile=profile, seeded={})
+    return replace(plan, agree=agree) if agree else plan
 
 
 @dataclass

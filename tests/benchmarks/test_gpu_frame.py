@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu_frame
-from benchmarks.gpu import whole
+from benchmarks.gpu import stages, whole
 from benchmarks.gpu.day import Day, plan_of
 from benchmarks.gpu.frames import open_packed, pack
 from benchmarks.gpu.record import Record
@@ -165,13 +165,31 @@ def test_in_a_gap_the_engine_is_called_as_the_bench_calls_it(bench: Any) -> None
 
 
 def test_stages_of_check_and_bench_are_all(tmp_path: Path) -> None:
-    check, timed, every = (gpu_frame.stages_of(what, "cuda") for what in ("check", "bench", "all"))
+    check, timed, every = (gpu_frame.stages_of(what, plan_of("cuda")) for what in ("check", "bench", "all"))
     assert set(check) | set(timed) == set(every) and set(check) & set(timed) == {"bundle"}
     assert "torch-reference/agree/lite" in check and "torch-reference/latency/paper" in timed
     assert not any("fp32" in name for name in every)
-    assert "torch-reference-fp32/gate/lite" in gpu_frame.stages_of("check", "cuda", every=True)
-    assert "torch-reference/gate/mine" in gpu_frame.stages_of("check", "cuda", ["mine"])
+    assert "torch-reference-fp32/gate/lite" in gpu_frame.stages_of("check", plan_of("cuda"), every=True)
+    assert "torch-reference/gate/mine" in gpu_frame.stages_of("check", plan_of("cuda"), ["mine"])
     assert every.index("torch-reference/gate/lite") == 1, "torch-reference first"
+    alone = gpu_frame.stages_of("bench", plan_of("cuda", "paper", 7))
+    assert {name.split("/")[-1] for name in alone} == {"bundle", "paper"} and plan_of("cuda", "paper", 7).agree == 7
+
+
+def test_lanes_that_find_no_room_leave_the_others_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(runtime: Any, case: Any, device: Any, work: Path, settings: Any) -> Any:
+        if settings.lanes > 1:
+            raise EngineError("no room for 2 lanes")
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr(stages, "open_engine", opened)
+    monkeypatch.setattr(stages, "open_frame_device", lambda kind: None)
+    monkeypatch.setattr(stages, "bench_of", lambda *_: SimpleNamespace(throughput=lambda *_: {"frames_per_s": 9.0}))
+    monkeypatch.setattr(Day, "case", lambda *_: None)
+    section: dict[str, Any] = {}
+    day = Day("cpu-shim", tmp_path, tmp_path, plan_of("cpu-shim"))
+    assert stages.lanes(day, runtime_of("torch-reference"), "tiny", section, 1.0) == FAILED
+    assert section["1"] == {"frames_per_s": 9.0} and "no room" in section["2"]["error"]
 
 
 def run(tmp_path: Path, name: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
