@@ -28,6 +28,7 @@ def silent(_stage: str) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_a_lite_bundle_opens_on_the_stand_in_and_judges_as_on_the_cpu(lite_bundle) -> None:  # type: ignore[no-untyped-def]
     reason = missing_for_simt()
     if reason is not None:
