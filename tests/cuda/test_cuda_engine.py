@@ -8,19 +8,26 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import pytest
+from bundle_factory import write_toy_bundle
 from stand_in import SHOT, Station, silent, station
 from synthetic_station import plane_geometry, shoot, small_network
 
+from runtime.bundle import open_bundle
 from runtime.cuda.build import missing_for_simt
+from runtime.cuda.shim.graphs import OnnxGraphs
 from runtime.cuda.shim.streams import ShimFrameDevice, ShimRecording
+from runtime.engines import cuda
 from runtime.engines.cuda import CudaEngine, Settings
 from runtime.engines.simulated import simulated_manifest
 from runtime.errors import AsperityError, EngineError, EngineLostError, FrameRefused
 from runtime.frame import Frame, Result, Scores
+from runtime.keys import TrustStore
 from runtime.pipeline import Job, Recipe, Turn, inspect_together
 from runtime.preprocess import Masks, prepare
 from runtime.reasons import Reason
@@ -323,6 +330,26 @@ def test_too_little_memory_is_said_with_figures_and_a_remedy(device_of: Any) -> 
         made.cuda(small)
     assert small.allocations == 0
     made.cuda(device_of(total_bytes=room - one // 2), Settings(recipes=1, keep_warm_ms=0))
+
+
+def test_a_recipe_that_opens_beside_another_needs_room_for_itself_only(
+    device_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for both was asked for when the first was opened; a bundle brings its masks and banks along."""
+    monkeypatch.setattr(cuda, "_open_engines", WeakSet())  # other tests' engines may still be about
+    toy = write_toy_bundle(tmp_path / "bundle", TrustStore(tmp_path / "keys"), "lsfa")
+    bundle = open_bundle(toy.path, toy.trust)
+    graphs = {name: bundle.graph(name) for name in bundle.graph_names()}
+
+    def opened(device: ShimFrameDevice) -> CudaEngine:
+        return CudaEngine.open(bundle, device, OnnxGraphs(graphs, device), Settings(keep_warm_ms=0))
+
+    first = opened(device_of())
+    room = 64 * 2**20 + first.budget.nbytes
+    opened(device_of(total_bytes=room)).close()
+    first.close()
+    with pytest.raises(EngineError, match="2 recipes"):
+        opened(device_of(total_bytes=room))
 
 
 def test_the_plan_of_memory_is_what_is_taken(device: ShimFrameDevice) -> None:
