@@ -8,13 +8,14 @@ is written whole under another name and renamed, so that a reader sees a set or 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,8 @@ MAX_RECORD_BYTES = 256 * 1024
 MAX_PLAN_BYTES = 8 * 2**30
 MAX_TIMING_BYTES = 256 * 2**20
 MAX_SETS = 4096
+MAX_TIMINGS = 8
+"""Files of kernel timings: one a library version and GPU."""
 DRAFT_PREFIX = ".draft-"
 OLD_DRAFT_S = 24 * 3600.0
 FOLDER_MODE = 0o700
@@ -155,11 +158,8 @@ class PlanCache:
         found = self._load(folder)
         if found.record.key != key:
             raise EngineError(f"{folder} is the set of another key; {found.remedy}")
-        # Best effort: only the order of removal depends on it.
-        try:
+        with contextlib.suppress(OSError):  # only the order of removal depends on it
             os.utime(folder / RECORD_FILE)
-        except OSError:
-            return found
         return found
 
     def survey(self) -> tuple[list[PlanSet], dict[str, str]]:
@@ -209,15 +209,15 @@ class PlanCache:
                 draft.rename(target)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
+            if key.precision != "fp32":
+                other: Softmax = "half" if key.softmax == "fp32" else "fp32"
+                self._remove(self.folder / msgspec.structs.replace(key, softmax=other).name)
+            self._shrink(keep=target)
         except OSError as error:
             raise EngineError(
                 f"the built networks cannot be written to {self.folder} ({error.strerror}); free some space, or name "
                 "another folder in [engine] cache"
             ) from error
-        if key.precision != "fp32":
-            other: Softmax = "half" if key.softmax == "fp32" else "fp32"
-            self._remove(self.folder / msgspec.structs.replace(key, softmax=other).name)
-        self._shrink(keep=target)
         return PlanSet(target, record)
 
     def note_trial(self, found: PlanSet, trial: Trial) -> PlanSet:
@@ -321,11 +321,14 @@ class PlanCache:
                     shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
             except FileNotFoundError:
                 continue
+        timings = sorted(self.folder.glob("timing-*"), key=lambda path: path.lstat().st_mtime, reverse=True)
+        for path in timings[MAX_TIMINGS:]:
+            path.unlink(missing_ok=True)
         folders = sorted(self._folders(), key=_used_s, reverse=True)
         folders.sort(key=lambda folder: folder != keep)  # stable: the new one first
         nbytes = 0
         for folder in folders:
-            nbytes += sum(size for size in _sizes(folder))
+            nbytes += _nbytes_below(folder)
             if nbytes > self._most_nbytes and folder != keep:
                 self._remove(folder)
 
@@ -375,9 +378,10 @@ def _used_s(folder: Path) -> float:
         return 0.0
 
 
-def _sizes(folder: Path) -> Iterator[int]:
-    for path in folder.iterdir():
-        try:
-            yield path.lstat().st_size
-        except FileNotFoundError:
-            continue
+def _nbytes_below(folder: Path) -> int:
+    """Bytes of the files in a folder, as far as another process leaves them there."""
+    nbytes = 0
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            nbytes += path.lstat().st_size
+    return nbytes

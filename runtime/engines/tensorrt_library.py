@@ -119,3 +119,17 @@ def new_logger(library: Library) -> tuple[Any, Said]:
                 said.add(message)
 
     return Logger(), said
+
+
+def scratch_nbytes(engine: Any) -> int:
+    """Device memory that one execution context of the engine needs; at least one byte, so that there is an address."""
+    nbytes = engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size
+    return max(int(nbytes), 1)
+
+
+def give_memory(context: Any, address: int, nbytes: int) -> None:
+    """Device memory that the context works in from now on."""
+    if hasattr(context, "set_device_memory"):
+        context.set_device_memory(address, nbytes)
+    else:
+        context.device_memory = address

@@ -17,7 +17,7 @@ from runtime.cuda.environment import find_gpu
 from runtime.cuda.graph import DeviceGraph, DeviceGraphs, GraphBytes, Shape
 from runtime.cuda.launch import Buffer, Device
 from runtime.engines.plans import PlanCache, PlanSet, find_served, plan_key
-from runtime.engines.tensorrt_library import Library, Said, load_library, new_logger
+from runtime.engines.tensorrt_library import Library, Said, give_memory, load_library, new_logger, scratch_nbytes
 from runtime.errors import EngineError
 from runtime.manifest import Network
 
@@ -35,7 +35,7 @@ class TensorRtGraph(DeviceGraph):
         self._context = engine.create_execution_context(strategy)
         if self._context is None:
             raise EngineError(f"{name}: {library.label} makes no execution context ({said.first()})")
-        self._context.set_device_memory(self._scratch.address, self._scratch.nbytes)
+        give_memory(self._context, self._scratch.address, self._scratch.nbytes)
 
     @property
     def inputs(self) -> Mapping[str, Shape]:
@@ -148,11 +148,6 @@ def told_precision(plans: PlanSet) -> str:
     key = plans.record.key
     remark = ", softmax fp32" if key.precision != "fp32" and key.softmax == "fp32" else ""
     return key.precision + remark
-
-
-def scratch_nbytes(engine: Any) -> int:
-    """Device memory that one execution context of the engine needs; at least one byte, so that there is an address."""
-    return max(int(engine.device_memory_size_v2), 1)
 
 
 def _tensors(engine: Any, library: Library) -> set[tuple[str, str, Shape]]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from bundle_factory import ToyBundle, write_toy_bundle
@@ -21,9 +23,12 @@ from export.precision import derived_graph
 from export.quantize import activation_ranges
 from export.tensorrt import BuildOptions, build_engines, build_plan
 from runtime.bundle import Bundle, open_bundle
+from runtime.config import StationConfig
 from runtime.cuda.environment import Gpu
+from runtime.engines.build import BackgroundBuild
 from runtime.engines.plans import PlanCache, PlanSet, Precision, Softmax, find_served, plan_key
 from runtime.engines.tensorrt_library import Library, load_library
+from runtime.engines.trt_graph import plan_cache
 from runtime.errors import EngineError, ParityError
 from runtime.keys import TrustStore
 from runtime.manifest import Network
@@ -182,10 +187,24 @@ app(["build", sys.argv[1], "--precision", sys.argv[2], "--cache", sys.argv[3], "
     for precision in ("fp16", "int8"):
         done = subprocess.run(
             [sys.executable, "-c", program, str(toy.path), precision, str(tmp_path / "engines"), str(toy.trust.folder)],
-            capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            capture_output=True, text=True, timeout=280, check=False, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert f"{precision}, softmax half" in done.stdout
+
+
+def test_the_stations_own_command_builds_in_the_background(toy: ToyBundle, bundle: Bundle, tmp_path: Path) -> None:
+    whole = StationConfig()
+    engine = msgspec.structs.replace(whole.engine, cache=str(tmp_path / "engines"), trust=str(toy.trust.folder))
+    config = msgspec.structs.replace(whole, engine=engine)
+    build = BackgroundBuild(toy.path, config)
+    end_s = time.monotonic() + 280
+    while not build.done():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+    sets, unusable = plan_cache(config).survey()
+    assert [(one.record.key.bundle, one.record.key.precision) for one in sets] == [(bundle.digest, "fp16")]
+    assert unusable == {}
 
 
 def test_names_used_of_the_library_are_there(library: Library) -> None:

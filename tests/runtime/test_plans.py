@@ -13,6 +13,7 @@ import pytest
 from runtime.cuda.environment import Gpu
 from runtime.engines.plans import (
     DRAFT_PREFIX,
+    MAX_TIMINGS,
     OLD_DRAFT_S,
     PlanCache,
     PlanFile,
@@ -214,6 +215,12 @@ def test_kernel_timings_are_kept_for_the_same_library_and_gpu(cache: PlanCache) 
     cache.store_timing(key(), b"timings")
     assert cache.timing(key(bundle="0" * 64, precision="fp32")) == b"timings"
     assert cache.timing(key(version="10.7.0")) == b""
-    next(cache.folder.glob("timing-*")).chmod(0o666)
+    for number in range(20):
+        cache.store_timing(key(version=f"10.{number}.1"), b"timings")
+    store(cache, key())
+    assert len(list(cache.folder.glob("timing-*"))) == MAX_TIMINGS
+    cache.store_timing(key(), b"timings")
+    for path in cache.folder.glob("timing-*"):
+        path.chmod(0o666)
     with pytest.raises(EngineError, match="others may write"):
         cache.timing(key())
