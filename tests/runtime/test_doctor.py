@@ -211,7 +211,7 @@ BREAKS: list[tuple[Callable[[Made], None], str, State, str, str]] = [
         "packages",
         State.MISSING,
         "/somewhere/export",
-        "--force-reinstall",
+        "move /somewhere/export",
     ),
     (lambda world: world.folders.pop("runtime") and None, "packages", State.MISSING, "runtime is not there", "install"),
     (put("owned", "export", ["asperity", "export"]), "packages", State.MISSING, "by export too", "uninstall -y export"),
