@@ -385,10 +385,14 @@ class CudaEngine(Engine):
             raise self._lose(f"{error}{again}") from error
 
     def _lose(self, what: str) -> EngineLostError:
-        self._lost = EngineLostError(
+        """Give this engine up, and with it every other on the device: they share its context."""
+        error = EngineLostError(
             f"{what}; the device is lost until this process is started again (see `asperity doctor`, and dmesg for Xid)"
         )
-        return self._lost
+        for engine in {self, *_open_engines}:
+            if engine._device.name == self._device.name:
+                engine._lost = engine._lost or error
+        return error
 
     @contextmanager
     def _used(self) -> Iterator[None]:

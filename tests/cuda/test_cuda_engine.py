@@ -287,6 +287,18 @@ def test_a_device_that_fails_for_good_loses_the_engine(device: ShimFrameDevice) 
     engine.close()
 
 
+def test_every_engine_of_a_lost_device_is_lost(device_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes of one process share the device's context; the other one hears of it in the next gap."""
+    monkeypatch.setattr(cuda, "_open_engines", WeakSet())
+    broken, other = (station().cuda(device_of(), Settings(wait_ms=50, keep_warm_ms=0)) for _ in range(2))
+    other.idle()
+    broken._device.hangs = True  # type: ignore[attr-defined]
+    with pytest.raises(EngineLostError):
+        broken.score(SHOTS[0], silent)
+    with pytest.raises(EngineLostError, match="not done within"):
+        other.idle()
+
+
 def test_a_device_that_hangs_is_lost_in_bounded_time(device: ShimFrameDevice) -> None:
     engine = station().cuda(device, Settings(wait_ms=50, keep_warm_ms=0))
     device.hangs = True
