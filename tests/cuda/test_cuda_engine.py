@@ -21,7 +21,7 @@ from synthetic_station import plane_geometry, shoot, small_network
 from runtime.bundle import open_bundle
 from runtime.cuda.build import missing_for_simt
 from runtime.cuda.shim.graphs import OnnxGraphs
-from runtime.cuda.shim.streams import ShimFrameDevice, ShimRecording
+from runtime.cuda.shim.streams import ShimFrameDevice, ShimRecording, Step
 from runtime.engines import cuda
 from runtime.engines.cuda import CudaEngine, Settings
 from runtime.engines.simulated import simulated_manifest
@@ -119,6 +119,24 @@ def test_another_frame_or_bank_scores_otherwise(device_of: Any) -> None:
         agree(found, made.cpu().score(SHOTS[1], silent))
     with pytest.raises(AssertionError):
         agree(replace(made, seed=1).cuda(device_of()).score(SHOTS[0], silent), made.cpu().score(SHOTS[0], silent))
+
+
+@pytest.mark.parametrize("first_branch_first", [False, True])
+def test_without_events_the_branches_order_shows(
+    device_of: Any, monkeypatch: pytest.MonkeyPatch, first_branch_first: bool
+) -> None:
+    """A control: events that hold nothing back give other scores, whichever branch is ahead."""
+
+    def follow(self: ShimFrameDevice, event: Any) -> None:
+        if self._recording is not None:
+            self._recording.steps.setdefault(self._now.handle, [])
+        self._add(Step(after=event, times=0))
+
+    monkeypatch.setattr(ShimFrameDevice, "follow", follow)
+    made = station()
+    engine = made.cuda(device_of(first_branch_first=first_branch_first))
+    with pytest.raises((AssertionError, EngineError)):
+        agree(engine.score(SHOTS[0], silent), made.cpu().score(SHOTS[0], silent))
 
 
 def test_depth_masks_and_other_cameras(device: ShimFrameDevice) -> None:
