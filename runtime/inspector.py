@@ -83,9 +83,9 @@ class Inspector:
             self._answer_everything()
         finally:
             self._close()
-        failures = self._failures()
-        if failures:
-            raise failures[0]
+        failure = self.failure()
+        if failure is not None:
+            raise failure
 
     def begin(self, first_recipes: Sequence[str]) -> None:
         """Settle what an earlier run left owing, then start the bench, the self-tests and the first recipes."""
@@ -126,16 +126,24 @@ class Inspector:
         now = self.clock()
         for station in self.stations:
             station.on_time(now)
-        failures = self._failures()
-        if len(failures) == len(self.stations):
-            self.ending = True
+        self.ending = self.ending or self.failure() is not None
         for station in self.stations if not self.ending else ():
             station.operation.show_failure()
         tell_supervisor(self)
 
-    def _failures(self) -> list[AsperityError]:
-        """Why stations can judge nothing in this process. When it is so of all of them, the process ends."""
-        return [station.operation.failure for station in self.stations if station.operation.failure is not None]
+    def failure(self) -> AsperityError | None:
+        """Why no station can judge anything in this process any more, which then ends; None: one can, or may yet.
+
+        A lost engine comes first: a new process may cure it, and the supervisor starts one. Beside it a station that
+        only waits for a recipe does not keep the process, in which none might open.
+        """
+        operations = [station.operation for station in self.stations]
+        failures = [operation.failure for operation in operations if operation.failure is not None]
+        lost = [failure for failure in failures if isinstance(failure, EngineLostError)]
+        waiting = [operation for operation in operations if operation.failure is None and operation.without_recipe]
+        if len(failures) + (len(waiting) if lost else 0) < len(operations):
+            return None
+        return (lost or failures)[0]
 
     def _lose_engine(self, finder: Station, error: EngineLostError) -> None:
         """An engine is lost: for every station that shares it."""

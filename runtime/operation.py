@@ -70,6 +70,11 @@ class Operation:
         """A first recipe was named and none has been in force yet."""
         return bool(self._first_recipe) and not self._had_recipe
 
+    @property
+    def without_recipe(self) -> bool:
+        """None is in force and none is on its way."""
+        return self.recipe is None and not self.busy
+
     # ------------------------------------------------------------------ requests
 
     def begin(self, first_recipe: str) -> None:

@@ -298,8 +298,19 @@ def test_a_lost_engine_takes_every_station_that_shares_it_to_error_and_no_other(
         floor.send(camera=name)
     floor.settle()
     assert floor.desk.ending, "nobody can judge any more: the supervisor starts the process again"
-    assert isinstance(floor.desk._failures()[0], EngineLostError)
+    assert isinstance(floor.desk.failure(), EngineLostError)
     each_balanced(floor)
+
+
+def test_a_lost_engine_ends_the_process_although_others_have_no_recipe(make: MakeFloor) -> None:
+    floor = make("ok", ready=False, recipes={"right": "none", "top": ""})
+    floor.settle()
+    assert floor.desk.failure() is None
+    lose(floor, "left")
+    floor.send(camera="left")
+    floor.settle()
+    assert floor.desk.ending, "the one that waits for a recipe might wait for ever"
+    assert isinstance(floor.desk.failure(), EngineLostError), "not the broken bundle, which no supervisor tries again"
 
 
 def test_a_stuck_engine_stops_every_stations_beat_and_is_every_stations_error(make: MakeFloor) -> None:

@@ -216,6 +216,20 @@ def test_a_client_that_knows_its_stations_name_alone_finds_the_process(monkeypat
                 assert state is not None and state.station == name
 
 
+def test_a_station_whose_recipe_does_not_open_is_no_reason_to_end_otherwise_than_in_order() -> None:
+    with Line("ok", names=("left", "right"), recipes={"none": "script:what"}) as line:
+        toml = line.config.read_text()
+        line.config.write_text(toml.replace('camera = "right"', 'camera = "right"\nrecipe = "none"'))
+        process = line.start()
+        line.await_state(RUNNING, station="left")
+        line.wait(lambda: any("RECIPE" in state.alarms for state in line.heard_of["right"].states), "the alarm")
+        with Camera(line, station="left") as camera:
+            deliver(camera)
+            assert {result.reason for result in line.settle(camera).values()} == {Reason.GOOD}
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0, line.log()
+
+
 def test_commands_meant_for_one_station_are_told_which(line: Line) -> None:
     line.start()
     await_all(line, RUNNING)
