@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.commands import compare, demo, engines, evaluate, latency, parts, rates, rubbish, soak, wire
+from benchmarks.commands import compare, demo, engines, evaluate, honesty, latency, parts, rates, rubbish, soak, wire
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     bench.command("precision")(engines.precision)
     bench.command("rubbish")(rubbish.command)
     bench.command("soak")(soak.command)
+    bench.command("honesty")(honesty.command)
     app.add_typer(bench)
     app.command("demo")(demo.command)
     app.command("evaluate")(evaluate.command)

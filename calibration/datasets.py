@@ -1,7 +1,7 @@
 """Frames on disk with what is known of them: the source of a calibration or an evaluation.
 
-Layouts: MVTec 3D-AD with its official splits (lsfa 1.1), and recorded folders with ``rgb/`` and ``xyz/``, whose frames
-all count as normal. Frames are read one by one, when asked for.
+Layouts: MVTec 3D-AD with its official splits (lsfa 1.1), a class of Eyecandies (1.4), and recorded folders with
+``rgb/`` and ``xyz/``, whose frames all count as normal. Frames are read one by one, when asked for.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from calibration import eyecandies
 from runtime.errors import DataError
 from runtime.frame import BoolArray, Frame, Unit
 from runtime.mvtec import GOOD, Sample, list_samples, read_frame, read_mask, read_parts
@@ -41,6 +42,8 @@ class Item:
 
     def frame(self, seq: int = 0) -> Frame:
         """Read it. Raises DataError for unreadable files."""
+        if self.sample.rgb.name.endswith(eyecandies.IMAGE):
+            return eyecandies.read_frame(self.sample, seq=seq)
         return read_frame(
             self.sample.rgb, self.sample.xyz, camera="dataset", seq=seq, part_id=self.part_id, unit=self.unit
         )
@@ -93,8 +96,12 @@ def open_dataset(source: Path, *, unit: Unit | None = None, exclude: Iterable[st
 
     Raises DataError for a source that is no data set, a wrong ``parts.csv``, or an excluded name that is not there.
     """
-    samples = list_samples(source)
-    parts = read_parts(source, samples)
+    if eyecandies.is_class(source):
+        samples, parts = eyecandies.list_samples(source), dict[str, str]()
+        unit = eyecandies.UNIT
+    else:
+        samples = list_samples(source)
+        parts = read_parts(source, samples)
     items = [Item(sample, parts.get(sample.name, ""), unit) for sample in samples]
     left_out = {_excluded(name, items, source) for name in exclude}
     return Dataset(source, tuple(item for item in items if item.name not in left_out))

@@ -70,19 +70,23 @@ class Material:
 
 
 def products_of(source: Path) -> list[Path]:
-    """The product folders of a data set: ``source`` itself when it holds ``train`` and ``test``, else its children.
+    """The product folders of a data set: ``source`` itself when it holds normal and test frames, else its children.
 
     Raises DataError when there is none.
     """
-    if (source / "train").is_dir() and (source / "test").is_dir():
+    if _is_product(source):
         return [source]
-    found = [child for child in sorted(source.glob("*")) if (child / "train").is_dir() and (child / "test").is_dir()]
+    found = [child for child in sorted(source.glob("*")) if _is_product(child)]
     if not found:
         raise DataError(
-            f"{source} holds no product: expected train/good and test/<defect> in it (MVTec 3D-AD), or folders with "
-            "them"
+            f"{source} holds no product: expected train/good and test/<defect> in it (MVTec 3D-AD), train/data and "
+            "test_public/data (Eyecandies), or folders with them"
         )
     return found
+
+
+def _is_product(folder: Path) -> bool:
+    return (folder / "train").is_dir() and any((folder / test).is_dir() for test in ("test", "test_public"))
 
 
 def load_material(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def command(
     data: Annotated[
-        Path, typer.Argument(help="a product's folder in the MVTec 3D-AD layout, or a folder of such products")
+        Path, typer.Argument(help="a product's folder in the layout of MVTec 3D-AD or Eyecandies, or a folder of them")
     ],
     out: Annotated[Path, typer.Option("--json", help="the result; an unfinished one is gone on with")],
     profile: Annotated[str, typer.Option(help="lite, edge or paper")] = "lite",
