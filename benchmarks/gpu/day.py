@@ -11,6 +11,7 @@ from benchmarks.gpu.cases import LITE_WEIGHTS, TINY, Case, bundle_case, make_bun
 from benchmarks.gpu.frames import PackedFrames, open_packed
 from benchmarks.gpu.record import digest_of
 from calibration.profiles import profile
+from runtime.cuda.build import ROOT
 from runtime.engines.cpu import available_cores
 from runtime.errors import DataError
 from runtime.frame import Frame
@@ -88,8 +89,9 @@ class Day:
 
     @property
     def station(self) -> Path:
-        """Calibration and bundle, named by the frames that they come from. Raises DataError where there are none."""
-        return self.work / f"{self.plan.profile}-{digest_of([self.packed.path])[:8]}"
+        """Calibration and bundle, named by what they are made of: frames, networks, method. Raises DataError."""
+        program = [path for path in (ROOT / "calibration").rglob("*") if path.suffix in (".py", ".safetensors")]
+        return self.work / f"{self.plan.profile}-{digest_of([self.packed.path, *program])[:8]}"
 
     def make_station(self) -> None:
         """Calibrate and export, unless it was done. Raises AsperityError."""

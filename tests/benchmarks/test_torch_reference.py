@@ -119,7 +119,7 @@ def test_networks_of_another_calibration_are_refused(bundle: Bundle, networks: T
     check_same_networks(modules, bundle)
     for name, parameter in (
         ("rgb", "blocks.3.project.conv.weight"),
-        ("points", "encoder.linear3.weight"),
+        ("points", "groups.linear3.weight"),
         ("adaptor_points", "block.attn.qkv.weight"),
     ):
         changed = folded(networks)
