@@ -351,7 +351,7 @@ def find_served(cache: PlanCache, key: PlanKey) -> PlanSet:
     raise EngineError(
         f"there are no networks of this bundle in {key.precision}, built with {key.library} {key.version} for "
         f"{key.gpu.name} and its driver {key.gpu.driver}, in {cache.folder}; run `asperity engines build BUNDLE "
-        f"--precision {key.precision}`"
+        f"--precision {key.precision} --cache {cache.folder}`"
     )
 
 
@@ -361,8 +361,9 @@ def check_int8(found: PlanSet) -> None:
     again = 'use [engine] precision = "fp16"'
     if trial is None:
         raise EngineError(
-            f"the int8 networks {found.folder.name} were not tried yet, and int8 serves only when it is right and "
-            f"faster; run `asperity engines build BUNDLE --precision int8` on this GPU, or {again}"
+            f"the int8 networks {found.folder.name} were not tried on this GPU yet, and int8 serves only when it is "
+            "right and faster; run `asperity engines build BUNDLE --precision int8 --cache "
+            f"{found.folder.parent}`, or {again}"
         )
     if not trial.frame_ms < trial.rival_frame_ms:
         raise EngineError(
