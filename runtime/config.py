@@ -185,6 +185,13 @@ class Trace(Section, frozen=True, forbid_unknown_fields=True):
     ] = ""
 
 
+class Drift(Section, frozen=True, forbid_unknown_fields=True):
+    """Whether good parts still score as when the station was calibrated (docs/drift.md); no verdict depends on it."""
+
+    window_frames: Annotated[int, number(0, 100_000, "accepted frames that are judged together; 0: never")] = 200
+    level: Annotated[float, number(1e-9, 0.1, "chance of a false alarm in a window, if nothing has changed")] = 1e-4
+
+
 class Log(Section, frozen=True, forbid_unknown_fields=True):
     """What is written to stderr."""
 
@@ -208,6 +215,7 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     journal: Journal = Journal()
     engine: Engine = Engine()
     trace: Trace = Trace()
+    drift: Drift = Drift()
     log: Log = Log()
     recipes: Annotated[
         dict[Name, str], text('bundles by recipe name, for prepare_recipe: `name = "/path/to/bundle"`')

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from runtime.bench import Place, TakenOver, Tested
 from runtime.clock import MS, Now, look
 from runtime.config import StationConfig
+from runtime.drift import DriftMonitor
 from runtime.errors import AsperityError, EngineLostError, StateError
 from runtime.notices import Notices, Severity
 from runtime.pipeline import Recipe
@@ -56,6 +57,7 @@ class Operation:
         self._drop_work = drop_work
         self._drop_triggers = drop_triggers
         self._clock = clock
+        self._drift = DriftMonitor(config.drift.window_frames, config.drift.level)
         self._autostart = config.station.autostart
         self._first_recipe = ""
         self._had_recipe = False
@@ -212,6 +214,16 @@ class Operation:
         if self._faults == self._config.limits.engine_faults_max:
             self.fault(reason.name, f"{self._faults} frames in a row failed, the last: {detail}")
 
+    def accepted(self, score: float) -> None:
+        """A frame was ok: an alarm when those of late score otherwise than calibration's, until a window does not."""
+        drift = self._drift.accepted(score)
+        if drift is None:
+            return
+        if drift.found:
+            self.alarm("DRIFT", drift.text, "warning")
+        elif self.alarms.pop("DRIFT", None):
+            self._notice("info", "DRIFT_GONE", drift.text)
+
     def engine_lost(self, error: EngineLostError) -> None:
         """The engine that this station judges by can score nothing more; only another one leads out of Error."""
         if self.recipe is not None:
@@ -281,8 +293,10 @@ class Operation:
 
     def _show_recipe(self) -> None:
         """What every state says as long as the recipe is in force, also after a reset."""
-        self.alarms.pop("THRESHOLD", None)
-        self.alarms.pop(Reason.TIMING_ONLY.name, None)
+        for kind in ("THRESHOLD", Reason.TIMING_ONLY.name, "DRIFT"):
+            self.alarms.pop(kind, None)
+        decision = self.recipe.decision if self.recipe else None
+        self._drift.refer(decision.calibration_scores if decision else (), decision.threshold if decision else 0.0)
         if self.recipe is None:
             return
         if self.recipe.decision.timing_only:

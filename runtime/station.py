@@ -13,7 +13,7 @@ from runtime.bench import Place, Report, TakenOver, Tested
 from runtime.clock import MS, Now
 from runtime.config import StationConfig, trace_path
 from runtime.errors import FrameRefused, WireError
-from runtime.frame import Frame, Result
+from runtime.frame import Frame, Result, Verdict
 from runtime.journal import Journal
 from runtime.notices import Notices
 from runtime.operation import Operation
@@ -174,6 +174,8 @@ class Station:
                 outcome.spans,
             ))  # fmt: skip
         self.operation.scored(result.reason, result.score is not None, outcome.detail)
+        if result.verdict is Verdict.OK and result.score is not None:
+            self.operation.accepted(result.score)
 
     # ------------------------------------------------------------------ a result goes out
 

@@ -25,6 +25,7 @@ NAME = "simulated"
 TIMING_RECIPE = "timing-only"
 WORDS = {
     "ok": "a good part",
+    "drift": "a good part whose score lies near the threshold: many of them raise the alarm DRIFT",
     "ng": "a bad part: score above the threshold",
     "shape": "a bad part: silhouette out of range",
     "nan": "the engine gives a number that is none",
@@ -97,7 +98,8 @@ class SimulatedEngine(Engine):
             progress(stage)
             stage_us[stage] = (time.monotonic_ns() - start_ns) // 1000
             start_ns = time.monotonic_ns()
-        distance = {"ng": 2.0 * THRESHOLD, "huge": 1e39, "nan": float("nan")}.get(word, 0.5 * THRESHOLD)
+        said = {"ng": 2.0 * THRESHOLD, "huge": 1e39, "nan": float("nan"), "drift": 0.9 * THRESHOLD}
+        distance = said.get(word, 0.5 * THRESHOLD)
         patches = np.full((GRID, GRID), 0.1, dtype=np.float32)
         patches[GRID // 2, GRID // 2] = min(distance, 2.0 * THRESHOLD) if word != "nan" else distance
         modality = ModalityScores(patches, distance)
