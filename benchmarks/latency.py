@@ -26,7 +26,7 @@ from runtime.errors import DataError
 from runtime.frame import LATENCY_STAGES
 from runtime.trace import UNEXPLAINED
 
-Path_ = Literal["sockets", "in-process"]
+PathKind = Literal["sockets", "in-process"]
 LoadKind = Literal["open", "back-to-back", "gaps"]
 GAPS = ((0.1, 100), (1.0, 30), (10.0, 10))
 """Seconds between two frames, and how many frames."""
@@ -45,7 +45,7 @@ class LatencyBenchmark:
     rates_hz: tuple[float, ...] = (5.0,)
     frames: int = 600
     warm_up: int = 20
-    paths: tuple[Path_, ...] = ("sockets", "in-process")
+    paths: tuple[PathKind, ...] = ("sockets", "in-process")
     loads: tuple[LoadKind, ...] = ("open", "back-to-back")
     deadline_ms: int = 500
     engine: str = "cpu"
@@ -59,7 +59,7 @@ class LatencyBenchmark:
 class Case:
     """One way to load a path."""
 
-    path: Path_
+    path: PathKind
     load: LoadKind
     rate_hz: float | None
     frames: int
