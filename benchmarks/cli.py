@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.commands import compare, demo, engines, evaluate, honesty, latency, parts, rates, rubbish, soak, wire
+from benchmarks.commands import (
+    compare,
+    demo,
+    engines,
+    evaluate,
+    honesty,
+    latency,
+    parts,
+    published,
+    rates,
+    rubbish,
+    soak,
+    wire,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -19,6 +32,7 @@ def register(app: typer.Typer) -> None:
     bench.command("calibrate")(parts.calibrate)
     bench.command("engines")(engines.engines)
     bench.command("precision")(engines.precision)
+    bench.command("published")(published.command)
     bench.command("rubbish")(rubbish.command)
     bench.command("soak")(soak.command)
     bench.command("honesty")(honesty.command)

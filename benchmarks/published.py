@@ -121,6 +121,12 @@ class PublishedPipeline:
 
     def point_tokens(self, cloud: FloatArray) -> tuple[Tensor, Tensor]:
         """(grid^2, Cp) and which patches are non-empty (lsfa 2.2, 2.3). Geometry in float64, features in float32."""
+        points, pixels, centres, features = self.encoded(cloud)
+        return self.pooled(interpolated(points, centres, features), pixels)
+
+    @torch.no_grad()
+    def encoded(self, cloud: FloatArray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The cloud's points (N, 3), their pixels, the groups' centres (G, 3) and tokens (G, Cp) (lsfa 2.2)."""
         network = self.network
         flat = torch.from_numpy(cloud.reshape(-1, 3)).to(self.device).double()
         pixels = (flat != 0).any(1).nonzero()[:, 0]
@@ -131,7 +137,7 @@ class PublishedPipeline:
         origin = points.mean(0) if network.centre_positions else torch.zeros(3, device=self.device)
         positions = (centres - origin) / network.position_scale_mm
         features = encode(self.modules["points"], groups.float()[None], positions.float()[None])[0]
-        return self.pooled(interpolated(points, centres, features), pixels)
+        return points, pixels, centres, features
 
     def pooled(self, point_features: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Scatter (N, Cp) features to a full canvas and pool it to (grid^2, Cp) (lsfa 2.3)."""
@@ -159,10 +165,15 @@ class PublishedPipeline:
         points = self.modules["adaptor_points"](tokens.points[None])[0]
         return PublishedTokens(rgb, points, tokens.nonempty)
 
+    def nearest(self, queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance to the nearest row and its index, for each query."""
+        distances, index = torch.cdist(queries, rows).min(1)
+        return distances, index
+
     def _against(self, features: Tensor, scored: Tensor, bank: PublishedBank) -> tuple[Tensor, float]:
         queries = ((features - bank.feature_mean) / bank.feature_std).to(self.distance_dtype)
         rows = bank.rows.to(self.distance_dtype)
-        distances, nearest = torch.cdist(queries, rows).min(1)
+        distances, nearest = self.nearest(queries, rows)
         if bank.usual is not None:
             mean, std = (of_row.to(self.distance_dtype)[nearest] for of_row in bank.usual)
             distances = (USUAL + (distances - mean) / std).clamp_min(0.0)
@@ -176,10 +187,13 @@ class PublishedPipeline:
 
 def farthest_points(points: Tensor, count: int) -> Tensor:
     """Farthest point sampling from index 0, each step vectorised over the points (lsfa 2.2 item 1)."""
+    axes = points.T.contiguous()  # torch sums three long rows many times faster than many rows of three
     nearest = torch.full((len(points),), float("inf"), dtype=points.dtype, device=points.device)
     chosen = torch.zeros(count, dtype=torch.int64, device=points.device)
     for step in range(1, count):
-        nearest = torch.minimum(nearest, (points - points[chosen[step - 1]]).square().sum(1))
+        last = chosen[step - 1]
+        difference = axes - axes[:, last, None]
+        nearest = torch.minimum(nearest, (difference * difference).sum(0))
         chosen[step] = nearest.argmax()
     return chosen
 
@@ -193,8 +207,11 @@ def encode(encoder: nn.Module, groups: Tensor, centres: Tensor) -> Tensor:
 
 
 def interpolated(points: Tensor, centres: Tensor, features: Tensor) -> Tensor:
-    """Features of the 3 nearest centres at every point, by inverse squared distance, after a full sort (lsfa 2.3)."""
-    squared, order = torch.cdist(points, centres).square().sort(1)
+    """Features of the 3 nearest centres at every point, by inverse squared distance (lsfa 2.3).
+
+    The release sorts all centres for every point; the three smallest are the same, and a rival is not to be slowed.
+    """
+    squared, order = torch.cdist(points, centres).square().topk(3, largest=False)
     weights = 1.0 / (squared[:, :3] + INTERPOLATION_EPS_MM2)
     weights = (weights / weights.sum(1, keepdim=True)).float()
     return (features[order[:, :3]] * weights[:, :, None]).sum(1)

@@ -69,12 +69,17 @@ def measure(
     return rgb_scores(patches.rgb, scored, rgb), points_scores(patches.points, scored, points), scored
 
 
-def rgb_scores(features: FloatArray, scored: BoolArray, bank: ModalityBank) -> ModalityScores:
-    """Distances of the RGB tokens (T, C) that lie under a scored patch (grid x grid). Raises as ``measure``."""
+def rgb_scores(
+    features: FloatArray, scored: BoolArray, bank: ModalityBank, beside: Executor | None = None
+) -> ModalityScores:
+    """Distances of the RGB tokens (T, C) that lie under a scored patch (grid x grid).
+
+    ``beside`` as in ``MemoryBank.nearest``. Raises as ``measure``.
+    """
     repeat = _repeat(scored.shape[0], len(features))
     rgb_grid = scored.shape[0] // repeat
     tokens = np.asarray(scored.reshape(rgb_grid, repeat, rgb_grid, repeat).any(axis=(1, 3)))
-    own_map, distance = _modality(features, tokens, bank)
+    own_map, distance = _modality(features, tokens, bank, beside)
     return ModalityScores(
         np.where(scored, own_map.repeat(repeat, axis=0).repeat(repeat, axis=1), np.float32(0.0)), distance
     )

@@ -55,7 +55,8 @@ class MemoryBank:
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Euclidean distance to the nearest row, and that row's index, for each of M x D queries.
 
-        With an executor ``beside`` half of the queries are searched there.
+        With an executor ``beside`` half of the queries are searched there, if it is free by the time the others are
+        done.
 
         Returns (M,) float64 distances and (M,) int64 indices, equal to a float64 search with ties to the lowest index.
         Raises EngineError where a query is not finite or of another width: a distance is never made up.
@@ -64,9 +65,10 @@ class MemoryBank:
         if beside is None:
             index = self._nearest_index(queries)
         else:
-            half = beside.submit(self._nearest_index, queries[: len(queries) // 2])
-            rest = self._nearest_index(queries[len(queries) // 2 :])
-            index = np.concatenate([half.result(), rest])
+            first, second = queries[: len(queries) // 2], queries[len(queries) // 2 :]
+            half = beside.submit(self._nearest_index, first)
+            rest = self._nearest_index(second)
+            index = np.concatenate([self._nearest_index(first) if half.cancel() else half.result(), rest])
         difference = queries.astype(np.float64) - self.rows[index]
         return np.sqrt(np.einsum("md,md->m", difference, difference)), index
 

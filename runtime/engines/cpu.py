@@ -1,7 +1,8 @@
 """The CPU engine: preprocessing, points and nearest neighbour in numpy, the networks in ONNX Runtime.
 
-RGB and points need nothing of each other, so with two cores or more their branches run side by side, each on half of
-the cores; BLAS is held to that half as well, for two branches that each take all cores wait for one another.
+RGB and points need nothing of each other, so with two cores or more their branches run side by side. A network may take
+all cores: the branches are never of one length, and what one leaves idle the other's network takes. BLAS, whose waiting
+threads spin, is held to half of the cores in either branch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,7 +110,7 @@ class CpuEngine(Engine):
         self._geometry, self._network, self._masks = geometry, network, masks
         self._threads = threads
         self._branch_threads = max(1, threads // 2)
-        self._networks = OnnxNetworks(graphs, network, self._branch_threads)
+        self._networks = OnnxNetworks(graphs, network, threads)
         self._beside: Executor = ThreadPoolExecutor(1, "rgb") if threads > 1 else _Here()
         self._blas = ThreadpoolController()
         self._rgb, self._points = banks.rgb, banks.points
@@ -134,13 +136,15 @@ class CpuEngine(Engine):
         """As ``Engine.score``."""
         clock = StageClock(progress)
         since_ns = time.perf_counter_ns()
-        prepared = prepare(frame, self._geometry, self._network, self._masks)
-        clock.lap("pre", since_ns)
-        return self._scored(prepared, clock)
+        with self._held_blas():
+            prepared = prepare(frame, self._geometry, self._network, self._masks)
+            clock.lap("pre", since_ns)
+            return self._scored(prepared, clock)
 
     def score_prepared(self, prepared: Prepared, progress: Progress) -> Scores:
         """As ``Engine.score_prepared``."""
-        return self._scored(prepared, StageClock(progress))
+        with self._held_blas():
+            return self._scored(prepared, StageClock(progress))
 
     def close(self) -> None:
         """As ``Engine.close``."""
@@ -148,20 +152,26 @@ class CpuEngine(Engine):
         self._beside.shutdown()
 
     def _scored(self, prepared: Prepared, clock: StageClock) -> Scores:
-        with self._blas.limit(limits=self._branch_threads, user_api="blas"):
-            tokens = self._start(self._rgb_features, prepared, clock)
-            grouped = point_groups(prepared, self._network, clock)
-            scored = grouped.nonempty & prepared.inspect
-            # One worker takes its tasks in order: the tokens are there when the distances' turn comes.
-            rgb = self._start(self._rgb_distances, tokens, scored, clock)
-            patches = point_patches(grouped, self._network, self._networks, clock)
-            patches = adapted_points(patches, grouped.nonempty, self._network, self._networks, clock)
-            since_ns = time.perf_counter_ns()
-            points = points_scores(patches, scored, self._points, self._beside if self._threads > 1 else None)
-            clock.lap("knn", since_ns)
-            return Scores(
-                rgb.result(), points, scored, prepared.window, prepared.silhouette, clock.stage_us, tuple(clock.spans)
-            )
+        rgb_features = self._start(self._rgb_features, prepared, clock)
+        grouped = point_groups(prepared, self._network, clock)
+        scored = grouped.nonempty & prepared.inspect
+        patches = point_patches(grouped, self._network, self._networks, clock)
+        patches = adapted_points(patches, grouped.nonempty, self._network, self._networks, clock)
+        # Both searches start here, so that whichever branch was longer, they are shared between the two threads.
+        beside = self._beside if self._threads > 1 else None
+        since_ns = time.perf_counter_ns()
+        points = points_scores(patches, scored, self._points, beside)
+        clock.lap("knn", since_ns)
+        tokens = rgb_features.result()
+        since_ns = time.perf_counter_ns()
+        rgb = rgb_scores(tokens, scored, self._rgb, beside)
+        clock.lap("knn", since_ns)
+        return Scores(rgb, points, scored, prepared.window, prepared.silhouette, clock.stage_us, tuple(clock.spans))
+
+    def _held_blas(self) -> AbstractContextManager[Any]:
+        """BLAS on a branch's share of the cores, preparation included: its threads spin on after a product."""
+        limit: AbstractContextManager[Any] = self._blas.limit(limits=self._branch_threads, user_api="blas")
+        return limit
 
     def _start(self, task: Callable[..., T], *arguments: object) -> Future[T]:
         try:
@@ -172,13 +182,6 @@ class CpuEngine(Engine):
     def _rgb_features(self, prepared: Prepared, clock: StageClock) -> FloatArray:
         tokens = rgb_tokens(prepared, self._network, self._networks, clock)
         return adapted_rgb(tokens, self._network, self._networks, clock)
-
-    def _rgb_distances(self, features: Future[FloatArray], scored: BoolArray, clock: StageClock) -> ModalityScores:
-        own = features.result()
-        since_ns = time.perf_counter_ns()
-        scores = rgb_scores(own, scored, self._rgb)
-        clock.lap("knn", since_ns)
-        return scores
 
 
 class _Here(Executor):
