@@ -11,6 +11,7 @@ from benchmarks.commands import (
     evaluate,
     honesty,
     latency,
+    paired,
     parts,
     published,
     rates,
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
     bench.command("engines")(engines.engines)
     bench.command("precision")(engines.precision)
     bench.command("published")(published.command)
+    bench.command("paired")(paired.command)
     bench.command("rubbish")(rubbish.command)
     bench.command("soak")(soak.command)
     bench.command("honesty")(honesty.command)

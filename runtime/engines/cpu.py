@@ -32,7 +32,7 @@ from runtime.features import (
     point_patches,
     rgb_tokens,
 )
-from runtime.frame import BoolArray, EngineInfo, FloatArray, Frame, ModalityScores, Prepared, Scores
+from runtime.frame import EngineInfo, FloatArray, Frame, Prepared, Scores
 from runtime.manifest import Geometry, Network
 from runtime.preprocess import Masks, prepare
 

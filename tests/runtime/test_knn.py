@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -82,6 +85,23 @@ def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     single = MemoryBank(rows).nearest(queries)
     np.testing.assert_array_equal(whole[1], single[1])
     np.testing.assert_array_equal(whole[0], single[0])
+
+
+def test_a_busy_helper_is_not_waited_for() -> None:
+    """The other thread may still be in the longer branch: its half is then searched here, with the same answer."""
+    random = np.random.default_rng(5)
+    rows, queries = (random.normal(size=(n, 8)).astype(np.float32) for n in (70, 33))
+    bank, release = MemoryBank(rows), threading.Event()
+    alone = bank.nearest(queries)
+    with ThreadPoolExecutor(1) as helper:
+        free = bank.nearest(queries, helper)
+        helper.submit(release.wait, 60)
+        busy = bank.nearest(queries, helper)
+        assert not release.is_set()
+        release.set()
+    for answer in (free, busy):
+        np.testing.assert_array_equal(answer[1], alone[1])
+        np.testing.assert_array_equal(answer[0], alone[0])
 
 
 def test_no_query_gives_no_distance() -> None:
