@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 
@@ -18,24 +19,29 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
-from benchmarks.published import PublishedPipeline, encode
+from benchmarks.published import PublishedBank, PublishedPipeline, encode
+from runtime.manifest import Network
 
 
 class OnnxModule(nn.Module):
     """A torch module's function, run by ONNX Runtime: tensors in, one tensor out. Exported on its first call."""
 
-    def __init__(self, module: nn.Module, threads: int) -> None:
+    def __init__(self, module: nn.Module, threads: int, spent_ms: dict[str, float]) -> None:
+        """``spent_ms``: its ``networks`` grows by each run's time."""
         super().__init__()
         self.module = module.eval()
-        self._threads = threads
+        self._threads, self._spent_ms = threads, spent_ms
         self._session: ort.InferenceSession | None = None
 
     def forward(self, *inputs: Tensor) -> Tensor:
         if self._session is None:
             self._session = _session(self.module, inputs, self._threads)
+        since_ns = time.perf_counter_ns()
         names = [one.name for one in self._session.get_inputs()]
         feeds = {name: np.ascontiguousarray(given.numpy()) for name, given in zip(names, inputs, strict=True)}
-        return torch.from_numpy(self._session.run(None, feeds)[0])
+        output = torch.from_numpy(self._session.run(None, feeds)[0])
+        self._spent_ms["networks"] += (time.perf_counter_ns() - since_ns) / 1e6
+        return output
 
 
 class _PlainPoints(nn.Module):
@@ -47,14 +53,6 @@ class _PlainPoints(nn.Module):
 
     def forward(self, groups: Tensor, centres: Tensor) -> Tensor:
         return encode(self.encoder, groups, centres)
-
-
-def onnx_modules(modules: Mapping[str, nn.Module], threads: int) -> dict[str, nn.Module]:
-    """The published form's networks for ``PublishedPipeline``, in ONNX Runtime."""
-    return {
-        name: OnnxModule(_PlainPoints(module) if name == "points" else module, threads)
-        for name, module in modules.items()
-    }
 
 
 def blas_nearest(queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,11 +67,30 @@ def blas_nearest(queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Rival(PublishedPipeline):
-    """``PublishedPipeline`` on ONNX Runtime and BLAS."""
+    """``PublishedPipeline`` on ONNX Runtime and BLAS. ``spent_ms``: time in its ``networks`` and in its ``search``."""
+
+    def __init__(
+        self,
+        network: Network,
+        modules: Mapping[str, nn.Module],
+        rgb: PublishedBank,
+        points: PublishedBank,
+        threads: int,
+    ) -> None:
+        """``modules`` as ``PublishedPipeline``; each is exported on its first run, for so many threads."""
+        self.spent_ms = {"networks": 0.0, "search": 0.0}
+        onnx = {
+            name: OnnxModule(_PlainPoints(module) if name == "points" else module, threads, self.spent_ms)
+            for name, module in modules.items()
+        }
+        super().__init__(network, onnx, rgb, points)
 
     def nearest(self, queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """As ``blas_nearest``."""
-        return blas_nearest(queries, rows)
+        since_ns = time.perf_counter_ns()
+        found = blas_nearest(queries, rows)
+        self.spent_ms["search"] += (time.perf_counter_ns() - since_ns) / 1e6
+        return found
 
 
 def _session(module: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> ort.InferenceSession:

@@ -30,7 +30,7 @@ from threadpoolctl import ThreadpoolController, threadpool_info
 from benchmarks.machine import commit, machine
 from benchmarks.paired import ratio_of_medians
 from benchmarks.published import PublishedBank, PublishedPipeline, PublishedScores
-from benchmarks.rival import Rival, onnx_modules
+from benchmarks.rival import Rival
 from benchmarks.work import giga, graph_macs, matmul_gflops, search_macs, torch_macs
 from calibration.embedding import fit_station_statistics
 from calibration.networks.torch_networks import TorchNetworks, build
@@ -113,6 +113,8 @@ def run_side_by_side(options: SideBySide) -> dict[str, Any]:
             plain.score(prepared)
         if not worst <= TOLERANCE:
             raise ParityError(f"ours and the published form differ by {worst:.2g} of the largest distance")
+        parts = plain.spent_ms if isinstance(plain, Rival) else {}
+        parts.update(dict.fromkeys(parts, 0.0))
         for index in range(options.frames):
             prepared = setting.prepared[index % len(setting.prepared)]
             ours, wall_ms, cpu_ms = _timed(partial(engine.score_prepared, prepared, no_progress))
@@ -154,6 +156,7 @@ def run_side_by_side(options: SideBySide) -> dict[str, Any]:
         "ours_stage_p50_ms": {
             stage: round(float(np.median([one.get(stage, 0) for one in stages])) / 1000, 2) for stage in stages[0]
         },
+        "published_stage_mean_ms": _parts(parts, plain_ms),
         "gmac": {"ours": work[0][0], "published": work[0][1]},
         "ratio_published": round(ratio.ratio, 3),
         "ratio_interval_95": [round(ratio.low, 3), round(ratio.high, 3)],
@@ -170,13 +173,20 @@ def _plain(setting: _Setting, options: SideBySide) -> PublishedPipeline:
     banks = [_published(bank) for bank in (setting.banks.rgb, setting.banks.points)]
     if options.rival == "torch":
         return PublishedPipeline(setting.network, setting.networks.modules, *banks)
-    return Rival(setting.network, onnx_modules(setting.networks.modules, options.threads), *banks)
+    return Rival(setting.network, setting.networks.modules, banks[0], banks[1], options.threads)
 
 
 def _exact(setting: _Setting) -> PublishedPipeline:
     """The oracle: distances in float64."""
     banks = [_published(bank) for bank in (setting.banks.rgb, setting.banks.points)]
     return PublishedPipeline(setting.network, setting.networks.modules, *banks, distance_dtype=torch.float64)
+
+
+def _parts(spent_ms: dict[str, float], times_ms: list[float]) -> dict[str, float]:
+    """The rival's mean times, and the rest of it: sampling, grouping, interpolation, canvas, pooling."""
+    means = {name: spent / len(times_ms) for name, spent in spent_ms.items()}
+    means["rest"] = float(np.mean(times_ms)) - sum(means.values())
+    return {name: round(mean, 2) for name, mean in means.items()}
 
 
 def _timed(run: Callable[[], T]) -> tuple[T, float, float]:

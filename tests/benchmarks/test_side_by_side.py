@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from benchmarks.paired import ratio_of_medians
 from benchmarks.published import PublishedBank, PublishedPipeline, PublishedScores
-from benchmarks.rival import Rival, blas_nearest, onnx_modules
+from benchmarks.rival import Rival, blas_nearest
 from benchmarks.side_by_side import difference
 from benchmarks.work import graph_macs, search_macs, torch_macs
 from runtime.frame import ModalityScores, Scores
@@ -45,7 +45,7 @@ def test_the_rival_computes_the_published_function() -> None:
     prepared = frame(network, 0)
     both = banks((profile.rgb_channels, profile.points_channels))
     plain = PublishedPipeline(network, networks.modules, *both, distance_dtype=torch.float64)
-    rival = Rival(network, onnx_modules(networks.modules, 1), *both)
+    rival = Rival(network, networks.modules, both[0], both[1], threads=1)
     expected = plain.score(prepared)
     assert difference(as_ours(expected, prepared), rival.score(prepared)) < 1e-4
     forgetful = rival.score_tokens(rival.frozen(prepared), prepared)
