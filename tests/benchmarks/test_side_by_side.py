@@ -71,7 +71,7 @@ def test_counts_are_those_of_the_formulas() -> None:
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             tokens = self.conv(image).flatten(2).transpose(1, 2)
-            q, k, v = self.linear(tokens).chunk(3, dim=-1)
+            q, k, v = self.linear(tokens).unsqueeze(1).chunk(3, dim=-1)
             return functional.scaled_dot_product_attention(q, k, v)
 
     module, image = Small().eval(), torch.rand(1, 3, 8, 8)
