@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +40,7 @@ def command(
     for difference in told["forced_past"]:
         print(f"asperity: compared although they differ in {difference}", file=sys.stderr)
     if out is not None:
-        reports.write(out, told)
+        reports.write(out, {"command": shlex.join(["asperity", *sys.argv[1:]]), **told})
     if told["regressions"]:
         print(f"asperity: slower by more than {regression:g} %: {'; '.join(told['regressions'])}", file=sys.stderr)
         raise typer.Exit(REGRESSION)
