@@ -40,6 +40,8 @@ CHOSEN = 200
 """Normal frames of one calibration."""
 VIEWS = 4
 """Frames of each part, where parts are seen several times."""
+SEVERAL = 400
+"""Frames of such parts: half are calibrated from, half judged."""
 SEED = 91
 GEOMETRY_FRAMES = 40
 """Of parts that nothing else shows: the geometry is the same for every calibration and favours no frame."""
@@ -183,17 +185,18 @@ def cached(path: Path, product: str, parts: list[int]) -> Population:
 
 
 def measure(product: str, frames: int, splits: int, alphas: tuple[float, ...], cache: Path) -> dict[str, Any]:
-    """All modes at all rates. ``frames`` of one part each, and as many of parts with ``VIEWS`` frames."""
+    """All modes at all rates. ``frames`` of one part each, and ``SEVERAL`` of parts with ``VIEWS`` frames."""
     rows: list[dict[str, Any]] = []
-    for views, modes in ((1, MODES[:2]), (VIEWS, MODES[2:])):
-        people = cached(cache / f"{product}-{frames}-{views}.npz", product, [i // views for i in range(frames)])
+    for views, count, modes in ((1, frames, MODES[:2]), (VIEWS, SEVERAL, MODES[2:])):
+        people = cached(cache / f"{product}-{count}-{views}.npz", product, [i // views for i in range(count)])
         for mode in modes:
             for asked in alphas:
                 found = judge(people, mode, asked, splits)
                 rows.append({**asdict(found), "keeps_its_word": found.keeps_its_word})
         del people
     return {
-        "product": product, "frames": frames, "views": VIEWS, "chosen": CHOSEN, "splits": splits, "seed": SEED,
+        "product": product, "frames": frames, "views": VIEWS, "frames_of_several_views": SEVERAL,
+        "chosen": CHOSEN, "splits": splits, "seed": SEED,
         "weights_sha256": sha256_of(POINTS_LITE), "rows": rows,
     }  # fmt: skip
 
