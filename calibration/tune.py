@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -26,9 +27,9 @@ from calibration.profiles import Profile
 from calibration.pseudo_defects import KINDS, Kind, make_pseudo_defect
 from calibration.reference import make_bank
 from runtime.distances import ModalityBank, measure
-from runtime.errors import CalibrationError
+from runtime.errors import CalibrationError, DataError
 from runtime.frame import BoolArray, FloatArray, Prepared
-from runtime.manifest import Network
+from runtime.manifest import Network, WeightsOrigin
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
@@ -99,6 +100,55 @@ class Trial(msgspec.Struct, frozen=True):
     rgb_spread: float = 1.0
     points_spread: float = 1.0
     stopped: str = ""
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
+    """A sweep's file: what it was made of, and its rows as far as they are done."""
+
+    asperity: str
+    profile: str
+    weights: tuple[WeightsOrigin, ...]
+    """The frozen networks that the rows belong to."""
+    seed: int
+    limit: int | None
+    base: AdaptationConfig
+    frames: dict[str, tuple[int, int]] = {}
+    """Product: frames adapted on, frames held out and spoiled once in each way."""
+    trials: tuple[Trial, ...] = ()
+
+    def of_same(self, other: Sweep) -> bool:
+        """Whether rows of both belong into one table."""
+        bare = {"frames": {}, "trials": ()}
+        return msgspec.structs.replace(self, **bare) == msgspec.structs.replace(other, **bare)
+
+    def find(self, product: str, config: AdaptationConfig | None) -> Trial | None:
+        """The row of a setting on a product, if it is done."""
+        return next((trial for trial in self.trials if (trial.product, trial.config) == (product, config)), None)
+
+    def with_row(self, trial: Trial, tune_set: TuneSet) -> Sweep:
+        """One row more."""
+        frames = {**self.frames, trial.product: (len(tune_set.fit), len(tune_set.held_out))}
+        return msgspec.structs.replace(self, frames=frames, trials=(*self.trials, trial))
+
+
+def continued(path: Path, sweep: Sweep) -> Sweep:
+    """What an earlier run left in the file, or ``sweep`` as it is. Raises DataError when the rows do not fit."""
+    if not path.exists():
+        return sweep
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Sweep)
+    except msgspec.MsgspecError as error:
+        raise DataError(f"{path} holds no sweep ({error}); name another file with -o") from error
+    if not found.of_same(sweep):
+        raise DataError(f"{path} is of other weights, versions, frames or defaults; name another file with -o")
+    return found
+
+
+def keep(path: Path, sweep: Sweep) -> None:
+    """Write the file, whole or not at all. Raises OSError."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(sweep), indent=1) + b"\n")
+    partial.replace(path)
 
 
 def cache_patches(frames: Sequence[Prepared], network: Network, networks: TorchNetworks) -> PatchSet:

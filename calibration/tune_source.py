@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from calibration.embedding import fit_station_statistics
-from calibration.networks.torch_networks import build
+from calibration.networks.torch_networks import TorchNetworks, build
 from calibration.normals import fit_first, prepare_normals
 from calibration.profiles import Profile, network_for
 from calibration.record import CalibrateOptions
@@ -13,7 +13,14 @@ from calibration.split import split_frames
 from calibration.tune import Progress, TuneSet, make_tune_set
 
 
-def read_tune_set(source: Path, profile: Profile, options: CalibrateOptions, progress: Progress) -> TuneSet:
+def networks_of(profile: Profile) -> TorchNetworks:
+    """The profile's networks with their own weights. Raises DataError."""
+    return build(profile)
+
+
+def read_tune_set(
+    source: Path, profile: Profile, networks: TorchNetworks, options: CalibrateOptions, progress: Progress
+) -> TuneSet:
     """Frames of the ``fit`` split to adapt on; those of ``tune`` and ``calibrate`` are held out and spoiled.
 
     Frames are read and refused as in a calibration. Raises as ``calibration.calibrate.learn``.
@@ -24,6 +31,6 @@ def read_tune_set(source: Path, profile: Profile, options: CalibrateOptions, pro
     )  # fmt: skip
     normals, split = fit_first(normals, split)
     fit, held_out = normals.prepared[: len(split.fit)], normals.prepared[len(split.fit) :]
-    network, networks = network_for(profile, normals.geometry, "none"), build(profile)
+    network = network_for(profile, normals.geometry, "none")
     fit_station_statistics(fit, network, networks, profile)
     return make_tune_set(source.absolute().name, fit, held_out, network, networks, options.seed)

@@ -11,26 +11,46 @@ import typer
 def command(
     sources: Annotated[list[Path], typer.Argument(help="Folders of normal frames, one a product.")],
     profile: Annotated[str, typer.Option(help="lite, edge or paper.")] = "lite",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON file of all rows.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="JSON file, kept row by row; a file there is gone on with.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="Use the first so many frames of each product.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of split, pseudo-defects and adaptation.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="All rows as one JSON array on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Try settings of the adaptation against pseudo-defects made from normal frames, and name the best one."""
     import msgspec
     from rich.console import Console
     from rich.progress import Progress
 
+    import runtime
     from calibration.adaptation_config import default_config
     from calibration.profiles import profile as find_profile
     from calibration.record import CalibrateOptions
-    from calibration.tune import Trial, best_config, changes, mean_figure, sweep_configs, try_config
-    from calibration.tune_source import read_tune_set
+    from calibration.tune import (
+        Sweep,
+        Trial,
+        best_config,
+        changes,
+        continued,
+        keep,
+        mean_figure,
+        sweep_configs,
+        try_config,
+    )
+    from calibration.tune_source import networks_of, read_tune_set
+    from runtime.errors import DataError
 
     chosen = find_profile(profile)
     options = CalibrateOptions(profile=profile, limit=limit, seed=seed)
     base = msgspec.structs.replace(default_config(chosen), seed=seed)
     settings = [None, *sweep_configs(base)]
+    networks = networks_of(chosen)
+    sweep = Sweep(
+        asperity=runtime.__version__, profile=profile, weights=networks.origins, seed=seed, limit=limit, base=base
+    )
+    if output is not None:
+        sweep = continued(output, sweep)
     rows: list[list[Trial]] = [[] for _ in settings]
     with Progress(console=Console(stderr=True), transient=True) as bars:
         whole = bars.add_task("settings", total=len(settings) * len(sources))
@@ -40,17 +60,28 @@ def command(
             bars.update(step, description=what, completed=done, total=total)
 
         for source in sources:
-            tune_set = read_tune_set(source, chosen, options, show)
+            product = source.absolute().name
+            tune_set = None
             for row, setting in zip(rows, settings, strict=True):
-                trial, _ = try_config(tune_set, chosen, setting, show)
+                trial = sweep.find(product, setting)
+                if trial is None:
+                    tune_set = tune_set or read_tune_set(source, chosen, networks, options, show)
+                    trial, _ = try_config(tune_set, chosen, setting, show)
+                    sweep = sweep.with_row(trial, tune_set)
+                    if output is not None:
+                        try:
+                            keep(output, sweep)
+                        except OSError as error:
+                            raise DataError(
+                                f"{output} cannot be written ({error.strerror}); name another file with -o"
+                            ) from error
                 row.append(trial)
                 bars.advance(whole)
-    everything = [trial for row in rows for trial in row]
-    if output is not None:
-        output.write_bytes(msgspec.json.format(msgspec.json.encode(everything), indent=1))
     if as_json:
-        typer.echo(msgspec.json.encode(everything).decode())
+        typer.echo(msgspec.json.encode(sweep).decode())
         return
+    for origin in sweep.weights:
+        typer.echo(f"{origin.network}: {'RANDOM' if origin.seeded else origin.sha256[:12]}  {origin.source}")
     typer.echo(f"{'patch':>7} {'geometry':>8} {'colour':>7} {'image':>7}  setting (AUROC, mean of {len(sources)})")
     for row in sorted(rows, key=mean_figure, reverse=True):
         config = row[0].config

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,21 +17,25 @@ from typer.testing import CliRunner
 
 from calibration.adaptation_config import AdaptationConfig
 from calibration.commands.tune import command
+from calibration.normals import Normals, prepare_normals
 from calibration.patches import PatchSet
 from calibration.profiles import PROFILES
 from calibration.pseudo_defects import KINDS
 from calibration.tune import (
     Figures,
     Scale,
+    Sweep,
     Trial,
     TuneSet,
     auroc,
     best_config,
     changes,
+    keep,
     mean_figure,
     sweep_configs,
     try_config,
 )
+from runtime.errors import DataError
 
 torch.set_num_threads(1)
 
@@ -128,6 +134,16 @@ def test_both_modalities_count_alike() -> None:
     assert scale.fuse(np.array([1.0, 3.0]), np.array([10.0, 20.0])).tolist() == [0.0, 1.5]
 
 
+def counting(made: list[str]) -> Callable[..., Normals]:
+    """``prepare_normals`` that notes what it read."""
+
+    def prepared(source: Path, *given: Any) -> Normals:
+        made.append(source.name)
+        return prepare_normals(source, *given)
+
+    return prepared
+
+
 def test_the_command_prints_and_writes_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PROFILES, "tiny", TINY)
     monkeypatch.setattr("calibration.tune_source.build", build_tiny)
@@ -138,7 +154,22 @@ def test_the_command_prints_and_writes_every_row(tmp_path: Path, monkeypatch: py
     app.command()(command)
     done = CliRunner().invoke(app, [*map(str, sources), "--profile", "tiny", "-o", str(tmp_path / "rows.json")])
     assert done.exit_code == 0, done.output
-    rows = msgspec.json.decode((tmp_path / "rows.json").read_bytes(), type=list[Trial])
+    sweep = msgspec.json.decode((tmp_path / "rows.json").read_bytes(), type=Sweep)
+    rows = sweep.trials
     assert len(rows) == 3 * 2 and {row.product for row in rows} == {"left", "right"}
     assert all(row.figures is not None for row in rows)
     assert "frozen" in done.stdout and "best: " in done.stdout
+    assert [origin.network for origin in sweep.weights] == ["tiny_rgb", "tiny_points"] and "RANDOM" in done.stdout
+    assert sweep.frames == {"left": (15, 9), "right": (15, 9)}
+
+    # Killed in the middle of the second product: its rows alone are made again, and the table is the same.
+    cut = msgspec.structs.replace(sweep, trials=rows[:4])
+    keep(tmp_path / "rows.json", cut)
+    made: list[str] = []
+    monkeypatch.setattr("calibration.tune_source.prepare_normals", counting(made))
+    again = CliRunner().invoke(app, [*map(str, sources), "--profile", "tiny", "-o", str(tmp_path / "rows.json")])
+    assert again.exit_code == 0 and made == ["right"]
+    resumed = msgspec.json.decode((tmp_path / "rows.json").read_bytes(), type=Sweep)
+    assert [trial.figures for trial in resumed.trials] == [trial.figures for trial in rows]
+    other = CliRunner().invoke(app, [*map(str, sources), "--profile=tiny", "--seed=1", "-o", f"{tmp_path}/rows.json"])
+    assert isinstance(other.exception, DataError) and "of other weights" in str(other.exception)
