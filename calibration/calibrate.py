@@ -6,6 +6,7 @@ read -> geometry -> prepare -> split -> frozen patches -> adapt -> banks -> tuni
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from calibration.profiles import Profile, network_for, profile
 from calibration.record import CalibrateOptions, CalibrationFolder
 from calibration.reference import FrameDistances, Reference, fit_decision
 from calibration.report import write_report
+from calibration.rotation import rotated_tokens
 from calibration.silhouette import learn_shape
 from calibration.split import Split, split_frames
 from calibration.store import write_folder
@@ -188,8 +190,13 @@ def _adapt(
     """Train the adaptors on the fit frames and put them in place; the network's constants with their slots."""
     if checkpoint.exists():
         progress("going on from an earlier run's checkpoint", 1, 1)
+    patches = frozen.subset(slice(0, len(split.fit)))
+    if config.rotation:
+        network = network_for(chosen, normals.geometry, "none")
+        turned = rotated_tokens([normals.prepared[i] for i in split.fit], network, networks, config.seed)
+        patches = dataclasses.replace(patches, rgb_rotated=turned)
     adapted = adapt(
-        frozen.subset(slice(0, len(split.fit))), chosen, config,
+        patches, chosen, config,
         lambda done, total: progress("adaptation", done, total), checkpoint, str(networks.device),
     )  # fmt: skip
     rgb, points = networks.new_adaptors(seed=config.seed)

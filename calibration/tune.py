@@ -118,8 +118,8 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
 
     def of_same(self, other: Sweep) -> bool:
         """Whether rows of both belong into one table."""
-        bare = {"frames": {}, "trials": ()}
-        return msgspec.structs.replace(self, **bare) == msgspec.structs.replace(other, **bare)
+        mine, theirs = (msgspec.structs.replace(one, frames={}, trials=()) for one in (self, other))
+        return mine == theirs
 
     def find(self, product: str, config: AdaptationConfig | None) -> Trial | None:
         """The row of a setting on a product, if it is done."""
