@@ -9,7 +9,7 @@ chosen ones, lowest index first among equals. Only its arithmetic is rearranged,
   matrix products, which are bound by arithmetic where the plain loop is bound by memory.
 * Lower bounds. Features of parts vary in few directions. With V some orthonormal directions (the leading principal
   ones) and rho(x) the length of x outside them, |x - c|^2 >= |V(x - c)|^2 + (rho(x) - rho(c))^2. Only the few pairs
-  whose bound lies below the row's present distance are measured in full: 1 in 1000 on real features.
+  whose bound lies below the row's present distance are measured in full: some in 1000 on real features.
 """
 
 from __future__ import annotations
