@@ -15,6 +15,7 @@ from runtime import wire
 from runtime.access import Access
 from runtime.clock import MS, Now
 from runtime.config import Security, StationConfig, hosted, journal_path
+from runtime.engines.simulated import TIMING_RECIPE
 from runtime.errors import AsperityError
 from runtime.frame import Frame, Result
 from runtime.inspector import Inspector
@@ -85,7 +86,7 @@ class Floor:
         """
         values: dict[str, Any] = {
             "engine": {"name": "simulated"},
-            "recipes": {"a": f"script:{script}", "b": "script:ng"},
+            "recipes": {"a": f"script:{script}", "b": "script:ng", TIMING_RECIPE: "script:ok"},
             "journal": {"slots": 512},
             **sections,
         }

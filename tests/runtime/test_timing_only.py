@@ -61,10 +61,10 @@ def test_the_numbers_are_those_of_the_same_frame_with_a_verdict() -> None:
 
 @pytest.fixture
 def floor(tmp_path: Path) -> Floor:
-    floor = Floor(tmp_path / "journal", recipes={"a": "script:ok", TIMING_RECIPE: "script:ok"})
+    floor = Floor(tmp_path / "journal")
     assert floor.ask("prepare_recipe", recipe=TIMING_RECIPE).ok
     floor.settle()
-    assert floor.desk.operation.recipe is not None and floor.desk.operation.recipe.name == TIMING_RECIPE
+    assert floor.station.operation.recipe is not None and floor.station.operation.recipe.name == TIMING_RECIPE
     return floor
 
 
@@ -104,7 +104,7 @@ def test_it_is_in_sight_as_long_as_it_is_in_force(floor: Floor) -> None:
 def test_no_threshold_gives_it_a_verdict(floor: Floor) -> None:
     reply = floor.ask("set_threshold", threshold=1e9)
     assert (reply.ok, reply.code) == (False, "REFUSED") and "timing only" in (reply.text or "")
-    floor.desk.operation.set_threshold(1e9)  # past the refusal
+    floor.station.operation.set_threshold(1e9)  # past the refusal
     floor.settle()
     floor.send()
     floor.serve()
@@ -114,7 +114,7 @@ def test_no_threshold_gives_it_a_verdict(floor: Floor) -> None:
 def test_a_restart_owes_unknown_and_goes_on_so(floor: Floor, tmp_path: Path) -> None:
     floor.send()
     floor.close()  # as kill -9 leaves it: one frame admitted, none answered
-    again = Floor(tmp_path / "journal", recipes={"a": "script:ok", TIMING_RECIPE: "script:ok"}, ready=False)
+    again = Floor(tmp_path / "journal", ready=False)
     again.ask("prepare_recipe", recipe=TIMING_RECIPE)
     again.settle()
     again.send()
