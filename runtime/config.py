@@ -161,6 +161,9 @@ class Engine(Section, frozen=True, forbid_unknown_fields=True):
     cache_max_mbytes: Annotated[
         int, number(64, 1_000_000, "cuda: size of that folder; beyond it the networks used longest ago are removed")
     ] = 8192
+    build_missing: Annotated[
+        bool, text("cuda: build networks that the cache lacks, beside the recipe in force, before a recipe is opened")
+    ] = False
     build_s: Annotated[int, number(10, 86_400, "cuda: longest time of building a bundle's networks")] = 3600
     build_mbytes: Annotated[int, number(64, 1_000_000, "cuda: memory of the GPU that building may use")] = 2048
     recipes_in_memory: Annotated[

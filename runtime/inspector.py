@@ -58,11 +58,10 @@ class Inspector:
         self.recipes = OpenRecipes(len(configs))
         limits, idle_tick_s = self.config.limits, self.config.timing.idle_tick_ms / 1000
         self.bench = Bench(len(configs), limits.queue_length, idle_tick_s, sockets.make_bell, clock)
+        self.loaders = [Loader(config, sockets.make_bell, self.recipes) for config in configs]
         self.stations = [
-            Station(
-                config, journal, self.session, sockets, place, Loader(config, sockets.make_bell, self.recipes), clock
-            )
-            for config, journal, place in zip(configs, journals, self.bench.places, strict=True)
+            Station(config, journal, self.session, sockets, place, loader, clock)
+            for config, journal, place, loader in zip(configs, journals, self.bench.places, self.loaders, strict=True)
         ]
         self.by_camera = {station.camera: station for station in self.stations}
         self.by_name = {station.name: station for station in self.stations}
@@ -176,6 +175,8 @@ class Inspector:
 
     def _close(self) -> None:
         stopped = self.bench.stop(self.config.timing.shutdown_ms / 1000)
+        for loader in self.loaders:
+            loader.end(self.config.timing.shutdown_ms / 1000)
         for station in self.stations:
             if stopped and station.operation.recipe is not None:
                 self.recipes.put_away(station.operation.recipe)

@@ -250,6 +250,7 @@ class Operation:
             self._place.take_over(opened.recipe)
         elif opened is not None and opened.error is not None:
             self._did_not_open(opened.name, opened.error)
+        self._show_building()
         if self.busy and now.ns > self._busy_until_ns:
             self._loader.give_up()
             self.alarm("RECIPE", f"{self.busy}, but not within the time of [timing] recipe_ms")
@@ -306,6 +307,16 @@ class Operation:
         if mine != signed:
             text = f"an operator set the threshold to {mine:.6g}; the proven one is {signed:.6g}"
             self.alarm("THRESHOLD", text, "warning")
+
+    def _show_building(self) -> None:
+        """In each state, as long as networks are being built for a recipe: its engine, or another's, serves slower."""
+        building = self._loader.building
+        if building and "BUILDING" not in self.alarms:
+            text = f"networks of recipe {building} are being built for this GPU (minutes; [engine] build_missing)"
+            self.alarm("BUILDING", text, "warning")
+        elif not building and "BUILDING" in self.alarms:
+            del self.alarms["BUILDING"]
+            self._notice("info", "BUILT", "building networks has ended")
 
     def _begin_test(self) -> None:
         self.tested = False

@@ -128,6 +128,11 @@ def _open_simulated(name: str, script: str) -> Recipe:
 
 
 def _find_bundle(name: str, path: Path, config: StationConfig) -> Found:
+    bundle = _verified(name, path, config)
+    return Found(bundle.digest, lambda progress: _open_bundle(bundle, config, progress))
+
+
+def _verified(name: str, path: Path, config: StationConfig) -> Bundle:
     from runtime.bundle import open_bundle
     from runtime.keys import TrustStore
 
@@ -136,7 +141,7 @@ def _find_bundle(name: str, path: Path, config: StationConfig) -> Found:
         raise ConfigError(
             f"[recipes] calls {path} {name!r}, the bundle calls itself {bundle.manifest.recipe!r}; use the same name"
         )
-    return Found(bundle.digest, lambda progress: _open_bundle(bundle, config, progress))
+    return bundle
 
 
 def _open_bundle(bundle: Bundle, config: StationConfig, progress: Progress) -> Recipe:
@@ -250,14 +255,23 @@ class Loader:
         self._recipes = recipes
         self._done: list[tuple[int, Opened]] = []
         self._number = 0
+        self._thread: threading.Thread | None = None
+        self.building = ""
+        """The recipe whose networks are being built for this box; empty: none."""
 
     def start(self, name: str, *, in_child_first: bool) -> None:
         """Begin to open ``name``; what an earlier start has not brought to an end is forgotten."""
         self._number += 1
-        thread = threading.Thread(
+        self._thread = threading.Thread(
             target=self._run, args=(self._number, name, in_child_first), name=f"recipe-{name}", daemon=True
         )
-        thread.start()
+        self._thread.start()
+
+    def end(self, timeout_s: float) -> None:
+        """Forget the last start, and wait so long for a build under way to be ended."""
+        self.give_up()
+        if self._thread is not None and self.building:
+            self._thread.join(timeout_s)
 
     def opened(self) -> Opened | None:
         """What has become of the last start, once."""
@@ -276,7 +290,9 @@ class Loader:
     @property
     def patience_ms(self) -> int:
         """Longest time from ``start`` to ``opened``."""
-        return self._recipes.patience_ms(self._config)
+        engine = self._config.engine
+        builds = engine.name == "cuda" and engine.build_missing
+        return self._recipes.patience_ms(self._config) + (engine.build_s * 1000 if builds else 0)
 
     def put_away(self, recipe: Recipe) -> None:
         """The station has done with a recipe."""
@@ -289,6 +305,7 @@ class Loader:
     def _run(self, number: int, name: str, in_child_first: bool) -> None:
         ring = self._make_bell()
         try:
+            self._build_missing(number, name)
             result = Opened(name, recipe=self._recipes.open(name, self._config, in_child_first=in_child_first))
         except AsperityError as error:
             result = Opened(name, error=error)
@@ -296,6 +313,25 @@ class Loader:
             result = Opened(name, error=BundleError(f"recipe {name}: {type(error).__name__}: {error}"))
         self._done.append((number, result))
         ring()
+
+    def _build_missing(self, number: int, name: str) -> None:
+        """With ``[engine] build_missing``: networks that this box lacks are built while the engine in force serves on.
+
+        Outside the lock of ``OpenRecipes``, so that other stations' recipes open meanwhile.
+        """
+        config = self._config
+        if config.engine.name != "cuda" or not config.engine.build_missing or name not in config.recipes:
+            return
+        from runtime.engines import build, trt_graph
+
+        bundle = _verified(name, Path(config.recipes[name]), config)
+        if not trt_graph.networks_missing(bundle, config):
+            return
+        self.building = name
+        try:
+            build.build_networks(bundle.path, config, lambda: number == self._number)
+        finally:
+            self.building = ""
 
 
 def verify_in_child(name: str, config: StationConfig) -> None:

@@ -50,7 +50,7 @@ def tell_supervisor(desk: Inspector) -> None:
     """
     operations, supervision = [station.operation for station in desk.stations], desk.supervision
     waiting = [operation for operation in operations if operation.failure is None]
-    if all(operation.tested and not operation.opening_first for operation in waiting):
+    if waiting and all(operation.tested and not operation.opening_first for operation in waiting):
         supervision.ready()
     elif any(operation.opening_first and operation.busy for operation in waiting):
         supervision.opening()

@@ -62,8 +62,7 @@ const observe = async (message) => {
   nextId = Math.max(nextId, state.last_result_id + 1);
   if (missing.size) {
     [asked, settledId] = [randomUUID(), state.in_flight ? 0 : state.last_result_id];
-    const from = Math.min(...missing);
-    const request = { v: WIRE_VERSION, id: asked, op: "get_result", station: state.station, from };
+    const request = { v: WIRE_VERSION, id: asked, op: "get_result", station: state.station, from: Math.min(...missing) };
     await control.send(JSON.stringify(request)).catch(() => {}); // the next state asks again
   }
 };

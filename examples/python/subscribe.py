@@ -72,9 +72,8 @@ class Subscriber:
         self.next_id = max(self.next_id, last_id + 1)
         if self.missing:
             self.asked, self.settled_id = str(uuid.uuid4()), 0 if state["in_flight"] else last_id
-            request = {"v": WIRE_VERSION, "id": self.asked, "op": "get_result", "station": state["station"]}
-            request["from"] = min(self.missing)
-            self.control.send(json.dumps(request).encode())
+            request = dict(v=WIRE_VERSION, id=self.asked, op="get_result", station=state["station"])
+            self.control.send(json.dumps({**request, "from": min(self.missing)}).encode())
 
     def hear(self, reply):
         if reply["id"] != self.asked or not reply["ok"]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from runtime.config import StationConfig, engine_cache
@@ -19,6 +20,7 @@ from runtime.errors import EngineError
 
 NICE = 10
 STOP_S = 5.0
+POLL_S = 0.2
 MAX_SAID_BYTES = 4096
 REMEDY = "run `asperity engines build` by hand to see more"
 
@@ -91,3 +93,18 @@ class BackgroundBuild:
         self._said.seek(max(0, size - MAX_SAID_BYTES))
         lines = self._said.read(MAX_SAID_BYTES).decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
+
+
+def build_networks(bundle: Path, config: StationConfig, wanted: Callable[[], bool]) -> None:
+    """Build a bundle's networks for this box in a child, and wait for it. For a thread that may wait ``build_s``.
+
+    Raises EngineError as ``BackgroundBuild`` does, and when ``wanted`` says no; the child is ended then.
+    """
+    build = BackgroundBuild(bundle, config)
+    try:
+        while not build.done():
+            if not wanted():
+                raise EngineError(f"building the networks of {bundle} was stopped: the recipe is not wanted any more")
+            time.sleep(POLL_S)
+    finally:
+        build.stop()

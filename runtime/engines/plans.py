@@ -333,6 +333,16 @@ class PlanCache:
                 self._remove(folder)
 
 
+def find_built(cache: PlanCache, key: PlanKey) -> PlanSet | None:
+    """The set of the key, with either softmax; None when none was built. Raises EngineError as ``PlanCache.find``."""
+    choices: tuple[Softmax, ...] = ("fp32",) if key.precision == "fp32" else ("half", "fp32")
+    for softmax in choices:
+        found = cache.find(msgspec.structs.replace(key, softmax=softmax))
+        if found is not None:
+            return found
+    return None
+
+
 def find_served(cache: PlanCache, key: PlanKey) -> PlanSet:
     """The set by which an engine may be opened: that of the key, with either softmax, for the GPU of the key.
 
@@ -341,13 +351,11 @@ def find_served(cache: PlanCache, key: PlanKey) -> PlanSet:
     """
     if key.gpu is None:
         raise EngineError('no GPU is found, so built networks cannot run; use [engine] name = "cpu"')
-    choices: tuple[Softmax, ...] = ("fp32",) if key.precision == "fp32" else ("half", "fp32")
-    for softmax in choices:
-        found = cache.find(msgspec.structs.replace(key, softmax=softmax))
-        if found is not None:
-            if key.precision == "int8":
-                check_int8(found)
-            return found
+    found = find_built(cache, key)
+    if found is not None:
+        if key.precision == "int8":
+            check_int8(found)
+        return found
     raise EngineError(
         f"there are no networks of this bundle in {key.precision}, built with {key.library} {key.version} for "
         f"{key.gpu.name} and its driver {key.gpu.driver}, in {cache.folder}; run `asperity engines build BUNDLE "

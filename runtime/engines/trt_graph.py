@@ -16,7 +16,7 @@ from runtime.config import StationConfig, engine_cache
 from runtime.cuda.environment import find_gpu
 from runtime.cuda.graph import DeviceGraph, DeviceGraphs, GraphBytes, Shape
 from runtime.cuda.launch import Buffer, Device
-from runtime.engines.plans import PlanCache, PlanSet, find_served, plan_key
+from runtime.engines.plans import PlanCache, PlanSet, find_built, find_served, plan_key
 from runtime.engines.tensorrt_library import Library, Said, give_memory, load_library, new_logger, scratch_nbytes
 from runtime.errors import EngineError
 from runtime.manifest import Network
@@ -170,6 +170,16 @@ def open_graphs(bundle: Bundle, config: StationConfig, device: Device) -> Tensor
     key = plan_key(bundle.digest, config.engine.precision, "half", library, find_gpu(config.engine.gpu))
     plans = find_served(plan_cache(config), key)
     return TensorRtGraphs(plans, bundle.manifest.network, device, library)
+
+
+def networks_missing(bundle: Bundle, config: StationConfig) -> bool:
+    """Whether building could help: there is a library and a GPU, and the cache holds no networks of this bundle for it.
+
+    Raises EngineError: no library, or a cache that others may write.
+    """
+    gpu = find_gpu(config.engine.gpu)
+    key = plan_key(bundle.digest, config.engine.precision, "half", load_library(), gpu)
+    return gpu is not None and find_built(plan_cache(config), key) is None
 
 
 def plan_cache(config: StationConfig) -> PlanCache:

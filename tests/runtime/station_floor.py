@@ -108,6 +108,8 @@ class Floor:
         self.desk = Inspector(configs, self.journals, self.sockets, lambda: self.now)  # type: ignore[arg-type]
         self.desk.bench.start = lambda: None  # type: ignore[method-assign]
         self.station = self.desk.stations[0]
+        self.opening: dict[str, list[str]] = {}
+        """Recipes that wait to be opened, by station."""
         for station in self.desk.stations:
             self._open_at_once(station)
         self.numbers: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(1))
@@ -121,7 +123,7 @@ class Floor:
 
     def _open_at_once(self, station: Station) -> None:
         """Recipes are opened at the desk's next turn, not by a thread."""
-        opening: list[str] = []
+        opening = self.opening.setdefault(station.name, [])
         loader = station.operation._loader
 
         def opened() -> Opened | None:

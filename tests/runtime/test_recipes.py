@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,6 +19,7 @@ from runtime import gate
 from runtime.bundle import Bundle
 from runtime.config import StationConfig
 from runtime.cuda import driver
+from runtime.engines import build, trt_graph
 from runtime.errors import BundleError, ConfigError, EngineError, ParityError, SignatureError
 from runtime.keys import TrustStore
 from runtime.manifest import Decision
@@ -185,3 +187,72 @@ def test_stations_that_open_one_bundle_at_the_same_time_open_it_once(
     assert len(proven) == 1 and all(recipe is opened[0] for recipe in opened)
     for recipe in opened:
         recipes.put_away(recipe)
+
+
+def start_building(
+    toy: ToyBundle, make_config: Callable[..., StationConfig], monkeypatch: pytest.MonkeyPatch, program: str
+) -> tuple[Loader, str]:
+    """A loader of a bundle whose networks are missing; ``program`` stands in for the command that builds them."""
+    monkeypatch.setattr(trt_graph, "networks_missing", lambda *_: True)
+    monkeypatch.setattr(build, "build_command", lambda *_: [sys.executable, "-c", program])
+    name = recipe_name(toy.path)
+    config = make_config({name: str(toy.path)}, name="cuda", build_missing=True)
+    loader = Loader(config, lambda: lambda: None, OpenRecipes())
+    loader.start(name, in_child_first=False)
+    return loader, name
+
+
+def outcome(loader: Loader) -> Opened:
+    ends_s = time.monotonic() + 60
+    while (opened := loader.opened()) is None:
+        assert time.monotonic() < ends_s
+        time.sleep(0.01)
+    return opened
+
+
+def test_networks_that_are_missing_are_built_before_a_recipe_is_opened(
+    toy: ToyBundle, make_config: Callable[..., StationConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    built = tmp_path / "built"
+    seen: list[bool] = []
+    monkeypatch.setattr(OpenRecipes, "open", lambda *_, **__: seen.append(built.exists()))
+    loader, name = start_building(toy, make_config, monkeypatch, f"open({str(built)!r}, 'w')")
+    opened = outcome(loader)
+    assert (opened.name, opened.error, seen, loader.building) == (name, None, [True], "")
+    assert loader.patience_ms == (120 + 3600) * 1000
+
+
+def test_a_build_that_fails_opens_nothing_and_brings_the_words(
+    toy: ToyBundle, make_config: Callable[..., StationConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader, _ = start_building(toy, make_config, monkeypatch, "import sys; sys.exit('no room on the GPU')")
+    opened = outcome(loader)
+    assert opened.recipe is None and "no room on the GPU" in str(opened.error)
+
+
+def test_a_build_ends_with_the_wish_for_it(
+    toy: ToyBundle, make_config: Callable[..., StationConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+    program = f"import time; open({str(begun)!r}, 'w'); time.sleep(600)"
+    loader, name = start_building(toy, make_config, monkeypatch, program)
+    ends_s = time.monotonic() + 60
+    while not begun.exists():
+        assert time.monotonic() < ends_s
+        time.sleep(0.01)
+    assert loader.building == name
+    loader.end(60.0)
+    assert loader.building == "" and loader.opened() is None
+
+
+def test_without_being_told_so_nothing_is_built(
+    toy: ToyBundle, make_config: Callable[..., StationConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "build_networks", lambda *_: pytest.fail("it was built"))
+    monkeypatch.setattr(OpenRecipes, "open", lambda *_, **__: None)
+    name = recipe_name(toy.path)
+    for engine in ({"name": "cuda"}, {"name": "cpu", "build_missing": True}):
+        loader = Loader(make_config({name: str(toy.path)}, **engine), lambda: lambda: None, OpenRecipes())
+        loader.start(name, in_child_first=False)
+        assert outcome(loader).error is None
+        assert loader.patience_ms == 120_000

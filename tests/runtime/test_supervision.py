@@ -117,15 +117,16 @@ def test_ready_comes_only_after_the_first_recipe_and_time_is_asked_for_meanwhile
     monkeypatch.setenv("NOTIFY_SOCKET", manager.address)
     floor = Floor(tmp_path / "journal", ready=False)
     try:
-        opening = floor.opening[:]
-        floor.opening.clear()  # the recipe takes its time
+        waiting = floor.opening[floor.station.name]
+        opening = waiting[:]
+        waiting.clear()  # the recipe takes its time
         floor.serve()  # the self-test
         for _ in range(4):
             floor.pass_ms(100)
         said = manager.hear()
         assert "READY=1" not in said
         assert [line for line in said if "EXTEND" in line] == ["EXTEND_TIMEOUT_USEC=30000000"]
-        floor.opening.extend(opening)
+        waiting.extend(opening)
         floor.settle()
         floor.pass_ms(100)
         assert manager.hear().count("READY=1") == 1
