@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -314,6 +315,8 @@ class Trainer:
         header["curves"] = json.dumps(self.curves.as_dict())
         partial = path.with_suffix(".partial")
         save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=header)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut may leave the name with zeros behind it
         partial.replace(path)
 
     def load(self, path: Path) -> None:
