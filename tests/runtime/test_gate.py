@@ -125,6 +125,15 @@ def test_an_engine_that_disagrees_does_not(
         assert word in str(caught.value)
 
 
+def test_a_gross_score_may_move_with_its_distance_from_the_threshold_and_a_normal_one_may_not(toy: ToyBundle) -> None:
+    toy.edit(lambda m: m.update(golden_tolerance=0.001))
+    bundle = open_bundle(toy.path, toy.trust)
+    pass_gate(bundle, FakeEngine(only("colour", scores_of(3.14, 0.0))))  # 1.57 for 1.6, 0.85 above the threshold
+    for name, moved in (("colour", scores_of(3.1, 0.0)), ("normal_0", scores_of(-0.37, -0.4))):
+        with pytest.raises(ParityError, match=name):
+            pass_gate(bundle, FakeEngine(only(name, moved)))
+
+
 @pytest.mark.parametrize("error", [EngineError("broken"), FrameRefused(Reason.CAMERA_MOVED, "moved")])
 def test_a_golden_frame_that_is_refused_or_fails_closes_the_gate(bundle: Bundle, error: Exception) -> None:
     def fail(_name: str, _scores: Scores) -> Scores:
