@@ -198,7 +198,7 @@ def _same_record(line: dict[str, Any], station: Simulated) -> None:
 def test_a_subscriber_lets_nothing_simulated_pass(station: Simulated, built: Path) -> None:
     start = [*command("python", "subscribe", built), station.ends["lossy"], station.ends["control"], "st1", "40"]
     lines = subprocess.run(start, capture_output=True, timeout=PATIENCE_S, check=True).stdout.splitlines()
-    assert len(lines) == 40
+    assert len(lines) >= 40, "one reply of the journal may bring several at the end"
     assert not any(json.loads(line).get("pass") for line in lines)
 
 

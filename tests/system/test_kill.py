@@ -163,7 +163,8 @@ def test_sigterm_answers_every_admitted_frame_and_leaves_nothing_owed() -> None:
             line.wait(lambda: len(line.heard.results) >= 6, "an answer for each")
             assert process.wait(PATIENCE_S) == 0
         reasons = Counter(result.reason for result in line.heard.results)
-        assert set(reasons) <= {Reason.GOOD, Reason.OVERLOAD, Reason.SHUTDOWN}
+        # LOST: on a crowded machine the camera may find its send queue full.
+        assert set(reasons) <= {Reason.GOOD, Reason.OVERLOAD, Reason.SHUTDOWN, Reason.LOST}
         assert reasons[Reason.SHUTDOWN] >= 1
         line.wait(lambda: line.heard.states[-1].state == State.HALTED, "the last state")
         assert line.heard.states[-1].balanced
