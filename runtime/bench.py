@@ -99,7 +99,7 @@ class Bench:
         self.beat += 1
 
     def _idle(self) -> bool:
-        """Let the engines use the gap; True when one was found lost, for the first time."""
+        """Let the engines use the gap; True when one was found lost or failing, for the first time."""
         found = False
         for place in self.places:
             if place.recipe is None or place.idle_lost:
@@ -109,6 +109,9 @@ class Bench:
             except EngineLostError as error:
                 place.idle_lost = found = True
                 place.tell(FoundLost(error))
+            except AsperityError as error:  # as a failed self-test: Error until a reset, and the bench lives on
+                place.idle_lost = found = True
+                place.tell(Tested(str(error)))
         return found
 
     def _run(self) -> None:
@@ -153,7 +156,7 @@ class Place:
         self.digest: int | None = None
         """Of the frame before, by which a camera that repeats itself is found out."""
         self.idle_lost = False
-        """The engine was found lost and the desk knows; another recipe may have another one."""
+        """The engine was found lost or failing in a gap and the desk knows; another recipe may have another one."""
         self._bench = bench
         self._inbox = inbox
         self._reports: deque[Report] = deque()

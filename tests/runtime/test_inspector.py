@@ -14,6 +14,7 @@ import pytest
 from station_floor import SESSION, Floor
 
 from runtime import wire
+from runtime.errors import EngineError
 from runtime.frame import Verdict
 from runtime.manifest import GoldenFrame
 from runtime.reasons import Reason
@@ -639,3 +640,20 @@ def test_ending_answers_everything_and_refuses_what_still_comes(make: MakeFloor)
     assert floor.journal.promises() == {}
     assert wire.decode_state(floor.of_kind("state")[-1]).state == State.HALTED
     assert balanced(floor)
+
+
+def test_an_engine_that_fails_in_a_gap_judges_nothing_more_and_the_bench_lives_on(make: MakeFloor) -> None:
+    floor = make()
+    recipe = floor.station.operation.recipe
+    assert recipe is not None
+
+    def fail() -> None:
+        raise EngineError("it cannot be kept awake")
+
+    recipe.engine.idle = fail  # type: ignore[method-assign]
+    floor.settle()
+    assert floor.station.operation.state is State.ERROR
+    assert "it cannot be kept awake" in floor.station.operation.alarms["SELF_TEST"]
+    beat = floor.station.place.beat
+    floor.serve()
+    assert floor.station.place.beat > beat
