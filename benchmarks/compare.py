@@ -1,7 +1,8 @@
 """Two result files of the same benchmark: ratios with intervals, and whether the later one is slower than allowed.
 
 The ratio is the second over the first: above 1 the second is slower. Its interval comes from a block bootstrap of the
-raw latencies, so it speaks of these two runs; that two runs of one machine agree is for two runs to show.
+raw latencies, and, where both measurements started their inspector several times, is widened to what the starts differ
+by. From one start each it speaks of these two starts only, not of the machine.
 """
 
 from __future__ import annotations
@@ -91,11 +92,15 @@ def compare(
 def _case(before: dict[str, Any], after: dict[str, Any], limits: Limits) -> dict[str, Any]:
     first, second = before.get("latencies_us") or [], after.get("latencies_us") or []
     ratios: dict[str, dict[str, Any]] = {}
+    own = [_starts(case) for case in (before, after)]
     least = min(len(first), len(second))
     for name, statistic in STATISTICS:
         percent = float(name.removeprefix("p")) if name != "mean" else 50.0
         if least >= statistics.least_count(percent):
             ratio, low, high = statistics.ratio_interval(first, second, statistic)
+            if all(len(starts) > 1 for starts in own):
+                between = statistics.ratio_of_starts(own[0], own[1], statistic)
+                low, high = min(low, between[0]), max(high, between[1])
             ratios[name] = {
                 "ratio": round(ratio, 4), "interval_95": [round(low, 4), round(high, 4)], "agree": low <= 1 <= high,
             }  # fmt: skip
@@ -112,6 +117,15 @@ def _case(before: dict[str, Any], after: dict[str, Any], limits: Limits) -> dict
         "name": before["name"], "counts": [len(first), len(second)], "not_scored": missing, "ratios": ratios,
         "regressions": slower,
     }  # fmt: skip
+
+
+def _starts(case: dict[str, Any]) -> list[list[int]]:
+    """The raw latencies of each start; of an older result, or in process, one."""
+    values, starts, begin = case.get("latencies_us") or [], [], 0
+    for count in case.get("frames_of_starts") or [len(values)]:
+        starts.append(values[begin : begin + count])
+        begin += count
+    return [start for start in starts if start]
 
 
 def _short(report: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ LoadKind = Literal["open", "back-to-back", "gaps"]
 GAPS = ((0.1, 100), (1.0, 30), (10.0, 10))
 """Seconds between two frames, and how many frames."""
 GAP_WARM_UP = 3
+LEAST_A_START = 10
+"""Frames of each start."""
 Say = Callable[[str], None]
 
 
@@ -45,6 +48,9 @@ class LatencyBenchmark:
     rates_hz: tuple[float, ...] = (5.0,)
     frames: int = 600
     warm_up: int = 20
+    starts: int = 1
+    """The inspector is started so many times, each for its share of the frames: what differs from start to start
+    (where memory lies, which core a thread finds) is then in the intervals. At most one start for 10 frames."""
     paths: tuple[PathKind, ...] = ("sockets", "in-process")
     loads: tuple[LoadKind, ...] = ("open", "back-to-back")
     deadline_ms: int = 500
@@ -113,6 +119,7 @@ def run_latency(options: LatencyBenchmark, scratch: Path, say: Say = lambda text
         **conditions.end(before, **where(options.cores, options.nice), engine=options.engine,
                          engine_threads=options.threads or "all cores",
                          blas_threads=conditions.blas_threads()),
+        "starts": options.starts,
         "bundle": bundle,
         "folder": options.folder.name if options.folder else None,
         "deadline_ms": options.deadline_ms,
@@ -136,25 +143,45 @@ def _over_sockets(
     )
     if options.trace_slowest:
         more += f'[trace]\nslowest = {options.trace_slowest}\nfolder = "{scratch}"\n'
-    log = scratch / "inspector.log"
-    told = []
-    with Line(options.bundle, log, more, cores=options.cores, nice=options.nice) as line:
-        for case in wanted:
-            say(case.name)
-            run = drive(line, Load(options.folder, case.frames, case.rate_hz, case.warm_up))
-            require_scored(run, options.folder)
-            told.append(_socket_case(case, run))
-    found = scratch / f"{STATION}.trace.json"  # it is written when the inspector ends
-    trace = json.loads(found.read_text()) if options.trace_slowest and found.exists() else None
-    return told, trace, run.scored()[0].result.bundle
+    log, found = scratch / "inspector.log", scratch / f"{STATION}.trace.json"
+    runs: dict[Case, list[Run]] = {case: [] for case in wanted}
+    traces: list[dict[str, Any]] = []
+    starts = max(1, min(options.starts, options.frames // LEAST_A_START))
+    for start in range(starts):
+        with Line(options.bundle, log, more, cores=options.cores, nice=options.nice) as line:
+            for case in wanted:
+                if start and case.load == "gaps":
+                    continue  # a pause of 10 s is long enough once
+                say(f"{case.name}, start {start + 1} of {starts}")
+                frames = case.frames if case.load == "gaps" else _share(case.frames, starts, start)
+                runs[case].append(drive(line, Load(options.folder, frames, case.rate_hz, case.warm_up)))
+                require_scored(runs[case][-1], options.folder)
+        if options.trace_slowest and found.exists():  # it is written when the inspector ends
+            traces.append(json.loads(found.read_text()))
+    told = [_socket_case(case, runs[case]) for case in wanted]
+    bundle = runs[wanted[0]][0].scored()[0].result.bundle
+    return told, max(traces, key=_slowest_ms, default=None), bundle
 
 
-def _socket_case(case: Case, run: Run) -> dict[str, Any]:
-    scored = run.scored()
+def _share(frames: int, starts: int, start: int) -> int:
+    return frames * (start + 1) // starts - frames * start // starts
+
+
+def _slowest_ms(trace: dict[str, Any]) -> float:
+    return max((float(frame["total_ms"]) for frame in trace["otherData"]["slowest"]), default=0.0)
+
+
+def _socket_case(case: Case, runs: list[Run]) -> dict[str, Any]:
+    scored = [arrival for run in runs for arrival in run.scored()]
     spent_us = [arrival.result.latency_us for arrival in scored]
-    done_us = [arrival.result.t_done_us for arrival in scored]
-    missing = run.due - len(scored)
-    jitter = [(b - a) / 1000 - 1000 / case.rate_hz for a, b in pairwise(done_us)] if case.rate_hz else []
+    due = sum(run.due for run in runs)
+    missing = due - len(scored)
+    jitter = [
+        (b.result.t_done_us - a.result.t_done_us) / 1000 - 1000 / case.rate_hz
+        for run in runs for a, b in pairwise(run.scored())
+    ] if case.rate_hz else []  # fmt: skip
+    rates = [rate for rate in (run.fps() for run in runs) if rate is not None]
+    fates = sum((Counter(run.fates()) for run in runs), Counter[str]())
     return {
         "name": case.name,
         "path": case.path,
@@ -162,17 +189,21 @@ def _socket_case(case: Case, run: Run) -> dict[str, Any]:
         "rate_hz": case.rate_hz,
         "warm_up": case.warm_up,
         "measured": "frame arrival to result sent, over ipc sockets, the camera's process beside",
-        "fps": run.fps(),
-        "latency": statistics.summary(run.inside_us(), missing),
-        "due_to_received": statistics.summary(run.outside_us(), missing),
+        "fps": round(sum(rates) / len(rates), 3) if rates else None,
+        "latency": statistics.summary_of_starts([run.inside_us() for run in runs], missing),
+        "due_to_received": statistics.summary_of_starts([run.outside_us() for run in runs], missing),
         "stages": stages(spent_us),
-        "fates": {"due": run.due, "not_sent": run.not_sent, "gaps": run.gaps, "not_scored": run.fates()},
-        "deadline_missed": run.deadline_missed(),
-        "camera_late": statistics.summary(run.late_us),
-        "watching_percent": run.watching_percent,
+        "fates": {
+            "due": due, "not_sent": sum(run.not_sent for run in runs), "gaps": sum(run.gaps for run in runs),
+            "not_scored": dict(fates),
+        },
+        "deadline_missed": sum(run.deadline_missed() for run in runs),
+        "camera_late": statistics.summary([us for run in runs for us in run.late_us]),
+        "watching_percent": max(run.watching_percent for run in runs),
         "jitter_ms": statistics.histogram(jitter),
-        "latencies_us": run.inside_us(),
-        "due_to_received_us": run.outside_us(),
+        "frames_of_starts": [len(run.scored()) for run in runs],
+        "latencies_us": [us for run in runs for us in run.inside_us()],
+        "due_to_received_us": [us for run in runs for us in run.outside_us()],
     }
 
 

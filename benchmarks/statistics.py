@@ -3,6 +3,10 @@
 A percentile is the sample at its rank (nearest rank, no interpolation). Its interval needs no distribution: between the
 two order statistics whose ranks bound a binomial count (David and Nagaraja, Order Statistics, 7.1). It holds for
 independent samples; frames of one run are nearly so on a quiet machine, and the windows show when they are not.
+
+One start of a process is one sample of what a start decides (where memory lies, which core a thread finds), however
+many frames it sees. So a measurement of several starts also takes each start's own percentile, and the interval is
+widened to Student's over the starts where that is the wider one.
 """
 
 from __future__ import annotations
@@ -93,6 +97,40 @@ def summary(latencies_us: Sequence[int], not_judged: int = 0) -> dict[str, Any]:
     return told | {"interval_95": intervals, "left_out": left_out}
 
 
+def summary_of_starts(starts_us: Sequence[Sequence[int]], not_judged: int = 0) -> dict[str, Any]:
+    """``summary`` of all starts' latencies together, each interval widened by how much the starts differ.
+
+    ``starts`` holds each start's own figures, of the percentiles that every start's count can show at all.
+    """
+    told = summary([us for start in starts_us for us in start], not_judged)
+    own = [start for start in starts_us if len(start)]
+    if len(own) < 2:
+        return told
+    spread: dict[str, list[float]] = {}
+    for percent in PERCENTILES:
+        name = f"p{percent:g}_ms"
+        if name in told["interval_95"] and min(map(len, own)) * (100 - percent) >= 100:
+            found = of_starts(own, percentile_of(percent))
+            spread[name] = [_ms(value) for value in found]
+            reach = student_reach(found) / 1000
+            low, high = told["interval_95"][name]
+            told["interval_95"][name] = [
+                round(min(low, told[name] - reach), 3), round(max(high, told[name] + reach), 3),
+            ]  # fmt: skip
+    return told | {"starts": spread}
+
+
+def of_starts(starts: Sequence[Sequence[int]], statistic: Callable[[Floats], Floats]) -> Floats:
+    """The statistic of each start's own samples: (starts,)."""
+    return np.array([statistic(np.asarray(one, dtype=np.float64)[None])[0] for one in starts])
+
+
+def student_reach(values: Floats) -> float:
+    """Half of Student's 95 % interval of the mean of (n,) values, n >= 2."""
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return float(reach)
+
+
 def windows(latencies_us: Sequence[int]) -> dict[str, Any]:
     """Medians of the run's thirds in order of time, how far they differ, and whether that is within 10 %."""
     if len(latencies_us) < WINDOWS:
@@ -149,6 +187,22 @@ def ratio_interval(
     drawn = _resampled(second, statistic, rng) / _resampled(first, statistic, rng)
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return ratio, float(low), float(high)
+
+
+def ratio_of_starts(
+    before: Sequence[Sequence[int]], after: Sequence[Sequence[int]], statistic: Callable[[Floats], Floats]
+) -> tuple[float, float]:
+    """95 % interval of the ratio of ``after`` to ``before`` from their starts alone (at least 2 each): Welch's, of the
+    logarithms."""
+    logs = [np.log(of_starts(starts, statistic)) for starts in (before, after)]
+    errors = [float(one.var(ddof=1)) / len(one) for one in logs]
+    total = sum(errors)
+    middle = float(logs[1].mean() - logs[0].mean())
+    if total == 0:
+        return math.exp(middle), math.exp(middle)
+    freedom = total**2 / sum(error**2 / (len(one) - 1) for error, one in zip(errors, logs, strict=True))
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(total)
+    return math.exp(middle - reach), math.exp(middle + reach)
 
 
 def percentile_of(percent: float) -> Callable[[Floats], Floats]:

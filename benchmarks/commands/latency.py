@@ -15,6 +15,9 @@ def command(
     folder: Annotated[Path | None, typer.Argument(help="frames of its product, MVTec 3D-AD layout")] = None,
     rate: Annotated[str, typer.Option(help="frames a second of the camera, open loop; several with commas")] = "5",
     frames: Annotated[int, typer.Option(min=10, help="frames measured in each case, after a warm-up of 20")] = 600,
+    starts: Annotated[
+        int, typer.Option(min=1, max=100, help="start the inspector so many times, each for its share of the frames")
+    ] = 5,
     path: Annotated[str, typer.Option(help="sockets, in-process, or both with a comma")] = "sockets,in-process",
     load: Annotated[
         str, typer.Option(help="open, back-to-back, gaps (a frame every 0.1, 1, 10 s: 140 s), with commas")
@@ -38,7 +41,7 @@ def command(
 
     both_or_neither(bundle, folder)
     options = LatencyBenchmark(
-        bundle, folder, numbers_of(rate, "--rate"), frames, deadline_ms=deadline_ms, engine=engine, threads=threads,
+        bundle, folder, numbers_of(rate, "--rate"), frames, starts=starts, deadline_ms=deadline_ms, engine=engine, threads=threads,
         paths=words_of(path, ("sockets", "in-process"), "--path"),
         loads=words_of(load, ("open", "back-to-back", "gaps"), "--load"),
         cores=cores_of(pin), nice=priority, trace_slowest=trace_slowest,

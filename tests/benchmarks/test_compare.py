@@ -40,6 +40,22 @@ def test_a_slower_run_is_a_regression_and_noise_is_none() -> None:
     assert not [name for name in same["regressions"] if "p50" in name or "mean" in name]
 
 
+def test_where_starts_differ_the_same_ratio_is_no_regression() -> None:
+    """800 frames from four starts each; one measurement's starts happen to lie 3 % higher, but they differ by more."""
+
+    def starts(factors: tuple[float, ...], seed: int) -> dict[str, Any]:
+        rng = np.random.default_rng(seed)
+        values = [round(us) for factor in factors for us in factor * 70_000 * rng.lognormal(0, 0.02, 200)]
+        case = {"name": "sockets, 8 frames/s", "latencies_us": values, "frames_of_starts": [200] * 4}
+        return report(cases=[case])
+
+    first, second = starts((0.95, 1.0, 1.05, 1.0), 1), starts((1.0, 1.08, 0.97, 1.07), 2)
+    assert compare(first, second, Limits(1.0))["agree"]
+    for one in (first, second):
+        del one["cases"][0]["frames_of_starts"]
+    assert not compare(first, second, Limits(1.0))["agree"]
+
+
 def test_a_run_that_refuses_more_frames_is_a_regression_however_fast() -> None:
     refusing = report(0.9, seed=1)
     refusing["cases"][0]["latency"] = {"not_judged": 3}

@@ -79,3 +79,39 @@ def test_a_run_that_drifts_has_a_wider_ratio_than_its_samples_alone_would_give()
         )
     ]
     assert widths[1] > 5 * widths[0]
+
+
+def _measured(rng: np.random.Generator, starts: int, between: float) -> list[list[int]]:
+    """Starts of 120 frames around 30 ms; ``between``: how much the starts themselves differ."""
+    return [
+        [round(1000 * v) for v in 30 * np.exp(between * rng.normal()) * rng.lognormal(0, 0.05, 120)]
+        for _ in range(starts)
+    ]
+
+
+def test_intervals_of_several_starts_cover_what_differs_from_start_to_start() -> None:
+    """The control: all frames taken as independent samples cover the same truth far too seldom."""
+    rng, hits, careless = np.random.default_rng(8), 0, 0
+    for _ in range(300):
+        starts = _measured(rng, 5, 0.04)
+        low, high = statistics.summary_of_starts(starts)["interval_95"]["p50_ms"]
+        hits += low <= 30.0 <= high
+        low, high = statistics.summary([us for start in starts for us in start])["interval_95"]["p50_ms"]
+        careless += low <= 30.0 <= high
+    assert hits >= 0.92 * 300 and careless < 0.5 * 300
+    told = statistics.summary_of_starts(_measured(rng, 5, 0.04))
+    assert len(told["starts"]["p50_ms"]) == len(told["starts"]["p99_ms"]) == 5
+    assert "starts" not in statistics.summary_of_starts(_measured(rng, 1, 0.04))
+
+
+def test_two_measurements_of_one_machine_agree_by_their_starts() -> None:
+    rng, agree, slower = np.random.default_rng(9), 0, 0
+    p50 = statistics.percentile_of(50.0)
+    for _ in range(200):
+        low, high = statistics.ratio_of_starts(_measured(rng, 5, 0.04), _measured(rng, 5, 0.04), p50)
+        agree += low <= 1 <= high
+        low, _ = statistics.ratio_of_starts(
+            _measured(rng, 5, 0.01), [[2 * us for us in start] for start in _measured(rng, 5, 0.01)], p50
+        )
+        slower += low > 1
+    assert agree >= 0.91 * 200 and slower == 200
