@@ -27,7 +27,7 @@ from calibration.pretrain_run import load_encoder
 from calibration.profiles import network_for, profile
 from calibration.record import HeldOut
 from calibration.split import split_frames
-from calibration.threshold import choose_rate, threshold
+from calibration.threshold import Rate, choose_rate, threshold
 from runtime.cameras.virtual import VirtualCamera
 from runtime.errors import UsageError
 from runtime.frame import FloatArray
@@ -49,8 +49,9 @@ STRIDE = 2
 
 Mode = Literal["split", "leave-one-out", "grouped", "parts ignored"]
 MODES: tuple[Mode, ...] = ("split", "leave-one-out", "grouped", "parts ignored")
-"""``split`` and ``leave-one-out``: one frame a part. ``grouped``: parts seen several times, split by part as the
-product does. ``parts ignored``: the same frames split one by one, the control: fit and calibrate then share parts."""
+"""``split`` and ``leave-one-out``: one frame a part. ``grouped``: parts seen several times, split and ranked by part as
+the product does; a rate below what so few parts attain becomes the lowest that they do. ``parts ignored``: the same
+frames split one by one, the control: fit and calibrate then share parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,10 @@ class Honesty:
     stated: float
     """Mean of the rates promised (k / (n + 1))."""
     observed: float
-    """Mean of the rates observed on frames that took no part."""
+    """Mean of the rates observed on frames that took no part; where the rate is of parts, the share of unseen parts
+    with any frame rejected."""
+    observed_frames: float
+    """The same of single frames."""
     standard_error: float
     above_bound: float
     """Share of splits whose observed rate lies above the 95 % point of Beta(k, n + 1 - k)."""
@@ -112,19 +116,22 @@ def population(patches: list[FloatArray], parts: tuple[str, ...]) -> Population:
 
 
 def judge(people: Population, mode: Mode, asked: float, splits: int, seed: int = 0, chosen: int = CHOSEN) -> Honesty:
-    """Calibrate and judge ``splits`` times. Raises CalibrationError when ``asked`` is not attainable."""
+    """Calibrate and judge ``splits`` times."""
     rng = np.random.default_rng(seed)
     held_out: HeldOut = "leave_one_out" if mode == "leave-one-out" else "split"
-    stated, rates, above, bounds, frames = [], [], [], [], []
+    stated, rates, above, bounds, frames, single = [], [], [], [], [], []
     for _ in range(splits):
         picked = _draw(people.parts, chosen, rng)
         ids = [people.parts[i] if mode != "parts ignored" else str(i) for i in picked]
         made = split_frames(ids, held_out=held_out, seed=int(rng.integers(2**31)))
         scores = people.scores(picked[list(made.fit)])
-        rate = choose_rate(len(made.calibrate), asked)
-        limit = threshold(scores[picked[list(made.calibrate)]].tolist(), rate)
+        rate = _rate(len(made.calibrate), made.calibrate_parts, asked)
+        held = picked[list(made.calibrate)]
+        limit = threshold(scores[held].tolist(), rate, [people.parts[i] for i in held])
         unseen = np.setdiff1d(np.arange(len(people.parts)), picked)
-        observed = float((scores[unseen] > limit).mean())
+        rejected = scores[unseen] > limit
+        observed = _of_parts(rejected, [people.parts[i] for i in unseen]) if rate.of_parts else float(rejected.mean())
+        single.append(float(rejected.mean()))
         stated.append(rate.alpha)
         rates.append(round(observed, 5))
         bounds.append(rate.bound())
@@ -133,8 +140,21 @@ def judge(people: Population, mode: Mode, asked: float, splits: int, seed: int =
     return Honesty(
         mode=mode, asked=asked, stated=float(np.mean(stated)), observed=float(np.mean(rates)),
         standard_error=float(np.std(rates, ddof=1) / np.sqrt(splits)), above_bound=float(np.mean(above)),
-        bound=float(np.mean(bounds)), calibrate_frames=float(np.mean(frames)), rates=rates,
+        bound=float(np.mean(bounds)), observed_frames=float(np.mean(single)),
+        calibrate_frames=float(np.mean(frames)), rates=rates,
     )  # fmt: skip
+
+
+def _rate(frames: int, parts: int, asked: float) -> Rate:
+    """Of so many calibration frames and parts; the lowest attainable one where ``asked`` is below it."""
+    witnesses = parts if 0 < parts < frames else frames
+    return choose_rate(frames, max(asked, 1 / (witnesses + 1)), parts=parts)
+
+
+def _of_parts(rejected: NDArray[np.bool_], parts: list[str]) -> float:
+    """Share of the parts with any frame rejected."""
+    _, index = np.unique(parts, return_inverse=True)
+    return float((np.bincount(index, weights=rejected) > 0).mean())
 
 
 def _draw(parts: tuple[str, ...], count: int, rng: Generator) -> NDArray[np.int64]:

@@ -104,7 +104,7 @@ def learn(
         shape = learn_shape(
             [shapes[i] for i in (*split.fit, *split.tune)], [shapes[i] for i in split.calibrate], normals.geometry
         )
-        rate = choose_rate(len(split.calibrate), options.alpha, shape.widened)
+        rate = choose_rate(len(split.calibrate), options.alpha, shape.widened, split.calibrate_parts)
 
     config: AdaptationConfig | None = None
     if options.method == "lsfa":
@@ -133,13 +133,14 @@ def learn(
         distances = _measure(reference, split, options, progress)
 
     decision = fit_decision([distances[i] for i in split.tune], reference.rgb, reference.points, options.fusion)
-    judged = sorted(fused_score(distances[i].rgb, distances[i].points, decision) for i in split.calibrate)
+    judged = [fused_score(distances[i].rgb, distances[i].points, decision) for i in split.calibrate]
+    limit = threshold(judged, rate, [normals.items[i].part_id for i in split.calibrate])
     decision = msgspec.structs.replace(
-        decision, threshold=threshold(judged, rate), alpha=rate.alpha, alpha_total=rate.alpha_total,
-        calibration_scores=tuple(judged), alpha_asked=options.alpha,
+        decision, threshold=limit, alpha=rate.alpha, alpha_total=rate.alpha_total,
+        calibration_scores=tuple(sorted(judged)), alpha_asked=options.alpha,
     )  # fmt: skip
     widened_for = tuple(normals.names[split.calibrate[i]] for i in shape.widened_for)
-    rejects = promise(rate, options.alpha, options.held_out, split.calibrate_parts, widened_for)
+    rejects = promise(rate, options.alpha, options.held_out, len(split.calibrate), widened_for)
     return Outcome(
         options, normals, split, reference, decision, rejects, shape, distances, adapted, stages.seconds
     )  # fmt: skip

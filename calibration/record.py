@@ -101,9 +101,9 @@ class FalseRejects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     asked: float | None
     frames: int
-    """Calibration frames n."""
+    """Calibration frames."""
     allowed: int
-    """k: the threshold is the k-th highest calibration score."""
+    """k: the threshold is the k-th highest of the n calibration frames' (or ``parts``') scores."""
     alpha: float
     """k / (n + 1): mean rate of false rejects by the score."""
     alpha_total: float
@@ -115,6 +115,13 @@ class FalseRejects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The same in plain words."""
     shape_widened_for: tuple[str, ...] = ()
     """Calibration frames outside the learnt silhouette, for which its ranges were widened at the cost of one rank."""
+    parts: int = 0
+    """n where calibration frames share parts: a part's score is that of its worst frame. 0: n counts frames."""
+
+    @property
+    def witnesses(self) -> int:
+        """n."""
+        return self.parts or self.frames
 
 
 class GoldenCandidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

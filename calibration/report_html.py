@@ -21,6 +21,7 @@ from calibration.report_pictures import (
 )
 from calibration.report_types import Report
 from calibration.silhouette import FIGURES, figures
+from calibration.threshold import worst_scores
 from runtime.frame import FloatArray
 from runtime.maps import pixel_map
 from runtime.scoring import fused_map
@@ -111,11 +112,13 @@ def _scores(outcome: Outcome, sets: _Sets) -> str:
 
 def _other_rates(outcome: Outcome) -> str:
     """What a higher rate of false rejects would buy: one strange good part may hold the threshold high."""
-    ascending, rejects = outcome.decision.calibration_scores, outcome.false_rejects
+    rejects = outcome.false_rejects
+    parts = [outcome.normals.items[i].part_id for i in outcome.split.calibrate] if rejects.parts else []
+    ascending = sorted(worst_scores([outcome.score(i) for i in outcome.split.calibrate], parts))
     offers = [
         f"<code>--alpha {math.ceil(1000 * rate) / 1000:g}</code> gives {ascending[-rank]:.3g}"
         for rank in range(rejects.allowed + 1, min(rejects.allowed + 1 + OFFERS, len(ascending)))
-        if (rate := (rank + len(rejects.shape_widened_for[:1])) / (rejects.frames + 1)) < 1
+        if (rate := (rank + len(rejects.shape_widened_for[:1])) / (rejects.witnesses + 1)) < 1
     ]
     if not offers:
         return ""

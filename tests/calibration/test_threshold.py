@@ -41,10 +41,10 @@ def test_without_a_rate_the_best_attainable_one_is_taken_and_said():
     small, large = choose_rate(10, None), choose_rate(150, None)
     assert small.alpha_total == pytest.approx(1 / 11)
     assert large.alpha_total == pytest.approx(3 / 151)
-    said = promise(small, None, "split").statement
+    said = promise(small, None, "split", 10).statement
     assert "reject 9.1 on average" in said
     assert "lowest rate that 10 can give" in said
-    assert "lowest rate" not in promise(large, None, "split").statement
+    assert "lowest rate" not in promise(large, None, "split", 150).statement
 
 
 def test_the_widened_shape_costs_a_rank():
@@ -58,9 +58,40 @@ def test_the_widened_shape_costs_a_rank():
 
 def test_weaker_promises_are_named():
     rate = choose_rate(50, None)
-    assert "no bound is proven" in promise(rate, None, "leave_one_out").statement
-    assert "only 10 parts" in promise(rate, None, "split", parts=10).statement
-    assert "parts" not in promise(rate, None, "split", parts=50).statement.replace("good parts", "")
+    assert "no bound is proven" in promise(rate, None, "leave_one_out", 50).statement
+    assert "parts" not in promise(rate, None, "split", 50).statement.replace("good parts", "")
+
+
+def test_frames_of_one_part_are_one_witness():
+    rate = choose_rate(40, None, parts=10)
+    assert (rate.witnesses, rate.of_parts, rate.alpha) == (10, True, pytest.approx(1 / 11))
+    assert choose_rate(40, None, parts=40) == choose_rate(40, None)
+    told = promise(rate, None, "split", 40)
+    assert (told.frames, told.parts, told.witnesses) == (40, 10, 10)
+    assert "learnt from 10 parts in 40 frames" in told.statement and "count once" in told.statement
+    with pytest.raises(CalibrationError, match=r"needs 49 different parts among the calibration frames.*there are 10"):
+        choose_rate(40, 0.02, parts=10)
+    scores = [1.0, 9.0, 2.0, 8.0, 3.0, 3.5]
+    assert threshold(scores, choose_rate(6, 0.5, parts=3), list("aabbcc")) == 8.0
+
+
+@pytest.mark.parametrize("alike", [0.0, 3.0])
+def test_the_promise_of_parts_holds_however_alike_their_frames_are(alike):
+    """And the control: ranks over frames, as if each were a part of its own, promise too much."""
+    rng, parts, views, asked = np.random.default_rng(5), 24, 4, 0.05
+    names = np.repeat(np.arange(parts), views)
+    rate, careless = choose_rate(parts * views, asked, parts=parts), choose_rate(parts * views, asked)
+    rejected, above, broken = [], 0, 0
+    for _ in range(600):
+        known, new = (alike * rng.normal(size=(n, 1)) + rng.normal(size=(n, views)) for n in (parts, 500))
+        limit = threshold(known.ravel().tolist(), rate, names.tolist())
+        rejected.append(float((new > limit).any(axis=1).mean()))
+        above += rejected[-1] > rate.bound()
+        broken += float((new > threshold(known.ravel().tolist(), careless)).mean()) > careless.bound()
+    error = np.std(rejected) / np.sqrt(len(rejected))
+    assert abs(np.mean(rejected) - rate.alpha) < 3 * error
+    assert above / 600 < 0.08
+    assert broken / 600 < 0.08 if alike == 0 else broken / 600 > 0.1
 
 
 @pytest.mark.parametrize(("frames", "asked"), [(10, 0.1), (50, 0.02), (99, 0.05)])
