@@ -1,7 +1,8 @@
 """Defects put into a virtual part. Geometry defects leave its colour alone, colour defects its geometry.
 
-Each draws its size, strength and place from its own random generator. The exact mask is not made here: the camera
-compares what its rays meet with and without the defect.
+Each draws its size, strength and place from its own random generator. ``severity`` scales the strength of what lies on
+the surface (heights and depths, how much a stain covers), not its size, place or shape. The exact mask is not made
+here: the camera compares what its rays meet with and without the defect.
 """
 
 from __future__ import annotations
@@ -42,28 +43,28 @@ class Defect:
 Spoiled = tuple[Part, Defect]
 
 
-def spoil(kind: str, part: Part, rng: np.random.Generator) -> Spoiled:
+def spoil(kind: str, part: Part, rng: np.random.Generator, severity: float = 1.0) -> Spoiled:
     """The part with one defect. Raises UsageError for an unknown kind (``wrong_part`` is made, not spoiled)."""
     try:
         defect = SPOILERS[kind]
     except KeyError:
         raise UsageError(f"the defect {kind!r} is not known; choose from {', '.join(DEFECTS)}") from None
-    return defect(part, rng)
+    return defect(part, rng, severity)
 
 
-def bump(part: Part, rng: np.random.Generator) -> Spoiled:
+def bump(part: Part, rng: np.random.Generator, severity: float = 1.0) -> Spoiled:
     """Material that should not be there: a low cap."""
-    return _cap("bump", part, rng, sign=1.0)
+    return _cap("bump", part, rng, severity)
 
 
-def dent(part: Part, rng: np.random.Generator) -> Spoiled:
+def dent(part: Part, rng: np.random.Generator, severity: float = 1.0) -> Spoiled:
     """The print of a blow: a shallow cap pressed in."""
-    return _cap("dent", part, rng, sign=-1.0)
+    return _cap("dent", part, rng, -severity)
 
 
-def scratch(part: Part, rng: np.random.Generator) -> Spoiled:
+def scratch(part: Part, rng: np.random.Generator, severity: float = 1.0) -> Spoiled:
     """A curved V-shaped groove."""
-    depth, width, length = rng.uniform(0.35, 1.0), rng.uniform(1.2, 2.4), rng.uniform(12, 28)
+    depth, width, length = severity * rng.uniform(0.35, 1.0), rng.uniform(1.2, 2.4), rng.uniform(12, 28)
     at_x, at_y = _place(part, rng, 4.0)
     heading, curve = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.02)
     along, across = _turned(at_x, at_y, heading)
@@ -72,29 +73,29 @@ def scratch(part: Part, rng: np.random.Generator) -> Spoiled:
     return _pressed(part, -depth * profile), Defect("scratch", depth, length, at_x, at_y)
 
 
-def hole(part: Part, rng: np.random.Generator) -> Spoiled:
+def hole(part: Part, rng: np.random.Generator, severity: float = 1.0) -> Spoiled:
     """A blind hole with steep walls: its floor has the part's own colour."""
-    radius, depth = rng.uniform(1.1, 2.3), rng.uniform(1.5, 4.0)
+    radius, depth = rng.uniform(1.1, 2.3), severity * rng.uniform(1.5, 4.0)
     at_x, at_y = _place(part, rng, radius)
     x, y = grid_mm()
     share = np.clip((radius - np.hypot(x - at_x, y - at_y)) / SPACING_MM, 0, 1)
     return _pressed(part, -depth * share), Defect("hole", depth, 2 * radius, at_x, at_y)
 
 
-def stain(part: Part, rng: np.random.Generator) -> Spoiled:
+def stain(part: Part, rng: np.random.Generator, severity: float = 1.0) -> Spoiled:
     """Colour only."""
     radius = rng.uniform(2.0, 5.5)
     at_x, at_y = _place(part, rng, radius)
-    return _stained(part, rng, at_x, at_y, radius), Defect("stain", 0.0, 2 * radius, at_x, at_y)
+    return _stained(part, rng, at_x, at_y, radius, severity), Defect("stain", 0.0, 2 * radius, at_x, at_y)
 
 
-def combined(part: Part, rng: np.random.Generator) -> Spoiled:
+def combined(part: Part, rng: np.random.Generator, severity: float = 1.0) -> Spoiled:
     """A bump or dent with a stain on it."""
-    spoiled, mark = _cap("combined", part, rng, sign=float(rng.choice((-1.0, 1.0))))
-    return _stained(spoiled, rng, mark.x_mm, mark.y_mm, mark.size_mm / 2), mark
+    spoiled, mark = _cap("combined", part, rng, severity * float(rng.choice((-1.0, 1.0))))
+    return _stained(spoiled, rng, mark.x_mm, mark.y_mm, mark.size_mm / 2, severity), mark
 
 
-def missing_material(part: Part, rng: np.random.Generator) -> Spoiled:
+def missing_material(part: Part, rng: np.random.Generator, severity: float = 1.0) -> Spoiled:
     """A piece broken off the outline, with a rough edge."""
     radius = rng.uniform(4.0, 8.0)
     x, y = grid_mm()
@@ -111,7 +112,7 @@ def missing_material(part: Part, rng: np.random.Generator) -> Spoiled:
     return broken, Defect("missing_material", gone, 2 * radius, at_x, at_y)
 
 
-SPOILERS: dict[str, Callable[[Part, np.random.Generator], Spoiled]] = {
+SPOILERS: dict[str, Callable[[Part, np.random.Generator, float], Spoiled]] = {
     "bump": bump,
     "dent": dent,
     "scratch": scratch,
@@ -124,21 +125,23 @@ WRONG_PART = "wrong_part"
 DEFECTS = (*SPOILERS, WRONG_PART)
 
 
-def _cap(kind: str, part: Part, rng: np.random.Generator, sign: float) -> Spoiled:
+def _cap(kind: str, part: Part, rng: np.random.Generator, factor: float) -> Spoiled:
     """A spherical cap with an irregular outline: its edge is a kink, so its extent is exact."""
-    strength = float(np.exp(rng.uniform(np.log(0.3), np.log(1.5))))
+    strength = abs(factor) * float(np.exp(rng.uniform(np.log(0.3), np.log(1.5))))
     radius = float(rng.uniform(2.2, 5.0))
     at_x, at_y = _place(part, rng, radius)
     x, y = grid_mm()
     reach = np.hypot(x - at_x, y - at_y) / _ragged(rng, at_x, at_y, radius, 0.07)
     shape = np.clip(1 - reach**2, 0, 1)
-    return _pressed(part, sign * strength * shape), Defect(kind, strength, 2 * radius, at_x, at_y)
+    return _pressed(part, np.sign(factor) * strength * shape), Defect(kind, strength, 2 * radius, at_x, at_y)
 
 
-def _stained(part: Part, rng: np.random.Generator, at_x: float, at_y: float, radius: float) -> Part:
+def _stained(
+    part: Part, rng: np.random.Generator, at_x: float, at_y: float, radius: float, severity: float
+) -> Part:
     x, y = grid_mm()
     reach = np.hypot(x - at_x, y - at_y) / _ragged(rng, at_x, at_y, radius, 0.15)
-    share = rng.uniform(0.2, 0.6) * np.clip((1 - reach) / 0.15, 0, 1) * part.material
+    share = severity * rng.uniform(0.2, 0.6) * np.clip((1 - reach) / 0.15, 0, 1) * part.material
     here = part.albedo[_nearest(at_x, at_y)]
     # Of two colours drawn the one that differs more from the surface: nobody stains white with white.
     drawn = [np.asarray(STAINS[i], np.float32) for i in rng.choice(len(STAINS), 2, replace=False)]
