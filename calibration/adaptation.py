@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from calibration.adaptation_config import AdaptationConfig
+from calibration.batches import Batch, feature_scales, make_batch, scaled, unscaled
 from calibration.losses import (
     compactness,
     global_alignment,
@@ -78,46 +79,6 @@ class Adaptation:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Patches of a few images as the losses take them: no empty patch, no RGB token twice."""
-
-    rgb: Tensor  # B x rgb_grid^2 x C
-    points: Tensor  # B x S x Cp: non-empty patches first, then zero tokens
-    counts: Tensor  # B x S: how many patches each slot stands for (lsfa 11 "Static shapes")
-    filled: Tensor  # B x S bool: slots that hold a non-empty patch
-    parents: Tensor  # (n,) RGB token of each non-empty patch, in the order of points[filled], counted over the batch
-    images: Tensor  # (n,) image of each non-empty patch
-    rgb_rotated: Tensor | None  # as rgb, of the images with turned blocks
-
-
-def make_batch(patches: PatchSet, indices: np.ndarray[tuple[int], np.dtype[np.int64]], device: str = "cpu") -> Batch:
-    """Gather the images at ``indices``. Empty patches are merged: S is one more than the largest number of non-empty
-    ones, and each spare slot holds a zero token that counts for its share of the empty patches."""
-    total = patches.grid**2
-    tokens = patches.rgb_grid**2
-    nonempty = patches.nonempty[indices].reshape(len(indices), total)
-    filled_counts = nonempty.sum(1)
-    slots = min(total, int(filled_counts.max()) + 1)
-    filled = np.arange(slots)[None, :] < filled_counts[:, None]
-    image, patch = np.nonzero(nonempty)
-    points = np.zeros((len(indices), slots, patches.points.shape[2]), np.float32)
-    points[filled] = patches.points[indices[image], patch]
-    spare = np.maximum(slots - filled_counts, 1)
-    counts = np.where(filled, 1.0, ((total - filled_counts) / spare)[:, None]).astype(np.float32)
-    return Batch(
-        rgb=torch.from_numpy(patches.rgb[indices]).to(device),
-        points=torch.from_numpy(points).to(device),
-        counts=torch.from_numpy(counts).to(device),
-        filled=torch.from_numpy(filled).to(device),
-        parents=torch.from_numpy(image * tokens + patches.parents()[patch]).to(device),
-        images=torch.from_numpy(image).to(device),
-        rgb_rotated=None
-        if patches.rgb_rotated is None
-        else torch.from_numpy(patches.rgb_rotated[indices]).to(device),
-    )
-
-
 class Trainer:
     """The state of one adaptation between steps. ``adapt`` runs it; tests look inside."""
 
@@ -135,6 +96,7 @@ class Trainer:
         if len(empty):
             raise DataError(f"normal frame {empty[0]} has no patch with 3D points; remove it from the normal frames")
         self.patches, self.config, self.device = patches, config, device
+        self.scales = feature_scales(patches) if config.standardise else (1.0, 1.0)
         self.steps_per_epoch = len(patches) // config.batch
         self.steps = self.steps_per_epoch * config.epochs
         width = min(config.head_channels, profile.rgb_channels, profile.points_channels)
@@ -265,7 +227,7 @@ class Trainer:
 
     def advance(self) -> None:
         """One optimiser step. Raises CalibrationError on a loss that is not finite and on collapsed features."""
-        batch = make_batch(self.patches, self.indices(), self.device)
+        batch = scaled(make_batch(self.patches, self.indices(), self.device), *self.scales)
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()
         loss, terms, spread = self.losses(batch)
@@ -393,8 +355,8 @@ def adapt(
             saved = time.monotonic()
     curves = trainer.curves
     return Adaptation(
-        rgb_state=_on_cpu(trainer.rgb),
-        points_state=_on_cpu(trainer.points),
+        rgb_state=unscaled(_on_cpu(trainer.rgb), trainer.scales[0]),
+        points_state=unscaled(_on_cpu(trainer.points), trainer.scales[1]),
         curves=curves,
         spread={"rgb": curves.rgb_spread[-1], "points": curves.points_spread[-1]},
         seconds=time.monotonic() - begin,

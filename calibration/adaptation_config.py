@@ -44,6 +44,10 @@ class AdaptationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Random non-empty patches an image that L_LC pulls and the queue takes in; None: all of them."""
     start: Literal["default", "identity"] = "identity"
     """Adaptors begin at PyTorch's initialisation (as released) or as the identity (output projections zero)."""
+    standardise: bool = False
+    """Divide each modality's features by their standard deviation before adaptation. The adaptor's output projections
+    take it back, so the stored adaptor is of the same form; what changes is how far a step moves either modality's
+    features: EfficientNet's are much larger than those that leave a LayerNorm."""
     batch: int = 8
     epochs: int = 4
     learning_rate: float = 3e-4

@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 from tiny_station import tiny_profile, write_source
 
-from calibration.adaptation import TERMS, Trainer, adapt, make_batch
+from calibration.adaptation import TERMS, Trainer, adapt
 from calibration.adaptation_config import AdaptationConfig, default_config
+from calibration.batches import make_batch, scaled, unscaled
 from calibration.calibrate import calibrate
 from calibration.networks.adaptor import new_adaptors
 from calibration.patches import PatchSet
@@ -191,6 +192,41 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         assert torch.equal(resumed.rgb_state[name], whole.rgb_state[name])
     for name in whole.points_state:
         assert torch.equal(resumed.points_state[name], whole.points_state[name])
+
+
+def test_an_adaptor_of_divided_features_is_stored_as_one_of_plain_features() -> None:
+    """unscaled(A)(x) = scale A(x / scale): the stored form needs no division at run time."""
+    plain = product()
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        learnt, stored = new_adaptors(TOY)[1], new_adaptors(TOY)[1]
+    scale = 7.5
+    stored.load_state_dict(unscaled(learnt.state_dict(), scale))
+    whole = make_batch(plain, np.arange(4))
+    divided = scaled(whole, 2.0, scale)
+    with torch.no_grad():
+        expected = scale * learnt(divided.points, divided.counts)
+        found = stored(whole.points, whole.counts)
+    # Not to the last bit: LayerNorm's eps is added to a variance of another size.
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal(divided.rgb * 2.0, whole.rgb)
+
+
+def test_divided_features_move_a_loud_modality_as_far_as_a_quiet_one() -> None:
+    """The control is the same run without: features a hundred times larger then hardly move against their spread."""
+    quiet = product()
+    loud = replace(quiet, rgb=100 * quiet.rgb)
+
+    def moved(patches: PatchSet, standardise: bool) -> float:
+        config = msgspec.structs.replace(CONFIG, start="identity", standardise=standardise)
+        adaptor = new_adaptors(TOY)[0]
+        adaptor.load_state_dict(adapt(patches, TOY, config).rgb_state)
+        tokens = torch.from_numpy(patches.rgb)
+        with torch.no_grad():
+            return float((adaptor(tokens) - tokens).norm() / tokens.norm())
+
+    assert moved(loud, True) == pytest.approx(moved(quiet, True), rel=0.2)
+    assert moved(loud, False) < 0.1 * moved(loud, True)
 
 
 KILLED_RUN = """

@@ -10,8 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.published import interpolated
-from calibration.adaptation import Trainer, make_batch
+from calibration.adaptation import Trainer
 from calibration.adaptation_config import AdaptationConfig
+from calibration.batches import make_batch
 from calibration.networks.adaptor import Adaptor
 from calibration.patches import PatchSet
 from calibration.profiles import PROFILES
