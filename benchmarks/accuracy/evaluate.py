@@ -6,18 +6,20 @@ Rows are written as they are found; a run that is started again with the same se
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from benchmarks.accuracy.material import Material, load_material, products_of
+from benchmarks.accuracy.material import Material, load_material, products_of, with_rotated
 from benchmarks.accuracy.methods import method as find_method
 from benchmarks.accuracy.trial import Figures, Judged, Settings, run_trial
 from benchmarks.machine import machine
+from calibration.networks.point_mae import PointBn
 from calibration.networks.torch_networks import TorchNetworks, build
+from calibration.profiles import Profile
 from calibration.profiles import profile as find_profile
 from calibration.record import CalibrateOptions
 from runtime.errors import DataError, UsageError
@@ -56,6 +58,10 @@ class EvaluateOptions:
     control: bool = True
     """Also run frozen features of random weights, from one seed."""
     pixels: bool = True
+    random_weights: bool = False
+    """Take random weights instead of trained ones, for the method itself: features foreign to any picture."""
+    point_bn: PointBn | None = None
+    """Where the mini-PointNet's normalisation takes its statistics (lsfa 11 row 17); None: as the profile says."""
     cache: Path = Path("build/evaluate")
 
 
@@ -90,12 +96,14 @@ def evaluate(
     Raises UsageError (options; ``out`` holds an evaluation with other settings), DataError and CalibrationError as
     calibrating from the same folder does.
     """
-    chosen, method = find_profile(options.profile), find_method(options.method)
+    chosen, method = _profile(options), find_method(options.method)
     method.config(chosen, 0, options.overrides)
     if options.seeds < 1:
         raise UsageError(f"--seeds {options.seeds} must be 1 or more")
     folders = _folders(options)
-    networks = build(chosen, rgb_weights=options.rgb_weights, point_weights=options.point_weights)
+    networks = build(
+        chosen, rgb_weights=options.rgb_weights, point_weights=options.point_weights, seeded=options.random_weights
+    )
     report = _resumed(options, out, command, networks)
     settings = Settings(options.shots, options.alpha, options.thresholds, options.pixels)
     calibrate = CalibrateOptions(profile=options.profile, limit=options.limit, unit=options.unit)
@@ -106,7 +114,10 @@ def evaluate(
             material = load_material(folder, chosen, networks, calibrate, options.cache, progress)
             for run in missing:
                 config = method.config(chosen, run.seed, options.overrides)
-                judged = run_trial(material, method, config, chosen, run.seed, settings, progress)
+                if config is not None and config.rotation and material.normal.patches.rgb_rotated is None:
+                    material = with_rotated(material, folder, chosen, networks, calibrate, options.cache, progress)
+                adapted = options.cache / "adapted"
+                judged = run_trial(material, method, config, chosen, run.seed, settings, progress, adapted)
                 run.products[name] = judged.figures
                 show(material, run.seed, judged)
                 _write(report, out)
@@ -119,6 +130,16 @@ def evaluate(
             _write(report, out)
     _write(report, out)
     return report
+
+
+def _profile(options: EvaluateOptions) -> Profile:
+    """The profile, with its choices changed. Raises UsageError."""
+    chosen = find_profile(options.profile)
+    if options.point_bn is None:
+        return chosen
+    if chosen.points_encoder != "point_mae":
+        raise UsageError(f"--point-bn {options.point_bn}: the point encoder of {chosen.name} has no BatchNorm")
+    return replace(chosen, point_bn=options.point_bn)
 
 
 def _folders(options: EvaluateOptions) -> list[Path]:
@@ -137,6 +158,7 @@ def _resumed(options: EvaluateOptions, out: Path, command: str, networks: TorchN
     settings = {
         "source": options.source.resolve().name, "overrides": options.overrides, "shots": options.shots,
         "alpha": options.alpha, "thresholds": options.thresholds, "limit": options.limit, "pixels": options.pixels,
+        "random_weights": options.random_weights, "point_bn": options.point_bn,
     }  # fmt: skip
     weights = [msgspec.to_builtins(origin) for origin in networks.origins]
     fresh = Report(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from calibration.normals import prepare_normals
 from calibration.patches import PatchSet
 from calibration.profiles import Profile, network_for
 from calibration.record import CalibrateOptions
+from calibration.rotation import rotated_tokens
 from runtime.errors import DataError, FrameRefused
 from runtime.frame import BoolArray, Prepared, Window
 from runtime.mvtec import GOOD
@@ -67,6 +68,8 @@ class Material:
     test: Shots
     refused: tuple[str, ...]
     """Test frames that preprocessing refused: the runtime would answer unknown. They are in no figure."""
+    key: str = ""
+    """Names the frames, weights and options that this was made from."""
 
 
 def products_of(source: Path) -> list[Path]:
@@ -96,17 +99,34 @@ def load_material(
 
     Raises DataError and CalibrationError as ``calibrate`` does, and DataError when there are no test frames.
     """
-    path = cache / f"{source.resolve().name}-{chosen.name}-{_key(source, networks, options)}.npz"
+    key = _key(source, chosen, networks, options)
+    path = cache / f"{source.resolve().name}-{chosen.name}-{key}.npz"
     if not path.exists():
         made = _make(source, chosen, networks, options, progress)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".part.npz")
         np.savez(partial, **_arrays(made))
         partial.replace(path)
-        return made
+        return replace(made, key=key)
     with np.load(path, allow_pickle=False) as arrays:
         refused = tuple(json.loads(str(arrays["refused"])))
-        return Material(source.resolve().name, _shots(arrays, "normal"), _shots(arrays, "test"), refused)
+        return Material(source.resolve().name, _shots(arrays, "normal"), _shots(arrays, "test"), refused, key)
+
+
+def with_rotated(
+    material: Material, source: Path, chosen: Profile, networks: TorchNetworks, options: CalibrateOptions, cache: Path,
+    progress: Progress,
+) -> Material:  # fmt: skip
+    """The same with RGB tokens of turned normal images, for the rotation term; from ``cache`` if they are there."""
+    path = cache / f"{material.name}-{chosen.name}-{material.key}.rotated.npy"
+    if not path.exists():
+        normals = prepare_normals(source, options, chosen, progress)
+        turned = rotated_tokens(normals.prepared, network_for(chosen, normals.geometry, "none"), networks, seed=0)
+        partial = path.with_suffix(".part.npy")
+        np.save(partial, turned)
+        partial.replace(path)
+    patches = replace(material.normal.patches, rgb_rotated=np.load(path))
+    return replace(material, normal=replace(material.normal, patches=patches))
 
 
 def _make(
@@ -171,12 +191,12 @@ def _truth(item: Item, shape_px: tuple[int, int]) -> BoolArray:
     return mask
 
 
-def _key(source: Path, networks: TorchNetworks, options: CalibrateOptions) -> str:
-    """Names the frames (paths, sizes, times), the weights and the options."""
+def _key(source: Path, chosen: Profile, networks: TorchNetworks, options: CalibrateOptions) -> str:
+    """Names the frames (paths, sizes, times), the profile's choices, the weights and the options."""
     files = sorted(path for path in source.rglob("*") if path.is_file())
     listing = [(str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     weights = [(origin.network, origin.sha256) for origin in networks.origins]
-    said = [FORMAT, listing, weights, options.limit, options.unit, options.geometry, options.exclude]
+    said = [FORMAT, listing, asdict(chosen), weights, options.limit, options.unit, options.geometry, options.exclude]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 

@@ -50,10 +50,17 @@ METHODS: dict[str, Method] = {
     "lsfa": Method("L_IFC and L_CLC"),
     "lsfa-default-start": Method("LSFA from PyTorch's initialisation, as released", changes={"start": "default"}),
     "lsfa-identity-start": Method("LSFA from the identity", changes={"start": "identity"}),
+    "lsfa-rotation": Method("LSFA and the release's rotation term", changes={"rotation": 0.1}),
+    "lsfa-standardised": Method("LSFA on features divided by their spread", changes={"standardise": True}),
+    "ifc-standardised": Method(
+        "compactness alone, on features divided by their spread",
+        changes={"standardise": True, "local_alignment": 0.0, "global_alignment": 0.0},
+    ),
     "lsfa-ocsvm": Method("LSFA, scores fused by the linear one-class SVM", fusion="ocsvm"),
     "frozen-ocsvm": Method("frozen, scores fused by the linear one-class SVM", adapt=False, fusion="ocsvm"),
     "lsfa-bank-1": Method("LSFA, banks of 1 % of the rows", bank_share=0.01),
     "lsfa-bank-10": Method("LSFA, banks of 10 % of the rows", bank_share=0.1),
+    "frozen-bank-10": Method("frozen, banks of 10 % of the rows", adapt=False, bank_share=0.1),
     "frozen-bank-1": Method("frozen, banks of 1 % of the rows", adapt=False, bank_share=0.01),
 }
 

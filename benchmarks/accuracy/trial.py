@@ -6,9 +6,11 @@ figure of a test frame reaches any choice.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -33,13 +35,14 @@ from calibration.patches import PatchSet, child_counts
 from calibration.profiles import Profile
 from calibration.reference import FrameDistances, OwnedBank, fit_decision, make_bank
 from calibration.split import split_frames
+from calibration.threshold import choose_rate, threshold
 from runtime.distances import measure
 from runtime.errors import CalibrationError
 from runtime.frame import BoolArray, FloatArray
 from runtime.manifest import Decision
 from runtime.maps import pixel_map, source_map
 from runtime.mvtec import GOOD
-from runtime.scoring import conformal_threshold, fused_map, fused_score
+from runtime.scoring import fused_map, fused_score
 
 Progress = Callable[[str, int, int], None]
 
@@ -60,7 +63,7 @@ class Detection(msgspec.Struct, frozen=True):
     """The calibrated threshold at work."""
 
     stated: float
-    """Rate of false rejects the threshold promises: k / (n + 1) of the held-out normal frames."""
+    """Rate of false rejects the threshold promises: k / (n + 1) of the held-out normal frames, or of their parts."""
     observed: float
     """Share of the good test frames above it."""
     detected: float
@@ -140,13 +143,21 @@ class Settings:
 
 def run_trial(
     material: Material, method: Method, config: AdaptationConfig | None, chosen: Profile, seed: int, settings: Settings,
-    progress: Progress,
+    progress: Progress, kept: Path | None = None,
 ) -> Judged:  # fmt: skip
-    """Raises CalibrationError when there are too few frames, or when features collapse."""
+    """``kept``: folder of adaptations, which are gone on with or taken as they are.
+
+    Raises CalibrationError when there are too few frames, or when features collapse.
+    """
     begin = time.monotonic()
     normal, test = material.normal, material.test
     fit, tune, held_out = _split(normal, seed, settings)
-    transform = _adapted(normal.patches.subset(fit), config, chosen, progress)
+    checkpoint = None
+    if kept is not None and config is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        said = f"{material.key} {fit} {msgspec.json.encode(config).decode()}"
+        checkpoint = kept / f"{material.name}-{hashlib.sha256(said.encode()).hexdigest()[:16]}.safetensors"
+    transform = _adapted(normal.patches.subset(fit), config, chosen, progress, checkpoint)
     fit_patches = transform(normal.patches.subset(fit))
     banks = _fill(fit_patches, normal.inspect[fit], fit, method, chosen, progress)
 
@@ -165,9 +176,10 @@ def run_trial(
     calibrated = tuned if few else distances(normal, held_out, False, "held-out frames")
     decision = fit_decision(tuned, banks.rgb, banks.points, method.fusion)
     tested = distances(test, range(len(test)), False, "test frames")
-    calm = sorted(fused_score(one.rgb, one.points, decision) for one in calibrated)
+    calm = [fused_score(one.rgb, one.points, decision) for one in calibrated]
+    parts = [normal.parts[i] or normal.names[i] for i in (tune if few else held_out)]
     maps = _maps(tested, test, decision) if settings.pixels else []
-    figures = _figures(material, tested, decision, calm, maps, settings, seed)
+    figures = _figures(material, tested, decision, (calm, parts), maps, settings, seed)
     figures = msgspec.structs.replace(
         figures, fit_frames=len(fit), held_out_frames=len(calm), seconds=round(time.monotonic() - begin, 1)
     )
@@ -190,12 +202,12 @@ def _split(normal: Shots, seed: int, settings: Settings) -> tuple[list[int], lis
 
 
 def _adapted(
-    fit: PatchSet, config: AdaptationConfig | None, chosen: Profile, progress: Progress
+    fit: PatchSet, config: AdaptationConfig | None, chosen: Profile, progress: Progress, checkpoint: Path | None
 ) -> Callable[[PatchSet], PatchSet]:
     """Frozen patches -> the method's patches."""
     if config is None:
         return lambda patches: patches
-    adaptation = adapt(fit, chosen, config, lambda done, steps: progress("adapt", done, steps))
+    adaptation = adapt(fit, chosen, config, lambda done, steps: progress("adapt", done, steps), checkpoint)
     rgb, points = new_adaptors(chosen)
     rgb.load_state_dict(adaptation.rgb_state)
     points.load_state_dict(adaptation.points_state)
@@ -234,16 +246,18 @@ def _maps(tested: Sequence[FrameDistances], test: Shots, decision: Decision) -> 
 
 
 def _figures(
-    material: Material, tested: Sequence[FrameDistances], decision: Decision, calm: Sequence[float],
-    maps: list[FloatArray], settings: Settings, seed: int,
+    material: Material, tested: Sequence[FrameDistances], decision: Decision,
+    calm: tuple[Sequence[float], Sequence[str]], maps: list[FloatArray], settings: Settings, seed: int,
 ) -> Figures:  # fmt: skip
     test = material.test
     scores = np.array([fused_score(one.rgb, one.points, decision) for one in tested])
     peaks = np.array([float(one.max()) for one in maps])
     defects = np.array(test.defects)
     good = defects == GOOD
-    rate = max(settings.alpha, 1 / (len(calm) + 1))
-    threshold = conformal_threshold(calm, rate)
+    held_out, parts = calm
+    lowest = 1 / (len(set(parts)) + 1)
+    rate = choose_rate(len(held_out), max(settings.alpha, lowest), parts=len(set(parts)))
+    limit = threshold(held_out, rate, parts)
     whole = inside = PixelFigures(None, None, None, 0)
     if maps:
         truths, foregrounds = list(test.truth), list(test.foreground)
@@ -265,9 +279,9 @@ def _figures(
         i_auroc_points=alone("points"),
         detected_at_5=detection_rate(scores[good], scores[~good], 0.05),
         detection=Detection(
-            stated=int((len(calm) + 1) * rate + 1e-9) / (len(calm) + 1),
-            observed=float((scores[good] > threshold).mean()),
-            detected=float((scores[~good] > threshold).mean()),
+            stated=rate.alpha,
+            observed=float((scores[good] > limit).mean()),
+            detected=float((scores[~good] > limit).mean()),
         ),
         shuffled=auroc(scores[shuffled], scores[~shuffled]),
         shuffled_se=auroc_standard_error(int(good.sum()), int((~good).sum())),
@@ -275,12 +289,12 @@ def _figures(
             str(kind): DefectFigures(
                 frames=int((defects == kind).sum()),
                 i_auroc_fg=auroc(scores[good], scores[defects == kind]),
-                detected=float((scores[defects == kind] > threshold).mean()),
+                detected=float((scores[defects == kind] > limit).mean()),
             )
             for kind in sorted(set(test.defects) - {GOOD})
         },
         fit_frames=0, held_out_frames=0,
         good=int(good.sum()), defective=int((~good).sum()), refused=len(material.refused),
         regions=whole.regions, regions_fg=inside.regions, seconds=0.0,
-        scores={name: float(score) for name, score in zip(test.names, scores, strict=True)},
+        scores={name: round(float(score), 5) for name, score in zip(test.names, scores, strict=True)},
     )  # fmt: skip

@@ -37,6 +37,12 @@ def command(
     unit: Annotated[str | None, typer.Option(help="unit of the points where the frames name none: m, mm or um")] = None,
     rgb_weights: Annotated[Path | None, typer.Option(help="weights of the RGB backbone (profile paper)")] = None,
     point_weights: Annotated[Path | None, typer.Option(help="weights of the point encoder (profile paper)")] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="the method itself on random weights")
+    ] = False,
+    point_bn: Annotated[
+        str | None, typer.Option(help="statistics of the mini-PointNet (profile paper): batch, running or station")
+    ] = None,
     control: Annotated[bool, typer.Option(help="also run random weights, the control")] = True,
     pixels: Annotated[bool, typer.Option(help="pixel figures too; without them only image figures, faster")] = True,
     pictures: Annotated[
@@ -48,7 +54,7 @@ def command(
     cache: Annotated[Path, typer.Option(help="folder of embedded frames; may be removed")] = Path("build/evaluate"),
 ) -> None:
     """Evaluate a method over seeds and products, beside a control with random weights; figures go to a JSON file."""
-    from typing import cast
+    from typing import cast, get_args
 
     from rich.console import Console
     from rich.progress import Progress
@@ -56,18 +62,21 @@ def command(
     from benchmarks.accuracy.compare import difference, read_report
     from benchmarks.accuracy.evaluate import EvaluateOptions, evaluate
     from benchmarks.accuracy.pictures import write_sheets
+    from calibration.networks.point_mae import PointBn
     from runtime.errors import UsageError
     from runtime.frame import MM_PER_UNIT, Unit
 
     if unit is not None and unit not in MM_PER_UNIT:
         raise UsageError(f"--unit {unit!r} is not known; give one of {', '.join(MM_PER_UNIT)}")
+    if point_bn is not None and point_bn not in get_args(PointBn):
+        raise UsageError(f"--point-bn {point_bn!r} is not known; give one of {', '.join(get_args(PointBn))}")
     if not 0 < alpha < 1:
         raise UsageError(f"--alpha {alpha} cannot be a false-reject rate; give one between 0 and 1, as 0.05")
     options = EvaluateOptions(
         source=data, profile=profile, method=method, seeds=seeds, categories=tuple(category or ()),
         overrides=_changes(changes or []), shots=shots, alpha=alpha, thresholds=aupro_thresholds, limit=limit,
         unit=cast(Unit | None, unit), rgb_weights=rgb_weights, point_weights=point_weights, control=control,
-        pixels=pixels, cache=cache,
+        pixels=pixels, random_weights=random_weights, point_bn=cast(PointBn | None, point_bn), cache=cache,
     )  # fmt: skip
     with Progress(console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task("evaluate", total=None)

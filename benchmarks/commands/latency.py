@@ -41,7 +41,8 @@ def command(
 
     both_or_neither(bundle, folder)
     options = LatencyBenchmark(
-        bundle, folder, numbers_of(rate, "--rate"), frames, starts=starts, deadline_ms=deadline_ms, engine=engine, threads=threads,
+        bundle, folder, numbers_of(rate, "--rate"), frames, starts=starts, deadline_ms=deadline_ms, engine=engine,
+        threads=threads,
         paths=words_of(path, ("sockets", "in-process"), "--path"),
         loads=words_of(load, ("open", "back-to-back", "gaps"), "--load"),
         cores=cores_of(pin), nice=priority, trace_slowest=trace_slowest,

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks.accuracy import ablation
 from benchmarks.accuracy import evaluate as evaluate_module
 from benchmarks.accuracy.compare import difference, table
 from benchmarks.accuracy.evaluate import EvaluateOptions, Report, evaluate
@@ -145,6 +146,43 @@ def test_few_shots_know_only_so_many_frames(data: Path, tmp_path: Path) -> None:
     assert all(figures.fit_frames == 5 for run in report.runs for figures in run.products.values())
     with pytest.raises(CalibrationError, match="--shots 500"):
         evaluate(options(data, tmp_path, shots=500, control=False), tmp_path / "many.json", "", silent)
+
+
+def test_an_adaptation_is_kept_and_shared_by_the_rows_that_differ_in_banks_only(data: Path, tmp_path: Path) -> None:
+    fields = {"epochs": 1, "queue_rows": 64, "query_patches": 8, "collapse_share": 0.0}
+    kinds = ("lsfa", "lsfa-bank-10", "lsfa-rotation")
+    for kind in kinds:
+        given = options(data, tmp_path, method=kind, overrides=fields, control=False, seeds=1, categories=("hill",),
+                        pixels=False)  # fmt: skip
+        report = evaluate(given, tmp_path / f"{kind}.json", "", silent)
+        assert 0 <= report.mean["i_auroc_fg"] <= 1
+    assert len(list((tmp_path / "cache" / "adapted").glob("*.safetensors"))) == 2  # one of them with the rotation term
+
+
+def test_random_weights_and_statistics_are_options_of_the_method(data: Path, tmp_path: Path) -> None:
+    given = options(data, tmp_path, seeds=1, random_weights=True)
+    report = evaluate(given, tmp_path / "random.json", "", silent)
+    assert report.settings["random_weights"] and report.control is not None
+    hill = report.runs[0].products["hill"]
+    assert hill.scores == report.control.products["hill"].scores  # the control is just this
+    with pytest.raises(UsageError, match="has no BatchNorm"):
+        evaluate(options(data, tmp_path, point_bn="batch"), tmp_path / "bn.json", "", silent)
+
+
+def test_the_ablation_table_tells_differences_from_results(tmp_path: Path, data: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(ablation, "DATA", data.parent)
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
+    monkeypatch.setattr(ablation, "SETS", {data.name: ablation.TestSet({"dome": 1.0, "hill": 1.0})})
+    monkeypatch.setattr(ablation, "SEEDS", 2)
+    ablation.make_data(data.name)
+    ablation.run(data.name, ["frozen", "frozen-bank-1"], "tiny")
+    lines = ablation.table(data.name, "tiny").splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| frozen", "| frozen-bank-1"]
+    assert "bump" in lines[5] and lines[-1].startswith("Shuffled labels: ")
+    assert "[" in lines[3] and "[" not in lines[2]
+    with pytest.raises(UsageError, match="run the ablation first"):
+        ablation.table(data.name, "edge")
 
 
 def test_sheets_show_the_frames_to_look_at(data: Path, tmp_path: Path) -> None:
