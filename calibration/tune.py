@@ -282,12 +282,18 @@ def try_config(
 
 
 def sweep_configs(base: AdaptationConfig) -> list[AdaptationConfig]:
-    """The settings tried, one after the other around ``base``: T x start first, then compactness, lr and epochs."""
+    """The settings tried, one after the other around ``base``: T x start first, then compactness, lr and epochs; then
+    the same lr and terms on features divided by their spread."""
     change = msgspec.structs.replace
     settings = [change(base, temperature=t, start=s) for s in ("identity", "default") for t in (1.0, 0.2, 0.07)]
     settings += [change(base, compactness=weight) for weight in (0.0, 0.3, 2.7)]
     settings += [change(base, learning_rate=rate) for rate in (1e-4, 1e-3, 2e-3)]
     settings += [change(base, epochs=2 * base.epochs)]
+    divided = change(base, standardise=True)
+    settings += [change(divided, learning_rate=rate) for rate in (base.learning_rate, 1e-3, 2e-3)]
+    settings += [change(divided, learning_rate=2e-3, local_alignment=0.0, global_alignment=0.0)]
+    settings += [change(divided, learning_rate=2e-3, epochs=factor * base.epochs) for factor in (2, 8)]
+    settings += [change(divided, learning_rate=1e-3, epochs=8 * base.epochs)]
     return list({msgspec.json.encode(setting): setting for setting in settings}.values())
 
 

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+TABLE_COLUMNS = 120
+"""A narrower terminal wraps the table rather than cutting its numbers."""
+
 if TYPE_CHECKING:
     from benchmarks.accuracy.evaluate import Report
     from benchmarks.accuracy.material import Material
@@ -126,10 +129,9 @@ def _print(report: Report) -> None:
     for product in sorted({name for run in report.runs for name in run.products}):
         rows = [run.products[product] for run in report.runs if product in run.products]
         table.add_row(product, *(cells([getattr(row, name) for row in rows]) for name in names))
-    table.add_row("mean ± seeds", *(
-        f"{report.mean[n]:.4f} ± {report.spread[n]:.4f}" if n in report.mean else "-" for n in names
-    ))  # fmt: skip
+    table.add_row("mean", *(f"{report.mean[n]:.4f}" if n in report.mean else "-" for n in names))
+    table.add_row("± over seeds", *(f"{report.spread[n]:.4f}" if n in report.mean else "-" for n in names))
     if report.control is not None and report.control.products:
         found = list(report.control.products.values())
         table.add_row("random weights", *(cells([getattr(row, name) for row in found]) for name in names))
-    Console().print(table)
+    Console(width=max(Console().width, TABLE_COLUMNS)).print(table)
