@@ -82,6 +82,8 @@ ROWS: dict[str, Row] = {
     "lsfa-default-start": Row("lsfa-default-start"),
     "lsfa-rotation": Row("lsfa-rotation"),
     "lsfa-standardised": Row("lsfa-standardised"),
+    "ifc-standardised": Row("ifc-standardised"),
+    "lsfa-standardised-long": Row("lsfa-standardised", {"overrides": {"epochs": 16}}),
     "frozen-bank-1": Row("frozen-bank-1"),
     "frozen-bank-10": Row("frozen-bank-10"),
     "lsfa-bank-1": Row("lsfa-bank-1"),
@@ -123,8 +125,10 @@ def result(name: str, row: str, profile: str) -> Path:
 
 
 def table(name: str, profile: str) -> str:
-    """Markdown of the rows that are there."""
-    found = {row: read_report(path) for row in ROWS if (path := result(name, row, profile)).exists()}
+    """Markdown of the finished rows."""
+    there = {row: read_report(path) for row in ROWS if (path := result(name, row, profile)).exists()}
+    whole = set(SETS[name].severities)
+    found = {row: report for row, report in there.items() if all(set(run.products) == whole for run in report.runs)}
     if not found:
         raise UsageError(f"no results of {name}, {profile}; run the ablation first")
     products = sorted({product for report in found.values() for run in report.runs for product in run.products})

@@ -51,10 +51,12 @@ METHODS: dict[str, Method] = {
     "lsfa-default-start": Method("LSFA from PyTorch's initialisation, as released", changes={"start": "default"}),
     "lsfa-identity-start": Method("LSFA from the identity", changes={"start": "identity"}),
     "lsfa-rotation": Method("LSFA and the release's rotation term", changes={"rotation": 0.1}),
-    "lsfa-standardised": Method("LSFA on features divided by their spread", changes={"standardise": True}),
+    "lsfa-standardised": Method(
+        "LSFA on features divided by their spread", changes={"standardise": True, "learning_rate": 1e-3}
+    ),
     "ifc-standardised": Method(
         "compactness alone, on features divided by their spread",
-        changes={"standardise": True, "local_alignment": 0.0, "global_alignment": 0.0},
+        changes={"standardise": True, "learning_rate": 1e-3, "local_alignment": 0.0, "global_alignment": 0.0},
     ),
     "lsfa-ocsvm": Method("LSFA, scores fused by the linear one-class SVM", fusion="ocsvm"),
     "frozen-ocsvm": Method("frozen, scores fused by the linear one-class SVM", adapt=False, fusion="ocsvm"),
