@@ -1,6 +1,6 @@
 """The ablation table: every row of the method against frozen features, on written-out sets of the virtual camera.
 
-    python -m benchmarks.accuracy.ablation data SET...          # render the sets into build/ablation
+    python -m benchmarks.accuracy.ablation data SET             # render the sets into build/ablation
     python -m benchmarks.accuracy.ablation run SET [ROW...]     # evaluate; goes on where it stopped
     python -m benchmarks.accuracy.ablation table SET            # markdown, as in docs/accuracy.md
 
@@ -40,17 +40,15 @@ RESULTS = Path(__file__).parents[1] / "results" / "accuracy"
 
 @dataclass(frozen=True, slots=True)
 class TestSet:
-    """One set of products: how strong their defects are, and how far the lamp strays."""
+    """One set of products: and how strong their defects are."""
 
     severities: Mapping[str, float]
-    lamp_drift: float = 1.0
     seed: int = SEED
 
 
 SETS = {
     "plain": TestSet({"bracket": 1.0, "nameplate": 1.0, "roll": 1.0}),
     "hard": TestSet({"bracket": 0.2, "nameplate": 0.25, "roll": 0.9}),
-    "drift": TestSet({"bracket": 0.2, "nameplate": 0.25, "roll": 0.9}, lamp_drift=5.0),
 }
 
 
@@ -103,7 +101,7 @@ def make_data(name: str) -> None:
         folder = DATA / name / product
         if folder.exists():
             continue
-        camera = VirtualCamera(product, chosen.seed, severity=severity, lamp_drift=chosen.lamp_drift)
+        camera = VirtualCamera(product, chosen.seed, severity=severity)
         write_dataset(camera, folder, COUNTS, DEFECTS)
         print(f"{name}: {product} rendered", flush=True)
 
