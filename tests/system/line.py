@@ -255,8 +255,8 @@ class Camera(FrameSender):
         for _ in range(count):
             if until is not None and until():
                 return
-            while not self.send(self.picture()):
-                self.wait_connected(1000)
+            while not self.send(self.picture(), wait_ms=1000):
+                pass
             ends_s = time.monotonic() + interval_ms / 1000
             while (left_s := ends_s - time.monotonic()) > 0:
                 line.listen(round(1000 * left_s))
