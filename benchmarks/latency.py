@@ -158,6 +158,7 @@ def _over_sockets(
                 require_scored(runs[case][-1], options.folder)
         if options.trace_slowest and found.exists():  # it is written when the inspector ends
             traces.append(json.loads(found.read_text()))
+            found.unlink()
     told = [_socket_case(case, runs[case]) for case in wanted]
     bundle = runs[wanted[0]][0].scored()[0].result.bundle
     return told, max(traces, key=_slowest_ms, default=None), bundle

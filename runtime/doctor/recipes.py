@@ -53,8 +53,9 @@ def check_networks(world: World, station: StationConfig, digests: Digests) -> Fi
     }
     absent = [name for name, digest in digests.items() if digest not in built]
     if absent:
+        cache = f" --cache {station.engine.cache}" if station.engine.cache else ""
         places = " && ".join(
-            f"asperity engines build {Path(station.recipes[name])} --precision {station.engine.precision}"
+            f"asperity engines build {Path(station.recipes[name])} --precision {station.engine.precision}{cache}"
             for name in absent
         )
         damaged = f" ({len(unusable)} sets cannot be used)" if unusable else ""

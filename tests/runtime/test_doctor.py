@@ -353,7 +353,8 @@ def test_networks_must_be_built_for_the_very_gpu(setting: Setting, tmp_path: Pat
     digest = find_recipe(name, configured.station).identity
     diagnosis, found = look(Made(), configured)
     assert found["recipes"].state is State.OK, found["recipes"]
-    assert found["networks"].mend == f"asperity engines build {toy.path} --precision fp16"
+    command = f"asperity engines build {toy.path} --precision fp16 --cache {tmp_path / 'cache'}"
+    assert found["networks"].mend == command
     assert not diagnosis.lacks(Engine.CPU), "the cpu engine needs none"
     cache = PlanCache(tmp_path / "cache", 10**9)
     for name_, capability, is_there in ((ORIN.name, "8.7", False), (H100.name, "9.0", True)):
