@@ -126,6 +126,31 @@ def parity(
     typer.echo(f"gate                 {report.gate or 'passed'}")
 
 
+@app.command("torch-tensorrt")
+def torch_tensorrt(
+    calibration: Annotated[Path, typer.Argument(help="Folder that the bundle was exported from.")],
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp16",
+    gpu: Annotated[int, typer.Option(min=0, help="Which GPU, as nvidia-smi counts.")] = 0,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Compile a calibration's torch modules with Torch-TensorRT and have the bundle's gate judge them."""
+    import msgspec
+
+    from export.torch_tensorrt import prove_torch_tensorrt
+    from runtime.bundle import open_bundle
+    from runtime.engines.plans import Precision
+    from runtime.keys import TrustStore
+
+    chosen = one_of("--precision", precision, Precision)
+    decision = prove_torch_tensorrt(calibration, open_bundle(bundle, TrustStore(keys)), chosen, gpu)
+    if as_json:
+        typer.echo(msgspec.json.encode(decision))
+        return
+    typer.echo(f"gate                 passed, threshold {decision.threshold:.4f}")
+
+
 def one_of(option: str, value: str, choices: Any) -> Any:
     """The value where it is one of a Literal's. Raises UsageError naming the option."""
     from runtime.errors import UsageError

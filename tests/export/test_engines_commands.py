@@ -18,6 +18,7 @@ from export.precision_parity import PrecisionReport, compare_precision
 from runtime.bundle import Bundle, open_bundle
 from runtime.errors import AsperityError, EngineError, UsageError
 from runtime.keys import TrustStore
+from runtime.manifest import Decision
 from tests.conftest import LiteBundle
 
 
@@ -68,6 +69,28 @@ def test_what_cannot_be_right_is_named(
 def test_a_set_that_is_not_there_is_not_removed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there are no built networks 'abc'"):
         run("remove", "abc", "--cache", tmp_path)
+
+
+def test_torch_tensorrt_says_what_it_needs_and_what_the_gate_said(
+    toy: ToyBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("torch-tensorrt", tmp_path, toy.path, "--keys", toy.trust.folder)
+    with pytest.raises(UsageError, match="--precision 'bf16' is not known"):
+        run(*arguments, "--precision", "bf16")
+    monkeypatch.setattr("torch.version.cuda", None)
+    with pytest.raises(EngineError, match=r"CPU build, beside which torch-tensorrt does not load"):
+        run(*arguments)
+    opened = open_bundle(toy.path, toy.trust)
+    asked: list[object] = []
+
+    def judged(*given: object) -> Decision:
+        asked.extend(given)
+        return opened.manifest.decision
+
+    monkeypatch.setattr("export.torch_tensorrt.prove_torch_tensorrt", judged)
+    assert "passed" in run(*arguments)
+    assert json.loads(run(*arguments, "--json"))["threshold"] == opened.manifest.decision.threshold
+    assert asked[0] == tmp_path and asked[2:4] == ["fp16", 0]
 
 
 def test_a_library_that_is_missing_is_said(toy: ToyBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
