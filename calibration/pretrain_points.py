@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from numpy.random import Generator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from calibration.networks.point_mae import PointEncoder
 from calibration.networks.points_lite import PointsLite
 from calibration.pretrain_surface import TARGETS, surface_loss, turned
 from calibration.procedural_stations import StationFrame, make_station
@@ -33,6 +34,9 @@ CURVE_STEPS = 25
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
+
+Encoder = TypeVar("Encoder", PointsLite, PointEncoder)
+"""Only the first is shipped; the second is trained for ``benchmarks.accuracy.point_bn``."""
 
 _FLOOR = 1e-3
 """Distances below this are as good as none."""
@@ -71,21 +75,24 @@ class PretrainConfig:
     surface_weight: float = 0.5
 
 
-class StationTrainer(nn.Module):
+class StationTrainer(nn.Module, Generic[Encoder]):
     """The encoder with the linear layer that tells the surface."""
 
-    def __init__(self, encoder: PointsLite) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder: Encoder = encoder
         self.surface = nn.Linear(encoder.channels, TARGETS)
 
 
 def train_at_stations(
-    encoder: PointsLite, config: PretrainConfig, progress: Progress | None = None
-) -> tuple[PointsLite, list[dict[str, float]]]:
-    """Train from the config's seed, starting with ``encoder``; returns the averaged one and the curve."""
+    encoder: Encoder, config: PretrainConfig, progress: Progress | None = None
+) -> tuple[Encoder, list[dict[str, float]]]:
+    """Train from the config's seed, starting with ``encoder``; returns the averaged one and the curve.
+
+    Only parameters are averaged: BatchNorm's running statistics stay as they were, to be fitted afterwards.
+    """
     rng = np.random.default_rng(config.seed)
-    stations = [_station(rng, config) for _ in range(config.first_stations)]
+    stations: list[list[StationFrame]] = [_station(rng, config) for _ in range(config.first_stations)]
     torch.manual_seed(config.seed)
     model = StationTrainer(encoder).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
@@ -137,7 +144,7 @@ def rate(step: int, config: PretrainConfig) -> float:
 
 
 def station_terms(
-    model: StationTrainer, frames: list[StationFrame], config: PretrainConfig, rng: Generator
+    model: StationTrainer[Encoder], frames: list[StationFrame], config: PretrainConfig, rng: Generator
 ) -> dict[str, Tensor]:
     """``rank``, ``tail``, ``surface`` and the AUROC of one station; empty when no defect lies under a filled patch."""
     batch = turned(
