@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,26 @@ class Floor:
     def close(self) -> None:
         for journal in self.journals:
             journal.close()
+
+
+MakeFloor = Callable[..., Floor]
+
+
+@contextmanager
+def floors(folder: Path) -> Iterator[MakeFloor]:
+    """Makes floors, each on a journal of its own in ``folder`` unless one is named; they end with the test."""
+    made: list[Floor] = []
+    numbers = itertools.count()
+
+    def build(script: str = "ok", journal: Path | None = None, **options: Any) -> Floor:
+        made.append(Floor(journal or folder / f"{next(numbers)}.journal", script, **options))
+        return made[-1]
+
+    yield build
+    for floor in made:
+        if not floor.journal._map.closed:
+            floor.close()
+
+
+def balanced(floor: Floor) -> bool:
+    return floor.station.ledger.imbalance(len(floor.station.work)) == 0 and floor.state.balanced
