@@ -1,0 +1,80 @@
+"""What the tests of the Modbus gateway stand on: a server on a link that says what the test wants, and its clients."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pymodbus.client import ModbusTcpClient
+
+from runtime.gateways.config import Gateway, GatewayConfig, Modbus
+from runtime.gateways.modbus import ModbusRegisters
+from runtime.gateways.modbus_server import ModbusServer
+from runtime.gateways.modbus_table import STATUS, STATUS_WORDS, WRITES, unpack
+from tests.gateways.floor import FakeLink, Loop
+from tests.system.line import PATIENCE_S
+
+ADDRESS = {row.name: row.address for row in WRITES}
+RECIPES = {"1": "bracket", "7": "lid"}
+
+
+class Floor:
+    """A server in the loop, its link, and clients that end with the test."""
+
+    def __init__(self, loop: Loop, commands: bool = True, **modbus: Any) -> None:
+        self.config = GatewayConfig(
+            gateway=Gateway(commands=commands), modbus=Modbus(port=0, **{"recipes": RECIPES, **modbus})
+        )
+        self.loop, self.link = loop, FakeLink()
+        self.server = ModbusServer(ModbusRegisters(self.config, self.link), self.config.modbus)  # type: ignore[arg-type]
+        self.port = loop.run(self.server.open())
+        self._closes: list[Callable[[], object]] = []
+        self.client = self.connect()
+
+    def connect(self) -> ModbusTcpClient:
+        client = ModbusTcpClient("127.0.0.1", port=self.port, timeout=PATIENCE_S, retries=0)
+        assert client.connect()
+        self._closes.append(client.close)
+        return client
+
+    def raw(self) -> socket.socket:
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
+        self._closes.append(plain.close)
+        return plain
+
+    def read(self, client: ModbusTcpClient | None = None) -> dict[str, int | float]:
+        answered = (client or self.client).read_holding_registers(0, count=STATUS_WORDS)
+        assert not answered.isError(), answered
+        return unpack(STATUS, b"".join(word.to_bytes(2, "big") for word in answered.registers))
+
+    def write(self, name: str, *words: int) -> int:
+        """0, or the code of the exception."""
+        if len(words) == 1:
+            answered = self.client.write_register(ADDRESS[name], words[0])
+        else:
+            answered = self.client.write_registers(ADDRESS[name], list(words))
+        return int(answered.exception_code) if answered.isError() else 0
+
+    def show(self, *items: Any) -> None:
+        self.loop.call(lambda: self.link.put(*items))
+
+    def close(self) -> None:
+        for close in self._closes:
+            close()
+        self.loop.call(self.server.close)
+
+
+@contextmanager
+def floors(loop: Loop) -> Iterator[Callable[..., Floor]]:
+    """Makes floors that end with the test."""
+    made: list[Floor] = []
+
+    def new(**options: Any) -> Floor:
+        made.append(Floor(loop, **options))
+        return made[-1]
+
+    yield new
+    for floor in made:
+        floor.close()
