@@ -1,168 +1,39 @@
-"""What the doctor says of machines that are made up, and of this one."""
+"""What the doctor says of machines that are made up: what each engine needs, and the remedy for what is missing."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from fnmatch import fnmatch
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bundle_factory import write_toy_bundle
+from made_machine import CPUFREQ, FATBIN, H100, ORIN, Made, jetson, look, setting_in, without_gpu
 from msgspec.structs import replace as replace_struct
 
-from runtime.config import HostedStation, StationConfig
+from runtime.config import StationConfig
 from runtime.cuda import environment
 from runtime.doctor.box import Setting
-from runtime.doctor.diagnosis import diagnose
-from runtime.doctor.findings import Diagnosis, Engine, Finding, State
+from runtime.doctor.findings import Engine, State
 from runtime.doctor.gpu import ONNX, PYCUDA, TENSORRT, TENSORRT_RTX
-from runtime.doctor.python import LIBRARIES, PACKAGES
-from runtime.doctor.world import Driver, Gpu, Imported, Python, ThisMachine
+from runtime.doctor.python import LIBRARIES
+from runtime.doctor.world import Driver, Gpu, Python
 from runtime.engines.plans import PlanCache, PlanKey
 from runtime.keys import TrustStore
 from runtime.recipes import find_recipe, recipe_name
 from runtime.sections import tomllib
 
 ROOT = Path(__file__).parents[2]
-HOME = Path("/opt/asperity/lib/python3.12/site-packages")
-FATBIN = HOME / "runtime/cuda/asperity.fatbin"
-H100 = Gpu("NVIDIA H100", (9, 0), 80 * 2**30, "ok")
-ORIN = Gpu("Orin", (8, 7), 32 * 2**30, "ok")
-PYTHON = Python((3, 12, 3), "/opt/asperity/bin/python", True, True)
-DRIVER = Driver("", (13, 0), (H100,))
-CPUFREQ = "/sys/devices/system/cpu/cpu0/cpufreq"
-LOADS = {
-    **{module: "9.9" for module, _ in LIBRARIES},
-    **{"onnxruntime": "1.32.0", "zmq": "27.3.0", "runtime.doctor.probes.curve": "4.3.5"},
-    **{
-        "onnx": "1.23.2",
-        "pycuda": "2026.1",
-        "pycuda.driver": "2026.1",
-        "cuda.bindings.driver": "13.0.1",
-        "tensorrt": "10.13.2",
-    },
-}
-
-
-@dataclass
-class Made:
-    """A made-up machine on which everything is well."""
-
-    python: Python = PYTHON
-    machine: str = "x86_64"
-    environment: Mapping[str, str] = field(default_factory=dict)
-    files: dict[str, str] = field(
-        default_factory=lambda: {
-            str(FATBIN): "",
-            "/sys/devices/system/clocksource/clocksource0/current_clocksource": "tsc",
-            "/proc/meminfo": "MemTotal: 16000000 kB\nMemAvailable: 12000000 kB",
-            f"{CPUFREQ}": "",
-            f"{CPUFREQ}/scaling_governor": "performance",
-            f"{CPUFREQ}/scaling_cur_freq": "3000000",
-            f"{CPUFREQ}/cpuinfo_max_freq": "3200000",
-            "/etc/systemd/system/asperity-inspector.service": "",
-            "/sys/module/nvidia/version": "580.1",
-        }
-    )
-    modes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    said: dict[str, str] = field(default_factory=lambda: {"timedatectl": "yes", "systemctl": "enabled active"})
-    loads: dict[str, str] = field(default_factory=lambda: dict(LOADS))
-    breaks: dict[str, str] = field(default_factory=dict)
-    folders: dict[str, str] = field(default_factory=lambda: {name: str(HOME / name) for name in PACKAGES})
-    owned: dict[str, list[str]] = field(default_factory=lambda: {name: ["asperity"] for name in PACKAGES})
-    answer: Driver = DRIVER
-    free: int = 2**40
-    writable: bool = True
-    asked: list[str] = field(default_factory=list)
-
-    def read(self, path: str) -> str | None:
-        return self.files.get(path)
-
-    def exists(self, path: str) -> bool:
-        return path in self.files
-
-    def glob(self, pattern: str) -> list[str]:
-        return sorted(path for path in [*self.files, *self.modes] if fnmatch(path, pattern))
-
-    def mode(self, path: str) -> tuple[int, int] | None:
-        return self.modes.get(path)
-
-    def uid(self) -> int:
-        return 1000
-
-    def free_bytes(self, path: str) -> int:
-        return self.free
-
-    def may_write(self, path: str) -> bool:
-        return self.writable
-
-    def say(self, *command: str) -> str | None:
-        return self.said.get(command[0])
-
-    def is_installed(self, module: str) -> bool:
-        return module in self.loads or module in self.breaks
-
-    def imported(self, module: str) -> Imported:
-        self.asked.append(module)
-        if module in self.breaks:
-            return Imported(error=self.breaks[module])
-        if module not in self.loads:
-            return Imported(error=f"No module named {module!r}", is_there=False)
-        return Imported(self.loads[module], str(HOME / module.replace(".", "/") / "__init__.py"))
-
-    def package_folder(self, name: str) -> str | None:
-        return self.folders.get(name)
-
-    def owners(self, name: str) -> list[str]:
-        return self.owned.get(name, [])
-
-    def library(self, names: Sequence[str]) -> str | None:
-        return names[0]
-
-    def driver(self) -> Driver:
-        return self.answer
-
-
-def without_gpu(world: Made) -> None:
-    world.answer = Driver(error="libcuda.so.1: cannot open shared object file")
-    del world.files[str(FATBIN)]
-    for module in ("pycuda", "pycuda.driver", "cuda.bindings.driver", "tensorrt"):
-        del world.loads[module]
-
-
-def jetson(release: str, python: tuple[int, int, int]) -> Callable[[Made], None]:
-    def make(world: Made) -> None:
-        world.machine, world.answer = "aarch64", Driver("", (12, 6), (ORIN,))
-        world.files["/etc/nv_tegra_release"] = f"# {release} (release), REVISION: 4.3, GCID: 1, BOARD: generic"
-        world.files["/usr/lib/python3.10/dist-packages/tensorrt"] = ""
-        world.loads["cuda.bindings.driver"], world.loads["tensorrt"] = "12.6.2", "10.3.0"
-        world.python = Python(python, "/opt/asperity/bin/python", True, True)
-
-    return make
 
 
 @pytest.fixture
 def setting(tmp_path: Path) -> Setting:
-    keys = tmp_path / "keys"
-    return Setting(StationConfig(), (Path("/var/lib/st1.journal"),), 17_600_000, keys, keys, Path("/var/cache/engines"))
+    return setting_in(tmp_path)
 
 
 def on_gpu(setting: Setting, index: int) -> Setting:
     station = replace_struct(setting.station, engine=replace_struct(setting.station.engine, gpu=index))
     return replace(setting, station=station)
-
-
-def look(world: Made, setting: Setting, wanted: Engine | None = None) -> tuple[Diagnosis, dict[str, Finding]]:
-    diagnosis = diagnose(world, setting, HOME, FATBIN, wanted)
-    found = {finding.name: finding for finding in diagnosis.findings}
-    assert len(found) == len(diagnosis.findings), "names are the table's keys"
-    return diagnosis, found
 
 
 def test_a_machine_that_has_all_runs_both_engines_and_is_judged_by_cuda(setting: Setting) -> None:
@@ -369,121 +240,3 @@ def test_the_commands_name_what_pyproject_asks_for() -> None:
     assert PYCUDA in extras["gpu"] and {TENSORRT, ONNX} <= set(extras["tensorrt"])
     assert {TENSORRT_RTX, ONNX} <= set(extras["tensorrt-rtx"])
     assert {requirement for _, requirement in LIBRARIES} <= set(project["dependencies"])
-
-
-FAKE_LIBCUDA = """
-#include <string.h>
-int cuInit(unsigned f) { return 0; }
-int cuDriverGetVersion(int *v) { *v = 12060; return 0; }
-int cuDeviceGetCount(int *n) { *n = 2; return 0; }
-int cuDeviceGet(int *d, int i) { *d = i; return 0; }
-int cuDeviceGetName(char *s, int n, int d) { strcpy(s, d ? "old" : "new"); return 0; }
-int cuDeviceTotalMem_v2(size_t *n, int d) { *n = 1024; return 0; }
-int cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 8 : 6; return 0; }
-static int now;
-int cuDevicePrimaryCtxRetain(void **c, int d) { now = d; *c = (void *)8; return 0; }
-int cuDevicePrimaryCtxRelease_v2(int d) { return 0; }
-int cuCtxSetCurrent(void *c) { return 0; }
-int cuModuleLoadData(void **m, const void *image) { return now ? 209 : 0; }
-int cuModuleUnload(void *m) { return 0; }
-int cuGetErrorName(int e, const char **s) { *s = "CUDA_ERROR_NO_BINARY_FOR_GPU"; return 0; }
-"""
-
-
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
-def test_the_probe_asks_libcuda_and_says_which_gpu_the_kernels_load_on(tmp_path: Path) -> None:
-    source, library, fatbin = tmp_path / "fake.c", tmp_path / "libcuda.so.1", tmp_path / "some.fatbin"
-    source.write_text(FAKE_LIBCUDA)
-    fatbin.write_bytes(b"kernels")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True, capture_output=True)
-    probe = ROOT / "runtime/doctor/probes/gpu.py"
-    done = subprocess.run(
-        [sys.executable, "-I", probe, fatbin],
-        env={"LD_LIBRARY_PATH": str(tmp_path)}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    told = json.loads(done.stdout)
-    assert told["error"] == "" and told["cuda"] == [12, 6]
-    assert [gpu["name"] for gpu in told["gpus"]] == ["new", "old"]
-    assert told["gpus"][0]["capability"] == [8, 6] and told["gpus"][0]["memory_bytes"] == 1024
-    assert [gpu["kernels"] for gpu in told["gpus"]] == ["ok", "CUDA_ERROR_NO_BINARY_FOR_GPU"]
-
-
-def test_a_module_that_ends_its_process_is_told_and_takes_nothing_along(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "falls.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-    (tmp_path / "needs.py").write_text("import nothing_of_that_name\n")
-    (tmp_path / "loads.py").write_text("__version__ = '1.2'\nprint('chatter')\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    world = ThisMachine(FATBIN)
-    assert "signal 11" in world.imported("falls").error
-    assert world.imported("loads") == Imported("1.2", str(tmp_path / "loads.py"))
-    needs, absent = world.imported("needs"), world.imported("nothing_of_that_name")
-    assert needs.error and needs.is_there and not absent.is_there
-
-
-def test_the_command_on_this_machine(tmp_path: Path) -> None:
-    def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "runtime.cli", "doctor", *arguments],
-            cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,
-        )  # fmt: skip
-
-    config = tmp_path / "station.toml"
-    config.write_text(f'[journal]\npath = "{tmp_path}/st1.journal"\n[security]\nkeys = "{tmp_path}/none"\n')
-    done = doctor("--engine", "cpu", "--json", "--config", str(config))
-    told = json.loads(done.stdout)
-    assert done.returncode == 0 and told["runs"] and told["wanted"] == "cpu", done.stdout
-    names = {finding["name"]: finding for finding in told["findings"]}
-    assert "numpy" in names["libraries"]["found"] and str(tmp_path) in names["journal"]["found"]
-    for finding in told["findings"]:
-        assert finding["state"] in ("ok", "note") or finding["mend"]
-
-
-def test_with_a_foreign_package_in_the_way_only_the_doctor_runs_and_names_it(tmp_path: Path) -> None:
-    """PyPI has an ``export`` of its own: its modules are not ours."""
-    (tmp_path / "export").mkdir()
-    (tmp_path / "export/__init__.py").write_text("")
-    # An editable install finds our modules below a foreign package too; a wheel, as on a box, does not.
-    code = (
-        "import sys; sys.argv = ['asperity', *sys.argv[1:]]\n"
-        "sys.meta_path[:] = [finder for finder in sys.meta_path if 'Editable' not in getattr(finder, '__name__', '')]\n"
-        "from runtime.cli import main; main()"
-    )
-
-    def asperity(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False,
-            env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}, timeout=240,
-        )  # fmt: skip
-
-    other = asperity("keys", "list")
-    assert other.returncode == 15 and "export is not Asperity's own" in other.stderr and "Traceback" not in other.stderr
-    doctor = asperity("doctor", "--engine", "cpu", "--json")
-    assert doctor.returncode == 1, doctor.stderr
-    findings = {finding["name"]: finding for finding in json.loads(doctor.stdout)["findings"]}
-    assert findings["packages"]["state"] == "missing" and str(tmp_path / "export") in findings["packages"]["found"]
-
-
-def test_what_is_missing_ends_with_1(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> None:
-    import typer
-
-    from runtime.commands import doctor
-
-    world = Made()
-    without_gpu(world)
-    monkeypatch.setattr("runtime.doctor.world.ThisMachine", lambda fatbin: world)
-    monkeypatch.setattr("runtime.doctor.diagnosis.diagnose", lambda *_: look(world, setting, Engine.CUDA)[0])
-    with pytest.raises(typer.Exit) as ended:
-        doctor.command(engine=Engine.CUDA, config=None, as_json=True)
-    assert ended.value.exit_code == doctor.MISSING_EXIT_CODE
-
-
-def test_the_settings_come_from_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    from runtime.commands.doctor import setting_of
-
-    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    seen = setting_of(StationConfig())
-    assert seen.engines == Path("/cache/asperity/engines") and seen.journal_nbytes > 4096 * 4096
-    two = StationConfig(stations=[HostedStation(name="left", number=1), HostedStation(name="right", number=2)])
-    assert [path.name for path in setting_of(two).journals] == ["left.journal", "right.journal"]
