@@ -88,6 +88,14 @@ ROWS: dict[str, Row] = {
     "lsfa-bank-10": Row("lsfa-bank-10"),
     "frozen-ocsvm": Row("frozen-ocsvm"),
     "lsfa-ocsvm": Row("lsfa-ocsvm"),
+    "frozen-published": Row("frozen-published"),
+    "ifc-published": Row("ifc-published", against="frozen-published"),
+    "clc-published": Row("clc-published", against="frozen-published"),
+    "lsfa-published": Row("lsfa-published", against="frozen-published"),
+    "lsfa-standardised-published": Row("lsfa-standardised-published", against="frozen-published"),
+    "lsfa-standardised-long-published": Row(
+        "lsfa-standardised-published", {"overrides": {"epochs": 16}}, "frozen-published"
+    ),
     "random": Row("frozen", {"random_weights": True}),
     "random-lsfa": Row("lsfa", {"random_weights": True}, "random"),
     **_few(5, 4, 32), **_few(10, 8, 32), **_few(50, 8, 6),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -24,6 +24,8 @@ class Method:
     fusion: Fusion = "average"
     bank_share: float | None = None
     """Share of the fit frames' rows that both banks keep; None: the profile's, capped as it says."""
+    distances: Literal["published", "local"] | None = None
+    """How a patch's distance is told (lsfa 7.3, docs/decisions/local-distances.md); None: as the profile says."""
 
     def config(self, chosen: Profile, seed: int, overrides: dict[str, Any]) -> AdaptationConfig | None:
         """How the adaptors are trained; None: features stay frozen. Raises ConfigError, UsageError."""
@@ -63,6 +65,21 @@ METHODS: dict[str, Method] = {
     "lsfa-bank-1": Method("LSFA, banks of 1 % of the rows", bank_share=0.01),
     "lsfa-bank-10": Method("LSFA, banks of 10 % of the rows", bank_share=0.1),
     "frozen-bank-10": Method("frozen, banks of 10 % of the rows", adapt=False, bank_share=0.1),
+    "lsfa-published": Method("LSFA, scored as published", distances="published"),
+    "ifc-published": Method(
+        "compactness alone, scored as published",
+        changes={"local_alignment": 0.0, "global_alignment": 0.0},
+        distances="published",
+    ),
+    "clc-published": Method(
+        "alignment alone, scored as published", changes={"compactness": 0.0}, distances="published"
+    ),
+    "lsfa-standardised-published": Method(
+        "LSFA on features divided by their spread, scored as published",
+        changes={"standardise": True, "learning_rate": 1e-3},
+        distances="published",
+    ),
+    "frozen-published": Method("frozen, scored as published", adapt=False, distances="published"),
     "frozen-bank-1": Method("frozen, banks of 1 % of the rows", adapt=False, bank_share=0.01),
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -224,6 +224,8 @@ def _fill(
     if method.bank_share is not None:
         rgb_rows = max(3, round(method.bank_share * int(tokens.sum())))
         points_rows = max(3, round(method.bank_share * int(places.sum())))
+    if method.distances is not None:
+        chosen = replace(chosen, distances=method.distances)
     owners = np.asarray(frames, dtype=np.int64)
 
     def bank(what: str, features: FloatArray, own: NDArray[np.int64], wanted: int) -> OwnedBank:

@@ -159,6 +159,19 @@ def test_an_adaptation_is_kept_and_shared_by_the_rows_that_differ_in_banks_only(
     assert len(list((tmp_path / "cache" / "adapted").glob("*.safetensors"))) == 2  # one of them with the rotation term
 
 
+def test_scoring_as_published_is_the_published_profile_s(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores(name: str, distances: str, kind: str) -> object:
+        monkeypatch.setitem(PROFILES, "tiny", replace(TINY, name="tiny", distances=distances))
+        given = options(data, tmp_path, method=kind, control=False, seeds=1, categories=("hill",), pixels=False)
+        return evaluate(given, tmp_path / f"{name}.json", "", silent).runs[0].products["hill"].scores
+
+    local, published = scores("local", "local", "frozen"), scores("published", "published", "frozen")
+    assert local != published
+    assert scores("local-published", "local", "frozen-published") == published
+
+
 def test_random_weights_and_statistics_are_options_of_the_method(data: Path, tmp_path: Path) -> None:
     given = options(data, tmp_path, seeds=1, random_weights=True)
     report = evaluate(given, tmp_path / "random.json", "", silent)
