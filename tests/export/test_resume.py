@@ -23,6 +23,8 @@ FRAMES, EPOCHS = 40, 3
 
 CHILD = """
 import os, signal, sys
+# A job started in the background without a terminal ignores what the keyboard sends, and so would its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, "tests/calibration")
 import torch, typer
 torch.set_num_threads(1)

@@ -142,27 +142,25 @@ class Line:
 
     def journal(self, station: str = "") -> dict[int, Result]:
         """Every result that a station's journal has, of the running inspector."""
-        results: dict[int, Result] = {}
         with self.client(station=station) as client:
-            next_id: int | None = 1
-            while next_id is not None:
-                reply = client.request("get_result", from_=next_id)
-                assert reply.ok, reply
-                for result in wire.reply_results(reply):
-                    results[result.result_id] = result
-                next_id = reply.next_result_id
-        return results
+            return _journal(client)
 
     def settle(self, camera: Camera) -> dict[int, Result]:
-        """Wait until the camera's last frame is answered; its station's journal then."""
+        """Wait until the camera's last frame is answered; its station's journal then.
+
+        The last frame must have been sent: of one that was not, nobody knows before the next. One connection asks a
+        few times a second, which every limit allows.
+        """
         results: dict[int, Result] = {}
         states = self.heard_of[camera.station].states
+        with self.client(station=camera.station) as client:
 
-        def answered() -> bool:
-            results.update(self.journal(camera.station))
-            return any((r.camera_session, r.seq) == (camera.camera_session, camera.seq) for r in results.values())
+            def answered() -> bool:
+                time.sleep(0.1)
+                results.update(_journal(client))
+                return any((r.camera_session, r.seq) == (camera.camera_session, camera.seq) for r in results.values())
 
-        self.wait(answered, "the last frame's result")
+            self.wait(answered, "the last frame's result")
         self.wait(lambda: states[-1].last_result_id >= max(results), "a state that has counted it")
         self.wait(lambda: states[-1].in_flight == 0, "the results of the others")
         return self.journal(camera.station)
@@ -276,6 +274,18 @@ while True:
     print(camera.camera_session, camera.seq, flush=True)
     time.sleep(0.02)
 """
+
+
+def _journal(client: Station) -> dict[int, Result]:
+    results: dict[int, Result] = {}
+    next_id: int | None = 1
+    while next_id is not None:
+        reply = client.request("get_result", from_=next_id)
+        assert reply.ok, reply
+        for result in wire.reply_results(reply):
+            results[result.result_id] = result
+        next_id = reply.next_result_id
+    return results
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
