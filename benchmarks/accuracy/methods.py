@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import msgspec
@@ -65,22 +65,14 @@ METHODS: dict[str, Method] = {
     "lsfa-bank-1": Method("LSFA, banks of 1 % of the rows", bank_share=0.01),
     "lsfa-bank-10": Method("LSFA, banks of 10 % of the rows", bank_share=0.1),
     "frozen-bank-10": Method("frozen, banks of 10 % of the rows", adapt=False, bank_share=0.1),
-    "lsfa-published": Method("LSFA, scored as published", distances="published"),
-    "ifc-published": Method(
-        "compactness alone, scored as published",
-        changes={"local_alignment": 0.0, "global_alignment": 0.0},
-        distances="published",
-    ),
-    "clc-published": Method(
-        "alignment alone, scored as published", changes={"compactness": 0.0}, distances="published"
-    ),
-    "lsfa-standardised-published": Method(
-        "LSFA on features divided by their spread, scored as published",
-        changes={"standardise": True, "learning_rate": 1e-3},
-        distances="published",
-    ),
-    "frozen-published": Method("frozen, scored as published", adapt=False, distances="published"),
     "frozen-bank-1": Method("frozen, banks of 1 % of the rows", adapt=False, bank_share=0.01),
+}
+
+METHODS |= {
+    f"{name}-published": replace(
+        METHODS[name], what=f"{METHODS[name].what}; scored as published", distances="published"
+    )
+    for name in ("frozen", "ifc", "clc", "lsfa", "lsfa-standardised")
 }
 
 
