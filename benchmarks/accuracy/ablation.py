@@ -38,18 +38,11 @@ DATA = Path(__file__).parents[2] / "build" / "ablation"
 RESULTS = Path(__file__).parents[1] / "results" / "accuracy"
 
 
-@dataclass(frozen=True, slots=True)
-class TestSet:
-    """One set of products: and how strong their defects are."""
-
-    severities: Mapping[str, float]
-    seed: int = SEED
-
-
-SETS = {
-    "plain": TestSet({"bracket": 1.0, "nameplate": 1.0, "roll": 1.0}),
-    "hard": TestSet({"bracket": 0.2, "nameplate": 0.25, "roll": 0.9}),
+SETS: dict[str, dict[str, float]] = {
+    "plain": {"bracket": 1.0, "nameplate": 1.0, "roll": 1.0},
+    "hard": {"bracket": 0.2, "nameplate": 0.25, "roll": 0.9},
 }
+"""Set -> product -> strength of its defects, as a multiple of the usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +97,11 @@ ROWS: dict[str, Row] = {
 
 def make_data(name: str) -> None:
     """Render what of a set is not there."""
-    chosen = SETS[name]
-    for product, severity in chosen.severities.items():
+    for product, severity in SETS[name].items():
         folder = DATA / name / product
         if folder.exists():
             continue
-        camera = VirtualCamera(product, chosen.seed, severity=severity)
+        camera = VirtualCamera(product, SEED, severity=severity)
         write_dataset(camera, folder, COUNTS, DEFECTS)
         print(f"{name}: {product} rendered", flush=True)
 
@@ -133,7 +125,7 @@ def result(name: str, row: str, profile: str) -> Path:
 def table(name: str, profile: str) -> str:
     """Markdown of the finished rows."""
     there = {row: read_report(path) for row in ROWS if (path := result(name, row, profile)).exists()}
-    whole = set(SETS[name].severities)
+    whole = set(SETS[name])
     found = {row: report for row, report in there.items() if all(set(run.products) == whole for run in report.runs)}
     if not found:
         raise UsageError(f"no results of {name}, {profile}; run the ablation first")

@@ -186,7 +186,7 @@ def test_the_ablation_table_tells_differences_from_results(tmp_path: Path, data:
                                                            monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setattr(ablation, "DATA", data.parent)
     monkeypatch.setattr(ablation, "RESULTS", tmp_path)
-    monkeypatch.setattr(ablation, "SETS", {data.name: ablation.TestSet({"dome": 1.0, "hill": 1.0})})
+    monkeypatch.setattr(ablation, "SETS", {data.name: {"dome": 1.0, "hill": 1.0}})
     monkeypatch.setattr(ablation, "SEEDS", 2)
     ablation.make_data(data.name)
     ablation.run(data.name, ["frozen", "frozen-bank-1"], "tiny")
