@@ -12,6 +12,7 @@ from benchmarks.accuracy import point_bn
 from benchmarks.accuracy.point_bn import METRES, MODES, RESULTS, SCALES, SEEDS, at_station, markdown, new_encoder, run
 from benchmarks.points_probe import PARTS, virtual_product
 from calibration.point_probe import SCORINGS, ProbeProduct
+from runtime.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,8 @@ def test_a_run_is_measured_once_and_told(
         run(path, seed, 2)
     monkeypatch.setattr(point_bn, "encoders", lambda *arguments: pytest.fail("trained again"))
     run(paths[0], 0, 2)
+    with pytest.raises(UsageError, match="is of 2 steps and not of 3"):
+        run(paths[0], 0, 3)
     records = [msgspec.json.decode(path.read_bytes()) for path in paths]
     assert [record["seed"] for record in records] == [0, 1]
     lines = markdown([record["parts"] for record in records], "published").splitlines()
