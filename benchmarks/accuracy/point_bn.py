@@ -45,7 +45,7 @@ from runtime.frame import FloatArray
 RESULTS = Path(__file__).parents[1] / "results" / "accuracy" / "point-bn"
 SEEDS = (0, 1, 2)
 STEPS = 450
-"""A first attempt was longer and unlearned; at this length the encoder lies above its control on the validation probe."""
+"""Longer, a first attempt unlearned; at this length the encoder beats its control on the validation probe."""
 STATISTICS_STATIONS = 16
 METRES = 1 / 80
 """Raw metres against the scale trained at. A group's radius: 32 of 1024 points of a unit sphere's surface, about 0.2;

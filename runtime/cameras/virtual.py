@@ -58,12 +58,10 @@ class VirtualCamera:
         sensor: Sensor | None = None,
         name: str = "virtual",
         severity: float = 1.0,
-        lamp_drift: float = 1.0,
     ) -> None:
         """``size_px``: side of a square picture, or (rows, columns). ``unit`` of the points, ``name`` of the camera.
 
-        ``severity``: strength of surface defects, ``lamp_drift``: how far the lamp's brightness and tint stray from
-        frame to frame, both as a multiple of the usual.
+        ``severity``: strength of surface defects, as a multiple of the usual.
 
         Raises UsageError for an argument that cannot be right.
         """
@@ -76,11 +74,10 @@ class VirtualCamera:
             raise UsageError(f"the picture is {rows} x {columns} px; each side must be {SIDE_PX[0]} to {SIDE_PX[1]} px")
         if unit not in MM_PER_UNIT:
             raise UsageError(f"the unit {unit!r} is not known; choose one of {', '.join(MM_PER_UNIT)}")
-        for said, value in (("severity", severity), ("lamp drift", lamp_drift)):
-            if not 0 <= value <= MOST_OF_USUAL:
-                raise UsageError(f"the {said} is {value}; it must be 0 to {MOST_OF_USUAL:g} times the usual")
+        if not 0 <= severity <= MOST_OF_USUAL:
+            raise UsageError(f"the severity is {severity}; it must be 0 to {MOST_OF_USUAL:g} times the usual")
         self.product, self.seed, self.unit, self.name = product, seed, unit, name
-        self.severity, self.lamp_drift = severity, lamp_drift
+        self.severity = severity
         self.sensor = sensor or Sensor()
         self.size_px = (rows, columns)
         focal = DISTANCE_MM * min(rows, columns) / FIELD_MM
@@ -103,7 +100,7 @@ class VirtualCamera:
         elif defect is not None:
             spoiled, truth = spoil(defect, good, self._rng(defect, index), self.severity)
         rng = self._rng("view", index)
-        pose, light = Pose.drawn(rng), _light(rng, self.lamp_drift)
+        pose, light = Pose.drawn(rng), _light(rng)
         hits = look(spoiled, pose, self._directions)
         depth = measure_depth(self.sensor, hits.depth_mm, hits.cos_incidence, lit(hits, pose), rng)
         frame = Frame(
@@ -146,9 +143,9 @@ class VirtualCamera:
         return colour
 
 
-def _light(rng: np.random.Generator, drift: float) -> Light:
+def _light(rng: np.random.Generator) -> Light:
     """The lamp stands in one quarter of the sky; its brightness and tint drift a little."""
     azimuth, height = math.radians(rng.uniform(100, 170)), math.radians(rng.uniform(50, 70))
     flat = math.cos(height)
     direction = np.array([flat * math.cos(azimuth), flat * math.sin(azimuth), math.sin(height)], np.float32)
-    return Light(direction, (rng.normal(1, 0.03 * drift) * rng.normal(1, 0.008 * drift, 3)).astype(np.float32))
+    return Light(direction, (rng.normal(1, 0.03) * rng.normal(1, 0.008, 3)).astype(np.float32))

@@ -100,7 +100,7 @@ def _origin(camera: VirtualCamera, counts: Counts, defects: Sequence[str]) -> di
     command = (
         f"asperity camera virtual --product {camera.product} --seed {camera.seed} --size {columns}x{rows} "
         f"--train {counts.train} --validation {counts.validation} --test {counts.test} --test-good {counts.good} "
-        f"--severity {camera.severity:g} --lamp-drift {camera.lamp_drift:g} "
+        f"--severity {camera.severity:g} "
         f"--defects {shlex.quote(','.join(defects) or 'none')} --write FOLDER"
     )
     return {

@@ -56,7 +56,6 @@ def virtual(
     test: Annotated[int, typer.Option(help="With --write: frames of test/good and of each defect.")] = 10,
     test_good: Annotated[int | None, typer.Option(help="With --write: frames of test/good, when not --test.")] = None,
     severity: Annotated[float, typer.Option(help="Strength of surface defects, as a multiple of the usual.")] = 1.0,
-    lamp_drift: Annotated[float, typer.Option(help="How far the lamp strays, as a multiple of the usual.")] = 1.0,
     defect_share: Annotated[float, typer.Option(help="Streaming: share of spoiled frames.")] = 0.5,
     first: Annotated[int, typer.Option(help="Streaming: index of the first frame.")] = STREAM_FIRST,
     rate: Rate = None,
@@ -76,7 +75,7 @@ def virtual(
     from runtime.cameras.virtual import VirtualCamera
     from runtime.cameras.virtual_dataset import Counts, mixed_kinds, write_dataset
 
-    source = VirtualCamera(product, seed, _size(size), name=camera, severity=severity, lamp_drift=lamp_drift)
+    source = VirtualCamera(product, seed, _size(size), name=camera, severity=severity)
     kinds = _kinds(defects)
     if write is not None:
         if on_trigger or truth is not None or rate is not None or frames:
