@@ -12,9 +12,9 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from runtime.errors import StationError
 from runtime.frame import Verdict
@@ -179,6 +179,26 @@ def looping() -> Iterator[Loop]:
         yield loop
     finally:
         loop.close()
+
+
+class Closes(Protocol):
+    def close(self) -> None: ...
+
+
+F = TypeVar("F", bound=Closes)
+
+
+@contextmanager
+def floors(kind: Callable[..., F], loop: Loop) -> Iterator[Callable[..., F]]:
+    """Makes gateways in the loop, ``kind(loop, **options)``, that end with the test."""
+    with ExitStack() as stack:
+
+        def new(**options: Any) -> F:
+            floor = kind(loop, **options)
+            stack.callback(floor.close)
+            return floor
+
+        yield new
 
 
 def open_files() -> int:

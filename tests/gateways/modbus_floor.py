@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from pymodbus.client import ModbusTcpClient
@@ -64,17 +63,3 @@ class Floor:
         for close in self._closes:
             close()
         self.loop.call(self.server.close)
-
-
-@contextmanager
-def floors(loop: Loop) -> Iterator[Callable[..., Floor]]:
-    """Makes floors that end with the test."""
-    made: list[Floor] = []
-
-    def new(**options: Any) -> Floor:
-        made.append(Floor(loop, **options))
-        return made[-1]
-
-    yield new
-    for floor in made:
-        floor.close()

@@ -24,7 +24,7 @@ from runtime.gateways.http import HttpGateway
 from runtime.ordering import Gap
 from runtime.reasons import Reason
 from runtime.wire.state import EngineMessage
-from tests.gateways.floor import FakeLink, GatewayProcess, Loop, looping, open_files, result, until
+from tests.gateways.floor import FakeLink, GatewayProcess, Loop, floors, looping, open_files, result, until
 from tests.system.line import PATIENCE_S, Camera, Line, kill
 
 EVIL = "<script>alert(1)</script>&\"'"
@@ -100,15 +100,8 @@ def everything(plain: socket.socket) -> bytes:
 
 @pytest.fixture
 def make(loop: Loop) -> Iterator[Callable[..., Floor]]:
-    made: list[Floor] = []
-
-    def new(**options: Any) -> Floor:
-        made.append(Floor(loop, **options))
-        return made[-1]
-
-    yield new
-    for floor in made:
-        floor.close()
+    with floors(Floor, loop) as make:
+        yield make
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from runtime.frame import Verdict
 from runtime.gateways.modbus_server import BUSY, ILLEGAL_ADDRESS, ILLEGAL_VALUE
 from runtime.gateways.modbus_table import STATUS_OF_CODE, STATUS_WORDS
 from runtime.ordering import Gap
-from tests.gateways.floor import NO_ANSWER, Loop, looping, reply, result
-from tests.gateways.modbus_floor import ADDRESS, Floor, floors
+from tests.gateways.floor import NO_ANSWER, Loop, floors, looping, reply, result
+from tests.gateways.modbus_floor import ADDRESS, Floor
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def loop() -> Iterator[Loop]:
 
 @pytest.fixture
 def make(loop: Loop) -> Iterator[Callable[..., Floor]]:
-    with floors(loop) as make:
+    with floors(Floor, loop) as make:
         yield make
 
 

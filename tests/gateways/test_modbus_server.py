@@ -16,8 +16,8 @@ from runtime.gateways.config import GatewayConfig
 from runtime.gateways.modbus import ModbusRegisters
 from runtime.gateways.modbus_server import ILLEGAL_ADDRESS, ILLEGAL_FUNCTION, ILLEGAL_VALUE, answer
 from runtime.gateways.modbus_table import STATUS_WORDS
-from tests.gateways.floor import FakeLink, Loop, looping, open_files, result, until
-from tests.gateways.modbus_floor import Floor, floors
+from tests.gateways.floor import FakeLink, Loop, floors, looping, open_files, result, until
+from tests.gateways.modbus_floor import Floor
 from tests.system.line import PATIENCE_S
 
 
@@ -29,7 +29,7 @@ def loop() -> Iterator[Loop]:
 
 @pytest.fixture
 def make(loop: Loop) -> Iterator[Callable[..., Floor]]:
-    with floors(loop) as make:
+    with floors(Floor, loop) as make:
         yield make
 
 
