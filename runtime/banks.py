@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from runtime.distances import ModalityBank, Usual
 from runtime.frame import FloatArray
-from runtime.knn import MemoryBank
+from runtime.knn import LARGEST, MemoryBank, bounded
 from runtime.manifest import Decision, Modality, Network
 
 MODALITIES = ("rgb", "points")
@@ -59,6 +59,15 @@ def read_banks(tensors: Mapping[str, NDArray[Any]], decision: Decision) -> Banks
         )  # fmt: skip
 
     return Banks(bank("rgb", decision.rgb), bank("points", decision.points))
+
+
+def rows_fault(tensor: NDArray[Any]) -> str:
+    """Why a tensor of rows cannot be searched for what is anomalous; empty when it can."""
+    if not bounded(tensor):
+        return f"holds a value that is not finite or beyond {LARGEST:g}"
+    if tensor.min() == tensor.max():
+        return f"holds nothing but {tensor.flat[0]}"
+    return ""
 
 
 def usual_fault(tensor: NDArray[Any]) -> str:

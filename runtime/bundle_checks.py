@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.banks import MODALITIES, bank_shapes, usual_fault
+from runtime.banks import MODALITIES, bank_shapes, rows_fault, usual_fault
 from runtime.errors import BundleError
 from runtime.manifest import Decision, Geometry, Manifest, Modality, Network
 from runtime.onnx_weights import float_weights
@@ -185,7 +185,7 @@ def check_banks(tensors: Tensors, manifest: Manifest) -> None:
     shapes = bank_shapes(manifest.network, manifest.decision)
     _require(tensors, BANKS_FILE, {name: ("float32", shape) for name, shape in shapes.items()})
     for name, bank in tensors.items():
-        if fault := _fault(bank) if name in MODALITIES else usual_fault(bank):
+        if fault := rows_fault(bank) if name in MODALITIES else usual_fault(bank):
             raise BundleError(f"bundle file {BANKS_FILE}: bank {name} {fault}; {EXPORT_AGAIN}")
 
 

@@ -18,22 +18,36 @@ from runtime.frame import FloatArray
 BLOCK_BYTES = 32 * 2**20
 """Upper bound of the block of distances held at once."""
 
+LARGEST = 1e15
+"""Largest magnitude of a feature. Squares and sums of such features keep well within float32; beyond, infinities would
+take part in the comparison. Standardised features are a few units large."""
+
 _ROUNDING = float(np.finfo(np.float32).eps) / 2
+
+
+def checked_rows(rows: FloatArray) -> FloatArray:
+    """The rows of a memory bank, N x D, as contiguous float32. Raises EngineError where they cannot be searched."""
+    rows = np.ascontiguousarray(rows, dtype=np.float32)
+    if rows.ndim != 2 or 0 in rows.shape:
+        raise EngineError(f"a memory bank needs a table of rows, not shape {rows.shape}; calibrate again")
+    if not bounded(rows):
+        raise EngineError(f"a memory bank row holds a value that is not finite or beyond {LARGEST:g}; calibrate again")
+    return rows
+
+
+def bounded(features: FloatArray) -> bool:
+    """Whether every feature is finite and within ``LARGEST``; so is an array without any."""
+    return bool(features.min(initial=0.0) >= -LARGEST and features.max(initial=0.0) <= LARGEST)
 
 
 class MemoryBank:
     """Rows of standardised features that normal parts showed, searched for the nearest one.
 
-    ``rows``: N x D float32, finite. Raises EngineError otherwise, or when there is no row.
+    ``rows``: N x D float32, within ``LARGEST``. Raises EngineError otherwise, or when there is no row.
     """
 
     def __init__(self, rows: FloatArray) -> None:
-        rows = np.ascontiguousarray(rows, dtype=np.float32)
-        if rows.ndim != 2 or 0 in rows.shape:
-            raise EngineError(f"a memory bank needs a table of rows, not shape {rows.shape}; calibrate again")
-        if not np.isfinite(rows).all():
-            raise EngineError("a memory bank row holds a value that is not finite; calibrate again")
-        self.rows = rows
+        rows = self.rows = checked_rows(rows)
         # Centring shrinks the norms, and with them the rounding error of the matrix product.
         self._centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
         centred = rows - self._centre
@@ -59,7 +73,7 @@ class MemoryBank:
         done.
 
         Returns (M,) float64 distances and (M,) int64 indices, equal to a float64 search with ties to the lowest index.
-        Raises EngineError where a query is not finite or of another width: a distance is never made up.
+        Raises EngineError where a query is not finite, beyond ``LARGEST`` or of another width: no distance is made up.
         """
         queries = self._checked(queries)
         if beside is None:
@@ -90,8 +104,8 @@ class MemoryBank:
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.dimension:
             raise EngineError(f"features of shape {queries.shape} do not fit a bank of {self.dimension} channels")
-        if not np.isfinite(queries).all():
-            raise EngineError("a feature is not finite; the network or its input is damaged")
+        if not bounded(queries):
+            raise EngineError(f"a feature is not finite or beyond {LARGEST:g}; the network or its input is damaged")
         return queries
 
     def _ranked(self, queries: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from runtime.cuda.launch import Buffer, Device, Enqueue, Launch
 from runtime.errors import EngineError
 from runtime.frame import FloatArray
+from runtime.knn import checked_rows
 
 Path: TypeAlias = Literal["tensor", "wgmma", "product", "float32"]
 
@@ -59,11 +60,7 @@ class BankArrays:
 
 def bank_arrays(rows: FloatArray) -> BankArrays:
     """``rows``: N x D, finite. Raises EngineError as ``runtime.knn.MemoryBank`` does."""
-    rows = np.ascontiguousarray(rows, dtype=np.float32)
-    if rows.ndim != 2 or 0 in rows.shape:
-        raise EngineError(f"a memory bank needs a table of rows, not shape {rows.shape}; calibrate again")
-    if not np.isfinite(rows).all():
-        raise EngineError("a memory bank row holds a value that is not finite; calibrate again")
+    rows = checked_rows(rows)
     n, d = rows.shape
     centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     spread = np.sqrt(np.mean(np.square(rows - centre, dtype=np.float64)))

@@ -268,6 +268,15 @@ def test_a_constant_or_infinite_bank_is_refused_though_signed(toy: ToyBundle, na
     refused(toy, "banks.safetensors", name)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e20])
+def test_a_bank_with_one_number_beyond_reason_is_refused_though_signed(toy: ToyBundle, value: float) -> None:
+    banks = load_file(toy.path / "banks.safetensors")
+    banks["points"][3, 2] = value
+    save_file(banks, toy.path / "banks.safetensors")
+    toy.reseal()
+    refused(toy, "banks.safetensors", "points", "beyond")
+
+
 def test_banks_of_another_dtype_or_name_are_refused(toy: ToyBundle) -> None:
     banks = load_file(toy.path / "banks.safetensors")
     save_file({**banks, "rgb": banks["rgb"].astype(np.float16)}, toy.path / "banks.safetensors")

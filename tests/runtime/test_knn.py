@@ -110,7 +110,7 @@ def test_no_query_gives_no_distance() -> None:
     assert distances.shape == index.shape == (0,)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2e15, -3e38])
 def test_a_query_that_is_not_finite_never_gets_a_distance(value: float) -> None:
     """NaN compares False with everything: unchecked it would find some row."""
     bank = MemoryBank(np.eye(4, dtype=np.float32))
@@ -122,7 +122,9 @@ def test_a_query_that_is_not_finite_never_gets_a_distance(value: float) -> None:
         bank.nearest_rows(queries[1], 2)
 
 
-@pytest.mark.parametrize("rows", [np.zeros((0, 3)), np.zeros(3), np.full((2, 3), np.nan), np.zeros((2, 0))])
+@pytest.mark.parametrize(
+    "rows", [np.zeros((0, 3)), np.zeros(3), np.full((2, 3), np.nan), np.full((2, 3), 1e20), np.zeros((2, 0))]
+)
 def test_a_bank_that_cannot_be_searched_is_refused(rows: np.ndarray) -> None:
     """Empty, flat or damaged tables."""
     with pytest.raises(EngineError):
