@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from runtime.keys import TrustStore
 
 PRODUCT, SIZE_PX, NORMALS = "bracket", 128, 40
+
+# The same examples in each run, and none that fails because a crowded machine took long over it.
+settings.register_profile("tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @dataclass(frozen=True)
