@@ -17,7 +17,7 @@ import numpy as np
 import zmq
 
 from runtime import wire
-from runtime.client import Station
+from runtime.client import ClientLimits, Station
 from runtime.frame import Frame, Result
 from runtime.sender import FrameSender
 from runtime.transport import ClientKeys, Role, secure
@@ -27,6 +27,8 @@ CAMERA = "cam1"
 STATION = "st1"
 PATIENCE_S = 60.0
 """For a crowded machine; nothing here is a measurement."""
+UNHURRIED = ClientLimits(request_tries=round(1000 * PATIENCE_S / ClientLimits().request_timeout_ms))
+"""An inspector that a crowded machine does not let run is asked again, and answers then."""
 
 
 class Line:
@@ -133,7 +135,7 @@ class Line:
         """The customer's subscriber."""
         key = self.keys.get("client")
         name = station or self.names[0]
-        return Station(self.ends["results"], self.ends["control"], station=name, since=since, key=key)
+        return Station(self.ends["results"], self.ends["control"], station=name, since=since, limits=UNHURRIED, key=key)
 
     def ask(self, op: str, station: str = "", **fields: Any) -> wire.Reply:
         """One request to a station, the first unless one is named."""
