@@ -52,6 +52,8 @@ class FakeLink:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.replies: deque[Reply | Exception | None] = deque()
         """What ``ask`` is answered with in turn; None: not yet."""
+        self.views = 0
+        """How often a view was asked for."""
         self.open_futures: list[Future[Reply]] = []
         self.alive = True
         self._items: deque[Item] = deque()
@@ -69,6 +71,7 @@ class FakeLink:
             self._items.append(self._last)
 
     def view(self) -> View:
+        self.views += 1
         return View(
             accept=self._last is not None and self.may_pass(self._last),
             good=self.good,
@@ -122,6 +125,16 @@ class Loop:
             return function()
 
         return self.run(run())
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """It does not turn meanwhile, so that what is done here comes before anything it does."""
+        go = threading.Event()
+        self._loop.call_soon_threadsafe(go.wait)
+        try:
+            yield
+        finally:
+            go.set()
 
     def close(self) -> None:
         self.call(self._cancel_all)

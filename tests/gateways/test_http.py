@@ -38,11 +38,12 @@ def loop() -> Iterator[Loop]:
 
 
 class Floor:
-    """A gateway in the loop, and its link."""
+    """A gateway in the loop, and its link. Its clients may take a minute, unless a test is about that."""
 
     def __init__(self, loop: Loop, **http: Any) -> None:
         self.loop, self.link = loop, FakeLink()
-        self.gateway = HttpGateway(GatewayConfig(http=Http(port=0, **http)), self.link)  # type: ignore[arg-type]
+        config = Http(**{"port": 0, "request_ms": 60_000, **http})
+        self.gateway = HttpGateway(GatewayConfig(http=config), self.link)  # type: ignore[arg-type]
         self.url = loop.run(self.gateway.open())
         self.port = int(self.url.rstrip("/").rpartition(":")[2])
         self._plain: list[socket.socket] = []
@@ -53,6 +54,13 @@ class Floor:
     def raw(self) -> socket.socket:
         self._plain.append(socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S))
         return self._plain[-1]
+
+    def at_once(self, sent: bytes) -> socket.socket:
+        """A client whose request is there before the gateway looks, however slowly this test is let run."""
+        with self.loop.standing():
+            plain = self.raw()
+            plain.sendall(sent)
+        return plain
 
     def show(self, *items: Any) -> None:
         self.loop.call(lambda: self.link.put(*items))
@@ -283,34 +291,43 @@ def test_no_request_breaks_it(request: bytes) -> None:
     assert answer.status in (200, 400, 404, 405)
 
 
-def test_who_never_finishes_his_request_is_closed_and_who_is_one_too_many_is_turned_away(
-    make: Callable[..., Floor],
-) -> None:
-    floor = make(connections_max=2, request_ms=400)
+LIVE = b"GET /livez HTTP/1.1\r\n\r\n"
+
+
+def test_who_never_finishes_his_request_is_closed(make: Callable[..., Floor]) -> None:
+    floor = make(request_ms=400)
     slow, silent = floor.raw(), floor.raw()
     slow.sendall(b"GET / HTT")
+    assert everything(slow) == everything(silent) == b""
+    assert everything(floor.at_once(LIVE)).startswith(b"HTTP/1.1 200")
+
+
+def test_who_is_one_too_many_is_turned_away(make: Callable[..., Floor]) -> None:
+    floor = make(connections_max=2)
+    first, _ = floor.raw(), floor.raw()
     until(lambda: len(floor.gateway._clients) == 2, "both clients")
     assert b"503" in everything(floor.raw())
-    assert everything(slow) == everything(silent) == b""
+    first.close()
+    until(lambda: len(floor.gateway._clients) == 1, "the end of the first")
     assert floor.get("/livez")[0] == 200
 
 
 def test_a_client_that_does_not_read_costs_its_connection_only(make: Callable[..., Floor]) -> None:
     floor = make(request_ms=300, results_shown=1000)
     floor.show(*[result(number, part_id=EVIL) for number in range(1, 1001)])
+    whole = len(floor.loop.call(floor.gateway._page).body)
     assert floor.gateway._server is not None
     floor.gateway._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    plain = socket.socket()
-    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    plain.settimeout(PATIENCE_S)
-    plain.connect(("127.0.0.1", floor.port))
-    plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    until(lambda: len(floor.gateway._clients) == 1, "the client")
-    until(lambda: not floor.gateway._clients, "its end")
-    whole = len(floor.get("/")[1])
-    assert len(everything(plain)) < whole
-    plain.close()
-    assert floor.get("/livez")[0] == 200
+    viewed = floor.link.views
+    with socket.socket() as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.settimeout(PATIENCE_S)
+        with floor.loop.standing():
+            plain.connect(("127.0.0.1", floor.port))
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        until(lambda: floor.link.views > viewed and not floor.gateway._clients, "the client and its end")
+        assert len(everything(plain)) < whole
+    assert everything(floor.at_once(LIVE)).startswith(b"HTTP/1.1 200")
 
 
 def test_five_hundred_visits_leave_nothing_behind(floor: Floor) -> None:
@@ -318,7 +335,7 @@ def test_five_hundred_visits_leave_nothing_behind(floor: Floor) -> None:
     for turn in range(500):
         plain = socket.create_connection(("127.0.0.1", floor.port), timeout=PATIENCE_S)
         if turn % 2:
-            plain.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+            plain.sendall(LIVE)
             assert everything(plain).startswith(b"HTTP/1.1 200")
         plain.close()
     until(lambda: open_files() <= before + 2, "the end of old connections")
@@ -335,17 +352,19 @@ def test_on_a_line_ready_follows_the_inspector_and_the_process_ends_well() -> No
             until(lambda: get(url + "/readyz")[0] == 200, "ready")
             line.wait(lambda: bool(line.heard.states), "a state")
             camera.stream(line, 20, 10)
+            journal = line.settle(camera)
             ok = {"verdict": "ok", "reason": "GOOD"}
 
             def counted() -> bool:
                 found = samples(get(url + "/metrics")[1])
-                return sum(count for (name, _), count in found.items() if name == "asperity_results_total") >= 20
+                counts = [count for (name, _), count in found.items() if name == "asperity_results_total"]
+                return sum(counts) == len(journal) >= 20
 
-            until(counted, "twenty results")
+            until(counted, "every result")
             found = samples(get(url + "/metrics")[1])
             by_station = value(found, "asperity_station_results_total", verdict="ok")
             assert value(found, "asperity_results_total", **ok) == len(
-                [r for r in line.journal().values() if r.verdict is Verdict.OK]
+                [r for r in journal.values() if r.verdict is Verdict.OK]
             )
             assert by_station <= value(found, "asperity_results_total", **ok)
             kill(line.processes.pop(0))
