@@ -35,6 +35,7 @@ class Told(NamedTuple):
     """A result as the PLC took it."""
 
     number: int
+    verdict: int
     missing_before: int
     accepted: bool
 
@@ -66,7 +67,8 @@ class Plc:
         """Read, and acknowledge what is shown."""
         block = self.read()
         if block["result_valid"]:
-            self.told.append(Told(int(block["result_no"]), int(block["missing_before"]), bool(block["accept"])))
+            number, verdict, missing = (int(block[name]) for name in ("result_no", "verdict", "missing_before"))
+            self.told.append(Told(number, verdict, missing, bool(block["accept"])))
             self.write("result_ack", int(block["result_valid"]))
         return block
 
@@ -104,27 +106,33 @@ def lies(accepted: dict[int, Block], heard: dict[int, Result]) -> list[Block]:
 
 
 class Streaming:
-    """A camera that never stops, in a thread of its own."""
+    """A camera that sends in a thread of its own until it is stopped."""
 
     def __init__(self, line: Line, interval_ms: float) -> None:
-        self._line, self._interval_s = line, interval_ms / 1000
+        self.camera = Camera(line)
+        self._interval_s = interval_ms / 1000
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        with Camera(self._line) as camera:
-            while not self._ended.wait(self._interval_s):
-                camera.send(camera.picture())
+        while not self._ended.wait(self._interval_s):
+            self.camera.send(self.camera.picture())
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """From here on the camera is the caller's."""
         self._ended.set()
         self._thread.join(PATIENCE_S)
+
+    def close(self) -> None:
+        self.stop()
+        self.camera.close()
 
 
 @pytest.fixture(scope="module")
 def line() -> Iterator[Line]:
-    with Line("ok ok ng nan refuse shape") as line:
+    # Many faults: where a crowded machine drops frames between them, three "nan" in a row come by chance.
+    with Line("ok ok ng nan refuse shape", limits={"engine_faults_max": 1000}) as line:
         line.start()
         line.await_state(RUNNING)
         yield line
@@ -167,16 +175,20 @@ def test_a_reader_as_fast_as_it_can_never_sees_a_torn_block_or_an_accept_without
 ) -> None:
     blocks: list[Block] = []
     ended = threading.Event()
+    watcher = Plc(gateway.port())
 
     def watch() -> None:
-        watcher = Plc(gateway.port())
         while not ended.is_set():
             blocks.append(watcher.read())
         watcher.close()
 
+    def enough(block: Block) -> bool:
+        every_verdict = {int(verdict) for verdict in Verdict} == {told.verdict for told in plc.told}
+        return len(plc.accepted) >= 20 and len(plc.told) >= 60 and every_verdict and bool(watcher.accepted)
+
     watching = threading.Thread(target=watch, daemon=True)
     watching.start()
-    plc.until(lambda block: len(plc.accepted) >= 20 and len(plc.told) >= 60, "twenty good parts")
+    plc.until(enough, "twenty good parts")
     ended.set()
     watching.join(PATIENCE_S)
     streaming.close()
@@ -184,7 +196,7 @@ def test_a_reader_as_fast_as_it_can_never_sees_a_torn_block_or_an_accept_without
     assert all(block["result_no"] == block["result_no_copy"] for block in blocks)
     seen = {int(block["result_no"]): block for block in blocks if block["accept"]}
     assert lies(plc.accepted | seen, heard) == []
-    assert seen and {heard[told.number].verdict for told in plc.told} == set(Verdict)
+    assert seen and all(heard[told.number].verdict == told.verdict for told in plc.told)
     assert {told.number for told in plc.told if told.accepted} <= {n for n in heard if heard[n].verdict is Verdict.OK}
     plc.in_order_and_named()
     print(f"{len(blocks)} blocks read beside {plc.reads}, {len(plc.told)} results, {len(seen | plc.accepted)} accepted")
@@ -207,11 +219,18 @@ def test_who_reads_too_slowly_is_told_of_the_overrun_and_how_much_is_missing(
 
 
 def test_commands_recipes_and_triggers_reach_the_station(line: Line, plc: Plc) -> None:
+    no_answer = STATUS_OF_CODE["NO_ANSWER"]
+
     def asked(register: str, status: str, name: str, *words: int) -> None:
-        plc.write(name, *words)
-        plc.until(lambda block: block[register] not in (0, 1), "an answer")
-        assert plc.read()[register] == STATUS_OF_CODE[status], plc.read()
-        plc.write(name, *[0] * len(words))
+        """Again where a crowded machine let the station not answer: then it may have done it already."""
+        fitting, told = {STATUS_OF_CODE[status]}, no_answer
+        while told == no_answer:
+            plc.write(name, *words)
+            told = int(plc.until(lambda block: block[register] not in (0, 1), "an answer")[register])
+            plc.write(name, *[0] * len(words))
+            if told == no_answer:
+                fitting |= {STATUS_OF_CODE["WRONG_STATE"], STATUS_OF_CODE["BUSY"]}
+        assert told in fitting, (name, words, told)
 
     asked("command_status", "OK", "command", 3)
     plc.until(lambda block: block["state"] == READY, "Ready")
@@ -220,11 +239,16 @@ def test_commands_recipes_and_triggers_reach_the_station(line: Line, plc: Plc) -
     plc.until(lambda block: block["recipe"] == 1, "the recipe")
     asked("command_status", "OK", "command", 1)
     plc.until(lambda block: block["state"] == RUNNING, "ContinuousExecution")
-    plc.write("trigger_timeout_ms", 150, 0xABCD, 0x0001, 0, 4711)
-    block = plc.until(lambda block: block["trigger_id"] == 0xABCD0001, "the trigger's result")
-    assert (block["reason"], block["verdict"], block["accept"]) == (Reason.NO_FRAME, 0, 0)
-    assert block["part_number"] == 4711
-    assert plc.read()["trigger_status"] == STATUS_OF_CODE["ACCEPTED"]
+    trigger_id, told = 0xABCD0000, no_answer
+    while told == no_answer:
+        trigger_id += 1
+        plc.write("trigger_timeout_ms", 150, trigger_id >> 16, trigger_id & 0xFFFF, 0, 4711)
+        block = plc.until(lambda block, of=trigger_id: block["trigger_id"] == of, "the trigger's result")
+        assert (block["reason"], block["verdict"], block["accept"]) == (Reason.NO_FRAME, 0, 0)
+        assert block["part_number"] == 4711
+        # The link reads results before answers, so the answer may be a moment later.
+        told = int(plc.until(lambda block: block["trigger_status"] not in (0, 1), "the answer")["trigger_status"])
+    assert told == STATUS_OF_CODE["ACCEPTED"]
 
 
 def test_a_simulation_is_shown_but_never_accepted_unless_told(line: Line, streaming: Streaming) -> None:
@@ -283,6 +307,8 @@ def test_a_dead_or_stopped_inspector_takes_accept_and_quality_away_and_both_come
                 quality_s = time.monotonic() - began_s
                 print(f"{fault}: accept = 0 after {accept_s:.3f} s, quality = 0 after {quality_s:.3f} s")
                 assert accept_s < 5 and quality_s < 5
+                # A gateway that a crowded machine did not let run may find a last beat that was on its way.
+                until(lambda: len({plc.read()["beat"] for _ in range(50)}) == 1, "the last beat")
                 stuck = plc.read()
                 for _ in range(50):
                     block = plc.read()
@@ -294,11 +320,13 @@ def test_a_dead_or_stopped_inspector_takes_accept_and_quality_away_and_both_come
                     line.processes.pop()
                 plc.until(lambda block: block["quality"] == 1, "quality")
                 plc.until(lambda block: block["accept"] == 1, "accept again")
-            streaming.close()
-            plc.until(lambda block: block["waiting"] == 0, "an empty buffer")
+            streaming.stop()
+            streaming.camera.stream(line, 1, 0)
+            journal = line.settle(streaming.camera)
+            plc.until(lambda block: plc.told[-1].number == max(journal), "the last result")
             plc.in_order_and_named()
             assert sum(told.missing_before for told in plc.told) == plc.read()["missing"] + plc.read()["overruns"]
-            assert lies(plc.accepted, line.journal()) == []
+            assert lies(plc.accepted, journal) == []
         finally:
             streaming.close()
             plc.close()

@@ -206,6 +206,7 @@ def clients(floor: Floor) -> int:
 def test_a_silent_client_is_closed(make: Callable[..., Floor]) -> None:
     floor = make(idle_ms=200)
     silent = floor.raw()
+    until(lambda: clients(floor) == 2, "both")
     sweeping(floor, lambda: clients(floor) == 0, "the end of both")
     assert closed(silent)
     assert floor.read(floor.connect())["table_version"] == 1
