@@ -27,8 +27,9 @@ CAMERA = "cam1"
 STATION = "st1"
 PATIENCE_S = 60.0
 """For a crowded machine; nothing here is a measurement."""
-UNHURRIED = ClientLimits(request_tries=round(1000 * PATIENCE_S / ClientLimits().request_timeout_ms))
-"""An inspector that a crowded machine does not let run is asked again, and answers then."""
+PATIENCE_MS = round(1000 * PATIENCE_S)
+UNHURRIED = ClientLimits(request_tries=round(PATIENCE_MS / ClientLimits().request_timeout_ms), patience_ms=PATIENCE_MS)
+"""An inspector that a crowded machine does not let run is asked again, and answers then; no gap is named before."""
 
 
 class Line:
@@ -53,7 +54,8 @@ class Line:
         values: dict[str, dict[str, Any]] = {
             "station": {"name": STATION, "camera": CAMERA},
             "engine": {"name": "simulated", "script": script},
-            "sockets": dict(self.ends),
+            # A process that stood still is no pulled cable, and its last words reach who stands still meanwhile.
+            "sockets": {**self.ends, "heartbeat_timeout_ms": PATIENCE_MS, "linger_ms": PATIENCE_MS // 2},
             "journal": {"path": str(self.folder / "journal")},
         }
         several = ""
@@ -100,8 +102,9 @@ class Line:
         return (self.folder / f"log{self.starts}").read_text()
 
     def child(self, code: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Another process, of Python source."""
-        process = subprocess.Popen([sys.executable, "-u", "-c", code, *arguments], stdout=subprocess.PIPE)
+        """Another process, of Python source. Nobody need read what it prints: there is room for minutes of it."""
+        command = [sys.executable, "-u", "-c", code, *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, pipesize=1 << 20)
         self.processes.append(process)
         return process
 
@@ -250,13 +253,19 @@ class Camera(FrameSender):
             clock="realtime",
         )
 
+    def deliver(self) -> None:
+        """Send a frame that is taken, however slow the machine. A connection that is cut just then costs a seq more."""
+        taken = False
+        while not taken:
+            assert self.wait_connected(PATIENCE_MS), "nobody takes frames"
+            taken = self.send(self.picture())
+
     def stream(self, line: Line, count: int, interval_ms: int, until: Callable[[], bool] | None = None) -> None:
         """Send ``count`` frames, or until a condition holds, listening to the results meanwhile."""
         for _ in range(count):
             if until is not None and until():
                 return
-            while not self.send(self.picture(), wait_ms=1000):
-                pass
+            self.deliver()
             ends_s = time.monotonic() + interval_ms / 1000
             while (left_s := ends_s - time.monotonic()) > 0:
                 line.listen(round(1000 * left_s))
@@ -273,7 +282,8 @@ camera = Camera(Ends(), seed=int(sys.argv[3]))
 camera.wait_connected(30000)
 while True:
     camera.send(camera.picture())
-    print(camera.camera_session, camera.seq, flush=True)
+    # In one piece: a kill between two writes would leave half a line.
+    sys.stdout.write(f"{camera.camera_session} {camera.seq}\\n")
     time.sleep(0.02)
 """
 

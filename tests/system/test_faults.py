@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 import zmq
-from line import CAMERA_CHILD, PATIENCE_S, STATION, Camera, Line
+from line import CAMERA_CHILD, PATIENCE_MS, PATIENCE_S, STATION, Camera, Line
 
 from runtime import wire
 from runtime.frame import Verdict
@@ -29,7 +29,6 @@ from runtime.states import State
 
 RUNNING = State.CONTINUOUS_EXECUTION
 PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}
-PATIENCE_MS = round(PATIENCE_S * 1000)
 HERE = str(Path(__file__).parent)
 
 
@@ -56,7 +55,8 @@ def test_a_stopped_camera_is_noticed_and_what_it_sends_late_is_answered() -> Non
 
 
 def test_a_subscriber_that_never_reads_costs_nobody_anything() -> None:
-    with Line("ok", limits=PATIENT, sockets={"results_hwm": 50}) as line, Camera(line) as camera:
+    sockets, timing = {"results_hwm": 50}, {"state_interval_ms": 1000}
+    with Line("ok", limits=PATIENT, sockets=sockets, timing=timing) as line, Camera(line) as camera:
         process = line.start()
         line.await_state(RUNNING)
         context = zmq.Context()
@@ -67,11 +67,14 @@ def test_a_subscriber_that_never_reads_costs_nobody_anything() -> None:
         deaf.connect(line.ends["results"])
         try:
             camera.wait_connected(PATIENCE_MS)
-            camera.stream(line, 50, 2)
-            line.wait(lambda: len(line.heard.results) == camera.seq, "the first results")
+            for _ in range(5):
+                camera.stream(line, 10, 2)
+                line.wait(lambda: len(line.heard.results) == camera.seq, "the first results")
             before_kb = memory_kb(process.pid)
-            camera.stream(line, 1500, 1)
-            line.wait(lambda: len(line.heard.results) == camera.seq, "a result for every frame")
+            for _ in range(150):
+                # Ten at once: the station may drop more than results_hwm for whoever stands still, also for us.
+                camera.stream(line, 10, 1)
+                line.wait(lambda: len(line.heard.results) == camera.seq, "a result for every frame")
             assert memory_kb(process.pid) < before_kb + 8_000
             assert fates(line)[Reason.GOOD] + fates(line)[Reason.OVERLOAD] + fates(line)[Reason.LOST] == camera.seq
         finally:
@@ -113,11 +116,12 @@ def test_a_thousand_reconnections_leave_nothing_behind() -> None:
 
 
 def test_ten_times_the_rate_is_overload_and_the_newest_frames_are_judged() -> None:
-    with Line("ok=20", limits=PATIENT) as line, Camera(line) as camera:
+    with Line("ok=200", limits=PATIENT) as line, Camera(line) as camera:
         line.start()
         line.await_state(RUNNING)
         camera.wait_connected(PATIENCE_MS)
-        camera.stream(line, 300, 2)
+        # Of a machine so slow that a frame takes half the engine's time instead of a tenth there would be as many GOOD.
+        camera.stream(line, 3000, 20, until=lambda: fates(line)[Reason.GOOD] >= 10)
         line.wait(lambda: len(line.heard.results) >= camera.seq, "a result for every frame")
         counted = fates(line)
         assert counted[Reason.GOOD] >= 10 and counted[Reason.OVERLOAD] > counted[Reason.GOOD]
@@ -126,8 +130,7 @@ def test_ten_times_the_rate_is_overload_and_the_newest_frames_are_judged() -> No
 
 @contextmanager
 def relayed(endpoint: str, delay_s: float) -> Iterator[str]:
-    """A slow road to a tcp endpoint: every piece arrives ``delay_s`` late, one piece in ten twice as late."""
-    host, port = endpoint.removeprefix("tcp://").split(":")
+    """A slow road to an ipc endpoint: every piece arrives ``delay_s`` late, one piece in ten twice as late."""
     server = socket.create_server(("127.0.0.1", 0))
     ending = threading.Event()
 
@@ -155,7 +158,8 @@ def relayed(endpoint: str, delay_s: float) -> Iterator[str]:
                 near, _ = server.accept()
             except OSError:
                 return
-            far = socket.create_connection((host, int(port)))
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(endpoint.removeprefix("ipc://"))
             for pair in ((near, far), (far, near)):
                 threading.Thread(target=pump, args=pair, daemon=True).start()
 
@@ -167,17 +171,13 @@ def relayed(endpoint: str, delay_s: float) -> Iterator[str]:
         server.close()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def test_a_slow_road_makes_frames_stale_not_wrong() -> None:
-    frames = f"tcp://127.0.0.1:{free_port()}"
-    with Line("ok", limits={"max_age_ms": 60, "deadline_ms": 30_000}, sockets={"frames": frames}) as line:
+    # A handshake takes several such pieces: on a crowded machine longer than is usual.
+    patient = {"handshake_ms": PATIENCE_MS}
+    with Line("ok", limits={"max_age_ms": 60, "deadline_ms": 30_000}, security=patient) as line:
         line.start()
         line.await_state(RUNNING)
-        with relayed(frames, 0.08) as road:
+        with relayed(line.ends["frames"], 0.08) as road:
             line.ends["frames"] = road
             with Camera(line) as camera:
                 camera.wait_connected(PATIENCE_MS)
@@ -188,17 +188,24 @@ def test_a_slow_road_makes_frames_stale_not_wrong() -> None:
         assert counted[Reason.GOOD] == 0, "no frame that took 80 ms can be younger than 60"
 
 
+def cable_ends() -> tuple[str, str]:
+    """Addresses of this process's own: another run of the tests on this machine has others."""
+    high, low = divmod(4 * (os.getpid() % 16384), 256)
+    return f"10.213.{high}.{low + 1}", f"10.213.{high}.{low + 2}"
+
+
 @pytest.fixture
 def namespace() -> Iterator[str]:
     """Another host: a network namespace joined by a cable that can be pulled."""
     name = f"asp{os.getpid() % 10000}"
+    here, there = cable_ends()
     steps = [
         f"ip netns add {name}",
         f"ip link add {name}a type veth peer name {name}b",
         f"ip link set {name}b netns {name}",
-        f"ip addr add 10.213.7.1/24 dev {name}a",
+        f"ip addr add {here}/30 dev {name}a",
         f"ip link set {name}a up",
-        f"ip netns exec {name} ip addr add 10.213.7.2/24 dev {name}b",
+        f"ip netns exec {name} ip addr add {there}/30 dev {name}b",
         f"ip netns exec {name} ip link set {name}b up",
     ]
     if shutil.which("ip") is None:
@@ -215,7 +222,7 @@ def namespace() -> Iterator[str]:
 
 
 def test_a_pulled_cable_is_noticed_and_the_line_goes_on_when_it_is_back(namespace: str) -> None:
-    frames = f"tcp://10.213.7.1:{free_port()}"
+    frames = f"tcp://{cable_ends()[0]}:5560"  # nobody else has this address
     limits = {**PATIENT, "camera_silent_ms": 800}
     sockets = {"frames": frames, "insecure_lan": True, "heartbeat_ms": 200, "heartbeat_timeout_ms": 800}
     with Line("ok", limits=limits, sockets=sockets) as line:
@@ -241,7 +248,8 @@ def test_a_wall_clock_that_steps_makes_frames_stale_and_nothing_late_or_early(
     library, step = tmp_path / "clock_step.so", tmp_path / "step_us"
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, f"{HERE}/clock_step.c"], check=True)
     step.write_text("0")
-    with Line("ok", limits={"deadline_ms": 5000, "max_age_ms": 2000}) as line, Camera(line) as camera:
+    # Both are longer than any pause and shorter than the steps.
+    with Line("ok", limits={"deadline_ms": 600_000, "max_age_ms": 600_000}) as line, Camera(line) as camera:
         with monkeypatch.context() as patch:
             patch.setenv("LD_PRELOAD", str(library))
             patch.setenv("CLOCK_STEP_FILE", str(step))
@@ -252,8 +260,9 @@ def test_a_wall_clock_that_steps_makes_frames_stale_and_nothing_late_or_early(
         for step_us in (0, 3_600_000_000, -3_600_000_000, 0):
             step.write_text(str(step_us))
             seen = len(line.heard.results)
-            camera.stream(line, 5, 20)
-            line.wait(lambda seen=seen: len(line.heard.results) >= seen + 5, "results")  # type: ignore[misc]
+            for count in range(1, 6):  # each alone, so that none is refused as one too many
+                camera.deliver()
+                line.wait(lambda due=seen + count: len(line.heard.results) >= due, "a result")  # type: ignore[misc]
             said.setdefault(step_us, set()).update(r.reason for r in line.heard.results[seen:])
             beat = line.heard.states[-1].beat
             line.wait(lambda beat=beat: line.heard.states[-1].beat > beat, "a beat that moves")  # type: ignore[misc]
@@ -296,5 +305,5 @@ def test_a_full_disk_stops_a_start_in_words_and_a_running_station_not_at_all(sma
             # More than one round of the ring: a write that failed would show.
             camera.stream(line, 400, 1)
             line.wait(lambda: len(line.heard.results) == camera.seq, "a result for every frame")
-            assert line.heard.states[-1].ready
+            line.wait(lambda: line.heard.states[-1].ready, "a state of the running stream")
             assert set(fates(line)) <= {Reason.GOOD, Reason.OVERLOAD, Reason.LOST}

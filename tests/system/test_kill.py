@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from line import CAMERA_CHILD, PATIENCE_S, Camera, Line, kill
+from line import CAMERA_CHILD, PATIENCE_MS, PATIENCE_S, Camera, Line, kill
 
 from runtime.frame import Result
 from runtime.reasons import Reason
@@ -24,7 +24,8 @@ RUNNING = State.CONTINUOUS_EXECUTION
 
 @pytest.fixture
 def line() -> Iterator[Line]:
-    with Line("ok ok ng", limits={"deadline_ms": 30_000, "max_age_ms": 30_000}) as made:
+    # seq_gap_max: of a camera that does not wait, however long a crowded machine lets nobody take its frames.
+    with Line("ok ok ng", limits={"deadline_ms": 30_000, "max_age_ms": 30_000, "seq_gap_max": 1000}) as made:
         yield made
 
 
@@ -48,13 +49,13 @@ def test_kill_9_of_the_inspector_leaves_no_frame_without_its_one_result(line: Li
         for _ in range(3):
             process = line.start()
             session = line.await_state(RUNNING, session).session
-            camera.wait_connected(round(PATIENCE_S * 1000))
+            camera.wait_connected(PATIENCE_MS)
             wanted = len(line.heard.results) + rng.randrange(10, 30)
             camera.stream(line, 3000, 8, until=lambda wanted=wanted: len(line.heard.results) >= wanted)  # type: ignore[misc]
             kill(process)
         line.start()
         line.await_state(RUNNING, session)
-        camera.wait_connected(round(PATIENCE_S * 1000))
+        camera.wait_connected(PATIENCE_MS)
         camera.stream(line, 10, interval_ms=8)
         results = line.settle(camera)
     line.heard.listen(100)
@@ -70,11 +71,13 @@ def test_kill_9_of_the_inspector_leaves_no_frame_without_its_one_result(line: Li
 
 
 def test_kill_9_in_the_middle_of_a_frame_is_answered_restarted(line: Line) -> None:
-    with Line("ok=20000", limits={"deadline_ms": 60_000, "max_age_ms": 60_000}) as slow:
+    # All three must find room, also where they come before the first is taken to work.
+    limits = {"deadline_ms": 600_000, "max_age_ms": 600_000, "queue_length": 3}
+    with Line("ok=300000", limits=limits) as slow:
         process = slow.start()
         session = slow.await_state(RUNNING).session
         with Camera(slow) as camera:
-            camera.wait_connected(round(PATIENCE_S * 1000))
+            camera.wait_connected(PATIENCE_MS)
             camera.stream(slow, 3, interval_ms=20)
             slow.wait(lambda: slow.heard.states[-1].in_flight == 3, "three frames in work")
             kill(process)
@@ -92,18 +95,19 @@ def test_the_customers_client_sees_every_result_once_over_a_restart(line: Line) 
     session = line.await_state(RUNNING).session
     seen: list[int] = []
     with Camera(line) as camera, line.client(since=1) as client:
-        camera.wait_connected(round(PATIENCE_S * 1000))
+        camera.wait_connected(PATIENCE_MS)
         camera.stream(line, 15, interval_ms=8)
         while not seen:
             seen += [item.result_id for item in client.poll(50) if isinstance(item, Result)]
         kill(process)
         line.start()
         line.await_state(RUNNING, session)
-        camera.wait_connected(round(PATIENCE_S * 1000))
+        camera.wait_connected(PATIENCE_MS)
         camera.stream(line, 15, interval_ms=8)
         last_id = max(line.settle(camera))
         ends_s = time.monotonic() + PATIENCE_S
-        while (not seen or seen[-1] < last_id) and time.monotonic() < ends_s:
+        # The last result may come before the first state of the new session, by which the client counts.
+        while (seen[-1] < last_id or client.session_changes == 0) and time.monotonic() < ends_s:
             seen += [item.result_id for item in client.poll(50) if isinstance(item, Result)]
         assert client.session_changes == 1
     assert seen == list(range(1, last_id + 1))
@@ -140,7 +144,7 @@ def test_kill_9_of_the_watcher_is_not_even_noticed(line: Line) -> None:
         "watch", "--results", line.ends["results"], "--json",
     )  # fmt: skip
     with Camera(line) as camera:
-        camera.wait_connected(round(PATIENCE_S * 1000))
+        camera.wait_connected(PATIENCE_MS)
         assert watcher.stdout is not None
         os.set_blocking(watcher.stdout.fileno(), False)
         camera.stream(line, 3000, 20, until=lambda: bool(watcher.stdout and watcher.stdout.read()))
@@ -152,19 +156,20 @@ def test_kill_9_of_the_watcher_is_not_even_noticed(line: Line) -> None:
 
 
 def test_sigterm_answers_every_admitted_frame_and_leaves_nothing_owed() -> None:
-    with Line("ok=300", limits={"deadline_ms": 30_000, "max_age_ms": 30_000}, timing={"shutdown_ms": 20_000}) as line:
+    # All six are admitted, and five of them wait for seconds: no pause of this process is as long.
+    limits = {"deadline_ms": 120_000, "max_age_ms": 120_000, "queue_length": 6}
+    with Line("ok=1500", limits=limits, timing={"shutdown_ms": 60_000}) as line:
         process = line.start()
         session = line.await_state(RUNNING).session
         with Camera(line) as camera:
-            camera.wait_connected(round(PATIENCE_S * 1000))
+            camera.wait_connected(PATIENCE_MS)
             camera.stream(line, 6, interval_ms=10)
             line.wait(lambda: line.heard.states[-1].received == 6, "six frames")
             process.send_signal(signal.SIGTERM)
             line.wait(lambda: len(line.heard.results) >= 6, "an answer for each")
             assert process.wait(PATIENCE_S) == 0
         reasons = Counter(result.reason for result in line.heard.results)
-        # LOST: on a crowded machine the camera may find its send queue full.
-        assert set(reasons) <= {Reason.GOOD, Reason.OVERLOAD, Reason.SHUTDOWN, Reason.LOST}
+        assert set(reasons) <= {Reason.GOOD, Reason.SHUTDOWN}
         assert reasons[Reason.SHUTDOWN] >= 1
         line.wait(lambda: line.heard.states[-1].state == State.HALTED, "the last state")
         assert line.heard.states[-1].balanced
