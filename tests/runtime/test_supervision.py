@@ -53,10 +53,12 @@ class Manager:
         self._socket.close()
 
 
-def inspector(folder: Path, address: str, *arguments: str, script: str = "ok") -> subprocess.Popen[bytes]:
+def inspector(
+    folder: Path, address: str, *arguments: str, script: str = "ok", watchdog_us: int = 400_000
+) -> subprocess.Popen[bytes]:
     ends = [f"--{name}=ipc://{folder}/{name}" for name in ("frames", "results", "bulk", "control")]
     command = [sys.executable, "-m", "runtime.cli", "run", "--engine=simulated", f"--script={script}", *ends]
-    environment = {**os.environ, "NOTIFY_SOCKET": address, "WATCHDOG_USEC": "400000"}
+    environment = {**os.environ, "NOTIFY_SOCKET": address, "WATCHDOG_USEC": str(watchdog_us)}
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
             [*command, f"--journal={folder}/journal", *arguments], env=environment, stdout=log, stderr=log
@@ -66,7 +68,8 @@ def inspector(folder: Path, address: str, *arguments: str, script: str = "ok") -
 @pytest.mark.parametrize("abstract", [False, True])
 def test_ready_then_watchdog_then_stopping(tmp_path: Path, abstract: bool) -> None:
     manager = Manager(f"@asperity-test-{os.getpid()}" if abstract else str(tmp_path / "notify"))
-    process = inspector(tmp_path, manager.address)
+    # Two feeds a second: the kernel keeps ten lines for a manager that stands still, and the eleventh is lost.
+    process = inspector(tmp_path, manager.address, watchdog_us=2_000_000)
     try:
         manager.await_line("READY=1")
         manager.await_line("WATCHDOG=1", more_than=2)
