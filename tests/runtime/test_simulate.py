@@ -18,7 +18,7 @@ import zmq
 from typer.testing import CliRunner
 
 from runtime import wire
-from runtime.client import Station
+from runtime.client import ClientLimits, Station
 from runtime.commands.simulate import command
 from runtime.errors import ConfigError, UsageError
 from runtime.ordering import Gap
@@ -29,6 +29,18 @@ from runtime.wire import ReceivedResult
 
 PATIENCE_S = 120.0
 NAMES = ("frames", "results", "bulk", "control")
+PATIENT = """
+[limits]
+deadline_ms = 60000
+max_age_ms = 60000
+[timing]
+shutdown_ms = 60000
+[sockets]
+heartbeat_timeout_ms = 60000
+linger_ms = 30000
+"""
+"""A station to which a pause of a crowded machine makes no frame late and no camera dead."""
+UNHURRIED = ClientLimits(request_tries=200, patience_ms=60_000)
 
 
 @pytest.fixture
@@ -41,8 +53,11 @@ def ends(folder: Path) -> dict[str, str]:
     return {name: f"ipc://{folder}/{name}" for name in NAMES}
 
 
-def simulate(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    where = [f"--{name}={end}" for name, end in ends(folder).items()]
+def simulate(folder: Path, *arguments: str, more: str = "", **options: Any) -> subprocess.Popen[bytes]:
+    """``more``: tables of station.toml."""
+    file = folder / "station.toml"
+    file.write_text(PATIENT + more)
+    where = [f"--config={file}", *(f"--{name}={end}" for name, end in ends(folder).items())]
     start = [sys.executable, "-m", "runtime.cli", "simulate", "--log-level=error", *where, *arguments]
     return subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
@@ -70,7 +85,7 @@ def test_words_that_are_none_are_named() -> None:
 
 def test_every_reason_comes_about_by_name(folder: Path) -> None:
     script = " ".join(Reason.__members__)
-    process = simulate(folder, "--json", "--rate=100", f"--script={script}", "--deadline-ms=1500", "--once")
+    process = simulate(folder, "--json", "--rate=100", f"--script={script}", "--deadline-ms=3000", "--once")
     summary = told(process)
     seen = {reason for reason, count in summary["by_reason"].items() if count}
     assert seen == set(Reason.__members__) - {"NOT_JUDGED"}, summary
@@ -106,9 +121,10 @@ def test_a_record_that_cannot_hold_the_score_says_not_judged(folder: Path) -> No
 
 
 def test_two_thousand_results_at_500_a_second_keep_the_law(folder: Path) -> None:
-    process = simulate(folder, "--json", "--rate=500", "--count=2000", "--script=ok ok ok ng", "--deadline-ms=20000")
+    process = simulate(folder, "--json", "--rate=500", "--count=2000", "--script=ok ok ok ng")
     items: list[ReceivedResult | Gap] = []
-    with Station(ends(folder)["results"], ends(folder)["control"], station="st1", since=1) as station:
+    sockets = ends(folder)["results"], ends(folder)["control"]
+    with Station(*sockets, station="st1", since=1, limits=UNHURRIED) as station:
         ends_s = time.monotonic() + PATIENCE_S
         while len(items) < 2000 and time.monotonic() < ends_s:
             items += station.poll(50)
@@ -122,21 +138,21 @@ def test_two_thousand_results_at_500_a_second_keep_the_law(folder: Path) -> None
 
 
 def test_each_word_is_played_at_every_station_of_a_process_of_several(folder: Path) -> None:
-    file = folder / "stations.toml"
-    file.write_text("".join(f'[[stations]]\nname = "{name}"\nnumber = {number}\ncamera = "{name}"\n'
-                            for number, name in enumerate(("left", "right"))))  # fmt: skip
+    stations = "".join(f'[[stations]]\nname = "{name}"\nnumber = {number}\ncamera = "{name}"\n'
+                       for number, name in enumerate(("left", "right")))  # fmt: skip
     script = "--script=ok ng RESTARTED LOST SHUTDOWN WRONG_CAMERA ok"
-    summary = told(simulate(folder, f"--config={file}", script, "--once", "--rate=50", "--json"))
+    summary = told(simulate(folder, script, "--once", "--rate=50", "--json", more=stations))
     assert (summary["unanswered"], summary["gaps"], summary["missed"], summary["balanced"]) == (0, 0, {}, True)
     wanted = {"RESTARTED": 2, "SHUTDOWN": 2, "LOST": 2, "WRONG_CAMERA": 1, "SCORE_ABOVE_THRESHOLD": 2}
     assert {name: summary["by_reason"][name] for name in wanted} == wanted
-    assert summary["restarts"] == 4
+    assert summary["restarts"] >= 4, "a frame may be answered before the kill that it was to meet: then once more"
 
 
 def test_triggers_are_answered_word_by_word(folder: Path) -> None:
-    process = simulate(folder, "--on-trigger", "--script=ok ng NO_FRAME LOST", "--deadline-ms=20000")
+    process = simulate(folder, "--on-trigger", "--script=ok ng NO_FRAME LOST")
+    sockets = ends(folder)["results"], ends(folder)["control"]
     try:
-        with Station(ends(folder)["results"], ends(folder)["control"], station="st1", since=1) as plc:
+        with Station(*sockets, station="st1", since=1, limits=UNHURRIED) as plc:
             ends_s = time.monotonic() + PATIENCE_S
             while plc.state is None or plc.state.state != 8:
                 plc.poll(50)
@@ -145,7 +161,7 @@ def test_triggers_are_answered_word_by_word(folder: Path) -> None:
             trigger_id, first = 0, 0
             while time.monotonic() < ends_s and not (first and trigger_id == first + 3):
                 trigger_id += 1
-                reply = plc.request("trigger", trigger_id=trigger_id, part_id=f"P{trigger_id}", timeout_ms=1500)
+                reply = plc.request("trigger", trigger_id=trigger_id, part_id=f"P{trigger_id}", timeout_ms=5000)
                 assert reply.ok, reply
                 while trigger_id not in answers:
                     for item in plc.poll(50):
@@ -189,14 +205,12 @@ def test_when_it_is_killed_its_inspector_goes_too(folder: Path) -> None:
 def test_a_station_that_asks_for_keys_is_simulated_with_one(folder: Path) -> None:
     keys = ClientKeys(folder / "keys")
     _, key = keys.admit("simulate", (Role.CAMERA, Role.READ, Role.ADMINISTER))
-    config = folder / "station.toml"
-    config.write_text(f'[security]\ncurve = true\nkeys = "{folder}/keys"\n')
-    process = simulate(folder, f"--config={config}")
+    security = f'[security]\ncurve = true\nkeys = "{folder}/keys"\n'
+    process = simulate(folder, more=security)
     _, log = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2 and "give --key" in log.decode()
-    summary = told(
-        simulate(folder, "--json", f"--config={config}", f"--key={key}", "--script=ok STALE SHUTDOWN ABORTED", "--once")
-    )
+    script = "--script=ok STALE SHUTDOWN ABORTED"
+    summary = told(simulate(folder, "--json", f"--key={key}", script, "--once", more=security))
     assert summary["missed"] == {} and summary["by_reason"]["STALE"] and summary["by_reason"]["SHUTDOWN"]
 
 
