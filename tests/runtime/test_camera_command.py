@@ -31,6 +31,7 @@ from runtime.wire import Trigger, decode_frame, encode_trigger
 if util.find_spec("open3d") is None:
     pytest.skip("the virtual camera needs the calibrate extra", allow_module_level=True)
 
+PATIENCE_MS = 30_000
 SMALL = ["--product", "nameplate", "--size", "64", "--seed", "9"]
 
 
@@ -120,7 +121,7 @@ def test_virtual_stream(inspector: Inspector, tmp_path: Path) -> None:
     )  # fmt: skip
     told = json.loads(result.stdout)
     truth = [json.loads(line) for line in (tmp_path / "truth.jsonl").read_text().splitlines()]
-    frames = {frame.seq: frame for frame in inspector.received(200)}
+    frames = {frame.seq: frame for frame in islice(inspector.received(PATIENCE_MS), told["sent"])}
     assert told["exposures"] == 8 and told["sent"] + told["dropped"] == 8
     assert [line["seq"] for line in truth] == list(range(1, 9))
     assert sorted(frames) == [line["seq"] for line in truth if line["sent"]] and frames
@@ -150,7 +151,7 @@ def test_replay_stream(inspector: Inspector, written: Path, tmp_path: Path) -> N
     assert truth[0]["name"] == "train/good/000" and truth[0]["part_id"] == "9000000"
     assert Counter(line["defect"] for line in truth) == {"good": 6, **dict.fromkeys(DEFECTS, 1)}
     assert sum(line["mask"] is not None for line in truth) == len(DEFECTS)
-    for frame in inspector.received(200):
+    for frame in islice(inspector.received(PATIENCE_MS), sum(line["sent"] for line in truth)):
         sample = list_samples(written)[frame.seq - 1]
         np.testing.assert_array_equal(frame.xyz, read_frame(sample.rgb, sample.xyz).xyz)
 
@@ -158,7 +159,8 @@ def test_replay_stream(inspector: Inspector, written: Path, tmp_path: Path) -> N
 def test_trigger_is_answered_with_its_ids(inspector: Inspector, tmp_path: Path) -> None:
     rgb = np.zeros((40, 50, 3), np.uint8)
     write_frame(tmp_path / "set", "0", rgb, rgb.astype(np.float32))
-    arguments = ["replay", tmp_path / "set", "--loop", "--on-trigger", "--station", "st9", "--json",
+    truth = tmp_path / "truth.jsonl"
+    arguments = ["replay", tmp_path / "set", "--loop", "--on-trigger", "--station", "st9", "--json", "--truth", truth,
                  "--frames-endpoint", inspector.frames, "--results-endpoint", inspector.results]  # fmt: skip
     code = "from runtime.commands.camera import app; app()"
     process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
@@ -178,6 +180,10 @@ def test_trigger_is_answered_with_its_ids(inspector: Inspector, tmp_path: Path) 
             assert frame is not None
             assert (frame.trigger_id, frame.part_id) == (trigger_id, part_id)
         assert not list(inspector.received(300)), "frames without a trigger"
+        ends_s = time.monotonic() + PATIENCE_MS / 1000
+        while truth.read_text().count('"sent": true') < 2:  # a frame is here before its sender has counted it
+            assert time.monotonic() < ends_s
+            time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=20)
         assert process.returncode == 0 and json.loads(out)["sent"] == 2

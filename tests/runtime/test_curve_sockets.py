@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import zmq
 
+from runtime import connections
 from runtime.config import StationConfig
 from runtime.errors import ConfigError
 from runtime.sockets import DeskSockets
@@ -107,7 +108,11 @@ def test_who_may_is_served_and_named(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("curve", [True, False])
-def test_garbage_silence_and_half_handshakes_harm_nobody_and_are_no_camera(tmp_path: Path, curve: bool) -> None:
+def test_garbage_silence_and_half_handshakes_harm_nobody_and_are_no_camera(
+    tmp_path: Path, curve: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # ZeroMQ ends half handshakes in a thread of its own, which a crowded machine may not let run for longer than usual.
+    monkeypatch.setattr(connections, "SLACK_MS", 10_000)
     with closing(Desk(tmp_path / "keys", curve=curve)) as desk:
         harm(desk, curve)
 
@@ -174,6 +179,8 @@ def test_a_camera_is_told_from_another_by_the_connection_its_frames_came_by(tmp_
         keys = {name: desk.key(name, Role.CAMERA) if curve else None for name in ("left", "right")}
         push = {name: desk.client(zmq.PUSH, "frames", key) for name, key in keys.items()}
         desk.until(lambda: desk.camera_connected("left"), "somebody who may be either")
+        # A frame tells its connection's camera only if the desk has heard of the connection before it reads the frame.
+        desk.until(lambda: desk.sockets._connections["frames"].admitted == 2, "both to be known")
         for name, end in push.items():
             end.send(name.encode())
         desk.until(lambda: len(desk.frames) == 2, "their frames")
@@ -256,5 +263,5 @@ for _ in range(12):
 
 def test_cutting_and_closing_amid_a_crowd_end() -> None:
     """In a process of its own: what could go wrong here is a thread of ZeroMQ that waits for ever, or aborts."""
-    ended = subprocess.run([sys.executable, "-c", STORM, str(Path(__file__).parent)], timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", STORM, str(Path(__file__).parent)], timeout=240, check=False)
     assert ended.returncode == 0
