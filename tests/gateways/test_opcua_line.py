@@ -25,7 +25,8 @@ FALL_S = 5.0
 
 @pytest.fixture(scope="module")
 def line() -> Iterator[Line]:
-    with Line("ok ok ng nan refuse shape", limits={"deadline_ms": 500}) as line:
+    # Many faults: where a crowded machine drops frames between them, three "nan" in a row come by chance.
+    with Line("ok ok ng nan refuse shape", limits={"engine_faults_max": 1000}) as line:
         line.start()
         line.await_state(RUNNING)
         yield line
@@ -45,6 +46,10 @@ async def connect(gateway: GatewayProcess) -> Client:
 async def tags(client: Client, *names: str) -> list[ua.DataValue]:
     nodes = [ua.ReadValueId(ua.NodeId(f"Tags.{name}", 2), ua.AttributeIds.Value) for name in names]
     return await client.uaclient.read(ua.ReadParameters(NodesToRead=nodes))
+
+
+async def ready(client: Client) -> bool:
+    return bool((await tags(client, "Ready"))[0].Value.Value)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> float:
@@ -85,38 +90,48 @@ def test_events_come_in_order_none_twice_and_no_accept_without_an_ok(line: Line,
 
     async def play() -> None:
         async with await connect(gateway) as client:
+            # The gateway's link must be there before the first frame, and a station without a camera is not ready.
             watcher = Watcher()
             subscription = await client.create_subscription(20, watcher)
             kinds = [client.get_node(ua.NodeId(name, 2)) for name in ("ResultReadyEventType", "GapEventType")]
             await subscription.subscribe_events(ua.ObjectIds.Server, kinds, queuesize=1000)
+            await until(lambda: ready(client), "a ready station")
             seen: dict[int, bool] = {}
             torn: list[tuple[int, int]] = []
-            streaming = asyncio.create_task(asyncio.to_thread(stream, line, count))
-            while not streaming.done() or len(watcher.events) < count:
+            streaming = asyncio.create_task(asyncio.to_thread(stream, line, camera, count, lambda: bool(seen)))
+
+            def all_told() -> bool:
+                return (
+                    streaming.done() and bool(watcher.events) and watcher.events[-1].ResultId == max(streaming.result())
+                )
+
+            async def read_on() -> bool:
                 accept, first, copy = await tags(client, "Accept", "ResultId", "ResultIdCopy")
                 if first.Value.Value != copy.Value.Value:
                     torn.append((first.Value.Value, copy.Value.Value))
                 if accept.Value.Value:
                     assert accept.StatusCode.is_good()
                     seen[first.Value.Value] = True
-                await asyncio.sleep(0.001)
-            await streaming
+                return all_told()
+
+            await until(read_on, "every event")
+            journal = await streaming
             numbers = [event.ResultId for event in watcher.events]
-            assert numbers == list(range(numbers[0], numbers[0] + count))
+            assert numbers == list(range(numbers[0], max(journal) + 1)) and len(numbers) >= count
             told = {event.ResultId: event.Accept for event in watcher.events}
-            journal = await asyncio.to_thread(line.journal)
             assert not torn and not lies(told, journal) and not lies(seen, journal)
             assert seen and any(told.values()) and not all(told.values())
             assert [event.Verdict for event in watcher.events] == [int(journal[n].verdict) for n in numbers]
 
-    asyncio.run(play())
-
-
-def stream(line: Line, count: int) -> None:
     with Camera(line) as camera:
-        camera.wait_connected(10_000)
-        line.wait(lambda: line.heard.states[-1].ready, "a ready station")
-        camera.stream(line, count, 15)
+        asyncio.run(play())
+
+
+def stream(line: Line, camera: Camera, count: int, enough: Callable[[], bool]) -> dict[int, Result]:
+    """At least ``count`` frames, more until it is enough; the journal once all are answered."""
+    camera.stream(line, count, 15)
+    camera.stream(line, 2000, 15, until=enough)
+    return line.settle(camera)
 
 
 def test_a_killed_or_stopped_inspector_takes_accept_away_and_ready_comes_back() -> None:
@@ -130,11 +145,15 @@ def test_a_killed_or_stopped_inspector_takes_accept_away_and_ready_comes_back() 
                 values = await tags(client, "Accept", "Ready", "ResultId")
                 assert values[0].Value.Value is False and values[0].StatusCode.is_bad()
 
-                async def ready() -> bool:
-                    return bool((await tags(client, "Ready"))[0].Value.Value)
-
                 async def accepted() -> bool:
                     return bool((await tags(client, "Accept"))[0].Value.Value)
+
+                async def passing(first: int) -> bool:
+                    """Where a crowded machine was late for a part, another is sent once it is answered."""
+                    accept, seq = await tags(client, "Accept", "Seq")
+                    if not accept.Value.Value and (camera.seq < first or seq.Value.Value == camera.seq):
+                        await asyncio.to_thread(camera.stream, line, 1, 0)
+                    return bool(accept.Value.Value)
 
                 async def fallen() -> bool:
                     accept, ready, verdict = await tags(client, "Accept", "Ready", "Verdict")
@@ -143,11 +162,9 @@ def test_a_killed_or_stopped_inspector_takes_accept_away_and_ready_comes_back() 
                     return accept.StatusCode.is_bad() and verdict.StatusCode.is_bad() and verdict.Value.Value == 0
 
                 for cause in (signal.SIGSTOP, signal.SIGKILL):
-                    await until(ready, "a ready station")
+                    await until(lambda: ready(client), "a ready station")
                     assert not await accepted(), "a part of before never passes again"
-                    while not await asyncio.to_thread(camera.send, camera.picture()):
-                        await asyncio.sleep(0.01)
-                    await until(accepted, "accept")
+                    await until(lambda first=camera.seq + 1: passing(first), "accept")  # type: ignore[misc]
                     os.kill(line.processes[-1].pid, cause)
                     fell_s = await until(fallen, "the fall of accept")
                     print(f"{cause.name}: accept false and quality bad after {fell_s * 1000:.0f} ms")
@@ -157,7 +174,7 @@ def test_a_killed_or_stopped_inspector_takes_accept_away_and_ready_comes_back() 
                     else:
                         kill(line.processes[-1])
                         line.start()
-                await until(ready, "a ready station, without hands")
+                await until(lambda: ready(client), "a ready station, without hands")
                 assert not await accepted()
 
         asyncio.run(play())
@@ -177,6 +194,12 @@ def test_sigterm_tells_subscribers_and_ends_within_two_seconds(line: Line) -> No
         await client.connect()
         subscription = await client.create_subscription(20, Handler())
         await subscription.subscribe_data_change(client.get_node(ua.NodeId("Tags.Accept", 2)))
+
+        async def told_first() -> bool:
+            # Read after it was told: then the client's request for the next notification is with the gateway.
+            return bool(told) and bool(await tags(client, "Accept"))
+
+        await until(told_first, "the first notification")
         began_s = time.monotonic()
         gateway.process.send_signal(signal.SIGTERM)
         code = await asyncio.to_thread(gateway.process.wait, PATIENCE_S)
