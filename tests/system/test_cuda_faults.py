@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from bundle_factory import toy_frame, write_toy_bundle
-from line import CAMERA, PATIENCE_S, Camera, Line, kill
+from line import CAMERA, PATIENCE_MS, PATIENCE_S, Camera, Line, kill
 
 from runtime.cuda.build import missing_for_simt
 from runtime.frame import Frame, Result
@@ -33,6 +33,12 @@ class CudaLine(Line):
             limits={"deadline_ms": 8_000, "max_age_ms": 60_000, "engine_stuck_ms": 1500},
         )  # fmt: skip
         self.fault = folder / "fault"
+
+    def spoil(self, word: str) -> None:
+        """What happens in the next run of the colour network. Never half a word: it may run at any moment."""
+        written = self.fault.with_suffix(".new")
+        written.write_text(word)
+        written.replace(self.fault)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         self.starts += 1
@@ -57,8 +63,8 @@ class ToyCamera(Camera):
 def shown(line: CudaLine, camera: ToyCamera, word: str = "") -> Result:
     """The result of one more frame; ``word``: what happens in it."""
     if word:
-        line.fault.write_text(word)
-    camera.wait_connected(round(PATIENCE_S * 1000))
+        line.spoil(word)
+    assert camera.wait_connected(PATIENCE_MS)
     assert camera.send(camera.picture())
     seq = camera.seq
 
@@ -70,9 +76,11 @@ def shown(line: CudaLine, camera: ToyCamera, word: str = "") -> Result:
 
 
 def restarted(line: CudaLine, session: str) -> str:
-    """As a supervisor does; returns the new session once it judges."""
+    """As a supervisor does; returns the new session once it judges and the camera is connected to it."""
     line.start()
-    return line.await_state(State.CONTINUOUS_EXECUTION, session).session
+    session = line.await_state(State.CONTINUOUS_EXECUTION, session).session
+    line.wait(lambda: line.heard.states[-1].ready, "the camera")
+    return session
 
 
 @pytest.fixture
@@ -118,7 +126,6 @@ def test_a_gpu_that_is_lost_in_a_gap_is_found_before_the_next_part(tmp_path: Pat
     with CudaLine(tmp_path, keep_warm_ms=1, keep_warm_for_s=3600) as line:
         process = line.start()
         line.await_state(State.CONTINUOUS_EXECUTION)
-        line.fault.write_text("lost")
+        line.spoil("lost")
         assert process.wait(PATIENCE_S) == LOST_EXIT_CODE, line.log()
-        line.heard.listen(200)
-        assert State.ERROR in {state.state for state in line.heard.states}
+        line.await_state(State.ERROR)
