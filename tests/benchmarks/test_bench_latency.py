@@ -30,8 +30,10 @@ def test_both_paths_and_loads_are_measured_and_every_due_frame_counts(tmp_path: 
     assert report["p50_ms"] == sockets["latency"]["p50_ms"] and report["bundle"] == "simulated"
     assert report["overhead"]["direct_us"] > 0
     trace = report.pop("trace")["otherData"]
-    scored = sum(len(case["latencies_us"]) for case in report["cases"] if case["path"] == "sockets") / 2
-    assert len(trace["slowest"]) == 3 and scored - 3 <= trace["frames_seen"] <= scored + 2 * 3
+    # Of one start alone, the one with the slowest frame; a crowded machine may have lost frames of the other.
+    starts = zip(*(case["frames_of_starts"] for case in report["cases"] if case["path"] == "sockets"), strict=True)
+    assert any(sum(scored) - 3 <= trace["frames_seen"] <= sum(scored) + 2 * 3 for scored in starts)
+    assert len(trace["slowest"]) == 3
     assert trace["slowest"][0]["total_ms"] >= trace["slowest"][1]["total_ms"] > 0
     assert report["commit"] and report["conditions"]["blas_threads"] is not None
     reports.write(tmp_path / "r.json", report)
@@ -55,8 +57,9 @@ def test_a_frame_that_could_not_begin_in_time_counts_from_when_it_was_due(monkey
 
     monkeypatch.setattr(recipe.engine, "score", slow)
     run = in_process.measure(recipe, pictures(None, "cam1", 4), 40, 50.0, warm_up=0)
-    late = [at for at, us in enumerate(run.latencies_us) if us > 100_000]
-    assert late[0] == 10 and len(late) >= 9, run.latencies_us
+    least_us = [300_000 - 20_000 * after for after in range(15)]
+    assert all(us >= least - 1000 for us, least in zip(run.latencies_us[10:], least_us, strict=False)), run.latencies_us
+    assert len(run.latencies_us) == 40
 
 
 def test_gaps_come_in_series_and_frames_without_answer_are_named() -> None:
