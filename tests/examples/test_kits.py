@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "system"))
 from line import CAMERA, PATIENCE_S, Line
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-LINES = 150
+LINES = 250
+"""More than a kit may find waiting that a crowded machine did not let run: what has waited is not let pass."""
 DROP_EACH = 7
 """Of so many results one does not reach the kits."""
 SCRIPT = "ok ng shape ok STALE ok LOST nan DUPLICATE_SEQ ok REFUSED_MESSAGE WRONG_RECIPE ok TOO_FEW_POINTS ok NO_FRAME"
