@@ -125,7 +125,8 @@ class Inspector:
         now = self.clock()
         for station in self.stations:
             station.on_time(now)
-        self.ending = self.ending or self.failure() is not None
+        if self.failure() is not None:
+            self.ending = True  # never set anew from its old value: a signal between reading and writing would be lost
         for station in self.stations if not self.ending else ():
             station.operation.show_failure()
         tell_supervisor(self)

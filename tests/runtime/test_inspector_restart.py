@@ -10,6 +10,7 @@ import pytest
 from station_floor import Floor, MakeFloor, balanced, floors
 
 from runtime import wire
+from runtime.errors import AsperityError
 from runtime.states import State
 
 OTHER_SESSION = "6f1c3b0e-0f5a-4c57-9a53-222222222222"
@@ -92,3 +93,17 @@ def test_ending_answers_everything_and_refuses_what_still_comes(make: MakeFloor)
     assert floor.journal.promises() == {}
     assert wire.decode_state(floor.of_kind("state")[-1]).state == State.HALTED
     assert balanced(floor)
+
+
+def test_a_signal_to_end_that_comes_while_the_desk_looks_round_is_heeded(make: MakeFloor) -> None:
+    """It comes between any two steps: also after the desk saw that nothing ends it, before it goes on."""
+    floor = make("ok")
+    looked = floor.desk.failure
+
+    def signalled_meanwhile() -> AsperityError | None:
+        floor.desk.ending = True
+        return looked()
+
+    floor.desk.failure = signalled_meanwhile  # type: ignore[method-assign]
+    floor.desk.on_time()
+    assert floor.desk.ending
