@@ -65,7 +65,7 @@ class Operation:
         self._busy_until_ns = 0
         self._test_until_ns: int | None = None
         self._beat = -1
-        self._beat_ns = clock().ns
+        self._beat_ns = self._watched_ns = clock().ns
 
     @property
     def opening_first(self) -> bool:
@@ -343,11 +343,14 @@ class Operation:
             self.alarm("RECIPE", str(error))
 
     def _watch_beat(self, now: Now) -> None:
-        """A bench that shows no sign of life is stuck, whatever it is doing."""
-        if self._place.beat != self._beat:
+        """A bench that shows no sign of life is stuck, whatever it is doing. Time in which nobody looked is not held
+        against it: a process that was stopped, or a computer that slept, stood still as a whole."""
+        limit_ms = max(self._config.limits.engine_stuck_ms, self.beat_timeout_ms())
+        unwatched_ms, self._watched_ns = (now.ns - self._watched_ns) / MS, now.ns
+        if self._place.beat != self._beat or unwatched_ms > max(limit_ms / 2, 2 * self._config.timing.poll_ms):
             self._beat, self._beat_ns = self._place.beat, now.ns
             return
         silent_ms = (now.ns - self._beat_ns) / MS
-        stuck = silent_ms > max(self._config.limits.engine_stuck_ms, self.beat_timeout_ms())
+        stuck = silent_ms > limit_ms
         if stuck and self.state not in (State.ERROR, State.HALTED):
             self.fault("STUCK", f"the engine has shown no sign of life for {silent_ms:.0f} ms (at {self._place.stage})")

@@ -49,10 +49,9 @@ class Supervision:
         self._tell(f"EXTEND_TIMEOUT_USEC={EXTENSION_S * 10**6}")
 
     def ready(self) -> None:
-        """The process can do its work; said once."""
+        """The process can do its work; said once, again where the supervisor had no room for it."""
         if not self._ready:
-            self._ready = True
-            self._tell("READY=1")
+            self._ready = self._tell("READY=1")
 
     def progress(self, count: int) -> None:
         """Feed the watchdog if ``count`` has moved since it was fed last."""
@@ -73,15 +72,19 @@ class Supervision:
         """The process is ending."""
         self._tell("STOPPING=1")
 
-    def _tell(self, line: str) -> None:
+    def _tell(self, line: str) -> bool:
+        """False where the supervisor has not yet read what it was told before, and the line is lost."""
         if not self._address:
-            return
+            return True
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
                 out.setblocking(False)
                 out.sendto(line.encode(), address)
+        except BlockingIOError:
+            return False
         except OSError as error:
             if not self._complained:
                 self._complained = True
                 log.warning("the supervisor at NOTIFY_SOCKET=%s cannot be told %s: %s", self._address, line, error)
+        return True

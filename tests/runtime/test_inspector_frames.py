@@ -246,12 +246,27 @@ def test_a_bench_without_a_sign_of_life_is_an_error(make: MakeFloor) -> None:
     floor = make("ok")
     beat = floor.state.beat
     floor.send()
-    floor.pass_ms(4999)
+    for step_ms in (2000, 2000, 999):
+        floor.pass_ms(step_ms)
     assert floor.state.state == State.CONTINUOUS_EXECUTION
     assert floor.state.beat == beat, "the desk must not make a beat of its own"
     floor.pass_ms(2)
     assert floor.state.state == State.ERROR
     assert "STUCK" in floor.state.alarms
+
+
+def test_a_pause_of_the_whole_process_is_no_stuck_engine(make: MakeFloor) -> None:
+    """A computer that slept, a process that was stopped: what was in work is late, what comes then is judged."""
+    floor = make("ok")
+    floor.send()
+    floor.pass_ms(60_000)
+    assert floor.reasons == ["DEADLINE"]
+    assert floor.state.state == State.CONTINUOUS_EXECUTION and not floor.state.alarms
+    floor.serve()
+    floor.send()
+    floor.serve()
+    assert floor.reasons == ["DEADLINE", "GOOD"]
+    assert balanced(floor)
     assert balanced(floor)
 
 

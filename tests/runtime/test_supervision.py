@@ -174,6 +174,19 @@ def test_the_watchdog_is_fed_by_progress_and_by_nothing_else(tmp_path: Path) -> 
     manager.close()
 
 
+def test_ready_is_said_again_to_a_supervisor_that_had_no_room_for_it(tmp_path: Path) -> None:
+    manager = Manager(str(tmp_path / "notify"))
+    supervision = Supervision({"NOTIFY_SOCKET": manager.address})
+    for number in range(2000):  # the kernel keeps so many datagrams (net.unix.max_dgram_qlen), usually 10 or 512
+        supervision.status(str(number))
+    supervision.ready()
+    assert "READY=1" not in manager.hear()
+    for _ in range(3):
+        supervision.ready()
+    assert manager.hear().count("READY=1") == 1
+    manager.close()
+
+
 def test_a_stuck_engine_starves_the_watchdog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manager = Manager(str(tmp_path / "notify"))
     monkeypatch.setenv("NOTIFY_SOCKET", manager.address)
