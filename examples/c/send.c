@@ -46,7 +46,7 @@ int main(int argc, char **argv) {
     char session[37], topic[64], header[1024];
     if (rate <= 0 || !new_session(session, sizeof session)) return fprintf(stderr, "no rate, or no random numbers\n"), 1;
     void *context = zmq_ctx_new(), *push = zmq_socket(context, ZMQ_PUSH);
-    int one = 1, linger_ms = 1000;
+    int one = 1, linger_ms = 5000;
     zmq_setsockopt(push, ZMQ_IMMEDIATE, &one, sizeof one); /* queue nothing for a station that is not there */
     zmq_setsockopt(push, ZMQ_SNDHWM, &one, sizeof one);    /* nor more than one frame for one that does not read */
     zmq_setsockopt(push, ZMQ_LINGER, &linger_ms, sizeof linger_ms);

@@ -13,7 +13,7 @@ const socket = new Push({
   immediate: true, // queue nothing for a station that is not there
   sendHighWaterMark: 1, // nor more than one frame for one that does not read
   sendTimeout: 0,
-  linger: 1000,
+  linger: 5000,
 });
 const connected = new Promise((resolve) => socket.events.on("handshake", resolve));
 socket.connect(FRAMES);

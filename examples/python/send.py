@@ -18,7 +18,7 @@ ROWS, COLUMNS = 24, 32
 socket = zmq.Context().socket(zmq.PUSH)
 socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a station that is not there
 socket.setsockopt(zmq.SNDHWM, 1)  # nor more than one frame for one that does not read
-socket.setsockopt(zmq.LINGER, 1000)
+socket.setsockopt(zmq.LINGER, 5000)
 socket.connect(FRAMES)
 socket.poll(30_000, zmq.POLLOUT)
 
