@@ -19,6 +19,7 @@ _EVENTS = (
     | zmq.Event.HANDSHAKE_SUCCEEDED
     | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
     | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.Event.HANDSHAKE_FAILED_AUTH
 )
 
 
@@ -45,7 +46,6 @@ class Connections:
         self._succeeded = 0
         self._told = 0  # failures whose connection is not closed yet
         self._let_in = 0  # connections to which the gate said yes and whose handshake has not ended
-        self._turned_away = 0  # connections that will fail because the gate said so
 
     def speaks(self, connection: int, camera: str) -> None:
         """A frame of this camera came by this connection (a file descriptor); cameras are few."""
@@ -65,10 +65,6 @@ class Connections:
     def let_in(self) -> None:
         """The gate said yes to a connection."""
         self._let_in += 1
-
-    def turned_away(self) -> None:
-        """The gate refused a connection, and counted it: that its handshake fails is no news."""
-        self._turned_away += 1
 
     def follow(self, now_ns: int) -> bool:
         """Take in what the monitor tells; True if the socket was closed to new connections (``unbind``)."""
@@ -100,13 +96,11 @@ class Connections:
             self._under_way.clear()
             self._proven.clear()
             self._voices.clear()
-            self._succeeded = self._told = self._let_in = self._turned_away = 0
+            self._succeeded = self._told = self._let_in = 0
             return True
         else:
             self._told += 1
-            if event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL and self._turned_away:
-                self._turned_away -= 1
-            else:
+            if event != zmq.Event.HANDSHAKE_FAILED_AUTH:  # the gate said no, and counted it
                 self._failed()
         if self._under_way and self._succeeded == len(self._under_way):
             self._succeeded = 0

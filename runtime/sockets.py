@@ -109,13 +109,11 @@ class DeskSockets:
             while True:
                 self._bell.recv(zmq.NOBLOCK)
         now_ns = time.monotonic_ns()
-        self._let_in()
+        self._let_in(now_ns)
         for name in self.access.changed():
             self._cut(name, now_ns)
-        for name, connections in self._connections.items():
-            if connections.follow(now_ns) and name in self._rebinding:
-                self._bind(self._named[name], name, self.endpoints[name])
-                del self._rebinding[name]
+        for name in self._connections:
+            self._follow(name, now_ns)
         for name, until_ns in self._rebinding.items():
             if now_ns > until_ns:
                 raise StationError(f"[sockets] {name} did not close its connections within {REBIND_MS} ms")
@@ -168,7 +166,13 @@ class DeskSockets:
         """The key's id of whoever sent a message; empty without CURVE."""
         return str(parts[-1].get("User-Id")) if self.access.curve else ""
 
-    def _let_in(self) -> None:
+    def _follow(self, name: str, now_ns: int) -> None:
+        """Take in what became of a socket's connections. One that was cut is bound anew once they are closed."""
+        if self._connections[name].follow(now_ns) and name in self._rebinding:
+            self._bind(self._named[name], name, self.endpoints[name])
+            del self._rebinding[name]
+
+    def _let_in(self, now_ns: int) -> None:
         """Answer ZeroMQ, which asks for each connection after its handshake."""
         for _ in range(CONNECTS_PER_TURN):
             try:
@@ -178,11 +182,11 @@ class DeskSockets:
             name = domain.decode("ascii", "replace")
             # Only CURVE with a key of 32 bytes gets here; anything else is no proof and is nobody's key.
             public_key = proof[0] if len(proof) == 1 else b""
+            # The monitor told of this connection before ZeroMQ asked: it and all that came before it are counted.
+            self._follow(name, now_ns)
             connections = self._connections[name]
             said = self.access.connects(name, public_key, address.decode("ascii", "replace"), connections.admitted)
-            if said.refused:
-                connections.turned_away()
-            else:
+            if not said.refused:
                 connections.let_in()
             answer = [number, said.status.encode(), said.reason.encode(), said.user_id.encode(), b""]
             self._zap.send_multipart([sender, empty, version, *answer])
