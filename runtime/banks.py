@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from runtime.distances import ModalityBank, Usual
 from runtime.frame import FloatArray
-from runtime.knn import LARGEST, MemoryBank, bounded
+from runtime.knn import MemoryBank
 from runtime.manifest import Decision, Modality, Network
 
 MODALITIES = ("rgb", "points")
@@ -49,7 +49,7 @@ def bank_tensors(rgb: ModalityBank, points: ModalityBank) -> dict[str, FloatArra
 
 
 def read_banks(tensors: Mapping[str, NDArray[Any]], decision: Decision) -> Banks:
-    """The banks of tensors whose shapes were checked. Raises EngineError on rows that are not finite."""
+    """The banks of tensors whose shapes were checked. Raises EngineError on rows that cannot be searched."""
 
     def bank(name: str, modality: Modality) -> ModalityBank:
         usual = tensors.get(f"{name}_usual")
@@ -59,15 +59,6 @@ def read_banks(tensors: Mapping[str, NDArray[Any]], decision: Decision) -> Banks
         )  # fmt: skip
 
     return Banks(bank("rgb", decision.rgb), bank("points", decision.points))
-
-
-def rows_fault(tensor: NDArray[Any]) -> str:
-    """Why a tensor of rows cannot be searched for what is anomalous; empty when it can."""
-    if not bounded(tensor):
-        return f"holds a value that is not finite or beyond {LARGEST:g}"
-    if tensor.min() == tensor.max():
-        return f"holds nothing but {tensor.flat[0]}"
-    return ""
 
 
 def usual_fault(tensor: NDArray[Any]) -> str:

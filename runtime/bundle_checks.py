@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.banks import MODALITIES, bank_shapes, rows_fault, usual_fault
+from runtime.banks import MODALITIES, bank_shapes, usual_fault
 from runtime.errors import BundleError
+from runtime.knn import LARGEST, bounded
 from runtime.manifest import Decision, Geometry, Manifest, Modality, Network
 from runtime.onnx_weights import float_weights
 from runtime.reasons import Reason
@@ -185,7 +186,7 @@ def check_banks(tensors: Tensors, manifest: Manifest) -> None:
     shapes = bank_shapes(manifest.network, manifest.decision)
     _require(tensors, BANKS_FILE, {name: ("float32", shape) for name, shape in shapes.items()})
     for name, bank in tensors.items():
-        if fault := rows_fault(bank) if name in MODALITIES else usual_fault(bank):
+        if fault := _rows_fault(bank) if name in MODALITIES else usual_fault(bank):
             raise BundleError(f"bundle file {BANKS_FILE}: bank {name} {fault}; {EXPORT_AGAIN}")
 
 
@@ -205,6 +206,11 @@ def check_inputs(tensors: Tensors, manifest: Manifest) -> None:
     for name in ("cloud", "scores"):
         if not np.isfinite(tensors[name]).all():
             raise BundleError(f"bundle file {INPUTS_FILE}: tensor {name} is not finite; {EXPORT_AGAIN}")
+
+
+def _rows_fault(rows: Array) -> str:
+    """Why a bank's rows cannot be searched for what is anomalous; empty when they can."""
+    return _fault(rows) if bounded(rows) else f"holds numbers that are not finite or beyond {LARGEST:g}"
 
 
 def _fault(values: Array) -> str:

@@ -59,7 +59,7 @@ class BankArrays:
 
 
 def bank_arrays(rows: FloatArray) -> BankArrays:
-    """``rows``: N x D, finite. Raises EngineError as ``runtime.knn.MemoryBank`` does."""
+    """``rows``: N x D, within ``runtime.knn.LARGEST``. Raises EngineError as ``runtime.knn.MemoryBank`` does."""
     rows = checked_rows(rows)
     n, d = rows.shape
     centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
