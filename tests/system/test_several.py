@@ -41,16 +41,10 @@ def cameras(line: Line, stack: ExitStack) -> dict[str, Camera]:
     return made
 
 
-def deliver(camera: Camera) -> None:
-    """Send a frame that is taken, however slow the machine: none is lost under way."""
-    assert camera.wait_connected(PATIENCE_MS)
-    assert camera.send(camera.picture())
-
-
 def deliver_after_restart(camera: Camera) -> None:
     """Two frames: the first may still go into the connection that died with the process, and then only it is lost."""
     for _ in range(2):
-        deliver(camera)
+        camera.deliver()
 
 
 def await_all(line: Line, number: int, session: str = "") -> str:
@@ -65,7 +59,7 @@ def test_each_station_answers_its_own_camera(line: Line) -> None:
         senders = cameras(line, stack)
         for turn in range(15):
             for name in NAMES[: 1 + turn % 3]:
-                deliver(senders[name])
+                senders[name].deliver()
             line.listen(10)
         for name, camera in senders.items():
             results = line.settle(camera)
@@ -87,13 +81,13 @@ def test_kill_9_leaves_no_frame_of_any_station_without_its_one_result(line: Line
             session = await_all(line, RUNNING, session)
             senders = senders or cameras(line, stack)
             for _ in range(rng.randrange(30, 90)):
-                deliver(senders[rng.choice(NAMES)])
+                senders[rng.choice(NAMES)].deliver()
                 line.listen(rng.choice((0, 2, 5)))
             if start < 2:
                 kill(process)
         for name, camera in senders.items():
             for _ in range(6):  # each alone: some are judged, however many came at once before
-                deliver(camera)
+                camera.deliver()
                 heard, seq = line.heard_of[name].results, camera.seq
                 line.wait(lambda heard=heard, seq=seq: any(r.seq == seq for r in heard[-5:]), "the result")  # type: ignore[misc]
             results = line.settle(camera)
@@ -114,8 +108,8 @@ def test_a_station_that_is_flooded_starves_no_other() -> None:
             answered = line.heard_of["right"].results
             for number in range(1, 16):
                 for _ in range(20):
-                    deliver(senders["left"])
-                deliver(senders["right"])
+                    senders["left"].deliver()
+                senders["right"].deliver()
                 line.wait(lambda number=number: len(answered) >= number, "the other station's result")  # type: ignore[misc]
             assert {result.reason for result in answered} == {Reason.GOOD}
             flooded = Counter(result.reason for result in line.settle(senders["left"]).values())
@@ -135,13 +129,13 @@ def test_one_station_is_halted_and_changes_its_recipe_while_the_others_judge() -
 
             def changed() -> bool:
                 for camera in senders.values():
-                    deliver(camera)
+                    camera.deliver()
                 states = line.heard_of["right"].states
                 return bool(states) and states[-1].recipe == "b"
 
             line.wait(changed, "the other recipe")
             for camera in senders.values():
-                deliver(camera)
+                camera.deliver()
             seen = {name: line.settle(camera) for name, camera in senders.items()}
         assert {result.reason for result in seen["left"].values()} == {Reason.NOT_RUNNING}
         assert {result.reason for result in seen["top"].values()} <= {Reason.GOOD, Reason.OVERLOAD}
@@ -157,7 +151,7 @@ def test_a_camera_that_goes_is_missed_by_its_own_station_alone(line: Line) -> No
     with ExitStack() as stack:
         senders = cameras(line, stack)
         for camera in senders.values():
-            deliver(camera)
+            camera.deliver()
             line.settle(camera)
         line.wait(lambda: all(line.heard_of[name].states[-1].ready for name in NAMES), "all cameras")
         senders["right"].close()
@@ -174,7 +168,7 @@ def test_a_lost_engine_is_every_stations_error_and_ends_the_process_for_the_supe
         with ExitStack() as stack:
             senders = cameras(line, stack)
             for camera in senders.values():
-                deliver(camera)
+                camera.deliver()
                 line.settle(camera)
             assert senders["left"].send(replace(senders["left"].picture(), sensor="simulate:gone"))
             assert process.wait(PATIENCE_S) == 18, line.log()
@@ -201,7 +195,7 @@ def test_sigterm_answers_every_admitted_frame_of_every_station() -> None:
             senders = cameras(line, stack)
             for _ in range(3):
                 for camera in senders.values():
-                    deliver(camera)
+                    camera.deliver()
             line.wait(lambda: any(line.heard_of[name].results for name in NAMES), "a result")
             process.terminate()
             assert process.wait(PATIENCE_S) == 0, line.log()
@@ -233,7 +227,7 @@ def test_a_station_whose_recipe_does_not_open_is_no_reason_to_end_otherwise_than
         line.await_state(RUNNING, station="left")
         line.wait(lambda: any("RECIPE" in state.alarms for state in line.heard_of["right"].states), "the alarm")
         with Camera(line, station="left") as camera:
-            deliver(camera)
+            camera.deliver()
             assert {result.reason for result in line.settle(camera).values()} == {Reason.GOOD}
         process.terminate()
         assert process.wait(PATIENCE_S) == 0, line.log()
