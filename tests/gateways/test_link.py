@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -95,50 +96,45 @@ def test_results_come_in_order_and_a_simulation_is_never_accepted_unless_told(li
     assert not strict.alive
 
 
+@contextmanager
+def trusted(line: Line, accept_hold_ms: int) -> Iterator[tuple[Link, Camera]]:
+    """A link that trusts its running station, and a camera connected to that."""
+    line.start()
+    line.await_state(RUNNING)
+    link = Link(config_of(line, accept_simulated=True, accept_hold_ms=accept_hold_ms))
+    camera = Camera(line)
+    try:
+        link.start()
+        camera.wait_connected(10_000)
+        until(lambda: link.view().good, "trust")
+        yield link, camera
+    finally:
+        camera.close()
+        link.close()
+
+
 def test_a_stopped_inspector_takes_accept_away_and_the_same_part_never_gets_it_back() -> None:
-    with Line("ok") as line:
+    with Line("ok") as line, trusted(line, 3_600_000) as (link, camera):
+        part = passing(line, link, camera)
+        inspector = line.processes[0]
+        os.kill(inspector.pid, signal.SIGSTOP)
+        until(lambda: "beat" in link.view().why, "distrust")
+        assert not link.view().accept and not link.may_pass(part)
+        os.kill(inspector.pid, signal.SIGCONT)
+        until(lambda: link.view().good, "trust again")
+        assert not link.may_pass(part)
+        kill(inspector)
+        until(lambda: not link.view().good, "distrust")
         line.start()
-        line.await_state(RUNNING)
-        link = Link(config_of(line, accept_simulated=True, accept_hold_ms=3_600_000))
-        camera = Camera(line)
-        try:
-            link.start()
-            camera.wait_connected(10_000)
-            until(lambda: link.view().good, "trust")
-            part = passing(line, link, camera)
-            inspector = line.processes[0]
-            os.kill(inspector.pid, signal.SIGSTOP)
-            until(lambda: "beat" in link.view().why, "distrust")
-            assert not link.view().accept and not link.may_pass(part)
-            os.kill(inspector.pid, signal.SIGCONT)
-            until(lambda: link.view().good, "trust again")
-            assert not link.may_pass(part)
-            kill(inspector)
-            until(lambda: not link.view().good, "distrust")
-            line.start()
-            until(lambda: link.view().good, "trust in the new session")
-            assert not link.may_pass(part)
-        finally:
-            camera.close()
-            link.close()
+        until(lambda: link.view().good, "trust in the new session")
+        assert not link.may_pass(part)
 
 
 def test_accept_ends_with_its_hold_time() -> None:
-    with Line("ok", limits=PATIENT) as line:
-        line.start()
-        line.await_state(RUNNING)
-        link = Link(config_of(line, accept_simulated=True, accept_hold_ms=300))
-        camera = Camera(line)
-        try:
-            link.start()
-            camera.wait_connected(10_000)
-            until(lambda: link.view().good, "trust")
-            passing(line, link, camera)
-            until(lambda: not link.view().accept, "the end of accept")
-            assert link.view().good
-        finally:
-            camera.close()
-            link.close()
+    with Line("ok", limits=PATIENT) as line, trusted(line, 300) as (link, camera):
+        passing(line, link, camera)
+        until(lambda: not link.view().accept, "the end of accept")
+        assert link.view().good
 
 
 def test_requests_pass_and_fail_in_words(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
