@@ -33,6 +33,40 @@ class Station(Section, frozen=True, forbid_unknown_fields=True):
     recipe: Annotated[str, text("the recipe of [recipes] to open at start; empty: wait for prepare_recipe")] = ""
     autostart: Annotated[bool, text("go to ContinuousExecution as soon as the first recipe is ready")] = True
     expected_rate_hz: Annotated[float, number(0, 1000, "frames per second the camera should give; 0: not known")] = 0.0
+    triggers: Annotated[
+        Literal["free_run", "software", "hard_wired"],
+        text(
+            "`free_run`: every frame is judged; `software`: the frame of a `trigger`; `hard_wired`: a sensor fires the "
+            "camera and `expect` announces the part; with the last two a frame that nobody announced is UNANNOUNCED"
+        ),
+    ] = "free_run"
+
+
+class HardWired(Section, frozen=True, forbid_unknown_fields=True):
+    """With `triggers = "hard_wired"`: which exposure is which part's. How to measure each: docs/plc.md.
+
+    early_ms + late_ms + 2 tolerance_ms must be below pitch_min_ms, or the station does not start.
+    """
+
+    early_ms: Annotated[int, number(0, 60_000, "`expect` arrives at most this long before the exposure")] = 20
+    late_ms: Annotated[int, number(0, 60_000, "`expect` arrives at most this long after the exposure")] = 60
+    arrival_max_ms: Annotated[int, number(1, 60_000, "a frame arrives at most this long after its exposure")] = 80
+    tolerance_ms: Annotated[int, number(0, 1000, "how far the clocks of camera and box may differ")] = 5
+    pitch_min_ms: Annotated[int, number(0, 600_000, "least time between two parts; 0: not measured yet, no start")] = 0
+    quiet_ms: Annotated[
+        int,
+        number(
+            0, 600_000,
+            "UNSYNCED ends after a pause of this long, longer than any announcement is delayed; at least 3 pitches "
+            "count, and 0 means those",
+        ),
+    ] = 0  # fmt: skip
+    transit_ms: Annotated[
+        int, number(0, 60_000, "clock `device` only: shortest time from exposure to arrival, as measured")
+    ] = 0
+    device_frames: Annotated[
+        int, number(2, 1000, "clock `device` only: frames of a session after which its clock is known")
+    ] = 8
 
 
 class HostedStation(Station, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +76,7 @@ class HostedStation(Station, frozen=True, forbid_unknown_fields=True):
     """
 
     journal: Annotated[str, text("its journal's file; empty: `$XDG_STATE_HOME/asperity/NAME.journal`")] = ""
+    hard_wired: Annotated[HardWired | None, text("its own table [stations.hard_wired]; absent: [hard_wired]")] = None
 
 
 class Limits(Section, frozen=True, forbid_unknown_fields=True):
@@ -128,6 +163,9 @@ class Control(Section, frozen=True, forbid_unknown_fields=True):
     """Requests and replies."""
 
     reply_cache: Annotated[int, number(1, 100_000, "replies kept: a repeated id is answered, not done again")] = 512
+    request_age_max_ms: Annotated[
+        int, number(100, 600_000, "a request that repeats a state older than this is TOO_OLD and not done")
+    ] = 1000
     results_per_reply: Annotated[int, number(1, MAX_RESULTS_PER_REPLY, "most results in a reply to get_result")] = 24
 
 
@@ -212,6 +250,7 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     timing: Timing = Timing()
     triggers: Triggers = Triggers()
+    hard_wired: HardWired = HardWired()
     sockets: Sockets = Sockets()
     security: Security = Security()
     control: Control = Control()
@@ -244,6 +283,7 @@ def hosted(config: StationConfig) -> list[StationConfig]:
             config,
             station=Station(**{key: getattr(station, key) for key in Station.__struct_fields__}),
             stations=[],
+            hard_wired=station.hard_wired or config.hard_wired,
             journal=msgspec.structs.replace(config.journal, path=station.journal),
         )
         for station in config.stations
@@ -323,6 +363,8 @@ def _check(config: StationConfig, where: str) -> None:
             "queue_length, pending_max and seq_gap_max allow to be under way; leave it at 4096"
         )
     for each in hosted(config):
+        if each.station.triggers == "hard_wired":
+            _check_hard_wired(each, where)
         if each.station.recipe and each.station.recipe not in config.recipes:
             known = ", ".join(config.recipes) or "none"
             table = "[[stations]]" if config.stations else "[station]"
@@ -339,6 +381,25 @@ def _check(config: StationConfig, where: str) -> None:
         endpoint = getattr(sockets, key)
         if not endpoint.startswith(("tcp://", "ipc://")) and not (key == "control" and endpoint == ""):
             raise ConfigError(f"{where}: [sockets] {key} is {endpoint!r}; write tcp://ADDRESS:PORT or ipc://PATH")
+
+
+def _check_hard_wired(config: StationConfig, where: str) -> None:
+    """That an exposure can lie in the window of one part only, and that a verdict can wait for its part."""
+    wired, station = config.hard_wired, config.station.name
+    window_ms = wired.early_ms + wired.late_ms + 2 * wired.tolerance_ms
+    if window_ms >= wired.pitch_min_ms:
+        raise ConfigError(
+            f"{where}: station {station} has hard-wired triggers, and [hard_wired] pitch_min_ms is "
+            f"{wired.pitch_min_ms}, not above early_ms + late_ms + 2 tolerance_ms ({window_ms}); measure the least "
+            "time between two parts and set it, announce parts more punctually, or give software triggers"
+        )
+    settled_ms = wired.early_ms + max(wired.arrival_max_ms, wired.late_ms) + wired.late_ms + 2 * wired.tolerance_ms
+    if settled_ms >= config.limits.deadline_ms:
+        raise ConfigError(
+            f"{where}: station {station}: which part an exposure is of may be known only after {settled_ms} ms "
+            "(early_ms + late_ms + the larger of arrival_max_ms and late_ms + 2 tolerance_ms of [hard_wired]); "
+            f"[limits] deadline_ms is {config.limits.deadline_ms}; raise it above that"
+        )
 
 
 def _check_stations(config: StationConfig, where: str) -> None:

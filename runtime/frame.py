@@ -66,6 +66,8 @@ class Frame:
     offset: float = 0.0
     invalid: float | None = None
     trigger_id: int = 0
+    promise: int = 0
+    """The trigger's ``promise``, copied; 0: free run."""
     part_id: str = ""
     recipe: str | None = None
     t_exposure_us: int = 0

@@ -69,6 +69,26 @@ class Reason(IntEnum):
         "the frame carries a trigger that is over or was never given",
         "lengthen timeout_ms or find out why the camera is late",
     )
+    UNANNOUNCED = (
+        111,
+        "nobody announced this exposure, on a line with triggers",
+        "give trigger or expect for each part; find what else fires the camera",
+    )
+    AMBIGUOUS = (
+        112,
+        "it cannot be told which exposure is this part's: two were possible, or one is missing between",
+        "look for a bouncing sensor, doubled announcements and lost or refused frames",
+    )
+    UNSYNCED = (
+        113,
+        "announcements and exposures are not matched yet",
+        "let the line pause for [hard_wired] quiet_ms, then announce and expose the next part",
+    )
+    CAMERA_CONFLICT = (
+        114,
+        "two senders claim to be this camera",
+        "end one of them; then wait until it is disconnected, or reset the station",
+    )
 
     # 200-299: time or load
     STALE = 200, "the frame was too old when its turn came", "check the camera's clock and the load"

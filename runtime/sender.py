@@ -115,6 +115,7 @@ class FrameSender:
             seq=self.seq,
             t_sent_us=time.time_ns() // 1000,
             trigger_id=trigger.trigger_id if trigger else frame.trigger_id,
+            promise=trigger.promise if trigger else frame.promise,
             part_id=trigger.part_id if trigger else frame.part_id,
             recipe=trigger.recipe if trigger and trigger.recipe else frame.recipe,
         )

@@ -41,6 +41,10 @@ enum asperity_reason {
     ASPERITY_REASON_DUPLICATE_SEQ = 108, /* this seq was seen before or goes back */
     ASPERITY_REASON_SEQ_JUMP = 109, /* seq leapt by more than is believed */
     ASPERITY_REASON_TRIGGER_EXPIRED = 110, /* the frame carries a trigger that is over or was never given */
+    ASPERITY_REASON_UNANNOUNCED = 111, /* nobody announced this exposure, on a line with triggers */
+    ASPERITY_REASON_AMBIGUOUS = 112, /* it cannot be told which exposure is this part's: two were possible, or one is missing between */
+    ASPERITY_REASON_UNSYNCED = 113, /* announcements and exposures are not matched yet */
+    ASPERITY_REASON_CAMERA_CONFLICT = 114, /* two senders claim to be this camera */
     ASPERITY_REASON_STALE = 200, /* the frame was too old when its turn came */
     ASPERITY_REASON_OVERLOAD = 201, /* a newer frame took this one's place in the queue */
     ASPERITY_REASON_DEADLINE = 202, /* no verdict within the deadline */
@@ -116,6 +120,10 @@ static inline const char *asperity_reason_name(unsigned code) {
     case 108: return "DUPLICATE_SEQ";
     case 109: return "SEQ_JUMP";
     case 110: return "TRIGGER_EXPIRED";
+    case 111: return "UNANNOUNCED";
+    case 112: return "AMBIGUOUS";
+    case 113: return "UNSYNCED";
+    case 114: return "CAMERA_CONFLICT";
     case 200: return "STALE";
     case 201: return "OVERLOAD";
     case 202: return "DEADLINE";

@@ -37,6 +37,10 @@ REASON = {
     "DUPLICATE_SEQ": 108,  # this seq was seen before or goes back
     "SEQ_JUMP": 109,  # seq leapt by more than is believed
     "TRIGGER_EXPIRED": 110,  # the frame carries a trigger that is over or was never given
+    "UNANNOUNCED": 111,  # nobody announced this exposure, on a line with triggers
+    "AMBIGUOUS": 112,  # it cannot be told which exposure is this part's: two were possible, or one is missing between
+    "UNSYNCED": 113,  # announcements and exposures are not matched yet
+    "CAMERA_CONFLICT": 114,  # two senders claim to be this camera
     "STALE": 200,  # the frame was too old when its turn came
     "OVERLOAD": 201,  # a newer frame took this one's place in the queue
     "DEADLINE": 202,  # no verdict within the deadline

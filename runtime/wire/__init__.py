@@ -53,6 +53,7 @@ from runtime.wire.result import (
 from runtime.wire.state import (
     EngineMessage,
     Event,
+    RecipeChange,
     StationState,
     Trigger,
     decode_event,
@@ -85,6 +86,7 @@ __all__ = [
     "Operation",
     "Part",
     "ReceivedResult",
+    "RecipeChange",
     "Record",
     "Reply",
     "Request",

@@ -24,6 +24,7 @@ from runtime.wire.common import (
     Part,
     Positive,
     Text,
+    UuidOrEmpty,
     as_bytes_view,
     read_json,
     require_finite,
@@ -45,6 +46,7 @@ CODES: dict[str, str] = {
     "WRONG_STATE": "not possible in the present state",
     "REFUSED": "understood and refused; text says why (a recipe that does not open, a threshold out of range)",
     "UNSUPPORTED": "a known operation that this version does not do",
+    "TOO_OLD": "older than [control] request_age_max_ms on arrival, or of an earlier session: it was not done",
     "NOT_ALLOWED": "the sender's role does not allow it (with CURVE)",
     "FAILED": "tried and failed; text says why",
 }
@@ -63,11 +65,14 @@ class Operation:
 
 
 _TRIGGER = ("trigger_id", "timeout_ms"), ("part_id", "recipe")
+_EXPECT = ("trigger_id",), ("part_id", "recipe", "timeout_ms")
 OPERATIONS: dict[str, Operation] = {
     "get_state": Operation("the state message, in the reply's state"),
     "get_result": Operation(f"results from the journal, at most {MAX_RESULTS_PER_REPLY} a reply", ("from",), ("to",)),
     "trigger": Operation("expose now; accepted or busy at once, then exactly one result", *_TRIGGER),
-    "expect": Operation("a hard-wired trigger is coming; as trigger, without telling the camera", *_TRIGGER),
+    "expect": Operation(
+        "a hard-wired trigger fires now: the exposure within [hard_wired] early_ms and late_ms is this part's", *_EXPECT
+    ),
     "prepare_recipe": Operation("verify, open and warm a recipe; in force between two frames", ("recipe",), (), True),
     "unprepare_recipe": Operation("put the recipe away", (), ("recipe",), True),
     "start": Operation(
@@ -103,6 +108,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"
     timeout_ms: NonZeroU32 | None = None
     threshold: float | None = None
     mode: Literal["continuous", "single"] | None = None
+    session: UuidOrEmpty = ""
+    """Of the last state that the sender heard, with its ``uptime_ms``: the station knows by them how old this is."""
+    uptime_ms: Count | None = None
+    actor: Text = ""
+    """On whose behalf: gateway, user and peer; for the audit file and events."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +133,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """Highest ``result_id`` published so far."""
     next_result_id: Positive | None = None
     """Where the reply was cut: ask again from here. Null: everything asked for was looked at."""
+    recipe_change: Positive | None = None
+    """Number of the change of recipe that was begun; the state's ``recipe_change`` says what becomes of it."""
 
 
 _request = msgspec.json.Decoder(Request)

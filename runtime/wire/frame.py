@@ -83,6 +83,7 @@ class FrameHeader(msgspec.Struct, frozen=True, kw_only=True):
     camera_session: Uuid
     seq: Count
     trigger_id: U32 = 0
+    promise: Count = 0
     part_id: Text = ""
     recipe: Name | None = None
     t_exposure_us: Count
@@ -105,6 +106,7 @@ class FrameIdentity:
     trigger_id: int = 0
     part_id: str = ""
     t_exposure_us: int = 0
+    promise: int = 0
 
 
 _header = msgspec.json.Decoder(FrameHeader)
@@ -143,6 +145,7 @@ def encode_frame(frame: Frame) -> list[bytes | memoryview]:
         camera_session=frame.camera_session,
         seq=frame.seq,
         trigger_id=frame.trigger_id,
+        promise=frame.promise,
         part_id=frame.part_id,
         recipe=frame.recipe,
         t_exposure_us=frame.t_exposure_us,
@@ -192,13 +195,20 @@ def peek_identity(parts: Sequence[Part]) -> FrameIdentity:
         trigger_id=_field(fields, "trigger_id", _u32, 0),
         part_id=_field(fields, "part_id", _text, ""),
         t_exposure_us=_field(fields, "t_exposure_us", _count, 0),
+        promise=_field(fields, "promise", _count, 0),
     )
 
 
 def identity(frame: Frame) -> FrameIdentity:
     """The identity of a decoded frame."""
     return FrameIdentity(
-        frame.camera, frame.camera_session, frame.seq, frame.trigger_id, frame.part_id, frame.t_exposure_us
+        frame.camera,
+        frame.camera_session,
+        frame.seq,
+        frame.trigger_id,
+        frame.part_id,
+        frame.t_exposure_us,
+        frame.promise,
     )
 
 
@@ -228,6 +238,7 @@ def _decode(parts: Sequence[Part]) -> Frame:
         offset=solid.offset,
         invalid=solid.invalid,
         trigger_id=header.trigger_id,
+        promise=header.promise,
         part_id=header.part_id,
         recipe=header.recipe,
         t_exposure_us=header.t_exposure_us,

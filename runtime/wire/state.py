@@ -41,19 +41,41 @@ class EngineMessage(msgspec.Struct, frozen=True):
     precision: Text
 
 
+class RecipeChange(msgspec.Struct, frozen=True):
+    """The last change of recipe that was begun, and what became of it."""
+
+    number: Count
+    """Counts changes from 1 in each session; the reply to ``prepare_recipe`` names it."""
+    recipe: NameOrEmpty
+    """The recipe that was asked for; empty: none (``unprepare_recipe``)."""
+    status: Text
+    """``under_way``, ``done`` or ``failed``. What a receiver does not know is not done."""
+    text: Annotated[str, msgspec.Meta(max_length=MAX_EVENT_TEXT)] = ""
+    """Why it failed."""
+
+
 class StationState(msgspec.Struct, frozen=True, kw_only=True):
     """State message: 5 times a second and on each change. Whatever a sender leaves out reads as not ready."""
 
     v: int = 1
     station: Name
     session: Uuid
+    uptime_ms: Count = 0
+    """The inspector's monotonic clock since its session began: a request repeats the last one heard."""
     beat: Count = 0
     beat_timeout_ms: Positive = 600
     state: U8 = 0
     ready: bool = False
     autostart: bool = False
+    triggers: Text = ""
+    """``free_run``, ``software`` or ``hard_wired``: whether a frame needs a trigger to be judged."""
+    synced: bool | None = None
+    """With hard-wired triggers: announcements and exposures are matched; while they are not, no part is accepted."""
     recipe: NameOrEmpty = ""
+    recipe_change: RecipeChange | None = None
     bundle: Text = ""
+    threshold: float | None = None
+    """In force; null: there is no recipe."""
     engine: EngineMessage | None = None
     last_result_id: Count = 0
     """Highest ``result_id`` published so far."""
@@ -68,6 +90,8 @@ class StationState(msgspec.Struct, frozen=True, kw_only=True):
     unknown_by_reason: Annotated[dict[Text, Count], msgspec.Meta(max_length=64)] = {}
     """Reason's name -> count; sums up to ``unknown``."""
     deadline_missed: Count = 0
+    late: Count = 0
+    """Frames that came after their exposure had been answered LOST; they have no second result."""
     gpu: Annotated[dict[Text, float | Text | None], msgspec.Meta(max_length=16)] | None = None
     access_refused: Annotated[dict[Text, Count], msgspec.Meta(max_length=64)] = {}
     """Why connections and requests of clients were refused -> count."""
@@ -98,15 +122,19 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     result_id: Positive | None = None
     camera: NameOrEmpty = ""
     seq: Count | None = None
+    actor: Text = ""
+    """Who asked for it, as far as that is known: key, gateway, user and peer."""
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True):
-    """Tells the camera to expose. It copies ``trigger_id`` and ``part_id`` into the frame."""
+    """Tells the camera to expose. It copies ``trigger_id``, ``promise`` and ``part_id`` into the frame."""
 
     v: int = 1
     station: Name
     session: Uuid
     trigger_id: NonZeroU32
+    promise: Count = 0
+    """A number that the station made for this trigger alone: a used id given again is another promise."""
     part_id: Text = ""
     recipe: Name | None = None
     timeout_ms: NonZeroU32
@@ -133,7 +161,7 @@ def decode_state(parts: Sequence[Part]) -> StationState:
 
 def check_state(state: StationState) -> None:
     """What the types do not say. Raises WireError."""
-    require_finite("state", expected_rate_hz=state.expected_rate_hz)
+    require_finite("state", expected_rate_hz=state.expected_rate_hz, threshold=state.threshold)
     numbers = {name: value for name, value in (state.gpu or {}).items() if isinstance(value, (int, float))}
     require_finite("state", **{f"gpu.{name}": value for name, value in numbers.items()})
 

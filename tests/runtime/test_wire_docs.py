@@ -41,6 +41,7 @@ def heading(start: str) -> str:
         ("## Result:", result.ResultMessage),
         ("### Region", result.RegionMessage),
         ("## State:", state.StationState),
+        ("### Recipe change", state.RecipeChange),
         ("## Event:", state.Event),
         ("## Trigger:", state.Trigger),
         ("## Bulk:", bulk.BulkHeader),

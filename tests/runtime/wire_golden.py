@@ -54,6 +54,7 @@ FRAME_DEPTH = Frame(
     offset=0.0,
     invalid=0.0,
     trigger_id=2**32 - 1,
+    promise=2**53 - 1,
     part_id='lot 7/"42"',
     recipe="gear-2",
     t_exposure_us=1_790_000_000_000_001,
@@ -118,6 +119,20 @@ RESULT_UNKNOWN = Result(
     deadline_us=500_000,
     deadline_missed=True,
 )
+RESULT_UNANNOUNCED = Result(
+    station="st1",
+    session=SESSION,
+    result_id=1005,
+    camera="cam1",
+    camera_session=CAMERA_SESSION,
+    seq=45,
+    reason=Reason.UNANNOUNCED,
+    recipe="gear-2",
+    bundle="0123456789ab",
+    t_exposure_us=1_790_000_000_800_000,
+    t_done_us=1_790_000_000_950_000,
+    deadline_us=500_000,
+)
 RESULT_TIMING_ONLY = Result(
     station="st1",
     session=SESSION,
@@ -140,13 +155,18 @@ RESULT_TIMING_ONLY = Result(
 STATE = wire.StationState(
     station="st1",
     session=SESSION,
+    uptime_ms=86_400_000,
     beat=12345,
     beat_timeout_ms=600,
     state=int(wire.State.CONTINUOUS_EXECUTION),
     ready=True,
     autostart=True,
+    triggers="hard_wired",
+    synced=True,
     recipe="gear-2",
+    recipe_change=wire.RecipeChange(2, "gear-3", "failed", "the bundle is of another version"),
     bundle="0123456789ab",
+    threshold=2.5,
     engine=wire.EngineMessage("cpu", "x86_64", "fp32"),
     last_result_id=1003,
     expected_rate_hz=5.0,
@@ -159,6 +179,7 @@ STATE = wire.StationState(
     in_flight=1,
     unknown_by_reason={"LOST": 2, "DEADLINE": 1},
     deadline_missed=1,
+    late=1,
     gpu={"name": "none", "temperature_c": 41.5, "throttled": None},
 )
 EVENT = wire.Event(
@@ -171,11 +192,13 @@ EVENT = wire.Event(
     result_id=1003,
     camera="cam1",
     seq=43,
+    actor="opcua line-3",
 )
 TRIGGER = wire.Trigger(
     station="st1",
     session=SESSION,
     trigger_id=7,
+    promise=4_503_599_627_370_497,
     part_id="4711",
     recipe="gear-2",
     timeout_ms=500,
@@ -200,6 +223,15 @@ REQUESTS = {
         id="a-3", op="trigger", station="st1", trigger_id=7, part_id="4711", recipe="gear-2", timeout_ms=500
     ),
     "set_threshold": wire.Request(id="a-4", op="set_threshold", threshold=2.75),
+    "expect": wire.Request(
+        id="a-5",
+        op="expect",
+        trigger_id=8,
+        part_id="4712",
+        session=SESSION,
+        uptime_ms=86_400_000,
+        actor="modbus 10.0.0.7",
+    ),
 }
 
 
@@ -210,6 +242,8 @@ def replies() -> dict[str, wire.Reply]:
         "get_state": wire.Reply(id="a-1", ok=True, code="OK", state=STATE),
         "get_result": wire.Reply(id="a-2", ok=True, code="OK", results=bodies, first_result_id=1, last_result_id=1003),
         "trigger": wire.Reply(id="a-3", ok=True, code="ACCEPTED"),
+        "prepare_recipe": wire.Reply(id="a-6", ok=True, code="ACCEPTED", recipe_change=2),
+        "too_old": wire.Reply(id="a-5", ok=False, code="TOO_OLD", text="it is of 1300 ms ago"),
         "busy": wire.Reply(id="a-3", ok=False, code="BUSY", text="trigger 6 is still awaited"),
     }
 
@@ -222,6 +256,7 @@ def messages() -> dict[str, list[bytes]]:
         "result_ok": [*wire.encode_result(RESULT_OK)],
         "result_ng": [*wire.encode_result(RESULT_NG)],
         "result_unknown": [*wire.encode_result(RESULT_UNKNOWN)],
+        "result_unannounced": [*wire.encode_result(RESULT_UNANNOUNCED)],
         "result_timing_only": [*wire.encode_result(RESULT_TIMING_ONLY)],
         "record_timing_only": [
             *wire.record_message("st1", wire.encode_record(RESULT_TIMING_ONLY, state=8, station_number=3))
