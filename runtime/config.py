@@ -393,6 +393,11 @@ def _check_hard_wired(config: StationConfig, where: str) -> None:
             f"{wired.pitch_min_ms}, not above early_ms + late_ms + 2 tolerance_ms ({window_ms}); measure the least "
             "time between two parts and set it, announce parts more punctually, or give software triggers"
         )
+    if wired.arrival_max_ms > config.limits.max_age_ms:
+        raise ConfigError(
+            f"{where}: [hard_wired] arrival_max_ms is {wired.arrival_max_ms}, above [limits] max_age_ms "
+            f"({config.limits.max_age_ms}), after which a frame is STALE; raise max_age_ms to it"
+        )
     settled_ms = wired.early_ms + max(wired.arrival_max_ms, wired.late_ms) + wired.late_ms + 2 * wired.tolerance_ms
     if settled_ms >= config.limits.deadline_ms:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -46,11 +47,21 @@ class Connections:
         self._succeeded = 0
         self._told = 0  # failures whose connection is not closed yet
         self._let_in = 0  # connections to which the gate said yes and whose handshake has not ended
+        self._numbers: dict[int, int] = {}  # descriptors are used again, these numbers never
+        self._next_number = itertools.count(1)
 
     def speaks(self, connection: int, camera: str) -> None:
         """A frame of this camera came by this connection (a file descriptor); cameras are few."""
         if connection in self._proven or connection in self._under_way:
             self._voices.setdefault(connection, set()).add(camera)
+
+    def number(self, connection: int) -> int | None:
+        """A number of its own for the open connection of this descriptor; None: it is closed, or not known yet."""
+        return self._numbers.get(connection)
+
+    def is_open(self, number: int) -> bool:
+        """The connection of this number is still there."""
+        return number in self._numbers.values()
 
     def may_hear(self, camera: str) -> bool:
         """A connection is there by which this camera's frames came, or by which nobody's came yet."""
@@ -83,12 +94,14 @@ class Connections:
             self._proven.discard(value)
             self._voices.pop(value, None)
             self._under_way[value] = now_ns
+            self._numbers[value] = next(self._next_number)
         elif event == zmq.Event.HANDSHAKE_SUCCEEDED:
             self._succeeded += 1
             self._let_in = max(0, self._let_in - 1)
         elif event == zmq.Event.DISCONNECTED:
             self._proven.discard(value)
             self._voices.pop(value, None)
+            self._numbers.pop(value, None)
             if self._under_way.pop(value, None) is not None:
                 self._ended_early()
         elif event == zmq.Event.CLOSED:
@@ -96,6 +109,7 @@ class Connections:
             self._under_way.clear()
             self._proven.clear()
             self._voices.clear()
+            self._numbers.clear()
             self._succeeded = self._told = self._let_in = 0
             return True
         else:

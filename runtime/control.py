@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -151,15 +152,21 @@ def _get_result(station: Station, request: wire.Request) -> bytes:
 
 
 def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) -> bytes:
-    operation, config = station.operation, station.config
+    operation, config, line = station.operation, station.config, station.line
     step(operation.state, Cause.TRIGGER)
-    assert request.trigger_id is not None and request.timeout_ms is not None  # the wire requires both
-    longest_ms = config.triggers.timeout_max_ms
-    if request.timeout_ms > longest_ms:
-        return _reply(request.id, "REFUSED", f"timeout_ms is {request.timeout_ms}, the most is {longest_ms}")
+    assert request.trigger_id is not None  # the wire requires it
+    mode, needed = config.station.triggers, "hard_wired" if hard_wired else "software"
+    if mode != needed:
+        return _reply(request.id, "REFUSED", f"[station] triggers is {mode}; {request.op} needs {needed}")
+    longest_ms, timeout_ms = config.triggers.timeout_max_ms, request.timeout_ms or 0
+    if timeout_ms > longest_ms:
+        return _reply(request.id, "REFUSED", f"timeout_ms is {timeout_ms}, the most is {longest_ms}")
     recipe = operation.recipe.name if operation.recipe else ""
     if request.recipe is not None and request.recipe != recipe:
         return _reply(request.id, "REFUSED", f"recipe {request.recipe} is asked for and {recipe} is in force")
+    unclear = line.refusal(request.trigger_id) if line is not None else ""
+    if unclear:
+        return _reply(request.id, "REFUSED", unclear)
     busy = station.triggers.refusal(request.trigger_id)
     if operation.state is State.SINGLE_EXECUTION and operation.single_trigger_id is not None:
         busy = f"trigger {operation.single_trigger_id} is the one of this single execution"
@@ -177,23 +184,27 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
         reason=Reason.RESTARTED,
         t_done_us=now.wall_us,
     )
-    promise = station.journal.promise(wire.encode_result_body(owed))
-    expires_ns = now.ns + request.timeout_ms * MS
+    entry = station.journal.promise(wire.encode_result_body(owed))
+    promise = 0 if hard_wired else secrets.randbelow(wire.MAX_INTEGER) + 1
+    expires_ns = None if hard_wired else now.ns + timeout_ms * MS
     station.triggers.add(
-        PendingTrigger(request.trigger_id, request.part_id or "", request.recipe, hard_wired, expires_ns, promise)
+        PendingTrigger(request.trigger_id, request.part_id or "", request.recipe, promise, expires_ns, entry)
     )
     if operation.state is State.SINGLE_EXECUTION:
         operation.single_trigger_id = request.trigger_id
-    if not hard_wired:
+    if line is not None:
+        line.announce(request.trigger_id, now)
+    else:
         station.sockets.publish(
             wire.encode_trigger(
                 wire.Trigger(
                     station=station.name,
                     session=station.session,
                     trigger_id=request.trigger_id,
+                    promise=promise,
                     part_id=request.part_id or "",
                     recipe=request.recipe,
-                    timeout_ms=request.timeout_ms,
+                    timeout_ms=timeout_ms,
                     t_us=now.wall_us,
                 )
             )
@@ -228,6 +239,8 @@ def _unprepare_recipe(station: Station, request: wire.Request) -> bytes:
 
 
 def _start(station: Station, request: wire.Request) -> bytes:
+    if request.mode == "single" and station.config.station.triggers == "free_run":
+        return _reply(request.id, "REFUSED", "mode single awaits a trigger, and [station] triggers is free_run")
     station.operation.start(single=request.mode == "single")
     return _reply(request.id, "OK")
 

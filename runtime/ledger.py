@@ -7,11 +7,14 @@ Pure: values in, values out. The law, checked while running and in tests (docs/w
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from dataclasses import dataclass
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass, field
 
 from runtime.frame import Result, Verdict
 from runtime.reasons import Reason
+
+LOST_REMEMBERED = 256
+"""Of each run of the camera: exposures answered LOST that may still arrive late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,16 @@ class Arrival:
 
     lost: range = range(0)
     reason: Reason | None = None  # DUPLICATE_SEQ, SEQ_JUMP; None: in order
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run of the camera."""
+
+    last: int
+    leapt_to: int | None = None
+    """Where ``seq`` leapt to, if the next frame confirms it."""
+    lost: deque[int] = field(default_factory=lambda: deque(maxlen=LOST_REMEMBERED))
 
 
 class Sequence:
@@ -31,44 +44,67 @@ class Sequence:
     def __init__(self, gap_max: int, sessions_max: int) -> None:
         self._gap_max = gap_max
         self._sessions_max = sessions_max
-        self._last: OrderedDict[str, int] = OrderedDict()
+        self._runs: OrderedDict[str, _Run] = OrderedDict()
 
     def arrive(self, camera_session: str, seq: int) -> Arrival:
         """Take a frame's ``seq`` into account.
 
-        A gap of at most ``gap_max`` is believed: those exposures are lost. A larger one is not: the frame is refused
-        SEQ_JUMP and counting goes on from it. A ``seq`` seen before or going back is refused DUPLICATE_SEQ.
+        A gap of at most ``gap_max`` is believed: those exposures are lost. A larger one is believed when the next frame
+        confirms it; both are refused SEQ_JUMP, so that one frame with a wrong number does not make duplicates of all
+        that follow. A ``seq`` seen before or going back is refused DUPLICATE_SEQ.
         """
-        last = self._last.get(camera_session)
-        if last is not None and seq <= last:
-            return Arrival(reason=Reason.DUPLICATE_SEQ)
-        self._remember(camera_session, seq)
-        if last is None:
+        run = self._runs.get(camera_session)
+        if run is None:
+            self._remember(camera_session, _Run(seq))
             return Arrival()
-        if seq - last - 1 > self._gap_max:
+        if seq <= run.last:
+            return Arrival(reason=Reason.DUPLICATE_SEQ)
+        self._runs.move_to_end(camera_session)
+        if seq - run.last - 1 > self._gap_max:
+            confirmed = run.leapt_to is not None and seq == run.leapt_to + 1
+            run.last, run.leapt_to = (seq, None) if confirmed else (run.last, seq)
             return Arrival(reason=Reason.SEQ_JUMP)
-        return Arrival(lost=range(last + 1, seq))
+        return Arrival(lost=self._count_on(run, seq))
+
+    def comes_late(self, camera_session: str, seq: int) -> bool:
+        """This exposure was answered LOST and has its one result; it arrives after all, for the first time."""
+        run = self._runs.get(camera_session)
+        if run is None or seq not in run.lost:
+            return False
+        run.lost.remove(seq)
+        return True
 
     def refused(self, camera_session: str, seq: int) -> range:
         """Take into account the ``seq`` of a message that broke the contract; it counts only where it is plausible.
 
         Returns the lost ones before it. Without this the exposure would be refused now and counted lost later.
         """
-        last = self._last.get(camera_session)
-        if last is None or not last < seq <= last + 1 + self._gap_max:
+        run = self._runs.get(camera_session)
+        if run is None or not run.last < seq <= run.last + 1 + self._gap_max:
             return range(0)
-        self._remember(camera_session, seq)
-        return range(last + 1, seq)
+        self._runs.move_to_end(camera_session)
+        return self._count_on(run, seq)
 
-    def restore(self, camera_session: str, seq: int) -> None:
-        """Take into account a frame that an earlier run of the inspector has answered."""
-        self._remember(camera_session, max(seq, self._last.get(camera_session, seq)))
+    def restore(self, camera_session: str, seq: int, lost: bool = False) -> None:
+        """Take into account a frame that an earlier run of the inspector has answered, as LOST or otherwise."""
+        run = self._runs.get(camera_session)
+        if run is None:
+            run = _Run(seq)
+            self._remember(camera_session, run)
+        run.last = max(seq, run.last)
+        if lost:
+            run.lost.append(seq)
 
-    def _remember(self, camera_session: str, seq: int) -> None:
-        self._last[camera_session] = seq
-        self._last.move_to_end(camera_session)
-        while len(self._last) > self._sessions_max:
-            self._last.popitem(last=False)
+    def _count_on(self, run: _Run, seq: int) -> range:
+        lost = range(run.last + 1, seq)
+        run.lost.extend(lost)
+        run.last, run.leapt_to = seq, None
+        return lost
+
+    def _remember(self, camera_session: str, run: _Run) -> None:
+        self._runs[camera_session] = run
+        while len(self._runs) > self._sessions_max:
+            self._runs.popitem(last=False)
 
 
 class Ledger:
@@ -82,6 +118,8 @@ class Ledger:
         self.unknown = 0
         self.unknown_by_reason: Counter[Reason] = Counter()
         self.deadline_missed = 0
+        self.late = 0
+        """Frames of exposures that had been answered LOST; they are not in the law, for an exposure has one result."""
 
     def receive(self) -> None:
         """Count a message that came in on the frames socket, or an answer owed by an earlier run."""

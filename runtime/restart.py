@@ -11,7 +11,7 @@ from runtime.journal import Entry, Journal
 from runtime.ledger import Ledger, Sequence
 from runtime.reasons import Reason
 
-_NOT_COUNTED = frozenset({Reason.WRONG_CAMERA, Reason.DUPLICATE_SEQ})
+_NOT_COUNTED = frozenset({Reason.WRONG_CAMERA, Reason.DUPLICATE_SEQ, Reason.SEQ_JUMP, Reason.CAMERA_CONFLICT})
 """Reasons of results whose ``seq`` the ledger did not go on from."""
 
 
@@ -55,7 +55,7 @@ def _restore(sequence: Sequence, results: dict[int, Result]) -> None:
         if result.reason is Reason.REFUSED_MESSAGE:
             sequence.refused(result.camera_session, result.seq)
         else:
-            sequence.restore(result.camera_session, result.seq)
+            sequence.restore(result.camera_session, result.seq, lost=result.reason is Reason.LOST)
 
 
 def _read(journal: Journal, entry: Entry) -> Result:

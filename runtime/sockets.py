@@ -45,6 +45,7 @@ class DeskSockets:
         self._context = zmq.Context(1)
         self._poller = zmq.Poller()
         self._speaker = -1  # connection by which the last message on the frames socket came
+        self._frames_read_ns = self._requests_read_ns = time.monotonic_ns()
         self._rebinding: dict[str, int] = {}  # socket -> when it must be bound again
         self._all: list[zmq.Socket[bytes]] = []
         try:
@@ -121,9 +122,11 @@ class DeskSockets:
     def frames(self) -> Iterator[list[memoryview]]:
         """Messages on the frames socket, parts not copied; at most ``frames_per_turn``."""
         for _ in range(self._config.sockets.frames_per_turn):
+            looked_ns = time.monotonic_ns()
             try:
                 parts = self._frames.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
+                self._frames_read_ns = looked_ns
                 return
             self._speaker = int(parts[0].get(zmq.SRCFD))
             if self.access.sends_frames(self._client(parts)):
@@ -132,9 +135,11 @@ class DeskSockets:
     def requests(self) -> Iterator[tuple[list[bytes], list[bytes], str]]:
         """(sender, parts, client) of messages on the control socket; at most ``requests_per_turn``."""
         for _ in range(self._config.sockets.requests_per_turn):
+            looked_ns = time.monotonic_ns()
             try:
                 parts = self._control.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
+                self._requests_read_ns = looked_ns
                 return
             yield [parts[0].bytes], [part.bytes for part in parts[1:]], self._client(parts)
 
@@ -142,6 +147,23 @@ class DeskSockets:
         """Answer a request. A client that is gone or does not read loses it and asks again."""
         with suppress(zmq.ZMQError):
             self._control.send_multipart([*envelope, body], zmq.NOBLOCK)
+
+    @property
+    def speaker(self) -> int | None:
+        """Number of the connection of the message that ``frames`` gave last; None: it is closed by now."""
+        connections = self._connections["frames"]
+        if connections.number(self._speaker) is None:
+            self._follow("frames", time.monotonic_ns())  # it may have come since
+        return connections.number(self._speaker)
+
+    def is_open(self, connection: int) -> bool:
+        """The connection of this number to the frames socket is still there."""
+        return self._connections["frames"].is_open(connection)
+
+    @property
+    def read_up_to_ns(self) -> int:
+        """Every frame and request that came before this moment (monotonic) has been read."""
+        return min(self._frames_read_ns, self._requests_read_ns)
 
     def publish(self, parts: Sequence[bytes]) -> None:
         """On the results socket. Never blocks: PUB drops for a subscriber that does not read."""

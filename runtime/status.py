@@ -25,6 +25,8 @@ def state_message(station: Station, now: Now) -> wire.StationState:
         state=int(operation.state),
         ready=operation.state in READY_STATES and operation.tested and station.camera_alive(now),
         autostart=station.config.station.autostart,
+        triggers=station.config.station.triggers,
+        synced=station.line.synced if station.line is not None else None,
         recipe=recipe.name if recipe else "",
         bundle=recipe.bundle if recipe else "",
         engine=wire.EngineMessage(engine.name[:64], engine.device[:64], engine.precision[:64]),
@@ -39,6 +41,7 @@ def state_message(station: Station, now: Now) -> wire.StationState:
         in_flight=len(station.work),
         unknown_by_reason={reason.name: count for reason, count in ledger.unknown_by_reason.items()},
         deadline_missed=ledger.deadline_missed,
+        late=ledger.late,
         access_refused=dict(station.sockets.access.refused),
     )
 

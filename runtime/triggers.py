@@ -12,11 +12,13 @@ class PendingTrigger:
     trigger_id: int
     part_id: str
     recipe: str | None
-    hard_wired: bool
-    """Announced by ``expect``: the camera knows no ids, so the next free-running frame answers it."""
-    expires_ns: int
     promise: int
-    """Number of the promise in the journal."""
+    """What the camera copies, with the id: made for this trigger alone. 0: announced by ``expect``, the camera knows
+    nothing of it, and ``runtime.wired_line`` answers it."""
+    expires_ns: int | None
+    """Monotonic; None: by ``expect``."""
+    entry: int
+    """Number of its entry in the journal."""
 
 
 class Triggers:
@@ -41,19 +43,27 @@ class Triggers:
         """Take a trigger for which ``refusal`` is empty."""
         self._pending[trigger.trigger_id] = trigger
 
-    def claim(self, trigger_id: int) -> PendingTrigger | None:
-        """The trigger that a frame with this id answers, no longer pending; None: there is none.
+    def claim(self, trigger_id: int, promise: int) -> PendingTrigger | None:
+        """The trigger that a frame with these two answers, no longer pending; None: there is none.
 
-        A frame without an id (0) answers the oldest hard-wired one.
+        An id alone answers nothing: it may be of a picture that was taken for an earlier trigger of that id.
         """
-        if trigger_id == 0:
-            hard_wired = (pending.trigger_id for pending in self._pending.values() if pending.hard_wired)
-            trigger_id = next(hard_wired, 0)
+        pending = self._pending.get(trigger_id)
+        if pending is None or promise == 0 or pending.promise != promise:
+            return None
+        return self._pending.pop(trigger_id)
+
+    def take(self, trigger_id: int) -> PendingTrigger | None:
+        """A trigger whose answer is known, no longer pending; None: it was answered already."""
         return self._pending.pop(trigger_id, None)
 
     def expired(self, now_ns: int) -> list[PendingTrigger]:
         """The triggers whose frame did not come in time, no longer pending."""
-        return self._remove([pending for pending in self._pending.values() if pending.expires_ns <= now_ns])
+        return self._remove([
+                pending
+                for pending in self._pending.values()
+                if pending.expires_ns is not None and pending.expires_ns <= now_ns
+            ])
 
     def clear(self) -> list[PendingTrigger]:
         """All triggers, no longer pending."""
@@ -61,7 +71,8 @@ class Triggers:
 
     def next_expiry_ns(self) -> int | None:
         """When the next one expires."""
-        return min((pending.expires_ns for pending in self._pending.values()), default=None)
+        expiries = [pending.expires_ns for pending in self._pending.values() if pending.expires_ns is not None]
+        return min(expiries, default=None)
 
     def _remove(self, gone: list[PendingTrigger]) -> list[PendingTrigger]:
         for pending in gone:

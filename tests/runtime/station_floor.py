@@ -36,6 +36,10 @@ class FakeSockets:
         self.published: list[list[bytes]] = []
         self.bulk: list[Any] = []
         self.connected = True
+        self.speaker: int | None = 1
+        """The connection by which frames come."""
+        self.open = {1}
+        self.read_up_to_ns = 2**62
         self.closed = False
 
     def make_bell(self) -> Callable[[], None]:
@@ -62,6 +66,9 @@ class FakeSockets:
     def camera_spoke(self, camera: str) -> None:
         pass
 
+    def is_open(self, connection: int) -> bool:
+        return connection in self.open
+
     def camera_connected(self, camera: str) -> bool:
         return self.connected
 
@@ -79,11 +86,12 @@ class Floor:
         ready: bool = True,
         names: Sequence[str] = (),
         recipes: Mapping[str, str] | None = None,
+        trigger_mode: str = "",
         **sections: dict[str, Any],
     ) -> None:
         """``names``: of several stations, whose cameras are called the same and whose journals lie beside ``journal``.
 
-        ``recipes``: what each begins with, by name; otherwise ``a``.
+        ``recipes``: what each begins with, by name; otherwise ``a``. ``trigger_mode``: `triggers` of each.
         """
         values: dict[str, Any] = {
             "engine": {"name": "simulated"},
@@ -98,6 +106,9 @@ class Floor:
             ]
         else:
             values["journal"]["path"] = str(journal)
+        if trigger_mode:
+            for station in values.get("stations") or [values.setdefault("station", {})]:
+                station["triggers"] = trigger_mode
         self.config = msgspec.convert(values, StationConfig)
         configs = hosted(self.config)
         self.now = Now(1_000_000 * MS, 1_700_000_000_000_000)
@@ -166,6 +177,10 @@ class Floor:
     def frame(self, seq: int | None = None, **fields: Any) -> Frame:
         """The camera's next frame, or one of a given ``seq``; of the first station's camera unless one is named."""
         camera = fields.get("camera", self.station.camera)
+        if fields.get("trigger_id"):  # as a camera does: what the station said last of this id
+            given = [wire.decode_trigger(parts) for parts in self.of_kind("trigger")]
+            promised = next((t.promise for t in given[::-1] if t.trigger_id == fields["trigger_id"]), 0)
+            fields = {"promise": promised, **fields}
         return Frame(
             **{
                 "camera": camera,

@@ -142,15 +142,83 @@ def test_what_is_missing_before_a_refused_message_is_lost(make: MakeFloor) -> No
 
 def test_seq_tells_what_is_lost_repeated_or_not_believed(make: MakeFloor) -> None:
     floor = make("ok")
-    for seq in (10, 13, 13, 12, 200, 201):
+    for seq in (10, 13, 13, 12, 200, 201, 202):
         floor.send(seq)
         floor.settle()
     assert [(result.seq, result.reason.name) for result in floor.results] == [
-        (10, "GOOD"), (11, "LOST"), (12, "LOST"), (13, "GOOD"), (13, "DUPLICATE_SEQ"), (12, "DUPLICATE_SEQ"),
-        (200, "SEQ_JUMP"), (201, "GOOD"),
+        (10, "GOOD"), (11, "LOST"), (12, "LOST"), (13, "GOOD"), (13, "DUPLICATE_SEQ"),
+        (200, "SEQ_JUMP"), (201, "SEQ_JUMP"), (202, "GOOD"),
     ]  # fmt: skip
     assert "SEQ_JUMP" in floor.state.alarms
+    assert floor.state.late == 1, "12 came after it was answered LOST: it has its one result"
     assert balanced(floor)
+
+
+def test_one_frame_with_a_wrong_number_makes_no_duplicates_of_those_that_follow(make: MakeFloor) -> None:
+    floor = make("ok")
+    for seq in (1, 2, 2**53 - 1, 3, 4, 2**53 - 2, 5):
+        floor.send(seq)
+        floor.settle()
+    assert [(result.seq, result.reason.name) for result in floor.results if result.seq < 9] == [
+        (seq, "GOOD") for seq in (1, 2, 3, 4, 5)
+    ]
+    assert floor.reasons.count("SEQ_JUMP") == 2
+
+
+def test_an_exposure_that_a_reconnection_overtook_has_one_result(make: MakeFloor) -> None:
+    floor = make("ok")
+    floor.send(1)
+    floor.sockets.open, floor.sockets.speaker = {2}, 2
+    floor.send(3)
+    floor.sockets.speaker = None
+    floor.send(2)
+    floor.send(2)
+    floor.settle()
+    assert Counter((result.seq, result.reason.name) for result in floor.results) == {
+        (1, "GOOD"): 1, (2, "LOST"): 1, (3, "GOOD"): 1, (2, "CAMERA_CONFLICT"): 1,
+    }  # fmt: skip
+    assert floor.state.late == 1 and balanced(floor)
+
+
+OTHER = "6f1c3b0e-0f5a-4c57-9a53-222222222222"
+
+
+def test_while_two_connections_send_for_one_camera_nothing_is_accepted(make: MakeFloor) -> None:
+    floor = make("ok")
+    floor.send(1)
+    floor.settle()
+    floor.send(2)
+    floor.sockets.open, floor.sockets.speaker = {1, 2}, 2
+    floor.send(9, camera_session=OTHER)
+    floor.sockets.speaker = 1
+    floor.send(3)
+    floor.settle()
+    assert floor.reasons == ["GOOD", *["CAMERA_CONFLICT"] * 3]
+    assert "CAMERA_CONFLICT" in floor.state.alarms
+    floor.sockets.open = {1}
+    assert "CAMERA_CONFLICT" not in floor.state.alarms
+    floor.send(4)
+    floor.settle()
+    assert floor.reasons[-1] == "GOOD"
+    assert balanced(floor)
+
+
+def test_the_session_of_the_camera_itself_sent_by_another_connection_is_a_conflict_too(make: MakeFloor) -> None:
+    floor = make("ok")
+    floor.send(1)
+    floor.sockets.open, floor.sockets.speaker = {1, 2}, 2
+    floor.send(2)
+    floor.settle()
+    assert [(r.seq, r.reason.name) for r in floor.results] == [(1, "CAMERA_CONFLICT"), (2, "CAMERA_CONFLICT")]
+
+
+def test_a_camera_that_was_started_again_is_believed_once_its_old_connection_is_closed(make: MakeFloor) -> None:
+    floor = make("ok")
+    floor.send(1)
+    floor.sockets.open, floor.sockets.speaker = {2}, 2
+    floor.send(1, camera_session=OTHER)
+    floor.settle()
+    assert floor.reasons == ["GOOD", "GOOD"]
 
 
 def test_a_frame_of_another_camera_is_refused_and_counts_for_nothing(make: MakeFloor) -> None:

@@ -25,6 +25,7 @@ class AnyDay(RuleBasedStateMachine):
     """Cameras, PLCs, operators and time, in any order, at one station or at three."""
 
     names: tuple[str, ...] = ()
+    trigger_mode = "free_run"
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +38,8 @@ class AnyDay(RuleBasedStateMachine):
     def begin(self, autostart: bool) -> None:
         own = {} if self.names else {"station": {"autostart": autostart}}
         self.floor = Floor(
-            self.folder / "journal", SCRIPT, ready=False, names=self.names,
+            self.folder / "journal", SCRIPT, ready=False, names=self.names, trigger_mode=self.trigger_mode,
+            hard_wired={"pitch_min_ms": 100, "quiet_ms": 500},
             limits={"deadline_ms": 400, "engine_faults_max": 3}, timing={"shutdown_ms": 0}, **own,
         )  # fmt: skip
         self.floor.settle()
@@ -70,6 +72,29 @@ class AnyDay(RuleBasedStateMachine):
             frame = replace(frame, t_exposure_us=frame.t_exposure_us - 5_000_000)
         self.floor.desk.on_frame(wire.encode_frame(frame))
         self.messages[name if session else self.at(0).name] += 1
+
+    @rule(connection=st.sampled_from([1, 1, 1, 2, None]), opened=st.sampled_from([{1}, {1}, {1, 2}, {2}]))
+    def frames_come_by(self, connection: int | None, opened: set[int]) -> None:
+        self.floor.sockets.speaker, self.floor.sockets.open = connection, set(opened)
+
+    @rule(which=WHICH, expose_ms=st.integers(-150, 80), after=st.booleans())
+    def announced_exposure(self, which: int, expose_ms: int, after: bool) -> None:
+        """As a line with a hard-wired trigger: an exposure and its announcement, one before the other."""
+        if not after:
+            self.trigger(which, "expect", 300)
+        name, camera = self.at(which).name, self.at(which).camera
+        self.seqs[name] += 1
+        exposed_us = self.floor.now.wall_us + 1000 * expose_ms
+        self.floor.send(self.seqs[name], camera=camera, t_exposure_us=exposed_us)
+        self.messages[name] += 1
+        if after:
+            self.trigger(which, "expect", 300)
+        self.floor.serve()
+        self.floor.pass_ms(200)
+
+    @rule(us=st.sampled_from([-3_600_000_000, 20_000, 3_600_000_000]))
+    def wall_clock_steps(self, us: int) -> None:
+        self.floor.now = self.floor.now._replace(wall_us=self.floor.now.wall_us + us)
 
     @rule(which=WHICH, part=st.integers(0, 4), at=st.integers(0, 400), mask=st.integers(1, 255), cut=st.booleans())
     def damaged_message(self, which: int, part: int, at: int, mask: int, cut: bool) -> None:
@@ -126,7 +151,7 @@ class AnyDay(RuleBasedStateMachine):
     def the_law_holds(self) -> None:
         for station in self.floor.desk.stations if hasattr(self, "floor") else ():
             assert station.ledger.imbalance(len(station.work)) == 0
-            assert station.ledger.received == self.messages[station.name]
+            assert station.ledger.received + station.ledger.late == self.messages[station.name]
             assert "LAW" not in station.operation.alarms
 
     def teardown(self) -> None:
@@ -151,6 +176,7 @@ class AnyDay(RuleBasedStateMachine):
         assert station.journal.promises() == {}
         for result in results:
             if result.accept:
+                assert bool(result.trigger_id) is (self.trigger_mode != "free_run")
                 assert (result.recipe, WORDS[result.seq % len(WORDS)]) == ("a", "ok")
                 assert result.camera == station.camera
         assert wire.decode_state(self.floor.of_kind("state", station.name)[-1]).balanced
@@ -169,8 +195,24 @@ class AnyDayOfThree(AnyDay):
             station.operation.recipe.engine.batch_max = 2
 
 
-AnyDay.TestCase.settings = AnyDayOfThree.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
+class AnyDayOfSoftwareTriggers(AnyDay):
+    """Only frames that answer a trigger are judged."""
+
+    trigger_mode = "software"
+
+
+class AnyDayOfHardWiredTriggers(AnyDay):
+    """Only exposures that were announced are judged."""
+
+    trigger_mode = "hard_wired"
+
+
+MACHINES = (AnyDay, AnyDayOfThree, AnyDayOfSoftwareTriggers, AnyDayOfHardWiredTriggers)
+for machine in MACHINES:
+    machine.TestCase.settings = settings(
+        max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    )
 TestAnyDay = AnyDay.TestCase
 TestAnyDayOfThree = AnyDayOfThree.TestCase
+TestAnyDayOfSoftwareTriggers = AnyDayOfSoftwareTriggers.TestCase
+TestAnyDayOfHardWiredTriggers = AnyDayOfHardWiredTriggers.TestCase

@@ -27,7 +27,7 @@ def make(tmp_path: Path) -> Iterator[MakeFloor]:
 
 
 def test_a_trigger_is_published_and_answered_by_its_frame(make: MakeFloor) -> None:
-    floor = make("ok")
+    floor = make("ok", trigger_mode="software")
     assert floor.ask("trigger", trigger_id=7, part_id="P1", timeout_ms=500).code == "ACCEPTED"
     (trigger,) = [wire.decode_trigger(parts) for parts in floor.of_kind("trigger")]
     assert (trigger.trigger_id, trigger.part_id, trigger.timeout_ms) == (7, "P1", 500)
@@ -38,7 +38,7 @@ def test_a_trigger_is_published_and_answered_by_its_frame(make: MakeFloor) -> No
 
 
 def test_a_trigger_without_a_frame_is_answered_and_its_late_frame_apart(make: MakeFloor) -> None:
-    floor = make("ok")
+    floor = make("ok", trigger_mode="software")
     floor.ask("trigger", trigger_id=7, part_id="P1", timeout_ms=500)
     floor.pass_ms(499)
     assert floor.results == []
@@ -49,18 +49,59 @@ def test_a_trigger_without_a_frame_is_answered_and_its_late_frame_apart(make: Ma
     assert balanced(floor)
 
 
-def test_a_hard_wired_trigger_is_answered_by_the_next_frame(make: MakeFloor) -> None:
-    floor = make("ok")
-    floor.ask("expect", trigger_id=9, part_id="P9", timeout_ms=500)
-    assert floor.of_kind("trigger") == [], "the camera is not told"
-    floor.send()
+def test_a_used_id_given_again_is_not_answered_by_the_picture_of_before(make: MakeFloor) -> None:
+    floor = make("ok", trigger_mode="software")
+    floor.ask("trigger", trigger_id=7, part_id="before", timeout_ms=100)
+    slow = floor.frame(trigger_id=7, part_id="before")
+    floor.pass_ms(100)
+    floor.ask("trigger", trigger_id=7, part_id="now", timeout_ms=100)
+    floor.desk.on_frame(wire.encode_frame(slow))
+    floor.send(trigger_id=7, part_id="now", promise=0)
+    floor.settle()
+    assert [(r.trigger_id, r.part_id, r.reason.name) for r in floor.results] == [
+        (7, "before", "NO_FRAME"), (0, "before", "TRIGGER_EXPIRED"), (0, "now", "TRIGGER_EXPIRED"),
+    ]  # fmt: skip
+    floor.send(trigger_id=7, part_id="now")
+    floor.settle()
+    assert (floor.results[-1].trigger_id, floor.results[-1].accept) == (7, True)
+
+
+def test_each_trigger_is_promised_a_number_of_its_own(make: MakeFloor) -> None:
+    floor = make("ok", trigger_mode="software")
+    for _ in range(3):
+        floor.ask("trigger", trigger_id=7, timeout_ms=10)
+        floor.pass_ms(10)
+    promises = {wire.decode_trigger(parts).promise for parts in floor.of_kind("trigger")}
+    assert len(promises) == 3 and 0 not in promises
+
+
+def test_a_frame_that_nobody_announced_is_unknown_on_a_line_with_triggers(make: MakeFloor) -> None:
+    floor = make("ok", trigger_mode="software")
+    floor.ask("trigger", trigger_id=7, timeout_ms=500)
     floor.send()
     floor.settle()
-    assert [(r.trigger_id, r.part_id) for r in floor.results] == [(9, "P9"), (0, "")]
+    assert [(r.trigger_id, r.reason.name, r.accept) for r in floor.results] == [(0, "UNANNOUNCED", False)]
+    floor.send(trigger_id=7)
+    floor.settle()
+    assert [(r.trigger_id, r.accept) for r in floor.results[1:]] == [(7, True)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "refused"),
+    [("free_run", ["trigger", "expect"]), ("software", ["expect"]), ("hard_wired", ["trigger"])],
+)
+def test_a_station_takes_the_triggers_of_its_mode_alone(make: MakeFloor, mode: str, refused: list[str]) -> None:
+    floor = make("ok", trigger_mode=mode, hard_wired={"pitch_min_ms": 400})
+    codes = {op: floor.ask(op, trigger_id=1, timeout_ms=100) for op in ("trigger", "expect")}
+    assert [op for op, reply in codes.items() if reply.code == "REFUSED"] == refused
+    assert all(f"triggers is {mode}" in codes[op].text for op in refused)
+    assert floor.state.triggers == mode
+    floor.ask("stop")
+    assert floor.ask("start", mode="single").ok is (mode != "free_run")
 
 
 def test_a_trigger_of_a_broken_message_is_answered_by_it(make: MakeFloor) -> None:
-    floor = make("ok")
+    floor = make("ok", trigger_mode="software")
     floor.ask("trigger", trigger_id=7, timeout_ms=500)
     floor.desk.on_frame(wire.encode_frame(floor.frame(trigger_id=7))[:-1])
     floor.pass_ms(1000)
@@ -68,7 +109,7 @@ def test_a_trigger_of_a_broken_message_is_answered_by_it(make: MakeFloor) -> Non
 
 
 def test_triggers_have_a_bound_and_are_busy_beyond_it(make: MakeFloor) -> None:
-    floor = make("ok", triggers={"pending_max": 2})
+    floor = make("ok", trigger_mode="software", triggers={"pending_max": 2})
     codes = [floor.ask("trigger", trigger_id=n, timeout_ms=500).code for n in (1, 1, 2, 3)]
     assert codes == ["ACCEPTED", "BUSY", "ACCEPTED", "BUSY"]
     assert floor.ask("trigger", trigger_id=4, timeout_ms=60_001).code == "REFUSED"
@@ -76,7 +117,7 @@ def test_triggers_have_a_bound_and_are_busy_beyond_it(make: MakeFloor) -> None:
 
 
 def test_a_single_execution_judges_the_frame_of_one_trigger(make: MakeFloor) -> None:
-    floor = make("ok", station={"autostart": False}, ready=False)
+    floor = make("ok", trigger_mode="software", station={"autostart": False}, ready=False)
     floor.settle()
     assert floor.state.state == State.READY
     assert floor.ask("trigger", trigger_id=1, timeout_ms=500).code == "WRONG_STATE"
@@ -91,12 +132,12 @@ def test_a_single_execution_judges_the_frame_of_one_trigger(make: MakeFloor) -> 
     assert floor.state.state == State.READY
     floor.send()
     assert [(r.trigger_id, r.reason.name) for r in floor.results] == [
-        (0, "NOT_RUNNING"), (1, "GOOD"), (0, "NOT_RUNNING"),
+        (0, "UNANNOUNCED"), (1, "GOOD"), (0, "NOT_RUNNING"),
     ]  # fmt: skip
 
 
 def test_a_single_execution_ends_without_a_frame_too(make: MakeFloor) -> None:
-    floor = make("ok", station={"autostart": False}, ready=False)
+    floor = make("ok", trigger_mode="software", station={"autostart": False}, ready=False)
     floor.settle()
     floor.ask("start", mode="single")
     floor.ask("trigger", trigger_id=1, timeout_ms=500)
@@ -153,15 +194,17 @@ def test_an_unknown_recipe_is_refused_and_unprepare_ends_ready(make: MakeFloor) 
 
 
 def test_stop_lets_admitted_frames_be_judged_and_abort_does_not(make: MakeFloor) -> None:
-    floor = make("ok")
+    floor = make("ok", trigger_mode="software")
     floor.ask("trigger", trigger_id=3, timeout_ms=500)
-    floor.send()
+    floor.ask("trigger", trigger_id=4, timeout_ms=500)
+    floor.send(trigger_id=4)
     floor.ask("stop")
     assert floor.reasons == ["NOT_RUNNING"], "the trigger cannot be answered any more"
     floor.settle()
     assert floor.reasons == ["NOT_RUNNING", "GOOD"]
     floor.ask("start")
-    floor.send()
+    floor.ask("trigger", trigger_id=5, timeout_ms=500)
+    floor.send(trigger_id=5)
     floor.ask("abort")
     assert floor.reasons[-1] == "ABORTED"
     floor.settle()
@@ -203,7 +246,7 @@ def test_a_self_test_that_fails_is_an_error(make: MakeFloor) -> None:
 
 
 def test_a_repeated_request_is_answered_again_and_done_once(make: MakeFloor) -> None:
-    floor = make("ok")
+    floor = make("ok", trigger_mode="software")
     first = floor.ask("trigger", id="same", trigger_id=5, timeout_ms=500)
     again = floor.ask("trigger", id="same", trigger_id=5, timeout_ms=500)
     assert first == again

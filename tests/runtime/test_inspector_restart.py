@@ -32,16 +32,18 @@ def died(floor: Floor) -> Path:
 
 
 def test_after_a_crash_everything_owed_is_answered_restarted_once(make: MakeFloor) -> None:
-    floor = make("ok")
-    floor.send(1)
-    floor.serve()
-    floor.send(2, part_id="P2")
+    floor = make("ok", trigger_mode="software")
+    for seq in (1, 2):
+        floor.ask("trigger", trigger_id=seq, part_id=f"P{seq}", timeout_ms=500)
+        floor.send(seq, trigger_id=seq, part_id=f"P{seq}")
+        if seq == 1:
+            floor.serve()
     floor.ask("trigger", trigger_id=5, part_id="P5", timeout_ms=500)
     floor.ask("trigger", trigger_id=6, part_id="P6", timeout_ms=500)
     floor.send(3, trigger_id=5, part_id="P5")
     after = make("ok", journal=died(floor))
     assert [(r.result_id, r.seq, r.trigger_id, r.part_id, r.reason.name) for r in after.results] == [
-        (2, 2, 0, "P2", "RESTARTED"), (3, 3, 5, "P5", "RESTARTED"), (4, 0, 6, "P6", "RESTARTED"),
+        (2, 2, 2, "P2", "RESTARTED"), (3, 3, 5, "P5", "RESTARTED"), (4, 0, 6, "P6", "RESTARTED"),
     ]  # fmt: skip
     assert balanced(after)
     after.send(6)
@@ -68,7 +70,7 @@ def test_a_duplicate_is_still_known_after_a_restart(make: MakeFloor) -> None:
 
 
 def test_a_promise_kept_just_before_the_crash_is_not_kept_twice(make: MakeFloor) -> None:
-    floor = make("ok")
+    floor = make("ok", trigger_mode="software")
     floor.ask("trigger", trigger_id=5, timeout_ms=500)
     redeem = floor.journal.redeem
     floor.journal.redeem = lambda number: None  # type: ignore[method-assign]  # the crash comes before this
@@ -81,14 +83,14 @@ def test_a_promise_kept_just_before_the_crash_is_not_kept_twice(make: MakeFloor)
 
 
 def test_ending_answers_everything_and_refuses_what_still_comes(make: MakeFloor) -> None:
-    floor = make("ok", timing={"shutdown_ms": 0})
+    floor = make("ok", trigger_mode="software", timing={"shutdown_ms": 0})
     floor.ask("trigger", trigger_id=5, timeout_ms=500)
     floor.send()
     floor.send()
     late = iter([[wire.encode_frame(floor.frame())]])
     floor.sockets.frames = lambda: iter(next(late, []))  # type: ignore[method-assign]
     floor.desk._answer_everything()
-    assert Counter(floor.reasons) == {"SHUTDOWN": 4}
+    assert Counter(floor.reasons) == {"SHUTDOWN": 2, "UNANNOUNCED": 2}
     assert [entry for entry in floor.journal.entries() if entry.owed] == []
     assert floor.journal.promises() == {}
     assert wire.decode_state(floor.of_kind("state")[-1]).state == State.HALTED

@@ -28,11 +28,30 @@ def test_a_gap_is_lost_one_by_one_up_to_the_bound() -> None:
     assert len(seqs.arrive("a", 3 + 2 * GAP).lost) == GAP
 
 
-def test_a_larger_gap_is_not_believed_and_counting_goes_on_from_it() -> None:
+def test_a_larger_gap_is_believed_when_the_next_frame_confirms_it() -> None:
     seqs = sequence()
     seqs.arrive("a", 1)
-    assert seqs.arrive("a", 3 + GAP) == Arrival(reason=Reason.SEQ_JUMP)
-    assert seqs.arrive("a", 4 + GAP) == Arrival()
+    assert seqs.arrive("a", 66 + 1) == Arrival(reason=Reason.SEQ_JUMP)
+    assert seqs.arrive("a", 66 + 2) == Arrival(reason=Reason.SEQ_JUMP)
+    assert seqs.arrive("a", 66 + 3) == Arrival()
+
+
+def test_a_leap_that_nothing_confirms_changes_nothing() -> None:
+    seqs = sequence()
+    seqs.arrive("a", 1)
+    for leap in (2**53 - 1, 5000, 9000, 5001):
+        assert seqs.arrive("a", leap) == Arrival(reason=Reason.SEQ_JUMP)
+    assert seqs.arrive("a", 2) == Arrival()
+    assert seqs.arrive("a", 5002) == Arrival(reason=Reason.SEQ_JUMP), "a frame in order came between"
+    assert seqs.arrive("a", 3) == Arrival()
+
+
+def test_an_exposure_that_was_lost_and_comes_late_is_told_from_one_that_comes_twice() -> None:
+    seqs = sequence()
+    seqs.arrive("a", 1)
+    assert seqs.arrive("a", 4).lost == range(2, 4)
+    assert [seqs.comes_late("a", seq) for seq in (3, 3, 4, 9)] == [True, False, False, False]
+    assert seqs.arrive("a", 3) == Arrival(reason=Reason.DUPLICATE_SEQ)
 
 
 def test_what_was_seen_or_goes_back_is_a_duplicate_and_changes_nothing() -> None:
@@ -93,19 +112,21 @@ def test_the_law_holds_and_every_exposure_has_one_fate(
     fates: dict[tuple[str, int], int] = {}
     waiting: list[Result] = []
     for session, seq, fate, at_once in arrivals:
-        ledger.receive()
+        if seqs.comes_late(session, seq):
+            continue
         arrival = seqs.arrive(session, seq)
         for lost in arrival.lost:
             ledger.lose()
             ledger.settle(result(Verdict.UNKNOWN, Reason.LOST))
             fates[session, lost] = fates.get((session, lost), 0) + 1
+        ledger.receive()
         if arrival.reason is not None:
             ledger.settle(result(Verdict.UNKNOWN, arrival.reason))
         elif at_once:
             ledger.settle(result(*fate))
         else:
             waiting.append(result(*fate))
-        if arrival.reason is not Reason.DUPLICATE_SEQ:
+        if arrival.reason is None:
             fates[session, seq] = fates.get((session, seq), 0) + 1
         assert ledger.imbalance(len(waiting)) == 0
     for late in waiting:

@@ -150,7 +150,7 @@ def test_shutdown_is_the_whole_processs_and_names_no_station(make: MakeFloor) ->
 
 
 def test_triggers_and_results_are_each_stations_own(make: MakeFloor) -> None:
-    floor = make("ok")
+    floor = make("ok", trigger_mode="software")
     for name in ("left", "right"):
         assert floor.ask("trigger", station=name, trigger_id=7, timeout_ms=500).code == "ACCEPTED"
         assert len(floor.of_kind("trigger", name)) == 1
@@ -168,10 +168,11 @@ def test_triggers_and_results_are_each_stations_own(make: MakeFloor) -> None:
 
 
 def test_after_a_crash_each_station_answers_what_it_owed(make: MakeFloor) -> None:
-    floor = make("ok")
+    floor = make("ok", trigger_mode="software")
     for name, frames in zip(NAMES, (2, 1, 0), strict=True):
-        for _ in range(frames):
-            floor.send(camera=name)
+        for trigger_id in range(1, frames + 1):
+            floor.ask("trigger", station=name, trigger_id=trigger_id, timeout_ms=500)
+            floor.send(camera=name, trigger_id=trigger_id)
     floor.ask("trigger", station="top", trigger_id=9, timeout_ms=500)
     for journal in floor.journals:
         journal._map.close()  # as a killed process leaves it: never marked as cleanly closed
