@@ -194,7 +194,7 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
         operation.single_trigger_id = request.trigger_id
     if line is not None:
         line.announce(request.trigger_id, now)
-    else:
+    if not hard_wired or config.engine.name == "simulated":  # whose camera is fired by the announcement itself
         station.sockets.publish(
             wire.encode_trigger(
                 wire.Trigger(
@@ -204,7 +204,7 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
                     promise=promise,
                     part_id=request.part_id or "",
                     recipe=request.recipe,
-                    timeout_ms=timeout_ms,
+                    timeout_ms=max(1, timeout_ms),
                     t_us=now.wall_us,
                 )
             )

@@ -25,8 +25,8 @@ class StationProcess:
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it; the one before has ended."""
+    def start(self, config: StationConfig | None = None) -> None:
+        """Start it, perhaps by another configuration; the one before has ended."""
         # A session of its own: an interrupt from the keyboard reaches this process, which ends the other in order.
         process = subprocess.Popen(
             [sys.executable, "-m", "runtime.simulated_station"],
@@ -36,7 +36,7 @@ class StationProcess:
         )
         self._process = process
         assert process.stdin is not None
-        process.stdin.write(save(self._config) + b"\n")
+        process.stdin.write(save(config or self._config) + b"\n")
         process.stdin.flush()
 
     def check(self) -> None:

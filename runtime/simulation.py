@@ -9,27 +9,29 @@ record of a score that no f32 can hold.
 from __future__ import annotations
 
 import time
-import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from runtime.cameras.simulated import Exposed, SimulatedCamera, scene
+from runtime.cameras.simulated import Exposed, SimulatedCamera
 from runtime.client import Station
 from runtime.config import StationConfig
-from runtime.engines.simulated import LOOK_DISTANCE_MM, LOOK_SHAPE_PX, TIMING_RECIPE, check_word
+from runtime.engines.simulated import check_word
 from runtime.errors import StationError, UsageError
 from runtime.ordering import Gap
 from runtime.reasons import Reason
-from runtime.simulated_station import RECIPE, StationProcess
+from runtime.simulated_line import FAULTS, REST_SLACK_MS, wired
+from runtime.simulated_scenes import SCENES
+from runtime.simulated_station import StationProcess
 from runtime.wire import Trigger
 
 SETTLE_S = 30.0
 """Longest wait for results that are due, beyond the deadline."""
-NO_FRAME_MS = 50
+TRIGGERS_MAX = 64
+TRIGGER_MS = 10_000
+"""A trigger that the simulation gives itself is answered within this time."""
 ATTEMPTS = 3
 """A computer under load may answer a frame before it could be overtaken, aborted or killed: then once more."""
 SLOW_MS = 400
@@ -77,7 +79,7 @@ def words_of(script: str) -> list[str]:
     for word in script.split():
         if word == ALL:
             words += [reason.name for reason in Reason]
-        elif word in Reason.__members__:
+        elif word in Reason.__members__ or word in FAULTS:
             words.append(word)
         elif word.isupper():
             raise UsageError(f"{word} is no reason; there are: {', '.join(Reason.__members__)}")
@@ -100,22 +102,38 @@ class Simulation:
         client: Station,
         rate_hz: float,
         ending: Callable[[], bool] = lambda: False,
+        process_config: StationConfig | None = None,
+        key: Path | None = None,
     ) -> None:
+        """``process_config``: what the inspector's process was started with, where it hosts several stations.
+
+        ``key``: the camera's, with CURVE.
+        """
+        self.key = key
+        self._process_config = process_config or config
         self.summary = Summary()
-        self._config = config
-        self._inspector = inspector
+        self.config: StationConfig = config
+        """Of the station as it runs now."""
+        self._own = config
+        self.inspector = inspector
         self.camera = camera
-        self._client = client
+        self.client = client
+        self.mode = config.station.triggers
+        self.wired = config.hard_wired
         self._period_s = 1.0 / rate_hz
         self._ending = ending
         self._owed: Counter[Exposed] = Counter()
-        self._seen: Counter[Reason] = Counter()  # since the present word began
+        self._owed_parts: set[int] = set()  # announced by the simulation
+        self._rested = False
+        self.seen: Counter[Reason] = Counter()
+        """Since the present word began."""
         self._window = config.limits.queue_length
         self._due_s = 0.0
-        self._trigger: Trigger | None = None
+        self.trigger: Trigger | None = None
+        """What the next exposure answers."""
+        self._triggers: deque[Trigger] = deque(maxlen=TRIGGERS_MAX)  # heard while another was awaited
         self._own_triggers = 0
-        # Long enough to be found at work, short enough for the deadline.
-        self._slow = f"ok={min(SLOW_MS, config.limits.deadline_ms * 6 // 10)}"
+        self.slow = f"ok={min(SLOW_MS, config.limits.deadline_ms * 6 // 10)}"
 
     @property
     def ended(self) -> bool:
@@ -129,63 +147,147 @@ class Simulation:
         that a stream of them keeps its rate.
         """
         self.summary.words += 1
-        self._trigger = trigger
-        if word not in Reason.__members__:
-            self._expose(word)
+        self.trigger = trigger
+        if word in FAULTS:
+            reason, scene = FAULTS[word].reason, FAULTS[word].play
+        elif word in Reason.__members__:
+            reason, scene = Reason[word], SCENES[Reason[word]]
+        else:
+            self._serve(self._own)
+            self.expose(word)
             return []
+        free_run = self._own.station.triggers == "free_run"
+        needs_triggers = free_run and reason in (Reason.NO_FRAME, Reason.UNANNOUNCED)
+        needs_wire = word in FAULTS or reason in (Reason.AMBIGUOUS, Reason.UNSYNCED)
+        self._serve(wired(self._own) if needs_wire or needs_triggers else self._own)
+        return self._bring_about(word, reason, scene)
+
+    def _serve(self, config: StationConfig) -> None:
+        """Have a station with other triggers, started again for it; a station that has hard-wired ones keeps its own."""
+        if config.station.triggers == self.mode or self._own.station.triggers == "hard_wired":
+            return
+        self.settle()
+        self.config, self.mode, self.wired = config, config.station.triggers, config.hard_wired
+        self.trigger = None
+        self.inspector.end()
+        self.start_again()
+
+    def _bring_about(self, word: str, reason: Reason, scene: Callable[[Simulation], None]) -> list[str]:
+        answers = self.trigger is not None
         for _ in range(ATTEMPTS):
             self.settle()
-            self._seen.clear()
-            self.SCENES[Reason[word]](self)
+            self.rest()
+            self.seen.clear()
+            scene(self)
             self.settle()
-            if self._seen[Reason[word]] or trigger is not None or self.ended:
+            if self.seen[reason] or answers or self.ended:
                 break
-        if not self._seen[Reason[word]]:
+        if not self.seen[reason]:
             self.summary.missed[word] += 1
-        return [reason.name for reason in self._seen]
+        return [each.name for each in self.seen]
 
     def settle(self) -> None:
         """Wait until every exposure has its result, bounded; those without one are counted as unanswered."""
-        ends_s = time.monotonic() + SETTLE_S + self._config.limits.deadline_ms / 1000
-        while self._owed and time.monotonic() < ends_s:
+        ends_s = time.monotonic() + SETTLE_S + self.config.limits.deadline_ms / 1000
+        while (self._owed or self._owed_parts) and time.monotonic() < ends_s:
             self.listen(5)
-        self.summary.unanswered += sum(self._owed.values())
+        self.summary.unanswered += sum(self._owed.values()) + len(self._owed_parts)
         self._owed.clear()
+        self._owed_parts.clear()
 
     def listen(self, timeout_ms: int) -> None:
         """Take in what the station says. Raises StationError when the inspector has ended by itself."""
-        for item in self._client.poll(timeout_ms):
+        for item in self.client.poll(timeout_ms):
             if isinstance(item, Gap):
                 self.summary.gaps += 1
                 continue
             self.summary.results += 1
             self.summary.by_reason[item.reason.name] += 1
-            self._seen[item.reason] += 1
+            self.seen[item.reason] += 1
             if item.score is not None and abs(item.score) > F32_MAX:
-                self._seen[Reason.NOT_JUDGED] += 1  # so says the record, which holds an f32
+                self.seen[Reason.NOT_JUDGED] += 1  # so says the record, which holds an f32
+            self._owed_parts.discard(item.trigger_id)
             exposed = Exposed(item.camera_session, item.seq)
             if self._owed[exposed] <= 1:
                 del self._owed[exposed]
             else:
                 self._owed[exposed] -= 1
-        self._inspector.check()
+        self.inspector.check()
 
     # ------------------------------------------------------------------ exposures
 
-    def _expose(self, word: str = "ok", *, paced: bool = True, **changes: Any) -> Exposed:
+    def expose(self, word: str = "ok", *, paced: bool = True, announced: bool = True, **changes: Any) -> Exposed:
+        """Expose a part, of which the engine will say ``word``; announced as the station's triggers ask for."""
         if paced:
-            self._pace()
-        if self._trigger is not None:
-            changes = {"trigger_id": self._trigger.trigger_id, "part_id": self._trigger.part_id} | changes
-            self._trigger = None
+            self.pace()
+        trigger, self.trigger = self.trigger, None
+        if announced and self.mode == "software" and trigger is None and "trigger_id" not in changes:
+            trigger = self._own_trigger()
+        if trigger is not None and self.mode == "software":
+            same = {"trigger_id": trigger.trigger_id, "promise": trigger.promise, "part_id": trigger.part_id}
+            changes = same | changes
+        elif self.mode == "hard_wired":
+            changes = {"part_id": ""} | changes
+        self._rested = False
         exposed = self.camera.expose(word, **changes)
         self._owed[exposed] += 1
         self.summary.exposures += 1
+        if announced and self.mode == "hard_wired" and trigger is None:
+            self.announce()
         return exposed
 
-    def _pace(self) -> None:
+    def announce(self) -> None:
+        """Announce a part, as a PLC whose trigger is hard-wired."""
+        self._own_triggers += 1
+        trigger_id = OWN_TRIGGER_IDS + self._own_triggers
+        self._rested = False
+        if self.client.request("expect", trigger_id=trigger_id).ok:
+            self._owed_parts.add(trigger_id)
+
+    def owe_last(self) -> None:
+        """The exposure that the camera counted last is owed a result, though nothing was sent."""
+        self._owed[Exposed(self.camera.camera_session, self.camera.seq)] += 1
+
+    def give_trigger(self, timeout_ms: int) -> int:
+        """Give a trigger of the simulation's own; returns its id, 0 where it was refused."""
+        self._own_triggers += 1
+        trigger_id = OWN_TRIGGER_IDS + self._own_triggers
+        reply = self.client.request("trigger", trigger_id=trigger_id, timeout_ms=timeout_ms)
+        return trigger_id if reply.ok else 0
+
+    def next_trigger(self, timeout_ms: int) -> Trigger | None:
+        """The next trigger that somebody else gave, within this time."""
+        if self._triggers:
+            return self._triggers.popleft()
+        trigger = self.camera.wait_trigger(timeout_ms)
+        return trigger if trigger is not None and trigger.trigger_id <= OWN_TRIGGER_IDS else None
+
+    def _own_trigger(self) -> Trigger | None:
+        trigger_id = self.give_trigger(TRIGGER_MS)
+        ends_s = time.monotonic() + TRIGGER_MS / 1000
+        while trigger_id and time.monotonic() < ends_s and not self.ended:
+            trigger = self.camera.wait_trigger(20)
+            if trigger is not None and trigger.trigger_id == trigger_id:
+                return trigger
+            if trigger is not None:
+                self._triggers.append(trigger)
+        return None
+
+    def wait_ms(self, ms: float) -> None:
+        """Let time pass."""
+        ends_s = time.monotonic() + ms / 1000
+        while (left_s := ends_s - time.monotonic()) > 0 and not self.ended:
+            self.listen(max(1, min(50, round(left_s * 1000))))
+
+    def rest(self) -> None:
+        """With hard-wired triggers: a pause after which the first part is matched again."""
+        if self.mode == "hard_wired" and not self._rested:
+            self.wait_ms(max(self.wired.quiet_ms, 3 * self.wired.pitch_min_ms) + REST_SLACK_MS)
+            self._rested = True
+
+    def pace(self) -> None:
         """Wait for the next exposure's time, and for room: more than fit the station's queue are never under way."""
-        ends_s = time.monotonic() + SETTLE_S + self._config.limits.deadline_ms / 1000
+        ends_s = time.monotonic() + SETTLE_S + self.config.limits.deadline_ms / 1000
         while (left_s := self._due_s - time.monotonic()) > 0 and not self._ending():
             if left_s > 0.001:
                 self.listen(min(50, int(left_s * 1000)))
@@ -195,161 +297,38 @@ class Simulation:
         while self._owed.total() >= self._window and time.monotonic() < ends_s and not self._ending():
             self.listen(5)
         # What was late is not caught up in a burst.
-        self._due_s = max(self._due_s + self._period_s, time.monotonic())
+        pitch_s = self.wired.pitch_min_ms / 1000 if self.mode == "hard_wired" else 0.0
+        self._due_s = max(self._due_s + max(self._period_s, pitch_s), time.monotonic() + pitch_s)
 
-    def _await_in_work(self, frames: int) -> None:
+    def await_in_work(self, frames: int) -> None:
         """Until the station has admitted ``frames`` and not answered them."""
-        ends_s = time.monotonic() + self._config.limits.deadline_ms / 1000
+        ends_s = time.monotonic() + self.config.limits.deadline_ms / 1000
         while time.monotonic() < ends_s:
-            state = self._client.request("get_state").state
+            state = self.client.request("get_state").state
             if state is not None and state.in_flight >= frames:
                 return
             self.listen(2)
 
-    def _run_again(self) -> None:
+    def run_again(self) -> None:
         """After ``stop`` or ``abort``."""
-        self._client.request("start")
+        self.client.request("start")
 
-    def _start_again(self) -> None:
+    def start_again(self) -> None:
         """A new inspector on the same journal, until it judges."""
-        self._inspector.start()
+        own = self.mode == self._own.station.triggers
+        self.inspector.start(None if own else wired(self._process_config))
         self.summary.restarts += 1
         self.await_running()
 
     def await_running(self) -> None:
         """Until the inspector started last is ready to judge (or, without autostart, ready to be started)."""
-        before = self._client.state.session if self._client.state is not None else ""
-        wanted = (8,) if self._config.station.autostart else (6, 7, 8)
-        ends_s = time.monotonic() + SETTLE_S + self._config.timing.recipe_ms / 1000
+        before = self.client.state.session if self.client.state is not None else ""
+        wanted = (8,) if self.config.station.autostart else (6, 7, 8)
+        ends_s = time.monotonic() + SETTLE_S + self.config.timing.recipe_ms / 1000
         while not self._ending():
             self.listen(20)
-            state = self._client.state
+            state = self.client.state
             if state is not None and state.session != before and state.state in wanted:
                 return
             if time.monotonic() > ends_s:
                 raise StationError("the simulated station did not become ready; see its log above")
-
-    # ------------------------------------------------------------------ scenes: how a reason comes about
-
-    def _not_running(self) -> None:
-        self._client.request("stop")
-        self._expose()
-        self.settle()
-        self._run_again()
-
-    def _frozen_image(self) -> None:
-        self._expose()
-        self._expose(repeat=True)
-
-    def _duplicate_seq(self) -> None:
-        self._expose()
-        self._expose(seq=self.camera.seq)
-
-    def _seq_jump(self) -> None:
-        self._expose()
-        self.camera.skip(self._config.limits.seq_gap_max + 1)
-        self._expose()
-
-    def _stale(self) -> None:
-        age_us = (self._config.limits.max_age_ms + 60_000) * 1000
-        self._expose(t_exposure_us=time.time_ns() // 1000 - age_us)
-
-    def _overload(self) -> None:
-        self._expose(self._slow)
-        for _ in range(self._config.limits.queue_length + 1):
-            self._expose(paced=False)
-
-    def _lost(self) -> None:
-        self._expose()
-        self.camera.skip()
-        self._owed[Exposed(self.camera.camera_session, self.camera.seq)] += 1
-        self._expose()
-
-    def _no_frame(self) -> None:
-        if self._trigger is not None:
-            timeout_ms = self._trigger.timeout_ms
-            self._trigger = None
-        else:
-            self._own_triggers += 1
-            timeout_ms = NO_FRAME_MS
-            trigger_id = OWN_TRIGGER_IDS + self._own_triggers
-            self._client.request("trigger", trigger_id=trigger_id, timeout_ms=timeout_ms)
-        ends_s = time.monotonic() + SETTLE_S + timeout_ms / 1000
-        while not self._seen[Reason.NO_FRAME] and time.monotonic() < ends_s and not self._ending():
-            self.listen(20)
-
-    def _restarted(self) -> None:
-        self._expose(self._slow)
-        self._await_in_work(1)
-        self._inspector.kill()
-        self._start_again()
-
-    def _shutdown(self) -> None:
-        self._expose(self._slow)
-        self._expose(paced=False)
-        self._await_in_work(2)
-        self._client.request("shutdown", station="")
-        self._inspector.wait(self._config.timing.shutdown_ms / 1000 + SETTLE_S)
-        self._start_again()
-
-    def _aborted(self) -> None:
-        self._expose(self._slow)
-        self._await_in_work(1)
-        self._client.request("abort")
-        self._run_again()
-
-    def _timing_only(self) -> None:
-        before = self._client.request("get_state").state
-        self._take_recipe(TIMING_RECIPE)
-        self._expose()
-        self.settle()
-        self._take_recipe(before.recipe if before is not None else RECIPE)
-
-    def _take_recipe(self, name: str) -> None:
-        """Have another recipe in force; bounded."""
-        self._client.request("prepare_recipe", recipe=name)
-        ends_s = time.monotonic() + SETTLE_S + self._config.timing.recipe_ms / 1000
-        while time.monotonic() < ends_s and not self._ending():
-            self.listen(20)
-            if self._client.state is not None and self._client.state.recipe == name:
-                return
-
-    def _another_camera(self) -> None:
-        self._expose(camera="another-camera", camera_session=str(uuid.uuid4()), seq=1)
-
-    def _another_size(self) -> None:
-        rows, columns = LOOK_SHAPE_PX
-        self._expose("look", rgb=np.zeros((rows - 1, columns, 3), np.uint8), xyz=scene()[1:])
-
-    SCENES: ClassVar[dict[Reason, Callable[[Simulation], None]]] = {
-        Reason.NOT_JUDGED: lambda self: self._say("huge"),
-        Reason.GOOD: lambda self: self._say("ok"),
-        Reason.SCORE_ABOVE_THRESHOLD: lambda self: self._say("ng"),
-        Reason.SHAPE_OUT_OF_RANGE: lambda self: self._say("shape"),
-        Reason.REFUSED_MESSAGE: lambda self: self._say("ok", cut_bytes=1),
-        Reason.REFUSED_DATA: _another_size,
-        Reason.REFUSED_UNIT: lambda self: self._say("unit", unit=None, xyz=scene(10_000.0, part=False)),
-        Reason.TOO_FEW_POINTS: lambda self: self._say("look", xyz=scene(part=False)),
-        Reason.WRONG_CAMERA: _another_camera,
-        Reason.WRONG_RECIPE: lambda self: self._say("ok", recipe="another-recipe"),
-        Reason.CAMERA_MOVED: lambda self: self._say("look", xyz=scene(LOOK_DISTANCE_MM + 20.0)),
-        Reason.FROZEN_IMAGE: _frozen_image,
-        Reason.DUPLICATE_SEQ: _duplicate_seq,
-        Reason.SEQ_JUMP: _seq_jump,
-        Reason.TRIGGER_EXPIRED: lambda self: self._say("ok", trigger_id=OWN_TRIGGER_IDS),
-        Reason.STALE: _stale,
-        Reason.OVERLOAD: _overload,
-        Reason.DEADLINE: lambda self: self._say(f"ok={self._config.limits.deadline_ms + 200}"),
-        Reason.LOST: _lost,
-        Reason.NO_FRAME: _no_frame,
-        Reason.NOT_RUNNING: _not_running,
-        Reason.ENGINE: lambda self: self._say("raise"),
-        Reason.RESTARTED: _restarted,
-        Reason.SHUTDOWN: _shutdown,
-        Reason.ABORTED: _aborted,
-        Reason.TIMING_ONLY: _timing_only,
-    }
-    """One for each reason; a test holds that none is left out."""
-
-    def _say(self, word: str, **changes: Any) -> None:
-        self._expose(word, **changes)

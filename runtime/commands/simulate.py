@@ -87,7 +87,7 @@ def command(
         "log": {"level": log_level},
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="asperity-simulate-") as folder:
-        made = _configure(config, overrides, journal, Path(folder))
+        made = _configure(config, overrides, journal, Path(folder), on_trigger)
         if made.security.curve and key is None:
             raise UsageError(
                 "[security] curve is set: give --key, made by "
@@ -112,7 +112,7 @@ def command(
 
 
 def _configure(
-    path: Path | None, overrides: dict[str, dict[str, Any]], journal: Path | None, folder: Path
+    path: Path | None, overrides: dict[str, dict[str, Any]], journal: Path | None, folder: Path, on_trigger: bool
 ) -> StationConfig:
     """As ``asperity run`` would, but never with a real station's engine, recipes or journal. Raises ConfigError."""
     from msgspec.structs import replace
@@ -132,7 +132,19 @@ def _configure(
         given["journal"] = {"path": str((journal or folder / "journal").absolute())}
     config = load(path, given)
     own = [replace(station, journal=str(folder / f"{station.name}.journal")) for station in config.stations]
-    return replace(config, stations=own)
+    return _triggered(replace(config, stations=own), on_trigger)
+
+
+def _triggered(config: StationConfig, on_trigger: bool) -> StationConfig:
+    """With ``--on-trigger`` a station that would run freely awaits software triggers."""
+    from msgspec.structs import replace
+
+    if not on_trigger:
+        return config
+    stations = [replace(each, triggers="software") if each.triggers == "free_run" else each for each in config.stations]
+    if not stations and config.station.triggers == "free_run":
+        return replace(config, station=replace(config.station, triggers="software"))
+    return replace(config, stations=stations)
 
 
 def _simulate(
@@ -168,7 +180,7 @@ def _simulate(
             clients: list[Station] = []
             for each in hosted(config):
                 sockets, name = each.sockets, each.station.name
-                triggers = sockets.results if on_trigger else ""
+                triggers = sockets.results if on_trigger or each.station.triggers == "software" else ""
                 camera = SimulatedCamera(
                     each.station.camera, sockets.frames, station=name, results_endpoint=triggers, key=key
                 )
@@ -176,7 +188,9 @@ def _simulate(
                 control = control_endpoint(name, sockets.control)
                 client = Station(sockets.results, control, station=name, limits=limits, key=key)
                 clients.append(stack.enter_context(client))
-                stations.append(Simulation(each, inspector, camera, client, rate_hz, told_to_end.is_set))
+                stations.append(
+                    Simulation(each, inspector, camera, client, rate_hz, told_to_end.is_set, config, key)
+                )
             for simulation in stations:
                 simulation.await_running()
             summary = Summary()
@@ -224,7 +238,7 @@ def _next_trigger(stations: list[Simulation]) -> list[tuple[Simulation, Trigger 
     """The first station that is triggered, within a moment."""
     for station in stations:
         station.listen(0)
-        trigger = station.camera.wait_trigger(TRIGGER_WAIT_MS // len(stations))
+        trigger = station.next_trigger(TRIGGER_WAIT_MS // len(stations))
         if trigger is not None:
             return [(station, trigger)]
     return []

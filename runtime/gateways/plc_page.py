@@ -11,6 +11,7 @@ from runtime.engines.simulated import WORDS
 from runtime.errors import DataError
 from runtime.gateways import modbus_table
 from runtime.reasons import JUDGED, Reason
+from runtime.simulated_line import FAULTS
 from runtime.states import JUDGING, READY_STATES, State
 
 DUTIES = {
@@ -48,8 +49,10 @@ def reasons() -> list[str]:
 
 
 def words() -> list[str]:
-    """The words of the simulated engine."""
-    return ["| word | what the station then meets |", "|---|---|", *(f"| `{w}` | {why} |" for w, why in WORDS.items())]
+    """The words of the simulated engine, and of what goes wrong on a line with a hard-wired trigger."""
+    meanings = {**WORDS, **{word: fault.meaning for word, fault in FAULTS.items()}}
+    rows = [f"| `{word}` | {meaning} |" for word, meaning in meanings.items()]
+    return ["| word | what the station then meets |", "|---|---|", *rows]
 
 
 def _opcua() -> list[str]:

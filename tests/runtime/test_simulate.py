@@ -23,7 +23,9 @@ from runtime.commands.simulate import command
 from runtime.errors import ConfigError, UsageError
 from runtime.ordering import Gap
 from runtime.reasons import JUDGED, Reason
-from runtime.simulation import Simulation, words_of
+from runtime.simulated_line import FAULTS
+from runtime.simulated_scenes import SCENES
+from runtime.simulation import words_of
 from runtime.transport import ClientKeys, Role
 from runtime.wire import ReceivedResult
 
@@ -70,7 +72,7 @@ def told(process: subprocess.Popen[bytes]) -> dict[str, Any]:
 
 
 def test_no_reason_is_left_out() -> None:
-    assert set(Simulation.SCENES) == set(Reason)
+    assert set(SCENES) == set(Reason)
     assert words_of("ok=20 all LOST") == ["ok=20", *Reason.__members__, "LOST"]
 
 
@@ -91,6 +93,26 @@ def test_every_reason_comes_about_by_name(folder: Path) -> None:
     assert seen == set(Reason.__members__) - {"NOT_JUDGED"}, summary
     assert summary["missed"] == {} and summary["gaps"] == 0 and summary["unanswered"] == 0
     assert summary["balanced"] and summary["restarts"] >= 2
+
+
+WIRED = """
+[station]
+triggers = "hard_wired"
+[hard_wired]
+early_ms = 100
+late_ms = 300
+arrival_max_ms = 200
+tolerance_ms = 20
+pitch_min_ms = 450
+"""
+
+
+def test_every_fault_of_a_hard_wired_line_comes_about_by_its_word(folder: Path) -> None:
+    process = simulate(folder, "--json", f"--script=ok {' '.join(FAULTS)}", "--once", more=WIRED)
+    summary = told(process)
+    assert summary["missed"] == {} and summary["gaps"] == 0 and summary["unanswered"] == 0
+    assert {fault.reason.name for fault in FAULTS.values()} <= set(summary["by_reason"])
+    assert summary["balanced"] and summary["restarts"] == 0
 
 
 def test_a_record_that_cannot_hold_the_score_says_not_judged(folder: Path) -> None:
