@@ -40,11 +40,16 @@ class Match:
     """Key of the exposure."""
     reason: Reason | None
     detail: str = ""
+    announced_after_ns: int = 0
+    """With both given: from the exposure to its announcement; negative: announced before it."""
+    arrived_after_ns: int = 0
+    """From the exposure to the arrival of its frame."""
 
 
 @dataclass(slots=True)
 class _Announcement:
     key: int
+    at_ns: int
     from_ns: int
     """Its window."""
     to_ns: int
@@ -57,6 +62,7 @@ class _Announcement:
 class _Exposure:
     key: int
     at_ns: int
+    arrived_ns: int
     due_ns: int
     """From here on no announcement that comes in time can claim it."""
     late: bool
@@ -103,7 +109,7 @@ class PartMatcher:
             self._answers.append(Match(key, None, Reason.UNSYNCED, self.why))
             return
         window = now_ns - self._before_ns, now_ns + self._after_ns
-        self._announced.append(_Announcement(key, *window, now_ns + self._due_ns))
+        self._announced.append(_Announcement(key, now_ns, *window, now_ns + self._due_ns))
         self._bound(len(self._announced), "announcements")
 
     def expose(self, key: int, exposed_ns: int | None, now_ns: int) -> None:
@@ -118,7 +124,7 @@ class PartMatcher:
             self._answers.append(Match(None, key, Reason.UNSYNCED, self.why))
             return
         late = now_ns - exposed_ns > self._arrival_max_ns
-        self._exposed.append(_Exposure(key, exposed_ns, max(exposed_ns + self._before_ns, now_ns), late))
+        self._exposed.append(_Exposure(key, exposed_ns, now_ns, max(exposed_ns + self._before_ns, now_ns), late))
         self._bound(len(self._exposed), "exposures")
 
     def missed(self, until_ns: int, now_ns: int) -> None:
@@ -208,8 +214,10 @@ class PartMatcher:
         inside = [each for each in self._exposed if part.from_ns <= each.at_ns <= part.to_ns]
         reason, detail = self._judge(part, inside)
         if reason is None or (reason is Reason.STALE and len(inside) == 1):
-            self._exposed.remove(inside[0])
-            self._answers.append(Match(part.key, inside[0].key, reason, detail))
+            (own,) = inside
+            self._exposed.remove(own)
+            after_ns = part.at_ns - own.at_ns, own.arrived_ns - own.at_ns
+            self._answers.append(Match(part.key, own.key, reason, detail, *after_ns))
         else:
             self._answers.append(Match(part.key, None, reason, detail))
             for each in inside:

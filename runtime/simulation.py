@@ -163,7 +163,7 @@ class Simulation:
         return self._bring_about(word, reason, scene)
 
     def _serve(self, config: StationConfig) -> None:
-        """Have a station with other triggers, started again for it; a station that has hard-wired ones keeps its own."""
+        """Have a station with these triggers, started again for it; one whose own are hard-wired keeps them."""
         if config.station.triggers == self.mode or self._own.station.triggers == "hard_wired":
             return
         self.settle()

@@ -375,6 +375,8 @@ class Station:
         self.line.look(now)
         for match in self.line.settle(now, self.sockets.read_up_to_ns):
             self._matched(match)
+            if match.reason is None and (text := self.line.punctuality.add(match)):
+                self.notice("info", "LINE_TIMES", text)
         shown = Reason.UNSYNCED.name in self.operation.alarms
         if not self.line.synced and judging and not shown:
             self.operation.alarm(Reason.UNSYNCED.name, f"{self.line.why}; {Reason.UNSYNCED.remedy}", "warning")

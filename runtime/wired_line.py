@@ -20,6 +20,30 @@ STEP_MIN_NS = 1 * MS
 """A wall clock is slewed by less between two looks."""
 
 
+MEASURED_PARTS = 100
+"""After so many matched parts it is said how punctual they were: what [hard_wired] is commissioned by."""
+
+
+class Punctuality:
+    """The times of matched parts, for people who set the windows."""
+
+    def __init__(self) -> None:
+        self._matches: list[Match] = []
+
+    def add(self, match: Match) -> str:
+        """A part was matched. Returns what to say, after every MEASURED_PARTS parts; else nothing."""
+        self._matches.append(match)
+        if len(self._matches) < MEASURED_PARTS:
+            return ""
+        announced = [each.announced_after_ns / MS for each in self._matches]
+        arrived = [each.arrived_after_ns / MS for each in self._matches]
+        self._matches.clear()
+        return (
+            f"of {MEASURED_PARTS} parts: announced {min(announced):.0f} to {max(announced):.0f} ms after the exposure "
+            f"(negative: before it), frames arrived {min(arrived):.0f} to {max(arrived):.0f} ms after it"
+        )
+
+
 class WiredLine:
     """Which exposure is which part's, at one station. Parts go by trigger_id, exposures by result_id."""
 
@@ -31,6 +55,7 @@ class WiredLine:
         self._ids: deque[int] = deque(maxlen=IDS_REMEMBERED)
         self._offset_ns = _offset_ns(now)
         self._timeless = False
+        self.punctuality = Punctuality()
 
     @property
     def synced(self) -> bool:

@@ -27,6 +27,9 @@ def command(
     config: Annotated[Path | None, typer.Option(help="station.toml (docs/station.md)")] = None,
     station: Annotated[str | None, typer.Option(help="[station] name")] = None,
     camera: Annotated[str | None, typer.Option(help="[station] camera")] = None,
+    triggers: Annotated[
+        str | None, typer.Option(help="[station] triggers: free_run, software or hard_wired")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="[engine] name: cpu, cuda or simulated")] = None,
     script: Annotated[str | None, typer.Option(help="[engine] script of the simulated engine")] = None,
     threads: Annotated[int | None, typer.Option(help="[engine] threads")] = None,
@@ -46,7 +49,7 @@ def command(
 ) -> None:
     """Inspect: take frames in over ZeroMQ and give one result for each."""
     overrides: dict[str, dict[str, Any]] = {
-        "station": {"name": station, "camera": camera, "autostart": autostart},
+        "station": {"name": station, "camera": camera, "triggers": triggers, "autostart": autostart},
         "engine": {"name": engine, "script": script, "threads": threads},
         "sockets": {
             "frames": frames,

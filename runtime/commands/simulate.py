@@ -45,6 +45,9 @@ def command(
     config: Annotated[Path | None, typer.Option(help="station.toml (docs/station.md)")] = None,
     station: Annotated[str | None, typer.Option(help="[station] name")] = None,
     camera: Annotated[str | None, typer.Option(help="[station] camera")] = None,
+    triggers: Annotated[
+        str | None, typer.Option(help="[station] triggers: free_run, software or hard_wired")
+    ] = None,
     frames: Annotated[str | None, typer.Option(help="[sockets] frames")] = None,
     results: Annotated[str | None, typer.Option(help="[sockets] results")] = None,
     bulk: Annotated[str | None, typer.Option(help="[sockets] bulk")] = None,
@@ -79,7 +82,7 @@ def command(
         raise UsageError(f"--reason {unknown[0]} is no reason; there are: {', '.join(Reason.__members__)}")
     words = words_of(" ".join(f"ok {name}" for name in reason) if reason else script)
     overrides: dict[str, dict[str, Any]] = {
-        "station": {"name": station, "camera": camera},
+        "station": {"name": station, "camera": camera, "triggers": triggers},
         "limits": {"deadline_ms": deadline_ms, "queue_length": QUEUE_LENGTH},
         "sockets": {
             "frames": frames, "results": results, "bulk": bulk, "control": control, "insecure_lan": insecure_lan,

@@ -131,6 +131,13 @@ def test_a_part_whose_exposure_is_broken_is_unknown_and_no_other(floor: Floor) -
     ]  # fmt: skip
 
 
+def test_after_a_hundred_parts_it_is_said_how_punctual_they_were(floor: Floor) -> None:
+    for trigger_id in range(1, 101):
+        part(floor, trigger_id, announced_after_ms=20 + trigger_id % 30)
+    (said,) = [event.text for event in floor.events if event.code == "LINE_TIMES"]
+    assert "announced 20 to 49 ms after the exposure" in said and "frames arrived 10 to 10 ms after it" in said
+
+
 def test_a_slow_verdict_is_the_parts_deadline(make: MakeFloor) -> None:
     floor = synced(make)
     floor.send()

@@ -80,7 +80,12 @@ def test_a_slow_engine_is_late_and_its_score_only_logged() -> None:
 
 
 def test_triggers_are_answered_by_the_camera_or_in_time_without_it() -> None:
-    with Line("ok", limits=PATIENT) as line, Camera(line, triggered=True) as camera, line.client() as plc:
+    software = {"triggers": "software"}
+    with (
+        Line("ok", limits=PATIENT, station=software) as line,
+        Camera(line, triggered=True) as camera,
+        line.client() as plc,
+    ):
         line.start()
         line.await_state(RUNNING)
         camera.wait_connected(PATIENCE_MS)
@@ -99,7 +104,7 @@ def test_triggers_are_answered_by_the_camera_or_in_time_without_it() -> None:
             trigger = camera.wait_trigger(PATIENCE_MS)
         assert trigger is not None and trigger.trigger_id == 500
         assert camera.send(camera.picture(), trigger)
-        plc.request("expect", trigger_id=501, part_id="P501", timeout_ms=200)
+        plc.request("trigger", trigger_id=501, part_id="P501", timeout_ms=200)
         line.wait(lambda: {500, 501} <= {result.trigger_id for result in line.heard.results}, "both results")
         by_id = {result.trigger_id: result for result in line.heard.results}
         assert (by_id[500].reason, by_id[500].part_id) == (Reason.GOOD, "P500")
