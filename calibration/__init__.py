@@ -6,8 +6,8 @@ from pathlib import Path
 
 import runtime  # noqa: F401 - first: it turns off what a library would send, before that library is loaded
 
-# torch, matplotlib and the fc-list that it calls keep caches in folders of their own: in the user's home, in /var/cache,
-# and in /tmp under a name that anybody on the machine can take first. A folder that the user names himself stays.
+# torch, matplotlib and the fc-list that it calls keep caches in folders of their own: in the user's home, in
+# /var/cache, and in /tmp under a name that anybody on the machine can take first. A folder that the user names stays.
 with contextlib.suppress(RuntimeError):  # a user without a home folder
     _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asperity"
     os.environ.setdefault("MPLCONFIGDIR", str(_CACHE / "matplotlib"))

@@ -68,8 +68,8 @@ def why_not() -> str:
 def run(folder: Path, command: Sequence[str], limit_s: float) -> Seen:
     """Run ``command`` in a new box; ``folder``: an empty one, where the box's home and so on will lie.
 
-    The command starts in ``FOLDER/out``. Its environment is the box's alone: a variable by which continuous integration is
-    told apart would already turn some telemetry off.
+    The command starts in ``FOLDER/out``. Its environment is the box's alone: a variable by which a pipeline is known
+    would already turn some telemetry off.
     """
     inside = [*_unshare(), sys.executable, "-m", "tests.system.sealed_box", str(folder), *command]
     done = subprocess.run(inside, cwd=ROOT, capture_output=True, text=True, timeout=limit_s, check=False)
@@ -85,7 +85,7 @@ def _inside(folder: Path, command: Sequence[str]) -> Seen:
     """In the namespaces already."""
     for name in FOLDERS:
         (folder / name).mkdir(mode=0o700)
-    kept = _cover(folder)
+    own = {folder / name for name in FOLDERS} | _cover(folder)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     for family in ("-4", "-6") if Path("/proc/net/if_inet6").exists() else ("-4",):
         subprocess.run(["ip", family, "route", "add", "local", "default", "dev", "lo"], check=True)
@@ -100,11 +100,11 @@ def _inside(folder: Path, command: Sequence[str]) -> Seen:
         command, cwd=folder / "out", env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
     )  # fmt: skip
-    return Seen(done.returncode, done.stdout, *recorder.end(), _left(folder, kept))
+    return Seen(done.returncode, done.stdout, *recorder.end(), _left(folder, own))
 
 
 def _cover(folder: Path) -> set[Path]:
-    """Put an empty folder over each of ``COVERED``; what must stay visible, seen from within the empty ones."""
+    """Put an empty folder over each of ``COVERED``; the empty ones, and in them the places of what stays visible."""
     mount = ctypes.CDLL(None, use_errno=True).mount
     handles = {path: os.open(path, os.O_PATH) for path in (folder, *KEEP)}
 
@@ -112,24 +112,24 @@ def _cover(folder: Path) -> set[Path]:
         if mount(source.encode(), str(target).encode(), None, MS_BIND | MS_REC, None):
             raise OSError(ctypes.get_errno(), f"cannot put {source} over {target}")
 
-    kept = set()
+    made = set()
     for covered in {Path(name).resolve() for name in (*COVERED, pwd.getpwuid(os.getuid()).pw_dir)}:
-        if not covered.is_dir():
+        if not covered.is_dir() or covered == Path("/"):
             continue
         instead = folder / "covered" / covered.relative_to("/")
         instead.mkdir(parents=True)
+        made.add(instead)
         below = [path for path in handles if path.is_relative_to(covered)]
         bind(str(instead), covered)
         for path in below:
             path.mkdir(parents=True, exist_ok=True)
             bind(f"/proc/self/fd/{handles[path]}", path)
-            kept.add(folder / "covered" / path.relative_to("/"))
-    return kept
+            made.add(folder / "covered" / path.relative_to("/"))
+    return made
 
 
-def _left(folder: Path, kept: set[Path]) -> list[str]:
-    """Every file and every folder without entries, but those that the box itself made."""
-    own = {folder / name for name in FOLDERS} | {folder / "covered" / name[1:] for name in COVERED} | kept
+def _left(folder: Path, own: set[Path]) -> list[str]:
+    """Every file and every folder without entries, but ``own``, which the box itself made."""
     leaves = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink() or not any(path.iterdir()))
     return sorted(str(path.relative_to(folder)) for path in leaves if path not in own)
 

@@ -1,4 +1,4 @@
-"""Nothing leaves the box: no look-up, no call and no file that the configuration does not name, seen in a sealed box."""
+"""Nothing leaves the box: no look-up, call or file that the configuration does not name, seen in a sealed box."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.system import sealed_box
 
-LIMIT_S = 240.0
+LIMIT_S = 280.0
 OURS = ("config/asperity/", "state/asperity/", "cache/asperity/", "run/asperity/", "out/")
 REPORTS_SINCE = (1, 29)
 """The first ONNX Runtime whose Linux build reports to its vendor."""
@@ -59,9 +59,7 @@ def test_onnx_runtime_reports_where_nothing_turns_it_off(tmp_path: Path) -> None
 @pytest.mark.parametrize("package", ["runtime", "calibration", "export", "benchmarks"])
 def test_each_package_turns_it_off_whatever_the_user_has_set(package: str, tmp_path: Path) -> None:
     code = "import importlib, sys; importlib.import_module(sys.argv[1]); import onnxruntime"
-    seen = sealed_box.run(
-        tmp_path, ["env", "ORT_DISABLE_TELEMETRY=0", sys.executable, "-c", code, package], LIMIT_S
-    )
+    seen = sealed_box.run(tmp_path, ["env", "ORT_DISABLE_TELEMETRY=0", sys.executable, "-c", code, package], LIMIT_S)
     assert (seen.code, seen.calls, seen.left) == (0, [], []), seen
 
 
@@ -74,11 +72,9 @@ def test_a_station_calls_nobody_and_writes_nothing_that_its_configuration_does_n
     seen = sealed_box.run(tmp_path, [sys.executable, sealed_station.__file__], LIMIT_S)
     assert seen.code == 0, seen.said
     assert seen.lost == 0
-    assert set(seen.calls) >= sealed_station.NAMED, "what is known to be called was seen"
     # paho wakes its own thread by a pair of TCP sockets on 127.0.0.1, at a port of the kernel's choice.
-    pairs = [call for call in seen.calls if re.fullmatch(r"tcp 127\.0\.0\.1:(3[2-9]|[45]\d|60)\d{3}", call)]
-    assert len(pairs) <= 1, pairs
-    assert set(seen.calls) - {*pairs} == sealed_station.NAMED
+    pairs = {call for call in seen.calls if re.fullmatch(r"tcp 127\.0\.0\.1:(3[2-9]|[45]\d|60)\d{3}", call)}
+    assert set(seen.calls) - pairs == sealed_station.NAMED
     others = [path for path in seen.left if not path.startswith(OURS)]
     assert not others
     written = {path.split("/")[0] for path in seen.left}
