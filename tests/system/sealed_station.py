@@ -24,12 +24,13 @@ from typing import ClassVar
 
 import asyncua
 
-from runtime.frame import Verdict
 from tests.gateways.amqtt_broker import PROGRAM as BROKER
 
 PATIENCE_S = 180.0
 """For a crowded machine; nothing here is a measurement."""
 FRAMES = 6
+UNKNOWN = 0
+"""``Verdict.UNKNOWN``. Nothing of ours is imported here: the commands would inherit what it sets."""
 GATEWAYS = ("modbus", "opcua", "mqtt", "http")
 MQTT_PORT = 1883
 NAMED = {
@@ -136,7 +137,7 @@ def inspect() -> dict[str, Process]:
 def judged(watched: str) -> list[int]:
     """The verdicts but unknown, which a slow machine gives too, of whole lines of ``asperity watch``."""
     verdicts = [json.loads(line)["verdict"] for line in watched.splitlines(keepends=True) if line.endswith("}\n")]
-    return [verdict for verdict in verdicts if verdict != Verdict.UNKNOWN]
+    return [verdict for verdict in verdicts if verdict != UNKNOWN]
 
 
 def read() -> None:
@@ -165,6 +166,7 @@ async def browse() -> None:
 
 
 def main() -> int:
+    assert not {name.split(".")[0] for name in sys.modules} & {"runtime", "calibration", "export", "benchmarks"}
     try:
         others, running = look_around(), serve()
         calibrate()
