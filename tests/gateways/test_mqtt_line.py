@@ -30,6 +30,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from runtime.errors import ConfigError
 from runtime.frame import Result, Verdict
 from runtime.reasons import Reason
+from tests.gateways.amqtt_broker import PROGRAM as AMQTT
 from tests.gateways.floor import GatewayProcess, until
 from tests.system.line import PATIENCE_S, STATION, Camera, Line, kill
 
@@ -37,19 +38,6 @@ RUNNING = 8
 BASE = f"asperity/{STATION}"
 FALL_S = 5.0
 """Generous, for a crowded machine; the measured time is printed."""
-AMQTT = """
-import asyncio, logging, sys
-from amqtt.broker import Broker
-logging.disable(logging.CRITICAL)
-async def main():
-    broker = Broker({
-        "listeners": {"default": {"type": "tcp", "bind": "127.0.0.1:" + sys.argv[1]}},
-        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
-    })
-    await broker.start()
-    await asyncio.Event().wait()
-asyncio.run(main())
-"""
 TOML = """
 [gateway]
 accept_simulated = true

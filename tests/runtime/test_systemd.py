@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import shutil
 import subprocess
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,18 @@ def test_what_the_program_relies_on_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_packet_leaves_for_the_internet(name: str) -> None:
+    unit = service(name)
+    assert set(unit["RestrictAddressFamilies"][0].split()) == {"AF_UNIX", "AF_INET", "AF_INET6"}
+    assert unit["IPAddressDeny"] == ["any"]
+    allowed = unit["IPAddressAllow"][0].split()
+    assert "localhost" in allowed, "every endpoint of the defaults"
+    networks = [ip_network(word) for word in allowed if word not in ("localhost", "link-local")]
+    assert all(network.is_private for network in networks)
+    assert (NAMES.index(name) == 0) == (allowed == ["localhost"]), "the inspector speaks to this machine alone"
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_command_line_is_one_that_the_program_knows(name: str) -> None:
     program, *arguments = service(name)["ExecStart"][0].replace("%i", "http").split()
     assert program.endswith("/bin/asperity")
@@ -76,5 +89,6 @@ def test_systemd_reads_the_units_without_a_complaint(tmp_path: Path) -> None:
     assert str(tmp_path) not in done.stderr, done.stderr
     broken = tmp_path / "asperity-inspector.service"
     broken.write_text(broken.read_text().replace("Type=notify", "Type=nonsense"))
+    broken.write_text(broken.read_text().replace("IPAddressAllow=localhost", "IPAddressAllow=10.0.0.0/nowhere"))
     said = subprocess.run([analyze, "verify", str(broken)], capture_output=True, text=True, check=False).stderr
-    assert "nonsense" in said, "the control: a wrong unit is noticed"
+    assert "nonsense" in said and "nowhere" in said, "the control: a wrong unit is noticed"
