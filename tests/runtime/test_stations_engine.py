@@ -219,6 +219,7 @@ def test_a_lost_engine_takes_every_station_that_shares_it_to_error_and_no_other(
     for name in NAMES:
         floor.send(camera=name)
     floor.serve()
+    assert floor.state_of("right").state == State.ERROR, "before a frame of its own has found it out"
     floor.settle()
     assert [floor.state_of(name).state for name in NAMES] == [State.ERROR, State.ERROR, State.CONTINUOUS_EXECUTION]
     assert [floor.reasons_of(name) for name in NAMES] == [["ENGINE"], ["ENGINE"], ["SCORE_ABOVE_THRESHOLD"]]
