@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from runtime.errors import DataError
+from runtime.files import read_file
 from runtime.frame import FloatArray, Frame, Unit
 from runtime.mvtec import GOOD, Sample, natural_key, read_mask, read_rgb
+from runtime.picture_files import MAX_FILE_NBYTES, open_png
 
 SPLITS = {"train": "train", "val": "validation", "test_public": "test"}
 """Official folders, and what the splits are called here."""
@@ -115,10 +116,10 @@ def _levelled(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _depth(path: Path, info: Path) -> NDArray[np.float64]:
     try:
-        with Image.open(path) as picture:
+        with open_png(read_file(path, MAX_FILE_NBYTES, follow=True)) as picture:
             values = np.asarray(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a PNG picture ({error}); download it again") from error
+    except (OSError, DataError) as error:
+        raise DataError(f"{path} is no depth picture ({error}); download it again") from error
     if values.ndim != 2 or values.dtype not in (np.dtype(np.uint16), np.dtype(np.int32)):
         raise DataError(f"{path} holds {values.dtype} {values.shape}; the depth must be grey with 16 bits")
     try:

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from runtime.config import SCRIPT_PREFIX, StationConfig, restore, save
 from runtime.engines import Progress
 from runtime.errors import AsperityError, BundleError, ConfigError
+from runtime.files import shown
 from runtime.frame import EngineInfo
 from runtime.pipeline import Recipe
 from runtime.sections import Name
@@ -62,16 +63,18 @@ def recipe_name(bundle: Path) -> str:
     class Named(msgspec.Struct):
         recipe: Name
 
-    path = bundle / "manifest.json"
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Named).recipe
-    except OSError as error:
+    from runtime.bundle import MANIFEST_FILE, read_manifest
+
+    if not os.path.lexists(bundle / MANIFEST_FILE):
         raise BundleError(
-            f"there is no bundle at {bundle} ({path.name}: {error.strerror}); give the folder that "
-            "`asperity calibrate` or `asperity export` wrote"
+            f"there is no bundle at {bundle}; give the folder that `asperity calibrate` or `asperity export` wrote"
+        )
+    try:
+        return msgspec.json.decode(read_manifest(bundle), type=Named).recipe
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(
+            f"{bundle / MANIFEST_FILE} names no recipe ({error}); copy the bundle again or export it again"
         ) from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} names no recipe ({error}); copy the bundle again or export it anew") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +366,7 @@ def _child() -> int:
         config = replace(config, engine=replace(config.engine, recipes_in_memory=1))
         recipe = open_recipe(sys.argv[1], config, lambda stage: None)
     except AsperityError as error:
-        print(error, file=sys.stderr)
+        print(shown(error), file=sys.stderr)
         return error.exit_code
     recipe.engine.close()
     return 0

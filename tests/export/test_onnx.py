@@ -17,7 +17,7 @@ from calibration.networks import TorchNetworks
 from calibration.networks.point_mae import PointBn, PointEncoder
 from calibration.networks.vit import VisionTransformer
 from calibration.profiles import PROFILES
-from export.onnx import OPSET, TENSORRT_OPERATORS, check_operators, export_graphs
+from export.onnx import OPERATORS, OPSET, check_operators, export_graphs
 from runtime.errors import DataError, EngineError, UsageError
 from runtime.manifest import Network
 
@@ -84,7 +84,7 @@ def test_graphs_keep_to_tensorrt_and_to_static_float32(lite: tuple[TorchNetworks
     for path in lite[2]:
         check_form(path)
     # Not among them: anything that TensorRT 10's parser refuses.
-    assert not TENSORRT_OPERATORS & {"Attention", "Mod", "NonZero", "Unique", "Multinomial", "Det", "SequenceAt"}
+    assert not OPERATORS & {"Attention", "Mod", "NonZero", "Unique", "Multinomial", "Det", "SequenceAt"}
 
 
 def test_inputs_and_outputs_have_the_bundles_names(lite: tuple[TorchNetworks, Network, list[Path]]) -> None:
