@@ -223,8 +223,8 @@ def check_contents(bundle: Bundle) -> None:
     for _ in bundle.golden_frames():
         pass
     for mask, name in ((bundle.inspect_mask(), "inspect"), (bundle.ignore_mask(), "ignore")):
-        if mask is not None and bool(mask.all()) == (name == "ignore"):
-            raise BundleError(f"bundle {bundle.path}: the {name} mask leaves nothing or everything to judge; redraw it")
+        if mask is not None and (mask.all() if name == "ignore" else not mask.any()):
+            raise BundleError(f"bundle {bundle.path}: the {name} mask leaves nothing to judge; redraw it")
 
 
 def _check_listing(path: Path, manifest: Manifest) -> None:
