@@ -271,6 +271,14 @@ class Operation:
         slow_ms = BEATS_OF_A_FRAME * self._place.frame_p99_ms
         return max(limits.beat_timeout_min_ms, limits.deadline_ms, round(slow_ms))
 
+    def journal_lost(self, text: str) -> None:
+        """Nothing more is kept of what is owed: to Error, and there again after any reset."""
+        text = f"{text}: nothing more is kept; see to the file and the disk, and start the station again"
+        if self.state not in (State.ERROR, State.HALTED):
+            self.fault("JOURNAL", text)
+        elif self.alarms.get("JOURNAL") != text:
+            self.alarm("JOURNAL", text)
+
     def move(self, cause: Cause) -> None:
         """Another state by the table. Raises StateError where it has no row."""
         before, self.state = self.state, step(self.state, cause)
