@@ -302,7 +302,7 @@ class Operation:
 
     def _show_recipe(self) -> None:
         """What every state says as long as the recipe is in force, also after a reset."""
-        for kind in ("THRESHOLD", Reason.TIMING_ONLY.name, "DRIFT"):
+        for kind in ("THRESHOLD", Reason.TIMING_ONLY.name, "DRIFT", "OLDER_BUNDLE"):
             self.alarms.pop(kind, None)
         decision = self.recipe.decision if self.recipe else None
         self._drift.refer(decision.calibration_scores if decision else (), decision.threshold if decision else 0.0)
@@ -311,6 +311,8 @@ class Operation:
         if self.recipe.decision.timing_only:
             text = f"recipe {self.recipe.name} is for timing only: every frame is unknown; {Reason.TIMING_ONLY.remedy}"
             self.alarm(Reason.TIMING_ONLY.name, text, "warning")
+        if self.recipe.older:
+            self.alarm("OLDER_BUNDLE", f"opened on request ([engine] allow_older): {self.recipe.older}", "warning")
         mine, signed = self.recipe.decision.threshold, self.recipe.proven_threshold
         if mine != signed:
             text = f"an operator set the threshold to {mine:.6g}; the proven one is {signed:.6g}"

@@ -72,10 +72,13 @@ def edits_graph(change: Callable[[onnx.ModelProto], Any]) -> Change:
     return alter
 
 
+OUTSIDE = "outside.bin"
+
+
 def outside(name: str) -> onnx.TensorProto:
-    """A weight that is to be read from a file of the box."""
+    """A weight that is to be read from a file of the box, which lies in the folder where the command is given."""
     tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
-    tensor.external_data.add(key="location", value="/etc/hostname")
+    tensor.external_data.add(key="location", value=OUTSIDE)
     return tensor
 
 
@@ -95,11 +98,18 @@ def add_branch(model: onnx.ModelProto) -> None:
 
 
 def add_endless_loop(model: onnx.ModelProto) -> None:
-    step = helper.make_tensor_value_info("i", TensorProto.INT64, [])
-    go, on = (helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go", "on"))
-    body = helper.make_graph([helper.make_node("Identity", ["go"], ["on"])], "body", [step, go], [on])
+    """As long as "go" is true, which it always is."""
+    step, go, on, value, same = (
+        helper.make_tensor_value_info(name, kind, [])
+        for name, kind in (
+            ("i", TensorProto.INT64), ("go", TensorProto.BOOL), ("on", TensorProto.BOOL),
+            ("value", TensorProto.BOOL), ("same", TensorProto.BOOL),
+        )
+    )  # fmt: skip
+    nodes = [helper.make_node("Identity", [a], [b]) for a, b in (("go", "on"), ("value", "same"))]
+    body = helper.make_graph(nodes, "body", [step, go, value], [on, same])
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "begin"))
-    model.graph.node.append(helper.make_node("Loop", ["", "begin"], [], body=body))
+    model.graph.node.append(helper.make_node("Loop", ["", "begin", "begin"], ["never"], body=body))
 
 
 def add_sparse(model: onnx.ModelProto) -> None:
@@ -301,15 +311,22 @@ BUNDLES: list[tuple[str, Change, str]] = [
 ]  # fmt: skip
 
 
+def inspected(toy: ToyBundle) -> str:
+    """What `asperity inspect` says in a process of its own."""
+    (toy.path.parent / OUTSIDE).write_bytes(np.arange(4, dtype="<f4").tobytes())
+    command = [sys.executable, "-c", CHILD, str(toy.path), str(toy.trust.folder)]
+    done = subprocess.run(command, capture_output=True, timeout=LONG_S, cwd=toy.path.parent, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
 @pytest.mark.parametrize(("change", "words"), [it[1:] for it in BUNDLES], ids=[it[0] for it in BUNDLES])
 def test_a_hostile_bundle_is_refused_with_a_sentence_soon_and_in_little_memory(
     toy: ToyBundle, change: Change, words: str
 ) -> None:
     change(toy)
-    command = [sys.executable, "-c", CHILD, str(toy.path), str(toy.trust.folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG_S, check=True)
-    *_, sentence, figures = done.stdout.splitlines()
-    assert sentence.startswith("refused: ") and words in sentence, done.stdout
+    *_, sentence, figures = inspected(toy).splitlines()
+    assert sentence.startswith("refused: ") and words in sentence, sentence
     cpu_s, memory_mb = map(float, figures.split())
     assert cpu_s < CPU_S and memory_mb < MEMORY_MB, (cpu_s, memory_mb)
 
@@ -326,9 +343,8 @@ def test_a_manifest_that_is_no_file_names_no_recipe(toy: ToyBundle, put: Callabl
 
 def test_the_memory_that_an_honest_bundle_takes_is_the_measure(toy: ToyBundle) -> None:
     """The control: the same child opens the bundle when nothing is wrong with it."""
-    command = [sys.executable, "-c", CHILD, str(toy.path), str(toy.trust.folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG_S, check=True)
-    assert "opens, signed by trusted key" in done.stdout and "refused" not in done.stdout
+    said = inspected(toy)
+    assert "opens, signed by trusted key" in said and "refused" not in said
 
 
 def test_what_a_bundle_says_of_itself_cannot_move_the_cursor(toy: ToyBundle) -> None:
@@ -337,10 +353,9 @@ def test_what_a_bundle_says_of_itself_cannot_move_the_cursor(toy: ToyBundle) -> 
         values["weights"][0]["source"] = "a\u202eb\nstate      opens"
 
     toy.edit(change)
-    command = [sys.executable, "-c", CHILD, str(toy.path), str(toy.trust.folder)]
-    done = subprocess.run(command, capture_output=True, timeout=LONG_S, check=True)
-    assert b"\x1b" not in done.stdout and b"\r" not in done.stdout and "\u202e".encode() not in done.stdout
-    assert rb"good\x1b[2K\rstate" in done.stdout and rb"a\u202eb\nstate" in done.stdout
+    said = inspected(toy)
+    assert "\x1b" not in said and "\r" not in said and "\u202e" not in said
+    assert r"good\x1b[2K\rstate" in said and r"a\u202eb\nstate" in said
     (toy.path / "golden" / "a\x1b[31mb\udcff").touch()
     with pytest.raises(BundleError, match=r"holds golden/a\\x1b\[31mb\\udcff, which manifest"):
         open_bundle(toy.path, toy.trust)
