@@ -292,7 +292,7 @@ def check_graph(data: bytes, name: str, network: Network) -> None:
         raise BundleError(f"{file} holds no weights but zeros or constants, so it sees nothing; {EXPORT_AGAIN}")
 
     inputs, outputs = graph_signature(name, network)
-    inner = [tensor for tensor in graph.tensors if tensor not in outputs]
+    inner = [tensor for tensor in graph.tensors if tensor and tensor not in outputs]
     session = _session(with_outputs(data, inner), file)
     found = session.get_outputs()
     for kind, wanted, nodes in (
