@@ -23,6 +23,7 @@ from runtime.wire import MAX_BUFFER_BYTES, MAX_PIXELS, MAX_SIDE_PX
 
 MAX_FILE_NBYTES = MAX_BUFFER_BYTES + 16 * 2**20
 """Of one picture or cloud: the largest frame's XYZ, and room for what surrounds it."""
+PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 MAX_PAGES = MAX_SIDE_PX
 """Directories of a TIFF: some programs write a page for each row."""
 MAX_TAG_VALUES = 2**20
@@ -35,11 +36,11 @@ UNCOMPRESSED, DEFLATE = frozenset({1}), frozenset({8, 32946})
 @contextmanager
 def open_png(data: bytes) -> Iterator[Image.Image]:
     """A PNG of bounded size, not yet decoded. Raises DataError, also for what goes wrong while it is decoded inside."""
+    if not data.startswith(PNG_HEAD):
+        raise DataError("cannot be read as a PNG picture (it begins otherwise)")
     try:
-        with Image.open(BytesIO(data)) as picture:
+        with Image.open(BytesIO(data), formats=("PNG",)) as picture:
             _check_size(picture.height, picture.width)
-            if picture.format != "PNG":
-                raise DataError(f"is a {picture.format} file, not a PNG")
             yield picture
     except Image.DecompressionBombError:
         raise DataError(f"has more than {MAX_PIXELS} pixels, the most a frame may have") from None

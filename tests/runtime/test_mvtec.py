@@ -76,7 +76,7 @@ def test_colour_pictures_that_cannot_be_used(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((400, 400, 3), np.uint8)).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
     for name, word in (
-        ("clear", "transparent"), ("deep", "8-bit"), ("jpeg", "JPEG"), ("text", "cannot be read"),
+        ("clear", "transparent"), ("deep", "8-bit"), ("jpeg", "PNG picture"), ("text", "cannot be read"),
         ("cut", "cannot be read"), ("absent", "does not exist"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=word):
@@ -217,7 +217,7 @@ def png_of(side: int) -> bytes:
 def test_a_picture_larger_than_a_frame_is_refused_before_it_is_decoded(tmp_path: Path, side: int) -> None:
     (tmp_path / "bomb.png").write_bytes(png_of(side))
     for read in (mvtec.read_rgb, mvtec.read_mask):
-        with pytest.raises(DataError, match=rf"bomb\.png .*({side}|pixels|cannot be read)"):
+        with pytest.raises(DataError, match=rf"bomb\.png (is {side} x {side} pixels|has more than \d+ pixels)"):
             read(tmp_path / "bomb.png")
 
 
@@ -256,7 +256,7 @@ def test_a_cloud_of_a_shape_beyond_a_frame_is_refused(tmp_path: Path) -> None:
             width = 2 if int(found.dtype) == 3 else 4
             data[found.valueoffset : found.valueoffset + width] = (65_000).to_bytes(width, "little")
     path.write_bytes(data)
-    with pytest.raises(DataError, match=r"bomb\.tiff (has shape|cannot be read)"):
+    with pytest.raises(DataError, match=r"bomb\.tiff has shape \(65000, 65000, 3\)"):
         mvtec.read_xyz(path)
 
 
