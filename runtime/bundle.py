@@ -247,7 +247,7 @@ def _check_listing(path: Path, manifest: Manifest) -> None:
     for name, file in listed.items():
         if not 0 < file.nbytes <= limits[name]:
             raise BundleError(
-                f"bundle {path}: {name} is listed with {file.nbytes} bytes, of what the manifest describes it can have "
+                f"bundle {path}: {name} is listed with {file.nbytes} bytes, and what the manifest describes takes "
                 f"at most {limits[name]}; export the bundle again"
             )
     present = _files_below(path)

@@ -71,8 +71,10 @@ class HeldFile:
         os.fsync(self._fd)
 
     def close(self) -> None:
-        """Gives up the lock as well."""
-        os.close(self._fd)
+        """Gives up the lock as well; a second time it does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def make_file(path: Path, nbytes: int, head: bytes) -> None:

@@ -106,6 +106,7 @@ class Journal:
         self._next_id = next_id
         self._write_header(clean=False, boot_id=boot_id)
         if self.fault:
+            self.close()
             raise JournalError(f"{self.fault}; see to the disk, or set [journal] path to another")
 
     @classmethod
@@ -192,15 +193,12 @@ class Journal:
     def get(self, result_id: int) -> bytes | None:
         """The final result of ``result_id``; None when it is not answered yet or no longer held."""
         entry = self._result(result_id % self._header.slots)
-        return entry.payload if entry is not None and entry.result_id == result_id and not entry.owed else None
+        return entry.payload if isinstance(entry, Entry) and entry.result_id == result_id and not entry.owed else None
 
     def entries(self) -> Iterator[Entry]:
         """Everything the ring holds, in order of result_id."""
         found = (self._result(index) for index in range(self._header.slots))
-        yield from sorted((entry for entry in found if entry is not None), key=lambda entry: entry.result_id)
-
-    def _result(self, index: int) -> Entry | None:
-        return self._entry(index, RESULTS_AT + index * SLOT_NBYTES)
+        yield from sorted((entry for entry in found if isinstance(entry, Entry)), key=lambda entry: entry.result_id)
 
     def promise(self, payload: bytes) -> int:
         """Enter what a trigger is owed; returns the promise's number. Raises JournalError when all are taken."""
@@ -222,7 +220,7 @@ class Journal:
     def promises(self) -> dict[int, Entry]:
         """Open promises by number; ``result_id`` is the one that was next when the promise was given."""
         found = {number: self._entry(-1, HEADER_NBYTES + number * SLOT_NBYTES) for number in range(PROMISES_MAX)}
-        return {number: entry for number, entry in found.items() if entry is not None}
+        return {number: entry for number, entry in found.items() if isinstance(entry, Entry)}
 
     def close(self) -> None:
         """Write everything to disk and mark the journal as cleanly closed; a second time it does nothing."""
@@ -288,33 +286,14 @@ class Journal:
         except OSError as error:
             self._lose(self._cannot_write(error))
 
-    def _entry(self, index: int, at: int) -> Entry | None:
-        """What a slot holds, ``index`` below 0 for a promise; None: nothing, or nothing that can be trusted."""
+    def _result(self, index: int) -> Entry | str | None:
+        return self._entry(index, RESULTS_AT + index * SLOT_NBYTES)
+
+    def _entry(self, index: int, at: int) -> Entry | str | None:
+        """What a slot holds, ``index`` below 0 for a promise; None: nothing. A text: why it cannot be trusted."""
         state = self._state(at)
-        if state == _EMPTY or self._damage(index, at, state):
+        if state == _EMPTY:
             return None
-        half = self._read(at + _HALF_AT[(state - 1) % 2], _HALF_NBYTES)
-        result_id, length, _ = _HALF.unpack_from(half)
-        return Entry(result_id, half[_HALF.size : _HALF.size + length], state in _OWED)
-
-    def _scan(self) -> bool:
-        """Empty every slot that cannot be trusted, and name it. True if there was one."""
-        damaged = False
-        for slot in range(PROMISES_MAX + self._header.slots):
-            at = HEADER_NBYTES + slot * SLOT_NBYTES
-            state = self._state(at)
-            if state == _EMPTY:
-                continue
-            wrong = self._damage(slot - PROMISES_MAX, at, state)
-            if wrong:
-                name = f"slot {slot - PROMISES_MAX}" if slot >= PROMISES_MAX else f"promise {slot}"
-                self.notes.append(f"journal {name} is corrupt ({wrong}): what it held is not known")
-                self._write(at, bytes([_EMPTY]))
-                damaged = True
-        return damaged
-
-    def _damage(self, index: int, at: int, state: int) -> str | None:
-        """What is wrong with a slot, ``index`` below 0 for a promise; None: nothing."""
         if state not in (*_OWED, *_ANSWERED):
             return f"state byte {state}"
         half = self._read(at + _HALF_AT[(state - 1) % 2], _HALF_NBYTES)
@@ -326,7 +305,20 @@ class Journal:
             return "checksum"
         if index >= 0 and (result_id % self._header.slots != index or result_id < self._header.first_id):
             return f"result id {result_id} does not belong there"
-        return None
+        return Entry(result_id, payload, state in _OWED)
+
+    def _scan(self) -> bool:
+        """Empty every slot that cannot be trusted, and name it. True if there was one."""
+        damaged = False
+        for slot in range(PROMISES_MAX + self._header.slots):
+            at = HEADER_NBYTES + slot * SLOT_NBYTES
+            wrong = self._entry(slot - PROMISES_MAX, at)
+            if isinstance(wrong, str):
+                name = f"slot {slot - PROMISES_MAX}" if slot >= PROMISES_MAX else f"promise {slot}"
+                self.notes.append(f"journal {name} is corrupt ({wrong}): what it held is not known")
+                self._write(at, bytes([_EMPTY]))
+                damaged = True
+        return damaged
 
     def _write_header(
         self, *, reserved: int | None = None, clean: bool | None = None, boot_id: str | None = None

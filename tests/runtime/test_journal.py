@@ -426,6 +426,23 @@ def test_a_disk_that_takes_nothing_more_is_a_fault_and_no_crash(path: Path, monk
     journal.close()
 
 
+def test_a_disk_that_takes_nothing_at_the_start_is_refused_and_nothing_is_held(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(path).close()
+
+    def full(fd: int, buffers: list[bytes], offset: int, flags: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pwritev", full)
+    with pytest.raises(JournalError, match=r"cannot be written \(Input/output error\)"):
+        opened(path)
+    monkeypatch.undo()
+    journal = opened(path)
+    assert journal.reserve() > 0
+    journal.close()
+
+
 def test_a_slot_that_is_altered_while_in_use_is_not_trusted(path: Path) -> None:
     journal = opened(path)
     fill(journal, 3)
