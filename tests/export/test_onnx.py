@@ -95,6 +95,17 @@ def test_inputs_and_outputs_have_the_bundles_names(lite: tuple[TorchNetworks, Ne
         check_graph(path.read_bytes(), path.stem, given)
 
 
+def test_a_bundle_takes_the_graphs_of_the_other_profiles(
+    edge_small: tuple[dict[str, bytes], Network], paper_small: tuple[dict[str, bytes], Network]
+) -> None:
+    """What ``runtime.onnx_graphs`` lets in is what is written here: field by field, operator by operator."""
+    from runtime.bundle_checks import check_graph
+
+    for graphs, given in (edge_small, paper_small):
+        for name, graph in graphs.items():
+            check_graph(graph, name, given)
+
+
 def test_slots_of_the_whole_grid_need_no_second_graph_and_no_adaptor_no_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,10 +11,13 @@ from typing import Any
 
 import msgspec
 import pytest
+import typer
 from bundle_factory import ToyBundle, write_toy_bundle
 from station_floor import floors
+from typer.testing import CliRunner
 
 from runtime import gate
+from runtime.commands import run
 from runtime.config import StationConfig, journal_path
 from runtime.errors import BundleError
 from runtime.journal import Journal
@@ -153,6 +156,16 @@ def test_the_memory_is_bounded_and_forgets_the_oldest(make: MakeConfig, bundles:
     assert len(kept) == RECIPES_MAX and kept["toy"] == OLD_US and "r0" not in kept and kept["r1"] == 2
     remember(manifest, config)
     assert served_path(config).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("flags", "value"), [(["--allow-older"], True), ([], None)])
+def test_the_flag_overrides_the_key(monkeypatch: pytest.MonkeyPatch, flags: list[str], value: bool | None) -> None:
+    given: list[dict[str, dict[str, Any]]] = []
+    monkeypatch.setattr(run, "serve", lambda config, overrides, bundle: given.append(overrides))
+    app = typer.Typer()
+    app.command()(run.command)
+    assert CliRunner().invoke(app, flags).exit_code == 0
+    assert given[0]["engine"]["allow_older"] is value
 
 
 def test_an_older_bundle_in_force_is_an_alarm_and_an_event(tmp_path: Path) -> None:
