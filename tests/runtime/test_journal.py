@@ -360,6 +360,18 @@ def test_ids_outlive_the_loss_of_the_whole_folder(path: Path) -> None:
     journal.close()
 
 
+def test_ids_are_safe_as_soon_as_the_loss_is_seen(path: Path) -> None:
+    journal = opened(path)
+    fill(journal, 10)
+    shutil.rmtree(path.parent)
+    assert journal.look()
+    for file in (journal._file, journal._ids):  # killed here
+        file.close()
+    journal = opened(path)
+    assert journal.reserve() > 10
+    journal.close()
+
+
 def test_where_no_id_is_safe_none_is_given(path: Path) -> None:
     journal = opened(path)
     fill(journal, 10)
