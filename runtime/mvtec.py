@@ -10,6 +10,7 @@ import csv
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from runtime.picture_files import MAX_FILE_NBYTES, decode_tiff, open_png
 SPLITS = ("train", "validation", "test")
 GOOD = "good"
 PARTS_FILE = "parts.csv"
+MAX_PARTS_NBYTES = 64 * 2**20
 NAMES_SHOWN = 5
 """At most so many names are spelt out in an error."""
 
@@ -171,8 +173,8 @@ def read_parts(folder: Path, samples: Iterable[Sample]) -> dict[str, str]:
         return {}
     path = home / PARTS_FILE
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            known = {row["name"]: row["part_id"] for row in csv.DictReader(file)}
+        table = StringIO(read_file(path, MAX_PARTS_NBYTES, follow=True).decode(), newline="")
+        known = {row["name"]: row["part_id"] for row in csv.DictReader(table)}
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a table with columns name and part_id ({error})") from error
     parts: dict[str, str] = {}
