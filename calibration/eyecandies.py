@@ -12,15 +12,17 @@ published size. Format: https://eyecan-ai.github.io/eyecandies/download.
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from runtime.errors import DataError
+from runtime.files import read_file
 from runtime.frame import FloatArray, Frame, Unit
 from runtime.mvtec import GOOD, Sample, natural_key, read_mask, read_rgb
+from runtime.picture_files import MAX_FILE_NBYTES, open_png
 
 SPLITS = {"train": "train", "val": "validation", "test_public": "test"}
 """Official folders, and what the splits are called here."""
@@ -29,6 +31,8 @@ IMAGE, DEPTH = "_image_4.png", "_depth.png"
 KINDS = ("bumps", "dents", "colors", "normals")
 SEVERAL = "combined"
 UNIT: Unit = "m"
+MAX_TEXT_NBYTES = 64 * 1024
+"""Of the small texts next to a picture."""
 FOCAL_PX = 711.11
 """One camera took all pictures; its axis goes through the middle."""
 GROUND, FAR, ASIDE = -0.02, 1.8, 1.0
@@ -115,14 +119,14 @@ def _levelled(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _depth(path: Path, info: Path) -> NDArray[np.float64]:
     try:
-        with Image.open(path) as picture:
+        with open_png(read_file(path, MAX_FILE_NBYTES, follow=True)) as picture:
             values = np.asarray(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a PNG picture ({error}); download it again") from error
+    except (OSError, DataError) as error:
+        raise DataError(f"{path} is no depth picture ({error}); download it again") from error
     if values.ndim != 2 or values.dtype not in (np.dtype(np.uint16), np.dtype(np.int32)):
         raise DataError(f"{path} holds {values.dtype} {values.shape}; the depth must be grey with 16 bits")
     try:
-        text = info.read_text(encoding="utf-8")
+        text = read_file(info, MAX_TEXT_NBYTES, follow=True).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{info} cannot be read ({error})") from error
     low, high = (_bound(text, name, info) for name in ("min", "max"))
@@ -141,7 +145,7 @@ def _bound(text: str, name: str, path: Path) -> float:
 
 def _pose(path: Path) -> NDArray[np.float64]:
     try:
-        pose = np.loadtxt(path)
+        pose = np.loadtxt(BytesIO(read_file(path, MAX_TEXT_NBYTES, follow=True)))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a table of numbers ({error})") from error
     if pose.shape != (4, 4) or not np.isfinite(pose).all() or abs(float(np.linalg.det(pose))) < 1e-9:

@@ -24,15 +24,9 @@ from calibration.networks.point_mae import PointEncoder
 from runtime.bundle_checks import FULL_GRAPH, graph_signature
 from runtime.errors import DataError, EngineError, UsageError
 from runtime.manifest import Network
+from runtime.onnx_graphs import OPERATORS
 
 OPSET = 18
-TENSORRT_OPERATORS = frozenset({
-    "Add", "Clip", "Concat", "Conv", "Div", "Erf", "Expand", "Gather", "Gemm", "LayerNormalization", "Log", "MatMul",
-    "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape",
-    "Resize", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
-})  # fmt: skip
-"""Operators our graphs may use: a part of onnx-tensorrt's docs/operators.md as of TensorRT 10."""
-
 log = logging.getLogger(__name__)
 
 
@@ -103,7 +97,7 @@ def export_graphs(networks: TorchNetworks, network: Network, out_dir: Path) -> l
     ``tokens`` (G, C). adaptor_rgb: ``tokens`` (rgb_slots, C) -> ``adapted``. adaptor_points: ``tokens`` (S, C),
     ``counts`` (S,) -> ``adapted``, S = points_slots; and adaptor_points_full with S = grid^2 where that is more.
     Raises UsageError when the networks lack the adaptors that ``network`` names, EngineError for an operator outside
-    ``TENSORRT_OPERATORS``, DataError when a file cannot be written.
+    ``OPERATORS``, DataError when a file cannot be written.
     """
     paths = []
     for name, module in graph_modules(networks, network).items():
@@ -114,12 +108,12 @@ def export_graphs(networks: TorchNetworks, network: Network, out_dir: Path) -> l
 
 
 def check_operators(model: onnx.ModelProto, name: str) -> None:
-    """Raises EngineError naming operators outside ``TENSORRT_OPERATORS`` or outside ONNX's own domain."""
+    """Raises EngineError naming operators outside ``OPERATORS`` or outside ONNX's own domain."""
     foreign = sorted(
         {
             node.op_type if node.domain in {"", "ai.onnx"} else f"{node.domain}.{node.op_type}"
             for node in model.graph.node
-            if node.domain not in {"", "ai.onnx"} or node.op_type not in TENSORRT_OPERATORS
+            if node.domain not in {"", "ai.onnx"} or node.op_type not in OPERATORS
         }
     )
     if foreign:

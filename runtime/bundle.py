@@ -10,16 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import tifffile
-from PIL import Image, UnidentifiedImageError
 
 from runtime.banks import Banks, read_banks
 from runtime.bundle_checks import (
@@ -33,14 +29,16 @@ from runtime.bundle_checks import (
     check_inputs,
     check_manifest,
     check_same_weights,
-    expected_files,
+    file_limits,
     graph_names,
     load_tensors,
 )
-from runtime.errors import BundleError, SignatureError
+from runtime.errors import BundleError, DataError, SignatureError
+from runtime.files import open_file, read_file, shown
 from runtime.frame import BoolArray, ByteArray, FloatArray, Frame, Prepared, Silhouette, Window
 from runtime.keys import TrustStore, check_signature
 from runtime.manifest import FORMAT, File, GoldenFrame, Manifest
+from runtime.picture_files import decode_tiff, open_png
 
 __all__ = ["ADAPTOR_GRAPHS", "FROZEN_GRAPHS", "Bundle", "CalibrationInputs", "open_bundle"]
 
@@ -49,11 +47,11 @@ SIGNATURE_FILE = "signature"
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_SIGNATURE_BYTES = 4096
 MAX_FILES = 256
-MAX_FILE_BYTES = 4 * 2**30
 MAX_BUNDLE_BYTES = 16 * 2**30
+HASHED_AT_ONCE_BYTES = 2**20
 SAFE_PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/){0,2}[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 WIRE_DIGITS = 12
-COPY_AGAIN = "copy the bundle again or export it anew"
+COPY_AGAIN = "copy the bundle again or export it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,10 @@ class Bundle:
         geometry = self.manifest.geometry
         rgb_name, xyz_name = f"golden/rgb/{golden.name}.png", f"golden/xyz/{golden.name}.tiff"
         rgb = _decode_png(self.read(rgb_name), rgb_name, geometry.height_px, geometry.width_px, "RGB")
-        xyz = _decode_tiff(self.read(xyz_name), xyz_name)
+        try:
+            xyz = decode_tiff(self.read(xyz_name))
+        except DataError as error:
+            raise BundleError(f"bundle file {xyz_name} {error}; export the bundle again") from None
         if xyz.shape != rgb.shape or xyz.dtype != np.float32:
             raise BundleError(
                 f"bundle file {xyz_name} is {xyz.dtype} {xyz.shape}, not float32 {rgb.shape}; {COPY_AGAIN}"
@@ -172,7 +173,7 @@ def open_bundle(path: Path, trust: TrustStore) -> Bundle:
     path = Path(path)
     if not path.is_dir():
         raise BundleError(f"there is no bundle at {path}; give the folder that `asperity calibrate` or `export` wrote")
-    manifest_bytes = _read_bounded(path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+    manifest_bytes = read_manifest(path)
     if not (path / SIGNATURE_FILE).exists():
         raise SignatureError(f"bundle {path} is not signed (no file signature); export it again")
     key_id = check_signature(manifest_bytes, _read_bounded(path, SIGNATURE_FILE, MAX_SIGNATURE_BYTES), trust, path)
@@ -181,6 +182,11 @@ def open_bundle(path: Path, trust: TrustStore) -> Bundle:
     bundle = Bundle(path=path, manifest=manifest, digest=hashlib.sha256(manifest_bytes).hexdigest(), key_id=key_id)
     check_contents(bundle)
     return bundle
+
+
+def read_manifest(path: Path) -> bytes:
+    """The bytes of a bundle's ``manifest.json``, whose they may be. Raises BundleError."""
+    return _read_bounded(path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
 
 
 def decode_manifest(data: bytes, path: Path) -> Manifest:
@@ -197,7 +203,7 @@ def decode_manifest(data: bytes, path: Path) -> Manifest:
                 "version that runs here"
             )
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"bundle {path}: manifest.json cannot be used ({error}); {COPY_AGAIN}") from None
     try:
         check_manifest(manifest)
@@ -217,8 +223,8 @@ def check_contents(bundle: Bundle) -> None:
     for _ in bundle.golden_frames():
         pass
     for mask, name in ((bundle.inspect_mask(), "inspect"), (bundle.ignore_mask(), "ignore")):
-        if mask is not None and bool(mask.all()) == (name == "ignore"):
-            raise BundleError(f"bundle {bundle.path}: the {name} mask leaves nothing or everything to judge; redraw it")
+        if mask is not None and (mask.all() if name == "ignore" else not mask.any()):
+            raise BundleError(f"bundle {bundle.path}: the {name} mask leaves nothing to judge; redraw it")
 
 
 def _check_listing(path: Path, manifest: Manifest) -> None:
@@ -229,21 +235,28 @@ def _check_listing(path: Path, manifest: Manifest) -> None:
             raise BundleError(f"bundle {path}: manifest.json lists {file.path!r}, which is no path inside a bundle")
         if file.path in listed:
             raise BundleError(f"bundle {path}: manifest.json lists {file.path} twice; {COPY_AGAIN}")
-        if not 0 < file.nbytes <= MAX_FILE_BYTES:
-            raise BundleError(f"bundle {path}: {file.path} is listed with {file.nbytes} bytes; {COPY_AGAIN}")
         listed[file.path] = file
     if sum(file.nbytes for file in manifest.files) > MAX_BUNDLE_BYTES:
         raise BundleError(f"bundle {path} lists more than {MAX_BUNDLE_BYTES} bytes; export it with smaller banks")
-    expected = expected_files(manifest)
+    limits = file_limits(manifest)
+    expected = limits.keys()
     if missing := sorted(expected - listed.keys()):
         raise BundleError(f"bundle {path}: manifest.json does not list {missing[0]}; {COPY_AGAIN}")
     if strange := sorted(listed.keys() - expected):
-        raise BundleError(f"bundle {path}: manifest.json lists {strange[0]}, which no bundle has; {COPY_AGAIN}")
+        raise BundleError(f"bundle {path}: manifest.json lists {shown(strange[0])}, which no bundle has; {COPY_AGAIN}")
+    for name, file in listed.items():
+        if not 0 < file.nbytes <= limits[name]:
+            raise BundleError(
+                f"bundle {path}: {name} is listed with {file.nbytes} bytes, and what the manifest describes takes "
+                f"at most {limits[name]}; export the bundle again"
+            )
     present = _files_below(path)
     if missing := sorted(listed.keys() - present):
         raise BundleError(f"bundle {path} is incomplete: {missing[0]} is missing; {COPY_AGAIN}")
     if strange := sorted(present - listed.keys() - {MANIFEST_FILE, SIGNATURE_FILE}):
-        raise BundleError(f"bundle {path} holds {strange[0]}, which manifest.json does not list; remove that file")
+        raise BundleError(
+            f"bundle {path} holds {shown(strange[0])}, which manifest.json does not list; remove that file"
+        )
 
 
 def _files_below(path: Path) -> set[str]:
@@ -253,42 +266,46 @@ def _files_below(path: Path) -> set[str]:
     while folders:
         folder = folders.pop()
         try:
-            entries = list(os.scandir(folder))
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = Path(entry.path).relative_to(path).as_posix()
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+                    elif entry.is_file(follow_symlinks=False):
+                        found.add(name)
+                    else:
+                        raise BundleError(f"bundle {path}: {shown(name)} is a link or device, not a file; {COPY_AGAIN}")
+                    if len(found) + len(folders) > MAX_FILES:
+                        raise BundleError(f"bundle {path} holds more than {MAX_FILES} files; this is not a bundle")
         except OSError as error:
-            raise BundleError(f"bundle folder {folder} cannot be listed ({error.strerror}); make it readable") from None
-        for entry in entries:
-            name = Path(entry.path).relative_to(path).as_posix()
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(Path(entry.path))
-            elif entry.is_file(follow_symlinks=False):
-                found.add(name)
-            else:
-                raise BundleError(f"bundle {path}: {name} is a link or device, not a file; {COPY_AGAIN}")
-            if len(found) + len(folders) > MAX_FILES:
-                raise BundleError(f"bundle {path} holds more than {MAX_FILES} files; this is not a bundle")
+            raise BundleError(
+                f"bundle folder {shown(folder)} cannot be listed ({error.strerror}); make it readable"
+            ) from None
     return found
 
 
 def _read_bounded(folder: Path, name: str, limit_bytes: int) -> bytes:
     """A file's bytes, following no link. Raises BundleError when it is absent, no file, or larger than the limit."""
     try:
-        handle = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        return read_file(folder / name, limit_bytes)
     except OSError as error:
         raise BundleError(f"bundle {folder}: {name} cannot be read ({error.strerror}); {COPY_AGAIN}") from None
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise BundleError(f"bundle {folder}: {name} is not a regular file; {COPY_AGAIN}")
-        try:
-            data = file.read(limit_bytes + 1)
-        except OSError as error:
-            raise BundleError(f"bundle {folder}: {name} cannot be read ({error.strerror}); {COPY_AGAIN}") from None
-    if len(data) > limit_bytes:
-        raise BundleError(f"bundle {folder}: {name} is larger than {limit_bytes} bytes; {COPY_AGAIN}")
-    return data
 
 
 def _read_listed(folder: Path, file: File) -> bytes:
-    data = _read_bounded(folder, file.path, file.nbytes)
+    """The signed bytes. Another file is found out piece by piece, before memory is taken for it."""
+    try:
+        with os.fdopen(open_file(folder / file.path), "rb") as opened:
+            digest, left = hashlib.sha256(), file.nbytes
+            while left > 0 and (piece := opened.read(min(left, HASHED_AT_ONCE_BYTES))):
+                digest.update(piece)
+                left -= len(piece)
+            same = left == 0 and not opened.read(1) and digest.hexdigest() == file.sha256
+            opened.seek(0)
+            data = opened.read(file.nbytes) if same else b""
+    except OSError as error:
+        raise BundleError(f"bundle {folder}: {file.path} cannot be read ({error.strerror}); {COPY_AGAIN}") from None
+    # Hashed once more: what is used is what was verified, whoever writes to the file meanwhile.
     if len(data) != file.nbytes or hashlib.sha256(data).hexdigest() != file.sha256:
         raise BundleError(f"bundle {folder}: {file.path} was altered or damaged (its sha256 differs); {COPY_AGAIN}")
     return data
@@ -297,19 +314,11 @@ def _read_listed(folder: Path, file: File) -> bytes:
 def _decode_png(data: bytes, name: str, height_px: int, width_px: int, mode: str) -> ByteArray:
     """Pixels of a PNG of exactly that size: H x W x 3 (mode RGB) or H x W (mode L)."""
     try:
-        with Image.open(BytesIO(data), formats=("PNG",)) as picture:
+        with open_png(data) as picture:
             if picture.size != (width_px, height_px) or picture.mode != mode:
-                raise BundleError(
-                    f"bundle file {name} is {picture.mode} {picture.width} x {picture.height}, not {mode} "
-                    f"{width_px} x {height_px}; export the bundle again"
+                raise DataError(
+                    f"is {picture.mode} {picture.width} x {picture.height}, not {mode} {width_px} x {height_px}"
                 )
             return np.asarray(picture, dtype=np.uint8)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise BundleError(f"bundle file {name} is no PNG ({error}); export the bundle again") from None
-
-
-def _decode_tiff(data: bytes, name: str) -> FloatArray:
-    try:
-        return np.asarray(tifffile.imread(BytesIO(data)))
-    except Exception as error:  # noqa: BLE001 - tifffile raises whatever a damaged tag leads it to
-        raise BundleError(f"bundle file {name} is no TIFF ({error}); export the bundle again") from None
+    except DataError as error:
+        raise BundleError(f"bundle file {name} {error}; export the bundle again") from None

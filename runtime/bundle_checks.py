@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from runtime.banks import MODALITIES, bank_shapes, usual_fault
 from runtime.errors import BundleError
 from runtime.knn import LARGEST, bounded
-from runtime.manifest import Decision, Geometry, Manifest, Modality, Network
-from runtime.onnx_weights import float_weights
+from runtime.manifest import LATEST_US, Decision, Geometry, Manifest, Modality, Network
+from runtime.onnx_graphs import MAX_GRAPH_VALUES, MAX_TENSOR_VALUES, read_graph, with_outputs
 from runtime.reasons import Reason
+from runtime.wire import MAX_PIXELS, MAX_SIDE_PX
 
 BANKS_FILE = "banks.safetensors"
 INPUTS_FILE = "calibration_inputs.safetensors"
@@ -39,6 +40,10 @@ LARGE_WEIGHT = 32
 RECIPE_NAME = re.compile(r"[a-z0-9_-]{1,32}")
 """Recipe names travel in topics and in ``station.toml``."""
 EXPORT_AGAIN = "export the bundle again"
+MAX_GRAPH_NBYTES = 2**31 - 1
+"""Protobuf holds no more; the largest network of a profile has 343 MB."""
+HEADS_NBYTES = 2**20
+"""Room in a file for what surrounds its pixels or tensors."""
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -51,19 +56,27 @@ def graph_names(network: Network) -> tuple[str, ...]:
     return FROZEN_GRAPHS + ADAPTOR_GRAPHS + ((FULL_GRAPH,) if network.points_slots < network.grid**2 else ())
 
 
-def expected_files(manifest: Manifest) -> set[str]:
-    """Every path that the manifest must list, and no other."""
-    files = {f"{name}.onnx" for name in graph_names(manifest.network)} | {BANKS_FILE, INPUTS_FILE}
+def file_limits(manifest: Manifest) -> dict[str, int]:
+    """Every path that the manifest must list and no other, with the most bytes that such a file can have."""
+    geometry, network = manifest.geometry, manifest.network
+    pixels = geometry.height_px * geometry.width_px
+    limits = {f"{name}.onnx": MAX_GRAPH_NBYTES for name in graph_names(network)}
+    limits[BANKS_FILE] = HEADS_NBYTES + 4 * sum(map(math.prod, bank_shapes(network, manifest.decision).values()))
+    frame = 3 * network.image_px**2 + 12 * network.cloud_px**2 + network.grid**2 + 4
+    limits[INPUTS_FILE] = HEADS_NBYTES + frame * len(manifest.decision.calibration_scores)
     for golden in manifest.golden:
-        files |= {f"golden/rgb/{golden.name}.png", f"golden/xyz/{golden.name}.tiff"}
-    geometry = manifest.geometry
-    return files | {name for name in (geometry.inspect_mask, geometry.ignore_mask) if name is not None}
+        limits[f"golden/rgb/{golden.name}.png"] = HEADS_NBYTES + 4 * pixels
+        limits[f"golden/xyz/{golden.name}.tiff"] = HEADS_NBYTES + 12 * pixels
+    masks = (geometry.inspect_mask, geometry.ignore_mask)
+    return limits | {name: HEADS_NBYTES + 2 * pixels for name in masks if name is not None}
 
 
 def check_manifest(manifest: Manifest) -> None:
     """Values that types cannot rule out. Raises BundleError naming the field."""
     if not RECIPE_NAME.fullmatch(manifest.recipe):
         raise BundleError(f"field recipe is {manifest.recipe!r}, not 1 to 32 of a-z 0-9 _ -")
+    if not 0 < manifest.created_us < LATEST_US:
+        raise BundleError(f"field created_us is {manifest.created_us}, which is no time since 1970")
     _check_network(manifest.network)
     _check_geometry(manifest.geometry)
     _check_decision(manifest.decision)
@@ -98,6 +111,12 @@ def _check_network(network: Network) -> None:
 def _check_geometry(geometry: Geometry) -> None:
     for name in ("height_px", "width_px", "side_px", "mm_per_px", "min_points"):
         _positive(f"geometry.{name}", getattr(geometry, name))
+    height_px, width_px = geometry.height_px, geometry.width_px
+    if max(height_px, width_px) > MAX_SIDE_PX or height_px * width_px > MAX_PIXELS:
+        raise BundleError(
+            f"has geometry.height_px {height_px} and width_px {width_px}; a frame has at most {MAX_SIDE_PX} pixels a "
+            f"side and {MAX_PIXELS} in all"
+        )
     if (geometry.method == "plane") != (geometry.plane is not None):
         raise BundleError(f"has geometry.method {geometry.method!r} and a plane of {geometry.plane}")
     if geometry.plane is not None:
@@ -246,7 +265,7 @@ def check_same_weights(adaptor: bytes, full: bytes) -> None:
 
     Golden frames rarely fill the larger one, so the gate does not try it.
     """
-    both = [sorted(hashlib.sha256(w.values.tobytes()).digest() for w in float_weights(g)) for g in (adaptor, full)]
+    both = [sorted(hashlib.sha256(w.values.data).digest() for w in read_graph(g).weights) for g in (adaptor, full)]
     if both[0] != both[1]:
         raise BundleError(
             f"bundle file {FULL_GRAPH}.onnx holds other weights than adaptor_points.onnx; they must be one adaptor in "
@@ -255,18 +274,16 @@ def check_same_weights(adaptor: bytes, full: bytes) -> None:
 
 
 def check_graph(data: bytes, name: str, network: Network) -> None:
-    """An ONNX graph of exactly the manifest's inputs and outputs, with finite weights that are not all constant.
+    """An ONNX graph as ``export`` writes one, of exactly the manifest's inputs and outputs. Raises BundleError.
 
-    Raises BundleError. The session is made without optimisation: it is only asked for its signature.
+    Its weights are finite and not all constant, and what it computes has sizes within bounds.
     """
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as ort
-
     file = f"bundle file {name}.onnx"
     try:
-        weights = [(weight.name, weight.values.size, _fault(weight.values)) for weight in float_weights(data)]
+        graph = read_graph(data)
     except BundleError as error:
         raise BundleError(f"{file} {error}; {EXPORT_AGAIN}") from None
+    weights = [(weight.name, weight.values.size, _fault(weight.values)) for weight in graph.weights]
     for weight, _, fault in weights:
         if "finite" in fault:
             raise BundleError(f"{file}: weight {weight!r} {fault}; {EXPORT_AGAIN}")
@@ -274,21 +291,43 @@ def check_graph(data: bytes, name: str, network: Network) -> None:
     if not large or all(large):
         raise BundleError(f"{file} holds no weights but zeros or constants, so it sees nothing; {EXPORT_AGAIN}")
 
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except (ort.Fail, ort.InvalidProtobuf, ort.InvalidGraph, ort.InvalidArgument, ort.NotImplemented, ort.NoSuchFile,
-            ort.RuntimeException, RuntimeError, ValueError) as error:  # fmt: skip
-        raise BundleError(f"{file} does not load ({str(error).splitlines()[0]}); {EXPORT_AGAIN}") from None
     inputs, outputs = graph_signature(name, network)
-    for kind, wanted, found in (("input", inputs, session.get_inputs()), ("output", outputs, session.get_outputs())):
-        seen = {node.name: (node.type, tuple(node.shape)) for node in found}
+    inner = [tensor for tensor in graph.tensors if tensor and tensor not in outputs]
+    session = _session(with_outputs(data, inner), file)
+    found = session.get_outputs()
+    for kind, wanted, nodes in (
+        ("input", inputs, session.get_inputs()),
+        ("output", outputs, [node for node in found if node.name not in inner]),
+    ):
+        seen = {node.name: (node.type, tuple(node.shape)) for node in nodes}
         if seen != {key: ("tensor(float)", shape) for key, shape in wanted.items()}:
             told = ", ".join(f"{key} {kind} {shape}" for key, (kind, shape) in seen.items())
             raise BundleError(
                 f"{file} has {kind}s {told}; the manifest's network says "
                 f"{', '.join(f'{key} {shape}' for key, shape in wanted.items())}; {EXPORT_AGAIN}"
             )
+    total: float = 0
+    for node in found:
+        size = math.prod(node.shape) if all(isinstance(side, int) for side in node.shape) else math.inf
+        total += size
+        if size > MAX_TENSOR_VALUES or total > MAX_GRAPH_VALUES:
+            raise BundleError(
+                f"{file} computes tensor {node.name!r} of shape {node.shape}; a bundle's graph computes at most "
+                f"{MAX_TENSOR_VALUES} numbers at once and {MAX_GRAPH_VALUES} in all; {EXPORT_AGAIN}"
+            )
+
+
+def _session(model: bytes, file: str) -> Any:
+    """An ONNX Runtime session that is only asked for names and shapes: nothing is optimised, so nothing is computed."""
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except (ort.Fail, ort.InvalidProtobuf, ort.InvalidGraph, ort.InvalidArgument, ort.NotImplemented, ort.NoSuchFile,
+            ort.RuntimeException, RuntimeError, ValueError) as error:  # fmt: skip
+        raise BundleError(f"{file} does not load ({str(error).splitlines()[0]}); {EXPORT_AGAIN}") from None

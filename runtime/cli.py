@@ -9,6 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from runtime.errors import AsperityError, EngineLostError
+from runtime.files import shown
 
 if TYPE_CHECKING:
     import typer
@@ -71,7 +72,7 @@ def main() -> None:
     try:
         app()
     except EngineLostError as error:
-        print(f"asperity: {error}", file=sys.stderr)
+        print(f"asperity: {shown(error)}", file=sys.stderr)
         end_at_once(error.exit_code)
     except AsperityError as error:
         _end(str(error), error.exit_code)
@@ -94,7 +95,7 @@ def end_at_once(exit_code: int) -> None:
 
 
 def _end(sentence: str, exit_code: int) -> None:
-    print(f"asperity: {sentence}", file=sys.stderr)
+    print(f"asperity: {shown(sentence)}", file=sys.stderr)
     sys.exit(exit_code)
 
 

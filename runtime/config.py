@@ -190,6 +190,9 @@ class Engine(Section, frozen=True, forbid_unknown_fields=True):
         str, text("what the simulated engine says, a word a seq (docs/plc.md): ok ng shape nan raise ..., or WORD=MS")
     ] = "ok ok ok ok ng"
     trust: Annotated[str, text("folder of trusted public keys; empty: the user's configuration folder")] = ""
+    allow_older: Annotated[
+        bool, text("open a bundle of a recipe although a newer one was served here; every state then says so")
+    ] = False
     gpu: Annotated[int, number(0, 63, "cuda: which GPU of this machine, as nvidia-smi counts them")] = 0
     precision: Annotated[
         Literal["fp16", "fp32", "int8"], text("cuda: precision of the networks; the bundle's golden frames decide")

@@ -8,13 +8,17 @@ import tempfile
 from pathlib import Path
 
 from runtime.errors import AsperityError, UsageError
+from runtime.files import OTHERS_MAY_USE, OTHERS_MAY_WRITE, open_file
+
+__all__ = [
+    "CLIENT_KEY_VARIABLE", "KEYS_VARIABLE", "OTHERS_MAY_USE", "OTHERS_MAY_WRITE", "check_private",
+    "default_key_folder", "read_private", "write_private",
+]  # fmt: skip
 
 KEYS_VARIABLE = "ASPERITY_KEYS"
 CLIENT_KEY_VARIABLE = "ASPERITY_CLIENT_KEY"
 """The path of a client's key file, for commands that connect to a station."""
 MAX_KEY_FILE_BYTES = 16 * 1024
-OTHERS_MAY_USE = stat.S_IRWXG | stat.S_IRWXO
-OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def default_key_folder() -> Path:
@@ -29,17 +33,29 @@ def default_key_folder() -> Path:
 
 def check_private(path: Path, forbidden: int, danger: str, repair: str, error: type[AsperityError]) -> None:
     """Raises ``error`` when others have one of the ``forbidden`` rights, or the owner is another user."""
-    found = path.stat()
+    _check(path, path.stat(), forbidden, danger, repair, error)
+
+
+def read_private(
+    path: Path, forbidden: int, danger: str, repair: str, error: type[AsperityError], *, follow: bool = False
+) -> bytes:
+    """The bytes of a key file that only its owner has a hand in; what is checked is the file that is then read.
+
+    ``follow``: a link may lead to it. Raises OSError, and ``error`` as ``check_private`` does.
+    """
+    handle = open_file(path, follow=follow)
+    with os.fdopen(handle, "rb") as file:
+        _check(path, os.fstat(handle), forbidden, danger, repair, error)
+        return file.read(MAX_KEY_FILE_BYTES)
+
+
+def _check(
+    path: Path, found: os.stat_result, forbidden: int, danger: str, repair: str, error: type[AsperityError]
+) -> None:
     if found.st_uid not in (os.geteuid(), 0):
         raise error(f"{path} belongs to another user (uid {found.st_uid}); make it yours with `chown`")
     if found.st_mode & forbidden:
         raise error(f"{path} has mode {stat.S_IMODE(found.st_mode):04o}: {danger}; run `{repair} {path}`")
-
-
-def read_bounded(path: Path) -> bytes:
-    """The file's bytes, as far as a key file can be long. Raises OSError."""
-    with path.open("rb") as file:
-        return file.read(MAX_KEY_FILE_BYTES)
 
 
 def write_private(path: Path, data: bytes, remedy: str) -> None:

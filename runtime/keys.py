@@ -20,7 +20,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -34,15 +34,18 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from runtime.errors import SignatureError, UsageError
+from runtime.files import read_file
 from runtime.key_files import (
     KEYS_VARIABLE,
+    MAX_KEY_FILE_BYTES,
     OTHERS_MAY_USE,
     OTHERS_MAY_WRITE,
     check_private,
     default_key_folder,
-    read_bounded,
+    read_private,
     write_private,
 )
+from runtime.manifest import LATEST_US
 
 SIGNING_FILE = "signing.pem"
 KEY_ID_DIGITS = 16
@@ -57,7 +60,7 @@ class PublicKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """32 bytes, base64."""
     name: str
     """For people: where the key was made."""
-    created_us: int
+    created_us: Annotated[int, msgspec.Meta(ge=0, lt=LATEST_US)]
     algorithm: Literal["ed25519"] = "ed25519"
 
     def raw(self) -> bytes:
@@ -122,11 +125,15 @@ def _signing_key(private: Ed25519PrivateKey, name: str, created_us: int) -> Sign
 def read_public_key(path: Path) -> PublicKey:
     """A public key from a file. Raises UsageError when the file is none."""
     try:
-        data = read_bounded(path)
+        data = read_file(path, MAX_KEY_FILE_BYTES, follow=True)
     except OSError as error:
         raise UsageError(
             f"key file {path} cannot be read: {error.strerror}; give the path of an exported key"
         ) from None
+    return _decode_public_key(data, path)
+
+
+def _decode_public_key(data: bytes, path: Path) -> PublicKey:
     try:
         key = msgspec.json.decode(data, type=PublicKey)
         key.raw()
@@ -169,9 +176,9 @@ class TrustStore:
             check_private(checked, OTHERS_MAY_WRITE, "others could add keys", "chmod go-w", SignatureError)
         keys = {}
         for path in sorted(folder.glob("*.json")):
-            check_private(path, OTHERS_MAY_WRITE, "others could change it", "chmod go-w", SignatureError)
+            data = read_private(path, OTHERS_MAY_WRITE, "others could change it", "chmod go-w", SignatureError)
             try:
-                key = read_public_key(path)
+                key = _decode_public_key(data, path)
             except UsageError as error:
                 raise SignatureError(f"{error}; or remove {path}") from None
             if path.stem != key.key_id:
@@ -202,9 +209,9 @@ class TrustStore:
         path = self.folder / SIGNING_FILE
         if not path.exists():
             return None
-        check_private(path, OTHERS_MAY_USE, "others could sign bundles with it", "chmod 600", SignatureError)
         try:
-            private = load_pem_private_key(read_bounded(path), password=None)
+            data = read_private(path, OTHERS_MAY_USE, "others could sign bundles with it", "chmod 600", SignatureError)
+            private = load_pem_private_key(data, password=None)
         except (OSError, ValueError, TypeError) as error:
             raise SignatureError(
                 f"private key {path} cannot be read ({error}); move it away and run `asperity keys new`"

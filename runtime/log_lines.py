@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from runtime.config import Log
+from runtime.files import shown
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -21,14 +22,22 @@ class JsonLines(logging.Formatter):
         line = {"t_us": round(record.created * 1e6), "level": record.levelname.lower(), "logger": record.name}
         text = ids.get("text", record.getMessage())
         line |= {name: value for name, value in ids.items() if value is not None and name != "text"}
-        line["text"] = text
+        line["text"] = shown(text)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line).decode()
 
 
+class TextLines(logging.Formatter):
+    """Lines for people. What a name from outside holds besides printable characters is written as escapes."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """One line; a traceback follows on lines of its own."""
+        return shown(super().formatMessage(record))
+
+
 def begin(config: Log) -> None:
     """Write what the process logs to stderr, as ``[log]`` says."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines() if config.format == "json" else logging.Formatter(TEXT_FORMAT))
+    handler.setFormatter(JsonLines() if config.format == "json" else TextLines(TEXT_FORMAT))
     logging.basicConfig(level=config.level.upper(), handlers=[handler])

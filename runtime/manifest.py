@@ -13,6 +13,8 @@ from runtime.frame import Unit
 
 FORMAT = 1
 """Version of the bundle's layout. A bundle of another format does not open."""
+LATEST_US = 253_402_300_800_000_000
+"""The year 10000, in microseconds since 1970: beyond it no date can be written."""
 
 
 class Plane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -178,6 +180,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Version of the project that wrote it."""
     recipe: str
     created_us: int
+    """When it was exported, microseconds since 1970 by that machine's clock. Signed with the rest, and what tells an
+    older bundle of a recipe from a newer one (``runtime.served``)."""
     geometry: Geometry
     network: Network
     weights: tuple[WeightsOrigin, ...]

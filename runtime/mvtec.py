@@ -10,18 +10,22 @@ import csv
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import tifffile
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from runtime.errors import DataError
+from runtime.files import read_file
 from runtime.frame import BoolArray, ByteArray, FloatArray, Frame, Unit
+from runtime.picture_files import MAX_FILE_NBYTES, decode_tiff, open_png
 
 SPLITS = ("train", "validation", "test")
 GOOD = "good"
 PARTS_FILE = "parts.csv"
+MAX_PARTS_NBYTES = 64 * 2**20
 NAMES_SHOWN = 5
 """At most so many names are spelt out in an error."""
 
@@ -52,16 +56,14 @@ def read_rgb(path: Path) -> ByteArray:
     Raises DataError for a missing or unreadable file, more than 8 bits, or transparency.
     """
     try:
-        with Image.open(path) as picture:
-            if picture.format != "PNG":
-                raise DataError(f"{path} is a {picture.format} file; the colour picture must be an 8-bit PNG")
+        with open_png(read_file(path, MAX_FILE_NBYTES, follow=True)) as picture:
             if picture.mode not in ("RGB", "RGBA", "L", "LA", "P", "1"):
-                raise DataError(f"{path} has pixels of mode {picture.mode}; save it as an 8-bit RGB PNG")
+                raise DataError(f"has pixels of mode {picture.mode}; the colour picture must be an 8-bit PNG")
             rgba = np.asarray(picture.convert("RGBA"))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a PNG picture ({error}); write it again") from error
+    except (OSError, DataError) as error:
+        raise DataError(f"{path} {_words(error)}; write it again as an 8-bit RGB PNG") from error
     if (rgba[..., 3] != 255).any():
         raise DataError(f"{path} has transparent pixels; save it as an RGB PNG without alpha channel")
     return np.ascontiguousarray(rgba[..., :3])
@@ -73,16 +75,20 @@ def read_xyz(path: Path) -> FloatArray:
     Raises DataError for a missing or unreadable file, another dtype or another shape.
     """
     try:
-        xyz = tifffile.imread(path)
+        xyz = decode_tiff(read_file(path, MAX_FILE_NBYTES, follow=True))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    except Exception as error:
-        raise DataError(f"{path} cannot be read as a TIFF point cloud ({error}); write it again") from error
+    except (OSError, DataError) as error:
+        raise DataError(f"{path} {_words(error)}; write it again") from error
     if xyz.dtype != np.float32:
         raise DataError(f"{path} holds {xyz.dtype} values; the point cloud must be float32 x, y, z for each pixel")
     if xyz.ndim != 3 or xyz.shape[2] != 3 or 0 in xyz.shape:
         raise DataError(f"{path} has shape {xyz.shape}; the point cloud must be height x width x 3")
     return np.ascontiguousarray(xyz)
+
+
+def _words(error: OSError | DataError) -> str:
+    return f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
 
 
 def read_mask(path: Path) -> BoolArray:
@@ -167,8 +173,8 @@ def read_parts(folder: Path, samples: Iterable[Sample]) -> dict[str, str]:
         return {}
     path = home / PARTS_FILE
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            known = {row["name"]: row["part_id"] for row in csv.DictReader(file)}
+        table = StringIO(read_file(path, MAX_PARTS_NBYTES, follow=True).decode(), newline="")
+        known = {row["name"]: row["part_id"] for row in csv.DictReader(table)}
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a table with columns name and part_id ({error})") from error
     parts: dict[str, str] = {}

@@ -10,6 +10,7 @@ from typing import Literal
 from runtime import wire
 from runtime.clock import MS, Now, look
 from runtime.config import Log as LogConfig
+from runtime.files import shown
 
 log = logging.getLogger("asperity.station")
 
@@ -50,6 +51,7 @@ class Notices:
         self._last.move_to_end(kind)
         while len(self._last) > self._kinds_max:
             self._last.popitem(last=False)
+        text = shown(text)
         if held:
             text = f"{text} (and {held} more of this kind before)"
         ids: dict[str, str | int | None] = {"station": self._station, "session": self._session, "kind": kind}

@@ -271,6 +271,14 @@ class Operation:
         slow_ms = BEATS_OF_A_FRAME * self._place.frame_p99_ms
         return max(limits.beat_timeout_min_ms, limits.deadline_ms, round(slow_ms))
 
+    def journal_lost(self, text: str) -> None:
+        """Nothing more is kept of what is owed: to Error, and there again after any reset."""
+        text = f"{text}: nothing more is kept; see to the file and the disk, and start the station again"
+        if self.state not in (State.ERROR, State.HALTED):
+            self.fault("JOURNAL", text)
+        elif self.alarms.get("JOURNAL") != text:
+            self.alarm("JOURNAL", text)
+
     def move(self, cause: Cause) -> None:
         """Another state by the table. Raises StateError where it has no row."""
         before, self.state = self.state, step(self.state, cause)
@@ -294,7 +302,7 @@ class Operation:
 
     def _show_recipe(self) -> None:
         """What every state says as long as the recipe is in force, also after a reset."""
-        for kind in ("THRESHOLD", Reason.TIMING_ONLY.name, "DRIFT"):
+        for kind in ("THRESHOLD", Reason.TIMING_ONLY.name, "DRIFT", "OLDER_BUNDLE"):
             self.alarms.pop(kind, None)
         decision = self.recipe.decision if self.recipe else None
         self._drift.refer(decision.calibration_scores if decision else (), decision.threshold if decision else 0.0)
@@ -303,6 +311,8 @@ class Operation:
         if self.recipe.decision.timing_only:
             text = f"recipe {self.recipe.name} is for timing only: every frame is unknown; {Reason.TIMING_ONLY.remedy}"
             self.alarm(Reason.TIMING_ONLY.name, text, "warning")
+        if self.recipe.older:
+            self.alarm("OLDER_BUNDLE", f"opened on request ([engine] allow_older): {self.recipe.older}", "warning")
         mine, signed = self.recipe.decision.threshold, self.recipe.proven_threshold
         if mine != signed:
             text = f"an operator set the threshold to {mine:.6g}; the proven one is {signed:.6g}"

@@ -42,6 +42,8 @@ class Recipe:
     proven_threshold: float
     """The threshold that the engine took from the calibration frames."""
     simulated: bool = False
+    older: str = ""
+    """Why this bundle opened on request alone, in words: a newer one was served (``runtime.served``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ The child is there for the line's sake: a bundle that brings ONNX Runtime down m
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from msgspec.structs import replace
 from runtime.config import SCRIPT_PREFIX, StationConfig, restore, save
 from runtime.engines import Progress
 from runtime.errors import AsperityError, BundleError, ConfigError
+from runtime.files import shown
 from runtime.frame import EngineInfo
 from runtime.pipeline import Recipe
 from runtime.sections import Name
@@ -62,16 +64,18 @@ def recipe_name(bundle: Path) -> str:
     class Named(msgspec.Struct):
         recipe: Name
 
-    path = bundle / "manifest.json"
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Named).recipe
-    except OSError as error:
+    from runtime.bundle import MANIFEST_FILE, read_manifest
+
+    if not os.path.lexists(bundle / MANIFEST_FILE):
         raise BundleError(
-            f"there is no bundle at {bundle} ({path.name}: {error.strerror}); give the folder that "
-            "`asperity calibrate` or `asperity export` wrote"
+            f"there is no bundle at {bundle}; give the folder that `asperity calibrate` or `asperity export` wrote"
+        )
+    try:
+        return msgspec.json.decode(read_manifest(bundle), type=Named).recipe
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(
+            f"{bundle / MANIFEST_FILE} names no recipe ({error}); copy the bundle again or export it again"
         ) from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} names no recipe ({error}); copy the bundle again or export it anew") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,10 @@ class Found:
     """Two recipes of one identity are the same bundle."""
     open: Callable[[Progress], Recipe]
     """Opens the engine and proves it on the golden frames. Raises EngineError, or BundleError and its kinds."""
+    older: str = ""
+    """Why the bundle opens on request alone, in words; empty: none newer was served."""
+    serve: Callable[[], None] = lambda: None
+    """To be called once the station serves the bundle. Raises BundleError where that cannot be remembered."""
 
 
 def find_recipe(name: str, config: StationConfig) -> Found:
@@ -128,8 +136,15 @@ def _open_simulated(name: str, script: str) -> Recipe:
 
 
 def _find_bundle(name: str, path: Path, config: StationConfig) -> Found:
+    from runtime.served import check_age, remember
+
     bundle = _verified(name, path, config)
-    return Found(bundle.digest, lambda progress: _open_bundle(bundle, config, progress))
+    return Found(
+        bundle.digest,
+        lambda progress: _open_bundle(bundle, config, progress),
+        older=check_age(bundle.manifest, config),
+        serve=lambda: remember(bundle.manifest, config),
+    )
 
 
 def _verified(name: str, path: Path, config: StationConfig) -> Bundle:
@@ -213,7 +228,12 @@ class OpenRecipes:
                 recipe = found.open(lambda stage: None)
                 with self._table:
                     self._opened.append(_Opened(found.identity, recipe))
-            return recipe
+            try:
+                found.serve()
+            except BaseException:
+                self.put_away(recipe)
+                raise
+            return dataclasses.replace(recipe, older=found.older) if found.older else recipe
         finally:
             self._opening.release()
 
@@ -230,7 +250,7 @@ class OpenRecipes:
         threading.Thread(target=recipe.engine.close, name="put-away", daemon=True).start()
 
     def lose(self, recipe: Recipe) -> None:
-        """Its engine is lost: whoever wants the recipe from here on has it opened anew."""
+        """Its engine is lost: whoever wants the recipe from here on has it opened again."""
         with self._table:
             for opened in self._opened:
                 opened.lost = opened.lost or opened.recipe.engine is recipe.engine
@@ -323,8 +343,10 @@ class Loader:
         if config.engine.name != "cuda" or not config.engine.build_missing or name not in config.recipes:
             return
         from runtime.engines import build, trt_graph
+        from runtime.served import check_age
 
         bundle = _verified(name, Path(config.recipes[name]), config)
+        check_age(bundle.manifest, config)
         if not trt_graph.networks_missing(bundle, config):
             return
         self.building = name
@@ -363,7 +385,7 @@ def _child() -> int:
         config = replace(config, engine=replace(config.engine, recipes_in_memory=1))
         recipe = open_recipe(sys.argv[1], config, lambda stage: None)
     except AsperityError as error:
-        print(error, file=sys.stderr)
+        print(shown(error), file=sys.stderr)
         return error.exit_code
     recipe.engine.close()
     return 0

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle, CalibrationInputs
 from runtime.engines import Engine
 from runtime.errors import EngineError, ParityError
+from runtime.files import read_file
 from runtime.frame import EngineInfo
 from runtime.manifest import Decision
 from runtime.scoring import fused_score
@@ -182,9 +183,8 @@ def cache_path(bundle: Bundle, info: EngineInfo, cache: Path | None = None) -> P
 def _cached(path: Path, bundle: Bundle, info: EngineInfo, n: int) -> NDArray[np.float64] | None:
     """Scores of an earlier start; None when there are none that belong to this bundle, engine and device."""
     try:
-        with path.open("rb") as file:
-            found = msgspec.json.decode(file.read(MAX_CACHE_BYTES), type=CachedScores)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        found = msgspec.json.decode(read_file(path, MAX_CACHE_BYTES), type=CachedScores)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     expected = (bundle.digest, info.name, info.device, info.precision, n)
     if (found.bundle, found.engine, found.device, found.precision, len(found.scores)) != expected:

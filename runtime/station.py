@@ -319,7 +319,9 @@ class Station:
             detail = str(error)
             result = replace(result.unknown(Reason.ENGINE), latency_us={})
             body = wire.encode_result_body(result)
-        self.journal.answer(result.result_id, body)
+        if not self.journal.answer(result.result_id, body) and result.verdict is not Verdict.UNKNOWN:
+            detail, result = self.journal.fault, result.unknown(Reason.ENGINE)  # what is not kept lets no part pass
+            body = wire.encode_result_body(result)
         self.ledger.settle(result)
         self._send(result, body)
         if detail and result.score is None:
@@ -359,6 +361,8 @@ class Station:
         self._watch_line(now)
         self.guard.watch()
         self.operation.watch(now, self.camera_alive(now))
+        if self.journal.look():
+            self.operation.journal_lost(self.journal.fault)
         imbalance = self.ledger.imbalance(len(self.work))
         if imbalance and "LAW" not in self.operation.alarms:
             self.operation.fault("LAW", f"received + lost is {imbalance} off the results; please report this")

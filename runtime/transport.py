@@ -33,7 +33,7 @@ from runtime.key_files import (
     OTHERS_MAY_WRITE,
     check_private,
     default_key_folder,
-    read_bounded,
+    read_private,
     write_private,
 )
 
@@ -120,8 +120,10 @@ def read_client_key(key: ClientKey | Path | str) -> ClientKey:
         return key
     path = Path(key)
     try:
-        check_private(path, OTHERS_MAY_USE, "others could connect as this client", "chmod 600", AccessError)
-        return _read(path, ClientKey)
+        data = read_private(
+            path, OTHERS_MAY_USE, "others could connect as this client", "chmod 600", AccessError, follow=True
+        )
+        return _decode(data, path, ClientKey)
     except FileNotFoundError:
         raise AccessError(
             f"there is no client key {path}; make one on the station with `asperity keys new --client NAME --role ROLE`"
@@ -151,8 +153,8 @@ class ClientKeys:
         """The station's own pair, made on first use."""
         path = self.folder / "station.key"
         try:
-            check_private(path, OTHERS_MAY_USE, "others could pose as this station", "chmod 600", AccessError)
-            return _read(path, StationKey)
+            data = read_private(path, OTHERS_MAY_USE, "others could pose as this station", "chmod 600", AccessError)
+            return _decode(data, path, StationKey)
         except FileNotFoundError:
             public, secret = _new_pair()
             key = StationKey(public_key=public, secret_key=secret, created_us=_now_us())
@@ -243,8 +245,8 @@ class ClientKeys:
                 check_private(checked, OTHERS_MAY_WRITE, "others could let clients in", "chmod go-w", AccessError)
             for path in sorted(folder.glob("*.json")):
                 try:
-                    check_private(path, OTHERS_MAY_WRITE, "others could change it", "chmod go-w", AccessError)
-                    key = _read(path, AllowedKey)
+                    data = read_private(path, OTHERS_MAY_WRITE, "others could change it", "chmod go-w", AccessError)
+                    key = _decode(data, path, AllowedKey)
                 except FileNotFoundError:
                     continue  # revoked while the folder was being read
                 if path.stem != (key.name if name == "allowed" else key.key_id):
@@ -283,9 +285,9 @@ def _convert(values: dict[str, Any]) -> AllowedKey:
         raise UsageError("--public-key is no key: give the 40 characters of a Z85 text") from None
 
 
-def _read(path: Path, kind: type[K]) -> K:
-    """Raises OSError, and AccessError where the file is none. Its message quotes nothing of the file."""
+def _decode(data: bytes, path: Path, kind: type[K]) -> K:
+    """Raises AccessError where the file is none. Its message quotes nothing of the file."""
     try:
-        return msgspec.json.decode(read_bounded(path), type=kind)
+        return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise AccessError(f"{path} is damaged or holds no {kind.__name__}; make another key") from None

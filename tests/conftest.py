@@ -31,9 +31,10 @@ class LiteBundle:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_key_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test touches the keys of the person who runs it; processes that tests start inherit this too."""
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test touches the keys or stations of the person who runs it; processes that tests start inherit this too."""
     os.environ["ASPERITY_KEYS"] = str(tmp_path_factory.mktemp("keys") / "user")
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from runtime.bundle_checks import graph_names, graph_signature
 from runtime.cuda.graph import Shape
 from runtime.errors import DataError
 from runtime.manifest import Network
-from runtime.onnx_weights import float_weights
+from runtime.onnx_graphs import read_graph
 
 ADAPTORS = {"adaptor_rgb": "adaptor_rgb", "adaptor_points": "adaptor_points", "adaptor_points_full": "adaptor_points"}
 """Graphs of adaptors, and the module that each is made of."""
@@ -59,7 +59,7 @@ def check_same_networks(modules: Mapping[str, nn.Module], bundle: Bundle) -> Non
         name = ADAPTORS.get(graph, graph)
         if name not in modules:
             raise DataError(f"the networks given hold no {name}, of which the bundle has {graph}.onnx")
-        held = {_digest(weight.values) for weight in float_weights(bundle.graph(graph))}
+        held = {_digest(weight.values) for weight in read_graph(bundle.graph(graph)).weights}
         for parameter, value in _weights(modules[name]):
             forms = [value] if value.ndim != 2 else [value, value.T]
             if not any(_digest(form.contiguous().numpy().reshape(-1)) in held for form in forms):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from runtime.files import shown
+
 if TYPE_CHECKING:
     from calibration.record import CalibrationFolder
 
@@ -133,6 +135,6 @@ def _show(folder: CalibrationFolder) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in record.normal_frames.items())
     typer.echo(f"recipe     {record.recipe}: {counts}")
     for refused in record.refused:
-        typer.echo(f"refused    {refused.name}: {refused.reason}, {refused.message}")
+        typer.echo(shown(f"refused    {refused.name}: {refused.reason}, {refused.message}"))
     typer.echo(f"promise    {record.false_rejects.statement}")
     typer.echo(f"report     {folder.report_path}")

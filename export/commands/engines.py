@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
+from runtime.files import shown
+
 if TYPE_CHECKING:
     from runtime.engines.plans import PlanCache, PlanSet
 
@@ -79,7 +81,7 @@ def list_sets(cache: Cache = None, as_json: Json = False) -> None:
     for found in sets:
         _show(found, as_json=False)
     for name, why in unusable.items():
-        typer.echo(f"{name}  unusable: {why}")
+        typer.echo(shown(f"{name}  unusable: {why}"))
 
 
 @app.command()

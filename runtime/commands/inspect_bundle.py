@@ -68,13 +68,12 @@ def _gate(opened: Bundle, threads: int) -> list[GoldenCheck]:
 
 def _manifest_of(path: Path) -> Manifest | None:
     """What a bundle that does not open says of itself, for the eyes only; None when that cannot be read either."""
-    from runtime.bundle import MANIFEST_FILE, MAX_MANIFEST_BYTES, decode_manifest
+    from runtime.bundle import decode_manifest, read_manifest
     from runtime.errors import BundleError
 
     try:
-        with (path / MANIFEST_FILE).open("rb") as file:
-            return decode_manifest(file.read(MAX_MANIFEST_BYTES), path)
-    except (OSError, BundleError):
+        return decode_manifest(read_manifest(path), path)
+    except BundleError:
         return None
 
 
@@ -132,10 +131,13 @@ def _print(told: dict[str, Any]) -> None:
     from datetime import datetime, timezone
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    from runtime.files import shown
+
     def row(label: str, text: str) -> None:
-        typer.echo(f"{label:<10} {text}")
+        typer.echo(f"{label:<10} {shown(text)}")
 
     row("bundle", f"{told['path']}  {(told['digest'] or '')[:12]}")
     state = "opens" if told["opens"] else "DOES NOT OPEN"
@@ -163,7 +165,7 @@ def _print(told: dict[str, Any]) -> None:
     if told["gate"]:
         golden = Table("golden frame", "kind", "verdict", "expected", "seen", "ms")
         for check in told["gate"]:
-            golden.add_row(check["name"], check["kind"], check["verdict"], f"{check['expected']:.4f}",
+            golden.add_row(escape(shown(check["name"])), check["kind"], check["verdict"], f"{check['expected']:.4f}",
                            f"{check['seen']:.4f}", f"{check['ms']:.0f}")  # fmt: skip
         Console(highlight=False).print(golden)
 

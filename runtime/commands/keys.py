@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from runtime.errors import UsageError
+from runtime.files import shown
 from runtime.key_files import KEYS_VARIABLE
 from runtime.keys import PublicKey, TrustStore, read_public_key
 from runtime.transport import AllowedKey, ClientKeys, Role
@@ -83,7 +84,7 @@ def list_keys(keys: Folder = None, as_json: Json = False) -> None:
         return
     for key in told:
         note = "  (signs here)" if key["signs_here"] else ""
-        typer.echo(f"{key['key_id']}  {key['state']:8} {key['created']}  {key['name']}{note}")
+        typer.echo(f"{key['key_id']}  {key['state']:8} {key['created']}  {shown(key['name'])}{note}")
     if not told:
         typer.echo(f"no keys in {store.folder}; the first calibration makes one")
     for entry in clients:
@@ -173,4 +174,4 @@ def _roles(key: AllowedKey) -> str:
 
 
 def _say(as_json: bool, sentence: str, told: dict[str, Any]) -> None:
-    typer.echo(json.dumps(told) if as_json else sentence)
+    typer.echo(json.dumps(told) if as_json else shown(sentence))

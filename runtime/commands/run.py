@@ -33,6 +33,9 @@ def command(
     engine: Annotated[str | None, typer.Option(help="[engine] name: cpu, cuda or simulated")] = None,
     script: Annotated[str | None, typer.Option(help="[engine] script of the simulated engine")] = None,
     threads: Annotated[int | None, typer.Option(help="[engine] threads")] = None,
+    allow_older: Annotated[
+        bool | None, typer.Option("--allow-older", help="[engine] allow_older: although a newer one was served")
+    ] = None,
     frames: Annotated[str | None, typer.Option(help="[sockets] frames")] = None,
     results: Annotated[str | None, typer.Option(help="[sockets] results")] = None,
     bulk: Annotated[str | None, typer.Option(help="[sockets] bulk")] = None,
@@ -50,7 +53,7 @@ def command(
     """Inspect: take frames in over ZeroMQ and give one result for each."""
     overrides: dict[str, dict[str, Any]] = {
         "station": {"name": station, "camera": camera, "triggers": triggers, "autostart": autostart},
-        "engine": {"name": engine, "script": script, "threads": threads},
+        "engine": {"name": engine, "script": script, "threads": threads, "allow_older": allow_older},
         "sockets": {
             "frames": frames,
             "results": results,
@@ -116,6 +119,7 @@ def inspect(config: StationConfig, first_recipes: Sequence[str]) -> None:
     from runtime.config import hosted, journal_path
     from runtime.inspector import Inspector
     from runtime.journal import Journal
+    from runtime.served import begin
     from runtime.sockets import DeskSockets
 
     # The small products outside the engine (maps) lose more to waking a thread pool than they gain; an engine takes the
@@ -125,6 +129,7 @@ def inspect(config: StationConfig, first_recipes: Sequence[str]) -> None:
     with ExitStack() as stack:
         journals = []
         for each in configs:
+            begin(each)
             journals.append(
                 Journal.open(
                     journal_path(each),

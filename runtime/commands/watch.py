@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from runtime.files import shown
 from runtime.key_files import CLIENT_KEY_VARIABLE
 
 
@@ -78,7 +79,8 @@ def command(
             if left_s <= 0:
                 break
             if socket.poll(max(1, round(min(left_s, QUIET_S) * 1000))):
-                typer.echo(line(socket.recv_multipart(), json))
+                said = line(socket.recv_multipart(), json)
+                typer.echo(said if json else shown(said))
                 printed += 1
             elif not printed and not quiet_said:
                 quiet_said = True

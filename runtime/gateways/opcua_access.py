@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from runtime.errors import ConfigError
+from runtime.files import read_file
 from runtime.gateways import users
 from runtime.gateways.config import GatewayConfig, Opcua
 
@@ -193,7 +194,7 @@ def _fingerprints(folder: Path) -> set[bytes]:
     found = set()
     for path in sorted(folder.glob("*")):
         try:
-            data = path.open("rb").read(MAX_CERTIFICATE_BYTES)
+            data = read_file(path, MAX_CERTIFICATE_BYTES, follow=True)
             load = x509.load_pem_x509_certificate if path.suffix == ".pem" else x509.load_der_x509_certificate
             found.add(load(data).fingerprint(SHA256()))
         except (OSError, ValueError):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import ConfigError, UsageError
+from runtime.files import open_file
 
 ROLES = ("read", "operate")
 MAX_SECRET_BYTES = 64 * 1024
@@ -93,7 +94,7 @@ def check_password(users: dict[str, User], name: str, password: str) -> User | N
 def read_secret(path: Path) -> str:
     """The text of a file that nobody but its owner may read or write. Raises ConfigError."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_file(path, follow=True), "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(MAX_SECRET_BYTES + 1)
         if mode & (stat.S_IRWXG | stat.S_IRWXO):

@@ -17,7 +17,7 @@ from calibration.networks import TorchNetworks
 from calibration.networks.point_mae import PointBn, PointEncoder
 from calibration.networks.vit import VisionTransformer
 from calibration.profiles import PROFILES
-from export.onnx import OPSET, TENSORRT_OPERATORS, check_operators, export_graphs
+from export.onnx import OPERATORS, OPSET, check_operators, export_graphs
 from runtime.errors import DataError, EngineError, UsageError
 from runtime.manifest import Network
 
@@ -84,7 +84,7 @@ def test_graphs_keep_to_tensorrt_and_to_static_float32(lite: tuple[TorchNetworks
     for path in lite[2]:
         check_form(path)
     # Not among them: anything that TensorRT 10's parser refuses.
-    assert not TENSORRT_OPERATORS & {"Attention", "Mod", "NonZero", "Unique", "Multinomial", "Det", "SequenceAt"}
+    assert not OPERATORS & {"Attention", "Mod", "NonZero", "Unique", "Multinomial", "Det", "SequenceAt"}
 
 
 def test_inputs_and_outputs_have_the_bundles_names(lite: tuple[TorchNetworks, Network, list[Path]]) -> None:
@@ -93,6 +93,17 @@ def test_inputs_and_outputs_have_the_bundles_names(lite: tuple[TorchNetworks, Ne
     _, given, paths = lite
     for path in paths:
         check_graph(path.read_bytes(), path.stem, given)
+
+
+def test_a_bundle_takes_the_graphs_of_the_other_profiles(
+    edge_small: tuple[dict[str, bytes], Network], paper_small: tuple[dict[str, bytes], Network]
+) -> None:
+    """What ``runtime.onnx_graphs`` lets in is what is written here: field by field, operator by operator."""
+    from runtime.bundle_checks import check_graph
+
+    for graphs, given in (edge_small, paper_small):
+        for name, graph in graphs.items():
+            check_graph(graph, name, given)
 
 
 def test_slots_of_the_whole_grid_need_no_second_graph_and_no_adaptor_no_graph(

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calibration.networks import TorchNetworks
 from export.graphs import element_types
-from export.onnx import TENSORRT_OPERATORS
+from export.onnx import OPERATORS
 from export.precision import derived_graph
 from export.quantize import activation_ranges
 from runtime.engines.plans import Precision, Softmax
@@ -92,7 +92,7 @@ def test_whole_profile(name: str, tmp_path: Path) -> None:
 
 
 def test_the_exporters_own_list_is_part_of_it() -> None:
-    assert KNOWN["operators"].keys() >= TENSORRT_OPERATORS
+    assert KNOWN["operators"].keys() >= OPERATORS
     assert len(KNOWN["operators"]) < 200 and "NonMaxSuppression" in KNOWN["operators"]
 
 

@@ -264,8 +264,7 @@ def floors(folder: Path) -> Iterator[MakeFloor]:
 
     yield build
     for floor in made:
-        if not floor.journal._map.closed:
-            floor.close()
+        floor.close()
 
 
 def balanced(floor: Floor) -> bool:

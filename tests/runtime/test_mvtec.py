@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +76,7 @@ def test_colour_pictures_that_cannot_be_used(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((400, 400, 3), np.uint8)).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
     for name, word in (
-        ("clear", "transparent"), ("deep", "8-bit"), ("jpeg", "JPEG"), ("text", "cannot be read"),
+        ("clear", "transparent"), ("deep", "8-bit"), ("jpeg", "PNG picture"), ("text", "cannot be read"),
         ("cut", "cannot be read"), ("absent", "does not exist"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=word):
@@ -197,3 +200,94 @@ def test_parts_beside_the_frames(tmp_path: Path) -> None:
     table.write_text("frame;part\n0;1\n")
     with pytest.raises(DataError, match="columns name and part_id"):
         mvtec.read_parts(tmp_path / "p", mvtec.list_samples(tmp_path / "p"))
+
+
+def png_of(side: int) -> bytes:
+    """A PNG that says that it is ``side`` x ``side`` pixels, and is a few hundred bytes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    head = side.to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
+    pixels = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [5000, 17_000, 100_000, 2**31 - 1])
+def test_a_picture_larger_than_a_frame_is_refused_before_it_is_decoded(tmp_path: Path, side: int) -> None:
+    (tmp_path / "bomb.png").write_bytes(png_of(side))
+    for read in (mvtec.read_rgb, mvtec.read_mask):
+        with pytest.raises(DataError, match=rf"bomb\.png (is {side} x {side} pixels|has more than \d+ pixels)"):
+            read(tmp_path / "bomb.png")
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_a_cloud_that_inflates_beyond_its_size_is_refused_in_little_memory(tmp_path: Path, tiled: bool) -> None:
+    path = tmp_path / "bomb.tiff"
+    shape = {"tile": (16, 16)} if tiled else {}
+    tifffile.imwrite(path, np.zeros((16, 16, 3), np.float32), photometric="rgb", compression="zlib", **shape)
+    with tifffile.TiffFile(path) as tiff:
+        names = (324, 325) if tiled else (273, 279)  # offsets and byte counts of the tiles or strips
+        tags = [tiff.pages.first.tags[name] for name in names]
+        places = [(tag.valueoffset, {3: 2, 4: 4, 16: 8}[int(tag.dtype)]) for tag in tags]
+    inflated = zlib.compressobj(9)
+    bomb = b"".join(inflated.compress(bytes(2**24)) for _ in range(60)) + inflated.flush()
+    data = bytearray(path.read_bytes())
+    for (at, width), value in zip(places, (len(data), len(bomb)), strict=True):
+        data[at : at + width] = value.to_bytes(width, "little")
+    path.write_bytes(bytes(data) + bomb)
+    before_mb = peak_mb()
+    with pytest.raises(DataError, match="inflates to more than its own size says"):
+        mvtec.read_xyz(path)
+    assert peak_mb() - before_mb < 200
+
+
+def test_a_cloud_of_a_shape_beyond_a_frame_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.tiff"
+    tifffile.imwrite(path, np.zeros((5, 7, 3), np.float32), photometric="rgb")
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        for tag in (256, 257, 278):  # width, length, rows a strip
+            found = tiff.pages.first.tags[tag]
+            width = 2 if int(found.dtype) == 3 else 4
+            data[found.valueoffset : found.valueoffset + width] = (65_000).to_bytes(width, "little")
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"bomb\.tiff has shape \(65000, 65000, 3\)"):
+        mvtec.read_xyz(path)
+
+
+def test_a_compression_that_nothing_bounds_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tiff", np.zeros((5, 7, 3), np.float32), photometric="rgb", compression="lzma")
+    with pytest.raises(DataError, match="has compression 34925; write it without compression, or with zlib"):
+        mvtec.read_xyz(tmp_path / "a.tiff")
+
+
+@pytest.mark.parametrize("name", ["rgb.png", "xyz.tiff"])
+def test_a_pipe_a_device_and_a_huge_file_in_a_data_set_are_refused(tmp_path: Path, name: str) -> None:
+    read = mvtec.read_rgb if name.endswith("png") else mvtec.read_xyz
+    path = tmp_path / name
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="it is a pipe"):
+        read(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="it is a device"):
+        read(path)
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(DataError, match="larger than"):
+        read(path)
+
+
+def test_a_link_to_a_frame_in_a_data_set_is_followed(tmp_path: Path) -> None:
+    rgb, xyz, _ = arrays()
+    mvtec.write_frame(tmp_path / "real", "0", rgb, xyz)
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "0.png").symlink_to(tmp_path / "real/rgb/0.png")
+    np.testing.assert_array_equal(mvtec.read_rgb(tmp_path / "0.png"), rgb)
+    np.testing.assert_array_equal(mvtec.read_xyz(tmp_path / "linked/xyz/0.tiff"), xyz)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -175,8 +174,9 @@ def test_after_a_crash_each_station_answers_what_it_owed(make: MakeFloor) -> Non
             floor.send(camera=name, trigger_id=trigger_id)
     floor.ask("trigger", station="top", trigger_id=9, timeout_ms=500)
     for journal in floor.journals:
-        journal._map.close()  # as a killed process leaves it: never marked as cleanly closed
-        os.close(journal._fd)
+        journal.closed = True  # as a killed process leaves it: never marked as cleanly closed
+        journal._file.close()
+        journal._ids.close()
     again = make("ok")
     assert [again.reasons_of(name) for name in NAMES] == [["RESTARTED"] * 2, ["RESTARTED"], ["RESTARTED"]]
     assert again.results_of("top")[0].trigger_id == 9
