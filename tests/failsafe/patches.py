@@ -10,7 +10,8 @@ from tests.failsafe.rows import Entry, Patch
 
 FAST = (
     "tests/runtime/test_inspector_", "tests/runtime/test_stations_", "tests/runtime/test_part_matching",
-    "tests/runtime/test_recipes", "tests/runtime/test_scoring_verdicts", "tests/runtime/test_gate", "tests/runtime/test_supervision",
+    "tests/runtime/test_recipes", "tests/runtime/test_scoring_verdicts",
+    "tests/runtime/test_journal", "tests/runtime/test_served", "tests/runtime/test_gate", "tests/runtime/test_supervision",
     "tests/gateways/test_modbus_registers", "tests/gateways/test_modbus_server",
 )  # fmt: skip
 """Tests without processes, a second or two each: their entries are part of every run of the suite."""
@@ -191,7 +192,26 @@ TABLE: dict[str, dict[str, list[Parts]]] = {
         ],
         "two inspectors of one station": [
             _e("system/test_kill.py::test_a_second_inspector_of_the_same_station_does_not_start",
-               "", ("journal.py", "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass")),
+               "", ("held_file.py", "fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass")),
+        ],
+        "its journal is removed, replaced, cut or overwritten, or the disk takes nothing more": [
+            _e("system/test_files.py::test_a_journal_lost_under_a_running_inspector_is_an_error_and_no_id_comes_twice",
+               "state 3 did not come",
+               ("journal.py", "if not self.fault and (found := self._file.fault() or self._ids.fault()):", "if False:")),
+            _e("runtime/test_journal_lost.py::test_a_good_result_that_cannot_be_kept_passes_no_part",
+               "['GOOD'] == ['ENGINE']",
+               ("station.py", "if not self.journal.answer(result.result_id, body) and",
+                "if not self.journal.answer(result.result_id, body) and False and")),
+            _e("runtime/test_journal.py::test_a_disk_that_takes_nothing_more_is_a_fault_and_no_crash",
+               "No space left on device",
+               ("journal.py", "self._file.write(at, data)\n        except OSError as error:",
+                "self._file.write(at, data)\n        except KeyError as error:")),
+        ],
+        "its journal is a link, a pipe, another user's, damaged or an older copy": [
+            _e("runtime/test_journal.py::test_a_link_a_pipe_a_folder_and_another_users_file_are_refused",
+               "DID NOT RAISE", ("files.py", "(0 if follow else os.O_NOFOLLOW)", "0")),
+            _e("runtime/test_journal.py::test_a_copy_from_before_does_not_bring_ids_back",
+               "", ("journal.py", "if elsewhere.reserved > header.reserved:", "if False:")),
         ],
         "the engine hangs": [
             _e("system/test_line.py::test_a_stuck_engine_misses_deadlines_stops_the_beat_and_ends_in_error",
@@ -290,6 +310,33 @@ TABLE: dict[str, dict[str, list[Parts]]] = {
             _e("runtime/test_recipes.py::test_a_child_process_finds_out_first_and_says_why",
                "DID NOT RAISE", ("recipes.py", "if done.returncode != 0:", "if False:")),
         ],
+        "a bundle is made to harm (weights from outside, a loop without end, bombs, pipes), be it signed": [
+            _e("runtime/test_hostile_bundles.py"
+               f"::test_a_hostile_bundle_is_refused_with_a_sentence_soon_and_in_little_memory[{what}]", "", *patches)
+            for what, patches in {
+                "operator of somebody": [("onnx_graphs.py", "if domain not in OPERATOR_DOMAINS:", "if False:")],
+                "PNG bomb": [(
+                    "picture_files.py",
+                    "if max(height_px, width_px) > MAX_SIDE_PX or height_px * width_px > MAX_PIXELS:", "if False:",
+                )],
+                # Opened without waiting, and refused.
+                "manifest is a pipe": [
+                    ("files.py", "flags | os.O_NONBLOCK |", "flags |"),
+                    ("files.py", "if not stat.S_ISREG(mode):", "if False:"),
+                ],
+            }.items()
+        ],
+        "an older bundle of a recipe is put back": [
+            _e("runtime/test_served.py::test_an_older_bundle_opens_on_request_alone_and_says_so",
+               "DID NOT RAISE", ("served.py", "if manifest.created_us >= newest_us:", "if True:")),
+        ],
+        "that memory is gone, damaged or another user's": [
+            _e("runtime/test_served.py::test_a_memory_that_cannot_tell_opens_nothing_unasked",
+               "DID NOT RAISE",
+               # As a bundle is looked at, and as it is served.
+               ("served.py", "if not config.engine.allow_older:\n            raise\n        return f", "if False:\n            raise\n        return f"),
+               ("served.py", "if not config.engine.allow_older:\n            raise\n        memory", "if False:\n            raise\n        memory")),
+        ],
         "a network or bank of zeros, signed again": [
             _e("export/test_export_bundle.py::test_a_zeroed_graph_does_not_open_though_signed_again",
                "DID NOT RAISE", ("bundle_checks.py", "if not large or all(large):", "if False:")),
@@ -314,7 +361,7 @@ TABLE: dict[str, dict[str, list[Parts]]] = {
         ],
         "the disk is full": [
             _e("system/test_faults.py::test_a_full_disk_stops_a_start_in_words_and_a_running_station_not_at_all",
-               "", ("journal.py", "os.posix_fallocate(fd, 0, file_nbytes(slots))", "os.ftruncate(fd, file_nbytes(slots))")),
+               "", ("held_file.py", "os.posix_fallocate(fd, 0, nbytes)", "os.ftruncate(fd, nbytes)")),
         ],
         "a subscriber never reads": [
             _e("system/test_faults.py::test_a_subscriber_that_never_reads_costs_nobody_anything",
