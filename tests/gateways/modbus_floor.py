@@ -17,20 +17,30 @@ from tests.system.line import PATIENCE_S
 
 ADDRESS = {row.name: row.address for row in WRITES}
 RECIPES = {"1": "bracket", "7": "lid"}
+ACTOR = "modbus 127.0.0.1"
+QUIET = [0, 0, 0, 1000, 0, 0, 0, 0, 0]
+"""A block of write registers that asks for nothing."""
 
 
 class Floor:
     """A server in the loop, its link, and clients that end with the test."""
 
-    def __init__(self, loop: Loop, commands: bool = True, **modbus: Any) -> None:
+    def __init__(self, loop: Loop, commands: bool = True, fresh: bool = False, link: Any = None, **modbus: Any) -> None:
+        """``fresh``: nobody has written since the gateway's start; else every register was 0 once.
+
+        ``link``: a Link, or the FakeLink of a gateway that was there before.
+        """
         self.config = GatewayConfig(
             gateway=Gateway(commands=commands), modbus=Modbus(port=0, **{"recipes": RECIPES, **modbus})
         )
-        self.loop, self.link = loop, FakeLink()
+        self.loop = loop
+        self.link: FakeLink = link or FakeLink()
         self.server = ModbusServer(ModbusRegisters(self.config, self.link), self.config.modbus)  # type: ignore[arg-type]
         self.port = loop.run(self.server.open())
         self._closes: list[Callable[[], object]] = []
         self.client = self.connect()
+        if not fresh:
+            assert self.write("result_ack", *QUIET) == 0
 
     def connect(self) -> ModbusTcpClient:
         client = ModbusTcpClient("127.0.0.1", port=self.port, timeout=PATIENCE_S, retries=0)
@@ -55,6 +65,15 @@ class Floor:
         else:
             answered = self.client.write_registers(ADDRESS[name], list(words))
         return int(answered.exception_code) if answered.isError() else 0
+
+    @property
+    def asked(self) -> list[tuple[str, dict[str, Any]]]:
+        """What was passed on, without fields that are None and the actor, which is always this test."""
+        assert all(fields["actor"] == ACTOR for _, fields in self.link.asked)
+        return [
+            (op, {name: value for name, value in fields.items() if value is not None and name != "actor"})
+            for op, fields in self.link.asked
+        ]
 
     def show(self, *items: Any) -> None:
         self.loop.call(lambda: self.link.put(*items))
