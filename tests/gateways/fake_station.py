@@ -15,7 +15,7 @@ import zmq
 
 from runtime import wire
 from runtime.frame import Result
-from tests.system.line import STATION
+from tests.system.line import PATIENCE_MS, STATION
 
 STATE_MS = 20
 
@@ -27,7 +27,13 @@ class FakeStation:
         self._folder = tempfile.TemporaryDirectory(prefix="asp-")
         self.ends = {name: f"ipc://{Path(self._folder.name)}/{name}" for name in ("results", "control")}
         self.state = wire.StationState(
-            station=STATION, session=str(uuid.uuid4()), state=8, ready=True, triggers="software", recipe="bracket"
+            station=STATION,
+            session=str(uuid.uuid4()),
+            beat_timeout_ms=PATIENCE_MS,
+            state=8,
+            ready=True,
+            triggers="software",
+            recipe="bracket",
         )
         self.asked: list[wire.Request] = []
         """Every request once, however often it was asked."""
