@@ -244,10 +244,11 @@ class ModbusRegisters:
         changed = {name: value for name, value in asked.items() if name in self._known and value != self._written[name]}
         self.refresh()
         self._check(values, asked, changed)
+        other_recipe = values["recipe_select"] != self._written["recipe_select"]
         self._written = values
         if "result_ack" in touched:
             self._acknowledge(int(values["result_ack"]))
-        if asked.get("recipe_select"):
+        if other_recipe:
             self._refuse(lambda shown: not self._of_selected_recipe(shown.item))
         self._take_as_it_stands({name: value for name, value in asked.items() if name not in self._known})
         self._known |= touched
