@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -46,6 +46,8 @@ log = logging.getLogger("asperity.gateway")
 
 RESULT_NUMBERS = 65535
 RECIPE_NUMBERS = ("recipe_select", "trigger_recipe")
+NAMED_MAX = 64
+"""Triggers whose recipe is remembered: as many as may be pending at a station."""
 ACTOR_LENGTH = 64
 TAKE_AT_ONCE = 1000
 """Items taken from the link in one turn."""
@@ -85,8 +87,10 @@ class ModbusRegisters:
         self._requests = {"command": self._command, "recipe_select": self._recipe, "trigger_request": self._trigger}
         self._trigger_id = 0  # the last that was asked for
         self._given_up = GivenUp()
+        self._named: OrderedDict[int, str] = OrderedDict()  # trigger -> recipe that it named
         self._written: dict[str, int | float] = {row.name: 0 for row in WRITES}
         self._written["trigger_timeout_ms"] = TRIGGER_TIMEOUT_MS
+        self._contradicted = False
         self._known: set[str] = set()  # registers that were written since the gateway started
         self._recipe_of_number = {_number(text): name for text, name in config.modbus.recipes.items()}
         self._number_of_recipe = {name: number for number, name in self._recipe_of_number.items()}
@@ -119,6 +123,7 @@ class ModbusRegisters:
             self._drop_oldest_waiting()
         refused = (
             not self._of_selected_recipe(item)
+            or self._named.get(record.trigger_id, item.result.recipe) != item.result.recipe
             or (record.trigger_id == 0 and (state is None or state.triggers != "free_run"))
             or (record.verdict == Verdict.OK and self._given_up.refused(record.trigger_id))
         )
@@ -310,13 +315,18 @@ class ModbusRegisters:
             self._trigger.settle("REFUSED")
             self._trigger_answered(value, "REFUSED")
             return
-        part = int(self._written["trigger_part"])
+        part, recipe = int(self._written["trigger_part"]), int(self._written["trigger_recipe"])
+        self._named.pop(value, None)
+        if recipe:
+            self._named[value] = self._recipe_of_number[recipe]
+        if len(self._named) > NAMED_MAX:
+            self._named.popitem(last=False)
         future = self._link.ask(
             "expect" if wired else "trigger",
             trigger_id=value,
             timeout_ms=int(self._written["trigger_timeout_ms"]),
             part_id=str(part) if part else None,
-            recipe=self._recipe_of_number.get(int(self._written["trigger_recipe"])),
+            recipe=self._named.get(value),
             actor=actor,
         )
         self._trigger_id = value
@@ -330,12 +340,10 @@ class ModbusRegisters:
         wired = state.triggers == "hard_wired"
         if told is None or told == wired:
             return wired
-        log.error(
-            "[modbus] hard_wired is %s and the station's [station] triggers is %s: no trigger is passed on; "
-            "take hard_wired out of gateway.toml",
-            str(told).lower(),
-            state.triggers,
-        )
+        if not self._contradicted:
+            self._contradicted = True
+            text = "[modbus] hard_wired is %s and the station's triggers are %s: none is passed on; take hard_wired out"
+            log.error(text, str(told).lower(), state.triggers)
         return None
 
 

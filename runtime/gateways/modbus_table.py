@@ -74,7 +74,9 @@ STATUS: tuple[Row, ...] = (
     _read("result_recipe", 44, "u16", "number of the recipe that the shown result was judged by; 0: none, not listed"),
     _read("recipe_change", 45, "u16", "last change of recipe, whoever asked: 0 none, 1 under way, 2 done, 3 failed"),
     _read("triggers", 46, "u16", "what the station judges: 0 not known, 1 free_run, 2 software, 3 hard_wired"),
-    _read("synced", 47, "u16", "0: with hard-wired triggers every part is UNSYNCED, or not known; else 1"),
+    _read(
+        "synced", 47, "u16", "1: announcements match exposures, or need not; 0: every part is UNSYNCED, or not known"
+    ),
     _read("threshold_in_force", 48, "f32", "of the recipe in force now; 0: none"),
     _read("late", 50, "u32", "frames that came after their exposure had been answered LOST"),
     _read("result_no_copy", 52, "u32", "equals result_no; differs only if the block was read in several requests"),
@@ -82,7 +84,7 @@ STATUS: tuple[Row, ...] = (
 WRITES: tuple[Row, ...] = (
     _write("result_ack", 100, "u16", "write result_valid here when its result was taken; the next one is then shown"),
     _write("command", 101, "u16", "table of commands"),
-    _write("recipe_select", 102, "u16", "number from [modbus] recipes: prepare it; while not 0, others give accept 0"),
+    _write("recipe_select", 102, "u16", "number from [modbus] recipes: prepare it; while not 0, only its results pass"),
     _write("trigger_timeout_ms", 103, "u16", "a trigger without a frame for so long ends NO_FRAME; 1 to 65535"),
     _write("trigger_request", 104, "u32", "trigger_id of a trigger to give; both words in one request"),
     _write("trigger_part", 106, "u32", "part number of that trigger, written before it or with it; 0: none"),

@@ -451,3 +451,13 @@ def test_the_recipe_of_a_trigger_must_be_listed(floor: Floor) -> None:
     assert floor.write("trigger_recipe", 7) == 0
     assert floor.write("trigger_request", 0, 5) == 0
     assert floor.asked[0][1]["recipe"] == "lid"
+
+
+def test_a_trigger_that_names_a_recipe_takes_no_result_of_another(floor: Floor) -> None:
+    floor.link.replies += [reply("ACCEPTED")] * 3
+    for trigger_id, recipe in ((5, 7), (6, 7), (7, 0)):
+        assert floor.write("trigger_request", 0, trigger_id, 0, 0, recipe) == 0
+    floor.show(*[result(n, trigger_id=n + 4, recipe=name) for n, name in ((1, "bracket"), (2, "lid"), (3, "bracket"))])
+    for shown, accept in ((2, 0), (3, 1), (4, 1)):
+        assert (floor.read()["result_valid"], floor.read()["accept"]) == (shown, accept)
+        floor.write("result_ack", shown)
