@@ -159,11 +159,12 @@ class Plc:
 
 
 @contextmanager
-def plant() -> Iterator[tuple[Line, GatewayProcess, Answering, Plc]]:
+def plant(parts: int = 1) -> Iterator[tuple[Line, GatewayProcess, Answering, Plc]]:
     sections: dict[str, dict[str, Any]] = {
         "station": {"triggers": "software"},
         "limits": {"deadline_ms": 30_000, "max_age_ms": 30_000, "engine_faults_max": 1000},
         "triggers": {"pending_max": 64},
+        "journal": {"slots": max(4096, 4 * parts)},  # every result is looked at in the end
     }
     with Line("ok", **sections) as line:
         line.start()
@@ -180,7 +181,7 @@ def plant() -> Iterator[tuple[Line, GatewayProcess, Answering, Plc]]:
 def run_parts(count: int, kills: int, seed: int) -> None:
     """``count`` parts, and more until enough of them passed; the gateway is killed ``kills`` times in the middle."""
     choose = random.Random(seed)
-    with plant() as (line, first, camera, plc):
+    with plant(count) as (line, first, camera, plc):
         passed: set[int] = set()
         gateway = first
         killed_at = set(choose.sample(range(5, count), kills))
