@@ -6,12 +6,13 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
 from pymodbus.client import ModbusTcpClient
 
 from runtime.gateways.config import Gateway, GatewayConfig, Modbus
 from runtime.gateways.modbus import ModbusRegisters
 from runtime.gateways.modbus_server import ModbusServer
-from runtime.gateways.modbus_table import STATUS, STATUS_WORDS, WRITES, unpack
+from runtime.gateways.modbus_table import STATUS, STATUS_CODES, STATUS_WORDS, WRITES, unpack
 from tests.gateways.floor import FakeLink, Loop
 from tests.system.line import PATIENCE_S
 
@@ -82,3 +83,26 @@ class Floor:
         for close in self._closes:
             close()
         self.loop.call(self.server.close)
+
+
+def status(floor: Floor, name: str) -> str:
+    """Name of the status code of a kind of request."""
+    return STATUS_CODES[int(floor.read()[f"{name}_status"])][0]
+
+
+def say(floor: Floor, **changes: Any) -> None:
+    """The station's next state."""
+    assert floor.link.state is not None
+    floor.link.state = replace(floor.link.state, **changes)
+
+
+def block(**values: int) -> list[int]:
+    """All write registers, as a PLC that writes them in every cycle does."""
+    words = list(QUIET)
+    for name, value in values.items():
+        at = ADDRESS[name] - ADDRESS["result_ack"]
+        if name in ("trigger_request", "trigger_part"):
+            words[at : at + 2] = value >> 16, value & 0xFFFF
+        else:
+            words[at] = value
+    return words
