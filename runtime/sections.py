@@ -165,6 +165,6 @@ def _range(kind: Any) -> str:
         return "table"
     if meta.ge is not None:
         return f"{meta.ge} to {meta.le}"
-    if base is bool:
+    if bool in (base, *get_args(base)):
         return "true, false"
     return NAME_RULE if any(m.pattern for m in _metas(kind)) else "text"

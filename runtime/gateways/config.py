@@ -122,10 +122,19 @@ class Modbus(Section, frozen=True, forbid_unknown_fields=True):
     buffer_results: Annotated[
         int, number(2, 1000, "results that wait for their acknowledgement; one more is an overrun")
     ] = 8
-    hard_wired: Annotated[bool, text("trigger_request announces a trigger that reaches the camera by wire")] = False
+    hard_wired: Annotated[
+        bool | None,
+        text(
+            "trigger_request announces a trigger that reaches the camera by wire; absent: as the station says; "
+            "what contradicts the station is REFUSED"
+        ),
+    ] = None
     recipes: Annotated[
         dict[str, Name], text('recipes by number, for recipe_select and recipe: `recipes = { 1 = "name" }`')
     ] = field(default_factory=dict)
+    recipe_silent_ms: Annotated[
+        int, number(1000, 600_000, "recipe_status is NO_ANSWER when no state tells of the change for so long")
+    ] = 10_000
     connections_max: Annotated[int, number(1, 64, "clients at once; one more closes the one silent longest")] = 8
     idle_ms: Annotated[int, number(100, 3_600_000, "a client that asks nothing for so long is closed")] = 60_000
     request_ms: Annotated[int, number(100, 60_000, "longest time to send a request or to take its answer")] = 2000

@@ -9,23 +9,27 @@ comes late, twice, or from before a restart acknowledges nothing else.
 from __future__ import annotations
 
 import logging
-from collections import deque
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from runtime.errors import ConfigError, StationError, WireError
+from runtime.errors import ConfigError
 from runtime.frame import Verdict
 from runtime.gateways.config import GatewayConfig
-from runtime.gateways.link import Delivered, Link
+from runtime.gateways.link import Delivered, Item, Link
+from runtime.gateways.modbus_requests import GivenUp, RecipeRequest, Request
 from runtime.gateways.modbus_server import BUSY, ILLEGAL_ADDRESS, ILLEGAL_VALUE, ModbusServer, Refusal
 from runtime.gateways.modbus_table import (
     COMMANDS,
+    F32_MAX,
+    RECIPE_CHANGES,
     STATUS,
     STATUS_OF_CODE,
     STATUS_WORDS,
     TABLE_VERSION,
     TRIGGER_TIMEOUT_MS,
+    TRIGGERS,
     WORDS,
     WRITE_ADDRESS,
     WRITE_WORDS,
@@ -35,12 +39,16 @@ from runtime.gateways.modbus_table import (
 )
 from runtime.gateways.process import cannot_listen, check_host, run
 from runtime.ordering import Gap
-from runtime.wire import Record, Reply, decode_record, encode_record
+from runtime.wire import Record, StationState, decode_record, encode_record
 from runtime.wire.record import session_number
 
 log = logging.getLogger("asperity.gateway")
 
 RESULT_NUMBERS = 65535
+RECIPE_NUMBERS = ("recipe_select", "trigger_recipe")
+NAMED_MAX = 64
+"""Triggers whose recipe is remembered: as many as may be pending at a station."""
+ACTOR_LENGTH = 64
 TAKE_AT_ONCE = 1000
 """Items taken from the link in one turn."""
 
@@ -53,40 +61,13 @@ class Shown:
     record: Record
     """Its numbers, cut to what registers hold; unknown where they cannot hold them."""
     missing_before: int
+    refused: bool
+    """It is no pass and never becomes one: another recipe's, a trigger's that was given up, nobody's."""
 
     @property
     def number(self) -> int:
         """``result_valid``: never 0, and the same after a restart of the gateway."""
         return self.item.result.result_id % RESULT_NUMBERS + 1
-
-
-class Request:
-    """One kind of request, of which at most one is under way, and what became of the last."""
-
-    def __init__(self) -> None:
-        self._future: Future[Reply] | None = None
-        self._status = "IDLE"
-
-    @property
-    def status(self) -> str:
-        """Name of a status code."""
-        if self._future is not None and self._future.done():
-            self._status = _outcome(self._future)
-            self._future = None
-        return self._status
-
-    @property
-    def under_way(self) -> bool:
-        """No other may be begun."""
-        return self.status == "UNDER_WAY"
-
-    def begin(self, future: Future[Reply]) -> None:
-        """Follow this one."""
-        self._future, self._status = future, "UNDER_WAY"
-
-    def settle(self, status: str) -> None:
-        """Nothing is under way, and this is what became of it."""
-        self._future, self._status = None, status
 
 
 class ModbusRegisters:
@@ -96,34 +77,73 @@ class ModbusRegisters:
         """Raises ConfigError for a recipe of no number."""
         self._config = config
         self._link = link
+        self._arrived: deque[Item] = deque()  # taken from the link and not shown yet
         self._buffer: deque[Shown] = deque()
         self._missing = 0  # results lost since the one that came last
         self._overruns = 0
         self._overrun = False
-        self._command, self._recipe, self._trigger = Request(), Request(), Request()
+        self._command, self._trigger = Request(), Request()
+        self._recipe = RecipeRequest(config.modbus.recipe_silent_ms)
+        self._requests = {"command": self._command, "recipe_select": self._recipe, "trigger_request": self._trigger}
+        self._trigger_id = 0  # the last that was asked for
+        self._given_up = GivenUp()
+        self._named: OrderedDict[int, str] = OrderedDict()  # trigger -> recipe that it named
         self._written: dict[str, int | float] = {row.name: 0 for row in WRITES}
         self._written["trigger_timeout_ms"] = TRIGGER_TIMEOUT_MS
+        self._contradicted = False
+        self._known: set[str] = set()  # registers that were written since the gateway started
         self._recipe_of_number = {_number(text): name for text, name in config.modbus.recipes.items()}
         self._number_of_recipe = {name: number for number, name in self._recipe_of_number.items()}
 
     def refresh(self) -> None:
         """Take over what the link has."""
-        for item in self._link.take(TAKE_AT_ONCE):
-            if isinstance(item, Gap):
-                self._missing += item.last_id - item.first_id + 1
-                if not self._config.modbus.handshake:
-                    self._buffer.clear()
-                continue
-            state = self._link.view().state
-            record = decode_record(
-                encode_record(item.result, state=0 if state is None else state.state, station_number=0)
-            )
+        state = self._link.view().state
+        self._command.look()
+        self._recipe.follow(state, time.monotonic())
+        if self._trigger.look():
+            self._trigger_answered(self._trigger_id, self._trigger.status)
+        self._arrived.extend(self._link.take(TAKE_AT_ONCE - len(self._arrived)))
+        while self._arrived and not self._before_its_answer(self._arrived[0]):
+            self._place(self._arrived.popleft(), state)
+
+    def _before_its_answer(self, item: Item) -> bool:
+        """The result of a trigger whose request is unanswered yet waits: what follows may be that none would come."""
+        return self._trigger.unanswered and isinstance(item, Delivered) and item.result.trigger_id == self._trigger_id
+
+    def _place(self, item: Item, state: StationState | None) -> None:
+        if isinstance(item, Gap):
+            self._missing += item.last_id - item.first_id + 1
             if not self._config.modbus.handshake:
                 self._buffer.clear()
-            elif len(self._buffer) == self._config.modbus.buffer_results:
-                self._drop_oldest_waiting()
-            self._buffer.append(Shown(item, record, self._missing))
-            self._missing = 0
+            return
+        record = decode_record(encode_record(item.result, state=0 if state is None else state.state, station_number=0))
+        if not self._config.modbus.handshake:
+            self._buffer.clear()
+        elif len(self._buffer) == self._config.modbus.buffer_results:
+            self._drop_oldest_waiting()
+        refused = (
+            not self._of_selected_recipe(item)
+            or self._named.get(record.trigger_id, item.result.recipe) != item.result.recipe
+            or (record.trigger_id == 0 and (state is None or state.triggers != "free_run"))
+            or (record.verdict == Verdict.OK and self._given_up.refused(record.trigger_id))
+        )
+        self._buffer.append(Shown(item, record, self._missing, refused))
+        self._missing = 0
+
+    def _of_selected_recipe(self, item: Delivered) -> bool:
+        """Judged by the recipe that the PLC wants, where it wants one."""
+        selected = int(self._written["recipe_select"])
+        return selected == 0 or item.result.recipe == self._recipe_of_number.get(selected)
+
+    def _refuse(self, which: Callable[[Shown], bool]) -> None:
+        """These are no pass any more, whatever comes."""
+        self._buffer = deque(replace(shown, refused=True) if which(shown) else shown for shown in self._buffer)
+
+    def _trigger_answered(self, trigger_id: int, status: str) -> None:
+        """The PLC reads ``status`` of this trigger from here on."""
+        self._given_up.answered(trigger_id, status)
+        if trigger_id in self._given_up:
+            self._refuse(lambda shown: shown.record.trigger_id == trigger_id)
 
     def _drop_oldest_waiting(self) -> None:
         """The shown result stays until it is acknowledged; what follows it says how many are missing before it."""
@@ -176,6 +196,12 @@ class ModbusRegisters:
                 "beat_timeout_ms": min(state.beat_timeout_ms, 0xFFFF),
                 "alarms": len(state.alarms),
                 "session": session_number(state.session),
+                "recipe_change": RECIPE_CHANGES.get(state.recipe_change.status, 0) if state.recipe_change else 0,
+                "triggers": TRIGGERS.get(state.triggers, 0),
+                "synced": state.triggers in ("free_run", "software")
+                or (state.triggers == "hard_wired" and state.synced is True),
+                "threshold_in_force": _f32(state.threshold),
+                "late": state.late,
             }
         if shown is not None:
             record = shown.record
@@ -193,78 +219,132 @@ class ModbusRegisters:
                 "missing_before": shown.missing_before,
                 "deadline_missed": shown.item.result.deadline_missed,
                 "simulated": shown.item.result.simulated,
+                "result_recipe": self._number_of_recipe.get(shown.item.result.recipe, 0),
                 "result_no_copy": record.result_id,
-                "accept": view.good and record.verdict == Verdict.OK and self._link.may_pass(shown.item),
+                "accept": view.good
+                and record.verdict == Verdict.OK
+                and not shown.refused
+                and self._link.may_pass(shown.item),
             }
         return values
 
-    def write(self, address: int, words: list[int]) -> None:
-        """As ``Registers.write``. A register acts when its value changes; 0 does nothing. Raises Refusal."""
+    def write(self, address: int, words: list[int], peer: str) -> None:
+        """As ``Registers.write``. A register acts when its value changes from one that was written since the gateway
+        started; 0 does nothing. Raises Refusal."""
         first, end = address - WRITE_ADDRESS, address - WRITE_ADDRESS + len(words)
         if first < 0 or end > WRITE_WORDS:
             raise Refusal(ILLEGAL_ADDRESS)
+        touched = set()
         for row in WRITES:
             begins = row.address - WRITE_ADDRESS
-            touched = range(max(first, begins), min(end, begins + WORDS[row.kind]))
-            if 0 < len(touched) < WORDS[row.kind]:
+            overlap = len(range(max(first, begins), min(end, begins + WORDS[row.kind])))
+            if 0 < overlap < WORDS[row.kind]:
                 raise Refusal(ILLEGAL_VALUE)  # half a u32 would be another number
+            if overlap:
+                touched.add(row.name)
         registers = bytearray(pack(WRITES, self._written))
         registers[2 * first : 2 * end] = b"".join(word.to_bytes(2, "big") for word in words)
         values = unpack(WRITES, bytes(registers))
-        changed = {name: int(value) for name, value in values.items() if value != self._written[name]}
-        self._check(changed, int(values["trigger_timeout_ms"]))
-        self._written = values
-        self._act(changed)
-
-    def _check(self, changed: dict[str, int], trigger_timeout_ms: int) -> None:
-        """Everything that may be wrong, before anything is done. Raises Refusal."""
+        asked = {name: int(values[name]) for name in self._requests if name in touched}
+        changed = {name: value for name, value in asked.items() if name in self._known and value != self._written[name]}
         self.refresh()
-        ack, command = changed.get("result_ack", 0), changed.get("command", 0)
-        recipe, trigger = changed.get("recipe_select", 0), changed.get("trigger_request", 0)
-        if ack and not (self._buffer and self._config.modbus.handshake and ack == self._buffer[0].number):
+        self._check(values, asked, changed)
+        other_recipe = values["recipe_select"] != self._written["recipe_select"]
+        self._written = values
+        if "result_ack" in touched:
+            self._acknowledge(int(values["result_ack"]))
+        if other_recipe:
+            self._refuse(lambda shown: not self._of_selected_recipe(shown.item))
+        self._take_as_it_stands({name: value for name, value in asked.items() if name not in self._known})
+        self._known |= touched
+        self._act(changed, _actor(peer))
+
+    def _check(self, values: dict[str, int | float], asked: dict[str, int], changed: dict[str, int]) -> None:
+        """Everything that may be wrong, before anything is done. Raises Refusal."""
+        if asked.get("command") and asked["command"] not in COMMANDS:
             raise Refusal(ILLEGAL_VALUE)
-        if (command and command not in COMMANDS) or (recipe and recipe not in self._recipe_of_number):
+        if any(values[name] and values[name] not in self._recipe_of_number for name in RECIPE_NUMBERS):
             raise Refusal(ILLEGAL_VALUE)
-        if trigger_timeout_ms == 0:
+        if values["trigger_timeout_ms"] == 0:
             raise Refusal(ILLEGAL_VALUE)
-        if (command or recipe or trigger) and not self._config.gateway.commands:
+        if any(asked.values()) and not self._config.gateway.commands:
             raise Refusal(ILLEGAL_ADDRESS)
-        asked = ((command, self._command), (recipe, self._recipe), (trigger, self._trigger))
-        if any(value and request.under_way for value, request in asked):
+        if any(value and self._requests[name].unanswered for name, value in changed.items()):
             raise Refusal(BUSY)
 
-    def _act(self, changed: dict[str, int]) -> None:
-        """Do what the changed registers ask for."""
-        if changed.get("result_ack"):
+    def _acknowledge(self, number: int) -> None:
+        """The PLC has the shown result. Another number is of an earlier one, which is gone: it acknowledges nothing."""
+        if self._config.modbus.handshake and self._buffer and number == self._buffer[0].number:
             self._buffer.popleft()
-        self._ask(self._recipe, changed.get("recipe_select"), self._select)
-        self._ask(self._command, changed.get("command"), self._do)
-        self._ask(self._trigger, changed.get("trigger_request"), self._pull)
 
-    def _ask(self, request: Request, value: int | None, begin: Callable[[Request, int], None]) -> None:
-        if value:
-            begin(request, value)
-        elif value == 0 and not request.under_way:
-            request.settle("IDLE")
+    def _take_as_it_stands(self, first: dict[str, int]) -> None:
+        """What stood in the PLC as the gateway was started was done long ago, or is not wanted any more."""
+        for name, value in first.items():
+            if value:
+                log.warning("%s was %d as it was first written: not done; write 0, then again", name, value)
+                self._requests[name].settle("BASELINE")
+        if first.get("trigger_request"):
+            self._trigger_answered(first["trigger_request"], "BASELINE")
 
-    def _select(self, request: Request, value: int) -> None:
-        request.begin(self._link.ask("prepare_recipe", recipe=self._recipe_of_number[value]))
+    def _act(self, changed: dict[str, int], actor: str) -> None:
+        """Do what the changed registers ask for."""
+        for name, begin in (("recipe_select", self._select), ("command", self._do), ("trigger_request", self._pull)):
+            value, request = changed.get(name), self._requests[name]
+            if value:
+                begin(value, actor)
+            elif value == 0 and not request.open:
+                request.settle("IDLE")
 
-    def _do(self, request: Request, value: int) -> None:
+    def _select(self, value: int, actor: str) -> None:
+        recipe, state = self._recipe_of_number[value], self._link.view().state
+        self._recipe.select(self._link.ask("prepare_recipe", recipe=recipe, actor=actor), recipe, state)
+
+    def _do(self, value: int, actor: str) -> None:
         name = COMMANDS[value][0]
         if name == "clear_overrun":
             self._overrun = False
-            request.settle("OK")
+            self._command.settle("OK")
         elif name == "start_single":
-            request.begin(self._link.ask("start", mode="single"))
+            self._command.begin(self._link.ask("start", mode="single", actor=actor))
         else:
-            request.begin(self._link.ask(name))
+            self._command.begin(self._link.ask(name, actor=actor))
 
-    def _pull(self, request: Request, value: int) -> None:
-        part = int(self._written["trigger_part"])
-        op = "expect" if self._config.modbus.hard_wired else "trigger"
-        timeout_ms = int(self._written["trigger_timeout_ms"])
-        request.begin(self._link.ask(op, trigger_id=value, timeout_ms=timeout_ms, part_id=str(part) if part else None))
+    def _pull(self, value: int, actor: str) -> None:
+        wired = self._hard_wired()
+        if wired is None:
+            self._trigger.settle("REFUSED")
+            self._trigger_answered(value, "REFUSED")
+            return
+        part, recipe = int(self._written["trigger_part"]), int(self._written["trigger_recipe"])
+        self._named.pop(value, None)
+        if recipe:
+            self._named[value] = self._recipe_of_number[recipe]
+        if len(self._named) > NAMED_MAX:
+            self._named.popitem(last=False)
+        future = self._link.ask(
+            "expect" if wired else "trigger",
+            trigger_id=value,
+            timeout_ms=int(self._written["trigger_timeout_ms"]),
+            part_id=str(part) if part else None,
+            recipe=self._named.get(value),
+            actor=actor,
+        )
+        self._trigger_id = value
+        self._trigger.begin(future)
+
+    def _hard_wired(self) -> bool | None:
+        """Does a wire fire the camera? None: the configuration contradicts the station."""
+        state, told = self._link.view().state, self._config.modbus.hard_wired
+        if state is None or state.triggers not in ("software", "hard_wired"):
+            return bool(told)
+        wired = state.triggers == "hard_wired"
+        if told is None or told == wired:
+            return wired
+        if not self._contradicted:
+            self._contradicted = True
+            text = "[modbus] hard_wired is %s and the station's triggers are %s: none is passed on; take hard_wired out"
+            log.error(text, str(told).lower(), state.triggers)
+        return None
 
 
 class ModbusGateway:
@@ -309,12 +389,11 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _outcome(future: Future[Reply]) -> str:
-    """What became of a request."""
-    try:
-        code = future.result(timeout=0).code
-    except StationError:
-        return "NO_ANSWER"
-    except WireError:
-        return "BAD_REQUEST"
-    return code if code in STATUS_OF_CODE else "OTHER"
+def _f32(value: float | None) -> float:
+    """0 where there is none, or where no register holds it."""
+    return value if value is not None and abs(value) <= F32_MAX else 0.0
+
+
+def _actor(peer: str) -> str:
+    """On whose behalf a request is made; an address may bring the name of an interface."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in f"modbus {peer}")[:ACTOR_LENGTH]

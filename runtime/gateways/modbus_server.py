@@ -46,31 +46,31 @@ class Registers(Protocol):
     def read(self, address: int, count: int) -> bytes:
         """``count`` registers, two bytes each, all of one moment."""
 
-    def write(self, address: int, words: list[int]) -> None:
-        """Write registers."""
+    def write(self, address: int, words: list[int], peer: str) -> None:
+        """Write registers; ``peer`` is the address of who asks."""
 
 
-def answer(registers: Registers, pdu: bytes) -> bytes:
-    """The response to a request, both without MBAP header. Never raises Refusal."""
+def answer(registers: Registers, pdu: bytes, peer: str) -> bytes:
+    """The response to a request of ``peer``, both without MBAP header. Never raises Refusal."""
     function, body = pdu[0], pdu[1:]
     try:
-        return bytes([function]) + _answer(registers, function, body)
+        return bytes([function]) + _answer(registers, function, body, peer)
     except Refusal as refusal:
         return bytes([function | 0x80, refusal.code])
 
 
-def _answer(registers: Registers, function: int, body: bytes) -> bytes:
+def _answer(registers: Registers, function: int, body: bytes, peer: str) -> bytes:
     if function not in (3, 4, 6, 16):
         raise Refusal(ILLEGAL_FUNCTION)
     if len(body) < 4 or (function != 16 and len(body) != 4):
         raise Refusal(ILLEGAL_VALUE)
     address, second = struct.unpack_from(">HH", body)
     if function == 6:
-        registers.write(address, [second])
+        registers.write(address, [second], peer)
     elif function == 16:
         if not 1 <= second <= WRITE_MAX or len(body) != 5 + 2 * second or body[4] != 2 * second:
             raise Refusal(ILLEGAL_VALUE)
-        registers.write(address, list(struct.unpack_from(f">{second}H", body, 5)))
+        registers.write(address, list(struct.unpack_from(f">{second}H", body, 5)), peer)
     else:
         if not 1 <= second <= READ_MAX:
             raise Refusal(ILLEGAL_VALUE)
@@ -142,7 +142,7 @@ class _Connection(asyncio.Protocol):
         self.asked = False
         self.heard_s = time.monotonic()
         """When the last whole request came; while one is unfinished, when its first byte came."""
-        self.peer = ""
+        self.peer = self._address = ""
 
     @property
     def unfinished(self) -> bool:
@@ -151,7 +151,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.peer = str(transport.get_extra_info("peername"))
+        peer = transport.get_extra_info("peername")
+        self.peer = str(peer)
+        self._address = str(peer[0]) if peer else "unknown"  # None where it is gone already
         plain = transport.get_extra_info("socket")
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_NBYTES)
@@ -201,7 +203,7 @@ class _Connection(asyncio.Protocol):
         end = MBAP.size - 1 + nbytes
         if len(self._buffer) < end:
             return False
-        response = answer(self._server.registers, bytes(self._buffer[MBAP.size : end]))
+        response = answer(self._server.registers, bytes(self._buffer[MBAP.size : end]), self._address)
         del self._buffer[:end]
         self.asked, self.heard_s = True, time.monotonic()
         self.transport.write(MBAP.pack(transaction, 0, len(response) + 1, unit) + response)

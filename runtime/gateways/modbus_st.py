@@ -6,7 +6,17 @@ python -m runtime.gateways.modbus_st > examples/generated/asperity_modbus.st
 from __future__ import annotations
 
 from runtime.frame import Verdict
-from runtime.gateways.modbus_table import COMMANDS, STATUS, STATUS_CODES, STATUS_WORDS, TABLE_VERSION, WRITES, Kind, Row
+from runtime.gateways.modbus_table import (
+    COMMANDS,
+    STATUS,
+    STATUS_CODES,
+    STATUS_WORDS,
+    TABLE_VERSION,
+    TRIGGERS,
+    WRITES,
+    Kind,
+    Row,
+)
 from runtime.reasons import Reason
 from runtime.states import READY_STATES
 from runtime.wire.constants import MADE
@@ -55,7 +65,8 @@ def structured_text() -> str:
         "    passes := consistent AND status.quality = 1 AND status.accept = 1 AND status.result_valid <> 0",
         f"        AND status.verdict = {int(Verdict.OK)} AND status.reason = {int(Reason.GOOD)} AND ({ready})",
         "        AND ASPERITY_FINITE(score_bits) AND ASPERITY_FINITE(threshold_bits)",
-        "        AND status.score <= status.threshold AND (status.simulated = 0 OR allow_simulated);",
+        "        AND status.score <= status.threshold AND (status.simulated = 0 OR allow_simulated)",
+        f"        AND (status.trigger_id <> 0 OR status.triggers = {TRIGGERS['free_run']});",
         "END_FUNCTION_BLOCK",
     ]
     return "\n".join([*lines, ""])

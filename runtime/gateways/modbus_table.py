@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-TABLE_VERSION = 1
+TABLE_VERSION = 2
 
 Kind = Literal["u16", "u32", "f32"]
 WORDS: dict[Kind, int] = {"u16": 1, "u32": 2, "f32": 2}
 FORMATS: dict[Kind, str] = {"u16": "H", "u32": "I", "f32": "f"}
+F32_MAX = (2 - 2.0**-23) * 2.0**127
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ STATUS: tuple[Row, ...] = (
     _read("deadline_missed", 24, "u16", "1: the deadline passed before a verdict"),
     _read("simulated", 25, "u16", "1: no real engine scored"),
     _read("overrun", 26, "u16", "1: a result was dropped since clear_overrun, as nobody acknowledged in time"),
-    _read("recipe", 27, "u16", "number of the recipe in force, from [modbus] recipes; 0: none or not listed"),
+    _read("recipe", 27, "u16", "number of the recipe in force now, from [modbus] recipes; 0: none or not listed"),
     _read("overruns", 28, "u32", "results dropped since the gateway started"),
     _read("gaps", 30, "u32", "gaps named by the station's link since the gateway started"),
     _read("missing", 32, "u32", "results in those gaps"),
@@ -70,15 +71,24 @@ STATUS: tuple[Row, ...] = (
     _read("recipe_status", 41, "u16", "what became of recipe_select"),
     _read("trigger_status", 42, "u16", "what became of trigger_request; the result itself comes as every other"),
     _read("table_version", 43, "u16", f"{TABLE_VERSION}"),
-    _read("result_no_copy", 44, "u32", "equals result_no; differs only if the block was read in several requests"),
+    _read("result_recipe", 44, "u16", "number of the recipe that the shown result was judged by; 0: none, not listed"),
+    _read("recipe_change", 45, "u16", "last change of recipe, whoever asked: 0 none, 1 under way, 2 done, 3 failed"),
+    _read("triggers", 46, "u16", "what the station judges: 0 not known, 1 free_run, 2 software, 3 hard_wired"),
+    _read(
+        "synced", 47, "u16", "1: announcements match exposures, or need not; 0: every part is UNSYNCED, or not known"
+    ),
+    _read("threshold_in_force", 48, "f32", "of the recipe in force now; 0: none"),
+    _read("late", 50, "u32", "frames that came after their exposure had been answered LOST"),
+    _read("result_no_copy", 52, "u32", "equals result_no; differs only if the block was read in several requests"),
 )
 WRITES: tuple[Row, ...] = (
     _write("result_ack", 100, "u16", "write result_valid here when its result was taken; the next one is then shown"),
     _write("command", 101, "u16", "table of commands"),
-    _write("recipe_select", 102, "u16", "number from [modbus] recipes: prepare that recipe"),
+    _write("recipe_select", 102, "u16", "number from [modbus] recipes: prepare it; while not 0, only its results pass"),
     _write("trigger_timeout_ms", 103, "u16", "a trigger without a frame for so long ends NO_FRAME; 1 to 65535"),
     _write("trigger_request", 104, "u32", "trigger_id of a trigger to give; both words in one request"),
     _write("trigger_part", 106, "u32", "part number of that trigger, written before it or with it; 0: none"),
+    _write("trigger_recipe", 108, "u16", "number of the recipe that the trigger names, likewise; 0: it names none"),
 )
 ROWS = STATUS + WRITES
 TRIGGER_TIMEOUT_MS = 1000
@@ -95,12 +105,14 @@ COMMANDS: dict[int, tuple[str, str]] = {
     100: ("clear_overrun", "overrun to 0; done by the gateway itself"),
 }
 """Value of ``command`` -> name, meaning. 0 does nothing. Whatever is not listed is refused."""
+TRIGGERS = {"free_run": 1, "software": 2, "hard_wired": 3}
+RECIPE_CHANGES = {"under_way": 1, "done": 2, "failed": 3}
 
 STATUS_CODES: dict[int, tuple[str, str]] = {
     0: ("IDLE", "nothing was asked since the register was 0"),
     1: ("UNDER_WAY", "asked, not answered yet"),
     2: ("OK", "done"),
-    3: ("ACCEPTED", "begun; the end shows in state"),
+    3: ("ACCEPTED", "begun; recipe_status goes on to 2, 18 or 20, the end of others shows in state"),
     10: ("BUSY", "ask again later"),
     11: ("BAD_REQUEST", "the request breaks the contract"),
     12: ("UNKNOWN_OP", "the station has no such operation"),
@@ -109,15 +121,17 @@ STATUS_CODES: dict[int, tuple[str, str]] = {
     15: ("REFUSED", "understood and refused, such as a recipe that does not open"),
     16: ("UNSUPPORTED", "this version does not do it"),
     17: ("NOT_ALLOWED", "the gateway's role does not allow it"),
-    18: ("FAILED", "tried and failed"),
-    20: ("NO_ANSWER", "the station did not answer, or too many requests are under way"),
+    18: ("FAILED", "tried and failed; of a recipe also: the station restarted, or another change came after it"),
+    19: ("TOO_OLD", "on its way too long, or the station restarted: it was not done"),
+    20: ("NO_ANSWER", "no answer, or too many requests; a command may be done, a trigger's result has accept 0"),
+    21: ("BASELINE", "first write since the gateway started: taken as it stood, not done; write 0, then again"),
     99: ("OTHER", "answered with a code that this gateway does not know: not done"),
 }
 STATUS_OF_CODE = {name: number for number, (name, _) in STATUS_CODES.items()}
 
 
 def words_of(rows: tuple[Row, ...]) -> int:
-    """Registers that ``rows``, which lie side by side, take up."""
+    """Registers that ``rows``, which follow each other, take up."""
     return rows[-1].address + WORDS[rows[-1].kind] - rows[0].address
 
 

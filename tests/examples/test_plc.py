@@ -1,4 +1,4 @@
-"""The Structured Text: made from the tables, and, where a built matiec is at hand, compiled and run.
+"""The Structured Text: made from the tables, translated and run; where a built matiec is at hand also compiled and run.
 
 ``MATIEC=folder`` names a build of https://github.com/nucleron/matiec (``iec2c`` and ``lib``); no registry brings it.
 """
@@ -23,14 +23,16 @@ import pytest
 
 from runtime.frame import Result, Verdict
 from runtime.gateways.modbus_st import structured_text
-from runtime.gateways.modbus_table import STATUS, STATUS_WORDS, TABLE_VERSION, WORDS, pack, unpack
+from runtime.gateways.modbus_table import STATUS, STATUS_WORDS, TABLE_VERSION, TRIGGERS, WORDS, pack, unpack
 from runtime.reasons import Reason
 from runtime.wire import encode_record
 from runtime.wire.constants import record_fields
+from tests.examples.structured_text import Block, Program
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GENERATED = EXAMPLES / "generated"
 STATION = EXAMPLES / "plc" / "asperity_station.st"
+SOURCES = (GENERATED / "asperity.st", GENERATED / "asperity_modbus.st", STATION)
 PATIENCE_S = 60.0
 
 
@@ -104,11 +106,16 @@ int main(void) {
             ms += a;
             __CURRENT_TIME.tv_sec = ms / 1000; __CURRENT_TIME.tv_nsec = ms % 1000 * 1000000;
             s.WORDS_READ.value = b; s.TRIGGER.value = c; s.ALLOW_SIMULATED.value = d; s.PART_NUMBER.value = 77;
-            for (int n = 0; b && n < 46; n++) { if (scanf("%u", &a) != 1) return 1; s.WORDS.value.table[n] = a; }
+            if (scanf("%u", &a) != 1) return 1;
+            s.RECIPE.value = a;
+            for (int n = 0; b && n < STATUS_WORDS; n++) {
+                if (scanf("%u", &a) != 1) return 1;
+                s.WORDS.value.table[n] = a;
+            }
             ASPERITY_STATION_body__(&s);
-            printf("%d %d %d %d %d %d %u %u %u %d\n", s.ACCEPT.value, s.ALIVE.value, s.BUSY.value, s.DONE.value,
+            printf("%d %d %d %d %d %d %u %u %u %d %u\n", s.ACCEPT.value, s.ALIVE.value, s.BUSY.value, s.DONE.value,
                    s.TIMED_OUT.value, s.NEW_RESULT.value, s.LOST.value, s.RESULT_ACK.value, s.TRIGGER_REQUEST.value,
-                   s.WRITE_ACK.value);
+                   s.WRITE_ACK.value, s.TRIGGER_RECIPE.value);
         }
         fflush(stdout);
     }
@@ -130,6 +137,41 @@ END_CONFIGURATION
 """
 
 
+OUTPUTS = (
+    "accept", "alive", "busy", "done", "timed_out", "new_result", "lost", "result_ack", "trigger_request", "write_ack",
+    "trigger_recipe",
+)  # fmt: skip
+
+
+def words_of(status: dict[str, Any] | None) -> list[int]:
+    """The registers of a status block."""
+    return [] if status is None else list(struct.unpack(f">{STATUS_WORDS}H", pack(STATUS, status)))
+
+
+class TranslatedPlc:
+    """The station's block, translated, call by call."""
+
+    def __init__(self) -> None:
+        self._program = Program(*(path.read_text() for path in SOURCES))
+        self._station = Block(self._program, "ASPERITY_STATION")
+
+    def call(
+        self,
+        dt_ms: int,
+        status: dict[str, Any] | None = None,
+        trigger: bool = False,
+        simulated: bool = False,
+        recipe: int = 0,
+    ) -> dict[str, int]:
+        self._program.now_ms += dt_ms
+        words = {} if status is None else {"words": words_of(status)}
+        self._station(
+            words_read=status is not None, trigger=trigger, allow_simulated=simulated, part_number=77, recipe=recipe,
+            **words,
+        )  # fmt: skip
+        return {name: int(getattr(self._station, name)) for name in OUTPUTS}
+
+
 class Plc:
     """The blocks, compiled, call by call."""
 
@@ -146,12 +188,16 @@ class Plc:
         return self._ask("R", *body, int(allow_simulated))
 
     def call(
-        self, dt_ms: int, status: dict[str, Any] | None = None, trigger: bool = False, simulated: bool = False
+        self,
+        dt_ms: int,
+        status: dict[str, Any] | None = None,
+        trigger: bool = False,
+        simulated: bool = False,
+        recipe: int = 0,
     ) -> dict[str, int]:
-        words = [] if status is None else list(struct.unpack(f">{STATUS_WORDS}H", pack(STATUS, status)))
-        told = self._ask("S", dt_ms, int(status is not None), int(trigger), int(simulated), *words)
-        names = "accept alive busy done timed_out new_result lost result_ack trigger_request write_ack"
-        return dict(zip(names.split(), map(int, told), strict=True))
+        flags = (int(status is not None), int(trigger), int(simulated))
+        told = self._ask("S", dt_ms, *flags, recipe, *words_of(status))
+        return dict(zip(OUTPUTS, map(int, told), strict=True))
 
     def close(self) -> None:
         self._process.kill()
@@ -164,21 +210,28 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not matiec:
         pytest.skip("no Structured Text compiler: set MATIEC to the folder of a built matiec")
     folder = tmp_path_factory.mktemp("st")
-    sources = [GENERATED / "asperity.st", GENERATED / "asperity_modbus.st", STATION]
-    (folder / "all.st").write_text("".join(path.read_text() for path in sources) + MAIN)
+    (folder / "all.st").write_text("".join(path.read_text() for path in SOURCES) + MAIN)
     compiler, library = Path(matiec) / "iec2c", Path(matiec) / "lib"
     subprocess.run([str(compiler), "-I", str(library), "-T", str(folder), str(folder / "all.st")], check=True)
     (folder / "harness.c").write_text(HARNESS)
-    flags = ["-O1", "-w", f"-I{library / 'C'}", f"-I{folder}"]
+    flags = ["-O1", "-w", f"-DSTATUS_WORDS={STATUS_WORDS}", f"-I{library / 'C'}", f"-I{folder}"]
     subprocess.run(["cc", *flags, str(folder / "harness.c"), "-lm", "-o", str(folder / "plc")], check=True)
     return folder / "plc"
 
 
 @pytest.fixture
-def plc(program: Path) -> Iterator[Plc]:
+def compiled(program: Path) -> Iterator[Plc]:
     made = Plc(program)
     yield made
     made.close()
+
+
+@pytest.fixture(params=["translated", pytest.param("compiled", marks=pytest.mark.foreign)])
+def plc(request: pytest.FixtureRequest) -> TranslatedPlc | Plc:
+    made: TranslatedPlc | Plc = (
+        TranslatedPlc() if request.param == "translated" else request.getfixturevalue("compiled")
+    )
+    return made
 
 
 def status(**values: Any) -> dict[str, Any]:
@@ -186,42 +239,41 @@ def status(**values: Any) -> dict[str, Any]:
     usual = {
         "beat": 1, "accept": 1, "quality": 1, "state": 8, "result_valid": 5, "verdict": 1, "reason": 1, "result_no": 4,
         "result_no_copy": 4, "score": 0.5, "threshold": 1.0, "session": 9, "table_version": TABLE_VERSION,
-        "beat_timeout_ms": 600,
+        "beat_timeout_ms": 600, "triggers": TRIGGERS["free_run"],
     }  # fmt: skip
     return {row.name: 0 for row in STATUS} | usual | values
 
 
 @pytest.mark.foreign
-def test_records_are_read_exactly_and_pass_only_whole(plc: Plc) -> None:
+def test_records_are_read_exactly_and_pass_only_whole(compiled: Plc) -> None:
     result = Result(
         station="st1", session="0b0e7a1c-3f52-4c1e-9d0a-5f6e7d8c9b0a", result_id=2**40 + 1, seq=2**33 + 5, trigger_id=7,
         part_id="4711", verdict=Verdict.OK, reason=Reason.GOOD, score=0.123456789, threshold=3.25e-5 * 1e5,
         t_exposure_us=1_790_000_000_000_001,
     )  # fmt: skip
     body = encode_record(result, state=8, station_number=9)
-    told = plc.record(body)
+    told = compiled.record(body)
     assert told[:8] == ["1", "1", "8", "1", str(2**40 + 1), str(2**33 + 5), "1790000000000001", "7"]
     assert struct.pack("<ff", float(told[8]), float(told[9])) == body[40:48], "to the last bit"
     assert told[10:] == ["1", "4711"]
     for at in range(64):
         damaged = bytearray(body)
         damaged[at] ^= 1 << at % 8
-        assert plc.record(bytes(damaged))[1] == "0", f"byte {at}"
+        assert compiled.record(bytes(damaged))[1] == "0", f"byte {at}"
     for at, value in ((5, 3), (5, 4), (6, 2), (7, 0), (7, 5), (52, 2), (40, 0xFF)):
         changed = bytearray(body[:60])
         changed[at] = value
         if at == 40:
             changed[40:44] = struct.pack("<f", float("nan"))
         whole = bytes(changed) + zlib.crc32(changed).to_bytes(4, "little")
-        assert plc.record(whole)[:2] == ["1", "0"], f"byte {at} = {value}: valid, and no pass"
+        assert compiled.record(whole)[:2] == ["1", "0"], f"byte {at} = {value}: valid, and no pass"
     simulated = bytearray(body[:60])
     simulated[7] = 5
     whole = bytes(simulated) + zlib.crc32(simulated).to_bytes(4, "little")
-    assert plc.record(whole, allow_simulated=True)[:2] == ["1", "1"]
+    assert compiled.record(whole, allow_simulated=True)[:2] == ["1", "1"]
 
 
-@pytest.mark.foreign
-def test_a_good_part_passes_only_while_the_station_lives(plc: Plc) -> None:
+def test_a_good_part_passes_only_while_the_station_lives(plc: TranslatedPlc | Plc) -> None:
     assert not plc.call(10, status(result_valid=0))["alive"], "the beat has not moved yet"
     assert plc.call(10, status(beat=2, result_valid=0))["alive"]
     told = plc.call(10, status(beat=3))
@@ -241,7 +293,6 @@ def test_a_good_part_passes_only_while_the_station_lives(plc: Plc) -> None:
     assert not told["alive"] and not told["accept"], "a new session: not before its beat has moved"
 
 
-@pytest.mark.foreign
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -251,14 +302,13 @@ def test_a_good_part_passes_only_while_the_station_lives(plc: Plc) -> None:
         {"table_version": TABLE_VERSION + 1}, {"result_valid": 0},
     ],
 )  # fmt: skip
-def test_one_field_that_does_not_say_so_is_a_reject(plc: Plc, wrong: dict[str, Any]) -> None:
+def test_one_field_that_does_not_say_so_is_a_reject(plc: TranslatedPlc | Plc, wrong: dict[str, Any]) -> None:
     plc.call(10, status(result_valid=0))
     plc.call(10, status(beat=2, result_valid=0))
     assert not plc.call(10, status(beat=3, **wrong))["accept"]
 
 
-@pytest.mark.foreign
-def test_a_trigger_has_one_answer_or_runs_out(plc: Plc) -> None:
+def test_a_trigger_has_one_answer_or_runs_out(plc: TranslatedPlc | Plc) -> None:
     plc.call(10, status(result_valid=0))
     plc.call(10, status(beat=2, result_valid=0))
     told = plc.call(10, status(beat=3, result_valid=0), trigger=True)
@@ -277,8 +327,48 @@ def test_a_trigger_has_one_answer_or_runs_out(plc: Plc) -> None:
     assert told["done"] and told["timed_out"] and not told["accept"] and not told["busy"]
     told = plc.call(10, status(beat=beat, trigger_id=2, result_valid=7))
     assert not told["accept"] and told["result_ack"] == 7, "too late: acknowledged, and no pass"
-    plc.call(10, status(beat=beat + 1, result_valid=0))
-    assert plc.call(10, status(beat=beat + 2, result_valid=8, simulated=1), simulated=True)["accept"]
+
+
+def test_on_a_line_with_triggers_a_frame_that_nobody_announced_opens_no_gate(plc: TranslatedPlc | Plc) -> None:
+    """A bad part, then a stray exposure of the empty belt: the gate must not open for the part that is still there."""
+    plc.call(10, status(result_valid=0))
+    plc.call(10, status(beat=2, result_valid=0), trigger=True)
+    bad = {"trigger_id": 1, "accept": 0, "verdict": 2, "reason": 2, "score": 1.5}
+    told = plc.call(10, status(beat=3, result_valid=5, **bad), trigger=True)
+    assert told["done"] and not told["accept"]
+    for triggers in range(5):
+        told = plc.call(10, status(beat=4 + triggers, result_valid=6 + triggers, triggers=triggers))
+        assert told["new_result"] and not told["accept"], triggers
+    plc.call(10, status(beat=20, result_valid=0), trigger=True)
+    told = plc.call(10, status(beat=21, result_valid=20, triggers=2), trigger=True)
+    assert told["busy"] and not told["accept"], "nor for a part that waits for its own"
+    told = plc.call(10, status(beat=22, result_valid=21, triggers=2, trigger_id=2), trigger=True)
+    assert told["accept"] and told["done"], "which then comes"
+
+
+def test_without_triggers_only_a_free_running_station_passes_parts(plc: TranslatedPlc | Plc) -> None:
+    plc.call(10, status(result_valid=0))
+    plc.call(10, status(beat=2, result_valid=0))
+    for turn, (triggers, trigger_id, passes) in enumerate(
+        ((0, 0, 0), (1, 0, 1), (2, 0, 0), (3, 0, 0), (4, 0, 0), (1, 9, 0), (1, 0, 1))
+    ):
+        one = status(beat=3 + turn, result_valid=5 + turn, triggers=triggers, trigger_id=trigger_id, simulated=1)
+        assert plc.call(10, one, simulated=True)["accept"] == passes, (triggers, trigger_id)
+
+
+def test_only_results_of_the_recipe_that_is_asked_for_pass(plc: TranslatedPlc | Plc) -> None:
+    plc.call(10, status(result_valid=0), recipe=2)
+    plc.call(10, status(beat=2, result_valid=0), recipe=2)
+    for turn, (judged_by, passes) in enumerate(((1, 0), (0, 0), (2, 1))):
+        one = status(beat=3 + turn, result_valid=5 + turn, result_recipe=judged_by)
+        assert plc.call(10, one, recipe=2)["accept"] == passes, judged_by
+    told = plc.call(10, status(beat=6, result_valid=0), trigger=True, recipe=2)
+    assert (told["trigger_request"], told["trigger_recipe"]) == (1, 2)
+    told = plc.call(10, status(beat=7, result_valid=8, trigger_id=1, result_recipe=3), trigger=True, recipe=3)
+    assert told["done"] and not told["accept"], "the recipe is that of the moment of the trigger"
+    plc.call(10, status(beat=8, result_valid=0), recipe=3)
+    plc.call(10, status(beat=9, result_valid=0), trigger=True, recipe=3)
+    assert plc.call(10, status(beat=10, result_valid=9, trigger_id=2, result_recipe=3), trigger=True)["accept"]
 
 
 class Modbus:
@@ -315,7 +405,7 @@ class Modbus:
 
 
 @pytest.mark.foreign
-def test_the_block_runs_a_simulated_station_over_the_real_gateway(plc: Plc, tmp_path: Path) -> None:
+def test_the_block_runs_a_simulated_station_over_the_real_gateway(compiled: Plc, tmp_path: Path) -> None:
     folder = Path(tempfile.mkdtemp(prefix="asp-"))
     ends = {name: f"ipc://{folder}/{name}" for name in ("frames", "results", "bulk", "control")}
     with socket.create_server(("127.0.0.1", 0)) as found:
@@ -347,13 +437,11 @@ def test_the_block_runs_a_simulated_station_over_the_real_gateway(plc: Plc, tmp_
             assert time.monotonic() < ends_s, (seen, told)
             now_s = time.monotonic()
             words = dict(zip((row.name for row in STATUS), unpack_status(modbus.read()), strict=True))
-            before = told
-            told = plc.call(max(1, round((now_s - last_s) * 1000)), words, trigger=trigger, simulated=True)
+            told = compiled.call(max(1, round((now_s - last_s) * 1000)), words, trigger=trigger, simulated=True)
             last_s = now_s
             if told["write_ack"]:
                 modbus.write(100, told["result_ack"])
-            if told["trigger_request"] != before["trigger_request"]:
-                modbus.write(104, 0, told["trigger_request"], 0, 77)
+            modbus.write(104, 0, told["trigger_request"], 0, 77, told["trigger_recipe"])
             if trigger and told["done"]:
                 seen.append((bool(told["accept"]), bool(told["timed_out"])))
                 trigger = False

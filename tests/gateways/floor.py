@@ -44,7 +44,7 @@ class FakeLink:
 
     def __init__(self) -> None:
         self.state: StationState | None = StationState(
-            station=STATION, session=SESSION, beat=7, state=8, ready=True, recipe="bracket"
+            station=STATION, session=SESSION, beat=7, state=8, ready=True, triggers="free_run", recipe="bracket"
         )
         self.good = True
         self.expired: set[int] = set()
@@ -102,8 +102,8 @@ class FakeLink:
         return future
 
 
-def reply(code: str) -> Reply:
-    return Reply(id=str(uuid.uuid4()), ok=code in ("OK", "ACCEPTED"), code=code)
+def reply(code: str, recipe_change: int | None = None) -> Reply:
+    return Reply(id=str(uuid.uuid4()), ok=code in ("OK", "ACCEPTED"), code=code, recipe_change=recipe_change)
 
 
 NO_ANSWER = StationError("no answer")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from runtime.gateways.config import GatewayConfig
 from runtime.gateways.modbus import ModbusRegisters
 from runtime.gateways.modbus_server import ILLEGAL_ADDRESS, ILLEGAL_FUNCTION, ILLEGAL_VALUE, answer
-from runtime.gateways.modbus_table import STATUS_WORDS
+from runtime.gateways.modbus_table import STATUS_WORDS, TABLE_VERSION
 from tests.gateways.floor import FakeLink, Loop, floors, looping, open_files, result, until
 from tests.gateways.modbus_floor import Floor
 from tests.system.line import PATIENCE_S
@@ -45,8 +45,8 @@ def floor(make: Callable[..., Floor]) -> Floor:
         (1, [1], ILLEGAL_ADDRESS),
         (45, [0] * 60, ILLEGAL_ADDRESS),
         (99, [0, 0], ILLEGAL_ADDRESS),
-        (107, [0, 0], ILLEGAL_ADDRESS),
-        (108, [0], ILLEGAL_ADDRESS),
+        (108, [0, 0], ILLEGAL_ADDRESS),
+        (109, [0], ILLEGAL_ADDRESS),
         (0xFFFF, [0], ILLEGAL_ADDRESS),
         (101, [8], ILLEGAL_VALUE),  # no such command
         (101, [0xFFFF], ILLEGAL_VALUE),
@@ -56,26 +56,27 @@ def floor(make: Callable[..., Floor]) -> Floor:
         (105, [1], ILLEGAL_VALUE),
         (105, [1, 1, 1], ILLEGAL_VALUE),
         (106, [1], ILLEGAL_VALUE),
-        (100, [99, 1, 1, 500, 0, 7, 0, 0], ILLEGAL_VALUE),  # one wrong value: none of the others acts
+        (108, [3], ILLEGAL_VALUE),  # no such recipe
+        (100, [2, 1, 1, 500, 0, 7, 0, 0, 3], ILLEGAL_VALUE),  # one wrong value: none of the others acts
     ],
 )
 def test_an_illegal_write_is_an_exception_and_does_nothing(
     floor: Floor, address: int, words: list[int], code: int
 ) -> None:
     floor.show(result(1))
-    before = floor.client.read_holding_registers(100, count=8).registers
+    before = floor.client.read_holding_registers(100, count=9).registers
     many = floor.client.write_registers(address, words)
     assert many.isError() and many.exception_code == code
     if len(words) == 1:
         single = floor.client.write_register(address, words[0])
         assert single.isError() and single.exception_code == code
-    assert floor.client.read_holding_registers(100, count=8).registers == before
+    assert floor.client.read_holding_registers(100, count=9).registers == before
     assert floor.read()["result_valid"] == 2 and floor.link.asked == []
 
 
 def test_reads_beyond_the_table_and_unknown_functions_are_exceptions(floor: Floor) -> None:
     client = floor.client
-    for address, count in ((STATUS_WORDS, 1), (0, STATUS_WORDS + 1), (40, 70), (99, 1), (107, 2), (65535, 1)):
+    for address, count in ((STATUS_WORDS, 1), (0, STATUS_WORDS + 1), (40, 70), (99, 1), (108, 2), (65535, 1)):
         assert client.read_holding_registers(address, count=count).exception_code == ILLEGAL_ADDRESS, address
     for answered in (
         client.read_coils(0, count=1),
@@ -85,7 +86,7 @@ def test_reads_beyond_the_table_and_unknown_functions_are_exceptions(floor: Floo
         client.mask_write_register(address=100),
     ):
         assert answered.isError() and answered.exception_code == ILLEGAL_FUNCTION
-    assert floor.read()["table_version"] == 1, "the connection goes on"
+    assert floor.read()["table_version"] == TABLE_VERSION, "the connection goes on"
 
 
 def ask(plain: socket.socket, *pdus: bytes) -> list[bytes]:
@@ -154,7 +155,7 @@ def test_garbage_costs_its_sender_the_connection_and_nobody_else(floor: Floor, g
     plain.sendall(garbage)
     assert closed(plain)
     assert floor.server.malformed == 1
-    assert floor.read()["table_version"] == 1
+    assert floor.read()["table_version"] == TABLE_VERSION
 
 
 @settings(deadline=None)
@@ -163,12 +164,12 @@ def test_any_request_has_an_answer_that_fits_and_reading_changes_nothing(pdu: by
     link = FakeLink()
     link.put(result(1))
     registers = ModbusRegisters(GatewayConfig(), link)  # type: ignore[arg-type]
-    answered = answer(registers, pdu)
+    answered = answer(registers, pdu, "10.0.0.7")
     assert 2 <= len(answered) <= 253
     assert answered[0] in (pdu[0], pdu[0] | 0x80)
     if answered[0] != pdu[0] or pdu[0] in (3, 4):
         assert link.asked == []
-        assert answer(registers, struct.pack(">BHH", 3, 4, 1)) == b"\x03\x02\x00\x02"
+        assert answer(registers, struct.pack(">BHH", 3, 4, 1), "") == b"\x03\x02\x00\x02"
 
 
 def test_one_client_too_many_closes_one_that_asked_nothing_else_the_silent_one(make: Callable[..., Floor]) -> None:
@@ -209,7 +210,7 @@ def test_a_silent_client_is_closed(make: Callable[..., Floor]) -> None:
     until(lambda: clients(floor) == 2, "both")
     sweeping(floor, lambda: clients(floor) == 0, "the end of both")
     assert closed(silent)
-    assert floor.read(floor.connect())["table_version"] == 1
+    assert floor.read(floor.connect())["table_version"] == TABLE_VERSION
 
 
 def test_who_does_not_finish_a_request_is_closed_and_others_stay(make: Callable[..., Floor]) -> None:
@@ -219,8 +220,8 @@ def test_who_does_not_finish_a_request_is_closed_and_others_stay(make: Callable[
     slow.sendall(b"\x00\x01\x00")
     sweeping(floor, lambda: clients(floor) == 2, "the end of the slow one")
     assert closed(slow)
-    assert ask(silent, struct.pack(">BHH", 3, 43, 1)) == [b"\x03\x02\x00\x01"]
-    assert floor.read()["table_version"] == 1
+    assert ask(silent, struct.pack(">BHH", 3, 43, 1)) == [bytes([3, 2, 0, TABLE_VERSION])]
+    assert floor.read()["table_version"] == TABLE_VERSION
 
 
 def test_who_asks_without_end_and_never_reads_is_closed_and_others_stay(make: Callable[..., Floor]) -> None:
@@ -239,7 +240,7 @@ def test_who_asks_without_end_and_never_reads_is_closed_and_others_stay(make: Ca
 
     sweeping(floor, gone, "the end of the greedy one")
     greedy.close()
-    assert floor.read()["table_version"] == 1
+    assert floor.read()["table_version"] == TABLE_VERSION
 
 
 def test_a_thousand_reconnections_leave_nothing_behind(floor: Floor) -> None:

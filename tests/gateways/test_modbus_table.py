@@ -14,6 +14,7 @@ from runtime.gateways.modbus_table import (
     STATUS_OF_CODE,
     STATUS_WORDS,
     WORDS,
+    WRITE_WORDS,
     WRITES,
     document,
     pack,
@@ -28,7 +29,8 @@ GOLDEN = bytes.fromhex(
     "3e8000003f0000000000bab000000005"  # score threshold latency_us missing_before
     "0000000100010009"  # deadline_missed simulated overrun recipe
     "0000000600000001000000020000002a"  # overruns gaps missing results
-    "025800000123456700020003000a0001"  # beat_timeout_ms alarms session command, recipe, trigger status, version
+    "025800000123456700020003000a0002"  # beat_timeout_ms alarms session command, recipe, trigger status, version
+    "00070003000200013f40000000000004"  # result_recipe recipe_change triggers synced threshold_in_force late
     "00010002"  # result_no_copy
 )
 VALUES = {
@@ -37,7 +39,8 @@ VALUES = {
     "score": 0.25, "threshold": 0.5, "latency_us": 0xBAB0, "missing_before": 5, "deadline_missed": 0, "simulated": 1,
     "overrun": 1, "recipe": 9, "overruns": 6, "gaps": 1, "missing": 2, "results": 42, "beat_timeout_ms": 600,
     "alarms": 0, "session": 0x01234567, "command_status": 2, "recipe_status": 3, "trigger_status": 10,
-    "table_version": 1, "result_no_copy": 0x7_0001_0002,
+    "table_version": 2, "result_recipe": 7, "recipe_change": 3, "triggers": 2, "synced": 1, "threshold_in_force": 0.75,
+    "late": 4, "result_no_copy": 0x7_0001_0002,
 }  # fmt: skip
 
 
@@ -53,9 +56,9 @@ def test_rows_lie_side_by_side_and_the_block_fits_one_request() -> None:
             assert after.address == row.address + WORDS[row.kind], after
     assert (STATUS[0].name, STATUS[0].address, STATUS[1].name, STATUS[1].address) == ("beat", 0, "accept", 1)
     assert STATUS[-1].name == "result_no_copy"
-    assert STATUS_WORDS == 46
+    assert STATUS_WORDS == 54
     assert STATUS_WORDS <= READ_MAX
-    assert WRITES[0].address == 100
+    assert (WRITES[0].address, WRITE_WORDS) == (100, 9)
     assert len({row.name for row in ROWS}) == len(ROWS)
 
 
