@@ -13,6 +13,7 @@ FAST = (
     "tests/runtime/test_recipes", "tests/runtime/test_scoring_verdicts",
     "tests/runtime/test_journal", "tests/runtime/test_served", "tests/runtime/test_gate", "tests/runtime/test_supervision",
     "tests/gateways/test_modbus_registers", "tests/gateways/test_modbus_server",
+    "tests/gateways/test_modbus_recipes", "tests/gateways/test_modbus_requests", "tests/examples/test_plc",
 )  # fmt: skip
 """Tests without processes, a second or two each: their entries are part of every run of the suite."""
 SLOW = {
@@ -25,7 +26,9 @@ Parts = tuple[str, str, tuple[Patch, ...]]
 
 
 def _e(node: str, says: str, *patches: tuple[str, str, str]) -> Parts:
-    return f"tests/{node}", says, tuple(Patch(f"runtime/{file}", find, put) for file, find, put in patches)
+    """Files are of ``runtime/`` unless they are of ``examples/``."""
+    made = [Patch(file if file.startswith("examples/") else f"runtime/{file}", *change) for file, *change in patches]
+    return f"tests/{node}", says, tuple(made)
 
 
 CAMERA_GONE = ("station.py", "return self.sockets.camera_connected(self.camera) and not silent", "return not silent")
@@ -36,9 +39,11 @@ ANY_AGE = (
     ("pipeline.py", "if now_ns > job.stale_ns:", "if False:"),
 )
 TRUST_FOR_EVER = (
-    # The client's view of the beat, and the link's, which holds while the client's thread stands still.
+    # The client's view of the beat; the link's, also while nothing is polled; and no part of before ever again.
     ("client.py", "return (time.monotonic() - self._beat_s) * 1000 <= self.state.beat_timeout_ms", "return True"),
     ("gateways/link.py", "return time.monotonic() <= seen.trusted_until_s", "return seen.trusted_until_s > 0"),
+    ("gateways/link.py", "since_s = seen.trusted_since_s if now_s <= seen.trusted_until_s else now_s",
+     "since_s = seen.trusted_since_s"),
 )
 NO_DEADLINE = (
     # While it passes, and as the score comes.
@@ -51,6 +56,16 @@ IDS_FROM_ONE = (
 )  # fmt: skip
 NOT_LOST = ("engines/cuda.py", 'raise self._lose(f"{error}{again}") from error', "return")
 JUDGING_STARTS = ("station.py", 'self.line.unsync("judging has started")', "pass")
+UNANNOUNCED = (
+    "station.py", "(trigger is None and not free_run and self.line is None, Reason.UNANNOUNCED)",
+    "(False, Reason.UNANNOUNCED)",
+)  # fmt: skip
+ANNOUNCED_OR_NOT = (
+    ("gateways/modbus.py", 'or (record.trigger_id == 0 and (state is None or state.triggers != "free_run"))', "or False"),
+    ("examples/generated/asperity_modbus.st", "AND (status.trigger_id <> 0 OR status.triggers = 1);", ";"),
+)
+NO_BASELINE = ("gateways/modbus.py", "if name in self._known and value != self._written[name]}", "if value}")
+NOTHING_GIVEN_UP = ("gateways/modbus.py", "self._given_up.answered(trigger_id, status)", "pass")
 NOT_SHARED = ("inspector.py", "if station is finder or (", "if station is finder or False and (")
 
 TABLE: dict[str, dict[str, list[Parts]]] = {
@@ -157,9 +172,7 @@ TABLE: dict[str, dict[str, list[Parts]]] = {
         ],
         "a picture of no announced part": [
             _e("runtime/test_inspector_requests.py::test_a_frame_that_nobody_announced_is_unknown_on_a_line_with_triggers",
-               "UNANNOUNCED",
-               ("station.py", "(trigger is None and not free_run and self.line is None, Reason.UNANNOUNCED)",
-                "(False, Reason.UNANNOUNCED)")),
+               "UNANNOUNCED", UNANNOUNCED),
         ],
     },
     "The inspector": {
@@ -430,6 +443,37 @@ TABLE: dict[str, dict[str, list[Parts]]] = {
             _e("gateways/test_modbus_registers.py"
                "::test_the_ninth_unacknowledged_result_is_an_overrun_that_is_named_and_counted",
                "", ("gateways/modbus.py", "elif len(self._buffer) == self._config.modbus.buffer_results:", "elif False:")),
+        ],
+        "the Modbus gateway is started again, and the PLC holds old requests": [
+            _e("gateways/test_modbus_requests.py"
+               "::test_after_a_restart_of_the_gateway_what_stands_in_the_plc_is_not_done_again", "", NO_BASELINE),
+            _e("gateways/test_modbus_parts.py"
+               "::test_a_station_that_an_operator_stopped_stays_stopped_when_the_gateway_is_started_again",
+               "the status of a first write", NO_BASELINE),
+        ],
+        "a trigger that was given up (status 20) is carried out all the same": [
+            _e("gateways/test_modbus_station.py::test_a_trigger_that_was_given_up_and_carried_out_is_no_pass",
+               "", NOTHING_GIVEN_UP),
+            _e("gateways/test_modbus_parts.py::test_a_trigger_that_a_stopped_inspector_carries_out_late_is_no_pass",
+               "", NOTHING_GIVEN_UP),
+        ],
+        "a change of recipe fails, or the station restarts meanwhile: Modbus": [
+            _e("gateways/test_modbus_station.py::test_a_change_of_recipe_ends_as_the_station_says",
+               "did not come",
+               ("gateways/modbus_requests.py", "if state.session != self._session:", "if False:"),
+               ("gateways/modbus_requests.py", 'if change.number > self._number or change.status == "failed":', "if False:")),
+            _e("gateways/test_modbus_recipes.py::test_only_results_of_the_selected_recipe_pass",
+               "", ("gateways/modbus.py", "return selected == 0 or", "return True or")),
+        ],
+        "something else fires the camera on a line with triggers: Modbus, the PLC's block": [
+            _e("gateways/test_modbus_requests.py::test_a_frame_that_nobody_announced_passes_on_a_free_running_line_only",
+               "", ANNOUNCED_OR_NOT[0]),
+            _e("examples/test_plc.py::test_on_a_line_with_triggers_a_frame_that_nobody_announced_opens_no_gate[translated]",
+               "accept", ANNOUNCED_OR_NOT[1],
+               ("examples/plc/asperity_station.st", "AND trigger_request = 0 AND status.trigger_id", "AND status.trigger_id")),
+            # The station refuses it, the gateway, and the block.
+            _e("gateways/test_modbus_parts.py::test_the_gate_opens_for_no_part_that_was_not_exposed_and_judged_ok",
+               "", UNANNOUNCED, *ANNOUNCED_OR_NOT),
         ],
         "garbage, silence, reconnections: Modbus, HTTP": [
             _e("gateways/test_modbus_server.py::test_garbage_costs_its_sender_the_connection_and_nobody_else",

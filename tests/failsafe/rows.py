@@ -156,7 +156,7 @@ def run(tree: Path, nodes: Sequence[str]) -> Outcome:
             if told is not None:
                 return Outcome(word, told.get("message", ""), took_s)
     skips = [case.find("skipped") for case in cases]
-    if not cases or any(skip is not None for skip in skips):
+    if all(skip is not None for skip in skips):
         return Outcome("skipped", "; ".join({skip.get("message", "") for skip in skips if skip is not None}), took_s)
     return Outcome("passed", "", took_s)
 
