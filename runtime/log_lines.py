@@ -33,7 +33,7 @@ class JsonLines(logging.Formatter):
 
 
 class Repeats:
-    """Which kinds of lines were written a moment ago: ``most`` of each in ``repeat_ms``, of at most ``kinds_max`` kinds."""
+    """Which lines were written a moment ago: ``most`` of a kind in ``repeat_ms``, for at most ``kinds_max`` kinds."""
 
     def __init__(self, repeat_ms: int, kinds_max: int, most: int = 1) -> None:
         self._repeat_ns, self._kinds_max, self._most = repeat_ms * MS, kinds_max, most

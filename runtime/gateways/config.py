@@ -80,8 +80,8 @@ class Opcua(Section, frozen=True, forbid_unknown_fields=True):
     ] = ""
     anonymous_read: Annotated[bool, text("with users_file: who gives no name may read")] = True
     connections_max: Annotated[
-        int, number(2, 1000, "connections at once; one more closes one that is not logged in, or is closed itself")
-    ] = 64
+        int, number(2, 1000, "connections at once; one more closes a silent one that is not logged in, or is closed")
+    ] = 256
     handshake_ms: Annotated[
         int, number(100, 600_000, "a connection that is not logged in for so long is closed, silent or not")
     ] = 10_000

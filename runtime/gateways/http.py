@@ -1,8 +1,8 @@
 """``asperity gateway http``: ``/livez /readyz /metrics`` for machines, ``/`` for people. It reads and changes nothing.
 
 On asyncio instead of starlette and uvicorn: four pages that take no input need no framework, uvicorn (0.54) lets a
-client that never finishes its request stay for ever, and its ``limit_concurrency`` turns the newcomer away, which is the
-probe. Every connection is one request, bounded in bytes and time; when there are too many, a silent one makes room.
+client that never finishes its request stay for ever, and its ``limit_concurrency`` turns the newcomer away, which is
+the probe. Every connection is one request, bounded in bytes and time; when there are too many, a silent one makes room.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger("asperity.gateway")
 TAKE_AT_ONCE = 1000
 """Items taken from the link in one turn."""
 ACCEPTED_PART = 4
-"""Of all connections a fourth may come between two turns of the loop: the others were looked at before one is closed."""
+"""A fourth of all connections may come between two turns of the loop, so that none is closed before it was heard."""
 PLAIN, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
 HEADERS = (
     "Connection: close",
