@@ -22,7 +22,7 @@ from runtime.gateways.crowd import one_to_close
 from runtime.gateways.http_metrics import Metrics
 from runtime.gateways.http_page import page
 from runtime.gateways.link import Item, Link
-from runtime.gateways.process import cannot_listen, check_host, run
+from runtime.gateways.process import cannot_listen, check_host, hold_more, run
 
 log = logging.getLogger("asperity.gateway")
 
@@ -96,6 +96,7 @@ class HttpGateway:
             )
         except OSError as error:
             raise cannot_listen("http", config.host, config.port, error) from error
+        hold_more(self._server)
         return f"http://{config.host}:{self._server.sockets[0].getsockname()[1]}/"
 
     def refresh(self) -> None:

@@ -19,7 +19,7 @@ from runtime.gateways.config import Opcua
 
 LANES_MAX = 1024
 """User names and addresses that are remembered; the one heard of longest ago is forgotten."""
-UNKNOWN_LANES = 16
+UNKNOWN_LANES = 4
 """Names that are in no file share these, so that inventing names does not give more tries."""
 
 

@@ -144,7 +144,7 @@ class OpcuaGateway:
         view, shown = self._link.view(), self._shown
         accept = shown is not None and not self._clearing and self._link.may_pass(shown)
         heard = view.state is not None and (time.monotonic() - self._heard_s) * 1000 <= view.state.beat_timeout_ms
-        return moment(view, shown, accept, heard, self._ending, self._transition)
+        return moment(view, shown, accept, heard, self._ending, self._transition, self._server.iserver.refused)
 
 
 def _bracketed(address: str) -> str:

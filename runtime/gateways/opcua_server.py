@@ -31,7 +31,8 @@ from runtime.gateways.crowd import one_to_close
 from runtime.gateways.log_ins import BusyError, LogIns
 from runtime.gateways.opcua_access import CHECKED, Users
 from runtime.gateways.opcua_decoding import DECODING, Budget
-from runtime.gateways.opcua_session import Client, Session, new_session
+from runtime.gateways.opcua_session import Client, Session, Subscriptions, new_session
+from runtime.gateways.process import hold_more
 
 log = logging.getLogger("asperity.gateway")
 
@@ -108,6 +109,7 @@ class BoundedServer(InternalServer):
     def __init__(self, config: Opcua) -> None:
         manager = Users(config)
         super().__init__(user_manager=manager)
+        self.subscription_service = self.isession.subscription_service = Subscriptions(self.aspace, iserver=self)
         self.bounds = config
         self.log_ins = None if manager.known is None else LogIns(manager.known, config)
         self.refused = 0
@@ -241,6 +243,7 @@ class Connection(OPCUAProtocol):
     """One client."""
 
     iserver: BoundedServer
+    processor: Processor | None
 
     def __init__(self, *args: Any, **fields: Any) -> None:
         super().__init__(*args, **fields)
@@ -334,6 +337,9 @@ class Connection(OPCUAProtocol):
             return False
         self._budget.begin()
         going_on = bool(await metered(super()._process_one_msg(header, buf), self._spend))
+        if not going_on and header.MessageType == ua.MessageType.SecureMessage:
+            most = self.iserver.bounds.message_max_nbytes
+            self.end(f"a request has at most {most} bytes, and the first ones open a session")
         if self.transport is None or self.transport.is_closing():
             return going_on
         if self.transport.get_write_buffer_size() > self.iserver.bounds.unread_max_nbytes:
@@ -365,6 +371,7 @@ class Listener(BinaryServer):
         at_once = max(1, self.iserver.max_connections // ACCEPTED_PART)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(self._make_protocol, self.hostname, self.port, backlog=at_once)
+        hold_more(server)
         self._server = server
         self.port = server.sockets[0].getsockname()[1]
         self.cleanup_task = asyncio.create_task(self._close_task_loop())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from asyncua import ua
 from asyncua.common.utils import ServiceError
 from asyncua.crypto.permission_rules import User
 from asyncua.server.internal_session import InternalSession
+from asyncua.server.subscription_service import SubscriptionService
 
 from runtime.gateways.config import Opcua
+
+log = logging.getLogger("asperity.gateway")
 
 PUBLISH_MAX_MS = 3_600_000
 ANSWER_MAX_NBYTES = 2 * 1024 * 1024
@@ -37,6 +41,18 @@ class Client(User):
 
 CALLER: ContextVar[Client | None] = ContextVar("caller", default=None)
 """Who calls the method that is being run."""
+
+
+class Subscriptions(SubscriptionService):
+    """The library's, which tells nobody else of an event once a client's filter has failed on it."""
+
+    async def trigger_event(self, event: Any, subscription_id: int | None = None) -> None:
+        """To every subscriber."""
+        for number in list(self.subscriptions) if subscription_id is None else [subscription_id]:
+            try:
+                await super().trigger_event(event, number)
+            except Exception as error:  # noqa: BLE001 - a client's own filter
+                log.warning("a subscriber of events could not be told: %r", error)
 
 
 class Session(InternalSession):
