@@ -16,9 +16,9 @@ from runtime.errors import ConfigError, GatewayError
 from runtime.gateways import opcua_access, process
 from runtime.gateways.config import GatewayConfig
 from runtime.gateways.link import Delivered, Item, Link, View
+from runtime.gateways.opcua_connection import GatewayServer
 from runtime.gateways.opcua_methods import KeptResults, Methods
 from runtime.gateways.opcua_model import Model
-from runtime.gateways.opcua_server import GatewayServer
 from runtime.gateways.opcua_tags import Moment, moment, transition_name
 
 ITEMS_AT_ONCE = 64

@@ -119,8 +119,8 @@ def cannot_listen(table: str, host: str, port: int, error: OSError) -> GatewayEr
 def hold_more(server: asyncio.Server) -> None:
     """Let the system hold ``BACKLOG`` connections until they are accepted.
 
-    asyncio has one number for that and for how many it accepts in a turn. Where the latter is small, so that no crowd is
-    accepted at once, the system would drop what comes meanwhile, and a client tries again only after a second.
+    asyncio has one number for that and for how many it accepts in a turn. Where the latter is small, so that no crowd
+    is accepted at once, the system would drop what comes meanwhile, and a client tries again only after a second.
     """
     for listening in server.sockets:
         with socket.socket(fileno=os.dup(listening.fileno())) as same:
