@@ -51,6 +51,11 @@ def budget() -> Iterator[Budget]:
             "BadEncodingLimitsExceeded",
             id="arrays in arrays",
         ),
+        pytest.param(
+            bytes([VARIANT | ARRAY]) + int32(50) + (bytes([VARIANT]) * 100 + bytes([NULL])) * 50,
+            "BadEncodingLimitsExceeded",
+            id="variants in variants",
+        ),
     ],
 )
 def test_a_variant_that_claims_much_is_refused(budget: Budget, sent: bytes, code: str) -> None:

@@ -256,7 +256,7 @@ def test_a_request_that_asks_too_much_costs_its_sender_and_nobody_else(
 @pytest.fixture(scope="module")
 def crowded(loop: Loop, folder: Path) -> Iterator[Served]:
     """One gateway for the tests that leave nothing behind."""
-    served = Served(loop, folder)
+    served = Served(loop, folder, handshake_ms=600_000)
     yield served
     served.close()
 
@@ -456,7 +456,7 @@ def test_who_does_not_read_its_answers_is_closed(make: Callable[..., Served]) ->
     asyncio.run(play())
 
 
-def test_the_loop_turns_between_the_requests_of_a_client_that_sends_many(
+def test_the_loop_turns_between_the_requests_of_clients_that_send_many(
     make: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from runtime.gateways.opcua_session import Session
@@ -478,9 +478,9 @@ def test_the_loop_turns_between_the_requests_of_a_client_that_sends_many(
     turning = served.loop.call(lambda: asyncio.ensure_future(turn()))
 
     async def play() -> None:
-        async with connected(served.url) as client:
+        async with connected(served.url) as one, connected(served.url) as two, connected(served.url) as three:
             seen.clear()
-            await asyncio.gather(*(read(client, "Ready") for _ in range(100)))
+            await asyncio.gather(*(read(client, "Ready") for client in (one, two, three) for _ in range(40)))
 
     try:
         asyncio.run(play())
