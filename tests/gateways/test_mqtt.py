@@ -107,9 +107,9 @@ def test_requests_are_done_once_and_always_answered() -> None:
     told = {key: msgspec.json.decode(body) for key, body in answers.items()}
     assert (told["a"]["ok"], told["a"]["id"]) == (True, "a") and told["b"]["code"] == "FAILED" and "c" not in told
     assert link.asked == [
-        ("start", {}),
-        ("trigger", {"trigger_id": 7, "part_id": "p", "timeout_ms": 300}),
-        ("stop", {}),
+        ("start", {"actor": "mqtt id=a"}),
+        ("trigger", {"actor": "mqtt id=b", "trigger_id": 7, "part_id": "p", "timeout_ms": 300}),
+        ("stop", {"actor": "mqtt id=c"}),
     ]
     assert commands.take_in("start", b'{"id":"a"}', False) == ("a", answers["a"]), "the same answer again"
     assert commands.take_in("stop", b'{"id":"c"}', False) is None and len(link.asked) == 3
@@ -128,6 +128,7 @@ def test_requests_are_done_once_and_always_answered() -> None:
         ("start", b'{"id":"a","v":2}', False, "a", "BAD_REQUEST"),
         ("start", b'{"id":"a"}', True, "a", "REFUSED"),
         ("shutdown", b'{"id":"a"}', False, "a", "NOT_ALLOWED"),
+        ("set_threshold", b'{"id":"a","threshold":9.5}', False, "a", "NOT_ALLOWED"),
         ("st\xe9rt\n", b'{"id":"a"}', False, "a", "BAD_REQUEST"),
     ],
 )
