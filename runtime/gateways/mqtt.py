@@ -1,7 +1,7 @@
 """``asperity gateway mqtt``: results, state and accept of a station as JSON to an MQTT broker.
 
 MQTT keeps what was said: an accept in a broker outlives the part it was for. So the broker is never given a true to
-keep: an accept true is not retained, goes to whoever listens at that moment (QoS 0), is good for ``valid_ms`` and is
+keep: an accept true is not retained, reaches who listens at that moment (QoS 0), is good for ``valid_ms`` and is
 repeated while it holds. Accept false is retained; it is said at the start, before each result, on each change, twice a
 second, and as the last will. The gateway reads its own topics: while anybody else publishes there, no part is accepted.
 """
@@ -101,7 +101,7 @@ class MqttGateway:
         self._state: object = None  # what the state was published of
         self._recipe: object = None
         self._foreign = ""
-        self._answer_due = False  # somebody else's accept stands at the broker
+        self._answer_due = False  # somebody else spoke: accept false again
         self._replies: deque[Answered] = deque(maxlen=REPLIES_WAITING_MAX)
         self._tries = 0
         self._retry_s = 0.0
@@ -224,9 +224,8 @@ class MqttGateway:
         foreign = self._watch.foreign(time.monotonic())
         if foreign and not self._foreign:
             log.error("ALARM %s: %s; no part is accepted until that has stopped", ALARM, foreign)
-            self._deny(connection, foreign)
             self._send(connection, "online", {"online": False}, retain=True)
-            self._recipe = None
+            self._recipe, self._answer_due = None, True
         elif self._foreign and not foreign:
             log.warning("nothing foreign was heard on the station's topics for %d ms", self._config.mqtt.clash_quiet_ms)
         self._foreign = foreign
@@ -325,7 +324,7 @@ class MqttGateway:
             self._send(connection, "online", {"online": True, "valid_ms": valid_ms}, qos=0)
 
     def _affirm(self, connection: Connection, item: Delivered) -> None:
-        """To whoever listens now: what is not retained and QoS 0 is kept for nobody."""
+        """For who listens now: what is not retained and is QoS 0 is kept for nobody."""
         self._said_s = time.monotonic()
         result, expiry_s = item.result, self._config.mqtt.accept_expiry_s
         ids_ = {"result_id": result.result_id, "trigger_id": result.trigger_id, "part_id": result.part_id}

@@ -34,7 +34,7 @@ WATCHED_WAITING_MAX = 4096
 """Messages of the station's own topics that may wait for it; what is beyond is only counted, as ``unseen``."""
 MAX_PACKET_BYTES = MAX_CONTROL_BYTES + 1024
 MESSAGES_UNACKNOWLEDGED_MAX = 20
-"""Beyond that the library would keep messages back, among them an accept false. Brokers allow so many."""
+"""Beyond that the library would keep messages back, among them an accept false. Brokers allow 20."""
 
 
 class Message(NamedTuple):

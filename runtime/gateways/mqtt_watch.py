@@ -104,7 +104,7 @@ class Watch:
 
 
 def denies(body: bytes) -> bool:
-    """Is this a message of ``accept`` that lets nothing pass, whoever sent it."""
+    """Is this a message of ``accept`` that lets nothing pass."""
     try:
         fields = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):

@@ -73,7 +73,7 @@ class FakeConnection:
 
 
 class Floor:
-    """A gateway that has listened long enough, unless told otherwise."""
+    """A gateway, a link and a broker, with a clock that the test moves."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, instance: str) -> None:
         self.now_s = time.monotonic()
@@ -201,6 +201,7 @@ def test_nothing_passes_while_the_broker_does_not_give_accept_back(new: Callable
     assert "give the gateway its own accept back" in floor.last("state")[1]["why"]
 
 
+@pytest.mark.parametrize("passing", [False, True])
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
@@ -215,11 +216,13 @@ def test_nothing_passes_while_the_broker_does_not_give_accept_back(new: Callable
     ],
 )
 def test_whatever_is_foreign_takes_accept_away_is_answered_and_shown(
-    floor: Floor, name: str, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
+    floor: Floor, passing: bool, name: str, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    floor.said(lambda: floor.link.put(result(1)))
-    assert floor.last("accept")[1]["accept"]
-    assert False in accepts(floor.said(lambda: floor.broker.foreign(name, fields)))
+    if passing:
+        floor.said(lambda: floor.link.put(result(1)))
+        assert floor.last("accept")[1]["accept"]
+    assert accepts(floor.said(lambda: floor.broker.foreign(name, fields))) == [False]
+    assert msgspec.json.decode(floor.broker.kept["online"])["online"] is False
     assert ALARM in caplog.text and caplog.text.count("ALARM") == 1
     assert msgspec.json.decode(floor.broker.kept["accept"])["accept"] is False
     _, state, _, retained = floor.last("state")
