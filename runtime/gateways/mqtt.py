@@ -95,7 +95,7 @@ class MqttGateway:
         self._acknowledged_id = file.acknowledged
         self._history_id: int | None = None if file.since else 0
         self._accepted: Delivered | None = None  # what accept was published true for
-        self._said_s = 0.0  # when accept and online were said last
+        self._said_s = self._online_s = 0.0  # when accept and online were said last
         self._said: object = None  # trust and session, as accept was said last
         self._why = ""
         self._state: object = None  # what the state was published of
@@ -306,8 +306,9 @@ class MqttGateway:
     def _publish_accept(self, connection: Connection, flows: bool) -> None:
         """Withdraw it as soon as it must fall; say it again when anything changed, and REPEAT_S after the last time."""
         accepted, view = self._accepted, self._link.view()
-        why = self._watch.why(time.monotonic()) or view.why
-        due = flows and time.monotonic() - self._said_s > REPEAT_S
+        now_s = time.monotonic()
+        why = self._watch.why(now_s) or view.why
+        due = flows and now_s - self._said_s > REPEAT_S
         if accepted is not None and not self._may_pass(accepted):
             self._deny(connection, why or "the part's time is over")
         elif self._said != (said := (view.good, view.state and view.state.session)):
@@ -319,7 +320,8 @@ class MqttGateway:
             self._affirm(connection, accepted)
         elif due:
             self._deny(connection, why or self._why)
-        if due:
+        if flows and now_s - self._online_s > REPEAT_S:
+            self._online_s = now_s
             valid_ms = 1000 * self._config.mqtt.accept_expiry_s
             self._send(connection, "online", {"online": True, "valid_ms": valid_ms}, qos=0)
 

@@ -23,7 +23,7 @@ NOT_FROM_HERE = frozenset({"shutdown", "set_threshold"})
 """A broker's client ends no inspector and does not move the line between good and bad: nobody knows who it is."""
 THOUGH_FOREIGN = frozenset({"get_state", "get_result", "stop", "halt", "abort"})
 """What is passed on though somebody else speaks for the station: it reads, or lets nothing pass."""
-FIELDS = ("from_", "to", "trigger_id", "part_id", "recipe", "timeout_ms", "mode", "uptime_ms")
+FIELDS = ("from_", "to", "trigger_id", "part_id", "recipe", "timeout_ms", "mode")
 ACTOR_MAX = 64
 AUDIT_LINES_MAX = 20
 AUDIT_WITHIN_S = 60.0
@@ -67,8 +67,8 @@ class Commands:
         except (WireError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             return self._keep(request_id, _refusal(request_id, "BAD_REQUEST", str(error)))
         values = {name: getattr(request, name) for name in FIELDS if getattr(request, name) is not None}
-        if request.session:
-            values["session"] = request.session
+        if request.session or request.uptime_ms is not None:
+            values |= {"session": request.session, "uptime_ms": request.uptime_ms}  # never one of ours with one of theirs
         # MQTT does not say who published. The id leads to the broker's own log.
         actor = f"mqtt id={request_id}"[:ACTOR_MAX]
         self._asked[request_id] = self._link.ask(op, actor=actor, **values)

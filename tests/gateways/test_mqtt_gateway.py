@@ -300,6 +300,14 @@ def test_what_says_ready_is_not_kept_either(floor: Floor) -> None:
     assert not floor.last("accept")[1]["accept"] and not floor.last("online")[1]["online"]
 
 
+def test_online_is_repeated_however_many_results_there_are(floor: Floor) -> None:
+    began = len(floor.broker.published)
+    for number in range(1, 31):
+        floor.link.put(result(number))
+        floor.pass_s(0.1)
+    assert len([name for name, *_ in floor.broker.published[began:] if name == "online"]) >= 5
+
+
 def test_a_change_of_recipe_is_told_to_its_end(floor: Floor) -> None:
     def change(**fields: Any) -> None:
         assert floor.link.state is not None
