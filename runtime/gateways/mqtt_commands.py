@@ -68,7 +68,8 @@ class Commands:
             return self._keep(request_id, _refusal(request_id, "BAD_REQUEST", str(error)))
         values = {name: getattr(request, name) for name in FIELDS if getattr(request, name) is not None}
         if request.session or request.uptime_ms is not None:
-            values |= {"session": request.session, "uptime_ms": request.uptime_ms}  # never one of ours with one of theirs
+            # Both, so that never one of ours goes with one of theirs.
+            values |= {"session": request.session, "uptime_ms": request.uptime_ms}
         # MQTT does not say who published. The id leads to the broker's own log.
         actor = f"mqtt id={request_id}"[:ACTOR_MAX]
         self._asked[request_id] = self._link.ask(op, actor=actor, **values)
