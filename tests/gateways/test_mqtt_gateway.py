@@ -352,5 +352,5 @@ def test_the_library_is_never_given_more_than_it_sends_at_once(floor: Floor) -> 
     for number in range(100):
         body = msgspec.json.encode({"id": f"r{number}"})
         floor.broker.requests.append(Message(f"{BASE}/command/shutdown", body, False, False))
-    floor.pass_s(5)
+    floor.pass_s(30)
     assert len(floor.gateway._inflight) < 20
