@@ -345,6 +345,12 @@ def test_while_somebody_else_speaks_for_the_station_only_what_is_safe_is_passed_
     assert [op for op, _ in floor.link.asked] == ["get_state", "get_result", "stop", "halt", "abort"]
 
 
+def test_a_broker_that_stands_still_is_not_given_more_and_more(floor: Floor) -> None:
+    floor.broker.acknowledges = False
+    floor.pass_s(30)
+    assert len(floor.gateway._inflight) < 6
+
+
 def test_the_library_is_never_given_more_than_it_sends_at_once(floor: Floor) -> None:
     """Beyond 20 unacknowledged messages it keeps back what comes, and a withdrawal would wait behind results."""
     floor.broker.acknowledges = False

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from runtime.errors import GatewayError
 from runtime.frame import Result, Verdict
 from runtime.gateways.mqtt import ALARM
 from tests.gateways.floor import GatewayProcess, until
@@ -44,7 +45,9 @@ class Ids:
         return number in self.results or self.replies.get(f"t{number}") is False
 
 
-def one_part(line: Line, camera: Camera, ear: Subscriber, ids: Ids, number: int, fate: str) -> bool:
+def one_part(
+    line: Line, gateway: GatewayProcess, camera: Camera, ear: Subscriber, ids: Ids, number: int, fate: str
+) -> bool:
     """Command the trigger over MQTT, expose as ``fate`` says, await the answer. True if the part was exposed."""
     if fate == "a stray exposure before":
         camera.deliver()
@@ -60,7 +63,7 @@ def one_part(line: Line, camera: Camera, ear: Subscriber, ids: Ids, number: int,
             exposed = camera.send(camera.picture(), trigger)
             if fate == "exposed twice":
                 camera.send(camera.picture(), trigger)
-        return ids.answered(number)
+        return ids.answered(number) or gateway.process.poll() is not None
 
     until(answered, f"an answer to part {number} ({fate})", 0.001)
     return exposed
@@ -87,8 +90,11 @@ def test_no_part_is_accepted_that_was_not_exposed_and_judged_ok(kind: str, count
         toml = TOML.format(version=broker.version, folder=tmp_path)
         line.start()
         line.await_state(RUNNING)
-        gateway = GatewayProcess(line, "mqtt", toml, "--port", str(broker.port))
-        ear = Subscriber(broker)
+
+        def start() -> GatewayProcess:
+            return GatewayProcess(line, "mqtt", toml, "--port", str(broker.port))
+
+        gateway, ear = start(), Subscriber(broker)
         exposed: set[int] = set()
         try:
             with Camera(line, triggered=True) as camera:
@@ -97,8 +103,13 @@ def test_no_part_is_accepted_that_was_not_exposed_and_judged_ok(kind: str, count
                 ids, began = Ids(ear), 0
                 for number in range(1, count + 1):
                     fate = rng.choices(list(FATES), list(FATES.values()))[0]
-                    if one_part(line, camera, ear, ids, number, fate):
+                    if one_part(line, gateway, camera, ear, ids, number, fate):
                         exposed.add(number)
+                    if gateway.process.poll() is not None:
+                        # On a crowded machine a loop may stand; the process ends, and its supervisor starts it again.
+                        assert gateway.process.returncode == GatewayError.exit_code, gateway.log()
+                        began, gateway = len(ear.heard), start()
+                        until(trusted(ear, began), "a trusted state of the next gateway")
                     if number % 100 == 45:
                         until(trusted(ear, began), "the end of the quiet time")
                     if number % 100 == 40:
@@ -108,7 +119,7 @@ def test_no_part_is_accepted_that_was_not_exposed_and_judged_ok(kind: str, count
                     if number == count // 2:
                         began = len(ear.heard)
                         kill(gateway.process)
-                        gateway = GatewayProcess(line, "mqtt", toml, "--port", str(broker.port))
+                        gateway = start()
                         until(trusted(ear, began), "a trusted state again")
             last = max(body["result_id"] for name, body in own(ear) if name == "result")
             line.wait(lambda: line.heard.results[-1].result_id >= last, "what the station said")
