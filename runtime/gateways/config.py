@@ -121,7 +121,9 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, text("the broker")] = "127.0.0.1"
     port: Annotated[int, number(1, 65535, "its port; 8883 is usual with TLS")] = 1883
     version: Annotated[Literal["3.1.1", "5"], text("of MQTT")] = "5"
-    client_id: Annotated[str, text("empty: `asperity-` and the station's name; one gateway of a name at a time")] = ""
+    client_id: Annotated[
+        str, text("empty: `asperity-STATION-` and 8 digits of this run; no two clients of a broker may have the same")
+    ] = ""
     prefix: Annotated[str, text("topics are PREFIX/STATION/result and so on")] = "asperity"
     commands: Annotated[
         bool, text("take requests from PREFIX/STATION/command/OP; whoever may publish there may command the station")
@@ -138,7 +140,17 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     retry_max_ms: Annotated[int, number(100, 600_000, "longest pause between tries to reach the broker")] = 5000
     inflight: Annotated[int, number(1, 16, "messages that may await the broker's acknowledgement")] = 10
     buffer_results: Annotated[int, number(1, 1_000_000, "results kept while the broker is away")] = 10_000
-    accept_expiry_s: Annotated[int, number(1, 3600, "MQTT 5: a retained accept is forgotten after this")] = 2
+    accept_expiry_s: Annotated[
+        int, number(1, 3600, "an accept true is good for so long after it came, unless it comes again (`valid_ms`)")
+    ] = 2
+    clash_quiet_ms: Annotated[
+        int,
+        number(
+            2000, 600_000,
+            "after something foreign on the station's topics, and after connecting, nothing is accepted until it was "
+            "quiet for so long",
+        ),
+    ] = 3000  # fmt: skip
     state_file: Annotated[
         str, text("what was published last, to go on after it; empty: `$XDG_STATE_HOME/asperity/NAME.mqtt`")
     ] = ""
