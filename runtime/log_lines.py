@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Any
 
 import msgspec
 
+from runtime.clock import MS
 from runtime.config import Log
 from runtime.files import shown
 
@@ -36,8 +41,53 @@ class TextLines(logging.Formatter):
         return shown(super().formatMessage(record))
 
 
-def begin(config: Log) -> None:
-    """Write what the process logs to stderr, as ``[log]`` says."""
+class Repeats:
+    """Which lines were written a moment ago: ``most`` of a kind in ``repeat_ms``, for at most ``kinds_max`` kinds."""
+
+    def __init__(self, repeat_ms: int, kinds_max: int, most: int = 1) -> None:
+        self._repeat_ns, self._kinds_max, self._most = repeat_ms * MS, kinds_max, most
+        self._kinds: OrderedDict[Hashable, tuple[int, int, int]] = OrderedDict()  # since when, written, held back
+
+    def due(self, kind: Hashable, now_ns: int) -> int | None:
+        """None: hold this one back. Else how many were held back before it."""
+        since_ns, written, held = self._kinds.get(kind, (None, 0, 0))
+        if since_ns is not None and now_ns - since_ns < self._repeat_ns:
+            write = written < self._most
+            self._kinds[kind] = since_ns, written + write, held + (not write)
+            return 0 if write else None
+        self._kinds[kind] = now_ns, 1, 0
+        self._kinds.move_to_end(kind)
+        while len(self._kinds) > self._kinds_max:
+            self._kinds.popitem(last=False)
+        return held
+
+
+def with_held(text: str, held: int) -> str:
+    """The text, with how many of its kind were held back before it."""
+    return f"{text} (and {held} more of this kind before)" if held else text
+
+
+class Rate(logging.Filter):
+    """Bounds the lines of each place in the program that logs, whatever is in them."""
+
+    def __init__(self, repeats: Repeats) -> None:
+        super().__init__()
+        self._repeats = repeats
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to write the line; the first one after others were held back says how many."""
+        with self._lock:
+            held = self._repeats.due((record.pathname, record.lineno), time.monotonic_ns())
+        if held:
+            record.msg, record.args = with_held(record.getMessage(), held), None
+        return held is not None
+
+
+def begin(config: Log, rate: Rate | None = None) -> None:
+    """Write what the process logs to stderr, as ``[log]`` says; of each kind of line no more than ``rate`` allows."""
     handler = logging.StreamHandler()
+    if rate is not None:
+        handler.addFilter(rate)
     handler.setFormatter(JsonLines() if config.format == "json" else TextLines(TEXT_FORMAT))
     logging.basicConfig(level=config.level.upper(), handlers=[handler])

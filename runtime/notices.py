@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Literal
 
 from runtime import wire
-from runtime.clock import MS, Now, look
+from runtime.clock import Now, look
 from runtime.config import Log as LogConfig
 from runtime.files import shown
+from runtime.log_lines import Repeats, with_held
 
 log = logging.getLogger("asperity.station")
 
@@ -32,28 +32,19 @@ class Notices:
     ) -> None:
         self._station = station
         self._session = session
-        self._repeat_ns = config.repeat_ms * MS
-        self._kinds_max = config.kinds_max
+        self._repeats = Repeats(config.repeat_ms, config.kinds_max)
         self._publish = publish
         self._clock = clock
-        self._last: OrderedDict[str, tuple[int, int]] = OrderedDict()  # kind -> (when it was written, held back since)
 
     def __call__(
         self, severity: Severity, kind: str, text: str, result_id: int | None = None, seq: int | None = None
     ) -> None:
         """Write and publish, unless the same ``kind`` was written a moment ago."""
         now = self._clock()
-        written_ns, held = self._last.get(kind, (None, 0))
-        if written_ns is not None and now.ns - written_ns < self._repeat_ns:
-            self._last[kind] = written_ns, held + 1
+        held = self._repeats.due(kind, now.ns)
+        if held is None:
             return
-        self._last[kind] = now.ns, 0
-        self._last.move_to_end(kind)
-        while len(self._last) > self._kinds_max:
-            self._last.popitem(last=False)
-        text = shown(text)
-        if held:
-            text = f"{text} (and {held} more of this kind before)"
+        text = with_held(shown(text), held)
         ids: dict[str, str | int | None] = {"station": self._station, "session": self._session, "kind": kind}
         ids |= {"text": text, "result_id": result_id, "seq": seq}
         log.log(_LEVELS[severity], "%s: %s: %s", self._station, kind, text, extra={"ids": ids})

@@ -129,5 +129,6 @@ def _begin(
         name: {key: value for key, value in entries.items() if value is not None} for name, entries in flags.items()
     }
     loaded = load(path, given)
-    log_lines.begin(Log(format=log_format.value))
+    repeats = log_lines.Repeats(loaded.log.repeat_ms, loaded.log.kinds_max, loaded.log.lines_max)
+    log_lines.begin(Log(format=log_format.value), log_lines.Rate(repeats))
     return loaded

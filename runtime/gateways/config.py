@@ -49,6 +49,14 @@ class Gateway(Section, frozen=True, forbid_unknown_fields=True):
     patience_ms: Annotated[int, number(100, 3_600_000, "a missing result is named a gap after this long")] = 5000
 
 
+class Log(Section, frozen=True, forbid_unknown_fields=True):
+    """What is written to stderr, whatever others send."""
+
+    repeat_ms: Annotated[int, number(0, 3_600_000, "time in which lines_max lines of a kind are written")] = 10_000
+    lines_max: Annotated[int, number(1, 1000, "more of a kind are held back, and counted in the next one")] = 10
+    kinds_max: Annotated[int, number(8, 10_000, "kinds of lines whose repeats are counted")] = 256
+
+
 class Opcua(Section, frozen=True, forbid_unknown_fields=True):
     """The OPC UA server."""
 
@@ -71,10 +79,38 @@ class Opcua(Section, frozen=True, forbid_unknown_fields=True):
         str, text("users and roles, made by `asperity gateway user`; empty: whoever connects may call methods")
     ] = ""
     anonymous_read: Annotated[bool, text("with users_file: who gives no name may read")] = True
-    sessions_max: Annotated[int, number(1, 1000, "connections at once")] = 20
+    connections_max: Annotated[
+        int, number(2, 1000, "connections at once; one more closes a silent one that is not logged in, or is closed")
+    ] = 256
+    handshake_ms: Annotated[
+        int, number(100, 600_000, "a connection that is not logged in for so long is closed, silent or not")
+    ] = 10_000
+    sessions_max: Annotated[int, number(1, 1000, "sessions that are logged in at once")] = 20
+    session_idle_ms: Annotated[int, number(5000, 3_600_000, "a session that asks nothing for so long ends")] = 60_000
     subscriptions_max: Annotated[int, number(1, 10_000, "subscriptions of all sessions together")] = 100
-    items_max: Annotated[int, number(1, 100_000, "monitored items of a session")] = 1000
+    subscriptions_each: Annotated[int, number(1, 1000, "subscriptions of a session")] = 10
+    items_max: Annotated[int, number(1, 100_000, "monitored items of a session")] = 200
+    events_max: Annotated[int, number(1, 1000, "monitored items of a session that are for events")] = 10
+    queue_max: Annotated[int, number(1, 10_000, "values or events that may wait in a monitored item")] = 1000
     publish_min_ms: Annotated[int, number(5, 10_000, "shortest publishing interval of a subscription")] = 10
+    message_max_nbytes: Annotated[int, number(16_384, 16_777_216, "longest request")] = 65_536
+    operations_max: Annotated[
+        int, number(50, 10_000, "nodes, items or calls in one request; more is answered BadTooManyOperations")
+    ] = 500
+    unread_max_nbytes: Annotated[
+        int, number(65_536, 268_435_456, "answers that a client may leave unread; beyond it its connection is closed")
+    ] = 4_194_304
+    busy_share: Annotated[
+        float, number(0.05, 0.9, "share of the gateway's time that all requests may take; divided among connections")
+    ] = 0.5
+    login_checks: Annotated[int, number(1, 16, "passwords that are checked at once, each in a thread")] = 2
+    login_delay_ms: Annotated[
+        int, number(10, 60_000, "pause after a wrong password of a user name and address; doubled by each further one")
+    ] = 500
+    login_delay_max_ms: Annotated[int, number(10, 600_000, "longest such pause")] = 4000
+    login_wait_ms: Annotated[
+        int, number(100, 600_000, "a log-in that waits for its turn for so long is refused, BadTooManyOperations")
+    ] = 5000
     results_kept: Annotated[int, number(1, 10_000, "last results that GetResultById knows")] = 200
     recipes: Annotated[str, text("recipe names to show in RecipeManagement, separated by blanks")] = ""
 
@@ -85,7 +121,9 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, text("the broker")] = "127.0.0.1"
     port: Annotated[int, number(1, 65535, "its port; 8883 is usual with TLS")] = 1883
     version: Annotated[Literal["3.1.1", "5"], text("of MQTT")] = "5"
-    client_id: Annotated[str, text("empty: `asperity-` and the station's name; one gateway of a name at a time")] = ""
+    client_id: Annotated[
+        str, text("empty: `asperity-STATION-` and 8 digits of this run; no two clients of a broker may have the same")
+    ] = ""
     prefix: Annotated[str, text("topics are PREFIX/STATION/result and so on")] = "asperity"
     commands: Annotated[
         bool, text("take requests from PREFIX/STATION/command/OP; whoever may publish there may command the station")
@@ -102,7 +140,17 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     retry_max_ms: Annotated[int, number(100, 600_000, "longest pause between tries to reach the broker")] = 5000
     inflight: Annotated[int, number(1, 16, "messages that may await the broker's acknowledgement")] = 10
     buffer_results: Annotated[int, number(1, 1_000_000, "results kept while the broker is away")] = 10_000
-    accept_expiry_s: Annotated[int, number(1, 3600, "MQTT 5: a retained accept is forgotten after this")] = 2
+    accept_expiry_s: Annotated[
+        int, number(1, 3600, "an accept true is good for so long after it came, unless it comes again (`valid_ms`)")
+    ] = 2
+    clash_quiet_ms: Annotated[
+        int,
+        number(
+            2000, 600_000,
+            "after something foreign on the station's topics, and after connecting, nothing is accepted until it was "
+            "quiet for so long",
+        ),
+    ] = 3000  # fmt: skip
     state_file: Annotated[
         str, text("what was published last, to go on after it; empty: `$XDG_STATE_HOME/asperity/NAME.mqtt`")
     ] = ""
@@ -148,7 +196,7 @@ class Http(Section, frozen=True, forbid_unknown_fields=True):
     insecure_lan: Annotated[
         bool, text("allow a host off loopback, where nobody is asked who he is: whoever reaches it may read")
     ] = False
-    connections_max: Annotated[int, number(1, 1000, "clients at once; beyond it a client is turned away")] = 16
+    connections_max: Annotated[int, number(1, 1000, "clients at once; one more closes one that asked nothing")] = 64
     request_ms: Annotated[int, number(100, 60_000, "longest time to send a request and to take its answer")] = 3000
     header_max_nbytes: Annotated[int, number(256, 65536, "longest request line and headers together")] = 8192
     results_shown: Annotated[int, number(1, 1000, "last results on the page")] = 20
@@ -160,6 +208,7 @@ class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
 
     station: Station = Station()
     gateway: Gateway = Gateway()
+    log: Log = Log()
     opcua: Opcua = Opcua()
     mqtt: Mqtt = Mqtt()
     modbus: Modbus = Modbus()

@@ -1,29 +1,35 @@
 """``asperity gateway http``: ``/livez /readyz /metrics`` for machines, ``/`` for people. It reads and changes nothing.
 
-On asyncio instead of starlette and uvicorn: four pages that take no input need no framework, and uvicorn (0.54) lets a
-client that never finishes its request stay for ever. Every connection is one request, bounded in bytes and time.
+On asyncio instead of starlette and uvicorn: four pages that take no input need no framework, uvicorn (0.54) lets a
+client that never finishes its request stay for ever, and its ``limit_concurrency`` turns the newcomer away, which is
+the probe. Every connection is one request, bounded in bytes and time; when there are too many, a silent one makes room.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from runtime.gateways.config import GatewayConfig
+from runtime.gateways.crowd import one_to_close
 from runtime.gateways.http_metrics import Metrics
 from runtime.gateways.http_page import page
 from runtime.gateways.link import Item, Link
-from runtime.gateways.process import cannot_listen, check_host, run
+from runtime.gateways.process import cannot_listen, check_host, hold_more, run
 
 log = logging.getLogger("asperity.gateway")
 
 TAKE_AT_ONCE = 1000
 """Items taken from the link in one turn."""
+ACCEPTED_PART = 4
+"""A fourth of all connections may come between two turns of the loop, so that none is closed before it was heard."""
 PLAIN, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
 HEADERS = (
     "Connection: close",
@@ -49,6 +55,22 @@ class Answer(NamedTuple):
     content_type: str = PLAIN
 
 
+@dataclass(eq=False)
+class _Client:
+    """One connection."""
+
+    task: asyncio.Task[None]
+    writer: asyncio.StreamWriter
+    host: str
+    asked: bool = False
+    since_s: float = field(default_factory=time.monotonic)
+
+    def end(self) -> None:
+        """Close it at once; what was not sent is dropped."""
+        self.task.cancel()
+        self.writer.transport.abort()
+
+
 class HttpGateway:
     """The protocol's part of the process."""
 
@@ -61,18 +83,20 @@ class HttpGateway:
         self._metrics = Metrics(link)
         self._last: deque[Item] = deque(maxlen=config.http.results_shown)
         self._server: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients: set[_Client] = set()
         self._pages = {"/": self._page, "/livez": self._live, "/readyz": self._ready, "/metrics": self._scrape}
 
     async def open(self) -> str:
         """As ``Gateway.open``."""
         config = self._config
+        at_once = max(1, config.connections_max // ACCEPTED_PART)
         try:
             self._server = await asyncio.start_server(
-                self._client, config.host, config.port, limit=config.header_max_nbytes, backlog=config.connections_max
+                self._client, config.host, config.port, limit=config.header_max_nbytes, backlog=at_once
             )
         except OSError as error:
             raise cannot_listen("http", config.host, config.port, error) from error
+        hold_more(self._server)
         return f"http://{config.host}:{self._server.sockets[0].getsockname()[1]}/"
 
     def refresh(self) -> None:
@@ -86,34 +110,39 @@ class HttpGateway:
         if self._server is not None:
             self._server.close()
         for client in self._clients:
-            client.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
+            client.task.cancel()
+        await asyncio.gather(*(client.task for client in self._clients), return_exceptions=True)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection: one request, one answer."""
         task = asyncio.current_task()
         assert task is not None
-        crowded = len(self._clients) >= self._config.connections_max
-        if not crowded:
-            self._clients.add(task)
+        client = _Client(task, writer, str((writer.get_extra_info("peername") or ("?",))[0]))
+        self._admit(client)
         try:
-            if crowded:
-                writer.write(_encode(Answer(503, b"too many clients\n"), head_only=False))
-            else:
-                with suppress(asyncio.TimeoutError, ConnectionError, asyncio.IncompleteReadError):
-                    await asyncio.wait_for(self._converse(reader, writer), self._config.request_ms / 1000)
+            with suppress(asyncio.TimeoutError, ConnectionError, asyncio.IncompleteReadError):
+                await asyncio.wait_for(self._converse(client, reader, writer), self._config.request_ms / 1000)
         finally:
-            self._clients.discard(task)
-            # What was written and not taken within request_ms is dropped; a short refusal fits the system's buffer.
+            self._clients.discard(client)
+            # What was written and not taken within request_ms is dropped.
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _admit(self, client: _Client) -> None:
+        if len(self._clients) >= self._config.connections_max:
+            other = one_to_close(self._clients)
+            log.info("too many HTTP clients: a connection of %s is closed for that of another", other.host)
+            self._clients.discard(other)
+            other.end()
+        self._clients.add(client)
+
+    async def _converse(self, client: _Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             request = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
             most = self._config.header_max_nbytes
             writer.write(_encode(Answer(431, f"a request has at most {most} bytes\n".encode()), head_only=False))
             return
+        client.asked = True
         method, answer = self._answer(request)
         writer.write(_encode(answer, head_only=method == "HEAD"))
         writer.close()

@@ -168,7 +168,7 @@ class Link:
         return taken
 
     def ask(self, op: str, **fields: Any) -> Future[Reply]:
-        """Pass a request on.
+        """Pass a request on. ``fields``: as ``Station.request``; ``actor``: on whose behalf, at most 64 characters.
 
         The future ends in a Reply (look at ``ok``), in StationError (no answer, too many under way, requests not
         allowed by the config) or in WireError (a field that breaks the contract).
@@ -222,7 +222,8 @@ class Link:
                 log.warning("results %d to %d are missing: %s", item.first_id, item.last_id, item.why)
             else:
                 results += 1
-                last = Delivered(item, station.accepts(item, simulated=self._bounds.accept_simulated), now_s)
+                accept = station.accepts(item, simulated=self._bounds.accept_simulated)
+                last = Delivered(item, accept and _is_of_a_part(item, station.state), now_s)
             self._items.append(last)
         state, until_s = station.state, station.trusted_until_s
         why = "" if until_s else self._distrust()
@@ -264,3 +265,8 @@ class Link:
 
 def _trusted(seen: _Seen) -> bool:
     return time.monotonic() <= seen.trusted_until_s
+
+
+def _is_of_a_part(result: ReceivedResult, state: StationState | None) -> bool:
+    """A result without a trigger is a part's only at a station that says it runs free: else nobody announced it."""
+    return result.trigger_id != 0 or (state is not None and state.triggers == "free_run")

@@ -13,9 +13,9 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -29,11 +29,23 @@ from runtime.gateways.users import read_secret
 from runtime.wire import MAX_CONTROL_BYTES
 
 REQUESTS_WAITING_MAX = 64
-"""Messages of the broker that may wait for the gateway's loop; what is beyond is not answered."""
+"""Requests that may wait for the gateway's loop; what is beyond is not answered."""
+WATCHED_WAITING_MAX = 4096
+"""Messages of the station's own topics that may wait for it; what is beyond is only counted, as ``unseen``."""
 MAX_PACKET_BYTES = MAX_CONTROL_BYTES + 1024
+MESSAGES_UNACKNOWLEDGED_MAX = 20
+"""Beyond that the library would keep messages back, among them an accept false. Brokers allow 20."""
 
-Message = tuple[str, bytes, bool]
-"""Topic, payload, retained."""
+
+class Message(NamedTuple):
+    """What the broker delivered."""
+
+    topic: str
+    body: bytes
+    retained: bool
+    """Kept by the broker from before the subscription."""
+    again: bool
+    """The broker repeats it (DUP)."""
 
 
 class Connection:
@@ -45,19 +57,27 @@ class Connection:
         config: Mqtt,
         client_id: str,
         will: tuple[str, bytes],
-        subscribe: str,
+        requests: str,
+        watched: Sequence[str],
         context: ssl.SSLContext | None,
         wake: Callable[[], None],
     ) -> None:
+        """``requests``: topic filter of requests; empty: none are taken. ``watched``: topics whose messages go to
+        ``watched``."""
         self.up = False
         self.ended = False
         self.why = ""
         self.acknowledged: deque[tuple[int, bool]] = deque()
-        self.messages: deque[Message] = deque()
-        self.refused_messages = 0
+        self.requests: deque[Message] = deque()
+        self.watched: deque[Message] = deque()
+        self.unseen = 0
+        self.denied: list[str] = []
+        """Topics that the broker does not let this client read."""
+        self.refused_requests = 0
         self.began_s = time.monotonic()
         self._config = config
-        self._subscribe = subscribe
+        self._watched = frozenset(watched)
+        self._subscribe = [*watched, *([requests] if requests else [])]
         self._wake = wake
         self._five = config.version == "5"
         version = MQTTProtocolVersion.MQTTv5 if self._five else MQTTProtocolVersion.MQTTv311
@@ -69,7 +89,7 @@ class Connection:
             reconnect_on_failure=False,
         )
         client.connect_timeout = config.connect_ms / 1000
-        client.max_inflight_messages_set(20)
+        client.max_inflight_messages_set(MESSAGES_UNACKNOWLEDGED_MAX)
         client.will_set(will[0], will[1], qos=1, retain=True)
         if config.user:
             password = read_secret(Path(config.password_file)).rstrip("\r\n") if config.password_file else None
@@ -79,6 +99,7 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         self._thread = threading.Thread(target=self._run, name="mqtt-connect", daemon=True)
 
@@ -124,8 +145,8 @@ class Connection:
         if reason.is_failure:
             self.why = f"the broker refused: {reason}"
             return
-        if self._subscribe and client.subscribe(self._subscribe, qos=1)[0] != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self.why = f"{self._subscribe} could not be subscribed"
+        if client.subscribe([(each, 1) for each in self._subscribe])[0] != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self.why = "the subscription could not be sent"
         self.up = True
         self._wake()
 
@@ -142,11 +163,25 @@ class Connection:
         self.acknowledged.append((number, not reason.is_failure))
         self._wake()
 
+    def _on_subscribe(
+        self, client: paho.Client, data: Any, number: int, reasons: list[ReasonCode], properties: Properties | None
+    ) -> None:
+        self.denied = [each for each, reason in zip(self._subscribe, reasons, strict=False) if reason.is_failure]
+        self._wake()
+
     def _on_message(self, client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
-        if len(self.messages) >= REQUESTS_WAITING_MAX or len(message.payload) > MAX_PACKET_BYTES:
-            self.refused_messages += 1
+        body = bytes(message.payload[:MAX_PACKET_BYTES])
+        found = Message(message.topic, body, message.retain, message.dup)
+        if found.topic in self._watched:
+            if len(self.watched) < WATCHED_WAITING_MAX:
+                self.watched.append(found)
+            else:
+                self.unseen += 1
+        elif len(self.requests) < REQUESTS_WAITING_MAX and len(message.payload) <= MAX_PACKET_BYTES:
+            self.requests.append(found)
+        else:
+            self.refused_requests += 1
             return
-        self.messages.append((message.topic, bytes(message.payload), message.retain))
         self._wake()
 
 

@@ -12,12 +12,11 @@ import logging
 import time
 from contextlib import suppress
 
-from asyncua import Server
-
 from runtime.errors import ConfigError, GatewayError
 from runtime.gateways import opcua_access, process
 from runtime.gateways.config import GatewayConfig
 from runtime.gateways.link import Delivered, Item, Link, View
+from runtime.gateways.opcua_connection import GatewayServer
 from runtime.gateways.opcua_methods import KeptResults, Methods
 from runtime.gateways.opcua_model import Model
 from runtime.gateways.opcua_tags import Moment, moment, transition_name
@@ -47,7 +46,7 @@ class OpcuaGateway:
     def __init__(self, config: GatewayConfig, link: Link) -> None:
         self._config = config
         self._link = link
-        self._server = Server(iserver=opcua_access.BoundedServer(config.opcua))
+        self._server = GatewayServer(config.opcua)
         self._kept = KeptResults(config.opcua.results_kept)
         self._model = Model(self._server, self._moment)
         self._shown: Item | None = None
@@ -102,6 +101,8 @@ class OpcuaGateway:
             clock.cancel()
             self._server.iserver.time_task = None
         await self._server.stop()
+        if self._server.iserver.log_ins is not None:
+            self._server.iserver.log_ins.close()
 
     async def _run(self) -> None:
         while True:
@@ -143,7 +144,7 @@ class OpcuaGateway:
         view, shown = self._link.view(), self._shown
         accept = shown is not None and not self._clearing and self._link.may_pass(shown)
         heard = view.state is not None and (time.monotonic() - self._heard_s) * 1000 <= view.state.beat_timeout_ms
-        return moment(view, shown, accept, heard, self._ending, self._transition)
+        return moment(view, shown, accept, heard, self._ending, self._transition, self._server.iserver.refused)
 
 
 def _bracketed(address: str) -> str:

@@ -1,11 +1,10 @@
-"""Who may connect to the OPC UA gateway, as whom, how much of it he may hold, and with which certificate it is met."""
+"""Who may connect to the OPC UA gateway, as whom, and with which certificate it is met."""
 
 from __future__ import annotations
 
 import os
 import socket
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from asyncua import Server, ua
 from asyncua.common.utils import ServiceError
 from asyncua.crypto.cert_gen import dump_private_key_as_pem, generate_private_key, generate_self_signed_app_certificate
 from asyncua.crypto.permission_rules import User, UserRole
-from asyncua.server.internal_server import InternalServer
-from asyncua.server.internal_session import InternalSession
 from asyncua.server.user_managers import UserManager
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -25,93 +22,33 @@ from runtime.errors import ConfigError
 from runtime.files import read_file
 from runtime.gateways import users
 from runtime.gateways.config import GatewayConfig, Opcua
+from runtime.gateways.opcua_session import Client
 
 CERTIFICATE_DAYS = 10 * 365
-MAX_MESSAGE_BYTES = 1024 * 1024
 MAX_CERTIFICATE_BYTES = 64 * 1024
-SESSION_TIMEOUT_MS = 60_000
 
 
-@dataclass
-class Client(User):
-    """Who speaks. None of them may write a value or change the address space."""
-
-    may_operate: bool = False
-
-
-CALLER: ContextVar[Client | None] = ContextVar("caller", default=None)
-"""Who calls the method that is being run."""
+CHECKED: ContextVar[Client | None] = ContextVar("checked", default=None)
+"""Whose name and password were checked, for the session that is being activated."""
 
 
 class Users(UserManager):
     """The file of users; without one, whoever could connect may call."""
 
     def __init__(self, config: Opcua) -> None:
-        self._known = users.read_users(Path(config.users_file)) if config.users_file else None
+        self.known = users.read_users(Path(config.users_file)) if config.users_file else None
         self._anonymous_read = config.anonymous_read
 
     def get_user(
         self, iserver: Any, username: str | None = None, password: str | None = None, certificate: Any = None
     ) -> User | None:
-        """The client behind a name and password; None: refused."""
-        if self._known is None:
+        """The client behind a name; None: refused. The password was checked before (``CHECKED``): it takes time."""
+        if self.known is None:
             return Client(UserRole.User, username, may_operate=True)
         if username is None:
             return Client(UserRole.User, None) if self._anonymous_read else None
-        user = users.check_password(self._known, username, password or "")
-        return None if user is None else Client(UserRole.User, user.name, may_operate=user.may_operate)
-
-
-class Session(InternalSession):
-    """A client's session: says who calls a method, and bounds what he may hold."""
-
-    limits: Opcua
-
-    async def call(self, params: list[ua.CallMethodRequest]) -> list[ua.CallMethodResult]:
-        """As the library's, with ``CALLER`` set."""
-        token = CALLER.set(self.user if isinstance(self.user, Client) else None)
-        try:
-            return await super().call(params)
-        finally:
-            CALLER.reset(token)
-
-    async def create_subscription(
-        self, params: ua.CreateSubscriptionParameters, callback: Any, request_callback: Any | None = None
-    ) -> ua.CreateSubscriptionResult:
-        """As the library's, not faster than ``publish_min_ms``."""
-        params.RequestedPublishingInterval = max(float(self.limits.publish_min_ms), params.RequestedPublishingInterval)
-        return await super().create_subscription(params, callback, request_callback)
-
-    async def create_monitored_items(
-        self, params: ua.CreateMonitoredItemsParameters
-    ) -> list[ua.MonitoredItemCreateResult]:
-        """As the library's, not more than ``items_max`` in all."""
-        own = [s for s in self.subscription_service.subscriptions.values() if s.session_id == self.session_id]
-        held = sum(len(subscription.monitored_item_srv._monitored_items) for subscription in own)
-        if held + len(params.ItemsToCreate) > self.limits.items_max:
-            raise ServiceError(ua.StatusCodes.BadTooManyMonitoredItems)
-        return await super().create_monitored_items(params)
-
-
-class BoundedServer(InternalServer):
-    """The library's server, with bounds for a shop floor."""
-
-    def __init__(self, config: Opcua) -> None:
-        super().__init__(user_manager=Users(config))
-        self._limits = config
-        self.allow_remote_admin = False
-        self.max_connections = config.sessions_max
-        self.max_subscriptions = config.subscriptions_max
-        self.max_session_timeout_ms = SESSION_TIMEOUT_MS
-        self.max_unacked_messages_per_subscription = 500
-
-    def create_session(self, name: str, user: User | None = None, external: bool = False) -> InternalSession:
-        """A session of ours."""
-        session = Session(
-            self, self.aspace, self.subscription_service, name, user=user or User(UserRole.Anonymous), external=external
-        )
-        session.limits = self._limits
-        return session
+        checked = CHECKED.get()
+        return checked if checked is not None and checked.name == username else None
 
 
 def check(config: Opcua, loopback: bool) -> None:
@@ -155,8 +92,6 @@ async def secure(server: Server, config: GatewayConfig) -> None:
                 raise ServiceError(ua.StatusCodes.BadCertificateUntrusted)
 
         server.set_certificate_validator(validate)
-    server.limits.max_message_size = MAX_MESSAGE_BYTES
-    server.limits.max_chunk_count = MAX_MESSAGE_BYTES // 8192
 
 
 def certificate_files(folder: Path, uri: str, station: str) -> tuple[Path, Path]:

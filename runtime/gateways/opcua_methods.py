@@ -13,7 +13,7 @@ from asyncua import ua
 
 from runtime.errors import StationError, WireError
 from runtime.gateways.link import Delivered, Link
-from runtime.gateways.opcua_access import CALLER
+from runtime.gateways.opcua_session import CALLER
 from runtime.wire import encode_result_body
 
 Type = ua.VariantType

@@ -49,6 +49,8 @@ class Moment:
     """Name of the last change of state that was seen; empty: none yet."""
     now_s: float
     """``time.time()``"""
+    refused: int = 0
+    """What the server refused since the gateway started."""
 
     @property
     def result(self) -> ReceivedResult | None:
@@ -268,6 +270,7 @@ GATEWAY_TAGS = (
     Tag("Results", Type.UInt64, Of.GATEWAY, "results handed on since the gateway started", lambda m: m.view.results),
     Tag("Gaps", Type.UInt64, Of.GATEWAY, "gaps named since then", lambda m: m.view.gaps),
     Tag("Missing", Type.UInt64, Of.GATEWAY, "results in those gaps", lambda m: m.view.missing),
+    Tag("Refused", Type.UInt64, Of.GATEWAY, "log-ins, requests, connections refused since then", lambda m: m.refused),
 )
 OTHER_TAGS = (*STATION_TAGS, *GATEWAY_TAGS, *RESULT_TAGS)
 """In the order in which they are written, after Accept was cleared and before it is set."""
@@ -280,8 +283,10 @@ def document() -> str:
     return "\n".join(["| tag | type | of | meaning |", "|---|---|---|---|", *rows, ""])
 
 
-def moment(view: View, shown: Item | None, accept: bool, heard: bool, ending: bool, transition: str) -> Moment:
+def moment(
+    view: View, shown: Item | None, accept: bool, heard: bool, ending: bool, transition: str, refused: int = 0
+) -> Moment:
     """The moment that is now. Accept only with everything that the tags' status asks for."""
-    known = Moment(view, shown, False, heard, ending, transition, time.time())
+    known = Moment(view, shown, False, heard, ending, transition, time.time(), refused)
     holds = accept and status_code(Of.RESULT, known) == Status.Good and known.result is not None
     return dataclasses.replace(known, accept=holds)

@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
@@ -28,6 +30,10 @@ log = logging.getLogger("asperity.gateway")
 
 CLOSE_S = 1.0
 """At the end, longest wait for the protocol's connections; then the process ends all the same."""
+
+
+BACKLOG = 128
+"""Connections that the system holds until they are accepted."""
 
 
 class Gateway(Protocol):
@@ -108,3 +114,14 @@ def cannot_listen(table: str, host: str, port: int, error: OSError) -> GatewayEr
         f"[{table}] cannot listen on {host} port {port}: {error.strerror or error}; "
         "is another gateway running? Choose another port"
     )
+
+
+def hold_more(server: asyncio.Server) -> None:
+    """Let the system hold ``BACKLOG`` connections until they are accepted.
+
+    asyncio has one number for that and for how many it accepts in a turn. Where the latter is small, so that no crowd
+    is accepted at once, the system would drop what comes meanwhile, and a client tries again only after a second.
+    """
+    for listening in server.sockets:
+        with socket.socket(fileno=os.dup(listening.fileno())) as same:
+            same.listen(BACKLOG)

@@ -28,7 +28,8 @@ SCRYPT_MAX = (2**17, 16, 4)
 """What a file may ask for."""
 SALT_BYTES = 16
 HASH_BYTES = 32
-NAME = re.compile(r"[A-Za-z0-9_.@-]{1,32}")
+NAME_MAX = 32
+NAME = re.compile(rf"[A-Za-z0-9_.@-]{{1,{NAME_MAX}}}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import pytest
 
 from runtime.frame import Verdict
 from tests.gateways.floor import GatewayProcess, until
-from tests.gateways.test_mqtt_line import MOSQUITTO, Broker, lies
+from tests.gateways.mqtt_floor import MOSQUITTO, Broker, lies
 from tests.system.line import STATION, Line
 
 NODE = Path(__file__).parent / "node"

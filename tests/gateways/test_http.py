@@ -303,14 +303,25 @@ def test_who_never_finishes_his_request_is_closed(make: Callable[..., Floor]) ->
     assert everything(floor.at_once(LIVE)).startswith(b"HTTP/1.1 200")
 
 
-def test_who_is_one_too_many_is_turned_away(make: Callable[..., Floor]) -> None:
-    floor = make(connections_max=2)
-    first, _ = floor.raw(), floor.raw()
-    until(lambda: len(floor.gateway._clients) == 2, "both clients")
-    assert b"503" in everything(floor.raw())
-    first.close()
-    until(lambda: len(floor.gateway._clients) == 1, "the end of the first")
-    assert floor.get("/livez")[0] == 200
+def test_probes_are_answered_always_however_many_clients_stay_silent(make: Callable[..., Floor]) -> None:
+    floor = make(connections_max=8)
+    for _ in range(40):
+        slow = floor.raw()
+        slow.sendall(b"GET /livez HTT")
+        assert floor.get("/livez")[0] == 200
+    assert len(floor.loop.call(lambda: list(floor.gateway._clients))) <= 8
+
+
+def test_the_crowd_makes_room_and_not_the_client_of_another_address(make: Callable[..., Floor]) -> None:
+    floor = make(connections_max=8)
+    other = socket.create_connection(("127.0.0.1", floor.port), PATIENCE_S, source_address=("127.0.0.2", 0))
+    until(lambda: len(floor.gateway._clients) == 1, "the other client")
+    crowd = [floor.raw() for _ in range(20)]
+    assert everything(crowd[0]) == b"", "the oldest of the crowd is closed"
+    until(lambda: len(floor.gateway._clients) == 8, "the crowd")
+    other.sendall(LIVE)
+    assert everything(other).startswith(b"HTTP/1.1 200")
+    other.close()
 
 
 def test_a_client_that_does_not_read_costs_its_connection_only(make: Callable[..., Floor]) -> None:

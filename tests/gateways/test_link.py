@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import msgspec
 import pytest
+import zmq
 
 from runtime.client import ClientLimits
 from runtime.errors import StationError, WireError
-from runtime.frame import Verdict
+from runtime.frame import Result, Verdict
 from runtime.gateways.config import Gateway, GatewayConfig, Station
 from runtime.gateways.link import Delivered, Item, Link
+from runtime.reasons import Reason
+from runtime.wire import StationState, encode_result, encode_state
 from tests.system.line import PATIENCE_S, STATION, Camera, Line, kill
 
 READY, RUNNING = 6, 8
@@ -162,3 +167,76 @@ def test_requests_pass_and_fail_in_words(line: Line, monkeypatch: pytest.MonkeyP
             each.close()
     with pytest.raises(StationError, match="no link"):
         link.ask("start").result(PATIENCE_S)
+
+
+class Pretender:
+    """Publishes what a station might say, with a beat that moves."""
+
+    def __init__(self, triggers: str) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.PUB)
+        self._socket.bind("tcp://127.0.0.1:*")
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._state = StationState(
+            station=STATION, session=str(uuid.uuid4()), state=RUNNING, ready=True, triggers=triggers
+        )
+
+    def beat(self) -> None:
+        self._state = msgspec.structs.replace(self._state, beat=self._state.beat + 1)
+        self._socket.send_multipart(encode_state(self._state))
+
+    def good(self, trigger_id: int) -> None:
+        judged = Result(
+            station=STATION, session=self._state.session, result_id=1, trigger_id=trigger_id,
+            verdict=Verdict.OK, reason=Reason.GOOD, score=0.25, threshold=0.5,
+        )  # fmt: skip
+        self._socket.send_multipart(encode_result(judged))
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+
+@pytest.mark.parametrize(
+    ("triggers", "trigger_id", "passes"),
+    [
+        ("free_run", 0, True),
+        ("software", 0, False),
+        ("hard_wired", 0, False),
+        ("", 0, False),
+        ("of a later version", 0, False),
+        ("software", 7, True),
+        ("hard_wired", 7, True),
+    ],
+)
+def test_a_good_result_that_nobody_announced_is_no_parts_on_a_line_with_triggers(
+    triggers: str, trigger_id: int, passes: bool
+) -> None:
+    station, items = Pretender(triggers), list[Item]()
+    nowhere = "ipc:///tmp/no-such-control"
+    link = Link(GatewayConfig(station=Station(name=STATION, results=station.endpoint, control=nowhere)))
+    link.start()
+    try:
+
+        def trusts() -> bool:
+            station.beat()
+            return link.view().good
+
+        def comes() -> bool:
+            items.extend(link.take(1000))
+            return bool(items)
+
+        until(trusts, "trust")
+        station.good(trigger_id)
+        until(comes, "the result")
+        assert isinstance(items[0], Delivered) and items[0].result.accept
+        # A pause of the machine may cost trust, and so accept; never the other way round.
+        assert items[0].accept is passes or (passes and not link.view().good)
+    finally:
+        link.close()
+        station.close()
+
+
+def test_a_station_says_how_it_is_triggered() -> None:
+    with Line("ok", station={"triggers": "software"}) as line:
+        line.start()
+        assert line.await_state(RUNNING).triggers == "software"

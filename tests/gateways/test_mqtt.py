@@ -14,10 +14,10 @@ from runtime.errors import ConfigError
 from runtime.gateways.config import GatewayConfig, Mqtt
 from runtime.gateways.link import Delivered, Item
 from runtime.gateways.mqtt import serve
-from runtime.gateways.mqtt_commands import NO_ID, REPLIES_KEPT, Commands
+from runtime.gateways.mqtt_commands import AUDIT_LINES_MAX, AUDIT_WITHIN_S, NO_ID, REPLIES_KEPT, Commands
 from runtime.gateways.mqtt_outbox import FULL, RESTARTED, UNCERTAIN, Outbox, StateFile, ids, uncertain
 from runtime.ordering import Gap
-from tests.gateways.floor import NO_ANSWER, FakeLink, reply, result
+from tests.gateways.floor import NO_ANSWER, SESSION, FakeLink, reply, result
 
 
 def item(result_id: int) -> Delivered:
@@ -107,9 +107,9 @@ def test_requests_are_done_once_and_always_answered() -> None:
     told = {key: msgspec.json.decode(body) for key, body in answers.items()}
     assert (told["a"]["ok"], told["a"]["id"]) == (True, "a") and told["b"]["code"] == "FAILED" and "c" not in told
     assert link.asked == [
-        ("start", {}),
-        ("trigger", {"trigger_id": 7, "part_id": "p", "timeout_ms": 300}),
-        ("stop", {}),
+        ("start", {"actor": "mqtt id=a"}),
+        ("trigger", {"actor": "mqtt id=b", "trigger_id": 7, "part_id": "p", "timeout_ms": 300}),
+        ("stop", {"actor": "mqtt id=c"}),
     ]
     assert commands.take_in("start", b'{"id":"a"}', False) == ("a", answers["a"]), "the same answer again"
     assert commands.take_in("stop", b'{"id":"c"}', False) is None and len(link.asked) == 3
@@ -128,6 +128,7 @@ def test_requests_are_done_once_and_always_answered() -> None:
         ("start", b'{"id":"a","v":2}', False, "a", "BAD_REQUEST"),
         ("start", b'{"id":"a"}', True, "a", "REFUSED"),
         ("shutdown", b'{"id":"a"}', False, "a", "NOT_ALLOWED"),
+        ("set_threshold", b'{"id":"a","threshold":9.5}', False, "a", "NOT_ALLOWED"),
         ("st\xe9rt\n", b'{"id":"a"}', False, "a", "BAD_REQUEST"),
     ],
 )
@@ -138,6 +139,35 @@ def test_a_request_that_may_not_be_is_answered_and_not_passed_on(
     answer = Commands(link).take_in(op, body, retained)  # type: ignore[arg-type]
     assert answer is not None and answer[0] == where
     assert msgspec.json.decode(answer[1])["code"] == code and not link.asked
+
+
+def test_a_threshold_is_not_set_over_mqtt_and_who_tried_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    link, now_s = FakeLink(), [1000.0]
+    commands = Commands(link, clock=lambda: now_s[0])  # type: ignore[arg-type]
+
+    def ask(number: int) -> None:
+        answer = commands.take_in("set_threshold", b'{"id":"x%d","threshold":99}' % number, False)
+        assert answer is not None
+        told = msgspec.json.decode(answer[1])
+        assert (told["ok"], told["code"]) == (False, "NOT_ALLOWED") and "not done over MQTT" in told["text"]
+
+    ask(0)
+    assert "set_threshold was asked for (id x0) and refused" in caplog.text
+    for number in range(1, 500):
+        ask(number)
+    assert len(caplog.records) == AUDIT_LINES_MAX, "bounded"
+    now_s[0] += AUDIT_WITHIN_S
+    ask(500)
+    assert f"{500 - AUDIT_LINES_MAX} more" in caplog.text and "x500" in caplog.text and not link.asked
+
+
+def test_what_a_request_knows_of_the_station_is_passed_on_and_who_asks_is_not_believed() -> None:
+    link = FakeLink()
+    body = {"id": "i" * 64, "session": SESSION, "uptime_ms": 7, "actor": "the boss", "station": "st1"}
+    Commands(link).take_in("stop", msgspec.json.encode(body), False)  # type: ignore[arg-type]
+    [(_, fields)] = link.asked
+    assert fields == {"session": SESSION, "uptime_ms": 7, "actor": f"mqtt id={'i' * 56}"}
+    assert len(fields["actor"]) <= 64
 
 
 @given(st.binary(max_size=200), st.text(max_size=20))

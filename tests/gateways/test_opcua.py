@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import stat
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asyncua import Client, Node, ua
+from asyncua import Client, ua
 from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 from asyncua.ua.uaerrors import (
     BadArgumentsMissing,
@@ -24,33 +23,17 @@ from asyncua.ua.uaerrors import (
 from runtime.errors import ConfigError
 from runtime.frame import Verdict
 from runtime.gateways import users
-from runtime.gateways.config import GatewayConfig, Opcua, Station
-from runtime.gateways.opcua import OpcuaGateway, serve
+from runtime.gateways.config import GatewayConfig, Opcua
+from runtime.gateways.opcua import serve
 from runtime.gateways.opcua_access import certificate_files
 from runtime.gateways.opcua_tags import TAGS, Of
 from runtime.ordering import Gap
 from tests.gateways.floor import NO_ANSWER, FakeLink, Loop, looping, reply, result
-from tests.system.line import PATIENCE_S, STATION
+from tests.gateways.opcua_floor import Served, Told, connected, node, read, soon
+from tests.system.line import PATIENCE_S
 
 U32, U64, TEXT = ua.VariantType.UInt32, ua.VariantType.UInt64, ua.VariantType.String
 PASSWORD = "correct horse"
-
-
-class Served:
-    """A gateway that serves in its own loop, and a link to play with."""
-
-    def __init__(self, loop: Loop, folder: Path, **own: Any) -> None:
-        opcua = Opcua(port=0, certificate_folder=str(folder), recipes="bracket lid", **own)
-        self.link = FakeLink()
-        self.loop = loop
-        self.gateway = OpcuaGateway(GatewayConfig(station=Station(name=STATION), opcua=opcua), self.link)  # type: ignore[arg-type]
-        self.url = loop.run(self.gateway.open())
-
-    def refresh(self) -> None:
-        self.loop.call(self.gateway.refresh)
-
-    def close(self) -> None:
-        self.loop.run(self.gateway.close())
 
 
 @pytest.fixture(scope="module")
@@ -80,24 +63,6 @@ def served(open_house: Served) -> Served:
     return open_house
 
 
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Client]:
-    async with Client(url, timeout=PATIENCE_S) as client:
-        yield client
-
-
-async def node(client: Client, *path: str) -> Node:
-    return await client.nodes.objects.get_child(list(path))
-
-
-async def read(client: Client, *names: str) -> list[ua.DataValue]:
-    """Several tags in one request."""
-    index = await client.get_namespace_index("urn:asperity:vision")
-    nodes = [client.get_node(ua.NodeId(f"Tags.{name}", index)) for name in names]
-    params = ua.ReadParameters(NodesToRead=[ua.ReadValueId(n.nodeid, ua.AttributeIds.Value) for n in nodes])
-    return await client.uaclient.read(params)
-
-
 async def until_shown(client: Client, result_id: int) -> None:
     async def shown() -> None:
         while (await read(client, "ResultIdCopy"))[0].Value.Value != result_id:
@@ -124,22 +89,6 @@ def test_accept_is_computed_as_it_is_read_so_that_no_stuck_loop_keeps_it_true(se
             assert [value.Value.Value for value in station] == [8, False, "the station's beat stands still"]
 
     asyncio.run(play())
-
-
-class Told:
-    """Notifications in the order in which they came."""
-
-    def __init__(self) -> None:
-        self.changes: list[tuple[str, Any, bool]] = []
-        self.events: list[Any] = []
-        self.names: dict[ua.NodeId, str] = {}
-
-    def datachange_notification(self, node: Node, value: Any, data: Any) -> None:
-        told = data.monitored_item.Value
-        self.changes.append((self.names[node.nodeid], told.Value.Value, told.StatusCode.is_good()))
-
-    def event_notification(self, event: Any) -> None:
-        self.events.append(event)
 
 
 def test_a_subscriber_is_told_accept_false_then_the_result_then_accept(served: Served) -> None:
@@ -185,16 +134,6 @@ EVENTS = ("ResultReadyEventType", "GapEventType")
 
 def accepted_last(told: Told) -> bool:
     return [value for name, value, _ in told.changes if name == "Accept"][-1] is True
-
-
-async def soon(condition: Any) -> None:
-    """Waits for what the client's own thread of notifications brings."""
-
-    async def wait() -> None:
-        while not condition():
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(wait(), PATIENCE_S)
 
 
 def test_methods_ask_the_station_and_answer_with_what_it_said(served: Served) -> None:
