@@ -14,6 +14,7 @@ FAST = (
     "tests/runtime/test_journal", "tests/runtime/test_served", "tests/runtime/test_gate", "tests/runtime/test_supervision",
     "tests/gateways/test_modbus_registers", "tests/gateways/test_modbus_server",
     "tests/gateways/test_modbus_recipes", "tests/gateways/test_modbus_requests", "tests/examples/test_plc",
+    "tests/gateways/test_mqtt_gateway", "tests/gateways/test_log_ins", "tests/gateways/test_opcua_decoding",
 )  # fmt: skip
 """Tests without processes, a second or two each: their entries are part of every run of the suite."""
 SLOW = {
@@ -66,6 +67,9 @@ ANNOUNCED_OR_NOT = (
 )
 NO_BASELINE = ("gateways/modbus.py", "if name in self._known and value != self._written[name]}", "if value}")
 NOTHING_GIVEN_UP = ("gateways/modbus.py", "self._given_up.answered(trigger_id, status)", "pass")
+ANYBODYS = ("gateways/link.py", "return result.trigger_id != 0 or", "return True or")
+NO_WILL = ("gateways/mqtt_connection.py", "client.will_set(", "str(")
+DEAF_TO_OTHERS = ("gateways/mqtt_watch.py", "self._foreign_s = now_s", "pass")
 NOT_SHARED = ("inspector.py", "if station is finder or (", "if station is finder or False and (")
 
 TABLE: dict[str, dict[str, list[Parts]]] = {
@@ -433,11 +437,83 @@ TABLE: dict[str, dict[str, list[Parts]]] = {
                "", ("gateways/opcua.py", "not self._clearing and self._link.may_pass(shown)",
                     "not self._clearing and getattr(shown, 'accept', False)")),
         ],
-        "the MQTT gateway or broker is killed": [
-            _e("gateways/test_mqtt_line.py::test_results_commands_kills_and_restarts",
-               "the will did not come", ("gateways/mqtt_connection.py", "client.will_set(", "str(")),
-            _e("gateways/test_mqtt_line.py::test_a_broker_that_is_away_is_said_once_and_tried_on",
-               "", ("gateways/mqtt.py", "if self._said != connection.why:", "if True:")),
+        "the MQTT gateway is killed": [
+            _e("gateways/test_mqtt_line.py::test_results_commands_kills_and_restarts[amqtt]",
+               "the will did not come", NO_WILL),
+            _e("gateways/test_mqtt_guard.py"
+               "::test_a_lie_that_a_broker_keeps_does_not_outlive_the_gateways_first_word[amqtt]",
+               "the will did not come", NO_WILL),
+        ],
+        "the broker is killed, or keeps messages back": [
+            _e("gateways/test_mqtt_line.py::test_a_broker_that_is_away_is_said_once_and_tried_on[amqtt]",
+               "no connection to the broker", ("gateways/mqtt.py", "if self._lost != connection.why:", "if True:")),
+            _e("gateways/test_mqtt_gateway.py::test_nothing_passes_while_the_broker_does_not_give_accept_back",
+               "",
+               # It never came back, and it has not come back for long.
+               ("gateways/mqtt_watch.py", "if self._since_s is None or now_s - self._proven_s > self._quiet_s:", "if False:"),
+               ("gateways/mqtt_watch.py", "if now_s - self._since_s < self._quiet_s:", "if False:")),
+        ],
+        "a broker keeps an accept true of somebody else": [
+            _e("gateways/test_mqtt_guard.py"
+               "::test_a_lie_that_a_broker_keeps_does_not_outlive_the_gateways_first_word[amqtt]",
+               "its first word did not come",
+               ("gateways/mqtt.py", 'self._deny(connection, "the gateway has just connected")', "pass")),
+        ],
+        "somebody else publishes on the station's MQTT topics, or publishes an old message again": [
+            _e("gateways/test_mqtt_gateway.py::test_whatever_is_foreign_takes_accept_away_is_answered_and_shown",
+               "", DEAF_TO_OTHERS),
+            _e("gateways/test_mqtt_guard.py"
+               "::test_a_lie_while_the_gateway_runs_is_withdrawn_shown_and_ends_in_acceptance_again[amqtt]",
+               "the alarm did not come", DEAF_TO_OTHERS),
+        ],
+        "two MQTT gateways of one station's name": [
+            _e("gateways/test_mqtt_guard.py::test_two_stations_of_one_name_pass_nothing_until_one_is_gone[amqtt-]",
+               "that each notices the other did not come", DEAF_TO_OTHERS),
+            _e("gateways/test_mqtt_gateway.py::test_two_gateways_of_one_name_accept_nothing_until_one_is_gone",
+               "neither", DEAF_TO_OTHERS),
+        ],
+        "a good result that nobody announced, on a line with triggers": [
+            _e("gateways/test_link.py::test_a_good_result_that_nobody_announced_is_no_parts_on_a_line_with_triggers",
+               "", ANYBODYS),
+            # The station refuses it, and the link.
+            _e("gateways/test_mqtt_parts.py::test_no_part_is_accepted_that_was_not_exposed_and_judged_ok[200-amqtt]",
+               "", UNANNOUNCED, ANYBODYS),
+        ],
+        "200 log-ins at once, right and wrong: OPC UA": [
+            _e("gateways/test_opcua_hostile.py::test_two_hundred_log_ins_leave_accept_fresh_and_lock_nobody_else_out",
+               "", ("gateways/log_ins.py", "user = await loop.run_in_executor(self._pool, users.check_password, self._known, name, password)",
+                    "user = users.check_password(self._known, name, password)")),
+            _e("gateways/test_log_ins.py::test_the_loop_turns_while_passwords_are_checked_and_few_are_at_once",
+               "",
+               ("gateways/log_ins.py", "asyncio.Semaphore(config.login_checks)", "asyncio.Semaphore(64)"),
+               ("gateways/log_ins.py", "ThreadPoolExecutor(config.login_checks, ", "ThreadPoolExecutor(64, ")),
+        ],
+        "requests that ask or claim too much: OPC UA": [
+            _e("gateways/test_opcua_hostile.py"
+               "::test_a_request_that_asks_too_much_costs_its_sender_and_nobody_else[a read of 501]",
+               "DID NOT RAISE", ("gateways/opcua_decoding.py", "if length > self._operations_max:", "if False:")),
+            _e("gateways/test_opcua_decoding.py::test_a_variant_that_claims_much_is_refused[arrays in arrays]",
+               "DID NOT RAISE", ("gateways/opcua_decoding.py", "if self._left < 0:", "if False:")),
+        ],
+        "a client that reaches for another's subscription: OPC UA": [
+            _e("gateways/test_opcua_hostile.py::test_nobody_reaches_a_subscription_or_session_of_another",
+               "DID NOT RAISE",
+               ("gateways/opcua_session.py", "if found is None or found.session_id != self.session_id:", "if found is None:")),
+        ],
+        "silent connections: OPC UA, HTTP": [
+            _e("gateways/test_opcua_hostile.py::test_silent_connections_make_room_and_end_in_a_named_time",
+               "",
+               ("gateways/opcua_connection.py", "if len(self.clients) >= self.iserver.bounds.connections_max:", "if False:")),
+            _e("gateways/test_http.py::test_probes_are_answered_always_however_many_clients_stay_silent",
+               "<= 8", ("gateways/http.py", "if len(self._clients) >= self._config.connections_max:", "if False:")),
+        ],
+        "a client that keeps a gateway busy: OPC UA": [
+            _e("gateways/test_opcua_hostile.py::test_who_took_more_than_its_share_waits_and_nobody_else",
+               "not waiting.done()", ("gateways/opcua_connection.py", "return max(0.0, self._busy_s - BURST_S) / share", "return 0.0")),
+            _e("gateways/test_opcua_hostile.py::test_the_loop_turns_between_the_requests_of_clients_that_send_many",
+               "no two requests in one turn",
+               ("gateways/opcua_connection.py",
+                "async with self.iserver.turns[self.logged_in]:\n                await asyncio.sleep(0)", "pass")),
         ],
         "a PLC that acknowledges too late": [
             _e("gateways/test_modbus_registers.py"
@@ -471,9 +547,9 @@ TABLE: dict[str, dict[str, list[Parts]]] = {
             _e("examples/test_plc.py::test_on_a_line_with_triggers_a_frame_that_nobody_announced_opens_no_gate[translated]",
                "assert (1 and not 1)", ANNOUNCED_OR_NOT[1],
                ("examples/plc/asperity_station.st", "AND trigger_request = 0 AND status.trigger_id", "AND status.trigger_id")),
-            # The station refuses it, the gateway, and the block.
+            # The station refuses it, the link, the gateway, and the block.
             _e("gateways/test_modbus_parts.py::test_the_gate_opens_for_no_part_that_was_not_exposed_and_judged_ok",
-               "", UNANNOUNCED, *ANNOUNCED_OR_NOT),
+               "", UNANNOUNCED, ANYBODYS, *ANNOUNCED_OR_NOT),
         ],
         "garbage, silence, reconnections: Modbus, HTTP": [
             _e("gateways/test_modbus_server.py::test_garbage_costs_its_sender_the_connection_and_nobody_else",
