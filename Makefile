@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 SUDO ?= $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-.PHONY: help setup demo test foreign foreign-tools trt-tools check bench kernels gpu-check gpu-bench gpu-material gpu-frame soak clean
+.PHONY: help setup demo test foreign foreign-tools trt-tools check bench kernels gpu-check gpu-bench gpu-material gpu-frame soak failsafe-rows clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -86,7 +86,10 @@ gpu-frame:  ## whole frames alone (ONLY="STAGE ...", also the beginning of names
 soak: setup  ## long runs: fuzzing over sockets, memory over time (after `make demo`)
 	$(BIN)/asperity bench rubbish --messages 1000000 --out build/soak/rubbish.json
 	$(MEASURE) soak $(DEMO) --minutes 30 --out build/soak/soak.json
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak --ignore tests/failsafe
+
+failsafe-rows: setup  ## switch off what each row of docs/failsafe.md rests on, and see its test fail (an hour; ROW="TEXT": some)
+	$(BIN)/python -m tests.failsafe.rows --only "$(ROW)"
 
 clean:  ## remove what was built
 	rm -rf build $(VENV) *.egg-info

@@ -58,6 +58,16 @@ class Patch:
     put: str
 
 
+Off = tuple[str, str, tuple[Patch, ...]]
+"""Test, message and patches of an entry, as they stand under their row."""
+
+
+def off(node: str, says: str, *patches: tuple[str, str, str]) -> Off:
+    """``node``: below ``tests/``. ``patches``: file (of ``runtime/``, unless of ``examples/``), find, put."""
+    made = [Patch(file if file.startswith("examples/") else f"runtime/{file}", *change) for file, *change in patches]
+    return f"tests/{node}", says, tuple(made)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """With ``patches`` made, ``node`` fails and its message holds ``says``; without them it passes."""
@@ -138,12 +148,12 @@ def run(tree: Path, nodes: Sequence[str]) -> Outcome:
         f"--junitxml={report}", *nodes,
     ]  # fmt: skip
     # Plugins that other packages bring along take longer to load than most of these tests take.
-    environment = {
-        **os.environ, "PYTHONPATH": str(tree), "TMPDIR": str(tree.parent / "tmp"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    }  # fmt: skip
+    own = {"PYTHONPATH": str(tree), "TMPDIR": str(tree.parent / "tmp"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     began_s = time.monotonic()
     try:
-        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+        done = subprocess.run(
+            command, cwd=tree, env={**os.environ, **own}, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
     except subprocess.TimeoutExpired:
         return Outcome("broken", f"not done within {LIMIT_S} s", LIMIT_S)
     took_s = time.monotonic() - began_s

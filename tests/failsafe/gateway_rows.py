@@ -1,0 +1,220 @@
+"""The rows of docs/failsafe.md about what surrounds the inspector and the gateways: what each rests on, switched off."""
+# ruff: noqa: E501 - the code that is switched off stands here as it stands there
+
+from __future__ import annotations
+
+from tests.failsafe.rows import Off, off
+from tests.failsafe.station_rows import TRUST_FOR_EVER, UNANNOUNCED
+
+ANY_AGE = (
+    # On arrival, and again when its turn comes.
+    ("station.py", "too_old = self.line is None and abs(", "too_old = False and abs("),
+    ("pipeline.py", "if now_ns > job.stale_ns:", "if False:"),
+)
+ANNOUNCED_OR_NOT = (
+    ("gateways/modbus.py", 'or (record.trigger_id == 0 and (state is None or state.triggers != "free_run"))', "or False"),
+    ("examples/generated/asperity_modbus.st", "AND (status.trigger_id <> 0 OR status.triggers = 1);", ";"),
+)
+NO_BASELINE = ("gateways/modbus.py", "if name in self._known and value != self._written[name]}", "if value}")
+NOTHING_GIVEN_UP = ("gateways/modbus.py", "self._given_up.answered(trigger_id, status)", "pass")
+ANYBODYS = ("gateways/link.py", "return result.trigger_id != 0 or", "return True or")
+NO_WILL = ("gateways/mqtt_connection.py", "client.will_set(", "str(")
+DEAF_TO_OTHERS = ("gateways/mqtt_watch.py", "self._foreign_s = now_s", "pass")
+
+TABLE: dict[str, dict[str, list[Off]]] = {
+    "What surrounds it": {
+        "the camera's cable is pulled, and back": [
+            off("system/test_faults.py::test_a_pulled_cable_is_noticed_and_the_line_goes_on_when_it_is_back",
+                "the end of ready did not come",
+                ("sockets.py", "zmq.HEARTBEAT_IVL: sizes.heartbeat_ms", "zmq.HEARTBEAT_IVL: 0")),
+        ],
+        "the road is slow": [
+            off("system/test_faults.py::test_a_slow_road_makes_frames_stale_not_wrong", "STALE", *ANY_AGE),
+        ],
+        "the wall clock steps an hour, forth or back": [
+            off("system/test_faults.py::test_a_wall_clock_that_steps_makes_frames_stale_and_nothing_late_or_early",
+                "STALE", *ANY_AGE),
+        ],
+        "the disk is full": [
+            off("system/test_faults.py::test_a_full_disk_stops_a_start_in_words_and_a_running_station_not_at_all",
+                "", ("held_file.py", "os.posix_fallocate(fd, 0, nbytes)", "os.ftruncate(fd, nbytes)")),
+        ],
+        "a subscriber never reads": [
+            off("system/test_faults.py::test_a_subscriber_that_never_reads_costs_nobody_anything",
+                "memory_kb", ("sockets.py", "zmq.SNDHWM: sizes.results_hwm", "zmq.SNDHWM: 0")),
+        ],
+        "mutated requests": [
+            off("system/test_line.py::test_rubbish_on_both_sockets_keeps_the_law_and_leaves_no_request_unanswered",
+                "", ("control.py", "request = wire.decode_request(body)\n    except WireError as error:",
+                    "request = wire.decode_request(body)\n    except KeyError as error:")),
+        ],
+        "a client without, with a wrong or with a revoked key; one that may only read": [
+            off("system/test_curve.py::test_whoever_may_not_is_refused_logged_and_counted_and_the_station_goes_on",
+                "DID NOT RAISE", ("access.py", 'return Decision("300", reason)', 'return Decision("200", reason)')),
+            off("system/test_curve.py::test_whoever_may_not_is_refused_logged_and_counted_and_the_station_goes_on",
+                "", ("access.py", "elif not any(op in OPERATIONS_OF[role] for role in key.roles):", "elif False:")),
+            off("system/test_curve.py::test_a_revoked_client_is_cut_off_and_nobody_else_misses_a_result",
+                "", ("access.py", "            self._granted[socket].clear()\n        return stale",
+                    "            self._granted[socket].clear()\n        return set()")),
+        ],
+        "garbage, half handshakes, crowds on a CURVE socket": [
+            off("runtime/test_curve_sockets.py::test_garbage_silence_and_half_handshakes_harm_nobody_and_are_no_camera",
+                "camera_connected", ("connections.py", "self._under_way[value] = now_ns", "self._proven.add(value)")),
+        ],
+        "a client floods control": [
+            off("system/test_curve.py::test_a_client_that_floods_is_answered_busy_and_the_others_are_served",
+                "", ("access.py", 'if self._take("requests", who, 1, often, often) and', "if True or")),
+        ],
+    },
+    "The gateways": {
+        "results lost on PUB": [
+            off("system/test_kill.py::test_the_customers_client_sees_every_result_once_over_a_restart",
+                "", ("client.py", "if missing is not None and self._control is not None and", "if False and")),
+        ],
+        "the inspector dies or stops: Modbus": [
+            off("gateways/test_modbus_line.py"
+                "::test_a_dead_or_stopped_inspector_takes_accept_and_quality_away_and_both_come_back_without_hands",
+                "accept = 0 did not come", *TRUST_FOR_EVER),
+        ],
+        "... OPC UA": [
+            off("gateways/test_opcua_line.py::test_a_killed_or_stopped_inspector_takes_accept_away_and_ready_comes_back",
+                "the fall of accept", *TRUST_FOR_EVER,
+                ("gateways/opcua.py", "(time.monotonic() - self._heard_s) * 1000 <= view.state.beat_timeout_ms", "True")),
+        ],
+        "... MQTT": [
+            off("gateways/test_mqtt_line.py::test_a_stopped_or_killed_inspector_withdraws_accept",
+                "the fall", *TRUST_FOR_EVER),
+        ],
+        "... HTTP": [
+            off("gateways/test_http.py::test_on_a_line_ready_follows_the_inspector_and_the_process_ends_well",
+                "not ready", *TRUST_FOR_EVER),
+        ],
+        "a gateway's loop is stuck": [
+            off("gateways/test_watch_loop.py::test_a_stuck_asyncio_loop_ends_its_process_with_the_exit_code_of_gateways",
+                "timed out", ("gateways/watch_loop.py", "if looks >= CHECKS:", "if False:")),
+            off("gateways/test_opcua.py::test_accept_is_computed_as_it_is_read_so_that_no_stuck_loop_keeps_it_true",
+                "", ("gateways/opcua.py", "not self._clearing and self._link.may_pass(shown)",
+                    "not self._clearing and getattr(shown, 'accept', False)")),
+        ],
+        "the MQTT gateway is killed": [
+            off("gateways/test_mqtt_line.py::test_results_commands_kills_and_restarts[amqtt]",
+                "the will did not come", NO_WILL),
+            off("gateways/test_mqtt_guard.py"
+                "::test_a_lie_that_a_broker_keeps_does_not_outlive_the_gateways_first_word[amqtt]",
+                "the will did not come", NO_WILL),
+        ],
+        "the broker is killed, or keeps messages back": [
+            off("gateways/test_mqtt_line.py::test_a_broker_that_is_away_is_said_once_and_tried_on[amqtt]",
+                "no connection to the broker", ("gateways/mqtt.py", "if self._lost != connection.why:", "if True:")),
+            off("gateways/test_mqtt_gateway.py::test_nothing_passes_while_the_broker_does_not_give_accept_back",
+                "",
+                # It never came back, and it has not come back for long.
+                ("gateways/mqtt_watch.py", "if self._since_s is None or now_s - self._proven_s > self._quiet_s:", "if False:"),
+                ("gateways/mqtt_watch.py", "if now_s - self._since_s < self._quiet_s:", "if False:")),
+        ],
+        "a broker keeps an accept true of somebody else": [
+            off("gateways/test_mqtt_guard.py"
+                "::test_a_lie_that_a_broker_keeps_does_not_outlive_the_gateways_first_word[amqtt]",
+                "its first word did not come",
+                ("gateways/mqtt.py", 'self._deny(connection, "the gateway has just connected")', "pass")),
+        ],
+        "somebody else publishes on the station's MQTT topics, or publishes an old message again": [
+            off("gateways/test_mqtt_gateway.py::test_whatever_is_foreign_takes_accept_away_is_answered_and_shown",
+                "", DEAF_TO_OTHERS),
+            off("gateways/test_mqtt_guard.py"
+                "::test_a_lie_while_the_gateway_runs_is_withdrawn_shown_and_ends_in_acceptance_again[amqtt]",
+                "the alarm did not come", DEAF_TO_OTHERS),
+        ],
+        "two MQTT gateways of one station's name": [
+            off("gateways/test_mqtt_guard.py::test_two_stations_of_one_name_pass_nothing_until_one_is_gone[amqtt-]",
+                "that each notices the other did not come", DEAF_TO_OTHERS),
+            off("gateways/test_mqtt_gateway.py::test_two_gateways_of_one_name_accept_nothing_until_one_is_gone",
+                "neither", DEAF_TO_OTHERS),
+        ],
+        "a good result that nobody announced, on a line with triggers": [
+            off("gateways/test_link.py::test_a_good_result_that_nobody_announced_is_no_parts_on_a_line_with_triggers",
+                "", ANYBODYS),
+            # The station refuses it, and the link.
+            off("gateways/test_mqtt_parts.py::test_no_part_is_accepted_that_was_not_exposed_and_judged_ok[200-amqtt]",
+                "", UNANNOUNCED, ANYBODYS),
+        ],
+        "200 log-ins at once, right and wrong: OPC UA": [
+            off("gateways/test_opcua_hostile.py::test_two_hundred_log_ins_leave_accept_fresh_and_lock_nobody_else_out",
+                "", ("gateways/log_ins.py", "user = await loop.run_in_executor(self._pool, users.check_password, self._known, name, password)",
+                    "user = users.check_password(self._known, name, password)")),
+            off("gateways/test_log_ins.py::test_the_loop_turns_while_passwords_are_checked_and_few_are_at_once",
+                "",
+                ("gateways/log_ins.py", "asyncio.Semaphore(config.login_checks)", "asyncio.Semaphore(64)"),
+                ("gateways/log_ins.py", "ThreadPoolExecutor(config.login_checks, ", "ThreadPoolExecutor(64, ")),
+        ],
+        "requests that ask or claim too much: OPC UA": [
+            off("gateways/test_opcua_hostile.py"
+                "::test_a_request_that_asks_too_much_costs_its_sender_and_nobody_else[a read of 501]",
+                "DID NOT RAISE", ("gateways/opcua_decoding.py", "if length > self._operations_max:", "if False:")),
+            off("gateways/test_opcua_decoding.py::test_a_variant_that_claims_much_is_refused[arrays in arrays]",
+                "DID NOT RAISE", ("gateways/opcua_decoding.py", "if self._left < 0:", "if False:")),
+        ],
+        "a client that reaches for another's subscription: OPC UA": [
+            off("gateways/test_opcua_hostile.py::test_nobody_reaches_a_subscription_or_session_of_another",
+                "DID NOT RAISE",
+                ("gateways/opcua_session.py", "if found is None or found.session_id != self.session_id:", "if found is None:")),
+        ],
+        "silent connections: OPC UA, HTTP": [
+            off("gateways/test_opcua_hostile.py::test_silent_connections_make_room_and_end_in_a_named_time",
+                "",
+                ("gateways/opcua_connection.py", "if len(self.clients) >= self.iserver.bounds.connections_max:", "if False:")),
+            off("gateways/test_http.py::test_probes_are_answered_always_however_many_clients_stay_silent",
+                "<= 8", ("gateways/http.py", "if len(self._clients) >= self._config.connections_max:", "if False:")),
+        ],
+        "a client that keeps a gateway busy: OPC UA": [
+            off("gateways/test_opcua_hostile.py::test_who_took_more_than_its_share_waits_and_nobody_else",
+                "not waiting.done()", ("gateways/opcua_connection.py", "return max(0.0, self._busy_s - BURST_S) / share", "return 0.0")),
+            off("gateways/test_opcua_hostile.py::test_the_loop_turns_between_the_requests_of_clients_that_send_many",
+                "no two requests in one turn",
+                ("gateways/opcua_connection.py",
+                "async with self.iserver.turns[self.logged_in]:\n                await asyncio.sleep(0)", "pass")),
+        ],
+        "a PLC that acknowledges too late": [
+            off("gateways/test_modbus_registers.py"
+                "::test_the_ninth_unacknowledged_result_is_an_overrun_that_is_named_and_counted",
+                "", ("gateways/modbus.py", "elif len(self._buffer) == self._config.modbus.buffer_results:", "elif False:")),
+        ],
+        "the Modbus gateway is started again, and the PLC holds old requests": [
+            off("gateways/test_modbus_requests.py"
+                "::test_after_a_restart_of_the_gateway_what_stands_in_the_plc_is_not_done_again", "", NO_BASELINE),
+            off("gateways/test_modbus_parts.py"
+                "::test_a_station_that_an_operator_stopped_stays_stopped_when_the_gateway_is_started_again",
+                "the status of a first write", NO_BASELINE),
+        ],
+        "a trigger that was given up (status 20) is carried out all the same": [
+            off("gateways/test_modbus_station.py::test_a_trigger_that_was_given_up_and_carried_out_is_no_pass",
+                "", NOTHING_GIVEN_UP),
+            off("gateways/test_modbus_parts.py::test_a_trigger_that_a_stopped_inspector_carries_out_late_is_no_pass",
+                "", NOTHING_GIVEN_UP),
+        ],
+        "a change of recipe fails, or the station restarts meanwhile: Modbus": [
+            off("gateways/test_modbus_station.py::test_a_change_of_recipe_ends_as_the_station_says",
+                "did not come",
+                ("gateways/modbus_requests.py", "if state.session != self._session:", "if False:"),
+                ("gateways/modbus_requests.py", 'if change.number > self._number or change.status == "failed":', "if False:")),
+            off("gateways/test_modbus_recipes.py::test_only_results_of_the_selected_recipe_pass",
+                "", ("gateways/modbus.py", "return selected == 0 or", "return True or")),
+        ],
+        "something else fires the camera on a line with triggers: Modbus, the PLC's block": [
+            off("gateways/test_modbus_requests.py::test_a_frame_that_nobody_announced_passes_on_a_free_running_line_only",
+                "", ANNOUNCED_OR_NOT[0]),
+            off("examples/test_plc.py::test_on_a_line_with_triggers_a_frame_that_nobody_announced_opens_no_gate[translated]",
+                "assert (1 and not 1)", ANNOUNCED_OR_NOT[1],
+                ("examples/plc/asperity_station.st", "AND trigger_request = 0 AND status.trigger_id", "AND status.trigger_id")),
+            # The station refuses it, the link, the gateway, and the block.
+            off("gateways/test_modbus_parts.py::test_the_gate_opens_for_no_part_that_was_not_exposed_and_judged_ok",
+                "", UNANNOUNCED, ANYBODYS, *ANNOUNCED_OR_NOT),
+        ],
+        "garbage, silence, reconnections: Modbus, HTTP": [
+            off("gateways/test_modbus_server.py::test_garbage_costs_its_sender_the_connection_and_nobody_else",
+                "", ("gateways/modbus_server.py", "if protocol != 0 or not 2 <= nbytes <= PDU_MAX_NBYTES + 1:", "if False:")),
+            off("gateways/test_http.py::test_malformed_and_oversized_requests_are_answered_and_closed",
+                "", ("gateways/http.py", 'if len(words) != 3 or not words[2].startswith("HTTP/1."):', "if False:")),
+        ],
+    },
+}  # fmt: skip
