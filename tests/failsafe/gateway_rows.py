@@ -29,7 +29,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 ("sockets.py", "zmq.HEARTBEAT_IVL: sizes.heartbeat_ms", "zmq.HEARTBEAT_IVL: 0")),
         ],
         "the road is slow": [
-            off("system/test_faults.py::test_a_slow_road_makes_frames_stale_not_wrong", "STALE", *ANY_AGE),
+            off("system/test_faults.py::test_a_slow_road_makes_frames_stale_not_wrong", "assert 0 > 0", *ANY_AGE),
         ],
         "the wall clock steps an hour, forth or back": [
             off("system/test_faults.py::test_a_wall_clock_that_steps_makes_frames_stale_and_nothing_late_or_early",
