@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from runtime import wire
+from runtime.audit import Actor
 from runtime.clock import MS, Now, look
 from runtime.config import Log as LogConfig
 
@@ -16,6 +17,15 @@ log = logging.getLogger("asperity.station")
 Severity = Literal["info", "warning", "alarm"]
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "alarm": logging.ERROR}
 TEXT_MAX = 512
+CODE_MAX = 64
+
+
+class Record(Protocol):
+    """Into the audit file, in a station's name."""
+
+    def __call__(
+        self, op: str, actor: Actor, code: str, text: str = "", *, refused: bool = False, **fields: Any
+    ) -> None: ...
 
 
 class Notices:
@@ -38,31 +48,47 @@ class Notices:
         self._last: OrderedDict[str, tuple[int, int]] = OrderedDict()  # kind -> (when it was written, held back since)
 
     def __call__(
-        self, severity: Severity, kind: str, text: str, result_id: int | None = None, seq: int | None = None
+        self,
+        severity: Severity,
+        kind: str,
+        text: str,
+        result_id: int | None = None,
+        seq: int | None = None,
+        *,
+        actor: str = "",
+        of: str = "",
+        each: bool = False,
     ) -> None:
-        """Write and publish, unless the same ``kind`` was written a moment ago."""
+        """Write and publish, unless the same ``kind`` was written a moment ago.
+
+        ``actor``: who asked for it. ``of``: whose it is, where one's repeats must not hold back another's (a key's id).
+        ``each``: never held back, for what something else bounds.
+        """
         now = self._clock()
-        written_ns, held = self._last.get(kind, (None, 0))
-        if written_ns is not None and now.ns - written_ns < self._repeat_ns:
-            self._last[kind] = written_ns, held + 1
-            return
-        self._last[kind] = now.ns, 0
-        self._last.move_to_end(kind)
+        held = 0
+        if not each:
+            written_ns, held = self._last.get(kind + of, (None, 0))
+            if written_ns is not None and now.ns - written_ns < self._repeat_ns:
+                self._last[kind + of] = written_ns, held + 1
+                return
+            self._last[kind + of] = now.ns, 0
+            self._last.move_to_end(kind + of)
         while len(self._last) > self._kinds_max:
             self._last.popitem(last=False)
         if held:
             text = f"{text} (and {held} more of this kind before)"
         ids: dict[str, str | int | None] = {"station": self._station, "session": self._session, "kind": kind}
-        ids |= {"text": text, "result_id": result_id, "seq": seq}
+        ids |= {"text": text, "result_id": result_id, "seq": seq, "actor": actor or None}
         log.log(_LEVELS[severity], "%s: %s: %s", self._station, kind, text, extra={"ids": ids})
         event = wire.Event(
             station=self._station,
             session=self._session,
             t_us=now.wall_us,
             severity=severity,
-            code=kind,
+            code=kind[:CODE_MAX],
             text=text[:TEXT_MAX],
             result_id=result_id,
             seq=seq,
+            actor=actor,
         )
         self._publish(wire.encode_event(event))

@@ -1,9 +1,9 @@
 """Words played against a real station with the simulated engine: every reason code, on demand, by its own road.
 
-A word is one of the simulated engine (``ok ng shape ... WORD=MS``) or the name of a reason. The latter is brought about
-as it comes about on a line: LOST by leaving out a ``seq``, RESTARTED by kill -9 and a new start, CAMERA_MOVED by points
-that preprocessing itself finds moved. No result is made up. NOT_JUDGED is no result's reason: it stands in the 64-byte
-record of a score that no f32 can hold.
+A word is one of the simulated engine (``ok ng shape ... WORD=MS``), one of LINE_WORDS, for what concerns no single
+part, or the name of a reason. The latter is brought about as it comes about on a line: LOST by leaving out a ``seq``,
+RESTARTED by kill -9 and a new start, CAMERA_MOVED by points that preprocessing itself finds moved. No result is made
+up. NOT_JUDGED is no result's reason: it stands in the 64-byte record of a score that no f32 can hold.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from runtime.cameras.simulated import Exposed, SimulatedCamera, scene
 from runtime.client import Station
 from runtime.config import StationConfig
-from runtime.engines.simulated import LOOK_DISTANCE_MM, LOOK_SHAPE_PX, TIMING_RECIPE, check_word
+from runtime.engines.simulated import BROKEN_RECIPE, LOOK_DISTANCE_MM, LOOK_SHAPE_PX, TIMING_RECIPE, check_word
 from runtime.errors import StationError, UsageError
 from runtime.ordering import Gap
 from runtime.reasons import Reason
@@ -37,6 +37,10 @@ OWN_TRIGGER_IDS = 4_000_000_000
 """Triggers that the simulation gives itself are numbered from here on, out of a PLC's way."""
 F32_MAX = 3.4e38
 ALL = "all"
+LINE_WORDS = {
+    "recipe-fails": "a change of recipe fails, then a good part: recipe_change is failed, the recipe before it stays",
+}
+"""Word -> what happens at the line; ``Simulation.LINE_SCENES`` plays it."""
 
 
 @dataclass(slots=True)
@@ -48,7 +52,7 @@ class Summary:
     by_reason: Counter[str] = field(default_factory=Counter)
     words: int = 0
     missed: Counter[str] = field(default_factory=Counter)
-    """Names of reasons that were asked for and did not come."""
+    """Reasons and words of the line that were asked for and did not come about."""
     gaps: int = 0
     unanswered: int = 0
     restarts: int = 0
@@ -77,7 +81,7 @@ def words_of(script: str) -> list[str]:
     for word in script.split():
         if word == ALL:
             words += [reason.name for reason in Reason]
-        elif word in Reason.__members__:
+        elif word in Reason.__members__ or word in LINE_WORDS:
             words.append(word)
         elif word.isupper():
             raise UsageError(f"{word} is no reason; there are: {', '.join(Reason.__members__)}")
@@ -130,6 +134,11 @@ class Simulation:
         """
         self.summary.words += 1
         self._trigger = trigger
+        if word in LINE_WORDS:
+            self.settle()
+            if not self.LINE_SCENES[word](self) and not self.ended:
+                self.summary.missed[word] += 1
+            return []
         if word not in Reason.__members__:
             self._expose(word)
             return []
@@ -305,14 +314,21 @@ class Simulation:
         self.settle()
         self._take_recipe(before.recipe if before is not None else RECIPE)
 
-    def _take_recipe(self, name: str) -> None:
-        """Have another recipe in force; bounded."""
-        self._client.request("prepare_recipe", recipe=name)
+    def _take_recipe(self, name: str) -> str:
+        """Have another recipe in force; bounded. What came of it: the change's status, empty where it is not known."""
+        number = self._client.request("prepare_recipe", recipe=name).recipe_change
         ends_s = time.monotonic() + SETTLE_S + self._config.timing.recipe_ms / 1000
-        while time.monotonic() < ends_s and not self._ending():
+        while number is not None and time.monotonic() < ends_s and not self._ending():
             self.listen(20)
-            if self._client.state is not None and self._client.state.recipe == name:
-                return
+            change = self._client.state.recipe_change if self._client.state is not None else None
+            if change is not None and change.number == number and change.status != "under_way":
+                return change.status
+        return ""
+
+    def _recipe_fails(self) -> bool:
+        failed = self._take_recipe(BROKEN_RECIPE) == "failed"
+        self._expose()
+        return failed
 
     def _another_camera(self) -> None:
         self._expose(camera="another-camera", camera_session=str(uuid.uuid4()), seq=1)
@@ -350,6 +366,9 @@ class Simulation:
         Reason.TIMING_ONLY: _timing_only,
     }
     """One for each reason; a test holds that none is left out."""
+
+    LINE_SCENES: ClassVar[dict[str, Callable[[Simulation], bool]]] = {"recipe-fails": _recipe_fails}
+    """One for each word of the line; false: it did not come about."""
 
     def _say(self, word: str, **changes: Any) -> None:
         self._expose(word, **changes)

@@ -11,6 +11,7 @@ from runtime.engines.simulated import WORDS
 from runtime.errors import DataError
 from runtime.gateways import modbus_table
 from runtime.reasons import JUDGED, Reason
+from runtime.simulation import LINE_WORDS
 from runtime.states import JUDGING, READY_STATES, State
 
 DUTIES = {
@@ -48,8 +49,9 @@ def reasons() -> list[str]:
 
 
 def words() -> list[str]:
-    """The words of the simulated engine."""
-    return ["| word | what the station then meets |", "|---|---|", *(f"| `{w}` | {why} |" for w, why in WORDS.items())]
+    """The words of the simulated engine, and of the line."""
+    rows = [f"| `{word}` | {why} |" for word, why in {**WORDS, **LINE_WORDS}.items()]
+    return ["| word | what the station then meets |", "|---|---|", *rows]
 
 
 def _opcua() -> list[str]:
