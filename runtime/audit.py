@@ -223,7 +223,9 @@ class Audit:
         for notice, operation in stations:
             if problem and "AUDIT" not in operation.alarms:
                 operation.alarm("AUDIT", problem)
-            elif not problem and "AUDIT" in operation.alarms:
+            elif problem:
+                operation.alarms["AUDIT"] = problem
+            elif "AUDIT" in operation.alarms:
                 del operation.alarms["AUDIT"]
                 notice("info", "AUDIT_BACK", f"the audit file is written again; {self.lost} entries were lost")
 

@@ -25,8 +25,9 @@ class RecipeChanges:
         return self.last is not None and self.last.status == UNDER_WAY
 
     def begin(self, recipe: str, actor: Actor) -> int:
-        """The number of the change to ``recipe`` (empty: to none). The one before has ended."""
-        assert not self.under_way, "a change was begun before the last one had ended"
+        """The number of the change to ``recipe`` (empty: to none). One still under way has failed by that."""
+        if self.under_way:
+            self.failed("another change was begun before it had ended")
         self._actor = actor
         self.last = wire.RecipeChange(self.last.number + 1 if self.last else 1, recipe, UNDER_WAY)
         return self.last.number
