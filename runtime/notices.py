@@ -62,24 +62,18 @@ class Notices:
         """Write and publish, unless the same ``kind`` was written a moment ago.
 
         ``actor``: who asked for it. ``of``: whose it is, where one's repeats must not hold back another's (a key's id).
-        ``each``: never held back, for what something else bounds.
+        ``each``: only the log line is held back, the event never: for what clients' limits bound.
         """
         now = self._clock()
-        held = 0
-        if not each:
-            written_ns, held = self._last.get(kind + of, (None, 0))
-            if written_ns is not None and now.ns - written_ns < self._repeat_ns:
-                self._last[kind + of] = written_ns, held + 1
-                return
-            self._last[kind + of] = now.ns, 0
-            self._last.move_to_end(kind + of)
-        while len(self._last) > self._kinds_max:
-            self._last.popitem(last=False)
-        if held:
-            text = f"{text} (and {held} more of this kind before)"
-        ids: dict[str, str | int | None] = {"station": self._station, "session": self._session, "kind": kind}
-        ids |= {"text": text, "result_id": result_id, "seq": seq, "actor": actor or None}
-        log.log(_LEVELS[severity], "%s: %s: %s", self._station, kind, text, extra={"ids": ids})
+        held = self._held_back(kind + of, now.ns)
+        if held is None and not each:
+            return
+        if held is not None:
+            more = f" (and {held} more of this kind before)" if held else ""
+            ids: dict[str, str | int | None] = {"station": self._station, "session": self._session, "kind": kind}
+            ids |= {"text": text + more, "result_id": result_id, "seq": seq, "actor": actor or None}
+            log.log(_LEVELS[severity], "%s: %s: %s%s", self._station, kind, text, more, extra={"ids": ids})
+            text = text if each else text + more
         event = wire.Event(
             station=self._station,
             session=self._session,
@@ -92,3 +86,15 @@ class Notices:
             actor=actor,
         )
         self._publish(wire.encode_event(event))
+
+    def _held_back(self, kind: str, now_ns: int) -> int | None:
+        """How many were held back since the last one that was written; None: so must this one be."""
+        written_ns, held = self._last.get(kind, (None, 0))
+        if written_ns is not None and now_ns - written_ns < self._repeat_ns:
+            self._last[kind] = written_ns, held + 1
+            return None
+        self._last[kind] = now_ns, 0
+        self._last.move_to_end(kind)
+        while len(self._last) > self._kinds_max:
+            self._last.popitem(last=False)
+        return held

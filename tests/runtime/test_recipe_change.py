@@ -125,6 +125,21 @@ def test_one_that_does_not_open_fails_in_words_and_the_recipe_before_it_judges_o
     assert floor.state.alarms == () and change(floor) == (3, BROKEN_RECIPE, "failed", "a")
 
 
+def test_a_change_is_in_the_state_at_once(make: MakeFloor) -> None:
+    floor = make("ok")
+    floor.desk.turn()
+    before = len(floor.of_kind("state"))
+    floor.desk.turn()
+    assert len(floor.of_kind("state")) == before, "the control: nothing happened, and no time has passed"
+    let = held(floor)
+    floor.ask("prepare_recipe", recipe="b")
+    floor.desk.turn()
+    let()
+    floor.settle()
+    new = [body for _, body in floor.of_kind("state")[before:]]
+    assert b'"status":"under_way"' in new[0] and b'"status":"done"' in new[-1]
+
+
 def test_a_second_change_is_busy_and_supersedes_nothing(make: MakeFloor) -> None:
     floor = make("ok")
     held(floor)

@@ -93,6 +93,12 @@ def test_every_reason_comes_about_by_name(folder: Path) -> None:
     assert summary["balanced"] and summary["restarts"] >= 2
 
 
+def test_a_change_of_recipe_fails_on_demand(folder: Path) -> None:
+    summary = told(simulate(folder, "--json", "--rate=50", "--script=ok recipe-fails ng", "--once"))
+    assert summary["missed"] == {} and summary["balanced"]
+    assert summary["by_reason"] == {"GOOD": 2, "SCORE_ABOVE_THRESHOLD": 1}, "the recipe before it judges on"
+
+
 def test_a_record_that_cannot_hold_the_score_says_not_judged(folder: Path) -> None:
     process = simulate(folder, "--stdin", "--json", "--rate=50", "--script=ok", stdin=subprocess.PIPE)
     assert process.stdin is not None
