@@ -61,7 +61,7 @@ class Actor:
     @property
     def text(self) -> str:
         """For events: what is proven first, so that no claim can be taken for it. Printable ASCII."""
-        proven = f"{self.name} (key {self.key})" if self.key else self.name
+        proven = f"{self.name} (key {self.key})".strip() if self.key else self.name
         claimed = f"says {self.says}" if self.says else ""
         return ", ".join(part for part in (proven, claimed) if part)[:ACTOR_MAX]
 
@@ -198,7 +198,7 @@ class Audit:
     def record(
         self, station: str, op: str, actor: Actor, code: str, text: str = "", *, refused: bool = False, **fields: Any
     ) -> None:
-        """One action. ``refused``: nothing was done; of these only so many a minute are written, the rest is counted.
+        """One action. ``refused``: nothing was done; of these a limited number is written each minute.
 
         ``fields``: what it was done with; JSON values. ``station`` empty: of no one station.
         """

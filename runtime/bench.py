@@ -162,6 +162,7 @@ class Place:
         self._inbox = inbox
         self._reports: deque[Report] = deque()
         self._test: Iterator[object] = iter(())
+        self._test_waits = False
         self._next: deque[Recipe | None] = deque()
         """What the last ``take_over`` wants in force, until bench or desk takes it out: exactly one of them does."""
 
@@ -212,9 +213,12 @@ class Place:
     def self_test(self) -> None:
         """Score the golden frames of the recipe in force; without a recipe only show that the bench is alive.
 
-        One golden frame at a turn, so that the other stations' frames have theirs. Begun again it starts anew.
+        One golden frame at a turn, so that the other stations' frames have theirs. Asked for again it begins again, but
+        waits in the inbox once: who asks for resets while the engine is stuck fills no memory.
         """
-        self._inbox.put_errand(self.number, self._begin_test)
+        if not self._test_waits:
+            self._test_waits = True
+            self._inbox.put_errand(self.number, self._begin_test)
 
     def tell(self, report: Report) -> None:
         """Leave a report for the desk."""
@@ -231,6 +235,7 @@ class Place:
         self.tell(TakenOver(recipe, before))
 
     def _begin_test(self) -> None:
+        self._test_waits = False  # before anything else: what is asked for from here on is another test
         recipe = self.recipe
         self._test = _steps(recipe, self._bench.progress)
         self._test_on(self._test, recipe)

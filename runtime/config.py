@@ -221,7 +221,7 @@ class Audit(Section, frozen=True, forbid_unknown_fields=True):
     """Who asked what of the station, and what came of it (docs/security.md, Audit): JSON lines, one file a process."""
 
     path: Annotated[
-        str, text("file; `.1`, `.2` ... are older ones; empty: `NAME.audit.jsonl` beside the (first) journal")
+        str, text("file; `.1`, `.2` ... are older ones; empty: `NAME.audit.jsonl` next to the (first) journal")
     ] = ""
     max_mbytes: Annotated[int, number(1, 1024, "a file is not made larger; a new one is begun")] = 16
     files: Annotated[int, number(2, 100, "files kept, with the one that is written; the oldest is removed")] = 8

@@ -77,7 +77,7 @@ class JournalError(AsperityError):
 
 
 class AuditError(AsperityError):
-    """The audit file is not one that only this user can write, or cannot be opened where it was told to be."""
+    """The audit file is not one that only this user can write, or cannot be opened at its path."""
 
     exit_code = 19
 

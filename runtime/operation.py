@@ -40,8 +40,8 @@ class Operation:
         notice: Notices,
         drop_work: Callable[[Reason], None],
         drop_triggers: Callable[[Reason], None],
+        record: Record,
         clock: Callable[[], Now] = look,
-        record: Record = lambda op, actor, code, text="", **fields: None,
     ) -> None:
         """``record``: into the audit file, with the station's name."""
         self.state = State.PREOPERATIONAL
@@ -65,7 +65,7 @@ class Operation:
         self._clock = clock
         self._record = record
         self._incoming: Recipe | None = None
-        """Opened for us and not in force yet: to be put away should it never be."""
+        """Opened for us and not in force yet: to be closed should it never be."""
         self._taking = False
         """The bench was asked to take something over and has not reported."""
         self._threshold_by: Actor | None = None
@@ -138,7 +138,7 @@ class Operation:
         self._begin_test()
 
     def prepare(self, name: str, actor: Actor = ITSELF) -> int:
-        """Open ``name`` beside the recipe in force. The number of this change, by which ``changes`` says its end."""
+        """Open ``name`` next to the recipe in force. The number of this change, by which ``changes`` says its end."""
         step(self.state, Cause.PREPARE_RECIPE)
         self._refuse_busy()
         self.alarms.pop("RECIPE", None)

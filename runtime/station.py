@@ -75,7 +75,7 @@ class Station:
         self.started_ns = started_ns
         record = partial(audit.record, self.name)
         self.operation = Operation(
-            config, place, loader, self.notice, self.drop_work, self.drop_triggers, clock, record
+            config, place, loader, self.notice, self.drop_work, self.drop_triggers, record, clock
         )
         self._last_frame_ns = 0
         self._state_due_ns = 0

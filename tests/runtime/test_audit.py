@@ -114,7 +114,7 @@ def test_a_claim_cannot_be_taken_for_what_is_proven() -> None:
     assert Actor(says="plc1 (key 0123456789abcdef)").text == "says plc1 (key 0123456789abcdef)"
     assert Actor("n" * 32, "0123456789abcdef", "x" * 64).text.startswith("n" * 32 + " (key 0123456789abcdef), says")
     assert all(len(actor.text) <= 64 for actor in (Actor("n" * 32, "0" * 16, "x" * 64), Actor(says="x" * 64)))
-    assert (Actor().text, ITSELF.text) == ("", "the station")
+    assert (Actor().text, ITSELF.text, Actor(key="0" * 16).text) == ("", "the station", f"(key {'0' * 16})")
 
 
 def test_log_ins_are_written_let_in_or_not(make: MakeFloor, tmp_path: Path) -> None:

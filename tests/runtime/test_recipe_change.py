@@ -171,7 +171,7 @@ def test_one_that_takes_too_long_fails_and_does_not_come_about_later(make: MakeF
     floor.settle()
     assert floor.results[-1].recipe == "a"
     recipes = floor.desk.recipes._opened
-    assert [opened.recipe.name for opened in recipes] == ["a"], "what never came into force was put away"
+    assert [opened.recipe.name for opened in recipes] == ["a"], "what never came into force is closed"
     assert ends(floor)[2] == [("failed", "b")]
 
 

@@ -128,6 +128,18 @@ def test_reset_is_possible_while_the_engine_is_stuck(make: MakeFloor) -> None:
     assert (floor.state.state, floor.state.ready) == (State.READY, True)
 
 
+def test_resets_while_the_engine_is_stuck_fill_no_queue(make: MakeFloor) -> None:
+    floor = make("ok")
+    for _ in range(500):
+        assert floor.ask("reset").ok
+    served = 0
+    while floor.desk.bench.serve(0.0):
+        served += 1
+    assert served <= 3
+    floor.settle()
+    assert (floor.state.state, floor.state.ready) == (State.READY, True), "and the last one is tested all the same"
+
+
 def test_uptime_is_the_sessions_on_the_monotonic_clock(make: MakeFloor) -> None:
     floor = make("ok")
     before = floor.state.uptime_ms
