@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from station_floor import Floor, MakeFloor, floors
 
-from runtime.audit import ITSELF
+from runtime.audit import ITSELF, Actor
 from runtime.bench import TakenOver
 from runtime.engines.simulated import BROKEN_RECIPE
 from runtime.errors import EngineLostError
@@ -297,10 +297,16 @@ class AnyChanges(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.begun: dict[int, str] = {1: "a"}
 
-    @initialize()
-    def begin(self) -> None:
-        self.floor = Floor(self.folder / "journal", "ok", ready=False, timing={"recipe_ms": RECIPE_MS})
+    @initialize(autostart=st.booleans())
+    def begin(self, autostart: bool) -> None:
+        self.floor = Floor(
+            self.folder / "journal", "ok", ready=False, timing={"recipe_ms": RECIPE_MS},
+            station={"autostart": autostart},
+        )  # fmt: skip
         self.floor.config.recipes[BROKEN_RECIPE] = "script:ok"
+        # As for the audit file, whose disk would be most of this test's time.
+        self.ended: Ends = defaultdict(list)
+        self.floor.station.operation.changes._record = self.end
         self.let = held(self.floor)
 
     @rule(recipe=st.sampled_from(["a", "b", BROKEN_RECIPE, "no-such", ""]))
@@ -329,6 +335,11 @@ class AnyChanges(RuleBasedStateMachine):
         self.let()
         self.floor.desk.turn()
 
+    @rule()
+    def all_ends(self) -> None:
+        self.let()
+        self.floor.settle()
+
     @rule(count=st.integers(1, 3))
     def bench_works(self, count: int) -> None:
         self.floor.serve(count)
@@ -350,13 +361,17 @@ class AnyChanges(RuleBasedStateMachine):
         if not hasattr(self, "floor"):
             return
         number, recipe, status, in_force = change(self.floor)
-        ended = ends(self.floor)
+        ended = self.ended
         assert (number, recipe) == (len(self.begun), self.begun[len(self.begun)])
         assert all(len(found) == 1 for found in ended.values()), "no change ends twice"
         assert status == (ended[number][0][0] if number in ended else "under_way")
         assert set(ended) >= set(range(1, number)), "one begins when the one before has ended"
         done = [number for number in sorted(ended) if ended[number][0][0] == "done"]
         assert in_force == (self.begun[done[-1]] if done else ""), "in force is what the last change that is done says"
+
+    def end(self, op: str, actor: Actor, code: str, text: str = "", *, refused: bool = False, **fields: Any) -> None:
+        assert (op, refused) == ("recipe_change", False)
+        self.ended[fields["number"]].append((code, fields["recipe"]))
 
     def teardown(self) -> None:
         try:
@@ -366,7 +381,7 @@ class AnyChanges(RuleBasedStateMachine):
                 self.floor.settle()
                 self.floor.pass_ms(1)
                 self.each_change_has_at_most_one_end_and_the_recipe_agrees()
-                assert set(ends(self.floor)) == set(self.begun), "each change has ended"
+                assert set(self.ended) == set(self.begun), "each change has ended"
                 judging = self.floor.station.place.recipe
                 assert (judging.name if judging else "") == self.floor.state.recipe, "the bench judges by what is said"
                 held_by = [(opened.recipe.name, opened.holders) for opened in self.floor.desk.recipes._opened]
@@ -377,6 +392,6 @@ class AnyChanges(RuleBasedStateMachine):
 
 
 AnyChanges.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=50, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestAnyChanges = AnyChanges.TestCase
