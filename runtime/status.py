@@ -25,6 +25,7 @@ def state_message(station: Station, now: Now) -> wire.StationState:
         state=int(operation.state),
         ready=operation.state in READY_STATES and operation.tested and station.camera_alive(now),
         autostart=station.config.station.autostart,
+        triggers=station.config.station.triggers,
         recipe=recipe.name if recipe else "",
         bundle=recipe.bundle if recipe else "",
         engine=wire.EngineMessage(engine.name[:64], engine.device[:64], engine.precision[:64]),

@@ -55,7 +55,7 @@ def test_one_who_comes_again_asks_for_what_it_missed() -> None:
     order = Ordering(4, 100)
     order.observe(state(9))
     assert order.missing() == (4, 9)
-    order.answer([result(number) for number in (6, 7)], oldest_id=6, settled_id=0, now_s=0.0)
+    order.answer([result(number) for number in (6, 7)], oldest_id=6, looked_to=0, now_s=0.0)
     assert taken(order) == [(4, 5), 6, 7] and order.missing() == (8, 9)
 
 
@@ -72,7 +72,7 @@ def test_a_result_out_of_turn_waits_and_is_no_gap() -> None:
     order.observe(state(0))
     order.add(result(2), 5.0)
     assert taken(order) == [] and order.missing() == (1, 1) and order.missed_s(9.0) == 5.0
-    order.answer([], oldest_id=1, settled_id=0, now_s=6.0)
+    order.answer([], oldest_id=1, looked_to=0, now_s=6.0)
     assert taken(order) == []
     order.add(result(1), 7.0)
     assert taken(order) == [1, 2] and order.missing() is None
@@ -82,7 +82,7 @@ def test_ids_that_were_never_given_are_a_gap_at_once() -> None:
     order = Ordering(None, 100)
     order.observe(state(5))
     order.observe(state(4101, session=OTHER))
-    order.answer([], oldest_id=1, settled_id=4101, now_s=0.0)
+    order.answer([], oldest_id=1, looked_to=4101, now_s=0.0)
     assert taken(order) == [(6, 4101)] and order.missing() is None
 
 
@@ -90,7 +90,7 @@ def test_several_holes_of_an_answer_are_several_gaps() -> None:
     order = Ordering(None, 100)
     order.observe(state(0))
     order.observe(state(9))
-    order.answer([result(number) for number in (2, 3, 6)], oldest_id=1, settled_id=8, now_s=0.0)
+    order.answer([result(number) for number in (2, 3, 6)], oldest_id=1, looked_to=8, now_s=0.0)
     assert taken(order) == [(1, 1), 2, 3, (4, 5), 6, (7, 8)] and order.missing() == (9, 9)
 
 
@@ -133,7 +133,7 @@ def test_every_result_comes_once_and_in_order(rng: random.Random, count: int, lo
             order.observe(state(max(journal), in_flight=max(journal) - len(journal)))
         if rng.random() < 0.3 and (missing := order.missing()) is not None:
             found = [number for number in sorted(journal) if missing[0] <= number <= missing[1]]
-            order.answer([result(number) for number in found][:3], oldest_id=min(journal), settled_id=0, now_s=0.0)
+            order.answer([result(number) for number in found][:3], oldest_id=min(journal), looked_to=0, now_s=0.0)
         got += taken(order)
     order.observe(state(count))
     while (missing := order.missing()) is not None:
