@@ -23,7 +23,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 
-from runtime import control, wire
+from runtime import control, exposure, wire
 from runtime.bench import Bench, TakenOver
 from runtime.clock import MS, Now, look
 from runtime.config import StationConfig
@@ -88,6 +88,7 @@ class Inspector:
 
     def begin(self, first_recipes: Sequence[str]) -> None:
         """Settle what an earlier run left owing, then start the bench, the self-tests and the first recipes."""
+        exposure.say(self.config, self.stations)
         self.bench.start()
         for station, first_recipe in zip(self.stations, first_recipes, strict=True):
             station.begin(first_recipe)
@@ -125,6 +126,7 @@ class Inspector:
         now = self.clock()
         for station in self.stations:
             station.on_time(now)
+        exposure.alarm(self.config, self.stations)
         if self.failure() is not None:
             self.ending = True  # never set anew from its old value: a signal between reading and writing would be lost
         for station in self.stations if not self.ending else ():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import time
@@ -16,6 +15,7 @@ from runtime.clock import MS
 from runtime.config import StationConfig, control_endpoint, hosted
 from runtime.connections import Connections
 from runtime.errors import ConfigError, StationError
+from runtime.exposure import is_loopback
 from runtime.socket_files import check_ipc
 
 _BELL = "inproc://bell"
@@ -231,7 +231,7 @@ class DeskSockets:
     def _bind(self, socket: zmq.Socket[bytes], name: str, endpoint: str) -> str:
         path = check_ipc(endpoint, make_folder=True)
         asked = self._config.security.curve or self._config.sockets.insecure_lan
-        if path is None and not asked and not _is_loopback(endpoint):
+        if path is None and not asked and not is_loopback(endpoint):
             raise ConfigError(
                 f"[sockets] {name} is {endpoint}, which others on the network could reach and use; bind 127.0.0.1, "
                 "give --curve and each client a key, or --insecure-lan if nobody untrusted is on that network"
@@ -249,12 +249,3 @@ class DeskSockets:
         if path is not None:
             path.chmod(0o600)
         return str(socket.getsockopt_string(zmq.LAST_ENDPOINT))
-
-
-def _is_loopback(endpoint: str) -> bool:
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False

@@ -41,6 +41,7 @@ class FakeStation:
         self.requests: list[wire.Request] = []
         self.beat_timeout_ms = 10_000
         self.triggers = "free_run"
+        self.state_interval_s = 0.01
         self.forge: Callable[[wire.Reply], wire.Reply] = lambda reply: reply
         """What somebody else on the control socket makes of an answer to ``get_result``."""
         self.request_age_max_ms = 3_600_000
@@ -109,12 +110,15 @@ class FakeStation:
         router.bind(self.control)
         self._port = router.bind_to_random_port("tcp://127.0.0.1")
         self._bound.set()
+        state_due_s = 0.0
         while not self._stop.is_set():
             with self.lock:
-                self.beat += self.beating
                 messages, self._outbox = self._outbox, []
-                if not self.silent:
-                    messages.append(wire.encode_state(self.state()))
+                if time.monotonic() >= state_due_s:
+                    self.beat += self.beating
+                    state_due_s = time.monotonic() + self.state_interval_s
+                    if not self.silent:
+                        messages.append(wire.encode_state(self.state()))
             for message in messages:
                 pub.send_multipart(message)
             if not self.reading:

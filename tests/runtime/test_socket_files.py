@@ -64,7 +64,7 @@ def test_a_folder_that_another_user_made_first_is_not_used(
     who: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strange(folder, monkeypatch)
-    with pytest.raises(StationError, match="belongs to another user.*XDG_RUNTIME_DIR"):
+    with pytest.raises(StationError, match=r"belongs to another user.*XDG_RUNTIME_DIR"):
         CLIENTS[who](f"ipc://{folder}/st1.control")
 
 
@@ -122,7 +122,7 @@ def test_a_file_in_the_place_of_a_socket_is_left_alone(folder: Path) -> None:
     with pytest.raises(StationError, match="is no socket"):
         CLIENTS["inspector"](f"ipc://{path}")
     assert path.read_text() == "precious"
-    with pytest.raises(StationError, match="is no folder|cannot be looked at"):
+    with pytest.raises(StationError, match=r"is no folder|cannot be looked at"):
         check_ipc(f"ipc://{path}/control")
 
 
