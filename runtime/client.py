@@ -17,7 +17,6 @@ only within ``[control] request_age_max_ms`` (1000) of that state. The client gi
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 import uuid
@@ -25,10 +24,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import zmq
+from msgspec import structs
 
+from runtime.asking import Asking, Pending
 from runtime.errors import StationError, WireError
 from runtime.ordering import Gap, Ordering
 from runtime.socket_files import check_ipc
@@ -39,12 +40,9 @@ from runtime.wire import (
     Reply,
     Request,
     StationState,
-    decode_reply,
     decode_result,
     decode_result_body,
     decode_state,
-    encode_request,
-    split_envelope,
     split_topic,
     topic,
 )
@@ -77,17 +75,6 @@ class ClientLimits:
     """Results that may wait for an older one; beyond it the older one is given up."""
     ready_results: int = 8192
     """Results that may wait for the caller while a request is under way."""
-
-
-class _Pending(NamedTuple):
-    """A request under way."""
-
-    request_id: str
-    body: bytes
-    tries: int
-    again_s: float
-    op: str = ""
-    asked: tuple[int, int] = (0, 0)  # first and last id, of get_result
 
 
 class Station:
@@ -125,22 +112,22 @@ class Station:
         self._order = Ordering(since, self._limits.held_results)
         self._beat_s: float | None = None  # earliest moment at which the last beat can have moved
         self._empty_s = time.monotonic()  # last moment at which no message was waiting
-        self._recovery: _Pending | None = None
+        self._recovery: Pending | None = None
         self._missing_id = 0
         self._missing_s = 0.0  # since when _missing_id has been the oldest missing one of a station that speaks
         self._heard_s = 0.0  # last state
         self._ask_s = 0.0  # not before this is the journal asked again
-        self._awaited: set[str] = set()
-        self._replies: dict[str, Reply] = {}
-        self._begun: dict[str, _Pending] = {}
+        self._begun: dict[str, Pending] = {}
         self._context = zmq.Context()
         self._poller = zmq.Poller()
         self._sub = self._context.socket(zmq.SUB)
         self._sub.setsockopt(zmq.RCVHWM, self._limits.results_queue_messages)
         self._sub.setsockopt(zmq.SUBSCRIBE, topic("result", station))
         self._sub.setsockopt(zmq.SUBSCRIBE, topic("state", station))
-        self._control: zmq.Socket[bytes] | None = self._context.socket(zmq.DEALER) if control_endpoint else None
-        for socket, endpoint in ((self._sub, results_endpoint), (self._control, control_endpoint)):
+        self._has_control = control_endpoint != ""
+        control = self._context.socket(zmq.DEALER) if control_endpoint else None
+        self._asking = Asking(control, self._limits.request_timeout_ms)
+        for socket, endpoint in ((self._sub, results_endpoint), (control, control_endpoint)):
             if socket is None:
                 continue
             socket.setsockopt(zmq.LINGER, 0)
@@ -221,13 +208,12 @@ class Station:
         """Ask and await the answer, as often as the limits say, always with the same bytes, so it is done once.
 
         ``fields``: as the operation needs (``from_`` for ``from``); ``station=""`` for ``shutdown``, which is the whole
-        process's. What changes something first awaits a state, as long as an answer may take. An answer with ``ok``
-        false is returned, not raised: TOO_OLD where the last state heard was old, as after a pause of the caller; it
-        was not done, and may be asked again. Raises StationError where no state was heard (nothing was asked) or no
-        answer came (it was done in time or never will be), WireError on a request that breaks the contract.
+        process's. What changes something is sent once a state was heard, awaited as long as an answer. An answer with
+        ``ok`` false is returned, not raised: TOO_OLD where the last state heard was old, as after a pause of the
+        caller; it was not done, and may be asked again. Raises StationError where no state was heard (nothing was
+        asked) or no answer came (it was done in time or never will be), WireError on a request that breaks the
+        contract.
         """
-        if op not in READ_ONLY and self._control is not None:
-            self.await_state(self._limits.request_timeout_ms * self._limits.request_tries)
         request_id = self.begin(op, **fields)
         while True:
             self._pump(max(0, round((self._begun[request_id].again_s - time.monotonic()) * 1000)))
@@ -238,15 +224,18 @@ class Station:
     def begin(self, op: str, **fields: Any) -> str:
         """As ``request``, without waiting: the request's id, to give to ``answer`` between calls of ``poll``.
 
-        Raises StationError when ``requests_at_once`` are under way, or no state was heard yet and ``op`` changes
-        something; WireError on a request that breaks the contract.
+        Raises StationError when ``requests_at_once`` are under way, WireError on a request that breaks the contract.
         """
         self._pump(0)  # the state to repeat is the last that has come, not the last that was looked at
         if len(self._begun) >= self._limits.requests_at_once:
             raise StationError(f"{op}: {len(self._begun)} requests are under way; await an answer first")
-        pending = self._ask(self._request(op, **fields))
-        self._begun[pending.request_id] = pending._replace(op=op)
-        return pending.request_id
+        request = Request(**{"id": str(uuid.uuid4()), "op": op, "station": self.station, **fields})
+        if op in READ_ONLY or self.state is not None:
+            pending = self._asking.ask(self._dated(request))
+        else:
+            pending = self._asking.hold(request, self._limits.request_timeout_ms * self._limits.request_tries)
+        self._begun[request.id] = pending
+        return request.id
 
     def answer(self, request_id: str) -> Reply | None:
         """The answer to what ``begin`` began, once; None while it may still come.
@@ -254,18 +243,19 @@ class Station:
         Asks again as the limits say. Raises StationError when no answer came at all.
         """
         pending = self._begun[request_id]
-        reply = self._replies.pop(request_id, None)
+        reply = self._asking.answer(pending)
         if reply is not None:
             del self._begun[request_id]
+        elif not pending.body and self.state is not None and time.monotonic() < pending.again_s:
+            self._begun[request_id] = self._asking.ask(self._dated(pending.request))
         elif time.monotonic() >= pending.again_s:
-            if pending.tries >= self._limits.request_tries:
+            if not pending.body or pending.tries >= self._limits.request_tries:
                 del self._begun[request_id]
-                self._awaited.discard(request_id)
-                waited_ms = self._limits.request_timeout_ms * pending.tries
-                raise StationError(
-                    f"no answer to {pending.op} in {waited_ms} ms; is the inspector of {self.station} running?"
-                )
-            self._begun[request_id] = self._send(pending)
+                self._asking.forget(pending)
+                waited_ms = self._limits.request_timeout_ms * self._limits.request_tries
+                lacks = f"no answer to {pending.request.op}" if pending.body else f"{pending.request.op}: no state"
+                raise StationError(f"{lacks} in {waited_ms} ms; is the inspector of {self.station} running?")
+            self._begun[request_id] = self._asking.send(pending)
         return reply
 
     def _pump(self, timeout_ms: int) -> None:
@@ -281,7 +271,7 @@ class Station:
             except zmq.Again:
                 self._empty_s = time.monotonic()
                 break
-        self._take_replies()
+        self.malformed += self._asking.take_in()
         self._recover()
 
     def _take_in(self, parts: list[bytes]) -> None:
@@ -318,14 +308,14 @@ class Station:
         now_s = time.monotonic()
         pending = self._recovery
         if pending is not None:
-            reply = self._replies.pop(pending.request_id, None)
+            reply = self._asking.answer(pending)
             if reply is not None:
                 self._recovery = None
                 self._ask_s = now_s + self._limits.ask_again_ms / 1000
                 if reply.ok:
                     self._take_answer(reply, pending.asked, now_s)
             elif now_s >= pending.again_s:
-                self._recovery = self._send(pending)
+                self._recovery = self._asking.send(pending)
         while (missing := self._order.missing()) is not None:
             if missing[0] != self._missing_id:
                 self._missing_id, self._missing_s, self._ask_s = missing[0], self._order.missed_s(now_s), now_s
@@ -334,11 +324,12 @@ class Station:
                 break
             self._order.give_up(f"neither published nor in the journal for {patience_ms} ms")
         if missing is None and self._recovery is not None:
-            self._awaited.discard(self._recovery.request_id)
+            self._asking.forget(self._recovery)
             self._recovery = None
         asked = self._order.to_ask()
-        if asked is not None and self._control is not None and self._recovery is None and now_s >= self._ask_s:
-            pending = self._ask(self._request("get_result", from_=asked[0], to=asked[1]))
+        if asked is not None and self._has_control and self._recovery is None and now_s >= self._ask_s:
+            request = Request(id=str(uuid.uuid4()), op="get_result", station=self.station, from_=asked[0], to=asked[1])
+            pending = self._asking.ask(request)
             self._recovery = pending._replace(asked=asked)
 
     def _silent(self, now_s: float) -> bool:
@@ -378,45 +369,11 @@ class Station:
             )  # fmt: skip
         self._contradicted_session = session
 
-    def _request(self, op: str, **fields: Any) -> Request:
-        heard: dict[str, Any] = {}
-        if op not in READ_ONLY and self._control is not None:
-            if self.state is None:
-                raise StationError(
-                    f"{op}: station {self.station} has not been heard yet, and what changes something repeats its last "
-                    "state; is the inspector running?"
-                )
-            heard = {"session": self.state.session, "uptime_ms": self.state.uptime_ms}
-        return Request(**{"id": str(uuid.uuid4()), "op": op, "station": self.station, **heard, **fields})
-
-    def _ask(self, request: Request) -> _Pending:
-        if self._control is None:
-            raise StationError(f"{request.op} needs a control endpoint; give one to Station")
-        self._awaited.add(request.id)
-        return self._send(_Pending(request.id, encode_request(request), 0, 0.0))
-
-    def _send(self, pending: _Pending) -> _Pending:
-        """Send once more, the same id; what a full socket refuses is sent at the next try."""
-        assert self._control is not None
-        with contextlib.suppress(zmq.Again):
-            self._control.send(pending.body, zmq.NOBLOCK)
-        again_s = time.monotonic() + self._limits.request_timeout_ms / 1000
-        return pending._replace(tries=pending.tries + 1, again_s=again_s)
-
-    def _take_replies(self) -> None:
-        """Keep the answers that are awaited; there is at most one for each id."""
-        while self._control is not None:
-            try:
-                parts = self._control.recv_multipart(zmq.NOBLOCK)
-                reply = decode_reply(split_envelope(parts)[1])
-            except zmq.Again:
-                return
-            except WireError:
-                self.malformed += 1
-                continue
-            if reply.id in self._awaited:
-                self._awaited.discard(reply.id)
-                self._replies[reply.id] = reply
+    def _dated(self, request: Request) -> Request:
+        """With the last state heard, if it changes something: by it the station knows how old the request is."""
+        if request.op in READ_ONLY or self.state is None:
+            return request
+        return structs.replace(request, session=self.state.session, uptime_ms=self.state.uptime_ms)
 
     def close(self) -> None:
         """Close the sockets; nothing waits."""

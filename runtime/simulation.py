@@ -206,9 +206,15 @@ class Simulation:
                 return
             self.listen(2)
 
+    def _ask(self, op: str, **fields: Any) -> None:
+        """Ask, and again where the last state heard was too old: a crowded machine does not always let us listen."""
+        ends_s = time.monotonic() + SETTLE_S
+        while self._client.request(op, **fields).code == "TOO_OLD" and time.monotonic() < ends_s:
+            self.listen(20)
+
     def _run_again(self) -> None:
         """After ``stop`` or ``abort``."""
-        self._client.request("start")
+        self._ask("start")
 
     def _start_again(self) -> None:
         """A new inspector on the same journal, until it judges."""
@@ -232,7 +238,7 @@ class Simulation:
     # ------------------------------------------------------------------ scenes: how a reason comes about
 
     def _not_running(self) -> None:
-        self._client.request("stop")
+        self._ask("stop")
         self._expose()
         self.settle()
         self._run_again()
@@ -273,7 +279,7 @@ class Simulation:
             self._own_triggers += 1
             timeout_ms = NO_FRAME_MS
             trigger_id = OWN_TRIGGER_IDS + self._own_triggers
-            self._client.request("trigger", trigger_id=trigger_id, timeout_ms=timeout_ms)
+            self._ask("trigger", trigger_id=trigger_id, timeout_ms=timeout_ms)
         ends_s = time.monotonic() + SETTLE_S + timeout_ms / 1000
         while not self._seen[Reason.NO_FRAME] and time.monotonic() < ends_s and not self._ending():
             self.listen(20)
@@ -288,14 +294,14 @@ class Simulation:
         self._expose(self._slow)
         self._expose(paced=False)
         self._await_in_work(2)
-        self._client.request("shutdown", station="")
+        self._ask("shutdown", station="")
         self._inspector.wait(self._config.timing.shutdown_ms / 1000 + SETTLE_S)
         self._start_again()
 
     def _aborted(self) -> None:
         self._expose(self._slow)
         self._await_in_work(1)
-        self._client.request("abort")
+        self._ask("abort")
         self._run_again()
 
     def _timing_only(self) -> None:
@@ -307,7 +313,7 @@ class Simulation:
 
     def _take_recipe(self, name: str) -> None:
         """Have another recipe in force; bounded."""
-        self._client.request("prepare_recipe", recipe=name)
+        self._ask("prepare_recipe", recipe=name)
         ends_s = time.monotonic() + SETTLE_S + self._config.timing.recipe_ms / 1000
         while time.monotonic() < ends_s and not self._ending():
             self.listen(20)

@@ -121,10 +121,13 @@ class FakeStation:
                         messages.append(wire.encode_state(self.state()))
             for message in messages:
                 pub.send_multipart(message)
-            if not self.reading:
+            waits = router.poll(10)
+            with self.lock:  # held by the test: nothing is read meanwhile
+                parts = router.recv_multipart() if waits and self.reading else []
+            if waits and not self.reading:
                 time.sleep(0.01)
-            elif router.poll(10):
-                envelope, body = wire.split_envelope(router.recv_multipart())
+            elif parts:
+                envelope, body = wire.split_envelope(parts)
                 request = wire.decode_request(body)
                 self.requests.append(request)
                 self.deaf_to -= 1

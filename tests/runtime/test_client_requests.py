@@ -64,7 +64,8 @@ def test_what_the_client_has_given_up_is_not_done_later(fake: FakeStation) -> No
     fake.request_age_max_ms = Control().request_age_max_ms
     with Station(fake.results, fake.control, station="st1") as client:
         client.await_state(20_000)
-        fake.reading = False
+        with fake.lock:
+            fake.reading = False
         with pytest.raises(StationError, match=f"no answer to stop in {patience_ms} ms"):
             client.request("stop")
         fake.reading = True  # a station that stood still finds the request on its socket
@@ -107,10 +108,14 @@ def test_without_a_state_nothing_that_changes_something_is_asked(tmp_path: Path)
             assert client.request("get_state").ok
         hasty = replace(LIMITS, request_tries=3)
         with Station(fake.results, fake.control, station="st1", limits=hasty) as client:
-            with pytest.raises(StationError, match="was not heard in 300 ms"):
+            with pytest.raises(StationError, match="stop: no state in 300 ms"):
                 client.request("stop")
-            with pytest.raises(StationError, match="has not been heard yet"):
-                client.begin("shutdown")
+            late = client.begin("stop")
+            time.sleep(0.4)
+            fake.silent = False
+            client.await_state(20_000)
+            with pytest.raises(StationError, match="stop: no state in 300 ms"):
+                client.answer(late)
         assert {request.op for request in fake.requests} == {"get_state"}
     finally:
         fake.close()
