@@ -96,7 +96,7 @@ class Ordering:
         return self._held[min(self._held)][1] if self._held else now_s
 
     def answer(self, results: list[ReceivedResult], oldest_id: int | None, looked_to: int, now_s: float) -> None:
-        """The journal's answer, believed of settled ids only. What is older than ``oldest_id``, the oldest it holds, is
+        """The journal's answer, taken of settled ids only. What is older than ``oldest_id``, the oldest it holds, is
         gone; what is absent up to ``looked_to`` was never given (ids leap after a power cut)."""
         asked = self.to_ask()
         if asked is not None and oldest_id is not None and asked[0] < oldest_id:
