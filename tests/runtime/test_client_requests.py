@@ -88,10 +88,11 @@ def test_who_has_heard_old_states_only_gets_the_answer_too_old_and_may_ask_again
 def test_a_request_begun_after_a_pause_repeats_the_newest_state_that_waits(fake: FakeStation, client: Station) -> None:
     before = client.state
     assert before is not None
-    time.sleep(0.3)  # states pile up
+    while fake.beat < before.beat + 50:  # states pile up, and nobody looks at them
+        time.sleep(0.01)
     client.begin("stop")
     until(lambda: bool(fake.requests), client)
-    assert fake.requests[0].uptime_ms is not None and fake.requests[0].uptime_ms >= before.uptime_ms + 200
+    assert fake.requests[0].uptime_ms is not None and fake.requests[0].uptime_ms > before.uptime_ms
 
 
 def test_a_request_to_the_session_before_is_not_done(fake: FakeStation, client: Station) -> None:
@@ -180,11 +181,11 @@ def test_no_answer_of_the_journal_comes_before_the_true_result(fake: FakeStation
 
 def test_what_was_in_work_is_asked_for_once_no_frame_can_be_in_work_so_long(fake: FakeStation, client: Station) -> None:
     fake.in_flight, fake.beat_timeout_ms = 1, 300
+    published_ms = fake.uptime_ms()
     fake.publish(1, lost=True)
     fake.publish(2)
-    asked_after = fake.uptime_ms()
     assert [result.result_id for result in received(client, 2)] == [1, 2]
-    assert fake.requests and fake.uptime_ms() >= asked_after + 300, "not before beat_timeout_ms have passed"
+    assert fake.requests and fake.uptime_ms() > published_ms + 300, "not before beat_timeout_ms have passed"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,6 @@ def test_an_answer_that_cannot_be_true_is_an_alarm_and_nothing_is_accepted(
     assert not client.trusted and not any(client.accepts(item) for item in items)
     lines = [record.message for record in caplog.records if words in record.message]
     assert len(lines) == 1, "one line, however often it comes"
-    fake.publish(9)
     fake.session = OTHER
     until(lambda: client.trusted, client)
 
