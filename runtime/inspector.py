@@ -24,7 +24,7 @@ import os
 import uuid
 from collections.abc import Callable, Sequence
 
-from runtime import __version__, control, wire
+from runtime import __version__, control, exposure, wire
 from runtime.audit import ITSELF, Actor, Audit
 from runtime.bench import Bench, TakenOver
 from runtime.clock import MS, Now, look
@@ -96,6 +96,7 @@ class Inspector:
         """Settle what an earlier run left owing, then start the bench, the self-tests and the first recipes."""
         names = [station.name for station in self.stations]
         self.audit.record("", "session", ITSELF, "BEGUN", stations=names, pid=os.getpid(), version=__version__)
+        exposure.say(self.config, self.stations)
         self.bench.start()
         for station, first_recipe in zip(self.stations, first_recipes, strict=True):
             station.begin(first_recipe)
@@ -135,6 +136,7 @@ class Inspector:
         now = self.clock()
         for station in self.stations:
             station.on_time(now)
+        exposure.alarm(self.config, self.stations)
         if self.failure() is not None:
             self.ending = True  # never set anew from its old value: a signal between reading and writing would be lost
         for station in self.stations if not self.ending else ():

@@ -27,7 +27,7 @@ NO_TRIGGER_ID = 4_000_000_000
 
 
 def _not_running(line: Simulation) -> None:
-    line.client.request("stop")
+    line.ask("stop")
     line.expose(announced=False)
     line.settle()
     line.run_again()
@@ -120,7 +120,7 @@ def _shutdown(line: Simulation) -> None:
     line.expose(line.slow)
     line.expose(paced=False)
     line.await_in_work(2)
-    line.client.request("shutdown", station="")
+    line.ask("shutdown", station="")
     line.inspector.wait(line.config.timing.shutdown_ms / 1000 + SCENE_S)
     line.start_again()
 
@@ -128,7 +128,7 @@ def _shutdown(line: Simulation) -> None:
 def _aborted(line: Simulation) -> None:
     line.expose(line.slow)
     line.await_in_work(1)
-    line.client.request("abort")
+    line.ask("abort")
     line.run_again()
 
 
@@ -142,7 +142,7 @@ def _timing_only(line: Simulation) -> None:
 
 def take_recipe(line: Simulation, name: str) -> str:
     """Have another recipe in force; bounded. What came of it: the change's status, empty where it is not known."""
-    number = line.client.request("prepare_recipe", recipe=name).recipe_change
+    number = line.ask("prepare_recipe", recipe=name).recipe_change
     ends_s = time.monotonic() + SCENE_S + line.config.timing.recipe_ms / 1000
     while number is not None and time.monotonic() < ends_s and not line.ended:
         line.listen(20)

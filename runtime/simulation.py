@@ -25,7 +25,7 @@ from runtime.reasons import Reason
 from runtime.simulated_line import FAULTS, REST_SLACK_MS, wired
 from runtime.simulated_scenes import LINE_SCENES, SCENES
 from runtime.simulated_station import StationProcess
-from runtime.wire import Trigger
+from runtime.wire import Reply, Trigger
 
 SETTLE_S = 30.0
 """Longest wait for results that are due, beyond the deadline."""
@@ -251,7 +251,7 @@ class Simulation:
         self._own_triggers += 1
         trigger_id = OWN_TRIGGER_IDS + self._own_triggers
         self._rested = False
-        if self.client.request("expect", trigger_id=trigger_id).ok:
+        if self.ask("expect", trigger_id=trigger_id).ok:
             self._owed_parts.add(trigger_id)
 
     def owe_last(self) -> None:
@@ -262,7 +262,7 @@ class Simulation:
         """Give a trigger of the simulation's own; returns its id, 0 where it was refused."""
         self._own_triggers += 1
         trigger_id = OWN_TRIGGER_IDS + self._own_triggers
-        reply = self.client.request("trigger", trigger_id=trigger_id, timeout_ms=timeout_ms)
+        reply = self.ask("trigger", trigger_id=trigger_id, timeout_ms=timeout_ms)
         return trigger_id if reply.ok else 0
 
     def next_trigger(self, timeout_ms: int) -> Trigger | None:
@@ -319,9 +319,16 @@ class Simulation:
                 return
             self.listen(2)
 
+    def ask(self, op: str, **fields: Any) -> Reply:
+        """Ask, and again where the last state heard was too old: a crowded machine does not always let us listen."""
+        ends_s = time.monotonic() + SETTLE_S
+        while (reply := self.client.request(op, **fields)).code == "TOO_OLD" and time.monotonic() < ends_s:
+            self.listen(20)
+        return reply
+
     def run_again(self) -> None:
         """After ``stop`` or ``abort``."""
-        self.client.request("start")
+        self.ask("start")
 
     def start_again(self) -> None:
         """A new inspector on the same journal, until it judges."""

@@ -103,8 +103,8 @@ def test_whoever_may_not_is_refused_logged_and_counted_and_the_station_goes_on(t
             attempts.append(Attempt(zmq.SUB, line.ends[name], line.admit(f"camera-{name}", Role.CAMERA)))
         for key in (None, unknown, gone, line.keys["camera-bulk"]):
             with Station(line.ends["results"], line.ends["control"], station=STATION, limits=HASTY, key=key) as client:
-                with pytest.raises(StationError, match="no answer to stop"):
-                    client.request("stop")
+                with pytest.raises(StationError, match="no answer to get_state"):
+                    client.request("get_state")
                 assert client.state is None
         ends = line.ends["results"], line.ends["control"]
         with Station(*ends, station=STATION, limits=UNHURRIED, key=reader) as client:
