@@ -71,7 +71,7 @@ def make_golden(folder: CalibrationFolder, draft: Bundle, engine: Engine) -> Gol
     whats = []
     masks = Masks(draft.inspect_mask(), draft.ignore_mask())
     for kind in () if decision.timing_only else KINDS:
-        usual = usual_distance((check.golden for _, check in normal), SPOILED_MODALITY[kind])
+        usual = usual_distance((check for _, check in normal), SPOILED_MODALITY[kind])
         judge = partial(_seen, kind=kind, engine=engine, draft=draft, margin=margin, usual=usual)
         spoiled = spoil(kind, base, manifest.geometry, masks, judge)
         name = kind.removeprefix("spoiled_")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from runtime.audit import Actor
 from runtime.clock import MS, Now, look
 from runtime.config import Security
 from runtime.errors import AccessError
@@ -99,11 +100,13 @@ class Access:
         self.curve = config.curve
         self.refused: Counter[str] = Counter()
         """Reason -> connections and requests refused for it, since the start."""
+        self.logged_in: Callable[[str, Actor, str, str], None] = lambda socket, who, refusal, peer: None
+        """Called for each connection that was decided on: socket, who, why not (empty: let in), and from where."""
         self._config = config
         self._clock = clock
         self._keys = ClientKeys(Path(config.keys) if config.keys else None)
         self._problem = ""
-        self._news: deque[tuple[str, str]] = deque(maxlen=NEWS_MAX)
+        self._news: deque[tuple[str, str, str]] = deque(maxlen=NEWS_MAX)
         self._stamp: object = None
         self._look_ns = 0
         self._clients: dict[str, AllowedKey] = {}
@@ -157,6 +160,11 @@ class Access:
     def connects(self, socket: str, public_key: bytes, address: str, connections: int) -> Decision:
         """May this key connect to ``socket`` (frames, results, bulk, control), which has so many connections?"""
         key_id = _key_id(public_key)
+        decision = self._connects(socket, key_id, address, connections)
+        self.logged_in(socket, self.actor(key_id), decision.reason if decision.refused else "", address[:64])
+        return decision
+
+    def _connects(self, socket: str, key_id: str, address: str, connections: int) -> Decision:
         who = f"{self._name(key_id)} from {address[:64]}"
         if self._problem:
             return self._refuse("KEYS", socket, who)
@@ -203,6 +211,11 @@ class Access:
         self._count("RATE", "control", self._name(client))
         return f"more than {often} requests or {much} bytes a second; ask less often"
 
+    def actor(self, client: str, says: str = "") -> Actor:
+        """Who asks: ``client`` is the key's id as CURVE proved it, ``says`` what the request claims."""
+        key = self._clients.get(client) or self._revoked.get(client)
+        return Actor(name=key.name if key else "", key=client, says=says)
+
     def failed_handshake(self, socket: str) -> None:
         """A connection ended before it was one."""
         self._count("HANDSHAKE", socket, "somebody")
@@ -213,8 +226,8 @@ class Access:
         All stations of a process have one gate: the first tells the news, each shows the alarm.
         """
         while self._news:
-            kind, text = self._news.popleft()
-            stations[0][0]("warning", kind, text)
+            kind, text, who = self._news.popleft()
+            stations[0][0]("warning", kind, text, actor=who)
         for notice, operation in stations:
             if self._problem and "KEYS" not in operation.alarms:
                 operation.alarm("KEYS", f"nobody is let in: {self._problem}")
@@ -239,7 +252,8 @@ class Access:
     def _count(self, reason: str, where: str, who: str) -> None:
         self.refused[reason] += 1
         name = who.split(" ", 1)[0]
-        self._news.append((f"REFUSED {reason} {name}"[:64], f"{who} was refused at {where}: {REFUSALS[reason]}"))
+        text = f"{who} was refused at {where}: {REFUSALS[reason]}"
+        self._news.append((f"REFUSED {reason} {name}"[:64], text, who.split(" from ", 1)[0][:64]))
 
     def _name(self, key_id: str) -> str:
         key = self._clients.get(key_id) or self._revoked.get(key_id)

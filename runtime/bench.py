@@ -77,7 +77,8 @@ class Bench:
         """End after the frame in work; True if that was within ``timeout_s``."""
         self._ending = True
         self._inbox.wake()
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def serve(self, timeout_s: float) -> bool:
@@ -161,6 +162,9 @@ class Place:
         self._inbox = inbox
         self._reports: deque[Report] = deque()
         self._test: Iterator[object] = iter(())
+        self._test_waits = False
+        self._next: deque[Recipe | None] = deque()
+        """What the last ``take_over`` wants in force, until bench or desk takes it out: exactly one of them does."""
 
     @property
     def beat(self) -> int:
@@ -191,27 +195,47 @@ class Place:
         return self._inbox.discard(self.number, unwanted)
 
     def take_over(self, recipe: Recipe | None) -> None:
-        """Judge by ``recipe`` (None: by none) all frames of the station that come after those that wait now."""
-        self._inbox.put_errand(self.number, lambda: self._take_over(recipe))
+        """Judge by ``recipe`` (None: by none) all frames of the station that come after those that wait now.
+
+        What an earlier call wanted is in force or was withdrawn.
+        """
+        wanted = self._next = deque([recipe])
+        self._inbox.put_errand(self.number, lambda: self._take_over(wanted))
+
+    def withdraw(self) -> bool:
+        """Take the last ``take_over`` back; False: too late, the bench's report is there or comes at once."""
+        try:
+            self._next.pop()
+        except IndexError:
+            return False
+        return True
 
     def self_test(self) -> None:
         """Score the golden frames of the recipe in force; without a recipe only show that the bench is alive.
 
-        One golden frame at a turn, so that the other stations' frames have theirs. Begun again it starts anew.
+        One golden frame at a turn, so that the other stations' frames have theirs. Asked for again it begins again, but
+        waits in the inbox once: who asks for resets while the engine is stuck fills no memory.
         """
-        self._inbox.put_errand(self.number, self._begin_test)
+        if not self._test_waits:
+            self._test_waits = True
+            self._inbox.put_errand(self.number, self._begin_test)
 
     def tell(self, report: Report) -> None:
         """Leave a report for the desk."""
         self._reports.append(report)
 
-    def _take_over(self, recipe: Recipe | None) -> None:
+    def _take_over(self, wanted: deque[Recipe | None]) -> None:
+        try:
+            recipe = wanted.popleft()
+        except IndexError:  # withdrawn: the station has said that it failed, and so it must not come about
+            return
         before, self.recipe = self.recipe, recipe
         self.digest = None
         self.idle_lost = False
         self.tell(TakenOver(recipe, before))
 
     def _begin_test(self) -> None:
+        self._test_waits = False  # before anything else: what is asked for from here on is another test
         recipe = self.recipe
         self._test = _steps(recipe, self._bench.progress)
         self._test_on(self._test, recipe)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.banks import MODALITIES, bank_shapes, usual_fault
+from runtime.ceilings import SILHOUETTE_FIGURES, check_ceilings
 from runtime.errors import BundleError
 from runtime.knn import LARGEST, bounded
 from runtime.manifest import LATEST_US, Decision, Geometry, Manifest, Modality, Network
@@ -34,7 +35,6 @@ MIN_GOLDEN_TIMING = {"normal": 2, "near": 1}
 """In a bundle for timing only nothing was seen of a spoiled frame."""
 GOLDEN_REASONS = {"ok": Reason.GOOD, "ng": Reason.SCORE_ABOVE_THRESHOLD, "unknown": Reason.TIMING_ONLY}
 """What a golden frame's verdict rests on: it is judged by its score, or not at all."""
-SILHOUETTE_FIGURES = frozenset({"area_mm2", "length_mm", "width_mm", "height_mm", "missing_share"})
 LARGE_WEIGHT = 32
 """Weights of fewer elements may be constant (a scale of one, a bias of zero) and prove nothing."""
 RECIPE_NAME = re.compile(r"[a-z0-9_-]{1,32}")
@@ -88,6 +88,7 @@ def check_manifest(manifest: Manifest) -> None:
             raise BundleError(f"names an unknown silhouette figure {figure.figure!r}")
         if not (math.isfinite(figure.low) and math.isfinite(figure.high) and figure.low <= figure.high):
             raise BundleError(f"has an empty range for silhouette figure {figure.figure}: {figure.low}..{figure.high}")
+    check_ceilings(manifest)
 
 
 def _positive(name: str, value: float) -> None:

@@ -9,23 +9,30 @@
 
 A subscriber joins by subscribing, awaiting a state, and asking the journal for what PUB lost. It rejects while the beat
 stands still, while the station is not ready, and until a new session has shown a moving beat.
+
+A request that changes something repeats ``session`` and ``uptime_ms`` of the last state heard, and the station does it
+only within ``[control] request_age_max_ms`` (1000) of that state. The client gives up after ``request_tries`` times
+``request_timeout_ms`` (1500), which is longer: what it has given up is not done after that.
 """
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import zmq
+from msgspec import structs
 
+from runtime.asking import Asking, Pending
 from runtime.errors import StationError, WireError
 from runtime.ordering import Gap, Ordering
+from runtime.socket_files import check_ipc
 from runtime.transport import ClientKey, read_client_key, secure
 from runtime.wire import (
     MAX_CONTROL_BYTES,
@@ -33,15 +40,17 @@ from runtime.wire import (
     Reply,
     Request,
     StationState,
-    decode_reply,
     decode_result,
     decode_result_body,
     decode_state,
-    encode_request,
-    split_envelope,
     split_topic,
     topic,
 )
+
+log = logging.getLogger("asperity.client")
+
+READ_ONLY = frozenset({"get_state", "get_result"})
+"""Operations that change nothing, so that it does not matter when they are done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,7 @@ class ClientLimits:
     request_timeout_ms: int = 500
     """A request without an answer is asked again after this long."""
     request_tries: int = 3
+    """Times ``request_timeout_ms``: longer than the station's ``[control] request_age_max_ms``."""
     requests_at_once: int = 16
     ask_again_ms: int = 100
     """A result that the journal has not answered yet is asked for again after this long."""
@@ -65,17 +75,6 @@ class ClientLimits:
     """Results that may wait for an older one; beyond it the older one is given up."""
     ready_results: int = 8192
     """Results that may wait for the caller while a request is under way."""
-
-
-class _Pending(NamedTuple):
-    """A request under way."""
-
-    request_id: str
-    body: bytes
-    tries: int
-    again_s: float
-    settled_id: int = 0  # up to here no result was in work when it was asked
-    op: str = ""
 
 
 class Station:
@@ -95,34 +94,40 @@ class Station:
 
         ``since``: first ``result_id`` wanted (one more than the last one that was dealt with before a restart).
         ``key``: this client's key or its file, for a station with CURVE (role read or more).
-        Raises StationError on an endpoint that cannot be, WireError on a bad station's name, AccessError on the key.
+        Raises StationError on an endpoint that cannot be or that another user could hold, WireError on a bad station's
+        name, AccessError on the key.
         """
+        for endpoint in (results_endpoint, control_endpoint):
+            check_ipc(endpoint)
         key = read_client_key(key) if key else None
         self.station = station
         self.state: StationState | None = None
         self.session_changes = 0
         self.malformed = 0
+        self.contradictions = 0
+        """Answers of the control socket that cannot be true: after one the station is not trusted in this session."""
+        self._contradicted_session = ""
+        self._recovered_may_pass = key is not None or control_endpoint.startswith("ipc://")
         self._limits = limits or ClientLimits()
         self._order = Ordering(since, self._limits.held_results)
         self._beat_s: float | None = None  # earliest moment at which the last beat can have moved
         self._empty_s = time.monotonic()  # last moment at which no message was waiting
-        self._settled_id = 0  # up to here every id was given to a result that is out, or to none
-        self._recovery: _Pending | None = None
+        self._recovery: Pending | None = None
         self._missing_id = 0
         self._missing_s = 0.0  # since when _missing_id has been the oldest missing one of a station that speaks
         self._heard_s = 0.0  # last state
         self._ask_s = 0.0  # not before this is the journal asked again
-        self._awaited: set[str] = set()
-        self._replies: dict[str, Reply] = {}
-        self._begun: dict[str, _Pending] = {}
+        self._begun: dict[str, Pending] = {}
         self._context = zmq.Context()
         self._poller = zmq.Poller()
         self._sub = self._context.socket(zmq.SUB)
         self._sub.setsockopt(zmq.RCVHWM, self._limits.results_queue_messages)
         self._sub.setsockopt(zmq.SUBSCRIBE, topic("result", station))
         self._sub.setsockopt(zmq.SUBSCRIBE, topic("state", station))
-        self._control: zmq.Socket[bytes] | None = self._context.socket(zmq.DEALER) if control_endpoint else None
-        for socket, endpoint in ((self._sub, results_endpoint), (self._control, control_endpoint)):
+        self._has_control = control_endpoint != ""
+        control = self._context.socket(zmq.DEALER) if control_endpoint else None
+        self._asking = Asking(control, self._limits.request_timeout_ms)
+        for socket, endpoint in ((self._sub, results_endpoint), (control, control_endpoint)):
             if socket is None:
                 continue
             socket.setsockopt(zmq.LINGER, 0)
@@ -142,6 +147,8 @@ class Station:
         """True only while the station is ready and its beat moves; a new session starts untrusted."""
         if self.state is None or self._beat_s is None or not self.state.can_judge:
             return False
+        if self.state.session == self._contradicted_session:
+            return False
         return (time.monotonic() - self._beat_s) * 1000 <= self.state.beat_timeout_ms
 
     @property
@@ -157,9 +164,17 @@ class Station:
         return self._order.missing()
 
     def accepts(self, result: ReceivedResult, *, simulated: bool = False) -> bool:
-        """May the part pass? Only a good result of the trusted, present session; of a simulation only if told so."""
-        present = self.state is not None and result.session == self.state.session
-        return result.accept and self.trusted and present and (simulated or not result.simulated)
+        """May the part pass? Only a good result of the trusted, present session; of a simulation only if told so.
+
+        Where frames need triggers, only the answer to a trigger. What came from the journal, only over a control socket
+        whose owner is proven: by CURVE, or by an ``ipc://`` path that nobody else can change.
+        """
+        state = self.state
+        if state is None or (result.station, result.session) != (self.station, state.session) or not self.trusted:
+            return False
+        answers_trigger = result.trigger_id != 0 or state.triggers == "free_run"
+        proven = self._recovered_may_pass or not result.recovered
+        return result.accept and answers_trigger and proven and (simulated or not result.simulated)
 
     def results(self, idle_timeout_s: float | None = None) -> Iterator[ReceivedResult | Gap]:
         """Results and gaps in order, as they come. Ends when none came for ``idle_timeout_s`` (None: never)."""
@@ -190,11 +205,14 @@ class Station:
         return self.state
 
     def request(self, op: str, **fields: Any) -> Reply:
-        """Ask and await the answer, as often as the limits say, always with the same id, so it is done once.
+        """Ask and await the answer, as often as the limits say, always with the same bytes, so it is done once.
 
         ``fields``: as the operation needs (``from_`` for ``from``); ``station=""`` for ``shutdown``, which is the whole
-        process's. An answer with ``ok`` false is returned, not
-        raised. Raises StationError without an answer, WireError on a request that breaks the contract.
+        process's. What changes something is sent once a state was heard, awaited as long as an answer. An answer with
+        ``ok`` false is returned, not raised: TOO_OLD where the last state heard was old, as after a pause of the
+        caller; it was not done, and may be asked again. Raises StationError where no state was heard (nothing was
+        asked) or no answer came (it was done in time or never will be), WireError on a request that breaks the
+        contract.
         """
         request_id = self.begin(op, **fields)
         while True:
@@ -208,11 +226,16 @@ class Station:
 
         Raises StationError when ``requests_at_once`` are under way, WireError on a request that breaks the contract.
         """
+        self._pump(0)  # the state to repeat is the last that has come, not the last that was looked at
         if len(self._begun) >= self._limits.requests_at_once:
             raise StationError(f"{op}: {len(self._begun)} requests are under way; await an answer first")
-        pending = self._ask(self._request(op, **fields))
-        self._begun[pending.request_id] = pending._replace(op=op)
-        return pending.request_id
+        request = Request(**{"id": str(uuid.uuid4()), "op": op, "station": self.station, **fields})
+        if op in READ_ONLY or self.state is not None:
+            pending = self._asking.ask(self._dated(request))
+        else:
+            pending = self._asking.hold(request, self._limits.request_timeout_ms * self._limits.request_tries)
+        self._begun[request.id] = pending
+        return request.id
 
     def answer(self, request_id: str) -> Reply | None:
         """The answer to what ``begin`` began, once; None while it may still come.
@@ -220,18 +243,19 @@ class Station:
         Asks again as the limits say. Raises StationError when no answer came at all.
         """
         pending = self._begun[request_id]
-        reply = self._replies.pop(request_id, None)
+        reply = self._asking.answer(pending)
         if reply is not None:
             del self._begun[request_id]
+        elif not pending.body and self.state is not None and time.monotonic() < pending.again_s:
+            self._begun[request_id] = self._asking.ask(self._dated(pending.request))
         elif time.monotonic() >= pending.again_s:
-            if pending.tries >= self._limits.request_tries:
+            if not pending.body or pending.tries >= self._limits.request_tries:
                 del self._begun[request_id]
-                self._awaited.discard(request_id)
-                waited_ms = self._limits.request_timeout_ms * pending.tries
-                raise StationError(
-                    f"no answer to {pending.op} in {waited_ms} ms; is the inspector of {self.station} running?"
-                )
-            self._begun[request_id] = self._send(pending)
+                self._asking.forget(pending)
+                waited_ms = self._limits.request_timeout_ms * self._limits.request_tries
+                lacks = f"no answer to {pending.request.op}" if pending.body else f"{pending.request.op}: no state"
+                raise StationError(f"{lacks} in {waited_ms} ms; is the inspector of {self.station} running?")
+            self._begun[request_id] = self._asking.send(pending)
         return reply
 
     def _pump(self, timeout_ms: int) -> None:
@@ -247,13 +271,15 @@ class Station:
             except zmq.Again:
                 self._empty_s = time.monotonic()
                 break
-        self._take_replies()
+        self.malformed += self._asking.take_in()
         self._recover()
 
     def _take_in(self, parts: list[bytes]) -> None:
         try:
             if split_topic(parts[0])[0] == "result":
-                self._order.add(decode_result(parts), time.monotonic())
+                result = decode_result(parts)
+                if not self._order.add(result, time.monotonic()):
+                    self._contradict(f"result {result.result_id} came otherwise than the journal's answer said it was")
             else:
                 self._observe(decode_state(parts))
         except WireError:
@@ -272,24 +298,24 @@ class Station:
         elif state.beat > last.beat:
             self._beat_s = self._empty_s
         self.state = state
-        if state.in_flight == 0:
-            self._settled_id = state.last_result_id
         self._order.observe(state)
 
     def _recover(self) -> None:
-        """Ask the journal for the oldest missing run: one question at a time, until it is there, gone or given up."""
+        """Ask the journal for the oldest missing run: one question at a time, until it is there, gone or given up.
+
+        Only for what is settled: what may still be published is never taken from the control socket.
+        """
         now_s = time.monotonic()
         pending = self._recovery
         if pending is not None:
-            reply = self._replies.pop(pending.request_id, None)
+            reply = self._asking.answer(pending)
             if reply is not None:
                 self._recovery = None
                 self._ask_s = now_s + self._limits.ask_again_ms / 1000
-                looked_to = reply.next_result_id - 1 if reply.next_result_id else pending.settled_id
-                settled_id = min(looked_to, pending.settled_id) if reply.ok else 0
-                self._order.answer(self._journal_results(reply), reply.first_result_id, settled_id, now_s)
+                if reply.ok:
+                    self._take_answer(reply, pending.asked, now_s)
             elif now_s >= pending.again_s:
-                self._recovery = self._send(pending)
+                self._recovery = self._asking.send(pending)
         while (missing := self._order.missing()) is not None:
             if missing[0] != self._missing_id:
                 self._missing_id, self._missing_s, self._ask_s = missing[0], self._order.missed_s(now_s), now_s
@@ -298,55 +324,56 @@ class Station:
                 break
             self._order.give_up(f"neither published nor in the journal for {patience_ms} ms")
         if missing is None and self._recovery is not None:
-            self._awaited.discard(self._recovery.request_id)
+            self._asking.forget(self._recovery)
             self._recovery = None
-        if missing is not None and self._control is not None and self._recovery is None and now_s >= self._ask_s:
-            pending = self._ask(self._request("get_result", from_=missing[0], to=missing[1]))
-            self._recovery = pending._replace(settled_id=min(missing[1], self._settled_id))
+        asked = self._order.to_ask()
+        if asked is not None and self._has_control and self._recovery is None and now_s >= self._ask_s:
+            request = Request(id=str(uuid.uuid4()), op="get_result", station=self.station, from_=asked[0], to=asked[1])
+            pending = self._asking.ask(request)
+            self._recovery = pending._replace(asked=asked)
 
     def _silent(self, now_s: float) -> bool:
         return (now_s - self._heard_s) * 1000 > self._limits.silent_ms
 
-    def _journal_results(self, reply: Reply) -> list[ReceivedResult]:
+    def _take_answer(self, reply: Reply, asked: tuple[int, int], now_s: float) -> None:
+        """What the journal says of the ids from ``asked[0]`` to ``asked[1]``, which are settled."""
         results = []
         for raw in reply.results or ():
             try:
-                results.append(decode_result_body(bytes(raw)))
+                results.append(replace(decode_result_body(bytes(raw)), recovered=True))
             except WireError:
                 self.malformed += 1
-        return results
-
-    def _request(self, op: str, **fields: Any) -> Request:
-        return Request(**{"id": str(uuid.uuid4()), "op": op, "station": self.station, **fields})
-
-    def _ask(self, request: Request) -> _Pending:
-        if self._control is None:
-            raise StationError(f"{request.op} needs a control endpoint; give one to Station")
-        self._awaited.add(request.id)
-        return self._send(_Pending(request.id, encode_request(request), 0, 0.0))
-
-    def _send(self, pending: _Pending) -> _Pending:
-        """Send once more, the same id; what a full socket refuses is sent at the next try."""
-        assert self._control is not None
-        with contextlib.suppress(zmq.Again):
-            self._control.send(pending.body, zmq.NOBLOCK)
-        again_s = time.monotonic() + self._limits.request_timeout_ms / 1000
-        return pending._replace(tries=pending.tries + 1, again_s=again_s)
-
-    def _take_replies(self) -> None:
-        """Keep the answers that are awaited; there is at most one for each id."""
-        while self._control is not None:
-            try:
-                parts = self._control.recv_multipart(zmq.NOBLOCK)
-                reply = decode_reply(split_envelope(parts)[1])
-            except zmq.Again:
+        for result in results:
+            of_this_session = self.state is not None and result.session == self.state.session
+            why = ""
+            if not asked[0] <= result.result_id <= asked[1]:
+                why = f"results {asked[0]} to {asked[1]} were asked for and the answer has {result.result_id}"
+            elif result.station != self.station:
+                why = f"result {result.result_id} is of station {result.station}"
+            elif result.accept and of_this_session and result.result_id <= self._order.earlier_id:
+                why = f"result {result.result_id} is said to be of this session and was given in an earlier one"
+            if why:
+                self._contradict(why)
                 return
-            except WireError:
-                self.malformed += 1
-                continue
-            if reply.id in self._awaited:
-                self._awaited.discard(reply.id)
-                self._replies[reply.id] = reply
+        looked_to = min(asked[1], reply.next_result_id - 1 if reply.next_result_id else asked[1])
+        self._order.answer(results, reply.first_result_id, looked_to, now_s)
+
+    def _contradict(self, why: str) -> None:
+        """The control socket is not the station's, or is not to be relied on. One line a session."""
+        self.contradictions += 1
+        session = self.state.session if self.state else ""
+        if session != self._contradicted_session:
+            log.error(
+                "station %s: %s; no part is accepted until the station is started again: find out who answers on the "
+                "control socket", self.station, why,
+            )  # fmt: skip
+        self._contradicted_session = session
+
+    def _dated(self, request: Request) -> Request:
+        """With the last state heard, if it changes something: by it the station knows how old the request is."""
+        if request.op in READ_ONLY or self.state is None:
+            return request
+        return structs.replace(request, session=self.state.session, uptime_ms=self.state.uptime_ms)
 
     def close(self) -> None:
         """Close the sockets; nothing waits."""

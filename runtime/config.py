@@ -220,6 +220,22 @@ class Engine(Section, frozen=True, forbid_unknown_fields=True):
     keep_warm_for_s: Annotated[int, number(1, 86_400, "cuda: this long after the last frame")] = 600
 
 
+class Audit(Section, frozen=True, forbid_unknown_fields=True):
+    """Who asked what of the station, and what came of it (docs/security.md, Audit): JSON lines, one file a process."""
+
+    path: Annotated[
+        str, text("file; `.1`, `.2` ... are older ones; empty: `NAME.audit.jsonl` next to the (first) journal")
+    ] = ""
+    max_mbytes: Annotated[int, number(1, 1024, "a file is not made larger; a new one is begun")] = 16
+    files: Annotated[int, number(2, 100, "files kept, with the one that is written; the oldest is removed")] = 8
+    queue_entries: Annotated[int, number(16, 100_000, "entries that may wait for the disk; beyond it counted only")] = (
+        4096
+    )
+    refusals_per_min: Annotated[
+        int, number(1, 100_000, "refused requests and connections written each minute; beyond it counted only")
+    ] = 120
+
+
 class Trace(Section, frozen=True, forbid_unknown_fields=True):
     """The slowest frames and what every thread did in them: why were they late (docs/performance.md)?"""
 
@@ -258,6 +274,7 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     security: Security = Security()
     control: Control = Control()
     journal: Journal = Journal()
+    audit: Audit = Audit()
     engine: Engine = Engine()
     trace: Trace = Trace()
     drift: Drift = Drift()
@@ -319,6 +336,13 @@ def trace_path(config: StationConfig) -> Path:
     if config.trace.folder:
         return Path(config.trace.folder) / f"{config.station.name}.trace.json"
     return journal_path(config).with_name(f"{config.station.name}.trace.json")
+
+
+def audit_path(config: StationConfig) -> Path:
+    """Where the process's audit file is written; ``config``: of its first station."""
+    if config.audit.path:
+        return Path(config.audit.path)
+    return journal_path(config).with_name(f"{config.station.name}.audit.jsonl")
 
 
 def engine_cache(config: StationConfig) -> Path:
@@ -441,8 +465,8 @@ def _check_stations(config: StationConfig, where: str) -> None:
 
 
 def _make_absolute(values: dict[str, Any], base: Path) -> None:
-    recipes, journal, engine, security, trace = (
-        values.get(name) for name in ("recipes", "journal", "engine", "security", "trace")
+    recipes, journal, audit, engine, security, trace = (
+        values.get(name) for name in ("recipes", "journal", "audit", "engine", "security", "trace")
     )
     if isinstance(recipes, dict):
         values["recipes"] = {
@@ -451,8 +475,8 @@ def _make_absolute(values: dict[str, Any], base: Path) -> None:
         }
     stations = values.get("stations")
     journals = [(station, "journal") for station in (stations if isinstance(stations, list) else [])]
-    keys = ((journal, "path"), (engine, "trust"), (engine, "cache"), (security, "keys"), (trace, "folder"))
-    for table, key in (*keys, *journals):
+    own = ((journal, "path"), (audit, "path"), (engine, "trust"), (engine, "cache"))
+    for table, key in (*own, (security, "keys"), (trace, "folder"), *journals):
         if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
             table[key] = str(base / table[key])
 

@@ -76,6 +76,12 @@ class JournalError(AsperityError):
     exit_code = 9
 
 
+class AuditError(AsperityError):
+    """The audit file is not one that only this user can write, or cannot be opened at its path."""
+
+    exit_code = 19
+
+
 class CameraError(AsperityError):
     """A camera or frame source cannot deliver."""
 

@@ -10,7 +10,7 @@ line, and the gate holds its scores to the exporter's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -71,10 +71,10 @@ SPOILED_SHARE = 0.05
 scores vary by measures nothing (docs/decisions/spoiled-scores.md)."""
 
 
-def usual_distance(golden: Iterable[GoldenFrame], modality: Name) -> float:
-    """Mean image distance of the normal golden frames in one modality."""
-    normal = [frame for frame in golden if frame.kind == "normal"]
-    distances = [frame.rgb_image_distance if modality == "rgb" else frame.points_image_distance for frame in normal]
+def usual_distance(checks: Iterable[GoldenCheck], modality: Name) -> float:
+    """Mean image distance of the normal golden frames in one modality, as this engine measures it."""
+    normal = [check.scores for check in checks if check.golden.kind == "normal"]
+    distances = [scores.rgb.image_distance if modality == "rgb" else scores.points.image_distance for scores in normal]
     if not distances:
         raise ParityError("the bundle holds no normal golden frame to compare spoiled ones with; export it again")
     return sum(distances) / len(distances)
@@ -94,7 +94,10 @@ def own_evidence(scores: Scores, modality: Name, decision: Decision, usual: floa
 
 
 def check_golden(check: GoldenCheck, decision: Decision, manifest: Manifest) -> None:
-    """Compare one golden frame with the bundle. Raises ParityError naming frame, expected and seen."""
+    """Compare one golden frame with the bundle. Raises ParityError naming frame, expected and seen.
+
+    The tolerance has its ceiling in ``runtime.ceilings``, that of spoiled frames is SPOILED_SHARE; verdicts have none.
+    """
     golden, judgement = check.golden, check.judgement
     tolerance = manifest.golden_tolerance
     if golden.kind in SPOILED_MODALITY:
@@ -113,14 +116,21 @@ def check_golden(check: GoldenCheck, decision: Decision, manifest: Manifest) -> 
             f"{frame}: expected score {golden.score:.4f} within {tolerance:.4f}; this engine gives "
             f"{judgement.score:.4f}; it must not judge parts: export the bundle again for this engine or use another"
         )
-    modality = SPOILED_MODALITY.get(golden.kind)
-    if modality is None:
-        return
-    if not own_evidence(check.scores, modality, decision, usual_distance(manifest.golden, modality)):
+
+
+def check_evidence(checks: Sequence[GoldenCheck], decision: Decision) -> None:
+    """Each spoiled frame is ng because of its own modality. Raises ParityError.
+
+    Measured by this engine on both sides: what the manifest says of distances is no evidence.
+    """
+    for check in checks:
+        golden, modality = check.golden, SPOILED_MODALITY.get(check.golden.kind)
+        if modality is None or own_evidence(check.scores, modality, decision, usual_distance(checks, modality)):
+            continue
         raise ParityError(
-            f"{frame}: it must be ng because of its {modality} distance; this engine's is "
-            f"{getattr(check.scores, modality).image_distance:.4f}, which does not decide: the {modality} network or "
-            "bank sees nothing; calibrate and export again"
+            f"golden frame {golden.name} ({golden.kind}): it must be ng because of its {modality} distance; this "
+            f"engine's is {getattr(check.scores, modality).image_distance:.4f}, which does not decide: the {modality} "
+            "network or bank sees nothing; calibrate and export again"
         )
 
 
@@ -139,11 +149,13 @@ def gate_steps(
     bundle: Bundle, engine: Engine, decision: Decision, progress: Progress = no_progress
 ) -> Iterator[GoldenCheck]:
     """As ``pass_gate``, a golden frame at each step; the gate is passed only when the steps have come to their end."""
+    checks = []
     for golden, frame in bundle.golden_frames():
-        check = run_golden(frame, golden, engine, decision, bundle.manifest, progress)
-        check_golden(check, decision, bundle.manifest)
+        checks.append(run_golden(frame, golden, engine, decision, bundle.manifest, progress))
+        check_golden(checks[-1], decision, bundle.manifest)
         progress(f"golden {golden.name}")
-        yield check
+        yield checks[-1]
+    check_evidence(checks, decision)
 
 
 def prove(bundle: Bundle, engine: Engine, progress: Progress = no_progress) -> Decision:

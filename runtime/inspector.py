@@ -20,13 +20,15 @@ recipe than the one it meets is refused WRONG_RECIPE. Other stations' frames tak
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Sequence
 
-from runtime import control, wire
+from runtime import __version__, control, exposure, wire
+from runtime.audit import ITSELF, Actor, Audit
 from runtime.bench import Bench, TakenOver
 from runtime.clock import MS, Now, look
-from runtime.config import StationConfig
+from runtime.config import StationConfig, audit_path
 from runtime.errors import AsperityError, EngineLostError, FrameRefused
 from runtime.journal import Journal
 from runtime.recipes import Loader, OpenRecipes
@@ -52,6 +54,9 @@ class Inspector:
         self.sockets = sockets
         self.clock = clock
         self.session = str(uuid.uuid4())
+        self.started_ns = clock().ns
+        self.audit = Audit(self.config.audit, audit_path(self.config), self.session, clock)
+        sockets.access.logged_in = self._logged_in
         self.ending = False
         """Set to end: from a signal handler, or by the operation ``shutdown``."""
         self.replies = control.ReplyCache(self.config.control.reply_cache)
@@ -60,7 +65,7 @@ class Inspector:
         self.bench = Bench(len(configs), limits.queue_length, idle_tick_s, sockets.make_bell, clock)
         self.loaders = [Loader(config, sockets.make_bell, self.recipes) for config in configs]
         self.stations = [
-            Station(config, journal, self.session, sockets, place, loader, clock)
+            Station(config, journal, self.session, sockets, place, loader, clock, self.started_ns, self.audit)
             for config, journal, place, loader in zip(configs, journals, self.bench.places, self.loaders, strict=True)
         ]
         self.by_camera = {station.camera: station for station in self.stations}
@@ -75,6 +80,7 @@ class Inspector:
         Raises the error by which no station can judge: the first recipe did not open, or the engine is lost.
         """
         try:
+            self.audit.start()
             self.begin(first_recipes)
             while not self.ending:
                 self.sockets.wait(self._patience_ms())
@@ -88,6 +94,9 @@ class Inspector:
 
     def begin(self, first_recipes: Sequence[str]) -> None:
         """Settle what an earlier run left owing, then start the bench, the self-tests and the first recipes."""
+        names = [station.name for station in self.stations]
+        self.audit.record("", "session", ITSELF, "BEGUN", stations=names, pid=os.getpid(), version=__version__)
+        exposure.say(self.config, self.stations)
         self.bench.start()
         for station, first_recipe in zip(self.stations, first_recipes, strict=True):
             station.begin(first_recipe)
@@ -103,7 +112,9 @@ class Inspector:
             self.on_frame(parts)
         for envelope, request, client in self.sockets.requests():
             self.sockets.reply(*control.answer(self, envelope, request, client))
-        self.sockets.access.report([(station.notice, station.operation) for station in self.stations])
+        shown = [(station.notice, station.operation) for station in self.stations]
+        self.sockets.access.report(shown)
+        self.audit.report(shown)
         self.on_time()
 
     def on_frame(self, parts: Sequence[wire.Part]) -> None:
@@ -125,11 +136,17 @@ class Inspector:
         now = self.clock()
         for station in self.stations:
             station.on_time(now)
+        exposure.alarm(self.config, self.stations)
         if self.failure() is not None:
             self.ending = True  # never set anew from its old value: a signal between reading and writing would be lost
         for station in self.stations if not self.ending else ():
             station.operation.show_failure()
         tell_supervisor(self)
+
+    @property
+    def uptime_ms(self) -> int:
+        """How old the session is, on the monotonic clock."""
+        return (self.clock().ns - self.started_ns) // MS
 
     def failure(self) -> AsperityError | None:
         """Why no station can judge anything in this process any more, which then ends; None: one can, or may yet.
@@ -152,6 +169,9 @@ class Inspector:
             theirs = station.operation.recipe
             if station is finder or (recipe is not None and theirs is not None and theirs.engine is recipe.engine):
                 station.operation.engine_lost(error)
+
+    def _logged_in(self, socket: str, actor: Actor, refusal: str, peer: str) -> None:
+        self.audit.log_in(socket, actor, refusal, peer=peer)
 
     def _patience_ms(self) -> float:
         """How long the desk may sleep: until a station's time comes, at most ``poll_ms``."""
@@ -184,3 +204,5 @@ class Inspector:
         self.sockets.close(self.config.sockets.linger_ms)
         for station in self.stations:
             station.journal.close()
+        self.audit.record("", "session", ITSELF, "ENDED")
+        self.audit.close()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from runtime import wire
+from runtime.audit import Actor
 from runtime.clock import Now, look
 from runtime.config import Log as LogConfig
 from runtime.files import shown
@@ -17,6 +18,15 @@ log = logging.getLogger("asperity.station")
 Severity = Literal["info", "warning", "alarm"]
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "alarm": logging.ERROR}
 TEXT_MAX = 512
+CODE_MAX = 64
+
+
+class Record(Protocol):
+    """Into the audit file, in a station's name."""
+
+    def __call__(
+        self, op: str, actor: Actor, code: str, text: str = "", *, refused: bool = False, **fields: Any
+    ) -> None: ...
 
 
 class Notices:
@@ -37,25 +47,42 @@ class Notices:
         self._clock = clock
 
     def __call__(
-        self, severity: Severity, kind: str, text: str, result_id: int | None = None, seq: int | None = None
+        self,
+        severity: Severity,
+        kind: str,
+        text: str,
+        result_id: int | None = None,
+        seq: int | None = None,
+        *,
+        actor: str = "",
+        of: str = "",
+        each: bool = False,
     ) -> None:
-        """Write and publish, unless the same ``kind`` was written a moment ago."""
+        """Write and publish, unless the same ``kind`` was written a moment ago.
+
+        ``actor``: who asked for it. ``of``: whose it is, where one's repeats must not hold back another's (a key's id).
+        ``each``: only the log line is held back, the event never: for what clients' limits bound.
+        """
         now = self._clock()
-        held = self._repeats.due(kind, now.ns)
-        if held is None:
+        text = shown(text)
+        held = self._repeats.due(kind + of, now.ns)
+        if held is None and not each:
             return
-        text = with_held(shown(text), held)
-        ids: dict[str, str | int | None] = {"station": self._station, "session": self._session, "kind": kind}
-        ids |= {"text": text, "result_id": result_id, "seq": seq}
-        log.log(_LEVELS[severity], "%s: %s: %s", self._station, kind, text, extra={"ids": ids})
+        if held is not None:
+            line = with_held(text, held)
+            ids: dict[str, str | int | None] = {"station": self._station, "session": self._session, "kind": kind}
+            ids |= {"text": line, "result_id": result_id, "seq": seq, "actor": actor or None}
+            log.log(_LEVELS[severity], "%s: %s: %s", self._station, kind, line, extra={"ids": ids})
+            text = text if each else line
         event = wire.Event(
             station=self._station,
             session=self._session,
             t_us=now.wall_us,
             severity=severity,
-            code=kind,
+            code=kind[:CODE_MAX],
             text=text[:TEXT_MAX],
             result_id=result_id,
             seq=seq,
+            actor=actor,
         )
         self._publish(wire.encode_event(event))

@@ -7,14 +7,17 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from runtime import ceilings
+from runtime.audit import ITSELF, Actor
 from runtime.bench import Place, TakenOver, Tested
 from runtime.clock import MS, Now, look
 from runtime.config import StationConfig
 from runtime.drift import DriftMonitor
 from runtime.errors import AsperityError, EngineLostError, StateError
-from runtime.notices import Notices, Severity
+from runtime.notices import Notices, Record, Severity
 from runtime.pipeline import Recipe
 from runtime.reasons import Reason
+from runtime.recipe_change import RecipeChanges
 from runtime.recipes import Loader, describe_engine
 from runtime.states import Cause, State, step
 
@@ -37,15 +40,18 @@ class Operation:
         notice: Notices,
         drop_work: Callable[[Reason], None],
         drop_triggers: Callable[[Reason], None],
+        record: Record,
         clock: Callable[[], Now] = look,
     ) -> None:
+        """``record``: into the audit file, with the station's name."""
         self.state = State.PREOPERATIONAL
         self.recipe: Recipe | None = None
         self.engine = describe_engine(config)
         self.alarms: dict[str, str] = {}
         self.tested = False
         self.busy = ""
-        """The change of recipe under way, in words; empty: none."""
+        """The change of recipe or threshold under way, in words; empty: none."""
+        self.changes = RecipeChanges(notice, record)
         self.single_trigger_id: int | None = None
         """In SINGLE_EXECUTION: the one trigger that was given."""
         self.failure: AsperityError | None = None
@@ -57,6 +63,13 @@ class Operation:
         self._drop_work = drop_work
         self._drop_triggers = drop_triggers
         self._clock = clock
+        self._record = record
+        self._incoming: Recipe | None = None
+        """Opened for us and not in force yet: to be closed should it never be."""
+        self._taking = False
+        """The bench was asked to take something over and has not reported."""
+        self._threshold_by: Actor | None = None
+        """Who asked for the change of threshold that is under way; None: there is none."""
         self._drift = DriftMonitor(config.drift.window_frames, config.drift.level)
         self._autostart = config.station.autostart
         self._first_recipe = ""
@@ -84,7 +97,7 @@ class Operation:
         self._begin_test()
         if first_recipe:
             self._first_recipe = first_recipe
-            self._open(first_recipe, in_child_first=False)
+            self._open(first_recipe, ITSELF, in_child_first=False)
         else:
             self._notice("info", "WAITING", f"no recipe yet; prepare_recipe knows: {', '.join(self._config.recipes)}")
 
@@ -124,54 +137,63 @@ class Operation:
         self.move(Cause.SELF_TEST)
         self._begin_test()
 
-    def prepare(self, name: str) -> None:
-        """Open ``name`` beside the recipe in force."""
+    def prepare(self, name: str, actor: Actor = ITSELF) -> int:
+        """Open ``name`` next to the recipe in force. The number of this change, by which ``changes`` says its end."""
         step(self.state, Cause.PREPARE_RECIPE)
+        self._refuse_busy()
         self.alarms.pop("RECIPE", None)
         if not isinstance(self.failure, EngineLostError):
             self.failure = None
-        self._open(name, in_child_first=True)
+        return self._open(name, actor, in_child_first=True)
 
-    def unprepare(self) -> None:
-        """Put the recipe away."""
+    def unprepare(self, actor: Actor = ITSELF) -> int:
+        """Put the recipe away. The number of this change."""
+        self._refuse_busy()
         self.move(Cause.UNPREPARE_RECIPE)
-        self.busy = "the recipe is being put away"
-        self._busy_until_ns = self._clock().ns + self._config.timing.recipe_ms * MS
-        self._place.take_over(None)
+        number = self.changes.begin("", actor)
+        self._have_taken_over("the recipe is being put away", None)
+        return number
 
     def threshold_refusal(self, threshold: float) -> str:
-        """Why the recipe in force may not be judged by ``threshold``; empty: it may.
-
-        The spoiled golden frames prove that the networks see; a threshold that lets one of them pass proves nothing.
-        """
+        """Why the recipe in force may not be judged by ``threshold``; empty: it may."""
         if self.recipe is None:
             return "no recipe is in force; prepare one first"
-        if self.recipe.decision.timing_only:
-            return f"recipe {self.recipe.name} is for timing only; no threshold gives it a verdict"
-        spoiled = {g.name: g.score for g in self.recipe.manifest.golden if g.kind.startswith("spoiled")}
-        passing = [f"{name} (score {score:.4g})" for name, score in spoiled.items() if score <= threshold]
-        if passing:
-            return f"a threshold of {threshold:.4g} would pass spoiled golden frames: {', '.join(passing)}"
-        return ""
+        return ceilings.threshold_refusal(
+            threshold, self.recipe.decision, self.recipe.manifest, self.recipe.proven_threshold
+        )
 
-    def set_threshold(self, threshold: float) -> None:
+    def set_threshold(self, threshold: float, actor: Actor = ITSELF) -> None:
         """Judge by another threshold from the next frame on, until another recipe or the end of the process."""
         assert self.recipe is not None  # ``threshold_refusal`` was asked
+        self._refuse_busy()
         decision = replace(self.recipe.decision, threshold=threshold)
-        self.busy = "the threshold is being changed"
-        self._busy_until_ns = self._clock().ns + self._config.timing.recipe_ms * MS
-        self._place.take_over(dataclasses.replace(self.recipe, decision=decision))
+        self._threshold_by = actor
+        self._have_taken_over("the threshold is being changed", dataclasses.replace(self.recipe, decision=decision))
+
+    def end(self) -> None:
+        """Out of service for good: what was begun and is not in force yet never will be."""
+        why = "the inspector is ending"
+        if self.busy:
+            self._give_up(why)
+        if self.busy:  # the bench has just taken it over, and no frame is judged by it any more
+            self._not_taken(why)
+        self.halt()
 
     # ------------------------------------------------------------------ what happens
 
     def taken_over(self, report: TakenOver) -> None:
-        """The bench judges by another recipe from here on."""
-        self.recipe = report.recipe
-        self.busy = ""
-        if report.before is not None and (report.recipe is None or report.before.engine is not report.recipe.engine):
-            self._loader.put_away(report.before)
+        """The bench judges by another recipe or threshold from here on."""
+        before, self.recipe = self.recipe, report.recipe
+        self.busy, self._taking = "", False
+        if self._threshold_by is not None:
+            self._threshold_taken(before)
+            return
+        self._incoming = None
+        if report.before is not None:
+            self._loader.put_away(report.before)  # of one engine too: each opening counts
         self._show_recipe()
         if report.recipe is None:
+            self.changes.done("no recipe is in force")
             return
         self._had_recipe = True
         self.failure = None
@@ -179,7 +201,7 @@ class Operation:
         name, bundle = report.recipe.name, report.recipe.bundle
         engine = f"engine {self.engine.name} on {self.engine.device}, {self.engine.precision}"
         use = "; FOR TIMING ONLY, every frame is unknown" if report.recipe.decision.timing_only else ""
-        self._notice("info", f"RECIPE {name}"[:64], f"recipe {name} (bundle {bundle}) is in force; {engine}{use}")
+        self.changes.done(f"recipe {name} (bundle {bundle}) is in force; {engine}{use}")
         slowest_ms, deadline_ms = report.recipe.manifest.frame_p99_ms, self._config.limits.deadline_ms
         if slowest_ms > deadline_ms:
             self._notice(
@@ -246,15 +268,14 @@ class Operation:
         """What takes too long, and what has come back."""
         opened = self._loader.opened()
         if opened is not None and opened.recipe is not None:
+            self._incoming = opened.recipe
             self.busy = f"recipe {opened.name} is being taken over"
-            self._place.take_over(opened.recipe)
+            self._take_over(opened.recipe)
         elif opened is not None and opened.error is not None:
             self._did_not_open(opened.name, opened.error)
         self._show_building()
         if self.busy and now.ns > self._busy_until_ns:
-            self._loader.give_up()
-            self.alarm("RECIPE", f"{self.busy}, but not within the time of [timing] recipe_ms")
-            self.busy = ""
+            self._give_up(f"{self.busy}, but not within the time of [timing] recipe_ms")
         if self._test_until_ns is not None and now.ns > self._test_until_ns:
             self._test_until_ns = None
             self.fault("SELF_TEST", f"not ended within {self._config.timing.self_test_ms} ms (at {self._place.stage})")
@@ -293,10 +314,10 @@ class Operation:
         self.move(Cause.FAULT)
         self._drop_work(Reason.ENGINE)
 
-    def alarm(self, kind: str, text: str, severity: Severity = "alarm") -> None:
+    def alarm(self, kind: str, text: str, severity: Severity = "alarm", actor: str = "") -> None:
         """Show an alarm in every state message until a reset (or until its cause is gone)."""
         self.alarms[kind] = text
-        self._notice(severity, kind, text)
+        self._notice(severity, kind, text, actor=actor)
 
     # ------------------------------------------------------------------
 
@@ -338,19 +359,64 @@ class Operation:
             self._autostart = False
             self.start(single=False)
 
-    def _open(self, name: str, *, in_child_first: bool) -> None:
+    def _refuse_busy(self) -> None:
         if self.busy:
-            raise StateError(f"{self.busy}; wait for the state message that names the recipe")
+            raise StateError(f"{self.busy}; wait until recipe_change of the state has ended")
+
+    def _open(self, name: str, actor: Actor, *, in_child_first: bool) -> int:
+        number = self.changes.begin(name, actor)
         self.busy = f"recipe {name} is being opened"
         self._busy_until_ns = self._clock().ns + self._loader.patience_ms * MS
         self._loader.start(name, in_child_first=in_child_first)
+        return number
+
+    def _have_taken_over(self, what: str, recipe: Recipe | None) -> None:
+        self.busy = what
+        self._busy_until_ns = self._clock().ns + self._config.timing.recipe_ms * MS
+        self._take_over(recipe)
+
+    def _take_over(self, recipe: Recipe | None) -> None:
+        self._taking = True
+        self._place.take_over(recipe)
 
     def _did_not_open(self, name: str, error: AsperityError) -> None:
-        self.busy = ""
-        if name == self._first_recipe and self.recipe is None:
-            self.failure = error
-        else:
-            self.alarm("RECIPE", str(error))
+        ends_it = name == self._first_recipe and self.opening_first
+        if ends_it:
+            self.failure = error  # ``show_failure`` makes it an alarm where the process goes on
+        self._not_taken(str(error), alarm=not ends_it)
+
+    def _give_up(self, why: str) -> None:
+        """Let nothing come any more of what was begun; the recipe and threshold in force stay so."""
+        self._loader.give_up()
+        if self._taking and not self._place.withdraw():
+            return  # too late: the bench judges by it, and its report comes next
+        if self._incoming is not None:
+            self._loader.put_away(self._incoming)
+        self._not_taken(why)
+
+    def _not_taken(self, why: str, *, alarm: bool = True) -> None:
+        self.busy, self._taking, self._incoming = "", False, None
+        if self._threshold_by is not None:
+            actor, self._threshold_by = self._threshold_by, None
+            self.alarm("THRESHOLD_CHANGE", why, actor=actor.text)
+            self._record("threshold_change", actor, "failed", why, refused=False)
+            return
+        if alarm:
+            self.alarms["RECIPE"] = why
+        self.changes.failed(why)
+
+    def _threshold_taken(self, before: Recipe | None) -> None:
+        """Another threshold is in force; recipe and engine are the same."""
+        actor, self._threshold_by = self._threshold_by or ITSELF, None
+        assert self.recipe is not None and before is not None
+        self._show_recipe()
+        self.alarms.pop("THRESHOLD_CHANGE", None)
+        old, new = before.decision.threshold, self.recipe.decision.threshold
+        text = f"threshold of {self.recipe.name} is {new:.6g}, was {old:.6g}"
+        self._notice("warning", "THRESHOLD_CHANGE", text, actor=actor.text, each=True)
+        self._record("threshold_change", actor, "done", refused=False, recipe=self.recipe.name, old=old, new=new)
+        self.move(Cause.RECIPE_TAKEN)
+        self._start_by_itself()
 
     def _watch_beat(self, now: Now) -> None:
         """A bench that shows no sign of life is stuck, whatever it is doing. Time in which nobody looked is not held

@@ -117,8 +117,10 @@ def open_recipe(name: str, config: StationConfig, progress: Progress) -> Recipe:
 
 
 def _open_simulated(name: str, script: str) -> Recipe:
-    from runtime.engines.simulated import SimulatedEngine, simulated_manifest, warm
+    from runtime.engines.simulated import BROKEN_RECIPE, SimulatedEngine, simulated_manifest, warm
 
+    if name == BROKEN_RECIPE:
+        raise BundleError(f"recipe {name}: simulated: its bundle is damaged; prepare another recipe")
     engine = SimulatedEngine(script)
     manifest = simulated_manifest(name)
     warm(manifest)

@@ -18,6 +18,7 @@ import zmq
 
 from runtime.errors import CameraError, WireError
 from runtime.frame import Frame
+from runtime.socket_files import check_ipc
 from runtime.transport import ClientKey, read_client_key, secure
 from runtime.wire import Trigger, decode_trigger, encode_frame, topic
 
@@ -54,10 +55,12 @@ class FrameSender:
         """Connect. ``station`` and ``results_endpoint`` are needed for triggers only.
 
         ``key``: this camera's key or its file, for a station with CURVE (role camera, and read for triggers).
-        Raises CameraError on an endpoint that cannot be, WireError on a bad camera's or station's name, AccessError on
-        the key.
+        Raises CameraError on an endpoint that cannot be, StationError on one that another user could hold, WireError on
+        a bad camera's or station's name, AccessError on the key.
         """
         topic("frame", camera)
+        for endpoint in (frames_endpoint, results_endpoint):
+            check_ipc(endpoint)
         key = read_client_key(key) if key else None
         limits = limits or SenderLimits()
         self.camera = camera
@@ -98,9 +101,9 @@ class FrameSender:
     def send(self, frame: Frame, trigger: Trigger | None = None, *, wait_ms: int = 0) -> bool:
         """Send one exposure now, or within ``wait_ms``, or never; True if the socket took it.
 
-        ``trigger``: the one it answers; its ids are copied into the frame. The frame's arrays are not copied: leave
-        them alone afterwards. False: nobody is connected or the frame before is still under way. Raises WireError on a
-        frame that breaks the contract (its ``seq`` is spent all the same).
+        ``trigger``: the one it answers; its ids and ``promise`` are copied into the frame. The frame's arrays are not
+        copied: leave them alone afterwards. False: nobody is connected or the frame before is still under way. Raises
+        WireError on a frame that breaks the contract (its ``seq`` is spent all the same).
         """
         if self._sub is not None:
             # ZeroMQ subscribes anew after a reconnection only when the socket is looked at.

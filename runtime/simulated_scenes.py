@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.cameras.simulated import SimulatedCamera, scene
-from runtime.engines.simulated import LOOK_DISTANCE_MM, LOOK_SHAPE_PX, TIMING_RECIPE
+from runtime.engines.simulated import BROKEN_RECIPE, LOOK_DISTANCE_MM, LOOK_SHAPE_PX, TIMING_RECIPE
 from runtime.reasons import Reason
 from runtime.simulated_line import FAULTS
 from runtime.simulated_station import RECIPE
@@ -27,7 +27,7 @@ NO_TRIGGER_ID = 4_000_000_000
 
 
 def _not_running(line: Simulation) -> None:
-    line.client.request("stop")
+    line.ask("stop")
     line.expose(announced=False)
     line.settle()
     line.run_again()
@@ -120,7 +120,7 @@ def _shutdown(line: Simulation) -> None:
     line.expose(line.slow)
     line.expose(paced=False)
     line.await_in_work(2)
-    line.client.request("shutdown", station="")
+    line.ask("shutdown", station="")
     line.inspector.wait(line.config.timing.shutdown_ms / 1000 + SCENE_S)
     line.start_again()
 
@@ -128,7 +128,7 @@ def _shutdown(line: Simulation) -> None:
 def _aborted(line: Simulation) -> None:
     line.expose(line.slow)
     line.await_in_work(1)
-    line.client.request("abort")
+    line.ask("abort")
     line.run_again()
 
 
@@ -140,14 +140,22 @@ def _timing_only(line: Simulation) -> None:
     take_recipe(line, before.recipe if before is not None else RECIPE)
 
 
-def take_recipe(line: Simulation, name: str) -> None:
-    """Have another recipe in force; bounded."""
-    line.client.request("prepare_recipe", recipe=name)
+def take_recipe(line: Simulation, name: str) -> str:
+    """Have another recipe in force; bounded. What came of it: the change's status, empty where it is not known."""
+    number = line.ask("prepare_recipe", recipe=name).recipe_change
     ends_s = time.monotonic() + SCENE_S + line.config.timing.recipe_ms / 1000
-    while time.monotonic() < ends_s and not line.ended:
+    while number is not None and time.monotonic() < ends_s and not line.ended:
         line.listen(20)
-        if line.client.state is not None and line.client.state.recipe == name:
-            return
+        change = line.client.state.recipe_change if line.client.state is not None else None
+        if change is not None and change.number == number and change.status != "under_way":
+            return change.status
+    return ""
+
+
+def _recipe_fails(line: Simulation) -> bool:
+    failed = take_recipe(line, BROKEN_RECIPE) == "failed"
+    line.expose()
+    return failed
 
 
 def _another_camera(line: Simulation) -> None:
@@ -196,3 +204,6 @@ SCENES: dict[Reason, Callable[[Simulation], None]] = {
     Reason.TIMING_ONLY: _timing_only,
 }
 """One for each reason; a test holds that none is left out."""
+
+LINE_SCENES: dict[str, Callable[[Simulation], bool]] = {"recipe-fails": _recipe_fails}
+"""One for each word of the line; false: it did not come about."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import zmq
 
@@ -18,6 +15,8 @@ from runtime.clock import MS
 from runtime.config import StationConfig, control_endpoint, hosted
 from runtime.connections import Connections
 from runtime.errors import ConfigError, StationError
+from runtime.exposure import is_loopback
+from runtime.socket_files import check_ipc
 
 _BELL = "inproc://bell"
 _ZAP = "inproc://zeromq.zap.01"
@@ -252,15 +251,13 @@ class DeskSockets:
         return Connections(socket, monitor, handshake_ms, lambda: self.access.failed_handshake(name))
 
     def _bind(self, socket: zmq.Socket[bytes], name: str, endpoint: str) -> str:
-        path = Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
+        path = check_ipc(endpoint, make_folder=True)
         asked = self._config.security.curve or self._config.sockets.insecure_lan
-        if path is None and not asked and not _is_loopback(endpoint):
+        if path is None and not asked and not is_loopback(endpoint):
             raise ConfigError(
                 f"[sockets] {name} is {endpoint}, which others on the network could reach and use; bind 127.0.0.1, "
                 "give --curve and each client a key, or --insecure-lan if nobody untrusted is on that network"
             )
-        if path is not None:
-            _private_folder(path.parent, endpoint)
         before = os.umask(0o177)  # a socket file must not be open to others even for a moment
         try:
             socket.bind(endpoint)
@@ -274,24 +271,3 @@ class DeskSockets:
         if path is not None:
             path.chmod(0o600)
         return str(socket.getsockopt_string(zmq.LAST_ENDPOINT))
-
-
-def _is_loopback(endpoint: str) -> bool:
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
-
-
-def _private_folder(folder: Path, endpoint: str) -> None:
-    """Make the folder of an ipc socket for this user alone. Raises StationError where it is somebody else's."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
-    except OSError as error:
-        raise StationError(f"the folder of {endpoint} cannot be made: {error.strerror}; choose another") from error
-    open_to_all = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
-    if found.st_uid not in (os.getuid(), 0) or open_to_all:
-        raise StationError(f"{folder} belongs to somebody else or is open to all; choose another place for {endpoint}")

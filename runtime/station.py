@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from runtime import ledger, wire
+from runtime.audit import Audit
 from runtime.bench import Place, Report, TakenOver, Tested
 from runtime.camera_guard import CameraGuard
 from runtime.clock import MS, Now
@@ -58,7 +60,10 @@ class Station:
         place: Place,
         loader: Loader,
         clock: Callable[[], Now],
+        started_ns: int,
+        audit: Audit,
     ) -> None:
+        """``started_ns``: when the session began."""
         self.config = config
         self.name = config.station.name
         self.camera = config.station.camera
@@ -77,7 +82,11 @@ class Station:
         self.last_published_id = journal.last_id
         self.slowest = SlowestFrames(config.trace.slowest) if config.trace.slowest else None
         self.notice = Notices(self.name, session, config.log, sockets.publish, clock)
-        self.operation = Operation(config, place, loader, self.notice, self.drop_work, self.drop_triggers, clock)
+        self.started_ns = started_ns
+        record = partial(audit.record, self.name)
+        self.operation = Operation(
+            config, place, loader, self.notice, self.drop_work, self.drop_triggers, record, clock
+        )
         on_restart = self.line.another_session if self.line is not None else lambda: None
         self.guard = CameraGuard(self.camera, sockets, self.operation, self.notice, self.drop_work, on_restart)
         self._last_frame_ns = 0
@@ -397,7 +406,9 @@ class Station:
     def publish_state(self, now: Now) -> None:
         """Five times a second, and at once when something changed that a receiver acts on."""
         operation = self.operation
-        shown = (operation.state, operation.tested, operation.recipe, tuple(operation.alarms))
+        shown = (
+            operation.state, operation.tested, operation.recipe, operation.changes.last, tuple(operation.alarms)
+        )  # fmt: skip
         if now.ns < self._state_due_ns and shown == self._state_shown:
             return
         self._state_due_ns = now.ns + self.config.timing.state_interval_ms * MS
@@ -426,7 +437,7 @@ class Station:
     def end(self) -> None:
         """Answer the rest."""
         self.drop_work(Reason.SHUTDOWN)
-        self.operation.halt()
+        self.operation.end()
         self.publish_state(self.clock())
         if self.slowest is not None:
             try:

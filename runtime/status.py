@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtime import wire
-from runtime.clock import Now
+from runtime.clock import MS, Now
 from runtime.states import READY_STATES
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def state_message(station: Station, now: Now) -> wire.StationState:
     return wire.StationState(
         station=station.name,
         session=station.session,
+        uptime_ms=(now.ns - station.started_ns) // MS,
         beat=station.place.beat,
         beat_timeout_ms=operation.beat_timeout_ms(),
         state=int(operation.state),
@@ -28,7 +29,9 @@ def state_message(station: Station, now: Now) -> wire.StationState:
         triggers=station.config.station.triggers,
         synced=station.line.synced if station.line is not None else None,
         recipe=recipe.name if recipe else "",
+        recipe_change=operation.changes.last,
         bundle=recipe.bundle if recipe else "",
+        threshold=recipe.decision.threshold if recipe else None,
         engine=wire.EngineMessage(engine.name[:64], engine.device[:64], engine.precision[:64]),
         last_result_id=station.last_published_id,
         expected_rate_hz=station.config.station.expected_rate_hz or None,

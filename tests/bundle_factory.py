@@ -144,7 +144,7 @@ def toy_manifest(adaptor: Literal["none", "lsfa"]) -> Manifest:
         geometry=Geometry(
             method="plane", why="toy", unit="mm", height_px=HEIGHT_PX, width_px=WIDTH_PX,
             plane=Plane(normal=(0.0, 0.0, -1.0), offset_mm=100.0), plane_cut_mm=1.0, point_spacing_mm=1.0,
-            plane_noise_mm=0.1, cluster_gap_px=2, side_px=20, mm_per_px=1.0, min_points=10, moved_share=0.5,
+            plane_noise_mm=0.1, cluster_gap_px=2, side_px=20, mm_per_px=1.0, min_points=64, moved_share=0.5,
             moved_mm=2.0,
         ),
         network=Network(
@@ -159,7 +159,11 @@ def toy_manifest(adaptor: Literal["none", "lsfa"]) -> Manifest:
             engine="cpu", precision="fp32", rgb=modality(20), points=modality(15), fusion="average",
             threshold=THRESHOLD, alpha=0.1, alpha_total=0.2, calibration_scores=SCORES,
         ),
-        silhouette=(SilhouetteRange(figure="area_mm2", low=1.0, high=1e6),),
+        silhouette=(
+            SilhouetteRange("area_mm2", 60.0, 600.0), SilhouetteRange("length_mm", 4.0, 40.0),
+            SilhouetteRange("width_mm", 4.0, 40.0), SilhouetteRange("height_mm", 0.0, 20.0),
+            SilhouetteRange("missing_share", 0.0, 0.5),
+        ),
         golden=(
             golden("normal_0", "normal", -0.4), golden("normal_1", "normal", 0.1), golden("near", "near", 0.6),
             golden("geometry", "spoiled_geometry", 1.5), golden("colour", "spoiled_colour", 1.6),

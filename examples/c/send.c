@@ -1,9 +1,8 @@
 /* A camera: sends COUNT frames of colour and points at RATE a second, one exposure one message.
  *
- *   cc -O2 -I../generated send.c -lzmq -o send && ./send [FRAMES] [CAMERA] [COUNT] [RATE]
- *
- * "seq" counts every exposure, also one that could not be sent: so the station names what is missing.
- * Little-endian machines. */
+ *   cc -O2 -I../generated send.c -lzmq -o send && ./send [FRAMES] [CAMERA] [COUNT] [RATE] [RESULTS] [STATION]
+ * With RESULTS, the inspector's results socket, each frame answers a trigger of STATION.
+ * "seq" counts every exposure, sent or not: so the station names what is missing. Little-endian machines. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,18 +14,14 @@
 enum { ROWS = 24, COLUMNS = 32 };
 static unsigned char rgb[ROWS * COLUMNS * 3];
 static float xyz[ROWS * COLUMNS * 3];
-
 static int64_t now_us(clockid_t clock) {
     struct timespec t;
     clock_gettime(clock, &t);
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
-
-static void sleep_until_us(int64_t due_us) { /* of the monotonic clock */
-    struct timespec t = {due_us / 1000000, due_us % 1000000 * 1000};
-    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+static void sleep_until_us(int64_t us) { /* of the monotonic clock */
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &(struct timespec){us / 1000000, us % 1000000 * 1000}, NULL);
 }
-
 static int new_session(char *text, size_t size) { /* a random UUID: this run; a new one starts seq anew */
     unsigned char r[16];
     FILE *source = fopen("/dev/urandom", "rb");
@@ -38,19 +33,35 @@ static int new_session(char *text, size_t size) { /* a random UUID: this run; a 
              r[4], r[5], r[6], r[7], r[8], r[9], r[10], r[11], r[12], r[13], r[14], r[15]);
     return 1;
 }
-
+static const char *find(const char *json, const char *name) { /* "" where it is absent */
+    const char *at = strstr(json, name);
+    return at ? at + strlen(name) + strspn(at + strlen(name), ": ") : "";
+}
+static void next_trigger(void *sub, char *json, int size, char *part_id) { /* its text is copied as JSON has it */
+    int nbytes = -1;
+    while (nbytes < 0 || nbytes >= size)
+        if (zmq_recv(sub, json, (size_t)size, 0) >= 0) nbytes = zmq_recv(sub, json, (size_t)size, 0);
+    json[nbytes] = 0;
+    for (const char *at = find(json, "\"part_id\""); *at && at[1] && at[1] != '"'; *part_id++ = *++at)
+        if (at[1] == '\\') *part_id++ = *++at;
+    *part_id = 0;
+}
 int main(int argc, char **argv) {
     const char *frames = argc > 1 ? argv[1] : "tcp://127.0.0.1:5560", *camera = argc > 2 ? argv[2] : "cam1";
     int count = argc > 3 ? atoi(argv[3]) : 10, sent = 0;
     double rate = argc > 4 ? atof(argv[4]) : 5;
-    char session[37], topic[64], header[1024];
+    const char *results = argc > 5 ? argv[5] : "", *station = argc > 6 ? argv[6] : "st1";
+    char session[37], topic[64], header[4096], trigger[1025] = "", part_id[1025];
     if (rate <= 0 || !new_session(session, sizeof session)) return fprintf(stderr, "no rate, or no random numbers\n"), 1;
-    void *context = zmq_ctx_new(), *push = zmq_socket(context, ZMQ_PUSH);
+    void *context = zmq_ctx_new(), *push = zmq_socket(context, ZMQ_PUSH), *sub = zmq_socket(context, ZMQ_SUB);
     int one = 1, linger_ms = 5000;
     zmq_setsockopt(push, ZMQ_IMMEDIATE, &one, sizeof one); /* queue nothing for a station that is not there */
     zmq_setsockopt(push, ZMQ_SNDHWM, &one, sizeof one);    /* nor more than one frame for one that does not read */
     zmq_setsockopt(push, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
     if (zmq_connect(push, frames)) return fprintf(stderr, "%s: %s\n", frames, zmq_strerror(zmq_errno())), 1;
+    snprintf(topic, sizeof topic, "trigger/%s/", station);
+    zmq_setsockopt(sub, ZMQ_SUBSCRIBE, topic, strlen(topic));
+    if (*results && zmq_connect(sub, results)) return fprintf(stderr, "%s: %s\n", results, zmq_strerror(zmq_errno())), 1;
     zmq_pollitem_t item = {push, 0, ZMQ_POLLOUT, 0};
     zmq_poll(&item, 1, 30000);
     for (int n = 0; n < ROWS * COLUMNS; n++) {
@@ -61,15 +72,19 @@ int main(int argc, char **argv) {
     snprintf(topic, sizeof topic, "frame/%s/", camera);
     int64_t started_us = now_us(CLOCK_MONOTONIC);
     for (int seq = 1; seq <= count; seq++) {
-        sleep_until_us(started_us + (int64_t)((seq - 1) * 1e6 / rate));
+        snprintf(part_id, sizeof part_id, "P%d", seq);
+        if (!*results) sleep_until_us(started_us + (int64_t)((seq - 1) * 1e6 / rate)); /* free run */
+        else next_trigger(sub, trigger, sizeof trigger - 1, part_id), zmq_poll(&item, 1, 200); /* the one before */
         int64_t exposed_us = now_us(CLOCK_REALTIME);
         for (unsigned n = 0; n < sizeof rgb; n++) rgb[n] = (unsigned char)(seq * 7 + n * 13); /* no two pictures alike */
         int nbytes = snprintf(header, sizeof header,
-            "{\"v\": %u, \"camera\": \"%s\", \"camera_session\": \"%s\", \"seq\": %d, \"trigger_id\": 0, \"part_id\": \"P%d\", "
+            "{\"v\": %u, \"camera\": \"%s\", \"camera_session\": \"%s\", \"seq\": %d, "
+            "\"trigger_id\": %llu, \"promise\": %llu, \"part_id\": \"%s\", " /* copied: which trigger it answers; 0: none */
             "\"t_exposure_us\": %" PRId64 ", \"t_sent_us\": %" PRId64 ", \"clock\": \"realtime\", \"streams\": ["
             "{\"name\": \"rgb\", \"dtype\": \"u1\", \"shape\": [%d, %d, 3], \"buffer\": 0, \"nbytes\": %zu}, "
             "{\"name\": \"xyz\", \"dtype\": \"f4\", \"shape\": [%d, %d, 3], \"buffer\": 1, \"nbytes\": %zu, \"unit\": \"mm\"}]}",
-            ASPERITY_WIRE_VERSION, camera, session, seq, seq, exposed_us, now_us(CLOCK_REALTIME), ROWS, COLUMNS, sizeof rgb,
+            ASPERITY_WIRE_VERSION, camera, session, seq, strtoull(find(trigger, "\"trigger_id\""), NULL, 10),
+            strtoull(find(trigger, "\"promise\""), NULL, 10), part_id, exposed_us, now_us(CLOCK_REALTIME), ROWS, COLUMNS, sizeof rgb,
             ROWS, COLUMNS, sizeof xyz);
         /* Now or never: while the frame before is under way this one is lost, and its seq says so. */
         if (zmq_send(push, topic, strlen(topic), ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) continue;
@@ -79,7 +94,7 @@ int main(int argc, char **argv) {
         sent++;
     }
     printf("{\"camera_session\": \"%s\", \"exposures\": %d, \"sent\": %d}\n", session, count, sent);
-    zmq_close(push);
+    zmq_close(push), zmq_close(sub);
     zmq_ctx_term(context);
     return 0;
 }

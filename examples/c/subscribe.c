@@ -1,5 +1,4 @@
 /* Records of a station, one JSON line each with "pass"; what PUB lost is named a gap.
- *
  *   cc -O2 -I../generated subscribe.c -lzmq -o subscribe && ./subscribe [RESULTS] [STATION] [COUNT] [simulated]
  * The 64-byte record needs no JSON reader; of the state message a few values are looked up. Little-endian machines. */
 #include <inttypes.h>
@@ -41,7 +40,8 @@ static int may_pass(const struct asperity_record *r, int simulated) { /* energis
     int ready = !strncmp(find(state, "\"ready\""), "true", 4) && s >= ASPERITY_STATE_READY
              && s <= ASPERITY_STATE_CONTINUOUS_EXECUTION && r->session == session(state)
              && (now_s() - beat_s) * 1000 <= number(state, "\"beat_timeout_ms\"");
-    return ready && r->flags & ASPERITY_FLAG_ACCEPT && r->verdict == ASPERITY_VERDICT_OK && r->score <= r->threshold
+    int asked = r->trigger_id || !strncmp(find(state, "\"triggers\""), "\"free_run\"", 10);
+    return ready && asked && r->flags & ASPERITY_FLAG_ACCEPT && r->verdict == ASPERITY_VERDICT_OK && r->score <= r->threshold
         && r->reason_code == ASPERITY_REASON_GOOD && r->state >= ASPERITY_STATE_READY
         && r->state <= ASPERITY_STATE_CONTINUOUS_EXECUTION && (simulated || !(r->flags & ASPERITY_FLAG_SIMULATED));
 }

@@ -1,20 +1,25 @@
 // A camera: sends COUNT frames of colour and points at RATE a second, one exposure one message.
 //
-//   node send.mjs [FRAMES] [CAMERA] [COUNT] [RATE]
+//   node send.mjs [FRAMES] [CAMERA] [COUNT] [RATE] [RESULTS] [STATION]
 //
+// With RESULTS, the inspector's results socket, each frame answers a trigger of STATION.
 // `seq` counts every exposure, also one that could not be sent: so the station names what is missing.
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Push } from "zeromq";
+import { Push, Subscriber } from "zeromq";
 
-const [FRAMES = "tcp://127.0.0.1:5560", CAMERA = "cam1", COUNT = "10", RATE = "5"] = process.argv.slice(2);
+const [FRAMES = "tcp://127.0.0.1:5560", CAMERA = "cam1", COUNT = "10", RATE = "5", RESULTS = "", STATION = "st1"] =
+  process.argv.slice(2);
 const [ROWS, COLUMNS] = [24, 32];
 const socket = new Push({
   immediate: true, // queue nothing for a station that is not there
   sendHighWaterMark: 1, // nor more than one frame for one that does not read
-  sendTimeout: 0,
+  sendTimeout: RESULTS ? 200 : 0, // nobody sends the frame of a trigger again: it may wait for the one before
   linger: 5000,
 });
+const triggers = new Subscriber();
+triggers.subscribe(`trigger/${STATION}/`);
+if (RESULTS) triggers.connect(RESULTS);
 const connected = new Promise((resolve) => socket.events.on("handshake", resolve));
 socket.connect(FRAMES);
 await connected;
@@ -32,7 +37,9 @@ const nowUs = () => Math.round((performance.timeOrigin + performance.now()) * 10
 let sent = 0;
 const startedMs = performance.now();
 for (let seq = 1; seq <= Number(COUNT); seq++) {
-  await sleep(Math.max(0, startedMs + ((seq - 1) * 1000) / Number(RATE) - performance.now()));
+  let trigger = { trigger_id: 0, promise: 0, part_id: `P${seq}` }; // free run: every frame is judged
+  if (RESULTS) trigger = JSON.parse((await triggers.receive())[1]);
+  else await sleep(Math.max(0, startedMs + ((seq - 1) * 1000) / Number(RATE) - performance.now()));
   const exposedUs = nowUs();
   const rgb = Buffer.from({ length: ROWS * COLUMNS * 3 }, () => 0);
   for (let n = 0; n < rgb.length; n++) rgb[n] = (seq * 7 + n * 13) % 256; // no two pictures alike
@@ -41,8 +48,9 @@ for (let seq = 1; seq <= Number(COUNT); seq++) {
     camera: CAMERA,
     camera_session: session,
     seq,
-    trigger_id: 0, // of the trigger that this frame answers; 0: none
-    part_id: `P${seq}`,
+    trigger_id: trigger.trigger_id, // of the trigger that this frame answers; 0: none
+    promise: trigger.promise, // copied: it tells this trigger from another of the same id
+    part_id: trigger.part_id,
     t_exposure_us: exposedUs,
     t_sent_us: nowUs(),
     clock: "realtime",
@@ -60,3 +68,4 @@ for (let seq = 1; seq <= Number(COUNT); seq++) {
 }
 console.log(JSON.stringify({ camera_session: session, exposures: Number(COUNT), sent }));
 socket.close();
+triggers.close();

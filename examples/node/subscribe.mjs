@@ -2,6 +2,7 @@
 //
 //   node subscribe.mjs [RESULTS] [CONTROL] [STATION] [COUNT] [simulated]
 // Lines come as they arrive, not in order of result_id; every id comes once, as a result or as a gap.
+// What the journal brought back never passes: nothing here proves who answers on the control socket.
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Dealer, Subscriber } from "zeromq";
@@ -18,9 +19,8 @@ control.connect(CONTROL);
 let state = {}; // the last one
 let beatMs = null; // earliest time at which its beat can have moved
 let emptyMs = performance.now(); // when the queue was last seen empty: what is read later may be that old
-let nextId = 0; // 0: not joined yet
+let [nextId, printed] = [0, 0]; // nextId 0: not joined yet
 let [asked, settledId] = ["", 0]; // request under way; up to here nothing was in work when it was asked
-let printed = 0;
 const missing = new Set();
 
 // Ready, and the beat moves: whatever is absent, unknown or old means no.
@@ -32,7 +32,8 @@ const trusted = () =>
 const mayPass = (result) =>
   result.verdict === VERDICT.OK && result.accept === true && result.reason_code === REASON.GOOD &&
   typeof result.score === "number" && typeof result.threshold === "number" && result.score <= result.threshold &&
-  (result.simulated === false || SIMULATED === "simulated") && result.session === state.session && trusted();
+  (result.simulated === false || SIMULATED === "simulated") && result.session === state.session && trusted() &&
+  (result.trigger_id > 0 || state.triggers === "free_run");
 
 const show = (line) => {
   printed += 1;
@@ -42,15 +43,14 @@ const show = (line) => {
 const addMissing = (from, to) => {
   for (let id = from; id < to; id++) missing.add(id);
 };
-
-const take = (result) => {
+const take = (result, heard = true) => {
   const id = result.result_id;
   if (!missing.delete(id)) {
     if (!nextId || id < nextId) return; // seen before, or from before this program joined
     addMissing(nextId, id);
     nextId = id + 1;
   }
-  show({ ...result, pass: mayPass(result) });
+  show({ ...result, pass: heard && mayPass(result) });
 };
 
 const observe = async (message) => {
@@ -78,7 +78,7 @@ while (COUNT === "0" || printed < Number(COUNT)) {
   if (answer !== null) {
     const reply = JSON.parse(answer.at(-1));
     if (reply.id === asked && reply.ok) {
-      for (const result of reply.results) take(result);
+      for (const result of reply.results) if (missing.has(result.result_id)) take(result, false);
       const lookedTo = Math.max(reply.first_result_id - 1, Math.min(settledId, (reply.next_result_id ?? 2 ** 53) - 1));
       for (const id of [...missing].filter((n) => n <= lookedTo)) {
         missing.delete(id);

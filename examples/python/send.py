@@ -1,8 +1,9 @@
 """A camera: sends COUNT frames of colour and points at RATE a second, one exposure one message.
 
-    python send.py [FRAMES] [CAMERA] [COUNT] [RATE]
+    python send.py [FRAMES] [CAMERA] [COUNT] [RATE] [RESULTS] [STATION]
 
-Needs pyzmq alone. `seq` counts every exposure, also one that could not be sent: so the station names what is missing.
+With RESULTS, the inspector's results socket, each frame answers a trigger of STATION. Needs pyzmq alone.
+`seq` counts every exposure, also one that could not be sent: so the station names what is missing.
 """
 
 import array
@@ -13,13 +14,19 @@ import uuid
 
 import zmq
 
-FRAMES, CAMERA, COUNT, RATE = [*sys.argv[1:], *["tcp://127.0.0.1:5560", "cam1", "10", "5"][len(sys.argv) - 1 :]]
+DEFAULTS = ["tcp://127.0.0.1:5560", "cam1", "10", "5", "", "st1"]
+FRAMES, CAMERA, COUNT, RATE, RESULTS, STATION = [*sys.argv[1:], *DEFAULTS[len(sys.argv) - 1 :]]
 ROWS, COLUMNS = 24, 32
-socket = zmq.Context().socket(zmq.PUSH)
+context = zmq.Context()
+socket = context.socket(zmq.PUSH)
 socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a station that is not there
 socket.setsockopt(zmq.SNDHWM, 1)  # nor more than one frame for one that does not read
 socket.setsockopt(zmq.LINGER, 5000)
 socket.connect(FRAMES)
+if RESULTS:
+    triggers = context.socket(zmq.SUB)
+    triggers.subscribe(f"trigger/{STATION}/")
+    triggers.connect(RESULTS)
 socket.poll(30_000, zmq.POLLOUT)
 
 session = str(uuid.uuid4())  # this run: a new one starts seq anew
@@ -34,7 +41,12 @@ xyz = points.tobytes()
 sent = 0
 started_s = time.monotonic()
 for seq in range(1, int(COUNT) + 1):
-    time.sleep(max(0.0, started_s + (seq - 1) / float(RATE) - time.monotonic()))
+    if RESULTS:
+        trigger = json.loads(triggers.recv_multipart()[1])
+        socket.poll(200, zmq.POLLOUT)  # nobody sends this part's frame again: wait for the one before
+    else:
+        trigger = {"part_id": f"P{seq}"}  # free run: every frame is judged
+        time.sleep(max(0.0, started_s + (seq - 1) / float(RATE) - time.monotonic()))
     exposed_us = time.time_ns() // 1000
     rgb = bytes((seq * 7 + n * 13) % 256 for n in range(ROWS * COLUMNS * 3))  # no two pictures alike
     header = {
@@ -42,8 +54,9 @@ for seq in range(1, int(COUNT) + 1):
         "camera": CAMERA,
         "camera_session": session,
         "seq": seq,
-        "trigger_id": 0,  # of the trigger that this frame answers; 0: none
-        "part_id": f"P{seq}",
+        "trigger_id": trigger.get("trigger_id", 0),  # of the trigger that this frame answers; 0: none
+        "promise": trigger.get("promise", 0),  # copied: it tells this trigger from another of the same id
+        "part_id": trigger["part_id"],
         "t_exposure_us": exposed_us,
         "t_sent_us": time.time_ns() // 1000,
         "clock": "realtime",

@@ -2,6 +2,7 @@
 
     python subscribe.py [RESULTS] [CONTROL] [STATION] [COUNT] [simulated]
 Needs pyzmq alone. Lines come as they arrive, not in order of result_id; every id comes once, as a result or as a gap.
+What the journal brought back never passes: nothing here proves who answers on the control socket.
 """
 
 import json
@@ -26,10 +27,9 @@ class Subscriber:
         self.sub.subscribe(f"state/{STATION}/")
         self.sub.connect(RESULTS)
         self.control.connect(CONTROL)
-        self.state = {}  # the last one
+        self.state, self.next_id = {}, 0  # the last one; 0: not joined yet
         self.beat_s = None  # earliest time at which its beat can have moved
         self.empty_s = time.monotonic()  # the queue was last seen empty: what is read later may be that old
-        self.next_id = 0  # 0: not joined yet
         self.missing, self.lines = set(), 0
         self.asked, self.settled_id = "", 0  # request under way; up to here nothing was in work when it was asked
 
@@ -40,26 +40,25 @@ class Subscriber:
 
     def may_pass(self, result):
         """Energise to pass: every single field has to say so."""
-        score, threshold = result.get("score"), result.get("threshold")
+        score, threshold, state = result.get("score"), result.get("threshold"), self.state
         said = result.get("verdict") == VERDICT["OK"] and result.get("accept") is True
         proven = result.get("reason_code") == REASON["GOOD"] and None not in (score, threshold) and score <= threshold
         real = result.get("simulated") is False or SIMULATED == "simulated"
-        return bool(said and proven and real and result["session"] == self.state.get("session") and self.trusted())
+        asked = result.get("trigger_id") or state.get("triggers") == "free_run"
+        return bool(said and proven and real and asked and result["session"] == state.get("session") and self.trusted())
 
     def show(self, line):
         self.lines += 1
         print(json.dumps(line), flush=True)
 
-    def take(self, result):
+    def take(self, result, heard=True):
         number = result["result_id"]
-        if number in self.missing:
-            self.missing.discard(number)
-        elif self.next_id and number >= self.next_id:
-            self.missing.update(range(self.next_id, number))
-            self.next_id = number + 1
-        else:
+        if number not in self.missing and not 0 < self.next_id <= number:
             return  # seen before, or before this program joined
-        self.show({**result, "pass": self.may_pass(result)})
+        self.missing.update(range(self.next_id, number))
+        self.missing.discard(number)
+        self.next_id = max(self.next_id, number + 1)
+        self.show({**result, "pass": heard and self.may_pass(result)})
 
     def observe(self, state):
         if state["session"] != self.state.get("session"):
@@ -72,14 +71,15 @@ class Subscriber:
         self.next_id = max(self.next_id, last_id + 1)
         if self.missing:
             self.asked, self.settled_id = str(uuid.uuid4()), 0 if state["in_flight"] else last_id
-            request = dict(v=WIRE_VERSION, id=self.asked, op="get_result", station=state["station"])
+            request = {"v": WIRE_VERSION, "id": self.asked, "op": "get_result", "station": STATION}
             self.control.send(json.dumps({**request, "from": min(self.missing)}).encode())
 
     def hear(self, reply):
         if reply["id"] != self.asked or not reply["ok"]:
             return
         for result in reply["results"]:
-            self.take(result)
+            if result["result_id"] in self.missing:
+                self.take(result, heard=False)
         looked_to = max(reply["first_result_id"] - 1, min(self.settled_id, (reply["next_result_id"] or 2**53) - 1))
         for number in sorted(n for n in self.missing if n <= looked_to):
             self.missing.discard(number)

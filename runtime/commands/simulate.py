@@ -117,11 +117,11 @@ def command(
 def _configure(
     path: Path | None, overrides: dict[str, dict[str, Any]], journal: Path | None, folder: Path, on_trigger: bool
 ) -> StationConfig:
-    """As ``asperity run`` would, but never with a real station's engine, recipes or journal. Raises ConfigError."""
+    """As ``asperity run`` would, never with a real station's engine, recipes, journal or audit. Raises ConfigError."""
     from msgspec.structs import replace
 
     from runtime.config import SCRIPT_PREFIX, load
-    from runtime.engines.simulated import TIMING_RECIPE
+    from runtime.engines.simulated import BROKEN_RECIPE, TIMING_RECIPE
     from runtime.simulated_station import RECIPE
 
     given = {name: {k: v for k, v in keys.items() if v is not None} for name, keys in overrides.items()}
@@ -129,7 +129,8 @@ def _configure(
     recipes = {name: f"{SCRIPT_PREFIX}ok" for name in asked.recipes}
     given |= {
         "engine": {"name": "simulated", "script": "ok"},
-        "recipes": {**recipes, RECIPE: f"{SCRIPT_PREFIX}ok", TIMING_RECIPE: f"{SCRIPT_PREFIX}ok"},
+        "recipes": {**recipes, **dict.fromkeys((RECIPE, TIMING_RECIPE, BROKEN_RECIPE), f"{SCRIPT_PREFIX}ok")},
+        "audit": {"path": str(folder / "audit.jsonl")},
     }
     if journal is not None or not asked.stations:
         given["journal"] = {"path": str((journal or folder / "journal").absolute())}

@@ -57,6 +57,7 @@ def command(
     import zmq
 
     from runtime.errors import StationError, UsageError
+    from runtime.socket_files import check_ipc
     from runtime.transport import secure
     from runtime.wire import topic
 
@@ -66,6 +67,7 @@ def command(
         for kind in KINDS[what]:
             socket.setsockopt(zmq.SUBSCRIBE, topic(kind, station))
         for endpoint in {bulk if kind in ("map", "picture") else results for kind in KINDS[what]}:
+            check_ipc(endpoint)
             secure(socket, key)
             try:
                 socket.connect(endpoint)

@@ -11,6 +11,7 @@ from runtime.doctor.findings import CUDA_ONLY, Finding, listed, missing, note, o
 from runtime.doctor.platforms import in_container, jetpack_of
 from runtime.doctor.world import World
 from runtime.errors import AsperityError
+from runtime.exposure import open_to_network, open_to_users
 
 CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 GOOD_CLOCKS = ("tsc", "arch_sys_counter", "kvm-clock", "hyperv_clocksource_tsc_page")
@@ -137,6 +138,17 @@ def check_journal(world: World, setting: Setting) -> Finding:
         )
         return missing("journal", found, remedy)
     return ok("journal", found)
+
+
+def check_sockets(setting: Setting) -> Finding:
+    """Who besides the station's own clients could reach its sockets."""
+    keys = "asperity keys new --client NAME --role ROLE  # for each client; then [security] curve = true"
+    network, users = open_to_network(setting.station), open_to_users(setting.station)
+    if network:
+        return warning("sockets", network, keys)
+    if users:
+        return note("sockets", users, keys)
+    return ok("sockets", "CURVE" if setting.station.security.curve else "files of one user (ipc)")
 
 
 def check_keys(world: World, setting: Setting) -> Finding:

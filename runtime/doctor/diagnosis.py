@@ -40,6 +40,7 @@ def diagnose(world: World, setting: Setting, home: Path, fatbin: Path, wanted: E
         box.check_memory(world),
         box.check_journal(world, setting),
         box.check_keys(world, setting),
+        box.check_sockets(setting),
         box.check_systemd(world),
         python.check_calibrate(world),
     )

@@ -23,6 +23,8 @@ from runtime.units import infer_unit, median_depth
 
 NAME = "simulated"
 TIMING_RECIPE = "timing-only"
+BROKEN_RECIPE = "does-not-open"
+"""A recipe of this name fails to open, as one whose bundle is damaged: ``recipes.open_recipe`` raises BundleError."""
 WORDS = {
     "ok": "a good part",
     "drift": "a good part whose score lies near the threshold: many of them raise the alarm DRIFT",
@@ -133,7 +135,7 @@ def simulated_manifest(recipe: str = NAME) -> Manifest:
         weights=(),
         decision=Decision(
             engine=NAME, precision="none", rgb=modality, points=modality, fusion="average", threshold=THRESHOLD,
-            alpha=0.05, alpha_total=0.05, calibration_scores=tuple(step / 20 for step in range(20)),
+            alpha=0.05, alpha_total=0.05, calibration_scores=tuple(step / 19 for step in range(20)),
             timing_only=recipe == TIMING_RECIPE,
         ),
         silhouette=(SilhouetteRange("area_mm2", 0.5, 1.5),),

@@ -12,6 +12,7 @@ from runtime.errors import DataError
 from runtime.gateways import modbus_table
 from runtime.reasons import JUDGED, Reason
 from runtime.simulated_line import FAULTS
+from runtime.simulation import LINE_WORDS
 from runtime.states import JUDGING, READY_STATES, State
 
 DUTIES = {
@@ -49,8 +50,8 @@ def reasons() -> list[str]:
 
 
 def words() -> list[str]:
-    """The words of the simulated engine, and of what goes wrong on a line with a hard-wired trigger."""
-    meanings = {**WORDS, **{word: fault.meaning for word, fault in FAULTS.items()}}
+    """The words of the simulated engine, and of the line."""
+    meanings = {**WORDS, **LINE_WORDS, **{word: fault.meaning for word, fault in FAULTS.items()}}
     rows = [f"| `{word}` | {meaning} |" for word, meaning in meanings.items()]
     return ["| word | what the station then meets |", "|---|---|", *rows]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
@@ -89,6 +89,8 @@ class ReceivedResult(Result):
     accept_sent: bool = False
     reason_code: int = 0
     reason_text: str = ""
+    recovered: bool = field(default=False, compare=False)
+    """It is the journal's answer to ``get_result`` and did not come on the results socket."""
 
 
 _result = msgspec.json.Decoder(ResultMessage)

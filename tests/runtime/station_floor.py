@@ -15,7 +15,7 @@ import numpy as np
 from runtime import wire
 from runtime.access import Access
 from runtime.clock import MS, Now
-from runtime.config import Security, StationConfig, hosted, journal_path
+from runtime.config import Security, StationConfig, audit_path, hosted, journal_path
 from runtime.engines.simulated import TIMING_RECIPE
 from runtime.errors import AsperityError
 from runtime.frame import Frame, Result
@@ -149,6 +149,7 @@ class Floor:
 
         loader.start = lambda name, in_child_first: opening.append(name)  # type: ignore[method-assign]
         loader.opened = opened  # type: ignore[method-assign]
+        loader.give_up = opening.clear  # type: ignore[method-assign]
 
     def of(self, name: str) -> Station:
         """One of several stations."""
@@ -243,6 +244,12 @@ class Floor:
     @property
     def events(self) -> list[wire.Event]:
         return [wire.decode_event(parts) for parts in self.of_kind("event")]
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Every entry of the audit file up to now."""
+        assert self.desk.audit.write_waiting()
+        lines = audit_path(hosted(self.config)[0]).read_text().splitlines()
+        return [msgspec.json.decode(line) for line in lines]
 
     def close(self) -> None:
         for journal in self.journals:

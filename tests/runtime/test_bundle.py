@@ -17,6 +17,7 @@ from bundle_factory import (
     POINTS_CHANNELS,
     RGB_CHANNELS,
     SCORES,
+    THRESHOLD,
     WIDTH_PX,
     ToyBundle,
     toy_graphs,
@@ -218,6 +219,49 @@ def test_a_manifest_without_sense_is_refused_though_signed(
 ) -> None:
     toy.edit(change)
     refused(toy, *words)
+
+
+def drop_figure(values: dict[str, Any]) -> None:
+    values["silhouette"].pop()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (set_in("golden_tolerance", 1e9), ("golden_tolerance", "1e+09", "0.136931", "standard deviations")),
+        (set_in("golden_tolerance", 0.137), ("golden_tolerance", "0.137", "0.136931")),
+        (set_in("golden", 2, "score", THRESHOLD - 0.01), ("golden_tolerance", "0.05", "0.01", "near")),
+        (set_in("frame_p99_ms", 1e12), ("frame_p99_ms", "1e+12", "30000")),
+        (set_in("geometry", "moved_share", 0.76), ("geometry.moved_share", "0.76", "0.75")),
+        (set_in("geometry", "moved_mm", 2.7), ("geometry.moved_mm", "2.7", "2.68328")),
+        (set_in("geometry", "plane_cut_mm", 1e6), ("geometry.plane_cut_mm", "1e+06", "2.68328")),
+        (set_in("geometry", "min_points", 1), ("geometry.min_points", "1", "64")),
+        (set_in("silhouette", 0, "low", 0.0), ("area_mm2", "600", "10 x its low")),
+        (set_in("silhouette", 1, "high", 40.1), ("length_mm", "40.1", "40")),
+        (set_in("silhouette", 2, "high", 1e9), ("width_mm", "1e+09", "40")),
+        (set_in("silhouette", 3, "high", 27.0), ("height_mm", "27", "26.8328")),
+        (set_in("silhouette", 4, "high", 1.0), ("missing_share", "1", "0.9")),
+        (set_in("silhouette", 4, "figure", "area_mm2"), ("silhouette", "missing_share")),
+        (set_in("silhouette", []), ("silhouette", "none", "area_mm2")),
+        (drop_figure, ("silhouette", "missing_share")),
+        (set_in("decision", "threshold", 1.0001), ("decision.threshold", "1.0001", "1.0")),
+    ],
+)  # fmt: skip
+def test_a_number_that_loosens_a_check_beyond_reason_is_refused_though_signed(
+    toy: ToyBundle, change: Callable[[dict[str, Any]], None], words: tuple[str, ...]
+) -> None:
+    toy.edit(change)
+    refused(toy, *words)
+
+
+def test_numbers_at_their_limit_are_opened(toy: ToyBundle) -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["golden_tolerance"], values["frame_p99_ms"] = 0.136, 30_000.0
+        values["geometry"] |= {"moved_share": 0.75, "moved_mm": 2.68, "plane_cut_mm": 2.68, "min_points": 64}
+        values["silhouette"][4]["high"] = 0.9
+
+    toy.edit(change)
+    assert open_bundle(toy.path, toy.trust).manifest.golden_tolerance == 0.136
 
 
 @pytest.mark.parametrize("kind", ["normal", "near", "spoiled_geometry", "spoiled_colour"])

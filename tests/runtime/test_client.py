@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
-import zmq
+from fake_station import OTHER, SESSION, FakeStation, collect, received, until
 
 from runtime import wire
 from runtime.client import ClientLimits, Gap, Station
@@ -18,116 +16,8 @@ from runtime.errors import StationError, WireError
 from runtime.frame import Result, Verdict
 from runtime.reasons import Reason
 
-SESSION = "7d1c2b3a-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
-OTHER = "8d1c2b3a-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
-WAIT_S = 20.0
 LIMITS = ClientLimits(request_timeout_ms=100, request_tries=200, ask_again_ms=20, patience_ms=60_000)
 HASTY = replace(LIMITS, request_tries=3, patience_ms=200)
-
-
-class FakeStation:
-    """Publishes what it is told and answers ``get_result`` from its journal, in a thread of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.results, self.control = f"ipc://{folder}/results", f"ipc://{folder}/control"
-        self.journal: dict[int, bytes] = {}
-        self.session = SESSION
-        self.beat = 0
-        self.beating = True
-        self.answering = True
-        self.silent = False
-        self.deaf_to = 0  # so many requests are lost
-        self.in_flight = 0
-        self.last_id = 0
-        self.oldest_id = 1
-        self.ready = True
-        self.requests: list[wire.Request] = []
-        self.beat_timeout_ms = 10_000
-        self.lock = threading.RLock()
-        """Held: what is published meanwhile comes before the next state."""
-        self._outbox: list[list[bytes]] = []
-        self._stop = threading.Event()
-        self._bound = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        assert self._bound.wait(WAIT_S)
-
-    def publish(self, number: int, *, lost: bool = False, journal: bool = True, verdict: Verdict = Verdict.OK) -> None:
-        judged = verdict is Verdict.OK
-        result = Result(
-            station="st1",
-            session=self.session,
-            result_id=number,
-            verdict=verdict,
-            reason=Reason.GOOD if judged else Reason.DEADLINE,
-            score=1.0 if judged else None,
-            threshold=2.0 if judged else None,
-        )
-        with self.lock:
-            if journal:
-                self.journal[number] = wire.encode_result_body(result)
-            if not lost:
-                self._outbox.append(wire.encode_result(result))
-            self.last_id = max(self.last_id, number)
-
-    def send(self, parts: list[bytes]) -> None:
-        with self.lock:
-            self._outbox.append(parts)
-
-    def state(self) -> wire.StationState:
-        return wire.StationState(
-            station="st1",
-            session=self.session,
-            beat=self.beat,
-            beat_timeout_ms=self.beat_timeout_ms,
-            state=8 if self.ready else 3,
-            ready=self.ready,
-            last_result_id=self.last_id,
-            in_flight=self.in_flight,
-        )
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join(WAIT_S)
-
-    def _run(self) -> None:
-        context = zmq.Context()
-        pub, router = context.socket(zmq.PUB), context.socket(zmq.ROUTER)
-        pub.bind(self.results)
-        router.bind(self.control)
-        self._bound.set()
-        while not self._stop.is_set():
-            with self.lock:
-                self.beat += self.beating
-                messages, self._outbox = self._outbox, []
-                if not self.silent:
-                    messages.append(wire.encode_state(self.state()))
-            for message in messages:
-                pub.send_multipart(message)
-            if router.poll(10):
-                envelope, body = wire.split_envelope(router.recv_multipart())
-                request = wire.decode_request(body)
-                self.requests.append(request)
-                self.deaf_to -= 1
-                if self.answering and self.deaf_to < 0:
-                    router.send_multipart([*envelope, wire.encode_reply(self._answer(request))])
-        context.destroy(linger=0)
-
-    def _answer(self, request: wire.Request) -> wire.Reply:
-        if request.op != "get_result" or request.from_ is None:
-            return wire.Reply(id=request.id, ok=True, code="OK", state=self.state())
-        with self.lock:
-            wanted = [key for key in sorted(self.journal) if request.from_ <= key <= (request.to or self.last_id)]
-            given = wanted[:3]
-            return wire.Reply(
-                id=request.id,
-                ok=True,
-                code="OK",
-                results=tuple(msgspec.Raw(self.journal[key]) for key in given),
-                first_result_id=self.oldest_id,
-                last_result_id=self.last_id,
-                next_result_id=wanted[3] if len(wanted) > 3 else None,
-            )
 
 
 @pytest.fixture
@@ -150,34 +40,6 @@ def hasty(fake: FakeStation) -> Iterator[Station]:
     with Station(fake.results, fake.control, station="st1", limits=HASTY) as station:
         station.await_state(10_000)
         yield station
-
-
-def until(condition: Callable[[], bool], client: Station, items: list[int | tuple[int, int]] | None = None) -> None:
-    """Poll the client until ``condition``, collecting ids and gaps."""
-    ends_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < ends_s, f"not within {WAIT_S} s; got {items}"
-        for item in client.poll(20):
-            if items is not None:
-                items.append((item.first_id, item.last_id) if isinstance(item, Gap) else item.result_id)
-
-
-def received(client: Station, count: int) -> list[wire.ReceivedResult]:
-    """The next ``count`` results, while no gap is expected."""
-    items: list[wire.ReceivedResult] = []
-    ends_s = time.monotonic() + WAIT_S
-    while len(items) < count:
-        assert time.monotonic() < ends_s
-        for item in client.poll(20):
-            assert not isinstance(item, Gap)
-            items.append(item)
-    return items
-
-
-def collect(client: Station, count: int) -> list[int | tuple[int, int]]:
-    items: list[int | tuple[int, int]] = []
-    until(lambda: len(items) >= count, client, items)
-    return items
 
 
 def test_results_arrive_in_order(fake: FakeStation, client: Station) -> None:
@@ -209,7 +71,8 @@ def test_what_the_journal_lacks_is_a_named_gap(fake: FakeStation, client: Statio
 
 
 def test_what_has_left_the_journal_is_a_named_gap(fake: FakeStation, client: Station) -> None:
-    fake.in_flight = 1  # nothing is settled: only the journal's oldest id can tell
+    fake.in_flight = 1  # ids are settled by time alone, and only the journal's oldest id can tell
+    fake.beat_timeout_ms = 50
     fake.oldest_id = 3
     fake.publish(3, lost=True)
     fake.publish(4)
@@ -219,9 +82,9 @@ def test_what_has_left_the_journal_is_a_named_gap(fake: FakeStation, client: Sta
 def test_a_result_out_of_turn_is_awaited(fake: FakeStation, client: Station) -> None:
     fake.in_flight = 1
     fake.publish(2)
-    until(lambda: len(fake.requests) >= 2, client)
-    fake.in_flight = 0
+    until(lambda: client.missing == (1, 1), client)
     fake.publish(1)
+    fake.in_flight = 0
     assert collect(client, 2) == [1, 2]
 
 
@@ -259,7 +122,7 @@ def test_a_restart_of_the_inspector_opens_no_gap(fake: FakeStation, tmp_path: Pa
         time.sleep(1.2)  # longer than patience_ms
         assert patient.poll(0) == []
         fake.session, fake.answering, fake.silent, fake.in_flight = OTHER, True, False, 0
-        fake.publish(1, lost=True)
+        fake.publish(1, lost=True, verdict=Verdict.UNKNOWN)  # as RESTARTED is
         assert collect(patient, 2) == [1, 2]
 
 

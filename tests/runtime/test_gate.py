@@ -16,7 +16,7 @@ from runtime.bundle import Bundle, open_bundle
 from runtime.engines import Engine, Progress
 from runtime.errors import EngineError, FrameRefused, ParityError
 from runtime.frame import EngineInfo, Frame, ModalityScores, Prepared, Scores, Silhouette, Window
-from runtime.gate import own_evidence, pass_gate, prove
+from runtime.gate import gate_steps, own_evidence, pass_gate, prove
 from runtime.keys import TrustStore
 from runtime.reasons import Reason
 from runtime.rescore import cache_path, rank_correlation, take_threshold
@@ -158,6 +158,23 @@ def test_own_evidence_asks_for_the_modality_that_decides(bundle: Bundle) -> None
     assert not own_evidence(scores_of(3.0, 0.0), "points", decision, MEAN)
     assert not own_evidence(scores_of(3.0, 3.0), "rgb", decision, MEAN)
     assert not own_evidence(scores_of(0.0, 0.0), "rgb", decision, MEAN)
+
+
+def test_distances_that_were_signed_into_the_bundle_are_no_evidence(toy: ToyBundle) -> None:
+    """With normal frames said to be far below what they measure, anything would decide by itself."""
+    toy.edit(lambda m: [g.update(rgb_image_distance=-1e9, points_image_distance=-1e9) for g in m["golden"]])
+    bundle = open_bundle(toy.path, toy.trust)
+    pass_gate(bundle, FakeEngine())
+    with pytest.raises(ParityError, match="points distance"):
+        pass_gate(bundle, FakeEngine(only("geometry", scores_of(2.8, 0.2))))
+
+
+def test_the_gate_is_not_passed_before_its_last_step(bundle: Bundle) -> None:
+    engine = FakeEngine(only("colour", scores_of(0.0, 3.2)))
+    steps = gate_steps(bundle, engine, bundle.manifest.decision)
+    assert len([next(steps) for _ in bundle.manifest.golden]) == 5
+    with pytest.raises(ParityError, match="rgb distance"):
+        next(steps)
 
 
 OTHER = EngineInfo("cuda", "gpu 0", "fp16")

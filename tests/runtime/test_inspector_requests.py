@@ -262,20 +262,21 @@ def test_the_reply_cache_is_bounded(make: MakeFloor) -> None:
 
 
 def test_an_operators_threshold_is_in_force_and_in_sight(make: MakeFloor) -> None:
-    floor = make("ng")
+    floor = make("drift")
     floor.send()
     floor.serve()
     score, signed = floor.results[-1].score, floor.results[-1].threshold
-    assert score is not None and signed is not None and score > signed
+    assert score is not None and signed is not None and floor.results[-1].verdict is Verdict.OK
+    assert floor.state.threshold == signed
     engine = floor.station.operation.recipe.engine  # type: ignore[union-attr]
     closed: list[bool] = []
     engine.close = lambda: closed.append(True)  # type: ignore[method-assign]
-    assert floor.ask("set_threshold", threshold=score + 1).code == "ACCEPTED"
+    assert floor.ask("set_threshold", threshold=score - 0.1).code == "ACCEPTED"
     floor.serve()
     floor.send()
     floor.serve()
-    assert (floor.results[-1].verdict, floor.results[-1].threshold) == (Verdict.OK, score + 1)
-    assert "THRESHOLD" in floor.state.alarms
+    assert (floor.results[-1].verdict, floor.results[-1].threshold) == (Verdict.NG, score - 0.1)
+    assert "THRESHOLD" in floor.state.alarms and floor.state.threshold == score - 0.1
     floor.ask("reset")
     floor.serve()
     assert "THRESHOLD" in floor.state.alarms, "a reset does not hide what is still in force"
@@ -283,6 +284,22 @@ def test_an_operators_threshold_is_in_force_and_in_sight(make: MakeFloor) -> Non
     floor.serve()
     assert "THRESHOLD" not in floor.state.alarms
     assert not closed, "the engine goes on with another threshold"
+    change = floor.state.recipe_change
+    assert change is not None and (change.number, change.status) == (1, "done"), "a threshold is no recipe"
+
+
+def test_a_threshold_above_every_normal_score_of_calibration_is_refused(make: MakeFloor) -> None:
+    floor = make("ok")
+    recipe = floor.station.operation.recipe
+    assert recipe is not None
+    highest = max(recipe.decision.calibration_scores)
+    for threshold in (highest * 1.0001, 9.4, 1e300):
+        reply = floor.ask("set_threshold", threshold=threshold)
+        assert (reply.ok, reply.code) == (False, "REFUSED")
+        assert f"{threshold:.6g}" in reply.text and f"the most is {highest:.6g}" in reply.text
+    floor.settle()
+    assert floor.state.threshold == recipe.proven_threshold
+    assert floor.ask("set_threshold", threshold=highest).code == "ACCEPTED", "the control"
 
 
 def test_a_threshold_that_would_pass_a_spoiled_golden_frame_is_refused(make: MakeFloor) -> None:
@@ -290,12 +307,12 @@ def test_a_threshold_that_would_pass_a_spoiled_golden_frame_is_refused(make: Mak
     operation = floor.station.operation
     recipe = operation.recipe
     assert recipe is not None
-    spoiled = GoldenFrame("geometry", "spoiled_geometry", "ng", int(Reason.SCORE_ABOVE_THRESHOLD), 5.0, 1.0, 1.0)
+    spoiled = GoldenFrame("geometry", "spoiled_geometry", "ng", int(Reason.SCORE_ABOVE_THRESHOLD), 0.9, 1.0, 1.0)
     operation.recipe = replace(recipe, manifest=msgspec.structs.replace(recipe.manifest, golden=(spoiled,)))
-    reply = floor.ask("set_threshold", threshold=5.0)
+    reply = floor.ask("set_threshold", threshold=0.9)
     assert (reply.ok, reply.code) == (False, "REFUSED")
     assert "geometry" in (reply.text or "")
-    assert floor.ask("set_threshold", threshold=4.9).code == "ACCEPTED"
+    assert floor.ask("set_threshold", threshold=0.89).code == "ACCEPTED"
 
 
 def test_requests_that_cannot_be_done_say_why(make: MakeFloor) -> None:

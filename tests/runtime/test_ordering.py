@@ -55,7 +55,7 @@ def test_one_who_comes_again_asks_for_what_it_missed() -> None:
     order = Ordering(4, 100)
     order.observe(state(9))
     assert order.missing() == (4, 9)
-    order.answer([result(number) for number in (6, 7)], oldest_id=6, settled_id=0, now_s=0.0)
+    order.answer([result(number) for number in (6, 7)], oldest_id=6, looked_to=0, now_s=0.0)
     assert taken(order) == [(4, 5), 6, 7] and order.missing() == (8, 9)
 
 
@@ -72,7 +72,7 @@ def test_a_result_out_of_turn_waits_and_is_no_gap() -> None:
     order.observe(state(0))
     order.add(result(2), 5.0)
     assert taken(order) == [] and order.missing() == (1, 1) and order.missed_s(9.0) == 5.0
-    order.answer([], oldest_id=1, settled_id=0, now_s=6.0)
+    order.answer([], oldest_id=1, looked_to=0, now_s=6.0)
     assert taken(order) == []
     order.add(result(1), 7.0)
     assert taken(order) == [1, 2] and order.missing() is None
@@ -82,7 +82,7 @@ def test_ids_that_were_never_given_are_a_gap_at_once() -> None:
     order = Ordering(None, 100)
     order.observe(state(5))
     order.observe(state(4101, session=OTHER))
-    order.answer([], oldest_id=1, settled_id=4101, now_s=0.0)
+    order.answer([], oldest_id=1, looked_to=4101, now_s=0.0)
     assert taken(order) == [(6, 4101)] and order.missing() is None
 
 
@@ -90,7 +90,7 @@ def test_several_holes_of_an_answer_are_several_gaps() -> None:
     order = Ordering(None, 100)
     order.observe(state(0))
     order.observe(state(9))
-    order.answer([result(number) for number in (2, 3, 6)], oldest_id=1, settled_id=8, now_s=0.0)
+    order.answer([result(number) for number in (2, 3, 6)], oldest_id=1, looked_to=8, now_s=0.0)
     assert taken(order) == [(1, 1), 2, 3, (4, 5), 6, (7, 8)] and order.missing() == (9, 9)
 
 
@@ -133,7 +133,7 @@ def test_every_result_comes_once_and_in_order(rng: random.Random, count: int, lo
             order.observe(state(max(journal), in_flight=max(journal) - len(journal)))
         if rng.random() < 0.3 and (missing := order.missing()) is not None:
             found = [number for number in sorted(journal) if missing[0] <= number <= missing[1]]
-            order.answer([result(number) for number in found][:3], oldest_id=min(journal), settled_id=0, now_s=0.0)
+            order.answer([result(number) for number in found][:3], oldest_id=min(journal), looked_to=0, now_s=0.0)
         got += taken(order)
     order.observe(state(count))
     while (missing := order.missing()) is not None:
@@ -143,3 +143,59 @@ def test_every_result_comes_once_and_in_order(rng: random.Random, count: int, lo
     lost = {number for item in got if isinstance(item, tuple) for number in range(item[0], item[1] + 1)}
     assert ids == sorted(set(ids))
     assert set(ids) | lost == set(range(1, count + 1)) and not set(ids) & lost
+
+
+def test_an_answer_is_taken_of_settled_ids_only() -> None:
+    order = Ordering(None, 100)
+    order.observe(state(4))
+    order.observe(state(9, in_flight=1))
+    forged = [result(number) for number in (5, 6, 7, 12)]
+    order.answer(forged, oldest_id=9, looked_to=20, now_s=0.0)
+    assert order.missing() == (5, 9) and order.to_ask() is None and taken(order) == []
+    assert order.add(result(5), 0.0) and taken(order) == [5], "the true one still comes"
+    order.observe(state(9))
+    assert order.to_ask() == (6, 9)
+    order.answer(forged, oldest_id=1, looked_to=9, now_s=0.0)
+    assert taken(order) == [6, 7, (8, 9)] and order.missing() is None
+
+
+def test_ids_are_settled_once_no_frame_can_be_in_work_so_long() -> None:
+    def busy(last_result_id: int, uptime_ms: int, session: str = SESSION) -> wire.StationState:
+        return wire.StationState(
+            station="st1", session=session, last_result_id=last_result_id, in_flight=1, uptime_ms=uptime_ms
+        )
+
+    order = Ordering(1, 100)
+    order.observe(busy(2, 1000))
+    order.observe(busy(5, 1300))
+    order.observe(busy(7, 1600))
+    assert order.to_ask() is None, "beat_timeout_ms is 600"
+    order.observe(busy(7, 1601))
+    assert order.to_ask() == (1, 2)
+    order.observe(busy(8, 1901))
+    assert order.to_ask() == (1, 5)
+    order.observe(busy(9, 0, OTHER))
+    order.observe(busy(9, 600, OTHER))
+    assert order.to_ask() == (1, 5), "each session has a clock of its own"
+    order.observe(busy(9, 601, OTHER))
+    assert order.to_ask() == (1, 9)
+
+
+def test_a_result_that_differs_from_the_answer_is_told_and_comes_once() -> None:
+    order = Ordering(1, 100)
+    order.observe(state(1))
+    order.answer([result(1)], oldest_id=1, looked_to=1, now_s=0.0)
+    other = wire.decode_result_body(
+        wire.encode_result_body(Result(station="st1", session=SESSION, result_id=1, part_id="another"))
+    )
+    assert order.add(result(1), 0.0) and not order.add(other, 0.0)
+    assert taken(order) == [1]
+
+
+def test_ids_of_an_earlier_session_are_known_by_what_it_gave() -> None:
+    order = Ordering(None, 100)
+    order.observe(state(5))
+    order.add(result(6), 0.0)
+    order.add(result(8, OTHER), 0.0)  # before the new session's first state
+    order.observe(state(9, session=OTHER))
+    assert order.earlier_id == 6

@@ -115,6 +115,12 @@ def test_every_fault_of_a_hard_wired_line_comes_about_by_its_word(folder: Path) 
     assert summary["balanced"] and summary["restarts"] == 0
 
 
+def test_a_change_of_recipe_fails_on_demand(folder: Path) -> None:
+    summary = told(simulate(folder, "--json", "--rate=50", "--script=ok recipe-fails ng", "--once"))
+    assert summary["missed"] == {} and summary["balanced"]
+    assert summary["by_reason"] == {"GOOD": 2, "SCORE_ABOVE_THRESHOLD": 1}, "the recipe before it judges on"
+
+
 def test_a_record_that_cannot_hold_the_score_says_not_judged(folder: Path) -> None:
     process = simulate(folder, "--stdin", "--json", "--rate=50", "--script=ok", stdin=subprocess.PIPE)
     assert process.stdin is not None

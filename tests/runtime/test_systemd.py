@@ -12,8 +12,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from runtime import config
 from runtime.cli import register
-from runtime.errors import BundleError, ConfigError, UsageError
+from runtime.errors import BundleError, CameraError, ConfigError, StationError, UsageError
+from runtime.exposure import open_to_network, open_to_users
+from runtime.gateways import config as gateways
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 NAMES = ["asperity-inspector.service", "asperity-gateway@.service"]
@@ -45,6 +48,41 @@ def test_what_the_program_relies_on_is_there(name: str) -> None:
     parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters="=")
     parser.read_string((UNITS / name).read_text())
     assert parser["Unit"]["StartLimitBurst"]
+
+
+def test_only_the_services_user_reaches_the_sockets_of_the_shipped_configuration() -> None:
+    """Whoever may send frames is the camera: the sockets lie where no other user of the computer can come."""
+    unit, station, gateway = (
+        service(NAMES[0]),
+        config.load(UNITS / "station.toml"),
+        gateways.load(UNITS / "gateway.toml"),
+    )
+    assert unit["RuntimeDirectoryMode"] == ["0700"]
+    folder = f"/run/{unit['RuntimeDirectory'][0]}"
+    sockets = station.sockets
+    ends = {name: getattr(sockets, name) for name in ("frames", "results", "bulk", "control")}
+    assert {Path(end.removeprefix("ipc://")).parent for end in ends.values()} == {Path(folder)}, ends
+    assert all(end.startswith("ipc:///") for end in ends.values()) and len(set(ends.values())) == len(ends)
+    assert not sockets.insecure_lan and not open_to_network(station) and not open_to_users(station)
+    assert (gateway.station.results, gateways.control_of(gateway)) == (ends["results"], ends["control"])
+    assert gateway.station.name == station.station.name
+    assert service(NAMES[1])["User"] == unit["User"], "the files are of mode 0600"
+    runtime = [value for name in NAMES for value in service(name)["Environment"] if "XDG_RUNTIME_DIR=/run" in value]
+    assert len(runtime) == 2, "whoever leaves the control socket out finds it in the same folder"
+
+
+def test_the_camera_of_the_shipped_configuration_sends_to_its_sockets() -> None:
+    text = (UNITS / "station.toml").read_text()
+    (line,) = [line.removeprefix("#   ") for line in text.splitlines() if " camera virtual " in line]
+    sockets = config.load(UNITS / "station.toml").sockets
+    words = line.split()
+    assert words[:3] == ["sudo", "-u", service(NAMES[0])["User"][0]]
+    options = dict(zip(words[6::2], words[7::2], strict=True))
+    assert options == {"--frames-endpoint": sockets.frames, "--results-endpoint": sockets.results}
+    app = typer.Typer()
+    register(app)
+    told = CliRunner().invoke(app, [*words[4:], "--frames", "1", "--wait-s", "0"])
+    assert isinstance(told.exception, (CameraError, StationError)), told
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -57,6 +57,8 @@ class Line:
             # A process that stood still is no pulled cable, and its last words reach who stands still meanwhile.
             "sockets": {**self.ends, "heartbeat_timeout_ms": PATIENCE_MS, "linger_ms": PATIENCE_MS // 2},
             "journal": {"path": str(self.folder / "journal")},
+            # A request is no older because a crowded machine let nobody read it.
+            "control": {"request_age_max_ms": 600_000},
         }
         several = ""
         if names:

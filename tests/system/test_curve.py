@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,8 +103,8 @@ def test_whoever_may_not_is_refused_logged_and_counted_and_the_station_goes_on(t
             attempts.append(Attempt(zmq.SUB, line.ends[name], line.admit(f"camera-{name}", Role.CAMERA)))
         for key in (None, unknown, gone, line.keys["camera-bulk"]):
             with Station(line.ends["results"], line.ends["control"], station=STATION, limits=HASTY, key=key) as client:
-                with pytest.raises(StationError, match="no answer to stop"):
-                    client.request("stop")
+                with pytest.raises(StationError, match="no answer to get_state"):
+                    client.request("get_state")
                 assert client.state is None
         ends = line.ends["results"], line.ends["control"]
         with Station(*ends, station=STATION, limits=UNHURRIED, key=reader) as client:
@@ -298,3 +299,30 @@ def test_a_station_does_not_start_with_a_key_that_others_can_read() -> None:
         (line.folder / "keys" / "transport" / "station.key").chmod(0o640)
         assert line.start().wait(60) == AccessError.exit_code
         assert "others could pose as this station" in line.log()
+
+
+def test_the_audit_file_says_who_asked_what_and_outlives_the_inspector() -> None:
+    with Line("ok", curve=True, limits=PATIENT) as line:
+        path = line.folder / f"{STATION}.audit.jsonl"
+        process = line.start()
+        line.await_state(RUNNING)
+        with line.client() as station:
+            assert station.request("stop", actor="opcua ann").ok
+
+        def stopped() -> list[dict[str, Any]]:
+            return [entry for entry in map(json.loads, path.read_text().splitlines()) if entry["op"] == "stop"]
+
+        line.wait(lambda: bool(stopped()), "the entry")
+        process.kill()
+        process.wait(PATIENCE_MS / 1000)
+        (entry,) = stopped()
+        assert (entry["code"], entry["station"]) == ("OK", STATION)
+        assert (entry["actor"]["name"], entry["actor"]["says"]) == ("client", "opcua ann") and entry["actor"]["key"]
+        logged_in = {entry["actor"]["name"] for entry in map(json.loads, path.read_text().splitlines())}
+        assert {"client", "recorder"} <= logged_in
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.rename(path.with_name("elsewhere"))
+        path.symlink_to(path.with_name("elsewhere"))
+        process = line.start()
+        assert process.wait(PATIENCE_MS / 1000) == 19
+        assert "is a link; remove it" in line.log() and "Traceback" not in line.log()
