@@ -14,6 +14,8 @@ FAST = tuple(
     for name in (
         "runtime/test_inspector_", "runtime/test_stations_", "runtime/test_part_matching", "runtime/test_recipes",
         "runtime/test_scoring_verdicts", "runtime/test_journal", "runtime/test_served", "runtime/test_gate",
+        "runtime/test_recipe_change", "runtime/test_request_age", "runtime/test_bundle", "runtime/test_audit",
+        "runtime/test_client_requests", "runtime/test_socket_files",
         "runtime/test_supervision", "gateways/test_modbus_re", "gateways/test_modbus_server", "gateways/test_log_ins",
         "gateways/test_mqtt_gateway", "gateways/test_opcua_decoding", "examples/test_plc",
     )
@@ -21,6 +23,7 @@ FAST = tuple(
 """Tests without processes, a second or two each: their entries are part of every run of the suite."""
 SLOW = {
     "test_no_part_has_anothers_picture_whatever_goes_wrong", "test_sigterm_during_the_start_ends_without_a_traceback",
+    "test_an_answer_that_cannot_be_true_is_an_alarm_and_nothing_is_accepted",
     "test_garbage_costs_its_sender_the_connection_and_nobody_else",
 }  # fmt: skip
 """All the same."""
