@@ -60,12 +60,12 @@ def test_a_subscriber_that_never_reads_costs_nobody_anything() -> None:
         process = line.start()
         line.await_state(RUNNING)
         context = zmq.Context()
-        for _ in range(40):  # what waits for one alone would hardly show
-            deaf = context.socket(zmq.SUB)
-            deaf.setsockopt(zmq.RCVHWM, 1)
-            deaf.setsockopt(zmq.RCVBUF, 4096)
-            deaf.setsockopt(zmq.SUBSCRIBE, b"")
-            deaf.connect(line.ends["results"])
+        deaf = [context.socket(zmq.SUB) for _ in range(40)]  # what waits for one alone would hardly show
+        for each in deaf:
+            each.setsockopt(zmq.RCVHWM, 1)
+            each.setsockopt(zmq.RCVBUF, 4096)
+            each.setsockopt(zmq.SUBSCRIBE, b"")
+            each.connect(line.ends["results"])
         try:
             camera.wait_connected(PATIENCE_MS)
             for _ in range(5):
