@@ -172,9 +172,9 @@ def test_an_older_bundle_in_force_is_an_alarm_and_an_event(tmp_path: Path) -> No
     with floors(tmp_path) as make:
         floor = make("ok")
         assert "OLDER_BUNDLE" not in floor.state.alarms
-        recipe = floor.station.operation.recipe
-        assert recipe is not None
-        floor.station.place.take_over(replace(recipe, older="made long ago"))
+        opens = floor.desk.recipes.open
+        floor.desk.recipes.open = lambda *given, **more: replace(opens(*given, **more), older="made long ago")  # type: ignore[method-assign]
+        floor.ask("prepare_recipe", recipe="a")
         floor.settle()
         assert "OLDER_BUNDLE" in floor.state.alarms
         (text,) = (event.text for event in floor.events if event.code == "OLDER_BUNDLE")
@@ -182,6 +182,7 @@ def test_an_older_bundle_in_force_is_an_alarm_and_an_event(tmp_path: Path) -> No
         floor.ask("reset")
         floor.settle()
         assert "OLDER_BUNDLE" in floor.state.alarms, "as long as it is in force"
-        floor.station.place.take_over(recipe)
+        floor.desk.recipes.open = opens  # type: ignore[method-assign]
+        floor.ask("prepare_recipe", recipe="a")
         floor.settle()
         assert "OLDER_BUNDLE" not in floor.state.alarms
