@@ -228,7 +228,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/test_stations_engine.py"
                 "::test_a_lost_engine_takes_every_station_that_shares_it_to_error_and_no_other", "before a frame of its own has found it out", NOT_SHARED),
             off("system/test_several.py"
-                "::test_a_lost_engine_is_every_stations_error_and_ends_the_process_for_the_supervisor", "", NOT_SHARED),
+                "::test_a_lost_engine_is_every_stations_error_and_ends_the_process_for_the_supervisor", "timed out", NOT_SHARED),
         ],
         "one of several stations is halted, in Error or without a recipe": [
             off("runtime/test_stations_apart.py::test_what_is_asked_of_one_station_is_done_to_one",
@@ -254,11 +254,11 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "kill -9 of a process of several stations": [
             off("system/test_several.py::test_kill_9_leaves_no_frame_of_any_station_without_its_one_result",
-                "", IDS_FROM_ONE),
+                "what was published is what the journal says", IDS_FROM_ONE),
         ],
         "the GPU gives a number that is none": [
             off("cuda/test_cuda_engine.py::test_a_network_that_gives_no_number_is_an_engine_error",
-                "",
+                "DID NOT RAISE",
                 # What the kernels noticed, and what the search says of its queries.
                 ("cuda/readback.py", "if fault:", "if False:"),
                 ("cuda/readback.py", "if not_finite or no_row:", "if False:")),
@@ -288,9 +288,11 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "a bundle is made to harm (weights from outside, a loop without end, bombs, pipes), be it signed": [
             off("runtime/test_hostile_bundles.py"
-                f"::test_a_hostile_bundle_is_refused_with_a_sentence_soon_and_in_little_memory[{what}]", "", *patches)
+                f"::test_a_hostile_bundle_is_refused_with_a_sentence_soon_and_in_little_memory[{what}]", "assert (", *patches)
             for what, patches in {
-                "operator of somebody": [("onnx_graphs.py", "if domain not in OPERATOR_DOMAINS:", "if False:")],
+                "doubled 30 times": [
+                    ("bundle_checks.py", "if size > MAX_TENSOR_VALUES or total > MAX_GRAPH_VALUES:", "if False:"),
+                ],
                 "3 GB of bank": [("bundle.py", "if not 0 < file.nbytes <= limits[name]:", "if False:")],
                 # Opened without waiting, and refused.
                 "manifest is a pipe": [
@@ -313,9 +315,9 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         "a recipe that was asked for does not open, or takes too long": [
             off("runtime/test_recipe_change.py"
                 "::test_one_that_does_not_open_fails_in_words_and_the_recipe_before_it_judges_on",
-                "", ("operation.py", "self.changes.failed(why)", "pass")),
+                "under_way", ("operation.py", "self.changes.failed(why)", "pass")),
             off("runtime/test_recipe_change.py::test_one_that_takes_too_long_fails_and_does_not_come_about_later",
-                "", ("operation.py", "if self.busy and now.ns > self._busy_until_ns:", "if False:")),
+                "under_way", ("operation.py", "if self.busy and now.ns > self._busy_until_ns:", "if False:")),
         ],
         "fault, halt or reset while a recipe is being changed": [
             off("runtime/test_recipe_change.py::test_what_happens_to_the_station_meanwhile_ends_no_change_twice[fault]",
