@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import FrameType
 from typing import TYPE_CHECKING
 
+from runtime import early_end
 from runtime.errors import AsperityError, EngineLostError
 from runtime.files import shown
 
@@ -28,7 +27,6 @@ EXTRA_OF_MODULE = {
 }
 OS_ERROR_EXIT_CODE = 14
 MISSING_EXTRA_EXIT_CODE = 15
-TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +47,7 @@ def register(app: typer.Typer) -> None:
 def main() -> None:
     """Run the command line; what can be expected to go wrong becomes one sentence on stderr and an exit code."""
     # Before anything slow is imported: told to end while starting, a process closes what it has opened and ends.
-    signal.signal(signal.SIGTERM, _end_early)
+    early_end.install()
     from importlib.metadata import entry_points
 
     import typer
@@ -97,10 +95,6 @@ def end_at_once(exit_code: int) -> None:
 def _end(sentence: str, exit_code: int) -> None:
     print(f"asperity: {shown(sentence)}", file=sys.stderr)
     sys.exit(exit_code)
-
-
-def _end_early(number: int, frame: FrameType | None) -> None:
-    sys.exit(TERMINATED_EXIT_CODE)
 
 
 if __name__ == "__main__":

@@ -116,6 +116,7 @@ def inspect(config: StationConfig, first_recipes: Sequence[str]) -> None:
     """
     from threadpoolctl import threadpool_limits
 
+    from runtime import early_end
     from runtime.config import hosted, journal_path
     from runtime.inspector import Inspector
     from runtime.journal import Journal
@@ -149,4 +150,6 @@ def inspect(config: StationConfig, first_recipes: Sequence[str]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    if early_end.told():
+        inspector.ending = True
     inspector.run(first_recipes)

@@ -162,6 +162,7 @@ def _simulate(
     key: Path | None,
 ) -> tuple[Summary, bool]:
     """Play until told to end: what came of it, and whether every station's counters add up."""
+    from runtime import early_end
     from runtime.cameras.simulated import SimulatedCamera
     from runtime.client import ClientLimits, Station
     from runtime.config import control_endpoint, hosted
@@ -175,6 +176,8 @@ def _simulate(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    if early_end.told():
+        told_to_end.set()
     inspector = StationProcess(config)
     limits = ClientLimits(request_timeout_ms=REQUEST_TIMEOUT_MS)
     inspector.start()

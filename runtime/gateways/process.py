@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from runtime import early_end
 from runtime.errors import ConfigError, GatewayError
 from runtime.gateways.config import GatewayConfig
 from runtime.gateways.link import Link
@@ -63,6 +64,8 @@ async def _serve(config: GatewayConfig, make: Callable[[Link], Gateway], since: 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
+    if early_end.told():
+        end()
 
     def wake() -> None:
         loop.call_soon_threadsafe(news.set)

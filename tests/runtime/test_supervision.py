@@ -233,6 +233,31 @@ def test_sigterm_during_the_start_ends_without_a_traceback(tmp_path: Path, delay
         process.wait(PATIENCE_S)
 
 
+def test_a_signal_whose_exception_python_drops_still_ends_the_process(tmp_path: Path) -> None:
+    """In a weak reference's callback nothing that is raised gets out: as in the middle of an import."""
+    program = """
+import os, signal, weakref
+from runtime import early_end
+early_end.install()
+class Thing: pass
+thing = Thing()
+watched = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+del thing
+from pathlib import Path
+from runtime.commands.run import inspect
+from runtime.config import load
+end = {name: f"ipc://{os.getcwd()}/{name}" for name in ("frames", "results", "bulk", "control")}
+given = {"engine": {"name": "simulated"}, "recipes": {"a": "script:ok"}, "sockets": end, "journal": {"path": "j"}}
+inspect(load(None, given), ["a"])
+print("ended in order")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "XDG_STATE_HOME": str(tmp_path)}, check=False,
+    )  # fmt: skip
+    assert "ended in order" in done.stdout, done.stderr
+
+
 def _catches_sigterm(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
     caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
