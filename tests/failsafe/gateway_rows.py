@@ -22,7 +22,7 @@ ANYBODYS = (
     ("gateways/link.py", "return result.trigger_id != 0 or", "return True or"),
     ("client.py", "answers_trigger = result.trigger_id != 0 or", "answers_trigger = True or"),
 )
-NO_WILL = ("gateways/mqtt_connection.py", "client.will_set(", "str(")
+NO_WILL = ("gateways/mqtt_connection.py", "client.will_set(", "(lambda *_, **__: None)(")
 DEAF_TO_OTHERS = ("gateways/mqtt_watch.py", "self._foreign_s = now_s", "pass")
 
 TABLE: dict[str, dict[str, list[Off]]] = {
