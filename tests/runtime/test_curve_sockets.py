@@ -180,7 +180,7 @@ def test_a_camera_is_told_from_another_by_the_connection_its_frames_came_by(tmp_
         push = {name: desk.client(zmq.PUSH, "frames", key) for name, key in keys.items()}
         desk.until(lambda: desk.camera_connected("left"), "somebody who may be either")
         # A frame tells its connection's camera only if the desk has heard of the connection before it reads the frame.
-        desk.until(lambda: desk.sockets._connections["frames"].admitted == 2, "both to be known")
+        desk.until(lambda: desk.sockets.admitted("frames") == 2, "both to be known")
         for name, end in push.items():
             end.send(name.encode())
         desk.until(lambda: len(desk.frames) == 2, "their frames")
@@ -262,7 +262,7 @@ for _ in range(12):
             if dice.random() < 0.3:
                 desk.turn()
             if dice.random() < 0.2:
-                desk.sockets._cut(dice.choice(["frames", "results", "bulk"]), time.monotonic_ns())
+                desk.sockets._ends._cut(dice.choice(["frames", "results", "bulk"]), time.monotonic_ns())
         time.sleep(dice.random() * 0.02)
         desk.sockets.close(0)
         desk.context.destroy(linger=0)
