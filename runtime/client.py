@@ -26,7 +26,7 @@ import zmq
 
 from runtime.errors import StationError, WireError
 from runtime.ordering import Gap, Ordering
-from runtime.transport import ClientKey, read_client_key, secure
+from runtime.transport import ClientKey, read_client_key, receive, secure
 from runtime.wire import (
     MAX_CONTROL_BYTES,
     ReceivedResult,
@@ -243,22 +243,21 @@ class Station:
             if len(self._order) >= self._limits.ready_results:
                 break
             try:
-                self._take_in(self._sub.recv_multipart(zmq.NOBLOCK))
+                self._take_in(receive(self._sub))
             except zmq.Again:
                 self._empty_s = time.monotonic()
                 break
+            except WireError:
+                # A lost result shows as a gap and is asked for; a lost state lets the beat grow old.
+                self.malformed += 1
         self._take_replies()
         self._recover()
 
     def _take_in(self, parts: list[bytes]) -> None:
-        try:
-            if split_topic(parts[0])[0] == "result":
-                self._order.add(decode_result(parts), time.monotonic())
-            else:
-                self._observe(decode_state(parts))
-        except WireError:
-            # A lost result shows as a gap and is asked for; a lost state lets the beat grow old.
-            self.malformed += 1
+        if split_topic(parts[0])[0] == "result":
+            self._order.add(decode_result(parts), time.monotonic())
+        else:
+            self._observe(decode_state(parts))
 
     def _observe(self, state: StationState) -> None:
         """A message may have waited since the queue was last seen empty: its beat counts from there, not from now."""
@@ -337,8 +336,7 @@ class Station:
         """Keep the answers that are awaited; there is at most one for each id."""
         while self._control is not None:
             try:
-                parts = self._control.recv_multipart(zmq.NOBLOCK)
-                reply = decode_reply(split_envelope(parts)[1])
+                reply = decode_reply(split_envelope(receive(self._control))[1])
             except zmq.Again:
                 return
             except WireError:

@@ -28,7 +28,7 @@ from runtime.gateways.mqtt_commands import Answered, Commands
 from runtime.gateways.mqtt_connection import Connection, tls_context
 from runtime.gateways.mqtt_outbox import Outbox, StateFile, ids, uncertain
 from runtime.ordering import Gap
-from runtime.transport import read_client_key, secure
+from runtime.transport import read_client_key, receive, secure
 from runtime.wire import StationState, decode_event, encode_result_body, encode_state, topic
 from runtime.wire.common import MAX_EVENT_BYTES
 
@@ -321,7 +321,7 @@ class _Events:
         found: list[bytes] = []
         while len(found) < EVENTS_WAITING_MAX:
             try:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK)
+                parts = receive(self._socket)
                 decode_event(parts)
             except zmq.Again:
                 break
