@@ -27,7 +27,7 @@ TICK_MS = 200
 """Longest blocking read, after which deadlines and the end are looked at."""
 SMALL_BURST = 512
 SMALL_PER_S = 100
-"""Subscriptions and commands that a connection may send; beyond it is read no faster, and TCP makes it wait."""
+"""Subscriptions and commands of one connection: at once, and then a second; with more it is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class Peer:
 
     def _obey(self, name: bytes, data: bytes) -> None:
         """A command after the handshake. One that is not known is passed over, as the protocol wants it."""
-        self._slow_down()
+        self._count_small()
         if name == b"PING":
             if not self.offer([zmtp.pong(data)], SMALL_BURST):
                 raise CutError("it reads no answers to its heartbeats")
@@ -203,7 +203,7 @@ class Peer:
             self._subscribe(name == b"SUBSCRIBE", data)
 
     def _subscribe(self, on: bool, topic: bytes) -> None:
-        self._slow_down()
+        self._count_small()
         if len(topic) > self._bounds.topic_nbytes:
             raise CutError(f"a subscription above {self._bounds.topic_nbytes} bytes")
         count = self._counts.get(topic, 0) + (1 if on else -1)
@@ -215,12 +215,12 @@ class Peer:
             raise CutError(f"more than {self._bounds.subscriptions} subscriptions")
         self.topics = tuple(self._counts)
 
-    def _slow_down(self) -> None:
+    def _count_small(self) -> None:
         now_ns = time.monotonic_ns()
         self._small = min(SMALL_BURST, self._small + SMALL_PER_S * (now_ns - self._small_ns) / 1e9) - 1
         self._small_ns = now_ns
         if self._small < 0:
-            time.sleep(1 / SMALL_PER_S)
+            raise CutError(f"more than {SMALL_PER_S} subscriptions and heartbeats a second")
 
     def _read(self, nbytes: int, until_ns: int) -> memoryview:
         """The next bytes, as memory that nobody writes to again. ``until_ns`` 0: as long as the connection lasts."""

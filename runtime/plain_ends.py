@@ -89,8 +89,9 @@ class PlainEnds:
         return self._ring
 
     def _ring(self) -> None:
-        with self._bell_lock, suppress(OSError):  # one that rings already, or a desk that is gone
-            os.eventfd_write(self._bell, 1)
+        with self._bell_lock, suppress(BlockingIOError):  # one that rings already
+            if self._bell >= 0:
+                os.eventfd_write(self._bell, 1)
 
     def wait(self, timeout_ms: float) -> None:
         """Sleep until something came in, at most ``timeout_ms``."""
@@ -150,7 +151,7 @@ class PlainEnds:
 
     def admitted(self, name: str) -> int:
         """Connections of a socket whose handshake has ended."""
-        return sum(peer.proven for peer in self._peers[name])
+        return sum(peer.proven and not peer.reason for peer in self._peers[name])
 
     def close(self, linger_ms: int) -> None:
         """Close everything; what subscribers have not taken gets ``linger_ms``."""
@@ -201,7 +202,7 @@ class PlainEnds:
             return
         with self._lock:
             self._peers[name] = (*self._peers[name], peer)
-            young = [each for each in self._peers[name] if not each.proven]
+            young = [each for each in self._peers[name] if not each.proven and not each.reason]
         if len(young) > self._config.security.connections:
             young[0].cut("too many handshakes at once")
         thread = threading.Thread(

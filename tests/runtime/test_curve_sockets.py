@@ -30,14 +30,17 @@ CROWD = 200
 class Desk:
     """Sockets with CURVE on TCP, turned by hand, and their clients."""
 
-    def __init__(self, folder: Path, curve: bool = True, **security: int) -> None:
+    def __init__(
+        self, folder: Path, curve: bool = True, sockets: dict[str, int | str] | None = None, **security: int
+    ) -> None:
         self.keys = ClientKeys(folder)
         endpoints = dict.fromkeys(("frames", "results", "bulk", "control"), "tcp://127.0.0.1:*")
         settings = {"curve": curve, "keys": str(folder), "reload_ms": 50, "handshake_ms": HANDSHAKE_MS, **security}
-        config = msgspec.convert({"sockets": endpoints, "security": settings}, StationConfig)
+        config = msgspec.convert({"sockets": {**endpoints, **(sockets or {})}, "security": settings}, StationConfig)
         self.sockets = DeskSockets(config)
         self.context = zmq.Context()
         self.frames: list[bytes] = []
+        self.messages: list[list[bytes]] = []
         self.requests = 0
 
     def client(self, kind: int, name: str, key: ClientKey | None) -> zmq.Socket[bytes]:
@@ -58,6 +61,7 @@ class Desk:
     def turn(self) -> None:
         self.sockets.wait(5)
         for parts in self.sockets.frames():
+            self.messages.append([bytes(part) for part in parts])
             self.frames.append(bytes(parts[0]))
             if self.frames[-1] in (b"left", b"right"):
                 self.sockets.camera_spoke(self.frames[-1].decode())
