@@ -128,7 +128,10 @@ class Peer:
         finally:
             with self._lock:
                 self.closed = True
-                self.kind = self.kind or ("HANDSHAKE" if not self.proven else "BOUNDS" if self.reason else "")
+                if not self.proven:
+                    self.kind = self.kind if self.kind == "CONNECTIONS" else "HANDSHAKE"
+                elif self.reason:
+                    self.kind = "BOUNDS"
                 if self.reason:  # at once, and what it still sends is thrown away
                     _abort(self._end)
                 self._end.close()
