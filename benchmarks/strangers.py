@@ -8,13 +8,18 @@ from __future__ import annotations
 import random
 import socket
 import struct
+import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 TYPES = {"frames": b"PUSH", "results": b"SUB", "bulk": b"SUB", "control": b"DEALER"}
 """The socket type that may connect to each socket of a station."""
+STATION_TYPES = {"frames": b"PULL", "results": b"PUB", "bulk": b"PUB", "control": b"ROUTER"}
+"""The socket types of a station's own."""
 ENDINGS = ("close", "reset", "half", "leave", "slow")
 """How a stranger leaves: in order, with linger 0, closing its own side only, not at all, or byte by byte."""
 SLOW_BYTES = 12
@@ -166,7 +171,60 @@ def play(end: socket.socket, data: bytes, ending: str, stayed: list[socket.socke
             if ending == "reset":
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             elif ending == "half":
+                end.settimeout(SLOW_S)
                 with suppress(OSError):
                     end.shutdown(socket.SHUT_WR)
                     end.recv(4096)
             end.close()
+
+
+class Impostor:
+    """What is no station, at a station's endpoints (ipc): it says to whoever connects what strangers say."""
+
+    def __init__(self, ends: Mapping[str, str], dice: random.Random) -> None:
+        """``ends``: of frames, results, control, or some of them."""
+        self.said: Counter[str] = Counter()
+        """How often it spoke, by socket."""
+        self._places = [Path(end.removeprefix("ipc://")) for end in ends.values()]
+        self._listeners = []
+        self._threads = []
+        for name, place in zip(ends, self._places, strict=True):
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(str(place))
+            listener.listen()
+            self._listeners.append(listener)
+            arguments = (name, listener, random.Random(dice.random()))
+            self._threads.append(threading.Thread(target=self._serve, args=arguments, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def _serve(self, name: str, listener: socket.socket, dice: random.Random) -> None:
+        plan: Iterator[Saying] = iter(())
+        while True:
+            try:
+                end, _ = listener.accept()
+            except OSError:
+                return
+            saying = next(plan, None)
+            if saying is None:
+                said = sayings(STATION_TYPES[name], dice)
+                plan = iter(dice.sample(said, len(said)))
+                saying = next(plan)
+            with suppress(OSError):
+                end.sendall(saying.data)
+                end.settimeout(0.02)
+                with suppress(TimeoutError):  # what it answers, so that it has read
+                    while end.recv(65_536):
+                        pass
+                play(end, b"", dice.choice(("close", "reset")), [])
+            self.said[name] += 1
+
+    def close(self) -> None:
+        """Free the endpoints for a station."""
+        for listener, place in zip(self._listeners, self._places, strict=True):
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+            place.unlink()
+        for thread in self._threads:
+            thread.join(10)

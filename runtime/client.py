@@ -60,6 +60,9 @@ class ClientLimits:
     """A station without a state for this long is silent: perhaps its inspector is being started again."""
     restart_ms: int = 60_000
     """``patience_ms`` while the station is silent: after a restart its journal still has what was missing."""
+    renew_ms: int = 10_000
+    """Sockets are made again after this long without a state: libzmq gives up for good on a peer that broke the
+    protocol."""
     results_queue_messages: int = 1000
     held_results: int = 4096
     """Results that may wait for an older one; beyond it the older one is given up."""
@@ -115,27 +118,14 @@ class Station:
         self._awaited: set[str] = set()
         self._replies: dict[str, Reply] = {}
         self._begun: dict[str, _Pending] = {}
+        self._key = key
+        self._ends = results_endpoint, control_endpoint
         self._context = zmq.Context()
-        self._poller = zmq.Poller()
-        self._sub = self._context.socket(zmq.SUB)
-        self._sub.setsockopt(zmq.RCVHWM, self._limits.results_queue_messages)
-        self._sub.setsockopt(zmq.SUBSCRIBE, topic("result", station))
-        self._sub.setsockopt(zmq.SUBSCRIBE, topic("state", station))
-        self._control: zmq.Socket[bytes] | None = self._context.socket(zmq.DEALER) if control_endpoint else None
-        for socket, endpoint in ((self._sub, results_endpoint), (self._control, control_endpoint)):
-            if socket is None:
-                continue
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
-            secure(socket, key)
-            try:
-                socket.connect(endpoint)
-            except zmq.ZMQError as error:
-                self.close()
-                raise StationError(
-                    f"cannot connect to {endpoint}: {error}; give tcp://HOST:PORT or ipc://PATH"
-                ) from error
-            self._poller.register(socket, zmq.POLLIN)
+        try:
+            self._connect_all()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def trusted(self) -> bool:
@@ -246,6 +236,7 @@ class Station:
                 self._take_in(receive(self._sub))
             except zmq.Again:
                 self._empty_s = time.monotonic()
+                self._renew()
                 break
             except WireError:
                 # A lost result shows as a gap and is asked for; a lost state lets the beat grow old.
@@ -345,6 +336,37 @@ class Station:
             if reply.id in self._awaited:
                 self._awaited.discard(reply.id)
                 self._replies[reply.id] = reply
+
+    def _renew(self) -> None:
+        """Make the sockets again where nothing waits and nothing was heard for too long; requests are asked again."""
+        if (time.monotonic() - max(self._heard_s, self._connected_s)) * 1000 > self._limits.renew_ms:
+            self._sub.close(0)
+            if self._control is not None:
+                self._control.close(0)
+            self._connect_all()
+
+    def _connect_all(self) -> None:
+        results_endpoint, control_endpoint = self._ends
+        self._connected_s = time.monotonic()
+        self._poller = zmq.Poller()
+        self._sub = self._connect(zmq.SUB, results_endpoint)
+        self._sub.setsockopt(zmq.SUBSCRIBE, topic("result", self.station))
+        self._sub.setsockopt(zmq.SUBSCRIBE, topic("state", self.station))
+        self._control = self._connect(zmq.DEALER, control_endpoint) if control_endpoint else None
+
+    def _connect(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
+        if kind == zmq.SUB:
+            socket.setsockopt(zmq.RCVHWM, self._limits.results_queue_messages)
+        secure(socket, self._key)
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            raise StationError(f"cannot connect to {endpoint}: {error}; give tcp://HOST:PORT or ipc://PATH") from error
+        self._poller.register(socket, zmq.POLLIN)
+        return socket
 
     def close(self) -> None:
         """Close the sockets; nothing waits."""

@@ -34,7 +34,8 @@ class SenderLimits:
     """How long ``close`` may still deliver the last frame."""
     trigger_queue_messages: int = 64
     renew_ms: int = 10_000
-    """A socket that took no frame for this long is made again: libzmq may lose a connection without a word."""
+    """Sockets are made again when no frame could go for this long: libzmq gives up for good on a peer that broke the
+    protocol, and may lose a connection without a word."""
     max_nbytes: int = MAX_CONTROL_BYTES
     """Largest part that is read: of triggers, and of whatever a peer that is no station sends."""
 
@@ -45,6 +46,9 @@ class FrameSender:
     ``camera_session`` is this run's UUID. ``seq`` counts exposures from 1, sent or not; the frame's own
     ``camera, camera_session, seq, t_sent_us`` are replaced. Not for several threads.
     """
+
+    _push: zmq.Socket[bytes]
+    _sub: zmq.Socket[bytes] | None
 
     def __init__(
         self,
@@ -72,15 +76,11 @@ class FrameSender:
         self._limits = limits
         self._key = key
         self._frames_endpoint = frames_endpoint
+        self._results_endpoint = results_endpoint
+        self._station = station
         self._context = zmq.Context()
-        self._renew_s = 0.0
-        self._sub: zmq.Socket[bytes] | None = None
         try:
-            self._push = self._connect_push()
-            if results_endpoint:
-                options = {zmq.RCVHWM: limits.trigger_queue_messages, zmq.LINGER: 0}
-                self._sub = self._connect(zmq.SUB, results_endpoint, options)
-                self._sub.setsockopt(zmq.SUBSCRIBE, topic("trigger", station))
+            self._connect_all()
         except BaseException:
             self._context.destroy(linger=0)
             raise
@@ -120,9 +120,7 @@ class FrameSender:
         try:
             self._push.send_multipart(encode_frame(frame), flags=zmq.NOBLOCK, copy=False)
         except zmq.Again:
-            if time.monotonic() > self._renew_s:
-                self._push.close(0)
-                self._push = self._connect_push()
+            self._renew()
             return False
         self._renew_s = time.monotonic() + self._limits.renew_ms / 1000
         self.sent += 1
@@ -137,6 +135,7 @@ class FrameSender:
         if self._sub is None:
             raise CameraError("this sender does not listen to triggers; give results_endpoint and station")
         ends_s = time.monotonic() + timeout_ms / 1000
+        self._renew()
         while True:
             left_ms = max(0, round((ends_s - time.monotonic()) * 1000))
             if not self._sub.poll(left_ms):
@@ -155,11 +154,27 @@ class FrameSender:
                 socket.close()
         self._context.term()
 
-    def _connect_push(self) -> zmq.Socket[bytes]:
+    def _renew(self) -> None:
+        """Make the sockets again where no frame could go for too long."""
+        now_s = time.monotonic()
+        if self._push.poll(0, zmq.POLLOUT):
+            self._renew_s = now_s + self._limits.renew_ms / 1000
+        elif now_s > self._renew_s:
+            for socket in (self._push, self._sub):
+                if socket is not None:
+                    socket.close(0)
+            self._connect_all()
+
+    def _connect_all(self) -> None:
         limits = self._limits
         self._renew_s = time.monotonic() + limits.renew_ms / 1000
         options = {zmq.IMMEDIATE: 1, zmq.SNDHWM: limits.send_queue_messages, zmq.LINGER: limits.linger_ms}
-        return self._connect(zmq.PUSH, self._frames_endpoint, options)
+        self._push = self._connect(zmq.PUSH, self._frames_endpoint, options)
+        self._sub = None
+        if self._results_endpoint:
+            options = {zmq.RCVHWM: limits.trigger_queue_messages, zmq.LINGER: 0}
+            self._sub = self._connect(zmq.SUB, self._results_endpoint, options)
+            self._sub.setsockopt(zmq.SUBSCRIBE, topic("trigger", self._station))
 
     def _connect(self, kind: int, endpoint: str, options: Mapping[zmq.SocketOption, int]) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)

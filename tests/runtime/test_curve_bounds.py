@@ -77,10 +77,15 @@ def test_who_sends_much_that_is_read_is_not_cut(desk: Desk) -> None:
 
 @pytest.mark.parametrize("name", ["results", "bulk"])
 def test_a_subscriber_with_too_many_subscriptions_is_cut(desk: Desk, name: str) -> None:
+    key = desk.key("reader", Role.READ)
+    first = desk.client(zmq.SUB, name, key)
+    desk.until(lambda: desk.sockets.admitted(name) == 1, "the desk to know the key")
+    first.close()
+    desk.until(lambda: desk.sockets.admitted(name) == 0, "it to be gone")
     reader = desk.context.socket(zmq.SUB)
     for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 0), (zmq.RECONNECT_IVL, FOREVER_MS)):
         reader.setsockopt(option, value)
-    desk.key("reader", Role.READ).secure(reader)
+    key.secure(reader)
     reader.connect(desk.sockets.endpoints[name])
     desk.until(lambda: desk.sockets.admitted(name) == 1, "the reader")
     for number in range(40_000):
