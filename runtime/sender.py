@@ -128,7 +128,14 @@ class FrameSender:
 
     def wait_connected(self, timeout_ms: int) -> bool:
         """True as soon as the socket would take a frame, False when none did within ``timeout_ms``."""
-        return bool(self._push.poll(timeout_ms, zmq.POLLOUT))
+        ends_s = time.monotonic() + timeout_ms / 1000
+        while True:
+            self._renew()
+            left_ms = max(0, round((ends_s - time.monotonic()) * 1000))
+            if self._push.poll(min(left_ms, self._limits.renew_ms), zmq.POLLOUT):
+                return True
+            if time.monotonic() >= ends_s:
+                return False
 
     def wait_trigger(self, timeout_ms: int) -> Trigger | None:
         """The next trigger of the station, None when none came within ``timeout_ms``. Malformed ones are logged."""
