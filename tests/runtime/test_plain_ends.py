@@ -35,7 +35,7 @@ NAMES = ("frames", "results", "bulk", "control")
 FOREVER_MS = 60_000
 """A bound of time that a test does not reach: what it sees was done by another one."""
 SMALL = {
-    "message_ms": FOREVER_MS, "frames_max_nbytes": 300_000, "frames_message_nbytes": 400_000,
+    "message_ms": FOREVER_MS, "heartbeat_ms": FOREVER_MS, "heartbeat_timeout_ms": FOREVER_MS, "frames_max_nbytes": 300_000, "frames_message_nbytes": 400_000,
     "frames_waiting_nbytes": 1_000_000, "subscriptions_max": 8, "topic_max_nbytes": 64,
 }  # fmt: skip
 
@@ -156,6 +156,7 @@ def test_a_connection_beyond_a_bound_is_cut_before_more_is_read_and_nobody_else_
         b"\xff" + bytes(8) + b"\x7f\x01\x08\x00\x00\x00\x01x" + bytes(60),
         b"GET / HTTP/1.1\r\n",
         b"\x16\x03\x01",
+        greeting(version=2) + ready(b"PUSH"),
         greeting(b"PLAIN"),
         greeting(b"CURVE"),
         greeting() + ready(b"REP"),
