@@ -35,7 +35,8 @@ NAMES = ("frames", "results", "bulk", "control")
 FOREVER_MS = 60_000
 """A bound of time that a test does not reach: what it sees was done by another one."""
 SMALL = {
-    "message_ms": FOREVER_MS, "heartbeat_ms": FOREVER_MS, "heartbeat_timeout_ms": FOREVER_MS, "frames_max_nbytes": 300_000, "frames_message_nbytes": 400_000,
+    "message_ms": FOREVER_MS, "heartbeat_ms": FOREVER_MS, "heartbeat_timeout_ms": FOREVER_MS,
+    "frames_max_nbytes": 300_000, "frames_message_nbytes": 400_000,
     "frames_waiting_nbytes": 1_000_000, "subscriptions_max": 8, "topic_max_nbytes": 64,
 }  # fmt: skip
 
