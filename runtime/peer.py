@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from runtime import zmtp
 from runtime.clock import MS
 from runtime.wire import Part
@@ -236,7 +238,7 @@ class Peer:
                 self._stop += self._receive(self._buffer[self._stop :], 0, until_ns)
             self._start += nbytes
             return memoryview(bytes(self._buffer[self._start - nbytes : self._start]))
-        whole = memoryview(bytearray(nbytes))
+        whole = np.empty(nbytes, np.uint8).data  # not touched before its bytes are there
         done = min(nbytes, self._stop - self._start)
         whole[:done] = self._buffer[self._start : self._start + done]
         self._start += done
