@@ -210,7 +210,8 @@ class Access:
 
     def cut(self, reason: str, socket: str, address: str, why: str) -> None:
         """A connection was refused or cut; ``why`` in words, where there is more to say."""
-        self._count(reason, socket, f"somebody from {address[:64]}" + (f" ({why[:128]})" if why else ""))
+        who = f"somebody from {address[:64]}" if address else "somebody"
+        self._count(reason, socket, f"{who} ({why[:128]})" if why else who)
 
     def report(self, stations: Sequence[tuple[Notices, Operation]]) -> None:
         """Say what was refused since the last time, and whether the list can be believed.

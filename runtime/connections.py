@@ -15,6 +15,9 @@ SLACK_MS = 500
 """Beyond the time for a handshake, after which a connection that is still there must have ended it."""
 HANDSHAKE_NBYTES = 16_384
 """What a connection may send before it is proven; a handshake with CURVE takes less than 1 KB."""
+WEIGH_MS = 20
+"""How often what connections have sent is looked at."""
+_DONE = 2**62
 _EVENTS = (
     zmq.Event.ACCEPTED
     | zmq.Event.CLOSED
@@ -55,6 +58,7 @@ class Connections:
         self._was_cut = was_cut
         self._waiting_nbytes = waiting_nbytes
         self._read: dict[int, tuple[bytes, int]] = {}  # connection -> its cookie, bytes read of it by the desk
+        self._weigh_ns = 0
         self._patience_ns = (handshake_ms + SLACK_MS) * MS
         self._under_way: dict[int, int] = {}
         self._proven: set[int] = set()
@@ -92,7 +96,9 @@ class Connections:
         for old in [fd for fd, since_ns in self._under_way.items() if now_ns - since_ns > self._patience_ns]:
             self._succeeded = max(0, self._succeeded - 1)
             self._prove(old)
-        self._weigh()
+        if now_ns >= self._weigh_ns:
+            self._weigh_ns = now_ns + WEIGH_MS * MS
+            self._weigh()
         return closed
 
     def read(self, connection: int, nbytes: int) -> None:
@@ -104,7 +110,9 @@ class Connections:
     def cut(self, connection: int, why: str) -> None:
         """End a connection."""
         if connection in self._read:
-            gauge.cut(connection, self._read[connection][0])
+            cookie = self._read[connection][0]
+            gauge.cut(connection, cookie)
+            self._read[connection] = cookie, _DONE  # cut once
             self._was_cut(why)
 
     def _weigh(self) -> None:

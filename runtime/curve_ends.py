@@ -257,5 +257,5 @@ class CurveEnds:
         return Connections(
             socket, monitor, handshake_ms, waiting_nbytes,
             lambda: self._access.failed_handshake(name),
-            lambda why: self._access.cut("BOUNDS", name, "its connection", why),
+            lambda why: self._access.cut("BOUNDS", name, "", why),
         )  # fmt: skip

@@ -34,6 +34,8 @@ NEWS_MAX = 64
 """Cuts waiting to be counted by the desk; of more at once only so many are."""
 PAUSE_S = 0.05
 """After a connection could not be accepted: no handle, no thread, no memory is left."""
+PACE_S = 0.002
+"""Between two connections that are accepted: who knocks without end takes no time from the frames."""
 CONTROL_WAITING_NBYTES = 16 * 2**20
 """Requests of all connections that wait or are being read."""
 
@@ -189,6 +191,7 @@ class PlainEnds:
                 try:
                     end, address = listener.accept()
                     self._let_in(name, end, address[0] if isinstance(address, tuple) else "this box")
+                    time.sleep(PACE_S)
                 except (OSError, RuntimeError):
                     time.sleep(PAUSE_S)
 
