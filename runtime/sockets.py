@@ -20,7 +20,7 @@ from runtime.socket_files import check_ipc
 from runtime.wire import Part
 
 STALL_MS = 100
-"""A turn that comes so much later than it should: the process stood still, and messages wait where nobody looked yet."""
+"""A turn that comes so much too late: the process stood still, and messages wait where nobody has looked yet."""
 CATCH_UP_MS = 100
 """After which what waited is taken for read."""
 
