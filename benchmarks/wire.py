@@ -1,7 +1,7 @@
 """How long a frame takes from the camera's process to a decoded Frame in the inspector's: the wire alone.
 
 A camera process sends random frames at a fixed rate through ``runtime.sender`` (open loop: a late frame does not delay
-the next one); this process takes them from a PULL socket as the inspector does and decodes them. Measured from just
+the next one); this process takes them from the inspector's own sockets and decodes them. Measured from just
 before ``encode_frame`` to just after ``decode_frame``, and from when the frame was due (then the camera's waking up is
 inside), on the clocks that the processes of a box share. No pixel is copied in our own code: arrays go out and come in
 with ``copy=False``.
@@ -16,20 +16,23 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
-import zmq
 
 from benchmarks import conditions, statistics
+from runtime.config import StationConfig
 from runtime.errors import StationError
 from runtime.frame import Frame, Intrinsics
 from runtime.sender import FrameSender
-from runtime.wire import MAX_BUFFER_BYTES, decode_frame
+from runtime.sockets import DeskSockets
+from runtime.wire import decode_frame
 
 Form = Literal["xyz", "depth"]
 Transport = Literal["tcp", "ipc"]
 PICTURES = 8
 """Different frames that are sent in turn: the same one again would stay in the processor's cache."""
 SILENCE_MS = 10_000
+WAIT_MS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +67,18 @@ def run_wire(options: WireBenchmark) -> dict[str, Any]:
 
 
 def _case(options: WireBenchmark, form: Form, transport: Transport) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder, zmq.Context() as context, context.socket(zmq.PULL) as pull:
-        pull.setsockopt(zmq.LINGER, 0)
-        pull.setsockopt(zmq.RCVHWM, 4)
-        pull.setsockopt(zmq.MAXMSGSIZE, MAX_BUFFER_BYTES)
-        pull.bind("tcp://127.0.0.1:*" if transport == "tcp" else f"ipc://{folder}/frames")
-        endpoint = pull.getsockopt_string(zmq.LAST_ENDPOINT)
+    with tempfile.TemporaryDirectory() as folder:
+        ends = {name: f"ipc://{folder}/{name}" for name in ("frames", "results", "bulk", "control")}
+        if transport == "tcp":
+            ends["frames"] = "tcp://127.0.0.1:*"
+        sockets = DeskSockets(msgspec.convert({"sockets": ends}, StationConfig))
+        endpoint = sockets.endpoints["frames"]
         camera = multiprocessing.get_context("spawn").Process(target=_camera, args=(options, form, endpoint))
         camera.start()
         try:
-            latencies_us, from_due_us, nbytes = _receive(pull, options)
+            latencies_us, from_due_us, nbytes = _receive(sockets, options)
         finally:
+            sockets.close(0)
             camera.join(timeout=SILENCE_MS / 1000)
             if camera.is_alive():
                 camera.kill()
@@ -92,24 +96,26 @@ def _case(options: WireBenchmark, form: Form, transport: Transport) -> dict[str,
     }
 
 
-def _receive(pull: zmq.Socket[bytes], options: WireBenchmark) -> tuple[list[int], list[int], int]:
+def _receive(sockets: DeskSockets, options: WireBenchmark) -> tuple[list[int], list[int], int]:
     """Of the frames after the warm-up: latencies from sending and from when they were due, and a message's size."""
     latencies_us: list[int] = []
     from_due_us: list[int] = []
     seq = nbytes = 0
+    heard_s = time.monotonic()
     while seq < options.warm_up + options.frames:
-        if not pull.poll(SILENCE_MS):
+        sockets.wait(WAIT_MS)
+        if time.monotonic() - heard_s > SILENCE_MS / 1000:
             if seq:
                 break  # the last frames were dropped by the sender: they count as not sent
             raise StationError(f"no frame from the camera process in {SILENCE_MS} ms; look at its output above")
-        parts = [part.buffer for part in pull.recv_multipart(copy=False)]
-        frame = decode_frame(parts)
-        now_us, wall_us = time.monotonic_ns() // 1000, time.time_ns() // 1000
-        seq = frame.seq
-        if seq > options.warm_up:
-            latencies_us.append(wall_us - frame.t_sent_us)
-            from_due_us.append(now_us - frame.t_exposure_us)
-            nbytes = sum(part.nbytes for part in parts)
+        for parts in sockets.frames():
+            frame = decode_frame(parts)
+            now_us, wall_us = time.monotonic_ns() // 1000, time.time_ns() // 1000
+            heard_s, seq = now_us / 1e6, frame.seq
+            if seq > options.warm_up:
+                latencies_us.append(wall_us - frame.t_sent_us)
+                from_due_us.append(now_us - frame.t_exposure_us)
+                nbytes = sum(memoryview(part).nbytes for part in parts)
     return latencies_us, from_due_us, nbytes
 
 

@@ -53,6 +53,7 @@ REFUSALS = {
     "UNKNOWN_KEY": "its key is not in the list",
     "REVOKED_KEY": "its key was revoked",
     "WRONG_SOCKET": "its roles do not open this socket",
+    "BOUNDS": "it sent more than a connection may, or no ZMTP; it was cut",
     "CONNECTIONS": "there are too many connections, or it connects too often",
     "ROLE": "its roles do not allow the request",
     "RATE": "it asks more often than allowed",
@@ -219,6 +220,11 @@ class Access:
     def failed_handshake(self, socket: str) -> None:
         """A connection ended before it was one."""
         self._count("HANDSHAKE", socket, "somebody")
+
+    def cut(self, reason: str, socket: str, address: str, why: str) -> None:
+        """A connection was refused or cut; ``why`` in words, where there is more to say."""
+        who = f"somebody from {address[:64]}" if address else "somebody"
+        self._count(reason, socket, f"{who} ({why[:128]})" if why else who)
 
     def report(self, stations: Sequence[tuple[Notices, Operation]]) -> None:
         """Say what was refused since the last time, and whether the list can be believed.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import zmq
 
 from runtime.errors import StationError, WireError
+from runtime.transport import receive
 from runtime.wire import Reply, Request, decode_reply, encode_request, split_envelope
 
 
@@ -28,12 +29,18 @@ class Pending(NamedTuple):
 class Asking:
     """Requests and answers by id. A thin shell; who asks decides how often."""
 
-    def __init__(self, socket: zmq.Socket[bytes] | None, timeout_ms: int) -> None:
-        """``socket``: DEALER; None: there is no control endpoint. ``timeout_ms``: then it is asked again."""
-        self._socket = socket
+    def __init__(self, timeout_ms: int) -> None:
+        """``timeout_ms``: then it is asked again."""
+        self._socket: zmq.Socket[bytes] | None = None
         self._timeout_ms = timeout_ms
         self._awaited: set[str] = set()
         self._replies: dict[str, Reply] = {}
+
+    def use(self, socket: zmq.Socket[bytes] | None) -> None:
+        """Go on by this DEALER; the one before is closed. None: there is no control endpoint."""
+        if self._socket is not None:
+            self._socket.close(0)
+        self._socket = socket
 
     def ask(self, request: Request) -> Pending:
         """Send a request. Raises StationError without an endpoint, WireError on one that breaks the contract."""
@@ -67,7 +74,7 @@ class Asking:
         malformed = 0
         while self._socket is not None:
             try:
-                reply = decode_reply(split_envelope(self._socket.recv_multipart(zmq.NOBLOCK))[1])
+                reply = decode_reply(split_envelope(receive(self._socket))[1])
             except zmq.Again:
                 break
             except WireError:

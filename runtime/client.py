@@ -33,7 +33,7 @@ from runtime.asking import Asking, Pending
 from runtime.errors import StationError, WireError
 from runtime.ordering import Gap, Ordering
 from runtime.socket_files import check_ipc
-from runtime.transport import ClientKey, read_client_key, secure
+from runtime.transport import ClientKey, read_client_key, receive, secure
 from runtime.wire import (
     MAX_CONTROL_BYTES,
     ReceivedResult,
@@ -70,6 +70,9 @@ class ClientLimits:
     """A station without a state for this long is silent: perhaps its inspector is being started again."""
     restart_ms: int = 60_000
     """``patience_ms`` while the station is silent: after a restart its journal still has what was missing."""
+    renew_ms: int = 10_000
+    """Sockets are made again after this long without a state: libzmq gives up for good on a peer that broke the
+    protocol."""
     results_queue_messages: int = 1000
     held_results: int = 4096
     """Results that may wait for an older one; beyond it the older one is given up."""
@@ -118,29 +121,16 @@ class Station:
         self._heard_s = 0.0  # last state
         self._ask_s = 0.0  # not before this is the journal asked again
         self._begun: dict[str, Pending] = {}
-        self._context = zmq.Context()
-        self._poller = zmq.Poller()
-        self._sub = self._context.socket(zmq.SUB)
-        self._sub.setsockopt(zmq.RCVHWM, self._limits.results_queue_messages)
-        self._sub.setsockopt(zmq.SUBSCRIBE, topic("result", station))
-        self._sub.setsockopt(zmq.SUBSCRIBE, topic("state", station))
         self._has_control = control_endpoint != ""
-        control = self._context.socket(zmq.DEALER) if control_endpoint else None
-        self._asking = Asking(control, self._limits.request_timeout_ms)
-        for socket, endpoint in ((self._sub, results_endpoint), (control, control_endpoint)):
-            if socket is None:
-                continue
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
-            secure(socket, key)
-            try:
-                socket.connect(endpoint)
-            except zmq.ZMQError as error:
-                self.close()
-                raise StationError(
-                    f"cannot connect to {endpoint}: {error}; give tcp://HOST:PORT or ipc://PATH"
-                ) from error
-            self._poller.register(socket, zmq.POLLIN)
+        self._asking = Asking(self._limits.request_timeout_ms)
+        self._key = key
+        self._ends = results_endpoint, control_endpoint
+        self._context = zmq.Context()
+        try:
+            self._connect_all()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def trusted(self) -> bool:
@@ -267,24 +257,24 @@ class Station:
             if len(self._order) >= self._limits.ready_results:
                 break
             try:
-                self._take_in(self._sub.recv_multipart(zmq.NOBLOCK))
+                self._take_in(receive(self._sub))
             except zmq.Again:
                 self._empty_s = time.monotonic()
+                self._renew()
                 break
+            except WireError:
+                # A lost result shows as a gap and is asked for; a lost state lets the beat grow old.
+                self.malformed += 1
         self.malformed += self._asking.take_in()
         self._recover()
 
     def _take_in(self, parts: list[bytes]) -> None:
-        try:
-            if split_topic(parts[0])[0] == "result":
-                result = decode_result(parts)
-                if not self._order.add(result, time.monotonic()):
-                    self._contradict(f"result {result.result_id} came otherwise than the journal's answer said it was")
-            else:
-                self._observe(decode_state(parts))
-        except WireError:
-            # A lost result shows as a gap and is asked for; a lost state lets the beat grow old.
-            self.malformed += 1
+        if split_topic(parts[0])[0] == "result":
+            result = decode_result(parts)
+            if not self._order.add(result, time.monotonic()):
+                self._contradict(f"result {result.result_id} came otherwise than the journal's answer said it was")
+        else:
+            self._observe(decode_state(parts))
 
     def _observe(self, state: StationState) -> None:
         """A message may have waited since the queue was last seen empty: its beat counts from there, not from now."""
@@ -374,6 +364,37 @@ class Station:
         if request.op in READ_ONLY or self.state is None:
             return request
         return structs.replace(request, session=self.state.session, uptime_ms=self.state.uptime_ms)
+
+    def _renew(self) -> None:
+        """Make the sockets again where nothing waits and nothing was heard for too long; requests are asked again."""
+        if (time.monotonic() - max(self._heard_s, self._connected_s)) * 1000 > self._limits.renew_ms:
+            self._sub.close(0)
+            self._asking.use(None)
+            self._connect_all()
+
+    def _connect_all(self) -> None:
+        results_endpoint, control_endpoint = self._ends
+        self._connected_s = time.monotonic()
+        self._poller = zmq.Poller()
+        self._sub = self._connect(zmq.SUB, results_endpoint)
+        self._sub.setsockopt(zmq.SUBSCRIBE, topic("result", self.station))
+        self._sub.setsockopt(zmq.SUBSCRIBE, topic("state", self.station))
+        if control_endpoint:
+            self._asking.use(self._connect(zmq.DEALER, control_endpoint))
+
+    def _connect(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
+        if kind == zmq.SUB:
+            socket.setsockopt(zmq.RCVHWM, self._limits.results_queue_messages)
+        secure(socket, self._key)
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            raise StationError(f"cannot connect to {endpoint}: {error}; give tcp://HOST:PORT or ipc://PATH") from error
+        self._poller.register(socket, zmq.POLLIN)
+        return socket
 
     def close(self) -> None:
         """Close the sockets; nothing waits."""

@@ -16,7 +16,7 @@ import msgspec
 from runtime.errors import ConfigError
 from runtime.journal import PROMISES_MAX
 from runtime.sections import NAME_RULE, Name, Section, describe, number, read_sections, text, where_of
-from runtime.wire import MAX_BUFFER_BYTES, MAX_CONTROL_BYTES, MAX_RESULTS_PER_REPLY
+from runtime.wire import MAX_BUFFER_BYTES, MAX_CONTROL_BYTES, MAX_PARTS, MAX_RESULTS_PER_REPLY
 
 SCRIPT_PREFIX = "script:"
 """A recipe of the simulated engine is a script: ``name = "script:ok ok ng"``."""
@@ -135,8 +135,20 @@ class Sockets(Section, frozen=True, forbid_unknown_fields=True):
     control_hwm: Annotated[int, number(1, 10_000, "requests and replies held for one client")] = 64
     frames_max_nbytes: Annotated[int, number(1024, MAX_BUFFER_BYTES, "largest part of a frame")] = MAX_BUFFER_BYTES
     control_max_nbytes: Annotated[int, number(1024, MAX_CONTROL_BYTES, "largest request")] = MAX_CONTROL_BYTES
+    parts_max: Annotated[int, number(MAX_PARTS, 1024, "parts of a message; a connection that sends more is cut")] = 16
+    frames_message_nbytes: Annotated[
+        int, number(65_536, 2**30, "largest message on the frames socket; a connection that sends more is cut")
+    ] = 268_435_456
+    frames_waiting_nbytes: Annotated[
+        int, number(65_536, 2**33, "frames of all connections that wait or are being read; beyond it one is cut")
+    ] = 536_870_912
+    message_ms: Annotated[
+        int, number(100, 600_000, "longest time from the first byte of a message to its last; then it is cut")
+    ] = 10_000
+    subscriptions_max: Annotated[int, number(8, 4096, "subscriptions of one connection; with more it is cut")] = 256
+    topic_max_nbytes: Annotated[int, number(64, 1024, "longest subscription; a connection with a longer is cut")] = 256
     linger_ms: Annotated[int, number(0, 60_000, "at the end, longest wait for subscribers")] = 1000
-    heartbeat_ms: Annotated[int, number(100, 60_000, "ZeroMQ heartbeat to the camera's connection")] = 1000
+    heartbeat_ms: Annotated[int, number(100, 60_000, "heartbeat to a camera's connection that is silent")] = 1000
     heartbeat_timeout_ms: Annotated[int, number(100, 600_000, "a camera silent this long is not alive")] = 3000
     frames_per_turn: Annotated[int, number(1, 64, "frames read before deadlines are looked at again")] = 4
     requests_per_turn: Annotated[int, number(1, 1000, "requests read before deadlines are looked at again")] = 16
@@ -151,7 +163,7 @@ class Security(Section, frozen=True, forbid_unknown_fields=True):
     keys: Annotated[str, text("key folder; empty: `$ASPERITY_KEYS`, else the user's configuration folder")] = ""
     reload_ms: Annotated[int, number(50, 60_000, "the list of clients is looked at this often")] = 500
     handshake_ms: Annotated[int, number(100, 60_000, "a connection that is none after this long is closed")] = 3000
-    connections: Annotated[int, number(1, 100_000, "connections of one socket beyond which CURVE lets none in")] = 64
+    connections: Annotated[int, number(1, 100_000, "connections of one socket; beyond it none is let in")] = 64
     connects_per_min: Annotated[int, number(1, 100_000, "with CURVE: connections that one client may begin")] = 240
     requests_per_s: Annotated[int, number(1, 1_000_000, "requests of one client; beyond it BUSY")] = 1000
     request_nbytes_per_s: Annotated[
@@ -382,6 +394,11 @@ def _check(config: StationConfig, where: str) -> None:
         raise ConfigError(
             f"{where}: [sockets] heartbeat_timeout_ms is {sockets.heartbeat_timeout_ms}, below heartbeat_ms "
             f"({sockets.heartbeat_ms}); set it to 2 or 3 times that"
+        )
+    if sockets.frames_waiting_nbytes < sockets.frames_message_nbytes:
+        raise ConfigError(
+            f"{where}: [sockets] frames_waiting_nbytes is {sockets.frames_waiting_nbytes}, below frames_message_nbytes "
+            f"({sockets.frames_message_nbytes}); set it to 2 times that or more"
         )
     in_work = config.limits.queue_length + config.triggers.pending_max + config.limits.seq_gap_max
     if config.journal.slots < 4 * in_work:

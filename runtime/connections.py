@@ -1,4 +1,4 @@
-"""The connections of one socket, as its monitor tells of them."""
+"""The connections of one socket of libzmq, as its monitor tells of them, and what each has sent."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from contextlib import suppress
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from runtime import gauge
 from runtime.clock import MS
 
 SLACK_MS = 500
 """Beyond the time for a handshake, after which a connection that is still there must have ended it."""
+HANDSHAKE_NBYTES = 16_384
+"""What a connection may send before it is proven; a handshake with CURVE takes less than 1 KB."""
+WEIGH_MS = 20
+"""How often what connections have sent is looked at."""
+_DONE = 2**62
 _EVENTS = (
     zmq.Event.ACCEPTED
     | zmq.Event.CLOSED
@@ -32,14 +38,28 @@ class Connections:
     """
 
     def __init__(
-        self, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes], handshake_ms: int, failed: Callable[[], None]
+        self,
+        socket: zmq.Socket[bytes],
+        monitor: zmq.Socket[bytes],
+        handshake_ms: int,
+        waiting_nbytes: int,
+        failed: Callable[[], None],
+        was_cut: Callable[[str], None],
     ) -> None:
-        """``monitor``: a PAIR of the same context. ``failed`` is called for each connection that never became one."""
+        """``monitor``: a PAIR of the same context.
+
+        ``waiting_nbytes``: what a connection may have sent that was not read. ``failed`` is called for each connection
+        that never became one, ``was_cut`` for each that was cut, with the reason.
+        """
         address = f"inproc://monitor-{id(socket)}"
         socket.monitor(address, _EVENTS)
         monitor.connect(address)
         self._monitor = monitor
         self._failed = failed
+        self._was_cut = was_cut
+        self._waiting_nbytes = waiting_nbytes
+        self._read: dict[int, tuple[bytes, int]] = {}  # connection -> its cookie, bytes read of it by the desk
+        self._weigh_ns = 0
         self._patience_ns = (handshake_ms + SLACK_MS) * MS
         self._under_way: dict[int, int] = {}
         self._proven: set[int] = set()
@@ -87,12 +107,50 @@ class Connections:
         for old in [fd for fd, since_ns in self._under_way.items() if now_ns - since_ns > self._patience_ns]:
             self._succeeded = max(0, self._succeeded - 1)
             self._prove(old)
+        if now_ns >= self._weigh_ns:
+            self._weigh_ns = now_ns + WEIGH_MS * MS
+            self._weigh()
         return closed
+
+    def read(self, connection: int, nbytes: int) -> None:
+        """The desk has read a message of this connection, of so many bytes on the wire."""
+        if connection in self._read:
+            cookie, before = self._read[connection]
+            self._read[connection] = cookie, before + nbytes
+
+    def cut(self, connection: int, why: str) -> None:
+        """End a connection."""
+        if connection in self._read:
+            cookie = self._read[connection][0]
+            gauge.cut(connection, cookie)
+            self._read[connection] = cookie, _DONE  # cut once
+            self._was_cut(why)
+
+    def _weigh(self) -> None:
+        """Cut who has sent more than may wait."""
+        unproven = []
+        for connection in (*self._under_way, *self._proven):
+            found = gauge.look(connection)
+            if found is None:
+                continue
+            cookie, received = found
+            if self._read.get(connection, (b"", 0))[0] != cookie:
+                self._read[connection] = cookie, 0
+            waiting = received - self._read[connection][1]
+            if waiting > self._waiting_nbytes:
+                self.cut(connection, f"more than {self._waiting_nbytes} bytes that nobody has read")
+            elif connection in self._under_way and waiting > HANDSHAKE_NBYTES:
+                unproven.append(connection)
+        # Who of them has ended its handshake nobody says; when there are more of them than did, some surely have not.
+        if len(unproven) > self._succeeded + self._let_in:
+            for connection in unproven:
+                self.cut(connection, f"more than {HANDSHAKE_NBYTES} bytes before its handshake was over")
 
     def _take(self, event: int, value: int, now_ns: int) -> bool:
         if event == zmq.Event.ACCEPTED:
             self._proven.discard(value)
             self._voices.pop(value, None)
+            self._read.pop(value, None)
             self._under_way[value] = now_ns
             self._numbers[value] = next(self._next_number)
         elif event == zmq.Event.HANDSHAKE_SUCCEEDED:
@@ -102,6 +160,7 @@ class Connections:
             self._proven.discard(value)
             self._voices.pop(value, None)
             self._numbers.pop(value, None)
+            self._read.pop(value, None)
             if self._under_way.pop(value, None) is not None:
                 self._ended_early()
         elif event == zmq.Event.CLOSED:
@@ -110,6 +169,7 @@ class Connections:
             self._proven.clear()
             self._voices.clear()
             self._numbers.clear()
+            self._read.clear()
             self._succeeded = self._told = self._let_in = 0
             return True
         else:

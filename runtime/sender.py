@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +20,8 @@ import zmq
 from runtime.errors import CameraError, WireError
 from runtime.frame import Frame
 from runtime.socket_files import check_ipc
-from runtime.transport import ClientKey, read_client_key, secure
-from runtime.wire import Trigger, decode_trigger, encode_frame, topic
+from runtime.transport import ClientKey, read_client_key, receive, secure
+from runtime.wire import MAX_CONTROL_BYTES, Trigger, decode_trigger, encode_frame, topic
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,11 @@ class SenderLimits:
     linger_ms: int = 1000
     """How long ``close`` may still deliver the last frame."""
     trigger_queue_messages: int = 64
+    renew_ms: int = 10_000
+    """Sockets are made again when no frame could go for this long: libzmq gives up for good on a peer that broke the
+    protocol, and may lose a connection without a word."""
+    max_nbytes: int = MAX_CONTROL_BYTES
+    """Largest part that is read: of triggers, and of whatever a peer that is no station sends."""
 
 
 class FrameSender:
@@ -41,6 +47,9 @@ class FrameSender:
     ``camera_session`` is this run's UUID. ``seq`` counts exposures from 1, sent or not; the frame's own
     ``camera, camera_session, seq, t_sent_us`` are replaced. Not for several threads.
     """
+
+    _push: zmq.Socket[bytes]
+    _sub: zmq.Socket[bytes] | None
 
     def __init__(
         self,
@@ -67,27 +76,17 @@ class FrameSender:
         self.camera_session = str(uuid.uuid4())
         self.seq = 0
         self.sent = 0
+        self._limits = limits
+        self._key = key
+        self._frames_endpoint = frames_endpoint
+        self._results_endpoint = results_endpoint
+        self._station = station
         self._context = zmq.Context()
-        self._push = self._context.socket(zmq.PUSH)
-        self._push.setsockopt(zmq.IMMEDIATE, 1)
-        self._push.setsockopt(zmq.SNDHWM, limits.send_queue_messages)
-        self._sub: zmq.Socket[bytes] | None = None
-        self._sockets = [self._push]
-        if results_endpoint:
-            self._sub = self._context.socket(zmq.SUB)
-            self._sub.setsockopt(zmq.RCVHWM, limits.trigger_queue_messages)
-            self._sub.setsockopt(zmq.SUBSCRIBE, topic("trigger", station))
-            self._sockets.append(self._sub)
-        for socket, endpoint in zip(self._sockets, (frames_endpoint, results_endpoint), strict=False):
-            socket.setsockopt(zmq.LINGER, limits.linger_ms if socket is self._push else 0)
-            secure(socket, key)
-            try:
-                socket.connect(endpoint)
-            except zmq.ZMQError as error:
-                self.close()
-                raise CameraError(
-                    f"cannot connect to {endpoint}: {error}; give tcp://HOST:PORT or ipc://PATH"
-                ) from error
+        try:
+            self._connect_all()
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
 
     @property
     def dropped(self) -> int:
@@ -125,25 +124,35 @@ class FrameSender:
         try:
             self._push.send_multipart(encode_frame(frame), flags=zmq.NOBLOCK, copy=False)
         except zmq.Again:
+            self._renew()
             return False
+        self._renew_s = time.monotonic() + self._limits.renew_ms / 1000
         self.sent += 1
         return True
 
     def wait_connected(self, timeout_ms: int) -> bool:
         """True as soon as the socket would take a frame, False when none did within ``timeout_ms``."""
-        return bool(self._push.poll(timeout_ms, zmq.POLLOUT))
+        ends_s = time.monotonic() + timeout_ms / 1000
+        while True:
+            self._renew()
+            left_ms = max(0, round((ends_s - time.monotonic()) * 1000))
+            if self._push.poll(min(left_ms, self._limits.renew_ms), zmq.POLLOUT):
+                return True
+            if time.monotonic() >= ends_s:
+                return False
 
     def wait_trigger(self, timeout_ms: int) -> Trigger | None:
         """The next trigger of the station, None when none came within ``timeout_ms``. Malformed ones are logged."""
         if self._sub is None:
             raise CameraError("this sender does not listen to triggers; give results_endpoint and station")
         ends_s = time.monotonic() + timeout_ms / 1000
+        self._renew()
         while True:
             left_ms = max(0, round((ends_s - time.monotonic()) * 1000))
             if not self._sub.poll(left_ms):
                 return None
             try:
-                return decode_trigger(self._sub.recv_multipart(zmq.NOBLOCK))
+                return decode_trigger(receive(self._sub))
             except WireError as error:
                 log.warning("trigger ignored: %s", error)
             if time.monotonic() >= ends_s:
@@ -151,9 +160,44 @@ class FrameSender:
 
     def close(self) -> None:
         """Close the sockets; the frame still under way gets ``linger_ms``."""
-        for socket in self._sockets:
-            socket.close()
+        for socket in (self._push, self._sub):
+            if socket is not None:
+                socket.close()
         self._context.term()
+
+    def _renew(self) -> None:
+        """Make the sockets again where no frame could go for too long."""
+        now_s = time.monotonic()
+        if self._push.poll(0, zmq.POLLOUT):
+            self._renew_s = now_s + self._limits.renew_ms / 1000
+        elif now_s > self._renew_s:
+            for socket in (self._push, self._sub):
+                if socket is not None:
+                    socket.close(0)
+            self._connect_all()
+
+    def _connect_all(self) -> None:
+        limits = self._limits
+        self._renew_s = time.monotonic() + limits.renew_ms / 1000
+        options = {zmq.IMMEDIATE: 1, zmq.SNDHWM: limits.send_queue_messages, zmq.LINGER: limits.linger_ms}
+        self._push = self._connect(zmq.PUSH, self._frames_endpoint, options)
+        self._sub = None
+        if self._results_endpoint:
+            options = {zmq.RCVHWM: limits.trigger_queue_messages, zmq.LINGER: 0}
+            self._sub = self._connect(zmq.SUB, self._results_endpoint, options)
+            self._sub.setsockopt(zmq.SUBSCRIBE, topic("trigger", self._station))
+
+    def _connect(self, kind: int, endpoint: str, options: Mapping[zmq.SocketOption, int]) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.setsockopt(zmq.MAXMSGSIZE, self._limits.max_nbytes)
+        for option, value in options.items():
+            socket.setsockopt(option, value)
+        secure(socket, self._key)
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            raise CameraError(f"cannot connect to {endpoint}: {error}; give tcp://HOST:PORT or ipc://PATH") from error
+        return socket
 
     def __enter__(self) -> FrameSender:
         return self

@@ -26,7 +26,7 @@ import msgspec
 import zmq
 from zmq.utils import z85
 
-from runtime.errors import AccessError, UsageError
+from runtime.errors import AccessError, UsageError, WireError
 from runtime.key_files import (
     KEYS_VARIABLE,
     OTHERS_MAY_USE,
@@ -36,6 +36,7 @@ from runtime.key_files import (
     read_private,
     write_private,
 )
+from runtime.wire import MAX_PARTS
 
 CLIENTS_MAX = 256
 """Clients that may be allowed at once."""
@@ -136,6 +137,21 @@ def secure(socket: zmq.Socket[bytes], key: ClientKey | Path | str | None) -> Non
     """Make ``socket`` connect with ``key``; None: plainly, which a station with CURVE refuses. Raises AccessError."""
     if key is not None:
         read_client_key(key).secure(socket)
+
+
+def receive(socket: zmq.Socket[bytes]) -> list[bytes]:
+    """The next message of a client's socket, without waiting; its parts are counted as they come.
+
+    Raises zmq.Again, WireError on a message of more than MAX_PARTS parts, whose rest is thrown away.
+    """
+    parts = [socket.recv(zmq.NOBLOCK)]
+    while socket.getsockopt(zmq.RCVMORE):
+        part = socket.recv(zmq.NOBLOCK)
+        if len(parts) <= MAX_PARTS:
+            parts.append(part)
+    if len(parts) > MAX_PARTS:
+        raise WireError(f"a message of more than {MAX_PARTS} parts; is that a station?")
+    return parts
 
 
 class ClientKeys:

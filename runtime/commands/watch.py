@@ -56,13 +56,14 @@ def command(
     """Print the results, states, records, events, triggers or maps of a station as they come."""
     import zmq
 
-    from runtime.errors import StationError, UsageError
+    from runtime.errors import StationError, UsageError, WireError
     from runtime.socket_files import check_ipc
-    from runtime.transport import secure
-    from runtime.wire import topic
+    from runtime.transport import receive, secure
+    from runtime.wire import MAX_BUFFER_BYTES, topic
 
     context = zmq.Context()
     socket = context.socket(zmq.SUB)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_BUFFER_BYTES)
     try:
         for kind in KINDS[what]:
             socket.setsockopt(zmq.SUBSCRIBE, topic(kind, station))
@@ -81,7 +82,10 @@ def command(
             if left_s <= 0:
                 break
             if socket.poll(max(1, round(min(left_s, QUIET_S) * 1000))):
-                said = line(socket.recv_multipart(), json)
+                try:
+                    said = line(receive(socket), json)
+                except WireError as error:
+                    said = _malformed(error, json)
                 typer.echo(said if json else shown(said))
                 printed += 1
             elif not printed and not quiet_said:
@@ -113,7 +117,7 @@ def line(parts: list[bytes], json: bool) -> str:
         kind, station = wire.split_topic(parts[0])
         message = decoders[kind](parts)
     except (WireError, KeyError) as error:
-        return msgspec.json.encode({"malformed": str(error)}).decode() if json else f"malformed: {error}"
+        return _malformed(error, json)
     if kind == "record":
         fields = msgspec.to_builtins(message[1]) | {"accept": message[1].accept}
     else:
@@ -126,3 +130,9 @@ def line(parts: list[bytes], json: bool) -> str:
         words = [str(message.result_id), message.verdict.name, score, message.reason_text, f"{took_ms:.1f} ms"]
         return "  ".join([station, *words, message.part_id, "SIMULATED" if message.simulated else ""]).rstrip()
     return f"{kind} {station}  " + "  ".join(f"{name}={value}" for name, value in fields.items() if value)
+
+
+def _malformed(error: Exception, json: bool) -> str:
+    import msgspec
+
+    return msgspec.json.encode({"malformed": str(error)}).decode() if json else f"malformed: {error}"

@@ -6,7 +6,7 @@ import zmq
 
 from runtime.errors import WireError
 from runtime.gateways.config import GatewayConfig, client_key
-from runtime.transport import read_client_key, secure
+from runtime.transport import read_client_key, receive, secure
 from runtime.wire import decode_event, topic
 from runtime.wire.common import MAX_EVENT_BYTES
 
@@ -32,7 +32,7 @@ class Events:
         found: list[bytes] = []
         while len(found) < EVENTS_WAITING_MAX:
             try:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK)
+                parts = receive(self._socket)
                 decode_event(parts)
             except zmq.Again:
                 break

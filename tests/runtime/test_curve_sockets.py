@@ -30,14 +30,17 @@ CROWD = 200
 class Desk:
     """Sockets with CURVE on TCP, turned by hand, and their clients."""
 
-    def __init__(self, folder: Path, curve: bool = True, **security: int) -> None:
+    def __init__(
+        self, folder: Path, curve: bool = True, sockets: dict[str, int | str] | None = None, **security: int
+    ) -> None:
         self.keys = ClientKeys(folder)
         endpoints = dict.fromkeys(("frames", "results", "bulk", "control"), "tcp://127.0.0.1:*")
         settings = {"curve": curve, "keys": str(folder), "reload_ms": 50, "handshake_ms": HANDSHAKE_MS, **security}
-        config = msgspec.convert({"sockets": endpoints, "security": settings}, StationConfig)
+        config = msgspec.convert({"sockets": {**endpoints, **(sockets or {})}, "security": settings}, StationConfig)
         self.sockets = DeskSockets(config)
         self.context = zmq.Context()
         self.frames: list[bytes] = []
+        self.messages: list[list[bytes]] = []
         self.requests = 0
 
     def client(self, kind: int, name: str, key: ClientKey | None) -> zmq.Socket[bytes]:
@@ -58,6 +61,7 @@ class Desk:
     def turn(self) -> None:
         self.sockets.wait(5)
         for parts in self.sockets.frames():
+            self.messages.append([bytes(part) for part in parts])
             self.frames.append(bytes(parts[0]))
             if self.frames[-1] in (b"left", b"right"):
                 self.sockets.camera_spoke(self.frames[-1].decode())
@@ -180,7 +184,7 @@ def test_a_camera_is_told_from_another_by_the_connection_its_frames_came_by(tmp_
         push = {name: desk.client(zmq.PUSH, "frames", key) for name, key in keys.items()}
         desk.until(lambda: desk.camera_connected("left"), "somebody who may be either")
         # A frame tells its connection's camera only if the desk has heard of the connection before it reads the frame.
-        desk.until(lambda: desk.sockets._connections["frames"].admitted == 2, "both to be known")
+        desk.until(lambda: desk.sockets.admitted("frames") == 2, "both to be known")
         for name, end in push.items():
             end.send(name.encode())
         desk.until(lambda: len(desk.frames) == 2, "their frames")
@@ -262,7 +266,7 @@ for _ in range(12):
             if dice.random() < 0.3:
                 desk.turn()
             if dice.random() < 0.2:
-                desk.sockets._cut(dice.choice(["frames", "results", "bulk"]), time.monotonic_ns())
+                desk.sockets._ends._cut(dice.choice(["frames", "results", "bulk"]), time.monotonic_ns())
         time.sleep(dice.random() * 0.02)
         desk.sockets.close(0)
         desk.context.destroy(linger=0)

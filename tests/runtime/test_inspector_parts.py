@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from station_floor import SESSION, Floor, MakeFloor, balanced, floors
 from runtime import wire
 from runtime.config import load
 from runtime.errors import ConfigError
+from runtime.sockets import DeskSockets
 
 WIRED = {"early_ms": 20, "late_ms": 60, "arrival_max_ms": 80, "tolerance_ms": 5, "pitch_min_ms": 400, "quiet_ms": 1500}
 SETTLED_MS = 20 + 80 + 10
@@ -116,6 +118,27 @@ def test_messages_that_are_not_read_yet_hold_the_answer_back(floor: Floor) -> No
     assert floor.results == [], "another announcement may wait in the socket"
     floor.pass_ms(500)
     assert told(floor) == [(1, "", "UNSYNCED"), (0, "", "UNSYNCED")], "but not for ever"
+
+
+def test_after_the_process_stood_still_what_waits_is_not_taken_for_read_at_once(tmp_path: Path) -> None:
+    ends = {name: f"ipc://{tmp_path}/{name}" for name in ("frames", "results", "bulk", "control")}
+    sockets = DeskSockets(load(None, {"sockets": ends}))
+
+    def turn() -> int:
+        sockets.wait(0)
+        assert [*sockets.frames(), *sockets.requests()] == []
+        return sockets.read_up_to_ns
+
+    try:
+        before_ns = turn()
+        stopped_ns = time.monotonic_ns()
+        time.sleep(0.3)  # as a process that was stopped
+        assert turn() <= max(before_ns, stopped_ns)
+        ends_s = time.monotonic() + 60
+        while turn() <= stopped_ns:
+            assert time.monotonic() < ends_s
+    finally:
+        sockets.close(0)
 
 
 def test_a_part_whose_exposure_is_broken_is_unknown_and_no_other(floor: Floor) -> None:

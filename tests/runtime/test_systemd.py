@@ -45,6 +45,8 @@ def test_what_the_program_relies_on_is_there(name: str) -> None:
     assert {UsageError.exit_code, ConfigError.exit_code} <= never_again <= {2, 3, BundleError.exit_code}
     assert unit["NoNewPrivileges"] == ["yes"] and unit["ProtectSystem"] == ["strict"] and unit["UMask"] == ["0077"]
     assert unit["User"] == ["asperity"]
+    assert unit["MemoryMax"][0] in {"80%", "512M"} and unit["MemorySwapMax"] == ["0"]
+    assert int(unit["TasksMax"][0]) >= 256
     parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters="=")
     parser.read_string((UNITS / name).read_text())
     assert parser["Unit"]["StartLimitBurst"]
