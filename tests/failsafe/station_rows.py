@@ -6,6 +6,7 @@ from __future__ import annotations
 from tests.failsafe.rows import Off, off
 
 CAMERA_GONE = ("station.py", "return self.sockets.camera_connected(self.camera) and not silent", "return not silent")
+NO_PULSE = ("plain_ends.py", 'peer.cut("no answer to the heartbeat")', "pass")
 NO_BOUND_OF_THE_QUEUE = ("inbox.py", "if len(waiting) >= self._length:", "if False:")
 TRUST_FOR_EVER = (
     # The client's view of the beat; the link's, also while nothing is polled; and no part of before ever again.
@@ -36,6 +37,22 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         "killed": [
             off("system/test_kill.py::test_kill_9_of_the_camera_costs_nothing_but_what_it_did_not_send",
                 "a state without camera did not come", CAMERA_GONE),
+        ],
+        "... without an expected rate": [
+            off("runtime/test_plain_ends.py::test_a_connection_that_answers_no_heartbeat_is_no_camera_and_one_that_does_is",
+                "did not come", NO_PULSE),
+        ],
+        "its connection is reset while its frames wait and the desk is busy": [
+            off("runtime/test_plain_ends.py"
+                "::test_a_reset_connection_with_a_heartbeat_behind_a_full_queue_harms_nobody",
+                "the end of it did not come", ("peer.py", "            gone(self)", "            pass")),
+            off("runtime/test_curve_bounds.py"
+                "::test_a_reset_connection_with_much_unread_and_heartbeats_of_both_sides_harms_nobody",
+                "-6 == 0", ("curve_ends.py", "socket.setsockopt(zmq.RCVHWM, 0)", "socket.setsockopt(zmq.RCVHWM, 2)")),
+        ],
+        "its process met what is no station (another program on the port)": [
+            off("runtime/test_impostor.py::test_a_camera_sends_to_the_station_that_comes_after_an_impostor",
+                "", ("sender.py", "elif now_s > self._renew_s:", "elif False:")),
         ],
         "stopped (SIGSTOP), then goes on": [
             off("system/test_faults.py::test_a_stopped_camera_is_noticed_and_what_it_sends_late_is_answered",
