@@ -56,14 +56,16 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "1 000 reconnections": [
             off("system/test_faults.py::test_a_thousand_reconnections_leave_nothing_behind",
-                "the end of every connection did not come", ("peer.py", "                self._end.close()", "                pass")),
+                "the end of every connection did not come",
+                # Closed, and forgotten, by which Python would close it.
+                ("peer.py", "                self._end.close()", "                pass"),
+                ("peer.py", "            gone(self)", "            pass")),
         ],
         "bytes that are no ZMTP, half messages, floods on any port, plainly and with CURVE": [
-            off("system/test_strangers.py::test_strangers_on_every_port_of_the_inspector_cost_the_line_nothing", "", LARGE),
             off("runtime/test_plain_ends.py::test_a_connection_beyond_a_bound_is_cut_before_more_is_read_and_nobody_else_is",
-                "", LARGE),
+                "the cut did not come", LARGE),
             off("runtime/test_plain_ends.py::test_half_a_message_may_not_stay_half_nor_stand_in_the_way_of_others",
-                "", ("peer.py", "if until_ns and now_ns > until_ns:", "if False:")),
+                "did not come", ("peer.py", "if until_ns and now_ns > until_ns:", "if False:")),
         ],
         "mutated requests": [
             off("system/test_line.py::test_rubbish_on_both_sockets_keeps_the_law_and_leaves_no_request_unanswered",
@@ -137,7 +139,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("gateways/test_watch_loop.py::test_a_stuck_asyncio_loop_ends_its_process_with_the_exit_code_of_gateways",
                 "timed out", ("gateways/watch_loop.py", "if looks >= CHECKS:", "if False:")),
             off("gateways/test_opcua.py::test_accept_is_computed_as_it_is_read_so_that_no_stuck_loop_keeps_it_true",
-                "", ("gateways/opcua.py", "not self._clearing and self._link.may_pass(shown)",
+                "True is False", ("gateways/opcua.py", "not self._clearing and self._link.may_pass(shown)",
                     "not self._clearing and getattr(shown, 'accept', False)")),
         ],
         "the MQTT gateway is killed": [
@@ -151,7 +153,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("gateways/test_mqtt_line.py::test_a_broker_that_is_away_is_said_once_and_tried_on[amqtt]",
                 "no connection to the broker", ("gateways/mqtt.py", "if self._lost != connection.why:", "if True:")),
             off("gateways/test_mqtt_gateway.py::test_nothing_passes_while_the_broker_does_not_give_accept_back",
-                "",
+                "assert (not True)",
                 # It never came back, and it has not come back for long.
                 ("gateways/mqtt_watch.py", "if self._since_s is None or now_s - self._proven_s > self._quiet_s:", "if False:"),
                 ("gateways/mqtt_watch.py", "if now_s - self._since_s < self._quiet_s:", "if False:")),
@@ -184,7 +186,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "200 log-ins at once, right and wrong: OPC UA": [
             off("gateways/test_log_ins.py::test_the_loop_turns_while_passwords_are_checked_and_few_are_at_once",
-                "",
+                "TimeoutError",
                 ("gateways/log_ins.py", "asyncio.Semaphore(config.login_checks)", "asyncio.Semaphore(64)"),
                 ("gateways/log_ins.py", "ThreadPoolExecutor(config.login_checks, ", "ThreadPoolExecutor(64, ")),
         ],
@@ -253,10 +255,10 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "a gateway connects to what is no station": [
             off("system/test_strangers.py::test_who_connects_to_an_impostor_lives_on_and_serves_when_the_station_is_there",
-                "", NO_RENEWAL),
+                "did not come", NO_RENEWAL),
         ],
         "bytes that are no Modbus, HTTP, OPC UA": [
-            off("system/test_strangers.py::test_strangers_on_the_ports_of_gateways_cost_no_other_connection", "", NO_MODBUS),
+            off("system/test_strangers.py::test_strangers_on_the_ports_of_gateways_cost_no_other_connection", "Fatal error", NO_MODBUS),
         ],
         "garbage, silence, reconnections: Modbus, HTTP": [
             off("gateways/test_modbus_server.py::test_garbage_costs_its_sender_the_connection_and_nobody_else",

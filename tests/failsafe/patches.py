@@ -24,11 +24,15 @@ FAST = tuple(
 SLOW = {
     "test_no_part_has_anothers_picture_whatever_goes_wrong", "test_sigterm_during_the_start_ends_without_a_traceback",
     "test_an_answer_that_cannot_be_true_is_an_alarm_and_nothing_is_accepted",
+    "test_the_loop_turns_while_passwords_are_checked_and_few_are_at_once",
     "test_garbage_costs_its_sender_the_connection_and_nobody_else",
 }  # fmt: skip
 """All the same."""
 
 WITHOUT: dict[tuple[str, str, str], str] = {
+    ("What surrounds it", "bytes that are no ZMTP, half messages, floods on any port, plainly and with CURVE",
+     "test_strangers_on_every_port_of_the_inspector_cost_the_line_nothing"):
+        "each connection has a thread that ends with it, whatever came: no one guard; the row's other tests see the bounds",
     ("The gateways", "200 log-ins at once, right and wrong: OPC UA",
      "test_two_hundred_log_ins_leave_accept_fresh_and_lock_nobody_else_out"):
         "its crowd is as slow as the gateway, so it sees only what is wrong for good; test_log_ins sees the turns taken away",

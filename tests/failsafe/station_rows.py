@@ -52,7 +52,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "its process met what is no station (another program on the port)": [
             off("runtime/test_impostor.py::test_a_camera_sends_to_the_station_that_comes_after_an_impostor",
-                "", ("sender.py", "elif now_s > self._renew_s:", "elif False:")),
+                "did not come", ("sender.py", "elif now_s > self._renew_s:", "elif False:")),
         ],
         "stopped (SIGSTOP), then goes on": [
             off("system/test_faults.py::test_a_stopped_camera_is_noticed_and_what_it_sends_late_is_answered",
