@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from runtime.errors import ConfigError
 from runtime.frame import Verdict
 from runtime.gateways.config import GatewayConfig
+from runtime.gateways.given_up import GivenUp
 from runtime.gateways.link import Delivered, Item, Link
-from runtime.gateways.modbus_requests import GivenUp, RecipeRequest, Request
+from runtime.gateways.modbus_requests import RecipeRequest, Request
 from runtime.gateways.modbus_server import BUSY, ILLEGAL_ADDRESS, ILLEGAL_VALUE, ModbusServer, Refusal
 from runtime.gateways.modbus_table import (
     COMMANDS,
