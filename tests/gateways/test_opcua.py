@@ -29,7 +29,7 @@ from runtime.gateways.opcua_access import certificate_files
 from runtime.gateways.opcua_tags import TAGS, Of
 from runtime.ordering import Gap
 from tests.gateways.floor import NO_ANSWER, FakeLink, Loop, looping, reply, result
-from tests.gateways.opcua_floor import Served, Told, connected, node, read, soon
+from tests.gateways.opcua_floor import Served, Told, connected, node, read, soon, until_shown
 from tests.system.line import PATIENCE_S
 
 U32, U64, TEXT = ua.VariantType.UInt32, ua.VariantType.UInt64, ua.VariantType.String
@@ -61,14 +61,6 @@ def served(open_house: Served) -> Served:
     FakeLink.__init__(open_house.link)
     open_house.refresh()
     return open_house
-
-
-async def until_shown(client: Client, result_id: int) -> None:
-    async def shown() -> None:
-        while (await read(client, "ResultIdCopy"))[0].Value.Value != result_id:
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(shown(), PATIENCE_S)
 
 
 def test_accept_is_computed_as_it_is_read_so_that_no_stuck_loop_keeps_it_true(served: Served) -> None:
