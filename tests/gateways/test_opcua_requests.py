@@ -19,9 +19,11 @@ from runtime.gateways.link import Delivered
 from runtime.gateways.opcua_methods import actor
 from runtime.gateways.opcua_parts import Parts
 from runtime.gateways.opcua_session import Client as Caller
+from runtime.gateways.opcua_tags import Moment
 from runtime.wire import RecipeChange, Reply
 from tests.gateways.floor import NO_ANSWER, FakeLink, Loop, looping, reply, result
 from tests.gateways.opcua_floor import Served, Told, accepts, call, connected, node, read, soon, until_shown, values
+from tests.system.line import PATIENCE_S
 
 OTHER_SESSION = "0f6e9f2c-8a51-4d6f-b0f1-3c1d2e9a7b10"
 # A connection's requests are answered one after the other: who asks while another request waits has a second one.
@@ -120,6 +122,25 @@ def test_what_came_before_a_trigger_was_given_again_is_not_its_part(served: Serv
             assert not await accepts(client)
             served.link.open_futures[0].set_result(reply("BUSY"))
             assert (await asking)[:2] == [1, "BUSY"] and not await accepts(client)
+
+    asyncio.run(play())
+
+
+def test_a_trigger_given_again_while_a_result_is_being_told_takes_its_accept(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, parts, turns = served.gateway._model, served.gateway._parts, [7]
+    clear = model.clear
+
+    async def told(moment: Moment) -> None:
+        if turns:  # another client has its turn while subscribers are told that Accept is false
+            parts.given_again(turns.pop())
+        await clear(moment)
+
+    async def play() -> None:
+        async with connected(served.url) as client:
+            monkeypatch.setattr(model, "clear", told)
+            assert not await show(served, client, 1, trigger_id=7) and not turns
 
     asyncio.run(play())
 
@@ -283,6 +304,18 @@ def test_what_frames_need_is_shown(served: Served) -> None:
             say(served, synced=True)
             assert await values(client, "Synced") == [True]
             assert all(value.StatusCode.is_good() for value in await read(client, *names))
+
+    asyncio.run(play())
+
+
+def test_a_name_that_nobody_checked_is_nobodys(served: Served) -> None:
+    async def play() -> None:
+        client = Client(served.url, timeout=PATIENCE_S)
+        client.set_user("boss")
+        client.set_password("whatever")
+        async with client:
+            await trigger(served, client, 7, reply("ACCEPTED"))
+        assert served.link.asked[0][1]["actor"] == "opcua anonymous"
 
     asyncio.run(play())
 
