@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from tests.gateways.opcua_floor import Served, Told, accepts, call, connected, n
 from tests.system.line import PATIENCE_S
 
 OTHER_SESSION = "0f6e9f2c-8a51-4d6f-b0f1-3c1d2e9a7b10"
-# A connection's requests are answered one after the other: who asks while another request waits has a second one.
 TURNS = 100
 """Of the gateway's loop: many more than it needs to show a result."""
 
@@ -72,6 +72,21 @@ async def trigger(served: Served, client: Client, number: int, answer: Reply | E
     return await call(client, "Trigger", number, f"p{number}", 300)
 
 
+@asynccontextmanager
+async def asking(served: Served, *arguments: Any) -> AsyncIterator[asyncio.Task[list[Any]]]:
+    """A call that the station has not answered yet; over a connection of its own, for the next request waits for it."""
+    async with connected(served.url) as client:
+        task = asyncio.create_task(call(client, *arguments))
+        await soon(lambda: served.link.open_futures)
+        try:
+            yield task
+        finally:
+            for future in served.link.open_futures:
+                if not future.done():
+                    future.set_exception(NO_ANSWER)
+            await task
+
+
 NO = [reply(code) for code in ("BUSY", "REFUSED", "WRONG_STATE", "TOO_OLD", "FAILED", "of a later version")]
 
 
@@ -91,21 +106,20 @@ def test_a_trigger_that_was_not_taken_gives_no_accept_whatever_comes(served: Ser
 
 def test_no_result_is_shown_before_its_trigger_was_answered(served: Served) -> None:
     async def play() -> None:
-        async with connected(served.url) as client, connected(served.url) as other:
+        async with connected(served.url) as client:
             told = Told()
             index = await client.get_namespace_index("urn:asperity:vision")
             subscription = await client.create_subscription(20, told)
             kind = client.get_node(ua.NodeId("ResultReadyEventType", index))
             await subscription.subscribe_events(await node(client, "3:VisionSystem"), [kind])
-            asking = asyncio.create_task(call(other, "Trigger", 7, "p7", 300))
-            await soon(lambda: served.link.open_futures)
-            assert await show(served, client, 1, trigger_id=6)
-            served.link.put(result(2, trigger_id=7), result(3, trigger_id=8))
-            for _ in range(TURNS):
-                served.refresh()
-            assert await values(client, "ResultId") == [1]
-            served.link.open_futures[0].set_exception(NO_ANSWER)
-            assert (await asking)[0] == 2
+            async with asking(served, "Trigger", 7, "p7", 300) as answer:
+                assert await show(served, client, 1, trigger_id=6)
+                served.link.put(result(2, trigger_id=7), result(3, trigger_id=8))
+                for _ in range(TURNS):
+                    served.refresh()
+                assert await values(client, "ResultId") == [1]
+                served.link.open_futures[0].set_exception(NO_ANSWER)
+                assert (await answer)[0] == 2
             await soon(lambda: len(told.events) == 3)
             assert [(event.TriggerId, event.Accept) for event in told.events] == [(6, True), (7, False), (8, True)]
 
@@ -115,13 +129,12 @@ def test_no_result_is_shown_before_its_trigger_was_answered(served: Served) -> N
 @pytest.mark.parametrize("method", ["Trigger", "StartSingleJob"])
 def test_what_came_before_a_trigger_was_given_again_is_not_its_part(served: Served, method: str) -> None:
     async def play() -> None:
-        async with connected(served.url) as client, connected(served.url) as other:
+        async with connected(served.url) as client:
             assert await show(served, client, 1, trigger_id=7)
-            asking = asyncio.create_task(call(other, method, 7, "p7", 300))
-            await soon(lambda: served.link.open_futures)
-            assert not await accepts(client)
-            served.link.open_futures[0].set_result(reply("BUSY"))
-            assert (await asking)[:2] == [1, "BUSY"] and not await accepts(client)
+            async with asking(served, method, 7, "p7", 300) as answer:
+                assert not await accepts(client)
+                served.link.open_futures[0].set_result(reply("BUSY"))
+                assert (await answer)[:2] == [1, "BUSY"] and not await accepts(client)
 
     asyncio.run(play())
 
@@ -259,13 +272,12 @@ def test_a_change_of_recipe_has_a_number_and_its_end_is_told(served: Served) -> 
 
 def test_only_results_of_the_recipe_that_was_asked_for_pass(served: Served) -> None:
     async def play() -> None:
-        async with connected(served.url) as client, connected(served.url) as other:
+        async with connected(served.url) as client:
             assert await show(served, client, 1, trigger_id=7, recipe="bracket")
-            asking = asyncio.create_task(call(other, "PrepareRecipe", "lid"))
-            await soon(lambda: served.link.open_futures)
-            assert not await accepts(client), "of the recipe before"
-            served.link.open_futures[0].set_result(reply("REFUSED"))
-            assert (await asking)[0] == 1
+            async with asking(served, "PrepareRecipe", "lid") as answer:
+                assert not await accepts(client), "of the recipe before"
+                served.link.open_futures[0].set_result(reply("REFUSED"))
+                assert (await answer)[0] == 1
             assert not await show(served, client, 2, trigger_id=8, recipe="bracket")
             assert await values(client, "Verdict", "ResultRecipe", "RecipeWanted") == [1, "bracket", "lid"]
             assert await show(served, client, 3, trigger_id=9, recipe="lid")
