@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from runtime.frame import LATENCY_STAGES
-from runtime.gateways.link import Item, Link, View
+from runtime.gateways.link import Delivered, Item, Link, View, synced
 from runtime.ordering import Gap
 from runtime.reasons import JUDGED, Reason
 from runtime.wire import StationState
@@ -80,6 +80,8 @@ def _of_view(view: View) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "asperity_accept", "1 while the part of the last result may pass. For charts, never for a PLC.", view.accept
     )
+    last = view.last.result.result_id if isinstance(view.last, Delivered) else 0
+    yield GaugeMetricFamily("asperity_last_result_id", "The result that asperity_accept is of; 0: none, a gap.", last)
     yield GaugeMetricFamily("asperity_quality", "1 while the station is ready and its beat moves.", view.good)
     yield CounterMetricFamily("asperity_gaps", "Gaps named in the results.", view.gaps)
     yield CounterMetricFamily("asperity_results_missing", "Results in those gaps.", view.missing)
@@ -93,6 +95,14 @@ def _of_state(state: StationState) -> Iterator[Metric]:
     yield GaugeMetricFamily("asperity_station_in_flight", "Frames admitted and not answered.", state.in_flight)
     yield CounterMetricFamily("asperity_station_received", "Frames that arrived.", state.received)
     yield CounterMetricFamily("asperity_station_lost", "Frames and triggers of which nothing arrived.", state.lost)
+    yield CounterMetricFamily("asperity_station_late", "Frames after their exposure was answered LOST.", state.late)
+    yield GaugeMetricFamily(
+        "asperity_station_synced", "1: announcements match exposures, or need not.", float(synced(state))
+    )
+    threshold = GaugeMetricFamily("asperity_station_threshold", "Threshold in force; no sample: no recipe.", labels=[])
+    if state.threshold is not None:
+        threshold.add_metric([], state.threshold)
+    yield threshold
     yield CounterMetricFamily("asperity_station_deadline_missed", "Deadlines missed.", state.deadline_missed)
     results = CounterMetricFamily(
         "asperity_station_results", "Results of the station, its own count.", labels=["verdict"]
@@ -119,8 +129,16 @@ def _of_state(state: StationState) -> Iterator[Metric]:
             "engine": engine.name if engine else "",
             "device": engine.device if engine else "",
             "precision": engine.precision if engine else "",
+            "triggers": state.triggers,
         },
     )
+    change = state.recipe_change
+    if change is not None:
+        yield InfoMetricFamily(
+            "asperity_recipe_change",
+            "The last change of recipe that was asked for in this session; only the status `done` is done.",
+            {"number": str(change.number), "recipe": change.recipe, "status": change.status, "text": change.text},
+        )
     gpu = GaugeMetricFamily("asperity_gpu", "What the GPU says of itself; names with units.", labels=["name"])
     for name, value in (state.gpu or {}).items():
         if isinstance(value, float | int):

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from html import escape
 
 from runtime.frame import Verdict
-from runtime.gateways.link import Item, View
+from runtime.gateways.link import Item, View, synced
 from runtime.ordering import Gap
 from runtime.states import State
 from runtime.wire import ReceivedResult, StationState
@@ -61,12 +61,23 @@ def _of_state(state: StationState) -> list[tuple[str, str]]:
     return [
         ("state", f"{state.state} {STATES.get(state.state, 'not known here')}"),
         ("alarms", ", ".join(state.alarms) or "none"),
-        ("recipe", f"{state.recipe or 'none'} {state.bundle}"),
+        ("recipe in force", f"{state.recipe or 'none'} {state.bundle}"),
+        ("last change of recipe", _of_change(state)),
+        ("threshold in force", _number(state.threshold) or "none"),
+        ("triggers, synced", f"{state.triggers or 'not known'}, {'yes' if synced(state) else 'no'}"),
         ("engine", f"{engine.name} on {engine.device}, {engine.precision}" if engine else "none"),
-        ("received, lost", f"{state.received}, {state.lost}"),
+        ("received, lost, late", f"{state.received}, {state.lost}, {state.late}"),
         ("ok, ng, unknown", f"{state.ok}, {state.ng}, {state.unknown}" + (f" ({unknown})" if unknown else "")),
         ("in flight", str(state.in_flight)),
     ]
+
+
+def _of_change(state: StationState) -> str:
+    change = state.recipe_change
+    if change is None:
+        return "none"
+    why = f": {change.text}" if change.text else ""
+    return f"number {change.number} to {change.recipe or 'none'}: {change.status}{why}"
 
 
 def _row(item: Item) -> str:

@@ -263,6 +263,11 @@ class Link:
                 future.set_result(reply)
 
 
+def synced(state: StationState) -> bool:
+    """Announcements and exposures are matched, or need not be; false also where that is not known."""
+    return state.triggers in ("free_run", "software") or (state.triggers == "hard_wired" and state.synced is True)
+
+
 def _trusted(seen: _Seen) -> bool:
     return time.monotonic() <= seen.trusted_until_s
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from runtime.errors import ConfigError
 from runtime.frame import Verdict
 from runtime.gateways.config import GatewayConfig
-from runtime.gateways.link import Delivered, Item, Link
-from runtime.gateways.modbus_requests import GivenUp, RecipeRequest, Request
+from runtime.gateways.given_up import GivenUp
+from runtime.gateways.link import Delivered, Item, Link, synced
+from runtime.gateways.modbus_requests import RecipeRequest, Request
 from runtime.gateways.modbus_server import BUSY, ILLEGAL_ADDRESS, ILLEGAL_VALUE, ModbusServer, Refusal
 from runtime.gateways.modbus_table import (
     COMMANDS,
@@ -198,8 +199,7 @@ class ModbusRegisters:
                 "session": session_number(state.session),
                 "recipe_change": RECIPE_CHANGES.get(state.recipe_change.status, 0) if state.recipe_change else 0,
                 "triggers": TRIGGERS.get(state.triggers, 0),
-                "synced": state.triggers in ("free_run", "software")
-                or (state.triggers == "hard_wired" and state.synced is True),
+                "synced": synced(state),
                 "threshold_in_force": _f32(state.threshold),
                 "late": state.late,
             }

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import logging
 import time
+from collections import deque
 from contextlib import suppress
 
 from runtime.errors import ConfigError, GatewayError
@@ -17,9 +18,11 @@ from runtime.gateways import opcua_access, process
 from runtime.gateways.config import GatewayConfig
 from runtime.gateways.link import Delivered, Item, Link, View
 from runtime.gateways.opcua_connection import GatewayServer
-from runtime.gateways.opcua_methods import KeptResults, Methods
+from runtime.gateways.opcua_methods import Methods
 from runtime.gateways.opcua_model import Model
-from runtime.gateways.opcua_tags import Moment, moment, transition_name
+from runtime.gateways.opcua_parts import Parts
+from runtime.gateways.opcua_tags import Moment, ended_change, moment, transition_name
+from runtime.wire import RecipeChange
 
 ITEMS_AT_ONCE = 64
 GOODBYE_S = 0.1
@@ -47,9 +50,9 @@ class OpcuaGateway:
         self._config = config
         self._link = link
         self._server = GatewayServer(config.opcua)
-        self._kept = KeptResults(config.opcua.results_kept)
+        self._parts = Parts(config.opcua.results_kept)
         self._model = Model(self._server, self._moment)
-        self._shown: Item | None = None
+        self._arrived: deque[Item] = deque()  # taken from the link and not shown yet
         self._clearing = False
         self._ending = False
         self._view: View | None = None
@@ -68,7 +71,7 @@ class OpcuaGateway:
         server.manufacturer_name, server.product_uri = "Asperity", "urn:asperity:gateway"
         await server.init()
         await opcua_access.secure(server, self._config)
-        methods = Methods(self._link, self._kept)
+        methods = Methods(self._link, self._parts, self._config.gateway.commands, self._news.set)
         await self._model.build(methods.table(), own.recipes.split())
         try:
             await server.start()
@@ -108,30 +111,36 @@ class OpcuaGateway:
         while True:
             await self._news.wait()
             self._news.clear()
-            self._observe()
-            while items := self._link.take(ITEMS_AT_ONCE):
-                for item in items:
-                    await self._show(item)
-                    await asyncio.sleep(0)
+            change = self._observe()
+            while self._take():
+                await self._show(self._arrived.popleft())
+                await asyncio.sleep(0)
             await self._model.refresh(self._moment())
+            if change is not None:
+                await self._model.recipe_event(change)
+
+    def _take(self) -> bool:
+        """Is there an item to show? The result of a trigger that is not answered yet holds up those that follow."""
+        if not self._arrived:
+            self._arrived.extend(self._link.take(ITEMS_AT_ONCE))
+        return bool(self._arrived) and not self._parts.waits(self._arrived[0])
 
     async def _show(self, item: Item) -> None:
         """One item: Accept false, then the others, then Accept, then the event."""
         self._clearing = True
+        item = self._parts.show(item)  # before anything else has its turn: a trigger may be given again
         await self._model.clear(self._moment())
-        self._shown = item
         await self._model.refresh(self._moment())
         self._clearing = False
         now = self._moment()
         await self._model.clear(now)
         if isinstance(item, Delivered):
-            self._kept.put(item)
             await self._model.result_event(item, now.accept)
         else:
             await self._model.gap_event(item)
 
-    def _observe(self) -> None:
-        """Note when a state came, and what changed."""
+    def _observe(self) -> RecipeChange | None:
+        """Note when a state came, and what changed. The change of recipe that has ended since."""
         view = self._link.view()
         before, after = self._view.state if self._view else None, view.state
         if after is not None and after is not before:
@@ -139,12 +148,14 @@ class OpcuaGateway:
             if before is not None and before.state != after.state:
                 self._transition = transition_name(before, after)
         self._view = view
+        return ended_change(before, after)
 
     def _moment(self) -> Moment:
-        view, shown = self._link.view(), self._shown
+        view, shown = self._link.view(), self._parts.shown
         accept = shown is not None and not self._clearing and self._link.may_pass(shown)
         heard = view.state is not None and (time.monotonic() - self._heard_s) * 1000 <= view.state.beat_timeout_ms
-        return moment(view, shown, accept, heard, self._ending, self._transition, self._server.iserver.refused)
+        refused, recipe = self._server.iserver.refused, self._parts.recipe
+        return moment(view, shown, accept, heard, self._ending, self._transition, refused, recipe)
 
 
 def _bracketed(address: str) -> str:

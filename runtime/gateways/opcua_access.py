@@ -44,7 +44,7 @@ class Users(UserManager):
     ) -> User | None:
         """The client behind a name; None: refused. The password was checked before (``CHECKED``): it takes time."""
         if self.known is None:
-            return Client(UserRole.User, username, may_operate=True)
+            return Client(UserRole.User, None, may_operate=True)  # nobody checked the name
         if username is None:
             return Client(UserRole.User, None) if self._anonymous_read else None
         checked = CHECKED.get()

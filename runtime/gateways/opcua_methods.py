@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from asyncua import ua
 
 from runtime.errors import StationError, WireError
 from runtime.gateways.link import Delivered, Link
-from runtime.gateways.opcua_session import CALLER
+from runtime.gateways.opcua_parts import Parts
+from runtime.gateways.opcua_session import CALLER, Client
 from runtime.wire import encode_result_body
 
 Type = ua.VariantType
 Answer = Coroutine[Any, Any, "ua.CallMethodResult"]
 
-REFUSED, NO_ANSWER, BAD_REQUEST = 1, 2, 3
+REFUSED, NO_ANSWER, BAD_REQUEST, TOO_OLD = 1, 2, 3, 4
 """``Error`` of an answer; 0: done or begun. The code and the text say more."""
+ACTOR_LENGTH = 64
+OUTPUTS = (
+    (
+        "Error",
+        Type.Int32,
+        "0 done or begun, 1 refused, 2 no answer of the station, 3 bad request, 4 too old: not done, call again",
+    ),
+    ("Code", Type.String, "the station's code (wire.md)"),
+    ("Text", Type.String, "why, in words"),
+)
+_RECIPE = re.compile(r"[a-z0-9_-]{1,32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +43,21 @@ class Method:
     parent: str
     call: Callable[..., Answer]
     inputs: tuple[tuple[str, ua.VariantType, str], ...] = ()
-    outputs: tuple[tuple[str, ua.VariantType, str], ...] = (
-        ("Error", Type.Int32, "0 done or begun, 1 refused, 2 no answer of the station, 3 bad request"),
-        ("Code", Type.String, "the station's code (wire.md)"),
-        ("Text", Type.String, "why, in words"),
-    )
+    outputs: tuple[tuple[str, ua.VariantType, str], ...] = OUTPUTS
 
 
-class KeptResults:
-    """The last results, by id: what GetResultById knows."""
+class Said(NamedTuple):
+    """What became of a request."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[int, Delivered] = OrderedDict()
+    error: int
+    code: str
+    text: str
+    number: int = 0
+    """Of the change of recipe that was begun."""
 
-    def put(self, item: Delivered) -> None:
-        """One more; the oldest goes."""
-        self._kept[item.result.result_id] = item
-        while len(self._kept) > self._most:
-            self._kept.popitem(last=False)
 
-    def get(self, result_id: int) -> Delivered | None:
-        return self._kept.get(result_id)
-
-    def ids(self, first_id: int) -> list[int]:
-        """From ``first_id`` on, ascending."""
-        return sorted(result_id for result_id in self._kept if result_id >= first_id)
+DENIED = Said(-1, "", "")
+"""The caller may not."""
 
 
 def result_json(item: Delivered, accept: bool) -> str:
@@ -68,13 +69,17 @@ def result_json(item: Delivered, accept: bool) -> str:
 class Methods:
     """All methods of one gateway. Whoever may not operate gets BadUserAccessDenied for those that move the station."""
 
-    def __init__(self, link: Link, kept: KeptResults) -> None:
+    def __init__(self, link: Link, parts: Parts, passes_on: bool, answered: Callable[[], None]) -> None:
+        """``passes_on``: requests reach the station. ``answered`` is called after each."""
         self._link = link
-        self._kept = kept
+        self._parts = parts
+        self._passes_on = passes_on
+        self._answered = answered
 
     def table(self) -> tuple[Method, ...]:
         """Every method, for the address space."""
         recipe = (("Recipe", Type.String, "its name"),)
+        change = (*OUTPUTS, ("Number", Type.UInt64, "of the change: its end is in RecipeChangeStatus; 0: none"))
         trigger = (
             ("TriggerId", Type.UInt32, "not 0"),
             ("PartId", Type.String, "up to 64 printable ASCII; may be empty"),
@@ -88,8 +93,8 @@ class Methods:
             Method("Abort", "Automatic", self._plain("abort")),
             Method("Halt", "Mode", self._plain("halt")),
             Method("Reset", "Mode", self._plain("reset")),
-            Method("PrepareRecipe", "Recipes", self.prepare_recipe, recipe),
-            Method("UnprepareRecipe", "Recipes", self.unprepare_recipe, recipe),
+            Method("PrepareRecipe", "Recipes", self.prepare_recipe, recipe, change),
+            Method("UnprepareRecipe", "Recipes", self.unprepare_recipe, recipe, change),
             Method(
                 "GetResultById",
                 "Results",
@@ -108,65 +113,95 @@ class Methods:
 
     def _plain(self, op: str, **fields: Any) -> Callable[..., Answer]:
         async def call(parent: ua.NodeId) -> ua.CallMethodResult:
-            return await self._ask(op, **fields)
+            return _answer(*await self._ask(op, **fields))
 
         return call
 
     async def prepare_recipe(self, parent: ua.NodeId, recipe: ua.Variant) -> ua.CallMethodResult:
-        """Verify, open and warm a recipe."""
-        return await self._ask("prepare_recipe", recipe=recipe.Value)
+        """Verify, open and warm a recipe. From now on only its results pass, also if that fails."""
+        name = recipe.Value or ""
+        if _may_operate() and self._passes_on and _RECIPE.fullmatch(name):
+            self._parts.asked_for(name)
+        return await self._change("prepare_recipe", recipe=name)
 
     async def unprepare_recipe(self, parent: ua.NodeId, recipe: ua.Variant) -> ua.CallMethodResult:
         """Put a recipe away; an empty name: the one in force."""
-        return await self._ask("unprepare_recipe", **({"recipe": recipe.Value} if recipe.Value else {}))
+        return await self._change("unprepare_recipe", **({"recipe": recipe.Value} if recipe.Value else {}))
 
     async def trigger(
         self, parent: ua.NodeId, trigger_id: ua.Variant, part_id: ua.Variant, timeout_ms: ua.Variant
     ) -> ua.CallMethodResult:
-        """Expose now; exactly one result follows."""
-        return await self._ask("trigger", **_trigger_fields(trigger_id, part_id, timeout_ms))
+        """Expose now, or, where a sensor fires the camera, announce the part; exactly one result follows."""
+        state = self._link.view().state
+        op = "expect" if state is not None and state.triggers == "hard_wired" else "trigger"
+        number, part = trigger_id.Value, part_id.Value or ""
+        return _answer(*await self._ask(op, trigger_id=number, part_id=part, timeout_ms=timeout_ms.Value))
 
     async def start_single_job(
         self, parent: ua.NodeId, trigger_id: ua.Variant, part_id: ua.Variant, timeout_ms: ua.Variant
     ) -> ua.CallMethodResult:
         """From Ready judge the frame of one trigger, then Ready again. A trigger that is refused leads back at once."""
-        answer = await self._ask("start", mode="single")
-        if not _done(answer):
-            return answer
-        answer = await self._ask("trigger", **_trigger_fields(trigger_id, part_id, timeout_ms))
+        if _may_operate():
+            self._parts.given_again(trigger_id.Value)
+        started = await self._ask("start", mode="single")
+        if started.error:
+            return _answer(*started)
+        answer = await self.trigger(parent, trigger_id, part_id, timeout_ms)
         if not _done(answer):
             await self._ask("stop")
         return answer
 
     async def get_result(self, parent: ua.NodeId, result_id: ua.Variant) -> ua.CallMethodResult:
         """A kept result; its ``accept`` is what may pass now."""
-        item = self._kept.get(result_id.Value)
+        item = self._parts.get(result_id.Value)
         text = "" if item is None else result_json(item, self._link.may_pass(item))
         return _outputs(ua.Variant(REFUSED if item is None else 0, Type.Int32), ua.Variant(text, Type.String))
 
     async def get_result_ids(self, parent: ua.NodeId, first_id: ua.Variant, most: ua.Variant) -> ua.CallMethodResult:
         """Which results are kept."""
-        ids = self._kept.ids(first_id.Value)
+        ids = self._parts.ids(first_id.Value)
         return _outputs(ua.Variant(ids[: most.Value] if most.Value else ids, Type.UInt64, is_array=True))
 
-    async def _ask(self, op: str, **fields: Any) -> ua.CallMethodResult:
+    async def _change(self, op: str, **fields: Any) -> ua.CallMethodResult:
+        said = await self._ask(op, **fields)
+        answer = _answer(*said)
+        if answer.OutputArguments:
+            answer.OutputArguments.append(ua.Variant(said.number, Type.UInt64))
+        return answer
+
+    async def _ask(self, op: str, **fields: Any) -> Said:
         caller = CALLER.get()
         if caller is None or not caller.may_operate:
-            return ua.CallMethodResult(StatusCode=ua.StatusCode(ua.UInt32(ua.StatusCodes.BadUserAccessDenied)))
+            return DENIED
+        future = self._link.ask(op, actor=actor(caller), **fields)
+        if fields.get("trigger_id"):
+            self._parts.triggered(fields["trigger_id"], future)
         try:
-            reply = await asyncio.wrap_future(self._link.ask(op, **fields))
+            reply = await asyncio.wrap_future(future)
         except StationError as error:
-            return _answer(NO_ANSWER, "", str(error))
+            return Said(NO_ANSWER, "", str(error))
         except WireError as error:
-            return _answer(BAD_REQUEST, "BAD_REQUEST", str(error))
-        return _answer(0 if reply.ok else REFUSED, reply.code, reply.text)
+            return Said(BAD_REQUEST, "BAD_REQUEST", str(error))
+        finally:
+            self._answered()
+        failed = TOO_OLD if reply.code == "TOO_OLD" else REFUSED
+        return Said(0 if reply.ok else failed, reply.code, reply.text, reply.recipe_change or 0)
 
 
-def _trigger_fields(trigger_id: ua.Variant, part_id: ua.Variant, timeout_ms: ua.Variant) -> dict[str, Any]:
-    return {"trigger_id": trigger_id.Value, "part_id": part_id.Value or "", "timeout_ms": timeout_ms.Value}
+def actor(caller: Client) -> str:
+    """On whose behalf a request is made: printable ASCII. Only a name whose password was checked is one."""
+    name = "anonymous" if caller.name is None else caller.name.encode("unicode_escape").decode("ascii")
+    return f"opcua {name}"[:ACTOR_LENGTH]
 
 
-def _answer(error: int, code: str, text: str) -> ua.CallMethodResult:
+def _may_operate() -> bool:
+    caller = CALLER.get()
+    return caller is not None and caller.may_operate
+
+
+def _answer(error: int, code: str, text: str, number: int) -> ua.CallMethodResult:
+    if error == DENIED.error:
+        return ua.CallMethodResult(StatusCode=ua.StatusCode(ua.UInt32(ua.StatusCodes.BadUserAccessDenied)))
     return _outputs(ua.Variant(error, Type.Int32), ua.Variant(code, Type.String), ua.Variant(text, Type.String))
 
 
@@ -175,4 +210,4 @@ def _outputs(*values: ua.Variant) -> ua.CallMethodResult:
 
 
 def _done(answer: ua.CallMethodResult) -> bool:
-    return answer.StatusCode.is_good() and bool(answer.OutputArguments) and answer.OutputArguments[0].Value == 0
+    return bool(answer.OutputArguments) and answer.OutputArguments[0].Value == 0

@@ -39,6 +39,7 @@ from runtime.gateways.opcua_tags import (
     differs,
 )
 from runtime.ordering import Gap
+from runtime.wire import RecipeChange
 
 log = logging.getLogger("asperity.gateway")
 
@@ -63,7 +64,7 @@ EVENT_FIELDS: tuple[Field, ...] = (
     ("Score", Type.Double, "anomaly score; 0 where there is none", lambda d, a: d.result.score or 0.0),
     ("Threshold", Type.Double, "ok needs Score <= Threshold", lambda d, a: d.result.threshold or 0.0),
     ("LatencyUs", Type.UInt64, "from arrival to verdict, µs", lambda d, a: d.result.latency_us.get("total", 0)),
-    ("InternalRecipeId", Type.String, "the recipe in force", lambda d, a: d.result.recipe),
+    ("InternalRecipeId", Type.String, "the recipe that it was judged by", lambda d, a: d.result.recipe),
     ("InternalConfigurationId", Type.String, "first digits of the bundle's SHA-256", lambda d, a: d.result.bundle),
     ("IsSimulated", Type.Boolean, "no real engine scored", lambda d, a: d.result.simulated),
     ("IsPartial", Type.Boolean, "never", lambda d, a: False),
@@ -74,9 +75,20 @@ GAP_FIELDS: tuple[tuple[str, ua.VariantType, str], ...] = (
     ("LastId", Type.UInt64, "last of them"),
     ("Why", Type.String, "in words"),
 )
+PREPARED_FIELDS: tuple[tuple[str, ua.VariantType, str], ...] = (
+    ("Number", Type.UInt64, "of the change, in the station's session"),
+    ("InternalId", Type.String, "the recipe that was asked for; empty: none"),
+)
+NOT_PREPARED_FIELDS = (*PREPARED_FIELDS, ("Why", Type.String, "in words; the recipe before it stays in force"))
+PLAIN_EVENTS = {
+    "GapEventType": GAP_FIELDS,
+    "RecipePreparedEventType": PREPARED_FIELDS,
+    "RecipeNotPreparedEventType": NOT_PREPARED_FIELDS,
+}
 SEVERITY = {0: 700, 1: 100, 2: 400}
 """OPC UA severity (1 to 1000) by verdict."""
-GAP_SEVERITY = 800
+GAP_SEVERITY = NOT_PREPARED_SEVERITY = 800
+PREPARED_SEVERITY = 100
 
 
 @dataclass(slots=True)
@@ -115,7 +127,7 @@ class Model:
         self._shown: list[Shown] = []
         self._accept: Shown | None = None
         self._results: list[EventGenerator] = []
-        self._gaps: list[EventGenerator] = []
+        self._plain: dict[str, list[EventGenerator]] = {}
 
     async def build(self, methods: Iterable[Method], recipes: Iterable[str]) -> None:
         """Make every node. Before the server is started."""
@@ -149,7 +161,7 @@ class Model:
             await self._method(parents[method.parent], method)
         event_fields = [(name, kind, meaning) for name, kind, meaning, _ in EVENT_FIELDS]
         self._results = await self._events(system, "ResultReadyEventType", event_fields)
-        self._gaps = await self._events(system, "GapEventType", GAP_FIELDS)
+        self._plain = {kind: await self._events(system, kind, fields) for kind, fields in PLAIN_EVENTS.items()}
 
     async def clear(self, moment: Moment) -> None:
         """Tell that Accept is false: before anything of another result is told."""
@@ -174,10 +186,24 @@ class Model:
 
     async def gap_event(self, gap: Gap) -> None:
         """Results that cannot be had."""
-        for generator in self._gaps:
-            generator.event.FirstId, generator.event.LastId, generator.event.Why = gap
-            generator.event.Severity = GAP_SEVERITY
-            await _trigger(generator, f"results {gap.first_id} to {gap.last_id} are missing: {gap.why}")
+        text = f"results {gap.first_id} to {gap.last_id} are missing: {gap.why}"
+        await self._tell("GapEventType", tuple(gap), GAP_SEVERITY, text)
+
+    async def recipe_event(self, change: RecipeChange) -> None:
+        """The end of a change of recipe, whoever asked for it."""
+        values, recipe = (change.number, change.recipe), change.recipe or "none"
+        if change.status == "done":
+            await self._tell("RecipePreparedEventType", values, PREPARED_SEVERITY, f"recipe {recipe} is in force")
+        else:
+            text = f"recipe {recipe} could not be prepared: {change.text}"
+            await self._tell("RecipeNotPreparedEventType", (*values, change.text), NOT_PREPARED_SEVERITY, text)
+
+    async def _tell(self, kind: str, values: tuple[Any, ...], severity: int, message: str) -> None:
+        for generator in self._plain[kind]:
+            for (name, _, _), value in zip(PLAIN_EVENTS[kind], values, strict=True):
+                setattr(generator.event, name, value)
+            generator.event.Severity = severity
+            await _trigger(generator, message)
 
     async def _variable(self, parent: Node, path: str, tag: Tag, namespace: int) -> tuple[Shown, Node]:
         name = ua.QualifiedName(tag.name, namespace)
@@ -269,7 +295,7 @@ def event_document() -> str:
     """The tables of events in ``docs/gateways.md``."""
     fields = [(name, kind, meaning) for name, kind, meaning, _ in EVENT_FIELDS]
     lines = []
-    for title, rows in (("ResultReadyEventType", fields), ("GapEventType", list(GAP_FIELDS))):
+    for title, rows in {"ResultReadyEventType": fields, **PLAIN_EVENTS}.items():
         lines += [f"| {title} | type | meaning |", "|---|---|---|"]
         lines += [f"| {name} | {kind.name} | {meaning} |" for name, kind, meaning in rows]
         lines.append("")

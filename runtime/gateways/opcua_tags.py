@@ -17,9 +17,9 @@ from typing import Any
 from asyncua import ua
 
 from runtime.frame import Verdict
-from runtime.gateways.link import Delivered, Item, View
+from runtime.gateways.link import Delivered, Item, View, synced
 from runtime.states import State
-from runtime.wire import ReceivedResult, StationState
+from runtime.wire import ReceivedResult, RecipeChange, StationState
 
 Type = ua.VariantType
 Status = ua.StatusCodes
@@ -51,6 +51,8 @@ class Moment:
     """``time.time()``"""
     refused: int = 0
     """What the server refused since the gateway started."""
+    recipe: str = ""
+    """The recipe that clients of this gateway asked for last; empty: none."""
 
     @property
     def result(self) -> ReceivedResult | None:
@@ -121,6 +123,10 @@ def _state(take: Callable[[StationState], Any]) -> Callable[[Moment], Any]:
     return lambda moment: None if moment.view.state is None else take(moment.view.state)
 
 
+def _change(take: Callable[[RecipeChange], Any]) -> Callable[[Moment], Any]:
+    return _state(lambda state: None if state.recipe_change is None else take(state.recipe_change))
+
+
 def _result_id(moment: Moment) -> int:
     shown = moment.shown
     if shown is None:
@@ -177,6 +183,7 @@ RESULT_TAGS = (
         _result(lambda r: int(r.reason)),
     ),
     Tag("Reason", Type.String, Of.RESULT, "its name; of a gap why it is missing", _reason),
+    Tag("ResultRecipe", Type.String, Of.RESULT, "the recipe that it was judged by", _result(lambda r: r.recipe)),
     Tag("Seq", Type.UInt64, Of.RESULT, "number of the exposure", _result(lambda r: r.seq)),
     Tag("TriggerId", Type.UInt32, Of.RESULT, "the trigger that it answers; 0: none", _result(lambda r: r.trigger_id)),
     Tag("PartId", Type.String, Of.RESULT, "as the trigger or frame said", _result(lambda r: r.part_id)),
@@ -201,6 +208,37 @@ STATION_TAGS = (
         _state(lambda s: s.beat_timeout_ms),
     ),
     Tag("Recipe", Type.String, Of.STATION, "in force", _state(lambda s: s.recipe)),
+    Tag(
+        "RecipeChangeNumber",
+        Type.UInt64,
+        Of.STATION,
+        "last change of recipe in this session, whoever asked; 0: none",
+        _change(lambda c: c.number),
+    ),
+    Tag("RecipeAskedFor", Type.String, Of.STATION, "by that change; empty: none", _change(lambda c: c.recipe)),
+    Tag(
+        "RecipeChangeStatus",
+        Type.String,
+        Of.STATION,
+        "under_way, done, failed; else not known, so not done",
+        _change(lambda c: c.status),
+    ),
+    Tag("RecipeChangeText", Type.String, Of.STATION, "why it failed", _change(lambda c: c.text)),
+    Tag("ThresholdInForce", Type.Double, Of.STATION, "0: no recipe", _state(lambda s: s.threshold)),
+    Tag(
+        "Triggers",
+        Type.String,
+        Of.STATION,
+        "free_run, software, hard_wired: what a frame needs to be judged",
+        _state(lambda s: s.triggers),
+    ),
+    Tag(
+        "Synced",
+        Type.Boolean,
+        Of.STATION,
+        "announcements match exposures, or need not; false: every part is UNSYNCED, or not known",
+        _state(synced),
+    ),
     Tag("Session", Type.String, Of.STATION, "the inspector's run", _state(lambda s: s.session)),
     Tag("LastResultId", Type.UInt64, Of.STATION, "highest id published", _state(lambda s: s.last_result_id)),
     Tag("Received", Type.UInt64, Of.STATION, "frames that arrived", _state(lambda s: s.received)),
@@ -208,6 +246,13 @@ STATION_TAGS = (
     Tag("Ng", Type.UInt64, Of.STATION, "count of bad parts", _state(lambda s: s.ng)),
     Tag("Unknown", Type.UInt64, Of.STATION, "count of parts without a verdict", _state(lambda s: s.unknown)),
     Tag("Lost", Type.UInt64, Of.STATION, "frames of which nothing arrived", _state(lambda s: s.lost)),
+    Tag(
+        "Late",
+        Type.UInt64,
+        Of.STATION,
+        "frames that came after their exposure had been answered LOST",
+        _state(lambda s: s.late),
+    ),
     Tag("Alarms", Type.String, Of.STATION, "what needs a person", _state(lambda s: "; ".join(s.alarms))),
 )
 MODE_STATES = {1: "Preoperational", 2: "Halted", 3: "Error", 4: "Operational"}
@@ -231,6 +276,14 @@ def transition_name(before: StationState, after: StationState) -> str:
         return f"{AUTOMATIC_STATES[before.state]}To{AUTOMATIC_STATES[after.state]}"
     entered = AUTOMATIC_STATES[after.state] if automatic(after) else MODE_STATES.get(mode(after), "Unknown")
     return f"{MODE_STATES.get(mode(before), 'Unknown')}To{entered}"
+
+
+def ended_change(before: StationState | None, after: StationState | None) -> RecipeChange | None:
+    """The change of recipe that ended between two states; None: none, or ``before`` was none heard yet."""
+    change = None if after is None else after.recipe_change
+    if before is None or after is None or change is None or change.status not in ("done", "failed"):
+        return None
+    return None if (before.session, before.recipe_change) == (after.session, change) else change
 
 
 def _localized(text: str) -> ua.LocalizedText:
@@ -267,6 +320,13 @@ GATEWAY_TAGS = (
         lambda m: m.view.good and not m.ending,
     ),
     Tag("Why", Type.String, Of.GATEWAY, "why not", lambda m: m.why),
+    Tag(
+        "RecipeWanted",
+        Type.String,
+        Of.GATEWAY,
+        "PrepareRecipe was called for it last: only its results pass; empty: not called since the gateway started",
+        lambda m: m.recipe,
+    ),
     Tag("Results", Type.UInt64, Of.GATEWAY, "results handed on since the gateway started", lambda m: m.view.results),
     Tag("Gaps", Type.UInt64, Of.GATEWAY, "gaps named since then", lambda m: m.view.gaps),
     Tag("Missing", Type.UInt64, Of.GATEWAY, "results in those gaps", lambda m: m.view.missing),
@@ -284,9 +344,16 @@ def document() -> str:
 
 
 def moment(
-    view: View, shown: Item | None, accept: bool, heard: bool, ending: bool, transition: str, refused: int = 0
+    view: View,
+    shown: Item | None,
+    accept: bool,
+    heard: bool,
+    ending: bool,
+    transition: str,
+    refused: int = 0,
+    recipe: str = "",
 ) -> Moment:
     """The moment that is now. Accept only with everything that the tags' status asks for."""
-    known = Moment(view, shown, False, heard, ending, transition, time.time(), refused)
+    known = Moment(view, shown, False, heard, ending, transition, time.time(), refused, recipe)
     holds = accept and status_code(Of.RESULT, known) == Status.Good and known.result is not None
     return dataclasses.replace(known, accept=holds)

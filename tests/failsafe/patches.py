@@ -32,10 +32,10 @@ SLOW = {
 WITHOUT: dict[tuple[str, str, str], str] = {
     ("What surrounds it", "bytes that are no ZMTP, half messages, floods on any port, plainly and with CURVE",
      "test_strangers_on_every_port_of_the_inspector_cost_the_line_nothing"):
-        "each connection has a thread that ends with it, whatever came: no one guard; the row's other tests see the bounds",
+        "each connection has a thread that ends with it, whatever came: no one guard; two more see the bounds",
     ("The gateways", "200 log-ins at once, right and wrong: OPC UA",
      "test_two_hundred_log_ins_leave_accept_fresh_and_lock_nobody_else_out"):
-        "its crowd is as slow as the gateway, so it sees only what is wrong for good; test_log_ins sees the turns taken away",
+        "its crowd is as slow as the gateway, so it sees only what is wrong for good; test_log_ins sees the turns",
 }  # fmt: skip
 """Section, fault and test of what rests on nothing that could be switched off, and why."""
 

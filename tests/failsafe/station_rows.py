@@ -188,7 +188,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "timed out", ("held_file.py", "fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass")),
         ],
         "its journal is removed, replaced, cut or overwritten, or the disk takes nothing more": [
-            off("system/test_files.py::test_a_journal_lost_under_a_running_inspector_is_an_error_and_no_id_comes_twice",
+            off("system/test_files_taken_away.py::test_a_journal_lost_under_a_running_inspector_is_an_error_and_no_id_comes_twice",
                 "state 3 did not come",
                 ("journal.py", "if not self.fault and (found := self._file.fault() or self._ids.fault()):", "if False:")),
             off("runtime/test_journal_lost.py::test_a_good_result_that_cannot_be_kept_passes_no_part",

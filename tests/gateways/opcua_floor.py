@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from asyncua import Client, Node, ua
 
-from runtime.gateways.config import GatewayConfig, Opcua, Station
+from runtime.gateways.config import Gateway, GatewayConfig, Opcua, Station
 from runtime.gateways.opcua import OpcuaGateway
 from tests.gateways.floor import FakeLink, Loop
 from tests.system.line import PATIENCE_S, STATION
@@ -19,11 +19,13 @@ from tests.system.line import PATIENCE_S, STATION
 class Served:
     """A gateway that serves in its own loop, and a link to play with."""
 
-    def __init__(self, loop: Loop, folder: Path, **own: Any) -> None:
+    def __init__(self, loop: Loop, folder: Path, commands: bool = True, link: Any = None, **own: Any) -> None:
+        """``link``: a Link instead."""
         opcua = Opcua(port=0, certificate_folder=str(folder), recipes="bracket lid", **own)
-        self.link = FakeLink()
+        self.link: FakeLink = link or FakeLink()
         self.loop = loop
-        self.gateway = OpcuaGateway(GatewayConfig(station=Station(name=STATION), opcua=opcua), self.link)  # type: ignore[arg-type]
+        config = GatewayConfig(station=Station(name=STATION), gateway=Gateway(commands=commands), opcua=opcua)
+        self.gateway = OpcuaGateway(config, self.link)  # type: ignore[arg-type]
         self.url = loop.run(self.gateway.open())
 
     def refresh(self) -> None:
@@ -49,6 +51,35 @@ async def read(client: Client, *names: str) -> list[ua.DataValue]:
     nodes = [client.get_node(ua.NodeId(f"Tags.{name}", index)) for name in names]
     params = ua.ReadParameters(NodesToRead=[ua.ReadValueId(n.nodeid, ua.AttributeIds.Value) for n in nodes])
     return await client.uaclient.read(params)
+
+
+async def until_shown(client: Client, result_id: int, refresh: Callable[[], None] = lambda: None) -> None:
+    """``refresh``: what a gateway's process does each turn."""
+
+    async def shown() -> None:
+        while (await read(client, "ResultIdCopy"))[0].Value.Value != result_id:
+            await asyncio.to_thread(refresh)
+            await asyncio.sleep(0.005)
+
+    await asyncio.wait_for(shown(), PATIENCE_S)
+
+
+async def accepts(client: Client) -> bool:
+    return (await read(client, "Accept"))[0].Value.Value is True
+
+
+async def values(client: Client, *names: str) -> list[Any]:
+    return [value.Value.Value for value in await read(client, *names)]
+
+
+async def call(client: Client, name: str, *arguments: Any) -> list[Any]:
+    """A method by its name, of VisionSystem; numbers are UInt32."""
+    parents = {"PrepareRecipe": ["3:RecipeManagement"], "GetResultById": ["3:ResultManagement"]}
+    path = parents.get(name, ["3:VisionStateMachine", "3:AutomaticModeStateMachine"])
+    parent = await node(client, "3:VisionSystem", *path)
+    given = [ua.Variant(each, ua.VariantType.UInt32) if isinstance(each, int) else each for each in arguments]
+    answer: list[Any] = await parent.call_method(f"3:{name}", *given)
+    return answer
 
 
 class Told:

@@ -23,6 +23,7 @@ from runtime.gateways.config import GatewayConfig, Http
 from runtime.gateways.http import HttpGateway
 from runtime.ordering import Gap
 from runtime.reasons import Reason
+from runtime.wire import RecipeChange
 from runtime.wire.state import EngineMessage
 from tests.gateways.floor import FakeLink, GatewayProcess, Loop, floors, looping, open_files, result, until
 from tests.system.line import PATIENCE_S, Camera, Line, kill
@@ -182,6 +183,46 @@ def test_metrics_pass_on_what_the_station_says_of_itself(floor: Floor) -> None:
     assert value(found, "asperity_gpu", name="temperature_c") == 51.5
     info = next(dict(labels) for name, labels in found if name == "asperity_station_info")
     assert (info["station"], info["recipe"], info["device"]) == ("st1", "bracket", EVIL)
+
+
+def test_the_recipe_its_last_change_and_what_frames_need_are_shown(floor: Floor) -> None:
+    def change(status: str, text: str = "") -> RecipeChange:
+        return RecipeChange(number=3, recipe="lid", status=status, text=text)
+
+    assert floor.link.state is not None
+    assert "last change of recipe</th><td>none" in floor.get("/")[1]
+    assert not any(name.startswith("asperity_recipe_change") for name, _ in samples(floor.get("/metrics")[1]))
+    told = {"threshold": 0.5, "triggers": "hard_wired", "synced": False, "late": 6}
+    for status, why in (("under_way", ""), ("failed", EVIL), ("done", "")):
+        floor.link.state = msgspec.structs.replace(floor.link.state, recipe_change=change(status, why), **told)
+        found = samples(floor.get("/metrics")[1])
+        about = next(dict(labels) for name, labels in found if name == "asperity_recipe_change_info")
+        assert about == {"number": "3", "recipe": "lid", "status": status, "text": why}
+        page = Tags()
+        page.feed(floor.get("/")[1])
+        assert f"number 3 to lid: {status}" + (f": {why}" if why else "") in page.texts and "bracket " in page.texts
+        assert "hard_wired, no" in page.texts
+    assert value(found, "asperity_station_threshold") == 0.5
+    assert value(found, "asperity_station_late_total") == 6
+    assert value(found, "asperity_station_synced") == 0
+    info = next(dict(labels) for name, labels in found if name == "asperity_station_info")
+    assert info["triggers"] == "hard_wired"
+    for triggers, matched, shown in (
+        ("hard_wired", True, 1),
+        ("software", None, 1),
+        ("free_run", None, 1),
+        ("", True, 0),
+    ):
+        floor.link.state = msgspec.structs.replace(floor.link.state, triggers=triggers, synced=matched, threshold=None)
+        found = samples(floor.get("/metrics")[1])
+        assert value(found, "asperity_station_synced") == shown
+        assert ("asperity_station_threshold", frozenset()) not in found
+
+
+def test_a_scrape_says_which_result_its_accept_is_of(floor: Floor) -> None:
+    for item, number in ((result(4), 4), (result(5, Verdict.NG), 5), (Gap(6, 7, "gone"), 0)):
+        floor.show(item)
+        assert value(samples(floor.get("/metrics")[1]), "asperity_last_result_id") == number
 
 
 def test_accept_is_a_gauge_of_the_moment_and_nothing_else(floor: Floor) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from runtime.errors import WireError
 from runtime.frame import Verdict
-from runtime.gateways.modbus_requests import GIVEN_UP_MAX, GivenUp
+from runtime.gateways.given_up import GIVEN_UP_MAX, GivenUp
 from runtime.gateways.modbus_server import ILLEGAL_VALUE
 from runtime.gateways.modbus_table import COMMANDS, STATUS_OF_CODE
 from tests.gateways.floor import NO_ANSWER, Loop, floors, looping, reply, result

@@ -29,7 +29,7 @@ from runtime.gateways.opcua_access import certificate_files
 from runtime.gateways.opcua_tags import TAGS, Of
 from runtime.ordering import Gap
 from tests.gateways.floor import NO_ANSWER, FakeLink, Loop, looping, reply, result
-from tests.gateways.opcua_floor import Served, Told, connected, node, read, soon
+from tests.gateways.opcua_floor import Served, Told, connected, node, read, soon, until_shown
 from tests.system.line import PATIENCE_S
 
 U32, U64, TEXT = ua.VariantType.UInt32, ua.VariantType.UInt64, ua.VariantType.String
@@ -61,14 +61,6 @@ def served(open_house: Served) -> Served:
     FakeLink.__init__(open_house.link)
     open_house.refresh()
     return open_house
-
-
-async def until_shown(client: Client, result_id: int) -> None:
-    async def shown() -> None:
-        while (await read(client, "ResultIdCopy"))[0].Value.Value != result_id:
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(shown(), PATIENCE_S)
 
 
 def test_accept_is_computed_as_it_is_read_so_that_no_stuck_loop_keeps_it_true(served: Served) -> None:
@@ -129,6 +121,7 @@ def test_a_subscriber_is_told_accept_false_then_the_result_then_accept(served: S
     asyncio.run(play())
 
 
+ANONYMOUS = {"actor": "opcua anonymous"}
 EVENTS = ("ResultReadyEventType", "GapEventType")
 
 
@@ -152,15 +145,15 @@ def test_methods_ask_the_station_and_answer_with_what_it_said(served: Served) ->
             job = (ua.Variant(7, U32), ua.Variant("p7", TEXT), ua.Variant(300, U32))
             assert (await automatic.call_method("3:StartSingleJob", *job))[:2] == [1, "BUSY"]
             link.replies.append(reply("ACCEPTED"))
-            assert (await recipes.call_method("3:PrepareRecipe", "lid"))[0] == 0
+            assert (await recipes.call_method("3:UnprepareRecipe", "lid"))[0] == 0
             assert link.asked == [
-                ("start", {"mode": "continuous"}),
-                ("reset", {}),
-                ("halt", {}),
-                ("start", {"mode": "single"}),
-                ("trigger", {"trigger_id": 7, "part_id": "p7", "timeout_ms": 300}),
-                ("stop", {}),
-                ("prepare_recipe", {"recipe": "lid"}),
+                ("start", {"mode": "continuous", **ANONYMOUS}),
+                ("reset", ANONYMOUS),
+                ("halt", ANONYMOUS),
+                ("start", {"mode": "single", **ANONYMOUS}),
+                ("trigger", {"trigger_id": 7, "part_id": "p7", "timeout_ms": 300, **ANONYMOUS}),
+                ("stop", ANONYMOUS),
+                ("unprepare_recipe", {"recipe": "lid", **ANONYMOUS}),
             ]
             with pytest.raises(BadInvalidArgument):
                 await recipes.call_method("3:PrepareRecipe", ua.Variant(7, U32))
@@ -237,7 +230,7 @@ def test_users_and_roles_over_an_encrypted_channel(loop: Loop, folder: Path, tmp
         for name, password in (("plc", "wrong horse"), ("nobody", PASSWORD)):
             with pytest.raises(BadUserAccessDenied):
                 await call(name, password)
-        assert served.link.asked == [("stop", {})]
+        assert served.link.asked == [("stop", {"actor": "opcua plc"})]
         with pytest.raises(Exception, match=r"(?i)policy|security|endpoint|closed|connection"):
             async with connected(served.url):
                 pass
