@@ -212,7 +212,7 @@ def test_a_good_result_that_nobody_announced_is_no_parts_on_a_line_with_triggers
     triggers: str, trigger_id: int, passes: bool
 ) -> None:
     station, items = Pretender(triggers), list[Item]()
-    nowhere = "ipc:///tmp/no-such-control"
+    nowhere = "tcp://127.0.0.1:1"
     link = Link(GatewayConfig(station=Station(name=STATION, results=station.endpoint, control=nowhere)))
     link.start()
     try:
