@@ -305,7 +305,7 @@ class Station:
         return Result(
             station=self.name,
             session=self.session,
-            result_id=self.journal.reserve(),
+            result_id=self._new_id(),
             camera=who.camera,
             camera_session=who.camera_session,
             seq=who.seq or 0,
@@ -318,6 +318,16 @@ class Station:
             deadline_us=self.config.limits.deadline_ms * 1000,
             simulated=recipe.simulated if recipe else self.config.engine.name == "simulated",
         )
+
+    def _new_id(self) -> int:
+        """A result_id. The frame in work whose slot of the journal it takes is answered first: gaps in seq use many."""
+        result_id = self.journal.reserve()
+        oldest = next(iter(self.work.values()), None)
+        if oldest is not None and result_id - oldest.born.result_id >= self.config.journal.slots:
+            self.place.discard(lambda job: job.born.result_id == oldest.born.result_id)
+            oldest.judged = Outcome(oldest.born.unknown(Reason.OVERLOAD), "as many results came after it as are kept")
+            self._finish(oldest)
+        return result_id
 
     def _publish(self, result: Result, detail: str = "") -> None:
         """The one way out: journal, ledger, wire, in this order."""
