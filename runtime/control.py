@@ -17,6 +17,7 @@ from runtime.audit import Actor
 from runtime.clock import MS
 from runtime.errors import StateError, WireError
 from runtime.frame import Result
+from runtime.journal import PROMISES_MAX
 from runtime.reasons import Reason
 from runtime.states import Cause, State, step
 from runtime.triggers import PendingTrigger
@@ -225,6 +226,8 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
     busy = station.triggers.refusal(request.trigger_id)
     if operation.state is State.SINGLE_EXECUTION and operation.single_trigger_id is not None:
         busy = f"trigger {operation.single_trigger_id} is the one of this single execution"
+    elif not busy and station.promised >= PROMISES_MAX:
+        busy = f"{PROMISES_MAX} triggers await their results"
     if busy:
         return _reply(request.id, "BUSY", busy)
     now = station.clock()

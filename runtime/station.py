@@ -104,6 +104,12 @@ class Station:
             self._send(result, wire.encode_result_body(result))
         self.operation.begin(first_recipe)
 
+    @property
+    def promised(self) -> int:
+        """Triggers that the journal owes a result: the pending ones, and parts whose own exposure is not judged yet."""
+        matched = sum(work.trigger is not None for work in self.work.values()) if self.line is not None else 0
+        return len(self.triggers) + matched
+
     # ------------------------------------------------------------------ a frame comes in
 
     def on_frame(self, frame: Frame, now: Now) -> None:

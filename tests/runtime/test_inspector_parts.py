@@ -273,3 +273,16 @@ def test_over_many_parts_with_faults_no_part_is_accepted_by_another_picture(make
                 assert result.trigger_id > 1000 or seen[result.seq] == result.trigger_id - 1
         assert balanced(floor)
     assert accepted > 30, "nothing was judged"
+
+
+def test_more_announcements_than_the_journal_can_owe_are_busy(make: MakeFloor) -> None:
+    """Found in review: a matched part that is not judged yet still has its place among the 64."""
+    floor = synced(make, triggers={"pending_max": 64})
+    assert floor.ask("expect", trigger_id=1).code == "ACCEPTED"
+    floor.send()
+    floor.pass_ms(SETTLED_MS)
+    codes = [floor.ask("expect", trigger_id=number).code for number in range(2, 70)]
+    assert codes == ["ACCEPTED"] * 63 + ["BUSY"] * 5
+    floor.pass_ms(500)
+    assert sorted(result.trigger_id for result in floor.results if result.trigger_id) == list(range(1, 65))
+    assert balanced(floor)
