@@ -297,8 +297,8 @@ class Station:
         result = outcome.result
         if trigger is not None and self.line is not None:
             result = replace(result, trigger_id=trigger.trigger_id, part_id=trigger.part_id or result.part_id)
-            if trigger.recipe not in (None, result.recipe):
-                result = result.unknown(Reason.WRONG_RECIPE)
+        if trigger is not None and trigger.recipe not in (None, result.recipe):
+            result = result.unknown(Reason.WRONG_RECIPE)
         total_us = (self.clock().ns - work.t_recv_ns) // 1000
         self._publish(replace(result, latency_us={**result.latency_us, "total": total_us}), outcome.detail)
         if trigger is not None and self.line is not None:
