@@ -13,8 +13,8 @@ never a mixture, because a single byte is stored at once.
 
 A trigger owes a result as well, but has no result_id before its frame comes or is given up, so that nobody waits for
 that id meanwhile. It is kept as a *promise*: a slot whose id field says which result_id was next when it was given, or
-that of the oldest frame in work, where that frame may be the part's. A promise is kept when an entry of at least that id
-carries its trigger.
+that of the oldest frame in work, where that frame may be the part's. A promise is kept when an entry of at least that
+id carries its trigger.
 
 It survives the process (kill -9), since what is written belongs to the kernel. It does not survive a power cut whole:
 ids are therefore reserved in blocks that are synced to disk before the first of them is used, and go on after the

@@ -96,7 +96,7 @@ def test_a_request_begun_after_a_pause_repeats_the_newest_state_that_waits(fake:
 
 
 def test_a_request_that_says_of_when_it_is_keeps_that(fake: FakeStation, client: Station) -> None:
-    """Found in review: who asks over MQTT repeats the state that he saw, and the broker may have kept it for minutes."""
+    """Found in review: who asks over MQTT repeats the state that he saw, and a broker may keep that for minutes."""
     assert client.state is not None and client.state.uptime_ms > 0
     client.request("stop", session=SESSION, uptime_ms=0)
     client.request("stop", session=OTHER, uptime_ms=None)
