@@ -13,7 +13,7 @@ from asyncua import ua
 
 from runtime.errors import StationError, WireError
 from runtime.gateways.link import Delivered, Link
-from runtime.gateways.opcua_session import CALLER
+from runtime.gateways.opcua_session import CALLER, Client
 from runtime.wire import encode_result_body
 
 Type = ua.VariantType
@@ -21,6 +21,7 @@ Answer = Coroutine[Any, Any, "ua.CallMethodResult"]
 
 REFUSED, NO_ANSWER, BAD_REQUEST = 1, 2, 3
 """``Error`` of an answer; 0: done or begun. The code and the text say more."""
+ACTOR_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +124,8 @@ class Methods:
     async def trigger(
         self, parent: ua.NodeId, trigger_id: ua.Variant, part_id: ua.Variant, timeout_ms: ua.Variant
     ) -> ua.CallMethodResult:
-        """Expose now; exactly one result follows."""
-        return await self._ask("trigger", **_trigger_fields(trigger_id, part_id, timeout_ms))
+        """Expose now, or where a wire fires the camera: this part comes. Exactly one result follows."""
+        return await self._trigger(trigger_id, part_id, timeout_ms)
 
     async def start_single_job(
         self, parent: ua.NodeId, trigger_id: ua.Variant, part_id: ua.Variant, timeout_ms: ua.Variant
@@ -133,7 +134,7 @@ class Methods:
         answer = await self._ask("start", mode="single")
         if not _done(answer):
             return answer
-        answer = await self._ask("trigger", **_trigger_fields(trigger_id, part_id, timeout_ms))
+        answer = await self._trigger(trigger_id, part_id, timeout_ms)
         if not _done(answer):
             await self._ask("stop")
         return answer
@@ -149,12 +150,20 @@ class Methods:
         ids = self._kept.ids(first_id.Value)
         return _outputs(ua.Variant(ids[: most.Value] if most.Value else ids, Type.UInt64, is_array=True))
 
+    async def _trigger(
+        self, trigger_id: ua.Variant, part_id: ua.Variant, timeout_ms: ua.Variant
+    ) -> ua.CallMethodResult:
+        state = self._link.view().state
+        op = "expect" if state is not None and state.triggers == "hard_wired" else "trigger"
+        fields = {"trigger_id": trigger_id.Value, "part_id": part_id.Value or "", "timeout_ms": timeout_ms.Value}
+        return await self._ask(op, **fields)
+
     async def _ask(self, op: str, **fields: Any) -> ua.CallMethodResult:
         caller = CALLER.get()
         if caller is None or not caller.may_operate:
             return ua.CallMethodResult(StatusCode=ua.StatusCode(ua.UInt32(ua.StatusCodes.BadUserAccessDenied)))
         try:
-            reply = await asyncio.wrap_future(self._link.ask(op, **fields))
+            reply = await asyncio.wrap_future(self._link.ask(op, actor=_actor(caller), **fields))
         except StationError as error:
             return _answer(NO_ANSWER, "", str(error))
         except WireError as error:
@@ -162,8 +171,10 @@ class Methods:
         return _answer(0 if reply.ok else REFUSED, reply.code, reply.text)
 
 
-def _trigger_fields(trigger_id: ua.Variant, part_id: ua.Variant, timeout_ms: ua.Variant) -> dict[str, Any]:
-    return {"trigger_id": trigger_id.Value, "part_id": part_id.Value or "", "timeout_ms": timeout_ms.Value}
+def _actor(caller: Client) -> str:
+    """On whose behalf a request is made; a name may hold anything."""
+    name = "".join(letter if " " <= letter <= "~" else "?" for letter in caller.name or "")
+    return f"opcua {name}".strip()[:ACTOR_MAX]
 
 
 def _answer(error: int, code: str, text: str) -> ua.CallMethodResult:

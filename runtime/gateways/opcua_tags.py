@@ -121,6 +121,14 @@ def _state(take: Callable[[StationState], Any]) -> Callable[[Moment], Any]:
     return lambda moment: None if moment.view.state is None else take(moment.view.state)
 
 
+def _change(field: str) -> Callable[[Moment], Any]:
+    return _state(lambda state: getattr(state.recipe_change, field) if state.recipe_change else None)
+
+
+def _synced(state: StationState) -> bool:
+    return state.triggers in ("free_run", "software") or (state.triggers == "hard_wired" and state.synced is True)
+
+
 def _result_id(moment: Moment) -> int:
     shown = moment.shown
     if shown is None:
@@ -185,6 +193,7 @@ RESULT_TAGS = (
     Tag(
         "LatencyUs", Type.UInt64, Of.RESULT, "from arrival to verdict, µs", _result(lambda r: r.latency_us.get("total"))
     ),
+    Tag("ResultRecipe", Type.String, Of.RESULT, "the recipe that it was judged by", _result(lambda r: r.recipe)),
     Tag("Simulated", Type.Boolean, Of.RESULT, "no real engine scored", _result(lambda r: r.simulated)),
     Tag("TimeExposed", Type.DateTime, Of.RESULT, "of the exposure", _result(lambda r: _time(r.t_exposure_us))),
     Tag("ResultIdCopy", Type.UInt64, Of.RESULT, "ResultId once more, written last but Accept", _result_id),
@@ -201,6 +210,12 @@ STATION_TAGS = (
         _state(lambda s: s.beat_timeout_ms),
     ),
     Tag("Recipe", Type.String, Of.STATION, "in force", _state(lambda s: s.recipe)),
+    Tag("RecipeChange", Type.UInt64, Of.STATION, "number of the last change of recipe; 0: none", _change("number")),
+    Tag("RecipeAsked", Type.String, Of.STATION, "what that change asked for", _change("recipe")),
+    Tag("RecipeStatus", Type.String, Of.STATION, "under_way, done, failed: what became of it", _change("status")),
+    Tag("RecipeFailure", Type.String, Of.STATION, "why it failed", _change("text")),
+    Tag("Triggers", Type.String, Of.STATION, "free_run, software, hard_wired", _state(lambda s: s.triggers)),
+    Tag("Synced", Type.Boolean, Of.STATION, "false: every part is UNSYNCED", _state(_synced)),
     Tag("Session", Type.String, Of.STATION, "the inspector's run", _state(lambda s: s.session)),
     Tag("LastResultId", Type.UInt64, Of.STATION, "highest id published", _state(lambda s: s.last_result_id)),
     Tag("Received", Type.UInt64, Of.STATION, "frames that arrived", _state(lambda s: s.received)),

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from asyncua import Client, ua
 from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
@@ -153,6 +154,7 @@ def test_methods_ask_the_station_and_answer_with_what_it_said(served: Served) ->
             assert (await automatic.call_method("3:StartSingleJob", *job))[:2] == [1, "BUSY"]
             link.replies.append(reply("ACCEPTED"))
             assert (await recipes.call_method("3:PrepareRecipe", "lid"))[0] == 0
+            assert all(fields.pop("actor") == "opcua" for _, fields in link.asked), "who gave no name has none"
             assert link.asked == [
                 ("start", {"mode": "continuous"}),
                 ("reset", {}),
@@ -171,6 +173,23 @@ def test_methods_ask_the_station_and_answer_with_what_it_said(served: Served) ->
             assert [await each.read_value() for each in offered] == ["bracket", "lid"]
 
     asyncio.run(play())
+
+
+def test_a_trigger_announces_the_part_where_a_wire_fires_the_camera(served: Served) -> None:
+    """Found in review: such a station refuses ``trigger``, so that no part could be announced over OPC UA."""
+    assert served.link.state is not None
+    served.link.state = msgspec.structs.replace(served.link.state, triggers="hard_wired")
+    served.link.replies.extend([reply("ACCEPTED"), reply("OK"), reply("ACCEPTED")])
+
+    async def play() -> None:
+        async with connected(served.url) as client:
+            automatic = await node(client, "3:VisionSystem", "3:VisionStateMachine", "3:AutomaticModeStateMachine")
+            part = (ua.Variant(7, U32), ua.Variant("p7", TEXT), ua.Variant(300, U32))
+            assert (await automatic.call_method("3:Trigger", *part))[:2] == [0, "ACCEPTED"]
+            assert (await automatic.call_method("3:StartSingleJob", *part))[:2] == [0, "ACCEPTED"]
+
+    asyncio.run(play())
+    assert [op for op, _ in served.link.asked] == ["expect", "start", "expect"]
 
 
 def test_the_last_results_are_looked_up_by_id_with_the_accept_of_now(served: Served) -> None:
@@ -237,7 +256,7 @@ def test_users_and_roles_over_an_encrypted_channel(loop: Loop, folder: Path, tmp
         for name, password in (("plc", "wrong horse"), ("nobody", PASSWORD)):
             with pytest.raises(BadUserAccessDenied):
                 await call(name, password)
-        assert served.link.asked == [("stop", {})]
+        assert served.link.asked == [("stop", {"actor": "opcua plc"})], "the station writes down who it was"
         with pytest.raises(Exception, match=r"(?i)policy|security|endpoint|closed|connection"):
             async with connected(served.url):
                 pass

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from asyncua import ua
 from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
@@ -26,7 +27,7 @@ from runtime.gateways.opcua_tags import (
 )
 from runtime.ordering import Gap
 from runtime.states import State
-from runtime.wire import StationState
+from runtime.wire import RecipeChange, StationState
 from tests.gateways.floor import SESSION, result
 from tests.system.line import STATION
 
@@ -117,6 +118,25 @@ def test_transitions_are_named_as_in_opc_40100() -> None:
     assert name(State.PREOPERATIONAL, State.INITIALIZED) == "PreoperationalToInitialized"
     assert name(State.CONTINUOUS_EXECUTION, State.ERROR) == "OperationalToError"
     assert name(State.ERROR, State.PREOPERATIONAL) == "ErrorToPreoperational"
+
+
+def test_the_end_of_a_change_of_recipe_is_shown_with_its_reason_and_each_result_with_its_own_recipe() -> None:
+    change = RecipeChange(3, "lid", "failed", "no such file")
+    state = msgspec.structs.replace(RUNNING, recipe="bracket", recipe_change=change)
+    tags = shown(dataclasses.replace(GOOD, state=state), Delivered(result(5, recipe="bracket"), True, 0.0))
+    names = ("RecipeChange", "RecipeAsked", "RecipeStatus", "RecipeFailure", "Recipe", "ResultRecipe")
+    assert [tags[name].Value.Value for name in names] == [3, "lid", "failed", "no such file", "bracket", "bracket"]
+    assert [shown()[name].Value.Value for name in names[:4]] == [0, "", "", ""], "none was begun"
+
+
+@pytest.mark.parametrize(
+    ("triggers", "synced", "says"),
+    [("free_run", None, True), ("software", None, True), ("hard_wired", True, True), ("hard_wired", False, False),
+     ("hard_wired", None, False), ("", None, False), ("another", True, False)],
+)  # fmt: skip
+def test_what_the_station_needs_of_triggers_is_shown(triggers: str, synced: bool | None, says: bool) -> None:
+    tags = shown(dataclasses.replace(GOOD, state=msgspec.structs.replace(RUNNING, triggers=triggers, synced=synced)))
+    assert (tags["Triggers"].Value.Value, tags["Synced"].Value.Value) == (triggers, says)
 
 
 def test_the_page_has_the_tables_of_tags_and_events() -> None:
