@@ -302,3 +302,12 @@ def test_a_part_answered_just_before_a_crash_is_not_answered_again(make: MakeFlo
     path.write_bytes(left)
     after = synced(make, journal=path)
     assert told(after) == [] and after.journal.promises() == {}
+
+
+def test_a_long_quiet_time_on_a_fast_line_leaves_it_synced(make: MakeFloor) -> None:
+    """Found in review: after 256 parts within quiet_ms everything was UNSYNCED."""
+    floor = make("ok", trigger_mode="hard_wired", hard_wired={**WIRED, "quiet_ms": 600_000})
+    floor.pass_ms(601_000)
+    for trigger_id in range(1, 301):
+        part(floor, trigger_id)
+    assert Counter(floor.reasons) == {"GOOD": 300}
