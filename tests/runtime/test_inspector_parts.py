@@ -229,8 +229,9 @@ def test_a_stop_answers_parts_and_exposures_that_wait_for_each_other(floor: Floo
     ("wired", "field"),
     [
         ({}, "pitch_min_ms is 0"), ({"pitch_min_ms": 90}, "pitch_min_ms is 90"),
-        ({"pitch_min_ms": 400, "arrival_max_ms": 450}, "deadline_ms is 500"),
-        ({"pitch_min_ms": 400, "arrival_max_ms": 1500}, "max_age_ms"),
+        ({"pitch_min_ms": 400, "arrival_max_ms": 400}, "arrival_max_ms is 400, not below pitch_min_ms"),
+        ({"pitch_min_ms": 500, "arrival_max_ms": 450}, "deadline_ms is 500"),
+        ({"pitch_min_ms": 1600, "arrival_max_ms": 1500}, "max_age_ms"),
     ],
 )  # fmt: skip
 def test_a_station_whose_windows_could_overlap_does_not_start(wired: dict[str, int], field: str) -> None:
@@ -311,3 +312,23 @@ def test_a_long_quiet_time_on_a_fast_line_leaves_it_synced(make: MakeFloor) -> N
     for trigger_id in range(1, 301):
         part(floor, trigger_id)
     assert Counter(floor.reasons) == {"GOOD": 300}
+
+
+def test_a_camera_clock_that_went_back_by_a_pitch_gives_no_part_the_next_ones_picture(make: MakeFloor) -> None:
+    """Found in review: with arrival_max_ms above the pitch each part was accepted by its neighbour's picture."""
+    wired, limits = {**WIRED, "arrival_max_ms": 399}, {"deadline_ms": 1000}
+    floor = make("ok", trigger_mode="hard_wired", hard_wired=wired, limits=limits)
+    floor.pass_ms(1600)
+    back_us = 0
+    for trigger_id in range(1, 9):
+        exposed_us = floor.now.wall_us
+        floor.pass_ms(10)
+        back_us = 400_000 if trigger_id > 3 else 0
+        floor.send(trigger_id, t_exposure_us=exposed_us - back_us)
+        floor.serve()
+        floor.pass_ms(20)
+        assert floor.ask("expect", trigger_id=trigger_id).code == "ACCEPTED"
+        floor.pass_ms(370)
+    floor.pass_ms(1000)
+    assert [(r.trigger_id, r.seq) for r in floor.results if r.accept] == [(1, 1), (2, 2)]
+    assert balanced(floor)
