@@ -432,11 +432,11 @@ def _check_hard_wired(config: StationConfig, where: str) -> None:
             f"{where}: [hard_wired] arrival_max_ms is {wired.arrival_max_ms}, above [limits] max_age_ms "
             f"({config.limits.max_age_ms}), after which a frame is STALE; raise max_age_ms to it"
         )
-    settled_ms = wired.early_ms + max(wired.arrival_max_ms, wired.late_ms) + wired.late_ms + 2 * wired.tolerance_ms
+    settled_ms = wired.early_ms + max(wired.arrival_max_ms, wired.late_ms) + wired.late_ms + 3 * wired.tolerance_ms
     if settled_ms >= config.limits.deadline_ms:
         raise ConfigError(
             f"{where}: station {station}: which part an exposure is of may be known only after {settled_ms} ms "
-            "(early_ms + late_ms + the larger of arrival_max_ms and late_ms + 2 tolerance_ms of [hard_wired]); "
+            "([hard_wired] early_ms + late_ms + 3 tolerance_ms, and the larger of arrival_max_ms and late_ms); "
             f"[limits] deadline_ms is {config.limits.deadline_ms}; raise it above that"
         )
 

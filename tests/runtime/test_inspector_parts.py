@@ -232,6 +232,7 @@ def test_a_stop_answers_parts_and_exposures_that_wait_for_each_other(floor: Floo
         ({"pitch_min_ms": 400, "arrival_max_ms": 400}, "arrival_max_ms is 400, not below pitch_min_ms"),
         ({"pitch_min_ms": 500, "arrival_max_ms": 450}, "deadline_ms is 500"),
         ({"pitch_min_ms": 1600, "arrival_max_ms": 1500}, "max_age_ms"),
+        ({"pitch_min_ms": 500, "arrival_max_ms": 340, "tolerance_ms": 27}, "only after 501 ms"),
     ],
 )  # fmt: skip
 def test_a_station_whose_windows_could_overlap_does_not_start(wired: dict[str, int], field: str) -> None:
