@@ -120,9 +120,7 @@ class Station:
             self._answer(who, None, Reason.WRONG_CAMERA, f"it is of camera {frame.camera}")
             return
         self._last_frame_ns = now.ns
-        if self.sequence.comes_late(frame.camera_session, frame.seq):
-            self.ledger.late += 1
-            self.notice("info", "LATE_FRAME", f"seq {frame.seq} came after it was answered LOST", None, frame.seq)
+        if self._comes_late(frame.camera_session, frame.seq):
             return
         if not self.guard.is_the_cameras(who.camera_session):
             self.ledger.receive()
@@ -147,6 +145,8 @@ class Station:
 
     def on_broken(self, who: wire.FrameIdentity, refusal: FrameRefused, now: Now) -> None:
         """A message that is no frame. What it says of itself is used as far as it can be believed."""
+        if who.camera == self.camera and who.seq is not None and self._comes_late(who.camera_session, who.seq):
+            return
         self.ledger.receive()
         trigger = None
         if who.camera == self.camera:
@@ -156,6 +156,14 @@ class Station:
             trigger = self.triggers.claim(who.trigger_id, who.promise)
             self._miss_exposure(None, now)
         self._answer(who, trigger, refusal.reason, str(refusal))
+
+    def _comes_late(self, camera_session: str, seq: int) -> bool:
+        """This exposure was answered LOST: it has its one result, and what comes of it now is only counted."""
+        late = self.sequence.comes_late(camera_session, seq)
+        if late:
+            self.ledger.late += 1
+            self.notice("info", "LATE_FRAME", f"seq {seq} came after it was answered LOST", None, seq)
+        return late
 
     def _miss_exposure(self, until_ns: int | None, now: Now) -> None:
         """There was an exposure of which no picture may be judged."""

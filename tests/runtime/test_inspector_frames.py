@@ -400,3 +400,16 @@ def test_gaps_that_use_up_the_journal_do_not_end_the_station(make: MakeFloor) ->
     floor.settle()
     assert Counter(result.seq for result in floor.results).most_common(1)[0][1] == 1, "one result each"
     assert balanced(floor)
+
+
+@pytest.mark.parametrize("seq", [2, 950])
+def test_a_late_exposure_has_one_result_also_broken_and_after_the_largest_gap(make: MakeFloor, seq: int) -> None:
+    """Found in review: a broken frame, and one more than 256 exposures back, were answered LOST and then again."""
+    floor = make("ok", limits={"seq_gap_max": 1000})
+    floor.send(1)
+    floor.send(1001)
+    floor.settle()
+    parts = [bytes(part) for part in wire.encode_frame(floor.frame(seq))]
+    floor.desk.on_frame(parts[:-1])
+    assert [result.reason.name for result in floor.results if result.seq == seq] == ["LOST"]
+    assert floor.station.ledger.late == 1 and balanced(floor)
