@@ -360,8 +360,11 @@ class Station:
         self._contradicted_session = session
 
     def _dated(self, request: Request) -> Request:
-        """With the last state heard, if it changes something: by it the station knows how old the request is."""
-        if request.op in READ_ONLY or self.state is None:
+        """With the last state heard, if it changes something: by it the station knows how old the request is.
+
+        One that says so itself, for somebody who asked through a gateway, keeps what it says.
+        """
+        if request.op in READ_ONLY or self.state is None or request.session or request.uptime_ms is not None:
             return request
         return structs.replace(request, session=self.state.session, uptime_ms=self.state.uptime_ms)
 

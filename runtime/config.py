@@ -45,7 +45,8 @@ class Station(Section, frozen=True, forbid_unknown_fields=True):
 class HardWired(Section, frozen=True, forbid_unknown_fields=True):
     """With `triggers = "hard_wired"`: which exposure is which part's. How to measure each: docs/plc.md.
 
-    early_ms + late_ms + 2 tolerance_ms must be below pitch_min_ms, or the station does not start.
+    early_ms + late_ms + 2 tolerance_ms must be below pitch_min_ms, and so must arrival_max_ms, or the station does not
+    start.
     """
 
     early_ms: Annotated[int, number(0, 60_000, "`expect` arrives at most this long before the exposure")] = 20
@@ -437,16 +438,22 @@ def _check_hard_wired(config: StationConfig, where: str) -> None:
             f"{wired.pitch_min_ms}, not above early_ms + late_ms + 2 tolerance_ms ({window_ms}); measure the least "
             "time between two parts and set it, announce parts more punctually, or give software triggers"
         )
+    if wired.arrival_max_ms >= wired.pitch_min_ms:
+        raise ConfigError(
+            f"{where}: [hard_wired] arrival_max_ms is {wired.arrival_max_ms}, not below pitch_min_ms "
+            f"({wired.pitch_min_ms}): if the camera's clock went back by a pitch, each part would be given the next "
+            "one's picture; send smaller pictures or over a faster link, or give software triggers"
+        )
     if wired.arrival_max_ms > config.limits.max_age_ms:
         raise ConfigError(
             f"{where}: [hard_wired] arrival_max_ms is {wired.arrival_max_ms}, above [limits] max_age_ms "
             f"({config.limits.max_age_ms}), after which a frame is STALE; raise max_age_ms to it"
         )
-    settled_ms = wired.early_ms + max(wired.arrival_max_ms, wired.late_ms) + wired.late_ms + 2 * wired.tolerance_ms
+    settled_ms = wired.early_ms + max(wired.arrival_max_ms, wired.late_ms) + wired.late_ms + 3 * wired.tolerance_ms
     if settled_ms >= config.limits.deadline_ms:
         raise ConfigError(
             f"{where}: station {station}: which part an exposure is of may be known only after {settled_ms} ms "
-            "(early_ms + late_ms + the larger of arrival_max_ms and late_ms + 2 tolerance_ms of [hard_wired]); "
+            "([hard_wired] early_ms + late_ms + 3 tolerance_ms, and the larger of arrival_max_ms and late_ms); "
             f"[limits] deadline_ms is {config.limits.deadline_ms}; raise it above that"
         )
 

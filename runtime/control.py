@@ -17,6 +17,7 @@ from runtime.audit import Actor
 from runtime.clock import MS
 from runtime.errors import StateError, WireError
 from runtime.frame import Result
+from runtime.journal import PROMISES_MAX
 from runtime.reasons import Reason
 from runtime.states import Cause, State, step
 from runtime.triggers import PendingTrigger
@@ -225,6 +226,8 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
     busy = station.triggers.refusal(request.trigger_id)
     if operation.state is State.SINGLE_EXECUTION and operation.single_trigger_id is not None:
         busy = f"trigger {operation.single_trigger_id} is the one of this single execution"
+    elif not busy and station.promised >= PROMISES_MAX:
+        busy = f"{PROMISES_MAX} triggers await their results"
     if busy:
         return _reply(request.id, "BUSY", busy)
     now = station.clock()
@@ -239,7 +242,9 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
         reason=Reason.RESTARTED,
         t_done_us=now.wall_us,
     )
-    entry = station.journal.promise(wire.encode_result_body(owed))
+    # With a hard-wired trigger a frame that is there already may be this part's.
+    from_id = min(station.work, default=0) if hard_wired else 0
+    entry = station.journal.promise(wire.encode_result_body(owed), from_id)
     promise = 0 if hard_wired else secrets.randbelow(wire.MAX_INTEGER) + 1
     expires_ns = None if hard_wired else now.ns + timeout_ms * MS
     station.triggers.add(

@@ -12,8 +12,9 @@ never a mixture, because a single byte is stored at once.
     state  = 0 empty, 1 owed in A, 2 owed in B, 3 answered in A, 4 answered in B; all little endian
 
 A trigger owes a result as well, but has no result_id before its frame comes or is given up, so that nobody waits for
-that id meanwhile. It is kept as a *promise*: a slot whose id field says which result_id was next when it was given. A
-promise is kept when an entry of at least that id carries its trigger.
+that id meanwhile. It is kept as a *promise*: a slot whose id field says which result_id was next when it was given, or
+that of the oldest frame in work, where that frame may be the part's. A promise is kept when an entry of at least that
+id carries its trigger.
 
 It survives the process (kill -9), since what is written belongs to the kernel. It does not survive a power cut whole:
 ids are therefore reserved in blocks that are synced to disk before the first of them is used, and go on after the
@@ -200,14 +201,17 @@ class Journal:
         found = (self._result(index) for index in range(self._header.slots))
         yield from sorted((entry for entry in found if isinstance(entry, Entry)), key=lambda entry: entry.result_id)
 
-    def promise(self, payload: bytes) -> int:
-        """Enter what a trigger is owed; returns the promise's number. Raises JournalError when all are taken."""
+    def promise(self, payload: bytes, from_id: int = 0) -> int:
+        """Enter what a trigger is owed; returns the promise's number. Raises JournalError when all are taken.
+
+        ``from_id``: lowest id whose result may keep it; 0: the next that is given.
+        """
         if self.look():
             return 0
         for number in range(PROMISES_MAX):
             at = HEADER_NBYTES + number * SLOT_NBYTES
             if self._state(at) == _EMPTY:
-                self._write(at + _HALF_AT[0], _half(self._next_id, payload))
+                self._write(at + _HALF_AT[0], _half(from_id or self._next_id, payload))
                 self._write(at, bytes([_OWED[0]]))
                 return number
         raise JournalError(f"journal {self.path}: {PROMISES_MAX} triggers are owed a result already")
@@ -218,7 +222,7 @@ class Journal:
             self._write(HEADER_NBYTES + number * SLOT_NBYTES, bytes([_EMPTY]))
 
     def promises(self) -> dict[int, Entry]:
-        """Open promises by number; ``result_id`` is the one that was next when the promise was given."""
+        """Open promises by number; ``result_id`` is the lowest whose result may keep it."""
         found = {number: self._entry(-1, HEADER_NBYTES + number * SLOT_NBYTES) for number in range(PROMISES_MAX)}
         return {number: entry for number, entry in found.items() if isinstance(entry, Entry)}
 

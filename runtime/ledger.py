@@ -8,13 +8,13 @@ Pure: values in, values out. The law, checked while running and in tests (docs/w
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from runtime.frame import Result, Verdict
 from runtime.reasons import Reason
 
 LOST_REMEMBERED = 256
-"""Of each run of the camera: exposures answered LOST that may still arrive late."""
+"""Of each run of the camera: exposures answered LOST that may still arrive late; more where one gap may be larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class _Run:
     """One run of the camera."""
 
     last: int
+    lost: deque[int]
     leapt_to: int | None = None
     """Where ``seq`` leapt to, if the next frame confirms it."""
-    lost: deque[int] = field(default_factory=lambda: deque(maxlen=LOST_REMEMBERED))
 
 
 class Sequence:
@@ -55,7 +55,7 @@ class Sequence:
         """
         run = self._runs.get(camera_session)
         if run is None:
-            self._remember(camera_session, _Run(seq))
+            self._begin(camera_session, seq)
             return Arrival()
         if seq <= run.last:
             return Arrival(reason=Reason.DUPLICATE_SEQ)
@@ -89,8 +89,7 @@ class Sequence:
         """Take into account a frame that an earlier run of the inspector has answered, as LOST or otherwise."""
         run = self._runs.get(camera_session)
         if run is None:
-            run = _Run(seq)
-            self._remember(camera_session, run)
+            run = self._begin(camera_session, seq)
         run.last = max(seq, run.last)
         if lost:
             run.lost.append(seq)
@@ -101,10 +100,11 @@ class Sequence:
         run.last, run.leapt_to = seq, None
         return lost
 
-    def _remember(self, camera_session: str, run: _Run) -> None:
-        self._runs[camera_session] = run
+    def _begin(self, camera_session: str, seq: int) -> _Run:
+        self._runs[camera_session] = run = _Run(seq, deque(maxlen=max(LOST_REMEMBERED, self._gap_max)))
         while len(self._runs) > self._sessions_max:
             self._runs.popitem(last=False)
+        return run
 
 
 class Ledger:

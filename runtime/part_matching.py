@@ -110,6 +110,8 @@ class PartMatcher:
             return
         window = now_ns - self._before_ns, now_ns + self._after_ns
         self._announced.append(_Announcement(key, now_ns, *window, now_ns + self._due_ns))
+        while len(self._announced) > KEPT_MAX and self._announced[0].answered:
+            self._announced.popleft()  # a frame of it that still comes is UNANNOUNCED
         self._bound(len(self._announced), "announcements")
 
     def expose(self, key: int, exposed_ns: int | None, now_ns: int) -> None:

@@ -104,6 +104,12 @@ class Station:
             self._send(result, wire.encode_result_body(result))
         self.operation.begin(first_recipe)
 
+    @property
+    def promised(self) -> int:
+        """Triggers that the journal owes a result: the pending ones, and parts whose own exposure is not judged yet."""
+        matched = sum(work.trigger is not None for work in self.work.values()) if self.line is not None else 0
+        return len(self.triggers) + matched
+
     # ------------------------------------------------------------------ a frame comes in
 
     def on_frame(self, frame: Frame, now: Now) -> None:
@@ -114,9 +120,7 @@ class Station:
             self._answer(who, None, Reason.WRONG_CAMERA, f"it is of camera {frame.camera}")
             return
         self._last_frame_ns = now.ns
-        if self.sequence.comes_late(frame.camera_session, frame.seq):
-            self.ledger.late += 1
-            self.notice("info", "LATE_FRAME", f"seq {frame.seq} came after it was answered LOST", None, frame.seq)
+        if self._comes_late(frame.camera_session, frame.seq):
             return
         if not self.guard.is_the_cameras(who.camera_session):
             self.ledger.receive()
@@ -141,6 +145,8 @@ class Station:
 
     def on_broken(self, who: wire.FrameIdentity, refusal: FrameRefused, now: Now) -> None:
         """A message that is no frame. What it says of itself is used as far as it can be believed."""
+        if who.camera == self.camera and who.seq is not None and self._comes_late(who.camera_session, who.seq):
+            return
         self.ledger.receive()
         trigger = None
         if who.camera == self.camera:
@@ -150,6 +156,14 @@ class Station:
             trigger = self.triggers.claim(who.trigger_id, who.promise)
             self._miss_exposure(None, now)
         self._answer(who, trigger, refusal.reason, str(refusal))
+
+    def _comes_late(self, camera_session: str, seq: int) -> bool:
+        """This exposure was answered LOST: it has its one result, and what comes of it now is only counted."""
+        late = self.sequence.comes_late(camera_session, seq)
+        if late:
+            self.ledger.late += 1
+            self.notice("info", "LATE_FRAME", f"seq {seq} came after it was answered LOST", None, seq)
+        return late
 
     def _miss_exposure(self, until_ns: int | None, now: Now) -> None:
         """There was an exposure of which no picture may be judged."""
@@ -291,8 +305,8 @@ class Station:
         result = outcome.result
         if trigger is not None and self.line is not None:
             result = replace(result, trigger_id=trigger.trigger_id, part_id=trigger.part_id or result.part_id)
-            if trigger.recipe not in (None, result.recipe):
-                result = result.unknown(Reason.WRONG_RECIPE)
+        if trigger is not None and trigger.recipe not in (None, result.recipe):
+            result = result.unknown(Reason.WRONG_RECIPE)
         total_us = (self.clock().ns - work.t_recv_ns) // 1000
         self._publish(replace(result, latency_us={**result.latency_us, "total": total_us}), outcome.detail)
         if trigger is not None and self.line is not None:
@@ -305,7 +319,7 @@ class Station:
         return Result(
             station=self.name,
             session=self.session,
-            result_id=self.journal.reserve(),
+            result_id=self._new_id(),
             camera=who.camera,
             camera_session=who.camera_session,
             seq=who.seq or 0,
@@ -318,6 +332,16 @@ class Station:
             deadline_us=self.config.limits.deadline_ms * 1000,
             simulated=recipe.simulated if recipe else self.config.engine.name == "simulated",
         )
+
+    def _new_id(self) -> int:
+        """A result_id. The frame in work whose slot of the journal it takes is answered first: gaps in seq use many."""
+        result_id = self.journal.reserve()
+        oldest = next(iter(self.work.values()), None)
+        if oldest is not None and result_id - oldest.born.result_id >= self.config.journal.slots:
+            self.place.discard(lambda job: job.born.result_id == oldest.born.result_id)
+            oldest.judged = Outcome(oldest.born.unknown(Reason.OVERLOAD), "as many results came after it as are kept")
+            self._finish(oldest)
+        return result_id
 
     def _publish(self, result: Result, detail: str = "") -> None:
         """The one way out: journal, ledger, wire, in this order."""

@@ -18,10 +18,8 @@ IDS_REMEMBERED = 64
 """Announcements whose ids are not taken again: an announcement that comes twice must not take the next part's frame."""
 STEP_MIN_NS = 1 * MS
 """A wall clock is slewed by less between two looks."""
-
-
 MEASURED_PARTS = 100
-"""After so many matched parts it is said how punctual they were: what [hard_wired] is commissioned by."""
+"""Each time this many parts were matched their times are reported: [hard_wired] is commissioned by them."""
 
 
 class Punctuality:

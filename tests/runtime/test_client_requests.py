@@ -95,6 +95,14 @@ def test_a_request_begun_after_a_pause_repeats_the_newest_state_that_waits(fake:
     assert fake.requests[0].uptime_ms is not None and fake.requests[0].uptime_ms > before.uptime_ms
 
 
+def test_a_request_that_says_of_when_it_is_keeps_that(fake: FakeStation, client: Station) -> None:
+    """Found in review: who asks over MQTT repeats the state that he saw, and a broker may keep that for minutes."""
+    assert client.state is not None and client.state.uptime_ms > 0
+    client.request("stop", session=SESSION, uptime_ms=0)
+    client.request("stop", session=OTHER, uptime_ms=None)
+    assert [(each.session, each.uptime_ms) for each in fake.requests] == [(SESSION, 0), (OTHER, None)]
+
+
 def test_a_request_to_the_session_before_is_not_done(fake: FakeStation, client: Station) -> None:
     with fake.lock:
         fake.silent = True

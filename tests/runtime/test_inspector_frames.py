@@ -386,3 +386,30 @@ def test_ready_needs_a_camera_and_frames_where_a_rate_is_expected(make: MakeFloo
 @pytest.mark.parametrize(("deadline_ms", "beat_timeout_ms"), [(100, 600), (600, 600), (2000, 2000)])
 def test_the_beat_may_take_as_long_as_a_frame(make: MakeFloor, deadline_ms: int, beat_timeout_ms: int) -> None:
     assert make("ok", limits={"deadline_ms": deadline_ms}).state.beat_timeout_ms == beat_timeout_ms
+
+
+def test_gaps_that_use_up_the_journal_do_not_end_the_station(make: MakeFloor) -> None:
+    """Found in review: each gap uses up to 64 ids, and the frame on the bench keeps its slot meanwhile."""
+    floor = make("ok")
+    floor.send()
+    floor.desk.bench._inbox.take(0.0)  # the bench is busy with it
+    for frame in range(1, 12):
+        floor.send(1 + 65 * frame)
+    first = next(result for result in floor.results if result.seq == 1)
+    assert (first.reason, first.accept) == (Reason.OVERLOAD, False)
+    floor.settle()
+    assert Counter(result.seq for result in floor.results).most_common(1)[0][1] == 1, "one result each"
+    assert balanced(floor)
+
+
+@pytest.mark.parametrize("seq", [2, 950])
+def test_a_late_exposure_has_one_result_also_broken_and_after_the_largest_gap(make: MakeFloor, seq: int) -> None:
+    """Found in review: a broken frame, and one more than 256 exposures back, were answered LOST and then again."""
+    floor = make("ok", limits={"seq_gap_max": 1000})
+    floor.send(1)
+    floor.send(1001)
+    floor.settle()
+    parts = [bytes(part) for part in wire.encode_frame(floor.frame(seq))]
+    floor.desk.on_frame(parts[:-1])
+    assert [result.reason.name for result in floor.results if result.seq == seq] == ["LOST"]
+    assert floor.station.ledger.late == 1 and balanced(floor)

@@ -37,6 +37,20 @@ def test_a_trigger_is_published_and_answered_by_its_frame(make: MakeFloor) -> No
     assert [(r.trigger_id, r.part_id, r.accept) for r in floor.results] == [(7, "P1", True)]
 
 
+def test_a_trigger_is_not_answered_by_another_recipe_than_it_named(make: MakeFloor) -> None:
+    """Found in review: a camera that names a recipe of its own took the place of the trigger's."""
+    floor = make("ng", trigger_mode="software", recipes={"st1": "a"})
+    floor.ask("prepare_recipe", recipe="b")
+    floor.settle()
+    assert floor.ask("trigger", trigger_id=7, timeout_ms=500, recipe="b").code == "ACCEPTED"
+    floor.ask("prepare_recipe", recipe="a")
+    floor.settle()
+    floor.send(trigger_id=7, recipe="a")
+    floor.settle()
+    assert [(r.trigger_id, r.recipe, r.reason.name) for r in floor.results] == [(7, "a", "WRONG_RECIPE")]
+    assert balanced(floor)
+
+
 def test_a_trigger_without_a_frame_is_answered_and_its_late_frame_apart(make: MakeFloor) -> None:
     floor = make("ok", trigger_mode="software")
     floor.ask("trigger", trigger_id=7, part_id="P1", timeout_ms=500)
