@@ -32,7 +32,7 @@ LINES = 250
 """More than a kit may find waiting that a crowded machine did not let run: what has waited is not let pass."""
 DROP_EACH = 7
 """Of so many results one does not reach the kits."""
-SCRIPT = "ok ng shape ok STALE ok LOST nan DUPLICATE_SEQ ok REFUSED_MESSAGE WRONG_RECIPE ok TOO_FEW_POINTS ok NO_FRAME"
+SCRIPT = "ok ng shape ok STALE ok LOST nan DUPLICATE_SEQ ok REFUSED_MESSAGE WRONG_RECIPE ok TOO_FEW_POINTS ok"
 KITS = ["python", pytest.param("node", marks=pytest.mark.foreign), pytest.param("c", marks=pytest.mark.foreign)]
 
 
