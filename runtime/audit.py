@@ -73,10 +73,12 @@ ITSELF = Actor(name="the station")
 class AuditFile:
     """``path`` and the older ``path.1`` to ``path.(files - 1)``. Raises AuditError or OSError."""
 
-    def __init__(self, path: Path, max_bytes: int, files: int) -> None:
+    def __init__(self, path: Path, max_bytes: int, files: int, setting: str = "[audit] path") -> None:
+        """``setting``: the key of the configuration that names the file, for messages."""
         self.path = path
         self._max_bytes = max_bytes
         self._files = files
+        self._setting = setting
         self._fd = -1
         self._size = 0
 
@@ -91,7 +93,7 @@ class AuditFile:
             if error.errno in FULL_OR_FAILING:
                 raise
             link = error.errno == errno.ELOOP
-            why = "is a link; remove it" if link else f"cannot be opened ({error.strerror}); set [audit] path"
+            why = "is a link; remove it" if link else f"cannot be opened ({error.strerror}); set {self._setting}"
             raise AuditError(f"audit file {self.path} {why}") from error
         try:
             found = os.fstat(fd)
@@ -130,7 +132,7 @@ class AuditFile:
         if not stat.S_ISREG(found.st_mode):
             return "is no plain file; remove it"
         if found.st_uid != os.geteuid():
-            return f"belongs to another user (uid {found.st_uid}); remove it or set [audit] path"
+            return f"belongs to another user (uid {found.st_uid}); remove it or set {self._setting}"
         if found.st_mode & OTHERS_MAY_WRITE:
             return f"has mode {stat.S_IMODE(found.st_mode):04o}, others may write it; run `chmod 600 {self.path}`"
         return ""
@@ -167,10 +169,18 @@ class Audit:
     (``start`` and ``close`` do, at the begin and the end.)
     """
 
-    def __init__(self, config: AuditConfig, path: Path, session: str, clock: Callable[[], Now] = look) -> None:
+    def __init__(
+        self,
+        config: AuditConfig,
+        path: Path,
+        session: str,
+        clock: Callable[[], Now] = look,
+        setting: str = "[audit] path",
+    ) -> None:
+        """``setting``: the key of the configuration that names ``path``."""
         self.lost = 0
         """Entries that did not fit the queue."""
-        self._file = AuditFile(path, config.max_mbytes * 1_000_000, config.files)
+        self._file = AuditFile(path, config.max_mbytes * 1_000_000, config.files, setting)
         self._session = session
         self._clock = clock
         self._queue_max = config.queue_entries

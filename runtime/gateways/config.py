@@ -103,6 +103,10 @@ class Opcua(Section, frozen=True, forbid_unknown_fields=True):
     busy_share: Annotated[
         float, number(0.05, 0.9, "share of the gateway's time that all requests may take; divided among connections")
     ] = 0.5
+    audit_file: Annotated[
+        str,
+        text("log-ins, also refused ones; empty: `$XDG_STATE_HOME/asperity/NAME.opcua.audit.jsonl` (16 MB, 8 files)"),
+    ] = ""
     login_checks: Annotated[int, number(1, 16, "passwords that are checked at once, each in a thread")] = 2
     login_delay_ms: Annotated[
         int, number(10, 60_000, "pause after a wrong password of a user name and address; doubled by each further one")

@@ -9,10 +9,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import time
+import uuid
 from collections import deque
 from contextlib import suppress
+from pathlib import Path
 
+from runtime.audit import Actor, Audit
+from runtime.config import Audit as AuditConfig
 from runtime.errors import ConfigError, GatewayError
 from runtime.gateways import opcua_access, process
 from runtime.gateways.config import GatewayConfig
@@ -50,6 +55,8 @@ class OpcuaGateway:
         self._config = config
         self._link = link
         self._server = GatewayServer(config.opcua)
+        self._audit = Audit(AuditConfig(), _audit_path(config), str(uuid.uuid4()), setting="[opcua] audit_file")
+        self._server.iserver.on_log_in = self._on_log_in
         self._parts = Parts(config.opcua.results_kept)
         self._model = Model(self._server, self._moment)
         self._arrived: deque[Item] = deque()  # taken from the link and not shown yet
@@ -73,9 +80,11 @@ class OpcuaGateway:
         await opcua_access.secure(server, self._config)
         methods = Methods(self._link, self._parts, self._config.gateway.commands, self._news.set)
         await self._model.build(methods.table(), own.recipes.split())
+        self._audit.start()
         try:
             await server.start()
         except OSError as error:
+            self._audit.close()
             raise process.cannot_listen("opcua", own.host, own.port, error) from error
         assert server.bserver is not None
         self._pump = asyncio.create_task(self._run())
@@ -86,6 +95,7 @@ class OpcuaGateway:
         if self._pump is not None and self._pump.done():
             error = self._pump.exception()
             raise GatewayError(f"the OPC UA gateway could not go on: {error!r}") from error
+        self._audit.report(())
         self._news.set()
 
     async def close(self) -> None:
@@ -106,6 +116,12 @@ class OpcuaGateway:
         await self._server.stop()
         if self._server.iserver.log_ins is not None:
             self._server.iserver.log_ins.close()
+        self._audit.close()
+
+    def _on_log_in(self, name: str, peer: str, refusal: str) -> None:
+        # The password proves the name to this gateway; a refused one is only what was said.
+        actor = Actor(says=name) if refusal else Actor(name=name)
+        self._audit.log_in("opcua", actor, refusal and "REFUSED", text=refusal, peer=peer)
 
     async def _run(self) -> None:
         while True:
@@ -160,3 +176,10 @@ class OpcuaGateway:
 
 def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
+
+
+def _audit_path(config: GatewayConfig) -> Path:
+    if config.opcua.audit_file:
+        return Path(config.opcua.audit_file)
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "asperity" / f"{config.station.name}.opcua.audit.jsonl"

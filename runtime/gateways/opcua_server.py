@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 from asyncua import ua
@@ -60,6 +61,8 @@ class BoundedServer(InternalServer):
         self.log_ins = None if manager.known is None else LogIns(manager.known, config)
         self.refused = 0
         """Log-ins, requests and connections."""
+        self.on_log_in: Callable[[str, str, str], None] = lambda name, peer, refusal: None
+        """Called for each log-in with a user name; ``refusal``: why not, empty: it was let in."""
         self.allow_remote_admin = False
         self.max_connections = config.connections_max
         self.max_subscriptions = config.subscriptions_max
@@ -169,14 +172,19 @@ class Processor(UaProcessor):
         try:
             user = await log_ins.check(name or "", password or "", session.host)
         except BusyError:
-            self.iserver.refuse(f"the log-in {shown}", peer, "too many log-ins of that name and address")
+            self._refuse_log_in(shown, peer, "too many log-ins of that name and address")
             raise RefusedError(ua.StatusCodes.BadTooManyOperations) from None
         finally:
             self.at_the_door = False
         if user is None:
-            self.iserver.refuse(f"the log-in {shown}", peer, "name or password is wrong")
+            self._refuse_log_in(shown, peer, "name or password is wrong")
             raise RefusedError(ua.StatusCodes.BadUserAccessDenied)
+        self.iserver.on_log_in(user.name, peer, "")
         return Client(UserRole.User, user.name, may_operate=user.may_operate)
+
+    def _refuse_log_in(self, shown: str, peer: str, why: str) -> None:
+        self.iserver.refuse(f"the log-in {shown}", peer, why)
+        self.iserver.on_log_in(shown, peer, why)
 
     async def close(self) -> None:
         """As the library's, which keeps a session with subscriptions for a client that comes back."""

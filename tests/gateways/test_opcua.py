@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import stat
 from collections.abc import Iterator
 from itertools import pairwise
@@ -206,7 +207,8 @@ def test_users_and_roles_over_an_encrypted_channel(loop: Loop, folder: Path, tmp
     file = tmp_path / "users"
     users.put_user(file, users.new_user("viewer", "read", PASSWORD))
     users.put_user(file, users.new_user("plc", "operate", PASSWORD))
-    served = Served(loop, folder, users_file=str(file), encryption="required")
+    audit = tmp_path / "audit.jsonl"
+    served = Served(loop, folder, users_file=str(file), encryption="required", audit_file=str(audit))
 
     async def call(name: str | None, password: str = PASSWORD) -> Any:
         certificate, key = certificate_files(tmp_path / "client", "urn:test:client", "test")
@@ -239,6 +241,12 @@ def test_users_and_roles_over_an_encrypted_channel(loop: Loop, folder: Path, tmp
         asyncio.run(play())
     finally:
         served.close()
+    entries = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [(e["op"], e["code"], e["actor"].get("name", ""), e["actor"].get("says", "")) for e in entries] == [
+        ("log_in", "OK", "plc", ""), ("log_in", "OK", "viewer", ""),
+        ("log_in", "REFUSED", "", "'plc'"), ("log_in", "REFUSED", "", "'nobody'"),
+    ]  # fmt: skip
+    assert PASSWORD not in audit.read_text() and "wrong horse" not in audit.read_text()
     assert stat.S_IMODE((folder / "server.pem").stat().st_mode) == 0o600
 
 
