@@ -213,8 +213,9 @@ class Impostor:
             with suppress(OSError):
                 end.sendall(saying.data)
                 end.settimeout(0.02)
-                with suppress(TimeoutError):  # what it answers, so that it has read
-                    while end.recv(65_536):
+                ends_s = time.monotonic() + 0.1
+                with suppress(TimeoutError):  # what it answers, so that it has read; a camera would go on for ever
+                    while end.recv(65_536) and time.monotonic() < ends_s:
                         pass
                 play(end, b"", dice.choice(("close", "reset")), [])
             self.said[name] += 1
