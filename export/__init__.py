@@ -1,3 +1,8 @@
 """Numbers to something the runtime can open: ONNX graphs, bundles, the parity gate."""
 
-import calibration  # noqa: F401 - first: it and runtime say what other libraries may send and write
+import contextlib
+
+import runtime  # noqa: F401 - first: it turns off what a library would send, before that library is loaded
+
+with contextlib.suppress(ModuleNotFoundError):  # a box that only builds engines has none of what it is about
+    import calibration  # noqa: F401 - says where the caches of other libraries lie

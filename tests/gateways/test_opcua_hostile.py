@@ -114,7 +114,7 @@ def closed(plain: socket.socket) -> bool:
 
 
 def as_user(served: Served, name: str, password: str = PASSWORD) -> Client:
-    client = Client(served.url, timeout=PATIENCE_S)
+    client = Client(served.url, timeout=4 * PATIENCE_S)
     client.set_user(name)
     client.set_password(password)
     return client
