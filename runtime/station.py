@@ -419,7 +419,8 @@ class Station:
             self.operation.alarm(Reason.UNSYNCED.name, f"{self.line.why}; {Reason.UNSYNCED.remedy}", "warning")
         elif shown and (self.line.synced or not judging):
             del self.operation.alarms[Reason.UNSYNCED.name]
-            self.notice("info", "SYNCED" if judging else "NOT_JUDGING", "parts and exposures are matched again")
+            if self.line.synced:
+                self.notice("info", "SYNCED", "parts and exposures are matched again")
 
     def camera_alive(self, now: Now) -> bool:
         """Its camera is connected to the frames socket, and sends where a rate is expected."""
