@@ -57,7 +57,7 @@ bench: setup  ## timings of this machine into build/bench: JSON and pages (after
 	$(MEASURE) wire --out build/bench/wire.json
 
 kernels: setup  ## compile the CUDA kernels for every GPU this nvcc knows (minutes; needs nvcc, no GPU)
-	$(BIN)/python -m runtime.cuda.build
+	$(BIN)/python -m asperity.runtime.cuda.build
 
 # They need no .venv: on a bare machine with a GPU, GPU_LIBS names a folder with what its Python lacks (docs/kernels.md).
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
@@ -67,21 +67,21 @@ ONLY       ?=
 # Without ONLY the kernels, then whole frames (docs/gpu-day.md): both are run, and both must be right.
 define gpu_run
 	@code=0; $(GPU_RUN) $(1) $(addprefix --only ,$(ONLY)) || code=1; \
-	$(if $(ONLY),:,$(GPU_RUN) benchmarks.gpu_frame $(2) --material $(GPU_MATERIAL)) || code=1; exit $$code
+	$(if $(ONLY),:,$(GPU_RUN) asperity.benchmarks.gpu.frame $(2) --material $(GPU_MATERIAL)) || code=1; exit $$code
 endef
 GPU_MATERIAL ?= build/gpu-material
 
 gpu-check:  ## kernels against float64, whole frames against the CPU, on this machine's GPU (ONLY="STAGE ...": kernels)
-	$(call gpu_run,benchmarks.gpu_check,check)
+	$(call gpu_run,asperity.benchmarks.gpu.check,check)
 
 gpu-bench:  ## what share of the GPU's rates every kernel reaches; whole frames' latency and rate (ONLY="STAGE ...")
-	$(call gpu_run,benchmarks.gpu_bench,bench)
+	$(call gpu_run,asperity.benchmarks.gpu.bench,bench)
 
 gpu-material: setup  ## frames and weights for a GPU machine without Open3D and network (build/gpu-material, 38 MB)
-	$(BIN)/python -m benchmarks.gpu.material --out $(GPU_MATERIAL)
+	$(BIN)/python -m asperity.benchmarks.gpu.material --out $(GPU_MATERIAL)
 
 gpu-frame:  ## whole frames alone (ONLY="STAGE ...", also the beginning of names)
-	$(GPU_RUN) benchmarks.gpu_frame --material $(GPU_MATERIAL) $(addprefix --only ,$(ONLY))
+	$(GPU_RUN) asperity.benchmarks.gpu.frame --material $(GPU_MATERIAL) $(addprefix --only ,$(ONLY))
 
 soak: setup  ## long runs: fuzzing over sockets, memory over time (after `make demo`)
 	$(BIN)/asperity bench rubbish --messages 1000000 --out build/soak/rubbish.json

@@ -1,3 +1,3 @@
 """Latency, accuracy and soak measurements; results are JSON files per machine."""
 
-import calibration  # noqa: F401 - first: it and runtime say what other libraries may send and write
+from asperity import calibration  # noqa: F401 - first: it and runtime say what other libraries may send and write

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.commands import (
+from asperity.benchmarks.commands import (
     compare,
     demo,
     engines,

@@ -21,12 +21,12 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.line import STATION, Answers, Line, asperity
-from benchmarks.sheet import Tile, caption, write_sheet
-from runtime.errors import AsperityError, DataError
-from runtime.frame import FloatArray, Verdict, Window
-from runtime.reasons import Reason
-from runtime.wire import decode_bulk, topic
+from asperity.benchmarks.line.rig import STATION, Answers, Line, asperity
+from asperity.benchmarks.results_tools.sheet import Tile, caption, write_sheet
+from asperity.runtime.errors import AsperityError, DataError
+from asperity.runtime.frame import FloatArray, Verdict, Window
+from asperity.runtime.reasons import Reason
+from asperity.runtime.wire import decode_bulk, topic
 
 LISTENER_TIMEOUT_S = 10.0
 SHEET_TILES = 9
@@ -184,7 +184,7 @@ def _print(summary: dict[str, Any], console: Console) -> None:
 
 def _tiles(options: DemoOptions, stream: Stream, truth: dict[int, dict[str, Any]]) -> list[Tile]:
     """One frame of each kind, the good one first; the virtual camera makes it again from its index."""
-    from runtime.cameras.virtual import VirtualCamera
+    from asperity.runtime.cameras.virtual.camera import VirtualCamera
 
     camera = VirtualCamera(options.product, options.seed + 1)
     first: dict[str, int] = {}

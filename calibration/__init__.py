@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-import runtime  # noqa: F401 - first: it turns off what a library would send, before that library is loaded
+from asperity import runtime  # noqa: F401 - first: it turns off what a library would send, before that library is loaded
 
 # torch, matplotlib and the fc-list that it calls keep caches in folders of their own: in the user's home, in
 # /var/cache, and in /tmp under a name that anybody on the machine can take first. A folder that the user names stays.

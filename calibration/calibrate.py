@@ -14,27 +14,27 @@ from pathlib import Path
 import msgspec
 import torch
 
-from calibration.adaptation import Adaptation, adapt
-from calibration.adaptation_config import AdaptationConfig, default_config
-from calibration.embedding import embed, fit_station_statistics
-from calibration.networks.torch_networks import TorchNetworks, build
-from calibration.normals import Normals, Progress, fit_first, prepare_normals
-from calibration.outcome import Outcome
-from calibration.patches import PatchSet
-from calibration.profiles import Profile, network_for, profile
-from calibration.record import CalibrateOptions, CalibrationFolder
-from calibration.reference import FrameDistances, Reference, fit_decision
-from calibration.report import write_report
-from calibration.rotation import rotated_tokens
-from calibration.silhouette import learn_shape
-from calibration.split import Split, split_frames
-from calibration.store import write_folder
-from calibration.threshold import choose_rate, promise, threshold
-from calibration.work import Work, job_digest, working
-from runtime.errors import UsageError
-from runtime.features import points_slots
-from runtime.manifest import Network
-from runtime.scoring import fused_score
+from asperity.calibration.adaptation.settings import AdaptationConfig, default_config
+from asperity.calibration.adaptation.trainer import Adaptation, adapt
+from asperity.calibration.banks.reference import FrameDistances, Reference, fit_decision
+from asperity.calibration.features.embedding import embed, fit_station_statistics
+from asperity.calibration.features.patches import PatchSet
+from asperity.calibration.features.rotation import rotated_tokens
+from asperity.calibration.frames.prepare_normals import Normals, Progress, fit_first, prepare_normals
+from asperity.calibration.frames.silhouette import learn_shape
+from asperity.calibration.frames.split import Split, split_frames
+from asperity.calibration.networks.torch_networks import TorchNetworks, build
+from asperity.calibration.outcome.folder import write_folder
+from asperity.calibration.outcome.result import Outcome
+from asperity.calibration.outcome.resumable import Work, job_digest, working
+from asperity.calibration.outcome.threshold import choose_rate, promise, threshold
+from asperity.calibration.profiles import Profile, network_for, profile
+from asperity.calibration.record import CalibrateOptions, CalibrationFolder
+from asperity.calibration.report.write import write_report
+from asperity.runtime.errors import UsageError
+from asperity.runtime.manifest import Network
+from asperity.runtime.vision.features import points_slots
+from asperity.runtime.vision.scoring import fused_score
 
 FOLDER = "calibration"
 
@@ -68,7 +68,7 @@ def calibrate(
     """Calibrate from the normal frames below ``source`` and write ``out_dir/calibration``, report included.
 
     What a killed or interrupted call leaves in ``out_dir/calibration.work`` the next one like it goes on from; the
-    result is the same (``calibration.work``).
+    result is the same (``calibration.outcome.resumable``).
     ``adaptation``: how the adaptors are trained, when not by the profile's default. ``force`` replaces an earlier
     calibration. Raises UsageError (options, or a target that exists), DataError (source, weights, disk),
     CalibrationError (too few frames, a rate not attainable, features without spread), FrameRefused (unit not known).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from calibration.commands import pretrain_points, tune
+from asperity.calibration.commands import pretrain_points, tune
 
 
 def register(app: typer.Typer) -> None:

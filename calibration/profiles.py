@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from runtime.errors import UsageError
-from runtime.manifest import Geometry, Network
+from asperity.runtime.errors import UsageError
+from asperity.runtime.manifest import Geometry, Network
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

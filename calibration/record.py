@@ -2,7 +2,7 @@
 
 calibration.json              CalibrationRecord; written last, so that its presence means the folder is whole
 networks.safetensors          state dicts, prefixes ``rgb.`` ``points.`` (and ``adaptor_rgb.`` ``adaptor_points.``)
-banks.safetensors             both memory banks, as ``runtime.banks`` has them
+banks.safetensors             both memory banks, as ``runtime.bundle.banks`` has them
 calibration_inputs.safetensors  ``image`` u8 (n, I, I, 3), ``cloud`` f4 (n, P, P, 3), ``inspect`` bool (n, g, g),
                               ``scores`` f4 (n,): fused scores of the calibration frames by the torch reference
 golden/rgb/NAME.png golden/xyz/NAME.tiff   held-out normal frames (MVTec 3D-AD layout, unit of the geometry)
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from runtime.banks import Banks, bank_shapes, read_banks
-from runtime.errors import DataError
-from runtime.frame import Unit
-from runtime.manifest import Decision, Geometry, Network, SilhouetteRange, WeightsOrigin
+from asperity.runtime.bundle.banks import Banks, bank_shapes, read_banks
+from asperity.runtime.errors import DataError
+from asperity.runtime.frame import Unit
+from asperity.runtime.manifest import Decision, Geometry, Network, SilhouetteRange, WeightsOrigin
 
 FORMAT = 1
 """Version of the folder's layout. A folder of another format is not exported."""

@@ -2,7 +2,7 @@
 
 import contextlib
 
-import runtime  # noqa: F401 - first: it turns off what a library would send, before that library is loaded
+from asperity import runtime  # noqa: F401 - first: it turns off what a library would send, before that library is loaded
 
 with contextlib.suppress(ModuleNotFoundError):  # a box that only builds engines has none of what it is about
-    import calibration  # noqa: F401 - says where the caches of other libraries lie
+    from asperity import calibration  # noqa: F401 - says where the caches of other libraries lie

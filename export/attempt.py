@@ -8,14 +8,14 @@ from __future__ import annotations
 import statistics
 import time
 
-from export.tensorrt import Try
-from runtime.bundle import Bundle
-from runtime.cuda.frame_device import CudaFrameDevice
-from runtime.engines.cuda import CudaEngine
-from runtime.engines.plans import PlanSet
-from runtime.engines.tensorrt_library import Library
-from runtime.engines.trt_graph import TensorRtGraphs
-from runtime.gate import no_progress, prove
+from asperity.export.tensorrt import Try
+from asperity.runtime.bundle.reader import Bundle
+from asperity.runtime.cuda.frame_device import CudaFrameDevice
+from asperity.runtime.engines.cuda import CudaEngine
+from asperity.runtime.engines.parity_gate import no_progress, prove
+from asperity.runtime.engines.tensorrt.graphs import TensorRtGraphs
+from asperity.runtime.engines.tensorrt.library import Library
+from asperity.runtime.engines.tensorrt.plan_cache import PlanSet
 
 WARM_FRAMES, TIMED_FRAMES = 20, 100
 

@@ -24,22 +24,22 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-import runtime
-from calibration.networks.torch_networks import TorchNetworks, restore
-from calibration.profiles import profile
-from calibration.record import CalibrationFolder, load_folder
-from export.golden import GoldenSet, make_golden
-from export.onnx import export_graphs
-from export.parity import ParityReport, prove_parity, reference_scores
-from runtime.banks import bank_tensors
-from runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, decode_manifest, open_bundle
-from runtime.bundle_checks import BANKS_FILE, INPUTS_FILE, RECIPE_NAME, check_manifest
-from runtime.engines.cpu import CpuEngine, OnnxNetworks
-from runtime.errors import BundleError, DataError, UsageError
-from runtime.frame import Frame
-from runtime.gate import no_progress, prove
-from runtime.keys import SigningKey, TrustStore
-from runtime.manifest import FORMAT, Decision, File, Manifest
+from asperity import runtime
+from asperity.calibration.networks.torch_networks import TorchNetworks, restore
+from asperity.calibration.profiles import profile
+from asperity.calibration.record import CalibrationFolder, load_folder
+from asperity.export.golden import GoldenSet, make_golden
+from asperity.export.onnx import export_graphs
+from asperity.export.parity import ParityReport, prove_parity, reference_scores
+from asperity.runtime.bundle.banks import bank_tensors
+from asperity.runtime.bundle.checks import BANKS_FILE, INPUTS_FILE, RECIPE_NAME, check_manifest
+from asperity.runtime.bundle.reader import MANIFEST_FILE, SIGNATURE_FILE, Bundle, decode_manifest, open_bundle
+from asperity.runtime.engines.cpu import CpuEngine, OnnxNetworks
+from asperity.runtime.engines.parity_gate import no_progress, prove
+from asperity.runtime.errors import BundleError, DataError, UsageError
+from asperity.runtime.frame import Frame
+from asperity.runtime.manifest import FORMAT, Decision, File, Manifest
+from asperity.runtime.security.signing_keys import SigningKey, TrustStore
 
 PARITY_FILE = "parity.json"
 PERCENTILE_SAMPLES = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from export.commands import calibrate, engines, export
+from asperity.export.commands import calibrate, engines, export
 
 
 def register(app: typer.Typer) -> None:

@@ -9,13 +9,12 @@ from typing import Literal
 
 import msgspec
 
-from calibration.record import CalibrationFolder
-from export.spoil import Kind, spoil
-from runtime.bundle import Bundle
-from runtime.engines import Engine
-from runtime.errors import CalibrationError, ParityError
-from runtime.frame import Frame
-from runtime.gate import (
+from asperity.calibration.record import CalibrationFolder
+from asperity.export.spoil import Kind, spoil
+from asperity.runtime.bundle.reader import Bundle
+from asperity.runtime.cameras.mvtec_files import read_frame, write_frame
+from asperity.runtime.engines import Engine
+from asperity.runtime.engines.parity_gate import (
     SPOILED_MODALITY,
     VERDICT_NAMES,
     GoldenCheck,
@@ -24,10 +23,11 @@ from runtime.gate import (
     run_golden,
     usual_distance,
 )
-from runtime.manifest import Decision, GoldenFrame
-from runtime.mvtec import read_frame, write_frame
-from runtime.preprocess import Masks
-from runtime.reasons import Reason
+from asperity.runtime.errors import CalibrationError, ParityError
+from asperity.runtime.frame import Frame
+from asperity.runtime.manifest import Decision, GoldenFrame
+from asperity.runtime.reasons import Reason
+from asperity.runtime.vision.preprocess import Masks
 
 MARGIN_TOLERANCES = 2.0
 """A golden frame's score is at least so many golden tolerances away from the threshold, so that an engine within

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import msgspec
 import numpy as np
 
-from runtime.bundle import Bundle
-from runtime.bundle_checks import FULL_GRAPH
-from runtime.engines.cpu import OnnxNetworks
-from runtime.features import Networks, StageClock, adapted_points, adapted_rgb, frozen_patches
-from runtime.frame import FloatArray, Prepared
-from runtime.manifest import Network
+from asperity.runtime.bundle.checks import FULL_GRAPH
+from asperity.runtime.bundle.reader import Bundle
+from asperity.runtime.engines.cpu import OnnxNetworks
+from asperity.runtime.frame import FloatArray, Prepared
+from asperity.runtime.manifest import Network
+from asperity.runtime.vision.features import Networks, StageClock, adapted_points, adapted_rgb, frozen_patches
 
 Given = dict[str, list[dict[str, FloatArray]]]
 """By graph, for each frame: inputs by name."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from runtime.errors import BundleError
+from asperity.runtime.errors import BundleError
 
 Array = NDArray[np.generic]
 

@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from export.graphs import Array, constants, element_types, load, products, save, set_constants
-from runtime.errors import EngineError
+from asperity.export.graphs import Array, constants, element_types, load, products, save, set_constants
+from asperity.runtime.errors import EngineError
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 MIN_INNER = 16

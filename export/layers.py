@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from export.graphs import Array, load
-from export.observe import Inputs, chunks, session_of
-from export.rounding import rounded_graph
-from runtime.errors import EngineError
+from asperity.export.graphs import Array, load
+from asperity.export.observe import Inputs, chunks, session_of
+from asperity.export.rounding import rounded_graph
+from asperity.runtime.errors import EngineError
 
 COMPARED = frozenset({"Conv", "Gemm", "LayerNormalization", "MatMul", "ReduceMax", "Softmax"})
 

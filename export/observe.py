@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 from onnx import ModelProto, helper
 
-from export.graphs import Array
+from asperity.export.graphs import Array
 
 MAX_FETCHED_BYTES = 512 * 2**20
 

@@ -18,13 +18,13 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from calibration.networks import TorchNetworks
-from calibration.networks.efficientnet_lite0 import EfficientNetLite0
-from calibration.networks.point_mae import PointEncoder
-from runtime.bundle_checks import FULL_GRAPH, graph_signature
-from runtime.errors import DataError, EngineError, UsageError
-from runtime.manifest import Network
-from runtime.onnx_graphs import OPERATORS
+from asperity.calibration.networks import TorchNetworks
+from asperity.calibration.networks.efficientnet_lite0 import EfficientNetLite0
+from asperity.calibration.networks.point_mae import PointEncoder
+from asperity.runtime.bundle.checks import FULL_GRAPH, graph_signature
+from asperity.runtime.bundle.onnx_graphs import OPERATORS
+from asperity.runtime.errors import DataError, EngineError, UsageError
+from asperity.runtime.manifest import Network
 
 OPSET = 18
 log = logging.getLogger(__name__)

@@ -12,14 +12,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.bundle import Bundle, CalibrationInputs
-from runtime.distances import measure
-from runtime.engines import Engine
-from runtime.features import Networks, Patches, adapted_patches, frozen_patches
-from runtime.frame import FloatArray
-from runtime.manifest import Decision, Network
-from runtime.rescore import Parity, check_parity, compare, own_decision, rescore
-from runtime.scoring import fused_score
+from asperity.runtime.bundle.reader import Bundle, CalibrationInputs
+from asperity.runtime.engines import Engine
+from asperity.runtime.engines.own_threshold import Parity, check_parity, compare, own_decision, rescore
+from asperity.runtime.frame import FloatArray
+from asperity.runtime.manifest import Decision, Network
+from asperity.runtime.vision.distances import measure
+from asperity.runtime.vision.features import Networks, Patches, adapted_patches, frozen_patches
+from asperity.runtime.vision.scoring import fused_score
 
 TOKEN_FRAMES = 3
 """Frames on which the graphs' outputs are compared; the scores are compared on all."""

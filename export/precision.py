@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from export.graph_inputs import Given, graph_inputs
-from export.half import half_graph
-from export.quantize import activation_ranges, int8_graph
-from runtime.bundle import Bundle
-from runtime.bundle_checks import FULL_GRAPH
-from runtime.engines.plans import Precision, Softmax
-from runtime.errors import UsageError
+from asperity.export.graph_inputs import Given, graph_inputs
+from asperity.export.half import half_graph
+from asperity.export.quantize import activation_ranges, int8_graph
+from asperity.runtime.bundle.checks import FULL_GRAPH
+from asperity.runtime.bundle.reader import Bundle
+from asperity.runtime.engines.tensorrt.plan_cache import Precision, Softmax
+from asperity.runtime.errors import UsageError
 
 CALIBRATION_FRAMES = 8
 """Of the bundle's calibration frames, those that int8's ranges are taken from."""

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import msgspec
 
-from export.graph_inputs import graph_inputs
-from export.layers import LayerParity, compare_layers
-from export.precision import CALIBRATION_FRAMES, bundle_ranges, derived_graph
-from export.rounding import rounded_graph
-from runtime.bundle import Bundle
-from runtime.engines.cpu import CpuEngine
-from runtime.engines.plans import Precision
-from runtime.errors import ParityError
-from runtime.frame import EngineInfo
-from runtime.gate import no_progress, pass_gate
-from runtime.manifest import Decision
-from runtime.preprocess import Masks
-from runtime.rescore import Parity, check_parity, compare, own_decision, rescore
+from asperity.export.graph_inputs import graph_inputs
+from asperity.export.layers import LayerParity, compare_layers
+from asperity.export.precision import CALIBRATION_FRAMES, bundle_ranges, derived_graph
+from asperity.export.rounding import rounded_graph
+from asperity.runtime.bundle.reader import Bundle
+from asperity.runtime.engines.cpu import CpuEngine
+from asperity.runtime.engines.own_threshold import Parity, check_parity, compare, own_decision, rescore
+from asperity.runtime.engines.parity_gate import no_progress, pass_gate
+from asperity.runtime.engines.tensorrt.plan_cache import Precision
+from asperity.runtime.errors import ParityError
+from asperity.runtime.frame import EngineInfo
+from asperity.runtime.manifest import Decision
+from asperity.runtime.vision.preprocess import Masks
 
 
 class PrecisionReport(msgspec.Struct, frozen=True):

@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from onnx import NodeProto, helper
 
-from export.graphs import Array, constants, load, products, save, set_constants
-from export.half import AS_HALF, MIN_INNER, half_graph
-from export.observe import Inputs, observe
-from runtime.errors import EngineError
+from asperity.export.graphs import Array, constants, load, products, save, set_constants
+from asperity.export.half import AS_HALF, MIN_INNER, half_graph
+from asperity.export.observe import Inputs, observe
+from asperity.runtime.errors import EngineError
 
 OPSET = 19
 """The first in which Q/DQ take half; TensorRT 10.3's parser takes opsets 9 to 20."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper
 
-from export.graphs import constants, element_types, load, save, set_constants
+from asperity.export.graphs import constants, element_types, load, save, set_constants
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 EXACT, ROUNDED = "__exact", "__rounded"

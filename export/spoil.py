@@ -1,8 +1,9 @@
 """Spoil a normal frame in one modality only, a little more each time, until the networks see it.
 
-A bundle carries one frame spoiled in geometry and one in colour; both must be ng wherever it opens (``runtime.gate``).
-Geometry: points of a round spot pushed along their view ray into a bump, a dent, at last ripples; colours untouched.
-Colour: a stain, at last a chequered patch; points untouched. Everything is bounded, and nothing is random.
+A bundle carries one frame spoiled in geometry and one in colour; both must be ng wherever it opens
+(``engines.parity_gate``). Geometry: points of a round spot pushed along their view ray into a bump, a dent, at last
+ripples; colours untouched. Colour: a stain, at last a chequered patch; points untouched. Everything is
+bounded, and nothing is random.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from runtime.errors import CalibrationError
-from runtime.frame import MM_PER_UNIT, BoolArray, ByteArray, Frame
-from runtime.manifest import Geometry
-from runtime.preprocess import Masks, find_part
+from asperity.runtime.errors import CalibrationError
+from asperity.runtime.frame import MM_PER_UNIT, BoolArray, ByteArray, Frame
+from asperity.runtime.manifest import Geometry
+from asperity.runtime.vision.preprocess import Masks, find_part
 
 Kind = Literal["spoiled_geometry", "spoiled_colour"]
 

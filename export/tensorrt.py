@@ -1,6 +1,6 @@
 """A bundle's networks as TensorRT plans, built on the box that will run them: strongly typed, from the signed ONNX.
 
-Needs `onnx` and one of the two libraries behind ``runtime.engines.tensorrt_library``, no torch. `tensorrt` builds only
+Needs `onnx` and one of the two libraries behind ``runtime.engines.tensorrt.library``, no torch. `tensorrt` builds only
 on the GPU it builds for; `tensorrt-rtx` also without one, which is how this code is tested everywhere.
 """
 
@@ -12,13 +12,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import runtime
-from export.precision import derived_graphs
-from runtime.bundle import Bundle
-from runtime.cuda.environment import Gpu
-from runtime.engines.plans import PlanCache, PlanFile, PlanKey, PlanSet, Precision, Softmax, Trial, plan_key
-from runtime.engines.tensorrt_library import Library, Said, new_logger
-from runtime.errors import EngineError, ParityError
+from asperity import runtime
+from asperity.export.precision import derived_graphs
+from asperity.runtime.bundle.reader import Bundle
+from asperity.runtime.cuda.environment import Gpu
+from asperity.runtime.engines.tensorrt.library import Library, Said, new_logger
+from asperity.runtime.engines.tensorrt.plan_cache import (
+    PlanCache,
+    PlanFile,
+    PlanKey,
+    PlanSet,
+    Precision,
+    Softmax,
+    Trial,
+    plan_key,
+)
+from asperity.runtime.errors import EngineError, ParityError
 
 Say = Callable[[str], None]
 Try = Callable[[PlanSet], float]

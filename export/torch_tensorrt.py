@@ -15,18 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from calibration.networks import TorchNetworks
-from calibration.record import load_folder
-from export.bundle import stored_networks
-from export.onnx import graph_modules
-from runtime.bundle import Bundle
-from runtime.bundle_checks import graph_signature
-from runtime.engines.cpu import CpuEngine, OnnxNetworks
-from runtime.errors import EngineError
-from runtime.frame import EngineInfo, FloatArray
-from runtime.gate import no_progress, prove
-from runtime.manifest import Decision, Network
-from runtime.preprocess import Masks
+from asperity.calibration.networks import TorchNetworks
+from asperity.calibration.record import load_folder
+from asperity.export.bundle import stored_networks
+from asperity.export.onnx import graph_modules
+from asperity.runtime.bundle.checks import graph_signature
+from asperity.runtime.bundle.reader import Bundle
+from asperity.runtime.engines.cpu import CpuEngine, OnnxNetworks
+from asperity.runtime.engines.parity_gate import no_progress, prove
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import EngineInfo, FloatArray
+from asperity.runtime.manifest import Decision, Network
+from asperity.runtime.vision.preprocess import Masks
 
 NAME = "torch-tensorrt"
 REMEDY = (

@@ -6,9 +6,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from runtime import early_end
-from runtime.errors import AsperityError, EngineLostError
-from runtime.files import shown
+from asperity.runtime.errors import AsperityError, EngineLostError
+from asperity.runtime.files import shown
+from asperity.runtime.process import early_signals
 
 if TYPE_CHECKING:
     import typer
@@ -31,7 +31,7 @@ MISSING_EXTRA_EXIT_CODE = 15
 
 def register(app: typer.Typer) -> None:
     """Add the runtime's own commands."""
-    from runtime.commands import camera, doctor, gateway, inspect_bundle, keys, run, score, simulate, watch
+    from asperity.runtime.commands import camera, doctor, gateway, inspect_bundle, keys, run, score, simulate, watch
 
     app.command("run")(run.command)
     app.command("simulate")(simulate.command)
@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
 def main() -> None:
     """Run the command line; what can be expected to go wrong becomes one sentence on stderr and an exit code."""
     # Before anything slow is imported: told to end while starting, a process closes what it has opened and ends.
-    early_end.install()
+    early_signals.install()
     from importlib.metadata import entry_points
 
     import typer

@@ -5,7 +5,7 @@ A message names the field, the value and the remedy in one or two sentences; peo
 
 from __future__ import annotations
 
-from runtime.reasons import JUDGED, Reason
+from asperity.runtime.reasons import JUDGED, Reason
 
 
 class AsperityError(Exception):

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.reasons import JUDGED, Reason
+from asperity.runtime.reasons import JUDGED, Reason
 
 FloatArray = NDArray[np.float32]
 ByteArray = NDArray[np.uint8]
@@ -121,7 +121,7 @@ class ModalityScores:
     """Distances of one modality's patches to its memory bank."""
 
     distance_map: FloatArray  # grid x grid; 0 where not scored
-    image_distance: float  # of the whole image, by ``runtime.distances``; larger is stranger
+    image_distance: float  # of the whole image, by ``runtime.vision.distances``; larger is stranger
 
 
 class Span(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: ``manifest.json`` as types. Written by ``export``, verified by ``runtime.bundle``.
+"""What a bundle says of itself: ``manifest.json`` as types. Written by ``export``, verified by ``bundle.reader``.
 
 Lengths are millimetres unless the name says otherwise. Unknown fields are refused: a manifest is signed, not guessed.
 """
@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from runtime.frame import Unit
+from asperity.runtime.frame import Unit
 
 FORMAT = 1
 """Version of the bundle's layout. A bundle of another format does not open."""
@@ -88,7 +88,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     over each patch's own valid points."""
     adaptor: Literal["none", "lsfa"]
     distances: Literal["published", "local"] = "published"
-    """How a patch's distance and the image's distance are told (``runtime.distances``)."""
+    """How a patch's distance and the image's distance are told (``runtime.vision.distances``)."""
     rgb_slots: int = 0
     points_slots: int = 0
     """Static token counts of the adaptor graphs; 0: no adaptor."""
@@ -181,7 +181,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recipe: str
     created_us: int
     """When it was exported, microseconds since 1970 by that machine's clock. Signed with the rest, and what tells an
-    older bundle of a recipe from a newer one (``runtime.served``)."""
+    older bundle of a recipe from a newer one (``runtime.judging.served_bundles``)."""
     geometry: Geometry
     network: Network
     weights: tuple[WeightsOrigin, ...]

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
-from runtime.errors import StateError
+from asperity.runtime.errors import StateError
 
 
 class State(IntEnum):
@@ -155,7 +155,7 @@ def document(table: Iterable[Transition] = TABLE) -> str:
         [
             "# States of a station",
             "",
-            "Made from the table in `runtime/states.py` by `python -m runtime.states > docs/states.md`. States are",
+            "Made by `python -m asperity.runtime.states > docs/states.md`. States are",
             "those of OPC UA for Machine Vision (OPC 40100-1); 4, Operational, is the parent of 5 to 8 and never on",
             "the wire. Causes in brackets come from inside the station; all others are requests on the control socket,",
             "and one that has no row here is refused with code `WRONG_STATE`. Frames are judged in 8, and in 7 for the",

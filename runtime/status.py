@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtime import wire
-from runtime.clock import MS, Now
-from runtime.states import READY_STATES
+from asperity.runtime import wire
+from asperity.runtime.clock import MS, Now
+from asperity.runtime.states import READY_STATES
 
 if TYPE_CHECKING:
-    from runtime.inspector import Inspector
-    from runtime.station import Station
+    from asperity.runtime.inspector.desk import Inspector
+    from asperity.runtime.inspector.station import Station
 
 
 def state_message(station: Station, now: Now) -> wire.StationState:

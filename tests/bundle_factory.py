@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
-from runtime.keys import SigningKey, TrustStore
-from runtime.manifest import (
+from asperity.runtime.cameras.mvtec_files import write_frame
+from asperity.runtime.manifest import (
     FORMAT,
     Decision,
     File,
@@ -29,8 +29,8 @@ from runtime.manifest import (
     SilhouetteRange,
     WeightsOrigin,
 )
-from runtime.mvtec import write_frame
-from runtime.reasons import Reason
+from asperity.runtime.reasons import Reason
+from asperity.runtime.security.signing_keys import SigningKey, TrustStore
 
 HEIGHT_PX, WIDTH_PX = 24, 30
 IMAGE_PX, GRID, RGB_CHANNELS = 32, 4, 8

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from runtime.keys import TrustStore
+from asperity.runtime.security.signing_keys import TrustStore
 
 PRODUCT, SIZE_PX, NORMALS = "bracket", 128, 40
 
@@ -42,12 +42,12 @@ def lite_bundle(tmp_path_factory: pytest.TempPathFactory) -> LiteBundle:
     """Normal frames of the virtual bracket, calibrated with short training of the adaptors, exported and signed."""
     import torch
 
-    from calibration.adaptation_config import AdaptationConfig
-    from calibration.calibrate import calibrate
-    from calibration.record import CalibrateOptions
-    from export.bundle import export_bundle
-    from runtime.cameras.virtual import VirtualCamera
-    from runtime.mvtec import write_frame
+    from asperity.calibration.adaptation.settings import AdaptationConfig
+    from asperity.calibration.calibrate import calibrate
+    from asperity.calibration.record import CalibrateOptions
+    from asperity.export.bundle import export_bundle
+    from asperity.runtime.cameras.mvtec_files import write_frame
+    from asperity.runtime.cameras.virtual.camera import VirtualCamera
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("lite")

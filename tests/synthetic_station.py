@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.frame import BoolArray, FloatArray, Frame, Intrinsics
-from runtime.manifest import Geometry, Network, Plane
+from asperity.runtime.frame import BoolArray, FloatArray, Frame, Intrinsics
+from asperity.runtime.manifest import Geometry, Network, Plane
 
 DISTANCE_MM = 500.0
 PART_HEIGHT_MM = 12.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import errors
+from asperity.runtime import errors
 
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {

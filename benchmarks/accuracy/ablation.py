@@ -1,8 +1,8 @@
 """The ablation table: every row of the method against frozen features, on written-out sets of the virtual camera.
 
-    python -m benchmarks.accuracy.ablation data SET             # render the sets into build/ablation
-    python -m benchmarks.accuracy.ablation run SET [ROW...]     # evaluate; goes on where it stopped
-    python -m benchmarks.accuracy.ablation table SET            # markdown, as in docs/accuracy.md
+    python -m asperity.benchmarks.accuracy.ablation data SET             # render the sets into build/ablation
+    python -m asperity.benchmarks.accuracy.ablation run SET [ROW...]     # evaluate; goes on where it stopped
+    python -m asperity.benchmarks.accuracy.ablation table SET            # markdown, as in docs/accuracy.md
 
 Each row is what ``asperity evaluate`` does with the same options; three seeds draw the split and everything random in
 the adaptation. Of a product 100 normal frames, 216 good and 216 defective test frames, 36 of each surface defect.
@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.compare import difference, read_report
-from benchmarks.accuracy.evaluate import EvaluateOptions, Report, evaluate
-from benchmarks.accuracy.trial import Figures
-from runtime.cameras.virtual import VirtualCamera
-from runtime.cameras.virtual_dataset import Counts, write_dataset
-from runtime.errors import UsageError
+from asperity.benchmarks.accuracy.compare import difference, read_report
+from asperity.benchmarks.accuracy.evaluate import EvaluateOptions, Report, evaluate
+from asperity.benchmarks.accuracy.trial import Figures
+from asperity.runtime.cameras.virtual.camera import VirtualCamera
+from asperity.runtime.cameras.virtual.dataset import Counts, write_dataset
+from asperity.runtime.errors import UsageError
 
 PILOT_SEED = 60
 SEED = 61
@@ -112,7 +112,7 @@ def run(name: str, rows: Sequence[str], profile: str) -> None:
         options = EvaluateOptions(
             DATA / name, profile, ROWS[row].method, SEEDS, control=False, cache=DATA / "cache", **ROWS[row].options
         )
-        command = shlex.join(["python", "-m", "benchmarks.accuracy.ablation", *sys.argv[1:]])
+        command = shlex.join(["python", "-m", "asperity.benchmarks.accuracy.ablation", *sys.argv[1:]])
         report = evaluate(options, result(name, row, profile), command, lambda what, done, total: None)
         print(f"{name} {row}: {report.mean['i_auroc_fg']:.4f} ± {report.spread['i_auroc_fg']:.4f}", flush=True)
 

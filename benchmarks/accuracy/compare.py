@@ -1,6 +1,6 @@
 """Two evaluations of the same frames: the difference of their image AUROC, with an interval.
 
-    python -m benchmarks.accuracy.compare BASE.json OTHER.json...     # a table, differences against BASE
+    python -m asperity.benchmarks.accuracy.compare BASE.json OTHER.json...     # a table, differences against BASE
 
 The interval is a paired bootstrap over seeds and, within each product, over good and defective test frames: the same
 draw for both methods, so that what both find easy or hard cancels.
@@ -17,10 +17,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy.evaluate import Report
-from benchmarks.accuracy.metrics import auroc
-from runtime.errors import DataError, UsageError
-from runtime.mvtec import GOOD
+from asperity.benchmarks.accuracy.evaluate import Report
+from asperity.benchmarks.accuracy.metrics import auroc
+from asperity.runtime.cameras.mvtec_files import GOOD
+from asperity.runtime.errors import DataError, UsageError
 
 REPLICATES = 2000
 LEVEL = 0.95

@@ -13,17 +13,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from benchmarks.accuracy.material import Material, load_material, products_of, with_rotated
-from benchmarks.accuracy.methods import method as find_method
-from benchmarks.accuracy.trial import Figures, Judged, Settings, run_trial
-from benchmarks.machine import machine
-from calibration.networks.point_mae import PointBn
-from calibration.networks.torch_networks import TorchNetworks, build
-from calibration.profiles import Profile
-from calibration.profiles import profile as find_profile
-from calibration.record import CalibrateOptions
-from runtime.errors import DataError, UsageError
-from runtime.frame import Unit
+from asperity.benchmarks.accuracy.material import Material, load_material, products_of, with_rotated
+from asperity.benchmarks.accuracy.methods import method as find_method
+from asperity.benchmarks.accuracy.trial import Figures, Judged, Settings, run_trial
+from asperity.benchmarks.results_tools.machine import machine
+from asperity.calibration.networks.point_mae import PointBn
+from asperity.calibration.networks.torch_networks import TorchNetworks, build
+from asperity.calibration.profiles import Profile
+from asperity.calibration.profiles import profile as find_profile
+from asperity.calibration.record import CalibrateOptions
+from asperity.runtime.errors import DataError, UsageError
+from asperity.runtime.frame import Unit
 
 SUMMARY = (
     "i_auroc", "i_auroc_fg", "p_auroc", "p_auroc_fg", "aupro30", "aupro30_fg", "aupro05", "aupro05_fg", "ap",

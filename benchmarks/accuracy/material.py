@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.datasets import Item, open_dataset
-from calibration.embedding import embed, fit_station_statistics
-from calibration.networks.torch_networks import TorchNetworks
-from calibration.normals import prepare_normals
-from calibration.patches import PatchSet
-from calibration.profiles import Profile, network_for
-from calibration.record import CalibrateOptions
-from calibration.rotation import rotated_tokens
-from runtime.errors import DataError, FrameRefused
-from runtime.frame import BoolArray, Prepared, Window
-from runtime.mvtec import GOOD
-from runtime.preprocess import prepare
+from asperity.calibration.features.embedding import embed, fit_station_statistics
+from asperity.calibration.features.patches import PatchSet
+from asperity.calibration.features.rotation import rotated_tokens
+from asperity.calibration.frames.datasets import Item, open_dataset
+from asperity.calibration.frames.prepare_normals import prepare_normals
+from asperity.calibration.networks.torch_networks import TorchNetworks
+from asperity.calibration.profiles import Profile, network_for
+from asperity.calibration.record import CalibrateOptions
+from asperity.runtime.cameras.mvtec_files import GOOD
+from asperity.runtime.errors import DataError, FrameRefused
+from asperity.runtime.frame import BoolArray, Prepared, Window
+from asperity.runtime.vision.preprocess import prepare
 
 FORMAT = 1
 """Of the cache; another one is made again."""

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from calibration.adaptation_config import AdaptationConfig, default_config
-from calibration.profiles import Profile
-from calibration.record import Fusion
-from runtime.errors import UsageError
+from asperity.calibration.adaptation.settings import AdaptationConfig, default_config
+from asperity.calibration.profiles import Profile
+from asperity.calibration.record import Fusion
+from asperity.runtime.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from scipy import ndimage
 from scipy.integrate import trapezoid
 from scipy.stats import rankdata
 
-from runtime.errors import DataError
-from runtime.frame import BoolArray, FloatArray
+from asperity.runtime.errors import DataError
+from asperity.runtime.frame import BoolArray, FloatArray
 
 Array = NDArray[np.float64]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy.material import Material
-from benchmarks.accuracy.trial import Judged
-from benchmarks.sheet import Tile, write_sheet
-from calibration.datasets import open_dataset
-from runtime.mvtec import GOOD
+from asperity.benchmarks.accuracy.material import Material
+from asperity.benchmarks.accuracy.trial import Judged
+from asperity.benchmarks.results_tools.sheet import Tile, write_sheet
+from asperity.calibration.frames.datasets import open_dataset
+from asperity.runtime.cameras.mvtec_files import GOOD
 
 EACH = 4
 

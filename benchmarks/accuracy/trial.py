@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy.material import Material, Shots
-from benchmarks.accuracy.methods import Method
-from benchmarks.accuracy.metrics import (
+from asperity.benchmarks.accuracy.material import Material, Shots
+from asperity.benchmarks.accuracy.methods import Method
+from asperity.benchmarks.accuracy.metrics import (
     PixelFigures,
     auroc,
     auroc_standard_error,
@@ -26,23 +26,23 @@ from benchmarks.accuracy.metrics import (
     detection_rate,
     pixel_figures,
 )
-from calibration.adaptation import adapt, adapt_patches
-from calibration.adaptation_config import AdaptationConfig
-from calibration.embedding import frame_of
-from calibration.memory_bank import bank_rows
-from calibration.networks.adaptor import new_adaptors
-from calibration.patches import PatchSet, child_counts
-from calibration.profiles import Profile
-from calibration.reference import FrameDistances, OwnedBank, fit_decision, make_bank
-from calibration.split import split_frames
-from calibration.threshold import choose_rate, threshold
-from runtime.distances import measure
-from runtime.errors import CalibrationError
-from runtime.frame import BoolArray, FloatArray
-from runtime.manifest import Decision
-from runtime.maps import pixel_map, source_map
-from runtime.mvtec import GOOD
-from runtime.scoring import fused_map, fused_score
+from asperity.calibration.adaptation.settings import AdaptationConfig
+from asperity.calibration.adaptation.trainer import adapt, adapt_patches
+from asperity.calibration.banks.coreset import bank_rows
+from asperity.calibration.banks.reference import FrameDistances, OwnedBank, fit_decision, make_bank
+from asperity.calibration.features.embedding import frame_of
+from asperity.calibration.features.patches import PatchSet, child_counts
+from asperity.calibration.frames.split import split_frames
+from asperity.calibration.networks.adaptor import new_adaptors
+from asperity.calibration.outcome.threshold import choose_rate, threshold
+from asperity.calibration.profiles import Profile
+from asperity.runtime.cameras.mvtec_files import GOOD
+from asperity.runtime.errors import CalibrationError
+from asperity.runtime.frame import BoolArray, FloatArray
+from asperity.runtime.manifest import Decision
+from asperity.runtime.vision.distances import measure
+from asperity.runtime.vision.maps import pixel_map, source_map
+from asperity.runtime.vision.scoring import fused_map, fused_score
 
 Progress = Callable[[str, int, int], None]
 

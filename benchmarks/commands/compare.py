@@ -25,8 +25,8 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
-    from benchmarks import reports
-    from benchmarks.compare import Limits, compare
+    from asperity.benchmarks.results_tools import reports
+    from asperity.benchmarks.results_tools.compare import Limits, compare
 
     told = compare(reports.read(before), reports.read(after), Limits(regression), force=force)
     table = Table("case", "frames", "of", "ratio", "95 % interval", "")

@@ -23,7 +23,7 @@ def command(
     """Calibrate on the virtual camera, export, stream frames with defects mixed in, show what was found."""
     from rich.console import Console
 
-    from benchmarks.demo import DemoOptions, run_demo
+    from asperity.benchmarks.demo import DemoOptions, run_demo
 
     summary = run_demo(DemoOptions(out, product, normals, frames, rate, profile, method, seed), Console(stderr=as_json))
     if as_json:

@@ -22,11 +22,11 @@ def engines(
     """Build real engines of every network in fp32, fp16 and int8, and compare the graphs layer by layer."""
     from rich.console import Console
 
-    from benchmarks import reports
-    from benchmarks.commands.options import words_of
-    from benchmarks.engines import run_engines
-    from export.commands.engines import one_of
-    from runtime.engines.tensorrt_library import LibraryName, load_library
+    from asperity.benchmarks.commands.options import words_of
+    from asperity.benchmarks.parts.engines import run_engines
+    from asperity.benchmarks.results_tools import reports
+    from asperity.export.commands.engines import one_of
+    from asperity.runtime.engines.tensorrt.library import LibraryName, load_library
 
     names = words_of(profiles, ("lite", "edge", "paper"), "--profiles")
     loaded = load_library(one_of("--library", library, LibraryName))
@@ -49,10 +49,10 @@ def precision(
     """What fp16 and int8 do to a bundle's scores and verdicts, on the CPU by graphs that round where they round."""
     from rich.console import Console
 
-    from benchmarks import reports
-    from benchmarks.precision import PrecisionBenchmark, run_precision
-    from runtime.bundle import open_bundle
-    from runtime.keys import TrustStore
+    from asperity.benchmarks.parts.precision import PrecisionBenchmark, run_precision
+    from asperity.benchmarks.results_tools import reports
+    from asperity.runtime.bundle.reader import open_bundle
+    from asperity.runtime.security.signing_keys import TrustStore
 
     options = PrecisionBenchmark(product, frames, size_px, seed, threads)
     report = run_precision(open_bundle(bundle, TrustStore(keys)), options, Console(stderr=True).print)

@@ -14,9 +14,9 @@ TABLE_COLUMNS = 120
 """A narrower terminal wraps the table rather than cutting its numbers."""
 
 if TYPE_CHECKING:
-    from benchmarks.accuracy.evaluate import Report
-    from benchmarks.accuracy.material import Material
-    from benchmarks.accuracy.trial import Judged
+    from asperity.benchmarks.accuracy.evaluate import Report
+    from asperity.benchmarks.accuracy.material import Material
+    from asperity.benchmarks.accuracy.trial import Judged
 
 
 def command(
@@ -62,12 +62,12 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from benchmarks.accuracy.compare import difference, read_report
-    from benchmarks.accuracy.evaluate import EvaluateOptions, evaluate
-    from benchmarks.accuracy.pictures import write_sheets
-    from calibration.networks.point_mae import PointBn
-    from runtime.errors import UsageError
-    from runtime.frame import MM_PER_UNIT, Unit
+    from asperity.benchmarks.accuracy.compare import difference, read_report
+    from asperity.benchmarks.accuracy.evaluate import EvaluateOptions, evaluate
+    from asperity.benchmarks.accuracy.pictures import write_sheets
+    from asperity.calibration.networks.point_mae import PointBn
+    from asperity.runtime.errors import UsageError
+    from asperity.runtime.frame import MM_PER_UNIT, Unit
 
     if unit is not None and unit not in MM_PER_UNIT:
         raise UsageError(f"--unit {unit!r} is not known; give one of {', '.join(MM_PER_UNIT)}")
@@ -101,7 +101,7 @@ def command(
 
 def _changes(given: list[str]) -> dict[str, Any]:
     """``temperature=0.2`` as a field and its value. Raises UsageError."""
-    from runtime.errors import UsageError
+    from asperity.runtime.errors import UsageError
 
     fields: dict[str, Any] = {}
     for text in given:

@@ -24,9 +24,9 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
-    from benchmarks.commands.options import numbers_of
-    from benchmarks.honesty import measure, plot
-    from benchmarks.machine import commit, machine
+    from asperity.benchmarks.commands.options import numbers_of
+    from asperity.benchmarks.results_tools.machine import commit, machine
+    from asperity.benchmarks.studies.honesty import measure, plot
 
     report = measure(product, frames, splits, numbers_of(alphas, "--alpha"), cache)
     said = {"command": shlex.join(["asperity", *sys.argv[1:]]), "commit": commit(), "machine": machine()}

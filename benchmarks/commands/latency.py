@@ -35,9 +35,10 @@ def command(
     """Arrival to result sent, and due to received: percentiles with intervals, stages, jitter, slowest frames."""
     from rich.console import Console
 
-    from benchmarks import latency_page, reports
-    from benchmarks.commands.options import both_or_neither, cores_of, numbers_of, words_of
-    from benchmarks.latency import LatencyBenchmark, run_latency
+    from asperity.benchmarks.commands.options import both_or_neither, cores_of, numbers_of, words_of
+    from asperity.benchmarks.line import latency_page
+    from asperity.benchmarks.line.latency import LatencyBenchmark, run_latency
+    from asperity.benchmarks.results_tools import reports
 
     both_or_neither(bundle, folder)
     options = LatencyBenchmark(

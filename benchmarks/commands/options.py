@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from runtime.errors import UsageError
+from asperity.runtime.errors import UsageError
 
 Word = TypeVar("Word", bound=str)
 

@@ -21,9 +21,9 @@ def command(
     out: Annotated[Path | None, typer.Option(help="also write the result to this file")] = None,
 ) -> None:
     """Measure one change to the engine: ratio of median times with its interval, before over now, as JSON on stdout."""
-    from benchmarks.machine import commit, machine
-    from benchmarks.paired import compare_checkouts
-    from runtime.engines.cpu import available_cores
+    from asperity.benchmarks.published_form.paired import compare_checkouts
+    from asperity.benchmarks.results_tools.machine import commit, machine
+    from asperity.runtime.engines.cpu import available_cores
 
     said = {
         "command": shlex.join(["asperity", *sys.argv[1:]]),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from benchmarks.parts import Shape
+    from asperity.benchmarks.parts.parts import Shape
 
 Out = Annotated[Path | None, typer.Option(help="result file; a page is written beside it")]
 Repeats = Annotated[int, typer.Option(min=6, help="measured calls of each step")]
@@ -24,7 +24,7 @@ def knn(
     out: Out = None,
 ) -> None:
     """Nearest neighbour: search against the matrix product that it rests on."""
-    from benchmarks import part_page, parts
+    from asperity.benchmarks.parts import part_page, parts
 
     shapes = tuple(_shape(text) for text in shape or ())
     part_page.tell(parts.run_knn(bundle, shapes, repeats, threads or parts.cores()), out)
@@ -38,7 +38,7 @@ def points(
     out: Out = None,
 ) -> None:
     """The point branch: preprocessing, sampling, grouping, encoder, adaptor."""
-    from benchmarks import part_page, parts
+    from asperity.benchmarks.parts import part_page, parts
 
     part_page.tell(parts.run_points(bundle, folder, repeats, threads or parts.cores()), out)
 
@@ -50,15 +50,15 @@ def calibrate(
     out: Out = None,
 ) -> None:
     """`asperity calibrate` as a process: seconds, processor seconds, largest memory."""
-    from benchmarks import part_page, parts
+    from asperity.benchmarks.parts import part_page, parts
 
     with tempfile.TemporaryDirectory(prefix="asperity-") as scratch:
         part_page.tell(parts.run_calibrate(folder, Path(scratch) / "station", profile, limit), out)
 
 
 def _shape(text: str) -> Shape:
-    from benchmarks.parts import Shape
-    from runtime.errors import UsageError
+    from asperity.benchmarks.parts.parts import Shape
+    from asperity.runtime.errors import UsageError
 
     pieces = text.lower().split("x")
     if len(pieces) != 3 or not all(piece.isdigit() and int(piece) for piece in pieces):

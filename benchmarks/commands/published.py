@@ -31,12 +31,12 @@ def command(
     out: Annotated[Path | None, typer.Option(help="also write the result to this file")] = None,
 ) -> None:
     """Time the published form and ours in turn on the same frames; the ratio and the counted one as JSON on stdout."""
-    from benchmarks.side_by_side import SideBySide, run_side_by_side
-    from calibration.calibrate import FOLDER
-    from runtime.bundle import open_bundle
-    from runtime.engines.cpu import available_cores
-    from runtime.errors import UsageError
-    from runtime.keys import TrustStore
+    from asperity.benchmarks.published_form.side_by_side import SideBySide, run_side_by_side
+    from asperity.calibration.calibrate import FOLDER
+    from asperity.runtime.bundle.reader import open_bundle
+    from asperity.runtime.engines.cpu import available_cores
+    from asperity.runtime.errors import UsageError
+    from asperity.runtime.security.signing_keys import TrustStore
 
     chosen: Literal["onnx", "torch"] = "torch" if rival == "torch" else "onnx"
     if rival != chosen:

@@ -23,9 +23,10 @@ def command(
     """Highest rate with no frame dropped and p99 under the deadline, found by search."""
     from rich.console import Console
 
-    from benchmarks import rates_page, reports
-    from benchmarks.commands.options import both_or_neither, cores_of, numbers_of
-    from benchmarks.rates import RatesBenchmark, run_rates
+    from asperity.benchmarks.commands.options import both_or_neither, cores_of, numbers_of
+    from asperity.benchmarks.line import rates_page
+    from asperity.benchmarks.line.rates import RatesBenchmark, run_rates
+    from asperity.benchmarks.results_tools import reports
 
     both_or_neither(bundle, folder)
     counts = tuple(max(1, int(count)) for count in numbers_of(stations, "--stations"))

@@ -21,7 +21,7 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from benchmarks.rubbish import run_rubbish
+    from asperity.benchmarks.line.fuzz import run_rubbish
 
     with (
         tempfile.TemporaryDirectory(prefix="asperity-") as scratch,

@@ -26,9 +26,10 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from benchmarks import reports, soak_page
-    from benchmarks.commands.options import both_or_neither, cores_of
-    from benchmarks.soak import SoakBenchmark, run_soak
+    from asperity.benchmarks.commands.options import both_or_neither, cores_of
+    from asperity.benchmarks.line import soak_page
+    from asperity.benchmarks.line.soak import SoakBenchmark, run_soak
+    from asperity.benchmarks.results_tools import reports
 
     both_or_neither(bundle, folder)
     options = SoakBenchmark(bundle, folder, minutes, rate, deadline_ms, engine, cores_of(pin))

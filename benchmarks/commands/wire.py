@@ -18,8 +18,8 @@ def command(
     """Measure the wire alone: XYZ and depth frames over tcp and ipc, percentiles as JSON on stdout."""
     from rich.console import Console
 
-    from benchmarks import part_page
-    from benchmarks.wire import WireBenchmark, run_wire
+    from asperity.benchmarks.line.wire import WireBenchmark, run_wire
+    from asperity.benchmarks.parts import part_page
 
     options = WireBenchmark(frames=frames, rate_hz=rate, rows=rows, columns=columns)
     seconds = (options.frames + options.warm_up) / rate * len(options.forms) * len(options.transports)

@@ -16,24 +16,24 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 
-from benchmarks.gpu.frames import PackedFrames
-from calibration.calibrate import calibrate
-from calibration.embedding import fit_station_statistics
-from calibration.memory_bank import bank_rows
-from calibration.networks.torch_networks import TorchNetworks, build
-from calibration.networks.weights import EFFICIENTNET_LITE0_SHA256, expect_sha256, packaged, read_checkpoint
-from calibration.profiles import PROFILES, Profile, network_for
-from calibration.record import CalibrateOptions, load_folder
-from export.bundle import export_bundle, stored_networks
-from runtime.banks import Banks
-from runtime.bundle import Bundle, open_bundle
-from runtime.distances import ModalityBank, Usual
-from runtime.features import adapted_patches, frozen_patches, points_slots
-from runtime.frame import FloatArray, Frame
-from runtime.keys import TrustStore
-from runtime.knn import MemoryBank
-from runtime.manifest import Decision, Geometry, Modality, Network, SilhouetteRange
-from runtime.preprocess import Masks, prepare
+from asperity.benchmarks.gpu.frames import PackedFrames
+from asperity.calibration.banks.coreset import bank_rows
+from asperity.calibration.calibrate import calibrate
+from asperity.calibration.features.embedding import fit_station_statistics
+from asperity.calibration.networks.torch_networks import TorchNetworks, build
+from asperity.calibration.networks.weights import EFFICIENTNET_LITE0_SHA256, expect_sha256, packaged, read_checkpoint
+from asperity.calibration.profiles import PROFILES, Profile, network_for
+from asperity.calibration.record import CalibrateOptions, load_folder
+from asperity.export.bundle import export_bundle, stored_networks
+from asperity.runtime.bundle.banks import Banks
+from asperity.runtime.bundle.reader import Bundle, open_bundle
+from asperity.runtime.frame import FloatArray, Frame
+from asperity.runtime.manifest import Decision, Geometry, Modality, Network, SilhouetteRange
+from asperity.runtime.security.signing_keys import TrustStore
+from asperity.runtime.vision.distances import ModalityBank, Usual
+from asperity.runtime.vision.features import adapted_patches, frozen_patches, points_slots
+from asperity.runtime.vision.nearest import MemoryBank
+from asperity.runtime.vision.preprocess import Masks, prepare
 
 TINY = "tiny"
 PUBLISHED_FIT_FRAMES = 266

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import msgspec
 
-import runtime
-from benchmarks.gpu.cases import Case
-from export.onnx import export_graphs
-from export.precision import derived_graph
-from export.tensorrt import build_plan
-from runtime.cuda.environment import Gpu, find_gpu
-from runtime.cuda.graph import DeviceGraphs
-from runtime.cuda.launch import Device
-from runtime.engines.plans import PlanCache, PlanFile, PlanSet, Precision, Softmax, plan_key
-from runtime.engines.tensorrt_library import Library, LibraryName, load_library
-from runtime.engines.trt_graph import TensorRtGraphs
+from asperity import runtime
+from asperity.benchmarks.gpu.cases import Case
+from asperity.export.onnx import export_graphs
+from asperity.export.precision import derived_graph
+from asperity.export.tensorrt import build_plan
+from asperity.runtime.cuda.environment import Gpu, find_gpu
+from asperity.runtime.cuda.graph import DeviceGraphs
+from asperity.runtime.cuda.launch import Device
+from asperity.runtime.engines.tensorrt.graphs import TensorRtGraphs
+from asperity.runtime.engines.tensorrt.library import Library, LibraryName, load_library
+from asperity.runtime.engines.tensorrt.plan_cache import PlanCache, PlanFile, PlanSet, Precision, Softmax, plan_key
 
 PRECISION: Precision = "fp16"
 SOFTMAX: Softmax = "half"

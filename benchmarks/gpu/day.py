@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from benchmarks.gpu.cases import LITE_WEIGHTS, TINY, Case, bundle_case, make_bundle, seeded_case, tiny_profile
-from benchmarks.gpu.frames import PackedFrames, open_packed
-from benchmarks.gpu.record import digest_of
-from calibration.profiles import profile
-from runtime.cuda.build import ROOT
-from runtime.engines.cpu import available_cores
-from runtime.errors import DataError
-from runtime.frame import Frame
+from asperity.benchmarks.gpu.cases import LITE_WEIGHTS, TINY, Case, bundle_case, make_bundle, seeded_case, tiny_profile
+from asperity.benchmarks.gpu.frames import PackedFrames, open_packed
+from asperity.benchmarks.gpu.record import digest_of
+from asperity.calibration.profiles import profile
+from asperity.runtime.cuda.build import ROOT
+from asperity.runtime.engines.cpu import available_cores
+from asperity.runtime.errors import DataError
+from asperity.runtime.frame import Frame
 
 FRAMES = "frames.zip"
 TIMED_FRAMES = 64
@@ -100,7 +100,7 @@ class Day:
         draft = self.station.with_suffix(".draft")
         weights = self.material / LITE_WEIGHTS
         if not weights.is_file():
-            raise DataError(f"{weights} is missing; python -m benchmarks.gpu.material writes it")
+            raise DataError(f"{weights} is missing; python -m asperity.benchmarks.gpu.material writes it")
         make_bundle(draft, self.packed, weights, self.plan.profile, available_cores())
         shutil.rmtree(self.station, ignore_errors=True)
         draft.rename(self.station)

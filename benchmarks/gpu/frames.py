@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from runtime.errors import DataError
-from runtime.frame import Frame, Intrinsics
-from runtime.mvtec import write_frame
-from runtime.units import points_mm
+from asperity.runtime.cameras.mvtec_files import write_frame
+from asperity.runtime.errors import DataError
+from asperity.runtime.frame import Frame, Intrinsics
+from asperity.runtime.vision.units import points_mm
 
 INDEX = "index.json"
 DEPTH_STEP_MM = 0.02
@@ -76,7 +76,7 @@ def open_packed(path: Path) -> PackedFrames:
             told = json.loads(file.read(INDEX))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path} is no file of packed frames ({error}); make one: python -m benchmarks.gpu.material"
+            f"{path} is no file of packed frames ({error}); make one: python -m asperity.benchmarks.gpu.material"
         ) from (error)
     lens = told["intrinsics"]
     intrinsics = Intrinsics(lens["fx"], lens["fy"], lens["cx"], lens["cy"])
@@ -86,8 +86,8 @@ def open_packed(path: Path) -> PackedFrames:
 def pack(path: Path, product: str, seed: int, size_px: int, normals: int, tests: int) -> PackedFrames:
     """Render and pack. Normals come from ``seed``, tests from ``seed + 1``: every second one good, then each defect in
     turn. Raises CameraError where Open3D does not load."""
-    from runtime.cameras.virtual import GOOD, VirtualCamera
-    from runtime.cameras.virtual_defects import DEFECTS
+    from asperity.runtime.cameras.virtual.camera import GOOD, VirtualCamera
+    from asperity.runtime.cameras.virtual.defects import DEFECTS
 
     kinds = [GOOD if index % 2 == 0 else list(DEFECTS)[index // 2 % len(DEFECTS)] for index in range(tests)]
     cameras = {"normal": VirtualCamera(product, seed, size_px, unit="mm"),

@@ -1,4 +1,4 @@
-"""What a GPU machine without Open3D needs beside this repository: ``python -m benchmarks.gpu.material``.
+"""What a GPU machine without Open3D needs beside this repository: ``python -m asperity.benchmarks.gpu.material``.
 
 Writes packed frames and the small part of EfficientNet-Lite0's weights that `lite` runs into one folder, about 37 MB.
 """
@@ -9,16 +9,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.gpu.cases import LITE_WEIGHTS, write_lite_weights
-from benchmarks.gpu.day import FRAMES
-from benchmarks.gpu.frames import pack
-from runtime.cuda.build import BUILD
-from runtime.errors import AsperityError
+from asperity.benchmarks.gpu.cases import LITE_WEIGHTS, write_lite_weights
+from asperity.benchmarks.gpu.day import FRAMES
+from asperity.benchmarks.gpu.frames import pack
+from asperity.runtime.cuda.build import BUILD
+from asperity.runtime.errors import AsperityError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.material", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m asperity.benchmarks.gpu.material", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--out", type=Path, default=BUILD / "gpu-material")
     parser.add_argument("--product", default="nameplate")
     parser.add_argument("--seed", type=int, default=1)

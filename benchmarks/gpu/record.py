@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.machine import commit, machine
-from runtime.cuda.build import BUILD, CUDA_DIR, ROOT, build_fatbin
-from runtime.cuda.launch import Buffer, Device, Enqueue
-from runtime.errors import EngineError
+from asperity.benchmarks.results_tools.machine import commit, machine
+from asperity.runtime.cuda.build import BUILD, CUDA_DIR, ROOT, build_fatbin
+from asperity.runtime.cuda.launch import Buffer, Device, Enqueue
+from asperity.runtime.errors import EngineError
 
 RESULTS = ROOT / "benchmarks" / "results"
 STAGE_LIMIT_S = 420.0
@@ -52,19 +52,19 @@ def open_device(kind: str) -> MeasuredDevice:
     Raises EngineError where there is no GPU to use and UsageError where kernels cannot be compiled.
     """
     if kind == "cpu-shim":
-        from runtime.cuda.shim import ShimDevice
+        from asperity.runtime.cuda.shim import ShimDevice
 
         return ShimDevice()
     if kind != "cuda":
         raise EngineError(f"device {kind!r} is not known; give cuda or cpu-shim")
-    from runtime.cuda.driver import CudaDevice
+    from asperity.runtime.cuda.driver import CudaDevice
 
     return CudaDevice(0, own_fatbin())
 
 
 def own_fatbin() -> Path:
     """The kernels, compiled for the first GPU here unless they are already. Raises EngineError, UsageError."""
-    from runtime.cuda.driver import capability_of
+    from asperity.runtime.cuda.driver import capability_of
 
     major, minor = capability_of(0)
     architecture = f"{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.frame import FloatArray
+from asperity.runtime.frame import FloatArray
 
 CHUNK_BYTES = 2**31
 """Most of the queries x rows matrix that a rival holds at once."""

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.gpu.cases import Case
-from benchmarks.gpu.record import MeasuredDevice, own_fatbin
-from benchmarks.torch_reference.graphs import CudaPlace, HostPlace, TorchGraphs
-from benchmarks.torch_reference.modules import check_same_networks, folded
-from runtime.cuda.graph import DeviceGraphs
-from runtime.cuda.streams import FrameDevice
-from runtime.engines.cuda import CudaEngine, Settings
-from runtime.engines.tensorrt_library import LibraryName
-from runtime.errors import EngineError
+from asperity.benchmarks.gpu.cases import Case
+from asperity.benchmarks.gpu.record import MeasuredDevice, own_fatbin
+from asperity.benchmarks.gpu.torch_reference.graphs import CudaPlace, HostPlace, TorchGraphs
+from asperity.benchmarks.gpu.torch_reference.modules import check_same_networks, folded
+from asperity.runtime.cuda.graph import DeviceGraphs
+from asperity.runtime.cuda.streams import FrameDevice
+from asperity.runtime.engines.cuda import CudaEngine, Settings
+from asperity.runtime.engines.tensorrt.library import LibraryName
+from asperity.runtime.errors import EngineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class MeasuredFrameDevice(FrameDevice, MeasuredDevice, Protocol):
 def open_frame_device(kind: str) -> MeasuredFrameDevice:
     """A device for one engine, which closes it. Raises EngineError."""
     if kind == "cpu-shim":
-        from runtime.cuda.shim.streams import ShimFrameDevice
+        from asperity.runtime.cuda.shim.streams import ShimFrameDevice
 
         return ShimFrameDevice()
-    from runtime.cuda.frame_device import CudaFrameDevice
+    from asperity.runtime.cuda.frame_device import CudaFrameDevice
 
     return CudaFrameDevice(0, own_fatbin())
 
@@ -84,7 +84,7 @@ def _torch(precision: str) -> Callable[[Case, FrameDevice, Path], DeviceGraphs]:
 
 def _compiled(name: LibraryName) -> Callable[[Case, FrameDevice, Path], DeviceGraphs]:
     def open_graphs(case: Case, device: FrameDevice, work: Path) -> DeviceGraphs:
-        from benchmarks.gpu.compiled import opener
+        from asperity.benchmarks.gpu.compiled import opener
 
         return opener(name)(case, device, work)
 

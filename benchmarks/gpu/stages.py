@@ -16,17 +16,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from benchmarks.gpu.day import Day
-from benchmarks.gpu.record import digest_of
-from benchmarks.gpu.runtimes import MeasuredFrameDevice, Runtime, open_engine, open_frame_device
-from benchmarks.gpu.whole import OPEN_LOOP_LOAD, Answer, Bench, answer_of, compare_answers, silent
-from runtime.cameras.virtual import GOOD
-from runtime.cuda.build import ROOT
-from runtime.engines.cpu import CpuEngine, available_cores
-from runtime.engines.cuda import CudaEngine, Settings
-from runtime.errors import AsperityError
-from runtime.gate import pass_gate
-from runtime.rescore import decision_for, take_threshold
+from asperity.benchmarks.gpu.day import Day
+from asperity.benchmarks.gpu.record import digest_of
+from asperity.benchmarks.gpu.runtimes import MeasuredFrameDevice, Runtime, open_engine, open_frame_device
+from asperity.benchmarks.gpu.whole import OPEN_LOOP_LOAD, Answer, Bench, answer_of, compare_answers, silent
+from asperity.runtime.cameras.virtual.camera import GOOD
+from asperity.runtime.cuda.build import ROOT
+from asperity.runtime.engines.cpu import CpuEngine, available_cores
+from asperity.runtime.engines.cuda import CudaEngine, Settings
+from asperity.runtime.engines.own_threshold import decision_for, take_threshold
+from asperity.runtime.engines.parity_gate import pass_gate
+from asperity.runtime.errors import AsperityError
 
 PASSED, FAILED, UNFINISHED = "passed", "failed", "unfinished"
 WAIT_MS = 20_000
@@ -175,7 +175,8 @@ def idle(day: Day, runtime: Runtime, case: str, section: Section, limit_s: float
 
 def start(day: Day, runtime: Runtime, case: str, section: Section, limit_s: float) -> str:
     """A process of its own, from its start until the gate has passed and a frame was judged."""
-    command = [sys.executable, "-m", "benchmarks.gpu_frame", "--device", day.kind, "--material", str(day.material),
+    command = [
+        sys.executable, "-m", "asperity.benchmarks.gpu.frame", "--device", day.kind, "--material", str(day.material),
                "--work", str(day.work), "--profile", day.plan.profile,
                "--until-ready", f"{runtime.name}/{case}"]  # fmt: skip
     command += [f"--station={name}={folder}" for name, folder in day.stations.items()]

@@ -11,16 +11,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from benchmarks.gpu.cases import Case
-from benchmarks.gpu.record import MeasuredDevice
-from benchmarks.statistics import summary
-from runtime.cuda.launch import Enqueue
-from runtime.engines import Engine
-from runtime.engines.cuda import CudaEngine
-from runtime.errors import AsperityError, FrameRefused
-from runtime.frame import Frame, Scores
-from runtime.manifest import Decision
-from runtime.scoring import decide
+from asperity.benchmarks.gpu.cases import Case
+from asperity.benchmarks.gpu.record import MeasuredDevice
+from asperity.benchmarks.results_tools.statistics import summary
+from asperity.runtime.cuda.launch import Enqueue
+from asperity.runtime.engines import Engine
+from asperity.runtime.engines.cuda import CudaEngine
+from asperity.runtime.errors import AsperityError, FrameRefused
+from asperity.runtime.frame import Frame, Scores
+from asperity.runtime.manifest import Decision
+from asperity.runtime.vision.scoring import decide
 
 OPEN_LOOP_LOAD = 0.7
 """Frames due a second on the open loop, as a share of what back to back reaches."""

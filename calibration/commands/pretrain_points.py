@@ -23,10 +23,10 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from calibration.point_probe import SCORINGS, ProbeConfig
-    from calibration.pretrain_points import PretrainConfig
-    from calibration.pretrain_run import check_figures, pretrain
-    from runtime.errors import CalibrationError
+    from asperity.calibration.pretraining.probe import SCORINGS, ProbeConfig
+    from asperity.calibration.pretraining.run import check_figures, pretrain
+    from asperity.calibration.pretraining.train import PretrainConfig
+    from asperity.runtime.errors import CalibrationError
 
     torch.set_num_threads(threads)
     config = PretrainConfig(seed=seed)

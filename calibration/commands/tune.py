@@ -23,11 +23,12 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
-    import runtime
-    from calibration.adaptation_config import default_config
-    from calibration.profiles import profile as find_profile
-    from calibration.record import CalibrateOptions
-    from calibration.tune import (
+    from asperity import runtime
+    from asperity.calibration.adaptation.settings import default_config
+    from asperity.calibration.profiles import profile as find_profile
+    from asperity.calibration.record import CalibrateOptions
+    from asperity.calibration.tuning.source import networks_of, read_tune_set
+    from asperity.calibration.tuning.tune import (
         Sweep,
         Trial,
         best_config,
@@ -38,8 +39,7 @@ def command(
         sweep_configs,
         try_config,
     )
-    from calibration.tune_source import networks_of, read_tune_set
-    from runtime.errors import DataError
+    from asperity.runtime.errors import DataError
 
     chosen = find_profile(profile)
     options = CalibrateOptions(profile=profile, limit=limit, seed=seed)

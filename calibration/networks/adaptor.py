@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from calibration.networks.blocks import Block
-from calibration.profiles import Profile
+from asperity.calibration.networks.blocks import Block
+from asperity.calibration.profiles import Profile
 
 
 class Adaptor(nn.Module):

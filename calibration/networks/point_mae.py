@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calibration.networks.blocks import Block
+from asperity.calibration.networks.blocks import Block
 
 PointBn = Literal["batch", "running", "station"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calibration.networks.surface import (
+from asperity.calibration.networks.surface import (
     POINT_MEASURES,
     REACHES,
     RELIEF_MEASURES,

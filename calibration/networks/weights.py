@@ -16,8 +16,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from runtime.errors import DataError
-from runtime.manifest import WeightsOrigin
+from asperity.runtime.errors import DataError
+from asperity.runtime.manifest import WeightsOrigin
 
 log = logging.getLogger(__name__)
 

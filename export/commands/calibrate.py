@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from runtime.files import shown
+from asperity.runtime.files import shown
 
 if TYPE_CHECKING:
-    from calibration.record import CalibrationFolder
+    from asperity.calibration.record import CalibrationFolder
 
 
 def command(
@@ -49,12 +49,12 @@ def command(
     """Learn what a product looks like from normal frames alone, and write a bundle that a station can run."""
     import msgspec
 
-    from calibration.calibrate import calibrate
-    from calibration.record import CalibrateOptions
-    from export.bundle import export_bundle, refuse_existing
-    from export.commands.shown import bars, report_told, saying, show_export
-    from runtime.errors import UsageError
-    from runtime.keys import TrustStore
+    from asperity.calibration.calibrate import calibrate
+    from asperity.calibration.record import CalibrateOptions
+    from asperity.export.bundle import export_bundle, refuse_existing
+    from asperity.export.commands.shown import bars, report_told, saying, show_export
+    from asperity.runtime.errors import UsageError
+    from asperity.runtime.security.signing_keys import TrustStore
 
     chosen: dict[str, Any] = {
         "profile": profile, "method": method, "recipe": recipe_name(recipe, source), "alpha": alpha,
@@ -93,8 +93,8 @@ def recipe_name(asked: str, source: Path) -> str:
 
     Raises UsageError for one that cannot travel in topics and in ``station.toml``.
     """
-    from runtime.bundle_checks import RECIPE_NAME
-    from runtime.errors import UsageError
+    from asperity.runtime.bundle.checks import RECIPE_NAME
+    from asperity.runtime.errors import UsageError
 
     if asked and not RECIPE_NAME.fullmatch(asked):
         raise UsageError(f"--recipe {asked!r} must be 1 to 32 of a-z 0-9 _ -")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from runtime.files import shown
+from asperity.runtime.files import shown
 
 if TYPE_CHECKING:
-    from runtime.engines.plans import PlanCache, PlanSet
+    from asperity.runtime.engines.tensorrt.plan_cache import PlanCache, PlanSet
 
 app = typer.Typer(
     name="engines",
@@ -44,14 +44,14 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a bundle's networks for this box, so that a station with the cuda engine can open the bundle."""
-    from export.attempt import gpu_attempt
-    from export.commands.shown import saying
-    from export.tensorrt import BuildOptions, build_engines
-    from runtime.bundle import open_bundle
-    from runtime.cuda.environment import find_gpu
-    from runtime.engines.plans import Precision
-    from runtime.engines.tensorrt_library import LibraryName, load_library
-    from runtime.keys import TrustStore
+    from asperity.export.attempt import gpu_attempt
+    from asperity.export.commands.shown import saying
+    from asperity.export.tensorrt import BuildOptions, build_engines
+    from asperity.runtime.bundle.reader import open_bundle
+    from asperity.runtime.cuda.environment import find_gpu
+    from asperity.runtime.engines.tensorrt.library import LibraryName, load_library
+    from asperity.runtime.engines.tensorrt.plan_cache import Precision
+    from asperity.runtime.security.signing_keys import TrustStore
 
     os.nice(nice)
     options = BuildOptions(
@@ -104,10 +104,10 @@ def parity(
     """Compare a precision's graphs with the bundle's, layer by layer, scores and golden frames, on the CPU."""
     import msgspec
 
-    from export.precision_parity import compare_precision
-    from runtime.bundle import open_bundle
-    from runtime.engines.plans import Precision
-    from runtime.keys import TrustStore
+    from asperity.export.precision_parity import compare_precision
+    from asperity.runtime.bundle.reader import open_bundle
+    from asperity.runtime.engines.tensorrt.plan_cache import Precision
+    from asperity.runtime.security.signing_keys import TrustStore
 
     chosen = one_of("--precision", precision, Precision)
     report = compare_precision(open_bundle(bundle, TrustStore(keys)), chosen, frames, threads)
@@ -140,10 +140,10 @@ def torch_tensorrt(
     """Compile a calibration's torch modules with Torch-TensorRT and have the bundle's gate judge them."""
     import msgspec
 
-    from export.torch_tensorrt import prove_torch_tensorrt
-    from runtime.bundle import open_bundle
-    from runtime.engines.plans import Precision
-    from runtime.keys import TrustStore
+    from asperity.export.torch_tensorrt import prove_torch_tensorrt
+    from asperity.runtime.bundle.reader import open_bundle
+    from asperity.runtime.engines.tensorrt.plan_cache import Precision
+    from asperity.runtime.security.signing_keys import TrustStore
 
     chosen = one_of("--precision", precision, Precision)
     decision = prove_torch_tensorrt(calibration, open_bundle(bundle, TrustStore(keys)), chosen, gpu)
@@ -155,7 +155,7 @@ def torch_tensorrt(
 
 def one_of(option: str, value: str, choices: Any) -> Any:
     """The value where it is one of a Literal's. Raises UsageError naming the option."""
-    from runtime.errors import UsageError
+    from asperity.runtime.errors import UsageError
 
     if value not in get_args(choices):
         raise UsageError(f"{option} {value!r} is not known; choose one of {', '.join(get_args(choices))}")
@@ -163,8 +163,8 @@ def one_of(option: str, value: str, choices: Any) -> Any:
 
 
 def _cache(folder: Path | None, max_mbytes: int) -> PlanCache:
-    from runtime.config import StationConfig, engine_cache
-    from runtime.engines.plans import PlanCache
+    from asperity.runtime.engines.tensorrt.plan_cache import PlanCache
+    from asperity.runtime.settings.station_toml import StationConfig, engine_cache
 
     return PlanCache(folder or engine_cache(StationConfig()), max_mbytes * 10**6)
 

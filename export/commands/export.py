@@ -21,10 +21,10 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Export networks to ONNX, compare them with torch, choose and spoil golden frames, sign, open and prove."""
-    from calibration.record import RECORD
-    from export.bundle import export_bundle
-    from export.commands.shown import report_told, saying, show_export
-    from runtime.keys import TrustStore
+    from asperity.calibration.record import RECORD
+    from asperity.export.bundle import export_bundle
+    from asperity.export.commands.shown import report_told, saying, show_export
+    from asperity.runtime.security.signing_keys import TrustStore
 
     calibration = folder if (folder / RECORD).exists() else folder / "calibration"
     target = output or calibration.parent / "bundle"

@@ -13,7 +13,7 @@ from rich.progress import Progress, TaskID
 from rich.status import Status
 
 if TYPE_CHECKING:
-    from export.bundle import ExportReport
+    from asperity.export.bundle import ExportReport
 
 LOG_EVERY_S = 30.0
 """Between two lines of one stage where no bar can move."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.frame import Frame, Unit
-from runtime.mvtec import Sample, list_samples, read_frame, read_parts
+from asperity.runtime.cameras.mvtec_files import Sample, list_samples, read_frame, read_parts
+from asperity.runtime.frame import Frame, Unit
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from runtime.errors import UsageError
+from asperity.runtime.errors import UsageError
 
 NS_PER_S = 1_000_000_000
 LONGEST_PERIOD_S = 3600

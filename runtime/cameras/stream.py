@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from runtime.cameras.replay import ReplayCamera
-from runtime.cameras.schedule import Schedule
-from runtime.cameras.virtual import GOOD, VirtualCamera
-from runtime.errors import DataError
-from runtime.frame import BoolArray, Frame
-from runtime.mvtec import read_mask
-from runtime.sender import FrameSender
-from runtime.wire import Trigger
+from asperity.runtime.cameras.mvtec_files import read_mask
+from asperity.runtime.cameras.replay import ReplayCamera
+from asperity.runtime.cameras.schedule import Schedule
+from asperity.runtime.cameras.virtual.camera import GOOD, VirtualCamera
+from asperity.runtime.client.frame_sender import FrameSender
+from asperity.runtime.errors import DataError
+from asperity.runtime.frame import BoolArray, Frame
+from asperity.runtime.wire import Trigger
 
 TRIGGER_WAIT_MS = 500
 """Longest single wait for a trigger; between two of them the camera can be stopped."""

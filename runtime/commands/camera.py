@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from runtime.errors import CameraError, UsageError
-from runtime.frame import Unit
-from runtime.key_files import CLIENT_KEY_VARIABLE
+from asperity.runtime.errors import CameraError, UsageError
+from asperity.runtime.frame import Unit
+from asperity.runtime.security.private_files import CLIENT_KEY_VARIABLE
 
 if TYPE_CHECKING:
-    from runtime.cameras.stream import Exposure
+    from asperity.runtime.cameras.stream import Exposure
 
 app = typer.Typer(name="camera", no_args_is_help=True, help="Frame sources: rendered parts, or recorded frames.")
 
@@ -71,9 +71,9 @@ def virtual(
     as_json: Json = False,
 ) -> None:
     """A structured-light camera over rendered parts: streams to an inspector, or writes a data set."""
-    from runtime.cameras.stream import virtual_exposures
-    from runtime.cameras.virtual import VirtualCamera
-    from runtime.cameras.virtual_dataset import Counts, mixed_kinds, write_dataset
+    from asperity.runtime.cameras.stream import virtual_exposures
+    from asperity.runtime.cameras.virtual.camera import VirtualCamera
+    from asperity.runtime.cameras.virtual.dataset import Counts, mixed_kinds, write_dataset
 
     source = VirtualCamera(product, seed, _size(size), name=camera, severity=severity)
     kinds = _kinds(defects)
@@ -115,8 +115,8 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Play recorded frames to an inspector."""
-    from runtime.cameras.replay import ReplayCamera
-    from runtime.cameras.stream import replay_exposures
+    from asperity.runtime.cameras.replay import ReplayCamera
+    from asperity.runtime.cameras.stream import replay_exposures
 
     units: dict[str | None, Unit | None] = {None: None, **{name: name for name in get_args(Unit)}}
     if unit not in units:
@@ -144,9 +144,9 @@ def _stream(
     wait_s: float,
     as_json: bool,
 ) -> None:
-    from runtime.cameras.schedule import Schedule
-    from runtime.cameras.stream import StreamSummary, TruthFile, stream
-    from runtime.sender import FrameSender
+    from asperity.runtime.cameras.schedule import Schedule
+    from asperity.runtime.cameras.stream import StreamSummary, TruthFile, stream
+    from asperity.runtime.client.frame_sender import FrameSender
 
     if frames < 0:
         raise UsageError(f"--frames {frames} is not a number of frames; give 1 or more, or 0 to go on until stopped")
@@ -194,7 +194,7 @@ def _size(text: str) -> int | tuple[int, int]:
 
 
 def _kinds(text: str) -> list[str]:
-    from runtime.cameras.virtual_defects import DEFECTS
+    from asperity.runtime.cameras.virtual.defects import DEFECTS
 
     if text == "none":
         return []

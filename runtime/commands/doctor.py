@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtime.doctor.findings import Diagnosis, Engine, Finding, State, listed
+from asperity.runtime.doctor.findings import Diagnosis, Engine, Finding, State, listed
 
 if TYPE_CHECKING:
-    from runtime.config import StationConfig
-    from runtime.doctor.box import Setting
+    from asperity.runtime.doctor.box import Setting
+    from asperity.runtime.settings.station_toml import StationConfig
 
 MISSING_EXIT_CODE = 1
 STYLES = {State.OK: "green", State.NOTE: "dim", State.WARNING: "yellow", State.MISSING: "bold red"}
@@ -26,11 +26,11 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Say what is here, what is missing, and the command that mends it. Ends with 1 when the engine would not run."""
-    import runtime
-    from runtime.config import load
-    from runtime.cuda.build import FATBIN
-    from runtime.doctor.diagnosis import diagnose
-    from runtime.doctor.world import ThisMachine
+    from asperity import runtime
+    from asperity.runtime.cuda.build import FATBIN
+    from asperity.runtime.doctor.diagnosis import diagnose
+    from asperity.runtime.doctor.world import ThisMachine
+    from asperity.runtime.settings.station_toml import load
 
     station = load(config)
     if engine is None and config is not None and station.engine.name in {known.value for known in Engine}:
@@ -47,10 +47,10 @@ def command(
 
 def setting_of(station: StationConfig) -> Setting:
     """What this configuration says of the box."""
-    from runtime.config import engine_cache, hosted, journal_path
-    from runtime.doctor.box import Setting
-    from runtime.journal import file_nbytes
-    from runtime.key_files import default_key_folder
+    from asperity.runtime.doctor.box import Setting
+    from asperity.runtime.records.journal import file_nbytes
+    from asperity.runtime.security.private_files import default_key_folder
+    from asperity.runtime.settings.station_toml import engine_cache, hosted, journal_path
 
     return Setting(
         station=station,
@@ -95,5 +95,5 @@ def _word(finding: Finding) -> str:
     return f"{finding.state.value} for {listed(engine.value for engine in finding.needed_by)}"
 
 
-if __name__ == "__main__":  # from a checkout that is not installed: python -m runtime.commands.doctor
+if __name__ == "__main__":  # from a checkout that is not installed: python -m asperity.runtime.commands.doctor
     typer.run(command)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from runtime.gateways.config import GatewayConfig
+    from asperity.runtime.gateways.config import GatewayConfig
 
 app = typer.Typer(name="gateway", no_args_is_help=True, help="Speak to PLCs and people for a running station.")
 
@@ -41,7 +41,7 @@ def modbus(
     log_format: Format = LogFormat.TEXT,
 ) -> None:
     """A Modbus TCP server: one register block, acknowledged results, triggers and recipes."""
-    from runtime.gateways.modbus import serve
+    from asperity.runtime.gateways.modbus.gateway import serve
 
     serve(_begin(config, station, results, control, log_format, "modbus", {"host": host, "port": port}))
 
@@ -57,7 +57,7 @@ def http(
     log_format: Format = LogFormat.TEXT,
 ) -> None:
     """An HTTP server for people and Prometheus: / /livez /readyz /metrics."""
-    from runtime.gateways.http import serve
+    from asperity.runtime.gateways.http.gateway import serve
 
     serve(_begin(config, station, results, control, log_format, "http", {"host": host, "port": port}))
 
@@ -73,7 +73,7 @@ def opcua(
     log_format: Format = LogFormat.TEXT,
 ) -> None:
     """An OPC UA server: flat tags, and a subset of OPC 40100-1 (Machine Vision)."""
-    from runtime.gateways.opcua import serve
+    from asperity.runtime.gateways.opcua.gateway import serve
 
     serve(_begin(config, station, results, control, log_format, "opcua", {"host": host, "port": port}))
 
@@ -89,7 +89,7 @@ def mqtt(
     log_format: Format = LogFormat.TEXT,
 ) -> None:
     """An MQTT client: results, state and accept as JSON to a broker."""
-    from runtime.gateways.mqtt import serve
+    from asperity.runtime.gateways.mqtt.gateway import serve
 
     serve(_begin(config, station, results, control, log_format, "mqtt", {"host": broker, "port": port}))
 
@@ -104,7 +104,7 @@ def user(
     import sys
     from getpass import getpass
 
-    from runtime.gateways.users import new_user, put_user
+    from asperity.runtime.gateways.opcua.users import new_user, put_user
 
     password = getpass(f"password of {name}: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
     put_user(file, new_user(name, "operate" if operate else "read", password))
@@ -120,9 +120,9 @@ def _begin(
     own: dict[str, Any],
 ) -> GatewayConfig:
     """Read ``gateway.toml`` with the flags over it, and begin to log. Raises ConfigError."""
-    from runtime import log_lines
-    from runtime.config import Log
-    from runtime.gateways.config import load
+    from asperity.runtime.gateways.config import load
+    from asperity.runtime.settings import log_lines
+    from asperity.runtime.settings.station_toml import Log
 
     flags = {"station": {"name": station, "results": results, "control": control}, table: own}
     given = {

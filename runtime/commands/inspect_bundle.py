@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from runtime.bundle import Bundle
-    from runtime.gate import GoldenCheck
-    from runtime.manifest import Manifest
+    from asperity.runtime.bundle.reader import Bundle
+    from asperity.runtime.engines.parity_gate import GoldenCheck
+    from asperity.runtime.manifest import Manifest
 
 
 def command(
@@ -22,9 +22,9 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Verify a bundle and show what is inside. Ends with an error when the bundle would not open in a station."""
-    from runtime.bundle import open_bundle
-    from runtime.errors import BundleError, EngineError
-    from runtime.keys import TrustStore
+    from asperity.runtime.bundle.reader import open_bundle
+    from asperity.runtime.errors import BundleError, EngineError
+    from asperity.runtime.security.signing_keys import TrustStore
 
     opened: Bundle | None = None
     checks: list[GoldenCheck] = []
@@ -55,9 +55,9 @@ def command(
 
 
 def _gate(opened: Bundle, threads: int) -> list[GoldenCheck]:
-    from runtime.engines.cpu import CpuEngine
-    from runtime.gate import no_progress, pass_gate
-    from runtime.rescore import decision_for
+    from asperity.runtime.engines.cpu import CpuEngine
+    from asperity.runtime.engines.own_threshold import decision_for
+    from asperity.runtime.engines.parity_gate import no_progress, pass_gate
 
     engine = CpuEngine.open(opened, threads or None)
     try:
@@ -68,8 +68,8 @@ def _gate(opened: Bundle, threads: int) -> list[GoldenCheck]:
 
 def _manifest_of(path: Path) -> Manifest | None:
     """What a bundle that does not open says of itself, for the eyes only; None when that cannot be read either."""
-    from runtime.bundle import decode_manifest, read_manifest
-    from runtime.errors import BundleError
+    from asperity.runtime.bundle.reader import decode_manifest, read_manifest
+    from asperity.runtime.errors import BundleError
 
     try:
         return decode_manifest(read_manifest(path), path)
@@ -134,7 +134,7 @@ def _print(told: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from runtime.files import shown
+    from asperity.runtime.files import shown
 
     def row(label: str, text: str) -> None:
         typer.echo(f"{label:<10} {shown(text)}")

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from runtime.errors import UsageError
-from runtime.files import shown
-from runtime.key_files import KEYS_VARIABLE
-from runtime.keys import PublicKey, TrustStore, read_public_key
-from runtime.transport import AllowedKey, ClientKeys, Role
+from asperity.runtime.errors import UsageError
+from asperity.runtime.files import shown
+from asperity.runtime.security.curve_keys import AllowedKey, ClientKeys, Role
+from asperity.runtime.security.private_files import KEYS_VARIABLE
+from asperity.runtime.security.signing_keys import PublicKey, TrustStore, read_public_key
 
 app = typer.Typer(
     name="keys",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from runtime.config import StationConfig
+    from asperity.runtime.settings.station_toml import StationConfig
 
 log = logging.getLogger("asperity.station")
 SIMULATED_RECIPE = "simulated"
@@ -71,11 +71,11 @@ def command(
 
 def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle: Path | None) -> None:
     """Run one inspector until SIGTERM, SIGINT or the request ``shutdown``. Raises AsperityError."""
-    from runtime import log_lines
-    from runtime.cli import end_at_once
-    from runtime.config import SCRIPT_PREFIX, hosted, load
-    from runtime.errors import AsperityError, EngineLostError, UsageError
-    from runtime.recipes import recipe_name
+    from asperity.runtime.cli import end_at_once
+    from asperity.runtime.errors import AsperityError, EngineLostError, UsageError
+    from asperity.runtime.judging.recipes import recipe_name
+    from asperity.runtime.settings import log_lines
+    from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, hosted, load
 
     given: dict[str, dict[str, Any]] = {
         section: {key: value for key, value in entries.items() if value is not None}
@@ -116,12 +116,12 @@ def inspect(config: StationConfig, first_recipes: Sequence[str]) -> None:
     """
     from threadpoolctl import threadpool_limits
 
-    from runtime import early_end
-    from runtime.config import hosted, journal_path
-    from runtime.inspector import Inspector
-    from runtime.journal import Journal
-    from runtime.served import begin
-    from runtime.sockets import DeskSockets
+    from asperity.runtime.inspector.desk import Inspector
+    from asperity.runtime.judging.served_bundles import begin
+    from asperity.runtime.process import early_signals
+    from asperity.runtime.records.journal import Journal
+    from asperity.runtime.settings.station_toml import hosted, journal_path
+    from asperity.runtime.sockets.inspector_sockets import DeskSockets
 
     # The small products outside the engine (maps) lose more to waking a thread pool than they gain; an engine takes the
     # threads it wants while it scores.
@@ -150,6 +150,6 @@ def inspect(config: StationConfig, first_recipes: Sequence[str]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    if early_end.told():
+    if early_signals.told():
         inspector.ending = True
     inspector.run(first_recipes)

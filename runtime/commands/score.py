@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 if TYPE_CHECKING:
-    from runtime.engines import Engine
-    from runtime.frame import Frame, Scores
-    from runtime.manifest import Decision, Manifest
-    from runtime.mvtec import Sample
-    from runtime.scoring import Judgement
+    from asperity.runtime.cameras.mvtec_files import Sample
+    from asperity.runtime.engines import Engine
+    from asperity.runtime.frame import Frame, Scores
+    from asperity.runtime.manifest import Decision, Manifest
+    from asperity.runtime.vision.scoring import Judgement
 
 MAP_FLOOR = 4.0
 """A map whose highest value is lower than this is not stretched to full red."""
@@ -34,13 +34,13 @@ def command(
     """Judge recorded frames: the verdicts that the station would give, as JSON lines on stdout."""
     from rich.progress import track
 
-    from runtime.bundle import open_bundle
-    from runtime.engines.cpu import CpuEngine
-    from runtime.errors import UsageError
-    from runtime.frame import MM_PER_UNIT, Unit
-    from runtime.gate import prove
-    from runtime.keys import TrustStore
-    from runtime.mvtec import read_frame
+    from asperity.runtime.bundle.reader import open_bundle
+    from asperity.runtime.cameras.mvtec_files import read_frame
+    from asperity.runtime.engines.cpu import CpuEngine
+    from asperity.runtime.engines.parity_gate import prove
+    from asperity.runtime.errors import UsageError
+    from asperity.runtime.frame import MM_PER_UNIT, Unit
+    from asperity.runtime.security.signing_keys import TrustStore
 
     if unit is not None and unit not in MM_PER_UNIT:
         raise UsageError(f"--unit {unit!r} is not known; give one of {', '.join(MM_PER_UNIT)}")
@@ -67,11 +67,11 @@ def judge(
     frame: Frame, engine: Engine, decision: Decision, manifest: Manifest
 ) -> tuple[Judgement, Scores | None, dict[str, Any]]:
     """Verdict, scores (None where there are none) and line of a frame. Refusals and engine errors give unknown."""
-    from runtime.errors import EngineError, FrameRefused
-    from runtime.frame import Verdict
-    from runtime.gate import VERDICT_NAMES, no_progress
-    from runtime.reasons import Reason
-    from runtime.scoring import Judgement, decide
+    from asperity.runtime.engines.parity_gate import VERDICT_NAMES, no_progress
+    from asperity.runtime.errors import EngineError, FrameRefused
+    from asperity.runtime.frame import Verdict
+    from asperity.runtime.reasons import Reason
+    from asperity.runtime.vision.scoring import Judgement, decide
 
     start_ns = time.perf_counter_ns()
     scores: Scores | None = None
@@ -104,8 +104,8 @@ def judge(
 
 def _samples(source: Path) -> list[Sample]:
     """Frames of a folder, or the one frame that a file is half of. Raises DataError."""
-    from runtime.errors import DataError
-    from runtime.mvtec import Sample, list_samples
+    from asperity.runtime.cameras.mvtec_files import Sample, list_samples
+    from asperity.runtime.errors import DataError
 
     if source.is_dir():
         return list_samples(source)
@@ -131,11 +131,11 @@ def _tracked(track: Any, samples: list[Sample]) -> list[Sample]:
 def _write_map(folder: Path, name: str, frame: Frame, scores: Scores, decision: Decision, judgement: Judgement) -> None:
     from PIL import Image
 
-    from runtime.errors import DataError
-    from runtime.frame import Verdict
-    from runtime.maps import pixel_map, source_map
-    from runtime.pictures import heat_overlay
-    from runtime.scoring import fused_map
+    from asperity.runtime.errors import DataError
+    from asperity.runtime.frame import Verdict
+    from asperity.runtime.vision.maps import pixel_map, source_map
+    from asperity.runtime.vision.overlay import heat_overlay
+    from asperity.runtime.vision.scoring import fused_map
 
     height_px, width_px = frame.shape_px
     pixels = pixel_map(fused_map(scores.rgb, scores.points, decision))

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from runtime.config import StationConfig
-    from runtime.simulation import Simulation, Summary
-    from runtime.wire import Trigger
+    from asperity.runtime.settings.station_toml import StationConfig
+    from asperity.runtime.simulation.player import Simulation, Summary
+    from asperity.runtime.wire import Trigger
 
 QUEUE_LENGTH = 16
 """``[limits] queue_length`` of a simulated station: at 500 frames/s a busy computer must not displace frames."""
@@ -69,9 +69,9 @@ def command(
     Results say `simulated`: gateways keep accept at 0 unless their configuration says otherwise. With a file of several
     [[stations]] each word is played at every one of them.
     """
-    from runtime.errors import StationError, UsageError
-    from runtime.reasons import Reason
-    from runtime.simulation import Summary, words_of
+    from asperity.runtime.errors import StationError, UsageError
+    from asperity.runtime.reasons import Reason
+    from asperity.runtime.simulation.player import Summary, words_of
 
     if not 0 < rate <= RATE_MAX_HZ:
         raise UsageError(
@@ -120,9 +120,9 @@ def _configure(
     """As ``asperity run`` would, never with a real station's engine, recipes, journal or audit. Raises ConfigError."""
     from msgspec.structs import replace
 
-    from runtime.config import SCRIPT_PREFIX, load
-    from runtime.engines.simulated import BROKEN_RECIPE, TIMING_RECIPE
-    from runtime.simulated_station import RECIPE
+    from asperity.runtime.engines.simulated import BROKEN_RECIPE, TIMING_RECIPE
+    from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, load
+    from asperity.runtime.simulation.inspector_process import RECIPE
 
     given = {name: {k: v for k, v in keys.items() if v is not None} for name, keys in overrides.items()}
     asked = load(path, given)
@@ -162,12 +162,12 @@ def _simulate(
     key: Path | None,
 ) -> tuple[Summary, bool]:
     """Play until told to end: what came of it, and whether every station's counters add up."""
-    from runtime import early_end
-    from runtime.cameras.simulated import SimulatedCamera
-    from runtime.client import ClientLimits, Station
-    from runtime.config import control_endpoint, hosted
-    from runtime.simulated_station import StationProcess
-    from runtime.simulation import Simulation, Summary
+    from asperity.runtime.client.station_client import ClientLimits, Station
+    from asperity.runtime.process import early_signals
+    from asperity.runtime.settings.station_toml import control_endpoint, hosted
+    from asperity.runtime.simulation.camera import SimulatedCamera
+    from asperity.runtime.simulation.inspector_process import StationProcess
+    from asperity.runtime.simulation.player import Simulation, Summary
 
     told_to_end = threading.Event()
 
@@ -176,7 +176,7 @@ def _simulate(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    if early_end.told():
+    if early_signals.told():
         told_to_end.set()
     inspector = StationProcess(config)
     limits = ClientLimits(request_timeout_ms=REQUEST_TIMEOUT_MS)
@@ -253,7 +253,7 @@ def _next_trigger(stations: list[Simulation]) -> list[tuple[Simulation, Trigger 
 
 def _play_at(station: Simulation, stations: list[Simulation], word: str, trigger: Trigger | None) -> set[str]:
     """Play a word at one station; the others stand still while it brings a reason about, which may end the process."""
-    from runtime.reasons import Reason
+    from asperity.runtime.reasons import Reason
 
     if word == Reason.WRONG_CAMERA.name and station is not stations[0]:
         return set()  # such a frame is nobody's, and the first station answers it
@@ -270,8 +270,8 @@ def _play_at(station: Simulation, stations: list[Simulation], word: str, trigger
 
 def _typed_words() -> Queue[str]:
     """What is typed on standard input, read by a thread of its own."""
-    from runtime.errors import AsperityError
-    from runtime.simulation import words_of
+    from asperity.runtime.errors import AsperityError
+    from asperity.runtime.simulation.player import words_of
 
     typed: Queue[str] = Queue(TYPED_MAX)
 

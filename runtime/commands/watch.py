@@ -1,6 +1,6 @@
 """``asperity watch``: print what a station publishes. Also the shortest example of a subscriber: SUB, topic, decode.
 
-It shows what passes and recovers nothing; a program that must not miss a result uses ``runtime.client``.
+It shows what passes and recovers nothing; a program that must not miss a result uses ``runtime.client.station_client``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from runtime.files import shown
-from runtime.key_files import CLIENT_KEY_VARIABLE
+from asperity.runtime.files import shown
+from asperity.runtime.security.private_files import CLIENT_KEY_VARIABLE
 
 
 class Stream(str, Enum):
@@ -56,10 +56,10 @@ def command(
     """Print the results, states, records, events, triggers or maps of a station as they come."""
     import zmq
 
-    from runtime.errors import StationError, UsageError, WireError
-    from runtime.socket_files import check_ipc
-    from runtime.transport import receive, secure
-    from runtime.wire import MAX_BUFFER_BYTES, topic
+    from asperity.runtime.errors import StationError, UsageError, WireError
+    from asperity.runtime.security.curve_keys import receive, secure
+    from asperity.runtime.security.socket_files import check_ipc
+    from asperity.runtime.wire import MAX_BUFFER_BYTES, topic
 
     context = zmq.Context()
     socket = context.socket(zmq.SUB)
@@ -101,8 +101,8 @@ def line(parts: list[bytes], json: bool) -> str:
     """One message as a line: JSON, or words for a person. What cannot be decoded is shown as such, never hidden."""
     import msgspec
 
-    from runtime import wire
-    from runtime.errors import WireError
+    from asperity.runtime import wire
+    from asperity.runtime.errors import WireError
 
     decoders: dict[str, Any] = {
         "result": wire.decode_result,

@@ -1,9 +1,9 @@
 """CUDA kernels of the frame path, how they are launched, and a CPU stand-in that runs the same sources.
 
-``*.cu`` and ``*.cuh`` are the kernels; ``python -m runtime.cuda.build`` (or ``make kernels``) compiles them into
-``asperity.fatbin`` where there is nvcc, and ``pip install`` never tries to. Everything that launches takes a
+``*.cu`` and ``*.cuh`` are the kernels; ``python -m asperity.runtime.cuda.build`` (or ``make kernels``) compiles them
+into ``asperity.fatbin`` where there is nvcc, and ``pip install`` never tries to. Everything that launches takes a
 ``launch.Device``: ``driver.CudaDevice`` is a GPU (pycuda), ``shim.ShimDevice`` the CPU stand-in of the tests and of
-``benchmarks/gpu_check.py --device cpu-shim``.
+``benchmarks/gpu/check.py --device cpu-shim``.
 
 Writing a kernel that runs on both::
 
@@ -21,7 +21,7 @@ Writing a kernel that runs on both::
     }
     SIMT_KERNEL(double_all)                                // after each kernel: how the stand-in finds it
 
-and its test, with ``device = shim_of("example")`` (the fixture of ``tests/cuda/conftest.py``)::
+and its test, with ``device = shim_of("example")`` (the fixture of ``tests/runtime/cuda/conftest.py``)::
 
     x = device.upload(values)                              # any numpy array; guard zones around it find stray writes
     y = device.alloc(values.nbytes)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from runtime.cuda.launch import Buffer, Device, Launch
-from runtime.errors import EngineError
+from asperity.runtime.cuda.launch import Buffer, Device, Launch
+from asperity.runtime.errors import EngineError
 
 BLOCK = 256
 CHECK_BLOCKS = 128

@@ -13,10 +13,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.cuda.graph import DeviceGraphs
-from runtime.cuda.launch import Buffer
-from runtime.cuda.streams import Branch, Event, FrameDevice, HostBuffer
-from runtime.errors import EngineError
+from asperity.runtime.cuda.graph import DeviceGraphs
+from asperity.runtime.cuda.launch import Buffer
+from asperity.runtime.cuda.streams import Branch, Event, FrameDevice, HostBuffer
+from asperity.runtime.errors import EngineError
 
 GRANULARITY = 512
 """cuMemAlloc hands out no less."""

@@ -1,4 +1,4 @@
-"""Build the kernels: ``python -m runtime.cuda.build`` makes ``asperity.fatbin`` with the nvcc of this machine.
+"""Build the kernels: ``python -m asperity.runtime.cuda.build`` makes ``asperity.fatbin`` with the nvcc of this machine.
 
 It works from a checkout (CMakeLists.txt is not in the wheel) and from nothing else. The CPU stand-in of the kernels is
 built on demand by the tests. Both drive the same CMakeLists.txt.
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.errors import AsperityError, UsageError
+from asperity.runtime.errors import AsperityError, UsageError
 
 ROOT = Path(__file__).parents[2]
 CUDA_DIR = Path(__file__).parent
@@ -93,7 +93,7 @@ def _run(command: list[str], limit_s: float) -> str:
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m runtime.cuda.build", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m asperity.runtime.cuda.build", description=__doc__.splitlines()[0])
     parser.add_argument("--arch", action="append", default=[], help="for example 86 or 90a; default: all")
     parser.add_argument("--out", type=Path, default=FATBIN)
     options = parser.parse_args()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.cuda.nearest import Path as SearchPath
-from runtime.errors import EngineError
+from asperity.runtime.cuda.nearest import Path as SearchPath
+from asperity.runtime.errors import EngineError
 
 FOLDER = Path(__file__).parent / "choice"
 

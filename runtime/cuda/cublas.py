@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from runtime.cuda.launch import Buffer
-from runtime.errors import EngineError
+from asperity.runtime.cuda.launch import Buffer
+from asperity.runtime.errors import EngineError
 
 NAMES = ("libcublas.so.13", "libcublas.so.12")
 WORKSPACE_BYTES = 32 * 2**20

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from runtime.cuda.build import FATBIN
-from runtime.cuda.cublas import Cublas
-from runtime.cuda.launch import Argument, Buffer, Enqueue, Launch
-from runtime.errors import AsperityError, EngineError
+from asperity.runtime.cuda.build import FATBIN
+from asperity.runtime.cuda.cublas import Cublas
+from asperity.runtime.cuda.launch import Argument, Buffer, Enqueue, Launch
+from asperity.runtime.errors import AsperityError, EngineError
 
 STATIC_SHARED_BYTES = 48 * 1024
 """Dynamic shared memory that a launch may take without asking."""
@@ -64,7 +64,7 @@ class CudaDevice:
     def __init__(self, index: int = 0, fatbin: Path = FATBIN) -> None:
         cuda = _pycuda()
         if not fatbin.is_file():
-            raise EngineError(f"there are no kernels at {fatbin}; run: python -m runtime.cuda.build (needs nvcc)")
+            raise EngineError(f"no kernels at {fatbin}; run: python -m asperity.runtime.cuda.build (needs nvcc)")
         self._cuda = cuda
         device = _device(cuda, index)
         self.name: str = device.name()
@@ -96,7 +96,7 @@ class CudaDevice:
         except self._cuda.Error as error:
             raise EngineError(
                 f"{fatbin} holds no kernels for {self.name} (compute capability {self.capability}): {error}; "
-                "run: python -m runtime.cuda.build"
+                "run: python -m asperity.runtime.cuda.build"
             ) from error
 
     def close(self) -> None:
@@ -220,7 +220,8 @@ class CudaDevice:
         try:
             return self._module.get_function(kernel)
         except self._cuda.LogicError as error:
-            raise EngineError(f"the fatbin holds no kernel {kernel!r}; run: python -m runtime.cuda.build") from error
+            remedy = "run: python -m asperity.runtime.cuda.build"
+            raise EngineError(f"the fatbin holds no kernel {kernel!r}; {remedy}") from error
 
     def _allow_shared(self, function: Any, bound: bool) -> None:
         if bound:

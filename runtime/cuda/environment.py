@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.errors import EngineError
+from asperity.runtime.errors import EngineError
 
 LIBRARY = "libcuda.so.1"
 DRIVER_VERSION_FILE = Path("/proc/driver/nvidia/version")

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from runtime.cuda.build import FATBIN
-from runtime.cuda.cublas import Cublas
-from runtime.cuda.driver import CudaBuffer, CudaDevice, CudaGraph
-from runtime.cuda.launch import Buffer
-from runtime.cuda.streams import Branch, Event, HostBuffer
-from runtime.errors import EngineError
-from runtime.frame import ByteArray
+from asperity.runtime.cuda.build import FATBIN
+from asperity.runtime.cuda.cublas import Cublas
+from asperity.runtime.cuda.driver import CudaBuffer, CudaDevice, CudaGraph
+from asperity.runtime.cuda.launch import Buffer
+from asperity.runtime.cuda.streams import Branch, Event, HostBuffer
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import ByteArray
 
 NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING: the stream does not wait for what a library puts on the default one, which would spoil a

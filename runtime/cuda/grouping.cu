@@ -1,4 +1,4 @@
-// The k nearest points of each centre, found on the organised grid (runtime.points.nearest_neighbours, group).
+// The k nearest points of each centre, found on the organised grid (asperity.runtime.vision.points.nearest_neighbours, group).
 #include "faults.cuh"
 #include "geometry.cuh"
 #include "keys.cuh"

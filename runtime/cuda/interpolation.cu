@@ -1,5 +1,5 @@
-// Point tokens to patches as one sparse map, built from geometry alone and applied (runtime.points.patch_map;
-// runtime.features.merged_tokens).
+// Point tokens to patches as one sparse map, built from geometry alone and applied (asperity.runtime.vision.points.patch_map;
+// asperity.runtime.vision.features.merged_tokens).
 #include "faults.cuh"
 #include "geometry.cuh"
 
@@ -152,7 +152,7 @@ SIMT_KERNEL(nearest_centres)
 //   first        grid i4: first row (and column: the two axes are alike) of a patch's window
 //   axis         grid x span f4: weight of each row of the window, 0 beyond its end
 //   mean         1: the mean over the window's points where count >= filled_min x pixels of the window (valid_mean);
-//                0: sums weighted by both axes, non-empty with any point (published). Both rules as runtime.points
+//                0: sums weighted by both axes, non-empty with any point (published). Both rules as asperity.runtime.vision.points
 //   row_count    grid^2 i4: entries of each row; columns, values: grid^2 x stride, ascending columns, beyond the
 //                count undefined. CSR with rows at a fixed stride: the number of entries is known only here
 //   nonempty     grid^2 u1
@@ -243,7 +243,7 @@ SIMT_KERNEL(dense_rows)
 //   count        i4: how many are not empty
 //   multiplicity slots f4: 1 for a filled slot; the spare ones share the count of empty patches (their keys get log of it)
 //   larger       i4: 1 when the frame needs the graph with slots = patches: more patches than slots, or no spare slot
-//                for the empty ones, or spare slots and nothing empty (runtime.features.merged_tokens)
+//                for the empty ones, or spare slots and nothing empty (asperity.runtime.vision.features.merged_tokens)
 // Launch: one block of whole warps. Bound: one pass over 784 to 3136 bytes; latency. Faults: EMPTY.
 extern "C" __global__ void __launch_bounds__(1024) number_patches(const unsigned char* nonempty, int patches, int slots, int* slot_of_patch, int* patch_of_slot, int* count, float* multiplicity, int* larger, unsigned* fault) {
     __shared__ int before_warp[32], total;

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from runtime.cuda.launch import Device
+from asperity.runtime.cuda.launch import Device
 
 Shape: TypeAlias = Mapping[str, int]
 """Sizes by name, as the kernel's documentation calls them: ``{"m": 784, "n": 8329, "d": 768}``."""
@@ -79,7 +79,7 @@ class KernelEntry:
 
 def registry() -> tuple[KernelEntry, ...]:
     """Every kernel, in the order of the modules' names."""
-    from runtime.cuda import checks
+    from asperity.runtime.cuda import checks
 
     entries: list[KernelEntry] = []
     for module in sorted(info.name for info in pkgutil.iter_modules(checks.__path__)):

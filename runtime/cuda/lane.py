@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.cuda.answer import Packed, Piece, enqueue_check, enqueue_place
-from runtime.cuda.graph import DeviceGraph, DeviceGraphs, Shape
-from runtime.cuda.launch import Buffer, Enqueue
-from runtime.cuda.maps import POINTS, RGB, LocalDistances, Maps, Peak
-from runtime.cuda.nearest import STATS, DeviceBank, NearestSearch
-from runtime.cuda.points import Grouping, GroupScale, Interpolation, Sampling, SamplingPlan
-from runtime.cuda.preprocess import FIGURES, Preprocess
-from runtime.cuda.streams import FrameDevice, Recording
-from runtime.errors import EngineError
-from runtime.features import adapts, normalised_image
-from runtime.frame import BoolArray, Frame, Prepared
-from runtime.manifest import Decision, Geometry, Modality, Network
+from asperity.runtime.cuda.answer import Packed, Piece, enqueue_check, enqueue_place
+from asperity.runtime.cuda.graph import DeviceGraph, DeviceGraphs, Shape
+from asperity.runtime.cuda.launch import Buffer, Enqueue
+from asperity.runtime.cuda.maps import POINTS, RGB, LocalDistances, Maps, Peak
+from asperity.runtime.cuda.nearest import STATS, DeviceBank, NearestSearch
+from asperity.runtime.cuda.points import Grouping, GroupScale, Interpolation, Sampling, SamplingPlan
+from asperity.runtime.cuda.preprocess import FIGURES, Preprocess
+from asperity.runtime.cuda.streams import FrameDevice, Recording
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import BoolArray, Frame, Prepared
+from asperity.runtime.manifest import Decision, Geometry, Modality, Network
+from asperity.runtime.vision.features import adapts, normalised_image
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from runtime.cuda.budget import Budget, Counting, budget_of
-from runtime.cuda.choice import choose
-from runtime.cuda.cublas import WORKSPACE_BYTES
-from runtime.cuda.graph import DeviceGraphs
-from runtime.cuda.lane import Lane, Shared, SharedBank
-from runtime.cuda.maps import LocalDistances
-from runtime.cuda.nearest import BankArrays, DeviceBank, Path, bank_arrays
-from runtime.cuda.streams import FrameDevice
-from runtime.distances import USUAL, ModalityBank, Usual
-from runtime.frame import BoolArray
-from runtime.manifest import Decision, Geometry, Modality, Network
+from asperity.runtime.cuda.budget import Budget, Counting, budget_of
+from asperity.runtime.cuda.choice import choose
+from asperity.runtime.cuda.cublas import WORKSPACE_BYTES
+from asperity.runtime.cuda.graph import DeviceGraphs
+from asperity.runtime.cuda.lane import Lane, Shared, SharedBank
+from asperity.runtime.cuda.maps import LocalDistances
+from asperity.runtime.cuda.nearest import BankArrays, DeviceBank, Path, bank_arrays
+from asperity.runtime.cuda.streams import FrameDevice
+from asperity.runtime.frame import BoolArray
+from asperity.runtime.manifest import Decision, Geometry, Modality, Network
+from asperity.runtime.vision.distances import USUAL, ModalityBank, Usual
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-// Distances to the fused map, its worst spot and the re-weighted image distances (runtime.maps, distances, scoring).
+// Distances to the fused map, its worst spot and the re-weighted image distances (asperity.runtime.vision.maps, distances, scoring).
 // The published 8-bit step is left out as on the CPU, so upsampling and blur are one matrix a side.
 #include "faults.cuh"
 #include "keys.cuh"
@@ -86,7 +86,7 @@ extern "C" __global__ void begin_maps(int tokens, unsigned char* token_scored, i
 }
 SIMT_KERNEL(begin_maps)
 
-// Distances counted by how unusual they are for the row they are nearest to (runtime.distances.Usual).
+// Distances counted by how unusual they are for the row they are nearest to (asperity.runtime.vision.distances.Usual).
 //   distances    most f4, in place: max(0, usual + (distance - mean[row]) / std[row]) for the first *count of them
 //   nearest      most i4 bank rows; mean, std: bank_rows f4, std above 0
 // Launch: one thread a distance. Bound: latency (16 bytes each). Faults: NOT_FINITE (NaN stays NaN), COUNT, INDEX.
@@ -147,7 +147,7 @@ extern "C" __global__ void __launch_bounds__(256) fuse_distances(const float* po
 SIMT_KERNEL(fuse_distances)
 
 // Upsampling and blur along y: spread (pixels x grid) times each plane (grid x grid).
-//   spread       pixels x grid f4 (runtime.cuda.tables.spread_table); planes: P x grid x grid; out: P x pixels x grid f4
+//   spread       pixels x grid f4 (asperity.runtime.cuda.tables.spread_table); planes: P x grid x grid; out: P x pixels x grid f4
 // Launch: one thread a value, blockIdx.y the plane. Bound: 2 pixels grid^2 flops a plane (1.4 Mflop at 224 x 56); latency.
 extern "C" __global__ void __launch_bounds__(256) spread_rows(const float* spread, const float* planes, int grid, int pixels, float* out) {
     const int at = blockIdx.x * blockDim.x + threadIdx.x;

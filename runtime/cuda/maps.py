@@ -1,7 +1,7 @@
 """Distances on the device to the fused map, its peaks, its worst spot and the image distances: buffers and launches.
 
-The CPU counterparts are ``runtime.distances``, ``runtime.scoring.fused_map`` and ``runtime.maps``; kernels ``maps.cu``.
-No verdict comes from here: that is ``runtime.scoring.decide``'s alone, and a set fault word makes it unknown.
+The CPU counterparts are ``vision.distances``, ``vision.scoring.fused_map`` and ``vision.maps``; kernels ``maps.cu``.
+No verdict comes from here: that is ``runtime.vision.scoring.decide``'s alone, and a set fault word makes it unknown.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.cuda.launch import Argument, Buffer, Device, Launch
-from runtime.cuda.tables import spread_table
-from runtime.errors import EngineError
-from runtime.frame import FloatArray, Region, Window
-from runtime.knn import MemoryBank
-from runtime.manifest import Decision
-from runtime.maps import MAP_PX, region_of
+from asperity.runtime.cuda.launch import Argument, Buffer, Device, Launch
+from asperity.runtime.cuda.tables import spread_table
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import FloatArray, Region, Window
+from asperity.runtime.manifest import Decision
+from asperity.runtime.vision.maps import MAP_PX, region_of
+from asperity.runtime.vision.nearest import MemoryBank
 
 BLOCK = 256
 PLANES = 4
@@ -85,7 +85,7 @@ class Maps:
         return peak_values(self.device.download(self.peaks, (PLANES,), np.uint64))
 
     def download_region(self, window: Window, height_px: int, width_px: int) -> Region | None:
-        """The worst spot in source pixels, as ``runtime.maps.worst_region`` tells it."""
+        """The worst spot in source pixels, as ``runtime.vision.maps.worst_region`` tells it."""
         found, top, bottom, left, right, area = self.device.download(self.spot, (6,), np.int32).tolist()
         if not found:
             return None
@@ -101,7 +101,7 @@ class Peak:
         self._pixels, self.peak = device.alloc(4 * MAP_PX**2), device.alloc(8)
 
     def enqueue(self, patch_map: Buffer, fault: Buffer) -> None:
-        """Of a map grid^2 f4, as ``runtime.maps.pixel_map`` spreads it."""
+        """Of a map grid^2 f4, as ``runtime.vision.maps.pixel_map`` spreads it."""
         sizes = (np.int32(self.grid), np.int32(MAP_PX))
         begin = Launch("begin_maps", (1, 1, 1), (BLOCK, 1, 1))
         self.device.launch(begin, np.int32(0), np.uint64(0), np.int32(1), self.peak)
@@ -139,7 +139,7 @@ class ImageDistance:
 
 
 class LocalDistances:
-    """Distances counted by how unusual they are for their row (``runtime.distances.Usual``), in place."""
+    """Distances counted by how unusual they are for their row (``runtime.vision.distances.Usual``), in place."""
 
     def __init__(self, device: Device, mean: FloatArray, std: FloatArray, usual: float) -> None:
         """``mean`` and ``std``: one a bank row."""

@@ -1,6 +1,6 @@
 """Exact nearest neighbours in a memory bank on the device (lsfa 7.2, 7.3): plans, buffers and launches.
 
-The CPU counterpart is ``runtime.knn``. Four paths give the same answer: ``tensor`` (own kernel on tensor cores),
+The CPU counterpart is ``vision.nearest``. Four paths give the same answer: ``tensor`` (own kernel on tensor cores),
 ``wgmma`` (own kernel for compute capability 9.0), ``product`` (the vendor's matrix product in chunks, then a
 reduction) and ``float32`` (own kernel, direct differences). All but the last rank rounded vectors, prove their winner
 with an error bound, and send what they cannot prove through the last. How many queries there are is known on the
@@ -15,10 +15,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.cuda.launch import Buffer, Device, Enqueue, Launch
-from runtime.errors import EngineError
-from runtime.frame import FloatArray
-from runtime.knn import checked_rows
+from asperity.runtime.cuda.launch import Buffer, Device, Enqueue, Launch
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import FloatArray
+from asperity.runtime.vision.nearest import checked_rows
 
 Path: TypeAlias = Literal["tensor", "wgmma", "product", "float32"]
 
@@ -59,7 +59,7 @@ class BankArrays:
 
 
 def bank_arrays(rows: FloatArray) -> BankArrays:
-    """``rows``: N x D, within ``runtime.knn.LARGEST``. Raises EngineError as ``runtime.knn.MemoryBank`` does."""
+    """``rows``: N x D, within ``vision.nearest.LARGEST``. Raises EngineError as ``vision.nearest.MemoryBank`` does."""
     rows = checked_rows(rows)
     n, d = rows.shape
     centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)

@@ -1,6 +1,6 @@
 """A cloud on the device to the point encoder's inputs, and its tokens to patches: buffers, launches, their order.
 
-The CPU counterpart is ``runtime.points``; kernels: ``sampling.cu``, ``grouping.cu``, ``interpolation.cu``.
+The CPU counterpart is ``runtime.vision.points``; kernels: ``sampling.cu``, ``grouping.cu``, ``interpolation.cu``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from runtime.cuda.launch import Buffer, Device, Launch
-from runtime.cuda.tables import filled_min, pool_table
-from runtime.errors import EngineError
-from runtime.points import NEIGHBOURS
+from asperity.runtime.cuda.launch import Buffer, Device, Launch
+from asperity.runtime.cuda.tables import filled_min, pool_table
+from asperity.runtime.errors import EngineError
+from asperity.runtime.vision.points import NEIGHBOURS
 
 Form: TypeAlias = Literal["block", "cluster", "large"]
 """One block with its distances in shared memory, a cluster of blocks, or one block with them in device memory."""

@@ -1,4 +1,4 @@
-// A frame to its part: points, background, largest component, outline, figures of the silhouette (runtime.units,
+// A frame to its part: points, background, largest component, outline, figures of the silhouette (asperity.runtime.vision.units,
 // preprocess, regions); window.cu goes on from there. H x W is the source frame; all of it is deterministic: what is
 // accumulated across threads is counted in integers.
 #include "faults.cuh"
@@ -105,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(256) points_from_xyz(const float* x
 }
 SIMT_KERNEL(points_from_xyz)
 
-// The same from depth along the optical axis. rays: H x W x 3 f4, z = 1 (runtime.units.pixel_rays, uploaded once).
+// The same from depth along the optical axis. rays: H x W x 3 f4, z = 1 (asperity.runtime.vision.units.pixel_rays, uploaded once).
 // Bound: reads 14 (u2) or 16 (f4) bytes a pixel, writes 14.
 extern "C" __global__ void __launch_bounds__(256) points_from_depth_u16(const unsigned short* depth, const float* rays, int height_px, int width_px, float scale, float offset, float invalid, int has_invalid, float normal_x, float normal_y, float normal_z, float plane_mm, int by_plane, float above_mm, float moved_mm, float* points, unsigned char* valid, unsigned char* foreground, int* figures, unsigned* fault) {
     const preprocess::Cut cut{make_float4(normal_x, normal_y, normal_z, plane_mm), above_mm, moved_mm, by_plane};
@@ -122,7 +122,7 @@ SIMT_KERNEL(points_from_depth_f32)
 // One pass of a square window filter: out(y, x) = any (or all) of in over 2 radius + 1 pixels along one axis.
 //   in           in_height x in_width u1; out: out_height x out_width u1; out(y, x) looks around in(y + shift_y, x + shift_x)
 //   What lies outside of `in` counts as 0 for any. Passes over a frame with room around it make a closing
-//   (runtime.regions.closed): the room keeps the erosion from eating what touches the edge.
+//   (asperity.runtime.vision.regions.closed): the room keeps the erosion from eating what touches the edge.
 // Launch: one thread a pixel of out. Bound: 2 bytes a pixel, 2 radius + 1 reads from L1.
 extern "C" __global__ void __launch_bounds__(256) window_filter(const unsigned char* in, int in_height, int in_width, unsigned char* out, int out_height, int out_width, int shift_y, int shift_x, int radius, int vertical, int all) {
     const int pixel = blockIdx.x * blockDim.x + threadIdx.x;

@@ -1,6 +1,6 @@
 """A frame on the device to the networks' inputs and the silhouette's figures: buffers, launches, their order.
 
-The CPU counterpart is ``runtime.preprocess`` with the methods ``plane`` and ``none``; ``published`` stays on the CPU.
+The CPU counterpart is ``vision.preprocess`` with the methods ``plane`` and ``none``; ``published`` stays on the CPU.
 Kernels: ``preprocess.cu``, ``window.cu``. What refuses a frame (too few points, camera moved) is decided by the host
 from ``figures``.
 """
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.cuda.launch import Argument, Buffer, Device, Launch
-from runtime.cuda.tables import resize_table
-from runtime.errors import EngineError
-from runtime.frame import MM_PER_UNIT, FloatArray, Frame, Silhouette, Window
-from runtime.manifest import Geometry, Network
-from runtime.preprocess import FEWEST_BORDER_POINTS, LEVEL_CELLS, refuse_few, refuse_moved
-from runtime.regions import HEIGHT_PERCENTILE, _smallest_rectangle, plane_axes
-from runtime.units import FARTHEST_MM, pixel_rays
+from asperity.runtime.cuda.launch import Argument, Buffer, Device, Launch
+from asperity.runtime.cuda.tables import resize_table
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import MM_PER_UNIT, FloatArray, Frame, Silhouette, Window
+from asperity.runtime.manifest import Geometry, Network
+from asperity.runtime.vision.preprocess import FEWEST_BORDER_POINTS, LEVEL_CELLS, refuse_few, refuse_moved
+from asperity.runtime.vision.regions import HEIGHT_PERCENTILE, _smallest_rectangle, plane_axes
+from asperity.runtime.vision.units import FARTHEST_MM, pixel_rays
 
 BLOCK = 256
 FIGURES = 16
@@ -43,7 +43,7 @@ class FrameFigures:
 
     @property
     def off_plane_share(self) -> float | None:
-        """As ``runtime.preprocess.off_plane_share``."""
+        """As ``runtime.vision.preprocess.off_plane_share``."""
         return _off_plane_share(self.border_seen, self.border_off)
 
 
@@ -52,7 +52,7 @@ def _off_plane_share(seen: int, off: int) -> float | None:
 
 
 def refuse(counts: NDArray[np.int32], geometry: Geometry) -> None:
-    """Raises FrameRefused as ``runtime.preprocess.find_part``, from the counts in ``figures``."""
+    """Raises FrameRefused as ``runtime.vision.preprocess.find_part``, from the counts in ``figures``."""
     if geometry.method == "plane":
         refuse_moved(_off_plane_share(int(counts[BORDER_SEEN]), int(counts[BORDER_OFF])), geometry)
     refuse_few(int(counts[PART]), geometry)

@@ -6,9 +6,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from runtime.cuda.maps import peak_values
-from runtime.errors import EngineError
-from runtime.frame import BoolArray, ModalityScores
+from asperity.runtime.cuda.maps import peak_values
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import BoolArray, ModalityScores
 
 FAULTS = {
     1: "a number that is not finite",

@@ -1,4 +1,4 @@
-// Points of an organised cloud as a list, and farthest point sampling (runtime.points.valid_points, farthest_points).
+// Points of an organised cloud as a list, and farthest point sampling (asperity.runtime.vision.points.valid_points, farthest_points).
 #include "faults.cuh"
 #include "geometry.cuh"
 #include "keys.cuh"

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.cuda.lane import Lane
-from runtime.cuda.streams import FrameDevice
-from runtime.frame import Frame
-from runtime.manifest import Geometry
+from asperity.runtime.cuda.lane import Lane
+from asperity.runtime.cuda.streams import FrameDevice
+from asperity.runtime.frame import Frame
+from asperity.runtime.manifest import Geometry
 
 CHUNK = 2**20
 """The device fetches one piece while the processor copies the next."""

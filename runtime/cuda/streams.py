@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from runtime.cuda.launch import Buffer, Device
-from runtime.frame import ByteArray
+from asperity.runtime.cuda.launch import Buffer, Device
+from asperity.runtime.frame import ByteArray
 
 
 class HostBuffer(Protocol):

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import EngineError
-from runtime.frame import FloatArray
-from runtime.maps import _spread
-from runtime.points import FILLED_MIN
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import FloatArray
+from asperity.runtime.vision.maps import _spread
+from asperity.runtime.vision.points import FILLED_MIN
 
 Ints = NDArray[np.int32]
 
@@ -47,7 +47,7 @@ def resize_table(size_in: int, size_out: int) -> tuple[Ints, Ints]:
 def pool_table(cloud_px: int, grid: int, pooling: Literal["published", "valid_mean"]) -> tuple[Ints, FloatArray]:
     """A patch's window along one axis: first row (grid,), weight of each row of it (grid, span), 0 beyond its end.
 
-    The axes of ``runtime.points.patch_map``. Raises EngineError for a pooling that is not known.
+    The axes of ``runtime.vision.points.patch_map``. Raises EngineError for a pooling that is not known.
     """
     windows: list[tuple[int, list[float]]] = []
     for cell in range(grid):
@@ -77,7 +77,7 @@ def filled_min(pooling: Literal["published", "valid_mean"]) -> float:
 
 
 def spread_table(grid: int) -> FloatArray:
-    """Bilinear upsampling and blur along one axis (MAP_PX, grid), as ``runtime.maps.pixel_map``."""
+    """Bilinear upsampling and blur along one axis (MAP_PX, grid), as ``runtime.vision.maps.pixel_map``."""
     return _spread(grid).astype(np.float32)
 
 

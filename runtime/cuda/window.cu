@@ -1,4 +1,4 @@
-// The part's window to the networks' inputs: image, cloud and inspected patches (runtime.preprocess). H x W is the source
+// The part's window to the networks' inputs: image, cloud and inspected patches (asperity.runtime.vision.preprocess). H x W is the source
 // frame; the window follows the figures that preprocess.cu leaves.
 #include "faults.cuh"
 #include "frame.cuh"
@@ -21,7 +21,7 @@ __device__ inline int first_of(int cell, int size, int side) { return (cell * si
 
 // The window's rows of colour, background black, resized along x as Pillow does it on 8 bits.
 //   rgb          H x W x 3 u1; filled: H x W u1; side: the window's, fixed by the recipe; its place follows figures
-//   first, weights   size i4 first source column and size x span i4 weights times 2^22 (runtime.cuda.tables.resize_table)
+//   first, weights   size i4 first source column and size x span i4 weights times 2^22 (asperity.runtime.cuda.tables.resize_table)
 //   out          side x size x 3 u1
 //   window       2 i4: x and y of the window's corner in the frame, for the host; may be negative
 // Launch: one thread a pixel of out. Bound: reads 4 bytes a pixel of the window, writes 3 side size. Faults: EMPTY.
@@ -48,7 +48,7 @@ SIMT_KERNEL(resize_rows)
 
 // Those rows resized along y, and normalised for the network.
 //   rows         side x size x 3 u1; image: size x size x 3 u1; scale, shift: 3 f4 each, 1 / (255 std) and mean / std
-//   network      3 x size x size f4: value * scale - shift, each rounded, as runtime.features.normalised_image
+//   network      3 x size x size f4: value * scale - shift, each rounded, as asperity.runtime.vision.features.normalised_image
 // Launch: one thread a pixel of image. Bound: reads span x 3 bytes a pixel, writes 15.
 extern "C" __global__ void __launch_bounds__(256) resize_columns(const unsigned char* rows, int side, int size, const int* first, const int* weights, int span, const float* scale, const float* shift, unsigned char* image, float* network) {
     const int at = blockIdx.x * blockDim.x + threadIdx.x;
@@ -77,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(256) cloud_nearest(const float* poi
 }
 SIMT_KERNEL(cloud_nearest)
 
-// The window's cloud by cell means, never across a depth edge (runtime.preprocess.cell_means): in a cell whose depths
+// The window's cloud by cell means, never across a depth edge (asperity.runtime.vision.preprocess.cell_means): in a cell whose depths
 // spread over more than level_mm only points within half of that of the upper median depth count.
 //   cloud        size x size x 3 f4 mm: sums and mean in float64, row-major as the CPU adds; (0, 0, 0) where empty
 // Launch: one thread a cell. Bound: reads 13 bytes a pixel of the window; a mixed cell of n points costs n^2 compares.

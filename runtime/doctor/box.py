@@ -6,12 +6,12 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.config import StationConfig
-from runtime.doctor.findings import CUDA_ONLY, Finding, listed, missing, note, ok, warning
-from runtime.doctor.platforms import in_container, jetpack_of
-from runtime.doctor.world import World
-from runtime.errors import AsperityError
-from runtime.exposure import open_to_network, open_to_users
+from asperity.runtime.doctor.findings import CUDA_ONLY, Finding, listed, missing, note, ok, warning
+from asperity.runtime.doctor.platforms import in_container, jetpack_of
+from asperity.runtime.doctor.world import World
+from asperity.runtime.errors import AsperityError
+from asperity.runtime.settings.station_toml import StationConfig
+from asperity.runtime.sockets.reachability import open_to_network, open_to_users
 
 CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 GOOD_CLOCKS = ("tsc", "arch_sys_counter", "kvm-clock", "hyperv_clocksource_tsc_page")
@@ -153,8 +153,8 @@ def check_sockets(setting: Setting) -> Finding:
 
 def check_keys(world: World, setting: Setting) -> Finding:
     """Trusted keys and transport keys, read as a station reads them: who else may touch them is an error there."""
-    from runtime.keys import TrustStore
-    from runtime.transport import ClientKeys
+    from asperity.runtime.security.curve_keys import ClientKeys
+    from asperity.runtime.security.signing_keys import TrustStore
 
     if not world.exists(str(setting.trust)):
         return note("keys", f"no {setting.trust}: the first calibration makes one", "asperity keys trust KEYFILE")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.doctor import box, gpu, python, recipes
-from runtime.doctor.box import Setting
-from runtime.doctor.findings import Diagnosis, Engine
-from runtime.doctor.world import World
+from asperity.runtime.doctor import box, gpu, python, recipes
+from asperity.runtime.doctor.box import Setting
+from asperity.runtime.doctor.findings import Diagnosis, Engine
+from asperity.runtime.doctor.world import World
 
 
 def diagnose(world: World, setting: Setting, home: Path, fatbin: Path, wanted: Engine | None) -> Diagnosis:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.cuda.cublas import NAMES as CUBLAS_NAMES
-from runtime.doctor.findings import CUDA_ONLY, Finding, missing, note, ok, warning
-from runtime.doctor.platforms import in_container, jetpack_of, pip, python_of_jetpack
-from runtime.doctor.world import Imported, World
+from asperity.runtime.cuda.cublas import NAMES as CUBLAS_NAMES
+from asperity.runtime.doctor.findings import CUDA_ONLY, Finding, missing, note, ok, warning
+from asperity.runtime.doctor.platforms import in_container, jetpack_of, pip, python_of_jetpack
+from asperity.runtime.doctor.world import Imported, World
 
 PYCUDA = "pycuda>=2025.1"
 TENSORRT = "tensorrt>=10.3,<12"
@@ -62,7 +62,7 @@ def check_gpu(world: World, index: int) -> Finding:
 
 def check_kernels(world: World, fatbin: Path, index: int) -> Finding:
     """The compiled kernels, loaded by the driver itself."""
-    build = f"{world.python.executable} -m runtime.cuda.build"
+    build = f"{world.python.executable} -m asperity.runtime.cuda.build"
     nvcc = world.say("nvcc", "--version") or world.say(NVCC, "--version")
     remedy = f"{build}  # in a checkout; needs nvcc, minutes" if nvcc else f"{build}  # in a checkout; {NO_NVCC}"
     if not world.exists(str(fatbin)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from runtime.doctor.world import World
+from asperity.runtime.doctor.world import World
 
 TEGRA_RELEASE = "/etc/nv_tegra_release"
 """``# R36 (release), REVISION: 4.3, ...``: written by JetPack."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runtime.doctor.findings import Finding, listed, missing, note, ok, warning
-from runtime.doctor.platforms import jetpack_of, pip, python_of_jetpack
-from runtime.doctor.world import World
+from asperity.runtime.doctor.findings import Finding, listed, missing, note, ok, warning
+from asperity.runtime.doctor.platforms import jetpack_of, pip, python_of_jetpack
+from asperity.runtime.doctor.world import World
 
 OLDEST = (3, 10)
 PACKAGES = ("runtime", "export", "calibration", "benchmarks")
@@ -23,7 +23,7 @@ LIBRARIES = (
     ("tifffile", "tifffile>=2024.1"),
 )
 """What `pip install asperity` brings beside those that have a line of their own: module, requirement."""
-CALIBRATE = {"torch": "torch", "open3d": "runtime.doctor.probes.open3d", "sklearn": "sklearn", "onnx": "onnx"}
+CALIBRATE = {"torch": "torch", "open3d": "asperity.runtime.doctor.probes.open3d", "sklearn": "sklearn", "onnx": "onnx"}
 """What is needed to calibrate, and what to import for it."""
 
 
@@ -116,7 +116,7 @@ def check_zeromq(world: World) -> Finding:
     seen = world.imported("zmq")
     if seen.error:
         return missing("zeromq", seen.error, pip(world, "install", "pyzmq>=26"))
-    told = world.imported("runtime.doctor.probes.curve")
+    told = world.imported("asperity.runtime.doctor.probes.curve")
     if told.error:
         return warning(
             "zeromq",

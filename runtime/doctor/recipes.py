@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from runtime.config import SCRIPT_PREFIX, StationConfig
-from runtime.doctor.findings import CUDA_ONLY, Finding, missing, note, ok
-from runtime.doctor.world import World
-from runtime.errors import AsperityError
+from asperity.runtime.doctor.findings import CUDA_ONLY, Finding, missing, note, ok
+from asperity.runtime.doctor.world import World
+from asperity.runtime.errors import AsperityError
+from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, StationConfig
 
 Digests = Mapping[str, str]
 """Of the bundles that open, by recipe."""
@@ -16,7 +16,7 @@ Digests = Mapping[str, str]
 
 def check_recipes(station: StationConfig) -> tuple[Finding, Digests]:
     """Every bundle of ``[recipes]`` verified, as a station does before it opens one; golden frames are not scored."""
-    from runtime.recipes import find_recipe
+    from asperity.runtime.judging.recipes import find_recipe
 
     bundles = {name: place for name, place in station.recipes.items() if not place.startswith(SCRIPT_PREFIX)}
     if not bundles:
@@ -33,7 +33,7 @@ def check_recipes(station: StationConfig) -> tuple[Finding, Digests]:
 
 def check_networks(world: World, station: StationConfig, digests: Digests) -> Finding:
     """Built networks of every bundle for the GPU that the station uses. Whether they pass the gate is seen at start."""
-    from runtime.engines.trt_graph import plan_cache
+    from asperity.runtime.engines.tensorrt.graphs import plan_cache
 
     gpus = world.driver().gpus[station.engine.gpu : station.engine.gpu + 1]
     if not digests or not gpus:

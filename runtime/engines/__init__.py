@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from runtime.errors import AsperityError, EngineError, EngineLostError
-from runtime.frame import EngineInfo, Frame, Prepared, Scores
+from asperity.runtime.errors import AsperityError, EngineError, EngineLostError
+from asperity.runtime.frame import EngineInfo, Frame, Prepared, Scores
 
 Progress = Callable[[str], None]
 """Called with a stage's name when the stage ends."""

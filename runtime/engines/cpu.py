@@ -19,12 +19,14 @@ from typing import Any, TypeVar
 import onnxruntime as ort
 from threadpoolctl import ThreadpoolController
 
-from runtime.banks import Banks
-from runtime.bundle import Bundle
-from runtime.distances import points_scores, rgb_scores
-from runtime.engines import Engine, Progress
-from runtime.errors import EngineError
-from runtime.features import (
+from asperity.runtime.bundle.banks import Banks
+from asperity.runtime.bundle.reader import Bundle
+from asperity.runtime.engines import Engine, Progress
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import EngineInfo, FloatArray, Frame, Prepared, Scores
+from asperity.runtime.manifest import Geometry, Network
+from asperity.runtime.vision.distances import points_scores, rgb_scores
+from asperity.runtime.vision.features import (
     StageClock,
     adapted_points,
     adapted_rgb,
@@ -32,9 +34,7 @@ from runtime.features import (
     point_patches,
     rgb_tokens,
 )
-from runtime.frame import EngineInfo, FloatArray, Frame, Prepared, Scores
-from runtime.manifest import Geometry, Network
-from runtime.preprocess import Masks, prepare
+from asperity.runtime.vision.preprocess import Masks, prepare
 
 NAME = "cpu"
 PRECISION = "fp32"
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class OnnxNetworks:
-    """``runtime.features.Networks`` over ONNX Runtime sessions, by the graph names of a bundle.
+    """``runtime.vision.features.Networks`` over ONNX Runtime sessions, by the graph names of a bundle.
 
     ``graphs``: model bytes by name: rgb, points, and where there are adaptors adaptor_rgb, adaptor_points and, for
     frames of more non-empty patches than slots, adaptor_points_full. Raises EngineError when a graph does not load.
@@ -117,7 +117,7 @@ class CpuEngine(Engine):
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int | None = None) -> CpuEngine:
-        """The engine of a verified bundle. Raises EngineError; ``runtime.gate`` decides whether it may judge."""
+        """The engine of a verified bundle. Raises EngineError; ``engines.parity_gate`` decides whether it may judge."""
         manifest = bundle.manifest
         return cls(
             manifest.geometry,

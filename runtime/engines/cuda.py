@@ -16,21 +16,20 @@ from weakref import WeakSet
 
 import numpy as np
 
-from runtime.banks import Banks
-from runtime.bundle import Bundle
-from runtime.cuda.budget import check_room
-from runtime.cuda.graph import DeviceGraphs
-from runtime.cuda.lane import Lane
-from runtime.cuda.lanes import LanePlan, host_bank
-from runtime.cuda.launch import Enqueue
-from runtime.cuda.preprocess import refuse
-from runtime.cuda.readback import EMPTY, check_fault, check_number, modality_of
-from runtime.cuda.staging import Staging
-from runtime.cuda.streams import Event, FrameDevice
-from runtime.engines import Engine, Progress, collector
-from runtime.errors import AsperityError, EngineError, EngineLostError, FrameRefused
-from runtime.features import StageClock
-from runtime.frame import (
+from asperity.runtime.bundle.banks import Banks
+from asperity.runtime.bundle.reader import Bundle
+from asperity.runtime.cuda.budget import check_room
+from asperity.runtime.cuda.graph import DeviceGraphs
+from asperity.runtime.cuda.lane import Lane
+from asperity.runtime.cuda.lanes import LanePlan, host_bank
+from asperity.runtime.cuda.launch import Enqueue
+from asperity.runtime.cuda.preprocess import refuse
+from asperity.runtime.cuda.readback import EMPTY, check_fault, check_number, modality_of
+from asperity.runtime.cuda.staging import Staging
+from asperity.runtime.cuda.streams import Event, FrameDevice
+from asperity.runtime.engines import Engine, Progress, gc_freeze
+from asperity.runtime.errors import AsperityError, EngineError, EngineLostError, FrameRefused
+from asperity.runtime.frame import (
     BoolArray,
     EngineInfo,
     Frame,
@@ -41,9 +40,10 @@ from runtime.frame import (
     Silhouette,
     Window,
 )
-from runtime.manifest import Decision, Geometry, Network
-from runtime.preprocess import Masks, covered_pixels, refuse_size
-from runtime.units import check_measured, pixel_rays
+from asperity.runtime.manifest import Decision, Geometry, Network
+from asperity.runtime.vision.features import StageClock
+from asperity.runtime.vision.preprocess import Masks, covered_pixels, refuse_size
+from asperity.runtime.vision.units import check_measured, pixel_rays
 
 NAME = "cuda"
 POLL_S = 20e-6
@@ -121,7 +121,7 @@ class CudaEngine(Engine):
     def open(
         cls, bundle: Bundle, device: FrameDevice, graphs: DeviceGraphs, settings: Settings | None = None
     ) -> CudaEngine:
-        """The engine of a verified bundle. Raises EngineError; ``runtime.gate`` decides whether it may judge."""
+        """The engine of a verified bundle. Raises EngineError; ``engines.parity_gate`` decides whether it may judge."""
         manifest, masks = bundle.manifest, Masks(bundle.inspect_mask(), bundle.ignore_mask())
         beside = Settings() if settings is None else settings
         if _open_engines:  # the room for this one was asked for when the first was opened
@@ -206,7 +206,7 @@ class CudaEngine(Engine):
         """As ``Engine.begin_serving``: nothing is allocated on the device, and Python's collector is frozen."""
         if not self._serving:
             self._serving = True
-            collector.freeze()
+            gc_freeze.freeze()
 
     def idle(self) -> None:
         """As ``Engine.idle``: now and then do the work of a frame, so that the next finds the device awake."""
@@ -246,7 +246,7 @@ class CudaEngine(Engine):
         self._closed = True
         _open_engines.discard(self)
         if self._serving:
-            collector.thaw()
+            gc_freeze.thaw()
         try:
             with self._device.current():
                 if self._lost is None:

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtime.bundle import Bundle
-from runtime.config import StationConfig
-from runtime.engines import Engine
-from runtime.errors import ConfigError
+from asperity.runtime.bundle.reader import Bundle
+from asperity.runtime.engines import Engine
+from asperity.runtime.errors import ConfigError
+from asperity.runtime.settings.station_toml import StationConfig
 
 if TYPE_CHECKING:
-    from runtime.engines.cuda import CudaEngine, Settings
+    from asperity.runtime.engines.cuda import CudaEngine, Settings
 
 
 def open_engine(bundle: Bundle, config: StationConfig) -> Engine:
-    """The engine of a verified bundle; ``runtime.gate`` decides whether it may judge.
+    """The engine of a verified bundle; ``runtime.engines.parity_gate`` decides whether it may judge.
 
     Raises EngineError when it does not open, ConfigError for a name that opens no bundle.
     """
     if config.engine.name == "cpu":
-        from runtime.engines.cpu import CpuEngine
+        from asperity.runtime.engines.cpu import CpuEngine
 
         return CpuEngine.open(bundle, config.engine.threads or None)
     if config.engine.name == "cuda":
@@ -33,7 +33,7 @@ def open_engine(bundle: Bundle, config: StationConfig) -> Engine:
 
 def settings_of(config: StationConfig) -> Settings:
     """The part of ``[engine]`` that the CUDA engine goes by."""
-    from runtime.engines.cuda import Settings
+    from asperity.runtime.engines.cuda import Settings
 
     engine = config.engine
     return Settings(
@@ -50,9 +50,9 @@ def open_cuda(bundle: Bundle, config: StationConfig) -> CudaEngine:
 
     Raises EngineError where there is no driver, no GPU, no kernels, no built networks or no room on the GPU.
     """
-    from runtime.cuda.frame_device import CudaFrameDevice
-    from runtime.engines.cuda import CudaEngine
-    from runtime.engines.trt_graph import open_graphs
+    from asperity.runtime.cuda.frame_device import CudaFrameDevice
+    from asperity.runtime.engines.cuda import CudaEngine
+    from asperity.runtime.engines.tensorrt.graphs import open_graphs
 
     device = CudaFrameDevice(config.engine.gpu)
     try:

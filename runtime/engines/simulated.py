@@ -12,14 +12,14 @@ import time
 
 import numpy as np
 
-from runtime.engines import Engine, Progress
-from runtime.errors import ConfigError, EngineError, EngineLostError, FrameRefused
-from runtime.frame import EngineInfo, Frame, ModalityScores, Prepared, Scores, Silhouette, Window
-from runtime.manifest import FORMAT, Decision, Geometry, Manifest, Modality, Network, Plane, SilhouetteRange
-from runtime.preprocess import find_part
-from runtime.reasons import Reason
-from runtime.scoring import decide
-from runtime.units import infer_unit, median_depth
+from asperity.runtime.engines import Engine, Progress
+from asperity.runtime.errors import ConfigError, EngineError, EngineLostError, FrameRefused
+from asperity.runtime.frame import EngineInfo, Frame, ModalityScores, Prepared, Scores, Silhouette, Window
+from asperity.runtime.manifest import FORMAT, Decision, Geometry, Manifest, Modality, Network, Plane, SilhouetteRange
+from asperity.runtime.reasons import Reason
+from asperity.runtime.vision.preprocess import find_part
+from asperity.runtime.vision.scoring import decide
+from asperity.runtime.vision.units import infer_unit, median_depth
 
 NAME = "simulated"
 TIMING_RECIPE = "timing-only"

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 
 from msgspec import field
 
-from runtime.config import control_endpoint
-from runtime.key_files import CLIENT_KEY_VARIABLE
-from runtime.sections import Name, Section, describe, number, read_sections, text
+from asperity.runtime.security.private_files import CLIENT_KEY_VARIABLE
+from asperity.runtime.settings.station_toml import control_endpoint
+from asperity.runtime.settings.toml_tables import Name, Section, describe, number, read_sections, text
 
-TABLES_MARK = "<!-- The tables below are made by `python -m runtime.gateways.config docs/gateways.md`. -->"
+TABLES_MARK = "<!-- The tables below are made by `python -m asperity.runtime.gateways.config docs/gateways.md`. -->"
 
 
 class Station(Section, frozen=True, forbid_unknown_fields=True):
@@ -220,7 +220,10 @@ class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
 
 
 def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> GatewayConfig:
-    """Read ``gateway.toml`` and put ``overrides`` over it, as ``runtime.config.load`` does. Raises ConfigError."""
+    """Read ``gateway.toml`` and put ``overrides`` over it, as ``settings.station_toml.load`` does.
+
+    Raises ConfigError.
+    """
     return read_sections(GatewayConfig, path, overrides, _make_absolute)
 
 

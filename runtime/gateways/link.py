@@ -23,11 +23,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.client import ClientLimits, Station
-from runtime.errors import StationError, WireError
-from runtime.gateways.config import GatewayConfig, client_key, control_of
-from runtime.ordering import Gap
-from runtime.wire import ReceivedResult, Reply, StationState
+from asperity.runtime.client.ordering import Gap
+from asperity.runtime.client.station_client import ClientLimits, Station
+from asperity.runtime.errors import StationError, WireError
+from asperity.runtime.gateways.config import GatewayConfig, client_key, control_of
+from asperity.runtime.wire import ReceivedResult, Reply, StationState
 
 log = logging.getLogger("asperity.gateway")
 

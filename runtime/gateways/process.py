@@ -20,12 +20,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from runtime import early_end
-from runtime.errors import ConfigError, GatewayError
-from runtime.gateways.config import GatewayConfig
-from runtime.gateways.link import Link
-from runtime.gateways.watch_loop import TurnWatch, beat_timeout_ms
-from runtime.supervision import Supervision
+from asperity.runtime.errors import ConfigError, GatewayError
+from asperity.runtime.gateways.config import GatewayConfig
+from asperity.runtime.gateways.link import Link
+from asperity.runtime.gateways.watch_loop import TurnWatch, beat_timeout_ms
+from asperity.runtime.process import early_signals
+from asperity.runtime.process.systemd import Supervision
 
 log = logging.getLogger("asperity.gateway")
 
@@ -64,7 +64,7 @@ async def _serve(config: GatewayConfig, make: Callable[[Link], Gateway], since: 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    if early_end.told():
+    if early_signals.told():
         end()
 
     def wake() -> None:

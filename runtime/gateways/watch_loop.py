@@ -22,8 +22,8 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from runtime.errors import GatewayError
-from runtime.gateways.link import Link
+from asperity.runtime.errors import GatewayError
+from asperity.runtime.gateways.link import Link
 
 log = logging.getLogger("asperity.gateway")
 

@@ -3,9 +3,9 @@
 Whatever is malformed raises WireError, of a frame FrameRefused(REFUSED_MESSAGE); nothing else escapes a decoder.
 """
 
-from runtime.states import READY_STATES, State
-from runtime.wire.bulk import Bulk, decode_bulk, encode_bulk
-from runtime.wire.common import (
+from asperity.runtime.states import READY_STATES, State
+from asperity.runtime.wire.bulk import Bulk, decode_bulk, encode_bulk
+from asperity.runtime.wire.common import (
     MAX_BUFFER_BYTES,
     MAX_CONTROL_BYTES,
     MAX_HEADER_BYTES,
@@ -19,7 +19,7 @@ from runtime.wire.common import (
     split_topic,
     topic,
 )
-from runtime.wire.control import (
+from asperity.runtime.wire.control import (
     CODES,
     MAX_RESULTS_PER_REPLY,
     OPERATIONS,
@@ -34,8 +34,8 @@ from runtime.wire.control import (
     reply_results,
     split_envelope,
 )
-from runtime.wire.frame import FrameIdentity, decode_frame, encode_frame, identity, peek_identity
-from runtime.wire.record import (
+from asperity.runtime.wire.frame import FrameIdentity, decode_frame, encode_frame, identity, peek_identity
+from asperity.runtime.wire.record import (
     RECORD_BYTES,
     Record,
     decode_record,
@@ -43,14 +43,14 @@ from runtime.wire.record import (
     encode_record,
     record_message,
 )
-from runtime.wire.result import (
+from asperity.runtime.wire.result import (
     ReceivedResult,
     decode_result,
     decode_result_body,
     encode_result,
     encode_result_body,
 )
-from runtime.wire.state import (
+from asperity.runtime.wire.state import (
     EngineMessage,
     Event,
     RecipeChange,

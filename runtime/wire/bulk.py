@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import WireError
-from runtime.frame import Window
-from runtime.wire.common import (
+from asperity.runtime.errors import WireError
+from asperity.runtime.frame import Window
+from asperity.runtime.wire.common import (
     MAX_BUFFER_BYTES,
     MAX_HEADER_BYTES,
     MAX_INTEGER,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from runtime.errors import WireError
+from asperity.runtime.errors import WireError
 
 VERSION = 1
 """Major version ``v``. Within it fields are only added; another version is refused."""

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from runtime.errors import WireError
-from runtime.wire.common import (
+from asperity.runtime.errors import WireError
+from asperity.runtime.wire.common import (
     MAX_CONTROL_BYTES,
     MAX_EVENT_TEXT,
     VERSION,
@@ -30,8 +30,8 @@ from runtime.wire.common import (
     require_finite,
     write_json,
 )
-from runtime.wire.result import ReceivedResult, decode_result_body
-from runtime.wire.state import StationState, check_state
+from asperity.runtime.wire.result import ReceivedResult, decode_result_body
+from asperity.runtime.wire.state import StationState, check_state
 
 MAX_RESULTS_PER_REPLY = 24
 """24 x 2 KiB and the rest stay below the 64 KiB of a control message; a client asks again for more."""

@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import FrameRefused, WireError
-from runtime.frame import Clock, Frame, Intrinsics, Unit
-from runtime.reasons import Reason
-from runtime.wire.common import (
+from asperity.runtime.errors import FrameRefused, WireError
+from asperity.runtime.frame import Clock, Frame, Intrinsics, Unit
+from asperity.runtime.reasons import Reason
+from asperity.runtime.wire.common import (
     MAX_BUFFER_BYTES,
     MAX_HEADER_BYTES,
     MAX_PARTS,

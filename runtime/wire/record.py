@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.errors import WireError
-from runtime.frame import Result, Verdict
-from runtime.reasons import Reason
-from runtime.states import READY_STATES
-from runtime.wire.common import MAX_U32, Part, as_bytes_view, body_of, show, topic
+from asperity.runtime.errors import WireError
+from asperity.runtime.frame import Result, Verdict
+from asperity.runtime.reasons import Reason
+from asperity.runtime.states import READY_STATES
+from asperity.runtime.wire.common import MAX_U32, Part, as_bytes_view, body_of, show, topic
 
 RECORD_BYTES = 64
 RECORD_MAGIC = int.from_bytes(b"ASPR", "little")

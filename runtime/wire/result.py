@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from runtime.errors import WireError
-from runtime.frame import Region, Result, Verdict
-from runtime.reasons import JUDGED, Reason
-from runtime.wire.common import (
+from asperity.runtime.errors import WireError
+from asperity.runtime.frame import Region, Result, Verdict
+from asperity.runtime.reasons import JUDGED, Reason
+from asperity.runtime.wire.common import (
     MAX_INTEGER,
     MAX_RESULT_BYTES,
     U8,

@@ -7,9 +7,9 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from runtime.errors import WireError
-from runtime.states import READY_STATES
-from runtime.wire.common import (
+from asperity.runtime.errors import WireError
+from asperity.runtime.states import READY_STATES
+from asperity.runtime.wire.common import (
     MAX_ALARMS,
     MAX_EVENT_BYTES,
     MAX_EVENT_TEXT,

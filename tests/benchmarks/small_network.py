@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from calibration.procedural_stations import cell_network
-from calibration.profiles import Profile
-from runtime.manifest import Network
+from asperity.calibration.pretraining.stations import cell_network
+from asperity.calibration.profiles import Profile
+from asperity.runtime.manifest import Network
 
 
 def network_of(profile: Profile, slots: int) -> Network:

@@ -11,19 +11,19 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import load_file
-from tiny_station import SIZE_PX, TINY, build_tiny, no_report, part, tiny_profile, write_source
 
-from calibration.adaptation_config import AdaptationConfig
-from calibration.calibrate import calibrate
-from calibration.profiles import Profile
-from calibration.record import CalibrateOptions, CalibrationFolder, load_folder
-from runtime.distances import measure
-from runtime.errors import CalibrationError, DataError, UsageError
-from runtime.features import adapted_patches, frozen_patches
-from runtime.frame import Frame
-from runtime.mvtec import read_frame
-from runtime.preprocess import prepare
-from runtime.scoring import fused_score
+from asperity.calibration.adaptation.settings import AdaptationConfig
+from asperity.calibration.calibrate import calibrate
+from asperity.calibration.profiles import Profile
+from asperity.calibration.record import CalibrateOptions, CalibrationFolder, load_folder
+from asperity.runtime.cameras.mvtec_files import read_frame
+from asperity.runtime.errors import CalibrationError, DataError, UsageError
+from asperity.runtime.frame import Frame
+from asperity.runtime.vision.distances import measure
+from asperity.runtime.vision.features import adapted_patches, frozen_patches
+from asperity.runtime.vision.preprocess import prepare
+from asperity.runtime.vision.scoring import fused_score
+from tests.calibration.tiny_station import SIZE_PX, TINY, build_tiny, no_report, part, tiny_profile, write_source
 
 __all__ = ["no_report", "tiny_profile"]
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from calibration import calibrate as calibrate_module
-from calibration.networks.torch_networks import TorchNetworks
-from calibration.profiles import PROFILES, Profile
-from runtime.manifest import WeightsOrigin
-from runtime.mvtec import write_frame
+from asperity.calibration import calibrate as calibrate_module
+from asperity.calibration.networks.torch_networks import TorchNetworks
+from asperity.calibration.profiles import PROFILES, Profile
+from asperity.runtime.cameras.mvtec_files import write_frame
+from asperity.runtime.manifest import WeightsOrigin
 
 SIZE_PX, DEPTH_MM = 64, 400.0
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime.frame import Result, Verdict
-from runtime.reasons import Reason
-from runtime.states import State
-from runtime.wire import constants, decode_record, encode_record, record
+from asperity.runtime.documents import receiver_constants as constants
+from asperity.runtime.frame import Result, Verdict
+from asperity.runtime.reasons import Reason
+from asperity.runtime.states import State
+from asperity.runtime.wire import decode_record, encode_record, record
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GENERATED = EXAMPLES / "generated"
@@ -21,7 +22,7 @@ GENERATED = EXAMPLES / "generated"
 @pytest.mark.parametrize("name", sorted(constants.FILES))
 def test_the_committed_file_is_current(name: str) -> None:
     made = constants.FILES[name]()
-    assert (GENERATED / name).read_text() == made, f"run: python -m runtime.wire.constants {GENERATED}"
+    assert (GENERATED / name).read_text() == made, "run: make documents"
     assert max(map(len, made.splitlines())) <= 180
 
 

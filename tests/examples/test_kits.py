@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 import zmq
 
-from runtime import wire
-from runtime.client import Station
-from runtime.ordering import Gap
-from runtime.reasons import Reason
-from runtime.states import State
-from runtime.wire import ReceivedResult
+from asperity.runtime import wire
+from asperity.runtime.client.ordering import Gap
+from asperity.runtime.client.station_client import Station
+from asperity.runtime.reasons import Reason
+from asperity.runtime.states import State
+from asperity.runtime.wire import ReceivedResult
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "system"))
-from line import CAMERA, PATIENCE_S, Line
+from tests.system.line import CAMERA, PATIENCE_S, Line
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LINES = 250
@@ -107,7 +107,7 @@ class Simulated:
         self.folder = Path(tempfile.mkdtemp(prefix="asp-"))
         self.ends = {name: f"ipc://{self.folder}/{name}" for name in ("frames", "results", "bulk", "control", "lossy")}
         where = [f"--{name}={end}" for name, end in self.ends.items() if name != "lossy"]
-        start = [sys.executable, "-m", "runtime.cli", "simulate", "--log-level=error", "--rate=100", *where]
+        start = [sys.executable, "-m", "asperity.runtime.cli", "simulate", "--log-level=error", "--rate=100", *where]
         self.process = subprocess.Popen([*start, f"--script={SCRIPT}", "--deadline-ms=5000"], stdout=subprocess.PIPE)
         self.lossy = Lossy(self.ends["results"], self.ends["lossy"])
         self.lossy.start()

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import zmq
 from msgspec.structs import replace
-from test_kits import KITS, PATIENCE_S, built, command
 
-from runtime import wire
-from runtime.states import State
+from asperity.runtime import wire
+from asperity.runtime.states import State
+from tests.examples.test_kits import KITS, PATIENCE_S, built, command
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
-from fake_station import SESSION, FakeStation, made
+from tests.runtime.gateways.fake_station import SESSION, FakeStation, made
 
 __all__ = ["built"]
 PART_ID = 'P"7\\'

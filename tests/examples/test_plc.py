@@ -21,12 +21,12 @@ from typing import Any
 
 import pytest
 
-from runtime.frame import Result, Verdict
-from runtime.gateways.modbus_st import structured_text
-from runtime.gateways.modbus_table import STATUS, STATUS_WORDS, TABLE_VERSION, TRIGGERS, WORDS, pack, unpack
-from runtime.reasons import Reason
-from runtime.wire import encode_record
-from runtime.wire.constants import record_fields
+from asperity.runtime.documents.modbus_st import structured_text
+from asperity.runtime.documents.receiver_constants import record_fields
+from asperity.runtime.frame import Result, Verdict
+from asperity.runtime.gateways.modbus.table import STATUS, STATUS_WORDS, TABLE_VERSION, TRIGGERS, WORDS, pack, unpack
+from asperity.runtime.reasons import Reason
+from asperity.runtime.wire import encode_record
 from tests.examples.structured_text import Block, Program
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -37,7 +37,7 @@ PATIENCE_S = 60.0
 
 
 def test_the_modbus_file_is_current() -> None:
-    assert (GENERATED / "asperity_modbus.st").read_text() == structured_text(), "python -m runtime.gateways.modbus_st"
+    assert (GENERATED / "asperity_modbus.st").read_text() == structured_text(), "run: make documents"
 
 
 def test_every_register_is_read_from_its_address() -> None:
@@ -62,10 +62,10 @@ def test_every_field_of_the_record_is_read_from_its_offset() -> None:
 
 def test_the_page_for_the_automation_engineer_is_current() -> None:
     pytest.importorskip("asyncua")
-    from runtime.gateways.plc_page import filled
+    from asperity.runtime.documents.plc_page import filled
 
     page = (EXAMPLES.parent / "docs" / "plc.md").read_text()
-    assert filled(page) == page, "run: python -m runtime.gateways.plc_page docs/plc.md"
+    assert filled(page) == page, "run: python -m asperity.runtime.documents.plc_page docs/plc.md"
     for link in re.findall(r"\]\(#([a-z0-9-]+)\)", page):
         headings = [
             re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.+)$", page, re.M)
@@ -415,7 +415,7 @@ def test_the_block_runs_a_simulated_station_over_the_real_gateway(compiled: Plc,
         f'[station]\nresults = "{ends["results"]}"\ncontrol = "{ends["control"]}"\n'
         f"[gateway]\naccept_simulated = true\n[modbus]\nport = {port}\n"
     )
-    cli = [sys.executable, "-m", "runtime.cli"]
+    cli = [sys.executable, "-m", "asperity.runtime.cli"]
     where = [f"--{name}={end}" for name, end in ends.items()]
     script = "ok ng STALE ok shape WRONG_RECIPE NO_FRAME ok"
     started = [

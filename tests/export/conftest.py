@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from exported import exported, reduced_edge, reduced_paper, whole
 
-from calibration.networks import TorchNetworks
-from export.onnx import export_graphs
-from runtime.manifest import Network
+from asperity.calibration.networks import TorchNetworks
+from asperity.export.onnx import export_graphs
+from asperity.runtime.manifest import Network
+from tests.export.exported import exported, reduced_edge, reduced_paper, whole
 
 
 @pytest.fixture(scope="session")

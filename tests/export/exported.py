@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from calibration.networks import TorchNetworks, build
-from calibration.networks.point_mae import PointBn, PointEncoder
-from calibration.networks.points_lite import PointsLite
-from calibration.networks.vit import VisionTransformer
-from calibration.procedural_stations import cell_network
-from calibration.profiles import PROFILES, Profile
-from export.onnx import export_graphs
-from runtime.manifest import Network
+from asperity.calibration.networks import TorchNetworks, build
+from asperity.calibration.networks.point_mae import PointBn, PointEncoder
+from asperity.calibration.networks.points_lite import PointsLite
+from asperity.calibration.networks.vit import VisionTransformer
+from asperity.calibration.pretraining.stations import cell_network
+from asperity.calibration.profiles import PROFILES, Profile
+from asperity.export.onnx import export_graphs
+from asperity.runtime.manifest import Network
 
 Arrays = dict[str, np.ndarray]
 

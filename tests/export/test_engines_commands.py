@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 import typer
-from bundle_factory import ToyBundle, write_toy_bundle
 from typer.testing import CliRunner
 
-import export.precision_parity
-from export.cli import register
-from export.precision import Ranges
-from export.precision_parity import PrecisionReport, compare_precision
-from runtime.bundle import Bundle, open_bundle
-from runtime.errors import AsperityError, EngineError, UsageError
-from runtime.keys import TrustStore
-from runtime.manifest import Decision
+from asperity.export import precision_parity
+from asperity.export.cli import register
+from asperity.export.precision import Ranges
+from asperity.export.precision_parity import PrecisionReport, compare_precision
+from asperity.runtime.bundle.reader import Bundle, open_bundle
+from asperity.runtime.errors import AsperityError, EngineError, UsageError
+from asperity.runtime.manifest import Decision
+from asperity.runtime.security.signing_keys import TrustStore
+from tests.bundle_factory import ToyBundle, write_toy_bundle
 from tests.conftest import LiteBundle
 
 
@@ -87,7 +87,7 @@ def test_torch_tensorrt_says_what_it_needs_and_what_the_gate_said(
         asked.extend(given)
         return opened.manifest.decision
 
-    monkeypatch.setattr("export.torch_tensorrt.prove_torch_tensorrt", judged)
+    monkeypatch.setattr("asperity.export.torch_tensorrt.prove_torch_tensorrt", judged)
     assert "passed" in run(*arguments)
     assert json.loads(run(*arguments, "--json"))["threshold"] == opened.manifest.decision.threshold
     assert asked[0] == tmp_path and asked[2:4] == ["fp16", 0]
@@ -118,13 +118,13 @@ def test_fp16_keeps_the_verdicts_of_a_bundle(bundle: Bundle, fp16: PrecisionRepo
 
 def test_the_gate_refuses_ruined_ranges(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: an int8 network whose activations are clipped to a fiftieth of their range."""
-    whole = export.precision_parity.bundle_ranges
+    whole = precision_parity.bundle_ranges
 
     def ruined(*arguments: object) -> dict[str, Ranges]:
         ranges: Mapping[str, Ranges] = whole(*arguments)  # type: ignore[arg-type]
         return {name: {tensor: value / 50 for tensor, value in one.items()} for name, one in ranges.items()}
 
-    monkeypatch.setattr("export.precision_parity.bundle_ranges", ruined)
+    monkeypatch.setattr("asperity.export.precision_parity.bundle_ranges", ruined)
     refused = compare_precision(bundle, "int8", frames=1)
     assert "standard deviations" in refused.gate or "correlation" in refused.gate
     assert refused.threshold == bundle.manifest.decision.threshold
@@ -133,7 +133,7 @@ def test_the_gate_refuses_ruined_ranges(bundle: Bundle, monkeypatch: pytest.Monk
 def test_the_command_says_it_in_words(
     lite_bundle: LiteBundle, fp16: PrecisionReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.precision_parity.compare_precision", lambda *_: fp16)
+    monkeypatch.setattr("asperity.export.precision_parity.compare_precision", lambda *_: fp16)
     arguments = ("parity", lite_bundle.path, "--keys", lite_bundle.trust.folder)
     told = run(*arguments)
     assert "gate                 passed" in told and "rank correlation" in told

@@ -14,22 +14,21 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from bundle_factory import seal, zeroed
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
-import export.bundle
-import export.spoil
-from calibration.record import load_folder, save_record
-from export.bundle import ExportReport, export_bundle
-from export.commands.shown import report_told
-from export.golden import make_golden
-from runtime.bundle import Bundle, open_bundle
-from runtime.commands.score import judge
-from runtime.engines.cpu import CpuEngine
-from runtime.errors import BundleError, CalibrationError, DataError, ParityError, UsageError
-from runtime.gate import VERDICT_NAMES, no_progress, pass_gate, prove, run_golden
-from runtime.keys import TrustStore
+from asperity.calibration.record import load_folder, save_record
+from asperity.export import bundle, spoil
+from asperity.export.bundle import ExportReport, export_bundle
+from asperity.export.commands.shown import report_told
+from asperity.export.golden import make_golden
+from asperity.runtime.bundle.reader import Bundle, open_bundle
+from asperity.runtime.commands.score import judge
+from asperity.runtime.engines.cpu import CpuEngine
+from asperity.runtime.engines.parity_gate import VERDICT_NAMES, no_progress, pass_gate, prove, run_golden
+from asperity.runtime.errors import BundleError, CalibrationError, DataError, ParityError, UsageError
+from asperity.runtime.security.signing_keys import TrustStore
+from tests.bundle_factory import seal, zeroed
 from tests.conftest import LiteBundle
 
 GRAPHS = ["rgb.onnx", "points.onnx", "adaptor_rgb.onnx", "adaptor_points.onnx", "adaptor_points_full.onnx"]
@@ -56,7 +55,7 @@ def same_graphs(lite_bundle: LiteBundle, monkeypatch: pytest.MonkeyPatch) -> Non
         for name in GRAPHS:
             shutil.copy(lite_bundle.path / name, out_dir)
 
-    monkeypatch.setattr(export.bundle, "export_graphs", copy_graphs)
+    monkeypatch.setattr(bundle, "export_graphs", copy_graphs)
 
 
 def reseal(path: Path, trust: TrustStore, manifest: dict[str, Any] | None = None) -> None:
@@ -83,7 +82,7 @@ def test_the_bundle_opens_and_passes_its_gate_with_a_fresh_engine(lite_bundle: L
     assert set(bundle.graph_names()) == {name.removesuffix(".onnx") for name in GRAPHS}
     # A calibration input scores the same by the engine as by torch at calibration.
     inputs = bundle.calibration_inputs()
-    from runtime.scoring import fused_score
+    from asperity.runtime.vision.scoring import fused_score
 
     seen = engine.score_prepared(inputs.prepared(0), no_progress)
     assert fused_score(seen.rgb, seen.points, decision) == pytest.approx(float(inputs.scores[0]), abs=1e-3)
@@ -229,13 +228,13 @@ def test_networks_that_see_nothing_are_not_exported(lite_bundle: LiteBundle, mon
     bundle, folder = open_bundle(lite_bundle.path, lite_bundle.trust), load_folder(lite_bundle.calibration)
     engine = cpu(bundle)
     with monkeypatch.context() as patched:
-        patched.setattr(export.spoil, "HEIGHT_SHARES", (1e-6,))
-        patched.setattr(export.spoil, "RIPPLES", ((1e-6, 0.1),))
+        patched.setattr(spoil, "HEIGHT_SHARES", (1e-6,))
+        patched.setattr(spoil, "RIPPLES", ((1e-6, 0.1),))
         with pytest.raises(CalibrationError, match="cannot see gross defects of geometry"):
             make_golden(folder, bundle, engine)
-    monkeypatch.setattr(export.spoil, "HEIGHT_SHARES", (0.1,))
-    monkeypatch.setattr(export.spoil, "STAINS", ((0.01, 0.001),))
-    monkeypatch.setattr(export.spoil, "CHEQUERS", ())
+    monkeypatch.setattr(spoil, "HEIGHT_SHARES", (0.1,))
+    monkeypatch.setattr(spoil, "STAINS", ((0.01, 0.001),))
+    monkeypatch.setattr(spoil, "CHEQUERS", ())
     with pytest.raises(CalibrationError, match="cannot see gross defects of colour"):
         make_golden(folder, bundle, engine)
 
@@ -246,8 +245,8 @@ def test_for_timing_only_they_are_and_no_frame_gets_a_verdict(
 ) -> None:
     """Networks that see no spoiled frame: refused as ever, exported when asked for timing only."""
     for name in ("HEIGHT_SHARES", "STAINS"):
-        monkeypatch.setattr(export.spoil, name, ())
-    monkeypatch.setattr(export.spoil, "RIPPLES", ((1e-6, 0.1),))
+        monkeypatch.setattr(spoil, name, ())
+    monkeypatch.setattr(spoil, "RIPPLES", ((1e-6, 0.1),))
     target = folder.parent / "timing"
     with pytest.raises(CalibrationError, match="cannot see gross defects"):
         exported(folder, target, lite_bundle.trust)
@@ -317,7 +316,7 @@ def test_the_systems_word_for_a_full_disk_becomes_a_sentence(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(export.bundle, "export_graphs", full)
+    monkeypatch.setattr(bundle, "export_graphs", full)
     with pytest.raises(DataError, match=r"the disk is full.*free some space"):
         exported(folder, folder.parent / "bundle", lite_bundle.trust)
     assert beside(folder) == []

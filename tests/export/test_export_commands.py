@@ -12,14 +12,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import export.bundle
-from calibration.record import CalibrateOptions
-from export.cli import register
-from export.commands.calibrate import recipe_name
-from runtime.bundle import open_bundle
-from runtime.commands import inspect_bundle
-from runtime.errors import AsperityError, CalibrationError, DataError, UsageError
-from runtime.mvtec import write_frame
+from asperity.calibration.record import CalibrateOptions
+from asperity.export.cli import register
+from asperity.export.commands.calibrate import recipe_name
+from asperity.runtime.bundle.reader import open_bundle
+from asperity.runtime.cameras.mvtec_files import write_frame
+from asperity.runtime.commands import inspect_bundle
+from asperity.runtime.errors import AsperityError, CalibrationError, DataError, UsageError
 from tests.conftest import LiteBundle
 
 
@@ -100,8 +99,8 @@ def test_export_from_a_stations_folder(
         for path in lite_bundle.path.glob("*.onnx"):
             shutil.copy(path, out_dir)
 
-    monkeypatch.setattr(export.bundle, "export_graphs", copy_graphs)
-    monkeypatch.setattr(export.bundle, "PERCENTILE_SAMPLES", 1)
+    monkeypatch.setattr("asperity.export.bundle.export_graphs", copy_graphs)
+    monkeypatch.setattr("asperity.export.bundle.PERCENTILE_SAMPLES", 1)
     keys = ("--keys", lite_bundle.trust.folder)
     told = json.loads(run("export", lite_bundle.path.parent, "-o", tmp_path / "b", "--threads", 1, "--json", *keys))
     bundle = open_bundle(tmp_path / "b", lite_bundle.trust)
@@ -124,7 +123,7 @@ def test_a_recipe_gets_a_name_that_travels() -> None:
 def test_every_choice_of_the_method_is_an_option_of_the_command() -> None:
     import inspect
 
-    from export.commands.calibrate import command
+    from asperity.export.commands.calibrate import command
 
     own = {"points_weights": "point_weights"}
     missing = {own.get(n, n) for n in CalibrateOptions.__struct_fields__} - set(inspect.signature(command).parameters)

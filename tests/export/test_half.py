@@ -8,17 +8,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from bundle_factory import model as toy_model
-from bundle_factory import toy_graphs
 from onnx import TensorProto, helper
 
-import export.half
-from calibration.networks import TorchNetworks
-from export.graphs import element_types, load
-from export.half import half_graph
-from export.rounding import rounded_graph
-from runtime.errors import BundleError, EngineError
-from runtime.manifest import Network
+from asperity.calibration.networks import TorchNetworks
+from asperity.export.graphs import element_types, load
+from asperity.export.half import half_graph
+from asperity.export.rounding import rounded_graph
+from asperity.runtime.errors import BundleError, EngineError
+from asperity.runtime.manifest import Network
+from tests.bundle_factory import model as toy_model
+from tests.bundle_factory import toy_graphs
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 WIDTH = 32
@@ -154,14 +153,14 @@ def test_geometry_before_the_first_product_is_worth_float32(
     expected = run(model, **inputs)
 
     def rms_error() -> float:
-        seen = run(rounded_graph(export.half.half_graph(model, "points"), "points"), **inputs)
+        seen = run(rounded_graph(half_graph(model, "points"), "points"), **inputs)
         return float(np.sqrt(np.square(seen - expected).mean()) / expected.std())
 
     error = rms_error()
     assert error < 0.002
     # The control: everything in half, as a builder's fp16 switch would have it.
     monkeypatch.setattr(
-        "export.half._half_nodes",
+        "asperity.export.half._half_nodes",
         lambda made, softmax: {
             index for index, node in enumerate(made.graph.node) if element_types(made)[node.output[0]] == FLOAT
         },

@@ -10,16 +10,26 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from exported import Arrays, calibrated, frozen, inputs_of, network, reduced, reduced_edge, reduced_paper, whole
 from torch import nn
 
-from calibration.networks import TorchNetworks
-from calibration.networks.point_mae import PointBn, PointEncoder
-from calibration.networks.vit import VisionTransformer
-from calibration.profiles import PROFILES
-from export.onnx import OPERATORS, OPSET, check_operators, export_graphs
-from runtime.errors import DataError, EngineError, UsageError
-from runtime.manifest import Network
+from asperity.calibration.networks import TorchNetworks
+from asperity.calibration.networks.point_mae import PointBn, PointEncoder
+from asperity.calibration.networks.vit import VisionTransformer
+from asperity.calibration.profiles import PROFILES
+from asperity.export.onnx import OPERATORS, OPSET, check_operators, export_graphs
+from asperity.runtime.errors import DataError, EngineError, UsageError
+from asperity.runtime.manifest import Network
+from tests.export.exported import (
+    Arrays,
+    calibrated,
+    frozen,
+    inputs_of,
+    network,
+    reduced,
+    reduced_edge,
+    reduced_paper,
+    whole,
+)
 
 TOLERANCE = 2e-5
 """Largest difference between ONNX Runtime and torch, relative to the largest value: float32 in another order."""
@@ -88,7 +98,7 @@ def test_graphs_keep_to_tensorrt_and_to_static_float32(lite: tuple[TorchNetworks
 
 
 def test_inputs_and_outputs_have_the_bundles_names(lite: tuple[TorchNetworks, Network, list[Path]]) -> None:
-    from runtime.bundle_checks import check_graph
+    from asperity.runtime.bundle.checks import check_graph
 
     _, given, paths = lite
     for path in paths:
@@ -98,8 +108,8 @@ def test_inputs_and_outputs_have_the_bundles_names(lite: tuple[TorchNetworks, Ne
 def test_a_bundle_takes_the_graphs_of_the_other_profiles(
     edge_small: tuple[dict[str, bytes], Network], paper_small: tuple[dict[str, bytes], Network]
 ) -> None:
-    """What ``runtime.onnx_graphs`` lets in is what is written here: field by field, operator by operator."""
-    from runtime.bundle_checks import check_graph
+    """What ``runtime.bundle.onnx_graphs`` lets in is what is written here: field by field, operator by operator."""
+    from asperity.runtime.bundle.checks import check_graph
 
     for graphs, given in (edge_small, paper_small):
         for name, graph in graphs.items():
@@ -114,7 +124,7 @@ def test_slots_of_the_whole_grid_need_no_second_graph_and_no_adaptor_no_graph(
         return path
 
     shapes: list[tuple[object, ...]] = []
-    monkeypatch.setattr("export.onnx._write", record)
+    monkeypatch.setattr("asperity.export.onnx._write", record)
     networks = calibrated(PROFILES["lite"], seeded=True)
     given = network(PROFILES["lite"], 448)
     export_graphs(networks, given, tmp_path)

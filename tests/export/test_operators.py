@@ -8,16 +8,16 @@ from typing import Any
 import msgspec
 import onnx
 import pytest
-from exported import exported, inputs_of, whole
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.networks import TorchNetworks
-from export.graphs import element_types
-from export.onnx import OPERATORS
-from export.precision import derived_graph
-from export.quantize import activation_ranges
-from runtime.engines.plans import Precision, Softmax
-from runtime.manifest import Network
+from asperity.calibration.networks import TorchNetworks
+from asperity.export.graphs import element_types
+from asperity.export.onnx import OPERATORS
+from asperity.export.precision import derived_graph
+from asperity.export.quantize import activation_ranges
+from asperity.runtime.engines.tensorrt.plan_cache import Precision, Softmax
+from asperity.runtime.manifest import Network
+from tests.export.exported import exported, inputs_of, whole
 
 KNOWN: dict[str, Any] = msgspec.json.decode((Path(__file__).parent / "tensorrt_operators.json").read_bytes())
 TYPES = {

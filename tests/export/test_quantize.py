@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from bundle_factory import model as toy_model
-from exported import inputs_of
 from onnx import helper, numpy_helper
-from test_half import run
 
-from calibration.networks import TorchNetworks
-from export.layers import compare_layers
-from export.quantize import activation_ranges, int8_graph, quantised_weights
-from export.rounding import rounded_graph
-from runtime.errors import EngineError
-from runtime.manifest import Network
+from asperity.calibration.networks import TorchNetworks
+from asperity.export.layers import compare_layers
+from asperity.export.quantize import activation_ranges, int8_graph, quantised_weights
+from asperity.export.rounding import rounded_graph
+from asperity.runtime.errors import EngineError
+from asperity.runtime.manifest import Network
+from tests.bundle_factory import model as toy_model
+from tests.export.exported import inputs_of
+from tests.export.test_half import run
 
 WIDTH = 32
 

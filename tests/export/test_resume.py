@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from calibration.record import CalibrationFolder, load_folder
-from calibration.work import working
-from runtime.errors import UsageError
-from runtime.mvtec import write_frame
+from asperity.calibration.outcome.resumable import working
+from asperity.calibration.record import CalibrationFolder, load_folder
+from asperity.runtime.cameras.mvtec_files import write_frame
+from asperity.runtime.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 FRAMES, EPOCHS = 40, 3
@@ -30,17 +30,17 @@ import torch, typer
 torch.set_num_threads(1)
 from tiny_station import TINY, build_tiny
 from calibration import adaptation, calibrate, embedding, profiles
-from calibration.adaptation_config import AdaptationConfig
-import export.bundle, export.commands.shown
-from export.cli import register
+from asperity.calibration.adaptation.settings import AdaptationConfig
+import asperity.export.bundle, asperity.export.commands.shown
+from asperity.export.cli import register
 
 profiles.PROFILES["tiny"] = TINY
 calibrate.build = build_tiny
 calibrate.write_report = lambda outcome, record, folder: None
 calibrate.default_config = lambda chosen: AdaptationConfig(epochs={epochs}, queue_rows=64, query_patches=16)
-export.bundle.export_bundle = lambda *_, **__: None
-export.commands.shown.report_told = lambda report: None
-export.commands.shown.show_export = lambda report: None
+asperity.export.bundle.export_bundle = lambda *_, **__: None
+asperity.export.commands.shown.report_told = lambda report: None
+asperity.export.commands.shown.show_export = lambda report: None
 where, count = "{where}", {count}
 
 def counted(function, name):
@@ -66,7 +66,7 @@ app(sys.argv[1:])
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sys.path.insert(0, str(ROOT / "tests" / "calibration"))
     try:
-        from tiny_station import part
+        from tests.calibration.tiny_station import part
     finally:
         sys.path.pop(0)
     folder = tmp_path_factory.mktemp("source") / "dome"
@@ -89,7 +89,7 @@ def run(
 @pytest.fixture(scope="module")
 def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> CalibrationFolder:
     """What an undisturbed run comes to."""
-    key = ("-m", "runtime.cli", "keys", "new", "--keys", str(source.parent / "keys"))
+    key = ("-m", "asperity.runtime.cli", "keys", "new", "--keys", str(source.parent / "keys"))
     subprocess.run([sys.executable, *key], cwd=ROOT, check=True, capture_output=True)
     out = tmp_path_factory.mktemp("whole")
     done = run(source, out)
@@ -113,9 +113,9 @@ def test_killed_among_the_patches_and_again_in_the_adaptation(
 ) -> None:
     first = run(source, tmp_path, "FRAME", 15)
     assert first.returncode == -signal.SIGKILL
-    assert [path.name for path in tmp_path.iterdir()] == ["calibration.work"]
+    assert [path.name for path in tmp_path.iterdir()] == ["asperity.calibration.outcome.resumable"]
     # Half of a frame's patches lost by a power cut: it is computed again.
-    rgb = tmp_path / "calibration.work" / "rgb.f32"
+    rgb = tmp_path / "asperity.calibration.outcome.resumable" / "rgb.f32"
     values = np.memmap(rgb, np.float32, "r+")
     values[: 8 * 8] = 0.0
     values.flush()
@@ -140,7 +140,7 @@ def test_an_interrupt_from_the_keyboard_leaves_as_much_and_another_job_takes_non
 ) -> None:
     first = run(source, tmp_path, "STEP", 4, signal.SIGINT)
     assert first.returncode != 0
-    assert (tmp_path / "calibration.work" / "adaptation.safetensors").exists()
+    assert (tmp_path / "asperity.calibration.outcome.resumable" / "adaptation.safetensors").exists()
     other = run(source, tmp_path, "", 0, signal.SIGKILL, "--seed", "1")
     assert other.returncode == 0, other.stderr
     assert "going on" not in other.stderr

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bundle_factory import HEIGHT_PX, WIDTH_PX, toy_frame, toy_manifest
 
-from export.spoil import HEIGHT_SHARES, Kind, Spot, attempts, push, spoil, spots
-from runtime.errors import CalibrationError
-from runtime.frame import Frame
-from runtime.preprocess import Masks, find_part
+from asperity.export.spoil import HEIGHT_SHARES, Kind, Spot, attempts, push, spoil, spots
+from asperity.runtime.errors import CalibrationError
+from asperity.runtime.frame import Frame
+from asperity.runtime.vision.preprocess import Masks, find_part
+from tests.bundle_factory import HEIGHT_PX, WIDTH_PX, toy_frame, toy_manifest
 
 GEOMETRY = toy_manifest("none").geometry
 

@@ -14,24 +14,24 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from bundle_factory import ToyBundle, write_toy_bundle
-from exported import exported, inputs_of, whole
 from onnx import TensorProto, helper
 
-from calibration.networks import TorchNetworks
-from export.precision import derived_graph
-from export.quantize import activation_ranges
-from export.tensorrt import BuildOptions, build_engines, build_plan
-from runtime.bundle import Bundle, open_bundle
-from runtime.config import StationConfig
-from runtime.cuda.environment import Gpu
-from runtime.engines.build import BackgroundBuild
-from runtime.engines.plans import PlanCache, PlanSet, Precision, Softmax, find_served, plan_key
-from runtime.engines.tensorrt_library import Library, load_library
-from runtime.engines.trt_graph import plan_cache
-from runtime.errors import EngineError, ParityError
-from runtime.keys import TrustStore
-from runtime.manifest import Network
+from asperity.calibration.networks import TorchNetworks
+from asperity.export.precision import derived_graph
+from asperity.export.quantize import activation_ranges
+from asperity.export.tensorrt import BuildOptions, build_engines, build_plan
+from asperity.runtime.bundle.reader import Bundle, open_bundle
+from asperity.runtime.cuda.environment import Gpu
+from asperity.runtime.engines.tensorrt.build import BackgroundBuild
+from asperity.runtime.engines.tensorrt.graphs import plan_cache
+from asperity.runtime.engines.tensorrt.library import Library, load_library
+from asperity.runtime.engines.tensorrt.plan_cache import PlanCache, PlanSet, Precision, Softmax, find_served, plan_key
+from asperity.runtime.errors import EngineError, ParityError
+from asperity.runtime.manifest import Network
+from asperity.runtime.security.signing_keys import TrustStore
+from asperity.runtime.settings.station_toml import StationConfig
+from tests.bundle_factory import ToyBundle, write_toy_bundle
+from tests.export.exported import exported, inputs_of, whole
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (make trt-tools)")
 
@@ -181,7 +181,7 @@ class Absent:
         if name.split(".")[0] in absent:
             raise ModuleNotFoundError(f"{name} is out of reach", name=name)
 sys.meta_path.insert(0, Absent())
-from export.commands.engines import app
+from asperity.export.commands.engines import app
 app(["build", sys.argv[1], "--precision", sys.argv[2], "--cache", sys.argv[3], "--keys", sys.argv[4]])
 """
     for precision in ("fp16", "int8"):
@@ -208,7 +208,7 @@ def test_the_stations_own_command_builds_in_the_background(toy: ToyBundle, bundl
 
 
 def test_names_used_of_the_library_are_there(library: Library) -> None:
-    """``runtime.engines.trt_graph`` meets no GPU here; that it uses names which exist can be shown."""
+    """``runtime.engines.tensorrt.graphs`` meets no GPU here; that it uses names which exist can be shown."""
     trt = library.module
     used = {
         trt.Runtime: ["deserialize_cuda_engine"],

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exported import inputs_of
 from torch import nn
 
-from calibration.networks import TorchNetworks
-from export import torch_tensorrt as ours
-from export.onnx import graph_modules
-from runtime.errors import EngineError
-from runtime.manifest import Network
+from asperity.calibration.networks import TorchNetworks
+from asperity.export import torch_tensorrt as ours
+from asperity.export.onnx import graph_modules
+from asperity.runtime.errors import EngineError
+from asperity.runtime.manifest import Network
+from tests.export.exported import inputs_of
 
 CPU = torch.device("cpu")
 HOST = "torch.version.cuda"

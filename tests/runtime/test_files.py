@@ -14,14 +14,14 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from runtime.commands.keys import app
-from runtime.config import Log
-from runtime.errors import AccessError, ConfigError, SignatureError, UsageError
-from runtime.files import OTHERS_MAY_USE, FileRefused, read_file, replace_file, shown
-from runtime.gateways.users import read_secret
-from runtime.keys import TrustStore, new_signing_key, read_public_key
-from runtime.log_lines import begin
-from runtime.transport import ClientKeys, Role, read_client_key
+from asperity.runtime.commands.keys import app
+from asperity.runtime.errors import AccessError, ConfigError, SignatureError, UsageError
+from asperity.runtime.files import OTHERS_MAY_USE, FileRefused, read_file, replace_file, shown
+from asperity.runtime.gateways.opcua.users import read_secret
+from asperity.runtime.security.curve_keys import ClientKeys, Role, read_client_key
+from asperity.runtime.security.signing_keys import TrustStore, new_signing_key, read_public_key
+from asperity.runtime.settings.log_lines import begin
+from asperity.runtime.settings.station_toml import Log
 
 EVIL = "a\x1b[31mb\r\n\x9b2J\u202ec\udcff"
 SAFE = r"a\x1b[31mb\r\n\x9b2J\u202ec\udcff"
@@ -96,7 +96,7 @@ def test_a_log_line_is_one_line_whatever_is_in_it(capfd: pytest.CaptureFixture[s
 
 
 def test_an_error_of_a_command_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "runtime.cli", "keys", "trust", os.fsencode(tmp_path / EVIL)]
+    command = [sys.executable, "-m", "asperity.runtime.cli", "keys", "trust", os.fsencode(tmp_path / EVIL)]
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count(b"\n") == 1 and SAFE.encode() in done.stderr

@@ -6,8 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import StateError
-from runtime.states import EVENTS, JUDGING, READY_STATES, REQUESTS, TABLE, Cause, State, allowed, document, step
+from asperity.runtime.errors import StateError
+from asperity.runtime.states import (
+    EVENTS,
+    JUDGING,
+    READY_STATES,
+    REQUESTS,
+    TABLE,
+    Cause,
+    State,
+    allowed,
+    document,
+    step,
+)
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.source.name}-{row.cause.name}")
@@ -69,4 +80,4 @@ def test_states_are_numbered_as_in_opc_40100() -> None:
 
 def test_the_document_is_current() -> None:
     page = Path(__file__).parents[2] / "docs" / "states.md"
-    assert page.read_text() == document(), "run: python -m runtime.states > docs/states.md"
+    assert page.read_text() == document(), "run: python -m asperity.runtime.states > docs/states.md"

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import zmq
 
-from runtime import wire
-from runtime.client import ClientLimits, Station
-from runtime.frame import Frame, Result
-from runtime.sender import FrameSender
-from runtime.transport import ClientKeys, Role, secure
-from runtime.wire import StationState
+from asperity.runtime import wire
+from asperity.runtime.client.frame_sender import FrameSender
+from asperity.runtime.client.station_client import ClientLimits, Station
+from asperity.runtime.frame import Frame, Result
+from asperity.runtime.security.curve_keys import ClientKeys, Role, secure
+from asperity.runtime.wire import StationState
 
 CAMERA = "cam1"
 STATION = "st1"
@@ -93,7 +93,7 @@ class Line:
         """Start the inspector; its log goes to ``log``."""
         self.starts += 1
         log = (self.folder / f"log{self.starts}").open("wb")
-        command = [sys.executable, "-m", "runtime.cli", "run", "--config", str(self.config), *arguments]
+        command = [sys.executable, "-m", "asperity.runtime.cli", "run", "--config", str(self.config), *arguments]
         process = subprocess.Popen(command, stdout=log, stderr=log)
         log.close()
         self.processes.append(process)

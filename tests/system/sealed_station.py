@@ -24,7 +24,7 @@ from typing import ClassVar
 
 import asyncua
 
-from tests.gateways.amqtt_broker import PROGRAM as BROKER
+from tests.runtime.gateways.amqtt_broker import PROGRAM as BROKER
 
 PATIENCE_S = 180.0
 """For a crowded machine; nothing here is a measurement."""
@@ -44,7 +44,7 @@ READ_REGISTERS = bytes.fromhex("0001 0000 0006 01 03 0000 0001")
 
 
 def asperity(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "runtime.cli", *arguments]
+    return [sys.executable, "-m", "asperity.runtime.cli", *arguments]
 
 
 class Process:

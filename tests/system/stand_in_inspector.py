@@ -11,16 +11,16 @@ import sys
 import time
 from pathlib import Path
 
-from runtime import gate
-from runtime.bundle import Bundle
-from runtime.cli import end_at_once
-from runtime.commands.run import serve
-from runtime.config import StationConfig
-from runtime.cuda.shim.graphs import OnnxGraphs
-from runtime.cuda.shim.streams import ShimFrameDevice
-from runtime.engines import opening
-from runtime.engines.cuda import CudaEngine
-from runtime.errors import AsperityError, EngineError, EngineLostError
+from asperity.runtime.bundle.reader import Bundle
+from asperity.runtime.cli import end_at_once
+from asperity.runtime.commands.run import serve
+from asperity.runtime.cuda.shim.graphs import OnnxGraphs
+from asperity.runtime.cuda.shim.streams import ShimFrameDevice
+from asperity.runtime.engines import opening
+from asperity.runtime.engines import parity_gate as gate
+from asperity.runtime.engines.cuda import CudaEngine
+from asperity.runtime.errors import AsperityError, EngineError, EngineLostError
+from asperity.runtime.settings.station_toml import StationConfig
 
 config_path, fault = Path(sys.argv[1]), Path(sys.argv[2])
 

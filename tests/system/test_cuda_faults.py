@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bundle_factory import toy_frame, write_toy_bundle
-from line import CAMERA, PATIENCE_MS, PATIENCE_S, Camera, Line, kill
 
-from runtime.cuda.build import missing_for_simt
-from runtime.frame import Frame, Result
-from runtime.keys import TrustStore
-from runtime.reasons import JUDGED, Reason
-from runtime.states import State
+from asperity.runtime.cuda.build import missing_for_simt
+from asperity.runtime.frame import Frame, Result
+from asperity.runtime.reasons import JUDGED, Reason
+from asperity.runtime.security.signing_keys import TrustStore
+from asperity.runtime.states import State
+from tests.bundle_factory import toy_frame, write_toy_bundle
+from tests.system.line import CAMERA, PATIENCE_MS, PATIENCE_S, Camera, Line, kill
 
 SCRIPT = Path(__file__).parent / "stand_in_inspector.py"
 LOST_EXIT_CODE = 18

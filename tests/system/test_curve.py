@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
-from line import CAMERA, PATIENCE_MS, STATION, UNHURRIED, Camera, Line
 
-from runtime import wire
-from runtime.client import ClientLimits, Station
-from runtime.errors import AccessError, StationError
-from runtime.frame import Frame, Result
-from runtime.ordering import Gap
-from runtime.transport import ClientKeys, Role, read_client_key
+from asperity.runtime import wire
+from asperity.runtime.client.ordering import Gap
+from asperity.runtime.client.station_client import ClientLimits, Station
+from asperity.runtime.errors import AccessError, StationError
+from asperity.runtime.frame import Frame, Result
+from asperity.runtime.security.curve_keys import ClientKeys, Role, read_client_key
+from tests.system.line import CAMERA, PATIENCE_MS, STATION, UNHURRIED, Camera, Line
 
 RUNNING = 8
 HASTY = ClientLimits(request_timeout_ms=300, request_tries=2)
@@ -274,7 +274,8 @@ def test_a_frame_of_20_mb_comes_through() -> None:
 
 
 def test_commands_take_a_key_file_and_never_the_key_itself(tmp_path: Path) -> None:
-    watch = [sys.executable, "-m", "runtime.cli", "watch", "state", "--count", "1", "--json", "--seconds", "30"]
+    cli = [sys.executable, "-m", "asperity.runtime.cli"]
+    watch = [*cli, "watch", "state", "--count", "1", "--json", "--seconds", "30"]
     with Line("ok", curve=True) as line:
         line.start()
         line.await_state(RUNNING)
@@ -288,7 +289,7 @@ def test_commands_take_a_key_file_and_never_the_key_itself(tmp_path: Path) -> No
         exposed = tmp_path / "exposed.key"
         exposed.write_bytes(line.keys["camera"].read_bytes())
         exposed.chmod(0o644)
-        camera = [sys.executable, "-m", "runtime.cli", "camera", "virtual", "--frames", "1", "--key", str(exposed)]
+        camera = [*cli, "camera", "virtual", "--frames", "1", "--key", str(exposed)]
         ended = subprocess.run(camera, capture_output=True, timeout=60, check=False)
         assert ended.returncode == AccessError.exit_code and b"chmod 600" in ended.stderr
         assert read_client_key(line.keys["camera"]).secret_key.encode() not in ended.stderr + ended.stdout

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pytest
 import zmq
-from line import CAMERA_CHILD, PATIENCE_MS, PATIENCE_S, STATION, Camera, Line
 
-from runtime import wire
-from runtime.frame import Verdict
-from runtime.reasons import Reason
-from runtime.states import State
+from asperity.runtime import wire
+from asperity.runtime.frame import Verdict
+from asperity.runtime.reasons import Reason
+from asperity.runtime.states import State
+from tests.system.line import CAMERA_CHILD, PATIENCE_MS, PATIENCE_S, STATION, Camera, Line
 
 RUNNING = State.CONTINUOUS_EXECUTION
 PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from line import PATIENCE_MS, PATIENCE_S, Camera, Line, kill
 
-from runtime.reasons import Reason
-from runtime.states import State
+from asperity.runtime.reasons import Reason
+from asperity.runtime.states import State
+from tests.system.line import PATIENCE_MS, PATIENCE_S, Camera, Line, kill
 
 PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}
 

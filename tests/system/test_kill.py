@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from line import CAMERA_CHILD, PATIENCE_MS, PATIENCE_S, Camera, Line, kill
 
-from runtime.frame import Result
-from runtime.reasons import Reason
-from runtime.states import State
+from asperity.runtime.frame import Result
+from asperity.runtime.reasons import Reason
+from asperity.runtime.states import State
+from tests.system.line import CAMERA_CHILD, PATIENCE_MS, PATIENCE_S, Camera, Line, kill
 
 RUNNING = State.CONTINUOUS_EXECUTION
 
@@ -140,7 +140,7 @@ def test_kill_9_of_the_watcher_is_not_even_noticed(line: Line) -> None:
     line.start()
     line.await_state(RUNNING)
     watcher = line.child(
-        "import sys; sys.argv[0] = 'asperity'; from runtime.cli import main; main()",
+        "import sys; sys.argv[0] = 'asperity'; from asperity.runtime.cli import main; main()",
         "watch", "--results", line.ends["results"], "--json",
     )  # fmt: skip
     with Camera(line) as camera:
@@ -206,7 +206,8 @@ def test_a_bind_off_loopback_is_refused(name: str) -> None:
 
 def test_importing_the_inspector_loads_no_training_code() -> None:
     code = (
-        "import sys, runtime.inspector, runtime.commands.run, runtime.engines.cpu, runtime.recipes;"
+        "import sys, asperity.runtime.inspector.desk, asperity.runtime.commands.run, asperity.runtime.engines.cpu;"
+        "import asperity.runtime.judging.recipes;"
         "bad = {'torch', 'open3d', 'sklearn', 'onnx', 'calibration', 'export', 'benchmarks', 'matplotlib'};"
         "print(sorted(bad & {name.split('.')[0] for name in sys.modules}))"
     )

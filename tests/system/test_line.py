@@ -8,11 +8,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from line import PATIENCE_MS, PATIENCE_S, Camera, Line
-
-from benchmarks.rubbish import run_rubbish
-from runtime.reasons import Reason
-from runtime.states import State
+from asperity.benchmarks.line.fuzz import run_rubbish
+from asperity.runtime.reasons import Reason
+from asperity.runtime.states import State
+from tests.system.line import PATIENCE_MS, PATIENCE_S, Camera, Line
 
 RUNNING = State.CONTINUOUS_EXECUTION
 PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}

@@ -14,13 +14,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 import pytest
-from line import PATIENCE_MS, PATIENCE_S, UNHURRIED, Camera, Line, kill
-from test_kill import one_result_each
 
-from runtime.client import Station
-from runtime.config import control_endpoint
-from runtime.reasons import Reason
-from runtime.states import State
+from asperity.runtime.client.station_client import Station
+from asperity.runtime.reasons import Reason
+from asperity.runtime.settings.station_toml import control_endpoint
+from asperity.runtime.states import State
+from tests.system.line import PATIENCE_MS, PATIENCE_S, UNHURRIED, Camera, Line, kill
+from tests.system.test_kill import one_result_each
 
 NAMES = ("left", "right", "top")
 RUNNING = State.CONTINUOUS_EXECUTION
@@ -236,7 +236,7 @@ def test_a_station_whose_recipe_does_not_open_is_no_reason_to_end_otherwise_than
 def test_commands_meant_for_one_station_are_told_which(line: Line) -> None:
     line.start()
     await_all(line, RUNNING)
-    command = [sys.executable, "-m", "runtime.cli"]
+    command = [sys.executable, "-m", "asperity.runtime.cli"]
     camera = [
         "camera", "virtual", "--camera", "right", "--size", "32", "--frames", "6", "--rate", "4", "--json",
         "--frames-endpoint", line.ends["frames"],

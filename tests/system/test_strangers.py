@@ -1,6 +1,6 @@
 """Strangers on every port of every process, each for real: a connection costs itself, the line goes on.
 
-What a stranger says is ``benchmarks.strangers``; bounds one by one are in tests/runtime/test_plain_ends and
+What a stranger says is ``benchmarks.line.strangers``; bounds one by one are in tests/runtime/test_plain_ends and
 test_curve_bounds. The long run is marked ``soak``.
 """
 
@@ -17,12 +17,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from line import CAMERA_CHILD, PATIENCE_MS, STATION, Camera, Line, Recorder
 
-from benchmarks.strangers import ENDINGS, TYPES, Impostor, Strangers, sayings
-from runtime.reasons import Reason
-from runtime.states import State
-from tests.gateways.floor import GatewayProcess
+from asperity.benchmarks.line.strangers import ENDINGS, TYPES, Impostor, Strangers, sayings
+from asperity.runtime.reasons import Reason
+from asperity.runtime.states import State
+from tests.runtime.gateways.floor import GatewayProcess
+from tests.system.line import CAMERA_CHILD, PATIENCE_MS, STATION, Camera, Line, Recorder
 
 RUNNING = State.CONTINUOUS_EXECUTION
 HERE = str(Path(__file__).parent)
@@ -46,7 +46,7 @@ WATCHER = """
 import sys, time
 import zmq
 from runtime import wire
-from runtime.transport import secure
+from asperity.runtime.security.curve_keys import secure
 sub = zmq.Context().socket(zmq.SUB)
 secure(sub, sys.argv[2] or None)
 sub.setsockopt(zmq.SUBSCRIBE, wire.topic("state", "st1"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.cuda.answer import Packed, Piece, enqueue_check, enqueue_place
-from runtime.cuda.checks.clouds import COUNT, NOT_FINITE, clear_fault, fault_problems
-from runtime.cuda.kernels import KernelEntry, Shape, Work
-from runtime.cuda.launch import Device
-from runtime.errors import EngineError
+from asperity.runtime.cuda.answer import Packed, Piece, enqueue_check, enqueue_place
+from asperity.runtime.cuda.checks.clouds import COUNT, NOT_FINITE, clear_fault, fault_problems
+from asperity.runtime.cuda.kernels import KernelEntry, Shape, Work
+from asperity.runtime.cuda.launch import Device
+from asperity.runtime.errors import EngineError
 
 
 class CheckedPlace:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.cuda.kernels import KernelEntry
-from runtime.cuda.launch import Buffer, Device
-from runtime.errors import EngineError
-from runtime.frame import FloatArray
+from asperity.runtime.cuda.kernels import KernelEntry
+from asperity.runtime.cuda.launch import Buffer, Device
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import FloatArray
 
 ENTRIES: tuple[KernelEntry, ...] = ()
 

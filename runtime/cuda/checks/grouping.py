@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.cuda.checks.clouds import EXACT, FAULT_OF, KINDS, clear_fault, cloud_of, fault_problems
-from runtime.cuda.kernels import KernelEntry, Shape, Work
-from runtime.cuda.launch import Device
-from runtime.cuda.points import Grouping, GroupScale
-from runtime.points import Indices, Points, nearest_neighbours, valid_points
+from asperity.runtime.cuda.checks.clouds import EXACT, FAULT_OF, KINDS, clear_fault, cloud_of, fault_problems
+from asperity.runtime.cuda.kernels import KernelEntry, Shape, Work
+from asperity.runtime.cuda.launch import Device
+from asperity.runtime.cuda.points import Grouping, GroupScale
+from asperity.runtime.vision.points import Indices, Points, nearest_neighbours, valid_points
 
 MARGIN = 1e-6
 """Two squared distances this much apart (relative) are told apart by float32."""

@@ -1,4 +1,4 @@
-"""The map from tokens to patches, and its use, against ``runtime.points`` in float64."""
+"""The map from tokens to patches, and its use, against ``runtime.vision.points`` in float64."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from typing import Literal
 
 import numpy as np
 
-from runtime.cuda.checks.clouds import EMPTY, FAULT_OF, KINDS, NOT_FINITE, clear_fault, cloud_of, fault_problems
-from runtime.cuda.kernels import KernelEntry, Shape, Work
-from runtime.cuda.launch import Device
-from runtime.cuda.points import Interpolation
-from runtime.points import farthest_points, interpolation_weights, patch_map, valid_points
+from asperity.runtime.cuda.checks.clouds import (
+    EMPTY,
+    FAULT_OF,
+    KINDS,
+    NOT_FINITE,
+    clear_fault,
+    cloud_of,
+    fault_problems,
+)
+from asperity.runtime.cuda.kernels import KernelEntry, Shape, Work
+from asperity.runtime.cuda.launch import Device
+from asperity.runtime.cuda.points import Interpolation
+from asperity.runtime.vision.points import farthest_points, interpolation_weights, patch_map, valid_points
 
 WEIGHT_ROUNDING = 1e-6
 """Of an entry of the map, relative: at most 147 float32 additions of numbers of one sign, and a quotient."""

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from runtime.cuda.checks.clouds import EMPTY, NOT_FINITE, clear_fault, fault_problems
-from runtime.cuda.kernels import KernelEntry, Shape, Work
-from runtime.cuda.launch import Device
-from runtime.cuda.maps import (
+from asperity.runtime.cuda.checks.clouds import EMPTY, NOT_FINITE, clear_fault, fault_problems
+from asperity.runtime.cuda.kernels import KernelEntry, Shape, Work
+from asperity.runtime.cuda.launch import Device
+from asperity.runtime.cuda.maps import (
     FUSED,
     PLANES,
     POINTS,
@@ -22,12 +22,12 @@ from runtime.cuda.maps import (
     neighbour_table,
     peak_values,
 )
-from runtime.distances import image_distance
-from runtime.frame import FloatArray, ModalityScores
-from runtime.knn import MemoryBank
-from runtime.manifest import Decision, Modality
-from runtime.maps import MAP_PX, pixel_map
-from runtime.scoring import fused_map
+from asperity.runtime.frame import FloatArray, ModalityScores
+from asperity.runtime.manifest import Decision, Modality
+from asperity.runtime.vision.distances import image_distance
+from asperity.runtime.vision.maps import MAP_PX, pixel_map
+from asperity.runtime.vision.nearest import MemoryBank
+from asperity.runtime.vision.scoring import fused_map
 
 MAP_ROUNDING = 2e-6
 """Of a map's value, relative to the largest magnitude: two float32 sums of up to 56 terms, and the CPU's float32."""
@@ -130,7 +130,7 @@ class CheckedMaps:
 
 
 def spot_of(pixels: FloatArray, cover: FloatArray) -> NDArray[np.int64]:
-    """The rule of ``runtime.maps.worst_region`` on the map and the cover as they are."""
+    """The rule of ``runtime.vision.maps.worst_region`` on the map and the cover as they are."""
     part = pixels[cover > 0.5]
     peak = float(pixels.max())
     level = 0.5 * (peak + float(np.median(part if part.size else pixels)))
@@ -185,7 +185,7 @@ class CheckedImageDistance:
         self.stage.enqueue(self.device_distances, nearest, scored, count, self.most, self.device_queries, self.fault)
 
     def problems(self) -> list[str]:
-        """Against ``runtime.distances``."""
+        """Against ``runtime.vision.distances``."""
         expected = {"nan": NOT_FINITE, "empty": EMPTY}.get(self.kind, 0)
         told = fault_problems(self.device, self.fault, expected)
         found = float(self.device.download(self.stage.out, (1,), np.float64)[0])
@@ -231,7 +231,7 @@ class CheckedPeak:
         self.stage.enqueue(self.device_map, self.fault)
 
     def problems(self) -> list[str]:
-        """Against ``runtime.maps.pixel_map`` in float64."""
+        """Against ``runtime.vision.maps.pixel_map`` in float64."""
         told = fault_problems(self.device, self.fault, self.expected_fault)
         found = float(peak_values(self.device.download(self.stage.peak, (1,), np.uint64))[0])
         wanted = float(pixel_map(self.map).max())

@@ -7,18 +7,18 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.cuda.kernels import KernelEntry, Prepared, Shape, Work
-from runtime.cuda.launch import Device, Enqueue
-from runtime.cuda.nearest import REWEIGHTING_ROWS, NearestSearch, Path
-from runtime.errors import EngineError
-from runtime.frame import FloatArray
-from runtime.knn import MemoryBank
+from asperity.runtime.cuda.kernels import KernelEntry, Prepared, Shape, Work
+from asperity.runtime.cuda.launch import Device, Enqueue
+from asperity.runtime.cuda.nearest import REWEIGHTING_ROWS, NearestSearch, Path
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import FloatArray
+from asperity.runtime.vision.nearest import MemoryBank
 
 MARGIN = 1e-6
 """Two distances this much apart (relative) are told apart; nearer ones may be answered by either row."""
 
 BRUTE_ROWS = 8
-"""Queries of a large search that are also measured against every bank row. All are held to ``runtime.knn``, which is
+"""Queries of a large search that are also measured against every bank row. All are held to ``vision.nearest``, which is
 exact in float64 by its own tests."""
 BRUTE_WORK = 2**28
 

@@ -1,4 +1,4 @@
-"""A whole frame's preprocessing against ``runtime.preprocess``."""
+"""A whole frame's preprocessing against ``runtime.vision.preprocess``."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.cuda.checks.clouds import EMPTY, clear_fault, fault_problems
-from runtime.cuda.kernels import KernelEntry, Shape, Work
-from runtime.cuda.launch import Device
-from runtime.cuda.preprocess import Preprocess
-from runtime.features import normalised_image
-from runtime.frame import FloatArray, Frame, Intrinsics, Prepared
-from runtime.manifest import Geometry, Network, Plane
-from runtime.preprocess import Masks, find_part, off_plane_share, plane_heights, prepare
-from runtime.units import points_mm
+from asperity.runtime.cuda.checks.clouds import EMPTY, clear_fault, fault_problems
+from asperity.runtime.cuda.kernels import KernelEntry, Shape, Work
+from asperity.runtime.cuda.launch import Device
+from asperity.runtime.cuda.preprocess import Preprocess
+from asperity.runtime.frame import FloatArray, Frame, Intrinsics, Prepared
+from asperity.runtime.manifest import Geometry, Network, Plane
+from asperity.runtime.vision.features import normalised_image
+from asperity.runtime.vision.preprocess import Masks, find_part, off_plane_share, plane_heights, prepare
+from asperity.runtime.vision.units import points_mm
 
 KINDS = ("random", "pieces", "holes", "off_frame", "nan", "no_plane", "depth", "masked", "empty")
 

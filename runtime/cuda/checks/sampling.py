@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.cuda.checks.clouds import EXACT, FAULT_OF, KINDS, clear_fault, cloud_of, fault_problems
-from runtime.cuda.kernels import KernelEntry, Shape, Work
-from runtime.cuda.launch import Device
-from runtime.cuda.points import STATIC_SHARED_BYTES, Form, Sampling, SamplingPlan
-from runtime.points import Indices, Points, farthest_points, valid_points
+from asperity.runtime.cuda.checks.clouds import EXACT, FAULT_OF, KINDS, clear_fault, cloud_of, fault_problems
+from asperity.runtime.cuda.kernels import KernelEntry, Shape, Work
+from asperity.runtime.cuda.launch import Device
+from asperity.runtime.cuda.points import STATIC_SHARED_BYTES, Form, Sampling, SamplingPlan
+from asperity.runtime.vision.points import Indices, Points, farthest_points, valid_points
 
 MARGIN = 1e-6
 """Two squared distances this much apart (relative) are told apart by float32: 10 roundings of 2^-24."""
@@ -41,7 +41,7 @@ class CheckedSampling:
         self.stage.enqueue(self.cloud, self.fault)
 
     def problems(self) -> list[str]:
-        """Against ``runtime.points`` in float64."""
+        """Against ``runtime.vision.points`` in float64."""
         told = fault_problems(self.device, self.fault, FAULT_OF.get(self.kind, 0))
         n = len(self.expected)
         count = int(self.device.download(self.stage.count, (1,), np.int32)[0])

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from runtime.cuda.build import CUDA_DIR, build_simt
-from runtime.cuda.launch import Argument, Buffer, Enqueue, Launch
-from runtime.errors import EngineError
+from asperity.runtime.cuda.build import CUDA_DIR, build_simt
+from asperity.runtime.cuda.launch import Argument, Buffer, Enqueue, Launch
+from asperity.runtime.errors import EngineError
 
 GUARD_BYTES = 4096
 """Around every buffer; all bits set, which is NaN in every float format, and looked at after every launch."""

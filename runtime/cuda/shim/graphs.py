@@ -9,9 +9,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from runtime.cuda.graph import GraphBytes, Shape
-from runtime.cuda.shim.streams import ShimFrameDevice
-from runtime.errors import EngineError
+from asperity.runtime.cuda.graph import GraphBytes, Shape
+from asperity.runtime.cuda.shim.streams import ShimFrameDevice
+from asperity.runtime.errors import EngineError
 
 Spoil = Callable[[str], None]
 """Called with a network's name before each run; what it raises is what the library's call did."""

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from runtime.cuda.launch import Argument, Buffer, Launch
-from runtime.cuda.shim import ShimBuffer, ShimDevice
-from runtime.cuda.streams import Branch, Event, HostBuffer, Recording
-from runtime.errors import EngineError
-from runtime.frame import ByteArray
+from asperity.runtime.cuda.launch import Argument, Buffer, Launch
+from asperity.runtime.cuda.shim import ShimBuffer, ShimDevice
+from asperity.runtime.cuda.streams import Branch, Event, HostBuffer, Recording
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import ByteArray
 
 
 class ShimEvent:

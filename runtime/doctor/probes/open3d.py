@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from runtime.cameras.virtual_open3d import load_open3d
+from asperity.runtime.cameras.virtual.open3d_scene import load_open3d
 
 __version__ = load_open3d().__version__

@@ -1,0 +1,1 @@
+"""A whole station measured over its sockets."""

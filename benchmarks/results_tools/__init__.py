@@ -1,0 +1,1 @@
+"""Statistics, result files and their pages."""

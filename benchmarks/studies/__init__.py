@@ -1,0 +1,1 @@
+"""Questions with a page of their own; the code goes when they are answered."""

@@ -1,0 +1,1 @@
+"""LSFA: training the adaptors (lsfa 3 to 6)."""

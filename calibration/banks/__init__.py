@@ -1,0 +1,1 @@
+"""Memory banks and distances to them."""

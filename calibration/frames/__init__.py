@@ -1,0 +1,1 @@
+"""Frames on disk, read and prepared; the station's geometry."""

@@ -1,0 +1,178 @@
+"""Normal frames, from disk to model inputs: geometry fitted, every frame prepared or refused by name and reason."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from PIL import Image
+
+from asperity.calibration.frames.datasets import Item, open_dataset
+from asperity.calibration.frames.geometry import fit_geometry
+from asperity.calibration.frames.split import Split
+from asperity.calibration.profiles import Profile, network_for
+from asperity.calibration.record import CalibrateOptions, RefusedFrame
+from asperity.runtime.cameras.mvtec_files import read_mask
+from asperity.runtime.errors import CalibrationError, DataError, FrameRefused
+from asperity.runtime.frame import BoolArray, Frame, Prepared
+from asperity.runtime.manifest import Geometry
+from asperity.runtime.reasons import Reason
+from asperity.runtime.vision.preprocess import Masks, frame_digest, prepare
+
+LOG = logging.getLogger(__name__)
+
+MASK_FILES = {"inspect": "masks/inspect.png", "ignore": "masks/ignore.png"}
+REFUSED_MOST = 0.2
+"""With a larger share of normal frames refused, something is wrong with the station, not with single frames."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Normals:
+    """The usable normal frames, in order of time."""
+
+    geometry: Geometry
+    masks: Masks
+    items: tuple[Item, ...]
+    prepared: tuple[Prepared, ...]
+    validation: tuple[bool, ...]
+    refused: tuple[RefusedFrame, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What ``--exclude`` calls each frame."""
+        return tuple(item.name for item in self.items)
+
+
+class _Frames(Sequence[Frame]):
+    """Frames read when asked for, so that never more than one is held here."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> Frame: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Frame]: ...
+    def __getitem__(self, index: int | slice) -> Frame | Sequence[Frame]:
+        if isinstance(index, slice):
+            return _Frames(self._items[index])
+        return self._items[index].frame(seq=int(index))
+
+
+def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, progress: Progress) -> Normals:
+    """List, fit the geometry, prepare every frame.
+
+    A frame that preprocessing refuses, or that repeats another one byte for byte, is left out, named and counted.
+    Raises DataError for a source or mask that cannot be read, CalibrationError when no geometry can be fitted or more
+    than a fifth of the frames is refused, FrameRefused when the unit of length cannot be told.
+    """
+    dataset = open_dataset(source, unit=options.unit, exclude=options.exclude)
+    items, validation = dataset.normal(), dataset.validation()
+    if options.limit is not None:
+        items, validation = items[: options.limit], validation[: options.limit]
+    masks = Masks(inspect=_mask(options.inspect_mask, "inspect"), ignore=_mask(options.ignore_mask, "ignore"))
+    progress("geometry", 0, 1)
+    geometry = fit_geometry(
+        _Frames(items),
+        unit=options.unit,
+        method=None if options.geometry == "auto" else options.geometry,
+        inspect_mask=MASK_FILES["inspect"] if options.inspect_mask else None,
+        ignore_mask=MASK_FILES["ignore"] if options.ignore_mask else None,
+    )
+    progress("geometry", 1, 1)
+    _check_masks(masks, geometry)
+    network = network_for(chosen, geometry, "none")
+
+    kept: list[int] = []
+    prepared: list[Prepared] = []
+    refused: list[RefusedFrame] = []
+    seen: dict[int, str] = {}
+    for index, item in enumerate(items):
+        frame = item.frame(seq=index)
+        try:
+            _refuse_repeat(frame, item.name, seen)
+            prepared.append(prepare(frame, geometry, network, masks))
+            kept.append(index)
+        except FrameRefused as error:
+            refused.append(RefusedFrame(item.name, error.reason.name, str(error)))
+            LOG.warning("normal frame %s is refused, %s: %s", item.name, error.reason.name, error)
+        progress("prepare", index + 1, len(items))
+    if len(refused) > REFUSED_MOST * len(items):
+        first = refused[0]
+        raise CalibrationError(
+            f"{len(refused)} of {len(items)} normal frames were refused, the first {first.name} "
+            f"({first.reason}: {first.message}); bring that in order, or leave the frames out with --exclude"
+        )
+    return Normals(
+        geometry,
+        masks,
+        tuple(items[i] for i in kept),
+        tuple(prepared),
+        tuple(validation[i] for i in kept),
+        tuple(refused),
+    )
+
+
+def fit_first(normals: Normals, split: Split) -> tuple[Normals, Split]:
+    """Both in the order fit, tune, calibrate, so that each set is one slice of the frames and of their patches."""
+    order = [*split.fit, *split.tune, *(i for i in split.calibrate if i not in set(split.fit))]
+    place = {old: new for new, old in enumerate(order)}
+
+    def moved(indices: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(place[i] for i in indices)
+
+    return (
+        replace(
+            normals,
+            items=tuple(normals.items[i] for i in order),
+            prepared=tuple(normals.prepared[i] for i in order),
+            validation=tuple(normals.validation[i] for i in order),
+        ),
+        replace(split, fit=moved(split.fit), tune=moved(split.tune), calibrate=moved(split.calibrate)),
+    )
+
+
+def write_masks(masks: Masks, folder: Path) -> None:
+    """The masks as the geometry names them, below ``folder``. Raises OSError."""
+    for name, mask in (("inspect", masks.inspect), ("ignore", masks.ignore)):
+        if mask is not None:
+            path = folder / MASK_FILES[name]
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+
+
+def _refuse_repeat(frame: Frame, name: str, seen: dict[int, str]) -> None:
+    digest = frame_digest(frame)
+    if digest in seen:
+        raise FrameRefused(Reason.FROZEN_IMAGE, f"the frame is identical to {seen[digest]}; it would count twice")
+    seen[digest] = name
+
+
+def _mask(path: str | None, name: str) -> BoolArray | None:
+    if path is None:
+        return None
+    mask = read_mask(Path(path))
+    if not mask.any() and name == "inspect":
+        raise DataError(f"--inspect-mask {path} has no non-zero pixel, so nothing would be inspected")
+    if mask.all() and name == "ignore":
+        raise DataError(f"--ignore-mask {path} has no zero pixel, so everything would be ignored")
+    return mask
+
+
+def _check_masks(masks: Masks, geometry: Geometry) -> None:
+    for name, mask in (("inspect", masks.inspect), ("ignore", masks.ignore)):
+        if mask is not None and mask.shape != (geometry.height_px, geometry.width_px):
+            raise DataError(
+                f"--{name}-mask is {mask.shape[1]} x {mask.shape[0]} pixels and the frames are {geometry.width_px} x "
+                f"{geometry.height_px}; draw it on a source frame"
+            )

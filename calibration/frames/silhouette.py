@@ -1,0 +1,86 @@
+"""Ranges of the silhouette's figures: material that is gone leaves no patch behind that could be scored (lsfa 11).
+
+Ranges are learnt on fit and tuning frames: lowest to highest, widened on both sides by half of that. The calibration
+frames then lie inside, as a rule, and the conformal promise covers score and shape together: count a frame outside as
+one of infinite score, and the rule "k-th highest of n" does not change. Where a calibration frame lies outside, the
+ranges are widened to hold it, and that costs one rank of the promise (docs/decisions/false-reject-budget.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asperity.runtime.errors import CalibrationError
+from asperity.runtime.frame import Silhouette
+from asperity.runtime.manifest import Geometry, SilhouetteRange
+
+FIGURES = ("area_mm2", "length_mm", "width_mm", "height_mm", "missing_share")
+WIDENING = 0.5
+"""Share of a figure's span that is added on either side."""
+LEAST_SHARE = 0.0025
+"""Added on either side at least: this share of the median, and what the station resolves (``_least_margins``)."""
+LEAST_MISSING = 0.003
+"""The same for ``missing_share``, absolute."""
+ROUNDING = 1e-9
+"""A frame that sets an end of a range must lie inside it whatever the rounding."""
+MISSING = FIGURES.index("missing_share")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The ranges, and what they rest on."""
+
+    ranges: tuple[SilhouetteRange, ...]
+    widened_for: tuple[int, ...]
+    """Calibration frames (their position) that lay outside and for which the ranges were widened."""
+
+    @property
+    def widened(self) -> bool:
+        """Whether a rank of the promise is spent on the shape."""
+        return bool(self.widened_for)
+
+
+def figures(silhouettes: Sequence[Silhouette]) -> NDArray[np.float64]:
+    """(n, 5) float64, columns as FIGURES."""
+    return np.array([[getattr(s, name) for name in FIGURES] for s in silhouettes], dtype=np.float64).reshape(-1, 5)
+
+
+def learn_shape(learn: Sequence[Silhouette], calibrate: Sequence[Silhouette], geometry: Geometry) -> Shape:
+    """Ranges from the fit and tuning frames, widened for calibration frames that lie outside.
+
+    A low share of missing points is judged as well: through holes that are not there lower it. Raises CalibrationError
+    when there is no frame to learn from or a figure is not finite.
+    """
+    known, held = figures(learn), figures(calibrate)
+    if not len(known):
+        raise CalibrationError("no normal frame is left to learn the silhouette from")
+    if not (np.isfinite(known).all() and np.isfinite(held).all()):
+        raise CalibrationError("a normal frame's silhouette holds a figure that is not finite; look at its points")
+    low, high = known.min(axis=0), known.max(axis=0)
+    margin = np.maximum(WIDENING * (high - low), _least_margins(np.median(known, axis=0), geometry))
+    # One number a frame: how many margins it lies beyond the learnt span. All figures are widened alike, since then
+    # "beyond every calibration frame" is one event and costs one rank; each figure for itself would cost up to ten.
+    beyond = (np.maximum(low - held, held - high) / margin).max(axis=1, initial=0.0)
+    factor = max(1.0, float(beyond.max(initial=0.0)))
+    low, high = np.maximum(low - factor * margin, 0.0), high + factor * margin
+    high[MISSING] = min(high[MISSING], 1.0)
+    ranges = tuple(
+        SilhouetteRange(name, max(0.0, float(a) * (1 - ROUNDING)), float(b) * (1 + ROUNDING))
+        for name, a, b in zip(FIGURES, low, high, strict=True)
+    )
+    return Shape(ranges, tuple(int(i) for i in np.flatnonzero(beyond > 1.0)))
+
+
+def _least_margins(median: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
+    """What a few alike frames cannot show: one pixel of length, an eighth of one all around, the noise of heights."""
+    resolved = np.zeros(len(FIGURES))
+    resolved[FIGURES.index("area_mm2")] = 0.5 * geometry.mm_per_px * np.sqrt(median[FIGURES.index("area_mm2")])
+    resolved[[FIGURES.index("length_mm"), FIGURES.index("width_mm")]] = geometry.mm_per_px
+    resolved[FIGURES.index("height_mm")] = 2.0 * geometry.plane_noise_mm
+    least = np.maximum(LEAST_SHARE * np.abs(median), resolved)
+    least[MISSING] = LEAST_MISSING
+    return least

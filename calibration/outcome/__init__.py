@@ -1,0 +1,1 @@
+"""What a calibration found: thresholds, golden frames, its folder."""

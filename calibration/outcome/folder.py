@@ -1,0 +1,106 @@
+"""What a calibration writes: the files of its folder (``calibration.record``)."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from asperity import runtime
+from asperity.calibration.frames.prepare_normals import write_masks
+from asperity.calibration.outcome.golden_frames import choose_golden
+from asperity.calibration.outcome.result import Outcome
+from asperity.calibration.record import BANKS, FORMAT, INPUTS, NETWORKS, CalibrationRecord, GoldenCandidate, save_record
+from asperity.runtime.bundle.banks import bank_tensors
+from asperity.runtime.cameras.mvtec_files import write_frame
+from asperity.runtime.errors import CalibrationError, DataError
+from asperity.runtime.reasons import Reason
+
+
+def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRecord:
+    """Write networks, banks, calibration inputs, golden candidates, masks and, last, ``calibration.json``.
+
+    Raises OSError, CalibrationError when the calibration scores do not differ, and DataError.
+    """
+    reference, split = outcome.reference, outcome.split
+    if not outcome.tolerance > 0:
+        raise CalibrationError("all calibration frames have the same score; are they copies of one frame?")
+    reference.networks.save(folder / NETWORKS)
+    save_file(bank_tensors(reference.rgb.bank, reference.points.bank), folder / BANKS)
+    prepared = [outcome.normals.prepared[i] for i in split.calibrate]
+    save_file(
+        {
+            "image": np.stack([one.image for one in prepared]),
+            "cloud": np.stack([one.cloud for one in prepared]),
+            "inspect": np.stack([one.inspect for one in prepared]),
+            "scores": np.array([outcome.score(i) for i in split.calibrate], dtype=np.float32),
+        },
+        folder / INPUTS,
+    )
+    write_masks(outcome.normals.masks, folder)
+    record = CalibrationRecord(
+        format=FORMAT,
+        asperity=runtime.__version__,
+        created_us=time.time_ns() // 1000,
+        recipe=outcome.options.recipe or plain_name(source),
+        source=source.absolute().name,
+        options=outcome.options,
+        geometry=outcome.normals.geometry,
+        network=reference.network,
+        weights=reference.networks.origins,
+        decision=outcome.decision,
+        silhouette=outcome.shape.ranges,
+        false_rejects=outcome.false_rejects,
+        normal_frames=outcome.counts(),
+        refused=outcome.normals.refused,
+        frames=outcome.figures(),
+        golden=_write_golden(outcome, folder),
+        golden_tolerance=outcome.tolerance,
+        adaptation=_adaptation_figures(outcome),
+        stage_s=dict(outcome.stage_s),
+    )
+    save_record(record, folder)
+    return record
+
+
+def plain_name(source: Path) -> str:
+    """The source folder's name in the letters that a recipe's name may have."""
+    return re.sub(r"[^a-z0-9_]+", "-", source.absolute().name.lower()).strip("-")[:32] or "product"
+
+
+def _write_golden(outcome: Outcome, folder: Path) -> tuple[GoldenCandidate, ...]:
+    held_out = [i for i in outcome.held_out if i in outcome.distances]
+    near, normal = choose_golden([outcome.score(i) for i in held_out], outcome.decision.threshold, outcome.tolerance)
+    chosen = [(f"normal_{rank}", held_out[position]) for rank, position in enumerate(normal)]
+    return tuple(_candidate(outcome, folder, name, index) for name, index in [*chosen, ("near", held_out[near])])
+
+
+def _candidate(outcome: Outcome, folder: Path, name: str, index: int) -> GoldenCandidate:
+    frame = outcome.normals.items[index].frame()
+    if frame.xyz is None:
+        raise DataError(f"{outcome.normals.names[index]} holds no organised points; golden frames need them")
+    write_frame(folder / "golden", name, frame.rgb, frame.xyz)
+    above = outcome.score(index) > outcome.decision.threshold
+    one = outcome.distances[index]
+    return GoldenCandidate(
+        name=name,
+        source_name=outcome.normals.names[index],
+        kind="near" if name == "near" else "normal",
+        verdict="ng" if above else "ok",
+        reason=int(Reason.SCORE_ABOVE_THRESHOLD if above else Reason.GOOD),
+        score=outcome.score(index),
+        rgb_image_distance=one.rgb.image_distance,
+        points_image_distance=one.points.image_distance,
+    )
+
+
+def _adaptation_figures(outcome: Outcome) -> dict[str, float]:
+    if outcome.adaptation is None:
+        return {}
+    curves = outcome.adaptation.curves
+    last = {name: values[-1] for name, values in curves.terms.items() if values and values[-1] == values[-1]}
+    spread = {f"{name}_spread": share for name, share in outcome.adaptation.spread.items()}
+    return {"loss": curves.loss[-1], **last, **spread, "steps": float(len(curves.loss))}

@@ -1,0 +1,73 @@
+"""What a calibration found, in memory: written by ``store``, shown by ``report``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from asperity.calibration.adaptation.trainer import Adaptation
+from asperity.calibration.banks.reference import FrameDistances, Reference
+from asperity.calibration.frames.prepare_normals import Normals
+from asperity.calibration.frames.silhouette import Shape
+from asperity.calibration.frames.split import Split
+from asperity.calibration.record import CalibrateOptions, FalseRejects, FrameFigures
+from asperity.runtime.manifest import Decision
+from asperity.runtime.vision.scoring import fused_score
+
+TOLERANCE_SHARE = 0.1
+"""Golden tolerance as a share of the calibration scores' standard deviation (architecture, "Bundle")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Frames are named by their index in ``normals``."""
+
+    options: CalibrateOptions
+    normals: Normals
+    split: Split
+    reference: Reference
+    decision: Decision
+    false_rejects: FalseRejects
+    shape: Shape
+    distances: dict[int, FrameDistances]
+    """Frames of the banks were measured without their own rows; they are absent when nobody asked."""
+    adaptation: Adaptation | None
+    stage_s: dict[str, float] = field(default_factory=dict)
+
+    def score(self, index: int) -> float:
+        """Fused score of a measured frame."""
+        one = self.distances[index]
+        return fused_score(one.rgb, one.points, self.decision)
+
+    @property
+    def held_out(self) -> list[int]:
+        """Frames that no bank row came from, and that the engines can therefore score again."""
+        return [i for i in range(len(self.normals.items)) if i not in set(self.split.fit)]
+
+    @property
+    def tolerance(self) -> float:
+        """Golden tolerance of the fused score."""
+        return TOLERANCE_SHARE * float(np.std(self.decision.calibration_scores, ddof=1))
+
+    def figures(self) -> tuple[FrameFigures, ...]:
+        """Every measured frame's numbers, strangest first."""
+        rows = [
+            FrameFigures(
+                name=self.normals.names[index],
+                split=self.split.name_of(index),
+                rgb_image_distance=one.rgb.image_distance,
+                points_image_distance=one.points.image_distance,
+                score=self.score(index),
+            )
+            for index, one in self.distances.items()
+        ]
+        return tuple(sorted(rows, key=lambda row: -row.score))
+
+    def counts(self) -> dict[str, int]:
+        """Frames by what they served for."""
+        split = self.split
+        return {
+            "fit": len(split.fit), "tune": len(split.tune), "calibrate": len(split.calibrate),
+            "refused": len(self.normals.refused), "excluded": len(self.options.exclude),
+        }  # fmt: skip

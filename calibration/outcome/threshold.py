@@ -1,0 +1,160 @@
+"""The threshold and what it promises: split-conformal, with a stated rate of false rejects (lsfa 11, "Split").
+
+With n calibration frames the threshold is the k-th highest of their scores. A further good frame, exchangeable with
+them, is rejected with probability k / (n + 1) on average over calibrations; given one calibration, the rate in the long
+run is Beta(k, n + 1 - k). So the lowest attainable rate is 1 / (n + 1), whatever the scores are.
+
+Several frames of one part are one witness, not several: they are alike. Where calibration frames share parts, n counts
+parts, a part's score is that of its worst frame, and the promise is of parts: k / (n + 1) of good parts, shown as
+often, have a frame rejected. A single frame of a new part is rejected less often than that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import beta
+
+from asperity.calibration.record import FalseRejects, HeldOut
+from asperity.runtime.errors import CalibrationError
+from asperity.runtime.vision.scoring import conformal_threshold
+
+DEFAULT_ALPHA = 0.02
+"""Rate aimed at where none is asked for: attainable from 49 calibration frames, about 200 normal ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many of n witnesses may lie above the threshold."""
+
+    witnesses: int
+    """n: calibration frames, or their parts where they share any."""
+    allowed: int
+    """k: the threshold is the k-th highest score, so k - 1 witnesses lie above it."""
+    spent_on_shape: int
+    """1 when the silhouette's ranges were widened to hold the calibration frames: one more rank to pay for."""
+    of_parts: bool = False
+    """Whether witnesses are parts that several frames show."""
+
+    @property
+    def alpha(self) -> float:
+        """k / (n + 1): mean rate of false rejects by the score, and by score and shape when no rank is spent on it."""
+        return self.allowed / (self.witnesses + 1)
+
+    @property
+    def alpha_total(self) -> float:
+        """Mean rate of false rejects by score and silhouette together."""
+        return (self.allowed + self.spent_on_shape) / (self.witnesses + 1)
+
+    def bound(self, level: float = 0.95) -> float:
+        """The long-run rate of rejects by score and shape lies below this for ``level`` of all calibrations.
+
+        The quantile of Beta(k, n + 1 - k). With a rank spent on the shape, two such rates add up, and nothing is known
+        of how they depend on each other: each gets half of what ``level`` leaves.
+        """
+        if not self.spent_on_shape:
+            return self._quantile(self.allowed, level)
+        half = (1 + level) / 2
+        return min(1.0, self._quantile(self.allowed, half) + self._quantile(self.spent_on_shape, half))
+
+    def _quantile(self, rank: int, level: float) -> float:
+        return float(beta.ppf(level, rank, self.witnesses + 1 - rank))
+
+
+def choose_rate(frames: int, asked: float | None, shape_widened: bool = False, parts: int = 0) -> Rate:
+    """The rate for ``frames`` calibration frames: the highest k within ``asked``, or within DEFAULT_ALPHA if none is.
+
+    ``parts``: how many parts they show; 0: not known, each frame is taken for a part of its own. Where nothing is asked
+    for and DEFAULT_ALPHA is not attainable, k = 1. Raises CalibrationError when ``asked`` is not attainable, saying how
+    many frames (or parts) it needs, and when it is no rate.
+    """
+    of_parts = 0 < parts < frames
+    witnesses = parts if of_parts else frames
+    spent = int(shape_widened)
+    if asked is not None and not 0.0 < asked < 1.0:
+        raise CalibrationError(f"--alpha {asked} cannot be a false-reject rate; give one between 0 and 1, as 0.02")
+    # The small term keeps (n + 1) alpha whole where it is whole up to rounding.
+    ranks = math.floor((witnesses + 1) * (DEFAULT_ALPHA if asked is None else asked) + 1e-9)
+    allowed = ranks - spent
+    if allowed < 1:
+        if asked is not None:
+            raise CalibrationError(_not_attainable(witnesses, asked, spent, of_parts))
+        allowed = 1
+    return Rate(witnesses, min(allowed, witnesses), spent, of_parts)
+
+
+def frames_needed(alpha: float, spent_on_shape: int = 0) -> int:
+    """Calibration frames (parts, where frames share them) that make a rate attainable."""
+    return math.ceil((1 + spent_on_shape) / alpha - 1e-9) - 1
+
+
+def _not_attainable(witnesses: int, asked: float, spent: int, of_parts: bool) -> str:
+    needed = frames_needed(asked, spent)
+    shape = " (one rank of which goes to the silhouette, see the report)" if spent else ""
+    what = "different parts among the calibration frames" if of_parts else "calibration frames"
+    return (
+        f"--alpha {asked:.3%} needs {needed} {what}{shape}, about {4 * needed} normal ones, and there are "
+        f"{witnesses}; bring more or ask for {(1 + spent) / (witnesses + 1):.3%} or more"
+    )
+
+
+def threshold(scores: Sequence[float], rate: Rate, parts: Sequence[Hashable] = ()) -> float:
+    """The k-th highest score, by the same function that engines use for thresholds of their own.
+
+    ``parts``: the part of each frame, needed where the rate's witnesses are parts: each counts by its worst frame.
+    """
+    return conformal_threshold(worst_scores(scores, parts) if rate.of_parts else scores, rate.alpha)
+
+
+def worst_scores(scores: Sequence[float], parts: Sequence[Hashable]) -> Sequence[float]:
+    """The highest score of each part; all scores where ``parts`` is empty."""
+    if not parts:
+        return scores
+    worst: dict[Hashable, float] = {}
+    for part, score in zip(parts, scores, strict=True):
+        worst[part] = max(score, worst.get(part, -math.inf))
+    return list(worst.values())
+
+
+def promise(
+    rate: Rate, asked: float | None, held_out: HeldOut, frames: int, widened_for: tuple[str, ...] = ()
+) -> FalseRejects:
+    """The rate in numbers and plain words. ``frames``: how many calibrate.
+
+    ``widened_for``: names of the frames that made the silhouette's ranges wider.
+    """
+    total, bound = rate.alpha_total, rate.bound()
+    shown = f"{rate.witnesses} parts in {frames} frames" if rate.of_parts else f"{frames} frames"
+    words = (
+        f"Of 100 good parts, score and shape together reject {100 * total:.2g} on average "
+        f"(1 in {round(1 / total)}), learnt from {shown} that took no part in anything else. "
+        f"For this very calibration the long-run rate is below {100 * bound:.2g} % with 95 % confidence."
+    )
+    if held_out == "leave_one_out":
+        words = (
+            f"About {100 * total:.2g} of 100 good parts are rejected, estimated by leave-one-out on {shown} "
+            "that also made the memory bank. This is weaker than held-out frames: no bound is proven."
+        )
+    if asked is None and total > DEFAULT_ALPHA + 1e-12:
+        words += (
+            f" No rate was asked for; the aim of {DEFAULT_ALPHA:.0%} needs {frames_needed(DEFAULT_ALPHA)} calibration "
+            f"{'parts' if rate.of_parts else 'frames'} (about 200 normal ones), so this is the lowest rate that "
+            f"{rate.witnesses} can give."
+        )
+    if rate.spent_on_shape:
+        words += (
+            f" One of the {rate.witnesses + 1} ranks is spent on the shape, whose ranges had to be widened for "
+            f"{', '.join(widened_for) or 'calibration frames outside them'}."
+        )
+    if rate.of_parts:
+        words += (
+            " Frames of one part are alike and count once, by the worst of them: a part counts as rejected when any of "
+            "its frames is, shown as often as here."
+        )
+    return FalseRejects(
+        asked=asked, frames=frames, allowed=rate.allowed, alpha=rate.alpha, alpha_total=total, bound_95=bound,
+        held_out=held_out, statement=words, shape_widened_for=widened_for,
+        parts=rate.witnesses if rate.of_parts else 0,
+    )  # fmt: skip

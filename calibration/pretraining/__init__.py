@@ -1,0 +1,1 @@
+"""Training the small point encoder's weights that come with Asperity."""

@@ -1,0 +1,265 @@
+"""The calibration report as one HTML file that stands alone: an engineer reads it in two minutes."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from asperity.calibration.frames.silhouette import FIGURES, figures
+from asperity.calibration.outcome.result import Outcome
+from asperity.calibration.outcome.threshold import worst_scores
+from asperity.calibration.record import CalibrationRecord
+from asperity.calibration.report.pictures import (
+    colour_and_map,
+    curves,
+    modality_histograms,
+    score_histogram,
+    silhouette_strips,
+)
+from asperity.calibration.report.types import Report
+from asperity.runtime.frame import FloatArray
+from asperity.runtime.vision.maps import pixel_map
+from asperity.runtime.vision.scoring import fused_map
+
+OFFERS = 3
+"""Higher rates whose thresholds are told."""
+FIGURE_NAMES = {
+    "area_mm2": "area, mm²", "length_mm": "length, mm", "width_mm": "width, mm", "height_mm": "height, mm",
+    "missing_share": "missing points, share",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Sets:
+    """Indices of measured frames: outside the banks, and inside them."""
+
+    held_out: list[int]
+    own: list[int]
+
+
+def page(outcome: Outcome, record: CalibrationRecord, report: Report) -> str:
+    """The whole page."""
+    inside = set(outcome.split.fit)
+    sets = _Sets([i for i in outcome.distances if i not in inside], [i for i in outcome.distances if i in inside])
+    sections = [
+        _head(record, report),
+        _scores(outcome, sets),
+        _strangest(outcome, report),
+        _modalities(outcome, sets),
+        _silhouettes(outcome, report),
+        _refused(report),
+        _adaptation(outcome),
+        _facts(record, report),
+    ]
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Calibration of {escape(report.recipe)}</title><style>{STYLE}</style></head>
+<body><main>{"".join(sections)}</main></body></html>
+"""
+
+
+def _head(record: CalibrationRecord, report: Report) -> str:
+    counts = report.normal_frames
+    seeded = [origin.network for origin in report.weights if origin.seeded]
+    suspects = [one for one in report.strangest if one.suspect]
+    notes = ""
+    if seeded:
+        notes += (
+            f'<p class="bad">{escape(", ".join(seeded))}: RANDOM weights. Good for timing, never for inspection.</p>'
+        )
+    if suspects:
+        names = ", ".join(escape(one.name) for one in suspects)
+        notes += f'<p class="bad">Look at {names}: far stranger than the rest. A bad part among the good?</p>'
+    if counts["refused"]:
+        notes += f'<p class="bad">Refused, so without a part in anything: {counts["refused"]} frames (see below).</p>'
+    if not notes:
+        notes = '<p class="good">Nothing in the normal frames calls for attention.</p>'
+    tiles = "".join(
+        f"<div><b>{value}</b><span>{label}</span></div>"
+        for value, label in (
+            (f"{100 * report.false_rejects.alpha_total:.2g} %", "good parts rejected, on average"),
+            (f"{report.threshold:.3g}", "threshold of the score"),
+            (f"{counts['fit']} + {counts['tune']} + {counts['calibrate']}", "frames: fit + tune + calibrate"),
+            (f"{sum(report.stage_s.values()):.0f} s", "calibration took"),
+        )
+    )
+    features = "adapted features (LSFA)" if report.method == "lsfa" else "frozen features"
+    return f"""<h1>Calibration of {escape(report.recipe)}</h1>
+<p class="quiet">profile {escape(report.profile)} · {features} · {escape(record.decision.fusion)} fusion
+ · Asperity {escape(record.asperity)}</p>
+<div class="tiles">{tiles}</div><p>{escape(report.false_rejects.statement)}</p>{notes}"""
+
+
+def _scores(outcome: Outcome, sets: _Sets) -> str:
+    picture = score_histogram(
+        [outcome.score(i) for i in sets.held_out], [outcome.score(i) for i in sets.own], outcome.decision.threshold
+    )
+    own = (
+        " Frames of the memory bank are measured without their own patches; they score somewhat higher, since the bank "
+        "keeps the strangest patches and just those are taken away."
+        if sets.own
+        else ""
+    )
+    return f"""<h2>What good parts score</h2>
+<p>A part above the threshold is rejected. {_split_words(outcome)}{own}</p>{_image(picture, "histogram of scores")}
+<p>{_other_rates(outcome)}</p>"""
+
+
+def _other_rates(outcome: Outcome) -> str:
+    """What a higher rate of false rejects would buy: one strange good part may hold the threshold high."""
+    rejects = outcome.false_rejects
+    parts = [outcome.normals.items[i].part_id for i in outcome.split.calibrate] if rejects.parts else []
+    ascending = sorted(worst_scores([outcome.score(i) for i in outcome.split.calibrate], parts))
+    offers = [
+        f"<code>--alpha {math.ceil(1000 * rate) / 1000:g}</code> gives {ascending[-rank]:.3g}"
+        for rank in range(rejects.allowed + 1, min(rejects.allowed + 1 + OFFERS, len(ascending)))
+        if (rate := (rank + len(rejects.shape_widened_for[:1])) / (rejects.witnesses + 1)) < 1
+    ]
+    if not offers:
+        return ""
+    return f"A lower threshold finds more and rejects more good parts: {', '.join(offers)}."
+
+
+def _split_words(outcome: Outcome) -> str:
+    words = f"Frames were split {outcome.split.how}."
+    return escape(words if outcome.options.held_out == "split" else f"{words} The threshold rests on leave-one-out.")
+
+
+def _strangest(outcome: Outcome, report: Report) -> str:
+    if not report.strangest:
+        return ""
+    place = {name: i for i, name in enumerate(outcome.normals.names)}
+    indices = [place[one.name] for one in report.strangest]
+    maps = [_fused(outcome, i) for i in indices]
+    hottest = float(max(pixel_map(values).max() for values in maps))
+    cards = []
+    for rank, (index, values, one) in enumerate(zip(indices, maps, report.strangest, strict=True), start=1):
+        picture = colour_and_map(
+            outcome.normals.prepared[index].image, values, outcome.distances[index].scored, hottest
+        )
+        judged = "without its own patches" if one.leave_one_out else "held out"
+        state = "suspect" if one.suspect else "above" if one.above_threshold else ""
+        flag = {"suspect": "look at this part", "above": "above the threshold", "": ""}[state]
+        why = "colour" if one.rgb_stds > one.points_stds else "geometry"
+        cards.append(
+            f'<figure class="{state}">{_image(picture, one.name)}<figcaption><b>{rank}. {escape(one.name)}</b> '
+            f"<em>{flag}</em><br>score {one.score:.3g}, {one.split}, {judged}<br>"
+            f"mostly {why}: colour {one.rgb_stds:+.1f} σ, geometry {one.points_stds:+.1f} σ<br>"
+            f"<code>--exclude {escape(one.name)}</code></figcaption></figure>"
+        )
+    return f"""<h2>The {len(cards)} strangest normal frames</h2>
+<p>Is one of them a bad part? Then calibrate again with its <code>--exclude</code>. Left: colour; right: where it is
+strange, one scale for all, dark is usual.</p><div class="cards">{"".join(cards)}</div>"""
+
+
+def _fused(outcome: Outcome, index: int) -> FloatArray:
+    one = outcome.distances[index]
+    return np.where(one.scored, fused_map(one.rgb, one.points, outcome.decision), np.float32(0.0))
+
+
+def _modalities(outcome: Outcome, sets: _Sets) -> str:
+    def distances(name: str, indices: Sequence[int]) -> list[float]:
+        return [getattr(outcome.distances[i], name).image_distance for i in indices]
+
+    panels = [
+        (title, distances(name, sets.held_out), distances(name, sets.own))
+        for title, name in (("colour", "rgb"), ("geometry", "points"))
+    ]
+    decision = outcome.decision
+    unit = " per standard deviation" if decision.fusion == "average" else " on raw distances"
+    return f"""<h2>Colour and geometry apart</h2>
+<p>Weights in the score: colour {decision.rgb.weight:.3g}, geometry {decision.points.weight:.3g}{unit}.</p>
+{_image(modality_histograms(panels), "histograms of both modalities")}"""
+
+
+def _silhouettes(outcome: Outcome, report: Report) -> str:
+    values = figures([one.silhouette for one in outcome.normals.prepared])
+    panels = [
+        (FIGURE_NAMES[one.figure], values[:, FIGURES.index(one.figure)], one.low, one.high) for one in report.silhouette
+    ]
+    rows = "".join(
+        f"<tr><td>{FIGURE_NAMES[one.figure]}</td><td>{one.low:.4g} … {one.high:.4g}</td>"
+        f"<td>{one.seen_low:.4g} ({escape(one.lowest_frame)})</td>"
+        f"<td>{one.seen_high:.4g} ({escape(one.highest_frame)})</td></tr>"
+        for one in report.silhouette
+    )
+    widened = report.false_rejects.shape_widened_for
+    note = f"<p class='bad'>Widened for {escape(', '.join(widened))}: look at these parts.</p>" if widened else ""
+    return f"""<h2>Silhouette</h2><p>A part outside one of these ranges is rejected as SHAPE_OUT_OF_RANGE.</p>{note}
+{_image(silhouette_strips(panels), "silhouette figures")}
+<table><tr><th>figure</th><th>accepted</th><th>lowest seen</th><th>highest seen</th></tr>{rows}</table>"""
+
+
+def _refused(report: Report) -> str:
+    if not report.refused and not report.excluded:
+        return "<h2>Left out</h2><p>No frame was refused or excluded.</p>"
+    rows = "".join(
+        f"<tr><td>{escape(one.name)}</td><td>{escape(one.reason)}</td><td>{escape(one.message)}</td></tr>"
+        for one in report.refused
+    ) + "".join(f"<tr><td>{escape(name)}</td><td>excluded</td><td>by --exclude</td></tr>" for name in report.excluded)
+    return f"<h2>Left out</h2><table><tr><th>frame</th><th>reason</th><th>why</th></tr>{rows}</table>"
+
+
+def _adaptation(outcome: Outcome) -> str:
+    if outcome.adaptation is None:
+        return ""
+    found = outcome.adaptation.curves
+    terms = {name: values for name, values in found.terms.items() if not all(map(math.isnan, values))}
+    picture = curves(
+        [
+            ("losses", {"total": found.loss, **terms}),
+            ("spread, share of the frozen features'", {"colour": found.rgb_spread, "geometry": found.points_spread}),
+        ]
+    )
+    return f"""<h2>Adaptation</h2><p>The spread must not fall to 0: features that all look alike tell nothing apart.</p>
+{_image(picture, "losses and spread")}"""
+
+
+def _facts(record: CalibrationRecord, report: Report) -> str:
+    origins = "".join(
+        f"<tr><td>{escape(one.network)}</td><td>{escape(one.source)}</td><td>{escape(one.licence)}</td>"
+        f"<td><code>{one.sha256[:12]}</code></td></tr>"
+        for one in report.weights
+    )
+    times = "".join(
+        f"<tr><td>{escape(name)}</td><td>{seconds:.1f} s</td></tr>" for name, seconds in report.stage_s.items()
+    )
+    geometry = record.geometry
+    window_mm = geometry.side_px * geometry.mm_per_px
+    return f"""<h2>Station and networks</h2>
+<p>Background {escape(report.background)}. Unit {geometry.unit}; frames {geometry.width_px} x {geometry.height_px}
+pixels of {geometry.mm_per_px:.3g} mm; window {geometry.side_px} pixels = {window_mm:.3g} mm.
+Memory banks: {report.bank_rows["rgb"]} colour rows, {report.bank_rows["points"]} geometry rows.</p>
+<table><tr><th>network</th><th>weights</th><th>licence</th><th>sha256</th></tr>{origins}</table>
+<table><tr><th>stage</th><th>time</th></tr>{times}</table>"""
+
+
+def _image(png: bytes, alt: str) -> str:
+    return f'<img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+STYLE = """
+body{margin:0;background:#f4f6f8;color:#22303c;font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
+main{max-width:980px;margin:0 auto;padding:24px 28px 60px;background:#fff}
+h1{font-size:26px;margin:0}h2{font-size:18px;margin:34px 0 6px;border-top:1px solid #e3e8ec;padding-top:16px}
+p{margin:6px 0 10px}.quiet{color:#5d6d7e;margin:0 0 14px}
+.tiles{display:grid;grid-template-columns:repeat(4,1fr);gap:12px;margin:14px 0}
+.tiles div{background:#f4f6f8;border-radius:8px;padding:10px 14px}.tiles b{display:block;font-size:22px}
+.tiles span{color:#5d6d7e;font-size:13px}
+.good,.bad{border-left:4px solid #2e8b57;background:#eef7f1;padding:8px 12px;border-radius:4px}
+.bad{border-color:#c0392b;background:#fbeeec}
+img{max-width:100%}table{border-collapse:collapse;margin:10px 0 18px;font-size:13.5px;width:100%}
+th,td{text-align:left;padding:4px 10px 4px 0;border-bottom:1px solid #e3e8ec;vertical-align:top;overflow-wrap:anywhere}
+th{color:#5d6d7e;font-weight:600}
+.cards{display:grid;grid-template-columns:1fr 1fr;gap:14px}
+figure{margin:0;border:1px solid #e3e8ec;border-radius:8px;padding:10px}figure img{width:100%;border-radius:4px}
+figure.above{border-color:#e0a030}figure.suspect{border:2px solid #c0392b}
+figcaption{font-size:13px;margin-top:6px}figcaption em{color:#c0392b;font-style:normal}
+code{background:#f0f3f5;border-radius:3px;padding:0 4px;font-size:12.5px}
+@media(max-width:700px){.tiles{grid-template-columns:1fr 1fr}.cards{grid-template-columns:1fr}}
+"""

@@ -1,0 +1,57 @@
+"""What the calibration report says, as types: the content of ``report.json``."""
+
+from __future__ import annotations
+
+import msgspec
+
+from asperity.calibration.record import FalseRejects, FrameFigures, RefusedFrame
+from asperity.runtime.manifest import WeightsOrigin
+
+
+class ShapeFigure(msgspec.Struct, frozen=True):
+    """One silhouette figure: the range, and the normal frames that come nearest to its ends."""
+
+    figure: str
+    low: float
+    high: float
+    seen_low: float
+    seen_high: float
+    lowest_frame: str
+    highest_frame: str
+
+
+class StrangeFrame(msgspec.Struct, frozen=True):
+    """One of the strangest normal frames."""
+
+    name: str
+    split: str
+    score: float
+    leave_one_out: bool
+    rgb_stds: float
+    points_stds: float
+    """Each modality's distance in standard deviations above the tuning frames' mean."""
+    above_threshold: bool
+    suspect: bool
+    """So far from the other normal frames that somebody should look at the part."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """``report.json``."""
+
+    recipe: str
+    profile: str
+    method: str
+    threshold: float
+    false_rejects: FalseRejects
+    normal_frames: dict[str, int]
+    split: str
+    strangest: tuple[StrangeFrame, ...]
+    silhouette: tuple[ShapeFigure, ...]
+    refused: tuple[RefusedFrame, ...]
+    excluded: tuple[str, ...]
+    weights: tuple[WeightsOrigin, ...]
+    background: str
+    bank_rows: dict[str, int]
+    adaptation: dict[str, float]
+    stage_s: dict[str, float]
+    frames: tuple[FrameFigures, ...]

@@ -1,0 +1,1 @@
+"""The search for the adaptation's settings, on pseudo-defects."""

@@ -1,0 +1,1 @@
+"""Bundles: verified, then opened."""

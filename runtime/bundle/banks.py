@@ -1,0 +1,72 @@
+"""Both modalities' memory banks as tensors of one file, the same in a calibration folder and in a bundle.
+
+``rgb`` (R, C) and ``points`` (P, Cp) float32: standardised rows. With local distances (``Network.distances``) also
+``rgb_usual`` (2, R) and ``points_usual`` (2, P): mean and standard deviation of the distances usual at each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asperity.runtime.frame import FloatArray
+from asperity.runtime.manifest import Decision, Modality, Network
+from asperity.runtime.vision.distances import ModalityBank, Usual
+from asperity.runtime.vision.nearest import MemoryBank
+
+MODALITIES = ("rgb", "points")
+
+
+@dataclass(frozen=True, slots=True)
+class Banks:
+    """What distances are measured against."""
+
+    rgb: ModalityBank
+    points: ModalityBank
+
+
+def bank_shapes(network: Network, decision: Decision) -> dict[str, tuple[int, int]]:
+    """Every tensor that must be there, and no other."""
+    rows = {"rgb": decision.rgb.bank_rows, "points": decision.points.bank_rows}
+    shapes = {"rgb": (rows["rgb"], network.rgb_channels), "points": (rows["points"], network.points_channels)}
+    if network.distances == "local":
+        shapes |= {f"{name}_usual": (2, rows[name]) for name in MODALITIES}
+    return shapes
+
+
+def bank_tensors(rgb: ModalityBank, points: ModalityBank) -> dict[str, FloatArray]:
+    """The tensors of two banks."""
+    tensors: dict[str, FloatArray] = {}
+    for name, bank in zip(MODALITIES, (rgb, points), strict=True):
+        tensors[name] = bank.memory.rows
+        if bank.usual is not None:
+            tensors[f"{name}_usual"] = np.stack([bank.usual.mean, bank.usual.std]).astype(np.float32)
+    return tensors
+
+
+def read_banks(tensors: Mapping[str, NDArray[Any]], decision: Decision) -> Banks:
+    """The banks of tensors whose shapes were checked. Raises EngineError on rows that cannot be searched."""
+
+    def bank(name: str, modality: Modality) -> ModalityBank:
+        usual = tensors.get(f"{name}_usual")
+        return ModalityBank(
+            MemoryBank(tensors[name]), modality.feature_mean, modality.feature_std,
+            None if usual is None else Usual(mean=usual[0], std=usual[1]),
+        )  # fmt: skip
+
+    return Banks(bank("rgb", decision.rgb), bank("points", decision.points))
+
+
+def usual_fault(tensor: NDArray[Any]) -> str:
+    """Why a ``_usual`` tensor cannot be right; empty when it can."""
+    if not np.isfinite(tensor).all():
+        return "holds a value that is not finite"
+    if not (tensor[0] >= 0).all():
+        return "holds a mean distance below 0"
+    if not (tensor[1] > 0).all():
+        return "holds a standard deviation that is not above 0"
+    return ""

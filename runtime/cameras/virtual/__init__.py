@@ -1,0 +1,1 @@
+"""A structured-light camera over ray casting, for parts that never existed."""

@@ -1,0 +1,1 @@
+"""A station as its clients see it: results in order, requests, frames."""

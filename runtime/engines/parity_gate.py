@@ -1,0 +1,168 @@
+"""The parity gate: an engine may judge parts only after it has judged the bundle's golden frames as the exporter did.
+
+Each golden frame goes the whole road of a real one: preprocessing, networks, banks, ``scoring.decide``. Two of them
+were spoiled by the exporter, one in geometry and one in colour, and must be ng because of their own modality's
+distance, so that an engine of constants, a network of zeros or a bank that is near everything cannot pass
+(architecture, "Bundle"). A bundle for timing only has no spoiled ones: ``decide`` gives it no verdict, here as on the
+line, and the gate holds its scores to the exporter's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from asperity.runtime.bundle.checks import GOLDEN_REASONS
+from asperity.runtime.bundle.reader import Bundle
+from asperity.runtime.engines import Engine
+from asperity.runtime.engines.own_threshold import decision_for
+from asperity.runtime.errors import EngineError, EngineLostError, FrameRefused, ParityError
+from asperity.runtime.frame import Frame, Scores, Verdict
+from asperity.runtime.manifest import Decision, GoldenFrame, Manifest
+from asperity.runtime.vision.scoring import Judgement, decide, fused_score
+
+Name = Literal["rgb", "points"]
+
+SPOILED_MODALITY: dict[str, Name] = {"spoiled_geometry": "points", "spoiled_colour": "rgb"}
+VERDICT_NAMES = {Verdict.OK: "ok", Verdict.NG: "ng", Verdict.UNKNOWN: "unknown"}
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenCheck:
+    """What the engine says of one golden frame, beside what the bundle says."""
+
+    golden: GoldenFrame
+    scores: Scores
+    judgement: Judgement
+    wall_ms: float
+
+
+def no_progress(_stage: str) -> None:
+    """For engines whose progress nobody follows."""
+
+
+def run_golden(
+    frame: Frame, golden: GoldenFrame, engine: Engine, decision: Decision, manifest: Manifest, progress: Progress
+) -> GoldenCheck:
+    """One golden frame through engine and decision.
+
+    Raises ParityError when the engine refuses or fails on it, EngineLostError when it is lost for good.
+    """
+    start_ns = time.perf_counter_ns()
+    try:
+        scores = engine.score(frame, progress)
+        judgement = decide(scores, decision, manifest.silhouette, manifest.geometry)
+    except EngineLostError:
+        raise
+    except (FrameRefused, EngineError) as error:
+        raise ParityError(
+            f"golden frame {golden.name} ({golden.kind}) was not scored ({error}); this engine must not judge parts: "
+            "export the bundle again for it"
+        ) from error
+    return GoldenCheck(golden, scores, judgement, (time.perf_counter_ns() - start_ns) / 1e6)
+
+
+SPOILED_SHARE = 0.05
+"""A spoiled frame's score may also move by this share of its distance from the threshold: far out there, what normal
+scores vary by measures nothing (docs/decisions/spoiled-scores.md)."""
+
+
+def usual_distance(checks: Iterable[GoldenCheck], modality: Name) -> float:
+    """Mean image distance of the normal golden frames in one modality, as this engine measures it."""
+    normal = [check.scores for check in checks if check.golden.kind == "normal"]
+    distances = [scores.rgb.image_distance if modality == "rgb" else scores.points.image_distance for scores in normal]
+    if not distances:
+        raise ParityError("the bundle holds no normal golden frame to compare spoiled ones with; export it again")
+    return sum(distances) / len(distances)
+
+
+def own_evidence(scores: Scores, modality: Name, decision: Decision, usual: float) -> bool:
+    """True when this modality's image distance is what puts the fused score above the threshold.
+
+    That is: with the distance as it is the score is above, and with the ``usual`` one of normal frames it is not.
+    """
+    whole = fused_score(scores.rgb, scores.points, decision)
+    if modality == "rgb":
+        without = fused_score(replace(scores.rgb, image_distance=usual), scores.points, decision)
+    else:
+        without = fused_score(scores.rgb, replace(scores.points, image_distance=usual), decision)
+    return whole > decision.threshold >= without
+
+
+def check_golden(check: GoldenCheck, decision: Decision, manifest: Manifest) -> None:
+    """Compare one golden frame with the bundle. Raises ParityError naming frame, expected and seen.
+
+    The tolerance has its ceiling in ``bundle.ceilings``, that of spoiled frames is SPOILED_SHARE; verdicts have none.
+    """
+    golden, judgement = check.golden, check.judgement
+    tolerance = manifest.golden_tolerance
+    if golden.kind in SPOILED_MODALITY:
+        tolerance = max(tolerance, SPOILED_SHARE * abs(golden.score - decision.threshold))
+    seen = VERDICT_NAMES[judgement.verdict]
+    frame = f"golden frame {golden.name} ({golden.kind})"
+    if judgement.score is None or seen != golden.verdict or judgement.reason != golden.reason:
+        reason = GOLDEN_REASONS[golden.verdict].name
+        expected = f"{golden.verdict}, {reason}, score {golden.score:.4f}"
+        raise ParityError(
+            f"{frame}: expected {expected}; this engine says {seen}, {judgement.reason.name} ({judgement.detail}); it "
+            "must not judge parts: export the bundle again on a machine like this one"
+        )
+    if not abs(judgement.score - golden.score) <= tolerance:
+        raise ParityError(
+            f"{frame}: expected score {golden.score:.4f} within {tolerance:.4f}; this engine gives "
+            f"{judgement.score:.4f}; it must not judge parts: export the bundle again for this engine or use another"
+        )
+
+
+def check_evidence(checks: Sequence[GoldenCheck], decision: Decision) -> None:
+    """Each spoiled frame is ng because of its own modality. Raises ParityError.
+
+    Measured by this engine on both sides: what the manifest says of distances is no evidence.
+    """
+    for check in checks:
+        golden, modality = check.golden, SPOILED_MODALITY.get(check.golden.kind)
+        if modality is None or own_evidence(check.scores, modality, decision, usual_distance(checks, modality)):
+            continue
+        raise ParityError(
+            f"golden frame {golden.name} ({golden.kind}): it must be ng because of its {modality} distance; this "
+            f"engine's is {getattr(check.scores, modality).image_distance:.4f}, which does not decide: the {modality} "
+            "network or bank sees nothing; calibrate and export again"
+        )
+
+
+def pass_gate(
+    bundle: Bundle, engine: Engine, decision: Decision | None = None, progress: Progress = no_progress
+) -> list[GoldenCheck]:
+    """Score every golden frame; return what was seen when all agree with the bundle.
+
+    ``decision`` is the engine's own (``engines.own_threshold``); by default the bundle's. Raises ParityError at the
+    first frame whose verdict, reason, score or evidence differs.
+    """
+    return list(gate_steps(bundle, engine, decision or bundle.manifest.decision, progress))
+
+
+def gate_steps(
+    bundle: Bundle, engine: Engine, decision: Decision, progress: Progress = no_progress
+) -> Iterator[GoldenCheck]:
+    """As ``pass_gate``, a golden frame at each step; the gate is passed only when the steps have come to their end."""
+    checks = []
+    for golden, frame in bundle.golden_frames():
+        checks.append(run_golden(frame, golden, engine, decision, bundle.manifest, progress))
+        check_golden(checks[-1], decision, bundle.manifest)
+        progress(f"golden {golden.name}")
+        yield checks[-1]
+    check_evidence(checks, decision)
+
+
+def prove(bundle: Bundle, engine: Engine, progress: Progress = no_progress) -> Decision:
+    """The decision by which this engine may judge parts: its own threshold where it needs one, then the gate.
+
+    Raises ParityError when the engine must not judge, EngineError when it fails.
+    """
+    decision = decision_for(bundle, engine, progress)
+    pass_gate(bundle, engine, decision, progress)
+    return decision

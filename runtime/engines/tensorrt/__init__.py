@@ -1,0 +1,1 @@
+"""Networks built for this machine's GPU by TensorRT: building, keeping, running."""

@@ -1,0 +1,194 @@
+"""``asperity gateway http``: ``/livez /readyz /metrics`` for machines, ``/`` for people. It reads and changes nothing.
+
+On asyncio instead of starlette and uvicorn: four pages that take no input need no framework, uvicorn (0.54) lets a
+client that never finishes its request stay for ever, and its ``limit_concurrency`` turns the newcomer away, which is
+the probe. Every connection is one request, bounded in bytes and time; when there are too many, a silent one makes room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from asperity.runtime.gateways.config import GatewayConfig
+from asperity.runtime.gateways.connection_limit import one_to_close
+from asperity.runtime.gateways.http.metrics import Metrics
+from asperity.runtime.gateways.http.page import page
+from asperity.runtime.gateways.link import Item, Link
+from asperity.runtime.gateways.process import cannot_listen, check_host, hold_more, run
+
+log = logging.getLogger("asperity.gateway")
+
+TAKE_AT_ONCE = 1000
+"""Items taken from the link in one turn."""
+ACCEPTED_PART = 4
+"""A fourth of all connections may come between two turns of the loop, so that none is closed before it was heard."""
+PLAIN, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
+HEADERS = (
+    "Connection: close",
+    "Cache-Control: no-store",
+    "X-Content-Type-Options: nosniff",
+    "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+)
+PHRASES = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+
+
+class Answer(NamedTuple):
+    """What a request gets."""
+
+    status: int
+    body: bytes
+    content_type: str = PLAIN
+
+
+@dataclass(eq=False)
+class _Client:
+    """One connection."""
+
+    task: asyncio.Task[None]
+    writer: asyncio.StreamWriter
+    host: str
+    asked: bool = False
+    since_s: float = field(default_factory=time.monotonic)
+
+    def end(self) -> None:
+        """Close it at once; what was not sent is dropped."""
+        self.task.cancel()
+        self.writer.transport.abort()
+
+
+class HttpGateway:
+    """The protocol's part of the process."""
+
+    def __init__(self, config: GatewayConfig, link: Link) -> None:
+        """Raises ConfigError for a host off loopback without ``insecure_lan``."""
+        check_host("http", config.http.host, config.http.insecure_lan)
+        self._station = config.station.name
+        self._config = config.http
+        self._link = link
+        self._metrics = Metrics(link)
+        self._last: deque[Item] = deque(maxlen=config.http.results_shown)
+        self._server: asyncio.Server | None = None
+        self._clients: set[_Client] = set()
+        self._pages = {"/": self._page, "/livez": self._live, "/readyz": self._ready, "/metrics": self._scrape}
+
+    async def open(self) -> str:
+        """As ``Gateway.open``."""
+        config = self._config
+        at_once = max(1, config.connections_max // ACCEPTED_PART)
+        try:
+            self._server = await asyncio.start_server(
+                self._client, config.host, config.port, limit=config.header_max_nbytes, backlog=at_once
+            )
+        except OSError as error:
+            raise cannot_listen("http", config.host, config.port, error) from error
+        hold_more(self._server)
+        return f"http://{config.host}:{self._server.sockets[0].getsockname()[1]}/"
+
+    def refresh(self) -> None:
+        """As ``Gateway.refresh``."""
+        for item in self._link.take(TAKE_AT_ONCE):
+            self._metrics.count(item)
+            self._last.appendleft(item)
+
+    async def close(self) -> None:
+        """As ``Gateway.close``."""
+        if self._server is not None:
+            self._server.close()
+        for client in self._clients:
+            client.task.cancel()
+        await asyncio.gather(*(client.task for client in self._clients), return_exceptions=True)
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection: one request, one answer."""
+        task = asyncio.current_task()
+        assert task is not None
+        client = _Client(task, writer, str((writer.get_extra_info("peername") or ("?",))[0]))
+        self._admit(client)
+        try:
+            with suppress(asyncio.TimeoutError, ConnectionError, asyncio.IncompleteReadError):
+                await asyncio.wait_for(self._converse(client, reader, writer), self._config.request_ms / 1000)
+        finally:
+            self._clients.discard(client)
+            # What was written and not taken within request_ms is dropped.
+            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+
+    def _admit(self, client: _Client) -> None:
+        if len(self._clients) >= self._config.connections_max:
+            other = one_to_close(self._clients)
+            log.info("too many HTTP clients: a connection of %s is closed for that of another", other.host)
+            self._clients.discard(other)
+            other.end()
+        self._clients.add(client)
+
+    async def _converse(self, client: _Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            most = self._config.header_max_nbytes
+            writer.write(_encode(Answer(431, f"a request has at most {most} bytes\n".encode()), head_only=False))
+            return
+        client.asked = True
+        method, answer = self._answer(request)
+        writer.write(_encode(answer, head_only=method == "HEAD"))
+        writer.close()
+        await writer.wait_closed()
+
+    def _answer(self, request: bytes) -> tuple[str, Answer]:
+        """Method, and the answer to a request line and headers."""
+        words = request.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            return "", Answer(400, b"this is no HTTP/1.1 request\n")
+        method, target, _ = words
+        make = self._pages.get(target.split("?", 1)[0])
+        if make is None:
+            return method, Answer(404, b"there are / /livez /readyz /metrics\n")
+        if method not in ("GET", "HEAD"):
+            return method, Answer(405, b"only GET and HEAD\n")
+        return method, make()
+
+    def _page(self) -> Answer:
+        return Answer(200, page(self._station, self._link.view(), self._last, self._config.refresh_s), HTML)
+
+    def _live(self) -> Answer:
+        return Answer(200, b"the gateway turns\n")
+
+    def _ready(self) -> Answer:
+        view = self._link.view()
+        return Answer(200, b"ready\n") if view.good else Answer(503, f"not ready: {view.why}\n".encode())
+
+    def _scrape(self) -> Answer:
+        self.refresh()
+        return Answer(200, self._metrics.text(), CONTENT_TYPE_LATEST)
+
+
+def serve(config: GatewayConfig) -> None:
+    """Run the gateway until SIGTERM. For the main thread. Raises ConfigError and GatewayError."""
+    run(config, lambda link: HttpGateway(config, link))
+
+
+def _encode(answer: Answer, head_only: bool) -> bytes:
+    lines = [
+        f"HTTP/1.1 {answer.status} {PHRASES[answer.status]}",
+        f"Content-Type: {answer.content_type}",
+        f"Content-Length: {len(answer.body)}",
+        *(["Allow: GET, HEAD"] if answer.status == 405 else []),
+        *HEADERS,
+        "",
+        "",
+    ]
+    return "\r\n".join(lines).encode() + (b"" if head_only else answer.body)

@@ -1,0 +1,153 @@
+"""What Prometheus reads: results counted here as they come, and the station's last state as it says it.
+
+``asperity_accept`` and ``asperity_quality`` are computed at each scrape; everything else may be old when quality is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from asperity.runtime.client.ordering import Gap
+from asperity.runtime.frame import LATENCY_STAGES
+from asperity.runtime.gateways.link import Delivered, Item, Link, View, synced
+from asperity.runtime.reasons import JUDGED, Reason
+from asperity.runtime.wire import StationState
+
+LATENCY_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+"""Upper ends of the histograms' buckets."""
+OTHER = "other"
+
+
+class Metrics:
+    """Counts of one gateway and the picture of its station."""
+
+    def __init__(self, link: Link) -> None:
+        self._registry = CollectorRegistry()
+        self._results = Counter(
+            "asperity_results", "Results that reached the gateway.", ("verdict", "reason"), registry=self._registry
+        )
+        self._simulated = Counter("asperity_results_simulated", "Those of no real engine.", registry=self._registry)
+        self._late = Counter("asperity_results_deadline_missed", "Those past the deadline.", registry=self._registry)
+        self._latency = Histogram(
+            "asperity_latency_seconds",
+            "From a frame's arrival to its result, by stage.",
+            ("stage",),
+            buckets=LATENCY_S,
+            registry=self._registry,
+        )
+        for reason in Reason:
+            self._results.labels(_verdict(reason), reason.name)
+        for stage in LATENCY_STAGES:
+            self._latency.labels(stage)
+        self._registry.register(_Present(link))
+
+    def count(self, item: Item) -> None:
+        """An item that the link handed on."""
+        if isinstance(item, Gap):
+            return  # the link counts them
+        result = item.result
+        self._results.labels(result.verdict.name.lower(), result.reason.name).inc()
+        self._simulated.inc(result.simulated)
+        self._late.inc(result.deadline_missed)
+        for stage in LATENCY_STAGES:
+            if stage in result.latency_us:
+                self._latency.labels(stage).observe(result.latency_us[stage] / 1e6)
+
+    def text(self) -> bytes:
+        """The exposition, Prometheus's text format."""
+        return generate_latest(self._registry)
+
+
+class _Present(Collector):
+    """What the link says when it is asked."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def collect(self) -> Iterator[Metric]:
+        """As ``Collector.collect``."""
+        view = self._link.view()
+        yield from _of_view(view)
+        if view.state is not None:
+            yield from _of_state(view.state)
+
+
+def _of_view(view: View) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "asperity_accept", "1 while the part of the last result may pass. For charts, never for a PLC.", view.accept
+    )
+    last = view.last.result.result_id if isinstance(view.last, Delivered) else 0
+    yield GaugeMetricFamily("asperity_last_result_id", "The result that asperity_accept is of; 0: none, a gap.", last)
+    yield GaugeMetricFamily("asperity_quality", "1 while the station is ready and its beat moves.", view.good)
+    yield CounterMetricFamily("asperity_gaps", "Gaps named in the results.", view.gaps)
+    yield CounterMetricFamily("asperity_results_missing", "Results in those gaps.", view.missing)
+
+
+def _of_state(state: StationState) -> Iterator[Metric]:
+    yield GaugeMetricFamily("asperity_station_state", "State of the station (docs/states.md).", state.state)
+    yield GaugeMetricFamily("asperity_station_ready", "1 while the station says that it is ready.", state.ready)
+    yield GaugeMetricFamily("asperity_station_beat", "The inspector's beat, as heard last.", state.beat)
+    yield GaugeMetricFamily("asperity_station_alarms", "Alarms that stand.", len(state.alarms))
+    yield GaugeMetricFamily("asperity_station_in_flight", "Frames admitted and not answered.", state.in_flight)
+    yield CounterMetricFamily("asperity_station_received", "Frames that arrived.", state.received)
+    yield CounterMetricFamily("asperity_station_lost", "Frames and triggers of which nothing arrived.", state.lost)
+    yield CounterMetricFamily("asperity_station_late", "Frames after their exposure was answered LOST.", state.late)
+    yield GaugeMetricFamily(
+        "asperity_station_synced", "1: announcements match exposures, or need not.", float(synced(state))
+    )
+    threshold = GaugeMetricFamily("asperity_station_threshold", "Threshold in force; no sample: no recipe.", labels=[])
+    if state.threshold is not None:
+        threshold.add_metric([], state.threshold)
+    yield threshold
+    yield CounterMetricFamily("asperity_station_deadline_missed", "Deadlines missed.", state.deadline_missed)
+    results = CounterMetricFamily(
+        "asperity_station_results", "Results of the station, its own count.", labels=["verdict"]
+    )
+    for verdict, count in (("ok", state.ok), ("ng", state.ng), ("unknown", state.unknown)):
+        results.add_metric([verdict], count)
+    yield results
+    reasons = dict.fromkeys([reason.name for reason in Reason if reason not in JUDGED] + [OTHER], 0)
+    for name, count in state.unknown_by_reason.items():
+        reasons[name if name in reasons else OTHER] += count
+    unknown = CounterMetricFamily("asperity_station_unknown", "Unknown results of the station.", labels=["reason"])
+    for name, count in reasons.items():
+        unknown.add_metric([name], count)
+    yield unknown
+    engine = state.engine
+    yield InfoMetricFamily(
+        "asperity_station",
+        "Who the station is and what scores.",
+        {
+            "station": state.station,
+            "session": state.session,
+            "recipe": state.recipe,
+            "bundle": state.bundle,
+            "engine": engine.name if engine else "",
+            "device": engine.device if engine else "",
+            "precision": engine.precision if engine else "",
+            "triggers": state.triggers,
+        },
+    )
+    change = state.recipe_change
+    if change is not None:
+        yield InfoMetricFamily(
+            "asperity_recipe_change",
+            "The last change of recipe that was asked for in this session; only the status `done` is done.",
+            {"number": str(change.number), "recipe": change.recipe, "status": change.status, "text": change.text},
+        )
+    gpu = GaugeMetricFamily("asperity_gpu", "What the GPU says of itself; names with units.", labels=["name"])
+    for name, value in (state.gpu or {}).items():
+        if isinstance(value, float | int):
+            gpu.add_metric([name], value)
+    yield gpu
+
+
+def _verdict(reason: Reason) -> str:
+    """The name of the verdict that a result of this reason has."""
+    if reason not in JUDGED:
+        return "unknown"
+    return "ok" if reason is Reason.GOOD else "ng"

@@ -1,0 +1,119 @@
+"""The page for people: how the station is and its last results. Plain HTML, nothing from outside, all escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from html import escape
+
+from asperity.runtime.client.ordering import Gap
+from asperity.runtime.frame import Verdict
+from asperity.runtime.gateways.link import Item, View, synced
+from asperity.runtime.states import State
+from asperity.runtime.wire import ReceivedResult, StationState
+
+STYLE = """
+body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5em; color: #1c1c1c; background: #fff }
+h1 { font-size: 1.2em } table { border-collapse: collapse; margin-top: 1em }
+th, td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid #ddd; white-space: nowrap }
+td.n { text-align: right; font-variant-numeric: tabular-nums } .gap, .unknown, .bad { color: #8a5a00 }
+.ok, .good { color: #14662c } .ng { color: #a31616 }
+"""
+COLUMNS = (
+    "result",
+    "time (UTC)",
+    "verdict",
+    "reason",
+    "score",
+    "threshold",
+    "ms",
+    "seq",
+    "trigger",
+    "part",
+    "recipe",
+    "",
+)
+STATES = {int(state): state.name for state in State}
+
+
+def page(station: str, view: View, items: Iterable[Item], refresh_s: int) -> bytes:
+    """The whole page; ``items`` newest first."""
+    good = view.good
+    said = _of_state(view.state) if view.state is not None else []
+    facts = [("station", station), ("results here", str(view.results)), ("missing", str(view.missing)), *said]
+    rows = "".join(_row(item) for item in items)
+    parts = [
+        "<!doctype html><html lang=en><head><meta charset=utf-8>",
+        f"<meta http-equiv=refresh content={refresh_s}><title>{escape(station)}</title><style>{STYLE}</style></head>",
+        f"<body><h1>{escape(station)}: <span class={'good' if good else 'bad'}>",
+        f"{'in order' if good else escape('not in order: ' + view.why)}</span></h1><table>",
+        "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts),
+        "</table><table><tr>",
+        "".join(f"<th>{name}</th>" for name in COLUMNS),
+        f"</tr>{rows}</table></body></html>",
+    ]
+    return "".join(parts).encode()
+
+
+def _of_state(state: StationState) -> list[tuple[str, str]]:
+    unknown = ", ".join(f"{name} {count}" for name, count in sorted(state.unknown_by_reason.items()))
+    engine = state.engine
+    return [
+        ("state", f"{state.state} {STATES.get(state.state, 'not known here')}"),
+        ("alarms", ", ".join(state.alarms) or "none"),
+        ("recipe in force", f"{state.recipe or 'none'} {state.bundle}"),
+        ("last change of recipe", _of_change(state)),
+        ("threshold in force", _number(state.threshold) or "none"),
+        ("triggers, synced", f"{state.triggers or 'not known'}, {'yes' if synced(state) else 'no'}"),
+        ("engine", f"{engine.name} on {engine.device}, {engine.precision}" if engine else "none"),
+        ("received, lost, late", f"{state.received}, {state.lost}, {state.late}"),
+        ("ok, ng, unknown", f"{state.ok}, {state.ng}, {state.unknown}" + (f" ({unknown})" if unknown else "")),
+        ("in flight", str(state.in_flight)),
+    ]
+
+
+def _of_change(state: StationState) -> str:
+    change = state.recipe_change
+    if change is None:
+        return "none"
+    why = f": {change.text}" if change.text else ""
+    return f"number {change.number} to {change.recipe or 'none'}: {change.status}{why}"
+
+
+def _row(item: Item) -> str:
+    if isinstance(item, Gap):
+        text = f"{item.first_id} to {item.last_id} missing: {item.why}"
+        return f"<tr class=gap><td colspan={len(COLUMNS)}>{escape(text)}</td></tr>"
+    result = item.result
+    verdict = result.verdict.name.lower() if result.verdict in (Verdict.OK, Verdict.NG) else "unknown"
+    cells = "".join(f"<td class=n>{escape(text)}</td>" for text in _cells(result))
+    return f"<tr class={verdict}>{cells}</tr>"
+
+
+def _cells(result: ReceivedResult) -> list[str]:
+    total_us = result.latency_us.get("total")
+    return [
+        str(result.result_id),
+        _time(result.t_done_us),
+        result.verdict.name.lower(),
+        result.reason.name,
+        _number(result.score),
+        _number(result.threshold),
+        "" if total_us is None else f"{total_us / 1000:.1f}",
+        str(result.seq),
+        str(result.trigger_id or ""),
+        result.part_id,
+        result.recipe,
+        "simulated" if result.simulated else "",
+    ]
+
+
+def _time(t_us: int) -> str:
+    try:
+        return datetime.fromtimestamp(t_us / 1e6, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    except (ValueError, OverflowError, OSError):
+        return f"{t_us} us"  # a clock beyond the calendar's end
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,136 @@
+"""Requests that come over MQTT: read with suspicion, done once, always answered."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import msgspec
+
+from asperity.runtime.errors import StationError, WireError
+from asperity.runtime.gateways.link import Link
+from asperity.runtime.wire import Reply, decode_request, encode_reply
+
+NO_ID = "none"
+"""Where a request without an id that can be read is answered."""
+ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+REPLIES_KEPT = 256
+NOT_FROM_HERE = frozenset({"shutdown", "set_threshold"})
+"""A broker's client ends no inspector and does not move the line between good and bad: nobody knows who it is."""
+THOUGH_FOREIGN = frozenset({"get_state", "get_result", "stop", "halt", "abort"})
+"""What is passed on though somebody else speaks for the station: it reads, or lets nothing pass."""
+FIELDS = ("from_", "to", "trigger_id", "part_id", "recipe", "timeout_ms", "mode")
+ACTOR_MAX = 64
+AUDIT_LINES_MAX = 20
+AUDIT_WITHIN_S = 60.0
+"""Lines about requests that are not allowed from here; the others are counted."""
+
+log = logging.getLogger("asperity.gateway")
+
+Answered = tuple[str, bytes]
+"""Id and JSON of a reply."""
+
+
+class Commands:
+    """All requests of one gateway."""
+
+    def __init__(self, link: Link, clock: Callable[[], float] = time.monotonic) -> None:
+        self._link = link
+        self._clock = clock
+        self._asked: OrderedDict[str, Future[Reply] | bytes] = OrderedDict()
+        self._audit_s = 0.0
+        self._audited = 0
+
+    def take_in(self, op: str, body: bytes, retained: bool, foreign: str = "") -> Answered | None:
+        """One request. The reply if it is known already; else ``answers`` gives it.
+
+        ``foreign``: who else speaks for this station, in words.
+        """
+        request_id = _id_of(body)
+        if not request_id:
+            return NO_ID, _refusal("", "BAD_REQUEST", "give JSON with an id of 1 to 64 of A-Z a-z 0-9 _ -")
+        known = self._asked.get(request_id)
+        if known is not None:
+            # MQTT may deliver a message twice; it is done once.
+            return (request_id, known) if isinstance(known, bytes) else None
+        refusal = self._may_not_be(op, request_id, retained, foreign)
+        if refusal is not None:
+            return self._keep(request_id, _refusal(request_id, *refusal))
+        try:
+            fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+            given = {"v": msgspec.Raw(b"1"), **fields, "op": msgspec.Raw(msgspec.json.encode(op))}
+            request = decode_request(msgspec.json.encode(given))
+        except (WireError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            return self._keep(request_id, _refusal(request_id, "BAD_REQUEST", str(error)))
+        values = {name: getattr(request, name) for name in FIELDS if getattr(request, name) is not None}
+        if request.session or request.uptime_ms is not None:
+            # Both, so that never one of ours goes with one of theirs.
+            values |= {"session": request.session, "uptime_ms": request.uptime_ms}
+        # MQTT does not say who published. The id leads to the broker's own log.
+        actor = f"mqtt id={request_id}"[:ACTOR_MAX]
+        self._asked[request_id] = self._link.ask(op, actor=actor, **values)
+        self._forget()
+        return None
+
+    def _may_not_be(self, op: str, request_id: str, retained: bool, foreign: str) -> tuple[str, str] | None:
+        """Code and text of what is refused whatever its fields are."""
+        if retained:
+            return "REFUSED", "a retained message is no request"
+        if op in NOT_FROM_HERE:
+            self._audit(op, request_id)
+            return "NOT_ALLOWED", f"{op} is not done over MQTT, which does not say who asks; do it at the station"
+        if foreign and op not in THOUGH_FOREIGN:
+            return "REFUSED", f"{op} is not passed on while it is not clear whose station is meant: {foreign}"
+        return None
+
+    def _audit(self, op: str, request_id: str) -> None:
+        """A line for each, AUDIT_LINES_MAX within AUDIT_WITHIN_S."""
+        if self._clock() - self._audit_s >= AUDIT_WITHIN_S:
+            if self._audited > AUDIT_LINES_MAX:
+                log.warning("MQTT: %d more such requests were refused", self._audited - AUDIT_LINES_MAX)
+            self._audit_s, self._audited = self._clock(), 0
+        self._audited += 1
+        if self._audited <= AUDIT_LINES_MAX:
+            log.warning("MQTT: %s was asked for (id %s) and refused: not allowed over MQTT", op, request_id)
+
+    def answers(self) -> list[Answered]:
+        """Replies that have come since."""
+        found = []
+        for request_id, future in list(self._asked.items()):
+            if isinstance(future, Future) and future.done():
+                found.append(self._keep(request_id, _reply(request_id, future)))
+        return found
+
+    def _keep(self, request_id: str, body: bytes) -> Answered:
+        self._asked[request_id] = body
+        self._forget()
+        return request_id, body
+
+    def _forget(self) -> None:
+        """The oldest answered ones; those under way are bounded by the link."""
+        for request_id in list(self._asked)[: max(0, len(self._asked) - REPLIES_KEPT)]:
+            if isinstance(self._asked[request_id], bytes):
+                del self._asked[request_id]
+
+
+def _id_of(body: bytes) -> str:
+    try:
+        request_id = msgspec.json.decode(msgspec.json.decode(body, type=dict[str, msgspec.Raw])["id"], type=str)
+    except (msgspec.MsgspecError, KeyError, UnicodeError, RecursionError):
+        return ""
+    return request_id if ID.fullmatch(request_id) else ""
+
+
+def _reply(request_id: str, future: Future[Reply]) -> bytes:
+    try:
+        return encode_reply(msgspec.structs.replace(future.result(), id=request_id))
+    except (StationError, WireError) as error:
+        return _refusal(request_id, "FAILED", str(error))
+
+
+def _refusal(request_id: str, code: str, text: str) -> bytes:
+    return encode_reply(Reply(id=request_id, ok=False, code=code, text=text[:500]))

@@ -1,0 +1,400 @@
+"""``asperity gateway mqtt``: results, state and accept of a station as JSON to an MQTT broker.
+
+MQTT keeps what was said: an accept in a broker outlives the part it was for. So the broker is never given a true to
+keep: an accept true is not retained, reaches who listens at that moment (QoS 0), is good for ``valid_ms`` and is
+repeated while it holds. Accept false is retained; it is said at the start, before each result, on each change, twice a
+second, and as the last will. The gateway reads its own topics: while anybody else publishes there, no part is accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from asperity.runtime.client.ordering import Gap
+from asperity.runtime.errors import ConfigError
+from asperity.runtime.gateways import process
+from asperity.runtime.gateways.config import GatewayConfig
+from asperity.runtime.gateways.link import Delivered, Item, Link
+from asperity.runtime.gateways.mqtt.commands import Answered, Commands
+from asperity.runtime.gateways.mqtt.connection import Connection, tls_context
+from asperity.runtime.gateways.mqtt.events import Events
+from asperity.runtime.gateways.mqtt.outbox import Outbox, StateFile, ids, uncertain
+from asperity.runtime.gateways.mqtt.topic_watch import WATCHED, Watch, denies
+from asperity.runtime.wire import RecipeChange, encode_result_body, encode_state
+
+ITEMS_AT_ONCE = 1000
+REPLIES_WAITING_MAX = 64
+REPEAT_S = 0.5
+"""Accept and ``online`` are said again so often: another gateway of this name is heard though its station is dead."""
+ALARM = "FOREIGN_PUBLISHER"
+"""Among the alarms of the state while somebody else publishes on the station's topics."""
+ALARMS_MAX = 16
+RETRY_MIN_S = 0.1
+STALLED_S = 1.0
+"""With a broker that has not acknowledged for so long, what is published without acknowledgement is left out."""
+GOODBYE_S = 0.7
+"""At the end: so long may the broker take to acknowledge that nothing may pass any more."""
+
+log = logging.getLogger("asperity.gateway")
+
+
+def serve(config: GatewayConfig) -> None:
+    """Publish until SIGTERM. Raises ConfigError, GatewayError."""
+    own = config.mqtt
+    if not own.prefix or any(character in own.prefix for character in "+#\0"):
+        raise ConfigError(f"[mqtt] prefix is {own.prefix!r}; give a topic without + and #, such as asperity")
+    context = tls_context(own)
+    file = StateFile(_state_path(config), config.station.name)
+
+    watch = Watch(secrets.token_hex(8), own.clash_quiet_ms / 1000)
+
+    def connect(wake: Callable[[], None]) -> Connection:
+        base = f"{own.prefix}/{config.station.name}"
+        requests = f"{base}/command/+" if own.commands and config.gateway.commands else ""
+        client_id = own.client_id or f"asperity-{config.station.name}-{watch.instance[:8]}"
+        watched = [f"{base}/{name}" for name in WATCHED]
+        return Connection(own, client_id, (f"{base}/accept", watch.will), requests, watched, context, wake)
+
+    process.run(config, lambda link: MqttGateway(config, link, file, watch, connect), since=file.since)
+
+
+class MqttGateway:
+    """The MQTT part of the process."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        link: Link,
+        file: StateFile,
+        watch: Watch,
+        connect: Callable[[Callable[[], None]], Connection],
+    ) -> None:
+        self._config = config
+        self._link = link
+        self._file = file
+        self._watch = watch
+        self._connect = connect
+        self._base = f"{config.mqtt.prefix}/{config.station.name}"
+        self._commands = Commands(link)
+        self._events = Events(config)
+        self._outbox = Outbox(config.mqtt.buffer_results)
+        self._outbox.name(file.gaps())
+        self._connection: Connection | None = None
+        self._greeted = False
+        self._inflight: OrderedDict[int, tuple[Item | None, float]] = OrderedDict()
+        self._acknowledged_id = file.acknowledged
+        self._history_id: int | None = None if file.since else 0
+        self._accepted: Delivered | None = None  # what accept was published true for
+        self._said_s = self._online_s = 0.0  # when accept and online were said last
+        self._said: object = None  # trust and session, as accept was said last
+        self._why = ""
+        self._state: object = None  # what the state was published of
+        self._recipe: object = None
+        self._foreign = ""
+        self._answer_due = False  # somebody else spoke: accept false again
+        self._replies: deque[Answered] = deque(maxlen=REPLIES_WAITING_MAX)
+        self._tries = 0
+        self._retry_s = 0.0
+        self._lost = ""  # why the connection was lost, as it was logged
+        self._up_logged = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._error: BaseException | None = None
+
+    async def open(self) -> str:
+        """Begin to connect; the broker may be away."""
+        self._loop = asyncio.get_running_loop()
+        self._begin_connection()
+        return f"{self._base}/# at {self._config.mqtt.host} port {self._config.mqtt.port}"
+
+    def refresh(self) -> None:
+        """Everything that is due."""
+        if self._error is not None:
+            raise self._error
+        self._take_from_station()
+        connection = self._connection
+        if connection is None:
+            if time.monotonic() >= self._retry_s:
+                self._begin_connection()
+            return
+        waited_ms = (time.monotonic() - connection.began_s) * 1000
+        if not connection.up and not connection.ended and waited_ms > 2 * self._config.mqtt.connect_ms:
+            connection.abandon("the broker did not answer")
+        if connection.ended:
+            self._lose_connection(connection)
+            return
+        if connection.up:
+            self._greet(connection)
+            self._listen(connection)
+            self._take_acknowledgements(connection)
+            self._take_requests(connection)
+            self._publish(connection)
+
+    async def close(self) -> None:
+        """Withdraw accept, say offline, and wait a moment for the broker to have both."""
+        self._events.close()
+        connection = self._connection
+        if connection is None or not connection.up:
+            return
+        self._deny(connection, "the gateway is ending")
+        self._send(connection, "online", {"online": False}, retain=True)
+        self._publish_state(connection, "the gateway has ended")
+        ends_s = time.monotonic() + GOODBYE_S
+        while self._inflight and connection.up and time.monotonic() < ends_s:
+            await asyncio.sleep(0.01)
+            self._take_acknowledgements(connection)
+        if self._file.sent:
+            self._file.write(self._file.sent, self._acknowledged_id)
+        connection.disconnect()
+        while not connection.ended and time.monotonic() < ends_s:
+            await asyncio.sleep(0.01)
+
+    def _turn(self) -> None:
+        """Woken by the connection's thread; what fails is raised by the next refresh, in the process's own loop."""
+        try:
+            self.refresh()
+        except Exception as error:  # noqa: BLE001
+            self._error = error
+
+    def _begin_connection(self) -> None:
+        assert self._loop is not None
+        loop = self._loop
+
+        def wake() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._turn)
+
+        self._greeted = False
+        self._connection = self._connect(wake)
+        self._connection.start()
+
+    def _lose_connection(self, connection: Connection) -> None:
+        """Name what was under way, and try again later, ever later."""
+        items = [item for item, _ in self._inflight.values() if item is not None]
+        self._outbox.name(uncertain(items))
+        self._inflight.clear()
+        self._accepted = None
+        if items:
+            self._acknowledged_id = self._file.sent
+        self._connection = None
+        pause_s = min(self._config.mqtt.retry_max_ms / 1000, RETRY_MIN_S * 2 ** min(self._tries, 16))
+        self._retry_s = time.monotonic() + pause_s
+        self._tries += 1
+        if self._lost != connection.why:
+            self._lost, self._up_logged = connection.why, False
+            own = self._config.mqtt
+            log.warning("no connection to the broker at %s port %d: %s; trying again", own.host, own.port, self._lost)
+
+    def _greet(self, connection: Connection) -> None:
+        """First words of a connection: nothing may pass, then that the gateway is there."""
+        if self._greeted:
+            return
+        self._greeted = True
+        self._tries = 0
+        if not self._up_logged:  # of clients that have one id each connects ten times a second
+            self._up_logged = True
+            log.info("connected to the broker at %s port %d", self._config.mqtt.host, self._config.mqtt.port)
+        self._watch.connected()
+        self._deny(connection, "the gateway has just connected")
+        self._send(connection, "online", {"online": False}, retain=True)
+        self._state = self._recipe = None
+
+    def _listen(self, connection: Connection) -> None:
+        """Whatever is published on the station's topics: own words that come back, or somebody else's."""
+        for _ in range(len(connection.watched)):
+            message = connection.watched.popleft()
+            name, now_s = message.topic.rpartition("/")[2], time.monotonic()
+            if self._watch.heard(name, message.body, now_s, retained=message.retained, again=message.again):
+                self._answer_due |= name == "accept" and not denies(message.body)
+        if connection.unseen:
+            connection.unseen = 0
+            self._watch.report("more is published on this station's topics than can be read", time.monotonic())
+        if connection.denied:
+            log.error("the broker does not let the gateway read %s; see its access list", ", ".join(connection.denied))
+            connection.denied = []
+        foreign = self._watch.foreign(time.monotonic())
+        if foreign and not self._foreign:
+            log.error("ALARM %s: %s; no part is accepted until that has stopped", ALARM, foreign)
+            self._send(connection, "online", {"online": False}, retain=True)
+            self._recipe, self._answer_due = None, True
+        elif self._foreign and not foreign:
+            log.warning("nothing foreign was heard on the station's topics for %d ms", self._config.mqtt.clash_quiet_ms)
+        self._foreign = foreign
+        if not self._watch.why(time.monotonic()):
+            self._lost = ""
+
+    def _take_from_station(self) -> None:
+        view = self._link.view()
+        if self._history_id is None and view.state is not None:
+            # What was judged before this gateway was there is told, but no part of then may pass now.
+            self._history_id = view.state.last_result_id
+        for item in self._link.take(ITEMS_AT_ONCE):
+            self._outbox.put(item)
+
+    def _take_acknowledgements(self, connection: Connection) -> None:
+        while connection.acknowledged:
+            number, good = connection.acknowledged.popleft()
+            item = self._inflight.pop(number, (None, 0.0))[0]
+            if item is None:
+                continue
+            self._acknowledged_id = ids(item)[1]
+            if not good:
+                log.error("the broker refused result %d to %d; does its ACL allow this client?", *ids(item))
+        if self._file.sent and not any(item is not None for item, _ in self._inflight.values()):
+            self._file.write(self._file.sent, self._acknowledged_id)
+
+    def _take_requests(self, connection: Connection) -> None:
+        for _ in range(len(connection.requests)):
+            message = connection.requests.popleft()
+            op = message.topic.rpartition("/")[2]
+            answer = self._commands.take_in(op, message.body, message.retained, self._foreign)
+            if answer is not None:
+                self._replies.append(answer)
+        self._replies.extend(self._commands.answers())
+        while self._replies and len(self._inflight) <= self._config.mqtt.inflight // 2:
+            request_id, body = self._replies.popleft()
+            self._send_body(connection, f"reply/{request_id}", body)
+
+    def _publish(self, connection: Connection) -> None:
+        oldest = next(iter(self._inflight.values()), None)
+        flows = oldest is None or time.monotonic() - oldest[1] < STALLED_S
+        self._publish_accept(connection, flows)
+        batch: list[Item] = []
+        while len(self._inflight) + 2 * len(batch) < self._config.mqtt.inflight:
+            item = self._outbox.take()
+            if item is None:
+                break
+            batch.append(item)
+        if batch:
+            # Before it is sent: a gateway that is killed in between names what it may have sent, and sends none twice.
+            self._file.write(ids(batch[-1])[1], self._acknowledged_id)
+        for item in batch:
+            self._publish_item(connection, item)
+        if flows:
+            self._publish_state(connection)
+            self._publish_recipe(connection)
+            for event in self._events.take():
+                self._send_body(connection, "event", event, qos=0)
+
+    def _publish_item(self, connection: Connection, item: Item) -> None:
+        """Accept false, the result, then accept true if this part may pass, as it is at this moment."""
+        self._deny(connection, "the next result")
+        if isinstance(item, Gap):
+            fields = {"first_id": item.first_id, "last_id": item.last_id, "why": item.why}
+            self._send(connection, "gap", {"station": self._config.station.name, **fields}, item=item)
+            return
+        history = self._history_id is None or item.result.result_id <= self._history_id
+        accept = not history and self._may_pass(item)
+        fields = msgspec.json.decode(encode_result_body(item.result))
+        self._send(connection, "result", {**fields, "accept": accept}, item=item)
+        if accept:
+            self._accepted = item
+            self._affirm(connection, item)
+
+    def _may_pass(self, item: Delivered) -> bool:
+        return self._link.may_pass(item) and not self._watch.why(time.monotonic())
+
+    def _publish_accept(self, connection: Connection, flows: bool) -> None:
+        """Withdraw it as soon as it must fall; say it again when anything changed, and REPEAT_S after the last time."""
+        accepted, view = self._accepted, self._link.view()
+        now_s = time.monotonic()
+        why = self._watch.why(now_s) or view.why
+        due = flows and now_s - self._said_s > REPEAT_S
+        if accepted is not None and not self._may_pass(accepted):
+            self._deny(connection, why or "the part's time is over")
+        elif self._said != (said := (view.good, view.state and view.state.session)):
+            self._said = said
+            self._deny(connection, why or "the station is trusted again; no result since")
+        elif self._answer_due and len(self._inflight) < self._config.mqtt.inflight:
+            self._deny(connection, why)
+        elif due and accepted is not None:
+            self._affirm(connection, accepted)
+        elif due:
+            self._deny(connection, why or self._why)
+        if flows and now_s - self._online_s > REPEAT_S:
+            self._online_s = now_s
+            valid_ms = 1000 * self._config.mqtt.accept_expiry_s
+            self._send(connection, "online", {"online": True, "valid_ms": valid_ms}, qos=0)
+
+    def _affirm(self, connection: Connection, item: Delivered) -> None:
+        """For who listens now: what is not retained and is QoS 0 is kept for nobody."""
+        self._said_s = time.monotonic()
+        result, expiry_s = item.result, self._config.mqtt.accept_expiry_s
+        ids_ = {"result_id": result.result_id, "trigger_id": result.trigger_id, "part_id": result.part_id}
+        fields = {"accept": True, **ids_, "recipe": result.recipe, "valid_ms": 1000 * expiry_s}
+        self._send(connection, "accept", fields, qos=0, expiry_s=expiry_s)
+
+    def _deny(self, connection: Connection, why: str) -> None:
+        result_id = self._accepted.result.result_id if self._accepted else 0
+        self._accepted = None
+        self._said_s, self._why, self._answer_due = time.monotonic(), why, False
+        self._send(connection, "accept", {"accept": False, "result_id": result_id, "why": why}, retain=True)
+
+    def _publish_state(self, connection: Connection, ended: str = "") -> None:
+        """What says ready is not retained either: it would outlive the gateway."""
+        view, why = self._link.view(), ended or self._watch.why(time.monotonic())
+        if (view.state, view.good, why) == self._state:
+            return
+        self._state = (view.state, view.good, why)
+        fields: dict[str, Any] = {"station": self._config.station.name, "ready": False, "alarms": []}
+        if view.state is not None:
+            fields = msgspec.json.decode(encode_state(view.state)[1])
+        trusted = view.good and not why
+        alarms = [*fields["alarms"][: ALARMS_MAX - 1], ALARM] if self._foreign else fields["alarms"]
+        own = {"ready": bool(fields["ready"]) and trusted, "trusted": trusted, "why": why or view.why, "alarms": alarms}
+        self._send(connection, "state", {**fields, **own}, qos=0, retain=not trusted)
+
+    def _publish_recipe(self, connection: Connection) -> None:
+        """What became of the last change of recipe of the station's present session."""
+        state = self._link.view().state
+        if state is None or (state.session, state.recipe_change) == self._recipe:
+            return
+        self._recipe = (state.session, state.recipe_change)
+        change = msgspec.to_builtins(state.recipe_change or RecipeChange(0, "", ""))
+        self._send(connection, "recipe", {"station": state.station, "session": state.session, **change}, retain=True)
+
+    def _send(
+        self,
+        connection: Connection,
+        name: str,
+        fields: Mapping[str, Any],
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        expiry_s: int | None = None,
+        item: Item | None = None,
+    ) -> None:
+        """A message of the gateway's own, that it knows again when the broker gives it back."""
+        body = self._watch.encode(name, fields, time.monotonic())
+        self._send_body(connection, name, body, qos=qos, retain=retain, expiry_s=expiry_s, item=item)
+
+    def _send_body(
+        self,
+        connection: Connection,
+        name: str,
+        body: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        expiry_s: int | None = None,
+        item: Item | None = None,
+    ) -> None:
+        number = connection.publish(f"{self._base}/{name}", body, qos, retain, expiry_s)
+        if qos:
+            self._inflight[number] = (item, time.monotonic())
+
+
+def _state_path(config: GatewayConfig) -> Path:
+    if config.mqtt.state_file:
+        return Path(config.mqtt.state_file)
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "asperity" / f"{config.station.name}.mqtt"

@@ -1,0 +1,137 @@
+"""Who may connect to the OPC UA gateway, as whom, and with which certificate it is met."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from asyncua import Server, ua
+from asyncua.common.utils import ServiceError
+from asyncua.crypto.cert_gen import dump_private_key_as_pem, generate_private_key, generate_self_signed_app_certificate
+from asyncua.crypto.permission_rules import User, UserRole
+from asyncua.server.user_managers import UserManager
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from asperity.runtime.errors import ConfigError
+from asperity.runtime.files import read_file
+from asperity.runtime.gateways.config import GatewayConfig, Opcua
+from asperity.runtime.gateways.opcua import users
+from asperity.runtime.gateways.opcua.session import Client
+
+CERTIFICATE_DAYS = 10 * 365
+MAX_CERTIFICATE_BYTES = 64 * 1024
+
+
+CHECKED: ContextVar[Client | None] = ContextVar("checked", default=None)
+"""Whose name and password were checked, for the session that is being activated."""
+
+
+class Users(UserManager):
+    """The file of users; without one, whoever could connect may call."""
+
+    def __init__(self, config: Opcua) -> None:
+        self.known = users.read_users(Path(config.users_file)) if config.users_file else None
+        self._anonymous_read = config.anonymous_read
+
+    def get_user(
+        self, iserver: Any, username: str | None = None, password: str | None = None, certificate: Any = None
+    ) -> User | None:
+        """The client behind a name; None: refused. The password was checked before (``CHECKED``): it takes time."""
+        if self.known is None:
+            return Client(UserRole.User, None, may_operate=True)  # nobody checked the name
+        if username is None:
+            return Client(UserRole.User, None) if self._anonymous_read else None
+        checked = CHECKED.get()
+        return checked if checked is not None and checked.name == username else None
+
+
+def check(config: Opcua, loopback: bool) -> None:
+    """Raises ConfigError for what others on the network could misuse."""
+    if loopback or config.insecure_lan:
+        return
+    if config.encryption != "required":
+        raise ConfigError(
+            f"[opcua] host is {config.host}, which others on the network reach, and encryption is offered only; "
+            'set encryption = "required"'
+        )
+    if not config.users_file:
+        raise ConfigError(
+            f"[opcua] host is {config.host}, which others on the network reach, and users_file is empty, so that "
+            "anybody could call methods; make one with: asperity gateway user FILE NAME"
+        )
+
+
+async def secure(server: Server, config: GatewayConfig) -> None:
+    """Endpoints, certificate, identities and sizes of a server that is not started yet. Raises ConfigError, OSError."""
+    own = config.opcua
+    uri = f"urn:asperity:gateway:{config.station.name}"
+    await server.set_application_uri(uri)
+    certificate, key = certificate_files(_folder(own), uri, config.station.name)
+    users.read_secret(key)
+    await server.load_certificate(certificate)
+    await server.load_private_key(key)
+    policies = [ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt]
+    if own.encryption == "offered":
+        policies.append(ua.SecurityPolicyType.NoSecurity)
+    server.set_security_policy(policies)
+    tokens: list[type] = [ua.UserNameIdentityToken]
+    if not own.users_file or own.anonymous_read:
+        tokens.append(ua.AnonymousIdentityToken)
+    server.set_identity_tokens(tokens)
+    if own.clients_folder:
+        folder = Path(own.clients_folder)
+
+        async def validate(met: x509.Certificate, description: ua.ApplicationDescription) -> None:
+            if met.fingerprint(SHA256()) not in _fingerprints(folder):
+                raise ServiceError(ua.StatusCodes.BadCertificateUntrusted)
+
+        server.set_certificate_validator(validate)
+
+
+def certificate_files(folder: Path, uri: str, station: str) -> tuple[Path, Path]:
+    """``server.der`` and ``server.pem``, made if neither is there. Raises OSError, ConfigError."""
+    certificate, key = folder / "server.der", folder / "server.pem"
+    if certificate.exists() != key.exists():
+        lone, gone = (certificate, key) if certificate.exists() else (key, certificate)
+        raise ConfigError(f"{lone} is there without {gone.name}; put both there, or remove it and both are made")
+    if not key.exists():
+        private, host = generate_private_key(), socket.gethostname()
+        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri), x509.DNSName(host)]
+        made = generate_self_signed_app_certificate(
+            private,
+            f"Asperity gateway {station}",
+            {"organizationName": "Asperity"},
+            names,
+            [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
+            days=CERTIFICATE_DAYS,
+        )
+        users.write_private(key, dump_private_key_as_pem(private))
+        users.write_private(certificate, made.public_bytes(Encoding.DER))
+    return certificate, key
+
+
+def _folder(config: Opcua) -> Path:
+    if config.certificate_folder:
+        return Path(config.certificate_folder)
+    configuration = os.environ.get("XDG_CONFIG_HOME", "")
+    root = Path(configuration) if Path(configuration).is_absolute() else Path.home() / ".config"
+    return root / "asperity" / "opcua"
+
+
+def _fingerprints(folder: Path) -> set[bytes]:
+    """Of every certificate in the folder, read anew so that one taken away is refused from then on."""
+    found = set()
+    for path in sorted(folder.glob("*")):
+        try:
+            data = read_file(path, MAX_CERTIFICATE_BYTES, follow=True)
+            load = x509.load_pem_x509_certificate if path.suffix == ".pem" else x509.load_der_x509_certificate
+            found.add(load(data).fingerprint(SHA256()))
+        except (OSError, ValueError):
+            continue
+    return found

@@ -1,0 +1,302 @@
+"""The OPC UA address space of a station: flat tags, and the part of OPC 40100-1 (Machine Vision) that a station has.
+
+    Objects/Tags/...                           ns=2;s=Tags.Accept and so on
+    Objects/VisionSystem/                      browse names of OPC 40100-1
+        VisionStateMachine/                    CurrentState, LastTransition, Halt, Reset
+            AutomaticModeStateMachine/         CurrentState, StartContinuous, StartSingleJob, Stop, Abort, Trigger
+        RecipeManagement/                      Recipes, PrepareRecipe, UnprepareRecipe
+        ResultManagement/                      Results (the result tags once more), GetResultById, GetResultIds
+
+Browse names are in the namespace of the companion specification, node ids in our own. Its type definitions are not
+served, and its structures are plain variables.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from asyncua import Node, Server, ua
+from asyncua.server.address_space import AttributeValue
+from asyncua.server.event_generator import EventGenerator
+
+from asperity.runtime.client.ordering import Gap
+from asperity.runtime.gateways.link import Delivered
+from asperity.runtime.gateways.opcua.methods import Method
+from asperity.runtime.gateways.opcua.tags import (
+    ACCEPT,
+    AUTOMATIC_TAGS,
+    MODE_TAGS,
+    OTHER_TAGS,
+    ZEROS,
+    Moment,
+    Of,
+    Tag,
+    Type,
+    data_value,
+    differs,
+)
+from asperity.runtime.wire import RecipeChange
+
+log = logging.getLogger("asperity.gateway")
+
+NAMESPACE = "urn:asperity:vision"
+MACHINE_VISION = "http://opcfoundation.org/UA/MachineVision"
+
+Field = tuple[str, ua.VariantType, str, Callable[[Delivered, bool], Any]]
+EVENT_FIELDS: tuple[Field, ...] = (
+    ("ResultId", Type.UInt64, "number of the result, unique for the station for ever", lambda d, a: d.result.result_id),
+    ("PartId", Type.String, "as the trigger or frame said", lambda d, a: d.result.part_id),
+    ("TriggerId", Type.UInt32, "the trigger that it answers; 0: none", lambda d, a: d.result.trigger_id),
+    ("Seq", Type.UInt64, "number of the exposure", lambda d, a: d.result.seq),
+    ("Verdict", Type.Byte, "0 unknown, 1 ok, 2 ng", lambda d, a: int(d.result.verdict)),
+    (
+        "Accept",
+        Type.Boolean,
+        "could the part pass as the event was made; an event that waited is history",
+        lambda d, a: a,
+    ),
+    ("ReasonCode", Type.UInt16, "table of reasons in wire.md", lambda d, a: int(d.result.reason)),
+    ("Reason", Type.String, "its name", lambda d, a: d.result.reason.name),
+    ("Score", Type.Double, "anomaly score; 0 where there is none", lambda d, a: d.result.score or 0.0),
+    ("Threshold", Type.Double, "ok needs Score <= Threshold", lambda d, a: d.result.threshold or 0.0),
+    ("LatencyUs", Type.UInt64, "from arrival to verdict, µs", lambda d, a: d.result.latency_us.get("total", 0)),
+    ("InternalRecipeId", Type.String, "the recipe that it was judged by", lambda d, a: d.result.recipe),
+    ("InternalConfigurationId", Type.String, "first digits of the bundle's SHA-256", lambda d, a: d.result.bundle),
+    ("IsSimulated", Type.Boolean, "no real engine scored", lambda d, a: d.result.simulated),
+    ("IsPartial", Type.Boolean, "never", lambda d, a: False),
+    ("CreationTime", Type.DateTime, "of the exposure", lambda d, a: _time(d.result.t_exposure_us)),
+)
+GAP_FIELDS: tuple[tuple[str, ua.VariantType, str], ...] = (
+    ("FirstId", Type.UInt64, "first result that is missing"),
+    ("LastId", Type.UInt64, "last of them"),
+    ("Why", Type.String, "in words"),
+)
+PREPARED_FIELDS: tuple[tuple[str, ua.VariantType, str], ...] = (
+    ("Number", Type.UInt64, "of the change, in the station's session"),
+    ("InternalId", Type.String, "the recipe that was asked for; empty: none"),
+)
+NOT_PREPARED_FIELDS = (*PREPARED_FIELDS, ("Why", Type.String, "in words; the recipe before it stays in force"))
+PLAIN_EVENTS = {
+    "GapEventType": GAP_FIELDS,
+    "RecipePreparedEventType": PREPARED_FIELDS,
+    "RecipeNotPreparedEventType": NOT_PREPARED_FIELDS,
+}
+SEVERITY = {0: 700, 1: 100, 2: 400}
+"""OPC UA severity (1 to 1000) by verdict."""
+GAP_SEVERITY = NOT_PREPARED_SEVERITY = 800
+PREPARED_SEVERITY = 100
+
+
+@dataclass(slots=True)
+class Shown:
+    """A tag in the address space."""
+
+    tag: Tag
+    attribute: AttributeValue
+    last: ua.DataValue | None = None
+
+    async def refresh(self, moment: Moment) -> None:
+        """Tell the subscribers, if there is news. What a subscriber is told is what a reader would see.
+
+        Not through the library's write: it replaces the value of a bad status by null, and a client that keeps its
+        last value then would keep an old Accept.
+        """
+        value = data_value(self.tag, moment)
+        if not differs(self.last, value):
+            return
+        self.last = value
+        for handle, callback in list(self.attribute.datachange_callbacks.items()):
+            # A client's own filter may fail on a value; the others are told all the same.
+            try:
+                await callback(handle, value)
+            except Exception as error:  # noqa: BLE001
+                log.warning("a subscriber of %s could not be told: %r", self.tag.name, error)
+
+
+class Model:
+    """What the gateway moves in the address space."""
+
+    def __init__(self, server: Server, now: Callable[[], Moment]) -> None:
+        """``now`` gives the moment a reader is shown."""
+        self._server = server
+        self._now = now
+        self._shown: list[Shown] = []
+        self._accept: Shown | None = None
+        self._results: list[EventGenerator] = []
+        self._plain: dict[str, list[EventGenerator]] = {}
+
+    async def build(self, methods: Iterable[Method], recipes: Iterable[str]) -> None:
+        """Make every node. Before the server is started."""
+        server = self._server
+        self._own = await server.register_namespace(NAMESPACE)
+        self._vision = await server.register_namespace(MACHINE_VISION)
+        objects = server.nodes.objects
+        tags = await objects.add_folder(self._id("Tags"), ua.QualifiedName("Tags", self._own))
+        self._accept, accept_node = await self._variable(tags, "Tags", ACCEPT, self._own)
+        result_nodes = [accept_node]
+        for tag in OTHER_TAGS:
+            shown, node = await self._variable(tags, "Tags", tag, self._own)
+            self._shown.append(shown)
+            if tag.of is Of.RESULT:
+                result_nodes.append(node)
+        system = await objects.add_object(self._id("VisionSystem"), self._name("VisionSystem"))
+        parents = {
+            "Mode": await self._state_machine(system, "VisionStateMachine", MODE_TAGS),
+            "Recipes": await system.add_object(self._id("RecipeManagement"), self._name("RecipeManagement")),
+            "Results": await system.add_object(self._id("ResultManagement"), self._name("ResultManagement")),
+        }
+        parents["Automatic"] = await self._state_machine(parents["Mode"], "AutomaticModeStateMachine", AUTOMATIC_TAGS)
+        folder = await parents["Recipes"].add_folder(self._id("Recipes"), self._name("Recipes"))
+        for recipe in recipes:
+            name = ua.QualifiedName(recipe, self._own)
+            await folder.add_variable(self._id(f"Recipes.{recipe}"), name, recipe, Type.String)
+        latest = await parents["Results"].add_folder(self._id("Results"), self._name("Results"))
+        for node in result_nodes:
+            await latest.add_reference(node, ua.ObjectIds.Organizes)
+        for method in methods:
+            await self._method(parents[method.parent], method)
+        event_fields = [(name, kind, meaning) for name, kind, meaning, _ in EVENT_FIELDS]
+        self._results = await self._events(system, "ResultReadyEventType", event_fields)
+        self._plain = {kind: await self._events(system, kind, fields) for kind, fields in PLAIN_EVENTS.items()}
+
+    async def clear(self, moment: Moment) -> None:
+        """Tell that Accept is false: before anything of another result is told."""
+        assert self._accept is not None
+        await self._accept.refresh(moment)
+
+    async def refresh(self, moment: Moment) -> None:
+        """Tell everything else, and Accept last."""
+        for shown in self._shown:
+            await shown.refresh(moment)
+        assert self._accept is not None
+        await self._accept.refresh(moment)
+
+    async def result_event(self, item: Delivered, accept: bool) -> None:
+        """ResultReady, from the vision system and from the server object."""
+        result = item.result
+        for generator in self._results:
+            for name, _, _, take in EVENT_FIELDS:
+                setattr(generator.event, name, take(item, accept))
+            generator.event.Severity = SEVERITY.get(int(result.verdict), SEVERITY[0])
+            await _trigger(generator, f"result {result.result_id}: {result.verdict.name} ({result.reason.name})")
+
+    async def gap_event(self, gap: Gap) -> None:
+        """Results that cannot be had."""
+        text = f"results {gap.first_id} to {gap.last_id} are missing: {gap.why}"
+        await self._tell("GapEventType", tuple(gap), GAP_SEVERITY, text)
+
+    async def recipe_event(self, change: RecipeChange) -> None:
+        """The end of a change of recipe, whoever asked for it."""
+        values, recipe = (change.number, change.recipe), change.recipe or "none"
+        if change.status == "done":
+            await self._tell("RecipePreparedEventType", values, PREPARED_SEVERITY, f"recipe {recipe} is in force")
+        else:
+            text = f"recipe {recipe} could not be prepared: {change.text}"
+            await self._tell("RecipeNotPreparedEventType", (*values, change.text), NOT_PREPARED_SEVERITY, text)
+
+    async def _tell(self, kind: str, values: tuple[Any, ...], severity: int, message: str) -> None:
+        for generator in self._plain[kind]:
+            for (name, _, _), value in zip(PLAIN_EVENTS[kind], values, strict=True):
+                setattr(generator.event, name, value)
+            generator.event.Severity = severity
+            await _trigger(generator, message)
+
+    async def _variable(self, parent: Node, path: str, tag: Tag, namespace: int) -> tuple[Shown, Node]:
+        name = ua.QualifiedName(tag.name, namespace)
+        node = await parent.add_variable(self._id(f"{path}.{tag.name}"), name, ZEROS[tag.type], tag.type)
+        if tag.meaning:
+            description = ua.DataValue(ua.Variant(ua.LocalizedText(tag.meaning), Type.LocalizedText))
+            await node.write_attribute(ua.AttributeIds.Description, description)
+        aspace = self._server.iserver.aspace
+        attribute = aspace[node.nodeid].attributes[ua.AttributeIds.Value]
+        aspace.set_attribute_value_callback(
+            node.nodeid, ua.AttributeIds.Value, lambda node_id, attribute_id: data_value(tag, self._now())
+        )
+        return Shown(tag, attribute), node
+
+    async def _state_machine(self, parent: Node, name: str, tags: Iterable[Tag]) -> Node:
+        machine = await parent.add_object(self._id(name), self._name(name))
+        current: Node | None = None
+        for tag in tags:
+            holder = current if tag.name == "CurrentState.Number" and current is not None else machine
+            shown_tag = Tag(tag.name.rpartition(".")[2], tag.type, tag.of, tag.meaning, tag.value)
+            path = name if holder is machine else f"{name}.CurrentState"
+            shown, node = await self._variable(holder, path, shown_tag, 0)
+            self._shown.append(shown)
+            if tag.name == "CurrentState":
+                current = node
+        return machine
+
+    async def _method(self, parent: Node, method: Method) -> None:
+        node_id = self._id(f"{method.parent}.{method.name}")
+        arguments = [[_argument(*argument) for argument in side] for side in (method.inputs, method.outputs)]
+        kinds = [kind for _, kind, _ in method.inputs]
+
+        async def call(parent_id: ua.NodeId, *values: ua.Variant) -> ua.CallMethodResult:
+            if len(values) != len(kinds):
+                code = (
+                    ua.StatusCodes.BadArgumentsMissing
+                    if len(values) < len(kinds)
+                    else ua.StatusCodes.BadTooManyArguments
+                )
+                return ua.CallMethodResult(StatusCode=ua.StatusCode(ua.UInt32(code)))
+            wrong = [value.VariantType is not kind or value.is_array for value, kind in zip(values, kinds, strict=True)]
+            if any(wrong):
+                return ua.CallMethodResult(StatusCode=ua.StatusCode(ua.UInt32(ua.StatusCodes.BadInvalidArgument)))
+            return await method.call(parent_id, *values)
+
+        await parent.add_method(node_id, self._name(method.name), call, *arguments)
+
+    async def _events(
+        self, system: Node, name: str, fields: Iterable[tuple[str, ua.VariantType, str]]
+    ) -> list[EventGenerator]:
+        base = self._server.get_node(ua.NodeId(ua.Int32(ua.ObjectIds.BaseEventType)))
+        kind = await base.add_object_type(self._id(name), self._name(name))
+        for field, field_type, _ in fields:
+            await kind.add_property(self._id(f"{name}.{field}"), self._name(field), ZEROS[field_type], field_type)
+        return [
+            await self._server.get_event_generator(kind, emitting_node=emitter)
+            for emitter in (system.nodeid, ua.NodeId(ua.Int32(ua.ObjectIds.Server)))
+        ]
+
+    def _id(self, path: str) -> ua.NodeId:
+        return ua.NodeId(ua.String(path), ua.Int16(self._own))
+
+    def _name(self, name: str) -> ua.QualifiedName:
+        return ua.QualifiedName(name, self._vision)
+
+
+async def _trigger(generator: EventGenerator, message: str) -> None:
+    try:
+        await generator.trigger(message=message)
+    except Exception as error:  # noqa: BLE001 - a client's own filter may fail
+        log.warning("a subscriber of events could not be told: %r", error)
+
+
+def _argument(name: str, kind: ua.VariantType, meaning: str) -> ua.Argument:
+    return ua.Argument(
+        Name=name,
+        DataType=ua.NodeId(ua.Int32(kind.value)),
+        ValueRank=1 if name == "ResultIds" else -1,
+        ArrayDimensions=[],
+        Description=ua.LocalizedText(meaning),
+    )
+
+
+def _time(us: int) -> ua.DateTime:
+    return ua.DateTime.fromtimestamp(us / 1e6, datetime.timezone.utc)
+
+
+def event_document() -> str:
+    """The tables of events in ``docs/gateways.md``."""
+    fields = [(name, kind, meaning) for name, kind, meaning, _ in EVENT_FIELDS]
+    lines = []
+    for title, rows in {"ResultReadyEventType": fields, **PLAIN_EVENTS}.items():
+        lines += [f"| {title} | type | meaning |", "|---|---|---|"]
+        lines += [f"| {name} | {kind.name} | {meaning} |" for name, kind, meaning in rows]
+        lines.append("")
+    return "\n".join(lines)

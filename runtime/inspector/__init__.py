@@ -1,0 +1,1 @@
+"""The inspector's process: the I/O thread, its stations and their states."""

@@ -1,0 +1,210 @@
+"""The inspector: frames in, exactly one result out for each. One process, for one station or for several.
+
+Two threads. The *desk*, this file and ``inspector.station``, owns every socket, the clock, the journals and the state
+machines, and never computes. The *bench* (``judging.engine_thread``) owns the engines. Between them lies an inbox in
+which of each station at most two frames wait.
+
+What happens to a frame, from top to bottom:
+
+    on_frame          here: the message is checked, and its camera says which station it is for
+    Station.on_frame  its seq gets its fate, the trigger that it answers is claimed; then it is either refused at once
+                      or admitted: entered in the journal as owed, given a deadline, put into the inbox
+    Station.on_scored the bench has judged it: the result goes into the journal, then out
+    Station.on_time   its deadline passed first: unknown, DEADLINE goes out at once, and the late score is only logged
+
+While a station's recipe is changing none of this changes. The next recipe is opened beside the one in force, and the
+errand to take it over is put into the inbox *behind* the station's frames that wait. So a frame that came before is
+judged by the old recipe and one that came after by the new, each result says which, and a frame that names another
+recipe than the one it meets is refused WRONG_RECIPE. Other stations' frames take their turns meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Sequence
+
+from asperity.runtime import __version__, wire
+from asperity.runtime.clock import MS, Now, look
+from asperity.runtime.errors import AsperityError, EngineLostError, FrameRefused
+from asperity.runtime.inspector import requests
+from asperity.runtime.inspector.station import Station
+from asperity.runtime.judging.engine_thread import Bench, TakenOver
+from asperity.runtime.judging.recipes import Loader, OpenRecipes
+from asperity.runtime.process.systemd import Supervision
+from asperity.runtime.records.audit import ITSELF, Actor, Audit
+from asperity.runtime.records.journal import Journal
+from asperity.runtime.settings.station_toml import StationConfig, audit_path
+from asperity.runtime.sockets import reachability
+from asperity.runtime.sockets.inspector_sockets import DeskSockets
+from asperity.runtime.status import tell_supervisor
+
+
+class Inspector:
+    """The desk of all stations of the process. Every method belongs to the thread that calls ``run``."""
+
+    def __init__(
+        self,
+        configs: Sequence[StationConfig],
+        journals: Sequence[Journal],
+        sockets: DeskSockets,
+        clock: Callable[[], Now] = look,
+    ) -> None:
+        """``configs`` and ``journals``: one for each station (``runtime.settings.station_toml.hosted``)."""
+        self.config = configs[0]
+        """For what all stations share."""
+        self.sockets = sockets
+        self.clock = clock
+        self.session = str(uuid.uuid4())
+        self.started_ns = clock().ns
+        self.audit = Audit(self.config.audit, audit_path(self.config), self.session, clock)
+        sockets.access.logged_in = self._logged_in
+        self.ending = False
+        """Set to end: from a signal handler, or by the operation ``shutdown``."""
+        self.replies = requests.ReplyCache(self.config.control.reply_cache)
+        self.recipes = OpenRecipes(len(configs))
+        limits, idle_tick_s = self.config.limits, self.config.timing.idle_tick_ms / 1000
+        self.bench = Bench(len(configs), limits.queue_length, idle_tick_s, sockets.make_bell, clock)
+        self.loaders = [Loader(config, sockets.make_bell, self.recipes) for config in configs]
+        self.stations = [
+            Station(config, journal, self.session, sockets, place, loader, clock, self.started_ns, self.audit)
+            for config, journal, place, loader in zip(configs, journals, self.bench.places, self.loaders, strict=True)
+        ]
+        self.by_camera = {station.camera: station for station in self.stations}
+        self.by_name = {station.name: station for station in self.stations}
+        self.supervision = Supervision()
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self, first_recipes: Sequence[str]) -> None:
+        """Serve until ``ending`` is set. ``first_recipes``: one a station, empty: it waits for ``prepare_recipe``.
+
+        Raises the error by which no station can judge: the first recipe did not open, or the engine is lost.
+        """
+        try:
+            self.audit.start()
+            self.begin(first_recipes)
+            while not self.ending:
+                self.sockets.wait(self._patience_ms())
+                self.turn()
+            self._answer_everything()
+        finally:
+            self._close()
+        failure = self.failure()
+        if failure is not None:
+            raise failure
+
+    def begin(self, first_recipes: Sequence[str]) -> None:
+        """Settle what an earlier run left owing, then start the bench, the self-tests and the first recipes."""
+        names = [station.name for station in self.stations]
+        self.audit.record("", "session", ITSELF, "BEGUN", stations=names, pid=os.getpid(), version=__version__)
+        reachability.say(self.config, self.stations)
+        self.bench.start()
+        for station, first_recipe in zip(self.stations, first_recipes, strict=True):
+            station.begin(first_recipe)
+
+    def turn(self) -> None:
+        """See to everything that has come in: verdicts, then new frames, then requests, then what time demands."""
+        for station in self.stations:
+            for report in station.place.reports():
+                station.on_report(report)
+                if not isinstance(report, TakenOver) and report.lost is not None:
+                    self._lose_engine(station, report.lost)
+        for parts in self.sockets.frames():
+            self.on_frame(parts)
+        for envelope, request, client in self.sockets.requests():
+            self.sockets.reply(*requests.answer(self, envelope, request, client))
+        shown = [(station.notice, station.operation) for station in self.stations]
+        self.sockets.access.report(shown)
+        self.audit.report(shown)
+        self.on_time()
+
+    def on_frame(self, parts: Sequence[wire.Part]) -> None:
+        """A message on the frames socket: whatever it is, some station gives it exactly one result.
+
+        What names no camera of ours, and what names none at all, is answered by the first station of the file.
+        """
+        now = self.clock()
+        try:
+            frame = wire.decode_frame(parts)
+        except FrameRefused as refusal:
+            who = wire.peek_identity(parts)
+            self.by_camera.get(who.camera, self.stations[0]).on_broken(who, refusal, now)
+        else:
+            self.by_camera.get(frame.camera, self.stations[0]).on_frame(frame, now)
+
+    def on_time(self) -> None:
+        """What time demands of each station; and whether any of them can still do its work."""
+        now = self.clock()
+        for station in self.stations:
+            station.on_time(now)
+        reachability.alarm(self.config, self.stations)
+        if self.failure() is not None:
+            self.ending = True  # never set anew from its old value: a signal between reading and writing would be lost
+        for station in self.stations if not self.ending else ():
+            station.operation.show_failure()
+        tell_supervisor(self)
+
+    @property
+    def uptime_ms(self) -> int:
+        """How old the session is, on the monotonic clock."""
+        return (self.clock().ns - self.started_ns) // MS
+
+    def failure(self) -> AsperityError | None:
+        """Why no station can judge anything in this process any more, which then ends; None: one can, or may yet.
+
+        A lost engine comes first: a new process may cure it, and the supervisor starts one. Beside it a station that
+        only waits for a recipe does not keep the process, in which none might open.
+        """
+        operations = [station.operation for station in self.stations]
+        failures = [operation.failure for operation in operations if operation.failure is not None]
+        lost = [failure for failure in failures if isinstance(failure, EngineLostError)]
+        waiting = [operation for operation in operations if operation.failure is None and operation.without_recipe]
+        if len(failures) + (len(waiting) if lost else 0) < len(operations):
+            return None
+        return (lost or failures)[0]
+
+    def _lose_engine(self, finder: Station, error: EngineLostError) -> None:
+        """An engine is lost: for every station that shares it."""
+        recipe = finder.operation.recipe
+        for station in self.stations:
+            theirs = station.operation.recipe
+            if station is finder or (recipe is not None and theirs is not None and theirs.engine is recipe.engine):
+                station.operation.engine_lost(error)
+
+    def _logged_in(self, socket: str, actor: Actor, refusal: str, peer: str) -> None:
+        self.audit.log_in(socket, actor, refusal, peer=peer)
+
+    def _patience_ms(self) -> float:
+        """How long the desk may sleep: until a station's time comes, at most ``poll_ms``."""
+        due_ns = min(station.next_due_ns() for station in self.stations)
+        return max(0.0, min(self.config.timing.poll_ms, (due_ns - self.clock().ns) / MS))
+
+    # ------------------------------------------------------------------ the end
+
+    def _answer_everything(self) -> None:
+        """Refuse what still arrives, give the frames in work a last while, and answer the rest SHUTDOWN."""
+        self.supervision.stopping()
+        for station in self.stations:
+            station.begin_to_end()
+        ends_ns = self.clock().ns + self.config.timing.shutdown_ms * MS
+        while any(station.work for station in self.stations) and self.clock().ns < ends_ns:
+            self.sockets.wait(min(self._patience_ms(), 20.0))
+            self.turn()
+        for parts in self.sockets.frames():
+            self.on_frame(parts)
+        for station in self.stations:
+            station.end()
+
+    def _close(self) -> None:
+        stopped = self.bench.stop(self.config.timing.shutdown_ms / 1000)
+        for loader in self.loaders:
+            loader.end(self.config.timing.shutdown_ms / 1000)
+        for station in self.stations:
+            if stopped and station.operation.recipe is not None:
+                self.recipes.put_away(station.operation.recipe)
+        self.sockets.close(self.config.sockets.linger_ms)
+        for station in self.stations:
+            station.journal.close()
+        self.audit.record("", "session", ITSELF, "ENDED")
+        self.audit.close()

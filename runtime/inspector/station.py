@@ -1,0 +1,472 @@
+"""One station of the inspector: its frames' fates, its results, its law. Part of the desk; it never computes.
+
+``runtime.inspector.desk`` says which way a frame goes through this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from asperity.runtime import wire
+from asperity.runtime.clock import MS, Now
+from asperity.runtime.errors import FrameRefused, WireError
+from asperity.runtime.frame import Frame, Result, Verdict
+from asperity.runtime.inspector.camera_guard import CameraGuard
+from asperity.runtime.inspector.controller import Operation
+from asperity.runtime.inspector.event_log import Notices
+from asperity.runtime.inspector.hard_wired_line import WiredLine
+from asperity.runtime.inspector.part_matching import Match
+from asperity.runtime.inspector.triggers import PendingTrigger, Triggers
+from asperity.runtime.judging.engine_thread import Place, Report, TakenOver, Tested
+from asperity.runtime.judging.pipeline import Job, Outcome, age_ns
+from asperity.runtime.judging.recipes import Loader
+from asperity.runtime.reasons import Reason
+from asperity.runtime.records import ledger
+from asperity.runtime.records.audit import Audit
+from asperity.runtime.records.journal import Journal
+from asperity.runtime.records.recovery import settle_past
+from asperity.runtime.records.slowest_frames import FrameTrace, SlowestFrames, write_document
+from asperity.runtime.settings.station_toml import StationConfig, trace_path
+from asperity.runtime.sockets.inspector_sockets import DeskSockets
+from asperity.runtime.states import JUDGING
+from asperity.runtime.status import state_message
+
+
+@dataclass(slots=True)
+class Work:
+    """An admitted frame that has no result yet."""
+
+    born: Result
+    t_recv_ns: int
+    deadline_ns: int
+    trigger: PendingTrigger | None
+    """What it answers."""
+    settled: bool
+    """It is known what it answers. With a hard-wired trigger that is known later than the verdict may be."""
+    judged: Outcome | None = None
+    """What it will say, once it is settled."""
+
+
+class Station:
+    """What is one station's own: camera, counters, journal, recipe, state. Every method is for the desk's thread."""
+
+    def __init__(
+        self,
+        config: StationConfig,
+        journal: Journal,
+        session: str,
+        sockets: DeskSockets,
+        place: Place,
+        loader: Loader,
+        clock: Callable[[], Now],
+        started_ns: int,
+        audit: Audit,
+    ) -> None:
+        """``started_ns``: when the session began."""
+        self.config = config
+        self.name = config.station.name
+        self.camera = config.station.camera
+        self.journal = journal
+        self.session = session
+        self.sockets = sockets
+        self.place = place
+        self.clock = clock
+        self.closing = False
+        """The process is ending: what still comes is refused."""
+        self.ledger = ledger.Ledger()
+        self.sequence = ledger.Sequence(config.limits.seq_gap_max, config.limits.camera_sessions)
+        self.line = WiredLine(config, clock()) if config.station.triggers == "hard_wired" else None
+        self.triggers = Triggers(config.triggers.pending_max)
+        self.work: dict[int, Work] = {}
+        self.last_published_id = journal.last_id
+        self.slowest = SlowestFrames(config.trace.slowest) if config.trace.slowest else None
+        self.notice = Notices(self.name, session, config.log, sockets.publish, clock)
+        self.started_ns = started_ns
+        record = partial(audit.record, self.name)
+        self.operation = Operation(
+            config, place, loader, self.notice, self.drop_work, self.drop_triggers, record, clock
+        )
+        on_restart = self.line.another_session if self.line is not None else lambda: None
+        self.guard = CameraGuard(self.camera, sockets, self.operation, self.notice, self.drop_work, on_restart)
+        self._last_frame_ns = 0
+        self._state_due_ns = 0
+        self._state_shown: tuple[object, ...] = ()
+        self._was_judging = False
+
+    def begin(self, first_recipe: str) -> None:
+        """Settle what an earlier run left owing, then start the self-test and the first recipe."""
+        engine, notes = self.operation.engine, self.journal.notes
+        self.notice("info", "START", f"engine {engine.name} on {engine.device}, {engine.precision}")
+        if notes:
+            self.operation.alarm("JOURNAL", f"{len(notes)} findings: {'; '.join(notes[-3:])}")
+        for result in settle_past(self.journal, self.ledger, self.sequence):
+            self._send(result, wire.encode_result_body(result))
+        self.operation.begin(first_recipe)
+
+    @property
+    def promised(self) -> int:
+        """Triggers that the journal owes a result: the pending ones, and parts whose own exposure is not judged yet."""
+        matched = sum(work.trigger is not None for work in self.work.values()) if self.line is not None else 0
+        return len(self.triggers) + matched
+
+    # ------------------------------------------------------------------ a frame comes in
+
+    def on_frame(self, frame: Frame, now: Now) -> None:
+        """A well-formed frame. One of another camera is refused: it belongs to no station, or it would not be here."""
+        who = wire.identity(frame)
+        if frame.camera != self.camera:
+            self.ledger.receive()
+            self._answer(who, None, Reason.WRONG_CAMERA, f"it is of camera {frame.camera}")
+            return
+        self._last_frame_ns = now.ns
+        if self._comes_late(frame.camera_session, frame.seq):
+            return
+        if not self.guard.is_the_cameras(who.camera_session):
+            self.ledger.receive()
+            self._miss_exposure(None, now)
+            self._answer(who, None, Reason.CAMERA_CONFLICT)
+            return
+        self.ledger.receive()
+        arrival = self.sequence.arrive(frame.camera_session, frame.seq)
+        exposed_ns = self.line.exposed_ns(frame, now) if self.line is not None else None
+        if arrival.lost:
+            self._miss_exposure(exposed_ns, now)
+            self._answer_lost(who, arrival.lost)
+        if arrival.reason is Reason.SEQ_JUMP:
+            self.operation.alarm(Reason.SEQ_JUMP.name, f"seq of {frame.camera} leapt to {frame.seq}")
+        trigger = self.triggers.claim(frame.trigger_id, frame.promise)
+        reason = arrival.reason or self._refusal(frame, trigger, now)
+        if reason is not None:
+            self._miss_exposure(None, now)
+            self._answer(who, trigger, reason)
+        else:
+            self._admit(frame, trigger, exposed_ns, now)
+
+    def on_broken(self, who: wire.FrameIdentity, refusal: FrameRefused, now: Now) -> None:
+        """A message that is no frame. What it says of itself is used as far as it can be believed."""
+        if who.camera == self.camera and who.seq is not None and self._comes_late(who.camera_session, who.seq):
+            return
+        self.ledger.receive()
+        trigger = None
+        if who.camera == self.camera:
+            self._last_frame_ns = now.ns
+            if who.seq is not None and who.camera_session:
+                self._answer_lost(who, self.sequence.refused(who.camera_session, who.seq))
+            trigger = self.triggers.claim(who.trigger_id, who.promise)
+            self._miss_exposure(None, now)
+        self._answer(who, trigger, refusal.reason, str(refusal))
+
+    def _comes_late(self, camera_session: str, seq: int) -> bool:
+        """This exposure was answered LOST: it has its one result, and what comes of it now is only counted."""
+        late = self.sequence.comes_late(camera_session, seq)
+        if late:
+            self.ledger.late += 1
+            self.notice("info", "LATE_FRAME", f"seq {seq} came after it was answered LOST", None, seq)
+        return late
+
+    def _miss_exposure(self, until_ns: int | None, now: Now) -> None:
+        """There was an exposure of which no picture may be judged."""
+        if self.line is not None:
+            self.line.missed(until_ns, now)
+
+    def _refusal(self, frame: Frame, trigger: PendingTrigger | None, now: Now) -> Reason | None:
+        """Why a well-formed frame of our camera is not admitted; None: it is."""
+        state, free_run = self.operation.state, self.config.station.triggers == "free_run"
+        # A camera whose clock runs ahead could pass off an old picture as a new one, so both directions are refused.
+        # With a hard-wired trigger it is the age that tells which part's the frame is.
+        too_old = self.line is None and abs(age_ns(frame, now.wall_us)) > self.config.limits.max_age_ms * MS
+        reasons = (
+            (self.closing, Reason.SHUTDOWN),
+            (frame.trigger_id != 0 and trigger is None, Reason.TRIGGER_EXPIRED),
+            (state not in JUDGING, Reason.NOT_RUNNING),
+            (trigger is None and not free_run and self.line is None, Reason.UNANNOUNCED),
+            (too_old, Reason.STALE),
+        )
+        return next((reason for applies, reason in reasons if applies), None)
+
+    def _admit(self, frame: Frame, trigger: PendingTrigger | None, exposed_ns: int | None, now: Now) -> None:
+        """Enter the frame as owed, give it a deadline, and let it wait for the bench."""
+        limits = self.config.limits
+        born = self._born(wire.identity(frame), trigger)
+        # From here on the frame has a result, whatever happens to this process.
+        self.journal.owe(born.result_id, wire.encode_result_body(born.unknown(Reason.RESTARTED)))
+        if trigger is not None:
+            self.journal.redeem(trigger.entry)
+        self.work[born.result_id] = Work(
+            born, now.ns, now.ns + limits.deadline_ms * MS, trigger, settled=self.line is None
+        )
+        if self.line is not None:
+            self.line.expose(born.result_id, exposed_ns, now)
+        stale_ns = now.ns + limits.max_age_ms * MS - max(0, age_ns(frame, now.wall_us))
+        recipe = frame.recipe or (trigger.recipe if trigger else None)
+        displaced = self.place.put(Job(born, frame, recipe, now.ns, stale_ns))
+        if displaced is not None and displaced.born.result_id in self.work:
+            self._judged(Outcome(displaced.born.unknown(Reason.OVERLOAD)))
+
+    # ------------------------------------------------------------------ the bench has done something
+
+    def on_report(self, report: Report) -> None:
+        """A frame scored, a recipe taken over, or the self-test ended."""
+        if isinstance(report, TakenOver):
+            self.operation.taken_over(report)
+        elif isinstance(report, Tested):
+            self.operation.self_tested(report)
+        elif isinstance(report, Outcome):
+            self.on_scored(report)
+        # FoundLost concerns every station of the engine: the inspector sees to it.
+
+    def on_scored(self, outcome: Outcome) -> None:
+        """The verdict on a frame, unless its deadline has passed."""
+        result, work = outcome.result, self.work.get(outcome.result.result_id)
+        if work is None or work.judged is not None or self.clock().ns >= work.deadline_ns:
+            text = f"result {result.result_id} would have been {result.reason.name}, score {result.score}"
+            self.notice("warning", "LATE_SCORE", text, result.result_id, result.seq)
+            if work is not None and work.judged is None:
+                self._miss_deadline(work)
+        else:
+            self._judged(outcome)
+        if self.slowest is not None and outcome.spans:
+            self.slowest.add(FrameTrace(
+                self.name, result.result_id, result.seq, result.reason.name, outcome.spans[0].start_ns, self.clock().ns,
+                outcome.spans,
+            ))  # fmt: skip
+        self.operation.scored(result.reason, result.score is not None, outcome.detail)
+        if result.verdict is Verdict.OK and result.score is not None:
+            self.operation.accepted(result.score)
+
+    def _judged(self, outcome: Outcome) -> None:
+        """It is known what an admitted frame will say; it says so as soon as it is known which part it is of."""
+        work = self.work[outcome.result.result_id]
+        work.judged = outcome
+        if work.settled:
+            self._finish(work)
+
+    def _matched(self, match: Match) -> None:
+        """It is known which part an exposure is of, or that it is nobody's, or that a part has none."""
+        trigger = self.triggers.take(match.part) if match.part is not None else None
+        work = self.work.get(match.exposure) if match.exposure is not None else None
+        if work is None:  # none was made, or it was answered meanwhile for a reason of the station's
+            if trigger is not None:
+                self._answer_triggers([trigger], match.reason or Reason.AMBIGUOUS, match.detail)
+            return
+        work.settled, work.trigger = True, trigger
+        if match.reason is not None or trigger is None:
+            self.place.discard(lambda job: job.born.result_id == work.born.result_id)
+            work.judged = Outcome(work.born.unknown(match.reason or Reason.UNANNOUNCED), match.detail)
+        if work.judged is not None:
+            self._finish(work)
+
+    # ------------------------------------------------------------------ a result goes out
+
+    def _answer(
+        self, who: wire.FrameIdentity, trigger: PendingTrigger | None, reason: Reason, detail: str = ""
+    ) -> None:
+        """The result of something that is not admitted."""
+        self._publish(self._born(who, trigger).unknown(reason), detail)
+        if trigger is not None:
+            self.journal.redeem(trigger.entry)
+
+    def _answer_lost(self, who: wire.FrameIdentity, seqs: range) -> None:
+        """A result each for exposures that never came."""
+        for seq in seqs:
+            self.ledger.lose()
+            self._answer(wire.FrameIdentity(who.camera, who.camera_session, seq), None, Reason.LOST)
+
+    def _answer_triggers(self, triggers: list[PendingTrigger], reason: Reason, detail: str = "") -> None:
+        """The results of triggers whose frame never came, or is no longer awaited."""
+        for trigger in triggers:
+            self.ledger.lose()
+            self._answer(wire.FrameIdentity(camera=self.camera), trigger, reason, detail)
+
+    def drop_triggers(self, reason: Reason) -> None:
+        """Answer every pending trigger now."""
+        self._answer_triggers(self.triggers.clear(), reason)
+        if self.line is not None:
+            self.line.unsync(f"everything under way was answered {reason.name}")
+
+    def drop_work(self, reason: Reason) -> None:
+        """Answer every admitted frame and every pending trigger now; what the bench still says of them is late."""
+        self.place.discard(lambda job: True)
+        for work in list(self.work.values()):
+            work.judged = Outcome(work.born.unknown(reason))
+            self._finish(work)
+        self.drop_triggers(reason)
+
+    def _miss_deadline(self, work: Work) -> None:
+        self.place.discard(lambda job: job.born.result_id == work.born.result_id)
+        self._judged(Outcome(replace(work.born.unknown(Reason.DEADLINE), deadline_missed=True)))
+
+    def _finish(self, work: Work) -> None:
+        """The result of an admitted frame, of which everything is known."""
+        del self.work[work.born.result_id]
+        outcome, trigger = work.judged, work.trigger
+        assert outcome is not None
+        result = outcome.result
+        if trigger is not None and self.line is not None:
+            result = replace(result, trigger_id=trigger.trigger_id, part_id=trigger.part_id or result.part_id)
+        if trigger is not None and trigger.recipe not in (None, result.recipe):
+            result = result.unknown(Reason.WRONG_RECIPE)
+        total_us = (self.clock().ns - work.t_recv_ns) // 1000
+        self._publish(replace(result, latency_us={**result.latency_us, "total": total_us}), outcome.detail)
+        if trigger is not None and self.line is not None:
+            self.journal.redeem(trigger.entry)  # of other triggers it was, when the frame was admitted
+        self._publish_map(outcome)
+
+    def _born(self, who: wire.FrameIdentity, trigger: PendingTrigger | None) -> Result:
+        """A result as it is born: unknown. It carries a trigger's id only if it is that trigger's one answer."""
+        recipe = self.operation.recipe
+        return Result(
+            station=self.name,
+            session=self.session,
+            result_id=self._new_id(),
+            camera=who.camera,
+            camera_session=who.camera_session,
+            seq=who.seq or 0,
+            trigger_id=trigger.trigger_id if trigger else 0,
+            part_id=(trigger.part_id if trigger else "") or who.part_id,
+            recipe=recipe.name if recipe else "",
+            bundle=recipe.bundle if recipe else "",
+            t_exposure_us=who.t_exposure_us,
+            t_done_us=self.clock().wall_us,
+            deadline_us=self.config.limits.deadline_ms * 1000,
+            simulated=recipe.simulated if recipe else self.config.engine.name == "simulated",
+        )
+
+    def _new_id(self) -> int:
+        """A result_id. The frame in work whose slot of the journal it takes is answered first: gaps in seq use many."""
+        result_id = self.journal.reserve()
+        oldest = next(iter(self.work.values()), None)
+        if oldest is not None and result_id - oldest.born.result_id >= self.config.journal.slots:
+            self.place.discard(lambda job: job.born.result_id == oldest.born.result_id)
+            oldest.judged = Outcome(oldest.born.unknown(Reason.OVERLOAD), "as many results came after it as are kept")
+            self._finish(oldest)
+        return result_id
+
+    def _publish(self, result: Result, detail: str = "") -> None:
+        """The one way out: journal, ledger, wire, in this order."""
+        result = replace(result, t_done_us=self.clock().wall_us)
+        try:
+            body = wire.encode_result_body(result)
+        except WireError as error:  # an engine's numbers that the contract cannot carry
+            detail = str(error)
+            result = replace(result.unknown(Reason.ENGINE), latency_us={})
+            body = wire.encode_result_body(result)
+        if not self.journal.answer(result.result_id, body) and result.verdict is not Verdict.UNKNOWN:
+            detail, result = self.journal.fault, result.unknown(Reason.ENGINE)  # what is not kept lets no part pass
+            body = wire.encode_result_body(result)
+        self.ledger.settle(result)
+        self._send(result, body)
+        if detail and result.score is None:
+            self.notice("warning", result.reason.name, detail, result.result_id, result.seq)
+        self.operation.answered(result.trigger_id)
+
+    def _send(self, result: Result, body: bytes) -> None:
+        self.sockets.publish([wire.topic("result", self.name), body])
+        number = self.config.station.number
+        record = wire.encode_record(result, state=self.operation.state, station_number=number)
+        self.sockets.publish(wire.record_message(self.name, record))
+        self.last_published_id = max(self.last_published_id, result.result_id)
+
+    def _publish_map(self, outcome: Outcome) -> None:
+        if outcome.distance_map is None:
+            return
+        result = outcome.result
+        bulk = wire.Bulk(
+            kind="map",
+            station=result.station,
+            session=result.session,
+            result_id=result.result_id,
+            array=outcome.distance_map,
+            camera=result.camera,
+            seq=result.seq,
+            window=outcome.window,
+        )
+        self.sockets.publish_bulk(wire.encode_bulk(bulk))
+
+    # ------------------------------------------------------------------ time passes
+
+    def on_time(self, now: Now) -> None:
+        """Deadlines, triggers, long operations, the beat, the law, the state message."""
+        for work in [work for work in self.work.values() if work.judged is None and now.ns >= work.deadline_ns]:
+            self._miss_deadline(work)
+        self._answer_triggers(self.triggers.expired(now.ns), Reason.NO_FRAME)
+        self._watch_line(now)
+        self.guard.watch()
+        self.operation.watch(now, self.camera_alive(now))
+        if self.journal.look():
+            self.operation.journal_lost(self.journal.fault)
+        imbalance = self.ledger.imbalance(len(self.work))
+        if imbalance and "LAW" not in self.operation.alarms:
+            self.operation.fault("LAW", f"received + lost is {imbalance} off the results; please report this")
+        self.publish_state(now)
+
+    def _watch_line(self, now: Now) -> None:
+        """Which exposure is which part's, where that shows with time."""
+        if self.line is None:
+            return
+        judging = self.operation.state in JUDGING
+        if judging and not self._was_judging:
+            self.line.unsync("judging has started")
+        self._was_judging = judging
+        self.line.look(now)
+        for match in self.line.settle(now, self.sockets.read_up_to_ns):
+            self._matched(match)
+            if match.reason is None and (text := self.line.punctuality.add(match)):
+                self.notice("info", "LINE_TIMES", text)
+        shown = Reason.UNSYNCED.name in self.operation.alarms
+        if not self.line.synced and judging and not shown:
+            self.operation.alarm(Reason.UNSYNCED.name, f"{self.line.why}; {Reason.UNSYNCED.remedy}", "warning")
+        elif shown and (self.line.synced or not judging):
+            del self.operation.alarms[Reason.UNSYNCED.name]
+            if self.line.synced:
+                self.notice("info", "SYNCED", "parts and exposures are matched again")
+
+    def camera_alive(self, now: Now) -> bool:
+        """Its camera is connected to the frames socket, and sends where a rate is expected."""
+        limits, expected = self.config.limits, self.config.station.expected_rate_hz > 0
+        silent = expected and now.ns - self._last_frame_ns > limits.camera_silent_ms * MS
+        return self.sockets.camera_connected(self.camera) and not silent
+
+    def publish_state(self, now: Now) -> None:
+        """Five times a second, and at once when something changed that a receiver acts on."""
+        operation = self.operation
+        shown = (
+            operation.state, operation.tested, operation.recipe, operation.changes.last, tuple(operation.alarms)
+        )  # fmt: skip
+        if now.ns < self._state_due_ns and shown == self._state_shown:
+            return
+        self._state_due_ns = now.ns + self.config.timing.state_interval_ms * MS
+        self._state_shown = shown
+        self.sockets.publish(wire.encode_state(state_message(self, now)))
+
+    def next_due_ns(self) -> int:
+        """When time next demands something: a deadline, a trigger, a state message."""
+        due = [self._state_due_ns, *(work.deadline_ns for work in self.work.values() if work.judged is None)]
+        line_due_ns = self.line.next_due_ns() if self.line is not None else None
+        if line_due_ns is not None:
+            due.append(line_due_ns)
+        next_expiry_ns = self.triggers.next_expiry_ns()
+        if next_expiry_ns is not None:
+            due.append(next_expiry_ns)
+        return min(due)
+
+    # ------------------------------------------------------------------ the end
+
+    def begin_to_end(self) -> None:
+        """Refuse what still arrives and what waits; the frame in work may still be judged."""
+        self.closing = True
+        for job in self.place.discard(lambda job: True):
+            self._judged(Outcome(job.born.unknown(Reason.SHUTDOWN)))
+
+    def end(self) -> None:
+        """Answer the rest."""
+        self.drop_work(Reason.SHUTDOWN)
+        self.operation.end()
+        self.publish_state(self.clock())
+        if self.slowest is not None:
+            try:
+                write_document(trace_path(self.config), self.slowest.document())
+            except OSError as error:  # a disk that is full ends no station otherwise than in order
+                self.notice("warning", "TRACE", f"the slowest frames cannot be written: {error}; see [trace] folder")

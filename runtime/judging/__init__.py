@@ -1,0 +1,1 @@
+"""The thread that scores frames, and the recipes it scores them by."""

@@ -1,0 +1,398 @@
+"""Recipes: found by name, verified in a child process, opened and warmed beside the one in force, shared by stations.
+
+The child is there for the line's sake: a bundle that brings ONNX Runtime down must not bring the inspector down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
+
+from asperity.runtime.engines import Progress
+from asperity.runtime.errors import AsperityError, BundleError, ConfigError
+from asperity.runtime.files import shown
+from asperity.runtime.frame import EngineInfo
+from asperity.runtime.judging.pipeline import Recipe
+from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, StationConfig, restore, save
+from asperity.runtime.settings.toml_tables import Name
+
+if TYPE_CHECKING:
+    from asperity.runtime.bundle.reader import Bundle
+
+CHILD_NICE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What became of opening a recipe: ``recipe``, or why not."""
+
+    name: str
+    recipe: Recipe | None = None
+    error: AsperityError | None = None
+
+
+def describe_engine(config: StationConfig) -> EngineInfo:
+    """What the configured engine will call itself, before a recipe is open."""
+    if config.engine.name == "simulated":
+        from asperity.runtime.engines.simulated import SimulatedEngine
+
+        return SimulatedEngine().describe()
+    if config.engine.name == "cuda":
+        return EngineInfo("cuda", f"GPU {config.engine.gpu}", config.engine.precision)
+    from asperity.runtime.engines.cpu import NAME, PRECISION, available_cores, processor_name
+
+    threads = config.engine.threads or available_cores()
+    return EngineInfo(NAME, f"{processor_name()}, {threads} threads", PRECISION)
+
+
+def recipe_name(bundle: Path) -> str:
+    """What a bundle calls its recipe. Nothing of it is believed before ``open_recipe`` has verified the bundle.
+
+    Raises BundleError when the folder holds no manifest with such a name.
+    """
+
+    class Named(msgspec.Struct):
+        recipe: Name
+
+    from asperity.runtime.bundle.reader import MANIFEST_FILE, read_manifest
+
+    if not os.path.lexists(bundle / MANIFEST_FILE):
+        raise BundleError(
+            f"there is no bundle at {bundle}; give the folder that `asperity calibrate` or `asperity export` wrote"
+        )
+    try:
+        return msgspec.json.decode(read_manifest(bundle), type=Named).recipe
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(
+            f"{bundle / MANIFEST_FILE} names no recipe ({error}); copy the bundle again or export it again"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A recipe whose bundle is verified and whose engine is not open yet."""
+
+    identity: str
+    """Two recipes of one identity are the same bundle."""
+    open: Callable[[Progress], Recipe]
+    """Opens the engine and proves it on the golden frames. Raises EngineError, or BundleError and its kinds."""
+    older: str = ""
+    """Why the bundle opens on request alone, in words; empty: none newer was served."""
+    serve: Callable[[], None] = lambda: None
+    """To be called once the station serves the bundle. Raises BundleError where that cannot be remembered."""
+
+
+def find_recipe(name: str, config: StationConfig) -> Found:
+    """Find and verify the recipe that ``[recipes]`` calls ``name``.
+
+    Raises ConfigError when there is none of this name or the bundle calls itself otherwise; BundleError and its kinds
+    when the bundle does not open.
+    """
+    if name not in config.recipes:
+        known = ", ".join(config.recipes) or "none"
+        raise ConfigError(f"there is no recipe {name}; [recipes] has: {known}")
+    place = config.recipes[name]
+    if config.engine.name == "simulated":
+        script = place.removeprefix(SCRIPT_PREFIX) if place.startswith(SCRIPT_PREFIX) else config.engine.script
+        return Found(f"{name} {script}", lambda progress: _open_simulated(name, script))
+    return _find_bundle(name, Path(place), config)
+
+
+def open_recipe(name: str, config: StationConfig, progress: Progress) -> Recipe:
+    """Open the recipe that ``[recipes]`` calls ``name``, with its engine proven on its golden frames.
+
+    Raises what ``find_recipe`` and ``Found.open`` raise.
+    """
+    return find_recipe(name, config).open(progress)
+
+
+def _open_simulated(name: str, script: str) -> Recipe:
+    from asperity.runtime.engines.simulated import BROKEN_RECIPE, SimulatedEngine, simulated_manifest, warm
+
+    if name == BROKEN_RECIPE:
+        raise BundleError(f"recipe {name}: simulated: its bundle is damaged; prepare another recipe")
+    engine = SimulatedEngine(script)
+    manifest = simulated_manifest(name)
+    warm(manifest)
+    return Recipe(
+        name=name,
+        bundle="simulated",
+        manifest=manifest,
+        decision=manifest.decision,
+        engine=engine,
+        info=engine.describe(),
+        golden_steps=lambda progress: iter(()),
+        proven_threshold=manifest.decision.threshold,
+        simulated=True,
+    )
+
+
+def _find_bundle(name: str, path: Path, config: StationConfig) -> Found:
+    from asperity.runtime.judging.served_bundles import check_age, remember
+
+    bundle = _verified(name, path, config)
+    return Found(
+        bundle.digest,
+        lambda progress: _open_bundle(bundle, config, progress),
+        older=check_age(bundle.manifest, config),
+        serve=lambda: remember(bundle.manifest, config),
+    )
+
+
+def _verified(name: str, path: Path, config: StationConfig) -> Bundle:
+    from asperity.runtime.bundle.reader import open_bundle
+    from asperity.runtime.security.signing_keys import TrustStore
+
+    bundle = open_bundle(path, TrustStore(Path(config.engine.trust) if config.engine.trust else None))
+    if bundle.manifest.recipe != name:
+        raise ConfigError(
+            f"[recipes] calls {path} {name!r}, the bundle calls itself {bundle.manifest.recipe!r}; use the same name"
+        )
+    return bundle
+
+
+def _open_bundle(bundle: Bundle, config: StationConfig, progress: Progress) -> Recipe:
+    from asperity.runtime.engines.opening import open_engine
+    from asperity.runtime.engines.parity_gate import gate_steps, prove
+
+    progress("verified")
+    engine = open_engine(bundle, config)
+    try:
+        progress("opened")
+        decision = prove(bundle, engine, progress)
+        engine.begin_serving()
+    except BaseException:
+        engine.close()
+        raise
+    return Recipe(
+        name=bundle.manifest.recipe,
+        bundle=bundle.wire_id,
+        manifest=bundle.manifest,
+        decision=decision,
+        engine=engine,
+        info=engine.describe(),
+        golden_steps=lambda progress: gate_steps(bundle, engine, decision, progress),
+        proven_threshold=decision.threshold,
+    )
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A recipe that is open, and how many stations have it."""
+
+    identity: str
+    recipe: Recipe
+    holders: int = 1
+    lost: bool = False
+
+
+class OpenRecipes:
+    """The recipes that are open in this process: stations of one bundle share one engine, with its weights and banks.
+
+    One engine is opened at a time, so that memory need hold but one more than are in force. For several threads.
+    """
+
+    def __init__(self, stations: int = 1) -> None:
+        """``stations``: how many may want one opened at the same time."""
+        self._stations = stations
+        self._opening = threading.Lock()
+        self._table = threading.Lock()
+        self._opened: list[_Opened] = []
+
+    def patience_ms(self, config: StationConfig) -> int:
+        """How long opening may take, with the wait for those that other stations open."""
+        return config.timing.recipe_ms * self._stations
+
+    def open(self, name: str, config: StationConfig, *, in_child_first: bool) -> Recipe:
+        """As ``open_recipe``, or the one that is open already if it is the same bundle. May take its time.
+
+        ``in_child_first``: what is not open yet is tried in a child process before. Raises BundleError besides.
+        """
+        patience_s = self.patience_ms(config) / 1000
+        if not self._opening.acquire(timeout=patience_s):
+            raise BundleError(f"recipe {name}: others were being opened for {patience_s:.0f} s; try again")
+        try:
+            found = find_recipe(name, config)
+            recipe = self._take(found.identity)
+            if recipe is None:
+                if in_child_first:
+                    verify_in_child(name, config)
+                recipe = found.open(lambda stage: None)
+                with self._table:
+                    self._opened.append(_Opened(found.identity, recipe))
+            try:
+                found.serve()
+            except BaseException:
+                self.put_away(recipe)
+                raise
+            return dataclasses.replace(recipe, older=found.older) if found.older else recipe
+        finally:
+            self._opening.release()
+
+    def put_away(self, recipe: Recipe) -> None:
+        """A station has it no more; the last one closes the engine, on a thread of its own: it may take its time."""
+        with self._table:
+            for opened in self._opened:
+                if opened.recipe.engine is recipe.engine:
+                    opened.holders -= 1
+                    if opened.holders > 0:
+                        return
+                    self._opened.remove(opened)
+                    break
+        threading.Thread(target=recipe.engine.close, name="put-away", daemon=True).start()
+
+    def lose(self, recipe: Recipe) -> None:
+        """Its engine is lost: whoever wants the recipe from here on has it opened again."""
+        with self._table:
+            for opened in self._opened:
+                opened.lost = opened.lost or opened.recipe.engine is recipe.engine
+
+    def _take(self, identity: str) -> Recipe | None:
+        with self._table:
+            for opened in self._opened:
+                if opened.identity == identity and not opened.lost:
+                    opened.holders += 1
+                    return opened.recipe
+        return None
+
+
+class Loader:
+    """Opens one recipe at a time on a thread of its own. ``opened`` is for the desk."""
+
+    def __init__(
+        self, config: StationConfig, make_bell: Callable[[], Callable[[], None]], recipes: OpenRecipes
+    ) -> None:
+        self._config = config
+        self._make_bell = make_bell
+        self._recipes = recipes
+        self._done: list[tuple[int, Opened]] = []
+        self._number = 0
+        self._thread: threading.Thread | None = None
+        self.building = ""
+        """The recipe whose networks are being built for this box; empty: none."""
+
+    def start(self, name: str, *, in_child_first: bool) -> None:
+        """Begin to open ``name``; what an earlier start has not brought to an end is forgotten."""
+        self._number += 1
+        self._thread = threading.Thread(
+            target=self._run, args=(self._number, name, in_child_first), name=f"recipe-{name}", daemon=True
+        )
+        self._thread.start()
+
+    def end(self, timeout_s: float) -> None:
+        """Forget the last start, and wait so long for a build under way to be ended."""
+        self.give_up()
+        if self._thread is not None and self.building:
+            self._thread.join(timeout_s)
+
+    def opened(self) -> Opened | None:
+        """What has become of the last start, once."""
+        while self._done:
+            number, result = self._done.pop(0)
+            if number == self._number:
+                return result
+            if result.recipe is not None:
+                self.put_away(result.recipe)
+        return None
+
+    def give_up(self) -> None:
+        """Forget the last start; should it still open, it is closed again."""
+        self._number += 1
+
+    @property
+    def patience_ms(self) -> int:
+        """Longest time from ``start`` to ``opened``."""
+        engine = self._config.engine
+        builds = engine.name == "cuda" and engine.build_missing
+        return self._recipes.patience_ms(self._config) + (engine.build_s * 1000 if builds else 0)
+
+    def put_away(self, recipe: Recipe) -> None:
+        """The station has done with a recipe."""
+        self._recipes.put_away(recipe)
+
+    def lose(self, recipe: Recipe) -> None:
+        """The recipe's engine is lost."""
+        self._recipes.lose(recipe)
+
+    def _run(self, number: int, name: str, in_child_first: bool) -> None:
+        ring = self._make_bell()
+        try:
+            self._build_missing(number, name)
+            result = Opened(name, recipe=self._recipes.open(name, self._config, in_child_first=in_child_first))
+        except AsperityError as error:
+            result = Opened(name, error=error)
+        except Exception as error:  # noqa: BLE001 - a recipe that does not open must never end the line
+            result = Opened(name, error=BundleError(f"recipe {name}: {type(error).__name__}: {error}"))
+        self._done.append((number, result))
+        ring()
+
+    def _build_missing(self, number: int, name: str) -> None:
+        """With ``[engine] build_missing``: networks that this box lacks are built while the engine in force serves on.
+
+        Outside the lock of ``OpenRecipes``, so that other stations' recipes open meanwhile.
+        """
+        config = self._config
+        if config.engine.name != "cuda" or not config.engine.build_missing or name not in config.recipes:
+            return
+        from asperity.runtime.engines.tensorrt import build
+        from asperity.runtime.engines.tensorrt import graphs as trt_graph
+        from asperity.runtime.judging.served_bundles import check_age
+
+        bundle = _verified(name, Path(config.recipes[name]), config)
+        check_age(bundle.manifest, config)
+        if not trt_graph.networks_missing(bundle, config):
+            return
+        self.building = name
+        try:
+            build.build_networks(bundle.path, config, lambda: number == self._number)
+        finally:
+            self.building = ""
+
+
+def verify_in_child(name: str, config: StationConfig) -> None:
+    """Open the recipe in a child process and throw it away. Raises BundleError with what the child said."""
+    timeout_s = config.timing.recipe_ms / 1000
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "asperity.runtime.judging.recipes", name],
+            input=save(config),
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BundleError(
+            f"recipe {name} was not verified within {timeout_s:.0f} s; raise [timing] recipe_ms"
+        ) from error
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        raise BundleError(f"recipe {name} did not open: {lines[-1]}")
+
+
+def _child() -> int:
+    """``python -m asperity.runtime.judging.recipes NAME < station.json``."""
+    os.nice(CHILD_NICE)
+    try:
+        config = restore(sys.stdin.buffer.read())
+        # Room for a further recipe was asked for by the process that this one works for.
+        config = replace(config, engine=replace(config.engine, recipes_in_memory=1))
+        recipe = open_recipe(sys.argv[1], config, lambda stage: None)
+    except AsperityError as error:
+        print(shown(error), file=sys.stderr)
+        return error.exit_code
+    recipe.engine.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_child())

@@ -1,0 +1,1 @@
+"""What every process of Asperity does at its start and end."""

@@ -1,0 +1,1 @@
+"""What a station remembers: counts, the journal, the audit file, the slowest frames, drift."""

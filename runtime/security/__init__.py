@@ -1,0 +1,1 @@
+"""Keys, and files and sockets that only this user may change."""

@@ -1,0 +1,285 @@
+"""Ed25519 keys: who may sign a bundle that this box opens.
+
+A key folder (the user's configuration folder, or ``$ASPERITY_KEYS``) holds at most one private key and the public keys
+that are trusted or revoked:
+
+    signing.pem             PKCS #8, mode 0600; made by the first calibration or by ``asperity keys new``
+    trusted/KEYID.json      public keys whose bundles open on this box
+    revoked/KEYID.json      public keys whose bundles never open here again
+
+A key's id is the first 16 hex digits of the SHA-256 of its 32 public bytes. A bundle's ``signature`` file is JSON with
+the key's id and the Ed25519 signature (RFC 8032) of the bytes of ``manifest.json``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from asperity.runtime.errors import SignatureError, UsageError
+from asperity.runtime.files import read_file
+from asperity.runtime.manifest import LATEST_US
+from asperity.runtime.security.private_files import (
+    KEYS_VARIABLE,
+    MAX_KEY_FILE_BYTES,
+    OTHERS_MAY_USE,
+    OTHERS_MAY_WRITE,
+    check_private,
+    default_key_folder,
+    read_private,
+    write_private,
+)
+
+SIGNING_FILE = "signing.pem"
+KEY_ID_DIGITS = 16
+MAX_NAME_CHARACTERS = 64
+
+
+class PublicKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A public key as a file: what ``asperity keys export`` writes and ``asperity keys trust`` reads."""
+
+    key_id: str
+    public_key: str
+    """32 bytes, base64."""
+    name: str
+    """For people: where the key was made."""
+    created_us: Annotated[int, msgspec.Meta(ge=0, lt=LATEST_US)]
+    algorithm: Literal["ed25519"] = "ed25519"
+
+    def raw(self) -> bytes:
+        """The 32 public bytes. Raises SignatureError when they are not, or do not belong to ``key_id``."""
+        try:
+            raw = base64.b64decode(self.public_key, validate=True)
+        except binascii.Error:
+            raw = b""
+        if len(raw) != 32 or key_id_of(raw) != self.key_id:
+            raise SignatureError(f"public key {self.key_id!r} is damaged: export it again where it was made")
+        return raw
+
+
+class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The bundle's ``signature`` file."""
+
+    key_id: str
+    signature: str
+    """64 bytes over the bytes of ``manifest.json``, base64."""
+    algorithm: Literal["ed25519"] = "ed25519"
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A private key in use."""
+
+    private: Ed25519PrivateKey
+    public: PublicKey
+
+    @property
+    def key_id(self) -> str:
+        return self.public.key_id
+
+    def sign(self, manifest_bytes: bytes) -> bytes:
+        """The content of a bundle's ``signature`` file."""
+        signature = base64.b64encode(self.private.sign(manifest_bytes)).decode()
+        return msgspec.json.encode(Signature(key_id=self.key_id, signature=signature)) + b"\n"
+
+
+def key_id_of(public_bytes: bytes) -> str:
+    """The id by which people and signatures name a key."""
+    return hashlib.sha256(public_bytes).hexdigest()[:KEY_ID_DIGITS]
+
+
+def new_signing_key(name: str) -> SigningKey:
+    """A fresh key, not yet stored anywhere."""
+    private = Ed25519PrivateKey.generate()
+    return _signing_key(private, name, time.time_ns() // 1000)
+
+
+def _signing_key(private: Ed25519PrivateKey, name: str, created_us: int) -> SigningKey:
+    raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    public = PublicKey(
+        key_id=key_id_of(raw),
+        public_key=base64.b64encode(raw).decode(),
+        name=name[:MAX_NAME_CHARACTERS],
+        created_us=created_us,
+    )
+    return SigningKey(private=private, public=public)
+
+
+def read_public_key(path: Path) -> PublicKey:
+    """A public key from a file. Raises UsageError when the file is none."""
+    try:
+        data = read_file(path, MAX_KEY_FILE_BYTES, follow=True)
+    except OSError as error:
+        raise UsageError(
+            f"key file {path} cannot be read: {error.strerror}; give the path of an exported key"
+        ) from None
+    return _decode_public_key(data, path)
+
+
+def _decode_public_key(data: bytes, path: Path) -> PublicKey:
+    try:
+        key = msgspec.json.decode(data, type=PublicKey)
+        key.raw()
+    except (msgspec.MsgspecError, SignatureError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path} is not a public key of Asperity ({error}); write one with `asperity keys export -o FILE`"
+        ) from None
+    return key
+
+
+class TrustStore:
+    """The key folder of one user on one box.
+
+    Raises SignatureError, with the command that repairs it, when somebody else could read the private key or could add
+    a trusted one.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or default_key_folder()
+
+    def trusted(self) -> dict[str, PublicKey]:
+        """Trusted keys by id. A key that is also revoked is not trusted."""
+        revoked = self.revoked()
+        return {key_id: key for key_id, key in self._keys_in("trusted").items() if key_id not in revoked}
+
+    def revoked(self) -> dict[str, PublicKey]:
+        """Revoked keys by id."""
+        return self._keys_in("revoked")
+
+    def _keys_in(self, name: str) -> dict[str, PublicKey]:
+        try:
+            return self._read_keys(self.folder / name)
+        except OSError as error:
+            raise SignatureError(f"key folder {self.folder} cannot be read ({error.strerror}); make it yours") from None
+
+    def _read_keys(self, folder: Path) -> dict[str, PublicKey]:
+        if not folder.is_dir():
+            return {}
+        for checked in (self.folder, folder):
+            check_private(checked, OTHERS_MAY_WRITE, "others could add keys", "chmod go-w", SignatureError)
+        keys = {}
+        for path in sorted(folder.glob("*.json")):
+            data = read_private(path, OTHERS_MAY_WRITE, "others could change it", "chmod go-w", SignatureError)
+            try:
+                key = _decode_public_key(data, path)
+            except UsageError as error:
+                raise SignatureError(f"{error}; or remove {path}") from None
+            if path.stem != key.key_id:
+                raise SignatureError(f"{path} holds key {key.key_id}, not the one it is named after; remove it")
+            keys[key.key_id] = key
+        return keys
+
+    def trust(self, key: PublicKey) -> None:
+        """Bundles signed by this key open on this box from now on. Un-revokes it."""
+        key.raw()
+        self._write(self.folder / "trusted" / f"{key.key_id}.json", msgspec.json.encode(key) + b"\n")
+        (self.folder / "revoked" / f"{key.key_id}.json").unlink(missing_ok=True)
+
+    def revoke(self, key_id: str) -> PublicKey:
+        """Bundles signed by this key never open again here. Raises UsageError when it is not among the trusted."""
+        trusted = self.trusted()
+        if key_id not in trusted:
+            known = ", ".join(trusted) or "none"
+            raise UsageError(f"key {key_id!r} is not trusted on this box, so it cannot be revoked; trusted: {known}")
+        key = trusted[key_id]
+        # Revoked first: a crash between the two leaves the key revoked.
+        self._write(self.folder / "revoked" / f"{key_id}.json", msgspec.json.encode(key) + b"\n")
+        (self.folder / "trusted" / f"{key_id}.json").unlink()
+        return key
+
+    def signing_key(self) -> SigningKey | None:
+        """This box's private key; None when it has none yet."""
+        path = self.folder / SIGNING_FILE
+        if not path.exists():
+            return None
+        try:
+            data = read_private(path, OTHERS_MAY_USE, "others could sign bundles with it", "chmod 600", SignatureError)
+            private = load_pem_private_key(data, password=None)
+        except (OSError, ValueError, TypeError) as error:
+            raise SignatureError(
+                f"private key {path} cannot be read ({error}); move it away and run `asperity keys new`"
+            ) from None
+        if not isinstance(private, Ed25519PrivateKey):
+            raise SignatureError(f"private key {path} is not an Ed25519 key; move it away and run `asperity keys new`")
+        return _signing_key(private, os.uname().nodename, path.stat().st_mtime_ns // 1000)
+
+    def new_key(self, name: str = "", replace: bool = False) -> SigningKey:
+        """Make, store and trust a private key. Raises UsageError when there is one and ``replace`` is not given."""
+        path = self.folder / SIGNING_FILE
+        if path.exists() and not replace:
+            raise UsageError(f"{path} exists; `asperity keys new --replace` makes another (the old one stays trusted)")
+        key = new_signing_key(name or os.uname().nodename)
+        self._write(path, key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        self.trust(key.public)
+        return key
+
+    def key_for_signing(self) -> SigningKey:
+        """The private key, made and trusted on first use. Raises SignatureError when the box no longer trusts it."""
+        key = self.signing_key()
+        if key is None:
+            return self.new_key()
+        if key.key_id in self.revoked():
+            raise SignatureError(
+                f"this box's own key {key.key_id} was revoked, so nothing it signs would open; "
+                "make another with `asperity keys new --replace`"
+            )
+        if key.key_id not in self.trusted():
+            self.trust(key.public)
+        return key
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Atomic, mode 0600, in folders of mode 0700."""
+        remedy = f"free space or name another folder with {KEYS_VARIABLE}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}; {remedy}") from None
+        write_private(path, data, remedy)
+
+
+def check_signature(manifest_bytes: bytes, signature_bytes: bytes, trust: TrustStore, bundle: Path) -> str:
+    """Id of the trusted key that signed these bytes. Raises SignatureError saying what to do."""
+    try:
+        signature = msgspec.json.decode(signature_bytes, type=Signature)
+        raw_signature = base64.b64decode(signature.signature, validate=True)
+    except (msgspec.MsgspecError, binascii.Error, UnicodeDecodeError):
+        raise SignatureError(
+            f"bundle {bundle}: file signature is not a signature of Asperity; export or copy the bundle again"
+        ) from None
+    if signature.key_id in trust.revoked():
+        raise SignatureError(
+            f"bundle {bundle} is signed by key {signature.key_id!r}, which was revoked on this box; export it again "
+            "with a key in force"
+        )
+    key = trust.trusted().get(signature.key_id)
+    if key is None:
+        raise SignatureError(
+            f"bundle {bundle} is signed by key {signature.key_id!r}, which this box does not trust (keys: "
+            f"{trust.folder}); if you know who made it, run `asperity keys export -o station.pub` on the box that "
+            "calibrated it and `asperity keys trust station.pub` here"
+        )
+    try:
+        Ed25519PublicKey.from_public_bytes(key.raw()).verify(raw_signature, manifest_bytes)
+    except InvalidSignature:
+        raise SignatureError(
+            f"bundle {bundle}: manifest.json is not what key {key.key_id} signed; the bundle was altered or damaged: "
+            "copy or export it again"
+        ) from None
+    return key.key_id

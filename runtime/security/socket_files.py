@@ -1,0 +1,90 @@
+"""Sockets that are files (``ipc://``): only this user and root can have made one, or can put another in its place.
+
+A client cannot ask libzmq who is at the other end of an ipc connection (``SO_PEERCRED``), and libzmq connects again by
+itself, without asking, whenever the other end comes back. So the whole way to the file is checked, before connecting
+and before binding: what only this user and root can change stays as it was found. Without it another user could make
+``/tmp/asperity-UID`` first and answer in the station's place.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from asperity.runtime.errors import StationError
+from asperity.runtime.security.private_files import OTHERS_MAY_WRITE
+
+
+def check_ipc(endpoint: str, *, make_folder: bool = False) -> Path | None:
+    """The file of an ``ipc://`` endpoint, which need not be there yet; None: the endpoint is of another kind.
+
+    Every folder down to the file belongs to this user or root, and none can be written by others (one above the last
+    may be, if it is sticky as /tmp is); no link is among them; the file, if it is there, is such a user's socket.
+    ``make_folder``: make what is missing of the folders, for this user alone. Without it that is done only where
+    another user could come first. Raises StationError naming the path and the remedy.
+    """
+    if not endpoint.startswith("ipc://"):
+        return None
+    name = endpoint.removeprefix("ipc://")
+    if not name or name[0] in "@*":
+        raise StationError(f"{endpoint} is no file, so anybody could bind it; give ipc:///FOLDER/NAME")
+    path = Path(name).absolute()
+    others_may_make = False  # in the folder before
+    for folder in reversed(path.parents):
+        found = _look(folder)
+        if found is None and not (make_folder or others_may_make):
+            return path  # only this user and root can make it
+        if found is None:
+            found = _make(folder, endpoint)
+        _check_owner(folder, found, endpoint)
+        if not stat.S_ISDIR(found.st_mode):
+            raise StationError(f"{folder} on the way to {endpoint} is no folder; choose another place")
+        others_may_make = bool(found.st_mode & OTHERS_MAY_WRITE)
+        if others_may_make and not found.st_mode & stat.S_ISVTX:
+            raise StationError(
+                f"{folder} has mode {stat.S_IMODE(found.st_mode):04o}: others could put a socket of their own in the "
+                f"place of {endpoint}; run `chmod go-w {folder}` or choose another place"
+            )
+    if others_may_make:
+        raise StationError(
+            f"anybody may make files in {path.parent}, also in the place of {endpoint}; give the socket a folder of "
+            "its own, of mode 0700"
+        )
+    found = _look(path)
+    if found is not None:
+        _check_owner(path, found, endpoint)
+        if not stat.S_ISSOCK(found.st_mode):
+            raise StationError(f"{path} is there and is no socket; choose another name for {endpoint}")
+    return path
+
+
+def _look(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StationError(f"{path} cannot be looked at: {error.strerror}; choose another place") from error
+
+
+def _make(folder: Path, endpoint: str) -> os.stat_result:
+    """Make a folder before somebody else does; one that was there first is looked at like any other."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder.lstat()
+    except OSError as error:
+        raise StationError(f"the folder {folder} of {endpoint} cannot be made: {error.strerror}; choose another") from (
+            error
+        )
+
+
+def _check_owner(path: Path, found: os.stat_result, endpoint: str) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise StationError(f"{path} on the way to {endpoint} is a link; give the endpoint by its real path")
+    if found.st_uid not in (os.geteuid(), 0):
+        raise StationError(
+            f"{path} belongs to another user (uid {found.st_uid}), who could answer in the station's place at "
+            f"{endpoint}; run this as the inspector's user (`sudo -u`), set XDG_RUNTIME_DIR to a folder of your own or "
+            "choose another place"
+        )

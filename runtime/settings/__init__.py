@@ -1,0 +1,1 @@
+"""Configuration files as types, and the form of log lines."""

@@ -1,0 +1,1 @@
+"""``asperity simulate``: a station without a model and without a camera."""

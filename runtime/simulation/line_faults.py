@@ -1,0 +1,122 @@
+"""What can go wrong on a line with a hard-wired trigger, by words: each row of the table in docs/wire.md.
+
+The simulation is sensor and PLC at once: it exposes and announces the part itself. A station whose triggers are not
+hard-wired is started again with hard-wired ones for such a word, and with its own afterwards.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
+
+from asperity.runtime.reasons import Reason
+from asperity.runtime.settings.station_toml import HardWired, StationConfig
+
+if TYPE_CHECKING:
+    from asperity.runtime.simulation.player import Simulation
+
+WIRED = HardWired(early_ms=100, late_ms=300, arrival_max_ms=200, tolerance_ms=20, pitch_min_ms=500, quiet_ms=1600)
+"""Wide windows: a busy computer is no line."""
+DEADLINE_MS = 1000
+REST_SLACK_MS = 200
+
+
+def wired(config: StationConfig) -> StationConfig:
+    """The same station with hard-wired triggers."""
+    limits = replace(config.limits, deadline_ms=max(config.limits.deadline_ms, DEADLINE_MS))
+    stations = [replace(each, triggers="hard_wired", hard_wired=None) for each in config.stations]
+    station = config.station if stations else replace(config.station, triggers="hard_wired")
+    return replace(config, station=station, stations=stations, hard_wired=WIRED, limits=limits)
+
+
+def _lost(line: Simulation) -> None:
+    line.expose()
+    line.camera.skip()
+    line.owe_last()
+    line.announce()
+    line.expose()
+
+
+def _missed(line: Simulation) -> None:
+    line.pace()
+    line.announce()
+
+
+def _broken(line: Simulation) -> None:
+    line.expose()
+    line.expose("ok", cut_bytes=1)
+
+
+def _bounced(line: Simulation) -> None:
+    line.expose()
+    line.expose("ok", paced=False, announced=False)
+
+
+def _late(line: Simulation) -> None:
+    late_ms = (line.wired.arrival_max_ms + line.wired.late_ms) // 2
+    line.expose(t_exposure_us=time.time_ns() // 1000 - 1000 * late_ms)
+
+
+def _unannounced(line: Simulation) -> None:
+    line.expose()
+    line.expose("ok", announced=False)
+    line.expose()
+
+
+def _announced_late(line: Simulation) -> None:
+    line.expose("ok", announced=False)
+    line.wait_ms(line.wired.late_ms + 2 * line.wired.tolerance_ms + REST_SLACK_MS)
+    line.announce()
+
+
+def _doubled(line: Simulation) -> None:
+    line.expose()
+    line.announce()
+
+
+def _restarted(line: Simulation) -> None:
+    line.expose()
+    line.camera.camera_session, line.camera.seq = str(uuid.uuid4()), 0
+    line.expose()
+
+
+def _ahead(line: Simulation) -> None:
+    line.expose(t_exposure_us=time.time_ns() // 1000 + 1000 * (line.wired.tolerance_ms + REST_SLACK_MS))
+
+
+def _timeless(line: Simulation) -> None:
+    line.expose()
+    line.expose(t_exposure_us=0)
+
+
+class Fault(NamedTuple):
+    """Something that goes wrong on a line."""
+
+    meaning: str
+    reason: Reason
+    """Which it brings about, among others."""
+    play: Callable[[Simulation], None]
+
+
+FAULTS = {
+    "lost-exposure": Fault(
+        "an exposure is lost on its way: its part NO_FRAME, the next AMBIGUOUS", Reason.AMBIGUOUS, _lost
+    ),
+    "missed-exposure": Fault("the camera does not expose for an announced part: NO_FRAME", Reason.NO_FRAME, _missed),
+    "broken-exposure": Fault("the frame breaks the wire contract: its part AMBIGUOUS", Reason.AMBIGUOUS, _broken),
+    "bounced-sensor": Fault("the sensor fires twice for one part: AMBIGUOUS", Reason.AMBIGUOUS, _bounced),
+    "late-frame": Fault("a frame arrives after arrival_max_ms: STALE", Reason.STALE, _late),
+    "unannounced-exposure": Fault("nobody announced it: UNANNOUNCED, then UNSYNCED", Reason.UNANNOUNCED, _unannounced),
+    "late-announcement": Fault(
+        "a part is announced after late_ms: UNANNOUNCED, then UNSYNCED", Reason.UNANNOUNCED, _announced_late
+    ),
+    "doubled-announcement": Fault("two parts are announced for one exposure: AMBIGUOUS", Reason.AMBIGUOUS, _doubled),
+    "restarted-camera": Fault("another session of the camera: UNSYNCED", Reason.UNSYNCED, _restarted),
+    "clock-ahead": Fault("an exposure in the future: UNSYNCED", Reason.UNSYNCED, _ahead),
+    "no-time": Fault("a frame without t_exposure_us: UNSYNCED", Reason.UNSYNCED, _timeless),
+}
+"""UNSYNCED holds until the line has paused, which the simulation then does."""

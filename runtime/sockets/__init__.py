@@ -1,0 +1,1 @@
+"""Who may connect to a station, and what comes in."""

@@ -1,0 +1,69 @@
+"""Who else can reach the sockets than those they are for: said at every start; an alarm where it is a network."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from asperity.runtime.settings.station_toml import StationConfig, control_endpoint, hosted
+
+if TYPE_CHECKING:
+    from asperity.runtime.inspector.station import Station
+
+INSECURE_LAN = "INSECURE_LAN"
+OPEN_TO_USERS = "OPEN_TO_USERS"
+REMEDY = "give each client a key (`asperity keys new --client NAME`) and set [security] curve = true"
+
+
+def is_loopback(endpoint: str) -> bool:
+    """A ``tcp://`` endpoint that only this computer reaches."""
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def open_to_network(config: StationConfig) -> str:
+    """In words, that nobody on the network is asked who he is; empty: it is not so."""
+    if config.security.curve or not config.sockets.insecure_lan:
+        return ""
+    ends = [f"{name} {endpoint}" for name, endpoint in _tcp(config) if not is_loopback(endpoint)]
+    where = f": whoever reaches {', '.join(ends)} can read, send frames or command the station" if ends else ""
+    return f"[sockets] insecure_lan is set, so nobody is asked who he is{where}; {REMEDY}"
+
+
+def open_to_users(config: StationConfig) -> str:
+    """In words, that every user of this computer can use the sockets; empty: it is not so."""
+    ends = [f"{name} {endpoint}" for name, endpoint in _tcp(config) if is_loopback(endpoint)]
+    if config.security.curve or not ends:
+        return ""
+    return (
+        f"every user of this computer can use {', '.join(ends)}, and could send frames as the camera; use ipc:// "
+        f"(deploy/systemd/station.toml), or {REMEDY}"
+    )
+
+
+def say(config: StationConfig, stations: Sequence[Station]) -> None:
+    """At the start: a line in the log and an event of each station."""
+    text = open_to_users(config)
+    for station in stations if text else ():
+        station.notice("info", OPEN_TO_USERS, text)
+
+
+def alarm(config: StationConfig, stations: Sequence[Station]) -> None:
+    """In every state, also after a reset: the alarm INSECURE_LAN."""
+    for station in stations:
+        if INSECURE_LAN not in station.operation.alarms and (text := open_to_network(config)):
+            station.operation.alarm(INSECURE_LAN, text, "warning")
+
+
+def _tcp(config: StationConfig) -> list[tuple[str, str]]:
+    """(name, endpoint) of the sockets that are not files."""
+    sockets = config.sockets
+    controls = dict.fromkeys(control_endpoint(each.station.name, sockets.control) for each in hosted(config))
+    ends = [("frames", sockets.frames), ("results", sockets.results), ("bulk", sockets.bulk)]
+    return [(name, end) for name, end in [*ends, *(("control", end) for end in controls)] if end.startswith("tcp://")]

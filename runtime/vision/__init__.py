@@ -1,0 +1,1 @@
+"""A frame to a judgement, in numpy: points, patches, distances, maps, score and verdict."""

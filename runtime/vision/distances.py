@@ -1,0 +1,134 @@
+"""Patch features to distances: the memory banks' answer to one frame (lsfa 7.2, 7.3, 11 row 5).
+
+Two ways, told by the bank. Published: a patch's distance is that to its nearest row, the image's is the largest one,
+re-weighted (lsfa 7.3). Local: a distance counts by how unusual it is for that row, and the image's distance is the peak
+of the smoothed map; ``docs/decisions/local-distances.md`` says why.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import BoolArray, FloatArray, ModalityScores
+from asperity.runtime.vision.features import Patches
+from asperity.runtime.vision.maps import pixel_map
+from asperity.runtime.vision.nearest import MemoryBank
+
+REWEIGHTING_ROWS = 3
+"""m* and its two nearest bank rows (lsfa 7.3)."""
+
+
+USUAL = 3.0
+"""A local distance at which a patch is as far from its row as normal patches are on average: one that lies 3 standard
+deviations nearer counts 0, as one that was not scored does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """How far normal patches lie from each bank row they are nearest to."""
+
+    mean: FloatArray  # (N,)
+    std: FloatArray  # (N,), above 0
+
+    def local(self, distances: NDArray[np.float64], nearest: NDArray[np.int64]) -> NDArray[np.float64]:
+        """max(0, USUAL + (distance - mean) / std) of the nearest row; NaN stays NaN."""
+        deviation: NDArray[np.float64] = (distances - self.mean[nearest]) / self.std[nearest]
+        return np.maximum(0.0, USUAL + deviation)
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityBank:
+    """One modality's memory and the scalars that standardise features before they meet it (lsfa 11 row 16)."""
+
+    memory: MemoryBank
+    feature_mean: float
+    feature_std: float
+    usual: Usual | None = None
+    """None: published distances."""
+
+    def standardised(self, features: FloatArray) -> FloatArray:
+        """(features - mean) / std, float32."""
+        return (features - np.float32(self.feature_mean)) * np.float32(1.0 / self.feature_std)
+
+
+def measure(
+    patches: Patches, inspect: BoolArray, rgb: ModalityBank, points: ModalityBank
+) -> tuple[ModalityScores, ModalityScores, BoolArray]:
+    """Distances of the non-empty, inspected patches to both banks: (rgb, points, scored grid x grid).
+
+    An RGB token is scored when any of its patches is; its distance stands in all of its scored patches. A frame with no
+    patch to score gives zero maps and ``scored`` all False, which ``scoring.decide`` never lets pass.
+    Raises EngineError on features that are not finite or of a wrong width.
+    """
+    scored = patches.nonempty & inspect
+    return rgb_scores(patches.rgb, scored, rgb), points_scores(patches.points, scored, points), scored
+
+
+def rgb_scores(
+    features: FloatArray, scored: BoolArray, bank: ModalityBank, beside: Executor | None = None
+) -> ModalityScores:
+    """Distances of the RGB tokens (T, C) that lie under a scored patch (grid x grid).
+
+    ``beside`` as in ``MemoryBank.nearest``. Raises as ``measure``.
+    """
+    repeat = _repeat(scored.shape[0], len(features))
+    rgb_grid = scored.shape[0] // repeat
+    tokens = np.asarray(scored.reshape(rgb_grid, repeat, rgb_grid, repeat).any(axis=(1, 3)))
+    own_map, distance = _modality(features, tokens, bank, beside)
+    return ModalityScores(
+        np.where(scored, own_map.repeat(repeat, axis=0).repeat(repeat, axis=1), np.float32(0.0)), distance
+    )
+
+
+def points_scores(
+    features: FloatArray, scored: BoolArray, bank: ModalityBank, beside: Executor | None = None
+) -> ModalityScores:
+    """Distances of the scored points patches (grid^2, C); ``beside`` as in ``MemoryBank.nearest``. Raises as above."""
+    return ModalityScores(*_modality(features, scored, bank, beside))
+
+
+def image_distance(worst: FloatArray, distance: float, nearest: int, memory: MemoryBank) -> float:
+    """The re-weighted image distance of lsfa 7.3, in the published form.
+
+    ``worst`` (D,) is the standardised feature of the patch with the largest distance s*, ``nearest`` the index of its
+    bank row m*. N_2 are the two rows nearest to m* (m* itself dropped), C = D:
+    s = (1 - exp(s*/sqrt(C)) / sum_{m in N_2} exp(||f - m||/sqrt(C))) s*.
+    Raises EngineError when the bank has fewer than 3 rows.
+    """
+    if len(memory) < REWEIGHTING_ROWS:
+        raise EngineError(f"a memory bank of {len(memory)} rows is too small to re-weight; it needs {REWEIGHTING_ROWS}")
+    _, rows = memory.nearest_rows(memory.rows[nearest], REWEIGHTING_ROWS)
+    difference = memory.rows[rows[1:]] - worst.astype(np.float64)
+    neighbours = np.sqrt(np.einsum("nd,nd->n", difference, difference))
+    # exp(s*) / sum exp(d) as a sum of exp(d - s*): the same number without overflow.
+    weight = 1.0 - 1.0 / np.exp((neighbours - distance) / np.sqrt(memory.dimension)).sum()
+    return float(weight * distance)
+
+
+def _modality(
+    features: FloatArray, scored: BoolArray, bank: ModalityBank, beside: Executor | None = None
+) -> tuple[FloatArray, float]:
+    """Distance map on the modality's own grid (0 where not scored), and the image distance (0 with nothing scored)."""
+    distance_map = np.zeros(scored.shape, dtype=np.float32)
+    if not scored.any():
+        return distance_map, 0.0
+    queries = bank.standardised(features[scored.ravel()])
+    distances, index = bank.memory.nearest(queries, beside)
+    if bank.usual is not None:
+        distance_map[scored] = bank.usual.local(distances, index)
+        return distance_map, float(pixel_map(distance_map).max())
+    distance_map[scored] = distances
+    worst = int(distances.argmax())
+    return distance_map, image_distance(queries[worst], float(distances[worst]), int(index[worst]), bank.memory)
+
+
+def _repeat(grid: int, tokens: int) -> int:
+    rgb_grid = int(np.sqrt(tokens))
+    if rgb_grid**2 != tokens or grid % rgb_grid:
+        raise EngineError(f"{tokens} RGB tokens do not lie evenly on a {grid} x {grid} grid; export the bundle again")
+    return grid // rgb_grid

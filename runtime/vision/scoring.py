@@ -1,0 +1,186 @@
+"""Scores to a verdict: fusion, p-value, threshold, silhouette, and ``decide``, the only place that may say ok.
+
+Pure: values in, values out (lsfa 7.4, 7.5, 11).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asperity.runtime.errors import CalibrationError, EngineError
+from asperity.runtime.frame import FloatArray, ModalityScores, Region, Scores, Silhouette, Verdict
+from asperity.runtime.manifest import Decision, Geometry, Modality, SilhouetteRange
+from asperity.runtime.reasons import Reason
+from asperity.runtime.vision.maps import pixel_map, worst_region
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What ``decide`` says of one frame.
+
+    Score, threshold and p-value are None where the verdict is unknown, except that TIMING_ONLY has score and threshold.
+    """
+
+    verdict: Verdict
+    reason: Reason
+    detail: str
+    """Why, in words, with the numbers: for the log."""
+    score: float | None = None
+    threshold: float | None = None
+    p_value: float | None = None
+    region: Region | None = None
+
+
+def fused_score(rgb: ModalityScores, points: ModalityScores, decision: Decision) -> float:
+    """The frame's anomaly score: sum over both modalities of weight (image_distance - image_mean) / image_std.
+
+    ``average`` has standardising constants of the tuning frames and weights of 0.5 (lsfa 7.5, 11 row 14). ``ocsvm``
+    works on raw distances: its constants are mean 0, std 1 and the fitted weights. Raises EngineError where a constant
+    cannot be right; the score itself may be any number and is checked by ``decide``.
+    """
+    _check_constants(decision)
+    return sum(
+        modality.weight * (scores.image_distance - modality.image_mean) / modality.image_std
+        for scores, modality in ((rgb, decision.rgb), (points, decision.points))
+    )
+
+
+def fused_map(rgb: ModalityScores, points: ModalityScores, decision: Decision) -> FloatArray:
+    """grid x grid float32: weight (distance - patch_mean) / patch_std, summed; patches not scored count as distance 0.
+
+    Raises EngineError as ``fused_score``.
+    """
+    _check_constants(decision)
+    fused = np.zeros(points.distance_map.shape, dtype=np.float64)
+    for scores, modality in ((rgb, decision.rgb), (points, decision.points)):
+        fused += modality.weight * (scores.distance_map - modality.patch_mean) / modality.patch_std
+    return fused.astype(np.float32)
+
+
+def p_value(score: float, calibration_scores: Sequence[float]) -> float:
+    """Conformal p-value of a score among n calibration scores: (1 + #{calibration >= score}) / (n + 1)."""
+    at_least = sum(1 for reference in calibration_scores if reference >= score)
+    return (1 + at_least) / (len(calibration_scores) + 1)
+
+
+def conformal_threshold(scores: Iterable[float], alpha: float) -> float:
+    """Split-conformal threshold: a normal frame's score is above it with probability at most ``alpha`` (lsfa 11).
+
+    It is the k-th smallest of n scores, k = ceil((n + 1)(1 - alpha)). Raises CalibrationError when alpha is not
+    attainable with n scores, saying how many it needs, and when a score is not finite or alpha not within (0, 1).
+    """
+    ascending = sorted(float(score) for score in scores)
+    if not all(math.isfinite(score) for score in ascending):
+        raise CalibrationError("a calibration score is not finite; look for damaged frames and calibrate again")
+    if not 0.0 < alpha < 1.0:
+        raise CalibrationError(f"a false-reject rate of {alpha} cannot be; give one between 0 and 1")
+    # The small term keeps (n + 1) alpha whole where it is whole up to rounding.
+    rejects = math.floor((len(ascending) + 1) * alpha + 1e-9)
+    if rejects < 1:
+        needed = math.ceil(1 / alpha - 1e-9) - 1
+        raise CalibrationError(
+            f"a false-reject rate of {alpha:.3%} needs {needed} calibration frames and there are {len(ascending)}; "
+            f"give more normal frames or ask for {1 / (len(ascending) + 1):.3%} or more"
+        )
+    return ascending[min(len(ascending) - rejects, len(ascending) - 1)]
+
+
+def outside_range(silhouette: Silhouette, ranges: Iterable[SilhouetteRange]) -> tuple[str, ...]:
+    """Each figure outside its closed range, in words; a figure that is not finite or not known counts as outside."""
+    found = []
+    for limits in ranges:
+        value = getattr(silhouette, limits.figure, math.nan)
+        if not limits.low <= value <= limits.high:
+            found.append(f"{limits.figure} {value:.4g} is not within {limits.low:.4g}..{limits.high:.4g}")
+    return tuple(found)
+
+
+def decide(
+    scores: Scores, decision: Decision, silhouette_ranges: Iterable[SilhouetteRange], geometry: Geometry
+) -> Judgement:
+    """The verdict on one frame.
+
+    Ok only when at least one patch was scored, every number is finite, the score is at or below the threshold and the
+    silhouette is within every range. Ng when the score is above, or else a figure outside. Anything else is unknown;
+    so is everything where the decision is for timing only.
+    """
+    if not scores.scored.any():
+        return Judgement(Verdict.UNKNOWN, Reason.TOO_FEW_POINTS, "no patch was left to score")
+    damage = _damage(scores, decision)
+    if damage:
+        return Judgement(Verdict.UNKNOWN, Reason.ENGINE, damage)
+    score = fused_score(scores.rgb, scores.points, decision)
+    fused = fused_map(scores.rgb, scores.points, decision)
+    if not (math.isfinite(score) and np.isfinite(fused).all()):
+        return Judgement(Verdict.UNKNOWN, Reason.ENGINE, f"the fused score is {score}; no verdict can rest on it")
+    threshold = decision.threshold
+    strange = outside_range(scores.silhouette, silhouette_ranges)
+    if decision.timing_only:
+        verdict, reason = Verdict.UNKNOWN, Reason.TIMING_ONLY
+        detail = f"score {score:.4g}, and no verdict: the bundle is for timing only"
+    elif score > threshold:
+        verdict, reason = Verdict.NG, Reason.SCORE_ABOVE_THRESHOLD
+        detail = f"score {score:.4g} is above {threshold:.4g}"
+    elif strange:
+        verdict, reason, detail = Verdict.NG, Reason.SHAPE_OUT_OF_RANGE, "; ".join(strange)
+    elif score <= threshold:
+        verdict, reason = Verdict.OK, Reason.GOOD
+        detail = f"score {score:.4g} is not above {threshold:.4g}"
+    else:
+        return Judgement(Verdict.UNKNOWN, Reason.ENGINE, f"score {score} and threshold {threshold} do not compare")
+    return Judgement(
+        verdict=verdict,
+        reason=reason,
+        detail=detail,
+        score=score,
+        threshold=threshold,
+        p_value=None if verdict is Verdict.UNKNOWN else p_value(score, decision.calibration_scores),
+        region=worst_region(pixel_map(fused), scores.scored, scores.window, geometry.height_px, geometry.width_px),
+    )
+
+
+def _damage(scores: Scores, decision: Decision) -> str:
+    """What in the numbers cannot be right, in words; empty when nothing."""
+    try:
+        _check_constants(decision)
+    except EngineError as error:
+        return str(error)
+    if not math.isfinite(decision.threshold):
+        return f"the threshold is {decision.threshold}"
+    if not decision.calibration_scores:
+        return "the bundle holds no calibration scores"
+    return _modality_damage("rgb", scores.rgb, scores.scored.shape) or _modality_damage(
+        "points", scores.points, scores.scored.shape
+    )
+
+
+def _modality_damage(name: str, modality: ModalityScores, shape: tuple[int, ...]) -> str:
+    if modality.distance_map.shape != shape:
+        return f"the {name} map has shape {modality.distance_map.shape} and the scored patches {shape}"
+    if not (np.isfinite(modality.distance_map).all() and (modality.distance_map >= 0).all()):
+        return f"the {name} map holds a distance that is not a finite number of at least 0"
+    if not (math.isfinite(modality.image_distance) and modality.image_distance >= 0):
+        return f"the {name} image distance is {modality.image_distance}"
+    return ""
+
+
+def _check_constants(decision: Decision) -> None:
+    if decision.fusion not in ("average", "ocsvm"):
+        raise EngineError(f"decision.fusion {decision.fusion!r} is not known; calibrate again with this version")
+    for name, modality in (("rgb", decision.rgb), ("points", decision.points)):
+        _check_modality(name, modality)
+
+
+def _check_modality(name: str, modality: Modality) -> None:
+    for field in ("image_std", "patch_std", "weight"):
+        value = getattr(modality, field)
+        if not (math.isfinite(value) and value > 0):
+            raise EngineError(f"decision.{name}.{field} is {value} and must be above 0; calibrate again")
+    for field in ("image_mean", "patch_mean"):
+        value = getattr(modality, field)
+        if not math.isfinite(value):
+            raise EngineError(f"decision.{name}.{field} is {value} and must be finite; calibrate again")

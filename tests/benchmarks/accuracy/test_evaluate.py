@@ -1,0 +1,220 @@
+"""``asperity evaluate`` on tiny data sets: its JSON, its controls, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from asperity.benchmarks.accuracy import ablation
+from asperity.benchmarks.accuracy import evaluate as evaluate_module
+from asperity.benchmarks.accuracy.compare import difference, table
+from asperity.benchmarks.accuracy.evaluate import EvaluateOptions, Report, evaluate
+from asperity.benchmarks.accuracy.material import products_of
+from asperity.benchmarks.accuracy.methods import METHODS, method
+from asperity.benchmarks.accuracy.pictures import write_sheets
+from asperity.calibration.profiles import PROFILES
+from asperity.runtime.cameras.mvtec_files import write_frame
+from asperity.runtime.errors import CalibrationError, DataError, UsageError
+from tests.calibration.tiny_station import TINY, build_tiny, part
+
+GOOD_TESTS, BAD_TESTS = 6, 6
+
+
+def silent(what: str, done: int, total: int) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two products in the layout of MVTec 3D-AD: domes, some with a bump."""
+    root = tmp_path_factory.mktemp("data")
+    for product, height_mm in (("dome", 8.0), ("hill", 11.0)):
+        for index in range(26):
+            rgb, xyz = part(100 * int(height_mm) + index, height_mm=height_mm)
+            write_frame(root / product / "train" / "good", f"{index:03d}", rgb, xyz)
+        for kind, count, bump_mm in (("good", GOOD_TESTS, 0.0), ("bump", BAD_TESTS, 3.0)):
+            for index in range(count):
+                rgb, xyz = part(9000 + 100 * int(height_mm) + index, bump_mm=bump_mm, height_mm=height_mm)
+                mask = np.zeros(rgb.shape[:2], dtype=bool)
+                if bump_mm:
+                    plain = part(9000 + 100 * int(height_mm) + index, height_mm=height_mm)[1]
+                    mask = np.abs(xyz[..., 2] - plain[..., 2]) > 2e-4
+                write_frame(root / product / "test" / kind, f"{index:03d}", rgb, xyz, mask)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def build(chosen, *, seeded: bool = False, seed: int = 0, **_: object):  # type: ignore[no-untyped-def]
+        networks = build_tiny(chosen, seed=seed + (50 if seeded else 0))
+        networks.origins = tuple(msgspec.structs.replace(o, sha256=f"{seeded}") for o in networks.origins)
+        return networks
+
+    monkeypatch.setitem(PROFILES, "tiny", replace(TINY, name="tiny"))
+    monkeypatch.setattr(evaluate_module, "build", build)
+    yield
+
+
+def options(data: Path, tmp_path: Path, **changes: object) -> EvaluateOptions:
+    plain: dict[str, object] = {"profile": "tiny", "method": "frozen", "seeds": 2, "cache": tmp_path / "cache"}
+    return EvaluateOptions(source=data, **{**plain, **changes})  # type: ignore[arg-type]
+
+
+def test_the_json_has_every_figure_of_every_product_seed_and_the_control(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "frozen.json"
+    evaluate(options(data, tmp_path), out, "asperity evaluate", silent)
+    said = json.loads(out.read_text())
+    assert (said["method"], said["profile"]) == ("frozen", "tiny")
+    assert [run["seed"] for run in said["runs"]] == [0, 1]
+    for run in [*said["runs"], said["control"]]:
+        assert set(run["products"]) == {"dome", "hill"}
+        for figures in run["products"].values():
+            for name in ("i_auroc", "i_auroc_fg", "p_auroc_fg", "aupro30_fg", "aupro05_fg", "ap"):
+                assert 0 <= figures[name] <= 1, name
+            assert figures["per_defect"]["bump"]["frames"] == BAD_TESTS
+            assert (figures["good"], figures["defective"]) == (GOOD_TESTS, BAD_TESTS)
+            assert abs(figures["shuffled"] - 0.5) <= 4 * figures["shuffled_se"]
+            assert 0 < figures["detection"]["stated"] < 1
+            assert len(figures["scores"]) == GOOD_TESTS + BAD_TESTS
+    assert said["mean"]["i_auroc_fg"] == pytest.approx(
+        np.mean([f["i_auroc_fg"] for run in said["runs"] for f in run["products"].values()]), abs=1e-5
+    )
+
+
+def test_it_finds_gross_bumps(data: Path, tmp_path: Path) -> None:
+    report = evaluate(options(data, tmp_path, seeds=1, control=False), tmp_path / "a.json", "", silent)
+    assert report.mean["i_auroc_fg"] > 0.8
+
+
+def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_stopped(data: Path, tmp_path: Path) -> None:
+    whole = evaluate(options(data, tmp_path), tmp_path / "whole.json", "", silent)
+    out, stopped = tmp_path / "stopped.json", 0
+
+    def stop(material: object, seed: int, judged: object) -> None:
+        nonlocal stopped
+        stopped += 1
+        if stopped == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(options(data, tmp_path), out, "", silent, stop)
+    rest: list[int] = []
+    again = evaluate(options(data, tmp_path), out, "", silent, lambda material, seed, judged: rest.append(seed))
+    # The second trial was done but not yet written when it was stopped.
+    assert len(rest) == 3
+    for one, other in zip(whole.runs, again.runs, strict=True):
+        for name in one.products:
+            assert one.products[name].scores == other.products[name].scores
+    more = evaluate(options(data, tmp_path, seeds=3), out, "", silent, lambda material, seed, judged: rest.append(seed))
+    assert rest[3:] == [2, 2] and len(more.runs) == 3
+
+
+def test_another_evaluation_in_the_same_file_is_refused(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.json"
+    evaluate(options(data, tmp_path, seeds=1, control=False), out, "", silent)
+    with pytest.raises(UsageError, match="which is another"):
+        evaluate(options(data, tmp_path, method="ifc"), out, "", silent)
+    out.write_text("{}")
+    with pytest.raises(DataError, match="remove it"):
+        evaluate(options(data, tmp_path), out, "", silent)
+
+
+def test_adaptation_runs_and_the_difference_has_an_interval(data: Path, tmp_path: Path) -> None:
+    one = evaluate(options(data, tmp_path, control=False), tmp_path / "frozen.json", "", silent)
+    fields = {"epochs": 2, "queue_rows": 64, "query_patches": 8, "collapse_share": 0.0}
+    other = evaluate(
+        options(data, tmp_path, method="lsfa", overrides=fields, control=False), tmp_path / "l.json", "", silent
+    )
+    gap = difference(one, other, replicates=200)
+    assert gap.low <= gap.mean <= gap.high
+    assert set(gap.products) == {"dome", "hill"}
+    same = difference(one, one, replicates=50)
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
+    assert "| lsfa |" in table([("frozen", one), ("lsfa", other)])
+    with pytest.raises(UsageError, match="same test frames"):
+        difference(one, Report(method="", profile="", command="", settings={}, weights=[], machine={}, runs=[]))
+
+
+def test_few_shots_know_only_so_many_frames(data: Path, tmp_path: Path) -> None:
+    report = evaluate(options(data, tmp_path, shots=5, control=False), tmp_path / "few.json", "", silent)
+    assert all(figures.fit_frames == 5 for run in report.runs for figures in run.products.values())
+    with pytest.raises(CalibrationError, match="--shots 500"):
+        evaluate(options(data, tmp_path, shots=500, control=False), tmp_path / "many.json", "", silent)
+
+
+def test_an_adaptation_is_kept_and_shared_by_the_rows_that_differ_in_banks_only(data: Path, tmp_path: Path) -> None:
+    fields = {"epochs": 1, "queue_rows": 64, "query_patches": 8, "collapse_share": 0.0}
+    kinds = ("lsfa", "lsfa-bank-10", "lsfa-rotation")
+    for kind in kinds:
+        given = options(data, tmp_path, method=kind, overrides=fields, control=False, seeds=1, categories=("hill",),
+                        pixels=False)  # fmt: skip
+        report = evaluate(given, tmp_path / f"{kind}.json", "", silent)
+        assert 0 <= report.mean["i_auroc_fg"] <= 1
+    assert len(list((tmp_path / "cache" / "adapted").glob("*.safetensors"))) == 2  # one of them with the rotation term
+
+
+def test_scoring_as_published_is_the_published_profile_s(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores(name: str, distances: str, kind: str) -> object:
+        monkeypatch.setitem(PROFILES, "tiny", replace(TINY, name="tiny", distances=distances))
+        given = options(data, tmp_path, method=kind, control=False, seeds=1, categories=("hill",), pixels=False)
+        return evaluate(given, tmp_path / f"{name}.json", "", silent).runs[0].products["hill"].scores
+
+    local, published = scores("local", "local", "frozen"), scores("published", "published", "frozen")
+    assert local != published
+    assert scores("local-published", "local", "frozen-published") == published
+
+
+def test_random_weights_and_statistics_are_options_of_the_method(data: Path, tmp_path: Path) -> None:
+    given = options(data, tmp_path, seeds=1, random_weights=True)
+    report = evaluate(given, tmp_path / "random.json", "", silent)
+    assert report.settings["random_weights"] and report.control is not None
+    hill = report.runs[0].products["hill"]
+    assert hill.scores == report.control.products["hill"].scores  # the control is just this
+    with pytest.raises(UsageError, match="has no BatchNorm"):
+        evaluate(options(data, tmp_path, point_bn="batch"), tmp_path / "bn.json", "", silent)
+
+
+def test_the_ablation_table_tells_differences_from_results(tmp_path: Path, data: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(ablation, "DATA", data.parent)
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
+    monkeypatch.setattr(ablation, "SETS", {data.name: {"dome": 1.0, "hill": 1.0}})
+    monkeypatch.setattr(ablation, "SEEDS", 2)
+    ablation.make_data(data.name)
+    ablation.run(data.name, ["frozen", "frozen-bank-1"], "tiny")
+    lines = ablation.table(data.name, "tiny").splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| frozen", "| frozen-bank-1"]
+    assert "bump" in lines[5] and lines[-1].startswith("Shuffled labels: ")
+    assert "[" in lines[3] and "[" not in lines[2]
+    with pytest.raises(UsageError, match="run the ablation first"):
+        ablation.table(data.name, "edge")
+
+
+def test_sheets_show_the_frames_to_look_at(data: Path, tmp_path: Path) -> None:
+    drawn: list[Path] = []
+    evaluate(
+        options(data, tmp_path, seeds=1, control=False, categories=("hill",)), tmp_path / "a.json", "", silent,
+        lambda material, seed, judged: drawn.extend(write_sheets(tmp_path / "sheets", data, material, judged)),
+    )  # fmt: skip
+    assert {path.name for path in drawn} == {f"hill-{k}.png" for k in ("best", "missed", "alarms", "borderline")}
+
+
+def test_mistakes_are_named(data: Path, tmp_path: Path) -> None:
+    assert [folder.name for folder in products_of(data)] == ["dome", "hill"]
+    assert products_of(data / "dome") == [data / "dome"]
+    with pytest.raises(DataError, match="no product"):
+        products_of(tmp_path)
+    with pytest.raises(UsageError, match="dome, hill"):
+        evaluate(options(data, tmp_path, categories=("nut",)), tmp_path / "a.json", "", silent)
+    with pytest.raises(UsageError, match="frozen, ifc"):
+        method("magic")
+    with pytest.raises(UsageError, match="no such field"):
+        METHODS["lsfa"].config(PROFILES["tiny"], 0, {"temprature": 1})

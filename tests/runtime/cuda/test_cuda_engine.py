@@ -1,0 +1,444 @@
+"""The whole CUDA engine, from Frame to Scores, on the CPU stand-in, against the CPU engine.
+
+Branches of the stand-in run in the worst order that events allow, once with the first ahead and once with the last.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+import pytest
+
+from asperity.runtime.bundle.reader import open_bundle
+from asperity.runtime.cuda.build import missing_for_simt
+from asperity.runtime.cuda.shim.graphs import OnnxGraphs
+from asperity.runtime.cuda.shim.streams import ShimFrameDevice, ShimRecording, Step
+from asperity.runtime.engines import cuda
+from asperity.runtime.engines.cuda import CudaEngine, Settings
+from asperity.runtime.engines.simulated import simulated_manifest
+from asperity.runtime.errors import AsperityError, EngineError, EngineLostError, FrameRefused
+from asperity.runtime.frame import Frame, Result, Scores
+from asperity.runtime.judging.pipeline import Job, Recipe, Turn, inspect_together
+from asperity.runtime.reasons import Reason
+from asperity.runtime.security.signing_keys import TrustStore
+from asperity.runtime.vision.preprocess import Masks, prepare
+from tests.bundle_factory import write_toy_bundle
+from tests.runtime.cuda.stand_in import SHOT, Station, silent, station
+from tests.synthetic_station import plane_geometry, shoot, small_network
+
+SHOTS = (SHOT.frame, shoot(3, radius_mm=20.0, centre_mm=(5.0, -3.0)).frame, shoot(4, radius_mm=24.0).frame)
+MOVED = shoot(moved_mm=30.0).frame
+NO_PART = shoot(radius_mm=0.0).frame
+WRONG_SIZE = shoot(height_px=100).frame
+
+
+def depth_frame(seed: int, shift_px: float = 0.0) -> Frame:
+    """The same scene as depth in tenths of a millimetre."""
+    shot = shoot(seed, radius_mm=26.0, unit="mm")
+    assert shot.frame.xyz is not None
+    depth = np.round(shot.frame.xyz[:, :, 2] * 10).astype(np.uint16)
+    lens = replace(shot.intrinsics, cx=shot.intrinsics.cx + shift_px)
+    return replace(shot.frame, xyz=None, depth=depth, intrinsics=lens, scale=0.1, unit="mm", invalid=0.0)
+
+
+@pytest.fixture(scope="module")
+def kernels() -> ShimFrameDevice:
+    """Compiled once."""
+    reason = missing_for_simt()
+    if reason is not None:
+        pytest.skip(f"kernels cannot be built for the CPU here: {reason}")
+    return ShimFrameDevice()
+
+
+@pytest.fixture
+def device_of(kernels: ShimFrameDevice) -> Iterator[Callable[..., ShimFrameDevice]]:
+    """Devices that share the compiled kernels."""
+    made: list[ShimFrameDevice] = []
+
+    def device(**options: Any) -> ShimFrameDevice:
+        made.append(ShimFrameDevice(like=kernels, **options))
+        return made[-1]
+
+    yield device
+    for one in made:
+        one.lost, one.hangs = "", False
+        one.close()
+
+
+@pytest.fixture
+def device(device_of: Callable[..., ShimFrameDevice]) -> ShimFrameDevice:
+    return device_of()
+
+
+def agree(found: Scores, expected: Scores) -> None:
+    """Float32 against the CPU's mix of float32 and float64."""
+    assert np.array_equal(found.scored, expected.scored)
+    assert found.window == expected.window
+    for name in ("rgb", "points"):
+        mine, theirs = getattr(found, name), getattr(expected, name)
+        np.testing.assert_allclose(mine.distance_map, theirs.distance_map, rtol=2e-4, atol=2e-5)
+        np.testing.assert_allclose(mine.image_distance, theirs.image_distance, rtol=2e-4, atol=2e-5)
+    for figure in ("area_mm2", "length_mm", "width_mm", "height_mm", "missing_share"):
+        np.testing.assert_allclose(getattr(found.silhouette, figure), getattr(expected.silhouette, figure), rtol=1e-4)
+
+
+def same(one: Scores, other: Scores) -> bool:
+    """Bit for bit."""
+    pairs = ((one.rgb, other.rgb), (one.points, other.points))
+    return np.array_equal(one.scored, other.scored) and all(
+        np.array_equal(a.distance_map, b.distance_map) and a.image_distance == b.image_distance for a, b in pairs
+    )
+
+
+@pytest.mark.parametrize("first_branch_first", [False, True])
+@pytest.mark.parametrize("kind", ["published", "local", "plain"])
+def test_scores_are_the_cpu_engines(device_of: Any, kind: Any, first_branch_first: bool) -> None:
+    made, device = station(kind), device_of(first_branch_first=first_branch_first, order=int(first_branch_first))
+    engine, reference = made.cuda(device), made.cpu()
+    for frame in SHOTS[: 2 if first_branch_first else 1]:
+        heard: list[str] = []
+        found, expected = engine.score(frame, heard.append), reference.score(frame, silent)
+        assert expected.scored.sum() >= 5
+        assert expected.rgb.image_distance > 0 and expected.points.image_distance > 0
+        agree(found, expected)
+        assert heard == ["pre", "points", "knn"] == [span.stage for span in found.spans]
+        assert set(found.stage_us) == set(heard)
+
+
+def test_another_frame_or_bank_scores_otherwise(device_of: Any) -> None:
+    """The comparison above can fail: a control."""
+    made = station()
+    found = made.cuda(device_of()).score(SHOTS[0], silent)
+    with pytest.raises(AssertionError):
+        agree(found, made.cpu().score(SHOTS[1], silent))
+    with pytest.raises(AssertionError):
+        agree(replace(made, seed=1).cuda(device_of()).score(SHOTS[0], silent), made.cpu().score(SHOTS[0], silent))
+
+
+@pytest.mark.parametrize("first_branch_first", [False, True])
+def test_without_events_the_branches_order_shows(
+    device_of: Any, monkeypatch: pytest.MonkeyPatch, first_branch_first: bool
+) -> None:
+    """A control: events that hold nothing back give other scores, whichever branch is ahead."""
+
+    def follow(self: ShimFrameDevice, event: Any) -> None:
+        if self._recording is not None:
+            self._recording.steps.setdefault(self._now.handle, [])
+        self._add(Step(after=event, times=0))
+
+    monkeypatch.setattr(ShimFrameDevice, "follow", follow)
+    made = station()
+    engine = made.cuda(device_of(first_branch_first=first_branch_first))
+    with pytest.raises((AssertionError, EngineError)):
+        agree(engine.score(SHOTS[0], silent), made.cpu().score(SHOTS[0], silent))
+
+
+def test_depth_masks_and_other_cameras(device: ShimFrameDevice) -> None:
+    """16-bit depth with a lens, another lens, then points: every frame by its own header."""
+    ignore = np.zeros(SHOT.frame.shape_px, bool)
+    ignore[:60] = True
+    made = Station(masks=Masks(ignore=ignore), geometry=plane_geometry(SHOT, moved_share=1.0))
+    engine, reference = made.cuda(device), made.cpu()
+    frames = [depth_frame(0), depth_frame(0, 1.5), replace(SHOT.frame, unit="m"), depth_frame(1)]
+    before = device.allocations
+    for frame in frames:
+        agree(engine.score(frame, silent), reference.score(frame, silent))
+    assert device.allocations == before, "memory was allocated after Ready"
+
+
+def test_a_mask_over_everything_leaves_nothing_to_score(device: ShimFrameDevice) -> None:
+    made = Station(masks=Masks(ignore=np.ones(SHOT.frame.shape_px, bool)))
+    engine, reference = made.cuda(device), made.cpu()
+    found = engine.score(SHOT.frame, silent)
+    agree(found, reference.score(SHOT.frame, silent))
+    assert not found.scored.any() and found.rgb.image_distance == 0.0
+
+
+def test_without_a_background_everything_valid_is_the_part(device: ShimFrameDevice) -> None:
+    bare = shoot(2, background=False).frame
+    made = Station(geometry=plane_geometry(SHOT, method="none", plane=None))
+    agree(made.cuda(device).score(bare, silent), made.cpu().score(bare, silent))
+
+
+def test_a_frame_whose_patches_are_all_too_thin_is_scored_nowhere(device: ShimFrameDevice) -> None:
+    """Points, but no patch that is full enough: as the CPU has it, zeros and nothing scored."""
+    thin = SHOT.frame.xyz.copy()  # type: ignore[union-attr]
+    thin[::2] = 0.0
+    thin[:, ::2] = 0.0
+    frame = replace(SHOT.frame, xyz=thin)
+    made = Station(
+        small_network(adaptor="lsfa", points_slots=40, rgb_slots=49, cloud_px=96, cloud_resize="nearest"),
+        plane_geometry(SHOT, min_points=10, cluster_gap_px=6),
+    )
+    engine, reference = made.cuda(device), made.cpu()
+    found, expected = engine.score(frame, silent), reference.score(frame, silent)
+    assert not expected.scored.any()
+    agree(found, expected)
+    agree(engine.score(SHOT.frame, silent), reference.score(SHOT.frame, silent))
+
+
+def told(engine: Any, frame: Frame) -> tuple[type[AsperityError], Any, str]:
+    with pytest.raises(AsperityError) as info:
+        engine.score(frame, silent)
+    return type(info.value), getattr(info.value, "reason", None), str(info.value)
+
+
+def test_frames_are_refused_as_the_cpu_engine_refuses_them(device: ShimFrameDevice) -> None:
+    """Same reason, same words; the next frame scores as if nothing had been."""
+    made = station()
+    engine, reference = made.cuda(device), made.cpu()
+    expected = engine.score(SHOT.frame, silent)
+    flat = replace(SHOT.frame, xyz=np.zeros((120, 160), np.float32))
+    blind = replace(depth_frame(0), intrinsics=None)
+    fisheye = replace(depth_frame(0), intrinsics=replace(depth_frame(0).intrinsics, model="fisheye"))  # type: ignore[type-var]
+    reasons = []
+    for frame in (MOVED, NO_PART, WRONG_SIZE, flat, blind, fisheye, replace(SHOT.frame, scale=float("nan"))):
+        assert told(engine, frame) == told(reference, frame)
+        reasons.append(told(engine, frame)[1])
+    assert reasons[:2] == [Reason.CAMERA_MOVED, Reason.TOO_FEW_POINTS] and set(reasons[2:]) == {Reason.REFUSED_DATA}
+    assert same(engine.score(SHOT.frame, silent), expected)
+
+
+def test_a_fuller_frame_than_the_slots_takes_the_larger_graph(device_of: Any) -> None:
+    tight = Station(small_network(adaptor="lsfa", points_slots=8, rgb_slots=49))
+    agree(tight.cuda(device_of()).score(SHOT.frame, silent), tight.cpu().score(SHOT.frame, silent))
+    without = tight.cuda(device_of(), without="adaptor_points_full")
+    with pytest.raises(EngineError, match="adaptor_points_full"):
+        without.score(SHOT.frame, silent)
+
+
+def test_a_prepared_frame_scores_like_the_frame_itself(device: ShimFrameDevice) -> None:
+    """What is recorded and what is launched one by one are the same work."""
+    made = station("local")
+    engine = made.cuda(device)
+    scores = engine.score(SHOT.frame, silent)
+    prepared = prepare(SHOT.frame, made.geometry, made.network)
+    assert same(engine.score_prepared(prepared, silent), scores)
+    with pytest.raises(EngineError, match="no points"):
+        engine.score_prepared(replace(prepared, cloud=np.zeros_like(prepared.cloud)), silent)
+    assert same(engine.score(SHOT.frame, silent), scores)
+
+
+@pytest.mark.parametrize("name", ["rgb", "points"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_that_gives_no_number_is_an_engine_error(device_of: Any, name: str, value: float) -> None:
+    engine = Station(spoil={name: value}).cuda(device_of())
+    with pytest.raises(EngineError, match="not finite"):
+        engine.score(SHOT.frame, silent)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_a_batch_scores_as_its_frames_do_one_by_one(device_of: Any, lanes: int) -> None:
+    """Lanes share weights and banks and nothing else; a frame that fails costs the others nothing."""
+    made = station()
+    alone, engine = made.cuda(device_of()), made.cuda(device_of(), Settings(lanes=lanes, keep_warm_ms=0))
+    assert engine.batch_max == lanes
+    frames = [SHOTS[0], MOVED, SHOTS[1], WRONG_SIZE, SHOTS[2], NO_PART, NO_PART, SHOTS[0]]
+    answers = engine.score_batch(frames, silent)
+    for frame, answer in zip(frames, answers, strict=True):
+        if isinstance(answer, Scores):
+            assert same(answer, alone.score(frame, silent))
+        else:
+            assert (type(answer), getattr(answer, "reason", None), str(answer)) == told(alone, frame)
+    assert [isinstance(answer, FrameRefused) for answer in answers] == [0, 1, 0, 1, 0, 1, 1, 0]
+    assert same(engine.score(SHOTS[1], silent), alone.score(SHOTS[1], silent))
+
+
+def test_one_failing_run_costs_its_own_frame_only(device: ShimFrameDevice) -> None:
+    """The library's call fails once in mid frame: an error for that frame, and never the score of another one."""
+    made = station()
+    engine = made.cuda(device, Settings(lanes=2, keep_warm_ms=0))
+    expected = [engine.score(frame, silent) for frame in SHOTS]
+    for name in ("rgb", "adaptor_rgb", "points", "adaptor_points"):
+        engine._graphs.spoil = failing_once(name)  # type: ignore[attr-defined]
+        answers = engine.score_batch(list(SHOTS), silent)
+        told = [str(answer) for answer in answers if isinstance(answer, EngineError)]
+        # The stand-in's error shows to whoever waits first; what the failed frame left lying is then nobody's.
+        assert "the library's call failed" in told[0] + told[-1] and len(told) <= 2
+        for answer, right in zip(answers, expected, strict=True):
+            assert isinstance(answer, EngineError) or same(answer, right)  # type: ignore[arg-type]
+        assert same(engine.score(SHOTS[0], silent), expected[0])
+
+
+def failing_once(name: str) -> Callable[[str], None]:
+    """The first run of this network fails."""
+    failed: list[str] = []
+
+    def spoil(ran: str) -> None:
+        if ran == name and not failed:
+            failed.append(ran)
+            raise EngineError("the library's call failed")
+
+    return spoil
+
+
+def test_an_answer_of_another_frame_is_never_taken(device: ShimFrameDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay that does nothing leaves the last frame's answer lying there."""
+    engine = station().cuda(device)
+    engine.score(SHOTS[0], silent)
+    monkeypatch.setattr(ShimRecording, "replay", lambda self: None)
+    with pytest.raises(EngineError, match="answered for frame"):
+        engine.score(SHOTS[1], silent)
+
+
+def test_a_device_that_fails_for_good_loses_the_engine(device: ShimFrameDevice) -> None:
+    """The first error after which every call fails; nothing is asked of the device after that."""
+    engine = station().cuda(device)
+
+    def break_device(name: str) -> None:
+        device.lost = "an illegal memory access was encountered"
+        raise EngineError("an illegal memory access was encountered")
+
+    engine._graphs.spoil = break_device  # type: ignore[attr-defined]
+    with pytest.raises(EngineLostError, match=r"illegal memory access.*lost until this process is started again"):
+        engine.score(SHOTS[0], silent)
+    for call in (lambda: engine.score(SHOTS[0], silent), lambda: engine.score_batch([SHOTS[0]], silent), engine.idle):
+        with pytest.raises(EngineLostError):
+            call()
+    engine.close()
+    engine.close()
+
+
+def test_every_engine_of_a_lost_device_is_lost(device_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes of one process share the device's context; the other one hears of it in the next gap."""
+    monkeypatch.setattr(cuda, "_open_engines", WeakSet())
+    broken, other = (station().cuda(device_of(), Settings(wait_ms=50, keep_warm_ms=0)) for _ in range(2))
+    other.idle()
+    broken._device.hangs = True  # type: ignore[attr-defined]
+    with pytest.raises(EngineLostError):
+        broken.score(SHOTS[0], silent)
+    with pytest.raises(EngineLostError, match="not done within"):
+        other.idle()
+
+
+def test_a_device_that_hangs_is_lost_in_bounded_time(device: ShimFrameDevice) -> None:
+    engine = station().cuda(device, Settings(wait_ms=50, keep_warm_ms=0))
+    device.hangs = True
+    with pytest.raises(EngineLostError, match="not done within 50 ms"):
+        engine.score(SHOTS[0], silent)
+
+
+def test_stations_that_share_a_lost_engine_all_hear_of_it(device: ShimFrameDevice) -> None:
+    """Two stations' frames at once: each is judged, and when the device fails each result is unknown, ENGINE."""
+    made = station()
+    engine = made.cuda(device, Settings(lanes=2, wait_ms=50, keep_warm_ms=0))
+    recipe = Recipe(
+        name="r", bundle="b", manifest=simulated_manifest("r"), decision=made.decision, engine=engine,
+        info=engine.describe(), golden_steps=lambda progress: iter(()), proven_threshold=1.0,
+    )  # fmt: skip
+
+    def turns() -> list[Turn]:
+        return [
+            Turn(Job(Result(station=f"s{n}", session="x", result_id=n), SHOTS[n], None, 0, 2**62), recipe, None)
+            for n in range(2)
+        ]
+
+    scored = [outcome.result for outcome, _ in inspect_together(turns(), silent)]
+    assert all(result.score is not None for result in scored) and scored[0].score != scored[1].score
+    device.hangs = True
+    for outcome, _ in inspect_together(turns(), silent):
+        assert (outcome.result.reason, outcome.result.score) == (Reason.ENGINE, None)
+        assert isinstance(outcome.lost, EngineLostError)
+
+
+def test_too_little_memory_is_said_with_figures_and_a_remedy(device_of: Any) -> None:
+    """Counted before anything is allocated, for two recipes by default."""
+    made = station()
+    engine = made.cuda(device_of())
+    one = engine.budget.nbytes
+    room = 64 * 2**20 + 2 * one
+    made.cuda(device_of(total_bytes=room))
+    small = device_of(total_bytes=room - one // 2)
+    told_ = r"MB free of .* are needed: .* 2 recipes .*banks.*frames.*lower \[engine\] lanes"
+    with pytest.raises(EngineError, match=told_):
+        made.cuda(small)
+    assert small.allocations == 0
+    made.cuda(device_of(total_bytes=room - one // 2), Settings(recipes=1, keep_warm_ms=0))
+
+
+def test_a_recipe_that_opens_beside_another_needs_room_for_itself_only(
+    device_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for both was asked for when the first was opened; a bundle brings its masks and banks along."""
+    monkeypatch.setattr(cuda, "_open_engines", WeakSet())  # other tests' engines may still be about
+    toy = write_toy_bundle(tmp_path / "bundle", TrustStore(tmp_path / "keys"), "lsfa")
+    bundle = open_bundle(toy.path, toy.trust)
+    graphs = {name: bundle.graph(name) for name in bundle.graph_names()}
+
+    def opened(device: ShimFrameDevice) -> CudaEngine:
+        return CudaEngine.open(bundle, device, OnnxGraphs(graphs, device), Settings(keep_warm_ms=0))
+
+    first = opened(device_of())
+    room = 64 * 2**20 + first.budget.nbytes
+    opened(device_of(total_bytes=room)).close()
+    first.close()
+    with pytest.raises(EngineError, match="2 recipes"):
+        opened(device_of(total_bytes=room))
+
+
+def test_the_plan_of_memory_is_what_is_taken(device: ShimFrameDevice) -> None:
+    """No buffer of lanes or banks is missing in it: only rounding lies between."""
+    engine = station("local").cuda(device, Settings(lanes=2, keep_warm_ms=0))
+    taken = sum(buffer.nbytes for buffer in device._buffers)
+    planned = engine.budget.nbytes - engine.budget.weights
+    assert taken <= planned <= taken + 512 * len(device._buffers)
+
+
+def test_in_gaps_the_device_is_kept_warm_and_then_left_alone(device: ShimFrameDevice) -> None:
+    made = station()
+    engine = made.cuda(device, Settings(keep_warm_ms=1, keep_warm_for_s=10))
+    ran: list[str] = []
+    engine._graphs.spoil = ran.append  # type: ignore[attr-defined]
+    expected = engine.score(SHOTS[0], silent)
+    ran.clear()
+    engine._last_warm_ns = 0
+    engine.idle()
+    assert sorted(ran) == ["adaptor_points", "adaptor_rgb", "points", "rgb"]
+    engine.idle() if engine._last_warm_ns == 0 else None
+    engine._last_warm_ns = engine._last_frame_ns = 0
+    engine.idle()
+    assert len(ran) == 4, "long after the last frame nothing is done any more"
+    assert same(engine.score(SHOTS[0], silent), expected)
+
+
+def test_the_collector_is_frozen_only_while_an_engine_serves(device_of: Any) -> None:
+    first, second = station().cuda(device_of()), station().cuda(device_of())
+    before = gc.get_freeze_count()
+    first.begin_serving()
+    second.begin_serving()
+    assert gc.get_freeze_count() > before
+    first.close()
+    assert gc.get_freeze_count() > before
+    second.close()
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_the_device_cannot_do_is_refused_at_opening(device: ShimFrameDevice) -> None:
+    with pytest.raises(EngineError, match="published"):
+        Station(geometry=plane_geometry(SHOT, method="published", plane=None)).cuda(device)
+
+
+def test_networks_of_other_shapes_and_missing_ones_are_refused(device_of: Any) -> None:
+    wider = small_network(adaptor="lsfa", points_slots=40, rgb_slots=49, points_channels=8)
+    made = station()
+    graphs = Station(wider).graphs
+    with pytest.raises(EngineError, match="manifest promises"):
+        made.cuda(device_of(), graphs=graphs)
+    with pytest.raises(EngineError, match="holds no adaptor_rgb"):
+        made.cuda(device_of(), without="adaptor_rgb")
+
+
+def test_a_closed_engine_scores_nothing_and_says_what_it_was(device: ShimFrameDevice) -> None:
+    engine: CudaEngine = station().cuda(device)
+    info = engine.describe()
+    assert (info.name, info.precision) == ("cuda", "fp32") and info.device.startswith("cpu-shim, onnxruntime")
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.score(SHOTS[0], silent)

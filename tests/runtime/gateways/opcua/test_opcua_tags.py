@@ -1,0 +1,129 @@
+"""What an OPC UA client is shown: false, zero and a bad status in every doubt."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from pathlib import Path
+
+import pytest
+from asyncua import ua
+from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
+
+from asperity.runtime.client.ordering import Gap
+from asperity.runtime.frame import Verdict
+from asperity.runtime.gateways.link import Delivered, Item, View
+from asperity.runtime.gateways.opcua.address_space import event_document
+from asperity.runtime.gateways.opcua.tags import (
+    ACCEPT,
+    AUTOMATIC_TAGS,
+    MODE_TAGS,
+    TAGS,
+    Of,
+    data_value,
+    document,
+    moment,
+    transition_name,
+)
+from asperity.runtime.states import State
+from asperity.runtime.wire import StationState
+from tests.runtime.gateways.floor import SESSION, result
+from tests.system.line import STATION
+
+PAGE = Path(__file__).parents[4] / "docs" / "gateways.md"
+RUNNING = StationState(station=STATION, session=SESSION, beat=7, state=8, ready=True)
+GOOD = View(accept=True, good=True, why="", state=RUNNING, last=None, results=1, gaps=0, missing=0)
+PART = Delivered(result(5), True, 0.0)
+VERDICT = next(tag for tag in TAGS if tag.name == "Verdict")
+
+
+def shown(view: View = GOOD, item: Item | None = PART, accept: bool = True, heard: bool = True, ending: bool = False):  # type: ignore[no-untyped-def]
+    now = moment(view, item, accept, heard, ending, "")
+    return {tag.name: data_value(tag, now) for tag in TAGS}
+
+
+def test_a_good_result_is_shown_with_all_its_tags_and_its_own_time() -> None:
+    tags = shown()
+    assert tags["Accept"].Value.Value is True and tags["Accept"].StatusCode.is_good()
+    assert tags["ResultId"].Value.Value == tags["ResultIdCopy"].Value.Value == 5
+    assert (tags["Verdict"].Value.Value, tags["Reason"].Value.Value, tags["Seq"].Value.Value) == (1, "GOOD", 105)
+    assert tags["ResultId"].SourceTimestamp == datetime.datetime.fromtimestamp(1_790_000_000, datetime.timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("code", "doubt"),
+    [
+        ("BadOutOfService", {"view": dataclasses.replace(GOOD, good=False, why="not ready")}),
+        ("BadNoCommunication", {"heard": False}),
+        ("BadShutdown", {"ending": True}),
+        ("BadWaitingForInitialData", {"item": None}),
+    ],
+)
+def test_in_every_doubt_result_tags_are_bad_accept_false_and_verdict_unknown(
+    code: str, doubt: dict[str, object]
+) -> None:
+    tags = shown(**doubt)  # type: ignore[arg-type]
+    for tag in TAGS:
+        if tag.of is Of.RESULT:
+            assert tags[tag.name].StatusCode.name == code, tag.name
+    assert tags["Accept"].Value.Value is False and tags["Verdict"].Value.Value == Verdict.UNKNOWN
+    sent = struct_from_binary(ua.DataValue, ua.utils.Buffer(struct_to_binary(tags["Accept"])))
+    assert sent.Value.Value is False and sent.StatusCode.name == code, (
+        "the value must go over the wire beside the status"
+    )
+
+
+def test_a_gap_is_shown_as_one_and_is_never_accepted() -> None:
+    tags = shown(item=Gap(3, 9, "gone"))
+    assert tags["Accept"].Value.Value is False and tags["Verdict"].Value.Value == 0
+    assert tags["ResultId"].Value.Value == 9 and tags["Reason"].Value.Value == "missing: gone"
+
+
+def test_a_link_that_says_no_is_believed_and_station_tags_live_on() -> None:
+    assert shown(accept=False)["Accept"].Value.Value is False
+    halted = dataclasses.replace(GOOD, good=False, state=StationState(station=STATION, session=SESSION, state=2))
+    tags = shown(view=halted)
+    assert tags["State"].Value.Value == 2 and tags["State"].StatusCode.is_good()
+    assert tags["Ready"].Value.Value is False and tags["Accept"].StatusCode.is_bad()
+
+
+def test_every_tag_of_every_state_can_be_encoded_and_unknown_states_have_no_name() -> None:
+    for number in (*State, 0, 4, 99):
+        state = StationState(station=STATION, session=SESSION, state=number)
+        now = moment(dataclasses.replace(GOOD, state=state), PART, True, True, False, "")
+        for tag in (*TAGS, *MODE_TAGS, *AUTOMATIC_TAGS):
+            assert struct_to_binary(data_value(tag, now))
+    mode = {tag.name: tag for tag in MODE_TAGS}
+    known = moment(dataclasses.replace(GOOD, state=RUNNING), PART, True, True, False, "")
+    assert data_value(mode["CurrentState"], known).Value.Value.Text == "Operational"
+    assert data_value(mode["CurrentState.Number"], known).Value.Value == 4
+    odd = moment(
+        dataclasses.replace(GOOD, state=StationState(station=STATION, session=SESSION, state=99)),
+        PART,
+        True,
+        True,
+        False,
+        "",
+    )
+    assert data_value(mode["CurrentState"], odd).Value.Value.Text == "Unknown"
+
+
+def test_transitions_are_named_as_in_opc_40100() -> None:
+    def name(before: State, after: State) -> str:
+        states = [StationState(station=STATION, session=SESSION, state=int(number)) for number in (before, after)]
+        return transition_name(*states)
+
+    assert name(State.READY, State.CONTINUOUS_EXECUTION) == "ReadyToContinuousExecution"
+    assert name(State.PREOPERATIONAL, State.INITIALIZED) == "PreoperationalToInitialized"
+    assert name(State.CONTINUOUS_EXECUTION, State.ERROR) == "OperationalToError"
+    assert name(State.ERROR, State.PREOPERATIONAL) == "ErrorToPreoperational"
+
+
+def test_the_page_has_the_tables_of_tags_and_events() -> None:
+    page = PAGE.read_text()
+    assert document() in page, "put asperity.runtime.gateways.opcua.tags.document() into docs/gateways.md"
+    assert event_document().strip() in page, "put address_space.event_document() into docs/gateways.md"
+
+
+def test_accept_is_written_last_and_its_meaning_is_told() -> None:
+    assert ACCEPT.name == "Accept" and "false" in ACCEPT.meaning and VERDICT.of is Of.RESULT

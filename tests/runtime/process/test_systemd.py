@@ -1,0 +1,134 @@
+"""The systemd units: what the program relies on is in them, and systemd itself reads them."""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import subprocess
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from asperity.runtime.cli import register
+from asperity.runtime.errors import BundleError, CameraError, ConfigError, StationError, UsageError
+from asperity.runtime.gateways import config as gateways
+from asperity.runtime.settings import station_toml as config
+from asperity.runtime.sockets.reachability import open_to_network, open_to_users
+
+UNITS = Path(__file__).parents[3] / "deploy" / "systemd"
+NAMES = ["asperity-inspector.service", "asperity-gateway@.service"]
+
+
+def service(name: str) -> dict[str, list[str]]:
+    """The [Service] section, every value of a key."""
+    values: dict[str, list[str]] = {}
+    section = ""
+    for line in (UNITS / name).read_text().splitlines():
+        if line.startswith("["):
+            section = line
+        elif section == "[Service]" and "=" in line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            values.setdefault(key, []).append(value)
+    return values
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_program_relies_on_is_there(name: str) -> None:
+    unit = service(name)
+    assert unit["Type"] == ["notify"] and unit["NotifyAccess"] == ["main"]
+    assert int(unit["WatchdogSec"][0]) >= 10 and unit["Restart"] == ["on-failure"]
+    assert "143" in unit["SuccessExitStatus"]
+    never_again = {int(code) for code in unit["RestartPreventExitStatus"][0].split()}
+    assert {UsageError.exit_code, ConfigError.exit_code} <= never_again <= {2, 3, BundleError.exit_code}
+    assert unit["NoNewPrivileges"] == ["yes"] and unit["ProtectSystem"] == ["strict"] and unit["UMask"] == ["0077"]
+    assert unit["User"] == ["asperity"]
+    assert unit["MemoryMax"][0] in {"80%", "512M"} and unit["MemorySwapMax"] == ["0"]
+    assert int(unit["TasksMax"][0]) >= 256
+    parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters="=")
+    parser.read_string((UNITS / name).read_text())
+    assert parser["Unit"]["StartLimitBurst"]
+
+
+def test_only_the_services_user_reaches_the_sockets_of_the_shipped_configuration() -> None:
+    """Whoever may send frames is the camera: the sockets lie where no other user of the computer can come."""
+    unit, station, gateway = (
+        service(NAMES[0]),
+        config.load(UNITS / "station.toml"),
+        gateways.load(UNITS / "gateway.toml"),
+    )
+    assert unit["RuntimeDirectoryMode"] == ["0700"]
+    folder = f"/run/{unit['RuntimeDirectory'][0]}"
+    sockets = station.sockets
+    ends = {name: getattr(sockets, name) for name in ("frames", "results", "bulk", "control")}
+    assert {Path(end.removeprefix("ipc://")).parent for end in ends.values()} == {Path(folder)}, ends
+    assert all(end.startswith("ipc:///") for end in ends.values()) and len(set(ends.values())) == len(ends)
+    assert not sockets.insecure_lan and not open_to_network(station) and not open_to_users(station)
+    assert (gateway.station.results, gateways.control_of(gateway)) == (ends["results"], ends["control"])
+    assert gateway.station.name == station.station.name
+    assert service(NAMES[1])["User"] == unit["User"], "the files are of mode 0600"
+    runtime = [value for name in NAMES for value in service(name)["Environment"] if "XDG_RUNTIME_DIR=/run" in value]
+    assert len(runtime) == 2, "whoever leaves the control socket out finds it in the same folder"
+
+
+def test_the_camera_of_the_shipped_configuration_sends_to_its_sockets() -> None:
+    text = (UNITS / "station.toml").read_text()
+    (line,) = [line.removeprefix("#   ") for line in text.splitlines() if " camera virtual " in line]
+    sockets = config.load(UNITS / "station.toml").sockets
+    words = line.split()
+    assert words[:3] == ["sudo", "-u", service(NAMES[0])["User"][0]]
+    options = dict(zip(words[6::2], words[7::2], strict=True))
+    assert options == {"--frames-endpoint": sockets.frames, "--results-endpoint": sockets.results}
+    app = typer.Typer()
+    register(app)
+    told = CliRunner().invoke(app, [*words[4:], "--frames", "1", "--wait-s", "0"])
+    assert isinstance(told.exception, (CameraError, StationError)), told
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_packet_leaves_for_the_internet(name: str) -> None:
+    unit = service(name)
+    assert set(unit["RestrictAddressFamilies"][0].split()) == {"AF_UNIX", "AF_INET", "AF_INET6"}
+    assert unit["IPAddressDeny"] == ["any"]
+    allowed = unit["IPAddressAllow"][0].split()
+    assert "localhost" in allowed, "every endpoint of the defaults"
+    networks = [ip_network(word) for word in allowed if word not in ("localhost", "link-local")]
+    assert all(network.is_private for network in networks)
+    assert (NAMES.index(name) == 0) == (allowed == ["localhost"]), "the inspector speaks to this machine alone"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_line_is_one_that_the_program_knows(name: str) -> None:
+    program, *arguments = service(name)["ExecStart"][0].replace("%i", "http").split()
+    assert program.endswith("/bin/asperity")
+    app = typer.Typer()
+    register(app)
+    command = [word for word in arguments if not word.startswith("-") and "/" not in word and word != "json"]
+    told = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
+    assert told.exit_code == 0
+    for option in [word for word in arguments if word.startswith("--")]:
+        assert option in told.output
+
+
+def test_systemd_reads_the_units_without_a_complaint(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not there")
+    for name in NAMES:
+        text = (UNITS / name).read_text().replace("/opt/asperity/bin/asperity", "/bin/true")
+        text = text.replace("User=asperity", "User=root").replace("Group=asperity", "Group=root")
+        (tmp_path / name).write_text(text)
+    (tmp_path / "asperity-gateway@modbus.service").write_text((tmp_path / NAMES[1]).read_text())
+    units = [str(tmp_path / NAMES[0]), str(tmp_path / "asperity-gateway@modbus.service")]
+    done = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, check=False)
+    if "Failed to" in done.stderr and "dbus" in done.stderr.lower():
+        pytest.skip("systemd-analyze does not run here")
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path) not in done.stderr, done.stderr
+    broken = tmp_path / "asperity-inspector.service"
+    broken.write_text(broken.read_text().replace("Type=notify", "Type=nonsense"))
+    broken.write_text(broken.read_text().replace("IPAddressAllow=localhost", "IPAddressAllow=10.0.0.0/nowhere"))
+    said = subprocess.run([analyze, "verify", str(broken)], capture_output=True, text=True, check=False).stderr
+    assert "nonsense" in said and "nowhere" in said, "the control: a wrong unit is noticed"
