@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from asperity.runtime.errors import AsperityError, EngineLostError
 from asperity.runtime.files import shown
 from asperity.runtime.process import early_signals
+from asperity.runtime.process.exits import MISSING_EXTRA_EXIT_CODE, OS_ERROR_EXIT_CODE, end_at_once
 
 if TYPE_CHECKING:
     import typer
@@ -25,8 +25,6 @@ EXTRA_OF_MODULE = {
     "asyncua": "opcua",
     "paho": "mqtt",
 }
-OS_ERROR_EXIT_CODE = 14
-MISSING_EXTRA_EXIT_CODE = 15
 
 
 def register(app: typer.Typer) -> None:
@@ -83,13 +81,6 @@ def main() -> None:
     except OSError as error:
         # A full disk, a file that may not be read: the system's words name the path, and a traceback would add nothing.
         _end(f"{error}; check the path, its permissions and the room on the disk", OS_ERROR_EXIT_CODE)
-
-
-def end_at_once(exit_code: int) -> None:
-    """End without what Python and the libraries would still tidy up: on a device that failed for good that may hang."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(exit_code)
 
 
 def _end(sentence: str, exit_code: int) -> None:

@@ -22,6 +22,11 @@ BoolArray = NDArray[np.bool_]
 Clock = Literal["ptp", "realtime", "device"]
 Unit = Literal["m", "mm", "um"]
 
+MAX_SIDE_PX = 16_384
+MAX_PIXELS = 16_777_216
+MAX_BUFFER_BYTES = MAX_PIXELS * 3 * 4
+"""Largest legal buffer of a frame (XYZ as f4); MAXMSGSIZE of the frames and bulk sockets."""
+
 MM_PER_UNIT: dict[str, float] = {"m": 1000.0, "mm": 1.0, "um": 0.001}
 
 

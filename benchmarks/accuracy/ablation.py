@@ -34,8 +34,8 @@ SEED = 61
 SEEDS = 3
 DEFECTS = ("bump", "dent", "scratch", "hole", "stain", "combined")
 COUNTS = Counts(train=100, validation=0, test=36, test_good=216)
-DATA = Path(__file__).parents[2] / "build" / "ablation"
-RESULTS = Path(__file__).parents[1] / "results" / "accuracy"
+DATA = Path(__file__).resolve().parents[2] / "build" / "ablation"
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "accuracy"
 
 
 SETS: dict[str, dict[str, float]] = {

@@ -20,7 +20,7 @@ from asperity.runtime.errors import DataError
 RESAMPLES = 2000
 WARM_UP = 3
 SIDE = Path(__file__).with_name("paired_side.py")
-HERE = Path(__file__).parents[2]
+HERE = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)

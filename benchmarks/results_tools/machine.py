@@ -32,7 +32,7 @@ def cpu() -> str:
 
 def commit() -> str:
     """The commit of the checkout that this file lies in, with ``+`` when files differ from it; empty outside of one."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).resolve().parent
     try:
         said = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--exclude=*"],

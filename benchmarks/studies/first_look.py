@@ -56,8 +56,8 @@ TRUTH_SHARE = 0.25
 """A patch is defective when the defect covers at least this share of it."""
 ENCODER = sha256_of(POINTS_LITE)[:8]
 """Other point weights are another question: they have their own caches and results."""
-RESULTS = Path(__file__).parent / "results" / "first_look" / ENCODER
-CACHE = Path(__file__).parents[2] / "build" / "first_look"
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "first_look" / ENCODER
+CACHE = Path(__file__).resolve().parents[2] / "build" / "first_look"
 
 
 class TestFigures(msgspec.Struct, frozen=True):

@@ -42,7 +42,7 @@ from asperity.calibration.pretraining.train import PretrainConfig, train_at_stat
 from asperity.runtime.errors import UsageError
 from asperity.runtime.frame import FloatArray
 
-RESULTS = Path(__file__).parents[1] / "results" / "accuracy" / "point-bn"
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "accuracy" / "point-bn"
 SEEDS = (0, 1, 2)
 STEPS = 450
 """Longer, a first attempt unlearned; at this length the encoder beats its control on the validation probe."""

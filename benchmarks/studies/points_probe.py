@@ -53,7 +53,7 @@ PROCEDURAL = "procedural"
 PARTS = (PROCEDURAL, "bracket", "nameplate", "roll")
 BANK, GOOD, SPOILED = 40, 30, 48
 """Frames of each virtual product; the spoiled ones take the kinds in turn."""
-RESULTS = Path(__file__).parent / "results" / "points_probe"
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "points_probe"
 
 DRAWS = 1000
 """Of the bootstrap."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from asperity.calibration.features.kept_patches import KeptPatches
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.networks.torch_networks import TorchNetworks
-from asperity.calibration.outcome.resumable import KeptPatches
 from asperity.calibration.profiles import Profile
 from asperity.runtime.frame import Prepared
 from asperity.runtime.manifest import Network

@@ -21,7 +21,8 @@ from asperity.runtime.errors import CalibrationError, DataError, FrameRefused
 from asperity.runtime.frame import BoolArray, Frame, Prepared
 from asperity.runtime.manifest import Geometry
 from asperity.runtime.reasons import Reason
-from asperity.runtime.vision.preprocess import Masks, frame_digest, prepare
+from asperity.runtime.vision.digest import frame_digest
+from asperity.runtime.vision.preprocess import Masks, prepare
 
 LOG = logging.getLogger(__name__)
 

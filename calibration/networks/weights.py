@@ -36,7 +36,7 @@ HUB_TIMEOUT_S = 30.0
 HUB_BLOCK_BYTES = 1 << 20
 HUB_MOST_BYTES = 1 << 30
 
-POINTS_LITE = Path(__file__).parents[1] / "weights" / "points_lite.safetensors"
+POINTS_LITE = Path(__file__).resolve().parents[1] / "weights" / "points_lite.safetensors"
 
 
 def sha256_of(path: Path) -> str:

@@ -14,20 +14,17 @@ import fcntl
 import hashlib
 import os
 import shutil
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from asperity import runtime
 from asperity.calibration.adaptation.settings import AdaptationConfig
-from asperity.calibration.features.patches import PatchSet
+from asperity.calibration.features.kept_patches import KeptPatches
 from asperity.calibration.record import RECORD, CalibrateOptions
 from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.frame import Prepared
@@ -35,38 +32,6 @@ from asperity.runtime.manifest import Network, WeightsOrigin
 
 SUFFIX = ".work"
 LOCK, JOB, CHECKPOINT, DRAFT = "lock", "job", "adaptation.safetensors", "draft"
-PRESENT = 1 << 32
-"""Above a check sum of 32 bits: the frame has one."""
-
-
-class KeptPatches:
-    """Frozen patches in mapped files, each frame with the check sum it was written with."""
-
-    def __init__(self, folder: Path, frames: int, network: Network) -> None:
-        """Open what is there or make it, zeros. Raises OSError when the disk has no room for all of it."""
-        rgb = _mapped(folder / "rgb.f32", (frames, network.rgb_grid**2, network.rgb_channels), np.float32)
-        points = _mapped(folder / "points.f32", (frames, network.grid**2, network.points_channels), np.float32)
-        nonempty = _mapped(folder / "nonempty.bool", (frames, network.grid, network.grid), np.bool_)
-        self.patches = PatchSet(rgb, points, nonempty)
-        self._sums = _mapped(folder / "sums.u64", (frames,), np.uint64)
-
-    def holds(self, index: int) -> bool:
-        """Whether the frame's patches are there as they were written; a power cut may have left half of them."""
-        return int(self._sums[index]) == self._sum(index)
-
-    def note(self, index: int) -> None:
-        """The frame's patches are complete."""
-        self._sums[index] = self._sum(index)
-
-    def count(self) -> int:
-        """How many frames' patches are there."""
-        return sum(self.holds(index) for index in range(len(self.patches)))
-
-    def _sum(self, index: int) -> int:
-        found = 0
-        for values in (self.patches.rgb, self.patches.points, self.patches.nonempty):
-            found = zlib.crc32(np.ascontiguousarray(values[index]).data, found)
-        return found | PRESENT
 
 
 class Work:
@@ -171,13 +136,3 @@ def _disk_errors(target: Path) -> Iterator[None]:
                 f"the disk is full: {target} was not written; free some space or name a folder on another disk"
             ) from error
         raise DataError(f"{target} could not be written ({error}); nothing was left behind") from error
-
-
-def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    with path.open("a+b") as file:
-        # A full disk must be an error here: a write into a hole of a mapped file would end the process.
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, nbytes)
-        file.truncate(nbytes)
-    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)

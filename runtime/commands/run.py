@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-import signal
-from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from asperity.runtime.settings.station_toml import StationConfig
+    pass
 
 log = logging.getLogger("asperity.station")
 SIMULATED_RECIPE = "simulated"
@@ -71,9 +67,10 @@ def command(
 
 def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle: Path | None) -> None:
     """Run one inspector until SIGTERM, SIGINT or the request ``shutdown``. Raises AsperityError."""
-    from asperity.runtime.cli import end_at_once
     from asperity.runtime.errors import AsperityError, EngineLostError, UsageError
+    from asperity.runtime.inspector.serving import inspect
     from asperity.runtime.judging.recipes import recipe_name
+    from asperity.runtime.process.exits import end_at_once
     from asperity.runtime.settings import log_lines
     from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, hosted, load
 
@@ -107,49 +104,3 @@ def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle
         if isinstance(error, EngineLostError):
             end_at_once(error.exit_code)
         raise typer.Exit(error.exit_code) from error
-
-
-def inspect(config: StationConfig, first_recipes: Sequence[str]) -> None:
-    """The inspector of the process's stations until it is told to end. For the main thread. Raises AsperityError.
-
-    ``first_recipes``: one a station, in the order of the file; empty: it waits for ``prepare_recipe``.
-    """
-    from threadpoolctl import threadpool_limits
-
-    from asperity.runtime.inspector.desk import Inspector
-    from asperity.runtime.judging.served_bundles import begin
-    from asperity.runtime.process import early_signals
-    from asperity.runtime.records.journal import Journal
-    from asperity.runtime.settings.station_toml import hosted, journal_path
-    from asperity.runtime.sockets.inspector_sockets import DeskSockets
-
-    # The small products outside the engine (maps) lose more to waking a thread pool than they gain; an engine takes the
-    # threads it wants while it scores.
-    threadpool_limits(limits=1, user_api="blas")
-    configs = hosted(config)
-    with ExitStack() as stack:
-        journals = []
-        for each in configs:
-            begin(each)
-            journals.append(
-                Journal.open(
-                    journal_path(each),
-                    each.station.name,
-                    slots=each.journal.slots,
-                    first_id=each.journal.first_id,
-                    reserve_ids=each.journal.reserve_ids,
-                )
-            )
-            stack.callback(journals[-1].close)
-        sockets = DeskSockets(config)
-        stack.pop_all()  # from here on they are the inspector's to close
-    inspector = Inspector(configs, journals, sockets)
-
-    def end(number: int, frame: FrameType | None) -> None:
-        inspector.ending = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    if early_signals.told():
-        inspector.ending = True
-    inspector.run(first_recipes)

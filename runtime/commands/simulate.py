@@ -18,7 +18,8 @@ import typer
 
 if TYPE_CHECKING:
     from asperity.runtime.settings.station_toml import StationConfig
-    from asperity.runtime.simulation.player import Simulation, Summary
+    from asperity.runtime.simulation.player import Simulation
+    from asperity.runtime.simulation.simulated_line import Summary
     from asperity.runtime.wire import Trigger
 
 QUEUE_LENGTH = 16
@@ -71,7 +72,8 @@ def command(
     """
     from asperity.runtime.errors import StationError, UsageError
     from asperity.runtime.reasons import Reason
-    from asperity.runtime.simulation.player import Summary, words_of
+    from asperity.runtime.simulation.player import words_of
+    from asperity.runtime.simulation.simulated_line import Summary
 
     if not 0 < rate <= RATE_MAX_HZ:
         raise UsageError(
@@ -167,7 +169,8 @@ def _simulate(
     from asperity.runtime.settings.station_toml import control_endpoint, hosted
     from asperity.runtime.simulation.camera import SimulatedCamera
     from asperity.runtime.simulation.inspector_process import StationProcess
-    from asperity.runtime.simulation.player import Simulation, Summary
+    from asperity.runtime.simulation.player import Simulation
+    from asperity.runtime.simulation.simulated_line import Summary
 
     told_to_end = threading.Event()
 

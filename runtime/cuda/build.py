@@ -17,8 +17,8 @@ from pathlib import Path
 
 from asperity.runtime.errors import AsperityError, UsageError
 
-ROOT = Path(__file__).parents[2]
-CUDA_DIR = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
+CUDA_DIR = Path(__file__).resolve().parent
 FATBIN = CUDA_DIR / "asperity.fatbin"
 BUILD = ROOT / "build"
 

@@ -13,7 +13,7 @@ import msgspec
 from asperity.runtime.cuda.nearest import Path as SearchPath
 from asperity.runtime.errors import EngineError
 
-FOLDER = Path(__file__).parent / "choice"
+FOLDER = Path(__file__).resolve().parent / "choice"
 
 M_EDGES = (256, 1024, 4096, 16384, 65536)
 N_EDGES = (4096, 16384, 65536, 262144, 1048576)

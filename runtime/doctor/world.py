@@ -18,7 +18,7 @@ from typing import Any, Protocol
 IMPORT_S = 90
 """Longest wait for one import; TensorRT's first one from a slow disk takes many seconds."""
 COMMAND_S = 20
-GPU_PROBE = Path(__file__).parent / "probes" / "gpu.py"
+GPU_PROBE = Path(__file__).resolve().parent / "probes" / "gpu.py"
 
 
 @dataclass(frozen=True, slots=True)

@@ -319,6 +319,20 @@ class Operation:
         self.alarms[kind] = text
         self._notice(severity, kind, text, actor=actor)
 
+    def hold_alarm(
+        self, kind: str, text: str, severity: Severity = "alarm", gone: tuple[str, str] | None = None
+    ) -> None:
+        """Show an alarm in every state, also after a reset, as long as there is a ``text``.
+
+        ``gone``: kind and text of the event when there is none any more.
+        """
+        if text and kind not in self.alarms:
+            self.alarm(kind, text, severity)
+        elif text:
+            self.alarms[kind] = text
+        elif self.alarms.pop(kind, None) and gone is not None:
+            self._notice("info", *gone)
+
     # ------------------------------------------------------------------
 
     def _show_recipe(self) -> None:

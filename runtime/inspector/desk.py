@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from asperity.runtime import __version__, wire
 from asperity.runtime.clock import MS, Now, look
 from asperity.runtime.errors import AsperityError, EngineLostError, FrameRefused
-from asperity.runtime.inspector import requests
+from asperity.runtime.inspector.requests import Requests
 from asperity.runtime.inspector.station import Station
 from asperity.runtime.judging.engine_thread import Bench, TakenOver
 from asperity.runtime.judging.recipes import Loader, OpenRecipes
@@ -37,7 +37,6 @@ from asperity.runtime.records.journal import Journal
 from asperity.runtime.settings.station_toml import StationConfig, audit_path
 from asperity.runtime.sockets import reachability
 from asperity.runtime.sockets.inspector_sockets import DeskSockets
-from asperity.runtime.status import tell_supervisor
 
 
 class Inspector:
@@ -61,7 +60,6 @@ class Inspector:
         sockets.access.logged_in = self._logged_in
         self.ending = False
         """Set to end: from a signal handler, or by the operation ``shutdown``."""
-        self.replies = requests.ReplyCache(self.config.control.reply_cache)
         self.recipes = OpenRecipes(len(configs))
         limits, idle_tick_s = self.config.limits, self.config.timing.idle_tick_ms / 1000
         self.bench = Bench(len(configs), limits.queue_length, idle_tick_s, sockets.make_bell, clock)
@@ -72,6 +70,9 @@ class Inspector:
         ]
         self.by_camera = {station.camera: station for station in self.stations}
         self.by_name = {station.name: station for station in self.stations}
+        self.requests = Requests(
+            self.stations, sockets.access, self.audit, self.config.control, self._shut_down, clock
+        )
         self.supervision = Supervision()
 
     # ------------------------------------------------------------------ the loop
@@ -98,7 +99,9 @@ class Inspector:
         """Settle what an earlier run left owing, then start the bench, the self-tests and the first recipes."""
         names = [station.name for station in self.stations]
         self.audit.record("", "session", ITSELF, "BEGUN", stations=names, pid=os.getpid(), version=__version__)
-        reachability.say(self.config, self.stations)
+        open_to_users = reachability.open_to_users(self.config)
+        for station in self.stations if open_to_users else ():
+            station.notice("info", "OPEN_TO_USERS", open_to_users)
         self.bench.start()
         for station, first_recipe in zip(self.stations, first_recipes, strict=True):
             station.begin(first_recipe)
@@ -113,10 +116,8 @@ class Inspector:
         for parts in self.sockets.frames():
             self.on_frame(parts)
         for envelope, request, client in self.sockets.requests():
-            self.sockets.reply(*requests.answer(self, envelope, request, client))
-        shown = [(station.notice, station.operation) for station in self.stations]
-        self.sockets.access.report(shown)
-        self.audit.report(shown)
+            self.sockets.reply(*self.requests.answer(envelope, request, client))
+        self._report()
         self.on_time()
 
     def on_frame(self, parts: Sequence[wire.Part]) -> None:
@@ -138,12 +139,14 @@ class Inspector:
         now = self.clock()
         for station in self.stations:
             station.on_time(now)
-        reachability.alarm(self.config, self.stations)
+        open_to_network = reachability.open_to_network(self.config)
+        for station in self.stations:
+            station.operation.hold_alarm("INSECURE_LAN", open_to_network, "warning")
         if self.failure() is not None:
             self.ending = True  # never set anew from its old value: a signal between reading and writing would be lost
         for station in self.stations if not self.ending else ():
             station.operation.show_failure()
-        tell_supervisor(self)
+        self._tell_supervisor()
 
     @property
     def uptime_ms(self) -> int:
@@ -171,6 +174,36 @@ class Inspector:
             theirs = station.operation.recipe
             if station is finder or (recipe is not None and theirs is not None and theirs.engine is recipe.engine):
                 station.operation.engine_lost(error)
+
+    def _report(self) -> None:
+        """What concerns all stations: the first says what was refused, each shows the alarms."""
+        access = self.sockets.access
+        for kind, text, who in access.news():
+            self.stations[0].notice("warning", kind, text, actor=who)
+        keys, audit = access.problem, self.audit.look()
+        audit_back = f"the audit file is written again; {self.audit.lost} entries were lost"
+        for station in self.stations:
+            station.operation.hold_alarm(
+                "KEYS", keys, gone=("KEYS_BACK", "the key folder passes its check again; clients may connect")
+            )
+            station.operation.hold_alarm("AUDIT", audit, gone=("AUDIT_BACK", audit_back))
+
+    def _tell_supervisor(self) -> None:
+        """Ready once every first recipe has judged its golden frames, or failed to (without one: the bench is alive).
+
+        After that the watchdog is fed by the bench's beat alone.
+        """
+        operations, supervision = [station.operation for station in self.stations], self.supervision
+        waiting = [operation for operation in operations if operation.failure is None]
+        if waiting and all(operation.tested and not operation.opening_first for operation in waiting):
+            supervision.ready()
+        elif any(operation.opening_first and operation.busy for operation in waiting):
+            supervision.opening()
+        supervision.progress(self.bench.beat)
+        supervision.status("; ".join(_in_words(station, len(operations) > 1) for station in self.stations))
+
+    def _shut_down(self) -> None:
+        self.ending = True
 
     def _logged_in(self, socket: str, actor: Actor, refusal: str, peer: str) -> None:
         self.audit.log_in(socket, actor, refusal, peer=peer)
@@ -208,3 +241,11 @@ class Inspector:
             station.journal.close()
         self.audit.record("", "session", ITSELF, "ENDED")
         self.audit.close()
+
+
+def _in_words(station: Station, named: bool) -> str:
+    operation = station.operation
+    recipe = operation.recipe.name if operation.recipe else operation.busy or "no recipe"
+    alarms = f"; alarms: {', '.join(operation.alarms)}" if operation.alarms else ""
+    name = f"{station.name}: " if named else ""
+    return f"{name}{int(operation.state)} {operation.state.name}, {recipe}{alarms}"

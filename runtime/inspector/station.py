@@ -30,8 +30,7 @@ from asperity.runtime.records.recovery import settle_past
 from asperity.runtime.records.slowest_frames import FrameTrace, SlowestFrames, write_document
 from asperity.runtime.settings.station_toml import StationConfig, trace_path
 from asperity.runtime.sockets.inspector_sockets import DeskSockets
-from asperity.runtime.states import JUDGING
-from asperity.runtime.status import state_message
+from asperity.runtime.states import JUDGING, READY_STATES
 
 
 @dataclass(slots=True)
@@ -429,6 +428,41 @@ class Station:
         silent = expected and now.ns - self._last_frame_ns > limits.camera_silent_ms * MS
         return self.sockets.camera_connected(self.camera) and not silent
 
+    def state_message(self, now: Now) -> wire.StationState:
+        """What the station says of itself now; sent five times a second."""
+        operation, ledger, recipe = self.operation, self.ledger, self.operation.recipe
+        engine = operation.engine
+        return wire.StationState(
+            station=self.name,
+            session=self.session,
+            uptime_ms=(now.ns - self.started_ns) // MS,
+            beat=self.place.beat,
+            beat_timeout_ms=operation.beat_timeout_ms(),
+            state=int(operation.state),
+            ready=operation.state in READY_STATES and operation.tested and self.camera_alive(now),
+            autostart=self.config.station.autostart,
+            triggers=self.config.station.triggers,
+            synced=self.line.synced if self.line is not None else None,
+            recipe=recipe.name if recipe else "",
+            recipe_change=operation.changes.last,
+            bundle=recipe.bundle if recipe else "",
+            threshold=recipe.decision.threshold if recipe else None,
+            engine=wire.EngineMessage(engine.name[:64], engine.device[:64], engine.precision[:64]),
+            last_result_id=self.last_published_id,
+            expected_rate_hz=self.config.station.expected_rate_hz or None,
+            alarms=tuple(operation.alarms),
+            received=ledger.received,
+            lost=ledger.lost,
+            ok=ledger.ok,
+            ng=ledger.ng,
+            unknown=ledger.unknown,
+            in_flight=len(self.work),
+            unknown_by_reason={reason.name: count for reason, count in ledger.unknown_by_reason.items()},
+            deadline_missed=ledger.deadline_missed,
+            late=ledger.late,
+            access_refused=dict(self.sockets.access.refused),
+        )
+
     def publish_state(self, now: Now) -> None:
         """Five times a second, and at once when something changed that a receiver acts on."""
         operation = self.operation
@@ -439,7 +473,7 @@ class Station:
             return
         self._state_due_ns = now.ns + self.config.timing.state_interval_ms * MS
         self._state_shown = shown
-        self.sockets.publish(wire.encode_state(state_message(self, now)))
+        self.sockets.publish(wire.encode_state(self.state_message(now)))
 
     def next_due_ns(self) -> int:
         """When time next demands something: a deadline, a trigger, a state message."""

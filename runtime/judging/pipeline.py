@@ -17,7 +17,7 @@ from asperity.runtime.errors import EngineError, EngineLostError, FrameRefused
 from asperity.runtime.frame import EngineInfo, FloatArray, Frame, Result, Scores, Span, Window
 from asperity.runtime.manifest import Decision, Manifest
 from asperity.runtime.reasons import Reason
-from asperity.runtime.vision.preprocess import frame_digest
+from asperity.runtime.vision.digest import frame_digest
 from asperity.runtime.vision.scoring import decide, fused_map
 
 SHARED_CLOCKS = frozenset({"ptp", "realtime"})

@@ -16,19 +16,14 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from asperity.runtime.clock import MS, Now, look
 from asperity.runtime.errors import AuditError
-from asperity.runtime.settings.station_toml import Audit as AuditConfig
-
-if TYPE_CHECKING:
-    from asperity.runtime.inspector.controller import Operation
-    from asperity.runtime.inspector.event_log import Notices
 
 log = logging.getLogger("asperity.station")
 
@@ -68,6 +63,19 @@ class Actor:
 
 ITSELF = Actor(name="the station")
 """No client can be called so: their names hold no space."""
+
+
+class Bounds(Protocol):
+    """How much an audit keeps and holds: the table [audit] of a configuration file."""
+
+    @property
+    def max_mbytes(self) -> int: ...
+    @property
+    def files(self) -> int: ...
+    @property
+    def queue_entries(self) -> int: ...
+    @property
+    def refusals_per_min(self) -> int: ...
 
 
 class AuditFile:
@@ -171,7 +179,7 @@ class Audit:
 
     def __init__(
         self,
-        config: AuditConfig,
+        bounds: Bounds,
         path: Path,
         session: str,
         clock: Callable[[], Now] = look,
@@ -180,14 +188,14 @@ class Audit:
         """``setting``: the key of the configuration that names ``path``."""
         self.lost = 0
         """Entries that did not fit the queue."""
-        self._file = AuditFile(path, config.max_mbytes * 1_000_000, config.files, setting)
+        self._file = AuditFile(path, bounds.max_mbytes * 1_000_000, bounds.files, setting)
         self._session = session
         self._clock = clock
-        self._queue_max = config.queue_entries
+        self._queue_max = bounds.queue_entries
         self._queue: deque[bytes] = deque()
         self._n = 0
         self._lost_told = 0
-        self._refusals_max = config.refusals_per_min
+        self._refusals_max = bounds.refusals_per_min
         self._minute_ns = clock().ns
         self._refusals = 0
         self._problem = ""  # of the writer: why the last batch is not on the disk
@@ -222,22 +230,17 @@ class Audit:
         """Somebody connected to or logged in at ``where`` (a socket, a gateway); ``refusal``: why he was not let in."""
         self.record("", "log_in", actor, refusal or "OK", refused=bool(refusal), where=where, **fields)
 
-    def report(self, stations: Sequence[tuple[Notices, Operation]]) -> None:
-        """Show the alarm while entries cannot be written; to be called often. Says too what is only counted."""
+    def look(self) -> str:
+        """Why entries are not written or were lost, in words; empty: nothing is wrong. To be called often.
+
+        Writes too what is only counted.
+        """
         self._count_refusals()
         untold = self.lost - self._lost_told
         if untold and len(self._queue) < self._queue_max // 2:
             self._lost_told = self.lost
             self._put("", "audit", ITSELF, "LOST", "the disk was too slow or failing", {"entries": untold})
-        problem = self._trouble()
-        for notice, operation in stations:
-            if problem and "AUDIT" not in operation.alarms:
-                operation.alarm("AUDIT", problem)
-            elif problem:
-                operation.alarms["AUDIT"] = problem
-            elif "AUDIT" in operation.alarms:
-                del operation.alarms["AUDIT"]
-                notice("info", "AUDIT_BACK", f"the audit file is written again; {self.lost} entries were lost")
+        return self._trouble()
 
     def write_waiting(self) -> bool:
         """Write what waits; False where the disk did not take it. For the writer's thread (or where there is none)."""
@@ -302,7 +305,6 @@ class Audit:
         self._minute_ns, self._refusals = now_ns, 0
 
     def _trouble(self) -> str:
-        """Why entries are not written or were lost, in words; empty: nothing."""
         lost = f"; {self.lost} entries are lost" if self.lost else ""
         if self._problem:
             return f"the audit file cannot be written ({self._problem}); make room or repair the disk{lost}"

@@ -81,7 +81,7 @@ def _close(process: subprocess.Popen[bytes]) -> None:
 
 def _child() -> int:
     """Ends when its standard input, on which the configuration comes first, is closed."""
-    from asperity.runtime.commands.run import inspect
+    from asperity.runtime.inspector.serving import inspect
     from asperity.runtime.settings import log_lines
 
     config = restore(sys.stdin.buffer.readline())

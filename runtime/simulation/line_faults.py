@@ -9,31 +9,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
-
-from msgspec.structs import replace
+from typing import NamedTuple
 
 from asperity.runtime.reasons import Reason
-from asperity.runtime.settings.station_toml import HardWired, StationConfig
-
-if TYPE_CHECKING:
-    from asperity.runtime.simulation.player import Simulation
-
-WIRED = HardWired(early_ms=100, late_ms=300, arrival_max_ms=200, tolerance_ms=20, pitch_min_ms=500, quiet_ms=1600)
-"""Wide windows: a busy computer is no line."""
-DEADLINE_MS = 1000
-REST_SLACK_MS = 200
+from asperity.runtime.simulation.simulated_line import SimulatedLine
+from asperity.runtime.simulation.wiring import REST_SLACK_MS
 
 
-def wired(config: StationConfig) -> StationConfig:
-    """The same station with hard-wired triggers."""
-    limits = replace(config.limits, deadline_ms=max(config.limits.deadline_ms, DEADLINE_MS))
-    stations = [replace(each, triggers="hard_wired", hard_wired=None) for each in config.stations]
-    station = config.station if stations else replace(config.station, triggers="hard_wired")
-    return replace(config, station=station, stations=stations, hard_wired=WIRED, limits=limits)
-
-
-def _lost(line: Simulation) -> None:
+def _lost(line: SimulatedLine) -> None:
     line.expose()
     line.camera.skip()
     line.owe_last()
@@ -41,54 +24,54 @@ def _lost(line: Simulation) -> None:
     line.expose()
 
 
-def _missed(line: Simulation) -> None:
+def _missed(line: SimulatedLine) -> None:
     line.pace()
     line.announce()
 
 
-def _broken(line: Simulation) -> None:
+def _broken(line: SimulatedLine) -> None:
     line.expose()
     line.expose("ok", cut_bytes=1)
 
 
-def _bounced(line: Simulation) -> None:
+def _bounced(line: SimulatedLine) -> None:
     line.expose()
     line.expose("ok", paced=False, announced=False)
 
 
-def _late(line: Simulation) -> None:
+def _late(line: SimulatedLine) -> None:
     late_ms = (line.wired.arrival_max_ms + line.wired.late_ms) // 2
     line.expose(t_exposure_us=time.time_ns() // 1000 - 1000 * late_ms)
 
 
-def _unannounced(line: Simulation) -> None:
+def _unannounced(line: SimulatedLine) -> None:
     line.expose()
     line.expose("ok", announced=False)
     line.expose()
 
 
-def _announced_late(line: Simulation) -> None:
+def _announced_late(line: SimulatedLine) -> None:
     line.expose("ok", announced=False)
     line.wait_ms(line.wired.late_ms + 2 * line.wired.tolerance_ms + REST_SLACK_MS)
     line.announce()
 
 
-def _doubled(line: Simulation) -> None:
+def _doubled(line: SimulatedLine) -> None:
     line.expose()
     line.announce()
 
 
-def _restarted(line: Simulation) -> None:
+def _restarted(line: SimulatedLine) -> None:
     line.expose()
     line.camera.camera_session, line.camera.seq = str(uuid.uuid4()), 0
     line.expose()
 
 
-def _ahead(line: Simulation) -> None:
+def _ahead(line: SimulatedLine) -> None:
     line.expose(t_exposure_us=time.time_ns() // 1000 + 1000 * (line.wired.tolerance_ms + REST_SLACK_MS))
 
 
-def _timeless(line: Simulation) -> None:
+def _timeless(line: SimulatedLine) -> None:
     line.expose()
     line.expose(t_exposure_us=0)
 
@@ -99,7 +82,7 @@ class Fault(NamedTuple):
     meaning: str
     reason: Reason
     """Which it brings about, among others."""
-    play: Callable[[Simulation], None]
+    play: Callable[[SimulatedLine], None]
 
 
 FAULTS = {

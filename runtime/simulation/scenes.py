@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,7 @@ from asperity.runtime.reasons import Reason
 from asperity.runtime.simulation.camera import SimulatedCamera, scene
 from asperity.runtime.simulation.inspector_process import RECIPE
 from asperity.runtime.simulation.line_faults import FAULTS
-
-if TYPE_CHECKING:
-    from asperity.runtime.simulation.player import Simulation
+from asperity.runtime.simulation.simulated_line import SimulatedLine
 
 NO_FRAME_MS = 50
 SCENE_S = 30.0
@@ -26,49 +24,49 @@ NO_TRIGGER_ID = 4_000_000_000
 """No trigger of this id is ever given."""
 
 
-def _not_running(line: Simulation) -> None:
+def _not_running(line: SimulatedLine) -> None:
     line.ask("stop")
     line.expose(announced=False)
     line.settle()
     line.run_again()
 
 
-def _frozen_image(line: Simulation) -> None:
+def _frozen_image(line: SimulatedLine) -> None:
     line.expose()
     line.expose(repeat=True)
 
 
-def _duplicate_seq(line: Simulation) -> None:
+def _duplicate_seq(line: SimulatedLine) -> None:
     line.expose()
     line.expose(seq=line.camera.seq)
 
 
-def _seq_jump(line: Simulation) -> None:
+def _seq_jump(line: SimulatedLine) -> None:
     line.expose()
     line.camera.skip(line.config.limits.seq_gap_max + 1)
     line.expose()
     line.expose()  # which confirms it
 
 
-def _stale(line: Simulation) -> None:
+def _stale(line: SimulatedLine) -> None:
     age_us = (line.config.limits.max_age_ms + 60_000) * 1000
     line.expose(t_exposure_us=time.time_ns() // 1000 - age_us)
 
 
-def _overload(line: Simulation) -> None:
+def _overload(line: SimulatedLine) -> None:
     line.expose(line.slow)
     for _ in range(line.config.limits.queue_length + 1):
         line.expose(paced=False)
 
 
-def _lost(line: Simulation) -> None:
+def _lost(line: SimulatedLine) -> None:
     line.expose()
     line.camera.skip()
     line.owe_last()
     line.expose()
 
 
-def _no_frame(line: Simulation) -> None:
+def _no_frame(line: SimulatedLine) -> None:
     if line.mode == "hard_wired":
         FAULTS["missed-exposure"].play(line)
         timeout_ms = line.wired.late_ms
@@ -80,14 +78,14 @@ def _no_frame(line: Simulation) -> None:
     _await(line, Reason.NO_FRAME, timeout_ms)
 
 
-def _unannounced(line: Simulation) -> None:
+def _unannounced(line: SimulatedLine) -> None:
     if line.mode == "hard_wired":
         FAULTS["unannounced-exposure"].play(line)
     else:
         line.expose(announced=False)
 
 
-def _camera_conflict(line: Simulation) -> None:
+def _camera_conflict(line: SimulatedLine) -> None:
     line.expose()
     line.settle()
     frames = line.config.sockets.frames
@@ -102,21 +100,21 @@ def _camera_conflict(line: Simulation) -> None:
         line.listen(20)
 
 
-def _await(line: Simulation, reason: Reason, after_ms: int) -> None:
+def _await(line: SimulatedLine, reason: Reason, after_ms: int) -> None:
     """Until a result of this reason came that nothing was owed for; bounded."""
     ends_s = time.monotonic() + SCENE_S + after_ms / 1000
     while not line.seen[reason] and time.monotonic() < ends_s and not line.ended:
         line.listen(20)
 
 
-def _restarted(line: Simulation) -> None:
+def _restarted(line: SimulatedLine) -> None:
     line.expose(line.slow)
     line.await_in_work(1)
     line.inspector.kill()
     line.start_again()
 
 
-def _shutdown(line: Simulation) -> None:
+def _shutdown(line: SimulatedLine) -> None:
     line.expose(line.slow)
     line.expose(paced=False)
     line.await_in_work(2)
@@ -125,14 +123,14 @@ def _shutdown(line: Simulation) -> None:
     line.start_again()
 
 
-def _aborted(line: Simulation) -> None:
+def _aborted(line: SimulatedLine) -> None:
     line.expose(line.slow)
     line.await_in_work(1)
     line.ask("abort")
     line.run_again()
 
 
-def _timing_only(line: Simulation) -> None:
+def _timing_only(line: SimulatedLine) -> None:
     before = line.client.request("get_state").state
     take_recipe(line, TIMING_RECIPE)
     line.expose()
@@ -140,7 +138,7 @@ def _timing_only(line: Simulation) -> None:
     take_recipe(line, before.recipe if before is not None else RECIPE)
 
 
-def take_recipe(line: Simulation, name: str) -> str:
+def take_recipe(line: SimulatedLine, name: str) -> str:
     """Have another recipe in force; bounded. What came of it: the change's status, empty where it is not known."""
     number = line.ask("prepare_recipe", recipe=name).recipe_change
     ends_s = time.monotonic() + SCENE_S + line.config.timing.recipe_ms / 1000
@@ -152,26 +150,26 @@ def take_recipe(line: Simulation, name: str) -> str:
     return ""
 
 
-def _recipe_fails(line: Simulation) -> bool:
+def _recipe_fails(line: SimulatedLine) -> bool:
     failed = take_recipe(line, BROKEN_RECIPE) == "failed"
     line.expose()
     return failed
 
 
-def _another_camera(line: Simulation) -> None:
+def _another_camera(line: SimulatedLine) -> None:
     line.expose(announced=False, camera="another-camera", camera_session=str(uuid.uuid4()), seq=1)
 
 
-def _another_size(line: Simulation) -> None:
+def _another_size(line: SimulatedLine) -> None:
     rows, columns = LOOK_SHAPE_PX
     line.expose("look", rgb=np.zeros((rows - 1, columns, 3), np.uint8), xyz=scene()[1:])
 
 
-def _say(line: Simulation, word: str, **changes: Any) -> None:
+def _say(line: SimulatedLine, word: str, **changes: Any) -> None:
     line.expose(word, **changes)
 
 
-SCENES: dict[Reason, Callable[[Simulation], None]] = {
+SCENES: dict[Reason, Callable[[SimulatedLine], None]] = {
     Reason.NOT_JUDGED: lambda line: _say(line, "huge"),
     Reason.GOOD: lambda line: _say(line, "ok"),
     Reason.SCORE_ABOVE_THRESHOLD: lambda line: _say(line, "ng"),
@@ -205,5 +203,5 @@ SCENES: dict[Reason, Callable[[Simulation], None]] = {
 }
 """One for each reason; a test holds that none is left out."""
 
-LINE_SCENES: dict[str, Callable[[Simulation], bool]] = {"recipe-fails": _recipe_fails}
+LINE_SCENES: dict[str, Callable[[SimulatedLine], bool]] = {"recipe-fails": _recipe_fails}
 """One for each word of the line; false: it did not come about."""

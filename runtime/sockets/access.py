@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from asperity.runtime.clock import MS, Now, look
 from asperity.runtime.errors import AccessError
 from asperity.runtime.records.audit import Actor
 from asperity.runtime.security.curve_keys import CLIENTS_MAX, AllowedKey, ClientKeys, Role
 from asperity.runtime.settings.station_toml import Security
-
-if TYPE_CHECKING:
-    from asperity.runtime.inspector.controller import Operation
-    from asperity.runtime.inspector.event_log import Notices
 
 SECOND_NS = 1000 * MS
 NEWS_MAX = 64
@@ -226,20 +222,15 @@ class Access:
         who = f"somebody from {address[:64]}" if address else "somebody"
         self._count(reason, socket, f"{who} ({why[:128]})" if why else who)
 
-    def report(self, stations: Sequence[tuple[Notices, Operation]]) -> None:
-        """Say what was refused since the last time, and whether the list can be believed.
-
-        All stations of a process have one gate: the first tells the news, each shows the alarm.
-        """
+    def news(self) -> Iterator[tuple[str, str, str]]:
+        """What was refused since the last call: kind, text, and who it was."""
         while self._news:
-            kind, text, who = self._news.popleft()
-            stations[0][0]("warning", kind, text, actor=who)
-        for notice, operation in stations:
-            if self._problem and "KEYS" not in operation.alarms:
-                operation.alarm("KEYS", f"nobody is let in: {self._problem}")
-            elif not self._problem and "KEYS" in operation.alarms:
-                del operation.alarms["KEYS"]
-                notice("info", "KEYS_BACK", "the list of clients can be believed again")
+            yield self._news.popleft()
+
+    @property
+    def problem(self) -> str:
+        """Why nobody is let in; empty: the key folder passed its check."""
+        return f"nobody is let in: {self._problem}" if self._problem else ""
 
     # ------------------------------------------------------------------
 

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from asperity.runtime.settings.station_toml import StationConfig, control_endpoint, hosted
-
-if TYPE_CHECKING:
-    from asperity.runtime.inspector.station import Station
 
 INSECURE_LAN = "INSECURE_LAN"
 OPEN_TO_USERS = "OPEN_TO_USERS"
@@ -45,20 +40,6 @@ def open_to_users(config: StationConfig) -> str:
         f"every user of this computer can use {', '.join(ends)}, and could send frames as the camera; use ipc:// "
         f"(deploy/systemd/station.toml), or {REMEDY}"
     )
-
-
-def say(config: StationConfig, stations: Sequence[Station]) -> None:
-    """At the start: a line in the log and an event of each station."""
-    text = open_to_users(config)
-    for station in stations if text else ():
-        station.notice("info", OPEN_TO_USERS, text)
-
-
-def alarm(config: StationConfig, stations: Sequence[Station]) -> None:
-    """In every state, also after a reset: the alarm INSECURE_LAN."""
-    for station in stations:
-        if INSECURE_LAN not in station.operation.alarms and (text := open_to_network(config)):
-            station.operation.alarm(INSECURE_LAN, text, "warning")
 
 
 def _tcp(config: StationConfig) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from asperity.runtime.errors import DataError
-from asperity.runtime.wire import MAX_BUFFER_BYTES, MAX_PIXELS, MAX_SIDE_PX
+from asperity.runtime.frame import MAX_BUFFER_BYTES, MAX_PIXELS, MAX_SIDE_PX
 
 MAX_FILE_NBYTES = MAX_BUFFER_BYTES + 16 * 2**20
 """Of one picture or cloud: the largest frame's XYZ, and room for what surrounds it."""

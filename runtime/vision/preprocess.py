@@ -5,7 +5,6 @@ Pure. ``plane`` is the fast path: the station's plane, measured once, instead of
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,18 +126,6 @@ def off_plane_share(heights: FloatArray, valid: BoolArray, moved_mm: float) -> f
     if seen.size < FEWEST_BORDER_POINTS:
         return None
     return float(np.mean(np.abs(seen) > moved_mm))
-
-
-def frame_digest(frame: Frame) -> int:
-    """CRC-32 over the frame's colour and 3D bytes: a repeat has the same, another exposure by a chance of 1 in 2^32.
-
-    The caller compares it with the frame before: FROZEN_IMAGE.
-    """
-    digest = 0
-    for array in (frame.rgb, frame.xyz, frame.depth):
-        if array is not None:
-            digest = zlib.crc32(np.ascontiguousarray(array).data.cast("B"), digest)
-    return digest
 
 
 def _window(part: BoolArray, geometry: Geometry) -> Window:

@@ -27,10 +27,6 @@ MAX_CONTROL_BYTES = 64 * 1024
 MAX_INTEGER = 2**53 - 1
 """Node and many JSON readers round above it."""
 MAX_U32 = 2**32 - 1
-MAX_SIDE_PX = 16_384
-MAX_PIXELS = 16_777_216
-MAX_BUFFER_BYTES = MAX_PIXELS * 3 * 4
-"""Largest legal buffer (XYZ as f4); MAXMSGSIZE of the frames and bulk sockets."""
 MAX_TEXT = 64
 MAX_EVENT_TEXT = 512
 MAX_ALARMS = 16

@@ -14,8 +14,8 @@ from asperity.runtime.frame import Result, Verdict
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
 from asperity.runtime.wire import decode_record, encode_record, record
+from tests.places import EXAMPLES
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 GENERATED = EXAMPLES / "generated"
 
 

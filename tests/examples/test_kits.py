@@ -23,11 +23,9 @@ from asperity.runtime.client.station_client import Station
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
 from asperity.runtime.wire import ReceivedResult
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "system"))
+from tests.places import EXAMPLES
 from tests.system.line import CAMERA, PATIENCE_S, Line
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 LINES = 250
 """More than a kit may find waiting that a crowded machine did not let run: what has waited is not let pass."""
 DROP_EACH = 7

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,9 +17,7 @@ from msgspec.structs import replace
 from asperity.runtime import wire
 from asperity.runtime.states import State
 from tests.examples.test_kits import KITS, PATIENCE_S, built, command
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
-from tests.runtime.gateways.fake_station import SESSION, FakeStation, made
+from tests.runtime.client.fake_station import SESSION, FakeStation, made
 
 __all__ = ["built"]
 PART_ID = 'P"7\\'

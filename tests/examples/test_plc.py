@@ -28,8 +28,8 @@ from asperity.runtime.gateways.modbus.table import STATUS, STATUS_WORDS, TABLE_V
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import encode_record
 from tests.examples.structured_text import Block, Program
+from tests.places import EXAMPLES
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 GENERATED = EXAMPLES / "generated"
 STATION = EXAMPLES / "plc" / "asperity_station.st"
 SOURCES = (GENERATED / "asperity.st", GENERATED / "asperity_modbus.st", STATION)

@@ -30,6 +30,7 @@ from tests.export.exported import (
     reduced_paper,
     whole,
 )
+from tests.places import ROOT
 
 TOLERANCE = 2e-5
 """Largest difference between ONNX Runtime and torch, relative to the largest value: float32 in another order."""
@@ -80,7 +81,7 @@ def check_form(path: Path) -> None:
         assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         assert all(d.HasField("dim_value") for d in value.type.tensor_type.shape.dim)
     assert all(i.data_location == onnx.TensorProto.DEFAULT for i in model.graph.initializer)
-    assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
+    assert str(ROOT).encode() not in path.read_bytes()
 
 
 def test_lite_in_onnx_runtime_is_lite_in_torch(lite: tuple[TorchNetworks, Network, list[Path]]) -> None:

@@ -17,19 +17,22 @@ from asperity.calibration.outcome.resumable import working
 from asperity.calibration.record import CalibrationFolder, load_folder
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.errors import UsageError
+from tests.calibration.tiny_station import part
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 FRAMES, EPOCHS = 40, 3
 
 CHILD = """
 import os, signal, sys
 # A job started in the background without a terminal ignores what the keyboard sends, and so would its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.path.insert(0, "tests/calibration")
+sys.path.insert(0, ".")
 import torch, typer
 torch.set_num_threads(1)
-from tiny_station import TINY, build_tiny
-from calibration import adaptation, calibrate, embedding, profiles
+from tests.calibration.tiny_station import TINY, build_tiny
+from asperity.calibration import calibrate, profiles
+from asperity.calibration.adaptation import trainer
+from asperity.calibration.features import embedding
 from asperity.calibration.adaptation.settings import AdaptationConfig
 import asperity.export.bundle, asperity.export.commands.shown
 from asperity.export.cli import register
@@ -55,7 +58,7 @@ def counted(function, name):
     return one
 
 embedding.frozen_patches = counted(embedding.frozen_patches, "FRAME")
-adaptation.Trainer.advance = counted(adaptation.Trainer.advance, "STEP")
+trainer.Trainer.advance = counted(trainer.Trainer.advance, "STEP")
 app = typer.Typer(pretty_exceptions_enable=False)
 register(app)
 app(sys.argv[1:])
@@ -64,11 +67,6 @@ app(sys.argv[1:])
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sys.path.insert(0, str(ROOT / "tests" / "calibration"))
-    try:
-        from tests.calibration.tiny_station import part
-    finally:
-        sys.path.pop(0)
     folder = tmp_path_factory.mktemp("source") / "dome"
     for index in range(FRAMES):
         write_frame(folder / "train" / "good", f"{index:03d}", *part(index))

@@ -12,12 +12,14 @@ from tests.failsafe.rows import Entry
 FAST = tuple(
     f"tests/{name}"
     for name in (
-        "runtime/test_inspector_", "runtime/test_stations_", "runtime/test_part_matching", "runtime/test_recipes",
-        "runtime/test_scoring_verdicts", "runtime/test_journal", "runtime/test_served", "runtime/test_gate",
-        "runtime/test_recipe_change", "runtime/test_request_age", "runtime/test_bundle", "runtime/test_audit",
-        "runtime/test_client_requests", "runtime/test_socket_files",
-        "runtime/test_supervision", "gateways/test_modbus_re", "gateways/test_modbus_server", "gateways/test_log_ins",
-        "gateways/test_mqtt_gateway", "gateways/test_opcua_decoding", "examples/test_plc",
+        "runtime/inspector/test_inspector_", "runtime/inspector/test_stations_", "runtime/inspector/test_part_matching",
+        "runtime/inspector/test_recipe_change", "runtime/inspector/test_request_age", "runtime/judging/test_recipes",
+        "runtime/judging/test_served", "runtime/vision/test_scoring_verdicts", "runtime/records/test_journal",
+        "runtime/records/test_audit", "runtime/engines/test_parity_gate", "runtime/bundle/test_bundle",
+        "runtime/client/test_client_requests", "runtime/security/test_socket_files", "runtime/process/test_supervision",
+        "runtime/gateways/modbus/test_modbus_re", "runtime/gateways/modbus/test_modbus_server",
+        "runtime/gateways/opcua/test_log_ins", "runtime/gateways/opcua/test_opcua_decoding",
+        "runtime/gateways/mqtt/test_mqtt_gateway", "examples/test_plc",
     )
 )  # fmt: skip
 """Tests without processes, a second or two each: their entries are part of every run of the suite."""

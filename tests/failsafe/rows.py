@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.places import ROOT
+
 PAGE = ROOT / "docs" / "failsafe.md"
 LEFT_OUT = shutil.ignore_patterns(".*", "build", "results", "node_modules", "*.egg-info")
 LIMIT_S = 900
@@ -127,7 +128,7 @@ def copy_with(patches: Sequence[Patch]) -> Iterator[Path]:
     """A copy of the tree with these patches made."""
     with tempfile.TemporaryDirectory(prefix="asp-row-") as folder:
         tree = Path(folder) / "tree"
-        shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
+        shutil.copytree(ROOT, tree, symlinks=True, ignore=LEFT_OUT)
         (Path(folder) / "tmp").mkdir()
         for patch in patches:
             path = tree / patch.file

@@ -5,32 +5,32 @@ from __future__ import annotations
 
 from tests.failsafe.rows import Off, off
 
-CAMERA_GONE = ("station.py", "return self.sockets.camera_connected(self.camera) and not silent", "return not silent")
-NO_PULSE = ("plain_ends.py", 'peer.cut("no answer to the heartbeat")', "pass")
-NO_BOUND_OF_THE_QUEUE = ("inbox.py", "if len(waiting) >= self._length:", "if False:")
+CAMERA_GONE = ("inspector/station.py", "return self.sockets.camera_connected(self.camera) and not silent", "return not silent")
+NO_PULSE = ("sockets/plain_sockets.py", 'peer.cut("no answer to the heartbeat")', "pass")
+NO_BOUND_OF_THE_QUEUE = ("judging/inbox.py", "if len(waiting) >= self._length:", "if False:")
 TRUST_FOR_EVER = (
     # The client's view of the beat; the link's, also while nothing is polled; and no part of before ever again.
-    ("client.py", "return (time.monotonic() - self._beat_s) * 1000 <= self.state.beat_timeout_ms", "return True"),
+    ("client/station_client.py", "return (time.monotonic() - self._beat_s) * 1000 <= self.state.beat_timeout_ms", "return True"),
     ("gateways/link.py", "return time.monotonic() <= seen.trusted_until_s", "return seen.trusted_until_s > 0"),
     ("gateways/link.py", "since_s = seen.trusted_since_s if now_s <= seen.trusted_until_s else now_s",
      "since_s = seen.trusted_since_s"),
 )
 NO_DEADLINE = (
     # While it passes, and as the score comes.
-    ("station.py", "if work.judged is None and now.ns >= work.deadline_ns]:", "if False]:"),
-    ("station.py", "work.judged is not None or self.clock().ns >= work.deadline_ns:", "work.judged is not None:"),
+    ("inspector/station.py", "if work.judged is None and now.ns >= work.deadline_ns]:", "if False]:"),
+    ("inspector/station.py", "work.judged is not None or self.clock().ns >= work.deadline_ns:", "work.judged is not None:"),
 )
 IDS_FROM_ONE = (
-    "journal.py", "next_id = max((entry.result_id for entry in self.entries()), default=header.first_id - 1) + 1",
+    "records/journal.py", "next_id = max((entry.result_id for entry in self.entries()), default=header.first_id - 1) + 1",
     "next_id = header.first_id",
 )  # fmt: skip
 NOT_LOST = ("engines/cuda.py", 'raise self._lose(f"{error}{again}") from error', "return")
-JUDGING_STARTS = ("station.py", 'self.line.unsync("judging has started")', "pass")
+JUDGING_STARTS = ("inspector/station.py", 'self.line.unsync("judging has started")', "pass")
 UNANNOUNCED = (
-    "station.py", "(trigger is None and not free_run and self.line is None, Reason.UNANNOUNCED)",
+    "inspector/station.py", "(trigger is None and not free_run and self.line is None, Reason.UNANNOUNCED)",
     "(False, Reason.UNANNOUNCED)",
 )  # fmt: skip
-NOT_SHARED = ("inspector.py", "if station is finder or (", "if station is finder or False and (")
+NOT_SHARED = ("inspector/desk.py", "if station is finder or (", "if station is finder or False and (")
 
 TABLE: dict[str, dict[str, list[Off]]] = {
     "The camera": {
@@ -39,24 +39,24 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "a state without camera did not come", CAMERA_GONE),
         ],
         "... without an expected rate": [
-            off("runtime/test_plain_ends.py::test_a_connection_that_answers_no_heartbeat_is_no_camera_and_one_that_does_is",
+            off("runtime/sockets/test_plain_sockets.py::test_a_connection_that_answers_no_heartbeat_is_no_camera_and_one_that_does_is",
                 "did not come", NO_PULSE),
         ],
         "its connection is reset while its frames wait and the desk is busy": [
-            off("runtime/test_plain_ends.py"
+            off("runtime/sockets/test_plain_sockets.py"
                 "::test_a_reset_connection_with_a_heartbeat_behind_a_full_queue_harms_nobody",
-                "the end of it did not come", ("peer.py", "            gone(self)", "            pass")),
-            off("runtime/test_curve_bounds.py"
+                "the end of it did not come", ("sockets/plain_connection.py", "            gone(self)", "            pass")),
+            off("runtime/sockets/test_curve_bounds.py"
                 "::test_a_reset_connection_with_much_unread_and_heartbeats_of_both_sides_harms_nobody",
-                "-6 == 0", ("curve_ends.py", "socket.setsockopt(zmq.RCVHWM, 0)", "socket.setsockopt(zmq.RCVHWM, 2)")),
+                "-6 == 0", ("sockets/curve_sockets.py", "socket.setsockopt(zmq.RCVHWM, 0)", "socket.setsockopt(zmq.RCVHWM, 2)")),
         ],
         "its process met what is no station (another program on the port)": [
-            off("runtime/test_impostor.py::test_a_camera_sends_to_the_station_that_comes_after_an_impostor",
-                "did not come", ("sender.py", "elif now_s > self._renew_s:", "elif False:")),
+            off("runtime/sockets/test_impostor.py::test_a_camera_sends_to_the_station_that_comes_after_an_impostor",
+                "did not come", ("client/frame_sender.py", "elif now_s > self._renew_s:", "elif False:")),
         ],
         "stopped (SIGSTOP), then goes on": [
             off("system/test_faults.py::test_a_stopped_camera_is_noticed_and_what_it_sends_late_is_answered",
-                "the end of ready did not come", ("station.py", "silent = expected and", "silent = False and")),
+                "the end of ready did not come", ("inspector/station.py", "silent = expected and", "silent = False and")),
         ],
         "ten times its rate": [
             off("system/test_faults.py::test_ten_times_the_rate_is_overload_and_the_newest_frames_are_judged",
@@ -67,91 +67,91 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "StationError", ("wire/frame.py", "if not expected_bytes == stream.nbytes == received_bytes:", "if False:")),
         ],
         "a seq twice, going back, missing": [
-            off("runtime/test_inspector_frames.py::test_seq_tells_what_is_lost_repeated_or_not_believed",
-                "(13, 'GOOD') != (13, 'DUPLICATE_SEQ')", ("ledger.py", "if seq <= run.last:", "if False:")),
-            off("runtime/test_inspector_frames.py::test_seq_tells_what_is_lost_repeated_or_not_believed",
-                "(13, 'GOOD') != (11, 'LOST')", ("ledger.py", "lost = range(run.last + 1, seq)", "lost = range(0)")),
+            off("runtime/inspector/test_inspector_frames.py::test_seq_tells_what_is_lost_repeated_or_not_believed",
+                "(13, 'GOOD') != (13, 'DUPLICATE_SEQ')", ("records/ledger.py", "if seq <= run.last:", "if False:")),
+            off("runtime/inspector/test_inspector_frames.py::test_seq_tells_what_is_lost_repeated_or_not_believed",
+                "(13, 'GOOD') != (11, 'LOST')", ("records/ledger.py", "lost = range(run.last + 1, seq)", "lost = range(0)")),
         ],
         "one frame with a wrong seq": [
-            off("runtime/test_inspector_frames.py"
+            off("runtime/inspector/test_inspector_frames.py"
                 "::test_one_frame_with_a_wrong_number_makes_no_duplicates_of_those_that_follow",
-                "(3, 'DUPLICATE_SEQ') != (3, 'GOOD')", ("ledger.py", "confirmed = run.leapt_to is not None and seq == run.leapt_to + 1", "confirmed = True")),
+                "(3, 'DUPLICATE_SEQ') != (3, 'GOOD')", ("records/ledger.py", "confirmed = run.leapt_to is not None and seq == run.leapt_to + 1", "confirmed = True")),
         ],
         "a reconnection overtakes a frame": [
-            off("runtime/test_inspector_frames.py::test_an_exposure_that_a_reconnection_overtook_has_one_result",
-                "{(2, 'CAMERA_CONFLICT'): 2}", ("ledger.py", "if run is None or seq not in run.lost:", "if True:")),
+            off("runtime/inspector/test_inspector_frames.py::test_an_exposure_that_a_reconnection_overtook_has_one_result",
+                "{(2, 'CAMERA_CONFLICT'): 2}", ("records/ledger.py", "if run is None or seq not in run.lost:", "if True:")),
         ],
         "two senders in one camera's name": [
-            off(f"runtime/test_inspector_frames.py::{test}",
-                "CAMERA_CONFLICT", ("camera_guard.py", "if self._open.keys() - {connection}:", "if False:"))
+            off(f"runtime/inspector/test_inspector_frames.py::{test}",
+                "CAMERA_CONFLICT", ("inspector/camera_guard.py", "if self._open.keys() - {connection}:", "if False:"))
             for test in (
                 "test_while_two_connections_send_for_one_camera_nothing_is_accepted",
                 "test_the_session_of_the_camera_itself_sent_by_another_connection_is_a_conflict_too",
             )
         ],
         "the same picture again": [
-            off("runtime/test_inspector_frames.py::test_the_same_picture_again_is_frozen",
-                "FROZEN_IMAGE", ("pipeline.py", "if repeated:", "if False:")),
+            off("runtime/inspector/test_inspector_frames.py::test_the_same_picture_again_is_frozen",
+                "FROZEN_IMAGE", ("judging/pipeline.py", "if repeated:", "if False:")),
         ],
         "another camera's frames": [
-            off("runtime/test_inspector_frames.py::test_a_frame_of_another_camera_is_refused_and_counts_for_nothing",
-                "WRONG_CAMERA", ("station.py", "if frame.camera != self.camera:", "if False:")),
+            off("runtime/inspector/test_inspector_frames.py::test_a_frame_of_another_camera_is_refused_and_counts_for_nothing",
+                "WRONG_CAMERA", ("inspector/station.py", "if frame.camera != self.camera:", "if False:")),
         ],
         "no frame for a trigger": [
-            off("runtime/test_inspector_requests.py::test_a_trigger_without_a_frame_is_answered_and_its_late_frame_apart",
+            off("runtime/inspector/test_inspector_requests.py::test_a_trigger_without_a_frame_is_answered_and_its_late_frame_apart",
                 "NO_FRAME",
-                ("station.py", "self._answer_triggers(self.triggers.expired(now.ns), Reason.NO_FRAME)", "pass")),
+                ("inspector/station.py", "self._answer_triggers(self.triggers.expired(now.ns), Reason.NO_FRAME)", "pass")),
         ],
     },
     # test_part_matching's own test_each_rule_is_needed takes out every rule of the matcher; here are those that a row
     # names, and what stands around the matcher.
     "Which part a picture is of": {
         "an announcement after the exposure, an exposure lost, broken or never made": [
-            off("runtime/test_inspector_parts.py"
+            off("runtime/inspector/test_inspector_parts.py"
                 "::test_bad_parts_whose_exposures_are_lost_are_never_accepted_by_their_neighbours_pictures",
-                "the next part's window touches the time of the lost exposure", ("part_matching.py", "self._gaps.append((since_ns, until_ns))", "pass")),
-            off("runtime/test_part_matching.py::test_no_part_has_anothers_picture_whatever_goes_wrong",
-                "== 0", ("part_matching.py", 'self.unsync("an exposure was not announced")', "pass")),
+                "the next part's window touches the time of the lost exposure", ("inspector/part_matching.py", "self._gaps.append((since_ns, until_ns))", "pass")),
+            off("runtime/inspector/test_part_matching.py::test_no_part_has_anothers_picture_whatever_goes_wrong",
+                "== 0", ("inspector/part_matching.py", 'self.unsync("an exposure was not announced")', "pass")),
         ],
         "a picture exposed long before its announcement": [
-            off("runtime/test_inspector_parts.py"
+            off("runtime/inspector/test_inspector_parts.py"
                 "::test_a_frame_exposed_long_before_the_announcement_is_not_its_answer",
-                "'UNANNOUNCED')", ("part_matching.py", "self._before_ns = late + tolerance", "self._before_ns = 1000 * MS")),
+                "'UNANNOUNCED')", ("inspector/part_matching.py", "self._before_ns = late + tolerance", "self._before_ns = 1000 * MS")),
         ],
         "two announcements or exposures that could belong together": [
-            off("runtime/test_part_matching.py::test_row[two_exposures_in_a_window_are_nobodys]",
-                "too many values to unpack", ("part_matching.py", "if len(inside) > 1:", "if False:")),
-            off("runtime/test_part_matching.py::test_row[an_exposure_in_two_windows_is_nobodys]",
-                "AMBIGUOUS", ("part_matching.py", "if len(self._claims(inside[0])) > 1:", "if False:")),
+            off("runtime/inspector/test_part_matching.py::test_row[two_exposures_in_a_window_are_nobodys]",
+                "too many values to unpack", ("inspector/part_matching.py", "if len(inside) > 1:", "if False:")),
+            off("runtime/inspector/test_part_matching.py::test_row[an_exposure_in_two_windows_is_nobodys]",
+                "AMBIGUOUS", ("inspector/part_matching.py", "if len(self._claims(inside[0])) > 1:", "if False:")),
         ],
         "an announcement waits unread while the inspector stands still": [
-            off("runtime/test_inspector_parts.py::test_messages_that_are_not_read_yet_hold_the_answer_back",
-                "another announcement may wait in the socket", ("wired_line.py", "self._matcher.settle(min(now.ns, read_up_to_ns))", "self._matcher.settle(now.ns)")),
+            off("runtime/inspector/test_inspector_parts.py::test_messages_that_are_not_read_yet_hold_the_answer_back",
+                "another announcement may wait in the socket", ("inspector/hard_wired_line.py", "self._matcher.settle(min(now.ns, read_up_to_ns))", "self._matcher.settle(now.ns)")),
         ],
         "camera or inspector started again, clock stepped, no time of exposure": [
-            off("runtime/test_inspector_parts.py"
+            off("runtime/inspector/test_inspector_parts.py"
                 f"::test_what_makes_times_doubtful_leaves_the_station_unsynced_until_a_pause[{what}]", "UNSYNCED", *patches)
             for what, patches in {
-                "session": [("camera_guard.py", "self._on_restart()", "pass")],
-                "step": [("wired_line.py", "if abs(offset_ns - before_ns) > max(", "if False and abs(0) > max(")],
+                "session": [("inspector/camera_guard.py", "self._on_restart()", "pass")],
+                "step": [("inspector/hard_wired_line.py", "if abs(offset_ns - before_ns) > max(", "if False and abs(0) > max(")],
                 # As judging starts, and before it as it stopped.
                 "start": [
                     JUDGING_STARTS,
-                    ("station.py", 'self.line.unsync(f"everything under way was answered {reason.name}")', "pass"),
+                    ("inspector/station.py", 'self.line.unsync(f"everything under way was answered {reason.name}")', "pass"),
                 ],
                 # As the matcher is made, and as judging starts.
                 "restart": [
                     JUDGING_STARTS,
-                    ("part_matching.py", "self.synced = False\n        self.why", "self.synced = True\n        self.why"),
+                    ("inspector/part_matching.py", "self.synced = False\n        self.why", "self.synced = True\n        self.why"),
                 ],
             }.items()
         ],
         "an old picture answers a used trigger id": [
-            off("runtime/test_inspector_requests.py::test_a_used_id_given_again_is_not_answered_by_the_picture_of_before",
-                "(0, 'before', 'TRIGGER_EXPIRED')", ("triggers.py", "or promise == 0 or pending.promise != promise:", ":")),
+            off("runtime/inspector/test_inspector_requests.py::test_a_used_id_given_again_is_not_answered_by_the_picture_of_before",
+                "(0, 'before', 'TRIGGER_EXPIRED')", ("inspector/triggers.py", "or promise == 0 or pending.promise != promise:", ":")),
         ],
         "a picture of no announced part": [
-            off("runtime/test_inspector_requests.py::test_a_frame_that_nobody_announced_is_unknown_on_a_line_with_triggers",
+            off("runtime/inspector/test_inspector_requests.py::test_a_frame_that_nobody_announced_is_unknown_on_a_line_with_triggers",
                 "UNANNOUNCED", UNANNOUNCED),
         ],
     },
@@ -162,63 +162,63 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "kill -9 in the middle of a frame": [
             off("system/test_kill.py::test_kill_9_in_the_middle_of_a_frame_is_answered_restarted",
-                "assert [] == [(1", ("restart.py", "if entry.owed:", "if False:")),
+                "assert [] == [(1", ("records/recovery.py", "if entry.owed:", "if False:")),
         ],
         "stopped (SIGSTOP), then goes on": [
-            off("gateways/test_link.py::test_a_stopped_inspector_takes_accept_away_and_the_same_part_never_gets_it_back",
+            off("runtime/gateways/test_link.py::test_a_stopped_inspector_takes_accept_away_and_the_same_part_never_gets_it_back",
                 "distrust did not come", *TRUST_FOR_EVER),
-            off("gateways/test_link.py::test_a_stopped_inspector_takes_accept_away_and_the_same_part_never_gets_it_back",
+            off("runtime/gateways/test_link.py::test_a_stopped_inspector_takes_accept_away_and_the_same_part_never_gets_it_back",
                 "may_pass", ("gateways/link.py", "and item.at_s >= seen.trusted_since_s", "")),
         ],
         "stopped for longer, or asleep with the computer": [
-            off("runtime/test_inspector_frames.py::test_a_pause_of_the_whole_process_is_no_stuck_engine",
-                "State.CONTINUOUS_EXECUTION", ("operation.py", "or unwatched_ms > max(limit_ms / 2, 2 * self._config.timing.poll_ms):", ":")),
+            off("runtime/inspector/test_inspector_frames.py::test_a_pause_of_the_whole_process_is_no_stuck_engine",
+                "State.CONTINUOUS_EXECUTION", ("inspector/controller.py", "or unwatched_ms > max(limit_ms / 2, 2 * self._config.timing.poll_ms):", ":")),
         ],
         "SIGTERM under load": [
             off("system/test_kill.py::test_sigterm_answers_every_admitted_frame_and_leaves_nothing_owed",
                 "an answer for each did not come",
-                ("inspector.py", "self._answer_everything()\n        finally", "pass\n        finally")),
+                ("inspector/desk.py", "self._answer_everything()\n        finally", "pass\n        finally")),
         ],
         "SIGTERM while starting": [
-            off("runtime/test_supervision.py::test_sigterm_during_the_start_ends_without_a_traceback",
-                "TimeoutExpired", ("early_end.py", "_told = True\n    sys.exit(EXIT_CODE)", "pass")),
+            off("runtime/process/test_supervision.py::test_sigterm_during_the_start_ends_without_a_traceback",
+                "TimeoutExpired", ("process/early_signals.py", "_told = True\n    sys.exit(EXIT_CODE)", "pass")),
         ],
         "two inspectors of one station": [
             off("system/test_kill.py::test_a_second_inspector_of_the_same_station_does_not_start",
-                "timed out", ("held_file.py", "fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass")),
+                "timed out", ("records/held_file.py", "fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass")),
         ],
         "its journal is removed, replaced, cut or overwritten, or the disk takes nothing more": [
             off("system/test_files_taken_away.py::test_a_journal_lost_under_a_running_inspector_is_an_error_and_no_id_comes_twice",
                 "state 3 did not come",
-                ("journal.py", "if not self.fault and (found := self._file.fault() or self._ids.fault()):", "if False:")),
-            off("runtime/test_journal_lost.py::test_a_good_result_that_cannot_be_kept_passes_no_part",
+                ("records/journal.py", "if not self.fault and (found := self._file.fault() or self._ids.fault()):", "if False:")),
+            off("runtime/records/test_journal_lost.py::test_a_good_result_that_cannot_be_kept_passes_no_part",
                 "['GOOD'] == ['ENGINE']",
-                ("station.py", "if not self.journal.answer(result.result_id, body) and",
+                ("inspector/station.py", "if not self.journal.answer(result.result_id, body) and",
                 "if not self.journal.answer(result.result_id, body) and False and")),
-            off("runtime/test_journal.py::test_a_disk_that_takes_nothing_more_is_a_fault_and_no_crash",
+            off("runtime/records/test_journal.py::test_a_disk_that_takes_nothing_more_is_a_fault_and_no_crash",
                 "No space left on device",
-                ("journal.py", "self._file.write(at, data)\n        except OSError as error:",
+                ("records/journal.py", "self._file.write(at, data)\n        except OSError as error:",
                 "self._file.write(at, data)\n        except KeyError as error:")),
         ],
         "its journal is a link, a pipe, another user's, damaged or an older copy": [
-            off("runtime/test_journal.py::test_a_link_a_pipe_a_folder_and_another_users_file_are_refused",
+            off("runtime/records/test_journal.py::test_a_link_a_pipe_a_folder_and_another_users_file_are_refused",
                 "DID NOT RAISE", ("files.py", "(0 if follow else os.O_NOFOLLOW)", "0")),
-            off("runtime/test_journal.py::test_a_copy_from_before_does_not_bring_ids_back",
-                "IndexError", ("journal.py", "if elsewhere.reserved > header.reserved:", "if False:")),
+            off("runtime/records/test_journal.py::test_a_copy_from_before_does_not_bring_ids_back",
+                "IndexError", ("records/journal.py", "if elsewhere.reserved > header.reserved:", "if False:")),
         ],
         "the engine hangs": [
             off("system/test_line.py::test_a_stuck_engine_misses_deadlines_stops_the_beat_and_ends_in_error",
-                "the result did not come", *NO_DEADLINE, ("operation.py", "stuck = silent_ms > limit_ms", "stuck = False")),
+                "the result did not come", *NO_DEADLINE, ("inspector/controller.py", "stuck = silent_ms > limit_ms", "stuck = False")),
             off("system/test_line.py::test_a_stuck_engine_misses_deadlines_stops_the_beat_and_ends_in_error",
-                "state 3 did not come", ("operation.py", "stuck = silent_ms > limit_ms", "stuck = False")),
-            off("runtime/test_supervision.py::test_a_stuck_engine_starves_the_watchdog",
+                "state 3 did not come", ("inspector/controller.py", "stuck = silent_ms > limit_ms", "stuck = False")),
+            off("runtime/process/test_supervision.py::test_a_stuck_engine_starves_the_watchdog",
                 "WATCHDOG=1", ("status.py", "supervision.progress(desk.bench.beat)", "supervision.progress(desk.bench.beat + desk.clock().ns)")),
         ],
         "the engine raises, gives NaN": [
-            off("runtime/test_inspector_frames.py::test_an_engine_fault_is_unknown_and_repeated_ones_are_an_error[raise]",
-                "8 == <State.ERROR: 3>", ("operation.py", "if self._faults == self._config.limits.engine_faults_max:", "if False:")),
-            off("runtime/test_scoring_verdicts.py::test_damage_is_unknown_and_carries_no_numbers",
-                "Verdict.UNKNOWN", ("scoring.py", "    if damage:\n", "    if False:\n")),
+            off("runtime/inspector/test_inspector_frames.py::test_an_engine_fault_is_unknown_and_repeated_ones_are_an_error[raise]",
+                "8 == <State.ERROR: 3>", ("inspector/controller.py", "if self._faults == self._config.limits.engine_faults_max:", "if False:")),
+            off("runtime/vision/test_scoring_verdicts.py::test_damage_is_unknown_and_carries_no_numbers",
+                "Verdict.UNKNOWN", ("vision/scoring.py", "    if damage:\n", "    if False:\n")),
         ],
         "the engine is slow": [
             off("system/test_line.py::test_a_slow_engine_is_late_and_its_score_only_logged",
@@ -229,11 +229,11 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "one failed call costs one frame",
                 ("engines/cuda.py", "self._drain(way.lane, error)\n            self._free.append(way.lane)",
                 "self._drain(way.lane, error)")),
-            off("cuda/test_cuda_engine.py::test_an_answer_of_another_frame_is_never_taken",
+            off("runtime/cuda/test_cuda_engine.py::test_an_answer_of_another_frame_is_never_taken",
                 "DID NOT RAISE", ("cuda/readback.py", "if found != number:", "if False:")),
         ],
         "the GPU is lost: every call fails, or it never comes back": [
-            off("cuda/test_cuda_engine.py::test_a_device_that_hangs_is_lost_in_bounded_time", "was not done within", NOT_LOST),
+            off("runtime/cuda/test_cuda_engine.py::test_a_device_that_hangs_is_lost_in_bounded_time", "was not done within", NOT_LOST),
             off("system/test_cuda_faults.py::test_a_gpu_that_fails_costs_a_frame_or_the_process_and_never_a_wrong_verdict",
                 "state 3 did not come", NOT_LOST),
         ],
@@ -242,77 +242,77 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "timed out", ("engines/cuda.py", "if not settings.keep_warm_ms or resting", "if True or resting")),
         ],
         "the engine that several stations share is lost": [
-            off("runtime/test_stations_engine.py"
+            off("runtime/inspector/test_stations_engine.py"
                 "::test_a_lost_engine_takes_every_station_that_shares_it_to_error_and_no_other", "before a frame of its own has found it out", NOT_SHARED),
             off("system/test_several.py"
                 "::test_a_lost_engine_is_every_stations_error_and_ends_the_process_for_the_supervisor", "timed out", NOT_SHARED),
         ],
         "one of several stations is halted, in Error or without a recipe": [
-            off("runtime/test_stations_apart.py::test_what_is_asked_of_one_station_is_done_to_one",
-                "State.CONTINUOUS_EXECUTION", ("control.py", "return desk.by_name[name]", "return desk.stations[0]")),
-            off("runtime/test_stations_apart.py::test_faults_in_a_row_are_counted_for_each_station",
-                "8 == <State.ERROR: 3>", ("operation.py", "if self._faults == self._config.limits.engine_faults_max:", "if False:")),
-            off("runtime/test_stations_apart.py::test_a_first_recipe_that_does_not_open_leaves_the_others",
-                "'RECIPE' in ()", ("inspector.py", "if len(failures) + (len(waiting) if lost else 0) < len(operations):",
+            off("runtime/inspector/test_stations_apart.py::test_what_is_asked_of_one_station_is_done_to_one",
+                "State.CONTINUOUS_EXECUTION", ("inspector/requests.py", "return desk.by_name[name]", "return desk.stations[0]")),
+            off("runtime/inspector/test_stations_apart.py::test_faults_in_a_row_are_counted_for_each_station",
+                "8 == <State.ERROR: 3>", ("inspector/controller.py", "if self._faults == self._config.limits.engine_faults_max:", "if False:")),
+            off("runtime/inspector/test_stations_apart.py::test_a_first_recipe_that_does_not_open_leaves_the_others",
+                "'RECIPE' in ()", ("inspector/desk.py", "if len(failures) + (len(waiting) if lost else 0) < len(operations):",
                     "if not failures:")),
         ],
         "one of several stations is flooded": [
             off("system/test_several.py::test_a_station_that_is_flooded_starves_no_other", "assert (0 > 0", NO_BOUND_OF_THE_QUEUE),
-            off("runtime/test_stations_engine.py::test_stations_take_turns_however_many_frames_one_sends",
+            off("runtime/inspector/test_stations_engine.py::test_stations_take_turns_however_many_frames_one_sends",
                 "in three turns each station has one",
-                ("inbox.py", "self._turns.remove(station)\n                self._turns.append(station)", "pass")),
+                ("judging/inbox.py", "self._turns.remove(station)\n                self._turns.append(station)", "pass")),
         ],
         "a frame comes to the wrong one of several stations": [
-            off("runtime/test_stations_apart.py::test_a_frame_goes_by_its_camera_and_each_station_counts_its_own",
-                "ids of its own", ("inspector.py", "self.by_camera.get(frame.camera, self.stations[0]).on_frame(frame, now)",
+            off("runtime/inspector/test_stations_apart.py::test_a_frame_goes_by_its_camera_and_each_station_counts_its_own",
+                "ids of its own", ("inspector/desk.py", "self.by_camera.get(frame.camera, self.stations[0]).on_frame(frame, now)",
                     "self.stations[0].on_frame(frame, now)")),
-            off("runtime/test_stations_apart.py::test_what_is_nobodys_is_answered_once_by_the_first_station[False]",
-                "WRONG_CAMERA", ("station.py", "if frame.camera != self.camera:", "if False:")),
+            off("runtime/inspector/test_stations_apart.py::test_what_is_nobodys_is_answered_once_by_the_first_station[False]",
+                "WRONG_CAMERA", ("inspector/station.py", "if frame.camera != self.camera:", "if False:")),
         ],
         "kill -9 of a process of several stations": [
             off("system/test_several.py::test_kill_9_leaves_no_frame_of_any_station_without_its_one_result",
                 "what was published is what the journal says", IDS_FROM_ONE),
         ],
         "the GPU gives a number that is none": [
-            off("cuda/test_cuda_engine.py::test_a_network_that_gives_no_number_is_an_engine_error",
+            off("runtime/cuda/test_cuda_engine.py::test_a_network_that_gives_no_number_is_an_engine_error",
                 "DID NOT RAISE",
                 # What the kernels noticed, and what the search says of its queries.
                 ("cuda/readback.py", "if fault:", "if False:"),
                 ("cuda/readback.py", "if not_finite or no_row:", "if False:")),
         ],
         "no GPU, driver, plan or room where one was asked for": [
-            off("runtime/test_recipes.py::test_a_station_told_to_use_the_gpu_never_goes_on_without_it",
+            off("runtime/judging/test_recipes.py::test_a_station_told_to_use_the_gpu_never_goes_on_without_it",
                 "ParityError", ("engines/opening.py", 'if config.engine.name == "cpu":', "if True:")),
-            off("cuda/test_cuda_engine.py::test_too_little_memory_is_said_with_figures_and_a_remedy",
+            off("runtime/cuda/test_cuda_engine.py::test_too_little_memory_is_said_with_figures_and_a_remedy",
                 "DID NOT RAISE", ("cuda/budget.py", "if needed > free:", "if False:")),
         ],
         "the engine gives constants": [
-            off("runtime/test_gate.py::test_constants_that_were_signed_into_the_bundle_do_not_pass_either",
+            off("runtime/engines/test_parity_gate.py::test_constants_that_were_signed_into_the_bundle_do_not_pass_either",
                 "DID NOT RAISE",
-                ("bundle_checks.py", 'if golden.kind == "normal" and golden.verdict == "ng":', "if False:")),
-            off("runtime/test_gate.py::test_an_engine_that_disagrees_does_not[constant]",
+                ("bundle/checks.py", 'if golden.kind == "normal" and golden.verdict == "ng":', "if False:")),
+            off("runtime/engines/test_parity_gate.py::test_an_engine_that_disagrees_does_not[constant]",
                 "DID NOT RAISE",
                 # Verdict and reason, score, and what the verdict rests on.
-                ("gate.py", "if judgement.score is None or seen != golden.verdict or", "if False and"),
-                ("gate.py", "if not abs(judgement.score - golden.score) <= tolerance:", "if False:"),
-                ("gate.py", "    check_evidence(checks, decision)", "    pass")),
+                ("engines/parity_gate.py", "if judgement.score is None or seen != golden.verdict or", "if False and"),
+                ("engines/parity_gate.py", "if not abs(judgement.score - golden.score) <= tolerance:", "if False:"),
+                ("engines/parity_gate.py", "    check_evidence(checks, decision)", "    pass")),
         ],
         "a bundle is altered, or swapped for one that is broken": [
             off("system/test_line.py::test_the_recipe_changes_between_two_frames_of_a_running_stream",
-                "'RECIPE' in", ("operation.py", 'if alarm:\n            self.alarms["RECIPE"] = why', "if False:\n            pass")),
-            off("runtime/test_recipes.py::test_a_child_process_finds_out_first_and_says_why",
-                "DID NOT RAISE", ("recipes.py", "if done.returncode != 0:", "if False:")),
+                "'RECIPE' in", ("inspector/controller.py", 'if alarm:\n            self.alarms["RECIPE"] = why', "if False:\n            pass")),
+            off("runtime/judging/test_recipes.py::test_a_child_process_finds_out_first_and_says_why",
+                "DID NOT RAISE", ("judging/recipes.py", "if done.returncode != 0:", "if False:")),
         ],
         "a bundle is made to harm (weights from outside, a loop without end, bombs, pipes), be it signed": [
-            off("runtime/test_hostile_bundles.py"
+            off("runtime/bundle/test_hostile_bundles.py"
                 f"::test_a_hostile_bundle_is_refused_with_a_sentence_soon_and_in_little_memory[{what}]", says, *patches)
             for what, says, patches in (
                 ("doubled 30 times", "startswith", [
-                    ("bundle_checks.py", "if size > MAX_TENSOR_VALUES or total > MAX_GRAPH_VALUES:", "if False:"),
+                    ("bundle/checks.py", "if size > MAX_TENSOR_VALUES or total > MAX_GRAPH_VALUES:", "if False:"),
                 ]),
                 # All of it is read before it is found out.
                 ("3 GB of bank", "was altered or damaged", [
-                    ("bundle.py", "if not 0 < file.nbytes <= limits[name]:", "if False:"),
+                    ("bundle/reader.py", "if not 0 < file.nbytes <= limits[name]:", "if False:"),
                 ]),
                 # Opened without waiting, and refused.
                 ("manifest is a pipe", "timed out", [
@@ -322,51 +322,51 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             )
         ],
         "an older bundle of a recipe is put back": [
-            off("runtime/test_served.py::test_an_older_bundle_opens_on_request_alone_and_says_so",
-                "DID NOT RAISE", ("served.py", "if manifest.created_us >= newest_us:", "if True:")),
+            off("runtime/judging/test_served_bundles.py::test_an_older_bundle_opens_on_request_alone_and_says_so",
+                "DID NOT RAISE", ("judging/served_bundles.py", "if manifest.created_us >= newest_us:", "if True:")),
         ],
         "that memory is gone, damaged or another user's": [
-            off("runtime/test_served.py::test_a_memory_that_cannot_tell_opens_nothing_unasked",
+            off("runtime/judging/test_served_bundles.py::test_a_memory_that_cannot_tell_opens_nothing_unasked",
                 "DID NOT RAISE",
                 # As a bundle is looked at, and as it is served.
-                ("served.py", "if not config.engine.allow_older:\n            raise\n        return f", "if False:\n            raise\n        return f"),
-                ("served.py", "if not config.engine.allow_older:\n            raise\n        memory", "if False:\n            raise\n        memory")),
+                ("judging/served_bundles.py", "if not config.engine.allow_older:\n            raise\n        return f", "if False:\n            raise\n        return f"),
+                ("judging/served_bundles.py", "if not config.engine.allow_older:\n            raise\n        memory", "if False:\n            raise\n        memory")),
         ],
         "a recipe that was asked for does not open, or takes too long": [
-            off("runtime/test_recipe_change.py"
+            off("runtime/inspector/test_recipe_change.py"
                 "::test_one_that_does_not_open_fails_in_words_and_the_recipe_before_it_judges_on",
-                "under_way", ("operation.py", "self.changes.failed(why)", "pass")),
-            off("runtime/test_recipe_change.py::test_one_that_takes_too_long_fails_and_does_not_come_about_later",
-                "under_way", ("operation.py", "if self.busy and now.ns > self._busy_until_ns:", "if False:")),
+                "under_way", ("inspector/controller.py", "self.changes.failed(why)", "pass")),
+            off("runtime/inspector/test_recipe_change.py::test_one_that_takes_too_long_fails_and_does_not_come_about_later",
+                "under_way", ("inspector/controller.py", "if self.busy and now.ns > self._busy_until_ns:", "if False:")),
         ],
         "fault, halt or reset while a recipe is being changed": [
-            off("runtime/test_recipe_change.py::test_what_happens_to_the_station_meanwhile_ends_no_change_twice[fault]",
+            off("runtime/inspector/test_recipe_change.py::test_what_happens_to_the_station_meanwhile_ends_no_change_twice[fault]",
                 "a recipe starts nothing",
                 ("states.py", "Transition(_ERROR, Cause.RECIPE_TAKEN, _ERROR,", "Transition(_ERROR, Cause.RECIPE_TAKEN, _READY,")),
         ],
         "a bundle with limits that let everything pass, signed": [
-            off("runtime/test_bundle.py::test_a_number_that_loosens_a_check_beyond_reason_is_refused_though_signed",
-                "DID NOT RAISE", ("bundle_checks.py", "    check_ceilings(manifest)", "    pass")),
-            off("runtime/test_gate.py::test_distances_that_were_signed_into_the_bundle_are_no_evidence",
-                "DID NOT RAISE", ("gate.py", "    check_evidence(checks, decision)", "    pass")),
+            off("runtime/bundle/test_bundle.py::test_a_number_that_loosens_a_check_beyond_reason_is_refused_though_signed",
+                "DID NOT RAISE", ("bundle/checks.py", "    check_ceilings(manifest)", "    pass")),
+            off("runtime/engines/test_parity_gate.py::test_distances_that_were_signed_into_the_bundle_are_no_evidence",
+                "DID NOT RAISE", ("engines/parity_gate.py", "    check_evidence(checks, decision)", "    pass")),
         ],
         "an operator sets a threshold that would let defects pass": [
-            off("runtime/test_inspector_requests.py"
+            off("runtime/inspector/test_inspector_requests.py"
                 "::test_a_threshold_above_every_normal_score_of_calibration_is_refused",
-                "ACCEPTED", ("ceilings.py", "if not threshold <= highest:", "if False:")),
+                "ACCEPTED", ("bundle/ceilings.py", "if not threshold <= highest:", "if False:")),
         ],
         "a request comes late, of an earlier session, or once more": [
-            off("runtime/test_request_age.py::test_what_changes_something_is_done_while_it_is_young_and_never_later",
-                "TOO_OLD", ("control.py", "if not 0 <= age_ms <= limit_ms:", "if False:")),
-            off("runtime/test_request_age.py::test_a_request_whose_answer_may_be_forgotten_is_not_done_again",
-                "TOO_OLD", ("control.py", "if forgotten_ns is not None and", "if False and")),
+            off("runtime/inspector/test_request_age.py::test_what_changes_something_is_done_while_it_is_young_and_never_later",
+                "TOO_OLD", ("inspector/requests.py", "if not 0 <= age_ms <= limit_ms:", "if False:")),
+            off("runtime/inspector/test_request_age.py::test_a_request_whose_answer_may_be_forgotten_is_not_done_again",
+                "TOO_OLD", ("inspector/requests.py", "if forgotten_ns is not None and", "if False and")),
         ],
         "a network or bank of zeros, signed again": [
             off("export/test_export_bundle.py::test_a_zeroed_graph_does_not_open_though_signed_again",
-                "DID NOT RAISE", ("bundle_checks.py", "if not large or all(large):", "if False:")),
+                "DID NOT RAISE", ("bundle/checks.py", "if not large or all(large):", "if False:")),
             off("export/test_export_bundle.py::test_a_zeroed_bank_does_not_open_though_signed_again",
                 "DID NOT RAISE",
-                ("bundle_checks.py", "if fault := _rows_fault(bank) if name in MODALITIES else usual_fault(bank):",
+                ("bundle/checks.py", "if fault := _rows_fault(bank) if name in MODALITIES else usual_fault(bank):",
                 "if fault := False:")),
         ],
     },

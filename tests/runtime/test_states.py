@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from asperity.runtime.errors import StateError
@@ -19,6 +17,7 @@ from asperity.runtime.states import (
     document,
     step,
 )
+from tests.places import ROOT
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.source.name}-{row.cause.name}")
@@ -79,5 +78,5 @@ def test_states_are_numbered_as_in_opc_40100() -> None:
 
 
 def test_the_document_is_current() -> None:
-    page = Path(__file__).parents[2] / "docs" / "states.md"
+    page = ROOT / "docs" / "states.md"
     assert page.read_text() == document(), "run: python -m asperity.runtime.states > docs/states.md"

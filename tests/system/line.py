@@ -276,7 +276,7 @@ class Camera(FrameSender):
 CAMERA_CHILD = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from line import Camera, Line
+from tests.system.line import Camera, Line
 class Ends:
     ends = {"frames": sys.argv[2]}
     keys = {}

@@ -23,7 +23,8 @@ from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.places import ROOT
+
 NAMESPACES = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 FOLDERS = ("home", "config", "state", "cache", "run", "tmp", "out")
 COVERED = ("/run", "/tmp", "/var/tmp", "/var/cache", "/dev/shm")

@@ -25,11 +25,11 @@ from asperity.runtime import wire
 from asperity.runtime.frame import Verdict
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
+from tests.places import ROOT
 from tests.system.line import CAMERA_CHILD, PATIENCE_MS, PATIENCE_S, STATION, Camera, Line
 
 RUNNING = State.CONTINUOUS_EXECUTION
 PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}
-HERE = str(Path(__file__).parent)
 
 
 def fates(line: Line) -> Counter[Reason]:
@@ -43,7 +43,7 @@ def test_a_stopped_camera_is_noticed_and_what_it_sends_late_is_answered() -> Non
     with Line("ok", limits=limits, station={"name": STATION, "camera": "cam1", "expected_rate_hz": 50.0}) as line:
         line.start()
         line.await_state(RUNNING)
-        camera = line.child(CAMERA_CHILD, HERE, line.ends["frames"], "0")
+        camera = line.child(CAMERA_CHILD, str(ROOT), line.ends["frames"], "0")
         line.wait(lambda: len(line.heard.results) > 10 and line.heard.states[-1].ready, "a running stream")
         camera.send_signal(signal.SIGSTOP)
         line.wait(lambda: not line.heard.states[-1].ready, "the end of ready")
@@ -229,7 +229,7 @@ def test_a_pulled_cable_is_noticed_and_the_line_goes_on_when_it_is_back(namespac
     with Line("ok", limits=limits, sockets=sockets) as line:
         line.start()
         line.await_state(RUNNING)
-        command = [sys.executable, "-u", "-c", CAMERA_CHILD, HERE, frames, "0"]
+        command = [sys.executable, "-u", "-c", CAMERA_CHILD, str(ROOT), frames, "0"]
         camera = subprocess.Popen(["ip", "netns", "exec", namespace, *command], stdout=subprocess.DEVNULL)
         line.processes.append(camera)
         line.wait(lambda: len(line.heard.results) > 10 and line.heard.states[-1].ready, "a running stream")
@@ -247,7 +247,7 @@ def test_a_wall_clock_that_steps_makes_frames_stale_and_nothing_late_or_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library, step = tmp_path / "clock_step.so", tmp_path / "step_us"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, f"{HERE}/clock_step.c"], check=True)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, ROOT / "tests/system/clock_step.c"], check=True)
     step.write_text("0")
     # Both are longer than any pause and shorter than the steps.
     with Line("ok", limits={"deadline_ms": 600_000, "max_age_ms": 600_000}) as line, Camera(line) as camera:

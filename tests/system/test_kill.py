@@ -10,13 +10,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from asperity.runtime.frame import Result
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
+from tests.places import ROOT
 from tests.system.line import CAMERA_CHILD, PATIENCE_MS, PATIENCE_S, Camera, Line, kill
 
 RUNNING = State.CONTINUOUS_EXECUTION
@@ -118,7 +118,7 @@ def test_kill_9_of_the_camera_costs_nothing_but_what_it_did_not_send(line: Line)
     line.await_state(RUNNING)
     sent: dict[str, int] = {}
     for seed in (1, 2):
-        camera = line.child(CAMERA_CHILD, str(Path(__file__).parent), line.ends["frames"], str(seed))
+        camera = line.child(CAMERA_CHILD, str(ROOT), line.ends["frames"], str(seed))
         before = len(line.heard.results)
         line.wait(lambda before=before: len(line.heard.results) >= before + 15, "results")  # type: ignore[misc]
         kill(camera)

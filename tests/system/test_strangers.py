@@ -21,11 +21,11 @@ import pytest
 from asperity.benchmarks.line.strangers import ENDINGS, TYPES, Impostor, Strangers, sayings
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
+from tests.places import ROOT
 from tests.runtime.gateways.floor import GatewayProcess
 from tests.system.line import CAMERA_CHILD, PATIENCE_MS, STATION, Camera, Line, Recorder
 
 RUNNING = State.CONTINUOUS_EXECUTION
-HERE = str(Path(__file__).parent)
 NAMES = ("frames", "results", "bulk", "control")
 UNHURRIED = {"deadline_ms": 30_000, "max_age_ms": 60_000, "beat_timeout_min_ms": 600}
 QUICK = {"message_ms": 1000}
@@ -45,7 +45,7 @@ PROTOCOLS = [
 WATCHER = """
 import sys, time
 import zmq
-from runtime import wire
+from asperity.runtime import wire
 from asperity.runtime.security.curve_keys import secure
 sub = zmq.Context().socket(zmq.SUB)
 secure(sub, sys.argv[2] or None)
@@ -153,7 +153,7 @@ def test_strangers_on_the_ports_of_gateways_cost_no_other_connection() -> None:
 def test_who_connects_to_an_impostor_lives_on_and_serves_when_the_station_is_there() -> None:
     with Line("ok", limits=UNHURRIED) as line, ExitStack() as stack:
         impostor = Impostor({name: line.ends[name] for name in ("frames", "results", "control")}, random.Random(13))
-        child = line.child(CAMERA_CHILD, HERE, line.ends["frames"], "0")
+        child = line.child(CAMERA_CHILD, str(ROOT), line.ends["frames"], "0")
         gateways = [GatewayProcess(line, protocol, f"[{protocol}]\nport = 0\n") for protocol in PROTOCOLS]
         client = stack.enter_context(line.client())
         camera = stack.enter_context(Camera(line, triggered=True))

@@ -96,7 +96,7 @@ class OpcuaGateway:
         if self._pump is not None and self._pump.done():
             error = self._pump.exception()
             raise GatewayError(f"the OPC UA gateway could not go on: {error!r}") from error
-        self._audit.report(())
+        self._audit.look()
         self._news.set()
 
     async def close(self) -> None:

@@ -28,6 +28,7 @@ from asperity.calibration.record import CalibrateOptions
 from asperity.calibration.report.pictures import curves
 from asperity.runtime.errors import CalibrationError, ConfigError, DataError
 from tests.calibration.tiny_station import tiny_profile, write_source
+from tests.places import ROOT
 
 __all__ = ["tiny_profile"]
 
@@ -233,7 +234,7 @@ KILLED_RUN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_adaptation import CONFIG, TOY, adapt, product
+from tests.calibration.adaptation.test_adaptation import CONFIG, TOY, adapt, product
 
 def progress(done, steps):
     print(done, flush=True)
@@ -246,7 +247,7 @@ adapt(product(), TOY, CONFIG, progress, Path(sys.argv[2]))
 
 def test_a_killed_process_is_resumed_to_the_same_result(tmp_path: Path) -> None:
     checkpoint = tmp_path / "adaptation.safetensors"
-    command = [sys.executable, "-c", KILLED_RUN, str(Path(__file__).parent), str(checkpoint)]
+    command = [sys.executable, "-c", KILLED_RUN, str(ROOT), str(checkpoint)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

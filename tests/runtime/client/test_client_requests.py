@@ -15,7 +15,7 @@ from asperity.runtime.client import station_client as client_module
 from asperity.runtime.client.station_client import ClientLimits, Gap, Station
 from asperity.runtime.errors import StationError
 from asperity.runtime.frame import Verdict
-from asperity.runtime.inspector import requests as control
+from asperity.runtime.inspector import requests
 from asperity.runtime.settings.station_toml import Control
 from tests.runtime.client.fake_station import OTHER, SESSION, FakeStation, collect, made, received, until
 
@@ -48,7 +48,7 @@ def test_what_changes_something_repeats_the_last_state_and_what_only_asks_does_n
     assert ask.session == "" and ask.uptime_ms is None
     state = client.state
     assert state is not None and stop.uptime_ms <= state.uptime_ms
-    assert client_module.READ_ONLY == control.READ_ONLY
+    assert client_module.READ_ONLY == requests.READ_ONLY
 
 
 def test_a_request_asked_again_keeps_its_bytes_though_newer_states_came(fake: FakeStation, client: Station) -> None:

@@ -15,9 +15,8 @@ from asperity.runtime.doctor.box import Setting
 from asperity.runtime.doctor.findings import Engine
 from asperity.runtime.doctor.world import Imported, ThisMachine
 from asperity.runtime.settings.station_toml import HostedStation, StationConfig
+from tests.places import ROOT
 from tests.runtime.doctor.made_machine import FATBIN, Made, look, setting_in, without_gpu
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -21,9 +21,8 @@ from asperity.runtime.security.signing_keys import TrustStore
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.settings.toml_tables import tomllib
 from tests.bundle_factory import write_toy_bundle
+from tests.places import ROOT
 from tests.runtime.doctor.made_machine import CPUFREQ, FATBIN, H100, ORIN, Made, jetson, look, setting_in, without_gpu
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

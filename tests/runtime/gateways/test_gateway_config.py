@@ -8,8 +8,9 @@ import pytest
 
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.gateways.config import TABLES_MARK, GatewayConfig, document, load
+from tests.places import ROOT
 
-PAGE = Path(__file__).parents[3] / "docs" / "gateways.md"
+PAGE = ROOT / "docs" / "gateways.md"
 
 
 def test_every_key_has_a_description_and_the_page_is_current() -> None:

@@ -203,10 +203,9 @@ class Floor:
 
     def ask(self, op: str, **fields: Any) -> wire.Reply:
         """A request and its reply."""
-        from asperity.runtime.inspector import requests as control
 
         request = wire.Request(op=op, **{"id": f"r{next(self.ids)}", **fields})
-        envelope, body = control.answer(self.desk, [b"client"], [wire.encode_request(request)])
+        envelope, body = self.desk.requests.answer([b"client"], [wire.encode_request(request)])
         assert envelope == [b"client"]
         return wire.decode_reply(body)
 

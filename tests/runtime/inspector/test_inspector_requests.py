@@ -333,10 +333,9 @@ def test_requests_that_cannot_be_done_say_why(make: MakeFloor) -> None:
     floor = make("ok")
     assert floor.ask("dance").code == "UNKNOWN_OP"
     assert floor.ask("get_state", station="st9").code == "WRONG_STATION"
-    from asperity.runtime.inspector import requests as control
 
     for parts in ([b"{]"], [b"", b'{"v":1,"id":"q","op":"trigger"}'], [b"a", b"b", b"c", b"d"], []):
-        envelope, body = control.answer(floor.desk, [b"me"], parts)
+        envelope, body = floor.desk.requests.answer([b"me"], parts)
         assert wire.decode_reply(body).code == "BAD_REQUEST"
         assert envelope[0] == b"me"
 

@@ -16,7 +16,7 @@ from asperity.runtime.errors import ConfigError, EngineError, FrameRefused
 from asperity.runtime.frame import Frame, Result, Scores, Verdict
 from asperity.runtime.judging.pipeline import Job, Outcome, Recipe, age_ns, inspect
 from asperity.runtime.reasons import JUDGED, Reason
-from asperity.runtime.vision.preprocess import frame_digest
+from asperity.runtime.vision.digest import frame_digest
 
 RNG = np.random.default_rng(5)
 NOW = Now(1_000_000_000, 1_700_000_000_000_000)

@@ -18,6 +18,7 @@ import pytest
 from asperity.runtime.client.frame_sender import FrameSender
 from asperity.runtime.frame import Frame
 from asperity.runtime.process.systemd import EXTENSION_INTERVAL_S, Supervision
+from tests.places import ROOT
 from tests.runtime.inspector.station_floor import Floor
 
 PATIENCE_S = 60.0
@@ -237,14 +238,14 @@ def test_a_signal_whose_exception_python_drops_still_ends_the_process(tmp_path: 
     """In a weak reference's callback nothing that is raised gets out: as in the middle of an import."""
     program = """
 import os, signal, weakref
-from runtime import early_end
-early_end.install()
+from asperity.runtime.process import early_signals
+early_signals.install()
 class Thing: pass
 thing = Thing()
 watched = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
 del thing
 from pathlib import Path
-from asperity.runtime.commands.run import inspect
+from asperity.runtime.inspector.serving import inspect
 from asperity.runtime.settings.station_toml import load
 end = {name: f"ipc://{os.getcwd()}/{name}" for name in ("frames", "results", "bulk", "control")}
 given = {"engine": {"name": "simulated"}, "recipes": {"a": "script:ok"}, "sockets": end, "journal": {"path": "j"}}
@@ -253,7 +254,7 @@ print("ended in order")
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "XDG_STATE_HOME": str(tmp_path)}, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(tmp_path)}, check=False,
     )  # fmt: skip
     assert "ended in order" in done.stdout, done.stderr
 

@@ -17,8 +17,9 @@ from asperity.runtime.errors import BundleError, CameraError, ConfigError, Stati
 from asperity.runtime.gateways import config as gateways
 from asperity.runtime.settings import station_toml as config
 from asperity.runtime.sockets.reachability import open_to_network, open_to_users
+from tests.places import ROOT
 
-UNITS = Path(__file__).parents[3] / "deploy" / "systemd"
+UNITS = ROOT / "deploy" / "systemd"
 NAMES = ["asperity-inspector.service", "asperity-gateway@.service"]
 
 

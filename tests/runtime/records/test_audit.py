@@ -16,7 +16,6 @@ import pytest
 from asperity.runtime import wire
 from asperity.runtime.clock import MS, Now
 from asperity.runtime.errors import AuditError
-from asperity.runtime.inspector import requests as control
 from asperity.runtime.records import audit
 from asperity.runtime.records.audit import ITSELF, Actor, Audit, AuditFile
 from asperity.runtime.security.curve_keys import ClientKeys, Role
@@ -95,7 +94,7 @@ def keyed(make: MakeFloor, folder: Path) -> tuple[Floor, str]:
 
 def ask_as(floor: Floor, client: str, op: str, **fields: Any) -> wire.Reply:
     request = wire.encode_request(wire.Request(id=f"as-{next(floor.ids)}", op=op, **fields))
-    return wire.decode_reply(control.answer(floor.desk, [b"me"], [request], client)[1])
+    return wire.decode_reply(floor.desk.requests.answer([b"me"], [request], client)[1])
 
 
 def test_what_a_role_forbids_is_written_with_the_key_that_curve_proved(make: MakeFloor, tmp_path: Path) -> None:

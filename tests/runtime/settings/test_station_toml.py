@@ -18,6 +18,7 @@ from asperity.runtime.settings.station_toml import (
     restore,
     save,
 )
+from tests.places import ROOT
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -105,7 +106,7 @@ def test_every_key_has_a_description_and_the_document_is_current() -> None:
     rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
     assert len(rows) > 45
     assert all(len(cells) >= 5 and len(cells[4].strip()) > 8 for cells in rows)
-    path = Path(__file__).parents[3] / "docs" / "station.md"
+    path = ROOT / "docs" / "station.md"
     assert path.read_text() == page, "run: python -m asperity.runtime.settings.station_toml > docs/station.md"
 
 
@@ -139,7 +140,7 @@ def test_several_stations_are_each_as_if_they_were_the_only_one(
 
 
 def test_the_example_of_several_stations_opens_one_bundle_for_both() -> None:
-    config = load(Path(__file__).parents[3] / "examples" / "stations.toml")
+    config = load(ROOT / "examples" / "stations.toml")
     assert [each.station.recipe for each in hosted(config)] == ["bracket", "bracket"]
 
 

@@ -178,10 +178,9 @@ def test_the_desk_refuses_by_role_before_it_looks_at_what_was_answered_before(tm
     floor = Floor(tmp_path / "journal", security={"curve": True, "keys": str(tmp_path / "keys")})
 
     def ask(client: AllowedKey | None) -> wire.Reply:
-        from asperity.runtime.inspector import requests as control
 
         body = wire.encode_request(wire.Request(id="same", op="stop"))
-        reply = control.answer(floor.desk, [b"x"], [body], client.key_id if client else "")[1]
+        reply = floor.desk.requests.answer([b"x"], [body], client.key_id if client else "")[1]
         return wire.decode_reply(reply)
 
     assert ask(gate.clients["read"]).code == "NOT_ALLOWED"

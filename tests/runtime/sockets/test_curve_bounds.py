@@ -16,6 +16,7 @@ import zmq
 from asperity.benchmarks.line.strangers import greeting
 from asperity.runtime.security.curve_keys import Role
 from asperity.runtime.sockets import curve_sockets as curve_ends
+from tests.places import ROOT
 from tests.runtime.sockets.test_curve_sockets import Desk
 
 FOREVER_MS = 60_000
@@ -110,9 +111,9 @@ RESET = """
 import socket, struct, sys, tempfile, threading, time
 from contextlib import closing
 from pathlib import Path
-sys.path[:0] = sys.argv[1:3]
-from test_curve_sockets import Desk, Role, zmq
-name, kind = sys.argv[3], {"frames": zmq.PUSH, "results": zmq.SUB, "control": zmq.DEALER}[sys.argv[3]]
+sys.path.insert(0, sys.argv[1])
+from tests.runtime.sockets.test_curve_sockets import Desk, Role, zmq
+name, kind = sys.argv[2], {"frames": zmq.PUSH, "results": zmq.SUB, "control": zmq.DEALER}[sys.argv[2]]
 lively = {"heartbeat_ms": 100, "heartbeat_timeout_ms": 60_000}
 with tempfile.TemporaryDirectory() as folder, closing(Desk(Path(folder) / "keys", sockets=lively)) as desk:
     # A road between them, whose end resets the connection.
@@ -165,7 +166,6 @@ with tempfile.TemporaryDirectory() as folder, closing(Desk(Path(folder) / "keys"
 @pytest.mark.parametrize("name", ["frames", "results", "control"])
 def test_a_reset_connection_with_much_unread_and_heartbeats_of_both_sides_harms_nobody(name: str) -> None:
     """In a process of its own: with bounded receiving queues libzmq 4.3.5 ends it (test_plain_ends)."""
-    here = Path(__file__).parent
-    code = [sys.executable, "-c", RESET, str(here), str(here.parents[1]), name]
+    code = [sys.executable, "-c", RESET, str(ROOT), name]
     ended = subprocess.run(code, timeout=240, check=False, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

@@ -20,6 +20,7 @@ from asperity.runtime.security.curve_keys import ClientKey, ClientKeys, Role, re
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets import curve_connections as connections
 from asperity.runtime.sockets.inspector_sockets import DeskSockets
+from tests.places import ROOT
 
 PATIENCE_S = 20.0
 HANDSHAKE_MS = 500
@@ -254,7 +255,7 @@ STORM = """
 import random, sys, tempfile, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_curve_sockets import Desk, Role, zmq
+from tests.runtime.sockets.test_curve_sockets import Desk, Role, zmq
 dice = random.Random(3)
 for _ in range(12):
     with tempfile.TemporaryDirectory() as folder:
@@ -275,5 +276,5 @@ for _ in range(12):
 
 def test_cutting_and_closing_amid_a_crowd_end() -> None:
     """In a process of its own: what could go wrong here is a thread of ZeroMQ that waits for ever, or aborts."""
-    ended = subprocess.run([sys.executable, "-c", STORM, str(Path(__file__).parent)], timeout=240, check=False)
+    ended = subprocess.run([sys.executable, "-c", STORM, str(ROOT)], timeout=240, check=False)
     assert ended.returncode == 0

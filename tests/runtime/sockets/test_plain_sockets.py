@@ -21,6 +21,7 @@ from asperity.benchmarks.line.strangers import TYPES, Strangers, command, greeti
 from asperity.runtime.errors import StationError
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets.inspector_sockets import DeskSockets
+from tests.places import ROOT
 from tests.runtime.sockets.test_curve_sockets import Desk, open_files
 
 NAMES = ("frames", "results", "bulk", "control")
@@ -347,7 +348,7 @@ def test_libzmq_ends_the_process_at_a_heartbeat_on_a_reset_connection_unless_no_
     name: str, receiving: int, heartbeat: str, ends_well: bool
 ) -> None:
     """Why plain connections are not libzmq's, and why its receiving queues have no bound where CURVE needs it."""
-    place = str(Path(__file__).parents[3])
+    place = str(ROOT)
     code = [sys.executable, "-c", LIBZMQ, place, name, str(receiving), heartbeat]
     ended = subprocess.run(code, timeout=120, check=False, capture_output=True, text=True)
     if ends_well:

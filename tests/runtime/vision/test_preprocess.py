@@ -13,7 +13,8 @@ from asperity.runtime.errors import EngineError, FrameRefused
 from asperity.runtime.frame import Frame, Intrinsics
 from asperity.runtime.manifest import Plane
 from asperity.runtime.reasons import Reason
-from asperity.runtime.vision.preprocess import Masks, cell_means, find_part, frame_digest, prepare
+from asperity.runtime.vision.digest import frame_digest
+from asperity.runtime.vision.preprocess import Masks, cell_means, find_part, prepare
 from asperity.runtime.vision.ransac_dbscan import dbscan, fit_plane, published_foreground, ransac_plane
 from asperity.runtime.vision.regions import closed, largest_part, measure_silhouette, outline
 from asperity.runtime.vision.units import infer_unit, median_depth, pixel_rays, points_mm

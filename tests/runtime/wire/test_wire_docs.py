@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,8 +10,9 @@ import pytest
 from asperity.runtime import wire
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import bulk, common, control, frame, record, result, state
+from tests.places import ROOT
 
-PAGE = (Path(__file__).parents[3] / "docs" / "wire.md").read_text()
+PAGE = (ROOT / "docs" / "wire.md").read_text()
 
 
 def table(heading: str) -> list[list[str]]:

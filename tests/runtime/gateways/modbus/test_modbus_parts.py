@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from pymodbus.client import ModbusTcpClient
@@ -17,11 +16,11 @@ from pymodbus.exceptions import ModbusException
 
 from asperity.runtime.gateways.modbus.table import STATUS, STATUS_OF_CODE, STATUS_WORDS, WRITE_ADDRESS, unpack
 from tests.examples.structured_text import Block, Program
+from tests.places import EXAMPLES
 from tests.runtime.gateways.floor import GatewayProcess, until
 from tests.runtime.gateways.parts_line import GOOD_PART, NO_FRAME_MS, RUNNING, Answering, answered_line, judged_ok
 from tests.system.line import PATIENCE_S, Line, kill
 
-EXAMPLES = Path(__file__).parents[4] / "examples"
 SOURCES = ("generated/asperity.st", "generated/asperity_modbus.st", "plc/asperity_station.st")
 READY = 6
 TOML = "[gateway]\naccept_simulated = true\n[modbus]\nrecipes = { 1 = 'simulated' }\n"

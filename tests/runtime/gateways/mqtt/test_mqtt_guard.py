@@ -16,6 +16,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from asperity.runtime.gateways.mqtt.gateway import ALARM
+from tests.places import ROOT
 from tests.runtime.gateways.floor import GatewayProcess, until
 from tests.runtime.gateways.mqtt.mqtt_floor import (
     BASE,
@@ -34,7 +35,7 @@ from tests.runtime.gateways.mqtt.mqtt_floor import (
 )
 from tests.system.line import PATIENCE_S, Camera, Line, kill
 
-DEPLOY = Path(__file__).parents[4] / "deploy" / "mosquitto"
+DEPLOY = ROOT / "deploy" / "mosquitto"
 LIE = msgspec.json.encode({"v": 1, "accept": True, "result_id": 1, "part_id": "p"})
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from pathlib import Path
 
 import pytest
 from asyncua import ua
@@ -27,10 +26,11 @@ from asperity.runtime.gateways.opcua.tags import (
 )
 from asperity.runtime.states import State
 from asperity.runtime.wire import StationState
+from tests.places import ROOT
 from tests.runtime.gateways.floor import SESSION, result
 from tests.system.line import STATION
 
-PAGE = Path(__file__).parents[4] / "docs" / "gateways.md"
+PAGE = ROOT / "docs" / "gateways.md"
 RUNNING = StationState(station=STATION, session=SESSION, beat=7, state=8, ready=True)
 GOOD = View(accept=True, good=True, why="", state=RUNNING, last=None, results=1, gaps=0, missing=0)
 PART = Delivered(result(5), True, 0.0)

@@ -1,0 +1,57 @@
+"""Frozen patches on disk, as far as a calibration that was killed had come."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asperity.calibration.features.patches import PatchSet
+from asperity.runtime.manifest import Network
+
+PRESENT = 1 << 32
+"""Above a check sum of 32 bits: the frame has one."""
+
+
+class KeptPatches:
+    """Frozen patches in mapped files, each frame with the check sum it was written with."""
+
+    def __init__(self, folder: Path, frames: int, network: Network) -> None:
+        """Open what is there or make it, zeros. Raises OSError when the disk has no room for all of it."""
+        rgb = _mapped(folder / "rgb.f32", (frames, network.rgb_grid**2, network.rgb_channels), np.float32)
+        points = _mapped(folder / "points.f32", (frames, network.grid**2, network.points_channels), np.float32)
+        nonempty = _mapped(folder / "nonempty.bool", (frames, network.grid, network.grid), np.bool_)
+        self.patches = PatchSet(rgb, points, nonempty)
+        self._sums = _mapped(folder / "sums.u64", (frames,), np.uint64)
+
+    def holds(self, index: int) -> bool:
+        """Whether the frame's patches are there as they were written; a power cut may have left half of them."""
+        return int(self._sums[index]) == self._sum(index)
+
+    def note(self, index: int) -> None:
+        """The frame's patches are complete."""
+        self._sums[index] = self._sum(index)
+
+    def count(self) -> int:
+        """How many frames' patches are there."""
+        return sum(self.holds(index) for index in range(len(self.patches)))
+
+    def _sum(self, index: int) -> int:
+        found = 0
+        for values in (self.patches.rgb, self.patches.points, self.patches.nonempty):
+            found = zlib.crc32(np.ascontiguousarray(values[index]).data, found)
+        return found | PRESENT
+
+
+def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    with path.open("a+b") as file:
+        # A full disk must be an error here: a write into a hole of a mapped file would end the process.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, nbytes)
+        file.truncate(nbytes)
+    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)

@@ -1,0 +1,207 @@
+"""What a station does on request: one function an operation of the control socket."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+import msgspec
+
+from asperity.runtime import wire
+from asperity.runtime.clock import MS
+from asperity.runtime.frame import Result
+from asperity.runtime.inspector.station import Station
+from asperity.runtime.inspector.triggers import PendingTrigger
+from asperity.runtime.reasons import Reason
+from asperity.runtime.records.audit import Actor
+from asperity.runtime.records.journal import PROMISES_MAX
+from asperity.runtime.states import Cause, State, step
+
+TEXT_MAX = 512
+
+
+def _get_state(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+    return wire.Reply(id=request.id, ok=True, code="OK", state=station.state_message(station.clock()))
+
+
+def _get_result(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+    journal, most = station.journal, station.config.control.results_per_reply
+    last_id = min(request.to or journal.last_id, journal.last_id)
+    found: list[msgspec.Raw] = []
+    next_id = None
+    for result_id in range(max(request.from_ or 1, journal.oldest_id), last_id + 1):
+        if len(found) == most:
+            next_id = result_id
+            break
+        body = journal.get(result_id)
+        if body is not None:
+            found.append(msgspec.Raw(body))
+    return wire.Reply(
+        id=request.id,
+        ok=True,
+        code="OK",
+        results=tuple(found),
+        first_result_id=journal.oldest_id,
+        last_result_id=station.last_published_id,
+        next_result_id=next_id,
+    )
+
+
+def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) -> wire.Reply:
+    operation, config, line = station.operation, station.config, station.line
+    step(operation.state, Cause.TRIGGER)
+    assert request.trigger_id is not None  # the wire requires it
+    mode, needed = config.station.triggers, "hard_wired" if hard_wired else "software"
+    if mode != needed:
+        return reply(request.id, "REFUSED", f"[station] triggers is {mode}; {request.op} needs {needed}")
+    longest_ms, timeout_ms = config.triggers.timeout_max_ms, request.timeout_ms or 0
+    if timeout_ms > longest_ms:
+        return reply(request.id, "REFUSED", f"timeout_ms is {timeout_ms}, the most is {longest_ms}")
+    recipe = operation.recipe.name if operation.recipe else ""
+    if request.recipe is not None and request.recipe != recipe:
+        return reply(request.id, "REFUSED", f"recipe {request.recipe} is asked for and {recipe} is in force")
+    unclear = line.refusal(request.trigger_id) if line is not None else ""
+    if unclear:
+        return reply(request.id, "REFUSED", unclear)
+    busy = station.triggers.refusal(request.trigger_id)
+    if operation.state is State.SINGLE_EXECUTION and operation.single_trigger_id is not None:
+        busy = f"trigger {operation.single_trigger_id} is the one of this single execution"
+    elif not busy and station.promised >= PROMISES_MAX:
+        busy = f"{PROMISES_MAX} triggers await their results"
+    if busy:
+        return reply(request.id, "BUSY", busy)
+    now = station.clock()
+    owed = Result(
+        station=station.name,
+        session=station.session,
+        result_id=station.journal.last_id + 1,
+        camera=station.camera,
+        trigger_id=request.trigger_id,
+        part_id=request.part_id or "",
+        recipe=recipe,
+        reason=Reason.RESTARTED,
+        t_done_us=now.wall_us,
+    )
+    # With a hard-wired trigger a frame that is there already may be this part's.
+    from_id = min(station.work, default=0) if hard_wired else 0
+    entry = station.journal.promise(wire.encode_result_body(owed), from_id)
+    promise = 0 if hard_wired else secrets.randbelow(wire.MAX_INTEGER) + 1
+    expires_ns = None if hard_wired else now.ns + timeout_ms * MS
+    station.triggers.add(
+        PendingTrigger(request.trigger_id, request.part_id or "", request.recipe, promise, expires_ns, entry)
+    )
+    if operation.state is State.SINGLE_EXECUTION:
+        operation.single_trigger_id = request.trigger_id
+    if line is not None:
+        line.announce(request.trigger_id, now)
+    if not hard_wired or config.engine.name == "simulated":  # whose camera is fired by the announcement itself
+        station.sockets.publish(
+            wire.encode_trigger(
+                wire.Trigger(
+                    station=station.name,
+                    session=station.session,
+                    trigger_id=request.trigger_id,
+                    promise=promise,
+                    part_id=request.part_id or "",
+                    recipe=request.recipe,
+                    timeout_ms=max(1, timeout_ms),
+                    t_us=now.wall_us,
+                )
+            )
+        )
+    return reply(request.id, "ACCEPTED")
+
+
+def _expect(station: Station, request: wire.Request) -> wire.Reply:
+    return _trigger(station, request, hard_wired=True)
+
+
+def _prepare_recipe(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+    operation = station.operation
+    if operation.busy:
+        return reply(request.id, "BUSY", operation.busy)
+    if request.recipe not in station.config.recipes:
+        known = ", ".join(station.config.recipes) or "none"
+        return reply(request.id, "REFUSED", f"there is no recipe {request.recipe}; [recipes] has: {known}")
+    return _begun(request.id, operation.prepare(request.recipe, actor))
+
+
+def _unprepare_recipe(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+    operation = station.operation
+    if operation.busy:
+        return reply(request.id, "BUSY", operation.busy)
+    in_force = operation.recipe.name if operation.recipe else "none"
+    if request.recipe not in (None, in_force):
+        return reply(request.id, "REFUSED", f"recipe {request.recipe} is not in force; in force is {in_force}")
+    return _begun(request.id, operation.unprepare(actor))
+
+
+def _start(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+    if request.mode == "single" and station.config.station.triggers == "free_run":
+        return reply(request.id, "REFUSED", "mode single awaits a trigger, and [station] triggers is free_run")
+    station.operation.start(single=request.mode == "single")
+    return reply(request.id, "OK")
+
+
+def _stop(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+    station.operation.stop()
+    return reply(request.id, "OK")
+
+
+def _abort(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+    station.operation.abort()
+    return reply(request.id, "OK")
+
+
+def _halt(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+    station.operation.halt()
+    return reply(request.id, "OK")
+
+
+def _reset(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+    station.operation.reset()
+    return reply(request.id, "ACCEPTED")
+
+
+def _self_test(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+    station.operation.self_test()
+    return reply(request.id, "ACCEPTED")
+
+
+def _set_threshold(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+    operation = station.operation
+    assert request.threshold is not None  # the wire requires it
+    if operation.busy:
+        return reply(request.id, "BUSY", operation.busy)
+    refusal = operation.threshold_refusal(request.threshold)
+    if refusal:
+        return reply(request.id, "REFUSED", refusal)
+    operation.set_threshold(request.threshold, actor)
+    return reply(request.id, "ACCEPTED")
+
+
+OPERATIONS: dict[str, Callable[[Station, wire.Request, Actor], wire.Reply]] = {
+    "get_state": _get_state,
+    "get_result": _get_result,
+    "trigger": lambda station, request, actor: _trigger(station, request),
+    "expect": lambda station, request, actor: _expect(station, request),
+    "prepare_recipe": _prepare_recipe,
+    "unprepare_recipe": _unprepare_recipe,
+    "start": _start,
+    "stop": _stop,
+    "abort": _abort,
+    "halt": _halt,
+    "reset": _reset,
+    "self_test": _self_test,
+    "set_threshold": _set_threshold,
+}
+
+
+def _begun(request_id: str, change: int) -> wire.Reply:
+    """A change of recipe is under way; the state says what becomes of it."""
+    return wire.Reply(id=request_id, ok=True, code="ACCEPTED", recipe_change=change)
+
+
+def reply(request_id: str, code: str, text: str = "") -> wire.Reply:
+    """A reply of that code; ``text`` is cut to TEXT_MAX."""
+    return wire.Reply(id=request_id, ok=code in ("OK", "ACCEPTED"), code=code, text=text[:TEXT_MAX])
