@@ -3,17 +3,15 @@
 Whatever is malformed raises WireError, of a frame FrameRefused(REFUSED_MESSAGE); nothing else escapes a decoder.
 """
 
+from asperity.runtime.frame import MAX_BUFFER_BYTES, MAX_PIXELS, MAX_SIDE_PX
 from asperity.runtime.states import READY_STATES, State
 from asperity.runtime.wire.bulk import Bulk, decode_bulk, encode_bulk
 from asperity.runtime.wire.common import (
-    MAX_BUFFER_BYTES,
     MAX_CONTROL_BYTES,
     MAX_HEADER_BYTES,
     MAX_INTEGER,
     MAX_PARTS,
-    MAX_PIXELS,
     MAX_RESULT_BYTES,
-    MAX_SIDE_PX,
     VERSION,
     Part,
     split_topic,

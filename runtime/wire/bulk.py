@@ -14,13 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asperity.runtime.errors import WireError
-from asperity.runtime.frame import Window
+from asperity.runtime.frame import MAX_BUFFER_BYTES, MAX_PIXELS, MAX_SIDE_PX, Window
 from asperity.runtime.wire.common import (
-    MAX_BUFFER_BYTES,
     MAX_HEADER_BYTES,
     MAX_INTEGER,
-    MAX_PIXELS,
-    MAX_SIDE_PX,
     VERSION,
     Count,
     Name,

@@ -15,14 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asperity.runtime.errors import FrameRefused, WireError
-from asperity.runtime.frame import Clock, Frame, Intrinsics, Unit
+from asperity.runtime.frame import MAX_BUFFER_BYTES, MAX_PIXELS, MAX_SIDE_PX, Clock, Frame, Intrinsics, Unit
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire.common import (
-    MAX_BUFFER_BYTES,
     MAX_HEADER_BYTES,
     MAX_PARTS,
-    MAX_PIXELS,
-    MAX_SIDE_PX,
     U32,
     VERSION,
     Count,

@@ -71,8 +71,8 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "mutated requests": [
             off("system/test_line.py::test_rubbish_on_both_sockets_keeps_the_law_and_leaves_no_request_unanswered",
-                "requests have no answer", ("inspector/requests.py", "request = wire.decode_request(body)\n    except WireError as error:",
-                    "request = wire.decode_request(body)\n    except KeyError as error:")),
+                "requests have no answer", ("inspector/requests.py", "request = wire.decode_request(body)\n        except WireError as error:",
+                    "request = wire.decode_request(body)\n        except KeyError as error:")),
         ],
         "the disk of the audit file hangs, fails or is full": [
             off("runtime/records/test_audit.py::test_a_disk_that_hangs_holds_nobody_up_and_what_is_lost_is_counted",

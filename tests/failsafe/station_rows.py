@@ -212,7 +212,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("system/test_line.py::test_a_stuck_engine_misses_deadlines_stops_the_beat_and_ends_in_error",
                 "state 3 did not come", ("inspector/controller.py", "stuck = silent_ms > limit_ms", "stuck = False")),
             off("runtime/process/test_supervision.py::test_a_stuck_engine_starves_the_watchdog",
-                "WATCHDOG=1", ("status.py", "supervision.progress(desk.bench.beat)", "supervision.progress(desk.bench.beat + desk.clock().ns)")),
+                "WATCHDOG=1", ("inspector/desk.py", "supervision.progress(self.bench.beat)", "supervision.progress(self.bench.beat + self.clock().ns)")),
         ],
         "the engine raises, gives NaN": [
             off("runtime/inspector/test_inspector_frames.py::test_an_engine_fault_is_unknown_and_repeated_ones_are_an_error[raise]",
@@ -249,7 +249,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "one of several stations is halted, in Error or without a recipe": [
             off("runtime/inspector/test_stations_apart.py::test_what_is_asked_of_one_station_is_done_to_one",
-                "State.CONTINUOUS_EXECUTION", ("inspector/requests.py", "return desk.by_name[name]", "return desk.stations[0]")),
+                "State.CONTINUOUS_EXECUTION", ("inspector/requests.py", "return self._by_name[name]", "return self._stations[0]")),
             off("runtime/inspector/test_stations_apart.py::test_faults_in_a_row_are_counted_for_each_station",
                 "8 == <State.ERROR: 3>", ("inspector/controller.py", "if self._faults == self._config.limits.engine_faults_max:", "if False:")),
             off("runtime/inspector/test_stations_apart.py::test_a_first_recipe_that_does_not_open_leaves_the_others",
