@@ -26,7 +26,7 @@ from asperity.calibration.frames.split import Split, split_frames
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.outcome.folder import write_folder
 from asperity.calibration.outcome.result import Outcome
-from asperity.calibration.outcome.resumable import Work, job_digest, working
+from asperity.calibration.outcome.resumable import Resumable, job_digest, working
 from asperity.calibration.outcome.threshold import choose_rate, promise, threshold
 from asperity.calibration.profiles import Profile, network_for, profile
 from asperity.calibration.record import CalibrateOptions, CalibrationFolder
@@ -86,7 +86,7 @@ def calibrate(
 def learn(
     source: Path,
     options: CalibrateOptions,
-    work: Work,
+    work: Resumable,
     progress: Progress = no_progress,
     adaptation: AdaptationConfig | None = None,
 ) -> Outcome:

@@ -30,7 +30,7 @@ from asperity.runtime.bundle.reader import Bundle, open_bundle
 from asperity.runtime.frame import FloatArray, Frame
 from asperity.runtime.manifest import Decision, Geometry, Modality, Network, SilhouetteRange
 from asperity.runtime.security.signing_keys import TrustStore
-from asperity.runtime.vision.distances import ModalityBank, Usual
+from asperity.runtime.vision.distances import ModalityBank, RowStatistics
 from asperity.runtime.vision.features import adapted_patches, frozen_patches, points_slots
 from asperity.runtime.vision.nearest import MemoryBank
 from asperity.runtime.vision.preprocess import Masks, prepare
@@ -160,7 +160,7 @@ def _seeded_bank(tokens: FloatArray, rows: int, chosen: Profile) -> ModalityBank
     standard = (tokens - np.float32(mean)) * np.float32(1.0 / std)
     taken = standard[rng.integers(0, len(standard), rows)]
     taken += (JITTER * rng.standard_normal(taken.shape, dtype=np.float32)).astype(np.float32)
-    usual = Usual(rng.gamma(4, 0.3, rows).astype(np.float32), rng.gamma(4, 0.1, rows).astype(np.float32))
+    usual = RowStatistics(rng.gamma(4, 0.3, rows).astype(np.float32), rng.gamma(4, 0.1, rows).astype(np.float32))
     return ModalityBank(MemoryBank(taken), mean, std, usual if chosen.distances == "local" else None)
 
 

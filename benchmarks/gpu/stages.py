@@ -19,7 +19,7 @@ import numpy as np
 from asperity.benchmarks.gpu.day import Day
 from asperity.benchmarks.gpu.record import digest_of
 from asperity.benchmarks.gpu.runtimes import MeasuredFrameDevice, Runtime, open_engine, open_frame_device
-from asperity.benchmarks.gpu.whole import OPEN_LOOP_LOAD, Answer, Bench, answer_of, compare_answers, silent
+from asperity.benchmarks.gpu.whole import OPEN_LOOP_LOAD, Answer, FrameBench, answer_of, compare_answers, silent
 from asperity.runtime.cameras.virtual.camera import GOOD
 from asperity.runtime.cuda.build import ROOT
 from asperity.runtime.engines.cpu import CpuEngine, available_cores
@@ -56,11 +56,11 @@ def engine_of(
         engine.close()
 
 
-def bench_of(day: Day, engine: CudaEngine, case: str) -> Bench:
+def bench_of(day: Day, engine: CudaEngine, case: str) -> FrameBench:
     """The engine with the timed frames, warmed up; its own threshold where there is a bundle to take it from."""
     made = day.case(case)
     decision = made.decision if made.bundle is None else decision_for(made.bundle, engine, silent)
-    bench = Bench(engine, made, decision, day.frames)
+    bench = FrameBench(engine, made, decision, day.frames)
     bench.warm_up(day.plan.warm_up)
     return bench
 
@@ -207,7 +207,7 @@ def until_ready(day: Day, runtime: Runtime, name: str) -> dict[str, float]:
         decision = decision_for(case.bundle, engine, silent)
         pass_gate(case.bundle, engine, decision)
         marks["gate_s"] = time.monotonic()
-        Bench(engine, case, decision, day.frames).one(day.frames[0])
+        FrameBench(engine, case, decision, day.frames).one(day.frames[0])
         marks["first_frame_s"] = time.monotonic()
     names = list(marks)
     return {mark: round(marks[mark] - marks[before], 3) for before, mark in itertools.pairwise(names)}

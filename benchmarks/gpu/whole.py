@@ -78,7 +78,7 @@ def compare_answers(expected: Sequence[Answer], found: Sequence[Answer], spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class FrameBench:
     """An engine and the frames it is timed on, in turn."""
 
     engine: CudaEngine

@@ -169,10 +169,10 @@ def _on_schedule(shots: itertools.islice[Frame], sender: FrameSender, rate_hz: f
 
 
 def _back_to_back(shots: itertools.islice[Frame], sender: FrameSender, plan: CameraPlan, offset_ns: int) -> list[int]:
-    from asperity.runtime.client.station_client import Station
+    from asperity.runtime.client.station_client import StationClient
 
     late_us = []
-    with Station(plan.results_endpoint, station=plan.station) as station:
+    with StationClient(plan.results_endpoint, station=plan.station) as station:
         station.await_state(CONNECT_MS)
         for shot in shots:
             began_ns = time.monotonic_ns()

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO
 
 from asperity.runtime.client.ordering import Gap
-from asperity.runtime.client.station_client import Station
+from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.errors import StationError, UsageError
 from asperity.runtime.frame import Verdict
 from asperity.runtime.states import JUDGING
@@ -89,7 +89,7 @@ class Line:
         return self._inspector.poll() is None
 
     @property
-    def station(self) -> Station:
+    def station(self) -> StationClient:
         """The first station as a customer sees it."""
         return self.stations[0]
 
@@ -123,7 +123,7 @@ class Line:
             self._inspector = self._start(command, said)
             stack.callback(_end, self._inspector)
             self.stations = [
-                stack.enter_context(Station(self.endpoints["results"], self.endpoints["control"], station=name))
+                stack.enter_context(StationClient(self.endpoints["results"], self.endpoints["control"], station=name))
                 for name, _ in self.names
             ]
             for station in self.stations:
@@ -183,7 +183,7 @@ class Line:
             _end(process)
         return answers
 
-    def _await_judging(self, station: Station) -> None:
+    def _await_judging(self, station: StationClient) -> None:
         ends_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < ends_s:
             if self._inspector.poll() is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from asperity.benchmarks.line.camera_process import ANSWER_S, CameraPlan, CameraProcess, CameraReport, wall_offset_ns
 from asperity.benchmarks.line.rig import SILENCE_TIMEOUT_S, Line
 from asperity.runtime.client.ordering import Gap
-from asperity.runtime.client.station_client import Station
+from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.errors import DataError, StationError
 from asperity.runtime.frame import Verdict
 from asperity.runtime.reasons import Reason
@@ -144,7 +144,7 @@ def _plan(line: Line, load: Load, at: int) -> CameraPlan:
 class _Way:
     """One station: its camera's process, its subscriber, and what came of both."""
 
-    def __init__(self, camera: CameraProcess, station: Station, load: Load, offset_ns: int) -> None:
+    def __init__(self, camera: CameraProcess, station: StationClient, load: Load, offset_ns: int) -> None:
         self.run = Run()
         self.ended = False
         self.heard_s = 0.0

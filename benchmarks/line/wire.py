@@ -24,7 +24,7 @@ from asperity.runtime.client.frame_sender import FrameSender
 from asperity.runtime.errors import StationError
 from asperity.runtime.frame import Frame, Intrinsics
 from asperity.runtime.settings.station_toml import StationConfig
-from asperity.runtime.sockets.inspector_sockets import DeskSockets
+from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 from asperity.runtime.wire import decode_frame
 
 Form = Literal["xyz", "depth"]
@@ -71,7 +71,7 @@ def _case(options: WireBenchmark, form: Form, transport: Transport) -> dict[str,
         ends = {name: f"ipc://{folder}/{name}" for name in ("frames", "results", "bulk", "control")}
         if transport == "tcp":
             ends["frames"] = "tcp://127.0.0.1:*"
-        sockets = DeskSockets(msgspec.convert({"sockets": ends}, StationConfig))
+        sockets = InspectorSockets(msgspec.convert({"sockets": ends}, StationConfig))
         endpoint = sockets.endpoints["frames"]
         camera = multiprocessing.get_context("spawn").Process(target=_camera, args=(options, form, endpoint))
         camera.start()
@@ -96,7 +96,7 @@ def _case(options: WireBenchmark, form: Form, transport: Transport) -> dict[str,
     }
 
 
-def _receive(sockets: DeskSockets, options: WireBenchmark) -> tuple[list[int], list[int], int]:
+def _receive(sockets: InspectorSockets, options: WireBenchmark) -> tuple[list[int], list[int], int]:
     """Of the frames after the warm-up: latencies from sending and from when they were due, and a message's size."""
     latencies_us: list[int] = []
     from_due_us: list[int] = []

@@ -21,7 +21,7 @@ from asperity.calibration.record import Fusion
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import BoolArray, FloatArray, ModalityScores, Prepared
 from asperity.runtime.manifest import Decision, Modality, Network
-from asperity.runtime.vision.distances import REWEIGHTING_ROWS, ModalityBank, Usual, measure
+from asperity.runtime.vision.distances import REWEIGHTING_ROWS, ModalityBank, RowStatistics, measure
 from asperity.runtime.vision.features import adapted_patches
 from asperity.runtime.vision.nearest import MemoryBank
 
@@ -52,7 +52,7 @@ class OwnedBank:
         bank, usual = self.bank, None
         if self.tally is not None:
             whole = self.tally.usual(leave_out=frame)
-            usual = Usual(whole.mean[kept], whole.std[kept])
+            usual = RowStatistics(whole.mean[kept], whole.std[kept])
         return ModalityBank(MemoryBank(bank.memory.rows[kept]), bank.feature_mean, bank.feature_std, usual)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import FloatArray
-from asperity.runtime.vision.distances import Usual
+from asperity.runtime.vision.distances import RowStatistics
 from asperity.runtime.vision.nearest import MemoryBank
 
 NEIGHBOURS = 16
@@ -49,7 +49,7 @@ class Tally:
                 np.add.at(row, others[index], values)
         self._total = self._sums.sum(axis=0)
 
-    def usual(self, leave_out: int | None = None) -> Usual:
+    def usual(self, leave_out: int | None = None) -> RowStatistics:
         """The rows' figures, by all frames or all but one.
 
         Raises CalibrationError when all distances are equal or none is known.
@@ -67,7 +67,7 @@ class Tally:
         row_mean = (total + PRIOR_PATCHES * mean) / weight
         row_variance = (squares + PRIOR_PATCHES * (variance + mean**2)) / weight - row_mean**2
         std = np.sqrt(np.maximum(row_variance, LEAST_STD_SHARE**2 * variance))
-        return Usual(row_mean.astype(np.float32), std.astype(np.float32))
+        return RowStatistics(row_mean.astype(np.float32), std.astype(np.float32))
 
 
 def _neighbours(bank: FloatArray) -> NDArray[np.int64]:

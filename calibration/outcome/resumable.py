@@ -34,7 +34,7 @@ SUFFIX = ".work"
 LOCK, JOB, CHECKPOINT, DRAFT = "lock", "job", "adaptation.safetensors", "draft"
 
 
-class Work:
+class Resumable:
     """The folder of one calibration under way. Made by ``working``."""
 
     def __init__(self, folder: Path) -> None:
@@ -79,7 +79,7 @@ def job_digest(
 
 
 @contextlib.contextmanager
-def working(target: Path, force: bool) -> Iterator[Work]:
+def working(target: Path, force: bool) -> Iterator[Resumable]:
     """The work folder of ``target``; its draft takes the target's place when the block ends well.
 
     Raises UsageError when the target exists (without ``force``), is no calibration, or is being made by another
@@ -104,7 +104,7 @@ def working(target: Path, force: bool) -> Iterator[Work]:
                 f"another process is calibrating into {target}; wait for it, or name another folder"
             ) from error
         with _removed_unless_cut_short(folder), _disk_errors(target):
-            work = Work(folder)
+            work = Resumable(folder)
             shutil.rmtree(work.draft, ignore_errors=True)
             work.draft.mkdir()
             yield work

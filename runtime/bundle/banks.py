@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from asperity.runtime.frame import FloatArray
 from asperity.runtime.manifest import Decision, Modality, Network
-from asperity.runtime.vision.distances import ModalityBank, Usual
+from asperity.runtime.vision.distances import ModalityBank, RowStatistics
 from asperity.runtime.vision.nearest import MemoryBank
 
 MODALITIES = ("rgb", "points")
@@ -55,7 +55,7 @@ def read_banks(tensors: Mapping[str, NDArray[Any]], decision: Decision) -> Banks
         usual = tensors.get(f"{name}_usual")
         return ModalityBank(
             MemoryBank(tensors[name]), modality.feature_mean, modality.feature_std,
-            None if usual is None else Usual(mean=usual[0], std=usual[1]),
+            None if usual is None else RowStatistics(mean=usual[0], std=usual[1]),
         )  # fmt: skip
 
     return Banks(bank("rgb", decision.rgb), bank("points", decision.points))

@@ -80,7 +80,7 @@ class ClientLimits:
     """Results that may wait for the caller while a request is under way."""
 
 
-class Station:
+class StationClient:
     """One station as a subscriber sees it. Not for several threads; call ``poll`` or ``results`` often."""
 
     def __init__(
@@ -403,7 +403,7 @@ class Station:
         """Close the sockets; nothing waits."""
         self._context.destroy(linger=0)
 
-    def __enter__(self) -> Station:
+    def __enter__(self) -> StationClient:
         return self
 
     def __exit__(

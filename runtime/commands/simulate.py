@@ -164,7 +164,7 @@ def _simulate(
     key: Path | None,
 ) -> tuple[Summary, bool]:
     """Play until told to end: what came of it, and whether every station's counters add up."""
-    from asperity.runtime.client.station_client import ClientLimits, Station
+    from asperity.runtime.client.station_client import ClientLimits, StationClient
     from asperity.runtime.process import early_signals
     from asperity.runtime.settings.station_toml import control_endpoint, hosted
     from asperity.runtime.simulation.camera import SimulatedCamera
@@ -187,7 +187,7 @@ def _simulate(
     try:
         with ExitStack() as stack:
             stations: list[Simulation] = []
-            clients: list[Station] = []
+            clients: list[StationClient] = []
             for each in hosted(config):
                 sockets, name = each.sockets, each.station.name
                 triggers = sockets.results if on_trigger or each.station.triggers == "software" else ""
@@ -196,7 +196,7 @@ def _simulate(
                 )
                 stack.enter_context(closing(camera))
                 control = control_endpoint(name, sockets.control)
-                client = Station(sockets.results, control, station=name, limits=limits, key=key)
+                client = StationClient(sockets.results, control, station=name, limits=limits, key=key)
                 clients.append(stack.enter_context(client))
                 stations.append(
                     Simulation(each, inspector, camera, client, rate_hz, told_to_end.is_set, config, key)

@@ -20,7 +20,7 @@ Shape: TypeAlias = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Cost:
     """What one run does at least, from its shape alone."""
 
     flop: int = 0
@@ -36,7 +36,7 @@ class Work:
 class Prepared(Protocol):
     """One kernel with inputs and buffers on a device."""
 
-    work: Work
+    work: Cost
 
     def enqueue(self) -> None:
         """The frame path: launches only, no allocation, no waiting."""

@@ -15,7 +15,7 @@ from asperity.runtime.cuda.nearest import BankArrays, DeviceBank, Path, bank_arr
 from asperity.runtime.cuda.streams import FrameDevice
 from asperity.runtime.frame import BoolArray
 from asperity.runtime.manifest import Decision, Geometry, Modality, Network
-from asperity.runtime.vision.distances import USUAL, ModalityBank, Usual
+from asperity.runtime.vision.distances import USUAL, ModalityBank, RowStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class HostBank:
     arrays: BankArrays
     path: Path
     modality: Modality
-    usual: Usual | None
+    usual: RowStatistics | None
 
     def upload(self, device: FrameDevice) -> SharedBank:
         """Onto a device."""

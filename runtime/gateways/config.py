@@ -21,7 +21,7 @@ from asperity.runtime.settings.toml_tables import Name, Section, describe, numbe
 TABLES_MARK = "<!-- The tables below are made by `python -m asperity.runtime.gateways.config docs/gateways.md`. -->"
 
 
-class Station(Section, frozen=True, forbid_unknown_fields=True):
+class GatewayStation(Section, frozen=True, forbid_unknown_fields=True):
     """The station that the gateway speaks for."""
 
     name: Annotated[Name, text("the station's name")] = "st1"
@@ -210,7 +210,7 @@ class Http(Section, frozen=True, forbid_unknown_fields=True):
 class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
     """A whole ``gateway.toml``."""
 
-    station: Station = Station()
+    station: GatewayStation = GatewayStation()
     gateway: Gateway = Gateway()
     log: Log = Log()
     opcua: Opcua = Opcua()

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asperity.runtime.client.ordering import Gap
-from asperity.runtime.client.station_client import ClientLimits, Station
+from asperity.runtime.client.station_client import ClientLimits, StationClient
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.gateways.config import GatewayConfig, client_key, control_of
 from asperity.runtime.wire import ReceivedResult, Reply, StationState
@@ -97,7 +97,7 @@ class Link:
         bounds = config.gateway
         self._bounds = bounds
         self._on_news = on_news
-        self._station = Station(
+        self._station = StationClient(
             config.station.results,
             control_of(config),
             station=config.station.name,
@@ -168,7 +168,7 @@ class Link:
         return taken
 
     def ask(self, op: str, **fields: Any) -> Future[Reply]:
-        """Pass a request on. ``fields``: as ``Station.request``; ``actor``: on whose behalf, at most 64 characters.
+        """Pass a request on. ``fields``: as ``StationClient.request``; ``actor``: for whom, at most 64 characters.
 
         The future ends in a Reply (look at ``ok``), in StationError (no answer, too many under way, requests not
         allowed by the config) or in WireError (a field that breaks the contract).

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from asperity.runtime.inspector.controller import Operation
-from asperity.runtime.inspector.event_log import Notices
+from asperity.runtime.inspector.controller import Controller
+from asperity.runtime.inspector.event_log import EventLog
 from asperity.runtime.reasons import Reason
-from asperity.runtime.sockets.inspector_sockets import DeskSockets
+from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 
 
 class Speakers:
@@ -48,16 +48,16 @@ class CameraGuard:
     def __init__(
         self,
         camera: str,
-        sockets: DeskSockets,
-        operation: Operation,
-        notice: Notices,
+        sockets: InspectorSockets,
+        controller: Controller,
+        notice: EventLog,
         drop_work: Callable[[Reason], None],
         on_restart: Callable[[], None],
     ) -> None:
         """``drop_work`` answers everything admitted; ``on_restart``: frames of another session of the camera begin."""
         self._camera = camera
         self._sockets = sockets
-        self._operation = operation
+        self._controller = controller
         self._notice = notice
         self._drop_work = drop_work
         self._on_restart = on_restart
@@ -76,17 +76,17 @@ class CameraGuard:
             if before not in ("", session):
                 self._on_restart()
             return True
-        if self._speakers.contested and Reason.CAMERA_CONFLICT.name not in self._operation.alarms:
+        if self._speakers.contested and Reason.CAMERA_CONFLICT.name not in self._controller.alarms:
             text = f"two connections send frames of {self._camera}; nothing is accepted until one of them is closed"
-            self._operation.alarm(Reason.CAMERA_CONFLICT.name, text)
+            self._controller.alarm(Reason.CAMERA_CONFLICT.name, text)
             self._drop_work(Reason.CAMERA_CONFLICT)
         return False
 
     def watch(self) -> None:
         """Take the alarm back once one of the two is gone."""
-        if Reason.CAMERA_CONFLICT.name not in self._operation.alarms:
+        if Reason.CAMERA_CONFLICT.name not in self._controller.alarms:
             return
         self._speakers.ended(self._sockets.is_open)
         if not self._speakers.contested:
-            del self._operation.alarms[Reason.CAMERA_CONFLICT.name]
+            del self._controller.alarms[Reason.CAMERA_CONFLICT.name]
             self._notice("info", "CAMERA_CONFLICT_GONE", f"one connection sends frames of {self._camera}")

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from asperity.runtime.bundle import ceilings
 from asperity.runtime.clock import MS, Now, look
 from asperity.runtime.errors import AsperityError, EngineLostError, StateError
-from asperity.runtime.inspector.event_log import Notices, Record, Severity
+from asperity.runtime.inspector.event_log import EventLog, Record, Severity
 from asperity.runtime.inspector.recipe_change import RecipeChanges
-from asperity.runtime.judging.engine_thread import Place, TakenOver, Tested
+from asperity.runtime.judging.engine_thread import StationSlot, TakenOver, Tested
 from asperity.runtime.judging.pipeline import Recipe
 from asperity.runtime.judging.recipes import Loader, describe_engine
 from asperity.runtime.reasons import Reason
@@ -25,7 +25,7 @@ BEATS_OF_A_FRAME = 3
 """A frame may take this many times the p99 of calibration before the beat counts as stopped."""
 
 
-class Operation:
+class Controller:
     """State machine and recipe of one station.
 
     ``drop_work`` answers every admitted frame and pending trigger with a reason, ``drop_triggers`` the triggers alone.
@@ -35,9 +35,9 @@ class Operation:
     def __init__(
         self,
         config: StationConfig,
-        place: Place,
+        slot: StationSlot,
         loader: Loader,
-        notice: Notices,
+        notice: EventLog,
         drop_work: Callable[[Reason], None],
         drop_triggers: Callable[[Reason], None],
         record: Record,
@@ -57,7 +57,7 @@ class Operation:
         self.failure: AsperityError | None = None
         """Why the station can judge nothing in this process: its first recipe did not open, or its engine is lost."""
         self._config = config
-        self._place = place
+        self._slot = slot
         self._loader = loader
         self._notice = notice
         self._drop_work = drop_work
@@ -278,7 +278,7 @@ class Operation:
             self._give_up(f"{self.busy}, but not within the time of [timing] recipe_ms")
         if self._test_until_ns is not None and now.ns > self._test_until_ns:
             self._test_until_ns = None
-            self.fault("SELF_TEST", f"not ended within {self._config.timing.self_test_ms} ms (at {self._place.stage})")
+            self.fault("SELF_TEST", f"not ended within {self._config.timing.self_test_ms} ms (at {self._slot.stage})")
         self._watch_beat(now)
         if camera_alive and "CAMERA" in self.alarms:
             del self.alarms["CAMERA"]
@@ -289,7 +289,7 @@ class Operation:
     def beat_timeout_ms(self) -> int:
         """How long a receiver waits for the beat: a slow profile, be it another station's, must not look dead."""
         limits = self._config.limits
-        slow_ms = BEATS_OF_A_FRAME * self._place.frame_p99_ms
+        slow_ms = BEATS_OF_A_FRAME * self._slot.frame_p99_ms
         return max(limits.beat_timeout_min_ms, limits.deadline_ms, round(slow_ms))
 
     def journal_lost(self, text: str) -> None:
@@ -366,7 +366,7 @@ class Operation:
     def _begin_test(self) -> None:
         self.tested = False
         self._test_until_ns = self._clock().ns + self._config.timing.self_test_ms * MS
-        self._place.self_test()
+        self._slot.self_test()
 
     def _start_by_itself(self) -> None:
         if self._autostart and self.tested and self.state is State.READY:
@@ -391,7 +391,7 @@ class Operation:
 
     def _take_over(self, recipe: Recipe | None) -> None:
         self._taking = True
-        self._place.take_over(recipe)
+        self._slot.take_over(recipe)
 
     def _did_not_open(self, name: str, error: AsperityError) -> None:
         ends_it = name == self._first_recipe and self.opening_first
@@ -402,7 +402,7 @@ class Operation:
     def _give_up(self, why: str) -> None:
         """Let nothing come any more of what was begun; the recipe and threshold in force stay so."""
         self._loader.give_up()
-        if self._taking and not self._place.withdraw():
+        if self._taking and not self._slot.withdraw():
             return  # too late: the bench judges by it, and its report comes next
         if self._incoming is not None:
             self._loader.put_away(self._incoming)
@@ -437,10 +437,10 @@ class Operation:
         against it: a process that was stopped, or a computer that slept, stood still as a whole."""
         limit_ms = max(self._config.limits.engine_stuck_ms, self.beat_timeout_ms())
         unwatched_ms, self._watched_ns = (now.ns - self._watched_ns) / MS, now.ns
-        if self._place.beat != self._beat or unwatched_ms > max(limit_ms / 2, 2 * self._config.timing.poll_ms):
-            self._beat, self._beat_ns = self._place.beat, now.ns
+        if self._slot.beat != self._beat or unwatched_ms > max(limit_ms / 2, 2 * self._config.timing.poll_ms):
+            self._beat, self._beat_ns = self._slot.beat, now.ns
             return
         silent_ms = (now.ns - self._beat_ns) / MS
         stuck = silent_ms > limit_ms
         if stuck and self.state not in (State.ERROR, State.HALTED):
-            self.fault("STUCK", f"the engine has shown no sign of life for {silent_ms:.0f} ms (at {self._place.stage})")
+            self.fault("STUCK", f"the engine has shown no sign of life for {silent_ms:.0f} ms (at {self._slot.stage})")

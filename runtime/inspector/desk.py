@@ -29,14 +29,14 @@ from asperity.runtime.clock import MS, Now, look
 from asperity.runtime.errors import AsperityError, EngineLostError, FrameRefused
 from asperity.runtime.inspector.requests import Requests
 from asperity.runtime.inspector.station import Station
-from asperity.runtime.judging.engine_thread import Bench, TakenOver
+from asperity.runtime.judging.engine_thread import EngineThread, TakenOver
 from asperity.runtime.judging.recipes import Loader, OpenRecipes
 from asperity.runtime.process.systemd import Supervision
 from asperity.runtime.records.audit import ITSELF, Actor, Audit
 from asperity.runtime.records.journal import Journal
 from asperity.runtime.settings.station_toml import StationConfig, audit_path
 from asperity.runtime.sockets import reachability
-from asperity.runtime.sockets.inspector_sockets import DeskSockets
+from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 
 
 class Inspector:
@@ -46,7 +46,7 @@ class Inspector:
         self,
         configs: Sequence[StationConfig],
         journals: Sequence[Journal],
-        sockets: DeskSockets,
+        sockets: InspectorSockets,
         clock: Callable[[], Now] = look,
     ) -> None:
         """``configs`` and ``journals``: one for each station (``runtime.settings.station_toml.hosted``)."""
@@ -59,14 +59,16 @@ class Inspector:
         self.audit = Audit(self.config.audit, audit_path(self.config), self.session, clock)
         sockets.access.logged_in = self._logged_in
         self.ending = False
-        """Set to end: from a signal handler, or by the operation ``shutdown``."""
+        """Set to end: from a signal handler, or by the controller ``shutdown``."""
         self.recipes = OpenRecipes(len(configs))
         limits, idle_tick_s = self.config.limits, self.config.timing.idle_tick_ms / 1000
-        self.bench = Bench(len(configs), limits.queue_length, idle_tick_s, sockets.make_bell, clock)
+        self.engine_thread = EngineThread(len(configs), limits.queue_length, idle_tick_s, sockets.make_bell, clock)
         self.loaders = [Loader(config, sockets.make_bell, self.recipes) for config in configs]
         self.stations = [
-            Station(config, journal, self.session, sockets, place, loader, clock, self.started_ns, self.audit)
-            for config, journal, place, loader in zip(configs, journals, self.bench.places, self.loaders, strict=True)
+            Station(config, journal, self.session, sockets, slot, loader, clock, self.started_ns, self.audit)
+            for config, journal, slot, loader in zip(
+                configs, journals, self.engine_thread.slots, self.loaders, strict=True
+            )
         ]
         self.by_camera = {station.camera: station for station in self.stations}
         self.by_name = {station.name: station for station in self.stations}
@@ -102,14 +104,14 @@ class Inspector:
         open_to_users = reachability.open_to_users(self.config)
         for station in self.stations if open_to_users else ():
             station.notice("info", "OPEN_TO_USERS", open_to_users)
-        self.bench.start()
+        self.engine_thread.start()
         for station, first_recipe in zip(self.stations, first_recipes, strict=True):
             station.begin(first_recipe)
 
     def turn(self) -> None:
         """See to everything that has come in: verdicts, then new frames, then requests, then what time demands."""
         for station in self.stations:
-            for report in station.place.reports():
+            for report in station.slot.reports():
                 station.on_report(report)
                 if not isinstance(report, TakenOver) and report.lost is not None:
                     self._lose_engine(station, report.lost)
@@ -141,11 +143,11 @@ class Inspector:
             station.on_time(now)
         open_to_network = reachability.open_to_network(self.config)
         for station in self.stations:
-            station.operation.hold_alarm("INSECURE_LAN", open_to_network, "warning")
+            station.controller.hold_alarm("INSECURE_LAN", open_to_network, "warning")
         if self.failure() is not None:
             self.ending = True  # never set anew from its old value: a signal between reading and writing would be lost
         for station in self.stations if not self.ending else ():
-            station.operation.show_failure()
+            station.controller.show_failure()
         self._tell_supervisor()
 
     @property
@@ -159,21 +161,21 @@ class Inspector:
         A lost engine comes first: a new process may cure it, and the supervisor starts one. Beside it a station that
         only waits for a recipe does not keep the process, in which none might open.
         """
-        operations = [station.operation for station in self.stations]
-        failures = [operation.failure for operation in operations if operation.failure is not None]
+        controllers = [station.controller for station in self.stations]
+        failures = [controller.failure for controller in controllers if controller.failure is not None]
         lost = [failure for failure in failures if isinstance(failure, EngineLostError)]
-        waiting = [operation for operation in operations if operation.failure is None and operation.without_recipe]
-        if len(failures) + (len(waiting) if lost else 0) < len(operations):
+        waiting = [controller for controller in controllers if controller.failure is None and controller.without_recipe]
+        if len(failures) + (len(waiting) if lost else 0) < len(controllers):
             return None
         return (lost or failures)[0]
 
     def _lose_engine(self, finder: Station, error: EngineLostError) -> None:
         """An engine is lost: for every station that shares it."""
-        recipe = finder.operation.recipe
+        recipe = finder.controller.recipe
         for station in self.stations:
-            theirs = station.operation.recipe
+            theirs = station.controller.recipe
             if station is finder or (recipe is not None and theirs is not None and theirs.engine is recipe.engine):
-                station.operation.engine_lost(error)
+                station.controller.engine_lost(error)
 
     def _report(self) -> None:
         """What concerns all stations: the first says what was refused, each shows the alarms."""
@@ -183,24 +185,24 @@ class Inspector:
         keys, audit = access.problem, self.audit.look()
         audit_back = f"the audit file is written again; {self.audit.lost} entries were lost"
         for station in self.stations:
-            station.operation.hold_alarm(
+            station.controller.hold_alarm(
                 "KEYS", keys, gone=("KEYS_BACK", "the key folder passes its check again; clients may connect")
             )
-            station.operation.hold_alarm("AUDIT", audit, gone=("AUDIT_BACK", audit_back))
+            station.controller.hold_alarm("AUDIT", audit, gone=("AUDIT_BACK", audit_back))
 
     def _tell_supervisor(self) -> None:
         """Ready once every first recipe has judged its golden frames, or failed to (without one: the bench is alive).
 
         After that the watchdog is fed by the bench's beat alone.
         """
-        operations, supervision = [station.operation for station in self.stations], self.supervision
-        waiting = [operation for operation in operations if operation.failure is None]
-        if waiting and all(operation.tested and not operation.opening_first for operation in waiting):
+        controllers, supervision = [station.controller for station in self.stations], self.supervision
+        waiting = [controller for controller in controllers if controller.failure is None]
+        if waiting and all(controller.tested and not controller.opening_first for controller in waiting):
             supervision.ready()
-        elif any(operation.opening_first and operation.busy for operation in waiting):
+        elif any(controller.opening_first and controller.busy for controller in waiting):
             supervision.opening()
-        supervision.progress(self.bench.beat)
-        supervision.status("; ".join(_in_words(station, len(operations) > 1) for station in self.stations))
+        supervision.progress(self.engine_thread.beat)
+        supervision.status("; ".join(_in_words(station, len(controllers) > 1) for station in self.stations))
 
     def _shut_down(self) -> None:
         self.ending = True
@@ -230,12 +232,12 @@ class Inspector:
             station.end()
 
     def _close(self) -> None:
-        stopped = self.bench.stop(self.config.timing.shutdown_ms / 1000)
+        stopped = self.engine_thread.stop(self.config.timing.shutdown_ms / 1000)
         for loader in self.loaders:
             loader.end(self.config.timing.shutdown_ms / 1000)
         for station in self.stations:
-            if stopped and station.operation.recipe is not None:
-                self.recipes.put_away(station.operation.recipe)
+            if stopped and station.controller.recipe is not None:
+                self.recipes.put_away(station.controller.recipe)
         self.sockets.close(self.config.sockets.linger_ms)
         for station in self.stations:
             station.journal.close()
@@ -244,8 +246,8 @@ class Inspector:
 
 
 def _in_words(station: Station, named: bool) -> str:
-    operation = station.operation
-    recipe = operation.recipe.name if operation.recipe else operation.busy or "no recipe"
-    alarms = f"; alarms: {', '.join(operation.alarms)}" if operation.alarms else ""
+    controller = station.controller
+    recipe = controller.recipe.name if controller.recipe else controller.busy or "no recipe"
+    alarms = f"; alarms: {', '.join(controller.alarms)}" if controller.alarms else ""
     name = f"{station.name}: " if named else ""
-    return f"{name}{int(operation.state)} {operation.state.name}, {recipe}{alarms}"
+    return f"{name}{int(controller.state)} {controller.state.name}, {recipe}{alarms}"

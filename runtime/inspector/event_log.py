@@ -29,7 +29,7 @@ class Record(Protocol):
     ) -> None: ...
 
 
-class Notices:
+class EventLog:
     """Writes a kind of notice at most once in ``repeat_ms`` and says how many it held back."""
 
     def __init__(

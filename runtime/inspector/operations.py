@@ -48,8 +48,8 @@ def _get_result(station: Station, request: wire.Request, actor: Actor) -> wire.R
 
 
 def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) -> wire.Reply:
-    operation, config, line = station.operation, station.config, station.line
-    step(operation.state, Cause.TRIGGER)
+    controller, config, line = station.controller, station.config, station.line
+    step(controller.state, Cause.TRIGGER)
     assert request.trigger_id is not None  # the wire requires it
     mode, needed = config.station.triggers, "hard_wired" if hard_wired else "software"
     if mode != needed:
@@ -57,15 +57,15 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
     longest_ms, timeout_ms = config.triggers.timeout_max_ms, request.timeout_ms or 0
     if timeout_ms > longest_ms:
         return reply(request.id, "REFUSED", f"timeout_ms is {timeout_ms}, the most is {longest_ms}")
-    recipe = operation.recipe.name if operation.recipe else ""
+    recipe = controller.recipe.name if controller.recipe else ""
     if request.recipe is not None and request.recipe != recipe:
         return reply(request.id, "REFUSED", f"recipe {request.recipe} is asked for and {recipe} is in force")
     unclear = line.refusal(request.trigger_id) if line is not None else ""
     if unclear:
         return reply(request.id, "REFUSED", unclear)
     busy = station.triggers.refusal(request.trigger_id)
-    if operation.state is State.SINGLE_EXECUTION and operation.single_trigger_id is not None:
-        busy = f"trigger {operation.single_trigger_id} is the one of this single execution"
+    if controller.state is State.SINGLE_EXECUTION and controller.single_trigger_id is not None:
+        busy = f"trigger {controller.single_trigger_id} is the one of this single execution"
     elif not busy and station.promised >= PROMISES_MAX:
         busy = f"{PROMISES_MAX} triggers await their results"
     if busy:
@@ -90,8 +90,8 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
     station.triggers.add(
         PendingTrigger(request.trigger_id, request.part_id or "", request.recipe, promise, expires_ns, entry)
     )
-    if operation.state is State.SINGLE_EXECUTION:
-        operation.single_trigger_id = request.trigger_id
+    if controller.state is State.SINGLE_EXECUTION:
+        controller.single_trigger_id = request.trigger_id
     if line is not None:
         line.announce(request.trigger_id, now)
     if not hard_wired or config.engine.name == "simulated":  # whose camera is fired by the announcement itself
@@ -117,66 +117,66 @@ def _expect(station: Station, request: wire.Request) -> wire.Reply:
 
 
 def _prepare_recipe(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
-    operation = station.operation
-    if operation.busy:
-        return reply(request.id, "BUSY", operation.busy)
+    controller = station.controller
+    if controller.busy:
+        return reply(request.id, "BUSY", controller.busy)
     if request.recipe not in station.config.recipes:
         known = ", ".join(station.config.recipes) or "none"
         return reply(request.id, "REFUSED", f"there is no recipe {request.recipe}; [recipes] has: {known}")
-    return _begun(request.id, operation.prepare(request.recipe, actor))
+    return _begun(request.id, controller.prepare(request.recipe, actor))
 
 
 def _unprepare_recipe(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
-    operation = station.operation
-    if operation.busy:
-        return reply(request.id, "BUSY", operation.busy)
-    in_force = operation.recipe.name if operation.recipe else "none"
+    controller = station.controller
+    if controller.busy:
+        return reply(request.id, "BUSY", controller.busy)
+    in_force = controller.recipe.name if controller.recipe else "none"
     if request.recipe not in (None, in_force):
         return reply(request.id, "REFUSED", f"recipe {request.recipe} is not in force; in force is {in_force}")
-    return _begun(request.id, operation.unprepare(actor))
+    return _begun(request.id, controller.unprepare(actor))
 
 
 def _start(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
     if request.mode == "single" and station.config.station.triggers == "free_run":
         return reply(request.id, "REFUSED", "mode single awaits a trigger, and [station] triggers is free_run")
-    station.operation.start(single=request.mode == "single")
+    station.controller.start(single=request.mode == "single")
     return reply(request.id, "OK")
 
 
 def _stop(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
-    station.operation.stop()
+    station.controller.stop()
     return reply(request.id, "OK")
 
 
 def _abort(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
-    station.operation.abort()
+    station.controller.abort()
     return reply(request.id, "OK")
 
 
 def _halt(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
-    station.operation.halt()
+    station.controller.halt()
     return reply(request.id, "OK")
 
 
 def _reset(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
-    station.operation.reset()
+    station.controller.reset()
     return reply(request.id, "ACCEPTED")
 
 
 def _self_test(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
-    station.operation.self_test()
+    station.controller.self_test()
     return reply(request.id, "ACCEPTED")
 
 
 def _set_threshold(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
-    operation = station.operation
+    controller = station.controller
     assert request.threshold is not None  # the wire requires it
-    if operation.busy:
-        return reply(request.id, "BUSY", operation.busy)
-    refusal = operation.threshold_refusal(request.threshold)
+    if controller.busy:
+        return reply(request.id, "BUSY", controller.busy)
+    refusal = controller.threshold_refusal(request.threshold)
     if refusal:
         return reply(request.id, "REFUSED", refusal)
-    operation.set_threshold(request.threshold, actor)
+    controller.set_threshold(request.threshold, actor)
     return reply(request.id, "ACCEPTED")
 
 

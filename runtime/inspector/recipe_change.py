@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asperity.runtime import wire
-from asperity.runtime.inspector.event_log import TEXT_MAX, Notices, Record
+from asperity.runtime.inspector.event_log import TEXT_MAX, EventLog, Record
 from asperity.runtime.records.audit import ITSELF, Actor
 
 UNDER_WAY, DONE, FAILED = "under_way", "done", "failed"
@@ -12,7 +12,7 @@ UNDER_WAY, DONE, FAILED = "under_way", "done", "failed"
 class RecipeChanges:
     """Counts the changes of one session. Each end is an event, never held back, and an entry of the audit file."""
 
-    def __init__(self, notice: Notices, record: Record) -> None:
+    def __init__(self, notice: EventLog, record: Record) -> None:
         self.last: wire.RecipeChange | None = None
         """As every state says it; None: none was begun yet."""
         self._notice = notice

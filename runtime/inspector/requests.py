@@ -66,7 +66,7 @@ class Requests:
         self._on_shutdown = on_shutdown
         self._clock = clock
         self._session, self._started_ns = stations[0].session, stations[0].started_ns
-        self._replies = ReplyCache(config.reply_cache)
+        self.replies = ReplyCache(config.reply_cache)
 
     def answer(self, sender: list[bytes], parts: Sequence[bytes], client: str = "") -> tuple[list[bytes], bytes]:
         """The reply to a message on the control socket: (envelope, body). Never raises for what a client sent.
@@ -97,7 +97,7 @@ class Requests:
     def _answer_once(self, request: wire.Request, body: bytes, actor: Actor) -> bytes:
         if request.op in READ_ONLY:
             return wire.encode_reply(self._do(request, actor))
-        kept = self._replies.get(request.id)
+        kept = self.replies.get(request.id)
         if kept is not None:
             if kept[0] == body:
                 return kept[1]
@@ -105,7 +105,7 @@ class Requests:
             return wire.encode_reply(reply(request.id, "BAD_REQUEST", refusal))
         answer = self._too_old(request) or self._do(request, actor)
         encoded = wire.encode_reply(answer)
-        self._replies.keep(request.id, body, encoded, self._clock().ns)
+        self.replies.keep(request.id, body, encoded, self._clock().ns)
         if request.op not in OF_PARTS:
             self._audit(request, answer, actor)
         return encoded
@@ -130,7 +130,7 @@ class Requests:
             limit = f"[control] request_age_max_ms is {limit_ms}"
             text = f"it is of {when}; {limit}: look at the station's state and ask again"
             return reply(request.id, "TOO_OLD", text)
-        forgotten_ns = self._replies.forgotten_ns
+        forgotten_ns = self.replies.forgotten_ns
         if forgotten_ns is not None and self._started_ns + request.uptime_ms * MS <= forgotten_ns:
             text = f"it may have been answered before: more than {self._config.reply_cache} requests came since"
             return reply(request.id, "TOO_OLD", f"{text} ([control] reply_cache)")

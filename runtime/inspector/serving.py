@@ -14,7 +14,7 @@ from asperity.runtime.judging.served_bundles import begin
 from asperity.runtime.process import early_signals
 from asperity.runtime.records.journal import Journal
 from asperity.runtime.settings.station_toml import StationConfig, hosted, journal_path
-from asperity.runtime.sockets.inspector_sockets import DeskSockets
+from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 
 
 def inspect(config: StationConfig, first_recipes: Sequence[str]) -> None:
@@ -40,7 +40,7 @@ def inspect(config: StationConfig, first_recipes: Sequence[str]) -> None:
                 )
             )
             stack.callback(journals[-1].close)
-        sockets = DeskSockets(config)
+        sockets = InspectorSockets(config)
         stack.pop_all()  # from here on they are the inspector's to close
     inspector = Inspector(configs, journals, sockets)
 

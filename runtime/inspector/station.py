@@ -14,12 +14,12 @@ from asperity.runtime.clock import MS, Now
 from asperity.runtime.errors import FrameRefused, WireError
 from asperity.runtime.frame import Frame, Result, Verdict
 from asperity.runtime.inspector.camera_guard import CameraGuard
-from asperity.runtime.inspector.controller import Operation
-from asperity.runtime.inspector.event_log import Notices
+from asperity.runtime.inspector.controller import Controller
+from asperity.runtime.inspector.event_log import EventLog
 from asperity.runtime.inspector.hard_wired_line import WiredLine
 from asperity.runtime.inspector.part_matching import Match
 from asperity.runtime.inspector.triggers import PendingTrigger, Triggers
-from asperity.runtime.judging.engine_thread import Place, Report, TakenOver, Tested
+from asperity.runtime.judging.engine_thread import Report, StationSlot, TakenOver, Tested
 from asperity.runtime.judging.pipeline import Job, Outcome, age_ns
 from asperity.runtime.judging.recipes import Loader
 from asperity.runtime.reasons import Reason
@@ -29,12 +29,12 @@ from asperity.runtime.records.journal import Journal
 from asperity.runtime.records.recovery import settle_past
 from asperity.runtime.records.slowest_frames import FrameTrace, SlowestFrames, write_document
 from asperity.runtime.settings.station_toml import StationConfig, trace_path
-from asperity.runtime.sockets.inspector_sockets import DeskSockets
+from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 from asperity.runtime.states import JUDGING, READY_STATES
 
 
 @dataclass(slots=True)
-class Work:
+class Admitted:
     """An admitted frame that has no result yet."""
 
     born: Result
@@ -56,8 +56,8 @@ class Station:
         config: StationConfig,
         journal: Journal,
         session: str,
-        sockets: DeskSockets,
-        place: Place,
+        sockets: InspectorSockets,
+        slot: StationSlot,
         loader: Loader,
         clock: Callable[[], Now],
         started_ns: int,
@@ -70,7 +70,7 @@ class Station:
         self.journal = journal
         self.session = session
         self.sockets = sockets
-        self.place = place
+        self.slot = slot
         self.clock = clock
         self.closing = False
         """The process is ending: what still comes is refused."""
@@ -78,17 +78,17 @@ class Station:
         self.sequence = ledger.Sequence(config.limits.seq_gap_max, config.limits.camera_sessions)
         self.line = WiredLine(config, clock()) if config.station.triggers == "hard_wired" else None
         self.triggers = Triggers(config.triggers.pending_max)
-        self.work: dict[int, Work] = {}
+        self.work: dict[int, Admitted] = {}
         self.last_published_id = journal.last_id
         self.slowest = SlowestFrames(config.trace.slowest) if config.trace.slowest else None
-        self.notice = Notices(self.name, session, config.log, sockets.publish, clock)
+        self.notice = EventLog(self.name, session, config.log, sockets.publish, clock)
         self.started_ns = started_ns
         record = partial(audit.record, self.name)
-        self.operation = Operation(
-            config, place, loader, self.notice, self.drop_work, self.drop_triggers, record, clock
+        self.controller = Controller(
+            config, slot, loader, self.notice, self.drop_work, self.drop_triggers, record, clock
         )
         on_restart = self.line.another_session if self.line is not None else lambda: None
-        self.guard = CameraGuard(self.camera, sockets, self.operation, self.notice, self.drop_work, on_restart)
+        self.guard = CameraGuard(self.camera, sockets, self.controller, self.notice, self.drop_work, on_restart)
         self._last_frame_ns = 0
         self._state_due_ns = 0
         self._state_shown: tuple[object, ...] = ()
@@ -96,13 +96,13 @@ class Station:
 
     def begin(self, first_recipe: str) -> None:
         """Settle what an earlier run left owing, then start the self-test and the first recipe."""
-        engine, notes = self.operation.engine, self.journal.notes
+        engine, notes = self.controller.engine, self.journal.notes
         self.notice("info", "START", f"engine {engine.name} on {engine.device}, {engine.precision}")
         if notes:
-            self.operation.alarm("JOURNAL", f"{len(notes)} findings: {'; '.join(notes[-3:])}")
+            self.controller.alarm("JOURNAL", f"{len(notes)} findings: {'; '.join(notes[-3:])}")
         for result in settle_past(self.journal, self.ledger, self.sequence):
             self._send(result, wire.encode_result_body(result))
-        self.operation.begin(first_recipe)
+        self.controller.begin(first_recipe)
 
     @property
     def promised(self) -> int:
@@ -134,7 +134,7 @@ class Station:
             self._miss_exposure(exposed_ns, now)
             self._answer_lost(who, arrival.lost)
         if arrival.reason is Reason.SEQ_JUMP:
-            self.operation.alarm(Reason.SEQ_JUMP.name, f"seq of {frame.camera} leapt to {frame.seq}")
+            self.controller.alarm(Reason.SEQ_JUMP.name, f"seq of {frame.camera} leapt to {frame.seq}")
         trigger = self.triggers.claim(frame.trigger_id, frame.promise)
         reason = arrival.reason or self._refusal(frame, trigger, now)
         if reason is not None:
@@ -172,7 +172,7 @@ class Station:
 
     def _refusal(self, frame: Frame, trigger: PendingTrigger | None, now: Now) -> Reason | None:
         """Why a well-formed frame of our camera is not admitted; None: it is."""
-        state, free_run = self.operation.state, self.config.station.triggers == "free_run"
+        state, free_run = self.controller.state, self.config.station.triggers == "free_run"
         # A camera whose clock runs ahead could pass off an old picture as a new one, so both directions are refused.
         # With a hard-wired trigger it is the age that tells which part's the frame is.
         too_old = self.line is None and abs(age_ns(frame, now.wall_us)) > self.config.limits.max_age_ms * MS
@@ -193,14 +193,14 @@ class Station:
         self.journal.owe(born.result_id, wire.encode_result_body(born.unknown(Reason.RESTARTED)))
         if trigger is not None:
             self.journal.redeem(trigger.entry)
-        self.work[born.result_id] = Work(
+        self.work[born.result_id] = Admitted(
             born, now.ns, now.ns + limits.deadline_ms * MS, trigger, settled=self.line is None
         )
         if self.line is not None:
             self.line.expose(born.result_id, exposed_ns, now)
         stale_ns = now.ns + limits.max_age_ms * MS - max(0, age_ns(frame, now.wall_us))
         recipe = frame.recipe or (trigger.recipe if trigger else None)
-        displaced = self.place.put(Job(born, frame, recipe, now.ns, stale_ns))
+        displaced = self.slot.put(Job(born, frame, recipe, now.ns, stale_ns))
         if displaced is not None and displaced.born.result_id in self.work:
             self._judged(Outcome(displaced.born.unknown(Reason.OVERLOAD)))
 
@@ -209,9 +209,9 @@ class Station:
     def on_report(self, report: Report) -> None:
         """A frame scored, a recipe taken over, or the self-test ended."""
         if isinstance(report, TakenOver):
-            self.operation.taken_over(report)
+            self.controller.taken_over(report)
         elif isinstance(report, Tested):
-            self.operation.self_tested(report)
+            self.controller.self_tested(report)
         elif isinstance(report, Outcome):
             self.on_scored(report)
         # FoundLost concerns every station of the engine: the inspector sees to it.
@@ -231,9 +231,9 @@ class Station:
                 self.name, result.result_id, result.seq, result.reason.name, outcome.spans[0].start_ns, self.clock().ns,
                 outcome.spans,
             ))  # fmt: skip
-        self.operation.scored(result.reason, result.score is not None, outcome.detail)
+        self.controller.scored(result.reason, result.score is not None, outcome.detail)
         if result.verdict is Verdict.OK and result.score is not None:
-            self.operation.accepted(result.score)
+            self.controller.accepted(result.score)
 
     def _judged(self, outcome: Outcome) -> None:
         """It is known what an admitted frame will say; it says so as soon as it is known which part it is of."""
@@ -252,7 +252,7 @@ class Station:
             return
         work.settled, work.trigger = True, trigger
         if match.reason is not None or trigger is None:
-            self.place.discard(lambda job: job.born.result_id == work.born.result_id)
+            self.slot.discard(lambda job: job.born.result_id == work.born.result_id)
             work.judged = Outcome(work.born.unknown(match.reason or Reason.UNANNOUNCED), match.detail)
         if work.judged is not None:
             self._finish(work)
@@ -287,17 +287,17 @@ class Station:
 
     def drop_work(self, reason: Reason) -> None:
         """Answer every admitted frame and every pending trigger now; what the bench still says of them is late."""
-        self.place.discard(lambda job: True)
+        self.slot.discard(lambda job: True)
         for work in list(self.work.values()):
             work.judged = Outcome(work.born.unknown(reason))
             self._finish(work)
         self.drop_triggers(reason)
 
-    def _miss_deadline(self, work: Work) -> None:
-        self.place.discard(lambda job: job.born.result_id == work.born.result_id)
+    def _miss_deadline(self, work: Admitted) -> None:
+        self.slot.discard(lambda job: job.born.result_id == work.born.result_id)
         self._judged(Outcome(replace(work.born.unknown(Reason.DEADLINE), deadline_missed=True)))
 
-    def _finish(self, work: Work) -> None:
+    def _finish(self, work: Admitted) -> None:
         """The result of an admitted frame, of which everything is known."""
         del self.work[work.born.result_id]
         outcome, trigger = work.judged, work.trigger
@@ -315,7 +315,7 @@ class Station:
 
     def _born(self, who: wire.FrameIdentity, trigger: PendingTrigger | None) -> Result:
         """A result as it is born: unknown. It carries a trigger's id only if it is that trigger's one answer."""
-        recipe = self.operation.recipe
+        recipe = self.controller.recipe
         return Result(
             station=self.name,
             session=self.session,
@@ -338,7 +338,7 @@ class Station:
         result_id = self.journal.reserve()
         oldest = next(iter(self.work.values()), None)
         if oldest is not None and result_id - oldest.born.result_id >= self.config.journal.slots:
-            self.place.discard(lambda job: job.born.result_id == oldest.born.result_id)
+            self.slot.discard(lambda job: job.born.result_id == oldest.born.result_id)
             oldest.judged = Outcome(oldest.born.unknown(Reason.OVERLOAD), "as many results came after it as are kept")
             self._finish(oldest)
         return result_id
@@ -359,12 +359,12 @@ class Station:
         self._send(result, body)
         if detail and result.score is None:
             self.notice("warning", result.reason.name, detail, result.result_id, result.seq)
-        self.operation.answered(result.trigger_id)
+        self.controller.answered(result.trigger_id)
 
     def _send(self, result: Result, body: bytes) -> None:
         self.sockets.publish([wire.topic("result", self.name), body])
         number = self.config.station.number
-        record = wire.encode_record(result, state=self.operation.state, station_number=number)
+        record = wire.encode_record(result, state=self.controller.state, station_number=number)
         self.sockets.publish(wire.record_message(self.name, record))
         self.last_published_id = max(self.last_published_id, result.result_id)
 
@@ -393,19 +393,19 @@ class Station:
         self._answer_triggers(self.triggers.expired(now.ns), Reason.NO_FRAME)
         self._watch_line(now)
         self.guard.watch()
-        self.operation.watch(now, self.camera_alive(now))
+        self.controller.watch(now, self.camera_alive(now))
         if self.journal.look():
-            self.operation.journal_lost(self.journal.fault)
+            self.controller.journal_lost(self.journal.fault)
         imbalance = self.ledger.imbalance(len(self.work))
-        if imbalance and "LAW" not in self.operation.alarms:
-            self.operation.fault("LAW", f"received + lost is {imbalance} off the results; please report this")
+        if imbalance and "LAW" not in self.controller.alarms:
+            self.controller.fault("LAW", f"received + lost is {imbalance} off the results; please report this")
         self.publish_state(now)
 
     def _watch_line(self, now: Now) -> None:
         """Which exposure is which part's, where that shows with time."""
         if self.line is None:
             return
-        judging = self.operation.state in JUDGING
+        judging = self.controller.state in JUDGING
         if judging and not self._was_judging:
             self.line.unsync("judging has started")
         self._was_judging = judging
@@ -414,11 +414,11 @@ class Station:
             self._matched(match)
             if match.reason is None and (text := self.line.punctuality.add(match)):
                 self.notice("info", "LINE_TIMES", text)
-        shown = Reason.UNSYNCED.name in self.operation.alarms
+        shown = Reason.UNSYNCED.name in self.controller.alarms
         if not self.line.synced and judging and not shown:
-            self.operation.alarm(Reason.UNSYNCED.name, f"{self.line.why}; {Reason.UNSYNCED.remedy}", "warning")
+            self.controller.alarm(Reason.UNSYNCED.name, f"{self.line.why}; {Reason.UNSYNCED.remedy}", "warning")
         elif shown and (self.line.synced or not judging):
-            del self.operation.alarms[Reason.UNSYNCED.name]
+            del self.controller.alarms[Reason.UNSYNCED.name]
             if self.line.synced:
                 self.notice("info", "SYNCED", "parts and exposures are matched again")
 
@@ -430,27 +430,27 @@ class Station:
 
     def state_message(self, now: Now) -> wire.StationState:
         """What the station says of itself now; sent five times a second."""
-        operation, ledger, recipe = self.operation, self.ledger, self.operation.recipe
-        engine = operation.engine
+        controller, ledger, recipe = self.controller, self.ledger, self.controller.recipe
+        engine = controller.engine
         return wire.StationState(
             station=self.name,
             session=self.session,
             uptime_ms=(now.ns - self.started_ns) // MS,
-            beat=self.place.beat,
-            beat_timeout_ms=operation.beat_timeout_ms(),
-            state=int(operation.state),
-            ready=operation.state in READY_STATES and operation.tested and self.camera_alive(now),
+            beat=self.slot.beat,
+            beat_timeout_ms=controller.beat_timeout_ms(),
+            state=int(controller.state),
+            ready=controller.state in READY_STATES and controller.tested and self.camera_alive(now),
             autostart=self.config.station.autostart,
             triggers=self.config.station.triggers,
             synced=self.line.synced if self.line is not None else None,
             recipe=recipe.name if recipe else "",
-            recipe_change=operation.changes.last,
+            recipe_change=controller.changes.last,
             bundle=recipe.bundle if recipe else "",
             threshold=recipe.decision.threshold if recipe else None,
             engine=wire.EngineMessage(engine.name[:64], engine.device[:64], engine.precision[:64]),
             last_result_id=self.last_published_id,
             expected_rate_hz=self.config.station.expected_rate_hz or None,
-            alarms=tuple(operation.alarms),
+            alarms=tuple(controller.alarms),
             received=ledger.received,
             lost=ledger.lost,
             ok=ledger.ok,
@@ -465,9 +465,9 @@ class Station:
 
     def publish_state(self, now: Now) -> None:
         """Five times a second, and at once when something changed that a receiver acts on."""
-        operation = self.operation
+        controller = self.controller
         shown = (
-            operation.state, operation.tested, operation.recipe, operation.changes.last, tuple(operation.alarms)
+            controller.state, controller.tested, controller.recipe, controller.changes.last, tuple(controller.alarms)
         )  # fmt: skip
         if now.ns < self._state_due_ns and shown == self._state_shown:
             return
@@ -491,13 +491,13 @@ class Station:
     def begin_to_end(self) -> None:
         """Refuse what still arrives and what waits; the frame in work may still be judged."""
         self.closing = True
-        for job in self.place.discard(lambda job: True):
+        for job in self.slot.discard(lambda job: True):
             self._judged(Outcome(job.born.unknown(Reason.SHUTDOWN)))
 
     def end(self) -> None:
         """Answer the rest."""
         self.drop_work(Reason.SHUTDOWN)
-        self.operation.end()
+        self.controller.end()
         self.publish_state(self.clock())
         if self.slowest is not None:
             try:

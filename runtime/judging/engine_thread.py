@@ -45,7 +45,7 @@ class FoundLost:
 Report = Outcome | TakenOver | Tested | FoundLost
 
 
-class Bench:
+class EngineThread:
     """Scores what the desk admits. ``beat`` is advanced by this thread alone, at stage ends and idle ticks."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Bench:
         self.stage = "idle"
         """Where the bench is, for the log when it is stuck."""
         self._inbox: Inbox[Job] = Inbox(stations, queue_length)
-        self.places = [Place(self, self._inbox, number) for number in range(stations)]
+        self.slots = [StationSlot(self, self._inbox, number) for number in range(stations)]
         self._idle_tick_s = idle_tick_s
         self._make_bell = make_bell
         self._clock = clock
@@ -102,17 +102,17 @@ class Bench:
     def _idle(self) -> bool:
         """Let the engines use the gap; True when one was found lost or failing, for the first time."""
         found = False
-        for place in self.places:
-            if place.recipe is None or place.idle_lost:
+        for slot in self.slots:
+            if slot.recipe is None or slot.idle_lost:
                 continue
             try:
-                place.recipe.engine.idle()
+                slot.recipe.engine.idle()
             except EngineLostError as error:
-                place.idle_lost = found = True
-                place.tell(FoundLost(error))
+                slot.idle_lost = found = True
+                slot.tell(FoundLost(error))
             except AsperityError as error:  # as a failed self-test: Error until a reset, and the bench lives on
-                place.idle_lost = found = True
-                place.tell(Tested(str(error)))
+                slot.idle_lost = found = True
+                slot.tell(Tested(str(error)))
         return found
 
     def _run(self) -> None:
@@ -123,35 +123,35 @@ class Bench:
 
     def _beside(self, station: int) -> list[Item[Job]]:
         """Frames of other stations that the same engine can score at the same time."""
-        recipe = self.places[station].recipe
+        recipe = self.slots[station].recipe
         if recipe is None or recipe.engine.batch_max <= 1:
             return []
         sharing = {
-            place.number
-            for place in self.places
-            if place.number != station and place.recipe is not None and place.recipe.engine is recipe.engine
+            slot.number
+            for slot in self.slots
+            if slot.number != station and slot.recipe is not None and slot.recipe.engine is recipe.engine
         }
         return self._inbox.take_beside(sharing, recipe.engine.batch_max - 1)
 
     def _inspect(self, items: list[Item[Job]]) -> None:
-        places = [self.places[item.station] for item in items]
+        slots = [self.slots[item.station] for item in items]
         turns = [
-            Turn(item.job, place.recipe, place.digest)
-            for item, place in zip(items, places, strict=True)
+            Turn(item.job, slot.recipe, slot.digest)
+            for item, slot in zip(items, slots, strict=True)
             if item.job is not None
         ]
-        for place, (outcome, digest) in zip(places, inspect_together(turns, self.progress, self._clock), strict=True):
-            place.digest = digest
-            place.tell(outcome)
+        for slot, (outcome, digest) in zip(slots, inspect_together(turns, self.progress, self._clock), strict=True):
+            slot.digest = digest
+            slot.tell(outcome)
 
 
-class Place:
+class StationSlot:
     """A station's place at the bench: what it judges by, and what the desk may ask of it.
 
     ``recipe``, ``digest`` and ``tell`` are the bench's thread's, the rest is for the desk.
     """
 
-    def __init__(self, bench: Bench, inbox: Inbox[Job], number: int) -> None:
+    def __init__(self, bench: EngineThread, inbox: Inbox[Job], number: int) -> None:
         self.number = number
         self.recipe: Recipe | None = None
         self.digest: int | None = None
@@ -179,7 +179,7 @@ class Place:
     @property
     def frame_p99_ms(self) -> float:
         """How long a frame may take that is before ours: of the slowest recipe at the bench, as calibrated."""
-        recipes = [place.recipe for place in self._bench.places]
+        recipes = [slot.recipe for slot in self._bench.slots]
         return max((recipe.manifest.frame_p99_ms for recipe in recipes if recipe is not None), default=0.0)
 
     def reports(self) -> list[Report]:

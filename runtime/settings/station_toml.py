@@ -33,7 +33,7 @@ STATIONS_MAX = 8
 """Stations that one process may host."""
 
 
-class Station(Section, frozen=True, forbid_unknown_fields=True):
+class StationSection(Section, frozen=True, forbid_unknown_fields=True):
     """Who this station is and what it does by itself."""
 
     name: Annotated[Name, text(f"name in every topic ({NAME_RULE})")] = "st1"
@@ -79,7 +79,7 @@ class HardWired(Section, frozen=True, forbid_unknown_fields=True):
     ] = 8
 
 
-class HostedStation(Station, frozen=True, forbid_unknown_fields=True):
+class HostedStation(StationSection, frozen=True, forbid_unknown_fields=True):
     """One of several stations that one process hosts, 1 to 8, in place of `[station]`: every other table holds for all.
 
     Names, numbers, cameras and journals differ; the recipe may be the same, and is then open once.
@@ -286,7 +286,7 @@ class Log(Section, frozen=True, forbid_unknown_fields=True):
 class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     """A whole ``station.toml``."""
 
-    station: Station = Station()
+    station: StationSection = StationSection()
     stations: list[HostedStation] = msgspec.field(default_factory=list)
     limits: Limits = Limits()
     timing: Timing = Timing()
@@ -323,7 +323,7 @@ def hosted(config: StationConfig) -> list[StationConfig]:
     return [
         msgspec.structs.replace(
             config,
-            station=Station(**{key: getattr(station, key) for key in Station.__struct_fields__}),
+            station=StationSection(**{key: getattr(station, key) for key in StationSection.__struct_fields__}),
             stations=[],
             hard_wired=station.hard_wired or config.hard_wired,
             journal=msgspec.structs.replace(config.journal, path=station.journal),
@@ -469,7 +469,7 @@ def _check_hard_wired(config: StationConfig, where: str) -> None:
 
 def _check_stations(config: StationConfig, where: str) -> None:
     """That no two stations of the process have in common what makes them two."""
-    if config.station != Station():
+    if config.station != StationSection():
         raise ConfigError(
             f"{where}: [station] (and --station, --camera, --autostart) is of a process of one station, and there are "
             "[[stations]]; write what it says into these"

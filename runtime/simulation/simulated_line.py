@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asperity.runtime.client.ordering import Gap
-from asperity.runtime.client.station_client import Station
+from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.errors import StationError
 from asperity.runtime.reasons import Reason
 from asperity.runtime.settings.station_toml import StationConfig
@@ -70,7 +70,7 @@ class SimulatedLine:
         config: StationConfig,
         inspector: StationProcess,
         camera: SimulatedCamera,
-        client: Station,
+        client: StationClient,
         rate_hz: float,
         ending: Callable[[], bool] = lambda: False,
         process_config: StationConfig | None = None,

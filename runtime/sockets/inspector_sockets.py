@@ -44,7 +44,7 @@ class Ends(Protocol):
     def close(self, linger_ms: int) -> None: ...
 
 
-class DeskSockets:
+class InspectorSockets:
     """PULL frames, PUB results, PUB bulk, ROUTER control, and the bell by which other threads wake the desk.
 
     Raises ConfigError for a bind off loopback without CURVE or ``insecure_lan``, StationError where a bind fails,

@@ -29,7 +29,7 @@ deviations nearer counts 0, as one that was not scored does."""
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
+class RowStatistics:
     """How far normal patches lie from each bank row they are nearest to."""
 
     mean: FloatArray  # (N,)
@@ -48,7 +48,7 @@ class ModalityBank:
     memory: MemoryBank
     feature_mean: float
     feature_std: float
-    usual: Usual | None = None
+    usual: RowStatistics | None = None
     """None: published distances."""
 
     def standardised(self, features: FloatArray) -> FloatArray:

@@ -19,7 +19,7 @@ import zmq
 
 from asperity.runtime import wire
 from asperity.runtime.client.ordering import Gap
-from asperity.runtime.client.station_client import Station
+from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
 from asperity.runtime.wire import ReceivedResult
@@ -109,7 +109,7 @@ class Simulated:
         self.process = subprocess.Popen([*start, f"--script={SCRIPT}", "--deadline-ms=5000"], stdout=subprocess.PIPE)
         self.lossy = Lossy(self.ends["results"], self.ends["lossy"])
         self.lossy.start()
-        self.client = Station(self.ends["results"], self.ends["control"], station="st1", since=1)
+        self.client = StationClient(self.ends["results"], self.ends["control"], station="st1", since=1)
         self.seen: dict[int, ReceivedResult] = {}
 
     def listen_until(self, ended: subprocess.Popen[bytes]) -> None:

@@ -212,7 +212,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("system/test_line.py::test_a_stuck_engine_misses_deadlines_stops_the_beat_and_ends_in_error",
                 "state 3 did not come", ("inspector/controller.py", "stuck = silent_ms > limit_ms", "stuck = False")),
             off("runtime/process/test_supervision.py::test_a_stuck_engine_starves_the_watchdog",
-                "WATCHDOG=1", ("inspector/desk.py", "supervision.progress(self.bench.beat)", "supervision.progress(self.bench.beat + self.clock().ns)")),
+                "WATCHDOG=1", ("inspector/desk.py", "supervision.progress(self.engine_thread.beat)", "supervision.progress(self.engine_thread.beat + self.clock().ns)")),
         ],
         "the engine raises, gives NaN": [
             off("runtime/inspector/test_inspector_frames.py::test_an_engine_fault_is_unknown_and_repeated_ones_are_an_error[raise]",
@@ -253,7 +253,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/inspector/test_stations_apart.py::test_faults_in_a_row_are_counted_for_each_station",
                 "8 == <State.ERROR: 3>", ("inspector/controller.py", "if self._faults == self._config.limits.engine_faults_max:", "if False:")),
             off("runtime/inspector/test_stations_apart.py::test_a_first_recipe_that_does_not_open_leaves_the_others",
-                "'RECIPE' in ()", ("inspector/desk.py", "if len(failures) + (len(waiting) if lost else 0) < len(operations):",
+                "'RECIPE' in ()", ("inspector/desk.py", "if len(failures) + (len(waiting) if lost else 0) < len(controllers):",
                     "if not failures:")),
         ],
         "one of several stations is flooded": [

@@ -18,7 +18,7 @@ import zmq
 
 from asperity.runtime import wire
 from asperity.runtime.client.frame_sender import FrameSender
-from asperity.runtime.client.station_client import ClientLimits, Station
+from asperity.runtime.client.station_client import ClientLimits, StationClient
 from asperity.runtime.frame import Frame, Result
 from asperity.runtime.security.curve_keys import ClientKeys, Role, secure
 from asperity.runtime.wire import StationState
@@ -136,11 +136,12 @@ class Line:
         for recorder in self.heard_of.values():
             recorder.listen(0)
 
-    def client(self, since: int | None = None, station: str = "") -> Station:
+    def client(self, since: int | None = None, station: str = "") -> StationClient:
         """The customer's subscriber."""
         key = self.keys.get("client")
         name = station or self.names[0]
-        return Station(self.ends["results"], self.ends["control"], station=name, since=since, limits=UNHURRIED, key=key)
+        ends = self.ends["results"], self.ends["control"]
+        return StationClient(*ends, station=name, since=since, limits=UNHURRIED, key=key)
 
     def ask(self, op: str, station: str = "", **fields: Any) -> wire.Reply:
         """One request to a station, the first unless one is named."""
@@ -290,7 +291,7 @@ while True:
 """
 
 
-def _journal(client: Station) -> dict[int, Result]:
+def _journal(client: StationClient) -> dict[int, Result]:
     results: dict[int, Result] = {}
     next_id: int | None = 1
     while next_id is not None:

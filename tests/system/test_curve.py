@@ -17,7 +17,7 @@ import zmq
 
 from asperity.runtime import wire
 from asperity.runtime.client.ordering import Gap
-from asperity.runtime.client.station_client import ClientLimits, Station
+from asperity.runtime.client.station_client import ClientLimits, StationClient
 from asperity.runtime.errors import AccessError, StationError
 from asperity.runtime.frame import Frame, Result
 from asperity.runtime.security.curve_keys import ClientKeys, Role, read_client_key
@@ -102,12 +102,13 @@ def test_whoever_may_not_is_refused_logged_and_counted_and_the_station_goes_on(t
         for name in ("results", "bulk"):
             attempts.append(Attempt(zmq.SUB, line.ends[name], line.admit(f"camera-{name}", Role.CAMERA)))
         for key in (None, unknown, gone, line.keys["camera-bulk"]):
-            with Station(line.ends["results"], line.ends["control"], station=STATION, limits=HASTY, key=key) as client:
+            ends = line.ends["results"], line.ends["control"]
+            with StationClient(*ends, station=STATION, limits=HASTY, key=key) as client:
                 with pytest.raises(StationError, match="no answer to get_state"):
                     client.request("get_state")
                 assert client.state is None
         ends = line.ends["results"], line.ends["control"]
-        with Station(*ends, station=STATION, limits=UNHURRIED, key=reader) as client:
+        with StationClient(*ends, station=STATION, limits=UNHURRIED, key=reader) as client:
             for op in ("stop", "shutdown", "halt", "abort"):
                 reply = client.request(op)
                 assert (reply.ok, reply.code) == (False, "NOT_ALLOWED")
@@ -149,7 +150,7 @@ def test_a_revoked_client_is_cut_off_and_nobody_else_misses_a_result() -> None:
         assert camera.wait_connected(PATIENCE_MS)
         subscriber, pusher = Attempt(zmq.SUB, line.ends["results"], spy), Camera(line, key="thief")
         ends = line.ends["results"], line.ends["control"]
-        asker = Station(*ends, station=STATION, limits=UNHURRIED, key=operator)
+        asker = StationClient(*ends, station=STATION, limits=UNHURRIED, key=operator)
         assert thief.exists() and asker.request("get_state").ok
         line.wait(lambda: bool(subscriber.socket.poll(0)), "the spy to hear something")
         assert pusher.wait_connected(PATIENCE_MS)
@@ -189,14 +190,14 @@ def test_a_new_key_of_an_old_name_does_not_revive_the_old_connection() -> None:
         line.start()
         line.await_state(RUNNING)
         ends = line.ends["results"], line.ends["control"]
-        with Station(*ends, station=STATION, limits=UNHURRIED, key=old) as client:
+        with StationClient(*ends, station=STATION, limits=UNHURRIED, key=old) as client:
             assert client.request("get_state").ok
             line.revoke("plc1")
             old.rename(old.with_suffix(".old"))
             new = line.admit("plc1", Role.OPERATE)
             line.wait(lambda: client.request("get_state").code == "NOT_ALLOWED", "the refusal of the old key")
             # If it connects before the station has read its key it is let in after handshake_ms.
-            with Station(*ends, station=STATION, limits=UNHURRIED, key=new) as successor:
+            with StationClient(*ends, station=STATION, limits=UNHURRIED, key=new) as successor:
                 line.wait(lambda: successor.request("get_state").ok, "the new key's answer")
             assert client.request("get_state").code == "NOT_ALLOWED"
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import pytest
 
-from asperity.runtime.client.station_client import Station
+from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.reasons import Reason
 from asperity.runtime.settings.station_toml import control_endpoint
 from asperity.runtime.states import State
@@ -214,7 +214,7 @@ def test_a_client_that_knows_its_stations_name_alone_finds_the_process(monkeypat
         line.start()
         await_all(line, RUNNING)
         for name in NAMES:
-            with Station(line.ends["results"], control_endpoint(name), station=name, limits=UNHURRIED) as client:
+            with StationClient(line.ends["results"], control_endpoint(name), station=name, limits=UNHURRIED) as client:
                 state = client.request("get_state").state
                 assert state is not None and state.station == name
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from asperity.runtime.cuda.answer import Packed, Piece, enqueue_check, enqueue_place
 from asperity.runtime.cuda.checks.clouds import COUNT, NOT_FINITE, clear_fault, fault_problems
-from asperity.runtime.cuda.kernels import KernelEntry, Shape, Work
+from asperity.runtime.cuda.kernels import Cost, KernelEntry, Shape
 from asperity.runtime.cuda.launch import Device
 from asperity.runtime.errors import EngineError
 
@@ -34,7 +34,7 @@ class CheckedPlace:
         self.distance, self.chosen = device.upload(distance), device.upload(chosen)
         self.count = device.upload(np.array([count], dtype=np.int32))
         self.placed, self.fault = device.alloc(4 * self.tokens), clear_fault(device)
-        self.work = Work(bytes=8 * self.most + 4 * self.tokens)
+        self.work = Cost(bytes=8 * self.most + 4 * self.tokens)
 
     def enqueue(self) -> None:
         """Launches only."""
@@ -66,7 +66,7 @@ class CheckedFinite:
             values[int(rng.integers(self.count))] = damage[kind]
         self.expected = NOT_FINITE if kind in damage else 0
         self.values, self.fault = device.upload(values), clear_fault(device)
-        self.work = Work(bytes=4 * self.count)
+        self.work = Cost(bytes=4 * self.count)
 
     def enqueue(self) -> None:
         """Launches only."""
@@ -93,7 +93,7 @@ class CheckedPack:
         parts = enumerate(zip(buffers, sizes, strict=True))
         self.packed = Packed(device, {str(n): Piece(buffer, (size,), np.uint8, 8) for n, (buffer, size) in parts})
         self.device = device
-        self.work = Work(bytes=2 * sum(sizes))
+        self.work = Cost(bytes=2 * sum(sizes))
 
     def enqueue(self) -> None:
         """Launches only."""

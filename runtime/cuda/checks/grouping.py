@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from asperity.runtime.cuda.checks.clouds import EXACT, FAULT_OF, KINDS, clear_fault, cloud_of, fault_problems
-from asperity.runtime.cuda.kernels import KernelEntry, Shape, Work
+from asperity.runtime.cuda.kernels import Cost, KernelEntry, Shape
 from asperity.runtime.cuda.launch import Device
 from asperity.runtime.cuda.points import Grouping, GroupScale
 from asperity.runtime.vision.points import Indices, Points, nearest_neighbours, valid_points
@@ -41,7 +41,7 @@ class CheckedGrouping:
         self.device_centres, self.centroid = device.upload(centres), device.upload(self.origin)
         self.replayed = np.sort(rng.permutation(self.groups)[:REPLAYED])
         near = min(len(self.points), 9 * self.stage.tile**2)
-        self.work = Work(flop=8 * near * self.groups, bytes=12 * size**2 + 16 * self.groups * self.size)
+        self.work = Cost(flop=8 * near * self.groups, bytes=12 * size**2 + 16 * self.groups * self.size)
 
     def enqueue(self) -> None:
         """Launches only."""

@@ -15,7 +15,7 @@ from asperity.runtime.cuda.checks.clouds import (
     cloud_of,
     fault_problems,
 )
-from asperity.runtime.cuda.kernels import KernelEntry, Shape, Work
+from asperity.runtime.cuda.kernels import Cost, KernelEntry, Shape
 from asperity.runtime.cuda.launch import Device
 from asperity.runtime.cuda.points import Interpolation
 from asperity.runtime.vision.points import farthest_points, interpolation_weights, patch_map, valid_points
@@ -51,7 +51,7 @@ class CheckedInterpolation:
         self.dense = device.alloc(4 * self.grid**2 * self.groups)
         self.out = device.alloc(4 * self.grid**2 * self.channels)
         entries = 25 * self.grid**2
-        self.work = Work(
+        self.work = Cost(
             flop=8 * len(self.points) * self.groups + 2 * entries * self.channels,
             bytes=12 * self.size**2 + self.tokens.nbytes + 4 * self.grid**2 * self.channels,
         )

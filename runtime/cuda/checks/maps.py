@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from asperity.runtime.cuda.checks.clouds import EMPTY, NOT_FINITE, clear_fault, fault_problems
-from asperity.runtime.cuda.kernels import KernelEntry, Shape, Work
+from asperity.runtime.cuda.kernels import Cost, KernelEntry, Shape
 from asperity.runtime.cuda.launch import Device
 from asperity.runtime.cuda.maps import (
     FUSED,
@@ -72,7 +72,7 @@ class CheckedMaps:
         self.threads = shape.get("threads", 1024)
         self.fault = clear_fault(device)
         flop = 2 * PLANES * MAP_PX * grid * (grid + MAP_PX)
-        self.work = Work(flop=flop, bytes=4 * PLANES * (MAP_PX**2 + grid**2))
+        self.work = Cost(flop=flop, bytes=4 * PLANES * (MAP_PX**2 + grid**2))
 
     def enqueue(self) -> None:
         """Launches only."""
@@ -175,7 +175,7 @@ class CheckedImageDistance:
         count = np.array([self.count], dtype=np.int32)
         self.inputs = (device.upload(self.nearest), device.upload(self.scored.astype(np.uint8)), device.upload(count))
         self.device_queries, self.fault = device.upload(self.queries), clear_fault(device)
-        self.work = Work(flop=6 * dimension, bytes=9 * rows + 3 * self.bank.itemsize * dimension)
+        self.work = Cost(flop=6 * dimension, bytes=9 * rows + 3 * self.bank.itemsize * dimension)
 
     def enqueue(self) -> None:
         """Launches only. Local distances work in place, so theirs are written again."""
@@ -224,7 +224,7 @@ class CheckedPeak:
             self.map[grid // 2, grid // 3] = np.nan
         self.expected_fault = NOT_FINITE if kind == "nan" else 0
         self.stage, self.fault, self.device_map = Peak(device, grid), clear_fault(device), device.upload(self.map)
-        self.work = Work(flop=2 * MAP_PX * grid * (grid + MAP_PX), bytes=4 * (grid**2 + MAP_PX**2))
+        self.work = Cost(flop=2 * MAP_PX * grid * (grid + MAP_PX), bytes=4 * (grid**2 + MAP_PX**2))
 
     def enqueue(self) -> None:
         """Launches only."""

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.cuda.kernels import KernelEntry, Prepared, Shape, Work
+from asperity.runtime.cuda.kernels import Cost, KernelEntry, Prepared, Shape
 from asperity.runtime.cuda.launch import Device, Enqueue
 from asperity.runtime.cuda.nearest import REWEIGHTING_ROWS, NearestSearch, Path
 from asperity.runtime.errors import EngineError
@@ -68,9 +68,9 @@ class CheckedSearch:
         self._features, self._mask = device.upload(self.features), device.upload(mask)
         rows, stride = len(self.chosen), self.search.plan.stride
         if path == "float32":
-            self.work = Work(flop=3 * rows * n * d, bytes=4 * (rows + n) * d, precision="float32")
+            self.work = Cost(flop=3 * rows * n * d, bytes=4 * (rows + n) * d, precision="float32")
         else:
-            self.work = Work(flop=2 * rows * n * d, bytes=2 * (rows + n) * stride, precision="float16")
+            self.work = Cost(flop=2 * rows * n * d, bytes=2 * (rows + n) * stride, precision="float16")
 
     def enqueue(self) -> None:
         """One search."""
@@ -142,7 +142,7 @@ class CheckedNeighbours:
         self._inner = CheckedSearch(device, shape, kind, rng, "tensor")
         self._inner.enqueue()
         n, d = self._inner.bank.shape
-        self.work = Work(flop=3 * n * d, bytes=4 * n * d)
+        self.work = Cost(flop=3 * n * d, bytes=4 * n * d)
 
     def enqueue(self) -> None:
         """From distances to the image distance."""

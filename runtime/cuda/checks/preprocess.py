@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asperity.runtime.cuda.checks.clouds import EMPTY, clear_fault, fault_problems
-from asperity.runtime.cuda.kernels import KernelEntry, Shape, Work
+from asperity.runtime.cuda.kernels import Cost, KernelEntry, Shape
 from asperity.runtime.cuda.launch import Device
 from asperity.runtime.cuda.preprocess import Preprocess
 from asperity.runtime.frame import FloatArray, Frame, Intrinsics, Prepared
@@ -104,7 +104,7 @@ class CheckedPreprocess:
         self.stored = device.upload(stored)
         self.rays = self.stage.upload_rays(self.frame) if self.frame.intrinsics is not None else None
         pixels, outputs = height * width, 15 * shape["image"] ** 2 + 12 * shape["cloud"] ** 2
-        self.work = Work(flop=20 * pixels, bytes=self.frame.rgb.nbytes + stored.nbytes + 20 * pixels + outputs)
+        self.work = Cost(flop=20 * pixels, bytes=self.frame.rgb.nbytes + stored.nbytes + 20 * pixels + outputs)
 
     def enqueue(self) -> None:
         """Launches only."""

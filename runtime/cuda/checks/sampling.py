@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from asperity.runtime.cuda.checks.clouds import EXACT, FAULT_OF, KINDS, clear_fault, cloud_of, fault_problems
-from asperity.runtime.cuda.kernels import KernelEntry, Shape, Work
+from asperity.runtime.cuda.kernels import Cost, KernelEntry, Shape
 from asperity.runtime.cuda.launch import Device
 from asperity.runtime.cuda.points import STATIC_SHARED_BYTES, Form, Sampling, SamplingPlan
 from asperity.runtime.vision.points import Indices, Points, farthest_points, valid_points
@@ -34,7 +34,7 @@ class CheckedSampling:
         self.stage = Sampling(device, size, self.groups, plan, shape.get("threads", 1024))
         self.cloud, self.fault = device.upload(cloud), clear_fault(device)
         n = len(self.expected)
-        self.work = Work(flop=8 * n * (self.groups - 1), bytes=12 * size * size + 16 * n, steps=self.groups - 1)
+        self.work = Cost(flop=8 * n * (self.groups - 1), bytes=12 * size * size + 16 * n, steps=self.groups - 1)
 
     def enqueue(self) -> None:
         """Launches only."""

@@ -21,7 +21,7 @@ from asperity.benchmarks.gpu.frames import open_packed, pack
 from asperity.benchmarks.gpu.record import Record
 from asperity.benchmarks.gpu.runtimes import RUNTIMES, Runtime, runtime_of
 from asperity.benchmarks.gpu.stages import FAILED, PASSED
-from asperity.benchmarks.gpu.whole import Answer, Bench, compare_answers
+from asperity.benchmarks.gpu.whole import Answer, FrameBench, compare_answers
 from asperity.runtime.cuda.build import ROOT, missing_for_simt
 from asperity.runtime.cuda.launch import Device
 from asperity.runtime.errors import AsperityError, DataError, EngineError, FrameRefused
@@ -122,9 +122,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
     blank = np.zeros((2, 2, 3), np.uint8)
     frames = [Frame(camera="c", camera_session="s", seq=seq, rgb=blank) for seq in range(4)]
 
-    def made(engine: Fake) -> Bench:
+    def made(engine: Fake) -> FrameBench:
         case = cast(Any, SimpleNamespace(silhouette=(), geometry=None))
-        return Bench(cast(Any, engine), case, cast(Any, None), frames)
+        return FrameBench(cast(Any, engine), case, cast(Any, None), frames)
 
     return made
 

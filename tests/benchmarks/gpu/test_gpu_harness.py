@@ -14,7 +14,7 @@ from asperity.benchmarks.gpu import bench as gpu_bench
 from asperity.benchmarks.gpu import check as gpu_check
 from asperity.benchmarks.gpu import record as record_module
 from asperity.runtime.cuda.build import missing_for_simt
-from asperity.runtime.cuda.kernels import KernelEntry, Shape, Work, registry
+from asperity.runtime.cuda.kernels import Cost, KernelEntry, Shape, registry
 from asperity.runtime.cuda.launch import Device
 from asperity.runtime.cuda.shim import ShimDevice
 from asperity.runtime.errors import EngineError
@@ -44,7 +44,7 @@ class Fake:
     """A kernel that is right, wrong or breaks the device."""
 
     def __init__(self, told: str | None) -> None:
-        self.work, self.told = Work(flop=1, bytes=1), told
+        self.work, self.told = Cost(flop=1, bytes=1), told
 
     def enqueue(self) -> None:
         if self.told == "break":

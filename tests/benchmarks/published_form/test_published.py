@@ -31,7 +31,7 @@ from asperity.runtime.cameras.virtual.camera import VirtualCamera
 from asperity.runtime.frame import ModalityScores, Prepared, Silhouette, Window
 from asperity.runtime.manifest import Decision, Geometry, Modality, Network
 from asperity.runtime.vision import maps, scoring
-from asperity.runtime.vision.distances import ModalityBank, Usual, measure
+from asperity.runtime.vision.distances import ModalityBank, RowStatistics, measure
 from asperity.runtime.vision.features import adapted_patches, frozen_patches, points_slots
 from asperity.runtime.vision.nearest import MemoryBank
 from asperity.runtime.vision.points import farthest_points as runtime_farthest_points
@@ -243,11 +243,11 @@ def standardised(features: np.ndarray) -> tuple[np.ndarray, float, float]:
     return ((features - mean) / std).astype(np.float32), mean, std
 
 
-def usual(rows: np.ndarray) -> Usual:
+def usual(rows: np.ndarray) -> RowStatistics:
     """Some mean and spread at every row, of the size that distances have."""
     rng = np.random.default_rng(len(rows))
     typical = float(np.sqrt(rows.shape[1]))
-    return Usual(
+    return RowStatistics(
         *(rng.uniform(low, high, len(rows)).astype(np.float32) * typical for low, high in ((0.2, 0.6), (0.1, 0.4)))
     )
 

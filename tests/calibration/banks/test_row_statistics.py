@@ -8,7 +8,7 @@ import pytest
 from asperity.calibration.banks.row_statistics import LEAST_STD_SHARE, NEIGHBOURS, PRIOR_PATCHES, Tally
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import FloatArray
-from asperity.runtime.vision.distances import USUAL, ModalityBank, Usual, points_scores
+from asperity.runtime.vision.distances import USUAL, ModalityBank, RowStatistics, points_scores
 from asperity.runtime.vision.maps import pixel_map
 from asperity.runtime.vision.nearest import MemoryBank
 
@@ -27,7 +27,7 @@ def material() -> tuple[FloatArray, np.ndarray, FloatArray, np.ndarray]:
     return patches[chosen], owners[chosen], patches, owners
 
 
-def oracle(bank: FloatArray, bank_owners: np.ndarray, patches: FloatArray, owners: np.ndarray) -> Usual:
+def oracle(bank: FloatArray, bank_owners: np.ndarray, patches: FloatArray, owners: np.ndarray) -> RowStatistics:
     rows, queries = bank.astype(np.float64), patches.astype(np.float64)
     found: list[list[float]] = [[] for _ in rows]
     for query, owner in zip(queries, owners, strict=True):
@@ -45,7 +45,7 @@ def oracle(bank: FloatArray, bank_owners: np.ndarray, patches: FloatArray, owner
         v = ((pool**2).sum() + PRIOR_PATCHES * (variance + mean**2)) / weight - m**2
         means.append(m)
         stds.append(np.sqrt(max(v, LEAST_STD_SHARE**2 * variance)))
-    return Usual(np.array(means, np.float32), np.array(stds, np.float32))
+    return RowStatistics(np.array(means, np.float32), np.array(stds, np.float32))
 
 
 def test_it_equals_a_plain_float64_count(material: tuple[FloatArray, np.ndarray, FloatArray, np.ndarray]) -> None:
@@ -110,5 +110,5 @@ def test_the_map_is_local_and_the_image_is_its_smoothed_peak(
 
 
 def test_a_distance_that_is_no_number_stays_none() -> None:
-    usual = Usual(np.ones(3, np.float32), np.ones(3, np.float32))
+    usual = RowStatistics(np.ones(3, np.float32), np.ones(3, np.float32))
     assert np.isnan(usual.local(np.array([np.nan]), np.array([0]))).all()

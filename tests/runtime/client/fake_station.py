@@ -11,7 +11,7 @@ import msgspec
 import zmq
 
 from asperity.runtime import wire
-from asperity.runtime.client.station_client import Gap, Station
+from asperity.runtime.client.station_client import Gap, StationClient
 from asperity.runtime.frame import Result, Verdict
 from asperity.runtime.reasons import Reason
 
@@ -182,7 +182,9 @@ def made(
     )
 
 
-def until(condition: Callable[[], bool], client: Station, items: list[int | tuple[int, int]] | None = None) -> None:
+def until(
+    condition: Callable[[], bool], client: StationClient, items: list[int | tuple[int, int]] | None = None
+) -> None:
     """Poll the client until ``condition``, collecting ids and gaps."""
     ends_s = time.monotonic() + WAIT_S
     while not condition():
@@ -192,7 +194,7 @@ def until(condition: Callable[[], bool], client: Station, items: list[int | tupl
                 items.append((item.first_id, item.last_id) if isinstance(item, Gap) else item.result_id)
 
 
-def received(client: Station, count: int) -> list[wire.ReceivedResult]:
+def received(client: StationClient, count: int) -> list[wire.ReceivedResult]:
     """The next ``count`` results, while no gap is expected."""
     items: list[wire.ReceivedResult] = []
     ends_s = time.monotonic() + WAIT_S
@@ -204,7 +206,7 @@ def received(client: Station, count: int) -> list[wire.ReceivedResult]:
     return items
 
 
-def collect(client: Station, count: int) -> list[int | tuple[int, int]]:
+def collect(client: StationClient, count: int) -> list[int | tuple[int, int]]:
     """The next ``count`` ids and gaps."""
     items: list[int | tuple[int, int]] = []
     until(lambda: len(items) >= count, client, items)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asperity.runtime import wire
-from asperity.runtime.client.station_client import ClientLimits, Gap, Station
+from asperity.runtime.client.station_client import ClientLimits, Gap, StationClient
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.frame import Result, Verdict
 from asperity.runtime.reasons import Reason
@@ -28,40 +28,40 @@ def fake(tmp_path: Path) -> Iterator[FakeStation]:
 
 
 @pytest.fixture
-def client(fake: FakeStation) -> Iterator[Station]:
-    with Station(fake.results, fake.control, station="st1", limits=LIMITS) as station:
+def client(fake: FakeStation) -> Iterator[StationClient]:
+    with StationClient(fake.results, fake.control, station="st1", limits=LIMITS) as station:
         station.await_state(10_000)
         yield station
 
 
 @pytest.fixture
-def hasty(fake: FakeStation) -> Iterator[Station]:
+def hasty(fake: FakeStation) -> Iterator[StationClient]:
     """A client that gives up soon."""
-    with Station(fake.results, fake.control, station="st1", limits=HASTY) as station:
+    with StationClient(fake.results, fake.control, station="st1", limits=HASTY) as station:
         station.await_state(10_000)
         yield station
 
 
-def test_results_arrive_in_order(fake: FakeStation, client: Station) -> None:
+def test_results_arrive_in_order(fake: FakeStation, client: StationClient) -> None:
     for number in range(1, 21):
         fake.publish(number)
     assert collect(client, 20) == list(range(1, 21))
 
 
-def test_lost_results_come_from_the_journal_in_order_and_once(fake: FakeStation, client: Station) -> None:
+def test_lost_results_come_from_the_journal_in_order_and_once(fake: FakeStation, client: StationClient) -> None:
     for number in range(1, 31):
         fake.publish(number, lost=number % 3 == 0 or 10 <= number <= 20)
     assert collect(client, 30) == list(range(1, 31))
     assert any(request.op == "get_result" for request in fake.requests)
 
 
-def test_a_lost_last_result_is_not_waited_for(fake: FakeStation, client: Station) -> None:
+def test_a_lost_last_result_is_not_waited_for(fake: FakeStation, client: StationClient) -> None:
     fake.publish(1)
     fake.publish(2, lost=True)
     assert collect(client, 2) == [1, 2]
 
 
-def test_what_the_journal_lacks_is_a_named_gap(fake: FakeStation, client: Station) -> None:
+def test_what_the_journal_lacks_is_a_named_gap(fake: FakeStation, client: StationClient) -> None:
     with fake.lock:  # a state between 2 and 3 would make two gaps of them
         fake.publish(1)
         fake.publish(2, lost=True, journal=False)
@@ -70,7 +70,7 @@ def test_what_the_journal_lacks_is_a_named_gap(fake: FakeStation, client: Statio
     assert collect(client, 3) == [1, (2, 3), 4]
 
 
-def test_what_has_left_the_journal_is_a_named_gap(fake: FakeStation, client: Station) -> None:
+def test_what_has_left_the_journal_is_a_named_gap(fake: FakeStation, client: StationClient) -> None:
     fake.in_flight = 1  # ids are settled by time alone, and only the journal's oldest id can tell
     fake.beat_timeout_ms = 50
     fake.oldest_id = 3
@@ -79,7 +79,7 @@ def test_what_has_left_the_journal_is_a_named_gap(fake: FakeStation, client: Sta
     assert collect(client, 3) == [(1, 2), 3, 4]
 
 
-def test_a_result_out_of_turn_is_awaited(fake: FakeStation, client: Station) -> None:
+def test_a_result_out_of_turn_is_awaited(fake: FakeStation, client: StationClient) -> None:
     fake.in_flight = 1
     fake.publish(2)
     until(lambda: client.missing == (1, 1), client)
@@ -88,13 +88,13 @@ def test_a_result_out_of_turn_is_awaited(fake: FakeStation, client: Station) -> 
     assert collect(client, 2) == [1, 2]
 
 
-def test_what_never_comes_is_given_up_in_the_end(fake: FakeStation, hasty: Station) -> None:
+def test_what_never_comes_is_given_up_in_the_end(fake: FakeStation, hasty: StationClient) -> None:
     fake.in_flight = 1
     fake.publish(2)
     assert collect(hasty, 2) == [(1, 1), 2]
 
 
-def test_a_silent_control_socket_does_not_hold_results_for_ever(fake: FakeStation, hasty: Station) -> None:
+def test_a_silent_control_socket_does_not_hold_results_for_ever(fake: FakeStation, hasty: StationClient) -> None:
     fake.answering = False
     fake.publish(2)
     assert collect(hasty, 2) == [(1, 1), 2]
@@ -103,7 +103,7 @@ def test_a_silent_control_socket_does_not_hold_results_for_ever(fake: FakeStatio
     assert len(asked) == 1, "asked again with the same id"
 
 
-def test_a_lost_question_is_asked_again(fake: FakeStation, client: Station) -> None:
+def test_a_lost_question_is_asked_again(fake: FakeStation, client: StationClient) -> None:
     fake.deaf_to = 2
     fake.publish(1, lost=True)
     fake.publish(2)
@@ -113,7 +113,7 @@ def test_a_lost_question_is_asked_again(fake: FakeStation, client: Station) -> N
 
 def test_a_restart_of_the_inspector_opens_no_gap(fake: FakeStation, tmp_path: Path) -> None:
     limits = replace(HASTY, patience_ms=1000, silent_ms=50, restart_ms=60_000)
-    with Station(fake.results, fake.control, station="st1", limits=limits) as patient:
+    with StationClient(fake.results, fake.control, station="st1", limits=limits) as patient:
         patient.await_state(10_000)
         fake.in_flight, fake.answering = 1, False
         fake.publish(2)
@@ -128,7 +128,7 @@ def test_a_restart_of_the_inspector_opens_no_gap(fake: FakeStation, tmp_path: Pa
 
 def test_an_inspector_that_does_not_come_back_is_given_up(fake: FakeStation) -> None:
     limits = replace(HASTY, silent_ms=50, restart_ms=300)
-    with Station(fake.results, fake.control, station="st1", limits=limits) as client:
+    with StationClient(fake.results, fake.control, station="st1", limits=limits) as client:
         client.await_state(10_000)
         fake.in_flight, fake.silent = 1, True
         fake.publish(2)
@@ -136,7 +136,7 @@ def test_an_inspector_that_does_not_come_back_is_given_up(fake: FakeStation) -> 
 
 
 def test_without_control_a_loss_is_named(fake: FakeStation) -> None:
-    with Station(fake.results, station="st1", limits=HASTY) as alone:
+    with StationClient(fake.results, station="st1", limits=HASTY) as alone:
         alone.await_state(10_000)
         fake.publish(1)
         fake.publish(2, lost=True)
@@ -149,11 +149,11 @@ def test_without_control_a_loss_is_named(fake: FakeStation) -> None:
 def test_one_who_comes_again_gets_what_it_missed(fake: FakeStation) -> None:
     for number in range(1, 9):
         fake.publish(number)
-    with Station(fake.results, fake.control, station="st1", since=3, limits=LIMITS) as again:
+    with StationClient(fake.results, fake.control, station="st1", since=3, limits=LIMITS) as again:
         assert collect(again, 6) == [3, 4, 5, 6, 7, 8]
 
 
-def test_malformed_results_are_counted_and_asked_for(fake: FakeStation, client: Station) -> None:
+def test_malformed_results_are_counted_and_asked_for(fake: FakeStation, client: StationClient) -> None:
     fake.publish(1, lost=True)
     fake.send([b"result/st1/", b"{"])
     fake.publish(2)
@@ -161,7 +161,7 @@ def test_malformed_results_are_counted_and_asked_for(fake: FakeStation, client: 
     assert client.malformed == 1
 
 
-def test_results_ends_when_idle(fake: FakeStation, client: Station) -> None:
+def test_results_ends_when_idle(fake: FakeStation, client: StationClient) -> None:
     fake.publish(1)
     fake.publish(2)
     while client.state is None or client.state.last_result_id < 2:
@@ -172,7 +172,7 @@ def test_results_ends_when_idle(fake: FakeStation, client: Station) -> None:
 # Trust: beat_timeout_ms is long, so that a busy machine cannot break a test, except where the beat shall stop
 
 
-def test_trust_needs_a_moving_beat(fake: FakeStation, client: Station) -> None:
+def test_trust_needs_a_moving_beat(fake: FakeStation, client: StationClient) -> None:
     fake.beat_timeout_ms = 400
     until(lambda: client.trusted, client)
     fake.beating = False
@@ -185,14 +185,14 @@ def test_trust_needs_a_moving_beat(fake: FakeStation, client: Station) -> None:
 def test_a_station_whose_beat_never_moved_is_not_trusted(fake: FakeStation) -> None:
     fake.beating = False
     time.sleep(0.1)  # the last moving beat is out
-    with Station(fake.results, fake.control, station="st1", limits=LIMITS) as client:
+    with StationClient(fake.results, fake.control, station="st1", limits=LIMITS) as client:
         client.await_state(10_000)
         for _ in range(20):
             client.poll(20)
             assert client.state is not None and client.state.can_judge and not client.trusted
 
 
-def test_trust_needs_readiness(fake: FakeStation, client: Station) -> None:
+def test_trust_needs_readiness(fake: FakeStation, client: StationClient) -> None:
     until(lambda: client.trusted, client)
     fake.ready = False
     until(lambda: not client.trusted, client)
@@ -201,13 +201,13 @@ def test_trust_needs_readiness(fake: FakeStation, client: Station) -> None:
 
 
 def test_no_state_no_trust(tmp_path: Path) -> None:
-    with Station(f"ipc://{tmp_path}/nobody", station="st1") as client:
+    with StationClient(f"ipc://{tmp_path}/nobody", station="st1") as client:
         with pytest.raises(StationError, match="was not heard"):
             client.await_state(50)
         assert not client.trusted
 
 
-def test_trust_ends_with_the_process_and_its_old_results(fake: FakeStation, client: Station) -> None:
+def test_trust_ends_with_the_process_and_its_old_results(fake: FakeStation, client: StationClient) -> None:
     until(lambda: client.trusted, client)
     fake.publish(1)
     (old,) = received(client, 1)
@@ -219,7 +219,7 @@ def test_trust_ends_with_the_process_and_its_old_results(fake: FakeStation, clie
     assert not client.accepts(old)
 
 
-def test_a_new_session_is_not_trusted_before_its_beat_moved(fake: FakeStation, client: Station) -> None:
+def test_a_new_session_is_not_trusted_before_its_beat_moved(fake: FakeStation, client: StationClient) -> None:
     until(lambda: client.trusted, client)
     fake.beating = False
     fake.session = OTHER
@@ -229,7 +229,7 @@ def test_a_new_session_is_not_trusted_before_its_beat_moved(fake: FakeStation, c
     until(lambda: client.trusted, client)
 
 
-def test_a_client_that_slept_does_not_trust_old_news(fake: FakeStation, client: Station) -> None:
+def test_a_client_that_slept_does_not_trust_old_news(fake: FakeStation, client: StationClient) -> None:
     fake.beat_timeout_ms = 400
     until(lambda: client.trusted, client)
     time.sleep(0.6)  # longer than beat_timeout_ms, while states pile up
@@ -238,7 +238,7 @@ def test_a_client_that_slept_does_not_trust_old_news(fake: FakeStation, client: 
     until(lambda: client.trusted, client)
 
 
-def test_only_good_results_of_a_trusted_station_are_accepted(fake: FakeStation, client: Station) -> None:
+def test_only_good_results_of_a_trusted_station_are_accepted(fake: FakeStation, client: StationClient) -> None:
     fake.publish(1, verdict=Verdict.UNKNOWN)
     fake.publish(2)
     bad, good = received(client, 2)
@@ -255,12 +255,14 @@ def test_only_good_results_of_a_trusted_station_are_accepted(fake: FakeStation, 
 # Requests
 
 
-def test_a_request_is_answered(fake: FakeStation, client: Station) -> None:
+def test_a_request_is_answered(fake: FakeStation, client: StationClient) -> None:
     reply = client.request("get_state")
     assert reply.ok and reply.state is not None and reply.state.session == SESSION
 
 
-def test_an_unanswered_request_is_asked_again_with_its_id_and_then_raised(fake: FakeStation, hasty: Station) -> None:
+def test_an_unanswered_request_is_asked_again_with_its_id_and_then_raised(
+    fake: FakeStation, hasty: StationClient
+) -> None:
     fake.answering = False
     with pytest.raises(StationError, match="no answer to stop in 300 ms"):
         hasty.request("stop")
@@ -269,13 +271,13 @@ def test_an_unanswered_request_is_asked_again_with_its_id_and_then_raised(fake: 
     assert all(request.op == "stop" and request.station == "st1" for request in fake.requests)
 
 
-def test_a_request_that_breaks_the_contract_is_not_sent(fake: FakeStation, client: Station) -> None:
+def test_a_request_that_breaks_the_contract_is_not_sent(fake: FakeStation, client: StationClient) -> None:
     with pytest.raises(WireError, match="threshold is absent"):
         client.request("set_threshold")
     assert fake.requests == []
 
 
-def test_results_keep_coming_while_a_request_waits(fake: FakeStation, hasty: Station) -> None:
+def test_results_keep_coming_while_a_request_waits(fake: FakeStation, hasty: StationClient) -> None:
     fake.answering = False
     fake.publish(1)
     with pytest.raises(StationError):
@@ -285,4 +287,4 @@ def test_results_keep_coming_while_a_request_waits(fake: FakeStation, hasty: Sta
 
 def test_an_impossible_endpoint_is_named() -> None:
     with pytest.raises(StationError, match="nonsense"):
-        Station("nonsense", station="st1")
+        StationClient("nonsense", station="st1")

@@ -12,7 +12,7 @@ import pytest
 
 from asperity.runtime import wire
 from asperity.runtime.client import station_client as client_module
-from asperity.runtime.client.station_client import ClientLimits, Gap, Station
+from asperity.runtime.client.station_client import ClientLimits, Gap, StationClient
 from asperity.runtime.errors import StationError
 from asperity.runtime.frame import Verdict
 from asperity.runtime.inspector import requests
@@ -30,8 +30,8 @@ def fake(tmp_path: Path) -> Iterator[FakeStation]:
 
 
 @pytest.fixture
-def client(fake: FakeStation) -> Iterator[Station]:
-    with Station(fake.results, fake.control, station="st1", limits=LIMITS) as station:
+def client(fake: FakeStation) -> Iterator[StationClient]:
+    with StationClient(fake.results, fake.control, station="st1", limits=LIMITS) as station:
         until(lambda: station.trusted, station)
         yield station
 
@@ -40,7 +40,7 @@ def client(fake: FakeStation) -> Iterator[Station]:
 
 
 def test_what_changes_something_repeats_the_last_state_and_what_only_asks_does_not(
-    fake: FakeStation, client: Station
+    fake: FakeStation, client: StationClient
 ) -> None:
     assert client.request("stop").ok and client.request("get_state").ok
     stop, ask = fake.requests
@@ -51,7 +51,9 @@ def test_what_changes_something_repeats_the_last_state_and_what_only_asks_does_n
     assert client_module.READ_ONLY == requests.READ_ONLY
 
 
-def test_a_request_asked_again_keeps_its_bytes_though_newer_states_came(fake: FakeStation, client: Station) -> None:
+def test_a_request_asked_again_keeps_its_bytes_though_newer_states_came(
+    fake: FakeStation, client: StationClient
+) -> None:
     fake.deaf_to = 3
     assert client.request("stop").ok
     assert len(fake.requests) >= 4
@@ -63,7 +65,7 @@ def test_what_the_client_has_given_up_is_not_done_later(fake: FakeStation) -> No
     patience_ms = shipped.request_timeout_ms * shipped.request_tries
     assert patience_ms > Control().request_age_max_ms, "as shipped the station forgets it before the client does"
     fake.request_age_max_ms = Control().request_age_max_ms
-    with Station(fake.results, fake.control, station="st1") as client:
+    with StationClient(fake.results, fake.control, station="st1") as client:
         client.await_state(20_000)
         with fake.lock:
             fake.reading = False
@@ -75,7 +77,7 @@ def test_what_the_client_has_given_up_is_not_done_later(fake: FakeStation) -> No
 
 
 def test_who_has_heard_old_states_only_gets_the_answer_too_old_and_may_ask_again(
-    fake: FakeStation, client: Station
+    fake: FakeStation, client: StationClient
 ) -> None:
     with fake.lock:
         fake.silent, fake.request_age_max_ms = True, 50
@@ -86,7 +88,9 @@ def test_who_has_heard_old_states_only_gets_the_answer_too_old_and_may_ask_again
     assert client.request("stop").ok and fake.done == ["stop"]
 
 
-def test_a_request_begun_after_a_pause_repeats_the_newest_state_that_waits(fake: FakeStation, client: Station) -> None:
+def test_a_request_begun_after_a_pause_repeats_the_newest_state_that_waits(
+    fake: FakeStation, client: StationClient
+) -> None:
     before = client.state
     assert before is not None
     while fake.beat < before.beat + 50:  # states pile up, and nobody looks at them
@@ -96,7 +100,7 @@ def test_a_request_begun_after_a_pause_repeats_the_newest_state_that_waits(fake:
     assert fake.requests[0].uptime_ms is not None and fake.requests[0].uptime_ms > before.uptime_ms
 
 
-def test_a_request_that_says_of_when_it_is_keeps_that(fake: FakeStation, client: Station) -> None:
+def test_a_request_that_says_of_when_it_is_keeps_that(fake: FakeStation, client: StationClient) -> None:
     """Found in review: who asks over MQTT repeats the state that he saw, and a broker may keep that for minutes."""
     assert client.state is not None and client.state.uptime_ms > 0
     client.request("stop", session=SESSION, uptime_ms=0)
@@ -104,7 +108,7 @@ def test_a_request_that_says_of_when_it_is_keeps_that(fake: FakeStation, client:
     assert [(each.session, each.uptime_ms) for each in fake.requests] == [(SESSION, 0), (OTHER, None)]
 
 
-def test_a_request_to_the_session_before_is_not_done(fake: FakeStation, client: Station) -> None:
+def test_a_request_to_the_session_before_is_not_done(fake: FakeStation, client: StationClient) -> None:
     with fake.lock:
         fake.silent = True
         fake.session = OTHER
@@ -114,10 +118,10 @@ def test_a_request_to_the_session_before_is_not_done(fake: FakeStation, client: 
 def test_without_a_state_nothing_that_changes_something_is_asked(tmp_path: Path) -> None:
     fake = FakeStation(tmp_path, silent=True)
     try:
-        with Station(fake.results, fake.control, station="st1", limits=LIMITS) as client:
+        with StationClient(fake.results, fake.control, station="st1", limits=LIMITS) as client:
             assert client.request("get_state").ok
         hasty = replace(LIMITS, request_tries=3)
-        with Station(fake.results, fake.control, station="st1", limits=hasty) as client:
+        with StationClient(fake.results, fake.control, station="st1", limits=hasty) as client:
             with pytest.raises(StationError, match="stop: no state in 300 ms"):
                 client.request("stop")
             late = client.begin("stop")
@@ -132,7 +136,7 @@ def test_without_a_state_nothing_that_changes_something_is_asked(tmp_path: Path)
 
 
 def test_a_newcomer_awaits_the_first_state_before_it_asks(fake: FakeStation) -> None:
-    with Station(fake.results, fake.control, station="st1", limits=LIMITS) as client:
+    with StationClient(fake.results, fake.control, station="st1", limits=LIMITS) as client:
         assert client.state is None and client.request("stop").ok
     assert fake.requests[0].session == SESSION
 
@@ -142,7 +146,7 @@ def test_a_newcomer_awaits_the_first_state_before_it_asks(fake: FakeStation) -> 
 
 @pytest.mark.parametrize("triggers", ["software", "hard_wired", "", "of a later version"])
 def test_where_frames_need_triggers_only_the_answer_to_one_is_accepted(
-    fake: FakeStation, client: Station, triggers: str
+    fake: FakeStation, client: StationClient, triggers: str
 ) -> None:
     fake.triggers = triggers
     fake.publish(1)
@@ -155,7 +159,7 @@ def test_where_frames_need_triggers_only_the_answer_to_one_is_accepted(
     assert client.accepts(answer) and client.accepts(stray)
 
 
-def test_a_result_of_another_station_is_not_accepted(fake: FakeStation, client: Station) -> None:
+def test_a_result_of_another_station_is_not_accepted(fake: FakeStation, client: StationClient) -> None:
     theirs = wire.decode_result_body(wire.encode_result_body(made(1, station="st2")))
     assert theirs.accept and client.trusted and not client.accepts(theirs)
 
@@ -173,7 +177,7 @@ def good(number: int, session: str = SESSION, station: str = "st1") -> bytes:
     return wire.encode_result_body(made(number, session, station=station))
 
 
-def test_no_answer_of_the_journal_comes_before_the_true_result(fake: FakeStation, client: Station) -> None:
+def test_no_answer_of_the_journal_comes_before_the_true_result(fake: FakeStation, client: StationClient) -> None:
     fake.in_flight, fake.beat_timeout_ms = 1, 3_600_000
     fake.forge = forging(good(1))
     fake.publish(2)  # 1 is in work
@@ -188,7 +192,9 @@ def test_no_answer_of_the_journal_comes_before_the_true_result(fake: FakeStation
     assert client.accepts(after)
 
 
-def test_what_was_in_work_is_asked_for_once_no_frame_can_be_in_work_so_long(fake: FakeStation, client: Station) -> None:
+def test_what_was_in_work_is_asked_for_once_no_frame_can_be_in_work_so_long(
+    fake: FakeStation, client: StationClient
+) -> None:
     fake.in_flight, fake.beat_timeout_ms = 1, 300
     published_ms = fake.uptime_ms()
     fake.publish(1, lost=True)
@@ -206,7 +212,7 @@ def test_what_was_in_work_is_asked_for_once_no_frame_can_be_in_work_so_long(fake
     ],
 )
 def test_an_answer_that_cannot_be_true_is_an_alarm_and_nothing_is_accepted(
-    fake: FakeStation, client: Station, bodies: list[bytes], words: str, caplog: pytest.LogCaptureFixture
+    fake: FakeStation, client: StationClient, bodies: list[bytes], words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake.forge = forging(*bodies)
     with fake.lock:
@@ -223,7 +229,7 @@ def test_an_answer_that_cannot_be_true_is_an_alarm_and_nothing_is_accepted(
     until(lambda: client.trusted, client)
 
 
-def test_a_result_of_an_earlier_session_is_not_taken_for_one_of_this(fake: FakeStation, client: Station) -> None:
+def test_a_result_of_an_earlier_session_is_not_taken_for_one_of_this(fake: FakeStation, client: StationClient) -> None:
     fake.publish(1)
     assert collect(client, 1) == [1]
     fake.in_flight, fake.beat_timeout_ms = 1, 3_600_000
@@ -239,7 +245,7 @@ def test_a_result_of_an_earlier_session_is_not_taken_for_one_of_this(fake: FakeS
 
 
 def test_a_result_that_comes_otherwise_than_it_was_recovered_is_an_alarm(
-    fake: FakeStation, client: Station, caplog: pytest.LogCaptureFixture
+    fake: FakeStation, client: StationClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake.forge = forging(good(1))
     fake.publish(1, lost=True, verdict=Verdict.UNKNOWN)
@@ -252,7 +258,7 @@ def test_a_result_that_comes_otherwise_than_it_was_recovered_is_an_alarm(
     assert client.poll(20) == [], "none twice"
 
 
-def test_a_result_that_comes_again_as_it_was_recovered_is_none(fake: FakeStation, client: Station) -> None:
+def test_a_result_that_comes_again_as_it_was_recovered_is_none(fake: FakeStation, client: StationClient) -> None:
     fake.publish(1, lost=True)
     (recovered,) = received(client, 1)
     fake.send([wire.topic("result", "st1"), fake.journal[1]])
@@ -264,7 +270,7 @@ def test_a_result_that_comes_again_as_it_was_recovered_is_none(fake: FakeStation
 
 def test_what_anybody_on_the_box_could_have_answered_is_not_accepted(fake: FakeStation, tmp_path: Path) -> None:
     """The control socket by TCP without CURVE: whoever came first may hold the port."""
-    with Station(fake.results, fake.open_control(), station="st1", limits=LIMITS) as client:
+    with StationClient(fake.results, fake.open_control(), station="st1", limits=LIMITS) as client:
         until(lambda: client.trusted, client)
         fake.publish(1, lost=True)
         fake.publish(2)
@@ -273,7 +279,7 @@ def test_what_anybody_on_the_box_could_have_answered_is_not_accepted(fake: FakeS
         assert client.accepts(heard) and not client.accepts(recovered)
 
 
-def test_a_forged_gap_is_believed_of_settled_results_only(fake: FakeStation, client: Station) -> None:
+def test_a_forged_gap_is_believed_of_settled_results_only(fake: FakeStation, client: StationClient) -> None:
     fake.in_flight, fake.beat_timeout_ms = 1, 3_600_000
     fake.forge = lambda reply: msgspec.structs.replace(reply, first_result_id=1000, results=())
     fake.publish(2)

@@ -17,7 +17,7 @@ import zmq
 from asperity.runtime.client.station_client import ClientLimits
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.frame import Result, Verdict
-from asperity.runtime.gateways.config import Gateway, GatewayConfig, Station
+from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStation
 from asperity.runtime.gateways.link import Delivered, Item, Link
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import StationState, encode_result, encode_state
@@ -35,7 +35,7 @@ def line() -> Iterator[Line]:
 
 
 def config_of(line: Line, **gateway: object) -> GatewayConfig:
-    station = Station(name=STATION, results=line.ends["results"], control=line.ends["control"])
+    station = GatewayStation(name=STATION, results=line.ends["results"], control=line.ends["control"])
     return GatewayConfig(station=station, gateway=Gateway(**gateway))  # type: ignore[arg-type]
 
 
@@ -213,7 +213,7 @@ def test_a_good_result_that_nobody_announced_is_no_parts_on_a_line_with_triggers
 ) -> None:
     station, items = Pretender(triggers), list[Item]()
     nowhere = "tcp://127.0.0.1:1"
-    link = Link(GatewayConfig(station=Station(name=STATION, results=station.endpoint, control=nowhere)))
+    link = Link(GatewayConfig(station=GatewayStation(name=STATION, results=station.endpoint, control=nowhere)))
     link.start()
     try:
 

@@ -118,7 +118,7 @@ class Floor:
         ]
         self.journal = self.journals[0]
         self.desk = Inspector(configs, self.journals, self.sockets, lambda: self.now)  # type: ignore[arg-type]
-        self.desk.bench.start = lambda: None  # type: ignore[method-assign]
+        self.desk.engine_thread.start = lambda: None  # type: ignore[method-assign]
         self.station = self.desk.stations[0]
         self.opening: dict[str, list[str]] = {}
         """Recipes that wait to be opened, by station."""
@@ -131,12 +131,12 @@ class Floor:
         if ready:
             self.settle()
             for station in self.desk.stations:
-                assert station.operation.state is State.CONTINUOUS_EXECUTION
+                assert station.controller.state is State.CONTINUOUS_EXECUTION
 
     def _open_at_once(self, station: Station) -> None:
         """Recipes are opened at the desk's next turn, not by a thread."""
         opening = self.opening.setdefault(station.name, [])
-        loader = station.operation._loader
+        loader = station.controller._loader
 
         def opened() -> Opened | None:
             if not opening:
@@ -160,13 +160,13 @@ class Floor:
     def serve(self, count: int = 1) -> None:
         """Let the bench see to ``count`` frames or errands, and the desk to what came of it."""
         for _ in range(count):
-            self.desk.bench.serve(0.0)
+            self.desk.engine_thread.serve(0.0)
             self.desk.turn()
 
     def settle(self) -> None:
         """Until nothing waits any more."""
         self.desk.turn()
-        while self.desk.bench.serve(0.0):
+        while self.desk.engine_thread.serve(0.0):
             self.desk.turn()
         self.desk.turn()
 

@@ -96,7 +96,7 @@ def test_faults_in_a_row_are_forgotten_by_a_judged_frame(make: MakeFloor) -> Non
 
 def test_numbers_the_contract_cannot_carry_are_an_engine_fault(make: MakeFloor) -> None:
     floor = make("ok")
-    engine = floor.station.operation.recipe.engine  # type: ignore[union-attr]
+    engine = floor.station.controller.recipe.engine  # type: ignore[union-attr]
     score = engine.score
     engine.score = lambda frame, progress: replace(score(frame, progress), stage_us={"pre": -5})  # type: ignore[method-assign]
     floor.send()
@@ -304,7 +304,7 @@ def test_a_deadline_is_answered_when_it_passes_and_the_late_score_is_only_logged
 def test_a_score_that_comes_with_the_deadline_is_late(make: MakeFloor) -> None:
     floor = make("ok", limits={"deadline_ms": 400})
     floor.send()
-    floor.desk.bench.serve(0.0)
+    floor.desk.engine_thread.serve(0.0)
     floor.pass_ms(400)
     assert floor.reasons == ["DEADLINE"]
     assert floor.events[-1].code == "LATE_SCORE"
@@ -340,7 +340,7 @@ def test_a_pause_of_the_whole_process_is_no_stuck_engine(make: MakeFloor) -> Non
 
 def test_an_engine_that_fails_in_a_gap_judges_nothing_more_and_the_bench_lives_on(make: MakeFloor) -> None:
     floor = make()
-    recipe = floor.station.operation.recipe
+    recipe = floor.station.controller.recipe
     assert recipe is not None
 
     def fail() -> None:
@@ -348,11 +348,11 @@ def test_an_engine_that_fails_in_a_gap_judges_nothing_more_and_the_bench_lives_o
 
     recipe.engine.idle = fail  # type: ignore[method-assign]
     floor.settle()
-    assert floor.station.operation.state is State.ERROR
-    assert "it cannot be kept awake" in floor.station.operation.alarms["SELF_TEST"]
-    beat = floor.station.place.beat
+    assert floor.station.controller.state is State.ERROR
+    assert "it cannot be kept awake" in floor.station.controller.alarms["SELF_TEST"]
+    beat = floor.station.slot.beat
     floor.serve()
-    assert floor.station.place.beat > beat
+    assert floor.station.slot.beat > beat
 
 
 def test_states_come_five_times_a_second_and_at_each_change(make: MakeFloor) -> None:
@@ -360,7 +360,7 @@ def test_states_come_five_times_a_second_and_at_each_change(make: MakeFloor) -> 
     before = len(floor.of_kind("state"))
     for _ in range(100):
         floor.pass_ms(10)
-        floor.desk.bench.serve(0.0)
+        floor.desk.engine_thread.serve(0.0)
     assert len(floor.of_kind("state")) - before == 5
     floor.ask("stop")
     floor.desk.turn()
@@ -392,7 +392,7 @@ def test_gaps_that_use_up_the_journal_do_not_end_the_station(make: MakeFloor) ->
     """Found in review: each gap uses up to 64 ids, and the frame on the bench keeps its slot meanwhile."""
     floor = make("ok")
     floor.send()
-    floor.desk.bench._inbox.take(0.0)  # the bench is busy with it
+    floor.desk.engine_thread._inbox.take(0.0)  # the bench is busy with it
     for frame in range(1, 12):
         floor.send(1 + 65 * frame)
     first = next(result for result in floor.results if result.seq == 1)

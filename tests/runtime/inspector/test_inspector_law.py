@@ -141,7 +141,7 @@ class AnyDay(RuleBasedStateMachine):
 
     @rule()
     def bench_works_and_nobody_looks(self) -> None:
-        self.floor.desk.bench.serve(0.0)
+        self.floor.desk.engine_thread.serve(0.0)
 
     @rule(ms=st.sampled_from([1, 60, 401, 6000]))
     def time_passes(self, ms: int) -> None:
@@ -152,7 +152,7 @@ class AnyDay(RuleBasedStateMachine):
         for station in self.floor.desk.stations if hasattr(self, "floor") else ():
             assert station.ledger.imbalance(len(station.work)) == 0
             assert station.ledger.received + station.ledger.late == self.messages[station.name]
-            assert "LAW" not in station.operation.alarms
+            assert "LAW" not in station.controller.alarms
 
     def teardown(self) -> None:
         try:
@@ -191,8 +191,8 @@ class AnyDayOfThree(AnyDay):
     def begin(self, autostart: bool) -> None:
         super().begin(autostart)
         for station in self.floor.desk.stations:
-            assert station.operation.recipe is not None
-            station.operation.recipe.engine.batch_max = 2
+            assert station.controller.recipe is not None
+            station.controller.recipe.engine.batch_max = 2
 
 
 class AnyDayOfSoftwareTriggers(AnyDay):

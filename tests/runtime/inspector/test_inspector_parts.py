@@ -14,7 +14,7 @@ import pytest
 from asperity.runtime import wire
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.settings.station_toml import load
-from asperity.runtime.sockets.inspector_sockets import DeskSockets
+from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 from tests.runtime.inspector.line_simulation import NOBODY, make_line
 from tests.runtime.inspector.station_floor import SESSION, Floor, MakeFloor, balanced, floors
 
@@ -122,7 +122,7 @@ def test_messages_that_are_not_read_yet_hold_the_answer_back(floor: Floor) -> No
 
 def test_after_the_process_stood_still_what_waits_is_not_taken_for_read_at_once(tmp_path: Path) -> None:
     ends = {name: f"ipc://{tmp_path}/{name}" for name in ("frames", "results", "bulk", "control")}
-    sockets = DeskSockets(load(None, {"sockets": ends}))
+    sockets = InspectorSockets(load(None, {"sockets": ends}))
 
     def turn() -> int:
         sockets.wait(0)

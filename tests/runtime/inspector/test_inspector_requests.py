@@ -231,7 +231,7 @@ def test_reset_leads_back_to_ready_but_does_not_start(make: MakeFloor, way: str)
     floor = make("ok")
     floor.send()
     if way == "fault":
-        floor.station.operation.fault("TEST", "made up")
+        floor.station.controller.fault("TEST", "made up")
     else:
         floor.ask("halt")
     assert floor.reasons == ["ENGINE" if way == "fault" else "ABORTED"]
@@ -249,9 +249,9 @@ def test_a_self_test_that_fails_is_an_error(make: MakeFloor) -> None:
     def fail(progress: object) -> None:
         raise ValueError("a golden frame gives another verdict")
 
-    recipe = floor.station.place.recipe
+    recipe = floor.station.slot.recipe
     assert recipe is not None
-    floor.station.place.recipe = replace(recipe, golden_steps=fail)
+    floor.station.slot.recipe = replace(recipe, golden_steps=fail)
     floor.ask("stop")
     assert floor.ask("self_test").code == "ACCEPTED"
     floor.settle()
@@ -272,7 +272,7 @@ def test_the_reply_cache_is_bounded(make: MakeFloor) -> None:
     floor = make("ok", control={"reply_cache": 3})
     for n in range(1, 5):
         floor.ask("reset", id=f"x{n}")
-    assert [floor.desk.replies.get(f"x{n}") is None for n in range(1, 5)] == [True, False, False, False]
+    assert [floor.desk.requests.replies.get(f"x{n}") is None for n in range(1, 5)] == [True, False, False, False]
 
 
 def test_an_operators_threshold_is_in_force_and_in_sight(make: MakeFloor) -> None:
@@ -282,7 +282,7 @@ def test_an_operators_threshold_is_in_force_and_in_sight(make: MakeFloor) -> Non
     score, signed = floor.results[-1].score, floor.results[-1].threshold
     assert score is not None and signed is not None and floor.results[-1].verdict is Verdict.OK
     assert floor.state.threshold == signed
-    engine = floor.station.operation.recipe.engine  # type: ignore[union-attr]
+    engine = floor.station.controller.recipe.engine  # type: ignore[union-attr]
     closed: list[bool] = []
     engine.close = lambda: closed.append(True)  # type: ignore[method-assign]
     assert floor.ask("set_threshold", threshold=score - 0.1).code == "ACCEPTED"
@@ -304,7 +304,7 @@ def test_an_operators_threshold_is_in_force_and_in_sight(make: MakeFloor) -> Non
 
 def test_a_threshold_above_every_normal_score_of_calibration_is_refused(make: MakeFloor) -> None:
     floor = make("ok")
-    recipe = floor.station.operation.recipe
+    recipe = floor.station.controller.recipe
     assert recipe is not None
     highest = max(recipe.decision.calibration_scores)
     for threshold in (highest * 1.0001, 9.4, 1e300):
@@ -318,7 +318,7 @@ def test_a_threshold_above_every_normal_score_of_calibration_is_refused(make: Ma
 
 def test_a_threshold_that_would_pass_a_spoiled_golden_frame_is_refused(make: MakeFloor) -> None:
     floor = make("ok")
-    operation = floor.station.operation
+    operation = floor.station.controller
     recipe = operation.recipe
     assert recipe is not None
     spoiled = GoldenFrame("geometry", "spoiled_geometry", "ng", int(Reason.SCORE_ABOVE_THRESHOLD), 0.9, 1.0, 1.0)

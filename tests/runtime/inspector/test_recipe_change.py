@@ -29,7 +29,7 @@ Ends = dict[int, list[tuple[str, str]]]
 
 def held(floor: Floor) -> Callable[[], None]:
     """From now on nothing opens until what is returned has been called: it lets the next one."""
-    loader = floor.station.operation._loader
+    loader = floor.station.controller._loader
     opened, let = loader.opened, [False]
 
     def gated() -> Opened | None:
@@ -179,10 +179,10 @@ def test_one_that_the_bench_has_just_taken_over_is_done_although_its_time_is_ove
     floor = make("ok")
     floor.ask("prepare_recipe", recipe="b")
     floor.desk.turn()
-    floor.desk.bench.serve(0.0)  # taken over; the desk has not read the report
+    floor.desk.engine_thread.serve(0.0)  # taken over; the desk has not read the report
     late = floor.now._replace(ns=floor.now.ns + 10 * RECIPE_MS * 1_000_000)
-    floor.station.operation.watch(late, camera_alive=True)
-    assert floor.station.operation.changes.under_way, "it can be neither taken back nor called failed"
+    floor.station.controller.watch(late, camera_alive=True)
+    assert floor.station.controller.changes.under_way, "it can be neither taken back nor called failed"
     floor.settle()
     assert change(floor) == (2, "b", "done", "b")
     assert ends(floor)[2] == [("done", "b")]
@@ -194,11 +194,11 @@ def test_what_happens_to_the_station_meanwhile_ends_no_change_twice(make: MakeFl
     let = held(floor)
     floor.ask("prepare_recipe", recipe="b")
     if way == "fault":
-        floor.station.operation.fault("TEST", "made up")
+        floor.station.controller.fault("TEST", "made up")
     elif way == "engine lost":
         # Another station judges on, so that the process does not end.
         floor.desk.failure = lambda: None  # type: ignore[method-assign]
-        floor.station.operation.engine_lost(EngineLostError("made up"))
+        floor.station.controller.engine_lost(EngineLostError("made up"))
     else:
         floor.ask(way)
     assert change(floor) == (2, "b", "under_way", "a")
@@ -221,14 +221,14 @@ def test_the_end_of_the_process_ends_a_change_that_is_under_way(make: MakeFloor)
     last = floor.of_kind("state")[-1][1]
     assert b'"status":"failed"' in last and b"ending" in last
     assert ends(floor)[2] == [("failed", "b")]
-    floor.desk.bench.serve(0.0)
-    assert [report for report in floor.station.place.reports() if isinstance(report, TakenOver)] == []
+    floor.desk.engine_thread.serve(0.0)
+    assert [report for report in floor.station.slot.reports() if isinstance(report, TakenOver)] == []
 
 
 def test_one_that_is_superseded_has_failed(make: MakeFloor) -> None:
     """The desk answers BUSY and never comes here; should it ever, nothing is left without an end."""
     floor = make("ok")
-    changes = floor.station.operation.changes
+    changes = floor.station.controller.changes
     changes.begin("a", ITSELF)
     assert changes.begin("b", ITSELF) == 3
     changes.done("made up")
@@ -269,7 +269,7 @@ def test_a_threshold_that_is_not_taken_in_time_never_is(make: MakeFloor) -> None
 def test_a_recipe_that_is_prepared_twice_is_put_away_once_it_is_in_force_nowhere(make: MakeFloor) -> None:
     floor = make("ok")
     closed = threading.Event()
-    floor.station.operation.recipe.engine.close = closed.set  # type: ignore[union-attr, method-assign]
+    floor.station.controller.recipe.engine.close = closed.set  # type: ignore[union-attr, method-assign]
     floor.ask("prepare_recipe", recipe="a")
     floor.settle()
     assert change(floor) == (2, "a", "done", "a") and not closed.is_set()
@@ -306,7 +306,7 @@ class AnyChanges(RuleBasedStateMachine):
         self.floor.config.recipes[BROKEN_RECIPE] = "script:ok"
         # As for the audit file, whose disk would be most of this test's time.
         self.ended: Ends = defaultdict(list)
-        self.floor.station.operation.changes._record = self.end
+        self.floor.station.controller.changes._record = self.end
         self.let = held(self.floor)
 
     @rule(recipe=st.sampled_from(["a", "b", BROKEN_RECIPE, "no-such", ""]))
@@ -328,7 +328,7 @@ class AnyChanges(RuleBasedStateMachine):
 
     @rule()
     def fault(self) -> None:
-        self.floor.station.operation.fault("TEST", "made up")
+        self.floor.station.controller.fault("TEST", "made up")
 
     @rule()
     def opening_ends(self) -> None:
@@ -346,7 +346,7 @@ class AnyChanges(RuleBasedStateMachine):
 
     @rule()
     def bench_works_and_nobody_looks(self) -> None:
-        self.floor.desk.bench.serve(0.0)
+        self.floor.desk.engine_thread.serve(0.0)
 
     @rule()
     def frame(self) -> None:
@@ -382,7 +382,7 @@ class AnyChanges(RuleBasedStateMachine):
                 self.floor.pass_ms(1)
                 self.each_change_has_at_most_one_end_and_the_recipe_agrees()
                 assert set(self.ended) == set(self.begun), "each change has ended"
-                judging = self.floor.station.place.recipe
+                judging = self.floor.station.slot.recipe
                 assert (judging.name if judging else "") == self.floor.state.recipe, "the bench judges by what is said"
                 held_by = [(opened.recipe.name, opened.holders) for opened in self.floor.desk.recipes._opened]
                 assert held_by == ([(judging.name, 1)] if judging else []), "nothing else is left open"

@@ -40,7 +40,7 @@ def of_now(floor: Floor) -> dict[str, Any]:
 
 
 def untouched(floor: Floor) -> tuple[object, ...]:
-    operation = floor.station.operation
+    operation = floor.station.controller
     return (
         operation.state, operation.recipe, operation.busy, operation.tested, operation.changes.last, floor.desk.ending,
         len(floor.of_kind("trigger")),
@@ -133,7 +133,7 @@ def test_resets_while_the_engine_is_stuck_fill_no_queue(make: MakeFloor) -> None
     for _ in range(500):
         assert floor.ask("reset").ok
     served = 0
-    while floor.desk.bench.serve(0.0):
+    while floor.desk.engine_thread.serve(0.0):
         served += 1
     assert served <= 3
     floor.settle()

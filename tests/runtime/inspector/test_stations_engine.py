@@ -49,7 +49,7 @@ def test_stations_take_turns_however_many_frames_one_sends(make: MakeFloor) -> N
 
 def test_stations_of_one_bundle_share_one_engine_until_the_last_has_done_with_it(make: MakeFloor) -> None:
     floor = make("ok", recipes={"top": "b"})
-    engines = {name: floor.of(name).operation.recipe.engine for name in NAMES}  # type: ignore[union-attr]
+    engines = {name: floor.of(name).controller.recipe.engine for name in NAMES}  # type: ignore[union-attr]
     assert engines["left"] is engines["right"] is not engines["top"]
     closed = threading.Event()
     engines["left"].close = closed.set  # type: ignore[method-assign]
@@ -57,7 +57,7 @@ def test_stations_of_one_bundle_share_one_engine_until_the_last_has_done_with_it
         floor.ask("stop", station=name)
         floor.ask("prepare_recipe", station=name, recipe="b")
         floor.settle()
-        assert floor.of(name).operation.recipe.engine is engines["top"]  # type: ignore[union-attr]
+        assert floor.of(name).controller.recipe.engine is engines["top"]  # type: ignore[union-attr]
         assert closed.wait(30 if name == "right" else 0.0) == (name == "right")
 
 
@@ -77,7 +77,7 @@ class Batching:
 
     def __init__(self, floor: Floor, batch_max: int) -> None:
         self.given: list[list[str]] = []
-        recipe = floor.station.operation.recipe
+        recipe = floor.station.controller.recipe
         assert recipe is not None
         engine = recipe.engine
         self._one_by_one = engine.score_batch
@@ -137,7 +137,7 @@ def test_a_failing_frame_of_a_batch_costs_the_others_nothing(make: MakeFloor) ->
 
 def test_a_batch_with_fewer_answers_than_frames_judges_none(make: MakeFloor) -> None:
     floor = make("ok")
-    recipe = floor.station.operation.recipe
+    recipe = floor.station.controller.recipe
     assert recipe is not None
     recipe.engine.batch_max = 8
     recipe.engine.score_batch = lambda frames, progress: [recipe.engine.score(frames[0], progress)]  # type: ignore[method-assign]
@@ -185,12 +185,12 @@ def test_a_self_test_gives_the_others_a_turn_after_each_golden_frame(make: MakeF
             progress(seen[-1])
             yield
 
-    place = floor.of("left").place
+    place = floor.of("left").slot
     assert place.recipe is not None
     place.recipe = replace(place.recipe, golden_steps=golden_steps)
     floor.ask("stop", station="left")
     floor.ask("self_test", station="left")
-    while floor.of("left").operation.tested is False:
+    while floor.of("left").controller.tested is False:
         floor.send(camera="right")
         floor.serve()
         floor.serve()
@@ -204,7 +204,7 @@ def test_a_self_test_gives_the_others_a_turn_after_each_golden_frame(make: MakeF
 
 def lose(floor: Floor, station: str) -> None:
     """The next frame finds the engine of this station lost."""
-    recipe = floor.of(station).operation.recipe
+    recipe = floor.of(station).controller.recipe
     assert recipe is not None
 
     def gone(frame: Frame, progress: Progress) -> Scores:
@@ -256,7 +256,7 @@ def test_a_lost_engine_ends_the_process_although_others_have_no_recipe(make: Mak
 
 def test_a_stuck_engine_stops_every_stations_beat_and_is_every_stations_error(make: MakeFloor) -> None:
     floor = make("ok")
-    floor.desk.bench.serve(0.0)
+    floor.desk.engine_thread.serve(0.0)
     before = [floor.state_of(name).beat for name in NAMES]
     floor.send(camera="left")
     for step_ms in (2000, 2000, 1001):  # the desk looks meanwhile
@@ -267,7 +267,7 @@ def test_a_stuck_engine_stops_every_stations_beat_and_is_every_stations_error(ma
 
 def test_the_slowest_recipe_at_the_bench_says_how_long_a_beat_may_take(make: MakeFloor) -> None:
     floor = make("ok", recipes={"top": "b"})
-    place = floor.of("top").place
+    place = floor.of("top").slot
     assert place.recipe is not None
     slow = msgspec.structs.replace(place.recipe.manifest, frame_p99_ms=700.0)
     place.recipe = replace(place.recipe, manifest=slow)

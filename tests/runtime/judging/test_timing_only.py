@@ -64,7 +64,7 @@ def floor(tmp_path: Path) -> Floor:
     floor = Floor(tmp_path / "journal")
     assert floor.ask("prepare_recipe", recipe=TIMING_RECIPE).ok
     floor.settle()
-    assert floor.station.operation.recipe is not None and floor.station.operation.recipe.name == TIMING_RECIPE
+    assert floor.station.controller.recipe is not None and floor.station.controller.recipe.name == TIMING_RECIPE
     return floor
 
 
@@ -104,7 +104,7 @@ def test_it_is_in_sight_as_long_as_it_is_in_force(floor: Floor) -> None:
 def test_no_threshold_gives_it_a_verdict(floor: Floor) -> None:
     reply = floor.ask("set_threshold", threshold=1e9)
     assert (reply.ok, reply.code) == (False, "REFUSED") and "timing only" in (reply.text or "")
-    floor.station.operation.set_threshold(1e9)  # past the refusal
+    floor.station.controller.set_threshold(1e9)  # past the refusal
     floor.settle()
     floor.send()
     floor.serve()

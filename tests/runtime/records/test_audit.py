@@ -154,9 +154,9 @@ def test_refusals_beyond_a_minutes_worth_are_counted_and_what_was_done_is_always
     for number in range(5):
         one.record("st1", "halt", PLC, "NOT_ALLOWED", refused=True, number=number)
         one.record("st1", "stop", PLC, "OK", number=number)
-    one.report([])
+    one.look()
     now[0] = Now(60_000 * MS, 1_700_000_060_000_000)
-    one.report([])
+    one.look()
     one.record("st1", "halt", PLC, "NOT_ALLOWED", refused=True)
     assert one.write_waiting()
     told = [(entry["op"], entry["code"]) for entry in lines(tmp_path / "audit")]
@@ -269,7 +269,7 @@ def test_a_disk_that_hangs_holds_nobody_up_and_what_is_lost_is_counted(
         assert [result.accept for result in floor.results] == [True] * 20, "frames are judged while the disk hangs"
         assert "AUDIT" in floor.state.alarms and one.lost > 20
         lost = one.lost
-        assert f"{lost} entries are lost" in floor.station.operation.alarms["AUDIT"]
+        assert f"{lost} entries are lost" in floor.station.controller.alarms["AUDIT"]
         floor.ask("reset")
         floor.settle()
         assert "AUDIT" in floor.state.alarms, "a reset hides nothing that lasts"
@@ -309,7 +309,7 @@ def test_a_disk_that_fails_is_an_alarm_is_tried_again_and_loses_nothing(
     floor.ask("stop")
     assert not floor.desk.audit.write_waiting()
     assert "AUDIT" in floor.state.alarms
-    assert "No space left" in floor.station.operation.alarms["AUDIT"]
+    assert "No space left" in floor.station.controller.alarms["AUDIT"]
     floor.ask("start")
     assert floor.state.state == 8, "the station works on"
     full[0] = False

@@ -62,7 +62,7 @@ def test_it_says_nothing_without_references_or_a_window() -> None:
 
 def test_a_drifting_stream_raises_the_alarm_and_changes_no_verdict(tmp_path: Path) -> None:
     floor = Floor(tmp_path / "journal", "ok drift", drift={"window_frames": 20})
-    alarms = floor.station.operation.alarms
+    alarms = floor.station.controller.alarms
 
     def frames(word: str, count: int) -> None:
         for _ in range(count):

@@ -60,7 +60,7 @@ def test_a_good_result_that_cannot_be_kept_passes_no_part(
     floor = make("ok")
     floor.send()
     floor.desk.turn()
-    floor.desk.bench.serve(0.0)  # judged, and not yet seen by the desk
+    floor.desk.engine_thread.serve(0.0)  # judged, and not yet seen by the desk
     lose(floor.journal.path)
     floor.desk.turn()
     assert floor.reasons == ["ENGINE"] and not floor.results[0].accept

@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 
 from asperity.runtime.client.frame_sender import FrameSender
-from asperity.runtime.client.station_client import Station
+from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.commands import watch
 from asperity.runtime.errors import StationError
 from asperity.runtime.security.socket_files import check_ipc
 from asperity.runtime.settings.station_toml import Sockets, StationConfig
-from asperity.runtime.sockets.inspector_sockets import DeskSockets
+from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 
 CLIENTS: dict[str, Callable[[str], object]] = {
-    "results": lambda endpoint: Station(endpoint, station="st1"),
-    "control": lambda endpoint: Station("tcp://127.0.0.1:1", endpoint, station="st1"),
+    "results": lambda endpoint: StationClient(endpoint, station="st1"),
+    "control": lambda endpoint: StationClient("tcp://127.0.0.1:1", endpoint, station="st1"),
     "frames": lambda endpoint: FrameSender("cam1", endpoint),
     "triggers": lambda endpoint: FrameSender("cam1", "tcp://127.0.0.1:1", station="st1", results_endpoint=endpoint),
     "watch": lambda endpoint: watch.command(results=endpoint, count=1),
-    "inspector": lambda endpoint: DeskSockets(
+    "inspector": lambda endpoint: InspectorSockets(
         StationConfig(sockets=Sockets(**{name: endpoint for name in ("frames", "results", "bulk", "control")}))
     ),
 }
@@ -134,9 +134,10 @@ def test_a_name_that_is_no_file_is_anybodys(endpoint: str) -> None:
 
 def test_the_inspector_and_its_clients_agree(folder: Path) -> None:
     ends = {name: f"ipc://{folder}/run/{name}" for name in ("frames", "results", "bulk", "control")}
-    desk = DeskSockets(StationConfig(sockets=Sockets(**ends)))
+    desk = InspectorSockets(StationConfig(sockets=Sockets(**ends)))
     try:
-        with Station(ends["results"], ends["control"], station="st1"), FrameSender("cam1", ends["frames"]) as sender:
+        client = StationClient(ends["results"], ends["control"], station="st1")
+        with client, FrameSender("cam1", ends["frames"]) as sender:
             assert sender.wait_connected(20_000)
         assert stat.S_IMODE((folder / "run" / "control").stat().st_mode) == 0o600
     finally:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from asperity.runtime import wire
 from asperity.runtime.client.ordering import Gap
-from asperity.runtime.client.station_client import ClientLimits, Station
+from asperity.runtime.client.station_client import ClientLimits, StationClient
 from asperity.runtime.commands.simulate import command
 from asperity.runtime.errors import ConfigError, UsageError
 from asperity.runtime.reasons import JUDGED, Reason
@@ -152,7 +152,7 @@ def test_two_thousand_results_at_500_a_second_keep_the_law(folder: Path) -> None
     process = simulate(folder, "--json", "--rate=500", "--count=2000", "--script=ok ok ok ng")
     items: list[ReceivedResult | Gap] = []
     sockets = ends(folder)["results"], ends(folder)["control"]
-    with Station(*sockets, station="st1", since=1, limits=UNHURRIED) as station:
+    with StationClient(*sockets, station="st1", since=1, limits=UNHURRIED) as station:
         ends_s = time.monotonic() + PATIENCE_S
         while len(items) < 2000 and time.monotonic() < ends_s:
             items += station.poll(50)
@@ -180,7 +180,7 @@ def test_triggers_are_answered_word_by_word(folder: Path) -> None:
     process = simulate(folder, "--on-trigger", "--script=ok ng NO_FRAME LOST")
     sockets = ends(folder)["results"], ends(folder)["control"]
     try:
-        with Station(*sockets, station="st1", since=1, limits=UNHURRIED) as plc:
+        with StationClient(*sockets, station="st1", since=1, limits=UNHURRIED) as plc:
             ends_s = time.monotonic() + PATIENCE_S
             while plc.state is None or plc.state.state != 8:
                 plc.poll(50)
@@ -220,7 +220,7 @@ def test_typed_words_come_next_and_what_came_of_them_is_said(folder: Path) -> No
 
 def test_when_it_is_killed_its_inspector_goes_too(folder: Path) -> None:
     process = simulate(folder, "--rate=50")
-    with Station(ends(folder)["results"], station="st1") as station:
+    with StationClient(ends(folder)["results"], station="st1") as station:
         station.await_state(round(PATIENCE_S * 1000))
         process.kill()
         process.communicate(timeout=PATIENCE_S)

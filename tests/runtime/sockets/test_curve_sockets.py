@@ -19,7 +19,7 @@ from asperity.runtime.errors import ConfigError
 from asperity.runtime.security.curve_keys import ClientKey, ClientKeys, Role, read_client_key
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets import curve_connections as connections
-from asperity.runtime.sockets.inspector_sockets import DeskSockets
+from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 from tests.places import ROOT
 
 PATIENCE_S = 20.0
@@ -38,7 +38,7 @@ class Desk:
         endpoints = dict.fromkeys(("frames", "results", "bulk", "control"), "tcp://127.0.0.1:*")
         settings = {"curve": curve, "keys": str(folder), "reload_ms": 50, "handshake_ms": HANDSHAKE_MS, **security}
         config = msgspec.convert({"sockets": {**endpoints, **(sockets or {})}, "security": settings}, StationConfig)
-        self.sockets = DeskSockets(config)
+        self.sockets = InspectorSockets(config)
         self.context = zmq.Context()
         self.frames: list[bytes] = []
         self.messages: list[list[bytes]] = []
@@ -246,9 +246,9 @@ def test_off_loopback_needs_curve_or_a_word(tmp_path: Path) -> None:
     ends = dict.fromkeys(("results", "bulk", "control"), "tcp://127.0.0.1:*") | {"frames": "tcp://0.0.0.0:*"}
     plain = msgspec.convert({"sockets": ends}, StationConfig)
     with pytest.raises(ConfigError, match="--curve and each client a key"):
-        DeskSockets(plain)
+        InspectorSockets(plain)
     for extra in ({"sockets": ends | {"insecure_lan": True}}, {"security": {"curve": True, "keys": str(tmp_path)}}):
-        DeskSockets(msgspec.convert({"sockets": ends, **extra}, StationConfig)).close(0)
+        InspectorSockets(msgspec.convert({"sockets": ends, **extra}, StationConfig)).close(0)
 
 
 STORM = """

@@ -14,10 +14,10 @@ import pytest
 
 from asperity.benchmarks.line.strangers import Impostor, sayings
 from asperity.runtime.client.frame_sender import FrameSender, SenderLimits
-from asperity.runtime.client.station_client import ClientLimits, Station
+from asperity.runtime.client.station_client import ClientLimits, StationClient
 from asperity.runtime.frame import Frame
 from asperity.runtime.settings.station_toml import StationConfig
-from asperity.runtime.sockets.inspector_sockets import DeskSockets
+from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 from asperity.runtime.wire import StationState, decode_frame, encode_state
 
 PATIENCE_S = 120.0
@@ -32,8 +32,8 @@ def ends(tmp_path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def station(ends: dict[str, str]) -> Iterator[DeskSockets]:
-    sockets = DeskSockets(msgspec.convert({"sockets": ends}, StationConfig))
+def station(ends: dict[str, str]) -> Iterator[InspectorSockets]:
+    sockets = InspectorSockets(msgspec.convert({"sockets": ends}, StationConfig))
     try:
         yield sockets
     finally:
@@ -86,7 +86,7 @@ def test_a_camera_sends_to_the_station_that_comes_after_an_impostor(ends: dict[s
 def test_a_client_hears_the_station_that_comes_after_an_impostor(ends: dict[str, str]) -> None:
     limits = ClientLimits(renew_ms=100, request_timeout_ms=50, request_tries=1000)
     impostor = Impostor({name: ends[name] for name in ("results", "control")}, random.Random(2))
-    with Station(ends["results"], ends["control"], station="st1", limits=limits) as client:
+    with StationClient(ends["results"], ends["control"], station="st1", limits=limits) as client:
         question = client.begin("get_state")
 
         def met_all() -> bool:

@@ -20,7 +20,7 @@ import zmq
 from asperity.benchmarks.line.strangers import TYPES, Strangers, command, greeting, message, ready, sayings
 from asperity.runtime.errors import StationError
 from asperity.runtime.settings.station_toml import StationConfig
-from asperity.runtime.sockets.inspector_sockets import DeskSockets
+from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 from tests.places import ROOT
 from tests.runtime.sockets.test_curve_sockets import Desk, open_files
 
@@ -269,7 +269,7 @@ def test_a_subscriber_that_does_not_read_loses_messages_and_nobody_else_does(tmp
 def test_what_a_subscriber_has_not_taken_is_sent_before_the_end(tmp_path: Path) -> None:
     with zmq.Context() as context, context.socket(zmq.SUB) as sub:
         ends = {name: f"ipc://{tmp_path}/{name}" for name in NAMES}
-        sockets = DeskSockets(msgspec.convert({"sockets": ends}, StationConfig))
+        sockets = InspectorSockets(msgspec.convert({"sockets": ends}, StationConfig))
         sub.setsockopt(zmq.SUBSCRIBE, b"")
         sub.connect(ends["results"])
         while not sub.poll(0):
@@ -289,11 +289,11 @@ def test_an_endpoint_in_use_or_that_cannot_be_is_named(tmp_path: Path, desk: Des
     for endpoint in (desk.sockets.endpoints["frames"], "tcp://127.0.0.1:port", f"ipc://{tmp_path}/{'long' * 40}"):
         config = msgspec.convert({"sockets": {**free, "frames": endpoint}}, StationConfig)
         with pytest.raises(StationError, match=r"\[sockets\] frames: cannot bind"):
-            DeskSockets(config)
+            InspectorSockets(config)
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(f"{tmp_path}/frames")  # of a process that was killed
     stale.close()
-    DeskSockets(msgspec.convert({"sockets": free}, StationConfig)).close(0)
+    InspectorSockets(msgspec.convert({"sockets": free}, StationConfig)).close(0)
 
 
 LIBZMQ = """

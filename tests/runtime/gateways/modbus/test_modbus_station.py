@@ -10,7 +10,7 @@ import pytest
 
 from asperity.runtime.client.station_client import ClientLimits
 from asperity.runtime.frame import Result, Verdict
-from asperity.runtime.gateways.config import Gateway, GatewayConfig, Station
+from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStation
 from asperity.runtime.gateways.link import Link
 from asperity.runtime.gateways.modbus.table import STATUS_OF_CODE
 from asperity.runtime.reasons import Reason
@@ -45,7 +45,7 @@ def station() -> Iterator[FakeStation]:
 @contextmanager
 def floor_of(station: FakeStation, make: Callable[..., Floor]) -> Iterator[Floor]:
     config = GatewayConfig(
-        station=Station(name=STATION, **station.ends),
+        station=GatewayStation(name=STATION, **station.ends),
         gateway=Gateway(accept_hold_ms=FOREVER_MS, patience_ms=FOREVER_MS),
     )
     link = Link(config)

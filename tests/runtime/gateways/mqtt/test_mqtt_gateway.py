@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from asperity.runtime.frame import Verdict
-from asperity.runtime.gateways.config import Gateway, GatewayConfig, Mqtt, Station
+from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStation, Mqtt
 from asperity.runtime.gateways.mqtt.connection import Message
 from asperity.runtime.gateways.mqtt.gateway import ALARM, MqttGateway
 from asperity.runtime.gateways.mqtt.outbox import StateFile
@@ -81,7 +81,7 @@ class Floor:
         monkeypatch.setattr("asperity.runtime.gateways.mqtt.gateway.time", clock)
         self.link = FakeLink()
         self.connections: list[FakeConnection] = []
-        config = GatewayConfig(station=Station(name=STATION), gateway=Gateway(), mqtt=Mqtt())
+        config = GatewayConfig(station=GatewayStation(name=STATION), gateway=Gateway(), mqtt=Mqtt())
         self.watch = Watch(instance, config.mqtt.clash_quiet_ms / 1000)
         self.gateway = MqttGateway(config, self.link, StateFile(folder / "state", STATION), self.watch, self._connect)  # type: ignore[arg-type]
         asyncio.run(self.gateway.open())

@@ -10,7 +10,7 @@ from typing import Any
 
 from asyncua import Client, Node, ua
 
-from asperity.runtime.gateways.config import Gateway, GatewayConfig, Opcua, Station
+from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStation, Opcua
 from asperity.runtime.gateways.opcua.gateway import OpcuaGateway
 from tests.runtime.gateways.floor import FakeLink, Loop
 from tests.system.line import PATIENCE_S, STATION
@@ -24,7 +24,7 @@ class Served:
         opcua = Opcua(port=0, certificate_folder=str(folder), recipes="bracket lid", **own)
         self.link: FakeLink = link or FakeLink()
         self.loop = loop
-        config = GatewayConfig(station=Station(name=STATION), gateway=Gateway(commands=commands), opcua=opcua)
+        config = GatewayConfig(station=GatewayStation(name=STATION), gateway=Gateway(commands=commands), opcua=opcua)
         self.gateway = OpcuaGateway(config, self.link)  # type: ignore[arg-type]
         self.url = loop.run(self.gateway.open())
 

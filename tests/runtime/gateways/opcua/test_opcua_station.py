@@ -13,7 +13,7 @@ from asyncua import Client
 
 from asperity.runtime.client.station_client import ClientLimits
 from asperity.runtime.frame import Result, Verdict
-from asperity.runtime.gateways.config import Gateway, GatewayConfig, Station
+from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStation
 from asperity.runtime.gateways.link import Link
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import RecipeChange, Request
@@ -53,7 +53,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def serving(station: FakeStation, loop: Loop, folder: Path) -> Iterator[Served]:
     link = Link(
         GatewayConfig(
-            station=Station(name=STATION, **station.ends),
+            station=GatewayStation(name=STATION, **station.ends),
             gateway=Gateway(accept_hold_ms=FOREVER_MS, patience_ms=FOREVER_MS),
         )
     )
