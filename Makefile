@@ -32,7 +32,7 @@ foreign-tools:  ## what tests marked foreign need: libzmq's C headers, mosquitto
 	dpkg -s libzmq3-dev mosquitto mosquitto-clients >/dev/null 2>&1 || $(SUDO) sh -c 'apt-get update -qq && \
 		apt-get install -y --no-install-recommends gcc libc6-dev libzmq3-dev mosquitto mosquitto-clients'
 	npm ci --no-audit --no-fund --prefix examples/node
-	npm ci --no-audit --no-fund --prefix tests/gateways/node
+	npm ci --no-audit --no-fund --prefix tests/runtime/gateways/node
 
 foreign: setup foreign-tools  ## the client kits in C and Node, and programs from Debian, against live stations
 	$(BIN)/python -m pytest -m foreign
