@@ -81,7 +81,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     _print(summary, console)
     sheet = options.out / "sheet.png"
-    write_sheet(sheet, _tiles(options, stream, truth))
+    write_sheet(sheet, _tiles(options, stream, truth), across=True)
     console.print(f"pictures: {sheet}   calibration report: {station / 'calibration' / 'report' / 'report.html'}")
     return summary
 

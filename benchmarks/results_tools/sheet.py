@@ -1,4 +1,4 @@
-"""A picture sheet: a row a frame with colour, depth, anomaly map and truth side by side."""
+"""A picture sheet: one row (or column) per frame with colour, depth, anomaly map and truth side by side."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from asperity.runtime.wire import ReceivedResult
 CELL_PX = 200
 GAP_PX = 6
 TEXT_PX = 22
+LEFT_PX = 90
+"""Of a sheet that goes across: room for the rows' names."""
 COLUMNS = ("colour", "depth", "anomaly map", "truth")
 INK, PAPER = (235, 235, 235), (24, 26, 30)
 
@@ -31,20 +33,33 @@ class Tile:
     window: Window | None = None
 
 
-def write_sheet(path: Path, tiles: Sequence[Tile]) -> None:
-    """Write the sheet as PNG. The maps share one scale, from 0 to the highest value, so that rows can be compared."""
-    row_px = CELL_PX + TEXT_PX + GAP_PX
-    sheet = Image.new("RGB", (len(COLUMNS) * (CELL_PX + GAP_PX) + GAP_PX, TEXT_PX + row_px * len(tiles)), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for column, title in enumerate(COLUMNS):
-        pen.text((GAP_PX + column * (CELL_PX + GAP_PX), 4), title, fill=INK)
+def write_sheet(path: Path, tiles: Sequence[Tile], *, across: bool = False) -> None:
+    """Write the sheet as PNG: one row per frame, or ``across``: one column per frame.
+
+    The maps share one scale, from 0 to the highest value, so that frames can be compared.
+    """
     top = max(float(tile.fused.max()) for tile in tiles)
-    for row, tile in enumerate(tiles):
-        y_px = TEXT_PX + row * row_px
-        pen.text((GAP_PX, y_px + 4), tile.caption, fill=INK)
-        for column, picture in enumerate(_pictures(tile, top)):
-            cell = Image.fromarray(picture).resize((CELL_PX, CELL_PX))
-            sheet.paste(cell, (GAP_PX + column * (CELL_PX + GAP_PX), y_px + TEXT_PX))
+    step_px, row_px = CELL_PX + GAP_PX, CELL_PX + TEXT_PX + GAP_PX
+    if across:
+        size = LEFT_PX + step_px * len(tiles), 2 * TEXT_PX + GAP_PX + step_px * len(COLUMNS)
+    else:
+        size = GAP_PX + step_px * len(COLUMNS), TEXT_PX + row_px * len(tiles)
+    sheet = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for place, title in enumerate(COLUMNS):
+        spot = (GAP_PX, 2 * TEXT_PX + step_px * place) if across else (GAP_PX + place * step_px, 4)
+        pen.text(spot, title, fill=INK)
+    for number, tile in enumerate(tiles):
+        if across:
+            x_px = LEFT_PX + number * step_px
+            pen.text((x_px, 4), tile.caption.replace(": ", "\n", 1), fill=INK)
+            spots = [(x_px, 2 * TEXT_PX + GAP_PX + step_px * place) for place in range(len(COLUMNS))]
+        else:
+            y_px = TEXT_PX + number * row_px
+            pen.text((GAP_PX, y_px + 4), tile.caption, fill=INK)
+            spots = [(GAP_PX + place * step_px, y_px + TEXT_PX) for place in range(len(COLUMNS))]
+        for spot, picture in zip(spots, _pictures(tile, top), strict=True):
+            sheet.paste(Image.fromarray(picture).resize((CELL_PX, CELL_PX)), spot)
     sheet.save(path)
 
 
@@ -53,8 +68,8 @@ def caption(kind: str, result: ReceivedResult | None) -> str:
     if result is None:
         return f"{kind}: no result"
     said = Reason(result.reason_code).name
-    score = "" if result.score is None else f"  score {result.score:.2f} / {result.threshold:.2f}"
-    return f"{kind}: {result.verdict.name.lower()} ({said}){score}"
+    score = f" ({said})" if result.score is None else f", score {result.score:.2f}, threshold {result.threshold:.2f}"
+    return f"{kind}: {result.verdict.name.lower()}{score}"
 
 
 def _pictures(tile: Tile, top: float) -> list[ByteArray]:

@@ -83,7 +83,7 @@ def in_a_row(numbers: list[int], gaps: list[tuple[int, int]]) -> int:
 @pytest.mark.foreign
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(
-    not shutil.which("node") or not (NODE / "node_modules").is_dir(), reason="run: npm install in tests/runtime/gateways/node"
+    not shutil.which("node") or not (NODE / "node_modules").is_dir(), reason="run: make foreign-tools"
 )
 def test_ten_thousand_results_over_opcua_to_node_opcua() -> None:
     with Line() as line:
