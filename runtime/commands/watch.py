@@ -19,7 +19,7 @@ from asperity.runtime.security.private_files import CLIENT_KEY_VARIABLE
 class Stream(str, Enum):
     """What may be watched."""
 
-    RESULTS = "results"
+    RESULT = "result"
     STATE = "state"
     RECORD = "record"
     EVENT = "event"
@@ -29,7 +29,7 @@ class Stream(str, Enum):
 
 
 KINDS = {
-    Stream.RESULTS: ("result",),
+    Stream.RESULT: ("result",),
     Stream.STATE: ("state",),
     Stream.RECORD: ("record",),
     Stream.EVENT: ("event",),
@@ -42,7 +42,7 @@ QUIET_S = 5.0
 
 
 def command(
-    what: Annotated[Stream, typer.Argument(help="which stream")] = Stream.RESULTS,
+    what: Annotated[Stream, typer.Argument(help="which stream")] = Stream.RESULT,
     station: Annotated[str, typer.Option(help="the station's name")] = "st1",
     results: Annotated[str, typer.Option(help="the inspector's results socket")] = "tcp://127.0.0.1:5561",
     bulk: Annotated[str, typer.Option(help="the inspector's bulk socket")] = "tcp://127.0.0.1:5562",

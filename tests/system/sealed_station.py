@@ -126,7 +126,7 @@ def inspect() -> dict[str, Process]:
         Process("inspect", asperity("inspect", "station/bundle")),
     ]
     inspector.says("is in force")
-    watch = Process("watch", asperity("watch", "results", "--json"))
+    watch = Process("watch", asperity("watch", "result", "--json"))
     camera = Process("replay", asperity("camera", "replay", "normals", "--loop", "--rate", "4"))
     until(lambda: len(judged(watch.log())) >= FRAMES, f"{FRAMES} frames that were scored")
     for process in others:

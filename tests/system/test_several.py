@@ -241,7 +241,7 @@ def test_commands_meant_for_one_station_are_told_which(line: Line) -> None:
         "camera", "virtual", "--camera", "right", "--size", "32", "--frames", "6", "--rate", "4", "--json",
         "--frames-endpoint", line.ends["frames"],
     ]  # fmt: skip
-    watch = ["watch", "results", "--station", "right", "--results", line.ends["results"], "--count", "3", "--json"]
+    watch = ["watch", "result", "--station", "right", "--results", line.ends["results"], "--count", "3", "--json"]
     ends = ["--results", line.ends["results"], "--control", line.ends["control"]]
     log = (line.folder / "gateway").open("wb")
     gateway = subprocess.Popen([*command, "gateway", "http", "--station", "right", "--port", "0", *ends], stderr=log)
