@@ -1,0 +1,136 @@
+"""What the pages show is run: each block of code, or it says why not; each command line they name exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import PAGES, Block, blocks, spans
+from tests.docs.command_lines import commands, fault
+from tests.docs.running import RUN_BY, Station, why_not
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+
+
+@pytest.fixture(scope="module")
+def station() -> Iterator[Station]:
+    made = Station()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.file}:{block.line}")
+def test_a_block_is_run_or_says_why_not(block: Block, station: Station) -> None:
+    if block.kind == "sh":
+        for words in commands(block.text):
+            assert not (found := fault(words)), found
+    if block.reason:
+        return
+    assert block.kind in RUN_BY, "name its language after a fence, or write <!-- not run: REASON --> above it"
+    RUN_BY[block.kind](block, station)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_line_in_the_prose_exists(page: Path) -> None:
+    for span in spans(page):
+        first, *others = commands(span)
+        assert not (found := fault(first, whole=False)), f"{span}: {found}"
+        for other in others:
+            # `asperity engines build | list | remove`: the others take the place of the last word.
+            words = [*first[: first.index(next(w for w in reversed(first) if not w.startswith("-")))], *other]
+            assert not (found := fault(words if len(other) == 1 else other, whole=False)), f"{span}: {found}"
+
+
+def test_blocks_are_found_in_both_forms(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Page\n    asperity watch   # indented\n\nText:\n\n```python\nprint(1)\n```\n- a list\n\n    its second "
+        "paragraph\n\nText.\n\n<!-- not run: needs a GPU -->\n```sh\n$ make gpu-check\nall right\n```\n"
+        "\n    some picture\n"
+        "```console\n$ asperity keys list\nplc1\n$ asperity keys new\n```\n"
+    )
+    assert [(block.line, block.kind, block.text, block.reason) for block in blocks(page)] == [
+        (2, "sh", "asperity watch   # indented", ""),
+        (7, "python", "print(1)", ""),
+        (17, "sh", "make gpu-check", "needs a GPU"),
+        (21, "", "some picture", ""),
+        (23, "sh", "asperity keys list\nasperity keys new", ""),
+    ]
+
+
+def test_commands_are_found_in_shell() -> None:
+    text = (
+        'K=/tmp/x; frame="python3 -m asperity.benchmarks.gpu.frame --fresh"   # it\'s "named"\n'
+        "for s in $(python3 -m asperity.benchmarks.gpu.check --list | grep -v x); do\n"
+        "    timeout 90 asperity doctor \\\n        --json 2>/dev/null; done\nA=1 make demo && $frame --list > file\n"
+    )
+    found = [" ".join(words) for words in commands(text)]
+    frame = "python3 -m asperity.benchmarks.gpu.frame --fresh"
+    listed = "python3 -m asperity.benchmarks.gpu.check --list"
+    assert [line for line in found if line.startswith(("asperity", "python", "make"))] == [
+        frame, listed, "asperity doctor --json 2", "make demo", f"{frame} --list",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("asperity", "needs one"),
+        ("asperity nothing", "no command nothing"),
+        ("asperity watch results --cuont 3", "has no --cuont"),
+        ("asperity watch nothing", "nothing"),
+        ("asperity watch --count many", "many"),
+        ("asperity keys new extra", "takes no extra"),
+        ("asperity inspect", "needs"),
+        ("asperity watch --station", "needs a value"),
+        ("asperity inspect BUNDLE --json", ""),
+        ("make nothing", "no target nothing"),
+        ("make demo NOTHING=1", "no variable NOTHING"),
+        ("python -m asperity.nothing", "no module"),
+        ("python -m asperity.benchmarks.gpu.check --nothing", "has no --nothing"),
+        (".venv/bin/pip install 'asperity[http,nothing]'", "no extra nothing"),
+        ("python nothing.py", "there is no nothing.py"),
+    ],
+)
+def test_a_command_line_that_does_not_exist_is_named(line: str, said: str) -> None:
+    found = fault(next(commands(line)))
+    assert said in found and bool(found) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("toml", "[station]\nnmae = 'x'\n"),
+        ("json", '{"v": 1, "nothing": 1}'),
+        ("st", "station : ASPERITY_STATION;\nstation(wrods := registers);"),
+        ("sh", "asperity keys revoke --client nobody"),
+        ("sh", "asperity watch --results=nothing"),
+        ("sh", "rm file"),
+        ("python", "import asperity.nothing"),
+    ],
+)
+def test_a_block_that_does_not_run_fails(kind: str, text: str, station: Station) -> None:
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        RUN_BY[kind](Block("page.md", 1, kind, text, ""), station)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("toml", "[modbus]\nport = 5020\n"),
+        ("json", '{"v": 1, "id": "q-1", "op": "get_state", "station": "st1"}'),
+        ("python", "from asperity.runtime.client import station_client\nprint(station_client)"),
+        ("c", '#include "asperity.h"\nstruct asperity_record record;\n'),
+        ("js", "export const a = 1;\n"),
+    ],
+)
+def test_a_block_that_runs_passes(kind: str, text: str, station: Station) -> None:
+    RUN_BY[kind](Block("page.md", 1, kind, text, ""), station)
+
+
+def test_a_reason_is_known_for_what_takes_long() -> None:
+    assert why_not(["asperity", "calibrate", "x"]) and why_not([".venv/bin/python3", "-m", "asperity.benchmarks.x"])
+    assert why_not(["asperity", "watch", "--key", "KEYFILE"])
+    assert not why_not(["asperity", "simulate", "--reason", "STALE"])
