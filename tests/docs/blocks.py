@@ -7,6 +7,7 @@ A block is run by what it is: the word after its fence, or the program its first
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -46,10 +47,14 @@ def blocks(path: Path) -> Iterator[Block]:
             at = next(n for n in range(at + 1, len(lines) + 1) if n == len(lines) or lines[n].strip() == fence[1])
             text, kind, first = "\n".join(lines[first + 1 : at]), KINDS.get(fence[2], fence[2]), first + 1
             at += 1
-        elif line.startswith("    ") and not in_list and (not before or before.startswith(("#", "<!--"))):
+        elif (
+            line.startswith("    ")
+            and (not before or before.startswith(("#", "<!--")))
+            and (not in_list or _guessed(line.strip()) == "sh")
+        ):
             while at < len(lines) and (lines[at].startswith("    ") or not lines[at].strip()):
                 at += 1
-            text, kind = "\n".join(line[4:] for line in lines[first:at]).strip(), ""
+            text, kind = textwrap.dedent("\n".join(lines[first:at])).strip(), ""
         else:
             in_list = bool(_LIST.match(line)) or (in_list and (not line.strip() or line.startswith("  ")))
             before, at = line.strip(), at + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,36 @@ from tests.docs.blocks import PAGES, Block, blocks, spans
 from tests.docs.command_lines import commands, fault
 from tests.docs.running import RUN_BY, Station, why_not
 
+PAGE = """\
+# Page
+    asperity watch   # indented
+
+Text:
+
+```python
+print(1)
+```
+- a list
+
+    its second paragraph
+
+        asperity watch state
+
+Text.
+
+<!-- not run: needs a GPU -->
+```sh
+$ make gpu-check
+all right
+```
+
+    some picture
+```console
+$ asperity keys list
+plc1
+$ asperity keys new
+```
+"""
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 
@@ -43,20 +74,29 @@ def test_every_command_line_in_the_prose_exists(page: Path) -> None:
             assert not (found := fault(words if len(other) == 1 else other, whole=False)), f"{span}: {found}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in link:
+            continue
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), f"there is no {file}"
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
+            assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, link
+
+
 def test_blocks_are_found_in_both_forms(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(
-        "# Page\n    asperity watch   # indented\n\nText:\n\n```python\nprint(1)\n```\n- a list\n\n    its second "
-        "paragraph\n\nText.\n\n<!-- not run: needs a GPU -->\n```sh\n$ make gpu-check\nall right\n```\n"
-        "\n    some picture\n"
-        "```console\n$ asperity keys list\nplc1\n$ asperity keys new\n```\n"
-    )
+    page.write_text(PAGE)
     assert [(block.line, block.kind, block.text, block.reason) for block in blocks(page)] == [
         (2, "sh", "asperity watch   # indented", ""),
         (7, "python", "print(1)", ""),
-        (17, "sh", "make gpu-check", "needs a GPU"),
-        (21, "", "some picture", ""),
-        (23, "sh", "asperity keys list\nasperity keys new", ""),
+        (13, "sh", "asperity watch state", ""),
+        (19, "sh", "make gpu-check", "needs a GPU"),
+        (23, "", "some picture", ""),
+        (25, "sh", "asperity keys list\nasperity keys new", ""),
     ]
 
 
@@ -106,7 +146,7 @@ def test_a_command_line_that_does_not_exist_is_named(line: str, said: str) -> No
         ("json", '{"v": 1, "nothing": 1}'),
         ("st", "station : ASPERITY_STATION;\nstation(wrods := registers);"),
         ("sh", "asperity keys revoke --client nobody"),
-        ("sh", "asperity watch --results=nothing"),
+        ("sh", "asperity simulate --script nothing"),
         ("sh", "rm file"),
         ("python", "import asperity.nothing"),
     ],
