@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from asperity.runtime import __version__
 from tests.docs.blocks import PAGES, Block, blocks, spans
 from tests.docs.command_lines import commands, fault
 from tests.docs.running import RUN_BY, Station, why_not
+from tests.places import ROOT
 
 PAGE = """\
 # Page
@@ -85,6 +87,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if anchor:
             titles = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
             assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, link
+
+
+def test_the_version_has_its_section_in_the_changelog() -> None:
+    sections = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert sections[0] == "Unreleased"
+    assert re.fullmatch(rf"{re.escape(__version__)} - \d{{4}}-\d\d-\d\d", sections[1])
 
 
 def test_blocks_are_found_in_both_forms(tmp_path: Path) -> None:
