@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from asperity.runtime import __version__
 from tests.docs.blocks import PAGES, Block, blocks, spans
 from tests.docs.command_lines import commands, fault
 from tests.docs.running import RUN_BY, Station, why_not
-from tests.places import ROOT
+from tests.places import DOCS, ROOT
+from tests.test_house import LEVELS
 
+FOLDERS = ("runtime", "calibration", "export", "benchmarks", "tests", "examples", "deploy", "docs")
+MADE_ON_A_GPU = "runtime/cuda/choice/"
 PAGE = """\
 # Page
     asperity watch   # indented
@@ -87,6 +91,36 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if anchor:
             titles = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
             assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_source_file_that_is_named_exists(page: Path) -> None:
+    for name in re.findall(r"`([\w./-]+\.(?:py|cu|cuh|mjs|st))`", page.read_text()):
+        assert any(f"/{path}".endswith(f"/{name}") for path in sources()), f"there is no {name}"
+    for name in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w/-]+/)`", page.read_text()):
+        assert (ROOT / name).is_dir() or name == MADE_ON_A_GPU, f"there is no {name}"
+
+
+@cache
+def sources() -> list[str]:
+    """Every file of the checkout's folders, as a path from its root."""
+    files = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*"))
+    return [str(path.relative_to(ROOT)) for path in files if "node_modules" not in path.parts]
+
+
+def test_the_ladder_of_the_architecture_is_that_of_the_house() -> None:
+    text = (DOCS / "architecture.md").read_text()
+    ladder = next(block for block in blocks(DOCS / "architecture.md") if block.text.startswith("runtime/\n")).text
+    drawn = []
+    for part in ladder.split("\n\n"):
+        package, *rungs = part.splitlines()
+        package = package.split("/")[0]
+        drawn += [{f"{package}.{room}" for room in rung.split()} for rung in reversed(rungs)]
+    rungs = [set(line.rpartition(":")[2].split()) for line in LEVELS.splitlines() if line.strip()]
+    assert drawn == rungs, "draw the ladder in docs/architecture.md as LEVELS of tests/test_house.py"
+    described = " ".join(re.findall(r"^\|([^|]+)\|", text.split("## A frame")[0], re.M))
+    missing = {room for rung in rungs for room in rung if not re.search(rf"`{room.split('.')[1]}/?`", described)}
+    assert not missing, "give each room its sentence in docs/architecture.md"
 
 
 def test_the_version_has_its_section_in_the_changelog() -> None:
