@@ -15,7 +15,10 @@ from typing import NamedTuple
 from tests.places import DOCS, ROOT
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")))
-PROGRAMS = ("asperity", "cmake", "make", "pip", "python", "python3", "sudo")
+PROGRAMS = frozenset(
+    ["asperity", "cc", "cd", "cmake", "export", "gcc", "git", "make", "node", "npm", "pip", "python", "python3", "sudo"]
+)
+"""What the first line of a block of shell begins with, where nothing says that it is one."""
 KINDS = {"bash": "sh", "console": "sh", "shell": "sh", "py": "python", "javascript": "js", "mjs": "js", "iecst": "st"}
 """Other words after a fence -> ours."""
 _FENCE = re.compile(r"^\s*(```+|~~~+)\s*([\w-]*)")

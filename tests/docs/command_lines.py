@@ -60,6 +60,9 @@ def commands(text: str) -> Iterator[list[str]]:
 
 def fault(words: list[str], whole: bool = True) -> str:
     """What is wrong with a command; empty: nothing that is known here. ``whole``: no argument may be missing."""
+    for word in words[1:]:
+        if re.match(r"^(?:examples|deploy|tests)/[\w/.-]+\.\w+$", word) and not (ROOT / word).exists():
+            return f"there is no {word}"
     words = [word.strip("[],") for word in words if word.strip("[],") not in ("", "...")]
     program, rest = words[0].rpartition("/")[2], words[1:]
     if program == "asperity":

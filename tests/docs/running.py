@@ -14,16 +14,19 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from asperity.runtime.errors import ConfigError
+from asperity.runtime import wire
+from asperity.runtime.errors import ConfigError, WireError
 from asperity.runtime.gateways import config as gateway_toml
 from asperity.runtime.settings import station_toml
-from asperity.runtime.wire import bulk, control, frame, result, state
+from asperity.runtime.wire.bulk import BulkHeader
+from asperity.runtime.wire.frame import FrameHeader
 from tests.docs.blocks import Block
 from tests.docs.command_lines import commands, is_placeholder
 from tests.examples.structured_text import Block as StBlock
@@ -52,18 +55,32 @@ NOT_RUN = {
     "asperity pretrain-points": "minutes",
     "asperity run": "needs a bundle: run by make demo",
     "asperity tune": "minutes",
+    "cc": "run by tests/examples",
+    "cd": "leads to the reader's folder",
     "cmake": "needs nvcc",
+    "export": "sets what the reader's shell needs",
+    "gcc": "run by tests/examples",
+    "git": "needs a network",
     "make": "sets up an environment first",
+    "node": "run by tests/examples",
+    "npm": "needs a network",
     "pip": "changes the environment",
     "python -m asperity.benchmarks": "measures for minutes",
     "python -m asperity.runtime.cuda.build": "needs nvcc",
+    "python -m pip": "changes the environment",
+    "python -m pytest": "runs tests",
     "python -m venv": "changes the environment",
+    "python examples": "run by tests/examples",
+    "systemctl": "needs a supervisor",
 }
 """Beginning of a command -> why no test of the pages runs it; that it exists is checked all the same."""
-MESSAGES: Sequence[type[msgspec.Struct]] = (
-    control.Request, control.Reply, state.StationState, state.Event, state.Trigger, result.ResultMessage,
-    frame.FrameHeader, bulk.BulkHeader,
-)  # fmt: skip
+ADDRESSED: dict[str, Callable[[Sequence[bytes]], object]] = {
+    "state": wire.decode_state,
+    "event": wire.decode_event,
+    "trigger": wire.decode_trigger,
+}
+BODIES: Sequence[Callable[[bytes], object]] = (wire.decode_reply, wire.decode_result_body)
+HEADERS: Sequence[type[msgspec.Struct]] = (FrameHeader, BulkHeader)
 
 
 class Station:
@@ -109,7 +126,7 @@ def why_not(words: list[str]) -> str:
         return "names something of the reader's"
     program = words[0].rpartition("/")[2]
     plain = " ".join(["python" if program == "python3" else program, *words[1:]])
-    return next((why for begin, why in NOT_RUN.items() if f"{plain} ".startswith((f"{begin} ", f"{begin}."))), "")
+    return next((why for begin, why in NOT_RUN.items() if f"{plain} ".startswith(tuple(begin + c for c in " ./"))), "")
 
 
 def shell(block: Block, station: Station) -> None:
@@ -183,17 +200,27 @@ def toml(block: Block, station: Station) -> None:
 
 
 def json_(block: Block, station: Station) -> None:
-    """JSON; with the wire's version in it a message of the wire."""
-    values = json.loads(block.text)
-    if not isinstance(values, dict) or "v" not in values:
-        return
-    for kind in MESSAGES:
-        try:
-            msgspec.convert(values, kind)
-            return
-        except msgspec.ValidationError:
-            continue
-    pytest.fail("no message of the wire has these fields")
+    """JSON, one value or several; one with the wire's version in it is a message of the wire."""
+    text, at = block.text.strip(), 0
+    while at < len(text):
+        values, end = json.JSONDecoder().raw_decode(text, at)
+        at = end + len(text[end:]) - len(text[end:].lstrip())
+        if isinstance(values, dict) and "v" in values:
+            assert _is_message(values), "no message of the wire has these fields"
+
+
+def _is_message(values: dict[str, Any]) -> bool:
+    body = json.dumps(values).encode()
+    if "op" in values:
+        return wire.decode_request(body).op in wire.OPERATIONS
+    tries = [(decode, body) for decode in BODIES]
+    tries += [(decode, [f"{kind}/{values.get('station')}/".encode(), body]) for kind, decode in ADDRESSED.items()]
+    tries += [(lambda given, kind=kind: msgspec.convert(given, kind), values) for kind in HEADERS]
+    for decode, given in tries:
+        with suppress(WireError, msgspec.ValidationError):
+            decode(given)
+            return True
+    return False
 
 
 def structured_text(block: Block, station: Station) -> None:

@@ -173,6 +173,7 @@ def test_commands_are_found_in_shell() -> None:
         ("python -m asperity.nothing", "no module"),
         ("python -m asperity.benchmarks.gpu.check --nothing", "has no --nothing"),
         (".venv/bin/pip install 'asperity[http,nothing]'", "no extra nothing"),
+        ("node examples/nothing.mjs", "there is no examples/nothing.mjs"),
         ("python nothing.py", "there is no nothing.py"),
     ],
 )
@@ -186,6 +187,7 @@ def test_a_command_line_that_does_not_exist_is_named(line: str, said: str) -> No
     [
         ("toml", "[station]\nnmae = 'x'\n"),
         ("json", '{"v": 1, "nothing": 1}'),
+        ("json", '{"v": 1, "id": "q-1", "op": "get_nothing", "station": "st1"}'),
         ("st", "station : ASPERITY_STATION;\nstation(wrods := registers);"),
         ("sh", "asperity keys revoke --client nobody"),
         ("sh", "asperity simulate --script nothing"),
@@ -203,6 +205,11 @@ def test_a_block_that_does_not_run_fails(kind: str, text: str, station: Station)
     [
         ("toml", "[modbus]\nport = 5020\n"),
         ("json", '{"v": 1, "id": "q-1", "op": "get_state", "station": "st1"}'),
+        (
+            "json",
+            '{"v": 1, "station": "st1", "session": "0b0e7a1c-3f52-4c1e-9d0a-5f6e7d8c9b0a", "state": 8}',
+        ),
+        ("json", '{"t": 1}\n{"t": 2,\n "fields": {}}'),
         ("python", "from asperity.runtime.client import station_client\nprint(station_client)"),
         ("c", '#include "asperity.h"\nstruct asperity_record record;\n'),
         ("js", "export const a = 1;\n"),
