@@ -153,6 +153,8 @@ def _python(rest: list[str]) -> str:
     if not file.is_file():
         return f"there is no module {module}"
     source = file.read_text()
+    if not place.is_dir() and "__main__" not in source:
+        return f"{module} does nothing when it is run"
     named = [word.partition("=")[0] for word in options if word.startswith("-")]
     missing = [option for option in named if f'"{option}"' not in source and f"    {option[2:]}: " not in source]
     return f"{module} has no {', '.join(missing)}" if missing else ""

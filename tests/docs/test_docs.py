@@ -171,6 +171,7 @@ def test_commands_are_found_in_shell() -> None:
         ("make nothing", "no target nothing"),
         ("make demo NOTHING=1", "no variable NOTHING"),
         ("python -m asperity.nothing", "no module"),
+        ("python -m asperity.runtime.states", "does nothing"),
         ("python -m asperity.benchmarks.gpu.check --nothing", "has no --nothing"),
         (".venv/bin/pip install 'asperity[http,nothing]'", "no extra nothing"),
         ("node examples/nothing.mjs", "there is no examples/nothing.mjs"),
