@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 SUDO ?= $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-.PHONY: help setup demo test foreign foreign-tools trt-tools check bench kernels gpu-check gpu-bench gpu-material gpu-frame soak failsafe-rows clean
+.PHONY: help setup demo test foreign foreign-tools trt-tools check documents bench kernels gpu-check gpu-bench gpu-material gpu-frame soak failsafe-rows clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ trt-tools: setup  ## TensorRT-RTX, which builds real engines without a GPU (96 M
 check: setup  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+documents: setup  ## make the tables of docs/ and the constants of examples/generated anew from the sources
+	$(BIN)/python -m asperity.runtime.documents
 
 # numpy and ONNX Runtime as a station runs them: no thread count but the engine's own.
 MEASURE := env -u OMP_NUM_THREADS $(BIN)/asperity bench

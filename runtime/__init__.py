@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # ONNX Runtime (1.29 and newer) calls its vendor unless it finds this when it is loaded. Set here, before any module of
 # ours can load it, and over what the user has set, since "0" or "" would let it call. Processes that we start inherit

@@ -7,7 +7,6 @@ and never on the wire; 0 means that there is no station.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
@@ -143,32 +142,3 @@ def step(state: State, cause: Cause) -> State:
 def allowed(state: State) -> list[str]:
     """The requests that ``state`` takes."""
     return [row.cause.value for row in TABLE if row.source is state and row.cause in REQUESTS]
-
-
-def document(table: Iterable[Transition] = TABLE) -> str:
-    """``docs/states.md``, made from the table."""
-    rows = [
-        f"| {r.source.value} {r.source.name} | {r.cause.value} | {r.target.value} {r.target.name} | {r.meaning} |"
-        for r in table
-    ]
-    return "\n".join(
-        [
-            "# States of a station",
-            "",
-            "Made by `python -m asperity.runtime.states > docs/states.md`. States are",
-            "those of OPC UA for Machine Vision (OPC 40100-1); 4, Operational, is the parent of 5 to 8 and never on",
-            "the wire. Causes in brackets come from inside the station; all others are requests on the control socket,",
-            "and one that has no row here is refused with code `WRONG_STATE`. Frames are judged in 8, and in 7 for the",
-            "one awaited trigger; elsewhere their result is unknown with reason `NOT_RUNNING`. A receiver that meets a",
-            "state it does not know rejects.",
-            "",
-            "| state | cause | next | what it means |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
-
-
-if __name__ == "__main__":
-    print(document(), end="")

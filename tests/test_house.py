@@ -146,6 +146,15 @@ def test_files_are_short_and_few_lie_loose() -> None:
     assert len(list((ROOT / "runtime").glob("*.py"))) <= LOOSE_FILES_MAX
 
 
+def test_nothing_imports_the_makers_of_documents() -> None:
+    users = {
+        room(module)
+        for module, tree in modules().items()
+        if any(name.startswith("runtime.documents") for name in imported(tree))
+    }
+    assert users == {"runtime.documents"}
+
+
 def test_packages_of_weights_are_never_imported() -> None:
     assert not [module for module, tree in modules().items() if imported(tree) & READ_ONLY]
 

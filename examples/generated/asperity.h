@@ -1,4 +1,4 @@
-/* Made from the Python sources by `python -m asperity.runtime.documents.receiver_constants`; do not edit. */
+/* Made from the Python sources by `make documents`; do not edit. */
 #ifndef ASPERITY_H
 #define ASPERITY_H
 #include <stddef.h>

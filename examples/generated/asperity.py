@@ -1,4 +1,4 @@
-"""Made from the Python sources by `python -m asperity.runtime.documents.receiver_constants`; do not edit."""
+"""Made from the Python sources by `make documents`; do not edit."""
 
 WIRE_VERSION = 1
 RECORD_BYTES = 64

@@ -1,1 +1,4 @@
-"""Makes tables of the docs and constants for other languages; no process imports it."""
+"""Makes tables of the docs and constants for other languages: ``make documents``; no process imports it.
+
+One module per page or kit, ``everything.py`` knows them all, ``python -m asperity.runtime.documents`` rewrites them.
+"""

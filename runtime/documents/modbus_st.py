@@ -1,11 +1,8 @@
-"""The Modbus table as Structured Text.
-
-python -m asperity.runtime.documents.modbus_st > examples/generated/asperity_modbus.st
-"""
+"""The Modbus table as Structured Text: ``examples/generated/asperity_modbus.st``."""
 
 from __future__ import annotations
 
-from asperity.runtime.documents.receiver_constants import MADE
+from asperity.runtime.documents.banner import MADE
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.modbus.table import (
     COMMANDS,
@@ -36,7 +33,7 @@ def structured_text() -> str:
     """Types and the block that reads the status registers; needs ``asperity.st``. Plain IEC 61131-3."""
     address = {row.name: row.address for row in STATUS}
     ready = " OR ".join(f"status.state = {int(state)}" for state in sorted(READY_STATES))
-    lines = [f"(* {MADE.replace('wire.constants', 'gateways.modbus_st')} *)", "", "TYPE"]
+    lines = [f"(* {MADE} *)", "", "TYPE"]
     lines += [
         f"    ASPERITY_WORDS : ARRAY[0..{STATUS_WORDS - 1}] OF UINT; (* registers from 0 on, read in one request *)"
     ]
@@ -70,7 +67,3 @@ def structured_text() -> str:
         "END_FUNCTION_BLOCK",
     ]
     return "\n".join([*lines, ""])
-
-
-if __name__ == "__main__":
-    print(structured_text(), end="")

@@ -1,15 +1,11 @@
-"""Fills the tables of ``docs/plc.md``: ``python -m asperity.runtime.documents.plc_page docs/plc.md``."""
+"""The tables of ``docs/plc.md``: states, reasons, registers, tags, the words of ``asperity simulate``."""
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Callable
-from pathlib import Path
-
+from asperity.runtime.documents.blocks import filled
+from asperity.runtime.documents.opcua_tables import tags
 from asperity.runtime.engines.simulated import WORDS
-from asperity.runtime.errors import DataError
-from asperity.runtime.gateways.modbus import table as modbus_table
+from asperity.runtime.gateways.modbus.table import COMMANDS, ROWS, STATUS_CODES
 from asperity.runtime.reasons import JUDGED, Reason
 from asperity.runtime.simulation.line_faults import FAULTS
 from asperity.runtime.simulation.player import LINE_WORDS
@@ -25,7 +21,6 @@ DUTIES = {
     State.CONTINUOUS_EXECUTION: ("judges every frame", "run"),
 }
 """State -> what it means at the line, what the PLC does."""
-_BLOCK = re.compile(r"(<!-- made: ([a-z]+) -->\n).*?(<!-- end -->)", re.S)
 
 
 def states() -> list[str]:
@@ -56,29 +51,17 @@ def words() -> list[str]:
     return ["| word | what the station then meets |", "|---|---|", *rows]
 
 
-def _opcua() -> list[str]:
-    from asperity.runtime.gateways.opcua import tags as opcua_tags
-
-    return opcua_tags.document().rstrip().splitlines()
-
-
-BLOCKS: dict[str, Callable[[], list[str]]] = {
-    "states": states,
-    "reasons": reasons,
-    "words": words,
-    "modbus": modbus_table.document,
-    "opcua": _opcua,
-}
+def modbus() -> list[str]:
+    """The table of registers, of commands and of status codes."""
+    lines = ["| register | type | name | access | meaning |", "|---|---|---|---|---|"]
+    lines += [f"| {row.address} | {row.kind} | `{row.name}` | {row.access} | {row.meaning} |" for row in ROWS]
+    for title, table in (("command", COMMANDS), ("status code", STATUS_CODES)):
+        lines += ["", f"| {title} | name | meaning |", "|---|---|---|"]
+        lines += [f"| {number} | {name} | {meaning} |" for number, (name, meaning) in table.items()]
+    return lines
 
 
-def filled(page: str) -> str:
-    """``page`` with every block made anew. Raises DataError when one of them is missing from it."""
-    found = [match[1] for match in _BLOCK.findall(page)]
-    if sorted(found) != sorted(BLOCKS):
-        raise DataError(f"the page has the blocks {', '.join(found)}; it must have {', '.join(BLOCKS)}, each once")
-    return _BLOCK.sub(lambda match: match[1] + "\n".join(BLOCKS[match[2]]()) + "\n" + match[3], page)
-
-
-if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+def page(present: str) -> str:
+    """The page as it is, with its tables made anew. Raises DataError when a block is missing from it."""
+    blocks = {"states": states, "reasons": reasons, "modbus": modbus, "opcua": tags, "words": words}
+    return filled(present, blocks)

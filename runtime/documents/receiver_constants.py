@@ -1,27 +1,22 @@
 """Constants for receivers in other languages, made from the one list of each: ``examples/generated/asperity.*``.
 
-    python -m asperity.runtime.documents.receiver_constants examples/generated
-
 Codes come from ``runtime.reasons``, states from ``runtime.states``, verdicts from ``runtime.frame``, the record's
-layout from ``runtime.wire.record``. A test holds that the committed files are current.
+layout from ``runtime.wire.record``.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from enum import IntEnum
-from pathlib import Path
 from typing import NamedTuple
 
+from asperity.runtime.documents.banner import MADE
 from asperity.runtime.frame import Verdict
 from asperity.runtime.reasons import JUDGED, Reason
 from asperity.runtime.states import READY_STATES, State
 from asperity.runtime.wire import record
 from asperity.runtime.wire.common import VERSION
-
-MADE = "Made from the Python sources by `python -m asperity.runtime.documents.receiver_constants`; do not edit."
 
 
 class RecordField(NamedTuple):
@@ -258,25 +253,5 @@ def structured_text() -> str:
     return "\n".join([*lines, ""])
 
 
-FILES = {
-    "asperity.h": c_header,
-    "asperity.mjs": node_module,
-    "asperity.py": python_module,
-    "asperity.st": structured_text,
-    "asperity_gvl.st": global_list,
-}
-
-
 def _c_comment(why: str) -> str:
     return f" /* {why} */" if why else ""
-
-
-def main() -> None:
-    """Write every file into the folder named."""
-    folder = Path(sys.argv[1])
-    for name, make in FILES.items():
-        (folder / name).write_text(make(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

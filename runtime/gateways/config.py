@@ -7,7 +7,6 @@ tables made from here.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,9 +15,7 @@ from msgspec import field
 
 from asperity.runtime.security.private_files import CLIENT_KEY_VARIABLE
 from asperity.runtime.settings.station_toml import control_endpoint
-from asperity.runtime.settings.toml_tables import Name, Section, describe, number, read_sections, text
-
-TABLES_MARK = "<!-- The tables below are made by `python -m asperity.runtime.gateways.config docs/gateways.md`. -->"
+from asperity.runtime.settings.toml_tables import Name, Section, number, read_sections, text
 
 
 class GatewayStation(Section, frozen=True, forbid_unknown_fields=True):
@@ -238,11 +235,6 @@ def control_of(config: GatewayConfig) -> str:
     return control_endpoint(config.station.name, config.station.control)
 
 
-def document(page: str) -> str:
-    """``docs/gateways.md`` with its tables made anew; what people wrote above the mark stays."""
-    return "\n".join([page.partition(TABLES_MARK)[0] + TABLES_MARK, *describe(GatewayConfig), ""])
-
-
 def _make_absolute(values: dict[str, Any], base: Path) -> None:
     """Keys that end in ``_file`` or ``_folder`` are paths, relative to the file."""
     for table in values.values():
@@ -250,8 +242,3 @@ def _make_absolute(values: dict[str, Any], base: Path) -> None:
             for key, value in table.items():
                 if key.endswith(("_file", "_folder")) and isinstance(value, str) and value:
                     table[key] = str(base / value)
-
-
-if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    place.write_text(document(place.read_text()))

@@ -19,7 +19,6 @@ from asperity.runtime.settings.toml_tables import (
     NAME_RULE,
     Name,
     Section,
-    describe,
     number,
     read_sections,
     text,
@@ -383,20 +382,6 @@ def control_endpoint(station: str, configured: str = "") -> str:
     return f"ipc://{Path(base) / 'asperity' / station}.control"
 
 
-def document() -> str:
-    """``docs/station.md``, made from the types."""
-    return "\n".join(
-        [
-            "# station.toml",
-            "",
-            "Made by `python -m asperity.runtime.settings.station_toml > docs/station.md`. Every key may be left out;",
-            "an unknown one is refused. Flags of `asperity run` override the file; paths may be relative to it.",
-            *describe(StationConfig),
-            "",
-        ]
-    )
-
-
 def _check(config: StationConfig, where: str) -> None:
     """What one field alone cannot say."""
     sockets = config.sockets
@@ -512,7 +497,3 @@ def _make_absolute(values: dict[str, Any], base: Path) -> None:
     for table, key in (*own, (security, "keys"), (trace, "folder"), *journals):
         if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
             table[key] = str(base / table[key])
-
-
-if __name__ == "__main__":
-    print(document(), end="")

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -75,36 +75,12 @@ def read_sections(
         raise ConfigError(f"{where}: {_say(str(error))}") from error
 
 
-def describe(kind: type[Section]) -> list[str]:
-    """A heading and a table of keys for each table of ``kind``, in Markdown."""
-    lines: list[str] = []
-    for name, hint in get_type_hints(kind, include_extras=True).items():
-        lines += ["", f"## [{name}]"]
-        entry_kind = _entry_kind(hint)
-        table: Any = entry_kind or hint
-        if entry_kind is not None:
-            lines[-1] = f"## [[{name}]]"
-        if isinstance(table, type) and issubclass(table, Section):
-            lines += [*_docstring(table), "", "| key | default | range | what it is |", "|---|---|---|---|"]
-            defaults = table()
-            for key, key_kind in get_type_hints(table, include_extras=True).items():
-                default = msgspec.json.encode(getattr(defaults, key)).decode()
-                lines.append(f"| `{key}` | `{default}` | {_range(key_kind)} | {_metas(key_kind)[-1].description} |")
-        else:
-            lines += [f"{_metas(hint)[-1].description}"]
-    return lines
-
-
-def _entry_kind(hint: Any) -> type[Section] | None:
-    """The kind of the tables of a list of tables, such as [[stations]]; None: it is no list."""
+def entry_kind(hint: Any) -> type[Section] | None:
+    """The kind of the tables of a list of tables, such as [[stations]]; None: not a list."""
     if get_origin(hint) is not list:
         return None
     kind: type[Section] = get_args(hint)[0]
     return kind
-
-
-def _docstring(kind: type[Section]) -> list[str]:
-    return [line.strip() for line in str(kind.__doc__).strip().splitlines()]
 
 
 def where_of(path: Path | None) -> str:
@@ -117,12 +93,12 @@ def _refuse_unknown(whole: type[Section], values: Mapping[str, Any], where: str)
         if section not in sections:
             raise ConfigError(f"{where}: there is no [{section}]{_nearest(section, sections)}")
         kind = sections[section]
-        entry_kind = _entry_kind(kind)
-        if entry_kind is not None:
+        listed = entry_kind(kind)
+        if listed is not None:
             if not isinstance(entries, list) or not all(isinstance(table, Mapping) for table in entries):
                 raise ConfigError(f"{where}: {section} are tables; write each as [[{section}]]")
             for table in entries:
-                _refuse_unknown_keys(entry_kind, table, f"{where}: [[{section}]]")
+                _refuse_unknown_keys(listed, table, f"{where}: [[{section}]]")
             continue
         if not isinstance(entries, Mapping):
             raise ConfigError(f"{where}: {section} is a table; write it as [{section}]")
@@ -149,22 +125,3 @@ def _say(message: str) -> str:
     listed = re.fullmatch(r"(\w+)\[(\d+)\]", parts[0])
     table = f"[[{listed[1]}]] no. {int(listed[2]) + 1}," if listed else f"[{parts[0]}]"
     return f"{table} {'.'.join(parts[1:])}: {what[:1].lower()}{what[1:]}" if at else what
-
-
-def _metas(kind: Any) -> list[Meta]:
-    """The Metas of an Annotated type, innermost first."""
-    return [meta for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, Meta)]
-
-
-def _range(kind: Any) -> str:
-    meta = _metas(kind)[-1]
-    base = kind.__origin__
-    if get_origin(base) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(base))
-    if get_origin(base) is dict:
-        return "table"
-    if meta.ge is not None:
-        return f"{meta.ge} to {meta.le}"
-    if bool in (base, *get_args(base)):
-        return "true, false"
-    return NAME_RULE if any(m.pattern for m in _metas(kind)) else "text"

@@ -19,13 +19,6 @@ from tests.places import EXAMPLES
 GENERATED = EXAMPLES / "generated"
 
 
-@pytest.mark.parametrize("name", sorted(constants.FILES))
-def test_the_committed_file_is_current(name: str) -> None:
-    made = constants.FILES[name]()
-    assert (GENERATED / name).read_text() == made, "run: make documents"
-    assert max(map(len, made.splitlines())) <= 180
-
-
 @pytest.mark.parametrize("kit", sorted(path for path in EXAMPLES.glob("*/*") if path.suffix in (".c", ".mjs", ".py")))
 def test_a_kit_is_short(kit: Path) -> None:
     if kit.parent != GENERATED:

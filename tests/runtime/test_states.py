@@ -1,4 +1,4 @@
-"""The state machine is its table: complete for events, strict for requests, and the document is made from it."""
+"""The state machine is its table: complete for events, strict for requests."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from asperity.runtime.states import (
     Cause,
     State,
     allowed,
-    document,
     step,
 )
-from tests.places import ROOT
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.source.name}-{row.cause.name}")
@@ -75,8 +73,3 @@ def test_states_are_numbered_as_in_opc_40100() -> None:
         "CONTINUOUS_EXECUTION": 8,
     }  # fmt: skip
     assert {6, 7, 8} == READY_STATES
-
-
-def test_the_document_is_current() -> None:
-    page = ROOT / "docs" / "states.md"
-    assert page.read_text() == document(), "run: python -m asperity.runtime.states > docs/states.md"

@@ -152,13 +152,3 @@ def unpack(rows: tuple[Row, ...], registers: bytes) -> dict[str, int | float]:
     """The values of ``rows``; ``registers`` has exactly their bytes."""
     fields = struct.unpack(">" + "".join(FORMATS[row.kind] for row in rows), registers)
     return dict(zip((row.name for row in rows), fields, strict=True))
-
-
-def document() -> list[str]:
-    """The tables for people, in Markdown."""
-    lines = ["| register | type | name | access | meaning |", "|---|---|---|---|---|"]
-    lines += [f"| {row.address} | {row.kind} | `{row.name}` | {row.access} | {row.meaning} |" for row in ROWS]
-    for title, table in (("command", COMMANDS), ("status code", STATUS_CODES)):
-        lines += ["", f"| {title} | name | meaning |", "|---|---|---|"]
-        lines += [f"| {number} | {name} | {meaning} |" for number, (name, meaning) in table.items()]
-    return lines

@@ -289,14 +289,3 @@ def _argument(name: str, kind: ua.VariantType, meaning: str) -> ua.Argument:
 
 def _time(us: int) -> ua.DateTime:
     return ua.DateTime.fromtimestamp(us / 1e6, datetime.timezone.utc)
-
-
-def event_document() -> str:
-    """The tables of events in ``docs/gateways.md``."""
-    fields = [(name, kind, meaning) for name, kind, meaning, _ in EVENT_FIELDS]
-    lines = []
-    for title, rows in {"ResultReadyEventType": fields, **PLAIN_EVENTS}.items():
-        lines += [f"| {title} | type | meaning |", "|---|---|---|"]
-        lines += [f"| {name} | {kind.name} | {meaning} |" for name, kind, meaning in rows]
-        lines.append("")
-    return "\n".join(lines)

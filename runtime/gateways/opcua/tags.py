@@ -337,12 +337,6 @@ OTHER_TAGS = (*STATION_TAGS, *GATEWAY_TAGS, *RESULT_TAGS)
 TAGS = (ACCEPT, *RESULT_TAGS, *STATION_TAGS, *GATEWAY_TAGS)
 
 
-def document() -> str:
-    """The table of ``docs/gateways.md``."""
-    rows = [f"| {tag.name} | {tag.type.name} | {tag.of.value} | {tag.meaning} |" for tag in TAGS]
-    return "\n".join(["| tag | type | of | meaning |", "|---|---|---|---|", *rows, ""])
-
-
 def moment(
     view: View,
     shown: Item | None,

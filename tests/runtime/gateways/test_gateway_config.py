@@ -1,4 +1,4 @@
-"""gateway.toml: the page is current, what cannot be used is named."""
+"""gateway.toml: what cannot be used is named."""
 
 from __future__ import annotations
 
@@ -7,19 +7,7 @@ from pathlib import Path
 import pytest
 
 from asperity.runtime.errors import ConfigError
-from asperity.runtime.gateways.config import TABLES_MARK, GatewayConfig, document, load
-from tests.places import ROOT
-
-PAGE = ROOT / "docs" / "gateways.md"
-
-
-def test_every_key_has_a_description_and_the_page_is_current() -> None:
-    page = PAGE.read_text()
-    assert page.count(TABLES_MARK) == 1
-    assert document(page) == page, "run: python -m asperity.runtime.gateways.config docs/gateways.md"
-    rows = [line.split("|") for line in page.partition(TABLES_MARK)[2].splitlines() if line.startswith("| `")]
-    assert len(rows) > 30
-    assert all(len(cells) >= 5 and len(cells[4].strip()) > 3 for cells in rows)
+from asperity.runtime.gateways.config import GatewayConfig, load
 
 
 def test_a_file_is_read_and_flags_override_it(tmp_path: Path) -> None:

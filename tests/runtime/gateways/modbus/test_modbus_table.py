@@ -16,7 +16,6 @@ from asperity.runtime.gateways.modbus.table import (
     WORDS,
     WRITE_WORDS,
     WRITES,
-    document,
     pack,
     unpack,
 )
@@ -68,8 +67,3 @@ def test_every_code_of_the_wire_has_a_number_and_every_command_is_an_operation()
     station = {name for name, _ in COMMANDS.values()} - {"clear_overrun", "start_single"}
     assert station <= set(OPERATIONS)
     assert 0 not in COMMANDS
-
-
-def test_the_document_has_every_row() -> None:
-    text = "\n".join(document())
-    assert all(f"| {row.address} | {row.kind} | `{row.name}` |" in text for row in ROWS)

@@ -12,7 +12,6 @@ from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
 from asperity.runtime.client.ordering import Gap
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.link import Delivered, Item, View
-from asperity.runtime.gateways.opcua.address_space import event_document
 from asperity.runtime.gateways.opcua.tags import (
     ACCEPT,
     AUTOMATIC_TAGS,
@@ -20,17 +19,14 @@ from asperity.runtime.gateways.opcua.tags import (
     TAGS,
     Of,
     data_value,
-    document,
     moment,
     transition_name,
 )
 from asperity.runtime.states import State
 from asperity.runtime.wire import StationState
-from tests.places import ROOT
 from tests.runtime.gateways.floor import SESSION, result
 from tests.system.line import STATION
 
-PAGE = ROOT / "docs" / "gateways.md"
 RUNNING = StationState(station=STATION, session=SESSION, beat=7, state=8, ready=True)
 GOOD = View(accept=True, good=True, why="", state=RUNNING, last=None, results=1, gaps=0, missing=0)
 PART = Delivered(result(5), True, 0.0)
@@ -117,12 +113,6 @@ def test_transitions_are_named_as_in_opc_40100() -> None:
     assert name(State.PREOPERATIONAL, State.INITIALIZED) == "PreoperationalToInitialized"
     assert name(State.CONTINUOUS_EXECUTION, State.ERROR) == "OperationalToError"
     assert name(State.ERROR, State.PREOPERATIONAL) == "ErrorToPreoperational"
-
-
-def test_the_page_has_the_tables_of_tags_and_events() -> None:
-    page = PAGE.read_text()
-    assert document() in page, "put asperity.runtime.gateways.opcua.tags.document() into docs/gateways.md"
-    assert event_document().strip() in page, "put address_space.event_document() into docs/gateways.md"
 
 
 def test_accept_is_written_last_and_its_meaning_is_told() -> None:

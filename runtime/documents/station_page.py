@@ -1,0 +1,23 @@
+"""``docs/station.md``, from the types of ``station.toml``."""
+
+from __future__ import annotations
+
+from asperity.runtime.documents.banner import MADE
+from asperity.runtime.documents.toml_keys import described
+from asperity.runtime.settings.station_toml import StationConfig
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join(
+        [
+            "# station.toml",
+            "",
+            MADE,
+            "",
+            "Every key may be left out; an unknown one is refused. Flags of `asperity run` override the file;",
+            "paths may be relative to it.",
+            *described(StationConfig),
+            "",
+        ]
+    )
