@@ -9,7 +9,7 @@ What happens to a frame, from top to bottom:
     on_frame          here: the message is checked, and its camera says which station it is for
     Station.on_frame  its seq gets its fate, the trigger that it answers is claimed; then it is either refused at once
                       or admitted: entered in the journal as owed, given a deadline, put into the inbox
-    Station.on_scored the bench has judged it: the result goes into the journal, then out
+    Station.on_scored the bench has judged it: Results.publish enters the result in the journal, then sends it
     Station.on_time   its deadline passed first: unknown, DEADLINE goes out at once, and the late score is only logged
 
 While a station's recipe is changing none of this changes. The next recipe is opened beside the one in force, and the

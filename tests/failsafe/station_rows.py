@@ -25,7 +25,7 @@ IDS_FROM_ONE = (
     "next_id = header.first_id",
 )  # fmt: skip
 NOT_LOST = ("engines/cuda.py", 'raise self._lose(f"{error}{again}") from error', "return")
-JUDGING_STARTS = ("inspector/station.py", 'self.line.unsync("judging has started")', "pass")
+JUDGING_STARTS = ("inspector/line_guard.py", 'self._line.unsync("judging has started")', "pass")
 UNANNOUNCED = (
     "inspector/station.py", "(trigger is None and not free_run and self.line is None, Reason.UNANNOUNCED)",
     "(False, Reason.UNANNOUNCED)",
@@ -100,7 +100,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         "no frame for a trigger": [
             off("runtime/inspector/test_inspector_requests.py::test_a_trigger_without_a_frame_is_answered_and_its_late_frame_apart",
                 "NO_FRAME",
-                ("inspector/station.py", "self._answer_triggers(self.triggers.expired(now.ns), Reason.NO_FRAME)", "pass")),
+                ("inspector/station.py", "self.results.answer_triggers(self.triggers.expired(now.ns), Reason.NO_FRAME)", "pass")),
         ],
     },
     # test_part_matching's own test_each_rule_is_needed takes out every rule of the matcher; here are those that a row
@@ -193,8 +193,8 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 ("records/journal.py", "if not self.fault and (found := self._file.fault() or self._ids.fault()):", "if False:")),
             off("runtime/records/test_journal_lost.py::test_a_good_result_that_cannot_be_kept_passes_no_part",
                 "['GOOD'] == ['ENGINE']",
-                ("inspector/station.py", "if not self.journal.answer(result.result_id, body) and",
-                "if not self.journal.answer(result.result_id, body) and False and")),
+                ("inspector/results.py", "if not self._journal.answer(result.result_id, body) and",
+                "if not self._journal.answer(result.result_id, body) and False and")),
             off("runtime/records/test_journal.py::test_a_disk_that_takes_nothing_more_is_a_fault_and_no_crash",
                 "No space left on device",
                 ("records/journal.py", "self._file.write(at, data)\n        except OSError as error:",
