@@ -143,7 +143,7 @@ class Inspector:
             station.on_time(now)
         open_to_network = reachability.open_to_network(self.config)
         for station in self.stations:
-            station.controller.hold_alarm("INSECURE_LAN", open_to_network, "warning")
+            station.controller.alarms.hold("INSECURE_LAN", open_to_network, "warning")
         if self.failure() is not None:
             self.ending = True  # never set anew from its old value: a signal between reading and writing would be lost
         for station in self.stations if not self.ending else ():
@@ -185,10 +185,10 @@ class Inspector:
         keys, audit = access.problem, self.audit.look()
         audit_back = f"the audit file is written again; {self.audit.lost} entries were lost"
         for station in self.stations:
-            station.controller.hold_alarm(
+            station.controller.alarms.hold(
                 "KEYS", keys, gone=("KEYS_BACK", "the key folder passes its check again; clients may connect")
             )
-            station.controller.hold_alarm("AUDIT", audit, gone=("AUDIT_BACK", audit_back))
+            station.controller.alarms.hold("AUDIT", audit, gone=("AUDIT_BACK", audit_back))
 
     def _tell_supervisor(self) -> None:
         """Ready once every first recipe has judged its golden frames, or failed to (without one: the bench is alive).

@@ -44,11 +44,6 @@ class LineGuard:
             self._on_match(match)
             if match.reason is None and (text := self._line.punctuality.add(match)):
                 self._notice("info", "LINE_TIMES", text)
-        shown = Reason.UNSYNCED.name in self._controller.alarms
-        if not self._line.synced and judging and not shown:
-            text = f"{self._line.why}; {Reason.UNSYNCED.remedy}"
-            self._controller.alarm(Reason.UNSYNCED.name, text, "warning")
-        elif shown and (self._line.synced or not judging):
-            del self._controller.alarms[Reason.UNSYNCED.name]
-            if self._line.synced:
-                self._notice("info", "SYNCED", "parts and exposures are matched again")
+        text = f"{self._line.why}; {Reason.UNSYNCED.remedy}" if judging and not self._line.synced else ""
+        gone = ("SYNCED", "parts and exposures are matched again") if self._line.synced else None
+        self._controller.alarms.hold(Reason.UNSYNCED.name, text, "warning", gone)

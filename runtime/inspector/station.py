@@ -91,7 +91,7 @@ class Station:
         engine, notes = self.controller.engine, self.journal.notes
         self.notice("info", "START", f"engine {engine.name} on {engine.device}, {engine.precision}")
         if notes:
-            self.controller.alarm("JOURNAL", f"{len(notes)} findings: {'; '.join(notes[-3:])}")
+            self.controller.alarms.show("JOURNAL", f"{len(notes)} findings: {'; '.join(notes[-3:])}")
         for result in settle_past(self.journal, self.ledger, self.sequence):
             self.results.send(result, wire.encode_result_body(result))
         self.controller.begin(first_recipe)
@@ -126,7 +126,7 @@ class Station:
             self._miss_exposure(exposed_ns, now)
             self.results.answer_lost(who, arrival.lost)
         if arrival.reason is Reason.SEQ_JUMP:
-            self.controller.alarm(Reason.SEQ_JUMP.name, f"seq of {frame.camera} leapt to {frame.seq}")
+            self.controller.alarms.show(Reason.SEQ_JUMP.name, f"seq of {frame.camera} leapt to {frame.seq}")
         trigger = self.triggers.claim(frame.trigger_id, frame.promise)
         reason = arrival.reason or self._refusal(frame, trigger, now)
         if reason is not None:
@@ -225,7 +225,7 @@ class Station:
             ))  # fmt: skip
         self.controller.scored(result.reason, result.score is not None, outcome.detail)
         if result.verdict is Verdict.OK and result.score is not None:
-            self.controller.accepted(result.score)
+            self.controller.recipe_alarms.accepted(result.score)
 
     def _judged(self, outcome: Outcome) -> None:
         """It is known what an admitted frame will say; it says so as soon as it is known which part it is of."""
