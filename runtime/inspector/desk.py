@@ -34,7 +34,8 @@ from asperity.runtime.judging.recipes import Loader, OpenRecipes
 from asperity.runtime.process.systemd import Supervision
 from asperity.runtime.records.audit import ITSELF, Actor, Audit
 from asperity.runtime.records.journal import Journal
-from asperity.runtime.settings.station_toml import StationConfig, audit_path
+from asperity.runtime.settings.paths import audit_path
+from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets import reachability
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 

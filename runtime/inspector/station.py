@@ -31,7 +31,8 @@ from asperity.runtime.records.audit import Audit
 from asperity.runtime.records.journal import Journal
 from asperity.runtime.records.recovery import settle_past
 from asperity.runtime.records.slowest_frames import FrameTrace, SlowestFrames, write_document
-from asperity.runtime.settings.station_toml import StationConfig, trace_path
+from asperity.runtime.settings.paths import trace_path
+from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 from asperity.runtime.states import JUDGING, READY_STATES
 
