@@ -165,7 +165,8 @@ def _simulate(
     key: Path | None,
 ) -> tuple[Summary, bool]:
     """Play until told to end: what came of it, and whether every station's counters add up."""
-    from asperity.runtime.client.station_client import ClientLimits, StationClient
+    from asperity.runtime.client.limits import ClientLimits
+    from asperity.runtime.client.station_client import StationClient
     from asperity.runtime.process import early_signals
     from asperity.runtime.settings.paths import control_endpoint
     from asperity.runtime.settings.station_toml import hosted
