@@ -18,7 +18,7 @@ from asperity.runtime.frame import Frame, Result
 from asperity.runtime.judging.pipeline import Job, Outcome, Recipe, inspect
 from asperity.runtime.judging.recipes import open_recipe, recipe_name
 from asperity.runtime.records.slowest_frames import FrameTrace, SlowestFrames
-from asperity.runtime.settings.station_toml import load
+from asperity.runtime.settings.loading import load
 
 FAR_NS = 3600 * 1_000_000_000
 STATION = "bench"

@@ -164,7 +164,8 @@ def one_of(option: str, value: str, choices: Any) -> Any:
 
 def _cache(folder: Path | None, max_mbytes: int) -> PlanCache:
     from asperity.runtime.engines.tensorrt.plan_cache import PlanCache
-    from asperity.runtime.settings.station_toml import StationConfig, engine_cache
+    from asperity.runtime.settings.paths import engine_cache
+    from asperity.runtime.settings.station_toml import StationConfig
 
     return PlanCache(folder or engine_cache(StationConfig()), max_mbytes * 10**6)
 

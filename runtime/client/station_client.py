@@ -21,7 +21,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,6 +29,7 @@ from typing import Any
 import zmq
 from msgspec import structs
 
+from asperity.runtime.client.limits import ClientLimits
 from asperity.runtime.client.ordering import Gap, Ordering
 from asperity.runtime.client.requests import Asking, Pending
 from asperity.runtime.errors import StationError, WireError
@@ -51,33 +52,6 @@ log = logging.getLogger("asperity.client")
 
 READ_ONLY = frozenset({"get_state", "get_result"})
 """Operations that change nothing, so that it does not matter when they are done."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
-    """Bounds of a client."""
-
-    request_timeout_ms: int = 500
-    """A request without an answer is asked again after this long."""
-    request_tries: int = 3
-    """Times ``request_timeout_ms``: longer than the station's ``[control] request_age_max_ms``."""
-    requests_at_once: int = 16
-    ask_again_ms: int = 100
-    """A result that the journal has not answered yet is asked for again after this long."""
-    patience_ms: int = 5000
-    """A missing result is named a gap after this long; longer than any deadline."""
-    silent_ms: int = 1000
-    """A station without a state for this long is silent: perhaps its inspector is being started again."""
-    restart_ms: int = 60_000
-    """``patience_ms`` while the station is silent: after a restart its journal still has what was missing."""
-    renew_ms: int = 10_000
-    """Sockets are made again after this long without a state: libzmq gives up for good on a peer that broke the
-    protocol."""
-    results_queue_messages: int = 1000
-    held_results: int = 4096
-    """Results that may wait for an older one; beyond it the older one is given up."""
-    ready_results: int = 8192
-    """Results that may wait for the caller while a request is under way."""
 
 
 class StationClient:

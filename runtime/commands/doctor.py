@@ -30,7 +30,7 @@ def command(
     from asperity.runtime.cuda.build import FATBIN
     from asperity.runtime.doctor.diagnosis import diagnose
     from asperity.runtime.doctor.world import ThisMachine
-    from asperity.runtime.settings.station_toml import load
+    from asperity.runtime.settings.loading import load
 
     station = load(config)
     if engine is None and config is not None and station.engine.name in {known.value for known in Engine}:
@@ -50,7 +50,8 @@ def setting_of(station: StationConfig) -> Setting:
     from asperity.runtime.doctor.box import Setting
     from asperity.runtime.records.journal import file_nbytes
     from asperity.runtime.security.private_files import default_key_folder
-    from asperity.runtime.settings.station_toml import engine_cache, hosted, journal_path
+    from asperity.runtime.settings.paths import engine_cache, journal_path
+    from asperity.runtime.settings.station_toml import hosted
 
     return Setting(
         station=station,

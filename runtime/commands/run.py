@@ -72,7 +72,8 @@ def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle
     from asperity.runtime.judging.recipes import recipe_name
     from asperity.runtime.process.exits import end_at_once
     from asperity.runtime.settings import log_lines
-    from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, hosted, load
+    from asperity.runtime.settings.loading import load
+    from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, hosted
 
     given: dict[str, dict[str, Any]] = {
         section: {key: value for key, value in entries.items() if value is not None}

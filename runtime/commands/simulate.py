@@ -123,7 +123,8 @@ def _configure(
     from msgspec.structs import replace
 
     from asperity.runtime.engines.simulated import BROKEN_RECIPE, TIMING_RECIPE
-    from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, load
+    from asperity.runtime.settings.loading import load
+    from asperity.runtime.settings.station_toml import SCRIPT_PREFIX
     from asperity.runtime.simulation.inspector_process import RECIPE
 
     given = {name: {k: v for k, v in keys.items() if v is not None} for name, keys in overrides.items()}
@@ -164,9 +165,11 @@ def _simulate(
     key: Path | None,
 ) -> tuple[Summary, bool]:
     """Play until told to end: what came of it, and whether every station's counters add up."""
-    from asperity.runtime.client.station_client import ClientLimits, StationClient
+    from asperity.runtime.client.limits import ClientLimits
+    from asperity.runtime.client.station_client import StationClient
     from asperity.runtime.process import early_signals
-    from asperity.runtime.settings.station_toml import control_endpoint, hosted
+    from asperity.runtime.settings.paths import control_endpoint
+    from asperity.runtime.settings.station_toml import hosted
     from asperity.runtime.simulation.camera import SimulatedCamera
     from asperity.runtime.simulation.inspector_process import StationProcess
     from asperity.runtime.simulation.player import Simulation

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from asperity.runtime.cuda.nearest import Path as SearchPath
+from asperity.runtime.cuda.device_bank import Path as SearchPath
 from asperity.runtime.errors import EngineError
 
 FOLDER = Path(__file__).resolve().parent / "choice"

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asperity.runtime.cuda.answer import Packed, Piece, enqueue_check, enqueue_place
+from asperity.runtime.cuda.device_bank import DeviceBank
 from asperity.runtime.cuda.graph import DeviceGraph, DeviceGraphs, Shape
 from asperity.runtime.cuda.launch import Buffer, Enqueue
 from asperity.runtime.cuda.maps import POINTS, RGB, LocalDistances, Maps, Peak
-from asperity.runtime.cuda.nearest import STATS, DeviceBank, NearestSearch
+from asperity.runtime.cuda.nearest import STATS, NearestSearch
 from asperity.runtime.cuda.points import Grouping, GroupScale, Interpolation, Sampling, SamplingPlan
 from asperity.runtime.cuda.preprocess import FIGURES, Preprocess
 from asperity.runtime.cuda.streams import FrameDevice, Recording

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from asperity.runtime.cuda.budget import Budget, Counting, budget_of
 from asperity.runtime.cuda.choice import choose
 from asperity.runtime.cuda.cublas import WORKSPACE_BYTES
+from asperity.runtime.cuda.device_bank import BankArrays, DeviceBank, Path, bank_arrays
 from asperity.runtime.cuda.graph import DeviceGraphs
 from asperity.runtime.cuda.lane import Lane, Shared, SharedBank
 from asperity.runtime.cuda.maps import LocalDistances
-from asperity.runtime.cuda.nearest import BankArrays, DeviceBank, Path, bank_arrays
 from asperity.runtime.cuda.streams import FrameDevice
 from asperity.runtime.frame import BoolArray
 from asperity.runtime.manifest import Decision, Geometry, Modality, Network

@@ -10,26 +10,28 @@ device only, except to ``product``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from asperity.runtime.cuda.device_bank import (
+    STAGE_CHANNELS,
+    TILE_ROWS,
+    WIDE_CHANNELS,
+    WIDE_TILE,
+    DeviceBank,
+    Path,
+    bank_arrays,
+    up,
+)
 from asperity.runtime.cuda.launch import Buffer, Device, Enqueue, Launch
 from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import FloatArray
-from asperity.runtime.vision.nearest import checked_rows
-
-Path: TypeAlias = Literal["tensor", "wgmma", "product", "float32"]
 
 # As in nearest.cuh.
 KEPT = 4
-TILE_ROWS = 128
 EXACT_ROWS = 64
 STATS = 4
-STAGE_CHANNELS = 32
-WIDE_TILE = 256
-WIDE_CHANNELS = 64
 TENSOR_SHARED_BYTES = 3 * 2 * TILE_ROWS * STAGE_CHANNELS * 2 + TILE_ROWS * KEPT * 8
 
 WGMMA_SHARED_BYTES = 4 * 3 * TILE_ROWS * WIDE_CHANNELS * 2 + TILE_ROWS * KEPT * 8 + 2 * 4 * 8
@@ -42,52 +44,6 @@ PRODUCT_CHUNK_BYTES = 24 * 2**20
 
 SCAN_BLOCKS = 256
 REWEIGHTING_ROWS = 3
-HALF_MAX = 65504.0
-
-
-@dataclass(frozen=True, slots=True)
-class BankArrays:
-    """A memory bank as the kernels read it: N rows of D, padded to N' (256) rows of D' (64) halfs."""
-
-    rows: FloatArray  # N x D float32, as calibrated
-    halves: NDArray[np.float16]  # N' x D', half((row - centre) * scale), zero padded
-    half_norms: FloatArray  # N' float32, |half row|^2 / 2; infinite in the padding
-    centre: FloatArray  # D float32
-    scale: float  # a power of two that brings the rows near 1
-    error: float  # upper bound of |(row - centre) * scale - half row| over all rows
-    length: float  # upper bound of |half row|
-
-
-def bank_arrays(rows: FloatArray) -> BankArrays:
-    """``rows``: N x D, within ``vision.nearest.LARGEST``. Raises EngineError as ``vision.nearest.MemoryBank`` does."""
-    rows = checked_rows(rows)
-    n, d = rows.shape
-    centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-    spread = np.sqrt(np.mean(np.square(rows - centre, dtype=np.float64)))
-    scale = float(2.0 ** -np.round(np.log2(spread))) if spread > 0 else 1.0
-    halves = np.zeros((_up(n, WIDE_TILE), _up(d, WIDE_CHANNELS)), dtype=np.float16)
-    norms = np.full(len(halves), np.inf)
-    error = 0.0
-    for start in range(0, n, 4096):  # a large bank must not be held in float64
-        part = slice(start, min(start + 4096, n))
-        moved = (rows[part].astype(np.float64) - centre) * scale
-        halves[part, :d] = np.clip(moved, -HALF_MAX, HALF_MAX)
-        rounded = halves[part, :d].astype(np.float64)
-        norms[part] = 0.5 * np.einsum("nd,nd->n", rounded, rounded)
-        rest = moved - rounded
-        error = max(error, float(np.sqrt(np.einsum("nd,nd->n", rest, rest).max())))
-    length = float(np.sqrt(2.0 * norms[:n].max()))
-    return BankArrays(rows, halves, norms.astype(np.float32), centre, scale, error * (1 + 1e-6), length * (1 + 1e-6))
-
-
-def packed(halves: NDArray[np.float16]) -> NDArray[np.float16]:
-    """Padded half rows in the order of ``nearest::packed_place``: 128 x 64 blocks, 8 pieces a row, swizzled."""
-    rows, channels = halves.shape
-    pieces = halves.reshape(rows // TILE_ROWS, TILE_ROWS // 8, 8, channels // WIDE_CHANNELS, 8, 8)
-    swizzled = np.empty_like(pieces)
-    for row in range(8):
-        swizzled[:, :, row] = pieces[:, :, row][:, :, :, np.arange(8) ^ row]
-    return np.ascontiguousarray(swizzled.transpose(0, 3, 1, 2, 4, 5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +60,7 @@ class NearestPlan:
     @property
     def stride(self) -> int:
         """Channels of a padded half row of a query; a tensor bank's is cut to the same."""
-        return _up(self.d, WIDE_CHANNELS if self.path == "wgmma" else STAGE_CHANNELS)
+        return up(self.d, WIDE_CHANNELS if self.path == "wgmma" else STAGE_CHANNELS)
 
     @property
     def tile_bank(self) -> int:
@@ -130,7 +86,7 @@ class NearestPlan:
     def chunk(self) -> int:
         """Bank rows of one matrix product, a multiple of 128."""
         fitting = PRODUCT_CHUNK_BYTES // (4 * self.max_rows) // TILE_ROWS * TILE_ROWS
-        return min(max(fitting, TILE_ROWS), _up(self.n, TILE_ROWS))
+        return min(max(fitting, TILE_ROWS), up(self.n, TILE_ROWS))
 
     def buffers(self) -> dict[str, int]:
         """Bytes of every buffer, by name."""
@@ -142,11 +98,11 @@ class NearestPlan:
             "count": 4,
             "stats": 4 * STATS,
             "queries": 4 * self.max_rows * self.d,
-            "halves": 2 * _up(self.max_rows, TILE_ROWS) * self.stride,
-            "size": 4 * _up(self.max_rows, TILE_ROWS),
-            "error": 4 * _up(self.max_rows, TILE_ROWS),
-            "distance": 4 * _up(self.max_rows, TILE_ROWS),
-            "index": 4 * _up(self.max_rows, TILE_ROWS),
+            "halves": 2 * up(self.max_rows, TILE_ROWS) * self.stride,
+            "size": 4 * up(self.max_rows, TILE_ROWS),
+            "error": 4 * up(self.max_rows, TILE_ROWS),
+            "distance": 4 * up(self.max_rows, TILE_ROWS),
+            "index": 4 * up(self.max_rows, TILE_ROWS),
             "unsettled": 4 * self.max_rows,
             "keys": 8 * KEPT * keys,
             "worst": 8,
@@ -154,7 +110,7 @@ class NearestPlan:
             "neighbours": 4 * REWEIGHTING_ROWS,
             "image_distance": 4,
         }
-        sizes["queries"] = 4 * _up(self.max_rows, TILE_ROWS) * self.d
+        sizes["queries"] = 4 * up(self.max_rows, TILE_ROWS) * self.d
         if self.path == "product":
             sizes["products"] = 4 * self.max_rows * self.chunk
         return sizes
@@ -165,7 +121,7 @@ class NearestPlan:
 
     def prepare(self) -> Launch:
         """A warp for every row of the padded buffers."""
-        return _by_warp("nearest_prepare", _up(self.max_rows, TILE_ROWS))
+        return _by_warp("nearest_prepare", up(self.max_rows, TILE_ROWS))
 
     def tensor(self) -> Launch:
         """As many blocks as the GPU holds; they share the tiles (``nearest::Split``)."""
@@ -220,27 +176,6 @@ class NearestResult:
     def damaged(self) -> bool:
         """Whether no verdict may rest on this."""
         return bool(self.not_finite or self.no_candidate or not np.isfinite(self.distance).all())
-
-
-class DeviceBank:
-    """A memory bank on a device, laid out for one path. Searches of several frames may share it."""
-
-    def __init__(self, device: Device, arrays: BankArrays, path: Path) -> None:
-        """Raises EngineError where this chip has no such path."""
-        if path == "wgmma" and device.capability != (9, 0):
-            raise EngineError(
-                f"the wgmma path is for compute capability 9.0, and {device.name} has {device.capability}"
-            )
-        self.path: Path = path
-        self.n, self.d = arrays.rows.shape
-        self.scale, self.error, self.length = arrays.scale, arrays.error, arrays.length
-        self.rows, self.centre = device.upload(arrays.rows), device.upload(arrays.centre)
-        self.halves: Buffer | None = None
-        self.norms: Buffer | None = None
-        if path != "float32":
-            stride = _up(self.d, STAGE_CHANNELS)
-            self.halves = device.upload(packed(arrays.halves) if path == "wgmma" else arrays.halves[:, :stride])
-            self.norms = device.upload(arrays.half_norms)
 
 
 class NearestSearch:
@@ -330,7 +265,7 @@ class NearestSearch:
             *(np.float32(self._bank.scale), np.int32(plan.d), np.int32(plan.stride)),
             *(
                 np.int32(plan.path == "wgmma"),
-                np.int32(_up(plan.max_rows, TILE_ROWS)),
+                np.int32(up(plan.max_rows, TILE_ROWS)),
                 b["queries"],
                 b["halves"],
                 b["size"],
@@ -350,7 +285,7 @@ class NearestSearch:
         if rows is None or not 0 <= rows <= plan.max_rows:
             raise EngineError(f"the matrix product needs the number of queries (0 to {plan.max_rows}), not {rows}")
         for first in range(0, plan.n if rows else 0, plan.chunk):
-            columns = min(plan.chunk, _up(plan.n, TILE_ROWS) - first)
+            columns = min(plan.chunk, up(plan.n, TILE_ROWS) - first)
             self.device.half_product(
                 b["halves"], halves, b["products"], rows=rows, columns=columns, channels=plan.stride, first=first
             )
@@ -391,11 +326,7 @@ def _by_warp(kernel: str, rows: int) -> Launch:
 
 def _lists(rows: int, tile_rows: int, blocks: int) -> int:
     """Lists of one search: tiles x splits is at most the larger of both, see ``nearest::Split``."""
-    return max(_up(rows, tile_rows) // tile_rows, blocks) * tile_rows
-
-
-def _up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
+    return max(up(rows, tile_rows) // tile_rows, blocks) * tile_rows
 
 
 def _above(value: float) -> np.float32:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from asperity.runtime.cuda.launch import Buffer, Device
+from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import ByteArray
+
+POLL_S = 20e-6
+"""Between two questions whether the device is done; the thread sleeps, so that the desk gets its turn."""
 
 
 class HostBuffer(Protocol):
@@ -91,3 +96,12 @@ class FrameDevice(Device, Protocol):
 
     def close(self) -> None:
         """Free everything that came from here. May be called twice; what fails on a lost device is let be."""
+
+
+def wait(device: FrameDevice, event: Event, wait_ms: int) -> None:
+    """Raises EngineError when the device has not come so far within ``wait_ms`` (``[engine] device_wait_ms``)."""
+    ends_ns = time.monotonic_ns() + wait_ms * 10**6
+    while not device.reached(event):
+        if time.monotonic_ns() > ends_ns:
+            raise EngineError(f"{device.name} was not done within {wait_ms} ms ([engine] device_wait_ms)")
+        time.sleep(POLL_S)

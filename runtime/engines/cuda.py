@@ -26,19 +26,17 @@ from asperity.runtime.cuda.launch import Enqueue
 from asperity.runtime.cuda.preprocess import refuse
 from asperity.runtime.cuda.readback import EMPTY, check_fault, check_number, modality_of
 from asperity.runtime.cuda.staging import Staging
-from asperity.runtime.cuda.streams import Event, FrameDevice
+from asperity.runtime.cuda.streams import Event, FrameDevice, wait
 from asperity.runtime.engines import Engine, Progress, gc_freeze
+from asperity.runtime.engines.under_way import UnderWay
 from asperity.runtime.errors import AsperityError, EngineError, EngineLostError, FrameRefused
 from asperity.runtime.frame import (
-    BoolArray,
     EngineInfo,
     Frame,
     Intrinsics,
     ModalityScores,
     Prepared,
     Scores,
-    Silhouette,
-    Window,
 )
 from asperity.runtime.manifest import Decision, Geometry, Network
 from asperity.runtime.vision.features import StageClock
@@ -46,8 +44,6 @@ from asperity.runtime.vision.preprocess import Masks, covered_pixels, refuse_siz
 from asperity.runtime.vision.units import check_measured, pixel_rays
 
 NAME = "cuda"
-POLL_S = 20e-6
-"""Between two questions whether the device is done; the thread sleeps, so that the desk gets its turn."""
 T = TypeVar("T")
 
 _open_engines: WeakSet[CudaEngine] = WeakSet()
@@ -63,22 +59,6 @@ class Settings:
     wait_ms: int = 2000
     keep_warm_ms: int = 200
     keep_warm_for_s: int = 600
-
-
-@dataclass(slots=True)
-class _UnderWay:
-    """A frame on a lane."""
-
-    lane: Lane
-    number: int
-    clock: StageClock
-    since_ns: int
-    prepared: Prepared | None = None
-    """Given: nothing of the frame is measured."""
-    window: Window | None = None
-    silhouette: Silhouette | None = None
-    empty: bool = False
-    """No patch holds enough points: there is nothing to score."""
 
 
 class CudaEngine(Engine):
@@ -144,8 +124,8 @@ class CudaEngine(Engine):
     def score_batch(self, frames: Sequence[Frame], progress: Progress) -> list[Scores | AsperityError]:
         """As ``Engine.score_batch``: the next frame is sent while those before it are computed."""
         answers: list[Scores | AsperityError] = [EngineError("not scored")] * len(frames)
-        halfway: deque[tuple[int, _UnderWay]] = deque()
-        first_half: tuple[int, _UnderWay] | None = None
+        halfway: deque[tuple[int, UnderWay]] = deque()
+        first_half: tuple[int, UnderWay] | None = None
 
         def attempt(index: int, step: Callable[[], T]) -> T | None:
             try:
@@ -156,11 +136,11 @@ class CudaEngine(Engine):
                 answers[index] = error
                 return None
 
-        def go_on(index: int, way: _UnderWay) -> None:
+        def go_on(index: int, way: UnderWay) -> None:
             if attempt(index, lambda: self._guarded(way, lambda: self._second(way))) is not None:
                 halfway.append((index, way))
 
-        def end(index: int, way: _UnderWay) -> None:
+        def end(index: int, way: UnderWay) -> None:
             scores = attempt(index, lambda: self._guarded(way, lambda: self._finish(way)))
             if scores is not None:
                 self._free.append(way.lane)
@@ -260,7 +240,7 @@ class CudaEngine(Engine):
 
     # ------------------------------------------------------------------ a frame's way
 
-    def _start(self, frame: Frame, progress: Progress) -> _UnderWay:
+    def _start(self, frame: Frame, progress: Progress) -> UnderWay:
         """Send the frame and enqueue its first half. Raises FrameRefused for what needs no pixel to be seen."""
         self._last_frame_ns = time.monotonic_ns()
         refuse_size(frame, self._geometry)
@@ -269,7 +249,7 @@ class CudaEngine(Engine):
         rays = pixel_rays(frame.intrinsics, *frame.shape_px) if depth and frame.intrinsics is not None else None
         way = self._taken(progress)
 
-        def run() -> _UnderWay:
+        def run() -> UnderWay:
             lane, staging = way.lane, self._stagings[way.number % len(self._stagings)]
             if staging.used:
                 self._wait(staging.sent)
@@ -283,10 +263,10 @@ class CudaEngine(Engine):
             return way
 
         started = self._guarded(way, run)
-        self._lap(way, "pre")
+        way.lap("pre")
         return started
 
-    def _second(self, way: _UnderWay) -> bool:
+    def _second(self, way: UnderWay) -> bool:
         """Read the head; refuse the frame, or enqueue its second half. True, for it never ends with nothing."""
         lane = way.lane
         self._wait(lane.head_event)
@@ -312,52 +292,36 @@ class CudaEngine(Engine):
             # While the device goes on.
             figures = lane.pre.read_figures(head["figures"], head["window"], head["heights"], head["ends"])
             way.window, way.silhouette = figures.window, figures.silhouette
-        self._lap(way, "points")
+        way.lap("points")
         return True
 
-    def _finish(self, way: _UnderWay) -> Scores:
+    def _finish(self, way: UnderWay) -> Scores:
         """Read the answer."""
         grid = self._network.grid
         if way.empty:
             nothing = ModalityScores(np.zeros((grid, grid), dtype=np.float32), 0.0)
             scored = np.zeros((grid, grid), dtype=bool)
-            return self._scores(way, nothing, nothing, scored)
+            return way.scores(nothing, nothing, scored)
         self._wait(way.lane.answer_event)
         answer = way.lane.read_answer()
         check_number(answer, way.number)
         check_fault(int(answer["fault"][0]))
         scored = answer["scored"].astype(bool)
         rgb, points = (modality_of(answer, name, scored) for name in ("rgb", "points"))
-        self._lap(way, "knn")
-        return self._scores(way, rgb, points, scored)
+        way.lap("knn")
+        return way.scores(rgb, points, scored)
 
-    def _scores(self, way: _UnderWay, rgb: ModalityScores, points: ModalityScores, scored: BoolArray) -> Scores:
-        assert way.window is not None
-        assert way.silhouette is not None  # ``_second`` came before
-        clock = way.clock
-        return Scores(rgb, points, scored, way.window, way.silhouette, clock.stage_us, tuple(clock.spans))
-
-    def _taken(self, progress: Progress) -> _UnderWay:
+    def _taken(self, progress: Progress) -> UnderWay:
         self._number = self._number % (2**32 - 1) + 1  # never 0, which is the number of no frame
-        return _UnderWay(self._free.pop(), self._number, StageClock(progress), time.perf_counter_ns())
-
-    def _lap(self, way: _UnderWay, stage: str) -> None:
-        way.clock.lap(stage, way.since_ns)
-        way.since_ns = time.perf_counter_ns()
+        return UnderWay(self._free.pop(), self._number, StageClock(progress), time.perf_counter_ns())
 
     # ------------------------------------------------------------------ waiting and failing
 
     def _wait(self, event: Event) -> None:
         """Raises EngineError when the device has not come so far within ``[engine] device_wait_ms``."""
-        ends_ns = time.monotonic_ns() + self._settings.wait_ms * 10**6
-        while not self._device.reached(event):
-            if time.monotonic_ns() > ends_ns:
-                raise EngineError(
-                    f"{self._device.name} was not done within {self._settings.wait_ms} ms ([engine] device_wait_ms)"
-                )
-            time.sleep(POLL_S)
+        wait(self._device, event, self._settings.wait_ms)
 
-    def _guarded(self, way: _UnderWay, step: Callable[[], T]) -> T:
+    def _guarded(self, way: UnderWay, step: Callable[[], T]) -> T:
         """Do one step of a frame. Where it fails the lane is free again once it is idle, or the device is lost."""
         try:
             return step()

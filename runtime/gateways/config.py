@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from msgspec import field
 
 from asperity.runtime.security.private_files import CLIENT_KEY_VARIABLE
-from asperity.runtime.settings.station_toml import control_endpoint
+from asperity.runtime.settings.paths import control_endpoint
 from asperity.runtime.settings.toml_tables import Name, Section, number, read_sections, text
 
 
@@ -217,7 +217,7 @@ class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
 
 
 def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> GatewayConfig:
-    """Read ``gateway.toml`` and put ``overrides`` over it, as ``settings.station_toml.load`` does.
+    """Read ``gateway.toml`` and put ``overrides`` over it, as ``settings.loading.load`` does.
 
     Raises ConfigError.
     """

@@ -23,8 +23,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from asperity.runtime.client.limits import ClientLimits
 from asperity.runtime.client.ordering import Gap
-from asperity.runtime.client.station_client import ClientLimits, StationClient
+from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.gateways.config import GatewayConfig, client_key, control_of
 from asperity.runtime.wire import ReceivedResult, Reply, StationState

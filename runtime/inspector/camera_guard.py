@@ -78,7 +78,7 @@ class CameraGuard:
             return True
         if self._speakers.contested and Reason.CAMERA_CONFLICT.name not in self._controller.alarms:
             text = f"two connections send frames of {self._camera}; nothing is accepted until one of them is closed"
-            self._controller.alarm(Reason.CAMERA_CONFLICT.name, text)
+            self._controller.alarms.show(Reason.CAMERA_CONFLICT.name, text)
             self._drop_work(Reason.CAMERA_CONFLICT)
         return False
 

@@ -1,4 +1,4 @@
-"""How the station is operated: its state, its recipe, the self-test, faults and alarms. Part of the desk."""
+"""How the station is operated: its state, its recipe, the self-test, faults. Part of the desk."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from msgspec.structs import replace
 from asperity.runtime.bundle import ceilings
 from asperity.runtime.clock import MS, Now, look
 from asperity.runtime.errors import AsperityError, EngineLostError, StateError
-from asperity.runtime.inspector.event_log import EventLog, Record, Severity
+from asperity.runtime.inspector.alarms import Alarms, RecipeAlarms
+from asperity.runtime.inspector.event_log import EventLog, Record
 from asperity.runtime.inspector.recipe_change import RecipeChanges
 from asperity.runtime.judging.engine_thread import StationSlot, TakenOver, Tested
 from asperity.runtime.judging.pipeline import Recipe
 from asperity.runtime.judging.recipes import Loader, describe_engine
 from asperity.runtime.reasons import Reason
 from asperity.runtime.records.audit import ITSELF, Actor
-from asperity.runtime.records.drift import DriftMonitor
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.states import Cause, State, step
 
@@ -47,7 +47,8 @@ class Controller:
         self.state = State.PREOPERATIONAL
         self.recipe: Recipe | None = None
         self.engine = describe_engine(config)
-        self.alarms: dict[str, str] = {}
+        self.alarms = Alarms(notice)
+        self.recipe_alarms = RecipeAlarms(self.alarms, notice, config.drift)
         self.tested = False
         self.busy = ""
         """The change of recipe or threshold under way, in words; empty: none."""
@@ -70,7 +71,6 @@ class Controller:
         """The bench was asked to take something over and has not reported."""
         self._threshold_by: Actor | None = None
         """Who asked for the change of threshold that is under way; None: there is none."""
-        self._drift = DriftMonitor(config.drift.window_frames, config.drift.level)
         self._autostart = config.station.autostart
         self._first_recipe = ""
         self._had_recipe = False
@@ -129,7 +129,7 @@ class Controller:
         self._autostart = False
         self._faults = 0
         self.alarms.clear()
-        self._show_recipe()
+        self.recipe_alarms.show(self.recipe)
         self._begin_test()
 
     def self_test(self) -> None:
@@ -191,7 +191,7 @@ class Controller:
         self._incoming = None
         if report.before is not None:
             self._loader.put_away(report.before)  # of one engine too: each opening counts
-        self._show_recipe()
+        self.recipe_alarms.show(self.recipe)
         if report.recipe is None:
             self.changes.done("no recipe is in force")
             return
@@ -236,16 +236,6 @@ class Controller:
         if self._faults == self._config.limits.engine_faults_max:
             self.fault(reason.name, f"{self._faults} frames in a row failed, the last: {detail}")
 
-    def accepted(self, score: float) -> None:
-        """A frame was ok: an alarm when those of late score otherwise than calibration's, until a window does not."""
-        drift = self._drift.accepted(score)
-        if drift is None:
-            return
-        if drift.found:
-            self.alarm("DRIFT", drift.text, "warning")
-        elif self.alarms.pop("DRIFT", None):
-            self._notice("info", "DRIFT_GONE", drift.text)
-
     def engine_lost(self, error: EngineLostError) -> None:
         """The engine that this station judges by can score nothing more; only another one leads out of Error."""
         if self.recipe is not None:
@@ -257,7 +247,7 @@ class Controller:
         """The process goes on, for its other stations: say in each state why this one cannot judge."""
         kind = "ENGINE_LOST" if isinstance(self.failure, EngineLostError) else "RECIPE"
         if self.failure is not None and kind not in self.alarms:
-            self.alarm(kind, str(self.failure))
+            self.alarms.show(kind, str(self.failure))
 
     def answered(self, trigger_id: int) -> None:
         """A trigger's one result is out."""
@@ -273,18 +263,20 @@ class Controller:
             self._take_over(opened.recipe)
         elif opened is not None and opened.error is not None:
             self._did_not_open(opened.name, opened.error)
-        self._show_building()
+        # Its engine, or another's, serves slower meanwhile.
+        building = self._loader.building
+        text = f"networks of recipe {building} are being built for this GPU (minutes; [engine] build_missing)"
+        self.alarms.hold(
+            "BUILDING", text if building else "", "warning", gone=("BUILT", "building networks has ended")
+        )
         if self.busy and now.ns > self._busy_until_ns:
             self._give_up(f"{self.busy}, but not within the time of [timing] recipe_ms")
         if self._test_until_ns is not None and now.ns > self._test_until_ns:
             self._test_until_ns = None
             self.fault("SELF_TEST", f"not ended within {self._config.timing.self_test_ms} ms (at {self._slot.stage})")
         self._watch_beat(now)
-        if camera_alive and "CAMERA" in self.alarms:
-            del self.alarms["CAMERA"]
-            self._notice("info", "CAMERA_BACK", "a camera is connected")
-        elif not camera_alive and "CAMERA" not in self.alarms:
-            self.alarm("CAMERA", "no camera is connected, or it gives no frames", "warning")
+        text = "" if camera_alive else "no camera is connected, or it gives no frames"
+        self.alarms.hold("CAMERA", text, "warning", gone=("CAMERA_BACK", "a camera is connected"))
 
     def beat_timeout_ms(self) -> int:
         """How long a receiver waits for the beat: a slow profile, be it another station's, must not look dead."""
@@ -298,7 +290,7 @@ class Controller:
         if self.state not in (State.ERROR, State.HALTED):
             self.fault("JOURNAL", text)
         elif self.alarms.get("JOURNAL") != text:
-            self.alarm("JOURNAL", text)
+            self.alarms.show("JOURNAL", text)
 
     def move(self, cause: Cause) -> None:
         """Another state by the table. Raises StateError where it has no row."""
@@ -309,59 +301,12 @@ class Controller:
 
     def fault(self, kind: str, text: str) -> None:
         """To Error: nothing is judged until a reset. Everything admitted is answered ENGINE at once."""
-        self.alarm(kind, text)
+        self.alarms.show(kind, text)
         self._autostart = False
         self.move(Cause.FAULT)
         self._drop_work(Reason.ENGINE)
 
-    def alarm(self, kind: str, text: str, severity: Severity = "alarm", actor: str = "") -> None:
-        """Show an alarm in every state message until a reset (or until its cause is gone)."""
-        self.alarms[kind] = text
-        self._notice(severity, kind, text, actor=actor)
-
-    def hold_alarm(
-        self, kind: str, text: str, severity: Severity = "alarm", gone: tuple[str, str] | None = None
-    ) -> None:
-        """Show an alarm in every state, also after a reset, as long as there is a ``text``.
-
-        ``gone``: kind and text of the event when there is none any more.
-        """
-        if text and kind not in self.alarms:
-            self.alarm(kind, text, severity)
-        elif text:
-            self.alarms[kind] = text
-        elif self.alarms.pop(kind, None) and gone is not None:
-            self._notice("info", *gone)
-
     # ------------------------------------------------------------------
-
-    def _show_recipe(self) -> None:
-        """What every state says as long as the recipe is in force, also after a reset."""
-        for kind in ("THRESHOLD", Reason.TIMING_ONLY.name, "DRIFT", "OLDER_BUNDLE"):
-            self.alarms.pop(kind, None)
-        decision = self.recipe.decision if self.recipe else None
-        self._drift.refer(decision.calibration_scores if decision else (), decision.threshold if decision else 0.0)
-        if self.recipe is None:
-            return
-        if self.recipe.decision.timing_only:
-            text = f"recipe {self.recipe.name} is for timing only: every frame is unknown; {Reason.TIMING_ONLY.remedy}"
-            self.alarm(Reason.TIMING_ONLY.name, text, "warning")
-        if self.recipe.older:
-            self.alarm("OLDER_BUNDLE", f"opened on request ([engine] allow_older): {self.recipe.older}", "warning")
-        mine, signed = self.recipe.decision.threshold, self.recipe.proven_threshold
-        if mine != signed:
-            text = f"an operator set the threshold to {mine:.6g}; the proven one is {signed:.6g}"
-            self.alarm("THRESHOLD", text, "warning")
-
-    def _show_building(self) -> None:
-        """In each state, as long as networks are being built for a recipe: its engine, or another's, serves slower."""
-        building = self._loader.building
-        if building and "BUILDING" not in self.alarms:
-            text = f"networks of recipe {building} are being built for this GPU (minutes; [engine] build_missing)"
-            self.alarm("BUILDING", text, "warning")
-        elif not building and "BUILDING" in self.alarms:
-            del self.alarms["BUILDING"]
-            self._notice("info", "BUILT", "building networks has ended")
 
     def _begin_test(self) -> None:
         self.tested = False
@@ -412,7 +357,7 @@ class Controller:
         self.busy, self._taking, self._incoming = "", False, None
         if self._threshold_by is not None:
             actor, self._threshold_by = self._threshold_by, None
-            self.alarm("THRESHOLD_CHANGE", why, actor=actor.text)
+            self.alarms.show("THRESHOLD_CHANGE", why, actor=actor.text)
             self._record("threshold_change", actor, "failed", why, refused=False)
             return
         if alarm:
@@ -423,7 +368,7 @@ class Controller:
         """Another threshold is in force; recipe and engine are the same."""
         actor, self._threshold_by = self._threshold_by or ITSELF, None
         assert self.recipe is not None and before is not None
-        self._show_recipe()
+        self.recipe_alarms.show(self.recipe)
         self.alarms.pop("THRESHOLD_CHANGE", None)
         old, new = before.decision.threshold, self.recipe.decision.threshold
         text = f"threshold of {self.recipe.name} is {new:.6g}, was {old:.6g}"

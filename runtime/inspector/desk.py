@@ -9,7 +9,7 @@ What happens to a frame, from top to bottom:
     on_frame          here: the message is checked, and its camera says which station it is for
     Station.on_frame  its seq gets its fate, the trigger that it answers is claimed; then it is either refused at once
                       or admitted: entered in the journal as owed, given a deadline, put into the inbox
-    Station.on_scored the bench has judged it: the result goes into the journal, then out
+    Station.on_scored the bench has judged it: Results.publish enters the result in the journal, then sends it
     Station.on_time   its deadline passed first: unknown, DEADLINE goes out at once, and the late score is only logged
 
 While a station's recipe is changing none of this changes. The next recipe is opened beside the one in force, and the
@@ -34,7 +34,8 @@ from asperity.runtime.judging.recipes import Loader, OpenRecipes
 from asperity.runtime.process.systemd import Supervision
 from asperity.runtime.records.audit import ITSELF, Actor, Audit
 from asperity.runtime.records.journal import Journal
-from asperity.runtime.settings.station_toml import StationConfig, audit_path
+from asperity.runtime.settings.paths import audit_path
+from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets import reachability
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 
@@ -143,7 +144,7 @@ class Inspector:
             station.on_time(now)
         open_to_network = reachability.open_to_network(self.config)
         for station in self.stations:
-            station.controller.hold_alarm("INSECURE_LAN", open_to_network, "warning")
+            station.controller.alarms.hold("INSECURE_LAN", open_to_network, "warning")
         if self.failure() is not None:
             self.ending = True  # never set anew from its old value: a signal between reading and writing would be lost
         for station in self.stations if not self.ending else ():
@@ -185,10 +186,10 @@ class Inspector:
         keys, audit = access.problem, self.audit.look()
         audit_back = f"the audit file is written again; {self.audit.lost} entries were lost"
         for station in self.stations:
-            station.controller.hold_alarm(
+            station.controller.alarms.hold(
                 "KEYS", keys, gone=("KEYS_BACK", "the key folder passes its check again; clients may connect")
             )
-            station.controller.hold_alarm("AUDIT", audit, gone=("AUDIT_BACK", audit_back))
+            station.controller.alarms.hold("AUDIT", audit, gone=("AUDIT_BACK", audit_back))
 
     def _tell_supervisor(self) -> None:
         """Ready once every first recipe has judged its golden frames, or failed to (without one: the bench is alive).

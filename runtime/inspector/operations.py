@@ -42,7 +42,7 @@ def _get_result(station: Station, request: wire.Request, actor: Actor) -> wire.R
         code="OK",
         results=tuple(found),
         first_result_id=journal.oldest_id,
-        last_result_id=station.last_published_id,
+        last_result_id=station.results.last_published_id,
         next_result_id=next_id,
     )
 

@@ -13,7 +13,8 @@ from asperity.runtime.inspector.desk import Inspector
 from asperity.runtime.judging.served_bundles import begin
 from asperity.runtime.process import early_signals
 from asperity.runtime.records.journal import Journal
-from asperity.runtime.settings.station_toml import StationConfig, hosted, journal_path
+from asperity.runtime.settings.paths import journal_path
+from asperity.runtime.settings.station_toml import StationConfig, hosted
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 
 

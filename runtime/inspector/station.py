@@ -1,23 +1,26 @@
 """One station of the inspector: its frames' fates, its results, its law. Part of the desk; it never computes.
 
-``runtime.inspector.desk`` says which way a frame goes through this file.
+``runtime.inspector.desk`` says which way a frame goes through this file; its results go out by ``inspector.results``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from asperity.runtime import wire
 from asperity.runtime.clock import MS, Now
-from asperity.runtime.errors import FrameRefused, WireError
-from asperity.runtime.frame import Frame, Result, Verdict
+from asperity.runtime.errors import FrameRefused
+from asperity.runtime.frame import Frame, Verdict
+from asperity.runtime.inspector.admitted import Admitted
 from asperity.runtime.inspector.camera_guard import CameraGuard
 from asperity.runtime.inspector.controller import Controller
 from asperity.runtime.inspector.event_log import EventLog
 from asperity.runtime.inspector.hard_wired_line import WiredLine
+from asperity.runtime.inspector.line_guard import LineGuard
 from asperity.runtime.inspector.part_matching import Match
+from asperity.runtime.inspector.results import Results
 from asperity.runtime.inspector.triggers import PendingTrigger, Triggers
 from asperity.runtime.judging.engine_thread import Report, StationSlot, TakenOver, Tested
 from asperity.runtime.judging.pipeline import Job, Outcome, age_ns
@@ -28,24 +31,10 @@ from asperity.runtime.records.audit import Audit
 from asperity.runtime.records.journal import Journal
 from asperity.runtime.records.recovery import settle_past
 from asperity.runtime.records.slowest_frames import FrameTrace, SlowestFrames, write_document
-from asperity.runtime.settings.station_toml import StationConfig, trace_path
+from asperity.runtime.settings.paths import trace_path
+from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 from asperity.runtime.states import JUDGING, READY_STATES
-
-
-@dataclass(slots=True)
-class Admitted:
-    """An admitted frame that has no result yet."""
-
-    born: Result
-    t_recv_ns: int
-    deadline_ns: int
-    trigger: PendingTrigger | None
-    """What it answers."""
-    settled: bool
-    """It is known what it answers. With a hard-wired trigger that is known later than the verdict may be."""
-    judged: Outcome | None = None
-    """What it will say, once it is settled."""
 
 
 class Station:
@@ -79,7 +68,6 @@ class Station:
         self.line = WiredLine(config, clock()) if config.station.triggers == "hard_wired" else None
         self.triggers = Triggers(config.triggers.pending_max)
         self.work: dict[int, Admitted] = {}
-        self.last_published_id = journal.last_id
         self.slowest = SlowestFrames(config.trace.slowest) if config.trace.slowest else None
         self.notice = EventLog(self.name, session, config.log, sockets.publish, clock)
         self.started_ns = started_ns
@@ -87,21 +75,26 @@ class Station:
         self.controller = Controller(
             config, slot, loader, self.notice, self.drop_work, self.drop_triggers, record, clock
         )
+        self.results = Results(
+            config, session, journal, self.ledger, sockets, self.controller, self.notice, self._make_room, clock
+        )
         on_restart = self.line.another_session if self.line is not None else lambda: None
         self.guard = CameraGuard(self.camera, sockets, self.controller, self.notice, self.drop_work, on_restart)
+        self.line_guard: LineGuard | None = None
+        if self.line is not None:
+            self.line_guard = LineGuard(self.line, sockets, self.controller, self.notice, self._matched)
         self._last_frame_ns = 0
         self._state_due_ns = 0
         self._state_shown: tuple[object, ...] = ()
-        self._was_judging = False
 
     def begin(self, first_recipe: str) -> None:
         """Settle what an earlier run left owing, then start the self-test and the first recipe."""
         engine, notes = self.controller.engine, self.journal.notes
         self.notice("info", "START", f"engine {engine.name} on {engine.device}, {engine.precision}")
         if notes:
-            self.controller.alarm("JOURNAL", f"{len(notes)} findings: {'; '.join(notes[-3:])}")
+            self.controller.alarms.show("JOURNAL", f"{len(notes)} findings: {'; '.join(notes[-3:])}")
         for result in settle_past(self.journal, self.ledger, self.sequence):
-            self._send(result, wire.encode_result_body(result))
+            self.results.send(result, wire.encode_result_body(result))
         self.controller.begin(first_recipe)
 
     @property
@@ -117,7 +110,7 @@ class Station:
         who = wire.identity(frame)
         if frame.camera != self.camera:
             self.ledger.receive()
-            self._answer(who, None, Reason.WRONG_CAMERA, f"it is of camera {frame.camera}")
+            self.results.answer(who, None, Reason.WRONG_CAMERA, f"it is of camera {frame.camera}")
             return
         self._last_frame_ns = now.ns
         if self._comes_late(frame.camera_session, frame.seq):
@@ -125,21 +118,21 @@ class Station:
         if not self.guard.is_the_cameras(who.camera_session):
             self.ledger.receive()
             self._miss_exposure(None, now)
-            self._answer(who, None, Reason.CAMERA_CONFLICT)
+            self.results.answer(who, None, Reason.CAMERA_CONFLICT)
             return
         self.ledger.receive()
         arrival = self.sequence.arrive(frame.camera_session, frame.seq)
         exposed_ns = self.line.exposed_ns(frame, now) if self.line is not None else None
         if arrival.lost:
             self._miss_exposure(exposed_ns, now)
-            self._answer_lost(who, arrival.lost)
+            self.results.answer_lost(who, arrival.lost)
         if arrival.reason is Reason.SEQ_JUMP:
-            self.controller.alarm(Reason.SEQ_JUMP.name, f"seq of {frame.camera} leapt to {frame.seq}")
+            self.controller.alarms.show(Reason.SEQ_JUMP.name, f"seq of {frame.camera} leapt to {frame.seq}")
         trigger = self.triggers.claim(frame.trigger_id, frame.promise)
         reason = arrival.reason or self._refusal(frame, trigger, now)
         if reason is not None:
             self._miss_exposure(None, now)
-            self._answer(who, trigger, reason)
+            self.results.answer(who, trigger, reason)
         else:
             self._admit(frame, trigger, exposed_ns, now)
 
@@ -152,10 +145,10 @@ class Station:
         if who.camera == self.camera:
             self._last_frame_ns = now.ns
             if who.seq is not None and who.camera_session:
-                self._answer_lost(who, self.sequence.refused(who.camera_session, who.seq))
+                self.results.answer_lost(who, self.sequence.refused(who.camera_session, who.seq))
             trigger = self.triggers.claim(who.trigger_id, who.promise)
             self._miss_exposure(None, now)
-        self._answer(who, trigger, refusal.reason, str(refusal))
+        self.results.answer(who, trigger, refusal.reason, str(refusal))
 
     def _comes_late(self, camera_session: str, seq: int) -> bool:
         """This exposure was answered LOST: it has its one result, and what comes of it now is only counted."""
@@ -188,7 +181,7 @@ class Station:
     def _admit(self, frame: Frame, trigger: PendingTrigger | None, exposed_ns: int | None, now: Now) -> None:
         """Enter the frame as owed, give it a deadline, and let it wait for the bench."""
         limits = self.config.limits
-        born = self._born(wire.identity(frame), trigger)
+        born = self.results.born(wire.identity(frame), trigger)
         # From here on the frame has a result, whatever happens to this process.
         self.journal.owe(born.result_id, wire.encode_result_body(born.unknown(Reason.RESTARTED)))
         if trigger is not None:
@@ -233,7 +226,7 @@ class Station:
             ))  # fmt: skip
         self.controller.scored(result.reason, result.score is not None, outcome.detail)
         if result.verdict is Verdict.OK and result.score is not None:
-            self.controller.accepted(result.score)
+            self.controller.recipe_alarms.accepted(result.score)
 
     def _judged(self, outcome: Outcome) -> None:
         """It is known what an admitted frame will say; it says so as soon as it is known which part it is of."""
@@ -248,7 +241,7 @@ class Station:
         work = self.work.get(match.exposure) if match.exposure is not None else None
         if work is None:  # none was made, or it was answered meanwhile for a reason of the station's
             if trigger is not None:
-                self._answer_triggers([trigger], match.reason or Reason.AMBIGUOUS, match.detail)
+                self.results.answer_triggers([trigger], match.reason or Reason.AMBIGUOUS, match.detail)
             return
         work.settled, work.trigger = True, trigger
         if match.reason is not None or trigger is None:
@@ -257,31 +250,11 @@ class Station:
         if work.judged is not None:
             self._finish(work)
 
-    # ------------------------------------------------------------------ a result goes out
-
-    def _answer(
-        self, who: wire.FrameIdentity, trigger: PendingTrigger | None, reason: Reason, detail: str = ""
-    ) -> None:
-        """The result of something that is not admitted."""
-        self._publish(self._born(who, trigger).unknown(reason), detail)
-        if trigger is not None:
-            self.journal.redeem(trigger.entry)
-
-    def _answer_lost(self, who: wire.FrameIdentity, seqs: range) -> None:
-        """A result each for exposures that never came."""
-        for seq in seqs:
-            self.ledger.lose()
-            self._answer(wire.FrameIdentity(who.camera, who.camera_session, seq), None, Reason.LOST)
-
-    def _answer_triggers(self, triggers: list[PendingTrigger], reason: Reason, detail: str = "") -> None:
-        """The results of triggers whose frame never came, or is no longer awaited."""
-        for trigger in triggers:
-            self.ledger.lose()
-            self._answer(wire.FrameIdentity(camera=self.camera), trigger, reason, detail)
+    # ------------------------------------------------------------------ what was admitted is answered
 
     def drop_triggers(self, reason: Reason) -> None:
         """Answer every pending trigger now."""
-        self._answer_triggers(self.triggers.clear(), reason)
+        self.results.answer_triggers(self.triggers.clear(), reason)
         if self.line is not None:
             self.line.unsync(f"everything under way was answered {reason.name}")
 
@@ -300,89 +273,21 @@ class Station:
     def _finish(self, work: Admitted) -> None:
         """The result of an admitted frame, of which everything is known."""
         del self.work[work.born.result_id]
-        outcome, trigger = work.judged, work.trigger
+        outcome = work.judged
         assert outcome is not None
-        result = outcome.result
-        if trigger is not None and self.line is not None:
-            result = replace(result, trigger_id=trigger.trigger_id, part_id=trigger.part_id or result.part_id)
-        if trigger is not None and trigger.recipe not in (None, result.recipe):
-            result = result.unknown(Reason.WRONG_RECIPE)
-        total_us = (self.clock().ns - work.t_recv_ns) // 1000
-        self._publish(replace(result, latency_us={**result.latency_us, "total": total_us}), outcome.detail)
-        if trigger is not None and self.line is not None:
-            self.journal.redeem(trigger.entry)  # of other triggers it was, when the frame was admitted
-        self._publish_map(outcome)
+        hard_wired = self.line is not None
+        self.results.publish(work.result(self.clock().ns, hard_wired), outcome.detail)
+        if work.trigger is not None and hard_wired:
+            self.journal.redeem(work.trigger.entry)  # of other triggers it was, when the frame was admitted
+        self.results.publish_map(outcome)
 
-    def _born(self, who: wire.FrameIdentity, trigger: PendingTrigger | None) -> Result:
-        """A result as it is born: unknown. It carries a trigger's id only if it is that trigger's one answer."""
-        recipe = self.controller.recipe
-        return Result(
-            station=self.name,
-            session=self.session,
-            result_id=self._new_id(),
-            camera=who.camera,
-            camera_session=who.camera_session,
-            seq=who.seq or 0,
-            trigger_id=trigger.trigger_id if trigger else 0,
-            part_id=(trigger.part_id if trigger else "") or who.part_id,
-            recipe=recipe.name if recipe else "",
-            bundle=recipe.bundle if recipe else "",
-            t_exposure_us=who.t_exposure_us,
-            t_done_us=self.clock().wall_us,
-            deadline_us=self.config.limits.deadline_ms * 1000,
-            simulated=recipe.simulated if recipe else self.config.engine.name == "simulated",
-        )
-
-    def _new_id(self) -> int:
-        """A result_id. The frame in work whose slot of the journal it takes is answered first: gaps in seq use many."""
-        result_id = self.journal.reserve()
+    def _make_room(self, result_id: int) -> None:
+        """Answer the frame in work whose slot of the journal ``result_id`` takes: gaps in seq use many."""
         oldest = next(iter(self.work.values()), None)
         if oldest is not None and result_id - oldest.born.result_id >= self.config.journal.slots:
             self.slot.discard(lambda job: job.born.result_id == oldest.born.result_id)
             oldest.judged = Outcome(oldest.born.unknown(Reason.OVERLOAD), "as many results came after it as are kept")
             self._finish(oldest)
-        return result_id
-
-    def _publish(self, result: Result, detail: str = "") -> None:
-        """The one way out: journal, ledger, wire, in this order."""
-        result = replace(result, t_done_us=self.clock().wall_us)
-        try:
-            body = wire.encode_result_body(result)
-        except WireError as error:  # an engine's numbers that the contract cannot carry
-            detail = str(error)
-            result = replace(result.unknown(Reason.ENGINE), latency_us={})
-            body = wire.encode_result_body(result)
-        if not self.journal.answer(result.result_id, body) and result.verdict is not Verdict.UNKNOWN:
-            detail, result = self.journal.fault, result.unknown(Reason.ENGINE)  # what is not kept lets no part pass
-            body = wire.encode_result_body(result)
-        self.ledger.settle(result)
-        self._send(result, body)
-        if detail and result.score is None:
-            self.notice("warning", result.reason.name, detail, result.result_id, result.seq)
-        self.controller.answered(result.trigger_id)
-
-    def _send(self, result: Result, body: bytes) -> None:
-        self.sockets.publish([wire.topic("result", self.name), body])
-        number = self.config.station.number
-        record = wire.encode_record(result, state=self.controller.state, station_number=number)
-        self.sockets.publish(wire.record_message(self.name, record))
-        self.last_published_id = max(self.last_published_id, result.result_id)
-
-    def _publish_map(self, outcome: Outcome) -> None:
-        if outcome.distance_map is None:
-            return
-        result = outcome.result
-        bulk = wire.Bulk(
-            kind="map",
-            station=result.station,
-            session=result.session,
-            result_id=result.result_id,
-            array=outcome.distance_map,
-            camera=result.camera,
-            seq=result.seq,
-            window=outcome.window,
-        )
-        self.sockets.publish_bulk(wire.encode_bulk(bulk))
 
     # ------------------------------------------------------------------ time passes
 
@@ -390,8 +295,9 @@ class Station:
         """Deadlines, triggers, long operations, the beat, the law, the state message."""
         for work in [work for work in self.work.values() if work.judged is None and now.ns >= work.deadline_ns]:
             self._miss_deadline(work)
-        self._answer_triggers(self.triggers.expired(now.ns), Reason.NO_FRAME)
-        self._watch_line(now)
+        self.results.answer_triggers(self.triggers.expired(now.ns), Reason.NO_FRAME)
+        if self.line_guard is not None:
+            self.line_guard.watch(now)
         self.guard.watch()
         self.controller.watch(now, self.camera_alive(now))
         if self.journal.look():
@@ -400,27 +306,6 @@ class Station:
         if imbalance and "LAW" not in self.controller.alarms:
             self.controller.fault("LAW", f"received + lost is {imbalance} off the results; please report this")
         self.publish_state(now)
-
-    def _watch_line(self, now: Now) -> None:
-        """Which exposure is which part's, where that shows with time."""
-        if self.line is None:
-            return
-        judging = self.controller.state in JUDGING
-        if judging and not self._was_judging:
-            self.line.unsync("judging has started")
-        self._was_judging = judging
-        self.line.look(now)
-        for match in self.line.settle(now, self.sockets.read_up_to_ns):
-            self._matched(match)
-            if match.reason is None and (text := self.line.punctuality.add(match)):
-                self.notice("info", "LINE_TIMES", text)
-        shown = Reason.UNSYNCED.name in self.controller.alarms
-        if not self.line.synced and judging and not shown:
-            self.controller.alarm(Reason.UNSYNCED.name, f"{self.line.why}; {Reason.UNSYNCED.remedy}", "warning")
-        elif shown and (self.line.synced or not judging):
-            del self.controller.alarms[Reason.UNSYNCED.name]
-            if self.line.synced:
-                self.notice("info", "SYNCED", "parts and exposures are matched again")
 
     def camera_alive(self, now: Now) -> bool:
         """Its camera is connected to the frames socket, and sends where a rate is expected."""
@@ -448,7 +333,7 @@ class Station:
             bundle=recipe.bundle if recipe else "",
             threshold=recipe.decision.threshold if recipe else None,
             engine=wire.EngineMessage(engine.name[:64], engine.device[:64], engine.precision[:64]),
-            last_result_id=self.last_published_id,
+            last_result_id=self.results.last_published_id,
             expected_rate_hz=self.config.station.expected_rate_hz or None,
             alarms=tuple(controller.alarms),
             received=ledger.received,

@@ -23,7 +23,8 @@ from asperity.runtime.errors import AsperityError, BundleError, ConfigError
 from asperity.runtime.files import shown
 from asperity.runtime.frame import EngineInfo
 from asperity.runtime.judging.pipeline import Recipe
-from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, StationConfig, restore, save
+from asperity.runtime.settings.loading import restore, save
+from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, StationConfig
 from asperity.runtime.settings.toml_tables import Name
 
 if TYPE_CHECKING:

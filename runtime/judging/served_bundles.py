@@ -19,7 +19,8 @@ from asperity.runtime.errors import BundleError
 from asperity.runtime.files import OTHERS_MAY_WRITE, read_file, replace_file
 from asperity.runtime.manifest import LATEST_US, Manifest
 from asperity.runtime.records.journal_files import IDS_SUFFIX
-from asperity.runtime.settings.station_toml import StationConfig, journal_path
+from asperity.runtime.settings.paths import journal_path
+from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.settings.toml_tables import Name
 
 MAX_NBYTES = 256 * 1024

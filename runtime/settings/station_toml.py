@@ -1,28 +1,22 @@
 """``station.toml`` as types: every bound, wait and size of a station has its name, default and description here.
 
-``docs/station.md`` is made from this file. Flags of ``asperity run`` only override it. An unknown key or a value out of
-range raises ConfigError with the key, the value and the remedy.
+``docs/station.md`` is made from this file. ``settings.loading`` reads a ``station.toml``, ``settings.cross_checks``
+checks what one key alone cannot say, and ``settings.paths`` says which paths follow from it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from asperity.runtime.errors import ConfigError
 from asperity.runtime.records.journal import PROMISES_MAX
 from asperity.runtime.settings.toml_tables import (
     NAME_RULE,
     Name,
     Section,
     number,
-    read_sections,
     text,
-    where_of,
 )
 from asperity.runtime.wire import MAX_BUFFER_BYTES, MAX_CONTROL_BYTES, MAX_PARTS, MAX_RESULTS_PER_REPLY
 
@@ -305,16 +299,6 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     ] = msgspec.field(default_factory=dict)
 
 
-def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> StationConfig:
-    """Read ``station.toml`` and put ``overrides`` (section -> key -> value, from flags) over it.
-
-    Without ``path`` every value is its default. Relative paths in it are relative to the file. Raises ConfigError.
-    """
-    config = read_sections(StationConfig, path, overrides, _make_absolute)
-    _check(config, where_of(path))
-    return config
-
-
 def hosted(config: StationConfig) -> list[StationConfig]:
     """The configuration of each station of the process, as if it were the only one; in the order of the file."""
     if not config.stations:
@@ -331,169 +315,3 @@ def hosted(config: StationConfig) -> list[StationConfig]:
     ]
 
 
-def save(config: StationConfig) -> bytes:
-    """The whole configuration as JSON, for another process of this program."""
-    return msgspec.json.encode(config)
-
-
-def restore(data: bytes) -> StationConfig:
-    """What ``save`` wrote. Raises ConfigError."""
-    try:
-        return msgspec.json.decode(data, type=StationConfig)
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"the configuration handed over cannot be read: {error}") from error
-
-
-def journal_path(config: StationConfig) -> Path:
-    """Where the station's journal lies."""
-    if config.journal.path:
-        return Path(config.journal.path)
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "asperity" / f"{config.station.name}.journal"
-
-
-def trace_path(config: StationConfig) -> Path:
-    """Where the station's slowest frames are written."""
-    if config.trace.folder:
-        return Path(config.trace.folder) / f"{config.station.name}.trace.json"
-    return journal_path(config).with_name(f"{config.station.name}.trace.json")
-
-
-def audit_path(config: StationConfig) -> Path:
-    """Where the process's audit file is written; ``config``: of its first station."""
-    if config.audit.path:
-        return Path(config.audit.path)
-    return journal_path(config).with_name(f"{config.station.name}.audit.jsonl")
-
-
-def engine_cache(config: StationConfig) -> Path:
-    """Where networks built for this box's GPU lie."""
-    if config.engine.cache:
-        return Path(config.engine.cache)
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "asperity" / "engines"
-
-
-def control_endpoint(station: str, configured: str = "") -> str:
-    """The control socket's endpoint: ``configured``, or the one in this user's runtime folder that clients try too."""
-    if configured:
-        return configured
-    base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/asperity-{os.getuid()}"
-    return f"ipc://{Path(base) / 'asperity' / station}.control"
-
-
-def _check(config: StationConfig, where: str) -> None:
-    """What one field alone cannot say."""
-    sockets = config.sockets
-    if sockets.heartbeat_timeout_ms < sockets.heartbeat_ms:
-        raise ConfigError(
-            f"{where}: [sockets] heartbeat_timeout_ms is {sockets.heartbeat_timeout_ms}, below heartbeat_ms "
-            f"({sockets.heartbeat_ms}); set it to 2 or 3 times that"
-        )
-    if sockets.frames_waiting_nbytes < sockets.frames_message_nbytes:
-        raise ConfigError(
-            f"{where}: [sockets] frames_waiting_nbytes is {sockets.frames_waiting_nbytes}, below frames_message_nbytes "
-            f"({sockets.frames_message_nbytes}); set it to 2 times that or more"
-        )
-    in_work = config.limits.queue_length + config.triggers.pending_max + config.limits.seq_gap_max
-    if config.journal.slots < 4 * in_work:
-        raise ConfigError(
-            f"{where}: [journal] slots is {config.journal.slots}, fewer than 4 x the {in_work} results that "
-            "queue_length, pending_max and seq_gap_max allow to be under way; leave it at 4096"
-        )
-    for each in hosted(config):
-        if each.station.triggers == "hard_wired":
-            _check_hard_wired(each, where)
-        if each.station.recipe and each.station.recipe not in config.recipes:
-            known = ", ".join(config.recipes) or "none"
-            table = "[[stations]]" if config.stations else "[station]"
-            raise ConfigError(f"{where}: {table} recipe is {each.station.recipe!r}; [recipes] has: {known}")
-    if config.stations:
-        _check_stations(config, where)
-    engine, limits = config.engine, config.limits
-    if engine.name == "cuda" and 2 * engine.device_wait_ms >= limits.engine_stuck_ms:
-        raise ConfigError(
-            f"{where}: [engine] device_wait_ms is {engine.device_wait_ms}; twice that must be below [limits] "
-            f"engine_stuck_ms ({limits.engine_stuck_ms}), or a GPU that hangs is taken for an engine that is stuck"
-        )
-    for key in ("frames", "results", "bulk", "control"):
-        endpoint = getattr(sockets, key)
-        if not endpoint.startswith(("tcp://", "ipc://")) and not (key == "control" and endpoint == ""):
-            raise ConfigError(f"{where}: [sockets] {key} is {endpoint!r}; write tcp://ADDRESS:PORT or ipc://PATH")
-
-
-def _check_hard_wired(config: StationConfig, where: str) -> None:
-    """That an exposure can lie in the window of one part only, and that a verdict can wait for its part."""
-    wired, station = config.hard_wired, config.station.name
-    window_ms = wired.early_ms + wired.late_ms + 2 * wired.tolerance_ms
-    if window_ms >= wired.pitch_min_ms:
-        raise ConfigError(
-            f"{where}: station {station} has hard-wired triggers, and [hard_wired] pitch_min_ms is "
-            f"{wired.pitch_min_ms}, not above early_ms + late_ms + 2 tolerance_ms ({window_ms}); measure the least "
-            "time between two parts and set it, announce parts more punctually, or give software triggers"
-        )
-    if wired.arrival_max_ms >= wired.pitch_min_ms:
-        raise ConfigError(
-            f"{where}: [hard_wired] arrival_max_ms is {wired.arrival_max_ms}, not below pitch_min_ms "
-            f"({wired.pitch_min_ms}): if the camera's clock went back by a pitch, each part would be given the next "
-            "one's picture; send smaller pictures or over a faster link, or give software triggers"
-        )
-    if wired.arrival_max_ms > config.limits.max_age_ms:
-        raise ConfigError(
-            f"{where}: [hard_wired] arrival_max_ms is {wired.arrival_max_ms}, above [limits] max_age_ms "
-            f"({config.limits.max_age_ms}), after which a frame is STALE; raise max_age_ms to it"
-        )
-    settled_ms = wired.early_ms + max(wired.arrival_max_ms, wired.late_ms) + wired.late_ms + 3 * wired.tolerance_ms
-    if settled_ms >= config.limits.deadline_ms:
-        raise ConfigError(
-            f"{where}: station {station}: which part an exposure is of may be known only after {settled_ms} ms "
-            "([hard_wired] early_ms + late_ms + 3 tolerance_ms, and the larger of arrival_max_ms and late_ms); "
-            f"[limits] deadline_ms is {config.limits.deadline_ms}; raise it above that"
-        )
-
-
-def _check_stations(config: StationConfig, where: str) -> None:
-    """That no two stations of the process have in common what makes them two."""
-    if config.station != StationSection():
-        raise ConfigError(
-            f"{where}: [station] (and --station, --camera, --autostart) is of a process of one station, and there are "
-            "[[stations]]; write what it says into these"
-        )
-    if config.journal.path:
-        raise ConfigError(
-            f"{where}: [journal] path (and --journal) names the one file {config.journal.path}, and there are "
-            "[[stations]]; give each of them a journal, or none: then it is called by the station's name"
-        )
-    if len(config.stations) > STATIONS_MAX:
-        raise ConfigError(
-            f"{where}: there are {len(config.stations)} [[stations]] and one process hosts at most {STATIONS_MAX}; "
-            "give the others a process of their own"
-        )
-    taken: dict[tuple[str, str | int], int] = {}
-    for at, each in enumerate(hosted(config), start=1):
-        station = each.station
-        marks: dict[str, str | int] = {"name": station.name, "number": station.number, "camera": station.camera}
-        for key, value in {**marks, "journal": str(journal_path(each))}.items():
-            other = taken.setdefault((key, value), at)
-            if other != at:
-                raise ConfigError(
-                    f"{where}: [[stations]] no. {other} and no. {at} both have {key} {value!r}; "
-                    f"give each a {key} of its own"
-                )
-
-
-def _make_absolute(values: dict[str, Any], base: Path) -> None:
-    recipes, journal, audit, engine, security, trace = (
-        values.get(name) for name in ("recipes", "journal", "audit", "engine", "security", "trace")
-    )
-    if isinstance(recipes, dict):
-        values["recipes"] = {
-            name: str(base / place) if isinstance(place, str) and not place.startswith(SCRIPT_PREFIX) else place
-            for name, place in recipes.items()
-        }
-    stations = values.get("stations")
-    journals = [(station, "journal") for station in (stations if isinstance(stations, list) else [])]
-    own = ((journal, "path"), (audit, "path"), (engine, "trust"), (engine, "cache"))
-    for table, key in (*own, (security, "keys"), (trace, "folder"), *journals):
-        if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
-            table[key] = str(base / table[key])

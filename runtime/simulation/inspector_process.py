@@ -9,7 +9,8 @@ import sys
 import threading
 
 from asperity.runtime.errors import AsperityError, StationError
-from asperity.runtime.settings.station_toml import StationConfig, hosted, restore, save
+from asperity.runtime.settings.loading import restore, save
+from asperity.runtime.settings.station_toml import StationConfig, hosted
 
 RECIPE = "simulated"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -12,7 +12,8 @@ import zmq
 from asperity.runtime.clock import MS
 from asperity.runtime.errors import ConfigError, StationError
 from asperity.runtime.security.socket_files import check_ipc
-from asperity.runtime.settings.station_toml import StationConfig, control_endpoint, hosted
+from asperity.runtime.settings.paths import control_endpoint
+from asperity.runtime.settings.station_toml import StationConfig, hosted
 from asperity.runtime.sockets.access import Access
 from asperity.runtime.sockets.curve_sockets import CurveEnds
 from asperity.runtime.sockets.plain_sockets import PlainEnds

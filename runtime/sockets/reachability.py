@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 from contextlib import suppress
 
-from asperity.runtime.settings.station_toml import StationConfig, control_endpoint, hosted
+from asperity.runtime.settings.paths import control_endpoint
+from asperity.runtime.settings.station_toml import StationConfig, hosted
 
 INSECURE_LAN = "INSECURE_LAN"
 OPEN_TO_USERS = "OPEN_TO_USERS"

@@ -193,14 +193,14 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 ("gateways/opcua/log_ins.py", "ThreadPoolExecutor(config.login_checks, ", "ThreadPoolExecutor(64, ")),
         ],
         "requests that ask or claim too much: OPC UA": [
-            off("runtime/gateways/opcua/test_opcua_hostile.py"
+            off("runtime/gateways/opcua/test_opcua_hostile_requests.py"
                 "::test_a_request_that_asks_too_much_costs_its_sender_and_nobody_else[a read of 501]",
                 "DID NOT RAISE", ("gateways/opcua/decoding.py", "if length > self._operations_max:", "if False:")),
             off("runtime/gateways/opcua/test_opcua_decoding.py::test_a_variant_that_claims_much_is_refused[arrays in arrays]",
                 "DID NOT RAISE", ("gateways/opcua/decoding.py", "if self._left < 0:", "if False:")),
         ],
         "a client that reaches for another's subscription: OPC UA": [
-            off("runtime/gateways/opcua/test_opcua_hostile.py::test_nobody_reaches_a_subscription_or_session_of_another",
+            off("runtime/gateways/opcua/test_opcua_hostile_requests.py::test_nobody_reaches_a_subscription_or_session_of_another",
                 "DID NOT RAISE",
                 ("gateways/opcua/session.py", "if found is None or found.session_id != self.session_id:", "if found is None:")),
         ],
@@ -208,13 +208,13 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/gateways/opcua/test_opcua_hostile.py::test_silent_connections_make_room_and_end_in_a_named_time",
                 "== 'in'",
                 ("gateways/opcua/connection.py", "if len(self.clients) >= self.iserver.bounds.connections_max:", "if False:")),
-            off("runtime/gateways/http/test_http.py::test_probes_are_answered_always_however_many_clients_stay_silent",
+            off("runtime/gateways/http/test_http_hostile.py::test_probes_are_answered_always_however_many_clients_stay_silent",
                 "<= 8", ("gateways/http/gateway.py", "if len(self._clients) >= self._config.connections_max:", "if False:")),
         ],
         "a client that keeps a gateway busy: OPC UA": [
-            off("runtime/gateways/opcua/test_opcua_hostile.py::test_who_took_more_than_its_share_waits_and_nobody_else",
+            off("runtime/gateways/opcua/test_opcua_hostile_requests.py::test_who_took_more_than_its_share_waits_and_nobody_else",
                 "assert not True", ("gateways/opcua/connection.py", "return max(0.0, self._busy_s - BURST_S) / share", "return 0.0")),
-            off("runtime/gateways/opcua/test_opcua_hostile.py::test_the_loop_turns_between_the_requests_of_clients_that_send_many",
+            off("runtime/gateways/opcua/test_opcua_hostile_requests.py::test_the_loop_turns_between_the_requests_of_clients_that_send_many",
                 "no two requests in one turn",
                 ("gateways/opcua/connection.py",
                 "async with self.iserver.turns[self.logged_in]:\n                await asyncio.sleep(0)", "pass")),
@@ -292,7 +292,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         "garbage, silence, reconnections: Modbus, HTTP": [
             off("runtime/gateways/modbus/test_modbus_server.py::test_garbage_costs_its_sender_the_connection_and_nobody_else",
                 "timed out", NO_MODBUS),
-            off("runtime/gateways/http/test_http.py::test_malformed_and_oversized_requests_are_answered_and_closed",
+            off("runtime/gateways/http/test_http_hostile.py::test_malformed_and_oversized_requests_are_answered_and_closed",
                 "an answer, or a reset", ("gateways/http/gateway.py", 'if len(words) != 3 or not words[2].startswith("HTTP/1."):', "if False:")),
         ],
     },

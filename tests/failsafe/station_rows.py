@@ -25,7 +25,7 @@ IDS_FROM_ONE = (
     "next_id = header.first_id",
 )  # fmt: skip
 NOT_LOST = ("engines/cuda.py", 'raise self._lose(f"{error}{again}") from error', "return")
-JUDGING_STARTS = ("inspector/station.py", 'self.line.unsync("judging has started")', "pass")
+JUDGING_STARTS = ("inspector/line_guard.py", 'self._line.unsync("judging has started")', "pass")
 UNANNOUNCED = (
     "inspector/station.py", "(trigger is None and not free_run and self.line is None, Reason.UNANNOUNCED)",
     "(False, Reason.UNANNOUNCED)",
@@ -100,7 +100,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         "no frame for a trigger": [
             off("runtime/inspector/test_inspector_requests.py::test_a_trigger_without_a_frame_is_answered_and_its_late_frame_apart",
                 "NO_FRAME",
-                ("inspector/station.py", "self._answer_triggers(self.triggers.expired(now.ns), Reason.NO_FRAME)", "pass")),
+                ("inspector/station.py", "self.results.answer_triggers(self.triggers.expired(now.ns), Reason.NO_FRAME)", "pass")),
         ],
     },
     # test_part_matching's own test_each_rule_is_needed takes out every rule of the matcher; here are those that a row
@@ -171,7 +171,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "may_pass", ("gateways/link.py", "and item.at_s >= seen.trusted_since_s", "")),
         ],
         "stopped for longer, or asleep with the computer": [
-            off("runtime/inspector/test_inspector_frames.py::test_a_pause_of_the_whole_process_is_no_stuck_engine",
+            off("runtime/inspector/test_inspector_time.py::test_a_pause_of_the_whole_process_is_no_stuck_engine",
                 "State.CONTINUOUS_EXECUTION", ("inspector/controller.py", "or unwatched_ms > max(limit_ms / 2, 2 * self._config.timing.poll_ms):", ":")),
         ],
         "SIGTERM under load": [
@@ -193,17 +193,17 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 ("records/journal.py", "if not self.fault and (found := self._file.fault() or self._ids.fault()):", "if False:")),
             off("runtime/records/test_journal_lost.py::test_a_good_result_that_cannot_be_kept_passes_no_part",
                 "['GOOD'] == ['ENGINE']",
-                ("inspector/station.py", "if not self.journal.answer(result.result_id, body) and",
-                "if not self.journal.answer(result.result_id, body) and False and")),
-            off("runtime/records/test_journal.py::test_a_disk_that_takes_nothing_more_is_a_fault_and_no_crash",
+                ("inspector/results.py", "if not self._journal.answer(result.result_id, body) and",
+                "if not self._journal.answer(result.result_id, body) and False and")),
+            off("runtime/records/test_journal_files.py::test_a_disk_that_takes_nothing_more_is_a_fault_and_no_crash",
                 "No space left on device",
                 ("records/journal.py", "self._file.write(at, data)\n        except OSError as error:",
                 "self._file.write(at, data)\n        except KeyError as error:")),
         ],
         "its journal is a link, a pipe, another user's, damaged or an older copy": [
-            off("runtime/records/test_journal.py::test_a_link_a_pipe_a_folder_and_another_users_file_are_refused",
+            off("runtime/records/test_journal_files.py::test_a_link_a_pipe_a_folder_and_another_users_file_are_refused",
                 "DID NOT RAISE", ("files.py", "(0 if follow else os.O_NOFOLLOW)", "0")),
-            off("runtime/records/test_journal.py::test_a_copy_from_before_does_not_bring_ids_back",
+            off("runtime/records/test_journal_files.py::test_a_copy_from_before_does_not_bring_ids_back",
                 "IndexError", ("records/journal.py", "if elsewhere.reserved > header.reserved:", "if False:")),
         ],
         "the engine hangs": [
@@ -229,11 +229,11 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "one failed call costs one frame",
                 ("engines/cuda.py", "self._drain(way.lane, error)\n            self._free.append(way.lane)",
                 "self._drain(way.lane, error)")),
-            off("runtime/cuda/test_cuda_engine.py::test_an_answer_of_another_frame_is_never_taken",
+            off("runtime/cuda/test_cuda_engine_failing.py::test_an_answer_of_another_frame_is_never_taken",
                 "DID NOT RAISE", ("cuda/readback.py", "if found != number:", "if False:")),
         ],
         "the GPU is lost: every call fails, or it never comes back": [
-            off("runtime/cuda/test_cuda_engine.py::test_a_device_that_hangs_is_lost_in_bounded_time", "was not done within", NOT_LOST),
+            off("runtime/cuda/test_cuda_engine_failing.py::test_a_device_that_hangs_is_lost_in_bounded_time", "was not done within", NOT_LOST),
             off("system/test_cuda_faults.py::test_a_gpu_that_fails_costs_a_frame_or_the_process_and_never_a_wrong_verdict",
                 "state 3 did not come", NOT_LOST),
         ],
@@ -345,7 +345,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 ("states.py", "Transition(_ERROR, Cause.RECIPE_TAKEN, _ERROR,", "Transition(_ERROR, Cause.RECIPE_TAKEN, _READY,")),
         ],
         "a bundle with limits that let everything pass, signed": [
-            off("runtime/bundle/test_bundle.py::test_a_number_that_loosens_a_check_beyond_reason_is_refused_though_signed",
+            off("runtime/bundle/test_bundle_manifest.py::test_a_number_that_loosens_a_check_beyond_reason_is_refused_though_signed",
                 "DID NOT RAISE", ("bundle/checks.py", "    check_ceilings(manifest)", "    pass")),
             off("runtime/engines/test_parity_gate.py::test_distances_that_were_signed_into_the_bundle_are_no_evidence",
                 "DID NOT RAISE", ("engines/parity_gate.py", "    check_evidence(checks, decision)", "    pass")),

@@ -18,7 +18,8 @@ import zmq
 
 from asperity.runtime import wire
 from asperity.runtime.client.frame_sender import FrameSender
-from asperity.runtime.client.station_client import ClientLimits, StationClient
+from asperity.runtime.client.limits import ClientLimits
+from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.frame import Frame, Result
 from asperity.runtime.security.curve_keys import ClientKeys, Role, secure
 from asperity.runtime.wire import StationState

@@ -16,8 +16,9 @@ import pytest
 import zmq
 
 from asperity.runtime import wire
+from asperity.runtime.client.limits import ClientLimits
 from asperity.runtime.client.ordering import Gap
-from asperity.runtime.client.station_client import ClientLimits, StationClient
+from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.errors import AccessError, StationError
 from asperity.runtime.frame import Frame, Result
 from asperity.runtime.security.curve_keys import ClientKeys, Role, read_client_key

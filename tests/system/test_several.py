@@ -17,7 +17,7 @@ import pytest
 
 from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.reasons import Reason
-from asperity.runtime.settings.station_toml import control_endpoint
+from asperity.runtime.settings.paths import control_endpoint
 from asperity.runtime.states import State
 from tests.system.line import PATIENCE_MS, PATIENCE_S, UNHURRIED, Camera, Line, kill
 from tests.system.test_kill import one_result_each

@@ -7,9 +7,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from asperity.runtime.cuda.device_bank import Path
 from asperity.runtime.cuda.kernels import Cost, KernelEntry, Prepared, Shape
 from asperity.runtime.cuda.launch import Device, Enqueue
-from asperity.runtime.cuda.nearest import REWEIGHTING_ROWS, NearestSearch, Path
+from asperity.runtime.cuda.nearest import REWEIGHTING_ROWS, NearestSearch
 from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import FloatArray
 from asperity.runtime.vision.nearest import MemoryBank

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asperity.runtime.errors import EngineError
-from asperity.runtime.settings.station_toml import StationConfig, engine_cache
+from asperity.runtime.settings.paths import engine_cache
+from asperity.runtime.settings.station_toml import StationConfig
 
 NICE = 10
 STOP_S = 5.0

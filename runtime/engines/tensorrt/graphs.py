@@ -26,7 +26,8 @@ from asperity.runtime.engines.tensorrt.library import (
 from asperity.runtime.engines.tensorrt.plan_cache import PlanCache, PlanSet, find_built, find_served, plan_key
 from asperity.runtime.errors import EngineError
 from asperity.runtime.manifest import Network
-from asperity.runtime.settings.station_toml import StationConfig, engine_cache
+from asperity.runtime.settings.paths import engine_cache
+from asperity.runtime.settings.station_toml import StationConfig
 
 
 class TensorRtGraph(DeviceGraph):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from asperity.runtime import wire
-from asperity.runtime.client.station_client import ClientLimits, Gap, StationClient
+from asperity.runtime.client.limits import ClientLimits
+from asperity.runtime.client.station_client import Gap, StationClient
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.frame import Result, Verdict
 from asperity.runtime.reasons import Reason

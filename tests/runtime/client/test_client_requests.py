@@ -12,7 +12,8 @@ import pytest
 
 from asperity.runtime import wire
 from asperity.runtime.client import station_client as client_module
-from asperity.runtime.client.station_client import ClientLimits, Gap, StationClient
+from asperity.runtime.client.limits import ClientLimits
+from asperity.runtime.client.station_client import Gap, StationClient
 from asperity.runtime.errors import StationError
 from asperity.runtime.frame import Verdict
 from asperity.runtime.inspector import requests

@@ -13,7 +13,7 @@ from asperity.runtime.cuda.shim.graphs import OnnxGraphs
 from asperity.runtime.cuda.shim.streams import ShimFrameDevice
 from asperity.runtime.engines.cpu import CpuEngine
 from asperity.runtime.engines.cuda import CudaEngine, Settings
-from asperity.runtime.frame import FloatArray
+from asperity.runtime.frame import FloatArray, Scores
 from asperity.runtime.manifest import Decision, Geometry, Modality, Network
 from asperity.runtime.vision.preprocess import Masks
 from tests.bundle_factory import model
@@ -21,6 +21,7 @@ from tests.synthetic_station import plane_geometry, shoot, small_network
 
 ROWS = 60
 SHOT = shoot(radius_mm=26.0)
+SHOTS = (SHOT.frame, shoot(3, radius_mm=20.0, centre_mm=(5.0, -3.0)).frame, shoot(4, radius_mm=24.0).frame)
 
 
 def silent(_stage: str) -> None:
@@ -161,3 +162,11 @@ def station(kind: Literal["published", "local", "plain"] = "published") -> Stati
             )
         )  # fmt: skip
     return Station(small_network(pooling="published", cloud_resize="nearest", centre_positions=False))
+
+
+def same(one: Scores, other: Scores) -> bool:
+    """Bit for bit."""
+    pairs = ((one.rgb, other.rgb), (one.points, other.points))
+    return np.array_equal(one.scored, other.scored) and all(
+        np.array_equal(a.distance_map, b.distance_map) and a.image_distance == b.image_distance for a, b in pairs
+    )

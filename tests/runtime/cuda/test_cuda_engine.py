@@ -6,7 +6,6 @@ Branches of the stand-in run in the worst order that events allow, once with the
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,19 @@ import numpy as np
 import pytest
 
 from asperity.runtime.bundle.reader import open_bundle
-from asperity.runtime.cuda.build import missing_for_simt
 from asperity.runtime.cuda.shim.graphs import OnnxGraphs
-from asperity.runtime.cuda.shim.streams import ShimFrameDevice, ShimRecording, Step
+from asperity.runtime.cuda.shim.streams import ShimFrameDevice, Step
 from asperity.runtime.engines import cuda
 from asperity.runtime.engines.cuda import CudaEngine, Settings
-from asperity.runtime.engines.simulated import simulated_manifest
-from asperity.runtime.errors import AsperityError, EngineError, EngineLostError, FrameRefused
-from asperity.runtime.frame import Frame, Result, Scores
-from asperity.runtime.judging.pipeline import Job, Recipe, Turn, inspect_together
+from asperity.runtime.errors import AsperityError, EngineError, FrameRefused
+from asperity.runtime.frame import Frame, Scores
 from asperity.runtime.reasons import Reason
 from asperity.runtime.security.signing_keys import TrustStore
 from asperity.runtime.vision.preprocess import Masks, prepare
 from tests.bundle_factory import write_toy_bundle
-from tests.runtime.cuda.stand_in import SHOT, Station, silent, station
+from tests.runtime.cuda.stand_in import SHOT, SHOTS, Station, same, silent, station
 from tests.synthetic_station import plane_geometry, shoot, small_network
 
-SHOTS = (SHOT.frame, shoot(3, radius_mm=20.0, centre_mm=(5.0, -3.0)).frame, shoot(4, radius_mm=24.0).frame)
 MOVED = shoot(moved_mm=30.0).frame
 NO_PART = shoot(radius_mm=0.0).frame
 WRONG_SIZE = shoot(height_px=100).frame
@@ -47,35 +42,6 @@ def depth_frame(seed: int, shift_px: float = 0.0) -> Frame:
     return replace(shot.frame, xyz=None, depth=depth, intrinsics=lens, scale=0.1, unit="mm", invalid=0.0)
 
 
-@pytest.fixture(scope="module")
-def kernels() -> ShimFrameDevice:
-    """Compiled once."""
-    reason = missing_for_simt()
-    if reason is not None:
-        pytest.skip(f"kernels cannot be built for the CPU here: {reason}")
-    return ShimFrameDevice()
-
-
-@pytest.fixture
-def device_of(kernels: ShimFrameDevice) -> Iterator[Callable[..., ShimFrameDevice]]:
-    """Devices that share the compiled kernels."""
-    made: list[ShimFrameDevice] = []
-
-    def device(**options: Any) -> ShimFrameDevice:
-        made.append(ShimFrameDevice(like=kernels, **options))
-        return made[-1]
-
-    yield device
-    for one in made:
-        one.lost, one.hangs = "", False
-        one.close()
-
-
-@pytest.fixture
-def device(device_of: Callable[..., ShimFrameDevice]) -> ShimFrameDevice:
-    return device_of()
-
-
 def agree(found: Scores, expected: Scores) -> None:
     """Float32 against the CPU's mix of float32 and float64."""
     assert np.array_equal(found.scored, expected.scored)
@@ -86,14 +52,6 @@ def agree(found: Scores, expected: Scores) -> None:
         np.testing.assert_allclose(mine.image_distance, theirs.image_distance, rtol=2e-4, atol=2e-5)
     for figure in ("area_mm2", "length_mm", "width_mm", "height_mm", "missing_share"):
         np.testing.assert_allclose(getattr(found.silhouette, figure), getattr(expected.silhouette, figure), rtol=1e-4)
-
-
-def same(one: Scores, other: Scores) -> bool:
-    """Bit for bit."""
-    pairs = ((one.rgb, other.rgb), (one.points, other.points))
-    return np.array_equal(one.scored, other.scored) and all(
-        np.array_equal(a.distance_map, b.distance_map) and a.image_distance == b.image_distance for a, b in pairs
-    )
 
 
 @pytest.mark.parametrize("first_branch_first", [False, True])
@@ -248,103 +206,6 @@ def test_a_batch_scores_as_its_frames_do_one_by_one(device_of: Any, lanes: int) 
             assert (type(answer), getattr(answer, "reason", None), str(answer)) == told(alone, frame)
     assert [isinstance(answer, FrameRefused) for answer in answers] == [0, 1, 0, 1, 0, 1, 1, 0]
     assert same(engine.score(SHOTS[1], silent), alone.score(SHOTS[1], silent))
-
-
-def test_one_failing_run_costs_its_own_frame_only(device: ShimFrameDevice) -> None:
-    """The library's call fails once in mid frame: an error for that frame, and never the score of another one."""
-    made = station()
-    engine = made.cuda(device, Settings(lanes=2, keep_warm_ms=0))
-    expected = [engine.score(frame, silent) for frame in SHOTS]
-    for name in ("rgb", "adaptor_rgb", "points", "adaptor_points"):
-        engine._graphs.spoil = failing_once(name)  # type: ignore[attr-defined]
-        answers = engine.score_batch(list(SHOTS), silent)
-        told = [str(answer) for answer in answers if isinstance(answer, EngineError)]
-        # The stand-in's error shows to whoever waits first; what the failed frame left lying is then nobody's.
-        assert "the library's call failed" in told[0] + told[-1] and len(told) <= 2
-        for answer, right in zip(answers, expected, strict=True):
-            assert isinstance(answer, EngineError) or same(answer, right)  # type: ignore[arg-type]
-        assert same(engine.score(SHOTS[0], silent), expected[0])
-
-
-def failing_once(name: str) -> Callable[[str], None]:
-    """The first run of this network fails."""
-    failed: list[str] = []
-
-    def spoil(ran: str) -> None:
-        if ran == name and not failed:
-            failed.append(ran)
-            raise EngineError("the library's call failed")
-
-    return spoil
-
-
-def test_an_answer_of_another_frame_is_never_taken(device: ShimFrameDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replay that does nothing leaves the last frame's answer lying there."""
-    engine = station().cuda(device)
-    engine.score(SHOTS[0], silent)
-    monkeypatch.setattr(ShimRecording, "replay", lambda self: None)
-    with pytest.raises(EngineError, match="answered for frame"):
-        engine.score(SHOTS[1], silent)
-
-
-def test_a_device_that_fails_for_good_loses_the_engine(device: ShimFrameDevice) -> None:
-    """The first error after which every call fails; nothing is asked of the device after that."""
-    engine = station().cuda(device)
-
-    def break_device(name: str) -> None:
-        device.lost = "an illegal memory access was encountered"
-        raise EngineError("an illegal memory access was encountered")
-
-    engine._graphs.spoil = break_device  # type: ignore[attr-defined]
-    with pytest.raises(EngineLostError, match=r"illegal memory access.*lost until this process is started again"):
-        engine.score(SHOTS[0], silent)
-    for call in (lambda: engine.score(SHOTS[0], silent), lambda: engine.score_batch([SHOTS[0]], silent), engine.idle):
-        with pytest.raises(EngineLostError):
-            call()
-    engine.close()
-    engine.close()
-
-
-def test_every_engine_of_a_lost_device_is_lost(device_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recipes of one process share the device's context; the other one hears of it in the next gap."""
-    monkeypatch.setattr(cuda, "_open_engines", WeakSet())
-    broken, other = (station().cuda(device_of(), Settings(wait_ms=50, keep_warm_ms=0)) for _ in range(2))
-    other.idle()
-    broken._device.hangs = True  # type: ignore[attr-defined]
-    with pytest.raises(EngineLostError):
-        broken.score(SHOTS[0], silent)
-    with pytest.raises(EngineLostError, match="not done within"):
-        other.idle()
-
-
-def test_a_device_that_hangs_is_lost_in_bounded_time(device: ShimFrameDevice) -> None:
-    engine = station().cuda(device, Settings(wait_ms=50, keep_warm_ms=0))
-    device.hangs = True
-    with pytest.raises(EngineLostError, match="not done within 50 ms"):
-        engine.score(SHOTS[0], silent)
-
-
-def test_stations_that_share_a_lost_engine_all_hear_of_it(device: ShimFrameDevice) -> None:
-    """Two stations' frames at once: each is judged, and when the device fails each result is unknown, ENGINE."""
-    made = station()
-    engine = made.cuda(device, Settings(lanes=2, wait_ms=50, keep_warm_ms=0))
-    recipe = Recipe(
-        name="r", bundle="b", manifest=simulated_manifest("r"), decision=made.decision, engine=engine,
-        info=engine.describe(), golden_steps=lambda progress: iter(()), proven_threshold=1.0,
-    )  # fmt: skip
-
-    def turns() -> list[Turn]:
-        return [
-            Turn(Job(Result(station=f"s{n}", session="x", result_id=n), SHOTS[n], None, 0, 2**62), recipe, None)
-            for n in range(2)
-        ]
-
-    scored = [outcome.result for outcome, _ in inspect_together(turns(), silent)]
-    assert all(result.score is not None for result in scored) and scored[0].score != scored[1].score
-    device.hangs = True
-    for outcome, _ in inspect_together(turns(), silent):
-        assert (outcome.result.reason, outcome.result.score) == (Reason.ENGINE, None)
-        assert isinstance(outcome.lost, EngineLostError)
 
 
 def test_too_little_memory_is_said_with_figures_and_a_remedy(device_of: Any) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asperity.runtime.cuda.nearest import NearestPlan, NearestResult, NearestSearch, Path, bank_arrays
+from asperity.runtime.cuda.device_bank import Path, bank_arrays
+from asperity.runtime.cuda.nearest import NearestPlan, NearestResult, NearestSearch
 from asperity.runtime.cuda.shim import ShimDevice
 from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import FloatArray

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 import zmq
 
-from asperity.runtime.client.station_client import ClientLimits
+from asperity.runtime.client.limits import ClientLimits
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.frame import Result, Verdict
 from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStation

@@ -21,7 +21,8 @@ from asperity.runtime.inspector.desk import Inspector
 from asperity.runtime.inspector.station import Station
 from asperity.runtime.judging.recipes import Opened
 from asperity.runtime.records.journal import Journal
-from asperity.runtime.settings.station_toml import Security, StationConfig, audit_path, hosted, journal_path
+from asperity.runtime.settings.paths import audit_path, journal_path
+from asperity.runtime.settings.station_toml import Security, StationConfig, hosted
 from asperity.runtime.sockets.access import Access
 from asperity.runtime.states import State
 

@@ -13,7 +13,7 @@ import pytest
 
 from asperity.runtime import wire
 from asperity.runtime.errors import ConfigError
-from asperity.runtime.settings.station_toml import load
+from asperity.runtime.settings.loading import load
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 from tests.runtime.inspector.line_simulation import NOBODY, make_line
 from tests.runtime.inspector.station_floor import SESSION, Floor, MakeFloor, balanced, floors

@@ -23,7 +23,8 @@ from asperity.runtime.judging.served_bundles import RECIPES_MAX, begin, check_ag
 from asperity.runtime.manifest import Manifest
 from asperity.runtime.records.journal import Journal
 from asperity.runtime.security.signing_keys import TrustStore
-from asperity.runtime.settings.station_toml import StationConfig, journal_path
+from asperity.runtime.settings.paths import journal_path
+from asperity.runtime.settings.station_toml import StationConfig
 from tests.bundle_factory import ToyBundle, write_toy_bundle
 from tests.runtime.inspector.station_floor import floors
 

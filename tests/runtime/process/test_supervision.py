@@ -246,7 +246,7 @@ watched = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
 del thing
 from pathlib import Path
 from asperity.runtime.inspector.serving import inspect
-from asperity.runtime.settings.station_toml import load
+from asperity.runtime.settings.loading import load
 end = {name: f"ipc://{os.getcwd()}/{name}" for name in ("frames", "results", "bulk", "control")}
 given = {"engine": {"name": "simulated"}, "recipes": {"a": "script:ok"}, "sockets": end, "journal": {"path": "j"}}
 inspect(load(None, given), ["a"])

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from asperity.runtime.cli import register
 from asperity.runtime.errors import BundleError, CameraError, ConfigError, StationError, UsageError
 from asperity.runtime.gateways import config as gateways
-from asperity.runtime.settings import station_toml as config
+from asperity.runtime.settings import loading
 from asperity.runtime.sockets.reachability import open_to_network, open_to_users
 from tests.places import ROOT
 
@@ -57,7 +57,7 @@ def test_only_the_services_user_reaches_the_sockets_of_the_shipped_configuration
     """Whoever may send frames is the camera: the sockets lie where no other user of the computer can come."""
     unit, station, gateway = (
         service(NAMES[0]),
-        config.load(UNITS / "station.toml"),
+        loading.load(UNITS / "station.toml"),
         gateways.load(UNITS / "gateway.toml"),
     )
     assert unit["RuntimeDirectoryMode"] == ["0700"]
@@ -77,7 +77,7 @@ def test_only_the_services_user_reaches_the_sockets_of_the_shipped_configuration
 def test_the_camera_of_the_shipped_configuration_sends_to_its_sockets() -> None:
     text = (UNITS / "station.toml").read_text()
     (line,) = [line.removeprefix("#   ") for line in text.splitlines() if " camera virtual " in line]
-    sockets = config.load(UNITS / "station.toml").sockets
+    sockets = loading.load(UNITS / "station.toml").sockets
     words = line.split()
     assert words[:3] == ["sudo", "-u", service(NAMES[0])["User"][0]]
     options = dict(zip(words[6::2], words[7::2], strict=True))

@@ -7,16 +7,9 @@ from pathlib import Path
 import pytest
 
 from asperity.runtime.errors import ConfigError
-from asperity.runtime.settings.station_toml import (
-    STATIONS_MAX,
-    StationConfig,
-    control_endpoint,
-    hosted,
-    journal_path,
-    load,
-    restore,
-    save,
-)
+from asperity.runtime.settings.loading import load, restore, save
+from asperity.runtime.settings.paths import control_endpoint, journal_path
+from asperity.runtime.settings.station_toml import STATIONS_MAX, StationConfig, hosted
 from tests.places import ROOT
 
 

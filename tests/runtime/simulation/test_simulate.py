@@ -18,8 +18,9 @@ import zmq
 from typer.testing import CliRunner
 
 from asperity.runtime import wire
+from asperity.runtime.client.limits import ClientLimits
 from asperity.runtime.client.ordering import Gap
-from asperity.runtime.client.station_client import ClientLimits, StationClient
+from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.commands.simulate import command
 from asperity.runtime.errors import ConfigError, UsageError
 from asperity.runtime.reasons import JUDGED, Reason

@@ -14,7 +14,8 @@ import pytest
 
 from asperity.benchmarks.line.strangers import Impostor, sayings
 from asperity.runtime.client.frame_sender import FrameSender, SenderLimits
-from asperity.runtime.client.station_client import ClientLimits, StationClient
+from asperity.runtime.client.limits import ClientLimits
+from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.frame import Frame
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets

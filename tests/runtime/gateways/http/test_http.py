@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import signal
-import socket
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
-from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from asperity.runtime.client.ordering import Gap
@@ -25,62 +19,11 @@ from asperity.runtime.gateways.http.gateway import HttpGateway
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import RecipeChange
 from asperity.runtime.wire.state import EngineMessage
-from tests.runtime.gateways.floor import FakeLink, GatewayProcess, Loop, floors, looping, open_files, result, until
+from tests.runtime.gateways.floor import FakeLink, GatewayProcess, result, until
+from tests.runtime.gateways.http.http_floor import EVIL, Floor, get
 from tests.system.line import PATIENCE_S, Camera, Line, kill
 
-EVIL = "<script>alert(1)</script>&\"'"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-@pytest.fixture(scope="module")
-def loop() -> Iterator[Loop]:
-    with looping() as loop:
-        yield loop
-
-
-class Floor:
-    """A gateway in the loop, and its link. Its clients may take a minute, unless a test is about that."""
-
-    def __init__(self, loop: Loop, **http: Any) -> None:
-        self.loop, self.link = loop, FakeLink()
-        config = Http(**{"port": 0, "request_ms": 60_000, **http})
-        self.gateway = HttpGateway(GatewayConfig(http=config), self.link)  # type: ignore[arg-type]
-        self.url = loop.run(self.gateway.open())
-        self.port = int(self.url.rstrip("/").rpartition(":")[2])
-        self._plain: list[socket.socket] = []
-
-    def get(self, path: str, method: str = "GET") -> tuple[int, str, dict[str, str]]:
-        return get(self.url.rstrip("/") + path, method)
-
-    def raw(self) -> socket.socket:
-        self._plain.append(socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S))
-        return self._plain[-1]
-
-    def at_once(self, sent: bytes) -> socket.socket:
-        """A client whose request is there before the gateway looks, however slowly this test is let run."""
-        with self.loop.standing():
-            plain = self.raw()
-            plain.sendall(sent)
-        return plain
-
-    def show(self, *items: Any) -> None:
-        self.loop.call(lambda: self.link.put(*items))
-        self.loop.call(self.gateway.refresh)
-
-    def close(self) -> None:
-        for plain in self._plain:
-            plain.close()
-        self.loop.run(self.gateway.close())
-
-
-def get(url: str, method: str = "GET") -> tuple[int, str, dict[str, str]]:
-    """Status, text, headers."""
-    request = urllib.request.Request(url, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
-            return answer.status, answer.read().decode(), dict(answer.headers)
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(), dict(error.headers)
 
 
 def samples(text: str) -> Samples:
@@ -94,28 +37,6 @@ def samples(text: str) -> Samples:
 
 def value(found: Samples, name: str, /, **labels: str) -> float:
     return found[name, frozenset(labels.items())]
-
-
-def everything(plain: socket.socket) -> bytes:
-    """What comes until the other side closes."""
-    data = b""
-    try:
-        while chunk := plain.recv(65536):
-            data += chunk
-    except ConnectionError:
-        pass
-    return data
-
-
-@pytest.fixture
-def make(loop: Loop) -> Iterator[Callable[..., Floor]]:
-    with floors(Floor, loop) as make:
-        yield make
-
-
-@pytest.fixture
-def floor(make: Callable[..., Floor]) -> Floor:
-    return make()
 
 
 def test_ready_says_why_not_and_live_says_only_that_the_gateway_turns(floor: Floor) -> None:
@@ -302,96 +223,6 @@ def test_other_paths_and_methods_are_refused(floor: Floor, path: str, method: st
     assert found == status
     assert headers["Connection"] == "close" and headers["X-Content-Type-Options"] == "nosniff"
     assert (text == "") == (method == "HEAD")
-
-
-@pytest.mark.parametrize(
-    ("sent", "status"),
-    [
-        (b"nonsense\r\n\r\n", b"400"),
-        (b"\x00\xff\xfe\r\n\r\n", b"400"),
-        (b"GET / HTTP/2\r\n\r\n", b"400"),
-        (b"GET /" + b"x" * 2000 + b" HTTP/1.1\r\n\r\n", b"431"),
-        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 1000, b"431"),
-    ],
-)
-def test_malformed_and_oversized_requests_are_answered_and_closed(
-    make: Callable[..., Floor], sent: bytes, status: bytes
-) -> None:
-    floor = make(header_max_nbytes=1024)
-    plain = floor.raw()
-    plain.sendall(sent)
-    said = everything(plain).split(b" ")[1:2]
-    assert said == [status] or (len(sent) > 1024 and said == []), "an answer, or a reset while it still sent too much"
-    assert floor.get("/livez")[0] == 200
-
-
-@settings(deadline=None)
-@given(request=st.binary(max_size=200))
-def test_no_request_breaks_it(request: bytes) -> None:
-    gateway = HttpGateway(GatewayConfig(), FakeLink())  # type: ignore[arg-type]
-    _, answer = gateway._answer(request + b"\r\n\r\n")
-    assert answer.status in (200, 400, 404, 405)
-
-
-LIVE = b"GET /livez HTTP/1.1\r\n\r\n"
-
-
-def test_who_never_finishes_his_request_is_closed(make: Callable[..., Floor]) -> None:
-    floor = make(request_ms=400)
-    slow, silent = floor.raw(), floor.raw()
-    slow.sendall(b"GET / HTT")
-    assert everything(slow) == everything(silent) == b""
-    assert everything(floor.at_once(LIVE)).startswith(b"HTTP/1.1 200")
-
-
-def test_probes_are_answered_always_however_many_clients_stay_silent(make: Callable[..., Floor]) -> None:
-    floor = make(connections_max=8)
-    for _ in range(40):
-        slow = floor.raw()
-        slow.sendall(b"GET /livez HTT")
-        assert floor.get("/livez")[0] == 200
-    assert len(floor.loop.call(lambda: list(floor.gateway._clients))) <= 8
-
-
-def test_the_crowd_makes_room_and_not_the_client_of_another_address(make: Callable[..., Floor]) -> None:
-    floor = make(connections_max=8)
-    other = socket.create_connection(("127.0.0.1", floor.port), PATIENCE_S, source_address=("127.0.0.2", 0))
-    until(lambda: len(floor.gateway._clients) == 1, "the other client")
-    crowd = [floor.raw() for _ in range(20)]
-    assert everything(crowd[0]) == b"", "the oldest of the crowd is closed"
-    until(lambda: len(floor.gateway._clients) == 8, "the crowd")
-    other.sendall(LIVE)
-    assert everything(other).startswith(b"HTTP/1.1 200")
-    other.close()
-
-
-def test_a_client_that_does_not_read_costs_its_connection_only(make: Callable[..., Floor]) -> None:
-    floor = make(request_ms=300, results_shown=1000)
-    floor.show(*[result(number, part_id=EVIL) for number in range(1, 1001)])
-    whole = len(floor.loop.call(floor.gateway._page).body)
-    assert floor.gateway._server is not None
-    floor.gateway._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    viewed = floor.link.views
-    with socket.socket() as plain:
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        plain.settimeout(PATIENCE_S)
-        with floor.loop.standing():
-            plain.connect(("127.0.0.1", floor.port))
-            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        until(lambda: floor.link.views > viewed and not floor.gateway._clients, "the client and its end")
-        assert len(everything(plain)) < whole
-    assert everything(floor.at_once(LIVE)).startswith(b"HTTP/1.1 200")
-
-
-def test_five_hundred_visits_leave_nothing_behind(floor: Floor) -> None:
-    before = open_files()
-    for turn in range(500):
-        plain = socket.create_connection(("127.0.0.1", floor.port), timeout=PATIENCE_S)
-        if turn % 2:
-            plain.sendall(LIVE)
-            assert everything(plain).startswith(b"HTTP/1.1 200")
-        plain.close()
-    until(lambda: open_files() <= before + 2, "the end of old connections")
 
 
 def test_on_a_line_ready_follows_the_inspector_and_the_process_ends_well() -> None:

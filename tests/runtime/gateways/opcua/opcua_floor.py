@@ -11,6 +11,7 @@ from typing import Any
 from asyncua import Client, Node, ua
 
 from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStation, Opcua
+from asperity.runtime.gateways.opcua.connection import Connection
 from asperity.runtime.gateways.opcua.gateway import OpcuaGateway
 from tests.runtime.gateways.floor import FakeLink, Loop
 from tests.system.line import PATIENCE_S, STATION
@@ -106,3 +107,13 @@ async def soon(condition: Any) -> None:
             await asyncio.sleep(0.005)
 
     await asyncio.wait_for(wait(), PATIENCE_S)
+
+
+def connections(served: Served) -> list[Connection]:
+    server = served.gateway._server.bserver
+    assert server is not None
+    return served.loop.call(lambda: list(server.clients))  # type: ignore[arg-type]
+
+
+def refused(served: Served) -> int:
+    return served.gateway._server.iserver.refused

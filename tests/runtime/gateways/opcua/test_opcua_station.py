@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from asyncua import Client
 
-from asperity.runtime.client.station_client import ClientLimits
+from asperity.runtime.client.limits import ClientLimits
 from asperity.runtime.frame import Result, Verdict
 from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStation
 from asperity.runtime.gateways.link import Link

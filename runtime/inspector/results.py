@@ -1,0 +1,137 @@
+"""A station's results: born unknown, entered in the journal, counted and sent. Part of the desk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from asperity.runtime import wire
+from asperity.runtime.clock import Now
+from asperity.runtime.errors import WireError
+from asperity.runtime.frame import Result, Verdict
+from asperity.runtime.inspector.controller import Controller
+from asperity.runtime.inspector.event_log import EventLog
+from asperity.runtime.inspector.triggers import PendingTrigger
+from asperity.runtime.judging.pipeline import Outcome
+from asperity.runtime.reasons import Reason
+from asperity.runtime.records.journal import Journal
+from asperity.runtime.records.ledger import Ledger
+from asperity.runtime.settings.station_toml import StationConfig
+from asperity.runtime.sockets.inspector_sockets import InspectorSockets
+
+
+class Results:
+    """The one way out of a station."""
+
+    def __init__(
+        self,
+        config: StationConfig,
+        session: str,
+        journal: Journal,
+        ledger: Ledger,
+        sockets: InspectorSockets,
+        controller: Controller,
+        notice: EventLog,
+        make_room: Callable[[int], None],
+        clock: Callable[[], Now],
+    ) -> None:
+        """``make_room``: called with each new result_id, to answer the frame whose slot of the journal that takes."""
+        self.last_published_id = journal.last_id
+        self._config = config
+        self._name = config.station.name
+        self._session = session
+        self._journal = journal
+        self._ledger = ledger
+        self._sockets = sockets
+        self._controller = controller
+        self._notice = notice
+        self._make_room = make_room
+        self._clock = clock
+
+    def born(self, who: wire.FrameIdentity, trigger: PendingTrigger | None) -> Result:
+        """A result as it is born: unknown. It carries a trigger's id only if it is that trigger's one answer."""
+        recipe = self._controller.recipe
+        return Result(
+            station=self._name,
+            session=self._session,
+            result_id=self._new_id(),
+            camera=who.camera,
+            camera_session=who.camera_session,
+            seq=who.seq or 0,
+            trigger_id=trigger.trigger_id if trigger else 0,
+            part_id=(trigger.part_id if trigger else "") or who.part_id,
+            recipe=recipe.name if recipe else "",
+            bundle=recipe.bundle if recipe else "",
+            t_exposure_us=who.t_exposure_us,
+            t_done_us=self._clock().wall_us,
+            deadline_us=self._config.limits.deadline_ms * 1000,
+            simulated=recipe.simulated if recipe else self._config.engine.name == "simulated",
+        )
+
+    def answer(
+        self, who: wire.FrameIdentity, trigger: PendingTrigger | None, reason: Reason, detail: str = ""
+    ) -> None:
+        """The result of something that is not admitted."""
+        self.publish(self.born(who, trigger).unknown(reason), detail)
+        if trigger is not None:
+            self._journal.redeem(trigger.entry)
+
+    def answer_lost(self, who: wire.FrameIdentity, seqs: range) -> None:
+        """A result each for exposures that never came."""
+        for seq in seqs:
+            self._ledger.lose()
+            self.answer(wire.FrameIdentity(who.camera, who.camera_session, seq), None, Reason.LOST)
+
+    def answer_triggers(self, triggers: list[PendingTrigger], reason: Reason, detail: str = "") -> None:
+        """The results of triggers whose frame never came, or is no longer awaited."""
+        for trigger in triggers:
+            self._ledger.lose()
+            self.answer(wire.FrameIdentity(camera=self._config.station.camera), trigger, reason, detail)
+
+    def publish(self, result: Result, detail: str = "") -> None:
+        """Journal, ledger, wire, in this order."""
+        result = replace(result, t_done_us=self._clock().wall_us)
+        try:
+            body = wire.encode_result_body(result)
+        except WireError as error:  # an engine's numbers that the contract cannot carry
+            detail = str(error)
+            result = replace(result.unknown(Reason.ENGINE), latency_us={})
+            body = wire.encode_result_body(result)
+        if not self._journal.answer(result.result_id, body) and result.verdict is not Verdict.UNKNOWN:
+            detail, result = self._journal.fault, result.unknown(Reason.ENGINE)  # what is not kept lets no part pass
+            body = wire.encode_result_body(result)
+        self._ledger.settle(result)
+        self.send(result, body)
+        if detail and result.score is None:
+            self._notice("warning", result.reason.name, detail, result.result_id, result.seq)
+        self._controller.answered(result.trigger_id)
+
+    def send(self, result: Result, body: bytes) -> None:
+        """A result that the journal holds, as ``body`` and as the 64-byte record."""
+        self._sockets.publish([wire.topic("result", self._name), body])
+        number = self._config.station.number
+        record = wire.encode_record(result, state=self._controller.state, station_number=number)
+        self._sockets.publish(wire.record_message(self._name, record))
+        self.last_published_id = max(self.last_published_id, result.result_id)
+
+    def publish_map(self, outcome: Outcome) -> None:
+        """The map of a frame, where it has one; a subscriber may lose it."""
+        if outcome.distance_map is None:
+            return
+        result = outcome.result
+        bulk = wire.Bulk(
+            kind="map",
+            station=result.station,
+            session=result.session,
+            result_id=result.result_id,
+            array=outcome.distance_map,
+            camera=result.camera,
+            seq=result.seq,
+            window=outcome.window,
+        )
+        self._sockets.publish_bulk(wire.encode_bulk(bulk))
+
+    def _new_id(self) -> int:
+        result_id = self._journal.reserve()
+        self._make_room(result_id)
+        return result_id

@@ -1,0 +1,107 @@
+"""What the keys of ``station.toml`` must be to one another; the range of each alone is in its type."""
+
+from __future__ import annotations
+
+from asperity.runtime.errors import ConfigError
+from asperity.runtime.settings.paths import journal_path
+from asperity.runtime.settings.station_toml import STATIONS_MAX, StationConfig, StationSection, hosted
+
+
+def check(config: StationConfig, where: str) -> None:
+    """Raises ConfigError on what one field alone cannot say."""
+    sockets = config.sockets
+    if sockets.heartbeat_timeout_ms < sockets.heartbeat_ms:
+        raise ConfigError(
+            f"{where}: [sockets] heartbeat_timeout_ms is {sockets.heartbeat_timeout_ms}, below heartbeat_ms "
+            f"({sockets.heartbeat_ms}); set it to 2 or 3 times that"
+        )
+    if sockets.frames_waiting_nbytes < sockets.frames_message_nbytes:
+        raise ConfigError(
+            f"{where}: [sockets] frames_waiting_nbytes is {sockets.frames_waiting_nbytes}, below frames_message_nbytes "
+            f"({sockets.frames_message_nbytes}); set it to 2 times that or more"
+        )
+    in_work = config.limits.queue_length + config.triggers.pending_max + config.limits.seq_gap_max
+    if config.journal.slots < 4 * in_work:
+        raise ConfigError(
+            f"{where}: [journal] slots is {config.journal.slots}, fewer than 4 x the {in_work} results that "
+            "queue_length, pending_max and seq_gap_max allow to be under way; leave it at 4096"
+        )
+    for each in hosted(config):
+        if each.station.triggers == "hard_wired":
+            _check_hard_wired(each, where)
+        if each.station.recipe and each.station.recipe not in config.recipes:
+            known = ", ".join(config.recipes) or "none"
+            table = "[[stations]]" if config.stations else "[station]"
+            raise ConfigError(f"{where}: {table} recipe is {each.station.recipe!r}; [recipes] has: {known}")
+    if config.stations:
+        _check_stations(config, where)
+    engine, limits = config.engine, config.limits
+    if engine.name == "cuda" and 2 * engine.device_wait_ms >= limits.engine_stuck_ms:
+        raise ConfigError(
+            f"{where}: [engine] device_wait_ms is {engine.device_wait_ms}; twice that must be below [limits] "
+            f"engine_stuck_ms ({limits.engine_stuck_ms}), or a GPU that hangs is taken for an engine that is stuck"
+        )
+    for key in ("frames", "results", "bulk", "control"):
+        endpoint = getattr(sockets, key)
+        if not endpoint.startswith(("tcp://", "ipc://")) and not (key == "control" and endpoint == ""):
+            raise ConfigError(f"{where}: [sockets] {key} is {endpoint!r}; write tcp://ADDRESS:PORT or ipc://PATH")
+
+
+def _check_hard_wired(config: StationConfig, where: str) -> None:
+    """That an exposure can lie in the window of one part only, and that a verdict can wait for its part."""
+    wired, station = config.hard_wired, config.station.name
+    window_ms = wired.early_ms + wired.late_ms + 2 * wired.tolerance_ms
+    if window_ms >= wired.pitch_min_ms:
+        raise ConfigError(
+            f"{where}: station {station} has hard-wired triggers, and [hard_wired] pitch_min_ms is "
+            f"{wired.pitch_min_ms}, not above early_ms + late_ms + 2 tolerance_ms ({window_ms}); measure the least "
+            "time between two parts and set it, announce parts more punctually, or give software triggers"
+        )
+    if wired.arrival_max_ms >= wired.pitch_min_ms:
+        raise ConfigError(
+            f"{where}: [hard_wired] arrival_max_ms is {wired.arrival_max_ms}, not below pitch_min_ms "
+            f"({wired.pitch_min_ms}): if the camera's clock went back by a pitch, each part would be given the next "
+            "one's picture; send smaller pictures or over a faster link, or give software triggers"
+        )
+    if wired.arrival_max_ms > config.limits.max_age_ms:
+        raise ConfigError(
+            f"{where}: [hard_wired] arrival_max_ms is {wired.arrival_max_ms}, above [limits] max_age_ms "
+            f"({config.limits.max_age_ms}), after which a frame is STALE; raise max_age_ms to it"
+        )
+    settled_ms = wired.early_ms + max(wired.arrival_max_ms, wired.late_ms) + wired.late_ms + 3 * wired.tolerance_ms
+    if settled_ms >= config.limits.deadline_ms:
+        raise ConfigError(
+            f"{where}: station {station}: which part an exposure is of may be known only after {settled_ms} ms "
+            "([hard_wired] early_ms + late_ms + 3 tolerance_ms, and the larger of arrival_max_ms and late_ms); "
+            f"[limits] deadline_ms is {config.limits.deadline_ms}; raise it above that"
+        )
+
+
+def _check_stations(config: StationConfig, where: str) -> None:
+    """That no two stations of the process have in common what makes them two."""
+    if config.station != StationSection():
+        raise ConfigError(
+            f"{where}: [station] (and --station, --camera, --autostart) is of a process of one station, and there are "
+            "[[stations]]; write what it says into these"
+        )
+    if config.journal.path:
+        raise ConfigError(
+            f"{where}: [journal] path (and --journal) names the one file {config.journal.path}, and there are "
+            "[[stations]]; give each of them a journal, or none: then it is called by the station's name"
+        )
+    if len(config.stations) > STATIONS_MAX:
+        raise ConfigError(
+            f"{where}: there are {len(config.stations)} [[stations]] and one process hosts at most {STATIONS_MAX}; "
+            "give the others a process of their own"
+        )
+    taken: dict[tuple[str, str | int], int] = {}
+    for at, each in enumerate(hosted(config), start=1):
+        station = each.station
+        marks: dict[str, str | int] = {"name": station.name, "number": station.number, "camera": station.camera}
+        for key, value in {**marks, "journal": str(journal_path(each))}.items():
+            other = taken.setdefault((key, value), at)
+            if other != at:
+                raise ConfigError(
+                    f"{where}: [[stations]] no. {other} and no. {at} both have {key} {value!r}; "
+                    f"give each a {key} of its own"
+                )

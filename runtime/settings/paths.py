@@ -1,0 +1,46 @@
+"""Paths and endpoints that follow from ``station.toml`` where it names none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from asperity.runtime.settings.station_toml import StationConfig
+
+
+def journal_path(config: StationConfig) -> Path:
+    """Where the station's journal lies."""
+    if config.journal.path:
+        return Path(config.journal.path)
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "asperity" / f"{config.station.name}.journal"
+
+
+def trace_path(config: StationConfig) -> Path:
+    """Where the station's slowest frames are written."""
+    if config.trace.folder:
+        return Path(config.trace.folder) / f"{config.station.name}.trace.json"
+    return journal_path(config).with_name(f"{config.station.name}.trace.json")
+
+
+def audit_path(config: StationConfig) -> Path:
+    """Where the process's audit file is written; ``config``: of its first station."""
+    if config.audit.path:
+        return Path(config.audit.path)
+    return journal_path(config).with_name(f"{config.station.name}.audit.jsonl")
+
+
+def engine_cache(config: StationConfig) -> Path:
+    """Where networks built for this box's GPU lie."""
+    if config.engine.cache:
+        return Path(config.engine.cache)
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "asperity" / "engines"
+
+
+def control_endpoint(station: str, configured: str = "") -> str:
+    """The control socket's endpoint: ``configured``, or the one in this user's runtime folder that clients try too."""
+    if configured:
+        return configured
+    base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/asperity-{os.getuid()}"
+    return f"ipc://{Path(base) / 'asperity' / station}.control"

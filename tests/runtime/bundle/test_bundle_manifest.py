@@ -1,0 +1,136 @@
+"""What a signed manifest says must make sense, and loosen no check beyond reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from asperity.runtime.bundle.reader import open_bundle
+from tests.bundle_factory import SCORES, THRESHOLD, ToyBundle
+from tests.runtime.bundle.refusals import refused
+
+
+def set_in(*keys: Any) -> Callable[[dict[str, Any]], None]:
+    """Sets the value given last at the path given before it."""
+
+    def change(values: dict[str, Any]) -> None:
+        *path, last, value = keys
+        for key in path:
+            values = values[key]
+        values[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (set_in("format", 2), ("format 2", "format 1")),
+        (set_in("surprise", 1), ("surprise",)),
+        (set_in("recipe", "Teil A/1"), ("recipe", "Teil A/1")),
+        (lambda m: m.pop("decision"), ("decision",)),
+        (set_in("decision", "threshold", 9.0), ("decision.threshold", "9.0")),
+        (set_in("decision", "threshold", None), ("decision.threshold",)),
+        (set_in("decision", "calibration_scores", []), ("calibration_scores",)),
+        (set_in("decision", "calibration_scores", list(SCORES[::-1])), ("calibration_scores",)),
+        (set_in("decision", "rgb", "image_std", 0.0), ("decision.rgb.image_std",)),
+        (set_in("decision", "points", "weight", -1.0), ("decision.points.weight",)),
+        (set_in("decision", "rgb", "bank_rows", 21), ("banks.safetensors", "rgb")),
+        (set_in("decision", "alpha", 1.0), ("decision.alpha",)),
+        (set_in("golden_tolerance", 0.0), ("golden_tolerance",)),
+        (set_in("frame_p99_ms", 0.0), ("frame_p99_ms",)),
+        (set_in("geometry", "plane", None), ("plane",)),
+        (set_in("geometry", "plane", "normal", [0.0, 0.0, 2.0]), ("geometry.plane",)),
+        (set_in("geometry", "height_px", 25), ("golden/rgb",)),
+        (set_in("silhouette", 0, "figure", "beauty"), ("beauty",)),
+        (set_in("silhouette", 0, "low", 1e9), ("area_mm2",)),
+        (set_in("network", "adaptor", "none"), ("adaptor",)),
+        (set_in("network", "points_slots", 0), ("network.points_slots",)),
+        (set_in("network", "image_px", 64), ("rgb.onnx", "image")),
+        (set_in("network", "groups", 9), ("points.onnx", "groups")),
+        (set_in("network", "rgb_channels", 9), ("rgb.onnx", "tokens")),
+        (set_in("network", "points_slots", 9), ("adaptor_points.onnx",)),
+        (set_in("network", "points_slots", 16), ("adaptor_points_full.onnx",)),
+        (set_in("network", "cloud_px", 17), ("calibration_inputs.safetensors", "cloud")),
+    ],
+)  # fmt: skip
+def test_a_manifest_without_sense_is_refused_though_signed(
+    toy: ToyBundle, change: Callable[[dict[str, Any]], None], words: tuple[str, ...]
+) -> None:
+    toy.edit(change)
+    refused(toy, *words)
+
+
+def drop_figure(values: dict[str, Any]) -> None:
+    values["silhouette"].pop()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (set_in("golden_tolerance", 1e9), ("golden_tolerance", "1e+09", "0.136931", "standard deviations")),
+        (set_in("golden_tolerance", 0.137), ("golden_tolerance", "0.137", "0.136931")),
+        (set_in("golden", 2, "score", THRESHOLD - 0.01), ("golden_tolerance", "0.05", "0.01", "near")),
+        (set_in("frame_p99_ms", 1e12), ("frame_p99_ms", "1e+12", "30000")),
+        (set_in("geometry", "moved_share", 0.76), ("geometry.moved_share", "0.76", "0.75")),
+        (set_in("geometry", "moved_mm", 2.7), ("geometry.moved_mm", "2.7", "2.68328")),
+        (set_in("geometry", "plane_cut_mm", 1e6), ("geometry.plane_cut_mm", "1e+06", "2.68328")),
+        (set_in("geometry", "min_points", 1), ("geometry.min_points", "1", "64")),
+        (set_in("silhouette", 0, "low", 0.0), ("area_mm2", "600", "10 x its low")),
+        (set_in("silhouette", 1, "high", 40.1), ("length_mm", "40.1", "40")),
+        (set_in("silhouette", 2, "high", 1e9), ("width_mm", "1e+09", "40")),
+        (set_in("silhouette", 3, "high", 27.0), ("height_mm", "27", "26.8328")),
+        (set_in("silhouette", 4, "high", 1.0), ("missing_share", "1", "0.9")),
+        (set_in("silhouette", 4, "figure", "area_mm2"), ("silhouette", "missing_share")),
+        (set_in("silhouette", []), ("silhouette", "none", "area_mm2")),
+        (drop_figure, ("silhouette", "missing_share")),
+        (set_in("decision", "threshold", 1.0001), ("decision.threshold", "1.0001", "1.0")),
+    ],
+)  # fmt: skip
+def test_a_number_that_loosens_a_check_beyond_reason_is_refused_though_signed(
+    toy: ToyBundle, change: Callable[[dict[str, Any]], None], words: tuple[str, ...]
+) -> None:
+    toy.edit(change)
+    refused(toy, *words)
+
+
+def test_numbers_at_their_limit_are_opened(toy: ToyBundle) -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["golden_tolerance"], values["frame_p99_ms"] = 0.136, 30_000.0
+        values["geometry"] |= {"moved_share": 0.75, "moved_mm": 2.68, "plane_cut_mm": 2.68, "min_points": 64}
+        values["silhouette"][4]["high"] = 0.9
+
+    toy.edit(change)
+    assert open_bundle(toy.path, toy.trust).manifest.golden_tolerance == 0.136
+
+
+@pytest.mark.parametrize("kind", ["normal", "near", "spoiled_geometry", "spoiled_colour"])
+def test_each_kind_of_golden_frame_is_needed(toy: ToyBundle, kind: str) -> None:
+    def drop(values: dict[str, Any]) -> None:
+        gone = next(g for g in values["golden"] if g["kind"] == kind)
+        values["golden"].remove(gone)
+        (toy.path / "golden" / "rgb" / f"{gone['name']}.png").unlink()
+        (toy.path / "golden" / "xyz" / f"{gone['name']}.tiff").unlink()
+
+    toy.edit(drop)
+    refused(toy, kind)
+
+
+@pytest.mark.parametrize(
+    ("index", "changes"),
+    [
+        (3, {"verdict": "ok", "score": 0.0, "reason": 1}),
+        (4, {"verdict": "ok", "score": 0.0, "reason": 1}),
+        (4, {"score": 0.0}),
+        (3, {"reason": 3}),
+        (0, {"verdict": "ng", "score": 2.0, "reason": 2}),
+        (1, {"name": "normal_0"}),
+    ],
+)
+def test_a_bundle_that_passes_everything_or_contradicts_itself_is_refused(
+    toy: ToyBundle, index: int, changes: dict[str, Any]
+) -> None:
+    toy.edit(lambda m: m["golden"][index].update(changes))
+    refused(toy, "golden")

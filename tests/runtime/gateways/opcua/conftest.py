@@ -1,0 +1,58 @@
+"""OPC UA gateways in a loop as fixtures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asperity.runtime.gateways.watch_loop import TurnWatch
+from tests.runtime.gateways.floor import Loop, looping
+from tests.runtime.gateways.opcua.opcua_floor import Served
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[Loop]:
+    with looping() as loop:
+        yield loop
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("opcua")
+
+
+@pytest.fixture(scope="module")
+def watched(loop: Loop) -> Iterator[list[str]]:
+    """What the watch of a real gateway would have ended the process for."""
+    said: list[str] = []
+    watch = TurnWatch(lambda: 600, said.append)
+    turning = loop.call(lambda: asyncio.ensure_future(watch.keep_turning()))
+    watch.start()
+    yield said
+    watch.close()
+    loop.call(turning.cancel)
+
+
+@pytest.fixture
+def make(loop: Loop, folder: Path) -> Iterator[Callable[..., Served]]:
+    made: list[Served] = []
+
+    def make(**own: Any) -> Served:
+        made.append(Served(loop, folder, **own))
+        return made[-1]
+
+    yield make
+    for served in made:
+        served.close()
+
+
+@pytest.fixture(scope="module")
+def crowded(loop: Loop, folder: Path) -> Iterator[Served]:
+    """One gateway for the tests that leave nothing behind."""
+    served = Served(loop, folder, handshake_ms=600_000)
+    yield served
+    served.close()
