@@ -1,0 +1,27 @@
+"""``asperity bench``: the commands that measure this machine."""
+
+from __future__ import annotations
+
+from asperity.runtime.commands.lazy import LazyTyper
+
+ROOM = "asperity.benchmarks.commands"
+
+app = LazyTyper("bench", "Measure latency, frame rates and robustness of this machine.")
+app.add("latency", f"{ROOM}.latency:command", "Measure the latency of a bundle, over sockets and in process.")
+app.add("compare", f"{ROOM}.compare:command", "Compare two result files of one benchmark.")
+app.add("rates", f"{ROOM}.rates:command", "Find the highest frame rate without a dropped or late frame.")
+app.add("wire", f"{ROOM}.wire:command", "Measure the transport of frames from a camera process.")
+app.add("knn", f"{ROOM}.parts:knn", "Measure the nearest-neighbour search.")
+app.add("points", f"{ROOM}.parts:points", "Measure each step of the point branch.")
+app.add("calibrate", f"{ROOM}.parts:calibrate", "Measure time and memory of a calibration.")
+app.add("engines", f"{ROOM}.engines:engines", "Build TensorRT engines of every network and compare their layers.")
+app.add("precision", f"{ROOM}.engines:precision", "Measure how fp16 and int8 change scores and verdicts.")
+app.add("published", f"{ROOM}.published:command", "Time the published form of the method next to this one.")
+app.add("paired", f"{ROOM}.paired:command", "Time the CPU engine of this checkout against another checkout.")
+app.add("rubbish", f"{ROOM}.rubbish:command", "Send mutated messages to an inspector and check every answer.")
+app.add("soak", f"{ROOM}.soak:command", "Run a line for a long time and check that nothing grows.")
+app.add(
+    "honesty",
+    f"{ROOM}.honesty:command",
+    "Calibrate again and again on 200 of many normal frames and count how many of the others are rejected.",
+)
