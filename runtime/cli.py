@@ -46,7 +46,7 @@ def command_line() -> LazyGroup:
     import typer
 
     from asperity import runtime
-    from asperity.runtime.commands.lazy import PANELS, LazyGroup, LazyTyper, group_of
+    from asperity.runtime.commands.lazy import PANELS, LazyTyper, group_of
 
     def show_version(asked: bool) -> None:
         if asked:
@@ -65,7 +65,6 @@ def command_line() -> LazyGroup:
 
     register(app)
     group = group_of(app)
-    assert isinstance(group, LazyGroup)
     group.panels, group.others = PANELS, _commands_of_packages
     return group
 

@@ -7,7 +7,10 @@ A package registers its commands with ``register(app)`` in the entry-point group
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from enum import Enum
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -22,6 +25,14 @@ PANELS = {
 }
 """Of `asperity --help`, by who uses a command; commands of other packages come after them."""
 OTHERS = "Commands"
+
+
+class QuickCommand(TyperCommand):
+    """A command whose values are converted by ``_Quick``."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """As ``TyperCommand.get_params``."""
+        return _quick(super().get_params(ctx))
 
 
 class LazyCommand(TyperCommand):
@@ -39,7 +50,7 @@ class LazyCommand(TyperCommand):
         if isinstance(found, typer.Typer):
             return group_of(found)
         single = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
-        single.command(self.name)(found)
+        single.command(self.name, cls=QuickCommand)(found)
         return get_command(single)
 
 
@@ -61,6 +72,10 @@ class LazyGroup(TyperGroup):
         if cmd_name not in self.commands:
             self._find_others()
         return self.commands.get(cmd_name)
+
+    def get_params(self, ctx: Any) -> Any:
+        """As ``TyperGroup.get_params``."""
+        return _quick(super().get_params(ctx))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is called."""
@@ -89,7 +104,7 @@ class LazyTyper(typer.Typer):
 
     def __init__(self, name: str, help: str) -> None:
         super().__init__(
-            name=name, help=help, cls=LazyGroup, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+            name=name, help=help, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
             pretty_exceptions_enable=False,
         )  # fmt: skip
         self.lazy: dict[str, LazyCommand] = {}
@@ -99,10 +114,53 @@ class LazyTyper(typer.Typer):
         self.lazy[name] = LazyCommand(name, place, help)
 
 
-def group_of(app: typer.Typer) -> TyperGroup:
+def group_of(app: typer.Typer) -> LazyGroup:
     """The commands of ``app`` as Click has them, with plain help."""
-    app.rich_markup_mode = None
+    app.rich_markup_mode, app.info.cls = None, LazyGroup
+    for command in app.registered_commands:
+        command.cls = QuickCommand
     group = get_group(app)
+    assert isinstance(group, LazyGroup)
     if isinstance(app, LazyTyper):
         group.commands = {**app.lazy, **group.commands}
     return group
+
+
+class _Quick:
+    """Converts the values of a parameter where that is simple, and else has Typer do it, which says what is wrong."""
+
+    def __init__(self, param: Any) -> None:
+        self._slow: Callable[[], Any] = param.get_runtime_param
+        self._kind, self._info = param.type_descriptor.annotation, param.type_descriptor.parameter_info
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """As ``typer._coercion.RuntimeParam.coerce``."""
+        if not param.multiple and param.nargs == 1:
+            if value is None:
+                return None
+            with suppress(ValueError):
+                converted = self._converted(value)
+                if converted is not None:
+                    return converted
+        param._runtime_param = None
+        return self._slow().coerce(value, param=param, ctx=ctx)
+
+    def _converted(self, value: Any) -> Any:
+        kind = self._kind
+        if not isinstance(kind, type) or isinstance(value, kind):
+            return value if isinstance(kind, type) else None
+        if kind is Path or issubclass(kind, Enum):
+            return kind(value)
+        if kind in (int, float):
+            number = kind(value)
+            low, high = self._info.min, self._info.max
+            return number if (low is None or number >= low) and (high is None or number <= high) else None
+        return None
+
+
+def _quick(params: Any) -> Any:
+    """Typer 0.29 converts values by pydantic, whose import takes longer than the rest of a start: do without it."""
+    for param in params:
+        if getattr(param, "_runtime_param", True) is None:
+            param._runtime_param = _Quick(param)
+    return params
