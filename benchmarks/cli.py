@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import typer
+from typing import TYPE_CHECKING
 
-from asperity.benchmarks.commands import (
-    compare,
-    demo,
-    engines,
-    evaluate,
-    honesty,
-    latency,
-    paired,
-    parts,
-    published,
-    rates,
-    rubbish,
-    soak,
-    wire,
-)
+if TYPE_CHECKING:
+    from asperity.runtime.commands.lazy import LazyTyper
 
 
-def register(app: typer.Typer) -> None:
+def register(app: LazyTyper) -> None:
     """Add this package's commands."""
-    bench = typer.Typer(name="bench", no_args_is_help=True, help="Measure this machine; results are JSON.")
-    bench.command("latency")(latency.command)
-    bench.command("compare")(compare.command)
-    bench.command("rates")(rates.command)
-    bench.command("wire")(wire.command)
-    bench.command("knn")(parts.knn)
-    bench.command("points")(parts.points)
-    bench.command("calibrate")(parts.calibrate)
-    bench.command("engines")(engines.engines)
-    bench.command("precision")(engines.precision)
-    bench.command("published")(published.command)
-    bench.command("paired")(paired.command)
-    bench.command("rubbish")(rubbish.command)
-    bench.command("soak")(soak.command)
-    bench.command("honesty")(honesty.command)
-    app.add_typer(bench)
-    app.command("demo")(demo.command)
-    app.command("evaluate")(evaluate.command)
+    room = "asperity.benchmarks.commands"
+    app.add("bench", f"{room}.bench:app", "Measure latency, frame rates and robustness of this machine.")
+    app.add("demo", f"{room}.demo:command", "Calibrate and inspect parts of the virtual camera.")
+    app.add("evaluate", f"{room}.evaluate:command", "Measure how well the defects of a labelled data set are found.")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import typer
+from typing import TYPE_CHECKING
 
-from asperity.calibration.commands import pretrain_points, tune
+if TYPE_CHECKING:
+    from asperity.runtime.commands.lazy import LazyTyper
 
 
-def register(app: typer.Typer) -> None:
+def register(app: LazyTyper) -> None:
     """Add this package's commands."""
-    app.command("pretrain-points")(pretrain_points.command)
-    app.command("tune")(tune.command)
+    room = "asperity.calibration.commands"
+    app.add("tune", f"{room}.tune:command", "Compare settings of the adaptation on normal frames.")
+    app.add(
+        "pretrain-points",
+        f"{room}.pretrain_points:command",
+        "Train `points_lite` at made-up stations and check it against an untrained encoder and FPFH.",
+    )

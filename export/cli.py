@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import typer
+from typing import TYPE_CHECKING
 
-from asperity.export.commands import calibrate, engines, export
+if TYPE_CHECKING:
+    from asperity.runtime.commands.lazy import LazyTyper
 
 
-def register(app: typer.Typer) -> None:
+def register(app: LazyTyper) -> None:
     """Add this package's commands."""
-    app.command("calibrate")(calibrate.command)
-    app.command("export")(export.command)
-    app.add_typer(engines.app)
+    room = "asperity.export.commands"
+    app.add("calibrate", f"{room}.calibrate:command", "Learn a product from normal frames and write a signed bundle.")
+    app.add("export", f"{room}.export:command", "Write a signed bundle from a calibration folder.")
+    app.add("engines", f"{room}.engines:app", "Build and manage TensorRT engines for this machine's GPU.")

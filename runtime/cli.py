@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asperity.runtime.errors import AsperityError, EngineLostError
 from asperity.runtime.files import shown
@@ -11,7 +11,7 @@ from asperity.runtime.process import early_signals
 from asperity.runtime.process.exits import MISSING_EXTRA_EXIT_CODE, OS_ERROR_EXIT_CODE, end_at_once
 
 if TYPE_CHECKING:
-    import typer
+    from asperity.runtime.commands.lazy import LazyGroup, LazyTyper
 
 EXTRA_OF_MODULE = {
     "torch": "calibrate",
@@ -27,46 +27,66 @@ EXTRA_OF_MODULE = {
 }
 
 
-def register(app: typer.Typer) -> None:
+def register(app: LazyTyper) -> None:
     """Add the runtime's own commands."""
-    from asperity.runtime.commands import camera, doctor, gateway, inspect_bundle, keys, run, score, simulate, watch
+    room = "asperity.runtime.commands"
+    app.add("run", f"{room}.run:command", "Inspect frames from a camera and publish one result for each.")
+    app.add("simulate", f"{room}.simulate:command", "Simulate a station to test a PLC program without a camera.")
+    app.add("watch", f"{room}.watch:command", "Print the messages that a station publishes.")
+    app.add("camera", f"{room}.camera:app", "Send frames from a virtual camera or from recorded files.")
+    app.add("doctor", f"{room}.doctor:command", "Check this machine and print a fix for each problem.")
+    app.add("keys", f"{room}.keys:app", "Manage the keys that sign bundles and the keys of clients.")
+    app.add("inspect", f"{room}.inspect_bundle:command", "Verify a bundle and show its contents.")
+    app.add("score", f"{room}.score:command", "Judge recorded frames with a bundle and print JSON lines.")
+    app.add("gateway", f"{room}.gateway:app", "Connect a station to a PLC, a broker or a browser.")
 
-    app.command("run")(run.command)
-    app.command("simulate")(simulate.command)
-    app.command("watch")(watch.command)
-    app.command("score")(score.command)
-    app.command("inspect")(inspect_bundle.command)
-    app.command("doctor")(doctor.command)
-    app.add_typer(camera.app)
-    app.add_typer(gateway.app)
-    app.add_typer(keys.app)
+
+def command_line() -> LazyGroup:
+    """`asperity` with all its commands, those of other packages too; each is imported when it is called."""
+    import typer
+
+    from asperity import runtime
+    from asperity.runtime.commands.lazy import PANELS, LazyTyper, group_of
+
+    def show_version(asked: bool) -> None:
+        if asked:
+            typer.echo(f"asperity {runtime.__version__}")
+            raise typer.Exit
+
+    app = LazyTyper("asperity", "Inspect parts with a colour and 3D camera, at the edge.")
+
+    @app.callback()
+    def options(
+        version: bool = typer.Option(
+            False, "--version", callback=show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ) -> None:
+        pass
+
+    register(app)
+    group = group_of(app)
+    group.panels, group.others = PANELS, _commands_of_packages
+    return group
+
+
+def _commands_of_packages() -> dict[str, Any]:
+    """The commands of every package that registers some, ours among them."""
+    from importlib.metadata import entry_points
+
+    from asperity.runtime.commands.lazy import LazyTyper, group_of
+
+    app = LazyTyper("asperity", "")
+    for entry in sorted(entry_points(group="asperity.commands"), key=lambda entry: entry.name):
+        entry.load()(app)
+    return dict(group_of(app).commands)
 
 
 def main() -> None:
-    """Run the command line; what can be expected to go wrong becomes one sentence on stderr and an exit code."""
+    """Run the command line; an error that can be expected becomes one sentence on stderr and an exit code."""
     # Before anything slow is imported: told to end while starting, a process closes what it has opened and ends.
     early_signals.install()
-    from importlib.metadata import entry_points
-
-    import typer
-
-    app = typer.Typer(name="asperity", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-    foreign = []
-    for entry in sorted(entry_points(group="asperity.commands"), key=lambda e: e.name):
-        try:
-            entry.load()(app)
-        except ModuleNotFoundError as error:
-            if error.name not in (entry.module, entry.module.split(".")[0]):
-                raise
-            foreign.append(entry.module.split(".")[0])
-    if foreign and sys.argv[1:2] != ["doctor"]:
-        _end(
-            f"{' and '.join(foreign)} is not Asperity's own package here: another distribution of that name is in its "
-            "way; `asperity doctor` says where, and the command that mends it",
-            MISSING_EXTRA_EXIT_CODE,
-        )
     try:
-        app()
+        command_line()()
     except EngineLostError as error:
         print(f"asperity: {shown(error)}", file=sys.stderr)
         end_at_once(error.exit_code)
@@ -79,8 +99,8 @@ def main() -> None:
         sentence = f"this command needs {error.name}; install it with: pip install 'asperity[{extra}]'"
         _end(sentence, MISSING_EXTRA_EXIT_CODE)
     except OSError as error:
-        # A full disk, a file that may not be read: the system's words name the path, and a traceback would add nothing.
-        _end(f"{error}; check the path, its permissions and the room on the disk", OS_ERROR_EXIT_CODE)
+        # A full disk, a file that may not be read: the system's message names the path; a traceback would add nothing.
+        _end(f"{error}; check the path, its permissions and the free disk space", OS_ERROR_EXIT_CODE)
 
 
 def _end(sentence: str, exit_code: int) -> None:

@@ -13,15 +13,19 @@ REGRESSION = 1
 
 
 def command(
-    before: Annotated[Path, typer.Argument(help="result file of the earlier run")],
-    after: Annotated[Path, typer.Argument(help="result file of the later run")],
+    before: Annotated[Path, typer.Argument(help="Result file of the earlier run.")],
+    after: Annotated[Path, typer.Argument(help="Result file of the later run.")],
     regression: Annotated[
-        float | None, typer.Option(min=0, help="percent that the later run may be slower; beyond it exit code 1")
+        float | None,
+        typer.Option(min=0, help="Percent that the later run may be slower; above it, the exit code is 1."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="compare different machines, bundles or rates")] = False,
-    out: Annotated[Path | None, typer.Option(help="also write the comparison to this file")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compare different machines, bundles or rates.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the comparison to this file too.")] = None,
 ) -> None:
-    """Ratios, later over earlier, with 95 % intervals; above 1 the later run is slower."""
+    """Compare two result files of one benchmark.
+
+    Prints ratios, later over earlier, with 95 % intervals; above 1 the later run is slower.
+    """
     from rich.console import Console
     from rich.table import Table
 

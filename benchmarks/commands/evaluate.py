@@ -21,42 +21,49 @@ if TYPE_CHECKING:
 
 def command(
     data: Annotated[
-        Path, typer.Argument(help="a product's folder in the layout of MVTec 3D-AD or Eyecandies, or a folder of them")
+        Path,
+        typer.Argument(help="Folder of a product in the MVTec 3D-AD or Eyecandies layout, or a folder of products."),
     ],
-    out: Annotated[Path, typer.Option("--json", help="the result; an unfinished one is gone on with")],
-    profile: Annotated[str, typer.Option(help="lite, edge or paper")] = "lite",
-    method: Annotated[str, typer.Option(help="frozen, ifc, clc, lsfa or another row of the ablation table")] = "lsfa",
-    seeds: Annotated[int, typer.Option(min=1, help="so many seeds, from 0")] = 3,
-    category: Annotated[list[str] | None, typer.Option(help="only this product; may be given again")] = None,
+    out: Annotated[Path, typer.Option("--json", help="Result file; an unfinished one is continued.")],
+    profile: Annotated[str, typer.Option(help="Profile: lite, edge or paper.")] = "lite",
+    method: Annotated[
+        str, typer.Option(help="Method: frozen, ifc, clc, lsfa or another row of the ablation table.")
+    ] = "lsfa",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, from 0.")] = 3,
+    category: Annotated[list[str] | None, typer.Option(help="Evaluate only this product; repeatable.")] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", help="FIELD=VALUE of the adaptation; may be given again")
+        list[str] | None, typer.Option("--set", help="Set a field of the adaptation, FIELD=VALUE; repeatable.")
     ] = None,
-    shots: Annotated[int | None, typer.Option(help="few-shot: know only so many normal frames")] = None,
-    alpha: Annotated[float, typer.Option(help="false-reject rate of the calibrated threshold")] = 0.05,
+    shots: Annotated[int | None, typer.Option(help="Few-shot: use only this many normal frames.")] = None,
+    alpha: Annotated[float, typer.Option(help="False-reject rate of the calibrated threshold.")] = 0.05,
     aupro_thresholds: Annotated[
-        int | None, typer.Option(min=2, help="thresholds of the AUPRO (M3DM: 100); default: exact, all")
+        int | None, typer.Option(min=2, help="Thresholds of the AUPRO (M3DM: 100); default: all, exact.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=20, help="at most so many normal frames a product")] = None,
-    unit: Annotated[str | None, typer.Option(help="unit of the points where the frames name none: m, mm or um")] = None,
-    rgb_weights: Annotated[Path | None, typer.Option(help="weights of the RGB backbone (profile paper)")] = None,
-    point_weights: Annotated[Path | None, typer.Option(help="weights of the point encoder (profile paper)")] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="the method itself on random weights")
-    ] = False,
+    limit: Annotated[int | None, typer.Option(min=20, help="Use at most this many normal frames per product.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Unit of the points if the frames have none: m, mm or um.")] = None,
+    rgb_weights: Annotated[Path | None, typer.Option(help="Weights of the colour network (profile paper).")] = None,
+    point_weights: Annotated[Path | None, typer.Option(help="Weights of the point network (profile paper).")] = None,
+    random_weights: Annotated[bool, typer.Option("--random-weights", help="Run the method on random weights.")] = False,
     point_bn: Annotated[
-        str | None, typer.Option(help="statistics of the mini-PointNet (profile paper): batch, running or station")
+        str | None, typer.Option(help="Statistics of the mini-PointNet (profile paper): batch, running or station.")
     ] = None,
-    control: Annotated[bool, typer.Option(help="also run random weights, the control")] = True,
-    pixels: Annotated[bool, typer.Option(help="pixel figures too; without them only image figures, faster")] = True,
+    control: Annotated[bool, typer.Option(help="Run the control with random weights too.")] = True,
+    pixels: Annotated[
+        bool, typer.Option(help="Compute pixel figures too; without them, only image figures (faster).")
+    ] = True,
     pictures: Annotated[
-        Path | None, typer.Option(help="folder for sheets of best, worst and borderline frames")
+        Path | None, typer.Option(help="Folder for images of the best, worst and borderline frames.")
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(help="another evaluation of the same frames: print the difference with its interval")
+        Path | None,
+        typer.Option(help="Print the difference to another evaluation of the same frames, with its interval."),
     ] = None,
-    cache: Annotated[Path, typer.Option(help="folder of embedded frames; may be removed")] = Path("build/evaluate"),
+    cache: Annotated[Path, typer.Option(help="Folder of embedded frames; can be deleted.")] = Path("build/evaluate"),
 ) -> None:
-    """Evaluate a method over seeds and products, beside a control with random weights; figures go to a JSON file."""
+    """Measure how well the defects of a labelled data set are found.
+
+    Runs a method over seeds and products, and a control with random weights. The figures are written to a JSON file.
+    """
     from typing import cast, get_args
 
     from rich.console import Console

@@ -11,28 +11,36 @@ import typer
 
 
 def command(
-    bundle: Annotated[Path | None, typer.Argument(help="bundle to run; without it the simulated engine")] = None,
-    folder: Annotated[Path | None, typer.Argument(help="frames of its product, MVTec 3D-AD layout")] = None,
-    rate: Annotated[str, typer.Option(help="frames a second of the camera, open loop; several with commas")] = "5",
-    frames: Annotated[int, typer.Option(min=10, help="frames measured in each case, after a warm-up of 20")] = 600,
+    bundle: Annotated[Path | None, typer.Argument(help="Bundle to run; without it, the simulated engine.")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Frames of the product, in the MVTec 3D-AD layout.")] = None,
+    rate: Annotated[str, typer.Option(help="Frames per second of the camera; several separated by commas.")] = "5",
+    frames: Annotated[int, typer.Option(min=10, help="Frames measured per case, after a warm-up of 20.")] = 600,
     starts: Annotated[
-        int, typer.Option(min=1, max=100, help="start the inspector so many times, each for its share of the frames")
+        int, typer.Option(min=1, max=100, help="Starts of the inspector; each measures its share of the frames.")
     ] = 5,
-    path: Annotated[str, typer.Option(help="sockets, in-process, or both with a comma")] = "sockets,in-process",
+    path: Annotated[
+        str, typer.Option(help="Path: sockets, in-process, or both separated by a comma.")
+    ] = "sockets,in-process",
     load: Annotated[
-        str, typer.Option(help="open, back-to-back, gaps (a frame every 0.1, 1, 10 s: 140 s), with commas")
+        str,
+        typer.Option(help="Load: open, back-to-back, gaps (a frame every 0.1, 1, 10 s: 140 s), separated by commas."),
     ] = "open,back-to-back",
-    deadline_ms: Annotated[int, typer.Option(min=1, help="[limits] deadline_ms of the station")] = 500,
-    engine: Annotated[str, typer.Option(help="[engine] name of a bundle's: cpu or cuda")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="[engine] threads; 0: all cores")] = 0,
-    pin: Annotated[str, typer.Option(help="cores of the inspector, as 0 or 0,1; empty: all")] = "",
-    priority: Annotated[int, typer.Option(min=-20, max=19, help="nice of the inspector; below 0 is more urgent")] = 0,
-    trace_slowest: Annotated[int, typer.Option(min=0, max=4096, help="leave a trace of so many slowest frames")] = 0,
+    deadline_ms: Annotated[int, typer.Option(min=1, help="[limits] deadline_ms of the station.")] = 500,
+    engine: Annotated[str, typer.Option(help="Engine of a bundle: cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: one per core.")] = 0,
+    pin: Annotated[str, typer.Option(help="Cores of the inspector, as 0 or 0,1; empty: all.")] = "",
+    priority: Annotated[
+        int, typer.Option(min=-20, max=19, help="Nice value of the inspector; below 0 is more urgent.")
+    ] = 0,
+    trace_slowest: Annotated[int, typer.Option(min=0, max=4096, help="Write a trace of this many slowest frames.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="result file; a page (and the .trace.json) is written beside it")
+        Path | None, typer.Option(help="Result file; a page (and the .trace.json) is written next to it.")
     ] = None,
 ) -> None:
-    """Arrival to result sent, and due to received: percentiles with intervals, stages, jitter, slowest frames."""
+    """Measure the latency of a bundle, over sockets and in process.
+
+    Shows percentiles with intervals, stages, jitter and the slowest frames.
+    """
     from rich.console import Console
 
     from asperity.benchmarks.commands.options import both_or_neither, cores_of, numbers_of, words_of

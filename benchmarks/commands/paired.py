@@ -13,14 +13,17 @@ import typer
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="bundle to run")],
-    folder: Annotated[Path, typer.Argument(help="frames of its product, MVTec 3D-AD layout")],
-    before: Annotated[Path, typer.Option(help="the other checkout: a folder with its runtime/ in it")],
-    pairs: Annotated[int, typer.Option(min=2, help="frames that either side scores, after three to warm up")] = 100,
-    threads: Annotated[int, typer.Option(min=0, max=256, help="threads of either side; 0: all cores")] = 0,
-    out: Annotated[Path | None, typer.Option(help="also write the result to this file")] = None,
+    bundle: Annotated[Path, typer.Argument(help="Bundle to run.")],
+    folder: Annotated[Path, typer.Argument(help="Frames of the product, in the MVTec 3D-AD layout.")],
+    before: Annotated[Path, typer.Option(help="Folder of the other checkout.")],
+    pairs: Annotated[int, typer.Option(min=2, help="Frames that each side scores, after a warm-up of 3.")] = 100,
+    threads: Annotated[int, typer.Option(min=0, max=256, help="Threads per side; 0: one per core.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the result to this file too.")] = None,
 ) -> None:
-    """Measure one change to the engine: ratio of median times with its interval, before over now, as JSON on stdout."""
+    """Time the CPU engine of this checkout against another checkout.
+
+    Prints the ratio of median times, before over now, with its interval, as JSON.
+    """
     from asperity.benchmarks.published_form.paired import compare_checkouts
     from asperity.benchmarks.results_tools.machine import commit, machine
     from asperity.runtime.engines.cpu import available_cores

@@ -11,19 +11,21 @@ import typer
 if TYPE_CHECKING:
     from asperity.benchmarks.parts.parts import Shape
 
-Out = Annotated[Path | None, typer.Option(help="result file; a page is written beside it")]
-Repeats = Annotated[int, typer.Option(min=6, help="measured calls of each step")]
-Threads = Annotated[int, typer.Option(min=0, help="threads; 0: all cores")]
+Out = Annotated[Path | None, typer.Option(help="Result file; a page is written next to it.")]
+Repeats = Annotated[int, typer.Option(min=6, help="Measured calls per step.")]
+Threads = Annotated[int, typer.Option(min=0, help="Threads; 0: one per core.")]
 
 
 def knn(
-    bundle: Annotated[Path | None, typer.Argument(help="bundle whose memory banks are searched")] = None,
-    shape: Annotated[list[str] | None, typer.Option(help="QUERIESxROWSxCHANNELS of a random bank; repeatable")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="Bundle with the memory banks to search.")] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="Search a random bank of this shape, QUERIESxROWSxCHANNELS; repeatable.")
+    ] = None,
     repeats: Repeats = 100,
     threads: Threads = 0,
     out: Out = None,
 ) -> None:
-    """Nearest neighbour: search against the matrix product that it rests on."""
+    """Measure the nearest-neighbour search."""
     from asperity.benchmarks.parts import part_page, parts
 
     shapes = tuple(_shape(text) for text in shape or ())
@@ -31,13 +33,13 @@ def knn(
 
 
 def points(
-    bundle: Annotated[Path, typer.Argument(help="bundle whose point branch is measured")],
-    folder: Annotated[Path, typer.Argument(help="frames of its product, MVTec 3D-AD layout")],
+    bundle: Annotated[Path, typer.Argument(help="Bundle with the point branch to measure.")],
+    folder: Annotated[Path, typer.Argument(help="Frames of the product, in the MVTec 3D-AD layout.")],
     repeats: Repeats = 100,
     threads: Threads = 0,
     out: Out = None,
 ) -> None:
-    """The point branch: preprocessing, sampling, grouping, encoder, adaptor."""
+    """Measure each step of the point branch."""
     from asperity.benchmarks.parts import part_page, parts
 
     part_page.tell(parts.run_points(bundle, folder, repeats, threads or parts.cores()), out)
@@ -45,7 +47,7 @@ def points(
 
 def calibrate(
     folder: Annotated[Path, typer.Argument(help="normal frames, MVTec 3D-AD layout")],
-    profile: Annotated[str, typer.Option(help="lite, edge or paper")] = "lite",
+    profile: Annotated[str, typer.Option(help="Profile: lite, edge or paper.")] = "lite",
     limit: Annotated[int, typer.Option(min=10, help="frames used")] = 160,
     out: Out = None,
 ) -> None:

@@ -10,17 +10,17 @@ import typer
 
 
 def command(
-    bundle: Annotated[Path | None, typer.Argument(help="bundle to run; without it the simulated engine")] = None,
-    folder: Annotated[Path | None, typer.Argument(help="frames of its product, MVTec 3D-AD layout")] = None,
-    stations: Annotated[str, typer.Option(help="stations of the one process, as 1 or 1,2,4")] = "1",
-    deadline_ms: Annotated[int, typer.Option(min=1, help="[limits] deadline_ms")] = 500,
-    trial_s: Annotated[float, typer.Option(min=1, help="seconds of a trial of the search")] = 12.0,
-    engine: Annotated[str, typer.Option(help="[engine] name of a bundle's: cpu or cuda")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="[engine] threads; 0: all cores")] = 0,
-    pin: Annotated[str, typer.Option(help="cores of the inspector, as 0 or 0,1; empty: all")] = "",
-    out: Annotated[Path | None, typer.Option(help="result file; a page is written beside it")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="Bundle to run; without it, the simulated engine.")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Frames of the product, in the MVTec 3D-AD layout.")] = None,
+    stations: Annotated[str, typer.Option(help="Number of stations in the process, as 1 or 1,2,4.")] = "1",
+    deadline_ms: Annotated[int, typer.Option(min=1, help="[limits] deadline_ms of the station.")] = 500,
+    trial_s: Annotated[float, typer.Option(min=1, help="Seconds per trial of the search.")] = 12.0,
+    engine: Annotated[str, typer.Option(help="Engine of a bundle: cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: one per core.")] = 0,
+    pin: Annotated[str, typer.Option(help="Cores of the inspector, as 0 or 0,1; empty: all.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Result file; a page is written next to it.")] = None,
 ) -> None:
-    """Highest rate with no frame dropped and p99 under the deadline, found by search."""
+    """Find the highest frame rate without a dropped or late frame."""
     from rich.console import Console
 
     from asperity.benchmarks.commands.options import both_or_neither, cores_of, numbers_of

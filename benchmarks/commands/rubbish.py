@@ -13,11 +13,14 @@ import typer
 
 
 def command(
-    messages: Annotated[int, typer.Option(min=100, help="messages sent, half frames and half requests")] = 10_000,
-    seed: Annotated[int, typer.Option(help="what is done to each message follows from it")] = 0,
-    out: Annotated[Path | None, typer.Option(help="also write the result to this file")] = None,
+    messages: Annotated[int, typer.Option(min=100, help="Messages to send, half frames and half requests.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed of the mutations.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the result to this file too.")] = None,
 ) -> None:
-    """Send mutated messages; fails when the law breaks, a message has no fate or a request no answer."""
+    """Send mutated messages to an inspector and check every answer.
+
+    Fails if the counters do not add up, a message is lost or a request has no answer.
+    """
     from rich.console import Console
     from rich.progress import Progress
 

@@ -13,16 +13,19 @@ FAILED = 1
 
 
 def command(
-    bundle: Annotated[Path | None, typer.Argument(help="bundle to run; without it the simulated engine")] = None,
-    folder: Annotated[Path | None, typer.Argument(help="frames of its product, MVTec 3D-AD layout")] = None,
-    minutes: Annotated[float, typer.Option(min=0.2, max=100_000, help="how long frames are sent")] = 30.0,
-    rate: Annotated[float, typer.Option(min=0.1, max=1000, help="frames a second")] = 5.0,
-    deadline_ms: Annotated[int, typer.Option(min=1, help="[limits] deadline_ms of the station")] = 500,
-    engine: Annotated[str, typer.Option(help="[engine] name of a bundle's: cpu or cuda")] = "cpu",
-    pin: Annotated[str, typer.Option(help="cores of the inspector, as 0 or 0,1; empty: all")] = "",
-    out: Annotated[Path | None, typer.Option(help="result file; a page is written beside it")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="Bundle to run; without it, the simulated engine.")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Frames of the product, in the MVTec 3D-AD layout.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.2, max=100_000, help="Minutes to send frames.")] = 30.0,
+    rate: Annotated[float, typer.Option(min=0.1, max=1000, help="Frames per second.")] = 5.0,
+    deadline_ms: Annotated[int, typer.Option(min=1, help="[limits] deadline_ms of the station.")] = 500,
+    engine: Annotated[str, typer.Option(help="Engine of a bundle: cpu or cuda.")] = "cpu",
+    pin: Annotated[str, typer.Option(help="Cores of the inspector, as 0 or 0,1; empty: all.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Result file; a page is written next to it.")] = None,
 ) -> None:
-    """Memory, objects, handles, threads, drops and latency over time; exit code 1 when a bar fails."""
+    """Run a line for a long time and check that nothing grows.
+
+    Measures memory, objects, handles, threads, dropped frames and latency. The exit code is 1 if a limit is exceeded.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
@@ -46,4 +49,3 @@ def command(
     if report["failed"]:
         print(f"asperity: failed: {'; '.join(report['failed'])}", file=sys.stderr)
         raise typer.Exit(FAILED)
-

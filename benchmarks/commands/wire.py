@@ -9,13 +9,16 @@ import typer
 
 
 def command(
-    frames: Annotated[int, typer.Option(min=10, help="frames measured for each form and transport")] = 1000,
-    rate: Annotated[float, typer.Option(min=0.1, max=1000, help="frames per second of the camera process")] = 30.0,
-    rows: Annotated[int, typer.Option(min=1, help="rows of a frame")] = 480,
-    columns: Annotated[int, typer.Option(min=1, help="columns of a frame")] = 640,
-    out: Annotated[Path | None, typer.Option(help="result file; a page is written beside it")] = None,
+    frames: Annotated[int, typer.Option(min=10, help="Frames measured per format and transport.")] = 1000,
+    rate: Annotated[float, typer.Option(min=0.1, max=1000, help="Frames per second of the camera process.")] = 30.0,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of a frame.")] = 480,
+    columns: Annotated[int, typer.Option(min=1, help="Columns of a frame.")] = 640,
+    out: Annotated[Path | None, typer.Option(help="Result file; a page is written next to it.")] = None,
 ) -> None:
-    """Measure the wire alone: XYZ and depth frames over tcp and ipc, percentiles as JSON on stdout."""
+    """Measure the transport of frames from a camera process.
+
+    XYZ and depth frames over tcp and ipc; prints percentiles as JSON.
+    """
     from rich.console import Console
 
     from asperity.benchmarks.line.wire import WireBenchmark, run_wire

@@ -9,16 +9,20 @@ import typer
 
 
 def command(
-    sources: Annotated[list[Path], typer.Argument(help="Folders of normal frames, one a product.")],
-    profile: Annotated[str, typer.Option(help="lite, edge or paper.")] = "lite",
+    sources: Annotated[list[Path], typer.Argument(help="Folders of normal frames, one per product.")],
+    profile: Annotated[str, typer.Option(help="Profile: lite, edge or paper.")] = "lite",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="JSON file, kept row by row; a file there is gone on with.")
+        Path | None,
+        typer.Option("-o", "--output", help="Result file (JSON), written row by row; an unfinished one is continued."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=20, help="Use the first so many frames of each product.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of split, pseudo-defects and adaptation.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    limit: Annotated[int | None, typer.Option(min=20, help="Use at most this many frames per product.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of split, pseudo-defects and adaptation.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Try settings of the adaptation against pseudo-defects made from normal frames, and name the best one."""
+    """Compare settings of the adaptation on normal frames.
+
+    The defects are made from the normal frames.
+    """
     import msgspec
     from rich.console import Console
     from rich.progress import Progress

@@ -1,4 +1,4 @@
-"""`asperity calibrate`: the whole road from a folder of normal frames to a signed bundle."""
+"""`asperity calibrate`: all steps from a folder of normal frames to a signed bundle."""
 
 from __future__ import annotations
 
@@ -18,35 +18,48 @@ if TYPE_CHECKING:
 def command(
     source: Annotated[Path, typer.Argument(help="Folder of normal frames in the MVTec 3D-AD layout.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder that gets calibration/ (with its report) and bundle/.")
+        Path, typer.Option("-o", "--output", help="Folder for calibration/ (with its report) and bundle/.")
     ],
-    profile: Annotated[str, typer.Option(help="lite, edge or paper.")] = "lite",
-    method: Annotated[str, typer.Option(help="lsfa: adapt the features; frozen: take them as they are.")] = "lsfa",
-    recipe: Annotated[str, typer.Option(help="Name of the product; default the source folder's.")] = "",
+    profile: Annotated[str, typer.Option(help="Profile: lite, edge or paper.")] = "lite",
+    method: Annotated[
+        str, typer.Option(help="Method: lsfa (adapt the features) or frozen (use them as they are).")
+    ] = "lsfa",
+    recipe: Annotated[str, typer.Option(help="Name of the recipe; default: the name of the source folder.")] = "",
     alpha: Annotated[
-        float | None, typer.Option(help="False-reject rate, 0..1; default the best attainable one up to 0.02.")
+        float | None, typer.Option(help="False-reject rate, 0 to 1; default: the best attainable rate up to 0.02.")
     ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Name of a normal frame to leave out; repeatable.")] = None,
-    unit: Annotated[str | None, typer.Option(help="Unit of the points: m, mm or um; default told from depth.")] = None,
-    inspect_mask: Annotated[Path | None, typer.Option(help="PNG of a frame's size: only its white is judged.")] = None,
-    ignore_mask: Annotated[Path | None, typer.Option(help="PNG of a frame's size: its white is not judged.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out the normal frame of this name; repeatable.")
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="Unit of the points: m, mm or um; default: inferred from the depth.")
+    ] = None,
+    inspect_mask: Annotated[
+        Path | None, typer.Option(help="PNG of the frame size: only white pixels are judged.")
+    ] = None,
+    ignore_mask: Annotated[
+        Path | None, typer.Option(help="PNG of the frame size: white pixels are not judged.")
+    ] = None,
     rgb_weights: Annotated[Path | None, typer.Option(help="Weights of the colour network.")] = None,
     point_weights: Annotated[Path | None, typer.Option(help="Weights of the point network.")] = None,
-    fusion: Annotated[str, typer.Option(help="average, or ocsvm: a linear one-class SVM.")] = "average",
-    held_out: Annotated[str, typer.Option(help="split, or leave_one_out: weaker, for few frames.")] = "split",
-    geometry: Annotated[str, typer.Option(help="How the background is found: auto, plane, published, none.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of split and adaptation.")] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many normal frames.")] = None,
-    device: Annotated[str, typer.Option(help="Torch device of networks and adaptation.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the exporting engine; 0: all cores.")] = 0,
+    fusion: Annotated[str, typer.Option(help="Fusion: average or ocsvm (a linear one-class SVM).")] = "average",
+    held_out: Annotated[
+        str, typer.Option(help="Held-out frames: split, or leave_one_out (weaker, for few frames).")
+    ] = "split",
+    geometry: Annotated[str, typer.Option(help="Background removal: auto, plane, published or none.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of split and adaptation.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many normal frames.")] = None,
+    device: Annotated[str, typer.Option(help="Torch device for networks and adaptation.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: one per core.")] = 0,
     timing_only: Annotated[
-        bool, typer.Option("--timing-only", help="Do not ask whether it sees defects: every frame will be unknown.")
+        bool,
+        typer.Option("--timing-only", help="Skip the check that defects are found; every verdict will be unknown."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier calibration and bundle.")] = False,
-    keys: Annotated[Path | None, typer.Option("--keys", help="Key folder; default the user's.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing calibration and bundle.")] = False,
+    keys: Annotated[Path | None, typer.Option("--keys", help="Key folder; default: the user's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Learn what a product looks like from normal frames alone, and write a bundle that a station can run."""
+    """Learn a product from normal frames and write a signed bundle."""
     import msgspec
 
     from asperity.calibration.calibrate import calibrate

@@ -1,4 +1,4 @@
-"""`asperity engines`: networks built for this box's GPU, kept in a cache of this user (docs/engines.md)."""
+"""`asperity engines`: TensorRT engines for this machine's GPU, kept in a cache of this user (docs/engines.md)."""
 
 from __future__ import annotations
 
@@ -18,32 +18,34 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="engines",
     no_args_is_help=True,
-    help="Networks built for this box's GPU: executable code, made here and never copied from elsewhere.",
+    help="Build and manage TensorRT engines for this machine's GPU.",
 )
 
-Cache = Annotated[Path | None, typer.Option("--cache", help="Folder of built networks; default the user's cache.")]
-MaxMbytes = Annotated[int, typer.Option("--cache-max-mbytes", min=64, help="Size of that folder.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Keys = Annotated[Path | None, typer.Option("--keys", help="Key folder; default the user's.")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="Folder of engines; default: the user's cache.")]
+MaxMbytes = Annotated[int, typer.Option("--cache-max-mbytes", min=64, help="Largest size of that folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Keys = Annotated[Path | None, typer.Option("--keys", help="Key folder; default: the user's.")]
 DEFAULT_MAX_MBYTES = 8192
 
 
 @app.command()
 def build(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp16",
-    softmax: Annotated[str, typer.Option(help="auto: half, and fp32 where the gate refuses; half; fp32.")] = "auto",
-    library: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx; default the one that is installed.")] = "",
-    gpu: Annotated[int, typer.Option(min=0, help="Which GPU, as nvidia-smi counts.")] = 0,
+    precision: Annotated[str, typer.Option(help="Precision: fp32, fp16 or int8.")] = "fp16",
+    softmax: Annotated[
+        str, typer.Option(help="Precision of softmax: half, fp32, or auto (half, and fp32 if the gate refuses).")
+    ] = "auto",
+    library: Annotated[str, typer.Option(help="Library: tensorrt or tensorrt-rtx; default: the installed one.")] = "",
+    gpu: Annotated[int, typer.Option(min=0, help="Number of the GPU, as in nvidia-smi.")] = 0,
     cache: Cache = None,
     cache_max_mbytes: MaxMbytes = DEFAULT_MAX_MBYTES,
-    memory_mbytes: Annotated[int, typer.Option(min=64, help="GPU memory that building may use.")] = 2048,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads that int8's ranges are taken with.")] = 1,
-    nice: Annotated[int, typer.Option(min=0, max=19, help="Give way to others by so much.")] = 0,
+    memory_mbytes: Annotated[int, typer.Option(min=64, help="GPU memory for the build.")] = 2048,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads for the int8 ranges.")] = 1,
+    nice: Annotated[int, typer.Option(min=0, max=19, help="Nice value of the build.")] = 0,
     keys: Keys = None,
     as_json: Json = False,
 ) -> None:
-    """Build a bundle's networks for this box, so that a station with the cuda engine can open the bundle."""
+    """Build the engines of a bundle, for a station with the cuda engine."""
     from asperity.export.attempt import gpu_attempt
     from asperity.export.commands.shown import saying
     from asperity.export.tensorrt import BuildOptions, build_engines
@@ -65,7 +67,7 @@ def build(
     with saying() as say:
         found = find_gpu(gpu)
         if found is None:
-            say("no GPU is found: what is built here serves to see that it builds, not to run")
+            say("no GPU found: the engines are built as a test and cannot run here")
         attempt = gpu_attempt(opened, loaded, gpu) if found else None
         built = build_engines(opened, _cache(cache, cache_max_mbytes), loaded, found, options, say, attempt)
     _show(built, as_json)
@@ -73,7 +75,7 @@ def build(
 
 @app.command("list")
 def list_sets(cache: Cache = None, as_json: Json = False) -> None:
-    """Show what is built, the sets used last first."""
+    """List the built engines, last used first."""
     sets, unusable = _cache(cache, DEFAULT_MAX_MBYTES).survey()
     if as_json:
         typer.echo(json.dumps({"engines": [_told(found) for found in sets], "unusable": unusable}))
@@ -86,22 +88,23 @@ def list_sets(cache: Cache = None, as_json: Json = False) -> None:
 
 @app.command()
 def remove(
-    name: Annotated[str, typer.Argument(help="A set's name, as `asperity engines list` shows it.")], cache: Cache = None
+    name: Annotated[str, typer.Argument(help="Name of a set of engines, from `asperity engines list`.")],
+    cache: Cache = None,
 ) -> None:
-    """Remove a set of built networks."""
+    """Remove a set of engines."""
     _cache(cache, DEFAULT_MAX_MBYTES).remove(name)
 
 
 @app.command()
 def parity(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
-    precision: Annotated[str, typer.Option(help="fp16 or int8.")] = "fp16",
-    frames: Annotated[int, typer.Option(min=1, help="Calibration frames on which layers are compared.")] = 3,
+    precision: Annotated[str, typer.Option(help="Precision: fp16 or int8.")] = "fp16",
+    frames: Annotated[int, typer.Option(min=1, help="Calibration frames to compare layers on.")] = 3,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     keys: Keys = None,
     as_json: Json = False,
 ) -> None:
-    """Compare a precision's graphs with the bundle's, layer by layer, scores and golden frames, on the CPU."""
+    """Compare layers, scores and golden frames of a precision with the bundle's."""
     import msgspec
 
     from asperity.export.precision_parity import compare_precision
@@ -130,14 +133,14 @@ def parity(
 
 @app.command("torch-tensorrt")
 def torch_tensorrt(
-    calibration: Annotated[Path, typer.Argument(help="Folder that the bundle was exported from.")],
+    calibration: Annotated[Path, typer.Argument(help="Calibration folder of the bundle.")],
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp16",
-    gpu: Annotated[int, typer.Option(min=0, help="Which GPU, as nvidia-smi counts.")] = 0,
+    precision: Annotated[str, typer.Option(help="Precision: fp32, fp16 or int8.")] = "fp16",
+    gpu: Annotated[int, typer.Option(min=0, help="Number of the GPU, as in nvidia-smi.")] = 0,
     keys: Keys = None,
     as_json: Json = False,
 ) -> None:
-    """Compile a calibration's torch modules with Torch-TensorRT and have the bundle's gate judge them."""
+    """Compile the networks with Torch-TensorRT and test them with the bundle's gate."""
     import msgspec
 
     from asperity.export.torch_tensorrt import prove_torch_tensorrt

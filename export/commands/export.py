@@ -1,4 +1,4 @@
-"""`asperity export`: a calibration folder becomes a signed bundle."""
+"""`asperity export`: a signed bundle from a calibration folder."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ import typer
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(help="Folder that `asperity calibrate` wrote, or its calibration/.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder of the bundle.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
-    keys: Annotated[Path | None, typer.Option("--keys", help="Key folder; default the user's.")] = None,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: all cores.")] = 0,
+    folder: Annotated[Path, typer.Argument(help="Output folder of `asperity calibrate`, or its calibration/.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the bundle; default: bundle/ next to calibration/.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    keys: Annotated[Path | None, typer.Option("--keys", help="Key folder; default: the user's.")] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: one per core.")] = 0,
     timing_only: Annotated[
-        bool, typer.Option("--timing-only", help="Do not ask whether it sees defects: every frame will be unknown.")
+        bool,
+        typer.Option("--timing-only", help="Skip the check that defects are found; every verdict will be unknown."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Export networks to ONNX, compare them with torch, choose and spoil golden frames, sign, open and prove."""
+    """Write a signed bundle from a calibration folder.
+
+    The networks are exported to ONNX and compared with torch; golden frames are chosen; the bundle is signed, opened
+    and tested.
+    """
     from asperity.calibration.record import RECORD
     from asperity.export.bundle import export_bundle
     from asperity.export.commands.shown import report_told, saying, show_export

@@ -19,21 +19,24 @@ from asperity.runtime.security.private_files import CLIENT_KEY_VARIABLE
 if TYPE_CHECKING:
     from asperity.runtime.cameras.stream import Exposure
 
-app = typer.Typer(name="camera", no_args_is_help=True, help="Frame sources: rendered parts, or recorded frames.")
+app = typer.Typer(name="camera", no_args_is_help=True, help="Send frames from a virtual camera or from recorded files.")
 
-Rate = Annotated[float | None, typer.Option(help="Frames a second, on an open loop; default 5.")]
-Frames = Annotated[int, typer.Option(help="Stop after this many frames; 0: go on until stopped.")]
-Truth = Annotated[Path | None, typer.Option(help="Write the truth of every frame here (JSON lines), masks beside it.")]
+Rate = Annotated[float | None, typer.Option(help="Frames per second, sent on schedule; default: 5.")]
+Frames = Annotated[int, typer.Option(help="Stop after this many frames; 0: never.")]
+Truth = Annotated[
+    Path | None,
+    typer.Option(help="Write the ground truth of every frame to this file (JSON lines), with masks next to it."),
+]
 OnTrigger = Annotated[bool, typer.Option("--on-trigger", help="Send a frame on each trigger of the station.")]
 Station = Annotated[str, typer.Option(help="Station whose triggers are answered.")]
-Name = Annotated[str, typer.Option("--camera", help="The camera's name, as in station.toml.")]
-FramesEndpoint = Annotated[str, typer.Option(help="Where the inspector takes frames.")]
-ResultsEndpoint = Annotated[str, typer.Option(help="Where the inspector publishes triggers.")]
+Name = Annotated[str, typer.Option("--camera", help="Name of the camera, as in station.toml.")]
+FramesEndpoint = Annotated[str, typer.Option(help="Frames socket of the inspector.")]
+ResultsEndpoint = Annotated[str, typer.Option(help="Results socket of the inspector, for its triggers.")]
 Key = Annotated[
-    Path | None, typer.Option(envvar=CLIENT_KEY_VARIABLE, help="This camera's key file, for a station with CURVE.")
+    Path | None, typer.Option(envvar=CLIENT_KEY_VARIABLE, help="Key file of this camera, for a station with CURVE.")
 ]
-Wait = Annotated[float, typer.Option(help="Wait at most this long for an inspector before the first frame.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Wait = Annotated[float, typer.Option(help="Wait at most this long for an inspector.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 DEFAULT_FRAMES = "tcp://127.0.0.1:5560"
 DEFAULT_RESULTS = "tcp://127.0.0.1:5561"
@@ -44,20 +47,22 @@ STREAM_FIRST = 500_000
 
 @app.command()
 def virtual(
-    product: Annotated[str, typer.Option(help="bracket, roll or nameplate.")] = "bracket",
-    seed: Annotated[int, typer.Option(help="Parts, poses, light and noise follow from it.")] = 1,
-    size: Annotated[str, typer.Option(help="Picture in pixels: 256, or WIDTHxHEIGHT.")] = "256",
-    defects: Annotated[str, typer.Option(help="mix (all of them), none, or names with commas.")] = "mix",
+    product: Annotated[str, typer.Option(help="Product: bracket, roll or nameplate.")] = "bracket",
+    seed: Annotated[int, typer.Option(help="Seed of parts, poses, light and noise.")] = 1,
+    size: Annotated[str, typer.Option(help="Size of the image in pixels: 256, or WIDTHxHEIGHT.")] = "256",
+    defects: Annotated[str, typer.Option(help="Defects: mix (all kinds), none, or kinds separated by commas.")] = "mix",
     write: Annotated[
-        Path | None, typer.Option(help="Write a data set (MVTec 3D-AD layout) into this new folder.")
+        Path | None, typer.Option(help="Write a data set (MVTec 3D-AD layout) to this new folder.")
     ] = None,
-    train: Annotated[int, typer.Option(help="With --write: frames of train/good.")] = 200,
-    validation: Annotated[int, typer.Option(help="With --write: frames of validation/good.")] = 0,
-    test: Annotated[int, typer.Option(help="With --write: frames of test/good and of each defect.")] = 10,
-    test_good: Annotated[int | None, typer.Option(help="With --write: frames of test/good, when not --test.")] = None,
-    severity: Annotated[float, typer.Option(help="Strength of surface defects, as a multiple of the usual.")] = 1.0,
-    defect_share: Annotated[float, typer.Option(help="Streaming: share of spoiled frames.")] = 0.5,
-    first: Annotated[int, typer.Option(help="Streaming: index of the first frame.")] = STREAM_FIRST,
+    train: Annotated[int, typer.Option(help="With --write: frames in train/good.")] = 200,
+    validation: Annotated[int, typer.Option(help="With --write: frames in validation/good.")] = 0,
+    test: Annotated[int, typer.Option(help="With --write: frames in test/good and per defect.")] = 10,
+    test_good: Annotated[
+        int | None, typer.Option(help="With --write: frames in test/good, if different from --test.")
+    ] = None,
+    severity: Annotated[float, typer.Option(help="Strength of surface defects, as a factor.")] = 1.0,
+    defect_share: Annotated[float, typer.Option(help="When streaming: share of frames with a defect.")] = 0.5,
+    first: Annotated[int, typer.Option(help="When streaming: index of the first frame.")] = STREAM_FIRST,
     rate: Rate = None,
     frames: Frames = 0,
     truth: Truth = None,
@@ -70,7 +75,7 @@ def virtual(
     wait_s: Wait = 10.0,
     as_json: Json = False,
 ) -> None:
-    """A structured-light camera over rendered parts: streams to an inspector, or writes a data set."""
+    """Send frames of rendered parts to an inspector, or write them as a data set."""
     from asperity.runtime.cameras.stream import virtual_exposures
     from asperity.runtime.cameras.virtual.camera import VirtualCamera
     from asperity.runtime.cameras.virtual.dataset import Counts, mixed_kinds, write_dataset
@@ -79,7 +84,7 @@ def virtual(
     kinds = _kinds(defects)
     if write is not None:
         if on_trigger or truth is not None or rate is not None or frames:
-            raise UsageError("--write makes a data set; --rate, --frames, --truth and --on-trigger belong to streaming")
+            raise UsageError("--write makes a data set; --rate, --frames, --truth and --on-trigger are for streaming")
         counts = Counts(train, validation, test, test_good)
         total = train + validation + counts.good + test * len(kinds)
         with _progress(f"rendering {product}", total) as step:
@@ -87,7 +92,7 @@ def virtual(
         _say(as_json, f"wrote {written} frames to {write}", {"frames": written, "folder": str(write)})
         return
     if not 0 <= defect_share <= 1:
-        raise UsageError(f"--defect-share {defect_share} is no share; give 0 to 1")
+        raise UsageError(f"--defect-share {defect_share} is out of range; give 0 to 1")
     exposures = virtual_exposures(source, mixed_kinds(seed, kinds, defect_share), first)
     _stream(
         exposures, frames, rate, truth, on_trigger, station, camera, frames_endpoint, results_endpoint, key, wait_s,
@@ -100,8 +105,8 @@ def replay(
     folder: Annotated[
         Path, typer.Argument(help="Frames in the MVTec 3D-AD layout: a product, a split, or rgb/ and xyz/.")
     ],
-    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
-    unit: Annotated[str | None, typer.Option(help="Unit of the recorded points (m, mm, um), if known.")] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Start again at the end.")] = False,
+    unit: Annotated[str | None, typer.Option(help="Unit of the recorded points, if known: m, mm or um.")] = None,
     rate: Rate = None,
     frames: Frames = 0,
     truth: Truth = None,
@@ -114,7 +119,7 @@ def replay(
     wait_s: Wait = 10.0,
     as_json: Json = False,
 ) -> None:
-    """Play recorded frames to an inspector."""
+    """Send recorded frames to an inspector."""
     from asperity.runtime.cameras.replay import ReplayCamera
     from asperity.runtime.cameras.stream import replay_exposures
 
@@ -149,9 +154,9 @@ def _stream(
     from asperity.runtime.client.frame_sender import FrameSender
 
     if frames < 0:
-        raise UsageError(f"--frames {frames} is not a number of frames; give 1 or more, or 0 to go on until stopped")
+        raise UsageError(f"--frames {frames} is out of range; give 1 or more, or 0 for no limit")
     if on_trigger and rate is not None:
-        raise UsageError("--rate and --on-trigger exclude each other: a trigger says when")
+        raise UsageError("--rate and --on-trigger cannot be used together")
     if not 0 <= wait_s <= 3600:
         raise UsageError(f"--wait-s {wait_s} is out of range; give 0 to 3600 seconds")
     schedule = None if on_trigger else Schedule(DEFAULT_RATE_HZ if rate is None else rate)
@@ -170,8 +175,8 @@ def _stream(
         )
         if not sender.wait_connected(round(wait_s * 1000)):
             raise CameraError(
-                f"no inspector took frames at {frames_endpoint} within {wait_s:g} s; start `asperity run` first"
-                + (", or ask there why this key was refused" if key else "")
+                f"no inspector accepted frames at {frames_endpoint} within {wait_s:g} s; start `asperity run` first"
+                + (", or look in its log why this key was refused" if key else "")
             )
         step = stack.enter_context(_progress("sending", frames or None))
         with suppress(KeyboardInterrupt):  # stopped on request: what was done is told below
@@ -189,7 +194,7 @@ def _stream(
 def _size(text: str) -> int | tuple[int, int]:
     pieces = text.lower().split("x")
     if not 1 <= len(pieces) <= 2 or not all(piece.isdigit() for piece in pieces):
-        raise UsageError(f"--size {text!r} is no size; give pixels as 256 or WIDTHxHEIGHT, e.g. 320x240")
+        raise UsageError(f"--size {text!r} is not valid; give pixels as 256 or WIDTHxHEIGHT, e.g. 320x240")
     return int(pieces[0]) if len(pieces) == 1 else (int(pieces[1]), int(pieces[0]))
 
 

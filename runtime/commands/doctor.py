@@ -1,4 +1,4 @@
-"""`asperity doctor`: what this box has of what an engine needs, and the command that mends what is missing."""
+"""`asperity doctor`: checks this machine against what each engine needs, and the command that fixes each problem."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ STYLES = {State.OK: "green", State.NOTE: "dim", State.WARNING: "yellow", State.M
 
 def command(
     engine: Annotated[
-        Engine | None, typer.Option(help="Engine to judge by; default: the best this machine could run.")
+        Engine | None, typer.Option(help="Engine to check for; default: the best that this machine could run.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="station.toml: its journal, keys, recipes and engine.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration file, station.toml: also check its journal, keys and recipes.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Say what is here, what is missing, and the command that mends it. Ends with 1 when the engine would not run."""
+    """Check this machine and print a fix for each problem.
+
+    The exit code is 1 if the engine would not run.
+    """
     from asperity import runtime
     from asperity.runtime.cuda.build import FATBIN
     from asperity.runtime.doctor.diagnosis import diagnose
@@ -64,7 +69,7 @@ def setting_of(station: StationConfig) -> Setting:
 
 
 def show(diagnosis: Diagnosis) -> None:
-    """A table, then what mends it, then what runs."""
+    """A table, then the fixes, then which engines run."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -78,16 +83,16 @@ def show(diagnosis: Diagnosis) -> None:
     console.print(table)
     to_mend = [finding for finding in diagnosis.findings if finding.mend]
     if to_mend:
-        typer.echo("\nto mend")
+        typer.echo("\nto fix")
     for finding in to_mend:
         # Never wrapped: a command must survive being copied.
         typer.echo(f"  {finding.name} ({_word(finding)}):\n      {finding.mend}")
     typer.echo("")
     for engine in Engine:
         lacks = diagnosis.lacks(engine)
-        says = f"would not run: {listed(finding.name for finding in lacks)}" if lacks else "has what it needs"
+        says = f"would not run: {listed(finding.name for finding in lacks)}" if lacks else "has all it needs"
         typer.echo(f"engine {engine.value:5} {says}")
-    typer.echo(f"judged by engine {diagnosis.wanted.value}: {diagnosis.why}")
+    typer.echo(f"checked for engine {diagnosis.wanted.value}: {diagnosis.why}")
 
 
 def _word(finding: Finding) -> str:

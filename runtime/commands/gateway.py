@@ -1,4 +1,4 @@
-"""`asperity gateway PROTOCOL`: one process a protocol that speaks to a PLC, a broker or a browser for one station."""
+"""`asperity gateway PROTOCOL`: one process per protocol, between a station and a PLC, a broker or a browser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from asperity.runtime.gateways.config import GatewayConfig
 
-app = typer.Typer(name="gateway", no_args_is_help=True, help="Speak to PLCs and people for a running station.")
+app = typer.Typer(name="gateway", no_args_is_help=True, help="Connect a station to a PLC, a broker or a browser.")
 
 
 class LogFormat(str, Enum):
@@ -21,11 +21,13 @@ class LogFormat(str, Enum):
     JSON = "json"
 
 
-Config = Annotated[Path | None, typer.Option("--config", help="gateway.toml (docs/gateways.md)")]
-Station = Annotated[str | None, typer.Option(help="[station] name")]
-Results = Annotated[str | None, typer.Option(help="[station] results: the inspector's results socket")]
-Control = Annotated[str | None, typer.Option(help="[station] control: the inspector's control socket")]
-Format = Annotated[LogFormat, typer.Option("--log-format", help="for people, or one JSON object a line")]
+Config = Annotated[Path | None, typer.Option("--config", help="Configuration file, gateway.toml.")]
+Station = Annotated[str | None, typer.Option(help="Override [station] name.")]
+Results = Annotated[str | None, typer.Option(help="Override [station] results, the results socket of the inspector.")]
+Control = Annotated[str | None, typer.Option(help="Override [station] control, the control socket of the inspector.")]
+Format = Annotated[
+    LogFormat, typer.Option("--log-format", help="Format of the log: text, or one JSON object per line.")
+]
 Host = Annotated[str | None, typer.Option(help="address to listen on")]
 Port = Annotated[int | None, typer.Option(help="port to listen on; 0: any that is free")]
 
@@ -96,11 +98,16 @@ def mqtt(
 
 @app.command()
 def user(
-    file: Annotated[Path, typer.Argument(help="users_file of [opcua]; made if it is not there")],
-    name: Annotated[str, typer.Argument(help="1 to 32 of A-Z a-z 0-9 _ . @ -")],
-    operate: Annotated[bool, typer.Option("--operate", help="may call methods; without it only read")] = False,
+    file: Annotated[Path, typer.Argument(help="users_file of [opcua]; created if missing.")],
+    name: Annotated[str, typer.Argument(help="Name of the user: 1 to 32 characters from A-Z a-z 0-9 _ . @ -")],
+    operate: Annotated[
+        bool, typer.Option("--operate", help="Allow the user to call methods; without it, only to read.")
+    ] = False,
 ) -> None:
-    """Add a user of a gateway, or change his password, which is asked for (or read from a pipe)."""
+    """Add a user of the OPC UA gateway or change a password.
+
+    The password is asked for, or read from a pipe.
+    """
     import sys
     from getpass import getpass
 

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
-    keys: Annotated[Path | None, typer.Option("--keys", help="Key folder; default the user's.")] = None,
+    keys: Annotated[Path | None, typer.Option("--keys", help="Key folder; default: the user's.")] = None,
     gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Score the golden frames with the CPU engine.")] = True,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: all cores.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: one per core.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Verify a bundle and show what is inside. Ends with an error when the bundle would not open in a station."""
+    """Verify a bundle and show its contents.
+
+    The exit code is not 0 if a station would not open the bundle.
+    """
     from asperity.runtime.bundle.reader import open_bundle
     from asperity.runtime.errors import BundleError, EngineError
     from asperity.runtime.security.signing_keys import TrustStore

@@ -18,37 +18,38 @@ from asperity.runtime.security.signing_keys import PublicKey, TrustStore, read_p
 app = typer.Typer(
     name="keys",
     no_args_is_help=True,
-    help="Keys that sign bundles and, with --client, keys of the clients that may connect to this box's station.",
+    help="Manage the keys that sign bundles and the keys of clients.",
 )
 
 Folder = Annotated[
     Path | None,
-    typer.Option("--keys", help=f"Key folder; default ${KEYS_VARIABLE} or the user's configuration folder."),
+    typer.Option("--keys", help=f"Key folder; default: ${KEYS_VARIABLE}, or the user's configuration folder."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Option(help="Where the key is made, for people; default the host's name.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the key; default: the host name.")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Make another key; the old one stays trusted.")] = False,
-    client: Annotated[str, typer.Option(help="Make a client's key instead, of this name, and let it in.")] = "",
-    role: Annotated[list[Role] | None, typer.Option(help="With --client: what it may do; may be repeated.")] = None,
+    client: Annotated[str, typer.Option(help="Make a key for a client of this name instead, and allow it.")] = "",
+    role: Annotated[list[Role] | None, typer.Option(help="With --client: what the client may do; repeatable.")] = None,
     public_key: Annotated[
-        str, typer.Option(help="With --client: the public key (Z85) of a pair that the client made itself.")
+        str, typer.Option(help="With --client: public key (Z85) of a key pair made by the client.")
     ] = "",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="With --client: the file for the client, mode 0600.")
+        Path | None,
+        typer.Option("-o", "--output", help="With --client: write the key for the client to this file (mode 0600)."),
     ] = None,
     keys: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Make this box's signing key and trust it; or a client's key, and let it in."""
+    """Make and trust a signing key, or make and allow a client key."""
     if client:
         _new_client(client, tuple(role or ()), public_key, output, keys, as_json)
         return
     if role or public_key or output:
-        raise UsageError("--role, --public-key and --output belong to a client's key; give --client NAME with them")
+        raise UsageError("--role, --public-key and --output are for client keys; add --client NAME")
     store = TrustStore(keys)
     key = store.new_key(name, replace=replace)
     _say(as_json, f"made key {key.key_id} in {store.folder}", _told(key.public, "trusted"))
@@ -63,13 +64,17 @@ def _new_client(
         "file": str(file) if file else None,
         "station_key": store.station().public_key,
     }
-    take = f"give it {file}, which is secret" if file else f"the station's public key is {told['station_key']}"
+    take = (
+        f"give the client the file {file} and keep it secret"
+        if file
+        else f"the station's public key is {told['station_key']}"
+    )
     _say(as_json, f"client {name} ({_roles(entry)}) is allowed, key {entry.key_id}; {take}", told)
 
 
 @app.command("list")
 def list_keys(keys: Folder = None, as_json: Json = False) -> None:
-    """Show the trusted and revoked keys of both kinds."""
+    """List trusted, allowed and revoked keys."""
     store, transport = TrustStore(keys), ClientKeys(keys)
     own, revoked = store.signing_key(), store.revoked()
     told = [_told(key, "trusted") for key in store.trusted().values()] + [
@@ -94,30 +99,30 @@ def list_keys(keys: Folder = None, as_json: Json = False) -> None:
 
 @app.command()
 def trust(
-    file: Annotated[Path, typer.Argument(help="A public key, written by `asperity keys export`.")],
+    file: Annotated[Path, typer.Argument(help="Public key written by `asperity keys export`.")],
     keys: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Let bundles signed by this key open on this box."""
+    """Trust a key: bundles signed with it open on this machine."""
     key = read_public_key(file)
     TrustStore(keys).trust(key)
-    _say(as_json, f"trusted key {key.key_id} ({key.name}); compare the id with the one shown where it was made",
+    _say(as_json, f"trusted key {key.key_id} ({key.name}); compare the ID with the one shown where the key was made",
          _told(key, "trusted"))  # fmt: skip
 
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="Id of a trusted key.")] = "",
-    client: Annotated[str, typer.Option(help="Shut out this client instead.")] = "",
+    key_id: Annotated[str, typer.Argument(help="ID of a trusted key.")] = "",
+    client: Annotated[str, typer.Option(help="Revoke the key of this client instead.")] = "",
     keys: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Never open a bundle signed by this key again; or never let this client in again."""
+    """Revoke a key: its bundles no longer open, or its client cannot connect."""
     if bool(key_id) == bool(client):
-        raise UsageError("give the id of a trusted key, or --client NAME; `asperity keys list` shows both")
+        raise UsageError("give the ID of a trusted key, or --client NAME; `asperity keys list` shows both")
     if client:
         entry = ClientKeys(keys).revoke(client)
-        sentence = f"revoked client {client}, key {entry.key_id}; a running station cuts it off by itself"
+        sentence = f"revoked client {client}, key {entry.key_id}; a running station disconnects it by itself"
         _say(as_json, sentence, _told_client(entry, "revoked"))
         return
     key = TrustStore(keys).revoke(key_id)
@@ -126,12 +131,17 @@ def revoke(
 
 @app.command()
 def export(
-    key_id: Annotated[str, typer.Argument(help="Id of a trusted key; default the one that signs here.")] = "",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; default stdout.")] = None,
-    station: Annotated[bool, typer.Option("--station", help="The station's public transport key, as Z85.")] = False,
+    key_id: Annotated[str, typer.Argument(help="ID of a trusted key; default: the key that signs here.")] = "",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; default: stdout.")] = None,
+    station: Annotated[
+        bool, typer.Option("--station", help="Write the station's public transport key (Z85) instead.")
+    ] = False,
     keys: Folder = None,
 ) -> None:
-    """Write a public key as a file that another box can trust. The private key never leaves its folder."""
+    """Write a public key to a file that another machine can trust.
+
+    The private key never leaves its folder.
+    """
     text = ClientKeys(keys).station().public_key + "\n" if station else _bundle_key(TrustStore(keys), key_id)
     if output is None:
         typer.echo(text, nl=False)
@@ -146,11 +156,11 @@ def _bundle_key(store: TrustStore, key_id: str) -> str:
     if not key_id:
         own = store.signing_key()
         if own is None:
-            raise UsageError(f"this box has no signing key in {store.folder}; make one with `asperity keys new`")
+            raise UsageError(f"there is no signing key in {store.folder}; make one with `asperity keys new`")
         key_id = own.key_id
     trusted = store.trusted()
     if key_id not in trusted:
-        raise UsageError(f"key {key_id!r} is not trusted here; `asperity keys list` shows the ones that are")
+        raise UsageError(f"key {key_id!r} is not trusted here; `asperity keys list` shows the trusted keys")
     return _file_text(trusted[key_id])
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("asperity.station")
 SIMULATED_RECIPE = "simulated"
@@ -18,35 +15,38 @@ SIMULATED_RECIPE = "simulated"
 
 def command(
     bundle: Annotated[
-        Path | None, typer.Argument(help="bundle to judge by; without it, wait for prepare_recipe")
+        Path | None, typer.Argument(help="Bundle to judge with; without it, wait for a recipe change.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="station.toml (docs/station.md)")] = None,
-    station: Annotated[str | None, typer.Option(help="[station] name")] = None,
-    camera: Annotated[str | None, typer.Option(help="[station] camera")] = None,
+    config: Annotated[Path | None, typer.Option(help="Configuration file, station.toml.")] = None,
+    station: Annotated[str | None, typer.Option(help="Override [station] name.")] = None,
+    camera: Annotated[str | None, typer.Option(help="Override [station] camera.")] = None,
     triggers: Annotated[
-        str | None, typer.Option(help="[station] triggers: free_run, software or hard_wired")
+        str | None, typer.Option(help="Override [station] triggers: free_run, software or hard_wired.")
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="[engine] name: cpu, cuda or simulated")] = None,
-    script: Annotated[str | None, typer.Option(help="[engine] script of the simulated engine")] = None,
-    threads: Annotated[int | None, typer.Option(help="[engine] threads")] = None,
+    engine: Annotated[str | None, typer.Option(help="Override [engine] name: cpu, cuda or simulated.")] = None,
+    script: Annotated[str | None, typer.Option(help="Override [engine] script, for the simulated engine.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Override [engine] threads.")] = None,
     allow_older: Annotated[
-        bool | None, typer.Option("--allow-older", help="[engine] allow_older: although a newer one was served")
+        bool | None,
+        typer.Option(
+            "--allow-older", help="Override [engine] allow_older: open a bundle although a newer one was served."
+        ),
     ] = None,
-    frames: Annotated[str | None, typer.Option(help="[sockets] frames")] = None,
-    results: Annotated[str | None, typer.Option(help="[sockets] results")] = None,
-    bulk: Annotated[str | None, typer.Option(help="[sockets] bulk")] = None,
-    control: Annotated[str | None, typer.Option(help="[sockets] control")] = None,
-    journal: Annotated[Path | None, typer.Option(help="[journal] path")] = None,
-    deadline_ms: Annotated[int | None, typer.Option(help="[limits] deadline_ms")] = None,
-    max_age_ms: Annotated[int | None, typer.Option(help="[limits] max_age_ms")] = None,
-    autostart: Annotated[bool | None, typer.Option(help="[station] autostart")] = None,
-    insecure_lan: Annotated[bool | None, typer.Option(help="[sockets] insecure_lan")] = None,
-    curve: Annotated[bool | None, typer.Option("--curve/--no-curve", help="[security] curve")] = None,
-    keys: Annotated[Path | None, typer.Option(help="[security] keys, the folder of transport keys")] = None,
-    log_level: Annotated[str | None, typer.Option(help="[log] level")] = None,
-    log_format: Annotated[str | None, typer.Option(help="[log] format: text or json")] = None,
+    frames: Annotated[str | None, typer.Option(help="Override [sockets] frames.")] = None,
+    results: Annotated[str | None, typer.Option(help="Override [sockets] results.")] = None,
+    bulk: Annotated[str | None, typer.Option(help="Override [sockets] bulk.")] = None,
+    control: Annotated[str | None, typer.Option(help="Override [sockets] control.")] = None,
+    journal: Annotated[Path | None, typer.Option(help="Override [journal] path.")] = None,
+    deadline_ms: Annotated[int | None, typer.Option(help="Override [limits] deadline_ms.")] = None,
+    max_age_ms: Annotated[int | None, typer.Option(help="Override [limits] max_age_ms.")] = None,
+    autostart: Annotated[bool | None, typer.Option(help="Override [station] autostart.")] = None,
+    insecure_lan: Annotated[bool | None, typer.Option(help="Override [sockets] insecure_lan.")] = None,
+    curve: Annotated[bool | None, typer.Option("--curve/--no-curve", help="Override [security] curve.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="Override [security] keys, the folder of transport keys.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="Override [log] level.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="Override [log] format: text or json.")] = None,
 ) -> None:
-    """Inspect: take frames in over ZeroMQ and give one result for each."""
+    """Inspect frames from a camera and publish one result for each."""
     overrides: dict[str, dict[str, Any]] = {
         "station": {"name": station, "camera": camera, "triggers": triggers, "autostart": autostart},
         "engine": {"name": engine, "script": script, "threads": threads, "allow_older": allow_older},
@@ -91,7 +91,8 @@ def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle
             given["recipes"] = {SIMULATED_RECIPE: f"{SCRIPT_PREFIX}{config.engine.script}", **config.recipes}
         elif not config.recipes:
             raise UsageError(
-                "nothing to judge by: give a bundle, name some in [recipes] of station.toml, or --engine simulated"
+                "there is no recipe to judge with: give a bundle, list bundles in [recipes] of station.toml, or use "
+                "--engine simulated"
             )
     config = load(config_path, given)
     log_lines.begin(config.log)

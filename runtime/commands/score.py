@@ -23,15 +23,17 @@ MAP_FLOOR = 4.0
 def command(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
     sources: Annotated[
-        list[Path], typer.Argument(help="A folder in the MVTec 3D-AD layout, or pictures rgb/NAME.png beside xyz/.")
+        list[Path], typer.Argument(help="Folders in the MVTec 3D-AD layout, or images rgb/NAME.png next to xyz/.")
     ],
-    maps: Annotated[Path | None, typer.Option(help="Folder for pictures of the anomaly maps.")] = None,
-    unit: Annotated[str | None, typer.Option(help="Unit of the points: m, mm or um; default the recipe's.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Judge at most so many frames.")] = None,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: all cores.")] = 0,
-    keys: Annotated[Path | None, typer.Option("--keys", help="Key folder; default the user's.")] = None,
+    maps: Annotated[Path | None, typer.Option(help="Write images of the anomaly maps to this folder.")] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="Unit of the points: m, mm or um; default: as in the bundle.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Judge at most this many frames.")] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: one per core.")] = 0,
+    keys: Annotated[Path | None, typer.Option("--keys", help="Key folder; default: the user's.")] = None,
 ) -> None:
-    """Judge recorded frames: the verdicts that the station would give, as JSON lines on stdout."""
+    """Judge recorded frames with a bundle and print JSON lines."""
     from rich.progress import track
 
     from asperity.runtime.bundle.reader import open_bundle
@@ -113,12 +115,14 @@ def _samples(source: Path) -> list[Sample]:
         raise DataError(f"{source} does not exist; give a folder in the MVTec 3D-AD layout or files rgb/NAME.png")
     folder, kind = source.parent.parent, source.parent.name
     if kind not in ("rgb", "xyz"):
-        raise DataError(f"{source} does not lie in a folder rgb/ or xyz/, so its other half cannot be found")
+        raise DataError(f"{source} is not in a folder rgb/ or xyz/, so the other half of the frame cannot be found")
     rgb = folder / "rgb" / f"{source.stem}.png"
     clouds = [path for suffix in (".tiff", ".tif") if (path := folder / "xyz" / f"{source.stem}{suffix}").exists()]
     for half, there in ((rgb, rgb.exists()), (folder / "xyz" / f"{source.stem}.tiff", bool(clouds))):
         if not there:
-            raise DataError(f"{source} lacks its other half {half}; complete or leave out this frame")
+            raise DataError(
+                f"{source}: the other half of the frame, {half}, is missing; add it or leave this frame out"
+            )
     return [Sample(name=source.stem, split="", defect="", rgb=rgb, xyz=clouds[0], gt=None)]
 
 

@@ -33,42 +33,45 @@ DEFAULT_SCRIPT = "ok ok ok ok ng"
 
 def command(
     script: Annotated[
-        str, typer.Option(help="words, one a part, over and over: ok ng shape nan raise WORD=MS LOST STALE ... or all")
+        str, typer.Option(help="Words, one per part, repeated: ok ng shape nan raise WORD=MS LOST STALE ... or all.")
     ] = DEFAULT_SCRIPT,
     reason: Annotated[
-        list[str] | None, typer.Option(help="instead: a good part, then this reason (repeatable)")
+        list[str] | None, typer.Option(help="Play a good part, then this reason; repeatable. Replaces --script.")
     ] = None,
-    rate: Annotated[float, typer.Option(help="parts a second, at most 1000")] = 5.0,
-    count: Annotated[int, typer.Option(min=0, help="end after so many exposures; 0: never")] = 0,
-    once: Annotated[bool, typer.Option("--once", help="end when every word was played once")] = False,
-    on_trigger: Annotated[bool, typer.Option("--on-trigger", help="a word on each trigger, instead of a rate")] = False,
-    typed: Annotated[bool, typer.Option("--stdin", help="words typed on standard input come next")] = False,
-    config: Annotated[Path | None, typer.Option(help="station.toml (docs/station.md)")] = None,
-    station: Annotated[str | None, typer.Option(help="[station] name")] = None,
-    camera: Annotated[str | None, typer.Option(help="[station] camera")] = None,
+    rate: Annotated[float, typer.Option(help="Parts per second, at most 1000.")] = 5.0,
+    count: Annotated[int, typer.Option(min=0, help="Stop after this many exposures; 0: never.")] = 0,
+    once: Annotated[bool, typer.Option("--once", help="Stop after every word was played once.")] = False,
+    on_trigger: Annotated[
+        bool, typer.Option("--on-trigger", help="Play a word on each trigger instead of at a rate.")
+    ] = False,
+    typed: Annotated[bool, typer.Option("--stdin", help="Play words typed on standard input next.")] = False,
+    config: Annotated[Path | None, typer.Option(help="Configuration file, station.toml.")] = None,
+    station: Annotated[str | None, typer.Option(help="Override [station] name.")] = None,
+    camera: Annotated[str | None, typer.Option(help="Override [station] camera.")] = None,
     triggers: Annotated[
-        str | None, typer.Option(help="[station] triggers: free_run, software or hard_wired")
+        str | None, typer.Option(help="Override [station] triggers: free_run, software or hard_wired.")
     ] = None,
-    frames: Annotated[str | None, typer.Option(help="[sockets] frames")] = None,
-    results: Annotated[str | None, typer.Option(help="[sockets] results")] = None,
-    bulk: Annotated[str | None, typer.Option(help="[sockets] bulk")] = None,
-    control: Annotated[str | None, typer.Option(help="[sockets] control")] = None,
+    frames: Annotated[str | None, typer.Option(help="Override [sockets] frames.")] = None,
+    results: Annotated[str | None, typer.Option(help="Override [sockets] results.")] = None,
+    bulk: Annotated[str | None, typer.Option(help="Override [sockets] bulk.")] = None,
+    control: Annotated[str | None, typer.Option(help="Override [sockets] control.")] = None,
     journal: Annotated[
-        Path | None, typer.Option(help="[journal] path; default: one that is removed at the end")
+        Path | None, typer.Option(help="Override [journal] path; default: a file removed at the end.")
     ] = None,
-    deadline_ms: Annotated[int | None, typer.Option(help="[limits] deadline_ms")] = None,
+    deadline_ms: Annotated[int | None, typer.Option(help="Override [limits] deadline_ms.")] = None,
     key: Annotated[
         Path | None,
-        typer.Option(help="with CURVE: key of its camera and client, of the roles camera, read, administer"),
+        typer.Option(help="With CURVE: client key with the roles camera, read and administer."),
     ] = None,
-    insecure_lan: Annotated[bool | None, typer.Option(help="[sockets] insecure_lan")] = None,
-    log_level: Annotated[str | None, typer.Option(help="[log] level")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object at the end")] = False,
+    insecure_lan: Annotated[bool | None, typer.Option(help="Override [sockets] insecure_lan.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="Override [log] level.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
-    """The inspector with a simulated engine and a camera of its own: every reason code on demand, for PLC programs.
+    """Simulate a station to test a PLC program without a camera.
 
-    Results say `simulated`: gateways keep accept at 0 unless their configuration says otherwise. With a file of several
-    [[stations]] each word is played at every one of them.
+    An inspector with a simulated engine and a simulated camera gives every reason code on demand. Results say
+    `simulated`: gateways keep accept at 0 unless their configuration says otherwise. With several [[stations]] in the
+    configuration, each word is played at every station.
     """
     from asperity.runtime.errors import StationError, UsageError
     from asperity.runtime.reasons import Reason
@@ -81,7 +84,7 @@ def command(
         )
     unknown = [name for name in reason or () if name not in Reason.__members__]
     if unknown:
-        raise UsageError(f"--reason {unknown[0]} is no reason; there are: {', '.join(Reason.__members__)}")
+        raise UsageError(f"--reason {unknown[0]} is not a reason; use one of: {', '.join(Reason.__members__)}")
     words = words_of(" ".join(f"ok {name}" for name in reason) if reason else script)
     overrides: dict[str, dict[str, Any]] = {
         "station": {"name": station, "camera": camera, "triggers": triggers},
@@ -95,25 +98,23 @@ def command(
         made = _configure(config, overrides, journal, Path(folder), on_trigger)
         if made.security.curve and key is None:
             raise UsageError(
-                "[security] curve is set: give --key, made by "
+                "[security] curve is set: give --key; make the key with "
                 "asperity keys new --client simulate --role camera --role read --role administer"
             )
         summary, balanced = _simulate(made, words, rate, count, once, on_trigger, typed, key)
     told = {name: getattr(summary, name) for name in Summary.__dataclass_fields__}
     told |= {"per_second": round(summary.per_second, 1), "balanced": balanced}
-    missed = f"; did not come about: {', '.join(summary.missed)}" if summary.missed else ""
+    missed = f"; did not occur: {', '.join(summary.missed)}" if summary.missed else ""
     typer.echo(
         json.dumps(told)
         if as_json
         else f"{summary.results} results of {summary.exposures} exposures in {summary.seconds:.1f} s "
-        f"({summary.per_second:.1f}/s), {summary.gaps} gaps, {summary.unanswered} without an answer: "
+        f"({summary.per_second:.1f}/s), {summary.gaps} gaps, {summary.unanswered} without a result: "
         + ", ".join(f"{count} {name}" for name, count in sorted(summary.by_reason.items()))
         + missed
     )
     if not balanced or summary.unanswered or summary.gaps:
-        raise StationError(
-            "a frame has no result, or the counters do not add up; please report this with the log above"
-        )
+        raise StationError("a frame has no result, or the counters do not add up; report this with the log above")
 
 
 def _configure(
@@ -201,9 +202,7 @@ def _simulate(
                 control = control_endpoint(name, sockets.control)
                 client = StationClient(sockets.results, control, station=name, limits=limits, key=key)
                 clients.append(stack.enter_context(client))
-                stations.append(
-                    Simulation(each, inspector, camera, client, rate_hz, told_to_end.is_set, config, key)
-                )
+                stations.append(Simulation(each, inspector, camera, client, rate_hz, told_to_end.is_set, config, key))
             for simulation in stations:
                 simulation.await_running()
             summary = Summary()
@@ -287,7 +286,7 @@ def _typed_words() -> Queue[str]:
                 for word in words_of(line):
                     typed.put_nowait(word)
             except (AsperityError, Full) as error:
-                typer.echo(str(error) or f"at most {TYPED_MAX} words may wait", err=True)
+                typer.echo(str(error) or f"at most {TYPED_MAX} words can wait", err=True)
 
     threading.Thread(target=read, name="stdin", daemon=True).start()
     return typed

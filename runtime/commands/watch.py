@@ -42,18 +42,18 @@ QUIET_S = 5.0
 
 
 def command(
-    what: Annotated[Stream, typer.Argument(help="which stream")] = Stream.RESULT,
-    station: Annotated[str, typer.Option(help="the station's name")] = "st1",
-    results: Annotated[str, typer.Option(help="the inspector's results socket")] = "tcp://127.0.0.1:5561",
-    bulk: Annotated[str, typer.Option(help="the inspector's bulk socket")] = "tcp://127.0.0.1:5562",
-    count: Annotated[int, typer.Option(min=0, help="end after so many messages; 0: never")] = 0,
-    seconds: Annotated[float, typer.Option(min=0, help="end after so many seconds; 0: never")] = 0,
+    what: Annotated[Stream, typer.Argument(help="Messages to print.")] = Stream.RESULT,
+    station: Annotated[str, typer.Option(help="Name of the station.")] = "st1",
+    results: Annotated[str, typer.Option(help="Results socket of the inspector.")] = "tcp://127.0.0.1:5561",
+    bulk: Annotated[str, typer.Option(help="Bulk socket of the inspector.")] = "tcp://127.0.0.1:5562",
+    count: Annotated[int, typer.Option(min=0, help="Stop after this many messages; 0: never.")] = 0,
+    seconds: Annotated[float, typer.Option(min=0, help="Stop after this many seconds; 0: never.")] = 0,
     key: Annotated[
-        Path | None, typer.Option(envvar=CLIENT_KEY_VARIABLE, help="this client's key file, for a station with CURVE")
+        Path | None, typer.Option(envvar=CLIENT_KEY_VARIABLE, help="Key file of this client, for a station with CURVE.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Print the results, states, records, events, triggers or maps of a station as they come."""
+    """Print the messages that a station publishes."""
     import zmq
 
     from asperity.runtime.errors import StationError, UsageError, WireError
@@ -90,9 +90,11 @@ def command(
                 printed += 1
             elif not printed and not quiet_said:
                 quiet_said = True
-                typer.echo(f"nothing heard of station {station} yet at {results}", err=True)
+                typer.echo(f"nothing received from station {station} at {results} yet", err=True)
         if not printed:
-            raise StationError(f"nothing heard of station {station}; is the inspector running, and is the name right?")
+            raise StationError(
+                f"nothing received from station {station}; is the inspector running, and is the name right?"
+            )
     finally:
         context.destroy(linger=0)
 

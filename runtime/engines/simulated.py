@@ -17,7 +17,6 @@ from asperity.runtime.errors import ConfigError, EngineError, EngineLostError, F
 from asperity.runtime.frame import EngineInfo, Frame, ModalityScores, Prepared, Scores, Silhouette, Window
 from asperity.runtime.manifest import FORMAT, Decision, Geometry, Manifest, Modality, Network, Plane, SilhouetteRange
 from asperity.runtime.reasons import Reason
-from asperity.runtime.vision.preprocess import find_part
 from asperity.runtime.vision.scoring import decide
 from asperity.runtime.vision.units import infer_unit, median_depth
 
@@ -69,6 +68,8 @@ class SimulatedEngine(Engine):
         if frame.sensor.startswith(SENSOR_PREFIX):
             word, delay_s = _step(frame.sensor.removeprefix(SENSOR_PREFIX))
         if word == "look":
+            from asperity.runtime.vision.preprocess import find_part  # scipy, which no other word needs
+
             find_part(frame, plane_geometry(*LOOK_SHAPE_PX))
         if word == "unit":
             infer_unit(median_depth(frame))

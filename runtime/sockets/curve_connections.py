@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from asperity.runtime.clock import MS
 from asperity.runtime.sockets import connection_traffic
@@ -19,6 +19,8 @@ HANDSHAKE_NBYTES = 16_384
 WEIGH_MS = 20
 """How often what connections have sent is looked at."""
 _DONE = 2**62
+_MESSAGE = struct.Struct("=Hi")
+"""First part of a monitor's message: event and value. pyzmq's own reader of them imports asyncio."""
 _EVENTS = (
     zmq.Event.ACCEPTED
     | zmq.Event.CLOSED
@@ -102,8 +104,8 @@ class Connections:
         closed = False
         with suppress(zmq.Again):
             while True:
-                event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
-                closed |= self._take(event["event"], event["value"], now_ns)
+                event, value = _MESSAGE.unpack(self._monitor.recv_multipart(zmq.NOBLOCK)[0])
+                closed |= self._take(event, value, now_ns)
         for old in [fd for fd, since_ns in self._under_way.items() if now_ns - since_ns > self._patience_ns]:
             self._succeeded = max(0, self._succeeded - 1)
             self._prove(old)

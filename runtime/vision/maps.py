@@ -3,6 +3,8 @@
 The published chain quantises the map to 8 bits before the blur and uses Pillow's box approximation of the Gaussian.
 Both are dropped knowingly: they only coarsen the map, and without them upsampling and blur are one linear map, so the
 modalities can be fused before it.
+
+Numpy alone: every engine's verdict comes by here, the simulated one's too, and scipy would double a station's start.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from asperity.runtime.frame import BoolArray, FloatArray, Region, Window
 
@@ -47,11 +48,10 @@ def worst_region(pixels: FloatArray, scored: BoolArray, window: Window, height_p
     level = 0.5 * (peak + float(np.median(part if part.size else pixels)))
     if not peak > level:
         return None
-    labels, _ = ndimage.label(pixels > level, structure=np.ones((3, 3)))
-    spot: BoolArray = labels == labels.flat[int(pixels.argmax())]
-    rows, columns = np.flatnonzero(spot.any(axis=1)), np.flatnonzero(spot.any(axis=0))
-    ends = (int(rows[0]), int(rows[-1])), (int(columns[0]), int(columns[-1]))
-    return region_of(*ends, int(spot.sum()), size, window, height_px, width_px)
+    above, peak_at = pixels > level, int(pixels.argmax())
+    above.flat[peak_at] = True  # even where the level, as float32, is the peak itself
+    rows, columns, area = _area_around(peak_at, above)
+    return region_of(rows, columns, area, size, window, height_px, width_px)
 
 
 def region_of(
@@ -99,9 +99,54 @@ def _linear_rows(positions: NDArray[np.float64], size: int) -> NDArray[np.float6
     return matrix
 
 
+def _area_around(peak: int, above: BoolArray) -> tuple[tuple[int, int], tuple[int, int], int]:
+    """The 8-connected area of True pixels that holds this one: first and last row, and column, and number of pixels.
+
+    Rows are cut into runs of True pixels, and from the peak's run on each run takes in those it touches.
+    """
+    height, width = above.shape[0], above.shape[1] + 2
+    padded = np.zeros((height, width), dtype=np.bool_)  # False at both ends of a row: no run goes on in the next one
+    padded[:, 1:-1] = above
+    flat = padded.ravel()
+    flips = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    starts, ends = flips[::2], flips[1::2]
+    below, below_end = _touched(starts, ends, width)
+    over, over_end = _touched(starts, ends, -width)
+    row, column = divmod(peak, above.shape[1])
+    begun = int(np.searchsorted(starts, row * width + column + 1, "right")) - 1
+    taken, waiting = {begun}, [begun]
+    while waiting:
+        run = waiting.pop()
+        touched = {*range(below[run], below_end[run]), *range(over[run], over_end[run])} - taken
+        taken |= touched
+        waiting += touched
+    runs = np.fromiter(taken, dtype=np.int64)
+    rows, columns = starts[runs] // width, starts[runs] % width - 1
+    lengths = ends[runs] - starts[runs]
+    lasts = columns + lengths - 1
+    return (int(rows.min()), int(rows.max())), (int(columns.min()), int(lasts.max())), int(lengths.sum())
+
+
+def _touched(starts: NDArray[np.intp], ends: NDArray[np.intp], step: int) -> tuple[list[int], list[int]]:
+    """For each run, the first that it touches in the row ``step`` further on, and the first after those."""
+    firsts = np.searchsorted(ends, starts + step)
+    return firsts.tolist(), np.searchsorted(starts, ends + step, "right").tolist()
+
+
+def _blurred(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gaussian blur along the first axis, edges repeated, up to 4 sigma; sums in the order of scipy.ndimage."""
+    reach, count = int(4 * BLUR_SIGMA_PX + 0.5), len(values)
+    weights = np.exp(-0.5 / BLUR_SIGMA_PX**2 * np.arange(-reach, reach + 1) ** 2)
+    weights /= weights.sum()
+    padded = np.pad(values, ((reach, reach), (0, 0)), mode="edge")
+    blurred: NDArray[np.float64] = values * weights[reach]
+    for at in range(reach):
+        blurred += (padded[at : at + count] + padded[2 * reach - at : 2 * reach - at + count]) * weights[at]
+    return blurred
+
+
 @lru_cache(maxsize=4)
 def _spread(grid: int) -> NDArray[np.float64]:
     """Bilinear upsampling and blur along one axis, MAP_PX x grid."""
     upsampled = _linear_rows((np.arange(MAP_PX) + 0.5) * grid / MAP_PX - 0.5, grid)
-    blurred: NDArray[np.float64] = ndimage.gaussian_filter1d(upsampled, BLUR_SIGMA_PX, axis=0, mode="nearest")
-    return blurred
+    return _blurred(upsampled)

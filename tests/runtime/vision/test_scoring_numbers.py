@@ -14,6 +14,7 @@ from scipy import ndimage
 from asperity.runtime.errors import CalibrationError, EngineError
 from asperity.runtime.frame import Verdict, Window
 from asperity.runtime.reasons import Reason
+from asperity.runtime.vision import maps
 from asperity.runtime.vision.distances import ModalityBank, image_distance, measure
 from asperity.runtime.vision.features import Patches
 from asperity.runtime.vision.maps import MAP_PX, pixel_map, source_map, worst_region
@@ -255,3 +256,23 @@ def test_worst_region_is_the_peak_in_source_pixels() -> None:
     assert clipped is not None and (clipped.x, clipped.w) == (0, 10) and clipped.area_px <= 100
     assert worst_region(pixels, everywhere, Window(-90, 8, 112), 200, 200) is None
     assert worst_region(np.ones((224, 224), np.float32), everywhere, Window(0, 0, 100), 200, 200) is None
+
+
+@given(st.integers(0, 2**32), st.integers(1, 30), st.integers(1, 30), st.floats(0.02, 0.98))
+def test_the_area_around_a_pixel_is_the_one_that_scipy_labels(seed: int, rows: int, columns: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    above = rng.random((rows, columns)) < share
+    peak = int(rng.integers(above.size))
+    above.flat[peak] = True
+    labels, _ = ndimage.label(above, structure=np.ones((3, 3)))
+    area = labels == labels.flat[peak]
+    at_rows, at_columns = np.nonzero(area)
+    expected = (at_rows.min(), at_rows.max()), (at_columns.min(), at_columns.max()), area.sum()
+    assert maps._area_around(peak, above) == expected
+
+
+@pytest.mark.parametrize("grid", [1, 2, 7, 28, 56])
+def test_the_blur_is_scipys(grid: int) -> None:
+    values = np.random.default_rng(grid).random((MAP_PX, grid))
+    expected = ndimage.gaussian_filter1d(values, maps.BLUR_SIGMA_PX, axis=0, mode="nearest")
+    np.testing.assert_allclose(maps._blurred(values), expected, rtol=0, atol=1e-15)

@@ -1,0 +1,166 @@
+"""Commands that are imported when they are called: `asperity --help` takes their names and help from a table.
+
+A package registers its commands with ``register(app)`` in the entry-point group ``asperity.commands``: each with
+``app.add(NAME, "MODULE:OBJECT", HELP)``, or imported at once, as with any ``typer.Typer``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
+
+PANELS = {
+    "On the line": "run simulate watch camera doctor keys",
+    "Learn a product": "calibrate export inspect score evaluate tune engines",
+    "For the PLC": "gateway",
+    "Measure": "bench demo",
+}
+"""Of `asperity --help`, by who uses a command; commands of other packages come after them."""
+OTHERS = "Commands"
+
+
+class QuickCommand(TyperCommand):
+    """A command whose values are converted by ``_Quick``."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """As ``TyperCommand.get_params``."""
+        return _quick(super().get_params(ctx))
+
+
+class LazyCommand(TyperCommand):
+    """What is known of a command before it is imported."""
+
+    def __init__(self, name: str, place: str, help: str) -> None:
+        """``place``: MODULE:OBJECT, a function or a ``typer.Typer``; ``help``: the first line of its own help."""
+        super().__init__(name, help=help, rich_markup_mode=None)
+        self.place = place
+
+    def load(self) -> Any:
+        """The command itself, as Click has it."""
+        module, _, name = self.place.partition(":")
+        found = getattr(import_module(module), name)
+        if isinstance(found, typer.Typer):
+            return group_of(found)
+        single = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+        single.command(self.name, cls=QuickCommand)(found)
+        return get_command(single)
+
+
+class LazyGroup(TyperGroup):
+    """A group that imports a command when it is called."""
+
+    panels: Mapping[str, str] = {}
+    """Title -> names of the commands under it, in order. What is not named comes after them."""
+    others: Callable[[], Mapping[str, Any]] | None = None
+    """Commands of other packages, looked for when a command is not known here or all are listed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all commands."""
+        self._find_others()
+        return list(self.commands)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, perhaps a ``LazyCommand``."""
+        if cmd_name not in self.commands:
+            self._find_others()
+        return self.commands.get(cmd_name)
+
+    def get_params(self, ctx: Any) -> Any:
+        """As ``TyperGroup.get_params``."""
+        return _quick(super().get_params(ctx))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is called."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.load() if isinstance(command, LazyCommand) else command, rest
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands, one panel after another."""
+        left = {name: self.commands[name] for name in self.list_commands(ctx) if not self.commands[name].hidden}
+        width = max(map(len, left), default=0)
+        for title, names in [*self.panels.items(), (OTHERS, " ".join(left))]:
+            shown = {name: left.pop(name) for name in names.split() if name in left}
+            if shown:
+                helps = {name: command.get_short_help_str(formatter.width) for name, command in shown.items()}
+                with formatter.section(title):
+                    formatter.write_dl([(f"{name:{width}}", text) for name, text in helps.items()])
+
+    def _find_others(self) -> None:
+        if self.others is not None:
+            others, self.others = self.others, None
+            self.commands = {**others(), **self.commands}
+
+
+class LazyTyper(typer.Typer):
+    """Typer, and commands that are imported when they are called. Its help is plain text."""
+
+    def __init__(self, name: str, help: str) -> None:
+        super().__init__(
+            name=name, help=help, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+            pretty_exceptions_enable=False,
+        )  # fmt: skip
+        self.lazy: dict[str, LazyCommand] = {}
+
+    def add(self, name: str, place: str, help: str) -> None:
+        """Add a command, or a group of them, that lies at ``place`` (MODULE:OBJECT)."""
+        self.lazy[name] = LazyCommand(name, place, help)
+
+
+def group_of(app: typer.Typer) -> LazyGroup:
+    """The commands of ``app`` as Click has them, with plain help."""
+    app.rich_markup_mode, app.info.cls = None, LazyGroup
+    for command in app.registered_commands:
+        command.cls = QuickCommand
+    group = get_group(app)
+    assert isinstance(group, LazyGroup)
+    if isinstance(app, LazyTyper):
+        group.commands = {**app.lazy, **group.commands}
+    return group
+
+
+class _Quick:
+    """Converts the values of a parameter where that is simple, and else has Typer do it, which says what is wrong."""
+
+    def __init__(self, param: Any) -> None:
+        self._slow: Callable[[], Any] = param.get_runtime_param
+        self._kind, self._info = param.type_descriptor.annotation, param.type_descriptor.parameter_info
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """As ``typer._coercion.RuntimeParam.coerce``."""
+        if not param.multiple and param.nargs == 1:
+            if value is None:
+                return None
+            with suppress(ValueError):
+                converted = self._converted(value)
+                if converted is not None:
+                    return converted
+        param._runtime_param = None
+        return self._slow().coerce(value, param=param, ctx=ctx)
+
+    def _converted(self, value: Any) -> Any:
+        kind = self._kind
+        if not isinstance(kind, type) or isinstance(value, kind):
+            return value if isinstance(kind, type) else None
+        if kind is Path or issubclass(kind, Enum):
+            return kind(value)
+        if kind in (int, float):
+            number = kind(value)
+            low, high = self._info.min, self._info.max
+            return number if (low is None or number >= low) and (high is None or number <= high) else None
+        return None
+
+
+def _quick(params: Any) -> Any:
+    """Typer 0.29 converts values by pydantic, whose import takes longer than the rest of a start: do without it."""
+    for param in params:
+        if getattr(param, "_runtime_param", True) is None:
+            param._runtime_param = _Quick(param)
+    return params
