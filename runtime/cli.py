@@ -51,20 +51,8 @@ def main() -> None:
     import typer
 
     app = typer.Typer(name="asperity", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-    foreign = []
     for entry in sorted(entry_points(group="asperity.commands"), key=lambda e: e.name):
-        try:
-            entry.load()(app)
-        except ModuleNotFoundError as error:
-            if error.name not in (entry.module, entry.module.split(".")[0]):
-                raise
-            foreign.append(entry.module.split(".")[0])
-    if foreign and sys.argv[1:2] != ["doctor"]:
-        _end(
-            f"{' and '.join(foreign)} is not Asperity's own package here: another distribution of that name is in its "
-            "way; `asperity doctor` says where, and the command that mends it",
-            MISSING_EXTRA_EXIT_CODE,
-        )
+        entry.load()(app)
     try:
         app()
     except EngineLostError as error:

@@ -26,7 +26,6 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Say what is here, what is missing, and the command that mends it. Ends with 1 when the engine would not run."""
-    from asperity import runtime
     from asperity.runtime.cuda.build import FATBIN
     from asperity.runtime.doctor.diagnosis import diagnose
     from asperity.runtime.doctor.world import ThisMachine
@@ -35,8 +34,7 @@ def command(
     station = load(config)
     if engine is None and config is not None and station.engine.name in {known.value for known in Engine}:
         engine = Engine(station.engine.name)
-    home = Path(runtime.__file__).parents[1]
-    diagnosis = diagnose(ThisMachine(FATBIN), setting_of(station), home, FATBIN, engine)
+    diagnosis = diagnose(ThisMachine(FATBIN), setting_of(station), FATBIN, engine)
     if as_json:
         typer.echo(json.dumps(diagnosis.told()))
     else:
