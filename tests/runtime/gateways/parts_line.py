@@ -10,7 +10,7 @@ from typing import Any
 
 from asperity.runtime.frame import Verdict
 from asperity.runtime.simulation.camera import SimulatedCamera
-from tests.system.line import CAMERA, PATIENCE_S, STATION, Line
+from asperity.testing import CAMERA, PATIENCE_S, STATION, Line
 
 RUNNING = 8
 NO_FRAME_MS = 100

@@ -29,9 +29,9 @@ from asperity.runtime.gateways.opcua import users
 from asperity.runtime.gateways.opcua.connection import Connection, metered
 from asperity.runtime.gateways.opcua.session import _plain_where
 from asperity.runtime.gateways.watch_loop import TurnWatch
+from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import Loop, looping, result, until
 from tests.runtime.gateways.opcua.opcua_floor import Served, Told, connected, node, read, soon
-from tests.system.line import PATIENCE_S
 
 PASSWORD = "correct horse"
 NAMES = ("plc", "hmi", "scada")

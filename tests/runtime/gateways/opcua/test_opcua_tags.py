@@ -26,9 +26,9 @@ from asperity.runtime.gateways.opcua.tags import (
 )
 from asperity.runtime.states import State
 from asperity.runtime.wire import StationState
+from asperity.testing import STATION
 from tests.places import ROOT
 from tests.runtime.gateways.floor import SESSION, result
-from tests.system.line import STATION
 
 PAGE = ROOT / "docs" / "gateways.md"
 RUNNING = StationState(station=STATION, session=SESSION, beat=7, state=8, ready=True)
