@@ -31,6 +31,8 @@ PATIENCE_S = 60.0
 PATIENCE_MS = round(1000 * PATIENCE_S)
 UNHURRIED = ClientLimits(request_tries=round(PATIENCE_MS / ClientLimits().request_timeout_ms), patience_ms=PATIENCE_MS)
 """An inspector that a crowded machine does not let run is asked again, and answers then; no gap is named before."""
+LOG_SHOWN = 10_000
+"""Characters of a log, the last ones, that an error shows."""
 ENDS = ("frames", "results", "bulk", "control")
 ASPERITY = (
     "from asperity.runtime.process.child import end_with_parent; end_with_parent(); "
@@ -159,24 +161,28 @@ class Site:
         states = []
         for name in self.names:
             with self.client(station=name) as client:
-
-                def judges(client: StationClient = client) -> bool:
-                    if self.inspector.poll() is not None:
-                        code = self.inspector.returncode
-                        raise StationError(f"the inspector ended with exit code {code}; its log:\n{self.log()}")
-                    client.poll(50)
-                    return client.state is not None and client.state.state in JUDGING
-
-                self.wait(judges, f"a running station {name}", timeout_s)
-                states.append(client.await_state(0))
+                states.append(self.await_judging(client, timeout_s))
         return states
+
+    def await_judging(self, client: StationClient, timeout_s: float = PATIENCE_S) -> StationState:
+        """Until a client hears its station judge. Raises as ``await_running``."""
+
+        def judges() -> bool:
+            if self.inspector.poll() is not None:
+                code = self.inspector.returncode
+                raise StationError(f"the inspector ended with exit code {code}; its log:\n{self._said()}")
+            client.poll(50)
+            return client.state is not None and client.state.state in JUDGING
+
+        self.wait(judges, f"a running station {client.station}", timeout_s)
+        return client.await_state(0)
 
     def wait(self, condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
         """Until ``condition`` holds. Raises StationError when it never does."""
         ends_s = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > ends_s:
-                raise StationError(f"{what} did not come in {timeout_s:.0f} s; the inspector's log:\n{self.log()}")
+                raise StationError(f"{what} did not come in {timeout_s:.0f} s; the inspector's log:\n{self._said()}")
             self.listen(20)
 
     def listen(self, timeout_ms: int) -> None:
@@ -205,6 +211,9 @@ class Site:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _said(self) -> str:
+        return self.log()[-LOG_SHOWN:]
 
     def _spawn(
         self, command: Sequence[str], name: str, log: Path | None = None, environment: Mapping[str, str] | None = None

@@ -75,7 +75,7 @@ class Answering:
 @contextmanager
 def answered_line(parts: int = 1) -> Iterator[tuple[Line, Answering]]:
     """It runs, for so many parts and more."""
-    sections: dict[str, dict[str, Any]] = {
+    sections: dict[str, Any] = {
         "station": {"triggers": "software"},
         "limits": {"deadline_ms": 30_000, "max_age_ms": 30_000, "engine_faults_max": 1000},
         "triggers": {"pending_max": 64},
