@@ -1,4 +1,4 @@
-"""Constants for receivers in other languages, made from the one list of each: ``examples/generated/asperity.*``.
+"""Constants for receivers in other languages, made from the one list of each: ``examples/generated``.
 
     python -m asperity.runtime.documents.receiver_constants examples/generated
 
@@ -198,7 +198,7 @@ def node_module() -> str:
 
 
 def python_module() -> str:
-    """``asperity.py``: no import, any Python 3."""
+    """``asperity_constants.py``: no import, any Python 3."""
     lines = [f'"""{MADE}"""', ""]
     lines += [f"{name} = {number}" for name, number in NUMBERS.items()]
     for enum, members in _enums():
@@ -261,7 +261,7 @@ def structured_text() -> str:
 FILES = {
     "asperity.h": c_header,
     "asperity.mjs": node_module,
-    "asperity.py": python_module,
+    "asperity_constants.py": python_module,
     "asperity.st": structured_text,
     "asperity_gvl.st": global_list,
 }
