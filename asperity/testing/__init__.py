@@ -9,8 +9,8 @@
         line.kill()
 
 The inspector is the real one, in a process of its own; only its engine is simulated, unless a bundle is given. Every
-wait is for a condition and ends with StationError after ``PATIENCE_S``. Nothing is left behind: processes end with the
-``with``, and also when this process is killed.
+wait is for a condition and ends with StationError after ``PATIENCE_S``. Nothing is left behind: what was started ends
+with the ``with``, and Asperity's processes also when this process is killed.
 """
 
 from asperity.runtime.process.child import Child
