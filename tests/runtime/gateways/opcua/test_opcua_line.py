@@ -152,7 +152,7 @@ def test_a_killed_or_stopped_inspector_takes_accept_away_and_ready_comes_back() 
                     """Where a crowded machine was late for a part, another is sent once it is answered."""
                     accept, seq = await tags(client, "Accept", "Seq")
                     if not accept.Value.Value and (camera.seq < first or seq.Value.Value == camera.seq):
-                        await asyncio.to_thread(camera.stream, line, 1, 0)
+                        await asyncio.to_thread(line.stream, camera, 1, 0)
                     return bool(accept.Value.Value)
 
                 async def fallen() -> bool:
