@@ -104,7 +104,7 @@ def _stream(options: DemoOptions, bundle: Path, truth_file: Path) -> Stream:
     maps: dict[int, Map] = {}
     stop = threading.Event()
     with Line(bundle, options.out / "inspector.log") as line:
-        listener = threading.Thread(target=_collect_maps, args=(line.endpoints["bulk"], maps, stop))
+        listener = threading.Thread(target=_collect_maps, args=(line.ends["bulk"], maps, stop))
         listener.start()
         try:
             answers = line.stream(

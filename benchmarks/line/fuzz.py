@@ -91,12 +91,13 @@ def run_rubbish(messages: int, seed: int, log: Path, step: Step = lambda done, t
     """
     rng = random.Random(seed)
     began_s = time.monotonic()
-    more = (
-        f'[engine]\nname = "simulated"\nscript = "{SCRIPT}"\n[limits]\ndeadline_ms = 60000\nmax_age_ms = 60000\n'
-        "[security]\nrequests_per_s = 1000000\nrequest_nbytes_per_s = 1073741824\n"
-    )
+    sections: dict[str, Any] = {
+        "engine": {"script": SCRIPT},
+        "limits": {"deadline_ms": 60_000, "max_age_ms": 60_000},
+        "security": {"requests_per_s": 1_000_000, "request_nbytes_per_s": 2**30},
+    }
     with ExitStack() as stack:
-        line = stack.enter_context(Line(None, log, more))
+        line = stack.enter_context(Line(None, log, **sections))
         context = zmq.Context()
         stack.callback(context.destroy, linger=0)
         frames, control = _Frames(context, line, rng), _Requests(context, line, rng)
@@ -151,10 +152,10 @@ class _Frames:
         self._push = context.socket(zmq.PUSH)
         self._push.setsockopt(zmq.SNDHWM, WINDOW)
         self._push.setsockopt(zmq.SNDTIMEO, round(1000 * SETTLE_S))
-        self._push.connect(line.endpoints["frames"])
+        self._push.connect(line.ends["frames"])
         self._sub = context.socket(zmq.SUB)
         self._sub.setsockopt(zmq.SUBSCRIBE, wire.topic("state", STATION))
-        self._sub.connect(line.endpoints["results"])
+        self._sub.connect(line.ends["results"])
         self._state: wire.StationState | None = None
         self._seq = 0
 
@@ -219,7 +220,7 @@ class _Requests:
         self._rng = rng
         self._dealer = context.socket(zmq.DEALER)
         self._dealer.setsockopt(zmq.SNDTIMEO, round(1000 * SETTLE_S))
-        self._dealer.connect(line.endpoints["control"])
+        self._dealer.connect(line.ends["control"])
 
     def send(self) -> None:
         """One request, mutated; never more than WINDOW under way."""

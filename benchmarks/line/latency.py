@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from asperity.benchmarks.line import in_process
 from asperity.benchmarks.line.camera_process import pictures
-from asperity.benchmarks.line.rig import CAMERA, STATION, Line, line_engine
+from asperity.benchmarks.line.rig import CAMERA, STATION, Line, limits, line_engine
 from asperity.benchmarks.line.whole_path import Load, Run, drive, require_scored
 from asperity.benchmarks.line.whole_path import conditions as where
 from asperity.benchmarks.results_tools import conditions, statistics
@@ -138,18 +138,18 @@ def run_latency(options: LatencyBenchmark, scratch: Path, say: Say = lambda text
 def _over_sockets(
     options: LatencyBenchmark, wanted: list[Case], scratch: Path, say: Say
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None, str]:
-    more = (
-        f"[limits]\ndeadline_ms = {options.deadline_ms}\nmax_age_ms = {max(1000, 2 * options.deadline_ms)}\n"
-        f"[engine]\n{line_engine(options.bundle, options.engine)}threads = {options.threads}\n"
-    )
+    sections: dict[str, Any] = {
+        "limits": limits(options.deadline_ms),
+        "engine": line_engine(options.bundle, options.engine, threads=options.threads),
+    }
     if options.trace_slowest:
-        more += f'[trace]\nslowest = {options.trace_slowest}\nfolder = "{scratch}"\n'
+        sections["trace"] = {"slowest": options.trace_slowest, "folder": str(scratch)}
     log, found = scratch / "inspector.log", scratch / f"{STATION}.trace.json"
     runs: dict[Case, list[Run]] = {case: [] for case in wanted}
     traces: list[dict[str, Any]] = []
     starts = max(1, min(options.starts, options.frames // LEAST_A_START))
     for start in range(starts):
-        with Line(options.bundle, log, more, cores=options.cores, nice=options.nice) as line:
+        with Line(options.bundle, log, cores=options.cores, nice=options.nice, **sections) as line:
             for case in wanted:
                 if start and case.load == "gaps":
                     continue  # a pause of 10 s is long enough once

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asperity.benchmarks.line.rig import Line, line_engine
+from asperity.benchmarks.line.rig import Line, limits, line_engine
 from asperity.benchmarks.line.whole_path import Load, Run, drive_all, require_scored
 from asperity.benchmarks.line.whole_path import conditions as where
 from asperity.benchmarks.results_tools import conditions, statistics
@@ -102,14 +102,14 @@ def run_rates(options: RatesBenchmark, scratch: Path, say: Say = lambda text: No
 
 
 def _search(options: RatesBenchmark, stations: int, scratch: Path, say: Say) -> dict[str, Any]:
-    more = (
-        f"[limits]\ndeadline_ms = {options.deadline_ms}\nmax_age_ms = {max(1000, 2 * options.deadline_ms)}\n"
-        f"[engine]\n{line_engine(options.bundle, options.engine)}threads = {options.threads}\n"
-    )
+    sections: dict[str, Any] = {
+        "limits": limits(options.deadline_ms),
+        "engine": line_engine(options.bundle, options.engine, threads=options.threads),
+    }
     name = f"{stations} station{'s' if stations > 1 else ''}"
     trials: list[Trial] = []
     log = scratch / f"inspector{stations}.log"
-    with Line(options.bundle, log, more, cores=options.cores, stations=stations) as line:
+    with Line(options.bundle, log, cores=options.cores, stations=stations, **sections) as line:
         say(f"{name}: back to back")
         probes = drive_all(line, Load(options.folder, PROBE_FRAMES, None, WARM_UP))
         for probe in probes:

@@ -13,6 +13,8 @@ import threading
 import time
 from pathlib import Path
 
+from asperity.runtime.process.child import end_with_parent
+
 INTERVAL_S = 1.0
 
 
@@ -20,6 +22,7 @@ def main() -> None:
     """Count beside the command until it ends."""
     file = Path(sys.argv[1])
     sys.argv = ["asperity", *sys.argv[2:]]
+    end_with_parent()
     threading.Thread(target=_count, args=(file,), name="sampler", daemon=True).start()
     from asperity.runtime.cli import main as command
 

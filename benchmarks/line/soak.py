@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from asperity.benchmarks.line.rig import Line, line_engine
+from asperity.benchmarks.line.rig import Line, limits, line_engine
 from asperity.benchmarks.line.whole_path import Arrival, Load, Run, drive, require_scored
 from asperity.benchmarks.line.whole_path import conditions as where
 from asperity.benchmarks.results_tools import conditions, statistics
@@ -74,14 +74,16 @@ def run_soak(options: SoakBenchmark, scratch: Path, step: Step = lambda share: N
     before = conditions.begin()
     frames = max(1, round(options.minutes * 60 * options.rate_hz))
     slots = min(JOURNAL_SLOTS, max(512, frames // 6))
-    more = (
-        f"slots = {slots}\n[limits]\ndeadline_ms = {options.deadline_ms}\n"
-        f"max_age_ms = {max(1000, 2 * options.deadline_ms)}\n[engine]\n{line_engine(options.bundle, options.engine)}"
-    )
+    sections: dict[str, Any] = {
+        "journal": {"slots": slots},
+        "limits": limits(options.deadline_ms),
+        "engine": line_engine(options.bundle, options.engine),
+    }
     samples, blocks_file = Samples(), scratch / "blocks"
     latencies: list[tuple[float, int]] = []
     unbalanced: list[str] = []
-    with Line(options.bundle, scratch / "inspector.log", more, cores=options.cores, samples=blocks_file) as line:
+    log = scratch / "inspector.log"
+    with Line(options.bundle, log, cores=options.cores, samples=blocks_file, **sections) as line:
         began_s = time.monotonic()
 
         def tick(new: list[Arrival]) -> None:
@@ -97,7 +99,7 @@ def run_soak(options: SoakBenchmark, scratch: Path, step: Step = lambda share: N
         run = drive(line, Load(options.folder, frames, options.rate_hz), tick)
         last = _settled(line)
         began_ns = int(began_s * 1e9)
-        log_lines = (scratch / "inspector.log").read_text(errors="replace").count("\n")
+        log_lines = log.read_text(errors="replace").count("\n")
     require_scored(run, options.folder)
     blocks = [(int(t) - began_ns, int(n), int(ns)) for t, n, ns in map(str.split, blocks_file.open())]
     blocks = [row for row in blocks if row[0] >= 0]

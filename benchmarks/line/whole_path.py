@@ -134,10 +134,10 @@ def drive_all(line: Line, load: Load, tick: Tick = lambda arrivals: None) -> lis
 
 
 def _plan(line: Line, load: Load, at: int) -> CameraPlan:
-    station, camera = line.names[at]
+    station = line.names[at]
     return CameraPlan(
-        camera, station, line.endpoints["frames"], line.endpoints["results"], load.folder, load.warm_up + load.frames,
-        load.rate_hz, load.cores,
+        line.cameras[station], station, line.ends["frames"], line.ends["results"], load.folder,
+        load.warm_up + load.frames, load.rate_hz, load.cores,
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
     python send.py [FRAMES] [CAMERA] [COUNT] [RATE] [RESULTS] [STATION]
 
-With RESULTS, the inspector's results socket, each frame answers a trigger of STATION. Needs pyzmq alone.
+With RESULTS, the inspector's results socket, each frame answers a trigger of STATION.
+Needs pyzmq alone; where Asperity is installed, asperity.client.FrameSender does more.
 `seq` counts every exposure, also one that could not be sent: so the station names what is missing.
 """
 

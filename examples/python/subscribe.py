@@ -1,7 +1,8 @@
 """Results of a station, one JSON line each with `pass`; what PUB lost comes from the journal or is named a gap.
 
     python subscribe.py [RESULTS] [CONTROL] [STATION] [COUNT] [simulated]
-Needs pyzmq alone. Lines come as they arrive, not in order of result_id; every id comes once, as a result or as a gap.
+Needs pyzmq alone; where Asperity is installed, asperity.client.StationClient does more.
+Lines come as they arrive, not in order of result_id; every id comes once, as a result or as a gap.
 What the journal brought back never passes: nothing here proves who answers on the control socket.
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 import zmq
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "generated"))
-from asperity import READY_STATES, REASON, VERDICT, WIRE_VERSION
+from asperity_constants import READY_STATES, REASON, VERDICT, WIRE_VERSION
 
 DEFAULTS = ["tcp://127.0.0.1:5561", "tcp://127.0.0.1:5563", "st1", "0", ""]
 RESULTS, CONTROL, STATION, COUNT, SIMULATED = [*sys.argv[1:], *DEFAULTS[len(sys.argv) - 1 :]]

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import zmq
 
@@ -24,6 +25,7 @@ from asperity.runtime.security.socket_files import check_ipc
 from asperity.runtime.wire import MAX_CONTROL_BYTES, Trigger, decode_trigger, encode_frame, topic
 
 log = logging.getLogger(__name__)
+S = TypeVar("S", bound="FrameSender")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,7 @@ class FrameSender:
             raise CameraError(f"cannot connect to {endpoint}: {error}; give tcp://HOST:PORT or ipc://PATH") from error
         return socket
 
-    def __enter__(self) -> FrameSender:
+    def __enter__(self: S) -> S:
         return self
 
     def __exit__(

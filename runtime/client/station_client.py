@@ -1,11 +1,4 @@
-"""The results of a station, in order, none twice, none lost without a word: what gateways and customers import.
-
-    with Station("tcp://127.0.0.1:5561", "tcp://127.0.0.1:5563", station="st1") as station:
-        for item in station.results():
-            if isinstance(item, Gap):
-                print("missing:", item)
-            else:
-                print(item.part_id, "pass" if station.accepts(item) else "reject")
+"""The results of a station, in order, none twice, none lost without a word. An example: ``asperity.client``.
 
 A subscriber joins by subscribing, awaiting a state, and asking the journal for what PUB lost. It rejects while the beat
 stands still, while the station is not ready, and until a new session has shown a moving beat.

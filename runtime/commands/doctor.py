@@ -31,7 +31,6 @@ def command(
 
     The exit code is 1 if the engine would not run.
     """
-    from asperity import runtime
     from asperity.runtime.cuda.build import FATBIN
     from asperity.runtime.doctor.diagnosis import diagnose
     from asperity.runtime.doctor.world import ThisMachine
@@ -40,8 +39,7 @@ def command(
     station = load(config)
     if engine is None and config is not None and station.engine.name in {known.value for known in Engine}:
         engine = Engine(station.engine.name)
-    home = Path(runtime.__file__).parents[1]
-    diagnosis = diagnose(ThisMachine(FATBIN), setting_of(station), home, FATBIN, engine)
+    diagnosis = diagnose(ThisMachine(FATBIN), setting_of(station), FATBIN, engine)
     if as_json:
         typer.echo(json.dumps(diagnosis.told()))
     else:

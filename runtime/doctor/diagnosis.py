@@ -10,17 +10,15 @@ from asperity.runtime.doctor.findings import Diagnosis, Engine
 from asperity.runtime.doctor.world import World
 
 
-def diagnose(world: World, setting: Setting, home: Path, fatbin: Path, wanted: Engine | None) -> Diagnosis:
+def diagnose(world: World, setting: Setting, fatbin: Path, wanted: Engine | None) -> Diagnosis:
     """Look at everything.
 
-    ``home``: the folder that holds this program's packages. ``wanted``: None for what the machine could run, which is
-    cuda where the driver shows a GPU, else cpu.
+    ``wanted``: None for what the machine could run, which is cuda where the driver shows a GPU, else cpu.
     """
     station, index = setting.station, setting.station.engine.gpu
     recipes_found, digests = recipes.check_recipes(station)
     findings = (
         python.check_python(world),
-        python.check_packages(world, home),
         python.check_libraries(world),
         python.check_onnxruntime(world),
         python.check_zeromq(world),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from asperity.runtime.doctor.findings import Finding, listed, missing, note, ok, warning
@@ -10,8 +9,6 @@ from asperity.runtime.doctor.platforms import jetpack_of, pip, python_of_jetpack
 from asperity.runtime.doctor.world import World
 
 OLDEST = (3, 10)
-PACKAGES = ("runtime", "export", "calibration", "benchmarks")
-DISTRIBUTION = "asperity"
 LIBRARIES = (
     ("numpy", "numpy>=1.26"),
     ("scipy", "scipy>=1.11"),
@@ -43,43 +40,10 @@ def check_python(world: World) -> Finding:
             f"/usr/bin/python{wanted} -m venv --system-site-packages .venv",
         )
     if not world.python.is_venv:
-        return note("python", found, "python3 -m venv .venv  # PyPI has other packages named runtime and export")
-    return ok("python", found)
-
-
-def check_packages(world: World, home: Path) -> Finding:
-    """Whether runtime, export, calibration and benchmarks are Asperity's own; ``home``: the folder of this program."""
-    foreign, places = [], []
-    for name in PACKAGES:
-        folder = world.package_folder(name)
-        if folder is None:
-            foreign.append(f"{name} is not there")
-        elif Path(folder).resolve() != (home / name).resolve():
-            foreign.append(f"{name} would be taken from {folder}")
-            places.append(Path(folder))
-        elif others := [owner for owner in world.owners(name) if owner != DISTRIBUTION]:
-            # Two distributions in one folder overwrite each other's files.
-            foreign.append(f"{name} is brought by {listed(others)} too")
-    if foreign:
-        found = f"{'; '.join(foreign)}; Asperity's lie in {home}"
-        return missing("packages", found, _packages_remedy(world, places))
+        return note("python", found, "python3 -m venv .venv")
     if world.environment.get("PYTHONPATH"):
-        return note("packages", f"{home}; PYTHONPATH is set: {world.environment['PYTHONPATH']}")
-    return ok("packages", f"{listed(PACKAGES)} in {home}")
-
-
-def _packages_remedy(world: World, places: list[Path]) -> str:
-    """``places``: folders that lie before ours."""
-    on_path = world.environment.get("PYTHONPATH", "").split(os.pathsep)
-    if any(str(place.parent) in on_path for place in places):
-        return "unset PYTHONPATH  # it comes before what is installed"
-    others = sorted({owner for name in PACKAGES for owner in world.owners(name)} - {DISTRIBUTION})
-    again = pip(world, "install", "--force-reinstall", "--no-deps", DISTRIBUTION)
-    if others:
-        return f"{pip(world, 'uninstall', '-y', *others)} && {again}  # or a venv for Asperity alone"
-    if places:
-        return f"move {listed(str(place) for place in places)} out of the way, or start from another folder"
-    return again
+        return note("python", f"{found}; PYTHONPATH is set: {world.environment['PYTHONPATH']}")
+    return ok("python", found)
 
 
 def check_libraries(world: World) -> Finding:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,12 +102,6 @@ class World(Protocol):
 
     def is_installed(self, module: str) -> bool:
         """Whether there is such a top-level module, without importing it."""
-
-    def package_folder(self, name: str) -> str | None:
-        """Where a top-level package would be taken from, without importing it."""
-
-    def owners(self, name: str) -> list[str]:
-        """Installed distributions that bring a top-level package."""
 
     def library(self, names: Sequence[str]) -> str | None:
         """The first shared library of these that loads."""
@@ -205,21 +198,10 @@ class ThisMachine:
 
     def is_installed(self, module: str) -> bool:
         """Whether there is such a top-level module."""
-        return _spec_of(module) is not None
-
-    def package_folder(self, name: str) -> str | None:
-        """Where a top-level package would be taken from."""
-        spec = _spec_of(name)
-        if spec is None:
-            return None
-        places = list(spec.submodule_search_locations or [])
-        return places[0] if places else spec.origin
-
-    def owners(self, name: str) -> list[str]:
-        """Installed distributions that bring a top-level package."""
-        from importlib.metadata import packages_distributions
-
-        return sorted({owner.lower() for owner in packages_distributions().get(name, [])})
+        try:
+            return find_spec(module) is not None
+        except (ImportError, ValueError):
+            return False
 
     def library(self, names: Sequence[str]) -> str | None:
         """The first shared library of these that loads, tried in a process of its own."""
@@ -236,13 +218,6 @@ class ThisMachine:
         if self._driver is None:
             self._driver = _probe(self._fatbin)
         return self._driver
-
-
-def _spec_of(module: str) -> ModuleSpec | None:
-    try:
-        return find_spec(module)
-    except (ImportError, ValueError):
-        return None
 
 
 def _nearest(path: str) -> Path:

@@ -14,7 +14,7 @@ PAGES: dict[str, Callable[[str], str]] = {
     "docs/station.md": lambda _: station_page.page(),
     "examples/generated/asperity.h": lambda _: receiver_constants.c_header(),
     "examples/generated/asperity.mjs": lambda _: receiver_constants.node_module(),
-    "examples/generated/asperity.py": lambda _: receiver_constants.python_module(),
+    "examples/generated/asperity_constants.py": lambda _: receiver_constants.python_module(),
     "examples/generated/asperity.st": lambda _: receiver_constants.structured_text(),
     "examples/generated/asperity_gvl.st": lambda _: receiver_constants.global_list(),
     "examples/generated/asperity_modbus.st": lambda _: modbus_st.structured_text(),

@@ -1,4 +1,4 @@
-"""Constants for receivers in other languages, made from the one list of each: ``examples/generated/asperity.*``.
+"""Constants for receivers in other languages, made from the one list of each: ``examples/generated``.
 
 Codes come from ``runtime.reasons``, states from ``runtime.states``, verdicts from ``runtime.frame``, the record's
 layout from ``runtime.wire.record``.
@@ -193,7 +193,7 @@ def node_module() -> str:
 
 
 def python_module() -> str:
-    """``asperity.py``: no import, any Python 3."""
+    """``asperity_constants.py``: no import, any Python 3."""
     lines = [f'"""{MADE}"""', ""]
     lines += [f"{name} = {number}" for name, number in NUMBERS.items()]
     for enum, members in _enums():

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import threading
 
 from asperity.runtime.errors import AsperityError, StationError
+from asperity.runtime.process.child import END_S, Child, end_with_parent
 from asperity.runtime.settings.loading import restore, save
 from asperity.runtime.settings.station_toml import StationConfig, hosted
 
 RECIPE = "simulated"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Scores are 28 x 28: threads that wait for each other would take longer over them than the sums themselves."""
-END_S = 30.0
-"""Longest wait for a process that was told to end; then it is killed."""
+COMMAND = (sys.executable, "-m", "asperity.runtime.simulation.inspector_process")
 
 
 class StationProcess:
@@ -24,18 +21,11 @@ class StationProcess:
 
     def __init__(self, config: StationConfig) -> None:
         self._config = config
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
 
     def start(self, config: StationConfig | None = None) -> None:
         """Start it, perhaps by another configuration; the one before has ended."""
-        # A session of its own: an interrupt from the keyboard reaches this process, which ends the other in order.
-        process = subprocess.Popen(
-            [sys.executable, "-m", "asperity.runtime.simulation.inspector_process"],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, **ONE_THREAD},
-        )
-        self._process = process
+        self._process = process = Child(COMMAND, environment=ONE_THREAD, own_session=True)
         assert process.stdin is not None
         process.stdin.write(save(config or self._config) + b"\n")
         process.stdin.flush()
@@ -43,30 +33,23 @@ class StationProcess:
     def check(self) -> None:
         """Raises StationError when it has ended by itself."""
         if self._process is not None and self._process.poll() is not None:
-            code = self._process.returncode
-            self._process = None
+            code = self._taken().returncode
             raise StationError(f"the simulated inspector ended by itself with exit code {code}; see its log above")
 
     def kill(self) -> None:
         """kill -9."""
-        assert self._process is not None
-        process, self._process = self._process, None
-        process.kill()
-        process.wait(END_S)
-        _close(process)
+        self._taken().kill()
 
     def wait(self, timeout_s: float) -> None:
         """Until it has ended as it was asked to. Raises StationError when it does not."""
-        assert self._process is not None
-        process, self._process = self._process, None
+        process = self._taken()
         try:
             process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
             process.kill()
-            process.wait(END_S)
             raise StationError(f"the simulated inspector did not end in {timeout_s:.0f} s and was killed") from error
         finally:
-            _close(process)
+            process.hang_up()
 
     def end(self) -> None:
         """Tell it to end, and wait."""
@@ -74,10 +57,10 @@ class StationProcess:
             self._process.terminate()
             self.wait(END_S)
 
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        process.stdin.close()
+    def _taken(self) -> Child:
+        assert self._process is not None
+        process, self._process = self._process, None
+        return process
 
 
 def _child() -> int:
@@ -86,13 +69,7 @@ def _child() -> int:
     from asperity.runtime.settings import log_lines
 
     config = restore(sys.stdin.buffer.readline())
-
-    def end_with_the_parent() -> None:
-        while os.read(sys.stdin.fileno(), 1):  # not through the buffer, whose lock would be held at the end
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=end_with_the_parent, name="parent", daemon=True).start()
+    end_with_parent()
     log_lines.begin(config.log)
     try:
         inspect(config, [RECIPE for _ in hosted(config)])

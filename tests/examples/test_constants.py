@@ -26,7 +26,7 @@ def test_a_kit_is_short(kit: Path) -> None:
 
 
 def test_every_code_is_there_and_nothing_else() -> None:
-    own = runpy.run_path(str(GENERATED / "asperity.py"))
+    own = runpy.run_path(str(GENERATED / "asperity_constants.py"))
     assert own["REASON"] == {reason.name: int(reason) for reason in Reason}
     assert own["STATE"] == {state.name: int(state) for state in State}
     assert own["VERDICT"] == {verdict.name: int(verdict) for verdict in Verdict}
@@ -56,7 +56,7 @@ def test_the_record_can_be_read_by_the_table() -> None:
     )
     body = encode_record(result, state=State.READY, station_number=9)
     seen = decode_record(body)
-    own = runpy.run_path(str(GENERATED / "asperity.py"))
+    own = runpy.run_path(str(GENERATED / "asperity_constants.py"))
     values = dict(zip(own["RECORD"], struct.unpack(own["RECORD_FORMAT"], body), strict=True))
     assert (values["part_number"], values["station_number"], values["seq"]) == (4711, 9, 2**33)
     assert values == {name: getattr(seen, name, values[name]) for name in own["RECORD"]}

@@ -23,8 +23,8 @@ from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
 from asperity.runtime.wire import ReceivedResult
+from asperity.testing import CAMERA, PATIENCE_S, Line
 from tests.places import EXAMPLES
-from tests.system.line import CAMERA, PATIENCE_S, Line
 
 LINES = 250
 """More than a kit may find waiting that a crowded machine did not let run: what has waited is not let pass."""

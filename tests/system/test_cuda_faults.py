@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,8 +14,8 @@ from asperity.runtime.frame import Frame, Result
 from asperity.runtime.reasons import JUDGED, Reason
 from asperity.runtime.security.signing_keys import TrustStore
 from asperity.runtime.states import State
+from asperity.testing import CAMERA, PATIENCE_MS, PATIENCE_S, Camera, Line
 from tests.bundle_factory import toy_frame, write_toy_bundle
-from tests.system.line import CAMERA, PATIENCE_MS, PATIENCE_S, Camera, Line, kill
 
 SCRIPT = Path(__file__).parent / "stand_in_inspector.py"
 LOST_EXIT_CODE = 18
@@ -40,20 +39,15 @@ class CudaLine(Line):
         written.write_text(word)
         written.replace(self.fault)
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        self.starts += 1
-        command = [sys.executable, str(SCRIPT), str(self.config), str(self.fault)]
-        with (self.folder / f"log{self.starts}").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-        self.processes.append(process)
-        return process
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, str(SCRIPT), str(self.config), str(self.fault)]
 
 
 class ToyCamera(Camera):
     """Frames of the toy part, no two alike."""
 
     def picture(self) -> Frame:
-        rgb, xyz = toy_frame(self._rng)
+        rgb, xyz = toy_frame(self.rng)
         return Frame(
             camera=CAMERA, camera_session=self.camera_session, seq=0, rgb=rgb, xyz=xyz, unit="mm",
             t_exposure_us=time.time_ns() // 1000, clock="realtime",
@@ -106,12 +100,12 @@ def test_a_gpu_that_fails_costs_a_frame_or_the_process_and_never_a_wrong_verdict
             assert process.wait(PATIENCE_S) == LOST_EXIT_CODE, line.log()
             assert "lost until this process is started again" in line.log()
             session = restarted(line, session)
-            process = line.processes[-1]
+            process = line.inspector
             assert shown(line, camera).reason in JUDGED
         assert shown(line, camera, "stuck").reason is Reason.DEADLINE
         line.await_state(State.ERROR)
         assert process.poll() is None, "only the supervisor's watchdog ends it: the beat stands still"
-        kill(process)
+        process.kill()
         restarted(line, session)
         assert shown(line, camera).reason in JUDGED
         results = line.settle(camera)

@@ -22,7 +22,7 @@ from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.errors import AccessError, StationError
 from asperity.runtime.frame import Frame, Result
 from asperity.runtime.security.curve_keys import ClientKeys, Role, read_client_key
-from tests.system.line import CAMERA, PATIENCE_MS, STATION, UNHURRIED, Camera, Line
+from asperity.testing import CAMERA, PATIENCE_MS, STATION, UNHURRIED, Camera, Line
 
 RUNNING = 8
 HASTY = ClientLimits(request_timeout_ms=300, request_tries=2)
@@ -36,7 +36,7 @@ def judged(line: Line, count: int) -> list[tuple[object, ...]]:
         station.await_state(PATIENCE_MS)
         line.await_state(RUNNING)
         assert camera.wait_connected(PATIENCE_MS)
-        camera.stream(line, count, interval_ms=30)
+        line.stream(camera, count, interval_ms=30)
         told: list[Result] = []
         for item in station.results(idle_timeout_s=30):
             assert not isinstance(item, Gap)
@@ -116,7 +116,7 @@ def test_whoever_may_not_is_refused_logged_and_counted_and_the_station_goes_on(t
             reply = client.request("set_threshold", threshold=1e6)
             assert (reply.ok, reply.code) == (False, "NOT_ALLOWED")
             assert client.request("get_state").ok
-        camera.stream(line, 10, interval_ms=20)
+        line.stream(camera, 10, interval_ms=20)
 
         def counted() -> bool:
             refused = line.heard.states[-1].access_refused if line.heard.states else {}
@@ -155,20 +155,20 @@ def test_a_revoked_client_is_cut_off_and_nobody_else_misses_a_result() -> None:
         assert thief.exists() and asker.request("get_state").ok
         line.wait(lambda: bool(subscriber.socket.poll(0)), "the spy to hear something")
         assert pusher.wait_connected(PATIENCE_MS)
-        camera.stream(line, 10, interval_ms=20)
+        line.stream(camera, 10, interval_ms=20)
 
         line.revoke("spy")
         line.revoke("thief")
         line.revoke("operator")
         # Whoever is refused has been cut off, and then has all that it was sent before.
         lines = [f"REFUSED REVOKED_KEY {name}" for name in ("spy", "thief")]
-        camera.stream(line, 3000, interval_ms=20, until=lambda: all(text in line.log() for text in lines))
+        line.stream(camera, 3000, interval_ms=20, until=lambda: all(text in line.log() for text in lines))
         assert all(text in line.log() for text in lines), "they did not come back to be refused"
         while subscriber.socket.poll(0):
             subscriber.socket.recv_multipart()
         assert not pusher.wait_connected(0)
         line.wait(lambda: asker.request("get_state").code == "NOT_ALLOWED", "the refusal of the request")
-        camera.stream(line, 20, interval_ms=20)
+        line.stream(camera, 20, interval_ms=20)
         assert not subscriber.socket.poll(500), "the revoked subscriber still hears"
         assert not pusher.send(pusher.picture())
 
@@ -317,7 +317,6 @@ def test_the_audit_file_says_who_asked_what_and_outlives_the_inspector() -> None
 
         line.wait(lambda: bool(stopped()), "the entry")
         process.kill()
-        process.wait(PATIENCE_MS / 1000)
         (entry,) = stopped()
         assert (entry["code"], entry["station"]) == ("OK", STATION)
         assert (entry["actor"]["name"], entry["actor"]["says"]) == ("client", "opcua ann") and entry["actor"]["key"]

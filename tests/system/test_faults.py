@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -25,8 +24,9 @@ from asperity.runtime import wire
 from asperity.runtime.frame import Verdict
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
+from asperity.testing import PATIENCE_MS, PATIENCE_S, STATION, Camera, Line
 from tests.places import ROOT
-from tests.system.line import CAMERA_CHILD, PATIENCE_MS, PATIENCE_S, STATION, Camera, Line
+from tests.system.camera_process import CAMERA_PROCESS
 
 RUNNING = State.CONTINUOUS_EXECUTION
 PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}
@@ -43,7 +43,7 @@ def test_a_stopped_camera_is_noticed_and_what_it_sends_late_is_answered() -> Non
     with Line("ok", limits=limits, station={"name": STATION, "camera": "cam1", "expected_rate_hz": 50.0}) as line:
         line.start()
         line.await_state(RUNNING)
-        camera = line.child(CAMERA_CHILD, str(ROOT), line.ends["frames"], "0")
+        camera = line.spawn(*CAMERA_PROCESS, line.ends["frames"], "0")
         line.wait(lambda: len(line.heard.results) > 10 and line.heard.states[-1].ready, "a running stream")
         camera.send_signal(signal.SIGSTOP)
         line.wait(lambda: not line.heard.states[-1].ready, "the end of ready")
@@ -69,12 +69,12 @@ def test_a_subscriber_that_never_reads_costs_nobody_anything() -> None:
         try:
             camera.wait_connected(PATIENCE_MS)
             for _ in range(5):
-                camera.stream(line, 10, 2)
+                line.stream(camera, 10, 2)
                 line.wait(lambda: len(line.heard.results) == camera.seq, "the first results")
             before_kb = memory_kb(process.pid)
             for _ in range(150):
                 # Ten at once: the station may drop more than results_hwm for whoever stands still, also for us.
-                camera.stream(line, 10, 1)
+                line.stream(camera, 10, 1)
                 line.wait(lambda: len(line.heard.results) == camera.seq, "a result for every frame")
             assert memory_kb(process.pid) < before_kb + 8_000
             assert fates(line)[Reason.GOOD] + fates(line)[Reason.OVERLOAD] + fates(line)[Reason.LOST] == camera.seq
@@ -122,7 +122,7 @@ def test_ten_times_the_rate_is_overload_and_the_newest_frames_are_judged() -> No
         line.await_state(RUNNING)
         camera.wait_connected(PATIENCE_MS)
         # Of a machine so slow that a frame takes half the engine's time instead of a tenth there would be as many GOOD.
-        camera.stream(line, 3000, 20, until=lambda: fates(line)[Reason.GOOD] >= 10)
+        line.stream(camera, 3000, 20, until=lambda: fates(line)[Reason.GOOD] >= 10)
         line.wait(lambda: len(line.heard.results) >= camera.seq, "a result for every frame")
         counted = fates(line)
         assert counted[Reason.GOOD] >= 10 and counted[Reason.OVERLOAD] > counted[Reason.GOOD]
@@ -182,7 +182,7 @@ def test_a_slow_road_makes_frames_stale_not_wrong() -> None:
             line.ends["frames"] = road
             with Camera(line) as camera:
                 camera.wait_connected(PATIENCE_MS)
-                camera.stream(line, 20, 30)
+                line.stream(camera, 20, 30)
                 line.wait(lambda: len(line.heard.results) >= camera.seq - 1, "results")
         counted = fates(line)
         assert counted[Reason.STALE] > 0
@@ -229,9 +229,7 @@ def test_a_pulled_cable_is_noticed_and_the_line_goes_on_when_it_is_back(namespac
     with Line("ok", limits=limits, sockets=sockets) as line:
         line.start()
         line.await_state(RUNNING)
-        command = [sys.executable, "-u", "-c", CAMERA_CHILD, str(ROOT), frames, "0"]
-        camera = subprocess.Popen(["ip", "netns", "exec", namespace, *command], stdout=subprocess.DEVNULL)
-        line.processes.append(camera)
+        line.spawn("ip", "netns", "exec", namespace, *CAMERA_PROCESS, frames, "0")
         line.wait(lambda: len(line.heard.results) > 10 and line.heard.states[-1].ready, "a running stream")
         subprocess.run(["ip", "link", "set", f"{namespace}a", "down"], check=True)
         line.wait(lambda: not line.heard.states[-1].ready, "the end of ready")
@@ -304,7 +302,7 @@ def test_a_full_disk_stops_a_start_in_words_and_a_running_station_not_at_all(sma
                 while True:
                     filler.write(b"\1" * 65536)
             # More than one round of the ring: a write that failed would show.
-            camera.stream(line, 400, 1)
+            line.stream(camera, 400, 1)
             line.wait(lambda: len(line.heard.results) == camera.seq, "a result for every frame")
             line.wait(lambda: line.heard.states[-1].ready, "a state of the running stream")
             assert set(fates(line)) <= {Reason.GOOD, Reason.OVERLOAD, Reason.LOST}

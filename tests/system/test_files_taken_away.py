@@ -11,7 +11,7 @@ import pytest
 
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
-from tests.system.line import PATIENCE_MS, PATIENCE_S, Camera, Line, kill
+from asperity.testing import PATIENCE_MS, PATIENCE_S, Camera, Line
 
 PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}
 
@@ -42,20 +42,20 @@ def test_a_journal_lost_under_a_running_inspector_is_an_error_and_no_id_comes_tw
         line.await_state(State.CONTINUOUS_EXECUTION)
         with Camera(line) as camera:
             camera.wait_connected(PATIENCE_MS)
-            camera.stream(line, 10, 1)
+            line.stream(camera, 10, 1)
             line.wait(lambda: len(line.heard.results) >= 10, "a result for every frame")
             lose(path)
             line.await_state(State.ERROR)
             assert "JOURNAL" in line.heard.states[-1].alarms
             seen = len(line.heard.results)
-            camera.stream(line, 10, 1)
+            line.stream(camera, 10, 1)
             line.wait(lambda: len(line.heard.results) >= seen + 10, "an answer to every frame in Error too")
         assert {result.reason for result in line.heard.results[seen:]} == {Reason.NOT_RUNNING}
         assert process.poll() is None, "it survives"
         text = next(event.text for event in line.heard.events if event.code == "JOURNAL")
         assert str(path) in text
         if ends_by is signal.SIGKILL:
-            kill(process)
+            process.kill()
         else:
             process.send_signal(ends_by)
             assert process.wait(PATIENCE_S) == 0
@@ -63,7 +63,7 @@ def test_a_journal_lost_under_a_running_inspector_is_an_error_and_no_id_comes_tw
 
         line.start()
         if again.startswith("move"):
-            assert line.processes[-1].wait(PATIENCE_S) == 9
+            assert line.inspector.wait(PATIENCE_S) == 9
             assert again in line.log() and str(path) in line.log() and "Traceback" not in line.log()
             path.unlink()
             again = "go on at"
@@ -75,7 +75,7 @@ def test_a_journal_lost_under_a_running_inspector_is_an_error_and_no_id_comes_tw
         with Camera(line, seed=1) as camera:
             camera.wait_connected(PATIENCE_MS)
             before = len(line.heard.results)
-            camera.stream(line, 5, 1)
+            line.stream(camera, 5, 1)
             line.wait(lambda: len(line.heard.results) >= before + 5, "results of the new run")
         ids = [result.result_id for result in line.heard.results]
         assert len(set(ids)) == len(ids) and min(ids[before:]) > max(ids[:before])

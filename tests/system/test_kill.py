@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import signal
 import sys
@@ -16,8 +15,8 @@ import pytest
 from asperity.runtime.frame import Result
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
-from tests.places import ROOT
-from tests.system.line import CAMERA_CHILD, PATIENCE_MS, PATIENCE_S, Camera, Line, kill
+from asperity.testing import PATIENCE_MS, PATIENCE_S, Camera, Line
+from tests.system.camera_process import CAMERA_PROCESS
 
 RUNNING = State.CONTINUOUS_EXECUTION
 
@@ -51,12 +50,12 @@ def test_kill_9_of_the_inspector_leaves_no_frame_without_its_one_result(line: Li
             session = line.await_state(RUNNING, session).session
             camera.wait_connected(PATIENCE_MS)
             wanted = len(line.heard.results) + rng.randrange(10, 30)
-            camera.stream(line, 3000, 8, until=lambda wanted=wanted: len(line.heard.results) >= wanted)  # type: ignore[misc]
-            kill(process)
+            line.stream(camera, 3000, 8, until=lambda wanted=wanted: len(line.heard.results) >= wanted)  # type: ignore[misc]
+            process.kill()
         line.start()
         line.await_state(RUNNING, session)
         camera.wait_connected(PATIENCE_MS)
-        camera.stream(line, 10, interval_ms=8)
+        line.stream(camera, 10, interval_ms=8)
         results = line.settle(camera)
     line.heard.listen(100)
     assert sorted(results) == list(range(1, max(results) + 1)), "ids go on without a gap"
@@ -78,9 +77,9 @@ def test_kill_9_in_the_middle_of_a_frame_is_answered_restarted(line: Line) -> No
         session = slow.await_state(RUNNING).session
         with Camera(slow) as camera:
             camera.wait_connected(PATIENCE_MS)
-            camera.stream(slow, 3, interval_ms=20)
+            slow.stream(camera, 3, interval_ms=20)
             slow.wait(lambda: slow.heard.states[-1].in_flight == 3, "three frames in work")
-            kill(process)
+            process.kill()
             assert slow.heard.results == []
             slow.start()
             slow.await_state(RUNNING, session)
@@ -96,14 +95,14 @@ def test_the_customers_client_sees_every_result_once_over_a_restart(line: Line) 
     seen: list[int] = []
     with Camera(line) as camera, line.client(since=1) as client:
         camera.wait_connected(PATIENCE_MS)
-        camera.stream(line, 15, interval_ms=8)
+        line.stream(camera, 15, interval_ms=8)
         while not seen:
             seen += [item.result_id for item in client.poll(50) if isinstance(item, Result)]
-        kill(process)
+        process.kill()
         line.start()
         line.await_state(RUNNING, session)
         camera.wait_connected(PATIENCE_MS)
-        camera.stream(line, 15, interval_ms=8)
+        line.stream(camera, 15, interval_ms=8)
         last_id = max(line.settle(camera))
         ends_s = time.monotonic() + PATIENCE_S
         # The last result may come before the first state of the new session, by which the client counts.
@@ -118,12 +117,11 @@ def test_kill_9_of_the_camera_costs_nothing_but_what_it_did_not_send(line: Line)
     line.await_state(RUNNING)
     sent: dict[str, int] = {}
     for seed in (1, 2):
-        camera = line.child(CAMERA_CHILD, str(ROOT), line.ends["frames"], str(seed))
+        camera = line.spawn(*CAMERA_PROCESS, line.ends["frames"], str(seed))
         before = len(line.heard.results)
         line.wait(lambda before=before: len(line.heard.results) >= before + 15, "results")  # type: ignore[misc]
-        kill(camera)
-        assert camera.stdout is not None
-        session, seq = camera.stdout.read().splitlines()[-1].decode().split()
+        camera.kill()
+        session, seq = camera.log().splitlines()[-1].split()
         sent[session] = int(seq)
     line.wait(
         lambda: line.heard.states[-1].in_flight == 0 and not line.heard.states[-1].ready, "a state without camera"
@@ -139,18 +137,13 @@ def test_kill_9_of_the_camera_costs_nothing_but_what_it_did_not_send(line: Line)
 def test_kill_9_of_the_watcher_is_not_even_noticed(line: Line) -> None:
     line.start()
     line.await_state(RUNNING)
-    watcher = line.child(
-        "import sys; sys.argv[0] = 'asperity'; from asperity.runtime.cli import main; main()",
-        "watch", "--results", line.ends["results"], "--json",
-    )  # fmt: skip
+    watcher = line.asperity("watch", "--results", line.ends["results"], "--json")
     with Camera(line) as camera:
         camera.wait_connected(PATIENCE_MS)
-        assert watcher.stdout is not None
-        os.set_blocking(watcher.stdout.fileno(), False)
-        camera.stream(line, 3000, 20, until=lambda: bool(watcher.stdout and watcher.stdout.read()))
+        line.stream(camera, 3000, 20, until=lambda: bool(watcher.log()))
         assert watcher.poll() is None
-        kill(watcher)
-        camera.stream(line, 20, interval_ms=8)
+        watcher.kill()
+        line.stream(camera, 20, interval_ms=8)
         line.wait(lambda: len(line.heard.results) == camera.seq, "a result for each frame")
     assert sorted(result.seq for result in line.heard.results) == list(range(1, camera.seq + 1))
 
@@ -163,7 +156,7 @@ def test_sigterm_answers_every_admitted_frame_and_leaves_nothing_owed() -> None:
         session = line.await_state(RUNNING).session
         with Camera(line) as camera:
             camera.wait_connected(PATIENCE_MS)
-            camera.stream(line, 6, interval_ms=10)
+            line.stream(camera, 6, interval_ms=10)
             line.wait(lambda: line.heard.states[-1].received == 6, "six frames")
             process.send_signal(signal.SIGTERM)
             line.wait(lambda: len(line.heard.results) >= 6, "an answer for each")

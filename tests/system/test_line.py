@@ -11,7 +11,7 @@ from pathlib import Path
 from asperity.benchmarks.line.fuzz import run_rubbish
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
-from tests.system.line import PATIENCE_MS, PATIENCE_S, Camera, Line
+from asperity.testing import PATIENCE_MS, PATIENCE_S, Camera, Line
 
 RUNNING = State.CONTINUOUS_EXECUTION
 PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}
@@ -22,7 +22,7 @@ def test_more_frames_than_the_engine_can_take_are_refused_overload() -> None:
         line.start()
         line.await_state(RUNNING)
         camera.wait_connected(PATIENCE_MS)
-        camera.stream(line, 30, interval_ms=15)
+        line.stream(camera, 30, interval_ms=15)
         line.wait(lambda: len(line.heard.results) == camera.seq, "a result for each frame")
         reasons = Counter(result.reason for result in line.heard.results)
         assert set(reasons) <= {Reason.GOOD, Reason.OVERLOAD, Reason.LOST}
@@ -117,14 +117,14 @@ def test_the_recipe_changes_between_two_frames_of_a_running_stream() -> None:
         line.start()
         line.await_state(RUNNING)
         camera.wait_connected(PATIENCE_MS)
-        camera.stream(line, 3, interval_ms=20)
+        line.stream(camera, 3, interval_ms=20)
         assert line.ask("prepare_recipe", recipe="broken").code == "ACCEPTED"
-        camera.stream(line, 3000, 20, until=lambda: "RECIPE" in line.heard.states[-1].alarms)
+        line.stream(camera, 3000, 20, until=lambda: "RECIPE" in line.heard.states[-1].alarms)
         assert "RECIPE" in line.heard.states[-1].alarms
         assert line.heard.states[-1].recipe == "simulated", "the recipe in force stays in force"
         assert line.ask("prepare_recipe", recipe="bad").code == "ACCEPTED"
-        camera.stream(line, 3000, 20, until=lambda: line.heard.states[-1].recipe == "bad")
-        camera.stream(line, 3, interval_ms=20)
+        line.stream(camera, 3000, 20, until=lambda: line.heard.states[-1].recipe == "bad")
+        line.stream(camera, 3, interval_ms=20)
         line.wait(lambda: len(line.heard.results) == camera.seq, "a result for each frame")
         in_order = sorted(line.heard.results, key=lambda result: result.result_id)
         changes = [result.recipe for result in in_order if result.reason in (Reason.GOOD, Reason.SCORE_ABOVE_THRESHOLD)]
@@ -149,10 +149,10 @@ def test_nothing_is_logged_for_each_frame() -> None:
         line.start()
         line.await_state(RUNNING)
         camera.wait_connected(PATIENCE_MS)
-        camera.stream(line, 5, interval_ms=15)
+        line.stream(camera, 5, interval_ms=15)
         line.wait(lambda: len(line.heard.results) >= 5, "results")
         before = line.log()
-        camera.stream(line, 60, interval_ms=15)
+        line.stream(camera, 60, interval_ms=15)
         line.wait(lambda: len(line.heard.results) == camera.seq, "a result for each frame")
         assert line.log() == before or "OVERLOAD" in line.log()
         assert "engine simulated" in before.splitlines()[0]

@@ -19,7 +19,7 @@ from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.reasons import Reason
 from asperity.runtime.settings.paths import control_endpoint
 from asperity.runtime.states import State
-from tests.system.line import PATIENCE_MS, PATIENCE_S, UNHURRIED, Camera, Line, kill
+from asperity.testing import PATIENCE_MS, PATIENCE_S, UNHURRIED, Camera, Line
 from tests.system.test_kill import one_result_each
 
 NAMES = ("left", "right", "top")
@@ -84,7 +84,7 @@ def test_kill_9_leaves_no_frame_of_any_station_without_its_one_result(line: Line
                 senders[rng.choice(NAMES)].deliver()
                 line.listen(rng.choice((0, 2, 5)))
             if start < 2:
-                kill(process)
+                process.kill()
         for name, camera in senders.items():
             for _ in range(6):  # each alone: some are judged, however many came at once before
                 camera.deliver()
@@ -243,25 +243,21 @@ def test_commands_meant_for_one_station_are_told_which(line: Line) -> None:
     ]  # fmt: skip
     watch = ["watch", "result", "--station", "right", "--results", line.ends["results"], "--count", "3", "--json"]
     ends = ["--results", line.ends["results"], "--control", line.ends["control"]]
-    log = (line.folder / "gateway").open("wb")
-    gateway = subprocess.Popen([*command, "gateway", "http", "--station", "right", "--port", "0", *ends], stderr=log)
-    log.close()
-    line.processes.append(gateway)
-    watching = subprocess.Popen([*command, *watch], stdout=subprocess.PIPE)
-    line.processes.append(watching)
+    gateway = line.asperity("gateway", "http", "--station", "right", "--port", "0", *ends)
+    watching = line.asperity(*watch)
     sent = 0
     while watching.poll() is None:  # it hears what is sent once it has started: perhaps not before the next run
         run = subprocess.run([*command, *camera], stdout=subprocess.PIPE, check=True, timeout=PATIENCE_S)
         sent += json.loads(run.stdout)["sent"]
         with suppress(subprocess.TimeoutExpired):
             watching.wait(1)
-    told = watching.communicate()[0].decode().splitlines()
+    told = watching.log().splitlines()
     assert len(told) == 3 and {json.loads(row)["station"] for row in told} == {"right"}
     line.wait(lambda: line.heard_of["right"].states[-1].received == sent, "the frames")
     served: list[str] = []
 
     def serves() -> bool:
-        served.extend(re.findall(r"http://127.0.0.1:\d+", (line.folder / "gateway").read_text()))
+        served.extend(re.findall(r"http://127.0.0.1:\d+", gateway.log()))
         return bool(served)
 
     line.wait(serves, "the gateway's address")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import random
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,9 +22,9 @@ import pytest
 from asperity.benchmarks.line.strangers import ENDINGS, TYPES, Impostor, Strangers, sayings
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
-from tests.places import ROOT
+from asperity.testing import PATIENCE_MS, STATION, Camera, Line, Recorder
 from tests.runtime.gateways.floor import GatewayProcess
-from tests.system.line import CAMERA_CHILD, PATIENCE_MS, STATION, Camera, Line, Recorder
+from tests.system.camera_process import CAMERA_PROCESS
 
 RUNNING = State.CONTINUOUS_EXECUTION
 NAMES = ("frames", "results", "bulk", "control")
@@ -64,43 +65,24 @@ while True:
 """Says the longest gap between two states, in ms, every five seconds; nothing else keeps it from its work."""
 
 
-def free_port() -> int:
-    """One that the kernel gives to nobody by itself."""
-    kernels = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.SystemRandom().randrange(kernels // 2, kernels)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-
-
 def memory_mb(process: subprocess.Popen[bytes]) -> float:
     rows = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
     return int(next(row for row in rows if row.startswith("Pss:")).split()[1]) / 1024
 
 
-def over_tcp() -> dict[str, str]:
-    return {name: f"tcp://127.0.0.1:{free_port()}" for name in NAMES}
-
-
 def listen_again(line: Line) -> None:
     line.heard.close()
-    line.heard = Recorder(line.ends["results"], line.keys.get("recorder"))
-    line.heard_of = {STATION: line.heard}
+    line.heard_of[STATION] = Recorder(line.ends["results"], line.keys.get("recorder"), station=STATION)
 
 
-class TcpLine(Line):
+def tcp_line(curve: bool, **limits: int) -> Line:
     """A line whose inspector listens on TCP."""
-
-    def __init__(self, curve: bool, **limits: int) -> None:
-        ends = over_tcp()
-        limits = {**UNHURRIED, **limits}
-        super().__init__("ok", curve, limits=limits, sockets={**ends, **QUICK}, security={"handshake_ms": 1000})
-        self.ends = ends
-        listen_again(self)
+    limits = {**UNHURRIED, **limits}
+    return Line("ok", curve, tcp=True, limits=limits, sockets=QUICK, security={"handshake_ms": 1000})
 
 
 def made(curve: bool, scheme: str) -> Line:
-    return TcpLine(curve) if scheme == "tcp" else Line("ok", curve, limits=UNHURRIED, sockets=QUICK)
+    return tcp_line(curve) if scheme == "tcp" else Line("ok", curve, limits=UNHURRIED, sockets=QUICK)
 
 
 def each_frame_has_its_one_result(line: Line, camera: Camera) -> None:
@@ -119,12 +101,12 @@ def test_strangers_on_every_port_of_the_inspector_cost_the_line_nothing(curve: b
     with made(curve, scheme) as line, Camera(line) as camera:
         process = line.start()
         line.await_state(RUNNING)
-        camera.stream(line, 3, 1)
+        line.stream(camera, 3, 1)
         strangers = {name: Strangers(line.ends[name], dice) for name in NAMES}
         plan = [(name, saying) for name in NAMES for saying in sayings(TYPES[name], dice)]
         for name, saying in dice.sample(plan, len(plan)):
             strangers[name].say(saying, dice.choice(ENDINGS[:4]))
-            camera.stream(line, 1, 5)
+            line.stream(camera, 1, 5)
         assert process.poll() is None and sum(stranger.said for stranger in strangers.values()) == len(plan)
         each_frame_has_its_one_result(line, camera)
         fates = Counter(result.reason for result in line.heard.results)
@@ -142,7 +124,7 @@ def test_strangers_on_the_ports_of_gateways_cost_no_other_connection() -> None:
         strangers = [Strangers(f"tcp://127.0.0.1:{gateway.port()}", dice) for gateway in gateways]
         for stranger in strangers:
             stranger.say_all(sayings(b"PUSH", dice), ENDINGS[:4])
-            camera.stream(line, 1, 1)
+            line.stream(camera, 1, 1)
         for gateway, stranger in zip(gateways, strangers, strict=True):
             assert gateway.process.poll() is None, gateway.log()
             stranger.close()
@@ -153,7 +135,7 @@ def test_strangers_on_the_ports_of_gateways_cost_no_other_connection() -> None:
 def test_who_connects_to_an_impostor_lives_on_and_serves_when_the_station_is_there() -> None:
     with Line("ok", limits=UNHURRIED) as line, ExitStack() as stack:
         impostor = Impostor({name: line.ends[name] for name in ("frames", "results", "control")}, random.Random(13))
-        child = line.child(CAMERA_CHILD, str(ROOT), line.ends["frames"], "0")
+        child = line.spawn(*CAMERA_PROCESS, line.ends["frames"], "0")
         gateways = [GatewayProcess(line, protocol, f"[{protocol}]\nport = 0\n") for protocol in PROTOCOLS]
         client = stack.enter_context(line.client())
         camera = stack.enter_context(Camera(line, triggered=True))
@@ -180,7 +162,7 @@ def test_who_connects_to_an_impostor_lives_on_and_serves_when_the_station_is_the
 @pytest.mark.parametrize("curve", [False, True])
 def test_ten_minutes_of_strangers_leave_nothing_behind(curve: bool) -> None:
     dice = random.Random(17)
-    with TcpLine(curve, deadline_ms=SOAK_DEADLINE_MS) as line, Camera(line) as camera:
+    with tcp_line(curve, deadline_ms=SOAK_DEADLINE_MS) as line, Camera(line) as camera:
         process = line.start()
         line.await_state(RUNNING)
         toml = f'[station]\nkey_file = "{line.keys["client"]}"\n' if curve else ""
@@ -188,10 +170,11 @@ def test_ten_minutes_of_strangers_leave_nothing_behind(curve: bool) -> None:
         targets = [(line.ends[name], TYPES[name]) for name in NAMES]
         targets += [(f"tcp://127.0.0.1:{gateway.port()}", b"PUSH") for gateway in gateways]
         processes = [process, *(gateway.process for gateway in gateways)]
-        camera.stream(line, 100, 10)
+        line.stream(camera, 100, 10)
         before = [memory_mb(each) for each in processes]
         ends_s = time.monotonic() + SOAK_S
-        watcher = line.child(WATCHER, line.ends["results"], str(line.keys.get("recorder", "")))
+        key = str(line.keys.get("recorder", ""))
+        watcher = line.spawn(sys.executable, "-u", "-c", WATCHER, line.ends["results"], key)
         strangers = [(Strangers(endpoint, dice), kind) for endpoint, kind in targets]
         stop = threading.Event()
 
@@ -209,7 +192,7 @@ def test_ten_minutes_of_strangers_leave_nothing_behind(curve: bool) -> None:
         for thread in threads:
             thread.start()
         while time.monotonic() < ends_s:
-            camera.stream(line, 1, 20)
+            line.stream(camera, 1, 20)
             assert all(each.poll() is None for each in processes), line.log()
         stop.set()
         for thread in threads:
@@ -218,8 +201,7 @@ def test_ten_minutes_of_strangers_leave_nothing_behind(curve: bool) -> None:
         after = [memory_mb(each) for each in processes]
         assert all(late - early < MEMORY_MAX_MB for early, late in zip(before, after, strict=True)), (before, after)
         watcher.kill()
-        assert watcher.stdout is not None
-        gap_ms = int(watcher.stdout.read().split()[-1])
+        gap_ms = int(watcher.log().split()[-1])
         timeout_ms = max(state.beat_timeout_ms for state in line.heard.states[-5:])
         said = sum(stranger.said for stranger, _ in strangers)
         print(f"{said} strangers, {camera.seq} frames, MB {before} -> {after}, longest gap of states {gap_ms} ms")

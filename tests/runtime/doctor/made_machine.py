@@ -10,12 +10,12 @@ from pathlib import Path
 from asperity.runtime.doctor.box import Setting
 from asperity.runtime.doctor.diagnosis import diagnose
 from asperity.runtime.doctor.findings import Diagnosis, Engine, Finding
-from asperity.runtime.doctor.python import LIBRARIES, PACKAGES
+from asperity.runtime.doctor.python import LIBRARIES
 from asperity.runtime.doctor.world import Driver, Gpu, Imported, Python
 from asperity.runtime.settings.station_toml import StationConfig
 
 HOME = Path("/opt/asperity/lib/python3.12/site-packages")
-FATBIN = HOME / "runtime/cuda/asperity.fatbin"
+FATBIN = HOME / "asperity/runtime/cuda/asperity.fatbin"
 H100 = Gpu("NVIDIA H100", (9, 0), 80 * 2**30, "ok")
 ORIN = Gpu("Orin", (8, 7), 32 * 2**30, "ok")
 PYTHON = Python((3, 12, 3), "/opt/asperity/bin/python", True, True)
@@ -58,8 +58,6 @@ class Made:
     said: dict[str, str] = field(default_factory=lambda: {"timedatectl": "yes", "systemctl": "enabled active"})
     loads: dict[str, str] = field(default_factory=lambda: dict(LOADS))
     breaks: dict[str, str] = field(default_factory=dict)
-    folders: dict[str, str] = field(default_factory=lambda: {name: str(HOME / name) for name in PACKAGES})
-    owned: dict[str, list[str]] = field(default_factory=lambda: {name: ["asperity"] for name in PACKAGES})
     answer: Driver = DRIVER
     free: int = 2**40
     writable: bool = True
@@ -100,12 +98,6 @@ class Made:
             return Imported(error=f"No module named {module!r}", is_there=False)
         return Imported(self.loads[module], str(HOME / module.replace(".", "/") / "__init__.py"))
 
-    def package_folder(self, name: str) -> str | None:
-        return self.folders.get(name)
-
-    def owners(self, name: str) -> list[str]:
-        return self.owned.get(name, [])
-
     def library(self, names: Sequence[str]) -> str | None:
         return names[0]
 
@@ -138,7 +130,7 @@ def setting_in(folder: Path) -> Setting:
 
 
 def look(world: Made, setting: Setting, wanted: Engine | None = None) -> tuple[Diagnosis, dict[str, Finding]]:
-    diagnosis = diagnose(world, setting, HOME, FATBIN, wanted)
+    diagnosis = diagnose(world, setting, FATBIN, wanted)
     found = {finding.name: finding for finding in diagnosis.findings}
     assert len(found) == len(diagnosis.findings), "names are the table's keys"
     return diagnosis, found

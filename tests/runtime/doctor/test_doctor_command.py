@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -91,31 +90,6 @@ def test_the_command_on_this_machine(tmp_path: Path) -> None:
     assert "numpy" in names["libraries"]["found"] and str(tmp_path) in names["journal"]["found"]
     for finding in told["findings"]:
         assert finding["state"] in ("ok", "note") or finding["mend"]
-
-
-def test_with_a_foreign_package_in_the_way_only_the_doctor_runs_and_names_it(tmp_path: Path) -> None:
-    """PyPI has an ``export`` of its own: its modules are not ours."""
-    (tmp_path / "export").mkdir()
-    (tmp_path / "export/__init__.py").write_text("")
-    # An editable install finds our modules below a foreign package too; a wheel, as on a box, does not.
-    code = (
-        "import sys; sys.argv = ['asperity', *sys.argv[1:]]\n"
-        "sys.meta_path[:] = [finder for finder in sys.meta_path if 'Editable' not in getattr(finder, '__name__', '')]\n"
-        "from asperity.runtime.cli import main; main()"
-    )
-
-    def asperity(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False,
-            env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}, timeout=240,
-        )  # fmt: skip
-
-    other = asperity("keys", "list")
-    assert other.returncode == 15 and "export is not Asperity's own" in other.stderr and "Traceback" not in other.stderr
-    doctor = asperity("doctor", "--engine", "cpu", "--json")
-    assert doctor.returncode == 1, doctor.stderr
-    findings = {finding["name"]: finding for finding in json.loads(doctor.stdout)["findings"]}
-    assert findings["packages"]["state"] == "missing" and str(tmp_path / "export") in findings["packages"]["found"]
 
 
 def test_what_is_missing_ends_with_1(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> None:

@@ -76,16 +76,7 @@ def put(name: str, key: str, value: object) -> Callable[[Made], None]:
 BREAKS: list[tuple[Callable[[Made], None], str, State, str, str]] = [
     (at("python", Python((3, 9, 18), "/usr/bin/python3.9", True, True)), "python", State.MISSING, "3.10", "venv"),
     (at("python", Python((3, 12, 3), "/usr/bin/python3", False, True)), "python", State.NOTE, "not in a venv", "venv"),
-    (
-        put("folders", "export", "/somewhere/export"),
-        "packages",
-        State.MISSING,
-        "/somewhere/export",
-        "move /somewhere/export",
-    ),
-    (lambda world: world.folders.pop("runtime") and None, "packages", State.MISSING, "runtime is not there", "install"),
-    (put("owned", "export", ["asperity", "export"]), "packages", State.MISSING, "by export too", "uninstall -y export"),
-    (put("environment", "PYTHONPATH", "/x"), "packages", State.NOTE, "/x", ""),
+    (put("environment", "PYTHONPATH", "/x"), "python", State.NOTE, "/x", ""),
     (no_module("scipy"), "libraries", State.MISSING, "No module named 'scipy'", "'scipy>=1.11'"),
     (no_module("onnxruntime"), "onnxruntime", State.MISSING, "No module", "'onnxruntime>=1.23'"),
     (put("loads", "onnxruntime", "1.19.2"), "onnxruntime", State.MISSING, "1.19.2", "'onnxruntime>=1.23'"),

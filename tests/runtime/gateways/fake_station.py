@@ -15,7 +15,7 @@ import zmq
 
 from asperity.runtime import wire
 from asperity.runtime.frame import Result
-from tests.system.line import PATIENCE_MS, STATION
+from asperity.testing import PATIENCE_MS, STATION
 
 STATE_MS = 20
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -22,7 +20,7 @@ from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.link import Delivered, Item, View
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import ReceivedResult, Reply, StationState
-from tests.system.line import PATIENCE_S, STATION, Line
+from asperity.testing import PATIENCE_S, STATION, Line
 
 SESSION = "6f6e9f2c-8a51-4d6f-b0f1-3c1d2e9a7b10"
 T = TypeVar("T")
@@ -154,16 +152,11 @@ class GatewayProcess:
         number = len(list(line.folder.glob("gateway*.toml")))
         config = line.folder / f"gateway{number}.toml"
         config.write_text(toml)
-        self._log = line.folder / f"gateway{number}.log"
         ends = ("--results", line.ends["results"], "--control", line.ends["control"], "--station", STATION)
-        gateway = [sys.executable, "-m", "asperity.runtime.cli", "gateway", protocol]
-        command = [*gateway, "--config", str(config), *ends, *flags]
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        line.processes.append(self.process)
+        self.process = line.asperity("gateway", protocol, "--config", str(config), *ends, *flags)
 
     def log(self) -> str:
-        return self._log.read_text()
+        return self.process.log()
 
     def port(self) -> int:
         """Awaits that it serves."""

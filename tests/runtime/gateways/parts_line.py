@@ -10,7 +10,7 @@ from typing import Any
 
 from asperity.runtime.frame import Verdict
 from asperity.runtime.simulation.camera import SimulatedCamera
-from tests.system.line import CAMERA, PATIENCE_S, STATION, Line
+from asperity.testing import CAMERA, PATIENCE_S, STATION, Line
 
 RUNNING = 8
 NO_FRAME_MS = 100
@@ -75,7 +75,7 @@ class Answering:
 @contextmanager
 def answered_line(parts: int = 1) -> Iterator[tuple[Line, Answering]]:
     """It runs, for so many parts and more."""
-    sections: dict[str, dict[str, Any]] = {
+    sections: dict[str, Any] = {
         "station": {"triggers": "software"},
         "limits": {"deadline_ms": 30_000, "max_age_ms": 30_000, "engine_faults_max": 1000},
         "triggers": {"pending_max": 64},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,9 +13,9 @@ import msgspec
 import pytest
 
 from asperity.runtime.frame import Verdict
+from asperity.testing import STATION, Line
 from tests.runtime.gateways.floor import GatewayProcess, until
 from tests.runtime.gateways.mqtt.mqtt_floor import MOSQUITTO, Broker, lies
-from tests.system.line import STATION, Line
 
 NODE = Path(__file__).parent / "node"
 COUNT = 10_000
@@ -46,20 +45,8 @@ class Reader:
 
 def simulate(line: Line) -> None:
     ends = [word for name, end in line.ends.items() for word in (f"--{name}", end)]
-    command = [
-        sys.executable,
-        "-m",
-        "asperity.runtime.cli",
-        "simulate",
-        "--rate",
-        str(RATE_HZ),
-        "--script",
-        "ok ok ng nan shape",
-    ]
-    process = subprocess.Popen(
-        [*command, "--station", STATION, *ends], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    line.processes.append(process)
+    words = ("--rate", str(RATE_HZ), "--script", "ok ok ng nan shape")
+    line.asperity("simulate", *words, "--station", STATION, *ends)
 
 
 def listen_until(line: Line, condition: Any) -> None:

@@ -21,7 +21,7 @@ from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStat
 from asperity.runtime.gateways.link import Delivered, Item, Link
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import StationState, encode_result, encode_state
-from tests.system.line import PATIENCE_S, STATION, Camera, Line, kill
+from asperity.testing import PATIENCE_S, STATION, Camera, Line
 
 READY, RUNNING = 6, 8
 PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}
@@ -64,7 +64,7 @@ def passing(line: Line, link: Link, camera: Camera) -> Item:
         if view.accept and view.last is not None:
             found.append(view.last)
         elif view.results + view.missing >= camera.seq:
-            camera.stream(line, 1, 0)
+            line.stream(camera, 1, 0)
         return bool(found)
 
     until(passes, "a part that may pass")
@@ -82,7 +82,7 @@ def test_results_come_in_order_and_a_simulation_is_never_accepted_unless_told(li
             until(lambda link=link: link.view().state is not None, "a state")  # type: ignore[misc]
         camera.wait_connected(10_000)
         until(lambda: strict.view().good and loose.view().good, "trust")
-        camera.stream(line, 20, 10)
+        line.stream(camera, 20, 10)
         count = len(line.settle(camera))
         seen: dict[Link, list[Item]] = {strict: [], loose: []}
         for link, items in seen.items():
@@ -121,14 +121,14 @@ def trusted(line: Line, accept_hold_ms: int) -> Iterator[tuple[Link, Camera]]:
 def test_a_stopped_inspector_takes_accept_away_and_the_same_part_never_gets_it_back() -> None:
     with Line("ok") as line, trusted(line, 3_600_000) as (link, camera):
         part = passing(line, link, camera)
-        inspector = line.processes[0]
+        inspector = line.inspector
         os.kill(inspector.pid, signal.SIGSTOP)
         until(lambda: "beat" in link.view().why, "distrust")
         assert not link.view().accept and not link.may_pass(part)
         os.kill(inspector.pid, signal.SIGCONT)
         until(lambda: link.view().good, "trust again")
         assert not link.may_pass(part)
-        kill(inspector)
+        inspector.kill()
         until(lambda: not link.view().good, "distrust")
         line.start()
         until(lambda: link.view().good, "trust in the new session")
@@ -159,7 +159,7 @@ def test_requests_pass_and_fail_in_words(line: Line, monkeypatch: pytest.MonkeyP
             link.ask("trigger", trigger_id=0, timeout_ms=100).result(PATIENCE_S)
         with pytest.raises(StationError, match="commands is false"):
             silent.ask("start").result(PATIENCE_S)
-        kill(line.processes[0])
+        line.kill()
         with pytest.raises(StationError, match="no answer"):
             hasty.ask("start").result(PATIENCE_S)
     finally:

@@ -9,8 +9,8 @@ from typing import Any
 
 from asperity.runtime.gateways.config import GatewayConfig, Http
 from asperity.runtime.gateways.http.gateway import HttpGateway
+from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import FakeLink, Loop
-from tests.system.line import PATIENCE_S
 
 EVIL = "<script>alert(1)</script>&\"'"
 

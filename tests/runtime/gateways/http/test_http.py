@@ -19,9 +19,9 @@ from asperity.runtime.gateways.http.gateway import HttpGateway
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import RecipeChange
 from asperity.runtime.wire.state import EngineMessage
+from asperity.testing import PATIENCE_S, Camera, Line
 from tests.runtime.gateways.floor import FakeLink, GatewayProcess, result, until
 from tests.runtime.gateways.http.http_floor import EVIL, Floor, get
-from tests.system.line import PATIENCE_S, Camera, Line, kill
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -235,7 +235,7 @@ def test_on_a_line_ready_follows_the_inspector_and_the_process_ends_well() -> No
             camera.wait_connected(round(PATIENCE_S * 1000))
             until(lambda: get(url + "/readyz")[0] == 200, "ready")
             line.wait(lambda: bool(line.heard.states), "a state")
-            camera.stream(line, 20, 10)
+            line.stream(camera, 20, 10)
             journal = line.settle(camera)
             ok = {"verdict": "ok", "reason": "GOOD"}
 
@@ -251,7 +251,7 @@ def test_on_a_line_ready_follows_the_inspector_and_the_process_ends_well() -> No
                 [r for r in journal.values() if r.verdict is Verdict.OK]
             )
             assert by_station <= value(found, "asperity_results_total", **ok)
-            kill(line.processes.pop(0))
+            line.kill()
             began_s = time.monotonic()
             until(lambda: get(url + "/readyz")[0] == 503, "not ready")
             print(f"kill -9: not ready after {time.monotonic() - began_s:.3f} s")

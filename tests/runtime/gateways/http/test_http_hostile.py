@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.gateways.http.gateway import HttpGateway
+from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import FakeLink, open_files, result, until
 from tests.runtime.gateways.http.http_floor import EVIL, Floor, everything
-from tests.system.line import PATIENCE_S
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from asperity.runtime.gateways.config import Gateway, GatewayConfig, Modbus
 from asperity.runtime.gateways.modbus.gateway import ModbusRegisters
 from asperity.runtime.gateways.modbus.server import ModbusServer
 from asperity.runtime.gateways.modbus.table import STATUS, STATUS_CODES, STATUS_WORDS, WRITES, unpack
+from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import FakeLink, Loop
-from tests.system.line import PATIENCE_S
 
 ADDRESS = {row.name: row.address for row in WRITES}
 RECIPES = {"1": "bracket", "7": "lid"}

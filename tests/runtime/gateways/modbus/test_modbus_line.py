@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +20,9 @@ from asperity.runtime.errors import ConfigError, GatewayError
 from asperity.runtime.frame import Result, Verdict
 from asperity.runtime.gateways.modbus.table import STATUS, STATUS_OF_CODE, STATUS_WORDS, WRITES, unpack
 from asperity.runtime.reasons import Reason
+from asperity.testing import PATIENCE_S, STATION, Camera, Line
 from tests.runtime.gateways.floor import GatewayProcess, until
 from tests.runtime.gateways.modbus.modbus_floor import QUIET
-from tests.system.line import PATIENCE_S, STATION, Camera, Line, kill
 
 ADDRESS = {row.name: row.address for row in WRITES}
 RUNNING, READY = 8, 6
@@ -310,10 +309,10 @@ def test_a_dead_or_stopped_inspector_takes_accept_and_quality_away_and_both_come
         streaming, plc = Streaming(line, 15), Plc(gateway.port())
         try:
             for fault in ("SIGSTOP", "kill -9"):
-                inspector = line.processes[0] if fault == "SIGSTOP" else line.processes.pop(0)
+                inspector = line.inspector
                 plc.until(lambda block: block["accept"] == 1 and plc.reads > 20, "accept")
                 began_s = time.monotonic()
-                os.kill(inspector.pid, signal.SIGSTOP) if fault == "SIGSTOP" else kill(inspector)
+                os.kill(inspector.pid, signal.SIGSTOP) if fault == "SIGSTOP" else inspector.kill()
                 until(lambda: plc.read()["accept"] == 0, "accept = 0", every_s=0.001)
                 accept_s = time.monotonic() - began_s
                 until(lambda: plc.read()["quality"] == 0, "bad quality", every_s=0.001)
@@ -329,12 +328,11 @@ def test_a_dead_or_stopped_inspector_takes_accept_and_quality_away_and_both_come
                 if fault == "SIGSTOP":
                     os.kill(inspector.pid, signal.SIGCONT)
                 else:
-                    line.processes.insert(0, line.start())
-                    line.processes.pop()
+                    line.start()
                 plc.until(lambda block: block["quality"] == 1, "quality")
                 plc.until(lambda block: block["accept"] == 1, "accept again")
             streaming.stop()
-            streaming.camera.stream(line, 1, 0)
+            line.stream(streaming.camera, 1, 0)
             journal = line.settle(streaming.camera)
             plc.until(lambda block: plc.told[-1].number == max(journal), "the last result")
             plc.in_order_and_named()
@@ -350,10 +348,7 @@ def test_a_dead_or_stopped_inspector_takes_accept_and_quality_away_and_both_come
 def test_ten_thousand_results_of_simulate_in_a_row() -> None:
     with Line() as line:
         ends = [word for name, end in line.ends.items() for word in (f"--{name}", end)]
-        cli = [sys.executable, "-m", "asperity.runtime.cli"]
-        command = [*cli, "simulate", "--rate", "200", "--script", "ok ok ng nan shape"]
-        simulate = subprocess.Popen([*command, "--station", STATION, *ends], stderr=subprocess.DEVNULL)
-        line.processes.append(simulate)
+        line.asperity("simulate", "--rate", "200", "--script", "ok ok ng nan shape", "--station", STATION, *ends)
         # Room for what comes while a crowded machine does not let the client run; 8 results are 40 ms of this line.
         toml = PLC_TOML.format(hold_ms=2000) + "buffer_results = 1000\n"
         gateway = GatewayProcess(line, "modbus", toml, "--port", "0")

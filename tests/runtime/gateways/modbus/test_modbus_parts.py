@@ -15,11 +15,11 @@ from pymodbus.client import ModbusTcpClient
 from pymodbus.exceptions import ModbusException
 
 from asperity.runtime.gateways.modbus.table import STATUS, STATUS_OF_CODE, STATUS_WORDS, WRITE_ADDRESS, unpack
+from asperity.testing import PATIENCE_S, Line
 from tests.examples.structured_text import Block, Program
 from tests.places import EXAMPLES
 from tests.runtime.gateways.floor import GatewayProcess, until
 from tests.runtime.gateways.parts_line import GOOD_PART, NO_FRAME_MS, RUNNING, Answering, answered_line, judged_ok
-from tests.system.line import PATIENCE_S, Line, kill
 
 SOURCES = ("generated/asperity.st", "generated/asperity_modbus.st", "plc/asperity_station.st")
 READY = 6
@@ -125,8 +125,7 @@ def run_parts(count: int, kills: int, seed: int) -> None:
             number += 1
             if number in killed_at:
                 plc.cycle(True, number)
-                kill(gateway.process)
-                line.processes.remove(gateway.process)
+                gateway.process.kill()
                 plc.cycle(True, number)
                 gateway = GatewayProcess(line, "modbus", TOML, "--port", "0")
                 plc.connect(gateway.port())
@@ -164,8 +163,7 @@ def test_a_station_that_an_operator_stopped_stays_stopped_when_the_gateway_is_st
             if state == READY:
                 assert line.ask("stop").ok
             until(lambda state=state: plc.cycle() and plc.status["state"] == state, f"state {state}")  # type: ignore[misc]
-        kill(gateway.process)
-        line.processes.remove(gateway.process)
+        gateway.process.kill()
         plc.connect(GatewayProcess(line, "modbus", TOML, "--port", "0").port())
         told = STATUS_OF_CODE["BASELINE"]
         until(lambda: plc.cycle() and plc.status["command_status"] == told, "the status of a first write")
@@ -186,12 +184,12 @@ def test_a_trigger_that_a_stopped_inspector_carries_out_late_is_no_pass() -> Non
     with plant() as (line, _, _, plc):
         plc.part(GOOD_PART)
         until(lambda: plc.cycle() and bool(plc.station.alive), "a station that lives")
-        os.kill(line.processes[0].pid, signal.SIGSTOP)
+        os.kill(line.inspector.pid, signal.SIGSTOP)
         plc.cycle(True, GOOD_PART)
         late = int(plc.station.trigger_request)
         told = STATUS_OF_CODE["NO_ANSWER"]
         until(lambda: plc.cycle(True, GOOD_PART) and plc.status["trigger_status"] == told, "a request that is given up")
-        os.kill(line.processes[0].pid, signal.SIGCONT)
+        os.kill(line.inspector.pid, signal.SIGCONT)
         plc.await_done(GOOD_PART)
         plc.cycle()
         next_id = plc.part(GOOD_PART)

@@ -16,9 +16,9 @@ from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.gateways.modbus.gateway import ModbusRegisters
 from asperity.runtime.gateways.modbus.server import ILLEGAL_ADDRESS, ILLEGAL_FUNCTION, ILLEGAL_VALUE, answer
 from asperity.runtime.gateways.modbus.table import STATUS_WORDS, TABLE_VERSION
+from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import FakeLink, Loop, floors, looping, open_files, result, until
 from tests.runtime.gateways.modbus.modbus_floor import Floor
-from tests.system.line import PATIENCE_S
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from asperity.runtime.gateways.link import Link
 from asperity.runtime.gateways.modbus.table import STATUS_OF_CODE
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import RecipeChange, Request
+from asperity.testing import STATION
 from tests.runtime.gateways.fake_station import FakeStation
 from tests.runtime.gateways.floor import Loop, floors, looping, until
 from tests.runtime.gateways.modbus.modbus_floor import ACTOR, Floor
-from tests.system.line import STATION
 
 FOREVER_MS = 3_600_000
 

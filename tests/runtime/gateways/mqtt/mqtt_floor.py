@@ -7,7 +7,6 @@ import itertools
 import random
 import shutil
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -26,9 +25,9 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from asperity.runtime.frame import Result, Verdict
+from asperity.testing import PATIENCE_S, STATION, Camera, Line
 from tests.runtime.gateways.amqtt_broker import PROGRAM as AMQTT
 from tests.runtime.gateways.floor import GatewayProcess, until
-from tests.system.line import PATIENCE_S, STATION, Camera, Line
 
 RUNNING = 8
 BASE = f"asperity/{STATION}"
@@ -80,8 +79,7 @@ class Broker:
                 self.line.folder.chmod(0o755)  # mosquitto drops to its own user
             file.write_text(text)
             command = [str(MOSQUITTO), "-c", str(file)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.line.processes.append(self.process)
+        self.process = self.line.spawn(*command)
         until(lambda: self.process.poll() is not None or self.listens(), "the broker")
         return self.process.poll()
 
@@ -204,7 +202,7 @@ def passing(ear: Subscriber, line: Line, camera: Camera) -> None:
         said = [(topic, body) for topic, body, _ in ear.heard[began:]]
         last = [body["accept"] for topic, body in said if topic == "result" and body["seq"] == camera.seq]
         if camera.seq < first or last == [False]:
-            camera.stream(line, 1, 0)
+            line.stream(camera, 1, 0)
         return any(topic == "accept" and body["accept"] for topic, body in said)
 
     until(passes, "a part that may pass")

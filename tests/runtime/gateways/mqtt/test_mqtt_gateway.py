@@ -22,8 +22,8 @@ from asperity.runtime.gateways.mqtt.gateway import ALARM, MqttGateway
 from asperity.runtime.gateways.mqtt.outbox import StateFile
 from asperity.runtime.gateways.mqtt.topic_watch import Watch
 from asperity.runtime.wire import RecipeChange
+from asperity.testing import STATION
 from tests.runtime.gateways.floor import SESSION, FakeLink, result
-from tests.system.line import STATION
 
 BASE = f"asperity/{STATION}"
 OTHER = "fedcba9876543210"

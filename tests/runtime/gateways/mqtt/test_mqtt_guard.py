@@ -16,6 +16,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from asperity.runtime.gateways.mqtt.gateway import ALARM
+from asperity.testing import PATIENCE_S, Camera, Line
 from tests.places import ROOT
 from tests.runtime.gateways.floor import GatewayProcess, until
 from tests.runtime.gateways.mqtt.mqtt_floor import (
@@ -33,7 +34,6 @@ from tests.runtime.gateways.mqtt.mqtt_floor import (
     told,
     trusted,
 )
-from tests.system.line import PATIENCE_S, Camera, Line, kill
 
 DEPLOY = ROOT / "deploy" / "mosquitto"
 LIE = msgspec.json.encode({"v": 1, "accept": True, "result_id": 1, "part_id": "p"})
@@ -103,7 +103,7 @@ def test_a_lie_that_a_broker_keeps_does_not_outlive_the_gateways_first_word(
     assert ear.last("accept")["accept"]
     found = dict(kept(broker))
     assert not found["accept"]["accept"] and not found["online"]["online"] and not found["state"]["ready"]
-    kill(gateway.process)
+    gateway.process.kill()
     until(lambda: not ear.last("accept")["accept"], "the will")
     assert ear.last("accept")["why"] == "the gateway is gone"
 
@@ -156,19 +156,19 @@ def test_two_stations_of_one_name_pass_nothing_until_one_is_gone(
             noticed = any if client_id else all
             until(lambda: noticed(foreign(each)() for each in gateways), "that each notices the other")
             for _ in range(20):
-                camera.stream(line, 1, 20)
-                second.stream(double, 1, 20)
+                line.stream(camera, 1, 20)
+                double.stream(second, 1, 20)
             for at, cam in ((line, camera), (double, second)):
                 last = max(at.settle(cam))
                 until(told(ear, last), "the last result")
             said = [body for name, body, _ in list(ear.heard) if name in ("accept", "result")]
             assert said and not any(body["accept"] for body in said), "neither"
-            kill(gateways[0].process)
+            gateways[0].process.kill()
             if not client_id or broker.kind == "mosquitto":
                 passing(ear, double, second)
         finally:
             for each in gateways:
-                kill(each.process)
+                each.process.kill()
             ear.close()
 
 
@@ -231,7 +231,7 @@ def test_the_shipped_access_list_lets_the_gateway_alone_speak_for_the_station(tm
     with Line("ok") as line, Camera(line) as camera:
         port = free_port()
         file = make_users(tmp_path, port, "gateway-st1", "gateway-st2", "plc-st1", "operator-st1", "stranger")
-        line.processes.append(subprocess.Popen([str(MOSQUITTO), "-c", str(file)], stderr=subprocess.DEVNULL))
+        line.spawn(str(MOSQUITTO), "-c", str(file))
         ca, secret = tmp_path / "broker.pem", tmp_path / "secret"
         secret.touch(mode=0o600)
         secret.write_text("secret gateway-st1")
@@ -261,7 +261,7 @@ def test_the_shipped_access_list_lets_the_gateway_alone_speak_for_the_station(tm
             assert heard("reply/operator-st1")[0]["ok"]
 
             def passes() -> bool:
-                camera.stream(line, 1, 50)
+                line.stream(camera, 1, 50)
                 return any(body["accept"] for body in heard("accept"))
 
             until(passes, "a part that may pass")
@@ -288,7 +288,7 @@ def test_a_gateway_that_may_not_read_its_own_topics_passes_nothing_and_says_so(t
             line.await_state(RUNNING)
             camera.wait_connected(10_000)
             until(lambda: ear.last("state").get("state") == RUNNING, "a state")
-            camera.stream(line, 20, 10)
+            line.stream(camera, 20, 10)
             until(told(ear, max(line.settle(camera))), "20 results")
             until(lambda: "own accept back" in ear.last("state")["why"], "why")
             assert not any(body["accept"] for name, body, _ in ear.heard if name in ("accept", "result"))

@@ -17,6 +17,7 @@ import pytest
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.frame import Result, Verdict
 from asperity.runtime.reasons import Reason
+from asperity.testing import PATIENCE_S, STATION, Camera, Line
 from tests.runtime.gateways.floor import GatewayProcess, until
 from tests.runtime.gateways.mqtt.mqtt_floor import (
     BROKERS,
@@ -34,7 +35,6 @@ from tests.runtime.gateways.mqtt.mqtt_floor import (
     told,
     trusted,
 )
-from tests.system.line import PATIENCE_S, STATION, Camera, Line, kill
 
 FALL_S = 5.0
 """Generous, for a crowded machine; the measured time is printed."""
@@ -82,7 +82,7 @@ def test_results_commands_kills_and_restarts(
 ) -> None:
     gateway = start_gateway(broker, tmp_path)
     until(trusted(ear), "a trusted state")
-    camera.stream(line, 30, 10)
+    line.stream(camera, 30, 10)
     until(told(ear, max(line.settle(camera))), "30 results")
 
     assert len(asked(ear, "get_result", **{"from": 1, "to": 2})["results"]) == 2
@@ -93,10 +93,10 @@ def test_results_commands_kills_and_restarts(
 
     # The gateway is killed: the broker gives the will; started again it goes on where it was.
     began_s = time.monotonic()
-    kill(gateway.process)
+    gateway.process.kill()
     until(lambda: ear.last("accept").get("why") == "the gateway is gone", "the will")
     print(f"{broker.kind}: kill -9 of the gateway: accept false after {(time.monotonic() - began_s) * 1000:.0f} ms")
-    camera.stream(line, 10, 10)
+    line.stream(camera, 10, 10)
     meanwhile = max(line.settle(camera))
     began = len(ear.heard)
     gateway = start_gateway(broker, tmp_path)
@@ -109,14 +109,14 @@ def test_results_commands_kills_and_restarts(
 
     # The broker dies and comes back. It keeps nothing, so the ear must be there before the gateway goes on.
     ear.subscribed.clear()
-    kill(broker.process)
-    camera.stream(line, 10, 10)
+    broker.process.kill()
+    line.stream(camera, 10, 10)
     gateway.process.send_signal(signal.SIGSTOP)
     broker.start()
     assert ear.subscribed.wait(PATIENCE_S)
     gateway.process.send_signal(signal.SIGCONT)
     until(told(ear, max(line.settle(camera))), "what waited for the broker")
-    camera.stream(line, 6, 10)
+    line.stream(camera, 6, 10)
     journal = line.settle(camera)
     until(lambda: ear.of("result")[-1]["seq"] == camera.seq, "results over the new broker")
     ear.check(journal)
@@ -143,15 +143,15 @@ def test_a_stopped_or_killed_inspector_withdraws_accept(broker: Broker, tmp_path
                 until(lambda: ear.last("state").get("trusted") is True, "a trusted state, without hands")
                 passing(ear, line, camera)
                 began_s = time.monotonic()
-                os.kill(line.processes[-1].pid, cause)
+                os.kill(line.inspector.pid, cause)
                 until(lambda: not ear.last("accept")["accept"] and not ear.last("state")["trusted"], "the fall", 0.002)
                 fell_s = time.monotonic() - began_s
                 print(f"{broker.kind}: {cause.name}: accept withdrawn after {fell_s * 1000:.0f} ms")
                 assert fell_s < FALL_S
                 if cause is signal.SIGSTOP:
-                    os.kill(line.processes[-1].pid, signal.SIGCONT)
+                    os.kill(line.inspector.pid, signal.SIGCONT)
                 else:
-                    kill(line.processes[-1])
+                    line.kill()
                     line.start()
             until(lambda: ear.last("state")["trusted"], "a trusted state again")
             assert not ear.last("accept")["accept"], "the same part never passes again"
@@ -187,7 +187,7 @@ def test_tls_and_a_password_from_a_file(tmp_path: Path) -> None:
             f"listener {port} 127.0.0.1\ncertfile {certificate}\nkeyfile {key}\nallow_anonymous false\n"
             f"password_file {passwords}\n"
         )
-        line.processes.append(subprocess.Popen([str(MOSQUITTO), "-c", str(file)], stderr=subprocess.DEVNULL))
+        line.spawn(str(MOSQUITTO), "-c", str(file))
 
         def gateway(ca: Path, password: str) -> GatewayProcess:
             own = (

@@ -12,9 +12,9 @@ import pytest
 from asperity.runtime.errors import GatewayError
 from asperity.runtime.frame import Result, Verdict
 from asperity.runtime.gateways.mqtt.gateway import ALARM
+from asperity.testing import Camera, Line
 from tests.runtime.gateways.floor import GatewayProcess, until
 from tests.runtime.gateways.mqtt.mqtt_floor import BROKERS, RUNNING, TOML, Broker, Subscriber, lies, trusted
-from tests.system.line import Camera, Line, kill
 
 TIMEOUT_MS = 300
 FATES = {"exposed": 80, "not exposed": 6, "a stray exposure before": 7, "exposed twice": 7}
@@ -118,7 +118,7 @@ def test_no_part_is_accepted_that_was_not_exposed_and_judged_ok(kind: str, count
                         until(lambda began=began: noticed(ear, began), "that the lie is noticed")  # type: ignore[misc]
                     if number == count // 2:
                         began = len(ear.heard)
-                        kill(gateway.process)
+                        gateway.process.kill()
                         gateway = start()
                         until(trusted(ear, began), "a trusted state again")
             last = max(body["result_id"] for name, body in own(ear) if name == "result")

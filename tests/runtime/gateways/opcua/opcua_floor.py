@@ -13,8 +13,8 @@ from asyncua import Client, Node, ua
 from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStation, Opcua
 from asperity.runtime.gateways.opcua.connection import Connection
 from asperity.runtime.gateways.opcua.gateway import OpcuaGateway
+from asperity.testing import PATIENCE_S, STATION
 from tests.runtime.gateways.floor import FakeLink, Loop
-from tests.system.line import PATIENCE_S, STATION
 
 
 class Served:

@@ -12,7 +12,7 @@ import pytest
 from asperity.runtime.gateways.config import Opcua
 from asperity.runtime.gateways.opcua import log_ins, users
 from asperity.runtime.gateways.opcua.log_ins import BusyError, LogIns
-from tests.system.line import PATIENCE_S
+from asperity.testing import PATIENCE_S
 
 HOST = "192.0.2.7"
 

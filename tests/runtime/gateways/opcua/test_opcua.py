@@ -29,9 +29,9 @@ from asperity.runtime.gateways.opcua import users
 from asperity.runtime.gateways.opcua.access import certificate_files
 from asperity.runtime.gateways.opcua.gateway import serve
 from asperity.runtime.gateways.opcua.tags import TAGS, Of
+from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import NO_ANSWER, FakeLink, Loop, looping, reply, result
 from tests.runtime.gateways.opcua.opcua_floor import Served, Told, connected, node, read, soon, until_shown
-from tests.system.line import PATIENCE_S
 
 U32, U64, TEXT = ua.VariantType.UInt32, ua.VariantType.UInt64, ua.VariantType.String
 PASSWORD = "correct horse"

@@ -16,9 +16,9 @@ from asyncua import Client, ua
 from asyncua.ua.uaerrors import BadTooManySessions, BadTooManySubscriptions, UaStatusCodeError
 
 from asperity.runtime.gateways.opcua import users
+from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import result, until
 from tests.runtime.gateways.opcua.opcua_floor import Served, Told, connected, connections, read, refused
-from tests.system.line import PATIENCE_S
 
 PASSWORD = "correct horse"
 NAMES = ("plc", "hmi", "scada")

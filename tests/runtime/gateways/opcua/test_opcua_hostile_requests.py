@@ -20,9 +20,9 @@ from asyncua.ua.uaerrors import (
 
 from asperity.runtime.gateways.opcua.connection import metered
 from asperity.runtime.gateways.opcua.session import _plain_where
+from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import result
 from tests.runtime.gateways.opcua.opcua_floor import Served, Told, connected, connections, node, read, refused, soon
-from tests.system.line import PATIENCE_S
 
 Request = Callable[[Client], Awaitable[Any]]
 ACCEPT = ua.NodeId("Tags.Accept", 2)

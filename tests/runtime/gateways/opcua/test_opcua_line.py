@@ -14,8 +14,8 @@ import pytest
 from asyncua import Client, Node, ua
 
 from asperity.runtime.frame import Result, Verdict
+from asperity.testing import PATIENCE_S, Camera, Line
 from tests.runtime.gateways.floor import GatewayProcess
-from tests.system.line import PATIENCE_S, Camera, Line, kill
 
 RUNNING = 8
 TOML = "[gateway]\naccept_simulated = true\naccept_hold_ms = {hold_ms}\n[opcua]\ncertificate_folder = '{folder}'\n"
@@ -129,8 +129,8 @@ def test_events_come_in_order_none_twice_and_no_accept_without_an_ok(line: Line,
 
 def stream(line: Line, camera: Camera, count: int, enough: Callable[[], bool]) -> dict[int, Result]:
     """At least ``count`` frames, more until it is enough; the journal once all are answered."""
-    camera.stream(line, count, 15)
-    camera.stream(line, 2000, 15, until=enough)
+    line.stream(camera, count, 15)
+    line.stream(camera, 2000, 15, until=enough)
     return line.settle(camera)
 
 
@@ -152,7 +152,7 @@ def test_a_killed_or_stopped_inspector_takes_accept_away_and_ready_comes_back() 
                     """Where a crowded machine was late for a part, another is sent once it is answered."""
                     accept, seq = await tags(client, "Accept", "Seq")
                     if not accept.Value.Value and (camera.seq < first or seq.Value.Value == camera.seq):
-                        await asyncio.to_thread(camera.stream, line, 1, 0)
+                        await asyncio.to_thread(line.stream, camera, 1, 0)
                     return bool(accept.Value.Value)
 
                 async def fallen() -> bool:
@@ -165,14 +165,14 @@ def test_a_killed_or_stopped_inspector_takes_accept_away_and_ready_comes_back() 
                     await until(lambda: ready(client), "a ready station")
                     assert not await accepted(), "a part of before never passes again"
                     await until(lambda first=camera.seq + 1: passing(first), "accept")  # type: ignore[misc]
-                    os.kill(line.processes[-1].pid, cause)
+                    os.kill(line.inspector.pid, cause)
                     fell_s = await until(fallen, "the fall of accept")
                     print(f"{cause.name}: accept false and quality bad after {fell_s * 1000:.0f} ms")
                     assert fell_s < FALL_S
                     if cause is signal.SIGSTOP:
-                        os.kill(line.processes[-1].pid, signal.SIGCONT)
+                        os.kill(line.inspector.pid, signal.SIGCONT)
                     else:
-                        kill(line.processes[-1])
+                        line.kill()
                         line.start()
                 await until(lambda: ready(client), "a ready station, without hands")
                 assert not await accepted()

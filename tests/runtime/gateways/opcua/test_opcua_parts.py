@@ -15,10 +15,10 @@ from asyncua.ua.uaerrors import UaError
 from prometheus_client.parser import text_string_to_metric_families
 
 from asperity.runtime.errors import GatewayError
+from asperity.testing import PATIENCE_S, Line
 from tests.runtime.gateways.floor import GatewayProcess
 from tests.runtime.gateways.opcua.opcua_floor import Told, call, node, soon, values
 from tests.runtime.gateways.parts_line import NO_FRAME_MS, Answering, answered_line, judged_ok
-from tests.system.line import PATIENCE_S, Line, kill
 
 TOML = "[gateway]\naccept_simulated = true\n[opcua]\ncertificate_folder = '{folder}'\n"
 TAGS = ("Accept", "Verdict", "TriggerId", "ResultId", "ResultIdCopy")
@@ -53,7 +53,6 @@ class Plc:
     async def restart(self) -> None:
         """As a supervisor does."""
         self.take_events()
-        self._line.processes.remove(self.gateway.process)
         with suppress(Exception):  # whatever the library says of a server that is gone
             await asyncio.wait_for(self.client.disconnect(), 1)
         self.restarts += 1
@@ -98,7 +97,6 @@ class Scraper:
         if self._gateway.process.poll() is not None:
             # On a crowded machine a loop may stand; the process ends, and its supervisor starts it again.
             assert self._gateway.process.returncode == GatewayError.exit_code, self._gateway.log()
-            self._line.processes.remove(self._gateway.process)
             self._start()
         try:
             with urllib.request.urlopen(self.url + "metrics", timeout=PATIENCE_S) as answer:
@@ -130,7 +128,7 @@ async def run_parts(line: Line, camera: Answering, count: int, kills: int, seed:
             if number in killed_at:
                 asking = asyncio.create_task(call(plc.client, "Trigger", number, str(number), NO_FRAME_MS))
                 await asyncio.sleep(0)  # it is on its way
-                kill(plc.gateway.process)
+                plc.gateway.process.kill()
                 with suppress(*GONE):
                     await asking
                 await plc.restart()
@@ -157,7 +155,7 @@ async def run_parts(line: Line, camera: Answering, count: int, kills: int, seed:
     counted = sum(result.accept for result in journal.values())
     await soon(lambda: http.starts > 1 or http.scrape()["asperity_results_total"] == counted)
     urllib.request.urlopen(http.url + "readyz", timeout=PATIENCE_S).close()
-    kill(line.processes[0])
+    line.kill()
     await soon(lambda: not http.scrape()["asperity_quality"])
     assert not http.scrape()["asperity_accept"]
     with pytest.raises(urllib.error.HTTPError, match="503"):

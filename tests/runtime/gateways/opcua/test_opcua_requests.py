@@ -22,6 +22,7 @@ from asperity.runtime.gateways.opcua.parts import Parts
 from asperity.runtime.gateways.opcua.session import Client as Caller
 from asperity.runtime.gateways.opcua.tags import Moment
 from asperity.runtime.wire import RecipeChange, Reply
+from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import NO_ANSWER, FakeLink, Loop, looping, reply, result
 from tests.runtime.gateways.opcua.opcua_floor import (
     Served,
@@ -35,7 +36,6 @@ from tests.runtime.gateways.opcua.opcua_floor import (
     until_shown,
     values,
 )
-from tests.system.line import PATIENCE_S
 
 OTHER_SESSION = "0f6e9f2c-8a51-4d6f-b0f1-3c1d2e9a7b10"
 TURNS = 100

@@ -17,10 +17,10 @@ from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStat
 from asperity.runtime.gateways.link import Link
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import RecipeChange, Request
+from asperity.testing import STATION
 from tests.runtime.gateways.fake_station import FakeStation
 from tests.runtime.gateways.floor import Loop, looping, until
 from tests.runtime.gateways.opcua.opcua_floor import Served, accepts, call, connected, soon, until_shown, values
-from tests.system.line import STATION
 
 FOREVER_MS = 3_600_000
 

@@ -24,8 +24,8 @@ from asperity.runtime.gateways.opcua.tags import (
 )
 from asperity.runtime.states import State
 from asperity.runtime.wire import StationState
+from asperity.testing import STATION
 from tests.runtime.gateways.floor import SESSION, result
-from tests.system.line import STATION
 
 RUNNING = StationState(station=STATION, session=SESSION, beat=7, state=8, ready=True)
 GOOD = View(accept=True, good=True, why="", state=RUNNING, last=None, results=1, gaps=0, missing=0)

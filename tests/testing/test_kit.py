@@ -1,0 +1,106 @@
+"""The kit itself: every kind of line works, a wait that is in vain says why, and nothing is left behind."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from asperity.runtime.errors import StationError
+from asperity.runtime.process.child import Child
+from asperity.runtime.security.curve_keys import Role
+from asperity.testing import Camera, Line
+from tests.places import ROOT
+from tests.runtime.gateways.floor import open_files, until
+
+PATIENT = {"deadline_ms": 30_000, "max_age_ms": 60_000}
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_a_line_with_keys_over_either_transport_goes_on_where_it_was_killed(tcp: bool) -> None:
+    with Line("ok ng", curve=True, tcp=tcp, limits=PATIENT) as line, Camera(line) as camera:
+        line.start()
+        line.await_running()
+        assert line.result_of(camera.expose("ng")).reason.name == "SCORE_ABOVE_THRESHOLD"
+        line.kill()
+        line.start()
+        (state,) = line.await_running()
+        camera.deliver()
+        assert [result.seq for result in line.settle(camera).values()] == [1, 2]
+        assert line.heard.results[-1].session == state.session
+        assert line.admit("guest", Role.READ).exists()
+        assert line.stop() == 0
+
+
+def test_several_stations_are_one_process_with_a_camera_each() -> None:
+    with Line(names=("left", "right"), limits=PATIENT) as line, Camera(line, station="right") as camera:
+        line.start()
+        assert [state.station for state in line.await_running()] == ["left", "right"]
+        assert line.result_of(camera.expose(), "right").station == "right"
+        assert line.heard_of["left"].results == []
+
+
+def test_an_inspector_that_does_not_start_is_an_error_with_its_log() -> None:
+    with Line(limits={"deadline_ms": -1}) as line:
+        line.start()
+        with pytest.raises(StationError, match=r"exit code 3; its log:\n(.|\n)*deadline_ms"):
+            line.await_running()
+
+
+def test_a_wait_in_vain_ends_with_the_log() -> None:
+    with Line() as line:
+        line.start()
+        line.await_running()
+        with pytest.raises(StationError, match=r"a miracle did not come in 0 s; (.|\n)*engine simulated"):
+            line.wait(lambda: False, "a miracle", timeout_s=0.0)
+
+
+def test_a_line_that_nobody_started_says_so() -> None:
+    with Line() as line, pytest.raises(StationError, match="call start"):
+        line.await_running()
+
+
+def test_nothing_is_left_behind_by_a_line_that_ends() -> None:
+    files = open_files()
+    with Line() as line, Camera(line):
+        pids = [line.start().pid, line.spawn("sleep", "60").pid]
+        line.await_running()
+    assert not line.folder.exists()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert open_files() <= files
+
+
+def test_an_inspector_ends_when_the_tests_are_killed(tmp_path: Path) -> None:
+    code = (
+        f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from asperity.testing import Line\n"
+        "line = Line(); print(line.folder); print(line.start().pid, flush=True); line.await_running(); time.sleep(600)"
+    )
+    tests = Child([sys.executable, "-u", "-c", code], log=tmp_path / "log")
+    until(lambda: len(tests.log().splitlines()) == 2, "the inspector's start")
+    folder, pid = tests.log().splitlines()
+    tests.kill()
+    until(lambda: not _lives(int(pid)), "the inspector's end")
+    for path in Path(folder).iterdir():  # of the folder nobody was left to remove it
+        path.unlink()
+    Path(folder).rmdir()
+
+
+def _lives(pid: int) -> bool:
+    """A process that has ended and that nobody waits for is no more."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_child_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    )
+    child = Child([sys.executable, "-c", code], log=tmp_path / "log")
+    until(lambda: child.log() == "deaf\n", "a child that does not listen")
+    assert child.end(timeout_s=0.1) == -signal.SIGKILL
