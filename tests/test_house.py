@@ -27,9 +27,11 @@ LEVELS = """
     runtime.judging
     runtime.doctor runtime.inspector
     runtime.simulation
-    runtime.commands runtime.documents client
-    testing
+    runtime.commands runtime.documents
     runtime.cli
+
+    asperity: client
+    testing
 
     calibration: calibration.profiles
     calibration.record calibration.networks

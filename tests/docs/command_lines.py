@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 import sys
@@ -11,8 +10,8 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-import typer
-
+from asperity.runtime.cli import command_line
+from asperity.runtime.commands.lazy import LazyCommand
 from asperity.runtime.reasons import Reason
 from tests.places import ROOT
 
@@ -76,10 +75,7 @@ def fault(words: list[str], whole: bool = True) -> str:
 
 @cache
 def _root() -> Any:
-    app = typer.Typer(name="asperity")
-    for package in ("runtime", "calibration", "export", "benchmarks"):
-        importlib.import_module(f"asperity.{package}.cli").register(app)
-    return typer.main.get_command(app)
+    return command_line()
 
 
 def _asperity(command: Any, path: list[str], rest: list[str], whole: bool) -> str:
@@ -89,9 +85,10 @@ def _asperity(command: Any, path: list[str], rest: list[str], whole: bool) -> st
     if hasattr(command, "commands"):
         if not rest:
             return f"`{name}` needs one of its commands" if whole else ""
-        if rest[0] not in command.commands:
+        found = command.get_command(None, rest[0])
+        if found is None:
             return f"`{name}` has no command {rest[0]}"
-        return _asperity(command.commands[rest[0]], [*path, rest[0]], rest[1:], whole)
+        return _asperity(found.load() if isinstance(found, LazyCommand) else found, [*path, rest[0]], rest[1:], whole)
     return next((f"`{name}` {fault}" for fault in _parameter_faults(command.params, rest, whole)), "")
 
 

@@ -24,7 +24,7 @@ import pytest
 from asperity.runtime import wire
 from asperity.runtime.errors import ConfigError, WireError
 from asperity.runtime.gateways import config as gateway_toml
-from asperity.runtime.settings import station_toml
+from asperity.runtime.settings import loading as station_toml
 from asperity.runtime.wire.bulk import BulkHeader
 from asperity.runtime.wire.frame import FrameHeader
 from tests.docs.blocks import Block
