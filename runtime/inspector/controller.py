@@ -107,7 +107,7 @@ class Controller:
         self.single_trigger_id = None
 
     def stop(self) -> None:
-        """To Ready; what was admitted is still judged."""
+        """To Ready; admitted frames are still judged."""
         self.move(Cause.STOP)
         self._drop_triggers(Reason.NOT_RUNNING)
 
@@ -157,7 +157,7 @@ class Controller:
     def threshold_refusal(self, threshold: float) -> str:
         """Why the recipe in force may not be judged by ``threshold``; empty: it may."""
         if self.recipe is None:
-            return "no recipe is in force; prepare one first"
+            return "no recipe is active; prepare one first"
         return ceilings.threshold_refusal(
             threshold, self.recipe.decision, self.recipe.manifest, self.recipe.proven_threshold
         )
@@ -193,7 +193,7 @@ class Controller:
             self._loader.put_away(report.before)  # of one engine too: each opening counts
         self._show_recipe()
         if report.recipe is None:
-            self.changes.done("no recipe is in force")
+            self.changes.done("no recipe is active")
             return
         self._had_recipe = True
         self.failure = None

@@ -126,7 +126,7 @@ def _look_at(turn: Turn, clock: Callable[[], Now]) -> tuple[Result, int, FrameRe
     digest = frame_digest(job.frame)
     born = replace(job.born, latency_us={"recv": (start_ns - job.t_recv_ns) // 1000})
     if recipe is None:
-        return born, digest, FrameRefused(Reason.NOT_RUNNING, "no recipe is in force")
+        return born, digest, FrameRefused(Reason.NOT_RUNNING, "no recipe is active")
     born = replace(born, recipe=recipe.name, bundle=recipe.bundle, simulated=recipe.simulated)
     return born, digest, _refusal(job, recipe.name, start_ns, digest == turn.previous_digest)
 

@@ -110,7 +110,7 @@ def refuse_few(count: int, geometry: Geometry) -> None:
         raise FrameRefused(
             Reason.TOO_FEW_POINTS,
             f"{count} valid points on the part where at least {geometry.min_points} are needed; "
-            "check projector, exposure and whether a part is there",
+            "check the projector, the exposure and whether a part is present",
         )
 
 
