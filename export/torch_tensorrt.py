@@ -50,7 +50,7 @@ def load_torch_tensorrt() -> Any:
     if ours != theirs:
         raise EngineError(f"{NAME} {module.__version__} is made for torch {theirs}, and this is {ours}; {REMEDY}")
     if not torch.cuda.is_available():
-        raise EngineError(f"{NAME} needs a GPU, and torch finds none; look at what nvidia-smi says")
+        raise EngineError(f"{NAME} needs a GPU, and torch finds none; check the output of nvidia-smi")
     return module
 
 

@@ -63,7 +63,7 @@ def others_reach(found: os.stat_result, forbidden: int) -> str:
     if found.st_uid not in (os.geteuid(), 0):
         return f"it belongs to another user (uid {found.st_uid})"
     if found.st_mode & forbidden:
-        return f"it has mode {stat.S_IMODE(found.st_mode):04o}, so others may use it"
+        return f"it has mode {stat.S_IMODE(found.st_mode):04o}, so other users may use it"
     return ""
 
 

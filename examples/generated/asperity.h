@@ -135,7 +135,7 @@ static inline const char *asperity_reason_name(unsigned code) {
     case 303: return "SHUTDOWN";
     case 304: return "ABORTED";
     case 305: return "TIMING_ONLY";
-    default: return "?"; /* not known here: reject */
+    default: return "?"; /* unknown: reject */
     }
 }
 

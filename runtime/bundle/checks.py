@@ -76,7 +76,9 @@ def check_manifest(manifest: Manifest) -> None:
     if not RECIPE_NAME.fullmatch(manifest.recipe):
         raise BundleError(f"field recipe is {manifest.recipe!r}, not 1 to 32 of a-z 0-9 _ -")
     if not 0 < manifest.created_us < LATEST_US:
-        raise BundleError(f"field created_us is {manifest.created_us}, which is no time since 1970")
+        raise BundleError(
+            f"field created_us is {manifest.created_us}, which is not a valid time (microseconds since 1970)"
+        )
     _check_network(manifest.network)
     _check_geometry(manifest.geometry)
     _check_decision(manifest.decision)
@@ -186,7 +188,7 @@ def load_tensors(data: bytes, name: str) -> dict[str, Array]:
     try:
         return dict(load(data))
     except (SafetensorError, KeyError, ValueError) as error:
-        raise BundleError(f"bundle file {name} is no safetensors file ({error}); {EXPORT_AGAIN}") from None
+        raise BundleError(f"bundle file {name} is not a safetensors file ({error}); {EXPORT_AGAIN}") from None
 
 
 def _require(tensors: Tensors, file: str, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
@@ -290,7 +292,9 @@ def check_graph(data: bytes, name: str, network: Network) -> None:
             raise BundleError(f"{file}: weight {weight!r} {fault}; {EXPORT_AGAIN}")
     large = [fault for _, size, fault in weights if size >= LARGE_WEIGHT]
     if not large or all(large):
-        raise BundleError(f"{file} holds no weights but zeros or constants, so it sees nothing; {EXPORT_AGAIN}")
+        raise BundleError(
+            f"{file} holds only weights that are zero or constant, so it cannot detect anything; {EXPORT_AGAIN}"
+        )
 
     inputs, outputs = graph_signature(name, network)
     inner = [tensor for tensor in graph.tensors if tensor and tensor not in outputs]

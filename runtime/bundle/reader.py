@@ -172,7 +172,9 @@ def open_bundle(path: Path, trust: TrustStore) -> Bundle:
     """
     path = Path(path)
     if not path.is_dir():
-        raise BundleError(f"there is no bundle at {path}; give the folder that `asperity calibrate` or `export` wrote")
+        raise BundleError(
+            f"there is no bundle at {path}; give the folder written by `asperity calibrate` or `asperity export`"
+        )
     manifest_bytes = read_manifest(path)
     if not (path / SIGNATURE_FILE).exists():
         raise SignatureError(f"bundle {path} is not signed (no file signature); export it again")
@@ -200,7 +202,7 @@ def decode_manifest(data: bytes, path: Path) -> Manifest:
         if found != FORMAT:
             raise BundleError(
                 f"bundle {path} is of format {found} and this Asperity opens format {FORMAT}; export it again with the "
-                "version that runs here"
+                "version installed here"
             )
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -224,7 +226,7 @@ def check_contents(bundle: Bundle) -> None:
         pass
     for mask, name in ((bundle.inspect_mask(), "inspect"), (bundle.ignore_mask(), "ignore")):
         if mask is not None and (mask.all() if name == "ignore" else not mask.any()):
-            raise BundleError(f"bundle {bundle.path}: the {name} mask leaves nothing to judge; redraw it")
+            raise BundleError(f"bundle {bundle.path}: the {name} mask leaves nothing to judge; draw it again")
 
 
 def _check_listing(path: Path, manifest: Manifest) -> None:
@@ -232,7 +234,9 @@ def _check_listing(path: Path, manifest: Manifest) -> None:
     listed: dict[str, File] = {}
     for file in manifest.files:
         if not SAFE_PATH.fullmatch(file.path) or ".." in file.path:
-            raise BundleError(f"bundle {path}: manifest.json lists {file.path!r}, which is no path inside a bundle")
+            raise BundleError(
+                f"bundle {path}: manifest.json lists {file.path!r}, which is not a path inside the bundle"
+            )
         if file.path in listed:
             raise BundleError(f"bundle {path}: manifest.json lists {file.path} twice; {COPY_AGAIN}")
         listed[file.path] = file
@@ -243,7 +247,9 @@ def _check_listing(path: Path, manifest: Manifest) -> None:
     if missing := sorted(expected - listed.keys()):
         raise BundleError(f"bundle {path}: manifest.json does not list {missing[0]}; {COPY_AGAIN}")
     if strange := sorted(listed.keys() - expected):
-        raise BundleError(f"bundle {path}: manifest.json lists {shown(strange[0])}, which no bundle has; {COPY_AGAIN}")
+        raise BundleError(
+            f"bundle {path}: manifest.json lists {shown(strange[0])}, which does not belong in a bundle; {COPY_AGAIN}"
+        )
     for name, file in listed.items():
         if not 0 < file.nbytes <= limits[name]:
             raise BundleError(
@@ -307,7 +313,7 @@ def _read_listed(folder: Path, file: File) -> bytes:
         raise BundleError(f"bundle {folder}: {file.path} cannot be read ({error.strerror}); {COPY_AGAIN}") from None
     # Hashed once more: what is used is what was verified, whoever writes to the file meanwhile.
     if len(data) != file.nbytes or hashlib.sha256(data).hexdigest() != file.sha256:
-        raise BundleError(f"bundle {folder}: {file.path} was altered or damaged (its sha256 differs); {COPY_AGAIN}")
+        raise BundleError(f"bundle {folder}: {file.path} was modified or damaged (its sha256 differs); {COPY_AGAIN}")
     return data
 
 

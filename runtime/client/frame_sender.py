@@ -144,7 +144,7 @@ class FrameSender:
     def wait_trigger(self, timeout_ms: int) -> Trigger | None:
         """The next trigger of the station, None when none came within ``timeout_ms``. Malformed ones are logged."""
         if self._sub is None:
-            raise CameraError("this sender does not listen to triggers; give results_endpoint and station")
+            raise CameraError("this sender does not receive triggers; pass results_endpoint and station")
         ends_s = time.monotonic() + timeout_ms / 1000
         self._renew()
         while True:

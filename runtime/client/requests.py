@@ -87,5 +87,5 @@ class Asking:
 
     def _check(self, request: Request) -> bytes:
         if self._socket is None:
-            raise StationError(f"{request.op} needs a control endpoint; give one to Station")
+            raise StationError(f"{request.op} needs a control endpoint; pass one to StationClient")
         return encode_request(request)

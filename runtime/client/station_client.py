@@ -134,7 +134,7 @@ class StationClient:
 
     @property
     def trusted(self) -> bool:
-        """True only while the station is ready and its beat moves; a new session starts untrusted."""
+        """True only while the station is ready and its heartbeat advances; a new session starts untrusted."""
         if self.state is None or self._beat_s is None or not self.state.can_judge:
             return False
         if self.state.session == self._contradicted_session:
@@ -189,7 +189,7 @@ class StationClient:
             left_ms = round((ends_s - time.monotonic()) * 1000)
             if left_ms <= 0:
                 raise StationError(
-                    f"station {self.station} was not heard in {timeout_ms} ms; is the inspector running?"
+                    f"station {self.station} did not send anything within {timeout_ms} ms; is the inspector running?"
                 )
             self._pump(left_ms)
         return self.state
@@ -218,7 +218,7 @@ class StationClient:
         """
         self._pump(0)  # the state to repeat is the last that has come, not the last that was looked at
         if len(self._begun) >= self._limits.requests_at_once:
-            raise StationError(f"{op}: {len(self._begun)} requests are under way; await an answer first")
+            raise StationError(f"{op}: {len(self._begun)} requests are pending; wait for an answer first")
         request = Request(**{"id": str(uuid.uuid4()), "op": op, "station": self.station, **fields})
         if op in READ_ONLY or self.state is not None:
             pending = self._asking.ask(self._dated(request))
@@ -272,7 +272,7 @@ class StationClient:
         if split_topic(parts[0])[0] == "result":
             result = decode_result(parts)
             if not self._order.add(result, time.monotonic()):
-                self._contradict(f"result {result.result_id} came otherwise than the journal's answer said it was")
+                self._contradict(f"result {result.result_id} differs from what the journal's reply said it was")
         else:
             self._observe(decode_state(parts))
 
@@ -337,11 +337,11 @@ class StationClient:
             of_this_session = self.state is not None and result.session == self.state.session
             why = ""
             if not asked[0] <= result.result_id <= asked[1]:
-                why = f"results {asked[0]} to {asked[1]} were asked for and the answer has {result.result_id}"
+                why = f"results {asked[0]} to {asked[1]} were requested, but the reply has {result.result_id}"
             elif result.station != self.station:
-                why = f"result {result.result_id} is of station {result.station}"
+                why = f"result {result.result_id} is from station {result.station}"
             elif result.accept and of_this_session and result.result_id <= self._order.earlier_id:
-                why = f"result {result.result_id} is said to be of this session and was given in an earlier one"
+                why = f"result {result.result_id} is said to be from this session, but was issued in an earlier one"
             if why:
                 self._contradict(why)
                 return
@@ -354,7 +354,8 @@ class StationClient:
         session = self.state.session if self.state else ""
         if session != self._contradicted_session:
             log.error(
-                "station %s: %s; no part is accepted until the station is started again: find out who answers on the "
+                "station %s: %s; no part is accepted until the station is restarted: find out which process answers "
+                "on the "
                 "control socket", self.station, why,
             )  # fmt: skip
         self._contradicted_session = session

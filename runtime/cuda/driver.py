@@ -43,7 +43,7 @@ def check_driver(library: str = "libcuda.so.1") -> None:
         ctypes.CDLL(library)
     except OSError as error:
         raise EngineError(
-            f"there is no NVIDIA driver here ({error}); install it (nvidia-smi must work), start a container with "
+            f"no NVIDIA driver was found ({error}); install it (nvidia-smi must work), start a container with "
             "--gpus all, or use the cpu engine"
         ) from error
 
@@ -321,7 +321,7 @@ def _device(cuda: Any, index: int) -> Any:
         cuda.init()
         count = cuda.Device.count()
     except cuda.Error as error:
-        raise EngineError(f"the NVIDIA driver does not start ({error}); look at what nvidia-smi says") from error
+        raise EngineError(f"the NVIDIA driver does not start ({error}); check the output of nvidia-smi") from error
     if not 0 <= index < count:
         raise EngineError(f"there is no GPU {index}; this machine shows {count} (see nvidia-smi)")
     return cuda.Device(index)

@@ -178,7 +178,7 @@ def c_header() -> str:
     ]
     reasons = ["", "static inline const char *asperity_reason_name(unsigned code) {", "    switch (code) {"]
     reasons += [f'    case {int(reason)}: return "{reason.name}";' for reason in Reason]
-    reasons += ['    default: return "?"; /* not known here: reject */', "    }", "}"]
+    reasons += ['    default: return "?"; /* unknown: reject */', "    }", "}"]
     return "\n".join([*lines, *reasons, "", "#endif", ""])
 
 

@@ -60,7 +60,8 @@ def run_golden(
         raise
     except (FrameRefused, EngineError) as error:
         raise ParityError(
-            f"golden frame {golden.name} ({golden.kind}) was not scored ({error}); this engine must not judge parts: "
+            f"golden frame {golden.name} ({golden.kind}) could not be scored ({error}); this engine must not judge "
+            "parts: "
             "export the bundle again for it"
         ) from error
     return GoldenCheck(golden, scores, judgement, (time.perf_counter_ns() - start_ns) / 1e6)
@@ -129,8 +130,8 @@ def check_evidence(checks: Sequence[GoldenCheck], decision: Decision) -> None:
             continue
         raise ParityError(
             f"golden frame {golden.name} ({golden.kind}): it must be ng because of its {modality} distance; this "
-            f"engine's is {getattr(check.scores, modality).image_distance:.4f}, which does not decide: the {modality} "
-            "network or bank sees nothing; calibrate and export again"
+            f"engine's is {getattr(check.scores, modality).image_distance:.4f}, which is not decisive: the {modality} "
+            "network or bank detects nothing; calibrate and export again"
         )
 
 

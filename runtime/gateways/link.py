@@ -54,7 +54,7 @@ class View:
     accept: bool
     """``may_pass`` of the last item."""
     good: bool
-    """Quality: the station is ready and its beat moves."""
+    """Quality: the station is ready and its heartbeat advances."""
     why: str
     """Why not good, in words; empty when good."""
     state: StationState | None
@@ -76,7 +76,7 @@ class _Seen:
     state: StationState | None = None
     trusted_since_s: float = 0.0
     trusted_until_s: float = 0.0
-    why: str = "the station has not been heard yet"
+    why: str = "nothing has been received from the station yet"
     last: Item | None = None
     results: int = 0
     gaps: int = 0
@@ -136,7 +136,7 @@ class Link:
         return View(
             accept=seen.last is not None and self._may_pass(seen, seen.last),
             good=good,
-            why="" if good else seen.why or "the station's beat stands still",
+            why="" if good else seen.why or "the station's heartbeat has stopped",
             state=seen.state,
             last=seen.last,
             results=seen.results,
@@ -178,11 +178,11 @@ class Link:
         refusal = ""
         with self._lock:
             if not self._bounds.commands:
-                refusal = "[gateway] commands is false, so requests are not passed on"
+                refusal = "[gateway] commands is false, so requests are not forwarded"
             elif self._ended or not self.alive:
-                refusal = "the gateway has no link to the station"
+                refusal = "the gateway is not connected to the station"
             elif len(self._asked) + len(self._begun) >= self._bounds.requests_max:
-                refusal = f"{self._bounds.requests_max} requests are under way; ask again later"
+                refusal = f"{self._bounds.requests_max} requests are pending; try again later"
             else:
                 self._asked.append((op, fields, future))
         if refusal:
@@ -200,14 +200,14 @@ class Link:
                 self._pass_on_requests()
         finally:
             # Whatever ended the thread, nothing stays accepted.
-            self._seen = _Seen(why="the gateway's link to the station has ended")
+            self._seen = _Seen(why="the gateway's connection to the station has ended")
             with self._lock:
                 self._ended = True
                 futures = [future for _, _, future in self._asked] + list(self._begun.values())
                 self._asked.clear()
                 self._begun.clear()
             for future in futures:
-                future.set_exception(StationError("the gateway's link to the station has ended"))
+                future.set_exception(StationError("the gateway's connection to the station has ended"))
             self._station.close()
             self._on_news()
 
@@ -236,10 +236,10 @@ class Link:
     def _distrust(self) -> str:
         state = self._station.state
         if state is None:
-            return "the station has not been heard yet"
+            return "nothing has been received from the station yet"
         if not state.can_judge:
             return "; ".join([f"the station is not ready (state {state.state})", *state.alarms])
-        return "the station's beat stands still"
+        return "the station's heartbeat has stopped"
 
     def _pass_on_requests(self) -> None:
         while self._asked:

@@ -90,5 +90,8 @@ class TurnWatch:
             looks += 1
             if looks >= CHECKS:
                 waited_ms = round((time.monotonic() - since_s) * 1000)
-                self._stuck(f"the gateway's loop did not turn for {waited_ms} ms; the process ends to be started again")
+                self._stuck(
+                    f"the gateway's event loop was blocked for {waited_ms} ms; the process exits so that it "
+                    "is restarted"
+                )
                 return

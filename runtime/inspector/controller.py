@@ -99,7 +99,7 @@ class Controller:
             self._first_recipe = first_recipe
             self._open(first_recipe, ITSELF, in_child_first=False)
         else:
-            self._notice("info", "WAITING", f"no recipe yet; prepare_recipe knows: {', '.join(self._config.recipes)}")
+            self._notice("info", "WAITING", f"no recipe yet; prepare_recipe accepts: {', '.join(self._config.recipes)}")
 
     def start(self, single: bool) -> None:
         """Judge every frame, or the frame of one trigger."""
@@ -138,7 +138,7 @@ class Controller:
         self._begin_test()
 
     def prepare(self, name: str, actor: Actor = ITSELF) -> int:
-        """Open ``name`` next to the recipe in force. The number of this change, by which ``changes`` says its end."""
+        """Open ``name`` next to the active recipe. The number of this change, by which ``changes`` says its end."""
         step(self.state, Cause.PREPARE_RECIPE)
         self._refuse_busy()
         self.alarms.pop("RECIPE", None)
@@ -151,11 +151,11 @@ class Controller:
         self._refuse_busy()
         self.move(Cause.UNPREPARE_RECIPE)
         number = self.changes.begin("", actor)
-        self._have_taken_over("the recipe is being put away", None)
+        self._have_taken_over("the recipe is being closed", None)
         return number
 
     def threshold_refusal(self, threshold: float) -> str:
-        """Why the recipe in force may not be judged by ``threshold``; empty: it may."""
+        """Why the active recipe may not be judged by ``threshold``; empty: it may."""
         if self.recipe is None:
             return "no recipe is active; prepare one first"
         return ceilings.threshold_refusal(
@@ -172,7 +172,7 @@ class Controller:
 
     def end(self) -> None:
         """Out of service for good: what was begun and is not in force yet never will be."""
-        why = "the inspector is ending"
+        why = "the inspector is shutting down"
         if self.busy:
             self._give_up(why)
         if self.busy:  # the bench has just taken it over, and no frame is judged by it any more
@@ -207,7 +207,7 @@ class Controller:
             self._notice(
                 "warning", "SLOW_RECIPE",
                 f"frames of {name} took {slowest_ms:.0f} ms where it was calibrated and [limits] deadline_ms is "
-                f"{deadline_ms}: expect DEADLINE; raise it, or take a faster profile",
+                f"{deadline_ms}: expect DEADLINE; increase it, or use a faster profile",
             )  # fmt: skip
         self.move(Cause.RECIPE_TAKEN)
         self._start_by_itself()
@@ -251,7 +251,7 @@ class Controller:
         if self.recipe is not None:
             self._loader.lose(self.recipe)
         self.failure = error
-        self.fault("ENGINE_LOST", f"{error}; prepare the recipe again, or start the inspector again")
+        self.fault("ENGINE_LOST", f"{error}; prepare the recipe again, or restart the inspector")
 
     def show_failure(self) -> None:
         """The process goes on, for its other stations: say in each state why this one cannot judge."""
@@ -269,7 +269,7 @@ class Controller:
         opened = self._loader.opened()
         if opened is not None and opened.recipe is not None:
             self._incoming = opened.recipe
-            self.busy = f"recipe {opened.name} is being taken over"
+            self.busy = f"recipe {opened.name} is being activated"
             self._take_over(opened.recipe)
         elif opened is not None and opened.error is not None:
             self._did_not_open(opened.name, opened.error)
@@ -278,13 +278,15 @@ class Controller:
             self._give_up(f"{self.busy}, but not within the time of [timing] recipe_ms")
         if self._test_until_ns is not None and now.ns > self._test_until_ns:
             self._test_until_ns = None
-            self.fault("SELF_TEST", f"not ended within {self._config.timing.self_test_ms} ms (at {self._slot.stage})")
+            self.fault(
+                "SELF_TEST", f"not finished within {self._config.timing.self_test_ms} ms (at {self._slot.stage})"
+            )
         self._watch_beat(now)
         if camera_alive and "CAMERA" in self.alarms:
             del self.alarms["CAMERA"]
             self._notice("info", "CAMERA_BACK", "a camera is connected")
         elif not camera_alive and "CAMERA" not in self.alarms:
-            self.alarm("CAMERA", "no camera is connected, or it gives no frames", "warning")
+            self.alarm("CAMERA", "no camera is connected, or it sends no frames", "warning")
 
     def beat_timeout_ms(self) -> int:
         """How long a receiver waits for the beat: a slow profile, be it another station's, must not look dead."""
@@ -294,7 +296,7 @@ class Controller:
 
     def journal_lost(self, text: str) -> None:
         """Nothing more is kept of what is owed: to Error, and there again after any reset."""
-        text = f"{text}: nothing more is kept; see to the file and the disk, and start the station again"
+        text = f"{text}: no more results are kept; check the file and the disk, then restart the station"
         if self.state not in (State.ERROR, State.HALTED):
             self.fault("JOURNAL", text)
         elif self.alarms.get("JOURNAL") != text:
@@ -361,7 +363,7 @@ class Controller:
             self.alarm("BUILDING", text, "warning")
         elif not building and "BUILDING" in self.alarms:
             del self.alarms["BUILDING"]
-            self._notice("info", "BUILT", "building networks has ended")
+            self._notice("info", "BUILT", "building networks has finished")
 
     def _begin_test(self) -> None:
         self.tested = False
@@ -375,7 +377,7 @@ class Controller:
 
     def _refuse_busy(self) -> None:
         if self.busy:
-            raise StateError(f"{self.busy}; wait until recipe_change of the state has ended")
+            raise StateError(f"{self.busy}; wait until recipe_change in the state message has finished")
 
     def _open(self, name: str, actor: Actor, *, in_child_first: bool) -> int:
         number = self.changes.begin(name, actor)
@@ -400,7 +402,7 @@ class Controller:
         self._not_taken(str(error), alarm=not ends_it)
 
     def _give_up(self, why: str) -> None:
-        """Let nothing come any more of what was begun; the recipe and threshold in force stay so."""
+        """Let nothing come any more of what was begun; the recipe and active threshold stay so."""
         self._loader.give_up()
         if self._taking and not self._slot.withdraw():
             return  # too late: the bench judges by it, and its report comes next
@@ -443,4 +445,4 @@ class Controller:
         silent_ms = (now.ns - self._beat_ns) / MS
         stuck = silent_ms > limit_ms
         if stuck and self.state not in (State.ERROR, State.HALTED):
-            self.fault("STUCK", f"the engine has shown no sign of life for {silent_ms:.0f} ms (at {self._slot.stage})")
+            self.fault("STUCK", f"the engine has not responded for {silent_ms:.0f} ms (at {self._slot.stage})")

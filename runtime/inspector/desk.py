@@ -183,10 +183,11 @@ class Inspector:
         for kind, text, who in access.news():
             self.stations[0].notice("warning", kind, text, actor=who)
         keys, audit = access.problem, self.audit.look()
-        audit_back = f"the audit file is written again; {self.audit.lost} entries were lost"
+        audit_back = f"the audit file can be written again; {self.audit.lost} entries were lost"
         for station in self.stations:
             station.controller.hold_alarm(
-                "KEYS", keys, gone=("KEYS_BACK", "the key folder passes its check again; clients may connect")
+                "KEYS", keys, gone=("KEYS_BACK", "the key folder passes its permission check again; clients can "
+                                                 "connect")
             )
             station.controller.hold_alarm("AUDIT", audit, gone=("AUDIT_BACK", audit_back))
 

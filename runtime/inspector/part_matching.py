@@ -118,9 +118,9 @@ class PartMatcher:
         """A good frame arrives; ``exposed_ns``: when it was exposed, None: that is not known."""
         self._activity(now_ns)
         if exposed_ns is None:
-            self.unsync("the time of an exposure is not known")
+            self.unsync("the time of an exposure is unknown")
         elif exposed_ns > now_ns + self._tolerance_ns:
-            self.unsync(f"an exposure lies {(exposed_ns - now_ns) / MS:.0f} ms in the future")
+            self.unsync(f"an exposure time is {(exposed_ns - now_ns) / MS:.0f} ms in the future")
         self._last_exposed_ns = exposed_ns
         if not self.synced or exposed_ns is None:
             self._answers.append(Match(None, key, Reason.UNSYNCED, self.why))
@@ -234,13 +234,13 @@ class PartMatcher:
     def _judge(self, part: _Announcement, inside: list[_Exposure]) -> tuple[Reason | None, str]:
         """Why the part is unknown; None: the one exposure inside its window is its own."""
         if any(since_ns < part.to_ns and until_ns > part.from_ns for since_ns, until_ns in self._gaps):
-            return Reason.AMBIGUOUS, "an exposure is missing at about this time"
+            return Reason.AMBIGUOUS, "an exposure is missing around this time"
         if not inside:
             return Reason.NO_FRAME, ""
         if len(inside) > 1:
-            return Reason.AMBIGUOUS, f"{len(inside)} exposures lie in the window of this part"
+            return Reason.AMBIGUOUS, f"{len(inside)} exposures fall into the window of this part"
         if len(self._claims(inside[0])) > 1:
-            return Reason.AMBIGUOUS, "the exposure lies in the windows of two parts"
+            return Reason.AMBIGUOUS, "the exposure falls into the windows of two parts"
         if inside[0].late:
             return Reason.STALE, "the frame arrived later than [hard_wired] arrival_max_ms"
         return None, ""

@@ -117,7 +117,7 @@ class Station:
         who = wire.identity(frame)
         if frame.camera != self.camera:
             self.ledger.receive()
-            self._answer(who, None, Reason.WRONG_CAMERA, f"it is of camera {frame.camera}")
+            self._answer(who, None, Reason.WRONG_CAMERA, f"it is from camera {frame.camera}")
             return
         self._last_frame_ns = now.ns
         if self._comes_late(frame.camera_session, frame.seq):
@@ -134,7 +134,7 @@ class Station:
             self._miss_exposure(exposed_ns, now)
             self._answer_lost(who, arrival.lost)
         if arrival.reason is Reason.SEQ_JUMP:
-            self.controller.alarm(Reason.SEQ_JUMP.name, f"seq of {frame.camera} leapt to {frame.seq}")
+            self.controller.alarm(Reason.SEQ_JUMP.name, f"seq of {frame.camera} jumped to {frame.seq}")
         trigger = self.triggers.claim(frame.trigger_id, frame.promise)
         reason = arrival.reason or self._refusal(frame, trigger, now)
         if reason is not None:
@@ -162,7 +162,7 @@ class Station:
         late = self.sequence.comes_late(camera_session, seq)
         if late:
             self.ledger.late += 1
-            self.notice("info", "LATE_FRAME", f"seq {seq} came after it was answered LOST", None, seq)
+            self.notice("info", "LATE_FRAME", f"seq {seq} arrived after it had been answered LOST", None, seq)
         return late
 
     def _miss_exposure(self, until_ns: int | None, now: Now) -> None:
@@ -283,7 +283,7 @@ class Station:
         """Answer every pending trigger now."""
         self._answer_triggers(self.triggers.clear(), reason)
         if self.line is not None:
-            self.line.unsync(f"everything under way was answered {reason.name}")
+            self.line.unsync(f"all pending frames were answered {reason.name}")
 
     def drop_work(self, reason: Reason) -> None:
         """Answer every admitted frame and every pending trigger now; what the bench still says of them is late."""
@@ -339,7 +339,7 @@ class Station:
         oldest = next(iter(self.work.values()), None)
         if oldest is not None and result_id - oldest.born.result_id >= self.config.journal.slots:
             self.slot.discard(lambda job: job.born.result_id == oldest.born.result_id)
-            oldest.judged = Outcome(oldest.born.unknown(Reason.OVERLOAD), "as many results came after it as are kept")
+            oldest.judged = Outcome(oldest.born.unknown(Reason.OVERLOAD), "it is older than all results that are kept")
             self._finish(oldest)
         return result_id
 
@@ -398,7 +398,9 @@ class Station:
             self.controller.journal_lost(self.journal.fault)
         imbalance = self.ledger.imbalance(len(self.work))
         if imbalance and "LAW" not in self.controller.alarms:
-            self.controller.fault("LAW", f"received + lost is {imbalance} off the results; please report this")
+            self.controller.fault(
+                "LAW", f"accounting error: received + lost differs from results by {imbalance}; please report this"
+            )
         self.publish_state(now)
 
     def _watch_line(self, now: Now) -> None:
@@ -420,7 +422,7 @@ class Station:
         elif shown and (self.line.synced or not judging):
             del self.controller.alarms[Reason.UNSYNCED.name]
             if self.line.synced:
-                self.notice("info", "SYNCED", "parts and exposures are matched again")
+                self.notice("info", "SYNCED", "parts and exposures are synchronized again")
 
     def camera_alive(self, now: Now) -> bool:
         """Its camera is connected to the frames socket, and sends where a rate is expected."""
@@ -503,4 +505,4 @@ class Station:
             try:
                 write_document(trace_path(self.config), self.slowest.document())
             except OSError as error:  # a disk that is full ends no station otherwise than in order
-                self.notice("warning", "TRACE", f"the slowest frames cannot be written: {error}; see [trace] folder")
+                self.notice("warning", "TRACE", f"the slowest frames cannot be written: {error}; check [trace] folder")

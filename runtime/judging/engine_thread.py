@@ -211,7 +211,7 @@ class StationSlot:
         return True
 
     def self_test(self) -> None:
-        """Score the golden frames of the recipe in force; without a recipe only show that the bench is alive.
+        """Score the golden frames of the active recipe; without a recipe only show that the bench is alive.
 
         One golden frame at a turn, so that the other stations' frames have theirs. Asked for again it begins again, but
         waits in the inbox once: who asks for resets while the engine is stuck fills no memory.

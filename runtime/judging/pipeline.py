@@ -63,7 +63,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the bench says of a job. ``detail`` is why, in words: for the log."""
+    """What the bench says of a job. ``detail`` is the reason, as text: for the log."""
 
     result: Result
     detail: str = ""
@@ -140,7 +140,7 @@ def _score(turns: Sequence[Turn], progress: Progress) -> Sequence[Scores | Excep
             return [engine.score(frame, progress) for engine, frame in zip(engines, frames, strict=True)]
         found = engines[0].score_batch(frames, progress)
         if len(found) != len(frames):
-            raise EngineError(f"the engine gave {len(found)} answers to {len(frames)} frames")
+            raise EngineError(f"the engine returned {len(found)} answers for {len(frames)} frames")
     except Exception as error:  # noqa: BLE001 - see above
         return [error] * len(frames)
     return found
@@ -176,11 +176,11 @@ def _refusal(job: Job, recipe: str, now_ns: int, repeated: bool) -> FrameRefused
     """Why the frame must not be scored."""
     if now_ns > job.stale_ns:
         waited_ms = (now_ns - job.t_recv_ns) / 1e6
-        return FrameRefused(Reason.STALE, f"too old after waiting {waited_ms:.0f} ms for its turn")
+        return FrameRefused(Reason.STALE, f"too old after waiting {waited_ms:.0f} ms in the queue")
     if job.recipe is not None and job.recipe != recipe:
-        return FrameRefused(Reason.WRONG_RECIPE, f"it expects recipe {job.recipe}, in force is {recipe}")
+        return FrameRefused(Reason.WRONG_RECIPE, f"it expects recipe {job.recipe}, but {recipe} is active")
     if repeated:
-        return FrameRefused(Reason.FROZEN_IMAGE, "colour and 3D are those of the frame before")
+        return FrameRefused(Reason.FROZEN_IMAGE, "colour and 3D data are identical to the previous frame")
     return None
 
 

@@ -74,7 +74,7 @@ def recipe_name(bundle: Path) -> str:
         return msgspec.json.decode(read_manifest(bundle), type=Named).recipe
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(
-            f"{bundle / MANIFEST_FILE} names no recipe ({error}); copy the bundle again or export it again"
+            f"{bundle / MANIFEST_FILE} does not name a recipe ({error}); copy the bundle again or export it again"
         ) from error
 
 
@@ -100,7 +100,7 @@ def find_recipe(name: str, config: StationConfig) -> Found:
     """
     if name not in config.recipes:
         known = ", ".join(config.recipes) or "none"
-        raise ConfigError(f"there is no recipe {name}; [recipes] has: {known}")
+        raise ConfigError(f"there is no recipe {name}; available in [recipes]: {known}")
     place = config.recipes[name]
     if config.engine.name == "simulated":
         script = place.removeprefix(SCRIPT_PREFIX) if place.startswith(SCRIPT_PREFIX) else config.engine.script
@@ -220,7 +220,7 @@ class OpenRecipes:
         """
         patience_s = self.patience_ms(config) / 1000
         if not self._opening.acquire(timeout=patience_s):
-            raise BundleError(f"recipe {name}: others were being opened for {patience_s:.0f} s; try again")
+            raise BundleError(f"recipe {name}: other recipes were being opened for {patience_s:.0f} s; try again")
         try:
             found = find_recipe(name, config)
             recipe = self._take(found.identity)
@@ -372,7 +372,7 @@ def verify_in_child(name: str, config: StationConfig) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise BundleError(
-            f"recipe {name} was not verified within {timeout_s:.0f} s; raise [timing] recipe_ms"
+            f"recipe {name} was not verified within {timeout_s:.0f} s; increase [timing] recipe_ms"
         ) from error
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]

@@ -86,5 +86,7 @@ class Supervision:
         except OSError as error:
             if not self._complained:
                 self._complained = True
-                log.warning("the supervisor at NOTIFY_SOCKET=%s cannot be told %s: %s", self._address, line, error)
+                log.warning(
+                    "the supervisor at NOTIFY_SOCKET=%s could not be notified of %s: %s", self._address, line, error
+                )
         return True

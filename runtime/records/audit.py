@@ -57,7 +57,7 @@ class Actor:
     def text(self) -> str:
         """For events: what is proven first, so that no claim can be taken for it. Printable ASCII."""
         proven = f"{self.name} (key {self.key})".strip() if self.key else self.name
-        claimed = f"says {self.says}" if self.says else ""
+        claimed = f"claims to be {self.says}" if self.says else ""
         return ", ".join(part for part in (proven, claimed) if part)[:ACTOR_MAX]
 
 
@@ -138,11 +138,13 @@ class AuditFile:
 
     def _fault(self, found: os.stat_result) -> str:
         if not stat.S_ISREG(found.st_mode):
-            return "is no plain file; remove it"
+            return "is not a regular file; remove it"
         if found.st_uid != os.geteuid():
             return f"belongs to another user (uid {found.st_uid}); remove it or set {self._setting}"
         if found.st_mode & OTHERS_MAY_WRITE:
-            return f"has mode {stat.S_IMODE(found.st_mode):04o}, others may write it; run `chmod 600 {self.path}`"
+            return (
+                f"has mode {stat.S_IMODE(found.st_mode):04o}, other users may write to it; run `chmod 600 {self.path}`"
+            )
         return ""
 
     def _is_there(self) -> bool:
@@ -239,7 +241,7 @@ class Audit:
         untold = self.lost - self._lost_told
         if untold and len(self._queue) < self._queue_max // 2:
             self._lost_told = self.lost
-            self._put("", "audit", ITSELF, "LOST", "the disk was too slow or failing", {"entries": untold})
+            self._put("", "audit", ITSELF, "LOST", "the disk was too slow or failed", {"entries": untold})
         return self._trouble()
 
     def write_waiting(self) -> bool:
@@ -265,7 +267,7 @@ class Audit:
             self._thread.join(CLOSE_S)
         if self._queue or self.lost > self._lost_told:
             log.error(
-                "%d entries of the audit were not written: %s",
+                "%d audit entries were not written: %s",
                 len(self._queue) + self.lost - self._lost_told, self._problem or "the disk is too slow",
             )  # fmt: skip
 
@@ -301,18 +303,22 @@ class Audit:
             return
         more = self._refusals - self._refusals_max
         if more > 0:
-            self._put("", "audit", ITSELF, "REFUSALS", "more were refused than are written", {"entries": more})
+            self._put(
+                "", "audit", ITSELF, "REFUSALS", "more requests were refused than are recorded", {"entries": more}
+            )
         self._minute_ns, self._refusals = now_ns, 0
 
     def _trouble(self) -> str:
         lost = f"; {self.lost} entries are lost" if self.lost else ""
         if self._problem:
-            return f"the audit file cannot be written ({self._problem}); make room or repair the disk{lost}"
+            return f"the audit file cannot be written ({self._problem}); free some space or repair the disk{lost}"
         if self.lost > self._lost_told:
-            return f"{self._queue_max} entries of the audit wait for the disk{lost}; see what it is busy with"
+            return f"{self._queue_max} audit entries are waiting for the disk{lost}; check what keeps it busy"
         stalled = self._thread is not None and bool(self._queue)
         if stalled and self._clock().ns - self._written_ns > STALLED_NS:
-            return f"the disk took no entry of the audit for {STALLED_NS // MS // 1000} s; see what it is busy with"
+            return (
+                f"the disk has not accepted an audit entry for {STALLED_NS // MS // 1000} s; check what keeps it busy"
+            )
         return ""
 
     def _write(self) -> None:

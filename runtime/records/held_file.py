@@ -43,7 +43,7 @@ class HeldFile:
             if (found.st_dev, found.st_ino) != self._identity:
                 return f"{self.path} was replaced by another file"
             if found.st_size != self.nbytes:
-                return f"{self.path} was cut or grew to {found.st_size} bytes, it has {self.nbytes}"
+                return f"{self.path} was truncated or grew to {found.st_size} bytes; it should have {self.nbytes}"
             at, data = self._head
             return "" if self.read(at, len(data)) == data else f"{self.path} was overwritten"
         except FileNotFoundError:

@@ -44,7 +44,7 @@ class StationProcess:
         if self._process is not None and self._process.poll() is not None:
             code = self._process.returncode
             self._process = None
-            raise StationError(f"the simulated inspector ended by itself with exit code {code}; see its log above")
+            raise StationError(f"the simulated inspector exited unexpectedly with code {code}; see its log above")
 
     def kill(self) -> None:
         """kill -9."""

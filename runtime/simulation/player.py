@@ -24,7 +24,8 @@ ATTEMPTS = 3
 """A computer under load may answer a frame before it could be overtaken, aborted or killed: then once more."""
 ALL = "all"
 LINE_WORDS = {
-    "recipe-fails": "a change of recipe fails, then a good part: recipe_change is failed, the recipe before it stays",
+    "recipe-fails": "a recipe change fails, then a good part: recipe_change is failed, the previous recipe stays "
+    "active",
 }
 """Word -> what happens at the line; ``runtime.simulation.scenes`` plays it."""
 
@@ -38,12 +39,12 @@ def words_of(script: str) -> list[str]:
         elif word in Reason.__members__ or word in FAULTS or word in LINE_WORDS:
             words.append(word)
         elif word.isupper():
-            raise UsageError(f"{word} is no reason; there are: {', '.join(Reason.__members__)}")
+            raise UsageError(f"{word} is not a reason; available: {', '.join(Reason.__members__)}")
         else:
             check_word(word)
             words.append(word)
     if not words:
-        raise UsageError("the script is empty; give words such as: ok ok ng LOST")
+        raise UsageError("the script is empty; give words, for example: ok ok ng LOST")
     return words
 
 

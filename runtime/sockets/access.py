@@ -45,15 +45,15 @@ OPERATIONS_OF: dict[Role, frozenset[str]] = {
 }
 
 REFUSALS = {
-    "HANDSHAKE": "it spoke no CURVE, knew another station's key, or sent garbage",
+    "HANDSHAKE": "it did not use CURVE, used another station's key, or sent invalid data",
     "UNKNOWN_KEY": "its key is not in the list",
     "REVOKED_KEY": "its key was revoked",
-    "WRONG_SOCKET": "its roles do not open this socket",
-    "BOUNDS": "it sent more than a connection may, or no ZMTP; it was cut",
-    "CONNECTIONS": "there are too many connections, or it connects too often",
-    "ROLE": "its roles do not allow the request",
-    "RATE": "it asks more often than allowed",
-    "KEYS": "the key folder cannot be believed, so nobody is let in",
+    "WRONG_SOCKET": "its roles do not permit this socket",
+    "BOUNDS": "it exceeded a connection limit or did not speak ZMTP; it was disconnected",
+    "CONNECTIONS": "too many connections, or too many connection attempts",
+    "ROLE": "its roles do not permit the request",
+    "RATE": "it exceeds the permitted request rate",
+    "KEYS": "the key folder failed its permission check; all connections are refused",
 }
 """Why a client was refused: reason -> in words."""
 
@@ -206,7 +206,7 @@ class Access:
         if self._take("requests", who, 1, often, often) and self._take("nbytes", who, nbytes, much, much):
             return ""
         self._count("RATE", "control", self._name(client))
-        return f"more than {often} requests or {much} bytes a second; ask less often"
+        return f"more than {often} requests or {much} bytes per second; send requests less often"
 
     def actor(self, client: str, says: str = "") -> Actor:
         """Who asks: ``client`` is the key's id as CURVE proved it, ``says`` what the request claims."""
@@ -219,7 +219,7 @@ class Access:
 
     def cut(self, reason: str, socket: str, address: str, why: str) -> None:
         """A connection was refused or cut; ``why`` in words, where there is more to say."""
-        who = f"somebody from {address[:64]}" if address else "somebody"
+        who = f"a client from {address[:64]}" if address else "somebody"
         self._count(reason, socket, f"{who} ({why[:128]})" if why else who)
 
     def news(self) -> Iterator[tuple[str, str, str]]:
@@ -230,7 +230,7 @@ class Access:
     @property
     def problem(self) -> str:
         """Why nobody is let in; empty: the key folder passed its check."""
-        return f"nobody is let in: {self._problem}" if self._problem else ""
+        return f"all connections are refused: {self._problem}" if self._problem else ""
 
     # ------------------------------------------------------------------
 

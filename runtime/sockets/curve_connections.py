@@ -138,13 +138,13 @@ class Connections:
                 self._read[connection] = cookie, 0
             waiting = received - self._read[connection][1]
             if waiting > self._waiting_nbytes:
-                self.cut(connection, f"more than {self._waiting_nbytes} bytes that nobody has read")
+                self.cut(connection, f"more than {self._waiting_nbytes} unread bytes")
             elif connection in self._under_way and waiting > HANDSHAKE_NBYTES:
                 unproven.append(connection)
         # Who of them has ended its handshake nobody says; when there are more of them than did, some surely have not.
         if len(unproven) > self._succeeded + self._let_in:
             for connection in unproven:
-                self.cut(connection, f"more than {HANDSHAKE_NBYTES} bytes before its handshake was over")
+                self.cut(connection, f"more than {HANDSHAKE_NBYTES} bytes before its handshake was complete")
 
     def _take(self, event: int, value: int, now_ns: int) -> bool:
         if event == zmq.Event.ACCEPTED:

@@ -157,8 +157,9 @@ class InspectorSockets:
         asked = self._config.security.curve or self._config.sockets.insecure_lan
         if path is None and not asked and not is_loopback(endpoint):
             raise ConfigError(
-                f"[sockets] {name} is {endpoint}, which others on the network could reach and use; bind 127.0.0.1, "
-                "give --curve and each client a key, or --insecure-lan if nobody untrusted is on that network"
+                f"[sockets] {name} is {endpoint}, which other hosts on the network could reach and use; bind "
+                "127.0.0.1, "
+                "give --curve and each client a key, or --insecure-lan if that network is trusted"
             )
         before = os.umask(0o177)  # a socket file must not be open to others even for a moment
         try:

@@ -38,10 +38,10 @@ class Waiting:
             while self._nbytes + nbytes > self._nbytes_max:
                 others = [other for other in self._reading if other is not peer]
                 if others:
-                    min(others, key=lambda other: other.began_ns).cut("an unfinished message in the way of others")
+                    min(others, key=lambda other: other.began_ns).cut("an unfinished message that blocks others")
                 left_s = (until_ns - time.monotonic_ns()) / 1e9
                 if self._ended or left_s <= 0:
-                    raise CutError(f"no room within {self._nbytes_max} bytes for what it sends")
+                    raise CutError(f"its message does not fit into the limit of {self._nbytes_max} bytes")
                 self._changed.wait(min(left_s, TICK_MS / 1000))
             self._nbytes += nbytes
             peer.held_nbytes += nbytes

@@ -146,7 +146,7 @@ class Peer:
         self.offer([zmtp.GREETING], 1)
         first = bytes(self._read(1, until_ns))
         if first != zmtp.GREETING[:1]:  # HTTP, TLS, ZMTP 1: their rest may never come
-            raise zmtp.ProtocolError("no ZMTP 3 greeting")
+            raise zmtp.ProtocolError("not a ZMTP 3 greeting")
         zmtp.check_greeting(first + bytes(self._read(zmtp.GREETING_NBYTES - 1, until_ns)))
         self.offer([zmtp.ready(self._bounds.own_type)], 1)
         head = zmtp.header(self._read(1, until_ns)[0])
@@ -181,7 +181,7 @@ class Peer:
         self.began_ns = 0
         if bounds.own_type == b"PUB":
             if len(parts) != 1:
-                raise CutError("a message of several parts where only subscriptions are taken")
+                raise CutError("a multipart message where only subscriptions are accepted")
             self._subscribe(*zmtp.subscription(bytes(parts[0])))
             self._keeper.forget(self)
         else:
@@ -201,7 +201,7 @@ class Peer:
         self._count_small()
         if name == b"PING":
             if not self.offer([zmtp.pong(data)], SMALL_BURST):
-                raise CutError("it reads no answers to its heartbeats")
+                raise CutError("it does not read the replies to its heartbeats")
         elif name == b"ERROR":
             raise EOFError
         elif name in (b"SUBSCRIBE", b"CANCEL") and self._bounds.own_type == b"PUB":
@@ -225,7 +225,7 @@ class Peer:
         self._small = min(SMALL_BURST, self._small + SMALL_PER_S * (now_ns - self._small_ns) / 1e9) - 1
         self._small_ns = now_ns
         if self._small < 0:
-            raise CutError(f"more than {SMALL_PER_S} subscriptions and heartbeats a second")
+            raise CutError(f"more than {SMALL_PER_S} subscriptions and heartbeats per second")
 
     def _read(self, nbytes: int, until_ns: int) -> memoryview:
         """The next bytes, as memory that nobody writes to again. ``until_ns`` 0: as long as the connection lasts."""
@@ -256,7 +256,7 @@ class Peer:
                 count = -1
             now_ns = time.monotonic_ns()
             if until_ns and now_ns > until_ns:
-                raise CutError("its message or its handshake takes too long")
+                raise CutError("its message or handshake takes too long")
             if count == 0:
                 raise EOFError
             if count > 0:

@@ -272,7 +272,7 @@ class PlainEnds:
                 peer.offer([zmtp.PING], 1)
             # Bytes that wait are a sign of life that was not looked at yet: this process may have stood still.
             elif peer.pinged_ns and now_ns - peer.pinged_ns > sizes.heartbeat_timeout_ms * MS and not peer.readable():
-                peer.cut("no answer to the heartbeat")
+                peer.cut("no reply to the heartbeat")
 
 
 def _hung_up(handle: int) -> bool:

@@ -9,7 +9,7 @@ from asperity.runtime.settings.station_toml import StationConfig, control_endpoi
 
 INSECURE_LAN = "INSECURE_LAN"
 OPEN_TO_USERS = "OPEN_TO_USERS"
-REMEDY = "give each client a key (`asperity keys new --client NAME`) and set [security] curve = true"
+REMEDY = "create a key for each client (`asperity keys new --client NAME`) and set [security] curve = true"
 
 
 def is_loopback(endpoint: str) -> bool:
@@ -27,8 +27,8 @@ def open_to_network(config: StationConfig) -> str:
     if config.security.curve or not config.sockets.insecure_lan:
         return ""
     ends = [f"{name} {endpoint}" for name, endpoint in _tcp(config) if not is_loopback(endpoint)]
-    where = f": whoever reaches {', '.join(ends)} can read, send frames or command the station" if ends else ""
-    return f"[sockets] insecure_lan is set, so nobody is asked who he is{where}; {REMEDY}"
+    where = f": anyone who can reach {', '.join(ends)} can read, send frames or command the station" if ends else ""
+    return f"[sockets] insecure_lan is set, so clients are not authenticated{where}; {REMEDY}"
 
 
 def open_to_users(config: StationConfig) -> str:

@@ -56,7 +56,7 @@ def infer_unit(median_depth: float) -> Unit:
         raise FrameRefused(
             Reason.REFUSED_UNIT,
             f"the median depth is {median_depth:.4g} and {told} would make it {low:g} to {high:g} mm; "
-            "say which unit it is with --unit m, mm or um",
+            "state the unit with --unit m, mm or um",
         )
     return plausible[0]
 
@@ -180,7 +180,9 @@ def _undistorted(
         dy = p1 * (r2 + 2 * straight_y**2) + 2 * p2 * straight_x * straight_y
         straight_x, straight_y = (x - dx) / radial, (y - dy) / radial
     if not (np.isfinite(straight_x).all() and np.isfinite(straight_y).all()):
-        raise FrameRefused(Reason.REFUSED_DATA, f"distortion {dist} cannot be undone on this image; check intrinsics")
+        raise FrameRefused(
+            Reason.REFUSED_DATA, f"distortion {dist} cannot be corrected on this image; check the intrinsics"
+        )
     return straight_x, straight_y
 
 

@@ -214,7 +214,7 @@ def _decode(parts: Sequence[Part]) -> Frame:
         raise WireError(f"a frame message has 3 to {MAX_PARTS} parts (topic, header, buffers), not {len(parts)}")
     kind, camera = split_topic(parts[0])
     if kind != "frame":
-        raise WireError(f"topic {kind}/{camera}/ is not of a frame message")
+        raise WireError(f"topic {kind}/{camera}/ does not belong to a frame message")
     header = read_json(_header, parts[1], MAX_HEADER_BYTES, "frame header")
     if header.camera != camera:
         raise WireError(f"topic names camera {camera}, the header {header.camera}; both must be the same")
@@ -323,7 +323,7 @@ def _dtype_name(name: str, array: NDArray[Any]) -> Literal["u1", "u2", "f4"]:
 
 def _flat(name: str, array: NDArray[Any]) -> memoryview:
     if array.size == 0:
-        raise WireError(f"{name} has shape {array.shape}: no pixels to send")
+        raise WireError(f"{name} has shape {array.shape}: there are no pixels to send")
     return array.data.cast("B")
 
 

@@ -42,7 +42,7 @@ class EngineMessage(msgspec.Struct, frozen=True):
 
 
 class RecipeChange(msgspec.Struct, frozen=True):
-    """The last change of recipe that was begun, and what became of it."""
+    """The last recipe change that was begun, and what became of it."""
 
     number: Count
     """Counts changes from 1 in each session; the reply to ``prepare_recipe`` names it."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from tests.failsafe.rows import Off, off
 
 CAMERA_GONE = ("inspector/station.py", "return self.sockets.camera_connected(self.camera) and not silent", "return not silent")
-NO_PULSE = ("sockets/plain_sockets.py", 'peer.cut("no answer to the heartbeat")', "pass")
+NO_PULSE = ("sockets/plain_sockets.py", 'peer.cut("no reply to the heartbeat")', "pass")
 NO_BOUND_OF_THE_QUEUE = ("judging/inbox.py", "if len(waiting) >= self._length:", "if False:")
 TRUST_FOR_EVER = (
     # The client's view of the beat; the link's, also while nothing is polled; and no part of before ever again.
@@ -137,7 +137,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 # As judging starts, and before it as it stopped.
                 "start": [
                     JUDGING_STARTS,
-                    ("inspector/station.py", 'self.line.unsync(f"everything under way was answered {reason.name}")', "pass"),
+                    ("inspector/station.py", 'self.line.unsync(f"all pending frames were answered {reason.name}")', "pass"),
                 ],
                 # As the matcher is made, and as judging starts.
                 "restart": [

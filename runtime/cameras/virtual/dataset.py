@@ -64,7 +64,7 @@ def write_dataset(
     if not 0 < len(plan) <= MOST_FRAMES or min(counts.train, counts.validation, counts.test, counts.good) < 0:
         raise UsageError(f"{len(plan)} frames were asked for; give counts from 0 on, 1 to {MOST_FRAMES} frames in all")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} is not an empty folder; name a new one, nothing is written over")
+        raise DataError(f"{folder} is not an empty folder; name a new one; nothing is overwritten")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ORIGIN_FILE).write_text(json.dumps(_origin(camera, counts, defects), indent=1) + "\n")

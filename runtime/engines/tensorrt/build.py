@@ -22,7 +22,7 @@ NICE = 10
 STOP_S = 5.0
 POLL_S = 0.2
 MAX_SAID_BYTES = 4096
-REMEDY = "run `asperity engines build` by hand to see more"
+REMEDY = "run `asperity engines build` by hand for details"
 
 
 def build_command(bundle: Path, config: StationConfig) -> list[str]:
@@ -104,7 +104,7 @@ def build_networks(bundle: Path, config: StationConfig, wanted: Callable[[], boo
     try:
         while not build.done():
             if not wanted():
-                raise EngineError(f"building the networks of {bundle} was stopped: the recipe is not wanted any more")
+                raise EngineError(f"building the networks of {bundle} was stopped: the recipe is no longer needed")
             time.sleep(POLL_S)
     finally:
         build.stop()

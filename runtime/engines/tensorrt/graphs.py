@@ -41,7 +41,7 @@ class TensorRtGraph(DeviceGraph):
         strategy = library.module.ExecutionContextAllocationStrategy.USER_MANAGED
         self._context = engine.create_execution_context(strategy)
         if self._context is None:
-            raise EngineError(f"{name}: {library.label} makes no execution context ({said.first()})")
+            raise EngineError(f"{name}: {library.label} could not create an execution context ({said.first()})")
         give_memory(self._context, self._scratch.address, self._scratch.nbytes)
 
     @property
@@ -61,7 +61,7 @@ class TensorRtGraph(DeviceGraph):
             raise EngineError(f"{self._name} has the tensors {sorted(wanted)}, and {sorted(addresses)} were given")
         for name, address in addresses.items():
             if not self._open().set_tensor_address(name, address):
-                raise EngineError(f"{self._name}: {name} cannot lie at {address:#x} ({self._said.first()})")
+                raise EngineError(f"{self._name}: {name} cannot be placed at {address:#x} ({self._said.first()})")
 
     def enqueue(self, stream: int) -> None:
         """As ``DeviceGraph.enqueue``."""

@@ -103,7 +103,7 @@ class ModbusServer:
         been silent longest, so that a PLC that was switched off and on does not find its old connections in its way."""
         if len(self._connections) >= self._config.connections_max:
             least = min(self._connections, key=lambda c: (c.asked, c.heard_s))
-            log.info("too many Modbus clients: the connection of %s is closed for that of another", least.peer)
+            log.info("too many Modbus clients: closing the connection from %s to make room for a new one", least.peer)
             self.end(least)
         self._connections.add(connection)
 
@@ -197,7 +197,7 @@ class _Connection(asyncio.Protocol):
         if protocol != 0 or not 2 <= nbytes <= PDU_MAX_NBYTES + 1:
             # Where the next request would begin is not known any more.
             self._server.malformed += 1
-            log.warning("%s sent what is no Modbus; its connection is closed", self.peer)
+            log.warning("%s sent an invalid Modbus frame; closing the connection", self.peer)
             self._server.end(self)
             return False
         end = MBAP.size - 1 + nbytes

@@ -52,7 +52,7 @@ def serve(config: GatewayConfig) -> None:
     """Publish until SIGTERM. Raises ConfigError, GatewayError."""
     own = config.mqtt
     if not own.prefix or any(character in own.prefix for character in "+#\0"):
-        raise ConfigError(f"[mqtt] prefix is {own.prefix!r}; give a topic without + and #, such as asperity")
+        raise ConfigError(f"[mqtt] prefix is {own.prefix!r}; use a topic without + and #, for example asperity")
     context = tls_context(own)
     file = StateFile(_state_path(config), config.station.name)
 
@@ -145,7 +145,7 @@ class MqttGateway:
         connection = self._connection
         if connection is None or not connection.up:
             return
-        self._deny(connection, "the gateway is ending")
+        self._deny(connection, "the gateway is shutting down")
         self._send(connection, "online", {"online": False}, retain=True)
         self._publish_state(connection, "the gateway has ended")
         ends_s = time.monotonic() + GOODBYE_S
@@ -192,7 +192,7 @@ class MqttGateway:
         if self._lost != connection.why:
             self._lost, self._up_logged = connection.why, False
             own = self._config.mqtt
-            log.warning("no connection to the broker at %s port %d: %s; trying again", own.host, own.port, self._lost)
+            log.warning("cannot reach the broker at %s port %d: %s; retrying", own.host, own.port, self._lost)
 
     def _greet(self, connection: Connection) -> None:
         """First words of a connection: nothing may pass, then that the gateway is there."""
@@ -217,17 +217,20 @@ class MqttGateway:
                 self._answer_due |= name == "accept" and not denies(message.body)
         if connection.unseen:
             connection.unseen = 0
-            self._watch.report("more is published on this station's topics than can be read", time.monotonic())
+            self._watch.report("more messages arrive on this station's topics than can be read", time.monotonic())
         if connection.denied:
-            log.error("the broker does not let the gateway read %s; see its access list", ", ".join(connection.denied))
+            log.error(
+                "the broker does not allow the gateway to read %s; check its access control list",
+                ", ".join(connection.denied),
+            )
             connection.denied = []
         foreign = self._watch.foreign(time.monotonic())
         if foreign and not self._foreign:
-            log.error("ALARM %s: %s; no part is accepted until that has stopped", ALARM, foreign)
+            log.error("ALARM %s: %s; no part is accepted until this stops", ALARM, foreign)
             self._send(connection, "online", {"online": False}, retain=True)
             self._recipe, self._answer_due = None, True
         elif self._foreign and not foreign:
-            log.warning("nothing foreign was heard on the station's topics for %d ms", self._config.mqtt.clash_quiet_ms)
+            log.warning("no foreign message on the station's topics for %d ms", self._config.mqtt.clash_quiet_ms)
         self._foreign = foreign
         if not self._watch.why(time.monotonic()):
             self._lost = ""
@@ -310,10 +313,10 @@ class MqttGateway:
         why = self._watch.why(now_s) or view.why
         due = flows and now_s - self._said_s > REPEAT_S
         if accepted is not None and not self._may_pass(accepted):
-            self._deny(connection, why or "the part's time is over")
+            self._deny(connection, why or "the result has expired")
         elif self._said != (said := (view.good, view.state and view.state.session)):
             self._said = said
-            self._deny(connection, why or "the station is trusted again; no result since")
+            self._deny(connection, why or "the station is trusted again; no result since then")
         elif self._answer_due and len(self._inflight) < self._config.mqtt.inflight:
             self._deny(connection, why)
         elif due and accepted is not None:
@@ -354,7 +357,7 @@ class MqttGateway:
         self._send(connection, "state", {**fields, **own}, qos=0, retain=not trusted)
 
     def _publish_recipe(self, connection: Connection) -> None:
-        """What became of the last change of recipe of the station's present session."""
+        """What became of the last recipe change of the station's present session."""
         state = self._link.view().state
         if state is None or (state.session, state.recipe_change) == self._recipe:
             return

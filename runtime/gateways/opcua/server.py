@@ -109,7 +109,7 @@ class BoundedServer(InternalServer):
             crowd = sum(session.host == other.host for session in sessions)
             if other.connected and crowd <= sum(session.host == newcomer.host for session in sessions) + 1:
                 raise ServiceError(ua.StatusCodes.BadTooManySessions)
-            log.info("too many OPC UA sessions: one of %s is closed for that of another", other.host)
+            log.info("too many OPC UA sessions: closing one from %s to make room for a new one", other.host)
             await other.close_session()
 
     def _logged_in(self) -> list[Session]:
@@ -172,7 +172,7 @@ class Processor(UaProcessor):
         try:
             user = await log_ins.check(name or "", password or "", session.host)
         except BusyError:
-            self._refuse_log_in(shown, peer, "too many log-ins of that name and address")
+            self._refuse_log_in(shown, peer, "too many log-ins from that name and address")
             raise RefusedError(ua.StatusCodes.BadTooManyOperations) from None
         finally:
             self.at_the_door = False

@@ -52,7 +52,7 @@ class Subscriptions(SubscriptionService):
             try:
                 await super().trigger_event(event, number)
             except Exception as error:  # noqa: BLE001 - a client's own filter
-                log.warning("a subscriber of events could not be told: %r", error)
+                log.warning("a subscriber of events could not be notified: %r", error)
 
 
 class Session(InternalSession):

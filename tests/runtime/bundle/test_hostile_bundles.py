@@ -283,7 +283,7 @@ BUNDLES: list[tuple[str, Change, str]] = [
     ("branch with weights from outside", edits_graph(add_branch), "operator 'If'"),
     ("endless loop", edits_graph(add_endless_loop), "operator 'Loop'"),
     ("sparse weights from outside", edits_graph(add_sparse), "sparse weights"),
-    ("function", edits_graph(add_function), "functions of its own"),
+    ("function", edits_graph(add_function), "custom functions"),
     ("training information", edits_graph(add_training), "training information"),
     ("constant from outside", edits_graph(add_constant), "'Constant'"),
     ("graph in an attribute", edits_graph(hide_attribute("g")), "a graph inside a node"),

@@ -1,4 +1,4 @@
-"""A change of recipe has a number and exactly one end, whatever comes between, and the recipe in force agrees."""
+"""A change of recipe has a number and exactly one end, whatever comes between, and the active recipe agrees."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def ends(floor: Floor) -> Ends:
 
 
 def change(floor: Floor) -> tuple[int, str, str, str]:
-    """As the state says it, with the recipe in force."""
+    """As the state says it, with the active recipe."""
     state = floor.state
     assert state.recipe_change is not None
     return state.recipe_change.number, state.recipe_change.recipe, state.recipe_change.status, state.recipe

@@ -190,7 +190,7 @@ def test_the_recipe_its_last_change_and_what_frames_need_are_shown(floor: Floor)
         return RecipeChange(number=3, recipe="lid", status=status, text=text)
 
     assert floor.link.state is not None
-    assert "last change of recipe</th><td>none" in floor.get("/")[1]
+    assert "last recipe change</th><td>none" in floor.get("/")[1]
     assert not any(name.startswith("asperity_recipe_change") for name, _ in samples(floor.get("/metrics")[1]))
     told = {"threshold": 0.5, "triggers": "hard_wired", "synced": False, "late": 6}
     for status, why in (("under_way", ""), ("failed", EVIL), ("done", "")):

@@ -82,7 +82,7 @@ class Broker:
             command = [str(MOSQUITTO), "-c", str(file)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.line.processes.append(self.process)
-        until(lambda: self.process.poll() is not None or self.listens(), "the broker")
+        until(lambda: self.process.poll() is not None or self.listens(), "address of the broker")
         return self.process.poll()
 
     def listens(self) -> bool:

@@ -105,7 +105,7 @@ def test_a_lie_that_a_broker_keeps_does_not_outlive_the_gateways_first_word(
     assert not found["accept"]["accept"] and not found["online"]["online"] and not found["state"]["ready"]
     kill(gateway.process)
     until(lambda: not ear.last("accept")["accept"], "the will")
-    assert ear.last("accept")["why"] == "the gateway is gone"
+    assert ear.last("accept")["why"] == "the gateway has disconnected"
 
 
 def test_a_lie_while_the_gateway_runs_is_withdrawn_shown_and_ends_in_acceptance_again(

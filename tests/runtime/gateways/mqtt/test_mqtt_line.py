@@ -94,7 +94,7 @@ def test_results_commands_kills_and_restarts(
     # The gateway is killed: the broker gives the will; started again it goes on where it was.
     began_s = time.monotonic()
     kill(gateway.process)
-    until(lambda: ear.last("accept").get("why") == "the gateway is gone", "the will")
+    until(lambda: ear.last("accept").get("why") == "the gateway has disconnected", "the will")
     print(f"{broker.kind}: kill -9 of the gateway: accept false after {(time.monotonic() - began_s) * 1000:.0f} ms")
     camera.stream(line, 10, 10)
     meanwhile = max(line.settle(camera))
