@@ -30,7 +30,7 @@ from asperity.runtime.vision.preprocess import Masks
 
 NAME = "torch-tensorrt"
 REMEDY = (
-    "make an environment of its own with a CUDA build of torch: pip install 'asperity[torch-tensorrt,calibrate]' from "
+    "create a separate environment with a CUDA build of torch: pip install 'asperity[torch-tensorrt,calibrate]' from "
     "the index of pytorch.org's CUDA wheels"
 )
 Precision = Literal["fp32", "fp16"]
@@ -39,7 +39,7 @@ Precision = Literal["fp32", "fp16"]
 def load_torch_tensorrt() -> Any:
     """The module, once it can load. Raises EngineError naming what is in the way and what mends it."""
     if torch.version.cuda is None:
-        raise EngineError(f"torch {torch.__version__} is a CPU build, beside which {NAME} does not load; {REMEDY}")
+        raise EngineError(f"torch {torch.__version__} is a CPU build, with which {NAME} does not load; {REMEDY}")
     try:
         module = importlib.import_module("torch_tensorrt")
     except ModuleNotFoundError as error:

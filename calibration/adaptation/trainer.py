@@ -288,12 +288,12 @@ class Trainer:
                 header = file.metadata() or {}
         except SafetensorError as error:
             raise DataError(
-                f"{path} is not a checkpoint of an adaptation ({error}); remove it to start anew"
+                f"{path} is not a checkpoint of an adaptation ({error}); remove it to start again"
             ) from error
         if header.get("config") != msgspec.json.encode(self.config).decode():
-            raise DataError(f"{path} was written with another adaptation configuration; remove it to start anew")
+            raise DataError(f"{path} was written with another adaptation configuration; remove it to start again")
         if header.get("patches") != self.digest:
-            raise DataError(f"{path} was written for other frames or other weights; remove it to start anew")
+            raise DataError(f"{path} was written for other frames or other weights; remove it to start again")
         tensors = load_file(path, device=self.device)
         self.trained.load_state_dict(_under(tensors, "trained."))
         states: dict[int, dict[str, Tensor]] = {}

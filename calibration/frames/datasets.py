@@ -114,5 +114,5 @@ def _excluded(name: str, items: list[Item], source: Path) -> str:
     if not named:
         raise DataError(f"--exclude {name}: {source} holds no such normal frame; names look like {items[0].name}")
     if len(named) > 1:
-        raise DataError(f"--exclude {name} may mean {' or '.join(named)}; give the whole name")
+        raise DataError(f"--exclude {name} is ambiguous: it may mean {' or '.join(named)}; give the whole name")
     return named[0]

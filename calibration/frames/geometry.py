@@ -175,7 +175,7 @@ def _unit(sample: Sequence[Frame], asked: Unit | None) -> Unit:
         raise CalibrationError("no sample frame holds a valid point, so nothing can be measured; check the 3D files")
     depth = float(np.median(depths))
     unit = infer_unit(depth)
-    LOG.info("unit %s, told by the median depth of %.4g", unit, depth)
+    LOG.info("unit %s, derived from the median depth of %.4g", unit, depth)
     return unit
 
 

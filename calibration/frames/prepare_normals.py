@@ -112,7 +112,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
         first = refused[0]
         raise CalibrationError(
             f"{len(refused)} of {len(items)} normal frames were refused, the first {first.name} "
-            f"({first.reason}: {first.message}); bring that in order, or leave the frames out with --exclude"
+            f"({first.reason}: {first.message}); fix this, or leave the frames out with --exclude"
         )
     return Normals(
         geometry,

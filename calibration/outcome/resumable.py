@@ -89,7 +89,7 @@ def working(target: Path, force: bool) -> Iterator[Resumable]:
     if target.exists() and not force:
         raise UsageError(f"{target} exists; name another folder, or give --force to replace it")
     if target.exists() and not (target / RECORD).is_file():
-        raise UsageError(f"{target} is no calibration, so --force does not replace it; name another folder")
+        raise UsageError(f"{target} is not a calibration, so --force does not replace it; name another folder")
     folder = target.with_name(target.name + SUFFIX)
     try:
         folder.mkdir(parents=True, exist_ok=True)

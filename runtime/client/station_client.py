@@ -355,8 +355,7 @@ class StationClient:
         if session != self._contradicted_session:
             log.error(
                 "station %s: %s; no part is accepted until the station is restarted: find out which process answers "
-                "on the "
-                "control socket", self.station, why,
+                "on the control socket", self.station, why,
             )  # fmt: skip
         self._contradicted_session = session
 

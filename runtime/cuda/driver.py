@@ -43,7 +43,7 @@ def check_driver(library: str = "libcuda.so.1") -> None:
         ctypes.CDLL(library)
     except OSError as error:
         raise EngineError(
-            f"no NVIDIA driver was found ({error}); install it (nvidia-smi must work), start a container with "
+            f"there is no NVIDIA driver here ({error}); install it (nvidia-smi must work), start a container with "
             "--gpus all, or use the cpu engine"
         ) from error
 

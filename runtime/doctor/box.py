@@ -113,7 +113,7 @@ def check_memory(world: World) -> Finding:
         available, group = min(available, max(room, 0)), f", this control group at most {int(limit) / 2**30:.1f} GiB"
     found = f"{available / 2**30:.1f} GiB of {total / 2**30:.1f} GiB free{group}"
     if available < LOW_MEMORY_BYTES:
-        return warning("memory", f"{found}: a recipe change needs room for two", "free  # and end what is not needed")
+        return warning("memory", f"{found}: a recipe change needs room for two", "free  # and stop what is not needed")
     return ok("memory", found)
 
 
@@ -192,7 +192,7 @@ def check_engine_cache(world: World, setting: Setting) -> Finding:
             )
         if mode & OTHERS_MAY_WRITE:
             return missing(
-                "engine cache", f"{path} has mode {mode:04o}: others could put code into it",
+                "engine cache", f"{path} has mode {mode:04o}: other users could put code into it",
                 f"chmod -R go-w {shlex.quote(where)}", CUDA_ONLY,
             )  # fmt: skip
     free = world.free_bytes(where)
@@ -210,7 +210,9 @@ def check_systemd(world: World) -> Finding:
     place = next((f"{folder}/{UNIT}" for folder in UNIT_FOLDERS if world.exists(f"{folder}/{UNIT}")), None)
     if place is None:
         return note(
-            "supervisor", "no systemd unit: nobody starts the station again", f"{install} && {enable}  # in a checkout"
+            "supervisor",
+            "no systemd unit: the station is not restarted automatically",
+            f"{install} && {enable}  # in a checkout",
         )
     state = world.say("systemctl", "show", UNIT, "--property=UnitFileState,ActiveState", "--value")
     words = state.split() if state else []

@@ -18,10 +18,10 @@ from asperity.runtime.states import JUDGING, READY_STATES, State
 DUTIES = {
     State.PREOPERATIONAL: ("starting, or testing itself", "wait"),
     State.HALTED: ("out of service, by an operator or ending", "stop the line; `reset`, then `start`"),
-    State.ERROR: ("the engine failed, or is stuck", "stop the line; look at the alarms; `reset`, then `start`"),
+    State.ERROR: ("the engine failed, or is stuck", "stop the line; check the alarms; `reset`, then `start`"),
     State.INITIALIZED: ("no recipe", "select a recipe"),
     State.READY: ("ready, judges nothing", "`start`"),
-    State.SINGLE_EXECUTION: ("awaits the one frame of a trigger", "give the trigger"),
+    State.SINGLE_EXECUTION: ("waits for the one frame of a trigger", "give the trigger"),
     State.CONTINUOUS_EXECUTION: ("judges every frame", "run"),
 }
 """State -> what it means at the line, what the PLC does."""

@@ -61,8 +61,7 @@ def run_golden(
     except (FrameRefused, EngineError) as error:
         raise ParityError(
             f"golden frame {golden.name} ({golden.kind}) could not be scored ({error}); this engine must not judge "
-            "parts: "
-            "export the bundle again for it"
+            "parts: export the bundle again for it"
         ) from error
     return GoldenCheck(golden, scores, judgement, (time.perf_counter_ns() - start_ns) / 1e6)
 

@@ -49,8 +49,8 @@ class Gateway(Section, frozen=True, forbid_unknown_fields=True):
     tick_ms: Annotated[
         int, number(5, 1000, "the values that the protocol serves are refreshed at least this often")
     ] = 50
-    queue_results: Annotated[int, number(16, 1_000_000, "most results that may wait to be forwarded")] = 8192
-    requests_max: Annotated[int, number(1, 16, "most pending requests to the station")] = 8
+    queue_results: Annotated[int, number(16, 1_000_000, "maximum results waiting to be forwarded")] = 8192
+    requests_max: Annotated[int, number(1, 16, "maximum pending requests to the station")] = 8
     patience_ms: Annotated[int, number(100, 3_600_000, "a missing result is reported as a gap after this long")] = 5000
 
 
@@ -63,7 +63,7 @@ class Log(Section, frozen=True, forbid_unknown_fields=True):
     lines_max: Annotated[
         int, number(1, 1000, "further lines of that kind are suppressed, and counted in the next one")
     ] = 10
-    kinds_max: Annotated[int, number(8, 10_000, "most kinds of lines whose repeats are counted")] = 256
+    kinds_max: Annotated[int, number(8, 10_000, "maximum kinds of lines whose repeats are counted")] = 256
 
 
 class Opcua(Section, frozen=True, forbid_unknown_fields=True):
@@ -91,24 +91,26 @@ class Opcua(Section, frozen=True, forbid_unknown_fields=True):
     anonymous_read: Annotated[bool, text("with users_file: anonymous clients may read")] = True
     connections_max: Annotated[
         int,
-        number(2, 1000, "most connections; another one closes a silent one that is not logged in, or is itself closed"),
+        number(
+            2, 1000, "maximum connections; another one closes a silent one that is not logged in, or is itself closed"
+        ),
     ] = 256
     handshake_ms: Annotated[
         int, number(100, 600_000, "a connection that has not logged in after this long is closed, silent or not")
     ] = 10_000
-    sessions_max: Annotated[int, number(1, 1000, "most logged-in sessions")] = 20
+    sessions_max: Annotated[int, number(1, 1000, "maximum logged-in sessions")] = 20
     session_idle_ms: Annotated[int, number(5000, 3_600_000, "a session without a request for this long is closed")] = (
         60_000
     )
-    subscriptions_max: Annotated[int, number(1, 10_000, "most subscriptions of all sessions together")] = 100
-    subscriptions_each: Annotated[int, number(1, 1000, "subscriptions of a session")] = 10
-    items_max: Annotated[int, number(1, 100_000, "monitored items of a session")] = 200
-    events_max: Annotated[int, number(1, 1000, "monitored items of a session that are for events")] = 10
+    subscriptions_max: Annotated[int, number(1, 10_000, "maximum subscriptions of all sessions together")] = 100
+    subscriptions_each: Annotated[int, number(1, 1000, "maximum subscriptions per session")] = 10
+    items_max: Annotated[int, number(1, 100_000, "maximum monitored items per session")] = 200
+    events_max: Annotated[int, number(1, 1000, "maximum monitored items for events per session")] = 10
     queue_max: Annotated[int, number(1, 10_000, "values or events that may be queued in a monitored item")] = 1000
     publish_min_ms: Annotated[int, number(5, 10_000, "shortest publishing interval of a subscription")] = 10
     message_max_nbytes: Annotated[int, number(16_384, 16_777_216, "longest request")] = 65_536
     operations_max: Annotated[
-        int, number(50, 10_000, "most nodes, items or calls per request; more is answered BadTooManyOperations")
+        int, number(50, 10_000, "maximum nodes, items or calls per request; more is answered BadTooManyOperations")
     ] = 500
     unread_max_nbytes: Annotated[
         int,
@@ -123,7 +125,9 @@ class Opcua(Section, frozen=True, forbid_unknown_fields=True):
             "log-ins, including refused ones; empty: `$XDG_STATE_HOME/asperity/NAME.opcua.audit.jsonl` (16 MB, 8 files)"
         ),
     ] = ""
-    login_checks: Annotated[int, number(1, 16, "most passwords checked at the same time, each in its own thread")] = 2
+    login_checks: Annotated[
+        int, number(1, 16, "maximum passwords checked at the same time, each in its own thread")
+    ] = 2
     login_delay_ms: Annotated[
         int,
         number(10, 60_000, "delay after a wrong password from a user name and address; doubled by each further one"),
@@ -164,7 +168,7 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     ] = 2
     connect_ms: Annotated[int, number(100, 60_000, "longest wait for the broker to answer")] = 3000
     retry_max_ms: Annotated[int, number(100, 600_000, "longest pause between attempts to reach the broker")] = 5000
-    inflight: Annotated[int, number(1, 16, "most messages waiting for the broker's acknowledgement")] = 10
+    inflight: Annotated[int, number(1, 16, "maximum messages waiting for the broker's acknowledgement")] = 10
     buffer_results: Annotated[int, number(1, 1_000_000, "results kept while the broker is unreachable")] = 10_000
     accept_expiry_s: Annotated[
         int,
@@ -176,8 +180,8 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
         int,
         number(
             2000, 600_000,
-            "after something foreign on the station's topics, and after connecting, nothing is accepted until it was "
-            "quiet for so long",
+            "after a foreign message on the station's topics, and after connecting, nothing is accepted until there "
+            "was none for this long",
         ),
     ] = 3000  # fmt: skip
     state_file: Annotated[
@@ -218,7 +222,7 @@ class Modbus(Section, frozen=True, forbid_unknown_fields=True):
         int, number(1000, 600_000, "recipe_status is NO_ANSWER if no state message reports the change for this long")
     ] = 10_000
     connections_max: Annotated[
-        int, number(1, 64, "most clients; another one closes the one that has been silent longest")
+        int, number(1, 64, "maximum clients; another one closes the one that has been silent longest")
     ] = 8
     idle_ms: Annotated[int, number(100, 3_600_000, "a client without a request for this long is disconnected")] = 60_000
     request_ms: Annotated[
@@ -235,7 +239,7 @@ class Http(Section, frozen=True, forbid_unknown_fields=True):
         bool, text("allow a host address other than loopback, without authentication: anyone who can reach it may read")
     ] = False
     connections_max: Annotated[
-        int, number(1, 1000, "most clients; another one closes one that has sent no request")
+        int, number(1, 1000, "maximum clients; another one closes one that has sent no request")
     ] = 64
     request_ms: Annotated[
         int, number(100, 60_000, "longest time for a client to send a request and to read its response")

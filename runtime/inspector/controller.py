@@ -201,12 +201,12 @@ class Controller:
         name, bundle = report.recipe.name, report.recipe.bundle
         engine = f"engine {self.engine.name} on {self.engine.device}, {self.engine.precision}"
         use = "; FOR TIMING ONLY, every frame is unknown" if report.recipe.decision.timing_only else ""
-        self.changes.done(f"recipe {name} (bundle {bundle}) is in force; {engine}{use}")
+        self.changes.done(f"recipe {name} (bundle {bundle}) is active; {engine}{use}")
         slowest_ms, deadline_ms = report.recipe.manifest.frame_p99_ms, self._config.limits.deadline_ms
         if slowest_ms > deadline_ms:
             self._notice(
                 "warning", "SLOW_RECIPE",
-                f"frames of {name} took {slowest_ms:.0f} ms where it was calibrated and [limits] deadline_ms is "
+                f"frames of {name} took {slowest_ms:.0f} ms during calibration, but [limits] deadline_ms is "
                 f"{deadline_ms}: expect DEADLINE; increase it, or use a faster profile",
             )  # fmt: skip
         self.move(Cause.RECIPE_TAKEN)
@@ -234,7 +234,7 @@ class Controller:
         self._faults += 1
         self._notice("warning", reason.name, detail)
         if self._faults == self._config.limits.engine_faults_max:
-            self.fault(reason.name, f"{self._faults} frames in a row failed, the last: {detail}")
+            self.fault(reason.name, f"{self._faults} consecutive frames failed; the last: {detail}")
 
     def accepted(self, score: float) -> None:
         """A frame was ok: an alarm when those of late score otherwise than calibration's, until a window does not."""

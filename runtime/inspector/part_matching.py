@@ -191,7 +191,7 @@ class PartMatcher:
 
     def _bound(self, count: int, what: str) -> None:
         if count > KEPT_MAX:
-            self.unsync(f"more than {KEPT_MAX} {what} at once")
+            self.unsync(f"more than {KEPT_MAX} {what} at the same time")
 
     def _claims(self, exposure: _Exposure) -> list[_Announcement]:
         return [each for each in self._announced if each.from_ns <= exposure.at_ns <= each.to_ns]

@@ -370,7 +370,7 @@ def _boot_id() -> str:
 
 def _half(result_id: int, payload: bytes) -> bytes:
     if len(payload) > PAYLOAD_MAX:
-        raise JournalError(f"result {result_id} has {len(payload)} bytes; the journal takes at most {PAYLOAD_MAX}")
+        raise JournalError(f"result {result_id} has {len(payload)} bytes; the journal accepts at most {PAYLOAD_MAX}")
     return _HALF.pack(result_id, len(payload), _crc(result_id, payload)) + payload
 
 

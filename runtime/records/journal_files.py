@@ -98,7 +98,7 @@ def hold(path: Path, station: str) -> HeldFile:
     except BlockingIOError as error:
         raise JournalError(
             f"journal {path} is in use by another process; stop the other inspector of station {station}, "
-            "or give this one another [station] name"
+            "or give this one a different [station] name"
         ) from error
     except OSError as error:
         raise JournalError(

@@ -73,7 +73,7 @@ class HardWired(Section, frozen=True, forbid_unknown_fields=True):
         int,
         number(
             0, 600_000,
-            "UNSYNCED ends after a pause of this long, longer than any announcement is delayed; at least 3 pitches "
+            "UNSYNCED ends after a pause this long, longer than any announcement is delayed; at least 3 pitches "
             "count, and 0 means those",
         ),
     ] = 0  # fmt: skip
@@ -101,7 +101,7 @@ class Limits(Section, frozen=True, forbid_unknown_fields=True):
     """When a frame is too late, too many or not believed."""
 
     queue_length: Annotated[
-        int, number(1, 16, "most frames in the queue; above this the oldest is refused with OVERLOAD")
+        int, number(1, 16, "maximum frames in the queue; above this the oldest is refused with OVERLOAD")
     ] = 2
     max_age_ms: Annotated[int, number(1, 3_600_000, "a frame older than this when its turn comes is STALE")] = 1000
     deadline_ms: Annotated[int, number(1, 3_600_000, "a frame not judged this long after it arrived is DEADLINE")] = 500
@@ -140,7 +140,9 @@ class Timing(Section, frozen=True, forbid_unknown_fields=True):
 class Triggers(Section, frozen=True, forbid_unknown_fields=True):
     """Triggers given by the PLC."""
 
-    pending_max: Annotated[int, number(1, PROMISES_MAX, "most triggers waiting for their frame; above this BUSY")] = 4
+    pending_max: Annotated[
+        int, number(1, PROMISES_MAX, "maximum triggers waiting for their frame; above this BUSY")
+    ] = 4
     timeout_max_ms: Annotated[int, number(1, 3_600_000, "longest timeout_ms that a request may specify")] = 60_000
 
 
@@ -183,7 +185,7 @@ class Sockets(Section, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 10_000
     subscriptions_max: Annotated[
-        int, number(8, 4096, "most subscriptions of one connection; with more it is closed")
+        int, number(8, 4096, "maximum subscriptions of one connection; with more it is closed")
     ] = 256
     topic_max_nbytes: Annotated[
         int, number(64, 1024, "longest subscription topic; a connection with a longer one is closed")
@@ -206,7 +208,9 @@ class Security(Section, frozen=True, forbid_unknown_fields=True):
     handshake_ms: Annotated[
         int, number(100, 60_000, "a connection whose handshake is incomplete after this long is closed")
     ] = 3000
-    connections: Annotated[int, number(1, 100_000, "most connections per socket; above this new ones are refused")] = 64
+    connections: Annotated[
+        int, number(1, 100_000, "maximum connections per socket; above this new ones are refused")
+    ] = 64
     connects_per_min: Annotated[int, number(1, 100_000, "with CURVE: connections that one client may open")] = 240
     requests_per_s: Annotated[int, number(1, 1_000_000, "requests of one client; above this BUSY")] = 1000
     request_nbytes_per_s: Annotated[
@@ -221,7 +225,9 @@ class Control(Section, frozen=True, forbid_unknown_fields=True):
     request_age_max_ms: Annotated[
         int, number(100, 600_000, "a request that quotes a state older than this is TOO_OLD and not executed")
     ] = 1000
-    results_per_reply: Annotated[int, number(1, MAX_RESULTS_PER_REPLY, "most results in one reply to get_result")] = 24
+    results_per_reply: Annotated[
+        int, number(1, MAX_RESULTS_PER_REPLY, "maximum results in one reply to get_result")
+    ] = 24
 
 
 class Journal(Section, frozen=True, forbid_unknown_fields=True):
@@ -332,7 +338,7 @@ class Log(Section, frozen=True, forbid_unknown_fields=True):
     repeat_ms: Annotated[int, number(0, 3_600_000, "a line of one kind is written at most once in this period")] = (
         10_000
     )
-    kinds_max: Annotated[int, number(8, 10_000, "most kinds of lines whose repeats are counted")] = 256
+    kinds_max: Annotated[int, number(8, 10_000, "maximum kinds of lines whose repeats are counted")] = 256
 
 
 class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
@@ -524,8 +530,7 @@ def _check_stations(config: StationConfig, where: str) -> None:
     if config.station != StationSection():
         raise ConfigError(
             f"{where}: [station] (and --station, --camera, --autostart) applies to a process with one station, but "
-            "there are "
-            "[[stations]]; move its keys into these"
+            "there are [[stations]]; move its keys into these"
         )
     if config.journal.path:
         raise ConfigError(

@@ -158,8 +158,7 @@ class InspectorSockets:
         if path is None and not asked and not is_loopback(endpoint):
             raise ConfigError(
                 f"[sockets] {name} is {endpoint}, which other hosts on the network could reach and use; bind "
-                "127.0.0.1, "
-                "give --curve and each client a key, or --insecure-lan if that network is trusted"
+                "127.0.0.1, give --curve and each client a key, or --insecure-lan if that network is trusted"
             )
         before = os.umask(0o177)  # a socket file must not be open to others even for a moment
         try:

@@ -37,8 +37,8 @@ def open_to_users(config: StationConfig) -> str:
     if config.security.curve or not ends:
         return ""
     return (
-        f"every user of this computer can use {', '.join(ends)}, and could send frames as the camera; use ipc:// "
-        f"(deploy/systemd/station.toml), or {REMEDY}"
+        f"every user of this computer can use {', '.join(ends)}, and could send frames as if they were the camera; "
+        f"use ipc:// (deploy/systemd/station.toml), or {REMEDY}"
     )
 
 

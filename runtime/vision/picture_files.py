@@ -68,7 +68,7 @@ def decode_tiff(data: bytes) -> NDArray[Any]:
 def _check_size(height_px: int, width_px: int) -> None:
     if max(height_px, width_px) > MAX_SIDE_PX or height_px * width_px > MAX_PIXELS:
         raise DataError(
-            f"is {height_px} x {width_px} pixels; a frame has at most {MAX_SIDE_PX} a side and {MAX_PIXELS} in all"
+            f"is {height_px} x {width_px} pixels; a frame has at most {MAX_SIDE_PX} per side and {MAX_PIXELS} in total"
         )
 
 

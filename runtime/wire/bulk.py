@@ -151,7 +151,7 @@ def _check(kind: str, header: BulkHeader, received_bytes: int) -> None:
     if header.dtype != name or header.shape[2:] != channels:
         raise WireError(f"{kind}: {header.dtype} of shape {show(header.shape)} is not a {kind}")
     if max(rows, columns) > MAX_SIDE_PX or rows * columns > MAX_PIXELS:
-        raise WireError(f"{kind}: {rows} x {columns} is above {MAX_SIDE_PX} a side or {MAX_PIXELS} pixels")
+        raise WireError(f"{kind}: {rows} x {columns} is above {MAX_SIDE_PX} per side or {MAX_PIXELS} pixels")
     expected_bytes = rows * columns * (3 if channels else 1) * dtype.itemsize
     if not expected_bytes == header.nbytes == received_bytes:
         raise WireError(f"{kind}: {expected_bytes} bytes by shape, nbytes {header.nbytes}, received {received_bytes}")

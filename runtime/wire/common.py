@@ -74,7 +74,7 @@ def topic(kind: str, name: str) -> bytes:
     if kind not in TOPIC_KINDS:
         raise WireError(f"topic kind {show(kind)} is not one of {', '.join(sorted(TOPIC_KINDS))}")
     if not _name.match(name):
-        raise WireError(f"name {show(name)} must be 1 to 32 of a-z 0-9 _ -")
+        raise WireError(f"name {show(name)} must be 1 to 32 characters from a-z 0-9 _ -")
     return f"{kind}/{name}/".encode()
 
 

@@ -86,8 +86,8 @@ OPERATIONS: dict[str, Operation] = {
     "set_threshold": Operation("another threshold for the active recipe", ("threshold",)),
     "self_test": Operation("score the golden frames again", (), (), True),
     "shutdown": Operation(
-        "answer every admitted frame, then end the process with all its stations; if there are several, do not name "
-        "one",
+        "answer every admitted frame, then end the process with all its stations; if there are several, "
+        "the request must not name one",
         (), (), True,
     ),
 }

@@ -281,7 +281,7 @@ def _check_stream(stream: Stream, received_bytes: int) -> None:
         form = "(rows, columns, 3)" if STREAM_CHANNELS[name] else "(rows, columns)"
         raise WireError(f"stream {name}: shape {show(stream.shape)} is not {form}")
     if max(rows, columns) > MAX_SIDE_PX or rows * columns > MAX_PIXELS:
-        raise WireError(f"stream {name}: {rows} x {columns} is above {MAX_SIDE_PX} a side or {MAX_PIXELS} pixels")
+        raise WireError(f"stream {name}: {rows} x {columns} is above {MAX_SIDE_PX} per side or {MAX_PIXELS} pixels")
     channels = 3 if STREAM_CHANNELS[name] else 1
     expected_bytes = rows * columns * channels * _NUMPY[stream.dtype].itemsize
     if not expected_bytes == stream.nbytes == received_bytes:

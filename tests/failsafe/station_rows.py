@@ -233,7 +233,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "DID NOT RAISE", ("cuda/readback.py", "if found != number:", "if False:")),
         ],
         "the GPU is lost: every call fails, or it never comes back": [
-            off("runtime/cuda/test_cuda_engine.py::test_a_device_that_hangs_is_lost_in_bounded_time", "was not done within", NOT_LOST),
+            off("runtime/cuda/test_cuda_engine.py::test_a_device_that_hangs_is_lost_in_bounded_time", "did not finish within", NOT_LOST),
             off("system/test_cuda_faults.py::test_a_gpu_that_fails_costs_a_frame_or_the_process_and_never_a_wrong_verdict",
                 "state 3 did not come", NOT_LOST),
         ],
@@ -311,7 +311,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                     ("bundle/checks.py", "if size > MAX_TENSOR_VALUES or total > MAX_GRAPH_VALUES:", "if False:"),
                 ]),
                 # All of it is read before it is found out.
-                ("3 GB of bank", "was altered or damaged", [
+                ("3 GB of bank", "was modified or damaged", [
                     ("bundle/reader.py", "if not 0 < file.nbytes <= limits[name]:", "if False:"),
                 ]),
                 # Opened without waiting, and refused.

@@ -21,8 +21,7 @@ def check_owner(path: Path, found: os.stat_result, right_kind: bool, repair: str
     if found.st_mode & OTHERS_MAY_WRITE:
         raise EngineError(
             f"{path} has mode {stat.S_IMODE(found.st_mode):04o}, so other users may write to it; {danger}: remove "
-            "what is in "
-            f"it, run `{repair} {path}` and build again"
+            f"what is in it, run `{repair} {path}` and build again"
         )
 
 

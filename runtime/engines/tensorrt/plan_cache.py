@@ -370,8 +370,7 @@ def check_int8(found: PlanSet) -> None:
     if trial is None:
         raise EngineError(
             f"the int8 networks {found.folder.name} have not been tested on this GPU yet, and int8 is used only if "
-            "it is "
-            "correct and faster; run `asperity engines build BUNDLE --precision int8 --cache "
+            "it is correct and faster; run `asperity engines build BUNDLE --precision int8 --cache "
             f"{found.folder.parent}`, or {again}"
         )
     if not trial.frame_ms < trial.rival_frame_ms:

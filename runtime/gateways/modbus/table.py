@@ -78,7 +78,7 @@ STATUS: tuple[Row, ...] = (
         "recipe_change",
         45,
         "u16",
-        "last recipe change, regardless of who requested it: 0 none, 1 under way, 2 done, 3 failed",
+        "last recipe change, regardless of who requested it: 0 none, 1 in progress, 2 done, 3 failed",
     ),
     _read("triggers", 46, "u16", "trigger mode of the station: 0 not known, 1 free_run, 2 software, 3 hard_wired"),
     _read(

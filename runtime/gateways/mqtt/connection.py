@@ -191,8 +191,7 @@ def tls_context(config: Mqtt) -> ssl.SSLContext | None:
         if _off_this_box(config.host) and not config.insecure_lan:
             raise ConfigError(
                 f"[mqtt] host is {config.host} and tls is false, so anyone on the network path could read and change "
-                "what "
-                "is published; set tls = true, or insecure_lan = true if that network is trusted"
+                "what is published; set tls = true, or insecure_lan = true if that network is trusted"
             )
         return None
     try:

@@ -78,7 +78,7 @@ EVENT_FIELDS: tuple[Field, ...] = (
 GAP_FIELDS: tuple[tuple[str, ua.VariantType, str], ...] = (
     ("FirstId", Type.UInt64, "first missing result"),
     ("LastId", Type.UInt64, "last of them"),
-    ("Why", Type.String, "in words"),
+    ("Why", Type.String, "as text"),
 )
 PREPARED_FIELDS: tuple[tuple[str, ua.VariantType, str], ...] = (
     ("Number", Type.UInt64, "of the change, in the station's session"),

@@ -211,7 +211,7 @@ STATION_TAGS = (
         "heartbeat unchanged for this long: reject",
         _state(lambda s: s.beat_timeout_ms),
     ),
-    Tag("Recipe", Type.String, Of.STATION, "in force", _state(lambda s: s.recipe)),
+    Tag("Recipe", Type.String, Of.STATION, "active recipe", _state(lambda s: s.recipe)),
     Tag(
         "RecipeChangeNumber",
         Type.UInt64,

@@ -167,7 +167,7 @@ def test_a_listed_path_cannot_leave_the_bundle(toy: ToyBundle, path: str) -> Non
     data = msgspec.json.encode(values)
     (toy.path / "manifest.json").write_bytes(data)
     (toy.path / "signature").write_bytes(toy.key.sign(data))
-    refused(toy, "no path inside a bundle", repr(path))
+    refused(toy, "not a path inside the bundle", repr(path))
 
 
 def set_in(*keys: Any) -> Callable[[dict[str, Any]], None]:

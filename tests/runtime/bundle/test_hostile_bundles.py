@@ -298,7 +298,7 @@ BUNDLES: list[tuple[str, Change, str]] = [
     ("PNG bomb", png_bomb, "golden/rgb/near.png"),
     ("PNG bomb as described", png_bomb_as_described, "height_px 60000"),
     ("TIFF bomb", tiff_bomb, "golden/xyz/near.tiff"),
-    ("TIFF in a circle", tiff_in_a_circle, "in a circle"),
+    ("TIFF form a loop", tiff_in_a_circle, "form a loop"),
     ("manifest is a pipe", in_its_place("manifest.json", os.mkfifo), "manifest.json cannot be read (it is a pipe"),
     ("manifest is a device", in_its_place("manifest.json", lambda p: p.symlink_to("/dev/zero")), "it is a link"),
     ("manifest without end", in_its_place("manifest.json", sparse(2**40)), "larger than"),

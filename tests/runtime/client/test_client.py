@@ -202,7 +202,7 @@ def test_trust_needs_readiness(fake: FakeStation, client: StationClient) -> None
 
 def test_no_state_no_trust(tmp_path: Path) -> None:
     with StationClient(f"ipc://{tmp_path}/nobody", station="st1") as client:
-        with pytest.raises(StationError, match="was not heard"):
+        with pytest.raises(StationError, match="did not send anything"):
             client.await_state(50)
         assert not client.trusted
 

@@ -254,7 +254,7 @@ def test_a_result_that_comes_otherwise_than_it_was_recovered_is_an_alarm(
     fake.send([wire.topic("result", "st1"), fake.journal[1]])
     until(lambda: client.contradictions == 1, client)
     assert not client.trusted and not client.accepts(forged)
-    assert "came otherwise" in caplog.text
+    assert "differs from what" in caplog.text
     assert client.poll(20) == [], "none twice"
 
 

@@ -187,7 +187,7 @@ def test_a_set_that_cannot_be_read_is_shown_and_removed_by_its_name(cache: PlanC
 def test_int8_is_served_only_where_it_was_seen_to_be_faster(cache: PlanCache) -> None:
     wanted = key(precision="int8")
     found = store(cache, wanted)
-    with pytest.raises(EngineError, match="not tried on this GPU yet"):
+    with pytest.raises(EngineError, match="not been tested on this GPU yet"):
         find_served(cache, wanted)
     for int8_ms, fp16_ms, served in (
         (2.0, 1.5, False),

@@ -327,7 +327,7 @@ def test_a_journal_that_is_lost_while_it_is_in_use_is_named_and_gives_no_id_twic
     journal.close()
     path.unlink(missing_ok=True)
     journal = opened(path)
-    assert "was not there although ids" in journal.notes[0] and f"go on at {journal.last_id + 1}" in journal.notes[0]
+    assert "was not there although ids" in journal.notes[0] and f"continue at {journal.last_id + 1}" in journal.notes[0]
     assert journal.reserve() > max(given)
     journal.close()
 
@@ -389,7 +389,7 @@ def test_a_copy_from_before_does_not_bring_ids_back(path: Path) -> None:
     journal.close()
     path.write_bytes(before)
     journal = opened(path)
-    assert "1 to 500 are skipped" in journal.notes[0] and "knows of ids that the journal does not" in journal.notes[0]
+    assert "1 to 500 are skipped" in journal.notes[0] and "records ids that the journal does not" in journal.notes[0]
     assert journal.reserve() == 501
     journal.close()
 

@@ -169,7 +169,7 @@ def test_an_operation_not_known_can_still_be_answered() -> None:
 
 
 def test_get_result_does_not_run_backwards() -> None:
-    with pytest.raises(WireError, match="lies before"):
+    with pytest.raises(WireError, match="is less than"):
         wire.encode_request(wire.Request(id="1", op="get_result", from_=5, to=4))
 
 

@@ -122,7 +122,7 @@ def test_ready_says_why_not_and_live_says_only_that_the_gateway_turns(floor: Flo
     assert floor.get("/readyz")[0] == 200
     floor.link.good = False
     status, text, _ = floor.get("/readyz")
-    assert status == 503 and "beat stands still" in text
+    assert status == 503 and "heartbeat has stopped" in text
     assert floor.get("/livez")[0] == 200
 
 
@@ -245,7 +245,7 @@ def test_before_the_first_state_there_are_zeros_and_no_invented_ones(floor: Floo
     found = samples(floor.get("/metrics")[1])
     assert value(found, "asperity_accept") == value(found, "asperity_quality") == 0
     assert not any(name.startswith("asperity_station") for name, _ in found)
-    assert "not in order" in floor.get("/")[1]
+    assert "not ready" in floor.get("/")[1]
 
 
 class Tags(HTMLParser):

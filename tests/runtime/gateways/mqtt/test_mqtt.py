@@ -149,7 +149,7 @@ def test_a_threshold_is_not_set_over_mqtt_and_who_tried_is_in_the_log(caplog: py
         answer = commands.take_in("set_threshold", b'{"id":"x%d","threshold":99}' % number, False)
         assert answer is not None
         told = msgspec.json.decode(answer[1])
-        assert (told["ok"], told["code"]) == (False, "NOT_ALLOWED") and "not done over MQTT" in told["text"]
+        assert (told["ok"], told["code"]) == (False, "NOT_ALLOWED") and "not available over MQTT" in told["text"]
 
     ask(0)
     assert "set_threshold was asked for (id x0) and refused" in caplog.text
