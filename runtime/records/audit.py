@@ -57,7 +57,7 @@ class Actor:
     def text(self) -> str:
         """For events: what is proven first, so that no claim can be taken for it. Printable ASCII."""
         proven = f"{self.name} (key {self.key})".strip() if self.key else self.name
-        claimed = f"claims to be {self.says}" if self.says else ""
+        claimed = f"says {self.says}" if self.says else ""
         return ", ".join(part for part in (proven, claimed) if part)[:ACTOR_MAX]
 
 
