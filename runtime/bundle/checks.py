@@ -293,7 +293,7 @@ def check_graph(data: bytes, name: str, network: Network) -> None:
     large = [fault for _, size, fault in weights if size >= LARGE_WEIGHT]
     if not large or all(large):
         raise BundleError(
-            f"{file} holds only weights that are zero or constant, so it cannot detect anything; {EXPORT_AGAIN}"
+            f"{file} holds only zeros or constants as weights, so it cannot detect anything; {EXPORT_AGAIN}"
         )
 
     inputs, outputs = graph_signature(name, network)

@@ -309,4 +309,4 @@ def _decode(data: bytes, path: Path, kind: type[K]) -> K:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise AccessError(f"{path} is damaged or does not contain a {kind.__name__}; create another key") from None
+        raise AccessError(f"{path} is damaged or not a valid {kind.__name__}; create another key") from None

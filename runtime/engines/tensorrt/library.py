@@ -99,7 +99,7 @@ def _checked_version(name: LibraryName, module: Any) -> str:
     if (major, minor) < OLDEST[name] or major >= NEXT_MAJOR[name]:
         oldest = ".".join(map(str, OLDEST[name]))
         raise EngineError(
-            f"{name} is of version {version}; this version of Asperity supports {oldest} to below "
+            f"{name} is of version {version}; this version of Asperity supports those from {oldest} to below "
             f"{NEXT_MAJOR[name]}: install one of them"
         )
     return version

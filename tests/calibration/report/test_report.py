@@ -111,7 +111,7 @@ def test_the_page_says_what_an_engineer_must_know(folder: CalibrationFolder, pag
     for rank, (alpha, limit) in enumerate(offered, start=2):
         assert choose_rate(len(ascending), float(alpha)).allowed == rank
         assert limit == f"{ascending[-rank]:.3g}"
-    assert "Refused, so without a part in anything: 1 frames" in page
+    assert "Refused and not used at all: 1 frames" in page
     assert "identical to train/good/019" in page
     assert "<dome>" not in page
 

@@ -373,7 +373,7 @@ def test_a_graph_that_keeps_weights_in_another_file_is_refused(toy: ToyBundle) -
 def test_what_is_read_later_is_what_was_verified(toy: ToyBundle) -> None:
     bundle = open_bundle(toy.path, toy.trust)
     (toy.path / "rgb.onnx").write_bytes(toy_graphs("lsfa", seed=5)["rgb"])
-    with pytest.raises(BundleError, match=r"rgb\.onnx was altered"):
+    with pytest.raises(BundleError, match=r"rgb\.onnx was modified"):
         bundle.graph("rgb")
     with pytest.raises(BundleError, match="no file"):
         bundle.read("../secret")

@@ -304,7 +304,7 @@ BUNDLES: list[tuple[str, Change, str]] = [
     ("manifest without end", in_its_place("manifest.json", sparse(2**40)), "larger than"),
     ("signature is a pipe", in_its_place("signature", os.mkfifo), "signature cannot be read (it is a pipe"),
     ("network is a pipe", in_its_place("rgb.onnx", os.mkfifo), "rgb.onnx is a link or device"),
-    ("network grew by a terabyte", in_its_place("rgb.onnx", sparse(2**40)), "rgb.onnx was altered"),
+    ("network grew by a terabyte", in_its_place("rgb.onnx", sparse(2**40)), "rgb.onnx was modified"),
     ("3 GB of bank", list_huge, "banks.safetensors is listed with 3221225472 bytes"),
     ("nested manifest", nest_deeply, "manifest.json cannot be used"),
     ("crowded folder", crowd, "more than 256 files"),

@@ -272,7 +272,7 @@ def test_an_unanswered_request_is_asked_again_with_its_id_and_then_raised(
 
 
 def test_a_request_that_breaks_the_contract_is_not_sent(fake: FakeStation, client: StationClient) -> None:
-    with pytest.raises(WireError, match="threshold is absent"):
+    with pytest.raises(WireError, match="threshold is missing"):
         client.request("set_threshold")
     assert fake.requests == []
 

@@ -125,7 +125,7 @@ def test_a_child_process_finds_out_first_and_says_why(
     banks = toy.path / "banks.safetensors"
     banks.write_bytes(banks.read_bytes()[:-1] + b"\x55")
     name = recipe_name(toy.path)
-    with pytest.raises(BundleError, match=r"did not open: .*banks\.safetensors was altered"):
+    with pytest.raises(BundleError, match=r"did not open: .*banks\.safetensors was modified"):
         verify_in_child(name, make_config({name: str(toy.path)}))
 
 

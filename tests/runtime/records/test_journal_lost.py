@@ -22,7 +22,7 @@ LOSSES = pytest.mark.parametrize(
     ("lose", "words"),
     [
         (Path.unlink, "was removed"),
-        (lambda path: os.truncate(path, 0), "was cut"),
+        (lambda path: os.truncate(path, 0), "was truncated"),
         (lambda path: (path.rename(path.with_name("old")), path.symlink_to("old")), "was replaced by another file"),
     ],
     ids=["removed", "cut", "replaced"],

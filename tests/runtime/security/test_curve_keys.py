@@ -116,7 +116,7 @@ def test_a_folder_in_which_others_could_let_clients_in_is_not_believed(keys: Cli
 def test_a_damaged_entry_lets_nobody_in_and_is_not_quoted(keys: ClientKeys, content: bytes) -> None:
     keys.admit("plc1", (Role.READ,))
     (keys.folder / "allowed" / "plc1.json").write_bytes(content)
-    with pytest.raises(AccessError, match="damaged or holds no AllowedKey") as caught:
+    with pytest.raises(AccessError, match="damaged or not a valid AllowedKey") as caught:
         keys.allowed()
     assert "SECRET" not in str(caught.value)
 

@@ -152,7 +152,7 @@ def test_a_threshold_is_not_set_over_mqtt_and_who_tried_is_in_the_log(caplog: py
         assert (told["ok"], told["code"]) == (False, "NOT_ALLOWED") and "not available over MQTT" in told["text"]
 
     ask(0)
-    assert "set_threshold was asked for (id x0) and refused" in caplog.text
+    assert "set_threshold was requested (id x0) and refused" in caplog.text
     for number in range(1, 500):
         ask(number)
     assert len(caplog.records) == AUDIT_LINES_MAX, "bounded"
