@@ -1,4 +1,4 @@
-"""The same networks through Torch-TensorRT: an extra, in an environment of its own, judged by the same gate.
+"""The same networks through Torch-TensorRT: an extra, in a separate environment, judged by the same gate.
 
 Torch-TensorRT compiles torch modules, so it needs the calibration folder and a CUDA build of torch; it does not load
 beside a CPU build. Everything but the networks is the CPU engine's, so that the bundle's golden frames and calibration
@@ -37,7 +37,7 @@ Precision = Literal["fp32", "fp16"]
 
 
 def load_torch_tensorrt() -> Any:
-    """The module, once it can load. Raises EngineError naming what is in the way and what mends it."""
+    """The module, once it can load. Raises EngineError naming what is in the way and the remedy."""
     if torch.version.cuda is None:
         raise EngineError(f"torch {torch.__version__} is a CPU build, with which {NAME} does not load; {REMEDY}")
     try:

@@ -23,7 +23,7 @@ class FileRefused(OSError):
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
-    """A descriptor of the regular file at ``path``. Never waits, and never opens a device or pipe for good.
+    """A descriptor of the regular file at ``path``. Never waits, and never opens a device or pipe permanently.
 
     ``follow``: a link may lead to it; only for paths that the user of the box named himself. Raises OSError.
     """

@@ -66,7 +66,7 @@ class Rate:
 def choose_rate(frames: int, asked: float | None, shape_widened: bool = False, parts: int = 0) -> Rate:
     """The rate for ``frames`` calibration frames: the highest k within ``asked``, or within DEFAULT_ALPHA if none is.
 
-    ``parts``: how many parts they show; 0: not known, each frame is taken for a part of its own. Where nothing is asked
+    ``parts``: how many parts they show; 0: not known, each frame is taken for a separate part. Where nothing is asked
     for and DEFAULT_ALPHA is not attainable, k = 1. Raises CalibrationError when ``asked`` is not attainable, saying how
     many frames (or parts) it needs, and when it is no rate.
     """

@@ -1,7 +1,7 @@
 """Read a bundle's ONNX graphs without the onnx package, and refuse whatever ``export`` would not have written.
 
 A graph from outside is a program. ONNX can loop without end, keep weights in other files, carry graphs inside nodes,
-functions and operators of somebody else's; ``export`` uses none of that. So the list of what a graph may hold is the
+functions and foreign operators; ``export`` uses none of that. So the list of what a graph may hold is the
 list of what ``export`` writes, field by field and operator by operator: what is not in it is refused by name, be it
 known to be dangerous or not. Field numbers are those of ``onnx.proto3``.
 """
@@ -23,7 +23,7 @@ OPERATORS = frozenset({
     "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape",
     "Resize", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
 })  # fmt: skip
-"""All that a bundle's graphs may use. None of them runs a graph of its own, and TensorRT 10's parser takes them all
+"""All that a bundle's graphs may use. None of them contains a graph, and TensorRT 10's parser takes them all
 (onnx-tensorrt, docs/operators.md). FP16 and INT8 forms use others; they are made on the box, of a graph that passed."""
 OPERATOR_DOMAINS = frozenset({b"", b"ai.onnx"})
 MAX_FIELDS = 250_000

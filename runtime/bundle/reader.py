@@ -168,7 +168,7 @@ def open_bundle(path: Path, trust: TrustStore) -> Bundle:
     """Verify everything about a bundle that can be verified without an engine, and open it.
 
     Raises SignatureError (absent, wrong or by a key that is not trusted) or BundleError; each names the file, what is
-    wrong with it and what to do. Whoever scores with the bundle must also pass ``engines.parity_gate.pass_gate``.
+    wrong with it and what to do. Code that scores with the bundle must also call ``engines.parity_gate.pass_gate``.
     """
     path = Path(path)
     if not path.is_dir():

@@ -53,7 +53,7 @@ class StreamSummary:
 
     @property
     def fps(self) -> float:
-        """Exposures a second, from the first to the last."""
+        """Exposures per second, from the first to the last."""
         return (self.exposures - 1) / self.seconds if self.exposures > 1 and self.seconds > 0 else 0.0
 
 

@@ -35,7 +35,7 @@ class SenderLimits:
     """How long ``close`` may still deliver the last frame."""
     trigger_queue_messages: int = 64
     renew_ms: int = 10_000
-    """Sockets are made again when no frame could go for this long: libzmq gives up for good on a peer that broke the
+    """Sockets are made again when no frame could go for this long: libzmq gives up permanently on a peer that broke the
     protocol, and may lose a connection without a word."""
     max_nbytes: int = MAX_CONTROL_BYTES
     """Largest part that is read: of triggers, and of whatever a peer that is no station sends."""

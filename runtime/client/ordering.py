@@ -4,7 +4,7 @@ Ids are given to frames as they are admitted, so results may be published out of
 the one before it is still in work. And PUB may lose any of them.
 
 The journal is asked, over another socket, for ids that are *settled* only: the stream itself has shown that they were
-published. Then no answer can come before the true result, whoever gives it.
+published. Then no answer can come before the true result, whatever its source.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class ClientLimits:
     restart_ms: int = 60_000
     """``patience_ms`` while the station is silent: after a restart its journal still has what was missing."""
     renew_ms: int = 10_000
-    """Sockets are made again after this long without a state: libzmq gives up for good on a peer that broke the
+    """Sockets are made again after this long without a state: libzmq gives up permanently on a peer that broke the
     protocol."""
     results_queue_messages: int = 1000
     held_results: int = 4096
@@ -362,7 +362,7 @@ class StationClient:
     def _dated(self, request: Request) -> Request:
         """With the last state heard, if it changes something: by it the station knows how old the request is.
 
-        One that says so itself, for somebody who asked through a gateway, keeps what it says.
+        One that says so itself, for a client that asked through a gateway, keeps what it says.
         """
         if request.op in READ_ONLY or self.state is None or request.session or request.uptime_ms is not None:
             return request

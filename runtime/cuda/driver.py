@@ -58,7 +58,7 @@ def capability_of(index: int) -> tuple[int, int]:
 class CudaDevice:
     """One GPU, its primary context and one stream. Used by the thread that made it.
 
-    Raises EngineError where driver, GPU, libraries or kernels are missing, with what mends it.
+    Raises EngineError where driver, GPU, libraries or kernels are missing, with the remedy.
     """
 
     def __init__(self, index: int = 0, fatbin: Path = FATBIN) -> None:

@@ -47,7 +47,7 @@ from asperity.runtime.vision.units import check_measured, pixel_rays
 
 NAME = "cuda"
 POLL_S = 20e-6
-"""Between two questions whether the device is done; the thread sleeps, so that the desk gets its turn."""
+"""Between two questions whether the device is done; the thread sleeps, so that the I/O thread gets its turn."""
 T = TypeVar("T")
 
 _open_engines: WeakSet[CudaEngine] = WeakSet()

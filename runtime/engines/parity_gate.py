@@ -50,7 +50,7 @@ def run_golden(
 ) -> GoldenCheck:
     """One golden frame through engine and decision.
 
-    Raises ParityError when the engine refuses or fails on it, EngineLostError when it is lost for good.
+    Raises ParityError when the engine refuses or fails on it, EngineLostError when it is lost permanently.
     """
     start_ns = time.perf_counter_ns()
     try:

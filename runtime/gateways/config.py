@@ -276,7 +276,7 @@ def client_key(config: GatewayConfig) -> Path | None:
 
 
 def control_of(config: GatewayConfig) -> str:
-    """The control endpoint in force."""
+    """The control active endpoint."""
     return control_endpoint(config.station.name, config.station.control)
 
 

@@ -1,6 +1,6 @@
 """A station as every gateway sees it: results in order, the station's own beat, and an ``accept`` that dies by itself.
 
-    link = Link(config, on_news=wake)      # a thread of its own talks to the station
+    link = Link(config, on_news=wake)      # a separate thread talks to the station
     link.start()
     for item in link.take(100):            # Delivered or Gap, in order, none twice
         ...
@@ -49,7 +49,7 @@ Item = Delivered | Gap
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a gateway may show at one moment. Whoever reads only ``accept`` is safe."""
+    """What a gateway may show at one moment. Reading only ``accept`` is safe."""
 
     accept: bool
     """``may_pass`` of the last item."""

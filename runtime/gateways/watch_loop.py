@@ -3,7 +3,7 @@
     watch = TurnWatch(limit_ms)        # limit_ms() is the station's beat_timeout_ms
     watch.start()
     while not ending:
-        watch.turned()                 # an asyncio gateway calls it from a task of its own: await watch.keep_turning()
+        watch.turned()                 # an asyncio gateway calls it from its own task: await watch.keep_turning()
         ...
     watch.close()
 

@@ -1,4 +1,4 @@
-"""How the station is operated: its state, its recipe, the self-test, faults and alarms. Part of the desk."""
+"""How the station is operated: its state, its recipe, the self-test, faults and alarms. Part of the I/O thread."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ class Controller:
         self._clock = clock
         self._record = record
         self._incoming: Recipe | None = None
-        """Opened for us and not in force yet: to be closed should it never be."""
+        """Opened for us and not active yet: to be closed should it never be."""
         self._taking = False
-        """The bench was asked to take something over and has not reported."""
+        """The engine thread was asked to take something over and has not reported."""
         self._threshold_by: Actor | None = None
         """Who asked for the change of threshold that is under way; None: there is none."""
         self._drift = DriftMonitor(config.drift.window_frames, config.drift.level)
@@ -82,12 +82,12 @@ class Controller:
 
     @property
     def opening_first(self) -> bool:
-        """A first recipe was named and none has been in force yet."""
+        """A first recipe was named and none has been active yet."""
         return bool(self._first_recipe) and not self._had_recipe
 
     @property
     def without_recipe(self) -> bool:
-        """None is in force and none is on its way."""
+        """None is active and none is on its way."""
         return self.recipe is None and not self.busy
 
     # ------------------------------------------------------------------ requests
@@ -171,18 +171,18 @@ class Controller:
         self._have_taken_over("the threshold is being changed", dataclasses.replace(self.recipe, decision=decision))
 
     def end(self) -> None:
-        """Out of service for good: what was begun and is not in force yet never will be."""
+        """Out of service permanently: what was begun and is not active yet never will be."""
         why = "the inspector is shutting down"
         if self.busy:
             self._give_up(why)
-        if self.busy:  # the bench has just taken it over, and no frame is judged by it any more
+        if self.busy:  # the engine thread has just taken it over, and no frame is judged by it any more
             self._not_taken(why)
         self.halt()
 
     # ------------------------------------------------------------------ what happens
 
     def taken_over(self, report: TakenOver) -> None:
-        """The bench judges by another recipe or threshold from here on."""
+        """The engine thread judges by another recipe or threshold from here on."""
         before, self.recipe = self.recipe, report.recipe
         self.busy, self._taking = "", False
         if self._threshold_by is not None:
@@ -338,7 +338,7 @@ class Controller:
     # ------------------------------------------------------------------
 
     def _show_recipe(self) -> None:
-        """What every state says as long as the recipe is in force, also after a reset."""
+        """What every state says as long as the recipe is active, also after a reset."""
         for kind in ("THRESHOLD", Reason.TIMING_ONLY.name, "DRIFT", "OLDER_BUNDLE"):
             self.alarms.pop(kind, None)
         decision = self.recipe.decision if self.recipe else None
@@ -405,7 +405,7 @@ class Controller:
         """Let nothing come any more of what was begun; the recipe and active threshold stay so."""
         self._loader.give_up()
         if self._taking and not self._slot.withdraw():
-            return  # too late: the bench judges by it, and its report comes next
+            return  # too late: the engine thread judges by it, and its report comes next
         if self._incoming is not None:
             self._loader.put_away(self._incoming)
         self._not_taken(why)
@@ -422,7 +422,7 @@ class Controller:
         self.changes.failed(why)
 
     def _threshold_taken(self, before: Recipe | None) -> None:
-        """Another threshold is in force; recipe and engine are the same."""
+        """Another threshold is active; recipe and engine are the same."""
         actor, self._threshold_by = self._threshold_by or ITSELF, None
         assert self.recipe is not None and before is not None
         self._show_recipe()

@@ -247,7 +247,7 @@ class PartMatcher:
 
 
 class DeviceClock:
-    """Maps the times of a camera that has a clock of its own to the inspector's monotonic clock.
+    """Maps the times of a camera that has its own clock to the inspector's monotonic clock.
 
     The smallest difference of arrival and device time that was seen is that of the fastest frame, which took
     ``transit_ms`` (measured at commissioning). A mapped time may be too late by what that frame took longer, never by

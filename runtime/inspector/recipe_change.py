@@ -33,11 +33,11 @@ class RecipeChanges:
         return self.last.number
 
     def done(self, text: str) -> None:
-        """The recipe (or none) is in force. ``text``: for the event."""
+        """The recipe (or none) is active. ``text``: for the event."""
         self._end(DONE, "", text)
 
     def failed(self, why: str) -> None:
-        """The recipe before it stays in force."""
+        """The recipe before it stays active."""
         self._end(FAILED, why[:TEXT_MAX], why)
 
     def _end(self, status: str, why: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""One station of the inspector: its frames' fates, its results, its law. Part of the desk; it never computes.
+"""One station of the inspector: its frames' fates, its results, its law. Part of the I/O thread; it never computes.
 
 ``runtime.inspector.desk`` says which way a frame goes through this file.
 """
@@ -49,7 +49,7 @@ class Admitted:
 
 
 class Station:
-    """What is one station's own: camera, counters, journal, recipe, state. Every method is for the desk's thread."""
+    """What is one station's own: camera, counters, journal, recipe, state. Every method is for the I/O thread."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class Station:
             self._admit(frame, trigger, exposed_ns, now)
 
     def on_broken(self, who: wire.FrameIdentity, refusal: FrameRefused, now: Now) -> None:
-        """A message that is no frame. What it says of itself is used as far as it can be believed."""
+        """A message that is no frame. Its own statements are used as far as they can be trusted."""
         if who.camera == self.camera and who.seq is not None and self._comes_late(who.camera_session, who.seq):
             return
         self.ledger.receive()
@@ -186,7 +186,7 @@ class Station:
         return next((reason for applies, reason in reasons if applies), None)
 
     def _admit(self, frame: Frame, trigger: PendingTrigger | None, exposed_ns: int | None, now: Now) -> None:
-        """Enter the frame as owed, give it a deadline, and let it wait for the bench."""
+        """Enter the frame as owed, give it a deadline, and let it wait for the engine thread."""
         limits = self.config.limits
         born = self._born(wire.identity(frame), trigger)
         # From here on the frame has a result, whatever happens to this process.
@@ -204,7 +204,7 @@ class Station:
         if displaced is not None and displaced.born.result_id in self.work:
             self._judged(Outcome(displaced.born.unknown(Reason.OVERLOAD)))
 
-    # ------------------------------------------------------------------ the bench has done something
+    # ------------------------------------------------------------------ the engine thread has done something
 
     def on_report(self, report: Report) -> None:
         """A frame scored, a recipe taken over, or the self-test ended."""
@@ -286,7 +286,7 @@ class Station:
             self.line.unsync(f"all pending frames were answered {reason.name}")
 
     def drop_work(self, reason: Reason) -> None:
-        """Answer every admitted frame and every pending trigger now; what the bench still says of them is late."""
+        """Answer every admitted frame and every pending trigger now; later answers of the engine thread are late."""
         self.slot.discard(lambda job: True)
         for work in list(self.work.values()):
             work.judged = Outcome(work.born.unknown(reason))
@@ -431,7 +431,7 @@ class Station:
         return self.sockets.camera_connected(self.camera) and not silent
 
     def state_message(self, now: Now) -> wire.StationState:
-        """What the station says of itself now; sent five times a second."""
+        """What the station says of itself now; sent five times per second."""
         controller, ledger, recipe = self.controller, self.ledger, self.controller.recipe
         engine = controller.engine
         return wire.StationState(
@@ -466,7 +466,7 @@ class Station:
         )
 
     def publish_state(self, now: Now) -> None:
-        """Five times a second, and at once when something changed that a receiver acts on."""
+        """Five times per second, and at once when something changed that a receiver acts on."""
         controller = self.controller
         shown = (
             controller.state, controller.tested, controller.recipe, controller.changes.last, tuple(controller.alarms)

@@ -1,4 +1,4 @@
-"""A frame's way on the bench: score, decide, result; the same for every engine.
+"""A frame's way on the engine thread: score, decide, result; the same for every engine.
 
 Nothing here can say ok: that is ``scoring.decide``'s alone. Whatever goes wrong ends in an unknown with its reason.
 """
@@ -48,13 +48,13 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An admitted frame on its way to the bench."""
+    """An admitted frame on its way to the engine thread."""
 
     born: Result
     """Its result so far: unknown, with the identity in it."""
     frame: Frame
     recipe: str | None
-    """The recipe that the frame or its trigger expects; None: the one in force."""
+    """The recipe that the frame or its trigger expects; None: the active one."""
     t_recv_ns: int
     """Monotonic."""
     stale_ns: int
@@ -63,7 +63,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the bench says of a job. ``detail`` is the reason, as text: for the log."""
+    """What the engine thread says of a job. ``detail`` is the reason, as text: for the log."""
 
     result: Result
     detail: str = ""
@@ -110,7 +110,8 @@ def inspect(
 def inspect_together(
     turns: Sequence[Turn], progress: Progress, clock: Callable[[], Now] = look
 ) -> list[tuple[Outcome, int]]:
-    """As ``inspect``, of frames of several stations whose recipes share one engine. What befalls one costs no other."""
+    """As ``inspect``, for frames of several stations whose recipes share one engine. One frame's failure does not
+    affect the others."""
     looked_at = [_look_at(turn, clock) for turn in turns]
     scorable = [turn for turn, (_, _, refusal) in zip(turns, looked_at, strict=True) if refusal is None]
     found = iter(_score(scorable, progress))

@@ -1,6 +1,6 @@
 """Who asked what of the station, and what became of it: JSON lines in a file that is only added to.
 
-The desk makes the entries and never waits for the disk: they lie in a bounded queue, from which a thread of its own
+The I/O thread makes the entries and never waits for the disk: they lie in a bounded queue, from which another thread
 writes them. Each batch is synced (fdatasync) before the next one is taken, so a process that is killed loses what had
 waited for milliseconds, and a power cut no more than that. What the disk does not take stays in the queue and is tried
 again; what no longer fits the queue is counted, and the count is an entry as soon as there is room. A batch that failed
@@ -174,7 +174,7 @@ class AuditFile:
 
 
 class Audit:
-    """The audit of one process. All methods are for one thread, the desk's; none of them waits for the disk.
+    """The audit of one process. All methods are for one thread, the I/O thread's; none of them waits for the disk.
 
     (``start`` and ``close`` do, at the begin and the end.)
     """
@@ -229,7 +229,8 @@ class Audit:
         self._put(station, op, actor, code, text, fields)
 
     def log_in(self, where: str, actor: Actor, refusal: str = "", **fields: Any) -> None:
-        """Somebody connected to or logged in at ``where`` (a socket, a gateway); ``refusal``: why he was not let in."""
+        """A client connected to or logged in at ``where`` (a socket, a gateway); ``refusal``: why it was not
+        admitted."""
         self.record("", "log_in", actor, refusal or "OK", refused=bool(refusal), where=where, **fields)
 
     def look(self) -> str:

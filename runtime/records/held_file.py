@@ -1,6 +1,6 @@
 """A file that stays open as long as the station runs, read and written by calls, and missed when it is gone.
 
-It is not mapped into memory: whoever cuts a mapped file short kills the process at its next look (SIGBUS). What is
+It is not mapped into memory: truncating a mapped file kills the process at its next access (SIGBUS). What is
 written belongs to the kernel at once, so it survives the process all the same.
 """
 

@@ -147,7 +147,7 @@ def _decode_public_key(data: bytes, path: Path) -> PublicKey:
 class TrustStore:
     """The key folder of one user on one box.
 
-    Raises SignatureError, with the command that repairs it, when somebody else could read the private key or could add
+    Raises SignatureError, with the command that repairs it, when another user could read the private key or could add
     a trusted one.
     """
 

@@ -69,7 +69,7 @@ def _look(path: Path) -> os.stat_result | None:
 
 
 def _make(folder: Path, endpoint: str) -> os.stat_result:
-    """Make a folder before somebody else does; one that was there first is looked at like any other."""
+    """Create a folder before another user does; one that already exists is checked like any other."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder.lstat()

@@ -37,7 +37,7 @@ class TextLines(logging.Formatter):
     """Lines for people. What a name from outside holds besides printable characters is written as escapes."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """One line; a traceback follows on lines of its own."""
+        """One line; a traceback follows on its own lines."""
         return shown(super().formatMessage(record))
 
 

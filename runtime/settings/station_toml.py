@@ -98,7 +98,7 @@ class HostedStation(StationSection, frozen=True, forbid_unknown_fields=True):
 
 
 class Limits(Section, frozen=True, forbid_unknown_fields=True):
-    """When a frame is too late, too many or not believed."""
+    """When a frame is too late, surplus or not trusted."""
 
     queue_length: Annotated[
         int, number(1, 16, "maximum frames in the queue; above this the oldest is refused with OVERLOAD")

@@ -1,4 +1,4 @@
-"""An inspector with the simulated engine as a process of its own, which can be killed and started again."""
+"""An inspector with the simulated engine as a separate process, which can be killed and started again."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Summary:
 
     @property
     def per_second(self) -> float:
-        """Results a second."""
+        """Results per second."""
         return self.results / self.seconds if self.seconds > 0 else 0.0
 
     def add(self, other: Summary) -> None:
@@ -181,7 +181,7 @@ class SimulatedLine:
         return trigger_id if reply.ok else 0
 
     def next_trigger(self, timeout_ms: int) -> Trigger | None:
-        """The next trigger that somebody else gave, within this time."""
+        """The next trigger from another client, within this time."""
         if self._triggers:
             return self._triggers.popleft()
         trigger = self.camera.wait_trigger(timeout_ms)

@@ -4,7 +4,8 @@ With CURVE every connection is decided here by its public key and its socket, an
 the list as it stands at that moment, so a revoked key is worth nothing from the next look on. Open connections outlive
 their key; ``Access.changed`` says which sockets must be bound anew to cut them.
 
-Without CURVE whoever reaches a socket may use it: the endpoint (loopback, or ipc in a folder of one user) is the limit.
+Without CURVE anyone who can reach a socket may use it: the endpoint (loopback, or ipc in a folder of one user) is the
+limit.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class Decision(NamedTuple):
     """The answer to a connection, as ZAP has it (https://rfc.zeromq.org/spec/27/)."""
 
     status: str
-    """200: let in. 300: not now. Never 400: after it libzmq's client gives up for good, and a gateway would have to be
-    started again after its key was put right. After 300 it tries again once ``handshake_ms`` are over."""
+    """200: admit. 300: not now. Never 400: after it libzmq's client gives up permanently, and a gateway would have to
+    be restarted after its key was corrected. After 300 it tries again once ``handshake_ms`` are over."""
     reason: str
     user_id: str = ""
     """The key's id: a name may be given to another key later."""
@@ -81,7 +82,7 @@ class _Bucket:
     since_ns: int
 
     def take(self, amount: float, rate: float, burst: float, now_ns: int) -> bool:
-        """True if ``amount`` was there. ``rate`` a second."""
+        """True if ``amount`` was there. ``rate`` per second."""
         self.left = min(burst, self.left + rate * (now_ns - self.since_ns) / SECOND_NS)
         self.since_ns = now_ns
         if amount > self.left:
@@ -91,7 +92,7 @@ class _Bucket:
 
 
 class Access:
-    """The gate of one station. Raises AccessError at start when the key folder cannot be believed."""
+    """The gate of one station. Raises AccessError at start when the key folder fails its check."""
 
     def __init__(self, config: Security, clock: Callable[[], Now] = look) -> None:
         self.curve = config.curve
@@ -117,7 +118,7 @@ class Access:
     # ------------------------------------------------------------------ the list
 
     def changed(self) -> set[str]:
-        """Look at the list, at most every ``reload_ms``: the sockets on which somebody is who may be there no more."""
+        """Read the list, at most every ``reload_ms``: sockets with a connection whose key is no longer allowed."""
         now_ns = self._clock().ns
         if not self.curve or now_ns < self._look_ns:
             return set()

@@ -31,7 +31,7 @@ _EVENTS = (
 
 
 class Connections:
-    """Counts only connections that are proven: somebody answered the handshake.
+    """Counts only proven connections: those that answered the handshake.
 
     A monitor says which connection was accepted and which is gone, but not which one ended its handshake. So one counts
     as soon as all those under way have ended theirs, or when it is older than a handshake may be.
@@ -58,7 +58,7 @@ class Connections:
         self._failed = failed
         self._was_cut = was_cut
         self._waiting_nbytes = waiting_nbytes
-        self._read: dict[int, tuple[bytes, int]] = {}  # connection -> its cookie, bytes read of it by the desk
+        self._read: dict[int, tuple[bytes, int]] = {}  # connection -> its cookie, bytes read of it by the I/O thread
         self._weigh_ns = 0
         self._patience_ns = (handshake_ms + SLACK_MS) * MS
         self._under_way: dict[int, int] = {}
@@ -76,7 +76,7 @@ class Connections:
             self._voices.setdefault(connection, set()).add(camera)
 
     def number(self, connection: int) -> int | None:
-        """A number of its own for the open connection of this descriptor; None: it is closed, or not known yet."""
+        """A unique number for the open connection of this descriptor; None: it is closed, or not known yet."""
         return self._numbers.get(connection)
 
     def is_open(self, number: int) -> bool:
@@ -113,7 +113,7 @@ class Connections:
         return closed
 
     def read(self, connection: int, nbytes: int) -> None:
-        """The desk has read a message of this connection, of so many bytes on the wire."""
+        """The I/O thread has read a message of this connection, of so many bytes on the wire."""
         if connection in self._read:
             cookie, before = self._read[connection]
             self._read[connection] = cookie, before + nbytes

@@ -1,4 +1,4 @@
-"""The desk's sockets: bound, bounded and closed in one place. Only the desk's thread may touch them."""
+"""The I/O thread's sockets: bound, bounded and closed in one place. Only the I/O thread may touch them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Ends(Protocol):
 
 
 class InspectorSockets:
-    """PULL frames, PUB results, PUB bulk, ROUTER control, and the bell by which other threads wake the desk.
+    """PULL frames, PUB results, PUB bulk, ROUTER control, and the bell by which other threads wake the I/O thread.
 
     Raises ConfigError for a bind off loopback without CURVE or ``insecure_lan``, StationError where a bind fails,
     AccessError where the key folder cannot be trusted.
@@ -76,7 +76,7 @@ class InspectorSockets:
             raise
 
     def make_bell(self) -> Callable[[], None]:
-        """For another thread, called on it: returns what wakes the desk. Never blocks."""
+        """For another thread, called on it: returns what wakes the I/O thread. Never blocks."""
         return self._ends.make_bell()
 
     def wait(self, timeout_ms: float) -> None:
@@ -140,7 +140,7 @@ class InspectorSockets:
     def camera_connected(self, camera: str) -> bool:
         """True while this camera is connected to the frames socket and answers its heartbeat.
 
-        As long as no frame of it has come, whoever is connected and has sent nothing yet may be it.
+        As long as no frame of it has arrived, any connection that has sent nothing yet may be it.
         """
         return self._ends.may_hear(camera)
 

@@ -24,12 +24,12 @@ from asperity.runtime.sockets import zmtp
 from asperity.runtime.wire import Part
 
 READ_NBYTES = 65_536
-"""Read at once; a part of at least this size is read into memory of its own."""
+"""Read at once; a part of at least this size is read into its own memory."""
 TICK_MS = 200
 """Longest blocking read, after which deadlines and the end are looked at."""
 SMALL_BURST = 512
 SMALL_PER_S = 100
-"""Subscriptions and commands of one connection: at once, and then a second; with more it is cut."""
+"""Subscriptions and commands of one connection: at once, and then per second; with more it is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,11 @@ class Peer:
         self.topics: tuple[bytes, ...] = ()
         """What it subscribed to; replaced whole."""
         self.voices: set[str] = set()
-        """Cameras whose frames came by it. The desk's."""
+        """Cameras whose frames came by it. The I/O thread's."""
         self.since_ns = time.monotonic_ns()
         self.heard_ns = self.since_ns
         self.pinged_ns = 0
-        """When the heartbeat that is not answered yet was sent; 0: none. The desk's."""
+        """When the heartbeat that is not answered yet was sent; 0: none. The I/O thread's."""
         self.waiting = 0
         self.held_nbytes = 0
         """Of the unfinished message. Both are the keeper's."""

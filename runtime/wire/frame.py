@@ -171,7 +171,7 @@ def decode_frame(parts: Sequence[Part]) -> Frame:
 def peek_identity(parts: Sequence[Part]) -> FrameIdentity:
     """What can be told of a message's identity, each field checked by itself; never raises.
 
-    A field that is absent or illegal keeps its default; of a header of another version only the topic is believed.
+    A field that is absent or illegal keeps its default; for a header of another version only the topic is trusted.
     """
     try:
         camera = split_topic(parts[0])[1]

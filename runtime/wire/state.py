@@ -55,7 +55,7 @@ class RecipeChange(msgspec.Struct, frozen=True):
 
 
 class StationState(msgspec.Struct, frozen=True, kw_only=True):
-    """State message: 5 times a second and on each change. Whatever a sender leaves out reads as not ready."""
+    """State message: 5 times per second and on each change. Whatever a sender leaves out reads as not ready."""
 
     v: int = 1
     station: Name
@@ -75,7 +75,7 @@ class StationState(msgspec.Struct, frozen=True, kw_only=True):
     recipe_change: RecipeChange | None = None
     bundle: Text = ""
     threshold: float | None = None
-    """In force; null: there is no recipe."""
+    """Active; null: there is no recipe."""
     engine: EngineMessage | None = None
     last_result_id: Count = 0
     """Highest ``result_id`` published so far."""

@@ -56,7 +56,7 @@ def write_dataset(
     progress: Callable[[], None] = lambda: None,
 ) -> int:
     """Write ``train/good``, ``validation/good``, ``test/good`` and ``test/<defect>`` with masks, ``parts.csv`` and how
-    it was made. Every frame shows a part of its own. Returns the number of frames.
+    it was made. Every frame shows a different part. Returns the number of frames.
 
     Raises UsageError for counts that cannot be, DataError for a folder that is not empty or cannot be written.
     """

@@ -1,8 +1,8 @@
 """Built networks on the device: plans of the cache behind ``runtime.cuda.graph``, with `tensorrt` or `tensorrt-rtx`.
 
 Weights are taken when the plans are opened, scratch memory when a graph is made, and nothing afterwards. A failure is
-an EngineError with the library's own first complaint; a device that failed for good shows itself to whoever waits for
-the stream, which is not here.
+an EngineError with the library's own first complaint; a device that failed permanently is noticed by the code that
+waits for the stream, which is not here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from asperity.runtime.settings.station_toml import StationConfig, engine_cache
 
 
 class TensorRtGraph(DeviceGraph):
-    """One execution context with scratch memory of its own."""
+    """One execution context with its own scratch memory."""
 
     def __init__(self, name: str, engine: Any, network: Network, device: Device, library: Library, said: Said) -> None:
         """Takes the scratch memory. Raises EngineError where it is not there."""

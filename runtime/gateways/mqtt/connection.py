@@ -49,7 +49,7 @@ class Message(NamedTuple):
 
 
 class Connection:
-    """Connects in a thread of its own; ``up`` and ``ended`` say how far it is. ``publish`` and the queues are for the
+    """Connects in its own thread; ``up`` and ``ended`` say how far it is. ``publish`` and the queues are for the
     gateway's loop, which ``wake`` calls."""
 
     def __init__(

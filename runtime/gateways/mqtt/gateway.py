@@ -37,7 +37,7 @@ REPLIES_WAITING_MAX = 64
 REPEAT_S = 0.5
 """Accept and ``online`` are said again so often: another gateway of this name is heard though its station is dead."""
 ALARM = "FOREIGN_PUBLISHER"
-"""Among the alarms of the state while somebody else publishes on the station's topics."""
+"""Among the alarms of the state while another client publishes on the station's topics."""
 ALARMS_MAX = 16
 RETRY_MIN_S = 0.1
 STALLED_S = 1.0
@@ -209,7 +209,7 @@ class MqttGateway:
         self._state = self._recipe = None
 
     def _listen(self, connection: Connection) -> None:
-        """Whatever is published on the station's topics: own words that come back, or somebody else's."""
+        """Whatever is published on the station's topics: its own messages that come back, or foreign ones."""
         for _ in range(len(connection.watched)):
             message = connection.watched.popleft()
             name, now_s = message.topic.rpartition("/")[2], time.monotonic()

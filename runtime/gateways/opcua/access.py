@@ -33,7 +33,7 @@ CHECKED: ContextVar[Client | None] = ContextVar("checked", default=None)
 
 
 class Users(UserManager):
-    """The file of users; without one, whoever could connect may call."""
+    """The file of users; without one, any client that can connect may call."""
 
     def __init__(self, config: Opcua) -> None:
         self.known = users.read_users(Path(config.users_file)) if config.users_file else None

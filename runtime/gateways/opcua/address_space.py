@@ -195,7 +195,7 @@ class Model:
         await self._tell("GapEventType", tuple(gap), GAP_SEVERITY, text)
 
     async def recipe_event(self, change: RecipeChange) -> None:
-        """The end of a change of recipe, whoever asked for it."""
+        """The outcome of a recipe change, regardless of who requested it."""
         values, recipe = (change.number, change.recipe), change.recipe or "none"
         if change.status == "done":
             await self._tell("RecipePreparedEventType", values, PREPARED_SEVERITY, f"recipe {recipe} is active")

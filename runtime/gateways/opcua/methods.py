@@ -68,7 +68,8 @@ def result_json(item: Delivered, accept: bool) -> str:
 
 
 class Methods:
-    """All methods of one gateway. Whoever may not operate gets BadUserAccessDenied for those that move the station."""
+    """All methods of one gateway. Users without the role operate get BadUserAccessDenied for those that move the
+    station."""
 
     def __init__(self, link: Link, parts: Parts, passes_on: bool, answered: Callable[[], None]) -> None:
         """``passes_on``: requests reach the station. ``answered`` is called after each."""
@@ -126,7 +127,7 @@ class Methods:
         return await self._change("prepare_recipe", recipe=name)
 
     async def unprepare_recipe(self, parent: ua.NodeId, recipe: ua.Variant) -> ua.CallMethodResult:
-        """Put a recipe away; an empty name: the one in force."""
+        """Close a recipe; an empty name: the active one."""
         return await self._change("unprepare_recipe", **({"recipe": recipe.Value} if recipe.Value else {}))
 
     async def trigger(

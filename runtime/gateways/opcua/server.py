@@ -86,12 +86,12 @@ class BoundedServer(InternalServer):
         return new_session(session, self.bounds)
 
     def register_external_session(self, session: InternalSession) -> None:
-        """As the library's, with a token that nobody can guess: whoever has it takes the session over."""
+        """As the library's, with a token that cannot be guessed: its holder can take over the session."""
         session.auth_token = ua.NodeId(ua.ByteString(os.urandom(32)), ua.Int16(1), ua.NodeIdType.ByteString)
         super().register_external_session(session)
 
     async def setup_nodes(self) -> None:
-        """As the library's, with the limits that are in force."""
+        """As the library's, with the limits that are active."""
         await super().setup_nodes()
         for name in dir(_IDS):
             if name.startswith("Server_ServerCapabilities_OperationLimits_Max"):

@@ -56,7 +56,7 @@ class Subscriptions(SubscriptionService):
 
 
 class Session(InternalSession):
-    """The library's, bounded. It looks up a subscription by its number alone, whoever holds it."""
+    """The library's, bounded. It looks up a subscription by its number only, whichever session owns it."""
 
     limits: Opcua
     host = ""
