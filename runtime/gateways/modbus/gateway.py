@@ -281,9 +281,7 @@ class ModbusRegisters:
         """What stood in the PLC as the gateway was started was done long ago, or is not wanted any more."""
         for name, value in first.items():
             if value:
-                log.warning(
-                    "%s was already %d at the first write: not executed; write 0, then write it again", name, value
-                )
+                log.warning("%s was %d at the first write: not executed; write 0, then write again", name, value)
                 self._requests[name].settle("BASELINE")
         if first.get("trigger_request"):
             self._trigger_answered(first["trigger_request"], "BASELINE")
@@ -344,10 +342,7 @@ class ModbusRegisters:
             return wired
         if not self._contradicted:
             self._contradicted = True
-            text = (
-                "[modbus] hard_wired is %s but the station's triggers are %s: no trigger is forwarded; remove "
-                "hard_wired"
-            )
+            text = "[modbus] hard_wired is %s, but the station's triggers are %s: none is forwarded; remove hard_wired"
             log.error(text, str(told).lower(), state.triggers)
         return None
 

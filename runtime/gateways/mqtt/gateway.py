@@ -219,10 +219,7 @@ class MqttGateway:
             connection.unseen = 0
             self._watch.report("more messages arrive on this station's topics than can be read", time.monotonic())
         if connection.denied:
-            log.error(
-                "the broker does not allow the gateway to read %s; check its access control list",
-                ", ".join(connection.denied),
-            )
+            log.error("the broker does not allow the gateway to read %s; check its ACL", ", ".join(connection.denied))
             connection.denied = []
         foreign = self._watch.foreign(time.monotonic())
         if foreign and not self._foreign:
