@@ -274,7 +274,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def refuse_existing(target: Path, force: bool) -> None:
-    """Raises UsageError when something is at ``target``, or with ``force`` something that is no bundle."""
+    """Raises UsageError when something is at ``target``, or with ``force`` something that is not a bundle."""
     if target.exists() and not force:
         raise UsageError(f"{target} exists; name another folder, or give --force to replace it")
     if target.exists() and not (target / MANIFEST_FILE).is_file():

@@ -59,7 +59,7 @@ class EngineError(AsperityError):
 
 
 class EngineLostError(EngineError):
-    """The engine can score nothing more until the process is started anew (a device that failed permanently)."""
+    """The engine can score nothing more until the process is restarted (a device that failed permanently)."""
 
     exit_code = 18
 

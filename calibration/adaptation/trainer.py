@@ -45,7 +45,7 @@ Progress = Callable[[int, int], None]
 
 TERMS = ("local_alignment", "global_alignment", "local_compactness", "global_compactness", "rotation")
 ROTATION_SHARE = 6
-"""L_rot looks at one in so many of the batch's patches, drawn anew at each step, as the release does."""
+"""L_rot looks at one in so many of the batch's patches, drawn again at each step, as the release does."""
 CHECKPOINT_S = 300.0
 """At most so much work is lost by a kill, and one step: an epoch of `paper` takes many minutes on a CPU."""
 GUARD_ROWS = 256

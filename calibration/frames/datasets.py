@@ -94,7 +94,7 @@ def open_dataset(source: Path, *, unit: Unit | None = None, exclude: Iterable[st
     """List a source. ``unit``: of its points, None if not known. ``exclude``: names of frames to leave out, whole
     (``train/good/003``) or, where only one normal frame is called so, in short (``003``).
 
-    Raises DataError for a source that is no data set, a wrong ``parts.csv``, or an excluded name that is not there.
+    Raises DataError for a source that is not a data set, a wrong ``parts.csv``, or an excluded name that is not there.
     """
     if eyecandies.is_class(source):
         samples, parts = eyecandies.list_samples(source), dict[str, str]()

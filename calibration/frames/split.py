@@ -18,7 +18,7 @@ from asperity.runtime.errors import CalibrationError
 CALIBRATE_SHARE = 0.25
 TUNE_SHARE = 0.10
 MIN_FRAMES = 20
-"""Fewer normal frames do not calibrate: their spread could not be told."""
+"""Fewer normal frames do not calibrate: their spread could not be determined."""
 MIN_TUNE = 3
 SEGMENT_FRAMES = 40
 """Without part ids, time is cut into segments of about this length, each split alike, so that drift meets all sets."""

@@ -82,7 +82,7 @@ def job_digest(
 def working(target: Path, force: bool) -> Iterator[Resumable]:
     """The work folder of ``target``; its draft takes the target's place when the block ends well.
 
-    Raises UsageError when the target exists (without ``force``), is no calibration, or is being made by another
+    Raises UsageError when the target exists (without ``force``), is not a calibration, or is being made by another
     process; DataError when the disk refuses.
     """
     target = target.absolute()

@@ -68,7 +68,7 @@ def choose_rate(frames: int, asked: float | None, shape_widened: bool = False, p
 
     ``parts``: how many parts they show; 0: not known, each frame is taken for a separate part. Where nothing is asked
     for and DEFAULT_ALPHA is not attainable, k = 1. Raises CalibrationError when ``asked`` is not attainable, saying how
-    many frames (or parts) it needs, and when it is no rate.
+    many frames (or parts) it needs, and when it is not a rate.
     """
     of_parts = 0 < parts < frames
     witnesses = parts if of_parts else frames

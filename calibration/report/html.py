@@ -27,7 +27,7 @@ from asperity.runtime.vision.maps import pixel_map
 from asperity.runtime.vision.scoring import fused_map
 
 OFFERS = 3
-"""Higher rates whose thresholds are told."""
+"""Higher rates whose thresholds are reported."""
 FIGURE_NAMES = {
     "area_mm2": "area, mm²", "length_mm": "length, mm", "width_mm": "width, mm", "height_mm": "height, mm",
     "missing_share": "missing points, share",

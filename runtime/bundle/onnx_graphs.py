@@ -90,7 +90,7 @@ _REFUSED = {
 
 
 def read_graph(model: bytes) -> Graph:
-    """Everything that a graph holds. Raises BundleError when it is no ONNX graph as ``export`` writes one."""
+    """Everything that a graph holds. Raises BundleError when it is not an ONNX graph as ``export`` writes one."""
     if model[4:8] == ORT_FORMAT:
         raise BundleError("is in ONNX Runtime's own format; an ONNX model is needed")
     try:

@@ -38,7 +38,7 @@ class SenderLimits:
     """Sockets are made again when no frame could go for this long: libzmq gives up permanently on a peer that broke the
     protocol, and may lose a connection without a word."""
     max_nbytes: int = MAX_CONTROL_BYTES
-    """Largest part that is read: of triggers, and of whatever a peer that is no station sends."""
+    """Largest part that is read: of triggers, and of whatever a peer that is not a station sends."""
 
 
 class FrameSender:

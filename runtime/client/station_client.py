@@ -8,9 +8,9 @@
                 print(item.part_id, "pass" if station.accepts(item) else "reject")
 
 A subscriber joins by subscribing, awaiting a state, and asking the journal for what PUB lost. It rejects while the beat
-stands still, while the station is not ready, and until a new session has shown a moving beat.
+does not advance, while the station is not ready, and until a new session has shown an advancing heartbeat.
 
-A request that changes something repeats ``session`` and ``uptime_ms`` of the last state heard, and the station does it
+A request that changes something repeats ``session`` and ``uptime_ms`` of the last state, and the station does it
 only within ``[control] request_age_max_ms`` (1000) of that state. The client gives up after ``request_tries`` times
 ``request_timeout_ms`` (1500), which is longer: what it has given up is not done after that.
 """
@@ -67,7 +67,7 @@ class ClientLimits:
     patience_ms: int = 5000
     """A missing result is named a gap after this long; longer than any deadline."""
     silent_ms: int = 1000
-    """A station without a state for this long is silent: perhaps its inspector is being started again."""
+    """A station without a state for this long is silent: perhaps its inspector is being restarted."""
     restart_ms: int = 60_000
     """``patience_ms`` while the station is silent: after a restart its journal still has what was missing."""
     renew_ms: int = 10_000
@@ -143,7 +143,7 @@ class StationClient:
 
     @property
     def trusted_until_s(self) -> float:
-        """``time.monotonic()`` up to which ``trusted`` holds if nothing more is heard; 0 while it does not hold."""
+        """``time.monotonic()`` up to which ``trusted`` holds if nothing more is received; 0 while it does not hold."""
         if self.state is None or self._beat_s is None or not self.trusted:
             return 0.0
         return self._beat_s + self.state.beat_timeout_ms / 1000
@@ -197,10 +197,10 @@ class StationClient:
     def request(self, op: str, **fields: Any) -> Reply:
         """Ask and await the answer, as often as the limits say, always with the same bytes, so it is done once.
 
-        ``fields``: as the operation needs (``from_`` for ``from``); ``station=""`` for ``shutdown``, which is the whole
-        process's. What changes something is sent once a state was heard, awaited as long as an answer. An answer with
-        ``ok`` false is returned, not raised: TOO_OLD where the last state heard was old, as after a pause of the
-        caller; it was not done, and may be asked again. Raises StationError where no state was heard (nothing was
+        ``fields``: as the operation needs (``from_`` for ``from``); ``station=""`` for ``shutdown``, which is for the
+        whole process. What changes something is sent once a state was received, awaited as long as an answer. One with
+        ``ok`` false is returned, not raised: TOO_OLD where the last state received was old, as after a pause of the
+        caller; it was not done, and may be asked again. Raises StationError where no state was received (nothing was
         asked) or no answer came (it was done in time or never will be), WireError on a request that breaks the
         contract.
         """
@@ -249,7 +249,7 @@ class StationClient:
         return reply
 
     def _pump(self, timeout_ms: int) -> None:
-        """Take in what waits, or the first that comes within ``timeout_ms``; then see to what is missing."""
+        """Take in what waits, or the first that comes within ``timeout_ms``; then request what is missing."""
         if self._order.missing() is not None:
             timeout_ms = min(timeout_ms, self._limits.ask_again_ms)
         self._poller.poll(timeout_ms)
@@ -360,7 +360,7 @@ class StationClient:
         self._contradicted_session = session
 
     def _dated(self, request: Request) -> Request:
-        """With the last state heard, if it changes something: by it the station knows how old the request is.
+        """With the last state received, if it changes something: by it the station knows how old the request is.
 
         One that says so itself, for a client that asked through a gateway, keeps what it says.
         """
@@ -369,7 +369,7 @@ class StationClient:
         return structs.replace(request, session=self.state.session, uptime_ms=self.state.uptime_ms)
 
     def _renew(self) -> None:
-        """Make the sockets again where nothing waits and nothing was heard for too long; requests are asked again."""
+        """Make the sockets again where nothing waits and nothing was received for too long; requests are repeated."""
         if (time.monotonic() - max(self._heard_s, self._connected_s)) * 1000 > self._limits.renew_ms:
             self._sub.close(0)
             self._asking.use(None)

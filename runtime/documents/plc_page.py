@@ -72,7 +72,7 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
 
 
 def filled(page: str) -> str:
-    """``page`` with every block made anew. Raises DataError when one of them is missing from it."""
+    """``page`` with every block generated again. Raises DataError when one of them is missing from it."""
     found = [match[1] for match in _BLOCK.findall(page)]
     if sorted(found) != sorted(BLOCKS):
         raise DataError(f"the page has the blocks {', '.join(found)}; it must have {', '.join(BLOCKS)}, each once")

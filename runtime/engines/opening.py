@@ -1,6 +1,6 @@
 """A bundle's engine as the configuration names it, and never another one.
 
-What is missing for it is said, with the command that fixes it: a station that was told to use the GPU does not go on
+What is missing for it is said, with the command that fixes it: a station configured to use the GPU does not go on
 without it.
 """
 

@@ -121,7 +121,7 @@ def check_golden(check: GoldenCheck, decision: Decision, manifest: Manifest) -> 
 def check_evidence(checks: Sequence[GoldenCheck], decision: Decision) -> None:
     """Each spoiled frame is ng because of its own modality. Raises ParityError.
 
-    Measured by this engine on both sides: what the manifest says of distances is no evidence.
+    Measured by this engine on both sides: what the manifest says of distances is not evidence.
     """
     for check in checks:
         golden, modality = check.golden, SPOILED_MODALITY.get(check.golden.kind)

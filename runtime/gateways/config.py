@@ -281,7 +281,7 @@ def control_of(config: GatewayConfig) -> str:
 
 
 def document(page: str) -> str:
-    """``docs/gateways.md`` with its tables made anew; what people wrote above the mark stays."""
+    """``docs/gateways.md`` with its tables generated again; what people wrote above the mark stays."""
     return "\n".join([page.partition(TABLES_MARK)[0] + TABLES_MARK, *describe(GatewayConfig), ""])
 
 

@@ -20,7 +20,7 @@ class Guest(Protocol):
 
     @property
     def since_s(self) -> float:
-        """When it came or was last heard, ``time.monotonic()``."""
+        """When it came or last sent something, ``time.monotonic()``."""
 
 
 G = TypeVar("G", bound=Guest)

@@ -126,7 +126,7 @@ class Link:
 
     @property
     def alive(self) -> bool:
-        """False when the link thread has ended: the process should end too, and be started again."""
+        """False when the link thread has ended: the process should end too, and be restarted."""
         return self._thread.is_alive()
 
     def view(self) -> View:

@@ -109,7 +109,7 @@ class Inspector:
             station.begin(first_recipe)
 
     def turn(self) -> None:
-        """See to everything that has come in: verdicts, then new frames, then requests, then what time demands."""
+        """Handle everything that has arrived: verdicts, then new frames, then requests, then what time demands."""
         for station in self.stations:
             for report in station.slot.reports():
                 station.on_report(report)
@@ -195,7 +195,7 @@ class Inspector:
         """Ready once every first recipe has judged its golden frames, or failed (without one: the engine thread is
         alive).
 
-        After that the watchdog is fed by the engine thread's beat alone.
+        After that the watchdog is fed by the engine thread's heartbeat alone.
         """
         controllers, supervision = [station.controller for station in self.stations], self.supervision
         waiting = [controller for controller in controllers if controller.failure is None]

@@ -98,7 +98,7 @@ class WiredLine:
         self._matcher.missed(now.ns if until_ns is None else until_ns, now.ns)
 
     def another_session(self) -> None:
-        """The camera was started again."""
+        """The camera was restarted."""
         self._device = DeviceClock(self._settings)
         self.unsync("the camera was restarted")
 

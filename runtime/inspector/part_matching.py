@@ -21,7 +21,7 @@ from asperity.runtime.settings.station_toml import HardWired
 PITCHES_OF_QUIET = 3
 """A pause counts as quiet after at least this many pitches."""
 KEPT_MAX = 256
-"""Announcements, exposures and gaps of each kind that are kept. More at once is no line: unsynced."""
+"""Announcements, exposures and gaps of each kind that are kept. More at once is not a line: unsynced."""
 DEVICE_SAMPLES = 256
 DEVICE_WINDOW_NS = 600_000 * MS
 """A device clock is compared with the frames of this time at most: 20 ppm of drift are 12 ms of it."""

@@ -113,7 +113,7 @@ class Requests:
     def _too_old(self, request: wire.Request) -> wire.Reply | None:
         """The refusal of a request whose sender may have given it up; None: it is of now, or does not say of when.
 
-        ``session`` and ``uptime_ms`` are those of the last state that the sender had heard when it asked.
+        ``session`` and ``uptime_ms`` are those of the last state that the sender received when it asked.
         """
         if not request.session and request.uptime_ms is None:
             return None

@@ -144,7 +144,7 @@ class Station:
             self._admit(frame, trigger, exposed_ns, now)
 
     def on_broken(self, who: wire.FrameIdentity, refusal: FrameRefused, now: Now) -> None:
-        """A message that is no frame. Its own statements are used as far as they can be trusted."""
+        """A message that is not a frame. Its own statements are used as far as they can be trusted."""
         if who.camera == self.camera and who.seq is not None and self._comes_late(who.camera_session, who.seq):
             return
         self.ledger.receive()

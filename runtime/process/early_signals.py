@@ -22,7 +22,7 @@ def install() -> None:
 
 
 def told() -> bool:
-    """The process was told to end while it started."""
+    """The process was asked to stop while it started."""
     return _told
 
 

@@ -28,7 +28,7 @@ from asperity.runtime.errors import AuditError
 log = logging.getLogger("asperity.station")
 
 RETRY_S = 1.0
-"""A disk that failed is tried again after this long."""
+"""A disk that failed is retried after this long."""
 STALLED_NS = 10_000 * MS
 """A disk that has taken nothing for this long while entries wait counts as failing."""
 CLOSE_S = 5.0

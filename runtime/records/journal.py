@@ -18,7 +18,7 @@ id carries its trigger.
 
 It survives the process (kill -9), since what is written belongs to the kernel. It does not survive a power cut whole:
 ids are therefore reserved in blocks that are synced to disk before the first of them is used, and go on after the
-reserved block (a named gap) when the box was started again without a clean close. A slot that fails its CRC is named
+reserved block (a named gap) when the box was restarted without a clean close. A slot that fails its CRC is named
 and never trusted.
 
 A second file, ``NAME.journal.ids``, is a copy of the header page. From it ids go on where the journal is gone. A

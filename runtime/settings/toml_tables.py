@@ -96,7 +96,7 @@ def describe(kind: type[Section]) -> list[str]:
 
 
 def _entry_kind(hint: Any) -> type[Section] | None:
-    """The kind of the tables of a list of tables, such as [[stations]]; None: it is no list."""
+    """The kind of the tables of a list of tables, such as [[stations]]; None: it is not a list."""
     if get_origin(hint) is not list:
         return None
     kind: type[Section] = get_args(hint)[0]

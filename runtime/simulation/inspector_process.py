@@ -1,4 +1,4 @@
-"""An inspector with the simulated engine as a separate process, which can be killed and started again."""
+"""An inspector with the simulated engine as a separate process, which can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RECIPE = "simulated"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Scores are 28 x 28: threads that wait for each other would take longer over them than the sums themselves."""
 END_S = 30.0
-"""Longest wait for a process that was told to end; then it is killed."""
+"""Longest wait for a process that was asked to stop; then it is killed."""
 
 
 class StationProcess:

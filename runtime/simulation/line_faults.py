@@ -1,7 +1,7 @@
 """What can go wrong on a line with a hard-wired trigger, by words: each row of the table in docs/wire.md.
 
 The simulation is sensor and PLC at once: it exposes and announces the part itself. A station whose triggers are not
-hard-wired is started again with hard-wired ones for such a word, and with its own afterwards.
+hard-wired is restarted with hard-wired ones for such a word, and with its own afterwards.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A word is one of the simulated engine (``ok ng shape ... WORD=MS``), one of LINE_WORDS, for what concerns no single
 part, or the name of a reason. The latter is brought about as it comes about on a line: LOST by leaving out a ``seq``,
 RESTARTED by kill -9 and a new start, CAMERA_MOVED by points that preprocessing itself finds moved. No result is made
-up. NOT_JUDGED is no result's reason: it stands in the 64-byte record of a score that no f32 can hold.
+up. NOT_JUDGED is never a result's reason: it stands in the 64-byte record of a score that no f32 can hold.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Simulation(SimulatedLine):
         return self._bring_about(word, reason, scene)
 
     def _serve(self, config: StationConfig) -> None:
-        """Have a station with these triggers, started again for it; one whose own are hard-wired keeps them."""
+        """Have a station with these triggers, restarted for it; one whose own are hard-wired keeps them."""
         if config.station.triggers == self.mode or self._own.station.triggers == "hard_wired":
             return
         self.settle()

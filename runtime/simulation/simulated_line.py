@@ -108,7 +108,7 @@ class SimulatedLine:
 
     @property
     def ended(self) -> bool:
-        """Told to end."""
+        """Asked to stop."""
         return self._ending()
 
     def settle(self) -> None:
@@ -235,7 +235,7 @@ class SimulatedLine:
             self.listen(2)
 
     def ask(self, op: str, **fields: Any) -> Reply:
-        """Ask, and again where the last state heard was too old: a crowded machine does not always let us listen."""
+        """Ask, and again where the last state received was too old: a crowded machine does not always let us listen."""
         ends_s = time.monotonic() + SETTLE_S
         while (reply := self.client.request(op, **fields)).code == "TOO_OLD" and time.monotonic() < ends_s:
             self.listen(20)

@@ -2,7 +2,7 @@
 
 With CURVE every connection is decided here by its public key and its socket, and every request and frame once more by
 the list as it stands at that moment, so a revoked key is worth nothing from the next look on. Open connections outlive
-their key; ``Access.changed`` says which sockets must be bound anew to cut them.
+their key; ``Access.changed`` says which sockets must be bound again to close them.
 
 Without CURVE anyone who can reach a socket may use it: the endpoint (loopback, or ipc in a folder of one user) is the
 limit.
@@ -25,7 +25,7 @@ from asperity.runtime.settings.station_toml import Security
 
 SECOND_NS = 1000 * MS
 NEWS_MAX = 64
-"""Refusals waiting to be told; beyond it they are only counted."""
+"""Refusals waiting to be reported; beyond it they are only counted."""
 
 _READER = frozenset({"results", "bulk", "control"})
 SOCKETS_OF: dict[Role, frozenset[str]] = {
@@ -99,7 +99,7 @@ class Access:
         self.refused: Counter[str] = Counter()
         """Reason -> connections and requests refused for it, since the start."""
         self.logged_in: Callable[[str, Actor, str, str], None] = lambda socket, who, refusal, peer: None
-        """Called for each connection that was decided on: socket, who, why not (empty: let in), and from where."""
+        """Called for each connection that was decided on: socket, who, why not (empty: admitted), and from where."""
         self._config = config
         self._clock = clock
         self._keys = ClientKeys(Path(config.keys) if config.keys else None)
@@ -230,7 +230,7 @@ class Access:
 
     @property
     def problem(self) -> str:
-        """Why nobody is let in; empty: the key folder passed its check."""
+        """Why no client is admitted; empty: the key folder passed its check."""
         return f"all connections are refused: {self._problem}" if self._problem else ""
 
     # ------------------------------------------------------------------

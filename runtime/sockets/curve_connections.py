@@ -90,7 +90,7 @@ class Connections:
 
     @property
     def admitted(self) -> int:
-        """Proven connections, and those that the gate let in a moment ago."""
+        """Proven connections, and those that the gate admitted a moment ago."""
         return len(self._proven) + min(len(self._under_way), self._succeeded + self._let_in)
 
     def let_in(self) -> None:

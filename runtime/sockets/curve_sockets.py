@@ -89,7 +89,7 @@ class CurveEnds:
         return bound
 
     def open(self) -> None:
-        """Clients are let in as soon as the I/O thread is asked for them."""
+        """Clients are admitted as soon as the I/O thread is asked for them."""
 
     def make_bell(self) -> Callable[[], None]:
         """For another thread, called on it: returns what wakes the I/O thread. Never blocks."""
@@ -199,7 +199,7 @@ class CurveEnds:
         return self._connections[name].admitted
 
     def _follow(self, name: str, now_ns: int) -> None:
-        """Take in what became of a socket's connections. One that was cut is bound anew once they are closed."""
+        """Take in what became of a socket's connections. One that was cut is bound again once they are closed."""
         if self._connections[name].follow(now_ns) and name in self._rebinding:
             try:
                 for endpoint in self._bound[name]:

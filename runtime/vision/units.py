@@ -14,10 +14,10 @@ from asperity.runtime.frame import MM_PER_UNIT, BoolArray, FloatArray, Frame, In
 from asperity.runtime.reasons import Reason
 
 FARTHEST_MM = 1e5
-"""A coordinate beyond 100 m is no measurement of a part: the point counts as missing."""
+"""A coordinate beyond 100 m is not a measurement of a part: the point counts as missing."""
 
 PLAUSIBLE_DEPTH_MM = (20.0, 5000.0)
-"""Working distances of cameras that inspect parts; a unit is told by which reading of the median falls in here."""
+"""Working distances of cameras that inspect parts; a unit is derived from which reading of the median falls in here."""
 
 PINHOLE_MODELS = frozenset({"", "none", "pinhole"})
 BROWN_CONRADY_MODELS = frozenset({"brown_conrady", "brown-conrady", "plumb_bob", "opencv"})

@@ -98,7 +98,7 @@ def body_of(parts: Sequence[Part], kind: str) -> tuple[str, Part]:
 
 
 def as_bytes_view(part: Part, what: str) -> memoryview:
-    """The part as flat unsigned bytes, not copied. Raises WireError where it is no contiguous buffer."""
+    """The part as flat unsigned bytes, not copied. Raises WireError where it is not a contiguous buffer."""
     try:
         view = memoryview(part)
         return view if view.format == "B" and view.ndim == 1 else view.cast("B")

@@ -111,7 +111,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"
     threshold: float | None = None
     mode: Literal["continuous", "single"] | None = None
     session: UuidOrEmpty = ""
-    """Of the last state that the sender heard, with its ``uptime_ms``: the station knows by them how old this is."""
+    """Of the last state that the sender received, with its ``uptime_ms``: the station knows by them how old this is."""
     uptime_ms: Count | None = None
     actor: Text = ""
     """On whose behalf: gateway, user and peer; for the audit file and events."""

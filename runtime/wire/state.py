@@ -61,7 +61,7 @@ class StationState(msgspec.Struct, frozen=True, kw_only=True):
     station: Name
     session: Uuid
     uptime_ms: Count = 0
-    """The inspector's monotonic clock since its session began: a request repeats the last one heard."""
+    """The inspector's monotonic clock since its session began: a request repeats the last one received."""
     beat: Count = 0
     beat_timeout_ms: Positive = 600
     state: U8 = 0

@@ -56,7 +56,7 @@ class ShimBranch:
 
 
 class ShimRecording:
-    """Steps of each branch, done anew at each replay."""
+    """Steps of each branch, done again at each replay."""
 
     def __init__(self, device: ShimFrameDevice) -> None:
         self._device = device

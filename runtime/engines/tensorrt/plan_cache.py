@@ -28,7 +28,8 @@ from asperity.runtime.engines.tensorrt.own_files import check_owner, read_own, w
 from asperity.runtime.errors import EngineError, UsageError
 
 FORMAT = 1
-"""Goes up when the way from a bundle's networks to plans changes: older sets are then not found, and are built anew."""
+"""Goes up when the way from a bundle's networks to plans changes: older sets are then not found, and are built
+again."""
 RECORD_FILE = "record.json"
 MAX_RECORD_BYTES = 256 * 1024
 MAX_PLAN_BYTES = 8 * 2**30

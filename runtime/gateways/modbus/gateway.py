@@ -63,7 +63,7 @@ class Shown:
     """Its numbers, cut to what registers hold; unknown where they cannot hold them."""
     missing_before: int
     refused: bool
-    """It is no pass and never becomes one: another recipe's, a trigger's that was given up, nobody's."""
+    """It is not a pass and never becomes one: another recipe's, a trigger's that was given up, nobody's."""
 
     @property
     def number(self) -> int:
@@ -137,7 +137,7 @@ class ModbusRegisters:
         return selected == 0 or item.result.recipe == self._recipe_of_number.get(selected)
 
     def _refuse(self, which: Callable[[Shown], bool]) -> None:
-        """These are no pass any more, whatever comes."""
+        """These are no longer a pass, whatever comes."""
         self._buffer = deque(replace(shown, refused=True) if which(shown) else shown for shown in self._buffer)
 
     def _trigger_answered(self, trigger_id: int, status: str) -> None:

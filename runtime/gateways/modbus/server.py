@@ -1,8 +1,9 @@
 """A small Modbus TCP server: framing, function codes 3, 4, 6 and 16, and bounds on everything a client may take.
 
 Why not pymodbus's server (3.16.1): it throws away what waits in its buffer when it answers, so of five requests sent
-together one was answered; after bytes that are no Modbus it neither answered nor closed; it kept 500 silent connections
-and has no bound on them, nor on what waits for a client that does not read; and it hides why it could not listen.
+together one was answered; after bytes that are not Modbus it neither replied nor closed; it kept 500 silent
+connections and has no bound on them, nor on what waits for a client that does not read; and it hides why it could
+not listen.
 
 Source: MODBUS Application Protocol V1.1b3 and MODBUS Messaging on TCP/IP Implementation Guide V1.0b (modbus.org).
 """

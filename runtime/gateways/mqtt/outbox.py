@@ -87,14 +87,15 @@ def uncertain(items: Iterable[Item]) -> list[Gap]:
 
 
 class StateFile:
-    """How far the gateway got, so that it goes on from there when it is started again. It survives the process.
+    """How far the gateway got, so that it goes on from there when it is restarted. It survives the process.
 
     Two records in turn, each with a number and a CRC-32, written in place: what was killed in the middle of one leaves
     the other. A file put in place of another (rename) would be safer on a power cut, and waits for the disk.
     """
 
     def __init__(self, path: Path, station: str) -> None:
-        """Read what is there; what cannot be read is told and counts as nothing: then the gateway begins with now."""
+        """Read what is there; what cannot be read is reported and counts as nothing: then the gateway begins with
+        now."""
         self._path = path
         self._station = station.encode()
         self._number = 0

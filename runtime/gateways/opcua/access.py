@@ -126,7 +126,7 @@ def _folder(config: Opcua) -> Path:
 
 
 def _fingerprints(folder: Path) -> set[bytes]:
-    """Of every certificate in the folder, read anew so that one taken away is refused from then on."""
+    """Of every certificate in the folder, read again so that one taken away is refused from then on."""
     found = set()
     for path in sorted(folder.glob("*")):
         try:

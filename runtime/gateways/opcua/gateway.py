@@ -1,7 +1,7 @@
 """``asperity gateway opcua``: an OPC UA server with flat tags and a subset of OPC 40100-1 (Machine Vision).
 
-Every value is computed when it is read. Subscribers are told in this order: Accept false, everything else of the next
-result, ResultIdCopy, Accept. So a client that sees Accept true sees the result it belongs to.
+Every value is computed when it is read. Subscribers are notified in this order: Accept false, everything else of the
+next result, ResultIdCopy, Accept. So a client that sees Accept true sees the result it belongs to.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class BoundedServer(InternalServer):
         self.refused = 0
         """Log-ins, requests and connections."""
         self.on_log_in: Callable[[str, str, str], None] = lambda name, peer, refusal: None
-        """Called for each log-in with a user name; ``refusal``: why not, empty: it was let in."""
+        """Called for each log-in with a user name; ``refusal``: why not, empty: it was admitted."""
         self.allow_remote_admin = False
         self.max_connections = config.connections_max
         self.max_subscriptions = config.subscriptions_max

@@ -104,7 +104,7 @@ def data_value(tag: Tag, moment: Moment) -> ua.DataValue:
 
 
 def differs(last: ua.DataValue | None, now: ua.DataValue) -> bool:
-    """Would a subscriber want to know? Times alone are no news."""
+    """Would a subscriber want to know? Times alone are not news."""
     return last is None or last.StatusCode != now.StatusCode or last.Value != now.Value
 
 
