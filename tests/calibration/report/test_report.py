@@ -82,7 +82,7 @@ def test_the_bad_part_among_the_good_comes_first_with_its_exclude(report: Report
     first = report.strangest[0]
     assert first.name == f"train/good/{BAD:03d}"
     assert first.suspect
-    assert f"Look at train/good/{BAD:03d}" in page
+    assert f"Check train/good/{BAD:03d}" in page
     assert first.points_stds > first.rgb_stds
     assert [one.score for one in report.strangest] == sorted((one.score for one in report.strangest), reverse=True)
     assert len(report.strangest) == 6

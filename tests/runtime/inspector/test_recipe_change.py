@@ -219,7 +219,7 @@ def test_the_end_of_the_process_ends_a_change_that_is_under_way(make: MakeFloor)
     floor.desk.turn()
     floor.desk._answer_everything()
     last = floor.of_kind("state")[-1][1]
-    assert b'"status":"failed"' in last and b"ending" in last
+    assert b'"status":"failed"' in last and b"shutting down" in last
     assert ends(floor)[2] == [("failed", "b")]
     floor.desk.engine_thread.serve(0.0)
     assert [report for report in floor.station.slot.reports() if isinstance(report, TakenOver)] == []

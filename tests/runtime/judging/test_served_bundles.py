@@ -109,7 +109,7 @@ SPOILED = pytest.mark.parametrize(
         (Path.unlink, "is missing although the station has run before"),
         (lambda path: path.write_bytes(b""), "is damaged"),
         (lambda path: path.write_bytes(b'{"station": "st1", "newest_us": {"toy": "x"}}'), "is damaged"),
-        (lambda path: path.write_bytes(b'{"station": "st2", "newest_us": {}}'), "is the memory of station st2"),
+        (lambda path: path.write_bytes(b'{"station": "st2", "newest_us": {}}'), "belongs to station st2"),
         (lambda path: path.write_bytes(b"[" * 300_000), "larger than"),
         (lambda path: path.write_bytes(b"[" * 100_000), "is damaged"),
         (lambda path: (path.unlink(), os.mkfifo(path)), "it is a pipe"),

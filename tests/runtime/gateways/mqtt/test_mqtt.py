@@ -93,7 +93,7 @@ def test_a_damaged_or_foreign_state_file_is_told_and_counts_as_none(
     else:
         path.write_bytes(data)
     assert StateFile(path, "st1").since is None
-    assert "from now on" in caplog.text
+    assert "publishing starts with new results" in caplog.text
 
 
 def test_requests_are_done_once_and_always_answered() -> None:
