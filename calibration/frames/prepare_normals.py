@@ -75,7 +75,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
 
     A frame that preprocessing refuses, or that repeats another one byte for byte, is left out, named and counted.
     Raises DataError for a source or mask that cannot be read, CalibrationError when no geometry can be fitted or more
-    than a fifth of the frames is refused, FrameRefused when the unit of length cannot be told.
+    than a fifth of the frames is refused, FrameRefused when the unit of length cannot be determined.
     """
     dataset = open_dataset(source, unit=options.unit, exclude=options.exclude)
     items, validation = dataset.normal(), dataset.validation()

@@ -40,7 +40,7 @@ def check_ceilings(manifest: Manifest) -> None:
 
 
 def threshold_refusal(threshold: float, decision: Decision, manifest: Manifest, proven: float) -> str:
-    """Why an operator may not have parts judged by ``threshold``; empty: he may. ``proven``: the engine's own.
+    """Why an operator may not have parts judged by ``threshold``; empty: allowed. ``proven``: the engine's own.
 
     The spoiled golden frames prove that the networks see: a threshold that lets one of them pass proves nothing. And at
     their highest score all normal frames of calibration pass: a higher threshold can only let more defects pass.

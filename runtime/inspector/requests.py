@@ -179,7 +179,7 @@ class Requests:
         return f"the stations of this process are {here}" + ("" if name else "; name the station in the field station")
 
     def _shutdown(self, request: wire.Request) -> wire.Reply:
-        """Of the process, so of all its stations: nobody may end another's by naming his own."""
+        """Of the process, so of all its stations: a client must not end others by naming its own."""
         if request.station and request.station not in self._by_name:
             return reply(request.id, "WRONG_STATION", str(self._station_of(request.station)))
         if request.station and len(self._stations) > 1:

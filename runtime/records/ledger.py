@@ -32,7 +32,7 @@ class _Run:
     last: int
     lost: deque[int]
     leapt_to: int | None = None
-    """Where ``seq`` leapt to, if the next frame confirms it."""
+    """Where ``seq`` jumped to, if the next frame confirms it."""
 
 
 class Sequence:

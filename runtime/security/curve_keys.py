@@ -259,7 +259,7 @@ class ClientKeys:
             if not folder.is_dir():
                 return []
             for checked in (self.folder.parent, self.folder, folder):
-                check_private(checked, OTHERS_MAY_WRITE, "others could let clients in", "chmod go-w", AccessError)
+                check_private(checked, OTHERS_MAY_WRITE, "others could admit clients", "chmod go-w", AccessError)
             for path in sorted(folder.glob("*.json")):
                 try:
                     data = read_private(path, OTHERS_MAY_WRITE, "others could change it", "chmod go-w", AccessError)

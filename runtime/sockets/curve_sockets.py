@@ -256,7 +256,7 @@ class CurveEnds:
         return socket
 
     def _guard(self, name: str, socket: zmq.Socket[bytes], waiting_nbytes: int) -> Connections:
-        """Ask everybody who connects who he is, and follow who is connected."""
+        """Authenticate every client that connects, and follow the connections."""
         handshake_ms = self._config.security.handshake_ms
         socket.setsockopt(zmq.HANDSHAKE_IVL, handshake_ms)  # who connects and says nothing is nobody
         socket.curve_server = True

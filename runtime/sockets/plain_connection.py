@@ -1,4 +1,4 @@
-"""One plain connection: a thread reads it and holds it to its bounds before anything is kept; anybody may send.
+"""One plain connection: a thread reads it and holds it to its bounds before anything is kept; any client may send.
 
 Blocking reads, each for a whole part where the part is large: a frame is read straight into the memory in which it is
 decoded, and the interpreter is needed a few times for each frame, not for each packet.

@@ -1,6 +1,6 @@
 """The I/O thread's sockets without CURVE: ZMTP spoken here, so that every byte has its bound before it is read.
 
-libzmq assembles a message whole before anybody sees it, and ends the process where a connection is reset at a moment
+libzmq assembles a message whole before it is seen, and kills the process where a connection is reset at a moment
 that it did not expect; docs/decisions/plain-connections.md says what was seen and tried. Clients of every ZeroMQ
 library connect as before.
 """
@@ -83,7 +83,7 @@ class PlainEnds:
         return bound
 
     def open(self) -> None:
-        """Let clients in."""
+        """Admit clients."""
         self._door.start()
 
     def make_bell(self) -> Callable[[], None]:

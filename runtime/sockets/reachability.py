@@ -23,7 +23,7 @@ def is_loopback(endpoint: str) -> bool:
 
 
 def open_to_network(config: StationConfig) -> str:
-    """In words, that nobody on the network is asked who he is; empty: it is not so."""
+    """Text saying that clients on the network are not authenticated; empty: they are."""
     if config.security.curve or not config.sockets.insecure_lan:
         return ""
     ends = [f"{name} {endpoint}" for name, endpoint in _tcp(config) if not is_loopback(endpoint)]

@@ -2,8 +2,8 @@
 
 MQTT keeps what was said: an accept in a broker outlives the part it was for. So the broker is never given a true to
 keep: an accept true is not retained, reaches who listens at that moment (QoS 0), is good for ``valid_ms`` and is
-repeated while it holds. Accept false is retained; it is said at the start, before each result, on each change, twice a
-second, and as the last will. The gateway reads its own topics: while anybody else publishes there, no part is accepted.
+repeated while it holds. Accept false is retained; it is said at the start, before each result, on each change, twice
+per second, and as the last will. No part is accepted while another client publishes on its topics.
 """
 
 from __future__ import annotations

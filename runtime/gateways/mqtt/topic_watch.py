@@ -1,4 +1,4 @@
-"""Does anybody else publish on this station's topics? A gateway listens to its own words and knows each of them again.
+"""Does another client publish on this station's topics? A gateway reads its own messages and recognises each of them.
 
 Every message carries the gateway's ``instance`` and a number ``n`` that goes up, so no two are the same bytes; the
 broker gives each back once. What comes and is not awaited is foreign: another gateway of this name, a client that

@@ -53,7 +53,7 @@ class User:
 
 
 def new_user(name: str, role: str, password: str) -> User:
-    """A user with a salt of his own. Raises UsageError."""
+    """A user with a new salt. Raises UsageError."""
     if not NAME.fullmatch(name) or role not in ROLES:
         raise UsageError(
             f"user {name!r}, role {role!r}: a name has 1 to 32 characters from A-Z a-z 0-9 _ . @ -; a role is read "
@@ -86,7 +86,7 @@ def read_users(path: Path) -> dict[str, User]:
 
 
 def check_password(users: dict[str, User], name: str, password: str) -> User | None:
-    """The user, if name and password are his. Takes as long for a name that is not known."""
+    """The user, if name and password match. Takes as long for a name that is not known."""
     user = users.get(name)
     cost, salt = (user.cost, user.salt) if user else (SCRYPT, b"\0" * SALT_BYTES)
     digest = _digest(password, cost, salt)
