@@ -211,8 +211,8 @@ class Modbus(Section, frozen=True, forbid_unknown_fields=True):
     hard_wired: Annotated[
         bool | None,
         text(
-            "trigger_request announces a trigger that reaches the camera by wire; absent: as the station says; "
-            "what contradicts the station is REFUSED"
+            "trigger_request announces a trigger that reaches the camera by wire; absent: as the station reports; "
+            "if it contradicts the station: REFUSED"
         ),
     ] = None
     recipes: Annotated[

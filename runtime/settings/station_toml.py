@@ -67,14 +67,14 @@ class HardWired(Section, frozen=True, forbid_unknown_fields=True):
         int, number(0, 1000, "largest difference between the clocks of the camera and this computer")
     ] = 5
     pitch_min_ms: Annotated[
-        int, number(0, 600_000, "shortest time between two parts; 0: not measured yet, start is refused")
+        int, number(0, 600_000, "shortest time between two parts; 0: not measured yet, the station does not start")
     ] = 0
     quiet_ms: Annotated[
         int,
         number(
             0, 600_000,
             "UNSYNCED ends after a pause this long, longer than any announcement is delayed; at least 3 pitches "
-            "count, and 0 means those",
+            "are used, which is also what 0 means",
         ),
     ] = 0  # fmt: skip
     transit_ms: Annotated[
