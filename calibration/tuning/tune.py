@@ -140,7 +140,7 @@ def continued(path: Path, sweep: Sweep) -> Sweep:
     except msgspec.MsgspecError as error:
         raise DataError(f"{path} holds no sweep ({error}); name another file with -o") from error
     if not found.of_same(sweep):
-        raise DataError(f"{path} is of other weights, versions, frames or defaults; name another file with -o")
+        raise DataError(f"{path} was made with other weights, versions, frames or defaults; name another file with -o")
     return found
 
 

@@ -201,7 +201,8 @@ def decode_manifest(data: bytes, path: Path) -> Manifest:
         found = msgspec.json.decode(data, type=Format).format
         if found != FORMAT:
             raise BundleError(
-                f"bundle {path} is of format {found} and this Asperity opens format {FORMAT}; export it again with the "
+                f"bundle {path} has format {found}, but this version of Asperity opens format {FORMAT}; export it "
+                "again with the "
                 "version installed here"
             )
         manifest = msgspec.json.decode(data, type=Manifest)

@@ -519,7 +519,7 @@ def _check_hard_wired(config: StationConfig, where: str) -> None:
     settled_ms = wired.early_ms + max(wired.arrival_max_ms, wired.late_ms) + wired.late_ms + 3 * wired.tolerance_ms
     if settled_ms >= config.limits.deadline_ms:
         raise ConfigError(
-            f"{where}: station {station}: which part an exposure is of may be known only after {settled_ms} ms "
+            f"{where}: station {station}: which part an exposure belongs to may be known only after {settled_ms} ms "
             "([hard_wired] early_ms + late_ms + 3 tolerance_ms, and the larger of arrival_max_ms and late_ms); "
             f"[limits] deadline_ms is {config.limits.deadline_ms}; raise it above that"
         )
