@@ -173,7 +173,7 @@ def open_bundle(path: Path, trust: TrustStore) -> Bundle:
     path = Path(path)
     if not path.is_dir():
         raise BundleError(
-            f"there is not a bundle at {path}; give the folder written by `asperity calibrate` or `asperity export`"
+            f"there is no bundle at {path}; give the folder written by `asperity calibrate` or `asperity export`"
         )
     manifest_bytes = read_manifest(path)
     if not (path / SIGNATURE_FILE).exists():

@@ -68,7 +68,7 @@ def recipe_name(bundle: Path) -> str:
 
     if not os.path.lexists(bundle / MANIFEST_FILE):
         raise BundleError(
-            f"there is not a bundle at {bundle}; give the folder that `asperity calibrate` or `asperity export` wrote"
+            f"there is no bundle at {bundle}; give the folder that `asperity calibrate` or `asperity export` wrote"
         )
     try:
         return msgspec.json.decode(read_manifest(bundle), type=Named).recipe

@@ -259,7 +259,7 @@ def test_told_to_end_while_it_starts_it_ends(folder: Path) -> None:
     [
         (["--rate=0"], "--rate 0 is out of range"),
         (["--rate=5000"], "at most 1000"),
-        (["--script=LOSST"], "no reason"),
+        (["--script=LOSST"], "not a reason"),
         (["--reason=ok"], "no reason"),
     ],
 )
