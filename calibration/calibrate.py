@@ -158,7 +158,7 @@ def _check(options: CalibrateOptions) -> None:
     try:
         available = torch.device(options.device).type != "cuda" or torch.cuda.is_available()
     except RuntimeError as error:
-        raise UsageError(f"--device {options.device} is not known to torch; give cpu or cuda") from error
+        raise UsageError(f"--device {options.device} is unknown to torch; give cpu or cuda") from error
     if not available:
         raise UsageError(f"--device {options.device}: torch finds no GPU here; give --device cpu")
 

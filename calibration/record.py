@@ -54,7 +54,7 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Names of normal frames to leave out (a bad part among the good)."""
     seed: int = 0
     unit: Unit | None = None
-    """Unit of frames that name none. None: told from the median depth."""
+    """Unit of frames that name none. None: derived from the median depth."""
     inspect_mask: str | None = None
     ignore_mask: str | None = None
     """8-bit PNG files of the source frame's size; non-zero pixels are (not) inspected."""

@@ -90,8 +90,8 @@ def export_bundle(
     folder = load_folder(calibration_dir)
     if not RECIPE_NAME.fullmatch(folder.record.recipe):
         raise DataError(
-            f"{folder.path} calls its recipe {folder.record.recipe!r}; a recipe's name is 1 to 32 of a-z 0-9 _ -: "
-            "calibrate again with --recipe NAME"
+            f"{folder.path} calls its recipe {folder.record.recipe!r}; a recipe's name has 1 to 32 characters from "
+            "a-z 0-9 _ -: calibrate again with --recipe NAME"
         )
     if timing_only:
         decision = msgspec.structs.replace(folder.record.decision, timing_only=True)
@@ -274,11 +274,11 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def refuse_existing(target: Path, force: bool) -> None:
-    """Raises UsageError when something is at ``target``, or with ``force`` something that is no bundle."""
+    """Raises UsageError when something is at ``target``, or with ``force`` something that is not a bundle."""
     if target.exists() and not force:
         raise UsageError(f"{target} exists; name another folder, or give --force to replace it")
     if target.exists() and not (target / MANIFEST_FILE).is_file():
-        raise UsageError(f"{target} is no bundle, so --force does not replace it; name another folder")
+        raise UsageError(f"{target} is not a bundle, so --force does not replace it; name another folder")
 
 
 @contextlib.contextmanager

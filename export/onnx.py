@@ -118,8 +118,8 @@ def check_operators(model: onnx.ModelProto, name: str) -> None:
     )
     if foreign:
         raise EngineError(
-            f"{name} uses {', '.join(foreign)}, which TensorRT 10.3's parser is not known to take; this version of "
-            "torch exports in another way, use one that this project names"
+            f"{name} uses {', '.join(foreign)}, which TensorRT 10.3's parser is not known to support; this version of "
+            "torch exports differently, use a version that this project lists"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a precision does to a bundle's verdicts, told on the CPU before there is a GPU to run it.
+"""What a precision does to a bundle's verdicts, determined on the CPU before there is a GPU to run it.
 
 The derived graphs run in their rounding form (``export.rounding``) behind the CPU engine: the same preprocessing,
 banks, scoring and gate as an engine on the line. What only a device does (fused kernels, half sums, the softmax inside

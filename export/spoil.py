@@ -79,7 +79,7 @@ def attempts(kind: Kind, frame: Frame, geometry: Geometry, masks: Masks) -> Iter
         part = part & ~masks.ignore
     places = spots(part)
     if not places:
-        raise CalibrationError("a golden frame shows no inspected part to spoil; look at the masks and calibrate again")
+        raise CalibrationError("a golden frame shows no inspected part to spoil; check the masks and calibrate again")
     yield from (_geometry_attempts if kind == "spoiled_geometry" else _colour_attempts)(frame, geometry, part, places)
 
 
@@ -180,9 +180,9 @@ def spoil(
         last = spoiled.what
     modality = "geometry" if kind == "spoiled_geometry" else "colour"
     raise CalibrationError(
-        f"these networks cannot see gross defects of {modality}: even a {last} stays unseen ({told}), so a bundle of "
-        "them would pass bad parts; calibrate with more frames or another profile, without frames that are not normal "
-        "(--timing-only exports them for benchmarks, without verdicts)"
+        f"these networks cannot detect gross defects of {modality}: even a {last} stays unseen ({told}), so a bundle "
+        "of them would pass bad parts; calibrate with more frames or another profile, without frames that are not "
+        "normal (--timing-only exports them for benchmarks, without verdicts)"
     )
 
 

@@ -1,4 +1,4 @@
-"""The same networks through Torch-TensorRT: an extra, in an environment of its own, judged by the same gate.
+"""The same networks through Torch-TensorRT: an extra, in a separate environment, judged by the same gate.
 
 Torch-TensorRT compiles torch modules, so it needs the calibration folder and a CUDA build of torch; it does not load
 beside a CPU build. Everything but the networks is the CPU engine's, so that the bundle's golden frames and calibration
@@ -30,16 +30,16 @@ from asperity.runtime.vision.preprocess import Masks
 
 NAME = "torch-tensorrt"
 REMEDY = (
-    "make an environment of its own with a CUDA build of torch: pip install 'asperity[torch-tensorrt,calibrate]' from "
+    "create a separate environment with a CUDA build of torch: pip install 'asperity[torch-tensorrt,calibrate]' from "
     "the index of pytorch.org's CUDA wheels"
 )
 Precision = Literal["fp32", "fp16"]
 
 
 def load_torch_tensorrt() -> Any:
-    """The module, once it can load. Raises EngineError naming what is in the way and what mends it."""
+    """The module, once it can load. Raises EngineError naming what is in the way and the remedy."""
     if torch.version.cuda is None:
-        raise EngineError(f"torch {torch.__version__} is a CPU build, beside which {NAME} does not load; {REMEDY}")
+        raise EngineError(f"torch {torch.__version__} is a CPU build, with which {NAME} does not load; {REMEDY}")
     try:
         module = importlib.import_module("torch_tensorrt")
     except ModuleNotFoundError as error:
@@ -50,7 +50,7 @@ def load_torch_tensorrt() -> Any:
     if ours != theirs:
         raise EngineError(f"{NAME} {module.__version__} is made for torch {theirs}, and this is {ours}; {REMEDY}")
     if not torch.cuda.is_available():
-        raise EngineError(f"{NAME} needs a GPU, and torch finds none; look at what nvidia-smi says")
+        raise EngineError(f"{NAME} needs a GPU, and torch finds none; check the output of nvidia-smi")
     return module
 
 

@@ -59,7 +59,7 @@ class EngineError(AsperityError):
 
 
 class EngineLostError(EngineError):
-    """The engine can score nothing more until the process is started anew (a device that failed for good)."""
+    """The engine can score nothing more until the process is restarted (a device that failed permanently)."""
 
     exit_code = 18
 
@@ -101,7 +101,7 @@ class WireError(AsperityError):
 
 
 class AccessError(AsperityError):
-    """A transport key that is missing, damaged, revoked, or that somebody else could read."""
+    """A transport key that is missing, damaged, revoked, or that another user could read."""
 
     exit_code = 17
 

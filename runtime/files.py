@@ -23,7 +23,7 @@ class FileRefused(OSError):
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
-    """A descriptor of the regular file at ``path``. Never waits, and never opens a device or pipe for good.
+    """A descriptor of the regular file at ``path``. Never waits, and never opens a device or pipe permanently.
 
     ``follow``: a link may lead to it; only for paths that the user of the box named himself. Raises OSError.
     """
@@ -63,7 +63,7 @@ def others_reach(found: os.stat_result, forbidden: int) -> str:
     if found.st_uid not in (os.geteuid(), 0):
         return f"it belongs to another user (uid {found.st_uid})"
     if found.st_mode & forbidden:
-        return f"it has mode {stat.S_IMODE(found.st_mode):04o}, so others may use it"
+        return f"it has mode {stat.S_IMODE(found.st_mode):04o}, so other users may use it"
     return ""
 
 

@@ -213,7 +213,7 @@ class Result:
         for name in ("score", "threshold", "p_value"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name} is {value}; a number that is none must be None and the verdict unknown")
+                raise ValueError(f"{name} is {value}; NaN and infinity must be given as None, with verdict unknown")
 
     @property
     def accept(self) -> bool:

@@ -88,7 +88,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     over each patch's own valid points."""
     adaptor: Literal["none", "lsfa"]
     distances: Literal["published", "local"] = "published"
-    """How a patch's distance and the image's distance are told (``runtime.vision.distances``)."""
+    """How a patch's distance and the image's distance are computed (``runtime.vision.distances``)."""
     rgb_slots: int = 0
     points_slots: int = 0
     """Static token counts of the adaptor graphs; 0: no adaptor."""

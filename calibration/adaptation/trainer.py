@@ -45,7 +45,7 @@ Progress = Callable[[int, int], None]
 
 TERMS = ("local_alignment", "global_alignment", "local_compactness", "global_compactness", "rotation")
 ROTATION_SHARE = 6
-"""L_rot looks at one in so many of the batch's patches, drawn anew at each step, as the release does."""
+"""L_rot looks at one in so many of the batch's patches, drawn again at each step, as the release does."""
 CHECKPOINT_S = 300.0
 """At most so much work is lost by a kill, and one step: an epoch of `paper` takes many minutes on a CPU."""
 GUARD_ROWS = 256
@@ -288,12 +288,12 @@ class Trainer:
                 header = file.metadata() or {}
         except SafetensorError as error:
             raise DataError(
-                f"{path} is not a checkpoint of an adaptation ({error}); remove it to start anew"
+                f"{path} is not a checkpoint of an adaptation ({error}); remove it to start again"
             ) from error
         if header.get("config") != msgspec.json.encode(self.config).decode():
-            raise DataError(f"{path} was written with another adaptation configuration; remove it to start anew")
+            raise DataError(f"{path} was written with another adaptation configuration; remove it to start again")
         if header.get("patches") != self.digest:
-            raise DataError(f"{path} was written for other frames or other weights; remove it to start anew")
+            raise DataError(f"{path} was written for other frames or other weights; remove it to start again")
         tensors = load_file(path, device=self.device)
         self.trained.load_state_dict(_under(tensors, "trained."))
         states: dict[int, dict[str, Tensor]] = {}

@@ -61,7 +61,7 @@ def coreset(
     if rows < 1:
         raise CalibrationError(f"a memory bank of {rows} rows was asked for; it needs at least one")
     if not np.isfinite(features).all():
-        raise CalibrationError("features hold values that are not finite; look at the weights and the frames")
+        raise CalibrationError("features hold values that are not finite; check the weights and the frames")
     distinct = _distinct(features)
     total = min(rows, distinct.size)
     kept = features if distinct.size == len(features) else features[distinct]

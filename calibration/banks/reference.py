@@ -76,7 +76,7 @@ def make_bank(
     """
     mean, std = float(patches.mean(dtype=np.float64)), float(patches.std(dtype=np.float64))
     if not std > 0:
-        raise CalibrationError(f"all {name} features are equal; look at the weights and the frames")
+        raise CalibrationError(f"all {name} features are equal; check the weights and the frames")
     standard = (patches - np.float32(mean)) * np.float32(1.0 / std)
     compared = standard if projection_seed is None else projected(standard, projection_seed)
     index = coreset(compared, wanted, device=device, progress=progress)
@@ -126,7 +126,7 @@ class Reference:
         scored = self.frozen.nonempty[list(fit)] & inspect
         tokens = child_counts(scored, self.frozen.rgb_grid) > 0
         if not scored.any():
-            raise CalibrationError("the masks and the foreground leave no patch to learn from; look at the masks")
+            raise CalibrationError("the masks and the foreground leave no patch to learn from; check the masks")
         rgb = np.empty((int(tokens.sum()), self.network.rgb_channels), np.float32)
         points = np.empty((int(scored.sum()), self.network.points_channels), np.float32)
         rgb_at = points_at = 0

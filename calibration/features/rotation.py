@@ -1,7 +1,7 @@
 """Images whose 4 x 4 pixel blocks are turned: the second view of the release's extra term (lsfa 5, 11 row 10).
 
 Off by default: the term is in the release and not in the paper's description. The backbone is frozen, so the second
-view's tokens are cached like the first's: one turning an image, where the release draws anew at every step.
+view's tokens are cached like the first's: one turning an image, where the release draws again at every step.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def open_dataset(source: Path, *, unit: Unit | None = None, exclude: Iterable[st
     """List a source. ``unit``: of its points, None if not known. ``exclude``: names of frames to leave out, whole
     (``train/good/003``) or, where only one normal frame is called so, in short (``003``).
 
-    Raises DataError for a source that is no data set, a wrong ``parts.csv``, or an excluded name that is not there.
+    Raises DataError for a source that is not a data set, a wrong ``parts.csv``, or an excluded name that is not there.
     """
     if eyecandies.is_class(source):
         samples, parts = eyecandies.list_samples(source), dict[str, str]()
@@ -114,5 +114,5 @@ def _excluded(name: str, items: list[Item], source: Path) -> str:
     if not named:
         raise DataError(f"--exclude {name}: {source} holds no such normal frame; names look like {items[0].name}")
     if len(named) > 1:
-        raise DataError(f"--exclude {name} may mean {' or '.join(named)}; give the whole name")
+        raise DataError(f"--exclude {name} is ambiguous: it may mean {' or '.join(named)}; give the whole name")
     return named[0]

@@ -122,7 +122,7 @@ def _depth(path: Path, info: Path) -> NDArray[np.float64]:
         with open_png(read_file(path, MAX_FILE_NBYTES, follow=True)) as picture:
             values = np.asarray(picture)
     except (OSError, DataError) as error:
-        raise DataError(f"{path} is no depth picture ({error}); download it again") from error
+        raise DataError(f"{path} is not a depth picture ({error}); download it again") from error
     if values.ndim != 2 or values.dtype not in (np.dtype(np.uint16), np.dtype(np.int32)):
         raise DataError(f"{path} holds {values.dtype} {values.shape}; the depth must be grey with 16 bits")
     try:
@@ -131,7 +131,7 @@ def _depth(path: Path, info: Path) -> NDArray[np.float64]:
         raise DataError(f"{info} cannot be read ({error})") from error
     low, high = (_bound(text, name, info) for name in ("min", "max"))
     if not 0 < low < high:
-        raise DataError(f"{info}: normalization from {low} to {high} is no range of depths; download it again")
+        raise DataError(f"{info}: normalization from {low} to {high} is not a depth range; download it again")
     return values / 65535.0 * (high - low) + low
 
 

@@ -92,10 +92,10 @@ def fit_geometry(
 ) -> Geometry:
     """The geometry of a station from its normal frames (all of one size); frames may load lazily, twice at most.
 
-    ``unit`` is used where frames name none; without both it is told by the median depth and logged. ``method`` None
-    chooses plane or none. Masks are the names that the bundle will give the files.
+    ``unit`` is used where frames name none; without both it is derived from the median depth and logged. ``method``
+    None None chooses plane or none. Masks are the names that the bundle will give the files.
     Raises CalibrationError when frames differ in size, show no part, or no plane where one was asked for;
-    FrameRefused REFUSED_UNIT when the unit cannot be told.
+    FrameRefused REFUSED_UNIT when the unit cannot be determined.
     """
     if not frames:
         raise CalibrationError("there is no normal frame to fit a geometry from; give a folder with normal frames")
@@ -175,7 +175,7 @@ def _unit(sample: Sequence[Frame], asked: Unit | None) -> Unit:
         raise CalibrationError("no sample frame holds a valid point, so nothing can be measured; check the 3D files")
     depth = float(np.median(depths))
     unit = infer_unit(depth)
-    LOG.info("unit %s, told by the median depth of %.4g", unit, depth)
+    LOG.info("unit %s, derived from the median depth of %.4g", unit, depth)
     return unit
 
 

@@ -75,7 +75,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
 
     A frame that preprocessing refuses, or that repeats another one byte for byte, is left out, named and counted.
     Raises DataError for a source or mask that cannot be read, CalibrationError when no geometry can be fitted or more
-    than a fifth of the frames is refused, FrameRefused when the unit of length cannot be told.
+    than a fifth of the frames is refused, FrameRefused when the unit of length cannot be determined.
     """
     dataset = open_dataset(source, unit=options.unit, exclude=options.exclude)
     items, validation = dataset.normal(), dataset.validation()
@@ -112,7 +112,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
         first = refused[0]
         raise CalibrationError(
             f"{len(refused)} of {len(items)} normal frames were refused, the first {first.name} "
-            f"({first.reason}: {first.message}); bring that in order, or leave the frames out with --exclude"
+            f"({first.reason}: {first.message}); fix this, or leave the frames out with --exclude"
         )
     return Normals(
         geometry,

@@ -59,7 +59,7 @@ def learn_shape(learn: Sequence[Silhouette], calibrate: Sequence[Silhouette], ge
     if not len(known):
         raise CalibrationError("no normal frame is left to learn the silhouette from")
     if not (np.isfinite(known).all() and np.isfinite(held).all()):
-        raise CalibrationError("a normal frame's silhouette holds a figure that is not finite; look at its points")
+        raise CalibrationError("a normal frame's silhouette holds a figure that is not finite; check its points")
     low, high = known.min(axis=0), known.max(axis=0)
     margin = np.maximum(WIDENING * (high - low), _least_margins(np.median(known, axis=0), geometry))
     # One number a frame: how many margins it lies beyond the learnt span. All figures are widened alike, since then

@@ -18,7 +18,7 @@ from asperity.runtime.errors import CalibrationError
 CALIBRATE_SHARE = 0.25
 TUNE_SHARE = 0.10
 MIN_FRAMES = 20
-"""Fewer normal frames do not calibrate: their spread could not be told."""
+"""Fewer normal frames do not calibrate: their spread could not be determined."""
 MIN_TUNE = 3
 SEGMENT_FRAMES = 40
 """Without part ids, time is cut into segments of about this length, each split alike, so that drift meets all sets."""
@@ -65,7 +65,7 @@ def split_frames(
     free = [i for i in range(count) if i not in set(reserved)]
     if len(free) < tune + calibrate + MIN_FRAMES // 2:
         raise CalibrationError(
-            f"{len(free)} normal frames beside {len(reserved)} of validation are too few to learn from: "
+            f"{len(free)} normal frames besides {len(reserved)} validation frames are too few to learn from: "
             f"at least {tune + calibrate + MIN_FRAMES // 2} are needed"
         )
     sets = _by_part(part_ids, free, tune, calibrate, seed) if named else _by_time(free, tune, calibrate)
@@ -110,7 +110,7 @@ def _by_part(part_ids: Sequence[str], frames: Sequence[int], tune: int, calibrat
     if not filled[0] or not filled[1] or (calibrate and not filled[2]):
         raise CalibrationError(
             f"{len(parts)} parts with {len(frames)} frames are too few to keep parts apart in fit, tune and calibrate: "
-            "bring more parts, or send frames without part_id to split them by time"
+            "provide more parts, or send frames without part_id to split them by time"
         )
     sets = [tuple(i for i in frames if place[part_ids[i]] == goal) for goal in range(3)]
     return sets[0], sets[1], sets[2]

@@ -1,8 +1,8 @@
 """The small point encoder of `lite` and `edge`: measures of the surface, a few learned layers, no attention.
 
 Point-MAE's form (``point_mae``) leaves it to training to find out what a surface is and which groups lie near each
-other. Here both are given: the layers see measures of the surface (``surface``), and groups hear from each other
-through fixed weights of their distance. Where a group lies in the part is not told to it.
+other. Here both are given: the layers see measures of the surface (``surface``), and groups exchange features
+through fixed weights of their distance. A group does not know where in the part it lies.
 """
 
 from __future__ import annotations

@@ -135,12 +135,12 @@ def from_hub(name: str, folder: Path | None = None) -> Path:
             while block := answer.read(HUB_BLOCK_BYTES):
                 received += len(block)
                 if received > HUB_MOST_BYTES:
-                    raise OSError(f"more than {HUB_MOST_BYTES} bytes came")
+                    raise OSError(f"more than {HUB_MOST_BYTES} bytes were received")
                 file.write(block)
         partial.replace(path)
     except OSError as error:
         raise DataError(
-            f"--rgb-weights {name} cannot be had from {url} ({error}); download it elsewhere and name the file"
+            f"--rgb-weights {name} cannot be downloaded from {url} ({error}); download it elsewhere and name the file"
         ) from error
     finally:
         partial.unlink(missing_ok=True)
@@ -151,14 +151,17 @@ def expect_sha256(path: Path, expected: str, option: str) -> str:
     """The file's digest, which must be ``expected``. Raises DataError naming both."""
     actual = sha256_of(path)
     if actual != expected:
-        raise DataError(f"{option} {path} has sha256 {actual}, expected {expected}; the file is damaged or another one")
+        raise DataError(
+            f"{option} {path} has sha256 {actual}, expected {expected}; the file is damaged or is a different file"
+        )
     return actual
 
 
 def seeded_origin(network: str, seed: int) -> WeightsOrigin:
     """The origin of random weights, said loudly: they are good for timing and parity, not for inspection."""
     log.warning(
-        "%s has NO TRAINED WEIGHTS: random ones (seed %d) are used. Good for timing and parity, never for inspection.",
+        "%s has NO TRAINED WEIGHTS: random ones (seed %d) are used. Use for timing and parity only, never for "
+        "inspection.",
         network, seed,
     )  # fmt: skip
     return WeightsOrigin(network=network, source=f"random, seed {seed}", sha256="", licence="", seeded=True)

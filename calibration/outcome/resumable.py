@@ -82,14 +82,14 @@ def job_digest(
 def working(target: Path, force: bool) -> Iterator[Resumable]:
     """The work folder of ``target``; its draft takes the target's place when the block ends well.
 
-    Raises UsageError when the target exists (without ``force``), is no calibration, or is being made by another
+    Raises UsageError when the target exists (without ``force``), is not a calibration, or is being made by another
     process; DataError when the disk refuses.
     """
     target = target.absolute()
     if target.exists() and not force:
         raise UsageError(f"{target} exists; name another folder, or give --force to replace it")
     if target.exists() and not (target / RECORD).is_file():
-        raise UsageError(f"{target} is no calibration, so --force does not replace it; name another folder")
+        raise UsageError(f"{target} is not a calibration, so --force does not replace it; name another folder")
     folder = target.with_name(target.name + SUFFIX)
     try:
         folder.mkdir(parents=True, exist_ok=True)

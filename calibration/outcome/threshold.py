@@ -66,9 +66,9 @@ class Rate:
 def choose_rate(frames: int, asked: float | None, shape_widened: bool = False, parts: int = 0) -> Rate:
     """The rate for ``frames`` calibration frames: the highest k within ``asked``, or within DEFAULT_ALPHA if none is.
 
-    ``parts``: how many parts they show; 0: not known, each frame is taken for a part of its own. Where nothing is asked
+    ``parts``: how many parts they show; 0: not known, each frame is taken for a separate part. Where nothing is asked
     for and DEFAULT_ALPHA is not attainable, k = 1. Raises CalibrationError when ``asked`` is not attainable, saying how
-    many frames (or parts) it needs, and when it is no rate.
+    many frames (or parts) it needs, and when it is not a rate.
     """
     of_parts = 0 < parts < frames
     witnesses = parts if of_parts else frames
@@ -96,7 +96,7 @@ def _not_attainable(witnesses: int, asked: float, spent: int, of_parts: bool) ->
     what = "different parts among the calibration frames" if of_parts else "calibration frames"
     return (
         f"--alpha {asked:.3%} needs {needed} {what}{shape}, about {4 * needed} normal ones, and there are "
-        f"{witnesses}; bring more or ask for {(1 + spent) / (witnesses + 1):.3%} or more"
+        f"{witnesses}; provide more or request {(1 + spent) / (witnesses + 1):.3%} or more"
     )
 
 
@@ -129,7 +129,7 @@ def promise(
     shown = f"{rate.witnesses} parts in {frames} frames" if rate.of_parts else f"{frames} frames"
     words = (
         f"Of 100 good parts, score and shape together reject {100 * total:.2g} on average "
-        f"(1 in {round(1 / total)}), learnt from {shown} that took no part in anything else. "
+        f"(1 in {round(1 / total)}), learned from {shown} that were not used for anything else. "
         f"For this very calibration the long-run rate is below {100 * bound:.2g} % with 95 % confidence."
     )
     if held_out == "leave_one_out":
@@ -139,9 +139,9 @@ def promise(
         )
     if asked is None and total > DEFAULT_ALPHA + 1e-12:
         words += (
-            f" No rate was asked for; the aim of {DEFAULT_ALPHA:.0%} needs {frames_needed(DEFAULT_ALPHA)} calibration "
-            f"{'parts' if rate.of_parts else 'frames'} (about 200 normal ones), so this is the lowest rate that "
-            f"{rate.witnesses} can give."
+            f" No rate was requested; the target of {DEFAULT_ALPHA:.0%} needs {frames_needed(DEFAULT_ALPHA)} "
+            f"calibration {'parts' if rate.of_parts else 'frames'} (about 200 normal ones), so this is the lowest rate "
+            f"that {rate.witnesses} can give."
         )
     if rate.spent_on_shape:
         words += (

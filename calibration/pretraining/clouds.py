@@ -42,7 +42,7 @@ class Instance:
 
     cloud: NDArray[np.float32]  # 112 x 112 x 3, cells, (0, 0, 0) where there is no point
     clean: Array  # 112 x 112: height of the noiseless surface, NaN where there is no point
-    defect: Array  # 112 x 112: displacement by the defect, 0 where there is none
+    defect: Array  # 112 x 112: displacement by the defect, 0 if there is none
 
 
 @dataclass(frozen=True, slots=True)

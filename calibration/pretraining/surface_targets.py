@@ -1,4 +1,4 @@
-"""What each token must tell while the point encoder is trained: the noiseless surface of its own group.
+"""What each token must predict while the point encoder is trained: the noiseless surface of its own group.
 
 Its slope, and 5 x 5 heights about that slope, one cell apart. Heights pass through asinh(h / 0.1 cell), so that a faint
 bump counts beside a step.

@@ -27,7 +27,7 @@ from asperity.runtime.vision.maps import pixel_map
 from asperity.runtime.vision.scoring import fused_map
 
 OFFERS = 3
-"""Higher rates whose thresholds are told."""
+"""Higher rates whose thresholds are reported."""
 FIGURE_NAMES = {
     "area_mm2": "area, mm²", "length_mm": "length, mm", "width_mm": "width, mm", "height_mm": "height, mm",
     "missing_share": "missing points, share",
@@ -70,15 +70,16 @@ def _head(record: CalibrationRecord, report: Report) -> str:
     notes = ""
     if seeded:
         notes += (
-            f'<p class="bad">{escape(", ".join(seeded))}: RANDOM weights. Good for timing, never for inspection.</p>'
+            f'<p class="bad">{escape(", ".join(seeded))}: RANDOM weights. Use for timing only, never for '
+            "inspection.</p>"
         )
     if suspects:
         names = ", ".join(escape(one.name) for one in suspects)
-        notes += f'<p class="bad">Look at {names}: far stranger than the rest. A bad part among the good?</p>'
+        notes += f'<p class="bad">Check {names}: far more anomalous than the rest. A bad part among the good ones?</p>'
     if counts["refused"]:
-        notes += f'<p class="bad">Refused, so without a part in anything: {counts["refused"]} frames (see below).</p>'
+        notes += f'<p class="bad">Refused and not used at all: {counts["refused"]} frames (see below).</p>'
     if not notes:
-        notes = '<p class="good">Nothing in the normal frames calls for attention.</p>'
+        notes = '<p class="good">Nothing in the normal frames needs attention.</p>'
     tiles = "".join(
         f"<div><b>{value}</b><span>{label}</span></div>"
         for value, label in (
@@ -105,7 +106,7 @@ def _scores(outcome: Outcome, sets: _Sets) -> str:
         if sets.own
         else ""
     )
-    return f"""<h2>What good parts score</h2>
+    return f"""<h2>Scores of good parts</h2>
 <p>A part above the threshold is rejected. {_split_words(outcome)}{own}</p>{_image(picture, "histogram of scores")}
 <p>{_other_rates(outcome)}</p>"""
 
@@ -122,12 +123,12 @@ def _other_rates(outcome: Outcome) -> str:
     ]
     if not offers:
         return ""
-    return f"A lower threshold finds more and rejects more good parts: {', '.join(offers)}."
+    return f"A lower threshold finds more defects and rejects more good parts: {', '.join(offers)}."
 
 
 def _split_words(outcome: Outcome) -> str:
     words = f"Frames were split {outcome.split.how}."
-    return escape(words if outcome.options.held_out == "split" else f"{words} The threshold rests on leave-one-out.")
+    return escape(words if outcome.options.held_out == "split" else f"{words} The threshold is based on leave-one-out.")
 
 
 def _strangest(outcome: Outcome, report: Report) -> str:
@@ -144,7 +145,7 @@ def _strangest(outcome: Outcome, report: Report) -> str:
         )
         judged = "without its own patches" if one.leave_one_out else "held out"
         state = "suspect" if one.suspect else "above" if one.above_threshold else ""
-        flag = {"suspect": "look at this part", "above": "above the threshold", "": ""}[state]
+        flag = {"suspect": "check this part", "above": "above the threshold", "": ""}[state]
         why = "colour" if one.rgb_stds > one.points_stds else "geometry"
         cards.append(
             f'<figure class="{state}">{_image(picture, one.name)}<figcaption><b>{rank}. {escape(one.name)}</b> '
@@ -154,7 +155,7 @@ def _strangest(outcome: Outcome, report: Report) -> str:
         )
     return f"""<h2>The {len(cards)} strangest normal frames</h2>
 <p>Is one of them a bad part? Then calibrate again with its <code>--exclude</code>. Left: colour; right: where it is
-strange, one scale for all, dark is usual.</p><div class="cards">{"".join(cards)}</div>"""
+anomalous, same scale for all, dark is normal.</p><div class="cards">{"".join(cards)}</div>"""
 
 
 def _fused(outcome: Outcome, index: int) -> FloatArray:
@@ -172,7 +173,7 @@ def _modalities(outcome: Outcome, sets: _Sets) -> str:
     ]
     decision = outcome.decision
     unit = " per standard deviation" if decision.fusion == "average" else " on raw distances"
-    return f"""<h2>Colour and geometry apart</h2>
+    return f"""<h2>Colour and geometry separately</h2>
 <p>Weights in the score: colour {decision.rgb.weight:.3g}, geometry {decision.points.weight:.3g}{unit}.</p>
 {_image(modality_histograms(panels), "histograms of both modalities")}"""
 
@@ -189,7 +190,7 @@ def _silhouettes(outcome: Outcome, report: Report) -> str:
         for one in report.silhouette
     )
     widened = report.false_rejects.shape_widened_for
-    note = f"<p class='bad'>Widened for {escape(', '.join(widened))}: look at these parts.</p>" if widened else ""
+    note = f"<p class='bad'>Widened for {escape(', '.join(widened))}: check these parts.</p>" if widened else ""
     return f"""<h2>Silhouette</h2><p>A part outside one of these ranges is rejected as SHAPE_OUT_OF_RANGE.</p>{note}
 {_image(silhouette_strips(panels), "silhouette figures")}
 <table><tr><th>figure</th><th>accepted</th><th>lowest seen</th><th>highest seen</th></tr>{rows}</table>"""
@@ -216,7 +217,8 @@ def _adaptation(outcome: Outcome) -> str:
             ("spread, share of the frozen features'", {"colour": found.rgb_spread, "geometry": found.points_spread}),
         ]
     )
-    return f"""<h2>Adaptation</h2><p>The spread must not fall to 0: features that all look alike tell nothing apart.</p>
+    return f"""<h2>Adaptation</h2><p>The spread must not fall to 0:
+features that all look alike cannot tell parts apart.</p>
 {_image(picture, "losses and spread")}"""
 
 

@@ -48,7 +48,7 @@ def score_histogram(held_out: Values, own: Values, threshold: float) -> bytes:
     )
     axes.axvline(threshold, color=LIMIT, linewidth=1.8, label=f"threshold {threshold:.3g}")
     axes.axvspan(threshold, edges[-1], color=LIMIT, alpha=0.07)
-    axes.set_xlabel("anomaly score (higher is stranger)")
+    axes.set_xlabel("anomaly score (higher is more anomalous)")
     _plain(axes)
     figure.legend(frameon=False, fontsize=8, loc="outside upper left", ncols=3)
     return _png(figure)

@@ -32,7 +32,7 @@ class StrangeFrame(msgspec.Struct, frozen=True):
     """Each modality's distance in standard deviations above the tuning frames' mean."""
     above_threshold: bool
     suspect: bool
-    """So far from the other normal frames that somebody should look at the part."""
+    """So far from the other normal frames that a person should check the part."""
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -140,7 +140,7 @@ def continued(path: Path, sweep: Sweep) -> Sweep:
     except msgspec.MsgspecError as error:
         raise DataError(f"{path} holds no sweep ({error}); name another file with -o") from error
     if not found.of_same(sweep):
-        raise DataError(f"{path} is of other weights, versions, frames or defaults; name another file with -o")
+        raise DataError(f"{path} was made with other weights, versions, frames or defaults; name another file with -o")
     return found
 
 
@@ -267,7 +267,7 @@ class Judge:
 def try_config(
     tune_set: TuneSet, profile: Profile, config: AdaptationConfig | None, progress: Progress = lambda *_: None
 ) -> tuple[Trial, Judge | None]:
-    """One row of the table, and the judge for whoever wants to measure more. A stopped adaptation is a row too."""
+    """One row of the table, and the evaluator, for measuring more. A stopped adaptation is a row too."""
     name = tune_set.name
     if config is None:
         judge = Judge(tune_set, profile, None)

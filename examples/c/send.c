@@ -1,4 +1,4 @@
-/* A camera: sends COUNT frames of colour and points at RATE a second, one exposure one message.
+/* A camera: sends COUNT frames of colour and points at RATE per second, one message per exposure.
  *
  *   cc -O2 -I../generated send.c -lzmq -o send && ./send [FRAMES] [CAMERA] [COUNT] [RATE] [RESULTS] [STATION]
  * With RESULTS, the inspector's results socket, each frame answers a trigger of STATION.
@@ -22,7 +22,7 @@ static int64_t now_us(clockid_t clock) {
 static void sleep_until_us(int64_t us) { /* of the monotonic clock */
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &(struct timespec){us / 1000000, us % 1000000 * 1000}, NULL);
 }
-static int new_session(char *text, size_t size) { /* a random UUID: this run; a new one starts seq anew */
+static int new_session(char *text, size_t size) { /* a random UUID: this run; a new one restarts seq */
     unsigned char r[16];
     FILE *source = fopen("/dev/urandom", "rb");
     if (!source || fread(r, 1, sizeof r, source) != sizeof r) return 0;

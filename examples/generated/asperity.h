@@ -26,36 +26,36 @@ enum asperity_state {
 };
 
 enum asperity_reason {
-    ASPERITY_REASON_NOT_JUDGED = 0, /* nothing has been decided yet */
-    ASPERITY_REASON_GOOD = 1, /* every score finite and at or below its threshold, shape within range */
+    ASPERITY_REASON_NOT_JUDGED = 0, /* no decision has been made yet */
+    ASPERITY_REASON_GOOD = 1, /* all scores are finite and at or below the threshold; shape within range */
     ASPERITY_REASON_SCORE_ABOVE_THRESHOLD = 2, /* the anomaly score is above the threshold */
-    ASPERITY_REASON_SHAPE_OUT_OF_RANGE = 3, /* outline, size, height or missing points differ from every normal part */
-    ASPERITY_REASON_REFUSED_MESSAGE = 100, /* the message breaks the wire contract */
+    ASPERITY_REASON_SHAPE_OUT_OF_RANGE = 3, /* outline, size, height or missing points are outside the range of the normal parts */
+    ASPERITY_REASON_REFUSED_MESSAGE = 100, /* the message violates the wire protocol */
     ASPERITY_REASON_REFUSED_DATA = 101, /* the pixels or points cannot be used */
-    ASPERITY_REASON_REFUSED_UNIT = 102, /* the unit of length is not known and cannot be told from the depth */
+    ASPERITY_REASON_REFUSED_UNIT = 102, /* the unit of length is unknown and cannot be derived from the depth */
     ASPERITY_REASON_TOO_FEW_POINTS = 103, /* too few valid points on the part */
-    ASPERITY_REASON_WRONG_CAMERA = 104, /* the frame is of a camera this station does not listen to */
-    ASPERITY_REASON_WRONG_RECIPE = 105, /* the frame expects another recipe than the one in force */
-    ASPERITY_REASON_CAMERA_MOVED = 106, /* the background is not where it was at calibration */
-    ASPERITY_REASON_FROZEN_IMAGE = 107, /* the frame is identical to the one before */
-    ASPERITY_REASON_DUPLICATE_SEQ = 108, /* this seq was seen before or goes back */
-    ASPERITY_REASON_SEQ_JUMP = 109, /* seq leapt by more than is believed */
-    ASPERITY_REASON_TRIGGER_EXPIRED = 110, /* the frame carries a trigger that is over or was never given */
-    ASPERITY_REASON_UNANNOUNCED = 111, /* nobody announced this exposure, on a line with triggers */
-    ASPERITY_REASON_AMBIGUOUS = 112, /* it cannot be told which exposure is this part's: two were possible, or one is missing between */
-    ASPERITY_REASON_UNSYNCED = 113, /* announcements and exposures are not matched yet */
-    ASPERITY_REASON_CAMERA_CONFLICT = 114, /* two senders claim to be this camera */
-    ASPERITY_REASON_STALE = 200, /* the frame was too old when its turn came */
-    ASPERITY_REASON_OVERLOAD = 201, /* a newer frame took this one's place in the queue */
-    ASPERITY_REASON_DEADLINE = 202, /* no verdict within the deadline */
-    ASPERITY_REASON_LOST = 203, /* seq shows that this frame was sent or taken but never arrived */
-    ASPERITY_REASON_NO_FRAME = 204, /* a trigger was given and no frame came in time */
-    ASPERITY_REASON_NOT_RUNNING = 300, /* the station is not judging in its present state */
-    ASPERITY_REASON_ENGINE = 301, /* the engine failed or gave a number that is none */
-    ASPERITY_REASON_RESTARTED = 302, /* the inspector was restarted while this frame was in work */
-    ASPERITY_REASON_SHUTDOWN = 303, /* the inspector was told to stop before this frame was judged */
-    ASPERITY_REASON_ABORTED = 304, /* an operator aborted the work on this frame */
-    ASPERITY_REASON_TIMING_ONLY = 305, /* the bundle is for timing only: its networks were never shown to see a defect */
+    ASPERITY_REASON_WRONG_CAMERA = 104, /* the frame is from a camera that is not assigned to this station */
+    ASPERITY_REASON_WRONG_RECIPE = 105, /* the frame expects a recipe other than the active one */
+    ASPERITY_REASON_CAMERA_MOVED = 106, /* the background is no longer where it was during calibration */
+    ASPERITY_REASON_FROZEN_IMAGE = 107, /* the frame is identical to the previous one */
+    ASPERITY_REASON_DUPLICATE_SEQ = 108, /* this seq was received before or is lower than the previous one */
+    ASPERITY_REASON_SEQ_JUMP = 109, /* seq jumped by more than the configured limit */
+    ASPERITY_REASON_TRIGGER_EXPIRED = 110, /* the frame carries a trigger that has expired or was never issued */
+    ASPERITY_REASON_UNANNOUNCED = 111, /* this exposure was not announced, on a line with triggers */
+    ASPERITY_REASON_AMBIGUOUS = 112, /* the exposure of this part cannot be determined: two were possible, or one in between is missing */
+    ASPERITY_REASON_UNSYNCED = 113, /* announcements and exposures are not synchronized yet */
+    ASPERITY_REASON_CAMERA_CONFLICT = 114, /* two senders are using this camera name */
+    ASPERITY_REASON_STALE = 200, /* the frame was too old when its turn came to be judged */
+    ASPERITY_REASON_OVERLOAD = 201, /* a newer frame replaced this one in the queue */
+    ASPERITY_REASON_DEADLINE = 202, /* no verdict was reached within the deadline */
+    ASPERITY_REASON_LOST = 203, /* a gap in seq shows that this frame was taken or sent but never arrived */
+    ASPERITY_REASON_NO_FRAME = 204, /* a trigger was issued but no frame arrived in time */
+    ASPERITY_REASON_NOT_RUNNING = 300, /* the station does not judge frames in its current state */
+    ASPERITY_REASON_ENGINE = 301, /* the engine failed or returned NaN or infinity */
+    ASPERITY_REASON_RESTARTED = 302, /* the inspector was restarted while this frame was being processed */
+    ASPERITY_REASON_SHUTDOWN = 303, /* the inspector was asked to stop before this frame was judged */
+    ASPERITY_REASON_ABORTED = 304, /* an operator aborted the processing of this frame */
+    ASPERITY_REASON_TIMING_ONLY = 305, /* the bundle is for timing only: its networks were never shown to detect a defect */
 };
 
 enum asperity_flag {
@@ -135,7 +135,7 @@ static inline const char *asperity_reason_name(unsigned code) {
     case 303: return "SHUTDOWN";
     case 304: return "ABORTED";
     case 305: return "TIMING_ONLY";
-    default: return "?"; /* not known here: reject */
+    default: return "?"; /* unknown: reject */
     }
 }
 

@@ -21,36 +21,36 @@ export const STATE = Object.freeze({
 });
 
 export const REASON = Object.freeze({
-  NOT_JUDGED: 0,  // nothing has been decided yet
-  GOOD: 1,  // every score finite and at or below its threshold, shape within range
+  NOT_JUDGED: 0,  // no decision has been made yet
+  GOOD: 1,  // all scores are finite and at or below the threshold; shape within range
   SCORE_ABOVE_THRESHOLD: 2,  // the anomaly score is above the threshold
-  SHAPE_OUT_OF_RANGE: 3,  // outline, size, height or missing points differ from every normal part
-  REFUSED_MESSAGE: 100,  // the message breaks the wire contract
+  SHAPE_OUT_OF_RANGE: 3,  // outline, size, height or missing points are outside the range of the normal parts
+  REFUSED_MESSAGE: 100,  // the message violates the wire protocol
   REFUSED_DATA: 101,  // the pixels or points cannot be used
-  REFUSED_UNIT: 102,  // the unit of length is not known and cannot be told from the depth
+  REFUSED_UNIT: 102,  // the unit of length is unknown and cannot be derived from the depth
   TOO_FEW_POINTS: 103,  // too few valid points on the part
-  WRONG_CAMERA: 104,  // the frame is of a camera this station does not listen to
-  WRONG_RECIPE: 105,  // the frame expects another recipe than the one in force
-  CAMERA_MOVED: 106,  // the background is not where it was at calibration
-  FROZEN_IMAGE: 107,  // the frame is identical to the one before
-  DUPLICATE_SEQ: 108,  // this seq was seen before or goes back
-  SEQ_JUMP: 109,  // seq leapt by more than is believed
-  TRIGGER_EXPIRED: 110,  // the frame carries a trigger that is over or was never given
-  UNANNOUNCED: 111,  // nobody announced this exposure, on a line with triggers
-  AMBIGUOUS: 112,  // it cannot be told which exposure is this part's: two were possible, or one is missing between
-  UNSYNCED: 113,  // announcements and exposures are not matched yet
-  CAMERA_CONFLICT: 114,  // two senders claim to be this camera
-  STALE: 200,  // the frame was too old when its turn came
-  OVERLOAD: 201,  // a newer frame took this one's place in the queue
-  DEADLINE: 202,  // no verdict within the deadline
-  LOST: 203,  // seq shows that this frame was sent or taken but never arrived
-  NO_FRAME: 204,  // a trigger was given and no frame came in time
-  NOT_RUNNING: 300,  // the station is not judging in its present state
-  ENGINE: 301,  // the engine failed or gave a number that is none
-  RESTARTED: 302,  // the inspector was restarted while this frame was in work
-  SHUTDOWN: 303,  // the inspector was told to stop before this frame was judged
-  ABORTED: 304,  // an operator aborted the work on this frame
-  TIMING_ONLY: 305,  // the bundle is for timing only: its networks were never shown to see a defect
+  WRONG_CAMERA: 104,  // the frame is from a camera that is not assigned to this station
+  WRONG_RECIPE: 105,  // the frame expects a recipe other than the active one
+  CAMERA_MOVED: 106,  // the background is no longer where it was during calibration
+  FROZEN_IMAGE: 107,  // the frame is identical to the previous one
+  DUPLICATE_SEQ: 108,  // this seq was received before or is lower than the previous one
+  SEQ_JUMP: 109,  // seq jumped by more than the configured limit
+  TRIGGER_EXPIRED: 110,  // the frame carries a trigger that has expired or was never issued
+  UNANNOUNCED: 111,  // this exposure was not announced, on a line with triggers
+  AMBIGUOUS: 112,  // the exposure of this part cannot be determined: two were possible, or one in between is missing
+  UNSYNCED: 113,  // announcements and exposures are not synchronized yet
+  CAMERA_CONFLICT: 114,  // two senders are using this camera name
+  STALE: 200,  // the frame was too old when its turn came to be judged
+  OVERLOAD: 201,  // a newer frame replaced this one in the queue
+  DEADLINE: 202,  // no verdict was reached within the deadline
+  LOST: 203,  // a gap in seq shows that this frame was taken or sent but never arrived
+  NO_FRAME: 204,  // a trigger was issued but no frame arrived in time
+  NOT_RUNNING: 300,  // the station does not judge frames in its current state
+  ENGINE: 301,  // the engine failed or returned NaN or infinity
+  RESTARTED: 302,  // the inspector was restarted while this frame was being processed
+  SHUTDOWN: 303,  // the inspector was asked to stop before this frame was judged
+  ABORTED: 304,  // an operator aborted the processing of this frame
+  TIMING_ONLY: 305,  // the bundle is for timing only: its networks were never shown to detect a defect
 });
 
 export const FLAG = Object.freeze({

@@ -1,4 +1,4 @@
-// A camera: sends COUNT frames of colour and points at RATE a second, one exposure one message.
+// A camera: sends COUNT frames of colour and points at RATE per second, one message per exposure.
 //
 //   node send.mjs [FRAMES] [CAMERA] [COUNT] [RATE] [RESULTS] [STATION]
 //
@@ -25,7 +25,7 @@ socket.connect(FRAMES);
 await connected;
 await sleep(100); // the handshake is told before the queue is ready
 
-const session = randomUUID(); // this run: a new one starts seq anew
+const session = randomUUID(); // this run: a new one restarts seq
 const xyz = Buffer.alloc(ROWS * COLUMNS * 3 * 4);
 for (let n = 0; n < ROWS * COLUMNS; n++) {
   xyz.writeFloatLE((n % COLUMNS) - COLUMNS / 2, n * 12);

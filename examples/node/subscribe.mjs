@@ -1,7 +1,7 @@
-// Results of a station, one JSON line each with `pass`; what PUB lost comes from the journal or is named a gap.
+// Results of a station, one JSON line each with `pass`; what PUB lost comes from the journal or is reported as a gap.
 //
 //   node subscribe.mjs [RESULTS] [CONTROL] [STATION] [COUNT] [simulated]
-// Lines come as they arrive, not in order of result_id; every id comes once, as a result or as a gap.
+// Lines come as they arrive, not in order of result_id; every id occurs once, as a result or as a gap.
 // What the journal brought back never passes: nothing here proves who answers on the control socket.
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -23,7 +23,7 @@ let [nextId, printed] = [0, 0]; // nextId 0: not joined yet
 let [asked, settledId] = ["", 0]; // request under way; up to here nothing was in work when it was asked
 const missing = new Set();
 
-// Ready, and the beat moves: whatever is absent, unknown or old means no.
+// Ready, and the heartbeat advances: anything missing, unknown or old means no.
 const trusted = () =>
   state.ready === true && READY_STATES.includes(state.state) && beatMs !== null &&
   performance.now() - beatMs <= state.beat_timeout_ms;
@@ -93,7 +93,7 @@ while (COUNT === "0" || printed < Number(COUNT)) {
     continue;
   }
   const message = JSON.parse(parts[1]);
-  if (message.v !== WIRE_VERSION) continue; // another contract: nothing of it can be believed
+  if (message.v !== WIRE_VERSION) continue; // another version: nothing in it can be trusted
   if (parts[0].toString().startsWith("result/")) take(message);
   else await observe(message);
 }

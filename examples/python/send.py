@@ -1,9 +1,9 @@
-"""A camera: sends COUNT frames of colour and points at RATE a second, one exposure one message.
+"""A camera: sends COUNT frames of colour and points at RATE per second, one message per exposure.
 
     python send.py [FRAMES] [CAMERA] [COUNT] [RATE] [RESULTS] [STATION]
 
 With RESULTS, the inspector's results socket, each frame answers a trigger of STATION.
-Needs pyzmq alone; where Asperity is installed, asperity.client.FrameSender does more.
+Needs only pyzmq; if Asperity is installed, asperity.client.FrameSender does more.
 `seq` counts every exposure, also one that could not be sent: so the station names what is missing.
 """
 
@@ -30,7 +30,7 @@ if RESULTS:
     triggers.connect(RESULTS)
 socket.poll(30_000, zmq.POLLOUT)
 
-session = str(uuid.uuid4())  # this run: a new one starts seq anew
+session = str(uuid.uuid4())  # this run: a new one restarts seq
 points = array.array("f")
 for row in range(ROWS):
     for column in range(COLUMNS):

@@ -1,8 +1,8 @@
-"""Results of a station, one JSON line each with `pass`; what PUB lost comes from the journal or is named a gap.
+"""Results of a station, one JSON line each with `pass`; what PUB lost comes from the journal or is reported as a gap.
 
     python subscribe.py [RESULTS] [CONTROL] [STATION] [COUNT] [simulated]
-Needs pyzmq alone; where Asperity is installed, asperity.client.StationClient does more.
-Lines come as they arrive, not in order of result_id; every id comes once, as a result or as a gap.
+Needs only pyzmq; if Asperity is installed, asperity.client.StationClient does more.
+Lines come as they arrive, not in order of result_id; every id occurs once, as a result or as a gap.
 What the journal brought back never passes: nothing here proves who answers on the control socket.
 """
 
@@ -35,7 +35,7 @@ class Subscriber:
         self.asked, self.settled_id = "", 0  # request under way; up to here nothing was in work when it was asked
 
     def trusted(self):
-        """Ready, and the beat moves: whatever is absent, unknown or old means no."""
+        """Ready, and the heartbeat advances: anything missing, unknown or old means no."""
         ready = self.state.get("ready") is True and self.state.get("state") in READY_STATES
         return ready and self.beat_s and (time.monotonic() - self.beat_s) * 1000 <= self.state["beat_timeout_ms"]
 
@@ -94,7 +94,7 @@ class Subscriber:
                 self.empty_s = time.monotonic()
             if self.sub.poll(50):
                 topic, message = self.sub.recv(), json.loads(self.sub.recv())
-                if message.get("v") == WIRE_VERSION:  # of another contract nothing can be believed
+                if message.get("v") == WIRE_VERSION:  # nothing in another version can be trusted
                     (self.take if topic.startswith(b"result/") else self.observe)(message)
 
 

@@ -110,7 +110,7 @@ def recipe_name(asked: str, source: Path) -> str:
     from asperity.runtime.errors import UsageError
 
     if asked and not RECIPE_NAME.fullmatch(asked):
-        raise UsageError(f"--recipe {asked!r} must be 1 to 32 of a-z 0-9 _ -")
+        raise UsageError(f"--recipe {asked!r} must be 1 to 32 characters from a-z 0-9 _ -")
     plain = re.sub(r"[^a-z0-9_]+", "-", source.absolute().name.lower()).strip("-")
     return asked or plain[:32] or "product"
 

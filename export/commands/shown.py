@@ -21,7 +21,7 @@ LOG_EVERY_S = 30.0
 
 @contextlib.contextmanager
 def saying() -> Iterator[Callable[[str], None]]:
-    """A function that tells people what is being done; a line each where stderr is no terminal."""
+    """A function that tells people what is being done; a line each where stderr is not a terminal."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield console.print
@@ -34,7 +34,8 @@ def saying() -> Iterator[Callable[[str], None]]:
 def bars() -> Iterator[Callable[[str, int, int], None]]:
     """A function (stage, done, total) that moves a bar a stage on stderr.
 
-    Where that is no terminal, a line when a stage begins and one now and then while it lasts: a log of hours must move.
+    Where that is not a terminal, a line when a stage begins and one now and then while it lasts: a log of hours must
+    move.
     """
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:

@@ -40,7 +40,7 @@ def check_ceilings(manifest: Manifest) -> None:
 
 
 def threshold_refusal(threshold: float, decision: Decision, manifest: Manifest, proven: float) -> str:
-    """Why an operator may not have parts judged by ``threshold``; empty: he may. ``proven``: the engine's own.
+    """Why an operator may not have parts judged by ``threshold``; empty: allowed. ``proven``: the engine's own.
 
     The spoiled golden frames prove that the networks see: a threshold that lets one of them pass proves nothing. And at
     their highest score all normal frames of calibration pass: a higher threshold can only let more defects pass.
@@ -55,16 +55,16 @@ def threshold_refusal(threshold: float, decision: Decision, manifest: Manifest, 
     highest = max(scores, default=-math.inf)
     if not threshold <= highest:
         return (
-            f"threshold is {threshold:.6g}; the most is {highest:.6g}, the highest score of the {len(scores)} normal "
-            f"frames of calibration (the proven threshold is {proven:.6g}); where good parts score higher, calibrate "
-            "again with such parts"
+            f"threshold is {threshold:.6g}; the maximum is {highest:.6g}, the highest score of the {len(scores)} "
+            f"normal frames of calibration (the proven threshold is {proven:.6g}); where good parts score higher, "
+            "calibrate again with such parts"
         )
     return ""
 
 
 def _at_most(field: str, value: float, ceiling: float, why: str = "") -> None:
     if not value <= ceiling:
-        raise BundleError(f"field {field} is {value:.6g}, above the most that is allowed, {ceiling:.6g}{why}")
+        raise BundleError(f"field {field} is {value:.6g}, above the maximum of {ceiling:.6g}{why}")
 
 
 def _check_tolerance(manifest: Manifest) -> None:
@@ -82,7 +82,7 @@ def _check_tolerance(manifest: Manifest) -> None:
 def _check_geometry(geometry: Geometry) -> None:
     least = geometry.min_points
     if not least >= LEAST_POINTS:
-        raise BundleError(f"field geometry.min_points is {least}, below the least that is allowed, {LEAST_POINTS}")
+        raise BundleError(f"field geometry.min_points is {least}, below the minimum of {LEAST_POINTS}")
     if geometry.plane is None:
         return
     _at_most("geometry.moved_share", geometry.moved_share, MOVED_SHARE)

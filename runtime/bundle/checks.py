@@ -74,9 +74,11 @@ def file_limits(manifest: Manifest) -> dict[str, int]:
 def check_manifest(manifest: Manifest) -> None:
     """Values that types cannot rule out. Raises BundleError naming the field."""
     if not RECIPE_NAME.fullmatch(manifest.recipe):
-        raise BundleError(f"field recipe is {manifest.recipe!r}, not 1 to 32 of a-z 0-9 _ -")
+        raise BundleError(f"field recipe is {manifest.recipe!r}, not 1 to 32 characters from a-z 0-9 _ -")
     if not 0 < manifest.created_us < LATEST_US:
-        raise BundleError(f"field created_us is {manifest.created_us}, which is no time since 1970")
+        raise BundleError(
+            f"field created_us is {manifest.created_us}, which is not a valid time (microseconds since 1970)"
+        )
     _check_network(manifest.network)
     _check_geometry(manifest.geometry)
     _check_decision(manifest.decision)
@@ -167,7 +169,7 @@ def _check_golden(manifest: Manifest) -> None:
         if not all(math.isfinite(v) for v in (golden.score, golden.rgb_image_distance, golden.points_image_distance)):
             raise BundleError(f"has {told}: not finite")
         if (golden.verdict == "unknown") != timing_only:
-            raise BundleError(f"has {told}: unknown is for bundles for timing only, and all that they may hold")
+            raise BundleError(f"has {told}: unknown is for bundles for timing only, which may contain nothing else")
         if not timing_only and (golden.verdict == "ng") != (golden.score > threshold):
             raise BundleError(f"has {told}, which its threshold {threshold} contradicts")
         if golden.reason != GOLDEN_REASONS[golden.verdict]:
@@ -186,7 +188,7 @@ def load_tensors(data: bytes, name: str) -> dict[str, Array]:
     try:
         return dict(load(data))
     except (SafetensorError, KeyError, ValueError) as error:
-        raise BundleError(f"bundle file {name} is no safetensors file ({error}); {EXPORT_AGAIN}") from None
+        raise BundleError(f"bundle file {name} is not a safetensors file ({error}); {EXPORT_AGAIN}") from None
 
 
 def _require(tensors: Tensors, file: str, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
@@ -290,7 +292,9 @@ def check_graph(data: bytes, name: str, network: Network) -> None:
             raise BundleError(f"{file}: weight {weight!r} {fault}; {EXPORT_AGAIN}")
     large = [fault for _, size, fault in weights if size >= LARGE_WEIGHT]
     if not large or all(large):
-        raise BundleError(f"{file} holds no weights but zeros or constants, so it sees nothing; {EXPORT_AGAIN}")
+        raise BundleError(
+            f"{file} holds only zeros or constants as weights, so it cannot detect anything; {EXPORT_AGAIN}"
+        )
 
     inputs, outputs = graph_signature(name, network)
     inner = [tensor for tensor in graph.tensors if tensor and tensor not in outputs]
@@ -304,7 +308,7 @@ def check_graph(data: bytes, name: str, network: Network) -> None:
         if seen != {key: ("tensor(float)", shape) for key, shape in wanted.items()}:
             told = ", ".join(f"{key} {kind} {shape}" for key, (kind, shape) in seen.items())
             raise BundleError(
-                f"{file} has {kind}s {told}; the manifest's network says "
+                f"{file} has {kind}s {told}; the manifest's network needs "
                 f"{', '.join(f'{key} {shape}' for key, shape in wanted.items())}; {EXPORT_AGAIN}"
             )
     total: float = 0
@@ -314,7 +318,7 @@ def check_graph(data: bytes, name: str, network: Network) -> None:
         if size > MAX_TENSOR_VALUES or total > MAX_GRAPH_VALUES:
             raise BundleError(
                 f"{file} computes tensor {node.name!r} of shape {node.shape}; a bundle's graph computes at most "
-                f"{MAX_TENSOR_VALUES} numbers at once and {MAX_GRAPH_VALUES} in all; {EXPORT_AGAIN}"
+                f"{MAX_TENSOR_VALUES} values in one tensor and {MAX_GRAPH_VALUES} in total; {EXPORT_AGAIN}"
             )
 
 

@@ -1,7 +1,7 @@
 """Read a bundle's ONNX graphs without the onnx package, and refuse whatever ``export`` would not have written.
 
 A graph from outside is a program. ONNX can loop without end, keep weights in other files, carry graphs inside nodes,
-functions and operators of somebody else's; ``export`` uses none of that. So the list of what a graph may hold is the
+functions and foreign operators; ``export`` uses none of that. So the list of what a graph may hold is the
 list of what ``export`` writes, field by field and operator by operator: what is not in it is refused by name, be it
 known to be dangerous or not. Field numbers are those of ``onnx.proto3``.
 """
@@ -23,7 +23,7 @@ OPERATORS = frozenset({
     "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape",
     "Resize", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
 })  # fmt: skip
-"""All that a bundle's graphs may use. None of them runs a graph of its own, and TensorRT 10's parser takes them all
+"""All that a bundle's graphs may use. None of them contains a graph, and TensorRT 10's parser takes them all
 (onnx-tensorrt, docs/operators.md). FP16 and INT8 forms use others; they are made on the box, of a graph that passed."""
 OPERATOR_DOMAINS = frozenset({b"", b"ai.onnx"})
 MAX_FIELDS = 250_000
@@ -76,7 +76,7 @@ _ATTRIBUTE = _Kind("attribute", frozenset({1, 2, 3, 4, 7, 8, 20}))  # name, f, i
 _TENSOR = _Kind("weight", frozenset({1, 2, 8, 9, 14}))  # dims, data_type, name, raw_data, data_location
 _REFUSED = {
     ("model", 20): "training information",
-    ("model", 25): "functions of its own",
+    ("model", 25): "custom functions",
     ("graph", 15): "sparse weights",
     ("attribute", 5): "a tensor in an attribute",
     ("attribute", 6): "a graph inside a node",
@@ -84,19 +84,19 @@ _REFUSED = {
     ("attribute", 11): "graphs inside a node",
     ("attribute", 22): "a sparse tensor in an attribute",
     ("attribute", 23): "sparse tensors in an attribute",
-    ("weight", 13): "a weight that is kept in another file",
+    ("weight", 13): "a weight stored in another file",
 }
 """What has a name for people among the fields that no graph of a bundle has."""
 
 
 def read_graph(model: bytes) -> Graph:
-    """Everything that a graph holds. Raises BundleError when it is no ONNX graph as ``export`` writes one."""
+    """Everything that a graph holds. Raises BundleError when it is not an ONNX graph as ``export`` writes one."""
     if model[4:8] == ORT_FORMAT:
-        raise BundleError("is of ONNX Runtime's own format, not an ONNX model")
+        raise BundleError("is in ONNX Runtime's own format; an ONNX model is needed")
     try:
         return _Reader().read(memoryview(model))
     except (IndexError, ValueError) as error:
-        raise BundleError(f"is no ONNX model ({error})") from None
+        raise BundleError(f"is not an ONNX model ({error})") from None
 
 
 class _Reader:
@@ -128,7 +128,7 @@ class _Reader:
     def _read_node(self, node: memoryview) -> None:
         for number, value in self._fields(node, _NODE):
             if number == 4 and (operator := _name(value)) not in OPERATORS:
-                raise BundleError(f"uses operator {operator!r}, which no graph of a bundle has")
+                raise BundleError(f"uses operator {operator!r}, which a bundle's graph may not use")
             if number == 7:
                 _check_domain(value)
             elif number == 2:
@@ -149,7 +149,7 @@ class _Reader:
             elif number == 9:
                 raw = _view(value)
             elif number == 14 and value != 0:
-                raise BundleError(f"keeps weight {name!r} in another file")
+                raise BundleError(f"stores weight {name!r} in another file")
         dtype = DTYPES.get(data_type)
         if dtype is None:
             raise BundleError(f"has weight {name!r} of data type {data_type}; only float32 and int64 are used")
@@ -169,7 +169,7 @@ class _Reader:
             number, wire = key >> 3, key & 7
             if number not in kind.fields:
                 told = _REFUSED.get((kind.name, number), f"field {number} in a {kind.name}")
-                raise BundleError(f"holds {told}, which no graph of a bundle does")
+                raise BundleError(f"holds {told}, which a bundle's graph may not do")
             value: int | memoryview
             if wire == VARINT:
                 value, at = _varint(message, at)
@@ -208,7 +208,7 @@ def _as_varint(value: int) -> bytes:
 def _check_domain(value: int | memoryview) -> None:
     domain = bytes(_view(value)[:MAX_NAME_BYTES])
     if domain not in OPERATOR_DOMAINS:
-        raise BundleError(f"uses operators of {domain.decode(errors='replace')!r}, which no graph of a bundle does")
+        raise BundleError(f"uses operators of {domain.decode(errors='replace')!r}, which a bundle's graph may not do")
 
 
 def _name(value: int | memoryview) -> str:
@@ -226,7 +226,7 @@ def _view(value: int | memoryview) -> memoryview:
 
 def _slice(message: memoryview, at: int, length: int) -> memoryview:
     if at + length > len(message):
-        raise ValueError("protobuf field reaches beyond its message")
+        raise ValueError("protobuf field extends beyond its message")
     return message[at : at + length]
 
 

@@ -168,11 +168,13 @@ def open_bundle(path: Path, trust: TrustStore) -> Bundle:
     """Verify everything about a bundle that can be verified without an engine, and open it.
 
     Raises SignatureError (absent, wrong or by a key that is not trusted) or BundleError; each names the file, what is
-    wrong with it and what to do. Whoever scores with the bundle must also pass ``engines.parity_gate.pass_gate``.
+    wrong with it and what to do. Code that scores with the bundle must also call ``engines.parity_gate.pass_gate``.
     """
     path = Path(path)
     if not path.is_dir():
-        raise BundleError(f"there is no bundle at {path}; give the folder that `asperity calibrate` or `export` wrote")
+        raise BundleError(
+            f"there is no bundle at {path}; give the folder written by `asperity calibrate` or `asperity export`"
+        )
     manifest_bytes = read_manifest(path)
     if not (path / SIGNATURE_FILE).exists():
         raise SignatureError(f"bundle {path} is not signed (no file signature); export it again")
@@ -199,8 +201,9 @@ def decode_manifest(data: bytes, path: Path) -> Manifest:
         found = msgspec.json.decode(data, type=Format).format
         if found != FORMAT:
             raise BundleError(
-                f"bundle {path} is of format {found} and this Asperity opens format {FORMAT}; export it again with the "
-                "version that runs here"
+                f"bundle {path} has format {found}, but this version of Asperity opens format {FORMAT}; export it "
+                "again with the "
+                "version installed here"
             )
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -224,7 +227,7 @@ def check_contents(bundle: Bundle) -> None:
         pass
     for mask, name in ((bundle.inspect_mask(), "inspect"), (bundle.ignore_mask(), "ignore")):
         if mask is not None and (mask.all() if name == "ignore" else not mask.any()):
-            raise BundleError(f"bundle {bundle.path}: the {name} mask leaves nothing to judge; redraw it")
+            raise BundleError(f"bundle {bundle.path}: the {name} mask leaves nothing to judge; draw it again")
 
 
 def _check_listing(path: Path, manifest: Manifest) -> None:
@@ -232,7 +235,9 @@ def _check_listing(path: Path, manifest: Manifest) -> None:
     listed: dict[str, File] = {}
     for file in manifest.files:
         if not SAFE_PATH.fullmatch(file.path) or ".." in file.path:
-            raise BundleError(f"bundle {path}: manifest.json lists {file.path!r}, which is no path inside a bundle")
+            raise BundleError(
+                f"bundle {path}: manifest.json lists {file.path!r}, which is not a path inside the bundle"
+            )
         if file.path in listed:
             raise BundleError(f"bundle {path}: manifest.json lists {file.path} twice; {COPY_AGAIN}")
         listed[file.path] = file
@@ -243,7 +248,9 @@ def _check_listing(path: Path, manifest: Manifest) -> None:
     if missing := sorted(expected - listed.keys()):
         raise BundleError(f"bundle {path}: manifest.json does not list {missing[0]}; {COPY_AGAIN}")
     if strange := sorted(listed.keys() - expected):
-        raise BundleError(f"bundle {path}: manifest.json lists {shown(strange[0])}, which no bundle has; {COPY_AGAIN}")
+        raise BundleError(
+            f"bundle {path}: manifest.json lists {shown(strange[0])}, which does not belong in a bundle; {COPY_AGAIN}"
+        )
     for name, file in listed.items():
         if not 0 < file.nbytes <= limits[name]:
             raise BundleError(
@@ -307,7 +314,7 @@ def _read_listed(folder: Path, file: File) -> bytes:
         raise BundleError(f"bundle {folder}: {file.path} cannot be read ({error.strerror}); {COPY_AGAIN}") from None
     # Hashed once more: what is used is what was verified, whoever writes to the file meanwhile.
     if len(data) != file.nbytes or hashlib.sha256(data).hexdigest() != file.sha256:
-        raise BundleError(f"bundle {folder}: {file.path} was altered or damaged (its sha256 differs); {COPY_AGAIN}")
+        raise BundleError(f"bundle {folder}: {file.path} was modified or damaged (its sha256 differs); {COPY_AGAIN}")
     return data
 
 

@@ -183,7 +183,7 @@ def read_parts(folder: Path, samples: Iterable[Sample]) -> dict[str, str]:
         parts[sample.name] = known.get(below.as_posix()) or ""
     missing = [name for name, part in parts.items() if not part]
     if missing:
-        raise DataError(f"{path} names no part for {_some(missing)}; complete it or take it away")
+        raise DataError(f"{path} names no part for {_some(missing)}; complete it or remove it")
     return parts
 
 

@@ -53,7 +53,7 @@ class StreamSummary:
 
     @property
     def fps(self) -> float:
-        """Exposures a second, from the first to the last."""
+        """Exposures per second, from the first to the last."""
         return (self.exposures - 1) / self.seconds if self.exposures > 1 and self.seconds > 0 else 0.0
 
 
@@ -79,7 +79,7 @@ class TruthFile:
     """One JSON line an exposure: ``seq, camera_session, sent, defect, part_id, mask, ...``; masks as PNG beside it."""
 
     def __init__(self, path: Path) -> None:
-        """Begin the file anew. Raises DataError when it cannot be written."""
+        """Start the file again. Raises DataError when it cannot be written."""
         self.path = path
         self.masks = path.with_name(f"{path.stem}_masks")
         try:

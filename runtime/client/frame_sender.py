@@ -37,10 +37,10 @@ class SenderLimits:
     """How long ``close`` may still deliver the last frame."""
     trigger_queue_messages: int = 64
     renew_ms: int = 10_000
-    """Sockets are made again when no frame could go for this long: libzmq gives up for good on a peer that broke the
+    """Sockets are made again when no frame could go for this long: libzmq gives up permanently on a peer that broke the
     protocol, and may lose a connection without a word."""
     max_nbytes: int = MAX_CONTROL_BYTES
-    """Largest part that is read: of triggers, and of whatever a peer that is no station sends."""
+    """Largest part that is read: of triggers, and of whatever a peer that is not a station sends."""
 
 
 class FrameSender:
@@ -146,7 +146,7 @@ class FrameSender:
     def wait_trigger(self, timeout_ms: int) -> Trigger | None:
         """The next trigger of the station, None when none came within ``timeout_ms``. Malformed ones are logged."""
         if self._sub is None:
-            raise CameraError("this sender does not listen to triggers; give results_endpoint and station")
+            raise CameraError("this sender does not receive triggers; pass results_endpoint and station")
         ends_s = time.monotonic() + timeout_ms / 1000
         self._renew()
         while True:

@@ -19,11 +19,11 @@ class ClientLimits:
     patience_ms: int = 5000
     """A missing result is named a gap after this long; longer than any deadline."""
     silent_ms: int = 1000
-    """A station without a state for this long is silent: perhaps its inspector is being started again."""
+    """A station without a state for this long is silent: perhaps its inspector is being restarted."""
     restart_ms: int = 60_000
     """``patience_ms`` while the station is silent: after a restart its journal still has what was missing."""
     renew_ms: int = 10_000
-    """Sockets are made again after this long without a state: libzmq gives up for good on a peer that broke the
+    """Sockets are made again after this long without a state: libzmq gives up permanently on a peer that broke the
     protocol."""
     results_queue_messages: int = 1000
     held_results: int = 4096

@@ -4,7 +4,7 @@ Ids are given to frames as they are admitted, so results may be published out of
 the one before it is still in work. And PUB may lose any of them.
 
 The journal is asked, over another socket, for ids that are *settled* only: the stream itself has shown that they were
-published. Then no answer can come before the true result, whoever gives it.
+published. Then no answer can come before the true result, whatever its source.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Ordering:
             # Ids are given on admission: what is in work now may be published after higher ones.
             self._next_id = self._next_id or max(1, min([last_id + 1 - state.in_flight, *self._held]))
             if last_id < self._next_id - 1:
-                self._out.append(Gap(1, last_id, "the station counts anew: its journal was lost"))
+                self._out.append(Gap(1, last_id, "the station restarted its result numbering: its journal was lost"))
                 self._next_id, self._known_id = last_id + 1, last_id
                 self.earlier_id = self._settled_id = self._session_id = last_id
                 self._held.clear()
@@ -127,7 +127,7 @@ class Ordering:
         self._known_id = max(self._known_id, result.result_id)
         self._release()
         if len(self._held) > self._held_results:
-            self.give_up("too many results wait for an older one")
+            self.give_up("too many results are waiting for an older one")
 
     def _settle(self, state: StationState) -> None:
         """Ids up to which nothing can be in work any more: at once where nothing is, else after the longest time that

@@ -18,7 +18,7 @@ class Pending(NamedTuple):
 
     request: Request
     body: bytes
-    """Empty: it was not sent yet, since no state was heard that it could repeat."""
+    """Empty: it was not sent yet, since no state was received that it could repeat."""
     tries: int
     again_s: float
     """``time.monotonic()`` at which it is sent again; of what was not sent yet, at which it is given up."""
@@ -87,5 +87,5 @@ class Asking:
 
     def _check(self, request: Request) -> bytes:
         if self._socket is None:
-            raise StationError(f"{request.op} needs a control endpoint; give one to Station")
+            raise StationError(f"{request.op} needs a control endpoint; pass one to StationClient")
         return encode_request(request)

@@ -1,9 +1,9 @@
 """The results of a station, in order, none twice, none lost without a word. An example: ``asperity.client``.
 
 A subscriber joins by subscribing, awaiting a state, and asking the journal for what PUB lost. It rejects while the beat
-stands still, while the station is not ready, and until a new session has shown a moving beat.
+does not advance, while the station is not ready, and until a new session has shown an advancing heartbeat.
 
-A request that changes something repeats ``session`` and ``uptime_ms`` of the last state heard, and the station does it
+A request that changes something repeats ``session`` and ``uptime_ms`` of the last state, and the station does it
 only within ``[control] request_age_max_ms`` (1000) of that state. The client gives up after ``request_tries`` times
 ``request_timeout_ms`` (1500), which is longer: what it has given up is not done after that.
 """
@@ -101,7 +101,7 @@ class StationClient:
 
     @property
     def trusted(self) -> bool:
-        """True only while the station is ready and its beat moves; a new session starts untrusted."""
+        """True only while the station is ready and its heartbeat advances; a new session starts untrusted."""
         if self.state is None or self._beat_s is None or not self.state.can_judge:
             return False
         if self.state.session == self._contradicted_session:
@@ -110,7 +110,7 @@ class StationClient:
 
     @property
     def trusted_until_s(self) -> float:
-        """``time.monotonic()`` up to which ``trusted`` holds if nothing more is heard; 0 while it does not hold."""
+        """``time.monotonic()`` up to which ``trusted`` holds if nothing more is received; 0 while it does not hold."""
         if self.state is None or self._beat_s is None or not self.trusted:
             return 0.0
         return self._beat_s + self.state.beat_timeout_ms / 1000
@@ -156,7 +156,7 @@ class StationClient:
             left_ms = round((ends_s - time.monotonic()) * 1000)
             if left_ms <= 0:
                 raise StationError(
-                    f"station {self.station} was not heard in {timeout_ms} ms; is the inspector running?"
+                    f"station {self.station} did not send anything within {timeout_ms} ms; is the inspector running?"
                 )
             self._pump(left_ms)
         return self.state
@@ -164,10 +164,10 @@ class StationClient:
     def request(self, op: str, **fields: Any) -> Reply:
         """Ask and await the answer, as often as the limits say, always with the same bytes, so it is done once.
 
-        ``fields``: as the operation needs (``from_`` for ``from``); ``station=""`` for ``shutdown``, which is the whole
-        process's. What changes something is sent once a state was heard, awaited as long as an answer. An answer with
-        ``ok`` false is returned, not raised: TOO_OLD where the last state heard was old, as after a pause of the
-        caller; it was not done, and may be asked again. Raises StationError where no state was heard (nothing was
+        ``fields``: as the operation needs (``from_`` for ``from``); ``station=""`` for ``shutdown``, which is for the
+        whole process. What changes something is sent once a state was received, awaited as long as an answer. One with
+        ``ok`` false is returned, not raised: TOO_OLD where the last state received was old, as after a pause of the
+        caller; it was not done, and may be asked again. Raises StationError where no state was received (nothing was
         asked) or no answer came (it was done in time or never will be), WireError on a request that breaks the
         contract.
         """
@@ -185,7 +185,7 @@ class StationClient:
         """
         self._pump(0)  # the state to repeat is the last that has come, not the last that was looked at
         if len(self._begun) >= self._limits.requests_at_once:
-            raise StationError(f"{op}: {len(self._begun)} requests are under way; await an answer first")
+            raise StationError(f"{op}: {len(self._begun)} requests are pending; wait for an answer first")
         request = Request(**{"id": str(uuid.uuid4()), "op": op, "station": self.station, **fields})
         if op in READ_ONLY or self.state is not None:
             pending = self._asking.ask(self._dated(request))
@@ -216,7 +216,7 @@ class StationClient:
         return reply
 
     def _pump(self, timeout_ms: int) -> None:
-        """Take in what waits, or the first that comes within ``timeout_ms``; then see to what is missing."""
+        """Take in what waits, or the first that comes within ``timeout_ms``; then request what is missing."""
         if self._order.missing() is not None:
             timeout_ms = min(timeout_ms, self._limits.ask_again_ms)
         self._poller.poll(timeout_ms)
@@ -239,7 +239,7 @@ class StationClient:
         if split_topic(parts[0])[0] == "result":
             result = decode_result(parts)
             if not self._order.add(result, time.monotonic()):
-                self._contradict(f"result {result.result_id} came otherwise than the journal's answer said it was")
+                self._contradict(f"result {result.result_id} differs from what the journal's reply said it was")
         else:
             self._observe(decode_state(parts))
 
@@ -304,11 +304,11 @@ class StationClient:
             of_this_session = self.state is not None and result.session == self.state.session
             why = ""
             if not asked[0] <= result.result_id <= asked[1]:
-                why = f"results {asked[0]} to {asked[1]} were asked for and the answer has {result.result_id}"
+                why = f"results {asked[0]} to {asked[1]} were requested, but the reply has {result.result_id}"
             elif result.station != self.station:
-                why = f"result {result.result_id} is of station {result.station}"
+                why = f"result {result.result_id} is from station {result.station}"
             elif result.accept and of_this_session and result.result_id <= self._order.earlier_id:
-                why = f"result {result.result_id} is said to be of this session and was given in an earlier one"
+                why = f"result {result.result_id} is said to be from this session, but was issued in an earlier one"
             if why:
                 self._contradict(why)
                 return
@@ -321,22 +321,22 @@ class StationClient:
         session = self.state.session if self.state else ""
         if session != self._contradicted_session:
             log.error(
-                "station %s: %s; no part is accepted until the station is started again: find out who answers on the "
-                "control socket", self.station, why,
+                "station %s: %s; no part is accepted until the station is restarted: find out which process answers "
+                "on the control socket", self.station, why,
             )  # fmt: skip
         self._contradicted_session = session
 
     def _dated(self, request: Request) -> Request:
-        """With the last state heard, if it changes something: by it the station knows how old the request is.
+        """With the last state received, if it changes something: by it the station knows how old the request is.
 
-        One that says so itself, for somebody who asked through a gateway, keeps what it says.
+        One that says so itself, for a client that asked through a gateway, keeps what it says.
         """
         if request.op in READ_ONLY or self.state is None or request.session or request.uptime_ms is not None:
             return request
         return structs.replace(request, session=self.state.session, uptime_ms=self.state.uptime_ms)
 
     def _renew(self) -> None:
-        """Make the sockets again where nothing waits and nothing was heard for too long; requests are asked again."""
+        """Make the sockets again where nothing waits and nothing was received for too long; requests are repeated."""
         if (time.monotonic() - max(self._heard_s, self._connected_s)) * 1000 > self._limits.renew_ms:
             self._sub.close(0)
             self._asking.use(None)

@@ -122,6 +122,6 @@ def check_room(budget: Budget, device: FrameDevice, recipes: int, lanes: int) ->
         more = "recipe" if recipes == 1 else f"each of {recipes} recipes ([engine] recipes_in_memory)"
         raise EngineError(
             f"{device.name} has {free / MB:.0f} MB free of {total / MB:.0f} and {needed / MB:.0f} are needed: "
-            f"{budget.nbytes / MB:.0f} for {more} ({budget.told()}); lower [engine] lanes (now {lanes}), end other "
-            "programs on the GPU (nvidia-smi names them), or calibrate with smaller banks"
+            f"{budget.nbytes / MB:.0f} for {more} ({budget.told()}); reduce [engine] lanes (now {lanes}), close other "
+            "programs on the GPU (nvidia-smi lists them), or calibrate with smaller banks"
         )

@@ -53,9 +53,11 @@ def choose(device: str, m: int, n: int, d: int, folder: Path = FOLDER) -> Search
     try:
         table = msgspec.json.decode(path.read_bytes(), type=ChoiceTable)
     except msgspec.MsgspecError as error:
-        raise EngineError(f"{path.name} is no table of paths ({error}); make it again with make gpu-bench") from error
+        raise EngineError(
+            f"{path.name} is not a table of paths ({error}); generate it again with make gpu-bench"
+        ) from error
     if table.device != device:
         raise EngineError(
-            f"{path.name} was measured on {table.device}, not on {device}; make it again with make gpu-bench"
+            f"{path.name} was measured on {table.device}, not on {device}; generate it again with make gpu-bench"
         )
     return table.paths.get(bucket(m, n, d), "tensor")

@@ -55,7 +55,7 @@ class Cublas:
         )
 
     def close(self) -> None:
-        """Give the handle back; its workspace is whoever's that allocated it."""
+        """Give the handle back; its workspace belongs to its allocator."""
         self._call("cublasDestroy_v2", self._handle)
 
     def _call(self, name: str, *arguments: Any) -> None:

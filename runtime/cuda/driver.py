@@ -58,7 +58,7 @@ def capability_of(index: int) -> tuple[int, int]:
 class CudaDevice:
     """One GPU, its primary context and one stream. Used by the thread that made it.
 
-    Raises EngineError where driver, GPU, libraries or kernels are missing, with what mends it.
+    Raises EngineError where driver, GPU, libraries or kernels are missing, with the remedy.
     """
 
     def __init__(self, index: int = 0, fatbin: Path = FATBIN) -> None:
@@ -321,7 +321,7 @@ def _device(cuda: Any, index: int) -> Any:
         cuda.init()
         count = cuda.Device.count()
     except cuda.Error as error:
-        raise EngineError(f"the NVIDIA driver does not start ({error}); look at what nvidia-smi says") from error
+        raise EngineError(f"the NVIDIA driver does not start ({error}); check the output of nvidia-smi") from error
     if not 0 <= index < count:
         raise EngineError(f"there is no GPU {index}; this machine shows {count} (see nvidia-smi)")
     return cuda.Device(index)

@@ -40,17 +40,19 @@ def find_gpu(index: int = 0, library: str = LIBRARY) -> Gpu | None:
         return None
     _ask(cuda.cuInit(0), "does not start")
     count, device, value = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    _ask(cuda.cuDeviceGetCount(ctypes.byref(count)), "does not count its GPUs")
+    _ask(cuda.cuDeviceGetCount(ctypes.byref(count)), "does not report how many GPUs there are")
     if not 0 <= index < count.value:
         raise EngineError(f"there is no GPU {index}; this machine shows {count.value} (see nvidia-smi)")
-    _ask(cuda.cuDeviceGet(ctypes.byref(device), index), f"does not know GPU {index}")
+    _ask(cuda.cuDeviceGet(ctypes.byref(device), index), f"does not have GPU {index}")
     name = ctypes.create_string_buffer(MAX_NAME_BYTES)
-    _ask(cuda.cuDeviceGetName(name, MAX_NAME_BYTES, device), "does not name its GPU")
+    _ask(cuda.cuDeviceGetName(name, MAX_NAME_BYTES, device), "does not report the GPU's name")
     capability = []
     for attribute in (CAPABILITY_MAJOR, CAPABILITY_MINOR):
-        _ask(cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device), "does not tell the capability")
+        _ask(
+            cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device), "does not report the compute capability"
+        )
         capability.append(str(value.value))
-    _ask(cuda.cuDriverGetVersion(ctypes.byref(value)), "does not tell its version")
+    _ask(cuda.cuDriverGetVersion(ctypes.byref(value)), "does not report its version")
     return Gpu(
         name=name.value.decode(errors="replace"),
         capability=".".join(capability),
@@ -71,4 +73,4 @@ def driver_version(path: Path = DRIVER_VERSION_FILE) -> str:
 
 def _ask(status: int, told: str) -> None:
     if status != 0:
-        raise EngineError(f"the NVIDIA driver {told} (CUDA error {status}); look at what nvidia-smi says")
+        raise EngineError(f"the NVIDIA driver {told} (CUDA error {status}); check the output of nvidia-smi")

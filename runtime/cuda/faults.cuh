@@ -4,7 +4,7 @@
 
 constexpr unsigned FAULT_NOT_FINITE = 1;  // an input or a result is not a finite number, or is beyond COORDINATE_LIMIT
 constexpr unsigned FAULT_COUNT = 2;       // a device integer (points, patches) is outside its buffer
-constexpr unsigned FAULT_EMPTY = 4;       // nothing to work on: no point, no scored patch
+constexpr unsigned FAULT_EMPTY = 4;       // empty input: no point, no scored patch
 constexpr unsigned FAULT_INDEX = 8;       // an index points outside its table
 constexpr unsigned FAULT_SHAPE = 16;      // shapes given at launch do not fit each other
 

@@ -24,7 +24,7 @@ class GraphBytes:
 
 
 class DeviceGraph(Protocol):
-    """One network with scratch memory of its own, for one frame at a time. Used by one thread at a time.
+    """One network with its own scratch memory, for one frame at a time. Used by one thread at a time.
 
     All tensors are float32 in C order; names are those of the bundle's ONNX (``export.onnx.export_graphs``). What is
     computed inside may be of any precision.

@@ -66,7 +66,7 @@ class KernelEntry:
     timed: tuple[Shape, ...] = field(default=())
     """Shapes that the benchmark times; default: ``shapes``."""
     hard: tuple[Shape, ...] = field(default=())
-    """Shapes, beside the small ones, that the other kinds of input are tried on; default: ``shapes``."""
+    """Shapes, in addition to the small ones, for the other kinds of input; default: ``shapes``."""
     least: tuple[int, int] = (7, 5)
     """Compute capability from which on it runs."""
     most: tuple[int, int] = (99, 9)

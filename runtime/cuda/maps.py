@@ -93,7 +93,7 @@ class Maps:
 
 
 class Peak:
-    """The largest pixel of one map on a grid of its own: ``peak``, a key as ``peak_values`` reads it."""
+    """The largest pixel of one map on its own grid: ``peak``, a key as ``peak_values`` reads it."""
 
     def __init__(self, device: Device, grid: int) -> None:
         self.device, self.grid = device, grid

@@ -11,11 +11,11 @@ from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import BoolArray, ModalityScores
 
 FAULTS = {
-    1: "a number that is not finite",
-    2: "a count outside of its buffer",
-    4: "nothing to work on",
-    8: "an index outside of its table",
-    16: "shapes that do not fit each other",
+    1: "NaN or infinity",
+    2: "a count outside its buffer",
+    4: "empty input",
+    8: "an index outside its table",
+    16: "shapes that do not match",
 }
 """Bits of the kernels' fault word (``runtime/cuda/faults.cuh``)."""
 EMPTY = 4
@@ -39,7 +39,7 @@ def check_number(told: dict[str, NDArray[Any]], number: int) -> None:
     """Raises EngineError where what came back is another frame's."""
     found = int(told["number"][0])
     if found != number:
-        raise EngineError(f"the device answered for frame {found} and was asked for {number}")
+        raise EngineError(f"the device answered for frame {found} instead of frame {number}")
 
 
 def check_fault(fault: int) -> None:

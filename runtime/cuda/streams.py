@@ -11,7 +11,7 @@ from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import ByteArray
 
 POLL_S = 20e-6
-"""Between two questions whether the device is done; the thread sleeps, so that the desk gets its turn."""
+"""Between two questions whether the device is done; the thread sleeps, so that the I/O thread gets its turn."""
 
 
 class HostBuffer(Protocol):
@@ -103,5 +103,5 @@ def wait(device: FrameDevice, event: Event, wait_ms: int) -> None:
     ends_ns = time.monotonic_ns() + wait_ms * 10**6
     while not device.reached(event):
         if time.monotonic_ns() > ends_ns:
-            raise EngineError(f"{device.name} was not done within {wait_ms} ms ([engine] device_wait_ms)")
+            raise EngineError(f"{device.name} did not finish within {wait_ms} ms ([engine] device_wait_ms)")
         time.sleep(POLL_S)

@@ -50,12 +50,12 @@ def check_clock(world: World) -> Finding:
     """What the kernel reads the time from."""
     source = world.read(CLOCKSOURCE)
     if source is None:
-        return note("clock source", "the kernel tells none")
+        return note("clock source", "not reported by the kernel")
     if source not in GOOD_CLOCKS:
         return warning(
             "clock source",
-            f"{source}: slow to read, and not steady on every machine",
-            "dmesg | grep -i clocksource  # it says why tsc was given up; often a setting of the BIOS",
+            f"{source}: slow to read and not stable on every machine",
+            "dmesg | grep -i clocksource  # shows why tsc was rejected; often a BIOS setting",
         )
     return ok("clock source", source)
 
@@ -64,15 +64,15 @@ def check_time(world: World) -> Finding:
     """Whether the wall clock is kept: results carry it."""
     said = world.say("timedatectl", "show", "--property=NTPSynchronized", "--value")
     if said == "yes":
-        return ok("wall clock", "kept by NTP")
+        return ok("wall clock", "synchronised by NTP")
     if said is None and in_container(world):
-        return note("wall clock", "a container's is its host's")
+        return note("wall clock", "a container uses its host's clock")
     if said is None and world.say("chronyc", "-n", "tracking") is not None:
-        return ok("wall clock", "kept by chrony")
+        return ok("wall clock", "synchronised by chrony")
     if said is None:
-        return note("wall clock", "whether it is kept is not known (no timedatectl, no chronyc)")
+        return note("wall clock", "synchronisation unknown (no timedatectl, no chronyc)")
     return warning(
-        "wall clock", "not synchronised: times of results are this box's own", "sudo timedatectl set-ntp true"
+        "wall clock", "not synchronised: times of results are this computer's own", "sudo timedatectl set-ntp true"
     )
 
 
@@ -81,7 +81,7 @@ def check_power(world: World) -> Finding:
     cores = world.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq")
     governors = sorted({world.read(f"{core}/scaling_governor") or "?" for core in cores})
     if not cores or governors == ["?"]:
-        return note("cpu frequency", "the kernel does not set it here (usual in a virtual machine)")
+        return note("cpu frequency", "not controlled by the kernel here (usual in a virtual machine)")
     now_khz, most_khz = (
         [int(text) for core in cores if (text := world.read(f"{core}/{name}") or "").isdigit()]
         for name in ("scaling_cur_freq", "cpuinfo_max_freq")
@@ -103,7 +103,7 @@ def check_memory(world: World) -> Finding:
         if text.split()[:1] and text.split()[0].isdigit():
             values[key] = int(text.split()[0]) * 1024
     if "MemAvailable" not in values:
-        return note("memory", "the kernel does not tell")
+        return note("memory", "not reported by the kernel")
     available, total = values["MemAvailable"], values.get("MemTotal", 0)
     limit = world.read("/sys/fs/cgroup/memory.max")
     used = world.read("/sys/fs/cgroup/memory.current")
@@ -113,7 +113,9 @@ def check_memory(world: World) -> Finding:
         available, group = min(available, max(room, 0)), f", this control group at most {int(limit) / 2**30:.1f} GiB"
     found = f"{available / 2**30:.1f} GiB of {total / 2**30:.1f} GiB free{group}"
     if available < LOW_MEMORY_BYTES:
-        return warning("memory", f"{found}: a recipe change needs room for two", "free  # and end what is not needed")
+        return warning(
+            "memory", f"{found}: a recipe change needs memory for two", "free  # and stop what is not needed"
+        )
     return ok("memory", found)
 
 
@@ -134,7 +136,8 @@ def check_journal(world: World, setting: Setting) -> Finding:
     found = f"{names}, to be made: {need / 1e6:.1f} MB of {free / 1e9:.1f} GB free"
     if free < need:
         remedy = (
-            f"df -h {shlex.quote(str(to_make[0].parent))}  # free some, or set [journal] slots or path in station.toml"
+            f"df -h {shlex.quote(str(to_make[0].parent))}  # free some space, or set [journal] slots or path in "
+            "station.toml"
         )
         return missing("journal", found, remedy)
     return ok("journal", found)
@@ -157,7 +160,7 @@ def check_keys(world: World, setting: Setting) -> Finding:
     from asperity.runtime.security.signing_keys import TrustStore
 
     if not world.exists(str(setting.trust)):
-        return note("keys", f"no {setting.trust}: the first calibration makes one", "asperity keys trust KEYFILE")
+        return note("keys", f"no {setting.trust}: the first calibration creates one", "asperity keys trust KEYFILE")
     try:
         store, clients = TrustStore(setting.trust), ClientKeys(setting.transport)
         trusted, signs, allowed = store.trusted(), store.signing_key() is not None, clients.allowed()
@@ -192,7 +195,7 @@ def check_engine_cache(world: World, setting: Setting) -> Finding:
             )
         if mode & OTHERS_MAY_WRITE:
             return missing(
-                "engine cache", f"{path} has mode {mode:04o}: others could put code into it",
+                "engine cache", f"{path} has mode {mode:04o}: other users could put code into it",
                 f"chmod -R go-w {shlex.quote(where)}", CUDA_ONLY,
             )  # fmt: skip
     free = world.free_bytes(where)
@@ -210,12 +213,14 @@ def check_systemd(world: World) -> Finding:
     place = next((f"{folder}/{UNIT}" for folder in UNIT_FOLDERS if world.exists(f"{folder}/{UNIT}")), None)
     if place is None:
         return note(
-            "supervisor", "no systemd unit: nobody starts the station again", f"{install} && {enable}  # in a checkout"
+            "supervisor",
+            "no systemd unit: the station is not restarted automatically",
+            f"{install} && {enable}  # in a checkout",
         )
     state = world.say("systemctl", "show", UNIT, "--property=UnitFileState,ActiveState", "--value")
     words = state.split() if state else []
     if "disabled" in words:
-        return warning("supervisor", f"{place}, not enabled: the station does not start with the box", enable)
+        return warning("supervisor", f"{place}, not enabled: the station does not start with the computer", enable)
     return ok("supervisor", f"{place}{', ' + ' '.join(words) if words else ''}")
 
 

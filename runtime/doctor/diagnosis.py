@@ -43,7 +43,7 @@ def diagnose(world: World, setting: Setting, fatbin: Path, wanted: Engine | None
         python.check_calibrate(world),
     )
     if wanted is not None:
-        return Diagnosis(findings, wanted, "as asked")
+        return Diagnosis(findings, wanted, "as requested")
     if world.driver().gpus:
         return Diagnosis(findings, Engine.CUDA, f"this machine has a GPU ({world.driver().gpus[0].name})")
     return Diagnosis(findings, Engine.CPU, "this machine shows no NVIDIA GPU")

@@ -20,7 +20,7 @@ class State(str, Enum):
 
     OK = "ok"
     NOTE = "note"
-    """Worth knowing; nothing to mend."""
+    """Worth knowing; nothing to fix."""
     WARNING = "warning"
     """It runs, but slower, later or less safely than it could."""
     MISSING = "missing"

@@ -41,9 +41,9 @@ def check_gpu(world: World, index: int) -> Finding:
     """A GPU that the kernels are made for; ``index``: the one that the station's configuration names."""
     driver = world.driver()
     if driver.error:
-        return missing("gpu", "none can be seen without the driver", _driver_remedy(world), CUDA_ONLY)
+        return missing("gpu", "cannot be detected without the driver", _driver_remedy(world), CUDA_ONLY)
     if not driver.gpus:
-        remedy = "docker run --gpus all ..." if in_container(world) else "nvidia-smi  # and see CUDA_VISIBLE_DEVICES"
+        remedy = "docker run --gpus all ..." if in_container(world) else "nvidia-smi  # and check CUDA_VISIBLE_DEVICES"
         return missing("gpu", f"the driver shows none{_hidden(world)}", remedy, CUDA_ONLY)
     said = [
         f"{gpu.name}, compute capability {gpu.capability[0]}.{gpu.capability[1]}, {gpu.memory_bytes / 2**30:.1f} GiB"
@@ -69,7 +69,7 @@ def check_kernels(world: World, fatbin: Path, index: int) -> Finding:
         return missing("kernels", f"{fatbin} is not there", remedy, CUDA_ONLY)
     gpus = world.driver().gpus[index : index + 1]
     if not gpus:
-        return note("kernels", f"{fatbin}; whether they suit is known only with a GPU")
+        return note("kernels", f"{fatbin}; whether they match can be checked only with a GPU")
     gpu = gpus[0]
     if gpu.kernels != "ok":
         capability = f"{gpu.capability[0]}.{gpu.capability[1]}"
@@ -135,7 +135,7 @@ def check_cublas(world: World, names: Sequence[str] = CUBLAS_NAMES) -> Finding:
     cuda = world.driver().cuda[0]
     package = "nvidia-cublas-cu12" if cuda == 12 else "nvidia-cublas"
     command = pip(world, "install", package)
-    return note("cublas", "none loads: the product path is left out; the other paths need none", command)
+    return note("cublas", "none loads: the product path is not available; the other paths do not need it", command)
 
 
 def _driver_remedy(world: World) -> str:
@@ -192,7 +192,7 @@ def _system_tensorrt(world: World) -> str:
     if not places:
         return ""
     if world.python.is_venv and not world.python.sees_system:
-        return f"; the system has one in {places[0]}, which this venv was not made to see"
+        return f"; the system has one in {places[0]}, which this venv cannot see"
     return f"; the system has one in {places[0]}, for another Python than {world.python.executable}"
 
 

@@ -14,7 +14,7 @@ PYTHON_OF_JETPACK = {5: (3, 8), 6: (3, 10), 7: (3, 12)}
 
 
 def jetpack_of(world: World) -> int | None:
-    """The major version of JetPack; None where this is no Jetson, 0 where it is one that tells no version."""
+    """The major version of JetPack; None where this is not a Jetson, 0 where it is one that reports no version."""
     release = world.read(TEGRA_RELEASE)
     if release is None:
         model = world.read("/proc/device-tree/model") or ""

@@ -36,7 +36,7 @@ def check_python(world: World) -> Finding:
         wanted = ".".join(str(part) for part in python_of_jetpack(jetpack))
         return warning(
             "python",
-            f"{found}; JetPack {jetpack} has TensorRT for Python {wanted} alone (the cpu engine does not mind)",
+            f"{found}; JetPack {jetpack} has TensorRT for Python {wanted} only (the cpu engine is not affected)",
             f"/usr/bin/python{wanted} -m venv --system-site-packages .venv",
         )
     if not world.python.is_venv:
@@ -84,7 +84,8 @@ def check_zeromq(world: World) -> Finding:
     if told.error:
         return warning(
             "zeromq",
-            f"pyzmq {seen.version}, {seen.path}: its libzmq has no CURVE, so no station with keys ({told.error})",
+            f"pyzmq {seen.version}, {seen.path}: its libzmq has no CURVE, so a station with keys is not possible "
+            f"({told.error})",
             pip(world, "install", "--force-reinstall", "--only-binary", "pyzmq", "pyzmq>=26"),
         )
     return ok("zeromq", f"pyzmq {seen.version} with libzmq {told.version}, CURVE, {seen.path}")
@@ -97,8 +98,8 @@ def check_calibrate(world: World) -> Finding:
     broken = [f"{name}: {told.error}" for name, told in seen.items() if told.error]
     if broken:
         command = pip(world, "install", "--force-reinstall", "asperity[calibrate]")
-        return warning("calibrate", "; ".join(broken), f"{command}  # only where this box calibrates")
+        return warning("calibrate", "; ".join(broken), f"{command}  # only if this computer calibrates")
     if absent:
         command = pip(world, "install", "asperity[calibrate]")
-        return note("calibrate", f"no {listed(absent)}: this box inspects, it does not calibrate", command)
+        return note("calibrate", f"no {listed(absent)}: this computer inspects but does not calibrate", command)
     return ok("calibrate", ", ".join(f"{module} {told.version}" for module, told in seen.items()))

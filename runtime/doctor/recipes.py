@@ -20,14 +20,16 @@ def check_recipes(station: StationConfig) -> tuple[Finding, Digests]:
 
     bundles = {name: place for name, place in station.recipes.items() if not place.startswith(SCRIPT_PREFIX)}
     if not bundles:
-        return note("recipes", "no bundle is named in [recipes]; --config STATION.toml has them looked at"), {}
+        return note("recipes", "no bundle is named in [recipes]; check them with --config STATION.toml"), {}
     digests: dict[str, str] = {}
     for name, place in bundles.items():
         try:
             digests[name] = find_recipe(name, station).identity
         except AsperityError as error:
             found = f"{name}: {error}"
-            return missing("recipes", found, f"asperity inspect {place}  # says more, and scores the golden frames"), {}
+            return missing(
+                "recipes", found, f"asperity inspect {place}  # shows details and scores the golden frames"
+            ), {}
     return ok("recipes", f"{', '.join(f'{name} {digest[:12]}' for name, digest in digests.items())}: verified"), digests
 
 
@@ -38,7 +40,7 @@ def check_networks(world: World, station: StationConfig, digests: Digests) -> Fi
     gpus = world.driver().gpus[station.engine.gpu : station.engine.gpu + 1]
     if not digests or not gpus:
         why = "no GPU to build them for" if digests else "no bundle to build them of"
-        return note("networks", f"not looked at: {why}")
+        return note("networks", f"not checked: {why}")
     capability = f"{gpus[0].capability[0]}.{gpus[0].capability[1]}"
     try:
         sets, unusable = plan_cache(station).survey()

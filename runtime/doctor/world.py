@@ -34,7 +34,7 @@ class Python:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """How an import went, in a process of its own."""
+    """How an import went, in a separate process."""
 
     version: str = ""
     path: str = ""
@@ -98,7 +98,7 @@ class World(Protocol):
         """stdout of a program; None where it is not there, fails or does not end in time."""
 
     def imported(self, module: str) -> Imported:
-        """Import a module in a process of its own, which has this one's search path."""
+        """Import a module in a separate process, which has this one's search path."""
 
     def is_installed(self, module: str) -> bool:
         """Whether there is such a top-level module, without importing it."""
@@ -191,7 +191,7 @@ class ThisMachine:
         return done.stdout.strip() if done.returncode == 0 else None
 
     def imported(self, module: str) -> Imported:
-        """Import a module in a process of its own: one that crashes takes nothing along."""
+        """Import a module in a separate process: one that crashes takes nothing along."""
         if module not in self._imports:
             self._imports[module] = _import(module)
         return self._imports[module]
@@ -204,7 +204,7 @@ class ThisMachine:
             return False
 
     def library(self, names: Sequence[str]) -> str | None:
-        """The first shared library of these that loads, tried in a process of its own."""
+        """The first shared library of these that loads, tried in a separate process."""
         code = (
             "import ctypes, sys\n"
             "for name in sys.argv[1:]:\n"
@@ -214,7 +214,7 @@ class ThisMachine:
         return self.say(sys.executable, "-I", "-c", code, *names) or None
 
     def driver(self) -> Driver:
-        """The NVIDIA driver and its GPUs, asked in a process of its own."""
+        """The NVIDIA driver and its GPUs, asked in a separate process."""
         if self._driver is None:
             self._driver = _probe(self._fatbin)
         return self._driver

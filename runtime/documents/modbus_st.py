@@ -47,7 +47,7 @@ def structured_text() -> str:
         "*)",
         "",
         "(* The status block from its registers. passes: this reading says so in every field; whether it is fresh and",
-        "   the beat moves the caller must know. *)",
+        "   the heartbeat advances the caller must know. *)",
         "FUNCTION_BLOCK ASPERITY_READ_STATUS",
         "    VAR_INPUT words : ASPERITY_WORDS; allow_simulated : BOOL; END_VAR",
         "    VAR_OUTPUT status : ASPERITY_STATUS; consistent : BOOL; passes : BOOL; END_VAR",

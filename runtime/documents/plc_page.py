@@ -12,12 +12,12 @@ from asperity.runtime.simulation.player import LINE_WORDS
 from asperity.runtime.states import JUDGING, READY_STATES, State
 
 DUTIES = {
-    State.PREOPERATIONAL: ("starting, or testing itself", "wait"),
-    State.HALTED: ("out of service, by an operator or ending", "stop the line; `reset`, then `start`"),
-    State.ERROR: ("the engine failed, or is stuck", "stop the line; look at the alarms; `reset`, then `start`"),
+    State.PREOPERATIONAL: ("starting, or running its self-test", "wait"),
+    State.HALTED: ("out of service, by an operator or at shutdown", "stop the line; `reset`, then `start`"),
+    State.ERROR: ("the engine failed or is not responding", "stop the line; check the alarms; `reset`, then `start`"),
     State.INITIALIZED: ("no recipe", "select a recipe"),
     State.READY: ("ready, judges nothing", "`start`"),
-    State.SINGLE_EXECUTION: ("awaits the one frame of a trigger", "give the trigger"),
+    State.SINGLE_EXECUTION: ("waits for the one frame of a trigger", "give the trigger"),
     State.CONTINUOUS_EXECUTION: ("judges every frame", "run"),
 }
 """State -> what it means at the line, what the PLC does."""
@@ -31,7 +31,7 @@ def states() -> list[str]:
         for state in State
     ]
     head = ["| state | name | can be ready | judges | what it is | what the PLC does |", "|---|---|---|---|---|---|"]
-    return [*head, "| 0 | | no | no | nothing was heard of the station | stop the line |", *rows]
+    return [*head, "| 0 | | no | no | nothing was received from the station | stop the line |", *rows]
 
 
 def reasons() -> list[str]:
@@ -48,7 +48,7 @@ def words() -> list[str]:
     """The words of the simulated engine, and of the line."""
     meanings = {**WORDS, **LINE_WORDS, **{word: fault.meaning for word, fault in FAULTS.items()}}
     rows = [f"| `{word}` | {meaning} |" for word, meaning in meanings.items()]
-    return ["| word | what the station then meets |", "|---|---|", *rows]
+    return ["| word | what happens at the station |", "|---|---|", *rows]
 
 
 def modbus() -> list[str]:

@@ -55,7 +55,7 @@ def _st_read(kind: str, at: int) -> str:
 
 
 ST_FUNCTIONS = """\
-FUNCTION ASPERITY_FINITE : BOOL (* the bits of an f32: neither infinite nor no number *)
+FUNCTION ASPERITY_FINITE : BOOL (* the bits of an f32: neither infinite nor NaN *)
     VAR_INPUT bits : UDINT; END_VAR
     ASPERITY_FINITE := (bits / 8388608) MOD 256 <> 255;
 END_FUNCTION
@@ -93,8 +93,8 @@ FUNCTION ASPERITY_U64 : ULINT
     ASPERITY_U64 := UDINT_TO_ULINT(low) + UDINT_TO_ULINT(high) * 4294967296;
 END_FUNCTION
 
-(* A record from its bytes. passes: the record says so in every field; whether the station may be believed (its beat
-   moves, its session is the present one) the caller must know. *)
+(* A record from its bytes. passes: the record says so in every field; whether the station can be trusted (its heartbeat
+   advances, its session is the current one) the caller must know. *)
 FUNCTION_BLOCK ASPERITY_READ_RECORD
     VAR_INPUT bytes : ASPERITY_BYTES; allow_simulated : BOOL; END_VAR
     VAR_OUTPUT record : ASPERITY_RECORD; valid : BOOL; simulated : BOOL; passes : BOOL; END_VAR
@@ -173,7 +173,7 @@ def c_header() -> str:
     ]
     reasons = ["", "static inline const char *asperity_reason_name(unsigned code) {", "    switch (code) {"]
     reasons += [f'    case {int(reason)}: return "{reason.name}";' for reason in Reason]
-    reasons += ['    default: return "?"; /* not known here: reject */', "    }", "}"]
+    reasons += ['    default: return "?"; /* unknown: reject */', "    }", "}"]
     return "\n".join([*lines, *reasons, "", "#endif", ""])
 
 

@@ -28,7 +28,7 @@ class Engine(Protocol):
         """The frame's scores.
 
         Raises FrameRefused when it must not be scored, EngineError when scoring failed, EngineLostError when nothing
-        more can be scored until the engine is opened anew.
+        more can be scored until the engine is opened again.
         """
 
     def score_batch(self, frames: Sequence[Frame], progress: Progress) -> list[Scores | AsperityError]:

@@ -234,7 +234,7 @@ class CudaEngine(Engine):
                         lane.close()
                     self._graphs.close()
         except EngineError as error:
-            self._lost = self._lost or EngineLostError(f"the device does not let go: {error}")
+            self._lost = self._lost or EngineLostError(f"the device could not be released: {error}")
         self._lanes.clear()
         self._device.close()
 
@@ -345,13 +345,14 @@ class CudaEngine(Engine):
                 self._device.record(self._drained)
             self._wait(self._drained)
         except EngineError as second:
-            again = "" if str(second) == str(error) else f"; asked for a sign of life: {second}"
+            again = "" if str(second) == str(error) else f"; when probed again: {second}"
             raise self._lose(f"{error}{again}") from error
 
     def _lose(self, what: str) -> EngineLostError:
         """Give this engine up, and with it every other on the device: they share its context."""
         error = EngineLostError(
-            f"{what}; the device is lost until this process is started again (see `asperity doctor`, and dmesg for Xid)"
+            f"{what}; the device is unavailable until this process is restarted (see `asperity doctor`, and dmesg "
+            "for Xid errors)"
         )
         for engine in {self, *_open_engines}:
             if engine._device.name == self._device.name:

@@ -1,6 +1,6 @@
 """A bundle's engine as the configuration names it, and never another one.
 
-What is missing for it is said, with the command that mends it: a station that was told to use the GPU does not go on
+What is missing for it is said, with the command that fixes it: a station configured to use the GPU does not go on
 without it.
 """
 
@@ -28,7 +28,7 @@ def open_engine(bundle: Bundle, config: StationConfig) -> Engine:
         return CpuEngine.open(bundle, config.engine.threads or None)
     if config.engine.name == "cuda":
         return open_cuda(bundle, config)
-    raise ConfigError(f"[engine] name {config.engine.name!r} opens no bundle; use cpu or cuda")
+    raise ConfigError(f"[engine] name {config.engine.name!r} cannot open a bundle; use cpu or cuda")
 
 
 def settings_of(config: StationConfig) -> Settings:

@@ -62,7 +62,7 @@ class CachedScores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def rescore(inputs: CalibrationInputs, engine: Engine, decision: Decision, progress: Progress) -> NDArray[np.float64]:
-    """The engine's fused scores (n,) of the calibration inputs. Raises EngineError on a score that is no number."""
+    """The engine's fused scores (n,) of the calibration inputs. Raises EngineError on a score that is not a number."""
     scores = np.empty(len(inputs))
     for index in range(len(inputs)):
         seen = engine.score_prepared(inputs.prepared(index), progress)

@@ -50,7 +50,7 @@ def run_golden(
 ) -> GoldenCheck:
     """One golden frame through engine and decision.
 
-    Raises ParityError when the engine refuses or fails on it, EngineLostError when it is lost for good.
+    Raises ParityError when the engine refuses or fails on it, EngineLostError when it is lost permanently.
     """
     start_ns = time.perf_counter_ns()
     try:
@@ -60,8 +60,8 @@ def run_golden(
         raise
     except (FrameRefused, EngineError) as error:
         raise ParityError(
-            f"golden frame {golden.name} ({golden.kind}) was not scored ({error}); this engine must not judge parts: "
-            "export the bundle again for it"
+            f"golden frame {golden.name} ({golden.kind}) could not be scored ({error}); this engine must not judge "
+            "parts: export the bundle again for it"
         ) from error
     return GoldenCheck(golden, scores, judgement, (time.perf_counter_ns() - start_ns) / 1e6)
 
@@ -121,7 +121,7 @@ def check_golden(check: GoldenCheck, decision: Decision, manifest: Manifest) -> 
 def check_evidence(checks: Sequence[GoldenCheck], decision: Decision) -> None:
     """Each spoiled frame is ng because of its own modality. Raises ParityError.
 
-    Measured by this engine on both sides: what the manifest says of distances is no evidence.
+    Measured by this engine on both sides: what the manifest says of distances is not evidence.
     """
     for check in checks:
         golden, modality = check.golden, SPOILED_MODALITY.get(check.golden.kind)
@@ -129,8 +129,8 @@ def check_evidence(checks: Sequence[GoldenCheck], decision: Decision) -> None:
             continue
         raise ParityError(
             f"golden frame {golden.name} ({golden.kind}): it must be ng because of its {modality} distance; this "
-            f"engine's is {getattr(check.scores, modality).image_distance:.4f}, which does not decide: the {modality} "
-            "network or bank sees nothing; calibrate and export again"
+            f"engine's is {getattr(check.scores, modality).image_distance:.4f}, which is not decisive: the {modality} "
+            "network or bank detects nothing; calibrate and export again"
         )
 
 

@@ -26,18 +26,18 @@ BROKEN_RECIPE = "does-not-open"
 """A recipe of this name fails to open, as one whose bundle is damaged: ``recipes.open_recipe`` raises BundleError."""
 WORDS = {
     "ok": "a good part",
-    "drift": "a good part whose score lies near the threshold: many of them raise the alarm DRIFT",
+    "drift": "a good part with a score close to the threshold: many of them raise the alarm DRIFT",
     "ng": "a bad part: score above the threshold",
     "shape": "a bad part: silhouette out of range",
-    "nan": "the engine gives a number that is none",
+    "nan": "the engine returns NaN",
     "raise": "the engine fails",
-    "crash": "the engine fails with an error of no known type",
+    "crash": "the engine fails with an unexpected type of error",
     "refuse": "the frame is refused: too few points",
-    "stuck": "the engine never comes back",
-    "gone": "the engine is lost for good, as when a GPU fails: state 3, then the inspector ends with exit code 18",
-    "huge": "a bad part whose score no f32 can hold: its record says NOT_JUDGED",
-    "look": "as a real engine, find the part on the plane at 500 mm; a good part where there is one",
-    "unit": "guess the unit from the depth, as calibration does; a good part where that is possible",
+    "stuck": "the engine never returns",
+    "gone": "the engine is lost permanently, as when a GPU fails: state 3, then the inspector exits with code 18",
+    "huge": "a bad part whose score does not fit in an f32: its record says NOT_JUDGED",
+    "look": "finds the part on the plane at 500 mm, as a real engine does; a good part if there is one",
+    "unit": "derives the unit from the depth, as calibration does; a good part if that is possible",
 }
 SENSOR_PREFIX = "simulate:"
 GRID = 28
@@ -54,7 +54,7 @@ class SimulatedEngine(Engine):
     def __init__(self, script: str = "ok") -> None:
         self._steps = [_step(word) for word in script.split()]
         if not self._steps:
-            raise ConfigError("[engine] script is empty; give words such as: ok ok ng")
+            raise ConfigError("[engine] script is empty; give words, for example: ok ok ng")
         self._closed = threading.Event()
         self._gone = False
 
@@ -176,5 +176,7 @@ def _step(word: str) -> tuple[str, float]:
     name, _, delay_ms = word.partition("=")
     if name not in WORDS or not (delay_ms == "" or (delay_ms.isdecimal() and len(delay_ms) <= 7)):
         known = ", ".join(WORDS)
-        raise ConfigError(f"[engine] script has the word {word!r}; known are {known}, each also as WORD=MILLISECONDS")
+        raise ConfigError(
+            f"[engine] script has the unknown word {word!r}; known words are {known}, each also as WORD=MILLISECONDS"
+        )
     return name, int(delay_ms or 0) / 1000

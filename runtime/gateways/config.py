@@ -23,9 +23,9 @@ class GatewayStation(Section, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[Name, text("the station's name")] = "st1"
     results: Annotated[str, text("the inspector's results socket")] = "tcp://127.0.0.1:5561"
-    control: Annotated[str, text("its control socket; empty: the one in this user's runtime folder")] = ""
+    control: Annotated[str, text("the inspector's control socket; empty: the one in this user's runtime folder")] = ""
     key_file: Annotated[
-        str, text("key for a station with CURVE; empty: the file named by `$ASPERITY_CLIENT_KEY`, if set")
+        str, text("client key for a station with CURVE; empty: the file named by `$ASPERITY_CLIENT_KEY`, if set")
     ] = ""
 
 
@@ -33,127 +33,157 @@ class Gateway(Section, frozen=True, forbid_unknown_fields=True):
     """What all gateways do alike."""
 
     accept_simulated: Annotated[
-        bool, text("let simulated results reach accept: only while a PLC is being programmed, never on a line")
+        bool, text("let simulated results set accept: only while programming a PLC, never on a production line")
     ] = False
     accept_hold_ms: Annotated[
-        int, number(10, 3_600_000, "accept is cleared this long after its result was handed on, if none followed")
+        int,
+        number(
+            10, 3_600_000, "accept is cleared this long after its result was forwarded, unless another result followed"
+        ),
     ] = 2000
-    commands: Annotated[bool, text("pass requests (trigger, start, stop, ...) on to the station")] = True
-    poll_ms: Annotated[int, number(1, 1000, "longest wait for a message of the station")] = 20
-    tick_ms: Annotated[int, number(5, 1000, "the protocol's picture is refreshed at least this often")] = 50
-    queue_results: Annotated[int, number(16, 1_000_000, "results that may wait for the protocol")] = 8192
-    requests_max: Annotated[int, number(1, 16, "requests to the station that may be under way")] = 8
-    patience_ms: Annotated[int, number(100, 3_600_000, "a missing result is named a gap after this long")] = 5000
+    commands: Annotated[bool, text("forward requests (trigger, start, stop, ...) to the station")] = True
+    poll_ms: Annotated[int, number(1, 1000, "longest wait for a message from the station")] = 20
+    tick_ms: Annotated[
+        int, number(5, 1000, "the values that the protocol serves are refreshed at least this often")
+    ] = 50
+    queue_results: Annotated[int, number(16, 1_000_000, "maximum results waiting to be forwarded")] = 8192
+    requests_max: Annotated[int, number(1, 16, "maximum pending requests to the station")] = 8
+    patience_ms: Annotated[int, number(100, 3_600_000, "a missing result is reported as a gap after this long")] = 5000
 
 
 class Log(Section, frozen=True, forbid_unknown_fields=True):
     """What is written to stderr, whatever others send."""
 
-    repeat_ms: Annotated[int, number(0, 3_600_000, "time in which lines_max lines of a kind are written")] = 10_000
-    lines_max: Annotated[int, number(1, 1000, "more of a kind are held back, and counted in the next one")] = 10
-    kinds_max: Annotated[int, number(8, 10_000, "kinds of lines whose repeats are counted")] = 256
+    repeat_ms: Annotated[
+        int, number(0, 3_600_000, "period in which at most lines_max log lines of one kind are written")
+    ] = 10_000
+    lines_max: Annotated[
+        int, number(1, 1000, "further lines of that kind are suppressed, and counted in the next one")
+    ] = 10
+    kinds_max: Annotated[int, number(8, 10_000, "maximum kinds of lines whose repeats are counted")] = 256
 
 
 class Opcua(Section, frozen=True, forbid_unknown_fields=True):
     """The OPC UA server."""
 
     host: Annotated[str, text("address to listen on")] = "127.0.0.1"
-    port: Annotated[int, number(0, 65535, "port; 0: any free one, told on stdout")] = 4840
+    port: Annotated[int, number(0, 65535, "port; 0: any free one, printed on stdout")] = 4840
     encryption: Annotated[
         Literal["offered", "required"],
-        text("`required`: Basic256Sha256 SignAndEncrypt alone; `offered`: None too, on loopback or with insecure_lan"),
+        text("`required`: only Basic256Sha256 SignAndEncrypt; `offered`: also None, on loopback or with insecure_lan"),
     ] = "offered"
     insecure_lan: Annotated[
-        bool, text("allow None and calls without users off loopback, where nobody is asked who he is")
+        bool,
+        text("allow security None and calls without users on other than loopback addresses, without authentication"),
     ] = False
     certificate_folder: Annotated[
-        str, text("`server.der` and `server.pem`, made on first use; empty: the user's configuration folder")
+        str, text("`server.der` and `server.pem`, created on first use; empty: the user's configuration folder")
     ] = ""
     clients_folder: Annotated[
-        str, text("certificates (`*.der`, `*.pem`) of the clients that may connect encrypted; empty: any")
+        str, text("certificates (`*.der`, `*.pem`) of clients that may connect with encryption; empty: any")
     ] = ""
     users_file: Annotated[
-        str, text("users and roles, made by `asperity gateway user`; empty: whoever connects may call methods")
+        str, text("users and roles, created by `asperity gateway user`; empty: any client may call methods")
     ] = ""
-    anonymous_read: Annotated[bool, text("with users_file: who gives no name may read")] = True
+    anonymous_read: Annotated[bool, text("with users_file: anonymous clients may read")] = True
     connections_max: Annotated[
-        int, number(2, 1000, "connections at once; one more closes a silent one that is not logged in, or is closed")
+        int,
+        number(
+            2, 1000, "maximum connections; another one closes a silent one that is not logged in, or is itself closed"
+        ),
     ] = 256
     handshake_ms: Annotated[
-        int, number(100, 600_000, "a connection that is not logged in for so long is closed, silent or not")
+        int, number(100, 600_000, "a connection that has not logged in after this long is closed, silent or not")
     ] = 10_000
-    sessions_max: Annotated[int, number(1, 1000, "sessions that are logged in at once")] = 20
-    session_idle_ms: Annotated[int, number(5000, 3_600_000, "a session that asks nothing for so long ends")] = 60_000
-    subscriptions_max: Annotated[int, number(1, 10_000, "subscriptions of all sessions together")] = 100
-    subscriptions_each: Annotated[int, number(1, 1000, "subscriptions of a session")] = 10
-    items_max: Annotated[int, number(1, 100_000, "monitored items of a session")] = 200
-    events_max: Annotated[int, number(1, 1000, "monitored items of a session that are for events")] = 10
-    queue_max: Annotated[int, number(1, 10_000, "values or events that may wait in a monitored item")] = 1000
+    sessions_max: Annotated[int, number(1, 1000, "maximum logged-in sessions")] = 20
+    session_idle_ms: Annotated[int, number(5000, 3_600_000, "a session without a request for this long is closed")] = (
+        60_000
+    )
+    subscriptions_max: Annotated[int, number(1, 10_000, "maximum subscriptions of all sessions together")] = 100
+    subscriptions_each: Annotated[int, number(1, 1000, "maximum subscriptions per session")] = 10
+    items_max: Annotated[int, number(1, 100_000, "maximum monitored items per session")] = 200
+    events_max: Annotated[int, number(1, 1000, "maximum monitored items for events per session")] = 10
+    queue_max: Annotated[int, number(1, 10_000, "values or events that may be queued in a monitored item")] = 1000
     publish_min_ms: Annotated[int, number(5, 10_000, "shortest publishing interval of a subscription")] = 10
     message_max_nbytes: Annotated[int, number(16_384, 16_777_216, "longest request")] = 65_536
     operations_max: Annotated[
-        int, number(50, 10_000, "nodes, items or calls in one request; more is answered BadTooManyOperations")
+        int, number(50, 10_000, "maximum nodes, items or calls per request; more is answered BadTooManyOperations")
     ] = 500
     unread_max_nbytes: Annotated[
-        int, number(65_536, 268_435_456, "answers that a client may leave unread; beyond it its connection is closed")
+        int,
+        number(65_536, 268_435_456, "responses that a client may leave unread; above this its connection is closed"),
     ] = 4_194_304
     busy_share: Annotated[
-        float, number(0.05, 0.9, "share of the gateway's time that all requests may take; divided among connections")
+        float, number(0.05, 0.9, "share of the gateway's time that all requests may use; divided among connections")
     ] = 0.5
     audit_file: Annotated[
         str,
-        text("log-ins, also refused ones; empty: `$XDG_STATE_HOME/asperity/NAME.opcua.audit.jsonl` (16 MB, 8 files)"),
+        text(
+            "log-ins, including refused ones; empty: `$XDG_STATE_HOME/asperity/NAME.opcua.audit.jsonl` (16 MB, 8 files)"
+        ),
     ] = ""
-    login_checks: Annotated[int, number(1, 16, "passwords that are checked at once, each in a thread")] = 2
+    login_checks: Annotated[
+        int, number(1, 16, "maximum passwords checked at the same time, each in its own thread")
+    ] = 2
     login_delay_ms: Annotated[
-        int, number(10, 60_000, "pause after a wrong password of a user name and address; doubled by each further one")
+        int,
+        number(10, 60_000, "delay after a wrong password from a user name and address; doubled by each further one"),
     ] = 500
-    login_delay_max_ms: Annotated[int, number(10, 600_000, "longest such pause")] = 4000
+    login_delay_max_ms: Annotated[int, number(10, 600_000, "longest such delay")] = 4000
     login_wait_ms: Annotated[
-        int, number(100, 600_000, "a log-in that waits for its turn for so long is refused, BadTooManyOperations")
+        int, number(100, 600_000, "a log-in that waits for its turn this long is refused with BadTooManyOperations")
     ] = 5000
-    results_kept: Annotated[int, number(1, 10_000, "last results that GetResultById knows")] = 200
-    recipes: Annotated[str, text("recipe names to show in RecipeManagement, separated by blanks")] = ""
+    results_kept: Annotated[int, number(1, 10_000, "number of recent results available to GetResultById")] = 200
+    recipes: Annotated[str, text("recipe names to show in RecipeManagement, separated by spaces")] = ""
 
 
 class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     """The MQTT client."""
 
-    host: Annotated[str, text("the broker")] = "127.0.0.1"
-    port: Annotated[int, number(1, 65535, "its port; 8883 is usual with TLS")] = 1883
-    version: Annotated[Literal["3.1.1", "5"], text("of MQTT")] = "5"
+    host: Annotated[str, text("address of the broker")] = "127.0.0.1"
+    port: Annotated[int, number(1, 65535, "port of the broker; usually 8883 with TLS")] = 1883
+    version: Annotated[Literal["3.1.1", "5"], text("MQTT protocol version")] = "5"
     client_id: Annotated[
-        str, text("empty: `asperity-STATION-` and 8 digits of this run; no two clients of a broker may have the same")
+        str, text("empty: `asperity-STATION-` and 8 digits of this run; must be unique among the broker's clients")
     ] = ""
-    prefix: Annotated[str, text("topics are PREFIX/STATION/result and so on")] = "asperity"
+    prefix: Annotated[str, text("topics are PREFIX/STATION/result etc.")] = "asperity"
     commands: Annotated[
-        bool, text("take requests from PREFIX/STATION/command/OP; whoever may publish there may command the station")
+        bool,
+        text("accept requests on PREFIX/STATION/command/OP; any client that may publish there may command the station"),
     ] = False
     tls: Annotated[bool, text("encrypt, and check the broker's certificate")] = False
-    ca_file: Annotated[str, text("certificates that the broker's must come from; empty: those of the system")] = ""
-    certificate_file: Annotated[str, text("certificate that the broker knows this client by; empty: none")] = ""
-    key_file: Annotated[str, text("its private key, mode 0600")] = ""
-    user: Annotated[str, text("user at the broker; empty: none")] = ""
-    password_file: Annotated[str, text("file with the password alone, mode 0600")] = ""
-    insecure_lan: Annotated[bool, text("allow a broker off loopback without TLS")] = False
-    keepalive_s: Annotated[int, number(1, 3600, "the broker gives the last will 1.5 x this after we fell silent")] = 2
+    ca_file: Annotated[str, text("CA certificates for the broker's certificate; empty: those of the system")] = ""
+    certificate_file: Annotated[
+        str, text("client certificate that identifies the gateway to the broker; empty: none")
+    ] = ""
+    key_file: Annotated[str, text("private key of that certificate, mode 0600")] = ""
+    user: Annotated[str, text("user name at the broker; empty: none")] = ""
+    password_file: Annotated[str, text("file that contains only the password, mode 0600")] = ""
+    insecure_lan: Annotated[bool, text("allow a broker that is not on loopback without TLS")] = False
+    keepalive_s: Annotated[
+        int, number(1, 3600, "the broker publishes the last will 1.5 x this after the gateway falls silent")
+    ] = 2
     connect_ms: Annotated[int, number(100, 60_000, "longest wait for the broker to answer")] = 3000
-    retry_max_ms: Annotated[int, number(100, 600_000, "longest pause between tries to reach the broker")] = 5000
-    inflight: Annotated[int, number(1, 16, "messages that may await the broker's acknowledgement")] = 10
-    buffer_results: Annotated[int, number(1, 1_000_000, "results kept while the broker is away")] = 10_000
+    retry_max_ms: Annotated[int, number(100, 600_000, "longest pause between attempts to reach the broker")] = 5000
+    inflight: Annotated[int, number(1, 16, "maximum messages waiting for the broker's acknowledgement")] = 10
+    buffer_results: Annotated[int, number(1, 1_000_000, "results kept while the broker is unreachable")] = 10_000
     accept_expiry_s: Annotated[
-        int, number(1, 3600, "an accept true is good for so long after it came, unless it comes again (`valid_ms`)")
+        int,
+        number(
+            1, 3600, "an accept of true is valid for this long after it arrives, unless it is repeated (`valid_ms`)"
+        ),
     ] = 2
     clash_quiet_ms: Annotated[
         int,
         number(
             2000, 600_000,
-            "after something foreign on the station's topics, and after connecting, nothing is accepted until it was "
-            "quiet for so long",
+            "after a foreign message on the station's topics, and after connecting, nothing is accepted until there "
+            "was none for this long",
         ),
     ] = 3000  # fmt: skip
     state_file: Annotated[
-        str, text("what was published last, to go on after it; empty: `$XDG_STATE_HOME/asperity/NAME.mqtt`")
+        str,
+        text("remembers what was published last, to continue from there; empty: `$XDG_STATE_HOME/asperity/NAME.mqtt`"),
     ] = ""
 
 
@@ -161,32 +191,40 @@ class Modbus(Section, frozen=True, forbid_unknown_fields=True):
     """The Modbus TCP server."""
 
     host: Annotated[str, text("address to listen on")] = "127.0.0.1"
-    port: Annotated[int, number(0, 65535, "port; 0: any free one; 502, the usual one, needs a privilege")] = 5020
+    port: Annotated[int, number(0, 65535, "port; 0: any free one; 502, the usual port, needs a privilege")] = 5020
     insecure_lan: Annotated[
-        bool, text("allow a host off loopback although Modbus asks nobody who he is: whoever reaches it may command")
+        bool,
+        text(
+            "allow a host address other than loopback although Modbus has no authentication: anyone who can "
+            "reach it may command"
+        ),
     ] = False
     handshake: Annotated[
-        bool, text("a result is shown until it is acknowledged; false: until the next one comes, unread or not")
+        bool, text("a result is shown until it is acknowledged; false: until the next one arrives, read or not")
     ] = True
     buffer_results: Annotated[
-        int, number(2, 1000, "results that wait for their acknowledgement; one more is an overrun")
+        int, number(2, 1000, "results that may wait for acknowledgement; one more is an overrun")
     ] = 8
     hard_wired: Annotated[
         bool | None,
         text(
-            "trigger_request announces a trigger that reaches the camera by wire; absent: as the station says; "
-            "what contradicts the station is REFUSED"
+            "trigger_request announces a trigger that reaches the camera by wire; absent: as the station reports; "
+            "if it contradicts the station: REFUSED"
         ),
     ] = None
     recipes: Annotated[
         dict[str, Name], text('recipes by number, for recipe_select and recipe: `recipes = { 1 = "name" }`')
     ] = field(default_factory=dict)
     recipe_silent_ms: Annotated[
-        int, number(1000, 600_000, "recipe_status is NO_ANSWER when no state tells of the change for so long")
+        int, number(1000, 600_000, "recipe_status is NO_ANSWER if no state message reports the change for this long")
     ] = 10_000
-    connections_max: Annotated[int, number(1, 64, "clients at once; one more closes the one silent longest")] = 8
-    idle_ms: Annotated[int, number(100, 3_600_000, "a client that asks nothing for so long is closed")] = 60_000
-    request_ms: Annotated[int, number(100, 60_000, "longest time to send a request or to take its answer")] = 2000
+    connections_max: Annotated[
+        int, number(1, 64, "maximum clients; another one closes the one that has been silent longest")
+    ] = 8
+    idle_ms: Annotated[int, number(100, 3_600_000, "a client without a request for this long is disconnected")] = 60_000
+    request_ms: Annotated[
+        int, number(100, 60_000, "longest time for a client to send a request or to read its response")
+    ] = 2000
 
 
 class Http(Section, frozen=True, forbid_unknown_fields=True):
@@ -195,13 +233,17 @@ class Http(Section, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, text("address to listen on")] = "127.0.0.1"
     port: Annotated[int, number(0, 65535, "port; 0: any free one")] = 8088
     insecure_lan: Annotated[
-        bool, text("allow a host off loopback, where nobody is asked who he is: whoever reaches it may read")
+        bool, text("allow a host address other than loopback, without authentication: anyone who can reach it may read")
     ] = False
-    connections_max: Annotated[int, number(1, 1000, "clients at once; one more closes one that asked nothing")] = 64
-    request_ms: Annotated[int, number(100, 60_000, "longest time to send a request and to take its answer")] = 3000
-    header_max_nbytes: Annotated[int, number(256, 65536, "longest request line and headers together")] = 8192
-    results_shown: Annotated[int, number(1, 1000, "last results on the page")] = 20
-    refresh_s: Annotated[int, number(1, 3600, "the page loads itself anew after this")] = 2
+    connections_max: Annotated[
+        int, number(1, 1000, "maximum clients; another one closes one that has sent no request")
+    ] = 64
+    request_ms: Annotated[
+        int, number(100, 60_000, "longest time for a client to send a request and to read its response")
+    ] = 3000
+    header_max_nbytes: Annotated[int, number(256, 65536, "largest request line plus headers")] = 8192
+    results_shown: Annotated[int, number(1, 1000, "number of recent results on the page")] = 20
+    refresh_s: Annotated[int, number(1, 3600, "the page reloads after this")] = 2
 
 
 class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
@@ -231,7 +273,7 @@ def client_key(config: GatewayConfig) -> Path | None:
 
 
 def control_of(config: GatewayConfig) -> str:
-    """The control endpoint in force."""
+    """The control active endpoint."""
     return control_endpoint(config.station.name, config.station.control)
 
 

@@ -20,14 +20,14 @@ class Guest(Protocol):
 
     @property
     def since_s(self) -> float:
-        """When it came or was last heard, ``time.monotonic()``."""
+        """When it came or last sent something, ``time.monotonic()``."""
 
 
 G = TypeVar("G", bound=Guest)
 
 
 def one_to_close(guests: Collection[G]) -> G:
-    """One that asks nothing, of the address with the most connections, the one silent longest: so whoever comes and
-    asks at once is served, however many others stay silent. ``guests`` are not empty."""
+    """One that asks nothing, of the address with the most connections, the one silent longest: so a client that
+    connects and connects and asks at once is served, however many others stay silent. ``guests`` are not empty."""
     of_host = Counter(guest.host for guest in guests)
     return min(guests, key=lambda guest: (guest.asked, -of_host[guest.host], guest.since_s))

@@ -1,4 +1,4 @@
-"""Triggers whose requests failed: a good result that comes all the same is no pass. Pure."""
+"""Triggers whose requests failed: a good result that comes all the same is not a pass. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Number:
 
 
 class GivenUp:
-    """Numbers of triggers of which the PLC was told that no result comes: one that comes all the same is no pass."""
+    """Numbers of triggers of which the PLC was told that no result comes: one that comes all the same is not a pass."""
 
     def __init__(self, most: int = GIVEN_UP_MAX) -> None:
         self._most = most

@@ -1,6 +1,6 @@
 """A station as every gateway sees it: results in order, the station's own beat, and an ``accept`` that dies by itself.
 
-    link = Link(config, on_news=wake)      # a thread of its own talks to the station
+    link = Link(config, on_news=wake)      # a separate thread talks to the station
     link.start()
     for item in link.take(100):            # Delivered or Gap, in order, none twice
         ...
@@ -50,12 +50,12 @@ Item = Delivered | Gap
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a gateway may show at one moment. Whoever reads only ``accept`` is safe."""
+    """What a gateway may show at one moment. Reading only ``accept`` is safe."""
 
     accept: bool
     """``may_pass`` of the last item."""
     good: bool
-    """Quality: the station is ready and its beat moves."""
+    """Quality: the station is ready and its heartbeat advances."""
     why: str
     """Why not good, in words; empty when good."""
     state: StationState | None
@@ -77,7 +77,7 @@ class _Seen:
     state: StationState | None = None
     trusted_since_s: float = 0.0
     trusted_until_s: float = 0.0
-    why: str = "the station has not been heard yet"
+    why: str = "nothing has been received from the station yet"
     last: Item | None = None
     results: int = 0
     gaps: int = 0
@@ -127,7 +127,7 @@ class Link:
 
     @property
     def alive(self) -> bool:
-        """False when the link thread has ended: the process should end too, and be started again."""
+        """False when the link thread has ended: the process should end too, and be restarted."""
         return self._thread.is_alive()
 
     def view(self) -> View:
@@ -137,7 +137,7 @@ class Link:
         return View(
             accept=seen.last is not None and self._may_pass(seen, seen.last),
             good=good,
-            why="" if good else seen.why or "the station's beat stands still",
+            why="" if good else seen.why or "the station's heartbeat has stopped",
             state=seen.state,
             last=seen.last,
             results=seen.results,
@@ -179,11 +179,11 @@ class Link:
         refusal = ""
         with self._lock:
             if not self._bounds.commands:
-                refusal = "[gateway] commands is false, so requests are not passed on"
+                refusal = "[gateway] commands is false, so requests are not forwarded"
             elif self._ended or not self.alive:
-                refusal = "the gateway has no link to the station"
+                refusal = "the gateway is not connected to the station"
             elif len(self._asked) + len(self._begun) >= self._bounds.requests_max:
-                refusal = f"{self._bounds.requests_max} requests are under way; ask again later"
+                refusal = f"{self._bounds.requests_max} requests are pending; try again later"
             else:
                 self._asked.append((op, fields, future))
         if refusal:
@@ -201,14 +201,14 @@ class Link:
                 self._pass_on_requests()
         finally:
             # Whatever ended the thread, nothing stays accepted.
-            self._seen = _Seen(why="the gateway's link to the station has ended")
+            self._seen = _Seen(why="the gateway's connection to the station has ended")
             with self._lock:
                 self._ended = True
                 futures = [future for _, _, future in self._asked] + list(self._begun.values())
                 self._asked.clear()
                 self._begun.clear()
             for future in futures:
-                future.set_exception(StationError("the gateway's link to the station has ended"))
+                future.set_exception(StationError("the gateway's connection to the station has ended"))
             self._station.close()
             self._on_news()
 
@@ -237,10 +237,10 @@ class Link:
     def _distrust(self) -> str:
         state = self._station.state
         if state is None:
-            return "the station has not been heard yet"
+            return "nothing has been received from the station yet"
         if not state.can_judge:
             return "; ".join([f"the station is not ready (state {state.state})", *state.alarms])
-        return "the station's beat stands still"
+        return "the station's heartbeat has stopped"
 
     def _pass_on_requests(self) -> None:
         while self._asked:

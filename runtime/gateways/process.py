@@ -89,7 +89,8 @@ async def _serve(config: GatewayConfig, make: Callable[[Link], Gateway], since: 
             watch.turned()
             supervision.progress(turns)
             if not link.alive:
-                raise GatewayError("the gateway's link to the station has ended; the process ends to be started again")
+                raise GatewayError("the gateway's connection to the station has ended; the process exits so that it "
+                                   "is restarted")
         supervision.stopping()
     finally:
         watch.close()
@@ -103,11 +104,11 @@ def check_host(table: str, host: str, insecure_lan: bool) -> None:
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError as error:
-        raise ConfigError(f"[{table}] host is {host!r}; give an IP address, such as 127.0.0.1") from error
+        raise ConfigError(f"[{table}] host is {host!r}; use an IP address, for example 127.0.0.1") from error
     if not loopback and not insecure_lan:
         raise ConfigError(
-            f"[{table}] host is {host}, which others on the network could reach and use; "
-            "set 127.0.0.1, or insecure_lan = true if nobody untrusted is on that network"
+            f"[{table}] host is {host}, which other hosts on the network could reach and use; "
+            "set 127.0.0.1, or insecure_lan = true if that network is trusted"
         )
 
 

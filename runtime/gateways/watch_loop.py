@@ -3,7 +3,7 @@
     watch = TurnWatch(limit_ms)        # limit_ms() is the station's beat_timeout_ms
     watch.start()
     while not ending:
-        watch.turned()                 # an asyncio gateway calls it from a task of its own: await watch.keep_turning()
+        watch.turned()                 # an asyncio gateway calls it from its own task: await watch.keep_turning()
         ...
     watch.close()
 
@@ -90,5 +90,8 @@ class TurnWatch:
             looks += 1
             if looks >= CHECKS:
                 waited_ms = round((time.monotonic() - since_s) * 1000)
-                self._stuck(f"the gateway's loop did not turn for {waited_ms} ms; the process ends to be started again")
+                self._stuck(
+                    f"the gateway's event loop was blocked for {waited_ms} ms; the process exits so that it "
+                    "is restarted"
+                )
                 return

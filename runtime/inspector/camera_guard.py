@@ -66,7 +66,7 @@ class CameraGuard:
     def is_the_cameras(self, session: str) -> bool:
         """Its camera sent the message that came last, and nobody else is connected who sends in the camera's name.
 
-        While somebody is, nothing is accepted: what waits for its verdict is answered as well.
+        While there is one, nothing is accepted: what waits for its verdict is answered as well.
         """
         before = self._speakers.session
         connection = self._sockets.speaker

@@ -1,4 +1,4 @@
-"""How the station is operated: its state, its recipe, the self-test, faults. Part of the desk."""
+"""How the station is operated: its state, its recipe, the self-test, faults. Part of the I/O thread."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ class Controller:
         self._clock = clock
         self._record = record
         self._incoming: Recipe | None = None
-        """Opened for us and not in force yet: to be closed should it never be."""
+        """Opened for us and not active yet: to be closed should it never be."""
         self._taking = False
-        """The bench was asked to take something over and has not reported."""
+        """The engine thread was asked to take something over and has not reported."""
         self._threshold_by: Actor | None = None
         """Who asked for the change of threshold that is under way; None: there is none."""
         self._autostart = config.station.autostart
@@ -82,12 +82,12 @@ class Controller:
 
     @property
     def opening_first(self) -> bool:
-        """A first recipe was named and none has been in force yet."""
+        """A first recipe was named and none has been active yet."""
         return bool(self._first_recipe) and not self._had_recipe
 
     @property
     def without_recipe(self) -> bool:
-        """None is in force and none is on its way."""
+        """None is active and none is on its way."""
         return self.recipe is None and not self.busy
 
     # ------------------------------------------------------------------ requests
@@ -99,7 +99,7 @@ class Controller:
             self._first_recipe = first_recipe
             self._open(first_recipe, ITSELF, in_child_first=False)
         else:
-            self._notice("info", "WAITING", f"no recipe yet; prepare_recipe knows: {', '.join(self._config.recipes)}")
+            self._notice("info", "WAITING", f"no recipe yet; prepare_recipe accepts: {', '.join(self._config.recipes)}")
 
     def start(self, single: bool) -> None:
         """Judge every frame, or the frame of one trigger."""
@@ -107,7 +107,7 @@ class Controller:
         self.single_trigger_id = None
 
     def stop(self) -> None:
-        """To Ready; what was admitted is still judged."""
+        """To Ready; admitted frames are still judged."""
         self.move(Cause.STOP)
         self._drop_triggers(Reason.NOT_RUNNING)
 
@@ -138,7 +138,7 @@ class Controller:
         self._begin_test()
 
     def prepare(self, name: str, actor: Actor = ITSELF) -> int:
-        """Open ``name`` next to the recipe in force. The number of this change, by which ``changes`` says its end."""
+        """Open ``name`` next to the active recipe. The number of this change, by which ``changes`` says its end."""
         step(self.state, Cause.PREPARE_RECIPE)
         self._refuse_busy()
         self.alarms.pop("RECIPE", None)
@@ -151,13 +151,13 @@ class Controller:
         self._refuse_busy()
         self.move(Cause.UNPREPARE_RECIPE)
         number = self.changes.begin("", actor)
-        self._have_taken_over("the recipe is being put away", None)
+        self._have_taken_over("the recipe is being closed", None)
         return number
 
     def threshold_refusal(self, threshold: float) -> str:
-        """Why the recipe in force may not be judged by ``threshold``; empty: it may."""
+        """Why the active recipe may not be judged by ``threshold``; empty: it may."""
         if self.recipe is None:
-            return "no recipe is in force; prepare one first"
+            return "no recipe is active; prepare one first"
         return ceilings.threshold_refusal(
             threshold, self.recipe.decision, self.recipe.manifest, self.recipe.proven_threshold
         )
@@ -171,18 +171,18 @@ class Controller:
         self._have_taken_over("the threshold is being changed", dataclasses.replace(self.recipe, decision=decision))
 
     def end(self) -> None:
-        """Out of service for good: what was begun and is not in force yet never will be."""
-        why = "the inspector is ending"
+        """Out of service permanently: what was begun and is not active yet never will be."""
+        why = "the inspector is shutting down"
         if self.busy:
             self._give_up(why)
-        if self.busy:  # the bench has just taken it over, and no frame is judged by it any more
+        if self.busy:  # the engine thread has just taken it over, and no frame is judged by it any more
             self._not_taken(why)
         self.halt()
 
     # ------------------------------------------------------------------ what happens
 
     def taken_over(self, report: TakenOver) -> None:
-        """The bench judges by another recipe or threshold from here on."""
+        """The engine thread judges by another recipe or threshold from here on."""
         before, self.recipe = self.recipe, report.recipe
         self.busy, self._taking = "", False
         if self._threshold_by is not None:
@@ -193,7 +193,7 @@ class Controller:
             self._loader.put_away(report.before)  # of one engine too: each opening counts
         self.recipe_alarms.show(self.recipe)
         if report.recipe is None:
-            self.changes.done("no recipe is in force")
+            self.changes.done("no recipe is active")
             return
         self._had_recipe = True
         self.failure = None
@@ -201,13 +201,13 @@ class Controller:
         name, bundle = report.recipe.name, report.recipe.bundle
         engine = f"engine {self.engine.name} on {self.engine.device}, {self.engine.precision}"
         use = "; FOR TIMING ONLY, every frame is unknown" if report.recipe.decision.timing_only else ""
-        self.changes.done(f"recipe {name} (bundle {bundle}) is in force; {engine}{use}")
+        self.changes.done(f"recipe {name} (bundle {bundle}) is active; {engine}{use}")
         slowest_ms, deadline_ms = report.recipe.manifest.frame_p99_ms, self._config.limits.deadline_ms
         if slowest_ms > deadline_ms:
             self._notice(
                 "warning", "SLOW_RECIPE",
-                f"frames of {name} took {slowest_ms:.0f} ms where it was calibrated and [limits] deadline_ms is "
-                f"{deadline_ms}: expect DEADLINE; raise it, or take a faster profile",
+                f"frames of {name} took {slowest_ms:.0f} ms during calibration, but [limits] deadline_ms is "
+                f"{deadline_ms}: expect DEADLINE; increase it, or use a faster profile",
             )  # fmt: skip
         self.move(Cause.RECIPE_TAKEN)
         self._start_by_itself()
@@ -234,14 +234,14 @@ class Controller:
         self._faults += 1
         self._notice("warning", reason.name, detail)
         if self._faults == self._config.limits.engine_faults_max:
-            self.fault(reason.name, f"{self._faults} frames in a row failed, the last: {detail}")
+            self.fault(reason.name, f"{self._faults} consecutive frames failed; the last: {detail}")
 
     def engine_lost(self, error: EngineLostError) -> None:
         """The engine that this station judges by can score nothing more; only another one leads out of Error."""
         if self.recipe is not None:
             self._loader.lose(self.recipe)
         self.failure = error
-        self.fault("ENGINE_LOST", f"{error}; prepare the recipe again, or start the inspector again")
+        self.fault("ENGINE_LOST", f"{error}; prepare the recipe again, or restart the inspector")
 
     def show_failure(self) -> None:
         """The process goes on, for its other stations: say in each state why this one cannot judge."""
@@ -259,7 +259,7 @@ class Controller:
         opened = self._loader.opened()
         if opened is not None and opened.recipe is not None:
             self._incoming = opened.recipe
-            self.busy = f"recipe {opened.name} is being taken over"
+            self.busy = f"recipe {opened.name} is being activated"
             self._take_over(opened.recipe)
         elif opened is not None and opened.error is not None:
             self._did_not_open(opened.name, opened.error)
@@ -273,9 +273,11 @@ class Controller:
             self._give_up(f"{self.busy}, but not within the time of [timing] recipe_ms")
         if self._test_until_ns is not None and now.ns > self._test_until_ns:
             self._test_until_ns = None
-            self.fault("SELF_TEST", f"not ended within {self._config.timing.self_test_ms} ms (at {self._slot.stage})")
+            self.fault(
+                "SELF_TEST", f"not finished within {self._config.timing.self_test_ms} ms (at {self._slot.stage})"
+            )
         self._watch_beat(now)
-        text = "" if camera_alive else "no camera is connected, or it gives no frames"
+        text = "" if camera_alive else "no camera is connected, or it sends no frames"
         self.alarms.hold("CAMERA", text, "warning", gone=("CAMERA_BACK", "a camera is connected"))
 
     def beat_timeout_ms(self) -> int:
@@ -286,7 +288,7 @@ class Controller:
 
     def journal_lost(self, text: str) -> None:
         """Nothing more is kept of what is owed: to Error, and there again after any reset."""
-        text = f"{text}: nothing more is kept; see to the file and the disk, and start the station again"
+        text = f"{text}: no more results are kept; check the file and the disk, then restart the station"
         if self.state not in (State.ERROR, State.HALTED):
             self.fault("JOURNAL", text)
         elif self.alarms.get("JOURNAL") != text:
@@ -320,7 +322,7 @@ class Controller:
 
     def _refuse_busy(self) -> None:
         if self.busy:
-            raise StateError(f"{self.busy}; wait until recipe_change of the state has ended")
+            raise StateError(f"{self.busy}; wait until recipe_change in the state message has finished")
 
     def _open(self, name: str, actor: Actor, *, in_child_first: bool) -> int:
         number = self.changes.begin(name, actor)
@@ -345,10 +347,10 @@ class Controller:
         self._not_taken(str(error), alarm=not ends_it)
 
     def _give_up(self, why: str) -> None:
-        """Let nothing come any more of what was begun; the recipe and threshold in force stay so."""
+        """Let nothing come any more of what was begun; the recipe and active threshold stay so."""
         self._loader.give_up()
         if self._taking and not self._slot.withdraw():
-            return  # too late: the bench judges by it, and its report comes next
+            return  # too late: the engine thread judges by it, and its report comes next
         if self._incoming is not None:
             self._loader.put_away(self._incoming)
         self._not_taken(why)
@@ -365,7 +367,7 @@ class Controller:
         self.changes.failed(why)
 
     def _threshold_taken(self, before: Recipe | None) -> None:
-        """Another threshold is in force; recipe and engine are the same."""
+        """Another threshold is active; recipe and engine are the same."""
         actor, self._threshold_by = self._threshold_by or ITSELF, None
         assert self.recipe is not None and before is not None
         self.recipe_alarms.show(self.recipe)
@@ -388,4 +390,4 @@ class Controller:
         silent_ms = (now.ns - self._beat_ns) / MS
         stuck = silent_ms > limit_ms
         if stuck and self.state not in (State.ERROR, State.HALTED):
-            self.fault("STUCK", f"the engine has shown no sign of life for {silent_ms:.0f} ms (at {self._slot.stage})")
+            self.fault("STUCK", f"the engine has not responded for {silent_ms:.0f} ms (at {self._slot.stage})")

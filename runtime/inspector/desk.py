@@ -9,10 +9,10 @@ What happens to a frame, from top to bottom:
     on_frame          here: the message is checked, and its camera says which station it is for
     Station.on_frame  its seq gets its fate, the trigger that it answers is claimed; then it is either refused at once
                       or admitted: entered in the journal as owed, given a deadline, put into the inbox
-    Station.on_scored the bench has judged it: Results.publish enters the result in the journal, then sends it
+    Station.on_scored the engine thread has judged it: Results.publish enters the result in the journal, then sends it
     Station.on_time   its deadline passed first: unknown, DEADLINE goes out at once, and the late score is only logged
 
-While a station's recipe is changing none of this changes. The next recipe is opened beside the one in force, and the
+While a station's recipe is changing none of this changes. The next recipe is opened next to the active one, and the
 errand to take it over is put into the inbox *behind* the station's frames that wait. So a frame that came before is
 judged by the old recipe and one that came after by the new, each result says which, and a frame that names another
 recipe than the one it meets is refused WRONG_RECIPE. Other stations' frames take their turns meanwhile.
@@ -41,7 +41,7 @@ from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 
 
 class Inspector:
-    """The desk of all stations of the process. Every method belongs to the thread that calls ``run``."""
+    """The I/O thread of all stations of the process. Every method belongs to the thread that calls ``run``."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Inspector:
             raise failure
 
     def begin(self, first_recipes: Sequence[str]) -> None:
-        """Settle what an earlier run left owing, then start the bench, the self-tests and the first recipes."""
+        """Settle what an earlier run left owing, then start the engine thread, the self-tests and the first recipes."""
         names = [station.name for station in self.stations]
         self.audit.record("", "session", ITSELF, "BEGUN", stations=names, pid=os.getpid(), version=__version__)
         open_to_users = reachability.open_to_users(self.config)
@@ -110,7 +110,7 @@ class Inspector:
             station.begin(first_recipe)
 
     def turn(self) -> None:
-        """See to everything that has come in: verdicts, then new frames, then requests, then what time demands."""
+        """Handle everything that has arrived: verdicts, then new frames, then requests, then what time demands."""
         for station in self.stations:
             for report in station.slot.reports():
                 station.on_report(report)
@@ -184,17 +184,19 @@ class Inspector:
         for kind, text, who in access.news():
             self.stations[0].notice("warning", kind, text, actor=who)
         keys, audit = access.problem, self.audit.look()
-        audit_back = f"the audit file is written again; {self.audit.lost} entries were lost"
+        audit_back = f"the audit file can be written again; {self.audit.lost} entries were lost"
         for station in self.stations:
             station.controller.alarms.hold(
-                "KEYS", keys, gone=("KEYS_BACK", "the key folder passes its check again; clients may connect")
+                "KEYS", keys, gone=("KEYS_BACK", "the key folder passes its permission check again; clients can "
+                                                 "connect")
             )
             station.controller.alarms.hold("AUDIT", audit, gone=("AUDIT_BACK", audit_back))
 
     def _tell_supervisor(self) -> None:
-        """Ready once every first recipe has judged its golden frames, or failed to (without one: the bench is alive).
+        """Ready once every first recipe has judged its golden frames, or failed (without one: the engine thread is
+        alive).
 
-        After that the watchdog is fed by the bench's beat alone.
+        After that the watchdog is fed by the engine thread's heartbeat alone.
         """
         controllers, supervision = [station.controller for station in self.stations], self.supervision
         waiting = [controller for controller in controllers if controller.failure is None]
@@ -212,7 +214,7 @@ class Inspector:
         self.audit.log_in(socket, actor, refusal, peer=peer)
 
     def _patience_ms(self) -> float:
-        """How long the desk may sleep: until a station's time comes, at most ``poll_ms``."""
+        """How long the I/O thread may sleep: until a station's time comes, at most ``poll_ms``."""
         due_ns = min(station.next_due_ns() for station in self.stations)
         return max(0.0, min(self.config.timing.poll_ms, (due_ns - self.clock().ns) / MS))
 

@@ -68,9 +68,9 @@ class WiredLine:
     def refusal(self, trigger_id: int) -> str:
         """Why a part cannot be announced with this id; empty: it can."""
         if self._timeless:
-            return "the camera sends no t_exposure_us (it is 0), and only that tells which frame is this part's"
+            return "the camera sends no t_exposure_us (it is 0), which is the only way to match a frame to its part"
         if trigger_id in self._ids:
-            return f"trigger_id {trigger_id} was announced a moment ago; give each part another one"
+            return f"trigger_id {trigger_id} was announced a moment ago; use a different one for each part"
         return ""
 
     def announce(self, trigger_id: int, now: Now) -> None:
@@ -98,9 +98,9 @@ class WiredLine:
         self._matcher.missed(now.ns if until_ns is None else until_ns, now.ns)
 
     def another_session(self) -> None:
-        """The camera was started again."""
+        """The camera was restarted."""
         self._device = DeviceClock(self._settings)
-        self.unsync("the camera was started again")
+        self.unsync("the camera was restarted")
 
     def unsync(self, why: str) -> None:
         """Nothing is certain any more, until a pause of the line."""
@@ -116,7 +116,7 @@ class WiredLine:
     def settle(self, now: Now, read_up_to_ns: int) -> list[Match]:
         """The answers that are due, given that every message from before ``read_up_to_ns`` (monotonic) was taken in."""
         if now.ns - read_up_to_ns > self._unread_max_ns:
-            self.unsync("messages come faster than they are read")
+            self.unsync("messages arrive faster than they are read")
         return self._matcher.settle(min(now.ns, read_up_to_ns))
 
     def next_due_ns(self) -> int | None:

@@ -45,5 +45,5 @@ class LineGuard:
             if match.reason is None and (text := self._line.punctuality.add(match)):
                 self._notice("info", "LINE_TIMES", text)
         text = f"{self._line.why}; {Reason.UNSYNCED.remedy}" if judging and not self._line.synced else ""
-        gone = ("SYNCED", "parts and exposures are matched again") if self._line.synced else None
+        gone = ("SYNCED", "parts and exposures are synchronized again") if self._line.synced else None
         self._controller.alarms.hold(Reason.UNSYNCED.name, text, "warning", gone)

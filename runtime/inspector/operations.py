@@ -56,18 +56,18 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
         return reply(request.id, "REFUSED", f"[station] triggers is {mode}; {request.op} needs {needed}")
     longest_ms, timeout_ms = config.triggers.timeout_max_ms, request.timeout_ms or 0
     if timeout_ms > longest_ms:
-        return reply(request.id, "REFUSED", f"timeout_ms is {timeout_ms}, the most is {longest_ms}")
+        return reply(request.id, "REFUSED", f"timeout_ms is {timeout_ms}; the maximum is {longest_ms}")
     recipe = controller.recipe.name if controller.recipe else ""
     if request.recipe is not None and request.recipe != recipe:
-        return reply(request.id, "REFUSED", f"recipe {request.recipe} is asked for and {recipe} is in force")
+        return reply(request.id, "REFUSED", f"recipe {request.recipe} was requested, but {recipe} is active")
     unclear = line.refusal(request.trigger_id) if line is not None else ""
     if unclear:
         return reply(request.id, "REFUSED", unclear)
     busy = station.triggers.refusal(request.trigger_id)
     if controller.state is State.SINGLE_EXECUTION and controller.single_trigger_id is not None:
-        busy = f"trigger {controller.single_trigger_id} is the one of this single execution"
+        busy = f"trigger {controller.single_trigger_id} already belongs to this single execution"
     elif not busy and station.promised >= PROMISES_MAX:
-        busy = f"{PROMISES_MAX} triggers await their results"
+        busy = f"{PROMISES_MAX} triggers are waiting for their results"
     if busy:
         return reply(request.id, "BUSY", busy)
     now = station.clock()
@@ -122,7 +122,7 @@ def _prepare_recipe(station: Station, request: wire.Request, actor: Actor) -> wi
         return reply(request.id, "BUSY", controller.busy)
     if request.recipe not in station.config.recipes:
         known = ", ".join(station.config.recipes) or "none"
-        return reply(request.id, "REFUSED", f"there is no recipe {request.recipe}; [recipes] has: {known}")
+        return reply(request.id, "REFUSED", f"there is no recipe {request.recipe}; available in [recipes]: {known}")
     return _begun(request.id, controller.prepare(request.recipe, actor))
 
 
@@ -132,13 +132,13 @@ def _unprepare_recipe(station: Station, request: wire.Request, actor: Actor) -> 
         return reply(request.id, "BUSY", controller.busy)
     in_force = controller.recipe.name if controller.recipe else "none"
     if request.recipe not in (None, in_force):
-        return reply(request.id, "REFUSED", f"recipe {request.recipe} is not in force; in force is {in_force}")
+        return reply(request.id, "REFUSED", f"recipe {request.recipe} is not active; the active recipe is {in_force}")
     return _begun(request.id, controller.unprepare(actor))
 
 
 def _start(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
     if request.mode == "single" and station.config.station.triggers == "free_run":
-        return reply(request.id, "REFUSED", "mode single awaits a trigger, and [station] triggers is free_run")
+        return reply(request.id, "REFUSED", "mode single waits for a trigger, but [station] triggers is free_run")
     station.controller.start(single=request.mode == "single")
     return reply(request.id, "OK")
 

@@ -21,7 +21,7 @@ from asperity.runtime.settings.station_toml import HardWired
 PITCHES_OF_QUIET = 3
 """A pause counts as quiet after at least this many pitches."""
 KEPT_MAX = 256
-"""Announcements, exposures and gaps of each kind that are kept. More at once is no line: unsynced."""
+"""Announcements, exposures and gaps of each kind that are kept. More at once is not a line: unsynced."""
 DEVICE_SAMPLES = 256
 DEVICE_WINDOW_NS = 600_000 * MS
 """A device clock is compared with the frames of this time at most: 20 ppm of drift are 12 ms of it."""
@@ -118,9 +118,9 @@ class PartMatcher:
         """A good frame arrives; ``exposed_ns``: when it was exposed, None: that is not known."""
         self._activity(now_ns)
         if exposed_ns is None:
-            self.unsync("the time of an exposure is not known")
+            self.unsync("the time of an exposure is unknown")
         elif exposed_ns > now_ns + self._tolerance_ns:
-            self.unsync(f"an exposure lies {(exposed_ns - now_ns) / MS:.0f} ms in the future")
+            self.unsync(f"an exposure time is {(exposed_ns - now_ns) / MS:.0f} ms in the future")
         self._last_exposed_ns = exposed_ns
         if not self.synced or exposed_ns is None:
             self._answers.append(Match(None, key, Reason.UNSYNCED, self.why))
@@ -191,7 +191,7 @@ class PartMatcher:
 
     def _bound(self, count: int, what: str) -> None:
         if count > KEPT_MAX:
-            self.unsync(f"more than {KEPT_MAX} {what} at once")
+            self.unsync(f"more than {KEPT_MAX} {what} at the same time")
 
     def _claims(self, exposure: _Exposure) -> list[_Announcement]:
         return [each for each in self._announced if each.from_ns <= exposure.at_ns <= each.to_ns]
@@ -234,20 +234,20 @@ class PartMatcher:
     def _judge(self, part: _Announcement, inside: list[_Exposure]) -> tuple[Reason | None, str]:
         """Why the part is unknown; None: the one exposure inside its window is its own."""
         if any(since_ns < part.to_ns and until_ns > part.from_ns for since_ns, until_ns in self._gaps):
-            return Reason.AMBIGUOUS, "an exposure is missing at about this time"
+            return Reason.AMBIGUOUS, "an exposure is missing around this time"
         if not inside:
             return Reason.NO_FRAME, ""
         if len(inside) > 1:
-            return Reason.AMBIGUOUS, f"{len(inside)} exposures lie in the window of this part"
+            return Reason.AMBIGUOUS, f"{len(inside)} exposures fall into the window of this part"
         if len(self._claims(inside[0])) > 1:
-            return Reason.AMBIGUOUS, "the exposure lies in the windows of two parts"
+            return Reason.AMBIGUOUS, "the exposure falls into the windows of two parts"
         if inside[0].late:
             return Reason.STALE, "the frame arrived later than [hard_wired] arrival_max_ms"
         return None, ""
 
 
 class DeviceClock:
-    """Maps the times of a camera that has a clock of its own to the inspector's monotonic clock.
+    """Maps the times of a camera that has its own clock to the inspector's monotonic clock.
 
     The smallest difference of arrival and device time that was seen is that of the fastest frame, which took
     ``transit_ms`` (measured at commissioning). A mapped time may be too late by what that frame took longer, never by

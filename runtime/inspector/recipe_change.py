@@ -1,4 +1,4 @@
-"""The last change of recipe that was begun, and what became of it: exactly one of done and failed."""
+"""The last recipe change that was begun, and what became of it: exactly one of done and failed."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class RecipeChanges:
     def begin(self, recipe: str, actor: Actor) -> int:
         """The number of the change to ``recipe`` (empty: to none). One still under way has failed by that."""
         if self.under_way:
-            self.failed("another change was begun before it had ended")
+            self.failed("another change was started before this one had finished")
         self._actor = actor
         self.last = wire.RecipeChange(self.last.number + 1 if self.last else 1, recipe, UNDER_WAY)
         return self.last.number
 
     def done(self, text: str) -> None:
-        """The recipe (or none) is in force. ``text``: for the event."""
+        """The recipe (or none) is active. ``text``: for the event."""
         self._end(DONE, "", text)
 
     def failed(self, why: str) -> None:
-        """The recipe before it stays in force."""
+        """The recipe before it stays active."""
         self._end(FAILED, why[:TEXT_MAX], why)
 
     def _end(self, status: str, why: str, text: str) -> None:
-        assert self.last is not None and self.under_way, "a change ended that was not under way"
+        assert self.last is not None and self.under_way, "a change finished that was not in progress"
         number, recipe = self.last.number, self.last.recipe
         self.last = wire.RecipeChange(number, recipe, status, why)
         failed = status == FAILED

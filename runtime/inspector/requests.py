@@ -101,7 +101,7 @@ class Requests:
         if kept is not None:
             if kept[0] == body:
                 return kept[1]
-            refusal = "this id was used for another request; give each request its own"
+            refusal = "this id was used for another request; use a new id for each request"
             return wire.encode_reply(reply(request.id, "BAD_REQUEST", refusal))
         answer = self._too_old(request) or self._do(request, actor)
         encoded = wire.encode_reply(answer)
@@ -113,26 +113,28 @@ class Requests:
     def _too_old(self, request: wire.Request) -> wire.Reply | None:
         """The refusal of a request whose sender may have given it up; None: it is of now, or does not say of when.
 
-        ``session`` and ``uptime_ms`` are those of the last state that the sender had heard when it asked.
+        ``session`` and ``uptime_ms`` are those of the last state that the sender received when it asked.
         """
         if not request.session and request.uptime_ms is None:
             return None
         if not request.session or request.uptime_ms is None:
-            text = "session and uptime_ms belong together: repeat both of the last state"
+            text = "session and uptime_ms belong together: repeat both from the last state message"
             return reply(request.id, "BAD_REQUEST", text)
         if request.session != self._session:
-            text = f"it is of session {request.session}; the present one is {self._session}"
+            text = f"it is from session {request.session}; the current one is {self._session}"
             return reply(request.id, "TOO_OLD", text)
         limit_ms = self._config.request_age_max_ms
         age_ms = (self._clock().ns - self._started_ns) // MS - request.uptime_ms
         if not 0 <= age_ms <= limit_ms:
             when = f"{age_ms} ms ago" if age_ms > 0 else f"{-age_ms} ms from now"
             limit = f"[control] request_age_max_ms is {limit_ms}"
-            text = f"it is of {when}; {limit}: look at the station's state and ask again"
+            text = f"it was sent {when}; {limit}: check the station's state and send it again"
             return reply(request.id, "TOO_OLD", text)
         forgotten_ns = self.replies.forgotten_ns
         if forgotten_ns is not None and self._started_ns + request.uptime_ms * MS <= forgotten_ns:
-            text = f"it may have been answered before: more than {self._config.reply_cache} requests came since"
+            text = (
+                f"it may already have been answered: more than {self._config.reply_cache} requests have arrived since"
+            )
             return reply(request.id, "TOO_OLD", f"{text} ([control] reply_cache)")
         return None
 
@@ -174,15 +176,15 @@ class Requests:
         if len(self._stations) == 1:
             return self._stations[0] if name == "" else f"this is station {self._stations[0].name}"
         here = ", ".join(self._by_name)
-        return f"the stations here are {here}" + ("" if name else "; name the one you mean in station")
+        return f"the stations of this process are {here}" + ("" if name else "; name the station in the field station")
 
     def _shutdown(self, request: wire.Request) -> wire.Reply:
-        """Of the process, so of all its stations: nobody may end another's by naming his own."""
+        """Of the process, so of all its stations: a client must not end others by naming its own."""
         if request.station and request.station not in self._by_name:
             return reply(request.id, "WRONG_STATION", str(self._station_of(request.station)))
         if request.station and len(self._stations) > 1:
             here = ", ".join(self._by_name)
-            text = f"shutdown ends the whole process, with the stations {here}"
+            text = f"shutdown ends the whole process with the stations {here}"
             text += f": leave station out, or halt {request.station}"
             return reply(request.id, "REFUSED", text)
         self._on_shutdown()

@@ -1,4 +1,4 @@
-"""The inspector as a process: opens journals and sockets, serves until it is told to end."""
+"""The inspector as a process: opens journals and sockets, serves until it is asked to stop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 
 
 def inspect(config: StationConfig, first_recipes: Sequence[str]) -> None:
-    """The inspector of the process's stations until it is told to end. For the main thread. Raises AsperityError.
+    """The inspector of the process's stations until it is asked to stop. For the main thread. Raises AsperityError.
 
     ``first_recipes``: one a station, in the order of the file; empty: it waits for ``prepare_recipe``.
     """

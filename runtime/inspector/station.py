@@ -1,4 +1,4 @@
-"""One station of the inspector: its frames' fates, its results, its law. Part of the desk; it never computes.
+"""One station of the inspector: its frames' fates, its results, its law. Part of the I/O thread; it never computes.
 
 ``runtime.inspector.desk`` says which way a frame goes through this file; its results go out by ``inspector.results``.
 """
@@ -38,7 +38,7 @@ from asperity.runtime.states import JUDGING, READY_STATES
 
 
 class Station:
-    """What is one station's own: camera, counters, journal, recipe, state. Every method is for the desk's thread."""
+    """What is one station's own: camera, counters, journal, recipe, state. Every method is for the I/O thread."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Station:
         who = wire.identity(frame)
         if frame.camera != self.camera:
             self.ledger.receive()
-            self.results.answer(who, None, Reason.WRONG_CAMERA, f"it is of camera {frame.camera}")
+            self.results.answer(who, None, Reason.WRONG_CAMERA, f"it is from camera {frame.camera}")
             return
         self._last_frame_ns = now.ns
         if self._comes_late(frame.camera_session, frame.seq):
@@ -127,7 +127,7 @@ class Station:
             self._miss_exposure(exposed_ns, now)
             self.results.answer_lost(who, arrival.lost)
         if arrival.reason is Reason.SEQ_JUMP:
-            self.controller.alarms.show(Reason.SEQ_JUMP.name, f"seq of {frame.camera} leapt to {frame.seq}")
+            self.controller.alarms.show(Reason.SEQ_JUMP.name, f"seq of {frame.camera} jumped to {frame.seq}")
         trigger = self.triggers.claim(frame.trigger_id, frame.promise)
         reason = arrival.reason or self._refusal(frame, trigger, now)
         if reason is not None:
@@ -137,7 +137,7 @@ class Station:
             self._admit(frame, trigger, exposed_ns, now)
 
     def on_broken(self, who: wire.FrameIdentity, refusal: FrameRefused, now: Now) -> None:
-        """A message that is no frame. What it says of itself is used as far as it can be believed."""
+        """A message that is not a frame. Its own statements are used as far as they can be trusted."""
         if who.camera == self.camera and who.seq is not None and self._comes_late(who.camera_session, who.seq):
             return
         self.ledger.receive()
@@ -155,7 +155,7 @@ class Station:
         late = self.sequence.comes_late(camera_session, seq)
         if late:
             self.ledger.late += 1
-            self.notice("info", "LATE_FRAME", f"seq {seq} came after it was answered LOST", None, seq)
+            self.notice("info", "LATE_FRAME", f"seq {seq} arrived after it had been answered LOST", None, seq)
         return late
 
     def _miss_exposure(self, until_ns: int | None, now: Now) -> None:
@@ -179,7 +179,7 @@ class Station:
         return next((reason for applies, reason in reasons if applies), None)
 
     def _admit(self, frame: Frame, trigger: PendingTrigger | None, exposed_ns: int | None, now: Now) -> None:
-        """Enter the frame as owed, give it a deadline, and let it wait for the bench."""
+        """Enter the frame as owed, give it a deadline, and let it wait for the engine thread."""
         limits = self.config.limits
         born = self.results.born(wire.identity(frame), trigger)
         # From here on the frame has a result, whatever happens to this process.
@@ -197,7 +197,7 @@ class Station:
         if displaced is not None and displaced.born.result_id in self.work:
             self._judged(Outcome(displaced.born.unknown(Reason.OVERLOAD)))
 
-    # ------------------------------------------------------------------ the bench has done something
+    # ------------------------------------------------------------------ the engine thread has done something
 
     def on_report(self, report: Report) -> None:
         """A frame scored, a recipe taken over, or the self-test ended."""
@@ -256,10 +256,10 @@ class Station:
         """Answer every pending trigger now."""
         self.results.answer_triggers(self.triggers.clear(), reason)
         if self.line is not None:
-            self.line.unsync(f"everything under way was answered {reason.name}")
+            self.line.unsync(f"all pending frames were answered {reason.name}")
 
     def drop_work(self, reason: Reason) -> None:
-        """Answer every admitted frame and every pending trigger now; what the bench still says of them is late."""
+        """Answer every admitted frame and every pending trigger now; later answers of the engine thread are late."""
         self.slot.discard(lambda job: True)
         for work in list(self.work.values()):
             work.judged = Outcome(work.born.unknown(reason))
@@ -286,7 +286,7 @@ class Station:
         oldest = next(iter(self.work.values()), None)
         if oldest is not None and result_id - oldest.born.result_id >= self.config.journal.slots:
             self.slot.discard(lambda job: job.born.result_id == oldest.born.result_id)
-            oldest.judged = Outcome(oldest.born.unknown(Reason.OVERLOAD), "as many results came after it as are kept")
+            oldest.judged = Outcome(oldest.born.unknown(Reason.OVERLOAD), "it is older than all results that are kept")
             self._finish(oldest)
 
     # ------------------------------------------------------------------ time passes
@@ -304,7 +304,9 @@ class Station:
             self.controller.journal_lost(self.journal.fault)
         imbalance = self.ledger.imbalance(len(self.work))
         if imbalance and "LAW" not in self.controller.alarms:
-            self.controller.fault("LAW", f"received + lost is {imbalance} off the results; please report this")
+            self.controller.fault(
+                "LAW", f"accounting error: received + lost differs from results by {imbalance}; please report this"
+            )
         self.publish_state(now)
 
     def camera_alive(self, now: Now) -> bool:
@@ -314,7 +316,7 @@ class Station:
         return self.sockets.camera_connected(self.camera) and not silent
 
     def state_message(self, now: Now) -> wire.StationState:
-        """What the station says of itself now; sent five times a second."""
+        """What the station says of itself now; sent five times per second."""
         controller, ledger, recipe = self.controller, self.ledger, self.controller.recipe
         engine = controller.engine
         return wire.StationState(
@@ -349,7 +351,7 @@ class Station:
         )
 
     def publish_state(self, now: Now) -> None:
-        """Five times a second, and at once when something changed that a receiver acts on."""
+        """Five times per second, and at once when something changed that a receiver acts on."""
         controller = self.controller
         shown = (
             controller.state, controller.tested, controller.recipe, controller.changes.last, tuple(controller.alarms)
@@ -388,4 +390,4 @@ class Station:
             try:
                 write_document(trace_path(self.config), self.slowest.document())
             except OSError as error:  # a disk that is full ends no station otherwise than in order
-                self.notice("warning", "TRACE", f"the slowest frames cannot be written: {error}; see [trace] folder")
+                self.notice("warning", "TRACE", f"the slowest frames cannot be written: {error}; check [trace] folder")

@@ -34,9 +34,9 @@ class Triggers:
     def refusal(self, trigger_id: int) -> str:
         """Why another trigger cannot be taken now; empty: it can."""
         if trigger_id in self._pending:
-            return f"trigger {trigger_id} already awaits its frame"
+            return f"trigger {trigger_id} is already waiting for its frame"
         if len(self._pending) >= self._pending_max:
-            return f"{len(self._pending)} triggers already await their frames"
+            return f"{len(self._pending)} triggers are already waiting for their frames"
         return ""
 
     def add(self, trigger: PendingTrigger) -> None:

@@ -1,4 +1,4 @@
-"""The bench: the thread that owns the engines. Frames in from the inbox, outcomes out to the desk.
+"""The engine thread: the thread that owns the engines. Frames in from the inbox, outcomes out to the I/O thread.
 
 Stations take turns (``judging.inbox``). Where an engine takes several frames at once (``Engine.batch_max``) it is given
 what waits at that moment, at most one frame of each station that shares it; nobody waits for a batch to fill.
@@ -20,7 +20,7 @@ from asperity.runtime.judging.pipeline import Job, Outcome, Recipe, Turn, inspec
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """The recipe is in force from here on; ``before`` is whoever it replaced, to be closed."""
+    """The recipe is active from here on; ``before`` is the one it replaced, to be closed."""
 
     recipe: Recipe | None
     before: Recipe | None
@@ -46,7 +46,7 @@ Report = Outcome | TakenOver | Tested | FoundLost
 
 
 class EngineThread:
-    """Scores what the desk admits. ``beat`` is advanced by this thread alone, at stage ends and idle ticks."""
+    """Scores what the I/O thread admits. ``beat`` is advanced by this thread alone, at stage ends and idle ticks."""
 
     def __init__(
         self,
@@ -56,10 +56,10 @@ class EngineThread:
         make_bell: Callable[[], Callable[[], None]],
         clock: Callable[[], Now] = look,
     ) -> None:
-        """``make_bell`` is called on the bench's thread and returns what wakes the desk."""
+        """``make_bell`` is called on the engine thread and returns what wakes the I/O thread."""
         self.beat = 0
         self.stage = "idle"
-        """Where the bench is, for the log when it is stuck."""
+        """Where the engine thread is, for the log when it hangs."""
         self._inbox: Inbox[Job] = Inbox(stations, queue_length)
         self.slots = [StationSlot(self, self._inbox, number) for number in range(stations)]
         self._idle_tick_s = idle_tick_s
@@ -82,7 +82,7 @@ class EngineThread:
         return not self._thread.is_alive()
 
     def serve(self, timeout_s: float) -> bool:
-        """See to the next frames or errand; False when none came within ``timeout_s``. For the bench's thread."""
+        """Handle the next frames or errand; False when none came within ``timeout_s``. For the engine thread."""
         item = self._inbox.take(timeout_s)
         self.progress("idle")
         if item is None:
@@ -110,7 +110,7 @@ class EngineThread:
             except EngineLostError as error:
                 slot.idle_lost = found = True
                 slot.tell(FoundLost(error))
-            except AsperityError as error:  # as a failed self-test: Error until a reset, and the bench lives on
+            except AsperityError as error:  # as a failed self-test: Error until a reset, and the engine thread lives on
                 slot.idle_lost = found = True
                 slot.tell(Tested(str(error)))
         return found
@@ -146,9 +146,9 @@ class EngineThread:
 
 
 class StationSlot:
-    """A station's place at the bench: what it judges by, and what the desk may ask of it.
+    """A station's place at the engine thread: what it judges by, and what the I/O thread may ask of it.
 
-    ``recipe``, ``digest`` and ``tell`` are the bench's thread's, the rest is for the desk.
+    ``recipe``, ``digest`` and ``tell`` are the engine thread's, the rest is for the I/O thread.
     """
 
     def __init__(self, bench: EngineThread, inbox: Inbox[Job], number: int) -> None:
@@ -157,28 +157,28 @@ class StationSlot:
         self.digest: int | None = None
         """Of the frame before, by which a camera that repeats itself is found out."""
         self.idle_lost = False
-        """The engine was found lost or failing in a gap and the desk knows; another recipe may have another one."""
+        """The engine was found lost or failing in a gap and the I/O thread knows; another recipe may use another."""
         self._bench = bench
         self._inbox = inbox
         self._reports: deque[Report] = deque()
         self._test: Iterator[object] = iter(())
         self._test_waits = False
         self._next: deque[Recipe | None] = deque()
-        """What the last ``take_over`` wants in force, until bench or desk takes it out: exactly one of them does."""
+        """What the last ``take_over`` wants active, until exactly one of the two threads takes it out."""
 
     @property
     def beat(self) -> int:
-        """The bench's: one for all stations, since a stuck engine holds up each of them."""
+        """The engine thread's: one for all stations, since a stuck engine holds up each of them."""
         return self._bench.beat
 
     @property
     def stage(self) -> str:
-        """Where the bench is."""
+        """Where the engine thread is."""
         return self._bench.stage
 
     @property
     def frame_p99_ms(self) -> float:
-        """How long a frame may take that is before ours: of the slowest recipe at the bench, as calibrated."""
+        """How long a frame may take that is before ours: of the slowest recipe at the engine thread, as calibrated."""
         recipes = [slot.recipe for slot in self._bench.slots]
         return max((recipe.manifest.frame_p99_ms for recipe in recipes if recipe is not None), default=0.0)
 
@@ -197,13 +197,13 @@ class StationSlot:
     def take_over(self, recipe: Recipe | None) -> None:
         """Judge by ``recipe`` (None: by none) all frames of the station that come after those that wait now.
 
-        What an earlier call wanted is in force or was withdrawn.
+        What an earlier call wanted is active or was withdrawn.
         """
         wanted = self._next = deque([recipe])
         self._inbox.put_errand(self.number, lambda: self._take_over(wanted))
 
     def withdraw(self) -> bool:
-        """Take the last ``take_over`` back; False: too late, the bench's report is there or comes at once."""
+        """Take the last ``take_over`` back; False: too late, the engine thread's report is there or comes at once."""
         try:
             self._next.pop()
         except IndexError:
@@ -211,7 +211,7 @@ class StationSlot:
         return True
 
     def self_test(self) -> None:
-        """Score the golden frames of the recipe in force; without a recipe only show that the bench is alive.
+        """Score the golden frames of the active recipe; without a recipe only show that the engine thread is alive.
 
         One golden frame at a turn, so that the other stations' frames have theirs. Asked for again it begins again, but
         waits in the inbox once: who asks for resets while the engine is stuck fills no memory.
@@ -221,7 +221,7 @@ class StationSlot:
             self._inbox.put_errand(self.number, self._begin_test)
 
     def tell(self, report: Report) -> None:
-        """Leave a report for the desk."""
+        """Leave a report for the I/O thread."""
         self._reports.append(report)
 
     def _take_over(self, wanted: deque[Recipe | None]) -> None:

@@ -10,12 +10,12 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 Errand = Callable[[], None]
-"""Something the bench does between two frames: taking over a recipe, a self-test."""
+"""Something the engine thread does between two frames: taking over a recipe, a self-test."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item(Generic[T]):
-    """What the bench sees to next: a frame's job, or an errand."""
+    """What the engine thread does next: a frame's job, or an errand."""
 
     station: int
     job: T | None

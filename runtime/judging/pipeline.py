@@ -1,4 +1,4 @@
-"""A frame's way on the bench: score, decide, result; the same for every engine.
+"""A frame's way on the engine thread: score, decide, result; the same for every engine.
 
 Nothing here can say ok: that is ``scoring.decide``'s alone. Whatever goes wrong ends in an unknown with its reason.
 """
@@ -48,13 +48,13 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An admitted frame on its way to the bench."""
+    """An admitted frame on its way to the engine thread."""
 
     born: Result
     """Its result so far: unknown, with the identity in it."""
     frame: Frame
     recipe: str | None
-    """The recipe that the frame or its trigger expects; None: the one in force."""
+    """The recipe that the frame or its trigger expects; None: the active one."""
     t_recv_ns: int
     """Monotonic."""
     stale_ns: int
@@ -63,7 +63,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the bench says of a job. ``detail`` is why, in words: for the log."""
+    """What the engine thread says of a job. ``detail`` is the reason, as text: for the log."""
 
     result: Result
     detail: str = ""
@@ -110,7 +110,8 @@ def inspect(
 def inspect_together(
     turns: Sequence[Turn], progress: Progress, clock: Callable[[], Now] = look
 ) -> list[tuple[Outcome, int]]:
-    """As ``inspect``, of frames of several stations whose recipes share one engine. What befalls one costs no other."""
+    """As ``inspect``, for frames of several stations whose recipes share one engine. One frame's failure does not
+    affect the others."""
     looked_at = [_look_at(turn, clock) for turn in turns]
     scorable = [turn for turn, (_, _, refusal) in zip(turns, looked_at, strict=True) if refusal is None]
     found = iter(_score(scorable, progress))
@@ -126,7 +127,7 @@ def _look_at(turn: Turn, clock: Callable[[], Now]) -> tuple[Result, int, FrameRe
     digest = frame_digest(job.frame)
     born = replace(job.born, latency_us={"recv": (start_ns - job.t_recv_ns) // 1000})
     if recipe is None:
-        return born, digest, FrameRefused(Reason.NOT_RUNNING, "no recipe is in force")
+        return born, digest, FrameRefused(Reason.NOT_RUNNING, "no recipe is active")
     born = replace(born, recipe=recipe.name, bundle=recipe.bundle, simulated=recipe.simulated)
     return born, digest, _refusal(job, recipe.name, start_ns, digest == turn.previous_digest)
 
@@ -140,7 +141,7 @@ def _score(turns: Sequence[Turn], progress: Progress) -> Sequence[Scores | Excep
             return [engine.score(frame, progress) for engine, frame in zip(engines, frames, strict=True)]
         found = engines[0].score_batch(frames, progress)
         if len(found) != len(frames):
-            raise EngineError(f"the engine gave {len(found)} answers to {len(frames)} frames")
+            raise EngineError(f"the engine returned {len(found)} answers for {len(frames)} frames")
     except Exception as error:  # noqa: BLE001 - see above
         return [error] * len(frames)
     return found
@@ -176,11 +177,11 @@ def _refusal(job: Job, recipe: str, now_ns: int, repeated: bool) -> FrameRefused
     """Why the frame must not be scored."""
     if now_ns > job.stale_ns:
         waited_ms = (now_ns - job.t_recv_ns) / 1e6
-        return FrameRefused(Reason.STALE, f"too old after waiting {waited_ms:.0f} ms for its turn")
+        return FrameRefused(Reason.STALE, f"too old after waiting {waited_ms:.0f} ms in the queue")
     if job.recipe is not None and job.recipe != recipe:
-        return FrameRefused(Reason.WRONG_RECIPE, f"it expects recipe {job.recipe}, in force is {recipe}")
+        return FrameRefused(Reason.WRONG_RECIPE, f"it expects recipe {job.recipe}, but {recipe} is active")
     if repeated:
-        return FrameRefused(Reason.FROZEN_IMAGE, "colour and 3D are those of the frame before")
+        return FrameRefused(Reason.FROZEN_IMAGE, "colour and 3D data are identical to the previous frame")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Recipes: found by name, verified in a child process, opened and warmed beside the one in force, shared by stations.
+"""Recipes: found by name, verified in a child process, opened and warmed next to the active one, shared by stations.
 
 The child is there for the line's sake: a bundle that brings ONNX Runtime down must not bring the inspector down.
 """
@@ -57,7 +57,7 @@ def describe_engine(config: StationConfig) -> EngineInfo:
 
 
 def recipe_name(bundle: Path) -> str:
-    """What a bundle calls its recipe. Nothing of it is believed before ``open_recipe`` has verified the bundle.
+    """What a bundle calls its recipe. Nothing of it is trusted before ``open_recipe`` has verified the bundle.
 
     Raises BundleError when the folder holds no manifest with such a name.
     """
@@ -75,7 +75,7 @@ def recipe_name(bundle: Path) -> str:
         return msgspec.json.decode(read_manifest(bundle), type=Named).recipe
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(
-            f"{bundle / MANIFEST_FILE} names no recipe ({error}); copy the bundle again or export it again"
+            f"{bundle / MANIFEST_FILE} does not name a recipe ({error}); copy the bundle again or export it again"
         ) from error
 
 
@@ -101,7 +101,7 @@ def find_recipe(name: str, config: StationConfig) -> Found:
     """
     if name not in config.recipes:
         known = ", ".join(config.recipes) or "none"
-        raise ConfigError(f"there is no recipe {name}; [recipes] has: {known}")
+        raise ConfigError(f"there is no recipe {name}; available in [recipes]: {known}")
     place = config.recipes[name]
     if config.engine.name == "simulated":
         script = place.removeprefix(SCRIPT_PREFIX) if place.startswith(SCRIPT_PREFIX) else config.engine.script
@@ -200,7 +200,7 @@ class _Opened:
 class OpenRecipes:
     """The recipes that are open in this process: stations of one bundle share one engine, with its weights and banks.
 
-    One engine is opened at a time, so that memory need hold but one more than are in force. For several threads.
+    One engine is opened at a time, so that memory need hold but one more than are active. For several threads.
     """
 
     def __init__(self, stations: int = 1) -> None:
@@ -221,7 +221,7 @@ class OpenRecipes:
         """
         patience_s = self.patience_ms(config) / 1000
         if not self._opening.acquire(timeout=patience_s):
-            raise BundleError(f"recipe {name}: others were being opened for {patience_s:.0f} s; try again")
+            raise BundleError(f"recipe {name}: other recipes were being opened for {patience_s:.0f} s; try again")
         try:
             found = find_recipe(name, config)
             recipe = self._take(found.identity)
@@ -241,7 +241,7 @@ class OpenRecipes:
             self._opening.release()
 
     def put_away(self, recipe: Recipe) -> None:
-        """A station has it no more; the last one closes the engine, on a thread of its own: it may take its time."""
+        """A station has it no more; the last one closes the engine, on its own thread: it may take its time."""
         with self._table:
             for opened in self._opened:
                 if opened.recipe.engine is recipe.engine:
@@ -253,7 +253,7 @@ class OpenRecipes:
         threading.Thread(target=recipe.engine.close, name="put-away", daemon=True).start()
 
     def lose(self, recipe: Recipe) -> None:
-        """Its engine is lost: whoever wants the recipe from here on has it opened again."""
+        """Its engine is lost: the next request for the recipe opens it again."""
         with self._table:
             for opened in self._opened:
                 opened.lost = opened.lost or opened.recipe.engine is recipe.engine
@@ -268,7 +268,7 @@ class OpenRecipes:
 
 
 class Loader:
-    """Opens one recipe at a time on a thread of its own. ``opened`` is for the desk."""
+    """Opens one recipe at a time on its own thread. ``opened`` is for the I/O thread."""
 
     def __init__(
         self, config: StationConfig, make_bell: Callable[[], Callable[[], None]], recipes: OpenRecipes
@@ -338,7 +338,7 @@ class Loader:
         ring()
 
     def _build_missing(self, number: int, name: str) -> None:
-        """With ``[engine] build_missing``: networks that this box lacks are built while the engine in force serves on.
+        """With ``[engine] build_missing``: networks that this box lacks are built while the active engine serves on.
 
         Outside the lock of ``OpenRecipes``, so that other stations' recipes open meanwhile.
         """
@@ -373,7 +373,7 @@ def verify_in_child(name: str, config: StationConfig) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise BundleError(
-            f"recipe {name} was not verified within {timeout_s:.0f} s; raise [timing] recipe_ms"
+            f"recipe {name} was not verified within {timeout_s:.0f} s; increase [timing] recipe_ms"
         ) from error
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]

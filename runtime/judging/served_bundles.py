@@ -1,6 +1,6 @@
 """Which bundle of each recipe a station has served last: an older one does not come back without a word.
 
-A bundle that was replaced stays signed for ever: by somebody's old copy a station would judge parts again as before,
+A bundle that was replaced stays signed for ever: with an old copy a station would judge parts again as before,
 and nothing would look wrong. So a small file next to the journal holds, for each recipe, when the newest bundle that
 was served had been made (``created_us`` of its signed manifest). An older one opens only with ``[engine]
 allow_older``, and then every state says so.
@@ -26,7 +26,7 @@ from asperity.runtime.settings.toml_tables import Name
 MAX_NBYTES = 256 * 1024
 RECIPES_MAX = 1024
 """Recipes that are remembered; beyond it, those whose bundles are the oldest are forgotten."""
-ON_REQUEST = "to open it all the same, start with `asperity run --allow-older` or [engine] allow_older = true"
+ON_REQUEST = "to open it anyway, start with `asperity run --allow-older` or [engine] allow_older = true"
 
 
 class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,7 +61,7 @@ def check_age(manifest: Manifest, config: StationConfig) -> str:
     except BundleError as error:
         if not config.engine.allow_older:
             raise
-        return f"whether a newer one was served is not known: {error}"
+        return f"it is unknown whether a newer one was served: {error}"
     if manifest.created_us >= newest_us:
         return ""
     told = (
@@ -69,7 +69,7 @@ def check_age(manifest: Manifest, config: StationConfig) -> str:
         f"one that station {config.station.name} has served, made {_date(newest_us)}"
     )
     if not config.engine.allow_older:
-        raise BundleError(f"{told}; take the newer one, or {ON_REQUEST}")
+        raise BundleError(f"{told}; use the newer one, or {ON_REQUEST}")
     return told
 
 
@@ -94,26 +94,26 @@ def _has_begun(config: StationConfig) -> bool:
 
 def _read(config: StationConfig) -> Memory:
     path = served_path(config)
-    advice = f"put it back, or, if no newer bundle can have been served: {ON_REQUEST} (it is then written again)"
+    advice = f"restore it, or, if no newer bundle can have been served: {ON_REQUEST} (the file is then written again)"
     try:
         memory = msgspec.json.decode(read_file(path, MAX_NBYTES, forbidden=OTHERS_MAY_WRITE), type=Memory)
     except FileNotFoundError:
         if not _has_begun(config):
             return Memory(config.station.name)
         raise BundleError(
-            f"{path}, which remembers the newest bundles that were served, is gone although the station has run "
+            f"{path}, which records the newest bundles that were served, is missing although the station has run "
             f"before; {advice}"
         ) from None
     except OSError as error:
         raise BundleError(
-            f"{path}, which remembers the newest bundles that were served, cannot be read ({error.strerror}); {advice}"
+            f"{path}, which records the newest bundles that were served, cannot be read ({error.strerror}); {advice}"
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(
-            f"{path}, which remembers the newest bundles that were served, is damaged ({error}); {advice}"
+            f"{path}, which records the newest bundles that were served, is damaged ({error}); {advice}"
         ) from None
     if memory.station != config.station.name:
-        raise BundleError(f"{path} is the memory of station {memory.station}, not {config.station.name}; {advice}")
+        raise BundleError(f"{path} belongs to station {memory.station}, not {config.station.name}; {advice}")
     return memory
 
 
@@ -124,7 +124,7 @@ def _write(config: StationConfig, memory: Memory) -> None:
         replace_file(path, msgspec.json.format(msgspec.json.encode(memory), indent=1) + b"\n")
     except OSError as error:
         raise BundleError(
-            f"{path}, which remembers the newest bundles that were served, cannot be written ({error.strerror}); free "
+            f"{path}, which records the newest bundles that were served, cannot be written ({error.strerror}); free "
             "some space, make the folder writable, or set [journal] path"
         ) from error
 

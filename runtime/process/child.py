@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 END_S = 30.0
-"""Longest wait for a process that was told to end; then it is killed."""
+"""Longest wait for a process that was asked to stop; then it is killed."""
 
 
 class Child(subprocess.Popen[bytes]):

@@ -1,7 +1,7 @@
 """SIGTERM while a process starts: it closes what it has opened and ends.
 
 The signal raises SystemExit. Where Python happens to be in a callback that nothing may leave (a weak reference's, in
-the middle of an import), it prints the exception and drops it; so the signal is remembered as well, and whoever
+the middle of an import), it prints the exception and drops it; so the signal is remembered as well, and the code that
 installs the handlers of a running process asks for it.
 """
 
@@ -22,7 +22,7 @@ def install() -> None:
 
 
 def told() -> bool:
-    """The process was told to end while it started."""
+    """The process was asked to stop while it started."""
     return _told
 
 

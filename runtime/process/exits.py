@@ -10,7 +10,7 @@ MISSING_EXTRA_EXIT_CODE = 15
 
 
 def end_at_once(exit_code: int) -> None:
-    """End without what Python and the libraries would still tidy up: on a device that failed for good that may hang."""
+    """Exit without the cleanup of Python and the libraries: on a device that failed permanently it may hang."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(exit_code)

@@ -1,7 +1,7 @@
 """What a supervisor (systemd, ``Type=notify``) is told: sd_notify datagrams written to NOTIFY_SOCKET, nothing else.
 
 Ready is said once, after the first recipe has judged its golden frames. The watchdog is fed only when work has moved
-on (for the inspector: the bench's beat), never by a timer, so that a stuck engine is ended and started again.
+on (for the inspector: the engine thread's heartbeat), never by a timer, so that a stuck engine is ended and restarted.
 Without NOTIFY_SOCKET every call does nothing.
 """
 
@@ -86,5 +86,7 @@ class Supervision:
         except OSError as error:
             if not self._complained:
                 self._complained = True
-                log.warning("the supervisor at NOTIFY_SOCKET=%s cannot be told %s: %s", self._address, line, error)
+                log.warning(
+                    "the supervisor at NOTIFY_SOCKET=%s could not be notified of %s: %s", self._address, line, error
+                )
         return True

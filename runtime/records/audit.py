@@ -1,6 +1,6 @@
 """Who asked what of the station, and what became of it: JSON lines in a file that is only added to.
 
-The desk makes the entries and never waits for the disk: they lie in a bounded queue, from which a thread of its own
+The I/O thread makes the entries and never waits for the disk: they lie in a bounded queue, from which another thread
 writes them. Each batch is synced (fdatasync) before the next one is taken, so a process that is killed loses what had
 waited for milliseconds, and a power cut no more than that. What the disk does not take stays in the queue and is tried
 again; what no longer fits the queue is counted, and the count is an entry as soon as there is room. A batch that failed
@@ -28,7 +28,7 @@ from asperity.runtime.errors import AuditError
 log = logging.getLogger("asperity.station")
 
 RETRY_S = 1.0
-"""A disk that failed is tried again after this long."""
+"""A disk that failed is retried after this long."""
 STALLED_NS = 10_000 * MS
 """A disk that has taken nothing for this long while entries wait counts as failing."""
 CLOSE_S = 5.0
@@ -138,11 +138,13 @@ class AuditFile:
 
     def _fault(self, found: os.stat_result) -> str:
         if not stat.S_ISREG(found.st_mode):
-            return "is no plain file; remove it"
+            return "is not a regular file; remove it"
         if found.st_uid != os.geteuid():
             return f"belongs to another user (uid {found.st_uid}); remove it or set {self._setting}"
         if found.st_mode & OTHERS_MAY_WRITE:
-            return f"has mode {stat.S_IMODE(found.st_mode):04o}, others may write it; run `chmod 600 {self.path}`"
+            return (
+                f"has mode {stat.S_IMODE(found.st_mode):04o}, other users may write to it; run `chmod 600 {self.path}`"
+            )
         return ""
 
     def _is_there(self) -> bool:
@@ -172,7 +174,7 @@ class AuditFile:
 
 
 class Audit:
-    """The audit of one process. All methods are for one thread, the desk's; none of them waits for the disk.
+    """The audit of one process. All methods are for one thread, the I/O thread's; none of them waits for the disk.
 
     (``start`` and ``close`` do, at the begin and the end.)
     """
@@ -227,7 +229,8 @@ class Audit:
         self._put(station, op, actor, code, text, fields)
 
     def log_in(self, where: str, actor: Actor, refusal: str = "", **fields: Any) -> None:
-        """Somebody connected to or logged in at ``where`` (a socket, a gateway); ``refusal``: why he was not let in."""
+        """A client connected to or logged in at ``where`` (a socket, a gateway); ``refusal``: why it was not
+        admitted."""
         self.record("", "log_in", actor, refusal or "OK", refused=bool(refusal), where=where, **fields)
 
     def look(self) -> str:
@@ -239,7 +242,7 @@ class Audit:
         untold = self.lost - self._lost_told
         if untold and len(self._queue) < self._queue_max // 2:
             self._lost_told = self.lost
-            self._put("", "audit", ITSELF, "LOST", "the disk was too slow or failing", {"entries": untold})
+            self._put("", "audit", ITSELF, "LOST", "the disk was too slow or failed", {"entries": untold})
         return self._trouble()
 
     def write_waiting(self) -> bool:
@@ -265,7 +268,7 @@ class Audit:
             self._thread.join(CLOSE_S)
         if self._queue or self.lost > self._lost_told:
             log.error(
-                "%d entries of the audit were not written: %s",
+                "%d audit entries were not written: %s",
                 len(self._queue) + self.lost - self._lost_told, self._problem or "the disk is too slow",
             )  # fmt: skip
 
@@ -301,18 +304,22 @@ class Audit:
             return
         more = self._refusals - self._refusals_max
         if more > 0:
-            self._put("", "audit", ITSELF, "REFUSALS", "more were refused than are written", {"entries": more})
+            self._put(
+                "", "audit", ITSELF, "REFUSALS", "more requests were refused than are recorded", {"entries": more}
+            )
         self._minute_ns, self._refusals = now_ns, 0
 
     def _trouble(self) -> str:
         lost = f"; {self.lost} entries are lost" if self.lost else ""
         if self._problem:
-            return f"the audit file cannot be written ({self._problem}); make room or repair the disk{lost}"
+            return f"the audit file cannot be written ({self._problem}); free some space or repair the disk{lost}"
         if self.lost > self._lost_told:
-            return f"{self._queue_max} entries of the audit wait for the disk{lost}; see what it is busy with"
+            return f"{self._queue_max} audit entries are waiting for the disk{lost}; check what keeps it busy"
         stalled = self._thread is not None and bool(self._queue)
         if stalled and self._clock().ns - self._written_ns > STALLED_NS:
-            return f"the disk took no entry of the audit for {STALLED_NS // MS // 1000} s; see what it is busy with"
+            return (
+                f"the disk has not accepted an audit entry for {STALLED_NS // MS // 1000} s; check what keeps it busy"
+            )
         return ""
 
     def _write(self) -> None:

@@ -38,8 +38,8 @@ class Drift:
         share = max(self.share_above, 1 - self.share_above)
         return (
             f"scores of the last {self.frames} accepted frames lie {side} calibration's in {share:.0%} of comparisons "
-            f"(50 % if nothing had changed; z {self.z:+.1f}, {self.references} calibration frames); look at camera, "
-            "light and parts, and calibrate again if this is how good parts look now"
+            f"(50 % if nothing had changed; z {self.z:+.1f}, {self.references} calibration frames); check camera, "
+            "lighting and parts, and calibrate again if good parts now look like this"
         )
 
 

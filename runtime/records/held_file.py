@@ -1,6 +1,6 @@
 """A file that stays open as long as the station runs, read and written by calls, and missed when it is gone.
 
-It is not mapped into memory: whoever cuts a mapped file short kills the process at its next look (SIGBUS). What is
+It is not mapped into memory: truncating a mapped file kills the process at its next access (SIGBUS). What is
 written belongs to the kernel at once, so it survives the process all the same.
 """
 
@@ -43,7 +43,7 @@ class HeldFile:
             if (found.st_dev, found.st_ino) != self._identity:
                 return f"{self.path} was replaced by another file"
             if found.st_size != self.nbytes:
-                return f"{self.path} was cut or grew to {found.st_size} bytes, it has {self.nbytes}"
+                return f"{self.path} was truncated or grew to {found.st_size} bytes; it should have {self.nbytes}"
             at, data = self._head
             return "" if self.read(at, len(data)) == data else f"{self.path} was overwritten"
         except FileNotFoundError:

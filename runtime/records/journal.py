@@ -18,7 +18,7 @@ id carries its trigger.
 
 It survives the process (kill -9), since what is written belongs to the kernel. It does not survive a power cut whole:
 ids are therefore reserved in blocks that are synced to disk before the first of them is used, and go on after the
-reserved block (a named gap) when the box was started again without a clean close. A slot that fails its CRC is named
+reserved block (a named gap) when the box was restarted without a clean close. A slot that fails its CRC is named
 and never trusted.
 
 A second file, ``NAME.journal.ids``, is a copy of the header page. From it ids go on where the journal is gone. A
@@ -96,11 +96,11 @@ class Journal:
         elsewhere = read_header(ids, header.station)
         if elsewhere.reserved > header.reserved:
             self._header = header = replace(header, reserved=elsewhere.reserved)
-            why = f"{ids.path} knows of ids that the journal does not"
+            why = f"{ids.path} records ids that the journal does not"
         elif damaged:
             why = "the journal is damaged"
         else:
-            why = "" if survived else "the box went down without closing the journal"
+            why = "" if survived else "the computer went down without closing the journal"
         if why and header.reserved > next_id:
             self.notes.append(f"result ids {next_id} to {header.reserved - 1} are skipped: {why}")
             next_id = header.reserved
@@ -108,7 +108,7 @@ class Journal:
         self._write_header(clean=False, boot_id=boot_id)
         if self.fault:
             self.close()
-            raise JournalError(f"{self.fault}; see to the disk, or set [journal] path to another")
+            raise JournalError(f"{self.fault}; check the disk, or set [journal] path to another one")
 
     @classmethod
     def open(
@@ -130,7 +130,7 @@ class Journal:
                     first_id = max(first_id, given.reserved)
                     notes.append(
                         f"journal {path} was not there although ids below {given.reserved} may have been given "
-                        f"({ids_path.name}): what was owed is not known, and ids go on at {first_id}"
+                        f"({ids_path.name}): pending results are unknown, and ids continue at {first_id}"
                     )
             if not os.path.lexists(path):
                 make(path, file_nbytes(slots), Header(slots, 0, first_id, first_id, True, "", station), "slots lower")
@@ -214,7 +214,7 @@ class Journal:
                 self._write(at + _HALF_AT[0], _half(from_id or self._next_id, payload))
                 self._write(at, bytes([_OWED[0]]))
                 return number
-        raise JournalError(f"journal {self.path}: {PROMISES_MAX} triggers are owed a result already")
+        raise JournalError(f"journal {self.path}: {PROMISES_MAX} triggers are already waiting for a result")
 
     def redeem(self, number: int) -> None:
         """Forget a promise; only after the result that keeps it was entered."""
@@ -255,8 +255,8 @@ class Journal:
                 into = 1 - used
             elif state in _OWED:
                 raise JournalError(
-                    f"journal {self.path}: result {held_id} is still owed and result {result_id} wants its slot; "
-                    "raise [journal] slots"
+                    f"journal {self.path}: result {held_id} is still pending and result {result_id} needs its slot; "
+                    "increase [journal] slots"
                 )
             else:
                 self._write(at, bytes([_EMPTY]))
@@ -319,7 +319,7 @@ class Journal:
             wrong = self._entry(slot - PROMISES_MAX, at)
             if isinstance(wrong, str):
                 name = f"slot {slot - PROMISES_MAX}" if slot >= PROMISES_MAX else f"promise {slot}"
-                self.notes.append(f"journal {name} is corrupt ({wrong}): what it held is not known")
+                self.notes.append(f"journal {name} is corrupt ({wrong}): its content is unknown")
                 self._write(at, bytes([_EMPTY]))
                 damaged = True
         return damaged
@@ -353,7 +353,7 @@ class Journal:
         except OSError as error:
             raise JournalError(
                 f"{self.fault}, and {ids_path} cannot be written ({error.strerror}), so that no result id is safe to "
-                "give; see to the disk, or set [journal] path to another"
+                "give; check the disk, or set [journal] path to another one"
             ) from error
 
 
@@ -370,7 +370,7 @@ def _boot_id() -> str:
 
 def _half(result_id: int, payload: bytes) -> bytes:
     if len(payload) > PAYLOAD_MAX:
-        raise JournalError(f"result {result_id} has {len(payload)} bytes; the journal takes at most {PAYLOAD_MAX}")
+        raise JournalError(f"result {result_id} has {len(payload)} bytes; the journal accepts at most {PAYLOAD_MAX}")
     return _HALF.pack(result_id, len(payload), _crc(result_id, payload)) + payload
 
 

@@ -69,12 +69,12 @@ def file_nbytes(slots: int) -> int:
 
 def remedy(path: Path) -> str:
     """What to do with a journal that cannot be used."""
-    first_id = "set [journal] first_id above the last result_id that any receiver has seen"
+    first_id = "set [journal] first_id above the last result_id that any receiver has received"
     if path.name.endswith(IDS_SUFFIX):
-        return f"move it away where the journal next to it is sound; else move both away and {first_id}"
+        return f"move it away if the journal next to it is intact; otherwise move both away and {first_id}"
     return (
-        f"move the file away: ids then go on after those that {path.name}{IDS_SUFFIX} next to it knows; where that is "
-        f"gone or damaged, move both away and {first_id}"
+        f"move the file away: ids then continue after those recorded in {path.name}{IDS_SUFFIX} next to it; if that is "
+        f"missing or damaged, move both away and {first_id}"
     )
 
 
@@ -98,11 +98,11 @@ def hold(path: Path, station: str) -> HeldFile:
     except BlockingIOError as error:
         raise JournalError(
             f"journal {path} is in use by another process; stop the other inspector of station {station}, "
-            "or give this one another [station] name"
+            "or give this one a different [station] name"
         ) from error
     except OSError as error:
         raise JournalError(
-            f"journal {path} cannot be opened: {error.strerror}; make it a file of this user's, mode 0600, or set "
+            f"journal {path} cannot be opened: {error.strerror}; make it a file owned by this user, mode 0600, or set "
             "[journal] path"
         ) from error
 
@@ -113,7 +113,7 @@ def read_header(file: HeldFile, station: str) -> Header:
     try:
         page = file.read(0, HEADER_NBYTES)
     except OSError as error:
-        raise JournalError(f"journal {path} cannot be read ({error.strerror}); see to the disk, or {advice}") from error
+        raise JournalError(f"journal {path} cannot be read ({error.strerror}); check the disk, or {advice}") from error
     if len(page) < HEADER_NBYTES or not any(page[at : at + 8] == _MAGIC for at in HEADER_AT):
         raise JournalError(f"{path} is not a journal of a station; {advice}")
     headers = []

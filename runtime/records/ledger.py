@@ -32,7 +32,7 @@ class _Run:
     last: int
     lost: deque[int]
     leapt_to: int | None = None
-    """Where ``seq`` leapt to, if the next frame confirms it."""
+    """Where ``seq`` jumped to, if the next frame confirms it."""
 
 
 class Sequence:
@@ -49,7 +49,7 @@ class Sequence:
     def arrive(self, camera_session: str, seq: int) -> Arrival:
         """Take a frame's ``seq`` into account.
 
-        A gap of at most ``gap_max`` is believed: those exposures are lost. A larger one is believed when the next frame
+        A gap of at most ``gap_max`` is trusted: those exposures are lost. A larger one is trusted when the next frame
         confirms it; both are refused SEQ_JUMP, so that one frame with a wrong number does not make duplicates of all
         that follow. A ``seq`` seen before or going back is refused DUPLICATE_SEQ.
         """

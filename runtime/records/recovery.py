@@ -63,7 +63,7 @@ def _read(journal: Journal, entry: Entry) -> Result:
         found = wire.decode_result_body(entry.payload)
     except WireError as error:
         raise WireError(
-            f"journal {journal.path} holds a result that this version cannot read ({error}); start the version that "
+            f"journal {journal.path} holds a result that this version cannot read ({error}); run the version that "
             "wrote it once more, then this one, or move the file away and set [journal] first_id"
         ) from error
     fields = {name: getattr(found, name) for name in Result.__dataclass_fields__}

@@ -127,7 +127,8 @@ def read_client_key(key: ClientKey | Path | str) -> ClientKey:
         return _decode(data, path, ClientKey)
     except FileNotFoundError:
         raise AccessError(
-            f"there is no client key {path}; make one on the station with `asperity keys new --client NAME --role ROLE`"
+            f"there is no client key {path}; create one on the station with `asperity keys new --client NAME --role "
+            "ROLE`"
         ) from None
     except OSError as error:
         raise AccessError(f"client key {path} cannot be read: {error.strerror}") from None
@@ -157,7 +158,7 @@ def receive(socket: zmq.Socket[bytes]) -> list[bytes]:
 class ClientKeys:
     """The transport keys of one box.
 
-    Raises AccessError, with the command that repairs it, when somebody else could read the station's private key or
+    Raises AccessError, with the command that repairs it, when another user could read the station's private key or
     could let a client in.
     """
 
@@ -197,14 +198,14 @@ class ClientKeys:
         Raises UsageError on a name that is taken or cannot be, AccessError on a key that was revoked.
         """
         if not re.fullmatch(r"[a-z0-9_-]{1,32}", name):
-            raise UsageError(f"--client {name!r} is no name; give 1 to 32 of a-z 0-9 _ -")
+            raise UsageError(f"--client {name!r} is not a valid name; use 1 to 32 characters from a-z 0-9 _ -")
         if not roles:
             raise UsageError(f"--role is missing; give one or more of {', '.join(role.value for role in Role)}")
         clients = self.allowed()
         if name in clients:
-            raise UsageError(f"client {name} is allowed already; revoke it first, or give the new one another name")
+            raise UsageError(f"client {name} is already allowed; revoke it first, or give the new one another name")
         if len(clients) >= CLIENTS_MAX:
-            raise UsageError(f"{len(clients)} clients are allowed, the most there may be; revoke one first")
+            raise UsageError(f"{len(clients)} clients are allowed, which is the maximum; revoke one first")
         output = output or self.folder / f"{name}.key"
         if not public_key and output.exists():
             raise UsageError(f"{output} exists; name another file with --output, or remove it")
@@ -212,7 +213,7 @@ class ClientKeys:
         public, secret = (public_key, "") if public_key else _new_pair()
         entry = _convert({"name": name, "roles": roles, "created_us": _now_us(), "public_key": public})
         if entry.key_id in self.revoked():
-            raise AccessError(f"key {entry.key_id} was revoked here and stays so; make another pair")
+            raise AccessError(f"key {entry.key_id} was revoked here permanently; create a new key pair")
         if not public_key:
             key = ClientKey(
                 name=name,
@@ -232,7 +233,7 @@ class ClientKeys:
         """
         clients = self.allowed()
         if name not in clients:
-            raise UsageError(f"there is no client {name!r}; allowed are: {', '.join(clients) or 'none'}")
+            raise UsageError(f"there is no client {name!r}; allowed clients: {', '.join(clients) or 'none'}")
         entry = clients[name]
         # Revoked first: a crash between the two leaves the key revoked.
         self._write(self.folder / "revoked" / f"{entry.key_id}.json", entry)
@@ -258,7 +259,7 @@ class ClientKeys:
             if not folder.is_dir():
                 return []
             for checked in (self.folder.parent, self.folder, folder):
-                check_private(checked, OTHERS_MAY_WRITE, "others could let clients in", "chmod go-w", AccessError)
+                check_private(checked, OTHERS_MAY_WRITE, "others could admit clients", "chmod go-w", AccessError)
             for path in sorted(folder.glob("*.json")):
                 try:
                     data = read_private(path, OTHERS_MAY_WRITE, "others could change it", "chmod go-w", AccessError)
@@ -266,7 +267,9 @@ class ClientKeys:
                 except FileNotFoundError:
                     continue  # revoked while the folder was being read
                 if path.stem != (key.name if name == "allowed" else key.key_id):
-                    raise AccessError(f"{path} holds key {key.key_id} of {key.name}, another than it is named after")
+                    raise AccessError(
+                        f"{path} holds key {key.key_id} of {key.name}, but the file is named after another one"
+                    )
                 keys.append(key)
         except OSError as error:
             raise AccessError(f"key folder {folder} cannot be read ({error.strerror}); make it yours") from None
@@ -298,7 +301,7 @@ def _convert(values: dict[str, Any]) -> AllowedKey:
     try:
         return msgspec.convert(values, AllowedKey)
     except msgspec.ValidationError:
-        raise UsageError("--public-key is no key: give the 40 characters of a Z85 text") from None
+        raise UsageError("--public-key is not a key: give 40 characters of Z85 text") from None
 
 
 def _decode(data: bytes, path: Path, kind: type[K]) -> K:
@@ -306,4 +309,4 @@ def _decode(data: bytes, path: Path, kind: type[K]) -> K:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise AccessError(f"{path} is damaged or holds no {kind.__name__}; make another key") from None
+        raise AccessError(f"{path} is damaged or not a valid {kind.__name__}; create another key") from None

@@ -147,7 +147,7 @@ def _decode_public_key(data: bytes, path: Path) -> PublicKey:
 class TrustStore:
     """The key folder of one user on one box.
 
-    Raises SignatureError, with the command that repairs it, when somebody else could read the private key or could add
+    Raises SignatureError, with the command that repairs it, when another user could read the private key or could add
     a trusted one.
     """
 
@@ -237,8 +237,8 @@ class TrustStore:
             return self.new_key()
         if key.key_id in self.revoked():
             raise SignatureError(
-                f"this box's own key {key.key_id} was revoked, so nothing it signs would open; "
-                "make another with `asperity keys new --replace`"
+                f"this box's own key {key.key_id} was revoked, so bundles that it signs would not open; "
+                "create another one with `asperity keys new --replace`"
             )
         if key.key_id not in self.trusted():
             self.trust(key.public)
@@ -266,7 +266,7 @@ def check_signature(manifest_bytes: bytes, signature_bytes: bytes, trust: TrustS
     if signature.key_id in trust.revoked():
         raise SignatureError(
             f"bundle {bundle} is signed by key {signature.key_id!r}, which was revoked on this box; export it again "
-            "with a key in force"
+            "with a valid key"
         )
     key = trust.trusted().get(signature.key_id)
     if key is None:
@@ -279,7 +279,7 @@ def check_signature(manifest_bytes: bytes, signature_bytes: bytes, trust: TrustS
         Ed25519PublicKey.from_public_bytes(key.raw()).verify(raw_signature, manifest_bytes)
     except InvalidSignature:
         raise SignatureError(
-            f"bundle {bundle}: manifest.json is not what key {key.key_id} signed; the bundle was altered or damaged: "
+            f"bundle {bundle}: manifest.json is not what key {key.key_id} signed; the bundle was modified or damaged: "
             "copy or export it again"
         ) from None
     return key.key_id

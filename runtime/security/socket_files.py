@@ -28,7 +28,7 @@ def check_ipc(endpoint: str, *, make_folder: bool = False) -> Path | None:
         return None
     name = endpoint.removeprefix("ipc://")
     if not name or name[0] in "@*":
-        raise StationError(f"{endpoint} is no file, so anybody could bind it; give ipc:///FOLDER/NAME")
+        raise StationError(f"{endpoint} is not a file, so any user could bind it; use ipc:///FOLDER/NAME")
     path = Path(name).absolute()
     others_may_make = False  # in the folder before
     for folder in reversed(path.parents):
@@ -39,23 +39,23 @@ def check_ipc(endpoint: str, *, make_folder: bool = False) -> Path | None:
             found = _make(folder, endpoint)
         _check_owner(folder, found, endpoint)
         if not stat.S_ISDIR(found.st_mode):
-            raise StationError(f"{folder} on the way to {endpoint} is no folder; choose another place")
+            raise StationError(f"{folder} in the path of {endpoint} is not a folder; choose another place")
         others_may_make = bool(found.st_mode & OTHERS_MAY_WRITE)
         if others_may_make and not found.st_mode & stat.S_ISVTX:
             raise StationError(
-                f"{folder} has mode {stat.S_IMODE(found.st_mode):04o}: others could put a socket of their own in the "
+                f"{folder} has mode {stat.S_IMODE(found.st_mode):04o}: other users could put their own socket in the "
                 f"place of {endpoint}; run `chmod go-w {folder}` or choose another place"
             )
     if others_may_make:
         raise StationError(
-            f"anybody may make files in {path.parent}, also in the place of {endpoint}; give the socket a folder of "
-            "its own, of mode 0700"
+            f"any user may create files in {path.parent}, also in place of {endpoint}; give the socket a folder of "
+            "its own, with mode 0700"
         )
     found = _look(path)
     if found is not None:
         _check_owner(path, found, endpoint)
         if not stat.S_ISSOCK(found.st_mode):
-            raise StationError(f"{path} is there and is no socket; choose another name for {endpoint}")
+            raise StationError(f"{path} exists and is not a socket; choose another name for {endpoint}")
     return path
 
 
@@ -65,11 +65,11 @@ def _look(path: Path) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StationError(f"{path} cannot be looked at: {error.strerror}; choose another place") from error
+        raise StationError(f"{path} cannot be checked: {error.strerror}; choose another place") from error
 
 
 def _make(folder: Path, endpoint: str) -> os.stat_result:
-    """Make a folder before somebody else does; one that was there first is looked at like any other."""
+    """Create a folder before another user does; one that already exists is checked like any other."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder.lstat()
@@ -81,10 +81,10 @@ def _make(folder: Path, endpoint: str) -> os.stat_result:
 
 def _check_owner(path: Path, found: os.stat_result, endpoint: str) -> None:
     if stat.S_ISLNK(found.st_mode):
-        raise StationError(f"{path} on the way to {endpoint} is a link; give the endpoint by its real path")
+        raise StationError(f"{path} in the path of {endpoint} is a link; give the real path of the endpoint")
     if found.st_uid not in (os.geteuid(), 0):
         raise StationError(
-            f"{path} belongs to another user (uid {found.st_uid}), who could answer in the station's place at "
-            f"{endpoint}; run this as the inspector's user (`sudo -u`), set XDG_RUNTIME_DIR to a folder of your own or "
+            f"{path} belongs to another user (uid {found.st_uid}), who could impersonate the station at "
+            f"{endpoint}; run this as the inspector's user (`sudo -u`), set XDG_RUNTIME_DIR to a folder you own or "
             "choose another place"
         )

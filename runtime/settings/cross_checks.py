@@ -24,7 +24,7 @@ def check(config: StationConfig, where: str) -> None:
     if config.journal.slots < 4 * in_work:
         raise ConfigError(
             f"{where}: [journal] slots is {config.journal.slots}, fewer than 4 x the {in_work} results that "
-            "queue_length, pending_max and seq_gap_max allow to be under way; leave it at 4096"
+            "queue_length, pending_max and seq_gap_max allow to be pending; leave it at 4096"
         )
     for each in hosted(config):
         if each.station.triggers == "hard_wired":
@@ -32,14 +32,14 @@ def check(config: StationConfig, where: str) -> None:
         if each.station.recipe and each.station.recipe not in config.recipes:
             known = ", ".join(config.recipes) or "none"
             table = "[[stations]]" if config.stations else "[station]"
-            raise ConfigError(f"{where}: {table} recipe is {each.station.recipe!r}; [recipes] has: {known}")
+            raise ConfigError(f"{where}: {table} recipe is {each.station.recipe!r}; available in [recipes]: {known}")
     if config.stations:
         _check_stations(config, where)
     engine, limits = config.engine, config.limits
     if engine.name == "cuda" and 2 * engine.device_wait_ms >= limits.engine_stuck_ms:
         raise ConfigError(
             f"{where}: [engine] device_wait_ms is {engine.device_wait_ms}; twice that must be below [limits] "
-            f"engine_stuck_ms ({limits.engine_stuck_ms}), or a GPU that hangs is taken for an engine that is stuck"
+            f"engine_stuck_ms ({limits.engine_stuck_ms}), or a GPU that hangs is mistaken for an engine that is stuck"
         )
     for key in ("frames", "results", "bulk", "control"):
         endpoint = getattr(sockets, key)
@@ -71,7 +71,7 @@ def _check_hard_wired(config: StationConfig, where: str) -> None:
     settled_ms = wired.early_ms + max(wired.arrival_max_ms, wired.late_ms) + wired.late_ms + 3 * wired.tolerance_ms
     if settled_ms >= config.limits.deadline_ms:
         raise ConfigError(
-            f"{where}: station {station}: which part an exposure is of may be known only after {settled_ms} ms "
+            f"{where}: station {station}: which part an exposure belongs to may be known only after {settled_ms} ms "
             "([hard_wired] early_ms + late_ms + 3 tolerance_ms, and the larger of arrival_max_ms and late_ms); "
             f"[limits] deadline_ms is {config.limits.deadline_ms}; raise it above that"
         )
@@ -81,18 +81,18 @@ def _check_stations(config: StationConfig, where: str) -> None:
     """That no two stations of the process have in common what makes them two."""
     if config.station != StationSection():
         raise ConfigError(
-            f"{where}: [station] (and --station, --camera, --autostart) is of a process of one station, and there are "
-            "[[stations]]; write what it says into these"
+            f"{where}: [station] (and --station, --camera, --autostart) applies to a process with one station, but "
+            "there are [[stations]]; move its keys into these"
         )
     if config.journal.path:
         raise ConfigError(
-            f"{where}: [journal] path (and --journal) names the one file {config.journal.path}, and there are "
-            "[[stations]]; give each of them a journal, or none: then it is called by the station's name"
+            f"{where}: [journal] path (and --journal) names the single file {config.journal.path}, but there are "
+            "[[stations]]; give each of them a journal, or none: then it is named after the station"
         )
     if len(config.stations) > STATIONS_MAX:
         raise ConfigError(
-            f"{where}: there are {len(config.stations)} [[stations]] and one process hosts at most {STATIONS_MAX}; "
-            "give the others a process of their own"
+            f"{where}: there are {len(config.stations)} [[stations]], but one process hosts at most {STATIONS_MAX}; "
+            "run the others in another process"
         )
     taken: dict[tuple[str, str | int], int] = {}
     for at, each in enumerate(hosted(config), start=1):
@@ -102,6 +102,5 @@ def _check_stations(config: StationConfig, where: str) -> None:
             other = taken.setdefault((key, value), at)
             if other != at:
                 raise ConfigError(
-                    f"{where}: [[stations]] no. {other} and no. {at} both have {key} {value!r}; "
-                    f"give each a {key} of its own"
+                    f"{where}: [[stations]] no. {other} and no. {at} both have {key} {value!r}; give each its own {key}"
                 )

@@ -37,7 +37,7 @@ def restore(data: bytes) -> StationConfig:
     try:
         return msgspec.json.decode(data, type=StationConfig)
     except msgspec.MsgspecError as error:
-        raise ConfigError(f"the configuration handed over cannot be read: {error}") from error
+        raise ConfigError(f"the configuration passed to this process cannot be read: {error}") from error
 
 
 def _make_absolute(values: dict[str, Any], base: Path) -> None:

@@ -1,4 +1,4 @@
-"""Log lines on stderr: for people, or one JSON object a line with the ids of what it is about."""
+"""Log lines on stderr: `text` for people, or `json`: one JSON object per line with the ids of what it is about."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TextLines(logging.Formatter):
     """Lines for people. What a name from outside holds besides printable characters is written as escapes."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """One line; a traceback follows on lines of its own."""
+        """One line; a traceback follows on its own lines."""
         return shown(super().formatMessage(record))
 
 
@@ -64,7 +64,7 @@ class Repeats:
 
 def with_held(text: str, held: int) -> str:
     """The text, with how many of its kind were held back before it."""
-    return f"{text} (and {held} more of this kind before)" if held else text
+    return f"{text} ({held} more of this kind before)" if held else text
 
 
 class Rate(logging.Filter):

@@ -24,7 +24,7 @@ else:
 
 NAME_PATTERN = r"\A[a-z0-9_-]{1,32}\Z"
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
-NAME_RULE = "1 to 32 of a-z 0-9 _ -"
+NAME_RULE = "1 to 32 characters from a-z 0-9 _ -"
 
 
 def text(description: str) -> Meta:

@@ -1,4 +1,4 @@
-"""An inspector with the simulated engine as a process of its own, which can be killed and started again."""
+"""An inspector with the simulated engine as a separate process, which can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StationProcess:
         """Raises StationError when it has ended by itself."""
         if self._process is not None and self._process.poll() is not None:
             code = self._taken().returncode
-            raise StationError(f"the simulated inspector ended by itself with exit code {code}; see its log above")
+            raise StationError(f"the simulated inspector exited unexpectedly with code {code}; see its log above")
 
     def kill(self) -> None:
         """kill -9."""

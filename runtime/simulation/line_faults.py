@@ -1,7 +1,7 @@
 """What can go wrong on a line with a hard-wired trigger, by words: each row of the table in docs/wire.md.
 
 The simulation is sensor and PLC at once: it exposes and announces the part itself. A station whose triggers are not
-hard-wired is started again with hard-wired ones for such a word, and with its own afterwards.
+hard-wired is restarted with hard-wired ones for such a word, and with its own afterwards.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ class Fault(NamedTuple):
 
 FAULTS = {
     "lost-exposure": Fault(
-        "an exposure is lost on its way: its part NO_FRAME, the next AMBIGUOUS", Reason.AMBIGUOUS, _lost
+        "an exposure is lost in transit: its part NO_FRAME, the next AMBIGUOUS", Reason.AMBIGUOUS, _lost
     ),
     "missed-exposure": Fault("the camera does not expose for an announced part: NO_FRAME", Reason.NO_FRAME, _missed),
-    "broken-exposure": Fault("the frame breaks the wire contract: its part AMBIGUOUS", Reason.AMBIGUOUS, _broken),
-    "bounced-sensor": Fault("the sensor fires twice for one part: AMBIGUOUS", Reason.AMBIGUOUS, _bounced),
+    "broken-exposure": Fault("the frame violates the wire protocol: its part AMBIGUOUS", Reason.AMBIGUOUS, _broken),
+    "bounced-sensor": Fault("the sensor triggers twice for one part: AMBIGUOUS", Reason.AMBIGUOUS, _bounced),
     "late-frame": Fault("a frame arrives after arrival_max_ms: STALE", Reason.STALE, _late),
-    "unannounced-exposure": Fault("nobody announced it: UNANNOUNCED, then UNSYNCED", Reason.UNANNOUNCED, _unannounced),
+    "unannounced-exposure": Fault("it was not announced: UNANNOUNCED, then UNSYNCED", Reason.UNANNOUNCED, _unannounced),
     "late-announcement": Fault(
         "a part is announced after late_ms: UNANNOUNCED, then UNSYNCED", Reason.UNANNOUNCED, _announced_late
     ),

@@ -3,7 +3,7 @@
 A word is one of the simulated engine (``ok ng shape ... WORD=MS``), one of LINE_WORDS, for what concerns no single
 part, or the name of a reason. The latter is brought about as it comes about on a line: LOST by leaving out a ``seq``,
 RESTARTED by kill -9 and a new start, CAMERA_MOVED by points that preprocessing itself finds moved. No result is made
-up. NOT_JUDGED is no result's reason: it stands in the 64-byte record of a score that no f32 can hold.
+up. NOT_JUDGED is never a result's reason: it stands in the 64-byte record of a score that no f32 can hold.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ ATTEMPTS = 3
 """A computer under load may answer a frame before it could be overtaken, aborted or killed: then once more."""
 ALL = "all"
 LINE_WORDS = {
-    "recipe-fails": "a change of recipe fails, then a good part: recipe_change is failed, the recipe before it stays",
+    "recipe-fails": "a recipe change fails, then a good part: recipe_change is failed, the previous recipe stays "
+    "active",
 }
 """Word -> what happens at the line; ``runtime.simulation.scenes`` plays it."""
 
@@ -38,12 +39,12 @@ def words_of(script: str) -> list[str]:
         elif word in Reason.__members__ or word in FAULTS or word in LINE_WORDS:
             words.append(word)
         elif word.isupper():
-            raise UsageError(f"{word} is no reason; there are: {', '.join(Reason.__members__)}")
+            raise UsageError(f"{word} is not a reason; available: {', '.join(Reason.__members__)}")
         else:
             check_word(word)
             words.append(word)
     if not words:
-        raise UsageError("the script is empty; give words such as: ok ok ng LOST")
+        raise UsageError("the script is empty; give words, for example: ok ok ng LOST")
     return words
 
 
@@ -79,7 +80,7 @@ class Simulation(SimulatedLine):
         return self._bring_about(word, reason, scene)
 
     def _serve(self, config: StationConfig) -> None:
-        """Have a station with these triggers, started again for it; one whose own are hard-wired keeps them."""
+        """Have a station with these triggers, restarted for it; one whose own are hard-wired keeps them."""
         if config.station.triggers == self.mode or self._own.station.triggers == "hard_wired":
             return
         self.settle()

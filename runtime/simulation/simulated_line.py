@@ -47,7 +47,7 @@ class Summary:
 
     @property
     def per_second(self) -> float:
-        """Results a second."""
+        """Results per second."""
         return self.results / self.seconds if self.seconds > 0 else 0.0
 
     def add(self, other: Summary) -> None:
@@ -108,7 +108,7 @@ class SimulatedLine:
 
     @property
     def ended(self) -> bool:
-        """Told to end."""
+        """Asked to stop."""
         return self._ending()
 
     def settle(self) -> None:
@@ -181,7 +181,7 @@ class SimulatedLine:
         return trigger_id if reply.ok else 0
 
     def next_trigger(self, timeout_ms: int) -> Trigger | None:
-        """The next trigger that somebody else gave, within this time."""
+        """The next trigger from another client, within this time."""
         if self._triggers:
             return self._triggers.popleft()
         trigger = self.camera.wait_trigger(timeout_ms)
@@ -235,7 +235,7 @@ class SimulatedLine:
             self.listen(2)
 
     def ask(self, op: str, **fields: Any) -> Reply:
-        """Ask, and again where the last state heard was too old: a crowded machine does not always let us listen."""
+        """Ask, and again where the last state received was too old: a crowded machine does not always let us listen."""
         ends_s = time.monotonic() + SETTLE_S
         while (reply := self.client.request(op, **fields)).code == "TOO_OLD" and time.monotonic() < ends_s:
             self.listen(20)

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from asperity.runtime.settings.station_toml import HardWired, StationConfig
 
 WIRED = HardWired(early_ms=100, late_ms=300, arrival_max_ms=200, tolerance_ms=20, pitch_min_ms=500, quiet_ms=1600)
-"""Wide windows: a busy computer is no line."""
+"""Wide windows: a busy computer is not a line."""
 DEADLINE_MS = 1000
 REST_SLACK_MS = 200
 

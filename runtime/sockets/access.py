@@ -2,9 +2,10 @@
 
 With CURVE every connection is decided here by its public key and its socket, and every request and frame once more by
 the list as it stands at that moment, so a revoked key is worth nothing from the next look on. Open connections outlive
-their key; ``Access.changed`` says which sockets must be bound anew to cut them.
+their key; ``Access.changed`` says which sockets must be bound again to close them.
 
-Without CURVE whoever reaches a socket may use it: the endpoint (loopback, or ipc in a folder of one user) is the limit.
+Without CURVE anyone who can reach a socket may use it: the endpoint (loopback, or ipc in a folder of one user) is the
+limit.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from asperity.runtime.settings.station_toml import Security
 
 SECOND_NS = 1000 * MS
 NEWS_MAX = 64
-"""Refusals waiting to be told; beyond it they are only counted."""
+"""Refusals waiting to be reported; beyond it they are only counted."""
 
 _READER = frozenset({"results", "bulk", "control"})
 SOCKETS_OF: dict[Role, frozenset[str]] = {
@@ -45,15 +46,15 @@ OPERATIONS_OF: dict[Role, frozenset[str]] = {
 }
 
 REFUSALS = {
-    "HANDSHAKE": "it spoke no CURVE, knew another station's key, or sent garbage",
+    "HANDSHAKE": "it did not use CURVE, used another station's key, or sent invalid data",
     "UNKNOWN_KEY": "its key is not in the list",
     "REVOKED_KEY": "its key was revoked",
-    "WRONG_SOCKET": "its roles do not open this socket",
-    "BOUNDS": "it sent more than a connection may, or no ZMTP; it was cut",
-    "CONNECTIONS": "there are too many connections, or it connects too often",
-    "ROLE": "its roles do not allow the request",
-    "RATE": "it asks more often than allowed",
-    "KEYS": "the key folder cannot be believed, so nobody is let in",
+    "WRONG_SOCKET": "its roles do not permit this socket",
+    "BOUNDS": "it exceeded a connection limit or did not speak ZMTP; it was disconnected",
+    "CONNECTIONS": "too many connections, or too many connection attempts",
+    "ROLE": "its roles do not permit the request",
+    "RATE": "it exceeds the permitted request rate",
+    "KEYS": "the key folder failed its permission check; all connections are refused",
 }
 """Why a client was refused: reason -> in words."""
 
@@ -62,8 +63,8 @@ class Decision(NamedTuple):
     """The answer to a connection, as ZAP has it (https://rfc.zeromq.org/spec/27/)."""
 
     status: str
-    """200: let in. 300: not now. Never 400: after it libzmq's client gives up for good, and a gateway would have to be
-    started again after its key was put right. After 300 it tries again once ``handshake_ms`` are over."""
+    """200: admit. 300: not now. Never 400: after it libzmq's client gives up permanently, and a gateway would have to
+    be restarted after its key was corrected. After 300 it tries again once ``handshake_ms`` are over."""
     reason: str
     user_id: str = ""
     """The key's id: a name may be given to another key later."""
@@ -81,7 +82,7 @@ class _Bucket:
     since_ns: int
 
     def take(self, amount: float, rate: float, burst: float, now_ns: int) -> bool:
-        """True if ``amount`` was there. ``rate`` a second."""
+        """True if ``amount`` was there. ``rate`` per second."""
         self.left = min(burst, self.left + rate * (now_ns - self.since_ns) / SECOND_NS)
         self.since_ns = now_ns
         if amount > self.left:
@@ -91,14 +92,14 @@ class _Bucket:
 
 
 class Access:
-    """The gate of one station. Raises AccessError at start when the key folder cannot be believed."""
+    """The gate of one station. Raises AccessError at start when the key folder fails its check."""
 
     def __init__(self, config: Security, clock: Callable[[], Now] = look) -> None:
         self.curve = config.curve
         self.refused: Counter[str] = Counter()
         """Reason -> connections and requests refused for it, since the start."""
         self.logged_in: Callable[[str, Actor, str, str], None] = lambda socket, who, refusal, peer: None
-        """Called for each connection that was decided on: socket, who, why not (empty: let in), and from where."""
+        """Called for each connection that was decided on: socket, who, why not (empty: admitted), and from where."""
         self._config = config
         self._clock = clock
         self._keys = ClientKeys(Path(config.keys) if config.keys else None)
@@ -117,7 +118,7 @@ class Access:
     # ------------------------------------------------------------------ the list
 
     def changed(self) -> set[str]:
-        """Look at the list, at most every ``reload_ms``: the sockets on which somebody is who may be there no more."""
+        """Read the list, at most every ``reload_ms``: sockets with a connection whose key is no longer allowed."""
         now_ns = self._clock().ns
         if not self.curve or now_ns < self._look_ns:
             return set()
@@ -206,7 +207,7 @@ class Access:
         if self._take("requests", who, 1, often, often) and self._take("nbytes", who, nbytes, much, much):
             return ""
         self._count("RATE", "control", self._name(client))
-        return f"more than {often} requests or {much} bytes a second; ask less often"
+        return f"more than {often} requests or {much} bytes per second; send requests less often"
 
     def actor(self, client: str, says: str = "") -> Actor:
         """Who asks: ``client`` is the key's id as CURVE proved it, ``says`` what the request claims."""
@@ -219,7 +220,7 @@ class Access:
 
     def cut(self, reason: str, socket: str, address: str, why: str) -> None:
         """A connection was refused or cut; ``why`` in words, where there is more to say."""
-        who = f"somebody from {address[:64]}" if address else "somebody"
+        who = f"a client from {address[:64]}" if address else "somebody"
         self._count(reason, socket, f"{who} ({why[:128]})" if why else who)
 
     def news(self) -> Iterator[tuple[str, str, str]]:
@@ -229,8 +230,8 @@ class Access:
 
     @property
     def problem(self) -> str:
-        """Why nobody is let in; empty: the key folder passed its check."""
-        return f"nobody is let in: {self._problem}" if self._problem else ""
+        """Why no client is admitted; empty: the key folder passed its check."""
+        return f"all connections are refused: {self._problem}" if self._problem else ""
 
     # ------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """How much a connection of libzmq has sent so far, and the way to end it, though its descriptor is libzmq's.
 
 A descriptor's number may be another file's at any moment, so whatever is done is done to a copy of it, which stays what
-it is, and only after a look at whose it is: Linux gives each socket a number of its own that is never given again
+it is, and only after a look at whose it is: Linux gives each socket a unique number that is never reused
 (SO_COOKIE). Only TCP counts bytes; of another connection nothing is known.
 """
 

@@ -33,7 +33,7 @@ _EVENTS = (
 
 
 class Connections:
-    """Counts only connections that are proven: somebody answered the handshake.
+    """Counts only proven connections: those that answered the handshake.
 
     A monitor says which connection was accepted and which is gone, but not which one ended its handshake. So one counts
     as soon as all those under way have ended theirs, or when it is older than a handshake may be.
@@ -60,7 +60,7 @@ class Connections:
         self._failed = failed
         self._was_cut = was_cut
         self._waiting_nbytes = waiting_nbytes
-        self._read: dict[int, tuple[bytes, int]] = {}  # connection -> its cookie, bytes read of it by the desk
+        self._read: dict[int, tuple[bytes, int]] = {}  # connection -> its cookie, bytes read of it by the I/O thread
         self._weigh_ns = 0
         self._patience_ns = (handshake_ms + SLACK_MS) * MS
         self._under_way: dict[int, int] = {}
@@ -78,7 +78,7 @@ class Connections:
             self._voices.setdefault(connection, set()).add(camera)
 
     def number(self, connection: int) -> int | None:
-        """A number of its own for the open connection of this descriptor; None: it is closed, or not known yet."""
+        """A unique number for the open connection of this descriptor; None: it is closed, or not known yet."""
         return self._numbers.get(connection)
 
     def is_open(self, number: int) -> bool:
@@ -92,7 +92,7 @@ class Connections:
 
     @property
     def admitted(self) -> int:
-        """Proven connections, and those that the gate let in a moment ago."""
+        """Proven connections, and those that the gate admitted a moment ago."""
         return len(self._proven) + min(len(self._under_way), self._succeeded + self._let_in)
 
     def let_in(self) -> None:
@@ -115,7 +115,7 @@ class Connections:
         return closed
 
     def read(self, connection: int, nbytes: int) -> None:
-        """The desk has read a message of this connection, of so many bytes on the wire."""
+        """The I/O thread has read a message of this connection, of so many bytes on the wire."""
         if connection in self._read:
             cookie, before = self._read[connection]
             self._read[connection] = cookie, before + nbytes
@@ -140,13 +140,13 @@ class Connections:
                 self._read[connection] = cookie, 0
             waiting = received - self._read[connection][1]
             if waiting > self._waiting_nbytes:
-                self.cut(connection, f"more than {self._waiting_nbytes} bytes that nobody has read")
+                self.cut(connection, f"more than {self._waiting_nbytes} unread bytes")
             elif connection in self._under_way and waiting > HANDSHAKE_NBYTES:
                 unproven.append(connection)
         # Who of them has ended its handshake nobody says; when there are more of them than did, some surely have not.
         if len(unproven) > self._succeeded + self._let_in:
             for connection in unproven:
-                self.cut(connection, f"more than {HANDSHAKE_NBYTES} bytes before its handshake was over")
+                self.cut(connection, f"more than {HANDSHAKE_NBYTES} bytes before its handshake was complete")
 
     def _take(self, event: int, value: int, now_ns: int) -> bool:
         if event == zmq.Event.ACCEPTED:

@@ -1,4 +1,4 @@
-"""The desk's sockets with CURVE: libzmq's, which asks for each connection who it is (ZAP, rfc.zeromq.org/spec/27).
+"""The I/O thread's sockets with CURVE: libzmq's, which authenticates each connection (ZAP, rfc.zeromq.org/spec/27).
 
 Two things are done here against libzmq 4.3.5. Its receiving queues have no bound of their own: where one is full while
 its connection is reset, a heartbeat ends the whole process (docs/decisions/plain-connections.md). And as libzmq counts
@@ -24,7 +24,7 @@ from asperity.runtime.wire import Part
 _BELL = "inproc://bell"
 _ZAP = "inproc://zeromq.zap.01"
 MONITOR_EVENTS = 100_000
-"""Of connections that came and went; beyond it ZeroMQ's thread waits for the desk."""
+"""Of connections that came and went; beyond it ZeroMQ's thread waits for the I/O thread."""
 CONNECTS_PER_TURN = 16
 """Connections decided on before deadlines are looked at again."""
 REBIND_MS = 2000
@@ -40,7 +40,7 @@ PART_NBYTES = 42
 
 
 class CurveEnds:
-    """PULL frames, PUB results, PUB bulk, ROUTER control. Only the desk's thread may call it."""
+    """PULL frames, PUB results, PUB bulk, ROUTER control. Only the I/O thread may call it."""
 
     def __init__(self, config: StationConfig, access: Access) -> None:
         """Nothing is bound yet."""
@@ -89,10 +89,10 @@ class CurveEnds:
         return bound
 
     def open(self) -> None:
-        """Clients are let in as soon as the desk is asked for them."""
+        """Clients are admitted as soon as the I/O thread is asked for them."""
 
     def make_bell(self) -> Callable[[], None]:
-        """For another thread, called on it: returns what wakes the desk. Never blocks."""
+        """For another thread, called on it: returns what wakes the I/O thread. Never blocks."""
         socket = self._context.socket(zmq.PUSH)
         socket.setsockopt(zmq.LINGER, 0)
         socket.connect(_BELL)
@@ -172,7 +172,7 @@ class CurveEnds:
             self._named["control"].send_multipart([*envelope, body], zmq.NOBLOCK)
 
     def publish(self, name: str, parts: Sequence[Part]) -> None:
-        """To whoever subscribed to it; who has too much waiting loses it. Never blocks."""
+        """To its subscribers; one with too much waiting loses it. Never blocks."""
         self._named[name].send_multipart(parts, zmq.NOBLOCK, copy=name == "results")
 
     def speaks(self, connection: int, camera: str) -> None:
@@ -180,7 +180,7 @@ class CurveEnds:
         self._connections["frames"].speaks(connection, camera)
 
     def number(self, connection: int) -> int | None:
-        """A number of its own for the connection of this descriptor to the frames socket; None: it is closed."""
+        """A unique number for the connection of this descriptor to the frames socket; None: it is closed."""
         connections = self._connections["frames"]
         if connections.number(connection) is None:
             self._follow("frames", time.monotonic_ns())  # it may have come since
@@ -199,7 +199,7 @@ class CurveEnds:
         return self._connections[name].admitted
 
     def _follow(self, name: str, now_ns: int) -> None:
-        """Take in what became of a socket's connections. One that was cut is bound anew once they are closed."""
+        """Take in what became of a socket's connections. One that was cut is bound again once they are closed."""
         if self._connections[name].follow(now_ns) and name in self._rebinding:
             try:
                 for endpoint in self._bound[name]:
@@ -256,7 +256,7 @@ class CurveEnds:
         return socket
 
     def _guard(self, name: str, socket: zmq.Socket[bytes], waiting_nbytes: int) -> Connections:
-        """Ask everybody who connects who he is, and follow who is connected."""
+        """Authenticate every client that connects, and follow the connections."""
         handshake_ms = self._config.security.handshake_ms
         socket.setsockopt(zmq.HANDSHAKE_IVL, handshake_ms)  # who connects and says nothing is nobody
         socket.curve_server = True

@@ -1,4 +1,4 @@
-"""The desk's sockets: bound, bounded and closed in one place. Only the desk's thread may touch them."""
+"""The I/O thread's sockets: bound, bounded and closed in one place. Only the I/O thread may touch them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Ends(Protocol):
 
 
 class InspectorSockets:
-    """PULL frames, PUB results, PUB bulk, ROUTER control, and the bell by which other threads wake the desk.
+    """PULL frames, PUB results, PUB bulk, ROUTER control, and the bell by which other threads wake the I/O thread.
 
     Raises ConfigError for a bind off loopback without CURVE or ``insecure_lan``, StationError where a bind fails,
     AccessError where the key folder cannot be trusted.
@@ -77,7 +77,7 @@ class InspectorSockets:
             raise
 
     def make_bell(self) -> Callable[[], None]:
-        """For another thread, called on it: returns what wakes the desk. Never blocks."""
+        """For another thread, called on it: returns what wakes the I/O thread. Never blocks."""
         return self._ends.make_bell()
 
     def wait(self, timeout_ms: float) -> None:
@@ -141,7 +141,7 @@ class InspectorSockets:
     def camera_connected(self, camera: str) -> bool:
         """True while this camera is connected to the frames socket and answers its heartbeat.
 
-        As long as no frame of it has come, whoever is connected and has sent nothing yet may be it.
+        As long as no frame of it has arrived, any connection that has sent nothing yet may be it.
         """
         return self._ends.may_hear(camera)
 
@@ -158,8 +158,8 @@ class InspectorSockets:
         asked = self._config.security.curve or self._config.sockets.insecure_lan
         if path is None and not asked and not is_loopback(endpoint):
             raise ConfigError(
-                f"[sockets] {name} is {endpoint}, which others on the network could reach and use; bind 127.0.0.1, "
-                "give --curve and each client a key, or --insecure-lan if nobody untrusted is on that network"
+                f"[sockets] {name} is {endpoint}, which other hosts on the network could reach and use; bind "
+                "127.0.0.1, give --curve and each client a key, or --insecure-lan if that network is trusted"
             )
         before = os.umask(0o177)  # a socket file must not be open to others even for a moment
         try:

@@ -1,4 +1,4 @@
-"""Messages between the threads that read them and the desk: bounded in number and, before they are read, in bytes."""
+"""Messages from the reading threads to the I/O thread: bounded in number and, before they are read, in bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Waiting:
     def __init__(self, per_peer: int, nbytes_max: int, ring: Callable[[], None]) -> None:
         """``per_peer``: messages of one connection that may wait; beyond it that connection is not read.
 
-        ``nbytes_max``: of all connections together, of messages that wait or are being read. ``ring`` wakes the desk.
+        ``nbytes_max``: of all connections, of messages that wait or are being read. ``ring`` wakes the I/O thread.
         """
         self._per_peer = per_peer
         self._nbytes_max = nbytes_max
@@ -38,17 +38,17 @@ class Waiting:
             while self._nbytes + nbytes > self._nbytes_max:
                 others = [other for other in self._reading if other is not peer]
                 if others:
-                    min(others, key=lambda other: other.began_ns).cut("an unfinished message in the way of others")
+                    min(others, key=lambda other: other.began_ns).cut("an unfinished message that blocks others")
                 left_s = (until_ns - time.monotonic_ns()) / 1e9
                 if self._ended or left_s <= 0:
-                    raise CutError(f"no room within {self._nbytes_max} bytes for what it sends")
+                    raise CutError(f"its message does not fit into the limit of {self._nbytes_max} bytes")
                 self._changed.wait(min(left_s, TICK_MS / 1000))
             self._nbytes += nbytes
             peer.held_nbytes += nbytes
             self._reading.add(peer)
 
     def put(self, peer: Peer, parts: list[Part]) -> None:
-        """Hand on a whole message. Raises EOFError when the connection or the desk ends first."""
+        """Hand on a whole message. Raises EOFError when the connection or the I/O thread ends first."""
         with self._changed:
             self._reading.discard(peer)
             while peer.waiting >= self._per_peer:

@@ -1,4 +1,4 @@
-"""One plain connection: a thread reads it and holds it to its bounds before anything is kept; anybody may send.
+"""One plain connection: a thread reads it and holds it to its bounds before anything is kept; any client may send.
 
 Blocking reads, each for a whole part where the part is large: a frame is read straight into the memory in which it is
 decoded, and the interpreter is needed a few times for each frame, not for each packet.
@@ -24,12 +24,12 @@ from asperity.runtime.sockets import zmtp
 from asperity.runtime.wire import Part
 
 READ_NBYTES = 65_536
-"""Read at once; a part of at least this size is read into memory of its own."""
+"""Read at once; a part of at least this size is read into its own memory."""
 TICK_MS = 200
 """Longest blocking read, after which deadlines and the end are looked at."""
 SMALL_BURST = 512
 SMALL_PER_S = 100
-"""Subscriptions and commands of one connection: at once, and then a second; with more it is cut."""
+"""Subscriptions and commands of one connection: at once, and then per second; with more it is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,11 @@ class Peer:
         self.topics: tuple[bytes, ...] = ()
         """What it subscribed to; replaced whole."""
         self.voices: set[str] = set()
-        """Cameras whose frames came by it. The desk's."""
+        """Cameras whose frames came by it. The I/O thread's."""
         self.since_ns = time.monotonic_ns()
         self.heard_ns = self.since_ns
         self.pinged_ns = 0
-        """When the heartbeat that is not answered yet was sent; 0: none. The desk's."""
+        """When the heartbeat that is not answered yet was sent; 0: none. The I/O thread's."""
         self.waiting = 0
         self.held_nbytes = 0
         """Of the unfinished message. Both are the keeper's."""
@@ -146,7 +146,7 @@ class Peer:
         self.offer([zmtp.GREETING], 1)
         first = bytes(self._read(1, until_ns))
         if first != zmtp.GREETING[:1]:  # HTTP, TLS, ZMTP 1: their rest may never come
-            raise zmtp.ProtocolError("no ZMTP 3 greeting")
+            raise zmtp.ProtocolError("not a ZMTP 3 greeting")
         zmtp.check_greeting(first + bytes(self._read(zmtp.GREETING_NBYTES - 1, until_ns)))
         self.offer([zmtp.ready(self._bounds.own_type)], 1)
         head = zmtp.header(self._read(1, until_ns)[0])
@@ -181,7 +181,7 @@ class Peer:
         self.began_ns = 0
         if bounds.own_type == b"PUB":
             if len(parts) != 1:
-                raise CutError("a message of several parts where only subscriptions are taken")
+                raise CutError("a multipart message where only subscriptions are accepted")
             self._subscribe(*zmtp.subscription(bytes(parts[0])))
             self._keeper.forget(self)
         else:
@@ -201,7 +201,7 @@ class Peer:
         self._count_small()
         if name == b"PING":
             if not self.offer([zmtp.pong(data)], SMALL_BURST):
-                raise CutError("it reads no answers to its heartbeats")
+                raise CutError("it does not read the replies to its heartbeats")
         elif name == b"ERROR":
             raise EOFError
         elif name in (b"SUBSCRIBE", b"CANCEL") and self._bounds.own_type == b"PUB":
@@ -225,7 +225,7 @@ class Peer:
         self._small = min(SMALL_BURST, self._small + SMALL_PER_S * (now_ns - self._small_ns) / 1e9) - 1
         self._small_ns = now_ns
         if self._small < 0:
-            raise CutError(f"more than {SMALL_PER_S} subscriptions and heartbeats a second")
+            raise CutError(f"more than {SMALL_PER_S} subscriptions and heartbeats per second")
 
     def _read(self, nbytes: int, until_ns: int) -> memoryview:
         """The next bytes, as memory that nobody writes to again. ``until_ns`` 0: as long as the connection lasts."""
@@ -256,7 +256,7 @@ class Peer:
                 count = -1
             now_ns = time.monotonic_ns()
             if until_ns and now_ns > until_ns:
-                raise CutError("its message or its handshake takes too long")
+                raise CutError("its message or handshake takes too long")
             if count == 0:
                 raise EOFError
             if count > 0:

@@ -1,6 +1,6 @@
-"""The desk's sockets without CURVE: ZMTP spoken here, so that every byte has its bound before it is read.
+"""The I/O thread's sockets without CURVE: ZMTP spoken here, so that every byte has its bound before it is read.
 
-libzmq assembles a message whole before anybody sees it, and ends the process where a connection is reset at a moment
+libzmq assembles a message whole before it is seen, and kills the process where a connection is reset at a moment
 that it did not expect; docs/decisions/plain-connections.md says what was seen and tried. Clients of every ZeroMQ
 library connect as before.
 """
@@ -31,7 +31,7 @@ from asperity.runtime.wire import Part
 
 BACKLOG = 100
 NEWS_MAX = 64
-"""Cuts waiting to be counted by the desk; of more at once only so many are."""
+"""Cuts waiting to be counted by the I/O thread; of more at once only so many are."""
 PAUSE_S = 0.05
 """After a connection could not be accepted: no handle, no thread, no memory is left."""
 PACE_S = 0.002
@@ -41,7 +41,7 @@ CONTROL_WAITING_NBYTES = 16 * 2**20
 
 
 class PlainEnds:
-    """PULL frames, PUB results, PUB bulk, ROUTER control. Only the desk's thread may call it, but for bells."""
+    """PULL frames, PUB results, PUB bulk, ROUTER control. Only the I/O thread may call it, but for bells."""
 
     def __init__(self, config: StationConfig, access: Access) -> None:
         """Nothing is bound yet."""
@@ -83,11 +83,11 @@ class PlainEnds:
         return bound
 
     def open(self) -> None:
-        """Let clients in."""
+        """Admit clients."""
         self._door.start()
 
     def make_bell(self) -> Callable[[], None]:
-        """What wakes the desk; for any thread. Never blocks."""
+        """What wakes the I/O thread; for any thread. Never blocks."""
         return self._ring
 
     def _ring(self) -> None:
@@ -134,7 +134,7 @@ class PlainEnds:
                 peer.offer(zmtp.encode([*envelope[1:], body]), self._hwm["control"])
 
     def publish(self, name: str, parts: Sequence[Part]) -> None:
-        """To whoever subscribed to it; who has too much waiting loses it. Never blocks."""
+        """To its subscribers; one with too much waiting loses it. Never blocks."""
         topic = bytes(parts[0])
         for peer in self._peers[name]:
             if topic.startswith(peer.topics):
@@ -272,7 +272,7 @@ class PlainEnds:
                 peer.offer([zmtp.PING], 1)
             # Bytes that wait are a sign of life that was not looked at yet: this process may have stood still.
             elif peer.pinged_ns and now_ns - peer.pinged_ns > sizes.heartbeat_timeout_ms * MS and not peer.readable():
-                peer.cut("no answer to the heartbeat")
+                peer.cut("no reply to the heartbeat")
 
 
 def _hung_up(handle: int) -> bool:

@@ -10,7 +10,7 @@ from asperity.runtime.settings.station_toml import StationConfig, hosted
 
 INSECURE_LAN = "INSECURE_LAN"
 OPEN_TO_USERS = "OPEN_TO_USERS"
-REMEDY = "give each client a key (`asperity keys new --client NAME`) and set [security] curve = true"
+REMEDY = "create a key for each client (`asperity keys new --client NAME`) and set [security] curve = true"
 
 
 def is_loopback(endpoint: str) -> bool:
@@ -24,12 +24,12 @@ def is_loopback(endpoint: str) -> bool:
 
 
 def open_to_network(config: StationConfig) -> str:
-    """In words, that nobody on the network is asked who he is; empty: it is not so."""
+    """Text saying that clients on the network are not authenticated; empty: they are."""
     if config.security.curve or not config.sockets.insecure_lan:
         return ""
     ends = [f"{name} {endpoint}" for name, endpoint in _tcp(config) if not is_loopback(endpoint)]
-    where = f": whoever reaches {', '.join(ends)} can read, send frames or command the station" if ends else ""
-    return f"[sockets] insecure_lan is set, so nobody is asked who he is{where}; {REMEDY}"
+    where = f": anyone who can reach {', '.join(ends)} can read, send frames or command the station" if ends else ""
+    return f"[sockets] insecure_lan is set, so clients are not authenticated{where}; {REMEDY}"
 
 
 def open_to_users(config: StationConfig) -> str:
@@ -38,8 +38,8 @@ def open_to_users(config: StationConfig) -> str:
     if config.security.curve or not ends:
         return ""
     return (
-        f"every user of this computer can use {', '.join(ends)}, and could send frames as the camera; use ipc:// "
-        f"(deploy/systemd/station.toml), or {REMEDY}"
+        f"every user of this computer can use {', '.join(ends)}, and could send frames as if they were the camera; "
+        f"use ipc:// (deploy/systemd/station.toml), or {REMEDY}"
     )
 
 

@@ -40,17 +40,17 @@ class Header(NamedTuple):
 def check_greeting(greeting: bytes) -> None:
     """Raises ProtocolError where it is not a greeting of ZMTP 3 with NULL."""
     if greeting[:1] != b"\xff" or greeting[9:10] != b"\x7f":
-        raise ProtocolError("no ZMTP greeting")
+        raise ProtocolError("not a ZMTP greeting")
     if greeting[10] < 3:
-        raise ProtocolError("ZMTP of a version before 3")
+        raise ProtocolError("a ZMTP version before 3")
     if greeting[12:32] != _MECHANISM:
-        raise ProtocolError("another mechanism than NULL; give it no key, or the station --curve")
+        raise ProtocolError("a security mechanism other than NULL; remove its key, or start the station with --curve")
 
 
 def header(flags: int) -> Header:
     """Raises ProtocolError on reserved bits, and on a command with more to follow."""
     if flags & ~(_MORE | _LONG | _COMMAND) or flags & (_MORE | _COMMAND) == _MORE | _COMMAND:
-        raise ProtocolError("no ZMTP frame")
+        raise ProtocolError("not a ZMTP frame")
     return Header(bool(flags & _MORE), bool(flags & _COMMAND), 8 if flags & _LONG else 1)
 
 
@@ -71,19 +71,19 @@ def check_ready(body: bytes, own_type: bytes) -> None:
     """Raises ProtocolError unless it is READY of a socket type that may connect to ``own_type``."""
     name, data = command(body)
     if name != b"READY":
-        raise ProtocolError("no READY")
+        raise ProtocolError("not READY")
     while data:
         key_nbytes = data[0]
         key, data = data[1 : 1 + key_nbytes], data[1 + key_nbytes :]
         if len(data) < 4:
-            raise ProtocolError("READY with half a property")
+            raise ProtocolError("READY with an incomplete property")
         (value_nbytes,) = struct.unpack_from(">I", data)
         if len(data) < 4 + value_nbytes:
-            raise ProtocolError("READY with half a property")
+            raise ProtocolError("READY with an incomplete property")
         value, data = data[4 : 4 + value_nbytes], data[4 + value_nbytes :]
         if key.lower() == b"socket-type":
             if value not in PEERS[own_type]:
-                raise ProtocolError("its socket type does not fit this socket")
+                raise ProtocolError("its socket type does not match this socket")
             return
     raise ProtocolError("READY without a socket type")
 
@@ -91,7 +91,7 @@ def check_ready(body: bytes, own_type: bytes) -> None:
 def pong(data: bytes) -> bytes:
     """The answer to the data of a PING, a whole frame. Raises ProtocolError."""
     if not 2 <= len(data) <= 2 + PING_CONTEXT_MAX_NBYTES:
-        raise ProtocolError("a PING of a wrong length")
+        raise ProtocolError("a PING of invalid length")
     body = b"\x04PONG" + data[2:]
     return bytes((_COMMAND, len(body))) + body
 
@@ -111,5 +111,5 @@ def encode(parts: Sequence[Part]) -> list[Part]:
 def subscription(body: bytes) -> tuple[bool, bytes]:
     """``(subscribe, topic)`` of a message on a PUB socket. Raises ProtocolError."""
     if body[:1] not in (b"\x00", b"\x01"):
-        raise ProtocolError("no subscription")
+        raise ProtocolError("not a subscription")
     return body[0] == 1, body[1:]

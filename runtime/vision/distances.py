@@ -1,8 +1,8 @@
 """Patch features to distances: the memory banks' answer to one frame (lsfa 7.2, 7.3, 11 row 5).
 
-Two ways, told by the bank. Published: a patch's distance is that to its nearest row, the image's is the largest one,
-re-weighted (lsfa 7.3). Local: a distance counts by how unusual it is for that row, and the image's distance is the peak
-of the smoothed map; ``docs/decisions/local-distances.md`` says why.
+Two ways, determined by the bank. Published: a patch's distance is that to its nearest row, the image's is the largest
+one, re-weighted (lsfa 7.3). Local: a distance counts by how unusual it is for that row, and the image's distance is the
+peak peak of the smoothed map; ``docs/decisions/local-distances.md`` says why.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ UNCOMPRESSED, DEFLATE = frozenset({1}), frozenset({8, 32946})
 def open_png(data: bytes) -> Iterator[Image.Image]:
     """A PNG of bounded size, not yet decoded. Raises DataError, also for what goes wrong while it is decoded inside."""
     if not data.startswith(PNG_HEAD):
-        raise DataError("cannot be read as a PNG picture (it begins otherwise)")
+        raise DataError("cannot be read as a PNG picture (its signature is wrong)")
     try:
         with Image.open(BytesIO(data), formats=("PNG",)) as picture:
             _check_size(picture.height, picture.width)
@@ -68,7 +68,7 @@ def decode_tiff(data: bytes) -> NDArray[Any]:
 def _check_size(height_px: int, width_px: int) -> None:
     if max(height_px, width_px) > MAX_SIDE_PX or height_px * width_px > MAX_PIXELS:
         raise DataError(
-            f"is {height_px} x {width_px} pixels; a frame has at most {MAX_SIDE_PX} a side and {MAX_PIXELS} in all"
+            f"is {height_px} x {width_px} pixels; a frame has at most {MAX_SIDE_PX} per side and {MAX_PIXELS} in total"
         )
 
 
@@ -90,9 +90,9 @@ def _check_directories(data: bytes) -> None:
             _, _, count = struct.unpack_from(order + entry, data, at + number * step)
             left -= 1 + count
             if count > MAX_TAG_VALUES or left < 0:
-                raise DataError(f"has a tag of {count} values, or too many of them; at most {MAX_TAG_VALUES} are read")
+                raise DataError(f"has a tag of {count} values, or too many tags; at most {MAX_TAG_VALUES} are read")
         (at,) = struct.unpack_from(order + link, data, at + entries * step)
-    raise DataError(f"has more than {MAX_PAGES} pages, or they go round in a circle")
+    raise DataError(f"has more than {MAX_PAGES} pages, or they form a loop")
 
 
 def _check_segments(data: bytes, series: Any) -> None:
@@ -109,4 +109,4 @@ def _check_segments(data: bytes, series: Any) -> None:
         for offset, nbytes in zip(page.dataoffsets, page.databytecounts, strict=True):
             left -= len(zlib.decompressobj().decompress(data[offset : offset + nbytes], left + 1))
             if left < 0:
-                raise DataError("inflates to more than its own size says")
+                raise DataError("decompresses to more than its declared size")

@@ -90,7 +90,7 @@ def refuse_size(frame: Frame, geometry: Geometry) -> None:
         raise FrameRefused(
             Reason.REFUSED_DATA,
             f"the frame is {frame.shape_px[1]} x {frame.shape_px[0]} pixels and the recipe was calibrated for "
-            f"{geometry.width_px} x {geometry.height_px}; set the camera back or calibrate again",
+            f"{geometry.width_px} x {geometry.height_px}; restore the camera position or calibrate again",
         )
 
 
@@ -100,7 +100,7 @@ def refuse_moved(share: float | None, geometry: Geometry) -> None:
         raise FrameRefused(
             Reason.CAMERA_MOVED,
             f"{share:.0%} of the border lies more than {geometry.moved_mm:.3g} mm off the background plane, "
-            f"at most {geometry.moved_share:.0%} is normal; put the camera back or calibrate again",
+            f"at most {geometry.moved_share:.0%} is normal; restore the camera position or calibrate again",
         )
 
 
@@ -110,7 +110,7 @@ def refuse_few(count: int, geometry: Geometry) -> None:
         raise FrameRefused(
             Reason.TOO_FEW_POINTS,
             f"{count} valid points on the part where at least {geometry.min_points} are needed; "
-            "check projector, exposure and whether a part is there",
+            "check the projector, the exposure and whether a part is present",
         )
 
 

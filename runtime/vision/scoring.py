@@ -77,7 +77,7 @@ def conformal_threshold(scores: Iterable[float], alpha: float) -> float:
     if not all(math.isfinite(score) for score in ascending):
         raise CalibrationError("a calibration score is not finite; look for damaged frames and calibrate again")
     if not 0.0 < alpha < 1.0:
-        raise CalibrationError(f"a false-reject rate of {alpha} cannot be; give one between 0 and 1")
+        raise CalibrationError(f"a false-reject rate of {alpha} is not possible; give one between 0 and 1")
     # The small term keeps (n + 1) alpha whole where it is whole up to rounding.
     rejects = math.floor((len(ascending) + 1) * alpha + 1e-9)
     if rejects < 1:
@@ -116,7 +116,7 @@ def decide(
     score = fused_score(scores.rgb, scores.points, decision)
     fused = fused_map(scores.rgb, scores.points, decision)
     if not (math.isfinite(score) and np.isfinite(fused).all()):
-        return Judgement(Verdict.UNKNOWN, Reason.ENGINE, f"the fused score is {score}; no verdict can rest on it")
+        return Judgement(Verdict.UNKNOWN, Reason.ENGINE, f"the fused score is {score}; it cannot decide a verdict")
     threshold = decision.threshold
     strange = outside_range(scores.silhouette, silhouette_ranges)
     if decision.timing_only:
@@ -131,7 +131,7 @@ def decide(
         verdict, reason = Verdict.OK, Reason.GOOD
         detail = f"score {score:.4g} is not above {threshold:.4g}"
     else:
-        return Judgement(Verdict.UNKNOWN, Reason.ENGINE, f"score {score} and threshold {threshold} do not compare")
+        return Judgement(Verdict.UNKNOWN, Reason.ENGINE, f"score {score} and threshold {threshold} cannot be compared")
     return Judgement(
         verdict=verdict,
         reason=reason,
@@ -162,7 +162,7 @@ def _modality_damage(name: str, modality: ModalityScores, shape: tuple[int, ...]
     if modality.distance_map.shape != shape:
         return f"the {name} map has shape {modality.distance_map.shape} and the scored patches {shape}"
     if not (np.isfinite(modality.distance_map).all() and (modality.distance_map >= 0).all()):
-        return f"the {name} map holds a distance that is not a finite number of at least 0"
+        return f"the {name} map contains a distance that is not finite or is below 0"
     if not (math.isfinite(modality.image_distance) and modality.image_distance >= 0):
         return f"the {name} image distance is {modality.image_distance}"
     return ""

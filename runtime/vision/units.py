@@ -14,10 +14,10 @@ from asperity.runtime.frame import MM_PER_UNIT, BoolArray, FloatArray, Frame, In
 from asperity.runtime.reasons import Reason
 
 FARTHEST_MM = 1e5
-"""A coordinate beyond 100 m is no measurement of a part: the point counts as missing."""
+"""A coordinate beyond 100 m is not a measurement of a part: the point counts as missing."""
 
 PLAUSIBLE_DEPTH_MM = (20.0, 5000.0)
-"""Working distances of cameras that inspect parts; a unit is told by which reading of the median falls in here."""
+"""Working distances of cameras that inspect parts; a unit is derived from which reading of the median falls in here."""
 
 PINHOLE_MODELS = frozenset({"", "none", "pinhole"})
 BROWN_CONRADY_MODELS = frozenset({"brown_conrady", "brown-conrady", "plumb_bob", "opencv"})
@@ -56,7 +56,7 @@ def infer_unit(median_depth: float) -> Unit:
         raise FrameRefused(
             Reason.REFUSED_UNIT,
             f"the median depth is {median_depth:.4g} and {told} would make it {low:g} to {high:g} mm; "
-            "say which unit it is with --unit m, mm or um",
+            "state the unit with --unit m, mm or um",
         )
     return plausible[0]
 
@@ -180,7 +180,9 @@ def _undistorted(
         dy = p1 * (r2 + 2 * straight_y**2) + 2 * p2 * straight_x * straight_y
         straight_x, straight_y = (x - dx) / radial, (y - dy) / radial
     if not (np.isfinite(straight_x).all() and np.isfinite(straight_y).all()):
-        raise FrameRefused(Reason.REFUSED_DATA, f"distortion {dist} cannot be undone on this image; check intrinsics")
+        raise FrameRefused(
+            Reason.REFUSED_DATA, f"distortion {dist} cannot be corrected on this image; check the intrinsics"
+        )
     return straight_x, straight_y
 
 

@@ -120,7 +120,7 @@ def decode_bulk(parts: Sequence[Part]) -> Bulk:
         raise WireError(f"a bulk message has 3 parts (topic, header, buffer), not {len(parts)}")
     kind, station = split_topic(parts[0])
     if kind not in _FORM:
-        raise WireError(f"topic {kind}/{station}/ is not of a bulk message")
+        raise WireError(f"topic {kind}/{station}/ does not belong to a bulk message")
     header = read_json(_header, parts[1], MAX_HEADER_BYTES, f"{kind} header")
     if header.station != station:
         raise WireError(f"topic names station {station}, the header {header.station}; both must be the same")
@@ -149,9 +149,9 @@ def _check(kind: str, header: BulkHeader, received_bytes: int) -> None:
     name, dtype, channels = _FORM[kind]
     rows, columns = header.shape[:2]
     if header.dtype != name or header.shape[2:] != channels:
-        raise WireError(f"{kind}: {header.dtype} of shape {show(header.shape)} is no {kind}")
+        raise WireError(f"{kind}: {header.dtype} of shape {show(header.shape)} is not a {kind}")
     if max(rows, columns) > MAX_SIDE_PX or rows * columns > MAX_PIXELS:
-        raise WireError(f"{kind}: {rows} x {columns} is above {MAX_SIDE_PX} a side or {MAX_PIXELS} pixels")
+        raise WireError(f"{kind}: {rows} x {columns} is above {MAX_SIDE_PX} per side or {MAX_PIXELS} pixels")
     expected_bytes = rows * columns * (3 if channels else 1) * dtype.itemsize
     if not expected_bytes == header.nbytes == received_bytes:
         raise WireError(f"{kind}: {expected_bytes} bytes by shape, nbytes {header.nbytes}, received {received_bytes}")

@@ -72,9 +72,9 @@ _versioned = msgspec.json.Decoder(_Versioned)
 def topic(kind: str, name: str) -> bytes:
     """``b"result/st1/"``: ends in ``/`` because subscriptions are byte prefixes. Raises WireError on a bad name."""
     if kind not in TOPIC_KINDS:
-        raise WireError(f"topic kind {show(kind)} is none of {', '.join(sorted(TOPIC_KINDS))}")
+        raise WireError(f"topic kind {show(kind)} is not one of {', '.join(sorted(TOPIC_KINDS))}")
     if not _name.match(name):
-        raise WireError(f"name {show(name)} must be 1 to 32 of a-z 0-9 _ -")
+        raise WireError(f"name {show(name)} must be 1 to 32 characters from a-z 0-9 _ -")
     return f"{kind}/{name}/".encode()
 
 
@@ -93,17 +93,17 @@ def body_of(parts: Sequence[Part], kind: str) -> tuple[str, Part]:
         raise WireError(f"a {kind} message has 2 parts (topic, body), not {len(parts)}")
     found, name = split_topic(parts[0])
     if found != kind:
-        raise WireError(f"topic {found}/{name}/ is not of a {kind} message")
+        raise WireError(f"topic {found}/{name}/ does not belong to a {kind} message")
     return name, parts[1]
 
 
 def as_bytes_view(part: Part, what: str) -> memoryview:
-    """The part as flat unsigned bytes, not copied. Raises WireError where it is no contiguous buffer."""
+    """The part as flat unsigned bytes, not copied. Raises WireError where it is not a contiguous buffer."""
     try:
         view = memoryview(part)
         return view if view.format == "B" and view.ndim == 1 else view.cast("B")
     except (TypeError, ValueError) as error:
-        raise WireError(f"{what} is no contiguous buffer of bytes: {show(type(part).__name__)}") from error
+        raise WireError(f"{what} is not a contiguous buffer of bytes: {show(type(part).__name__)}") from error
 
 
 def read_json(decoder: msgspec.json.Decoder[T], body: Part, limit_bytes: int, what: str) -> T:
@@ -137,7 +137,7 @@ def require_finite(what: str, **values: float | None) -> None:
     """Raises WireError when a value is neither None nor a finite number."""
     for field, value in values.items():
         if value is not None and not math.isfinite(value):
-            raise WireError(f"{what}: {field} is {value}; a number that is none must be left out (null)")
+            raise WireError(f"{what}: {field} is {value}; NaN and infinity must be left out (null)")
 
 
 def show(value: object) -> str:
@@ -154,7 +154,7 @@ def _explain(view: memoryview, what: str, error: Exception) -> str:
         return f"{what} is not JSON ({show(str(error))}); compare the sender with docs/wire.md"
     version = tree.get("v") if isinstance(tree, dict) else None
     if version != VERSION or isinstance(version, bool):
-        return f"{what}: v is {show(version)}, this side speaks version {VERSION}; update the older side"
+        return f"{what}: v is {show(version)}, this side uses version {VERSION}; update the older side"
     reason, _, path = str(error).partition(" - at `$")
     value = tree
     for step in re.findall(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+)\]", path):

@@ -38,17 +38,17 @@ MAX_RESULTS_PER_REPLY = 24
 
 CODES: dict[str, str] = {
     "OK": "done",
-    "ACCEPTED": "begun; the end shows in a state message, of a trigger in its result",
-    "BUSY": "another trigger or long operation is under way; ask again later",
-    "BAD_REQUEST": "the request breaks the contract; text says which field",
-    "UNKNOWN_OP": "this side has no such operation",
-    "WRONG_STATION": "no station of this name here, or none was named and there are several",
-    "WRONG_STATE": "not possible in the present state",
-    "REFUSED": "understood and refused; text says why (a recipe that does not open, a threshold out of range)",
-    "UNSUPPORTED": "a known operation that this version does not do",
-    "TOO_OLD": "older than [control] request_age_max_ms on arrival, or of an earlier session: it was not done",
-    "NOT_ALLOWED": "the sender's role does not allow it (with CURVE)",
-    "FAILED": "tried and failed; text says why",
+    "ACCEPTED": "started; the outcome is in a state message, or for a trigger in its result",
+    "BUSY": "another trigger or long operation is in progress; try again later",
+    "BAD_REQUEST": "the request violates the protocol; text names the field",
+    "UNKNOWN_OP": "this side does not know the operation",
+    "WRONG_STATION": "no station of this name here, or no name was given and there are several",
+    "WRONG_STATE": "not possible in the current state",
+    "REFUSED": "understood and refused; text gives the reason (a recipe that does not open, a threshold out of range)",
+    "UNSUPPORTED": "a known operation that this version does not support",
+    "TOO_OLD": "older than [control] request_age_max_ms on arrival, or from an earlier session: it was not executed",
+    "NOT_ALLOWED": "the sender's role does not permit it (with CURVE)",
+    "FAILED": "tried and failed; text gives the reason",
 }
 """Code of a reply -> meaning. Only OK and ACCEPTED come with ``ok`` true."""
 
@@ -68,24 +68,26 @@ _TRIGGER = ("trigger_id", "timeout_ms"), ("part_id", "recipe")
 _EXPECT = ("trigger_id",), ("part_id", "recipe", "timeout_ms")
 OPERATIONS: dict[str, Operation] = {
     "get_state": Operation("the state message, in the reply's state"),
-    "get_result": Operation(f"results from the journal, at most {MAX_RESULTS_PER_REPLY} a reply", ("from",), ("to",)),
+    "get_result": Operation(f"results from the journal, at most {MAX_RESULTS_PER_REPLY} per reply", ("from",), ("to",)),
     "trigger": Operation("expose now; accepted or busy at once, then exactly one result", *_TRIGGER),
     "expect": Operation(
         "a hard-wired trigger fires now: the exposure within [hard_wired] early_ms and late_ms is this part's", *_EXPECT
     ),
-    "prepare_recipe": Operation("verify, open and warm a recipe; in force between two frames", ("recipe",), (), True),
-    "unprepare_recipe": Operation("put the recipe away", (), ("recipe",), True),
+    "prepare_recipe": Operation("verify, open and warm up a recipe; it becomes active between two "
+                                "frames", ("recipe",), (), True),
+    "unprepare_recipe": Operation("close the recipe", (), ("recipe",), True),
     "start": Operation(
         "judge every frame (ContinuousExecution); mode `single`: the frame of one trigger", (), ("mode",)
     ),
-    "stop": Operation("finish the frames in work, then Ready"),
-    "halt": Operation("to Halted; needs reset"),
-    "abort": Operation("answer the frames in work ABORTED at once, then Ready"),
-    "reset": Operation("leave Halted or Error; always callable", (), (), True),
-    "set_threshold": Operation("another threshold for the recipe in force", ("threshold",)),
+    "stop": Operation("finish the frames being processed, then Ready"),
+    "halt": Operation("go to Halted; needs reset"),
+    "abort": Operation("answer the frames being processed ABORTED at once, then Ready"),
+    "reset": Operation("leave Halted or Error; can always be called", (), (), True),
+    "set_threshold": Operation("another threshold for the active recipe", ("threshold",)),
     "self_test": Operation("score the golden frames again", (), (), True),
     "shutdown": Operation(
-        "answer every admitted frame, then end the process with all its stations; of several none may be named",
+        "answer every admitted frame, then end the process with all its stations; if there are several, "
+        "the request must not name one",
         (), (), True,
     ),
 }
@@ -109,7 +111,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"
     threshold: float | None = None
     mode: Literal["continuous", "single"] | None = None
     session: UuidOrEmpty = ""
-    """Of the last state that the sender heard, with its ``uptime_ms``: the station knows by them how old this is."""
+    """Of the last state that the sender received, with its ``uptime_ms``: the station knows by them how old this is."""
     uptime_ms: Count | None = None
     actor: Text = ""
     """On whose behalf: gateway, user and peer; for the audit file and events."""
@@ -165,9 +167,9 @@ def check_request(request: Request) -> None:
     operation = OPERATIONS.get(request.op)
     for field in operation.required if operation else ():
         if getattr(request, "from_" if field == "from" else field) is None:
-            raise WireError(f"request {request.op}: {field} is absent; it is required (docs/wire.md, Control)")
+            raise WireError(f"request {request.op}: {field} is missing; it is required (docs/wire.md, Control)")
     if request.from_ is not None and request.to is not None and request.to < request.from_:
-        raise WireError(f"request {request.op}: to = {request.to} lies before from = {request.from_}")
+        raise WireError(f"request {request.op}: to = {request.to} is less than from = {request.from_}")
 
 
 def peek_request_id(body: Part) -> str:
@@ -203,12 +205,12 @@ def split_envelope(parts: Sequence[Part]) -> tuple[list[bytes], Part]:
     Raises WireError when there is anything but routing ids and one empty part before the JSON.
     """
     if not 1 <= len(parts) <= 3:
-        raise WireError(f"a control message is 1 part of JSON, perhaps after an empty one, not {len(parts)} parts")
+        raise WireError(f"a control message has 1 part of JSON, optionally after an empty one, not {len(parts)} parts")
     return [bytes(part) for part in parts[:-1]], parts[-1]
 
 
 def _check_reply(reply: Reply) -> None:
     if reply.ok and reply.code not in ("OK", "ACCEPTED"):
-        raise WireError(f"reply {reply.id}: ok is true with code {reply.code}; only OK and ACCEPTED are good news")
+        raise WireError(f"reply {reply.id}: ok is true with code {reply.code}; only OK and ACCEPTED may have ok true")
     if reply.state is not None:
         check_state(reply.state)

@@ -169,9 +169,9 @@ def decode_frame(parts: Sequence[Part]) -> Frame:
 
 
 def peek_identity(parts: Sequence[Part]) -> FrameIdentity:
-    """What can be told of a message's identity, each field checked by itself; never raises.
+    """What can be determined of a message's identity, each field checked by itself; never raises.
 
-    A field that is absent or illegal keeps its default; of a header of another version only the topic is believed.
+    A field that is absent or illegal keeps its default; for a header of another version only the topic is trusted.
     """
     try:
         camera = split_topic(parts[0])[1]
@@ -214,7 +214,7 @@ def _decode(parts: Sequence[Part]) -> Frame:
         raise WireError(f"a frame message has 3 to {MAX_PARTS} parts (topic, header, buffers), not {len(parts)}")
     kind, camera = split_topic(parts[0])
     if kind != "frame":
-        raise WireError(f"topic {kind}/{camera}/ is not of a frame message")
+        raise WireError(f"topic {kind}/{camera}/ does not belong to a frame message")
     header = read_json(_header, parts[1], MAX_HEADER_BYTES, "frame header")
     if header.camera != camera:
         raise WireError(f"topic names camera {camera}, the header {header.camera}; both must be the same")
@@ -281,7 +281,7 @@ def _check_stream(stream: Stream, received_bytes: int) -> None:
         form = "(rows, columns, 3)" if STREAM_CHANNELS[name] else "(rows, columns)"
         raise WireError(f"stream {name}: shape {show(stream.shape)} is not {form}")
     if max(rows, columns) > MAX_SIDE_PX or rows * columns > MAX_PIXELS:
-        raise WireError(f"stream {name}: {rows} x {columns} is above {MAX_SIDE_PX} a side or {MAX_PIXELS} pixels")
+        raise WireError(f"stream {name}: {rows} x {columns} is above {MAX_SIDE_PX} per side or {MAX_PIXELS} pixels")
     channels = 3 if STREAM_CHANNELS[name] else 1
     expected_bytes = rows * columns * channels * _NUMPY[stream.dtype].itemsize
     if not expected_bytes == stream.nbytes == received_bytes:
@@ -323,7 +323,7 @@ def _dtype_name(name: str, array: NDArray[Any]) -> Literal["u1", "u2", "f4"]:
 
 def _flat(name: str, array: NDArray[Any]) -> memoryview:
     if array.size == 0:
-        raise WireError(f"{name} has shape {array.shape}: no pixels to send")
+        raise WireError(f"{name} has shape {array.shape}: there are no pixels to send")
     return array.data.cast("B")
 
 

@@ -109,14 +109,14 @@ def decode_record(body: Part) -> Record:
     magic, *fields = LAYOUT.unpack(view[: LAYOUT.size])
     record = Record(*fields)
     if magic != RECORD_MAGIC:
-        raise WireError(f"record: magic is {magic:#010x}, not {RECORD_MAGIC:#010x}; this is no record")
+        raise WireError(f"record: magic is {magic:#010x}, not {RECORD_MAGIC:#010x}; this is not a record")
     if zlib.crc32(view[: LAYOUT.size]) != _CRC.unpack(view[LAYOUT.size :])[0]:
         raise WireError("record: the CRC-32 of bytes 0 to 59 does not match; the record is damaged")
     if record.version != RECORD_VERSION:
-        raise WireError(f"record: version is {record.version}, this side speaks {RECORD_VERSION}; update the older")
+        raise WireError(f"record: version is {record.version}, this side uses {RECORD_VERSION}; update the older")
     for name, value in (("score", record.score), ("threshold", record.threshold)):
         if not np.isfinite(value):
-            raise WireError(f"record: {name} is {show(value)}; a number that is none must be 0 with verdict 0")
+            raise WireError(f"record: {name} is {show(value)}; NaN and infinity must be given as 0, with verdict 0")
     return record
 
 
@@ -131,7 +131,7 @@ def session_number(session: str) -> int:
     try:
         return int(session[-8:], 16)
     except ValueError as error:
-        raise WireError(f"session {show(session)} is no UUID") from error
+        raise WireError(f"session {show(session)} is not a UUID") from error
 
 
 def part_number(part_id: str) -> int:

@@ -81,7 +81,7 @@ class ReceivedResult(Result):
     """A result as it arrived, with the numbers as sent.
 
     ``verdict`` is UNKNOWN, and so ``accept`` False, wherever verdict, reason, accept, score and threshold do not agree
-    or a code is not known here; ``reason`` is then NOT_JUDGED unless the sent one is itself of an unknown verdict.
+    or a code is unknown; ``reason`` is then NOT_JUDGED unless the sent one is itself of an unknown verdict.
     ``simulated`` is left to the receiver: a gateway must not accept a simulated part.
     """
 

@@ -42,7 +42,7 @@ class EngineMessage(msgspec.Struct, frozen=True):
 
 
 class RecipeChange(msgspec.Struct, frozen=True):
-    """The last change of recipe that was begun, and what became of it."""
+    """The last recipe change that was begun, and what became of it."""
 
     number: Count
     """Counts changes from 1 in each session; the reply to ``prepare_recipe`` names it."""
@@ -55,13 +55,13 @@ class RecipeChange(msgspec.Struct, frozen=True):
 
 
 class StationState(msgspec.Struct, frozen=True, kw_only=True):
-    """State message: 5 times a second and on each change. Whatever a sender leaves out reads as not ready."""
+    """State message: 5 times per second and on each change. Whatever a sender leaves out reads as not ready."""
 
     v: int = 1
     station: Name
     session: Uuid
     uptime_ms: Count = 0
-    """The inspector's monotonic clock since its session began: a request repeats the last one heard."""
+    """The inspector's monotonic clock since its session began: a request repeats the last one received."""
     beat: Count = 0
     beat_timeout_ms: Positive = 600
     state: U8 = 0
@@ -75,7 +75,7 @@ class StationState(msgspec.Struct, frozen=True, kw_only=True):
     recipe_change: RecipeChange | None = None
     bundle: Text = ""
     threshold: float | None = None
-    """In force; null: there is no recipe."""
+    """Active; null: there is no recipe."""
     engine: EngineMessage | None = None
     last_result_id: Count = 0
     """Highest ``result_id`` published so far."""

@@ -78,7 +78,7 @@ def test_torch_tensorrt_says_what_it_needs_and_what_the_gate_said(
     with pytest.raises(UsageError, match="--precision 'bf16' is not known"):
         run(*arguments, "--precision", "bf16")
     monkeypatch.setattr("torch.version.cuda", None)
-    with pytest.raises(EngineError, match=r"CPU build, beside which torch-tensorrt does not load"):
+    with pytest.raises(EngineError, match=r"CPU build, with which torch-tensorrt does not load"):
         run(*arguments)
     opened = open_bundle(toy.path, toy.trust)
     asked: list[object] = []

@@ -230,12 +230,12 @@ def test_networks_that_see_nothing_are_not_exported(lite_bundle: LiteBundle, mon
     with monkeypatch.context() as patched:
         patched.setattr(spoil, "HEIGHT_SHARES", (1e-6,))
         patched.setattr(spoil, "RIPPLES", ((1e-6, 0.1),))
-        with pytest.raises(CalibrationError, match="cannot see gross defects of geometry"):
+        with pytest.raises(CalibrationError, match="cannot detect gross defects of geometry"):
             make_golden(folder, bundle, engine)
     monkeypatch.setattr(spoil, "HEIGHT_SHARES", (0.1,))
     monkeypatch.setattr(spoil, "STAINS", ((0.01, 0.001),))
     monkeypatch.setattr(spoil, "CHEQUERS", ())
-    with pytest.raises(CalibrationError, match="cannot see gross defects of colour"):
+    with pytest.raises(CalibrationError, match="cannot detect gross defects of colour"):
         make_golden(folder, bundle, engine)
 
 
@@ -248,7 +248,7 @@ def test_for_timing_only_they_are_and_no_frame_gets_a_verdict(
         monkeypatch.setattr(spoil, name, ())
     monkeypatch.setattr(spoil, "RIPPLES", ((1e-6, 0.1),))
     target = folder.parent / "timing"
-    with pytest.raises(CalibrationError, match="cannot see gross defects"):
+    with pytest.raises(CalibrationError, match="cannot detect gross defects"):
         exported(folder, target, lite_bundle.trust)
     report = exported(folder, target, lite_bundle.trust, timing_only=True)
     assert report.spoiled == () and report_told(report)["timing_only"]

@@ -106,6 +106,6 @@ def test_the_first_that_is_seen_is_taken_and_blindness_is_an_error(frame: Frame,
         return len(judged) == 4, "score 0.1 of 0.7"
 
     assert spoil(kind, frame, GEOMETRY, Masks(), judge).frame is judged[3]
-    with pytest.raises(CalibrationError, match="cannot see gross defects") as caught:
+    with pytest.raises(CalibrationError, match="cannot detect gross defects") as caught:
         spoil(kind, frame, GEOMETRY, Masks(), lambda _: (False, "score 0.1 of 0.7"))
     assert "score 0.1 of 0.7" in str(caught.value)

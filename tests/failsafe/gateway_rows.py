@@ -34,17 +34,17 @@ DEAF_TO_OTHERS = ("gateways/mqtt/topic_watch.py", "self._foreign_s = now_s", "pa
 
 TABLE: dict[str, dict[str, list[Off]]] = {
     "What surrounds it": {
-        "the camera's cable is pulled, and back": [
+        "the camera's cable is unplugged and plugged in again": [
             off("system/test_faults.py::test_a_pulled_cable_is_noticed_and_the_line_goes_on_when_it_is_back",
                 "the end of ready did not come",
                 # Its heartbeat, and TCP's own.
                 NO_PULSE,
                 ("sockets/plain_sockets.py", "end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)", "pass")),
         ],
-        "the road is slow": [
+        "the network is slow": [
             off("system/test_faults.py::test_a_slow_road_makes_frames_stale_not_wrong", "assert 0 > 0", *ANY_AGE),
         ],
-        "the wall clock steps an hour, forth or back": [
+        "the wall clock steps by an hour, forwards or backwards": [
             off("system/test_faults.py::test_a_wall_clock_that_steps_makes_frames_stale_and_nothing_late_or_early",
                 "STALE", *ANY_AGE),
         ],
@@ -63,7 +63,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 ("sockets/plain_connection.py", "                self._end.close()", "                pass"),
                 ("sockets/plain_connection.py", "            gone(self)", "            pass")),
         ],
-        "bytes that are no ZMTP, half messages, floods on any port, plainly and with CURVE": [
+        "bytes that are not ZMTP, incomplete messages, floods on any port, with and without CURVE": [
             off("runtime/sockets/test_plain_sockets.py::test_a_connection_beyond_a_bound_is_cut_before_more_is_read_and_nobody_else_is",
                 "the cut did not come", LARGE),
             off("runtime/sockets/test_plain_sockets.py::test_half_a_message_may_not_stay_half_nor_stand_in_the_way_of_others",
@@ -80,13 +80,13 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/records/test_audit.py::test_a_disk_that_fails_is_an_alarm_is_tried_again_and_loses_nothing",
                 "'AUDIT' in", ("records/audit.py", "self._problem = str(error)\n                return False", "return False")),
         ],
-        "a request is read late: the station stood still, or the line to it did": [
+        "a request is read late: the station or the connection to it was stopped": [
             off("runtime/client/test_client_requests.py::test_what_the_client_has_given_up_is_not_done_later",
                 "== []",
                 ("client/station_client.py", "return structs.replace(request, session=self.state.session, uptime_ms=self.state.uptime_ms)",
                  "return request")),
         ],
-        "somebody answers on the control socket in the station's place": [
+        "another process answers on the control socket in place of the station": [
             off("runtime/client/test_client_requests.py::test_no_answer_of_the_journal_comes_before_the_true_result",
                 "is not asked for",
                 ("client/ordering.py", "if missing is None or missing[0] > self._settled_id:", "if missing is None:"),
@@ -94,7 +94,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/client/test_client_requests.py::test_an_answer_that_cannot_be_true_is_an_alarm_and_nothing_is_accepted",
                 "not True", ("client/station_client.py", "        self._contradicted_session = session", "        pass")),
         ],
-        "another user made the socket's folder first": [
+        "another user created the socket's folder first": [
             off("runtime/security/test_socket_files.py::test_a_folder_that_another_user_made_first_is_not_used",
                 "DID NOT RAISE", ("security/socket_files.py", "if found.st_uid not in (os.geteuid(), 0):", "if False:")),
         ],
@@ -105,7 +105,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "they did not come back to be refused", ("sockets/access.py", "            self._granted[socket].clear()\n        return stale",
                     "            self._granted[socket].clear()\n        return set()")),
         ],
-        "garbage, half handshakes, crowds on a CURVE socket": [
+        "invalid data, incomplete handshakes, very many connections on a CURVE socket": [
             off("runtime/sockets/test_curve_sockets.py::test_garbage_silence_and_half_handshakes_harm_nobody_and_are_no_camera",
                 "camera_connected", ("sockets/curve_connections.py", "self._under_way[value] = now_ns", "self._proven.add(value)")),
         ],
@@ -137,7 +137,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/gateways/http/test_http.py::test_on_a_line_ready_follows_the_inspector_and_the_process_ends_well",
                 "not ready", *TRUST_FOR_EVER),
         ],
-        "a gateway's loop is stuck": [
+        "a gateway's event loop is blocked": [
             off("runtime/gateways/test_watch_loop.py::test_a_stuck_asyncio_loop_ends_its_process_with_the_exit_code_of_gateways",
                 "timed out", ("gateways/watch_loop.py", "if looks >= CHECKS:", "if False:")),
             off("runtime/gateways/opcua/test_opcua.py::test_accept_is_computed_as_it_is_read_so_that_no_stuck_loop_keeps_it_true",
@@ -151,35 +151,35 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "::test_a_lie_that_a_broker_keeps_does_not_outlive_the_gateways_first_word[amqtt]",
                 "the will did not come", NO_WILL),
         ],
-        "the broker is killed, or keeps messages back": [
+        "the broker is killed, or withholds messages": [
             off("runtime/gateways/mqtt/test_mqtt_line.py::test_a_broker_that_is_away_is_said_once_and_tried_on[amqtt]",
-                "no connection to the broker", ("gateways/mqtt/gateway.py", "if self._lost != connection.why:", "if True:")),
+                "cannot reach the broker", ("gateways/mqtt/gateway.py", "if self._lost != connection.why:", "if True:")),
             off("runtime/gateways/mqtt/test_mqtt_gateway.py::test_nothing_passes_while_the_broker_does_not_give_accept_back",
                 "assert (not True)",
                 # It never came back, and it has not come back for long.
                 ("gateways/mqtt/topic_watch.py", "if self._since_s is None or now_s - self._proven_s > self._quiet_s:", "if False:"),
                 ("gateways/mqtt/topic_watch.py", "if now_s - self._since_s < self._quiet_s:", "if False:")),
         ],
-        "a broker keeps an accept true of somebody else": [
+        "a broker retains an accept true from another client": [
             off("runtime/gateways/mqtt/test_mqtt_guard.py"
                 "::test_a_lie_that_a_broker_keeps_does_not_outlive_the_gateways_first_word[amqtt]",
                 "its first word did not come",
                 ("gateways/mqtt/gateway.py", 'self._deny(connection, "the gateway has just connected")', "pass")),
         ],
-        "somebody else publishes on the station's MQTT topics, or publishes an old message again": [
+        "another client publishes on the station's MQTT topics, or publishes an old message again": [
             off("runtime/gateways/mqtt/test_mqtt_gateway.py::test_whatever_is_foreign_takes_accept_away_is_answered_and_shown",
                 "FOREIGN_PUBLISHER", DEAF_TO_OTHERS),
             off("runtime/gateways/mqtt/test_mqtt_guard.py"
                 "::test_a_lie_while_the_gateway_runs_is_withdrawn_shown_and_ends_in_acceptance_again[amqtt]",
                 "the alarm did not come", DEAF_TO_OTHERS),
         ],
-        "two MQTT gateways of one station's name": [
+        "two MQTT gateways with the same station name": [
             off("runtime/gateways/mqtt/test_mqtt_guard.py::test_two_stations_of_one_name_pass_nothing_until_one_is_gone[amqtt-]",
                 "that each notices the other did not come", DEAF_TO_OTHERS),
             off("runtime/gateways/mqtt/test_mqtt_gateway.py::test_two_gateways_of_one_name_accept_nothing_until_one_is_gone",
                 "neither", DEAF_TO_OTHERS),
         ],
-        "a good result that nobody announced, on a line with triggers": [
+        "a good result that was not announced, on a line with triggers": [
             off("runtime/gateways/test_link.py::test_a_good_result_that_nobody_announced_is_no_parts_on_a_line_with_triggers",
                 "assert (True is False or (False))", *ANYBODYS),
             # The station refuses it, and the link.
@@ -192,14 +192,14 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 ("gateways/opcua/log_ins.py", "asyncio.Semaphore(config.login_checks)", "asyncio.Semaphore(64)"),
                 ("gateways/opcua/log_ins.py", "ThreadPoolExecutor(config.login_checks, ", "ThreadPoolExecutor(64, ")),
         ],
-        "requests that ask or claim too much: OPC UA": [
+        "requests that want or claim too much: OPC UA": [
             off("runtime/gateways/opcua/test_opcua_hostile_requests.py"
                 "::test_a_request_that_asks_too_much_costs_its_sender_and_nobody_else[a read of 501]",
                 "DID NOT RAISE", ("gateways/opcua/decoding.py", "if length > self._operations_max:", "if False:")),
             off("runtime/gateways/opcua/test_opcua_decoding.py::test_a_variant_that_claims_much_is_refused[arrays in arrays]",
                 "DID NOT RAISE", ("gateways/opcua/decoding.py", "if self._left < 0:", "if False:")),
         ],
-        "a client that reaches for another's subscription: OPC UA": [
+        "a client that accesses another client's subscription: OPC UA": [
             off("runtime/gateways/opcua/test_opcua_hostile_requests.py::test_nobody_reaches_a_subscription_or_session_of_another",
                 "DID NOT RAISE",
                 ("gateways/opcua/session.py", "if found is None or found.session_id != self.session_id:", "if found is None:")),
@@ -224,20 +224,20 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "::test_the_ninth_unacknowledged_result_is_an_overrun_that_is_named_and_counted",
                 "(1, 12, 0, 0) == (1, 8, 1, 4)", ("gateways/modbus/gateway.py", "elif len(self._buffer) == self._config.modbus.buffer_results:", "elif False:")),
         ],
-        "the Modbus gateway is started again, and the PLC holds old requests": [
+        "the Modbus gateway is restarted, and the PLC holds old requests": [
             off("runtime/gateways/modbus/test_modbus_requests.py"
                 "::test_after_a_restart_of_the_gateway_what_stands_in_the_plc_is_not_done_again", "nor is the block refused", NO_BASELINE),
             off("runtime/gateways/modbus/test_modbus_parts.py"
                 "::test_a_station_that_an_operator_stopped_stays_stopped_when_the_gateway_is_started_again",
                 "the status of a first write", NO_BASELINE),
         ],
-        "a trigger that was given up (status 20) is carried out all the same": [
+        "a trigger that was given up (status 20) is executed anyway": [
             off("runtime/gateways/modbus/test_modbus_station.py::test_a_trigger_that_was_given_up_and_carried_out_is_no_pass",
                 "(7, 1, 1) == (7, 1, 0)", NOTHING_GIVEN_UP),
             off("runtime/gateways/modbus/test_modbus_parts.py::test_a_trigger_that_a_stopped_inspector_carries_out_late_is_no_pass",
                 " not in ({", NOTHING_GIVEN_UP),
         ],
-        "a change of recipe fails, or the station restarts meanwhile: Modbus": [
+        "a recipe change fails, or the station restarts in the meantime: Modbus": [
             off("runtime/gateways/modbus/test_modbus_station.py::test_a_change_of_recipe_ends_as_the_station_says",
                 "did not come",
                 ("gateways/modbus/requests.py", "if state.session != self._session:", "if False:"),
@@ -245,7 +245,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/gateways/modbus/test_modbus_recipes.py::test_only_results_of_the_selected_recipe_pass",
                 "(2, 1, 1) == (2, 1, 0)", ("gateways/modbus/gateway.py", "return selected == 0 or", "return True or")),
         ],
-        "something else fires the camera on a line with triggers: Modbus, the PLC's block": [
+        "something else triggers the camera on a line with triggers: Modbus, the PLC's block": [
             off("runtime/gateways/modbus/test_modbus_requests.py::test_a_frame_that_nobody_announced_passes_on_a_free_running_line_only",
                 "(2, 1) == (2, 0)", ANNOUNCED_OR_NOT[0]),
             off("examples/test_plc.py::test_on_a_line_with_triggers_a_frame_that_nobody_announced_opens_no_gate[translated]",
@@ -255,11 +255,11 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/gateways/modbus/test_modbus_parts.py::test_the_gate_opens_for_no_part_that_was_not_exposed_and_judged_ok",
                 " <= {", UNANNOUNCED, *ANYBODYS, *ANNOUNCED_OR_NOT),
         ],
-        "a gateway connects to what is no station": [
+        "a gateway connects to a process that is not a station": [
             off("system/test_strangers.py::test_who_connects_to_an_impostor_lives_on_and_serves_when_the_station_is_there",
                 "did not come", NO_RENEWAL),
         ],
-        "bytes that are no Modbus, HTTP, OPC UA": [
+        "bytes that are not Modbus, HTTP, OPC UA": [
             off("system/test_strangers.py::test_strangers_on_the_ports_of_gateways_cost_no_other_connection", "Fatal error", NO_MODBUS),
         ],
         "... OPC UA: `Error` is not 0, or its result comes before the answer": [
@@ -270,26 +270,26 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/gateways/opcua/test_opcua_requests.py::test_no_result_is_shown_before_its_trigger_was_answered",
                 "assert", ("gateways/opcua/gateway.py", " and not self._parts.waits(self._arrived[0])", "")),
         ],
-        "a trigger's id is given again: OPC UA": [
+        "a trigger's id is used again: OPC UA": [
             off("runtime/gateways/opcua/test_opcua_requests.py::test_what_came_before_a_trigger_was_given_again_is_not_its_part",
                 "assert", ("gateways/opcua/parts.py", "        if trigger_id:\n", "        if False:\n")),
             off("runtime/gateways/opcua/test_opcua_requests.py::test_a_trigger_given_again_before_its_result_came_costs_one_result",
                 "assert", ("gateways/opcua/parts.py", "if trigger_id in self._owed:", "if False:")),
         ],
-        "a change of recipe fails, or the station restarts meanwhile: OPC UA": [
+        "a recipe change fails, or the station restarts in the meantime: OPC UA": [
             off("runtime/gateways/opcua/test_opcua_requests.py::test_only_results_of_the_recipe_that_was_asked_for_pass",
                 "assert", ANY_RECIPE),
             off("runtime/gateways/opcua/test_opcua_station.py::test_over_opc_ua_a_change_of_recipe_is_followed_to_its_end",
                 "judged by the recipe before", ANY_RECIPE),
         ],
-        "something else fires the camera on a line with triggers: OPC UA, HTTP": [
+        "something else triggers the camera on a line with triggers: OPC UA, HTTP": [
             off("runtime/gateways/opcua/test_opcua_station.py::test_a_good_result_of_no_trigger_passes_only_where_the_camera_runs_free",
                 "assert not True", *ANYBODYS),
             off("runtime/gateways/opcua/test_opcua_parts.py"
                 "::test_over_opc_ua_and_http_no_part_is_accepted_that_was_not_exposed_and_judged_ok[200-2]",
                 "assert", UNANNOUNCED, *ANYBODYS),
         ],
-        "garbage, silence, reconnections: Modbus, HTTP": [
+        "invalid data, silence, reconnections: Modbus, HTTP": [
             off("runtime/gateways/modbus/test_modbus_server.py::test_garbage_costs_its_sender_the_connection_and_nobody_else",
                 "timed out", NO_MODBUS),
             off("runtime/gateways/http/test_http_hostile.py::test_malformed_and_oversized_requests_are_answered_and_closed",

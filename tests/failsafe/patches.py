@@ -32,7 +32,7 @@ SLOW = {
 """All the same."""
 
 WITHOUT: dict[tuple[str, str, str], str] = {
-    ("What surrounds it", "bytes that are no ZMTP, half messages, floods on any port, plainly and with CURVE",
+    ("What surrounds it", "bytes that are not ZMTP, incomplete messages, floods on any port, with and without CURVE",
      "test_strangers_on_every_port_of_the_inspector_cost_the_line_nothing"):
         "each connection has a thread that ends with it, whatever came: no one guard; two more see the bounds",
     ("The gateways", "200 log-ins at once, right and wrong: OPC UA",

@@ -156,7 +156,7 @@ def run(tree: Path, nodes: Sequence[str]) -> Outcome:
             command, cwd=tree, env={**os.environ, **own}, capture_output=True, text=True, timeout=LIMIT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return Outcome("broken", f"not done within {LIMIT_S} s", LIMIT_S)
+        return Outcome("broken", f"did not finish within {LIMIT_S} s", LIMIT_S)
     took_s = time.monotonic() - began_s
     if done.returncode not in (0, 1) or not report.is_file():
         return Outcome("broken", (done.stdout + done.stderr)[-2000:], took_s)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from tests.failsafe.rows import Off, off
 
 CAMERA_GONE = ("inspector/station.py", "return self.sockets.camera_connected(self.camera) and not silent", "return not silent")
-NO_PULSE = ("sockets/plain_sockets.py", 'peer.cut("no answer to the heartbeat")', "pass")
+NO_PULSE = ("sockets/plain_sockets.py", 'peer.cut("no reply to the heartbeat")', "pass")
 NO_BOUND_OF_THE_QUEUE = ("judging/inbox.py", "if len(waiting) >= self._length:", "if False:")
 TRUST_FOR_EVER = (
     # The client's view of the beat; the link's, also while nothing is polled; and no part of before ever again.
@@ -42,7 +42,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/sockets/test_plain_sockets.py::test_a_connection_that_answers_no_heartbeat_is_no_camera_and_one_that_does_is",
                 "did not come", NO_PULSE),
         ],
-        "its connection is reset while its frames wait and the desk is busy": [
+        "its connection is reset while its frames wait and the I/O thread is busy": [
             off("runtime/sockets/test_plain_sockets.py"
                 "::test_a_reset_connection_with_a_heartbeat_behind_a_full_queue_harms_nobody",
                 "the end of it did not come", ("sockets/plain_connection.py", "            gone(self)", "            pass")),
@@ -50,11 +50,11 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "::test_a_reset_connection_with_much_unread_and_heartbeats_of_both_sides_harms_nobody",
                 "-6 == 0", ("sockets/curve_sockets.py", "socket.setsockopt(zmq.RCVHWM, 0)", "socket.setsockopt(zmq.RCVHWM, 2)")),
         ],
-        "its process met what is no station (another program on the port)": [
+        "it connected to a process that is not a station (another program on the port)": [
             off("runtime/sockets/test_impostor.py::test_a_camera_sends_to_the_station_that_comes_after_an_impostor",
                 "did not come", ("client/frame_sender.py", "elif now_s > self._renew_s:", "elif False:")),
         ],
-        "stopped (SIGSTOP), then goes on": [
+        "stopped (SIGSTOP), then resumed": [
             off("system/test_faults.py::test_a_stopped_camera_is_noticed_and_what_it_sends_late_is_answered",
                 "the end of ready did not come", ("inspector/station.py", "silent = expected and", "silent = False and")),
         ],
@@ -62,11 +62,11 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("system/test_faults.py::test_ten_times_the_rate_is_overload_and_the_newest_frames_are_judged",
                 "and 0 > ", NO_BOUND_OF_THE_QUEUE),
         ],
-        "sends garbage, half messages, wrong types": [
+        "sends invalid data, incomplete messages, wrong types": [
             off("system/test_line.py::test_rubbish_on_both_sockets_keeps_the_law_and_leaves_no_request_unanswered",
                 "StationError", ("wire/frame.py", "if not expected_bytes == stream.nbytes == received_bytes:", "if False:")),
         ],
-        "a seq twice, going back, missing": [
+        "a seq repeated, decreasing, missing": [
             off("runtime/inspector/test_inspector_frames.py::test_seq_tells_what_is_lost_repeated_or_not_believed",
                 "(13, 'GOOD') != (13, 'DUPLICATE_SEQ')", ("records/ledger.py", "if seq <= run.last:", "if False:")),
             off("runtime/inspector/test_inspector_frames.py::test_seq_tells_what_is_lost_repeated_or_not_believed",
@@ -81,7 +81,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/inspector/test_inspector_frames.py::test_an_exposure_that_a_reconnection_overtook_has_one_result",
                 "{(2, 'CAMERA_CONFLICT'): 2}", ("records/ledger.py", "if run is None or seq not in run.lost:", "if True:")),
         ],
-        "two senders in one camera's name": [
+        "two senders with the same camera name": [
             off(f"runtime/inspector/test_inspector_frames.py::{test}",
                 "CAMERA_CONFLICT", ("inspector/camera_guard.py", "if self._open.keys() - {connection}:", "if False:"))
             for test in (
@@ -124,11 +124,11 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/inspector/test_part_matching.py::test_row[an_exposure_in_two_windows_is_nobodys]",
                 "AMBIGUOUS", ("inspector/part_matching.py", "if len(self._claims(inside[0])) > 1:", "if False:")),
         ],
-        "an announcement waits unread while the inspector stands still": [
+        "an announcement waits unread while the inspector is stopped": [
             off("runtime/inspector/test_inspector_parts.py::test_messages_that_are_not_read_yet_hold_the_answer_back",
                 "another announcement may wait in the socket", ("inspector/hard_wired_line.py", "self._matcher.settle(min(now.ns, read_up_to_ns))", "self._matcher.settle(now.ns)")),
         ],
-        "camera or inspector started again, clock stepped, no time of exposure": [
+        "camera or inspector restarted, clock stepped, no time of exposure": [
             off("runtime/inspector/test_inspector_parts.py"
                 f"::test_what_makes_times_doubtful_leaves_the_station_unsynced_until_a_pause[{what}]", "UNSYNCED", *patches)
             for what, patches in {
@@ -137,7 +137,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 # As judging starts, and before it as it stopped.
                 "start": [
                     JUDGING_STARTS,
-                    ("inspector/station.py", 'self.line.unsync(f"everything under way was answered {reason.name}")', "pass"),
+                    ("inspector/station.py", 'self.line.unsync(f"all pending frames were answered {reason.name}")', "pass"),
                 ],
                 # As the matcher is made, and as judging starts.
                 "restart": [
@@ -146,11 +146,11 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 ],
             }.items()
         ],
-        "an old picture answers a used trigger id": [
+        "an old picture answers a reused trigger id": [
             off("runtime/inspector/test_inspector_requests.py::test_a_used_id_given_again_is_not_answered_by_the_picture_of_before",
                 "(0, 'before', 'TRIGGER_EXPIRED')", ("inspector/triggers.py", "or promise == 0 or pending.promise != promise:", ":")),
         ],
-        "a picture of no announced part": [
+        "a picture without an announced part": [
             off("runtime/inspector/test_inspector_requests.py::test_a_frame_that_nobody_announced_is_unknown_on_a_line_with_triggers",
                 "UNANNOUNCED", UNANNOUNCED),
         ],
@@ -164,13 +164,13 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("system/test_kill.py::test_kill_9_in_the_middle_of_a_frame_is_answered_restarted",
                 "assert [] == [(1", ("records/recovery.py", "if entry.owed:", "if False:")),
         ],
-        "stopped (SIGSTOP), then goes on": [
+        "stopped (SIGSTOP), then resumed": [
             off("runtime/gateways/test_link.py::test_a_stopped_inspector_takes_accept_away_and_the_same_part_never_gets_it_back",
                 "distrust did not come", *TRUST_FOR_EVER),
             off("runtime/gateways/test_link.py::test_a_stopped_inspector_takes_accept_away_and_the_same_part_never_gets_it_back",
                 "may_pass", ("gateways/link.py", "and item.at_s >= seen.trusted_since_s", "")),
         ],
-        "stopped for longer, or asleep with the computer": [
+        "stopped for longer, or suspended with the computer": [
             off("runtime/inspector/test_inspector_time.py::test_a_pause_of_the_whole_process_is_no_stuck_engine",
                 "State.CONTINUOUS_EXECUTION", ("inspector/controller.py", "or unwatched_ms > max(limit_ms / 2, 2 * self._config.timing.poll_ms):", ":")),
         ],
@@ -183,11 +183,11 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/process/test_supervision.py::test_sigterm_during_the_start_ends_without_a_traceback",
                 "TimeoutExpired", ("process/early_signals.py", "_told = True\n    sys.exit(EXIT_CODE)", "pass")),
         ],
-        "two inspectors of one station": [
+        "two inspectors for one station": [
             off("system/test_kill.py::test_a_second_inspector_of_the_same_station_does_not_start",
                 "timed out", ("records/held_file.py", "fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass")),
         ],
-        "its journal is removed, replaced, cut or overwritten, or the disk takes nothing more": [
+        "its journal is removed, replaced, truncated or overwritten, or the disk accepts no more data": [
             off("system/test_files_taken_away.py::test_a_journal_lost_under_a_running_inspector_is_an_error_and_no_id_comes_twice",
                 "state 3 did not come",
                 ("records/journal.py", "if not self.fault and (found := self._file.fault() or self._ids.fault()):", "if False:")),
@@ -214,7 +214,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/process/test_supervision.py::test_a_stuck_engine_starves_the_watchdog",
                 "WATCHDOG=1", ("inspector/desk.py", "supervision.progress(self.engine_thread.beat)", "supervision.progress(self.engine_thread.beat + self.clock().ns)")),
         ],
-        "the engine raises, gives NaN": [
+        "the engine raises, returns NaN": [
             off("runtime/inspector/test_inspector_frames.py::test_an_engine_fault_is_unknown_and_repeated_ones_are_an_error[raise]",
                 "8 == <State.ERROR: 3>", ("inspector/controller.py", "if self._faults == self._config.limits.engine_faults_max:", "if False:")),
             off("runtime/vision/test_scoring_verdicts.py::test_damage_is_unknown_and_carries_no_numbers",
@@ -224,7 +224,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("system/test_line.py::test_a_slow_engine_is_late_and_its_score_only_logged",
                 "the late score did not come", *NO_DEADLINE),
         ],
-        "the GPU's library fails once in mid frame": [
+        "the GPU's library fails once during a frame": [
             off("system/test_cuda_faults.py::test_a_gpu_that_fails_costs_a_frame_or_the_process_and_never_a_wrong_verdict",
                 "one failed call costs one frame",
                 ("engines/cuda.py", "self._drain(way.lane, error)\n            self._free.append(way.lane)",
@@ -232,8 +232,8 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/cuda/test_cuda_engine_failing.py::test_an_answer_of_another_frame_is_never_taken",
                 "DID NOT RAISE", ("cuda/readback.py", "if found != number:", "if False:")),
         ],
-        "the GPU is lost: every call fails, or it never comes back": [
-            off("runtime/cuda/test_cuda_engine_failing.py::test_a_device_that_hangs_is_lost_in_bounded_time", "was not done within", NOT_LOST),
+        "the GPU is lost: every call fails, or a call never returns": [
+            off("runtime/cuda/test_cuda_engine_failing.py::test_a_device_that_hangs_is_lost_in_bounded_time", "did not finish within", NOT_LOST),
             off("system/test_cuda_faults.py::test_a_gpu_that_fails_costs_a_frame_or_the_process_and_never_a_wrong_verdict",
                 "state 3 did not come", NOT_LOST),
         ],
@@ -273,20 +273,20 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("system/test_several.py::test_kill_9_leaves_no_frame_of_any_station_without_its_one_result",
                 "what was published is what the journal says", IDS_FROM_ONE),
         ],
-        "the GPU gives a number that is none": [
+        "the GPU returns NaN or infinity": [
             off("runtime/cuda/test_cuda_engine.py::test_a_network_that_gives_no_number_is_an_engine_error",
                 "DID NOT RAISE",
                 # What the kernels noticed, and what the search says of its queries.
                 ("cuda/readback.py", "if fault:", "if False:"),
                 ("cuda/readback.py", "if not_finite or no_row:", "if False:")),
         ],
-        "no GPU, driver, plan or room where one was asked for": [
+        "no GPU, driver, plan or memory although the GPU is configured": [
             off("runtime/judging/test_recipes.py::test_a_station_told_to_use_the_gpu_never_goes_on_without_it",
                 "ParityError", ("engines/opening.py", 'if config.engine.name == "cpu":', "if True:")),
             off("runtime/cuda/test_cuda_engine.py::test_too_little_memory_is_said_with_figures_and_a_remedy",
                 "DID NOT RAISE", ("cuda/budget.py", "if needed > free:", "if False:")),
         ],
-        "the engine gives constants": [
+        "the engine returns constants": [
             off("runtime/engines/test_parity_gate.py::test_constants_that_were_signed_into_the_bundle_do_not_pass_either",
                 "DID NOT RAISE",
                 ("bundle/checks.py", 'if golden.kind == "normal" and golden.verdict == "ng":', "if False:")),
@@ -297,13 +297,13 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 ("engines/parity_gate.py", "if not abs(judgement.score - golden.score) <= tolerance:", "if False:"),
                 ("engines/parity_gate.py", "    check_evidence(checks, decision)", "    pass")),
         ],
-        "a bundle is altered, or swapped for one that is broken": [
+        "a bundle is modified, or replaced by a broken one": [
             off("system/test_line.py::test_the_recipe_changes_between_two_frames_of_a_running_stream",
                 "'RECIPE' in", ("inspector/controller.py", 'if alarm:\n            self.alarms["RECIPE"] = why', "if False:\n            pass")),
             off("runtime/judging/test_recipes.py::test_a_child_process_finds_out_first_and_says_why",
                 "DID NOT RAISE", ("judging/recipes.py", "if done.returncode != 0:", "if False:")),
         ],
-        "a bundle is made to harm (weights from outside, a loop without end, bombs, pipes), be it signed": [
+        "a malicious bundle (external weights, an endless loop, decompression bombs, pipes), even if signed": [
             off("runtime/bundle/test_hostile_bundles.py"
                 f"::test_a_hostile_bundle_is_refused_with_a_sentence_soon_and_in_little_memory[{what}]", says, *patches)
             for what, says, patches in (
@@ -311,7 +311,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                     ("bundle/checks.py", "if size > MAX_TENSOR_VALUES or total > MAX_GRAPH_VALUES:", "if False:"),
                 ]),
                 # All of it is read before it is found out.
-                ("3 GB of bank", "was altered or damaged", [
+                ("3 GB of bank", "was modified or damaged", [
                     ("bundle/reader.py", "if not 0 < file.nbytes <= limits[name]:", "if False:"),
                 ]),
                 # Opened without waiting, and refused.
@@ -321,18 +321,18 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 ]),
             )
         ],
-        "an older bundle of a recipe is put back": [
+        "an older bundle of a recipe is restored": [
             off("runtime/judging/test_served_bundles.py::test_an_older_bundle_opens_on_request_alone_and_says_so",
                 "DID NOT RAISE", ("judging/served_bundles.py", "if manifest.created_us >= newest_us:", "if True:")),
         ],
-        "that memory is gone, damaged or another user's": [
+        "that record is missing, damaged or another user's": [
             off("runtime/judging/test_served_bundles.py::test_a_memory_that_cannot_tell_opens_nothing_unasked",
                 "DID NOT RAISE",
                 # As a bundle is looked at, and as it is served.
                 ("judging/served_bundles.py", "if not config.engine.allow_older:\n            raise\n        return f", "if False:\n            raise\n        return f"),
                 ("judging/served_bundles.py", "if not config.engine.allow_older:\n            raise\n        memory", "if False:\n            raise\n        memory")),
         ],
-        "a recipe that was asked for does not open, or takes too long": [
+        "a requested recipe does not open, or takes too long": [
             off("runtime/inspector/test_recipe_change.py"
                 "::test_one_that_does_not_open_fails_in_words_and_the_recipe_before_it_judges_on",
                 "under_way", ("inspector/controller.py", "self.changes.failed(why)", "pass")),
@@ -344,7 +344,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "a recipe starts nothing",
                 ("states.py", "Transition(_ERROR, Cause.RECIPE_TAKEN, _ERROR,", "Transition(_ERROR, Cause.RECIPE_TAKEN, _READY,")),
         ],
-        "a bundle with limits that let everything pass, signed": [
+        "a signed bundle with limits that let everything pass": [
             off("runtime/bundle/test_bundle_manifest.py::test_a_number_that_loosens_a_check_beyond_reason_is_refused_though_signed",
                 "DID NOT RAISE", ("bundle/checks.py", "    check_ceilings(manifest)", "    pass")),
             off("runtime/engines/test_parity_gate.py::test_distances_that_were_signed_into_the_bundle_are_no_evidence",
@@ -355,7 +355,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "::test_a_threshold_above_every_normal_score_of_calibration_is_refused",
                 "ACCEPTED", ("bundle/ceilings.py", "if not threshold <= highest:", "if False:")),
         ],
-        "a request comes late, of an earlier session, or once more": [
+        "a request arrives late, from an earlier session, or again": [
             off("runtime/inspector/test_request_age.py::test_what_changes_something_is_done_while_it_is_young_and_never_later",
                 "TOO_OLD", ("inspector/requests.py", "if not 0 <= age_ms <= limit_ms:", "if False:")),
             off("runtime/inspector/test_request_age.py::test_a_request_whose_answer_may_be_forgotten_is_not_done_again",

@@ -57,7 +57,7 @@ def test_what_others_have_a_hand_in_is_not_read(tmp_path: Path, monkeypatch: pyt
     replace_file(path, b"x")
     assert read_file(path, 10, forbidden=OTHERS_MAY_USE) == b"x"
     path.chmod(0o604)
-    assert refused(path, forbidden=OTHERS_MAY_USE) == "it has mode 0604, so others may use it"
+    assert refused(path, forbidden=OTHERS_MAY_USE) == "it has mode 0604, so other users may use it"
     monkeypatch.setattr(os, "geteuid", lambda: 4242)
     if path.stat().st_uid == 0:
         os.chown(path, 4711, -1)

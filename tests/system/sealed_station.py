@@ -125,7 +125,7 @@ def inspect() -> dict[str, Process]:
         Process("score", asperity("score", "station/bundle", "normals", "--limit", "2")),
         Process("inspect", asperity("inspect", "station/bundle")),
     ]
-    inspector.says("is in force")
+    inspector.says("is active")
     watch = Process("watch", asperity("watch", "result", "--json"))
     camera = Process("replay", asperity("camera", "replay", "normals", "--loop", "--rate", "4"))
     until(lambda: len(judged(watch.log())) >= FRAMES, f"{FRAMES} frames that were scored")

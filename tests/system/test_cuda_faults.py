@@ -98,7 +98,7 @@ def test_a_gpu_that_fails_costs_a_frame_or_the_process_and_never_a_wrong_verdict
             assert shown(line, camera, word).reason is Reason.ENGINE
             line.await_state(State.ERROR)
             assert process.wait(PATIENCE_S) == LOST_EXIT_CODE, line.log()
-            assert "lost until this process is started again" in line.log()
+            assert "unavailable until this process is restarted" in line.log()
             session = restarted(line, session)
             process = line.inspector
             assert shown(line, camera).reason in JUDGED

@@ -212,7 +212,7 @@ def test_a_key_folder_that_cannot_be_believed_lets_nobody_in_until_it_is_repaire
             assert client.request("get_state").ok
             allowed.chmod(0o770)
             line.wait(lambda: client.request("get_state").code == "NOT_ALLOWED", "the refusal")
-            line.wait(lambda: "nobody is let in" in line.log(), "a line that says why")
+            line.wait(lambda: "all connections are refused" in line.log(), "a line that says why")
             allowed.chmod(0o700)
             line.wait(lambda: client.request("get_state").ok, "the answer")
             repaired = client.request("get_state").state

@@ -25,11 +25,11 @@ def replace(path: Path) -> None:
 @pytest.mark.parametrize(
     ("lose", "again", "ends_by"),
     [
-        (Path.unlink, "go on at", signal.SIGTERM),
-        (Path.unlink, "go on at", signal.SIGKILL),
+        (Path.unlink, "continue at", signal.SIGTERM),
+        (Path.unlink, "continue at", signal.SIGKILL),
         (lambda path: os.truncate(path, 0), "move the file away", signal.SIGTERM),
         (lambda path: os.truncate(path, 100_000), "move the file away", signal.SIGKILL),
-        (replace, "knows of ids that the journal does not", signal.SIGTERM),
+        (replace, "records ids that the journal does not", signal.SIGTERM),
     ],
     ids=["removed", "removed-killed", "emptied", "cut-killed", "replaced"],
 )
@@ -66,7 +66,7 @@ def test_a_journal_lost_under_a_running_inspector_is_an_error_and_no_id_comes_tw
             assert line.inspector.wait(PATIENCE_S) == 9
             assert again in line.log() and str(path) in line.log() and "Traceback" not in line.log()
             path.unlink()
-            again = "go on at"
+            again = "continue at"
             line.start()
         states = len(line.heard.states)
         line.await_state(State.CONTINUOUS_EXECUTION, session=line.heard.results[-1].session)

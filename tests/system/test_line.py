@@ -121,7 +121,7 @@ def test_the_recipe_changes_between_two_frames_of_a_running_stream() -> None:
         assert line.ask("prepare_recipe", recipe="broken").code == "ACCEPTED"
         line.stream(camera, 3000, 20, until=lambda: "RECIPE" in line.heard.states[-1].alarms)
         assert "RECIPE" in line.heard.states[-1].alarms
-        assert line.heard.states[-1].recipe == "simulated", "the recipe in force stays in force"
+        assert line.heard.states[-1].recipe == "simulated", "the active recipe stays in force"
         assert line.ask("prepare_recipe", recipe="bad").code == "ACCEPTED"
         line.stream(camera, 3000, 20, until=lambda: line.heard.states[-1].recipe == "bad")
         line.stream(camera, 3, interval_ms=20)

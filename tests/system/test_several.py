@@ -276,4 +276,4 @@ def test_two_stations_with_one_camera_end_the_start_with_one_sentence() -> None:
         line.config.write_text(line.config.read_text().replace('camera = "right"', 'camera = "left"'))
         process = line.start()
         assert process.wait(PATIENCE_S) == 3
-        assert "no. 1 and no. 2 both have camera 'left'; give each a camera of its own" in line.log()
+        assert "no. 1 and no. 2 both have camera 'left'; give each its own camera" in line.log()

@@ -85,7 +85,7 @@ class VirtualCamera:
         if unit not in MM_PER_UNIT:
             raise UsageError(f"the unit {unit!r} is not known; choose one of {', '.join(MM_PER_UNIT)}")
         if not 0 <= severity <= MOST_OF_USUAL:
-            raise UsageError(f"the severity is {severity}; it must be 0 to {MOST_OF_USUAL:g} times the usual")
+            raise UsageError(f"the severity is {severity}; it must be 0 to {MOST_OF_USUAL:g} (1 is the usual strength)")
         self.product, self.seed, self.unit, self.name = product, seed, unit, name
         self.severity = severity
         self.sensor = sensor or Sensor()

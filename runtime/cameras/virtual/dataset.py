@@ -56,7 +56,7 @@ def write_dataset(
     progress: Callable[[], None] = lambda: None,
 ) -> int:
     """Write ``train/good``, ``validation/good``, ``test/good`` and ``test/<defect>`` with masks, ``parts.csv`` and how
-    it was made. Every frame shows a part of its own. Returns the number of frames.
+    it was made. Every frame shows a different part. Returns the number of frames.
 
     Raises UsageError for counts that cannot be, DataError for a folder that is not empty or cannot be written.
     """
@@ -64,7 +64,7 @@ def write_dataset(
     if not 0 < len(plan) <= MOST_FRAMES or min(counts.train, counts.validation, counts.test, counts.good) < 0:
         raise UsageError(f"{len(plan)} frames were asked for; give counts from 0 on, 1 to {MOST_FRAMES} frames in all")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} is not an empty folder; name a new one, nothing is written over")
+        raise DataError(f"{folder} is not an empty folder; name a new one; nothing is overwritten")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ORIGIN_FILE).write_text(json.dumps(_origin(camera, counts, defects), indent=1) + "\n")

@@ -42,7 +42,7 @@ def _load_packaged_libusb() -> None:
         if library.exists():
             ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
             return
-    raise CameraError(f"open3d needs {LIBUSB}, which is not here; install Debian's libusb-1.0-0 or libusb-package")
+    raise CameraError(f"open3d needs {LIBUSB}, which is missing; install Debian's libusb-1.0-0 or libusb-package")
 
 
 class Scene:

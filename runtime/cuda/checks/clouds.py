@@ -1,4 +1,4 @@
-"""Clouds that the checks of the point kernels run on, plain and degenerate; no kernel of its own."""
+"""Clouds that the checks of the point kernels run on, plain and degenerate; without a kernel."""
 
 from __future__ import annotations
 

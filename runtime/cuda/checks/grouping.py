@@ -57,7 +57,7 @@ class CheckedGrouping:
         place = np.full(self.stage.cloud_px**2, -1)
         place[self.pixels] = np.arange(len(self.pixels))
         if not ((members >= 0) & (members < len(place))).all() or (place[members] < 0).any():
-            return [*told, "a member is no point of the cloud"]
+            return [*told, "a member is not a point of the cloud"]
         replayed = self.replayed
         told += member_problems(self.points, self.centres[replayed], place[members[replayed]])
         if self.kind in EXACT:

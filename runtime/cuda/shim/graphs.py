@@ -89,7 +89,7 @@ class OnnxGraphs:
     def graph(self, name: str) -> OnnxGraph:
         """As ``DeviceGraphs.graph``."""
         if name not in self._sessions:
-            raise EngineError(f"there is no network {name}; there are: {', '.join(sorted(self._sessions))}")
+            raise EngineError(f"there is no network {name}; available: {', '.join(sorted(self._sessions))}")
         return OnnxGraph(name, self._sessions[name], self._device, self._spoil)
 
     def close(self) -> None:

@@ -1,4 +1,5 @@
-"""Branches, events and recordings for the CPU stand-in: nothing runs before somebody waits, then in the worst order.
+"""Branches, events and recordings for the CPU stand-in: nothing runs before something waits for it, then in the worst
+order.
 
 A branch's work is kept until it is waited for. Then the branches take turns, one step each, the last made first (or the
 first, by ``first_branch_first``); only events hold them back. So a missing event shows as a wrong result, not by luck.
@@ -55,7 +56,7 @@ class ShimBranch:
 
 
 class ShimRecording:
-    """Steps of each branch, done anew at each replay."""
+    """Steps of each branch, done again at each replay."""
 
     def __init__(self, device: ShimFrameDevice) -> None:
         self._device = device
@@ -101,7 +102,7 @@ class ShimFrameDevice(ShimDevice):
         self._first_branch_first, self._total_bytes = first_branch_first, total_bytes
         self.allocations = 0
         self.lost: str = ""
-        """Set: the device has failed for good, and this is what it says."""
+        """Set: the device has failed permanently, and this is what it says."""
         self.hangs = False
         """Set: what is enqueued is never done."""
 

@@ -1,1 +1,1 @@
-"""Modules that import only where something works; the doctor tries each in a process of its own."""
+"""Modules that import only where something works; the doctor tries each in a separate process."""

@@ -1,4 +1,4 @@
-"""Networks built in the background: a child process makes them while the engine in force goes on serving.
+"""Networks built in the background: a child process makes them while the active engine goes on serving.
 
 The child is `asperity engines build`, at low priority and bounded in time. What it has built lies in the cache, where
 opening a recipe finds it; a child that fails, or is stopped, leaves the cache as it was.
@@ -23,7 +23,7 @@ NICE = 10
 STOP_S = 5.0
 POLL_S = 0.2
 MAX_SAID_BYTES = 4096
-REMEDY = "run `asperity engines build` by hand to see more"
+REMEDY = "run `asperity engines build` by hand for details"
 
 
 def build_command(bundle: Path, config: StationConfig) -> list[str]:
@@ -105,7 +105,7 @@ def build_networks(bundle: Path, config: StationConfig, wanted: Callable[[], boo
     try:
         while not build.done():
             if not wanted():
-                raise EngineError(f"building the networks of {bundle} was stopped: the recipe is not wanted any more")
+                raise EngineError(f"building the networks of {bundle} was stopped: the recipe is no longer needed")
             time.sleep(POLL_S)
     finally:
         build.stop()

@@ -1,8 +1,8 @@
 """Built networks on the device: plans of the cache behind ``runtime.cuda.graph``, with `tensorrt` or `tensorrt-rtx`.
 
 Weights are taken when the plans are opened, scratch memory when a graph is made, and nothing afterwards. A failure is
-an EngineError with the library's own first complaint; a device that failed for good shows itself to whoever waits for
-the stream, which is not here.
+an EngineError with the library's own first complaint; a device that failed permanently is noticed by the code that
+waits for waits for the stream, which is not here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from asperity.runtime.settings.station_toml import StationConfig
 
 
 class TensorRtGraph(DeviceGraph):
-    """One execution context with scratch memory of its own."""
+    """One execution context with its own scratch memory."""
 
     def __init__(self, name: str, engine: Any, network: Network, device: Device, library: Library, said: Said) -> None:
         """Takes the scratch memory. Raises EngineError where it is not there."""
@@ -42,7 +42,7 @@ class TensorRtGraph(DeviceGraph):
         strategy = library.module.ExecutionContextAllocationStrategy.USER_MANAGED
         self._context = engine.create_execution_context(strategy)
         if self._context is None:
-            raise EngineError(f"{name}: {library.label} makes no execution context ({said.first()})")
+            raise EngineError(f"{name}: {library.label} could not create an execution context ({said.first()})")
         give_memory(self._context, self._scratch.address, self._scratch.nbytes)
 
     @property
@@ -62,7 +62,7 @@ class TensorRtGraph(DeviceGraph):
             raise EngineError(f"{self._name} has the tensors {sorted(wanted)}, and {sorted(addresses)} were given")
         for name, address in addresses.items():
             if not self._open().set_tensor_address(name, address):
-                raise EngineError(f"{self._name}: {name} cannot lie at {address:#x} ({self._said.first()})")
+                raise EngineError(f"{self._name}: {name} cannot be placed at {address:#x} ({self._said.first()})")
 
     def enqueue(self, stream: int) -> None:
         """As ``DeviceGraph.enqueue``."""

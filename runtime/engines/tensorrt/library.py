@@ -58,7 +58,7 @@ class Said:
     def first(self) -> str:
         """The first complaint since ``clear``: those behind it are mostly its consequences."""
         with self._lock:
-            return self._lines[0] if self._lines else "it gives no reason"
+            return self._lines[0] if self._lines else "no reason given"
 
     def clear(self) -> None:
         """Forget all lines."""
@@ -93,13 +93,13 @@ def _checked_version(name: LibraryName, module: Any) -> str:
     if found is None or not hasattr(module, "Runtime"):
         raise EngineError(
             f"the Python module of {name} is not TensorRT's (version {version!r}): another package or a folder of that "
-            f"name is in its way; {INSTALL.format(name=name)}"
+            f"name shadows it; {INSTALL.format(name=name)}"
         )
     major, minor = int(found[1]), int(found[2])
     if (major, minor) < OLDEST[name] or major >= NEXT_MAJOR[name]:
         oldest = ".".join(map(str, OLDEST[name]))
         raise EngineError(
-            f"{name} is of version {version}; this version of Asperity knows those from {oldest} to below "
+            f"{name} is of version {version}; this version of Asperity supports those from {oldest} to below "
             f"{NEXT_MAJOR[name]}: install one of them"
         )
     return version

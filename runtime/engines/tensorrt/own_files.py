@@ -13,15 +13,15 @@ OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 def check_owner(path: Path, found: os.stat_result, right_kind: bool, repair: str) -> None:
     """Raises EngineError when the path is not of the right kind, belongs to another user or others may write it."""
-    danger = "built networks are executable code and are used only when nobody else could have changed them"
+    danger = "built networks are executable code and are used only if no other user could have modified them"
     if not right_kind:
-        raise EngineError(f"{path} is a link or no plain file or folder; {danger}: remove it")
+        raise EngineError(f"{path} is a link, or not a regular file or folder; {danger}: remove it")
     if found.st_uid != os.geteuid():
         raise EngineError(f"{path} belongs to another user (uid {found.st_uid}); {danger}: remove it and build again")
     if found.st_mode & OTHERS_MAY_WRITE:
         raise EngineError(
-            f"{path} has mode {stat.S_IMODE(found.st_mode):04o}, so others may write it; {danger}: remove what is in "
-            f"it, run `{repair} {path}` and build again"
+            f"{path} has mode {stat.S_IMODE(found.st_mode):04o}, so other users may write to it; {danger}: remove "
+            f"what is in it, run `{repair} {path}` and build again"
         )
 
 

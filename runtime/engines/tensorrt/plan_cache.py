@@ -28,7 +28,8 @@ from asperity.runtime.engines.tensorrt.own_files import check_owner, read_own, w
 from asperity.runtime.errors import EngineError, UsageError
 
 FORMAT = 1
-"""Goes up when the way from a bundle's networks to plans changes: older sets are then not found, and are built anew."""
+"""Goes up when the way from a bundle's networks to plans changes: older sets are then not found, and are built
+again."""
 RECORD_FILE = "record.json"
 MAX_RECORD_BYTES = 256 * 1024
 MAX_PLAN_BYTES = 8 * 2**30
@@ -157,7 +158,7 @@ class PlanCache:
         self._check_folder(self.folder)
         found = self._load(folder)
         if found.record.key != key:
-            raise EngineError(f"{folder} is the set of another key; {found.remedy}")
+            raise EngineError(f"{folder} was built for another key; {found.remedy}")
         with contextlib.suppress(OSError):  # only the order of removal depends on it
             os.utime(folder / RECORD_FILE)
         return found
@@ -283,7 +284,7 @@ class PlanCache:
             if not p.name.startswith(DRAFT_PREFIX) and not p.is_symlink() and p.is_dir()
         ]
         if len(found) > MAX_SETS:
-            raise EngineError(f"{self.folder} holds more than {MAX_SETS} folders; it is no folder of built networks")
+            raise EngineError(f"{self.folder} holds more than {MAX_SETS} folders; it is not a folder of built networks")
         return found
 
     def _make_folder(self) -> None:
@@ -350,7 +351,7 @@ def find_served(cache: PlanCache, key: PlanKey) -> PlanSet:
     seen to pass the gate and to be faster than its rival.
     """
     if key.gpu is None:
-        raise EngineError('no GPU is found, so built networks cannot run; use [engine] name = "cpu"')
+        raise EngineError('no GPU was found, so built networks cannot run; use [engine] name = "cpu"')
     found = find_built(cache, key)
     if found is not None:
         if key.precision == "int8":
@@ -369,14 +370,14 @@ def check_int8(found: PlanSet) -> None:
     again = 'use [engine] precision = "fp16"'
     if trial is None:
         raise EngineError(
-            f"the int8 networks {found.folder.name} were not tried on this GPU yet, and int8 serves only when it is "
-            "right and faster; run `asperity engines build BUNDLE --precision int8 --cache "
+            f"the int8 networks {found.folder.name} have not been tested on this GPU yet, and int8 is used only if "
+            "it is correct and faster; run `asperity engines build BUNDLE --precision int8 --cache "
             f"{found.folder.parent}`, or {again}"
         )
     if not trial.frame_ms < trial.rival_frame_ms:
         raise EngineError(
             f"the int8 networks {found.folder.name} take {trial.frame_ms:.2f} ms a frame and {trial.rival} takes "
-            f"{trial.rival_frame_ms:.2f}: they gain nothing; {again}"
+            f"{trial.rival_frame_ms:.2f}: int8 gains nothing; {again}"
         )
 
 

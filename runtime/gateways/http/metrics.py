@@ -28,13 +28,15 @@ class Metrics:
     def __init__(self, link: Link) -> None:
         self._registry = CollectorRegistry()
         self._results = Counter(
-            "asperity_results", "Results that reached the gateway.", ("verdict", "reason"), registry=self._registry
+            "asperity_results", "Results received by the gateway.", ("verdict", "reason"), registry=self._registry
         )
-        self._simulated = Counter("asperity_results_simulated", "Those of no real engine.", registry=self._registry)
-        self._late = Counter("asperity_results_deadline_missed", "Those past the deadline.", registry=self._registry)
+        self._simulated = Counter(
+            "asperity_results_simulated", "Results not scored by a real engine.", registry=self._registry
+        )
+        self._late = Counter("asperity_results_deadline_missed", "Results after the deadline.", registry=self._registry)
         self._latency = Histogram(
             "asperity_latency_seconds",
-            "From a frame's arrival to its result, by stage.",
+            "Time from the arrival of a frame to its result, per stage.",
             ("stage",),
             buckets=LATENCY_S,
             registry=self._registry,
@@ -81,31 +83,35 @@ def _of_view(view: View) -> Iterator[Metric]:
         "asperity_accept", "1 while the part of the last result may pass. For charts, never for a PLC.", view.accept
     )
     last = view.last.result.result_id if isinstance(view.last, Delivered) else 0
-    yield GaugeMetricFamily("asperity_last_result_id", "The result that asperity_accept is of; 0: none, a gap.", last)
-    yield GaugeMetricFamily("asperity_quality", "1 while the station is ready and its beat moves.", view.good)
-    yield CounterMetricFamily("asperity_gaps", "Gaps named in the results.", view.gaps)
+    yield GaugeMetricFamily(
+        "asperity_last_result_id", "The result that asperity_accept refers to; 0: none, or a gap.", last
+    )
+    yield GaugeMetricFamily("asperity_quality", "1 while the station is ready and its heartbeat advances.", view.good)
+    yield CounterMetricFamily("asperity_gaps", "Gaps reported in the results.", view.gaps)
     yield CounterMetricFamily("asperity_results_missing", "Results in those gaps.", view.missing)
 
 
 def _of_state(state: StationState) -> Iterator[Metric]:
     yield GaugeMetricFamily("asperity_station_state", "State of the station (docs/states.md).", state.state)
-    yield GaugeMetricFamily("asperity_station_ready", "1 while the station says that it is ready.", state.ready)
-    yield GaugeMetricFamily("asperity_station_beat", "The inspector's beat, as heard last.", state.beat)
-    yield GaugeMetricFamily("asperity_station_alarms", "Alarms that stand.", len(state.alarms))
-    yield GaugeMetricFamily("asperity_station_in_flight", "Frames admitted and not answered.", state.in_flight)
-    yield CounterMetricFamily("asperity_station_received", "Frames that arrived.", state.received)
-    yield CounterMetricFamily("asperity_station_lost", "Frames and triggers of which nothing arrived.", state.lost)
-    yield CounterMetricFamily("asperity_station_late", "Frames after their exposure was answered LOST.", state.late)
-    yield GaugeMetricFamily(
-        "asperity_station_synced", "1: announcements match exposures, or need not.", float(synced(state))
+    yield GaugeMetricFamily("asperity_station_ready", "1 while the station reports that it is ready.", state.ready)
+    yield GaugeMetricFamily("asperity_station_beat", "The inspector's heartbeat counter, as last received.", state.beat)
+    yield GaugeMetricFamily("asperity_station_alarms", "Active alarms.", len(state.alarms))
+    yield GaugeMetricFamily("asperity_station_in_flight", "Frames admitted and not yet answered.", state.in_flight)
+    yield CounterMetricFamily("asperity_station_received", "Frames received.", state.received)
+    yield CounterMetricFamily("asperity_station_lost", "Frames and triggers for which nothing arrived.", state.lost)
+    yield CounterMetricFamily(
+        "asperity_station_late", "Frames that arrived after their exposure had been answered LOST.", state.late
     )
-    threshold = GaugeMetricFamily("asperity_station_threshold", "Threshold in force; no sample: no recipe.", labels=[])
+    yield GaugeMetricFamily(
+        "asperity_station_synced", "1: announcements match exposures, or do not have to.", float(synced(state))
+    )
+    threshold = GaugeMetricFamily("asperity_station_threshold", "Active threshold; no sample: no recipe.", labels=[])
     if state.threshold is not None:
         threshold.add_metric([], state.threshold)
     yield threshold
-    yield CounterMetricFamily("asperity_station_deadline_missed", "Deadlines missed.", state.deadline_missed)
+    yield CounterMetricFamily("asperity_station_deadline_missed", "Missed deadlines.", state.deadline_missed)
     results = CounterMetricFamily(
-        "asperity_station_results", "Results of the station, its own count.", labels=["verdict"]
+        "asperity_station_results", "Results of the station, as counted by the station.", labels=["verdict"]
     )
     for verdict, count in (("ok", state.ok), ("ng", state.ng), ("unknown", state.unknown)):
         results.add_metric([verdict], count)
@@ -120,7 +126,7 @@ def _of_state(state: StationState) -> Iterator[Metric]:
     engine = state.engine
     yield InfoMetricFamily(
         "asperity_station",
-        "Who the station is and what scores.",
+        "Identity of the station and its engine.",
         {
             "station": state.station,
             "session": state.session,
@@ -136,10 +142,10 @@ def _of_state(state: StationState) -> Iterator[Metric]:
     if change is not None:
         yield InfoMetricFamily(
             "asperity_recipe_change",
-            "The last change of recipe that was asked for in this session; only the status `done` is done.",
+            "The last recipe change requested in this session; only the status `done` means done.",
             {"number": str(change.number), "recipe": change.recipe, "status": change.status, "text": change.text},
         )
-    gpu = GaugeMetricFamily("asperity_gpu", "What the GPU says of itself; names with units.", labels=["name"])
+    gpu = GaugeMetricFamily("asperity_gpu", "Values reported by the GPU; names include the unit.", labels=["name"])
     for name, value in (state.gpu or {}).items():
         if isinstance(value, float | int):
             gpu.add_metric([name], value)

@@ -46,7 +46,7 @@ def page(station: str, view: View, items: Iterable[Item], refresh_s: int) -> byt
         "<!doctype html><html lang=en><head><meta charset=utf-8>",
         f"<meta http-equiv=refresh content={refresh_s}><title>{escape(station)}</title><style>{STYLE}</style></head>",
         f"<body><h1>{escape(station)}: <span class={'good' if good else 'bad'}>",
-        f"{'in order' if good else escape('not in order: ' + view.why)}</span></h1><table>",
+        f"{'ready' if good else escape('not ready: ' + view.why)}</span></h1><table>",
         "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts),
         "</table><table><tr>",
         "".join(f"<th>{name}</th>" for name in COLUMNS),
@@ -59,11 +59,11 @@ def _of_state(state: StationState) -> list[tuple[str, str]]:
     unknown = ", ".join(f"{name} {count}" for name, count in sorted(state.unknown_by_reason.items()))
     engine = state.engine
     return [
-        ("state", f"{state.state} {STATES.get(state.state, 'not known here')}"),
+        ("state", f"{state.state} {STATES.get(state.state, 'unknown')}"),
         ("alarms", ", ".join(state.alarms) or "none"),
-        ("recipe in force", f"{state.recipe or 'none'} {state.bundle}"),
-        ("last change of recipe", _of_change(state)),
-        ("threshold in force", _number(state.threshold) or "none"),
+        ("active recipe", f"{state.recipe or 'none'} {state.bundle}"),
+        ("last recipe change", _of_change(state)),
+        ("active threshold", _number(state.threshold) or "none"),
         ("triggers, synced", f"{state.triggers or 'not known'}, {'yes' if synced(state) else 'no'}"),
         ("engine", f"{engine.name} on {engine.device}, {engine.precision}" if engine else "none"),
         ("received, lost, late", f"{state.received}, {state.lost}, {state.late}"),

@@ -63,7 +63,7 @@ class Shown:
     """Its numbers, cut to what registers hold; unknown where they cannot hold them."""
     missing_before: int
     refused: bool
-    """It is no pass and never becomes one: another recipe's, a trigger's that was given up, nobody's."""
+    """It is not a pass and never becomes one: another recipe's, a trigger's that was given up, nobody's."""
 
     @property
     def number(self) -> int:
@@ -137,7 +137,7 @@ class ModbusRegisters:
         return selected == 0 or item.result.recipe == self._recipe_of_number.get(selected)
 
     def _refuse(self, which: Callable[[Shown], bool]) -> None:
-        """These are no pass any more, whatever comes."""
+        """These are no longer a pass, whatever comes."""
         self._buffer = deque(replace(shown, refused=True) if which(shown) else shown for shown in self._buffer)
 
     def _trigger_answered(self, trigger_id: int, status: str) -> None:
@@ -149,7 +149,7 @@ class ModbusRegisters:
     def _drop_oldest_waiting(self) -> None:
         """The shown result stays until it is acknowledged; what follows it says how many are missing before it."""
         if not self._overrun:
-            log.warning("result %d is dropped: nobody acknowledges", self._buffer[1].item.result.result_id)
+            log.warning("result %d is dropped: it was not acknowledged in time", self._buffer[1].item.result.result_id)
         self._overrun = True
         self._overruns += 1
         lost = self._buffer[1].missing_before + 1
@@ -281,7 +281,7 @@ class ModbusRegisters:
         """What stood in the PLC as the gateway was started was done long ago, or is not wanted any more."""
         for name, value in first.items():
             if value:
-                log.warning("%s was %d as it was first written: not done; write 0, then again", name, value)
+                log.warning("%s was %d at the first write: not executed; write 0, then write again", name, value)
                 self._requests[name].settle("BASELINE")
         if first.get("trigger_request"):
             self._trigger_answered(first["trigger_request"], "BASELINE")
@@ -342,7 +342,7 @@ class ModbusRegisters:
             return wired
         if not self._contradicted:
             self._contradicted = True
-            text = "[modbus] hard_wired is %s and the station's triggers are %s: none is passed on; take hard_wired out"
+            text = "[modbus] hard_wired is %s, but the station's triggers are %s: none is forwarded; remove hard_wired"
             log.error(text, str(told).lower(), state.triggers)
         return None
 
@@ -384,13 +384,13 @@ def _number(text: str) -> int:
     """A recipe's number; keys of a TOML table are texts."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 0xFFFF):
         raise ConfigError(
-            f'[modbus] recipes has the number {text!r}; give 1 to 65535, such as recipes = {{ 1 = "name" }}'
+            f'[modbus] recipes has the number {text!r}; use 1 to 65535, for example recipes = {{ 1 = "name" }}'
         )
     return int(text)
 
 
 def _f32(value: float | None) -> float:
-    """0 where there is none, or where no register holds it."""
+    """0 if there is none, or where no register holds it."""
     return value if value is not None and abs(value) <= F32_MAX else 0.0
 
 

@@ -69,7 +69,7 @@ class RecipeRequest(Request):
         return self.unanswered or self._heard_s is not None
 
     def select(self, future: Future[Reply], recipe: str, state: StationState | None) -> None:
-        """Follow the change to ``recipe`` that was asked for when ``state`` was the last heard."""
+        """Follow the change to ``recipe`` that was asked for when ``state`` was the last received."""
         self._heard_s = None
         self._recipe, self._session = recipe, "" if state is None else state.session
         self.begin(future)
@@ -79,7 +79,7 @@ class RecipeRequest(Request):
         self._heard_s = None
 
     def follow(self, state: StationState | None, now_s: float) -> None:
-        """Look at the reply and at ``state``, the last heard."""
+        """Look at the reply and at ``state``, the last received."""
         if self.look() and self.reply is not None and self.status == "ACCEPTED":
             self._number, self._heard, self._heard_s = self.reply.recipe_change, None, now_s
         if self._heard_s is None:

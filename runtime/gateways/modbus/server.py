@@ -1,8 +1,9 @@
 """A small Modbus TCP server: framing, function codes 3, 4, 6 and 16, and bounds on everything a client may take.
 
 Why not pymodbus's server (3.16.1): it throws away what waits in its buffer when it answers, so of five requests sent
-together one was answered; after bytes that are no Modbus it neither answered nor closed; it kept 500 silent connections
-and has no bound on them, nor on what waits for a client that does not read; and it hides why it could not listen.
+together one was answered; after bytes that are not Modbus it neither replied nor closed; it kept 500 silent
+connections and has no bound on them, nor on what waits for a client that does not read; and it hides why it could
+not listen.
 
 Source: MODBUS Application Protocol V1.1b3 and MODBUS Messaging on TCP/IP Implementation Guide V1.0b (modbus.org).
 """
@@ -103,7 +104,7 @@ class ModbusServer:
         been silent longest, so that a PLC that was switched off and on does not find its old connections in its way."""
         if len(self._connections) >= self._config.connections_max:
             least = min(self._connections, key=lambda c: (c.asked, c.heard_s))
-            log.info("too many Modbus clients: the connection of %s is closed for that of another", least.peer)
+            log.info("too many Modbus clients: closing the connection from %s to make room for a new one", least.peer)
             self.end(least)
         self._connections.add(connection)
 
@@ -197,7 +198,7 @@ class _Connection(asyncio.Protocol):
         if protocol != 0 or not 2 <= nbytes <= PDU_MAX_NBYTES + 1:
             # Where the next request would begin is not known any more.
             self._server.malformed += 1
-            log.warning("%s sent what is no Modbus; its connection is closed", self.peer)
+            log.warning("%s sent an invalid Modbus frame; closing the connection", self.peer)
             self._server.end(self)
             return False
         end = MBAP.size - 1 + nbytes

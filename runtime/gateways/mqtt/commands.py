@@ -22,7 +22,7 @@ REPLIES_KEPT = 256
 NOT_FROM_HERE = frozenset({"shutdown", "set_threshold"})
 """A broker's client ends no inspector and does not move the line between good and bad: nobody knows who it is."""
 THOUGH_FOREIGN = frozenset({"get_state", "get_result", "stop", "halt", "abort"})
-"""What is passed on though somebody else speaks for the station: it reads, or lets nothing pass."""
+"""What is forwarded although another client speaks for the station: it only reads, or stops the line."""
 FIELDS = ("from_", "to", "trigger_id", "part_id", "recipe", "timeout_ms", "mode")
 ACTOR_MAX = 64
 AUDIT_LINES_MAX = 20
@@ -52,7 +52,7 @@ class Commands:
         """
         request_id = _id_of(body)
         if not request_id:
-            return NO_ID, _refusal("", "BAD_REQUEST", "give JSON with an id of 1 to 64 of A-Z a-z 0-9 _ -")
+            return NO_ID, _refusal("", "BAD_REQUEST", "send JSON with an id of 1 to 64 characters from A-Z a-z 0-9 _ -")
         known = self._asked.get(request_id)
         if known is not None:
             # MQTT may deliver a message twice; it is done once.
@@ -79,12 +79,14 @@ class Commands:
     def _may_not_be(self, op: str, request_id: str, retained: bool, foreign: str) -> tuple[str, str] | None:
         """Code and text of what is refused whatever its fields are."""
         if retained:
-            return "REFUSED", "a retained message is no request"
+            return "REFUSED", "a retained message is not accepted as a request"
         if op in NOT_FROM_HERE:
             self._audit(op, request_id)
-            return "NOT_ALLOWED", f"{op} is not done over MQTT, which does not say who asks; do it at the station"
+            return "NOT_ALLOWED", (
+                f"{op} is not available over MQTT, which does not identify the sender; do it at the station"
+            )
         if foreign and op not in THOUGH_FOREIGN:
-            return "REFUSED", f"{op} is not passed on while it is not clear whose station is meant: {foreign}"
+            return "REFUSED", f"{op} is not forwarded while it is unclear which gateway owns the topics: {foreign}"
         return None
 
     def _audit(self, op: str, request_id: str) -> None:
@@ -95,7 +97,7 @@ class Commands:
             self._audit_s, self._audited = self._clock(), 0
         self._audited += 1
         if self._audited <= AUDIT_LINES_MAX:
-            log.warning("MQTT: %s was asked for (id %s) and refused: not allowed over MQTT", op, request_id)
+            log.warning("MQTT: %s was requested (id %s) and refused: not allowed over MQTT", op, request_id)
 
     def answers(self) -> list[Answered]:
         """Replies that have come since."""

@@ -49,7 +49,7 @@ class Message(NamedTuple):
 
 
 class Connection:
-    """Connects in a thread of its own; ``up`` and ``ended`` say how far it is. ``publish`` and the queues are for the
+    """Connects in its own thread; ``up`` and ``ended`` say how far it is. ``publish`` and the queues are for the
     gateway's loop, which ``wake`` calls."""
 
     def __init__(
@@ -190,8 +190,8 @@ def tls_context(config: Mqtt) -> ssl.SSLContext | None:
     if not config.tls:
         if _off_this_box(config.host) and not config.insecure_lan:
             raise ConfigError(
-                f"[mqtt] host is {config.host} and tls is false, so that anybody on the way could read and change what "
-                "is published; set tls = true, or insecure_lan = true if nobody untrusted is on that network"
+                f"[mqtt] host is {config.host} and tls is false, so anyone on the network path could read and change "
+                "what is published; set tls = true, or insecure_lan = true if that network is trusted"
             )
         return None
     try:

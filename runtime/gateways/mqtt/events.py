@@ -14,7 +14,7 @@ EVENTS_WAITING_MAX = 100
 
 
 class Events:
-    """Whatever comes while somebody listens."""
+    """Whatever arrives while there is a listener."""
 
     def __init__(self, config: GatewayConfig) -> None:
         self._context = zmq.Context()

@@ -2,8 +2,8 @@
 
 MQTT keeps what was said: an accept in a broker outlives the part it was for. So the broker is never given a true to
 keep: an accept true is not retained, reaches who listens at that moment (QoS 0), is good for ``valid_ms`` and is
-repeated while it holds. Accept false is retained; it is said at the start, before each result, on each change, twice a
-second, and as the last will. The gateway reads its own topics: while anybody else publishes there, no part is accepted.
+repeated while it holds. Accept false is retained; it is said at the start, before each result, on each change, twice
+per second, and as the last will. No part is accepted while another client publishes on its topics.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REPLIES_WAITING_MAX = 64
 REPEAT_S = 0.5
 """Accept and ``online`` are said again so often: another gateway of this name is heard though its station is dead."""
 ALARM = "FOREIGN_PUBLISHER"
-"""Among the alarms of the state while somebody else publishes on the station's topics."""
+"""Among the alarms of the state while another client publishes on the station's topics."""
 ALARMS_MAX = 16
 RETRY_MIN_S = 0.1
 STALLED_S = 1.0
@@ -52,7 +52,7 @@ def serve(config: GatewayConfig) -> None:
     """Publish until SIGTERM. Raises ConfigError, GatewayError."""
     own = config.mqtt
     if not own.prefix or any(character in own.prefix for character in "+#\0"):
-        raise ConfigError(f"[mqtt] prefix is {own.prefix!r}; give a topic without + and #, such as asperity")
+        raise ConfigError(f"[mqtt] prefix is {own.prefix!r}; use a topic without + and #, for example asperity")
     context = tls_context(own)
     file = StateFile(_state_path(config), config.station.name)
 
@@ -145,7 +145,7 @@ class MqttGateway:
         connection = self._connection
         if connection is None or not connection.up:
             return
-        self._deny(connection, "the gateway is ending")
+        self._deny(connection, "the gateway is shutting down")
         self._send(connection, "online", {"online": False}, retain=True)
         self._publish_state(connection, "the gateway has ended")
         ends_s = time.monotonic() + GOODBYE_S
@@ -192,7 +192,7 @@ class MqttGateway:
         if self._lost != connection.why:
             self._lost, self._up_logged = connection.why, False
             own = self._config.mqtt
-            log.warning("no connection to the broker at %s port %d: %s; trying again", own.host, own.port, self._lost)
+            log.warning("cannot reach the broker at %s port %d: %s; retrying", own.host, own.port, self._lost)
 
     def _greet(self, connection: Connection) -> None:
         """First words of a connection: nothing may pass, then that the gateway is there."""
@@ -209,7 +209,7 @@ class MqttGateway:
         self._state = self._recipe = None
 
     def _listen(self, connection: Connection) -> None:
-        """Whatever is published on the station's topics: own words that come back, or somebody else's."""
+        """Whatever is published on the station's topics: its own messages that come back, or foreign ones."""
         for _ in range(len(connection.watched)):
             message = connection.watched.popleft()
             name, now_s = message.topic.rpartition("/")[2], time.monotonic()
@@ -217,17 +217,17 @@ class MqttGateway:
                 self._answer_due |= name == "accept" and not denies(message.body)
         if connection.unseen:
             connection.unseen = 0
-            self._watch.report("more is published on this station's topics than can be read", time.monotonic())
+            self._watch.report("more messages arrive on this station's topics than can be read", time.monotonic())
         if connection.denied:
-            log.error("the broker does not let the gateway read %s; see its access list", ", ".join(connection.denied))
+            log.error("the broker does not allow the gateway to read %s; check its ACL", ", ".join(connection.denied))
             connection.denied = []
         foreign = self._watch.foreign(time.monotonic())
         if foreign and not self._foreign:
-            log.error("ALARM %s: %s; no part is accepted until that has stopped", ALARM, foreign)
+            log.error("ALARM %s: %s; no part is accepted until this stops", ALARM, foreign)
             self._send(connection, "online", {"online": False}, retain=True)
             self._recipe, self._answer_due = None, True
         elif self._foreign and not foreign:
-            log.warning("nothing foreign was heard on the station's topics for %d ms", self._config.mqtt.clash_quiet_ms)
+            log.warning("no foreign message on the station's topics for %d ms", self._config.mqtt.clash_quiet_ms)
         self._foreign = foreign
         if not self._watch.why(time.monotonic()):
             self._lost = ""
@@ -310,10 +310,10 @@ class MqttGateway:
         why = self._watch.why(now_s) or view.why
         due = flows and now_s - self._said_s > REPEAT_S
         if accepted is not None and not self._may_pass(accepted):
-            self._deny(connection, why or "the part's time is over")
+            self._deny(connection, why or "the result has expired")
         elif self._said != (said := (view.good, view.state and view.state.session)):
             self._said = said
-            self._deny(connection, why or "the station is trusted again; no result since")
+            self._deny(connection, why or "the station is trusted again; no result since then")
         elif self._answer_due and len(self._inflight) < self._config.mqtt.inflight:
             self._deny(connection, why)
         elif due and accepted is not None:
@@ -354,7 +354,7 @@ class MqttGateway:
         self._send(connection, "state", {**fields, **own}, qos=0, retain=not trusted)
 
     def _publish_recipe(self, connection: Connection) -> None:
-        """What became of the last change of recipe of the station's present session."""
+        """What became of the last recipe change of the station's present session."""
         state = self._link.view().state
         if state is None or (state.session, state.recipe_change) == self._recipe:
             return

@@ -17,9 +17,9 @@ from asperity.runtime.wire import MAX_INTEGER
 
 log = logging.getLogger("asperity.gateway")
 
-FULL = "the broker was away and the gateway's buffer was full"
-UNCERTAIN = "sent, but the connection ended before the broker acknowledged: perhaps delivered, not sent again"
-RESTARTED = "sent, but the gateway ended before the broker acknowledged: perhaps delivered, not sent again"
+FULL = "the broker was unreachable and the gateway's buffer was full"
+UNCERTAIN = "sent, but the connection ended before the broker acknowledged it: possibly delivered, not sent again"
+RESTARTED = "sent, but the gateway ended before the broker acknowledged it: possibly delivered, not sent again"
 MAGIC = b"ASPMQTT1"
 RECORD = struct.Struct("<8sQ32sQQ")
 """Magic, number of the record, station, highest result given to the broker (written before it is), highest that the
@@ -87,14 +87,15 @@ def uncertain(items: Iterable[Item]) -> list[Gap]:
 
 
 class StateFile:
-    """How far the gateway got, so that it goes on from there when it is started again. It survives the process.
+    """How far the gateway got, so that it goes on from there when it is restarted. It survives the process.
 
     Two records in turn, each with a number and a CRC-32, written in place: what was killed in the middle of one leaves
     the other. A file put in place of another (rename) would be safer on a power cut, and waits for the disk.
     """
 
     def __init__(self, path: Path, station: str) -> None:
-        """Read what is there; what cannot be read is told and counts as nothing: then the gateway begins with now."""
+        """Read what is there; what cannot be read is reported and counts as nothing: then the gateway begins with
+        now."""
         self._path = path
         self._station = station.encode()
         self._number = 0
@@ -133,12 +134,12 @@ class StateFile:
         except FileNotFoundError:
             return
         except OSError as error:
-            log.warning("%s cannot be read (%s): results are published from now on", self._path, error)
+            log.warning("%s cannot be read (%s): publishing starts with new results", self._path, error)
             return
         records = [self._record(data[start : start + SLOT_BYTES]) for start in (0, SLOT_BYTES)]
         found = max((record for record in records if record is not None), default=None)
         if found is None:
-            log.warning("%s has no record of this station: results are published from now on", self._path)
+            log.warning("%s has no record of this station: publishing starts with new results", self._path)
             return
         self._number, self.sent, acknowledged = found
         self.acknowledged = min(acknowledged, self.sent)

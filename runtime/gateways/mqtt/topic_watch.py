@@ -1,4 +1,4 @@
-"""Does anybody else publish on this station's topics? A gateway listens to its own words and knows each of them again.
+"""Does another client publish on this station's topics? A gateway reads its own messages and recognises each of them.
 
 Every message carries the gateway's ``instance`` and a number ``n`` that goes up, so no two are the same bytes; the
 broker gives each back once. What comes and is not awaited is foreign: another gateway of this name, a client that
@@ -29,7 +29,7 @@ class Watch:
         """``instance``: 16 hexadecimal digits of this run of the gateway. ``quiet_s``: nothing foreign for so long:
         alone again."""
         self.instance = instance
-        self.will = _encode({"accept": False, "result_id": 0, "why": "the gateway is gone"}, instance, 0)
+        self.will = _encode({"accept": False, "result_id": 0, "why": "the gateway has disconnected"}, instance, 0)
         """Last will, for ``accept``. It alone has the number 0."""
         self._quiet_s = quiet_s
         self._number = 0
@@ -78,7 +78,7 @@ class Watch:
         elif instance:
             what = f"another gateway (instance {instance}) publishes"
         else:
-            what = "a client that is no gateway publishes"
+            what = "a client that is not a gateway publishes"
         self.report(f"{what} on this station's topics ({name})", now_s)
         return True
 
@@ -97,9 +97,9 @@ class Watch:
         if foreign := self.foreign(now_s):
             return foreign
         if self._since_s is None or now_s - self._proven_s > self._quiet_s:
-            return "the broker does not give the gateway its own accept back: it cannot see who else publishes"
+            return "the broker does not deliver the gateway's own accept back to it: it cannot detect other publishers"
         if now_s - self._since_s < self._quiet_s:
-            return "the gateway has just connected, and listens for another one of this name"
+            return "the gateway has just connected and is checking for another gateway with this name"
         return ""
 
 

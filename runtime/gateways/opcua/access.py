@@ -33,7 +33,7 @@ CHECKED: ContextVar[Client | None] = ContextVar("checked", default=None)
 
 
 class Users(UserManager):
-    """The file of users; without one, whoever could connect may call."""
+    """The file of users; without one, any client that can connect may call."""
 
     def __init__(self, config: Opcua) -> None:
         self.known = users.read_users(Path(config.users_file)) if config.users_file else None
@@ -57,13 +57,14 @@ def check(config: Opcua, loopback: bool) -> None:
         return
     if config.encryption != "required":
         raise ConfigError(
-            f"[opcua] host is {config.host}, which others on the network reach, and encryption is offered only; "
+            f"[opcua] host is {config.host}, which other hosts on the network can reach, and encryption is only "
+            "offered; "
             'set encryption = "required"'
         )
     if not config.users_file:
         raise ConfigError(
-            f"[opcua] host is {config.host}, which others on the network reach, and users_file is empty, so that "
-            "anybody could call methods; make one with: asperity gateway user FILE NAME"
+            f"[opcua] host is {config.host}, which other hosts on the network can reach, and users_file is empty, so "
+            "anyone could call methods; create one with: asperity gateway user FILE NAME"
         )
 
 
@@ -99,7 +100,7 @@ def certificate_files(folder: Path, uri: str, station: str) -> tuple[Path, Path]
     certificate, key = folder / "server.der", folder / "server.pem"
     if certificate.exists() != key.exists():
         lone, gone = (certificate, key) if certificate.exists() else (key, certificate)
-        raise ConfigError(f"{lone} is there without {gone.name}; put both there, or remove it and both are made")
+        raise ConfigError(f"{lone} exists without {gone.name}; provide both, or remove it and both are created")
     if not key.exists():
         private, host = generate_private_key(), socket.gethostname()
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri), x509.DNSName(host)]
@@ -125,7 +126,7 @@ def _folder(config: Opcua) -> Path:
 
 
 def _fingerprints(folder: Path) -> set[bytes]:
-    """Of every certificate in the folder, read anew so that one taken away is refused from then on."""
+    """Of every certificate in the folder, read again so that one taken away is refused from then on."""
     found = set()
     for path in sorted(folder.glob("*")):
         try:

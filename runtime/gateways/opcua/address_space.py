@@ -48,38 +48,43 @@ MACHINE_VISION = "http://opcfoundation.org/UA/MachineVision"
 
 Field = tuple[str, ua.VariantType, str, Callable[[Delivered, bool], Any]]
 EVENT_FIELDS: tuple[Field, ...] = (
-    ("ResultId", Type.UInt64, "number of the result, unique for the station for ever", lambda d, a: d.result.result_id),
-    ("PartId", Type.String, "as the trigger or frame said", lambda d, a: d.result.part_id),
-    ("TriggerId", Type.UInt32, "the trigger that it answers; 0: none", lambda d, a: d.result.trigger_id),
+    (
+        "ResultId",
+        Type.UInt64,
+        "number of the result, unique for the lifetime of the station",
+        lambda d, a: d.result.result_id,
+    ),
+    ("PartId", Type.String, "as given by the trigger or frame", lambda d, a: d.result.part_id),
+    ("TriggerId", Type.UInt32, "the trigger it answers; 0: none", lambda d, a: d.result.trigger_id),
     ("Seq", Type.UInt64, "number of the exposure", lambda d, a: d.result.seq),
     ("Verdict", Type.Byte, "0 unknown, 1 ok, 2 ng", lambda d, a: int(d.result.verdict)),
     (
         "Accept",
         Type.Boolean,
-        "could the part pass as the event was made; an event that waited is history",
+        "whether the part could pass when the event was created; a delayed event is history",
         lambda d, a: a,
     ),
     ("ReasonCode", Type.UInt16, "table of reasons in wire.md", lambda d, a: int(d.result.reason)),
     ("Reason", Type.String, "its name", lambda d, a: d.result.reason.name),
-    ("Score", Type.Double, "anomaly score; 0 where there is none", lambda d, a: d.result.score or 0.0),
+    ("Score", Type.Double, "anomaly score; 0 if there is none", lambda d, a: d.result.score or 0.0),
     ("Threshold", Type.Double, "ok needs Score <= Threshold", lambda d, a: d.result.threshold or 0.0),
     ("LatencyUs", Type.UInt64, "from arrival to verdict, µs", lambda d, a: d.result.latency_us.get("total", 0)),
-    ("InternalRecipeId", Type.String, "the recipe that it was judged by", lambda d, a: d.result.recipe),
+    ("InternalRecipeId", Type.String, "the recipe that judged it", lambda d, a: d.result.recipe),
     ("InternalConfigurationId", Type.String, "first digits of the bundle's SHA-256", lambda d, a: d.result.bundle),
-    ("IsSimulated", Type.Boolean, "no real engine scored", lambda d, a: d.result.simulated),
+    ("IsSimulated", Type.Boolean, "not scored by a real engine", lambda d, a: d.result.simulated),
     ("IsPartial", Type.Boolean, "never", lambda d, a: False),
     ("CreationTime", Type.DateTime, "of the exposure", lambda d, a: _time(d.result.t_exposure_us)),
 )
 GAP_FIELDS: tuple[tuple[str, ua.VariantType, str], ...] = (
-    ("FirstId", Type.UInt64, "first result that is missing"),
+    ("FirstId", Type.UInt64, "first missing result"),
     ("LastId", Type.UInt64, "last of them"),
-    ("Why", Type.String, "in words"),
+    ("Why", Type.String, "as text"),
 )
 PREPARED_FIELDS: tuple[tuple[str, ua.VariantType, str], ...] = (
     ("Number", Type.UInt64, "of the change, in the station's session"),
-    ("InternalId", Type.String, "the recipe that was asked for; empty: none"),
+    ("InternalId", Type.String, "the requested recipe; empty: none"),
 )
-NOT_PREPARED_FIELDS = (*PREPARED_FIELDS, ("Why", Type.String, "in words; the recipe before it stays in force"))
+NOT_PREPARED_FIELDS = (*PREPARED_FIELDS, ("Why", Type.String, "as text; the previous recipe stays active"))
 PLAIN_EVENTS = {
     "GapEventType": GAP_FIELDS,
     "RecipePreparedEventType": PREPARED_FIELDS,
@@ -114,7 +119,7 @@ class Shown:
             try:
                 await callback(handle, value)
             except Exception as error:  # noqa: BLE001
-                log.warning("a subscriber of %s could not be told: %r", self.tag.name, error)
+                log.warning("a subscriber of %s could not be notified: %r", self.tag.name, error)
 
 
 class Model:
@@ -190,10 +195,10 @@ class Model:
         await self._tell("GapEventType", tuple(gap), GAP_SEVERITY, text)
 
     async def recipe_event(self, change: RecipeChange) -> None:
-        """The end of a change of recipe, whoever asked for it."""
+        """The outcome of a recipe change, regardless of who requested it."""
         values, recipe = (change.number, change.recipe), change.recipe or "none"
         if change.status == "done":
-            await self._tell("RecipePreparedEventType", values, PREPARED_SEVERITY, f"recipe {recipe} is in force")
+            await self._tell("RecipePreparedEventType", values, PREPARED_SEVERITY, f"recipe {recipe} is active")
         else:
             text = f"recipe {recipe} could not be prepared: {change.text}"
             await self._tell("RecipeNotPreparedEventType", (*values, change.text), NOT_PREPARED_SEVERITY, text)
@@ -274,7 +279,7 @@ async def _trigger(generator: EventGenerator, message: str) -> None:
     try:
         await generator.trigger(message=message)
     except Exception as error:  # noqa: BLE001 - a client's own filter may fail
-        log.warning("a subscriber of events could not be told: %r", error)
+        log.warning("a subscriber of events could not be notified: %r", error)
 
 
 def _argument(name: str, kind: ua.VariantType, meaning: str) -> ua.Argument:

@@ -110,7 +110,7 @@ class Connection(OPCUAProtocol):
                 )
                 transport.abort()  # type: ignore[attr-defined]
                 return
-            other.end("another connection wants its place")
+            other.end("another connection needs its slot")
         super().connection_made(transport)
         if self.processor is not None:
             self.processor = Processor(self.iserver, transport, self.limits)
@@ -129,7 +129,7 @@ class Connection(OPCUAProtocol):
         super().data_received(data)
         self.since_s = time.monotonic()
         if self._buffer and not any(kind.startswith(self._buffer[:3]) for kind in KINDS):
-            self.end("what it sends is no OPC UA")
+            self.end("it does not send valid OPC UA")
         elif len(self._buffer) > CHUNK_MAX_NBYTES:
             self.end(f"a chunk has at most {CHUNK_MAX_NBYTES} bytes")
         elif self.messages.qsize() > PENDING_PAUSE and self.transport is not None and not self.transport.is_closing():
@@ -157,7 +157,7 @@ class Connection(OPCUAProtocol):
                 await asyncio.sleep(0)
             return await self._answer(header, buf)
         except Exception as error:  # noqa: BLE001 - the library says in many ways that what came is no OPC UA
-            self.end(f"what it sends is no OPC UA ({type(error).__name__})")
+            self.end(f"it does not send valid OPC UA ({type(error).__name__})")
             return False
         finally:
             self._working = False
@@ -170,11 +170,11 @@ class Connection(OPCUAProtocol):
         going_on = bool(await metered(super()._process_one_msg(header, buf), self._spend))
         if not going_on and header.MessageType == ua.MessageType.SecureMessage:
             most = self.iserver.bounds.message_max_nbytes
-            self.end(f"a request has at most {most} bytes, and the first ones open a session")
+            self.end(f"a request has at most {most} bytes, and the first requests open a session")
         if self.transport is None or self.transport.is_closing():
             return going_on
         if self.transport.get_write_buffer_size() > self.iserver.bounds.unread_max_nbytes:
-            self.end("it does not read its answers")
+            self.end("it does not read its responses")
             return False
         if self.messages.qsize() <= PENDING_PAUSE:
             self.transport.resume_reading()

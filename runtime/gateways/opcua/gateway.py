@@ -1,7 +1,7 @@
 """``asperity gateway opcua``: an OPC UA server with flat tags and a subset of OPC 40100-1 (Machine Vision).
 
-Every value is computed when it is read. Subscribers are told in this order: Accept false, everything else of the next
-result, ResultIdCopy, Accept. So whoever sees Accept true sees the result that it belongs to.
+Every value is computed when it is read. Subscribers are notified in this order: Accept false, everything else of the
+next result, ResultIdCopy, Accept. So a client that sees Accept true sees the result it belongs to.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def serve(config: GatewayConfig) -> None:
     try:
         loopback = ipaddress.ip_address(config.opcua.host).is_loopback
     except ValueError as error:
-        raise ConfigError(f"[opcua] host is {config.opcua.host!r}; give an IP address, such as 127.0.0.1") from error
+        raise ConfigError(f"[opcua] host is {config.opcua.host!r}; use an IP address, for example 127.0.0.1") from error
     opcua_access.check(config.opcua, loopback)
     # The library logs tracebacks of what is told in one sentence here, and every client's mistakes.
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
@@ -95,7 +95,7 @@ class OpcuaGateway:
         """Wake the task that tells subscribers. Raises GatewayError when it has ended."""
         if self._pump is not None and self._pump.done():
             error = self._pump.exception()
-            raise GatewayError(f"the OPC UA gateway could not go on: {error!r}") from error
+            raise GatewayError(f"the OPC UA gateway could not continue: {error!r}") from error
         self._audit.look()
         self._news.set()
 

@@ -55,7 +55,7 @@ class LogIns:
         self._running: set[asyncio.Task[users.User | None]] = set()
 
     async def check(self, name: str, password: str, host: str) -> users.User | None:
-        """The user, if name and password are his; None: refused. Raises BusyError after ``login_wait_ms``."""
+        """The user, if name and password match; None: refused. Raises BusyError after ``login_wait_ms``."""
         lane = self._lane(name, host)
         lane.waiting += 1
         try:

@@ -27,10 +27,11 @@ OUTPUTS = (
     (
         "Error",
         Type.Int32,
-        "0 done or begun, 1 refused, 2 no answer of the station, 3 bad request, 4 too old: not done, call again",
+        "0 done or started, 1 refused, 2 no answer from the station, 3 bad request, 4 too old: not executed, call "
+        "again",
     ),
     ("Code", Type.String, "the station's code (wire.md)"),
-    ("Text", Type.String, "why, in words"),
+    ("Text", Type.String, "the reason, as text"),
 )
 _RECIPE = re.compile(r"[a-z0-9_-]{1,32}")
 
@@ -67,7 +68,8 @@ def result_json(item: Delivered, accept: bool) -> str:
 
 
 class Methods:
-    """All methods of one gateway. Whoever may not operate gets BadUserAccessDenied for those that move the station."""
+    """All methods of one gateway. Users without the role operate get BadUserAccessDenied for those that move the
+    station."""
 
     def __init__(self, link: Link, parts: Parts, passes_on: bool, answered: Callable[[], None]) -> None:
         """``passes_on``: requests reach the station. ``answered`` is called after each."""
@@ -79,11 +81,11 @@ class Methods:
     def table(self) -> tuple[Method, ...]:
         """Every method, for the address space."""
         recipe = (("Recipe", Type.String, "its name"),)
-        change = (*OUTPUTS, ("Number", Type.UInt64, "of the change: its end is in RecipeChangeStatus; 0: none"))
+        change = (*OUTPUTS, ("Number", Type.UInt64, "of the change: its outcome is in RecipeChangeStatus; 0: none"))
         trigger = (
             ("TriggerId", Type.UInt32, "not 0"),
             ("PartId", Type.String, "up to 64 printable ASCII; may be empty"),
-            ("TimeoutMs", Type.UInt32, "no frame in this time: unknown, NO_FRAME"),
+            ("TimeoutMs", Type.UInt32, "no frame within this time: unknown, NO_FRAME"),
         )
         return (
             Method("StartContinuous", "Automatic", self._plain("start", mode="continuous")),
@@ -106,7 +108,7 @@ class Methods:
                 "GetResultIds",
                 "Results",
                 self.get_result_ids,
-                (("FirstId", Type.UInt64, "from this on"), ("Most", Type.UInt32, "at most so many; 0: all")),
+                (("FirstId", Type.UInt64, "from this on"), ("Most", Type.UInt32, "at most this many; 0: all")),
                 (("ResultIds", Type.UInt64, "ascending"),),
             ),
         )
@@ -125,7 +127,7 @@ class Methods:
         return await self._change("prepare_recipe", recipe=name)
 
     async def unprepare_recipe(self, parent: ua.NodeId, recipe: ua.Variant) -> ua.CallMethodResult:
-        """Put a recipe away; an empty name: the one in force."""
+        """Close a recipe; an empty name: the active one."""
         return await self._change("unprepare_recipe", **({"recipe": recipe.Value} if recipe.Value else {}))
 
     async def trigger(

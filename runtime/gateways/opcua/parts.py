@@ -1,7 +1,7 @@
-"""Which results the OPC UA gateway shows and keeps, and which of them are no pass for what its clients asked for.
+"""Which results the OPC UA gateway shows and keeps, and which of them are not a pass for what its clients asked for.
 
 A trigger whose request was refused or had no answer gives no accept. A result that was there when its trigger was given
-again is of the part before. Results of another recipe than the one that clients asked for last are no pass.
+again is of the part before. Results of another recipe than the one that clients asked for last are not a pass.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Parts:
 
     @property
     def shown(self) -> Item | None:
-        """The item whose tags are shown; its ``accept`` is false if it is no pass."""
+        """The item whose tags are shown; its ``accept`` is false if it is not a pass."""
         self._settle()
         return self._shown
 
     def given_again(self, trigger_id: int) -> None:
-        """A client gives this trigger: what has come under its id is of another part, and is no pass from now on."""
+        """A client gives this trigger: what has come under its id is of another part, and is not a pass from now on."""
         if trigger_id:
             self._refuse(lambda result: result.trigger_id == trigger_id)
 
@@ -103,7 +103,7 @@ class Parts:
         return self.recipe not in ("", result.recipe)
 
     def _refuse(self, which: Callable[[ReceivedResult], bool]) -> None:
-        """These are no pass any more, whatever comes."""
+        """These are no longer a pass, whatever comes."""
         for result_id, item in self._kept.items():
             if item.accept and which(item.result):
                 self._kept[result_id] = replace(item, accept=False)

@@ -62,7 +62,7 @@ class BoundedServer(InternalServer):
         self.refused = 0
         """Log-ins, requests and connections."""
         self.on_log_in: Callable[[str, str, str], None] = lambda name, peer, refusal: None
-        """Called for each log-in with a user name; ``refusal``: why not, empty: it was let in."""
+        """Called for each log-in with a user name; ``refusal``: why not, empty: it was admitted."""
         self.allow_remote_admin = False
         self.max_connections = config.connections_max
         self.max_subscriptions = config.subscriptions_max
@@ -86,12 +86,12 @@ class BoundedServer(InternalServer):
         return new_session(session, self.bounds)
 
     def register_external_session(self, session: InternalSession) -> None:
-        """As the library's, with a token that nobody can guess: whoever has it takes the session over."""
+        """As the library's, with a token that cannot be guessed: its holder can take over the session."""
         session.auth_token = ua.NodeId(ua.ByteString(os.urandom(32)), ua.Int16(1), ua.NodeIdType.ByteString)
         super().register_external_session(session)
 
     async def setup_nodes(self) -> None:
-        """As the library's, with the limits that are in force."""
+        """As the library's, with the limits that are active."""
         await super().setup_nodes()
         for name in dir(_IDS):
             if name.startswith("Server_ServerCapabilities_OperationLimits_Max"):
@@ -109,7 +109,7 @@ class BoundedServer(InternalServer):
             crowd = sum(session.host == other.host for session in sessions)
             if other.connected and crowd <= sum(session.host == newcomer.host for session in sessions) + 1:
                 raise ServiceError(ua.StatusCodes.BadTooManySessions)
-            log.info("too many OPC UA sessions: one of %s is closed for that of another", other.host)
+            log.info("too many OPC UA sessions: closing one from %s to make room for a new one", other.host)
             await other.close_session()
 
     def _logged_in(self) -> list[Session]:
@@ -172,7 +172,7 @@ class Processor(UaProcessor):
         try:
             user = await log_ins.check(name or "", password or "", session.host)
         except BusyError:
-            self._refuse_log_in(shown, peer, "too many log-ins of that name and address")
+            self._refuse_log_in(shown, peer, "too many log-ins from that name and address")
             raise RefusedError(ua.StatusCodes.BadTooManyOperations) from None
         finally:
             self.at_the_door = False

@@ -52,11 +52,11 @@ class Subscriptions(SubscriptionService):
             try:
                 await super().trigger_event(event, number)
             except Exception as error:  # noqa: BLE001 - a client's own filter
-                log.warning("a subscriber of events could not be told: %r", error)
+                log.warning("a subscriber of events could not be notified: %r", error)
 
 
 class Session(InternalSession):
-    """The library's, bounded. It looks up a subscription by its number alone, whoever holds it."""
+    """The library's, bounded. It looks up a subscription by its number only, whichever session owns it."""
 
     limits: Opcua
     host = ""

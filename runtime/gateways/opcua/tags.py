@@ -62,7 +62,7 @@ class Moment:
     def why(self) -> str:
         """Why results are not good, in words; empty when they are."""
         if self.ending:
-            return "the gateway is ending"
+            return "the gateway is shutting down"
         return self.view.why
 
 
@@ -104,7 +104,7 @@ def data_value(tag: Tag, moment: Moment) -> ua.DataValue:
 
 
 def differs(last: ua.DataValue | None, now: ua.DataValue) -> bool:
-    """Would a subscriber want to know? Times alone are no news."""
+    """Would a subscriber want to know? Times alone are not news."""
     return last is None or last.StatusCode != now.StatusCode or last.Value != now.Value
 
 
@@ -170,49 +170,53 @@ ZEROS: dict[ua.VariantType, Any] = {
 }
 
 ACCEPT = Tag(
-    "Accept", Type.Boolean, Of.RESULT, "the part of ResultId may pass, now; false in every doubt", lambda m: m.accept
+    "Accept",
+    Type.Boolean,
+    Of.RESULT,
+    "the part of ResultId may pass now; false in case of any doubt",
+    lambda m: m.accept,
 )
 RESULT_TAGS = (
-    Tag("ResultId", Type.UInt64, Of.RESULT, "number of the result; of a gap its last", _result_id),
+    Tag("ResultId", Type.UInt64, Of.RESULT, "number of the result; for a gap, of its last result", _result_id),
     Tag("Verdict", Type.Byte, Of.RESULT, "0 unknown, 1 ok, 2 ng; 0 while bad", _verdict),
     Tag(
         "ReasonCode",
         Type.UInt16,
         Of.RESULT,
-        "table of reasons in wire.md; 0 of a gap",
+        "table of reasons in wire.md; 0 for a gap",
         _result(lambda r: int(r.reason)),
     ),
-    Tag("Reason", Type.String, Of.RESULT, "its name; of a gap why it is missing", _reason),
-    Tag("ResultRecipe", Type.String, Of.RESULT, "the recipe that it was judged by", _result(lambda r: r.recipe)),
+    Tag("Reason", Type.String, Of.RESULT, "its name; for a gap, why it is missing", _reason),
+    Tag("ResultRecipe", Type.String, Of.RESULT, "the recipe that judged it", _result(lambda r: r.recipe)),
     Tag("Seq", Type.UInt64, Of.RESULT, "number of the exposure", _result(lambda r: r.seq)),
-    Tag("TriggerId", Type.UInt32, Of.RESULT, "the trigger that it answers; 0: none", _result(lambda r: r.trigger_id)),
-    Tag("PartId", Type.String, Of.RESULT, "as the trigger or frame said", _result(lambda r: r.part_id)),
-    Tag("Score", Type.Double, Of.RESULT, "anomaly score; 0 where there is none", _result(lambda r: r.score)),
+    Tag("TriggerId", Type.UInt32, Of.RESULT, "the trigger it answers; 0: none", _result(lambda r: r.trigger_id)),
+    Tag("PartId", Type.String, Of.RESULT, "as given by the trigger or frame", _result(lambda r: r.part_id)),
+    Tag("Score", Type.Double, Of.RESULT, "anomaly score; 0 if there is none", _result(lambda r: r.score)),
     Tag("Threshold", Type.Double, Of.RESULT, "ok needs Score <= Threshold", _result(lambda r: r.threshold)),
     Tag(
         "LatencyUs", Type.UInt64, Of.RESULT, "from arrival to verdict, µs", _result(lambda r: r.latency_us.get("total"))
     ),
-    Tag("Simulated", Type.Boolean, Of.RESULT, "no real engine scored", _result(lambda r: r.simulated)),
+    Tag("Simulated", Type.Boolean, Of.RESULT, "not scored by a real engine", _result(lambda r: r.simulated)),
     Tag("TimeExposed", Type.DateTime, Of.RESULT, "of the exposure", _result(lambda r: _time(r.t_exposure_us))),
-    Tag("ResultIdCopy", Type.UInt64, Of.RESULT, "ResultId once more, written last but Accept", _result_id),
+    Tag("ResultIdCopy", Type.UInt64, Of.RESULT, "ResultId again, written last before Accept", _result_id),
 )
 STATION_TAGS = (
     Tag("State", Type.Byte, Of.STATION, "number of the state (states.md)", _state(lambda s: s.state)),
     Tag("StateName", Type.String, Of.STATION, "its name", _state(_state_name)),
-    Tag("Beat", Type.UInt64, Of.STATION, "the inspector's beat, passed on", _state(lambda s: s.beat)),
+    Tag("Beat", Type.UInt64, Of.STATION, "the inspector's heartbeat counter, forwarded", _state(lambda s: s.beat)),
     Tag(
         "BeatTimeoutMs",
         Type.UInt32,
         Of.STATION,
-        "a beat that stands so long: reject",
+        "heartbeat unchanged for this long: reject",
         _state(lambda s: s.beat_timeout_ms),
     ),
-    Tag("Recipe", Type.String, Of.STATION, "in force", _state(lambda s: s.recipe)),
+    Tag("Recipe", Type.String, Of.STATION, "active recipe", _state(lambda s: s.recipe)),
     Tag(
         "RecipeChangeNumber",
         Type.UInt64,
         Of.STATION,
-        "last change of recipe in this session, whoever asked; 0: none",
+        "last recipe change in this session, regardless of who requested it; 0: none",
         _change(lambda c: c.number),
     ),
     Tag("RecipeAskedFor", Type.String, Of.STATION, "by that change; empty: none", _change(lambda c: c.recipe)),
@@ -220,7 +224,7 @@ STATION_TAGS = (
         "RecipeChangeStatus",
         Type.String,
         Of.STATION,
-        "under_way, done, failed; else not known, so not done",
+        "under_way, done, failed; anything else is unknown, so not done",
         _change(lambda c: c.status),
     ),
     Tag("RecipeChangeText", Type.String, Of.STATION, "why it failed", _change(lambda c: c.text)),
@@ -229,14 +233,14 @@ STATION_TAGS = (
         "Triggers",
         Type.String,
         Of.STATION,
-        "free_run, software, hard_wired: what a frame needs to be judged",
+        "free_run, software, hard_wired: what a frame needs in order to be judged",
         _state(lambda s: s.triggers),
     ),
     Tag(
         "Synced",
         Type.Boolean,
         Of.STATION,
-        "announcements match exposures, or need not; false: every part is UNSYNCED, or not known",
+        "announcements match exposures, or do not have to; false: every part is UNSYNCED, or not known",
         _state(synced),
     ),
     Tag("Session", Type.String, Of.STATION, "the inspector's run", _state(lambda s: s.session)),
@@ -250,10 +254,10 @@ STATION_TAGS = (
         "Late",
         Type.UInt64,
         Of.STATION,
-        "frames that came after their exposure had been answered LOST",
+        "frames that arrived after their exposure had been answered LOST",
         _state(lambda s: s.late),
     ),
-    Tag("Alarms", Type.String, Of.STATION, "what needs a person", _state(lambda s: "; ".join(s.alarms))),
+    Tag("Alarms", Type.String, Of.STATION, "conditions that need attention", _state(lambda s: "; ".join(s.alarms))),
 )
 MODE_STATES = {1: "Preoperational", 2: "Halted", 3: "Error", 4: "Operational"}
 AUTOMATIC_STATES = {5: "Initialized", 6: "Ready", 7: "SingleExecution", 8: "ContinuousExecution"}
@@ -316,7 +320,7 @@ GATEWAY_TAGS = (
         "Ready",
         Type.Boolean,
         Of.GATEWAY,
-        "the station is ready and its beat moves",
+        "the station is ready and its heartbeat advances",
         lambda m: m.view.good and not m.ending,
     ),
     Tag("Why", Type.String, Of.GATEWAY, "why not", lambda m: m.why),
@@ -324,11 +328,12 @@ GATEWAY_TAGS = (
         "RecipeWanted",
         Type.String,
         Of.GATEWAY,
-        "PrepareRecipe was called for it last: only its results pass; empty: not called since the gateway started",
+        "the recipe PrepareRecipe was last called for: only its results can be accepted; empty: not called since the "
+        "gateway started",
         lambda m: m.recipe,
     ),
-    Tag("Results", Type.UInt64, Of.GATEWAY, "results handed on since the gateway started", lambda m: m.view.results),
-    Tag("Gaps", Type.UInt64, Of.GATEWAY, "gaps named since then", lambda m: m.view.gaps),
+    Tag("Results", Type.UInt64, Of.GATEWAY, "results forwarded since the gateway started", lambda m: m.view.results),
+    Tag("Gaps", Type.UInt64, Of.GATEWAY, "gaps reported since then", lambda m: m.view.gaps),
     Tag("Missing", Type.UInt64, Of.GATEWAY, "results in those gaps", lambda m: m.view.missing),
     Tag("Refused", Type.UInt64, Of.GATEWAY, "log-ins, requests, connections refused since then", lambda m: m.refused),
 )

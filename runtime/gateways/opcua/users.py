@@ -53,13 +53,14 @@ class User:
 
 
 def new_user(name: str, role: str, password: str) -> User:
-    """A user with a salt of his own. Raises UsageError."""
+    """A user with a new salt. Raises UsageError."""
     if not NAME.fullmatch(name) or role not in ROLES:
         raise UsageError(
-            f"user {name!r}, role {role!r}: a name is 1 to 32 of A-Z a-z 0-9 _ . @ -, a role read or operate"
+            f"user {name!r}, role {role!r}: a name has 1 to 32 characters from A-Z a-z 0-9 _ . @ -; a role is read "
+            "or operate"
         )
     if len(password) < MIN_PASSWORD_CHARACTERS:
-        raise UsageError(f"the password has {len(password)} characters; {MIN_PASSWORD_CHARACTERS} are the least")
+        raise UsageError(f"the password has {len(password)} characters; the minimum is {MIN_PASSWORD_CHARACTERS}")
     salt = os.urandom(SALT_BYTES)
     return User(name, role, SCRYPT, salt, _digest(password, SCRYPT, salt))
 
@@ -78,14 +79,14 @@ def read_users(path: Path) -> dict[str, User]:
             continue
         user = _parse(line)
         if user is None or user.name in users:
-            why = "is no user" if user is None else f"has {user.name} a second time"
+            why = "is not a valid user" if user is None else f"lists {user.name} twice"
             raise ConfigError(f"{path}, line {number} {why}; write it with: asperity gateway user {path} NAME")
         users[user.name] = user
     return users
 
 
 def check_password(users: dict[str, User], name: str, password: str) -> User | None:
-    """The user, if name and password are his. Takes as long for a name that is not known."""
+    """The user, if name and password match. Takes as long for a name that is not known."""
     user = users.get(name)
     cost, salt = (user.cost, user.salt) if user else (SCRYPT, b"\0" * SALT_BYTES)
     digest = _digest(password, cost, salt)
@@ -99,12 +100,16 @@ def read_secret(path: Path) -> str:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(MAX_SECRET_BYTES + 1)
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ConfigError(f"{path} may be used by others (mode {stat.S_IMODE(mode):04o}); run: chmod 600 {path}")
+            raise ConfigError(
+                f"{path} can be used by other users (mode {stat.S_IMODE(mode):04o}); run: chmod 600 {path}"
+            )
         if len(data) > MAX_SECRET_BYTES:
             raise ConfigError(f"{path} is larger than {MAX_SECRET_BYTES} bytes; is it the right file?")
         return data.decode()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}; give a file of this user's, mode 0600") from error
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}; use a file owned by this user, mode 0600"
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not text: {error.reason}") from error
 

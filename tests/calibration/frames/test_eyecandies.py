@@ -119,7 +119,7 @@ def test_points_are_those_of_the_published_conversion(candy: Path) -> None:
     ("name", "content", "said"),
     [
         ("000_info_depth.yaml", "normalization:\n  max: 2\n", "normalization.min"),
-        ("000_info_depth.yaml", "normalization:\n  max: 0.5\n  min: 0.9\n", "no range of depths"),
+        ("000_info_depth.yaml", "normalization:\n  max: 0.5\n  min: 0.9\n", "not a depth range"),
         ("000_pose.txt", "1 0 0\n", "no 4 x 4 pose"),
         ("000_pose.txt", "one\n", "table of numbers"),
         ("000_depth.png", "", "cannot be read as a PNG"),

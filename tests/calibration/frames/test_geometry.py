@@ -82,7 +82,7 @@ def test_the_unit_is_told_by_the_depth_and_the_log_says_so(caplog: pytest.LogCap
     """From the header, else as asked, else by the median depth."""
     with caplog.at_level(logging.INFO):
         assert fit_geometry(frames(3, unit="mm")).unit == "mm"
-    assert "unit mm, told by the median depth" in caplog.text
+    assert "unit mm, derived from the median depth" in caplog.text
     assert fit_geometry(frames(3, unit="mm", named_unit="mm"), unit="m").unit == "mm"
     scaled = [replace(frame, xyz=frame.xyz * 10) for frame in frames(3)]  # type: ignore[operator]
     assert fit_geometry(scaled, unit="m").mm_per_px == pytest.approx(10, rel=0.1)

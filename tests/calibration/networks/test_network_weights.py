@@ -320,7 +320,7 @@ def test_weights_by_their_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.Mo
         served.unlink(missing_ok=True)
     with pytest.raises(DataError, match="hub:dino_vitb8, hub:dinov2_vits14"):
         build(PROFILES["paper"], rgb_weights=Path("hub:dino_vitl8"))
-    with pytest.raises(DataError, match="cannot be had"):
+    with pytest.raises(DataError, match="cannot be downloaded"):
         from_hub("hub:dino_vitb8", tmp_path / "other")
     assert list((tmp_path / "other").iterdir()) == []
 

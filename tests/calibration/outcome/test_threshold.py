@@ -68,7 +68,7 @@ def test_frames_of_one_part_are_one_witness():
     assert choose_rate(40, None, parts=40) == choose_rate(40, None)
     told = promise(rate, None, "split", 40)
     assert (told.frames, told.parts, told.witnesses) == (40, 10, 10)
-    assert "learnt from 10 parts in 40 frames" in told.statement and "count once" in told.statement
+    assert "learned from 10 parts in 40 frames" in told.statement and "count once" in told.statement
     with pytest.raises(CalibrationError, match=r"needs 49 different parts among the calibration frames.*there are 10"):
         choose_rate(40, 0.02, parts=10)
     scores = [1.0, 9.0, 2.0, 8.0, 3.0, 3.5]

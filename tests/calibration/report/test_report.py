@@ -82,7 +82,7 @@ def test_the_bad_part_among_the_good_comes_first_with_its_exclude(report: Report
     first = report.strangest[0]
     assert first.name == f"train/good/{BAD:03d}"
     assert first.suspect
-    assert f"Look at train/good/{BAD:03d}" in page
+    assert f"Check train/good/{BAD:03d}" in page
     assert first.points_stds > first.rgb_stds
     assert [one.score for one in report.strangest] == sorted((one.score for one in report.strangest), reverse=True)
     assert len(report.strangest) == 6
@@ -111,7 +111,7 @@ def test_the_page_says_what_an_engineer_must_know(folder: CalibrationFolder, pag
     for rank, (alpha, limit) in enumerate(offered, start=2):
         assert choose_rate(len(ascending), float(alpha)).allowed == rank
         assert limit == f"{ascending[-rank]:.3g}"
-    assert "Refused, so without a part in anything: 1 frames" in page
+    assert "Refused and not used at all: 1 frames" in page
     assert "identical to train/good/019" in page
     assert "<dome>" not in page
 

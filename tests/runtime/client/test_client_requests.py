@@ -207,9 +207,9 @@ def test_what_was_in_work_is_asked_for_once_no_frame_can_be_in_work_so_long(
 @pytest.mark.parametrize(
     ("bodies", "words"),
     [
-        ([good(1), good(9)], "were asked for"),
-        ([good(3)], "were asked for"),
-        ([good(1, station="st2")], "is of station st2"),
+        ([good(1), good(9)], "were requested"),
+        ([good(3)], "were requested"),
+        ([good(1, station="st2")], "is from station st2"),
     ],
 )
 def test_an_answer_that_cannot_be_true_is_an_alarm_and_nothing_is_accepted(
@@ -255,7 +255,7 @@ def test_a_result_that_comes_otherwise_than_it_was_recovered_is_an_alarm(
     fake.send([wire.topic("result", "st1"), fake.journal[1]])
     until(lambda: client.contradictions == 1, client)
     assert not client.trusted and not client.accepts(forged)
-    assert "came otherwise" in caplog.text
+    assert "differs from what" in caplog.text
     assert client.poll(20) == [], "none twice"
 
 

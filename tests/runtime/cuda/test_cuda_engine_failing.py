@@ -65,7 +65,7 @@ def test_a_device_that_fails_for_good_loses_the_engine(device: ShimFrameDevice) 
         raise EngineError("an illegal memory access was encountered")
 
     engine._graphs.spoil = break_device  # type: ignore[attr-defined]
-    with pytest.raises(EngineLostError, match=r"illegal memory access.*lost until this process is started again"):
+    with pytest.raises(EngineLostError, match=r"illegal memory access.*unavailable until this process is restarted"):
         engine.score(SHOTS[0], silent)
     for call in (lambda: engine.score(SHOTS[0], silent), lambda: engine.score_batch([SHOTS[0]], silent), engine.idle):
         with pytest.raises(EngineLostError):
@@ -82,14 +82,14 @@ def test_every_engine_of_a_lost_device_is_lost(device_of: Any, monkeypatch: pyte
     broken._device.hangs = True  # type: ignore[attr-defined]
     with pytest.raises(EngineLostError):
         broken.score(SHOTS[0], silent)
-    with pytest.raises(EngineLostError, match="not done within"):
+    with pytest.raises(EngineLostError, match="did not finish within"):
         other.idle()
 
 
 def test_a_device_that_hangs_is_lost_in_bounded_time(device: ShimFrameDevice) -> None:
     engine = station().cuda(device, Settings(wait_ms=50, keep_warm_ms=0))
     device.hangs = True
-    with pytest.raises(EngineLostError, match="not done within 50 ms"):
+    with pytest.raises(EngineLostError, match="did not finish within 50 ms"):
         engine.score(SHOTS[0], silent)
 
 

@@ -149,7 +149,7 @@ def test_a_jetson_venv_that_does_not_see_the_systems_tensorrt_is_told_how_to(set
     del world.loads["tensorrt"]
     world.python = replace(world.python, sees_system=False)
     _, found = look(world, setting)
-    assert "this venv was not made to see" in found["tensorrt"].found
+    assert "this venv cannot see" in found["tensorrt"].found
     assert "/usr/bin/python3.10 -m venv --system-site-packages" in found["tensorrt"].mend
     assert "apt-get" not in found["tensorrt"].mend
     del world.files["/usr/lib/python3.10/dist-packages/tensorrt"]
@@ -163,7 +163,7 @@ def test_a_jetson_with_another_python_is_told_which_tensorrt_wants(setting: Sett
     diagnosis, found = look(world, setting, Engine.CPU)
     assert found["python"].state is State.WARNING and "/usr/bin/python3.10" in found["python"].mend
     assert "for another Python" in found["tensorrt"].found
-    assert diagnosis.runs, "the cpu engine does not mind"
+    assert diagnosis.runs, "the cpu engine is not affected"
 
 
 def test_an_rtx_card_is_given_tensorrt_rtx(setting: Setting) -> None:

@@ -80,11 +80,11 @@ def test_files_are_this_users_alone(cache: PlanCache) -> None:
         (lambda found: (found.folder / "rgb.plan").write_bytes(b"x" * 1000), "damaged .its sha256 differs.*remove"),
         (lambda found: (found.folder / "rgb.plan").write_bytes(b"rgb"), "damaged"),
         (lambda found: (found.folder / "rgb.plan").unlink(), "cannot be read"),
-        (lambda found: (found.folder / "rgb.plan").chmod(0o620), "others may write.*chmod 600"),
-        (lambda found: found.folder.chmod(0o770), "others may write.*chmod 700"),
-        (lambda found: found.folder.parent.chmod(0o777), "others may write.*chmod 700"),
+        (lambda found: (found.folder / "rgb.plan").chmod(0o620), "other users may write.*chmod 600"),
+        (lambda found: found.folder.chmod(0o770), "other users may write.*chmod 700"),
+        (lambda found: found.folder.parent.chmod(0o777), "other users may write.*chmod 700"),
         (lambda found: (found.folder / "record.json").write_bytes(b"{}"), r"record\.json cannot be read"),
-        (lambda found: (found.folder / "record.json").chmod(0o602), "others may write"),
+        (lambda found: (found.folder / "record.json").chmod(0o602), "other users may write"),
     ],
 )
 def test_a_set_that_is_damaged_or_open_to_others_is_not_used(cache: PlanCache, harm: object, told: str) -> None:
@@ -187,7 +187,7 @@ def test_a_set_that_cannot_be_read_is_shown_and_removed_by_its_name(cache: PlanC
 def test_int8_is_served_only_where_it_was_seen_to_be_faster(cache: PlanCache) -> None:
     wanted = key(precision="int8")
     found = store(cache, wanted)
-    with pytest.raises(EngineError, match="not tried on this GPU yet"):
+    with pytest.raises(EngineError, match="not been tested on this GPU yet"):
         find_served(cache, wanted)
     for int8_ms, fp16_ms, served in (
         (2.0, 1.5, False),
@@ -222,5 +222,5 @@ def test_kernel_timings_are_kept_for_the_same_library_and_gpu(cache: PlanCache) 
     cache.store_timing(key(), b"timings")
     for path in cache.folder.glob("timing-*"):
         path.chmod(0o666)
-    with pytest.raises(EngineError, match="others may write"):
+    with pytest.raises(EngineError, match="other users may write"):
         cache.timing(key())

@@ -73,7 +73,7 @@ class FakeLink:
         return View(
             accept=self._last is not None and self.may_pass(self._last),
             good=self.good,
-            why="" if self.good else "the station's beat stands still",
+            why="" if self.good else "the station's heartbeat has stopped",
             state=self.state,
             last=self._last,
             results=self._results,

@@ -165,7 +165,7 @@ def test_requests_pass_and_fail_in_words(line: Line, monkeypatch: pytest.MonkeyP
     finally:
         for each in (link, silent, hasty):
             each.close()
-    with pytest.raises(StationError, match="no link"):
+    with pytest.raises(StationError, match="not connected"):
         link.ask("start").result(PATIENCE_S)
 
 

@@ -149,7 +149,7 @@ def test_seq_tells_what_is_lost_repeated_or_not_believed(make: MakeFloor) -> Non
         (200, "SEQ_JUMP"), (201, "SEQ_JUMP"), (202, "GOOD"),
     ]  # fmt: skip
     assert "SEQ_JUMP" in floor.state.alarms
-    assert floor.state.late == 1, "12 came after it was answered LOST: it has its one result"
+    assert floor.state.late == 1, "12 arrived after it had been answered LOST: it has its one result"
     assert balanced(floor)
 
 

@@ -310,7 +310,7 @@ def test_a_threshold_above_every_normal_score_of_calibration_is_refused(make: Ma
     for threshold in (highest * 1.0001, 9.4, 1e300):
         reply = floor.ask("set_threshold", threshold=threshold)
         assert (reply.ok, reply.code) == (False, "REFUSED")
-        assert f"{threshold:.6g}" in reply.text and f"the most is {highest:.6g}" in reply.text
+        assert f"{threshold:.6g}" in reply.text and f"the maximum is {highest:.6g}" in reply.text
     floor.settle()
     assert floor.state.threshold == recipe.proven_threshold
     assert floor.ask("set_threshold", threshold=highest).code == "ACCEPTED", "the control"

@@ -270,7 +270,7 @@ RULES: dict[str, tuple[str, str, Callable[[Make], None]]] = {
     "the first must match": ("elif self._proving:", "elif False:", row_the_first_after_a_pause_must_match),
     "the future": ("elif exposed_ns > now_ns + self._tolerance_ns:", "elif False:",
                    row_an_exposure_in_the_future_is_unsynced),
-    "no time": ('self.unsync("the time of an exposure is not known")', "pass",
+    "no time": ('self.unsync("the time of an exposure is unknown")', "pass",
                 row_an_exposure_without_a_time_is_unsynced),
     "unsynced answers what is under way": (
         "self._answers += [Match(key, None, Reason.UNSYNCED, why) for key in parts]", "pass",

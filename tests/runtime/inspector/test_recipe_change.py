@@ -1,4 +1,4 @@
-"""A change of recipe has a number and exactly one end, whatever comes between, and the recipe in force agrees."""
+"""A change of recipe has a number and exactly one end, whatever comes between, and the active recipe agrees."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def ends(floor: Floor) -> Ends:
 
 
 def change(floor: Floor) -> tuple[int, str, str, str]:
-    """As the state says it, with the recipe in force."""
+    """As the state says it, with the active recipe."""
     state = floor.state
     assert state.recipe_change is not None
     return state.recipe_change.number, state.recipe_change.recipe, state.recipe_change.status, state.recipe
@@ -219,7 +219,7 @@ def test_the_end_of_the_process_ends_a_change_that_is_under_way(make: MakeFloor)
     floor.desk.turn()
     floor.desk._answer_everything()
     last = floor.of_kind("state")[-1][1]
-    assert b'"status":"failed"' in last and b"ending" in last
+    assert b'"status":"failed"' in last and b"shutting down" in last
     assert ends(floor)[2] == [("failed", "b")]
     floor.desk.engine_thread.serve(0.0)
     assert [report for report in floor.station.slot.reports() if isinstance(report, TakenOver)] == []

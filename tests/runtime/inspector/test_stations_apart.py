@@ -134,8 +134,8 @@ def test_requests_name_the_station_where_there_are_several(make: MakeFloor) -> N
     floor = make("ok")
     reply = floor.ask("get_state")
     assert (reply.code, reply.ok) == ("WRONG_STATION", False)
-    assert reply.text == "the stations here are left, right, top; name the one you mean in station"
-    assert floor.ask("halt", station="bottom").text == "the stations here are left, right, top"
+    assert reply.text == "the stations of this process are left, right, top; name the station in the field station"
+    assert floor.ask("halt", station="bottom").text == "the stations of this process are left, right, top"
     assert [floor.state_of(name).station for name in NAMES] == list(NAMES)
     assert all(floor.state_of(name).state == State.CONTINUOUS_EXECUTION for name in NAMES), "nobody was halted"
 

@@ -95,7 +95,7 @@ def test_a_station_told_to_use_the_gpu_never_goes_on_without_it(
 
 
 def test_only_named_recipes_are_opened(make_config: Callable[..., StationConfig]) -> None:
-    with pytest.raises(ConfigError, match=r"no recipe x; \[recipes\] has: a, b"):
+    with pytest.raises(ConfigError, match=r"no recipe x; available in \[recipes\]: a, b"):
         open_recipe("x", make_config({"a": "/a", "b": "/b"}), silent)
 
 
@@ -110,7 +110,7 @@ def test_a_bundle_by_a_key_that_is_not_trusted_does_not_open(
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "no bundle at"), (b"{]", "names no recipe"), (b'{"recipe": "A B"}', "names no recipe")],
+    [(None, "no bundle at"), (b"{]", "does not name a recipe"), (b'{"recipe": "A B"}', "does not name a recipe")],
 )
 def test_a_folder_without_a_recipe_is_named(tmp_path: Path, content: bytes | None, words: str) -> None:
     if content is not None:
@@ -125,7 +125,7 @@ def test_a_child_process_finds_out_first_and_says_why(
     banks = toy.path / "banks.safetensors"
     banks.write_bytes(banks.read_bytes()[:-1] + b"\x55")
     name = recipe_name(toy.path)
-    with pytest.raises(BundleError, match=r"did not open: .*banks\.safetensors was altered"):
+    with pytest.raises(BundleError, match=r"did not open: .*banks\.safetensors was modified"):
         verify_in_child(name, make_config({name: str(toy.path)}))
 
 
@@ -174,7 +174,7 @@ def test_stations_of_one_bundle_get_one_opened_recipe_and_the_last_closes_it(
     assert anew.engine is not again.engine, "a lost engine is given to nobody"
     banks = toy.path / "banks.safetensors"
     banks.write_bytes(banks.read_bytes()[:-1] + b"\x55")
-    with pytest.raises(BundleError, match="altered"):
+    with pytest.raises(BundleError, match="modified"):
         recipes.open(name, config, in_child_first=False)  # although it is open: what lies there now is another thing
     for recipe in (again, anew):
         recipes.put_away(recipe)

@@ -107,15 +107,15 @@ def test_the_newest_is_remembered_over_a_restart_and_only_of_its_recipe(
 SPOILED = pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (Path.unlink, "is gone although the station has run before"),
+        (Path.unlink, "is missing although the station has run before"),
         (lambda path: path.write_bytes(b""), "is damaged"),
         (lambda path: path.write_bytes(b'{"station": "st1", "newest_us": {"toy": "x"}}'), "is damaged"),
-        (lambda path: path.write_bytes(b'{"station": "st2", "newest_us": {}}'), "is the memory of station st2"),
+        (lambda path: path.write_bytes(b'{"station": "st2", "newest_us": {}}'), "belongs to station st2"),
         (lambda path: path.write_bytes(b"[" * 300_000), "larger than"),
         (lambda path: path.write_bytes(b"[" * 100_000), "is damaged"),
         (lambda path: (path.unlink(), os.mkfifo(path)), "it is a pipe"),
         (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "it is a link"),
-        (lambda path: path.chmod(0o666), "others may use it"),
+        (lambda path: path.chmod(0o666), "other users may use it"),
     ],
     ids=["gone", "empty", "type", "station", "large", "nested", "pipe", "link", "mode"],
 )
@@ -132,7 +132,7 @@ def test_a_memory_that_cannot_tell_opens_nothing_unasked(
     for bundle in ("old", "new"):
         with pytest.raises(BundleError, match=words) as caught:
             opened(make(bundle))
-        assert "--allow-older" in str(caught.value) and "put it back" in str(caught.value)
+        assert "--allow-older" in str(caught.value) and "restore it" in str(caught.value)
     assert words in opened(make("new", allow_older=True)).older
     with pytest.raises(BundleError, match="older than the newest"):  # written again, it tells again
         opened(make("old"))

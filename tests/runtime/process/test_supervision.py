@@ -214,7 +214,7 @@ def test_without_a_supervisor_nothing_happens_and_a_dead_one_costs_one_line(
     lonely = Supervision({"NOTIFY_SOCKET": str(tmp_path / "nobody")})
     lonely.ready()
     lonely.stopping()
-    assert len(caplog.records) == 1 and "cannot be told READY=1" in caplog.text
+    assert len(caplog.records) == 1 and "could not be notified of READY=1" in caplog.text
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.25, 0.45])

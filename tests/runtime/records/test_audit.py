@@ -191,7 +191,7 @@ def test_an_entry_that_was_torn_takes_no_other_with_it(tmp_path: Path) -> None:
     assert path.read_bytes().splitlines()[-1] == b'{"n":1}'
 
 
-@pytest.mark.parametrize("kind", ["link", "dangling link", "fifo", "folder", "others may write"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "fifo", "folder", "other users may write"])
 def test_a_file_that_cannot_be_relied_on_stops_the_start(tmp_path: Path, kind: str) -> None:
     path, target = tmp_path / "audit", tmp_path / "target"
     if kind == "link":

@@ -73,8 +73,8 @@ LOSSES: list[tuple[Callable[[Path], object], str]] = [
     (Path.unlink, "was removed"),
     (lambda path: path.rename(path.with_name("moved")), "was removed"),
     (replace_by_another, "was replaced by another file"),
-    (lambda path: os.truncate(path, 0), "was cut"),
-    (lambda path: os.truncate(path, RESULTS_AT), "was cut"),
+    (lambda path: os.truncate(path, 0), "was truncated"),
+    (lambda path: os.truncate(path, RESULTS_AT), "was truncated"),
     (lambda path: os.truncate(path, 10**9), "grew to"),
     (lambda path: path.write_bytes(bytes(path.stat().st_size)), "was overwritten"),
 ]
@@ -100,7 +100,7 @@ def test_a_journal_that_is_lost_while_it_is_in_use_is_named_and_gives_no_id_twic
     journal.close()
     path.unlink(missing_ok=True)
     journal = opened(path)
-    assert "was not there although ids" in journal.notes[0] and f"go on at {journal.last_id + 1}" in journal.notes[0]
+    assert "was not there although ids" in journal.notes[0] and f"continue at {journal.last_id + 1}" in journal.notes[0]
     assert journal.reserve() > max(given)
     journal.close()
 
@@ -162,7 +162,7 @@ def test_a_copy_from_before_does_not_bring_ids_back(path: Path) -> None:
     journal.close()
     path.write_bytes(before)
     journal = opened(path)
-    assert "1 to 500 are skipped" in journal.notes[0] and "knows of ids that the journal does not" in journal.notes[0]
+    assert "1 to 500 are skipped" in journal.notes[0] and "records ids that the journal does not" in journal.notes[0]
     assert journal.reserve() == 501
     journal.close()
 
@@ -182,7 +182,7 @@ def test_without_its_second_file_a_journal_goes_on_and_makes_it_again(path: Path
 def test_a_damaged_second_file_is_refused_with_the_remedy(path: Path, damage: Callable[[bytes], bytes]) -> None:
     opened(path).close()
     ids_of(path).write_bytes(damage(ids_of(path).read_bytes()))
-    with pytest.raises(JournalError, match=r"st1\.journal\.ids is not a journal .* move it away where the journal"):
+    with pytest.raises(JournalError, match=r"st1\.journal\.ids is not a journal .* move it away if the journal"):
         opened(path)
 
 
@@ -247,4 +247,4 @@ def test_a_process_survives_that_its_journal_is_cut(path: Path, nbytes: int) -> 
     command = [sys.executable, "-c", CUT, str(path), str(nbytes)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"it ended with {done.returncode}: {done.stderr}"
-    assert done.stdout.startswith("False ") and "was cut" in done.stdout
+    assert done.stdout.startswith("False ") and "was truncated" in done.stdout

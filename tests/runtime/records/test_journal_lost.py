@@ -22,7 +22,7 @@ LOSSES = pytest.mark.parametrize(
     ("lose", "words"),
     [
         (Path.unlink, "was removed"),
-        (lambda path: os.truncate(path, 0), "was cut"),
+        (lambda path: os.truncate(path, 0), "was truncated"),
         (lambda path: (path.rename(path.with_name("old")), path.symlink_to("old")), "was replaced by another file"),
     ],
     ids=["removed", "cut", "replaced"],
@@ -40,7 +40,7 @@ def test_a_lost_journal_is_an_error_that_a_reset_does_not_lead_out_of(
     floor.desk.turn()
     assert floor.state.state == State.ERROR and "JOURNAL" in floor.state.alarms
     text = next(event.text for event in floor.events if event.code == "JOURNAL")
-    assert words in text and str(floor.journal.path) in text and "start the station again" in text
+    assert words in text and str(floor.journal.path) in text and "restart the station" in text
     assert floor.ask("reset").ok
     floor.settle()
     assert floor.state.state == State.ERROR and "JOURNAL" in floor.state.alarms

@@ -65,13 +65,13 @@ def test_a_client_may_keep_its_private_key_to_itself(keys: ClientKeys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"name": "Plc 1", "roles": (Role.READ,)}, "is no name"),
-        ({"name": "", "roles": (Role.READ,)}, "is no name"),
-        ({"name": "../x", "roles": (Role.READ,)}, "is no name"),
+        ({"name": "Plc 1", "roles": (Role.READ,)}, "is not a valid name"),
+        ({"name": "", "roles": (Role.READ,)}, "is not a valid name"),
+        ({"name": "../x", "roles": (Role.READ,)}, "is not a valid name"),
         ({"name": "plc1", "roles": ()}, "--role is missing"),
         ({"name": "plc1", "roles": (Role.READ,), "public_key": "short"}, "40 characters"),
         ({"name": "plc1", "roles": (Role.READ,), "public_key": "#" * 40}, "40 characters"),
-        ({"name": "known", "roles": (Role.READ,)}, "is allowed already"),
+        ({"name": "known", "roles": (Role.READ,)}, "is already allowed"),
     ],
 )
 def test_what_cannot_be_admitted_is_named(keys: ClientKeys, arguments: dict[str, object], words: str) -> None:
@@ -116,7 +116,7 @@ def test_a_folder_in_which_others_could_let_clients_in_is_not_believed(keys: Cli
 def test_a_damaged_entry_lets_nobody_in_and_is_not_quoted(keys: ClientKeys, content: bytes) -> None:
     keys.admit("plc1", (Role.READ,))
     (keys.folder / "allowed" / "plc1.json").write_bytes(content)
-    with pytest.raises(AccessError, match="damaged or holds no AllowedKey") as caught:
+    with pytest.raises(AccessError, match="damaged or not a valid AllowedKey") as caught:
         keys.allowed()
     assert "SECRET" not in str(caught.value)
 

@@ -78,7 +78,7 @@ def test_a_folder_that_others_may_write_is_not_used(who: str, folder: Path) -> N
 @pytest.mark.parametrize("who", CLIENTS)
 def test_a_link_on_the_way_is_not_followed(who: str, folder: Path) -> None:
     (folder.parent / "link").symlink_to(folder)
-    with pytest.raises(StationError, match="is a link; give the endpoint by its real path"):
+    with pytest.raises(StationError, match="is a link; give the real path of the endpoint"):
         CLIENTS[who](f"ipc://{folder.parent}/link/st1.control")
 
 
@@ -119,16 +119,16 @@ def test_a_socket_of_another_user_is_not_spoken_to(folder: Path, monkeypatch: py
 def test_a_file_in_the_place_of_a_socket_is_left_alone(folder: Path) -> None:
     path = folder / "notes"
     path.write_text("precious")
-    with pytest.raises(StationError, match="is no socket"):
+    with pytest.raises(StationError, match="is not a socket"):
         CLIENTS["inspector"](f"ipc://{path}")
     assert path.read_text() == "precious"
-    with pytest.raises(StationError, match=r"is no folder|cannot be looked at"):
+    with pytest.raises(StationError, match=r"is not a folder|cannot be checked"):
         check_ipc(f"ipc://{path}/control")
 
 
 @pytest.mark.parametrize("endpoint", ["ipc://@asperity", "ipc://", "ipc://*"])
 def test_a_name_that_is_no_file_is_anybodys(endpoint: str) -> None:
-    with pytest.raises(StationError, match="is no file"):
+    with pytest.raises(StationError, match="is not a file"):
         check_ipc(endpoint)
 
 

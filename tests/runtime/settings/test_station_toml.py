@@ -50,7 +50,7 @@ def test_values_are_read_and_flags_override_them(tmp_path: Path) -> None:
         ("[sockets]\nheartbeat_timeout_ms = 500\n", ["heartbeat_timeout_ms is 500", "set it to 2 or 3 times"]),
         ('[engine]\nname = "cuda"\ndevice_wait_ms = 2500\n', ["device_wait_ms is 2500", "engine_stuck_ms (5000)"]),
         ("[journal]\nslots = 64\n", ["[journal] slots is 64", "leave it at 4096"]),
-        ('[station]\nrecipe = "x"\n[recipes]\ny = "/b"\n', ["[station] recipe is 'x'", "[recipes] has: y"]),
+        ('[station]\nrecipe = "x"\n[recipes]\ny = "/b"\n', ["[station] recipe is 'x'", "available in [recipes]: y"]),
         ("[station\n", ["is not TOML"]),
     ],
 )
@@ -131,13 +131,16 @@ def test_the_example_of_several_stations_opens_one_bundle_for_both() -> None:
     ("change", "words"),
     [
         (('"right"', '"left"'), ["no. 1 and no. 2", "have name 'left'"]),
-        (("number = 2\n", "number = 1\n"), ["no. 1 and no. 2", "have number 1", "a number of its own"]),
+        (("number = 2\n", "number = 1\n"), ["no. 1 and no. 2", "have number 1", "its own number"]),
         (('camera = "right"', 'camera = "left"'), ["have camera 'left'"]),
         (('camera = "right"', ""), []),
         (('journal = "right.journal"', 'journal = "{state}/asperity/left.journal"'), ["have journal"]),
         (("number = 2", 'number = "2"'), ["[[stations]] no. 2, number"]),
         (("number = 2", "nmber = 2"), ["[[stations]] has no key nmber", "did you mean number?"]),
-        (('camera = "right"', 'camera = "right"\nrecipe = "x"'), ["[[stations]] recipe is 'x'", "[recipes] has: none"]),
+        (
+            ('camera = "right"', 'camera = "right"\nrecipe = "x"'),
+            ["[[stations]] recipe is 'x'", "available in [recipes]: none"],
+        ),
         (("\n[[stations]]", '[station]\nname = "st2"\n[[stations]]'), ["[station]", "there are [[stations]]"]),
         (("\n[[stations]]", '[journal]\npath = "a"\n[[stations]]'), ["[journal] path", "give each of them a journal"]),
     ],

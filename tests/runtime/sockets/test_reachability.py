@@ -63,7 +63,7 @@ def test_loopback_by_tcp_is_said_once_and_files_need_no_word(make: MakeFloor) ->
     floor = make("ok", sockets=IPC | {"frames": "tcp://127.0.0.1:5560"})
     floor.pass_ms(1000)
     (event,) = events(floor, "OPEN_TO_USERS")
-    assert event.severity == "info" and "could send frames as the camera" in event.text
+    assert event.severity == "info" and "could send frames as if they were the camera" in event.text
     assert "INSECURE_LAN" not in alarms(floor)
 
 

@@ -174,7 +174,7 @@ def test_too_few_points_are_refused_not_scored() -> None:
 
 def test_a_moved_camera_is_refused_and_a_part_at_the_border_is_not() -> None:
     """The share of border points off the plane tells them apart; the part covers some of the border."""
-    assert "put the camera back" in refused(Reason.CAMERA_MOVED, shoot(moved_mm=3.0).frame)
+    assert "restore the camera position" in refused(Reason.CAMERA_MOVED, shoot(moved_mm=3.0).frame)
     refused(Reason.CAMERA_MOVED, shoot(moved_mm=-3.0).frame)
     at_border = shoot(centre_mm=(-60.0, 0.0))
     prepared = prepare(at_border.frame, plane_geometry(at_border), NETWORK)

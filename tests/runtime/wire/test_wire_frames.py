@@ -113,7 +113,7 @@ def test_a_wrong_header_field_is_named_with_its_value(change: dict[str, Any], wo
         (1, {"shape": [4, 3, 3]}, "streams differ in size"),
         (1, {"shape": [3, 0, 3]}, "shape[1] = 0"),
         (1, {"shape": [3, -4, 3]}, "shape[1] = -4"),
-        (1, {"shape": [2**40, 2**40, 3]}, "is above 16384 a side"),
+        (1, {"shape": [2**40, 2**40, 3]}, "is above 16384 per side"),
         (1, {"shape": [16384, 16384, 3]}, "16777216 pixels"),
         (1, {"nbytes": 143}, "all three must be equal"),
         (1, {"buffer": 0}, "must name each of the 2 buffers once"),

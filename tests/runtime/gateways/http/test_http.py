@@ -43,7 +43,7 @@ def test_ready_says_why_not_and_live_says_only_that_the_gateway_turns(floor: Flo
     assert floor.get("/readyz")[0] == 200
     floor.link.good = False
     status, text, _ = floor.get("/readyz")
-    assert status == 503 and "beat stands still" in text
+    assert status == 503 and "heartbeat has stopped" in text
     assert floor.get("/livez")[0] == 200
 
 
@@ -111,7 +111,7 @@ def test_the_recipe_its_last_change_and_what_frames_need_are_shown(floor: Floor)
         return RecipeChange(number=3, recipe="lid", status=status, text=text)
 
     assert floor.link.state is not None
-    assert "last change of recipe</th><td>none" in floor.get("/")[1]
+    assert "last recipe change</th><td>none" in floor.get("/")[1]
     assert not any(name.startswith("asperity_recipe_change") for name, _ in samples(floor.get("/metrics")[1]))
     told = {"threshold": 0.5, "triggers": "hard_wired", "synced": False, "late": 6}
     for status, why in (("under_way", ""), ("failed", EVIL), ("done", "")):
@@ -166,7 +166,7 @@ def test_before_the_first_state_there_are_zeros_and_no_invented_ones(floor: Floo
     found = samples(floor.get("/metrics")[1])
     assert value(found, "asperity_accept") == value(found, "asperity_quality") == 0
     assert not any(name.startswith("asperity_station") for name, _ in found)
-    assert "not in order" in floor.get("/")[1]
+    assert "not ready" in floor.get("/")[1]
 
 
 class Tags(HTMLParser):

@@ -80,7 +80,7 @@ class Broker:
             file.write_text(text)
             command = [str(MOSQUITTO), "-c", str(file)]
         self.process = self.line.spawn(*command)
-        until(lambda: self.process.poll() is not None or self.listens(), "the broker")
+        until(lambda: self.process.poll() is not None or self.listens(), "address of the broker")
         return self.process.poll()
 
     def listens(self) -> bool:

@@ -93,7 +93,7 @@ def test_a_damaged_or_foreign_state_file_is_told_and_counts_as_none(
     else:
         path.write_bytes(data)
     assert StateFile(path, "st1").since is None
-    assert "from now on" in caplog.text
+    assert "publishing starts with new results" in caplog.text
 
 
 def test_requests_are_done_once_and_always_answered() -> None:
@@ -149,10 +149,10 @@ def test_a_threshold_is_not_set_over_mqtt_and_who_tried_is_in_the_log(caplog: py
         answer = commands.take_in("set_threshold", b'{"id":"x%d","threshold":99}' % number, False)
         assert answer is not None
         told = msgspec.json.decode(answer[1])
-        assert (told["ok"], told["code"]) == (False, "NOT_ALLOWED") and "not done over MQTT" in told["text"]
+        assert (told["ok"], told["code"]) == (False, "NOT_ALLOWED") and "not available over MQTT" in told["text"]
 
     ask(0)
-    assert "set_threshold was asked for (id x0) and refused" in caplog.text
+    assert "set_threshold was requested (id x0) and refused" in caplog.text
     for number in range(1, 500):
         ask(number)
     assert len(caplog.records) == AUDIT_LINES_MAX, "bounded"

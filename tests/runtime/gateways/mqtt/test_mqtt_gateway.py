@@ -199,7 +199,7 @@ def test_nothing_passes_while_the_broker_does_not_give_accept_back(new: Callable
     floor.pass_s(10)
     floor.said(lambda: floor.link.put(result(1)))
     assert not any(accepts(floor.broker.published)) and not floor.last("result")[1]["accept"]
-    assert "give the gateway its own accept back" in floor.last("state")[1]["why"]
+    assert "deliver the gateway's own accept back" in floor.last("state")[1]["why"]
 
 
 @pytest.mark.parametrize("passing", [False, True])
@@ -254,7 +254,7 @@ def test_each_foreign_accept_is_answered_at_once_and_two_gateways_do_not_answer_
 def test_what_is_foreign_and_more_than_can_be_read_is_noticed(floor: Floor) -> None:
     floor.broker.unseen = 3
     floor.said()
-    assert "more is published" in floor.last("state")[1]["why"]
+    assert "more messages arrive" in floor.last("state")[1]["why"]
 
 
 def test_two_gateways_of_one_name_accept_nothing_until_one_is_gone(new: Callable[..., Floor]) -> None:

@@ -105,7 +105,7 @@ def test_a_lie_that_a_broker_keeps_does_not_outlive_the_gateways_first_word(
     assert not found["accept"]["accept"] and not found["online"]["online"] and not found["state"]["ready"]
     gateway.process.kill()
     until(lambda: not ear.last("accept")["accept"], "the will")
-    assert ear.last("accept")["why"] == "the gateway is gone"
+    assert ear.last("accept")["why"] == "the gateway has disconnected"
 
 
 def test_a_lie_while_the_gateway_runs_is_withdrawn_shown_and_ends_in_acceptance_again(
@@ -122,13 +122,13 @@ def test_a_lie_while_the_gateway_runs_is_withdrawn_shown_and_ends_in_acceptance_
     until(lambda: not ear.last("accept")["accept"], "the truth")
     assert not dict(kept(broker))["accept"]["accept"]
     state = ear.last("state")
-    assert not state["ready"] and not state["trusted"] and "no gateway" in state["why"]
+    assert not state["ready"] and not state["trusted"] and "not a gateway" in state["why"]
     came = [body["accept"] for name, body, _ in ear.heard[began:] if name == "accept"]
     assert False in came[came.index(True) :], "withdrawn after it"
     # Its own word published again is a lie too.
     own = next(body for body in reversed(ear.raw["accept"]) if b'"accept":true' in body and b"instance" in body)
     ear.publish("accept", own)
-    until(lambda: "no gateway" not in ear.last("state")["why"], "the end of the quiet time", 0.05)
+    until(lambda: "not a gateway" not in ear.last("state")["why"], "the end of the quiet time", 0.05)
     ear.publish("accept", own)
     until(lambda: "published again" in ear.last("state")["why"], "that it is noticed")
     until(lambda: not ear.last("accept")["accept"], "the truth")

@@ -94,7 +94,7 @@ def test_results_commands_kills_and_restarts(
     # The gateway is killed: the broker gives the will; started again it goes on where it was.
     began_s = time.monotonic()
     gateway.process.kill()
-    until(lambda: ear.last("accept").get("why") == "the gateway is gone", "the will")
+    until(lambda: ear.last("accept").get("why") == "the gateway has disconnected", "the will")
     print(f"{broker.kind}: kill -9 of the gateway: accept false after {(time.monotonic() - began_s) * 1000:.0f} ms")
     line.stream(camera, 10, 10)
     meanwhile = max(line.settle(camera))
@@ -162,9 +162,9 @@ def test_a_stopped_or_killed_inspector_withdraws_accept(broker: Broker, tmp_path
 
 def test_a_broker_that_is_away_is_said_once_and_tried_on(broker: Broker, line: Line, tmp_path: Path) -> None:
     gateway = GatewayProcess(line, "mqtt", TOML.format(version="5", folder=tmp_path), "--port", str(free_port()))
-    until(lambda: "no connection to the broker" in gateway.log(), "a word about it")
+    until(lambda: "cannot reach the broker" in gateway.log(), "a word about it")
     time.sleep(1.0)  # several tries
-    assert gateway.log().count("no connection to the broker") == 1
+    assert gateway.log().count("cannot reach the broker") == 1
     gateway.process.send_signal(signal.SIGTERM)
     assert gateway.process.wait(PATIENCE_S) == 0
     assert list(itertools.islice(tmp_path.iterdir(), 1)) == [], "nothing was sent, so nothing is on file"

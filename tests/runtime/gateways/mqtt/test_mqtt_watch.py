@@ -63,13 +63,13 @@ def test_an_old_echo_proves_nothing_of_now() -> None:
     [
         (msgspec.json.encode({"accept": True, "instance": OTHER, "n": 1}), f"another gateway (instance {OTHER})"),
         (msgspec.json.encode({"accept": False, "instance": OTHER, "n": 0}), f"another gateway (instance {OTHER})"),
-        (msgspec.json.encode({"accept": True}), "no gateway"),
-        (msgspec.json.encode({"accept": True, "instance": "<b>"}), "no gateway"),
+        (msgspec.json.encode({"accept": True}), "not a gateway"),
+        (msgspec.json.encode({"accept": True, "instance": "<b>"}), "not a gateway"),
         (msgspec.json.encode({"accept": True, "instance": ME, "n": 999}), "published again"),
-        (b"1", "no gateway"),
-        (b"", "no gateway"),
-        (b"\xff{", "no gateway"),
-        (b"[" * 5000, "no gateway"),
+        (b"1", "not a gateway"),
+        (b"", "not a gateway"),
+        (b"\xff{", "not a gateway"),
+        (b"[" * 5000, "not a gateway"),
     ],
 )
 def test_whatever_was_not_said_by_this_gateway_stops_acceptance_for_the_quiet_time(

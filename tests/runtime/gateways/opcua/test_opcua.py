@@ -79,7 +79,7 @@ def test_accept_is_computed_as_it_is_read_so_that_no_stuck_loop_keeps_it_true(se
             bad = await read(client, *(tag.name for tag in TAGS if tag.of is Of.RESULT))
             assert all(value.StatusCode.is_bad() for value in bad) and bad[0].Value.Value is False
             station = await read(client, "State", "Ready", "Why")
-            assert [value.Value.Value for value in station] == [8, False, "the station's beat stands still"]
+            assert [value.Value.Value for value in station] == [8, False, "the station's heartbeat has stopped"]
 
     asyncio.run(play())
 

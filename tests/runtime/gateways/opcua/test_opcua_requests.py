@@ -218,7 +218,7 @@ def test_a_part_is_triggered_or_announced_as_the_station_says(served: Served, tr
 
 
 def test_a_single_job_where_frames_need_no_trigger_is_refused_in_the_stations_words(served: Served) -> None:
-    text = "mode single awaits a trigger, and [station] triggers is free_run"
+    text = "mode single waits for a trigger, but [station] triggers is free_run"
 
     async def play() -> None:
         async with connected(served.url) as client:
