@@ -58,7 +58,7 @@ def lines(*arguments: str) -> list[str]:
 
 
 def test_results_in_words(endpoints: list[str]) -> None:
-    printed = set(lines("results", *endpoints, "--count", "6"))
+    printed = set(lines("result", *endpoints, "--count", "6"))
     assert printed == {
         "st1  1001  OK  0.8125 / 2.5  GOOD  126.0 ms  4711",
         "st1  1003  UNKNOWN  none / none  DEADLINE  0.0 ms",
@@ -68,7 +68,7 @@ def test_results_in_words(endpoints: list[str]) -> None:
 @pytest.mark.parametrize(
     ("what", "kinds"),
     [
-        ("results", {"result"}),
+        ("result", {"result"}),
         ("state", {"state"}),
         ("record", {"record"}),
         ("trigger", {"trigger"}),
@@ -78,7 +78,7 @@ def test_results_in_words(endpoints: list[str]) -> None:
 def test_every_stream_as_json(endpoints: list[str], what: str, kinds: set[str]) -> None:
     found = [json.loads(line) for line in lines(what, *endpoints, "--count", "6", "--json")]
     assert len(found) == 6 and {line["kind"] for line in found} == kinds
-    if what == "results":
+    if what == "result":
         assert {line["result_id"]: line["accept"] for line in found} == {1001: True, 1003: False}
     if what == "record":
         assert found[0]["part_number"] == 4711 and found[0]["accept"] is True
@@ -97,7 +97,7 @@ def test_all_streams_and_what_is_malformed(endpoints: list[str]) -> None:
 
 
 def test_silence_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StationError, match="nothing heard of station st1"):
+    with pytest.raises(StationError, match="nothing received from station st1"):
         watch.command(results=f"ipc://{tmp_path}/nobody", seconds=0.05)
 
 
