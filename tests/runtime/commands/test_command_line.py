@@ -236,9 +236,9 @@ seen: list[tuple[Any, ...]] = []
     "line",
     [
         "a", "a b c", "a --colour blue", "a --colour green", "a --colour RED", "a --count 5", "a --count 6",
-        "a --count 0",         "a --count x", "a --count 1.0", "a --count 1_0", "a --rate 2", "a --rate 0.4", "a --rate nan", "a --rate inf",
-        "a --rate 1e1", "a --word x --word y", "a --flag", "a --both", "a --no-both", "a --maybe 7", "a --maybe -3",
-        "a --maybe", "", "a --key k", "a --nothing",
+        "a --count 0", "a --count x", "a --count 1.0", "a --count 1_0", "a --rate 2", "a --rate 0.4", "a --rate nan",
+        "a --rate inf", "a --rate 1e1", "a --word x --word y", "a --flag", "a --both", "a --no-both", "a --maybe 7",
+        "a --maybe -3", "a --maybe", "", "a --key k", "a --nothing",
     ],
 )  # fmt: skip
 def test_values_are_converted_as_typer_would(line: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
