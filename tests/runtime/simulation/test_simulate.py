@@ -259,8 +259,8 @@ def test_told_to_end_while_it_starts_it_ends(folder: Path) -> None:
     [
         (["--rate=0"], "--rate 0 is out of range"),
         (["--rate=5000"], "at most 1000"),
-        (["--script=LOSST"], "no reason"),
-        (["--reason=ok"], "no reason"),
+        (["--script=LOSST"], "not a reason"),
+        (["--reason=ok"], "not a reason"),
     ],
 )
 def test_what_cannot_be_is_said(arguments: list[str], words: str) -> None:
