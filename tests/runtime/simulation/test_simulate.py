@@ -77,7 +77,7 @@ def test_no_reason_is_left_out() -> None:
 
 
 def test_words_that_are_none_are_named() -> None:
-    with pytest.raises(UsageError, match="LOSST is no reason; there are: NOT_JUDGED"):
+    with pytest.raises(UsageError, match="LOSST is not a reason; use one of: NOT_JUDGED"):
         words_of("ok LOSST")
     with pytest.raises(ConfigError, match="sorry"):
         words_of("sorry")
@@ -213,7 +213,7 @@ def test_typed_words_come_next_and_what_came_of_them_is_said(folder: Path) -> No
     process.stdin.flush()
     lines = sorted(process.stderr.readline().decode() for _ in range(3))
     assert lines[0].startswith("DUPLICATE_SEQ: ") and "DUPLICATE_SEQ" in lines[0][15:]
-    assert lines[1].startswith("STAALE is no reason") and lines[2] == "STALE: STALE\n"
+    assert lines[1].startswith("STAALE is not a reason") and lines[2] == "STALE: STALE\n"
     process.send_signal(signal.SIGINT)
     assert told(process)["balanced"]
 
