@@ -39,7 +39,7 @@ def words_of(script: str) -> list[str]:
         elif word in Reason.__members__ or word in FAULTS or word in LINE_WORDS:
             words.append(word)
         elif word.isupper():
-            raise UsageError(f"{word} is not a reason; available: {', '.join(Reason.__members__)}")
+            raise UsageError(f"{word} is not a reason; use one of: {', '.join(Reason.__members__)}")
         else:
             check_word(word)
             words.append(word)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from asperity.export import precision_parity
@@ -19,6 +18,7 @@ from asperity.runtime.errors import AsperityError, EngineError, UsageError
 from asperity.runtime.manifest import Decision
 from asperity.runtime.security.signing_keys import TrustStore
 from tests.bundle_factory import ToyBundle, write_toy_bundle
+from tests.command_line import commands_of
 from tests.conftest import LiteBundle
 
 
@@ -28,8 +28,7 @@ def toy(tmp_path: Path) -> ToyBundle:
 
 
 def run(*arguments: object) -> str:
-    app = typer.Typer()
-    register(app)
+    app = commands_of(register)
     result = CliRunner().invoke(app, ["engines", *map(str, arguments)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout

@@ -19,13 +19,13 @@ from asperity.runtime.bundle.reader import open_bundle
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.commands import inspect_bundle
 from asperity.runtime.errors import AsperityError, CalibrationError, DataError, UsageError
+from tests.command_line import commands_of
 from tests.conftest import LiteBundle
 
 
 def run(*arguments: object) -> str:
     """Stdout of a command that ends well; what it raises otherwise."""
-    app = typer.Typer()
-    register(app)
+    app = commands_of(register)
     result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout

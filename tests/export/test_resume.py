@@ -27,7 +27,7 @@ import os, signal, sys
 # A job started in the background without a terminal ignores what the keyboard sends, and so would its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, ".")
-import torch, typer
+import torch
 torch.set_num_threads(1)
 from tests.calibration.tiny_station import TINY, build_tiny
 from asperity.calibration import calibrate, profiles
@@ -36,6 +36,7 @@ from asperity.calibration.features import embedding
 from asperity.calibration.adaptation.settings import AdaptationConfig
 import asperity.export.bundle, asperity.export.commands.shown
 from asperity.export.cli import register
+from asperity.runtime.commands.lazy import LazyTyper, group_of
 
 profiles.PROFILES["tiny"] = TINY
 calibrate.build = build_tiny
@@ -59,9 +60,9 @@ def counted(function, name):
 
 embedding.frozen_patches = counted(embedding.frozen_patches, "FRAME")
 trainer.Trainer.advance = counted(trainer.Trainer.advance, "STEP")
-app = typer.Typer(pretty_exceptions_enable=False)
+app = LazyTyper("asperity", "")
 register(app)
-app(sys.argv[1:])
+group_of(app)(sys.argv[1:])
 """
 
 

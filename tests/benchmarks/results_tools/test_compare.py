@@ -87,19 +87,20 @@ def test_different_things_are_not_compared_unless_forced(other: dict[str, Any], 
 
 
 def test_the_command_ends_with_1_past_the_stated_regression(tmp_path: Path) -> None:
+
     import typer
 
-    from asperity.benchmarks.cli import register
+    from asperity.benchmarks.commands.compare import command
 
     app = typer.Typer()
-    register(app)
+    app.command()(command)
     before, after = tmp_path / "a.json", tmp_path / "b.json"
     reports.write(before, report())
     reports.write(after, report(1.2, seed=1))
     run = CliRunner().invoke
-    assert run(app, ["bench", "compare", str(before), str(after), "--regression", "5"]).exit_code == 1
-    assert run(app, ["bench", "compare", str(before), str(after), "--regression", "50"]).exit_code == 0
-    assert run(app, ["bench", "compare", str(after), str(before), "--regression", "5"]).exit_code == 0
+    assert run(app, [str(before), str(after), "--regression", "5"]).exit_code == 1
+    assert run(app, [str(before), str(after), "--regression", "50"]).exit_code == 0
+    assert run(app, [str(after), str(before), "--regression", "5"]).exit_code == 0
 
 
 def test_a_result_file_keeps_raw_numbers_on_one_line_and_refuses_nan(tmp_path: Path) -> None:
