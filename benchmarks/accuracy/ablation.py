@@ -71,7 +71,6 @@ ROWS: dict[str, Row] = {
     "clc": Row("clc"),
     "lsfa": Row("lsfa"),
     "lsfa-default-start": Row("lsfa-default-start"),
-    "lsfa-rotation": Row("lsfa-rotation"),
     "lsfa-standardised": Row("lsfa-standardised"),
     "ifc-standardised": Row("ifc-standardised"),
     "lsfa-standardised-long": Row("lsfa-standardised", {"overrides": {"epochs": 16}}),

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from asperity.benchmarks.accuracy.material import Material, load_material, products_of, with_rotated
+from asperity.benchmarks.accuracy.material import Material, load_material, products_of
 from asperity.benchmarks.accuracy.methods import method as find_method
 from asperity.benchmarks.accuracy.trial import Figures, Judged, Settings, run_trial
 from asperity.benchmarks.results_tools.machine import machine
@@ -114,8 +114,6 @@ def evaluate(
             material = load_material(folder, chosen, networks, calibrate, options.cache, progress)
             for run in missing:
                 config = method.config(chosen, run.seed, options.overrides)
-                if config is not None and config.rotation and material.normal.patches.rgb_rotated is None:
-                    material = with_rotated(material, folder, chosen, networks, calibrate, options.cache, progress)
                 adapted = options.cache / "adapted"
                 judged = run_trial(material, method, config, chosen, run.seed, settings, progress, adapted)
                 run.products[name] = judged.figures

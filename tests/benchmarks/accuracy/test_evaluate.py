@@ -150,13 +150,13 @@ def test_few_shots_know_only_so_many_frames(data: Path, tmp_path: Path) -> None:
 
 def test_an_adaptation_is_kept_and_shared_by_the_rows_that_differ_in_banks_only(data: Path, tmp_path: Path) -> None:
     fields = {"epochs": 1, "queue_rows": 64, "query_patches": 8, "collapse_share": 0.0}
-    kinds = ("lsfa", "lsfa-bank-10", "lsfa-rotation")
+    kinds = ("lsfa", "lsfa-bank-10", "clc")
     for kind in kinds:
         given = options(data, tmp_path, method=kind, overrides=fields, control=False, seeds=1, categories=("hill",),
                         pixels=False)  # fmt: skip
         report = evaluate(given, tmp_path / f"{kind}.json", "", silent)
         assert 0 <= report.mean["i_auroc_fg"] <= 1
-    assert len(list((tmp_path / "cache" / "adapted").glob("*.safetensors"))) == 2  # one of them with the rotation term
+    assert len(list((tmp_path / "cache" / "adapted").glob("*.safetensors"))) == 2  # clc has its own
 
 
 def test_scoring_as_published_is_the_published_profile_s(
