@@ -7,13 +7,10 @@ import typer
 from asperity.benchmarks.commands import (
     compare,
     demo,
-    engines,
     evaluate,
-    honesty,
     latency,
     paired,
     parts,
-    published,
     rates,
     rubbish,
     soak,
@@ -30,14 +27,9 @@ def register(app: typer.Typer) -> None:
     bench.command("wire")(wire.command)
     bench.command("knn")(parts.knn)
     bench.command("points")(parts.points)
-    bench.command("calibrate")(parts.calibrate)
-    bench.command("engines")(engines.engines)
-    bench.command("precision")(engines.precision)
-    bench.command("published")(published.command)
     bench.command("paired")(paired.command)
     bench.command("rubbish")(rubbish.command)
     bench.command("soak")(soak.command)
-    bench.command("honesty")(honesty.command)
     app.add_typer(bench)
     app.command("demo")(demo.command)
     app.command("evaluate")(evaluate.command)
