@@ -189,4 +189,3 @@ def _graphs(opened: Bundle) -> dict[str, bytes]:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
-

@@ -1,6 +1,8 @@
 """From a seed to ``points_lite.safetensors`` and its record: train, check against what needs no training, write.
 
     python -m asperity.calibration.pretraining.run --seed 0 --steps 2600 -o DIR    # the weights that ship
+
+Equal weights follow from an equal seed, number of steps and threads, and version of torch (``points_lite.json``).
 """
 
 from __future__ import annotations
