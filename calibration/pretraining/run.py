@@ -131,14 +131,6 @@ def check_figures(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def load_encoder(path: Path) -> PointsLite:
-    """A stored encoder in eval mode. Raises OSError, safetensors' error or RuntimeError when the file is not one."""
-    encoder = PointsLite()
-    state = {key: value.float() for key, value in safetensors.torch.load_file(path).items()}
-    encoder.load_state_dict(state, strict=False)
-    return encoder.eval()
-
-
 def main(
     output: Annotated[Path, typer.Option("-o", "--output", help="folder for the weights and their record")],
     seed: Annotated[int, typer.Option(min=0, help="of stations, weights and order")] = 0,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from asperity.calibration.networks.points_lite import PointsLite
 from asperity.calibration.networks.weights import POINTS_LITE
@@ -44,7 +45,6 @@ from asperity.calibration.pretraining.run import (
     RECORD_FILE,
     WEIGHTS_FILE,
     check_figures,
-    load_encoder,
     pretrain,
     untrained,
 )
@@ -283,6 +283,14 @@ def test_auroc_against_counting() -> None:
     assert made.auroc("patch", "dent") == pytest.approx(wins[0].sum() / pairs[0].sum())
     assert made.auroc("image", "dent") == pytest.approx(2.5 / 4)
     assert np.isnan(made.auroc("patch", "bump"))
+
+
+def load_encoder(path: Path) -> PointsLite:
+    """A stored encoder in eval mode."""
+    encoder = PointsLite()
+    state = {key: value.float() for key, value in load_file(path).items()}
+    encoder.load_state_dict(state, strict=False)
+    return encoder.eval()
 
 
 def blind_features(frame: ProbeFrame) -> np.ndarray:
