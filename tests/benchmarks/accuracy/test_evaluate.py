@@ -18,6 +18,7 @@ from asperity.benchmarks.accuracy.evaluate import EvaluateOptions, Report, evalu
 from asperity.benchmarks.accuracy.material import products_of
 from asperity.benchmarks.accuracy.methods import METHODS, method
 from asperity.benchmarks.accuracy.pictures import write_sheets
+from asperity.benchmarks.results_tools import reports
 from asperity.calibration.profiles import PROFILES
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.errors import CalibrationError, DataError, UsageError
@@ -113,6 +114,15 @@ def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_stopped(data: Path, tmp
             assert one.products[name].scores == other.products[name].scores
     more = evaluate(options(data, tmp_path, seeds=3), out, "", silent, lambda material, seed, judged: rest.append(seed))
     assert rest[3:] == [2, 2] and len(more.runs) == 3
+
+
+def test_scores_of_other_frames_are_not_mixed_into_one_file(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.json"
+    report = evaluate(options(data, tmp_path, seeds=1, control=False), out, "", silent)
+    report.frames["hill"][0] = "test/good/none"
+    reports.write_result(out, msgspec.to_builtins(report))
+    with pytest.raises(DataError, match="other test frames of hill"):
+        evaluate(options(data, tmp_path, seeds=2, control=False), out, "", silent)
 
 
 def test_another_evaluation_in_the_same_file_is_refused(data: Path, tmp_path: Path) -> None:
