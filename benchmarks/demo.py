@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asperity.benchmarks.line.rig import STATION, Answers, Line, asperity
+from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.sheet import Tile, caption, write_sheet
 from asperity.runtime.errors import AsperityError, DataError
 from asperity.runtime.frame import FloatArray, Verdict, Window
@@ -78,7 +79,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     stream = _stream(options, station / "bundle", truth_file)
     truth = {row["seq"]: row for row in map(json.loads, truth_file.read_text().splitlines())}
     summary = _summary(options, stream, truth) | {"calibrate_s": round(calibrated_s, 1)}
-    (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    reports.write_result(options.out / "summary.json", summary)
     _print(summary, console)
     sheet = options.out / "sheet.png"
     write_sheet(sheet, _tiles(options, stream, truth), across=True)

@@ -6,7 +6,6 @@ read -> geometry -> prepare -> split -> frozen patches -> adapt -> banks -> tuni
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,6 @@ from asperity.calibration.adaptation.trainer import Adaptation, adapt
 from asperity.calibration.banks.reference import FrameDistances, Reference, fit_decision
 from asperity.calibration.features.embedding import embed, fit_station_statistics
 from asperity.calibration.features.patches import PatchSet
-from asperity.calibration.features.rotation import rotated_tokens
 from asperity.calibration.frames.prepare_normals import Normals, Progress, fit_first, prepare_normals
 from asperity.calibration.frames.silhouette import learn_shape
 from asperity.calibration.frames.split import Split, split_frames
@@ -192,10 +190,6 @@ def _adapt(
     if checkpoint.exists():
         progress("going on from an earlier run's checkpoint", 1, 1)
     patches = frozen.subset(slice(0, len(split.fit)))
-    if config.rotation:
-        network = network_for(chosen, normals.geometry, "none")
-        turned = rotated_tokens([normals.prepared[i] for i in split.fit], network, networks, config.seed)
-        patches = dataclasses.replace(patches, rgb_rotated=turned)
     adapted = adapt(
         patches, chosen, config,
         lambda done, total: progress("adaptation", done, total), checkpoint, str(networks.device),

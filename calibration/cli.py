@@ -12,8 +12,3 @@ def register(app: LazyTyper) -> None:
     """Add this package's commands."""
     room = "asperity.calibration.commands"
     app.add("tune", f"{room}.tune:command", "Compare settings of the adaptation on normal frames.")
-    app.add(
-        "pretrain-points",
-        f"{room}.pretrain_points:command",
-        "Train `points_lite` at made-up stations and check it against an untrained encoder and FPFH.",
-    )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from asperity.benchmarks.accuracy.evaluate import Report
 from asperity.benchmarks.accuracy.metrics import auroc
+from asperity.benchmarks.results_tools.reports import read_result
 from asperity.runtime.cameras.mvtec_files import GOOD
 from asperity.runtime.errors import DataError, UsageError
 
@@ -40,8 +41,8 @@ class Difference:
 def read_report(path: Path) -> Report:
     """An evaluation. Raises DataError."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Report)
-    except (OSError, msgspec.MsgspecError) as error:
+        return msgspec.convert(read_result(path), Report)
+    except (DataError, msgspec.MsgspecError) as error:
         raise DataError(f"{path} is not an evaluation ({error}); make one with `asperity evaluate`") from error
 
 
@@ -77,13 +78,14 @@ def _pairs(base: Report, other: Report) -> dict[tuple[int, str], Pair]:
     for run in base.runs:
         for name, figures in run.products.items():
             match = runs[run.seed].products.get(name) if run.seed in runs else None
-            if match is None or list(match.scores) != list(figures.scores):
+            frames = base.frames.get(name, [])
+            if match is None or frames != other.frames.get(name, []) or len(frames) != len(figures.scores):
                 raise UsageError(
                     f"seed {run.seed}, product {name}: the two evaluations do not hold the same test frames; run both "
                     "on the same data with the same seeds"
                 )
-            good = np.array([f"/{GOOD}/" in f"/{frame}" for frame in figures.scores])
-            a, b = np.array(list(figures.scores.values())), np.array(list(match.scores.values()))
+            good = np.array([f"/{GOOD}/" in f"/{frame}" for frame in frames])
+            a, b = np.array(figures.scores), np.array(match.scores)
             found[run.seed, name] = a[good], b[good], a[~good], b[~good]
     if not found:
         raise UsageError("the evaluations hold no finished product")

@@ -1,4 +1,4 @@
-"""``asperity evaluate``: every product, every seed, and a control with random weights; resumable, one JSON.
+"""``asperity evaluate``: every product, every seed, and a control with random weights; resumable, one result file.
 
 Rows are written as they are found; a run that is started again with the same settings goes on where it stopped.
 """
@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from asperity.benchmarks.accuracy.material import Material, load_material, products_of, with_rotated
+from asperity.benchmarks.accuracy.material import Material, load_material, products_of
 from asperity.benchmarks.accuracy.methods import method as find_method
 from asperity.benchmarks.accuracy.trial import Figures, Judged, Settings, run_trial
+from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.machine import machine
 from asperity.calibration.networks.point_mae import PointBn
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
@@ -83,6 +84,8 @@ class Report(msgspec.Struct, kw_only=True):
     machine: dict[str, Any]
     mean: dict[str, float] = {}
     spread: dict[str, float] = {}
+    frames: dict[str, list[str]] = {}
+    """Product: its test frames by name; every run's scores are in this order."""
     runs: list[Run] = []
     control: Run | None = None
     """Random weights, frozen features, same frames and figures."""
@@ -112,10 +115,10 @@ def evaluate(
         missing = [run for run in report.runs if name not in run.products]
         if missing:
             material = load_material(folder, chosen, networks, calibrate, options.cache, progress)
+            if report.frames.setdefault(name, list(material.test.names)) != list(material.test.names):
+                raise DataError(f"{out} holds figures of other test frames of {name}; remove it or name another")
             for run in missing:
                 config = method.config(chosen, run.seed, options.overrides)
-                if config is not None and config.rotation and material.normal.patches.rgb_rotated is None:
-                    material = with_rotated(material, folder, chosen, networks, calibrate, options.cache, progress)
                 adapted = options.cache / "adapted"
                 judged = run_trial(material, method, config, chosen, run.seed, settings, progress, adapted)
                 run.products[name] = judged.figures
@@ -168,8 +171,8 @@ def _resumed(options: EvaluateOptions, out: Path, command: str, networks: TorchN
     report = fresh
     if out.exists():
         try:
-            report = msgspec.json.decode(out.read_bytes(), type=Report)
-        except (OSError, msgspec.MsgspecError) as error:
+            report = msgspec.convert(reports.read_result(out), Report)
+        except (DataError, msgspec.MsgspecError) as error:
             raise DataError(
                 f"{out} is not an evaluation that could go on ({error}); remove it or name another"
             ) from error
@@ -201,7 +204,4 @@ def _write(report: Report, out: Path) -> None:
     rows = list(summary([run for run in report.runs if run.products]))
     report.mean = {name: round(mean, 5) for name, mean, _ in rows}
     report.spread = {name: round(spread, 5) for name, _, spread in rows}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".part")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-    partial.replace(out)
+    reports.write_result(out, msgspec.to_builtins(report))

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from asperity.calibration.features.embedding import embed, fit_station_statistics
 from asperity.calibration.features.patches import PatchSet
-from asperity.calibration.features.rotation import rotated_tokens
 from asperity.calibration.frames.datasets import Item, open_dataset
 from asperity.calibration.frames.prepare_normals import prepare_normals
 from asperity.calibration.networks.torch_networks import TorchNetworks
@@ -111,22 +110,6 @@ def load_material(
     with np.load(path, allow_pickle=False) as arrays:
         refused = tuple(json.loads(str(arrays["refused"])))
         return Material(source.resolve().name, _shots(arrays, "normal"), _shots(arrays, "test"), refused, key)
-
-
-def with_rotated(
-    material: Material, source: Path, chosen: Profile, networks: TorchNetworks, options: CalibrateOptions, cache: Path,
-    progress: Progress,
-) -> Material:  # fmt: skip
-    """The same with RGB tokens of turned normal images, for the rotation term; from ``cache`` if they are there."""
-    path = cache / f"{material.name}-{chosen.name}-{material.key}.rotated.npy"
-    if not path.exists():
-        normals = prepare_normals(source, options, chosen, progress)
-        turned = rotated_tokens(normals.prepared, network_for(chosen, normals.geometry, "none"), networks, seed=0)
-        partial = path.with_suffix(".part.npy")
-        np.save(partial, turned)
-        partial.replace(path)
-    patches = replace(material.normal.patches, rgb_rotated=np.load(path))
-    return replace(material, normal=replace(material.normal, patches=patches))
 
 
 def _make(

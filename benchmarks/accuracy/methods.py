@@ -52,7 +52,6 @@ METHODS: dict[str, Method] = {
     "lsfa": Method("L_IFC and L_CLC"),
     "lsfa-default-start": Method("LSFA from PyTorch's initialisation, as released", changes={"start": "default"}),
     "lsfa-identity-start": Method("LSFA from the identity", changes={"start": "identity"}),
-    "lsfa-rotation": Method("LSFA and the release's rotation term", changes={"rotation": 0.1}),
     "lsfa-standardised": Method(
         "LSFA on features divided by their spread", changes={"standardise": True, "learning_rate": 1e-3}
     ),

@@ -106,8 +106,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     regions: int
     regions_fg: int
     seconds: float
-    scores: dict[str, float]
-    """Image score of every test frame, by name."""
+    scores: list[float]
+    """Image score of every test frame, in the order of the report's ``frames``; in the ablation's files their ranks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ def run_trial(
     figures = msgspec.structs.replace(
         figures, fit_frames=len(fit), held_out_frames=len(calm), seconds=round(time.monotonic() - begin, 1)
     )
-    return Judged(figures, maps, np.array(list(figures.scores.values())))
+    return Judged(figures, maps, np.array(figures.scores))
 
 
 def _split(normal: Shots, seed: int, settings: Settings) -> tuple[list[int], list[int], list[int]]:
@@ -298,5 +298,5 @@ def _figures(
         fit_frames=0, held_out_frames=0,
         good=int(good.sum()), defective=int((~good).sum()), refused=len(material.refused),
         regions=whole.regions, regions_fg=inside.regions, seconds=0.0,
-        scores={name: round(float(score), 5) for name, score in zip(test.names, scores, strict=True)},
+        scores=[round(float(score), 5) for score in scores],
     )  # fmt: skip

@@ -32,7 +32,7 @@ def command(
     from asperity.benchmarks.results_tools import reports
     from asperity.benchmarks.results_tools.compare import Limits, compare
 
-    told = compare(reports.read(before), reports.read(after), Limits(regression), force=force)
+    told = compare(reports.read_result(before), reports.read_result(after), Limits(regression), force=force)
     table = Table("case", "frames", "of", "ratio", "95 % interval", "")
     for case in told["cases"]:
         for name, ratio in case["ratios"].items():
@@ -44,7 +44,7 @@ def command(
     for difference in told["forced_past"]:
         print(f"asperity: compared although they differ in {difference}", file=sys.stderr)
     if out is not None:
-        reports.write(out, {"command": shlex.join(["asperity", *sys.argv[1:]]), **told})
+        reports.write_result(out, {"command": shlex.join(["asperity", *sys.argv[1:]]), **told})
     if told["regressions"]:
         print(f"asperity: slower by more than {regression:g} %: {'; '.join(told['regressions'])}", file=sys.stderr)
         raise typer.Exit(REGRESSION)

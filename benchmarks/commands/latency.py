@@ -65,7 +65,7 @@ def command(
     if trace is not None:
         report["mean_stage_ms"], report["slowest"] = trace["otherData"]["mean_ms"], trace["otherData"]["slowest"]
     if out is not None:
-        reports.write(out, report)
+        reports.write_result(out, report)
         latency_page.write(out.with_suffix(".html"), report)
         if trace is not None:
             out.with_suffix(".trace.json").write_text(json.dumps(trace))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -25,6 +24,7 @@ def command(
     Prints the ratio of median times, before over now, with its interval, as JSON.
     """
     from asperity.benchmarks.published_form.paired import compare_checkouts
+    from asperity.benchmarks.results_tools import reports
     from asperity.benchmarks.results_tools.machine import commit, machine
     from asperity.runtime.engines.cpu import available_cores
 
@@ -36,8 +36,6 @@ def command(
         "machine": machine(),
         **compare_checkouts(bundle, folder, before, pairs, threads or available_cores()),
     }
-    text = json.dumps(said, indent=1)
-    typer.echo(text)
+    typer.echo(reports.as_text(said))
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n")
+        reports.write_result(out, said)

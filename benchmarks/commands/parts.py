@@ -1,8 +1,7 @@
-"""``asperity bench knn | points | calibrate``: parts of a frame's way by themselves."""
+"""``asperity bench knn | points``: parts of a frame's way by themselves."""
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,19 +42,6 @@ def points(
     from asperity.benchmarks.parts import part_page, parts
 
     part_page.tell(parts.run_points(bundle, folder, repeats, threads or parts.cores()), out)
-
-
-def calibrate(
-    folder: Annotated[Path, typer.Argument(help="normal frames, MVTec 3D-AD layout")],
-    profile: Annotated[str, typer.Option(help="Profile: lite, edge or paper.")] = "lite",
-    limit: Annotated[int, typer.Option(min=10, help="frames used")] = 160,
-    out: Out = None,
-) -> None:
-    """`asperity calibrate` as a process: seconds, processor seconds, largest memory."""
-    from asperity.benchmarks.parts import part_page, parts
-
-    with tempfile.TemporaryDirectory(prefix="asperity-") as scratch:
-        part_page.tell(parts.run_calibrate(folder, Path(scratch) / "station", profile, limit), out)
 
 
 def _shape(text: str) -> Shape:

@@ -37,7 +37,7 @@ def command(
     ):
         report = run_rates(options, Path(scratch), status.update)
     if out is not None:
-        reports.write(out, report)
+        reports.write_result(out, report)
         rates_page.write(out.with_suffix(".html"), report)
     cases = [{key: value for key, value in case.items() if key != "latencies_us"} for case in report["cases"]]
     typer.echo(reports.as_text({**report, "cases": cases}))

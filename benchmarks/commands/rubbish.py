@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import tempfile
@@ -25,6 +24,7 @@ def command(
     from rich.progress import Progress
 
     from asperity.benchmarks.line.fuzz import run_rubbish
+    from asperity.benchmarks.results_tools import reports
 
     with (
         tempfile.TemporaryDirectory(prefix="asperity-") as scratch,
@@ -34,8 +34,7 @@ def command(
         result = run_rubbish(
             messages, seed, Path(scratch) / "inspector.log", lambda done, total: bars.update(bar, completed=done)
         )
-    text = json.dumps({"command": shlex.join(["asperity", *sys.argv[1:]]), **result}, indent=1)
-    typer.echo(text)
+    report = {"command": shlex.join(["asperity", *sys.argv[1:]]), **result}
+    typer.echo(reports.as_text(report))
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n")
+        reports.write_result(out, report)

@@ -43,7 +43,7 @@ def command(
         bar = progress.add_task("soak", total=1.0)
         report = run_soak(options, Path(scratch), lambda share: progress.update(bar, completed=share))
     if out is not None:
-        reports.write(out, report)
+        reports.write_result(out, report)
         soak_page.write(out.with_suffix(".html"), report)
     typer.echo(reports.as_text({key: value for key, value in report.items() if key != "samples"}))
     if report["failed"]:

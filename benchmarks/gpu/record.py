@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import re
 import shutil
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from asperity.benchmarks.results_tools.machine import commit, machine
+from asperity.benchmarks.results_tools.reports import read_result, write_result
 from asperity.runtime.cuda.build import BUILD, CUDA_DIR, ROOT, build_fatbin
 from asperity.runtime.cuda.launch import Buffer, Device, Enqueue
 from asperity.runtime.errors import EngineError
@@ -100,7 +100,7 @@ class Record:
         """``sources``: what the figures belong to; None: the kernels' sources."""
         self.path = path
         sources = sources or sources_digest()
-        known = json.loads(path.read_text()) if path.is_file() else {}
+        known = read_result(path) if path.is_file() else {}
         if known.get("sources") != sources or known.get("device") != device.name:
             known = {}
         self.data: dict[str, Any] = {
@@ -130,10 +130,7 @@ class Record:
 
     def write(self) -> None:
         """The whole file, at once."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(self.data, indent=1, sort_keys=True) + "\n")
-        part.replace(self.path)
+        write_result(self.path, self.data)
 
 
 def results_path(device: Device, given: Path | None) -> Path:

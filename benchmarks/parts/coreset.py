@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.machine import commit, machine
 from asperity.calibration.banks.coreset import POOL, coreset, projected
 from asperity.calibration.frames.geometry import fit_geometry
@@ -126,7 +127,7 @@ def main() -> None:
     }  # fmt: skip
     print(json.dumps(found))
     if given.output is not None:
-        given.output.write_text(json.dumps(found, indent=1) + "\n")
+        reports.write_result(given.output, found)
 
 
 def say(done: int, total: int, begin_s: float) -> None:

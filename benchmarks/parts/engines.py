@@ -4,6 +4,8 @@ Graphs are those of the exporter; weights are as shipped, or seeded where there 
 of `edge` without its package). Inputs are virtual frames that went the whole road. Without a GPU TensorRT-RTX builds
 but nothing runs: there is no time of a frame here. What is derived and compared is kept in a folder, so that building
 can be timed by itself on a quiet machine.
+
+    python -m asperity.benchmarks.parts.engines --out build/bench/engines.json
 """
 
 from __future__ import annotations
@@ -12,16 +14,20 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+import typer
+from rich.console import Console
 
+from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.machine import commit, machine
 from asperity.calibration.features.embedding import fit_station_statistics
 from asperity.calibration.frames.geometry import fit_geometry
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.profiles import network_for, profile
+from asperity.export.commands.engines import one_of
 from asperity.export.graph_inputs import record_inputs
 from asperity.export.layers import LayerParity, compare_layers
 from asperity.export.observe import Inputs
@@ -30,7 +36,7 @@ from asperity.export.precision import TWINS, derived_graph
 from asperity.export.quantize import activation_ranges
 from asperity.export.tensorrt import build_plan
 from asperity.runtime.cameras.virtual.camera import VirtualCamera
-from asperity.runtime.engines.tensorrt.library import Library
+from asperity.runtime.engines.tensorrt.library import Library, LibraryName, load_library
 from asperity.runtime.engines.tensorrt.plan_cache import Precision, Softmax
 from asperity.runtime.frame import Prepared
 from asperity.runtime.manifest import Network
@@ -43,6 +49,7 @@ FORMS: tuple[tuple[Precision, Softmax], ...] = (("fp32", "fp32"), ("fp16", "half
 WORST = 3
 """Layers named of each graph."""
 DERIVED = "derived.json"
+WORK = Path("build/bench/engines")
 
 Say = Callable[[str], None]
 
@@ -148,3 +155,24 @@ def _built(folder: Path, library: Library, said: Say) -> dict[str, Any]:
             totals[precision]["plan_nbytes"] += len(plan)
             totals[precision]["build_s"] = round(totals[precision]["build_s"] + build_s, 2)
     return {"totals": totals, **told}
+
+
+def main(
+    profiles: Annotated[str, typer.Option(help="lite, edge, paper, with commas")] = "lite,edge,paper",
+    library: Annotated[
+        str, typer.Option(help="tensorrt-rtx builds without a GPU; tensorrt needs one")
+    ] = "tensorrt-rtx",
+    frames: Annotated[int, typer.Option(min=1, help="virtual frames that layers are compared on")] = 4,
+    work: Annotated[Path, typer.Option(help="folder of derived graphs: taken from there where they are")] = WORK,
+    out: Annotated[Path | None, typer.Option(help="result file")] = None,
+) -> None:
+    """Build real engines of every network in fp32, fp16 and int8, and compare the graphs layer by layer."""
+    loaded = load_library(one_of("--library", library, LibraryName))
+    report = run_engines(profiles.split(","), frames, loaded, work, Console(stderr=True).print)
+    if out is not None:
+        reports.write_result(out, report)
+    typer.echo(reports.as_text({name: one["totals"] for name, one in report["profiles"].items()}))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -14,7 +14,7 @@ RAW = "latencies_us"
 def tell(report: dict[str, Any], out: Path | None) -> None:
     """Print the report without raw latencies; with ``out`` write it whole, and its page. Raises OSError."""
     if out is not None:
-        reports.write(out, report)
+        reports.write_result(out, report)
         write(out.with_suffix(".html"), report)
     cases = [{key: value for key, value in case.items() if key != RAW} for case in report["cases"]]
     print(reports.as_text({**report, "cases": cases}))

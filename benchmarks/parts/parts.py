@@ -1,4 +1,4 @@
-"""The parts of a frame's way by themselves: nearest neighbour, the point branch, calibration.
+"""The parts of a frame's way by themselves: nearest neighbour, the point branch.
 
 What is timed is checked: nearest neighbours against float64, groups against what the pipeline makes. Inputs change from
 call to call, so that none is found in the processor's cache.
@@ -7,8 +7,6 @@ call to call, so that none is found in the processor's cache.
 from __future__ import annotations
 
 import os
-import resource
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from asperity.benchmarks.line.camera_process import pictures
-from asperity.benchmarks.line.rig import CAMERA, asperity
+from asperity.benchmarks.line.rig import CAMERA
 from asperity.benchmarks.results_tools import conditions, statistics
 from asperity.runtime.bundle.reader import Bundle, open_bundle
 from asperity.runtime.errors import DataError
@@ -140,25 +138,6 @@ def run_points(bundle: Path, folder: Path, repeats: int, threads: int) -> dict[s
                    groups=[network.groups, network.group_size])  # fmt: skip
 
 
-def run_calibrate(folder: Path, out: Path, profile: str, limit: int) -> dict[str, Any]:
-    """``asperity calibrate`` of at most ``limit`` frames as a process: wall time, processor time, largest memory."""
-    before = conditions.begin()
-    command = asperity("calibrate", str(folder), "-o", str(out), "--profile", profile, "--limit", str(limit), "--json")
-    used, began_ns = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic_ns()
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-    wall_us = (time.monotonic_ns() - began_ns) // 1000
-    if done.returncode:
-        raise DataError(f"`asperity calibrate` ended with exit code {done.returncode}; see its words above")
-    now = resource.getrusage(resource.RUSAGE_CHILDREN)
-    case = _case(
-        f"{profile}, {limit} frames", [wall_us], seconds=round(wall_us / 1e6, 1),
-        processor_s=round(now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime, 1),
-        largest_memory_mb=round(now.ru_maxrss / 1024, 1),
-    )  # fmt: skip
-    return _report("calibrate", "normal frames to a signed bundle, start of the process included", before, [case],
-                   folder=folder.name)  # fmt: skip
-
-
 def _report(
     benchmark: str, measured: str, before: conditions.Before, cases: list[dict[str, Any]], **more: Any
 ) -> dict[str, Any]:
@@ -210,4 +189,3 @@ def _graphs(opened: Bundle) -> dict[str, bytes]:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
-

@@ -2,6 +2,8 @@
 
 On the CPU, by graphs that round where the precision rounds (``export.rounding``): the whole road of a frame, but for
 what only a device does. The reference is the bundle's own float32 engine on the same frames.
+
+    python -m asperity.benchmarks.parts.precision BUNDLE --product nameplate
 """
 
 from __future__ import annotations
@@ -9,22 +11,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+import typer
+from rich.console import Console
 
+from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.machine import commit, machine
 from asperity.export.graph_inputs import graph_inputs
 from asperity.export.precision import CALIBRATION_FRAMES, bundle_ranges, derived_graph
 from asperity.export.precision_parity import judged, rounded_engine
-from asperity.runtime.bundle.reader import Bundle
+from asperity.runtime.bundle.reader import Bundle, open_bundle
 from asperity.runtime.cameras.virtual.camera import VirtualCamera
 from asperity.runtime.engines.cpu import CpuEngine
 from asperity.runtime.engines.parity_gate import no_progress, prove
 from asperity.runtime.engines.tensorrt.plan_cache import Precision
 from asperity.runtime.frame import Frame
 from asperity.runtime.manifest import Decision
+from asperity.runtime.security.signing_keys import TrustStore
 from asperity.runtime.vision.scoring import decide, fused_score
 
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
@@ -131,3 +138,25 @@ def _compared(reference: Judged, seen: Judged, spread: float) -> dict[str, Any]:
         "median_shift": float(np.median(shift)),
         "where_verdicts_differ": other,
     }
+
+
+def main(
+    bundle: Annotated[Path, typer.Argument(help="bundle of a product of the virtual camera")],
+    product: Annotated[str, typer.Option(help="the product it was calibrated for")] = "bracket",
+    frames: Annotated[int, typer.Option(min=2, help="virtual frames judged, half of them with a defect")] = 100,
+    size_px: Annotated[int, typer.Option(min=64, help="side of their picture, as in calibration")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="of the virtual camera")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
+    keys: Annotated[Path | None, typer.Option(help="key folder; default the user's")] = None,
+    out: Annotated[Path | None, typer.Option(help="result file")] = None,
+) -> None:
+    """What fp16 and int8 do to a bundle's scores and verdicts, on the CPU by graphs that round where they round."""
+    options = PrecisionBenchmark(product, frames, size_px, seed, threads)
+    report = run_precision(open_bundle(bundle, TrustStore(keys)), options, Console(stderr=True).print)
+    if out is not None:
+        reports.write_result(out, report)
+    typer.echo(reports.as_text(report["precisions"]))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -7,11 +7,15 @@ Runtime and BLAS (``benchmarks/published_form/onnx_form.py``), so that it has th
 The published form that is timed measures distances in float32, as published, and its matrix product loses digits of
 small distances. That both compute the same function is therefore shown with its distances in float64, outside the
 timing; how far its float32 is off is told beside.
+
+    python -m asperity.benchmarks.published_form.side_by_side BUNDLE FRAMES [--profile paper]
 """
 
 from __future__ import annotations
 
 import logging
+import shlex
+import sys
 import tempfile
 import time
 import warnings
@@ -19,19 +23,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
 import onnxruntime as ort
 import torch
+import typer
 from threadpoolctl import ThreadpoolController, threadpool_info
 
 from asperity.benchmarks.published_form.mac_count import giga, graph_macs, matmul_gflops, search_macs, torch_macs
 from asperity.benchmarks.published_form.onnx_form import Rival
 from asperity.benchmarks.published_form.paired import ratio_of_medians
 from asperity.benchmarks.published_form.torch_form import PublishedBank, PublishedPipeline, PublishedScores
+from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.machine import commit, machine
+from asperity.calibration.calibrate import FOLDER
 from asperity.calibration.features.embedding import fit_station_statistics
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.profiles import network_for, profile
@@ -39,13 +46,14 @@ from asperity.calibration.record import load_folder
 from asperity.export.bundle import stored_networks
 from asperity.export.onnx import export_graphs
 from asperity.runtime.bundle.banks import Banks
-from asperity.runtime.bundle.reader import Bundle
+from asperity.runtime.bundle.reader import Bundle, open_bundle
 from asperity.runtime.cameras.mvtec_files import list_samples, read_frame
-from asperity.runtime.engines.cpu import CpuEngine
+from asperity.runtime.engines.cpu import CpuEngine, available_cores
 from asperity.runtime.engines.parity_gate import no_progress
-from asperity.runtime.errors import DataError, FrameRefused, ParityError
+from asperity.runtime.errors import DataError, FrameRefused, ParityError, UsageError
 from asperity.runtime.frame import FloatArray, Prepared, Scores
 from asperity.runtime.manifest import Network
+from asperity.runtime.security.signing_keys import TrustStore
 from asperity.runtime.vision.distances import ModalityBank
 from asperity.runtime.vision.features import adapted_patches, frozen_patches, points_slots
 from asperity.runtime.vision.nearest import MemoryBank
@@ -317,3 +325,40 @@ def _figures(times_ms: list[float]) -> dict[str, Any]:
         "p99_ms": p99,
         "max_ms": round(max(times_ms), 2),
     }
+
+
+def main(
+    bundle: Annotated[Path, typer.Argument(help="bundle to run")],
+    folder: Annotated[Path, typer.Argument(help="frames of its product, MVTec 3D-AD layout")],
+    profile: Annotated[
+        str | None,
+        typer.Option(help="another profile than the bundle's: its network with seeded weights and made banks"),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="the bundle's calibration folder; default: the one beside the bundle")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="frames measured, after one to warm up")] = 60,
+    threads: Annotated[int, typer.Option(min=0, max=256, help="threads of either side; 0: all cores")] = 0,
+    rival: Annotated[
+        str, typer.Option(help="what runs the published form: onnx (ONNX Runtime and BLAS, as ours) or torch")
+    ] = "onnx",
+    bank_frames: Annotated[int, typer.Option(min=1, help="normal frames that a made bank has the size of")] = 200,
+    keys: Annotated[Path | None, typer.Option(help="folder of trusted keys")] = None,
+    out: Annotated[Path | None, typer.Option(help="also write the result to this file")] = None,
+) -> None:
+    """Time the published form and ours in turn on the same frames; the ratio and the counted one as JSON on stdout."""
+    chosen: Literal["onnx", "torch"] = "torch" if rival == "torch" else "onnx"
+    if rival != chosen:
+        raise UsageError(f"--rival {rival!r} is not known; give onnx or torch")
+    opened = open_bundle(bundle, TrustStore(keys))
+    beside = calibration or bundle.absolute().parent / FOLDER
+    options = SideBySide(opened, folder, beside, profile, frames, threads or available_cores(), chosen, bank_frames)
+    module = "asperity.benchmarks.published_form.side_by_side"
+    report = {"command": shlex.join(["python", "-m", module, *sys.argv[1:]]), **run_side_by_side(options)}
+    typer.echo(reports.as_text(report))
+    if out is not None:
+        reports.write_result(out, report)
+
+
+if __name__ == "__main__":
+    typer.run(main)

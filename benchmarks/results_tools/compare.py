@@ -66,6 +66,9 @@ def compare(
     A case is a regression when the ratio of a statistic is above 1 + the limit and its whole interval above 1, so that
     noise alone is none; and when more frames went without a score, which are in no ratio.
     """
+    for report in (before, after):
+        if "benchmark" not in report:
+            raise DataError("a result does not say which benchmark it is of; measure again with this version")
     different = differences(before, after)
     if different and not force:
         raise UsageError(f"these two cannot be compared: {'; '.join(different)}; --force compares them all the same")

@@ -21,7 +21,6 @@ class Batch:
     filled: Tensor  # B x S bool: slots that hold a non-empty patch
     parents: Tensor  # (n,) RGB token of each non-empty patch, in the order of points[filled], counted over the batch
     images: Tensor  # (n,) image of each non-empty patch
-    rgb_rotated: Tensor | None  # as rgb, of the images with turned blocks
 
 
 def make_batch(patches: PatchSet, indices: np.ndarray[tuple[int], np.dtype[np.int64]], device: str = "cpu") -> Batch:
@@ -45,9 +44,6 @@ def make_batch(patches: PatchSet, indices: np.ndarray[tuple[int], np.dtype[np.in
         filled=torch.from_numpy(filled).to(device),
         parents=torch.from_numpy(image * tokens + patches.parents()[patch]).to(device),
         images=torch.from_numpy(image).to(device),
-        rgb_rotated=None
-        if patches.rgb_rotated is None
-        else torch.from_numpy(patches.rgb_rotated[indices]).to(device),
     )
 
 
@@ -59,10 +55,7 @@ def feature_scales(patches: PatchSet) -> tuple[float, float]:
 
 def scaled(batch: Batch, rgb: float, points: float) -> Batch:
     """The batch with its features divided by so much."""
-    turned = batch.rgb_rotated
-    return replace(
-        batch, rgb=batch.rgb / rgb, points=batch.points / points, rgb_rotated=None if turned is None else turned / rgb
-    )
+    return replace(batch, rgb=batch.rgb / rgb, points=batch.points / points)
 
 
 def unscaled(state: dict[str, Tensor], scale: float) -> dict[str, Tensor]:

@@ -79,22 +79,6 @@ def global_alignment(rgb: Tensor, points: Tensor, temperature: float) -> Tensor:
     return 0.5 * local_alignment(rgb, torch.ones_like(rgb[:, 0]), points, each, temperature)
 
 
-def rotation_consistency(rgb: Tensor, rotated: Tensor, weights: Tensor, temperature: float) -> Tensor:
-    """L_rot (lsfa 5, the release's extra term): InfoNCE of patches with the same patches of the image whose 4 x 4 pixel
-    blocks are turned, cosine, one direction:
-
-        T * sum_j w_j -log( e(q_j, r_j) / sum_b w_b e(q_j, r_b) ) / sum_j w_j
-
-    ``rgb`` and ``rotated`` (n, D) projections of the same distinct tokens in both images; ``weights`` (n,) patches on
-    each of them. The release's 0.05 x 2 InfoNCE at T = 1 is this with weight 0.1.
-    """
-    q, r = F.normalize(rgb, dim=1), F.normalize(rotated, dim=1)
-    similarity = (q / temperature) @ r.T
-    each = (similarity.exp() @ weights).log() - similarity.diagonal()
-    loss: Tensor = temperature * (weights * each).sum() / weights.sum()
-    return loss
-
-
 def mean_pairwise_distance(features: Tensor) -> float:
     """Mean Euclidean distance over all pairs of different rows of (n, C), n >= 2: the collapse guard's measure."""
     n = features.shape[0]

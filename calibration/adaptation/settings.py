@@ -29,11 +29,8 @@ class AdaptationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Weight of L_LC within L_IFC: distance to the nearest row of the local queue."""
     global_compactness: float = 0.4
     """Weight of L_GC within L_IFC: distance of the image's mean feature to the nearest one of the global queue."""
-    rotation: float = 0.0
-    """Weight of L_rot, the release's extra term (0.1 there): patches agree with those of the image whose 4 x 4 pixel
-    blocks are turned. Off: it is not in the paper's description."""
     temperature: float = 0.2
-    """T of the alignments and of L_rot."""
+    """T of the alignments."""
     head_channels: int = 512
     """Width of the projection heads; at most the narrower modality's own width is used."""
     queue_rows: int = 8192
@@ -51,7 +48,7 @@ class AdaptationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     batch: int = 8
     epochs: int = 4
     learning_rate: float = 3e-4
-    """The gentlest of those tried, and the best of them against pseudo-defects (docs/lsfa-first-look.md)."""
+    """The gentlest of those tried, and the best of them against pseudo-defects (docs/method.md, "The sweep")."""
     warmup_share: float = 0.1
     """Share of the steps in which the learning rate rises linearly from 0; then half a cosine falls back to 0."""
     beta1: float = 0.9
@@ -66,7 +63,7 @@ class AdaptationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     def __post_init__(self) -> None:
         weights = ("local_alignment", "global_alignment", "compactness", "local_compactness", "global_compactness")
-        for name in (*weights, "rotation", "weight_decay", "collapse_share"):
+        for name in (*weights, "weight_decay", "collapse_share"):
             self._need(name, getattr(self, name) >= 0, "0 or more")
         for name in ("head_channels", "queue_rows", "global_queue_rows", "epochs"):
             self._need(name, getattr(self, name) >= 1, "1 or more")

@@ -2,8 +2,7 @@
 
     L = L_LA + 0.2 L_GA + 0.9 (L_LC + 0.4 L_GC)
 
-The backbones are frozen and their patches cached, so only the adaptors and two projection heads exist here. The
-release's extra term L_rot is a switch that is off (``calibration.features.rotation``).
+The backbones are frozen and their patches cached, so only the adaptors and two projection heads exist here.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from asperity.calibration.adaptation.losses import (
     global_alignment,
     local_alignment,
     mean_pairwise_distance,
-    rotation_consistency,
 )
 from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.features.patches import PatchSet
@@ -43,9 +41,7 @@ from asperity.runtime.errors import CalibrationError, DataError
 Progress = Callable[[int, int], None]
 """Called after every step with (steps done, steps in all)."""
 
-TERMS = ("local_alignment", "global_alignment", "local_compactness", "global_compactness", "rotation")
-ROTATION_SHARE = 6
-"""L_rot looks at one in so many of the batch's patches, drawn again at each step, as the release does."""
+TERMS = ("local_alignment", "global_alignment", "local_compactness", "global_compactness")
 CHECKPOINT_S = 300.0
 """At most so much work is lost by a kill, and one step: an epoch of `paper` takes many minutes on a CPU."""
 GUARD_ROWS = 256
@@ -83,13 +79,7 @@ class Trainer:
     """The state of one adaptation between steps. ``adapt`` runs it; tests look inside."""
 
     def __init__(self, patches: PatchSet, profile: Profile, config: AdaptationConfig, device: str = "cpu") -> None:
-        """Raises DataError when there are fewer images than a batch, an image without a single patch, or no second view
-        for L_rot."""
-        if config.rotation and patches.rgb_rotated is None:
-            raise DataError(
-                f"adaptation.rotation is {config.rotation} and these patches have no tokens of turned images; cache "
-                "them with asperity.calibration.features.rotation.rotated_tokens, or set rotation to 0"
-            )
+        """Raises DataError when there are fewer images than a batch, or an image without a single patch."""
         if len(patches) < config.batch:
             raise DataError(f"{len(patches)} normal frames cannot fill a batch of {config.batch}; give more frames")
         empty = np.flatnonzero(~patches.nonempty.any(axis=(1, 2)))
@@ -152,19 +142,6 @@ class Trainer:
         chosen[shuffled[np.arange(n) - first < self.config.query_patches]] = True
         return torch.from_numpy(chosen).to(self.device)
 
-    def rotated(self, batch: Batch, rgb: Tensor) -> Tensor:
-        """L_rot of a random share of the batch's patches; ``rgb`` (B rgb_grid^2, C): the adapted tokens as they are."""
-        assert batch.rgb_rotated is not None  # the constructor has seen to it
-        rng = np.random.default_rng([self.config.seed, 2, self.step])
-        patches = len(batch.parents)
-        some = torch.from_numpy(rng.permutation(patches)[: max(2, patches // ROTATION_SHARE)]).to(self.device)
-        weights = torch.bincount(batch.parents[some], minlength=len(rgb)).to(rgb.dtype)
-        chosen = weights > 0
-        turned = self.rgb(batch.rgb_rotated).reshape(rgb.shape)
-        return rotation_consistency(
-            self.rgb_head(rgb[chosen]), self.rgb_head(turned[chosen]), weights[chosen], self.config.temperature
-        )
-
     def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
         """(L, its terms that acted, spreads), and the queues fed with the batch's features after their use."""
         config = self.config
@@ -193,8 +170,6 @@ class Trainer:
             terms["global_alignment"] = global_alignment(
                 self.rgb_head(rgb_global), self.points_head(points_global), config.temperature
             )
-        if config.rotation:
-            terms["rotation"] = self.rotated(batch, rgb)
         chosen = self.selected(batch)
         chosen_weights = torch.bincount(batch.parents[chosen], minlength=len(rgb)).to(rgb.dtype)
         chosen_rgb = chosen_weights > 0
@@ -261,9 +236,8 @@ class Trainer:
     def digest(self) -> str:
         """Of the patches trained on: a checkpoint of other frames must not be continued."""
         sha256 = hashlib.sha256(repr((self.patches.rgb.shape, self.patches.points.shape)).encode())
-        for values in (self.patches.rgb, self.patches.points, self.patches.nonempty, self.patches.rgb_rotated):
-            if values is not None:
-                sha256.update(np.ascontiguousarray(values).data)
+        for values in (self.patches.rgb, self.patches.points, self.patches.nonempty):
+            sha256.update(np.ascontiguousarray(values).data)
         return sha256.hexdigest()
 
     def save(self, path: Path) -> None:

@@ -24,7 +24,6 @@ class PatchSet:
     rgb: FloatArray  # n x rgb_grid^2 x C, row-major cells
     points: FloatArray  # n x grid^2 x Cp, zero rows where empty
     nonempty: BoolArray  # n x grid x grid
-    rgb_rotated: FloatArray | None = None  # as rgb, of the images with turned blocks (``features.rotation``)
 
     def __post_init__(self) -> None:
         n, grid, width = self.nonempty.shape
@@ -35,7 +34,6 @@ class PatchSet:
             or self.points.shape[:2] != (n, grid * grid)
             or rgb_grid**2 != self.rgb.shape[1]
             or grid % rgb_grid
-            or (self.rgb_rotated is not None and self.rgb_rotated.shape != self.rgb.shape)
         ):
             raise DataError(
                 f"patches do not fit together: rgb {self.rgb.shape}, points {self.points.shape}, nonempty "
@@ -58,8 +56,7 @@ class PatchSet:
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64] | slice) -> PatchSet:
         """The frames at ``indices``, in that order."""
-        rotated = None if self.rgb_rotated is None else self.rgb_rotated[indices]
-        return PatchSet(self.rgb[indices], self.points[indices], self.nonempty[indices], rotated)
+        return PatchSet(self.rgb[indices], self.points[indices], self.nonempty[indices])
 
     def parents(self) -> NDArray[np.int64]:
         """RGB token (row-major on rgb_grid) under each patch of the grid: (grid^2,) int64."""

@@ -225,7 +225,7 @@ def _points(
     if seeded:
         return lite, seeded_origin("points_lite", seed)
     if path is None:
-        path, source, licence = POINTS_LITE, "asperity pretrain-points", "Apache-2.0"
+        path, source, licence = POINTS_LITE, "asperity.calibration.pretraining", "Apache-2.0"
         if not path.is_file():
             raise DataError(f"the point encoder's weights {path.name} are missing from this install; install it again")
         expect_sha256(path, str(points_lite_record()["sha256"]), "package file")

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from asperity.calibration.pretraining.clouds import CLOUD_PX
 from asperity.calibration.pretraining.probe import ProbeFrame
-from asperity.calibration.pretraining.surface_targets import surface_targets
 from asperity.runtime.cameras.virtual.open3d_scene import load_open3d
 from asperity.runtime.frame import FloatArray
 from asperity.runtime.vision.points import valid_points
@@ -30,14 +29,6 @@ def fpfh_features(frame: ProbeFrame) -> FloatArray:
     search = o3d.geometry.KDTreeSearchParamHybrid(FEATURE_RADIUS, FEATURE_POINTS)
     histograms = o3d.pipelines.registration.compute_fpfh_feature(cloud, search).data
     return _patch_means(np.asarray(histograms).T, pixels, frame.label.shape[0])
-
-
-def height_features(frame: ProbeFrame) -> FloatArray:
-    """Slope and 5 x 5 heights of the noisy surface about every point, meaned over each patch's points: (grid^2, 27)."""
-    depth = frame.cloud[..., 2].astype(np.float64)
-    _, pixels = valid_points(frame.cloud)
-    told, _ = surface_targets(np.where(depth != 0, -depth, np.nan), pixels)
-    return _patch_means(told, pixels, frame.label.shape[0])
 
 
 def _patch_means(values: FloatArray, pixels: NDArray[np.int64], grid: int) -> FloatArray:

@@ -107,7 +107,7 @@ def make_probe(config: ProbeConfig) -> list[ProbeProduct]:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Scores of S spoiled frames against those of N normal ones, pair by pair: any sample of them has its AUROC here.
+    """Scores of S spoiled frames against those of N normal ones, pair by pair.
 
     ``wins`` (S, N): pairs of a patch under the defect and a normal patch in which the first lies higher, ties counting
     half; ``pairs`` (S, N): how many there are. ``image`` (S, N): 1, 0.5 or 0, the same for the frames themselves.
@@ -118,16 +118,12 @@ class Comparison:
     pairs: Array
     image: Array
 
-    def auroc(self, level: str, kind: str, spoiled: Array | None = None, normal: Array | None = None) -> float:
-        """``level`` patch or image, ``kind`` one of the defects or ``all``; ``spoiled`` (S,) and ``normal`` (N,) count
-        how often each frame was drawn. NaN where nothing is compared.
-        """
+    def auroc(self, level: str, kind: str) -> float:
+        """``level`` patch or image, ``kind`` one of the defects or ``all``. NaN where nothing is compared."""
         wins, pairs = (self.wins, self.pairs) if level == "patch" else (self.image, np.ones_like(self.image))
-        rows = np.ones(len(self.kinds)) if spoiled is None else spoiled
-        columns = np.ones(wins.shape[1]) if normal is None else normal
-        rows = np.where((self.kinds == kind) | (kind == "all"), rows, 0.0)
-        total = float(rows @ pairs @ columns)
-        return float(rows @ wins @ columns) / total if total else float("nan")
+        rows = (self.kinds == kind) | (kind == "all")
+        total = float(pairs[rows].sum())
+        return float(wins[rows].sum()) / total if total else float("nan")
 
 
 def run_probe(features: Features, probe: list[ProbeProduct]) -> dict[str, Figures]:

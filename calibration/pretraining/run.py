@@ -1,17 +1,25 @@
-"""From a seed to ``points_lite.safetensors`` and its record: train, check against what needs no training, write."""
+"""From a seed to ``points_lite.safetensors`` and its record: train, check against what needs no training, write.
+
+    python -m asperity.calibration.pretraining.run --seed 0 --steps 2600 -o DIR    # the weights that ship
+
+Equal weights follow from an equal seed, number of steps and threads, and version of torch (``points_lite.json``).
+"""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import safetensors.torch
 import torch
+import typer
+from rich.console import Console
+from rich.progress import Progress as Bars
 from torch import Tensor
 
 from asperity import runtime
@@ -23,6 +31,7 @@ from asperity.calibration.pretraining.stations import make_station
 from asperity.calibration.pretraining.train import PretrainConfig, Progress, train_at_stations
 from asperity.runtime.errors import DataError
 
+MODULE = "asperity.calibration.pretraining.run"
 WEIGHTS_FILE = "points_lite.safetensors"
 RECORD_FILE = "points_lite.json"
 _STATISTICS_STATIONS = 16
@@ -56,7 +65,7 @@ def ship(
     data = safetensors.torch.save(stored)
     record = {
         "program": "calibration/pretraining/train.py",
-        "command": f"asperity pretrain-points --seed {config.seed} --steps {config.steps} -o DIR",
+        "command": f"python -m {MODULE} --seed {config.seed} --steps {config.steps} -o DIR",
         "asperity": runtime.__version__,
         "torch": str(torch.__version__),
         "licence": "Apache-2.0",
@@ -122,9 +131,33 @@ def check_figures(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def load_encoder(path: Path) -> PointsLite:
-    """A stored encoder in eval mode. Raises OSError, safetensors' error or RuntimeError when the file is not one."""
-    encoder = PointsLite()
-    state = {key: value.float() for key, value in safetensors.torch.load_file(path).items()}
-    encoder.load_state_dict(state, strict=False)
-    return encoder.eval()
+def main(
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder for the weights and their record")],
+    seed: Annotated[int, typer.Option(min=0, help="of stations, weights and order")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="training steps; the default made what ships")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; results are equal only for equal numbers")] = 1,
+) -> None:
+    """Train `points_lite` at made-up stations and check it against an untrained encoder and FPFH."""
+    torch.set_num_threads(threads)
+    config = PretrainConfig(seed=seed)
+    config = replace(config, steps=steps or config.steps)
+    with Bars(console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("stations", total=config.steps)
+        record = pretrain(
+            output, config, ProbeConfig(),
+            lambda what, done, total: bars.update(bar, description=what, completed=done, total=total),
+        )  # fmt: skip
+    sides = ("trained", "untrained", "fpfh")
+    typer.echo(f"{'AUROC':26}" + "".join(f"{side:>11}" for side in sides))
+    for scoring in SCORINGS:
+        for level in ("patch", "image"):
+            for kind in record["probe"]["trained"][scoring][level]:
+                row = "".join(f"{record['probe'][side][scoring][level][kind]:>11.4f}" for side in sides)
+                typer.echo(f"{f'{scoring} {level} {kind}':26}{row}")
+    typer.echo(f"written to {output}, sha256 {record['sha256']}")
+    if faults := check_figures(record):
+        raise SystemExit(f"these weights are not worth shipping: {'; '.join(faults)}. Train longer")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from numpy.random import Generator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asperity.calibration.networks.point_mae import PointEncoder
 from asperity.calibration.networks.points_lite import PointsLite
 from asperity.calibration.pretraining.stations import StationFrame, make_station
 from asperity.calibration.pretraining.surface_targets import TARGETS, surface_loss, turned
@@ -34,9 +33,6 @@ CURVE_STEPS = 25
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
-
-Encoder = TypeVar("Encoder", PointsLite, PointEncoder)
-"""Only the first is shipped; the second is trained for ``benchmarks.studies.point_bn``."""
 
 _FLOOR = 1e-3
 """Distances below this are as good as none."""
@@ -75,18 +71,18 @@ class PretrainConfig:
     surface_weight: float = 0.5
 
 
-class StationTrainer(nn.Module, Generic[Encoder]):
+class StationTrainer(nn.Module):
     """The encoder with the linear layer that tells the surface."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: PointsLite) -> None:
         super().__init__()
-        self.encoder: Encoder = encoder
+        self.encoder: PointsLite = encoder
         self.surface = nn.Linear(encoder.channels, TARGETS)
 
 
 def train_at_stations(
-    encoder: Encoder, config: PretrainConfig, progress: Progress | None = None
-) -> tuple[Encoder, list[dict[str, float]]]:
+    encoder: PointsLite, config: PretrainConfig, progress: Progress | None = None
+) -> tuple[PointsLite, list[dict[str, float]]]:
     """Train from the config's seed, starting with ``encoder``; returns the averaged one and the curve.
 
     Only parameters are averaged: BatchNorm's running statistics stay as they were, to be fitted afterwards.
@@ -144,7 +140,7 @@ def rate(step: int, config: PretrainConfig) -> float:
 
 
 def station_terms(
-    model: StationTrainer[Encoder], frames: list[StationFrame], config: PretrainConfig, rng: Generator
+    model: StationTrainer, frames: list[StationFrame], config: PretrainConfig, rng: Generator
 ) -> dict[str, Tensor]:
     """``rank``, ``tail``, ``surface`` and the AUROC of one station; empty when no defect lies under a filled patch."""
     batch = turned(

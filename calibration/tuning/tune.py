@@ -145,9 +145,11 @@ def continued(path: Path, sweep: Sweep) -> Sweep:
 
 
 def keep(path: Path, sweep: Sweep) -> None:
-    """Write the file, whole or not at all. Raises OSError."""
+    """Write the file, JSON with a trial a line, whole or not at all. Raises OSError."""
+    head = msgspec.json.encode(msgspec.structs.replace(sweep, trials=()))
+    rows = b",\n ".join(map(msgspec.json.encode, sweep.trials))
     partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(sweep), indent=1) + b"\n")
+    partial.write_bytes(head.removesuffix(b"]}") + b"\n " + rows + b"]}\n")  # the trials are the last field
     partial.replace(path)
 
 

@@ -139,17 +139,6 @@ def test_adapted_features_go_the_whole_way(source: Path, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("tiny_profile", "no_report")
-def test_the_rotation_term_is_an_ablation_of_the_whole_way(source: Path, tmp_path: Path):
-    training = AdaptationConfig(epochs=1, queue_rows=64, query_patches=16)
-    options = CalibrateOptions(profile="tiny", unit="m")
-    plain = calibrate(source, tmp_path / "a", options, adaptation=training).record
-    turned = msgspec.structs.replace(training, rotation=0.1)
-    ablated = calibrate(source, tmp_path / "b", options, adaptation=turned).record
-    assert "rotation" in ablated.adaptation and "rotation" not in plain.adaptation
-    assert ablated.decision != plain.decision
-
-
-@pytest.mark.usefixtures("tiny_profile", "no_report")
 def test_refused_repeated_and_excluded_frames_are_named_and_counted(tmp_path: Path):
     nothing = part(3, height_mm=-1.5)[0], part(3, height_mm=-1.5)[1]
     flat = nothing[1].copy()

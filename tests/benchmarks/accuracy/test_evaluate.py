@@ -18,6 +18,7 @@ from asperity.benchmarks.accuracy.evaluate import EvaluateOptions, Report, evalu
 from asperity.benchmarks.accuracy.material import products_of
 from asperity.benchmarks.accuracy.methods import METHODS, method
 from asperity.benchmarks.accuracy.pictures import write_sheets
+from asperity.benchmarks.results_tools import reports
 from asperity.calibration.profiles import PROFILES
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.errors import CalibrationError, DataError, UsageError
@@ -115,6 +116,15 @@ def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_stopped(data: Path, tmp
     assert rest[3:] == [2, 2] and len(more.runs) == 3
 
 
+def test_scores_of_other_frames_are_not_mixed_into_one_file(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.json"
+    report = evaluate(options(data, tmp_path, seeds=1, control=False), out, "", silent)
+    report.frames["hill"][0] = "test/good/none"
+    reports.write_result(out, msgspec.to_builtins(report))
+    with pytest.raises(DataError, match="other test frames of hill"):
+        evaluate(options(data, tmp_path, seeds=2, control=False), out, "", silent)
+
+
 def test_another_evaluation_in_the_same_file_is_refused(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.json"
     evaluate(options(data, tmp_path, seeds=1, control=False), out, "", silent)
@@ -150,13 +160,13 @@ def test_few_shots_know_only_so_many_frames(data: Path, tmp_path: Path) -> None:
 
 def test_an_adaptation_is_kept_and_shared_by_the_rows_that_differ_in_banks_only(data: Path, tmp_path: Path) -> None:
     fields = {"epochs": 1, "queue_rows": 64, "query_patches": 8, "collapse_share": 0.0}
-    kinds = ("lsfa", "lsfa-bank-10", "lsfa-rotation")
+    kinds = ("lsfa", "lsfa-bank-10", "clc")
     for kind in kinds:
         given = options(data, tmp_path, method=kind, overrides=fields, control=False, seeds=1, categories=("hill",),
                         pixels=False)  # fmt: skip
         report = evaluate(given, tmp_path / f"{kind}.json", "", silent)
         assert 0 <= report.mean["i_auroc_fg"] <= 1
-    assert len(list((tmp_path / "cache" / "adapted").glob("*.safetensors"))) == 2  # one of them with the rotation term
+    assert len(list((tmp_path / "cache" / "adapted").glob("*.safetensors"))) == 2  # clc has its own
 
 
 def test_scoring_as_published_is_the_published_profile_s(

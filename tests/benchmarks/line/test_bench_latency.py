@@ -37,7 +37,7 @@ def test_both_paths_and_loads_are_measured_and_every_due_frame_counts(tmp_path: 
     assert len(trace["slowest"]) == 3
     assert trace["slowest"][0]["total_ms"] >= trace["slowest"][1]["total_ms"] > 0
     assert report["commit"] and report["conditions"]["blas_threads"] is not None
-    reports.write(tmp_path / "r.json", report)
+    reports.write_result(tmp_path / "r.json", report)
     latency_page.write(tmp_path / "r.html", report)
     page = (tmp_path / "r.html").read_text()
     assert page.count("<img") == 4 and "http" not in page

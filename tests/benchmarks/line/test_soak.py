@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,9 @@ def check(report: dict[str, object], folder: Path, frames: int) -> None:
     held = {bar["bar"]: bar["holds"] for bar in report["bars"]}  # type: ignore[attr-defined]
     assert held["every frame has one result"] and held["the law holds"] and held["threads do not grow"]
     assert held["handles do not grow"]
-    reports.write(folder / "soak.json", report)
+    reports.write_result(folder / "soak.json", report)
     soak_page.write(folder / "soak.html", report)
-    assert json.loads((folder / "soak.json").read_text())["samples"]["pss_kb"]
+    assert reports.read_result(folder / "soak.json")["samples"]["pss_kb"]
     page = (folder / "soak.html").read_text()
     assert "src=\"data:image/png" in page and "http" not in page
 

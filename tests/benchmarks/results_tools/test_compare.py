@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.compare import Limits, compare, differences
-from asperity.runtime.errors import UsageError
+from asperity.runtime.errors import DataError, UsageError
 
 
 def report(scale: float = 1.0, seed: int = 0, **more: Any) -> dict[str, Any]:
@@ -95,19 +95,45 @@ def test_the_command_ends_with_1_past_the_stated_regression(tmp_path: Path) -> N
     app = typer.Typer()
     app.command()(command)
     before, after = tmp_path / "a.json", tmp_path / "b.json"
-    reports.write(before, report())
-    reports.write(after, report(1.2, seed=1))
+    reports.write_result(before, report())
+    reports.write_result(after, report(1.2, seed=1))
     run = CliRunner().invoke
     assert run(app, [str(before), str(after), "--regression", "5"]).exit_code == 1
     assert run(app, [str(before), str(after), "--regression", "50"]).exit_code == 0
     assert run(app, [str(after), str(before), "--regression", "5"]).exit_code == 0
 
 
-def test_a_result_file_keeps_raw_numbers_on_one_line_and_refuses_nan(tmp_path: Path) -> None:
-    told = report()
-    text = reports.as_text(told)
-    assert max(map(len, text.splitlines())) > 3000 and len(text.splitlines()) < 40
-    reports.write(tmp_path / "r.json", told)
-    assert reports.read(tmp_path / "r.json") == told
+def test_a_result_file_keeps_its_raw_values_beside_it_and_refuses_nan(tmp_path: Path) -> None:
+    told, path = report(), tmp_path / "r.json"
+    reports.write_result(path, told)
+    text, raw = path.read_text(), reports.raw_of(path).read_bytes()
+    assert len(text) < 1000 and '"entries":800' in text
+    assert reports.read_result(path) == told
+    reports.write_result(path, told)
+    assert (path.read_text(), reports.raw_of(path).read_bytes()) == (text, raw), "equal reports give equal bytes"
+    reports.write_result(tmp_path / "whole.json.gz", told)
+    assert reports.read_result(tmp_path / "whole.json.gz") == told
     with pytest.raises(ValueError, match="JSON"):
         reports.as_text({"p50_ms": float("nan")})
+
+
+def test_a_row_takes_one_line_and_what_is_longer_a_line_for_each_entry() -> None:
+    rows = {"rows": [{"name": "a" * 30, "p50_ms": 1.5, "interval": [1.0, 2.0]}] * 3, "none": [], "numbers": [7] * 200}
+    lines = reports.as_text(rows, row=100).splitlines()
+    assert lines[2] == '  {"name": "' + "a" * 30 + '", "p50_ms": 1.5, "interval": [1.0, 2.0]},'
+    assert lines[-2] == ' "numbers": [' + ", ".join(["7"] * 200) + "]" and len(lines) == 9
+    assert len(reports.as_text(rows, row=40).splitlines()) == 9 + 3 * 4
+
+
+def test_raw_values_that_are_missing_or_of_another_run_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    reports.write_result(path, report())
+    other = report()
+    other["cases"][0]["latencies_us"].pop()
+    reports.write_result(tmp_path / "other.json", other)
+    reports.raw_of(tmp_path / "other.json").replace(reports.raw_of(path))
+    with pytest.raises(DataError, match="does not hold the 800 values"):
+        reports.read_result(path)
+    reports.raw_of(path).unlink()
+    with pytest.raises(DataError, match="not a result file"):
+        reports.read_result(path)

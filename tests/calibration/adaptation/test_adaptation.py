@@ -59,8 +59,7 @@ def product(profile: Profile = TOY, frames: int = 16, seed: int = 0) -> PatchSet
     rgb = (coarse + image) @ to_rgb + 0.3 * rng.normal(size=(frames, profile.rgb_grid**2, profile.rgb_channels))
     points = (code + image) @ to_points + 0.3 * rng.normal(size=(frames, profile.grid**2, profile.points_channels))
     points *= nonempty.reshape(frames, -1, 1)
-    turned = (coarse + image) @ to_rgb + 0.3 * rng.normal(size=rgb.shape)
-    return PatchSet(rgb.astype(np.float32), points.astype(np.float32), nonempty, turned.astype(np.float32))
+    return PatchSet(rgb.astype(np.float32), points.astype(np.float32), nonempty)
 
 
 def only(term: str, **changes: object) -> AdaptationConfig:
@@ -95,7 +94,7 @@ def test_the_total_is_the_weighted_sum_of_the_terms() -> None:
 
 
 def test_gradients_reach_adaptors_and_heads_and_nothing_else() -> None:
-    patches = replace(product(), rgb_rotated=None)
+    patches = product()
     before = [array.copy() for array in (patches.rgb, patches.points)]
     trainer = Trainer(patches, TOY, msgspec.structs.replace(CONFIG, start="default"))
     for _ in range(8):
@@ -115,23 +114,6 @@ def test_gradients_reach_adaptors_and_heads_and_nothing_else() -> None:
     assert batch.points.grad is None and not batch.points.requires_grad
     assert all(not queue.rows.requires_grad for queue in trainer.queues.values())
     assert np.array_equal(before[0], patches.rgb) and np.array_equal(before[1], patches.points)
-
-
-def test_the_rotation_term_is_off_unless_asked_for_and_adds_its_share() -> None:
-    assert AdaptationConfig().rotation == 0.0
-    assert all(math.isnan(value) for value in adapt(product(), TOY, CONFIG).curves.terms["rotation"])
-    alone = Trainer(product(), TOY, only("rotation"))
-    loss, terms, _ = alone.losses(make_batch(product(), alone.indices()))
-    assert list(terms) == ["rotation"] and torch.equal(loss.detach(), terms["rotation"].detach())
-    tenth = Trainer(product(), TOY, only("rotation", rotation=0.1))
-    less = tenth.losses(make_batch(product(), tenth.indices()))[0]
-    assert float(less.detach()) == pytest.approx(0.1 * float(loss.detach()), rel=1e-5)
-    loss.backward()
-    reached = {name.split(".")[0] for name, p in alone.trained.named_parameters() if p.grad is not None}
-    assert reached == {"rgb", "rgb_head"}, "it is a matter of colour alone"
-    without = replace(product(), rgb_rotated=None)
-    with pytest.raises(DataError, match="no tokens of turned images"):
-        adapt(without, TOY, only("rotation"))
 
 
 def test_compactness_waits_for_full_queues() -> None:

@@ -15,10 +15,8 @@ from asperity.calibration.adaptation.losses import (
     mean_pairwise_distance,
     nearest_distances,
     nearest_rows,
-    rotation_consistency,
 )
 from asperity.calibration.features.patches import PatchSet, child_counts
-from asperity.calibration.features.rotation import rotate_blocks
 from asperity.runtime.errors import DataError
 
 torch.set_num_threads(1)
@@ -116,30 +114,6 @@ def test_weighted_local_alignment_equals_the_replicated_form(temperature: float)
     assert copies.grad is not None
     summed = torch.zeros_like(rows).index_add(0, torch.from_numpy(parents), copies.grad)
     torch.testing.assert_close(rows.grad, summed, rtol=1e-4, atol=1e-6)
-
-
-def test_rotation_is_infonce_in_one_direction_over_replicated_patches() -> None:
-    tokens, turned = normal(30, 9, 6), normal(31, 9, 6)
-    weights = np.random.default_rng(32).integers(1, 5, 9)
-    for temperature in (1.0, 0.2):
-        whole = info_nce(np.repeat(tokens, weights, 0), np.repeat(turned, weights, 0), temperature)
-        found = rotation_consistency(tensor(tokens), tensor(turned), tensor(weights), temperature)
-        assert float(found) == pytest.approx(temperature * whole, rel=1e-5)
-
-
-def test_blocks_turn_in_place_and_all_four_ways() -> None:
-    image = np.random.default_rng(33).integers(0, 256, (42, 50, 3), dtype=np.uint8)
-    turned = rotate_blocks(image, np.random.default_rng(34))
-    assert np.array_equal(turned[40:], image[40:]) and np.array_equal(turned[:, 48:], image[:, 48:])
-    seen = set()
-    for row in range(0, 40, 4):
-        for column in range(0, 48, 4):
-            block, was = turned[row : row + 4, column : column + 4], image[row : row + 4, column : column + 4]
-            ways = [k for k in range(4) if np.array_equal(block, np.rot90(was, k))]
-            assert len(ways) == 1
-            seen.add(ways[0])
-    assert seen == {0, 1, 2, 3}
-    assert np.array_equal(rotate_blocks(image, np.random.default_rng(34)), turned)
 
 
 def test_global_alignment_is_the_mean_of_both_directions() -> None:

@@ -1,1 +1,0 @@
-"""Questions with a page of their own; the code goes when they are answered."""
