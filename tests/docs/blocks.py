@@ -84,6 +84,11 @@ def _without_prompts(text: str) -> str:
     return "\n".join(typed) if typed else text
 
 
+def present(text: str) -> str:
+    """A page without what it says of code that only an earlier commit has."""
+    return re.sub(r"commit `[0-9a-f]{7,40}` \([^)]*\)", "", text)
+
+
 def spans(path: Path) -> Iterator[str]:
     """The code spans of one page that are command lines."""
     prose, inside = [], ""
@@ -93,7 +98,7 @@ def spans(path: Path) -> Iterator[str]:
             inside = "" if inside else fence[1]
         elif not inside:
             prose.append(line)
-    for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", "\n".join(prose)):
+    for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", present("\n".join(prose))):
         words = span.split()
         if len(words) > 1 and words[0].rpartition("/")[2] in PROGRAMS:
             yield " ".join(words)

@@ -85,6 +85,8 @@ def _asperity(command: Any, path: list[str], rest: list[str], whole: bool) -> st
     if hasattr(command, "commands"):
         if not rest:
             return f"`{name}` needs one of its commands" if whole else ""
+        if rest[0].startswith("-"):
+            return next((f"`{name}` {fault}" for fault in _parameter_faults(command.params, rest[:1], False)), "")
         found = command.get_command(None, rest[0])
         if found is None:
             return f"`{name}` has no command {rest[0]}"

@@ -52,7 +52,6 @@ NOT_RUN = {
     "asperity evaluate": "needs a data set",
     "asperity gateway user": "asks for a password",
     "asperity inspect": "needs a bundle: run by make demo",
-    "asperity pretrain-points": "minutes",
     "asperity run": "needs a bundle: run by make demo",
     "asperity tune": "minutes",
     "cc": "run by tests/examples",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asperity.runtime import __version__
-from tests.docs.blocks import PAGES, Block, blocks, spans
+from tests.docs.blocks import PAGES, Block, blocks, present, spans
 from tests.docs.command_lines import commands, fault
 from tests.docs.running import RUN_BY, Station, why_not
 from tests.places import DOCS, ROOT
@@ -95,9 +95,10 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_source_file_that_is_named_exists(page: Path) -> None:
-    for name in re.findall(r"`([\w./-]+\.(?:py|cu|cuh|mjs|st))`", page.read_text()):
+    text = present(page.read_text())
+    for name in re.findall(r"`([\w./-]+\.(?:py|cu|cuh|mjs|st))`", text):
         assert any(f"/{path}".endswith(f"/{name}") for path in sources()), f"there is no {name}"
-    for name in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w/-]+/)`", page.read_text()):
+    for name in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w/-]+/)`", text):
         assert (ROOT / name).is_dir() or name == MADE_ON_A_GPU, f"there is no {name}"
 
 
