@@ -23,6 +23,7 @@ from asperity.calibration.profiles import Profile
 from asperity.calibration.profiles import profile as find_profile
 from asperity.calibration.record import CalibrateOptions
 from asperity.runtime.errors import DataError, UsageError
+from asperity.runtime.files import write_whole
 from asperity.runtime.frame import Unit
 
 SUMMARY = (
@@ -202,6 +203,4 @@ def _write(report: Report, out: Path) -> None:
     report.mean = {name: round(mean, 5) for name, mean, _ in rows}
     report.spread = {name: round(spread, 5) for name, _, spread in rows}
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".part")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-    partial.replace(out)
+    write_whole(out, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n", mode=0o644)

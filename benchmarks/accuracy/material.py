@@ -25,6 +25,7 @@ from asperity.calibration.profiles import Profile, network_for
 from asperity.calibration.record import CalibrateOptions
 from asperity.runtime.cameras.mvtec_files import GOOD
 from asperity.runtime.errors import DataError, FrameRefused
+from asperity.runtime.files import replacing
 from asperity.runtime.frame import BoolArray, Prepared, Window
 from asperity.runtime.vision.preprocess import prepare
 
@@ -104,9 +105,8 @@ def load_material(
     if not path.exists():
         made = _make(source, chosen, networks, options, progress)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part.npz")
-        np.savez(partial, **_arrays(made))
-        partial.replace(path)
+        with replacing(path, mode=0o644) as file:
+            np.savez(file, **_arrays(made))
         return replace(made, key=key)
     with np.load(path, allow_pickle=False) as arrays:
         refused = tuple(json.loads(str(arrays["refused"])))
@@ -122,9 +122,8 @@ def with_rotated(
     if not path.exists():
         normals = prepare_normals(source, options, chosen, progress)
         turned = rotated_tokens(normals.prepared, network_for(chosen, normals.geometry, "none"), networks, seed=0)
-        partial = path.with_suffix(".part.npy")
-        np.save(partial, turned)
-        partial.replace(path)
+        with replacing(path, mode=0o644) as file:
+            np.save(file, turned)
     patches = replace(material.normal.patches, rgb_rotated=np.load(path))
     return replace(material, normal=replace(material.normal, patches=patches))
 

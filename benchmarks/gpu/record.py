@@ -19,6 +19,7 @@ from asperity.benchmarks.results_tools.machine import commit, machine
 from asperity.runtime.cuda.build import BUILD, CUDA_DIR, ROOT, build_fatbin
 from asperity.runtime.cuda.launch import Buffer, Device, Enqueue
 from asperity.runtime.errors import EngineError
+from asperity.runtime.files import write_whole
 
 RESULTS = ROOT / "benchmarks" / "results"
 STAGE_LIMIT_S = 420.0
@@ -131,9 +132,7 @@ class Record:
     def write(self) -> None:
         """The whole file, at once."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(self.data, indent=1, sort_keys=True) + "\n")
-        part.replace(self.path)
+        write_whole(self.path, (json.dumps(self.data, indent=1, sort_keys=True) + "\n").encode(), mode=0o644)
 
 
 def results_path(device: Device, given: Path | None) -> Path:

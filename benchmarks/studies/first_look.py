@@ -43,6 +43,7 @@ from asperity.calibration.tuning.tune import (
     try_config,
 )
 from asperity.runtime.cameras.virtual.camera import VirtualCamera
+from asperity.runtime.files import replacing
 from asperity.runtime.frame import BoolArray, Frame, Prepared
 from asperity.runtime.manifest import Network
 from asperity.runtime.vision.preprocess import prepare
@@ -170,9 +171,8 @@ def load_cache(product: str, chosen: Profile) -> Cached:
         begin = time.monotonic()
         made = make_cache(product, chosen)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **dict(_arrays(made)))
-        partial.replace(path)
+        with replacing(path, mode=0o644) as file:
+            np.savez(file, **dict(_arrays(made)))
         print(f"{product}: rendered and embedded in {time.monotonic() - begin:.0f} s", flush=True)
     arrays = np.load(path)
 

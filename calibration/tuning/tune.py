@@ -27,6 +27,7 @@ from asperity.calibration.networks.torch_networks import TorchNetworks
 from asperity.calibration.profiles import Profile
 from asperity.calibration.tuning.pseudo_defects import KINDS, Kind, make_pseudo_defect
 from asperity.runtime.errors import CalibrationError, DataError
+from asperity.runtime.files import write_whole
 from asperity.runtime.frame import BoolArray, FloatArray, Prepared
 from asperity.runtime.manifest import Network, WeightsOrigin
 from asperity.runtime.vision.distances import ModalityBank, measure
@@ -146,9 +147,7 @@ def continued(path: Path, sweep: Sweep) -> Sweep:
 
 def keep(path: Path, sweep: Sweep) -> None:
     """Write the file, whole or not at all. Raises OSError."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(sweep), indent=1) + b"\n")
-    partial.replace(path)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(sweep), indent=1) + b"\n", mode=0o644)
 
 
 def cache_patches(frames: Sequence[Prepared], network: Network, networks: TorchNetworks) -> PatchSet:
