@@ -28,7 +28,7 @@ LEVELS = """
     runtime.commands runtime.documents
     runtime.cli
 
-    calibration: calibration.profiles
+    calibration: calibration.auroc calibration.profiles
     calibration.record calibration.networks
     calibration.features
     calibration.adaptation calibration.frames calibration.banks

@@ -25,6 +25,7 @@ import numpy as np
 
 from asperity.benchmarks.studies.first_look_table import read, tables
 from asperity.calibration.adaptation.settings import AdaptationConfig, default_config
+from asperity.calibration.auroc import auroc
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.frames.geometry import fit_geometry
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
@@ -35,7 +36,6 @@ from asperity.calibration.tuning.tune import (
     Judge,
     Trial,
     TuneSet,
-    auroc,
     cache_patches,
     image_scale,
     make_tune_set,

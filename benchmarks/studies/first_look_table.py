@@ -11,7 +11,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from asperity.benchmarks.results_tools.statistics import bootstrap, interval, times_drawn
 from asperity.calibration.adaptation.settings import AdaptationConfig
+from asperity.calibration.auroc import weighted_auroc, wins
 
 SHOWN = ("temperature", "start", "compactness", "learning_rate", "epochs")
 """Columns of a setting; any other field that differs from the rest is named behind them."""
@@ -60,9 +62,9 @@ def paired_table(frozen: list[Line], seeds: list[list[Line]]) -> str:
             )
             continue
         values = [line["test"]["image_auroc"] for line in done]
-        differences = bootstrap(still["test"], [line["test"] for line in done])
+        differences = differences_drawn(still["test"], [line["test"] for line in done])
         everything.append(differences)
-        low, high = np.percentile(differences, (2.5, 97.5))
+        low, high = interval(differences)
         spread = stdev(values) if len(values) > 1 else float("nan")
         pseudo = [line["trial"]["figures"]["patch_auroc"] for line in done]
         cells = [
@@ -74,31 +76,20 @@ def paired_table(frozen: list[Line], seeds: list[list[Line]]) -> str:
     if len(everything) < len(frozen):
         return "\n".join(lines)
     mean = np.mean(everything, axis=0)
-    low, high = np.percentile(mean, (2.5, 97.5))
+    low, high = interval(mean)
     lines.append(f"| mean of products | | | {mean.mean():+.4f} | {low:+.4f} to {high:+.4f} | | | |")
     return "\n".join(lines)
 
 
-ROUNDS = 2000
-
-
-def bootstrap(frozen: Line, adapted: list[Line]) -> NDArray[np.float64]:
-    """Differences of image AUROC (mean over seeds, less frozen) over ROUNDS resamplings of the test frames."""
-    rng = np.random.default_rng(0)
-    wins = np.stack([_wins(one) for one in adapted]).mean(0) - _wins(frozen)
-    good, defective = wins.shape
-    found = np.empty(ROUNDS)
-    for index in range(ROUNDS):
-        rows = np.bincount(rng.integers(good, size=good), minlength=good)
-        columns = np.bincount(rng.integers(defective, size=defective), minlength=defective)
-        found[index] = rows @ wins @ columns / (good * defective)
-    return found
+def differences_drawn(frozen: Line, adapted: list[Line]) -> NDArray[np.float64]:
+    """Differences of image AUROC (mean over seeds, less frozen) over resamplings of the test frames."""
+    better = np.stack([_wins(one) for one in adapted]).mean(0) - _wins(frozen)
+    good, defective = better.shape
+    return np.array(bootstrap(lambda rng: weighted_auroc(better, times_drawn(rng, good), times_drawn(rng, defective))))
 
 
 def _wins(test: Line) -> NDArray[np.float64]:
-    """1 where a defective frame scores above a good one, 0.5 where equal: its mean is the AUROC. (good, defective)."""
-    good, defective = np.array(test["good_scores"])[:, None], np.array(test["defective_scores"])[None, :]
-    return np.asarray((defective > good) + 0.5 * (defective == good), dtype=np.float64)
+    return wins(test["good_scores"], test["defective_scores"])
 
 
 def table(settings: dict[str, list[Line]]) -> str:

@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 import torch
 
+from asperity.benchmarks.results_tools.statistics import bootstrap, interval
 from asperity.benchmarks.studies.first_look import truth_patches
 from asperity.calibration.frames.geometry import fit_geometry
 from asperity.calibration.networks.weights import POINTS_LITE, sha256_of
@@ -119,16 +120,16 @@ def figures(found: dict[str, list[dict[str, Comparison]]], draws: int = DRAWS) -
     kinds = (*dict.fromkeys(str(kind) for product in first for kind in product[SCORINGS[0]].kinds), "all")
     cells = [(scoring, level, kind) for scoring in SCORINGS for level in LEVELS for kind in kinds]
     whole = {who: _means(products, cells) for who, products in found.items()}
-    rng = np.random.default_rng(0)
-    drawn: dict[str, list[Any]] = {who: [] for who in found}
-    for _ in range(draws):
+
+    def of_a_sample(rng: np.random.Generator) -> list[Any]:
         sample = _draw([product[SCORINGS[0]] for product in first], rng)
-        for who, products in found.items():
-            drawn[who].append(_means(products, cells, sample))
-    every = {who: np.array(rows) for who, rows in drawn.items()}
+        return [_means(products, cells, sample) for products in found.values()]
+
+    drawn = np.array(bootstrap(of_a_sample, draws))
+    every = {who: drawn[:, index] for index, who in enumerate(found)}
 
     def row(values: Any, samples: Any) -> Row:
-        low, high = np.nanpercentile(samples, (2.5, 97.5), axis=0)
+        low, high = interval(samples, skip_nan=True)
         made: Row = {scoring: {level: {} for level in LEVELS} for scoring in SCORINGS}
         for cell, *figure in zip(cells, values, low, high, strict=True):
             scoring, level, kind = cell

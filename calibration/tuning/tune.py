@@ -14,10 +14,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.adaptation.trainer import Adaptation, adapt, adapt_patches
+from asperity.calibration.auroc import auroc
 from asperity.calibration.banks.coreset import bank_rows
 from asperity.calibration.banks.reference import make_bank
 from asperity.calibration.features.embedding import embed, frame_of
@@ -213,13 +213,6 @@ def image_scale(normal: Distances) -> Scale:
     """Scale of image distances."""
     rgb, points = normal.rgb_image, normal.points_image
     return Scale((float(rgb.mean()), float(rgb.std())), (float(points.mean()), float(points.std())))
-
-
-def auroc(normal: Iterable[float] | NDArray[np.floating], defective: Iterable[float] | NDArray[np.floating]) -> float:
-    """Area under the ROC curve of scores of normal against defective things."""
-    normal, defective = np.asarray(normal), np.asarray(defective)
-    truth = np.concatenate([np.zeros(len(normal)), np.ones(len(defective))])
-    return float(roc_auc_score(truth, np.concatenate([normal, defective])))
 
 
 class Judge:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from asperity.benchmarks.studies.first_look import SWEEP_BASE, Row, TestFigures, settings
-from asperity.benchmarks.studies.first_look_table import bootstrap, paired_table, read, tables
+from asperity.benchmarks.studies.first_look_table import differences_drawn, paired_table, read, tables
 from asperity.calibration.adaptation.settings import AdaptationConfig
-from asperity.calibration.tuning.tune import Figures, Trial, auroc
+from asperity.calibration.auroc import auroc
+from asperity.calibration.tuning.tune import Figures, Trial
 
 TestFigures.__test__ = False  # type: ignore[attr-defined]
 CONFIG = AdaptationConfig()
@@ -49,7 +50,7 @@ def test_a_difference_is_told_from_chance(tmp_path: Path, lift: float, real: boo
         moved = [
             line["test"] for lines in adapted for line in lines if line["trial"]["product"] == still["trial"]["product"]
         ]
-        differences = bootstrap(still["test"], moved)
+        differences = differences_drawn(still["test"], moved)
         expected = np.mean([one["image_auroc"] for one in moved]) - still["test"]["image_auroc"]
         assert differences.mean() == pytest.approx(expected, abs=4 * differences.std() / np.sqrt(len(differences)))
         assert (np.percentile(differences, 2.5) > 0) == real
