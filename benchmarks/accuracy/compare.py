@@ -107,15 +107,15 @@ def table(reports: Sequence[tuple[str, Report]]) -> str:
         if index:
             gap = difference(base, report)
             against = f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-
-        def cell(figure: str, report: Report = report) -> str:
-            if figure not in report.mean:
-                return "-"
-            return f"{report.mean[figure]:.4f} ± {report.spread[figure]:.4f}"
-
-        figures = ("aupro30_fg", "aupro05_fg", "p_auroc_fg", "ap", "detected_at_5", "i_auroc_rgb", "i_auroc_points")
-        lines.append(f"| {name} | {cell('i_auroc_fg')} | {against} | " + " | ".join(map(cell, figures)) + " |")
+        shown = ("aupro30_fg", "aupro05_fg", "p_auroc_fg", "ap", "detected_at_5", "i_auroc_rgb", "i_auroc_points")
+        cells = [name, cell(report, "i_auroc_fg"), against, *(cell(report, figure) for figure in shown)]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def cell(report: Report, figure: str) -> str:
+    """Mean and spread over the seeds."""
+    return f"{report.mean[figure]:.4f} ± {report.spread[figure]:.4f}" if figure in report.mean else "-"
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -131,7 +131,7 @@ class PlanSet:
         for file in self.record.files:
             if file.graph == graph:
                 path = self.folder / f"{graph}.plan"
-                data = _read(path, file.nbytes)
+                data = _read(path, min(file.nbytes, MAX_PLAN_BYTES))
                 if len(data) != file.nbytes or hashlib.sha256(data).hexdigest() != file.sha256:
                     raise EngineError(f"{path} is damaged (its sha256 differs); {self.remedy}")
                 return data
