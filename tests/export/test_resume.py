@@ -111,9 +111,9 @@ def test_killed_among_the_patches_and_again_in_the_adaptation(
 ) -> None:
     first = run(source, tmp_path, "FRAME", 15)
     assert first.returncode == -signal.SIGKILL
-    assert [path.name for path in tmp_path.iterdir()] == ["asperity.calibration.outcome.resumable"]
+    assert [path.name for path in tmp_path.iterdir()] == ["calibration.work"]
     # Half of a frame's patches lost by a power cut: it is computed again.
-    rgb = tmp_path / "asperity.calibration.outcome.resumable" / "rgb.f32"
+    rgb = tmp_path / "calibration.work" / "rgb.f32"
     values = np.memmap(rgb, np.float32, "r+")
     values[: 8 * 8] = 0.0
     values.flush()
@@ -138,7 +138,7 @@ def test_an_interrupt_from_the_keyboard_leaves_as_much_and_another_job_takes_non
 ) -> None:
     first = run(source, tmp_path, "STEP", 4, signal.SIGINT)
     assert first.returncode != 0
-    assert (tmp_path / "asperity.calibration.outcome.resumable" / "adaptation.safetensors").exists()
+    assert (tmp_path / "calibration.work" / "adaptation.safetensors").exists()
     other = run(source, tmp_path, "", 0, signal.SIGKILL, "--seed", "1")
     assert other.returncode == 0, other.stderr
     assert "going on" not in other.stderr
