@@ -24,6 +24,7 @@ from safetensors.numpy import load_file
 
 from asperity.runtime.bundle.banks import Banks, bank_shapes, read_banks
 from asperity.runtime.errors import DataError
+from asperity.runtime.files import write_whole
 from asperity.runtime.frame import Unit
 from asperity.runtime.manifest import Decision, Geometry, Network, SilhouetteRange, WeightsOrigin
 
@@ -209,9 +210,7 @@ class CalibrationFolder:
 def save_record(record: CalibrationRecord, folder: Path) -> Path:
     """Write ``calibration.json`` in one step (a half-written one is never seen). Returns its path."""
     path = folder / RECORD
-    partial = path.with_suffix(".json.part")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
-    partial.replace(path)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(record), indent=1), mode=0o644)
     return path
 
 

@@ -37,6 +37,7 @@ from asperity.runtime.bundle.reader import MANIFEST_FILE, SIGNATURE_FILE, Bundle
 from asperity.runtime.engines.cpu import CpuEngine, OnnxNetworks
 from asperity.runtime.engines.parity_gate import no_progress, prove
 from asperity.runtime.errors import BundleError, DataError, UsageError
+from asperity.runtime.files import put_folder
 from asperity.runtime.frame import Frame
 from asperity.runtime.manifest import FORMAT, Decision, File, Manifest
 from asperity.runtime.security.signing_keys import SigningKey, TrustStore
@@ -294,18 +295,7 @@ def _replacing(target: Path, force: bool) -> Iterator[Path]:
     try:
         yield draft
         draft.chmod(FOLDER_MODE)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            target.rename(old / target.name)
-            try:
-                draft.rename(target)
-            except OSError:
-                (old / target.name).rename(target)
-                raise
-            finally:
-                shutil.rmtree(old, ignore_errors=True)
-        else:
-            draft.rename(target)
+        put_folder(draft, target)
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
             raise DataError(

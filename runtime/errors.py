@@ -122,3 +122,9 @@ class GatewayError(AsperityError):
     """A gateway that cannot serve: its address is taken, its link to the station ended, its own loop is stuck."""
 
     exit_code = 16
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line; its type where it says nothing."""
+    said = str(error).strip()
+    return said.splitlines()[0][:300] if said else type(error).__name__

@@ -33,7 +33,7 @@ LEVELS = """
     asperity: client
     testing
 
-    calibration: calibration.profiles
+    calibration: calibration.auroc calibration.profiles
     calibration.record calibration.networks
     calibration.features
     calibration.adaptation calibration.frames calibration.banks

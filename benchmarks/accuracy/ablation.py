@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from asperity.benchmarks.accuracy.compare import difference, read_report
+from asperity.benchmarks.accuracy.compare import cell, difference, read_report
 from asperity.benchmarks.accuracy.evaluate import EvaluateOptions, Report, evaluate
 from asperity.benchmarks.accuracy.trial import Figures
 from asperity.benchmarks.results_tools.reports import write_result
@@ -160,9 +160,9 @@ def table(name: str, profile: str) -> str:
             told = difference(found[against], report)
             gap = f"{told.mean:+.4f} [{told.low:+.4f}, {told.high:+.4f}]"
         by_product = [f"{np.mean([one.products[p].i_auroc_fg for one in report.runs]):.4f}" for p in products]
-        others = [_cell(report, figure) for figure in ("aupro30_fg", "aupro05_fg", "ap", "detected_at_5",
+        others = [cell(report, figure) for figure in ("aupro30_fg", "aupro05_fg", "ap", "detected_at_5",
                                                        "i_auroc_rgb", "i_auroc_points")]  # fmt: skip
-        cells = [row, _cell(report, "i_auroc_fg"), against if against != row else "", gap, *by_product, *others]
+        cells = [row, cell(report, "i_auroc_fg"), against if against != row else "", gap, *by_product, *others]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", _defects(found), "", _shuffled(found)])
 
@@ -188,12 +188,6 @@ def _shuffled(found: Mapping[str, Report]) -> str:
 
 def _all(found: Mapping[str, Report]) -> list[Figures]:
     return [one for report in found.values() for run in report.runs for one in run.products.values()]
-
-
-def _cell(report: Report, figure: str) -> str:
-    if figure not in report.mean:
-        return "-"
-    return f"{report.mean[figure]:.4f} ± {report.spread[figure]:.4f}"
 
 
 def main() -> None:

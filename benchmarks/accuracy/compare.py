@@ -15,16 +15,15 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from asperity.benchmarks.accuracy.evaluate import Report
-from asperity.benchmarks.accuracy.metrics import auroc
 from asperity.benchmarks.results_tools.reports import read_result
+from asperity.benchmarks.results_tools.statistics import bootstrap, interval, times_drawn
+from asperity.calibration.auroc import Array, weighted_auroc, wins
 from asperity.runtime.cameras.mvtec_files import GOOD
 from asperity.runtime.errors import DataError, UsageError
 
 REPLICATES = 2000
-LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +50,30 @@ def difference(base: Report, other: Report, replicates: int = REPLICATES, seed: 
     pairs = _pairs(base, other)
     names = sorted({name for _, name in pairs})
     seeds = sorted({run for run, _ in pairs})
-    point = {name: float(np.mean([_gain(*pairs[run, name]) for run in seeds])) for name in names}
-    rng = np.random.default_rng(seed)
-    drawn = np.empty(replicates)
-    for replicate in range(replicates):
+
+    def gain(run: int, name: str, good: Array, bad: Array) -> float:
+        by_base, by_other = pairs[run, name]
+        return weighted_auroc(by_other, good, bad) - weighted_auroc(by_base, good, bad)
+
+    def of_all_frames(run: int, name: str) -> float:
+        good, bad = pairs[run, name][0].shape
+        return gain(run, name, np.ones(good), np.ones(bad))
+
+    def drawn(rng: np.random.Generator) -> float:
         chosen = rng.integers(len(seeds), size=len(seeds))
         gains = []
         for name in names:
-            good, _, bad, _ = pairs[seeds[0], name]
-            picks = rng.integers(len(good), size=len(good)), rng.integers(len(bad), size=len(bad))
-            for index in chosen:
-                a, b, c, d = pairs[seeds[int(index)], name]
-                gains.append(_gain(a[picks[0]], b[picks[0]], c[picks[1]], d[picks[1]]))
-        drawn[replicate] = np.mean(gains)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            good, bad = (times_drawn(rng, size) for size in pairs[seeds[0], name][0].shape)
+            gains += [gain(seeds[int(index)], name, good, bad) for index in chosen]
+        return float(np.mean(gains))
+
+    point = {name: float(np.mean([of_all_frames(run, name) for run in seeds])) for name in names}
+    low, high = interval(bootstrap(drawn, replicates, seed))
     return Difference(float(np.mean(list(point.values()))), float(low), float(high), point)
 
 
-Pair = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
-"""Scores of good frames by base and other, of defective ones by base and other."""
+Pair = tuple[Array, Array]
+"""By base and by other: in which pairs of a good and a defective frame the defective one scores higher."""
 
 
 def _pairs(base: Report, other: Report) -> dict[tuple[int, str], Pair]:
@@ -86,15 +90,10 @@ def _pairs(base: Report, other: Report) -> dict[tuple[int, str], Pair]:
                 )
             good = np.array([f"/{GOOD}/" in f"/{frame}" for frame in frames])
             a, b = np.array(figures.scores), np.array(match.scores)
-            found[run.seed, name] = a[good], b[good], a[~good], b[~good]
+            found[run.seed, name] = wins(a[good], a[~good]), wins(b[good], b[~good])
     if not found:
         raise UsageError("the evaluations hold no finished product")
     return found
-
-
-def _gain(good_a: NDArray[np.float64], good_b: NDArray[np.float64], bad_a: NDArray[np.float64],
-          bad_b: NDArray[np.float64]) -> float:  # fmt: skip
-    return auroc(good_b, bad_b) - auroc(good_a, bad_a)
 
 
 def table(reports: Sequence[tuple[str, Report]]) -> str:
@@ -110,15 +109,15 @@ def table(reports: Sequence[tuple[str, Report]]) -> str:
         if index:
             gap = difference(base, report)
             against = f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-
-        def cell(figure: str, report: Report = report) -> str:
-            if figure not in report.mean:
-                return "-"
-            return f"{report.mean[figure]:.4f} ± {report.spread[figure]:.4f}"
-
-        figures = ("aupro30_fg", "aupro05_fg", "p_auroc_fg", "ap", "detected_at_5", "i_auroc_rgb", "i_auroc_points")
-        lines.append(f"| {name} | {cell('i_auroc_fg')} | {against} | " + " | ".join(map(cell, figures)) + " |")
+        shown = ("aupro30_fg", "aupro05_fg", "p_auroc_fg", "ap", "detected_at_5", "i_auroc_rgb", "i_auroc_points")
+        cells = [name, cell(report, "i_auroc_fg"), against, *(cell(report, figure) for figure in shown)]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def cell(report: Report, figure: str) -> str:
+    """Mean and spread over the seeds."""
+    return f"{report.mean[figure]:.4f} ± {report.spread[figure]:.4f}" if figure in report.mean else "-"
 
 
 def main(arguments: Sequence[str]) -> None:

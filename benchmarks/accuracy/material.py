@@ -24,6 +24,7 @@ from asperity.calibration.profiles import Profile, network_for
 from asperity.calibration.record import CalibrateOptions
 from asperity.runtime.cameras.mvtec_files import GOOD
 from asperity.runtime.errors import DataError, FrameRefused
+from asperity.runtime.files import replacing
 from asperity.runtime.frame import BoolArray, Prepared, Window
 from asperity.runtime.vision.preprocess import prepare
 
@@ -103,9 +104,8 @@ def load_material(
     if not path.exists():
         made = _make(source, chosen, networks, options, progress)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part.npz")
-        np.savez(partial, **_arrays(made))
-        partial.replace(path)
+        with replacing(path, mode=0o644) as file:
+            np.savez(file, **_arrays(made))
         return replace(made, key=key)
     with np.load(path, allow_pickle=False) as arrays:
         refused = tuple(json.loads(str(arrays["refused"])))

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.integrate import trapezoid
-from scipy.stats import rankdata
 
+from asperity.calibration.auroc import auroc, finite
 from asperity.runtime.errors import DataError
 from asperity.runtime.frame import BoolArray, FloatArray
 
@@ -35,15 +35,6 @@ class PixelFigures:
     """Defect regions that took part."""
 
 
-def auroc(normal: Sequence[float] | NDArray[np.floating], defective: Sequence[float] | NDArray[np.floating]) -> float:
-    """Probability that a defective score lies above a normal one, ties counting half. Raises DataError on an empty side
-    or a score that is not finite."""
-    normal, defective = _finite(normal), _finite(defective)
-    ranks = rankdata(np.concatenate([defective, normal]))
-    above = ranks[: len(defective)].sum() - len(defective) * (len(defective) + 1) / 2
-    return float(above / (len(defective) * len(normal)))
-
-
 def auroc_standard_error(normal: int, defective: int) -> float:
     """Standard error of an AUROC of 0.5 under chance (Mann-Whitney): what shuffled labels may differ by."""
     return float(np.sqrt((normal + defective + 1) / (12 * normal * defective)))
@@ -51,7 +42,7 @@ def auroc_standard_error(normal: int, defective: int) -> float:
 
 def average_precision(normal: Sequence[float] | Array, defective: Sequence[float] | Array) -> float:
     """Sum over thresholds of (recall step) x precision; equal scores are one threshold. Raises as ``auroc``."""
-    normal, defective = _finite(normal), _finite(defective)
+    normal, defective = finite(normal), finite(defective)
     scores = np.concatenate([defective, normal])
     order = np.argsort(-scores, kind="stable")
     hit = (order < len(defective)).astype(np.float64)
@@ -62,7 +53,7 @@ def average_precision(normal: Sequence[float] | Array, defective: Sequence[float
 
 def detection_rate(normal: Sequence[float] | Array, defective: Sequence[float] | Array, rate: float) -> float:
     """Share of defective scores above the lowest threshold that rejects at most ``rate`` of the normal ones."""
-    normal, defective = np.sort(_finite(normal))[::-1], _finite(defective)
+    normal, defective = np.sort(finite(normal))[::-1], finite(defective)
     threshold = normal[min(int(np.floor(rate * len(normal) + 1e-9)), len(normal) - 1)]
     return float((defective > threshold).mean())
 
@@ -147,12 +138,3 @@ def _area_to(fpr: Array, pro: Array, limit: float) -> float:
     if x[-1] < limit:
         x, y = np.append(x, limit), np.append(y, np.interp(limit, fpr, pro))
     return float(trapezoid(y, x) / limit)
-
-
-def _finite(values: Sequence[float] | NDArray[np.floating]) -> Array:
-    array = np.asarray(values, dtype=np.float64)
-    if array.size == 0 or not np.isfinite(array).all():
-        raise DataError(
-            f"{array.size} scores, {int((~np.isfinite(array)).sum())} of them not finite: nothing to compare"
-        )
-    return array

@@ -20,7 +20,6 @@ from asperity.benchmarks.accuracy.material import Material, Shots
 from asperity.benchmarks.accuracy.methods import Method
 from asperity.benchmarks.accuracy.metrics import (
     PixelFigures,
-    auroc,
     auroc_standard_error,
     average_precision,
     detection_rate,
@@ -28,6 +27,7 @@ from asperity.benchmarks.accuracy.metrics import (
 )
 from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.adaptation.trainer import adapt, adapt_patches
+from asperity.calibration.auroc import auroc
 from asperity.calibration.banks.coreset import bank_rows
 from asperity.calibration.banks.reference import FrameDistances, OwnedBank, fit_decision, make_bank
 from asperity.calibration.features.embedding import frame_of

@@ -18,13 +18,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from asperity.benchmarks.gpu.record import STAGE_LIMIT_S, MeasuredDevice, Record, name_of, open_device, results_path
+from asperity.benchmarks.gpu.harness import Program, command_line, run, unknown_stages
+from asperity.benchmarks.gpu.record import MeasuredDevice, Record, name_of, results_path
 from asperity.benchmarks.gpu.rivals import Rival, cupy_rival, torch_half_seconds, torch_rivals
 from asperity.runtime.cuda.checks.nearest import CheckedSearch, tokens_and_bank
 from asperity.runtime.cuda.choice import ChoiceTable, bucket, file_of
 from asperity.runtime.cuda.kernels import KernelEntry, Shape, registry
 from asperity.runtime.cuda.nearest import NearestSearch
-from asperity.runtime.errors import AsperityError
 
 REPEATS = 30
 FLUSH_BYTES = 512 * 2**20
@@ -189,44 +189,22 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"gpu-bench: {error}; name a folder that has it in GPU_LIBS (docs/kernels.md)", file=sys.stderr)
         return 1
     stages = ["rates", *entries, "rivals", "choice"]
-    parser = argparse.ArgumentParser(
-        prog="python -m asperity.benchmarks.gpu.bench", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu-shim"))
-    parser.add_argument("--only", action="append", default=[], metavar="STAGE", help=f"of {', '.join(stages)}")
-    parser.add_argument("--fresh", action="store_true", help="time again what a former call timed")
-    parser.add_argument("--results", type=Path)
+    parser = command_line("bench", __doc__.splitlines()[0], f"of {', '.join(stages)}")
     parser.add_argument("--choice-folder", type=Path, help="where the table of paths goes (default: the runtime's)")
-    parser.add_argument("--limit-s", type=float, default=STAGE_LIMIT_S)
     options = parser.parse_args(arguments)
-    if unknown := sorted(set(options.only) - set(stages)):
-        print(f"gpu-bench: no stage {', '.join(unknown)}; there are {', '.join(stages)}", file=sys.stderr)
+    if unknown_stages("gpu-bench", options.only, stages):
         return 2
-    try:
-        device = open_device(options.device)
-    except AsperityError as error:
-        print(f"gpu-bench: nothing was timed: {error}", file=sys.stderr)
-        return 1
-    command = "python -m asperity.benchmarks.gpu.bench " + " ".join(sys.argv[1:] if arguments is None else arguments)
-    record = Record(results_path(device, options.results), device, command.strip())
     small = options.device == "cpu-shim"
-    whole = True
-    for stage in options.only or stages:
-        print(f"gpu-bench: {stage}", flush=True)
-        try:
-            whole &= run_stage(stage, device, record, entries, options, small)
-        except AsperityError as error:
-            print(f"gpu-bench: {stage}: {error}", file=sys.stderr)
-            whole = False
-        record.write()
-    print("\n".join(table(record)))
-    print(f"written to {record.path}")
-    wrong = [
-        name
-        for name, cases in record.data["sections"].items()
-        if name.startswith("time:") and any(case["problems"] for case in cases.values())
-    ]
-    return 0 if whole and not wrong else 1
+
+    def bench(stage: str, device: MeasuredDevice, record: Record) -> bool:
+        whole = run_stage(stage, device, record, entries, options, small)
+        timed = [cases for name, cases in record.data["sections"].items() if name.startswith("time:")]
+        return whole and not any(case["problems"] for cases in timed for case in cases.values())
+
+    def record_of(device: MeasuredDevice, command: str) -> Record:
+        return Record(results_path(device, options.results), device, command)
+
+    return run(Program("bench", "timed", record_of, bench, table), options, arguments, options.only or stages)
 
 
 def run_stage(

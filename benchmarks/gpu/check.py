@@ -7,7 +7,6 @@ there until every stage is whole. Without a GPU it exits 1.
 
 from __future__ import annotations
 
-import argparse
 import secrets
 import shutil
 import subprocess
@@ -19,20 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from asperity.benchmarks.gpu.record import STAGE_LIMIT_S, MeasuredDevice, Record, name_of, open_device, results_path
+from asperity.benchmarks.gpu.harness import Program, command_line, run, unknown_stages
+from asperity.benchmarks.gpu.record import MeasuredDevice, Record, name_of, results_path
 from asperity.runtime.cuda.build import ROOT
 from asperity.runtime.cuda.kernels import KernelEntry, Shape, registry
 from asperity.runtime.errors import AsperityError
 
+SANITIZER = "sanitizer"
 SANITIZER_TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 SANITIZER_LIMIT_S = 110.0
 """For each tool."""
 
 NOT_FOR_IT = "other chip"
 """The state of a stage whose kernel is for other chips."""
-
-PROCESS_LIMIT_S = 480.0
-"""A stage that hangs is ended after this long."""
 
 
 def cases(entry: KernelEntry, small_only: bool) -> Iterator[tuple[Shape, str]]:
@@ -95,7 +93,7 @@ def run_stage(device: MeasuredDevice, entry: KernelEntry, record: Record, small_
 
 def run_sanitizer(record: Record, limit_s: float = SANITIZER_LIMIT_S) -> str:
     """compute-sanitizer's tools on every kernel's small inputs, each in a process of its own."""
-    section = record.section("sanitizer")
+    section = record.section(SANITIZER)
     program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not Path(program).is_file():
         section["state"] = "absent"
@@ -120,77 +118,53 @@ def run_sanitizer(record: Record, limit_s: float = SANITIZER_LIMIT_S) -> str:
     return str(section["state"])
 
 
-def in_own_processes(stages: list[str], options: argparse.Namespace) -> int:
-    """Every stage in a process of its own: what an error of the device leaves behind ends with it."""
-    command = [sys.executable, "-m", "asperity.benchmarks.gpu.check", "--limit-s", str(options.limit_s)]
-    command += ["--results", str(options.results)] if options.results is not None else []
-    command += ["--fresh"] if options.fresh else []
-    failed = []
-    for name in stages:
-        if name == "sanitizer" and options.no_sanitizer:
-            continue
-        try:
-            code = subprocess.run([*command, "--only", name], cwd=ROOT, timeout=PROCESS_LIMIT_S, check=False).returncode
-        except subprocess.TimeoutExpired:
-            code = 124
-        failed += [name] if code else []
-    print(f"gpu-check: {len(stages) - len(failed)} of {len(stages)} stages passed; not: {', '.join(failed) or 'none'}")
-    return 1 if failed else 0
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 only when every stage asked for is whole and right."""
-    parser = argparse.ArgumentParser(
-        prog="python -m asperity.benchmarks.gpu.check", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu-shim"))
-    parser.add_argument("--only", action="append", default=[], metavar="STAGE", help="default: all; see --list")
+    parser = command_line("check", __doc__.splitlines()[0], "default: all; see --list")
     parser.add_argument("--list", action="store_true", help="name the stages and stop")
-    parser.add_argument("--small", action="store_true", help="small inputs only")
-    parser.add_argument("--fresh", action="store_true", help="check again what a former call checked")
+    parser.add_argument("--small", action="store_true", help="small inputs only, all in this process")
     parser.add_argument("--no-sanitizer", action="store_true")
-    parser.add_argument("--results", type=Path)
-    parser.add_argument("--limit-s", type=float, default=STAGE_LIMIT_S)
     options = parser.parse_args(arguments)
     try:
         entries = {entry.name: entry for entry in registry()}
     except ImportError as error:
         print(f"gpu-check: {error}; name a folder that has it in GPU_LIBS (docs/kernels.md)", file=sys.stderr)
         return 1
-    stages = [*entries, "sanitizer"]
+    stages = [*entries, SANITIZER]
     if options.list:
         print("\n".join(stages))
         return 0
-    unknown = sorted(set(options.only) - set(stages))
-    if unknown:
-        print(f"gpu-check: no stage {', '.join(unknown)}; there are {', '.join(stages)}", file=sys.stderr)
+    if unknown_stages("gpu-check", options.only, stages):
         return 2
-    try:
-        device = open_device(options.device)
-    except AsperityError as error:
-        print(f"gpu-check: nothing was checked: {error}", file=sys.stderr)
-        return 1
-    if options.device == "cuda" and not options.only and not options.small:
-        return in_own_processes(stages, options)
-    command = "python -m asperity.benchmarks.gpu.check " + " ".join(sys.argv[1:] if arguments is None else arguments)
-    record = Record(results_path(device, options.results), device, command.strip())
-    states: dict[str, str] = {}
     small = options.small or options.device == "cpu-shim"
-    for name in options.only or stages:
-        print(f"gpu-check: {name}", flush=True)
+    without = {SANITIZER} if options.no_sanitizer or options.device == "cpu-shim" else set()
+    wanted = [name for name in options.only or stages if name not in without]
+
+    def check(name: str, device: MeasuredDevice, record: Record) -> bool:
         if options.fresh:
-            record.forget("sanitizer" if name == "sanitizer" else f"check:{name}")
-        if name != "sanitizer":
-            states[name] = run_stage(device, entries[name], record, small, options.limit_s)
-        elif options.device == "cuda" and not options.no_sanitizer:
-            states[name] = run_sanitizer(record)
-    record.data["states"].update(states)
-    record.write()
-    print(f"\n{'stage':28} {'state':10} cases on {device.name}")
-    for name, state in states.items():
-        print(f"{name:28} {state:10} {len(record.section(f'check:{name}')) if name != 'sanitizer' else ''}")
-    print(f"written to {record.path}")
-    return 0 if states and set(states.values()) <= {"passed", "absent", NOT_FOR_IT} else 1
+            record.forget(_section(name))
+        if name == SANITIZER:
+            state = run_sanitizer(record)
+        else:
+            state = run_stage(device, entries[name], record, small, options.limit_s)
+        record.data["states"][name] = state
+        return state in ("passed", "absent", NOT_FOR_IT)
+
+    def table(record: Record) -> list[str]:
+        states = record.data["states"]
+        rows = [(name, states.get(name, ""), len(record.section(_section(name)))) for name in wanted]
+        head = f"\n{'stage':28} {'state':10} cases on {record.data['device']}"
+        return [head, *(f"{name:28} {state:10} {n if name != SANITIZER else ''}" for name, state, n in rows)]
+
+    def record_of(device: MeasuredDevice, command: str) -> Record:
+        return Record(results_path(device, options.results), device, command)
+
+    program = Program("check", "checked", record_of, check, table)
+    return run(program, options, arguments, wanted, apart=not options.small)
+
+
+def _section(name: str) -> str:
+    return SANITIZER if name == SANITIZER else f"check:{name}"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from asperity.runtime.cuda.launch import Device
 from asperity.runtime.engines.tensorrt.graphs import TensorRtGraphs
 from asperity.runtime.engines.tensorrt.library import Library, LibraryName, load_library
 from asperity.runtime.engines.tensorrt.plan_cache import PlanCache, PlanFile, PlanSet, Precision, Softmax, plan_key
+from asperity.runtime.files import put_folder
 
 PRECISION: Precision = "fp16"
 SOFTMAX: Softmax = "half"
@@ -69,5 +70,5 @@ def models_of(case: Case, work: Path) -> dict[str, bytes]:
         draft = folder.with_suffix(".draft")
         draft.mkdir(parents=True, exist_ok=True)
         export_graphs(case.networks, case.network, draft)
-        draft.rename(folder)
+        put_folder(draft, folder)
     return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.onnx"))}

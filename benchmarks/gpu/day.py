@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from asperity.calibration.profiles import profile
 from asperity.runtime.cuda.build import ROOT
 from asperity.runtime.engines.cpu import available_cores
 from asperity.runtime.errors import DataError
+from asperity.runtime.files import put_folder
 from asperity.runtime.frame import Frame
 
 FRAMES = "frames.zip"
@@ -102,8 +102,7 @@ class Day:
         if not weights.is_file():
             raise DataError(f"{weights} is missing; python -m asperity.benchmarks.gpu.material writes it")
         make_bundle(draft, self.packed, weights, self.plan.profile, available_cores())
-        shutil.rmtree(self.station, ignore_errors=True)
-        draft.rename(self.station)
+        put_folder(draft, self.station)
 
     def case(self, name: str) -> Case:
         """One of the plan's. Raises AsperityError."""

@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from asperity.benchmarks.gpu.day import Day, Plan, plan_of
-from asperity.benchmarks.gpu.record import RESULTS, STAGE_LIMIT_S, Record, digest_of, open_device, slug
+from asperity.benchmarks.gpu.harness import Program, command_line, run
+from asperity.benchmarks.gpu.record import RESULTS, MeasuredDevice, Record, digest_of, slug
 from asperity.benchmarks.gpu.runtimes import RUNTIMES, runtime_of
 from asperity.benchmarks.gpu.stages import FAILED, PASSED, STAGES, make_bundle_stage, until_ready
 from asperity.runtime.cuda.build import BUILD, ROOT
 from asperity.runtime.cuda.launch import Device
 from asperity.runtime.errors import AsperityError
 
-PROCESS_LIMIT_S = 480.0
-"""A stage that hangs is ended after this long."""
 MEASURED = "whole frames: from a frame in host memory to its verdict, background removal inside; no sockets"
 SOURCES = ("runtime", "calibration", "export", "benchmarks/gpu", "benchmarks/torch_reference")
 CHECKS = ("gate", "agree")
@@ -115,42 +113,17 @@ def sources() -> str:
     return digest_of(files)
 
 
-def in_own_processes(stages: list[str], options: argparse.Namespace) -> int:
-    """Every stage in a process of its own: what an error of the device leaves behind ends with it."""
-    command = [sys.executable, "-m", "asperity.benchmarks.gpu.frame"]
-    command += ["--device", options.device, "--work", str(options.work)]
-    command += ["--material", str(options.material), "--limit-s", str(options.limit_s)]
-    command += ["--results", str(options.results)] if options.results is not None else []
-    command += [f"--station={name}={folder}" for name, folder in options.station]
-    command += [f"--profile={options.profile}", f"--agree={options.agree}"]
-    command += ["--fresh"] if options.fresh else []
-    failed = []
-    for name in stages:
-        try:
-            code = subprocess.run([*command, "--only", name], cwd=ROOT, timeout=PROCESS_LIMIT_S, check=False).returncode
-        except subprocess.TimeoutExpired:
-            code = 124
-        failed += [name] if code else []
-    print(f"gpu-frame: {len(stages) - len(failed)} of {len(stages)} stages passed; not: {', '.join(failed) or 'none'}")
-    return 1 if failed else 0
-
-
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
-    made = argparse.ArgumentParser(prog="python -m asperity.benchmarks.gpu.frame", description=__doc__.splitlines()[0])
+    made = command_line("frame", __doc__.splitlines()[0], "or how its name begins; see --list")
     made.add_argument("what", nargs="?", default="all", choices=("check", "bench", "all"))
-    made.add_argument("--device", default="cuda", choices=("cuda", "cpu-shim"))
-    made.add_argument("--only", action="append", default=[], metavar="STAGE", help="or how its name begins; see --list")
     made.add_argument("--list", action="store_true", help="name the stages and stop")
-    made.add_argument("--fresh", action="store_true", help="do again what a former call did")
     made.add_argument("--profile", default="", help="measure a bundle of this profile alone")
     made.add_argument("--agree", type=int, default=0, metavar="FRAMES", help="compare so many frames with the CPU")
     made.add_argument("--material", type=Path, default=BUILD / "gpu-material", help="what gpu.material wrote")
     made.add_argument("--work", type=Path, default=BUILD / "gpu-frame", help="where bundles are made")
     made.add_argument("--station", type=station, action="append", default=[], metavar="NAME=FOLDER",
                       help="also measure this calibrated station, whose keys lie in FOLDER/keys")  # fmt: skip
-    made.add_argument("--results", type=Path)
-    made.add_argument("--limit-s", type=float, default=STAGE_LIMIT_S)
     made.add_argument("--until-ready", metavar="RUNTIME/CASE", help=argparse.SUPPRESS)
     return made
 
@@ -180,24 +153,17 @@ def main(arguments: list[str] | None = None) -> int:
         name, _, case = options.until_ready.partition("/")
         print(json.dumps(until_ready(day, runtime_of(name), case)))
         return 0
-    try:
-        device = open_device(options.device)
-    except AsperityError as error:
-        print(f"gpu-frame: nothing was measured: {error}", file=sys.stderr)
-        return 1
-    if options.device == "cuda" and len(stages) > 1:
-        return in_own_processes(stages, options)
-    command = "python -m asperity.benchmarks.gpu.frame " + " ".join(sys.argv[1:] if arguments is None else arguments)
-    record = Record(results_path(device, options.results), device, command.strip(), MEASURED, sources())
-    for name in stages:
-        print(f"gpu-frame: {name}", flush=True)
+
+    def measure(name: str, device: MeasuredDevice, record: Record) -> bool:
         if options.fresh:
             record.data["states"].pop(name, None)
         record.data["states"][name] = run_stage(name, day, record, options.limit_s)
-        record.write()
-    print("\n".join(table(record)))
-    print(f"written to {record.path}")
-    return 0 if {record.data["states"][name] for name in stages} <= {PASSED, ABSENT} else 1
+        return record.data["states"][name] in (PASSED, ABSENT)
+
+    def record_of(device: MeasuredDevice, command: str) -> Record:
+        return Record(results_path(device, options.results), device, command, MEASURED, sources())
+
+    return run(Program("frame", "measured", record_of, measure, table), options, arguments, stages)
 
 
 if __name__ == "__main__":

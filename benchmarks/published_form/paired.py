@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asperity.benchmarks.results_tools.statistics import bootstrap, interval
 from asperity.runtime.errors import DataError
 
-RESAMPLES = 2000
 WARM_UP = 3
 SIDE = Path(__file__).with_name("paired_side.py")
 HERE = Path(__file__).resolve().parents[2]
@@ -37,9 +37,10 @@ def ratio_of_medians(over: list[float], under: list[float], seed: int = 0) -> Ra
     if len(over) != len(under) or not over:
         raise ValueError(f"{len(over)} and {len(under)} times make no pairs")
     pairs: NDArray[np.float64] = np.array([over, under])
-    chosen = np.random.default_rng(seed).integers(0, len(over), (RESAMPLES, len(over)))
+    size = len(over)
+    chosen = np.array(bootstrap(lambda rng: rng.integers(size, size=size), seed=seed))
     medians = np.median(pairs[:, chosen], axis=2)
-    low, high = np.percentile(medians[0] / medians[1], [2.5, 97.5])
+    low, high = interval(medians[0] / medians[1])
     whole = np.median(pairs, axis=1)
     return Ratio(float(whole[0] / whole[1]), float(low), float(high))
 

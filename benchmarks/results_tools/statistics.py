@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ ROUNDS = 2000
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +186,26 @@ def ratio_interval(
     first, second = (np.asarray(values, dtype=np.float64) for values in (before, after))
     ratio = float(statistic(second[None])[0] / statistic(first[None])[0])
     drawn = _resampled(second, statistic, rng) / _resampled(first, statistic, rng)
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = interval(drawn)
     return ratio, float(low), float(high)
+
+
+def bootstrap(statistic: Callable[[np.random.Generator], T], rounds: int = ROUNDS, seed: int = 0) -> list[T]:
+    """``statistic`` of each round; it draws its sample from the generator, with ``times_drawn``."""
+    rng = np.random.default_rng(seed)
+    return [statistic(rng) for _ in range(rounds)]
+
+
+def times_drawn(rng: np.random.Generator, size: int) -> Floats:
+    """How often each of ``size`` things is in a sample of as many, drawn with replacement."""
+    return np.bincount(rng.integers(size, size=size), minlength=size).astype(np.float64)
+
+
+def interval(drawn: Any, *, skip_nan: bool = False) -> Floats:
+    """The 95 % interval of a statistic of each round (rounds, ...): low and high."""
+    ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    found: Floats = np.nanquantile(drawn, ends, axis=0) if skip_nan else np.quantile(drawn, ends, axis=0)
+    return found
 
 
 def ratio_of_starts(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,7 +20,8 @@ import msgspec
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from asperity.calibration.adaptation.batches import Batch, feature_scales, make_batch, scaled, unscaled
@@ -37,6 +37,7 @@ from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.networks.adaptor import Adaptor, new_adaptors
 from asperity.calibration.profiles import Profile
 from asperity.runtime.errors import CalibrationError, DataError
+from asperity.runtime.files import write_whole
 
 Progress = Callable[[int, int], None]
 """Called after every step with (steps done, steps in all)."""
@@ -249,11 +250,8 @@ class Trainer:
             tensors[f"queue.{name}.rows"], tensors[f"queue.{name}.weights"] = queue.rows, queue.weights
         header = {"step": str(self.step), "config": msgspec.json.encode(self.config).decode(), "patches": self.digest}
         header["curves"] = json.dumps(self.curves.as_dict())
-        partial = path.with_suffix(".partial")
-        save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=header)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut may leave the name with zeros behind it
-        partial.replace(path)
+        data = safetensors_bytes({name: value.contiguous() for name, value in tensors.items()}, metadata=header)
+        write_whole(path, data, mode=0o644)
 
     def load(self, path: Path) -> None:
         """Continue from ``save``. Raises DataError if the file belongs to another configuration."""

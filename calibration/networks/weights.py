@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from asperity.runtime.errors import DataError
+from asperity.runtime.files import replacing
 from asperity.runtime.manifest import WeightsOrigin
 
 log = logging.getLogger(__name__)
@@ -127,23 +128,19 @@ def from_hub(name: str, folder: Path | None = None) -> Path:
     path = folder / url.rsplit("/", 1)[1]
     if path.is_file():
         return path
-    partial = path.with_name(path.name + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=HUB_TIMEOUT_S) as answer, partial.open("wb") as file:
+        with urllib.request.urlopen(url, timeout=HUB_TIMEOUT_S) as answer, replacing(path, mode=0o644) as file:
             received = 0
             while block := answer.read(HUB_BLOCK_BYTES):
                 received += len(block)
                 if received > HUB_MOST_BYTES:
                     raise OSError(f"more than {HUB_MOST_BYTES} bytes were received")
                 file.write(block)
-        partial.replace(path)
     except OSError as error:
         raise DataError(
             f"--rgb-weights {name} cannot be downloaded from {url} ({error}); download it elsewhere and name the file"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

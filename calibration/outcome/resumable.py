@@ -27,6 +27,7 @@ from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.features.kept_patches import KeptPatches
 from asperity.calibration.record import RECORD, CalibrateOptions
 from asperity.runtime.errors import DataError, UsageError
+from asperity.runtime.files import put_folder
 from asperity.runtime.frame import Prepared
 from asperity.runtime.manifest import Network, WeightsOrigin
 
@@ -53,7 +54,9 @@ class Resumable:
         if path.exists() and path.read_text() == job:
             return
         for entry in self._folder.iterdir():
-            if entry.name not in (LOCK, DRAFT):
+            if entry.is_dir() and entry.name != DRAFT:
+                shutil.rmtree(entry)  # an older target, put aside when it was to be replaced
+            elif entry.name not in (LOCK, DRAFT):
                 entry.unlink()
         path.write_text(job)
 
@@ -108,9 +111,7 @@ def working(target: Path, force: bool) -> Iterator[Resumable]:
             shutil.rmtree(work.draft, ignore_errors=True)
             work.draft.mkdir()
             yield work
-            if target.exists():
-                shutil.rmtree(target)
-            work.draft.rename(target)
+            put_folder(work.draft, target)
     finally:
         os.close(lock)
 

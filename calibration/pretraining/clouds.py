@@ -73,14 +73,6 @@ def make_product(rng: Generator) -> Product:
     )
 
 
-def any_pose(rng: Generator) -> Pose:
-    """A pose for training: any angle, and the whole range of sensors."""
-    return Pose(
-        angle=rng.uniform(0, 2 * np.pi), shift=_pair(rng, 6), tilt=_pair(rng, 0.25),
-        noise=float(np.exp(rng.uniform(np.log(0.01), np.log(0.15)))), dropout=rng.uniform(0, 0.04),
-    )  # fmt: skip
-
-
 def place_on(product: Product, rng: Generator, margin: float) -> Place:
     """A random place of the part, in its own coordinates, at least about ``margin`` inside its outline.
 

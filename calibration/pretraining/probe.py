@@ -16,6 +16,7 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from asperity.calibration.auroc import wins
 from asperity.calibration.banks.coreset import bank_rows
 from asperity.calibration.banks.reference import make_bank
 from asperity.calibration.networks.points_lite import PointsLite
@@ -161,16 +162,15 @@ def _compared(features: list[FloatArray], tests: list[ProbeFrame], bank: Modalit
     good = [i for i, frame in enumerate(tests) if frame.kind == NORMAL]
     bad = [i for i, frame in enumerate(tests) if frame.kind != NORMAL]
     below, above = [patches(i, 0) for i in good], [patches(i, 1) for i in bad]
-    wins = [
+    patch_wins = [
         [0.5 * float((np.searchsorted(b, a) + np.searchsorted(b, a, side="right")).sum()) for b in below] for a in above
     ]
     image = np.array([scores.image_distance for scores in scored])
-    difference = image[bad][:, None] - image[good][None]
     return Comparison(
         kinds=np.array([tests[i].kind for i in bad]),
-        wins=np.array(wins),
+        wins=np.array(patch_wins),
         pairs=np.array([[float(len(a) * len(b)) for b in below] for a in above]),
-        image=np.where(difference > 0, 1.0, np.where(difference < 0, 0.0, 0.5)),
+        image=wins(image[good], image[bad]).T,
     )
 
 

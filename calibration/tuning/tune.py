@@ -14,10 +14,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.adaptation.trainer import Adaptation, adapt, adapt_patches
+from asperity.calibration.auroc import auroc
 from asperity.calibration.banks.coreset import bank_rows
 from asperity.calibration.banks.reference import make_bank
 from asperity.calibration.features.embedding import embed, frame_of
@@ -27,6 +27,7 @@ from asperity.calibration.networks.torch_networks import TorchNetworks
 from asperity.calibration.profiles import Profile
 from asperity.calibration.tuning.pseudo_defects import KINDS, Kind, make_pseudo_defect
 from asperity.runtime.errors import CalibrationError, DataError
+from asperity.runtime.files import write_whole
 from asperity.runtime.frame import BoolArray, FloatArray, Prepared
 from asperity.runtime.manifest import Network, WeightsOrigin
 from asperity.runtime.vision.distances import ModalityBank, measure
@@ -148,9 +149,8 @@ def keep(path: Path, sweep: Sweep) -> None:
     """Write the file, JSON with a trial a line, whole or not at all. Raises OSError."""
     head = msgspec.json.encode(msgspec.structs.replace(sweep, trials=()))
     rows = b",\n ".join(map(msgspec.json.encode, sweep.trials))
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(head.removesuffix(b"]}") + b"\n " + rows + b"]}\n")  # the trials are the last field
-    partial.replace(path)
+    # The trials are the last field.
+    write_whole(path, head.removesuffix(b"]}") + b"\n " + rows + b"]}\n", mode=0o644)
 
 
 def cache_patches(frames: Sequence[Prepared], network: Network, networks: TorchNetworks) -> PatchSet:
@@ -216,13 +216,6 @@ def image_scale(normal: Distances) -> Scale:
     """Scale of image distances."""
     rgb, points = normal.rgb_image, normal.points_image
     return Scale((float(rgb.mean()), float(rgb.std())), (float(points.mean()), float(points.std())))
-
-
-def auroc(normal: Iterable[float] | NDArray[np.floating], defective: Iterable[float] | NDArray[np.floating]) -> float:
-    """Area under the ROC curve of scores of normal against defective things."""
-    normal, defective = np.asarray(normal), np.asarray(defective)
-    truth = np.concatenate([np.zeros(len(normal)), np.ones(len(defective))])
-    return float(roc_auc_score(truth, np.concatenate([normal, defective])))
 
 
 class Judge:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from asperity.runtime.bundle.banks import MODALITIES, bank_shapes, usual_fault
 from asperity.runtime.bundle.ceilings import SILHOUETTE_FIGURES, check_ceilings
 from asperity.runtime.bundle.onnx_graphs import MAX_GRAPH_VALUES, MAX_TENSOR_VALUES, read_graph, with_outputs
-from asperity.runtime.errors import BundleError
+from asperity.runtime.errors import BundleError, first_line
 from asperity.runtime.manifest import LATEST_US, Decision, Geometry, Manifest, Modality, Network
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.nearest import LARGEST, bounded
@@ -335,4 +335,4 @@ def _session(model: bytes, file: str) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except (ort.Fail, ort.InvalidProtobuf, ort.InvalidGraph, ort.InvalidArgument, ort.NotImplemented, ort.NoSuchFile,
             ort.RuntimeException, RuntimeError, ValueError) as error:  # fmt: skip
-        raise BundleError(f"{file} does not load ({str(error).splitlines()[0]}); {EXPORT_AGAIN}") from None
+        raise BundleError(f"{file} does not load ({first_line(error)}); {EXPORT_AGAIN}") from None

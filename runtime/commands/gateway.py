@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,72 +29,37 @@ Control = Annotated[str | None, typer.Option(help="Override [station] control, t
 Format = Annotated[
     LogFormat, typer.Option("--log-format", help="Format of the log: text, or one JSON object per line.")
 ]
-Host = Annotated[str | None, typer.Option(help="address to listen on")]
-Port = Annotated[int | None, typer.Option(help="port to listen on; 0: any that is free")]
 
 
-@app.command()
-def modbus(
-    config: Config = None,
-    station: Station = None,
-    results: Results = None,
-    control: Control = None,
-    host: Host = None,
-    port: Port = None,
-    log_format: Format = LogFormat.TEXT,
-) -> None:
-    """A Modbus TCP server: one register block, acknowledged results, triggers and recipes."""
-    from asperity.runtime.gateways.modbus.gateway import serve
+def _add(name: str, does: str, host_flag: str, host_help: str, port_help: str) -> None:
+    """Add the command of a protocol, whose gateway is ``serve`` in ``gateways/NAME/gateway.py``."""
+    host_type = Annotated[str | None, typer.Option(host_flag, help=host_help)]
+    port_type = Annotated[int | None, typer.Option("--port", help=port_help)]
 
-    serve(_begin(config, station, results, control, log_format, "modbus", {"host": host, "port": port}))
+    def command(
+        config: Config = None,
+        station: Station = None,
+        results: Results = None,
+        control: Control = None,
+        host: str | None = None,
+        port: int | None = None,
+        log_format: Format = LogFormat.TEXT,
+    ) -> None:
+        gateway = importlib.import_module(f"asperity.runtime.gateways.{name}.gateway")
+        own = {"host": host, "port": port}
+        gateway.serve(_begin(config, station, results, control, log_format, name, own))
 
-
-@app.command()
-def http(
-    config: Config = None,
-    station: Station = None,
-    results: Results = None,
-    control: Control = None,
-    host: Host = None,
-    port: Port = None,
-    log_format: Format = LogFormat.TEXT,
-) -> None:
-    """An HTTP server for people and Prometheus: / /livez /readyz /metrics."""
-    from asperity.runtime.gateways.http.gateway import serve
-
-    serve(_begin(config, station, results, control, log_format, "http", {"host": host, "port": port}))
+    # Typer takes help and names of options from the annotations.
+    command.__annotations__ |= {"host": host_type, "port": port_type}
+    app.command(name, help=does)(command)
 
 
-@app.command()
-def opcua(
-    config: Config = None,
-    station: Station = None,
-    results: Results = None,
-    control: Control = None,
-    host: Host = None,
-    port: Port = None,
-    log_format: Format = LogFormat.TEXT,
-) -> None:
-    """An OPC UA server: flat tags, and a subset of OPC 40100-1 (Machine Vision)."""
-    from asperity.runtime.gateways.opcua.gateway import serve
-
-    serve(_begin(config, station, results, control, log_format, "opcua", {"host": host, "port": port}))
-
-
-@app.command()
-def mqtt(
-    config: Config = None,
-    station: Station = None,
-    results: Results = None,
-    control: Control = None,
-    broker: Annotated[str | None, typer.Option(help="[mqtt] host: the broker")] = None,
-    port: Annotated[int | None, typer.Option(help="[mqtt] port of the broker")] = None,
-    log_format: Format = LogFormat.TEXT,
-) -> None:
-    """An MQTT client: results, state and accept as JSON to a broker."""
-    from asperity.runtime.gateways.mqtt.gateway import serve
-
-    serve(_begin(config, station, results, control, log_format, "mqtt", {"host": broker, "port": port}))
+LISTENS = ("--host", "address to listen on", "port to listen on; 0: any that is free")
+_add("modbus", "A Modbus TCP server: one register block, acknowledged results, triggers and recipes.", *LISTENS)
+_add("http", "An HTTP server for people and Prometheus: / /livez /readyz /metrics.", *LISTENS)
+_add("opcua", "An OPC UA server: flat tags, and a subset of OPC 40100-1 (Machine Vision).", *LISTENS)
+BROKER = ("--broker", "[mqtt] host: the broker", "[mqtt] port of the broker")
+_add("mqtt", "An MQTT client: results, state and accept as JSON to a broker.", *BROKER)
 
 
 @app.command()

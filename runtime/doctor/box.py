@@ -10,6 +10,7 @@ from asperity.runtime.doctor.findings import CUDA_ONLY, Finding, listed, missing
 from asperity.runtime.doctor.platforms import in_container, jetpack_of
 from asperity.runtime.doctor.world import World
 from asperity.runtime.errors import AsperityError
+from asperity.runtime.files import OTHERS_MAY_WRITE
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets.reachability import open_to_network, open_to_users
 
@@ -26,7 +27,6 @@ UNIT_FOLDERS = (
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 )
-OTHERS_MAY_WRITE = 0o022
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ def check_engine_cache(world: World, setting: Setting) -> Finding:
         if seen is None:
             continue
         mode, owner = seen
-        if owner not in (world.uid(), 0):
+        if owner != world.uid():
             remedy = f"sudo chown -R {world.uid()} {shlex.quote(where)}"
             return missing(
                 "engine cache", f"{path} belongs to uid {owner}, who could put code into it", remedy, CUDA_ONLY

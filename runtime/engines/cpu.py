@@ -22,7 +22,7 @@ from threadpoolctl import ThreadpoolController
 from asperity.runtime.bundle.banks import Banks
 from asperity.runtime.bundle.reader import Bundle
 from asperity.runtime.engines import Engine, Progress
-from asperity.runtime.errors import EngineError
+from asperity.runtime.errors import EngineError, first_line
 from asperity.runtime.frame import EngineInfo, FloatArray, Frame, Prepared, Scores
 from asperity.runtime.manifest import Geometry, Network
 from asperity.runtime.vision.distances import points_scores, rgb_scores
@@ -87,7 +87,7 @@ class OnnxNetworks:
         try:
             output: FloatArray = session.run(None, inputs)[0]
         except Exception as error:  # ONNX Runtime's own errors share no base class
-            raise EngineError(f"{name}.onnx failed: {_first_line(error)}") from error
+            raise EngineError(f"{name}.onnx failed: {first_line(error)}") from error
         return output
 
 
@@ -220,8 +220,4 @@ def _session(name: str, model: bytes, threads: int) -> Any:
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own errors share no base class
-        raise EngineError(f"{name}.onnx does not load: {_first_line(error)}; export the bundle again") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise EngineError(f"{name}.onnx does not load: {first_line(error)}; export the bundle again") from error

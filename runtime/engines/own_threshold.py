@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -23,7 +21,7 @@ from numpy.typing import NDArray
 from asperity.runtime.bundle.reader import Bundle, CalibrationInputs
 from asperity.runtime.engines import Engine
 from asperity.runtime.errors import EngineError, ParityError
-from asperity.runtime.files import read_file
+from asperity.runtime.files import read_file, write_whole
 from asperity.runtime.frame import EngineInfo
 from asperity.runtime.manifest import Decision
 from asperity.runtime.vision.scoring import fused_score
@@ -196,12 +194,6 @@ def _store(path: Path, scores: CachedScores) -> None:
     """Keep the scores for the next start. A cache that cannot be written costs time, nothing else."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent)
+        write_whole(path, msgspec.json.encode(scores))
     except OSError:
         return
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.encode(scores))
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 
 from asperity.runtime.errors import BundleError
-from asperity.runtime.files import OTHERS_MAY_WRITE, read_file, replace_file
+from asperity.runtime.files import OTHERS_MAY_WRITE, make_folder, read_file, write_whole
 from asperity.runtime.manifest import LATEST_US, Manifest
 from asperity.runtime.records.journal_files import IDS_SUFFIX
 from asperity.runtime.settings.paths import journal_path
@@ -120,8 +120,8 @@ def _read(config: StationConfig) -> Memory:
 def _write(config: StationConfig, memory: Memory) -> None:
     path = served_path(config)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, msgspec.json.format(msgspec.json.encode(memory), indent=1) + b"\n")
+        make_folder(path.parent)
+        write_whole(path, msgspec.json.format(msgspec.json.encode(memory), indent=1) + b"\n")
     except OSError as error:
         raise BundleError(
             f"{path}, which records the newest bundles that were served, cannot be written ({error.strerror}); free "

@@ -13,7 +13,6 @@ import errno
 import json
 import logging
 import os
-import stat
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from typing import Any, Protocol
 
 from asperity.runtime.clock import MS, Now, look
 from asperity.runtime.errors import AuditError
+from asperity.runtime.files import OTHERS_MAY_WRITE, FileRefused, OthersReach, make_folder, open_file, sync_folder
 
 log = logging.getLogger("asperity.station")
 
@@ -36,7 +36,6 @@ CLOSE_S = 5.0
 BATCH_MAX = 64
 """Entries of one write, 3 KB each at most."""
 MINUTE_NS = 60_000 * MS
-OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 FULL_OR_FAILING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 """Errors that another try may cure: an alarm, and no reason not to judge parts."""
 ACTOR_MAX = 64
@@ -94,25 +93,21 @@ class AuditFile:
         """Open the file, or make it for this user alone. One that others could have changed is not gone on with."""
         self.close()
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-            fd = os.open(self.path, flags, 0o600)
+            make_folder(self.path.parent)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+            fd = open_file(self.path, flags, forbidden=OTHERS_MAY_WRITE, root=False)
         except OSError as error:
             if error.errno in FULL_OR_FAILING:
                 raise
-            link = error.errno == errno.ELOOP
-            why = "is a link; remove it" if link else f"cannot be opened ({error.strerror}); set {self._setting}"
-            raise AuditError(f"audit file {self.path} {why}") from error
+            raise AuditError(f"audit file {self.path} cannot be used: {self._repair(error)}") from error
         try:
-            found = os.fstat(fd)
-            if fault := self._fault(found):
-                raise AuditError(f"audit file {self.path} {fault}")
-            if found.st_size and os.pread(fd, 1, found.st_size - 1) != b"\n":
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
                 os.write(fd, b"\n")  # an entry that a power cut tore must not take the next one with it
         except BaseException:
             os.close(fd)
             raise
-        self._fd, self._size = fd, found.st_size
+        self._fd, self._size = fd, size
 
     def append(self, data: bytes) -> None:
         """Add lines; they are on the disk when this returns."""
@@ -136,16 +131,12 @@ class AuditFile:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def _fault(self, found: os.stat_result) -> str:
-        if not stat.S_ISREG(found.st_mode):
-            return "is not a regular file; remove it"
-        if found.st_uid != os.geteuid():
-            return f"belongs to another user (uid {found.st_uid}); remove it or set {self._setting}"
-        if found.st_mode & OTHERS_MAY_WRITE:
-            return (
-                f"has mode {stat.S_IMODE(found.st_mode):04o}, other users may write to it; run `chmod 600 {self.path}`"
-            )
-        return ""
+    def _repair(self, error: OSError) -> str:
+        if isinstance(error, OthersReach) and not error.foreign:
+            return f"{error.strerror}; run `chmod 600 {self.path}`"
+        if isinstance(error, FileRefused):
+            return f"{error.strerror}; remove it or set {self._setting}"
+        return f"{error.strerror}; set {self._setting}"
 
     def _is_there(self) -> bool:
         """The open file is still the one of this path: one that was moved away or removed is not written on."""
@@ -163,11 +154,7 @@ class AuditFile:
             if os.path.lexists(older):
                 older.replace(self._older(number))
         self.open()
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.path.parent)
 
     def _older(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{number}")

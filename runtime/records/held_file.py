@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from asperity.runtime.files import OTHERS_MAY_WRITE, FileRefused, open_file, others_reach, sync_folder
+from asperity.runtime.files import OTHERS_MAY_WRITE, make_folder, open_file, sync_folder
 
 
 class HeldFile:
@@ -23,11 +23,9 @@ class HeldFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fd = open_file(path, os.O_RDWR)
+        self._fd = open_file(path, os.O_RDWR, forbidden=OTHERS_MAY_WRITE)
         try:
             found = os.fstat(self._fd)
-            if why := others_reach(found, OTHERS_MAY_WRITE):
-                raise FileRefused(path, why)
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BaseException:
             os.close(self._fd)
@@ -83,7 +81,7 @@ def make_file(path: Path, nbytes: int, head: bytes) -> None:
     It is made under another name and linked into place: a half-made one is never found at ``path``, and one that is
     there already stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(FileNotFoundError):
         temporary.unlink()

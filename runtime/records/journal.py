@@ -37,7 +37,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asperity.runtime.errors import JournalError
-from asperity.runtime.files import replace_file
+from asperity.runtime.files import make_folder, write_whole
 from asperity.runtime.records.held_file import HeldFile
 from asperity.runtime.records.journal_files import (
     HEADER_AT,
@@ -346,8 +346,8 @@ class Journal:
             return
         ids_path = self.path.with_name(self.path.name + IDS_SUFFIX)
         try:
-            ids_path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(ids_path, self._header.page())
+            make_folder(ids_path.parent)
+            write_whole(ids_path, self._header.page())
             self._ids.close()
             self._ids = HeldFile(ids_path)
         except OSError as error:

@@ -27,11 +27,11 @@ import zmq
 from zmq.utils import z85
 
 from asperity.runtime.errors import AccessError, UsageError, WireError
+from asperity.runtime.files import OTHERS_MAY_WRITE
 from asperity.runtime.security.private_files import (
     KEYS_VARIABLE,
-    OTHERS_MAY_USE,
-    OTHERS_MAY_WRITE,
-    check_private,
+    Private,
+    check_folder,
     default_key_folder,
     read_private,
     write_private,
@@ -41,6 +41,9 @@ from asperity.runtime.wire import MAX_PARTS
 CLIENTS_MAX = 256
 """Clients that may be allowed at once."""
 REMEDY = f"free space or name another folder with {KEYS_VARIABLE}"
+OF_CLIENT = Private(AccessError, "others could connect as this client")
+OF_STATION = Private(AccessError, "others could pose as this station")
+OF_CLIENTS = Private(AccessError, "others could let clients in", "run `chmod go-w {}`", forbidden=OTHERS_MAY_WRITE)
 
 Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_-]{1,32}\Z")]
 KeyText = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z")]
@@ -121,10 +124,7 @@ def read_client_key(key: ClientKey | Path | str) -> ClientKey:
         return key
     path = Path(key)
     try:
-        data = read_private(
-            path, OTHERS_MAY_USE, "others could connect as this client", "chmod 600", AccessError, follow=True
-        )
-        return _decode(data, path, ClientKey)
+        return _decode(read_private(path, OF_CLIENT, follow=True), path, ClientKey)
     except FileNotFoundError:
         raise AccessError(
             f"there is no client key {path}; create one on the station with `asperity keys new --client NAME --role "
@@ -170,12 +170,11 @@ class ClientKeys:
         """The station's own pair, made on first use."""
         path = self.folder / "station.key"
         try:
-            data = read_private(path, OTHERS_MAY_USE, "others could pose as this station", "chmod 600", AccessError)
-            return _decode(data, path, StationKey)
+            return _decode(read_private(path, OF_STATION), path, StationKey)
         except FileNotFoundError:
             public, secret = _new_pair()
             key = StationKey(public_key=public, secret_key=secret, created_us=_now_us())
-            self._write(path, key)
+            write_private(path, _file(key), REMEDY)
             return key
         except OSError as error:
             raise AccessError(f"{path} cannot be read: {error.strerror}; make it yours with `chown`") from None
@@ -223,7 +222,7 @@ class ClientKeys:
                 created_us=entry.created_us,
             )
             write_private(output, _file(key), "name another file with --output")
-        self._write(self.folder / "allowed" / f"{name}.json", entry)
+        write_private(self.folder / "allowed" / f"{name}.json", _file(entry), REMEDY)
         return entry, None if public_key else output
 
     def revoke(self, name: str) -> AllowedKey:
@@ -236,7 +235,7 @@ class ClientKeys:
             raise UsageError(f"there is no client {name!r}; allowed clients: {', '.join(clients) or 'none'}")
         entry = clients[name]
         # Revoked first: a crash between the two leaves the key revoked.
-        self._write(self.folder / "revoked" / f"{entry.key_id}.json", entry)
+        write_private(self.folder / "revoked" / f"{entry.key_id}.json", _file(entry), REMEDY)
         (self.folder / "allowed" / f"{name}.json").unlink(missing_ok=True)
         return entry
 
@@ -258,12 +257,12 @@ class ClientKeys:
         try:
             if not folder.is_dir():
                 return []
-            for checked in (self.folder.parent, self.folder, folder):
-                check_private(checked, OTHERS_MAY_WRITE, "others could admit clients", "chmod go-w", AccessError)
+            check_folder(self.folder.parent, OF_CLIENTS, follow=True)
+            for checked in (self.folder, folder):
+                check_folder(checked, OF_CLIENTS)
             for path in sorted(folder.glob("*.json")):
                 try:
-                    data = read_private(path, OTHERS_MAY_WRITE, "others could change it", "chmod go-w", AccessError)
-                    key = _decode(data, path, AllowedKey)
+                    key = _decode(read_private(path, OF_CLIENTS), path, AllowedKey)
                 except FileNotFoundError:
                     continue  # revoked while the folder was being read
                 if path.stem != (key.name if name == "allowed" else key.key_id):
@@ -274,14 +273,6 @@ class ClientKeys:
         except OSError as error:
             raise AccessError(f"key folder {folder} cannot be read ({error.strerror}); make it yours") from None
         return keys
-
-    def _write(self, path: Path, key: StationKey | AllowedKey) -> None:
-        try:
-            for folder in (self.folder.parent, self.folder):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}; {REMEDY}") from None
-        write_private(path, _file(key), REMEDY)
 
 
 def _new_pair() -> tuple[str, str]:

@@ -1,77 +1,99 @@
-"""Files that hold keys: who may read them is checked before they are used, and they are written whole or not at all."""
+"""Files that only this user has a hand in (keys, passwords, built networks): checked before use, written whole.
+
+What is checked is the opened file that is then read: its kind, owner, mode and size. Who uses this says only which
+error it is, what others could do and how to repair it, and whether root may own the file too.
+"""
 
 from __future__ import annotations
 
 import os
-import stat
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from asperity.runtime.errors import AsperityError, UsageError
-from asperity.runtime.files import OTHERS_MAY_USE, OTHERS_MAY_WRITE, open_file
-
-__all__ = [
-    "CLIENT_KEY_VARIABLE", "KEYS_VARIABLE", "OTHERS_MAY_USE", "OTHERS_MAY_WRITE", "check_private",
-    "default_key_folder", "read_private", "write_private",
-]  # fmt: skip
+from asperity.runtime import files
+from asperity.runtime.errors import AsperityError, ConfigError, UsageError
+from asperity.runtime.files import OTHERS_MAY_USE, OthersReach, make_folder, read_file, write_whole
 
 KEYS_VARIABLE = "ASPERITY_KEYS"
 CLIENT_KEY_VARIABLE = "ASPERITY_CLIENT_KEY"
 """The path of a client's key file, for commands that connect to a station."""
 MAX_KEY_FILE_BYTES = 16 * 1024
+MAX_SECRET_BYTES = 64 * 1024
 
 
-def default_key_folder() -> Path:
-    """``$ASPERITY_KEYS``, else ``asperity/keys`` in the user's configuration folder (XDG base directories)."""
-    if chosen := os.environ.get(KEYS_VARIABLE):
-        return Path(chosen)
+@dataclass(frozen=True, slots=True)
+class Private:
+    """What others must not do with a file or folder, and what is said where they may."""
+
+    error: type[AsperityError]
+    danger: str
+    repair: str = "run `chmod 600 {}`"
+    """Of the mode; ``{}`` stands for the path."""
+    chown: str = "make it yours with `chown`"
+    """Of what belongs to another user."""
+    forbidden: int = OTHERS_MAY_USE
+    root: bool = True
+    """Root may own it as well as this user."""
+
+    def refusal(self, path: Path, found: OthersReach) -> AsperityError:
+        """The error to raise."""
+        repair = self.chown if found.foreign else self.repair.format(path)
+        return self.error(f"{path}: {found.strerror} ({self.danger}); {repair}")
+
+
+SECRET = Private(ConfigError, "it holds a password or a private key")
+
+
+def configuration_folder() -> Path:
+    """``asperity`` in the user's configuration folder (XDG base directories)."""
     configuration = os.environ.get("XDG_CONFIG_HOME", "")
     # XDG: a relative path in the variable is invalid and must be ignored.
     root = Path(configuration) if Path(configuration).is_absolute() else Path.home() / ".config"
-    return root / "asperity" / "keys"
+    return root / "asperity"
 
 
-def check_private(path: Path, forbidden: int, danger: str, repair: str, error: type[AsperityError]) -> None:
-    """Raises ``error`` when others have one of the ``forbidden`` rights, or the owner is another user."""
-    _check(path, path.stat(), forbidden, danger, repair, error)
+def default_key_folder() -> Path:
+    """``$ASPERITY_KEYS``, else ``keys`` in the user's configuration folder."""
+    chosen = os.environ.get(KEYS_VARIABLE)
+    return Path(chosen) if chosen else configuration_folder() / "keys"
 
 
-def read_private(
-    path: Path, forbidden: int, danger: str, repair: str, error: type[AsperityError], *, follow: bool = False
-) -> bytes:
-    """The bytes of a key file that only its owner has a hand in; what is checked is the file that is then read.
+def check_folder(folder: Path, private: Private, *, follow: bool = False) -> None:
+    """Raises the error of ``private`` when others have a hand in the folder, OSError when it is not one.
 
-    ``follow``: a link may lead to it. Raises OSError, and ``error`` as ``check_private`` does.
+    ``follow``: a link may lead to it; only for a path that the user of the box named themselves.
     """
-    handle = open_file(path, follow=follow)
-    with os.fdopen(handle, "rb") as file:
-        _check(path, os.fstat(handle), forbidden, danger, repair, error)
-        return file.read(MAX_KEY_FILE_BYTES)
+    try:
+        files.check_folder(folder, private.forbidden, follow=follow, root=private.root)
+    except OthersReach as error:
+        raise private.refusal(folder, error) from None
 
 
-def _check(
-    path: Path, found: os.stat_result, forbidden: int, danger: str, repair: str, error: type[AsperityError]
-) -> None:
-    if found.st_uid not in (os.geteuid(), 0):
-        raise error(f"{path} belongs to another user (uid {found.st_uid}); make it yours with `chown`")
-    if found.st_mode & forbidden:
-        raise error(f"{path} has mode {stat.S_IMODE(found.st_mode):04o}: {danger}; run `{repair} {path}`")
+def read_private(path: Path, private: Private, limit_bytes: int = MAX_KEY_FILE_BYTES, *, follow: bool = False) -> bytes:
+    """The bytes of a file that others have no hand in. ``follow``: as in ``check_folder``.
+
+    Raises the error of ``private``, and OSError, also when there are more bytes than the limit.
+    """
+    try:
+        return read_file(path, limit_bytes, follow=follow, forbidden=private.forbidden, root=private.root)
+    except OthersReach as error:
+        raise private.refusal(path, error) from None
+
+
+def read_secret(path: Path) -> str:
+    """The text of a file with a password or key that a configuration names. Raises ConfigError."""
+    try:
+        return read_private(path, SECRET, MAX_SECRET_BYTES, follow=True).decode()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; give a file of this user's, mode 0600") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text: {error.reason}") from error
 
 
 def write_private(path: Path, data: bytes, remedy: str) -> None:
-    """Atomic, mode 0600; a folder that is not there is made with mode 0700. Raises UsageError naming ``remedy``."""
+    """In one step, mode 0600, in folders that are made with mode 0700. Raises UsageError naming ``remedy``."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, name = tempfile.mkstemp(dir=path.parent)  # mkstemp opens with mode 0600
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        make_folder(path.parent)
+        write_whole(path, data)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; {remedy}") from None
+        raise UsageError(f"{path} cannot be written: {error.strerror}; {remedy}") from None

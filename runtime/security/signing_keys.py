@@ -34,14 +34,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from asperity.runtime.errors import SignatureError, UsageError
-from asperity.runtime.files import read_file
+from asperity.runtime.files import OTHERS_MAY_WRITE, read_file
 from asperity.runtime.manifest import LATEST_US
 from asperity.runtime.security.private_files import (
     KEYS_VARIABLE,
     MAX_KEY_FILE_BYTES,
-    OTHERS_MAY_USE,
-    OTHERS_MAY_WRITE,
-    check_private,
+    Private,
+    check_folder,
     default_key_folder,
     read_private,
     write_private,
@@ -50,6 +49,9 @@ from asperity.runtime.security.private_files import (
 SIGNING_FILE = "signing.pem"
 KEY_ID_DIGITS = 16
 MAX_NAME_CHARACTERS = 64
+REMEDY = f"free space or name another folder with {KEYS_VARIABLE}"
+OF_SIGNER = Private(SignatureError, "others could sign bundles with it")
+OF_TRUST = Private(SignatureError, "others could add keys", "run `chmod go-w {}`", forbidden=OTHERS_MAY_WRITE)
 
 
 class PublicKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -172,11 +174,11 @@ class TrustStore:
     def _read_keys(self, folder: Path) -> dict[str, PublicKey]:
         if not folder.is_dir():
             return {}
-        for checked in (self.folder, folder):
-            check_private(checked, OTHERS_MAY_WRITE, "others could add keys", "chmod go-w", SignatureError)
+        check_folder(self.folder, OF_TRUST, follow=True)
+        check_folder(folder, OF_TRUST)
         keys = {}
         for path in sorted(folder.glob("*.json")):
-            data = read_private(path, OTHERS_MAY_WRITE, "others could change it", "chmod go-w", SignatureError)
+            data = read_private(path, OF_TRUST)
             try:
                 key = _decode_public_key(data, path)
             except UsageError as error:
@@ -189,7 +191,7 @@ class TrustStore:
     def trust(self, key: PublicKey) -> None:
         """Bundles signed by this key open on this box from now on. Un-revokes it."""
         key.raw()
-        self._write(self.folder / "trusted" / f"{key.key_id}.json", msgspec.json.encode(key) + b"\n")
+        write_private(self.folder / "trusted" / f"{key.key_id}.json", msgspec.json.encode(key) + b"\n", REMEDY)
         (self.folder / "revoked" / f"{key.key_id}.json").unlink(missing_ok=True)
 
     def revoke(self, key_id: str) -> PublicKey:
@@ -200,7 +202,7 @@ class TrustStore:
             raise UsageError(f"key {key_id!r} is not trusted on this box, so it cannot be revoked; trusted: {known}")
         key = trusted[key_id]
         # Revoked first: a crash between the two leaves the key revoked.
-        self._write(self.folder / "revoked" / f"{key_id}.json", msgspec.json.encode(key) + b"\n")
+        write_private(self.folder / "revoked" / f"{key_id}.json", msgspec.json.encode(key) + b"\n", REMEDY)
         (self.folder / "trusted" / f"{key_id}.json").unlink()
         return key
 
@@ -210,8 +212,7 @@ class TrustStore:
         if not path.exists():
             return None
         try:
-            data = read_private(path, OTHERS_MAY_USE, "others could sign bundles with it", "chmod 600", SignatureError)
-            private = load_pem_private_key(data, password=None)
+            private = load_pem_private_key(read_private(path, OF_SIGNER), password=None)
         except (OSError, ValueError, TypeError) as error:
             raise SignatureError(
                 f"private key {path} cannot be read ({error}); move it away and run `asperity keys new`"
@@ -226,7 +227,7 @@ class TrustStore:
         if path.exists() and not replace:
             raise UsageError(f"{path} exists; `asperity keys new --replace` makes another (the old one stays trusted)")
         key = new_signing_key(name or os.uname().nodename)
-        self._write(path, key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_private(path, key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), REMEDY)
         self.trust(key.public)
         return key
 
@@ -243,15 +244,6 @@ class TrustStore:
         if key.key_id not in self.trusted():
             self.trust(key.public)
         return key
-
-    def _write(self, path: Path, data: bytes) -> None:
-        """Atomic, mode 0600, in folders of mode 0700."""
-        remedy = f"free space or name another folder with {KEYS_VARIABLE}"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}; {remedy}") from None
-        write_private(path, data, remedy)
 
 
 def check_signature(manifest_bytes: bytes, signature_bytes: bytes, trust: TrustStore, bundle: Path) -> str:

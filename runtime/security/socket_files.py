@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 from asperity.runtime.errors import StationError
-from asperity.runtime.security.private_files import OTHERS_MAY_WRITE
+from asperity.runtime.files import OTHERS_MAY_WRITE, is_foreign
 
 
 def check_ipc(endpoint: str, *, make_folder: bool = False) -> Path | None:
@@ -82,7 +82,7 @@ def _make(folder: Path, endpoint: str) -> os.stat_result:
 def _check_owner(path: Path, found: os.stat_result, endpoint: str) -> None:
     if stat.S_ISLNK(found.st_mode):
         raise StationError(f"{path} in the path of {endpoint} is a link; give the real path of the endpoint")
-    if found.st_uid not in (os.geteuid(), 0):
+    if is_foreign(found):
         raise StationError(
             f"{path} belongs to another user (uid {found.st_uid}), who could impersonate the station at "
             f"{endpoint}; run this as the inspector's user (`sudo -u`), set XDG_RUNTIME_DIR to a folder you own or "

@@ -16,9 +16,18 @@ from typer.testing import CliRunner
 
 from asperity.runtime.commands.keys import app
 from asperity.runtime.errors import AccessError, ConfigError, SignatureError, UsageError
-from asperity.runtime.files import OTHERS_MAY_USE, FileRefused, read_file, replace_file, shown
-from asperity.runtime.gateways.opcua.users import read_secret
+from asperity.runtime.files import (
+    OTHERS_MAY_USE,
+    FileRefused,
+    make_folder,
+    put_folder,
+    read_file,
+    replacing,
+    shown,
+    write_whole,
+)
 from asperity.runtime.security.curve_keys import ClientKeys, Role, read_client_key
+from asperity.runtime.security.private_files import read_secret
 from asperity.runtime.security.signing_keys import TrustStore, new_signing_key, read_public_key
 from asperity.runtime.settings.log_lines import begin
 from asperity.runtime.settings.station_toml import Log
@@ -54,7 +63,7 @@ def test_only_a_regular_file_of_bounded_size_is_read(tmp_path: Path) -> None:
 
 def test_what_others_have_a_hand_in_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
-    replace_file(path, b"x")
+    write_whole(path, b"x")
     assert read_file(path, 10, forbidden=OTHERS_MAY_USE) == b"x"
     path.chmod(0o604)
     assert refused(path, forbidden=OTHERS_MAY_USE) == "it has mode 0604, so other users may use it"
@@ -67,10 +76,47 @@ def test_what_others_have_a_hand_in_is_not_read(tmp_path: Path, monkeypatch: pyt
 def test_a_file_is_replaced_whole_and_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"untouched")
     (tmp_path / "file").symlink_to("elsewhere")
-    replace_file(tmp_path / "file", b"new")
+    write_whole(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"new" and not (tmp_path / "file").is_symlink()
     assert (tmp_path / "elsewhere").read_bytes() == b"untouched"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "file"]
+
+
+def test_a_file_that_is_not_written_whole_is_not_seen_and_no_mode_is_beyond_the_umask(tmp_path: Path) -> None:
+    write_whole(tmp_path / "file", b"old", mode=0o644)
+    with pytest.raises(OSError, match="disk"), replacing(tmp_path / "file") as file:
+        file.write(b"half of")
+        raise OSError("the disk is full")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    before = os.umask(0o077)
+    try:
+        write_whole(tmp_path / "file", b"new", mode=0o644)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
+def test_folders_that_are_made_are_this_users_alone(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/b")} == {0o700}
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "file")
+
+
+def test_a_folder_is_put_in_place_whole_or_the_old_one_stays(tmp_path: Path) -> None:
+    target, draft = tmp_path / "target", tmp_path / "draft"
+    for number in (1, 2):
+        draft.mkdir()
+        (draft / "number").write_text(str(number))
+        put_folder(draft, target)
+        assert (target / "number").read_text() == str(number)
+    with pytest.raises(FileNotFoundError):
+        put_folder(draft, target)  # there is no draft
+    assert (target / "number").read_text() == "2"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
 def test_what_is_shown_is_printable() -> None:

@@ -24,7 +24,7 @@ from asperity.benchmarks.gpu.torch_reference.modules import (
 from asperity.calibration.networks.torch_networks import TorchNetworks
 from asperity.runtime.bundle.reader import Bundle
 from asperity.runtime.cuda.graph import GraphBytes, Shape
-from asperity.runtime.errors import EngineError
+from asperity.runtime.errors import EngineError, first_line
 from asperity.runtime.manifest import Network
 
 PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
@@ -138,7 +138,7 @@ class TorchGraph:
         try:
             self._place.enqueue(stream, self._run)
         except RuntimeError as error:  # PyTorch's own errors, out of memory among them
-            raise EngineError(f"{self.name} failed in PyTorch: {_first_line(error)}") from error
+            raise EngineError(f"{self.name} failed in PyTorch: {first_line(error)}") from error
 
     def close(self) -> None:
         """As ``DeviceGraph.close``."""
@@ -176,7 +176,7 @@ class TorchGraphs:
             self._graphs = self._loaded(modules, PRECISIONS[precision])
             self._scratch = {name: self._measured(name) for name in self._graphs}
         except RuntimeError as error:
-            raise EngineError(f"the networks do not load on {place.device}: {_first_line(error)}") from error
+            raise EngineError(f"the networks do not load on {place.device}: {first_line(error)}") from error
 
     @property
     def runtime(self) -> str:
@@ -244,7 +244,3 @@ def stored(calibration: Path) -> TorchNetworks:
     from asperity.export.bundle import stored_networks
 
     return stored_networks(load_folder(calibration))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

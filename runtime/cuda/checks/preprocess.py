@@ -23,8 +23,6 @@ KINDS = ("random", "pieces", "holes", "off_frame", "nan", "no_plane", "depth", "
 LENGTH_MM = 2e-3
 """Of heights and sides: float32 products of coordinates of some 500 mm."""
 
-PLANE_MM = -500.0
-
 
 def frame_of(kind: str, height: int, width: int, rng: np.random.Generator) -> Frame:
     """A part on a slanted table 500 mm below the camera. Lengths in mm, intrinsics for the depth kind."""

@@ -12,11 +12,10 @@ import contextlib
 import hashlib
 import os
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +23,9 @@ import msgspec
 
 from asperity.runtime.cuda.environment import Gpu
 from asperity.runtime.engines.tensorrt.library import Library
-from asperity.runtime.engines.tensorrt.own_files import check_owner, read_own, write_own
 from asperity.runtime.errors import EngineError, UsageError
+from asperity.runtime.files import OTHERS_MAY_WRITE, make_folder, put_folder, write_whole
+from asperity.runtime.security.private_files import Private, check_folder, read_private
 
 FORMAT = 1
 """Goes up when the way from a bundle's networks to plans changes: older sets are then not found, and are built
@@ -39,8 +39,13 @@ MAX_TIMINGS = 8
 """Files of kernel timings: one a library version and GPU."""
 DRAFT_PREFIX = ".draft-"
 OLD_DRAFT_S = 24 * 3600.0
-FOLDER_MODE = 0o700
 NAME_DIGITS = 20
+BUILT = Private(
+    EngineError,
+    "built networks are executable code and are used only when nobody else could have changed them",
+    "remove it and build again", "remove it and build again", OTHERS_MAY_WRITE, root=False,
+)  # fmt: skip
+BUILT_FOLDER = replace(BUILT, repair="remove what is in it, run `chmod 700 {}` and build again")
 
 Precision = Literal["fp32", "fp16", "int8"]
 Softmax = Literal["fp32", "half"]
@@ -127,7 +132,7 @@ class PlanSet:
         for file in self.record.files:
             if file.graph == graph:
                 path = self.folder / f"{graph}.plan"
-                data = read_own(path, file.nbytes)
+                data = _read(path, min(file.nbytes, MAX_PLAN_BYTES))
                 if len(data) != file.nbytes or hashlib.sha256(data).hexdigest() != file.sha256:
                     raise EngineError(f"{path} is damaged (its sha256 differs); {self.remedy}")
                 return data
@@ -136,7 +141,7 @@ class PlanSet:
     @property
     def remedy(self) -> str:
         """What to do about a set that cannot be used."""
-        return f"run `asperity engines remove {self.folder.name}` and build it again with `asperity engines build`"
+        return _remedy(self.folder)
 
 
 class PlanCache:
@@ -186,12 +191,7 @@ class PlanCache:
         sets used longest ago go until the folder is within its bound. Raises EngineError when the set alone is beyond
         the bound, or the folder cannot be written or is open to others.
         """
-        record = PlanRecord(
-            key=key,
-            files=tuple(file for _, file in plans.values()),
-            asperity=asperity,
-            created_us=time.time_ns() // 1000,
-        )
+        record = PlanRecord(key, tuple(file for _, file in plans.values()), asperity, time.time_ns() // 1000)
         nbytes = sum(file.nbytes for file in record.files)
         if nbytes > self._most_nbytes:
             raise EngineError(
@@ -204,10 +204,9 @@ class PlanCache:
             draft = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=self.folder))  # mode 0700
             try:
                 for graph, (data, _) in plans.items():
-                    write_own(draft / f"{graph}.plan", data)
-                write_own(draft / RECORD_FILE, msgspec.json.format(msgspec.json.encode(record), indent=1))
-                self._remove(target)
-                draft.rename(target)
+                    write_whole(draft / f"{graph}.plan", data)
+                write_whole(draft / RECORD_FILE, msgspec.json.format(msgspec.json.encode(record), indent=1))
+                put_folder(draft, target)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
             if key.precision != "fp32":
@@ -226,10 +225,7 @@ class PlanCache:
         record = msgspec.structs.replace(found.record, trial=trial)
         path = found.folder / RECORD_FILE
         try:
-            handle, name = tempfile.mkstemp(dir=found.folder)
-            os.close(handle)
-            write_own(Path(name), msgspec.json.format(msgspec.json.encode(record), indent=1))
-            Path(name).replace(path)
+            write_whole(path, msgspec.json.format(msgspec.json.encode(record), indent=1))
         except OSError as error:
             raise EngineError(f"{path} cannot be written ({error.strerror}); free some space") from error
         return PlanSet(found.folder, record)
@@ -248,17 +244,14 @@ class PlanCache:
         if not path.exists():
             return b""
         self._check_folder(self.folder)
-        return read_own(path, MAX_TIMING_BYTES)
+        return _read(path, MAX_TIMING_BYTES)
 
     def store_timing(self, key: PlanKey, data: bytes) -> None:
         """Keep kernel timings for later builds. Raises EngineError when they cannot be written."""
         self._make_folder()
         path = self._timing_path(key)
         try:
-            handle, name = tempfile.mkstemp(prefix=DRAFT_PREFIX, dir=self.folder)
-            os.close(handle)
-            write_own(Path(name), data)
-            Path(name).replace(path)
+            write_whole(path, data)
         except OSError as error:
             raise EngineError(f"{path} cannot be written ({error.strerror}); free some space") from error
 
@@ -267,29 +260,25 @@ class PlanCache:
         return self.folder / f"timing-{hashlib.sha256(told).hexdigest()[:NAME_DIGITS]}.cache"
 
     def _load(self, folder: Path) -> PlanSet:
-        remedy = f"run `asperity engines remove {folder.name}` and build it again with `asperity engines build`"
         self._check_folder(folder)
-        data = read_own(folder / RECORD_FILE, MAX_RECORD_BYTES)
+        data = _read(folder / RECORD_FILE, MAX_RECORD_BYTES)
         try:
             return PlanSet(folder, msgspec.json.decode(data, type=PlanRecord))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise EngineError(f"{folder / RECORD_FILE} cannot be read ({error}); {remedy}") from None
+            raise EngineError(f"{folder / RECORD_FILE} cannot be read ({error}); {_remedy(folder)}") from None
 
     def _folders(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        found = [
-            p
-            for p in self.folder.iterdir()
-            if not p.name.startswith(DRAFT_PREFIX) and not p.is_symlink() and p.is_dir()
-        ]
+        below = (path for path in self.folder.iterdir() if not path.name.startswith(DRAFT_PREFIX))
+        found = [path for path in below if path.is_dir() and not path.is_symlink()]
         if len(found) > MAX_SETS:
             raise EngineError(f"{self.folder} holds more than {MAX_SETS} folders; it is not a folder of built networks")
         return found
 
     def _make_folder(self) -> None:
         try:
-            self.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            make_folder(self.folder)
         except OSError as error:
             raise EngineError(
                 f"{self.folder} cannot be made ({error.strerror}); name another folder in [engine] cache"
@@ -298,8 +287,10 @@ class PlanCache:
 
     @staticmethod
     def _check_folder(folder: Path) -> None:
-        found = folder.lstat()
-        check_owner(folder, found, stat.S_ISDIR(found.st_mode), "chmod 700")
+        try:
+            check_folder(folder, BUILT_FOLDER)
+        except OSError as error:
+            raise EngineError(f"{folder} cannot be used: {error.strerror}; remove it and build again") from error
 
     @staticmethod
     def _remove(folder: Path) -> None:
@@ -316,7 +307,7 @@ class PlanCache:
     def _shrink(self, keep: Path) -> None:
         """Remove what a build that was cut short left, then the sets used longest ago beyond the bound."""
         now_s = time.time()
-        for left in self.folder.glob(f"{DRAFT_PREFIX}*"):
+        for left in (*self.folder.glob(f"{DRAFT_PREFIX}*"), *self.folder.glob(".timing-*")):
             try:
                 if now_s - left.lstat().st_mtime > OLD_DRAFT_S:
                     shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
@@ -332,6 +323,17 @@ class PlanCache:
             nbytes += _nbytes_below(folder)
             if nbytes > self._most_nbytes and folder != keep:
                 self._remove(folder)
+
+
+def _read(path: Path, limit_bytes: int) -> bytes:
+    try:
+        return read_private(path, BUILT, limit_bytes)
+    except OSError as error:
+        raise EngineError(f"{path} cannot be read ({error.strerror}); remove it and build again") from error
+
+
+def _remedy(folder: Path) -> str:
+    return f"run `asperity engines remove {folder.name}` and build it again with `asperity engines build`"
 
 
 def find_built(cache: PlanCache, key: PlanKey) -> PlanSet | None:

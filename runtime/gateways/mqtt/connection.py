@@ -25,7 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.gateways.config import Mqtt
-from asperity.runtime.gateways.opcua.users import read_secret
+from asperity.runtime.security.private_files import read_secret
 from asperity.runtime.wire import MAX_CONTROL_BYTES
 
 REQUESTS_WAITING_MAX = 64

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from asperity.runtime.client.ordering import Gap
+from asperity.runtime.files import OTHERS_MAY_WRITE, make_folder, open_file, read_file
 from asperity.runtime.gateways.link import Item
 from asperity.runtime.wire import MAX_INTEGER
 
@@ -118,9 +119,9 @@ class StateFile:
         if (sent, acknowledged) == self._written:
             return
         if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT
-            self._file = os.fdopen(os.open(self._path, flags, 0o600), "r+b", buffering=0)
+            make_folder(self._path.parent)
+            handle = open_file(self._path, os.O_RDWR | os.O_CREAT, forbidden=OTHERS_MAY_WRITE)
+            self._file = os.fdopen(handle, "r+b", buffering=0)
         self._number += 1
         body = RECORD.pack(MAGIC, self._number, self._station, sent, min(acknowledged, MAX_INTEGER))
         os.pwrite(self._file.fileno(), body + CRC.pack(zlib.crc32(body)), SLOT_BYTES * (self._number % 2))
@@ -129,12 +130,11 @@ class StateFile:
 
     def _read(self) -> None:
         try:
-            with self._path.open("rb") as file:
-                data = file.read(2 * SLOT_BYTES)
+            data = read_file(self._path, 2 * SLOT_BYTES, forbidden=OTHERS_MAY_WRITE)
         except FileNotFoundError:
             return
         except OSError as error:
-            log.warning("%s cannot be read (%s): publishing starts with new results", self._path, error)
+            log.warning("%s cannot be read (%s): publishing starts with new results", self._path, error.strerror)
             return
         records = [self._record(data[start : start + SLOT_BYTES]) for start in (0, SLOT_BYTES)]
         found = max((record for record in records if record is not None), default=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from contextvars import ContextVar
 from pathlib import Path
@@ -23,6 +22,7 @@ from asperity.runtime.files import read_file
 from asperity.runtime.gateways.config import GatewayConfig, Opcua
 from asperity.runtime.gateways.opcua import users
 from asperity.runtime.gateways.opcua.session import Client
+from asperity.runtime.security.private_files import configuration_folder, read_secret, write_private
 
 CERTIFICATE_DAYS = 10 * 365
 MAX_CERTIFICATE_BYTES = 64 * 1024
@@ -69,14 +69,13 @@ def check(config: Opcua, loopback: bool) -> None:
 
 
 async def secure(server: Server, config: GatewayConfig) -> None:
-    """Endpoints, certificate, identities and sizes of a server that is not started yet. Raises ConfigError, OSError."""
+    """Endpoints, certificate, identities and sizes of a server not started yet. Raises AsperityError, OSError."""
     own = config.opcua
     uri = f"urn:asperity:gateway:{config.station.name}"
     await server.set_application_uri(uri)
     certificate, key = certificate_files(_folder(own), uri, config.station.name)
-    users.read_secret(key)
     await server.load_certificate(certificate)
-    await server.load_private_key(key)
+    await server.load_private_key(read_secret(key).encode(), format="pem")
     policies = [ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt]
     if own.encryption == "offered":
         policies.append(ua.SecurityPolicyType.NoSecurity)
@@ -96,7 +95,7 @@ async def secure(server: Server, config: GatewayConfig) -> None:
 
 
 def certificate_files(folder: Path, uri: str, station: str) -> tuple[Path, Path]:
-    """``server.der`` and ``server.pem``, made if neither is there. Raises OSError, ConfigError."""
+    """``server.der`` and ``server.pem``, made if neither is there. Raises ConfigError, UsageError."""
     certificate, key = folder / "server.der", folder / "server.pem"
     if certificate.exists() != key.exists():
         lone, gone = (certificate, key) if certificate.exists() else (key, certificate)
@@ -112,17 +111,14 @@ def certificate_files(folder: Path, uri: str, station: str) -> tuple[Path, Path]
             [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
             days=CERTIFICATE_DAYS,
         )
-        users.write_private(key, dump_private_key_as_pem(private))
-        users.write_private(certificate, made.public_bytes(Encoding.DER))
+        remedy = "free space or set [opcua] certificate_folder"
+        write_private(key, dump_private_key_as_pem(private), remedy)
+        write_private(certificate, made.public_bytes(Encoding.DER), remedy)
     return certificate, key
 
 
 def _folder(config: Opcua) -> Path:
-    if config.certificate_folder:
-        return Path(config.certificate_folder)
-    configuration = os.environ.get("XDG_CONFIG_HOME", "")
-    root = Path(configuration) if Path(configuration).is_absolute() else Path.home() / ".config"
-    return root / "asperity" / "opcua"
+    return Path(config.certificate_folder) if config.certificate_folder else configuration_folder() / "opcua"
 
 
 def _fingerprints(folder: Path) -> set[bytes]:

@@ -1,4 +1,4 @@
-"""Who may do what at a gateway: a file of users with scrypt hashes, and secrets that only their owner can read.
+"""Who may do what at a gateway: a file of users with scrypt hashes, which only its owner can read.
 
 A line of the file is ``NAME ROLE scrypt$N$R$P$SALT$HASH``; ``asperity gateway user`` writes it. The role ``read`` sees
 everything, ``operate`` also calls methods.
@@ -12,15 +12,13 @@ import hashlib
 import hmac
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from asperity.runtime.errors import ConfigError, UsageError
-from asperity.runtime.files import open_file
+from asperity.runtime.security.private_files import read_secret, write_private
 
 ROLES = ("read", "operate")
-MAX_SECRET_BYTES = 64 * 1024
 MIN_PASSWORD_CHARACTERS = 8
 SCRYPT = (2**14, 8, 1)
 """N, r, p: 16 MiB and some 50 ms a check (RFC 7914)."""
@@ -66,9 +64,10 @@ def new_user(name: str, role: str, password: str) -> User:
 
 
 def put_user(path: Path, user: User) -> None:
-    """Add to the file, or replace the user of that name; the file is made with mode 0600. Raises ConfigError."""
+    """Add to the file, or replace the user of that name. Raises ConfigError, UsageError."""
     users = {**(read_users(path) if path.exists() else {}), user.name: user}
-    write_private(path, "".join(f"{entry.line()}\n" for entry in users.values()).encode())
+    data = "".join(f"{entry.line()}\n" for entry in users.values()).encode()
+    write_private(path, data, "free space or name another file")
 
 
 def read_users(path: Path) -> dict[str, User]:
@@ -91,41 +90,6 @@ def check_password(users: dict[str, User], name: str, password: str) -> User | N
     cost, salt = (user.cost, user.salt) if user else (SCRYPT, b"\0" * SALT_BYTES)
     digest = _digest(password, cost, salt)
     return user if user is not None and hmac.compare_digest(digest, user.digest) else None
-
-
-def read_secret(path: Path) -> str:
-    """The text of a file that nobody but its owner may read or write. Raises ConfigError."""
-    try:
-        with os.fdopen(open_file(path, follow=True), "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(MAX_SECRET_BYTES + 1)
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ConfigError(
-                f"{path} can be used by other users (mode {stat.S_IMODE(mode):04o}); run: chmod 600 {path}"
-            )
-        if len(data) > MAX_SECRET_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_SECRET_BYTES} bytes; is it the right file?")
-        return data.decode()
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}; use a file owned by this user, mode 0600"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not text: {error.reason}") from error
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Put a file in place in one step, mode 0600; a reader finds the old one or the new one. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def _parse(line: str) -> User | None:

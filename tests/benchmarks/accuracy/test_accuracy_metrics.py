@@ -12,12 +12,12 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from asperity.benchmarks.accuracy.metrics import (
-    auroc,
     auroc_standard_error,
     average_precision,
     detection_rate,
     pixel_figures,
 )
+from asperity.calibration.auroc import auroc
 from asperity.runtime.errors import DataError
 from asperity.runtime.frame import BoolArray, FloatArray
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from asperity.benchmarks.gpu import bench as gpu_bench
 from asperity.benchmarks.gpu import check as gpu_check
+from asperity.benchmarks.gpu import harness
 from asperity.benchmarks.gpu import record as record_module
 from asperity.runtime.cuda.build import missing_for_simt
 from asperity.runtime.cuda.kernels import Cost, KernelEntry, Shape, registry
@@ -30,8 +32,7 @@ def shim() -> ShimDevice:
 
 @pytest.fixture
 def results(tmp_path: Path, shim: ShimDevice, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for module in (gpu_check, gpu_bench):
-        monkeypatch.setattr(module, "open_device", lambda kind: shim)
+    monkeypatch.setattr(harness, "open_device", lambda kind: shim)
     return tmp_path / "kernels.json"
 
 
@@ -62,6 +63,40 @@ def fake(told: str | None) -> KernelEntry:
         return Fake(told)
 
     return KernelEntry("fake", "fake", prepare, ({"n": 1},), ({"n": 1}, {"n": 2}), ("random", "nan"))
+
+
+def test_on_a_gpu_every_stage_has_a_process_of_its_own(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun: list[list[str]] = []
+
+    def died(command: list[str], limit_s: float) -> int:
+        begun.append(command)
+        return 139 if command[-1] == "other" else 0
+
+    monkeypatch.setattr(harness, "in_own_process", died)
+    monkeypatch.setattr(gpu_check, "registry", lambda: (fake(None), replace(fake(None), name="other")))
+    asked = ["--results", str(results), "--fresh"]
+    assert gpu_check.main(asked) == 1
+    module = ["-m", "asperity.benchmarks.gpu.check"]
+    assert [command[1:] for command in begun] == [
+        [*module, *asked, "--stage", stage] for stage in ("fake", "other", "sanitizer")
+    ]
+    assert "2 of 3 stages passed; not: other" in capsys.readouterr().out
+    begun.clear()
+    assert gpu_check.main([*asked, "--only", "fake"]) == 0 and len(begun) == 1
+    assert gpu_check.main([*asked, "--stage", "fake"]) == 0 and len(begun) == 1, "it is that process"
+    assert json.loads(results.read_text())["commands"] == [f"python {' '.join([*module, *asked])}"]
+
+
+def test_a_stage_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    os.mkfifo(alive)
+    with os.fdopen(os.open(alive, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as held:
+        assert harness.in_own_process(["sh", "-c", f"sleep 600 > {alive} & wait"], 1.0) == harness.TIMED_OUT
+        os.set_blocking(held.fileno(), True)
+        assert held.read(1) == b"", "this waits as long as anybody holds the pipe"
+    assert harness.in_own_process(["sh", "-c", "exit 3"], 60) == 3
 
 
 @pytest.mark.parametrize("module", [gpu_check, gpu_bench])

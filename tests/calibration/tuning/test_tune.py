@@ -15,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from asperity.calibration.adaptation.settings import AdaptationConfig
+from asperity.calibration.auroc import auroc
 from asperity.calibration.commands.tune import command
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.frames.prepare_normals import Normals, prepare_normals
@@ -26,7 +27,6 @@ from asperity.calibration.tuning.tune import (
     Sweep,
     Trial,
     TuneSet,
-    auroc,
     best_config,
     changes,
     keep,

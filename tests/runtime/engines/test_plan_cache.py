@@ -80,9 +80,9 @@ def test_files_are_this_users_alone(cache: PlanCache) -> None:
         (lambda found: (found.folder / "rgb.plan").write_bytes(b"x" * 1000), "damaged .its sha256 differs.*remove"),
         (lambda found: (found.folder / "rgb.plan").write_bytes(b"rgb"), "damaged"),
         (lambda found: (found.folder / "rgb.plan").unlink(), "cannot be read"),
-        (lambda found: (found.folder / "rgb.plan").chmod(0o620), "other users may write.*chmod 600"),
-        (lambda found: found.folder.chmod(0o770), "other users may write.*chmod 700"),
-        (lambda found: found.folder.parent.chmod(0o777), "other users may write.*chmod 700"),
+        (lambda found: (found.folder / "rgb.plan").chmod(0o620), "others may write.*remove it and build again"),
+        (lambda found: found.folder.chmod(0o770), "others may write.*chmod 700"),
+        (lambda found: found.folder.parent.chmod(0o777), "others may write.*chmod 700"),
         (lambda found: (found.folder / "record.json").write_bytes(b"{}"), r"record\.json cannot be read"),
         (lambda found: (found.folder / "record.json").chmod(0o602), "other users may write"),
     ],
@@ -128,7 +128,7 @@ def test_a_write_that_fails_leaves_the_old_set_and_no_part_of_a_new_one(
         written.append(path)
         path.write_bytes(data)
 
-    monkeypatch.setattr("asperity.runtime.engines.tensorrt.plan_cache.write_own", full)
+    monkeypatch.setattr("asperity.runtime.engines.tensorrt.plan_cache.write_whole", full)
     with pytest.raises(EngineError, match=r"No space left on device.*\[engine\] cache"):
         store(cache, key(bundle="d" * 64))
     assert [path.name for path in cache.folder.iterdir()] == [before.folder.name]
