@@ -33,7 +33,7 @@ class OthersReach(FileRefused):
     def __init__(self, path: Path, why: str, foreign: bool) -> None:
         super().__init__(path, why)
         self.foreign = foreign
-        """It belongs to somebody else, so that a change of its mode does not help."""
+        """It belongs to another user, so changing its mode does not help."""
 
 
 def open_file(

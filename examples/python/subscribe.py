@@ -1,9 +1,8 @@
 """Results of a station, one JSON line each with `pass`; what PUB lost comes from the journal or is reported as a gap.
 
     python subscribe.py [RESULTS] [CONTROL] [STATION] [COUNT] [simulated]
-Needs only pyzmq; if Asperity is installed, asperity.client.StationClient does more.
-Lines come as they arrive, not in order of result_id; every id occurs once, as a result or as a gap.
-What the journal brought back never passes: nothing here proves who answers on the control socket.
+Needs only pyzmq; asperity.client.StationClient does more. Lines are in order of arrival, not of result_id; every id
+occurs once. What the journal brought back never passes: nothing here proves who answers on the control socket.
 """
 
 import json

@@ -11,7 +11,7 @@ _BLOCK = re.compile(r"(<!-- made by `make documents`: ([a-z]+) -->\n).*?(<!-- en
 
 
 def filled(page: str, blocks: Mapping[str, Callable[[], list[str]]]) -> str:
-    """``page`` with every block made anew. Raises DataError unless it has each block exactly once."""
+    """``page`` with every block generated again. Raises DataError unless it has each block exactly once."""
     found = [match[2] for match in _BLOCK.finditer(page)]
     if sorted(found) != sorted(blocks):
         raise DataError(f"the page has the blocks {', '.join(found)}; it must have {', '.join(blocks)}, each once")

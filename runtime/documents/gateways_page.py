@@ -14,5 +14,5 @@ def keys() -> list[str]:
 
 
 def page(present: str) -> str:
-    """The page as it is, with its tables made anew. Raises DataError when a block is missing from it."""
+    """The page as it is, with its tables generated again. Raises DataError when a block is missing from it."""
     return filled(present, {"tags": tags, "events": events, "keys": keys})

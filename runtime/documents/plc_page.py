@@ -62,6 +62,6 @@ def modbus() -> list[str]:
 
 
 def page(present: str) -> str:
-    """The page as it is, with its tables made anew. Raises DataError when a block is missing from it."""
+    """The page as it is, with its tables generated again. Raises DataError when a block is missing from it."""
     blocks = {"states": states, "reasons": reasons, "modbus": modbus, "opcua": tags, "words": words}
     return filled(present, blocks)

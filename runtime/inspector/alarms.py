@@ -43,7 +43,7 @@ class RecipeAlarms:
         self._drift = DriftMonitor(drift.window_frames, drift.level)
 
     def show(self, recipe: Recipe | None) -> None:
-        """``recipe`` is in force."""
+        """``recipe`` is active."""
         for kind in ("THRESHOLD", Reason.TIMING_ONLY.name, "DRIFT", "OLDER_BUNDLE"):
             self._alarms.pop(kind, None)
         decision = recipe.decision if recipe else None

@@ -1,4 +1,4 @@
-"""A station's results: born unknown, entered in the journal, counted and sent. Part of the desk."""
+"""A station's results: born unknown, entered in the journal, counted and sent. Part of the I/O thread."""
 
 from __future__ import annotations
 

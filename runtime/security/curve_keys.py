@@ -43,7 +43,7 @@ CLIENTS_MAX = 256
 REMEDY = f"free space or name another folder with {KEYS_VARIABLE}"
 OF_CLIENT = Private(AccessError, "others could connect as this client")
 OF_STATION = Private(AccessError, "others could pose as this station")
-OF_CLIENTS = Private(AccessError, "others could let clients in", "run `chmod go-w {}`", forbidden=OTHERS_MAY_WRITE)
+OF_CLIENTS = Private(AccessError, "others could admit clients", "run `chmod go-w {}`", forbidden=OTHERS_MAY_WRITE)
 
 Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_-]{1,32}\Z")]
 KeyText = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z")]

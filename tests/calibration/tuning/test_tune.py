@@ -172,4 +172,4 @@ def test_the_command_prints_and_writes_every_row(tmp_path: Path, monkeypatch: py
     resumed = msgspec.json.decode((tmp_path / "rows.json").read_bytes(), type=Sweep)
     assert [trial.figures for trial in resumed.trials] == [trial.figures for trial in rows]
     other = CliRunner().invoke(app, [*map(str, sources), "--profile=tiny", "--seed=1", "-o", f"{tmp_path}/rows.json"])
-    assert isinstance(other.exception, DataError) and "of other weights" in str(other.exception)
+    assert isinstance(other.exception, DataError) and "with other weights" in str(other.exception)
