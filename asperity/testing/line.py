@@ -5,22 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from asperity.runtime import wire
 from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.errors import StationError
 from asperity.runtime.frame import Result
-from asperity.runtime.process.child import Child
 from asperity.runtime.simulation.camera import Exposed
 from asperity.runtime.wire import ReceivedResult, StationState
 from asperity.testing.camera import Camera
 from asperity.testing.recorder import Recorder
 from asperity.testing.site import PATIENCE_S, Site
 
+L = TypeVar("L", bound="Line")
+
 
 class Line(Site):
-    """A site with a recorder per station, from before the first start on."""
+    """A site with a recorder per station, which listens from the beginning of the ``with`` on."""
 
     @cached_property
     def heard_of(self) -> dict[str, Recorder]:
@@ -33,10 +34,9 @@ class Line(Site):
         """What the first station has published."""
         return self.heard_of[self.names[0]]
 
-    def start(self, *arguments: str) -> Child:
-        """Start the inspector, with more arguments of ``asperity run``; ``await_running`` waits for it."""
-        self.listen(0)
-        return super().start(*arguments)
+    def __enter__(self: L) -> L:
+        self.listen(0)  # from here on, whoever starts the station
+        return self
 
     def await_running(self, timeout_s: float = PATIENCE_S) -> list[StationState]:
         """Until every station judges, and was heard to."""

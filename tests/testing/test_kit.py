@@ -57,6 +57,16 @@ def test_a_wait_in_vain_ends_with_the_log() -> None:
             line.wait(lambda: False, "a miracle", timeout_s=0.0)
 
 
+def test_a_line_hears_a_station_that_something_else_has_started() -> None:
+    with Line() as line:
+        ends = [word for name, end in line.ends.items() for word in (f"--{name}", end)]
+        line.asperity("simulate", "--rate", "20", *ends)
+        with line.client(since=1) as client:
+            until(lambda: bool(client.poll(20)), "a result")
+        line.wait(lambda: bool(line.heard.results), "the same")
+        assert line.heard.results[0].result_id == 1
+
+
 def test_a_line_that_nobody_started_says_so() -> None:
     with Line() as line, pytest.raises(StationError, match="call start"):
         line.await_running()
