@@ -44,11 +44,10 @@ def test_statistics_of_another_scale_make_all_tokens_alike(nameplate: ProbeProdu
     assert spread("batch", METRES) > 2 * spread("running", METRES)
 
 
-def test_a_run_is_measured_once_and_told(
-    nameplate: ProbeProduct, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_measured_once_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = virtual_product("nameplate", seed=5, counts=(2, 1, 2))
     monkeypatch.setattr(point_bn, "PARTS", ("nameplate",))
-    monkeypatch.setattr(point_bn, "virtual_product", lambda name: nameplate)
+    monkeypatch.setattr(point_bn, "virtual_product", lambda name: few)
     paths = [tmp_path / f"seed-{seed}.json" for seed in (0, 1)]
     for seed, path in enumerate(paths):
         run(path, seed, 2)
