@@ -86,10 +86,10 @@ def test_so_many_runs_are_remembered_and_the_one_that_was_silent_longest_goes_fi
     assert seqs.arrive("a", 11) == Arrival()
     assert seqs.arrive("c", 10) == Arrival(), "b is forgotten for it, which was silent"
     assert seqs.arrive("a", 11).reason is Reason.DUPLICATE_SEQ
-    assert seqs.refused("c", 11) == range(11, 11), "a message that broke the contract is a sign of life too"
+    assert seqs.refused("a", 12) == range(12, 12), "a message that broke the contract is a sign of life too"
     seqs.arrive("d", 10)
-    assert seqs.arrive("c", 11).reason is Reason.DUPLICATE_SEQ
-    assert seqs.arrive("a", 11) == Arrival(), "a was silent longer"
+    assert seqs.arrive("a", 12).reason is Reason.DUPLICATE_SEQ
+    assert seqs.arrive("c", 10) == Arrival(), "c was silent longer"
 
 
 def test_a_late_frame_is_known_among_the_last_256_lost_ones_or_those_of_the_largest_gap() -> None:
