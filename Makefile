@@ -27,7 +27,7 @@ demo: setup  ## calibrate on the virtual camera, export, stream, show results (b
 
 # Half of the suite waits for processes: twice as many workers as cores keep the cores busy. What they share is made once
 # and kept in build/test-cache (tests/kept.py).
-JOBS   ?= $(shell n=$$(( 2 * $$(nproc) )); echo $$(( n < 8 ? n : 8 )))
+JOBS   ?= $(shell n=$$(( 2 * $$(env -u OMP_NUM_THREADS nproc) )); echo $$(( n < 8 ? n : 8 )))
 PYTEST  = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 # Another order of the tests: ORDER="-p randomly --randomly-seed=17 --randomly-dont-reset-seed" (.ci/run).
 ORDER  ?=
@@ -38,7 +38,7 @@ test: setup  ## the whole test suite but soak and gpu (JOBS=N: so many at once)
 # Rooms without processes, compilers and networks: what a change of the runtime breaks shows here first.
 UNITS  := bundle/test_bundle.py cameras engines inspector judging records security settings vision wire
 quick: setup  ## tests of the runtime's rooms alone: under a minute
-	$(PYTEST) -m 'not gpu and not soak and not foreign' tests/test_house.py tests/examples/test_plc.py \
+	$(PYTEST) -m 'not gpu and not soak and not foreign' tests/test_*.py tests/examples/test_plc.py \
 		tests/runtime/test_*.py $(UNITS:%=tests/runtime/%)
 
 mutants: setup  ## small faults in what a verdict rests on: each must make a test fail
