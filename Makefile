@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 SUDO ?= $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-.PHONY: help setup demo test foreign foreign-tools trt-tools check documents bench kernels gpu-check gpu-bench gpu-material gpu-frame soak failsafe-rows clean
+.PHONY: help setup demo test quick mutants foreign foreign-tools trt-tools check documents bench kernels gpu-check gpu-bench gpu-material gpu-frame soak failsafe-rows clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,8 +25,24 @@ setup: $(VENV)/.ready  ## make .venv with everything to calibrate, export, run a
 demo: setup  ## calibrate on the virtual camera, export, stream, show results (build/demo)
 	$(BIN)/asperity demo --out build/demo
 
-test: setup  ## the whole test suite
-	$(BIN)/python -m pytest -m 'not gpu and not soak'
+# Half of the suite waits for processes: twice as many workers as cores keep the cores busy. What they share is made once
+# and kept in build/test-cache (tests/kept.py).
+JOBS   ?= $(shell n=$$(( 2 * $$(env -u OMP_NUM_THREADS nproc) )); echo $$(( n < 8 ? n : 8 )))
+PYTEST  = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+# Another order of the tests: ORDER="-p randomly --randomly-seed=17 --randomly-dont-reset-seed" (.ci/run).
+ORDER  ?=
+
+test: setup  ## the whole test suite but soak and gpu (JOBS=N: so many at once)
+	$(PYTEST) -m 'not gpu and not soak' $(ORDER)
+
+# Rooms without processes, compilers and networks: what a change of the runtime breaks shows here first.
+UNITS  := bundle/test_bundle.py cameras engines inspector judging records security settings vision wire
+quick: setup  ## tests of the runtime's rooms alone: under a minute
+	$(PYTEST) -m 'not gpu and not soak and not foreign' tests/test_*.py tests/examples/test_plc.py \
+		tests/runtime/test_*.py $(UNITS:%=tests/runtime/%)
+
+mutants: setup  ## small faults in what a verdict rests on: each must make a test fail
+	$(BIN)/python -m tests.mutation
 
 foreign-tools:  ## what tests marked foreign need: libzmq's C headers, mosquitto, npm packages
 	dpkg -s libzmq3-dev mosquitto mosquitto-clients >/dev/null 2>&1 || $(SUDO) sh -c 'apt-get update -qq && \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from asperity.runtime.security.signing_keys import TrustStore
+from tests.kept import kept
 
 PRODUCT, SIZE_PX, NORMALS = "bracket", 128, 40
+
+# Hundreds of processes are started, and each would compile every file again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # The same examples in each run, and none that fails because a crowded machine took long over it.
 settings.register_profile("tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,8 +44,14 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
-def lite_bundle(tmp_path_factory: pytest.TempPathFactory) -> LiteBundle:
+def lite_bundle() -> LiteBundle:
     """Normal frames of the virtual bracket, calibrated with short training of the adaptors, exported and signed."""
+    folder = kept("lite_bundle", _make_lite_bundle)
+    trust = TrustStore(folder / "keys")
+    return LiteBundle(folder / "bundle", folder / "calibration", folder / "normals", trust)
+
+
+def _make_lite_bundle(folder: Path) -> None:
     import torch
 
     from asperity.calibration.adaptation.settings import AdaptationConfig
@@ -50,7 +62,6 @@ def lite_bundle(tmp_path_factory: pytest.TempPathFactory) -> LiteBundle:
     from asperity.runtime.cameras.virtual.camera import VirtualCamera
 
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("lite")
     normals = folder / "normals"
     camera = VirtualCamera(PRODUCT, size_px=SIZE_PX)
     for index in range(NORMALS):
@@ -61,6 +72,4 @@ def lite_bundle(tmp_path_factory: pytest.TempPathFactory) -> LiteBundle:
     training = AdaptationConfig(epochs=1, queue_rows=512, query_patches=64, start="default", batch=4)
     options = CalibrateOptions(recipe="bracket", unit="m", strangest=0)
     calibration = calibrate(normals, folder, options, adaptation=training)
-    trust = TrustStore(folder / "keys")
-    export_bundle(calibration.path, folder / "bundle", trust, threads=1, timing_s=0.5)
-    return LiteBundle(path=folder / "bundle", calibration=calibration.path, normals=normals, trust=trust)
+    export_bundle(calibration.path, folder / "bundle", TrustStore(folder / "keys"), threads=1, timing_s=0.5)

@@ -25,7 +25,7 @@ class Line(Site):
 
     @cached_property
     def heard_of(self) -> dict[str, Recorder]:
-        """Station's name -> what it has published, as far as somebody listened: every wait does."""
+        """Station's name -> what it has published, as far as it was read: every wait reads."""
         key = self.keys.get("recorder")
         return {name: Recorder(self.ends["results"], key, station=name) for name in self.names}
 
@@ -100,7 +100,7 @@ class Line(Site):
         """Wait until the camera's last frame is answered; its station's journal then.
 
         The last frame must have been sent: of one that was not, nobody knows before the next. One connection asks a
-        few times a second, which every limit allows.
+        few times per second, which every limit allows.
         """
         results: dict[int, Result] = {}
         states = self.heard_of[camera.station].states

@@ -49,7 +49,7 @@ S = TypeVar("S", bound="Site")
 
 
 class Site:
-    """An inspector that is started, stopped, killed and started again on the same folder. For a ``with``."""
+    """An inspector that is started, stopped, killed and restarted on the same folder. For a ``with``."""
 
     def __init__(
         self,

@@ -116,17 +116,25 @@ class Connections:
 
     def read(self, connection: int, nbytes: int) -> None:
         """The I/O thread has read a message of this connection, of so many bytes on the wire."""
+        self._note(connection)
         if connection in self._read:
             cookie, before = self._read[connection]
             self._read[connection] = cookie, before + nbytes
 
     def cut(self, connection: int, why: str) -> None:
         """End a connection."""
+        self._note(connection)
         if connection in self._read:
             cookie = self._read[connection][0]
             connection_traffic.cut(connection, cookie)
             self._read[connection] = cookie, _DONE  # cut once
             self._was_cut(why)
+
+    def _note(self, connection: int) -> None:
+        """Its first message may come before it was weighed for the first time."""
+        known = connection in self._under_way or connection in self._proven
+        if known and connection not in self._read and (found := connection_traffic.look(connection)) is not None:
+            self._read[connection] = found[0], 0
 
     def _weigh(self) -> None:
         """Cut who has sent more than may wait."""

@@ -17,6 +17,7 @@ from asperity.calibration.pretraining.stations import cell_network
 from asperity.calibration.profiles import PROFILES, Profile
 from asperity.export.onnx import export_graphs
 from asperity.runtime.manifest import Network
+from tests.kept import kept
 
 Arrays = dict[str, np.ndarray]
 
@@ -108,6 +109,17 @@ def whole(name: str) -> tuple[TorchNetworks, Network]:
     return calibrated(profile, seeded=name != "lite"), given
 
 
-def exported(networks: TorchNetworks, given: Network, folder: Path) -> dict[str, bytes]:
-    """The graphs' bytes by name."""
-    return {path.stem: path.read_bytes() for path in export_graphs(networks, given, folder)}
+def graph_files(name: str, networks: TorchNetworks, given: Network) -> list[Path]:
+    """The graphs' files, in the order in which they are exported; made once in a tree (``name`` says of what)."""
+
+    def make(folder: Path) -> None:
+        paths = export_graphs(networks, given, folder)
+        (folder / "order").write_text(" ".join(path.name for path in paths))
+
+    folder = kept(f"graphs_{name}", make)
+    return [folder / each for each in (folder / "order").read_text().split()]
+
+
+def contents(paths: list[Path]) -> dict[str, bytes]:
+    """Bytes by name."""
+    return {path.stem: path.read_bytes() for path in paths}

@@ -23,6 +23,7 @@ from tests.export.exported import (
     Arrays,
     calibrated,
     frozen,
+    graph_files,
     inputs_of,
     network,
     reduced,
@@ -151,17 +152,18 @@ def test_operators_outside_the_list_are_refused() -> None:
 
 
 @pytest.mark.parametrize("point_bn", ["batch", "station"])
-def test_paper_at_reduced_depth(point_bn: PointBn, tmp_path: Path) -> None:
+def test_paper_at_reduced_depth(point_bn: PointBn) -> None:
     networks, given = reduced_paper(point_bn)
-    paths = export_graphs(networks, given if point_bn == "station" else frozen(given), tmp_path)
+    batch = point_bn == "batch"
+    paths = graph_files(f"paper_{'batch' if batch else 'small'}", networks, frozen(given) if batch else given)
     check_graphs(paths, networks, given)
     for path in paths:
         check_form(path)
 
 
-def test_edge_backbone_with_layer_scale(tmp_path: Path) -> None:
+def test_edge_backbone_with_layer_scale() -> None:
     networks, given = reduced_edge()
-    paths = export_graphs(networks, frozen(given), tmp_path)
+    paths = graph_files("edge_small", networks, given)
     check_graphs(paths, networks, given)
     for path in paths:
         check_form(path)

@@ -12,12 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from asperity.calibration.networks import TorchNetworks
 from asperity.export.graphs import element_types
-from asperity.export.onnx import OPERATORS
+from asperity.export.onnx import OPERATORS, export_graphs
 from asperity.export.precision import derived_graph
 from asperity.export.quantize import activation_ranges
 from asperity.runtime.engines.tensorrt.plan_cache import Precision, Softmax
 from asperity.runtime.manifest import Network
-from tests.export.exported import exported, inputs_of, whole
+from tests.export.exported import contents, inputs_of, whole
 
 KNOWN: dict[str, Any] = msgspec.json.decode((Path(__file__).parent / "tensorrt_operators.json").read_bytes())
 TYPES = {
@@ -88,7 +88,7 @@ def test_edge_and_paper_with_fewer_layers(
 @pytest.mark.parametrize("name", ["edge", "paper"])
 def test_whole_profile(name: str, tmp_path: Path) -> None:
     networks, given = whole(name)
-    check_forms(exported(networks, given, tmp_path), given)
+    check_forms(contents(export_graphs(networks, given, tmp_path)), given)
 
 
 def test_the_exporters_own_list_is_part_of_it() -> None:

@@ -17,6 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from asperity.calibration.networks import TorchNetworks
+from asperity.export.onnx import export_graphs
 from asperity.export.precision import derived_graph
 from asperity.export.quantize import activation_ranges
 from asperity.export.tensorrt import BuildOptions, build_engines, build_plan
@@ -31,7 +32,7 @@ from asperity.runtime.manifest import Network
 from asperity.runtime.security.signing_keys import TrustStore
 from asperity.runtime.settings.station_toml import StationConfig
 from tests.bundle_factory import ToyBundle, write_toy_bundle
-from tests.export.exported import exported, inputs_of, whole
+from tests.export.exported import contents, inputs_of, whole
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (make trt-tools)")
 
@@ -89,7 +90,7 @@ def test_lite(lite: tuple[TorchNetworks, Network, list[Path]], lite_graphs: dict
 @pytest.mark.parametrize("name", ["edge", "paper"])
 def test_whole_profile(name: str, tmp_path: Path, library: Library) -> None:
     networks, given = whole(name)
-    check_engines(exported(networks, given, tmp_path), given, library)
+    check_engines(contents(export_graphs(networks, given, tmp_path)), given, library)
 
 
 def test_a_graph_that_cannot_be_parsed_or_built_is_named(library: Library) -> None:

@@ -183,7 +183,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/gateways/test_link.py::test_a_good_result_that_nobody_announced_is_no_parts_on_a_line_with_triggers",
                 "assert (True is False or (False))", *ANYBODYS),
             # The station refuses it, and the link.
-            off("runtime/gateways/mqtt/test_mqtt_parts.py::test_no_part_is_accepted_that_was_not_exposed_and_judged_ok[200-amqtt]",
+            off("runtime/gateways/mqtt/test_mqtt_parts.py::test_no_part_is_accepted_that_was_not_exposed_and_judged_ok[120-amqtt]",
                 "0 in {", UNANNOUNCED, *ANYBODYS),
         ],
         "200 log-ins at once, right and wrong: OPC UA": [
@@ -286,7 +286,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/gateways/opcua/test_opcua_station.py::test_a_good_result_of_no_trigger_passes_only_where_the_camera_runs_free",
                 "assert not True", *ANYBODYS),
             off("runtime/gateways/opcua/test_opcua_parts.py"
-                "::test_over_opc_ua_and_http_no_part_is_accepted_that_was_not_exposed_and_judged_ok[200-2]",
+                "::test_over_opc_ua_and_http_no_part_is_accepted_that_was_not_exposed_and_judged_ok[120-2]",
                 "assert", UNANNOUNCED, *ANYBODYS),
         ],
         "invalid data, silence, reconnections: Modbus, HTTP": [

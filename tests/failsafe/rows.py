@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as xml
 from collections.abc import Iterator, Sequence
@@ -123,33 +124,57 @@ def drifted(patches: Sequence[Patch]) -> list[str]:
     return wrong
 
 
-@contextmanager
-def copy_with(patches: Sequence[Patch]) -> Iterator[Path]:
-    """A copy of the tree with these patches made."""
-    with tempfile.TemporaryDirectory(prefix="asp-row-") as folder:
-        tree = Path(folder) / "tree"
-        shutil.copytree(ROOT, tree, symlinks=True, ignore=LEFT_OUT)
-        (Path(folder) / "tmp").mkdir()
-        for patch in patches:
-            path = tree / patch.file
-            text = path.read_text()
-            if text.count(patch.find) != 1:
-                raise ValueError(f"{patch.file} does not have {patch.find!r} once")
-            path.write_text(text.replace(patch.find, patch.put))
-            later_s = path.stat().st_mtime + 10  # so that no bytecode of the file as it was is taken for this one's
-            os.utime(path, (later_s, later_s))
-        yield tree
+class Copy(threading.local):
+    """A copy of the tree for each thread, made once: patches are made in it and taken back."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="asp-row-")
+        self.tree = Path(self.folder.name) / "tree"
+        shutil.copytree(ROOT, self.tree, symlinks=True, ignore=LEFT_OUT)
+        self.later_s = 0
+
+    @contextmanager
+    def patched(self, patches: Sequence[Patch]) -> Iterator[Path]:
+        """The tree with these patches made."""
+        before = {path: (path.read_text(), path.stat()) for path in {self.tree / patch.file for patch in patches}}
+        try:
+            for patch in patches:
+                path = self.tree / patch.file
+                text = path.read_text()
+                if text.count(patch.find) != 1:
+                    raise ValueError(f"{patch.file} does not have {patch.find!r} once")
+                path.write_text(text.replace(patch.find, patch.put))
+            # A time that no other form of the file has, so that no bytecode of another form is taken for this one's.
+            self.later_s += 10
+            for path, (_, stat) in before.items():
+                os.utime(path, (stat.st_mtime + self.later_s,) * 2)
+            yield self.tree
+        finally:
+            for path, (text, stat) in before.items():
+                path.write_text(text)
+                os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@cache
+def copy() -> Copy:
+    """Not made before it is needed."""
+    return Copy()
 
 
 def run(tree: Path, nodes: Sequence[str]) -> Outcome:
     """Run tests of a tree in a process of their own, until one fails."""
-    report = tree.parent / "report.xml"
+    with tempfile.TemporaryDirectory(prefix="t", dir=tree.parent, ignore_cleanup_errors=True) as folder:
+        return _run(tree, nodes, Path(folder))
+
+
+def _run(tree: Path, nodes: Sequence[str], folder: Path) -> Outcome:
+    report = folder / "report.xml"
     command = [
         sys.executable, "-m", "pytest", "-q", "-x", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--tb=short",
         f"--junitxml={report}", *nodes,
     ]  # fmt: skip
     # Plugins that other packages bring along take longer to load than most of these tests take.
-    own = {"PYTHONPATH": str(tree), "TMPDIR": str(tree.parent / "tmp"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    own = {"PYTHONPATH": str(tree), "TMPDIR": str(folder), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     began_s = time.monotonic()
     try:
         done = subprocess.run(
@@ -175,13 +200,13 @@ def run(tree: Path, nodes: Sequence[str]) -> Outcome:
 @cache
 def unpatched(nodes: tuple[str, ...]) -> Outcome:
     """These tests on the tree as it is."""
-    with copy_with(()) as tree:
+    with copy().patched(()) as tree:
         return run(tree, nodes)
 
 
 def patched(entry: Entry) -> Outcome:
     """The entry's test on a tree with its patches."""
-    with copy_with(entry.patches) as tree:
+    with copy().patched(entry.patches) as tree:
         return run(tree, (entry.node,))
 
 

@@ -166,7 +166,7 @@ async def browse() -> None:
 
 
 def main() -> int:
-    assert not {name.split(".")[0] for name in sys.modules} & {"runtime", "calibration", "export", "benchmarks"}
+    assert "asperity" not in sys.modules
     try:
         others, running = look_around(), serve()
         calibrate()

@@ -59,7 +59,8 @@ def test_onnx_runtime_reports_where_nothing_turns_it_off(tmp_path: Path) -> None
 @pytest.mark.parametrize("package", ["runtime", "calibration", "export", "benchmarks"])
 def test_each_package_turns_it_off_whatever_the_user_has_set(package: str, tmp_path: Path) -> None:
     code = "import importlib, sys; importlib.import_module(sys.argv[1]); import onnxruntime"
-    seen = sealed_box.run(tmp_path, ["env", "ORT_DISABLE_TELEMETRY=0", sys.executable, "-c", code, package], LIMIT_S)
+    command = ["env", "ORT_DISABLE_TELEMETRY=0", sys.executable, "-c", code, f"asperity.{package}"]
+    seen = sealed_box.run(tmp_path, command, LIMIT_S)
     assert (seen.code, seen.calls, seen.left) == (0, [], []), seen
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
 import shutil
 import subprocess
@@ -12,6 +14,7 @@ import pytest
 from asperity.runtime.cuda import build
 from asperity.runtime.cuda.build import ROOT, build_fatbin
 from asperity.runtime.errors import UsageError
+from tests.kept import kept
 
 NVCC = shutil.which("nvcc")
 needs_nvcc = pytest.mark.skipif(
@@ -30,10 +33,16 @@ def test_one_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 @needs_nvcc
 @pytest.mark.foreign
 @pytest.mark.timeout(1800)
-def test_every_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = build_fatbin([], tmp_path / "kernels.fatbin", tmp_path / "build")
-    assert out.read_bytes()[:4] == FATBIN_MAGIC
-    said = capsys.readouterr().out
+def test_every_architecture() -> None:
+    def make(folder: Path) -> None:
+        with (folder / "said").open("w") as said, contextlib.redirect_stdout(said):
+            build_fatbin([], folder / "kernels.fatbin", folder / "build")
+        shutil.rmtree(folder / "build")
+
+    nvcc = subprocess.run([str(NVCC), "--version"], capture_output=True, check=True).stdout
+    made = kept(f"fatbin_{hashlib.sha256(nvcc).hexdigest()[:8]}", make)
+    assert (made / "kernels.fatbin").read_bytes()[:4] == FATBIN_MAGIC
+    said = (made / "said").read_text()
     wanted = re.search(r'ASPERITY_CUDA_ARCHITECTURES "([^"]+)"', (ROOT / "CMakeLists.txt").read_text())
     assert wanted is not None
     left_out = re.search(r"do not know them|does not know them: (\S+)", said)

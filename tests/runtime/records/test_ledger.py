@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,6 +79,31 @@ def test_only_so_many_runs_are_remembered() -> None:
     assert seqs.arrive("a", 10) == Arrival(), "the oldest run was forgotten"
 
 
+def test_so_many_runs_are_remembered_and_the_one_that_was_silent_longest_goes_first() -> None:
+    seqs = sequence(sessions_max=2)
+    for session in "ab":
+        seqs.arrive(session, 10)
+    assert seqs.arrive("a", 11) == Arrival()
+    assert seqs.arrive("c", 10) == Arrival(), "b is forgotten for it, which was silent"
+    assert seqs.arrive("a", 11).reason is Reason.DUPLICATE_SEQ
+    assert seqs.refused("a", 12) == range(12, 12), "a message that broke the contract is a sign of life too"
+    seqs.arrive("d", 10)
+    assert seqs.arrive("a", 12).reason is Reason.DUPLICATE_SEQ
+    assert seqs.arrive("c", 10) == Arrival(), "c was silent longer"
+
+
+def test_a_late_frame_is_known_among_the_last_256_lost_ones_or_those_of_the_largest_gap() -> None:
+    for gap_max, remembered in ((GAP, 256), (1000, 1000)):
+        seqs = Sequence(gap_max=gap_max, sessions_max=1)
+        seq = 0
+        seqs.arrive("a", seq)
+        for _ in range(-(-2 * remembered // gap_max)):
+            seq += gap_max + 1
+            assert len(seqs.arrive("a", seq).lost) == gap_max
+        late = [one for one in range(seq) if seqs.comes_late("a", one)]
+        assert len(late) == remembered and max(late) == seq - 1
+
+
 def test_a_refused_message_counts_where_its_seq_is_plausible() -> None:
     seqs = sequence()
     assert seqs.refused("a", 5) == range(0), "a run is not begun by a message that broke the contract"
@@ -85,6 +112,27 @@ def test_a_refused_message_counts_where_its_seq_is_plausible() -> None:
     assert seqs.refused("a", 10**9) == range(0)
     assert seqs.refused("a", 3) == range(0)
     assert seqs.arrive("a", 8) == Arrival()
+    assert seqs.refused("a", 8 + GAP + 2) == range(0), "one more than is believed"
+    assert seqs.refused("a", 8 + GAP + 1) == range(9, 9 + GAP)
+    assert seqs.arrive("a", 8 + GAP + 2) == Arrival()
+
+
+def test_a_refused_message_of_a_known_seq_does_not_stand_between_a_leap_and_what_confirms_it() -> None:
+    seqs = sequence()
+    seqs.arrive("a", 5)
+    assert seqs.arrive("a", 500).reason is Reason.SEQ_JUMP
+    assert seqs.refused("a", 5) == range(0)
+    assert seqs.arrive("a", 501).reason is Reason.SEQ_JUMP
+    assert seqs.arrive("a", 502) == Arrival()
+
+
+def test_a_restored_lost_exposure_may_come_late_and_an_answered_one_may_not() -> None:
+    seqs = sequence()
+    seqs.restore("a", 3)
+    seqs.restore("a", 4, lost=True)
+    assert [seqs.comes_late("a", seq) for seq in (3, 4, 4)] == [False, True, False]
+    assert not seqs.comes_late("b", 4)
+    assert seqs.arrive("a", 5) == Arrival()
 
 
 def test_restored_runs_go_on_where_they_were() -> None:
@@ -147,3 +195,19 @@ def test_the_law_notices_each_kind_of_mistake() -> None:
     assert ledger.imbalance(0) == 0
     ledger.unknown_by_reason[Reason.LOST] += 1
     assert ledger.imbalance(0) != 0, "a reason without its unknown"
+
+
+def test_each_verdict_has_its_own_counter_and_each_unknown_its_reason() -> None:
+    ledger = Ledger()
+    assert (ledger.received, ledger.lost, ledger.ok, ledger.ng, ledger.unknown, ledger.late) == (0,) * 6
+    for verdict, reason in [*FATES[:1] * 3, *FATES[1:3], (Verdict.UNKNOWN, Reason.LOST)]:
+        ledger.settle(result(verdict, reason))
+    assert (ledger.ok, ledger.ng, ledger.unknown) == (3, 2, 1)
+    assert ledger.unknown_by_reason == {Reason.LOST: 1}
+    assert ledger.deadline_missed == 0
+    ledger.settle(replace(result(*FATES[0]), deadline_missed=True))
+    assert (ledger.ok, ledger.deadline_missed) == (4, 1)
+    ledger.unknown += 1
+    for _ in range(8):
+        ledger.receive()
+    assert ledger.imbalance(0) == 1, "an unknown without its reason"

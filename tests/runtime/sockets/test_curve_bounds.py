@@ -15,6 +15,7 @@ import zmq
 
 from asperity.benchmarks.line.strangers import greeting
 from asperity.runtime.security.curve_keys import Role
+from asperity.runtime.sockets import curve_connections
 from asperity.runtime.sockets import curve_sockets as curve_ends
 from tests.places import ROOT
 from tests.runtime.sockets.test_curve_sockets import Desk
@@ -37,6 +38,7 @@ def test_a_message_of_many_parts_is_thrown_away_bit_by_bit_and_its_sender_cut(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(curve_ends, "SURPLUS_PER_TURN", 50)
+    monkeypatch.setattr(curve_connections, "WEIGH_MS", 60_000)  # it is cut although it was not weighed yet
     camera, other = (desk.client(zmq.PUSH, "frames", desk.key(name, Role.CAMERA)) for name in ("cam", "other"))
     for end in (camera, other):
         end.send(b"frame")

@@ -62,6 +62,14 @@ def test_a_figure_that_is_no_number_is_outside(figure: str, value: float) -> Non
     assert not outside_range(SILHOUETTE, RANGES)
 
 
+@pytest.mark.parametrize("figure", ["area_mm2", "missing_share"])
+def test_a_range_holds_both_of_its_ends_and_nothing_beyond(figure: str) -> None:
+    (limits,) = [each for each in RANGES if each.figure == figure]
+    for end, beyond in ((limits.low, -math.inf), (limits.high, math.inf)):
+        assert not outside_range(replace(SILHOUETTE, **{figure: end}), RANGES)
+        assert outside_range(replace(SILHOUETTE, **{figure: math.nextafter(end, beyond)}), RANGES)
+
+
 def damaged() -> Iterator[tuple[str, Scores, Decision]]:
     """Everything that could pass for a low score and is none."""
     good = scores()
@@ -79,6 +87,7 @@ def damaged() -> Iterator[tuple[str, Scores, Decision]]:
         yield f"threshold {threshold}", good, decision(threshold=threshold)
     yield "no calibration scores", good, decision(calibration_scores=())
     yield "overflow", scores(rgb=1e30), decision(rgb=modality(image_std=1e-300))
+    yield "overflow of the map alone", scores(), decision(rgb=modality(patch_std=1e-300), threshold=1e9)
 
 
 @pytest.mark.parametrize(("seen", "decided"), [pytest.param(s, d, id=name) for name, s, d in damaged()])

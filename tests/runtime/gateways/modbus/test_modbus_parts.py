@@ -147,7 +147,7 @@ def run_parts(count: int, kills: int, seed: int) -> None:
 
 
 def test_the_gate_opens_for_no_part_that_was_not_exposed_and_judged_ok() -> None:
-    run_parts(200, kills=3, seed=1)
+    run_parts(120, kills=3, seed=1)
 
 
 @pytest.mark.soak

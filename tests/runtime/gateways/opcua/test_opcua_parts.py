@@ -163,7 +163,7 @@ async def run_parts(line: Line, camera: Answering, count: int, kills: int, seed:
 
 
 @pytest.mark.parametrize(
-    ("count", "kills"), [(200, 2), pytest.param(10_000, 20, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
+    ("count", "kills"), [(120, 2), pytest.param(10_000, 20, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
 )
 def test_over_opc_ua_and_http_no_part_is_accepted_that_was_not_exposed_and_judged_ok(count: int, kills: int) -> None:
     with answered_line(count) as (line, camera):

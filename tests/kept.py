@@ -1,0 +1,81 @@
+"""Things that are dear to make, made once in a tree: all workers of a run share them, and so do later runs.
+
+A thing's folder below ``build/test-cache`` is named after a digest of everything that it could depend on: each file of
+the product, each helper of the tests, the versions of all that is installed, and the machine. Its content has a digest
+too, so that a thing that somebody changed is made again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import distributions
+from pathlib import Path
+
+from tests.places import ROOT
+
+FOLDER = ROOT / "build" / "test-cache"
+PRODUCT = ("asperity", "runtime", "calibration", "export", "benchmarks")
+UNUSED_S = 3600
+"""A thing that no run wanted for so long is removed. Not sooner: a run of other sources may read it now."""
+BEGAN_S = time.time()
+
+
+def kept(name: str, make: Callable[[Path], object], folder: Path = FOLDER) -> Path:
+    """A folder that ``make`` filled, now or in an earlier run of the same sources. Shared: nobody may write into it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        place = folder / f"{name}-{surroundings()[:24]}"
+        whole = place.with_suffix(".whole")  # holds the digest of the content, and is written last
+        if not (whole.is_file() and whole.read_text() == content(place)):
+            whole.unlink(missing_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            make(place)
+            whole.write_text(content(place))
+        os.utime(place)
+        _remove_unused(folder, name)
+    return place
+
+
+@cache
+def surroundings() -> str:
+    """A digest of all that a thing may depend on."""
+    product = [path for name in PRODUCT for path in _files(ROOT / name)]
+    helpers = [path for path in _files(ROOT / "tests") if path.suffix == ".py" and not path.name.startswith("test_")]
+    versions = sorted(f"{each.name}=={each.version}" for each in distributions())
+    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("model name", "flags"))]
+    # A source that was written after the start may be loaded in either form: what is made now is for nobody else.
+    torn = max(path.stat().st_mtime for path in [*product, *helpers]) > BEGAN_S
+    place = [str(ROOT), sys.version, platform.platform(), os.environ.get("OMP_NUM_THREADS", ""), *cpu[:2]]
+    text = "\n".join([_digest(product + helpers), *versions, *place, str(os.getpid()) if torn else ""])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def content(place: Path) -> str:
+    """A digest of what is in a folder."""
+    return _digest(_files(place))
+
+
+def _digest(paths: list[Path]) -> str:
+    lines = (f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in sorted(paths))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+
+
+def _remove_unused(folder: Path, name: str) -> None:
+    for old in folder.glob(f"{name}-*"):
+        if old.is_dir() and old.stat().st_mtime < time.time() - UNUSED_S:
+            old.with_suffix(".whole").unlink(missing_ok=True)
+            shutil.rmtree(old, ignore_errors=True)
