@@ -337,7 +337,7 @@ def test_files_that_would_run_code_or_are_damaged_are_refused(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / name
-    path.write_bytes({"evil": pickle.dumps(Opens()), "cut": b"\x08\x07cut", "empty": b""}[path.stem])
+    path.write_bytes({"evil": pickle.dumps(Opens(), protocol=2), "cut": b"\x08\x07cut", "empty": b""}[path.stem])
     with pytest.raises(DataError, match=name):
         read_checkpoint(path)
     assert "executed" not in capsys.readouterr().out
