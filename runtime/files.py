@@ -166,7 +166,7 @@ def _check_reach(path: Path, found: os.stat_result, forbidden: int, root: bool) 
     if reach := found.st_mode & forbidden:
         others_may = "use" if reach & ~OTHERS_MAY_WRITE else "write"
         mode = stat.S_IMODE(found.st_mode)
-        raise OthersReach(path, f"it has mode {mode:04o}, so others may {others_may} it", foreign=False)
+        raise OthersReach(path, f"it has mode {mode:04o}, so other users may {others_may} it", foreign=False)
 
 
 def _kind(mode: int) -> str:

@@ -200,4 +200,4 @@ def _check(tokens: FloatArray, shape: tuple[int, ...], graph: str) -> None:
     if tokens.shape != shape:
         raise EngineError(f"{graph} gave shape {tokens.shape} where {shape} is expected; export the bundle again")
     if not np.isfinite(tokens).all():
-        raise EngineError(f"{graph} gave a value that is not finite; the network or its input is damaged")
+        raise EngineError(f"{graph} returned NaN or infinity; the network or its input is damaged")

@@ -209,7 +209,7 @@ def test_an_earlier_calibration_is_replaced_only_by_force_and_survives_a_failure
     replaced = calibrate(source, tmp_path, msgspec.structs.replace(FROZEN, seed=5), force=True)
     assert load_folder(folder.path).record == replaced.record != folder.record
     (tmp_path / "x" / "calibration").mkdir(parents=True)
-    with pytest.raises(UsageError, match="no calibration"):
+    with pytest.raises(UsageError, match="is not a calibration"):
         calibrate(source, tmp_path / "x", FROZEN, force=True)
 
 

@@ -154,6 +154,9 @@ def _python(rest: list[str]) -> str:
     source = file.read_text()
     if not place.is_dir() and "__main__" not in source:
         return f"{module} does nothing when it is run"
+    # Options that several programs share stand in a file that they import.
+    shared = re.findall(r"^from (asperity[\w.]*\.harness) import", source, re.M)
+    source += "".join(ROOT.joinpath(*name.split(".")).with_suffix(".py").read_text() for name in shared)
     named = [word.partition("=")[0] for word in options if word.startswith("-")]
     missing = [option for option in named if f'"{option}"' not in source and f"    {option[2:]}: " not in source]
     return f"{module} has no {', '.join(missing)}" if missing else ""

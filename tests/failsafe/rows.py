@@ -128,7 +128,7 @@ class Copy(threading.local):
     """A copy of the tree for each thread, made once: patches are made in it and taken back."""
 
     def __init__(self) -> None:
-        self.folder = tempfile.TemporaryDirectory(prefix="asp-row-")
+        self.folder = tempfile.TemporaryDirectory(prefix="ar-")
         self.tree = Path(self.folder.name) / "tree"
         shutil.copytree(ROOT, self.tree, symlinks=True, ignore=LEFT_OUT)
         self.later_s = 0

@@ -21,7 +21,7 @@ def pending(*triggers: PendingTrigger, pending_max: int = 4) -> Triggers:
 
 def test_one_more_than_may_wait_is_refused_and_so_is_an_id_that_waits() -> None:
     triggers = pending(ONE, pending_max=2)
-    assert "trigger 1 already awaits" in triggers.refusal(1)
+    assert "trigger 1 is already waiting" in triggers.refusal(1)
     assert triggers.refusal(2) == ""
     triggers.add(TWO)
     assert len(triggers) == 2 and "2 triggers already await" in triggers.refusal(3)

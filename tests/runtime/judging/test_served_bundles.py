@@ -115,7 +115,7 @@ SPOILED = pytest.mark.parametrize(
         (lambda path: path.write_bytes(b"[" * 100_000), "is damaged"),
         (lambda path: (path.unlink(), os.mkfifo(path)), "it is a pipe"),
         (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "it is a link"),
-        (lambda path: path.chmod(0o666), "others may write it"),
+        (lambda path: path.chmod(0o666), "other users may write it"),
     ],
     ids=["gone", "empty", "type", "station", "large", "nested", "pipe", "link", "mode"],
 )

@@ -39,7 +39,7 @@ def test_what_is_written_is_this_users_alone(path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610])
 def test_no_right_of_others_is_allowed(path: Path, mode: int) -> None:
     path.chmod(mode)
-    with pytest.raises(AccessError, match=r"others may .*\(others could see it\); run `chmod 600 .*keys/file`"):
+    with pytest.raises(AccessError, match=r"other users may .*\(others could see it\); run `chmod 600 .*keys/file`"):
         read_private(path, MINE)
     with pytest.raises(ConfigError, match="chmod 600"):
         read_secret(path)

@@ -8,6 +8,7 @@ import random
 import shutil
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -52,6 +53,15 @@ def free_port() -> int:
         port = random.SystemRandom().randrange(kernels // 2, kernels)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
+
+
+def open_to_mosquitto(folder: Path) -> None:
+    """Let every user enter a temporary folder: mosquitto drops to its own."""
+    root = Path(tempfile.gettempdir()).resolve()
+    for each in (folder.resolve(), *folder.resolve().parents):
+        if each == root:
+            return
+        each.chmod(0o755)
 
 
 class Broker:

@@ -29,6 +29,7 @@ from tests.runtime.gateways.mqtt.mqtt_floor import (
     Subscriber,
     free_port,
     make_certificate,
+    open_to_mosquitto,
     passing,
     start_gateway,
     told,
@@ -185,9 +186,7 @@ def make_users(folder: Path, port: int, *users: str) -> Path:
     config = config.replace("listener 8883", f"listener {port} 127.0.0.1")
     file = folder / "asperity.conf"
     file.write_text(config.replace("/etc/mosquitto/asperity", str(folder)))
-    folder.parent.parent.chmod(0o755)
-    folder.parent.chmod(0o755)
-    folder.chmod(0o755)
+    open_to_mosquitto(folder)
     for each in folder.iterdir():
         each.chmod(0o644)  # mosquitto drops to its own user
     return file

@@ -30,6 +30,7 @@ from tests.runtime.gateways.mqtt.mqtt_floor import (
     free_port,
     lies,
     make_certificate,
+    open_to_mosquitto,
     passing,
     start_gateway,
     told,
@@ -180,7 +181,8 @@ def test_tls_and_a_password_from_a_file(tmp_path: Path) -> None:
         subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "gate", "correct horse"], check=True)
         secret.touch(mode=0o600)
         secret.write_text("correct horse\n")
-        for path in (tmp_path.parent.parent, tmp_path.parent, tmp_path, key, certificate, passwords):
+        open_to_mosquitto(tmp_path)
+        for path in (key, certificate, passwords):
             path.chmod(0o755)  # mosquitto drops to its own user
         port, file = free_port(), tmp_path / "mosquitto.conf"
         file.write_text(
