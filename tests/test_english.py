@@ -45,7 +45,7 @@ INSTEAD = {
 PATTERN = re.compile("|".join(rf"(?P<w{at}>\b(?:{words})\b)" for at, words in enumerate(INSTEAD)), re.I)
 EXCEPTIONS: dict[str, str] = {}
 """Path -> a phrase that may stand there."""
-PACKAGES = ("runtime", "calibration", "export")
+PACKAGES = ("runtime", "calibration", "export", "benchmarks")
 
 
 def pieces(path: Path) -> Iterator[tuple[int, str]]:

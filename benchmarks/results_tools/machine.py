@@ -1,4 +1,4 @@
-"""What a figure was measured on: named in every result file."""
+"""The machine that a figure was measured on: named in every result file."""
 
 from __future__ import annotations
 
