@@ -1,7 +1,7 @@
 """Files and names from outside: opened so that nothing waits, bounded before they are read, shown without effect.
 
-A pipe would make the reader wait for ever, a device may do anything, a link may lead anywhere, and a file may be larger
-than memory. Whatever the station did not write itself just now is opened through here.
+A pipe would make the reader wait forever, a device may do anything, a link may lead anywhere, and a file may be larger
+than memory. Everything that the station has not just written itself is opened through here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The nouns: what a frame, its scores and its result are. Nothing else defines one.
+"""The core data types: a frame, its scores and its result. They are defined only here.
 
 Arrays are numpy; their shapes are written H x W (rows x columns). Lengths are millimetres unless a name says otherwise.
 """

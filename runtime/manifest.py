@@ -1,4 +1,4 @@
-"""What a bundle says of itself: ``manifest.json`` as types. Written by ``export``, verified by ``bundle.reader``.
+"""A bundle's description of itself: ``manifest.json`` as types. Written by ``export``, verified by ``bundle.reader``.
 
 Lengths are millimetres unless the name says otherwise. Unknown fields are refused: a manifest is signed, not guessed.
 """

@@ -1,4 +1,4 @@
-"""A camera that does as a test says."""
+"""A camera controlled by a test."""
 
 from __future__ import annotations
 

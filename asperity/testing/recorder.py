@@ -1,4 +1,4 @@
-"""What a station publishes, kept."""
+"""Records what a station publishes."""
 
 from __future__ import annotations
 

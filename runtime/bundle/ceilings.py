@@ -1,6 +1,6 @@
-"""How far a bundle, or an operator, may loosen a check. Limits of the code: no signature lifts them.
+"""How far a bundle, or an operator, may loosen a check. The limits are in the code: no signature lifts them.
 
-A manifest's numbers set most checks of a frame, and who signs it sets them. Each one that makes a check weaker has
+A manifest's numbers set most checks of a frame, and its signer chooses them. Each number that can weaken a check has
 its limit here, far beyond what calibration gives. Not here: numbers that the golden frames prove with the engine itself
 (means, deviations, weights, the networks' constants), since a bundle that misuses them does not pass the gate.
 """

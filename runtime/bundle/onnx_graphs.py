@@ -1,8 +1,8 @@
 """Read a bundle's ONNX graphs without the onnx package, and refuse whatever ``export`` would not have written.
 
-A graph from outside is a program. ONNX can loop without end, keep weights in other files, carry graphs inside nodes,
+A graph from outside is a program. ONNX can loop forever, keep weights in other files, and carry graphs inside nodes,
 functions and foreign operators; ``export`` uses none of that. So the list of what a graph may hold is the
-list of what ``export`` writes, field by field and operator by operator: what is not in it is refused by name, be it
+list of what ``export`` writes, field by field and operator by operator: anything else is refused by name, whether
 known to be dangerous or not. Field numbers are those of ``onnx.proto3``.
 """
 

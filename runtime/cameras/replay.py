@@ -1,4 +1,4 @@
-"""A camera that plays recorded frames: any folder in the layout of MVTec 3D-AD."""
+"""A camera that replays recorded frames from any folder in the MVTec 3D-AD layout."""
 
 from __future__ import annotations
 

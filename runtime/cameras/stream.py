@@ -1,4 +1,4 @@
-"""From a source of frames to the inspector: at a rate or on triggers, with the truth written beside."""
+"""Sends frames from a source to the inspector, at a fixed rate or on triggers, and writes their ground truth."""
 
 from __future__ import annotations
 

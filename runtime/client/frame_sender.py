@@ -1,8 +1,8 @@
-"""The camera's side of the wire: frames out, triggers in. A thin shell; the bytes are ``runtime.wire``'s.
+"""The camera's side of the wire: frames out, triggers in. A thin layer; ``runtime.wire`` encodes and decodes.
 
 With default socket options a sender queues several stale frames before it notices that nobody reads. So the socket
-keeps one message, connects before it queues, and never waits: a frame that cannot go now is dropped here, and its
-``seq`` is spent, so that the inspector can name what is missing.
+keeps one message, connects before it queues, and never waits: a frame that cannot be sent now is dropped here, and its
+``seq`` is used up, so that the inspector can name what is missing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long a client waits, and how much it holds."""
+"""Limits of a client: how long it waits and how much it stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control socket as a client has it: requests out, each asked again with the same bytes, and their answers in."""
+"""The client's control socket: sends requests, repeats each with the same bytes, and receives the answers."""
 
 from __future__ import annotations
 

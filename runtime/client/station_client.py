@@ -1,7 +1,7 @@
-"""The results of a station, in order, none twice, none lost without a word. An example: ``asperity.client``.
+"""The results of a station, in order, none twice, every loss reported. An example: ``asperity.client``.
 
-A subscriber joins by subscribing, awaiting a state, and asking the journal for what PUB lost. It rejects while the beat
-does not advance, while the station is not ready, and until a new session has shown an advancing heartbeat.
+A subscriber joins by subscribing, waiting for a state, and asking the journal for what PUB lost. It rejects while the
+heartbeat does not advance, while the station is not ready, and until a new session has shown an advancing heartbeat.
 
 A request that changes something repeats ``session`` and ``uptime_ms`` of the last state, and the station does it
 only within ``[control] request_age_max_ms`` (1000) of that state. The client gives up after ``request_tries`` times

@@ -1,7 +1,7 @@
 """A network on the device, as the frame path sees it: static shapes, float32 in and out, on the caller's memory.
 
-TensorRT's plans fulfil it (``engines.tensorrt.graphs``), plain PyTorch (``benchmarks``), and ONNX Runtime on the CPU
-stand-in's memory (``runtime.cuda.shim.graphs``); the engine around them is the same for all.
+Implemented by TensorRT's plans (``engines.tensorrt.graphs``), plain PyTorch (``benchmarks``), and ONNX Runtime on the
+CPU stand-in's memory (``runtime.cuda.shim.graphs``); the engine around them is the same for all.
 """
 
 from __future__ import annotations

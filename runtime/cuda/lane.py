@@ -5,8 +5,8 @@ First recording: part and window, then side by side the colour branch (silhouett
 patches are not empty. Second recording, one for the slots and one for the larger adaptor: points adaptor and search
 beside the colour search, image distances, maps, the answer in one piece.
 
-What a frame says of itself (scale, unit, which value is invalid) is an argument of its first kernel, which is therefore
-launched plainly before the first recording.
+What a frame declares (scale, unit, which value is invalid) is an argument of its first kernel, which is therefore
+launched separately, before the first recording.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The box itself: clocks, power, memory, disk, who may read what, and who starts the station."""
+"""The machine itself: clocks, power, memory, disk, file permissions, and what starts the station."""
 
 from __future__ import annotations
 

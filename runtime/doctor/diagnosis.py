@@ -1,4 +1,4 @@
-"""Every check in the order of the table, and which engine is judged by."""
+"""All checks in the order of the table, and the engine that they are judged for."""
 
 from __future__ import annotations
 

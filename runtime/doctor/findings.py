@@ -1,4 +1,4 @@
-"""What a check says, and the judgement over all of them."""
+"""The result of a check, and the overall judgement."""
 
 from __future__ import annotations
 

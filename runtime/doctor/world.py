@@ -1,4 +1,4 @@
-"""What the checks may ask of a machine, and this machine's answers. Nothing here judges."""
+"""What the checks may ask about a machine, and this machine's answers. Nothing here judges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every file that is made from the sources, and how. ``make documents`` writes them; a test holds them current."""
+"""Every file that is made from the sources, and how. ``make documents`` writes them; a test keeps them current."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The CUDA engine: a frame is uploaded once; its figures, distance maps and image distances come back.
 
-What happens on the device is ``runtime.cuda.lane``'s. This file is the host's part: which frame is under way where, the
-one read between both halves, what refuses a frame, and what is said when the device fails.
+``runtime.cuda.lane`` does the work on the device. This file is the host's part: which frame is in flight on which lane,
+the one read between both halves, what refuses a frame, and what is reported when the device fails.
 """
 
 from __future__ import annotations

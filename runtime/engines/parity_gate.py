@@ -1,10 +1,10 @@
 """The parity gate: an engine may judge parts only after it has judged the bundle's golden frames as the exporter did.
 
-Each golden frame goes the whole road of a real one: preprocessing, networks, banks, ``scoring.decide``. Two of them
+Each golden frame takes the whole path of a real one: preprocessing, networks, banks, ``scoring.decide``. Two of them
 were spoiled by the exporter, one in geometry and one in colour, and must be ng because of their own modality's
 distance, so that an engine of constants, a network of zeros or a bank that is near everything cannot pass
 (architecture, "Bundle"). A bundle for timing only has no spoiled ones: ``decide`` gives it no verdict, here as on the
-line, and the gate holds its scores to the exporter's.
+line, and the gate compares its scores with the exporter's.
 """
 
 from __future__ import annotations

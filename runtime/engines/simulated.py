@@ -1,7 +1,7 @@
 """An engine that looks at nothing and follows a script: for PLC programmers and for tests of faults.
 
 Everything it touches is named ``simulated``; gateways do not accept such parts unless their configuration says so.
-A script is words, one a frame, chosen by ``seq`` modulo their number: the same frame always gets the same answer.
+A script is words, one per frame, chosen by ``seq`` modulo their number: the same frame always gets the same answer.
 ``WORD=MS`` answers after that many milliseconds. A frame whose ``sensor`` is ``simulate:WORD`` brings its own word.
 """
 

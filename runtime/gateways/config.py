@@ -1,7 +1,7 @@
 """``gateway.toml`` as types: which station, and every bound, wait and port of the gateways.
 
-One file serves all gateways of a station; each reads the first two tables and its own. ``docs/gateways.md`` holds the
-tables made from here.
+One file serves all gateways of a station; each reads the first two tables and its own. The tables of
+``docs/gateways.md`` are generated from this file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Triggers whose requests failed: a good result that comes all the same is not a pass. Pure."""
+"""Triggers whose requests failed: a good result that arrives anyway is not a pass. Pure."""
 
 from __future__ import annotations
 

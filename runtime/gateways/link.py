@@ -1,4 +1,4 @@
-"""A station as every gateway sees it: results in order, the station's own beat, and an ``accept`` that dies by itself.
+"""A station as every gateway sees it: results in order, the station's own heartbeat, and an ``accept`` that expires.
 
     link = Link(config, on_news=wake)      # a separate thread talks to the station
     link.start()
@@ -8,7 +8,7 @@
     future = link.ask("trigger", trigger_id=7, timeout_ms=500)
 
 ``view`` and ``take`` may be called from any thread. The link thread owns the sockets; a gateway's own thread or event
-loop owns its protocol. Nothing here makes a beat: what a gateway shows is the inspector's, or an old one with bad
+loop owns its protocol. No heartbeat is made here: a gateway shows the inspector's, or an old one with bad
 quality.
 """
 

@@ -1,4 +1,4 @@
-"""A frame that the station has admitted: from now on it is owed one result."""
+"""A frame that the station has admitted: from now on exactly one result is owed for it."""
 
 from __future__ import annotations
 

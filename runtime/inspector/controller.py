@@ -1,4 +1,4 @@
-"""How the station is operated: its state, its recipe, the self-test, faults. Part of the I/O thread."""
+"""Operation of the station: its state, its recipe, the self-test, faults. Part of the I/O thread."""
 
 from __future__ import annotations
 

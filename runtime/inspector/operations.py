@@ -1,4 +1,4 @@
-"""What a station does on request: one function an operation of the control socket."""
+"""What a station does on request: one function per operation of the control socket."""
 
 from __future__ import annotations
 

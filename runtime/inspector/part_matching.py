@@ -1,9 +1,9 @@
-"""Which exposure is which part's, where a sensor fires the camera and the PLC announces the part. Pure; time is given.
+"""Which exposure belongs to which part, if a sensor fires the camera and the PLC announces it. Pure; time is given.
 
 The rule is the table in docs/wire.md ("Which exposure is which part's"). An announcement at ``a`` claims the exposures
 in its window [a - late - tolerance, a + early + tolerance]. The windows of two parts cannot overlap as long as parts
-keep their least pitch, so an exposure in two windows, or two in one, means that something went wrong: whatever could be
-read in two ways is answered unknown. What cannot be explained at all leaves the matcher unsynced: everything is unknown
+keep their least pitch, so an exposure in two windows, or two in one, means that something went wrong: whatever is
+ambiguous is answered unknown. What cannot be explained at all leaves the matcher unsynced: everything is unknown
 until the line has paused for longer than any announcement is delayed.
 
 All times are nanoseconds of the inspector's monotonic clock; ``DeviceClock`` maps a camera's own clock to it.

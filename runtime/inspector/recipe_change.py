@@ -1,4 +1,4 @@
-"""The last recipe change that was begun, and what became of it: exactly one of done and failed."""
+"""The last recipe change that was begun, and its outcome: exactly one of done and failed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Requests on the control socket: who may ask, what was asked before, what is too old. A repeated id is answered
-again, not done again.
+"""Requests on the control socket: permissions, repeats and age limits. A repeated id is answered again, not carried
+out again.
 
-What changes something is done only while it is young (``_too_old``), and is written into the audit file with who asked.
+A request that changes something is done only while recent (``_too_old``) and audited with its sender.
 """
 
 from __future__ import annotations

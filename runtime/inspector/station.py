@@ -1,6 +1,6 @@
-"""One station of the inspector: its frames' fates, its results, its law. Part of the I/O thread; it never computes.
+"""One station of the inspector: its frames, its results, its accounting. Part of the I/O thread; it never computes.
 
-``runtime.inspector.desk`` says which way a frame goes through this file; its results go out by ``inspector.results``.
+``runtime.inspector.desk`` describes a frame's path through this file; ``inspector.results`` sends its results.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The engine thread: the thread that owns the engines. Frames in from the inbox, outcomes out to the I/O thread.
 
-Stations take turns (``judging.inbox``). Where an engine takes several frames at once (``Engine.batch_max``) it is given
-what waits at that moment, at most one frame of each station that shares it; nobody waits for a batch to fill.
+Stations take turns (``judging.inbox``). An engine that takes several frames at once (``Engine.batch_max``) is given
+those waiting at that moment, at most one of each station that shares it; no frame waits for a batch to fill.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What lies between desk and bench: for each station a queue in order of arrival, of which at most a few are frames."""
+"""The inbox between I/O and engine thread: one queue per station in order of arrival, with at most a few frames."""
 
 from __future__ import annotations
 

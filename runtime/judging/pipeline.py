@@ -1,6 +1,6 @@
-"""A frame's way on the engine thread: score, decide, result; the same for every engine.
+"""A frame's path on the engine thread: score, decide, result; the same for every engine.
 
-Nothing here can say ok: that is ``scoring.decide``'s alone. Whatever goes wrong ends in an unknown with its reason.
+Nothing here can say ok: only ``scoring.decide`` can. Whatever goes wrong ends in an unknown with its reason.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Recipes: found by name, verified in a child process, opened and warmed next to the active one, shared by stations.
 
-The child is there for the line's sake: a bundle that brings ONNX Runtime down must not bring the inspector down.
+The child protects the line: a bundle that crashes ONNX Runtime must not crash the inspector.
 """
 
 from __future__ import annotations

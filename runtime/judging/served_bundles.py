@@ -1,6 +1,6 @@
-"""Which bundle of each recipe a station has served last: an older one does not come back without a word.
+"""The newest bundle of each recipe that a station has served: an older one does not come back unnoticed.
 
-A bundle that was replaced stays signed for ever: with an old copy a station would judge parts again as before,
+A bundle that was replaced stays signed forever: with an old copy a station would judge parts as before,
 and nothing would look wrong. So a small file next to the journal holds, for each recipe, when the newest bundle that
 was served had been made (``created_us`` of its signed manifest). An older one opens only with ``[engine]
 allow_older``, and then every state says so.

@@ -1,10 +1,10 @@
-"""Who asked what of the station, and what became of it: JSON lines in a file that is only added to.
+"""Every request to the station, its sender and its outcome: JSON lines in an append-only file.
 
-The I/O thread makes the entries and never waits for the disk: they lie in a bounded queue, from which another thread
-writes them. Each batch is synced (fdatasync) before the next one is taken, so a process that is killed loses what had
-waited for milliseconds, and a power cut no more than that. What the disk does not take stays in the queue and is tried
-again; what no longer fits the queue is counted, and the count is an entry as soon as there is room. A batch that failed
-half-way is written again whole: ``n``, which counts entries in a session, tells repeats and gaps.
+The I/O thread makes the entries and never waits for the disk: they go into a bounded queue, from which another thread
+writes them. Each batch is synced (fdatasync) before the next one is taken, so a killed process loses only entries of
+the last milliseconds, and a power cut no more than that. What the disk refuses stays in the queue and is retried;
+what no longer fits the queue is counted, and the count becomes an entry as soon as there is room. A batch that failed
+half-way is written again whole: ``n``, which counts entries in a session, reveals repeats and gaps.
 """
 
 from __future__ import annotations

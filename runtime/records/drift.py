@@ -1,4 +1,4 @@
-"""Do accepted frames still score like those of calibration? A rank test, a window at a time; no verdict knows of it.
+"""Do accepted frames still score like calibration frames? A rank test, one window at a time; no verdict depends on it.
 
 Of a window of accepted (ok) frames every score is compared with every calibration score that the threshold accepts too.
 Where nothing has changed, a live score is as often above as below: the share above is 0.5, and how far it strays by

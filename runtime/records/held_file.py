@@ -1,7 +1,7 @@
-"""A file that stays open as long as the station runs, read and written by calls, and missed when it is gone.
+"""A file that stays open as long as the station runs, read and written by calls; its removal is noticed.
 
 It is not mapped into memory: truncating a mapped file kills the process at its next access (SIGBUS). What is
-written belongs to the kernel at once, so it survives the process all the same.
+written belongs to the kernel at once, so it survives the process anyway.
 """
 
 from __future__ import annotations

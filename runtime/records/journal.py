@@ -1,8 +1,8 @@
-"""The journal: a ring of admitted frames and their results in a file, one file a station.
+"""The journal: a ring of admitted frames and their results in a file, one file per station.
 
 It answers one question after a crash: what do we still owe? When a frame is admitted, its slot gets the complete
 encoded result that would have to be published if the process died now (unknown, RESTARTED). When it is answered, the
-final result is written into the slot's other half, and then one byte is flipped. A reader sees the one or the other,
+final result is written into the slot's other half, and then one byte is flipped. A reader sees one or the other,
 never a mixture, because a single byte is stored at once.
 
     file   = header page (4096 bytes: two copies of the header, the valid one of the higher generation counts)
@@ -18,7 +18,7 @@ id carries its trigger.
 
 It survives the process (kill -9), since what is written belongs to the kernel. It does not survive a power cut whole:
 ids are therefore reserved in blocks that are synced to disk before the first of them is used, and go on after the
-reserved block (a named gap) when the box was restarted without a clean close. A slot that fails its CRC is named
+reserved block (a named gap) after a restart without a clean close. A slot that fails its CRC is named
 and never trusted.
 
 A second file, ``NAME.journal.ids``, is a copy of the header page. From it ids go on where the journal is gone. A

@@ -1,6 +1,6 @@
-"""Every frame's fate, counted: ``seq`` of the camera's run, the counters, and the law that they must obey.
+"""Accounts for every frame: ``seq`` of the camera's run, the counters, and the invariant that they must satisfy.
 
-Pure: values in, values out. The law, checked while running and in tests (docs/wire.md):
+Pure: values in, values out. The invariant, checked while running and in tests (docs/wire.md):
 
     received + lost = ok + ng + unknown + in_flight
 """

@@ -1,4 +1,4 @@
-"""What an earlier run of the inspector left owing, settled at the start of the next."""
+"""Results that an earlier run of the inspector still owed, published at the start of the next."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """CURVE keys (https://rfc.zeromq.org/spec/26/): of the station, of each client, and who is allowed to do what.
 
-In the key folder (``runtime.security.private_files``) lie
+The key folder (``runtime.security.private_files``) holds
 
     transport/station.key          the station's own pair, mode 0600; made on first use
     transport/allowed/NAME.json    a client's public key and its roles; its presence is the permission
-    transport/revoked/KEYID.json   public keys that are refused for ever
+    transport/revoked/KEYID.json   public keys that are refused forever
     transport/NAME.key             what ``asperity keys new --client NAME`` wrote for that client to take away
 
 A client needs one file, its ``NAME.key``: both its keys and the station's public key, as Z85 texts

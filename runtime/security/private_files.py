@@ -1,7 +1,7 @@
-"""Files that only this user has a hand in (keys, passwords, built networks): checked before use, written whole.
+"""Files that only this user can change (keys, passwords, built networks): checked before use, written whole.
 
-What is checked is the opened file that is then read: its kind, owner, mode and size. Who uses this says only which
-error it is, what others could do and how to repair it, and whether root may own the file too.
+The checks apply to the opened file that is then read: its kind, owner, mode and size. The caller chooses only the
+error type, the text on what others could do and how to repair it, and whether root may own the file too.
 """
 
 from __future__ import annotations

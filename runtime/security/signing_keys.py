@@ -1,10 +1,10 @@
-"""Ed25519 keys: who may sign a bundle that this box opens.
+"""Ed25519 keys: who may sign a bundle that this machine opens.
 
 A key folder (the user's configuration folder, or ``$ASPERITY_KEYS``) holds at most one private key and the public keys
 that are trusted or revoked:
 
     signing.pem             PKCS #8, mode 0600; made by the first calibration or by ``asperity keys new``
-    trusted/KEYID.json      public keys whose bundles open on this box
+    trusted/KEYID.json      public keys whose bundles open on this machine
     revoked/KEYID.json      public keys whose bundles never open here again
 
 A key's id is the first 16 hex digits of the SHA-256 of its 32 public bytes. A bundle's ``signature`` file is JSON with

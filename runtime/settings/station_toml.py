@@ -1,7 +1,7 @@
 """``station.toml`` as types: every bound, wait and size of a station has its name, default and description here.
 
 ``docs/station.md`` is made from this file. ``settings.loading`` reads a ``station.toml``, ``settings.cross_checks``
-checks what one key alone cannot say, and ``settings.paths`` says which paths follow from it.
+checks keys against each other, and ``settings.paths`` derives paths from them.
 """
 
 from __future__ import annotations

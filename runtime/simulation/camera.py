@@ -1,4 +1,4 @@
-"""The camera of ``asperity simulate``: tiny frames through the real socket, right or wrong as told."""
+"""The camera of ``asperity simulate``: tiny frames through the real socket, right or wrong on demand."""
 
 from __future__ import annotations
 

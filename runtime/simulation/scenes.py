@@ -1,4 +1,4 @@
-"""How each reason comes about at a simulated station: a scene for each, played by ``runtime.simulation.player``."""
+"""How each reason is produced at a simulated station: a scene for each, played by ``runtime.simulation.player``."""
 
 from __future__ import annotations
 

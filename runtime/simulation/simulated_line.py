@@ -1,4 +1,4 @@
-"""A line as the simulation has it: exposures, announcements, results, the inspector's process."""
+"""The simulated line: exposures, announcements, results, the inspector's process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Who may connect, ask and send: the live list of clients, their roles and limits. Knows nothing of sockets.
+"""Access control: the live list of clients, their roles and limits. Independent of the sockets.
 
-With CURVE every connection is decided here by its public key and its socket, and every request and frame once more by
-the list as it stands at that moment, so a revoked key is worth nothing from the next look on. Open connections outlive
+With CURVE every connection is accepted or refused here by its public key and its socket, and every request and frame
+is checked again against the current list, so a revoked key stops working at the next check. Open connections outlive
 their key; ``Access.changed`` says which sockets must be bound again to close them.
 
 Without CURVE anyone who can reach a socket may use it: the endpoint (loopback, or ipc in a folder of one user) is the

@@ -1,4 +1,4 @@
-"""The connections of one socket of libzmq, as its monitor tells of them, and what each has sent."""
+"""The connections of one libzmq socket, as its monitor reports them, and how much each has sent."""
 
 from __future__ import annotations
 

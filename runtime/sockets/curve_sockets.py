@@ -1,8 +1,8 @@
 """The I/O thread's sockets with CURVE: libzmq's, which authenticates each connection (ZAP, rfc.zeromq.org/spec/27).
 
-Two things are done here against libzmq 4.3.5. Its receiving queues have no bound of their own: where one is full while
-its connection is reset, a heartbeat ends the whole process (docs/decisions/plain-connections.md). And as libzmq counts
-no bytes, each TCP connection is looked at in every turn, and cut where it has sent more than was read of it.
+Two workarounds for libzmq 4.3.5. Its receiving queues are left unbounded: if one is full while its connection is
+reset, a heartbeat ends the whole process (docs/decisions/plain-connections.md). And as libzmq counts no bytes, each
+TCP connection is checked in every turn, and cut if it has sent more than was read from it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One plain connection: a thread reads it and holds it to its bounds before anything is kept; any client may send.
 
-Blocking reads, each for a whole part where the part is large: a frame is read straight into the memory in which it is
-decoded, and the interpreter is needed a few times for each frame, not for each packet.
+Blocking reads, each for a whole part if the part is large: a frame is read straight into the memory in which it is
+decoded, and the interpreter runs a few times per frame, not per packet.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The I/O thread's sockets without CURVE: ZMTP spoken here, so that every byte has its bound before it is read.
 
-libzmq assembles a message whole before it is seen, and kills the process where a connection is reset at a moment
-that it did not expect; docs/decisions/plain-connections.md says what was seen and tried. Clients of every ZeroMQ
-library connect as before.
+libzmq assembles a whole message before we see it, and aborts the process if a connection is reset at a moment
+that it did not expect; docs/decisions/plain-connections.md says what was seen and tried. Clients with any ZeroMQ
+library connect as usual.
 """
 
 from __future__ import annotations

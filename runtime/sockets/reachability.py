@@ -1,4 +1,4 @@
-"""Who else can reach the sockets than those they are for: said at every start; an alarm where it is a network."""
+"""Who else can reach the sockets: logged at every start; an alarm if they are open to a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a frame the very same as another? Apart from ``vision.preprocess``, so that the I/O thread needs no scipy."""
+"""Is a frame identical to another? Separate from ``vision.preprocess``, so that the I/O thread needs no scipy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prepared frame to patch features: the road shared by calibration (torch) and the engines (ONNX Runtime).
+"""Prepared frame to patch features: the path shared by calibration (torch) and the engines (ONNX Runtime).
 
 Only ``Networks`` differs between them. The exact reductions of lsfa 10.2 live here: distinct RGB tokens, one sparse
 interpolation-and-pooling map, and empty patches merged into spare slots that carry their multiplicity.

@@ -1,4 +1,4 @@
-"""What a station says of itself: state, event and trigger messages."""
+"""What a station publishes about itself: state, event and trigger messages."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Defects put into a virtual part. Geometry defects leave its colour alone, colour defects its geometry.
+"""Defects put into a virtual part. Geometry defects do not change its colour, colour defects not its geometry.
 
 Each draws its size, strength and place from its own random generator. ``severity`` scales the strength of what lies on
 the surface (heights and depths, how much a stain covers), not its size, place or shape. The exact mask is not made
-here: the camera compares what its rays meet with and without the defect.
+here: the camera compares what its rays hit with and without the defect.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the virtual station's camera stands, how a part lies under it, and what its rays meet."""
+"""The virtual station's geometry: the camera's position, the pose of a part under it, and what its rays hit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Branches, events and recordings for the CPU stand-in: nothing runs before something waits for it, then in the worst
+"""Branches, events and recordings for the CPU stand-in: nothing runs until something waits for it, then in the worst
 order.
 
 A branch's work is kept until it is waited for. Then the branches take turns, one step each, the last made first (or the

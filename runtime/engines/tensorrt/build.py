@@ -1,7 +1,7 @@
 """Networks built in the background: a child process makes them while the active engine goes on serving.
 
-The child is `asperity engines build`, at low priority and bounded in time. What it has built lies in the cache, where
-opening a recipe finds it; a child that fails, or is stopped, leaves the cache as it was.
+The child is `asperity engines build`, at low priority and bounded in time. What it has built goes to the cache, where
+opening a recipe finds it; a child that fails or is stopped leaves the cache unchanged.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Built networks on the device: plans of the cache behind ``runtime.cuda.graph``, with `tensorrt` or `tensorrt-rtx`.
 
-Weights are taken when the plans are opened, scratch memory when a graph is made, and nothing afterwards. A failure is
-an EngineError with the library's own first complaint; a device that failed permanently is noticed by the code that
-waits for waits for the stream, which is not here.
+Memory for weights is allocated when the plans are opened, scratch memory when a graph is made, and none afterwards. A
+failure is an EngineError with the library's first error message; a device that failed permanently is noticed by the
+code that waits for the stream, which is not here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one place that knows which TensorRT there is: `tensorrt` (10.3 to 11.x) or `tensorrt-rtx`, imported lazily.
+"""The one place that knows which TensorRT is installed: `tensorrt` (10.3 to 11.x) or `tensorrt-rtx`, imported lazily.
 
 Only names that both have are used outside of this file: Builder, INetworkDefinition, OnnxParser, IBuilderConfig,
 Runtime, ICudaEngine, IExecutionContext. What differs between versions is answered here.

@@ -1,9 +1,9 @@
-"""Built networks on disk: TensorRT's plans, made on this box for its GPU, driver and library, and never elsewhere.
+"""Built networks on disk: TensorRT's plans, made on this machine for its GPU, driver and library, and never elsewhere.
 
 A plan is executable code, so only files that this user wrote and nobody else could have changed are read: folders 0700,
-files 0600, owner asked of the opened file, hashes beside. One folder a set: ``record.json`` and a plan a network. It
-is written whole under another name and renamed, so that a reader sees a set or none. Making plans is the work of
-``export.tensorrt`` (docs/engines.md).
+files 0600, owner checked on the opened file, hashes stored with them. One folder per set: ``record.json`` and one plan
+per network. It is written whole under another name and renamed, so that a reader sees a complete set or none.
+``export.tensorrt`` makes the plans (docs/engines.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a PLC asked for by Modbus, and what became of it. Pure: futures and states are handed in, and the time."""
+"""What a PLC requested by Modbus, and the outcome. Pure: futures, states and the time are arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that come over MQTT: read with suspicion, done once, always answered."""
+"""Requests that arrive over MQTT: validated, carried out once, always answered."""
 
 from __future__ import annotations
 

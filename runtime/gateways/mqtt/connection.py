@@ -1,7 +1,7 @@
 """One connection to the broker, from the first try to its end. The next one is another object.
 
-The library would keep unacknowledged messages over a reconnection and send them again as they were: twice, and with an
-accept that no longer holds. So a connection that has ended is thrown away with all that was in it.
+The library would keep unacknowledged messages across a reconnection and send them again unchanged: twice, and with an
+accept that no longer holds. So a connection that has ended is discarded with everything in it.
 """
 
 from __future__ import annotations

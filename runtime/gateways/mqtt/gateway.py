@@ -1,9 +1,9 @@
 """``asperity gateway mqtt``: results, state and accept of a station as JSON to an MQTT broker.
 
-MQTT keeps what was said: an accept in a broker outlives the part it was for. So the broker is never given a true to
-keep: an accept true is not retained, reaches who listens at that moment (QoS 0), is good for ``valid_ms`` and is
-repeated while it holds. Accept false is retained; it is said at the start, before each result, on each change, twice
-per second, and as the last will. No part is accepted while another client publishes on its topics.
+MQTT keeps messages: an accept in a broker outlives the part it was for. So the broker is never given a true to
+keep: an accept true is not retained, reaches only clients connected at that moment (QoS 0), is valid for ``valid_ms``
+and is repeated while it holds. Accept false is retained; it is sent at the start, before each result, on each change,
+twice per second, and as the last will. No part is accepted while another client publishes on its topics.
 """
 
 from __future__ import annotations

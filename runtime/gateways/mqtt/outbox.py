@@ -1,4 +1,4 @@
-"""What waits for the broker, and what was given to it: bounded, in order, nothing twice and nothing lost unnamed."""
+"""Messages waiting for the broker and those passed to it: bounded, in order, none twice, every loss reported."""
 
 from __future__ import annotations
 

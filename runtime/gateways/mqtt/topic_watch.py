@@ -1,8 +1,8 @@
 """Does another client publish on this station's topics? A gateway reads its own messages and recognises each of them.
 
-Every message carries the gateway's ``instance`` and a number ``n`` that goes up, so no two are the same bytes; the
-broker gives each back once. What comes and is not awaited is foreign: another gateway of this name, a client that
-poses as one, or an old message of this gateway that was published again. Pure: the clock is handed in.
+Every message carries the gateway's ``instance`` and a number ``n`` that increases, so no two have the same bytes; the
+broker returns each once. A message that is not expected is foreign: another gateway of this name, a client that
+poses as one, or an old message of this gateway that was published again. Pure: the time is an argument.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One connection of the OPC UA gateway: bounded in bytes, in turns and in its share of the loop's time.
+"""One connection of the OPC UA gateway: bounded in bytes, in requests per turn and in its share of the loop's time.
 
-The library decodes and answers in the gateway's loop. So one request is begun in a turn of the loop, and a connection
+The library decodes and answers in the gateway's loop. So one request is begun per turn of the loop, and a connection
 that takes more than its share of the loop's time waits before its next request is begun.
 """
 

@@ -1,4 +1,4 @@
-"""The methods of the OPC UA gateway: each asks the station and answers with what it said."""
+"""The methods of the OPC UA gateway: each sends a request to the station and returns its answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""asyncua's server with bounds for a shop floor: which services there are, who logs in, how many sessions."""
+"""asyncua's server with bounds for a shop floor: which services it offers, who may log in, how many sessions."""
 
 from __future__ import annotations
 

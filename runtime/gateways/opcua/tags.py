@@ -1,7 +1,7 @@
 """The flat tags of the OPC UA gateway: name, type and meaning in one table, and the value of each at one moment.
 
-Pure: ``Moment`` is what is known, ``data_value`` what a client is shown of it. A tag is computed whenever it is read,
-so nothing that got stuck can keep one true.
+Pure: ``Moment`` is what is known, ``data_value`` what a client sees of it. A tag is computed whenever it is read,
+so nothing that hangs can keep one true.
 """
 
 from __future__ import annotations
