@@ -65,7 +65,7 @@ def calibrate(
 ) -> CalibrationFolder:
     """Calibrate from the normal frames below ``source`` and write ``out_dir/calibration``, report included.
 
-    What a killed or interrupted call leaves in ``out_dir/calibration.work`` the next one like it goes on from; the
+    What a killed or interrupted call leaves in ``out_dir/calibration.work`` the next one like it resumes from; the
     result is the same (``calibration.work``).
     ``adaptation``: how the adaptors are trained, when not by the profile's default. ``force`` replaces an earlier
     calibration. Raises UsageError (options, or a target that exists), DataError (source, weights, disk),

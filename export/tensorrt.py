@@ -1,4 +1,4 @@
-"""A bundle's networks as TensorRT plans, built on the box that will run them: strongly typed, from the signed ONNX.
+"""A bundle's networks as TensorRT plans, built on the machine that will run them: strongly typed, from the signed ONNX.
 
 Needs `onnx` and one of the two libraries behind ``runtime.engines.tensorrt.library``, no torch. `tensorrt` builds only
 on the GPU it builds for; `tensorrt-rtx` also without one, which is how this code is tested everywhere.
@@ -106,7 +106,7 @@ def build_set(
     if key.gpu is None and library.times_kernels:
         raise EngineError(
             f"{library.label} builds only on the GPU that it builds for, and none is found; run this on the station's "
-            "box, or give --library tensorrt-rtx to try without a GPU"
+            "machine, or give --library tensorrt-rtx to try without a GPU"
         )
     plans: dict[str, tuple[bytes, PlanFile]] = {}
     for name, model in derived_graphs(bundle, key.precision, key.softmax, options.threads):

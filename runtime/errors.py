@@ -39,7 +39,7 @@ class BundleError(AsperityError):
 
 
 class SignatureError(BundleError):
-    """The bundle's signature is absent, wrong, or by a key this box does not trust."""
+    """The bundle's signature is absent, wrong, or by a key this machine does not trust."""
 
 
 class ParityError(BundleError):

@@ -41,7 +41,7 @@ def open_file(
 ) -> int:
     """A descriptor of the regular file at ``path``. Never waits, and never opens a device or pipe permanently.
 
-    ``follow``: a link may lead to it; only for paths that the user of the box named themselves. ``forbidden``: the file
+    ``follow``: a link may lead to it; only for paths that the machine's user named themselves. ``forbidden``: the file
     must belong to this user (or, with ``root``, to root), and others must have none of these rights. A file that
     ``flags`` makes has mode 0600. Raises OSError.
     """

@@ -1,6 +1,6 @@
 """Which normal frame serves what: fit 65 %, tune 10 %, calibrate 25 % (lsfa 11, "Split").
 
-fit teaches adaptors and banks, tune gives the scores' standardisation and fusion, calibrate gives the threshold and
+fit trains adaptors and banks, tune gives the scores' standardisation and fusion, calibrate gives the threshold and
 nothing else. Frames of one part never fall into two of them. A split is a function of its arguments alone.
 """
 

@@ -1,4 +1,4 @@
-"""Where the networks' weights come from, and proof that they are the ones meant (architecture, "Profiles")."""
+"""Where the networks' weights come from, and a check that they are the intended ones (architecture, "Profiles")."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ OPERATORS = frozenset({
     "Resize", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
 })  # fmt: skip
 """All that a bundle's graphs may use. None of them contains a graph, and TensorRT 10's parser takes them all
-(onnx-tensorrt, docs/operators.md). FP16 and INT8 forms use others; they are made on the box, of a graph that passed."""
+(onnx-tensorrt, docs/operators.md). FP16 and INT8 forms use others; they are made locally from a graph that passed."""
 OPERATOR_DOMAINS = frozenset({b"", b"ai.onnx"})
 MAX_FIELDS = 250_000
 """Protobuf fields of one graph; the largest network of a profile has 8 000."""

@@ -27,7 +27,7 @@ GOOD = "good"
 PARTS_FILE = "parts.csv"
 MAX_PARTS_NBYTES = 64 * 2**20
 NAMES_SHOWN = 5
-"""At most so many names are spelt out in an error."""
+"""At most this many names are listed in an error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class SenderLimits:
     trigger_queue_messages: int = 64
     renew_ms: int = 10_000
     """Sockets are made again when no frame could go for this long: libzmq gives up permanently on a peer that broke the
-    protocol, and may lose a connection without a word."""
+    protocol, and may lose a connection without notice."""
     max_nbytes: int = MAX_CONTROL_BYTES
     """Largest part that is read: of triggers, and of whatever a peer that is not a station sends."""
 
@@ -104,7 +104,7 @@ class FrameSender:
 
         ``trigger``: the one it answers; its ids and ``promise`` are copied into the frame. The frame's arrays are not
         copied: leave them alone afterwards. False: nobody is connected or the frame before is still under way. Raises
-        WireError on a frame that breaks the contract (its ``seq`` is spent all the same).
+        WireError on a frame that breaks the contract (its ``seq`` is used up anyway).
         """
         if self._sub is not None:
             # ZeroMQ subscribes anew after a reconnection only when the socket is looked at.

@@ -66,11 +66,11 @@ class Asking:
         return self._replies.pop(pending.request.id, None)
 
     def forget(self, pending: Pending) -> None:
-        """Await its answer no longer."""
+        """Stop waiting for its answer."""
         self._awaited.discard(pending.request.id)
 
     def take_in(self) -> int:
-        """Keep the answers that are awaited, at most one for each id. Returns how many messages were malformed."""
+        """Keep the answers that are waited for, at most one for each id. Returns how many messages were malformed."""
         malformed = 0
         while self._socket is not None:
             try:

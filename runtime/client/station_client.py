@@ -162,7 +162,7 @@ class StationClient:
         return self.state
 
     def request(self, op: str, **fields: Any) -> Reply:
-        """Ask and await the answer, as often as the limits say, always with the same bytes, so it is done once.
+        """Ask and wait for the answer, as often as the limits say, always with the same bytes, so it is done once.
 
         ``fields``: as the operation needs (``from_`` for ``from``); ``station=""`` for ``shutdown``, which is for the
         whole process. What changes something is sent once a state was received, awaited as long as an answer. One with
@@ -316,7 +316,7 @@ class StationClient:
         self._order.answer(results, reply.first_result_id, looked_to, now_s)
 
     def _contradict(self, why: str) -> None:
-        """The control socket is not the station's, or is not to be relied on. One line a session."""
+        """The control socket is not the station's, or is not to be relied on. One line per session."""
         self.contradictions += 1
         session = self.state.session if self.state else ""
         if session != self._contradicted_session:

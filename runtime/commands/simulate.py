@@ -144,7 +144,7 @@ def _configure(
 
 
 def _triggered(config: StationConfig, on_trigger: bool) -> StationConfig:
-    """With ``--on-trigger`` a station that would run freely awaits software triggers."""
+    """With ``--on-trigger`` a station that would run freely waits for software triggers."""
     from msgspec.structs import replace
 
     if not on_trigger:
@@ -274,7 +274,7 @@ def _play_at(station: Simulation, stations: list[Simulation], word: str, trigger
 
 
 def _typed_words() -> Queue[str]:
-    """What is typed on standard input, read by a thread of its own."""
+    """What is typed on standard input, read by its own thread."""
     from asperity.runtime.errors import AsperityError
     from asperity.runtime.simulation.player import words_of
 

@@ -38,7 +38,7 @@ def bucket(m: int, n: int, d: int) -> str:
 
 
 def file_of(device: str, folder: Path = FOLDER) -> Path:
-    """Where a device's table lies."""
+    """Path of a device's table."""
     return folder / (re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + ".json")
 
 

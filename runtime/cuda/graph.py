@@ -39,7 +39,7 @@ class DeviceGraph(Protocol):
         """Every output's shape, by name."""
 
     def bind(self, addresses: Mapping[str, int]) -> None:
-        """Where every input and output lies on the device, from now on; each is aligned to 256 bytes.
+        """Where every input and output is on the device, from now on; each is aligned to 256 bytes.
 
         Called once, before the first ``enqueue``. Raises EngineError where a name is missing or not known.
         """

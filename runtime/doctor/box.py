@@ -31,7 +31,7 @@ UNIT_FOLDERS = (
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a station's configuration says of the box."""
+    """What a station's configuration says of the machine."""
 
     station: StationConfig
     journals: tuple[Path, ...]
@@ -175,7 +175,7 @@ def check_keys(world: World, setting: Setting) -> Finding:
 
 
 def check_engine_cache(world: World, setting: Setting) -> Finding:
-    """Engines are executable code: nobody else may write where they lie."""
+    """Engines are executable code: nobody else may write to their folder."""
     where = str(setting.engines)
     if not world.may_write(where):
         folder = shlex.quote(where)

@@ -16,7 +16,7 @@ class Engine(str, Enum):
 
 
 class State(str, Enum):
-    """How it stands with one thing."""
+    """The status of one item."""
 
     OK = "ok"
     NOTE = "note"

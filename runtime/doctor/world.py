@@ -89,7 +89,7 @@ class World(Protocol):
         """Who runs."""
 
     def free_bytes(self, path: str) -> int:
-        """Room for this user where the path lies or would lie."""
+        """Free space for this user at the path, which need not exist yet."""
 
     def may_write(self, path: str) -> bool:
         """Whether the path, or the nearest folder above it that exists, can be written."""

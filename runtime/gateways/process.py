@@ -30,7 +30,7 @@ from asperity.runtime.process.systemd import Supervision
 log = logging.getLogger("asperity.gateway")
 
 CLOSE_S = 1.0
-"""At the end, longest wait for the protocol's connections; then the process ends all the same."""
+"""At the end, longest wait for the protocol's connections; then the process ends anyway."""
 
 
 BACKLOG = 128
@@ -113,7 +113,7 @@ def check_host(table: str, host: str, insecure_lan: bool) -> None:
 
 
 def cannot_listen(table: str, host: str, port: int, error: OSError) -> GatewayError:
-    """What to raise when the address is taken or not this box's."""
+    """What to raise when the address is taken or not this machine's."""
     return GatewayError(
         f"[{table}] cannot listen on {host} port {port}: {error.strerror or error}; "
         "is another gateway running? Choose another port"

@@ -292,7 +292,7 @@ class Station:
     # ------------------------------------------------------------------ time passes
 
     def on_time(self, now: Now) -> None:
-        """Deadlines, triggers, long operations, the beat, the law, the state message."""
+        """Deadlines, triggers, long operations, the heartbeat, the accounting, the state message."""
         for work in [work for work in self.work.values() if work.judged is None and now.ns >= work.deadline_ns]:
             self._miss_deadline(work)
         self.results.answer_triggers(self.triggers.expired(now.ns), Reason.NO_FRAME)

@@ -21,7 +21,7 @@ from asperity.runtime.vision.digest import frame_digest
 from asperity.runtime.vision.scoring import decide, fused_map
 
 SHARED_CLOCKS = frozenset({"ptp", "realtime"})
-"""Clocks of a camera that may be compared with the box's own."""
+"""Clocks of a camera that may be compared with the machine's own."""
 
 
 @dataclass(frozen=True, slots=True)

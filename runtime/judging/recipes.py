@@ -280,7 +280,7 @@ class Loader:
         self._number = 0
         self._thread: threading.Thread | None = None
         self.building = ""
-        """The recipe whose networks are being built for this box; empty: none."""
+        """The recipe whose networks are being built for this machine; empty: none."""
 
     def start(self, name: str, *, in_child_first: bool) -> None:
         """Begin to open ``name``; what an earlier start has not brought to an end is forgotten."""
@@ -291,7 +291,7 @@ class Loader:
         self._thread.start()
 
     def end(self, timeout_s: float) -> None:
-        """Forget the last start, and wait so long for a build under way to be ended."""
+        """Forget the last start, and wait this long for a running build to end."""
         self.give_up()
         if self._thread is not None and self.building:
             self._thread.join(timeout_s)
@@ -338,7 +338,7 @@ class Loader:
         ring()
 
     def _build_missing(self, number: int, name: str) -> None:
-        """With ``[engine] build_missing``: networks that this box lacks are built while the active engine serves on.
+        """With ``[engine] build_missing``: networks that this machine lacks are built while the active engine serves.
 
         Outside the lock of ``OpenRecipes``, so that other stations' recipes open meanwhile.
         """

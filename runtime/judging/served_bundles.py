@@ -38,7 +38,7 @@ class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def served_path(config: StationConfig) -> Path:
-    """Where the station's memory lies."""
+    """Path of the station's file."""
     return journal_path(config).with_name(f"{config.station.name}.served.json")
 
 

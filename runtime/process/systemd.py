@@ -73,7 +73,7 @@ class Supervision:
         self._tell("STOPPING=1")
 
     def _tell(self, line: str) -> bool:
-        """False where the supervisor has not yet read what it was told before, and the line is lost."""
+        """False where the supervisor has not yet read earlier messages, and the line is lost."""
         if not self._address:
             return True
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address

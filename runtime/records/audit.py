@@ -90,7 +90,7 @@ class AuditFile:
         self._size = 0
 
     def open(self) -> None:
-        """Open the file, or make it for this user alone. One that others could have changed is not gone on with."""
+        """Open the file, or make it for this user alone. One that others could have changed is not continued."""
         self.close()
         try:
             make_folder(self.path.parent)

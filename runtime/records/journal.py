@@ -21,7 +21,7 @@ ids are therefore reserved in blocks that are synced to disk before the first of
 reserved block (a named gap) after a restart without a clean close. A slot that fails its CRC is named
 and never trusted.
 
-A second file, ``NAME.journal.ids``, is a copy of the header page. From it ids go on where the journal is gone. A
+A second file, ``NAME.journal.ids``, is a copy of the header page. From it ids continue if the journal is gone. A
 journal that is removed, replaced, cut or cannot be written while the station runs is a ``fault``: nothing more is kept,
 and ids are reserved in the second file alone.
 """
@@ -160,7 +160,7 @@ class Journal:
         return self.fault
 
     def reserve(self) -> int:
-        """The next result_id. No id is ever given twice for a station, whatever happens to the process or the box."""
+        """The next result_id. No id is ever given twice for a station, whatever happens to process or machine."""
         result_id = self._next_id
         if result_id >= self._header.reserved:
             self.look()
@@ -265,7 +265,7 @@ class Journal:
         return not self.fault
 
     def _lose(self, why: str) -> None:
-        """Keep nothing more; ids go on from the second file, which is written again in case it is gone too."""
+        """Keep nothing more; ids continue from the second file, which is written again in case it is gone too."""
         self.fault = why
         self._write_header(reserved=self._next_id + self._reserve_ids)
 
@@ -362,7 +362,7 @@ def _crc(result_id: int, payload: bytes) -> int:
 
 
 def _boot_id() -> str:
-    """Changes with every boot of the box; "" where the system does not tell."""
+    """Changes with every boot of the machine; "" if the system does not report it."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()[:36]
     return ""

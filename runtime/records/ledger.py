@@ -119,7 +119,7 @@ class Ledger:
         self.unknown_by_reason: Counter[Reason] = Counter()
         self.deadline_missed = 0
         self.late = 0
-        """Frames of exposures that had been answered LOST; they are not in the law, for an exposure has one result."""
+        """Frames of exposures that had been answered LOST; not in the invariant: an exposure has one result."""
 
     def receive(self) -> None:
         """Count a message that came in on the frames socket, or an answer owed by an earlier run."""
@@ -141,7 +141,7 @@ class Ledger:
         self.deadline_missed += result.deadline_missed
 
     def imbalance(self, in_flight: int) -> int:
-        """What the law is off by, given how many admitted frames have no result yet; 0 when it holds.
+        """What the invariant is off by, given how many admitted frames have no result yet; 0 when it holds.
 
         ``unknown_by_reason`` must add up to ``unknown`` as well, or the difference is counted in.
         """

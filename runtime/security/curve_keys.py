@@ -156,7 +156,7 @@ def receive(socket: zmq.Socket[bytes]) -> list[bytes]:
 
 
 class ClientKeys:
-    """The transport keys of one box.
+    """The transport keys of one machine.
 
     Raises AccessError, with the command that repairs it, when another user could read the station's private key or
     could let a client in.

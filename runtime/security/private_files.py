@@ -61,7 +61,7 @@ def default_key_folder() -> Path:
 def check_folder(folder: Path, private: Private, *, follow: bool = False) -> None:
     """Raises the error of ``private`` when others have a hand in the folder, OSError when it is not one.
 
-    ``follow``: a link may lead to it; only for a path that the user of the box named themselves.
+    ``follow``: a link may lead to it; only for a path that the user of the machine named themselves.
     """
     try:
         files.check_folder(folder, private.forbidden, follow=follow, root=private.root)

@@ -291,7 +291,7 @@ class Engine(Section, frozen=True, forbid_unknown_fields=True):
 
 
 class Audit(Section, frozen=True, forbid_unknown_fields=True):
-    """Who asked what of the station, and what came of it (docs/security.md, Audit): JSON lines, one file a process."""
+    """Who asked what of the station, and the outcome (docs/security.md, Audit): JSON lines, one file per process."""
 
     path: Annotated[
         str, text("audit file; `.1`, `.2` ... are older ones; empty: `NAME.audit.jsonl` next to the (first) journal")

@@ -228,7 +228,7 @@ class CurveEnds:
             self._zap.send_multipart([sender, empty, version, *answer])
 
     def _cut(self, name: str, now_ns: int) -> None:
-        """End every connection of a socket; who may come back does so by itself within a moment."""
+        """End every connection of a socket; clients that may reconnect do so automatically within a moment."""
         if name not in self._rebinding:
             self._rebinding[name] = now_ns + REBIND_MS * MS
             for endpoint in self._bound[name]:
@@ -236,7 +236,7 @@ class CurveEnds:
 
     def close(self, linger_ms: int) -> None:
         """Close everything; what subscribers have not taken gets ``linger_ms``."""
-        # While a monitor is still read: ZeroMQ's thread waits for ever to tell one that is gone.
+        # While a monitor is still read: ZeroMQ's thread waits forever to notify one that is gone.
         for socket in self._all:
             with suppress(zmq.ZMQError):
                 socket.disable_monitor()

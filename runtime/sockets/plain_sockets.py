@@ -201,7 +201,7 @@ class PlainEnds:
                 name, listener = self._listeners[handle]
                 try:
                     end, address = listener.accept()
-                    self._let_in(name, end, address[0] if isinstance(address, tuple) else "this box")
+                    self._let_in(name, end, address[0] if isinstance(address, tuple) else "this machine")
                     time.sleep(PACE_S)
                 except (OSError, RuntimeError):
                     time.sleep(PAUSE_S)

@@ -103,7 +103,7 @@ class StationState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def balanced(self) -> bool:
-        """The law: received + lost = ok + ng + unknown + in_flight, and every unknown has its reason."""
+        """Accounting: received + lost = ok + ng + unknown + in_flight, and every unknown has its reason."""
         fates = self.ok + self.ng + self.unknown + self.in_flight
         return self.received + self.lost == fates and self.unknown == sum(self.unknown_by_reason.values())
 

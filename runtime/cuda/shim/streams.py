@@ -292,7 +292,7 @@ class ShimFrameDevice(ShimDevice):
         self.forget()
 
     def run(self, queues: dict[int, deque[Step]]) -> bool:
-        """Do all steps, in the order that events allow; False where some are held back for ever."""
+        """Do all steps, in the order that events allow; False if some are held back forever."""
         while any(queues.values()):
             progressed = False
             for handle in sorted(queues, reverse=not self._first_branch_first):

@@ -97,7 +97,7 @@ class BackgroundBuild:
 
 
 def build_networks(bundle: Path, config: StationConfig, wanted: Callable[[], bool]) -> None:
-    """Build a bundle's networks for this box in a child, and wait for it. For a thread that may wait ``build_s``.
+    """Build a bundle's networks for this machine in a child, and wait for it. For a thread that may wait ``build_s``.
 
     Raises EngineError as ``BackgroundBuild`` does, and when ``wanted`` says no; the child is ended then.
     """

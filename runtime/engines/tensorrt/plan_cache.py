@@ -112,7 +112,7 @@ class PlanRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class PlanSet:
-    """A set that lies in the cache; its files are checked when they are read."""
+    """A set in the cache; its files are checked when they are read."""
 
     folder: Path
     record: PlanRecord
@@ -145,7 +145,7 @@ class PlanSet:
 
 
 class PlanCache:
-    """The folder of all sets of this user on this box."""
+    """The folder of all sets of this user on this machine."""
 
     def __init__(self, folder: Path, most_nbytes: int) -> None:
         """``most_nbytes``: beyond it the sets used longest ago are removed (``[engine] cache_max_mbytes``)."""

@@ -26,7 +26,7 @@ class Request:
 
     @property
     def open(self) -> bool:
-        """What becomes of it is still awaited."""
+        """Its outcome is still pending."""
         return self.unanswered
 
     def begin(self, future: Future[Reply]) -> None:

@@ -116,7 +116,7 @@ class Connection:
         return self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties).mid
 
     def abandon(self, why: str) -> None:
-        """End without a word to the broker, which then gives the last will."""
+        """End without notifying the broker, which then gives the last will."""
         self.why = self.why or why
         self.ended = True
         with contextlib.suppress(OSError):

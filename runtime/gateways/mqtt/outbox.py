@@ -88,7 +88,7 @@ def uncertain(items: Iterable[Item]) -> list[Gap]:
 
 
 class StateFile:
-    """How far the gateway got, so that it goes on from there when it is restarted. It survives the process.
+    """How far the gateway got, so that it continues from there after a restart. It survives the process.
 
     Two records in turn, each with a number and a CRC-32, written in place: what was killed in the middle of one leaves
     the other. A file put in place of another (rename) would be safer on a power cut, and waits for the disk.

@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 WATCHED = ("accept", "online", "state", "result", "gap", "recipe")
-"""What is published on these is awaited back."""
+"""What is published on these is expected back."""
 ECHOES_MAX = 4096
-"""Own messages that may be awaited back; the oldest are forgotten, and foreign if they come all the same."""
+"""Own messages that may be expected back; the oldest are forgotten, and foreign if they arrive anyway."""
 INSTANCE = re.compile(r"[0-9a-f]{16}")
 
 
