@@ -50,7 +50,7 @@ FOLDER_MODE, FILE_MODE = 0o755, 0o644
 """A bundle holds no secret, and the station may run as another user than the one who calibrated."""
 
 Say = Callable[[str], None]
-"""Hears what the export is doing, in words."""
+"""Receives the export's progress as text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ MIN_RADIUS_PX = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Spoiled:
-    """A spoiled frame and what was done to it, in words."""
+    """A spoiled frame and a description of what was done to it."""
 
     frame: Frame
     kind: Kind

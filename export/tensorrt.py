@@ -60,7 +60,7 @@ class Built:
 def build_plan(
     library: Library, model: bytes, name: str, *, timing: bytes = b"", gpu: Gpu | None = None, workspace_nbytes: int = 0
 ) -> Built:
-    """One graph's plan. Raises EngineError with the library's own words when it cannot be parsed or built."""
+    """One graph's plan. Raises EngineError with the library's message when it cannot be parsed or built."""
     trt = library.module
     logger, said = new_logger(library)
     builder = trt.Builder(logger)

@@ -30,7 +30,7 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     method: Literal["plane", "published", "none"]
     """``plane``: one stored plane (fast). ``published``: RANSAC + DBSCAN each frame (M3DM). ``none``: nothing to do."""
     why: str
-    """What made calibration choose the method, in words."""
+    """Why calibration chose the method, as text."""
     unit: Unit
     """Unit of frames whose header names none."""
     height_px: int

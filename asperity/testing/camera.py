@@ -39,7 +39,7 @@ class Camera(SimulatedCamera):
     def deliver(self) -> None:
         """Send a frame that is taken, however slow the machine. A connection that is cut just then costs a seq more.
 
-        Raises StationError when nobody takes it.
+        Raises StationError when no station receives it.
         """
         taken = False
         while not taken:

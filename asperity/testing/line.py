@@ -99,7 +99,7 @@ class Line(Site):
     def settle(self, camera: Camera) -> dict[int, Result]:
         """Wait until the camera's last frame is answered; its station's journal then.
 
-        The last frame must have been sent: of one that was not, nobody knows before the next. One connection asks a
+        The last frame must have been sent: an unsent one is not noticed before the next. One connection asks a
         few times per second, which every limit allows.
         """
         results: dict[int, Result] = {}

@@ -187,7 +187,7 @@ class Site:
             self.listen(20)
 
     def listen(self, timeout_ms: int) -> None:
-        """Let time pass between two looks at a condition."""
+        """Let time pass between two checks of a condition."""
         time.sleep(timeout_ms / 1000)
 
     def client(self, since: int | None = None, station: str = "") -> StationClient:
@@ -230,7 +230,7 @@ def _free_ports() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A free TCP port that the kernel gives to nobody by itself."""
+    """A free TCP port outside the kernel's automatic range."""
     kernels = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = random.SystemRandom().randrange(kernels // 2, kernels)

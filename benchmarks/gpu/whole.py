@@ -31,7 +31,7 @@ IDLE_TICK_S = 0.1
 
 
 def silent(stage: str) -> None:
-    """Nobody follows the progress."""
+    """Progress is not reported."""
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -32,7 +32,7 @@ class Split:
     tune: tuple[int, ...]
     calibrate: tuple[int, ...]
     how: str
-    """In words, for the report."""
+    """As text, for the report."""
     calibrate_parts: int
     """Parts behind the calibration frames; 0 where frames name none."""
 

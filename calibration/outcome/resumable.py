@@ -36,7 +36,7 @@ LOCK, JOB, CHECKPOINT, DRAFT = "lock", "job", "adaptation.safetensors", "draft"
 
 
 class Resumable:
-    """The folder of one calibration under way. Made by ``working``."""
+    """The folder of one running calibration. Made by ``working``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -41,7 +41,7 @@ _EMA_START = 10
 
 @dataclass(frozen=True, slots=True)
 class PretrainConfig:
-    """What makes the weights what they are; all of it is written beside them."""
+    """What determines the weights; all of it is written next to them."""
 
     seed: int = 0
     steps: int = 2600

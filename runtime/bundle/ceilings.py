@@ -16,7 +16,7 @@ from asperity.runtime.manifest import Decision, Geometry, Manifest
 TOLERANCE_STD = 0.2
 """``golden_tolerance`` in standard deviations of the calibration scores; calibration gives 0.1."""
 FRAME_P99_MS = 30_000.0
-"""``frame_p99_ms``; receivers wait three times as long for a beat. The slowest profile seen took 5 s on two cores."""
+"""``frame_p99_ms``; receivers wait three times that for a heartbeat. The slowest profile seen took 5 s on two cores."""
 MOVED_SHARE = 0.75
 """``geometry.moved_share`` where there is a plane; calibration gives no more."""
 OFF_PLANE_SHARE = 0.1

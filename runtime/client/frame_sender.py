@@ -103,7 +103,7 @@ class FrameSender:
         """Send one exposure now, or within ``wait_ms``, or never; True if the socket took it.
 
         ``trigger``: the one it answers; its ids and ``promise`` are copied into the frame. The frame's arrays are not
-        copied: leave them alone afterwards. False: nobody is connected or the frame before is still under way. Raises
+        copied: leave them alone afterwards. False: not connected, or the previous frame is still being sent. Raises
         WireError on a frame that breaks the contract (its ``seq`` is used up anyway).
         """
         if self._sub is not None:
@@ -161,7 +161,7 @@ class FrameSender:
                 return None
 
     def close(self) -> None:
-        """Close the sockets; the frame still under way gets ``linger_ms``."""
+        """Close the sockets; a frame still being sent gets ``linger_ms``."""
         for socket in (self._push, self._sub):
             if socket is not None:
                 socket.close()

@@ -14,7 +14,7 @@ from asperity.runtime.wire import Reply, Request, decode_reply, encode_request, 
 
 
 class Pending(NamedTuple):
-    """A request under way."""
+    """A pending request."""
 
     request: Request
     body: bytes
@@ -27,7 +27,7 @@ class Pending(NamedTuple):
 
 
 class Asking:
-    """Requests and answers by id. A thin shell; who asks decides how often."""
+    """Requests and answers by id. A thin layer; the caller decides how often to ask."""
 
     def __init__(self, timeout_ms: int) -> None:
         """``timeout_ms``: then it is asked again."""

@@ -181,7 +181,7 @@ class StationClient:
     def begin(self, op: str, **fields: Any) -> str:
         """As ``request``, without waiting: the request's id, to give to ``answer`` between calls of ``poll``.
 
-        Raises StationError when ``requests_at_once`` are under way, WireError on a request that breaks the contract.
+        Raises StationError when ``requests_at_once`` are pending, WireError on a request that breaks the contract.
         """
         self._pump(0)  # the state to repeat is the last that has come, not the last that was looked at
         if len(self._begun) >= self._limits.requests_at_once:
@@ -244,7 +244,7 @@ class StationClient:
             self._observe(decode_state(parts))
 
     def _observe(self, state: StationState) -> None:
-        """A message may have waited since the queue was last seen empty: its beat counts from there, not from now."""
+        """A message may have waited since the queue was last seen empty: its heartbeat counts from then, not now."""
         last, now_s = self.state, time.monotonic()
         if self._silent(now_s) or (last is not None and last.session != state.session):
             self._missing_s = now_s
@@ -293,7 +293,7 @@ class StationClient:
         return (now_s - self._heard_s) * 1000 > self._limits.silent_ms
 
     def _take_answer(self, reply: Reply, asked: tuple[int, int], now_s: float) -> None:
-        """What the journal says of the ids from ``asked[0]`` to ``asked[1]``, which are settled."""
+        """What the journal reports for the ids from ``asked[0]`` to ``asked[1]``, which are settled."""
         results = []
         for raw in reply.results or ():
             try:

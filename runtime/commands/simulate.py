@@ -165,7 +165,7 @@ def _simulate(
     typed: bool,
     key: Path | None,
 ) -> tuple[Summary, bool]:
-    """Play until told to end: what came of it, and whether every station's counters add up."""
+    """Play until asked to end; returns the outcome and whether every station's counters add up."""
     from asperity.runtime.client.limits import ClientLimits
     from asperity.runtime.client.station_client import StationClient
     from asperity.runtime.process import early_signals

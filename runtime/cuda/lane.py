@@ -97,7 +97,7 @@ class _Branch:
 
 
 class Lane:
-    """Buffers, networks and recordings of one frame under way. For one thread; the device is current."""
+    """Buffers, networks and recordings of one frame in flight. For one thread; the device is current."""
 
     def __init__(self, device: FrameDevice, recipe: Shared) -> None:
         """Allocates every buffer; ``connect`` and ``record`` follow, and nothing is allocated after them."""
@@ -239,11 +239,11 @@ class Lane:
             self.device.record(self.answer_event)
 
     def read_head(self) -> dict[str, NDArray[Any]]:
-        """The head of the frame under way, once ``head_event`` is reached."""
+        """The head of the frame in flight, once ``head_event`` is reached."""
         return self.head.read(self.head_host.data)
 
     def read_answer(self) -> dict[str, NDArray[Any]]:
-        """The answer of the frame under way, once ``answer_event`` is reached."""
+        """The answer of the frame in flight, once ``answer_event`` is reached."""
         return self.answer.read(self.answer_host.data)
 
     def stages(self) -> list[tuple[str, Enqueue]]:

@@ -31,7 +31,7 @@ UNIT_FOLDERS = (
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a station's configuration says of the machine."""
+    """What a station's configuration expects of the machine."""
 
     station: StationConfig
     journals: tuple[Path, ...]
@@ -41,7 +41,7 @@ class Setting:
     trust: Path
     """Folder of the keys whose bundles open here."""
     transport: Path
-    """Key folder of who may connect."""
+    """Key folder of the clients that may connect."""
     engines: Path
     """The engine cache."""
 

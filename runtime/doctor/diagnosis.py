@@ -11,7 +11,7 @@ from asperity.runtime.doctor.world import World
 
 
 def diagnose(world: World, setting: Setting, fatbin: Path, wanted: Engine | None) -> Diagnosis:
-    """Look at everything.
+    """Run all checks.
 
     ``wanted``: None for what the machine could run, which is cuda where the driver shows a GPU, else cpu.
     """

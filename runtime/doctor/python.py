@@ -19,7 +19,7 @@ LIBRARIES = (
     ("PIL", "pillow>=10.3"),
     ("tifffile", "tifffile>=2024.1"),
 )
-"""What `pip install asperity` brings beside those that have a line of their own: module, requirement."""
+"""What `pip install asperity` installs besides those with their own line: module, requirement."""
 CALIBRATE = {"torch": "torch", "open3d": "asperity.runtime.doctor.probes.open3d", "sklearn": "sklearn", "onnx": "onnx"}
 """What is needed to calibrate, and what to import for it."""
 

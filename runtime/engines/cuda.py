@@ -52,7 +52,7 @@ _open_engines: WeakSet[CudaEngine] = WeakSet()
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How much may be under way and how long to wait: ``[engine]`` of ``station.toml``."""
+    """How much may be in flight and how long to wait: ``[engine]`` of ``station.toml``."""
 
     lanes: int = 1
     recipes: int = 2
@@ -77,7 +77,7 @@ class CudaEngine(Engine):
     ) -> None:
         """Takes device and graphs over: they are closed with the engine, and where it cannot be made.
 
-        Raises EngineError where the geometry's method is not for the device, or memory is short: the sentence says of
+        Raises EngineError where the geometry's method is not for the device, or memory is short: the message says of
         what, how much and what to do.
         """
         self._device, self._graphs = device, graphs
@@ -339,7 +339,7 @@ class CudaEngine(Engine):
             raise told from error
 
     def _drain(self, lane: Lane, error: EngineError) -> None:
-        """Wait until nothing of the lane is under way. Raises EngineLostError where the device answers no more."""
+        """Wait until nothing of the lane is in flight. Raises EngineLostError where the device answers no more."""
         try:
             with self._device.on(lane.main):
                 self._device.record(self._drained)

@@ -33,7 +33,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class GoldenCheck:
-    """What the engine says of one golden frame, beside what the bundle says."""
+    """The engine's answer to one golden frame, and the bundle's."""
 
     golden: GoldenFrame
     scores: Scores
@@ -42,7 +42,7 @@ class GoldenCheck:
 
 
 def no_progress(_stage: str) -> None:
-    """For engines whose progress nobody follows."""
+    """For engines whose progress is not reported."""
 
 
 def run_golden(

@@ -57,7 +57,7 @@ class View:
     good: bool
     """Quality: the station is ready and its heartbeat advances."""
     why: str
-    """Why not good, in words; empty when good."""
+    """Why not good, as text; empty when good."""
     state: StationState | None
     """The last state heard, however old; None: never heard."""
     last: Item | None
@@ -120,7 +120,7 @@ class Link:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread, which closes its sockets; requests under way fail with StationError."""
+        """End the thread, which closes its sockets; pending requests fail with StationError."""
         self._ending.set()
         if self._thread.is_alive():
             self._thread.join(timeout=1 + self._bounds.poll_ms / 1000)
@@ -171,7 +171,7 @@ class Link:
     def ask(self, op: str, **fields: Any) -> Future[Reply]:
         """Pass a request on. ``fields``: as ``StationClient.request``; ``actor``: for whom, at most 64 characters.
 
-        The future ends in a Reply (look at ``ok``), in StationError (no answer, too many under way, requests not
+        The future ends in a Reply (look at ``ok``), in StationError (no answer, too many pending, requests not
         allowed by the config) or in WireError (a field that breaks the contract).
         """
         future: Future[Reply] = Future()

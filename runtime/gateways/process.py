@@ -41,7 +41,7 @@ class Gateway(Protocol):
     """A protocol's own part. All of it runs in the loop."""
 
     async def open(self) -> str:
-        """Begin to serve; where, in words. Raises GatewayError."""
+        """Begin to serve; returns the address as text. Raises GatewayError."""
 
     def refresh(self) -> None:
         """Take over what the link has; never blocks."""

@@ -13,7 +13,7 @@ from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 class Speakers:
     """The open connections by which one camera's frames came, each with its session.
 
-    A camera has one. While there are two, nobody can tell whose pictures are true. A connection is named by a number
+    A camera has one. While there are two, it is unknown whose pictures are genuine. A connection is named by a number
     that is never used twice; None: it is closed, or not known.
     """
 

@@ -13,7 +13,7 @@ What happens to a frame, from top to bottom:
     Station.on_time   its deadline passed first: unknown, DEADLINE goes out at once, and the late score is only logged
 
 While a station's recipe is changing none of this changes. The next recipe is opened next to the active one, and the
-job that switches to it is put into the inbox *behind* the station's waiting frames. So a frame that came before is
+errand that switches to it is put into the inbox *behind* the station's waiting frames. So a frame that came before is
 judged by the old recipe and one that came after by the new, each result says which, and a frame that names a recipe
 other than the active one is refused WRONG_RECIPE. Other stations' frames take their turns meanwhile.
 """

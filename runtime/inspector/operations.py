@@ -198,7 +198,7 @@ OPERATIONS: dict[str, Callable[[Station, wire.Request, Actor], wire.Reply]] = {
 
 
 def _begun(request_id: str, change: int) -> wire.Reply:
-    """A change of recipe is under way; the state says what becomes of it."""
+    """A change of recipe has begun; the state reports its outcome."""
     return wire.Reply(id=request_id, ok=True, code="ACCEPTED", recipe_change=change)
 
 

@@ -29,7 +29,7 @@ DEVICE_WINDOW_NS = 600_000 * MS
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What became of a part, of an exposure, or of both.
+    """Outcome for a part, for an exposure, or for both.
 
     With ``reason`` None both are given: the exposure's verdict is the part's. Else they are unknown for ``reason``.
     """
@@ -147,7 +147,7 @@ class PartMatcher:
             self._bound(len(self._gaps), "gaps")
 
     def unsync(self, why: str) -> None:
-        """Nothing is certain any more: what is under way is answered UNSYNCED, and so is what comes until a pause."""
+        """Nothing is certain any more: what is pending is answered UNSYNCED, and so is what comes until a pause."""
         self.synced, self._proving, self.why = False, False, why
         parts = [each.key for each in self._announced if not each.answered]
         self._answers += [Match(key, None, Reason.UNSYNCED, why) for key in parts]
@@ -173,7 +173,7 @@ class PartMatcher:
         return answers
 
     def next_due_ns(self) -> int | None:
-        """When ``settle`` has something to say; None: nothing is under way."""
+        """When ``settle`` has something to report; None: nothing is pending."""
         return self._last_ns if self._answers else self._due()
 
     def _due(self) -> int | None:

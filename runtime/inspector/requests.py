@@ -71,7 +71,7 @@ class Requests:
     def answer(self, sender: list[bytes], parts: Sequence[bytes], client: str = "") -> tuple[list[bytes], bytes]:
         """The reply to a message on the control socket: (envelope, body). Never raises for what a client sent.
 
-        ``client``: the key's id of who asks; with CURVE nobody without one is allowed anything.
+        ``client``: the key id of the sender; with CURVE nothing is allowed without one.
         """
         access = self._access
         try:

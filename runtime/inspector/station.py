@@ -151,7 +151,7 @@ class Station:
         self.results.answer(who, trigger, refusal.reason, str(refusal))
 
     def _comes_late(self, camera_session: str, seq: int) -> bool:
-        """This exposure was answered LOST: it has its one result, and what comes of it now is only counted."""
+        """This exposure was answered LOST: it has its one result, and its outcome is now only counted."""
         late = self.sequence.comes_late(camera_session, seq)
         if late:
             self.ledger.late += 1
@@ -236,7 +236,7 @@ class Station:
             self._finish(work)
 
     def _matched(self, match: Match) -> None:
-        """It is known which part an exposure is of, or that it is nobody's, or that a part has none."""
+        """It is known which part an exposure is of, or that it belongs to no part, or that a part has none."""
         trigger = self.triggers.take(match.part) if match.part is not None else None
         work = self.work.get(match.exposure) if match.exposure is not None else None
         if work is None:  # none was made, or it was answered meanwhile for a reason of the station's
@@ -316,7 +316,7 @@ class Station:
         return self.sockets.camera_connected(self.camera) and not silent
 
     def state_message(self, now: Now) -> wire.StationState:
-        """What the station says of itself now; sent five times per second."""
+        """The station's current state; sent five times per second."""
         controller, ledger, recipe = self.controller, self.ledger, self.controller.recipe
         engine = controller.engine
         return wire.StationState(

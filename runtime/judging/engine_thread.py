@@ -46,7 +46,7 @@ Report = Outcome | TakenOver | Tested | FoundLost
 
 
 class EngineThread:
-    """Scores what the I/O thread admits. ``beat`` is advanced by this thread alone, at stage ends and idle ticks."""
+    """Scores what the I/O thread admits. ``beat`` is advanced by this thread only, at stage ends and idle ticks."""
 
     def __init__(
         self,
@@ -183,7 +183,7 @@ class StationSlot:
         return max((recipe.manifest.frame_p99_ms for recipe in recipes if recipe is not None), default=0.0)
 
     def reports(self) -> list[Report]:
-        """What has come of frames and errands since the last call."""
+        """Outcomes of frames and errands since the last call."""
         return [self._reports.popleft() for _ in range(len(self._reports))]
 
     def put(self, job: Job) -> Job | None:
@@ -214,7 +214,7 @@ class StationSlot:
         """Score the golden frames of the active recipe; without a recipe only show that the engine thread is alive.
 
         One golden frame at a turn, so that the other stations' frames have theirs. Asked for again it begins again, but
-        waits in the inbox once: who asks for resets while the engine is stuck fills no memory.
+        waits in the inbox once: repeated resets while the engine is stuck fill no memory.
         """
         if not self._test_waits:
             self._test_waits = True

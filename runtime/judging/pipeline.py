@@ -43,7 +43,7 @@ class Recipe:
     """The threshold that the engine took from the calibration frames."""
     simulated: bool = False
     older: str = ""
-    """Why this bundle opened on request alone, in words: a newer one was served (``judging.served_bundles``)."""
+    """Why this bundle opened only on request, as text: a newer one was served (``judging.served_bundles``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the engine thread says of a job. ``detail`` is the reason, as text: for the log."""
+    """The engine thread's report on a job. ``detail`` is the reason, as text: for the log."""
 
     result: Result
     detail: str = ""

@@ -35,7 +35,7 @@ CHILD_NICE = 10
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What became of opening a recipe: ``recipe``, or why not."""
+    """Outcome of opening a recipe: ``recipe``, or why not."""
 
     name: str
     recipe: Recipe | None = None
@@ -88,7 +88,7 @@ class Found:
     open: Callable[[Progress], Recipe]
     """Opens the engine and proves it on the golden frames. Raises EngineError, or BundleError and its kinds."""
     older: str = ""
-    """Why the bundle opens on request alone, in words; empty: none newer was served."""
+    """Why the bundle opens only on request, as text; empty: none newer was served."""
     serve: Callable[[], None] = lambda: None
     """To be called once the station serves the bundle. Raises BundleError where that cannot be remembered."""
 

@@ -50,7 +50,7 @@ class Actor:
     key: str = ""
     """The key's id; proven."""
     says: str = ""
-    """On whose behalf, as the request says: a gateway's word, proven by nobody."""
+    """On whose behalf, as the request says: claimed by a gateway, not proven."""
 
     @property
     def text(self) -> str:
@@ -221,7 +221,7 @@ class Audit:
         self.record("", "log_in", actor, refusal or "OK", refused=bool(refusal), where=where, **fields)
 
     def look(self) -> str:
-        """Why entries are not written or were lost, in words; empty: nothing is wrong. To be called often.
+        """Why entries are not written or were lost, as text; empty: nothing is wrong. To be called often.
 
         Writes too what is only counted.
         """

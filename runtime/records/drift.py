@@ -33,7 +33,7 @@ class Drift:
 
     @property
     def text(self) -> str:
-        """In words, for the alarm."""
+        """As text, for the alarm."""
         side = "above" if self.share_above > 0.5 else "below"
         share = max(self.share_above, 1 - self.share_above)
         return (

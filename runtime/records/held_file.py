@@ -16,7 +16,7 @@ from asperity.runtime.files import OTHERS_MAY_WRITE, make_folder, open_file, syn
 
 
 class HeldFile:
-    """The regular file at ``path``, this user's and nobody else's to write, locked against other processes.
+    """The regular file at ``path``, writable only by this user, locked against other processes.
 
     Raises BlockingIOError where another process holds it, OSError with words where it may not be used.
     """

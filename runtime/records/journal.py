@@ -11,7 +11,7 @@ never a mixture, because a single byte is stored at once.
     half   = result_id u64, length u32, CRC-32 u32 over id + length + payload, payload (<= 2048 bytes), padding to 2080
     state  = 0 empty, 1 owed in A, 2 owed in B, 3 answered in A, 4 answered in B; all little endian
 
-A trigger owes a result as well, but has no result_id before its frame comes or is given up, so that nobody waits for
+A trigger owes a result as well, but has no result_id before its frame comes or is given up, so that no client waits for
 that id meanwhile. It is kept as a *promise*: a slot whose id field says which result_id was next when it was given, or
 that of the oldest frame in work, where that frame may be the part's. A promise is kept when an entry of at least that
 id carries its trigger.
@@ -83,7 +83,7 @@ class Journal:
         self.notes = notes
         """What was found at opening that a person should know: corrupt slots, a gap in the ids."""
         self.fault = ""
-        """Why nothing more is kept: what became of the files; empty: all is well."""
+        """Why nothing more is kept: what happened to the files; empty: all is well."""
         self.closed = False
         self._file = file
         self._ids = ids

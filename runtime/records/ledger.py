@@ -38,7 +38,7 @@ class _Run:
 class Sequence:
     """The last ``seq`` of each run of the camera (``camera_session``); at most ``sessions_max`` runs are remembered.
 
-    The first frame seen of a run is in order whatever its ``seq``: nobody knows what went before.
+    The first frame seen of a run is in order whatever its ``seq``: what went before is unknown.
     """
 
     def __init__(self, gap_max: int, sessions_max: int) -> None:

@@ -32,7 +32,7 @@ F32_MAX = 3.4e38
 
 @dataclass(slots=True)
 class Summary:
-    """What became of a run."""
+    """Outcome of a run."""
 
     exposures: int = 0
     results: int = 0
@@ -51,7 +51,7 @@ class Summary:
         return self.results / self.seconds if self.seconds > 0 else 0.0
 
     def add(self, other: Summary) -> None:
-        """What came of another station meanwhile."""
+        """Outcome at another station meanwhile."""
         self.exposures += other.exposures
         self.results += other.results
         self.by_reason += other.by_reason

@@ -56,7 +56,7 @@ REFUSALS = {
     "RATE": "it exceeds the permitted request rate",
     "KEYS": "the key folder failed its permission check; all connections are refused",
 }
-"""Why a client was refused: reason -> in words."""
+"""Why a client was refused: reason -> text."""
 
 
 class Decision(NamedTuple):
@@ -219,7 +219,7 @@ class Access:
         self._count("HANDSHAKE", socket, "somebody")
 
     def cut(self, reason: str, socket: str, address: str, why: str) -> None:
-        """A connection was refused or cut; ``why`` in words, where there is more to say."""
+        """A connection was refused or cut; ``why`` as text, if there is more to report."""
         who = f"a client from {address[:64]}" if address else "somebody"
         self._count(reason, socket, f"{who} ({why[:128]})" if why else who)
 

@@ -199,7 +199,7 @@ class CurveEnds:
         return self._connections[name].admitted
 
     def _follow(self, name: str, now_ns: int) -> None:
-        """Take in what became of a socket's connections. One that was cut is bound again once they are closed."""
+        """Process the events of a socket's connections. One that was cut is bound again once they are closed."""
         if self._connections[name].follow(now_ns) and name in self._rebinding:
             try:
                 for endpoint in self._bound[name]:

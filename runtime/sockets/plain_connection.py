@@ -79,7 +79,7 @@ class Peer:
         """The handshake has ended well."""
         self.closed = False
         self.reason = ""
-        """Why it was cut, in words; empty: it went by itself."""
+        """Why it was cut, as text; empty: the client closed it."""
         self.kind = ""
         """The same as ``runtime.sockets.access.REFUSALS`` has it."""
         self.topics: tuple[bytes, ...] = ()
@@ -228,7 +228,7 @@ class Peer:
             raise CutError(f"more than {SMALL_PER_S} subscriptions and heartbeats per second")
 
     def _read(self, nbytes: int, until_ns: int) -> memoryview:
-        """The next bytes, as memory that nobody writes to again. ``until_ns`` 0: as long as the connection lasts."""
+        """The next bytes, as memory that is not written to again. ``until_ns`` 0: as long as the connection lasts."""
         if nbytes < READ_NBYTES:
             while self._stop - self._start < nbytes:
                 if self._start:

@@ -35,7 +35,7 @@ NEWS_MAX = 64
 PAUSE_S = 0.05
 """After a connection could not be accepted: no handle, no thread, no memory is left."""
 PACE_S = 0.002
-"""Between two connections that are accepted: who knocks without end takes no time from the frames."""
+"""Between two connections that are accepted: endless connection attempts take no time from the frames."""
 CONTROL_WAITING_NBYTES = 16 * 2**20
 """Requests of all connections that wait or are being read."""
 

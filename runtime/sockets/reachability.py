@@ -33,7 +33,7 @@ def open_to_network(config: StationConfig) -> str:
 
 
 def open_to_users(config: StationConfig) -> str:
-    """In words, that every user of this computer can use the sockets; empty: it is not so."""
+    """Text saying that every user of this computer can use the sockets; empty: it is not so."""
     ends = [f"{name} {endpoint}" for name, endpoint in _tcp(config) if is_loopback(endpoint)]
     if config.security.curve or not ends:
         return ""

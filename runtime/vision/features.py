@@ -55,7 +55,7 @@ class Patches:
 class StageClock:
     """Wall microseconds of each stage; stages of branches that run side by side overlap.
 
-    ``progress`` hears every stage's end, perhaps from another thread, so that a stuck engine stops the beat.
+    ``progress`` hears every stage's end, perhaps from another thread, so that a stuck engine stops the heartbeat.
     """
 
     progress: Callable[[str], None] | None = None

@@ -42,7 +42,7 @@ class EngineMessage(msgspec.Struct, frozen=True):
 
 
 class RecipeChange(msgspec.Struct, frozen=True):
-    """The last recipe change that was begun, and what became of it."""
+    """The last recipe change that was begun, and its outcome."""
 
     number: Count
     """Counts changes from 1 in each session; the reply to ``prepare_recipe`` names it."""
@@ -109,7 +109,7 @@ class StationState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something a person should know, in words. Never needed to judge a part."""
+    """Something a person should know, as text. Never needed to judge a part."""
 
     v: int = 1
     station: Name

@@ -38,7 +38,7 @@ def build_command(bundle: Path, config: StationConfig) -> list[str]:
 
 
 class BackgroundBuild:
-    """One build under way. Ask ``done`` now and then; ``stop`` when it is no longer wanted. Nothing here waits long."""
+    """One running build. Poll ``done``; ``stop`` when it is no longer wanted. Nothing here waits long."""
 
     def __init__(self, bundle: Path, config: StationConfig) -> None:
         """Starts the child. Raises EngineError when it cannot be started."""

@@ -17,7 +17,7 @@ from asperity.runtime.errors import EngineError
 LibraryName = Literal["tensorrt", "tensorrt-rtx"]
 OLDEST: dict[LibraryName, tuple[int, int]] = {"tensorrt": (10, 3), "tensorrt-rtx": (1, 4)}
 NEXT_MAJOR: dict[LibraryName, int] = {"tensorrt": 12, "tensorrt-rtx": 2}
-"""The first major version that nobody has looked at."""
+"""The first major version that was not tested."""
 INSTALL = "install it with: pip install 'asperity[{name}]' (a Jetson's TensorRT comes with JetPack; docs/engines.md)"
 SAID_MAX = 20
 SAID_CHARACTERS = 400

@@ -221,7 +221,7 @@ class PlanCache:
         return PlanSet(target, record)
 
     def note_trial(self, found: PlanSet, trial: Trial) -> PlanSet:
-        """Write down what came of trying the set. Raises EngineError when it cannot be written."""
+        """Record the result of trying the set. Raises EngineError when it cannot be written."""
         record = msgspec.structs.replace(found.record, trial=trial)
         path = found.folder / RECORD_FILE
         try:

@@ -48,7 +48,7 @@ class Registers(Protocol):
         """``count`` registers, two bytes each, all of one moment."""
 
     def write(self, address: int, words: list[int], peer: str) -> None:
-        """Write registers; ``peer`` is the address of who asks."""
+        """Write registers; ``peer`` is the client's address."""
 
 
 def answer(registers: Registers, pdu: bytes, peer: str) -> bytes:

@@ -113,7 +113,7 @@ class Commands:
         return request_id, body
 
     def _forget(self) -> None:
-        """The oldest answered ones; those under way are bounded by the link."""
+        """The oldest answered ones; the link bounds pending ones."""
         for request_id in list(self._asked)[: max(0, len(self._asked) - REPLIES_KEPT)]:
             if isinstance(self._asked[request_id], bytes):
                 del self._asked[request_id]

@@ -178,7 +178,7 @@ class MqttGateway:
         self._connection.start()
 
     def _lose_connection(self, connection: Connection) -> None:
-        """Name what was under way, and try again later, ever later."""
+        """Report what was pending, and retry with growing delays."""
         items = [item for item, _ in self._inflight.values() if item is not None]
         self._outbox.name(uncertain(items))
         self._inflight.clear()
@@ -354,7 +354,7 @@ class MqttGateway:
         self._send(connection, "state", {**fields, **own}, qos=0, retain=not trusted)
 
     def _publish_recipe(self, connection: Connection) -> None:
-        """What became of the last recipe change of the station's present session."""
+        """Outcome of the last recipe change in the station's present session."""
         state = self._link.view().state
         if state is None or (state.session, state.recipe_change) == self._recipe:
             return

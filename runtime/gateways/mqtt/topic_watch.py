@@ -89,7 +89,7 @@ class Watch:
         self._foreign_s = now_s
 
     def foreign(self, now_s: float) -> str:
-        """What is foreign, in words, until nothing was for the quiet time; else empty."""
+        """What is foreign, as text, until nothing was for the quiet time; else empty."""
         return self._foreign if self._foreign_s is not None and now_s - self._foreign_s < self._quiet_s else ""
 
     def why(self, now_s: float) -> str:

@@ -48,7 +48,7 @@ class Method:
 
 
 class Said(NamedTuple):
-    """What became of a request."""
+    """Outcome of a request."""
 
     error: int
     code: str

@@ -43,7 +43,7 @@ _FORBIDDEN = {
     getattr(_IDS, f"{name}Request_Encoding_DefaultBinary")
     for name in ("Write", "AddNodes", "DeleteNodes", "AddReferences", "DeleteReferences")
 }
-"""Nobody may; not even decoded."""
+"""Refused to everyone; not even decoded."""
 
 
 class RefusedError(ServiceError):

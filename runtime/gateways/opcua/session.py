@@ -44,7 +44,7 @@ CALLER: ContextVar[Client | None] = ContextVar("caller", default=None)
 
 
 class Subscriptions(SubscriptionService):
-    """The library's, which tells nobody else of an event once a client's filter has failed on it."""
+    """The library's, which notifies no other client of an event once one client's filter has failed on it."""
 
     async def trigger_event(self, event: Any, subscription_id: int | None = None) -> None:
         """To every subscriber."""

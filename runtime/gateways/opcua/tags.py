@@ -60,7 +60,7 @@ class Moment:
 
     @property
     def why(self) -> str:
-        """Why results are not good, in words; empty when they are."""
+        """Why results are not good, as text; empty when they are."""
         if self.ending:
             return "the gateway is shutting down"
         return self.view.why
@@ -135,7 +135,7 @@ def _result_id(moment: Moment) -> int:
 
 
 def _verdict(moment: Moment) -> int:
-    """0 whenever the result is not good: nobody who looks at the value alone may take an old 1 for a pass."""
+    """0 whenever the result is not good: a client that reads only the value must not take an old 1 for a pass."""
     holds = status_code(Of.RESULT, moment) == Status.Good and moment.result is not None
     return int(moment.result.verdict if holds and moment.result is not None else Verdict.UNKNOWN)
 
