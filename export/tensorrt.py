@@ -129,7 +129,7 @@ def build_engines(
     """Build a bundle's networks in a precision and, where ``attempt`` is given, keep them only if the gate passes.
 
     With softmax ``auto`` half is built first and fp32 where the gate refuses it. int8 is also timed against fp16 (built
-    where it is missing), and what came of it is written down; ``plans.find_served`` goes by that.
+    where it is missing), and the outcome is recorded; ``plans.find_served`` goes by that.
     Raises ParityError when no choice passes, EngineError, BundleError.
     """
     choices: tuple[Softmax, ...] = ("half", "fp32") if options.softmax == "auto" else (options.softmax,)

@@ -84,7 +84,7 @@ def mutated(parts: list[bytes], rng: random.Random) -> list[bytes]:
 
 
 def run_rubbish(messages: int, seed: int, log: Path, step: Step = lambda done, total: None) -> dict[str, Any]:
-    """Send ``messages`` and report what came of them.
+    """Send ``messages`` and report the outcome.
 
     Raises StationError when the inspector dies, its counters do not add up, a message is not accounted for, a request
     has no answer, or a valid frame is no longer judged.

@@ -154,7 +154,7 @@ def bars(report: dict[str, Any], run: Run, minutes: float) -> list[dict[str, Any
         {"bar": "handles do not grow", "seen": report["growth"]["handles"], "holds": report["growth"]["handles"] <= 0},
         {"bar": "threads do not grow", "seen": report["growth"]["threads"], "holds": report["growth"]["threads"] <= 0},
         {"bar": "every frame has one result", "seen": fates, "holds": answered},
-        {"bar": "the law holds", "seen": law["broken"], "holds": not law["broken"]},
+        {"bar": "the counters add up", "seen": law["broken"], "holds": not law["broken"]},
         {
             "bar": f"p99 does not drift: lower bound of its slope within {DRIFT_MAX_PERCENT:g} % of it over the run",
             "seen": drift,

@@ -45,7 +45,7 @@ class Limits:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Reasons why two results cannot be compared, in words."""
+    """Reasons why two results cannot be compared, as text."""
     found = []
     for name, at in SAME:
         first, second = _look(before, at), _look(after, at)

@@ -37,7 +37,7 @@ class Asking:
         self._replies: dict[str, Reply] = {}
 
     def use(self, socket: zmq.Socket[bytes] | None) -> None:
-        """Go on by this DEALER; the one before is closed. None: there is no control endpoint."""
+        """Continue with this DEALER; the previous one is closed. None: there is no control endpoint."""
         if self._socket is not None:
             self._socket.close(0)
         self._socket = socket

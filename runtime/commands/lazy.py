@@ -23,7 +23,7 @@ PANELS = {
     "For the PLC": "gateway",
     "Measure": "bench demo",
 }
-"""Of `asperity --help`, by who uses a command; commands of other packages come after them."""
+"""Groups of `asperity --help`, by the user of a command; commands of other packages come after them."""
 OTHERS = "Commands"
 
 

@@ -301,7 +301,7 @@ class CudaGraph:
         _told(self._driver.cuGraphLaunch(self._executable, self._stream))
 
     def close(self) -> None:
-        """Free it. Nothing of it is under way."""
+        """Free it. Nothing of it is in flight."""
         if self._executable is not None:
             executable, self._executable = self._executable, None
             _told(self._driver.cuGraphExecDestroy(executable))

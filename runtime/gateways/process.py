@@ -1,7 +1,7 @@
 """The process of an asyncio gateway: one link, one loop, one end. Accept is 0 before the first news and after the last.
 
     class Gateway:                       # a protocol's own part
-        async def open(self) -> str      # begin to serve; where, in words
+        async def open(self) -> str      # begin to serve; the address, as text
         def refresh(self) -> None        # take items from the link: after news, and every tick_ms
         async def close(self) -> None    # end every connection
 

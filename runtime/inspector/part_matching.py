@@ -73,7 +73,7 @@ class _Exposure:
 class PartMatcher:
     """Matches the announcements and exposures of one line.
 
-    What becomes of them is given by ``settle``: each key that came in has exactly one answer, at the latest
+    ``settle`` returns the outcomes: each key that came in has exactly one answer, at the latest
     ``longest_ns`` after it came.
     """
 

@@ -155,7 +155,7 @@ class StationSlot:
         self.number = number
         self.recipe: Recipe | None = None
         self.digest: int | None = None
-        """Of the frame before, by which a camera that repeats itself is found out."""
+        """Of the previous frame, by which a camera that repeats itself is found out."""
         self.idle_lost = False
         """The engine was found lost or failing in a gap and the I/O thread knows; another recipe may use another."""
         self._bench = bench

@@ -24,7 +24,7 @@ class StationProcess:
         self._process: Child | None = None
 
     def start(self, config: StationConfig | None = None) -> None:
-        """Start it, perhaps by another configuration; the one before has ended."""
+        """Start it, perhaps with another configuration; the previous one has ended."""
         self._process = process = Child(COMMAND, environment=ONE_THREAD, own_session=True)
         assert process.stdin is not None
         process.stdin.write(save(config or self._config) + b"\n")

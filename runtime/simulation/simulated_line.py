@@ -170,7 +170,7 @@ class SimulatedLine:
             self._owed_parts.add(trigger_id)
 
     def owe_last(self) -> None:
-        """The exposure that the camera counted last is owed a result, though nothing was sent."""
+        """The exposure that the camera counted last needs a result, though nothing was sent."""
         self._owed[Exposed(self.camera.camera_session, self.camera.seq)] += 1
 
     def give_trigger(self, timeout_ms: int) -> int:
@@ -211,7 +211,7 @@ class SimulatedLine:
             self._rested = True
 
     def pace(self) -> None:
-        """Wait for the next exposure's time, and for room: more than fit the station's queue are never under way."""
+        """Wait for the next exposure's time, and for room: more than fit the station's queue are never in flight."""
         ends_s = time.monotonic() + SETTLE_S + self.config.limits.deadline_ms / 1000
         while (left_s := self._due_s - time.monotonic()) > 0 and not self._ending():
             if left_s > 0.001:

@@ -236,7 +236,7 @@ class ShimFrameDevice(ShimDevice):
     def capture(self) -> Iterator[Recording]:
         """As ``FrameDevice.capture``. Raises EngineError where a branch was not joined or memory was allocated."""
         if self._recording is not None:
-            raise EngineError("a recording is under way already")
+            raise EngineError("a recording is in progress already")
         self.synchronize()
         recording = ShimRecording(self)
         recording.steps[self._now.handle] = []

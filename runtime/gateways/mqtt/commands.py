@@ -48,7 +48,7 @@ class Commands:
     def take_in(self, op: str, body: bytes, retained: bool, foreign: str = "") -> Answered | None:
         """One request. The reply if it is known already; else ``answers`` gives it.
 
-        ``foreign``: who else speaks for this station, in words.
+        ``foreign``: who else publishes for this station, as text.
         """
         request_id = _id_of(body)
         if not request_id:

@@ -41,9 +41,9 @@ ALARM = "FOREIGN_PUBLISHER"
 ALARMS_MAX = 16
 RETRY_MIN_S = 0.1
 STALLED_S = 1.0
-"""With a broker that has not acknowledged for so long, what is published without acknowledgement is left out."""
+"""With a broker that has not acknowledged for this long, what is published without acknowledgement is left out."""
 GOODBYE_S = 0.7
-"""At the end: so long may the broker take to acknowledge that nothing may pass any more."""
+"""At the end: how long the broker may take to acknowledge that nothing may pass any more."""
 
 log = logging.getLogger("asperity.gateway")
 

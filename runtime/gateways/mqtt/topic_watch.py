@@ -41,7 +41,7 @@ class Watch:
         self._foreign = ""
 
     def connected(self) -> None:
-        """A new connection: what was published over the one before does not come back any more."""
+        """A new connection: what was published over the previous one does not come back any more."""
         self._connections += 1
         self._awaited.clear()
         self._since_s = None

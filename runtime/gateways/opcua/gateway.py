@@ -32,7 +32,7 @@ from asperity.runtime.wire import RecipeChange
 
 ITEMS_AT_ONCE = 64
 GOODBYE_S = 0.1
-"""At the end: so long may subscriptions tell that everything is bad."""
+"""At the end: how long subscriptions may report that everything is bad."""
 
 log = logging.getLogger("asperity.gateway")
 
