@@ -125,6 +125,6 @@ class GatewayError(AsperityError):
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, in one line; its type where it says nothing."""
+    """Another library's error message in one line; its type if it has none."""
     said = str(error).strip()
     return said.splitlines()[0][:300] if said else type(error).__name__

@@ -39,7 +39,7 @@ class Line(Site):
         return self
 
     def await_running(self, timeout_s: float = PATIENCE_S) -> list[StationState]:
-        """Until every station judges, and was heard to."""
+        """Wait until every station judges and its state was received."""
         states = super().await_running(timeout_s)
         for state in states:
             self.await_state(state.state, station=state.station)
@@ -59,7 +59,7 @@ class Line(Site):
         return found[-1]
 
     def listen(self, timeout_ms: int) -> None:
-        """Take in what the stations publish."""
+        """Receive what the stations publish."""
         self.heard.listen(timeout_ms)
         for recorder in self.heard_of.values():
             recorder.listen(0)

@@ -52,7 +52,7 @@ class Weight:
 
 @dataclass(slots=True)
 class Graph:
-    """What a graph's bytes hold."""
+    """Contents of a graph's bytes."""
 
     weights: list[Weight] = field(default_factory=list)
     """Its float initialisers."""
@@ -185,7 +185,7 @@ class _Reader:
 
 
 def with_outputs(model: bytes, names: list[str]) -> bytes:
-    """The same graph with these tensors as further outputs, of whatever type and shape they turn out to have.
+    """The same graph with these tensors as further outputs, of any type and shape.
 
     Protobuf joins the parts of a message that is given twice, so a second piece of graph is appended.
     """

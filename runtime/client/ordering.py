@@ -85,7 +85,7 @@ class Ordering:
         return self._next_id, min(self._held, default=self._known_id + 1) - 1
 
     def to_ask(self) -> tuple[int, int] | None:
-        """Of the ids of ``missing`` the first and last that are settled; None: none is yet."""
+        """The first and last settled ids of ``missing``; None: none is settled yet."""
         missing = self.missing()
         if missing is None or missing[0] > self._settled_id:
             return None

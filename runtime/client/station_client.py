@@ -142,7 +142,7 @@ class StationClient:
                 heard_s = time.monotonic()
 
     def poll(self, timeout_ms: int) -> list[ReceivedResult | Gap]:
-        """What has become ready, waiting at most ``timeout_ms`` for a message to arrive."""
+        """Return the items that are ready, waiting at most ``timeout_ms`` for a message to arrive."""
         self._pump(timeout_ms)
         items: list[ReceivedResult | Gap] = []
         while (item := self._order.take()) is not None:
@@ -179,7 +179,7 @@ class StationClient:
                 return reply
 
     def begin(self, op: str, **fields: Any) -> str:
-        """As ``request``, without waiting: the request's id, to give to ``answer`` between calls of ``poll``.
+        """Like ``request``, without waiting: returns the request's id, for ``answer`` between calls of ``poll``.
 
         Raises StationError when ``requests_at_once`` are pending, WireError on a request that breaks the contract.
         """

@@ -36,7 +36,7 @@ class QuickCommand(TyperCommand):
 
 
 class LazyCommand(TyperCommand):
-    """What is known of a command before it is imported."""
+    """What is known about a command before it is imported."""
 
     def __init__(self, name: str, place: str, help: str) -> None:
         """``place``: MODULE:OBJECT, a function or a ``typer.Typer``; ``help``: the first line of its own help."""

@@ -63,7 +63,7 @@ def check_libraries(world: World) -> Finding:
 
 
 def check_onnxruntime(world: World) -> Finding:
-    """What runs the networks of the cpu engine, and what the gate of every engine is compared with."""
+    """ONNX Runtime: it runs the networks of the cpu engine, and every engine's gate compares with it."""
     seen = world.imported("onnxruntime")
     if seen.error:
         return missing("onnxruntime", seen.error, pip(world, "install", "onnxruntime>=1.23"))

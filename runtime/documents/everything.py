@@ -23,7 +23,7 @@ PAGES: dict[str, Callable[[str], str]] = {
 
 
 def made(checkout: Path, file: str) -> str:
-    """What ``file`` must say. Raises OSError when it is a page that people began and it is not there."""
+    """What ``file`` must contain. Raises OSError when it is a page that people began and it is not there."""
     path = checkout / file
     present = path.read_text(encoding="utf-8") if path.suffix == ".md" else ""
     return PAGES[file](present)

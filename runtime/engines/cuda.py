@@ -189,7 +189,7 @@ class CudaEngine(Engine):
             gc_freeze.freeze()
 
     def idle(self) -> None:
-        """As ``Engine.idle``: now and then do the work of a frame, so that the next finds the device awake."""
+        """As ``Engine.idle``: from time to time do the work of a frame, which keeps the device awake."""
         if self._lost is not None:
             raise self._lost
         settings, now_ns = self._settings, time.monotonic_ns()
@@ -214,13 +214,13 @@ class CudaEngine(Engine):
             return {name: seconds(enqueue) for name, enqueue in lane.stages()}
 
     def search_stats(self) -> dict[str, dict[str, int]]:
-        """Of the frame that was scored last: queries left to the float32 pass, and within float32's margin there."""
+        """For the last scored frame: queries left to the float32 pass, and those within float32's margin there."""
         answer = self._lanes[0].read_answer()
         rows = {name: answer[f"{name}_stats"].tolist() for name in ("rgb", "points")}
         return {name: {"unsettled": row[1], "within_margin": row[2]} for name, row in rows.items()}
 
     def close(self) -> None:
-        """As ``Engine.close``. What a lost device does not give back, the end of the process will."""
+        """As ``Engine.close``. What a lost device does not free is freed when the process ends."""
         if self._closed:
             return
         self._closed = True

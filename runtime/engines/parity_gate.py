@@ -148,7 +148,7 @@ def pass_gate(
 def gate_steps(
     bundle: Bundle, engine: Engine, decision: Decision, progress: Progress = no_progress
 ) -> Iterator[GoldenCheck]:
-    """As ``pass_gate``, a golden frame at each step; the gate is passed only when the steps have come to their end."""
+    """As ``pass_gate``, a golden frame at each step; the gate is passed only when all steps are done."""
     checks = []
     for golden, frame in bundle.golden_frames():
         checks.append(run_golden(frame, golden, engine, decision, bundle.manifest, progress))

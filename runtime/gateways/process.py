@@ -44,7 +44,7 @@ class Gateway(Protocol):
         """Begin to serve; returns the address as text. Raises GatewayError."""
 
     def refresh(self) -> None:
-        """Take over what the link has; never blocks."""
+        """Take over the link's items; never blocks."""
 
     async def close(self) -> None:
         """End every connection."""

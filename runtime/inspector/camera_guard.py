@@ -83,7 +83,7 @@ class CameraGuard:
         return False
 
     def watch(self) -> None:
-        """Take the alarm back once one of the two is gone."""
+        """Clear the alarm once one of the two is gone."""
         if Reason.CAMERA_CONFLICT.name not in self._controller.alarms:
             return
         self._speakers.ended(self._sockets.is_open)

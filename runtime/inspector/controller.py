@@ -255,7 +255,7 @@ class Controller:
             self.move(Cause.ANSWERED)
 
     def watch(self, now: Now, camera_alive: bool) -> None:
-        """What takes too long, and what has come back."""
+        """Check what takes too long and what has recovered."""
         opened = self._loader.opened()
         if opened is not None and opened.recipe is not None:
             self._incoming = opened.recipe

@@ -138,7 +138,7 @@ class Inspector:
             self.by_camera.get(frame.camera, self.stations[0]).on_frame(frame, now)
 
     def on_time(self) -> None:
-        """What time demands of each station; and whether any of them can still do its work."""
+        """Do each station's timed work; returns whether any of them can still do its work."""
         now = self.clock()
         for station in self.stations:
             station.on_time(now)

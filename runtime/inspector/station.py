@@ -38,7 +38,7 @@ from asperity.runtime.states import JUDGING, READY_STATES
 
 
 class Station:
-    """What is one station's own: camera, counters, journal, recipe, state. Every method is for the I/O thread."""
+    """One station's own camera, counters, journal, recipe and state. Every method is for the I/O thread."""
 
     def __init__(
         self,

@@ -173,12 +173,12 @@ class StationSlot:
 
     @property
     def stage(self) -> str:
-        """Where the engine thread is."""
+        """The stage that the engine thread is in."""
         return self._bench.stage
 
     @property
     def frame_p99_ms(self) -> float:
-        """How long a frame may take that is before ours: of the slowest recipe at the engine thread, as calibrated."""
+        """How long a frame ahead of ours may take: that of the engine thread's slowest recipe, as calibrated."""
         recipes = [slot.recipe for slot in self._bench.slots]
         return max((recipe.manifest.frame_p99_ms for recipe in recipes if recipe is not None), default=0.0)
 
@@ -187,7 +187,7 @@ class StationSlot:
         return [self._reports.popleft() for _ in range(len(self._reports))]
 
     def put(self, job: Job) -> Job | None:
-        """Let a frame wait for its turn; returns the one that had to go for it."""
+        """Queue a frame; returns the one that it displaced."""
         return self._inbox.put(self.number, job)
 
     def discard(self, unwanted: Callable[[Job], bool]) -> list[Job]:
@@ -203,7 +203,7 @@ class StationSlot:
         self._inbox.put_errand(self.number, lambda: self._take_over(wanted))
 
     def withdraw(self) -> bool:
-        """Take the last ``take_over`` back; False: too late, the engine thread's report is there or comes at once."""
+        """Take the last ``take_over`` back; False: too late, the engine thread's report is there or imminent."""
         try:
             self._next.pop()
         except IndexError:

@@ -63,7 +63,7 @@ class Inbox(Generic[T]):
             return self._next(bool, self._turns)
 
     def take_beside(self, stations: Collection[int], most: int) -> list[Item[T]]:
-        """Of these stations the frames whose turn has come, at most one each and ``most`` in all; waits for none."""
+        """The frames of these stations whose turn it is, at most one each and ``most`` in all; does not wait."""
         with self._filled:
             found: list[Item[T]] = []
             left = set(stations)

@@ -26,7 +26,7 @@ SHARED_CLOCKS = frozenset({"ptp", "realtime"})
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What frames are judged by: an opened bundle with its engine, proven on its golden frames."""
+    """What frames are judged with: an opened bundle and its engine, verified on its golden frames."""
 
     name: str
     bundle: str

@@ -43,7 +43,7 @@ class Opened:
 
 
 def describe_engine(config: StationConfig) -> EngineInfo:
-    """What the configured engine will call itself, before a recipe is open."""
+    """The configured engine's name, before a recipe is open."""
     if config.engine.name == "simulated":
         from asperity.runtime.engines.simulated import SimulatedEngine
 
@@ -297,7 +297,7 @@ class Loader:
             self._thread.join(timeout_s)
 
     def opened(self) -> Opened | None:
-        """What has become of the last start, once."""
+        """Outcome of the last start, returned once."""
         while self._done:
             number, result = self._done.pop(0)
             if number == self._number:

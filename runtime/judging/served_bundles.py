@@ -52,7 +52,7 @@ def begin(config: StationConfig) -> None:
 
 
 def check_age(manifest: Manifest, config: StationConfig) -> str:
-    """What a person should know of a bundle that opens only because ``allow_older`` is set; empty: it opens anyhow.
+    """Warning about a bundle that opens only because ``allow_older`` is set; empty: it opens anyway.
 
     Raises BundleError for a bundle older than the newest served, and where the memory cannot tell.
     """

@@ -43,7 +43,7 @@ ACTOR_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asked. Without CURVE nothing of it is proven."""
+    """Sender of a request. Without CURVE none of it is proven."""
 
     name: str = ""
     """The client's name in the station's list; proven by its key."""

@@ -151,7 +151,7 @@ class Journal:
             raise
 
     def look(self) -> str:
-        """See whether the files are still what they were; returns ``fault``. A few microseconds; for every turn.
+        """Check whether the files are unchanged; returns ``fault``. A few microseconds; for every turn.
 
         Raises JournalError where ids cannot be reserved any more, so that none may be given.
         """

@@ -19,7 +19,7 @@ LOST_REMEMBERED = 256
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What a frame's ``seq`` says: which exposures before it never came, and whether it is refused itself."""
+    """What a frame's ``seq`` shows: which exposures before it never came, and whether it is refused itself."""
 
     lost: range = range(0)
     reason: Reason | None = None  # DUPLICATE_SEQ, SEQ_JUMP; None: in order

@@ -111,7 +111,7 @@ class AllowedKey(_Key, frozen=True, forbid_unknown_fields=True):
 
     @property
     def key_id(self) -> str:
-        """By which people and logs name the key: 16 hex digits of the SHA-256 of its public bytes."""
+        """The name of the key for people and logs: 16 hex digits of the SHA-256 of its public bytes."""
         return hashlib.sha256(z85.decode(self.public_key)).hexdigest()[:16]
 
 
@@ -191,7 +191,7 @@ class ClientKeys:
     def admit(
         self, name: str, roles: tuple[Role, ...], public_key: str = "", output: Path | None = None
     ) -> tuple[AllowedKey, Path | None]:
-        """Let a client in from now on: its entry, and the file it takes away (None where it has its pair already).
+        """Admit a client from now on: returns its entry and the file for it (None if it has its pair already).
 
         ``public_key``: of a pair that the client made itself, as Z85; empty: make one and write it to ``output``.
         Raises UsageError on a name that is taken or cannot be, AccessError on a key that was revoked.

@@ -23,7 +23,7 @@ MAX_SECRET_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Private:
-    """What others must not do with a file or folder, and what is said where they may."""
+    """What others must not do with a file or folder, and the error text if they can."""
 
     error: type[AsperityError]
     danger: str

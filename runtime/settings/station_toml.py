@@ -27,7 +27,7 @@ STATIONS_MAX = 8
 
 
 class StationSection(Section, frozen=True, forbid_unknown_fields=True):
-    """Who this station is and what it does by itself."""
+    """The station's identity and what it does without requests."""
 
     name: Annotated[Name, text(f"name used in every topic ({NAME_RULE})")] = "st1"
     number: Annotated[int, number(0, 65535, "number in the 64-byte record")] = 1
@@ -291,7 +291,7 @@ class Engine(Section, frozen=True, forbid_unknown_fields=True):
 
 
 class Audit(Section, frozen=True, forbid_unknown_fields=True):
-    """Who asked what of the station, and the outcome (docs/security.md, Audit): JSON lines, one file per process."""
+    """Record of requests and their outcome (docs/security.md, Audit): JSON lines, one file per process."""
 
     path: Annotated[
         str, text("audit file; `.1`, `.2` ... are older ones; empty: `NAME.audit.jsonl` next to the (first) journal")

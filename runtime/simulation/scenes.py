@@ -139,7 +139,7 @@ def _timing_only(line: SimulatedLine) -> None:
 
 
 def take_recipe(line: SimulatedLine, name: str) -> str:
-    """Have another active recipe; bounded. Returns the change's status, empty where it is not known."""
+    """Change the active recipe; bounded. Returns the change's status, empty where it is not known."""
     number = line.ask("prepare_recipe", recipe=name).recipe_change
     ends_s = time.monotonic() + SCENE_S + line.config.timing.recipe_ms / 1000
     while number is not None and time.monotonic() < ends_s and not line.ended:

@@ -121,7 +121,7 @@ class SimulatedLine:
         self._owed_parts.clear()
 
     def listen(self, timeout_ms: int) -> None:
-        """Take in what the station says. Raises StationError when the inspector has ended by itself."""
+        """Receive what the station publishes. Raises StationError when the inspector has ended by itself."""
         for item in self.client.poll(timeout_ms):
             if isinstance(item, Gap):
                 self.summary.gaps += 1
@@ -226,7 +226,7 @@ class SimulatedLine:
         self._due_s = max(self._due_s + max(self._period_s, pitch_s), time.monotonic() + pitch_s)
 
     def await_in_work(self, frames: int) -> None:
-        """Until the station has admitted ``frames`` and not answered them."""
+        """Wait until the station has admitted ``frames`` and not answered them."""
         ends_s = time.monotonic() + self.config.limits.deadline_ms / 1000
         while time.monotonic() < ends_s:
             state = self.client.request("get_state").state
@@ -253,7 +253,7 @@ class SimulatedLine:
         self.await_running()
 
     def await_running(self) -> None:
-        """Until the inspector started last is ready to judge (or, without autostart, ready to be started)."""
+        """Wait until the last started inspector is ready to judge (or, without autostart, ready to be started)."""
         before = self.client.state.session if self.client.state is not None else ""
         wanted = (8,) if self.config.station.autostart else (6, 7, 8)
         ends_s = time.monotonic() + SETTLE_S + self.config.timing.recipe_ms / 1000

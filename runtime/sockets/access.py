@@ -210,7 +210,7 @@ class Access:
         return f"more than {often} requests or {much} bytes per second; send requests less often"
 
     def actor(self, client: str, says: str = "") -> Actor:
-        """Who asks: ``client`` is the key's id as CURVE proved it, ``says`` what the request claims."""
+        """The sender: ``client`` is the key's id as CURVE proved it, ``says`` what the request claims."""
         key = self._clients.get(client) or self._revoked.get(client)
         return Actor(name=key.name if key else "", key=client, says=says)
 
@@ -224,7 +224,7 @@ class Access:
         self._count(reason, socket, f"{who} ({why[:128]})" if why else who)
 
     def news(self) -> Iterator[tuple[str, str, str]]:
-        """What was refused since the last call: kind, text, and who it was."""
+        """Refusals since the last call: kind, text and client."""
         while self._news:
             yield self._news.popleft()
 

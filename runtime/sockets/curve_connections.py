@@ -100,7 +100,7 @@ class Connections:
         self._let_in += 1
 
     def follow(self, now_ns: int) -> bool:
-        """Take in what the monitor tells; True if the socket was closed to new connections (``unbind``)."""
+        """Process the monitor's events; True if the socket was closed to new connections (``unbind``)."""
         closed = False
         with suppress(zmq.Again):
             while True:

@@ -172,7 +172,7 @@ class CurveEnds:
             self._named["control"].send_multipart([*envelope, body], zmq.NOBLOCK)
 
     def publish(self, name: str, parts: Sequence[Part]) -> None:
-        """To its subscribers; one with too much waiting loses it. Never blocks."""
+        """Send to the subscribers; one with too much waiting loses it. Never blocks."""
         self._named[name].send_multipart(parts, zmq.NOBLOCK, copy=name == "results")
 
     def speaks(self, connection: int, camera: str) -> None:

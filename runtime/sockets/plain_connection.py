@@ -34,7 +34,7 @@ SMALL_PER_S = 100
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one connection of a socket may do; beyond it is cut."""
+    """Limits of one connection of a socket; it is cut beyond them."""
 
     own_type: bytes
     handshake_ms: int
@@ -48,7 +48,7 @@ class Bounds:
 
 
 class Keeper(Protocol):
-    """Where whole messages go, and their bytes are counted before they are read (``runtime.sockets.message_queue``)."""
+    """Takes whole messages, and counts their bytes before they are read (``runtime.sockets.message_queue``)."""
 
     def reserve(self, peer: Peer, nbytes: int, until_ns: int) -> None:
         """Wait for room for a part. Raises CutError where there is none in time."""

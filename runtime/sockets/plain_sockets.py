@@ -87,7 +87,7 @@ class PlainEnds:
         self._door.start()
 
     def make_bell(self) -> Callable[[], None]:
-        """What wakes the I/O thread; for any thread. Never blocks."""
+        """A function that wakes the I/O thread; for any thread. Never blocks."""
         return self._ring
 
     def _ring(self) -> None:
@@ -134,7 +134,7 @@ class PlainEnds:
                 peer.offer(zmtp.encode([*envelope[1:], body]), self._hwm["control"])
 
     def publish(self, name: str, parts: Sequence[Part]) -> None:
-        """To its subscribers; one with too much waiting loses it. Never blocks."""
+        """Send to the subscribers; one with too much waiting loses it. Never blocks."""
         topic = bytes(parts[0])
         for peer in self._peers[name]:
             if topic.startswith(peer.topics):

@@ -29,7 +29,7 @@ class ProtocolError(Exception):
 
 
 class Header(NamedTuple):
-    """What the first byte of a frame says of it."""
+    """The flags in the first byte of a frame."""
 
     more: bool
     command: bool

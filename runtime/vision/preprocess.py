@@ -29,7 +29,7 @@ LEVEL_CELLS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """What of the source frame is judged: H x W, True where a recipe says inspect, or ignore. None: no such mask."""
+    """What part of the frame is judged: H x W, True where a recipe says inspect, or ignore. None: no such mask."""
 
     inspect: BoolArray | None = None
     ignore: BoolArray | None = None

@@ -160,7 +160,7 @@ def decode_state(parts: Sequence[Part]) -> StationState:
 
 
 def check_state(state: StationState) -> None:
-    """What the types do not say. Raises WireError."""
+    """Check what the types do not express. Raises WireError."""
     require_finite("state", expected_rate_hz=state.expected_rate_hz, threshold=state.threshold)
     numbers = {name: value for name, value in (state.gpu or {}).items() if isinstance(value, (int, float))}
     require_finite("state", **{f"gpu.{name}": value for name, value in numbers.items()})

@@ -28,7 +28,7 @@ STAINS = ((0.20, 0.15, 0.10), (0.10, 0.16, 0.30), (0.12, 0.26, 0.14), (0.42, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """What was done to a part, for tables of what was found: the ground truth beside the mask."""
+    """What was done to a part, for tables of results: the ground truth in addition to the mask."""
 
     kind: str
     strength_mm: float

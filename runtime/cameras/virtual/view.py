@@ -61,7 +61,7 @@ class Pose:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """What the pixels' rays meet, in the part's coordinates. Arrays are H x W (x 3)."""
+    """What the pixels' rays hit, in the part's coordinates. Arrays are H x W (x 3)."""
 
     scene: Scene
     rays: FloatArray  # H x W x 6

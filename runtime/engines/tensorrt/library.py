@@ -43,7 +43,7 @@ class Library:
 
 
 class Said:
-    """What the library complained of, bounded: it reports failures here, and its calls return None or False."""
+    """The library's error messages, bounded: it reports failures here, and its calls return None or False."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []

@@ -53,7 +53,7 @@ Softmax = Literal["fp32", "half"]
 
 
 class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a set of plans belongs to. Any difference means another set."""
+    """Identifies a set of plans. Any difference means another set."""
 
     bundle: str
     """The bundle's digest, hex."""
@@ -119,7 +119,7 @@ class PlanSet:
 
     @property
     def nbytes(self) -> int:
-        """Of all plans."""
+        """Bytes of all plans."""
         return sum(file.nbytes for file in self.record.files)
 
     @property

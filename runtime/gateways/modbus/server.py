@@ -42,7 +42,7 @@ class Refusal(Exception):
 
 
 class Registers(Protocol):
-    """What is served. Both may raise Refusal; a write that does has had no effect at all."""
+    """The registers served. Both may raise Refusal; a write that does has had no effect."""
 
     def read(self, address: int, count: int) -> bytes:
         """``count`` registers, two bytes each, all of one moment."""

@@ -186,7 +186,7 @@ class Connection:
 
 
 def tls_context(config: Mqtt) -> ssl.SSLContext | None:
-    """How the broker is to prove itself; None without TLS. Raises ConfigError."""
+    """How the broker is authenticated; None without TLS. Raises ConfigError."""
     if not config.tls:
         if _off_this_box(config.host) and not config.insecure_lan:
             raise ConfigError(

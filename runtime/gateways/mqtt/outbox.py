@@ -111,7 +111,7 @@ class StateFile:
         return self.sent + 1 if self.sent else None
 
     def gaps(self) -> list[Gap]:
-        """What was sent in the run before and perhaps not delivered."""
+        """What the previous run sent and may not have been delivered."""
         return [Gap(self.acknowledged + 1, self.sent, RESTARTED)] if self.acknowledged < self.sent else []
 
     def write(self, sent: int, acknowledged: int) -> None:

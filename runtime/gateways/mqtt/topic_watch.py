@@ -23,7 +23,7 @@ INSTANCE = re.compile(r"[0-9a-f]{16}")
 
 
 class Watch:
-    """What one gateway has said and heard on its station's topics, over all its connections."""
+    """What one gateway has sent and received on its station's topics, over all its connections."""
 
     def __init__(self, instance: str, quiet_s: float) -> None:
         """``instance``: 16 hexadecimal digits of this run of the gateway. ``quiet_s``: nothing foreign for so long:

@@ -100,7 +100,7 @@ class OpcuaGateway:
         self._news.set()
 
     async def close(self) -> None:
-        """Tell subscribers that everything is bad, then end every connection."""
+        """Notify subscribers that everything is bad, then end every connection."""
         self._ending = True
         if self._pump is None:
             return

@@ -34,7 +34,7 @@ CONDITIONS_MAX, OPERANDS_MAX = 8, 64
 
 @dataclass
 class Client(User):
-    """Who speaks. None of them may write a value or change the address space."""
+    """The client's role. None may write a value or change the address space."""
 
     may_operate: bool = False
 

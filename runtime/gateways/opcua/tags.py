@@ -26,7 +26,7 @@ Status = ua.StatusCodes
 
 
 class Of(Enum):
-    """What a tag tells of, and so when it is bad."""
+    """What a tag describes, which determines when it is bad."""
 
     RESULT = "result"
     STATION = "station"
@@ -275,7 +275,7 @@ def automatic(state: StationState) -> int:
 
 
 def transition_name(before: StationState, after: StationState) -> str:
-    """As OPC 40100-1 names its transitions, without the suffix that tells the cause."""
+    """As OPC 40100-1 names its transitions, without the suffix that names the cause."""
     if automatic(before) and automatic(after):
         return f"{AUTOMATIC_STATES[before.state]}To{AUTOMATIC_STATES[after.state]}"
     entered = AUTOMATIC_STATES[after.state] if automatic(after) else MODE_STATES.get(mode(after), "Unknown")
