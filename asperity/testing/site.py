@@ -158,7 +158,7 @@ class Site:
         return self._inspector.log() if self._inspector is not None else ""
 
     def await_running(self, timeout_s: float = PATIENCE_S) -> list[StationState]:
-        """Wait until every station judges; returns the states. Raises StationError if the inspector ends or on timeout."""
+        """Wait until every station judges; returns the states. Raises StationError if it ends or time is up."""
         states = []
         for name in self.names:
             with self.client(station=name) as client:

@@ -142,7 +142,7 @@ def test_an_interrupt_from_the_keyboard_leaves_as_much_and_another_job_takes_non
     assert (tmp_path / "calibration.work" / "adaptation.safetensors").exists()
     other = run(source, tmp_path, "", 0, signal.SIGKILL, "--seed", "1")
     assert other.returncode == 0, other.stderr
-    assert "going on" not in other.stderr
+    assert "resuming" not in other.stderr
     assert (other.stderr.count("FRAME"), other.stderr.count("STEP")) == (FRAMES, 3 * EPOCHS)
     assert load_folder(tmp_path / "calibration").record.decision != whole.record.decision
 
