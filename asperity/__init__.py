@@ -1,5 +1,5 @@
 """Asperity: inspects parts with a colour + 3D camera at the edge.
 
-The rooms lie at the top of the repository; the links beside this file give them their import names
+The packages are at the top of the repository; the links next to this file give them their import names
 (docs/decisions/import-names.md).
 """

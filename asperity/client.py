@@ -1,4 +1,4 @@
-"""What a program imports that reads a station's results, asks it, or sends it frames.
+"""The API for programs that read a station's results, send it requests, or send it frames.
 
     from asperity.client import Gap, StationClient
 

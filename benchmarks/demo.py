@@ -1,6 +1,6 @@
-"""The whole road as a user walks it: normal frames, calibration, bundle, inspector, stream, a table and a picture.
+"""All steps as a user runs them: normal frames, calibration, bundle, inspector, stream, a table and a picture.
 
-Every step is a command of its own in a process of its own, as on the line. Figures are printed, never asserted.
+Every step is a separate command in a separate process, as on the line. Figures are printed, never asserted.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ class DemoOptions:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What came back while the camera ran."""
+    """What was received while the camera ran."""
 
     answers: Answers
     maps: dict[int, Map]  # by seq
 
 
 def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
-    """Walk the road, write ``sheet.png`` and ``summary.json`` into ``options.out`` and return the summary.
+    """Run all steps, write ``sheet.png`` and ``summary.json`` into ``options.out`` and return the summary.
 
-    Raises AsperityError when a step fails; the step's own words are on stderr before it.
+    Raises AsperityError when a step fails; its own error message is on stderr before that.
     """
     options.out.mkdir(parents=True, exist_ok=True)
     normals, station = options.out / "normals", options.out / "station"
@@ -90,7 +90,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
 def _step(*arguments: str) -> None:
     done = subprocess.run(asperity(*arguments), check=False)
     if done.returncode:
-        raise DataError(f"`asperity {' '.join(arguments)}` ended with exit code {done.returncode}; see its words above")
+        raise DataError(f"`asperity {' '.join(arguments)}` ended with exit code {done.returncode}; see above")
 
 
 def _clear(*folders: Path) -> None:
@@ -101,7 +101,7 @@ def _clear(*folders: Path) -> None:
 
 
 def _stream(options: DemoOptions, bundle: Path, truth_file: Path) -> Stream:
-    """Stream rendered frames through a line of its own, gathering results and maps."""
+    """Stream rendered frames through a new line and collect results and maps."""
     maps: dict[int, Map] = {}
     stop = threading.Event()
     with Line(bundle, options.out / "inspector.log") as line:
@@ -134,7 +134,7 @@ def _collect_maps(endpoint: str, maps: dict[int, Map], stop: threading.Event) ->
 
 
 def _summary(options: DemoOptions, stream: Stream, truth: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """The figures of the run. A defect is found when its frame was judged ng; unknown is a reject but no finding."""
+    """The figures of the run. A defect is found when its frame was judged ng; unknown is a reject but not a finding."""
     per_defect: dict[str, dict[str, int]] = defaultdict(lambda: {"shown": 0, "found": 0, "unknown": 0})
     for seq, row in truth.items():
         entry = per_defect[row["defect"]]
@@ -200,5 +200,5 @@ def _tiles(options: DemoOptions, stream: Stream, truth: dict[int, dict[str, Any]
         place = window or Window(0, 0, max(shot.frame.shape_px))
         tiles.append(Tile(caption(kind, stream.answers.results.get(seq)), shot.frame, shot.mask, fused, place))
     if not tiles:
-        raise AsperityError("no map arrived, so there is nothing to draw; is the bulk socket in use elsewhere?")
+        raise AsperityError("no map was received, so there is nothing to draw; is the bulk socket in use elsewhere?")
     return tiles

@@ -65,7 +65,7 @@ def calibrate(
 ) -> CalibrationFolder:
     """Calibrate from the normal frames below ``source`` and write ``out_dir/calibration``, report included.
 
-    What a killed or interrupted call leaves in ``out_dir/calibration.work`` the next one like it goes on from; the
+    What a killed or interrupted call leaves in ``out_dir/calibration.work`` the next one like it resumes from; the
     result is the same (``calibration.work``).
     ``adaptation``: how the adaptors are trained, when not by the profile's default. ``force`` replaces an earlier
     calibration. Raises UsageError (options, or a target that exists), DataError (source, weights, disk),
@@ -115,7 +115,7 @@ def learn(
         work.begin(job_digest(options, config, normals.prepared, network, networks.origins))
         kept = work.patches(len(normals.prepared), network)
         if there := kept.count():
-            progress(f"going on from {there} frames' patches of an earlier run", 1, 1)
+            progress(f"resuming from {there} frames' patches of an earlier run", 1, 1)
         frozen = embed(normals.prepared, network, networks, lambda a, b: progress("patches", a, b), kept)
     adapted: Adaptation | None = None
     if config is not None:
@@ -188,7 +188,7 @@ def _adapt(
 ) -> tuple[Adaptation, Network]:
     """Train the adaptors on the fit frames and put them in place; the network's constants with their slots."""
     if checkpoint.exists():
-        progress("going on from an earlier run's checkpoint", 1, 1)
+        progress("resuming from an earlier run's checkpoint", 1, 1)
     patches = frozen.subset(slice(0, len(split.fit)))
     adapted = adapt(
         patches, chosen, config,

@@ -1,4 +1,4 @@
-"""What a calibration leaves behind: a folder that ``export`` turns into a bundle.
+"""The output of a calibration: a folder that ``export`` turns into a bundle.
 
 calibration.json              CalibrationRecord; written last, so that its presence means the folder is whole
 networks.safetensors          state dicts, prefixes ``rgb.`` ``points.`` (and ``adaptor_rgb.`` ``adaptor_points.``)

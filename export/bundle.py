@@ -1,6 +1,6 @@
 """A calibration folder becomes a bundle: graphs, banks, golden frames, manifest, signature, all proven before use.
 
-Everything is written into a temporary folder beside the target and renamed at the end, so that a failure, a full disk
+Everything is written into a temporary folder next to the target and renamed at the end, so that a failure, a full disk
 or an interrupt leaves no bundle and never a part of one.
 """
 
@@ -44,13 +44,13 @@ from asperity.runtime.security.signing_keys import SigningKey, TrustStore
 
 PARITY_FILE = "parity.json"
 PERCENTILE_SAMPLES = 100
-"""A 99th percentile needs at least so many samples; with fewer the largest is taken."""
+"""A 99th percentile needs at least this many samples; with fewer the largest is taken."""
 DEFAULT_TIMING_S = 20.0
 FOLDER_MODE, FILE_MODE = 0o755, 0o644
 """A bundle holds no secret, and the station may run as another user than the one who calibrated."""
 
 Say = Callable[[str], None]
-"""Hears what the export is doing, in words."""
+"""Receives the export's progress as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +284,7 @@ def refuse_existing(target: Path, force: bool) -> None:
 
 @contextlib.contextmanager
 def _replacing(target: Path, force: bool) -> Iterator[Path]:
-    """A temporary folder beside ``target`` that takes its place when the block ends well, and vanishes when not."""
+    """A temporary folder next to ``target`` that replaces it when the block succeeds, and is removed when it fails."""
     target = Path(target).absolute()
     refuse_existing(target, force)
     try:

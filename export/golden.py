@@ -30,7 +30,7 @@ from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.preprocess import Masks
 
 MARGIN_TOLERANCES = 2.0
-"""A golden frame's score is at least so many golden tolerances away from the threshold, so that an engine within
+"""A golden frame's score is at least this many golden tolerances away from the threshold, so that an engine within
 tolerance, whose own threshold may move as far, gives the same verdict."""
 MIN_NORMAL = 2
 KINDS: tuple[Kind, Kind] = ("spoiled_geometry", "spoiled_colour")

@@ -1,4 +1,4 @@
-"""What each of a bundle's graphs is given on its own calibration frames: for int8's ranges and for comparing graphs."""
+"""The inputs of each of a bundle's graphs on its own calibration frames: for int8's ranges and for comparing graphs."""
 
 from __future__ import annotations
 

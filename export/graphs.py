@@ -1,6 +1,6 @@
 """What the passes over ONNX graphs share: constants by name, element types, folding, the products with weights.
 
-Only `onnx` and numpy are needed, so that a box without torch can make its engines (docs/engines.md).
+Only `onnx` and numpy are needed, so that a machine without torch can make its engines (docs/engines.md).
 """
 
 from __future__ import annotations

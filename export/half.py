@@ -1,4 +1,4 @@
-"""An FP16 graph of a bundle's graph: half weights and activations where products are, float32 where half would do harm.
+"""An FP16 graph of a bundle's graph: half weights and activations at products, float32 where half loses too much.
 
 Networks are built strongly typed, so a tensor's type in the ONNX is its type in the engine. Inputs and outputs stay
 float32. What stays float32 inside:

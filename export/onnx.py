@@ -67,7 +67,7 @@ class _CountedAdaptor(_Adaptor):
 
 
 def graph_modules(networks: TorchNetworks, network: Network) -> dict[str, nn.Module]:
-    """One module a graph, by its name: copies on the CPU, BatchNorm folded, inputs shaped as the graph's.
+    """One module per graph, by its name: copies on the CPU, BatchNorm folded, inputs shaped as the graph's.
 
     Raises UsageError when the networks lack the adaptors that ``network`` names.
     """

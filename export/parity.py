@@ -1,7 +1,7 @@
 """The gate between torch and an engine: the same inputs, graph by graph and score by score (lsfa 11).
 
-The field's most repeated complaint is an exported model that gives another verdict than the trained one, so nothing is
-exported that was not compared.
+The most common complaint in the field is an exported model that gives a different verdict from the trained one, so
+nothing is exported without comparison.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TokenParity(msgspec.Struct, frozen=True):
 
 
 class ParityReport(msgspec.Struct, frozen=True):
-    """What was compared at export; written as JSON beside the calibration's report."""
+    """What was compared at export; written as JSON next to the calibration's report."""
 
     scores: Parity
     tokens: tuple[TokenParity, ...]

@@ -1,6 +1,6 @@
-"""A bundle's graphs in the precision that an engine is to have, derived on the box that will run it.
+"""A bundle's graphs in the precision that an engine is to have, derived on the machine that will run it.
 
-The bundle carries the signed float32 graphs and nothing else; what is derived of them is a function of the bundle
+The bundle carries the signed float32 graphs and nothing else; what is derived from them is a function of the bundle
 alone, needs no torch, and is proven by the bundle's gate like every engine (docs/decisions/derived-precision.md).
 """
 

@@ -1,6 +1,6 @@
 """An INT8 graph by explicit Q/DQ: products with weights take int8 in, everything else stays as in the FP16 graph.
 
-QInt8, symmetric, zero point 0: activations a scale a tensor, weights one an output channel, no quantised bias. The
+QInt8, symmetric, zero point 0: activations one scale per tensor, weights one per output channel, no quantised bias. The
 ranges of activations come from the bundle's own normal frames (``export.graph_inputs``), run in float32 on the CPU.
 Attention's inner products have no weights and stay half, so that they can be fused. Never the default: int8 is served
 where it passes the bundle's gate and is faster (docs/engines.md).

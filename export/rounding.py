@@ -1,6 +1,6 @@
-"""A graph with half tensors as a float32 graph that rounds where they round: what a CPU can judge it by.
+"""A graph with half tensors as a float32 graph that rounds where they round: so that a CPU can evaluate it.
 
-ONNX Runtime has hardly any half kernels for CPUs. It runs such a graph in float32 and drops the casts it put in itself,
+ONNX Runtime has few half kernels for CPUs. It runs such a graph in float32 and drops the casts it put in itself,
 so activations are never rounded to half and the graph looks better than it is. Here every half result is cast to half
 and back by nodes of the graph, which no optimisation may drop; sums are float32 inside a product, as in tensor cores.
 An engine that fuses several operators rounds less often.

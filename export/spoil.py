@@ -41,7 +41,7 @@ MIN_RADIUS_PX = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Spoiled:
-    """A spoiled frame and what was done to it, in words."""
+    """A spoiled frame and a description of what was done to it."""
 
     frame: Frame
     kind: Kind
@@ -168,7 +168,7 @@ def chequer(frame: Frame, geometry: Geometry, spot: Spot, radius_share: float) -
 def spoil(
     kind: Kind, frame: Frame, geometry: Geometry, masks: Masks, judge: Callable[[Frame], tuple[bool, str]]
 ) -> Spoiled:
-    """The faintest spoiled form that ``judge`` sees; ``judge`` returns whether it does, and what it says in words.
+    """The faintest spoiled form that ``judge`` sees; ``judge`` returns whether it does, and what it says as text.
 
     Raises CalibrationError when none is seen: such networks must not inspect.
     """

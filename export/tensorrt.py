@@ -1,4 +1,4 @@
-"""A bundle's networks as TensorRT plans, built on the box that will run them: strongly typed, from the signed ONNX.
+"""A bundle's networks as TensorRT plans, built on the machine that will run them: strongly typed, from the signed ONNX.
 
 Needs `onnx` and one of the two libraries behind ``runtime.engines.tensorrt.library``, no torch. `tensorrt` builds only
 on the GPU it builds for; `tensorrt-rtx` also without one, which is how this code is tested everywhere.
@@ -60,7 +60,7 @@ class Built:
 def build_plan(
     library: Library, model: bytes, name: str, *, timing: bytes = b"", gpu: Gpu | None = None, workspace_nbytes: int = 0
 ) -> Built:
-    """One graph's plan. Raises EngineError with the library's own words when it cannot be parsed or built."""
+    """One graph's plan. Raises EngineError with the library's message when it cannot be parsed or built."""
     trt = library.module
     logger, said = new_logger(library)
     builder = trt.Builder(logger)
@@ -106,7 +106,7 @@ def build_set(
     if key.gpu is None and library.times_kernels:
         raise EngineError(
             f"{library.label} builds only on the GPU that it builds for, and none is found; run this on the station's "
-            "box, or give --library tensorrt-rtx to try without a GPU"
+            "machine, or give --library tensorrt-rtx to try without a GPU"
         )
     plans: dict[str, tuple[bytes, PlanFile]] = {}
     for name, model in derived_graphs(bundle, key.precision, key.softmax, options.threads):
@@ -129,7 +129,7 @@ def build_engines(
     """Build a bundle's networks in a precision and, where ``attempt`` is given, keep them only if the gate passes.
 
     With softmax ``auto`` half is built first and fp32 where the gate refuses it. int8 is also timed against fp16 (built
-    where it is missing), and what came of it is written down; ``plans.find_served`` goes by that.
+    where it is missing), and the outcome is recorded; ``plans.find_served`` goes by that.
     Raises ParityError when no choice passes, EngineError, BundleError.
     """
     choices: tuple[Softmax, ...] = ("half", "fp32") if options.softmax == "auto" else (options.softmax,)

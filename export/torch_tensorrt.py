@@ -1,7 +1,7 @@
 """The same networks through Torch-TensorRT: an extra, in a separate environment, judged by the same gate.
 
 Torch-TensorRT compiles torch modules, so it needs the calibration folder and a CUDA build of torch; it does not load
-beside a CPU build. Everything but the networks is the CPU engine's, so that the bundle's golden frames and calibration
+next to a CPU build. Everything but the networks is the CPU engine's, so that the bundle's golden frames and calibration
 scores judge it as they judge every engine. Not run yet: there was no GPU (docs/engines.md).
 """
 

@@ -1,4 +1,4 @@
-"""What runs on the box: frames in, one verdict each out. No torch, no training code, no pickle."""
+"""What runs on the inspection computer: frames in, one verdict out per frame. No torch, no training code, no pickle."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""One look at both clocks. Durations are measured on the monotonic one alone; the wall's goes on the wire."""
+"""One reading of both clocks. Durations use the monotonic clock only; the wall clock's time goes on the wire."""
 
 from __future__ import annotations
 

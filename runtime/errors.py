@@ -39,7 +39,7 @@ class BundleError(AsperityError):
 
 
 class SignatureError(BundleError):
-    """The bundle's signature is absent, wrong, or by a key this box does not trust."""
+    """The bundle's signature is absent, wrong, or by a key this machine does not trust."""
 
 
 class ParityError(BundleError):
@@ -125,6 +125,6 @@ class GatewayError(AsperityError):
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, in one line; its type where it says nothing."""
+    """Another library's error message in one line; its type if it has none."""
     said = str(error).strip()
     return said.splitlines()[0][:300] if said else type(error).__name__

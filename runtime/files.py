@@ -1,7 +1,7 @@
 """Files and names from outside: opened so that nothing waits, bounded before they are read, shown without effect.
 
-A pipe would make the reader wait for ever, a device may do anything, a link may lead anywhere, and a file may be larger
-than memory. Whatever the station did not write itself just now is opened through here.
+A pipe would make the reader wait forever, a device may do anything, a link may lead anywhere, and a file may be larger
+than memory. Everything that the station has not just written itself is opened through here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def open_file(
 ) -> int:
     """A descriptor of the regular file at ``path``. Never waits, and never opens a device or pipe permanently.
 
-    ``follow``: a link may lead to it; only for paths that the user of the box named themselves. ``forbidden``: the file
+    ``follow``: a link may lead to it; only for paths that the machine's user named themselves. ``forbidden``: the file
     must belong to this user (or, with ``root``, to root), and others must have none of these rights. A file that
     ``flags`` makes has mode 0600. Raises OSError.
     """

@@ -1,4 +1,4 @@
-"""The nouns: what a frame, its scores and its result are. Nothing else defines one.
+"""The core data types: a frame, its scores and its result. They are defined only here.
 
 Arrays are numpy; their shapes are written H x W (rows x columns). Lengths are millimetres unless a name says otherwise.
 """
@@ -31,7 +31,7 @@ MM_PER_UNIT: dict[str, float] = {"m": 1000.0, "mm": 1.0, "um": 0.001}
 
 
 class Verdict(IntEnum):
-    """What the inspector says of a frame. Anything a receiver does not know is a reject."""
+    """The inspector's answer to a frame. Anything a receiver does not know is a reject."""
 
     UNKNOWN = 0
     OK = 1
@@ -140,7 +140,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What an engine says of one frame. No verdict yet: that is ``scoring.decide``'s alone."""
+    """An engine's answer to one frame. No verdict yet: that is ``scoring.decide``'s alone."""
 
     rgb: ModalityScores
     points: ModalityScores

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: ``manifest.json`` as types. Written by ``export``, verified by ``bundle.reader``.
+"""A bundle's description of itself: ``manifest.json`` as types. Written by ``export``, verified by ``bundle.reader``.
 
 Lengths are millimetres unless the name says otherwise. Unknown fields are refused: a manifest is signed, not guessed.
 """
@@ -30,7 +30,7 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     method: Literal["plane", "published", "none"]
     """``plane``: one stored plane (fast). ``published``: RANSAC + DBSCAN each frame (M3DM). ``none``: nothing to do."""
     why: str
-    """What made calibration choose the method, in words."""
+    """Why calibration chose the method, as text."""
     unit: Unit
     """Unit of frames whose header names none."""
     height_px: int

@@ -1,4 +1,4 @@
-"""Why a result is what it is: the single list of reason codes.
+"""The reasons of results: the single list of reason codes.
 
 It is the source of the table in ``docs/wire.md`` and of the constants in the client kits. A code, once released, is
 never given another meaning. A receiver rejects the part on any code it does not know.

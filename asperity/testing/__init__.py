@@ -8,9 +8,9 @@
         assert line.result_of(camera.expose("ng")).reason.name == "SCORE_ABOVE_THRESHOLD"
         line.kill()
 
-The inspector is the real one, in a process of its own; only its engine is simulated, unless a bundle is given. Every
+The inspector is the real one, in a separate process; only its engine is simulated, unless a bundle is given. Every
 wait is for a condition and ends with StationError after ``PATIENCE_S``. Nothing is left behind: what was started ends
-with the ``with``, and Asperity's processes also when this process is killed.
+with the ``with``, and Asperity's processes also end when this process is killed.
 """
 
 from asperity.runtime.process.child import Child

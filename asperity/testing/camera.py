@@ -1,4 +1,4 @@
-"""A camera that does as a test says."""
+"""A camera controlled by a test."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Camera(SimulatedCamera):
     def deliver(self) -> None:
         """Send a frame that is taken, however slow the machine. A connection that is cut just then costs a seq more.
 
-        Raises StationError when nobody takes it.
+        Raises StationError when no station receives it.
         """
         taken = False
         while not taken:

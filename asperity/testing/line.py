@@ -39,7 +39,7 @@ class Line(Site):
         return self
 
     def await_running(self, timeout_s: float = PATIENCE_S) -> list[StationState]:
-        """Until every station judges, and was heard to."""
+        """Wait until every station judges and its state was received."""
         states = super().await_running(timeout_s)
         for state in states:
             self.await_state(state.state, station=state.station)
@@ -59,7 +59,7 @@ class Line(Site):
         return found[-1]
 
     def listen(self, timeout_ms: int) -> None:
-        """Take in what the stations publish."""
+        """Receive what the stations publish."""
         self.heard.listen(timeout_ms)
         for recorder in self.heard_of.values():
             recorder.listen(0)
@@ -99,7 +99,7 @@ class Line(Site):
     def settle(self, camera: Camera) -> dict[int, Result]:
         """Wait until the camera's last frame is answered; its station's journal then.
 
-        The last frame must have been sent: of one that was not, nobody knows before the next. One connection asks a
+        The last frame must have been sent: an unsent one is not noticed before the next. One connection asks a
         few times per second, which every limit allows.
         """
         results: dict[int, Result] = {}

@@ -1,4 +1,4 @@
-"""What a station publishes, kept."""
+"""Records what a station publishes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Recorder:
         self.events: list[wire.Event] = []
 
     def listen(self, timeout_ms: int) -> None:
-        """Take in what has come, waiting at most ``timeout_ms`` for the first."""
+        """Receive what has arrived, waiting at most ``timeout_ms`` for the first."""
         self._socket.poll(timeout_ms)
         while self._socket.poll(0):
             parts = self._socket.recv_multipart()

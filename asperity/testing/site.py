@@ -80,7 +80,7 @@ class Site:
         """Station's name -> its camera's."""
         self.bundle, self.patient = bundle, patient
         self.processes: list[subprocess.Popen[bytes]] = []
-        """What ends with the site; one that a test has started by itself may be added."""
+        """Processes that end with the site; one started by the test may be added."""
         self._inspector: Child | None = None
         self._log = log
         self._numbers = count(1)
@@ -154,11 +154,11 @@ class Site:
         return self.inspector.end(PATIENCE_S)
 
     def log(self) -> str:
-        """What the inspector started last has printed."""
+        """Output of the last started inspector."""
         return self._inspector.log() if self._inspector is not None else ""
 
     def await_running(self, timeout_s: float = PATIENCE_S) -> list[StationState]:
-        """Until every station judges: their states. Raises StationError when the inspector ends or time is up."""
+        """Wait until every station judges; returns the states. Raises StationError if it ends or time is up."""
         states = []
         for name in self.names:
             with self.client(station=name) as client:
@@ -166,7 +166,7 @@ class Site:
         return states
 
     def await_judging(self, client: StationClient, timeout_s: float = PATIENCE_S) -> StationState:
-        """Until a client hears its station judge. Raises as ``await_running``."""
+        """Wait until a client sees its station judge. Raises as ``await_running``."""
 
         def judges() -> bool:
             if self.inspector.poll() is not None:
@@ -179,7 +179,7 @@ class Site:
         return client.await_state(0)
 
     def wait(self, condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
-        """Until ``condition`` holds. Raises StationError when it never does."""
+        """Wait until ``condition`` holds. Raises StationError when it never does."""
         ends_s = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > ends_s:
@@ -187,7 +187,7 @@ class Site:
             self.listen(20)
 
     def listen(self, timeout_ms: int) -> None:
-        """Let time pass between two looks at a condition."""
+        """Let time pass between two checks of a condition."""
         time.sleep(timeout_ms / 1000)
 
     def client(self, since: int | None = None, station: str = "") -> StationClient:
@@ -230,7 +230,7 @@ def _free_ports() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A free TCP port that the kernel gives to nobody by itself."""
+    """A free TCP port outside the kernel's automatic range."""
     kernels = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = random.SystemRandom().randrange(kernels // 2, kernels)

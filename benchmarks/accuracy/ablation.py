@@ -1,11 +1,11 @@
 """The ablation table: every row of the method against frozen features, on written-out sets of the virtual camera.
 
     python -m asperity.benchmarks.accuracy.ablation data SET             # render the sets into build/ablation
-    python -m asperity.benchmarks.accuracy.ablation run SET [ROW...]     # evaluate; goes on where it stopped
+    python -m asperity.benchmarks.accuracy.ablation run SET [ROW...]     # evaluate; resumes where it stopped
     python -m asperity.benchmarks.accuracy.ablation table SET            # markdown, as in docs/accuracy.md
 
-Each row is what ``asperity evaluate`` does with the same options; three seeds draw the split and everything random in
-the adaptation. Of a product 100 normal frames, 216 good and 216 defective test frames, 36 of each surface defect.
+Each row is what ``asperity evaluate`` does with the same options; three seeds set the split and everything random in
+the adaptation. Per product: 100 normal frames, 216 good and 216 defective test frames, 36 of each surface defect.
 Severities of the harder sets were chosen on frozen features and frames of PILOT_SEED, so that image AUROC lies between
 .75 and .92; nothing of a method was ever chosen on a test frame.
 """
@@ -55,7 +55,7 @@ class Row:
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
     against: str = "frozen"
-    """The row whose difference is told."""
+    """The row that this row's difference is measured against."""
 
 
 def _few(shots: int, batch: int, epochs: int) -> dict[str, Row]:
@@ -98,7 +98,7 @@ ROWS: dict[str, Row] = {
 
 
 def make_data(name: str) -> None:
-    """Render what of a set is not there."""
+    """Render the missing frames of a set."""
     for product, severity in SETS[name].items():
         folder = DATA / name / product
         if folder.exists():
@@ -109,7 +109,7 @@ def make_data(name: str) -> None:
 
 
 def run(name: str, rows: Sequence[str], profile: str) -> None:
-    """Evaluate the rows after each other."""
+    """Evaluate the rows one after the other."""
     for row in rows:
         options = EvaluateOptions(
             DATA / name, profile, ROWS[row].method, SEEDS, control=False, cache=DATA / "cache", **ROWS[row].options
@@ -121,7 +121,7 @@ def run(name: str, rows: Sequence[str], profile: str) -> None:
 
 
 def kept(report: Report) -> dict[str, Any]:
-    """A row as this repository keeps it: six digits, and ranks in place of scores, all that paired intervals ask."""
+    """A row as this repository keeps it: six digits, and ranks in place of scores, all that paired intervals need."""
     found: dict[str, Any] = _rounded(msgspec.to_builtins(report))
     for run in found["runs"]:
         for figures in run["products"].values():
@@ -138,7 +138,7 @@ def _rounded(value: Any) -> Any:
 
 
 def result(name: str, row: str, profile: str) -> Path:
-    """Where a row's result lies."""
+    """Path of a row's result."""
     return RESULTS / f"{name}-{profile}" / f"{row}.json"
 
 
@@ -178,7 +178,7 @@ def _defects(found: Mapping[str, Report]) -> str:
 
 
 def _shuffled(found: Mapping[str, Report]) -> str:
-    """The control that must fail: labels drawn anew."""
+    """The control that must fail: shuffled labels."""
     off = np.array([(one.shuffled - 0.5) / one.shuffled_se for one in _all(found)])
     return (
         f"Shuffled labels: {np.mean(np.abs(off) <= 2):.0%} of {len(off)} trials within two standard errors of .5, mean "
@@ -191,7 +191,7 @@ def _all(found: Mapping[str, Report]) -> list[Figures]:
 
 
 def main() -> None:
-    """See the module's text."""
+    """See the module docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("data", "run", "table"))
     parser.add_argument("set", choices=tuple(SETS))
@@ -200,7 +200,7 @@ def main() -> None:
     given = parser.parse_args()
     unknown = set(given.row) - set(ROWS)
     if unknown:
-        raise SystemExit(f"{', '.join(sorted(unknown))}: no such row; there are {', '.join(ROWS)}")
+        raise SystemExit(f"{', '.join(sorted(unknown))}: no such row; choose from {', '.join(ROWS)}")
     if given.action == "data":
         make_data(given.set)
     elif given.action == "run":

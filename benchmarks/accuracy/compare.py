@@ -3,7 +3,7 @@
     python -m asperity.benchmarks.accuracy.compare BASE.json OTHER.json...     # a table, differences against BASE
 
 The interval is a paired bootstrap over seeds and, within each product, over good and defective test frames: the same
-draw for both methods, so that what both find easy or hard cancels.
+draw for both methods, so that frames that are easy or hard for both cancel out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Difference:
 
 
 def read_report(path: Path) -> Report:
-    """An evaluation. Raises DataError."""
+    """Read an evaluation. Raises DataError."""
     try:
         return msgspec.convert(read_result(path), Report)
     except (DataError, msgspec.MsgspecError) as error:
@@ -97,7 +97,7 @@ def _pairs(base: Report, other: Report) -> dict[tuple[int, str], Pair]:
 
 
 def table(reports: Sequence[tuple[str, Report]]) -> str:
-    """Markdown: a row a report, differences against the first."""
+    """Markdown: one row per report, differences against the first."""
     base = reports[0][1]
     lines = [
         "| method | I-AUROC fg | - first [95 %] | AUPRO 30 fg | AUPRO 5 fg | P-AUROC fg | AP | found at 5 % "

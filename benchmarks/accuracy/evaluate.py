@@ -1,6 +1,6 @@
 """``asperity evaluate``: every product, every seed, and a control with random weights; resumable, one result file.
 
-Rows are written as they are found; a run that is started again with the same settings goes on where it stopped.
+Rows are written as soon as they are computed; a run repeated with the same settings resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SUMMARY = (
 
 Progress = Callable[[str, int, int], None]
 Show = Callable[[Material, int, Judged], None]
-"""Called with a finished trial of the method, to draw it."""
+"""Called with each finished trial of the method, to draw it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,14 @@ class EvaluateOptions:
     method: str = "lsfa"
     seeds: int = 3
     categories: tuple[str, ...] = ()
-    """Products to take; empty: all."""
+    """Products to evaluate; empty: all."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Fields of the adaptation that differ from the method's."""
     shots: int | None = None
     alpha: float = 0.05
     thresholds: int | None = None
     limit: int | None = None
-    """At most so many normal frames of each product."""
+    """At most this many normal frames of each product."""
     unit: Unit | None = None
     rgb_weights: Path | None = None
     point_weights: Path | None = None
@@ -60,7 +60,7 @@ class EvaluateOptions:
     """Also run frozen features of random weights, from one seed."""
     pixels: bool = True
     random_weights: bool = False
-    """Take random weights instead of trained ones, for the method itself: features foreign to any picture."""
+    """Use random weights instead of trained ones for the method itself: features unrelated to any picture."""
     point_bn: PointBn | None = None
     """Where the mini-PointNet's normalisation takes its statistics (lsfa 11 row 17); None: as the profile says."""
     cache: Path = Path("build/evaluate")
@@ -85,7 +85,7 @@ class Report(msgspec.Struct, kw_only=True):
     mean: dict[str, float] = {}
     spread: dict[str, float] = {}
     frames: dict[str, list[str]] = {}
-    """Product: its test frames by name; every run's scores are in this order."""
+    """Product -> names of its test frames; every run's scores are in this order."""
     runs: list[Run] = []
     control: Run | None = None
     """Random weights, frozen features, same frames and figures."""
@@ -96,8 +96,8 @@ def evaluate(
 ) -> Report:
     """Evaluate and write ``out`` after every product of every seed.
 
-    Raises UsageError (options; ``out`` holds an evaluation with other settings), DataError and CalibrationError as
-    calibrating from the same folder does.
+    Raises UsageError (options; ``out`` holds an evaluation with other settings), and DataError and CalibrationError
+    as ``asperity calibrate`` does on the same folder.
     """
     chosen, method = _profile(options), find_method(options.method)
     method.config(chosen, 0, options.overrides)
@@ -157,7 +157,7 @@ def _folders(options: EvaluateOptions) -> list[Path]:
 
 
 def _resumed(options: EvaluateOptions, out: Path, command: str, networks: TorchNetworks) -> Report:
-    """The report so far, or a new one. More seeds than before may be asked for; nothing else may differ."""
+    """The report so far, or a new one. The number of seeds may be increased; nothing else may differ."""
     settings = {
         "source": options.source.resolve().name, "overrides": options.overrides, "shots": options.shots,
         "alpha": options.alpha, "thresholds": options.thresholds, "limit": options.limit, "pixels": options.pixels,

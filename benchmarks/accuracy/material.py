@@ -29,7 +29,7 @@ from asperity.runtime.frame import BoolArray, Prepared, Window
 from asperity.runtime.vision.preprocess import prepare
 
 FORMAT = 1
-"""Of the cache; another one is made again."""
+"""Version of the cache; a cache of another version is rebuilt."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
@@ -37,7 +37,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Shots:
-    """n frames as a method sees them, and what is true of them."""
+    """n frames as a method sees them, and their ground truth."""
 
     patches: PatchSet
     inspect: BoolArray  # n x grid x grid
@@ -48,7 +48,7 @@ class Shots:
     defects: tuple[str, ...]
     """``good`` or the defect's name."""
     parts: tuple[str, ...]
-    """Physical part of each frame; empty where nothing says so."""
+    """Physical part of each frame; empty where unknown."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -67,9 +67,9 @@ class Material:
     normal: Shots
     test: Shots
     refused: tuple[str, ...]
-    """Test frames that preprocessing refused: the runtime would answer unknown. They are in no figure."""
+    """Test frames that preprocessing refused (the runtime would answer unknown). No figure includes them."""
     key: str = ""
-    """Names the frames, weights and options that this was made from."""
+    """Digest of the frames, weights and options that this was made from."""
 
 
 def products_of(source: Path) -> list[Path]:
@@ -95,7 +95,7 @@ def _is_product(folder: Path) -> bool:
 def load_material(
     source: Path, chosen: Profile, networks: TorchNetworks, options: CalibrateOptions, cache: Path, progress: Progress
 ) -> Material:
-    """Of the product's folder, from ``cache`` if it is there for these frames, weights and options.
+    """Read a product's folder, or take it from ``cache`` if that was made from these frames, weights and options.
 
     Raises DataError and CalibrationError as ``calibrate`` does, and DataError when there are no test frames.
     """
@@ -175,7 +175,7 @@ def _truth(item: Item, shape_px: tuple[int, int]) -> BoolArray:
 
 
 def _key(source: Path, chosen: Profile, networks: TorchNetworks, options: CalibrateOptions) -> str:
-    """Names the frames (paths, sizes, times), the profile's choices, the weights and the options."""
+    """Digest of the frames (paths, sizes, times), the profile's choices, the weights and the options."""
     files = sorted(path for path in source.rglob("*") if path.is_file())
     listing = [(str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     weights = [(origin.network, origin.sha256) for origin in networks.origins]

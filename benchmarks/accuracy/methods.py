@@ -1,4 +1,4 @@
-"""The methods that can be compared, by name: what of LSFA is switched on, how banks and scores are made."""
+"""The methods that can be compared, by name: which parts of LSFA are on, how banks and scores are computed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Method:
     """Fields of AdaptationConfig that differ from the profile's default."""
     fusion: Fusion = "average"
     bank_share: float | None = None
-    """Share of the fit frames' rows that both banks keep; None: the profile's, capped as it says."""
+    """Share of the fit frames' rows that both banks keep; None: the profile's share and cap."""
     distances: Literal["published", "local"] | None = None
-    """How a patch's distance is told (lsfa 7.3, docs/decisions/local-distances.md); None: as the profile says."""
+    """How a patch's distance is measured (lsfa 7.3, docs/decisions/local-distances.md); None: as the profile says."""
 
     def config(self, chosen: Profile, seed: int, overrides: dict[str, Any]) -> AdaptationConfig | None:
         """How the adaptors are trained; None: features stay frozen. Raises ConfigError, UsageError."""

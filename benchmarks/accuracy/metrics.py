@@ -26,13 +26,13 @@ REGIONS = np.ones((3, 3), dtype=int)
 
 @dataclass(frozen=True, slots=True)
 class PixelFigures:
-    """Of a set of maps. NaN-free: a figure that cannot be is None."""
+    """Figures of a set of maps. Never NaN: a figure that cannot be computed is None."""
 
     p_auroc: float | None
     aupro30: float | None
     aupro05: float | None
     regions: int
-    """Defect regions that took part."""
+    """Number of defect regions counted."""
 
 
 def auroc_standard_error(normal: int, defective: int) -> float:
@@ -64,9 +64,9 @@ def pixel_figures(
 ) -> PixelFigures:  # fmt: skip
     """P-AUROC and AUPRO of maps (H x W each, finite) against truths (same shapes, all False for good frames).
 
-    ``wheres``: pixels that count, of the same shapes; a region with no such pixel takes no part, and a region is
-    measured by the pixels that count. ``thresholds``: so many thresholds instead of all, as the data sets' code chooses
-    them (equidistant ranks of the normal pixels). Raises DataError on a map with a value that is not finite.
+    ``wheres``: pixels that count, of the same shapes; a region without such a pixel is left out, and a region is
+    measured by the pixels that count. ``thresholds``: this many thresholds instead of all, chosen as the data sets'
+    code does (equidistant ranks of the normal pixels). Raises DataError on a map with a value that is not finite.
     """
     scores, weights, defective, regions = _flatten(maps, truths, wheres)
     normal = ~defective

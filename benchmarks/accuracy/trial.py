@@ -1,7 +1,7 @@
 """One method on one product from one seed: adapt, fill the banks, score every test frame, and count.
 
-The seed draws which normal frames are fitted on and which are held out, and everything random in the adaptation. No
-figure of a test frame reaches any choice.
+The seed sets which normal frames are fitted on and which are held out, and everything random in the adaptation. No
+choice depends on a test frame.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from asperity.runtime.vision.scoring import fused_map, fused_score
 Progress = Callable[[str, int, int], None]
 
 MIN_TUNE = 3
-"""Fewer held-out frames give no standard deviation worth the name."""
+"""With fewer held-out frames the standard deviation is not meaningful."""
 
 
 class DefectFigures(msgspec.Struct, frozen=True):
-    """Of one type of defect, against all good test frames."""
+    """Figures of one type of defect, against all good test frames."""
 
     frames: int
     i_auroc_fg: float
@@ -60,7 +60,7 @@ class DefectFigures(msgspec.Struct, frozen=True):
 
 
 class Detection(msgspec.Struct, frozen=True):
-    """The calibrated threshold at work."""
+    """Rates at the calibrated threshold."""
 
     stated: float
     """Rate of false rejects the threshold promises: k / (n + 1) of the held-out normal frames, or of their parts."""
@@ -71,10 +71,10 @@ class Detection(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one product. ``_fg``: restricted to the part's foreground; None where a figure cannot be.
+    """Figures of one product. ``_fg``: restricted to the part's foreground; None where one cannot be computed.
 
     Image level: ``i_auroc`` takes the maximum of the whole fused map (None without maps), ``i_auroc_fg`` the runtime's
-    own image score, which only ever sees foreground patches.
+    own image score, which uses foreground patches only.
     """
 
     i_auroc: float | None
@@ -120,7 +120,7 @@ class Banks:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The scored test frames of one trial, for whoever wants to draw them."""
+    """The scored test frames of one trial, for drawing them."""
 
     figures: Figures
     maps: list[FloatArray]  # H x W each
@@ -129,23 +129,23 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a trial is asked for beside its method."""
+    """Options of a trial besides its method."""
 
     shots: int | None = None
-    """Fit on so many normal frames and know no other (few-shot); None: as a calibration splits them."""
+    """Fit on this many normal frames and use no others (few-shot); None: split as in a calibration."""
     alpha: float = 0.05
     """Rate of false rejects of the calibrated threshold, or the lowest attainable one."""
     thresholds: int | None = None
     """Thresholds of the AUPRO; None: all."""
     pixels: bool = True
-    """False: image figures only, which saves the maps."""
+    """False: image figures only; no maps are computed."""
 
 
 def run_trial(
     material: Material, method: Method, config: AdaptationConfig | None, chosen: Profile, seed: int, settings: Settings,
     progress: Progress, kept: Path | None = None,
 ) -> Judged:  # fmt: skip
-    """``kept``: folder of adaptations, which are gone on with or taken as they are.
+    """``kept``: folder of adaptations, which are resumed or reused.
 
     Raises CalibrationError when there are too few frames, or when features collapse.
     """
@@ -187,7 +187,7 @@ def run_trial(
 
 
 def _split(normal: Shots, seed: int, settings: Settings) -> tuple[list[int], list[int], list[int]]:
-    """(fit, tune, held out) frames. Few-shot: the same few frames serve for all, each measured without its own rows."""
+    """(fit, tune, held out) frames. Few-shot: the same frames for all, each measured without its own rows."""
     if settings.shots is not None:
         if settings.shots < MIN_TUNE or settings.shots > len(normal):
             raise CalibrationError(

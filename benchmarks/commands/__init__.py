@@ -1,1 +1,1 @@
-"""One command a module; ``benchmarks.cli`` registers them."""
+"""One command per module; ``benchmarks.cli`` registers them."""

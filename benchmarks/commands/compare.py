@@ -42,7 +42,7 @@ def command(
             table.add_row(case["name"], counts, name, f"{ratio['ratio']:.4f}", f"{low:.4f} to {high:.4f}", word)
     Console().print(table)
     for difference in told["forced_past"]:
-        print(f"asperity: compared although they differ in {difference}", file=sys.stderr)
+        print(f"asperity: compared, although the results differ in {difference}", file=sys.stderr)
     if out is not None:
         reports.write_result(out, {"command": shlex.join(["asperity", *sys.argv[1:]]), **told})
     if told["regressions"]:

@@ -56,7 +56,7 @@ def command(
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(help="Print the difference to another evaluation of the same frames, with its interval."),
+        typer.Option(help="Print the difference from another evaluation of the same frames, with its interval."),
     ] = None,
     cache: Annotated[Path, typer.Option(help="Folder of embedded frames; can be deleted.")] = Path("build/evaluate"),
 ) -> None:
@@ -81,7 +81,7 @@ def command(
     if point_bn is not None and point_bn not in get_args(PointBn):
         raise UsageError(f"--point-bn {point_bn!r} is not known; give one of {', '.join(get_args(PointBn))}")
     if not 0 < alpha < 1:
-        raise UsageError(f"--alpha {alpha} cannot be a false-reject rate; give one between 0 and 1, as 0.05")
+        raise UsageError(f"--alpha {alpha} is not a false-reject rate; give a value between 0 and 1, such as 0.05")
     options = EvaluateOptions(
         source=data, profile=profile, method=method, seeds=seeds, categories=tuple(category or ()),
         overrides=_changes(changes or []), shots=shots, alpha=alpha, thresholds=aupro_thresholds, limit=limit,
@@ -114,7 +114,7 @@ def _changes(given: list[str]) -> dict[str, Any]:
     for text in given:
         name, sign, value = text.partition("=")
         if not sign:
-            raise UsageError(f"--set {text!r}: write FIELD=VALUE, as temperature=0.2")
+            raise UsageError(f"--set {text!r}: write FIELD=VALUE, for example temperature=0.2")
         try:
             fields[name] = json.loads(value)
         except json.JSONDecodeError:

@@ -23,7 +23,7 @@ def command(
     ] = "sockets,in-process",
     load: Annotated[
         str,
-        typer.Option(help="Load: open, back-to-back, gaps (a frame every 0.1, 1, 10 s: 140 s), separated by commas."),
+        typer.Option(help="Load: open, back-to-back, gaps (a frame every 0.1, 1, 10 s; takes 140 s), with commas."),
     ] = "open,back-to-back",
     deadline_ms: Annotated[int, typer.Option(min=1, help="[limits] deadline_ms of the station.")] = 500,
     engine: Annotated[str, typer.Option(help="Engine of a bundle: cpu or cuda.")] = "cpu",
@@ -73,7 +73,7 @@ def command(
 
 
 def _short(report: dict[str, Any]) -> dict[str, Any]:
-    """For the terminal: without raw latencies and histograms."""
+    """The report without raw latencies and histograms, for the terminal."""
     long = ("latencies_us", "due_to_received_us", "jitter_ms")
     cases = [{key: value for key, value in case.items() if key not in long} for case in report["cases"]]
     return {**report, "cases": cases}

@@ -1,4 +1,4 @@
-"""What several commands of ``asperity bench`` read alike."""
+"""Options that several ``asperity bench`` commands share."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ Word = TypeVar("Word", bound=str)
 
 
 def cores_of(text: str) -> tuple[int, ...]:
-    """``0,1`` as cores; empty: none named. Raises UsageError."""
+    """Cores from text such as ``0,1``; empty text: none. Raises UsageError."""
     pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
     if not all(piece.isdigit() for piece in pieces):
-        raise UsageError(f"--pin {text!r} names no cores; give numbers with commas, as 0 or 0,1")
+        raise UsageError(f"--pin {text!r} is not a list of cores; give numbers separated by commas, such as 0 or 0,1")
     return tuple(sorted({int(piece) for piece in pieces}))
 
 
 def numbers_of(text: str, option: str) -> tuple[float, ...]:
-    """``5,8`` as numbers above 0. Raises UsageError."""
+    """Numbers above 0 from text such as ``5,8``. Raises UsageError."""
     try:
         values = tuple(float(piece) for piece in text.split(",") if piece.strip())
     except ValueError:
         values = (0.0,)
     if not all(0 < value < 1e6 for value in values):
-        raise UsageError(f"{option} {text!r}: give numbers above 0 with commas, as 5 or 5,8")
+        raise UsageError(f"{option} {text!r}: give numbers above 0 separated by commas, such as 5 or 5,8")
     return values
 
 
 def words_of(text: str, known: tuple[Word, ...], option: str) -> tuple[Word, ...]:
-    """``sockets,in-process`` as those of ``known``, in its order. Raises UsageError."""
+    """Words of ``known``, in its order, from text such as ``sockets,in-process``. Raises UsageError."""
     given = {piece.strip() for piece in text.split(",") if piece.strip()}
     if not given or not given <= set(known):
-        raise UsageError(f"{option} {text!r}: give some of {', '.join(known)}, with commas")
+        raise UsageError(f"{option} {text!r}: choose from {', '.join(known)}, with commas")
     return tuple(word for word in known if word in given)
 
 

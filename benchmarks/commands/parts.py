@@ -1,4 +1,4 @@
-"""``asperity bench knn | points``: parts of a frame's way by themselves."""
+"""``asperity bench knn | points``: single parts of the frame path."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ def _shape(text: str) -> Shape:
 
     pieces = text.lower().split("x")
     if len(pieces) != 3 or not all(piece.isdigit() and int(piece) for piece in pieces):
-        raise UsageError(f"--shape {text!r}: give QUERIESxROWSxCHANNELS, as 784x8192x152")
+        raise UsageError(f"--shape {text!r}: give QUERIESxROWSxCHANNELS, for example 784x8192x152")
     return Shape(*map(int, pieces))

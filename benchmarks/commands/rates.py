@@ -1,4 +1,4 @@
-"""``asperity bench rates``: the highest rate that is held, for 1, 2, 4 stations in one process."""
+"""``asperity bench rates``: the highest sustained rate for 1, 2 and 4 stations in one process."""
 
 from __future__ import annotations
 

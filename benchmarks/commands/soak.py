@@ -1,4 +1,4 @@
-"""``asperity bench soak``: a line for a long time, and whether anything grew."""
+"""``asperity bench soak``: run a line for a long time and check that nothing grows."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""``make gpu-bench``: how near every kernel comes to what this GPU can do, and to what others make of it.
+"""``make gpu-bench``: how near every kernel comes to this GPU's measured rates, and how it compares to other libraries.
 
 Stages: ``rates`` (the half matrix product and the memory, measured), one for each kernel of the registry, ``rivals``
 (torch.cdist + min, matrix product + reduction in PyTorch and CuPy on the same data), ``choice`` (the fastest path for
-each size, written where the runtime looks). Each ends within 8 minutes and the next call goes on from there. Kernels
+each size, written where the runtime looks). Each ends within 8 minutes and the next call resumes there. Kernels
 run from a CUDA graph, with the L2 cache overwritten before each run; what was timed is checked. Without a GPU: exit 1.
 """
 
@@ -41,7 +41,7 @@ PATHS = {
 
 
 def measure_rates(device: MeasuredDevice, record: Record, small: bool) -> None:
-    """The half matrix product (random data) by this project's own route, and the memory's copy rate."""
+    """The half matrix product (random data) by this project's own path, and the memory's copy rate."""
     section = record.section("rates")
     size, repeats = (128, 2) if small else (SQUARE, REPEATS)
     rng = np.random.default_rng(SEED)
@@ -112,7 +112,7 @@ def time_entry(
 
 
 def time_rivals(device: MeasuredDevice, shape: Shape, where: str, small: bool) -> dict[str, Any]:
-    """Every rival at one shape, on the data that ours was timed on."""
+    """Every rival at one shape, on the same data as ours."""
     m, n, d = shape["m"], shape["n"], shape["d"]
     tokens, bank = tokens_and_bank("random", m, n, d, np.random.default_rng(SEED))
     search = NearestSearch(device, bank, m)
@@ -134,7 +134,7 @@ def time_rivals(device: MeasuredDevice, shape: Shape, where: str, small: bool) -
 
 
 def make_choice(record: Record, folder: Path | None) -> dict[str, str]:
-    """The fastest right path of each bucket of sizes; written where the runtime reads it (a GPU's only)."""
+    """The fastest correct path of each bucket of sizes; written where the runtime reads it (for a GPU only)."""
     fastest: dict[str, tuple[float, str]] = {}
     for kernel, path in PATHS.items():
         for case in record.section(f"time:{kernel}").values():
@@ -182,15 +182,15 @@ def table(record: Record) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 only when every stage asked for is whole and everything timed was right."""
+    """Command line; 0 only when every requested stage is complete and everything timed was correct."""
     try:
         entries = {entry.name: entry for entry in registry()}
     except ImportError as error:
-        print(f"gpu-bench: {error}; name a folder that has it in GPU_LIBS (docs/kernels.md)", file=sys.stderr)
+        print(f"gpu-bench: {error}; set GPU_LIBS to a folder that has it (docs/kernels.md)", file=sys.stderr)
         return 1
     stages = ["rates", *entries, "rivals", "choice"]
     parser = command_line("bench", __doc__.splitlines()[0], f"of {', '.join(stages)}")
-    parser.add_argument("--choice-folder", type=Path, help="where the table of paths goes (default: the runtime's)")
+    parser.add_argument("--choice-folder", type=Path, help="folder for the table of paths (default: the runtime's)")
     options = parser.parse_args(arguments)
     if unknown_stages("gpu-bench", options.only, stages):
         return 2
@@ -215,7 +215,7 @@ def run_stage(
     options: argparse.Namespace,
     small: bool,
 ) -> bool:
-    """One stage; whether it is whole."""
+    """Run one stage; returns whether it is complete."""
     start = time.monotonic()
     where = "cpu" if small else "cuda"
     if stage == "rates":

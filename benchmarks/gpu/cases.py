@@ -1,7 +1,7 @@
-"""What whole frames are measured with: a calibrated `lite` bundle, and `edge` and `paper` with weights from a seed.
+"""The cases of whole-frame measurements: a calibrated `lite` bundle, and `edge` and `paper` with weights from a seed.
 
 All of it is made on the machine that measures, from one small file of frames (``benchmarks.gpu.frames``), by PyTorch
-and the project itself: nothing larger has to travel.
+and the project itself, so that nothing larger has to be copied there.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ class Case:
     masks: Masks
     networks: TorchNetworks
     bundle: Bundle | None
-    """The bundle that all of it comes from; None: made from a seed, for timing only."""
+    """The bundle it was made from; None: made from a seed, for timing only."""
 
     def told(self) -> dict[str, Any]:
-        """What it is, for result files."""
+        """Description for result files."""
         return {
             "profile": self.network.profile,
             "bundle": self.bundle.digest[:12] if self.bundle else None,
@@ -117,7 +117,7 @@ def bundle_case(folder: Path) -> Case:
 
 
 def make_bundle(folder: Path, packed: PackedFrames, weights: Path, profile: str, threads: int) -> None:
-    """Calibrate on the packed normals and export: the product's own road, in ``folder``, on the CPU.
+    """Calibrate on the packed normals and export: as the product does it, in ``folder``, on the CPU.
 
     Where the networks are too small to see a defect (``tiny``), the bundle is for timing only, and says so.
     """

@@ -1,8 +1,8 @@
 """``make gpu-check``: every kernel on fresh random and degenerate inputs against float64, on this machine's GPU.
 
 Stages: one for each kernel of the registry, and ``sanitizer`` (compute-sanitizer on small inputs, where it is
-installed). Each ends within 8 minutes; what was checked is kept in the result file, and the next call goes on from
-there until every stage is whole. Without a GPU it exits 1.
+installed). Each ends within 8 minutes; what was checked is kept in the result file, and the next call resumes there,
+until every stage is complete. Without a GPU it exits 1.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def cases(entry: KernelEntry, small_only: bool) -> Iterator[tuple[Shape, str]]:
 
 
 def check_case(device: MeasuredDevice, entry: KernelEntry, shape: Shape, kind: str, seed: int) -> dict[str, Any]:
-    """One kernel, one input. A failure of any kind is a problem told, never a missing line."""
+    """One kernel, one input. A failure of any kind is a problem reported, never a missing line."""
     start = time.monotonic()
     figures: dict[str, float] = {}
     lost = False
@@ -65,7 +65,7 @@ def check_case(device: MeasuredDevice, entry: KernelEntry, shape: Shape, kind: s
 
 
 def run_stage(device: MeasuredDevice, entry: KernelEntry, record: Record, small_only: bool, limit_s: float) -> str:
-    """Check what is not checked yet; the stage's state: ``passed``, ``failed`` or ``unfinished``."""
+    """Check what is not checked yet; returns ``passed``, ``failed`` or ``unfinished``."""
     if not entry.runs_on(device):
         return NOT_FOR_IT
     section = record.section(f"check:{entry.name}")
@@ -92,7 +92,7 @@ def run_stage(device: MeasuredDevice, entry: KernelEntry, record: Record, small_
 
 
 def run_sanitizer(record: Record, limit_s: float = SANITIZER_LIMIT_S) -> str:
-    """compute-sanitizer's tools on every kernel's small inputs, each in a process of its own."""
+    """compute-sanitizer's tools on every kernel's small inputs, each in a separate process."""
     section = record.section(SANITIZER)
     program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not Path(program).is_file():
@@ -119,16 +119,16 @@ def run_sanitizer(record: Record, limit_s: float = SANITIZER_LIMIT_S) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 only when every stage asked for is whole and right."""
+    """Command line; 0 only when every requested stage is complete and correct."""
     parser = command_line("check", __doc__.splitlines()[0], "default: all; see --list")
-    parser.add_argument("--list", action="store_true", help="name the stages and stop")
+    parser.add_argument("--list", action="store_true", help="list the stages and exit")
     parser.add_argument("--small", action="store_true", help="small inputs only, all in this process")
     parser.add_argument("--no-sanitizer", action="store_true")
     options = parser.parse_args(arguments)
     try:
         entries = {entry.name: entry for entry in registry()}
     except ImportError as error:
-        print(f"gpu-check: {error}; name a folder that has it in GPU_LIBS (docs/kernels.md)", file=sys.stderr)
+        print(f"gpu-check: {error}; set GPU_LIBS to a folder that has it (docs/kernels.md)", file=sys.stderr)
         return 1
     stages = [*entries, SANITIZER]
     if options.list:

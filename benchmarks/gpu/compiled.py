@@ -29,7 +29,7 @@ WORKSPACE_NBYTES = 2 * 2**30
 
 
 def opener(name: LibraryName) -> Callable[[Case, Device, Path], DeviceGraphs]:
-    """What opens a case with that library; plans are built where the work folder holds none for this GPU."""
+    """Opens a case with that library; plans are built if the work folder has none for this GPU."""
 
     def open_graphs(case: Case, device: Device, work: Path) -> DeviceGraphs:
         library = load_library(name)

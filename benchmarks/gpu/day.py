@@ -1,4 +1,4 @@
-"""What one call of the whole-frame benchmark works with: device, frames, cases, and how much of everything."""
+"""The context of one call of the whole-frame benchmark: device, frames, cases, and how much of each is measured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asperity.runtime.frame import Frame
 
 FRAMES = "frames.zip"
 TIMED_FRAMES = 64
-"""Different frames that timings go through in turn."""
+"""Number of different frames that timings cycle through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Plan:
     """How much is measured."""
 
     profile: str
-    """Of the calibrated bundle."""
+    """Profile of the calibrated bundle."""
     seeded: dict[str, str]
     """Cases with weights from a seed, and their profiles."""
     agree: int
@@ -35,10 +35,10 @@ class Plan:
     lanes: tuple[int, ...]
     throughput_s: float
     gaps: tuple[tuple[float, int], ...]
-    """Seconds, and frames after so long a gap."""
+    """Length of a gap in seconds, and the number of frames measured after one."""
     starts: int
     repeats: int
-    """Of each stage of the breakdown."""
+    """Repeats of each stage of the breakdown."""
     warm_up: int
 
 
@@ -50,11 +50,11 @@ SHIM_PLAN = Plan(
     profile=TINY, seeded={"tiny-seeded": TINY}, agree=3, latency=3, open_loop=2, lanes=(1, 2), throughput_s=0.0,
     gaps=((0.1, 1),), starts=1, repeats=1, warm_up=1,
 )  # fmt: skip
-"""That every stage runs from end to end; its figures mean nothing."""
+"""Only shows that every stage runs from end to end; its figures mean nothing."""
 
 
 def plan_of(kind: str, profile: str = "", agree: int = 0) -> Plan:
-    """Of ``cuda`` or ``cpu-shim``; ``profile``: a bundle of that one alone; ``agree``: so many frames compared."""
+    """The plan for ``cuda`` or ``cpu-shim``; ``profile``: only a bundle of that one; ``agree``: frames compared."""
     plan = GPU_PLAN if kind == "cuda" else SHIM_PLAN
     if profile:
         plan = replace(plan, profile=profile, seeded={})
@@ -84,7 +84,7 @@ class Day:
 
     @cached_property
     def frames(self) -> list[Frame]:
-        """Those that timings go through."""
+        """The frames that timings cycle through."""
         return list(self.packed.test_frames(TIMED_FRAMES))
 
     @property
@@ -94,7 +94,7 @@ class Day:
         return self.work / f"{self.plan.profile}-{digest_of([self.packed.path, *program])[:8]}"
 
     def make_station(self) -> None:
-        """Calibrate and export, unless it was done. Raises AsperityError."""
+        """Calibrate and export, unless already done. Raises AsperityError."""
         if (self.station / "bundle" / "manifest.json").is_file():
             return
         draft = self.station.with_suffix(".draft")
@@ -105,7 +105,7 @@ class Day:
         put_folder(draft, self.station)
 
     def case(self, name: str) -> Case:
-        """One of the plan's. Raises AsperityError."""
+        """One of the plan's cases. Raises AsperityError."""
         if name not in self._cases:
             if name == self.plan.profile:
                 self.make_station()
@@ -113,7 +113,7 @@ class Day:
             elif name in self.stations:
                 self._cases[name] = bundle_case(self.stations[name])
             elif name not in self.plan.seeded:
-                raise DataError(f"there is no case {name}; see --list, or give it by --station")
+                raise DataError(f"no such case: {name}; see --list, or name it with --station")
             else:
                 geometry = self.case(self.plan.profile).geometry
                 chosen = profile(self.plan.seeded[name])

@@ -3,7 +3,7 @@
 
 Stages: ``bundle`` (calibrate `lite` here from the packed frames), then for each way to run the networks (``runtimes``)
 ``NAME/gate`` and ``NAME/agree`` (the check), ``NAME/latency/CASE``, ``NAME/lanes/CASE``, ``NAME/idle/CASE`` and
-``NAME/start`` (the benchmark). Each ends within 8 minutes, is kept, and is not done again by the next call. The frames
+``NAME/start`` (the benchmark). Each ends within 8 minutes, is kept, and is not repeated by the next call. The frames
 come from ``python -m asperity.benchmarks.gpu.material`` on a machine with Open3D.
 """
 
@@ -35,7 +35,7 @@ ABSENT, STARTED = "absent", "started"
 def stages_of(what: str, plan: Plan, stations: Iterable[str] = (), *, every: bool = False) -> list[str]:
     """Names of the stages in their order; ``what``: check, bench or all; ``stations``: further cases with bundles.
 
-    ``every``: those too that are done only when named.
+    ``every``: include those that run only when named.
     """
     bundles = (plan.profile, *stations)
     names = [BUNDLE]
@@ -51,7 +51,7 @@ def stages_of(what: str, plan: Plan, stations: Iterable[str] = (), *, every: boo
 
 
 def run_stage(name: str, day: Day, record: Record, limit_s: float) -> str:
-    """One stage, unless an earlier call did it; its state."""
+    """Run one stage, unless an earlier call did; returns its state."""
     section = record.section(name)
     if record.data["states"].get(name) == PASSED:
         return PASSED
@@ -99,7 +99,7 @@ def _figures(name: str, section: dict[str, Any]) -> str:
 
 
 def results_path(device: Device, given: Path | None) -> Path:
-    """``benchmarks/results/<device>/frame.json``; what the CPU stand-in says stays in the build folder."""
+    """``benchmarks/results/<device>/frame.json``; results of the CPU stand-in stay in the build folder."""
     if given is not None:
         return given
     if device.name == "cpu-shim":
@@ -115,15 +115,15 @@ def sources() -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
-    made = command_line("frame", __doc__.splitlines()[0], "or how its name begins; see --list")
+    made = command_line("frame", __doc__.splitlines()[0], "or the beginning of its name; see --list")
     made.add_argument("what", nargs="?", default="all", choices=("check", "bench", "all"))
-    made.add_argument("--list", action="store_true", help="name the stages and stop")
-    made.add_argument("--profile", default="", help="measure a bundle of this profile alone")
-    made.add_argument("--agree", type=int, default=0, metavar="FRAMES", help="compare so many frames with the CPU")
+    made.add_argument("--list", action="store_true", help="list the stages and exit")
+    made.add_argument("--profile", default="", help="measure only a bundle of this profile")
+    made.add_argument("--agree", type=int, default=0, metavar="FRAMES", help="compare this many frames with the CPU")
     made.add_argument("--material", type=Path, default=BUILD / "gpu-material", help="what gpu.material wrote")
     made.add_argument("--work", type=Path, default=BUILD / "gpu-frame", help="where bundles are made")
     made.add_argument("--station", type=station, action="append", default=[], metavar="NAME=FOLDER",
-                      help="also measure this calibrated station, whose keys lie in FOLDER/keys")  # fmt: skip
+                      help="also measure this calibrated station, with its keys in FOLDER/keys")  # fmt: skip
     made.add_argument("--until-ready", metavar="RUNTIME/CASE", help=argparse.SUPPRESS)
     return made
 
@@ -137,7 +137,7 @@ def station(text: str) -> tuple[str, Path]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 only when every stage asked for passed or is absent here."""
+    """Command line; 0 only when every requested stage passed or does not apply here."""
     options = parser().parse_args(arguments)
     stations = dict(options.station)
     plan = plan_of(options.device, options.profile, options.agree)

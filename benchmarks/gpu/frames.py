@@ -1,7 +1,7 @@
 """Frames of the virtual camera in one small file, for machines without Open3D: colour as JPEG, depth as 16-bit PNG.
 
-JPEG changes the colours a little. Every engine is given what the file holds, and so is the calibration, so nothing is
-compared across that loss.
+JPEG changes the colours slightly. The calibration and every engine get the frames of this file, so nothing is compared
+across that loss.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def open_packed(path: Path) -> PackedFrames:
             told = json.loads(file.read(INDEX))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path} is no file of packed frames ({error}); make one: python -m asperity.benchmarks.gpu.material"
+            f"{path} is not a file of packed frames ({error}); make one: python -m asperity.benchmarks.gpu.material"
         ) from (error)
     lens = told["intrinsics"]
     intrinsics = Intrinsics(lens["fx"], lens["fy"], lens["cx"], lens["cy"])
@@ -84,8 +84,8 @@ def open_packed(path: Path) -> PackedFrames:
 
 
 def pack(path: Path, product: str, seed: int, size_px: int, normals: int, tests: int) -> PackedFrames:
-    """Render and pack. Normals come from ``seed``, tests from ``seed + 1``: every second one good, then each defect in
-    turn. Raises CameraError where Open3D does not load."""
+    """Render and pack. Normals come from ``seed``, tests from ``seed + 1``: every second is good, the others have each
+    defect in turn. Raises CameraError if Open3D does not load."""
     from asperity.runtime.cameras.virtual.camera import GOOD, VirtualCamera
     from asperity.runtime.cameras.virtual.defects import DEFECTS
 

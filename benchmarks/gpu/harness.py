@@ -1,7 +1,7 @@
-"""What `gpu.check`, `gpu.bench` and `gpu.frame` share: options, stages in processes of their own, the result file.
+"""What `gpu.check`, `gpu.bench` and `gpu.frame` share: options, stages in separate processes, the result file.
 
-On a GPU every stage runs in a process of its own that is ended after a time limit: what an error of the device leaves
-behind ends with it. What a stage found is in the file before the next one begins, and a later call goes on from there.
+On a GPU every stage runs in a separate process that is ended after a time limit, which also clears what a device error
+leaves behind. A stage's results are in the file before the next one begins, and a later call resumes from there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Program:
     record_of: Callable[[MeasuredDevice, str], Record]
     """The result file; given the device and the command line."""
     run_stage: Callable[[str, MeasuredDevice, Record], bool]
-    """Do one stage, and say whether it is whole and right."""
+    """Run one stage and return whether it is complete and correct."""
     table: Callable[[Record], list[str]]
     """What is shown at the end."""
 
@@ -46,11 +46,11 @@ class Program:
 
 
 def command_line(module: str, description: str, stages_help: str) -> argparse.ArgumentParser:
-    """Options that all of them have."""
+    """Options common to all of them."""
     made = argparse.ArgumentParser(prog=f"python -m asperity.benchmarks.gpu.{module}", description=description)
     made.add_argument("--device", default="cuda", choices=("cuda", "cpu-shim"))
     made.add_argument("--only", action="append", default=[], metavar="STAGE", help=stages_help)
-    made.add_argument("--fresh", action="store_true", help="do again what a former call did")
+    made.add_argument("--fresh", action="store_true", help="repeat what an earlier call did")
     made.add_argument("--results", type=Path)
     made.add_argument("--limit-s", type=float, default=STAGE_LIMIT_S)
     made.add_argument("--stage", help=argparse.SUPPRESS)  # the one that this process is for
@@ -65,7 +65,7 @@ def run(
     *,
     apart: bool = True,
 ) -> int:
-    """Do the stages; 0 only when every one is whole and right. ``apart``: on a GPU, each in a process of its own."""
+    """Run the stages; 0 only when every one is complete and correct. ``apart``: on a GPU, each in its own process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if options.stage is not None:
         stages, given = [options.stage], given[:-2]
@@ -114,8 +114,8 @@ def in_own_process(command: Sequence[str], limit_s: float) -> int:
 
 
 def unknown_stages(program: str, asked: Sequence[str], stages: Sequence[str]) -> bool:
-    """Whether a stage was asked for that there is not; it is then named."""
+    """Whether an unknown stage was requested; it is then printed."""
     unknown = sorted(set(asked) - set(stages))
     if unknown:
-        print(f"{program}: no stage {', '.join(unknown)}; there are {', '.join(stages)}", file=sys.stderr)
+        print(f"{program}: no such stage: {', '.join(unknown)}; there are {', '.join(stages)}", file=sys.stderr)
     return bool(unknown)

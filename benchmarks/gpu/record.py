@@ -1,4 +1,4 @@
-"""The result file of one machine's kernels: written after every stage, taken up again where it was left."""
+"""The result file of one machine's kernels: written after every stage, resumed by the next call."""
 
 from __future__ import annotations
 
@@ -125,16 +125,16 @@ class Record:
         return found
 
     def forget(self, name: str) -> None:
-        """Leave out what a section has, so that it is made again."""
+        """Clear a section, so that it is measured again."""
         self.data["sections"].pop(name, None)
 
     def write(self) -> None:
-        """The whole file, at once."""
+        """Write the whole file at once."""
         write_result(self.path, self.data)
 
 
 def results_path(device: Device, given: Path | None) -> Path:
-    """``benchmarks/results/<device>/kernels.json``; what the CPU stand-in says stays in the build folder."""
+    """``benchmarks/results/<device>/kernels.json``; results of the CPU stand-in stay in the build folder."""
     if given is not None:
         return given
     if device.name == "cpu-shim":
@@ -143,7 +143,7 @@ def results_path(device: Device, given: Path | None) -> Path:
 
 
 def gpu_state() -> str:
-    """Driver, clocks and power limit as nvidia-smi tells them; empty where it does not."""
+    """Driver, clocks and power limit as nvidia-smi reports them; empty if it does not."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""

@@ -1,4 +1,4 @@
-"""Other people's nearest neighbours on the same GPU: PyTorch and CuPy, with the index they find checked."""
+"""Nearest-neighbour search of other libraries on the same GPU: PyTorch and CuPy, with the index they find checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHUNK_BYTES = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """One way to do it, and how well."""
+    """One implementation: its time, and its agreement with ours."""
 
     name: str
     median_s: float
@@ -57,7 +57,7 @@ def torch_rivals(
 
 
 def torch_half_seconds(m: int, n: int, d: int, where: str, repeats: int) -> float:
-    """Median seconds of PyTorch's half matrix product of these sizes on random data: what the chip can do there."""
+    """Median seconds of PyTorch's half matrix product of these sizes on random data: the GPU's limit at that size."""
     import torch
 
     left = torch.randn(m, d, device=where, dtype=torch.float16)

@@ -1,4 +1,4 @@
-"""What runs the networks of the cuda engine: each named in the results, each tried only where it imports."""
+"""What runs the networks of the cuda engine: each is named in the results and used only if it can be imported."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Runtime:
     module: str
     """What must import."""
     open: Callable[[Case, FrameDevice, Path], DeviceGraphs]
-    """``Path``: a folder that it may keep what it builds in."""
+    """``Path``: a folder in which it may keep what it builds."""
     on_shim: bool = False
     """Whether it can work on the CPU stand-in's memory."""
     only_if_named: bool = False
-    """Whether it is left out where everything is asked for."""
+    """Whether it runs only when named."""
 
     def absent(self, kind: str) -> str:
-        """Why it cannot be measured on this device; empty: it can."""
+        """Why it cannot be measured on this device; empty if it can."""
         if kind == "cpu-shim" and not self.on_shim:
             return "needs a GPU"
         if importlib.util.find_spec(self.module) is None:
@@ -98,7 +98,7 @@ RUNTIMES = (
     Runtime("tensorrt-rtx", "tensorrt_rtx", _compiled("tensorrt-rtx")),
     Runtime("tensorrt", "tensorrt", _compiled("tensorrt")),
 )
-"""In the order in which they are tried."""
+"""In the order of their stages."""
 
 
 def runtime_of(name: str) -> Runtime:
@@ -106,4 +106,4 @@ def runtime_of(name: str) -> Runtime:
     for runtime in RUNTIMES:
         if runtime.name == name:
             return runtime
-    raise EngineError(f"there is no runtime {name}; there are {', '.join(r.name for r in RUNTIMES)}")
+    raise EngineError(f"no such runtime: {name}; there are {', '.join(r.name for r in RUNTIMES)}")

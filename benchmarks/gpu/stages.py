@@ -1,4 +1,4 @@
-"""The stages of the whole-frame check and benchmark. Each fills its section and says how it ended."""
+"""The stages of the whole-frame check and benchmark. Each fills its section and returns how it ended."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def engine_of(
 
 
 def bench_of(day: Day, engine: CudaEngine, case: str) -> FrameBench:
-    """The engine with the timed frames, warmed up; its own threshold where there is a bundle to take it from."""
+    """The engine with the timed frames, warmed up; its own threshold if there is a bundle to take it from."""
     made = day.case(case)
     decision = made.decision if made.bundle is None else decision_for(made.bundle, engine, silent)
     bench = FrameBench(engine, made, decision, day.frames)
@@ -140,7 +140,7 @@ def cpu_answers(day: Day, case: str, wanted: int, ends: float) -> list[Answer]:
 
 
 def latency(day: Day, runtime: Runtime, case: str, section: Section, limit_s: float) -> str:
-    """Back to back, on an open loop, and each stage alone."""
+    """Latency back to back, on an open loop, and of each stage alone."""
     plan = day.plan
     device = open_frame_device(day.kind)
     with engine_of(day, runtime, case, settings(), device) as engine:
@@ -154,7 +154,7 @@ def latency(day: Day, runtime: Runtime, case: str, section: Section, limit_s: fl
 
 
 def lanes(day: Day, runtime: Runtime, case: str, section: Section, limit_s: float) -> str:
-    """Frames a second of so many stations on one engine, each with a lane."""
+    """Frames per second of several stations on one engine, each with a lane."""
     for count in day.plan.lanes:
         try:
             with engine_of(day, runtime, case, settings(count)) as engine:
@@ -165,7 +165,7 @@ def lanes(day: Day, runtime: Runtime, case: str, section: Section, limit_s: floa
 
 
 def idle(day: Day, runtime: Runtime, case: str, section: Section, limit_s: float) -> str:
-    """After gaps, with and without the work that keeps the device awake."""
+    """Latency after gaps, with and without the work that keeps the device awake."""
     for name, keep_warm_ms in (("kept warm", Settings().keep_warm_ms), ("left alone", 0)):
         with engine_of(day, runtime, case, settings(keep_warm_ms=keep_warm_ms)) as engine:
             bench = bench_of(day, engine, case)
@@ -174,7 +174,7 @@ def idle(day: Day, runtime: Runtime, case: str, section: Section, limit_s: float
 
 
 def start(day: Day, runtime: Runtime, case: str, section: Section, limit_s: float) -> str:
-    """A process of its own, from its start until the gate has passed and a frame was judged."""
+    """A new process, from its start until the gate has passed and a frame was judged."""
     command = [
         sys.executable, "-m", "asperity.benchmarks.gpu.frame", "--device", day.kind, "--material", str(day.material),
                "--work", str(day.work), "--profile", day.plan.profile,
@@ -221,4 +221,4 @@ STAGES: dict[str, tuple[Stage, str]] = {
     "idle": (idle, "each"),
     "start": (start, "bundle"),
 }
-"""By name, and for which cases: those with a bundle, or each."""
+"""By name, with the cases it runs for: those with a bundle, or all."""

@@ -23,19 +23,19 @@ from asperity.runtime.manifest import Decision
 from asperity.runtime.vision.scoring import decide
 
 OPEN_LOOP_LOAD = 0.7
-"""Frames due a second on the open loop, as a share of what back to back reaches."""
+"""Frames due per second on the open loop, as a share of the back-to-back rate."""
 SPIN_S = 0.002
-"""The last part of a wait is spent awake, so that the sleep's own lateness is not measured."""
+"""The last part of a wait is spent spinning, so that a late wake-up is not measured."""
 IDLE_TICK_S = 0.1
-"""How often the bench calls ``idle`` in a gap ([timing] idle_tick_ms)."""
+"""How often the engine thread calls ``idle`` in a gap ([timing] idle_tick_ms)."""
 
 
 def silent(stage: str) -> None:
-    """Nobody follows the progress."""
+    """Progress is not reported."""
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What one engine says of one frame."""
+    """One engine's answer to one frame."""
 
     verdict: str
     """``ok``, ``ng``, ``unknown``, or ``refused``."""
@@ -44,7 +44,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def answer_of(engine: Engine, frame: Frame, case: Case, decision: Decision) -> Answer:
-    """The engine's answer; of a bundle that is for timing only, which gives no verdict, what its score would say."""
+    """The engine's answer; for a timing-only bundle, which gives no verdict, what its score alone would say."""
     try:
         scores = engine.score(frame, silent)
     except FrameRefused as error:
@@ -106,7 +106,7 @@ class FrameBench:
             raise AsperityError(f"all of the first {frames} frames were refused; are they of the case's product?")
 
     def back_to_back(self, count: int, limit_s: float) -> dict[str, Any]:
-        """Each frame as soon as the one before is judged."""
+        """Each frame as soon as the previous one is judged."""
         spent_us, stages, refused = [], [], 0
         unsettled: dict[str, list[int]] = {"rgb": [], "points": []}
         start = time.monotonic()
@@ -128,7 +128,7 @@ class FrameBench:
         return {**summary(spent_us, refused), **told}
 
     def open_loop(self, count: int, rate_hz: float, limit_s: float) -> dict[str, Any]:
-        """A frame is due every 1/rate seconds whether the one before is judged or not; late ones wait their turn."""
+        """A frame is due every 1/rate seconds whether the previous one is judged or not; late ones wait their turn."""
         period_ns = round(1e9 / rate_hz)
         count = max(1, min(count, int(limit_s * rate_hz)))
         latencies_us, refused = [], 0
@@ -144,7 +144,7 @@ class FrameBench:
         return {**summary(latencies_us, refused), "rate_hz": round(rate_hz, 2)}
 
     def throughput(self, batch: int, seconds: float) -> dict[str, Any]:
-        """Frames a second with ``batch`` frames handed over at once, as so many stations on one engine do."""
+        """Frames per second with ``batch`` frames handed over at once, as that many stations on one engine do."""
         turns = self.turns()
         done = errors = 0
         start = time.perf_counter()
@@ -171,7 +171,7 @@ class FrameBench:
         return self.engine.measure_stages(median_us)
 
     def after_gaps(self, gap_s: float, count: int) -> dict[str, Any]:
-        """Latency of single frames after gaps, in which the engine is called as the bench calls it."""
+        """Latency of single frames after gaps, in which the engine is called as the engine thread does."""
         spent_us = []
         for frame in itertools.islice(self.turns(), count):
             ends = time.monotonic() + gap_s
@@ -189,7 +189,7 @@ class FrameBench:
 
 
 def wait_until(due_ns: int) -> None:
-    """Until the performance counter is there: asleep, then awake."""
+    """Wait until the performance counter is there: sleep, then spin."""
     while (left_s := (due_ns - time.perf_counter_ns()) / 1e9) > 0:
         if left_s > SPIN_S:
             time.sleep(left_s - SPIN_S)

@@ -1,7 +1,7 @@
 """A camera process for benchmarks: frames from memory, sent when they are due.
 
-Each frame carries the moment at which it was due as its exposure time, so that a frame sent late is a slow frame and
-not a missing one (no coordinated omission). Everything is on the monotonic clock, which the processes of a box share.
+Each frame carries its scheduled time as its exposure time, so that a frame sent late is a slow frame and not a missing
+one (no coordinated omission). Everything is on the monotonic clock, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from asperity.runtime.errors import CameraError
 from asperity.runtime.frame import Frame
 
 PICTURES = 32
-"""Different frames that are sent in turn."""
+"""Number of different frames, sent in turn."""
 SIMULATED_PX = 64
 CONNECT_MS = 30_000
 ANSWER_S = 30.0
-"""Back to back: longest wait for a result before the next frame goes all the same."""
+"""Back to back: longest wait for a result before the next frame is sent anyway."""
 READY_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class CameraPlan:
-    """What a camera process does."""
+    """Options of a camera process."""
 
     camera: str
     station: str
@@ -45,24 +45,24 @@ class CameraPlan:
     """Recorded frames; None: random ones, for the simulated engine."""
     frames: int
     rate_hz: float | None
-    """None: back to back, the next frame when the one before has its result."""
+    """None: back to back, the next frame when the previous one has its result."""
     cores: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CameraReport:
-    """What became of a camera's run."""
+    """Report of a camera's run."""
 
     due: int
-    """Frames that were due."""
+    """Frames scheduled."""
     not_sent: int
-    """Of them those that the send queue did not take: the line was still busy with the one before."""
+    """Of those, the frames that the send queue did not accept: the line was still busy with the previous one."""
     late_us: list[int]
-    """How long after it was due each frame was handed to the socket."""
+    """How long after its scheduled time each frame was handed to the socket."""
 
 
 def wall_offset_ns() -> int:
-    """What makes a monotonic time a wall time, for the whole of a run."""
+    """Offset from monotonic to wall time, fixed for a whole run."""
     return time.time_ns() - time.monotonic_ns()
 
 
@@ -82,7 +82,7 @@ def pictures(folder: Path | None, camera: str, most: int = PICTURES) -> list[Fra
 
 
 class CameraProcess:
-    """A camera as a process of its own, for the length of a ``with``. It begins when ``go`` is called."""
+    """A camera in a separate process, for the length of a ``with``. It begins when ``go`` is called."""
 
     def __init__(self, plan: CameraPlan, offset_ns: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -98,11 +98,11 @@ class CameraProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether it is still running."""
         return self._process.is_alive()
 
     def go(self) -> str:
-        """Await that it is connected and has its frames in memory, then let it begin; returns its camera session.
+        """Wait until it is connected and has its frames in memory, then let it begin; returns its camera session.
 
         Raises CameraError.
         """
@@ -111,21 +111,21 @@ class CameraProcess:
         return str(session)
 
     def poll(self) -> bool:
-        """Whether the report is there."""
+        """Whether the report has arrived."""
         return self._ours.poll(0) or not self.alive
 
     def report(self, timeout_s: float) -> CameraReport:
-        """What became of the run. Raises CameraError when it ended without one."""
+        """The report of the run. Raises CameraError if the process ended without one."""
         report = self._await(timeout_s)
         if not isinstance(report, CameraReport):
-            raise CameraError("the camera process ended before its run did; see its words above")
+            raise CameraError("the camera process ended before its run did; see its output above")
         return report
 
     def _await(self, timeout_s: float = READY_S) -> object:
         with suppress(EOFError):
             if self._ours.poll(timeout_s):
                 return self._ours.recv()
-        raise CameraError(f"the camera process said nothing in {timeout_s:.0f} s or ended; see its words above")
+        raise CameraError(f"the camera process said nothing in {timeout_s:.0f} s or ended; see its output above")
 
     def __enter__(self) -> CameraProcess:
         return self

@@ -1,7 +1,7 @@
-"""Mutated messages over the real sockets of a live inspector: does the law hold, is every request answered?
+"""Mutated messages over the real sockets of a live inspector: do the counters add up, is every request answered?
 
-Half are frames on the frames socket, half requests on the control socket. Every message starts as a good one and has
-one to three things done to it. Everything follows from the seed, but for how the two sockets' messages interleave.
+Half are frames on the frames socket, half requests on the control socket. Every message starts as a valid one and gets
+one to three mutations. Everything follows from the seed, except how the two sockets' messages interleave.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ REQUESTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("start", {"mode": "continuous"}),
     ("reset", {}),
 )
-"""Requests that mutation starts from. None ends the process or leaves it halted for good."""
+"""Requests that mutation starts from. None ends the process or leaves it halted permanently."""
 WINDOW = 64
-"""Requests under way at once, and frames sent between two looks at the results."""
+"""Requests in flight at once, and frames sent between two reads of the results."""
 SETTLE_S = 120.0
 WARM_UP_SHARE = 0.2
-"""Of the messages, before the first look at memory and handles."""
+"""Share of the messages sent before memory and handles are first measured."""
 MUTATIONS = (b'":9', b"null", b"-1", b"1e999", b'""', b"[[[", b"\xff\xfe")
 Step = Callable[[int, int], None]
 
 
 @dataclass(slots=True)
 class Counts:
-    """What was sent and what came back."""
+    """What was sent and what was received."""
 
     frames: int = 0
     requests: int = 0
@@ -84,10 +84,10 @@ def mutated(parts: list[bytes], rng: random.Random) -> list[bytes]:
 
 
 def run_rubbish(messages: int, seed: int, log: Path, step: Step = lambda done, total: None) -> dict[str, Any]:
-    """Send ``messages`` and say what came of them.
+    """Send ``messages`` and report the outcome.
 
-    Raises StationError when the inspector dies, breaks its law, leaves a message without its fate or a request without
-    its answer, or can no longer judge a good frame.
+    Raises StationError when the inspector dies, its counters do not add up, a message is not accounted for, a request
+    has no answer, or a valid frame is no longer judged.
     """
     rng = random.Random(seed)
     began_s = time.monotonic()
@@ -115,7 +115,7 @@ def run_rubbish(messages: int, seed: int, log: Path, step: Step = lambda done, t
         control.settle()
         state = frames.settle()
         if not state.balanced or "LAW" in state.alarms:
-            raise StationError(f"the law is broken after {messages} messages of seed {seed}: {state}")
+            raise StationError(f"accounting error after {messages} messages of seed {seed}: {state}")
         frames.prove_alive(control)
         log_lines = log.read_text(errors="replace").count("\n")
     counts = Counts(frames.sent, control.sent, control.answered, control.refused)
@@ -179,7 +179,7 @@ class _Frames:
         raise StationError(f"{self.sent} frame messages were sent; after {SETTLE_S:.0f} s the state says {self._state}")
 
     def prove_alive(self, control: _Requests) -> None:
-        """A good frame must still be judged."""
+        """A valid frame must still be judged."""
         judged = None
         ends_s = time.monotonic() + SETTLE_S
         self._session, self._seq = str(uuid.uuid4()), 0
@@ -195,7 +195,7 @@ class _Frames:
             self._push.send_multipart(wire.encode_frame(self._frame()))
             self.sent += 1
             self._listen(100)
-        raise StationError(f"after the rubbish no good frame is judged any more: {self._state}")
+        raise StationError(f"after the mutated messages valid frames are no longer judged: {self._state}")
 
     def _frame(self) -> Frame:
         self._seq += 1
@@ -223,7 +223,7 @@ class _Requests:
         self._dealer.connect(line.ends["control"])
 
     def send(self) -> None:
-        """One request, mutated; never more than WINDOW under way."""
+        """One request, mutated; never more than WINDOW in flight."""
         op, fields = self._rng.choice(REQUESTS)
         body = wire.encode_request(wire.Request(id=f"r{self.sent}", op=op, **fields))
         envelope = [b""] if self._rng.random() < 0.5 else []
@@ -234,12 +234,12 @@ class _Requests:
             self._take()
 
     def settle(self) -> None:
-        """Until every request is answered. Raises StationError."""
+        """Wait until every request is answered. Raises StationError."""
         while self.answered < self.sent:
             self._take()
 
     def plain(self, op: str, **fields: Any) -> None:
-        """A request as it should be, answered."""
+        """A valid request is answered."""
         self._dealer.send(wire.encode_request(wire.Request(id=str(uuid.uuid4()), op=op, **fields)))
         self.sent += 1
         self.settle()

@@ -23,16 +23,16 @@ from asperity.runtime.settings.loading import load
 FAR_NS = 3600 * 1_000_000_000
 STATION = "bench"
 BLOCKS, BLOCK_FRAMES = 16, 10
-"""Of the comparison with and without measuring."""
+"""Frames per block of the comparison with and without measuring."""
 DIRECT_ROUNDS = 5000
 
 
 @dataclass(slots=True)
 class InProcessRun:
-    """What came of a run."""
+    """Result of a run."""
 
     latencies_us: list[int] = field(default_factory=list)
-    """From when a frame was due until its verdict, of the frames that were scored."""
+    """From a frame's scheduled time to its verdict, for the frames that were scored."""
     stage_us: list[dict[str, int]] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
     seconds: float = 0.0
@@ -56,7 +56,7 @@ def open_in_process(bundle: Path | None, threads: int, engine: str = "cpu") -> R
 def measure(
     recipe: Recipe, pictures: list[Frame], frames: int, rate_hz: float | None, *, warm_up: int = 20, keep: int = 0
 ) -> InProcessRun:
-    """``rate_hz`` None: back to back; else a frame's clock starts when it was due. ``keep``: so many slowest traces."""
+    """``rate_hz`` None: back to back; else a frame's clock starts when it is due. ``keep``: count of slowest traces."""
     run = InProcessRun(traces=SlowestFrames(keep))
     jobs = _jobs(pictures)
     digest: int | None = None
@@ -135,4 +135,4 @@ def _jobs(pictures: list[Frame]) -> Iterator[Job]:
 
 
 def _nothing(stage: str) -> None:
-    """Nobody follows the beat here."""
+    """The heartbeat is not used here."""

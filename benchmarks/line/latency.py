@@ -2,8 +2,8 @@
 
 On a schedule a frame's clock starts when it was due (open loop, no coordinated omission). Two figures of the whole
 path: *arrival to result* is the inspector's own, from a frame's arrival at its socket to its result sent; *due to
-received* is a subscriber's, with the camera's sending and both sockets in it. Background removal is inside every
-figure; rendering or decoding a recording is the camera's and outside.
+received* is a subscriber's, including the camera's sending and both sockets. Background removal is part of every
+figure; rendering or decoding a recording happens in the camera and is not.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from asperity.runtime.records.slowest_frames import UNEXPLAINED
 PathKind = Literal["sockets", "in-process"]
 LoadKind = Literal["open", "back-to-back", "gaps"]
 GAPS = ((0.1, 100), (1.0, 30), (10.0, 10))
-"""Seconds between two frames, and how many frames."""
+"""Seconds between two frames, and the number of frames."""
 GAP_WARM_UP = 3
 LEAST_A_START = 10
-"""Frames of each start."""
+"""Warm-up frames of each start."""
 Say = Callable[[str], None]
 
 
@@ -43,15 +43,15 @@ class LatencyBenchmark:
     """What to measure."""
 
     bundle: Path | None
-    """None: the simulated engine, so that what is left is the line's own time."""
+    """None: the simulated engine, which leaves the line's own time."""
     folder: Path | None
     """Recorded frames of the bundle's product; None: random ones."""
     rates_hz: tuple[float, ...] = (5.0,)
     frames: int = 600
     warm_up: int = 20
     starts: int = 1
-    """The inspector is started so many times, each for its share of the frames: what differs from start to start
-    (where memory lies, which core a thread finds) is then in the intervals. At most one start for 10 frames."""
+    """How often the inspector is started, each time for a share of the frames: the intervals then include what differs
+    from start to start (memory layout, which core a thread gets). At most one start per 10 frames."""
     paths: tuple[PathKind, ...] = ("sockets", "in-process")
     loads: tuple[LoadKind, ...] = ("open", "back-to-back")
     deadline_ms: int = 500
@@ -64,7 +64,7 @@ class LatencyBenchmark:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One way to load a path."""
+    """One path with one load."""
 
     path: PathKind
     load: LoadKind
@@ -74,7 +74,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """By which results are compared."""
+        """The name by which results are compared."""
         if self.rate_hz is None:
             return f"{self.path}, back to back"
         if self.load == "gaps":
@@ -266,5 +266,5 @@ def stages(spent_us: list[dict[str, int]]) -> dict[str, dict[str, float | None]]
 
 
 def _differences_ms(latencies_us: list[int]) -> list[float]:
-    """How much the interval between two verdicts differs from the schedule's: the change of the latency."""
+    """Difference between the interval of two verdicts and the scheduled one: the change in latency."""
     return [(b - a) / 1000 for a, b in pairwise(latencies_us)]

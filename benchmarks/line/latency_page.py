@@ -22,8 +22,8 @@ def write(path: Path, report: dict[str, Any]) -> None:
     if "overhead" in report:
         cost = report["overhead"]
         low, high = cost["paired_interval_95"]
-        parts += [pages.heading("What measuring costs"), pages.sentence(
-            f"{cost['direct_us']} µs a frame, {cost['direct_percent']} % of {cost['frame_ms']} ms, counted directly; "
+        parts += [pages.heading("Cost of measuring"), pages.sentence(
+            f"{cost['direct_us']} µs per frame, {cost['direct_percent']} % of {cost['frame_ms']} ms, counted directly; "
             f"alternating blocks with and without it: {cost['paired_percent']} % ({low} to {high})")]  # fmt: skip
     if report.get("slowest"):
         rows = [
@@ -32,7 +32,7 @@ def write(path: Path, report: dict[str, Any]) -> None:
         ]
         mean = f"on average over all frames: {pages.said(report['mean_stage_ms'])}"
         parts += [pages.heading("Slowest frames"), pages.sentence(mean, "dim"), pages.table(
-            ("seq", "total ms", "late stage", "longer than usual by ms", "stages, ms"), rows)]  # fmt: skip
+            ("seq", "total ms", "late stage", "longer than usual by, ms", "stages, ms"), rows)]  # fmt: skip
     parts.append(pages.conditions_table(report))
     lead = f"{report['measured']} ({main['fps']} frames/s)."
     pages.write_page(path, f"Latency of bundle {report['bundle']}", lead, parts)
@@ -97,20 +97,20 @@ def _pictures(report: dict[str, Any]) -> list[Picture]:
         pages.bars(axes, values, "median, ms", ("total", UNEXPLAINED))
 
     def jitter(axes: Axes) -> None:
-        pages.counts(axes, main["jitter_ms"], "interval between two results less the schedule's, ms")
+        pages.counts(axes, main["jitter_ms"], "interval between two results minus the scheduled one, ms")
 
     pictures = [
         Picture(f"Every frame, {main['name']}.", over_time),
-        Picture("Share of frames slower than so many milliseconds, on a log axis.", tails, 3.8),
+        Picture("Share of frames slower than the given milliseconds, on a log axis.", tails, 3.8),
         Picture(f"Stages, {main['name']}; rgb runs beside points.", stages),
-        Picture("Jitter: how far two results lie from the schedule's distance.", jitter, 2.8),
+        Picture("Jitter: how far the interval between two results is from the scheduled one.", jitter, 2.8),
     ]
     rated = [case for case in cases if case["load"] == "open"]
     if len({case["rate_hz"] for case in rated}) > 1:
         pictures.append(Picture("Rate against latency.", lambda axes: _rates(axes, rated)))
     gaps = [case for case in cases if case["load"] == "gaps"]
     if gaps:
-        caption = "One frame after so long a pause: every frame, and the median."
+        caption = "One frame after a pause of the given length: every frame, and the median."
         pictures.append(Picture(caption, lambda axes: _gaps(axes, gaps)))
     return pictures
 

@@ -1,7 +1,7 @@
-"""The highest rate that a machine holds: no frame dropped, none past its deadline, p99 under it; found by bisection.
+"""The highest rate that a machine sustains: no frame dropped, none past its deadline, p99 under it; found by bisection.
 
-One process hosts 1, 2, 4 stations on one engine, each with a camera of its own. A trial is short and judged by what it
-saw; the rate that is reported has held in a run long enough for its p99 to have an interval.
+One process hosts 1, 2, 4 stations on one engine, each with its own camera. A trial is short and judged by its own
+frames; the reported rate was sustained in a run long enough for its p99 to have an interval.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from asperity.benchmarks.results_tools import conditions, statistics
 
 SEARCH_TRIALS = 5
 PROBE_FRAMES = 30
-"""Back to back, to know where to search."""
+"""Frames back to back, to know where to search."""
 HIGHEST = 1.3
-"""Of the rate back to back: where the search begins to fail."""
+"""Share of the back-to-back rate at which the search assumes failure."""
 STEP_DOWN = 0.9
 CONFIRM_TRIES = 6
 WARM_UP = 5
@@ -47,24 +47,24 @@ class Trial:
     """One rate, tried."""
 
     rate_hz: float
-    """Of all stations together."""
+    """Rate of all stations together."""
     runs: list[Run]
     deadline_ms: int
 
     @property
     def latencies_us(self) -> list[int]:
-        """Of every station, in the order of the results."""
+        """Latencies of every station, in the order of the results."""
         found = [arrival.result for run in self.runs for arrival in run.scored()]
         return [result.latency_us["total"] for result in sorted(found, key=lambda result: result.t_done_us)]
 
     @property
     def dropped(self) -> int:
-        """Frames that were due and not scored, for whatever reason."""
+        """Frames that were due and not scored, for any reason."""
         return sum(run.due - len(run.scored()) for run in self.runs)
 
     @property
     def slowest_ms(self) -> float:
-        """p99 where the count carries it, else the slowest of all."""
+        """p99 if there are enough frames for it, else the slowest of all."""
         figures = statistics.summary(self.latencies_us)
         return float(figures["p99_ms"] or figures.get("max_ms") or math.inf)
 

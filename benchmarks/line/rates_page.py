@@ -18,7 +18,7 @@ def write(path: Path, report: dict[str, Any]) -> None:
             for held, marker in ((True, "o"), (False, "x")):
                 own = [t for t in case["trials"] if t["held"] == held and t["p99_or_max_ms"] is not None]
                 axes.plot([t["rate_hz"] for t in own], [t["p99_or_max_ms"] for t in own], marker, color=colour,
-                          label=f"{case['name']}, {'held' if held else 'not held'}")  # fmt: skip
+                          label=f"{case['name']}, {'sustained' if held else 'not sustained'}")  # fmt: skip
         axes.axhline(deadline_ms, color=pages.GREY, linestyle=":", label="deadline")
         axes.set(xlabel="frames/s of all stations together", ylabel="p99 (short trials: slowest), ms")
         axes.set_ylim(bottom=0)
@@ -34,7 +34,7 @@ def write(path: Path, report: dict[str, Any]) -> None:
         )
         for case in cases
     ]  # fmt: skip
-    head = ("", "held, frames/s", "a station", "back to back", "frames", "p50 ms", "p99 ms", "p99: 95 % interval")
+    head = ("", "held frames/s", "per station", "back to back", "frames", "p50 ms", "p99 ms", "p99: 95 % interval")
     pages.write_page(
         path,
         f"Highest rate under a deadline of {deadline_ms} ms",
@@ -43,8 +43,8 @@ def write(path: Path, report: dict[str, Any]) -> None:
             pages.table(head, rows),
             *pages.figures(
                 [
-                    Picture("Rate against latency: every trial; a cross dropped a frame or was late.", trials, 3.8),
-                    Picture("Share of frames slower than so many milliseconds, at the rate held.", tails, 3.6),
+                    Picture("Rate against latency: every trial; crosses dropped a frame or were late.", trials, 3.8),
+                    Picture("Share of frames slower than the given milliseconds, at the sustained rate.", tails, 3.6),
                 ]
             ),
             pages.conditions_table(report),

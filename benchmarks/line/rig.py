@@ -1,4 +1,4 @@
-"""A line in miniature: an inspector as a process, a camera as another, this one subscribing as a customer would."""
+"""A line in miniature: an inspector process, a camera process, and this process subscribing as a customer would."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from asperity.testing import CAMERA, STATION, Site
 __all__ = ["CAMERA", "STATION", "Answers", "Line", "asperity", "limits", "line_engine"]
 START_TIMEOUT_S = 120.0
 SILENCE_TIMEOUT_S = 60.0
-"""Longest time without any result before a stream is given up."""
+"""Longest time without a result before a stream is abandoned."""
 
 
 @dataclass(slots=True)
 class Answers:
-    """What came back while a camera ran."""
+    """What was received while a camera ran."""
 
     results: dict[int, ReceivedResult] = field(default_factory=dict)  # by seq
     gaps: list[Gap] = field(default_factory=list)
@@ -41,17 +41,17 @@ def asperity(*arguments: str) -> list[str]:
 
 
 def limits(deadline_ms: int) -> dict[str, int]:
-    """[limits] of a measurement."""
+    """The table [limits] for a measurement."""
     return {"deadline_ms": deadline_ms, "max_age_ms": max(1000, 2 * deadline_ms)}
 
 
 def line_engine(bundle: Path | None, engine: str, **more: Any) -> dict[str, Any]:
-    """[engine]; without a bundle it is the simulated one."""
+    """The table [engine]; without a bundle, the simulated one."""
     return more if bundle is None else {"name": engine, **more}
 
 
 class Line(Site):
-    """An inspector that judges for the length of a ``with``, and a subscriber to each station as a customer has it."""
+    """An inspector that runs for the length of a ``with``, and a subscriber to each station as a customer has it."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class Line(Site):
         stations: int = 1,
         **sections: Any,
     ) -> None:
-        """``log``: file for what the inspector says. ``sections``: further tables of its station.toml.
+        """``log``: file for the inspector's log. ``sections``: further tables of its station.toml.
 
-        Without a bundle the engine is the simulated one. ``cores`` and ``nice``: where and how urgently it runs.
-        ``samples``: file into which it counts its Python objects (``line.sampled``). ``stations``: hosted by the
-        one process, each with a camera of its own.
+        Without a bundle the engine is the simulated one. ``cores`` and ``nice``: its cores and priority.
+        ``samples``: file for the counts of its Python objects (``line.sampled``). ``stations``: hosted by the one
+        process, each with its own camera.
         """
         names = [f"st{number}" for number in range(1, stations + 1)] if stations > 1 else ()
         super().__init__(names=names, bundle=bundle, patient=False, log=log, **sections)
@@ -82,7 +82,7 @@ class Line(Site):
 
     @property
     def alive(self) -> bool:
-        """Whether the inspector still runs."""
+        """Whether the inspector is still running."""
         return self.inspector.poll() is None
 
     @property
@@ -115,7 +115,7 @@ class Line(Site):
         return [sys.executable, "-m", "asperity.benchmarks.line.sampled", str(self._samples), *command[3:]]
 
     def start(self, *arguments: str) -> Child:
-        """A child inherits the cores of whoever starts it, so that it counts them rightly from its first line on."""
+        """A child inherits its parent's cores, so that it counts them correctly from its first line on."""
         before = os.sched_getaffinity(0) if self._cores else set()
         if self._cores:
             try:
@@ -132,13 +132,13 @@ class Line(Site):
             try:
                 os.setpriority(os.PRIO_PROCESS, process.pid, self._nice)
             except OSError as error:
-                raise UsageError(f"priority {self._nice}: {error}; below 0 needs the right to it") from error
+                raise UsageError(f"priority {self._nice}: {error}; below 0 needs the privilege") from error
         return process
 
     def stream(self, frames: int, *camera: str) -> Answers:
-        """Run ``asperity camera ...`` with these arguments for ``frames`` exposures and gather their results.
+        """Run ``asperity camera ...`` with these arguments for ``frames`` exposures and collect their results.
 
-        Raises StationError when the camera fails or results stay away.
+        Raises StationError when the camera fails or results are missing.
         """
         answers = Answers()
         command = asperity("camera", *camera, "--frames", str(frames), "--camera", CAMERA,
@@ -155,7 +155,7 @@ class Line(Site):
                     break
             answers.seconds = time.monotonic() - began_s
             if process.wait(timeout=SILENCE_TIMEOUT_S):
-                raise StationError(f"the camera ended with exit code {process.returncode}; see its words above")
+                raise StationError(f"the camera ended with exit code {process.returncode}; see its output above")
         finally:
             process.end(SILENCE_TIMEOUT_S)
         return answers

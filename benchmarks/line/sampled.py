@@ -1,8 +1,8 @@
 """``python -m asperity.benchmarks.line.sampled FILE run ...``: an ``asperity`` process that counts its Python objects.
 
 Counting the collector's objects walks all of them under the interpreter's lock for many milliseconds, which would be
-seen in the latencies. The allocator knows how many blocks are in use without looking at them, so that is what is
-counted: every small Python object is one.
+seen in the latencies. The allocator knows how many blocks are in use without visiting them, so blocks are counted:
+every small Python object is one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INTERVAL_S = 1.0
 
 
 def main() -> None:
-    """Count beside the command until it ends."""
+    """Count while the command runs, until it ends."""
     file = Path(sys.argv[1])
     sys.argv = ["asperity", *sys.argv[2:]]
     end_with_parent()
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def _count(file: Path) -> None:
-    """Append ``monotonic ns, blocks, ns that counting took`` a line."""
+    """Append a line ``monotonic ns, blocks, ns that counting took`` at a time."""
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     while True:
         began_ns = time.monotonic_ns()

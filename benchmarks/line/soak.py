@@ -1,8 +1,8 @@
-"""A line for a long time: does anything grow, slow down, or go unanswered?
+"""Run a line for a long time: does anything grow, slow down, or go unanswered?
 
 Memory is the inspector's proportional set size. The first third of the run is warm-up; slopes are those of the rest,
 with the one-sided 95 % bounds of a regression over batch means. The journal is a ring that is touched page by page, so
-it is made small enough to have gone round within the first third.
+it is made small enough to wrap around within the first third.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from asperity.benchmarks.results_tools.statistics import Slope
 MEMORY_MAX_MB_PER_HOUR = 4.0
 OBJECTS_MAX_PERCENT_PER_HOUR = 1.0
 DRIFT_MAX_PERCENT = 5.0
-"""Of the median window's p99, over the time looked at."""
+"""Share of the median window's p99, over the measured time."""
 JUDGED_MINUTES = 15.0
 """Bounded caches fill in the first minutes, and a short run's slope is mostly noise: slopes are not judged below it."""
 SAMPLE_S = 2.0
 WINDOWS = 20
-"""Of latencies, over the time looked at."""
+"""Windows of latencies over the measured time."""
 JOURNAL_SLOTS = 4096
 WARM_SHARE = 1 / 3
 Step = Callable[[float], None]
@@ -51,7 +51,7 @@ class SoakBenchmark:
 
 @dataclass(slots=True)
 class Samples:
-    """What was seen of the inspector's process over time."""
+    """Measurements of the inspector's process over time."""
 
     t_s: list[float] = field(default_factory=list)
     pss_kb: list[int] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Samples:
 
 
 def run_soak(options: SoakBenchmark, scratch: Path, step: Step = lambda share: None) -> dict[str, Any]:
-    """Run a line for so long; what was seen, its slopes and its bars. Raises StationError, CameraError, DataError."""
+    """Run a line; returns what was measured, its slopes and the limits. Raises StationError, CameraError, DataError."""
     before = conditions.begin()
     frames = max(1, round(options.minutes * 60 * options.rate_hz))
     slots = min(JOURNAL_SLOTS, max(512, frames // 6))
@@ -138,7 +138,7 @@ def run_soak(options: SoakBenchmark, scratch: Path, step: Step = lambda share: N
 
 
 def bars(report: dict[str, Any], run: Run, minutes: float) -> list[dict[str, Any]]:
-    """Each bar, what was seen, and whether it holds; None where the run was too short to say."""
+    """Each limit, what was measured, and whether it holds; None if the run was too short to say."""
     slopes, law, fates = report["slopes"], report["law"], report["fates"]
     blocks_max = OBJECTS_MAX_PERCENT_PER_HOUR / 100 * report["levels"]["blocks"]
     short = minutes < JUDGED_MINUTES
@@ -154,7 +154,7 @@ def bars(report: dict[str, Any], run: Run, minutes: float) -> list[dict[str, Any
         {"bar": "handles do not grow", "seen": report["growth"]["handles"], "holds": report["growth"]["handles"] <= 0},
         {"bar": "threads do not grow", "seen": report["growth"]["threads"], "holds": report["growth"]["threads"] <= 0},
         {"bar": "every frame has one result", "seen": fates, "holds": answered},
-        {"bar": "the law holds", "seen": law["broken"], "holds": not law["broken"]},
+        {"bar": "the counters add up", "seen": law["broken"], "holds": not law["broken"]},
         {
             "bar": f"p99 does not drift: lower bound of its slope within {DRIFT_MAX_PERCENT:g} % of it over the run",
             "seen": drift,
@@ -166,7 +166,7 @@ def bars(report: dict[str, Any], run: Run, minutes: float) -> list[dict[str, Any
 def _bar(name: str, seen: dict[str, float] | None, most: float, short: bool) -> dict[str, Any]:
     holds = seen is not None and seen["upper_95"] < most
     if short and not holds:
-        why = f"a run of less than {JUDGED_MINUTES:g} minutes cannot tell growth from caches that fill"
+        why = f"a run of less than {JUDGED_MINUTES:g} minutes cannot distinguish growth from caches that fill"
         return {"bar": name, "seen": seen, "holds": None, "why": why}
     return {"bar": name, "seen": seen, "holds": holds}
 

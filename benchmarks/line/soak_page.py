@@ -8,7 +8,7 @@ from typing import Any
 from asperity.benchmarks.results_tools import pages
 from asperity.benchmarks.results_tools.pages import Axes, Picture
 
-WORDS = {True: "holds", False: "FAILS", None: "cannot be said"}
+WORDS = {True: "holds", False: "FAILS", None: "undetermined"}
 
 
 def write(path: Path, report: dict[str, Any]) -> None:
@@ -43,23 +43,23 @@ def write(path: Path, report: dict[str, Any]) -> None:
         axes.legend(frameon=False)
 
     failed = report["failed"]
-    verdict = f"failed: {'; '.join(failed)}" if failed else "no bar failed"
+    verdict = f"failed: {'; '.join(failed)}" if failed else "all limits hold"
     rows = [(bar["bar"], WORDS[bar["holds"]], bar["seen"]) for bar in report["bars"]]
     pages.write_page(
         path,
         f"Soak: {report['minutes']:g} minutes at {report['rate_hz']:g} frames/s",
-        f"{report['measured']}. Slopes are those of the last two thirds, an hour, with one-sided 95 % bounds.",
+        f"{report['measured']}. Slopes are per hour, over the last two thirds, with one-sided 95 % bounds.",
         [
             pages.sentence(verdict, "bad" if failed else "good"),
-            pages.table(("bar", "", "seen"), rows),
-            pages.heading("Slopes an hour"),
+            pages.table(("limit", "", "measured"), rows),
+            pages.heading("Slopes per hour"),
             pages.table(
                 ("of", "slope", "lower 95 %", "upper 95 %"),
                 [(name, s["per_hour"], s["lower_95"], s["upper_95"]) for name, s in report["slopes"].items() if s],
             ),
             pages.heading("Over time"),
             *pages.figures([
-                Picture("Memory of the inspector; grey: warm-up, not looked at.", memory),
+                Picture("Memory of the inspector; grey: warm-up, not evaluated.", memory),
                 Picture("Small Python objects (blocks of the allocator in use).", objects),
                 Picture("Open handles and threads.", handles, 2.6),
                 Picture("Latency of every frame, and of windows over the last two thirds.", latency),

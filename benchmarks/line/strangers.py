@@ -1,6 +1,6 @@
-"""Strangers on a port: raw connections that speak no ZMTP, half of it, a wrong one, or a good one in bad faith.
+"""Strangers on a port: raw connections that speak no ZMTP, part of it, a wrong version, or valid ZMTP with bad intent.
 
-Everything follows from the seed. No answer is awaited, so that no stranger takes longer than its own slowness.
+Everything follows from the seed. No answer is waited for, so that a stranger takes no longer than its own delays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 TYPES = {"frames": b"PUSH", "results": b"SUB", "bulk": b"SUB", "control": b"DEALER"}
 """The socket type that may connect to each socket of a station."""
 STATION_TYPES = {"frames": b"PULL", "results": b"PUB", "bulk": b"PUB", "control": b"ROUTER"}
-"""The socket types of a station's own."""
+"""The socket types of the station itself."""
 ENDINGS = ("close", "reset", "half", "leave", "slow")
 """How a stranger leaves: in order, with linger 0, closing its own side only, not at all, or byte by byte."""
 SLOW_BYTES = 12
@@ -30,7 +30,7 @@ _TLS_HELLO = b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + bytes(range(32)) 
 
 
 class Saying(NamedTuple):
-    """What a stranger says."""
+    """What a stranger sends."""
 
     name: str
     data: bytes
@@ -59,7 +59,7 @@ def message(*parts: bytes) -> bytes:
 
 
 def sayings(socket_type: bytes, dice: random.Random) -> list[Saying]:
-    """Everything that a stranger may say to a socket to which ``socket_type`` connects, some of it random."""
+    """Everything that a stranger may send to a socket to which ``socket_type`` connects, some of it random."""
     hello, met = greeting(), greeting() + ready(socket_type)
     curve = greeting(b"CURVE")
     queue_full = 1500 if socket_type == b"SUB" else 100
@@ -124,19 +124,19 @@ class Strangers:
         self.said = 0
 
     def say(self, saying: Saying, ending: str) -> None:
-        """One connection. That it is refused or cut is as good as anything else."""
+        """One connection. Whether it is refused or cut does not matter."""
         with suppress(OSError):
             end = connect(self._endpoint)
             self.said += 1
             play(end, saying.data, ending, self._stayed)
 
     def say_all(self, sayings: Sequence[Saying], endings: Sequence[str] = ENDINGS) -> None:
-        """Each of them once, each with an ending by chance, in a chance order."""
+        """Each of them once, with a random ending, in random order."""
         for saying in self._dice.sample(sayings, len(sayings)):
             self.say(saying, self._dice.choice(endings))
 
     def close(self) -> None:
-        """Let go of those that stayed."""
+        """Close those that stayed."""
         for end in self._stayed:
             end.close()
         self._stayed.clear()
@@ -155,7 +155,7 @@ def connect(endpoint: str) -> socket.socket:
 
 
 def play(end: socket.socket, data: bytes, ending: str, stayed: list[socket.socket]) -> None:
-    """Say it and leave. Raises OSError where the other side has cut the connection."""
+    """Send it and leave. Raises OSError where the other side has cut the connection."""
     end.settimeout(TIMEOUT_S)
     try:
         if ending == "slow":
@@ -179,12 +179,12 @@ def play(end: socket.socket, data: bytes, ending: str, stayed: list[socket.socke
 
 
 class Impostor:
-    """What is no station, at a station's endpoints (ipc): it says to whoever connects what strangers say."""
+    """An impostor at a station's endpoints (ipc): it sends to every client what strangers send."""
 
     def __init__(self, ends: Mapping[str, str], dice: random.Random) -> None:
-        """``ends``: of frames, results, control, or some of them."""
+        """``ends``: endpoints of frames, results and control, or some of them."""
         self.said: Counter[str] = Counter()
-        """How often it spoke, by socket."""
+        """How often it sent something, by socket."""
         self._places = [Path(end.removeprefix("ipc://")) for end in ends.values()]
         self._listeners = []
         self._threads = []

@@ -21,7 +21,7 @@ from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import ReceivedResult
 
 QUIET_S = 3.0
-"""After the camera's report, so long without a result means that no more will come."""
+"""After the camera's report, this long without a result means that no more will come."""
 CORES_ALL: tuple[int, ...] = ()
 
 
@@ -34,26 +34,26 @@ class Arrival:
 
     @property
     def scored(self) -> bool:
-        """It has a verdict, or would have one if its bundle were not for timing only: it went the whole way."""
+        """It has a verdict, or would have one if its bundle were not for timing only: it passed every stage."""
         return self.result.verdict is not Verdict.UNKNOWN or self.result.reason_code == Reason.TIMING_ONLY
 
 
 @dataclass(slots=True)
 class Run:
-    """What came of one camera's run, by ``seq``; the warm-up is not in it."""
+    """Results of one camera's run, by ``seq``, without the warm-up."""
 
     arrivals: dict[int, Arrival] = field(default_factory=dict)
     repeated: int = 0
-    """Results beyond the one that a frame may have."""
+    """Results beyond the one per frame."""
     gaps: int = 0
     due: int = 0
     not_sent: int = 0
     late_us: list[int] = field(default_factory=list)
     watching_percent: float = 0.0
-    """What this process, the subscriber of all stations, took of all cores while frames were sent."""
+    """Share of all cores that this process, the subscriber of all stations, used while frames were sent."""
 
     def scored(self) -> list[Arrival]:
-        """Those that went the whole way, in the order of the frames."""
+        """Those that passed every stage, in the order of the frames."""
         found = (self.arrivals[seq] for seq in sorted(self.arrivals))
         return [arrival for arrival in found if arrival.scored]
 
@@ -66,12 +66,12 @@ class Run:
         return [arrival.exposure_to_received_us for arrival in self.scored()]
 
     def fps(self) -> float | None:
-        """Scored frames a second, from the first result to the last; None with fewer than two."""
+        """Scored frames per second, from the first result to the last; None with fewer than two."""
         done_us = [arrival.result.t_done_us for arrival in self.scored()]
         return round(1e6 * (len(done_us) - 1) / (done_us[-1] - done_us[0]), 3) if len(done_us) > 1 else None
 
     def fates(self) -> dict[str, int]:
-        """What became of the frames that were not scored, by reason; ``NOT_ANSWERED`` without any result."""
+        """Number of frames that were not scored, by reason; ``NOT_ANSWERED`` without any result."""
         told = Counter(
             Reason(arrival.result.reason_code).name for arrival in self.arrivals.values() if not arrival.scored
         )
@@ -86,7 +86,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How frames are given to a line."""
+    """How frames are sent to a line."""
 
     folder: Path | None
     frames: int
@@ -102,14 +102,14 @@ Tick = Callable[[list[Arrival]], None]
 def drive(line: Line, load: Load, tick: Tick = lambda arrivals: None) -> Run:
     """Send ``warm_up + frames`` frames through a line of one station.
 
-    ``tick`` is called several times a second with what is new. Raises StationError when the inspector dies or falls
-    silent, CameraError when the camera does.
+    ``tick`` is called several times per second with what is new. Raises StationError when the inspector dies or
+    stops answering, CameraError when the camera does.
     """
     return drive_all(line, load, tick)[0]
 
 
 def drive_all(line: Line, load: Load, tick: Tick = lambda arrivals: None) -> list[Run]:
-    """The same through every station of a line at once, a camera process and a run each."""
+    """The same through every station of a line at once, with one camera process and run each."""
     offset_ns = wall_offset_ns()
     with ExitStack() as stack:
         ways = [
@@ -142,7 +142,7 @@ def _plan(line: Line, load: Load, at: int) -> CameraPlan:
 
 
 class _Way:
-    """One station: its camera's process, its subscriber, and what came of both."""
+    """One station: its camera process, its subscriber, and the results of both."""
 
     def __init__(self, camera: CameraProcess, station: StationClient, load: Load, offset_ns: int) -> None:
         self.run = Run()
@@ -158,7 +158,7 @@ class _Way:
         self.heard_s = time.monotonic()
 
     def look(self, timeout_ms: int) -> list[Arrival]:
-        """Take in what came, at most for so long; what is new of it."""
+        """Receive for at most this long; returns what is new."""
         new = self._take(timeout_ms)
         now_s = time.monotonic()
         if self._report is None and self._camera.poll():
@@ -195,5 +195,5 @@ def require_scored(run: Run, folder: Path | None) -> None:
 
 
 def conditions(cores: tuple[int, ...], nice: int) -> dict[str, Any]:
-    """Where and how urgently the inspector ran."""
+    """Cores and priority of the inspector."""
     return {"pinned_to": list(cores) or None, "nice": nice, "cores_allowed": sorted(os.sched_getaffinity(0))}

@@ -2,9 +2,9 @@
 
 A camera process sends random frames at a fixed rate through ``client.frame_sender`` (open loop: a late frame does not
 delay the next one); this process takes them from the inspector's own sockets and decodes them. Measured from just
-before ``encode_frame`` to just after ``decode_frame``, and from when the frame was due (then the camera's waking up is
-inside), on the clocks that the processes of a box share. No pixel is copied in our own code: arrays go out and come in
-with ``copy=False``.
+before ``encode_frame`` to just after ``decode_frame``, and from when the frame was due (this includes the camera's
+wake-up), on the clocks that all processes of a machine share. No pixel is copied in our own code: arrays are sent and
+received with ``copy=False``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from asperity.runtime.wire import decode_frame
 Form = Literal["xyz", "depth"]
 Transport = Literal["tcp", "ipc"]
 PICTURES = 8
-"""Different frames that are sent in turn: the same one again would stay in the processor's cache."""
+"""Number of different frames, sent in turn: a repeated frame would stay in the processor's cache."""
 SILENCE_MS = 10_000
 WAIT_MS = 50
 
@@ -50,7 +50,7 @@ class WireBenchmark:
 
 
 def run_wire(options: WireBenchmark) -> dict[str, Any]:
-    """Measure every form over every transport. Raises StationError when the camera falls silent."""
+    """Measure every format over every transport. Raises StationError when the camera stops sending."""
     before = conditions.begin()
     cases = [_case(options, form, transport) for form in options.forms for transport in options.transports]
     main = cases[0]
@@ -120,7 +120,7 @@ def _receive(sockets: InspectorSockets, options: WireBenchmark) -> tuple[list[in
 
 
 def _camera(options: WireBenchmark, form: Form, endpoint: str) -> None:
-    """The camera's process. ``t_exposure_us`` carries the monotonic clock, which the processes of a box share."""
+    """The camera process. ``t_exposure_us`` carries the monotonic clock, which all processes of a machine share."""
     rng = np.random.default_rng(options.seed)
     pictures = [_picture(rng, options, form) for _ in range(PICTURES)]
     with FrameSender("bench", endpoint) as sender:

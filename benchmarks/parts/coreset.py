@@ -2,16 +2,16 @@
 
     run="python -m asperity.benchmarks.parts.coreset"
     $run                     # on the sparse random projection, as published (lsfa 7.1)
-    $run --occupancy 0.4     # of each frame 40 % of the patches hold points and are banked
+    $run --occupancy 0.4     # 40 % of each frame's patches hold points and are banked
     $run --whole             # on the features themselves, this project's default
     $run -o FILE             # keep the figures
 
 Rows are real ones made many: `lite` point features of virtual frames, mixed pair by pair with a little noise, and
 brought to 1152 channels by a fixed random layer. Their variance lies in few directions, as that of real ones.
 
-Beside it a few choices of the plain greedy loop, the fastest one that looks at every row for each choice: one
-matrix-vector product over all rows, a minimum, an argmax. Each of its choices costs the same, so the whole of it is
-told by counting. Times are of the processor: the command may run beside other work, which then slows both.
+For comparison, a few choices of the plain greedy loop, the fastest one that visits every row for each choice: one
+matrix-vector product over all rows, a minimum, an argmax. Each choice costs the same, so its total time is
+extrapolated. Times are processor times: other work on the machine slows both alike.
 One JSON object on stdout.
 """
 
@@ -58,7 +58,7 @@ def real_rows() -> FloatArray:
 
 
 def many_rows(real: FloatArray, count: int, width: int) -> FloatArray:
-    """(count, width): see the module's text."""
+    """(count, width): see the module docstring."""
     rng = np.random.default_rng(0)
     real = (real - real.mean(0)) / real.std()
     layer = rng.normal(size=(real.shape[1], width)).astype(np.float32) / np.float32(np.sqrt(real.shape[1]))
@@ -131,9 +131,9 @@ def main() -> None:
 
 
 def say(done: int, total: int, begin_s: float) -> None:
-    """A line on stderr a thousand choices or so."""
+    """Print a line on stderr about every thousand choices."""
     if done * 80 // total != (done - POOL) * 80 // total:
-        print(f"{done} of {total}, {time.process_time() - begin_s:.0f} s of the processor", file=sys.stderr, flush=True)
+        print(f"{done} of {total}, {time.process_time() - begin_s:.0f} s processor time", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

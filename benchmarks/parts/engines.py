@@ -1,9 +1,9 @@
 """Every network of every profile in every precision: how far its graph is from float32, and a real engine built of it.
 
 Graphs are those of the exporter; weights are as shipped, or seeded where there are none (``paper``, and the RGB network
-of `edge` without its package). Inputs are virtual frames that went the whole road. Without a GPU TensorRT-RTX builds
-but nothing runs: there is no time of a frame here. What is derived and compared is kept in a folder, so that building
-can be timed by itself on a quiet machine.
+of `edge` without its package). Inputs are virtual frames after full preprocessing. Without a GPU TensorRT-RTX builds
+but does not run, so no frame is timed here. Derived graphs and comparisons are kept in a folder, so that building
+can be timed separately on a quiet machine.
 
     python -m asperity.benchmarks.parts.engines --out build/bench/engines.json
 """
@@ -55,7 +55,7 @@ Say = Callable[[str], None]
 
 
 def run_engines(names: Sequence[str], frames: int, library: Library, work: Path, said: Say) -> dict[str, Any]:
-    """The figures of these profiles; what ``work`` holds already is taken. Raises EngineError."""
+    """The figures of these profiles; what ``work`` already holds is reused. Raises EngineError."""
     for name in names:
         if not (work / name / DERIVED).exists():
             derive_profile(name, frames, work / name, said)
@@ -158,12 +158,12 @@ def _built(folder: Path, library: Library, said: Say) -> dict[str, Any]:
 
 
 def main(
-    profiles: Annotated[str, typer.Option(help="lite, edge, paper, with commas")] = "lite,edge,paper",
+    profiles: Annotated[str, typer.Option(help="lite, edge, paper, separated by commas")] = "lite,edge,paper",
     library: Annotated[
         str, typer.Option(help="tensorrt-rtx builds without a GPU; tensorrt needs one")
     ] = "tensorrt-rtx",
-    frames: Annotated[int, typer.Option(min=1, help="virtual frames that layers are compared on")] = 4,
-    work: Annotated[Path, typer.Option(help="folder of derived graphs: taken from there where they are")] = WORK,
+    frames: Annotated[int, typer.Option(min=1, help="number of virtual frames for comparing layers")] = 4,
+    work: Annotated[Path, typer.Option(help="folder of derived graphs; those already there are reused")] = WORK,
     out: Annotated[Path | None, typer.Option(help="result file")] = None,
 ) -> None:
     """Build real engines of every network in fp32, fp16 and int8, and compare the graphs layer by layer."""

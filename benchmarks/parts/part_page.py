@@ -12,7 +12,7 @@ RAW = "latencies_us"
 
 
 def tell(report: dict[str, Any], out: Path | None) -> None:
-    """Print the report without raw latencies; with ``out`` write it whole, and its page. Raises OSError."""
+    """Print the report without raw latencies; with ``out``, write the whole report and its page. Raises OSError."""
     if out is not None:
         reports.write_result(out, report)
         write(out.with_suffix(".html"), report)
@@ -44,7 +44,7 @@ def write(path: Path, report: dict[str, Any]) -> None:
         report["measured"],
         [
             pages.table(head, rows),
-            *pages.figures([Picture("Share slower than so many milliseconds, on a log axis.", tails, 3.8)]),
+            *pages.figures([Picture("Share slower than the given milliseconds, on a log axis.", tails, 3.8)]),
             pages.conditions_table(report),
         ],
     )

@@ -1,7 +1,7 @@
-"""The parts of a frame's way by themselves: nearest neighbour, the point branch.
+"""Single parts of the frame path: nearest neighbour, the point branch.
 
-What is timed is checked: nearest neighbours against float64, groups against what the pipeline makes. Inputs change from
-call to call, so that none is found in the processor's cache.
+What is timed is checked: nearest neighbours against float64, groups against the pipeline's own. Inputs change from
+call to call, so that none is still in the processor's cache.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Shape:
 
     @property
     def flop(self) -> int:
-        """Of the matrix product alone."""
+        """Times of the matrix product alone."""
         return 2 * self.queries * self.rows * self.channels
 
 
@@ -103,7 +103,7 @@ def _knn_cases(
 
 
 def run_points(bundle: Path, folder: Path, repeats: int, threads: int) -> dict[str, Any]:
-    """Preprocessing, sampling, grouping, encoder and adaptor of a bundle's point branch, each by itself."""
+    """Preprocessing, sampling, grouping, encoder and adaptor of a bundle's point branch, each separately."""
     from asperity.runtime.engines.cpu import OnnxNetworks
 
     before = conditions.begin()
@@ -116,7 +116,7 @@ def run_points(bundle: Path, folder: Path, repeats: int, threads: int) -> dict[s
     clouds = [valid_points(each.cloud)[0] for each in prepared]
     grouped = [group(each.cloud, network) for each in prepared]
     if not (grouped[0].centres == group(prepared[0].cloud, network).centres).all():
-        raise DataError("grouping gave two answers to the same cloud")
+        raise DataError("grouping gave two different results for the same cloud")
     networks = OnnxNetworks(_graphs(opened), network, threads)
     tokens = [networks.points(each.groups, each.centres) for each in grouped]
     with threadpool_limits(limits=threads, user_api="blas"):
@@ -174,7 +174,7 @@ def _check_nearest(bank: MemoryBank, queries: FloatArray) -> None:
     for query, found in zip(queries.astype(np.float64), index, strict=True):
         squared = ((rows - query) ** 2).sum(axis=1)
         if int(squared.argmin()) != int(found):
-            raise DataError(f"row {found} was found where float64 finds {int(squared.argmin())}; trust no timing of it")
+            raise DataError(f"row {found} was found where float64 finds {int(squared.argmin())}; its timing is void")
 
 
 def _merged(grouped: Any, tokens: FloatArray, opened: Bundle) -> tuple[FloatArray, FloatArray]:

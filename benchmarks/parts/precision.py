@@ -1,7 +1,7 @@
 """What a precision does to a bundle's scores and verdicts, on frames of the virtual camera that nothing has seen yet.
 
-On the CPU, by graphs that round where the precision rounds (``export.rounding``): the whole road of a frame, but for
-what only a device does. The reference is the bundle's own float32 engine on the same frames.
+On the CPU, by graphs that round where the precision rounds (``export.rounding``): the whole frame path except what
+only a device does. The reference is the bundle's own float32 engine on the same frames.
 
     python -m asperity.benchmarks.parts.precision BUNDLE --product nameplate
 """
@@ -144,10 +144,10 @@ def main(
     bundle: Annotated[Path, typer.Argument(help="bundle of a product of the virtual camera")],
     product: Annotated[str, typer.Option(help="the product it was calibrated for")] = "bracket",
     frames: Annotated[int, typer.Option(min=2, help="virtual frames judged, half of them with a defect")] = 100,
-    size_px: Annotated[int, typer.Option(min=64, help="side of their picture, as in calibration")] = 256,
+    size_px: Annotated[int, typer.Option(min=64, help="side of their picture in pixels, as in calibration")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="of the virtual camera")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,
-    keys: Annotated[Path | None, typer.Option(help="key folder; default the user's")] = None,
+    keys: Annotated[Path | None, typer.Option(help="key folder (default: the user's)")] = None,
     out: Annotated[Path | None, typer.Option(help="result file")] = None,
 ) -> None:
     """What fp16 and int8 do to a bundle's scores and verdicts, on the CPU by graphs that round where they round."""

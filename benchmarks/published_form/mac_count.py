@@ -1,6 +1,6 @@
-"""Multiply-accumulates of a frame, counted and not taken from a table: of our ONNX graphs and of the published form.
+"""Multiply-accumulates of a frame, counted rather than taken from a table: our ONNX graphs and the published form.
 
-Counted are matrix products and convolutions, which are all that matters (lsfa 10.1). Sampling, grouping, interpolation
+Matrix products and convolutions are counted, since they dominate (lsfa 10.1). Sampling, grouping, interpolation
 and pooling (under 0.5 GMAC as published) are left out on both sides.
 """
 
@@ -57,19 +57,19 @@ def torch_macs(run: Callable[[], Any]) -> int:
 
 
 def search_macs(queries: int, rows: int, channels: int) -> int:
-    """Of a nearest-neighbour search as a matrix product."""
+    """Multiply-accumulates of a nearest-neighbour search as a matrix product."""
     return queries * rows * channels
 
 
 def giga(counts: Mapping[str, int]) -> dict[str, float]:
-    """In GMAC, with their sum as ``total``."""
+    """The counts in GMAC, with their sum as ``total``."""
     return {name: round(count / 1e9, 3) for name, count in counts.items()} | {
         "total": round(sum(counts.values()) / 1e9, 3)
     }
 
 
 def matmul_gflops(threads: int, size: int = 1024, repeats: int = 8) -> dict[str, int]:
-    """Float32 rates of a square matrix product on so many threads, GFLOP/s: what this machine reaches at best."""
+    """Float32 rates of a square matrix product on this many threads, GFLOP/s: what this machine reaches at best."""
     a = np.random.default_rng(0).random((size, size), dtype=np.float32)
     tensor = torch.from_numpy(a)
     rates = {}

@@ -1,7 +1,7 @@
-"""The published form on the arithmetic that ours has: its networks in ONNX Runtime, its distances by numpy's BLAS.
+"""The published form on the same libraries as ours: its networks in ONNX Runtime, its distances by numpy's BLAS.
 
 Torch's own matrix products are slow on some processors (MKL on an AMD EPYC: under half of OpenBLAS's rate, measured).
-A rival that ran on them would lose by its library. This one differs from ours in nothing but the reductions: the same
+A rival that ran on them would lose because of its library. This one differs from ours only in the reductions: the same
 runtime, the same threads, every network in the published form at its full size.
 """
 
@@ -77,7 +77,7 @@ class Rival(PublishedPipeline):
         points: PublishedBank,
         threads: int,
     ) -> None:
-        """``modules`` as ``PublishedPipeline``; each is exported on its first run, for so many threads."""
+        """``modules`` as ``PublishedPipeline``; each is exported on its first run, for this many threads."""
         self.spent_ms = {"networks": 0.0, "search": 0.0}
         onnx = {
             name: OnnxModule(_PlainPoints(module) if name == "points" else module, threads, self.spent_ms)
@@ -107,7 +107,7 @@ def _session(module: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> ort
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's talk is not the user's business."""
+    """Hide the exporter's messages from the user."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -1,6 +1,6 @@
 """One change measured: this checkout's engine against another checkout's, alternating frame by frame in one run.
 
-Whatever the machine does meanwhile, it does to both. Each side is a process of its own (``paired_side.py``).
+Whatever else the machine does affects both. Each side is a separate process (``paired_side.py``).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Ratio:
 
 
 def ratio_of_medians(over: list[float], under: list[float], seed: int = 0) -> Ratio:
-    """median(over) / median(under); pairs are drawn anew together. Raises ValueError on lists of unequal length."""
+    """median(over) / median(under); pairs are resampled together. Raises ValueError on lists of unequal length."""
     if len(over) != len(under) or not over:
-        raise ValueError(f"{len(over)} and {len(under)} times make no pairs")
+        raise ValueError(f"{len(over)} and {len(under)} times do not form pairs")
     pairs: NDArray[np.float64] = np.array([over, under])
     size = len(over)
     chosen = np.array(bootstrap(lambda rng: rng.integers(size, size=size), seed=seed))
@@ -46,7 +46,7 @@ def ratio_of_medians(over: list[float], under: list[float], seed: int = 0) -> Ra
 
 
 def compare_checkouts(bundle: Path, frames: Path, before: Path, pairs: int, threads: int) -> dict[str, Any]:
-    """Both sides over ``pairs`` frames in turn. Raises DataError when a side ends early (its words are on stderr)."""
+    """Both sides over ``pairs`` frames in turn. Raises DataError when a side ends early (its message is on stderr)."""
     sides = [_Side(checkout, bundle, frames, threads) for checkout in (before, HERE)]
     try:
         for index in range(WARM_UP):
@@ -89,7 +89,7 @@ class _Side:
             pass
         line = self._child.stdout.readline()
         if not line:
-            raise DataError(f"the engine of {self._checkout} ended; its words are above")
+            raise DataError(f"the engine of {self._checkout} ended; see its output above")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

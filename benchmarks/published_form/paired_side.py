@@ -1,4 +1,4 @@
-"""One side of a paired comparison: scores a frame each time its standard input says so, with a given checkout's code.
+"""One side of a paired comparison: scores a frame per line of standard input, with a given checkout's code.
 
 Run by path, never imported: ``python paired_side.py CHECKOUT BUNDLE FRAMES COUNT THREADS``. It must run on any earlier
 checkout, so it uses only what every one of them has.

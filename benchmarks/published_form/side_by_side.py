@@ -1,12 +1,12 @@
 """The published form beside ours in one run: the same prepared frames, weights, banks and threads, in turn.
 
-Both start from the prepared frame and end with distances and image distances; removing the background and the verdict
-are the same code for both and outside. The published form is ``benchmarks/published_form/torch_form.py``: on ONNX
-Runtime and BLAS (``benchmarks/published_form/onnx_form.py``), so that it has the arithmetic that ours has, or in torch.
+Both start from the prepared frame and end with distances and image distances; background removal and the verdict are
+the same code for both and not timed. The published form is ``benchmarks/published_form/torch_form.py``: on ONNX
+Runtime and BLAS (``benchmarks/published_form/onnx_form.py``), the libraries that ours uses, or in torch.
 
 The published form that is timed measures distances in float32, as published, and its matrix product loses digits of
 small distances. That both compute the same function is therefore shown with its distances in float64, outside the
-timing; how far its float32 is off is told beside.
+timing; the error of its float32 is reported separately.
 
     python -m asperity.benchmarks.published_form.side_by_side BUNDLE FRAMES [--profile paper]
 """
@@ -62,12 +62,12 @@ from asperity.runtime.vision.preprocess import prepare
 TOLERANCE = 1e-4
 """Largest difference of a patch's or an image's distance, relative to the frame's largest distance."""
 CHECKED_FRAMES = 3
-"""Frames held to the oracle, and counted; a tenth of the frames where that is less."""
+"""Frames compared with the oracle, and counted; a tenth of the frames if that is less."""
 PERCENTILE_SAMPLES = 100
-"""A 99th percentile needs at least so many frames; with fewer there is none."""
+"""A 99th percentile needs at least this many frames; with fewer it is left out."""
 SEEDED_BANK_FRAMES = 3
 SEEDED_BANK_NOISE = 0.3
-"""Standard deviation of what is added to the rows of a made bank, in standard deviations of the features."""
+"""Standard deviation of the noise added to a made bank's rows, in standard deviations of the features."""
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class SideBySide:
     threads: int
     rival: Literal["onnx", "torch"]
     bank_frames: int
-    """Normal frames that a made bank has the size of."""
+    """Number of normal frames whose bank a made bank equals in size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ def _parts(spent_ms: dict[str, float], times_ms: list[float]) -> dict[str, float
 
 
 def _timed(run: Callable[[], T]) -> tuple[T, float, float]:
-    """What it gives, with wall and processor milliseconds."""
+    """The function's result, with wall and processor milliseconds."""
     cpu_ns, since_ns = time.process_time_ns(), time.perf_counter_ns()
     result = run()
     return result, (time.perf_counter_ns() - since_ns) / 1e6, (time.process_time_ns() - cpu_ns) / 1e6
@@ -337,12 +337,12 @@ def main(
     calibration: Annotated[
         Path | None, typer.Option(help="the bundle's calibration folder; default: the one beside the bundle")
     ] = None,
-    frames: Annotated[int, typer.Option(min=1, help="frames measured, after one to warm up")] = 60,
-    threads: Annotated[int, typer.Option(min=0, max=256, help="threads of either side; 0: all cores")] = 0,
+    frames: Annotated[int, typer.Option(min=1, help="frames to measure, after one warm-up frame")] = 60,
+    threads: Annotated[int, typer.Option(min=0, max=256, help="threads per side; 0: all cores")] = 0,
     rival: Annotated[
         str, typer.Option(help="what runs the published form: onnx (ONNX Runtime and BLAS, as ours) or torch")
     ] = "onnx",
-    bank_frames: Annotated[int, typer.Option(min=1, help="normal frames that a made bank has the size of")] = 200,
+    bank_frames: Annotated[int, typer.Option(min=1, help="size of a made bank, in normal frames")] = 200,
     keys: Annotated[Path | None, typer.Option(help="folder of trusted keys")] = None,
     out: Annotated[Path | None, typer.Option(help="also write the result to this file")] = None,
 ) -> None:

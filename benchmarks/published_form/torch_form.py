@@ -1,11 +1,11 @@
-"""The published pipeline, plainly: LSFA on M3DM's road from a prepared frame to its scores (lsfa 2, 3, 7).
+"""The published pipeline, plainly: LSFA on M3DM's pipeline from a prepared frame to its scores (lsfa 2, 3, 7).
 
 No reduction of lsfa 10.2 is taken here: RGB tokens are repeated to the patch grid, attention and nearest-neighbour
 search run over all patches, point features are interpolated to every pixel on a full canvas and pooled, the concat
 layer of the mini-PointNet is written out, distances are torch.cdist and a minimum. It is written to be read and to be
 fair: everything is a dense torch operation on whole arrays, nothing loops but farthest point sampling.
 
-It is the oracle that the runtime's numbers are held to, and the rival in benchmarks. Where lsfa 11 departs from the
+It is the oracle for the runtime's numbers, and the rival in benchmarks. Where lsfa 11 departs from the
 release, this follows lsfa 11, so that both sides compute the same function: empty patches carry no score, and each
 modality has its own standardising scalars. A bank that knows what is usual at its rows gives local distances.
 """
@@ -68,7 +68,7 @@ class PublishedScores:
 
 
 class PublishedPipeline:
-    """The published road with given networks and banks, in float32 on the CPU or wherever the modules lie."""
+    """The published pipeline with given networks and banks, in float32, on the CPU or the modules' device."""
 
     def __init__(
         self,

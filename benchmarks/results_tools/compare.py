@@ -1,8 +1,8 @@
 """Two result files of the same benchmark: ratios with intervals, and whether the later one is slower than allowed.
 
 The ratio is the second over the first: above 1 the second is slower. Its interval comes from a block bootstrap of the
-raw latencies, and, where both measurements started their inspector several times, is widened to what the starts differ
-by. From one start each it speaks of these two starts only, not of the machine.
+raw latencies, and, where both measurements started their inspector several times, is widened by the differences
+between starts. From one start each it holds for these two starts only, not for the machine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SAME = (
     ("threads of the engine", ("conditions", "engine_threads")),
     ("size", ("size",)),
 )
-"""What two results must have in common, and where it stands in them."""
+"""What two results must have in common, and its path in each result."""
 STATISTICS = (
     ("p50", statistics.percentile_of(50)),
     ("p90", statistics.percentile_of(90)),
@@ -33,19 +33,19 @@ STATISTICS = (
     ("mean", statistics.mean_of),
 )
 RATED = ("p50", "p99", "mean")
-"""By these a run may be slower."""
+"""The statistics by which a run may be judged slower."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is asked of the second run."""
+    """Limits for the second run."""
 
     regression_percent: float | None = None
-    """Largest loss that is not called a regression; None: nothing is judged."""
+    """Largest slowdown that is not a regression; None: no judgement."""
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What makes two results no comparison, in words."""
+    """Reasons why two results cannot be compared, as text."""
     found = []
     for name, at in SAME:
         first, second = _look(before, at), _look(after, at)
@@ -64,14 +64,14 @@ def compare(
     """Ratios by case. Raises UsageError on results that differ in more than their time, unless ``force``.
 
     A case is a regression when the ratio of a statistic is above 1 + the limit and its whole interval above 1, so that
-    noise alone is none; and when more frames went without a score, which are in no ratio.
+    noise alone is not one; and when more frames got no score, which no ratio includes.
     """
     for report in (before, after):
         if "benchmark" not in report:
-            raise DataError("a result does not say which benchmark it is of; measure again with this version")
+            raise DataError("a result does not name its benchmark; measure again with this version")
     different = differences(before, after)
     if different and not force:
-        raise UsageError(f"these two cannot be compared: {'; '.join(different)}; --force compares them all the same")
+        raise UsageError(f"these two cannot be compared: {'; '.join(different)}; --force compares them anyway")
     second = {case["name"]: case for case in after.get("cases", [])}
     cases = []
     for case in before.get("cases", []):
@@ -123,7 +123,7 @@ def _case(before: dict[str, Any], after: dict[str, Any], limits: Limits) -> dict
 
 
 def _starts(case: dict[str, Any]) -> list[list[int]]:
-    """The raw latencies of each start; of an older result, or in process, one."""
+    """The raw latencies of each start; an older result, or one in process, has one."""
     values, starts, begin = case.get("latencies_us") or [], [], 0
     for count in case.get("frames_of_starts") or [len(values)]:
         starts.append(values[begin : begin + count])

@@ -27,7 +27,7 @@ CPU_FOLDER = Path("/sys/devices/system/cpu")
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What was noted when a measurement began."""
+    """The machine's state when a measurement began."""
 
     began_s: float
     ticks: tuple[int, int, int]
@@ -41,10 +41,10 @@ def begin() -> Before:
 
 
 def end(before: Before, **more: Any) -> dict[str, Any]:
-    """What a result file says of its conditions. ``more``: pinning, priority, threads of the engine.
+    """The conditions for a result file. ``more``: pinning, priority, threads of the engine.
 
-    ``others_percent``: what programs that are no part of the measurement took of all cores. Call it after the
-    measurement's own processes have ended: only then are they counted as own.
+    ``others_percent``: share of all cores that programs outside the measurement used. Call it after the
+    measurement's own processes have ended: only then are they counted as part of it.
     """
     total, idle, stolen = (after - began for after, began in zip(_ticks(), before.ticks, strict=True))
     own = (_own_s() - before.own_s) * os.sysconf("SC_CLK_TCK")
@@ -79,7 +79,7 @@ def _own_s() -> float:
 
 
 def versions() -> dict[str, str]:
-    """Of this project, Python, and the packages that a figure depends on, as far as they are installed."""
+    """Versions of this project, Python, and the packages that a figure depends on, as far as they are installed."""
     import zmq
 
     found = {"asperity": __version__, "python": platform.python_version(), "libzmq": zmq.zmq_version()}
@@ -98,7 +98,7 @@ def blas_threads() -> list[dict[str, Any]]:
 
 
 def _clocks() -> dict[str, Any]:
-    """Governor, boost and the clocks that the kernel states; None where it states nothing (virtual machines)."""
+    """Governor, boost and clocks as the kernel reports them; None if it reports nothing (virtual machines)."""
     governors = {_read(path) for path in sorted(CPU_FOLDER.glob("cpu[0-9]*/cpufreq/scaling_governor"))} - {None}
     rows = (_read(Path("/proc/cpuinfo")) or "").splitlines()
     mhz = [float(row.partition(":")[2]) for row in rows if row.startswith("cpu MHz")]
@@ -111,7 +111,7 @@ def _clocks() -> dict[str, Any]:
 
 
 def _ticks() -> tuple[int, int, int]:
-    """All, idle and stolen ticks since the machine started; zeros where the system does not count them."""
+    """All, idle and stolen ticks since the machine started; zeros if the system does not count them."""
     first = (_read(Path("/proc/stat")) or "").partition("\n")[0].split()[1:]
     counts = [int(value) for value in first]
     if len(counts) < 8:

@@ -1,4 +1,4 @@
-"""What a figure was measured on: named in every result file."""
+"""The machine that a figure was measured on: named in every result file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def cpu() -> str:
 
 
 def commit() -> str:
-    """The commit of the checkout that this file lies in, with ``+`` when files differ from it; empty outside of one."""
+    """The commit of this file's checkout, with ``+`` when files differ from it; empty outside of one."""
     folder = Path(__file__).resolve().parent
     try:
         said = subprocess.run(

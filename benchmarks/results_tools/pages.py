@@ -1,4 +1,4 @@
-"""Result files as pages for people: one HTML file, pictures inside it, nothing fetched from anywhere."""
+"""Result files as pages for people: one HTML file with embedded pictures; nothing is fetched."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ figcaption{color:#57606a;font-size:.93em}code{background:#f3f5f7;padding:.1em .3
 BLUE, ORANGE, GREEN, RED, GREY = "#2166ac", "#d9822b", "#2f7d4f", "#b42318", "#8a929a"
 SERIES = (BLUE, ORANGE, GREEN, RED, GREY, "#7b4fa3", "#12939a", "#8c6d31", "#c2559d", "#222222")
 POINTS_MAX = 20_000
-"""Of a plot; a longer run is thinned evenly, its slowest frame kept."""
+"""Points of a plot; a longer run is thinned evenly, keeping its slowest frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def sentence(text: str, kind: str = "") -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Numbers as they stand, None as a dash."""
+    """Numbers unchanged, None as a dash."""
     top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(said(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{top}</tr>{body}</table>"
@@ -93,7 +93,7 @@ def conditions_table(report: dict[str, Any]) -> str:
 
 
 def figures(pictures: Iterable[Picture]) -> list[str]:
-    """Each picture as HTML with its caption; without matplotlib a sentence in place of all: the numbers stand."""
+    """Each picture as HTML with its caption; without matplotlib one sentence instead: the numbers are in the tables."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     try:
         from matplotlib.figure import Figure
@@ -131,7 +131,7 @@ def over_time(axes: Axes, x: Sequence[float], y: Sequence[float], x_label: str, 
 
 
 def distribution(axes: Axes, series: dict[str, Sequence[float]], x_label: str) -> None:
-    """How many frames are slower than x: the complement of the CDF, on a log axis, so that the tail is seen."""
+    """How many frames are slower than x: the complement of the CDF, on a log axis, so that the tail is visible."""
     for (name, values), colour in zip(series.items(), itertools.cycle(SERIES), strict=False):
         ordered = np.sort(np.asarray(values, dtype=np.float64))
         share = 1 - np.arange(ordered.size) / max(1, ordered.size)
@@ -147,7 +147,7 @@ def distribution(axes: Axes, series: dict[str, Sequence[float]], x_label: str) -
 
 
 def bars(axes: Axes, values: dict[str, float], x_label: str, marked: Sequence[str] = ()) -> None:
-    """A horizontal bar each, with its number."""
+    """One horizontal bar per value, with its number."""
     names = list(values)
     colours = [GREY if name in marked else BLUE for name in names]
     drawn = axes.barh(range(len(names)), [values[name] for name in names], color=colours, height=0.62)

@@ -1,7 +1,7 @@
-"""Result files: JSON with a row a line, and the raw values behind it, compressed, in a file beside it.
+"""Result files: JSON with one row per line, and the raw values behind it in a compressed file next to it.
 
-``latency.json`` holds what people read; every list of more than ``RAW`` plain values (latencies, scores of frames) lies
-in ``latency.raw.json.gz``, and what stands in its place says where. A path that ends in ``.gz`` is one compressed file.
+``latency.json`` holds what people read; every list of more than ``RAW`` plain values (latencies, scores of frames) is
+moved to ``latency.raw.json.gz``, with a reference in its place. A path that ends in ``.gz`` is one compressed file.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 from asperity.runtime.errors import DataError
 
 RAW = 64
-"""A list of more plain values than this is no row that anybody reads."""
+"""A longer list of plain values is not a row that people read."""
 ROW = 2000
-"""Characters of a row; what is longer takes a line for each of its entries."""
+"""Characters of a row; a longer one takes a line for each of its entries."""
 SCREEN = 120
-"""The same on a terminal."""
+"""Characters of a row on a terminal."""
 
 
 def as_text(value: Any, row: int = SCREEN, depth: int = 0) -> str:
-    """JSON. Whatever fits into ``row`` characters takes one line, but for the whole. Raises ValueError for NaN."""
+    """JSON. Any value but the outermost that fits into ``row`` characters is one line. Raises ValueError for NaN."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":") if row == ROW else None)
     tables = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
     plain = not isinstance(value, dict) and not any(isinstance(entry, (dict, list, tuple)) for entry in tables)
@@ -37,7 +37,7 @@ def as_text(value: Any, row: int = SCREEN, depth: int = 0) -> str:
 
 
 def write_result(path: Path, report: dict[str, Any]) -> None:
-    """Write a result file, and its folder; equal reports give equal bytes. Raises OSError, ValueError for NaN."""
+    """Write a result file, creating its folder; equal reports give equal bytes. Raises OSError, ValueError for NaN."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix != ".gz":
         raw: dict[str, Any] = {}
@@ -51,7 +51,7 @@ def write_result(path: Path, report: dict[str, Any]) -> None:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A result file with its raw values. Raises DataError where one of the files is missing or damaged."""
+    """Read a result file with its raw values. Raises DataError if one of the files is missing or damaged."""
     report = _read(path)
     if path.suffix == ".gz" or '"raw"' not in json.dumps(report):
         return report
@@ -61,7 +61,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def raw_of(path: Path) -> Path:
-    """Where the raw values of a result file lie."""
+    """Path of the raw values of a result file."""
     return path.with_name(path.stem + ".raw.json.gz")
 
 

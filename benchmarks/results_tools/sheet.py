@@ -17,7 +17,7 @@ CELL_PX = 200
 GAP_PX = 6
 TEXT_PX = 22
 LEFT_PX = 90
-"""Of a sheet that goes across: room for the rows' names."""
+"""Of a sheet laid out across: room for the rows' names."""
 COLUMNS = ("colour", "depth", "anomaly map", "truth")
 INK, PAPER = (235, 235, 235), (24, 26, 30)
 
@@ -64,7 +64,7 @@ def write_sheet(path: Path, tiles: Sequence[Tile], *, across: bool = False) -> N
 
 
 def caption(kind: str, result: ReceivedResult | None) -> str:
-    """What a frame showed and what was said of it."""
+    """What a frame showed and its result."""
     if result is None:
         return f"{kind}: no result"
     said = Reason(result.reason_code).name

@@ -1,12 +1,12 @@
-"""What may be said of a list of latencies: order statistics, their intervals, stability, slopes, ratios.
+"""Statistics of a list of latencies: order statistics, their intervals, stability, slopes, ratios.
 
 A percentile is the sample at its rank (nearest rank, no interpolation). Its interval needs no distribution: between the
 two order statistics whose ranks bound a binomial count (David and Nagaraja, Order Statistics, 7.1). It holds for
 independent samples; frames of one run are nearly so on a quiet machine, and the windows show when they are not.
 
-One start of a process is one sample of what a start decides (where memory lies, which core a thread finds), however
-many frames it sees. So a measurement of several starts also takes each start's own percentile, and the interval is
-widened to Student's over the starts where that is the wider one.
+One start of a process is one sample of what a start decides (memory layout, which core a thread gets), however many
+frames it processes. So a measurement of several starts also takes each start's own percentile, and the interval is
+widened to Student's over the starts where that is wider.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WINDOWS = 3
 STABLE_PERCENT = 10.0
 """Largest difference of the windows' medians, in percent of their median, in a run that is called stable."""
 BATCHES = 20
-"""Neighbouring samples resemble each other; means over this many batches nearly do not."""
+"""Neighbouring samples are correlated; means over this many batches nearly are not."""
 ROUNDS = 2000
 
 Ints = NDArray[np.int64]
@@ -46,7 +46,7 @@ class Ranks:
 
 @lru_cache(maxsize=256)
 def ranks(count: int, percent: float) -> Ranks | None:
-    """Of the percentile of ``count`` samples; None when its 95 % interval reaches beyond them."""
+    """Ranks for ``count`` samples; None when the 95 % interval reaches beyond them."""
     if count < 1:
         return None
     share = percent / 100
@@ -59,7 +59,7 @@ def ranks(count: int, percent: float) -> Ranks | None:
 
 @lru_cache(maxsize=16)
 def least_count(percent: float) -> int:
-    """The fewest samples that carry the percentile."""
+    """The fewest samples for which the percentile has an interval."""
     low, high = 1, 2
     while ranks(high, percent) is None:
         low, high = high, 2 * high
@@ -73,7 +73,7 @@ def summary(latencies_us: Sequence[int], not_judged: int = 0) -> dict[str, Any]:
     """Milliseconds: percentiles with intervals, extremes, and the medians of three windows.
 
     ``not_judged`` frames that were due and got no verdict count as slower than any other, so that a station cannot look
-    fast by refusing. A percentile that the count cannot carry is None, and ``left_out`` says why.
+    fast by refusing. A percentile that needs more samples is None, and ``left_out`` says why.
     """
     values_us: Ints = np.sort(np.asarray(latencies_us, dtype=np.int64))
     count = values_us.size + not_judged
@@ -101,7 +101,7 @@ def summary(latencies_us: Sequence[int], not_judged: int = 0) -> dict[str, Any]:
 def summary_of_starts(starts_us: Sequence[Sequence[int]], not_judged: int = 0) -> dict[str, Any]:
     """``summary`` of all starts' latencies together, each interval widened by how much the starts differ.
 
-    ``starts`` holds each start's own figures, of the percentiles that every start's count can show at all.
+    ``starts`` holds each start's own figures, for the percentiles that every start has enough samples for.
     """
     told = summary([us for start in starts_us for us in start], not_judged)
     own = [start for start in starts_us if len(start)]
@@ -144,7 +144,7 @@ def windows(latencies_us: Sequence[int]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """Change an hour by least squares over batch means, and its one-sided 95 % bounds."""
+    """Change per hour by least squares over batch means, and its one-sided 95 % bounds."""
 
     per_hour: float
     lower_95: float
@@ -152,7 +152,7 @@ class Slope:
     batches: int
 
     def told(self) -> dict[str, float | int]:
-        """For a result file."""
+        """The value as a dictionary for a result file."""
         rounded = {name: float(f"{getattr(self, name):.4g}") for name in ("per_hour", "lower_95", "upper_95")}
         return {**rounded, "batches": self.batches}
 
@@ -179,8 +179,8 @@ def ratio_interval(
 ) -> tuple[float, float, float]:
     """``statistic`` of ``after`` over that of ``before``: ratio, and its 95 % interval by a moving block bootstrap.
 
-    ``statistic`` maps (rounds, n) to (rounds,). Blocks are a twentieth of a run, so that what drifts slowly within a
-    run widens the interval.
+    ``statistic`` maps (rounds, n) to (rounds,). Blocks are a twentieth of a run, so that slow drift within a run
+    widens the interval.
     """
     rng = np.random.default_rng(seed)
     first, second = (np.asarray(values, dtype=np.float64) for values in (before, after))

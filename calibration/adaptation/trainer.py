@@ -51,7 +51,7 @@ GUARD_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """One entry a step. Terms that did not act in a step (switched off, queue not full) are nan there."""
+    """One entry per step. Terms that did not act in a step (switched off, queue not full) are nan there."""
 
     loss: list[float] = field(default_factory=list)
     terms: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in TERMS})

@@ -58,7 +58,7 @@ class OwnedBank:
 
 @dataclass(frozen=True, slots=True)
 class FrameDistances:
-    """What the banks say of one frame, before any fusion."""
+    """The banks' answer to one frame, before any fusion."""
 
     rgb: ModalityScores
     points: ModalityScores

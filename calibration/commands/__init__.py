@@ -1,1 +1,1 @@
-"""One command a module; ``calibration.cli`` registers them."""
+"""One command per module; ``calibration.cli`` registers them."""

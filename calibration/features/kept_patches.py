@@ -1,4 +1,4 @@
-"""Frozen patches on disk, as far as a calibration that was killed had come."""
+"""Frozen patches on disk, as far as a killed calibration had computed them."""
 
 from __future__ import annotations
 

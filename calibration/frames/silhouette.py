@@ -1,4 +1,4 @@
-"""Ranges of the silhouette's figures: material that is gone leaves no patch behind that could be scored (lsfa 11).
+"""Ranges of the silhouette's figures: missing material leaves no patch that could be scored (lsfa 11).
 
 Ranges are learnt on fit and tuning frames: lowest to highest, widened on both sides by half of that. The calibration
 frames then lie inside, as a rule, and the conformal promise covers score and shape together: count a frame outside as

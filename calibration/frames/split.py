@@ -1,6 +1,6 @@
 """Which normal frame serves what: fit 65 %, tune 10 %, calibrate 25 % (lsfa 11, "Split").
 
-fit teaches adaptors and banks, tune gives the scores' standardisation and fusion, calibrate gives the threshold and
+fit trains adaptors and banks, tune gives the scores' standardisation and fusion, calibrate gives the threshold and
 nothing else. Frames of one part never fall into two of them. A split is a function of its arguments alone.
 """
 
@@ -32,7 +32,7 @@ class Split:
     tune: tuple[int, ...]
     calibrate: tuple[int, ...]
     how: str
-    """In words, for the report."""
+    """As text, for the report."""
     calibrate_parts: int
     """Parts behind the calibration frames; 0 where frames name none."""
 

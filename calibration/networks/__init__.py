@@ -1,4 +1,4 @@
-"""The networks LSFA stands on: colour backbones, point encoder, adaptors (torch)."""
+"""The networks that LSFA builds on: colour backbones, point encoder, adaptors (torch)."""
 
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
 

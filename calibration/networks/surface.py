@@ -1,4 +1,4 @@
-"""What groups of points say of the surface, worked out inside the encoder's graph: nothing here is learned.
+"""Surface measures of groups of points, computed inside the encoder's graph: nothing here is learned.
 
 A dent 0.2 cells deep is a fortieth of a group's extent; given raw coordinates, a network spends its training on finding
 out that heights above the local plane, slopes and bends are what matters. Only operators that every engine has are

@@ -1,4 +1,4 @@
-"""Where the networks' weights come from, and proof that they are the ones meant (architecture, "Profiles")."""
+"""Where the networks' weights come from, and a check that they are the intended ones (architecture, "Profiles")."""
 
 from __future__ import annotations
 
@@ -165,6 +165,6 @@ def seeded_origin(network: str, seed: int) -> WeightsOrigin:
 
 
 def points_lite_record() -> dict[str, object]:
-    """What ``points_lite.json`` says of the shipped encoder: program, command, seed, steps, figures, sha256."""
+    """What ``points_lite.json`` records about the shipped encoder: program, command, seed, steps, figures, sha256."""
     record: dict[str, object] = json.loads(POINTS_LITE.with_suffix(".json").read_text())
     return record

@@ -9,7 +9,7 @@ import numpy as np
 NORMAL = 3
 """Candidates of ordinary score; the exporter needs two."""
 CLEAR_TOLERANCES = 2.5
-"""The near one lies at least so many golden tolerances off the threshold, so that rounding cannot turn its verdict."""
+"""The near one is at least this many golden tolerances off the threshold, so that rounding cannot turn its verdict."""
 
 
 def choose_golden(scores: Sequence[float], threshold: float, tolerance: float) -> tuple[int, list[int]]:

@@ -31,7 +31,7 @@ class Outcome:
     false_rejects: FalseRejects
     shape: Shape
     distances: dict[int, FrameDistances]
-    """Frames of the banks were measured without their own rows; they are absent when nobody asked."""
+    """Frames of the banks were measured without their own rows; they are absent unless requested."""
     adaptation: Adaptation | None
     stage_s: dict[str, float] = field(default_factory=dict)
 

@@ -1,8 +1,8 @@
-"""A calibration's own folder beside its target: what a killed calibration goes on from, and what is not yet whole.
+"""A calibration's own folder next to its target: what a killed calibration resumes from, and what is not yet complete.
 
 ``OUT/calibration.work`` holds the frozen patches with a check sum for each frame, the adaptation's checkpoint, and the
 draft that becomes ``OUT/calibration`` by a rename. It is removed when the calibration ends, well or by an error; a
-kill, an interrupt from the keyboard or a power cut leaves it, and the same command goes on from it. It belongs to one
+kill, an interrupt from the keyboard or a power cut leaves it, and the same command resumes from it. It belongs to one
 job (frames, options, weights, versions): for another one it is emptied first.
 """
 
@@ -36,7 +36,7 @@ LOCK, JOB, CHECKPOINT, DRAFT = "lock", "job", "adaptation.safetensors", "draft"
 
 
 class Resumable:
-    """The folder of one calibration under way. Made by ``working``."""
+    """The folder of one running calibration. Made by ``working``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""The threshold and what it promises: split-conformal, with a stated rate of false rejects (lsfa 11, "Split").
+"""The threshold and its guarantee: split-conformal, with a stated rate of false rejects (lsfa 11, "Split").
 
 With n calibration frames the threshold is the k-th highest of their scores. A further good frame, exchangeable with
 them, is rejected with probability k / (n + 1) on average over calibrations; given one calibration, the rate in the long

@@ -1,4 +1,4 @@
-"""Point features that need no weights: what a trained encoder has to beat."""
+"""Point features that need no weights: the baseline for a trained encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are a station's point features any good? Defects on procedural parts, told from normal patches by nearest neighbours.
+"""How good are a station's point features? Defects on procedural parts against normal patches, by nearest neighbours.
 
 For each held-out product a bank is filled with patch features of normal instances, as calibration does it; further
 instances, with and without a defect, are scored as the runtime does it, in both its ways (``SCORINGS``): distance of

@@ -15,13 +15,13 @@ from torch.nn import functional
 from asperity.runtime.frame import FloatArray
 
 _REACH = 2
-"""The clean surface is told on a square of 2 * 2 + 1 cells a side."""
+"""The clean surface is given on a square of 2 * 2 + 1 cells a side."""
 _SIDE = 2 * _REACH + 1
 TARGETS = 2 + _SIDE**2
 _HEIGHT_UNIT = 0.1  # cells
 _SLOPE_UNIT = 0.2
 _MIN_KNOWN = 15
-"""A group with fewer known cells of those 25 tells no surface."""
+"""A group with fewer known cells of those 25 has no target."""
 
 
 def surface_targets(clean: NDArray[np.float64], pixels: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:

@@ -5,7 +5,7 @@ their distance to the nearest bank row, after the same pooling of tokens to patc
 the patches under a defect above the normal ones (``rank``), and above the worst normal ones (``tail``), since a frame
 is judged by its worst patch; every defect counts alike, however many patches it covers. Noise, sampling of the centres
 and the part's pose differ from frame to frame, so what they change must not move a patch; a faint bump must. Each token
-also tells the noiseless surface under it (``surface``, see ``pretrain_surface``), which gives every token something to
+also predicts the noiseless surface under it (``surface``, see ``pretrain_surface``), so every token has something to
 learn from at every step.
 
 Of the distances only the logarithm counts: the order of patches does not depend on the features' scale.
@@ -41,7 +41,7 @@ _EMA_START = 10
 
 @dataclass(frozen=True, slots=True)
 class PretrainConfig:
-    """What makes the weights what they are; all of it is written beside them."""
+    """What determines the weights; all of it is written next to them."""
 
     seed: int = 0
     steps: int = 2600
@@ -72,7 +72,7 @@ class PretrainConfig:
 
 
 class StationTrainer(nn.Module):
-    """The encoder with the linear layer that tells the surface."""
+    """The encoder with the linear layer that predicts the surface."""
 
     def __init__(self, encoder: PointsLite) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The calibration report as one HTML file that stands alone: an engineer reads it in two minutes."""
+"""The calibration report as one self-contained HTML file that an engineer reads in two minutes."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
  *
  *   cc -O2 -I../generated send.c -lzmq -o send && ./send [FRAMES] [CAMERA] [COUNT] [RATE] [RESULTS] [STATION]
  * With RESULTS, the inspector's results socket, each frame answers a trigger of STATION.
- * "seq" counts every exposure, sent or not: so the station names what is missing. Little-endian machines. */
+ * "seq" counts every exposure, sent or not, so that the station can report what is missing. Little-endian machines. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +37,7 @@ static const char *find(const char *json, const char *name) { /* "" where it is 
     const char *at = strstr(json, name);
     return at ? at + strlen(name) + strspn(at + strlen(name), ": ") : "";
 }
-static void next_trigger(void *sub, char *json, int size, char *part_id) { /* its text is copied as JSON has it */
+static void next_trigger(void *sub, char *json, int size, char *part_id) { /* its text is copied as in the JSON */
     int nbytes = -1;
     while (nbytes < 0 || nbytes >= size)
         if (zmq_recv(sub, json, (size_t)size, 0) >= 0) nbytes = zmq_recv(sub, json, (size_t)size, 0);
@@ -55,8 +55,8 @@ int main(int argc, char **argv) {
     if (rate <= 0 || !new_session(session, sizeof session)) return fprintf(stderr, "no rate, or no random numbers\n"), 1;
     void *context = zmq_ctx_new(), *push = zmq_socket(context, ZMQ_PUSH), *sub = zmq_socket(context, ZMQ_SUB);
     int one = 1, linger_ms = 5000;
-    zmq_setsockopt(push, ZMQ_IMMEDIATE, &one, sizeof one); /* queue nothing for a station that is not there */
-    zmq_setsockopt(push, ZMQ_SNDHWM, &one, sizeof one);    /* nor more than one frame for one that does not read */
+    zmq_setsockopt(push, ZMQ_IMMEDIATE, &one, sizeof one); /* queue nothing for a station that is not connected */
+    zmq_setsockopt(push, ZMQ_SNDHWM, &one, sizeof one);    /* and at most one frame for a station that does not read */
     zmq_setsockopt(push, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
     if (zmq_connect(push, frames)) return fprintf(stderr, "%s: %s\n", frames, zmq_strerror(zmq_errno())), 1;
     snprintf(topic, sizeof topic, "trigger/%s/", station);
@@ -86,7 +86,7 @@ int main(int argc, char **argv) {
             ASPERITY_WIRE_VERSION, camera, session, seq, strtoull(find(trigger, "\"trigger_id\""), NULL, 10),
             strtoull(find(trigger, "\"promise\""), NULL, 10), part_id, exposed_us, now_us(CLOCK_REALTIME), ROWS, COLUMNS, sizeof rgb,
             ROWS, COLUMNS, sizeof xyz);
-        /* Now or never: while the frame before is under way this one is lost, and its seq says so. */
+        /* Do not wait: while the previous frame is being sent, this one is lost, as its seq will show. */
         if (zmq_send(push, topic, strlen(topic), ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) continue;
         zmq_send(push, header, (size_t)nbytes, ZMQ_SNDMORE);
         zmq_send(push, rgb, sizeof rgb, ZMQ_SNDMORE);

@@ -1,4 +1,4 @@
-/* Records of a station, one JSON line each with "pass"; what PUB lost is named a gap.
+/* Records of a station, one JSON line each with "pass"; what PUB lost is reported as a gap.
  *   cc -O2 -I../generated subscribe.c -lzmq -o subscribe && ./subscribe [RESULTS] [STATION] [COUNT] [simulated]
  * The 64-byte record needs no JSON reader; of the state message a few values are looked up. Little-endian machines. */
 #include <inttypes.h>
@@ -10,7 +10,7 @@
 #include "asperity.h"
 
 static char state[8193]; /* the last state message; empty: none */
-static double beat_s = -1e9, empty_s; /* earliest time at which the beat can have moved; queue last seen empty */
+static double beat_s = -1e9, empty_s; /* earliest time at which the heartbeat can have advanced; queue last seen empty */
 static uint64_t next_id, missing[1024];
 static unsigned missing_count;
 
@@ -35,7 +35,7 @@ static uint32_t crc32(const unsigned char *bytes, size_t count) {
     }
     return ~crc;
 }
-static int may_pass(const struct asperity_record *r, int simulated) { /* energise to pass: all of it has to say so */
+static int may_pass(const struct asperity_record *r, int simulated) { /* energise to pass: every field must confirm it */
     double s = number(state, "\"state\"");
     int ready = !strncmp(find(state, "\"ready\""), "true", 4) && s >= ASPERITY_STATE_READY
              && s <= ASPERITY_STATE_CONTINUOUS_EXECUTION && r->session == session(state)
@@ -51,7 +51,7 @@ static void miss(uint64_t id) {
     else printf("{\"gap\": %" PRIu64 "}\n", id);
 }
 static void observe(const char *body) {
-    if (!*state || session(body) != session(state)) beat_s = -1e9; /* untrusted until its beat has moved */
+    if (!*state || session(body) != session(state)) beat_s = -1e9; /* untrusted until its heartbeat has advanced */
     else if (number(body, "\"beat\"") > number(state, "\"beat\"")) beat_s = empty_s;
     snprintf(state, sizeof state, "%s", body);
     uint64_t last = (uint64_t)number(state, "\"last_result_id\""), in_flight = (uint64_t)number(state, "\"in_flight\"");

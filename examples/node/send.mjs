@@ -3,7 +3,7 @@
 //   node send.mjs [FRAMES] [CAMERA] [COUNT] [RATE] [RESULTS] [STATION]
 //
 // With RESULTS, the inspector's results socket, each frame answers a trigger of STATION.
-// `seq` counts every exposure, also one that could not be sent: so the station names what is missing.
+// `seq` counts every exposure, including those that could not be sent, so that the station can report what is missing.
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Push, Subscriber } from "zeromq";
@@ -12,9 +12,9 @@ const [FRAMES = "tcp://127.0.0.1:5560", CAMERA = "cam1", COUNT = "10", RATE = "5
   process.argv.slice(2);
 const [ROWS, COLUMNS] = [24, 32];
 const socket = new Push({
-  immediate: true, // queue nothing for a station that is not there
-  sendHighWaterMark: 1, // nor more than one frame for one that does not read
-  sendTimeout: RESULTS ? 200 : 0, // nobody sends the frame of a trigger again: it may wait for the one before
+  immediate: true, // queue nothing for a station that is not connected
+  sendHighWaterMark: 1, // and at most one frame for a station that does not read
+  sendTimeout: RESULTS ? 200 : 0, // a trigger's frame is not sent again: it may wait for the previous one
   linger: 5000,
 });
 const triggers = new Subscriber();
@@ -23,7 +23,7 @@ if (RESULTS) triggers.connect(RESULTS);
 const connected = new Promise((resolve) => socket.events.on("handshake", resolve));
 socket.connect(FRAMES);
 await connected;
-await sleep(100); // the handshake is told before the queue is ready
+await sleep(100); // the handshake is reported before the queue is ready
 
 const session = randomUUID(); // this run: a new one restarts seq
 const xyz = Buffer.alloc(ROWS * COLUMNS * 3 * 4);
@@ -49,7 +49,7 @@ for (let seq = 1; seq <= Number(COUNT); seq++) {
     camera_session: session,
     seq,
     trigger_id: trigger.trigger_id, // of the trigger that this frame answers; 0: none
-    promise: trigger.promise, // copied: it tells this trigger from another of the same id
+    promise: trigger.promise, // copied: it distinguishes this trigger from another with the same id
     part_id: trigger.part_id,
     t_exposure_us: exposedUs,
     t_sent_us: nowUs(),
@@ -63,7 +63,7 @@ for (let seq = 1; seq <= Number(COUNT); seq++) {
     await socket.send([`frame/${CAMERA}/`, JSON.stringify(header), rgb, xyz]);
     sent += 1;
   } catch (error) {
-    if (error.code !== "EAGAIN") throw error; // the frame before is still under way: this one is lost
+    if (error.code !== "EAGAIN") throw error; // the previous frame is still being sent: this one is lost
   }
 }
 console.log(JSON.stringify({ camera_session: session, exposures: Number(COUNT), sent }));

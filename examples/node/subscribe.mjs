@@ -17,10 +17,10 @@ const control = new Dealer({ receiveTimeout: 0, sendTimeout: 0, linger: 0 });
 control.connect(CONTROL);
 
 let state = {}; // the last one
-let beatMs = null; // earliest time at which its beat can have moved
+let beatMs = null; // earliest time at which its heartbeat can have advanced
 let emptyMs = performance.now(); // when the queue was last seen empty: what is read later may be that old
 let [nextId, printed] = [0, 0]; // nextId 0: not joined yet
-let [asked, settledId] = ["", 0]; // request under way; up to here nothing was in work when it was asked
+let [asked, settledId] = ["", 0]; // pending request; up to this id nothing was in work when it was sent
 const missing = new Set();
 
 // Ready, and the heartbeat advances: anything missing, unknown or old means no.
@@ -28,7 +28,7 @@ const trusted = () =>
   state.ready === true && READY_STATES.includes(state.state) && beatMs !== null &&
   performance.now() - beatMs <= state.beat_timeout_ms;
 
-// Energise to pass: every single field has to say so.
+// Energise to pass: every field must confirm it.
 const mayPass = (result) =>
   result.verdict === VERDICT.OK && result.accept === true && result.reason_code === REASON.GOOD &&
   typeof result.score === "number" && typeof result.threshold === "number" && result.score <= result.threshold &&
@@ -93,7 +93,7 @@ while (COUNT === "0" || printed < Number(COUNT)) {
     continue;
   }
   const message = JSON.parse(parts[1]);
-  if (message.v !== WIRE_VERSION) continue; // another version: nothing in it can be trusted
+  if (message.v !== WIRE_VERSION) continue; // another version: cannot be trusted
   if (parts[0].toString().startsWith("result/")) take(message);
   else await observe(message);
 }

@@ -4,7 +4,7 @@
 
 With RESULTS, the inspector's results socket, each frame answers a trigger of STATION.
 Needs only pyzmq; if Asperity is installed, asperity.client.FrameSender does more.
-`seq` counts every exposure, also one that could not be sent: so the station names what is missing.
+`seq` counts every exposure, including those that could not be sent, so that the station can report what is missing.
 """
 
 import array
@@ -20,8 +20,8 @@ FRAMES, CAMERA, COUNT, RATE, RESULTS, STATION = [*sys.argv[1:], *DEFAULTS[len(sy
 ROWS, COLUMNS = 24, 32
 context = zmq.Context()
 socket = context.socket(zmq.PUSH)
-socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a station that is not there
-socket.setsockopt(zmq.SNDHWM, 1)  # nor more than one frame for one that does not read
+socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a station that is not connected
+socket.setsockopt(zmq.SNDHWM, 1)  # and at most one frame for a station that does not read
 socket.setsockopt(zmq.LINGER, 5000)
 socket.connect(FRAMES)
 if RESULTS:
@@ -44,7 +44,7 @@ started_s = time.monotonic()
 for seq in range(1, int(COUNT) + 1):
     if RESULTS:
         trigger = json.loads(triggers.recv_multipart()[1])
-        socket.poll(200, zmq.POLLOUT)  # nobody sends this part's frame again: wait for the one before
+        socket.poll(200, zmq.POLLOUT)  # this part's frame is not sent again: wait for the previous one
     else:
         trigger = {"part_id": f"P{seq}"}  # free run: every frame is judged
         time.sleep(max(0.0, started_s + (seq - 1) / float(RATE) - time.monotonic()))
@@ -56,7 +56,7 @@ for seq in range(1, int(COUNT) + 1):
         "camera_session": session,
         "seq": seq,
         "trigger_id": trigger.get("trigger_id", 0),  # of the trigger that this frame answers; 0: none
-        "promise": trigger.get("promise", 0),  # copied: it tells this trigger from another of the same id
+        "promise": trigger.get("promise", 0),  # copied: it distinguishes this trigger from another with the same id
         "part_id": trigger["part_id"],
         "t_exposure_us": exposed_us,
         "t_sent_us": time.time_ns() // 1000,
@@ -70,5 +70,5 @@ for seq in range(1, int(COUNT) + 1):
         socket.send_multipart([f"frame/{CAMERA}/".encode(), json.dumps(header).encode(), rgb, xyz], zmq.NOBLOCK)
         sent += 1
     except zmq.Again:
-        pass  # the frame before is still under way: this one is lost, and its seq says so
+        pass  # the previous frame is still being sent: this one is lost, as its seq will show
 print(json.dumps({"camera_session": session, "exposures": int(COUNT), "sent": sent}), flush=True)

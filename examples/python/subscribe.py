@@ -28,10 +28,10 @@ class Subscriber:
         self.sub.connect(RESULTS)
         self.control.connect(CONTROL)
         self.state, self.next_id = {}, 0  # the last one; 0: not joined yet
-        self.beat_s = None  # earliest time at which its beat can have moved
+        self.beat_s = None  # earliest time at which its heartbeat can have advanced
         self.empty_s = time.monotonic()  # the queue was last seen empty: what is read later may be that old
         self.missing, self.lines = set(), 0
-        self.asked, self.settled_id = "", 0  # request under way; up to here nothing was in work when it was asked
+        self.asked, self.settled_id = "", 0  # pending request; up to this id nothing was in work when it was sent
 
     def trusted(self):
         """Ready, and the heartbeat advances: anything missing, unknown or old means no."""
@@ -39,7 +39,7 @@ class Subscriber:
         return ready and self.beat_s and (time.monotonic() - self.beat_s) * 1000 <= self.state["beat_timeout_ms"]
 
     def may_pass(self, result):
-        """Energise to pass: every single field has to say so."""
+        """Energise to pass: every field must confirm it."""
         score, threshold, state = result.get("score"), result.get("threshold"), self.state
         said = result.get("verdict") == VERDICT["OK"] and result.get("accept") is True
         proven = result.get("reason_code") == REASON["GOOD"] and None not in (score, threshold) and score <= threshold

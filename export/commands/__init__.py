@@ -1,1 +1,1 @@
-"""One command a module; ``export.cli`` registers them."""
+"""One command per module; ``export.cli`` registers them."""

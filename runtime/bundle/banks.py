@@ -1,7 +1,7 @@
-"""Both modalities' memory banks as tensors of one file, the same in a calibration folder and in a bundle.
+"""The memory banks of both modalities as tensors in one file, the same in a calibration folder and in a bundle.
 
 ``rgb`` (R, C) and ``points`` (P, Cp) float32: standardised rows. With local distances (``Network.distances``) also
-``rgb_usual`` (2, R) and ``points_usual`` (2, P): mean and standard deviation of the distances usual at each row.
+``rgb_usual`` (2, R) and ``points_usual`` (2, P): mean and standard deviation of normal distances to each row.
 """
 
 from __future__ import annotations

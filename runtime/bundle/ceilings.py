@@ -1,6 +1,6 @@
-"""How far a bundle, or an operator, may loosen a check. Limits of the code: no signature lifts them.
+"""How far a bundle, or an operator, may loosen a check. The limits are in the code: no signature lifts them.
 
-A manifest's numbers set most checks of a frame, and who signs it sets them. Each one that makes a check weaker has
+A manifest's numbers set most checks of a frame, and its signer chooses them. Each number that can weaken a check has
 its limit here, far beyond what calibration gives. Not here: numbers that the golden frames prove with the engine itself
 (means, deviations, weights, the networks' constants), since a bundle that misuses them does not pass the gate.
 """
@@ -16,7 +16,7 @@ from asperity.runtime.manifest import Decision, Geometry, Manifest
 TOLERANCE_STD = 0.2
 """``golden_tolerance`` in standard deviations of the calibration scores; calibration gives 0.1."""
 FRAME_P99_MS = 30_000.0
-"""``frame_p99_ms``; receivers wait three times as long for a beat. The slowest profile seen took 5 s on two cores."""
+"""``frame_p99_ms``; receivers wait three times that for a heartbeat. The slowest profile seen took 5 s on two cores."""
 MOVED_SHARE = 0.75
 """``geometry.moved_share`` where there is a plane; calibration gives no more."""
 OFF_PLANE_SHARE = 0.1

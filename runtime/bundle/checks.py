@@ -1,4 +1,4 @@
-"""What a bundle's files must hold: the manifest's own sense, graphs, banks and calibration inputs.
+"""Checks of a bundle's files: a consistent manifest, graphs, banks and calibration inputs.
 
 Pure: bytes and arrays in, BundleError out. A message names the field or file, what was found, and what was expected.
 """

@@ -1,8 +1,8 @@
 """Read a bundle's ONNX graphs without the onnx package, and refuse whatever ``export`` would not have written.
 
-A graph from outside is a program. ONNX can loop without end, keep weights in other files, carry graphs inside nodes,
+A graph from outside is a program. ONNX can loop forever, keep weights in other files, and carry graphs inside nodes,
 functions and foreign operators; ``export`` uses none of that. So the list of what a graph may hold is the
-list of what ``export`` writes, field by field and operator by operator: what is not in it is refused by name, be it
+list of what ``export`` writes, field by field and operator by operator: anything else is refused by name, whether
 known to be dangerous or not. Field numbers are those of ``onnx.proto3``.
 """
 
@@ -24,7 +24,7 @@ OPERATORS = frozenset({
     "Resize", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
 })  # fmt: skip
 """All that a bundle's graphs may use. None of them contains a graph, and TensorRT 10's parser takes them all
-(onnx-tensorrt, docs/operators.md). FP16 and INT8 forms use others; they are made on the box, of a graph that passed."""
+(onnx-tensorrt, docs/operators.md). FP16 and INT8 forms use others; they are made locally from a graph that passed."""
 OPERATOR_DOMAINS = frozenset({b"", b"ai.onnx"})
 MAX_FIELDS = 250_000
 """Protobuf fields of one graph; the largest network of a profile has 8 000."""
@@ -52,7 +52,7 @@ class Weight:
 
 @dataclass(slots=True)
 class Graph:
-    """What a graph's bytes hold."""
+    """Contents of a graph's bytes."""
 
     weights: list[Weight] = field(default_factory=list)
     """Its float initialisers."""
@@ -185,7 +185,7 @@ class _Reader:
 
 
 def with_outputs(model: bytes, names: list[str]) -> bytes:
-    """The same graph with these tensors as further outputs, of whatever type and shape they turn out to have.
+    """The same graph with these tensors as further outputs, of any type and shape.
 
     Protobuf joins the parts of a message that is given twice, so a second piece of graph is appended.
     """

@@ -1,8 +1,8 @@
 """Verify and open a bundle: one signed folder is one inspectable product (architecture, "Bundle").
 
-Order of the checks: signature, manifest, list of files, hashes, then what the files hold. Nothing is parsed before its
+Order of the checks: signature, manifest, list of files, hashes, then the files' contents. Nothing is parsed before its
 bytes are known to be the ones a trusted key signed, and every later read is hashed again, so that what is used is what
-was verified. The golden frames are the gate's work (``runtime.engines.parity_gate``), since they need an engine.
+was verified. The gate judges the golden frames (``runtime.engines.parity_gate``), since that needs an engine.
 """
 
 from __future__ import annotations

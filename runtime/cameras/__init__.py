@@ -1,1 +1,1 @@
-"""Sources of frames. Each only makes Frames; none knows what becomes of them."""
+"""Sources of frames. Each only makes Frames and does not know how they are used."""

@@ -1,7 +1,7 @@
 """Frames as files in the layout of MVTec 3D-AD (lsfa 1.1): ``rgb/NNN.png``, ``xyz/NNN.tiff``, for tests ``gt/NNN.png``.
 
-The layout says neither unit nor part: published data are in metres, and everything here is passed on as stored. Which
-physical part a frame shows may stand beside it in ``parts.csv`` (columns ``name`` and ``part_id``).
+The layout gives neither unit nor part: published data are in metres, and everything here is passed on as stored. The
+physical part that each frame shows can be given in ``parts.csv`` next to it (columns ``name`` and ``part_id``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GOOD = "good"
 PARTS_FILE = "parts.csv"
 MAX_PARTS_NBYTES = 64 * 2**20
 NAMES_SHOWN = 5
-"""At most so many names are spelt out in an error."""
+"""At most this many names are listed in an error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A camera that plays recorded frames: any folder in the layout of MVTec 3D-AD."""
+"""A camera that replays recorded frames from any folder in the MVTec 3D-AD layout."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ReplayCamera:
         return len(self.samples)
 
     def __iter__(self) -> Iterator[ReplayShot]:
-        """Read one frame after the other, for ever with ``loop``. Raises DataError for an unreadable one."""
+        """Read one frame after the other, endlessly with ``loop``. Raises DataError for an unreadable one."""
         seq = 0
         while True:
             for sample in self.samples:

@@ -1,4 +1,4 @@
-"""When the next frame is due: an open loop at a fixed rate."""
+"""Schedule of an open loop: frames at a fixed rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a source of frames to the inspector: at a rate or on triggers, with the truth written beside."""
+"""Sends frames from a source to the inspector, at a fixed rate or on triggers, and writes their ground truth."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Exposure:
 
 @dataclass(slots=True)
 class StreamSummary:
-    """What became of a run."""
+    """Report of a run."""
 
     exposures: int = 0
     sent: int = 0
@@ -76,7 +76,7 @@ def replay_exposures(camera: ReplayCamera) -> Iterator[Exposure]:
 
 
 class TruthFile:
-    """One JSON line an exposure: ``seq, camera_session, sent, defect, part_id, mask, ...``; masks as PNG beside it."""
+    """One JSON line per exposure: ``seq, camera_session, sent, defect, part_id, mask, ...``; masks as PNG by it."""
 
     def __init__(self, path: Path) -> None:
         """Start the file again. Raises DataError when it cannot be written."""

@@ -1,1 +1,1 @@
-"""A station as its clients see it: results in order, requests, frames."""
+"""The client side of a station: results in order, requests, frames."""

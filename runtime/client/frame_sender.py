@@ -1,8 +1,8 @@
-"""The camera's side of the wire: frames out, triggers in. A thin shell; the bytes are ``runtime.wire``'s.
+"""The camera's side of the wire: frames out, triggers in. A thin layer; ``runtime.wire`` encodes and decodes.
 
 With default socket options a sender queues several stale frames before it notices that nobody reads. So the socket
-keeps one message, connects before it queues, and never waits: a frame that cannot go now is dropped here, and its
-``seq`` is spent, so that the inspector can name what is missing.
+keeps one message, connects before it queues, and never waits: a frame that cannot be sent now is dropped here, and its
+``seq`` is used up, so that the inspector can name what is missing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SenderLimits:
     trigger_queue_messages: int = 64
     renew_ms: int = 10_000
     """Sockets are made again when no frame could go for this long: libzmq gives up permanently on a peer that broke the
-    protocol, and may lose a connection without a word."""
+    protocol, and may lose a connection without notice."""
     max_nbytes: int = MAX_CONTROL_BYTES
     """Largest part that is read: of triggers, and of whatever a peer that is not a station sends."""
 
@@ -103,8 +103,8 @@ class FrameSender:
         """Send one exposure now, or within ``wait_ms``, or never; True if the socket took it.
 
         ``trigger``: the one it answers; its ids and ``promise`` are copied into the frame. The frame's arrays are not
-        copied: leave them alone afterwards. False: nobody is connected or the frame before is still under way. Raises
-        WireError on a frame that breaks the contract (its ``seq`` is spent all the same).
+        copied: leave them alone afterwards. False: not connected, or the previous frame is still being sent. Raises
+        WireError on a frame that breaks the contract (its ``seq`` is used up anyway).
         """
         if self._sub is not None:
             # ZeroMQ subscribes anew after a reconnection only when the socket is looked at.
@@ -161,7 +161,7 @@ class FrameSender:
                 return None
 
     def close(self) -> None:
-        """Close the sockets; the frame still under way gets ``linger_ms``."""
+        """Close the sockets; a frame still being sent gets ``linger_ms``."""
         for socket in (self._push, self._sub):
             if socket is not None:
                 socket.close()

@@ -1,4 +1,4 @@
-"""How long a client waits, and how much it holds."""
+"""Limits of a client: how long it waits and how much it stores."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ class ClientLimits:
     held_results: int = 4096
     """Results that may wait for an older one; beyond it the older one is given up."""
     ready_results: int = 8192
-    """Results that may wait for the caller while a request is under way."""
+    """Results that may wait for the caller while a request is pending."""

@@ -1,7 +1,7 @@
-"""Results in order, none twice, none lost without a word: the pure core of ``runtime.client.station_client``.
+"""Results in order, none twice, every loss reported: the pure core of ``runtime.client.station_client``.
 
-Ids are given to frames as they are admitted, so results may be published out of turn: a refused frame is answered while
-the one before it is still in work. And PUB may lose any of them.
+Frames get their ids as they are admitted, so results may be published out of order: a refused frame is answered while
+the previous one is still in work. And PUB may lose any of them.
 
 The journal is asked, over another socket, for ids that are *settled* only: the stream itself has shown that they were
 published. Then no answer can come before the true result, whatever its source.
@@ -85,7 +85,7 @@ class Ordering:
         return self._next_id, min(self._held, default=self._known_id + 1) - 1
 
     def to_ask(self) -> tuple[int, int] | None:
-        """Of the ids of ``missing`` the first and last that are settled; None: none is yet."""
+        """The first and last settled ids of ``missing``; None: none is settled yet."""
         missing = self.missing()
         if missing is None or missing[0] > self._settled_id:
             return None

@@ -1,4 +1,4 @@
-"""The control socket as a client has it: requests out, each asked again with the same bytes, and their answers in."""
+"""The client's control socket: sends requests, repeats each with the same bytes, and receives the answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asperity.runtime.wire import Reply, Request, decode_reply, encode_request, 
 
 
 class Pending(NamedTuple):
-    """A request under way."""
+    """A pending request."""
 
     request: Request
     body: bytes
@@ -27,7 +27,7 @@ class Pending(NamedTuple):
 
 
 class Asking:
-    """Requests and answers by id. A thin shell; who asks decides how often."""
+    """Requests and answers by id. A thin layer; the caller decides how often to ask."""
 
     def __init__(self, timeout_ms: int) -> None:
         """``timeout_ms``: then it is asked again."""
@@ -37,7 +37,7 @@ class Asking:
         self._replies: dict[str, Reply] = {}
 
     def use(self, socket: zmq.Socket[bytes] | None) -> None:
-        """Go on by this DEALER; the one before is closed. None: there is no control endpoint."""
+        """Continue with this DEALER; the previous one is closed. None: there is no control endpoint."""
         if self._socket is not None:
             self._socket.close(0)
         self._socket = socket
@@ -66,11 +66,11 @@ class Asking:
         return self._replies.pop(pending.request.id, None)
 
     def forget(self, pending: Pending) -> None:
-        """Await its answer no longer."""
+        """Stop waiting for its answer."""
         self._awaited.discard(pending.request.id)
 
     def take_in(self) -> int:
-        """Keep the answers that are awaited, at most one for each id. Returns how many messages were malformed."""
+        """Keep the answers that are waited for, at most one for each id. Returns how many messages were malformed."""
         malformed = 0
         while self._socket is not None:
             try:

@@ -1,7 +1,7 @@
-"""The results of a station, in order, none twice, none lost without a word. An example: ``asperity.client``.
+"""The results of a station, in order, none twice, every loss reported. An example: ``asperity.client``.
 
-A subscriber joins by subscribing, awaiting a state, and asking the journal for what PUB lost. It rejects while the beat
-does not advance, while the station is not ready, and until a new session has shown an advancing heartbeat.
+A subscriber joins by subscribing, waiting for a state, and asking the journal for what PUB lost. It rejects while the
+heartbeat does not advance, while the station is not ready, and until a new session has shown an advancing heartbeat.
 
 A request that changes something repeats ``session`` and ``uptime_ms`` of the last state, and the station does it
 only within ``[control] request_age_max_ms`` (1000) of that state. The client gives up after ``request_tries`` times
@@ -142,7 +142,7 @@ class StationClient:
                 heard_s = time.monotonic()
 
     def poll(self, timeout_ms: int) -> list[ReceivedResult | Gap]:
-        """What has become ready, waiting at most ``timeout_ms`` for a message to arrive."""
+        """Return the items that are ready, waiting at most ``timeout_ms`` for a message to arrive."""
         self._pump(timeout_ms)
         items: list[ReceivedResult | Gap] = []
         while (item := self._order.take()) is not None:
@@ -162,7 +162,7 @@ class StationClient:
         return self.state
 
     def request(self, op: str, **fields: Any) -> Reply:
-        """Ask and await the answer, as often as the limits say, always with the same bytes, so it is done once.
+        """Ask and wait for the answer, as often as the limits say, always with the same bytes, so it is done once.
 
         ``fields``: as the operation needs (``from_`` for ``from``); ``station=""`` for ``shutdown``, which is for the
         whole process. What changes something is sent once a state was received, awaited as long as an answer. One with
@@ -179,9 +179,9 @@ class StationClient:
                 return reply
 
     def begin(self, op: str, **fields: Any) -> str:
-        """As ``request``, without waiting: the request's id, to give to ``answer`` between calls of ``poll``.
+        """Like ``request``, without waiting: returns the request's id, for ``answer`` between calls of ``poll``.
 
-        Raises StationError when ``requests_at_once`` are under way, WireError on a request that breaks the contract.
+        Raises StationError when ``requests_at_once`` are pending, WireError on a request that breaks the contract.
         """
         self._pump(0)  # the state to repeat is the last that has come, not the last that was looked at
         if len(self._begun) >= self._limits.requests_at_once:
@@ -244,7 +244,7 @@ class StationClient:
             self._observe(decode_state(parts))
 
     def _observe(self, state: StationState) -> None:
-        """A message may have waited since the queue was last seen empty: its beat counts from there, not from now."""
+        """A message may have waited since the queue was last seen empty: its heartbeat counts from then, not now."""
         last, now_s = self.state, time.monotonic()
         if self._silent(now_s) or (last is not None and last.session != state.session):
             self._missing_s = now_s
@@ -293,7 +293,7 @@ class StationClient:
         return (now_s - self._heard_s) * 1000 > self._limits.silent_ms
 
     def _take_answer(self, reply: Reply, asked: tuple[int, int], now_s: float) -> None:
-        """What the journal says of the ids from ``asked[0]`` to ``asked[1]``, which are settled."""
+        """What the journal reports for the ids from ``asked[0]`` to ``asked[1]``, which are settled."""
         results = []
         for raw in reply.results or ():
             try:
@@ -316,7 +316,7 @@ class StationClient:
         self._order.answer(results, reply.first_result_id, looked_to, now_s)
 
     def _contradict(self, why: str) -> None:
-        """The control socket is not the station's, or is not to be relied on. One line a session."""
+        """The control socket is not the station's, or is not to be relied on. One line per session."""
         self.contradictions += 1
         session = self.state.session if self.state else ""
         if session != self._contradicted_session:

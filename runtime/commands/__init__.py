@@ -1,1 +1,1 @@
-"""One command a module; ``runtime.cli`` registers them."""
+"""One command per module; ``runtime.cli`` registers them."""

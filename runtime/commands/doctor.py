@@ -49,7 +49,7 @@ def command(
 
 
 def setting_of(station: StationConfig) -> Setting:
-    """What this configuration says of the box."""
+    """What this configuration expects of the machine."""
     from asperity.runtime.doctor.box import Setting
     from asperity.runtime.records.journal import file_nbytes
     from asperity.runtime.security.private_files import default_key_folder

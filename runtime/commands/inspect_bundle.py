@@ -70,7 +70,7 @@ def _gate(opened: Bundle, threads: int) -> list[GoldenCheck]:
 
 
 def _manifest_of(path: Path) -> Manifest | None:
-    """What a bundle that does not open says of itself, for the eyes only; None when that cannot be read either."""
+    """The claims of a bundle that does not open, for display only; None when that cannot be read either."""
     from asperity.runtime.bundle.reader import decode_manifest, read_manifest
     from asperity.runtime.errors import BundleError
 

@@ -1,4 +1,4 @@
-"""`asperity keys`: who may sign bundles that open on this box, and (``--client``) who may connect to its station."""
+"""`asperity keys`: who may sign bundles for this machine, and (``--client``) who may connect to its station."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ PANELS = {
     "For the PLC": "gateway",
     "Measure": "bench demo",
 }
-"""Of `asperity --help`, by who uses a command; commands of other packages come after them."""
+"""Groups of `asperity --help`, by the user of a command; commands of other packages come after them."""
 OTHERS = "Commands"
 
 
@@ -36,7 +36,7 @@ class QuickCommand(TyperCommand):
 
 
 class LazyCommand(TyperCommand):
-    """What is known of a command before it is imported."""
+    """What is known about a command before it is imported."""
 
     def __init__(self, name: str, place: str, help: str) -> None:
         """``place``: MODULE:OBJECT, a function or a ``typer.Typer``; ``help``: the first line of its own help."""

@@ -1,4 +1,4 @@
-"""`asperity score`: judge files offline by a bundle, one JSON line a frame."""
+"""`asperity score`: judge files offline with a bundle, one JSON line per frame."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def _configure(
 
 
 def _triggered(config: StationConfig, on_trigger: bool) -> StationConfig:
-    """With ``--on-trigger`` a station that would run freely awaits software triggers."""
+    """With ``--on-trigger`` a station that would run freely waits for software triggers."""
     from msgspec.structs import replace
 
     if not on_trigger:
@@ -165,7 +165,7 @@ def _simulate(
     typed: bool,
     key: Path | None,
 ) -> tuple[Summary, bool]:
-    """Play until told to end: what came of it, and whether every station's counters add up."""
+    """Play until asked to end; returns the outcome and whether every station's counters add up."""
     from asperity.runtime.client.limits import ClientLimits
     from asperity.runtime.client.station_client import StationClient
     from asperity.runtime.process import early_signals
@@ -274,7 +274,7 @@ def _play_at(station: Simulation, stations: list[Simulation], word: str, trigger
 
 
 def _typed_words() -> Queue[str]:
-    """What is typed on standard input, read by a thread of its own."""
+    """What is typed on standard input, read by its own thread."""
     from asperity.runtime.errors import AsperityError
     from asperity.runtime.simulation.player import words_of
 

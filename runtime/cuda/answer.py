@@ -1,4 +1,4 @@
-"""Between the stages of a frame and at its end: distances back to tokens, finite numbers, one packed answer.
+"""Kernels between the stages of a frame and at its end: distances to tokens, finite numbers, one packed answer.
 
 Kernels: ``answer.cu``.
 """

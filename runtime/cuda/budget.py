@@ -1,6 +1,6 @@
-"""How much device memory an engine will take, before it takes any: the same code that makes the buffers, counted.
+"""How much device memory an engine will need, before it allocates any: counted by the code that makes the buffers.
 
-``Counting`` is a device that hands out nothing but sizes. What is built on it is built on the real one next.
+``Counting`` is a device that only adds up sizes. What is built on it is then built on the real one.
 """
 
 from __future__ import annotations

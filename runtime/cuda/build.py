@@ -1,6 +1,6 @@
 """Build the kernels: ``python -m asperity.runtime.cuda.build`` makes ``asperity.fatbin`` with the nvcc of this machine.
 
-It works from a checkout (CMakeLists.txt is not in the wheel) and from nothing else. The CPU stand-in of the kernels is
+It works only from a checkout (CMakeLists.txt is not in the wheel). The CPU stand-in of the kernels is
 built on demand by the tests. Both drive the same CMakeLists.txt.
 """
 

@@ -1,4 +1,4 @@
-"""Which nearest-neighbour path a GPU takes for which sizes: measured tables by ``make gpu-bench``, a rule without one.
+"""Which nearest-neighbour path a GPU uses for which sizes: tables measured by ``make gpu-bench``, or else a rule.
 
 ``choice/<device>.json`` is a ``ChoiceTable``: ``"paths": {"m<=1024,n<=16384,d<=768": "tensor", ...}``.
 """
@@ -38,7 +38,7 @@ def bucket(m: int, n: int, d: int) -> str:
 
 
 def file_of(device: str, folder: Path = FOLDER) -> Path:
-    """Where a device's table lies."""
+    """Path of a device's table."""
     return folder / (re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + ".json")
 
 

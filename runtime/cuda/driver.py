@@ -1,7 +1,7 @@
 """A GPU behind ``launch.Device``: pycuda for context, modules, memory and plain launches.
 
-What pycuda has not (launches with attributes, graphs) is done by cuda-bindings on the same stream. Neither is imported
-before ``libcuda.so.1`` is known to be there, since importing pycuda without it fails with a linker's words.
+What pycuda lacks (launches with attributes, graphs) is done by cuda-bindings on the same stream. Neither is imported
+before ``libcuda.so.1`` is known to be there, since importing pycuda without it fails with a linker error.
 """
 
 from __future__ import annotations
@@ -301,7 +301,7 @@ class CudaGraph:
         _told(self._driver.cuGraphLaunch(self._executable, self._stream))
 
     def close(self) -> None:
-        """Free it. Nothing of it is under way."""
+        """Free it. Nothing of it is in flight."""
         if self._executable is not None:
             executable, self._executable = self._executable, None
             _told(self._driver.cuGraphExecDestroy(executable))

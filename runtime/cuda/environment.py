@@ -1,4 +1,4 @@
-"""What GPU and driver this machine has, asked of the driver's own library, so that nothing need be installed for it."""
+"""Which GPU and driver this machine has, according to the driver's own library, so nothing else need be installed."""
 
 from __future__ import annotations
 

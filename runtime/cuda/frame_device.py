@@ -1,7 +1,7 @@
 """A GPU as the frame path needs it (``streams.FrameDevice``): pycuda and cuda-bindings behind one small seam.
 
-Its context is current in a thread only within ``current()``: engines are opened by one thread, used by a second and put
-away by a third, and pycuda ends the process hard when a thread ends with a context on its stack.
+Its context is current in a thread only within ``current()``: engines are opened by one thread, used by a second and
+closed by a third, and pycuda aborts the process when a thread ends with a context on its stack.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A network on the device, as the frame path sees it: static shapes, float32 in and out, on the caller's memory.
 
-TensorRT's plans fulfil it (``engines.tensorrt.graphs``), plain PyTorch (``benchmarks``), and ONNX Runtime on the CPU
-stand-in's memory (``runtime.cuda.shim.graphs``); the engine around them is the same for all.
+Implemented by TensorRT's plans (``engines.tensorrt.graphs``), plain PyTorch (``benchmarks``), and ONNX Runtime on the
+CPU stand-in's memory (``runtime.cuda.shim.graphs``); the engine around them is the same for all.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DeviceGraph(Protocol):
         """Every output's shape, by name."""
 
     def bind(self, addresses: Mapping[str, int]) -> None:
-        """Where every input and output lies on the device, from now on; each is aligned to 256 bytes.
+        """Where every input and output is on the device, from now on; each is aligned to 256 bytes.
 
         Called once, before the first ``enqueue``. Raises EngineError where a name is missing or not known.
         """

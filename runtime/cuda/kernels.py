@@ -1,4 +1,4 @@
-"""The registry of kernels: how each is prepared, launched and held against float64, for the check and the benchmark.
+"""The registry of kernels: how each is prepared, launched and compared with float64, for the check and the benchmark.
 
 A module of ``runtime.cuda.checks`` holds one or more kernels and lists them as ``ENTRIES``; nothing else needs to know.
 """

@@ -5,8 +5,8 @@ First recording: part and window, then side by side the colour branch (silhouett
 patches are not empty. Second recording, one for the slots and one for the larger adaptor: points adaptor and search
 beside the colour search, image distances, maps, the answer in one piece.
 
-What a frame says of itself (scale, unit, which value is invalid) is an argument of its first kernel, which is therefore
-launched plainly before the first recording.
+What a frame declares (scale, unit, which value is invalid) is an argument of its first kernel, which is therefore
+launched separately, before the first recording.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _Branch:
 
 
 class Lane:
-    """Buffers, networks and recordings of one frame under way. For one thread; the device is current."""
+    """Buffers, networks and recordings of one frame in flight. For one thread; the device is current."""
 
     def __init__(self, device: FrameDevice, recipe: Shared) -> None:
         """Allocates every buffer; ``connect`` and ``record`` follow, and nothing is allocated after them."""
@@ -239,11 +239,11 @@ class Lane:
             self.device.record(self.answer_event)
 
     def read_head(self) -> dict[str, NDArray[Any]]:
-        """The head of the frame under way, once ``head_event`` is reached."""
+        """The head of the frame in flight, once ``head_event`` is reached."""
         return self.head.read(self.head_host.data)
 
     def read_answer(self) -> dict[str, NDArray[Any]]:
-        """The answer of the frame under way, once ``answer_event`` is reached."""
+        """The answer of the frame in flight, once ``answer_event`` is reached."""
         return self.answer.read(self.answer_host.data)
 
     def stages(self) -> list[tuple[str, Enqueue]]:

@@ -1,4 +1,4 @@
-"""The lanes of a recipe: what they share, how much memory all of it takes, and making them."""
+"""The lanes of a recipe: what they share, how much memory they take together, and how they are made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a launch is, and what it runs on. Pure data and one protocol: a GPU and the CPU stand-in both fulfil it."""
+"""A launch, and the device it runs on. Pure data and one protocol, implemented by a GPU and by the CPU stand-in."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 The CPU counterpart is ``vision.nearest``. Four paths give the same answer: ``tensor`` (own kernel on tensor cores),
 ``wgmma`` (own kernel for compute capability 9.0), ``product`` (the vendor's matrix product in chunks, then a
 reduction) and ``float32`` (own kernel, direct differences). All but the last rank rounded vectors, prove their winner
-with an error bound, and send what they cannot prove through the last. How many queries there are is known on the
-device only, except to ``product``.
+with an error bound, and send what they cannot prove through the last. The number of queries is known only on
+the device, except for ``product``.
 """
 
 from __future__ import annotations

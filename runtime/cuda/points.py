@@ -1,4 +1,4 @@
-"""A cloud on the device to the point encoder's inputs, and its tokens to patches: buffers, launches, their order.
+"""From a cloud on the device to the point encoder's inputs, and from tokens to patches: buffers, launches, their order.
 
 The CPU counterpart is ``runtime.vision.points``; kernels: ``sampling.cu``, ``grouping.cu``, ``interpolation.cu``.
 """

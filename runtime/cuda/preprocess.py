@@ -1,4 +1,4 @@
-"""A frame on the device to the networks' inputs and the silhouette's figures: buffers, launches, their order.
+"""From a frame on the device to the networks' inputs and the silhouette's figures: buffers, launches, their order.
 
 The CPU counterpart is ``vision.preprocess`` with the methods ``plane`` and ``none``; ``published`` stays on the CPU.
 Kernels: ``preprocess.cu``, ``window.cu``. What refuses a frame (too few points, camera moved) is decided by the host

@@ -1,4 +1,4 @@
-"""What a frame's head and answer say, once they are on the host (``runtime.cuda.lane``)."""
+"""Reads a frame's head and answer on the host (``runtime.cuda.lane``)."""
 
 from __future__ import annotations
 

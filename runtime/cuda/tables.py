@@ -1,4 +1,4 @@
-"""Constant tables of the kernels, made on the host once a recipe. Numpy only."""
+"""Constant tables of the kernels, made on the host once per recipe. Numpy only."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What this machine has of what an engine needs: pure checks over a ``World``, so that a test can fake the machine."""
+"""Checks this machine against what each engine needs. Pure: a ``World`` holds its state, so a test can fake one."""

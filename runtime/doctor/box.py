@@ -1,4 +1,4 @@
-"""The box itself: clocks, power, memory, disk, who may read what, and who starts the station."""
+"""The machine itself: clocks, power, memory, disk, file permissions, and what starts the station."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNIT_FOLDERS = (
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a station's configuration says of the box."""
+    """What a station's configuration expects of the machine."""
 
     station: StationConfig
     journals: tuple[Path, ...]
@@ -41,13 +41,13 @@ class Setting:
     trust: Path
     """Folder of the keys whose bundles open here."""
     transport: Path
-    """Key folder of who may connect."""
+    """Key folder of the clients that may connect."""
     engines: Path
     """The engine cache."""
 
 
 def check_clock(world: World) -> Finding:
-    """What the kernel reads the time from."""
+    """Which clock source the kernel uses."""
     source = world.read(CLOCKSOURCE)
     if source is None:
         return note("clock source", "not reported by the kernel")
@@ -61,7 +61,7 @@ def check_clock(world: World) -> Finding:
 
 
 def check_time(world: World) -> Finding:
-    """Whether the wall clock is kept: results carry it."""
+    """Whether the wall clock is synchronised: results carry its time."""
     said = world.say("timedatectl", "show", "--property=NTPSynchronized", "--value")
     if said == "yes":
         return ok("wall clock", "synchronised by NTP")
@@ -96,7 +96,7 @@ def check_power(world: World) -> Finding:
 
 
 def check_memory(world: World) -> Finding:
-    """What is free now."""
+    """How much memory is free now."""
     values = {}
     for line in (world.read("/proc/meminfo") or "").splitlines():
         key, _, text = line.partition(":")
@@ -175,7 +175,7 @@ def check_keys(world: World, setting: Setting) -> Finding:
 
 
 def check_engine_cache(world: World, setting: Setting) -> Finding:
-    """Engines are executable code: nobody else may write where they lie."""
+    """Engines are executable code: nobody else may write to their folder."""
     where = str(setting.engines)
     if not world.may_write(where):
         folder = shlex.quote(where)
@@ -207,7 +207,7 @@ def check_engine_cache(world: World, setting: Setting) -> Finding:
 
 
 def check_systemd(world: World) -> Finding:
-    """Who starts the station again."""
+    """Whether systemd restarts the station."""
     install = f"sudo cp deploy/systemd/{UNIT} {UNIT_FOLDERS[0]}/ && sudo systemctl daemon-reload"
     enable = "sudo systemctl enable --now asperity-inspector"
     place = next((f"{folder}/{UNIT}" for folder in UNIT_FOLDERS if world.exists(f"{folder}/{UNIT}")), None)

@@ -1,4 +1,4 @@
-"""Every check in the order of the table, and which engine is judged by."""
+"""All checks in the order of the table, and the engine that they are judged for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asperity.runtime.doctor.world import World
 
 
 def diagnose(world: World, setting: Setting, fatbin: Path, wanted: Engine | None) -> Diagnosis:
-    """Look at everything.
+    """Run all checks.
 
     ``wanted``: None for what the machine could run, which is cuda where the driver shows a GPU, else cpu.
     """

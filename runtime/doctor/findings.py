@@ -1,4 +1,4 @@
-"""What a check says, and the judgement over all of them."""
+"""The result of a check, and the overall judgement."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Engine(str, Enum):
 
 
 class State(str, Enum):
-    """How it stands with one thing."""
+    """The status of one item."""
 
     OK = "ok"
     NOTE = "note"
@@ -50,7 +50,7 @@ class Finding:
 
 
 def ok(name: str, found: str) -> Finding:
-    """As it should be."""
+    """A check that passed."""
     return Finding(name, State.OK, found)
 
 
@@ -79,12 +79,12 @@ class Diagnosis:
     """Why this engine was looked at."""
 
     def lacks(self, engine: Engine) -> list[Finding]:
-        """What is in the way of an engine."""
+        """The problems that keep an engine from running."""
         return [finding for finding in self.findings if engine in finding.needed_by]
 
     @property
     def runs(self) -> bool:
-        """Whether everything that the wanted engine needs is there."""
+        """Whether the wanted engine has everything it needs."""
         return not self.lacks(self.wanted)
 
     def told(self) -> dict[str, Any]:

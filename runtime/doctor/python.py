@@ -19,7 +19,7 @@ LIBRARIES = (
     ("PIL", "pillow>=10.3"),
     ("tifffile", "tifffile>=2024.1"),
 )
-"""What `pip install asperity` brings beside those that have a line of their own: module, requirement."""
+"""What `pip install asperity` installs besides those with their own line: module, requirement."""
 CALIBRATE = {"torch": "torch", "open3d": "asperity.runtime.doctor.probes.open3d", "sklearn": "sklearn", "onnx": "onnx"}
 """What is needed to calibrate, and what to import for it."""
 
@@ -63,7 +63,7 @@ def check_libraries(world: World) -> Finding:
 
 
 def check_onnxruntime(world: World) -> Finding:
-    """What runs the networks of the cpu engine, and what the gate of every engine is compared with."""
+    """ONNX Runtime: it runs the networks of the cpu engine, and every engine's gate compares with it."""
     seen = world.imported("onnxruntime")
     if seen.error:
         return missing("onnxruntime", seen.error, pip(world, "install", "onnxruntime>=1.23"))

@@ -1,4 +1,4 @@
-"""The bundles that a station is to judge by, and the networks built of them for its GPU."""
+"""The bundles that a station is to use, and the networks built from them for its GPU."""
 
 from __future__ import annotations
 

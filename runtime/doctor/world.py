@@ -1,4 +1,4 @@
-"""What the checks may ask of a machine, and this machine's answers. Nothing here judges."""
+"""What the checks may ask about a machine, and this machine's answers. Nothing here judges."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class World(Protocol):
         """Who runs."""
 
     def free_bytes(self, path: str) -> int:
-        """Room for this user where the path lies or would lie."""
+        """Free space for this user at the path, which need not exist yet."""
 
     def may_write(self, path: str) -> bool:
         """Whether the path, or the nearest folder above it that exists, can be written."""

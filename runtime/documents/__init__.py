@@ -1,4 +1,4 @@
 """Makes tables of the docs and constants for other languages: ``make documents``; no process imports it.
 
-One module per page or kit, ``everything.py`` knows them all, ``python -m asperity.runtime.documents`` rewrites them.
+One module per page or kit, ``everything.py`` lists them all, ``python -m asperity.runtime.documents`` rewrites them.
 """

@@ -1,4 +1,4 @@
-"""What every file that is made here says of itself."""
+"""The notice in every generated file."""
 
 from __future__ import annotations
 

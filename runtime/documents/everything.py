@@ -1,4 +1,4 @@
-"""Every file that is made from the sources, and how. ``make documents`` writes them; a test holds them current."""
+"""Every file that is made from the sources, and how. ``make documents`` writes them; a test keeps them current."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGES: dict[str, Callable[[str], str]] = {
 
 
 def made(checkout: Path, file: str) -> str:
-    """What ``file`` must say. Raises OSError when it is a page that people began and it is not there."""
+    """What ``file`` must contain. Raises OSError when it is a page that people began and it is not there."""
     path = checkout / file
     present = path.read_text(encoding="utf-8") if path.suffix == ".md" else ""
     return PAGES[file](present)

@@ -1,4 +1,4 @@
-"""The engine seam: what turns a frame into scores. One file an engine beside this one."""
+"""The engine interface: turns a frame into scores. One file per engine in this folder."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The CPU engine: preprocessing, points and nearest neighbour in numpy, the networks in ONNX Runtime.
 
-RGB and points need nothing of each other, so with two cores or more their branches run side by side. A network may take
-all cores: the branches are never of one length, and what one leaves idle the other's network takes. BLAS, whose waiting
-threads spin, is held to half of the cores in either branch.
+RGB and points are independent, so with two cores or more their branches run in parallel. A network may use all cores:
+the branches never take equally long, and the other's network uses the cores that one leaves idle. BLAS, whose waiting
+threads spin, is limited to half of the cores in either branch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The CUDA engine: a frame is uploaded once; its figures, distance maps and image distances come back.
 
-What happens on the device is ``runtime.cuda.lane``'s. This file is the host's part: which frame is under way where, the
-one read between both halves, what refuses a frame, and what is said when the device fails.
+``runtime.cuda.lane`` does the work on the device. This file is the host's part: which frame is in flight on which lane,
+the one read between both halves, what refuses a frame, and what is reported when the device fails.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _open_engines: WeakSet[CudaEngine] = WeakSet()
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How much may be under way and how long to wait: ``[engine]`` of ``station.toml``."""
+    """How much may be in flight and how long to wait: ``[engine]`` of ``station.toml``."""
 
     lanes: int = 1
     recipes: int = 2
@@ -77,7 +77,7 @@ class CudaEngine(Engine):
     ) -> None:
         """Takes device and graphs over: they are closed with the engine, and where it cannot be made.
 
-        Raises EngineError where the geometry's method is not for the device, or memory is short: the sentence says of
+        Raises EngineError where the geometry's method is not for the device, or memory is short: the message says of
         what, how much and what to do.
         """
         self._device, self._graphs = device, graphs
@@ -189,7 +189,7 @@ class CudaEngine(Engine):
             gc_freeze.freeze()
 
     def idle(self) -> None:
-        """As ``Engine.idle``: now and then do the work of a frame, so that the next finds the device awake."""
+        """As ``Engine.idle``: from time to time do the work of a frame, which keeps the device awake."""
         if self._lost is not None:
             raise self._lost
         settings, now_ns = self._settings, time.monotonic_ns()
@@ -214,13 +214,13 @@ class CudaEngine(Engine):
             return {name: seconds(enqueue) for name, enqueue in lane.stages()}
 
     def search_stats(self) -> dict[str, dict[str, int]]:
-        """Of the frame that was scored last: queries left to the float32 pass, and within float32's margin there."""
+        """For the last scored frame: queries left to the float32 pass, and those within float32's margin there."""
         answer = self._lanes[0].read_answer()
         rows = {name: answer[f"{name}_stats"].tolist() for name in ("rgb", "points")}
         return {name: {"unsettled": row[1], "within_margin": row[2]} for name, row in rows.items()}
 
     def close(self) -> None:
-        """As ``Engine.close``. What a lost device does not give back, the end of the process will."""
+        """As ``Engine.close``. What a lost device does not free is freed when the process ends."""
         if self._closed:
             return
         self._closed = True
@@ -339,7 +339,7 @@ class CudaEngine(Engine):
             raise told from error
 
     def _drain(self, lane: Lane, error: EngineError) -> None:
-        """Wait until nothing of the lane is under way. Raises EngineLostError where the device answers no more."""
+        """Wait until nothing of the lane is in flight. Raises EngineLostError where the device answers no more."""
         try:
             with self._device.on(lane.main):
                 self._device.record(self._drained)

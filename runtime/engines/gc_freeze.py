@@ -1,7 +1,7 @@
-"""Python's garbage collector, kept from going through everything that was there before an engine began to serve.
+"""Keeps Python's garbage collector from scanning the objects that existed before an engine began to serve.
 
-A full collection takes tens of milliseconds in a process of this size. What is frozen is not looked at again; what
-comes later still is, so nothing leaks. With the last engine that asked for it all is as before.
+A full collection takes tens of milliseconds in a process of this size. Frozen objects are not scanned again; later
+ones still are, so nothing leaks. When the last engine that asked for it closes, everything is unfrozen.
 """
 
 from __future__ import annotations

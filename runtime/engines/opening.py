@@ -1,7 +1,7 @@
-"""A bundle's engine as the configuration names it, and never another one.
+"""Opens a bundle with the engine that the configuration names, and never with another one.
 
-What is missing for it is said, with the command that fixes it: a station configured to use the GPU does not go on
-without it.
+If something is missing, the error names it and the command that fixes it: a station configured to use the GPU does not
+run without it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An engine takes its own threshold: a threshold belongs to (bundle, engine, precision) (lsfa 11).
+"""An engine computes its own threshold: a threshold belongs to (bundle, engine, precision) (lsfa 11).
 
 The bundle carries the calibration frames' model inputs and the torch reference's scores of them. Another engine scores
 the same inputs; it is refused when its scores are not the reference's up to rounding, and otherwise its threshold is

@@ -1,10 +1,10 @@
 """The parity gate: an engine may judge parts only after it has judged the bundle's golden frames as the exporter did.
 
-Each golden frame goes the whole road of a real one: preprocessing, networks, banks, ``scoring.decide``. Two of them
+Each golden frame takes the whole path of a real one: preprocessing, networks, banks, ``scoring.decide``. Two of them
 were spoiled by the exporter, one in geometry and one in colour, and must be ng because of their own modality's
 distance, so that an engine of constants, a network of zeros or a bank that is near everything cannot pass
 (architecture, "Bundle"). A bundle for timing only has no spoiled ones: ``decide`` gives it no verdict, here as on the
-line, and the gate holds its scores to the exporter's.
+line, and the gate compares its scores with the exporter's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class GoldenCheck:
-    """What the engine says of one golden frame, beside what the bundle says."""
+    """The engine's answer to one golden frame, and the bundle's."""
 
     golden: GoldenFrame
     scores: Scores
@@ -42,7 +42,7 @@ class GoldenCheck:
 
 
 def no_progress(_stage: str) -> None:
-    """For engines whose progress nobody follows."""
+    """For engines whose progress is not reported."""
 
 
 def run_golden(
@@ -148,7 +148,7 @@ def pass_gate(
 def gate_steps(
     bundle: Bundle, engine: Engine, decision: Decision, progress: Progress = no_progress
 ) -> Iterator[GoldenCheck]:
-    """As ``pass_gate``, a golden frame at each step; the gate is passed only when the steps have come to their end."""
+    """As ``pass_gate``, a golden frame at each step; the gate is passed only when all steps are done."""
     checks = []
     for golden, frame in bundle.golden_frames():
         checks.append(run_golden(frame, golden, engine, decision, bundle.manifest, progress))

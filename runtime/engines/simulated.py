@@ -1,7 +1,7 @@
 """An engine that looks at nothing and follows a script: for PLC programmers and for tests of faults.
 
 Everything it touches is named ``simulated``; gateways do not accept such parts unless their configuration says so.
-A script is words, one a frame, chosen by ``seq`` modulo their number: the same frame always gets the same answer.
+A script is words, one per frame, chosen by ``seq`` modulo their number: the same frame always gets the same answer.
 ``WORD=MS`` answers after that many milliseconds. A frame whose ``sensor`` is ``simulate:WORD`` brings its own word.
 """
 
@@ -63,7 +63,7 @@ class SimulatedEngine(Engine):
         return EngineInfo(NAME, "none", "none")
 
     def score(self, frame: Frame, progress: Progress) -> Scores:
-        """As ``Engine.score``: what the script says of ``frame.seq``."""
+        """As ``Engine.score``: the script's word for ``frame.seq``."""
         word, delay_s = self._steps[frame.seq % len(self._steps)]
         if frame.sensor.startswith(SENSOR_PREFIX):
             word, delay_s = _step(frame.sensor.removeprefix(SENSOR_PREFIX))
@@ -81,7 +81,7 @@ class SimulatedEngine(Engine):
         return self._answer(word, delay_s, prepared.window.side_px, progress)
 
     def close(self) -> None:
-        """As ``Engine.close``; lets go of a frame that is stuck."""
+        """As ``Engine.close``; releases a frame that is stuck."""
         self._closed.set()
 
     def _answer(self, word: str, delay_s: float, side_px: int, progress: Progress) -> Scores:
@@ -149,7 +149,7 @@ def simulated_manifest(recipe: str = NAME) -> Manifest:
 
 
 def plane_geometry(height_px: int, width_px: int) -> Geometry:
-    """Of a station that looks straight down on a plane ``LOOK_DISTANCE_MM`` away; what the word ``look`` goes by."""
+    """Geometry of a station that looks straight down on a plane ``LOOK_DISTANCE_MM`` away; for the word ``look``."""
     return _geometry(height_px, width_px, Plane((0.0, 0.0, -1.0), LOOK_DISTANCE_MM))
 
 

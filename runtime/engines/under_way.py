@@ -1,4 +1,4 @@
-"""A frame that the CUDA engine has begun and not ended."""
+"""A frame that the CUDA engine has begun and not finished."""
 
 from __future__ import annotations
 

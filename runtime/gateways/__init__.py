@@ -1,1 +1,1 @@
-"""Gateways: one process a protocol, each on ``runtime.client.station_client`` through ``runtime.gateways.link``."""
+"""Gateways: one process per protocol, each on ``runtime.client.station_client`` through ``runtime.gateways.link``."""

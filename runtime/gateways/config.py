@@ -1,7 +1,7 @@
 """``gateway.toml`` as types: which station, and every bound, wait and port of the gateways.
 
-One file serves all gateways of a station; each reads the first two tables and its own. ``docs/gateways.md`` holds the
-tables made from here.
+One file serves all gateways of a station; each reads the first two tables and its own. The tables of
+``docs/gateways.md`` are generated from this file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class GatewayStation(Section, frozen=True, forbid_unknown_fields=True):
 
 
 class Gateway(Section, frozen=True, forbid_unknown_fields=True):
-    """What all gateways do alike."""
+    """Settings that all gateways share."""
 
     accept_simulated: Annotated[
         bool, text("let simulated results set accept: only while programming a PLC, never on a production line")
@@ -52,7 +52,7 @@ class Gateway(Section, frozen=True, forbid_unknown_fields=True):
 
 
 class Log(Section, frozen=True, forbid_unknown_fields=True):
-    """What is written to stderr, whatever others send."""
+    """What is written to stderr, with bounds on what others can cause."""
 
     repeat_ms: Annotated[
         int, number(0, 3_600_000, "period in which at most lines_max log lines of one kind are written")

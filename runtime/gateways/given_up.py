@@ -1,4 +1,4 @@
-"""Triggers whose requests failed: a good result that comes all the same is not a pass. Pure."""
+"""Triggers whose requests failed: a good result that arrives anyway is not a pass. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ GIVEN_UP_MAX = 1024
 """Trigger ids kept of which the PLC was told that no result comes; beyond it the oldest is forgotten."""
 TAKEN = frozenset({"OK", "ACCEPTED"})
 PERHAPS_DONE = frozenset({"NO_ANSWER", "OTHER", "FAILED", "BASELINE"})
-"""Statuses of a request that the station may have carried out all the same; with the others it said that it did not."""
+"""Statuses of a request that the station may have carried out anyway; with the others it said that it did not."""
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class _Number:
 
 
 class GivenUp:
-    """Numbers of triggers of which the PLC was told that no result comes: one that comes all the same is not a pass."""
+    """Numbers of triggers of which the PLC was told that no result comes: one that arrives anyway is not a pass."""
 
     def __init__(self, most: int = GIVEN_UP_MAX) -> None:
         self._most = most

@@ -1,4 +1,4 @@
-"""A station as every gateway sees it: results in order, the station's own beat, and an ``accept`` that dies by itself.
+"""A station as every gateway sees it: results in order, the station's own heartbeat, and an ``accept`` that expires.
 
     link = Link(config, on_news=wake)      # a separate thread talks to the station
     link.start()
@@ -8,7 +8,7 @@
     future = link.ask("trigger", trigger_id=7, timeout_ms=500)
 
 ``view`` and ``take`` may be called from any thread. The link thread owns the sockets; a gateway's own thread or event
-loop owns its protocol. Nothing here makes a beat: what a gateway shows is the inspector's, or an old one with bad
+loop owns its protocol. No heartbeat is made here: a gateway shows the inspector's, or an old one with bad
 quality.
 """
 
@@ -57,7 +57,7 @@ class View:
     good: bool
     """Quality: the station is ready and its heartbeat advances."""
     why: str
-    """Why not good, in words; empty when good."""
+    """Why not good, as text; empty when good."""
     state: StationState | None
     """The last state heard, however old; None: never heard."""
     last: Item | None
@@ -120,7 +120,7 @@ class Link:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread, which closes its sockets; requests under way fail with StationError."""
+        """End the thread, which closes its sockets; pending requests fail with StationError."""
         self._ending.set()
         if self._thread.is_alive():
             self._thread.join(timeout=1 + self._bounds.poll_ms / 1000)
@@ -171,7 +171,7 @@ class Link:
     def ask(self, op: str, **fields: Any) -> Future[Reply]:
         """Pass a request on. ``fields``: as ``StationClient.request``; ``actor``: for whom, at most 64 characters.
 
-        The future ends in a Reply (look at ``ok``), in StationError (no answer, too many under way, requests not
+        The future ends in a Reply (look at ``ok``), in StationError (no answer, too many pending, requests not
         allowed by the config) or in WireError (a field that breaks the contract).
         """
         future: Future[Reply] = Future()

@@ -1,7 +1,7 @@
 """The process of an asyncio gateway: one link, one loop, one end. Accept is 0 before the first news and after the last.
 
     class Gateway:                       # a protocol's own part
-        async def open(self) -> str      # begin to serve; where, in words
+        async def open(self) -> str      # begin to serve; the address, as text
         def refresh(self) -> None        # take items from the link: after news, and every tick_ms
         async def close(self) -> None    # end every connection
 
@@ -30,7 +30,7 @@ from asperity.runtime.process.systemd import Supervision
 log = logging.getLogger("asperity.gateway")
 
 CLOSE_S = 1.0
-"""At the end, longest wait for the protocol's connections; then the process ends all the same."""
+"""At the end, longest wait for the protocol's connections; then the process ends anyway."""
 
 
 BACKLOG = 128
@@ -41,10 +41,10 @@ class Gateway(Protocol):
     """A protocol's own part. All of it runs in the loop."""
 
     async def open(self) -> str:
-        """Begin to serve; where, in words. Raises GatewayError."""
+        """Begin to serve; returns the address as text. Raises GatewayError."""
 
     def refresh(self) -> None:
-        """Take over what the link has; never blocks."""
+        """Take over the link's items; never blocks."""
 
     async def close(self) -> None:
         """End every connection."""
@@ -113,7 +113,7 @@ def check_host(table: str, host: str, insecure_lan: bool) -> None:
 
 
 def cannot_listen(table: str, host: str, port: int, error: OSError) -> GatewayError:
-    """What to raise when the address is taken or not this box's."""
+    """What to raise when the address is taken or not this machine's."""
     return GatewayError(
         f"[{table}] cannot listen on {host} port {port}: {error.strerror or error}; "
         "is another gateway running? Choose another port"

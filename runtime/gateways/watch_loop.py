@@ -1,4 +1,4 @@
-"""Ends a gateway whose main loop does not turn: a process that is gone accepts nothing, and systemd starts it again.
+"""Ends a gateway whose main loop hangs: a process that has ended accepts nothing, and systemd restarts it.
 
     watch = TurnWatch(limit_ms)        # limit_ms() is the station's beat_timeout_ms
     watch.start()
@@ -7,8 +7,8 @@
         ...
     watch.close()
 
-``Link.view`` and ``Link.may_pass`` already answer no without any loop; what this ends is a picture that was written
-before the loop got stuck, and that nobody takes back.
+``Link.view`` and ``Link.may_pass`` already answer no without any loop; this covers values that were written before
+the loop hung and that nothing else would withdraw.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A frame that the station has admitted: from now on it is owed one result."""
+"""A frame that the station has admitted: from now on exactly one result is owed for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Admitted:
     """What it will say, once it is settled."""
 
     def result(self, now_ns: int, hard_wired: bool) -> Result:
-        """What it says at ``now_ns``; it is judged and settled."""
+        """The result at ``now_ns``; the frame is judged and settled."""
         assert self.judged is not None
         result, trigger = self.judged.result, self.trigger
         if trigger is not None and hard_wired:

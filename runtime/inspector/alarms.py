@@ -35,7 +35,7 @@ class Alarms(dict[str, str]):
 
 
 class RecipeAlarms:
-    """What every state says as long as a recipe is active, also after a reset."""
+    """Alarms in every state message while a recipe is active, also after a reset."""
 
     def __init__(self, alarms: Alarms, notice: EventLog, drift: Drift) -> None:
         self._alarms = alarms

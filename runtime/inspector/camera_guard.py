@@ -13,7 +13,7 @@ from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 class Speakers:
     """The open connections by which one camera's frames came, each with its session.
 
-    A camera has one. While there are two, nobody can tell whose pictures are true. A connection is named by a number
+    A camera has one. While there are two, it is unknown whose pictures are genuine. A connection is named by a number
     that is never used twice; None: it is closed, or not known.
     """
 
@@ -83,7 +83,7 @@ class CameraGuard:
         return False
 
     def watch(self) -> None:
-        """Take the alarm back once one of the two is gone."""
+        """Clear the alarm once one of the two is gone."""
         if Reason.CAMERA_CONFLICT.name not in self._controller.alarms:
             return
         self._speakers.ended(self._sockets.is_open)

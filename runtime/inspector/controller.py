@@ -1,4 +1,4 @@
-"""How the station is operated: its state, its recipe, the self-test, faults. Part of the I/O thread."""
+"""Operation of the station: its state, its recipe, the self-test, faults. Part of the I/O thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.states import Cause, State, step
 
 BEATS_OF_A_FRAME = 3
-"""A frame may take this many times the p99 of calibration before the beat counts as stopped."""
+"""A frame may take this many times the p99 of calibration before the heartbeat counts as stopped."""
 
 
 class Controller:
@@ -51,7 +51,7 @@ class Controller:
         self.recipe_alarms = RecipeAlarms(self.alarms, notice, config.drift)
         self.tested = False
         self.busy = ""
-        """The change of recipe or threshold under way, in words; empty: none."""
+        """The current change of recipe or threshold, as text; empty: none."""
         self.changes = RecipeChanges(notice, record)
         self.single_trigger_id: int | None = None
         """In SINGLE_EXECUTION: the one trigger that was given."""
@@ -70,7 +70,7 @@ class Controller:
         self._taking = False
         """The engine thread was asked to take something over and has not reported."""
         self._threshold_by: Actor | None = None
-        """Who asked for the change of threshold that is under way; None: there is none."""
+        """Who requested the current change of threshold; None: there is none."""
         self._autostart = config.station.autostart
         self._first_recipe = ""
         self._had_recipe = False
@@ -255,7 +255,7 @@ class Controller:
             self.move(Cause.ANSWERED)
 
     def watch(self, now: Now, camera_alive: bool) -> None:
-        """What takes too long, and what has come back."""
+        """Check what takes too long and what has recovered."""
         opened = self._loader.opened()
         if opened is not None and opened.recipe is not None:
             self._incoming = opened.recipe
@@ -281,7 +281,7 @@ class Controller:
         self.alarms.hold("CAMERA", text, "warning", gone=("CAMERA_BACK", "a camera is connected"))
 
     def beat_timeout_ms(self) -> int:
-        """How long a receiver waits for the beat: a slow profile, be it another station's, must not look dead."""
+        """How long a receiver waits for the heartbeat: a slow profile, even another station's, must not look dead."""
         limits = self._config.limits
         slow_ms = BEATS_OF_A_FRAME * self._slot.frame_p99_ms
         return max(limits.beat_timeout_min_ms, limits.deadline_ms, round(slow_ms))
@@ -380,8 +380,8 @@ class Controller:
         self._start_by_itself()
 
     def _watch_beat(self, now: Now) -> None:
-        """A bench that shows no sign of life is stuck, whatever it is doing. Time in which nobody looked is not held
-        against it: a process that was stopped, or a computer that slept, stood still as a whole."""
+        """An engine thread without a sign of life is stuck, whatever it is doing. Time without checks does not
+        count: a process that was stopped, or a computer that slept, stood still as a whole."""
         limit_ms = max(self._config.limits.engine_stuck_ms, self.beat_timeout_ms())
         unwatched_ms, self._watched_ns = (now.ns - self._watched_ns) / MS, now.ns
         if self._slot.beat != self._beat or unwatched_ms > max(limit_ms / 2, 2 * self._config.timing.poll_ms):

@@ -1,21 +1,21 @@
 """The inspector: frames in, exactly one result out for each. One process, for one station or for several.
 
-Two threads. The *desk*, this file and ``inspector.station``, owns every socket, the clock, the journals and the state
-machines, and never computes. The *bench* (``judging.engine_thread``) owns the engines. Between them lies an inbox in
-which of each station at most two frames wait.
+Two threads. The *I/O thread*, this file and ``inspector.station``, owns every socket, the clock, the journals and the
+state machines, and never computes. The *engine thread* (``judging.engine_thread``) owns the engines. Between them is an
+inbox in which at most two frames of each station wait.
 
 What happens to a frame, from top to bottom:
 
-    on_frame          here: the message is checked, and its camera says which station it is for
-    Station.on_frame  its seq gets its fate, the trigger that it answers is claimed; then it is either refused at once
-                      or admitted: entered in the journal as owed, given a deadline, put into the inbox
+    on_frame          here: the message is checked, and its camera determines which station it is for
+    Station.on_frame  its seq is accounted for, the trigger that it answers is claimed; then it is either refused at
+                      once or admitted: entered in the journal as owed, given a deadline, put into the inbox
     Station.on_scored the engine thread has judged it: Results.publish enters the result in the journal, then sends it
     Station.on_time   its deadline passed first: unknown, DEADLINE goes out at once, and the late score is only logged
 
 While a station's recipe is changing none of this changes. The next recipe is opened next to the active one, and the
-errand to take it over is put into the inbox *behind* the station's frames that wait. So a frame that came before is
-judged by the old recipe and one that came after by the new, each result says which, and a frame that names another
-recipe than the one it meets is refused WRONG_RECIPE. Other stations' frames take their turns meanwhile.
+errand that switches to it is put into the inbox *behind* the station's waiting frames. So a frame that came before is
+judged by the old recipe and one that came after by the new, each result says which, and a frame that names a recipe
+other than the active one is refused WRONG_RECIPE. Other stations' frames take their turns meanwhile.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Inspector:
             self.by_camera.get(frame.camera, self.stations[0]).on_frame(frame, now)
 
     def on_time(self) -> None:
-        """What time demands of each station; and whether any of them can still do its work."""
+        """Do each station's timed work; returns whether any of them can still do its work."""
         now = self.clock()
         for station in self.stations:
             station.on_time(now)

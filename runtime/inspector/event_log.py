@@ -1,4 +1,4 @@
-"""What people should know, as log lines and events: on change, never for each frame, never without bound."""
+"""Log lines and events for people: on change, never for each frame, never without bound."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A station's line with a hard-wired trigger: frames and ``expect`` as ``runtime.inspector.part_matching`` takes them.
 
-Here times of the wire become monotonic ones, and what makes them doubtful is noticed: steps of the clock, frames
-without a time, ids that are used again. Pure; time is given.
+Here wire times become monotonic times, and whatever makes them doubtful is noticed: steps of the clock, frames
+without a time, ids that are used again. Pure; the time is an argument.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a station does on request: one function an operation of the control socket."""
+"""What a station does on request: one function per operation of the control socket."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ OPERATIONS: dict[str, Callable[[Station, wire.Request, Actor], wire.Reply]] = {
 
 
 def _begun(request_id: str, change: int) -> wire.Reply:
-    """A change of recipe is under way; the state says what becomes of it."""
+    """A change of recipe has begun; the state reports its outcome."""
     return wire.Reply(id=request_id, ok=True, code="ACCEPTED", recipe_change=change)
 
 

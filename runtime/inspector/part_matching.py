@@ -1,9 +1,9 @@
-"""Which exposure is which part's, where a sensor fires the camera and the PLC announces the part. Pure; time is given.
+"""Which exposure belongs to which part, if a sensor fires the camera and the PLC announces it. Pure; time is given.
 
 The rule is the table in docs/wire.md ("Which exposure is which part's"). An announcement at ``a`` claims the exposures
 in its window [a - late - tolerance, a + early + tolerance]. The windows of two parts cannot overlap as long as parts
-keep their least pitch, so an exposure in two windows, or two in one, means that something went wrong: whatever could be
-read in two ways is answered unknown. What cannot be explained at all leaves the matcher unsynced: everything is unknown
+keep their least pitch, so an exposure in two windows, or two in one, means that something went wrong: whatever is
+ambiguous is answered unknown. What cannot be explained at all leaves the matcher unsynced: everything is unknown
 until the line has paused for longer than any announcement is delayed.
 
 All times are nanoseconds of the inspector's monotonic clock; ``DeviceClock`` maps a camera's own clock to it.
@@ -29,7 +29,7 @@ DEVICE_WINDOW_NS = 600_000 * MS
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What became of a part, of an exposure, or of both.
+    """Outcome for a part, for an exposure, or for both.
 
     With ``reason`` None both are given: the exposure's verdict is the part's. Else they are unknown for ``reason``.
     """
@@ -73,7 +73,7 @@ class _Exposure:
 class PartMatcher:
     """Matches the announcements and exposures of one line.
 
-    What becomes of them is given by ``settle``: each key that came in has exactly one answer, at the latest
+    ``settle`` returns the outcomes: each key that came in has exactly one answer, at the latest
     ``longest_ns`` after it came.
     """
 
@@ -147,7 +147,7 @@ class PartMatcher:
             self._bound(len(self._gaps), "gaps")
 
     def unsync(self, why: str) -> None:
-        """Nothing is certain any more: what is under way is answered UNSYNCED, and so is what comes until a pause."""
+        """Nothing is certain any more: what is pending is answered UNSYNCED, and so is what comes until a pause."""
         self.synced, self._proving, self.why = False, False, why
         parts = [each.key for each in self._announced if not each.answered]
         self._answers += [Match(key, None, Reason.UNSYNCED, why) for key in parts]
@@ -173,7 +173,7 @@ class PartMatcher:
         return answers
 
     def next_due_ns(self) -> int | None:
-        """When ``settle`` has something to say; None: nothing is under way."""
+        """When ``settle`` has something to report; None: nothing is pending."""
         return self._last_ns if self._answers else self._due()
 
     def _due(self) -> int | None:

@@ -1,4 +1,4 @@
-"""The last recipe change that was begun, and what became of it: exactly one of done and failed."""
+"""The last recipe change that was begun, and its outcome: exactly one of done and failed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RecipeChanges:
         return self.last is not None and self.last.status == UNDER_WAY
 
     def begin(self, recipe: str, actor: Actor) -> int:
-        """The number of the change to ``recipe`` (empty: to none). One still under way has failed by that."""
+        """The number of the change to ``recipe`` (empty: to none). One still in progress has thereby failed."""
         if self.under_way:
             self.failed("another change was started before this one had finished")
         self._actor = actor

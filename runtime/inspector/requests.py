@@ -1,7 +1,7 @@
-"""Requests on the control socket: who may ask, what was asked before, what is too old. A repeated id is answered
-again, not done again.
+"""Requests on the control socket: permissions, repeats and age limits. A repeated id is answered again, not carried
+out again.
 
-What changes something is done only while it is young (``_too_old``), and is written into the audit file with who asked.
+A request that changes something is done only while recent (``_too_old``) and audited with its sender.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Requests:
     def answer(self, sender: list[bytes], parts: Sequence[bytes], client: str = "") -> tuple[list[bytes], bytes]:
         """The reply to a message on the control socket: (envelope, body). Never raises for what a client sent.
 
-        ``client``: the key's id of who asks; with CURVE nobody without one is allowed anything.
+        ``client``: the key id of the sender; with CURVE nothing is allowed without one.
         """
         access = self._access
         try:

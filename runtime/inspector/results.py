@@ -83,7 +83,7 @@ class Results:
             self.answer(wire.FrameIdentity(who.camera, who.camera_session, seq), None, Reason.LOST)
 
     def answer_triggers(self, triggers: list[PendingTrigger], reason: Reason, detail: str = "") -> None:
-        """The results of triggers whose frame never came, or is no longer awaited."""
+        """The results of triggers whose frame never came, or is no longer waited for."""
         for trigger in triggers:
             self._ledger.lose()
             self.answer(wire.FrameIdentity(camera=self._config.station.camera), trigger, reason, detail)

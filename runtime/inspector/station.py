@@ -1,6 +1,6 @@
-"""One station of the inspector: its frames' fates, its results, its law. Part of the I/O thread; it never computes.
+"""One station of the inspector: its frames, its results, its accounting. Part of the I/O thread; it never computes.
 
-``runtime.inspector.desk`` says which way a frame goes through this file; its results go out by ``inspector.results``.
+``runtime.inspector.desk`` describes a frame's path through this file; ``inspector.results`` sends its results.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from asperity.runtime.states import JUDGING, READY_STATES
 
 
 class Station:
-    """What is one station's own: camera, counters, journal, recipe, state. Every method is for the I/O thread."""
+    """One station's own camera, counters, journal, recipe and state. Every method is for the I/O thread."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class Station:
         self.results.answer(who, trigger, refusal.reason, str(refusal))
 
     def _comes_late(self, camera_session: str, seq: int) -> bool:
-        """This exposure was answered LOST: it has its one result, and what comes of it now is only counted."""
+        """This exposure was answered LOST: it has its one result, and its outcome is now only counted."""
         late = self.sequence.comes_late(camera_session, seq)
         if late:
             self.ledger.late += 1
@@ -236,7 +236,7 @@ class Station:
             self._finish(work)
 
     def _matched(self, match: Match) -> None:
-        """It is known which part an exposure is of, or that it is nobody's, or that a part has none."""
+        """It is known which part an exposure is of, or that it belongs to no part, or that a part has none."""
         trigger = self.triggers.take(match.part) if match.part is not None else None
         work = self.work.get(match.exposure) if match.exposure is not None else None
         if work is None:  # none was made, or it was answered meanwhile for a reason of the station's
@@ -292,7 +292,7 @@ class Station:
     # ------------------------------------------------------------------ time passes
 
     def on_time(self, now: Now) -> None:
-        """Deadlines, triggers, long operations, the beat, the law, the state message."""
+        """Deadlines, triggers, long operations, the heartbeat, the accounting, the state message."""
         for work in [work for work in self.work.values() if work.judged is None and now.ns >= work.deadline_ns]:
             self._miss_deadline(work)
         self.results.answer_triggers(self.triggers.expired(now.ns), Reason.NO_FRAME)
@@ -316,7 +316,7 @@ class Station:
         return self.sockets.camera_connected(self.camera) and not silent
 
     def state_message(self, now: Now) -> wire.StationState:
-        """What the station says of itself now; sent five times per second."""
+        """The station's current state; sent five times per second."""
         controller, ledger, recipe = self.controller, self.ledger, self.controller.recipe
         engine = controller.engine
         return wire.StationState(

@@ -1,4 +1,4 @@
-"""Triggers that await their frame. Pure: values in, values out; time is given."""
+"""Triggers that wait for their frame. Pure: values in, values out; the time is an argument."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The engine thread: the thread that owns the engines. Frames in from the inbox, outcomes out to the I/O thread.
 
-Stations take turns (``judging.inbox``). Where an engine takes several frames at once (``Engine.batch_max``) it is given
-what waits at that moment, at most one frame of each station that shares it; nobody waits for a batch to fill.
+Stations take turns (``judging.inbox``). An engine that takes several frames at once (``Engine.batch_max``) is given
+those waiting at that moment, at most one of each station that shares it; no frame waits for a batch to fill.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Report = Outcome | TakenOver | Tested | FoundLost
 
 
 class EngineThread:
-    """Scores what the I/O thread admits. ``beat`` is advanced by this thread alone, at stage ends and idle ticks."""
+    """Scores what the I/O thread admits. ``beat`` is advanced by this thread only, at stage ends and idle ticks."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class StationSlot:
         self.number = number
         self.recipe: Recipe | None = None
         self.digest: int | None = None
-        """Of the frame before, by which a camera that repeats itself is found out."""
+        """Of the previous frame, by which a camera that repeats itself is found out."""
         self.idle_lost = False
         """The engine was found lost or failing in a gap and the I/O thread knows; another recipe may use another."""
         self._bench = bench
@@ -173,21 +173,21 @@ class StationSlot:
 
     @property
     def stage(self) -> str:
-        """Where the engine thread is."""
+        """The stage that the engine thread is in."""
         return self._bench.stage
 
     @property
     def frame_p99_ms(self) -> float:
-        """How long a frame may take that is before ours: of the slowest recipe at the engine thread, as calibrated."""
+        """How long a frame ahead of ours may take: that of the engine thread's slowest recipe, as calibrated."""
         recipes = [slot.recipe for slot in self._bench.slots]
         return max((recipe.manifest.frame_p99_ms for recipe in recipes if recipe is not None), default=0.0)
 
     def reports(self) -> list[Report]:
-        """What has come of frames and errands since the last call."""
+        """Outcomes of frames and errands since the last call."""
         return [self._reports.popleft() for _ in range(len(self._reports))]
 
     def put(self, job: Job) -> Job | None:
-        """Let a frame wait for its turn; returns the one that had to go for it."""
+        """Queue a frame; returns the one that it displaced."""
         return self._inbox.put(self.number, job)
 
     def discard(self, unwanted: Callable[[Job], bool]) -> list[Job]:
@@ -203,7 +203,7 @@ class StationSlot:
         self._inbox.put_errand(self.number, lambda: self._take_over(wanted))
 
     def withdraw(self) -> bool:
-        """Take the last ``take_over`` back; False: too late, the engine thread's report is there or comes at once."""
+        """Take the last ``take_over`` back; False: too late, the engine thread's report is there or imminent."""
         try:
             self._next.pop()
         except IndexError:
@@ -214,7 +214,7 @@ class StationSlot:
         """Score the golden frames of the active recipe; without a recipe only show that the engine thread is alive.
 
         One golden frame at a turn, so that the other stations' frames have theirs. Asked for again it begins again, but
-        waits in the inbox once: who asks for resets while the engine is stuck fills no memory.
+        waits in the inbox once: repeated resets while the engine is stuck fill no memory.
         """
         if not self._test_waits:
             self._test_waits = True

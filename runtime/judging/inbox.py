@@ -1,4 +1,4 @@
-"""What lies between desk and bench: for each station a queue in order of arrival, of which at most a few are frames."""
+"""The inbox between I/O and engine thread: one queue per station in order of arrival, with at most a few frames."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Inbox(Generic[T]):
             return self._next(bool, self._turns)
 
     def take_beside(self, stations: Collection[int], most: int) -> list[Item[T]]:
-        """Of these stations the frames whose turn has come, at most one each and ``most`` in all; waits for none."""
+        """The frames of these stations whose turn it is, at most one each and ``most`` in all; does not wait."""
         with self._filled:
             found: list[Item[T]] = []
             left = set(stations)

@@ -1,6 +1,6 @@
-"""A frame's way on the engine thread: score, decide, result; the same for every engine.
+"""A frame's path on the engine thread: score, decide, result; the same for every engine.
 
-Nothing here can say ok: that is ``scoring.decide``'s alone. Whatever goes wrong ends in an unknown with its reason.
+Nothing here can say ok: only ``scoring.decide`` can. Whatever goes wrong ends in an unknown with its reason.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from asperity.runtime.vision.digest import frame_digest
 from asperity.runtime.vision.scoring import decide, fused_map
 
 SHARED_CLOCKS = frozenset({"ptp", "realtime"})
-"""Clocks of a camera that may be compared with the box's own."""
+"""Clocks of a camera that may be compared with the machine's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What frames are judged by: an opened bundle with its engine, proven on its golden frames."""
+    """What frames are judged with: an opened bundle and its engine, verified on its golden frames."""
 
     name: str
     bundle: str
@@ -43,7 +43,7 @@ class Recipe:
     """The threshold that the engine took from the calibration frames."""
     simulated: bool = False
     older: str = ""
-    """Why this bundle opened on request alone, in words: a newer one was served (``judging.served_bundles``)."""
+    """Why this bundle opened only on request, as text: a newer one was served (``judging.served_bundles``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the engine thread says of a job. ``detail`` is the reason, as text: for the log."""
+    """The engine thread's report on a job. ``detail`` is the reason, as text: for the log."""
 
     result: Result
     detail: str = ""

@@ -1,6 +1,6 @@
 """Recipes: found by name, verified in a child process, opened and warmed next to the active one, shared by stations.
 
-The child is there for the line's sake: a bundle that brings ONNX Runtime down must not bring the inspector down.
+The child protects the line: a bundle that crashes ONNX Runtime must not crash the inspector.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CHILD_NICE = 10
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What became of opening a recipe: ``recipe``, or why not."""
+    """Outcome of opening a recipe: ``recipe``, or why not."""
 
     name: str
     recipe: Recipe | None = None
@@ -43,7 +43,7 @@ class Opened:
 
 
 def describe_engine(config: StationConfig) -> EngineInfo:
-    """What the configured engine will call itself, before a recipe is open."""
+    """The configured engine's name, before a recipe is open."""
     if config.engine.name == "simulated":
         from asperity.runtime.engines.simulated import SimulatedEngine
 
@@ -88,7 +88,7 @@ class Found:
     open: Callable[[Progress], Recipe]
     """Opens the engine and proves it on the golden frames. Raises EngineError, or BundleError and its kinds."""
     older: str = ""
-    """Why the bundle opens on request alone, in words; empty: none newer was served."""
+    """Why the bundle opens only on request, as text; empty: none newer was served."""
     serve: Callable[[], None] = lambda: None
     """To be called once the station serves the bundle. Raises BundleError where that cannot be remembered."""
 
@@ -280,7 +280,7 @@ class Loader:
         self._number = 0
         self._thread: threading.Thread | None = None
         self.building = ""
-        """The recipe whose networks are being built for this box; empty: none."""
+        """The recipe whose networks are being built for this machine; empty: none."""
 
     def start(self, name: str, *, in_child_first: bool) -> None:
         """Begin to open ``name``; what an earlier start has not brought to an end is forgotten."""
@@ -291,13 +291,13 @@ class Loader:
         self._thread.start()
 
     def end(self, timeout_s: float) -> None:
-        """Forget the last start, and wait so long for a build under way to be ended."""
+        """Forget the last start, and wait this long for a running build to end."""
         self.give_up()
         if self._thread is not None and self.building:
             self._thread.join(timeout_s)
 
     def opened(self) -> Opened | None:
-        """What has become of the last start, once."""
+        """Outcome of the last start, returned once."""
         while self._done:
             number, result = self._done.pop(0)
             if number == self._number:
@@ -338,7 +338,7 @@ class Loader:
         ring()
 
     def _build_missing(self, number: int, name: str) -> None:
-        """With ``[engine] build_missing``: networks that this box lacks are built while the active engine serves on.
+        """With ``[engine] build_missing``: networks that this machine lacks are built while the active engine serves.
 
         Outside the lock of ``OpenRecipes``, so that other stations' recipes open meanwhile.
         """

@@ -1,6 +1,6 @@
-"""Which bundle of each recipe a station has served last: an older one does not come back without a word.
+"""The newest bundle of each recipe that a station has served: an older one does not come back unnoticed.
 
-A bundle that was replaced stays signed for ever: with an old copy a station would judge parts again as before,
+A bundle that was replaced stays signed forever: with an old copy a station would judge parts as before,
 and nothing would look wrong. So a small file next to the journal holds, for each recipe, when the newest bundle that
 was served had been made (``created_us`` of its signed manifest). An older one opens only with ``[engine]
 allow_older``, and then every state says so.
@@ -38,7 +38,7 @@ class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def served_path(config: StationConfig) -> Path:
-    """Where the station's memory lies."""
+    """Path of the station's file."""
     return journal_path(config).with_name(f"{config.station.name}.served.json")
 
 
@@ -52,7 +52,7 @@ def begin(config: StationConfig) -> None:
 
 
 def check_age(manifest: Manifest, config: StationConfig) -> str:
-    """What a person should know of a bundle that opens only because ``allow_older`` is set; empty: it opens anyhow.
+    """Warning about a bundle that opens only because ``allow_older`` is set; empty: it opens anyway.
 
     Raises BundleError for a bundle older than the newest served, and where the memory cannot tell.
     """

@@ -48,7 +48,7 @@ class Child(subprocess.Popen[bytes]):
         self.hang_up()
 
     def end(self, timeout_s: float = END_S) -> int:
-        """Tell it to end and wait. Its exit code; negative where it had to be killed, or ended by a signal."""
+        """Ask it to end and wait. Returns its exit code; negative if it was killed or ended by a signal."""
         self.terminate()
         try:
             self.wait(timeout_s)

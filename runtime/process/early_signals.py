@@ -2,7 +2,7 @@
 
 The signal raises SystemExit. Where Python happens to be in a callback that nothing may leave (a weak reference's, in
 the middle of an import), it prints the exception and drops it; so the signal is remembered as well, and the code that
-installs the handlers of a running process asks for it.
+installs the handlers of a running process checks for it.
 """
 
 from __future__ import annotations

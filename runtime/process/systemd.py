@@ -1,6 +1,6 @@
-"""What a supervisor (systemd, ``Type=notify``) is told: sd_notify datagrams written to NOTIFY_SOCKET, nothing else.
+"""Notifies a supervisor (systemd, ``Type=notify``): sd_notify datagrams written to NOTIFY_SOCKET, nothing else.
 
-Ready is said once, after the first recipe has judged its golden frames. The watchdog is fed only when work has moved
+Ready is sent once, after the first recipe has judged its golden frames. The watchdog is fed only when work has moved
 on (for the inspector: the engine thread's heartbeat), never by a timer, so that a stuck engine is ended and restarted.
 Without NOTIFY_SOCKET every call does nothing.
 """
@@ -73,7 +73,7 @@ class Supervision:
         self._tell("STOPPING=1")
 
     def _tell(self, line: str) -> bool:
-        """False where the supervisor has not yet read what it was told before, and the line is lost."""
+        """False where the supervisor has not yet read earlier messages, and the line is lost."""
         if not self._address:
             return True
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address

@@ -1,1 +1,1 @@
-"""What a station remembers: counts, the journal, the audit file, the slowest frames, drift."""
+"""What a station records: counts, the journal, the audit file, the slowest frames, drift."""

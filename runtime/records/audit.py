@@ -1,10 +1,10 @@
-"""Who asked what of the station, and what became of it: JSON lines in a file that is only added to.
+"""Every request to the station, its sender and its outcome: JSON lines in an append-only file.
 
-The I/O thread makes the entries and never waits for the disk: they lie in a bounded queue, from which another thread
-writes them. Each batch is synced (fdatasync) before the next one is taken, so a process that is killed loses what had
-waited for milliseconds, and a power cut no more than that. What the disk does not take stays in the queue and is tried
-again; what no longer fits the queue is counted, and the count is an entry as soon as there is room. A batch that failed
-half-way is written again whole: ``n``, which counts entries in a session, tells repeats and gaps.
+The I/O thread makes the entries and never waits for the disk: they go into a bounded queue, from which another thread
+writes them. Each batch is synced (fdatasync) before the next one is taken, so a killed process loses only entries of
+the last milliseconds, and a power cut no more than that. What the disk refuses stays in the queue and is retried;
+what no longer fits the queue is counted, and the count becomes an entry as soon as there is room. A batch that failed
+half-way is written again whole: ``n``, which counts entries in a session, reveals repeats and gaps.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ ACTOR_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asked. Without CURVE nothing of it is proven."""
+    """Sender of a request. Without CURVE none of it is proven."""
 
     name: str = ""
     """The client's name in the station's list; proven by its key."""
     key: str = ""
     """The key's id; proven."""
     says: str = ""
-    """On whose behalf, as the request says: a gateway's word, proven by nobody."""
+    """On whose behalf, as the request says: claimed by a gateway, not proven."""
 
     @property
     def text(self) -> str:
@@ -90,7 +90,7 @@ class AuditFile:
         self._size = 0
 
     def open(self) -> None:
-        """Open the file, or make it for this user alone. One that others could have changed is not gone on with."""
+        """Open the file, or make it for this user alone. One that others could have changed is not continued."""
         self.close()
         try:
             make_folder(self.path.parent)
@@ -221,7 +221,7 @@ class Audit:
         self.record("", "log_in", actor, refusal or "OK", refused=bool(refusal), where=where, **fields)
 
     def look(self) -> str:
-        """Why entries are not written or were lost, in words; empty: nothing is wrong. To be called often.
+        """Why entries are not written or were lost, as text; empty: nothing is wrong. To be called often.
 
         Writes too what is only counted.
         """

@@ -1,4 +1,4 @@
-"""Do accepted frames still score like those of calibration? A rank test, a window at a time; no verdict knows of it.
+"""Do accepted frames still score like calibration frames? A rank test, one window at a time; no verdict depends on it.
 
 Of a window of accepted (ok) frames every score is compared with every calibration score that the threshold accepts too.
 Where nothing has changed, a live score is as often above as below: the share above is 0.5, and how far it strays by
@@ -33,7 +33,7 @@ class Drift:
 
     @property
     def text(self) -> str:
-        """In words, for the alarm."""
+        """As text, for the alarm."""
         side = "above" if self.share_above > 0.5 else "below"
         share = max(self.share_above, 1 - self.share_above)
         return (

@@ -1,7 +1,7 @@
-"""A file that stays open as long as the station runs, read and written by calls, and missed when it is gone.
+"""A file that stays open as long as the station runs, read and written by calls; its removal is noticed.
 
 It is not mapped into memory: truncating a mapped file kills the process at its next access (SIGBUS). What is
-written belongs to the kernel at once, so it survives the process all the same.
+written belongs to the kernel at once, so it survives the process anyway.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from asperity.runtime.files import OTHERS_MAY_WRITE, make_folder, open_file, syn
 
 
 class HeldFile:
-    """The regular file at ``path``, this user's and nobody else's to write, locked against other processes.
+    """The regular file at ``path``, writable only by this user, locked against other processes.
 
     Raises BlockingIOError where another process holds it, OSError with words where it may not be used.
     """

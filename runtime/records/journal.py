@@ -1,8 +1,8 @@
-"""The journal: a ring of admitted frames and their results in a file, one file a station.
+"""The journal: a ring of admitted frames and their results in a file, one file per station.
 
 It answers one question after a crash: what do we still owe? When a frame is admitted, its slot gets the complete
 encoded result that would have to be published if the process died now (unknown, RESTARTED). When it is answered, the
-final result is written into the slot's other half, and then one byte is flipped. A reader sees the one or the other,
+final result is written into the slot's other half, and then one byte is flipped. A reader sees one or the other,
 never a mixture, because a single byte is stored at once.
 
     file   = header page (4096 bytes: two copies of the header, the valid one of the higher generation counts)
@@ -11,17 +11,17 @@ never a mixture, because a single byte is stored at once.
     half   = result_id u64, length u32, CRC-32 u32 over id + length + payload, payload (<= 2048 bytes), padding to 2080
     state  = 0 empty, 1 owed in A, 2 owed in B, 3 answered in A, 4 answered in B; all little endian
 
-A trigger owes a result as well, but has no result_id before its frame comes or is given up, so that nobody waits for
+A trigger owes a result as well, but has no result_id before its frame comes or is given up, so that no client waits for
 that id meanwhile. It is kept as a *promise*: a slot whose id field says which result_id was next when it was given, or
 that of the oldest frame in work, where that frame may be the part's. A promise is kept when an entry of at least that
 id carries its trigger.
 
 It survives the process (kill -9), since what is written belongs to the kernel. It does not survive a power cut whole:
 ids are therefore reserved in blocks that are synced to disk before the first of them is used, and go on after the
-reserved block (a named gap) when the box was restarted without a clean close. A slot that fails its CRC is named
+reserved block (a named gap) after a restart without a clean close. A slot that fails its CRC is named
 and never trusted.
 
-A second file, ``NAME.journal.ids``, is a copy of the header page. From it ids go on where the journal is gone. A
+A second file, ``NAME.journal.ids``, is a copy of the header page. From it ids continue if the journal is gone. A
 journal that is removed, replaced, cut or cannot be written while the station runs is a ``fault``: nothing more is kept,
 and ids are reserved in the second file alone.
 """
@@ -83,7 +83,7 @@ class Journal:
         self.notes = notes
         """What was found at opening that a person should know: corrupt slots, a gap in the ids."""
         self.fault = ""
-        """Why nothing more is kept: what became of the files; empty: all is well."""
+        """Why nothing more is kept: what happened to the files; empty: all is well."""
         self.closed = False
         self._file = file
         self._ids = ids
@@ -151,7 +151,7 @@ class Journal:
             raise
 
     def look(self) -> str:
-        """See whether the files are still what they were; returns ``fault``. A few microseconds; for every turn.
+        """Check whether the files are unchanged; returns ``fault``. A few microseconds; for every turn.
 
         Raises JournalError where ids cannot be reserved any more, so that none may be given.
         """
@@ -160,7 +160,7 @@ class Journal:
         return self.fault
 
     def reserve(self) -> int:
-        """The next result_id. No id is ever given twice for a station, whatever happens to the process or the box."""
+        """The next result_id. No id is ever given twice for a station, whatever happens to process or machine."""
         result_id = self._next_id
         if result_id >= self._header.reserved:
             self.look()
@@ -265,7 +265,7 @@ class Journal:
         return not self.fault
 
     def _lose(self, why: str) -> None:
-        """Keep nothing more; ids go on from the second file, which is written again in case it is gone too."""
+        """Keep nothing more; ids continue from the second file, which is written again in case it is gone too."""
         self.fault = why
         self._write_header(reserved=self._next_id + self._reserve_ids)
 
@@ -362,7 +362,7 @@ def _crc(result_id: int, payload: bytes) -> int:
 
 
 def _boot_id() -> str:
-    """Changes with every boot of the box; "" where the system does not tell."""
+    """Changes with every boot of the machine; "" if the system does not report it."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()[:36]
     return ""

@@ -27,7 +27,7 @@ _CRC = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the file says of itself; two copies lie in its first page."""
+    """The file's header; its first page holds two copies."""
 
     slots: int
     generation: int

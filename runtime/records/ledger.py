@@ -1,6 +1,6 @@
-"""Every frame's fate, counted: ``seq`` of the camera's run, the counters, and the law that they must obey.
+"""Accounts for every frame: ``seq`` of the camera's run, the counters, and the invariant that they must satisfy.
 
-Pure: values in, values out. The law, checked while running and in tests (docs/wire.md):
+Pure: values in, values out. The invariant, checked while running and in tests (docs/wire.md):
 
     received + lost = ok + ng + unknown + in_flight
 """
@@ -19,7 +19,7 @@ LOST_REMEMBERED = 256
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What a frame's ``seq`` says: which exposures before it never came, and whether it is refused itself."""
+    """What a frame's ``seq`` shows: which exposures before it never came, and whether it is refused itself."""
 
     lost: range = range(0)
     reason: Reason | None = None  # DUPLICATE_SEQ, SEQ_JUMP; None: in order
@@ -38,7 +38,7 @@ class _Run:
 class Sequence:
     """The last ``seq`` of each run of the camera (``camera_session``); at most ``sessions_max`` runs are remembered.
 
-    The first frame seen of a run is in order whatever its ``seq``: nobody knows what went before.
+    The first frame seen of a run is in order whatever its ``seq``: what went before is unknown.
     """
 
     def __init__(self, gap_max: int, sessions_max: int) -> None:
@@ -119,7 +119,7 @@ class Ledger:
         self.unknown_by_reason: Counter[Reason] = Counter()
         self.deadline_missed = 0
         self.late = 0
-        """Frames of exposures that had been answered LOST; they are not in the law, for an exposure has one result."""
+        """Frames of exposures that had been answered LOST; not in the invariant: an exposure has one result."""
 
     def receive(self) -> None:
         """Count a message that came in on the frames socket, or an answer owed by an earlier run."""
@@ -141,7 +141,7 @@ class Ledger:
         self.deadline_missed += result.deadline_missed
 
     def imbalance(self, in_flight: int) -> int:
-        """What the law is off by, given how many admitted frames have no result yet; 0 when it holds.
+        """What the invariant is off by, given how many admitted frames have no result yet; 0 when it holds.
 
         ``unknown_by_reason`` must add up to ``unknown`` as well, or the difference is counted in.
         """

@@ -1,4 +1,4 @@
-"""What an earlier run of the inspector left owing, settled at the start of the next."""
+"""Results that an earlier run of the inspector still owed, published at the start of the next."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asperity.runtime.records.journal import Entry, Journal
 from asperity.runtime.records.ledger import Ledger, Sequence
 
 _NOT_COUNTED = frozenset({Reason.WRONG_CAMERA, Reason.DUPLICATE_SEQ, Reason.SEQ_JUMP, Reason.CAMERA_CONFLICT})
-"""Reasons of results whose ``seq`` the ledger did not go on from."""
+"""Reasons of results whose ``seq`` the ledger did not continue from."""
 
 
 def settle_past(journal: Journal, ledger: Ledger, sequence: Sequence) -> list[Result]:

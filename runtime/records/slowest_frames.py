@@ -50,7 +50,7 @@ class FrameTrace:
 
 
 def covered_ns(spans: Iterable[Span], start_ns: int, end_ns: int) -> int:
-    """How much of the time from start to end lies in at least one span."""
+    """How much of the time from start to end is in at least one span."""
     covered, reached_ns = 0, start_ns
     for begin_ns, until_ns in sorted((span.start_ns, span.end_ns) for span in spans):
         from_ns, to_ns = max(begin_ns, reached_ns), min(until_ns, end_ns)

@@ -1,10 +1,10 @@
 """CURVE keys (https://rfc.zeromq.org/spec/26/): of the station, of each client, and who is allowed to do what.
 
-In the key folder (``runtime.security.private_files``) lie
+The key folder (``runtime.security.private_files``) holds
 
     transport/station.key          the station's own pair, mode 0600; made on first use
     transport/allowed/NAME.json    a client's public key and its roles; its presence is the permission
-    transport/revoked/KEYID.json   public keys that are refused for ever
+    transport/revoked/KEYID.json   public keys that are refused forever
     transport/NAME.key             what ``asperity keys new --client NAME`` wrote for that client to take away
 
 A client needs one file, its ``NAME.key``: both its keys and the station's public key, as Z85 texts
@@ -111,7 +111,7 @@ class AllowedKey(_Key, frozen=True, forbid_unknown_fields=True):
 
     @property
     def key_id(self) -> str:
-        """By which people and logs name the key: 16 hex digits of the SHA-256 of its public bytes."""
+        """The name of the key for people and logs: 16 hex digits of the SHA-256 of its public bytes."""
         return hashlib.sha256(z85.decode(self.public_key)).hexdigest()[:16]
 
 
@@ -156,7 +156,7 @@ def receive(socket: zmq.Socket[bytes]) -> list[bytes]:
 
 
 class ClientKeys:
-    """The transport keys of one box.
+    """The transport keys of one machine.
 
     Raises AccessError, with the command that repairs it, when another user could read the station's private key or
     could let a client in.
@@ -191,7 +191,7 @@ class ClientKeys:
     def admit(
         self, name: str, roles: tuple[Role, ...], public_key: str = "", output: Path | None = None
     ) -> tuple[AllowedKey, Path | None]:
-        """Let a client in from now on: its entry, and the file it takes away (None where it has its pair already).
+        """Admit a client from now on: returns its entry and the file for it (None if it has its pair already).
 
         ``public_key``: of a pair that the client made itself, as Z85; empty: make one and write it to ``output``.
         Raises UsageError on a name that is taken or cannot be, AccessError on a key that was revoked.

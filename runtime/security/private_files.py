@@ -1,7 +1,7 @@
-"""Files that only this user has a hand in (keys, passwords, built networks): checked before use, written whole.
+"""Files that only this user can change (keys, passwords, built networks): checked before use, written whole.
 
-What is checked is the opened file that is then read: its kind, owner, mode and size. Who uses this says only which
-error it is, what others could do and how to repair it, and whether root may own the file too.
+The checks apply to the opened file that is then read: its kind, owner, mode and size. The caller chooses only the
+error type, the text on what others could do and how to repair it, and whether root may own the file too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_SECRET_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Private:
-    """What others must not do with a file or folder, and what is said where they may."""
+    """What others must not do with a file or folder, and the error text if they can."""
 
     error: type[AsperityError]
     danger: str
@@ -61,7 +61,7 @@ def default_key_folder() -> Path:
 def check_folder(folder: Path, private: Private, *, follow: bool = False) -> None:
     """Raises the error of ``private`` when others have a hand in the folder, OSError when it is not one.
 
-    ``follow``: a link may lead to it; only for a path that the user of the box named themselves.
+    ``follow``: a link may lead to it; only for a path that the user of the machine named themselves.
     """
     try:
         files.check_folder(folder, private.forbidden, follow=follow, root=private.root)

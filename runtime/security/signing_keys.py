@@ -1,10 +1,10 @@
-"""Ed25519 keys: who may sign a bundle that this box opens.
+"""Ed25519 keys: who may sign a bundle that this machine opens.
 
 A key folder (the user's configuration folder, or ``$ASPERITY_KEYS``) holds at most one private key and the public keys
 that are trusted or revoked:
 
     signing.pem             PKCS #8, mode 0600; made by the first calibration or by ``asperity keys new``
-    trusted/KEYID.json      public keys whose bundles open on this box
+    trusted/KEYID.json      public keys whose bundles open on this machine
     revoked/KEYID.json      public keys whose bundles never open here again
 
 A key's id is the first 16 hex digits of the SHA-256 of its 32 public bytes. A bundle's ``signature`` file is JSON with
@@ -147,7 +147,7 @@ def _decode_public_key(data: bytes, path: Path) -> PublicKey:
 
 
 class TrustStore:
-    """The key folder of one user on one box.
+    """The key folder of one user on one machine.
 
     Raises SignatureError, with the command that repairs it, when another user could read the private key or could add
     a trusted one.
@@ -189,7 +189,7 @@ class TrustStore:
         return keys
 
     def trust(self, key: PublicKey) -> None:
-        """Bundles signed by this key open on this box from now on. Un-revokes it."""
+        """Bundles signed by this key open on this machine from now on. Un-revokes it."""
         key.raw()
         write_private(self.folder / "trusted" / f"{key.key_id}.json", msgspec.json.encode(key) + b"\n", REMEDY)
         (self.folder / "revoked" / f"{key.key_id}.json").unlink(missing_ok=True)
@@ -199,7 +199,7 @@ class TrustStore:
         trusted = self.trusted()
         if key_id not in trusted:
             known = ", ".join(trusted) or "none"
-            raise UsageError(f"key {key_id!r} is not trusted on this box, so it cannot be revoked; trusted: {known}")
+            raise UsageError(f"key {key_id!r} is not trusted on this machine, so cannot be revoked; trusted: {known}")
         key = trusted[key_id]
         # Revoked first: a crash between the two leaves the key revoked.
         write_private(self.folder / "revoked" / f"{key_id}.json", msgspec.json.encode(key) + b"\n", REMEDY)
@@ -207,7 +207,7 @@ class TrustStore:
         return key
 
     def signing_key(self) -> SigningKey | None:
-        """This box's private key; None when it has none yet."""
+        """This machine's private key; None if it has none yet."""
         path = self.folder / SIGNING_FILE
         if not path.exists():
             return None
@@ -232,13 +232,13 @@ class TrustStore:
         return key
 
     def key_for_signing(self) -> SigningKey:
-        """The private key, made and trusted on first use. Raises SignatureError when the box no longer trusts it."""
+        """The private key, made and trusted on first use. Raises SignatureError if this machine does not trust it."""
         key = self.signing_key()
         if key is None:
             return self.new_key()
         if key.key_id in self.revoked():
             raise SignatureError(
-                f"this box's own key {key.key_id} was revoked, so bundles that it signs would not open; "
+                f"this machine's own key {key.key_id} was revoked, so bundles that it signs would not open; "
                 "create another one with `asperity keys new --replace`"
             )
         if key.key_id not in self.trusted():
@@ -257,14 +257,14 @@ def check_signature(manifest_bytes: bytes, signature_bytes: bytes, trust: TrustS
         ) from None
     if signature.key_id in trust.revoked():
         raise SignatureError(
-            f"bundle {bundle} is signed by key {signature.key_id!r}, which was revoked on this box; export it again "
+            f"bundle {bundle} is signed by key {signature.key_id!r}, which this machine has revoked; export it again "
             "with a valid key"
         )
     key = trust.trusted().get(signature.key_id)
     if key is None:
         raise SignatureError(
-            f"bundle {bundle} is signed by key {signature.key_id!r}, which this box does not trust (keys: "
-            f"{trust.folder}); if you know who made it, run `asperity keys export -o station.pub` on the box that "
+            f"bundle {bundle} is signed by key {signature.key_id!r}, which this machine does not trust (keys: "
+            f"{trust.folder}); if you know who made it, run `asperity keys export -o station.pub` on the machine that "
             "calibrated it and `asperity keys trust station.pub` here"
         )
     try:

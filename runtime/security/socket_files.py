@@ -1,8 +1,8 @@
-"""Sockets that are files (``ipc://``): only this user and root can have made one, or can put another in its place.
+"""Sockets that are files (``ipc://``): only this user and root can have made one, or can replace it.
 
-A client cannot ask libzmq who is at the other end of an ipc connection (``SO_PEERCRED``), and libzmq connects again by
-itself, without asking, whenever the other end comes back. So the whole way to the file is checked, before connecting
-and before binding: what only this user and root can change stays as it was found. Without it another user could make
+A client cannot ask libzmq who is at the other end of an ipc connection (``SO_PEERCRED``), and libzmq reconnects by
+itself, without asking, whenever the other end comes back. So the whole path to the file is checked, before connecting
+and before binding: what only this user and root can change stays as it was found. Otherwise another user could make
 ``/tmp/asperity-UID`` first and answer in the station's place.
 """
 

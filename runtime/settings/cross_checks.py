@@ -1,4 +1,4 @@
-"""What the keys of ``station.toml`` must be to one another; the range of each alone is in its type."""
+"""Checks between keys of ``station.toml``; the range of each single key is in its type."""
 
 from __future__ import annotations
 

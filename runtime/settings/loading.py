@@ -33,7 +33,7 @@ def save(config: StationConfig) -> bytes:
 
 
 def restore(data: bytes) -> StationConfig:
-    """What ``save`` wrote. Raises ConfigError."""
+    """Read what ``save`` wrote. Raises ConfigError."""
     try:
         return msgspec.json.decode(data, type=StationConfig)
     except msgspec.MsgspecError as error:

@@ -1,4 +1,4 @@
-"""Log lines on stderr: `text` for people, or `json`: one JSON object per line with the ids of what it is about."""
+"""Log lines on stderr: `text` for people, or `json`: one JSON object per line with the ids it concerns."""
 
 from __future__ import annotations
 

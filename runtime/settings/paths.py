@@ -9,7 +9,7 @@ from asperity.runtime.settings.station_toml import StationConfig
 
 
 def journal_path(config: StationConfig) -> Path:
-    """Where the station's journal lies."""
+    """Path of the station's journal."""
     if config.journal.path:
         return Path(config.journal.path)
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
@@ -31,7 +31,7 @@ def audit_path(config: StationConfig) -> Path:
 
 
 def engine_cache(config: StationConfig) -> Path:
-    """Where networks built for this box's GPU lie."""
+    """Folder of the networks built for this machine's GPU."""
     if config.engine.cache:
         return Path(config.engine.cache)
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")

@@ -1,7 +1,7 @@
 """``station.toml`` as types: every bound, wait and size of a station has its name, default and description here.
 
 ``docs/station.md`` is made from this file. ``settings.loading`` reads a ``station.toml``, ``settings.cross_checks``
-checks what one key alone cannot say, and ``settings.paths`` says which paths follow from it.
+checks keys against each other, and ``settings.paths`` derives paths from them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STATIONS_MAX = 8
 
 
 class StationSection(Section, frozen=True, forbid_unknown_fields=True):
-    """Who this station is and what it does by itself."""
+    """The station's identity and what it does without requests."""
 
     name: Annotated[Name, text(f"name used in every topic ({NAME_RULE})")] = "st1"
     number: Annotated[int, number(0, 65535, "number in the 64-byte record")] = 1
@@ -291,7 +291,7 @@ class Engine(Section, frozen=True, forbid_unknown_fields=True):
 
 
 class Audit(Section, frozen=True, forbid_unknown_fields=True):
-    """Who asked what of the station, and what came of it (docs/security.md, Audit): JSON lines, one file a process."""
+    """Record of requests and their outcome (docs/security.md, Audit): JSON lines, one file per process."""
 
     path: Annotated[
         str, text("audit file; `.1`, `.2` ... are older ones; empty: `NAME.audit.jsonl` next to the (first) journal")

@@ -1,4 +1,4 @@
-"""The camera of ``asperity simulate``: tiny frames through the real socket, right or wrong as told."""
+"""The camera of ``asperity simulate``: tiny frames through the real socket, right or wrong on demand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Exposed(NamedTuple):
 
 
 class SimulatedCamera(FrameSender):
-    """One run of a camera that does as it is told. Not for several threads."""
+    """One run of a camera that is controlled from outside. Not for several threads."""
 
     def __init__(
         self, camera: str, frames_endpoint: str, *, station: str, results_endpoint: str, key: Path | None = None

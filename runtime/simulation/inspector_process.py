@@ -24,7 +24,7 @@ class StationProcess:
         self._process: Child | None = None
 
     def start(self, config: StationConfig | None = None) -> None:
-        """Start it, perhaps by another configuration; the one before has ended."""
+        """Start it, perhaps with another configuration; the previous one has ended."""
         self._process = process = Child(COMMAND, environment=ONE_THREAD, own_session=True)
         assert process.stdin is not None
         process.stdin.write(save(config or self._config) + b"\n")
@@ -41,7 +41,7 @@ class StationProcess:
         self._taken().kill()
 
     def wait(self, timeout_s: float) -> None:
-        """Until it has ended as it was asked to. Raises StationError when it does not."""
+        """Wait until it has ended as requested. Raises StationError when it does not."""
         process = self._taken()
         try:
             process.wait(timeout_s)
@@ -52,7 +52,7 @@ class StationProcess:
             process.hang_up()
 
     def end(self) -> None:
-        """Tell it to end, and wait."""
+        """Ask it to end, and wait."""
         if self._process is not None:
             self._process.terminate()
             self.wait(END_S)

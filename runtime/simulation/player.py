@@ -1,7 +1,7 @@
-"""Words played against a real station with the simulated engine: every reason code, on demand, by its own road.
+"""Words played against a real station with the simulated engine: every reason code on demand, as it really arises.
 
 A word is one of the simulated engine (``ok ng shape ... WORD=MS``), one of LINE_WORDS, for what concerns no single
-part, or the name of a reason. The latter is brought about as it comes about on a line: LOST by leaving out a ``seq``,
+part, or the name of a reason. A reason is produced as on a real line: LOST by leaving out a ``seq``,
 RESTARTED by kill -9 and a new start, CAMERA_MOVED by points that preprocessing itself finds moved. No result is made
 up. NOT_JUDGED is never a result's reason: it stands in the 64-byte record of a score that no f32 can hold.
 """

@@ -1,4 +1,4 @@
-"""How each reason comes about at a simulated station: a scene for each, played by ``runtime.simulation.player``."""
+"""How each reason is produced at a simulated station: a scene for each, played by ``runtime.simulation.player``."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _timing_only(line: SimulatedLine) -> None:
 
 
 def take_recipe(line: SimulatedLine, name: str) -> str:
-    """Have another active recipe; bounded. What came of it: the change's status, empty where it is not known."""
+    """Change the active recipe; bounded. Returns the change's status, empty where it is not known."""
     number = line.ask("prepare_recipe", recipe=name).recipe_change
     ends_s = time.monotonic() + SCENE_S + line.config.timing.recipe_ms / 1000
     while number is not None and time.monotonic() < ends_s and not line.ended:

@@ -1,4 +1,4 @@
-"""A line as the simulation has it: exposures, announcements, results, the inspector's process."""
+"""The simulated line: exposures, announcements, results, the inspector's process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ F32_MAX = 3.4e38
 
 @dataclass(slots=True)
 class Summary:
-    """What became of a run."""
+    """Outcome of a run."""
 
     exposures: int = 0
     results: int = 0
@@ -51,7 +51,7 @@ class Summary:
         return self.results / self.seconds if self.seconds > 0 else 0.0
 
     def add(self, other: Summary) -> None:
-        """What came of another station meanwhile."""
+        """Outcome at another station meanwhile."""
         self.exposures += other.exposures
         self.results += other.results
         self.by_reason += other.by_reason
@@ -121,7 +121,7 @@ class SimulatedLine:
         self._owed_parts.clear()
 
     def listen(self, timeout_ms: int) -> None:
-        """Take in what the station says. Raises StationError when the inspector has ended by itself."""
+        """Receive what the station publishes. Raises StationError when the inspector has ended by itself."""
         for item in self.client.poll(timeout_ms):
             if isinstance(item, Gap):
                 self.summary.gaps += 1
@@ -170,7 +170,7 @@ class SimulatedLine:
             self._owed_parts.add(trigger_id)
 
     def owe_last(self) -> None:
-        """The exposure that the camera counted last is owed a result, though nothing was sent."""
+        """The exposure that the camera counted last needs a result, though nothing was sent."""
         self._owed[Exposed(self.camera.camera_session, self.camera.seq)] += 1
 
     def give_trigger(self, timeout_ms: int) -> int:
@@ -211,7 +211,7 @@ class SimulatedLine:
             self._rested = True
 
     def pace(self) -> None:
-        """Wait for the next exposure's time, and for room: more than fit the station's queue are never under way."""
+        """Wait for the next exposure's time, and for room: more than fit the station's queue are never in flight."""
         ends_s = time.monotonic() + SETTLE_S + self.config.limits.deadline_ms / 1000
         while (left_s := self._due_s - time.monotonic()) > 0 and not self._ending():
             if left_s > 0.001:
@@ -226,7 +226,7 @@ class SimulatedLine:
         self._due_s = max(self._due_s + max(self._period_s, pitch_s), time.monotonic() + pitch_s)
 
     def await_in_work(self, frames: int) -> None:
-        """Until the station has admitted ``frames`` and not answered them."""
+        """Wait until the station has admitted ``frames`` and not answered them."""
         ends_s = time.monotonic() + self.config.limits.deadline_ms / 1000
         while time.monotonic() < ends_s:
             state = self.client.request("get_state").state
@@ -253,7 +253,7 @@ class SimulatedLine:
         self.await_running()
 
     def await_running(self) -> None:
-        """Until the inspector started last is ready to judge (or, without autostart, ready to be started)."""
+        """Wait until the last started inspector is ready to judge (or, without autostart, ready to be started)."""
         before = self.client.state.session if self.client.state is not None else ""
         wanted = (8,) if self.config.station.autostart else (6, 7, 8)
         ends_s = time.monotonic() + SETTLE_S + self.config.timing.recipe_ms / 1000

@@ -1,1 +1,1 @@
-"""Who may connect to a station, and what comes in."""
+"""Access to a station, and its incoming messages."""

@@ -1,7 +1,7 @@
-"""Who may connect, ask and send: the live list of clients, their roles and limits. Knows nothing of sockets.
+"""Access control: the live list of clients, their roles and limits. Independent of the sockets.
 
-With CURVE every connection is decided here by its public key and its socket, and every request and frame once more by
-the list as it stands at that moment, so a revoked key is worth nothing from the next look on. Open connections outlive
+With CURVE every connection is accepted or refused here by its public key and its socket, and every request and frame
+is checked again against the current list, so a revoked key stops working at the next check. Open connections outlive
 their key; ``Access.changed`` says which sockets must be bound again to close them.
 
 Without CURVE anyone who can reach a socket may use it: the endpoint (loopback, or ipc in a folder of one user) is the
@@ -56,7 +56,7 @@ REFUSALS = {
     "RATE": "it exceeds the permitted request rate",
     "KEYS": "the key folder failed its permission check; all connections are refused",
 }
-"""Why a client was refused: reason -> in words."""
+"""Why a client was refused: reason -> text."""
 
 
 class Decision(NamedTuple):
@@ -210,7 +210,7 @@ class Access:
         return f"more than {often} requests or {much} bytes per second; send requests less often"
 
     def actor(self, client: str, says: str = "") -> Actor:
-        """Who asks: ``client`` is the key's id as CURVE proved it, ``says`` what the request claims."""
+        """The sender: ``client`` is the key's id as CURVE proved it, ``says`` what the request claims."""
         key = self._clients.get(client) or self._revoked.get(client)
         return Actor(name=key.name if key else "", key=client, says=says)
 
@@ -219,12 +219,12 @@ class Access:
         self._count("HANDSHAKE", socket, "somebody")
 
     def cut(self, reason: str, socket: str, address: str, why: str) -> None:
-        """A connection was refused or cut; ``why`` in words, where there is more to say."""
+        """A connection was refused or cut; ``why`` as text, if there is more to report."""
         who = f"a client from {address[:64]}" if address else "somebody"
         self._count(reason, socket, f"{who} ({why[:128]})" if why else who)
 
     def news(self) -> Iterator[tuple[str, str, str]]:
-        """What was refused since the last call: kind, text, and who it was."""
+        """Refusals since the last call: kind, text and client."""
         while self._news:
             yield self._news.popleft()
 

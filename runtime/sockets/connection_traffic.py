@@ -1,8 +1,8 @@
-"""How much a connection of libzmq has sent so far, and the way to end it, though its descriptor is libzmq's.
+"""How much a connection of libzmq has sent so far, and how to end it, although libzmq owns its descriptor.
 
-A descriptor's number may be another file's at any moment, so whatever is done is done to a copy of it, which stays what
-it is, and only after a look at whose it is: Linux gives each socket a unique number that is never reused
-(SO_COOKIE). Only TCP counts bytes; of another connection nothing is known.
+A descriptor's number may be reused for another file at any moment, so everything is done on a duplicate, which keeps
+referring to the same file, and only after checking what it is: Linux gives each socket a unique number that is never
+reused (SO_COOKIE). Only TCP counts bytes; for other connections nothing is known.
 """
 
 from __future__ import annotations

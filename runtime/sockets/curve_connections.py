@@ -1,4 +1,4 @@
-"""The connections of one socket of libzmq, as its monitor tells of them, and what each has sent."""
+"""The connections of one libzmq socket, as its monitor reports them, and how much each has sent."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Connections:
         self._let_in += 1
 
     def follow(self, now_ns: int) -> bool:
-        """Take in what the monitor tells; True if the socket was closed to new connections (``unbind``)."""
+        """Process the monitor's events; True if the socket was closed to new connections (``unbind``)."""
         closed = False
         with suppress(zmq.Again):
             while True:

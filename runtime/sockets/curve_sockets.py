@@ -1,8 +1,8 @@
 """The I/O thread's sockets with CURVE: libzmq's, which authenticates each connection (ZAP, rfc.zeromq.org/spec/27).
 
-Two things are done here against libzmq 4.3.5. Its receiving queues have no bound of their own: where one is full while
-its connection is reset, a heartbeat ends the whole process (docs/decisions/plain-connections.md). And as libzmq counts
-no bytes, each TCP connection is looked at in every turn, and cut where it has sent more than was read of it.
+Two workarounds for libzmq 4.3.5. Its receiving queues are left unbounded: if one is full while its connection is
+reset, a heartbeat ends the whole process (docs/decisions/plain-connections.md). And as libzmq counts no bytes, each
+TCP connection is checked in every turn, and cut if it has sent more than was read from it.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class CurveEnds:
             self._named["control"].send_multipart([*envelope, body], zmq.NOBLOCK)
 
     def publish(self, name: str, parts: Sequence[Part]) -> None:
-        """To its subscribers; one with too much waiting loses it. Never blocks."""
+        """Send to the subscribers; one with too much waiting loses it. Never blocks."""
         self._named[name].send_multipart(parts, zmq.NOBLOCK, copy=name == "results")
 
     def speaks(self, connection: int, camera: str) -> None:
@@ -199,7 +199,7 @@ class CurveEnds:
         return self._connections[name].admitted
 
     def _follow(self, name: str, now_ns: int) -> None:
-        """Take in what became of a socket's connections. One that was cut is bound again once they are closed."""
+        """Process the events of a socket's connections. One that was cut is bound again once they are closed."""
         if self._connections[name].follow(now_ns) and name in self._rebinding:
             try:
                 for endpoint in self._bound[name]:
@@ -228,7 +228,7 @@ class CurveEnds:
             self._zap.send_multipart([sender, empty, version, *answer])
 
     def _cut(self, name: str, now_ns: int) -> None:
-        """End every connection of a socket; who may come back does so by itself within a moment."""
+        """End every connection of a socket; clients that may reconnect do so automatically within a moment."""
         if name not in self._rebinding:
             self._rebinding[name] = now_ns + REBIND_MS * MS
             for endpoint in self._bound[name]:
@@ -236,7 +236,7 @@ class CurveEnds:
 
     def close(self, linger_ms: int) -> None:
         """Close everything; what subscribers have not taken gets ``linger_ms``."""
-        # While a monitor is still read: ZeroMQ's thread waits for ever to tell one that is gone.
+        # While a monitor is still read: ZeroMQ's thread waits forever to notify one that is gone.
         for socket in self._all:
             with suppress(zmq.ZMQError):
                 socket.disable_monitor()

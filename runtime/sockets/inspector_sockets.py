@@ -21,7 +21,7 @@ from asperity.runtime.sockets.reachability import is_loopback
 from asperity.runtime.wire import Part
 
 STALL_MS = 100
-"""A turn that comes so much too late: the process stood still, and messages wait where nobody has looked yet."""
+"""A turn that comes so much too late: the process stood still, and unread messages wait."""
 CATCH_UP_MS = 100
 """After which what waited is taken for read."""
 

@@ -80,7 +80,7 @@ class Waiting:
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Nobody takes messages any more."""
+        """Messages are no longer taken."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()

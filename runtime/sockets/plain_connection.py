@@ -1,7 +1,7 @@
 """One plain connection: a thread reads it and holds it to its bounds before anything is kept; any client may send.
 
-Blocking reads, each for a whole part where the part is large: a frame is read straight into the memory in which it is
-decoded, and the interpreter is needed a few times for each frame, not for each packet.
+Blocking reads, each for a whole part if the part is large: a frame is read straight into the memory in which it is
+decoded, and the interpreter runs a few times per frame, not per packet.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SMALL_PER_S = 100
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one connection of a socket may do; beyond it is cut."""
+    """Limits of one connection of a socket; it is cut beyond them."""
 
     own_type: bytes
     handshake_ms: int
@@ -48,7 +48,7 @@ class Bounds:
 
 
 class Keeper(Protocol):
-    """Where whole messages go, and their bytes are counted before they are read (``runtime.sockets.message_queue``)."""
+    """Takes whole messages, and counts their bytes before they are read (``runtime.sockets.message_queue``)."""
 
     def reserve(self, peer: Peer, nbytes: int, until_ns: int) -> None:
         """Wait for room for a part. Raises CutError where there is none in time."""
@@ -79,7 +79,7 @@ class Peer:
         """The handshake has ended well."""
         self.closed = False
         self.reason = ""
-        """Why it was cut, in words; empty: it went by itself."""
+        """Why it was cut, as text; empty: the client closed it."""
         self.kind = ""
         """The same as ``runtime.sockets.access.REFUSALS`` has it."""
         self.topics: tuple[bytes, ...] = ()
@@ -228,7 +228,7 @@ class Peer:
             raise CutError(f"more than {SMALL_PER_S} subscriptions and heartbeats per second")
 
     def _read(self, nbytes: int, until_ns: int) -> memoryview:
-        """The next bytes, as memory that nobody writes to again. ``until_ns`` 0: as long as the connection lasts."""
+        """The next bytes, as memory that is not written to again. ``until_ns`` 0: as long as the connection lasts."""
         if nbytes < READ_NBYTES:
             while self._stop - self._start < nbytes:
                 if self._start:

@@ -1,8 +1,8 @@
 """The I/O thread's sockets without CURVE: ZMTP spoken here, so that every byte has its bound before it is read.
 
-libzmq assembles a message whole before it is seen, and kills the process where a connection is reset at a moment
-that it did not expect; docs/decisions/plain-connections.md says what was seen and tried. Clients of every ZeroMQ
-library connect as before.
+libzmq assembles a whole message before we see it, and aborts the process if a connection is reset at a moment
+that it did not expect; docs/decisions/plain-connections.md says what was seen and tried. Clients with any ZeroMQ
+library connect as usual.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NEWS_MAX = 64
 PAUSE_S = 0.05
 """After a connection could not be accepted: no handle, no thread, no memory is left."""
 PACE_S = 0.002
-"""Between two connections that are accepted: who knocks without end takes no time from the frames."""
+"""Between two connections that are accepted: endless connection attempts take no time from the frames."""
 CONTROL_WAITING_NBYTES = 16 * 2**20
 """Requests of all connections that wait or are being read."""
 
@@ -87,7 +87,7 @@ class PlainEnds:
         self._door.start()
 
     def make_bell(self) -> Callable[[], None]:
-        """What wakes the I/O thread; for any thread. Never blocks."""
+        """A function that wakes the I/O thread; for any thread. Never blocks."""
         return self._ring
 
     def _ring(self) -> None:
@@ -134,7 +134,7 @@ class PlainEnds:
                 peer.offer(zmtp.encode([*envelope[1:], body]), self._hwm["control"])
 
     def publish(self, name: str, parts: Sequence[Part]) -> None:
-        """To its subscribers; one with too much waiting loses it. Never blocks."""
+        """Send to the subscribers; one with too much waiting loses it. Never blocks."""
         topic = bytes(parts[0])
         for peer in self._peers[name]:
             if topic.startswith(peer.topics):
@@ -201,7 +201,7 @@ class PlainEnds:
                 name, listener = self._listeners[handle]
                 try:
                     end, address = listener.accept()
-                    self._let_in(name, end, address[0] if isinstance(address, tuple) else "this box")
+                    self._let_in(name, end, address[0] if isinstance(address, tuple) else "this machine")
                     time.sleep(PACE_S)
                 except (OSError, RuntimeError):
                     time.sleep(PAUSE_S)

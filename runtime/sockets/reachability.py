@@ -1,4 +1,4 @@
-"""Who else can reach the sockets than those they are for: said at every start; an alarm where it is a network."""
+"""Who else can reach the sockets: logged at every start; an alarm if they are open to a network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_to_network(config: StationConfig) -> str:
 
 
 def open_to_users(config: StationConfig) -> str:
-    """In words, that every user of this computer can use the sockets; empty: it is not so."""
+    """Text saying that every user of this computer can use the sockets; empty: it is not so."""
     ends = [f"{name} {endpoint}" for name, endpoint in _tcp(config) if is_loopback(endpoint)]
     if config.security.curve or not ends:
         return ""

@@ -1,6 +1,6 @@
-"""ZMTP 3 with the mechanism NULL (https://rfc.zeromq.org/spec/37/) as the side that binds: bytes <-> nouns, no sockets.
+"""ZMTP 3 with the mechanism NULL (https://rfc.zeromq.org/spec/37/) as the side that binds: bytes <-> types, no sockets.
 
-Older peers (ZMTP 1 and 2) are refused: they take part in no handshake, so nothing is known of them.
+Older peers (ZMTP 1 and 2) are refused: they do not take part in a handshake, so nothing is known about them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ProtocolError(Exception):
 
 
 class Header(NamedTuple):
-    """What the first byte of a frame says of it."""
+    """The flags in the first byte of a frame."""
 
     more: bool
     command: bool

@@ -2,7 +2,7 @@
 
 Two ways, determined by the bank. Published: a patch's distance is that to its nearest row, the image's is the largest
 one, re-weighted (lsfa 7.3). Local: a distance counts by how unusual it is for that row, and the image's distance is the
-peak peak of the smoothed map; ``docs/decisions/local-distances.md`` says why.
+peak of the smoothed map; ``docs/decisions/local-distances.md`` says why.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prepared frame to patch features: the road shared by calibration (torch) and the engines (ONNX Runtime).
+"""Prepared frame to patch features: the path shared by calibration (torch) and the engines (ONNX Runtime).
 
 Only ``Networks`` differs between them. The exact reductions of lsfa 10.2 live here: distinct RGB tokens, one sparse
 interpolation-and-pooling map, and empty patches merged into spare slots that carry their multiplicity.
@@ -55,7 +55,7 @@ class Patches:
 class StageClock:
     """Wall microseconds of each stage; stages of branches that run side by side overlap.
 
-    ``progress`` hears every stage's end, perhaps from another thread, so that a stuck engine stops the beat.
+    ``progress`` hears every stage's end, perhaps from another thread, so that a stuck engine stops the heartbeat.
     """
 
     progress: Callable[[str], None] | None = None

@@ -4,7 +4,7 @@ The published chain quantises the map to 8 bits before the blur and uses Pillow'
 Both are dropped knowingly: they only coarsen the map, and without them upsampling and blur are one linear map, so the
 modalities can be fused before it.
 
-Numpy alone: every engine's verdict comes by here, the simulated one's too, and scipy would double a station's start.
+Numpy only: every engine's verdict passes through here, the simulated one's too; scipy would double a station's start.
 """
 
 from __future__ import annotations

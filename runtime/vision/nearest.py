@@ -1,6 +1,6 @@
 """Exact nearest neighbours in a memory bank, on the CPU (lsfa 7.2, 10.2 point 6).
 
-A float32 matrix product ranks all rows; whatever its rounding could have confused with the winner is measured again in
+A float32 matrix product ranks all rows; any row that rounding could have confused with the winner is measured again in
 float64, so the index returned is the float64 one and ties go to the lowest index. Nothing of size queries x rows is
 kept beyond one block.
 """

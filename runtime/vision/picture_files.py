@@ -1,7 +1,7 @@
 """PNG and TIFF files from outside: their size is known and bounded before a pixel is decoded.
 
-A few kilobytes can promise gigabytes of pixels. Both formats say in their head how large they are, and what they say is
-held against what a frame may be (``docs/wire.md``) before memory is taken for it.
+A few kilobytes can declare gigabytes of pixels. Both formats declare their size in the header, which is compared
+with the limits of a frame (``docs/wire.md``) before memory is allocated.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ NEIGHBOURS = 3
 
 @dataclass(frozen=True, slots=True)
 class PointGroups:
-    """What the point encoder eats, and how its tokens become patches."""
+    """The point encoder's inputs, and how its tokens become patches."""
 
     groups: FloatArray  # G x K x 3, relative to the centre / group_scale_mm
     centres: FloatArray  # G x 3, position / position_scale_mm

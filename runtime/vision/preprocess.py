@@ -1,4 +1,4 @@
-"""Frame -> Prepared: background away, largest part kept, one square window, sizes of the networks (lsfa 1.2, 1.3).
+"""Frame -> Prepared: background removed, largest part kept, one square window, network input sizes (lsfa 1.2, 1.3).
 
 Pure. ``plane`` is the fast path: the station's plane, measured once, instead of RANSAC and DBSCAN in every frame.
 """
@@ -29,7 +29,7 @@ LEVEL_CELLS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """What of the source frame is judged: H x W, True where a recipe says inspect, or ignore. None: no such mask."""
+    """What part of the frame is judged: H x W, True where a recipe says inspect, or ignore. None: no such mask."""
 
     inspect: BoolArray | None = None
     ignore: BoolArray | None = None

@@ -1,6 +1,6 @@
 """The published per-frame cleaning (lsfa 1.2): RANSAC plane of the border, its removal, DBSCAN, the largest label.
 
-Results equal those of the reference's library; the slow way, kept for comparison with published numbers.
+Results equal those of the reference's library; slow, kept for comparison with published numbers.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from asperity.runtime.vision.maps import pixel_map, worst_region
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What ``decide`` says of one frame.
+    """The answer of ``decide`` to one frame.
 
     Score, threshold and p-value are None where the verdict is unknown, except that TIMING_ONLY has score and threshold.
     """
@@ -28,7 +28,7 @@ class Judgement:
     verdict: Verdict
     reason: Reason
     detail: str
-    """Why, in words, with the numbers: for the log."""
+    """Why, as text, with the numbers: for the log."""
     score: float | None = None
     threshold: float | None = None
     p_value: float | None = None
@@ -90,7 +90,7 @@ def conformal_threshold(scores: Iterable[float], alpha: float) -> float:
 
 
 def outside_range(silhouette: Silhouette, ranges: Iterable[SilhouetteRange]) -> tuple[str, ...]:
-    """Each figure outside its closed range, in words; a figure that is not finite or not known counts as outside."""
+    """Each figure outside its closed range, as text; a figure that is not finite or not known counts as outside."""
     found = []
     for limits in ranges:
         value = getattr(silhouette, limits.figure, math.nan)
@@ -144,7 +144,7 @@ def decide(
 
 
 def _damage(scores: Scores, decision: Decision) -> str:
-    """What in the numbers cannot be right, in words; empty when nothing."""
+    """What in the numbers cannot be right, as text; empty when nothing."""
     try:
         _check_constants(decision)
     except EngineError as error:

@@ -1,6 +1,6 @@
-"""The wire: bytes <-> nouns. Pure functions, no sockets; the only place that knows the contract of ``docs/wire.md``.
+"""The wire: bytes <-> types. Pure functions, no sockets; the only place that knows the contract of ``docs/wire.md``.
 
-Whatever is malformed raises WireError, of a frame FrameRefused(REFUSED_MESSAGE); nothing else escapes a decoder.
+Malformed input raises WireError, in a frame FrameRefused(REFUSED_MESSAGE); a decoder raises nothing else.
 """
 
 from asperity.runtime.frame import MAX_BUFFER_BYTES, MAX_PIXELS, MAX_SIDE_PX

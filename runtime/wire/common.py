@@ -1,4 +1,4 @@
-"""What every message kind shares: limits, topics, names and the one way in and out of JSON.
+"""What every message kind shares: limits, topics, names and the only JSON encoding and decoding.
 
 Nothing here opens a socket. Every limit of the contract has its name here and its row in ``docs/wire.md``.
 """

@@ -136,7 +136,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     next_result_id: Positive | None = None
     """Where the reply was cut: ask again from here. Null: everything asked for was looked at."""
     recipe_change: Positive | None = None
-    """Number of the change of recipe that was begun; the state's ``recipe_change`` says what becomes of it."""
+    """Number of the change of recipe that was begun; the state's ``recipe_change`` reports its outcome."""
 
 
 _request = msgspec.json.Decoder(Request)

@@ -169,7 +169,7 @@ def decode_frame(parts: Sequence[Part]) -> Frame:
 
 
 def peek_identity(parts: Sequence[Part]) -> FrameIdentity:
-    """What can be determined of a message's identity, each field checked by itself; never raises.
+    """What can be determined of a message's identity, each field checked separately; never raises.
 
     A field that is absent or illegal keeps its default; for a header of another version only the topic is trusted.
     """

@@ -1,4 +1,4 @@
-"""Result messages: ``[result/<station>/][JSON]``, and how a receiver reads one without ever believing too much."""
+"""Result messages: ``[result/<station>/][JSON]``, and how a receiver reads one without trusting too much."""
 
 from __future__ import annotations
 

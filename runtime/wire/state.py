@@ -1,4 +1,4 @@
-"""What a station says of itself: state, event and trigger messages."""
+"""What a station publishes about itself: state, event and trigger messages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EngineMessage(msgspec.Struct, frozen=True):
 
 
 class RecipeChange(msgspec.Struct, frozen=True):
-    """The last recipe change that was begun, and what became of it."""
+    """The last recipe change that was begun, and its outcome."""
 
     number: Count
     """Counts changes from 1 in each session; the reply to ``prepare_recipe`` names it."""
@@ -103,13 +103,13 @@ class StationState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def balanced(self) -> bool:
-        """The law: received + lost = ok + ng + unknown + in_flight, and every unknown has its reason."""
+        """Accounting: received + lost = ok + ng + unknown + in_flight, and every unknown has its reason."""
         fates = self.ok + self.ng + self.unknown + self.in_flight
         return self.received + self.lost == fates and self.unknown == sum(self.unknown_by_reason.values())
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something a person should know, in words. Never needed to judge a part."""
+    """Something a person should know, as text. Never needed to judge a part."""
 
     v: int = 1
     station: Name
@@ -160,7 +160,7 @@ def decode_state(parts: Sequence[Part]) -> StationState:
 
 
 def check_state(state: StationState) -> None:
-    """What the types do not say. Raises WireError."""
+    """Check what the types do not express. Raises WireError."""
     require_finite("state", expected_rate_hz=state.expected_rate_hz, threshold=state.threshold)
     numbers = {name: value for name, value in (state.gpu or {}).items() if isinstance(value, (int, float))}
     require_finite("state", **{f"gpu.{name}": value for name, value in numbers.items()})

@@ -121,12 +121,12 @@ def test_killed_among_the_patches_and_again_in_the_adaptation(
 
     second = run(source, tmp_path, "STEP", 5)
     assert second.returncode == -signal.SIGKILL
-    assert "going on from 14 frames' patches" in second.stderr
+    assert "resuming from 14 frames' patches" in second.stderr
     assert second.stderr.count("FRAME") == FRAMES - 14
 
     third = run(source, tmp_path)
     assert third.returncode == 0, third.stderr
-    assert "going on from an earlier run's checkpoint" in third.stderr
+    assert "resuming from an earlier run's checkpoint" in third.stderr
     # Five steps were done, three of them (an epoch) kept.
     assert (third.stderr.count("FRAME"), third.stderr.count("STEP")) == (0, 3 * EPOCHS - 3)
     assert [path.name for path in tmp_path.iterdir()] == ["calibration"]
@@ -142,7 +142,7 @@ def test_an_interrupt_from_the_keyboard_leaves_as_much_and_another_job_takes_non
     assert (tmp_path / "calibration.work" / "adaptation.safetensors").exists()
     other = run(source, tmp_path, "", 0, signal.SIGKILL, "--seed", "1")
     assert other.returncode == 0, other.stderr
-    assert "going on" not in other.stderr
+    assert "resuming" not in other.stderr
     assert (other.stderr.count("FRAME"), other.stderr.count("STEP")) == (FRAMES, 3 * EPOCHS)
     assert load_folder(tmp_path / "calibration").record.decision != whole.record.decision
 

@@ -106,7 +106,7 @@ class _DeviceArray:
 
 
 class TorchGraph:
-    """As ``runtime.cuda.graph.DeviceGraph``. Scratch comes from a pool of its own, filled by the first run."""
+    """As ``runtime.cuda.graph.DeviceGraph``. Scratch comes from a separate pool, filled by the first run."""
 
     def __init__(self, name: str, graph: Graph, signature: Signature, place: Place) -> None:
         self.name, self._graph, self._signature, self._place = name, graph, signature, place
@@ -204,7 +204,7 @@ class TorchGraphs:
 
     def _known(self, name: str) -> Graph:
         if name not in self._graphs:
-            raise EngineError(f"there is no network {name}; there are: {', '.join(sorted(self._graphs)) or 'none'}")
+            raise EngineError(f"no such network: {name}; there are: {', '.join(sorted(self._graphs)) or 'none'}")
         return self._graphs[name]
 
     def _loaded(self, modules: Mapping[str, nn.Module], dtype: torch.dtype) -> dict[str, Graph]:

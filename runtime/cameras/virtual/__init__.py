@@ -1,1 +1,1 @@
-"""A structured-light camera over ray casting, for parts that never existed."""
+"""A simulated structured-light camera (ray casting) for virtual parts."""

@@ -1,7 +1,7 @@
-"""A structured-light camera over ray casting: colour and 3D of parts that never existed, with the truth beside them.
+"""A simulated structured-light camera (ray casting): colour and 3D of virtual parts, with their ground truth.
 
 The station is fixed: a camera 400 mm above a dark background plane, tilted by 5 degrees, and a projector 110 mm beside
-it. A frame follows from (product, seed, size, index, defect) alone; the same index with another defect is its twin:
+it. A frame is a function of (product, seed, size, index, defect) alone; the same index with another defect is its twin:
 same part, pose, light and noise.
 """
 

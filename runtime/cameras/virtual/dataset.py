@@ -1,4 +1,4 @@
-"""The virtual camera's frames as a data set on disk, in the layout of MVTec 3D-AD, with how it was made beside it."""
+"""The virtual camera's frames as a data set on disk, in the MVTec 3D-AD layout, with a record of how it was made."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Defects put into a virtual part. Geometry defects leave its colour alone, colour defects its geometry.
+"""Defects put into a virtual part. Geometry defects do not change its colour, colour defects not its geometry.
 
 Each draws its size, strength and place from its own random generator. ``severity`` scales the strength of what lies on
 the surface (heights and depths, how much a stain covers), not its size, place or shape. The exact mask is not made
-here: the camera compares what its rays meet with and without the defect.
+here: the camera compares what its rays hit with and without the defect.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STAINS = ((0.20, 0.15, 0.10), (0.10, 0.16, 0.30), (0.12, 0.26, 0.14), (0.42, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """What was done to a part, for tables of what was found: the ground truth beside the mask."""
+    """What was done to a part, for tables of results: the ground truth in addition to the mask."""
 
     kind: str
     strength_mm: float

@@ -60,6 +60,6 @@ class Scene:
         return hits["t_hit"].numpy(), hits["primitive_ids"].numpy(), hits["primitive_normals"].numpy()
 
     def blocked(self, rays: FloatArray, near: float, far: float) -> BoolArray:
-        """Whether anything stands on rays (..., 6) between ``near`` and ``far`` multiples of their direction."""
+        """Whether anything blocks rays (..., 6) between ``near`` and ``far`` multiples of their direction."""
         blocked: BoolArray = self._scene.test_occlusions(self._o3d.core.Tensor(rays), near, far).numpy()
         return blocked

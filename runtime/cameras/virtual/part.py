@@ -1,4 +1,4 @@
-"""One physical part as the virtual camera knows it: a height field with colour on a square grid.
+"""One physical part for the virtual camera: a height field with colour on a square grid.
 
 Seen from above, everything but undercuts is a height field; where there is no material it dips below the background
 plane at z = 0, so that outlines and through holes keep their exact place between grid points.

@@ -1,7 +1,7 @@
 """The products of the virtual station: a machined bracket, a bread roll, a printed nameplate.
 
 Each function makes one physical part from its own random generator: dimensions, surface and colour vary from part to
-part as such a product's do. ``wrong`` makes a part of a neighbouring type that must not pass.
+part as for a real product. ``wrong`` makes a part of a similar type that must not pass.
 """
 
 from __future__ import annotations

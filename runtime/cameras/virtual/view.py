@@ -1,4 +1,4 @@
-"""Where the virtual station's camera stands, how a part lies under it, and what its rays meet."""
+"""The virtual station's geometry: the camera's position, the pose of a part under it, and what its rays hit."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Pose:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """What the pixels' rays meet, in the part's coordinates. Arrays are H x W (x 3)."""
+    """What the pixels' rays hit, in the part's coordinates. Arrays are H x W (x 3)."""
 
     scene: Scene
     rays: FloatArray  # H x W x 6

@@ -1,1 +1,1 @@
-"""Every kernel with its inputs and its float64 oracle, one module a subject; see ``runtime.cuda.kernels``."""
+"""Every kernel with its inputs and its float64 oracle, one module per subject; see ``runtime.cuda.kernels``."""

@@ -1,4 +1,4 @@
-"""Clouds that the checks of the point kernels run on, plain and degenerate; without a kernel."""
+"""Clouds for the checks of the point kernels, plain and degenerate; this module has no kernel."""
 
 from __future__ import annotations
 

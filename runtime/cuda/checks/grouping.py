@@ -11,7 +11,7 @@ from asperity.runtime.cuda.points import Grouping, GroupScale
 from asperity.runtime.vision.points import Indices, Points, nearest_neighbours, valid_points
 
 MARGIN = 1e-6
-"""Two squared distances this much apart (relative) are told apart by float32."""
+"""Two squared distances this much apart (relative) are distinguished by float32."""
 
 ROUNDING = 2.0**-22
 """Of a relative coordinate: one difference and one quotient in float32, with room."""

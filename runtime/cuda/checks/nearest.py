@@ -16,7 +16,7 @@ from asperity.runtime.frame import FloatArray
 from asperity.runtime.vision.nearest import MemoryBank
 
 MARGIN = 1e-6
-"""Two distances this much apart (relative) are told apart; nearer ones may be answered by either row."""
+"""Two distances this much apart (relative) are distinguished; nearer ones may be answered by either row."""
 
 BRUTE_ROWS = 8
 """Queries of a large search that are also measured against every bank row. All are held to ``vision.nearest``, which is

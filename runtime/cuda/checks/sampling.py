@@ -11,7 +11,7 @@ from asperity.runtime.cuda.points import STATIC_SHARED_BYTES, Form, Sampling, Sa
 from asperity.runtime.vision.points import Indices, Points, farthest_points, valid_points
 
 MARGIN = 1e-6
-"""Two squared distances this much apart (relative) are told apart by float32: 10 roundings of 2^-24."""
+"""Two squared distances this much apart (relative) are distinguished by float32: 10 roundings of 2^-24."""
 
 
 def plan_for(device: Device, shape: Shape, form: Form) -> SamplingPlan:
@@ -83,7 +83,7 @@ def choice_problems(points: Points, chosen: Indices) -> list[str]:
         difference = points - points[chosen[step - 1]]
         nearest = np.minimum(nearest, (difference * difference).sum(axis=1))
         if nearest[chosen[step]] < nearest.max() * (1 - MARGIN):
-            return [f"choice {step} lies at {nearest[chosen[step]]} mm2 where one lies at {nearest.max()}"]
+            return [f"choice {step} is at {nearest[chosen[step]]} mm2 where one is at {nearest.max()}"]
     return []
 
 

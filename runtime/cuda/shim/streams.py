@@ -1,4 +1,4 @@
-"""Branches, events and recordings for the CPU stand-in: nothing runs before something waits for it, then in the worst
+"""Branches, events and recordings for the CPU stand-in: nothing runs until something waits for it, then in the worst
 order.
 
 A branch's work is kept until it is waited for. Then the branches take turns, one step each, the last made first (or the
@@ -236,7 +236,7 @@ class ShimFrameDevice(ShimDevice):
     def capture(self) -> Iterator[Recording]:
         """As ``FrameDevice.capture``. Raises EngineError where a branch was not joined or memory was allocated."""
         if self._recording is not None:
-            raise EngineError("a recording is under way already")
+            raise EngineError("a recording is in progress already")
         self.synchronize()
         recording = ShimRecording(self)
         recording.steps[self._now.handle] = []
@@ -292,7 +292,7 @@ class ShimFrameDevice(ShimDevice):
         self.forget()
 
     def run(self, queues: dict[int, deque[Step]]) -> bool:
-        """Do all steps, in the order that events allow; False where some are held back for ever."""
+        """Do all steps, in the order that events allow; False if some are held back forever."""
         while any(queues.values()):
             progressed = False
             for handle in sorted(queues, reverse=not self._first_branch_first):

@@ -1,1 +1,1 @@
-"""Modules that import only where something works; the doctor tries each in a separate process."""
+"""Modules that can be imported only if something works; the doctor tries each in a separate process."""

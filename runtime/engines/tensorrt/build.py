@@ -1,7 +1,7 @@
 """Networks built in the background: a child process makes them while the active engine goes on serving.
 
-The child is `asperity engines build`, at low priority and bounded in time. What it has built lies in the cache, where
-opening a recipe finds it; a child that fails, or is stopped, leaves the cache as it was.
+The child is `asperity engines build`, at low priority and bounded in time. What it has built goes to the cache, where
+opening a recipe finds it; a child that fails or is stopped leaves the cache unchanged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def build_command(bundle: Path, config: StationConfig) -> list[str]:
 
 
 class BackgroundBuild:
-    """One build under way. Ask ``done`` now and then; ``stop`` when it is no longer wanted. Nothing here waits long."""
+    """One running build. Poll ``done``; ``stop`` when it is no longer wanted. Nothing here waits long."""
 
     def __init__(self, bundle: Path, config: StationConfig) -> None:
         """Starts the child. Raises EngineError when it cannot be started."""
@@ -97,7 +97,7 @@ class BackgroundBuild:
 
 
 def build_networks(bundle: Path, config: StationConfig, wanted: Callable[[], bool]) -> None:
-    """Build a bundle's networks for this box in a child, and wait for it. For a thread that may wait ``build_s``.
+    """Build a bundle's networks for this machine in a child, and wait for it. For a thread that may wait ``build_s``.
 
     Raises EngineError as ``BackgroundBuild`` does, and when ``wanted`` says no; the child is ended then.
     """

@@ -1,8 +1,8 @@
 """Built networks on the device: plans of the cache behind ``runtime.cuda.graph``, with `tensorrt` or `tensorrt-rtx`.
 
-Weights are taken when the plans are opened, scratch memory when a graph is made, and nothing afterwards. A failure is
-an EngineError with the library's own first complaint; a device that failed permanently is noticed by the code that
-waits for waits for the stream, which is not here.
+Memory for weights is allocated when the plans are opened, scratch memory when a graph is made, and none afterwards. A
+failure is an EngineError with the library's first error message; a device that failed permanently is noticed by the
+code that waits for the stream, which is not here.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class TensorRtGraphs(DeviceGraphs):
         return frozenset(self._sizes)
 
     def nbytes(self, name: str) -> GraphBytes:
-        """As ``DeviceGraphs.nbytes``; the weights' share is told by the size of the plan, which is mostly weights."""
+        """As ``DeviceGraphs.nbytes``; the weights' share is the size of the plan, which is mostly weights."""
         return GraphBytes(weights=self._sizes[self._known(name)], scratch=scratch_nbytes(self._engine(name)))
 
     def graph(self, name: str) -> TensorRtGraph:
@@ -170,7 +170,7 @@ def _tensors(engine: Any, library: Library) -> set[tuple[str, str, Shape]]:
 
 
 def open_graphs(bundle: Bundle, config: StationConfig, device: Device) -> TensorRtGraphs:
-    """The built networks of a bundle for this box's GPU, as ``[engine]`` asks for them: what a recipe is opened with.
+    """The built networks of a bundle for this machine's GPU, as ``[engine]`` asks for them, to open a recipe with.
 
     Raises EngineError: no library, no GPU, no networks in the cache (the sentence says how to build them), not safe.
     """

@@ -1,4 +1,4 @@
-"""The one place that knows which TensorRT there is: `tensorrt` (10.3 to 11.x) or `tensorrt-rtx`, imported lazily.
+"""The one place that knows which TensorRT is installed: `tensorrt` (10.3 to 11.x) or `tensorrt-rtx`, imported lazily.
 
 Only names that both have are used outside of this file: Builder, INetworkDefinition, OnnxParser, IBuilderConfig,
 Runtime, ICudaEngine, IExecutionContext. What differs between versions is answered here.
@@ -17,7 +17,7 @@ from asperity.runtime.errors import EngineError
 LibraryName = Literal["tensorrt", "tensorrt-rtx"]
 OLDEST: dict[LibraryName, tuple[int, int]] = {"tensorrt": (10, 3), "tensorrt-rtx": (1, 4)}
 NEXT_MAJOR: dict[LibraryName, int] = {"tensorrt": 12, "tensorrt-rtx": 2}
-"""The first major version that nobody has looked at."""
+"""The first major version that was not tested."""
 INSTALL = "install it with: pip install 'asperity[{name}]' (a Jetson's TensorRT comes with JetPack; docs/engines.md)"
 SAID_MAX = 20
 SAID_CHARACTERS = 400
@@ -43,7 +43,7 @@ class Library:
 
 
 class Said:
-    """What the library complained of, bounded: it reports failures here, and its calls return None or False."""
+    """The library's error messages, bounded: it reports failures here, and its calls return None or False."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []

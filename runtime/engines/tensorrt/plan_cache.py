@@ -1,9 +1,9 @@
-"""Built networks on disk: TensorRT's plans, made on this box for its GPU, driver and library, and never elsewhere.
+"""Built networks on disk: TensorRT's plans, made on this machine for its GPU, driver and library, and never elsewhere.
 
 A plan is executable code, so only files that this user wrote and nobody else could have changed are read: folders 0700,
-files 0600, owner asked of the opened file, hashes beside. One folder a set: ``record.json`` and a plan a network. It
-is written whole under another name and renamed, so that a reader sees a set or none. Making plans is the work of
-``export.tensorrt`` (docs/engines.md).
+files 0600, owner checked on the opened file, hashes stored with them. One folder per set: ``record.json`` and one plan
+per network. It is written whole under another name and renamed, so that a reader sees a complete set or none.
+``export.tensorrt`` makes the plans (docs/engines.md).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Softmax = Literal["fp32", "half"]
 
 
 class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a set of plans belongs to. Any difference means another set."""
+    """Identifies a set of plans. Any difference means another set."""
 
     bundle: str
     """The bundle's digest, hex."""
@@ -112,14 +112,14 @@ class PlanRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class PlanSet:
-    """A set that lies in the cache; its files are checked when they are read."""
+    """A set in the cache; its files are checked when they are read."""
 
     folder: Path
     record: PlanRecord
 
     @property
     def nbytes(self) -> int:
-        """Of all plans."""
+        """Bytes of all plans."""
         return sum(file.nbytes for file in self.record.files)
 
     @property
@@ -145,7 +145,7 @@ class PlanSet:
 
 
 class PlanCache:
-    """The folder of all sets of this user on this box."""
+    """The folder of all sets of this user on this machine."""
 
     def __init__(self, folder: Path, most_nbytes: int) -> None:
         """``most_nbytes``: beyond it the sets used longest ago are removed (``[engine] cache_max_mbytes``)."""
@@ -221,7 +221,7 @@ class PlanCache:
         return PlanSet(target, record)
 
     def note_trial(self, found: PlanSet, trial: Trial) -> PlanSet:
-        """Write down what came of trying the set. Raises EngineError when it cannot be written."""
+        """Record the result of trying the set. Raises EngineError when it cannot be written."""
         record = msgspec.structs.replace(found.record, trial=trial)
         path = found.folder / RECORD_FILE
         try:

@@ -1,8 +1,8 @@
 """``asperity gateway http``: ``/livez /readyz /metrics`` for machines, ``/`` for people. It reads and changes nothing.
 
 On asyncio instead of starlette and uvicorn: four pages that take no input need no framework, uvicorn (0.54) lets a
-client that never finishes its request stay for ever, and its ``limit_concurrency`` turns the newcomer away, which is
-the probe. Every connection is one request, bounded in bytes and time; when there are too many, a silent one makes room.
+client that never finishes its request stay forever, and its ``limit_concurrency`` turns away the newcomer, which is
+the probe. Each connection is one request, bounded in bytes and time; when there are too many, a silent one is closed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PHRASES = {
 
 
 class Answer(NamedTuple):
-    """What a request gets."""
+    """The answer to a request."""
 
     status: int
     body: bytes

@@ -1,4 +1,4 @@
-"""What Prometheus reads: results counted here as they come, and the station's last state as it says it.
+"""What Prometheus reads: results counted here as they arrive, and the station's last state as reported.
 
 ``asperity_accept`` and ``asperity_quality`` are computed at each scrape; everything else may be old when quality is 0.
 """

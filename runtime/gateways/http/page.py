@@ -1,4 +1,4 @@
-"""The page for people: how the station is and its last results. Plain HTML, nothing from outside, all escaped."""
+"""The page for people: the station's state and its last results. Plain HTML, no external resources, all escaped."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class ModbusRegisters:
         self._number_of_recipe = {name: number for number, name in self._recipe_of_number.items()}
 
     def refresh(self) -> None:
-        """Take over what the link has."""
+        """Take over the link's items."""
         state = self._link.view().state
         self._command.look()
         self._recipe.follow(state, time.monotonic())

@@ -1,4 +1,4 @@
-"""What a PLC asked for by Modbus, and what became of it. Pure: futures and states are handed in, and the time."""
+"""What a PLC requested by Modbus, and the outcome. Pure: futures, states and the time are arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asperity.runtime.wire import Reply, StationState
 
 
 class Request:
-    """One kind of request, of which at most one is unanswered, and what became of the last."""
+    """One kind of request, of which at most one is unanswered, and the outcome of the last."""
 
     def __init__(self) -> None:
         self.status = "IDLE"
@@ -26,7 +26,7 @@ class Request:
 
     @property
     def open(self) -> bool:
-        """What becomes of it is still awaited."""
+        """Its outcome is still pending."""
         return self.unanswered
 
     def begin(self, future: Future[Reply]) -> None:
@@ -34,7 +34,7 @@ class Request:
         self._future, self.status = future, "UNDER_WAY"
 
     def settle(self, status: str) -> None:
-        """Nothing is under way, and this is what became of it."""
+        """Nothing is pending, and this is the outcome."""
         self._future, self.status = None, status
 
     def look(self) -> bool:
@@ -56,7 +56,7 @@ class RecipeRequest(Request):
     """A change of recipe: begun with the reply, ended by a state of the same session that says so."""
 
     def __init__(self, silent_ms: int) -> None:
-        """``silent_ms``: NO_ANSWER when no state has said for so long what becomes of the change."""
+        """``silent_ms``: NO_ANSWER when no state has reported the change's outcome for this long."""
         super().__init__()
         self._silent_ms = silent_ms
         self._recipe = self._session = ""
@@ -97,7 +97,7 @@ class RecipeRequest(Request):
             self.settle("NO_ANSWER")
 
     def _end(self, state: StationState) -> str:
-        """What became of the change by this state; empty: it does not say. What is not known to be done is not."""
+        """Outcome of the change according to this state; empty: not reported. What is not known to be done is not."""
         if state.session != self._session:
             return "FAILED"
         change = state.recipe_change

@@ -42,13 +42,13 @@ class Refusal(Exception):
 
 
 class Registers(Protocol):
-    """What is served. Both may raise Refusal; a write that does has had no effect at all."""
+    """The registers served. Both may raise Refusal; a write that does has had no effect."""
 
     def read(self, address: int, count: int) -> bytes:
         """``count`` registers, two bytes each, all of one moment."""
 
     def write(self, address: int, words: list[int], peer: str) -> None:
-        """Write registers; ``peer`` is the address of who asks."""
+        """Write registers; ``peer`` is the client's address."""
 
 
 def answer(registers: Registers, pdu: bytes, peer: str) -> bytes:

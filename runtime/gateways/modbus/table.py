@@ -2,7 +2,7 @@
 
 Registers are big-endian, the high word first; addresses count from 0, as they are on the wire (a PLC that counts from
 40001 adds that). Function codes 3 and 4 read the same registers; 6 and 16 write those of access ``rw``.
-The status block is read whole in one request and is then one moment: no field of it is older than another.
+The status block is read whole in one request and is then consistent: no field of it is older than another.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Requests that come over MQTT: read with suspicion, done once, always answered."""
+"""Requests that arrive over MQTT: validated, carried out once, always answered."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Commands:
     def take_in(self, op: str, body: bytes, retained: bool, foreign: str = "") -> Answered | None:
         """One request. The reply if it is known already; else ``answers`` gives it.
 
-        ``foreign``: who else speaks for this station, in words.
+        ``foreign``: who else publishes for this station, as text.
         """
         request_id = _id_of(body)
         if not request_id:
@@ -113,7 +113,7 @@ class Commands:
         return request_id, body
 
     def _forget(self) -> None:
-        """The oldest answered ones; those under way are bounded by the link."""
+        """The oldest answered ones; the link bounds pending ones."""
         for request_id in list(self._asked)[: max(0, len(self._asked) - REPLIES_KEPT)]:
             if isinstance(self._asked[request_id], bytes):
                 del self._asked[request_id]

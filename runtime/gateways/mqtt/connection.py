@@ -1,7 +1,7 @@
 """One connection to the broker, from the first try to its end. The next one is another object.
 
-The library would keep unacknowledged messages over a reconnection and send them again as they were: twice, and with an
-accept that no longer holds. So a connection that has ended is thrown away with all that was in it.
+The library would keep unacknowledged messages across a reconnection and send them again unchanged: twice, and with an
+accept that no longer holds. So a connection that has ended is discarded with everything in it.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Connection:
         return self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties).mid
 
     def abandon(self, why: str) -> None:
-        """End without a word to the broker, which then gives the last will."""
+        """End without notifying the broker, which then gives the last will."""
         self.why = self.why or why
         self.ended = True
         with contextlib.suppress(OSError):
@@ -186,7 +186,7 @@ class Connection:
 
 
 def tls_context(config: Mqtt) -> ssl.SSLContext | None:
-    """How the broker is to prove itself; None without TLS. Raises ConfigError."""
+    """How the broker is authenticated; None without TLS. Raises ConfigError."""
     if not config.tls:
         if _off_this_box(config.host) and not config.insecure_lan:
             raise ConfigError(

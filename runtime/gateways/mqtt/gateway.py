@@ -1,9 +1,9 @@
 """``asperity gateway mqtt``: results, state and accept of a station as JSON to an MQTT broker.
 
-MQTT keeps what was said: an accept in a broker outlives the part it was for. So the broker is never given a true to
-keep: an accept true is not retained, reaches who listens at that moment (QoS 0), is good for ``valid_ms`` and is
-repeated while it holds. Accept false is retained; it is said at the start, before each result, on each change, twice
-per second, and as the last will. No part is accepted while another client publishes on its topics.
+MQTT keeps messages: an accept in a broker outlives the part it was for. So the broker is never given a true to
+keep: an accept true is not retained, reaches only clients connected at that moment (QoS 0), is valid for ``valid_ms``
+and is repeated while it holds. Accept false is retained; it is sent at the start, before each result, on each change,
+twice per second, and as the last will. No part is accepted while another client publishes on its topics.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ ALARM = "FOREIGN_PUBLISHER"
 ALARMS_MAX = 16
 RETRY_MIN_S = 0.1
 STALLED_S = 1.0
-"""With a broker that has not acknowledged for so long, what is published without acknowledgement is left out."""
+"""With a broker that has not acknowledged for this long, what is published without acknowledgement is left out."""
 GOODBYE_S = 0.7
-"""At the end: so long may the broker take to acknowledge that nothing may pass any more."""
+"""At the end: how long the broker may take to acknowledge that nothing may pass any more."""
 
 log = logging.getLogger("asperity.gateway")
 
@@ -178,7 +178,7 @@ class MqttGateway:
         self._connection.start()
 
     def _lose_connection(self, connection: Connection) -> None:
-        """Name what was under way, and try again later, ever later."""
+        """Report what was pending, and retry with growing delays."""
         items = [item for item, _ in self._inflight.values() if item is not None]
         self._outbox.name(uncertain(items))
         self._inflight.clear()
@@ -354,7 +354,7 @@ class MqttGateway:
         self._send(connection, "state", {**fields, **own}, qos=0, retain=not trusted)
 
     def _publish_recipe(self, connection: Connection) -> None:
-        """What became of the last recipe change of the station's present session."""
+        """Outcome of the last recipe change in the station's present session."""
         state = self._link.view().state
         if state is None or (state.session, state.recipe_change) == self._recipe:
             return

@@ -1,4 +1,4 @@
-"""What waits for the broker, and what was given to it: bounded, in order, nothing twice and nothing lost unnamed."""
+"""Messages waiting for the broker and those passed to it: bounded, in order, none twice, every loss reported."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def uncertain(items: Iterable[Item]) -> list[Gap]:
 
 
 class StateFile:
-    """How far the gateway got, so that it goes on from there when it is restarted. It survives the process.
+    """How far the gateway got, so that it continues from there after a restart. It survives the process.
 
     Two records in turn, each with a number and a CRC-32, written in place: what was killed in the middle of one leaves
     the other. A file put in place of another (rename) would be safer on a power cut, and waits for the disk.
@@ -111,7 +111,7 @@ class StateFile:
         return self.sent + 1 if self.sent else None
 
     def gaps(self) -> list[Gap]:
-        """What was sent in the run before and perhaps not delivered."""
+        """What the previous run sent and may not have been delivered."""
         return [Gap(self.acknowledged + 1, self.sent, RESTARTED)] if self.acknowledged < self.sent else []
 
     def write(self, sent: int, acknowledged: int) -> None:

@@ -1,8 +1,8 @@
 """Does another client publish on this station's topics? A gateway reads its own messages and recognises each of them.
 
-Every message carries the gateway's ``instance`` and a number ``n`` that goes up, so no two are the same bytes; the
-broker gives each back once. What comes and is not awaited is foreign: another gateway of this name, a client that
-poses as one, or an old message of this gateway that was published again. Pure: the clock is handed in.
+Every message carries the gateway's ``instance`` and a number ``n`` that increases, so no two have the same bytes; the
+broker returns each once. A message that is not expected is foreign: another gateway of this name, a client that
+poses as one, or an old message of this gateway that was published again. Pure: the time is an argument.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 import msgspec
 
 WATCHED = ("accept", "online", "state", "result", "gap", "recipe")
-"""What is published on these is awaited back."""
+"""What is published on these is expected back."""
 ECHOES_MAX = 4096
-"""Own messages that may be awaited back; the oldest are forgotten, and foreign if they come all the same."""
+"""Own messages that may be expected back; the oldest are forgotten, and foreign if they arrive anyway."""
 INSTANCE = re.compile(r"[0-9a-f]{16}")
 
 
 class Watch:
-    """What one gateway has said and heard on its station's topics, over all its connections."""
+    """What one gateway has sent and received on its station's topics, over all its connections."""
 
     def __init__(self, instance: str, quiet_s: float) -> None:
         """``instance``: 16 hexadecimal digits of this run of the gateway. ``quiet_s``: nothing foreign for so long:
@@ -41,7 +41,7 @@ class Watch:
         self._foreign = ""
 
     def connected(self) -> None:
-        """A new connection: what was published over the one before does not come back any more."""
+        """A new connection: what was published over the previous one does not come back any more."""
         self._connections += 1
         self._awaited.clear()
         self._since_s = None
@@ -89,7 +89,7 @@ class Watch:
         self._foreign_s = now_s
 
     def foreign(self, now_s: float) -> str:
-        """What is foreign, in words, until nothing was for the quiet time; else empty."""
+        """What is foreign, as text, until nothing was for the quiet time; else empty."""
         return self._foreign if self._foreign_s is not None and now_s - self._foreign_s < self._quiet_s else ""
 
     def why(self, now_s: float) -> str:

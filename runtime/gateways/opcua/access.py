@@ -1,4 +1,4 @@
-"""Who may connect to the OPC UA gateway, as whom, and with which certificate it is met."""
+"""Who may connect to the OPC UA gateway, as which user, and which certificate the gateway presents."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Shown:
     last: ua.DataValue | None = None
 
     async def refresh(self, moment: Moment) -> None:
-        """Tell the subscribers, if there is news. What a subscriber is told is what a reader would see.
+        """Notify subscribers of changes. A subscriber gets what a reader would see.
 
         Not through the library's write: it replaces the value of a bad status by null, and a client that keeps its
         last value then would keep an old Accept.
@@ -123,7 +123,7 @@ class Shown:
 
 
 class Model:
-    """What the gateway moves in the address space."""
+    """The nodes of the address space that the gateway updates."""
 
     def __init__(self, server: Server, now: Callable[[], Moment]) -> None:
         """``now`` gives the moment a reader is shown."""
@@ -169,12 +169,12 @@ class Model:
         self._plain = {kind: await self._events(system, kind, fields) for kind, fields in PLAIN_EVENTS.items()}
 
     async def clear(self, moment: Moment) -> None:
-        """Tell that Accept is false: before anything of another result is told."""
+        """Notify that Accept is false, before anything of another result."""
         assert self._accept is not None
         await self._accept.refresh(moment)
 
     async def refresh(self, moment: Moment) -> None:
-        """Tell everything else, and Accept last."""
+        """Notify everything else, and Accept last."""
         for shown in self._shown:
             await shown.refresh(moment)
         assert self._accept is not None

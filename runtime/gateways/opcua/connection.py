@@ -1,6 +1,6 @@
-"""One connection of the OPC UA gateway: bounded in bytes, in turns and in its share of the loop's time.
+"""One connection of the OPC UA gateway: bounded in bytes, in requests per turn and in its share of the loop's time.
 
-The library decodes and answers in the gateway's loop. So one request is begun in a turn of the loop, and a connection
+The library decodes and answers in the gateway's loop. So one request is begun per turn of the loop, and a connection
 that takes more than its share of the loop's time waits before its next request is begun.
 """
 
@@ -55,7 +55,7 @@ def metered(coroutine: Coroutine[Any, Any, Any], spent: Callable[[float], None])
 
 
 class Limits(TransportLimits):
-    """Of one connection."""
+    """Limits of one connection."""
 
     def create_acknowledge_and_set_limits(self, msg: ua.Hello) -> ua.Acknowledge:
         """As the library's. Raises ServiceError for a client that would take an answer byte by byte."""
@@ -100,7 +100,7 @@ class Connection(OPCUAProtocol):
         return (self._working or not self.messages.empty()) and not self.processor.at_the_door
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Where there are too many, a silent one that is not logged in makes room; else this one is closed."""
+        """If there are too many, a silent one that is not logged in is closed; otherwise this one is."""
         if len(self.clients) >= self.iserver.bounds.connections_max:
             self.peer_name = transport.get_extra_info("peername")
             other = one_to_close(cast("list[Connection]", self.clients))
@@ -125,7 +125,7 @@ class Connection(OPCUAProtocol):
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """As the library's, which would gather whatever length a message claims."""
+        """As the library's, which would buffer any length that a message claims."""
         super().data_received(data)
         self.since_s = time.monotonic()
         if self._buffer and not any(kind.startswith(self._buffer[:3]) for kind in KINDS):

@@ -1,9 +1,9 @@
 """Bounds on what one OPC UA request may make the library decode, whatever lengths it claims.
 
 asyncua (2.1) believes every length in a message: an array of two thousand million Nulls that takes five bytes, strings
-of negative length that go back and are read again, matrices of 200 000 dimensions. Its decoders have no hook, so four
+of negative length that move back and are read again, matrices of 200 000 dimensions. Its decoders have no hook, so four
 of its functions are replaced here. They bound only what is decoded under ``DECODING``, which a connection of the
-gateway sets; a client in the same process decodes as ever.
+gateway sets; a client in the same process decodes as usual.
 """
 
 from __future__ import annotations

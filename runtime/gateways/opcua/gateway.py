@@ -32,7 +32,7 @@ from asperity.runtime.wire import RecipeChange
 
 ITEMS_AT_ONCE = 64
 GOODBYE_S = 0.1
-"""At the end: so long may subscriptions tell that everything is bad."""
+"""At the end: how long subscriptions may report that everything is bad."""
 
 log = logging.getLogger("asperity.gateway")
 
@@ -100,7 +100,7 @@ class OpcuaGateway:
         self._news.set()
 
     async def close(self) -> None:
-        """Tell subscribers that everything is bad, then end every connection."""
+        """Notify subscribers that everything is bad, then end every connection."""
         self._ending = True
         if self._pump is None:
             return

@@ -1,8 +1,8 @@
 """Checks names and passwords without holding up the loop, or one another.
 
 scrypt takes some 50 ms on purpose. It runs in threads (hashlib lets the others run meanwhile), ``login_checks`` at a
-time. The log-ins of one user name from one address wait for each other, and longer after each wrong password; nobody
-else waits for them. So neither a crowd of log-ins nor one who guesses passwords keeps another client out.
+time. The log-ins of one user name from one address wait for each other, and longer after each wrong password; no
+other log-in waits for them. So neither many log-ins nor password guessing keeps another client out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The methods of the OPC UA gateway: each asks the station and answers with what it said."""
+"""The methods of the OPC UA gateway: each sends a request to the station and returns its answer."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Method:
 
 
 class Said(NamedTuple):
-    """What became of a request."""
+    """Outcome of a request."""
 
     error: int
     code: str

@@ -1,7 +1,7 @@
-"""Which results the OPC UA gateway shows and keeps, and which of them are not a pass for what its clients asked for.
+"""Which results the OPC UA gateway shows and keeps, and which of them are not a pass for what its clients requested.
 
-A trigger whose request was refused or had no answer gives no accept. A result that was there when its trigger was given
-again is of the part before. Results of another recipe than the one that clients asked for last are not a pass.
+A trigger whose request was refused or had no answer gives no accept. A result that was there when its trigger was sent
+again belongs to the previous part. Results of a recipe other than the last one clients requested are not a pass.
 """
 
 from __future__ import annotations

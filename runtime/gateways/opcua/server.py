@@ -1,4 +1,4 @@
-"""asyncua's server with bounds for a shop floor: which services there are, who logs in, how many sessions."""
+"""asyncua's server with bounds for a shop floor: which services it offers, who may log in, how many sessions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _FORBIDDEN = {
     getattr(_IDS, f"{name}Request_Encoding_DefaultBinary")
     for name in ("Write", "AddNodes", "DeleteNodes", "AddReferences", "DeleteReferences")
 }
-"""Nobody may; not even decoded."""
+"""Refused to everyone; not even decoded."""
 
 
 class RefusedError(ServiceError):

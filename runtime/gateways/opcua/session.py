@@ -34,7 +34,7 @@ CONDITIONS_MAX, OPERANDS_MAX = 8, 64
 
 @dataclass
 class Client(User):
-    """Who speaks. None of them may write a value or change the address space."""
+    """The client's role. None may write a value or change the address space."""
 
     may_operate: bool = False
 
@@ -44,7 +44,7 @@ CALLER: ContextVar[Client | None] = ContextVar("caller", default=None)
 
 
 class Subscriptions(SubscriptionService):
-    """The library's, which tells nobody else of an event once a client's filter has failed on it."""
+    """The library's, which notifies no other client of an event once one client's filter has failed on it."""
 
     async def trigger_event(self, event: Any, subscription_id: int | None = None) -> None:
         """To every subscriber."""

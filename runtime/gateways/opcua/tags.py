@@ -1,7 +1,7 @@
 """The flat tags of the OPC UA gateway: name, type and meaning in one table, and the value of each at one moment.
 
-Pure: ``Moment`` is what is known, ``data_value`` what a client is shown of it. A tag is computed whenever it is read,
-so nothing that got stuck can keep one true.
+Pure: ``Moment`` is what is known, ``data_value`` what a client sees of it. A tag is computed whenever it is read,
+so nothing that hangs can keep one true.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Status = ua.StatusCodes
 
 
 class Of(Enum):
-    """What a tag tells of, and so when it is bad."""
+    """What a tag describes, which determines when it is bad."""
 
     RESULT = "result"
     STATION = "station"
@@ -60,7 +60,7 @@ class Moment:
 
     @property
     def why(self) -> str:
-        """Why results are not good, in words; empty when they are."""
+        """Why results are not good, as text; empty when they are."""
         if self.ending:
             return "the gateway is shutting down"
         return self.view.why
@@ -135,7 +135,7 @@ def _result_id(moment: Moment) -> int:
 
 
 def _verdict(moment: Moment) -> int:
-    """0 whenever the result is not good: nobody who looks at the value alone may take an old 1 for a pass."""
+    """0 whenever the result is not good: a client that reads only the value must not take an old 1 for a pass."""
     holds = status_code(Of.RESULT, moment) == Status.Good and moment.result is not None
     return int(moment.result.verdict if holds and moment.result is not None else Verdict.UNKNOWN)
 
@@ -275,7 +275,7 @@ def automatic(state: StationState) -> int:
 
 
 def transition_name(before: StationState, after: StationState) -> str:
-    """As OPC 40100-1 names its transitions, without the suffix that tells the cause."""
+    """As OPC 40100-1 names its transitions, without the suffix that names the cause."""
     if automatic(before) and automatic(after):
         return f"{AUTOMATIC_STATES[before.state]}To{AUTOMATIC_STATES[after.state]}"
     entered = AUTOMATIC_STATES[after.state] if automatic(after) else MODE_STATES.get(mode(after), "Unknown")

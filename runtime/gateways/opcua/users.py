@@ -45,7 +45,7 @@ class User:
         return self.role == "operate"
 
     def line(self) -> str:
-        """As the file has it."""
+        """The line as in the file."""
         salt, digest = (base64.b64encode(data).decode() for data in (self.salt, self.digest))
         return f"{self.name} {self.role} scrypt${'$'.join(map(str, self.cost))}${salt}${digest}"
 
@@ -71,7 +71,7 @@ def put_user(path: Path, user: User) -> None:
 
 
 def read_users(path: Path) -> dict[str, User]:
-    """By name. Raises ConfigError when the file is not its owner's alone or has a line that is none."""
+    """Users by name. Raises ConfigError if others than its owner have access to the file or a line is invalid."""
     users = {}
     for number, line in enumerate(read_secret(path).splitlines(), start=1):
         if not line.strip() or line.startswith("#"):

@@ -205,7 +205,7 @@ def test_a_stage_says_why_it_failed_or_was_not_done(tmp_path: Path, monkeypatch:
     assert kept["states"]["torch-reference/gate/tiny"] == "started", "what a process that dies leaves behind"
     absent = Runtime("other", "no_such_module", RUNTIMES[0].open, on_shim=True)
     assert run(tmp_path, "torch-reference/gate/tiny", absent, monkeypatch)[0] == "absent"
-    with pytest.raises(EngineError, match="there is no runtime"):
+    with pytest.raises(EngineError, match="no such runtime"):
         runtime_of("nothing")
 
 

@@ -17,7 +17,7 @@ def check(report: dict[str, object], folder: Path, frames: int) -> None:
     assert isinstance(fates, dict)
     assert fates["due"] == frames == fates["results"] and not fates["repeated"] and not fates["gaps"]
     held = {bar["bar"]: bar["holds"] for bar in report["bars"]}  # type: ignore[attr-defined]
-    assert held["every frame has one result"] and held["the law holds"] and held["threads do not grow"]
+    assert held["every frame has one result"] and held["the counters add up"] and held["threads do not grow"]
     assert held["handles do not grow"]
     reports.write_result(folder / "soak.json", report)
     soak_page.write(folder / "soak.html", report)

@@ -22,5 +22,5 @@ def test_a_search_that_finds_other_rows_is_not_timed(monkeypatch: pytest.MonkeyP
         return np.zeros(len(queries)), np.zeros(len(queries), int)
 
     monkeypatch.setattr(MemoryBank, "nearest", first_row)
-    with pytest.raises(DataError, match="trust no timing"):
+    with pytest.raises(DataError, match="its timing is void"):
         parts.run_knn(None, (parts.Shape(70, 300, 16),), repeats=6, threads=1)
