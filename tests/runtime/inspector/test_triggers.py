@@ -24,8 +24,8 @@ def test_one_more_than_may_wait_is_refused_and_so_is_an_id_that_waits() -> None:
     assert "trigger 1 is already waiting" in triggers.refusal(1)
     assert triggers.refusal(2) == ""
     triggers.add(TWO)
-    assert len(triggers) == 2 and "2 triggers already await" in triggers.refusal(3)
-    assert "trigger 1 already" in triggers.refusal(1), "its own reason comes first"
+    assert len(triggers) == 2 and "2 triggers are already waiting" in triggers.refusal(3)
+    assert "trigger 1 is already" in triggers.refusal(1), "its own reason comes first"
     triggers.take(1)
     assert triggers.refusal(3) == ""
 
