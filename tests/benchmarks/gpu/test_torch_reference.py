@@ -154,7 +154,7 @@ def test_work_is_given_to_the_device_and_done_when_its_turn_comes(bundle: Bundle
 
 
 def test_what_is_wrong_is_said(graphs: TorchGraphs, bundle: Bundle, networks: TorchNetworks) -> None:
-    with pytest.raises(EngineError, match="no network depth"):
+    with pytest.raises(EngineError, match="no such network: depth"):
         graphs.graph("depth")
     graph = graphs.graph("rgb")
     with pytest.raises(EngineError, match="not bound"):
