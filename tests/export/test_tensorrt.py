@@ -120,7 +120,7 @@ def test_a_set_of_a_bundle_lies_in_the_cache_and_is_found_again(
         assert (signed["rgb.onnx"] == forms["rgb"]) == (precision == "fp32")
     assert len(said) == 3 * len(bundle.graph_names())
     # No engine serves what was built without a GPU, nor on another.
-    with pytest.raises(EngineError, match="no GPU is found"):
+    with pytest.raises(EngineError, match="no GPU was found"):
         find_served(cache, plan_key(bundle.digest, "fp16", "half", library, None))
     with pytest.raises(EngineError, match="engines build BUNDLE --precision fp16"):
         find_served(cache, plan_key(bundle.digest, "fp16", "half", library, H100))

@@ -75,7 +75,7 @@ def test_who_sends_much_that_is_read_is_not_cut(desk: Desk) -> None:
     for number in range(1, 41):
         camera.send_multipart([b"frame", bytes(2**18), bytes(100)])
         desk.until(lambda: len(desk.frames) == number, "it")  # noqa: B023
-    assert not desk.sockets.access.refused
+    assert not desk.sockets.access.refused["BOUNDS"]  # an earlier desk on this port may still have clients that return
 
 
 @pytest.mark.parametrize("name", ["results", "bulk"])

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import pytest
@@ -138,9 +139,15 @@ def test_nobody_reaches_a_subscription_or_session_of_another(crowded: Served) ->
             tokens = list(crowded.gateway._server.iserver._external_sessions)
             assert len(set(tokens)) == len(tokens) == 2
             assert all(isinstance(token.Identifier, bytes) and len(token.Identifier) == 32 for token in tokens)
-            crowded.link.put(result(51))
-            crowded.refresh()
-            await soon(lambda: ("Accept", True, True) in told.changes)
+            numbers = count(51)
+
+            def accepted() -> bool:
+                """Shown to the client in the end, however late its notifications are read."""
+                crowded.link.put(result(next(numbers)))
+                crowded.refresh()
+                return ("Accept", True, True) in told.changes
+
+            await soon(accepted)
 
     asyncio.run(play())
 
