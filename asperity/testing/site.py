@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import socket
@@ -29,6 +30,8 @@ STATION = "st1"
 CAMERA = "cam1"
 PATIENCE_S = 60.0
 """Longest wait for anything; for a crowded machine, and not a measurement."""
+PORT_SHARES = 64
+"""Of the free ports a process looks at one in so many."""
 PATIENCE_MS = round(1000 * PATIENCE_S)
 UNHURRIED = ClientLimits(request_tries=round(PATIENCE_MS / ClientLimits().request_timeout_ms), patience_ms=PATIENCE_MS)
 """An inspector that a crowded machine does not let run is asked again, and answers then; no gap is named before."""
@@ -229,11 +232,20 @@ def _free_ports() -> dict[str, str]:
     return {name: f"tcp://127.0.0.1:{free_port()}" for name in ENDS}
 
 
+_ports = count(random.SystemRandom().randrange(10_000))
+
+
 def free_port() -> int:
-    """A free TCP port outside the kernel's automatic range."""
+    """A free TCP port outside the kernel's automatic range.
+
+    Processes look in different parts of it, each from one port to the next, so that no two are given the same port
+    before it is bound.
+    """
     kernels = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = kernels // 2 // PORT_SHARES
+    first = kernels // 2 + os.getpid() % PORT_SHARES * ports
     while True:
-        port = random.SystemRandom().randrange(kernels // 2, kernels)
+        port = first + next(_ports) % ports
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 

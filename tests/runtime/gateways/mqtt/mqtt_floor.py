@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import random
 import shutil
 import socket
 import sys
@@ -12,7 +11,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from asperity.runtime.frame import Result, Verdict
 from asperity.testing import PATIENCE_S, STATION, Camera, Line
+from asperity.testing.site import free_port
 from tests.runtime.gateways.amqtt_broker import PROGRAM as AMQTT
 from tests.runtime.gateways.floor import GatewayProcess, until
 
@@ -44,15 +43,6 @@ state_file = "{folder}/state"
 keepalive_s = 60
 retry_max_ms = 300
 """
-
-
-def free_port() -> int:
-    """One that the kernel gives to nobody by itself, such as to a client that looks for the broker while it is away."""
-    kernels = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.SystemRandom().randrange(kernels // 2, kernels)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 def open_to_mosquitto(folder: Path) -> None:
@@ -190,7 +180,7 @@ def start_gateway(broker: Broker, folder: Path) -> GatewayProcess:
 
 
 def trusted(ear: Subscriber, began: int = 0) -> Callable[[], bool]:
-    return lambda: any(topic == "state" and body["trusted"] for topic, body, _ in ear.heard[began:])
+    return lambda: any(topic == "state" and body.get("trusted") for topic, body, _ in ear.heard[began:])
 
 
 def told(ear: Subscriber, result_id: int) -> Callable[[], bool]:

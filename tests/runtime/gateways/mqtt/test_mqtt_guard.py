@@ -17,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from asperity.runtime.gateways.mqtt.gateway import ALARM
 from asperity.testing import PATIENCE_S, Camera, Line
+from asperity.testing.site import free_port
 from tests.places import ROOT
 from tests.runtime.gateways.floor import GatewayProcess, until
 from tests.runtime.gateways.mqtt.mqtt_floor import (
@@ -27,7 +28,6 @@ from tests.runtime.gateways.mqtt.mqtt_floor import (
     TOML,
     Broker,
     Subscriber,
-    free_port,
     make_certificate,
     open_to_mosquitto,
     passing,
@@ -248,7 +248,7 @@ def test_the_shipped_access_list_lets_the_gateway_alone_speak_for_the_station(tm
             def heard(name: str) -> list[dict[str, Any]]:
                 return [body for topic, body in list(plc.heard) if topic == name]
 
-            until(lambda: bool(heard("state")) and heard("state")[-1]["trusted"], "a trusted state")
+            until(lambda: bool(heard("state")) and heard("state")[-1].get("trusted"), "a trusted state")
             for name, user in users.items():
                 for topic in ("accept", "online", "state", "result", "gap", "recipe", "event", "reply/x"):
                     assert not user.may_publish(topic, LIE, retain=True), f"{name} on {topic}"

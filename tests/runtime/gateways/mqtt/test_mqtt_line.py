@@ -18,6 +18,7 @@ from asperity.runtime.errors import ConfigError
 from asperity.runtime.frame import Result, Verdict
 from asperity.runtime.reasons import Reason
 from asperity.testing import PATIENCE_S, STATION, Camera, Line
+from asperity.testing.site import free_port
 from tests.runtime.gateways.floor import GatewayProcess, until
 from tests.runtime.gateways.mqtt.mqtt_floor import (
     BROKERS,
@@ -27,7 +28,6 @@ from tests.runtime.gateways.mqtt.mqtt_floor import (
     Broker,
     Subscriber,
     asked,
-    free_port,
     lies,
     make_certificate,
     open_to_mosquitto,

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from itertools import count
 from typing import Any
 
 import pytest
@@ -112,9 +111,11 @@ def test_what_is_allowed_is_answered_in_full(crowded: Served) -> None:
     asyncio.run(play())
 
 
-def test_nobody_reaches_a_subscription_or_session_of_another(crowded: Served) -> None:
+def test_nobody_reaches_a_subscription_or_session_of_another(make: Callable[..., Served]) -> None:
+    served = make()
+
     async def play() -> None:
-        async with connected(crowded.url) as plc, connected(crowded.url) as hostile:
+        async with connected(served.url) as plc, connected(served.url) as hostile:
             told = Told()
             subscription = await plc.create_subscription(20, told)
             accept = plc.get_node(ACCEPT)
@@ -136,18 +137,12 @@ def test_nobody_reaches_a_subscription_or_session_of_another(crowded: Served) ->
                     await attempt()
             with pytest.raises(BadServiceUnsupported):
                 await request.transfer_subscriptions(ua.TransferSubscriptionsParameters(SubscriptionIds=[number]))
-            tokens = list(crowded.gateway._server.iserver._external_sessions)
+            tokens = list(served.gateway._server.iserver._external_sessions)
             assert len(set(tokens)) == len(tokens) == 2
             assert all(isinstance(token.Identifier, bytes) and len(token.Identifier) == 32 for token in tokens)
-            numbers = count(51)
-
-            def accepted() -> bool:
-                """Shown to the client in the end, however late its notifications are read."""
-                crowded.link.put(result(next(numbers)))
-                crowded.refresh()
-                return ("Accept", True, True) in told.changes
-
-            await soon(accepted)
+            served.link.put(result(51))
+            served.refresh()
+            await soon(lambda: ("Accept", True, True) in told.changes)
 
     asyncio.run(play())
 
