@@ -11,7 +11,7 @@ import pytest
 from asperity.runtime.errors import StationError
 from asperity.runtime.process.child import Child
 from asperity.runtime.security.curve_keys import Role
-from asperity.testing import Camera, Line
+from asperity.testing import STATION, Camera, Line
 from tests.places import ROOT
 from tests.runtime.gateways.floor import open_files, until
 
@@ -64,7 +64,7 @@ def test_a_line_hears_a_station_that_something_else_has_started() -> None:
         with line.client(since=1) as client:
             until(lambda: bool(client.poll(20)), "a result")
         line.wait(lambda: bool(line.heard.results), "the same")
-        assert line.heard.results[0].result_id == 1
+        assert line.heard.results[0].station == STATION
 
 
 def test_a_line_that_nobody_started_says_so() -> None:
