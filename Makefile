@@ -29,7 +29,7 @@ demo: setup  ## calibrate on the virtual camera, export, stream, show results (b
 # and kept in build/test-cache (tests/kept.py).
 JOBS   ?= $(shell n=$$(( 2 * $$(env -u OMP_NUM_THREADS nproc) )); echo $$(( n < 8 ? n : 8 )))
 PYTEST  = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
-# To run the tests in another order: ORDER="-p randomly --randomly-seed=17 --randomly-dont-reset-seed" (.ci/run).
+# To run the tests in another order: ORDER="-p randomly --randomly-seed=17 --randomly-dont-reset-seed".
 ORDER  ?=
 
 test: setup  ## the whole test suite except soak and gpu (JOBS=N: number of workers)
