@@ -35,7 +35,7 @@ class Line(Site):
         return self.heard_of[self.names[0]]
 
     def __enter__(self: L) -> L:
-        self.listen(0)  # from here on, whoever starts the station
+        self.listen(0)  # from here on, no matter which process starts the station
         return self
 
     def await_running(self, timeout_s: float = PATIENCE_S) -> list[StationState]:

@@ -31,7 +31,7 @@ CAMERA = "cam1"
 PATIENCE_S = 60.0
 """Longest wait for anything; for a crowded machine, and not a measurement."""
 PORT_SHARES = 64
-"""Of the free ports a process looks at one in so many."""
+"""The range of free ports is divided into this many parts; a process uses one of them."""
 PATIENCE_MS = round(1000 * PATIENCE_S)
 UNHURRIED = ClientLimits(request_tries=round(PATIENCE_MS / ClientLimits().request_timeout_ms), patience_ms=PATIENCE_MS)
 """An inspector that a crowded machine does not let run is asked again, and answers then; no gap is named before."""

@@ -1,4 +1,4 @@
-"""What a GPU machine without Open3D needs beside this repository: ``python -m asperity.benchmarks.gpu.material``.
+"""What a GPU machine without Open3D needs besides this repository: ``python -m asperity.benchmarks.gpu.material``.
 
 Writes packed frames and the small part of EfficientNet-Lite0's weights that `lite` runs into one folder, about 37 MB.
 """

@@ -1,1 +1,1 @@
-"""The published form of the method beside ours."""
+"""The published form of the method compared with ours."""
