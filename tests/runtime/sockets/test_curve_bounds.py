@@ -125,6 +125,7 @@ with tempfile.TemporaryDirectory() as folder, closing(Desk(Path(folder) / "keys"
     key = desk.key("client", Role.CAMERA, Role.OPERATE)
     end = desk.context.socket(kind)
     end.setsockopt(zmq.HEARTBEAT_IVL, 20)
+    end.setsockopt(zmq.HEARTBEAT_TIMEOUT, 60_000)   # by default the interval: too short beside other work
     end.setsockopt(zmq.SNDHWM, 0)
     key.secure(end)
     end.connect(desk.sockets.endpoints[name])
