@@ -88,6 +88,7 @@ async def _serve(config: GatewayConfig, make: Callable[[Link], Gateway], since: 
             turns += 1
             watch.turned()
             supervision.progress(turns)
+            supervision.status(_status(config.station.name, link, gateway))
             if not link.alive:
                 raise GatewayError("the gateway's connection to the station has ended; the process exits so that it "
                                    "is restarted")
@@ -97,6 +98,12 @@ async def _serve(config: GatewayConfig, make: Callable[[Link], Gateway], since: 
         link.close()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(gateway.close(), CLOSE_S)
+
+
+def _status(station: str, link: Link, gateway: Gateway) -> str:
+    """For ``systemctl status``. ``problem`` of a gateway: what is wrong on its other side, if it has one."""
+    said = [f"station {station}: {link.view().why or 'trusted'}", getattr(gateway, "problem", "")]
+    return "; ".join(text for text in said if text)
 
 
 def check_host(table: str, host: str, insecure_lan: bool) -> None:
