@@ -179,6 +179,12 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/gateways/mqtt/test_mqtt_gateway.py::test_two_gateways_of_one_name_accept_nothing_until_one_is_gone",
                 "neither", DEAF_TO_OTHERS),
         ],
+        "two MQTT gateways with the same client id and station name": [
+            off("runtime/gateways/mqtt/test_mqtt_broker_faults.py"
+                "::test_two_gateways_of_one_client_id_and_station_pass_nothing_though_they_never_meet[5]",
+                "neither may pass a part",
+                ("gateways/mqtt/gateway.py", "return self._session.doubt or self._watch.why(now_s)", "return self._watch.why(now_s)")),
+        ],
         "a good result that was not announced, on a line with triggers": [
             off("runtime/gateways/test_link.py::test_a_good_result_that_nobody_announced_is_no_parts_on_a_line_with_triggers",
                 "assert (True is False or (False))", *ANYBODYS),
