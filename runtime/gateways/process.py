@@ -26,6 +26,7 @@ from asperity.runtime.gateways.link import Link
 from asperity.runtime.gateways.watch_loop import TurnWatch, beat_timeout_ms
 from asperity.runtime.process import early_signals
 from asperity.runtime.process.systemd import Supervision
+from asperity.runtime.settings.listening import Place, why_not_bound
 
 log = logging.getLogger("asperity.gateway")
 
@@ -120,11 +121,9 @@ def check_host(table: str, host: str, insecure_lan: bool) -> None:
 
 
 def cannot_listen(table: str, host: str, port: int, error: OSError) -> GatewayError:
-    """What to raise when the address is taken or not this machine's."""
-    return GatewayError(
-        f"[{table}] cannot listen on {host} port {port}: {error.strerror or error}; "
-        "is another gateway running? Choose another port"
-    )
+    """What to raise when an address cannot be listened on."""
+    why = why_not_bound(error, Place(host, port), "another gateway")
+    return GatewayError(f"[{table}] cannot listen on {host} port {port}: {why}")
 
 
 def hold_more(server: asyncio.Server) -> None:
