@@ -29,17 +29,15 @@ from asperity.runtime.gateways.mqtt.commands import Commands, too_long
 from asperity.runtime.gateways.mqtt.connection import Connection, tls_context
 from asperity.runtime.gateways.mqtt.events import Events
 from asperity.runtime.gateways.mqtt.outbox import Outbox, StateFile, ids, uncertain
+from asperity.runtime.gateways.mqtt.state_message import PACKET_LIMIT, least_state, recipe_message, state_message
 from asperity.runtime.gateways.mqtt.topic_watch import WATCHED, Watch, denies
-from asperity.runtime.wire import RecipeChange, encode_result_body, encode_state
+from asperity.runtime.wire import encode_result_body
 
 ITEMS_AT_ONCE = 1000
 REPEAT_S = 0.5
 """Accept and ``online`` are said again so often: another gateway of this name is heard though its station is dead."""
 ALARM = "FOREIGN_PUBLISHER"
 """Among the alarms of the state while another client publishes on the station's topics."""
-PACKET_LIMIT = "PACKET_LIMIT"
-"""... while messages are left out that the broker does not take."""
-ALARMS_MAX = 16
 WHY_MAX = 200
 """Of why there is no accept: that message must fit into every packet."""
 STALLED_S = 1.0
@@ -221,11 +219,12 @@ class MqttGateway:
         while connection.acknowledged:
             number, refusal = connection.acknowledged.popleft()
             item = self._inflight.pop(number, (None, 0.0))[0]
+            if refusal:
+                what = "a message about the station" if item is None else "result {} to {}".format(*ids(item))
+                log.error("the broker refused %s: %s", what, refusal)
             if item is None:
                 continue
             self._acknowledged_id = ids(item)[1]
-            if refusal:
-                log.error("the broker refused result %d to %d: %s", *ids(item), refusal)
             if refusal and not isinstance(item, Gap):
                 self._outbox.name([Gap(*ids(item), "the broker refused it")])
         if self._file.sent and not any(item is not None for item, _ in self._inflight.values()):
@@ -333,16 +332,9 @@ class MqttGateway:
         if (view.state, view.good, why, own_alarms) == self._state:
             return
         self._state = (view.state, view.good, why, own_alarms)
-        fields: dict[str, Any] = {"station": self._config.station.name, "ready": False, "alarms": []}
-        if view.state is not None:
-            fields = msgspec.json.decode(encode_state(view.state)[1])
-        trusted = view.good and not why
-        alarms = [*fields["alarms"][: ALARMS_MAX - len(own_alarms)], *own_alarms]
-        own = {"ready": bool(fields["ready"]) and trusted, "trusted": trusted, "why": why or view.why, "alarms": alarms}
-        if not self._send(connection, "state", {**fields, **own}, qos=0, retain=not trusted):
-            least = {"station": self._config.station.name, "ready": False, "trusted": False, "alarms": [PACKET_LIMIT]}
-            why = "the state is too large for the broker"
-            self._send(connection, "state", {**least, "why": why}, qos=0, retain=True)
+        fields = state_message(self._config.station.name, view, why, own_alarms)
+        if not self._send(connection, "state", fields, qos=0, retain=not fields["trusted"]):
+            self._send(connection, "state", least_state(self._config.station.name), qos=0, retain=True)
 
     def _own_alarms(self) -> list[str]:
         """What is wrong between the gateway and the broker."""
@@ -355,8 +347,7 @@ class MqttGateway:
         if state is None or (state.session, state.recipe_change) == self._recipe:
             return
         self._recipe = (state.session, state.recipe_change)
-        change = msgspec.to_builtins(state.recipe_change or RecipeChange(0, "", ""))
-        self._send(connection, "recipe", {"station": state.station, "session": state.session, **change}, retain=True)
+        self._send(connection, "recipe", recipe_message(state), retain=True)
 
     def _send(
         self,

@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asperity.runtime.client.ordering import Gap
+from asperity.runtime.errors import ConfigError
 from asperity.runtime.gateways.config import Mqtt
 from asperity.runtime.gateways.mqtt.broker_limits import BrokerLimits
 from asperity.runtime.gateways.mqtt.broker_session import BROKER_CLOSES, CLIENT_ID
 from asperity.runtime.gateways.mqtt.connection import MAX_PACKET_BYTES
-from asperity.runtime.gateways.mqtt.gateway import PACKET_LIMIT
 from asperity.runtime.gateways.mqtt.messages import Message, Refused
+from asperity.runtime.gateways.mqtt.state_message import PACKET_LIMIT
+from asperity.runtime.gateways.process import _status
 from asperity.runtime.wire import Reply
 from tests.runtime.gateways.floor import reply, result
 from tests.runtime.gateways.mqtt.fake_broker import BASE, OTHER, FakeConnection, Floor, accepts
@@ -258,6 +260,36 @@ def test_a_result_that_the_broker_refuses_is_named_in_a_gap_once(
     gaps = [body for name, body, *_ in floor.broker.published if name == "gap"]
     assert [(body["first_id"], body["last_id"], body["why"]) for body in gaps] == [(1, 1, "the broker refused it")]
     assert caplog.text.count("the broker refused result 1 to 1: not authorized") == 2
+
+
+def test_a_refused_withdrawal_is_said(floor: Floor, caplog: pytest.LogCaptureFixture) -> None:
+    floor.broker.refuses = ("accept",)
+    floor.pass_s(1)
+    assert "the broker refused a message about the station: not authorized" in caplog.text
+
+
+def test_a_password_that_is_being_replaced_is_waited_for(floor: Floor, caplog: pytest.LogCaptureFixture) -> None:
+    def no_password(connection: FakeConnection) -> None:
+        raise ConfigError("password_file cannot be read")
+
+    floor.on_connect = no_password
+    end(floor)
+    floor.pass_s(30)
+    assert caplog.text.count("password_file cannot be read; retrying") == 1
+    assert len(floor.connections) <= 1 + CONNECTS_PER_MIN, "tried with the usual pauses"
+    floor.on_connect = lambda connection: None
+    until_connected(floor)
+    assert floor.gateway.problem == ""
+
+
+def test_the_status_for_systemd_has_both_sides(floor: Floor) -> None:
+    link: Any = floor.link
+    assert _status("st1", link, floor.gateway) == "station st1: trusted"
+    end(floor, "no way")
+    floor.link.good = False
+    said = _status("st1", link, floor.gateway)
+    assert said.startswith("station st1: the station's heartbeat has stopped; cannot reach the broker at 127.0.0.1")
+    assert said.endswith("no way")
 
 
 def test_a_broker_that_takes_few_messages_at_a_time_gets_no_more(floor: Floor) -> None:

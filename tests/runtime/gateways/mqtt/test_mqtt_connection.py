@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from asperity.runtime.gateways.config import Mqtt
 from asperity.runtime.gateways.mqtt.connection import MAX_PACKET_BYTES, REQUESTS_WAITING_MAX, Connection
 from asperity.runtime.gateways.mqtt.paho_client import INCOMING_NBYTES_MAX
 from asperity.runtime.wire import OPERATIONS
+from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import until
 from tests.runtime.gateways.mqtt.scripted_broker import CLOSE_AFTER, HOLD, TAKE_OVER, Behaviour, ScriptedBroker
 
@@ -172,12 +173,21 @@ def test_a_refused_message_comes_with_the_reason(connect: Connect) -> None:
     assert len(broker.published) == 2
 
 
-def test_a_connection_that_was_given_up_does_not_come_up_later(connect: Connect) -> None:
+def test_a_connection_that_was_given_up_does_not_come_up_later() -> None:
     """It would be a second client of this id, and end the next connection."""
-    connection, broker = connect("5", HOLD)
-    connection.abandon("too slow")
-    until(lambda: connection.ended and not connection._thread.is_alive(), "its end")
-    assert not connection.up and not broker.published
+    with closing(ScriptedBroker(True, HOLD)) as broker:
+        connection = Connection(Mqtt(port=broker.port), "me", ("a", b""), "", ["a"], None, lambda: None)
+        connects = connection._client.connect
+
+        def late(*where: Any, **how: Any) -> Any:
+            connection.abandon("too slow")
+            return connects(*where, **how)
+
+        connection._client.connect = late  # type: ignore[method-assign]
+        connection.start()
+        connection._thread.join(PATIENCE_S)
+        assert connection.ended and not connection.up and connection.why == "too slow"
+        assert connection._client._thread is None, "nothing runs on"
 
 
 @pytest.mark.parametrize(
