@@ -1,4 +1,4 @@
-"""Does anybody listen at an endpoint? Asked where nothing was received, so that a client says where it waits in vain.
+"""Does anyone listen at an endpoint? Asked where nothing was received, so that a client says where it waits in vain.
 
 No connection is made to a station that is there: it would count it among the failed handshakes.
 """
@@ -16,7 +16,7 @@ _LISTENS = "0A"
 
 
 def nobody_at(endpoint: str, setting: str) -> str:
-    """Why nobody can answer at ``endpoint``, and what to do; empty: somebody listens, or it cannot be known.
+    """Why nobody can answer at ``endpoint``, and what to do; empty: a process listens, or it cannot be known.
 
     ``setting``: what names the endpoint, for example ``[station] control``.
     """

@@ -1,7 +1,7 @@
 """When to try again what failed. Pure: the time and the chance are arguments.
 
 Connecting alone proves nothing: a broker that accepts each connection and ends it a moment later would be tried as
-fast as one can connect. So only a connection that was held starts the pauses anew.
+fast as one can connect. So only a connection that was held resets the pauses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class BackOff:
     def __init__(
         self, least_s: float, most_s: float, held_s: float, chance: Callable[[], float] = random.random
     ) -> None:
-        """``held_s``: a connection that lasted so long starts the pauses anew. ``chance``: 0 to 1."""
+        """``held_s``: a connection that lasted so long resets the pauses. ``chance``: 0 to 1."""
         self._least_s, self._most_s, self._held_s = least_s, most_s, held_s
         self._chance = chance
         self._failed = 0

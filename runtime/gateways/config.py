@@ -175,10 +175,10 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
             "pause before the second attempt to reach the broker; each further one is twice as long. All are shortened "
             "by up to half at random",
         ),
-    ] = 200  # fmt: skip
+    ] = 100  # fmt: skip
     retry_max_ms: Annotated[int, number(100, 600_000, "longest such pause")] = 5000
     retry_held_ms: Annotated[
-        int, number(1000, 3_600_000, "a connection that lasts this long, and 2 x retry_max_ms, starts the pauses anew")
+        int, number(1000, 3_600_000, "a connection that lasts this long, and 2 x retry_max_ms, resets the pauses")
     ] = 10_000
     inflight: Annotated[int, number(1, 16, "maximum messages waiting for the broker's acknowledgement")] = 10
     buffer_results: Annotated[int, number(1, 1_000_000, "results kept while the broker is unreachable")] = 10_000

@@ -34,7 +34,7 @@ from asperity.runtime.wire import ReceivedResult, Reply, StationState
 log = logging.getLogger("asperity.gateway")
 
 QUIET_S = 5.0
-"""How often it is looked whether anybody listens at the station's endpoints."""
+"""How often it is looked whether anyone listens at the station's endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ class Link:
         return bool(items) or state is not seen.state
 
     def _look_for_nobody(self, *, trusted: bool) -> None:
-        """Say where nobody listens: by another XDG_RUNTIME_DIR a gateway would wait there for ever."""
+        """Say where nobody listens: by another XDG_RUNTIME_DIR a gateway would wait there forever."""
         for setting, endpoint in self._ends.items():
             if trusted and self._absent.get(setting) == "":
                 continue

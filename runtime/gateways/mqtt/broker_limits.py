@@ -20,7 +20,7 @@ RECEIVE_LEAST = 8
 
 @dataclass(frozen=True, slots=True)
 class BrokerLimits:
-    """What is usual without a word about it."""
+    """What applies where the broker says nothing."""
 
     packet_max_nbytes: int | None = None
     """Largest packet that it takes; None: no limit is known."""

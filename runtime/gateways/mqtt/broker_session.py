@@ -1,6 +1,6 @@
 """The connection to the broker, made again whenever it ends: how often, and what is said about it.
 
-Two clients of one id end each other's connection, each time at once, for ever. MQTT 5 says so (session taken over);
+Two clients of one id end each other's connection, each time at once, endlessly. MQTT 5 says so (session taken over);
 a broker of 3.1.1 only closes, as others do that dislike a message. So connections that end early are counted. Two
 gateways of one station that take turns never hear each other: after such an end no part may pass until a connection
 has lasted longer than the other may wait.

@@ -1,5 +1,5 @@
 """paho's client with what it lacks: a bound on packets before they are read, the broker's codes as it sent them, and
-no thread that ends without a word."""
+no thread that ends unnoticed."""
 
 from __future__ import annotations
 

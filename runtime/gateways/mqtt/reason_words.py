@@ -74,7 +74,7 @@ REMEDIES = {
     0x9F: "the broker limits how often clients may connect; raise [mqtt] retry_min_ms",
 }
 TEXT_MAX = 200
-"""Of what a broker says in its own words."""
+"""Of a text from the broker."""
 
 
 def reason(code: int, said: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What the gateway publishes on ``state`` and ``recipe``: the station's own words, and its own about them. Pure."""
+"""What the gateway publishes on ``state`` and ``recipe``: what the station says, judged by the gateway. Pure."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ def defaults(chance: float) -> BackOff:
 
 def test_pauses_grow_to_their_bound_and_only_a_held_connection_ends_that() -> None:
     back_off = defaults(0.0)
-    assert [round(back_off.ended(9.9), 2) for _ in range(8)] == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
-    assert back_off.ended(10.0) == 0.2 and back_off.ended(0.0) == 0.4
+    assert [round(back_off.ended(9.9), 2) for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert back_off.ended(10.0) == 0.1 and back_off.ended(0.0) == 0.2
     for _ in range(5000):
         assert back_off.ended(0.0) <= 5.0
 
