@@ -111,8 +111,8 @@ class BrokerSession:
         log.info("connected to %s as client id %s", self._where, connection.client_id)
         if limits.keepalive_s is not None and limits.keepalive_s != self._own.keepalive_s:
             log.warning(
-                "the broker uses a keep alive of %d s, not the %d s of [mqtt] keepalive_s: it publishes the last will "
-                "that much later", limits.keepalive_s, self._own.keepalive_s,
+                "the broker uses a keep alive of %d s (0: none), not the %d s of [mqtt] keepalive_s: if the gateway "
+                "falls silent, it publishes the last will only then", limits.keepalive_s, self._own.keepalive_s,
             )  # fmt: skip
         if not limits.wildcards:
             log.info("the broker knows no wildcards, so requests for unknown operations are not answered")

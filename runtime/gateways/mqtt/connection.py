@@ -189,6 +189,7 @@ class Connection:
             return
         self.client_id = limits.client_id or self.client_id
         self._client.keep_inflight(limits.inflight)
+        self._client.keep_alive_within(self._config.keepalive_s)
         if self._requests:
             names = OPERATIONS if not limits.wildcards else ("+",)
             self._subscribe += [f"{self._requests}/{name}" for name in names]

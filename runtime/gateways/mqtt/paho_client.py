@@ -37,6 +37,10 @@ class PahoClient(paho.Client):
         """As ``max_inflight_messages_set``, which is not for a connection whose broker has just said how many."""
         self._max_inflight_messages = most
 
+    def keep_alive_within(self, seconds: int) -> None:
+        """Ask the broker for a sign of life at least so often, though it has named a longer time, or 0 for never."""
+        self._keepalive = min(seconds, self._keepalive or seconds)
+
     def _sock_recv(self, bufsize: int) -> bytes:
         if bufsize > INCOMING_NBYTES_MAX:
             self.problem = (

@@ -101,6 +101,15 @@ def test_what_the_broker_says_of_itself_is_kept(connect: Connect) -> None:
     assert not any("+" in topic for topic in broker.subscribed)
 
 
+@pytest.mark.parametrize(("theirs_s", "used_s"), [(0, 2), (1, 1), (60, 2)])
+def test_a_broker_that_has_stopped_is_noticed_however_long_its_own_keep_alive_is(
+    connect: Connect, theirs_s: int, used_s: int
+) -> None:
+    connection, _ = connect("5", Behaviour(properties={"ServerKeepAlive": theirs_s}))
+    until(lambda: connection.up, "a connection")
+    assert (connection._client._keepalive, connection.limits.keepalive_s) == (used_s, theirs_s)
+
+
 @pytest.mark.parametrize(("version", "behaviour", "flags"), [
     ("5", TAKE_OVER, (True, False)), ("5", CLOSE_AFTER, (False, True)), ("3.1.1", CLOSE_AFTER, (False, True)),
 ])  # fmt: skip
