@@ -105,8 +105,8 @@ class ModbusServer:
         if len(self._connections) >= self._config.connections_max:
             least = min(self._connections, key=lambda c: (c.asked, c.heard_s))
             log.info(
-                "too many Modbus clients: closing the connection from %s to make room for a new one; if all are needed, "
-                "raise [modbus] connections_max", least.peer,
+                "too many Modbus clients: closing the connection from %s to make room for a new one; if all are "
+                "needed, raise [modbus] connections_max", least.peer,
             )  # fmt: skip
             self.end(least)
         self._connections.add(connection)

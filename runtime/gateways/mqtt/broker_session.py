@@ -80,7 +80,10 @@ class BrokerSession:
                 self._begin_again(now_s)
             return None
         if not connection.up and not connection.ended and (now_s - self._began_s) * 1000 > 2 * self._own.connect_ms:
-            connection.abandon(f"it accepted the connection and did not answer within {2 * self._own.connect_ms} ms")
+            connection.abandon(
+                f"no answer within {2 * self._own.connect_ms} ms from the name server or the broker; check [mqtt] host, "
+                "port and tls"
+            )
         if connection.ended:
             self._lose(connection, now_s)
             return None

@@ -102,6 +102,17 @@ def test_silent_ends_in_a_row_are_an_alarm_that_says_what_may_be(
     assert caplog.text.count("closed without a reason; retrying") == 1, "said once, not at each try"
 
 
+def test_a_broker_that_does_not_answer_is_left_and_tried_again(floor: Floor, caplog: pytest.LogCaptureFixture) -> None:
+    def mute(connection: FakeConnection) -> None:
+        connection.up = False
+
+    floor.on_connect = mute
+    end(floor)
+    floor.pass_s(60)
+    assert caplog.text.count("no answer within 6000 ms from the name server or the broker") == 1
+    assert 5 <= len(floor.connections) <= 10
+
+
 def test_a_connection_that_lasted_and_is_cut_is_neither(floor: Floor) -> None:
     """As after a broker was killed: no delay beyond the usual."""
     floor.pass_s(11)
