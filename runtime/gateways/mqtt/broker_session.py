@@ -81,8 +81,8 @@ class BrokerSession:
             return None
         if not connection.up and not connection.ended and (now_s - self._began_s) * 1000 > 2 * self._own.connect_ms:
             connection.abandon(
-                f"no answer within {2 * self._own.connect_ms} ms from the name server or the broker; check [mqtt] host, "
-                "port and tls"
+                f"no answer within {2 * self._own.connect_ms} ms from the name server or the broker; check [mqtt] "
+                "host, port and tls"
             )
         if connection.ended:
             self._lose(connection, now_s)
