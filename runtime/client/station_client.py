@@ -24,6 +24,7 @@ from msgspec import structs
 
 from asperity.runtime.client.limits import ClientLimits
 from asperity.runtime.client.ordering import Gap, Ordering
+from asperity.runtime.client.presence import nobody_at
 from asperity.runtime.client.requests import Asking, Pending
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.security.curve_keys import ClientKey, read_client_key, receive, secure
@@ -155,9 +156,8 @@ class StationClient:
         while self.state is None:
             left_ms = round((ends_s - time.monotonic()) * 1000)
             if left_ms <= 0:
-                raise StationError(
-                    f"station {self.station} did not send anything within {timeout_ms} ms; is the inspector running?"
-                )
+                why = nobody_at(self._ends[0], "the results endpoint") or "is the inspector running?"
+                raise StationError(f"station {self.station} did not send anything within {timeout_ms} ms; {why}")
             self._pump(left_ms)
         return self.state
 
@@ -211,7 +211,9 @@ class StationClient:
                 self._asking.forget(pending)
                 waited_ms = self._limits.request_timeout_ms * self._limits.request_tries
                 lacks = f"no answer to {pending.request.op}" if pending.body else f"{pending.request.op}: no state"
-                raise StationError(f"{lacks} in {waited_ms} ms; is the inspector of {self.station} running?")
+                why = nobody_at(self._ends[1], "the control endpoint")
+                why = why or f"is the inspector of {self.station} running?"
+                raise StationError(f"{lacks} in {waited_ms} ms; {why}")
             self._begun[request_id] = self._asking.send(pending)
         return reply
 

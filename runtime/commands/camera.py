@@ -152,6 +152,7 @@ def _stream(
     from asperity.runtime.cameras.schedule import Schedule
     from asperity.runtime.cameras.stream import StreamSummary, TruthFile, stream
     from asperity.runtime.client.frame_sender import FrameSender
+    from asperity.runtime.client.presence import nobody_at
 
     if frames < 0:
         raise UsageError(f"--frames {frames} is out of range; give 1 or more, or 0 for no limit")
@@ -174,8 +175,10 @@ def _stream(
             )
         )
         if not sender.wait_connected(round(wait_s * 1000)):
+            nobody = nobody_at(frames_endpoint, "--frames-endpoint")
             raise CameraError(
                 f"no inspector accepted frames at {frames_endpoint} within {wait_s:g} s; start `asperity run` first"
+                + (f": {nobody}" if nobody else "")
                 + (", or look in its log why this key was refused" if key else "")
             )
         step = stack.enter_context(_progress("sending", frames or None))

@@ -56,10 +56,16 @@ def command(
     """Print the messages that a station publishes."""
     import zmq
 
+    from asperity.runtime.client.presence import nobody_at
     from asperity.runtime.errors import StationError, UsageError, WireError
     from asperity.runtime.security.curve_keys import receive, secure
     from asperity.runtime.security.socket_files import check_ipc
     from asperity.runtime.wire import MAX_BUFFER_BYTES, topic
+
+    ends = {"--bulk": bulk} if what is Stream.BULK else {"--results": results}
+
+    def nobody() -> str:
+        return "".join(f": {why}" for flag, endpoint in ends.items() if (why := nobody_at(endpoint, flag)))
 
     context = zmq.Context()
     socket = context.socket(zmq.SUB)
@@ -90,11 +96,10 @@ def command(
                 printed += 1
             elif not printed and not quiet_said:
                 quiet_said = True
-                typer.echo(f"nothing received from station {station} at {results} yet", err=True)
+                typer.echo(f"nothing received from station {station} at {results} yet{nobody()}", err=True)
         if not printed:
-            raise StationError(
-                f"nothing received from station {station}; is the inspector running, and is the name right?"
-            )
+            why = nobody() or "; is the inspector running, and is the name right?"
+            raise StationError(f"nothing received from station {station}{why}")
     finally:
         context.destroy(linger=0)
 

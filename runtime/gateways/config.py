@@ -144,7 +144,11 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, number(1, 65535, "port of the broker; usually 8883 with TLS")] = 1883
     version: Annotated[Literal["3.1.1", "5"], text("MQTT protocol version")] = "5"
     client_id: Annotated[
-        str, text("empty: `asperity-STATION-` and 8 digits of this run; must be unique among the broker's clients")
+        str,
+        text(
+            "unique among the broker's clients; empty: `asperity`, the first 7 letters or digits of STATION, and 8 "
+            "hexadecimal digits of this run, which no other client has"
+        ),
     ] = ""
     prefix: Annotated[str, text("topics are PREFIX/STATION/result etc.")] = "asperity"
     commands: Annotated[
@@ -164,7 +168,18 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
         int, number(1, 3600, "the broker publishes the last will 1.5 x this after the gateway falls silent")
     ] = 2
     connect_ms: Annotated[int, number(100, 60_000, "longest wait for the broker to answer")] = 3000
-    retry_max_ms: Annotated[int, number(100, 600_000, "longest pause between attempts to reach the broker")] = 5000
+    retry_min_ms: Annotated[
+        int,
+        number(
+            10, 1000,
+            "pause before the second attempt to reach the broker; each further one is twice as long. All are shortened "
+            "by up to half at random",
+        ),
+    ] = 100  # fmt: skip
+    retry_max_ms: Annotated[int, number(100, 600_000, "longest such pause")] = 5000
+    retry_held_ms: Annotated[
+        int, number(1000, 3_600_000, "a connection that lasts this long, and 2 x retry_max_ms, resets the pauses")
+    ] = 10_000
     inflight: Annotated[int, number(1, 16, "maximum messages waiting for the broker's acknowledgement")] = 10
     buffer_results: Annotated[int, number(1, 1_000_000, "results kept while the broker is unreachable")] = 10_000
     accept_expiry_s: Annotated[

@@ -25,12 +25,16 @@ from typing import Any
 
 from asperity.runtime.client.limits import ClientLimits
 from asperity.runtime.client.ordering import Gap
+from asperity.runtime.client.presence import nobody_at
 from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.gateways.config import GatewayConfig, client_key, control_of
 from asperity.runtime.wire import ReceivedResult, Reply, StationState
 
 log = logging.getLogger("asperity.gateway")
+
+QUIET_S = 5.0
+"""How often it is looked whether anyone listens at the station's endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,9 @@ class Link:
             limits=ClientLimits(patience_ms=bounds.patience_ms, requests_at_once=bounds.requests_max),
             key=client_key(config),
         )
+        self._ends = {"[station] results": config.station.results, "[station] control": control_of(config)}
+        self._absent: dict[str, str] = {}  # setting -> why nobody answers there
+        self._look_s = time.monotonic() + QUIET_S
         self._seen = _Seen()
         self._items: deque[Item] = deque()
         self._lock = threading.Lock()  # over the three below, and the end
@@ -229,15 +236,29 @@ class Link:
         state, until_s = station.state, station.trusted_until_s
         why = "" if until_s else self._distrust()
         since_s = seen.trusted_since_s if now_s <= seen.trusted_until_s else now_s
+        if now_s >= self._look_s:
+            self._look_s = now_s + QUIET_S
+            self._look_for_nobody(trusted=bool(until_s))
         self._seen = _Seen(state, since_s, until_s, why, last, results, gaps, missing)
         if bool(until_s) != bool(seen.trusted_until_s):
             log.info("station %s is %s", station.station, "trusted" if until_s else f"not trusted: {why}")
         return bool(items) or state is not seen.state
 
+    def _look_for_nobody(self, *, trusted: bool) -> None:
+        """Say where nobody listens: by another XDG_RUNTIME_DIR a gateway would wait there forever."""
+        for setting, endpoint in self._ends.items():
+            if trusted and self._absent.get(setting) == "":
+                continue
+            why = nobody_at(endpoint, setting)
+            if why and why != self._absent.get(setting):
+                log.warning("station %s: %s", self._station.station, why)
+            self._absent[setting] = why
+
     def _distrust(self) -> str:
         state = self._station.state
         if state is None:
-            return "nothing has been received from the station yet"
+            nobody = self._absent.get("[station] results")
+            return "nothing has been received from the station yet" + (f": {nobody}" if nobody else "")
         if not state.can_judge:
             return "; ".join([f"the station is not ready (state {state.state})", *state.alarms])
         return "the station's heartbeat has stopped"

@@ -26,6 +26,7 @@ from asperity.runtime.gateways.link import Link
 from asperity.runtime.gateways.watch_loop import TurnWatch, beat_timeout_ms
 from asperity.runtime.process import early_signals
 from asperity.runtime.process.systemd import Supervision
+from asperity.runtime.settings.listening import Place, why_not_bound
 
 log = logging.getLogger("asperity.gateway")
 
@@ -88,6 +89,7 @@ async def _serve(config: GatewayConfig, make: Callable[[Link], Gateway], since: 
             turns += 1
             watch.turned()
             supervision.progress(turns)
+            supervision.status(_status(config.station.name, link, gateway))
             if not link.alive:
                 raise GatewayError("the gateway's connection to the station has ended; the process exits so that it "
                                    "is restarted")
@@ -97,6 +99,12 @@ async def _serve(config: GatewayConfig, make: Callable[[Link], Gateway], since: 
         link.close()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(gateway.close(), CLOSE_S)
+
+
+def _status(station: str, link: Link, gateway: Gateway) -> str:
+    """For ``systemctl status``. ``problem`` of a gateway: what is wrong on its other side, if it has one."""
+    said = [f"station {station}: {link.view().why or 'trusted'}", getattr(gateway, "problem", "")]
+    return "; ".join(text for text in said if text)
 
 
 def check_host(table: str, host: str, insecure_lan: bool) -> None:
@@ -113,11 +121,9 @@ def check_host(table: str, host: str, insecure_lan: bool) -> None:
 
 
 def cannot_listen(table: str, host: str, port: int, error: OSError) -> GatewayError:
-    """What to raise when the address is taken or not this machine's."""
-    return GatewayError(
-        f"[{table}] cannot listen on {host} port {port}: {error.strerror or error}; "
-        "is another gateway running? Choose another port"
-    )
+    """What to raise when an address cannot be listened on."""
+    why = why_not_bound(error, Place(host, port), "another gateway")
+    return GatewayError(f"[{table}] cannot listen on {host} port {port}: {why}")
 
 
 def hold_more(server: asyncio.Server) -> None:

@@ -15,6 +15,9 @@ from pathlib import Path
 from asperity.runtime.errors import StationError
 from asperity.runtime.files import OTHERS_MAY_WRITE, is_foreign
 
+PATH_NBYTES_MAX = 107
+"""Linux's ``sun_path``, less its last zero."""
+
 
 def check_ipc(endpoint: str, *, make_folder: bool = False) -> Path | None:
     """The file of an ``ipc://`` endpoint, which need not be there yet; None: the endpoint is of another kind.
@@ -29,7 +32,14 @@ def check_ipc(endpoint: str, *, make_folder: bool = False) -> Path | None:
     name = endpoint.removeprefix("ipc://")
     if not name or name[0] in "@*":
         raise StationError(f"{endpoint} is not a file, so any user could bind it; use ipc:///FOLDER/NAME")
+    if "\0" in name:
+        raise StationError(f"{endpoint!r} contains a NUL character; choose another path")
     path = Path(name).absolute()
+    if (nbytes := len(os.fsencode(name))) > PATH_NBYTES_MAX:
+        raise StationError(
+            f"the path of {endpoint} has {nbytes} bytes, a socket's may have {PATH_NBYTES_MAX}; choose a shorter one, "
+            "or set XDG_RUNTIME_DIR to a shorter folder if it is the default of the control socket"
+        )
     others_may_make = False  # in the folder before
     for folder in reversed(path.parents):
         found = _look(folder)

@@ -12,6 +12,7 @@ import zmq
 from asperity.runtime.clock import MS
 from asperity.runtime.errors import ConfigError, StationError
 from asperity.runtime.security.socket_files import check_ipc
+from asperity.runtime.settings.listening import place_of, why_not_bound
 from asperity.runtime.settings.paths import control_endpoint
 from asperity.runtime.settings.station_toml import StationConfig, hosted
 from asperity.runtime.sockets.access import Access
@@ -48,8 +49,8 @@ class Ends(Protocol):
 class InspectorSockets:
     """PULL frames, PUB results, PUB bulk, ROUTER control, and the bell by which other threads wake the I/O thread.
 
-    Raises ConfigError for a bind off loopback without CURVE or ``insecure_lan``, StationError where a bind fails,
-    AccessError where the key folder cannot be trusted.
+    Raises ConfigError for a malformed endpoint and for a bind off loopback without CURVE or ``insecure_lan``,
+    StationError where a bind fails, AccessError where the key folder cannot be trusted.
     """
 
     def __init__(self, config: StationConfig) -> None:
@@ -154,6 +155,10 @@ class InspectorSockets:
         self._ends.close(linger_ms)
 
     def _bind(self, name: str, endpoint: str) -> str:
+        try:
+            place = place_of(endpoint)
+        except ValueError as error:
+            raise ConfigError(f"[sockets] {name} is {endpoint!r}: {error}") from error
         path = check_ipc(endpoint, make_folder=True)
         asked = self._config.security.curve or self._config.sockets.insecure_lan
         if path is None and not asked and not is_loopback(endpoint):
@@ -164,11 +169,9 @@ class InspectorSockets:
         before = os.umask(0o177)  # a socket file must not be open to others even for a moment
         try:
             bound = self._ends.bind(name, endpoint)
-        except (OSError, zmq.ZMQError) as error:
-            raise StationError(
-                f"[sockets] {name}: cannot bind {endpoint} ({error.strerror}); is another inspector running? "
-                "Choose another endpoint"
-            ) from error
+        except (OSError, UnicodeError, zmq.ZMQError) as error:
+            why = why_not_bound(error, place, "another inspector")
+            raise StationError(f"[sockets] {name}: cannot bind {endpoint}: {why}") from error
         finally:
             os.umask(before)
         if path is not None:

@@ -7,7 +7,6 @@ library connect as usual.
 
 from __future__ import annotations
 
-import errno
 import itertools
 import math
 import os
@@ -22,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from asperity.runtime.clock import MS
+from asperity.runtime.settings.listening import place_of
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets import zmtp
 from asperity.runtime.sockets.access import Access
@@ -292,21 +292,17 @@ def _taken(waiting: Waiting, count: int) -> list[tuple[Peer, list[Part]]]:
 
 
 def _listen(endpoint: str) -> tuple[socket.socket, str]:
-    """A listening socket and its endpoint. Raises OSError."""
-    scheme, _, place = endpoint.partition("://")
-    if scheme == "ipc":
-        path = Path(place)
-        if path.is_socket():  # of a process that was killed; the journal's lock keeps out a second inspector
-            path.unlink()
+    """A listening socket and its endpoint. Raises OSError, UnicodeError on a name that cannot be one."""
+    place = place_of(endpoint)
+    if place.path is not None:
+        if place.path.is_socket():  # of a process that was killed; the journal's lock keeps out a second inspector
+            place.path.unlink()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        address: str | tuple[str, int] = place
+        address: str | tuple[str, int] = str(place.path)
     else:
-        host, _, port = place.rpartition(":")
-        host = "0.0.0.0" if host == "*" else host.strip("[]")
-        if port != "*" and not port.isdecimal():
-            raise OSError(errno.EINVAL, "no port")
+        host = "0.0.0.0" if place.host == "*" else place.host
         family, _, _, _, found = socket.getaddrinfo(
-            host, 0 if port == "*" else int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -318,7 +314,7 @@ def _listen(endpoint: str) -> tuple[socket.socket, str]:
     except BaseException:
         listener.close()
         raise
-    if scheme == "ipc":
+    if place.path is not None:
         return listener, endpoint
     host, port_number = listener.getsockname()[:2]
     return listener, f"tcp://[{host}]:{port_number}" if ":" in host else f"tcp://{host}:{port_number}"

@@ -19,7 +19,7 @@ FAST = tuple(
         "runtime/client/test_client_requests", "runtime/security/test_socket_files", "runtime/process/test_supervision",
         "runtime/gateways/modbus/test_modbus_re", "runtime/gateways/modbus/test_modbus_server",
         "runtime/gateways/opcua/test_log_ins", "runtime/gateways/opcua/test_opcua_decoding",
-        "runtime/gateways/mqtt/test_mqtt_gateway", "examples/test_plc",
+        "runtime/gateways/mqtt/test_mqtt_gateway", "runtime/gateways/mqtt/test_mqtt_broker_faults", "examples/test_plc",
     )
 )  # fmt: skip
 """Tests without processes, a second or two each: their entries are part of every run of the suite."""

@@ -130,7 +130,10 @@ class HttpGateway:
     def _admit(self, client: _Client) -> None:
         if len(self._clients) >= self._config.connections_max:
             other = one_to_close(self._clients)
-            log.info("too many HTTP clients: closing a connection from %s to make room for a new one", other.host)
+            log.info(
+                "too many HTTP clients: closing a connection from %s to make room for a new one; if all are needed, "
+                "raise [http] connections_max", other.host,
+            )  # fmt: skip
             self._clients.discard(other)
             other.end()
         self._clients.add(client)

@@ -104,7 +104,10 @@ class ModbusServer:
         been silent longest, so that a PLC that was switched off and on does not find its old connections in its way."""
         if len(self._connections) >= self._config.connections_max:
             least = min(self._connections, key=lambda c: (c.asked, c.heard_s))
-            log.info("too many Modbus clients: closing the connection from %s to make room for a new one", least.peer)
+            log.info(
+                "too many Modbus clients: closing the connection from %s to make room for a new one; if all are "
+                "needed, raise [modbus] connections_max", least.peer,
+            )  # fmt: skip
             self.end(least)
         self._connections.add(connection)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -13,12 +12,15 @@ import msgspec
 
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.gateways.link import Link
+from asperity.runtime.gateways.mqtt.messages import Message, Refused, id_of
 from asperity.runtime.wire import Reply, decode_request, encode_reply
 
+ID_RULE = "send JSON with an id of 1 to 64 characters from A-Z a-z 0-9 _ -"
 NO_ID = "none"
 """Where a request without an id that can be read is answered."""
-ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 REPLIES_KEPT = 256
+REPLIES_WAITING_MAX = 64
+"""With so many waiting for the broker no further request is looked at."""
 NOT_FROM_HERE = frozenset({"shutdown", "set_threshold"})
 """A broker's client ends no inspector and does not move the line between good and bad: nobody knows who it is."""
 THOUGH_FOREIGN = frozenset({"get_state", "get_result", "stop", "halt", "abort"})
@@ -38,21 +40,35 @@ Answered = tuple[str, bytes]
 class Commands:
     """All requests of one gateway."""
 
-    def __init__(self, link: Link, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, link: Link, station: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._link = link
+        self._station = station
         self._clock = clock
+        self.replies: deque[Answered] = deque()
+        """What is to be published, in order."""
         self._asked: OrderedDict[str, Future[Reply] | bytes] = OrderedDict()
         self._audit_s = 0.0
         self._audited = 0
+
+    def serve(self, requests: deque[Message], refused: deque[Refused], foreign: str) -> None:
+        """Take requests while there is room for their replies; each gets one, in ``replies``."""
+        while requests and len(self.replies) < REPLIES_WAITING_MAX:
+            message = requests.popleft()
+            answer = self.take_in(message.topic.rpartition("/")[2], message.body, message.retained, foreign)
+            if answer is not None:
+                self.replies.append(answer)
+        while refused and len(self.replies) < REPLIES_WAITING_MAX:
+            self.replies.append(unread(*refused.popleft()))
+        self.replies.extend(self.answers())
 
     def take_in(self, op: str, body: bytes, retained: bool, foreign: str = "") -> Answered | None:
         """One request. The reply if it is known already; else ``answers`` gives it.
 
         ``foreign``: who else publishes for this station, as text.
         """
-        request_id = _id_of(body)
+        request_id = id_of(body)
         if not request_id:
-            return NO_ID, _refusal("", "BAD_REQUEST", "send JSON with an id of 1 to 64 characters from A-Z a-z 0-9 _ -")
+            return unread("", "BAD_REQUEST", ID_RULE)
         known = self._asked.get(request_id)
         if known is not None:
             # MQTT may deliver a message twice; it is done once.
@@ -66,6 +82,9 @@ class Commands:
             request = decode_request(msgspec.json.encode(given))
         except (WireError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             return self._keep(request_id, _refusal(request_id, "BAD_REQUEST", str(error)))
+        if request.station not in ("", self._station):
+            text = f"the request is for station {request.station}, this gateway's is {self._station}"
+            return self._keep(request_id, _refusal(request_id, "WRONG_STATION", text))
         values = {name: getattr(request, name) for name in FIELDS if getattr(request, name) is not None}
         if request.session or request.uptime_ms is not None:
             # Both, so that never one of ours goes with one of theirs.
@@ -119,12 +138,15 @@ class Commands:
                 del self._asked[request_id]
 
 
-def _id_of(body: bytes) -> str:
-    try:
-        request_id = msgspec.json.decode(msgspec.json.decode(body, type=dict[str, msgspec.Raw])["id"], type=str)
-    except (msgspec.MsgspecError, KeyError, UnicodeError, RecursionError):
-        return ""
-    return request_id if ID.fullmatch(request_id) else ""
+def unread(request_id: str, code: str, text: str) -> Answered:
+    """The answer to a request of which nothing but the id was read. It may be asked again with the same id."""
+    return request_id or NO_ID, _refusal(request_id, code, text)
+
+
+def too_long(request_id: str, nbytes: int, limit_nbytes: int) -> bytes:
+    """In place of a reply that the broker does not take."""
+    text = f"the reply has {nbytes} bytes and the broker takes {limit_nbytes}; ask for less"
+    return _refusal("" if request_id == NO_ID else request_id, "FAILED", text)
 
 
 def _reply(request_id: str, future: Future[Reply]) -> bytes:

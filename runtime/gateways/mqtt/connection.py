@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -25,27 +25,27 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.gateways.config import Mqtt
+from asperity.runtime.gateways.mqtt.broker_limits import INFLIGHT_MAX, BrokerLimits, limits_of, publish_nbytes
+from asperity.runtime.gateways.mqtt.messages import Message, Refused, id_of
+from asperity.runtime.gateways.mqtt.paho_client import INCOMING_NBYTES_MAX, PahoClient
+from asperity.runtime.gateways.mqtt.reason_words import (
+    TAKEN_OVER,
+    TOO_LARGE,
+    cannot_connect,
+    reason,
+    refusal,
+    speaks_other,
+)
 from asperity.runtime.security.private_files import read_secret
-from asperity.runtime.wire import MAX_CONTROL_BYTES
+from asperity.runtime.wire import MAX_CONTROL_BYTES, OPERATIONS
 
 REQUESTS_WAITING_MAX = 64
-"""Requests that may wait for the gateway's loop; what is beyond is not answered."""
+"""Requests that may wait for the gateway's loop; what is beyond is answered BUSY."""
+REFUSED_WAITING_MAX = 4096
+"""Requests that may wait for their refusal; what is beyond is only counted, as ``unanswered``."""
 WATCHED_WAITING_MAX = 4096
 """Messages of the station's own topics that may wait for it; what is beyond is only counted, as ``unseen``."""
 MAX_PACKET_BYTES = MAX_CONTROL_BYTES + 1024
-MESSAGES_UNACKNOWLEDGED_MAX = 20
-"""Beyond that the library would keep messages back, among them an accept false. Brokers allow 20."""
-
-
-class Message(NamedTuple):
-    """What the broker delivered."""
-
-    topic: str
-    body: bytes
-    retained: bool
-    """Kept by the broker from before the subscription."""
-    again: bool
-    """The broker repeats it (DUP)."""
 
 
 class Connection:
@@ -62,26 +62,38 @@ class Connection:
         context: ssl.SSLContext | None,
         wake: Callable[[], None],
     ) -> None:
-        """``requests``: topic filter of requests; empty: none are taken. ``watched``: topics whose messages go to
+        """``requests``: topic above those of requests; empty: none are taken. ``watched``: topics whose messages go to
         ``watched``."""
         self.up = False
         self.ended = False
         self.why = ""
-        self.acknowledged: deque[tuple[int, bool]] = deque()
+        self.acknowledged: deque[tuple[int, str]] = deque()
+        """Number of a message, and why the broker refused it; empty: it did not."""
         self.requests: deque[Message] = deque()
         self.watched: deque[Message] = deque()
         self.unseen = 0
         self.denied: list[str] = []
-        """Topics that the broker does not let this client read."""
-        self.refused_requests = 0
+        """Topics that the broker does not let this client read, and why."""
+        self.refused: deque[Refused] = deque()
+        self.unanswered = 0
+        self.client_id = client_id
+        self.limits = BrokerLimits()
+        self.up_s: float | None = None
+        """When the broker accepted the connection."""
+        self.taken_over = self.too_large = self.silent = False
+        """How the broker ended it: it said so, or it closed an accepted connection without a reason."""
+        self.largest_nbytes = 0
+        """Largest packet that was sent."""
         self.began_s = time.monotonic()
         self._config = config
         self._watched = frozenset(watched)
-        self._subscribe = [*watched, *([requests] if requests else [])]
+        self._requests = requests
+        self._refusal = ""  # what the broker said to it
+        self._subscribe = list(watched)
         self._wake = wake
         self._five = config.version == "5"
         version = MQTTProtocolVersion.MQTTv5 if self._five else MQTTProtocolVersion.MQTTv311
-        self._client = client = paho.Client(
+        self._client = client = PahoClient(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             clean_session=None if self._five else True,
@@ -89,7 +101,7 @@ class Connection:
             reconnect_on_failure=False,
         )
         client.connect_timeout = config.connect_ms / 1000
-        client.max_inflight_messages_set(MESSAGES_UNACKNOWLEDGED_MAX)
+        client.max_inflight_messages_set(INFLIGHT_MAX)
         client.will_set(will[0], will[1], qos=1, retain=True)
         if config.user:
             password = read_secret(Path(config.password_file)).rstrip("\r\n") if config.password_file else None
@@ -101,6 +113,7 @@ class Connection:
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
+        client.on_broken = self._on_broken
         self._thread = threading.Thread(target=self._run, name="mqtt-connect", daemon=True)
 
     def start(self) -> None:
@@ -113,7 +126,13 @@ class Connection:
         if self._five and expiry_s is not None:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.MessageExpiryInterval = expiry_s
+        self.largest_nbytes = max(self.largest_nbytes, publish_nbytes(topic, payload, qos, properties is not None))
         return self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties).mid
+
+    def fits(self, topic: str, payload: bytes) -> bool:
+        """Does the broker take a message of this size?"""
+        limit = self.limits.packet_max_nbytes
+        return limit is None or publish_nbytes(topic, payload, 1, True) <= limit
 
     def abandon(self, why: str) -> None:
         """End without notifying the broker, which then gives the last will."""
@@ -128,60 +147,123 @@ class Connection:
         self._client.disconnect()
 
     def _run(self) -> None:
+        own, where = self._config, (self._config.host, self._config.port, self._config.keepalive_s)
         try:
             if self._five:
-                self._client.connect(self._config.host, self._config.port, self._config.keepalive_s, clean_start=True)
+                properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+                properties.MaximumPacketSize = INCOMING_NBYTES_MAX
+                self._client.connect(*where, clean_start=True, properties=properties)
             else:
-                self._client.connect(self._config.host, self._config.port, self._config.keepalive_s)
-            self._client.loop_start()
+                self._client.connect(*where)
         except (OSError, ValueError) as error:
-            self.why = self.why or str(error)
-            self.ended = True
-            self._wake()
+            self._end(cannot_connect(error, own))
+            return
+        if self.ended:  # given up meanwhile: it must not become a second client of this id
+            self.abandon("")
+            return
+        self._client.loop_start()
+
+    def _end(self, why: str) -> None:
+        self.why = self.why or why
+        self.up, self.ended = False, True
+        self._wake()
+
+    def _on_broken(self, why: str) -> None:
+        self.abandon(why)
+        self._end(why)
 
     def _on_connect(
-        self, client: paho.Client, data: Any, flags: Any, reason: ReasonCode, properties: Properties | None
+        self, client: paho.Client, data: Any, flags: Any, code: ReasonCode, properties: Properties | None
     ) -> None:
-        if reason.is_failure:
-            self.why = f"the broker refused: {reason}"
+        if self.ended:
+            self.abandon("")
             return
+        if code.is_failure:
+            texts = (str(getattr(properties, name, "")) for name in ("ReasonString", "ServerReference"))
+            self._refusal = " ".join(text for text in texts if text)
+            return  # said at the end
+        self.limits = limits = limits_of(properties)
+        if why := limits.unusable():
+            self.why = why
+            self.disconnect()
+            return
+        self.client_id = limits.client_id or self.client_id
+        self._client.keep_inflight(limits.inflight)
+        self._client.keep_alive_within(self._config.keepalive_s)
+        if self._requests:
+            names = OPERATIONS if not limits.wildcards else ("+",)
+            self._subscribe += [f"{self._requests}/{name}" for name in names]
         if client.subscribe([(each, 1) for each in self._subscribe])[0] != MQTTErrorCode.MQTT_ERR_SUCCESS:
             self.why = "the subscription could not be sent"
+        self.up_s = time.monotonic()
         self.up = True
         self._wake()
 
     def _on_disconnect(
-        self, client: paho.Client, data: Any, flags: Any, reason: ReasonCode, properties: Properties | None
+        self, client: paho.Client, data: Any, flags: Any, code: ReasonCode, properties: Properties | None
     ) -> None:
-        self.why = self.why or f"the connection ended: {reason}"
-        self.up, self.ended = False, True
-        self._wake()
+        self._end(self._why(code, str(getattr(properties, "ReasonString", ""))))
+
+    def _why(self, code: ReasonCode, said: str) -> str:
+        """Why the connection has ended, by what the broker sent and what it did not."""
+        own, client, why = self._config, self._client, ""
+        if client.problem:
+            why = client.problem
+        elif client.refused:
+            why = f"the broker refused the connection: {refusal(client.refused, self._refusal)}"
+        elif client.disconnected is not None:
+            self.taken_over = client.disconnected == TAKEN_OVER
+            self.too_large = client.disconnected == TOO_LARGE
+            why = f"the broker closed the connection: {reason(client.disconnected, said)}"
+        elif code == "Protocol error":
+            why = f"the broker sent a packet that is not MQTT {own.version}"
+        elif code == "Keep alive timeout":
+            why = "the broker has stopped answering (keep alive timeout)"
+        elif self.up_s is None:
+            why = f"the broker closed the connection without an answer; {speaks_other(own)}"
+        else:
+            self.silent = True
+            why = "the broker closed the connection without a reason; its log has the reason"
+        return why
 
     def _on_publish(
-        self, client: paho.Client, data: Any, number: int, reason: ReasonCode, properties: Properties | None
+        self, client: paho.Client, data: Any, number: int, code: ReasonCode, properties: Properties | None
     ) -> None:
-        self.acknowledged.append((number, not reason.is_failure))
+        said = str(getattr(properties, "ReasonString", ""))
+        self.acknowledged.append((number, reason(code.value, said) if code.is_failure else ""))
         self._wake()
 
     def _on_subscribe(
-        self, client: paho.Client, data: Any, number: int, reasons: list[ReasonCode], properties: Properties | None
+        self, client: paho.Client, data: Any, number: int, codes: list[ReasonCode], properties: Properties | None
     ) -> None:
-        self.denied = [each for each, reason in zip(self._subscribe, reasons, strict=False) if reason.is_failure]
+        self.denied = [
+            f"{topic} ({reason(code.value)})"
+            for topic, code in zip(self._subscribe, codes, strict=False)
+            if code.is_failure
+        ]
         self._wake()
 
     def _on_message(self, client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
-        body = bytes(message.payload[:MAX_PACKET_BYTES])
-        found = Message(message.topic, body, message.retain, message.dup)
-        if found.topic in self._watched:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""  # of no operation, so it is refused
+        nbytes = len(message.payload)
+        if topic in self._watched:
             if len(self.watched) < WATCHED_WAITING_MAX:
-                self.watched.append(found)
+                body = bytes(message.payload[:MAX_PACKET_BYTES])
+                self.watched.append(Message(topic, body, message.retain, message.dup))
             else:
                 self.unseen += 1
-        elif len(self.requests) < REQUESTS_WAITING_MAX and len(message.payload) <= MAX_PACKET_BYTES:
-            self.requests.append(found)
+        elif nbytes <= MAX_PACKET_BYTES and len(self.requests) < REQUESTS_WAITING_MAX:
+            self.requests.append(Message(topic, bytes(message.payload), message.retain, message.dup))
+        elif len(self.refused) < REFUSED_WAITING_MAX:
+            large = f"the request has {nbytes} bytes; at most {MAX_PACKET_BYTES} are read"
+            many = f"{REQUESTS_WAITING_MAX} requests are waiting; try again later"
+            code, text = ("BAD_REQUEST", large) if nbytes > MAX_PACKET_BYTES else ("BUSY", many)
+            self.refused.append(Refused(id_of(bytes(message.payload)), code, text))
         else:
-            self.refused_requests += 1
-            return
+            self.unanswered += 1
         self._wake()
 
 

@@ -10,36 +10,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from asperity.runtime.client.ordering import Gap
-from asperity.runtime.errors import ConfigError
 from asperity.runtime.gateways import process
 from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.gateways.link import Delivered, Item, Link
-from asperity.runtime.gateways.mqtt.commands import Answered, Commands
+from asperity.runtime.gateways.mqtt import identity
+from asperity.runtime.gateways.mqtt.broker_limits import INFLIGHT_OTHERS
+from asperity.runtime.gateways.mqtt.broker_session import BrokerSession
+from asperity.runtime.gateways.mqtt.commands import Commands, too_long
 from asperity.runtime.gateways.mqtt.connection import Connection, tls_context
 from asperity.runtime.gateways.mqtt.events import Events
 from asperity.runtime.gateways.mqtt.outbox import Outbox, StateFile, ids, uncertain
+from asperity.runtime.gateways.mqtt.state_message import PACKET_LIMIT, least_state, recipe_message, state_message
 from asperity.runtime.gateways.mqtt.topic_watch import WATCHED, Watch, denies
-from asperity.runtime.wire import RecipeChange, encode_result_body, encode_state
+from asperity.runtime.wire import encode_result_body
 
 ITEMS_AT_ONCE = 1000
-REPLIES_WAITING_MAX = 64
 REPEAT_S = 0.5
 """Accept and ``online`` are said again so often: another gateway of this name is heard though its station is dead."""
 ALARM = "FOREIGN_PUBLISHER"
 """Among the alarms of the state while another client publishes on the station's topics."""
-ALARMS_MAX = 16
-RETRY_MIN_S = 0.1
+WHY_MAX = 200
+"""Of why there is no accept: that message must fit into every packet."""
 STALLED_S = 1.0
 """With a broker that has not acknowledged for this long, what is published without acknowledgement is left out."""
 GOODBYE_S = 0.7
@@ -51,17 +51,16 @@ log = logging.getLogger("asperity.gateway")
 def serve(config: GatewayConfig) -> None:
     """Publish until SIGTERM. Raises ConfigError, GatewayError."""
     own = config.mqtt
-    if not own.prefix or any(character in own.prefix for character in "+#\0"):
-        raise ConfigError(f"[mqtt] prefix is {own.prefix!r}; use a topic without + and #, for example asperity")
+    identity.check(own)
     context = tls_context(own)
-    file = StateFile(_state_path(config), config.station.name)
+    file = StateFile(identity.state_path(config), config.station.name)
 
     watch = Watch(secrets.token_hex(8), own.clash_quiet_ms / 1000)
 
     def connect(wake: Callable[[], None]) -> Connection:
         base = f"{own.prefix}/{config.station.name}"
-        requests = f"{base}/command/+" if own.commands and config.gateway.commands else ""
-        client_id = own.client_id or f"asperity-{config.station.name}-{watch.instance[:8]}"
+        requests = f"{base}/command" if own.commands and config.gateway.commands else ""
+        client_id = identity.client_id(own, config.station.name, watch.instance)
         watched = [f"{base}/{name}" for name in WATCHED]
         return Connection(own, client_id, (f"{base}/accept", watch.will), requests, watched, context, wake)
 
@@ -85,12 +84,13 @@ class MqttGateway:
         self._watch = watch
         self._connect = connect
         self._base = f"{config.mqtt.prefix}/{config.station.name}"
-        self._commands = Commands(link)
+        self._commands = Commands(link, config.station.name)
         self._events = Events(config)
         self._outbox = Outbox(config.mqtt.buffer_results)
         self._outbox.name(file.gaps())
-        self._connection: Connection | None = None
+        self._session = BrokerSession(config.mqtt, self._new_connection, self._lost)
         self._greeted = False
+        self._left_out = 0  # messages of this connection that the broker does not take
         self._inflight: OrderedDict[int, tuple[Item | None, float]] = OrderedDict()
         self._acknowledged_id = file.acknowledged
         self._history_id: int | None = None if file.since else 0
@@ -102,37 +102,27 @@ class MqttGateway:
         self._recipe: object = None
         self._foreign = ""
         self._answer_due = False  # somebody else spoke: accept false again
-        self._replies: deque[Answered] = deque(maxlen=REPLIES_WAITING_MAX)
-        self._tries = 0
-        self._retry_s = 0.0
-        self._lost = ""  # why the connection was lost, as it was logged
-        self._up_logged = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._error: BaseException | None = None
 
     async def open(self) -> str:
         """Begin to connect; the broker may be away."""
         self._loop = asyncio.get_running_loop()
-        self._begin_connection()
+        self._session.begin(time.monotonic())
         return f"{self._base}/# at {self._config.mqtt.host} port {self._config.mqtt.port}"
+
+    @property
+    def problem(self) -> str:
+        """What is wrong between the gateway and the broker; empty: nothing."""
+        return self._session.problem or self._foreign
 
     def refresh(self) -> None:
         """Everything that is due."""
         if self._error is not None:
             raise self._error
         self._take_from_station()
-        connection = self._connection
-        if connection is None:
-            if time.monotonic() >= self._retry_s:
-                self._begin_connection()
-            return
-        waited_ms = (time.monotonic() - connection.began_s) * 1000
-        if not connection.up and not connection.ended and waited_ms > 2 * self._config.mqtt.connect_ms:
-            connection.abandon("the broker did not answer")
-        if connection.ended:
-            self._lose_connection(connection)
-            return
-        if connection.up:
+        connection = self._session.turn(time.monotonic())
+        if connection is not None:
             self._greet(connection)
             self._listen(connection)
             self._take_acknowledgements(connection)
@@ -142,8 +132,8 @@ class MqttGateway:
     async def close(self) -> None:
         """Withdraw accept, say offline, and wait a moment for the broker to have both."""
         self._events.close()
-        connection = self._connection
-        if connection is None or not connection.up:
+        connection = self._session.connection
+        if connection is None:
             return
         self._deny(connection, "the gateway is shutting down")
         self._send(connection, "online", {"online": False}, retain=True)
@@ -165,7 +155,7 @@ class MqttGateway:
         except Exception as error:  # noqa: BLE001
             self._error = error
 
-    def _begin_connection(self) -> None:
+    def _new_connection(self) -> Connection:
         assert self._loop is not None
         loop = self._loop
 
@@ -173,36 +163,23 @@ class MqttGateway:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._turn)
 
-        self._greeted = False
-        self._connection = self._connect(wake)
-        self._connection.start()
+        self._greeted, self._left_out = False, 0
+        return self._connect(wake)
 
-    def _lose_connection(self, connection: Connection) -> None:
-        """Report what was pending, and retry with growing delays."""
+    def _lost(self) -> None:
+        """The connection has ended: report what was pending."""
         items = [item for item, _ in self._inflight.values() if item is not None]
         self._outbox.name(uncertain(items))
         self._inflight.clear()
         self._accepted = None
         if items:
             self._acknowledged_id = self._file.sent
-        self._connection = None
-        pause_s = min(self._config.mqtt.retry_max_ms / 1000, RETRY_MIN_S * 2 ** min(self._tries, 16))
-        self._retry_s = time.monotonic() + pause_s
-        self._tries += 1
-        if self._lost != connection.why:
-            self._lost, self._up_logged = connection.why, False
-            own = self._config.mqtt
-            log.warning("cannot reach the broker at %s port %d: %s; retrying", own.host, own.port, self._lost)
 
     def _greet(self, connection: Connection) -> None:
         """First words of a connection: nothing may pass, then that the gateway is there."""
         if self._greeted:
             return
         self._greeted = True
-        self._tries = 0
-        if not self._up_logged:  # of clients that have one id each connects ten times a second
-            self._up_logged = True
-            log.info("connected to the broker at %s port %d", self._config.mqtt.host, self._config.mqtt.port)
         self._watch.connected()
         self._deny(connection, "the gateway has just connected")
         self._send(connection, "online", {"online": False}, retain=True)
@@ -219,7 +196,7 @@ class MqttGateway:
             connection.unseen = 0
             self._watch.report("more messages arrive on this station's topics than can be read", time.monotonic())
         if connection.denied:
-            log.error("the broker does not allow the gateway to read %s; check its ACL", ", ".join(connection.denied))
+            log.error("the broker does not let the gateway read %s", ", ".join(connection.denied))
             connection.denied = []
         foreign = self._watch.foreign(time.monotonic())
         if foreign and not self._foreign:
@@ -229,8 +206,6 @@ class MqttGateway:
         elif self._foreign and not foreign:
             log.warning("no foreign message on the station's topics for %d ms", self._config.mqtt.clash_quiet_ms)
         self._foreign = foreign
-        if not self._watch.why(time.monotonic()):
-            self._lost = ""
 
     def _take_from_station(self) -> None:
         view = self._link.view()
@@ -242,34 +217,40 @@ class MqttGateway:
 
     def _take_acknowledgements(self, connection: Connection) -> None:
         while connection.acknowledged:
-            number, good = connection.acknowledged.popleft()
+            number, refusal = connection.acknowledged.popleft()
             item = self._inflight.pop(number, (None, 0.0))[0]
+            if refusal:
+                what = "a message about the station" if item is None else "result {} to {}".format(*ids(item))
+                log.error("the broker refused %s: %s", what, refusal)
             if item is None:
                 continue
             self._acknowledged_id = ids(item)[1]
-            if not good:
-                log.error("the broker refused result %d to %d; does its ACL allow this client?", *ids(item))
+            if refusal and not isinstance(item, Gap):
+                self._outbox.name([Gap(*ids(item), "the broker refused it")])
         if self._file.sent and not any(item is not None for item, _ in self._inflight.values()):
             self._file.write(self._file.sent, self._acknowledged_id)
 
     def _take_requests(self, connection: Connection) -> None:
-        for _ in range(len(connection.requests)):
-            message = connection.requests.popleft()
-            op = message.topic.rpartition("/")[2]
-            answer = self._commands.take_in(op, message.body, message.retained, self._foreign)
-            if answer is not None:
-                self._replies.append(answer)
-        self._replies.extend(self._commands.answers())
-        while self._replies and len(self._inflight) <= self._config.mqtt.inflight // 2:
-            request_id, body = self._replies.popleft()
-            self._send_body(connection, f"reply/{request_id}", body)
+        self._commands.serve(connection.requests, connection.refused, self._foreign)
+        if connection.unanswered:
+            log.error("%d requests are not answered: too many at once", connection.unanswered)
+            connection.unanswered = 0
+        while self._commands.replies and len(self._inflight) <= self._inflight_max(connection) // 2:
+            request_id, body = self._commands.replies.popleft()
+            name = f"reply/{request_id}"
+            if not connection.fits(f"{self._base}/{name}", body):
+                body = too_long(request_id, len(body), connection.limits.packet_max_nbytes or 0)
+            self._send_body(connection, name, body)
+
+    def _inflight_max(self, connection: Connection) -> int:
+        return max(1, min(self._config.mqtt.inflight, connection.limits.inflight - INFLIGHT_OTHERS))
 
     def _publish(self, connection: Connection) -> None:
         oldest = next(iter(self._inflight.values()), None)
         flows = oldest is None or time.monotonic() - oldest[1] < STALLED_S
         self._publish_accept(connection, flows)
         batch: list[Item] = []
-        while len(self._inflight) + 2 * len(batch) < self._config.mqtt.inflight:
+        while len(self._inflight) + 2 * len(batch) < self._inflight_max(connection):
             item = self._outbox.take()
             if item is None:
                 break
@@ -295,26 +276,31 @@ class MqttGateway:
         history = self._history_id is None or item.result.result_id <= self._history_id
         accept = not history and self._may_pass(item)
         fields = msgspec.json.decode(encode_result_body(item.result))
-        self._send(connection, "result", {**fields, "accept": accept}, item=item)
-        if accept:
+        if not self._send(connection, "result", {**fields, "accept": accept}, item=item):
+            self._publish_item(connection, Gap(*ids(item), "too large for the broker"))
+        elif accept:
             self._accepted = item
             self._affirm(connection, item)
 
     def _may_pass(self, item: Delivered) -> bool:
-        return self._link.may_pass(item) and not self._watch.why(time.monotonic())
+        return self._link.may_pass(item) and not self._why_not(time.monotonic())
+
+    def _why_not(self, now_s: float) -> str:
+        """Why no part may pass, whatever the station says; empty: one may."""
+        return self._session.doubt or self._watch.why(now_s)
 
     def _publish_accept(self, connection: Connection, flows: bool) -> None:
         """Withdraw it as soon as it must fall; say it again when anything changed, and REPEAT_S after the last time."""
         accepted, view = self._accepted, self._link.view()
         now_s = time.monotonic()
-        why = self._watch.why(now_s) or view.why
+        why = self._why_not(now_s) or view.why
         due = flows and now_s - self._said_s > REPEAT_S
         if accepted is not None and not self._may_pass(accepted):
             self._deny(connection, why or "the result has expired")
         elif self._said != (said := (view.good, view.state and view.state.session)):
             self._said = said
             self._deny(connection, why or "the station is trusted again; no result since then")
-        elif self._answer_due and len(self._inflight) < self._config.mqtt.inflight:
+        elif self._answer_due and len(self._inflight) < self._inflight_max(connection):
             self._deny(connection, why)
         elif due and accepted is not None:
             self._affirm(connection, accepted)
@@ -337,21 +323,23 @@ class MqttGateway:
         result_id = self._accepted.result.result_id if self._accepted else 0
         self._accepted = None
         self._said_s, self._why, self._answer_due = time.monotonic(), why, False
-        self._send(connection, "accept", {"accept": False, "result_id": result_id, "why": why}, retain=True)
+        self._send(connection, "accept", {"accept": False, "result_id": result_id, "why": why[:WHY_MAX]}, retain=True)
 
     def _publish_state(self, connection: Connection, ended: str = "") -> None:
         """What says ready is not retained either: it would outlive the gateway."""
-        view, why = self._link.view(), ended or self._watch.why(time.monotonic())
-        if (view.state, view.good, why) == self._state:
+        view, why = self._link.view(), ended or self._why_not(time.monotonic())
+        own_alarms = self._own_alarms()
+        if (view.state, view.good, why, own_alarms) == self._state:
             return
-        self._state = (view.state, view.good, why)
-        fields: dict[str, Any] = {"station": self._config.station.name, "ready": False, "alarms": []}
-        if view.state is not None:
-            fields = msgspec.json.decode(encode_state(view.state)[1])
-        trusted = view.good and not why
-        alarms = [*fields["alarms"][: ALARMS_MAX - 1], ALARM] if self._foreign else fields["alarms"]
-        own = {"ready": bool(fields["ready"]) and trusted, "trusted": trusted, "why": why or view.why, "alarms": alarms}
-        self._send(connection, "state", {**fields, **own}, qos=0, retain=not trusted)
+        self._state = (view.state, view.good, why, own_alarms)
+        fields = state_message(self._config.station.name, view, why, own_alarms)
+        if not self._send(connection, "state", fields, qos=0, retain=not fields["trusted"]):
+            self._send(connection, "state", least_state(self._config.station.name), qos=0, retain=True)
+
+    def _own_alarms(self) -> list[str]:
+        """What is wrong between the gateway and the broker."""
+        found = {ALARM: self._foreign, PACKET_LIMIT: self._left_out}
+        return [*(alarm for alarm, is_so in found.items() if is_so), *self._session.alarms]
 
     def _publish_recipe(self, connection: Connection) -> None:
         """Outcome of the last recipe change in the station's present session."""
@@ -359,8 +347,7 @@ class MqttGateway:
         if state is None or (state.session, state.recipe_change) == self._recipe:
             return
         self._recipe = (state.session, state.recipe_change)
-        change = msgspec.to_builtins(state.recipe_change or RecipeChange(0, "", ""))
-        self._send(connection, "recipe", {"station": state.station, "session": state.session, **change}, retain=True)
+        self._send(connection, "recipe", recipe_message(state), retain=True)
 
     def _send(
         self,
@@ -372,10 +359,10 @@ class MqttGateway:
         retain: bool = False,
         expiry_s: int | None = None,
         item: Item | None = None,
-    ) -> None:
-        """A message of the gateway's own, that it knows again when the broker gives it back."""
+    ) -> bool:
+        """A message that the gateway knows again when the broker gives it back; False as ``_send_body``."""
         body = self._watch.encode(name, fields, time.monotonic())
-        self._send_body(connection, name, body, qos=qos, retain=retain, expiry_s=expiry_s, item=item)
+        return self._send_body(connection, name, body, qos=qos, retain=retain, expiry_s=expiry_s, item=item)
 
     def _send_body(
         self,
@@ -387,14 +374,17 @@ class MqttGateway:
         retain: bool = False,
         expiry_s: int | None = None,
         item: Item | None = None,
-    ) -> None:
-        number = connection.publish(f"{self._base}/{name}", body, qos, retain, expiry_s)
+    ) -> bool:
+        """False: the broker does not take a message of this size, so it was not sent."""
+        topic = f"{self._base}/{name}"
+        if not connection.fits(topic, body):
+            self._left_out += 1
+            log.error(
+                "ALARM %s: %s of %d bytes is not sent, the broker takes packets of %d: raise its limit (%d left out)",
+                PACKET_LIMIT, name, len(body), connection.limits.packet_max_nbytes or 0, self._left_out,
+            )  # fmt: skip
+            return False
+        number = connection.publish(topic, body, qos, retain, expiry_s)
         if qos:
             self._inflight[number] = (item, time.monotonic())
-
-
-def _state_path(config: GatewayConfig) -> Path:
-    if config.mqtt.state_file:
-        return Path(config.mqtt.state_file)
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "asperity" / f"{config.station.name}.mqtt"
+        return True

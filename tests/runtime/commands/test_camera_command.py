@@ -205,6 +205,7 @@ def test_rate_is_kept(inspector: Inspector, tmp_path: Path) -> None:
 def test_nobody_listens(tmp_path: Path) -> None:
     result = camera("virtual", *SMALL, "--frames-endpoint", f"ipc://{tmp_path}/nobody", "--wait-s", 0.1)
     assert isinstance(result.exception, CameraError) and "start `asperity run` first" in str(result.exception)
+    assert "there is no such file" in str(result.exception)
 
 
 def test_mix_brings_every_defect_before_one_again() -> None:

@@ -54,6 +54,23 @@ def collect(link: Link, items: list[Item], count: int) -> None:
     until(come, f"{count} items")
 
 
+def test_a_gateway_whose_runtime_folder_is_another_one_says_where_nobody_listens(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("asperity.runtime.gateways.link.QUIET_S", 0.0)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/4711")
+    link = Link(GatewayConfig(station=GatewayStation(results="ipc:///run/user/4711/asperity/results")))
+    link.start()
+    try:
+        until(lambda: "nobody listens" in link.view().why, "that nobody listens")
+    finally:
+        link.close()
+    assert "/run/user/4711/asperity/results (there is no such file)" in caplog.text
+    assert "/run/user/4711/asperity/st1.control (there is no such file)" in caplog.text
+    assert "set [station] control" in caplog.text and "here it is /run/user/4711" in caplog.text
+    assert caplog.text.count("set [station] control") == 1, "once, not at each look"
+
+
 def passing(line: Line, link: Link, camera: Camera) -> Item:
     """A part that may pass as this returns or might a moment ago. On a crowded machine one may be late, or its time
     over before it is looked at: then another is sent, once the one before is answered."""

@@ -18,7 +18,7 @@ import pytest
 import zmq
 
 from asperity.benchmarks.line.strangers import TYPES, Strangers, command, greeting, message, ready, sayings
-from asperity.runtime.errors import StationError
+from asperity.runtime.errors import ConfigError, StationError
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 from tests.places import ROOT
@@ -286,9 +286,13 @@ def test_what_a_subscriber_has_not_taken_is_sent_before_the_end(tmp_path: Path) 
 
 def test_an_endpoint_in_use_or_that_cannot_be_is_named(tmp_path: Path, desk: Desk) -> None:
     free = {name: f"ipc://{tmp_path}/{name}" for name in NAMES}
-    for endpoint in (desk.sockets.endpoints["frames"], "tcp://127.0.0.1:port", f"ipc://{tmp_path}/{'long' * 40}"):
+    for endpoint, kind, words in (
+        (desk.sockets.endpoints["frames"], StationError, r"\[sockets\] frames: cannot bind .* another inspector"),
+        ("tcp://127.0.0.1:port", ConfigError, r"\[sockets\] frames is .*: 'port' is not a port"),
+        (f"ipc://{tmp_path}/{'long' * 40}", StationError, "bytes, a socket's may have 107"),
+    ):
         config = msgspec.convert({"sockets": {**free, "frames": endpoint}}, StationConfig)
-        with pytest.raises(StationError, match=r"\[sockets\] frames: cannot bind"):
+        with pytest.raises(kind, match=words):
             InspectorSockets(config)
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(f"{tmp_path}/frames")  # of a process that was killed

@@ -17,6 +17,7 @@ from asperity.runtime.gateways.link import Delivered, Item
 from asperity.runtime.gateways.mqtt.commands import AUDIT_LINES_MAX, AUDIT_WITHIN_S, NO_ID, REPLIES_KEPT, Commands
 from asperity.runtime.gateways.mqtt.gateway import serve
 from asperity.runtime.gateways.mqtt.outbox import FULL, RESTARTED, UNCERTAIN, Outbox, StateFile, ids, uncertain
+from asperity.testing import STATION
 from tests.runtime.gateways.floor import NO_ANSWER, SESSION, FakeLink, reply, result
 
 
@@ -98,7 +99,7 @@ def test_a_damaged_or_foreign_state_file_is_told_and_counts_as_none(
 
 def test_requests_are_done_once_and_always_answered() -> None:
     link = FakeLink()
-    commands = Commands(link)  # type: ignore[arg-type]
+    commands = Commands(link, STATION)  # type: ignore[arg-type]
     link.replies.extend([reply("OK"), NO_ANSWER, None])
     assert commands.take_in("start", b'{"id":"a"}', False) is None
     assert commands.take_in("trigger", b'{"id":"b","trigger_id":7,"part_id":"p","timeout_ms":300}', False) is None
@@ -136,14 +137,14 @@ def test_a_request_that_may_not_be_is_answered_and_not_passed_on(
     op: str, body: bytes, retained: bool, where: str, code: str
 ) -> None:
     link = FakeLink()
-    answer = Commands(link).take_in(op, body, retained)  # type: ignore[arg-type]
+    answer = Commands(link, STATION).take_in(op, body, retained)  # type: ignore[arg-type]
     assert answer is not None and answer[0] == where
     assert msgspec.json.decode(answer[1])["code"] == code and not link.asked
 
 
 def test_a_threshold_is_not_set_over_mqtt_and_who_tried_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     link, now_s = FakeLink(), [1000.0]
-    commands = Commands(link, clock=lambda: now_s[0])  # type: ignore[arg-type]
+    commands = Commands(link, STATION, clock=lambda: now_s[0])  # type: ignore[arg-type]
 
     def ask(number: int) -> None:
         answer = commands.take_in("set_threshold", b'{"id":"x%d","threshold":99}' % number, False)
@@ -164,7 +165,7 @@ def test_a_threshold_is_not_set_over_mqtt_and_who_tried_is_in_the_log(caplog: py
 def test_what_a_request_knows_of_the_station_is_passed_on_and_who_asks_is_not_believed() -> None:
     link = FakeLink()
     body = {"id": "i" * 64, "session": SESSION, "uptime_ms": 7, "actor": "the boss", "station": "st1"}
-    Commands(link).take_in("stop", msgspec.json.encode(body), False)  # type: ignore[arg-type]
+    Commands(link, STATION).take_in("stop", msgspec.json.encode(body), False)  # type: ignore[arg-type]
     [(_, fields)] = link.asked
     assert fields == {"session": SESSION, "uptime_ms": 7, "actor": f"mqtt id={'i' * 56}"}
     assert len(fields["actor"]) <= 64
@@ -172,12 +173,12 @@ def test_what_a_request_knows_of_the_station_is_passed_on_and_who_asks_is_not_be
 
 @given(st.binary(max_size=200), st.text(max_size=20))
 def test_whatever_comes_nothing_breaks(body: bytes, op: str) -> None:
-    Commands(FakeLink()).take_in(op, body, False)  # type: ignore[arg-type]
+    Commands(FakeLink(), STATION).take_in(op, body, False)  # type: ignore[arg-type]
 
 
 def test_the_memory_of_requests_is_bounded() -> None:
     link = FakeLink()
-    commands = Commands(link)  # type: ignore[arg-type]
+    commands = Commands(link, STATION)  # type: ignore[arg-type]
     for number in range(REPLIES_KEPT + 50):
         commands.take_in("shutdown", msgspec.json.encode({"id": f"r{number}"}), False)
     assert len(commands._asked) <= REPLIES_KEPT

@@ -171,6 +171,24 @@ def test_a_broker_that_is_away_is_said_once_and_tried_on(broker: Broker, line: L
     assert list(itertools.islice(tmp_path.iterdir(), 1)) == [], "nothing was sent, so nothing is on file"
 
 
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+@pytest.mark.foreign
+@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+def test_two_gateways_of_one_client_id_say_so_and_stop_hurrying(version: str, tmp_path: Path) -> None:
+    with Line("ok") as line:
+        broker = Broker(line, "mosquitto")
+        both = []
+        for name in "ab":
+            (tmp_path / name).mkdir()
+            toml = TOML.format(version=version, folder=tmp_path / name).replace("retry_max_ms = 300\n", "")
+            toml += 'client_id = "gate"\n'
+            both.append(GatewayProcess(line, "mqtt", toml, "--port", str(broker.port)))
+        for gateway in both:
+            until(lambda gateway=gateway: "ALARM CLIENT_ID" in gateway.log(), "the alarm")  # type: ignore[misc]
+            assert "another client uses client id gate: set [mqtt] client_id" in gateway.log()
+            assert gateway.log().count("retrying") <= 2, "said once"
+
+
 @pytest.mark.foreign
 @pytest.mark.skipif(MOSQUITTO is None or not shutil.which("mosquitto_passwd"), reason="mosquitto is not installed")
 def test_tls_and_a_password_from_a_file(tmp_path: Path) -> None:
