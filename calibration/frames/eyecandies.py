@@ -119,7 +119,7 @@ def _levelled(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _depth(path: Path, info: Path) -> NDArray[np.float64]:
     try:
-        with open_png(read_file(path, MAX_FILE_NBYTES, follow=True)) as picture:
+        with open_png(read_file(path, MAX_FILE_NBYTES, follow=True), bits=(16,)) as picture:
             values = np.asarray(picture)
     except (OSError, DataError) as error:
         raise DataError(f"{path} is not a depth picture ({error}); download it again") from error
