@@ -109,9 +109,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
     progress("geometry", 1, 1)
     _check_masks(masks, geometry)
     if fault := window_fault(geometry, chosen.grid):
-        raise CalibrationError(
-            f"{fault}; bring the camera closer or give it more pixels, and record the frames again"
-        )
+        raise CalibrationError(f"{fault}; bring the camera closer or give it more pixels, and record the frames again")
     network = network_for(chosen, geometry, "none")
 
     kept: list[int] = []

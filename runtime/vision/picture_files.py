@@ -7,6 +7,7 @@ to 8, fill what is missing with zeros and overlook damage, all without an error:
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Collection, Iterable, Iterator
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from asperity.runtime.errors import DataError
-from asperity.runtime.frame import MAX_BUFFER_BYTES, MAX_PIXELS, frame_size_fault
+from asperity.runtime.frame import MAX_BUFFER_BYTES, MAX_PIXELS, MAX_SIDE_PX, frame_size_fault
 
 MAX_FILE_NBYTES = MAX_BUFFER_BYTES + 16 * 2**20
 """Of one picture or cloud: the largest frame's XYZ, and room for what surrounds it."""
@@ -39,7 +40,7 @@ ORIENTATION = 274
 INFLATED_AT_ONCE_BYTES = 2**24
 MAX_CHUNKS = 2**17
 """Of a PNG: encoders put 8 KB and more into one."""
-MAX_PAGES = 16_384
+MAX_PAGES = MAX_SIDE_PX
 """Directories of a TIFF: some programs write a page for each row."""
 MAX_TAG_VALUES = 2**20
 MAX_VALUES = 2**23
@@ -191,8 +192,8 @@ def _amount(found: int, most: int) -> str:
 def _check_shape(shape: tuple[int, ...]) -> None:
     if len(shape) == 3 and shape[2] == 3 and (fault := frame_size_fault(*shape[:2])):
         raise DataError(f"has shape {shape} and is {fault}")
-    if np.prod(shape, dtype=object) > MAX_BUFFER_BYTES // 4:
-        raise DataError(f"has shape {shape}, more than the {MAX_PIXELS} points that a frame may have")
+    if max(shape, default=0) > MAX_SIDE_PX or math.prod(shape) > MAX_BUFFER_BYTES // 4:
+        raise DataError(f"has shape {shape}, above {MAX_SIDE_PX} points per side or {MAX_PIXELS} in total")
 
 
 def _check_directories(data: bytes) -> None:

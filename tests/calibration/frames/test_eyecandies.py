@@ -22,6 +22,7 @@ POSE = np.array([[1.0, 0, 0, 0.05], [0, 0.8, -0.6, 0.1], [0, 0.6, 0.8, 0.2], [0,
 def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of 64 x 64 instead of 512 x 512: the focal length and the ranks for the ground shrink with them."""
     monkeypatch.setattr(eyecandies, "FOCAL_PX", eyecandies.FOCAL_PX * SIDE / 512)
+    monkeypatch.setattr(eyecandies, "SIDE_PX", SIDE)
     monkeypatch.setattr(eyecandies, "_LEVEL_AT", SIDE // 2)
 
 
