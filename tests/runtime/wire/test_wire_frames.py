@@ -115,6 +115,13 @@ def test_a_wrong_header_field_is_named_with_its_value(change: dict[str, Any], wo
         (1, {"shape": [3, -4, 3]}, "shape[1] = -4"),
         (1, {"shape": [2**40, 2**40, 3]}, "1 to 16384 per side"),
         (1, {"shape": [16384, 16384, 3]}, "16777216 in total"),
+        # Monochrome, Bayer, packed and deeper pixels: nothing is unpacked, cut or guessed.
+        (0, {"shape": [3, 4], "nbytes": 12}, "is not (rows, columns, 3)"),
+        (0, {"shape": [3, 4, 1], "nbytes": 12}, "is not (rows, columns, 3)"),
+        (0, {"shape": [3, 4, 4], "nbytes": 48}, "is not (rows, columns, 3)"),
+        (0, {"nbytes": 54}, "all three must be equal"),
+        (0, {"dtype": "f4", "nbytes": 144}, "stream rgb: dtype f4 is not one of u1"),
+        *[(0, {"dtype": dtype}, f"dtype = '{dtype}'") for dtype in ("u4", "i2", ">u2", "f2", "f8", "Mono12p", "")],
         (1, {"nbytes": 143}, "all three must be equal"),
         (1, {"buffer": 0}, "must name each of the 2 buffers once"),
         (1, {"buffer": 7}, "must name each of the 2 buffers once"),
