@@ -132,6 +132,14 @@ def test_damaged_files_are_named(candy: Path, name: str, content: str, said: str
         open_dataset(candy).normal()[0].frame()
 
 
+def test_pictures_of_another_size_have_another_focal_length_and_are_refused(
+    candy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eyecandies, "SIDE_PX", 512)
+    with pytest.raises(DataError, match=r"000_depth\.png is 64 x 64 pixels; .* 512 x 512: download it again"):
+        open_dataset(candy).normal()[0].frame()
+
+
 def test_half_downloads_are_refused(candy: Path) -> None:
     (candy / "test_public/data/01_mask.png").unlink()
     with pytest.raises(DataError, match="needs its mask"):
