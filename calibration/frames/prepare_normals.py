@@ -16,7 +16,7 @@ from asperity.calibration.frames.geometry import fit_geometry
 from asperity.calibration.frames.split import Split
 from asperity.calibration.profiles import Profile, network_for
 from asperity.calibration.record import CalibrateOptions, RefusedFrame
-from asperity.runtime.bundle.sizes import window_fault
+from asperity.runtime.bundle.sizes import geometry_fault
 from asperity.runtime.cameras.mvtec_files import read_mask
 from asperity.runtime.errors import CalibrationError, DataError, FrameRefused
 from asperity.runtime.frame import BoolArray, Frame, Prepared
@@ -108,7 +108,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
     )
     progress("geometry", 1, 1)
     _check_masks(masks, geometry)
-    if fault := window_fault(geometry, chosen.grid):
+    if fault := geometry_fault(geometry, chosen.grid):
         raise CalibrationError(f"{fault}; bring the camera closer or give it more pixels, and record the frames again")
     network = network_for(chosen, geometry, "none")
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from asperity.runtime.bundle.banks import MODALITIES, bank_shapes, usual_fault
 from asperity.runtime.bundle.ceilings import SILHOUETTE_FIGURES, check_ceilings
 from asperity.runtime.bundle.onnx_graphs import MAX_GRAPH_VALUES, MAX_TENSOR_VALUES, read_graph, with_outputs
-from asperity.runtime.bundle.sizes import recipe_frame_fault, window_fault
+from asperity.runtime.bundle.sizes import geometry_fault
 from asperity.runtime.errors import BundleError, first_line
 from asperity.runtime.manifest import LATEST_US, Decision, Geometry, Manifest, Modality, Network
 from asperity.runtime.reasons import Reason
@@ -114,9 +114,7 @@ def _check_network(network: Network) -> None:
 def _check_geometry(geometry: Geometry, grid: int) -> None:
     for name in ("height_px", "width_px", "side_px", "mm_per_px", "min_points"):
         _positive(f"geometry.{name}", getattr(geometry, name))
-    if fault := recipe_frame_fault(geometry.height_px, geometry.width_px):
-        raise BundleError(f"has geometry.height_px and width_px of {fault}")
-    if fault := window_fault(geometry, grid):
+    if fault := geometry_fault(geometry, grid):
         raise BundleError(f"has {fault}")
     if (geometry.method == "plane") != (geometry.plane is not None):
         raise BundleError(f"has geometry.method {geometry.method!r} and a plane of {geometry.plane}")

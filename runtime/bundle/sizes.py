@@ -34,9 +34,11 @@ def largest_window_px(height_px: int, width_px: int) -> int:
     return max(math.ceil(WINDOW_HEADROOM * longest), PUBLISHED_STEP_PX * math.ceil(longest / PUBLISHED_STEP_PX))
 
 
-def window_fault(geometry: Geometry, grid: int) -> str:
-    """Why frames cannot be judged in this window, naming field and value; empty: they can."""
+def geometry_fault(geometry: Geometry, grid: int) -> str:
+    """Why no recipe can have these sizes, with ``grid`` patches a row, naming field and value; empty: it can."""
     height_px, width_px, side_px = geometry.height_px, geometry.width_px, geometry.side_px
+    if fault := recipe_frame_fault(height_px, width_px):
+        return f"geometry.height_px and width_px of {fault}"
     if side_px < grid:
         return (
             f"geometry.side_px {side_px}: the window around the part has fewer pixels than the {grid} patches of each "

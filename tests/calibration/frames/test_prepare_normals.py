@@ -13,7 +13,7 @@ from PIL import Image
 from asperity.calibration.frames.prepare_normals import Normals, prepare_normals
 from asperity.calibration.profiles import PROFILES, network_for
 from asperity.calibration.record import CalibrateOptions
-from asperity.runtime.bundle.sizes import recipe_frame_fault, window_fault
+from asperity.runtime.bundle.sizes import geometry_fault
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.errors import CalibrationError, DataError
 from asperity.runtime.frame import Frame
@@ -61,7 +61,7 @@ def test_what_calibration_takes_every_other_door_takes(
         assert ("at least 20 per side" in str(error) and f"{height} x {width}" in str(error)) == small, error
         return
     geometry = normals.geometry
-    assert recipe_frame_fault(geometry.height_px, geometry.width_px) == window_fault(geometry, LITE.grid) == ""
+    assert geometry_fault(geometry, LITE.grid) == ""
     check_recipe("made", geometry, StationConfig())
     rgb, xyz = part(height, width, 0, share)
     frame = decode_frame(encode_frame(Frame("c", SESSION, 1, rgb, xyz, unit="m")))
