@@ -98,10 +98,12 @@ def fit_geometry(
     """
     if not frames:
         raise CalibrationError("there is no normal frame to fit a geometry from; give a folder with normal frames")
-    sample = [frames[index] for index in np.unique(np.linspace(0, len(frames) - 1, SAMPLE_FRAMES).astype(int))]
+    first, *others = np.unique(np.linspace(0, len(frames) - 1, SAMPLE_FRAMES).astype(int))
+    sample = [frames[first]]
     height_px, width_px = sample[0].shape_px
     if fault := recipe_frame_fault(height_px, width_px):
         raise CalibrationError(f"the normal frames have {fault}; record them with a camera set to such a size")
+    sample += [frames[index] for index in others]
     unit = _unit(sample, unit)
     bare = Geometry(
         method="none", why="", unit=unit, height_px=height_px, width_px=width_px, plane=None, plane_cut_mm=0.0,
