@@ -34,6 +34,7 @@ from asperity.export.parity import ParityReport, prove_parity, reference_scores
 from asperity.runtime.bundle.banks import bank_tensors
 from asperity.runtime.bundle.checks import BANKS_FILE, INPUTS_FILE, RECIPE_NAME, check_manifest
 from asperity.runtime.bundle.reader import MANIFEST_FILE, SIGNATURE_FILE, Bundle, decode_manifest, open_bundle
+from asperity.runtime.bundle.sizes import geometry_fault
 from asperity.runtime.engines.cpu import CpuEngine, OnnxNetworks
 from asperity.runtime.engines.parity_gate import no_progress, prove
 from asperity.runtime.errors import BundleError, DataError, UsageError
@@ -94,6 +95,8 @@ def export_bundle(
             f"{folder.path} calls its recipe {folder.record.recipe!r}; a recipe's name has 1 to 32 characters from "
             "a-z 0-9 _ -: calibrate again with --recipe NAME"
         )
+    if fault := geometry_fault(folder.record.geometry, folder.record.network.grid):
+        raise DataError(f"{folder.path} has {fault}; calibrate again")
     if timing_only:
         decision = msgspec.structs.replace(folder.record.decision, timing_only=True)
         folder = dataclasses.replace(folder, record=msgspec.structs.replace(folder.record, decision=decision))

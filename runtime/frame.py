@@ -30,6 +30,16 @@ MAX_BUFFER_BYTES = MAX_PIXELS * 3 * 4
 MM_PER_UNIT: dict[str, float] = {"m": 1000.0, "mm": 1.0, "um": 0.001}
 
 
+def frame_size_fault(height_px: int, width_px: int) -> str:
+    """Why no frame can have this size, with the size; empty: it can. The only rule of it (docs/wire.md, "Limits")."""
+    if min(height_px, width_px) >= 1 and max(height_px, width_px) <= MAX_SIDE_PX and height_px * width_px <= MAX_PIXELS:
+        return ""
+    return (
+        f"{height_px} x {width_px} pixels (height x width); a frame has 1 to {MAX_SIDE_PX} per side and at most "
+        f"{MAX_PIXELS} in total"
+    )
+
+
 class Verdict(IntEnum):
     """The inspector's answer to a frame. Anything a receiver does not know is a reject."""
 

@@ -33,8 +33,8 @@ SEVERAL = "combined"
 UNIT: Unit = "m"
 MAX_TEXT_NBYTES = 64 * 1024
 """Of the small texts next to a picture."""
-FOCAL_PX = 711.11
-"""One camera took all pictures; its axis goes through the middle."""
+SIDE_PX, FOCAL_PX = 512, 711.11
+"""One camera took all pictures, which are square; its axis goes through the middle."""
 GROUND, FAR, ASIDE = -0.02, 1.8, 1.0
 """Levelled points lower than the first, farther than the second or more to a side than the third are taken away."""
 SCALE = (0.1, -0.1, 0.1)
@@ -87,6 +87,11 @@ def read_xyz(depth: Path) -> FloatArray:
     """
     stem = depth.name.removesuffix(DEPTH)
     metres = _depth(depth, depth.with_name(f"{stem}_info_depth.yaml"))
+    if metres.shape != (SIDE_PX, SIDE_PX):
+        raise DataError(
+            f"{depth} is {metres.shape[0]} x {metres.shape[1]} pixels; the data set's camera, whose focal length gives "
+            f"the points, has {SIDE_PX} x {SIDE_PX}: download it again"
+        )
     points = _levelled(_in_world(metres, _pose(depth.with_name(f"{stem}_pose.txt"))))
     return (points[:, [0, 2, 1]] * SCALE).reshape(*metres.shape, 3).astype(np.float32)
 
@@ -119,7 +124,7 @@ def _levelled(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _depth(path: Path, info: Path) -> NDArray[np.float64]:
     try:
-        with open_png(read_file(path, MAX_FILE_NBYTES, follow=True)) as picture:
+        with open_png(read_file(path, MAX_FILE_NBYTES, follow=True), bits=(16,)) as picture:
             values = np.asarray(picture)
     except (OSError, DataError) as error:
         raise DataError(f"{path} is not a depth picture ({error}); download it again") from error

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from asperity.runtime.bundle.sizes import PUBLISHED_STEP_PX, WINDOW_HEADROOM, recipe_frame_fault
 from asperity.runtime.errors import CalibrationError, FrameRefused
 from asperity.runtime.frame import BoolArray, FloatArray, Frame, Unit
 from asperity.runtime.manifest import Geometry, Plane
@@ -53,11 +54,9 @@ LEAST_PART_SHARE = 0.002
 """A part covers at least this share of the frame: less is noise left over, or a part thinner than the plane's noise."""
 GAP_SHARE = 0.02
 """Bridged gap over the frame's longer side: the published 6 mm on the published data."""
-WINDOW_HEADROOM = 1.1
 MIN_POINTS_SHARE = 0.1
 MIN_POINTS = 64
 MOST_WITHOUT_PART = 0.1
-PUBLISHED_STEP_PX = 100
 
 _SEED = 0
 
@@ -99,8 +98,12 @@ def fit_geometry(
     """
     if not frames:
         raise CalibrationError("there is no normal frame to fit a geometry from; give a folder with normal frames")
-    sample = [frames[index] for index in np.unique(np.linspace(0, len(frames) - 1, SAMPLE_FRAMES).astype(int))]
+    first, *others = np.unique(np.linspace(0, len(frames) - 1, SAMPLE_FRAMES).astype(int))
+    sample = [frames[first]]
     height_px, width_px = sample[0].shape_px
+    if fault := recipe_frame_fault(height_px, width_px):
+        raise CalibrationError(f"the normal frames have {fault}; record them with a camera set to such a size")
+    sample += [frames[index] for index in others]
     unit = _unit(sample, unit)
     bare = Geometry(
         method="none", why="", unit=unit, height_px=height_px, width_px=width_px, plane=None, plane_cut_mm=0.0,

@@ -16,6 +16,7 @@ from asperity.calibration.frames.geometry import fit_geometry
 from asperity.calibration.frames.split import Split
 from asperity.calibration.profiles import Profile, network_for
 from asperity.calibration.record import CalibrateOptions, RefusedFrame
+from asperity.runtime.bundle.sizes import geometry_fault
 from asperity.runtime.cameras.mvtec_files import read_mask
 from asperity.runtime.errors import CalibrationError, DataError, FrameRefused
 from asperity.runtime.frame import BoolArray, Frame, Prepared
@@ -52,10 +53,14 @@ class Normals:
 
 
 class _Frames(Sequence[Frame]):
-    """Frames read when asked for, so that never more than one is held here."""
+    """Frames of one size, read when asked for, so that never more than one is held here.
+
+    Raises DataError for a frame of another size than the one that was read first.
+    """
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
+        self._first: tuple[str, int, int] | None = None
 
     def __len__(self) -> int:
         return len(self._items)
@@ -67,7 +72,18 @@ class _Frames(Sequence[Frame]):
     def __getitem__(self, index: int | slice) -> Frame | Sequence[Frame]:
         if isinstance(index, slice):
             return _Frames(self._items[index])
-        return self._items[index].frame(seq=int(index))
+        item = self._items[index]
+        frame = item.frame(seq=int(index))
+        if self._first is None:
+            self._first = (item.name, *frame.shape_px)
+        name, height_px, width_px = self._first
+        if frame.shape_px != (height_px, width_px):
+            raise DataError(
+                f"normal frame {item.name} is {frame.shape_px[1]} x {frame.shape_px[0]} pixels and {name} is "
+                f"{width_px} x {height_px}; a recipe needs frames of one size: leave the others out with --exclude, or "
+                "record all at one size"
+            )
+        return frame
 
 
 def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, progress: Progress) -> Normals:
@@ -92,6 +108,8 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
     )
     progress("geometry", 1, 1)
     _check_masks(masks, geometry)
+    if fault := geometry_fault(geometry, chosen.grid):
+        raise CalibrationError(f"{fault}; bring the camera closer or give it more pixels, and record the frames again")
     network = network_for(chosen, geometry, "none")
 
     kept: list[int] = []

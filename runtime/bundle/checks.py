@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from asperity.runtime.bundle.banks import MODALITIES, bank_shapes, usual_fault
 from asperity.runtime.bundle.ceilings import SILHOUETTE_FIGURES, check_ceilings
 from asperity.runtime.bundle.onnx_graphs import MAX_GRAPH_VALUES, MAX_TENSOR_VALUES, read_graph, with_outputs
+from asperity.runtime.bundle.sizes import geometry_fault
 from asperity.runtime.errors import BundleError, first_line
 from asperity.runtime.manifest import LATEST_US, Decision, Geometry, Manifest, Modality, Network
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.nearest import LARGEST, bounded
-from asperity.runtime.wire import MAX_PIXELS, MAX_SIDE_PX
 
 BANKS_FILE = "banks.safetensors"
 INPUTS_FILE = "calibration_inputs.safetensors"
@@ -80,7 +80,7 @@ def check_manifest(manifest: Manifest) -> None:
             f"field created_us is {manifest.created_us}, which is not a valid time (microseconds since 1970)"
         )
     _check_network(manifest.network)
-    _check_geometry(manifest.geometry)
+    _check_geometry(manifest.geometry, manifest.network.grid)
     _check_decision(manifest.decision)
     _check_golden(manifest)
     _positive("golden_tolerance", manifest.golden_tolerance)
@@ -111,15 +111,11 @@ def _check_network(network: Network) -> None:
             _positive(f"network.{name}", value)
 
 
-def _check_geometry(geometry: Geometry) -> None:
+def _check_geometry(geometry: Geometry, grid: int) -> None:
     for name in ("height_px", "width_px", "side_px", "mm_per_px", "min_points"):
         _positive(f"geometry.{name}", getattr(geometry, name))
-    height_px, width_px = geometry.height_px, geometry.width_px
-    if max(height_px, width_px) > MAX_SIDE_PX or height_px * width_px > MAX_PIXELS:
-        raise BundleError(
-            f"has geometry.height_px {height_px} and width_px {width_px}; a frame has at most {MAX_SIDE_PX} pixels a "
-            f"side and {MAX_PIXELS} in all"
-        )
+    if fault := geometry_fault(geometry, grid):
+        raise BundleError(f"has {fault}")
     if (geometry.method == "plane") != (geometry.plane is not None):
         raise BundleError(f"has geometry.method {geometry.method!r} and a plane of {geometry.plane}")
     if geometry.plane is not None:

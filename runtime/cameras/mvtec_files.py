@@ -19,7 +19,7 @@ from PIL import Image
 
 from asperity.runtime.errors import DataError
 from asperity.runtime.files import read_file
-from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Frame, Unit
+from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Frame, Unit, frame_size_fault
 from asperity.runtime.vision.picture_files import MAX_FILE_NBYTES, decode_tiff, open_png
 
 SPLITS = ("train", "validation", "test")
@@ -51,14 +51,16 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def read_rgb(path: Path) -> ByteArray:
-    """The picture as H x W x 3 u8. Grey and palette pictures and an opaque alpha channel are converted without loss.
+    """The picture as H x W x 3 u8, values as stored (``open_png``).
+
+    Grey and palette pictures and an opaque alpha channel are converted without loss.
 
     Raises DataError for a missing or unreadable file, more than 8 bits, or transparency.
     """
     try:
         with open_png(read_file(path, MAX_FILE_NBYTES, follow=True)) as picture:
-            if picture.mode not in ("RGB", "RGBA", "L", "LA", "P", "1"):
-                raise DataError(f"has pixels of mode {picture.mode}; the colour picture must be an 8-bit PNG")
+            if picture.palette is not None and np.asarray(picture).max() >= len(picture.palette.palette) // 3:
+                raise DataError("has pixels of colours that its palette does not have")
             rgba = np.asarray(picture.convert("RGBA"))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
@@ -122,6 +124,8 @@ def write_frame(folder: Path, name: str, rgb: ByteArray, xyz: FloatArray, mask: 
         raise DataError(f"frame {name}: rgb is {rgb.dtype} {rgb.shape}; it must be uint8 height x width x 3")
     if xyz.dtype != np.float32 or xyz.shape != rgb.shape:
         raise DataError(f"frame {name}: xyz is {xyz.dtype} {xyz.shape}; it must be float32 {rgb.shape}, as rgb")
+    if fault := frame_size_fault(*rgb.shape[:2]):
+        raise DataError(f"frame {name} is {fault}")
     if mask is not None and (mask.dtype != np.bool_ or mask.shape != rgb.shape[:2]):
         raise DataError(f"frame {name}: mask is {mask.dtype} {mask.shape}; it must be bool {rgb.shape[:2]}")
     try:

@@ -72,7 +72,10 @@ def replay_exposures(camera: ReplayCamera) -> Iterator[Exposure]:
     for shot in camera:
         sample = shot.sample
         truth = {"defect": sample.defect, "part_id": shot.frame.part_id, "name": sample.name}
-        yield Exposure(shot.frame, truth, read_mask(sample.gt) if sample.gt else None)
+        mask = read_mask(sample.gt) if sample.gt else None
+        if mask is not None and mask.shape != shot.frame.shape_px:
+            raise DataError(f"{sample.gt} has {mask.shape} pixels but its frame {shot.frame.shape_px}; they must agree")
+        yield Exposure(shot.frame, truth, mask)
 
 
 class TruthFile:

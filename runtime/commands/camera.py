@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -196,7 +197,7 @@ def _stream(
 
 def _size(text: str) -> int | tuple[int, int]:
     pieces = text.lower().split("x")
-    if not 1 <= len(pieces) <= 2 or not all(piece.isdigit() for piece in pieces):
+    if not 1 <= len(pieces) <= 2 or not all(re.fullmatch("[0-9]{1,6}", piece) for piece in pieces):
         raise UsageError(f"--size {text!r} is not valid; give pixels as 256 or WIDTHxHEIGHT, e.g. 320x240")
     return int(pieces[0]) if len(pieces) == 1 else (int(pieces[1]), int(pieces[0]))
 

@@ -23,6 +23,7 @@ from asperity.runtime.errors import AsperityError, BundleError, ConfigError
 from asperity.runtime.files import shown
 from asperity.runtime.frame import EngineInfo
 from asperity.runtime.judging.pipeline import Recipe
+from asperity.runtime.settings.cross_checks import check_recipe
 from asperity.runtime.settings.loading import restore, save
 from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, StationConfig
 from asperity.runtime.settings.toml_tables import Name
@@ -110,10 +111,7 @@ def find_recipe(name: str, config: StationConfig) -> Found:
 
 
 def open_recipe(name: str, config: StationConfig, progress: Progress) -> Recipe:
-    """Open the recipe that ``[recipes]`` calls ``name``, with its engine proven on its golden frames.
-
-    Raises what ``find_recipe`` and ``Found.open`` raise.
-    """
+    """Open the recipe called ``name``, with its engine proven. Raises what ``find_recipe`` and ``Found.open`` raise."""
     return find_recipe(name, config).open(progress)
 
 
@@ -159,6 +157,7 @@ def _verified(name: str, path: Path, config: StationConfig) -> Bundle:
         raise ConfigError(
             f"[recipes] calls {path} {name!r}, the bundle calls itself {bundle.manifest.recipe!r}; use the same name"
         )
+    check_recipe(name, bundle.manifest.geometry, config)
     return bundle
 
 

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from asperity.runtime.errors import ConfigError
+from asperity.runtime.manifest import Geometry
 from asperity.runtime.settings.paths import journal_path
 from asperity.runtime.settings.station_toml import STATIONS_MAX, StationConfig, StationSection, hosted
+from asperity.runtime.wire import MAX_HEADER_BYTES
+
+LOG = logging.getLogger(__name__)
+
+FRAME_NBYTES = {"frames_max_nbytes": (3, 12, 0), "frames_message_nbytes": (5, 15, 2 * MAX_HEADER_BYTES)}
+"""Of a frame's largest part, and of its whole message: bytes per pixel at least (colour u1, depth u2), and with xyz;
+room for topic and header."""
 
 
 def check(config: StationConfig, where: str) -> None:
@@ -45,6 +55,22 @@ def check(config: StationConfig, where: str) -> None:
         endpoint = getattr(sockets, key)
         if not endpoint.startswith(("tcp://", "ipc://")) and not (key == "control" and endpoint == ""):
             raise ConfigError(f"{where}: [sockets] {key} is {endpoint!r}; write tcp://ADDRESS:PORT or ipc://PATH")
+
+
+def check_recipe(recipe: str, geometry: Geometry, config: StationConfig) -> None:
+    """That frames of the recipe's size can come in through ``[sockets]``. Raises ConfigError where none can.
+
+    A camera that sends depth needs less than one that sends xyz, so where only the latter is refused, the log says so.
+    """
+    pixels, size = geometry.height_px * geometry.width_px, f"{geometry.height_px} x {geometry.width_px} pixels"
+    for key, (least, xyz, room) in FRAME_NBYTES.items():
+        allowed = getattr(config.sockets, key)
+        told = f"[sockets] {key} is {allowed}, and frames of recipe {recipe} ({size}) have"
+        remedy = f"set it to {xyz * pixels + room} or more, or leave it out"
+        if allowed < least * pixels:
+            raise ConfigError(f"{told} at least {least * pixels}, so every one would be refused; {remedy}")
+        if allowed < xyz * pixels:
+            LOG.warning("%s %s as xyz: only frames with depth will be received; %s", told, xyz * pixels, remedy)
 
 
 def _check_hard_wired(config: StationConfig, where: str) -> None:

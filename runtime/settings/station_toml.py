@@ -155,7 +155,9 @@ class Sockets(Section, frozen=True, forbid_unknown_fields=True):
     results_hwm: Annotated[int, number(10, 1_000_000, "messages buffered for a slow subscriber")] = 4000
     bulk_hwm: Annotated[int, number(1, 64, "maps buffered for a slow subscriber")] = 2
     control_hwm: Annotated[int, number(1, 10_000, "requests and replies buffered for one client")] = 64
-    frames_max_nbytes: Annotated[int, number(1024, MAX_BUFFER_BYTES, "largest part of a frame")] = MAX_BUFFER_BYTES
+    frames_max_nbytes: Annotated[
+        int, number(1024, MAX_BUFFER_BYTES, "largest part of a frame; a recipe whose colour has more does not open")
+    ] = MAX_BUFFER_BYTES
     control_max_nbytes: Annotated[int, number(1024, MAX_CONTROL_BYTES, "largest request")] = MAX_CONTROL_BYTES
     parts_max: Annotated[int, number(MAX_PARTS, 1024, "parts of a message; a connection that sends more is closed")] = (
         16

@@ -90,7 +90,7 @@ def refuse_size(frame: Frame, geometry: Geometry) -> None:
         raise FrameRefused(
             Reason.REFUSED_DATA,
             f"the frame is {frame.shape_px[1]} x {frame.shape_px[0]} pixels and the recipe was calibrated for "
-            f"{geometry.width_px} x {geometry.height_px}; restore the camera position or calibrate again",
+            f"{geometry.width_px} x {geometry.height_px}; set the camera to that size or calibrate again",
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asperity.runtime.errors import WireError
-from asperity.runtime.frame import MAX_BUFFER_BYTES, MAX_PIXELS, MAX_SIDE_PX, Window
+from asperity.runtime.frame import MAX_BUFFER_BYTES, Window, frame_size_fault
 from asperity.runtime.wire.common import (
     MAX_HEADER_BYTES,
     MAX_INTEGER,
@@ -150,8 +150,8 @@ def _check(kind: str, header: BulkHeader, received_bytes: int) -> None:
     rows, columns = header.shape[:2]
     if header.dtype != name or header.shape[2:] != channels:
         raise WireError(f"{kind}: {header.dtype} of shape {show(header.shape)} is not a {kind}")
-    if max(rows, columns) > MAX_SIDE_PX or rows * columns > MAX_PIXELS:
-        raise WireError(f"{kind}: {rows} x {columns} is above {MAX_SIDE_PX} per side or {MAX_PIXELS} pixels")
+    if fault := frame_size_fault(rows, columns):
+        raise WireError(f"{kind} is {fault}")
     expected_bytes = rows * columns * (3 if channels else 1) * dtype.itemsize
     if not expected_bytes == header.nbytes == received_bytes:
         raise WireError(f"{kind}: {expected_bytes} bytes by shape, nbytes {header.nbytes}, received {received_bytes}")

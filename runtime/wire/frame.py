@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asperity.runtime.errors import FrameRefused, WireError
-from asperity.runtime.frame import MAX_BUFFER_BYTES, MAX_PIXELS, MAX_SIDE_PX, Clock, Frame, Intrinsics, Unit
+from asperity.runtime.frame import MAX_BUFFER_BYTES, Clock, Frame, Intrinsics, Unit, frame_size_fault
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire.common import (
     MAX_HEADER_BYTES,
@@ -280,8 +280,8 @@ def _check_stream(stream: Stream, received_bytes: int) -> None:
     if stream.shape[2:] != STREAM_CHANNELS[name]:
         form = "(rows, columns, 3)" if STREAM_CHANNELS[name] else "(rows, columns)"
         raise WireError(f"stream {name}: shape {show(stream.shape)} is not {form}")
-    if max(rows, columns) > MAX_SIDE_PX or rows * columns > MAX_PIXELS:
-        raise WireError(f"stream {name}: {rows} x {columns} is above {MAX_SIDE_PX} per side or {MAX_PIXELS} pixels")
+    if fault := frame_size_fault(rows, columns):
+        raise WireError(f"stream {name} is {fault}")
     channels = 3 if STREAM_CHANNELS[name] else 1
     expected_bytes = rows * columns * channels * _NUMPY[stream.dtype].itemsize
     if not expected_bytes == stream.nbytes == received_bytes:

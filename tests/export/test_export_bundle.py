@@ -337,4 +337,8 @@ def test_incomplete_calibration_folders_are_named(folder: Path, lite_bundle: Lit
     shutil.copy(lite_bundle.calibration / "banks.safetensors", folder)
     with pytest.raises(DataError, match="Teil A"):
         exported(folder, target, lite_bundle.trust)
+    small = msgspec.structs.replace(record.geometry, side_px=record.network.grid - 1)
+    save_record(msgspec.structs.replace(record, geometry=small), folder)
+    with pytest.raises(DataError, match=r"has geometry\.side_px 27: .*; calibrate again"):
+        exported(folder, target, lite_bundle.trust)
     assert not target.exists()

@@ -321,6 +321,18 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 ]),
             )
         ],
+        "a recipe whose frames are too large for `[sockets]`": [
+            off("runtime/judging/test_recipes.py::test_a_recipe_whose_frames_the_stations_limits_refuse_does_not_open",
+                "ParityError", ("settings/cross_checks.py", "if allowed < least * pixels:", "if False:")),
+        ],
+        "a bundle whose window has fewer pixels than patches, so that with a mask some are never judged": [
+            off("runtime/bundle/test_sizes.py::test_a_size_that_no_recipe_can_have_is_refused_though_signed[change3-words3]",
+                "DID NOT RAISE", ("bundle/sizes.py", "if side_px < grid:", "if False:")),
+        ],
+        "a golden picture of 16 bits, incomplete or damaged though signed, which a decoder would cut or fill up": [
+            off("runtime/bundle/test_sizes.py::test_a_golden_picture_of_16_bits_is_not_cut_to_8[16]",
+                "DID NOT RAISE", ("vision/picture_files.py", "if depth not in bits:", "if False:")),
+        ],
         "an older bundle of a recipe is restored": [
             off("runtime/judging/test_served_bundles.py::test_an_older_bundle_opens_on_request_alone_and_says_so",
                 "DID NOT RAISE", ("judging/served_bundles.py", "if manifest.created_us >= newest_us:", "if True:")),

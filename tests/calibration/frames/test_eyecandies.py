@@ -22,6 +22,7 @@ POSE = np.array([[1.0, 0, 0, 0.05], [0, 0.8, -0.6, 0.1], [0, 0.6, 0.8, 0.2], [0,
 def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of 64 x 64 instead of 512 x 512: the focal length and the ranks for the ground shrink with them."""
     monkeypatch.setattr(eyecandies, "FOCAL_PX", eyecandies.FOCAL_PX * SIDE / 512)
+    monkeypatch.setattr(eyecandies, "SIDE_PX", SIDE)
     monkeypatch.setattr(eyecandies, "_LEVEL_AT", SIDE // 2)
 
 
@@ -128,6 +129,14 @@ def test_points_are_those_of_the_published_conversion(candy: Path) -> None:
 def test_damaged_files_are_named(candy: Path, name: str, content: str, said: str) -> None:
     (candy / "train/data" / name).write_text(content)
     with pytest.raises(DataError, match=said):
+        open_dataset(candy).normal()[0].frame()
+
+
+def test_pictures_of_another_size_have_another_focal_length_and_are_refused(
+    candy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eyecandies, "SIDE_PX", 512)
+    with pytest.raises(DataError, match=r"000_depth\.png is 64 x 64 pixels; .* 512 x 512: download it again"):
         open_dataset(candy).normal()[0].frame()
 
 

@@ -296,7 +296,7 @@ BUNDLES: list[tuple[str, Change, str]] = [
     ("ONNX Runtime's own format", pose_as_onnx, "own format"),
     ("millions of entries", many_entries, "entries"),
     ("PNG bomb", png_bomb, "golden/rgb/near.png"),
-    ("PNG bomb as described", png_bomb_as_described, "height_px 60000"),
+    ("PNG bomb as described", png_bomb_as_described, "60000 x 60000 pixels"),
     ("TIFF bomb", tiff_bomb, "golden/xyz/near.tiff"),
     ("TIFF form a loop", tiff_in_a_circle, "form a loop"),
     ("manifest is a pipe", in_its_place("manifest.json", os.mkfifo), "manifest.json cannot be read (it is a pipe"),

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.cameras.replay import ReplayCamera
 from asperity.runtime.cameras.schedule import Schedule
+from asperity.runtime.cameras.stream import replay_exposures
 from asperity.runtime.errors import DataError, UsageError
 
 MS = 1_000_000
@@ -31,6 +33,15 @@ def test_plays_in_natural_order_once(folder: Path) -> None:
     assert [shot.frame.seq for shot in shots] == [0, 1, 2]
     assert [int(shot.frame.rgb[0, 0, 0]) for shot in shots] == [0, 1, 2]
     assert {(shot.frame.camera, shot.frame.unit, shot.frame.part_id) for shot in shots} == {("cam1", "mm", "")}
+
+
+def test_a_true_mask_of_another_size_than_its_frame_is_refused(tmp_path: Path) -> None:
+    leaf = tmp_path / "test/hole"
+    write_frame(leaf, "0", np.zeros((3, 4, 3), np.uint8), np.ones((3, 4, 3), np.float32), np.ones((3, 4), bool))
+    assert [shot.mask is not None for shot in replay_exposures(ReplayCamera(tmp_path))] == [True]
+    Image.fromarray(np.ones((4, 3), np.uint8)).save(leaf / "gt/0.png")
+    with pytest.raises(DataError, match=r"0\.png has \(4, 3\) pixels but its frame \(3, 4\)"):
+        list(replay_exposures(ReplayCamera(tmp_path)))
 
 
 def test_loop_goes_on_counting(folder: Path) -> None:

@@ -94,6 +94,23 @@ def test_a_station_told_to_use_the_gpu_never_goes_on_without_it(
             open_recipe(name, config, silent)
 
 
+def test_a_recipe_whose_frames_the_stations_limits_refuse_does_not_open(
+    toy: ToyBundle, make_config: Callable[..., StationConfig]
+) -> None:
+    """24 x 30 pixels: colour alone has 2160 bytes. It would become READY, and no frame would ever come."""
+    name = recipe_name(toy.path)
+    config = make_config({name: str(toy.path)})
+    narrow = msgspec.structs.replace(config, sockets=msgspec.structs.replace(config.sockets, frames_max_nbytes=2159))
+    for door in (
+        lambda: open_recipe(name, narrow, silent),
+        lambda: OpenRecipes().open(name, narrow, in_child_first=True),
+    ):
+        with pytest.raises(
+            ConfigError, match=rf"frames_max_nbytes is 2159, and frames of recipe {name} \(24 x 30 pixels"
+        ):
+            door()
+
+
 def test_only_named_recipes_are_opened(make_config: Callable[..., StationConfig]) -> None:
     with pytest.raises(ConfigError, match=r"no recipe x; available in \[recipes\]: a, b"):
         open_recipe("x", make_config({"a": "/a", "b": "/b"}), silent)

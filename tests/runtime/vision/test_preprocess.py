@@ -151,7 +151,8 @@ def test_nan_inf_zero_and_absurd_values_are_missing_points() -> None:
 def test_frames_that_cannot_be_used_are_refused_by_reason() -> None:
     """Each text names the field and what to do."""
     frame = shoot().frame
-    assert "160 x 120" in refused(Reason.REFUSED_DATA, replace(frame, rgb=frame.rgb[1:], xyz=frame.xyz[1:]))  # type: ignore[index]
+    smaller = refused(Reason.REFUSED_DATA, replace(frame, rgb=frame.rgb[1:], xyz=frame.xyz[1:]))  # type: ignore[index]
+    assert "is 160 x 119 pixels" in smaller and "for 160 x 120; set the camera to that size" in smaller
     assert "xyz" in refused(Reason.REFUSED_DATA, replace(frame, xyz=frame.xyz[:, 1:]))  # type: ignore[index]
     assert "xyz or depth" in refused(Reason.REFUSED_DATA, replace(frame, xyz=None))
     assert "rgb" in refused(Reason.REFUSED_DATA, replace(frame, rgb=frame.rgb.astype(np.float32)))
