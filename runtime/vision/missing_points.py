@@ -34,21 +34,21 @@ OUTSIDE = 1.0
 ONE_VALUE = 0.95
 """A group of points is one value when this share of it has exactly that."""
 LEAST_SHARE = 0.0002
-LEAST_POINTS = 8
+LEAST_POINTS = 5
 FEWEST_PAIRS = 50
 """Pairs of pixels that the size of the view is taken from, at least."""
 APART_SHARE = 0.05
 APART_PX = 8
 """Rounded neighbours share a point; pixels farther apart than both of these do not."""
 SAMPLE_POINTS = 20_000
-"""A station looks at about this many points of a frame, evenly spread: the check must not cost a deadline."""
+"""A station looks at up to this many points of a frame, evenly spread: the check must not cost a deadline."""
 DENSE_SHARE = 0.01
 """Depths with this share of the points in a quarter of the view's diagonal are part of the scene."""
 MOST_VALUES = 16
 NONE = "none"
 ANY = "*"
 WIDEST_UNIT: Unit = "um"
-"""Where the unit cannot be told: the one in which fewest points are beyond 100 m, and so missing anyway."""
+"""Where the unit cannot be derived: the one in which fewest points are beyond 100 m, and so missing anyway."""
 
 Values = tuple[MissingPoint, ...]
 
@@ -148,7 +148,7 @@ def as_declared(frame: Frame, geometry: Geometry) -> Frame:
 def find_suspects(frame: Frame, unit: Unit | None, most_points: int | None = None) -> tuple[Suspect, ...]:
     """Values that look like missing points and are not declared, most frequent first; of a frame that can be used.
 
-    ``most_points``: look at about so many, evenly spread; None: at all.
+    ``most_points``: look at up to so many, evenly spread; None: at all.
     """
     seen = _Seen.of(frame, unit, most_points)
     if seen is None:
@@ -192,7 +192,7 @@ class _Seen:
         """None where too few points are valid to know the size of the view."""
         unit = frame.unit or unit or _likely_unit(frame)
         height, width = frame.shape_px
-        step = 1 if most_points is None else max(1, math.isqrt(height * width // most_points))
+        step = 1 if most_points is None else math.ceil(math.sqrt(height * width / most_points))
         if frame.xyz is not None:
             stored = frame.xyz[::step, ::step]
             points, valid = points_mm(replace(frame, rgb=frame.rgb[::step, ::step], xyz=stored), unit)
@@ -203,10 +203,11 @@ class _Seen:
         scale = MM_PER_UNIT[unit]
         depth = frame.depth[::step, ::step]
         z, valid = depth_mm(depth, frame.scale * scale, frame.offset * scale, frame.invalid)
-        if int(valid.sum()) < LEAST_POINTS:
+        lens = frame.intrinsics
+        if int(valid.sum()) < LEAST_POINTS or not min(lens.fx, lens.fy) > 0:
             return None
-        across = math.hypot(width / frame.intrinsics.fx, height / frame.intrinsics.fy)
-        return cls(depth, None, z, valid, float(np.median(z[valid])) * across)
+        view = float(np.median(z[valid])) * math.hypot(width / lens.fx, height / lens.fy)
+        return cls(depth, None, z, valid, view) if math.isfinite(view) else None
 
     def suspects(self) -> dict[MissingPoint, BoolArray]:
         """Where each value is that looks like a missing point."""
@@ -214,14 +215,17 @@ class _Seen:
         axes = [(2, self.z, FAR)]
         if self.points is not None:
             axes += [(axis, self.points[..., axis], OUTSIDE) for axis in (0, 1)]
+        seen = [
+            (self.valid & (numbers == number), axis)
+            for axis, numbers, share in axes
+            for number in far_values(numbers[self.valid], share * self.view_mm, least)
+        ]
         found: dict[MissingPoint, BoolArray] = {}
         claimed = ~self.valid
-        for axis, numbers, share in axes:
-            for number in far_values(numbers[self.valid], share * self.view_mm, least):
-                where = self.valid & (numbers == number)
-                if not (where & claimed).any():
-                    found[self._value(where, axis)] = where
-                    claimed |= where
+        for where, axis in sorted(seen, key=lambda one: -int(one[0].sum())):  # a point is named once, by its best word
+            if not (where & claimed).any():
+                found[self._value(where, axis)] = where
+                claimed |= where
         if self.points is not None:
             found |= self._equal_axes(~claimed, least)
         return found
@@ -237,7 +241,7 @@ class _Seen:
         return x, y, z
 
     def _equal_axes(self, among: BoolArray, least: float) -> dict[MissingPoint, BoolArray]:
-        """The most frequent point with x = y = z, if it is at pixels that are no neighbours."""
+        """The most frequent point with x = y = z, if it is at pixels that lie apart."""
         x, y, z = np.moveaxis(self.stored, -1, 0)
         equal = among & (x == y) & (y == z)
         if int(equal.sum()) < least:
@@ -314,7 +318,7 @@ def _number(piece: str, text: str, form: str) -> float:
 
 def _decimal(number: np.generic) -> float:
     """A stored number as the shortest decimal that is read back as it."""
-    return float(str(number))
+    return float(str(number)) + 0.0  # of two zeros the one without a sign
 
 
 def _text(number: float) -> str:
