@@ -35,8 +35,8 @@ ONE_VALUE = 0.95
 """A group of points is one value when this share of it has exactly that."""
 LEAST_SHARE = 0.0002
 LEAST_POINTS = 5
-FEWEST_PAIRS = 50
-"""Pairs of pixels that the size of the view is taken from, at least."""
+FEWEST_PAIRS, MOST_PAIRS = 50, 1000
+"""Pairs of pixels that the size of the view is taken from."""
 APART_SHARE = 0.05
 APART_PX = 8
 """Rounded neighbours share a point; pixels farther apart than both of these do not."""
@@ -259,6 +259,8 @@ def far_values(numbers: FloatArray, gap: float, least: float) -> list[np.float32
 
     The scene is what holds the most different numbers: a sentinel may be more frequent than all measured points.
     """
+    if not len(numbers) or float(np.ptp(numbers)) <= gap:
+        return []  # as in nearly every frame
     ascending = np.sort(numbers)
     cuts = np.flatnonzero(np.diff(ascending) > gap) + 1
     groups = [np.unique(group, return_counts=True) for group in np.split(ascending, cuts)] if len(cuts) else []
@@ -280,8 +282,10 @@ def _view_mm(across: FloatArray, valid: BoolArray) -> float | None:
             behind = [slice(None), slice(None)]
             ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
             both = valid[tuple(ahead)] & valid[tuple(behind)]
-            if int(both.sum()) >= FEWEST_PAIRS:
-                moved = (across[tuple(ahead)] - across[tuple(behind)])[both]
+            pairs = np.flatnonzero(both)
+            if len(pairs) >= FEWEST_PAIRS:
+                at = np.unravel_index(pairs[:: 1 + len(pairs) // MOST_PAIRS], both.shape)
+                moved = across[tuple(ahead)][at] - across[tuple(behind)][at]
                 sides.append(float(np.median(np.hypot(moved[:, 0], moved[:, 1]))) / step * length)
                 break
     view = math.hypot(*sides) if len(sides) == 2 else 0.0

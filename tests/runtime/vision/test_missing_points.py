@@ -273,6 +273,17 @@ def test_scattered_points_are_counted() -> None:
         assert count == pytest.approx(share * points, rel=0.1)
 
 
+def test_a_frame_with_undeclared_missing_points_is_refused() -> None:
+    """A hole of the part that the camera reports as its far plane looks like background otherwise."""
+    base = good("disc")
+    bad = spoiled(base, places(base, 0.01, "blob", 5), far_plane(10_000.0))
+    refusal = prepared(bad, geometry_of("disc"))
+    assert refusal == (
+        "REFUSED_DATA: 1.01% of the points have z = 10000, far from all others, as a missing point has; send it as the "
+        "stream's invalid, or calibrate with --invalid 10000 (--invalid none if it is measured)"
+    )
+
+
 def test_calibration_may_say_that_every_point_is_measured() -> None:
     bad = spoiled(good("disc"), places(good("disc"), 0.01, "scattered", 1), on_z(1500.0))
     assert as_declared(bad, geometry_of("disc", invalid=())) is bad
