@@ -31,8 +31,9 @@ FAR = 0.5
 """A depth this share of the view's diagonal away from all others is not part of the scene."""
 OUTSIDE = 1.0
 """The same for x and y, which never leave the view."""
-ONE_VALUE = 0.95
-"""A group of points is one value when this share of it has exactly that."""
+FEW_VALUES = 4
+ALL_OF_THEM = 0.95
+"""A group of points is a few values (a camera may have a number for each cause) when this share of it has them."""
 LEAST_SHARE = 0.0002
 LEAST_POINTS = 5
 FEWEST_PAIRS, MOST_PAIRS = 50, 1000
@@ -255,9 +256,9 @@ class _Seen:
 
 
 def far_values(numbers: FloatArray, gap: float, least: float) -> list[np.float32]:
-    """Numbers that are all there is within ``gap`` of themselves and occur ``least`` times, but for the scene's own.
+    """Numbers that are, up to ``FEW_VALUES`` together, all there is within ``gap`` and occur ``least`` times each.
 
-    The scene is what holds the most different numbers: a sentinel may be more frequent than all measured points.
+    The scene itself is what holds the most different numbers: a sentinel may be more frequent than measured points.
     """
     if not len(numbers) or float(np.ptp(numbers)) <= gap:
         return []  # as in nearly every frame
@@ -265,11 +266,13 @@ def far_values(numbers: FloatArray, gap: float, least: float) -> list[np.float32
     cuts = np.flatnonzero(np.diff(ascending) > gap) + 1
     groups = [np.unique(group, return_counts=True) for group in np.split(ascending, cuts)] if len(cuts) else []
     scene = max(range(len(groups)), key=lambda at: (len(groups[at][0]), groups[at][1].sum()), default=-1)
-    return [
-        values[counts.argmax()]
-        for at, (values, counts) in enumerate(groups)
-        if at != scene and counts.max() >= max(least, ONE_VALUE * counts.sum())
-    ]
+    found: list[np.float32] = []
+    for at, (values, counts) in enumerate(groups):
+        top = np.argsort(-counts, kind="stable")[:FEW_VALUES]
+        top = top[counts[top] >= least]
+        if at != scene and counts[top].sum() >= max(least, ALL_OF_THEM * counts.sum()):
+            found.extend(values[top])
+    return found
 
 
 def _view_mm(across: FloatArray, valid: BoolArray) -> float | None:

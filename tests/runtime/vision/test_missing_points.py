@@ -255,6 +255,18 @@ def test_one_point_at_pixels_apart_is_named_also_where_it_lies_among_the_others(
     assert [one.option for one in find_suspects(bad, "mm")] == ["-1,-1,-1"]
 
 
+@pytest.mark.parametrize("values", [(-1.0, 0.0), (65533.0, 65534.0, 65535.0), (-32768.0, 0.0, 10_000.0)])
+def test_a_camera_may_have_several_values(values: tuple[float, ...]) -> None:
+    """One for each cause: no signal, saturated, filtered."""
+    frame, told = good("disc"), tuple((None, None, value) for value in values)
+    for index, value in enumerate(values):
+        frame = spoiled(frame, places(frame, 0.02, "scattered", index), on_z(value))
+    found = find_suspects(frame, "mm")
+    assert {one.value for one in found} == set(told)
+    assert find_suspects(without_missing(frame, told), "mm") == ()
+    assert len(find_suspects(without_missing(frame, told[1:]), "mm")) == 1
+
+
 def test_a_sentinel_may_be_more_frequent_than_all_measured_points() -> None:
     bad = spoiled(good("disc"), places(good("disc"), 0.8, "rows", 1), on_z(-1.0))
     assert [one.option for one in find_suspects(bad, "mm")] == ["-1"]
