@@ -232,11 +232,11 @@ class _Seen:
         return found
 
     def _value(self, where: BoolArray, axis: int) -> MissingPoint:
-        """What is stored there: on this axis, or on all three where they are the same everywhere."""
+        """What is stored there: on this axis; for z on all three, where they are the same everywhere."""
         stored = self.stored[where]
         if stored.ndim == 1:
             return None, None, _decimal(stored[0])
-        if (stored == stored[0]).all():
+        if axis == 2 and (stored == stored[0]).all():
             axis = -1
         x, y, z = (_decimal(number) if axis in (index, -1) else None for index, number in enumerate(stored[0]))
         return x, y, z
