@@ -25,7 +25,7 @@ from safetensors.numpy import load_file
 from asperity.runtime.bundle.banks import Banks, bank_shapes, read_banks
 from asperity.runtime.errors import DataError
 from asperity.runtime.files import write_whole
-from asperity.runtime.frame import Unit
+from asperity.runtime.frame import MissingPoint, Unit
 from asperity.runtime.manifest import Decision, Geometry, Network, SilhouetteRange, WeightsOrigin
 
 FORMAT = 1
@@ -56,6 +56,8 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     seed: int = 0
     unit: Unit | None = None
     """Unit of frames that name none. None: derived from the median depth."""
+    invalid: tuple[MissingPoint, ...] | None = None
+    """What is stored for a missing point. None: nothing was said; empty: every point is measured."""
     inspect_mask: str | None = None
     ignore_mask: str | None = None
     """8-bit PNG files of the source frame's size; non-zero pixels are (not) inspected."""

@@ -21,6 +21,8 @@ BoolArray = NDArray[np.bool_]
 
 Clock = Literal["ptp", "realtime", "device"]
 Unit = Literal["m", "mm", "um"]
+MissingPoint = tuple[float | None, float | None, float | None]
+"""Stored x, y and z by which a camera says that a point is missing; None: any."""
 
 MAX_SIDE_PX = 16_384
 MAX_PIXELS = 16_777_216

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from asperity.runtime.frame import Unit
+from asperity.runtime.frame import MissingPoint, Unit
 
 FORMAT = 1
 """Version of the bundle's layout. A bundle of another format does not open."""
@@ -58,6 +58,9 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inspect_mask: str | None = None
     ignore_mask: str | None = None
     """Files in the bundle: 8-bit PNG of the source frame's size; non-zero pixels are (not) inspected."""
+    invalid: tuple[MissingPoint, ...] | None = None
+    """Missing points of frames that name none, as stored. Empty: every point is measured, as calibration was told.
+    None: nothing was said. Undeclared points that look like missing ones are refused unless it is empty."""
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

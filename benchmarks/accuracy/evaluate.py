@@ -24,7 +24,8 @@ from asperity.calibration.profiles import Profile
 from asperity.calibration.profiles import profile as find_profile
 from asperity.calibration.record import CalibrateOptions
 from asperity.runtime.errors import DataError, UsageError
-from asperity.runtime.frame import Unit
+from asperity.runtime.frame import MissingPoint, Unit
+from asperity.runtime.vision.missing_points import option_of
 
 SUMMARY = (
     "i_auroc", "i_auroc_fg", "p_auroc", "p_auroc_fg", "aupro30", "aupro30_fg", "aupro05", "aupro05_fg", "ap",
@@ -54,6 +55,7 @@ class EvaluateOptions:
     limit: int | None = None
     """At most this many normal frames of each product."""
     unit: Unit | None = None
+    invalid: tuple[MissingPoint, ...] | None = None
     rgb_weights: Path | None = None
     point_weights: Path | None = None
     control: bool = True
@@ -109,7 +111,9 @@ def evaluate(
     )
     report = _resumed(options, out, command, networks)
     settings = Settings(options.shots, options.alpha, options.thresholds, options.pixels)
-    calibrate = CalibrateOptions(profile=options.profile, limit=options.limit, unit=options.unit)
+    calibrate = CalibrateOptions(
+        profile=options.profile, limit=options.limit, unit=options.unit, invalid=options.invalid
+    )
     for folder in folders:
         name = folder.resolve().name
         missing = [run for run in report.runs if name not in run.products]
@@ -158,11 +162,13 @@ def _folders(options: EvaluateOptions) -> list[Path]:
 
 def _resumed(options: EvaluateOptions, out: Path, command: str, networks: TorchNetworks) -> Report:
     """The report so far, or a new one. The number of seeds may be increased; nothing else may differ."""
-    settings = {
+    settings: dict[str, Any] = {
         "source": options.source.resolve().name, "overrides": options.overrides, "shots": options.shots,
         "alpha": options.alpha, "thresholds": options.thresholds, "limit": options.limit, "pixels": options.pixels,
         "random_weights": options.random_weights, "point_bn": options.point_bn,
     }  # fmt: skip
+    if options.invalid is not None:
+        settings["invalid"] = [option_of(value) for value in options.invalid]
     weights = [msgspec.to_builtins(origin) for origin in networks.origins]
     fresh = Report(
         method=options.method, profile=options.profile, command=command, settings=settings, weights=weights,

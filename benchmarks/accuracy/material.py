@@ -115,7 +115,7 @@ def load_material(
 def _make(
     source: Path, chosen: Profile, networks: TorchNetworks, options: CalibrateOptions, progress: Progress
 ) -> Material:
-    tests = open_dataset(source, unit=options.unit).test()
+    tests = open_dataset(source, unit=options.unit, invalid=options.invalid or ()).test()
     normals = prepare_normals(source, options, chosen, progress)
     network = network_for(chosen, normals.geometry, "none")
     fit_station_statistics(normals.prepared, network, networks, chosen)
@@ -179,7 +179,8 @@ def _key(source: Path, chosen: Profile, networks: TorchNetworks, options: Calibr
     files = sorted(path for path in source.rglob("*") if path.is_file())
     listing = [(str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     weights = [(origin.network, origin.sha256) for origin in networks.origins]
-    said = [FORMAT, listing, asdict(chosen), weights, options.limit, options.unit, options.geometry, options.exclude]
+    chosen_data = [options.limit, options.unit, options.invalid, options.geometry, options.exclude]
+    said = [FORMAT, listing, asdict(chosen), weights, chosen_data]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 

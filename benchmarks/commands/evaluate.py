@@ -41,6 +41,10 @@ def command(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="Use at most this many normal frames per product.")] = None,
     unit: Annotated[str | None, typer.Option(help="Unit of the points if the frames have none: m, mm or um.")] = None,
+    invalid: Annotated[
+        list[str] | None,
+        typer.Option(help="Missing points as stored: Z, or X,Y,Z with * for any; repeatable. none: there are none."),
+    ] = None,
     rgb_weights: Annotated[Path | None, typer.Option(help="Weights of the colour network (profile paper).")] = None,
     point_weights: Annotated[Path | None, typer.Option(help="Weights of the point network (profile paper).")] = None,
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Run the method on random weights.")] = False,
@@ -75,6 +79,7 @@ def command(
     from asperity.calibration.networks.point_mae import PointBn
     from asperity.runtime.errors import UsageError
     from asperity.runtime.frame import MM_PER_UNIT, Unit
+    from asperity.runtime.vision.missing_points import parse_invalid
 
     if unit is not None and unit not in MM_PER_UNIT:
         raise UsageError(f"--unit {unit!r} is not known; give one of {', '.join(MM_PER_UNIT)}")
@@ -85,7 +90,8 @@ def command(
     options = EvaluateOptions(
         source=data, profile=profile, method=method, seeds=seeds, categories=tuple(category or ()),
         overrides=_changes(changes or []), shots=shots, alpha=alpha, thresholds=aupro_thresholds, limit=limit,
-        unit=cast(Unit | None, unit), rgb_weights=rgb_weights, point_weights=point_weights, control=control,
+        unit=cast(Unit | None, unit), invalid=parse_invalid(invalid, none_allowed=True), rgb_weights=rgb_weights,
+        point_weights=point_weights, control=control,
         pixels=pixels, random_weights=random_weights, point_bn=cast(PointBn | None, point_bn), cache=cache,
     )  # fmt: skip
     with Progress(console=Console(stderr=True), transient=True) as bars:

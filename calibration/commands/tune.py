@@ -15,6 +15,10 @@ def command(
         Path | None,
         typer.Option("-o", "--output", help="Result file (JSON), written row by row; an unfinished one is continued."),
     ] = None,
+    invalid: Annotated[
+        list[str] | None,
+        typer.Option(help="Missing points as stored: Z, or X,Y,Z with * for any; repeatable. none: there are none."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="Use at most this many frames per product.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of split, pseudo-defects and adaptation.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
@@ -44,14 +48,18 @@ def command(
         try_config,
     )
     from asperity.runtime.errors import DataError
+    from asperity.runtime.vision.missing_points import parse_invalid
 
     chosen = find_profile(profile)
-    options = CalibrateOptions(profile=profile, limit=limit, seed=seed)
+    options = CalibrateOptions(
+        profile=profile, limit=limit, seed=seed, invalid=parse_invalid(invalid, none_allowed=True)
+    )
     base = msgspec.structs.replace(default_config(chosen), seed=seed)
     settings = [None, *sweep_configs(base)]
     networks = networks_of(chosen)
     sweep = Sweep(
-        asperity=runtime.__version__, profile=profile, weights=networks.origins, seed=seed, limit=limit, base=base
+        asperity=runtime.__version__, profile=profile, weights=networks.origins, seed=seed, limit=limit, base=base,
+        invalid=options.invalid,
     )
     if output is not None:
         sweep = continued(output, sweep)

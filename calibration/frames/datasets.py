@@ -6,14 +6,15 @@ Layouts: MVTec 3D-AD with its official splits (lsfa 1.1), a class of Eyecandies 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from asperity.calibration.frames import eyecandies
 from asperity.runtime.cameras.mvtec_files import GOOD, Sample, list_samples, read_frame, read_mask, read_parts
 from asperity.runtime.errors import DataError
-from asperity.runtime.frame import BoolArray, Frame, Unit
+from asperity.runtime.frame import BoolArray, Frame, MissingPoint, Unit
+from asperity.runtime.vision.missing_points import without_missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Item:
     part_id: str
     """The physical part it shows; empty where nothing says so."""
     unit: Unit | None
+    invalid: Sequence[MissingPoint] = ()
+    """What is stored for a missing point."""
 
     @property
     def name(self) -> str:
@@ -43,10 +46,11 @@ class Item:
     def frame(self, seq: int = 0) -> Frame:
         """Read it. Raises DataError for unreadable files."""
         if self.sample.rgb.name.endswith(eyecandies.IMAGE):
-            return eyecandies.read_frame(self.sample, seq=seq)
+            return without_missing(eyecandies.read_frame(self.sample, seq=seq), self.invalid)
         return read_frame(
-            self.sample.rgb, self.sample.xyz, camera="dataset", seq=seq, part_id=self.part_id, unit=self.unit
-        )
+            self.sample.rgb, self.sample.xyz, camera="dataset", seq=seq, part_id=self.part_id, unit=self.unit,
+            invalid=self.invalid,
+        )  # fmt: skip
 
     def mask(self, shape_px: tuple[int, int]) -> BoolArray | None:
         """The true mask (H x W), None where there is none. Raises DataError when its size is not ``shape_px``."""
@@ -90,9 +94,12 @@ class Dataset:
         return chosen
 
 
-def open_dataset(source: Path, *, unit: Unit | None = None, exclude: Iterable[str] = ()) -> Dataset:
+def open_dataset(
+    source: Path, *, unit: Unit | None = None, exclude: Iterable[str] = (), invalid: Sequence[MissingPoint] = ()
+) -> Dataset:
     """List a source. ``unit``: of its points, None if not known. ``exclude``: names of frames to leave out, whole
-    (``train/good/003``) or, where only one normal frame is called so, in short (``003``).
+    (``train/good/003``) or, where only one normal frame is called so, in short (``003``). ``invalid``: what is stored
+    for a missing point.
 
     Raises DataError for a source that is not a data set, a wrong ``parts.csv``, or an excluded name that is not there.
     """
@@ -102,7 +109,7 @@ def open_dataset(source: Path, *, unit: Unit | None = None, exclude: Iterable[st
     else:
         samples = list_samples(source)
         parts = read_parts(source, samples)
-    items = [Item(sample, parts.get(sample.name, ""), unit) for sample in samples]
+    items = [Item(sample, parts.get(sample.name, ""), unit, invalid) for sample in samples]
     left_out = {_excluded(name, items, source) for name in exclude}
     return Dataset(source, tuple(item for item in items if item.name not in left_out))
 

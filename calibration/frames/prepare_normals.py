@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
+import msgspec
 import numpy as np
 from PIL import Image
 
 from asperity.calibration.frames.datasets import Item, open_dataset
 from asperity.calibration.frames.geometry import fit_geometry
+from asperity.calibration.frames.missing_points import refuse_undeclared
+from asperity.calibration.frames.silhouette import refuse_implausible
 from asperity.calibration.frames.split import Split
 from asperity.calibration.profiles import Profile, network_for
 from asperity.calibration.record import CalibrateOptions, RefusedFrame
@@ -91,13 +94,16 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
 
     A frame that preprocessing refuses, or that repeats another one byte for byte, is left out, named and counted.
     Raises DataError for a source or mask that cannot be read, CalibrationError when no geometry can be fitted or more
-    than a fifth of the frames is refused, FrameRefused when the unit of length cannot be determined.
+    than a fifth of the frames is refused, FrameRefused when the unit of length cannot be determined. Points that look
+    like missing ones and are not declared, and figures that no part has, are CalibrationErrors too.
     """
-    dataset = open_dataset(source, unit=options.unit, exclude=options.exclude)
+    dataset = open_dataset(source, unit=options.unit, exclude=options.exclude, invalid=options.invalid or ())
     items, validation = dataset.normal(), dataset.validation()
     if options.limit is not None:
         items, validation = items[: options.limit], validation[: options.limit]
     masks = Masks(inspect=_mask(options.inspect_mask, "inspect"), ignore=_mask(options.ignore_mask, "ignore"))
+    if options.invalid != ():
+        refuse_undeclared(items, options.unit, progress)
     progress("geometry", 0, 1)
     geometry = fit_geometry(
         _Frames(items),
@@ -106,6 +112,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
         inspect_mask=MASK_FILES["inspect"] if options.inspect_mask else None,
         ignore_mask=MASK_FILES["ignore"] if options.ignore_mask else None,
     )
+    geometry = msgspec.structs.replace(geometry, invalid=options.invalid)
     progress("geometry", 1, 1)
     _check_masks(masks, geometry)
     if fault := geometry_fault(geometry, chosen.grid):
@@ -132,6 +139,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
             f"{len(refused)} of {len(items)} normal frames were refused, the first {first.name} "
             f"({first.reason}: {first.message}); fix this, or leave the frames out with --exclude"
         )
+    refuse_implausible([items[i].name for i in kept], [one.silhouette for one in prepared], geometry)
     return Normals(
         geometry,
         masks,

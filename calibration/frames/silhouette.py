@@ -27,6 +27,11 @@ LEAST_MISSING = 0.003
 """The same for ``missing_share``, absolute."""
 ROUNDING = 1e-9
 """A frame that sets an end of a range must lie inside it whatever the rounding."""
+USUAL_TIMES = 5.0
+VIEW_SHARE = 0.1
+VIEW_TIMES = 1.5
+"""A normal frame's length, width or height is implausible above this many times the usual one (and that plus this share
+of the view's diagonal), and above this many diagonals in any case."""
 MISSING = FIGURES.index("missing_share")
 
 
@@ -73,6 +78,29 @@ def learn_shape(learn: Sequence[Silhouette], calibrate: Sequence[Silhouette], ge
         for name, a, b in zip(FIGURES, low, high, strict=True)
     )
     return Shape(ranges, tuple(int(i) for i in np.flatnonzero(beyond > 1.0)))
+
+
+def refuse_implausible(names: Sequence[str], silhouettes: Sequence[Silhouette], geometry: Geometry) -> None:
+    """Raises CalibrationError for a length, width or height that no part of this station has: its points are not its
+    own, and the range learnt from it would let everything pass. Nothing is refused with ``--invalid none``.
+    """
+    if geometry.invalid == ():
+        return
+    view_mm = geometry.mm_per_px * float(np.hypot(geometry.height_px, geometry.width_px))
+    found = figures(silhouettes)
+    for name in ("length_mm", "width_mm", "height_mm"):
+        values = found[:, FIGURES.index(name)]
+        usual = float(np.median(values)) if len(values) else 0.0
+        most = min(max(USUAL_TIMES * usual, usual + VIEW_SHARE * view_mm), VIEW_TIMES * view_mm)
+        odd = [int(i) for i in np.flatnonzero(~(values <= most))]
+        if odd:
+            shown = ", ".join(f"{names[i]}: {values[i]:.4g}" for i in odd[:3])
+            raise CalibrationError(
+                f"{name} of {len(odd)} of {len(values)} normal frames ({shown}{', ...' if len(odd) > 3 else ''}) is "
+                f"beyond {most:.4g}, where {usual:.4g} is usual and the view is {view_mm:.4g} mm across: points of "
+                "other things, or of nothing, count as the part. Declare missing points with --invalid, let the camera "
+                "filter stray ones, or leave the frames out with --exclude (--invalid none: every point is measured)"
+            )
 
 
 def _least_margins(median: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:

@@ -24,6 +24,7 @@ from asperity.calibration.report.pictures import (
 from asperity.calibration.report.types import Report
 from asperity.runtime.frame import FloatArray
 from asperity.runtime.vision.maps import pixel_map
+from asperity.runtime.vision.missing_points import option_of
 from asperity.runtime.vision.scoring import fused_map
 
 OFFERS = 3
@@ -233,10 +234,12 @@ def _facts(record: CalibrationRecord, report: Report) -> str:
     )
     geometry = record.geometry
     window_mm = geometry.side_px * geometry.mm_per_px
+    stored = "; ".join(map(option_of, geometry.invalid or ())) or "none (every point is measured)"
+    missing = "" if geometry.invalid is None else f"Missing points are stored as {stored}."
     return f"""<h2>Station and networks</h2>
 <p>Background {escape(report.background)}. Unit {geometry.unit}; frames {geometry.width_px} x {geometry.height_px}
 pixels of {geometry.mm_per_px:.3g} mm; window {geometry.side_px} pixels = {window_mm:.3g} mm.
-Memory banks: {report.bank_rows["rgb"]} colour rows, {report.bank_rows["points"]} geometry rows.</p>
+{missing} Memory banks: {report.bank_rows["rgb"]} colour rows, {report.bank_rows["points"]} geometry rows.</p>
 <table><tr><th>network</th><th>weights</th><th>licence</th><th>sha256</th></tr>{origins}</table>
 <table><tr><th>stage</th><th>time</th></tr>{times}</table>"""
 

@@ -28,7 +28,7 @@ from asperity.calibration.profiles import Profile
 from asperity.calibration.tuning.pseudo_defects import KINDS, Kind, make_pseudo_defect
 from asperity.runtime.errors import CalibrationError, DataError
 from asperity.runtime.files import write_whole
-from asperity.runtime.frame import BoolArray, FloatArray, Prepared
+from asperity.runtime.frame import BoolArray, FloatArray, MissingPoint, Prepared
 from asperity.runtime.manifest import Network, WeightsOrigin
 from asperity.runtime.vision.distances import ModalityBank, measure
 
@@ -113,6 +113,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     limit: int | None
     base: AdaptationConfig
+    invalid: tuple[MissingPoint, ...] | None = None
     frames: dict[str, tuple[int, int]] = {}
     """Product: frames adapted on, frames held out and spoiled once in each way."""
     trials: tuple[Trial, ...] = ()

@@ -34,6 +34,10 @@ def command(
     unit: Annotated[
         str | None, typer.Option(help="Unit of the points: m, mm or um; default: inferred from the depth.")
     ] = None,
+    invalid: Annotated[
+        list[str] | None,
+        typer.Option(help="Missing points as stored: Z, or X,Y,Z with * for any; repeatable. none: there are none."),
+    ] = None,
     inspect_mask: Annotated[
         Path | None, typer.Option(help="PNG of the frame size: only white pixels are judged.")
     ] = None,
@@ -68,10 +72,12 @@ def command(
     from asperity.export.commands.shown import bars, report_told, saying, show_export
     from asperity.runtime.errors import UsageError
     from asperity.runtime.security.signing_keys import TrustStore
+    from asperity.runtime.vision.missing_points import parse_invalid
 
     chosen: dict[str, Any] = {
         "profile": profile, "method": method, "recipe": recipe_name(recipe, source), "alpha": alpha,
-        "exclude": tuple(exclude or ()), "unit": unit, "inspect_mask": _text(inspect_mask),
+        "exclude": tuple(exclude or ()), "unit": unit,
+        "invalid": parse_invalid(invalid, none_allowed=True), "inspect_mask": _text(inspect_mask),
         "ignore_mask": _text(ignore_mask),
         "rgb_weights": _text(rgb_weights), "points_weights": _text(point_weights), "fusion": fusion,
         "held_out": held_out, "geometry": geometry, "seed": seed, "limit": limit, "device": device,

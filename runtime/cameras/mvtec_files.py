@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -19,7 +19,8 @@ from PIL import Image
 
 from asperity.runtime.errors import DataError
 from asperity.runtime.files import read_file
-from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Frame, Unit, frame_size_fault
+from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Frame, MissingPoint, Unit, frame_size_fault
+from asperity.runtime.vision.missing_points import without_missing
 from asperity.runtime.vision.picture_files import MAX_FILE_NBYTES, decode_tiff, open_png
 
 SPLITS = ("train", "validation", "test")
@@ -101,18 +102,20 @@ def read_mask(path: Path) -> BoolArray:
 
 def read_frame(
     rgb: Path, xyz: Path, *, camera: str = "replay", camera_session: str = "", seq: int = 0, part_id: str = "",
-    unit: Unit | None = None,
+    unit: Unit | None = None, invalid: Sequence[MissingPoint] = (),
 ) -> Frame:  # fmt: skip
-    """Read one pair of files; ``unit`` None leaves that question to preprocessing. Raises DataError."""
+    """Read one pair of files; ``unit`` None leaves that question to preprocessing. Points stored as one of ``invalid``
+    become (0, 0, 0), which always means missing. Raises DataError."""
     colour, cloud = read_rgb(rgb), read_xyz(xyz)
     if colour.shape != cloud.shape:
         raise DataError(
             f"{rgb} is {colour.shape[0]} x {colour.shape[1]} pixels but {xyz} is {cloud.shape[0]} x {cloud.shape[1]}; "
             "colour and points must be pixel-aligned"
         )
-    return Frame(
+    frame = Frame(
         camera=camera, camera_session=camera_session, seq=seq, rgb=colour, xyz=cloud, unit=unit, part_id=part_id
     )
+    return without_missing(frame, invalid)
 
 
 def write_frame(folder: Path, name: str, rgb: ByteArray, xyz: FloatArray, mask: BoolArray | None = None) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from asperity.runtime.cameras.mvtec_files import Sample, list_samples, read_frame, read_parts
-from asperity.runtime.frame import Frame, Unit
+from asperity.runtime.frame import Frame, MissingPoint, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,15 @@ class ReplayShot:
 class ReplayCamera:
     """Frames in natural order of their names; ``seq`` counts from 0 and goes on when the folder starts again."""
 
-    def __init__(self, folder: Path, *, loop: bool = False, unit: Unit | None = None, name: str = "replay") -> None:
-        """List the folder. ``unit``: of the recorded points, None if not known. Raises DataError."""
+    def __init__(
+        self, folder: Path, *, loop: bool = False, unit: Unit | None = None, name: str = "replay",
+        invalid: Sequence[MissingPoint] = (),
+    ) -> None:  # fmt: skip
+        """List the folder. ``unit``: of the recorded points, None if not known. ``invalid``: what is stored for a
+        missing point. Raises DataError."""
         self.samples = list_samples(folder)
         self._parts = read_parts(folder, self.samples)
-        self._loop, self._unit, self._name = loop, unit, name
+        self._loop, self._unit, self._name, self._invalid = loop, unit, name, invalid
 
     def __len__(self) -> int:
         """Frames of one round."""
@@ -37,7 +41,10 @@ class ReplayCamera:
         while True:
             for sample in self.samples:
                 part_id = self._parts.get(sample.name, "")
-                frame = read_frame(sample.rgb, sample.xyz, camera=self._name, seq=seq, part_id=part_id, unit=self._unit)
+                frame = read_frame(
+                    sample.rgb, sample.xyz, camera=self._name, seq=seq, part_id=part_id, unit=self._unit,
+                    invalid=self._invalid,
+                )  # fmt: skip
                 yield ReplayShot(frame, sample)
                 seq += 1
             if not self._loop:

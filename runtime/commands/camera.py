@@ -108,6 +108,10 @@ def replay(
     ],
     loop: Annotated[bool, typer.Option("--loop", help="Start again at the end.")] = False,
     unit: Annotated[str | None, typer.Option(help="Unit of the recorded points, if known: m, mm or um.")] = None,
+    invalid: Annotated[
+        list[str] | None,
+        typer.Option(help="Missing points as stored: Z, or X,Y,Z with * for any; repeatable."),
+    ] = None,
     rate: Rate = None,
     frames: Frames = 0,
     truth: Truth = None,
@@ -123,11 +127,12 @@ def replay(
     """Send recorded frames to an inspector."""
     from asperity.runtime.cameras.replay import ReplayCamera
     from asperity.runtime.cameras.stream import replay_exposures
+    from asperity.runtime.vision.missing_points import parse_invalid
 
     units: dict[str | None, Unit | None] = {None: None, **{name: name for name in get_args(Unit)}}
     if unit not in units:
         raise UsageError(f"--unit {unit!r} is not known; choose one of {', '.join(get_args(Unit))}")
-    source = ReplayCamera(folder, loop=loop, unit=units[unit], name=camera)
+    source = ReplayCamera(folder, loop=loop, unit=units[unit], name=camera, invalid=parse_invalid(invalid) or ())
     if not loop:
         frames = min(frames or len(source), len(source))
     _stream(

@@ -83,6 +83,8 @@ def _manifest_of(path: Path) -> Manifest | None:
 def _manifest_told(manifest: Manifest) -> dict[str, Any]:
     import msgspec
 
+    from asperity.runtime.vision.missing_points import option_of
+
     decision, geometry, network = manifest.decision, manifest.geometry, manifest.network
     return {
         "recipe": manifest.recipe,
@@ -93,6 +95,7 @@ def _manifest_told(manifest: Manifest) -> dict[str, Any]:
         "created_us": manifest.created_us,
         "frame_px": [geometry.width_px, geometry.height_px],
         "unit": geometry.unit,
+        "invalid": None if geometry.invalid is None else [option_of(value) for value in geometry.invalid],
         "mm_per_px": geometry.mm_per_px,
         "background": {"method": geometry.method, "why": geometry.why},
         "masks": [name for name in (geometry.inspect_mask, geometry.ignore_mask) if name],
@@ -154,6 +157,8 @@ def _print(told: dict[str, Any]) -> None:
         row("recipe", f"{told['recipe']} (profile {told['profile']}, adaptor {told['adaptor']})")
         row("made", f"{made:%Y-%m-%d %H:%M} UTC by Asperity {told['asperity']}, bundle format {told['format']}")
         row("frames", f"{width_px} x {height_px} px, {told['mm_per_px']:.3g} mm per pixel, unit {told['unit']}")
+        if told["invalid"] is not None:
+            row("missing", f"stored as {'  '.join(told['invalid'])}" if told["invalid"] else "every point is measured")
         row("background", f"{told['background']['method']}: {told['background']['why']}")
         for origin in told["weights"]:
             row("weights", f"{origin['network']}: {_origin(origin)}")

@@ -29,6 +29,10 @@ def command(
     unit: Annotated[
         str | None, typer.Option(help="Unit of the points: m, mm or um; default: as in the bundle.")
     ] = None,
+    invalid: Annotated[
+        list[str] | None,
+        typer.Option(help="Missing points as stored, besides the bundle's: Z, or X,Y,Z with * for any; repeatable."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Judge at most this many frames.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: one per core.")] = 0,
     keys: Annotated[Path | None, typer.Option("--keys", help="Key folder; default: the user's.")] = None,
@@ -43,9 +47,11 @@ def command(
     from asperity.runtime.errors import UsageError
     from asperity.runtime.frame import MM_PER_UNIT, Unit
     from asperity.runtime.security.signing_keys import TrustStore
+    from asperity.runtime.vision.missing_points import parse_invalid
 
     if unit is not None and unit not in MM_PER_UNIT:
         raise UsageError(f"--unit {unit!r} is not known; give one of {', '.join(MM_PER_UNIT)}")
+    missing = parse_invalid(invalid) or ()
     samples = [sample for source in sources for sample in _samples(source)][:limit]
     opened = open_bundle(bundle, TrustStore(keys))
     engine = CpuEngine.open(opened, threads or None)
@@ -54,7 +60,7 @@ def command(
         decision = prove(opened, engine)
         for seq, sample in enumerate(_tracked(track, samples)):
             frame = read_frame(sample.rgb, sample.xyz, camera="score", camera_session="score", seq=seq,
-                               part_id=sample.rgb.stem, unit=cast(Unit | None, unit))  # fmt: skip
+                               part_id=sample.rgb.stem, unit=cast(Unit | None, unit), invalid=missing)  # fmt: skip
             judgement, scores, line = judge(frame, engine, decision, opened.manifest)
             counts[line["verdict"]] += 1
             typer.echo(json.dumps({"name": sample.name, **line, "rgb": str(sample.rgb), "xyz": str(sample.xyz)}))

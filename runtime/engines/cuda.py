@@ -40,8 +40,9 @@ from asperity.runtime.frame import (
 )
 from asperity.runtime.manifest import Decision, Geometry, Network
 from asperity.runtime.vision.features import StageClock
+from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.preprocess import Masks, covered_pixels, refuse_size
-from asperity.runtime.vision.units import check_measured, pixel_rays
+from asperity.runtime.vision.units import pixel_rays
 
 NAME = "cuda"
 T = TypeVar("T")
@@ -244,7 +245,7 @@ class CudaEngine(Engine):
         """Send the frame and enqueue its first half. Raises FrameRefused for what needs no pixel to be seen."""
         self._last_frame_ns = time.monotonic_ns()
         refuse_size(frame, self._geometry)
-        check_measured(frame)
+        frame = as_declared(frame, self._geometry)
         depth = frame.xyz is None
         rays = pixel_rays(frame.intrinsics, *frame.shape_px) if depth and frame.intrinsics is not None else None
         way = self._taken(progress)

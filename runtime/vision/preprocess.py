@@ -16,6 +16,7 @@ from asperity.runtime.errors import EngineError, FrameRefused
 from asperity.runtime.frame import BoolArray, FloatArray, Frame, Prepared, Window
 from asperity.runtime.manifest import Geometry, Network, Plane
 from asperity.runtime.reasons import Reason
+from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.ransac_dbscan import border_strips, published_foreground
 from asperity.runtime.vision.regions import box, largest_part, measure_silhouette, outline
 from asperity.runtime.vision.units import points_mm
@@ -50,7 +51,8 @@ def prepare(frame: Frame, geometry: Geometry, network: Network, masks: Masks | N
 
     A part larger than the window is cut by it, but its silhouette is measured whole, and so is out of range.
     """
-    found = find_part(frame, geometry)
+    refuse_size(frame, geometry)
+    found = find_part(as_declared(frame, geometry), geometry)
     window = _window(found.part, geometry)
     image = _crop(frame.rgb, window)
     image = image * _crop(found.filled, window)[:, :, None]

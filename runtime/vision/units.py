@@ -38,7 +38,7 @@ def points_mm(frame: Frame, unit: Unit) -> tuple[FloatArray, BoolArray]:
         return _from_xyz(frame.xyz, scale, offset, frame.invalid)
     assert frame.depth is not None
     assert frame.intrinsics is not None  # ``check_measured`` was asked
-    depth, valid = _depth_mm(frame.depth, scale, offset, frame.invalid)
+    depth, valid = depth_mm(frame.depth, scale, offset, frame.invalid)
     height, width = depth.shape
     return pixel_rays(frame.intrinsics, height, width) * depth[:, :, None], valid
 
@@ -70,7 +70,7 @@ def median_depth(frame: Frame) -> float:
         depths = points[:, :, 2][valid]
     else:
         assert frame.depth is not None
-        depth, valid = _depth_mm(frame.depth, frame.scale, frame.offset, frame.invalid, farthest=math.inf)
+        depth, valid = depth_mm(frame.depth, frame.scale, frame.offset, frame.invalid, farthest=math.inf)
         depths = depth[valid]
     return float(np.median(np.abs(depths))) if depths.size else math.nan
 
@@ -155,9 +155,10 @@ def _from_xyz(
     return points, valid
 
 
-def _depth_mm(
+def depth_mm(
     depth: NDArray[Any], scale: float, offset: float, invalid: float | None, farthest: float = FARTHEST_MM
 ) -> tuple[FloatArray, BoolArray]:
+    """Stored depth as lengths (mm) and where they are valid; ``scale`` and ``offset`` in mm."""
     stored = depth.astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = stored * np.float32(scale) + np.float32(offset)

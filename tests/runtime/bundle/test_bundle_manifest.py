@@ -44,6 +44,8 @@ def set_in(*keys: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("geometry", "plane", None), ("plane",)),
         (set_in("geometry", "plane", "normal", [0.0, 0.0, 2.0]), ("geometry.plane",)),
         (set_in("geometry", "height_px", 25), ("golden/rgb",)),
+        (set_in("geometry", "invalid", [[None, None, None]]), ("geometry.invalid",)),
+        (set_in("geometry", "invalid", [[1.0, 2.0]]), ("geometry.invalid",)),
         (set_in("silhouette", 0, "figure", "beauty"), ("beauty",)),
         (set_in("silhouette", 0, "low", 1e9), ("area_mm2",)),
         (set_in("network", "adaptor", "none"), ("adaptor",)),

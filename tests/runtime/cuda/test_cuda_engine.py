@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -67,6 +68,27 @@ def test_scores_are_the_cpu_engines(device_of: Any, kind: Any, first_branch_firs
         agree(found, expected)
         assert heard == ["pre", "points", "knn"] == [span.stage for span in found.spans]
         assert set(found.stage_us) == set(heard)
+
+
+def test_missing_points_written_as_numbers_are_refused_or_as_declared(device_of: Any) -> None:
+    """Undeclared: refused before anything is sent. Declared by the recipe: the scores of a frame without them."""
+    frame = SHOTS[0]
+    assert frame.xyz is not None
+    where = np.random.default_rng(1).random(frame.shape_px) < 0.02
+    bad = replace(frame, xyz=np.where(where[..., None], np.float32(-1), frame.xyz))
+    gone = replace(frame, xyz=np.where(where[..., None], np.float32(0), frame.xyz))
+    made = station()
+    engine = made.cuda(device_of())
+    with pytest.raises(FrameRefused, match="--invalid -1,-1,-1") as info:
+        engine.score(bad, silent)
+    assert info.value.reason is Reason.REFUSED_DATA
+    expected = engine.score(gone, silent)
+    for values in (((None, None, -1.0),), ((-1.0, -1.0, -1.0), (None, None, 50.0))):
+        told = replace(made, geometry=msgspec.structs.replace(made.geometry, invalid=values))
+        found = told.cuda(device_of()).score(bad, silent)
+        np.testing.assert_array_equal(found.points.distance_map, expected.points.distance_map)
+        assert found.silhouette == expected.silhouette
+        agree(found, told.cpu().score(bad, silent))
 
 
 def test_another_frame_or_bank_scores_otherwise(device_of: Any) -> None:
