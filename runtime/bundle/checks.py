@@ -118,7 +118,7 @@ def _check_geometry(geometry: Geometry, grid: int) -> None:
         raise BundleError(f"has {fault}")
     for point in geometry.invalid or ():
         if all(number is None for number in point) or not all(math.isfinite(number or 0.0) for number in point):
-            raise BundleError(f"field geometry.invalid holds {point}, which no point of a frame could be told by")
+            raise BundleError(f"field geometry.invalid holds {point}, by which no point of a frame can be recognised")
     if (geometry.method == "plane") != (geometry.plane is not None):
         raise BundleError(f"has geometry.method {geometry.method!r} and a plane of {geometry.plane}")
     if geometry.plane is not None:
