@@ -41,6 +41,12 @@ def command(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="Use at most this many normal frames per product.")] = None,
     unit: Annotated[str | None, typer.Option(help="Unit of the points if the frames have none: m, mm or um.")] = None,
+    geometry: Annotated[
+        str, typer.Option(help="Background removal: auto, plane, published or none (a part that fills the view).")
+    ] = "auto",
+    z: Annotated[
+        str, typer.Option(help="What z is: auto, distance (from the camera) or height (above a table).")
+    ] = "auto",
     rgb_weights: Annotated[Path | None, typer.Option(help="Weights of the colour network (profile paper).")] = None,
     point_weights: Annotated[Path | None, typer.Option(help="Weights of the point network (profile paper).")] = None,
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Run the method on random weights.")] = False,
@@ -73,11 +79,10 @@ def command(
     from asperity.benchmarks.accuracy.evaluate import EvaluateOptions, evaluate
     from asperity.benchmarks.accuracy.pictures import write_sheets
     from asperity.calibration.networks.point_mae import PointBn
+    from asperity.calibration.record import chosen_options
     from asperity.runtime.errors import UsageError
-    from asperity.runtime.frame import MM_PER_UNIT, Unit
 
-    if unit is not None and unit not in MM_PER_UNIT:
-        raise UsageError(f"--unit {unit!r} is not known; give one of {', '.join(MM_PER_UNIT)}")
+    frames = chosen_options(profile=profile, limit=limit, unit=unit, geometry=geometry, z=z)
     if point_bn is not None and point_bn not in get_args(PointBn):
         raise UsageError(f"--point-bn {point_bn!r} is not known; give one of {', '.join(get_args(PointBn))}")
     if not 0 < alpha < 1:
@@ -85,8 +90,9 @@ def command(
     options = EvaluateOptions(
         source=data, profile=profile, method=method, seeds=seeds, categories=tuple(category or ()),
         overrides=_changes(changes or []), shots=shots, alpha=alpha, thresholds=aupro_thresholds, limit=limit,
-        unit=cast(Unit | None, unit), rgb_weights=rgb_weights, point_weights=point_weights, control=control,
-        pixels=pixels, random_weights=random_weights, point_bn=cast(PointBn | None, point_bn), cache=cache,
+        unit=frames.unit, geometry=frames.geometry, z=frames.z, rgb_weights=rgb_weights, point_weights=point_weights,
+        control=control, pixels=pixels, random_weights=random_weights, cache=cache,
+        point_bn=cast(PointBn | None, point_bn),
     )  # fmt: skip
     with Progress(console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task("evaluate", total=None)

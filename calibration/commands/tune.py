@@ -16,6 +16,11 @@ def command(
         typer.Option("-o", "--output", help="Result file (JSON), written row by row; an unfinished one is continued."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="Use at most this many frames per product.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Unit of the points if the frames have none: m, mm or um.")] = None,
+    geometry: Annotated[str, typer.Option(help="Background removal: auto, plane, published or none.")] = "auto",
+    z: Annotated[
+        str, typer.Option(help="What z is: auto, distance (from the camera) or height (above a table).")
+    ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of split, pseudo-defects and adaptation.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
@@ -30,7 +35,7 @@ def command(
     from asperity import runtime
     from asperity.calibration.adaptation.settings import default_config
     from asperity.calibration.profiles import profile as find_profile
-    from asperity.calibration.record import CalibrateOptions
+    from asperity.calibration.record import chosen_options
     from asperity.calibration.tuning.source import networks_of, read_tune_set
     from asperity.calibration.tuning.tune import (
         Sweep,
@@ -46,12 +51,13 @@ def command(
     from asperity.runtime.errors import DataError
 
     chosen = find_profile(profile)
-    options = CalibrateOptions(profile=profile, limit=limit, seed=seed)
+    options = chosen_options(profile=profile, limit=limit, seed=seed, unit=unit, geometry=geometry, z=z)
     base = msgspec.structs.replace(default_config(chosen), seed=seed)
     settings = [None, *sweep_configs(base)]
     networks = networks_of(chosen)
     sweep = Sweep(
-        asperity=runtime.__version__, profile=profile, weights=networks.origins, seed=seed, limit=limit, base=base
+        asperity=runtime.__version__, profile=profile, weights=networks.origins, seed=seed, limit=limit, base=base,
+        geometry=geometry, z=z, unit=unit,
     )
     if output is not None:
         sweep = continued(output, sweep)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -22,9 +21,6 @@ from asperity.runtime.manifest import Geometry, Plane
 from asperity.runtime.vision.preprocess import FEWEST_BORDER_POINTS, off_plane_share, plane_heights
 from asperity.runtime.vision.ransac_dbscan import border_strips, fit_plane
 from asperity.runtime.vision.regions import dilated, plane_axes
-
-Meaning = Literal["auto", "distance", "height"]
-"""What the points' z is: a distance from the camera, at the origin, or a height that grows towards the camera."""
 
 BORDER_POINTS = 20_000
 """Border points taken from all sample frames together."""

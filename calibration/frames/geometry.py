@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.calibration.frames.background import Meaning, is_height_map, neighbour_spacing, plane_of
+from asperity.calibration.frames.background import is_height_map, neighbour_spacing, plane_of
+from asperity.calibration.record import Meaning
 from asperity.runtime.errors import CalibrationError, FrameRefused
 from asperity.runtime.frame import BoolArray, FloatArray, Frame, Unit
 from asperity.runtime.manifest import Geometry

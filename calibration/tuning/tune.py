@@ -113,6 +113,9 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     limit: int | None
     base: AdaptationConfig
+    geometry: str = "auto"
+    z: str = "auto"
+    unit: str | None = None
     frames: dict[str, tuple[int, int]] = {}
     """Product: frames adapted on, frames held out and spoiled once in each way."""
     trials: tuple[Trial, ...] = ()
