@@ -23,7 +23,13 @@ from asperity.runtime.errors import CalibrationError, FrameRefused
 from asperity.runtime.frame import BoolArray, FloatArray, Frame, Unit
 from asperity.runtime.manifest import Geometry
 from asperity.runtime.reasons import Reason
-from asperity.runtime.vision.preprocess import FEWEST_BORDER_POINTS, find_part, off_plane_share, plane_heights
+from asperity.runtime.vision.preprocess import (
+    FEWEST_BORDER_POINTS,
+    Foreground,
+    find_part,
+    off_plane_share,
+    plane_heights,
+)
 from asperity.runtime.vision.ransac_dbscan import border_strips
 from asperity.runtime.vision.regions import box
 from asperity.runtime.vision.units import infer_unit, median_depth, points_mm
@@ -58,7 +64,8 @@ class PartFigures:
     side_px: int
     border_share: float
     level_mm: float
-    """Median z of the frame; nan where its border is empty, so that nothing but the part is seen anyway."""
+    """How much farther along z than in the first frame the same pixels lie, median; nan where the border is empty, so
+    that nothing but the part is seen anyway."""
 
 
 def fit_geometry(
@@ -177,10 +184,13 @@ def _with_window(frames: Sequence[Frame], geometry: Geometry, names: Sequence[st
     """Window side, fewest points and limits of the border check, from the parts of all frames."""
     parts: list[tuple[str, PartFigures]] = []
     without: list[tuple[str, FrameRefused]] = []
+    first: Foreground | None = None
     for position, frame in enumerate(frames):
         name = names[position] if names else frame.part_id or str(position)
         try:
-            parts.append((name, _part_figures(frame, geometry)))
+            found = find_part(frame, geometry)
+            first = first or found
+            parts.append((name, _part_figures(found, geometry, first)))
         except FrameRefused as error:
             without.append((name, error))
     if not parts or len(without) > MOST_WITHOUT_PART * len(frames):
@@ -236,14 +246,14 @@ def _named(names: Iterable[str]) -> str:
     return ", ".join(every[:NAMED]) + (f" and {len(every) - NAMED} more" if len(every) > NAMED else "")
 
 
-def _part_figures(frame: Frame, geometry: Geometry) -> PartFigures:
-    found = find_part(frame, geometry)
+def _part_figures(found: Foreground, geometry: Geometry, first: Foreground) -> PartFigures:
     row0, row1, column0, column1 = box(found.part)
     share = None
     if geometry.plane is not None:
         share = off_plane_share(plane_heights(found.points, geometry.plane), found.valid, geometry.moved_mm)
-    edge = sum(int(found.valid[strip].sum()) for strip in border_strips())
-    level = float(np.median(found.points[..., 2][found.valid])) if edge >= FEWEST_BORDER_POINTS else math.nan
+    level, both = math.nan, found.valid & first.valid
+    if sum(int(both[strip].sum()) for strip in border_strips()) >= FEWEST_BORDER_POINTS:
+        level = float(np.median((found.points[..., 2] - first.points[..., 2])[both]))
     return PartFigures(int(found.part.sum()), max(row1 - row0, column1 - column0), share or 0.0, level)
 
 

@@ -133,11 +133,19 @@ def _told(folder: CalibrationFolder) -> dict[str, Any]:
 
 
 def _show(folder: CalibrationFolder) -> None:
+    from asperity.runtime.manifest import LEVEL_FIGURE
+
     record = folder.record
     counts = ", ".join(f"{count} {name}" for name, count in record.normal_frames.items())
     typer.echo(f"recipe     {record.recipe}: {counts}")
     for refused in record.refused:
         typer.echo(shown(f"refused    {refused.name}: {refused.reason}, {refused.message}"))
     typer.echo(f"background {record.geometry.method}: {record.geometry.why}")
+    for each in record.silhouette:
+        if each.figure == LEVEL_FIGURE:
+            typer.echo(
+                f"level      z within {each.low:.5g} to {each.high:.5g} mm: an empty view outside of it is rejected; "
+                "judge one before production (asperity score)"
+            )
     typer.echo(f"promise    {record.false_rejects.statement}")
     typer.echo(f"report     {folder.report_path}")
