@@ -172,7 +172,7 @@ def _check_refused(
         LOG.warning("%s; no figure includes them", told)
         return
     raise CalibrationError(
-        f"{told}; too few are left to evaluate (background: {geometry.method}, {geometry.why}); say --geometry none if "
+        f"{told}; too few are left to evaluate (background: {geometry.method}, {geometry.why}); use --geometry none if "
         "the part fills the view, or --unit and --z if the points are not what they were taken for"
     )
 

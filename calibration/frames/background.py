@@ -1,7 +1,8 @@
 """Whether the plane at the frames' border is the background: only where most frames show a part above it.
 
-A sheet, a board or a road that fills the view has its own surface at the border. What a few points, a crease or a few
-frames show above it is not a part. Where the frames do not tell, an error names the choices (docs/method.md).
+A sheet, a board or a pavement that fills the view has its own surface at the border. What a few points, a crease or a
+few frames show above it is not a part. Where the frames do not show which it is, an error names the choices
+(docs/method.md).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ LEAST_FACING = 0.5
 """A camera sees the background tilted by less than 60 degrees."""
 
 SEED = 0
-ASK = "say --geometry plane if the plane is the background, --geometry none if it is the part's own surface"
+ASK = "use --geometry plane if the plane is the background, --geometry none if it is the part's own surface"
 
 Points = NDArray[np.float64]
 Clouds = Sequence[tuple[FloatArray, BoolArray]]
@@ -102,8 +103,8 @@ class _Seen:
 def plane_of(clouds: Clouds, bare: Geometry, heights: bool, asked: bool) -> tuple[Geometry | None, str]:
     """The geometry with the station's plane, or None and what speaks against one.
 
-    ``heights``: z grows towards the camera. ``asked``: somebody said that the plane is the background.
-    Raises CalibrationError where the frames do not tell which it is.
+    ``heights``: z grows towards the camera. ``asked``: the plane is the background, by option.
+    Raises CalibrationError where the frames do not show which it is.
     """
     edges = [np.concatenate([points[strip][valid[strip]] for strip in border_strips()]) for points, valid in clouds]
     if float(np.median([len(edge) for edge in edges])) < FEWEST_BORDER_POINTS:
@@ -243,7 +244,7 @@ def _own_surface(seen: _Seen, cut: float) -> str:
     elif behind > most and seen.points_below > 0:
         unclear = (
             f"a region of {np.median(seen.behind):.1%} of the frame lies behind the border's plane in {behind} of "
-            f"{seen.frames} sample frames, seen from the origin of the points; say --z height if z grows towards the "
+            f"{seen.frames} sample frames, seen from the origin of the points; use --z height if z grows towards the "
             "camera (heights above a table), --geometry none if it is a hole or a pocket of a part that fills the view"
         )
     elif above > FEW_FRAMES * seen.frames:

@@ -84,7 +84,7 @@ def fit_geometry(
     None chooses plane or none. ``z``: what the points' z means. Masks are the names that the bundle will give the
     files, ``names`` what errors call the frames.
     Raises CalibrationError when frames differ in size, show no part, or no plane where one was asked for, and where
-    they do not tell what the background is; FrameRefused REFUSED_UNIT when the unit cannot be determined.
+    they do not show what the background is; FrameRefused REFUSED_UNIT when the unit cannot be determined.
     """
     if not frames:
         raise CalibrationError("there is no normal frame to fit a geometry from; give a folder with normal frames")
@@ -135,8 +135,8 @@ def _unit(sample: Sequence[Frame], asked: Unit | None, heights: bool) -> Unit:
     if heights:
         raise FrameRefused(
             Reason.REFUSED_UNIT,
-            f"the points' z is a height above a table, not a distance from a camera (its median is {depth:.4g}), so it "
-            "does not tell the unit; state it with --unit m, mm or um",
+            f"the points' z is a height above a table, not a distance from a camera (its median is {depth:.4g}), so "
+            "the unit cannot be derived from it; state it with --unit m, mm or um",
         )
     unit = infer_unit(depth)
     LOG.info("unit %s, derived from the median depth of %.4g", unit, depth)
@@ -216,7 +216,7 @@ def _with_window(frames: Sequence[Frame], geometry: Geometry, names: Sequence[st
 def _check_levels(parts: Sequence[tuple[str, PartFigures]], geometry: Geometry, asked: bool) -> None:
     """Where nothing is removed an empty view would be learnt as a good part: its surface lies elsewhere.
 
-    Raises CalibrationError; only warns where somebody said that nothing is to be removed.
+    Raises CalibrationError; only warns where the method was asked for.
     """
     levels = sorted((part.level_mm, name) for name, part in parts if math.isfinite(part.level_mm))
     if len(levels) < 2:
@@ -236,7 +236,7 @@ def _check_levels(parts: Sequence[tuple[str, PartFigures]], geometry: Geometry, 
     )
     if not asked:
         raise CalibrationError(
-            f"{told}; leave out the frames without a part (--exclude), or say --geometry none if all show good parts"
+            f"{told}; leave out the frames without a part (--exclude), or use --geometry none if all show good parts"
         )
     LOG.warning("%s; they are learnt as good parts because the geometry was asked for", told)
 

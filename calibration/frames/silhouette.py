@@ -36,7 +36,7 @@ ROUNDING = 1e-9
 """A frame that sets an end of a range must lie inside it whatever the rounding."""
 MISSING, LEVEL = FIGURES.index("missing_share"), FIGURES.index(LEVEL_FIGURE)
 LEVEL_PX = 0.5
-"""Added on either side of the level at least, pixels' size: a sheet on a table is thicker than that, or unseen."""
+"""Added on either side of the level at least, pixels' size: a sheet on a table must be thicker than that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,7 @@ def _told(folder: CalibrationFolder) -> dict[str, Any]:
         "calibration": str(folder.path),
         "report": str(folder.report_path),
         "recipe": record.recipe,
+        "background": {"method": record.geometry.method, "why": record.geometry.why},
         "false_rejects": msgspec.to_builtins(record.false_rejects),
         "normal_frames": record.normal_frames,
         "refused": msgspec.to_builtins(record.refused),
