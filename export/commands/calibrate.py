@@ -141,9 +141,14 @@ def _show(folder: CalibrationFolder) -> None:
     typer.echo(f"recipe     {record.recipe}: {counts}")
     for refused in record.refused:
         typer.echo(shown(f"refused    {refused.name}: {refused.reason}, {refused.message}"))
-    typer.echo(f"background {record.geometry.method}: {record.geometry.why}")
+    geometry = record.geometry
+    typer.echo(f"background {geometry.method}: {geometry.why}")
+    view_mm2 = geometry.height_px * geometry.width_px * geometry.mm_per_px**2
     for each in record.silhouette:
-        if each.figure == LEVEL_FIGURE:
+        if each.figure == "area_mm2":
+            low, high = each.low / view_mm2, min(each.high / view_mm2, 1.0)
+            typer.echo(f"part       {low:.1%} to {high:.1%} of the view; no more is judged")
+        elif each.figure == LEVEL_FIGURE:
             typer.echo(
                 f"level      z within {each.low:.5g} to {each.high:.5g} mm: an empty view outside of it is rejected; "
                 "judge one before production (asperity score)"
