@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from asperity.runtime.bundle.banks import Banks, bank_shapes, read_banks
-from asperity.runtime.errors import DataError
+from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.files import write_whole
 from asperity.runtime.frame import MissingPoint, Unit
 from asperity.runtime.manifest import Decision, Geometry, Network, SilhouetteRange, WeightsOrigin
@@ -39,6 +39,8 @@ INPUTS = "calibration_inputs.safetensors"
 Method = Literal["lsfa", "frozen"]
 Fusion = Literal["average", "ocsvm"]
 HeldOut = Literal["split", "leave_one_out"]
+Removal = Literal["auto", "plane", "published", "none"]
+Meaning = Literal["auto", "distance", "height"]
 SplitName = Literal["fit", "tune", "calibrate"]
 
 
@@ -68,8 +70,10 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     fusion: Fusion = "average"
     held_out: HeldOut = "split"
     """``leave_one_out``: every frame is in the bank and judged against the others' rows. Weaker: no proven rate."""
-    geometry: Literal["auto", "plane", "published", "none"] = "auto"
+    geometry: Removal = "auto"
     """How the background is found; ``published`` is RANSAC + DBSCAN for each frame (slow)."""
+    z: Meaning = "auto"
+    """What the points' z is: a distance from the camera, or a height above a table that grows towards the camera."""
     bank_projection: bool = False
     """Choose bank rows on a sparse random projection of the features, as published. False: on the features."""
     rgb_weights: str | None = None
@@ -77,6 +81,24 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Weight files in place of the profile's own."""
     strangest: int = 10
     """How many of the strangest normal frames the report shows."""
+
+
+def chosen_options(**chosen: Any) -> CalibrateOptions:
+    """The options as a command was given them. Raises UsageError for a choice that does not exist."""
+    for option in msgspec.structs.fields(CalibrateOptions):
+        allowed = _literals(option.type)
+        if allowed and chosen.get(option.name) not in (*allowed, None):
+            name = f"--{option.name.replace('_', '-')}"
+            raise UsageError(f"{name} {chosen[option.name]!r} is not known; choose one of {', '.join(allowed)}")
+    return msgspec.convert(chosen, CalibrateOptions)
+
+
+def _literals(kind: Any) -> tuple[str, ...]:
+    """The values of a Literal, also within a union with None; empty for every other type."""
+    found: tuple[str, ...] = ()
+    for part in get_args(kind):
+        found += (part,) if isinstance(part, str) else _literals(part)
+    return found
 
 
 class RefusedFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

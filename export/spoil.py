@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from asperity.calibration.frames.background import is_height_map
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import MM_PER_UNIT, BoolArray, ByteArray, Frame
 from asperity.runtime.manifest import Geometry
@@ -126,14 +127,18 @@ def ripple(
 
 
 def _pushed(frame: Frame, towards_mm: NDArray[np.float64]) -> Frame:
-    """Every measured point moved along its view ray, by H x W mm towards the camera."""
+    """Every measured point moved along its view ray, by H x W mm towards the camera: up, where z is a height."""
     if frame.xyz is None or frame.unit is None:
         raise CalibrationError("a golden frame must hold points with a unit; calibrate again")
     points = frame.xyz.astype(np.float64)
-    moving = np.isfinite(points).all(axis=2) & (points != 0).any(axis=2) & (towards_mm != 0)
+    measured = np.isfinite(points).all(axis=2) & (points != 0).any(axis=2)
+    moving = measured & (towards_mm != 0)
     amount = towards_mm[moving] / MM_PER_UNIT[frame.unit] / frame.scale
     moved = frame.xyz.copy()
-    moved[moving] = points[moving] * (1.0 - amount / np.linalg.norm(points[moving], axis=1))[:, None]
+    if is_height_map(points, measured):
+        moved[moving, 2] += amount.astype(np.float32)
+    else:
+        moved[moving] = points[moving] * (1.0 - amount / np.linalg.norm(points[moving], axis=1))[:, None]
     return replace(frame, xyz=moved)
 
 

@@ -116,6 +116,7 @@ class Silhouette:
     width_mm: float  # its shorter side
     height_mm: float  # 98th percentile of the height above the background plane (or depth range without a plane)
     missing_share: float  # missing points inside the outline / pixels inside the outline, 0..1
+    level_mm: float = math.nan  # without a plane: z in the middle between the 2nd and 98th percentile, signed
 
 
 @dataclass(frozen=True, slots=True)

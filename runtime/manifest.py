@@ -145,6 +145,17 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     (docs/decisions/timing-only.md)."""
 
 
+SILHOUETTE_FIGURES = ("area_mm2", "length_mm", "width_mm", "height_mm", "missing_share")
+"""Each has its range in every bundle: a figure that is left out is a check that is left out."""
+LEVEL_FIGURE = "level_mm"
+"""And where nothing is removed from a frame: a view without a part differs from one with a flat part in this alone."""
+
+
+def silhouette_figures(geometry: Geometry) -> tuple[str, ...]:
+    """The figures that a bundle of this geometry has a range for."""
+    return (*SILHOUETTE_FIGURES, LEVEL_FIGURE) if geometry.method == "none" else SILHOUETTE_FIGURES
+
+
 class SilhouetteRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Closed interval of one ``Silhouette`` figure seen as normal."""
 

@@ -22,7 +22,7 @@ from asperity.calibration.networks.point_mae import PointBn
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.profiles import Profile
 from asperity.calibration.profiles import profile as find_profile
-from asperity.calibration.record import CalibrateOptions
+from asperity.calibration.record import CalibrateOptions, Meaning, Removal
 from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.frame import MissingPoint, Unit
 from asperity.runtime.vision.missing_points import option_of
@@ -56,6 +56,9 @@ class EvaluateOptions:
     """At most this many normal frames of each product."""
     unit: Unit | None = None
     invalid: tuple[MissingPoint, ...] | None = None
+    geometry: Removal = "auto"
+    z: Meaning = "auto"
+    """As of a calibration (``CalibrateOptions``)."""
     rgb_weights: Path | None = None
     point_weights: Path | None = None
     control: bool = True
@@ -112,7 +115,8 @@ def evaluate(
     report = _resumed(options, out, command, networks)
     settings = Settings(options.shots, options.alpha, options.thresholds, options.pixels)
     calibrate = CalibrateOptions(
-        profile=options.profile, limit=options.limit, unit=options.unit, invalid=options.invalid
+        profile=options.profile, limit=options.limit, unit=options.unit, invalid=options.invalid,
+        geometry=options.geometry, z=options.z
     )
     for folder in folders:
         name = folder.resolve().name
@@ -169,6 +173,8 @@ def _resumed(options: EvaluateOptions, out: Path, command: str, networks: TorchN
     }  # fmt: skip
     if options.invalid is not None:
         settings["invalid"] = [option_of(value) for value in options.invalid]
+    # Named only where it was asked for: so results of earlier versions can be continued.
+    settings |= {name: value for name in ("geometry", "z") if (value := getattr(options, name)) != "auto"}
     weights = [msgspec.to_builtins(origin) for origin in networks.origins]
     fresh = Report(
         method=options.method, profile=options.profile, command=command, settings=settings, weights=weights,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,12 +25,15 @@ from asperity.calibration.networks.torch_networks import TorchNetworks
 from asperity.calibration.profiles import Profile, network_for
 from asperity.calibration.record import CalibrateOptions
 from asperity.runtime.cameras.mvtec_files import GOOD
-from asperity.runtime.errors import DataError, FrameRefused
+from asperity.runtime.errors import CalibrationError, DataError, FrameRefused
 from asperity.runtime.files import replacing
 from asperity.runtime.frame import BoolArray, Prepared, Window
+from asperity.runtime.manifest import Geometry
 from asperity.runtime.vision.preprocess import prepare
 
-FORMAT = 1
+LOG = logging.getLogger(__name__)
+
+FORMAT = 2
 """Version of the cache; a cache of another version is rebuilt."""
 
 Progress = Callable[[str, int, int], None]
@@ -119,14 +124,17 @@ def _make(
     normals = prepare_normals(source, options, chosen, progress)
     network = network_for(chosen, normals.geometry, "none")
     fit_station_statistics(normals.prepared, network, networks, chosen)
-    prepared, kept, refused = [], [], []
+    prepared: list[Prepared] = []
+    kept: list[Item] = []
+    refused: dict[str, FrameRefused] = {}
     for index, item in enumerate(tests):
         try:
             prepared.append(prepare(item.frame(seq=index), normals.geometry, network, normals.masks))
             kept.append(item)
-        except FrameRefused:
-            refused.append(item.name)
+        except FrameRefused as error:
+            refused[item.name] = error
         progress("prepare test frames", index + 1, len(tests))
+    _check_refused(refused, kept, tests, normals.geometry)
     shape_px = (normals.geometry.height_px, normals.geometry.width_px)
 
     def shots(frames: Sequence[Prepared], items: Sequence[Item], what: str) -> Shots:
@@ -147,6 +155,25 @@ def _make(
         shots(normals.prepared, normals.items, "normal frames"),
         shots(prepared, kept, "test frames"),
         tuple(refused),
+    )
+
+
+def _check_refused(
+    refused: dict[str, FrameRefused], kept: Sequence[Item], tests: Sequence[Item], geometry: Geometry
+) -> None:
+    """One line of what was refused. Raises CalibrationError where no good or no defective frame is left."""
+    if not refused:
+        return
+    counts = Counter(error.reason.name for error in refused.values())
+    reason, most = counts.most_common(1)[0]
+    first = next(error for error in refused.values() if error.reason.name == reason)
+    told = f"{len(refused)} of {len(tests)} test frames were refused, {most} of them {reason}: {first}"
+    if all(any((item.defect == GOOD) == good for item in kept) for good in (True, False)):
+        LOG.warning("%s; no figure includes them", told)
+        return
+    raise CalibrationError(
+        f"{told}; too few are left to evaluate (background: {geometry.method}, {geometry.why}); use --geometry none if "
+        "the part fills the view, or --unit and --z if the points are not what they were taken for"
     )
 
 
@@ -181,6 +208,8 @@ def _key(source: Path, chosen: Profile, networks: TorchNetworks, options: Calibr
     weights = [(origin.network, origin.sha256) for origin in networks.origins]
     chosen_data = [options.limit, options.unit, options.invalid, options.geometry, options.exclude]
     said = [FORMAT, listing, asdict(chosen), weights, chosen_data]
+    if options.z != "auto":
+        said.append(options.z)
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 

@@ -45,6 +45,12 @@ def command(
         list[str] | None,
         typer.Option(help="Missing points as stored: Z, or X,Y,Z with * for any; repeatable. none: there are none."),
     ] = None,
+    geometry: Annotated[
+        str, typer.Option(help="Background removal: auto, plane, published or none (a part that fills the view).")
+    ] = "auto",
+    z: Annotated[
+        str, typer.Option(help="What z is: auto, distance (from the camera) or height (above a table).")
+    ] = "auto",
     rgb_weights: Annotated[Path | None, typer.Option(help="Weights of the colour network (profile paper).")] = None,
     point_weights: Annotated[Path | None, typer.Option(help="Weights of the point network (profile paper).")] = None,
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Run the method on random weights.")] = False,
@@ -77,12 +83,14 @@ def command(
     from asperity.benchmarks.accuracy.evaluate import EvaluateOptions, evaluate
     from asperity.benchmarks.accuracy.pictures import write_sheets
     from asperity.calibration.networks.point_mae import PointBn
+    from asperity.calibration.record import chosen_options
     from asperity.runtime.errors import UsageError
-    from asperity.runtime.frame import MM_PER_UNIT, Unit
     from asperity.runtime.vision.missing_points import parse_invalid
 
-    if unit is not None and unit not in MM_PER_UNIT:
-        raise UsageError(f"--unit {unit!r} is not known; give one of {', '.join(MM_PER_UNIT)}")
+    frames = chosen_options(
+        profile=profile, limit=limit, unit=unit, geometry=geometry, z=z,
+        invalid=parse_invalid(invalid, none_allowed=True),
+    )  # fmt: skip
     if point_bn is not None and point_bn not in get_args(PointBn):
         raise UsageError(f"--point-bn {point_bn!r} is not known; give one of {', '.join(get_args(PointBn))}")
     if not 0 < alpha < 1:
@@ -90,9 +98,9 @@ def command(
     options = EvaluateOptions(
         source=data, profile=profile, method=method, seeds=seeds, categories=tuple(category or ()),
         overrides=_changes(changes or []), shots=shots, alpha=alpha, thresholds=aupro_thresholds, limit=limit,
-        unit=cast(Unit | None, unit), invalid=parse_invalid(invalid, none_allowed=True), rgb_weights=rgb_weights,
-        point_weights=point_weights, control=control,
-        pixels=pixels, random_weights=random_weights, point_bn=cast(PointBn | None, point_bn), cache=cache,
+        unit=frames.unit, invalid=frames.invalid, geometry=frames.geometry, z=frames.z, rgb_weights=rgb_weights,
+        point_weights=point_weights, control=control, pixels=pixels, random_weights=random_weights, cache=cache,
+        point_bn=cast(PointBn | None, point_bn),
     )  # fmt: skip
     with Progress(console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task("evaluate", total=None)

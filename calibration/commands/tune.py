@@ -20,6 +20,11 @@ def command(
         typer.Option(help="Missing points as stored: Z, or X,Y,Z with * for any; repeatable. none: there are none."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="Use at most this many frames per product.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Unit of the points if the frames have none: m, mm or um.")] = None,
+    geometry: Annotated[str, typer.Option(help="Background removal: auto, plane, published or none.")] = "auto",
+    z: Annotated[
+        str, typer.Option(help="What z is: auto, distance (from the camera) or height (above a table).")
+    ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of split, pseudo-defects and adaptation.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
@@ -34,7 +39,7 @@ def command(
     from asperity import runtime
     from asperity.calibration.adaptation.settings import default_config
     from asperity.calibration.profiles import profile as find_profile
-    from asperity.calibration.record import CalibrateOptions
+    from asperity.calibration.record import chosen_options
     from asperity.calibration.tuning.source import networks_of, read_tune_set
     from asperity.calibration.tuning.tune import (
         Sweep,
@@ -51,15 +56,16 @@ def command(
     from asperity.runtime.vision.missing_points import parse_invalid
 
     chosen = find_profile(profile)
-    options = CalibrateOptions(
-        profile=profile, limit=limit, seed=seed, invalid=parse_invalid(invalid, none_allowed=True)
-    )
+    options = chosen_options(
+        profile=profile, limit=limit, seed=seed, unit=unit, geometry=geometry, z=z,
+        invalid=parse_invalid(invalid, none_allowed=True),
+    )  # fmt: skip
     base = msgspec.structs.replace(default_config(chosen), seed=seed)
     settings = [None, *sweep_configs(base)]
     networks = networks_of(chosen)
     sweep = Sweep(
         asperity=runtime.__version__, profile=profile, weights=networks.origins, seed=seed, limit=limit, base=base,
-        invalid=options.invalid,
+        invalid=options.invalid, geometry=geometry, z=z, unit=unit,
     )
     if output is not None:
         sweep = continued(output, sweep)

@@ -109,6 +109,8 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
         _Frames(items),
         unit=options.unit,
         method=None if options.geometry == "auto" else options.geometry,
+        z=options.z,
+        names=[item.name for item in items],
         inspect_mask=MASK_FILES["inspect"] if options.inspect_mask else None,
         ignore_mask=MASK_FILES["ignore"] if options.ignore_mask else None,
     )

@@ -8,6 +8,7 @@ ranges are widened to hold it, and that costs one rank of the promise (docs/deci
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,15 @@ from numpy.typing import NDArray
 
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import Silhouette
-from asperity.runtime.manifest import Geometry, SilhouetteRange
+from asperity.runtime.manifest import (
+    LEVEL_FIGURE,
+    SILHOUETTE_FIGURES,
+    Geometry,
+    SilhouetteRange,
+    silhouette_figures,
+)
 
-FIGURES = ("area_mm2", "length_mm", "width_mm", "height_mm", "missing_share")
+FIGURES = (*SILHOUETTE_FIGURES, LEVEL_FIGURE)
 WIDENING = 0.5
 """Share of a figure's span that is added on either side."""
 LEAST_SHARE = 0.0025
@@ -32,7 +39,9 @@ VIEW_SHARE = 0.1
 VIEW_TIMES = 1.5
 """A normal frame's length, width or height is implausible above this many times the usual one (and that plus this share
 of the view's diagonal), and above this many diagonals in any case."""
-MISSING = FIGURES.index("missing_share")
+MISSING, LEVEL = FIGURES.index("missing_share"), FIGURES.index(LEVEL_FIGURE)
+LEVEL_PX = 0.5
+"""Added on either side of the level at least, pixels' size: a sheet on a table must be thicker than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +59,9 @@ class Shape:
 
 
 def figures(silhouettes: Sequence[Silhouette]) -> NDArray[np.float64]:
-    """(n, 5) float64, columns as FIGURES."""
-    return np.array([[getattr(s, name) for name in FIGURES] for s in silhouettes], dtype=np.float64).reshape(-1, 5)
+    """(n, 6) float64, columns as FIGURES."""
+    rows = [[getattr(silhouette, name) for name in FIGURES] for silhouette in silhouettes]
+    return np.array(rows, dtype=np.float64).reshape(-1, len(FIGURES))
 
 
 def learn_shape(learn: Sequence[Silhouette], calibrate: Sequence[Silhouette], geometry: Geometry) -> Shape:
@@ -60,7 +70,8 @@ def learn_shape(learn: Sequence[Silhouette], calibrate: Sequence[Silhouette], ge
     A low share of missing points is judged as well: through holes that are not there lower it. Raises CalibrationError
     when there is no frame to learn from or a figure is not finite.
     """
-    known, held = figures(learn), figures(calibrate)
+    names = silhouette_figures(geometry)
+    known, held = figures(learn)[:, : len(names)], figures(calibrate)[:, : len(names)]
     if not len(known):
         raise CalibrationError("no normal frame is left to learn the silhouette from")
     if not (np.isfinite(known).all() and np.isfinite(held).all()):
@@ -71,11 +82,12 @@ def learn_shape(learn: Sequence[Silhouette], calibrate: Sequence[Silhouette], ge
     # "beyond every calibration frame" is one event and costs one rank; each figure for itself would cost up to ten.
     beyond = (np.maximum(low - held, held - high) / margin).max(axis=1, initial=0.0)
     factor = max(1.0, float(beyond.max(initial=0.0)))
-    low, high = np.maximum(low - factor * margin, 0.0), high + factor * margin
+    low, high = low - factor * margin, high + factor * margin
+    low[:LEVEL] = np.maximum(low[:LEVEL], 0.0)
     high[MISSING] = min(high[MISSING], 1.0)
     ranges = tuple(
-        SilhouetteRange(name, max(0.0, float(a) * (1 - ROUNDING)), float(b) * (1 + ROUNDING))
-        for name, a, b in zip(FIGURES, low, high, strict=True)
+        SilhouetteRange(name, float(a) * (1 - math.copysign(ROUNDING, a)), float(b) * (1 + math.copysign(ROUNDING, b)))
+        for name, a, b in zip(names, low, high, strict=True)
     )
     return Shape(ranges, tuple(int(i) for i in np.flatnonzero(beyond > 1.0)))
 
@@ -105,10 +117,11 @@ def refuse_implausible(names: Sequence[str], silhouettes: Sequence[Silhouette], 
 
 def _least_margins(median: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
     """What a few alike frames cannot show: one pixel of length, an eighth of one all around, the noise of heights."""
-    resolved = np.zeros(len(FIGURES))
+    resolved = np.zeros(len(median))
     resolved[FIGURES.index("area_mm2")] = 0.5 * geometry.mm_per_px * np.sqrt(median[FIGURES.index("area_mm2")])
     resolved[[FIGURES.index("length_mm"), FIGURES.index("width_mm")]] = geometry.mm_per_px
     resolved[FIGURES.index("height_mm")] = 2.0 * geometry.plane_noise_mm
     least = np.maximum(LEAST_SHARE * np.abs(median), resolved)
     least[MISSING] = LEAST_MISSING
+    least[LEVEL:] = LEVEL_PX * geometry.mm_per_px
     return least

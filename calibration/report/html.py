@@ -31,7 +31,7 @@ OFFERS = 3
 """Higher rates whose thresholds are reported."""
 FIGURE_NAMES = {
     "area_mm2": "area, mm²", "length_mm": "length, mm", "width_mm": "width, mm", "height_mm": "height, mm",
-    "missing_share": "missing points, share",
+    "missing_share": "missing points, share", "level_mm": "level along z, mm",
 }  # fmt: skip
 
 

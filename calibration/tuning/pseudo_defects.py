@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from asperity.calibration.frames.background import is_height_map
 from asperity.runtime.errors import DataError
 from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Prepared
 
@@ -66,10 +67,13 @@ def _displaced(prepared: Prepared, foreground: BoolArray, rng: np.random.Generat
     distance = np.hypot(rows - row, columns - column) / radius_px
     profile = np.clip(2.0 * (1.0 - distance), 0.0, 1.0)
     amount_mm = rng.uniform(*DISPLACEMENT_MM) * rng.choice((-1.0, 1.0))
-    range_mm = np.linalg.norm(prepared.cloud, axis=2)
     moved_mm = np.where(foreground, amount_mm * profile, 0.0)
-    factor = 1.0 + moved_mm / np.where(range_mm > 0, range_mm, 1.0)
-    cloud: FloatArray = (prepared.cloud * factor[:, :, None]).astype(np.float32)
+    if is_height_map(prepared.cloud, foreground):  # no ray leads to a camera at the origin
+        cloud: FloatArray = prepared.cloud + (moved_mm[:, :, None] * [0.0, 0.0, 1.0]).astype(np.float32)
+    else:
+        range_mm = np.linalg.norm(prepared.cloud, axis=2)
+        factor = 1.0 + moved_mm / np.where(range_mm > 0, range_mm, 1.0)
+        cloud = (prepared.cloud * factor[:, :, None]).astype(np.float32)
     return replace(prepared, cloud=cloud), np.abs(moved_mm) >= VISIBLE_MM
 
 

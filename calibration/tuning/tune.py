@@ -114,6 +114,9 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     base: AdaptationConfig
     invalid: tuple[MissingPoint, ...] | None = None
+    geometry: str = "auto"
+    z: str = "auto"
+    unit: str | None = None
     frames: dict[str, tuple[int, int]] = {}
     """Product: frames adapted on, frames held out and spoiled once in each way."""
     trials: tuple[Trial, ...] = ()

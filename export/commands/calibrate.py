@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,7 +50,12 @@ def command(
     held_out: Annotated[
         str, typer.Option(help="Held-out frames: split, or leave_one_out (weaker, for few frames).")
     ] = "split",
-    geometry: Annotated[str, typer.Option(help="Background removal: auto, plane, published or none.")] = "auto",
+    geometry: Annotated[
+        str, typer.Option(help="Background removal: auto, plane, published or none (a part that fills the view).")
+    ] = "auto",
+    z: Annotated[
+        str, typer.Option(help="What z is: auto, distance (from the camera) or height (above a table).")
+    ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of split and adaptation.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many normal frames.")] = None,
     device: Annotated[str, typer.Option(help="Torch device for networks and adaptation.")] = "cpu",
@@ -64,13 +69,10 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Learn a product from normal frames and write a signed bundle."""
-    import msgspec
-
     from asperity.calibration.calibrate import calibrate
-    from asperity.calibration.record import CalibrateOptions
+    from asperity.calibration.record import chosen_options
     from asperity.export.bundle import export_bundle, refuse_existing
     from asperity.export.commands.shown import bars, report_told, saying, show_export
-    from asperity.runtime.errors import UsageError
     from asperity.runtime.security.signing_keys import TrustStore
     from asperity.runtime.vision.missing_points import parse_invalid
 
@@ -80,14 +82,9 @@ def command(
         "invalid": parse_invalid(invalid, none_allowed=True), "inspect_mask": _text(inspect_mask),
         "ignore_mask": _text(ignore_mask),
         "rgb_weights": _text(rgb_weights), "points_weights": _text(point_weights), "fusion": fusion,
-        "held_out": held_out, "geometry": geometry, "seed": seed, "limit": limit, "device": device,
+        "held_out": held_out, "geometry": geometry, "z": z, "seed": seed, "limit": limit, "device": device,
     }  # fmt: skip
-    for field in msgspec.structs.fields(CalibrateOptions):
-        allowed = [value for value in _literals(field.type) if value is not None]
-        if allowed and chosen.get(field.name) not in (*allowed, None):
-            option = f"--{field.name.replace('_', '-')}"
-            raise UsageError(f"{option} {chosen[field.name]!r} is not known; choose one of {', '.join(allowed)}")
-    options = msgspec.convert(chosen, CalibrateOptions)
+    options = chosen_options(**chosen)
     # What would fail after minutes of work is asked first.
     trust = TrustStore(keys)
     trust.key_for_signing()
@@ -125,14 +122,6 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _literals(kind: Any) -> tuple[Any, ...]:
-    """The values of a Literal, also within a union with None; empty for every other type."""
-    found: tuple[Any, ...] = ()
-    for part in get_args(kind):
-        found += (part,) if isinstance(part, str) else _literals(part)
-    return found
-
-
 def _told(folder: CalibrationFolder) -> dict[str, Any]:
     import msgspec
 
@@ -141,6 +130,7 @@ def _told(folder: CalibrationFolder) -> dict[str, Any]:
         "calibration": str(folder.path),
         "report": str(folder.report_path),
         "recipe": record.recipe,
+        "background": {"method": record.geometry.method, "why": record.geometry.why},
         "false_rejects": msgspec.to_builtins(record.false_rejects),
         "normal_frames": record.normal_frames,
         "refused": msgspec.to_builtins(record.refused),
@@ -150,10 +140,24 @@ def _told(folder: CalibrationFolder) -> dict[str, Any]:
 
 
 def _show(folder: CalibrationFolder) -> None:
+    from asperity.runtime.manifest import LEVEL_FIGURE
+
     record = folder.record
     counts = ", ".join(f"{count} {name}" for name, count in record.normal_frames.items())
     typer.echo(f"recipe     {record.recipe}: {counts}")
     for refused in record.refused:
         typer.echo(shown(f"refused    {refused.name}: {refused.reason}, {refused.message}"))
+    geometry = record.geometry
+    typer.echo(f"background {geometry.method}: {geometry.why}")
+    view_mm2 = geometry.height_px * geometry.width_px * geometry.mm_per_px**2
+    for each in record.silhouette:
+        if each.figure == "area_mm2":
+            low, high = each.low / view_mm2, min(each.high / view_mm2, 1.0)
+            typer.echo(f"part       {low:.1%} to {high:.1%} of the view; no more is judged")
+        elif each.figure == LEVEL_FIGURE:
+            typer.echo(
+                f"level      z within {each.low:.5g} to {each.high:.5g} mm: an empty view outside of it is rejected; "
+                "judge one before production (asperity score)"
+            )
     typer.echo(f"promise    {record.false_rejects.statement}")
     typer.echo(f"report     {folder.report_path}")

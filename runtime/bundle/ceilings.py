@@ -11,7 +11,7 @@ import math
 from statistics import stdev
 
 from asperity.runtime.errors import BundleError
-from asperity.runtime.manifest import Decision, Geometry, Manifest
+from asperity.runtime.manifest import LEVEL_FIGURE, Decision, Geometry, Manifest, silhouette_figures
 
 TOLERANCE_STD = 0.2
 """``golden_tolerance`` in standard deviations of the calibration scores; calibration gives 0.1."""
@@ -23,8 +23,6 @@ OFF_PLANE_SHARE = 0.1
 """``geometry.plane_cut_mm`` and ``moved_mm`` as a share of the view's side; calibration gives at most 0.06."""
 LEAST_POINTS = 64
 """``geometry.min_points``; calibration gives no less."""
-SILHOUETTE_FIGURES = ("area_mm2", "length_mm", "width_mm", "height_mm", "missing_share")
-"""Each has its range in every bundle: a figure that is left out is a check that is left out."""
 RANGE_RATIO = 10.0
 """Highest over lowest area, length and width of a good part. Beyond it the range tells no missing material."""
 MISSING_SHARE = 0.9
@@ -93,9 +91,12 @@ def _check_geometry(geometry: Geometry) -> None:
 
 def _check_silhouette(manifest: Manifest) -> None:
     ranges = {each.figure: each for each in manifest.silhouette}
-    if len(manifest.silhouette) != len(SILHOUETTE_FIGURES) or ranges.keys() != set(SILHOUETTE_FIGURES):
+    needed = silhouette_figures(manifest.geometry)
+    if len(manifest.silhouette) != len(needed) or ranges.keys() != set(needed):
         found = ", ".join(each.figure for each in manifest.silhouette) or "none"
-        raise BundleError(f"field silhouette has the figures {found}; each of {', '.join(SILHOUETTE_FIGURES)} once")
+        raise BundleError(
+            f"field silhouette has the figures {found}; each of {', '.join(needed)} once: calibrate and export again"
+        )
     _at_most("silhouette missing_share high", ranges["missing_share"].high, MISSING_SHARE)
     for name in ("area_mm2", "length_mm", "width_mm"):
         low, high = ranges[name].low, ranges[name].high
@@ -103,6 +104,9 @@ def _check_silhouette(manifest: Manifest) -> None:
     # A part cannot be higher than the view is wide: it would hide everything else.
     height = ranges["height_mm"].high
     _at_most("silhouette height_mm high", height, _view_mm(manifest.geometry), " (the view's side)")
+    if level := ranges.get(LEVEL_FIGURE):
+        span = level.high - level.low
+        _at_most(f"silhouette {LEVEL_FIGURE} span", span, _view_mm(manifest.geometry), " (the view's side)")
 
 
 def _view_mm(geometry: Geometry) -> float:

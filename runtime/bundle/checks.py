@@ -16,11 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asperity.runtime.bundle.banks import MODALITIES, bank_shapes, usual_fault
-from asperity.runtime.bundle.ceilings import SILHOUETTE_FIGURES, check_ceilings
+from asperity.runtime.bundle.ceilings import check_ceilings
 from asperity.runtime.bundle.onnx_graphs import MAX_GRAPH_VALUES, MAX_TENSOR_VALUES, read_graph, with_outputs
 from asperity.runtime.bundle.sizes import geometry_fault
 from asperity.runtime.errors import BundleError, first_line
-from asperity.runtime.manifest import LATEST_US, Decision, Geometry, Manifest, Modality, Network
+from asperity.runtime.manifest import (
+    LATEST_US,
+    LEVEL_FIGURE,
+    SILHOUETTE_FIGURES,
+    Decision,
+    Geometry,
+    Manifest,
+    Modality,
+    Network,
+)
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.nearest import LARGEST, bounded
 
@@ -86,7 +95,7 @@ def check_manifest(manifest: Manifest) -> None:
     _positive("golden_tolerance", manifest.golden_tolerance)
     _positive("frame_p99_ms", manifest.frame_p99_ms)
     for figure in manifest.silhouette:
-        if figure.figure not in SILHOUETTE_FIGURES:
+        if figure.figure not in (*SILHOUETTE_FIGURES, LEVEL_FIGURE):
             raise BundleError(f"names an unknown silhouette figure {figure.figure!r}")
         if not (math.isfinite(figure.low) and math.isfinite(figure.high) and figure.low <= figure.high):
             raise BundleError(f"has an empty range for silhouette figure {figure.figure}: {figure.low}..{figure.high}")

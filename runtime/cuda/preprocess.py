@@ -190,6 +190,7 @@ class Preprocess:
                 width_mm=width,
                 height_mm=high - base,
                 missing_share=1.0 - part / filled if filled else np.nan,
+                level_mm=np.nan if self.geometry.plane else -0.5 * (low + high),
             ),
         )  # fmt: skip
 

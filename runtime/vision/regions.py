@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -69,7 +71,8 @@ def measure_silhouette(
 ) -> Silhouette:
     """Figures of one part: points (H x W x 3 mm), its valid pixels (at least one), its outline with missing points.
 
-    Lengths are measured in the background plane, or across the optical axis where there is none.
+    Lengths are measured in the background plane, or across the optical axis where there is none. Then nothing but the
+    level tells a part from the table under it, where both look the same.
     """
     area_px = int(filled.sum())
     normal = np.array(plane.normal if plane else (0.0, 0.0, -1.0))
@@ -77,13 +80,14 @@ def measure_silhouette(
     length, width = _smallest_rectangle(points[ends].astype(np.float64) @ plane_axes(normal).T)
     heights = (points @ normal.astype(np.float32))[part]
     top = np.percentile(heights, HEIGHT_PERCENTILE)
-    base = -plane.offset_mm if plane else np.percentile(heights, 100.0 - HEIGHT_PERCENTILE)
+    base = -plane.offset_mm if plane else float(np.percentile(heights, 100.0 - HEIGHT_PERCENTILE))
     return Silhouette(
         area_mm2=area_px * mm_per_px**2,
         length_mm=length,
         width_mm=width,
         height_mm=float(top - base),
         missing_share=1.0 - int(part.sum()) / area_px,
+        level_mm=math.nan if plane else -0.5 * float(top + base),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,18 @@ def test_a_push_goes_along_the_view_ray_by_the_stated_length(frame: Frame, unit:
     before, after = (v[12, 15].astype(np.float64) * per_unit for v in (stored.xyz, pushed))
     assert np.linalg.norm(before) - np.linalg.norm(after) == pytest.approx(2.5, abs=1e-3)
     assert np.allclose(np.cross(before, after) / np.linalg.norm(before) ** 2, 0, atol=1e-6)
+
+
+def test_where_z_is_a_height_a_push_goes_up(frame: Frame) -> None:
+    """The origin lies in the table there: along a ray to it nothing would become higher."""
+    assert frame.xyz is not None
+    flat = frame.xyz.copy()
+    flat[..., 2] = 0.0
+    seen = replace(frame, xyz=flat, unit="mm")
+    moved = push(seen, toy_manifest("none").geometry, Spot(HEIGHT_PX // 2, WIDTH_PX // 2, 5.0), 2.0).frame.xyz
+    assert moved is not None
+    np.testing.assert_array_equal(moved[..., :2], flat[..., :2])
+    assert moved[..., 2].max() == pytest.approx(2.0, abs=0.1) and moved[..., 2].min() == 0.0
 
 
 def test_missing_points_stay_missing(frame: Frame) -> None:

@@ -13,7 +13,7 @@ from asperity.runtime.cuda.kernels import Cost, KernelEntry, Shape
 from asperity.runtime.cuda.launch import Device
 from asperity.runtime.cuda.preprocess import Preprocess
 from asperity.runtime.frame import FloatArray, Frame, Intrinsics, Prepared
-from asperity.runtime.manifest import Geometry, Network, Plane
+from asperity.runtime.manifest import Geometry, Network, Plane, silhouette_figures
 from asperity.runtime.vision.features import normalised_image
 from asperity.runtime.vision.preprocess import Masks, find_part, off_plane_share, plane_heights, prepare
 from asperity.runtime.vision.units import points_mm
@@ -136,7 +136,7 @@ class CheckedPreprocess:
             told.append(f"the window is {figures.window} and must be {prepared.window}")
         if figures.part != found.part.sum() or figures.valid != valid.sum():
             told.append(f"{figures.part} of {figures.valid} pixels are counted")
-        for name in ("area_mm2", "length_mm", "width_mm", "height_mm", "missing_share"):
+        for name in silhouette_figures(self.geometry):
             seen, wanted = getattr(figures.silhouette, name), getattr(prepared.silhouette, name)
             if not abs(seen - wanted) <= LENGTH_MM:
                 told.append(f"{name} is {seen} and must be {wanted}")

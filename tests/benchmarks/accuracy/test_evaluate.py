@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +124,35 @@ def test_scores_of_other_frames_are_not_mixed_into_one_file(data: Path, tmp_path
     reports.write_result(out, msgspec.to_builtins(report))
     with pytest.raises(DataError, match="other test frames of hill"):
         evaluate(options(data, tmp_path, seeds=2, control=False), out, "", silent)
+
+
+def test_the_background_is_as_asked_for_and_another_one_is_another_evaluation(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.json"
+    given = options(data, tmp_path, seeds=1, control=False, pixels=False, categories=("hill",), geometry="none")
+    assert evaluate(given, out, "", silent).settings["geometry"] == "none"
+    with pytest.raises(UsageError, match="which is another"):
+        evaluate(replace(given, geometry="auto"), out, "", silent)
+    plain = evaluate(replace(given, geometry="auto"), tmp_path / "b.json", "", silent)
+    assert "geometry" not in plain.settings and "z" not in plain.settings  # as earlier versions wrote it
+
+
+def test_refused_test_frames_are_one_sentence_with_the_cause(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of them is a warning; where nothing is left to evaluate it is an error, and no traceback."""
+    product = tmp_path / "product"
+    shutil.copytree(data / "hill", product)
+    rgb, empty = part(1)
+    empty[..., 2] = 0.4
+    write_frame(product / "test" / "good", "000", rgb, empty, np.zeros(rgb.shape[:2], dtype=bool))
+    given = options(product, tmp_path, seeds=1, control=False, pixels=False)
+    report = evaluate(given, tmp_path / "a.json", "", silent)
+    assert report.runs[0].products["product"].refused == 1
+    assert "1 of 12 test frames were refused, 1 of them TOO_FEW_POINTS" in caplog.text
+    for index in range(BAD_TESTS):
+        write_frame(product / "test" / "bump", f"{index:03d}", rgb, empty, np.ones(rgb.shape[:2], dtype=bool))
+    with pytest.raises(CalibrationError, match=r"7 of 12 test frames were refused, 7 of them TOO_FEW.*--geometry none"):
+        evaluate(given, tmp_path / "b.json", "", silent)
 
 
 def test_another_evaluation_in_the_same_file_is_refused(data: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from asperity.calibration.frames.geometry import fit_border_plane, fit_geometry
+from asperity.calibration.frames.background import fit_border_plane
+from asperity.calibration.frames.geometry import fit_geometry
 from asperity.runtime.errors import CalibrationError, FrameRefused
 from asperity.runtime.frame import Frame
 from asperity.runtime.reasons import Reason

@@ -30,6 +30,7 @@ def draw(rng: np.random.Generator, count: int, spread: float = 1.0) -> list[Silh
             width_mm=40 * s + 0.2 * rng.normal(),
             height_mm=12 + 0.1 * rng.normal(),
             missing_share=float(np.clip(0.03 + 0.01 * rng.normal(), 0, 1)),
+            level_mm=400 + 0.1 * rng.normal(),
         )
         for s in scale
     ]
@@ -67,11 +68,13 @@ def test_through_holes_that_are_not_there_show_in_the_missing_points():
 
 
 def test_identical_parts_still_leave_room_for_rounding_and_noise():
-    part = Silhouette(100.0, 20.0, 5.0, 3.0, 0.0)
+    part = Silhouette(100.0, 20.0, 5.0, 3.0, 0.0, -2.0)
     shape = learn_shape([part] * 20, [part] * 5, STATION)
     within = dataclasses.replace(part, area_mm2=101.5, length_mm=20.4, height_mm=3.07, missing_share=0.002)
+    within = dataclasses.replace(within, level_mm=-1.81)
     assert not outside_range(within, shape.ranges)
-    for change in ({"area_mm2": 104.0}, {"width_mm": 4.5}, {"height_mm": 3.2}, {"missing_share": 0.01}):
+    gross = ({"area_mm2": 104.0}, {"width_mm": 4.5}, {"height_mm": 3.2}, {"missing_share": 0.01}, {"level_mm": -1.7})
+    for change in gross:
         assert outside_range(dataclasses.replace(part, **change), shape.ranges)
 
 

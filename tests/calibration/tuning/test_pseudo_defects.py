@@ -70,3 +70,13 @@ def test_equal_seeds_make_equal_defects_and_the_frame_is_left_alone() -> None:
 def test_a_frame_without_a_part_is_refused() -> None:
     with pytest.raises(DataError, match="without foreground points"):
         make_pseudo_defect(replace(disc(), cloud=np.zeros_like(disc().cloud)), "geometry", np.random.default_rng(0))
+
+
+def test_where_z_is_a_height_points_move_up_or_down() -> None:
+    normal = disc()
+    points = normal.cloud.copy()
+    points[..., 2] *= 0.01
+    normal = replace(normal, cloud=points)
+    moved = make_pseudo_defect(normal, "geometry", np.random.default_rng(0)).prepared.cloud
+    np.testing.assert_array_equal(moved[..., :2], points[..., :2])
+    assert VISIBLE_MM < np.abs(moved[..., 2] - points[..., 2]).max() <= DISPLACEMENT_MM[1] + 1e-4

@@ -98,6 +98,39 @@ def test_a_number_that_loosens_a_check_beyond_reason_is_refused_though_signed(
     refused(toy, *words)
 
 
+def without_background(level: dict[str, Any] | None) -> Callable[[dict[str, Any]], None]:
+    def change(values: dict[str, Any]) -> None:
+        values["geometry"] |= {"method": "none", "plane": None}
+        values["silhouette"] += [level] if level else []
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [
+        (None, ("silhouette", "level_mm", "calibrate and export again")),
+        ({"figure": "level_mm", "low": 90.0, "high": 117.0}, ("level_mm span", "27", "26.8328")),
+        ({"figure": "level_mm", "low": 101.0, "high": 99.0}, ("empty range", "level_mm")),
+        ({"figure": "area_mm2", "low": 60.0, "high": 600.0}, ("silhouette", "level_mm")),
+    ],
+)
+def test_where_nothing_is_removed_the_level_is_checked_too(
+    toy: ToyBundle, level: dict[str, Any] | None, words: tuple[str, ...]
+) -> None:
+    """Without it an empty view could pass as a flat part; below zero it is a height map's."""
+    toy.edit(without_background(level))
+    refused(toy, *words)
+    values = {"figure": "level_mm", "low": -1.5, "high": 0.5}
+    toy.edit(lambda manifest: manifest["silhouette"].__setitem__(slice(5, None), [values]))
+    assert len(open_bundle(toy.path, toy.trust).manifest.silhouette) == 6
+    toy.edit(lambda manifest: manifest["geometry"].update(method="plane", plane=PLANE))
+    refused(toy, "silhouette", "level_mm")
+
+
+PLANE = {"normal": [0.0, 0.0, -1.0], "offset_mm": 100.0}
+
+
 def test_numbers_at_their_limit_are_opened(toy: ToyBundle) -> None:
     def change(values: dict[str, Any]) -> None:
         values["golden_tolerance"], values["frame_p99_ms"] = 0.136, 30_000.0

@@ -22,6 +22,7 @@ from asperity.runtime.engines import cuda
 from asperity.runtime.engines.cuda import CudaEngine, Settings
 from asperity.runtime.errors import AsperityError, EngineError, FrameRefused
 from asperity.runtime.frame import Frame, Scores
+from asperity.runtime.manifest import LEVEL_FIGURE, SILHOUETTE_FIGURES
 from asperity.runtime.reasons import Reason
 from asperity.runtime.security.signing_keys import TrustStore
 from asperity.runtime.vision.preprocess import Masks, prepare
@@ -51,7 +52,7 @@ def agree(found: Scores, expected: Scores) -> None:
         mine, theirs = getattr(found, name), getattr(expected, name)
         np.testing.assert_allclose(mine.distance_map, theirs.distance_map, rtol=2e-4, atol=2e-5)
         np.testing.assert_allclose(mine.image_distance, theirs.image_distance, rtol=2e-4, atol=2e-5)
-    for figure in ("area_mm2", "length_mm", "width_mm", "height_mm", "missing_share"):
+    for figure in (*SILHOUETTE_FIGURES, LEVEL_FIGURE):
         np.testing.assert_allclose(getattr(found.silhouette, figure), getattr(expected.silhouette, figure), rtol=1e-4)
 
 
