@@ -15,6 +15,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+__all__ = ["TextRefused", "decode_json", "decode_toml"]
 T = TypeVar("T")
 NESTED = "is nested too deeply"
 

@@ -9,7 +9,7 @@ from io import StringIO
 
 from asperity.runtime.text.encoding import TextRefused, decode
 
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+SEPARATORS = (",", ";", "\t")
 _CHOSEN = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _SHORTENED = re.compile(r"[+-]?[0-9]([.,][0-9]+)?E\+[0-9]{2,3}")
 """How a spreadsheet writes a long number, or an id such as 1E5, which then cannot be told from others."""
@@ -23,24 +23,29 @@ def decode_table(data: bytes, columns: Sequence[str]) -> list[tuple[int, dict[st
     lines = decode(data).split("\n")
     chosen = _CHOSEN.fullmatch(lines[0].rstrip(",;\t")) or _CHOSEN.fullmatch(lines[0])
     skipped = 1 if chosen else 0
-    text = "\n".join(lines[skipped:])
-    found = {}
-    for separator in [chosen[1]] if chosen else SEPARATORS:
-        rows = _rows(text, separator, skipped)
-        header = [re.sub(r"[\s-]+", "_", cell.strip().casefold()) for cell in rows[0][1]] if rows else []
-        if set(columns) <= set(header):
-            found[separator] = rows, header
+    first = next((line for line in lines[skipped:] if line.strip()), "")
+    headers = {separator: _header(first, separator) for separator in ([chosen[1]] if chosen else SEPARATORS)}
+    found = [separator for separator, header in headers.items() if set(columns) <= set(header)]
     if len(found) != 1:
-        first = next((line for line in lines[skipped:] if line.strip()), "")
         raise TextRefused(
             f"is not a table with columns {' and '.join(columns)}: its first line is {first[:80]!r}; separate the "
             "columns by commas"
         )
-    ((rows, header),) = found.values()
+    header = headers[found[0]]
     for name in columns:
         if header.count(name) > 1:
             raise TextRefused(f"has the column {name} {header.count(name)} times; remove one")
+    rows = _rows("\n".join(lines[skipped:]), found[0], skipped)
     return [(line, _values(line, cells, header, columns)) for line, cells in rows[1:]]
+
+
+def _header(line: str, separator: str) -> list[str]:
+    """The names in a header, ``Part ID`` as ``part_id``; none where the line cannot be read in this way."""
+    try:
+        cells = next(csv.reader([line], delimiter=separator), [])
+    except (csv.Error, TypeError, ValueError):  # the latter two: what ``sep=`` names is no separator
+        return []
+    return [re.sub(r"[\s-]+", "_", cell.strip().casefold()) for cell in cells]
 
 
 def _rows(text: str, separator: str, skipped: int) -> list[tuple[int, list[str]]]:
