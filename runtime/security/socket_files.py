@@ -12,18 +12,26 @@ import os
 import stat
 from pathlib import Path
 
-from asperity.runtime.errors import StationError
+from asperity.runtime.errors import AsperityError, StationError
 from asperity.runtime.files import OTHERS_MAY_WRITE, is_foreign
+from asperity.runtime.text.addresses import check_endpoint
+from asperity.runtime.text.encoding import TextRefused
 
 
-def check_ipc(endpoint: str, *, make_folder: bool = False) -> Path | None:
-    """The file of an ``ipc://`` endpoint, which need not be there yet; None: the endpoint is of another kind.
+def check_ipc(endpoint: str, *, make_folder: bool = False, error: type[AsperityError] = StationError) -> Path | None:
+    """The file of an ``ipc://`` endpoint, which need not be there yet; None: the endpoint is of another kind, or empty.
 
     Every folder down to the file belongs to this user or root, and none can be written by others (one above the last
     may be, if it is sticky as /tmp is); no link is among them; the file, if it is there, is such a user's socket.
     ``make_folder``: make what is missing of the folders, for this user alone. Without it that is done only where
-    another user could come first. Raises StationError naming the path and the remedy.
+    another user could come first. Raises StationError naming the path and the remedy, and ``error`` where the text is
+    not an endpoint.
     """
+    try:
+        if endpoint:
+            check_endpoint(endpoint, binds=make_folder)
+    except TextRefused as refused:
+        raise error(f"the endpoint {refused}") from None
     if not endpoint.startswith("ipc://"):
         return None
     name = endpoint.removeprefix("ipc://")
