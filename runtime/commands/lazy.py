@@ -161,10 +161,10 @@ class _Quick:
             return "the path is empty; leave the option out or give a path"
         if Path in kinds and (text == "~" or text.startswith("~/")):
             return f"the shell did not replace the ~ in {text}; write the whole path"
-        if int in kinds and bool not in kinds and whole_number(text) is None:
-            return f"{text!r} is not a whole number; write it with digits 0 to 9"
-        if float in kinds and decimal_number(text) is None:
-            return f"{text!r} is not a number; write it with digits 0 to 9 and a point"
+        for kind, read in ((int, whole_number), (float, decimal_number)):
+            with suppress(ValueError):  # what Python does not take either, Typer refuses
+                if kind in kinds and kind(text) != read(text):
+                    return f"{text!r} is not a number that can be used; write it with digits 0 to 9"
         return ""
 
     def _converted(self, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Certificates and their keys as files: checked at start, so that a gateway does not fail only when somebody connects.
+"""Certificates and their keys as files: checked at start, so that a gateway does not fail at its first connection.
 
 A certificate that has expired needs a person (ConfigError). One that is not valid yet rather means that this computer's
 clock is not set yet, so it is a GatewayError, after which a supervisor tries again.

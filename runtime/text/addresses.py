@@ -10,7 +10,8 @@ from asperity.runtime.text.numbers import whole_number
 
 PORT_MAX = 65_535
 FORMS = "tcp://ADDRESS:PORT or ipc:///FOLDER/NAME"
-_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.)*[A-Za-z0-9_-]{0,62}\.?")
+_LABEL = "[A-Za-z0-9_][A-Za-z0-9_-]{0,62}"
+_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?")
 
 
 def check_endpoint(text: str, *, binds: bool = False) -> None:

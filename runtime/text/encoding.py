@@ -16,7 +16,7 @@ _MARKS = (
 
 
 class TextRefused(ValueError):
-    """A text that cannot be used; the message goes on from the name of the file or field: ``is not TOML: ...``."""
+    """A text that cannot be used; the message is to follow the name of the file or field: ``is not TOML: ...``."""
 
 
 def decode(data: bytes) -> str:
@@ -28,7 +28,7 @@ def decode(data: bytes) -> str:
         raise TextRefused(_damage(data[len(mark) :], error, name)) from None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:
-        if not mark and len(data) > 3 and 0 in data[:2] + data[-2:] and data.count(0) >= len(data) // 3:
+        if not mark and len(data) > 3 and 0 in data[:2] + data[-2:] and 3 * data.count(0) >= len(data):
             raise TextRefused(f"is UTF-16 without a byte order mark; {SAVE_AS_UTF8}")
         line = text.partition("\0")[0].count("\n") + 1
         raise TextRefused(f"holds a NUL byte in line {line}; it is damaged or not a text file")

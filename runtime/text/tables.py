@@ -10,9 +10,9 @@ from io import StringIO
 from asperity.runtime.text.encoding import TextRefused, decode
 
 SEPARATORS = (",", ";", "\t")
-_CHOSEN = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_CHOSEN = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)
 _SHORTENED = re.compile(r"[+-]?[0-9]([.,][0-9]+)?E\+[0-9]{2,3}")
-"""How a spreadsheet writes a long number, or an id such as 1E5, which then cannot be told from others."""
+"""How a spreadsheet writes a long number, or an id such as 1E5, which then looks like other ids."""
 
 
 def decode_table(data: bytes, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
@@ -21,7 +21,7 @@ def decode_table(data: bytes, columns: Sequence[str]) -> list[tuple[int, dict[st
     Empty rows are left out. Raises TextRefused, also for a row that is too long or lacks a value.
     """
     lines = decode(data).split("\n")
-    chosen = _CHOSEN.fullmatch(lines[0].rstrip(",;\t")) or _CHOSEN.fullmatch(lines[0])
+    chosen = _CHOSEN.fullmatch(lines[0])
     skipped = 1 if chosen else 0
     first = next((line for line in lines[skipped:] if line.strip()), "")
     headers = {separator: _header(first, separator) for separator in ([chosen[1]] if chosen else SEPARATORS)}
