@@ -28,6 +28,8 @@ CASES: dict[str, tuple[list[str], dict[str, bytes], int, str]] = {
     "gateway: host": (["gateway", "http", "--host", "x:1"], {}, 3, "[http] host is 'x:1'; give the port by itself"),
     "gateway: digits": (["gateway", "modbus", "--port", "１２"], {}, 2, "digits 0 to 9"),
     "gateway: results": (["gateway", "modbus", "--results", "http://x"], {}, 3, "[station] results is 'http://x'"),
+    "gateway: user": (["gateway", "user", "u", "x"], {"stdin": b"\xff12345678"}, 2, "the password is not UTF-8 text"),
+    "gateway: mark": (["gateway", "user", "u", "x"], {"stdin": b"\xef\xbb\xbf1234567\r\n"}, 2, "has 7 characters"),
     "score: name": (["score", "b", "d"], {"d/rgb/a\n.png": b"", "d/xyz/a\n.tiff": b""}, 4, "cannot be seen"),
     "score: twin": (["score", "b", "d"], {"d/rgb/1.png": b"", "d/rgb/1.PNG": b""}, 4, "holds both"),
     "score: maps": (
@@ -41,7 +43,8 @@ CASES: dict[str, tuple[list[str], dict[str, bytes], int, str]] = {
     ),
     "replay: twice": (
         ["camera", "replay", "d"],
-        {"d/rgb/1.png": b"", "d/xyz/1.tiff": b"", "d/parts.csv": b"name,part_id\n1,A\n1,B\n"}, 4, "names 1 twice, in lines 2 and 3",
+        {"d/rgb/1.png": b"", "d/xyz/1.tiff": b"", "d/parts.csv": b"name,part_id\n1,A\n1,B\n"},
+        4, "names 1 twice, in lines 2 and 3",
     ),
     "camera: size": (["camera", "virtual", "--size", "1²"], {}, 2, "--size '1²' is not valid"),
     "watch: results": (["watch", "--results", "tcp://127.0.0.1"], {}, 2, "without a port"),
@@ -64,6 +67,8 @@ def test_bad_text_ends_in_one_sentence(
     for name, data in files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(os.fsdecode(os.fsencode(name))).write_bytes(data)
+    if (stdin := Path("stdin")).exists():
+        monkeypatch.setattr(sys, "stdin", stdin.open())
     monkeypatch.setattr(sys, "argv", ["asperity", *arguments])
     monkeypatch.setattr("asperity.runtime.process.early_signals.install", lambda: None)
     with pytest.raises(SystemExit) as ended:
