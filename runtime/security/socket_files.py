@@ -28,8 +28,8 @@ def check_ipc(endpoint: str, *, make_folder: bool = False, error: type[AsperityE
     not an endpoint.
     """
     try:
-        if endpoint:
-            check_endpoint(endpoint, binds=make_folder)
+        if endpoint and not make_folder:  # what this process binds comes from its settings, which were checked
+            check_endpoint(endpoint)
     except TextRefused as refused:
         raise error(f"the endpoint {refused}") from None
     if not endpoint.startswith("ipc://"):
