@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from asperity.runtime.text.encoding import TextRefused, decode
 from asperity.runtime.text.formats import decode_json, decode_toml
 from asperity.runtime.text.numbers import decimal_number, whole_number
 from asperity.runtime.text.tables import decode_table
+from tests.places import ROOT
 
 COLUMNS = ("name", "part_id")
 READERS: dict[str, Callable[[bytes], Any]] = {
@@ -195,3 +197,36 @@ def test_what_only_python_takes_for_a_number_is_none(text: str) -> None:
 def test_any_text_is_a_number_or_not(text: str) -> None:
     assert whole_number(text) is None or text.isascii()
     assert decimal_number(text) is None or text.isascii()
+
+
+# --- nobody passes by it ---------------------------------------------------------------------------------------------
+
+PAST_THE_DOOR = re.compile(
+    r"\btomllib\.|csv\.(?:reader|DictReader)|\bjson\.loads?\(|\.isdigit\(|\.isdecimal\(|\.isnumeric\(|\.read_text\("
+    r"|expanduser\(|\burlparse\(|\burlsplit\("
+)
+NOT_FROM_OUTSIDE = {
+    "calibration/adaptation/trainer.py": "its own checkpoint",
+    "calibration/networks/weights.py": "a file of this package",
+    "runtime/cuda/environment.py": "the driver's version",
+    "runtime/doctor/": "what the kernel and the driver say",
+    "runtime/documents/everything.py": "the pages of this repository",
+    "runtime/engines/cpu.py": "/proc/cpuinfo",
+    "runtime/engines/simulated.py": "ASCII is asked first",
+    "runtime/gateways/modbus/gateway.py": "ASCII is asked first",
+    "runtime/process/": "systemd, and the log of a process of ours",
+    "runtime/records/journal.py": "the kernel's boot id",
+    "runtime/sockets/plain_sockets.py": "an endpoint that the settings' door has checked",
+    "runtime/text/": "the door",
+}
+
+
+def test_text_from_outside_is_read_here_alone() -> None:
+    found = {
+        str(path.relative_to(ROOT))
+        for package in ("runtime", "calibration", "export")
+        for path in (ROOT / package).rglob("*.py")
+        if PAST_THE_DOOR.search(path.read_text())
+    }
+    assert not [name for name in sorted(found) if not name.startswith(tuple(NOT_FROM_OUTSIDE))]
+    assert not [name for name in NOT_FROM_OUTSIDE if not any(one.startswith(name) for one in found)], "nothing there"
