@@ -27,6 +27,8 @@ from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.files import write_whole
 from asperity.runtime.frame import MissingPoint, Unit
 from asperity.runtime.manifest import Decision, Geometry, Network, SilhouetteRange, WeightsOrigin
+from asperity.runtime.text.encoding import TextRefused
+from asperity.runtime.text.formats import decode_json
 
 FORMAT = 1
 """Version of the folder's layout. A folder of another format is not exported."""
@@ -249,8 +251,8 @@ def load_folder(folder: Path) -> CalibrationFolder:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): calibrate into {folder} first") from error
     try:
-        record = msgspec.json.decode(data, type=CalibrationRecord)
-    except msgspec.MsgspecError as error:
+        record = decode_json(data, CalibrationRecord)
+    except TextRefused as error:
         raise DataError(f"{path} is not a calibration record ({error}): calibrate again") from error
     if record.format != FORMAT:
         raise DataError(f"{path} has format {record.format}, this version reads {FORMAT}: calibrate again")

@@ -18,7 +18,7 @@ FACE = ("client", "testing")
 """What lies in ``asperity/`` itself: for customers."""
 LEVELS = """
     runtime: runtime.clock runtime.files runtime.process runtime.reasons
-    runtime.errors runtime.frame
+    runtime.errors runtime.frame runtime.text
     runtime.manifest runtime.states
     runtime.vision runtime.wire
     runtime.records runtime.security

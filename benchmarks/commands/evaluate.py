@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -123,6 +122,7 @@ def command(
 def _changes(given: list[str]) -> dict[str, Any]:
     """``temperature=0.2`` as a field and its value. Raises UsageError."""
     from asperity.runtime.errors import UsageError
+    from asperity.runtime.text.formats import TextRefused, decode_json
 
     fields: dict[str, Any] = {}
     for text in given:
@@ -130,8 +130,8 @@ def _changes(given: list[str]) -> dict[str, Any]:
         if not sign:
             raise UsageError(f"--set {text!r}: write FIELD=VALUE, for example temperature=0.2")
         try:
-            fields[name] = json.loads(value)
-        except json.JSONDecodeError:
+            fields[name] = decode_json(value.encode(), object)
+        except TextRefused:
             fields[name] = value
     return fields
 

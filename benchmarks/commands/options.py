@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from asperity.runtime.errors import UsageError
+from asperity.runtime.text.numbers import whole_number
 
 Word = TypeVar("Word", bound=str)
 
 
 def cores_of(text: str) -> tuple[int, ...]:
     """Cores from text such as ``0,1``; empty text: none. Raises UsageError."""
-    pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
-    if not all(piece.isdigit() for piece in pieces):
+    cores = [whole_number(piece.strip()) for piece in text.split(",") if piece.strip()]
+    known = {core for core in cores if core is not None and core >= 0}
+    if len(known) != len(set(cores)):
         raise UsageError(f"--pin {text!r} is not a list of cores; give numbers separated by commas, such as 0 or 0,1")
-    return tuple(sorted({int(piece) for piece in pieces}))
+    return tuple(sorted(known))
 
 
 def numbers_of(text: str, option: str) -> tuple[float, ...]:

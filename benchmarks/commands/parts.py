@@ -47,8 +47,9 @@ def points(
 def _shape(text: str) -> Shape:
     from asperity.benchmarks.parts.parts import Shape
     from asperity.runtime.errors import UsageError
+    from asperity.runtime.text.numbers import whole_number
 
-    pieces = text.lower().split("x")
-    if len(pieces) != 3 or not all(piece.isdigit() and int(piece) for piece in pieces):
+    sides = [whole_number(piece) or 0 for piece in text.lower().split("x")]
+    if len(sides) != 3 or min(sides) < 1:
         raise UsageError(f"--shape {text!r}: give QUERIESxROWSxCHANNELS, for example 784x8192x152")
-    return Shape(*map(int, pieces))
+    return Shape(*sides)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
         report = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise DataError(f"{path} is not a result file ({error}); give a JSON file that a benchmark wrote") from error
     if not isinstance(report, dict):
         raise DataError(f"{path} is not a result file; give a JSON file that a benchmark wrote")

@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.cameras.mvtec_files import GOOD, Sample, natural_key, read_mask, read_rgb
+from asperity.runtime.cameras.mvtec_files import GOOD, Sample, read_mask, read_rgb
 from asperity.runtime.errors import DataError
 from asperity.runtime.files import read_file
 from asperity.runtime.frame import FloatArray, Frame, Unit
+from asperity.runtime.text.encoding import TextRefused, decode
+from asperity.runtime.text.names import natural_key
 from asperity.runtime.vision.picture_files import MAX_FILE_NBYTES, open_png
 
 SPLITS = {"train": "train", "val": "validation", "test_public": "test"}
@@ -131,8 +133,8 @@ def _depth(path: Path, info: Path) -> NDArray[np.float64]:
     if values.ndim != 2 or values.dtype not in (np.dtype(np.uint16), np.dtype(np.int32)):
         raise DataError(f"{path} holds {values.dtype} {values.shape}; the depth must be grey with 16 bits")
     try:
-        text = read_file(info, MAX_TEXT_NBYTES, follow=True).decode()
-    except (OSError, UnicodeDecodeError) as error:
+        text = decode(read_file(info, MAX_TEXT_NBYTES, follow=True))
+    except (OSError, TextRefused) as error:
         raise DataError(f"{info} cannot be read ({error})") from error
     low, high = (_bound(text, name, info) for name in ("min", "max"))
     if not 0 < low < high:

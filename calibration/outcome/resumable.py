@@ -51,7 +51,7 @@ class Resumable:
     def begin(self, job: str) -> None:
         """Keep what an earlier run of the same job left, and nothing else. ``job``: see ``job_digest``."""
         path = self._folder / JOB
-        if path.exists() and path.read_text() == job:
+        if path.exists() and path.read_bytes() == job.encode():
             return
         for entry in self._folder.iterdir():
             if entry.is_dir() and entry.name != DRAFT:

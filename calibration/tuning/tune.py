@@ -30,6 +30,8 @@ from asperity.runtime.errors import CalibrationError, DataError
 from asperity.runtime.files import write_whole
 from asperity.runtime.frame import BoolArray, FloatArray, MissingPoint, Prepared
 from asperity.runtime.manifest import Network, WeightsOrigin
+from asperity.runtime.text.encoding import TextRefused
+from asperity.runtime.text.formats import decode_json
 from asperity.runtime.vision.distances import ModalityBank, measure
 
 Progress = Callable[[str, int, int], None]
@@ -141,8 +143,8 @@ def continued(path: Path, sweep: Sweep) -> Sweep:
     if not path.exists():
         return sweep
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Sweep)
-    except msgspec.MsgspecError as error:
+        found = decode_json(path.read_bytes(), Sweep)
+    except TextRefused as error:
         raise DataError(f"{path} holds no sweep ({error}); name another file with -o") from error
     if not found.of_same(sweep):
         raise DataError(f"{path} was made with other weights, versions, frames or defaults; name another file with -o")

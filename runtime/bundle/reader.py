@@ -38,6 +38,8 @@ from asperity.runtime.files import open_file, read_file, shown
 from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Frame, Prepared, Silhouette, Window
 from asperity.runtime.manifest import FORMAT, File, GoldenFrame, Manifest
 from asperity.runtime.security.signing_keys import TrustStore, check_signature
+from asperity.runtime.text.encoding import TextRefused
+from asperity.runtime.text.formats import decode_json
 from asperity.runtime.vision.picture_files import decode_tiff, open_png
 
 __all__ = ["ADAPTOR_GRAPHS", "FROZEN_GRAPHS", "Bundle", "CalibrationInputs", "open_bundle"]
@@ -198,15 +200,15 @@ def decode_manifest(data: bytes, path: Path) -> Manifest:
         format: int
 
     try:
-        found = msgspec.json.decode(data, type=Format).format
+        found = decode_json(data, Format).format
         if found != FORMAT:
             raise BundleError(
                 f"bundle {path} has format {found}, but this version of Asperity opens format {FORMAT}; export it "
                 "again with the "
                 "version installed here"
             )
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        manifest = decode_json(data, Manifest)
+    except TextRefused as error:
         raise BundleError(f"bundle {path}: manifest.json cannot be used ({error}); {COPY_AGAIN}") from None
     try:
         check_manifest(manifest)

@@ -6,11 +6,11 @@ physical part that each frame shows can be given in ``parts.csv`` next to it (co
 
 from __future__ import annotations
 
-import csv
+import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,22 @@ from PIL import Image
 from asperity.runtime.errors import DataError
 from asperity.runtime.files import read_file
 from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Frame, MissingPoint, Unit, frame_size_fault
+from asperity.runtime.text.encoding import TextRefused
+from asperity.runtime.text.names import check_apart, check_name, has_stray_bytes, natural_key
+from asperity.runtime.text.tables import decode_table
 from asperity.runtime.vision.missing_points import without_missing
 from asperity.runtime.vision.picture_files import MAX_FILE_NBYTES, decode_tiff, open_png
 
 SPLITS = ("train", "validation", "test")
 GOOD = "good"
+LAYOUT = (*SPLITS, GOOD, "rgb", "xyz", "gt")
+PICTURES = (".png",)
+CLOUDS = (".tiff", ".tif")
 PARTS_FILE = "parts.csv"
+MISNAMED_PARTS = ("Parts.csv", "PARTS.CSV", "PARTS.csv", "parts.CSV", "parts.csv.txt", "Parts.csv.txt")
 MAX_PARTS_NBYTES = 64 * 2**20
+PART_ID = re.compile(r"[\x20-\x7e]{1,64}")
+"""As in a frame's header (docs/wire.md)."""
 NAMES_SHOWN = 5
 """At most this many names are listed in an error."""
 
@@ -44,11 +53,6 @@ class Sample:
     rgb: Path
     xyz: Path
     gt: Path | None
-
-
-def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key under which ``10`` follows ``9`` and ``part10`` follows ``part9``."""
-    return tuple((0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in re.findall(r"\d+|\D+", text))
 
 
 def read_rgb(path: Path) -> ByteArray:
@@ -149,10 +153,14 @@ def list_samples(folder: Path) -> list[Sample]:
     """All frames below a folder in natural order: train, validation, test; within them ``good`` first.
 
     Accepted: a product's folder (``train/good validation/good test/<defect>``), one of its splits, or a bare folder
-    with ``rgb/`` and ``xyz/``. Raises DataError for anything else, for an empty folder and for half pairs.
+    with ``rgb/`` and ``xyz/``. Raises DataError for anything else, for an empty folder and for half pairs, and for
+    names that a report or another computer could not keep apart.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give one in the MVTec 3D-AD layout")
+    if has_stray_bytes(str(folder.absolute())):
+        raise DataError(f"the path {folder.absolute()} is not UTF-8, so no report could name it; rename the folder")
+    _check_layout(folder)
     splits = [split for split in SPLITS if (folder / split).is_dir()]
     if (folder / "rgb").is_dir() or (folder / "xyz").is_dir():
         samples = _pairs(folder, *_where(folder), prefix="")
@@ -171,27 +179,80 @@ def list_samples(folder: Path) -> list[Sample]:
 def read_parts(folder: Path, samples: Iterable[Sample]) -> dict[str, str]:
     """Part ids by the samples' names, from ``parts.csv`` in the folder or up to two levels above; empty without one.
 
-    The file names frames by their path below itself (``train/good/003``). Raises DataError for a file that is not such
-    a table or does not name every sample's part.
+    The file names frames by their path below itself (``train/good/003``; also ``train\\good\\003.png``). Rows of frames
+    that are not there have no effect. Raises DataError for a file that is not such a table, names a frame twice or does
+    not name every sample's part.
     """
     here = folder.resolve()
-    home = next((place for place in (here, *here.parents[:2]) if (place / PARTS_FILE).is_file()), None)
+    places = (here, *here.parents[:2])
+    if misnamed := [place / name for place in places for name in MISNAMED_PARTS if os.path.lexists(place / name)]:
+        raise DataError(f"{misnamed[0]} is not called {PARTS_FILE}; rename or remove it")
+    home = next((place for place in places if os.path.lexists(place / PARTS_FILE)), None)
     if home is None:
         return {}
     path = home / PARTS_FILE
-    try:
-        table = StringIO(read_file(path, MAX_PARTS_NBYTES, follow=True).decode(), newline="")
-        known = {row["name"]: row["part_id"] for row in csv.DictReader(table)}
-    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a table with columns name and part_id ({error})") from error
-    parts: dict[str, str] = {}
+    known = _known_parts(path)
+    parts, missing, named = dict[str, str](), [], set()
     for sample in samples:
         below = here.relative_to(home) / sample.rgb.parent.parent.relative_to(folder) / sample.rgb.stem
-        parts[sample.name] = known.get(below.as_posix()) or ""
-    missing = [name for name, part in parts.items() if not part]
+        name = _frame_name(below.as_posix())
+        named.add(name)
+        if name in known:
+            parts[sample.name] = known[name]
+        else:
+            missing.append(sample.name)
     if missing:
-        raise DataError(f"{path} names no part for {_some(missing)}; complete it or remove it")
+        other = sorted(set(known) - named, key=natural_key)
+        hint = f" (no frame found for its rows {_some(other)})" if other else ""
+        raise DataError(f"{path} names no part for {_some(missing)}{hint}; complete it or remove it")
     return parts
+
+
+def one_sample(file: Path) -> Sample:
+    """The frame that ``rgb/NAME.png`` or ``xyz/NAME.tiff`` is half of. Raises DataError."""
+    folder, kind = file.parent.parent, file.parent.name
+    if kind not in ("rgb", "xyz"):
+        raise DataError(f"{file} is not in a folder rgb/ or xyz/, so the other half of the frame cannot be found")
+    pictures, clouds = _stems(folder / "rgb", PICTURES), _stems(folder / "xyz", CLOUDS)
+    if file not in (pictures.get(file.stem), clouds.get(file.stem)):
+        raise DataError(f"{file} is not a picture rgb/NAME.png or points xyz/NAME.tiff; give one of these")
+    for half, there in (("rgb", pictures), ("xyz", clouds)):
+        if file.stem not in there:
+            lacking = folder / half / f"{file.stem}{(PICTURES if half == 'rgb' else CLOUDS)[0]}"
+            raise DataError(
+                f"{file}: the other half of the frame, {lacking}, is missing; add it or leave this frame out"
+            )
+    return Sample(file.stem, "", "", pictures[file.stem], clouds[file.stem], None)
+
+
+def _known_parts(path: Path) -> dict[str, str]:
+    """Part ids by the frames' names in ``parts.csv``. Raises DataError."""
+    try:
+        rows = decode_table(read_file(path, MAX_PARTS_NBYTES, follow=True), ("name", "part_id"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    except TextRefused as error:
+        raise DataError(f"{path} {error}") from error
+    known, lines = dict[str, str](), dict[str, int]()
+    for line, row in rows:
+        name, part = _frame_name(row["name"]), row["part_id"]
+        if name in known:
+            raise DataError(f"{path} names {name} twice, in lines {lines[name]} and {line}; remove one of them")
+        if not PART_ID.fullmatch(part):
+            raise DataError(
+                f"{path}, line {line}: part_id is {part!r}; use 1 to 64 letters, digits and signs of ASCII"
+            )
+        known[name], lines[name] = part, line
+    return known
+
+
+def _frame_name(text: str) -> str:
+    """How ``parts.csv`` and a frame's path are compared: without ``./``, ``rgb/`` and suffix, ``/`` between folders."""
+    pieces = [piece for piece in unicodedata.normalize("NFC", text).replace("\\", "/").split("/") if piece != "."]
+    stem, dot, suffix = pieces[-1].rpartition(".")
+    if stem and dot + suffix.lower() in (*PICTURES, *CLOUDS):
+        pieces[-1] = stem
+    return "/".join(piece for at, piece in enumerate(pieces) if at != len(pieces) - 2 or piece not in ("rgb", "xyz"))
 
 
 def _where(folder: Path) -> tuple[str, str]:
@@ -202,19 +263,24 @@ def _where(folder: Path) -> tuple[str, str]:
 
 
 def _split(folder: Path, split: str, prefix: str) -> Iterable[Sample]:
+    _check_layout(folder)
+    for path in folder.iterdir():
+        if path.is_dir():
+            _check_layout(path)
     leaves = [p for p in folder.iterdir() if (p / "rgb").is_dir() or (p / "xyz").is_dir()]
+    _check_names(folder, [leaf.name for leaf in leaves])
     for leaf in sorted(leaves, key=lambda p: (p.name != GOOD, natural_key(p.name))):
         yield from _pairs(leaf, split, leaf.name, prefix=f"{prefix}{leaf.name}/")
 
 
 def _pairs(folder: Path, split: str, defect: str, prefix: str) -> list[Sample]:
-    pictures = _stems(folder / "rgb", (".png",))
-    clouds = _stems(folder / "xyz", (".tiff", ".tif"))
+    pictures, clouds = _stems(folder / "rgb", PICTURES), _stems(folder / "xyz", CLOUDS)
     for present, absent, what in ((pictures, clouds, "xyz/*.tiff"), (clouds, pictures, "rgb/*.png")):
         half = sorted(set(present) - set(absent), key=natural_key)
         if half:
+            _check_names(folder, [*pictures, *clouds])
             raise DataError(f"{folder}: {len(half)} frame(s) lack their {what}: {_some(half)}; complete or remove them")
-    masks = _stems(folder / "gt", (".png",))
+    masks = _stems(folder / "gt", PICTURES)
     return [
         Sample(prefix + stem, split, defect, pictures[stem], clouds[stem], masks.get(stem))
         for stem in sorted(pictures, key=natural_key)
@@ -224,7 +290,36 @@ def _pairs(folder: Path, split: str, defect: str, prefix: str) -> list[Sample]:
 def _stems(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
-    return {p.stem: p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".")}
+    found = [p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".")]
+    stems = {path.stem: path for path in found}
+    _check_names(folder, stems)
+    for path in found:
+        if stems[path.stem] != path:
+            first, second = sorted((path.name, stems[path.stem].name))
+            raise DataError(f"{folder} holds both {first} and {second}; remove one of them")
+    return stems
+
+
+def _check_layout(folder: Path) -> None:
+    """Raises DataError for a folder whose name is meant as one of the layout's and is spelt in another way."""
+    for path in folder.iterdir():
+        meant = path.name.strip().casefold()
+        if meant in LAYOUT and path.name != meant and path.is_dir():
+            raise DataError(f"{folder} holds a folder {path.name!r}; in this layout it is called {meant}; rename it")
+
+
+def _check_names(folder: Path, names: Iterable[str]) -> None:
+    """Raises DataError for a name that a report could not hold, and for two that only look different to a computer."""
+    names = list(names)
+    for name in names:
+        try:
+            check_name(name)
+        except TextRefused as error:
+            raise DataError(f"{folder}: the name {name!r} {error}") from None
+    try:
+        check_apart(names)
+    except TextRefused as error:
+        raise DataError(f"{folder}: {error}") from None
 
 
 def _some(names: list[str]) -> str:

@@ -71,7 +71,7 @@ class FrameSender:
         """
         topic("frame", camera)
         for endpoint in (frames_endpoint, results_endpoint):
-            check_ipc(endpoint)
+            check_ipc(endpoint, error=CameraError)
         key = read_client_key(key) if key else None
         limits = limits or SenderLimits()
         self.camera = camera

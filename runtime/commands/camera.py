@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from asperity.runtime.errors import CameraError, UsageError
 from asperity.runtime.frame import Unit
 from asperity.runtime.security.private_files import CLIENT_KEY_VARIABLE
+from asperity.runtime.text.numbers import whole_number
 
 if TYPE_CHECKING:
     from asperity.runtime.cameras.stream import Exposure
@@ -201,10 +201,11 @@ def _stream(
 
 
 def _size(text: str) -> int | tuple[int, int]:
-    pieces = text.lower().split("x")
-    if not 1 <= len(pieces) <= 2 or not all(re.fullmatch("[0-9]{1,6}", piece) for piece in pieces):
+    sides = [whole_number(piece) for piece in text.lower().split("x")]
+    if not 1 <= len(sides) <= 2 or None in sides:
         raise UsageError(f"--size {text!r} is not valid; give pixels as 256 or WIDTHxHEIGHT, e.g. 320x240")
-    return int(pieces[0]) if len(pieces) == 1 else (int(pieces[1]), int(pieces[0]))
+    width, height = cast("list[int]", [sides[0], sides[-1]])
+    return width if len(sides) == 1 else (height, width)
 
 
 def _kinds(text: str) -> list[str]:

@@ -77,9 +77,16 @@ def user(
     import sys
     from getpass import getpass
 
+    from asperity.runtime.errors import UsageError
     from asperity.runtime.gateways.opcua.users import new_user, put_user
+    from asperity.runtime.text.encoding import TextRefused, decode
 
-    password = getpass(f"password of {name}: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    typed = sys.stdin.isatty()
+    line = getpass(f"password of {name}: ").encode("utf-8", "surrogateescape") if typed else sys.stdin.buffer.readline()
+    try:
+        password = decode(line).rstrip("\n")
+    except TextRefused as error:
+        raise UsageError(f"the password {error}") from None
     put_user(file, new_user(name, "operate" if operate else "read", password))
 
 

@@ -11,11 +11,15 @@ from contextlib import suppress
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
+
+from asperity.runtime.files import shown
+from asperity.runtime.text.names import has_stray_bytes
+from asperity.runtime.text.numbers import decimal_number, whole_number
 
 PANELS = {
     "On the line": "run simulate watch camera doctor keys",
@@ -134,7 +138,10 @@ class _Quick:
         self._kind, self._info = param.type_descriptor.annotation, param.type_descriptor.parameter_info
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        """As ``typer._coercion.RuntimeParam.coerce``."""
+        """As ``typer._coercion.RuntimeParam.coerce``; what is typed in is checked first."""
+        for text in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else ():
+            if isinstance(text, str) and (why := self._refusal(text)):
+                raise typer.BadParameter(why, ctx=ctx, param=param)
         if not param.multiple and param.nargs == 1:
             if value is None:
                 return None
@@ -144,6 +151,21 @@ class _Quick:
                     return converted
         param._runtime_param = None
         return self._slow().coerce(value, param=param, ctx=ctx)
+
+    def _refusal(self, text: str) -> str:
+        """Why a text cannot be a value of this kind; empty: it may be."""
+        kinds = {self._kind, *get_args(self._kind)}
+        if has_stray_bytes(text):
+            return f"{shown(text)} is not UTF-8; rename it"
+        if Path in kinds and not text:
+            return "the path is empty; leave the option out or give a path"
+        if Path in kinds and (text == "~" or text.startswith("~/")):
+            return f"the shell did not replace the ~ in {text}; write the whole path"
+        for kind, read in ((int, whole_number), (float, decimal_number)):
+            with suppress(ValueError):  # what Python does not take either, Typer refuses
+                if kind in kinds and kind(text) != read(text):
+                    return f"{text!r} is not a number that can be used; write it with digits 0 to 9"
+        return ""
 
     def _converted(self, value: Any) -> Any:
         kind = self._kind

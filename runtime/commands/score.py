@@ -53,6 +53,8 @@ def command(
         raise UsageError(f"--unit {unit!r} is not known; give one of {', '.join(MM_PER_UNIT)}")
     missing = parse_invalid(invalid) or ()
     samples = [sample for source in sources for sample in _samples(source)][:limit]
+    if maps is not None:
+        _check_maps(maps, samples)
     opened = open_bundle(bundle, TrustStore(keys))
     engine = CpuEngine.open(opened, threads or None)
     counts = {"ok": 0, "ng": 0, "unknown": 0}
@@ -112,30 +114,38 @@ def judge(
 
 def _samples(source: Path) -> list[Sample]:
     """Frames of a folder, or the one frame that a file is half of. Raises DataError."""
-    from asperity.runtime.cameras.mvtec_files import Sample, list_samples
+    from asperity.runtime.cameras.mvtec_files import list_samples, one_sample
     from asperity.runtime.errors import DataError
 
     if source.is_dir():
         return list_samples(source)
     if not source.exists():
         raise DataError(f"{source} does not exist; give a folder in the MVTec 3D-AD layout or files rgb/NAME.png")
-    folder, kind = source.parent.parent, source.parent.name
-    if kind not in ("rgb", "xyz"):
-        raise DataError(f"{source} is not in a folder rgb/ or xyz/, so the other half of the frame cannot be found")
-    rgb = folder / "rgb" / f"{source.stem}.png"
-    clouds = [path for suffix in (".tiff", ".tif") if (path := folder / "xyz" / f"{source.stem}{suffix}").exists()]
-    for half, there in ((rgb, rgb.exists()), (folder / "xyz" / f"{source.stem}.tiff", bool(clouds))):
-        if not there:
-            raise DataError(
-                f"{source}: the other half of the frame, {half}, is missing; add it or leave this frame out"
-            )
-    return [Sample(name=source.stem, split="", defect="", rgb=rgb, xyz=clouds[0], gt=None)]
+    return [one_sample(source)]
 
 
 def _tracked(track: Any, samples: list[Sample]) -> list[Sample]:
     from rich.console import Console
 
     return cast("list[Sample]", track(samples, "scoring", console=Console(stderr=True), transient=True))
+
+
+def _map_path(folder: Path, name: str) -> Path:
+    return folder / f"{name.replace('/', '_')}.png"
+
+
+def _check_maps(folder: Path, samples: list[Sample]) -> None:
+    """Raises UsageError where the map of one frame would replace another's."""
+    from asperity.runtime.errors import UsageError
+
+    taken: dict[Path, Sample] = {}
+    for sample in samples:
+        other = taken.setdefault(_map_path(folder, sample.name), sample)
+        if other is not sample:
+            raise UsageError(
+                f"--maps: {other.rgb} and {sample.rgb} would both be drawn in {_map_path(folder, sample.name)}; score "
+                "them one after the other, with a folder each"
+            )
 
 
 def _write_map(folder: Path, name: str, frame: Frame, scores: Scores, decision: Decision, judgement: Judgement) -> None:
@@ -153,7 +163,7 @@ def _write_map(folder: Path, name: str, frame: Frame, scores: Scores, decision: 
     placed = source_map(pixels, scores.window, height_px, width_px, outside=low)
     region = judgement.region if judgement.verdict is Verdict.NG else None
     picture = heat_overlay(frame.rgb, placed, max(low, 0.0), max(float(pixels.max()), MAP_FLOOR), region)
-    path = folder / f"{name.replace('/', '_')}.png"
+    path = _map_path(folder, name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(path)

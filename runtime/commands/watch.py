@@ -74,7 +74,7 @@ def command(
         for kind in KINDS[what]:
             socket.setsockopt(zmq.SUBSCRIBE, topic(kind, station))
         for endpoint in {bulk if kind in ("map", "picture") else results for kind in KINDS[what]}:
-            check_ipc(endpoint)
+            check_ipc(endpoint, error=UsageError)
             secure(socket, key)
             try:
                 socket.connect(endpoint)

@@ -12,6 +12,7 @@ import msgspec
 
 from asperity.runtime.cuda.device_bank import Path as SearchPath
 from asperity.runtime.errors import EngineError
+from asperity.runtime.text.formats import TextRefused, decode_json
 
 FOLDER = Path(__file__).resolve().parent / "choice"
 
@@ -51,8 +52,8 @@ def choose(device: str, m: int, n: int, d: int, folder: Path = FOLDER) -> Search
     if not path.is_file():
         return "tensor"
     try:
-        table = msgspec.json.decode(path.read_bytes(), type=ChoiceTable)
-    except msgspec.MsgspecError as error:
+        table = decode_json(path.read_bytes(), ChoiceTable)
+    except TextRefused as error:
         raise EngineError(
             f"{path.name} is not a table of paths ({error}); generate it again with make gpu-bench"
         ) from error

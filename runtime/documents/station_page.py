@@ -16,7 +16,7 @@ def page() -> str:
             MADE,
             "",
             "Every key may be left out; an unknown one is refused. Flags of `asperity run` override the file;",
-            "paths may be relative to it.",
+            "paths may be relative to it or begin with `~/` ([text files, names and addresses](text-files.md)).",
             *described(StationConfig),
             "",
         ]

@@ -24,6 +24,8 @@ from asperity.runtime.errors import EngineError, ParityError
 from asperity.runtime.files import read_file, write_whole
 from asperity.runtime.frame import EngineInfo
 from asperity.runtime.manifest import Decision
+from asperity.runtime.text.encoding import TextRefused
+from asperity.runtime.text.formats import decode_json
 from asperity.runtime.vision.scoring import fused_score
 
 MAX_SHIFT_STD = 0.3
@@ -181,8 +183,8 @@ def cache_path(bundle: Bundle, info: EngineInfo, cache: Path | None = None) -> P
 def _cached(path: Path, bundle: Bundle, info: EngineInfo, n: int) -> NDArray[np.float64] | None:
     """Scores of an earlier start; None when there are none that belong to this bundle, engine and device."""
     try:
-        found = msgspec.json.decode(read_file(path, MAX_CACHE_BYTES), type=CachedScores)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        found = decode_json(read_file(path, MAX_CACHE_BYTES), CachedScores)
+    except (OSError, TextRefused):
         return None
     expected = (bundle.digest, info.name, info.device, info.precision, n)
     if (found.bundle, found.engine, found.device, found.precision, len(found.scores)) != expected:

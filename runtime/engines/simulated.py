@@ -174,7 +174,8 @@ def check_word(word: str) -> None:
 
 def _step(word: str) -> tuple[str, float]:
     name, _, delay_ms = word.partition("=")
-    if name not in WORDS or not (delay_ms == "" or (delay_ms.isdecimal() and len(delay_ms) <= 7)):
+    number = delay_ms.isascii() and delay_ms.isdecimal() and len(delay_ms) <= 7
+    if name not in WORDS or not (delay_ms == "" or number):
         known = ", ".join(WORDS)
         raise ConfigError(
             f"[engine] script has the unknown word {word!r}; known words are {known}, each also as WORD=MILLISECONDS"

@@ -15,17 +15,28 @@ from msgspec import field
 
 from asperity.runtime.security.private_files import CLIENT_KEY_VARIABLE
 from asperity.runtime.settings.paths import control_endpoint
-from asperity.runtime.settings.toml_tables import Name, Section, number, read_sections, text
+from asperity.runtime.settings.toml_tables import (
+    Name,
+    Section,
+    endpoint_text,
+    host_text,
+    number,
+    path_text,
+    read_sections,
+    text,
+)
 
 
 class GatewayStation(Section, frozen=True, forbid_unknown_fields=True):
     """The station that the gateway speaks for."""
 
     name: Annotated[Name, text("the station's name")] = "st1"
-    results: Annotated[str, text("the inspector's results socket")] = "tcp://127.0.0.1:5561"
-    control: Annotated[str, text("the inspector's control socket; empty: the one in this user's runtime folder")] = ""
+    results: Annotated[str, endpoint_text("the inspector's results socket")] = "tcp://127.0.0.1:5561"
+    control: Annotated[
+        str, endpoint_text("the inspector's control socket; empty: the one in this user's runtime folder")
+    ] = ""
     key_file: Annotated[
-        str, text("client key for a station with CURVE; empty: the file named by `$ASPERITY_CLIENT_KEY`, if set")
+        str, path_text("client key for a station with CURVE; empty: the file named by `$ASPERITY_CLIENT_KEY`, if set")
     ] = ""
 
 
@@ -66,7 +77,7 @@ class Log(Section, frozen=True, forbid_unknown_fields=True):
 class Opcua(Section, frozen=True, forbid_unknown_fields=True):
     """The OPC UA server."""
 
-    host: Annotated[str, text("address to listen on")] = "127.0.0.1"
+    host: Annotated[str, host_text("address to listen on")] = "127.0.0.1"
     port: Annotated[int, number(0, 65535, "port; 0: any free one, printed on stdout")] = 4840
     encryption: Annotated[
         Literal["offered", "required"],
@@ -77,13 +88,13 @@ class Opcua(Section, frozen=True, forbid_unknown_fields=True):
         text("allow security None and calls without users on other than loopback addresses, without authentication"),
     ] = False
     certificate_folder: Annotated[
-        str, text("`server.der` and `server.pem`, created on first use; empty: the user's configuration folder")
+        str, path_text("`server.der` and `server.pem`, created on first use; empty: the user's configuration folder")
     ] = ""
     clients_folder: Annotated[
-        str, text("certificates (`*.der`, `*.pem`) of clients that may connect with encryption; empty: any")
+        str, path_text("certificates (`*.der`, `*.pem`) of clients that may connect with encryption; empty: any")
     ] = ""
     users_file: Annotated[
-        str, text("users and roles, created by `asperity gateway user`; empty: any client may call methods")
+        str, path_text("users and roles, created by `asperity gateway user`; empty: any client may call methods")
     ] = ""
     anonymous_read: Annotated[bool, text("with users_file: anonymous clients may read")] = True
     connections_max: Annotated[
@@ -118,7 +129,7 @@ class Opcua(Section, frozen=True, forbid_unknown_fields=True):
     ] = 0.5
     audit_file: Annotated[
         str,
-        text(
+        path_text(
             "log-ins, including refused ones; empty: `$XDG_STATE_HOME/asperity/NAME.opcua.audit.jsonl` (16 MB, 8 files)"
         ),
     ] = ""
@@ -140,7 +151,7 @@ class Opcua(Section, frozen=True, forbid_unknown_fields=True):
 class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     """The MQTT client."""
 
-    host: Annotated[str, text("address of the broker")] = "127.0.0.1"
+    host: Annotated[str, host_text("address of the broker")] = "127.0.0.1"
     port: Annotated[int, number(1, 65535, "port of the broker; usually 8883 with TLS")] = 1883
     version: Annotated[Literal["3.1.1", "5"], text("MQTT protocol version")] = "5"
     client_id: Annotated[
@@ -156,13 +167,13 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
         text("accept requests on PREFIX/STATION/command/OP; any client that may publish there may command the station"),
     ] = False
     tls: Annotated[bool, text("encrypt, and check the broker's certificate")] = False
-    ca_file: Annotated[str, text("CA certificates for the broker's certificate; empty: those of the system")] = ""
+    ca_file: Annotated[str, path_text("CA certificates for the broker's certificate; empty: those of the system")] = ""
     certificate_file: Annotated[
-        str, text("client certificate that identifies the gateway to the broker; empty: none")
+        str, path_text("client certificate that identifies the gateway to the broker; empty: none")
     ] = ""
-    key_file: Annotated[str, text("private key of that certificate, mode 0600")] = ""
+    key_file: Annotated[str, path_text("private key of that certificate, mode 0600")] = ""
     user: Annotated[str, text("user name at the broker; empty: none")] = ""
-    password_file: Annotated[str, text("file that contains only the password, mode 0600")] = ""
+    password_file: Annotated[str, path_text("file that contains only the password, mode 0600")] = ""
     insecure_lan: Annotated[bool, text("allow a broker that is not on loopback without TLS")] = False
     keepalive_s: Annotated[
         int, number(1, 3600, "the broker publishes the last will 1.5 x this after the gateway falls silent")
@@ -198,14 +209,16 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     ] = 3000  # fmt: skip
     state_file: Annotated[
         str,
-        text("remembers what was published last, to continue from there; empty: `$XDG_STATE_HOME/asperity/NAME.mqtt`"),
+        path_text(
+            "remembers what was published last, to continue from there; empty: `$XDG_STATE_HOME/asperity/NAME.mqtt`"
+        ),
     ] = ""
 
 
 class Modbus(Section, frozen=True, forbid_unknown_fields=True):
     """The Modbus TCP server."""
 
-    host: Annotated[str, text("address to listen on")] = "127.0.0.1"
+    host: Annotated[str, host_text("address to listen on")] = "127.0.0.1"
     port: Annotated[int, number(0, 65535, "port; 0: any free one; 502, the usual port, needs a privilege")] = 5020
     insecure_lan: Annotated[
         bool,
@@ -245,7 +258,7 @@ class Modbus(Section, frozen=True, forbid_unknown_fields=True):
 class Http(Section, frozen=True, forbid_unknown_fields=True):
     """The HTTP server."""
 
-    host: Annotated[str, text("address to listen on")] = "127.0.0.1"
+    host: Annotated[str, host_text("address to listen on")] = "127.0.0.1"
     port: Annotated[int, number(0, 65535, "port; 0: any free one")] = 8088
     insecure_lan: Annotated[
         bool, text("allow a host address other than loopback, without authentication: anyone who can reach it may read")
@@ -278,7 +291,7 @@ def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | 
 
     Raises ConfigError.
     """
-    return read_sections(GatewayConfig, path, overrides, _make_absolute)
+    return read_sections(GatewayConfig, path, overrides)
 
 
 def client_key(config: GatewayConfig) -> Path | None:
@@ -290,12 +303,3 @@ def client_key(config: GatewayConfig) -> Path | None:
 def control_of(config: GatewayConfig) -> str:
     """The control active endpoint."""
     return control_endpoint(config.station.name, config.station.control)
-
-
-def _make_absolute(values: dict[str, Any], base: Path) -> None:
-    """Keys that end in ``_file`` or ``_folder`` are paths, relative to the file."""
-    for table in values.values():
-        if isinstance(table, dict):
-            for key, value in table.items():
-                if key.endswith(("_file", "_folder")) and isinstance(value, str) and value:
-                    table[key] = str(base / value)

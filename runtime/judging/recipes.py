@@ -27,6 +27,7 @@ from asperity.runtime.settings.cross_checks import check_recipe
 from asperity.runtime.settings.loading import restore, save
 from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, StationConfig
 from asperity.runtime.settings.toml_tables import Name
+from asperity.runtime.text.formats import TextRefused, decode_json
 
 if TYPE_CHECKING:
     from asperity.runtime.bundle.reader import Bundle
@@ -73,8 +74,8 @@ def recipe_name(bundle: Path) -> str:
             f"there is no bundle at {bundle}; give the folder that `asperity calibrate` or `asperity export` wrote"
         )
     try:
-        return msgspec.json.decode(read_manifest(bundle), type=Named).recipe
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return decode_json(read_manifest(bundle), Named).recipe
+    except TextRefused as error:
         raise BundleError(
             f"{bundle / MANIFEST_FILE} does not name a recipe ({error}); copy the bundle again or export it again"
         ) from error

@@ -22,6 +22,8 @@ from asperity.runtime.records.journal_files import IDS_SUFFIX
 from asperity.runtime.settings.paths import journal_path
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.settings.toml_tables import Name
+from asperity.runtime.text.encoding import TextRefused
+from asperity.runtime.text.formats import decode_json
 
 MAX_NBYTES = 256 * 1024
 RECIPES_MAX = 1024
@@ -96,7 +98,7 @@ def _read(config: StationConfig) -> Memory:
     path = served_path(config)
     advice = f"restore it, or, if no newer bundle can have been served: {ON_REQUEST} (the file is then written again)"
     try:
-        memory = msgspec.json.decode(read_file(path, MAX_NBYTES, forbidden=OTHERS_MAY_WRITE), type=Memory)
+        memory = decode_json(read_file(path, MAX_NBYTES, forbidden=OTHERS_MAY_WRITE), Memory)
     except FileNotFoundError:
         if not _has_begun(config):
             return Memory(config.station.name)
@@ -108,7 +110,7 @@ def _read(config: StationConfig) -> Memory:
         raise BundleError(
             f"{path}, which records the newest bundles that were served, cannot be read ({error.strerror}); {advice}"
         ) from None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except TextRefused as error:
         raise BundleError(
             f"{path}, which records the newest bundles that were served, is damaged ({error}); {advice}"
         ) from None

@@ -36,6 +36,8 @@ from asperity.runtime.security.private_files import (
     read_private,
     write_private,
 )
+from asperity.runtime.text.encoding import TextRefused
+from asperity.runtime.text.formats import decode_json
 from asperity.runtime.wire import MAX_PARTS
 
 CLIENTS_MAX = 256
@@ -298,6 +300,6 @@ def _convert(values: dict[str, Any]) -> AllowedKey:
 def _decode(data: bytes, path: Path, kind: type[K]) -> K:
     """Raises AccessError where the file is none. Its message quotes nothing of the file."""
     try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return decode_json(data, kind)
+    except TextRefused:
         raise AccessError(f"{path} is damaged or not a valid {kind.__name__}; create another key") from None

@@ -13,6 +13,7 @@ from pathlib import Path
 from asperity.runtime import files
 from asperity.runtime.errors import AsperityError, ConfigError, UsageError
 from asperity.runtime.files import OTHERS_MAY_USE, OthersReach, make_folder, read_file, write_whole
+from asperity.runtime.text.encoding import TextRefused, decode
 
 KEYS_VARIABLE = "ASPERITY_KEYS"
 CLIENT_KEY_VARIABLE = "ASPERITY_CLIENT_KEY"
@@ -83,11 +84,11 @@ def read_private(path: Path, private: Private, limit_bytes: int = MAX_KEY_FILE_B
 def read_secret(path: Path) -> str:
     """The text of a file with a password or key that a configuration names. Raises ConfigError."""
     try:
-        return read_private(path, SECRET, MAX_SECRET_BYTES, follow=True).decode()
+        return decode(read_private(path, SECRET, MAX_SECRET_BYTES, follow=True))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; give a file of this user's, mode 0600") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not text: {error.reason}") from error
+    except TextRefused as error:
+        raise ConfigError(f"{path} {error}") from None
 
 
 def write_private(path: Path, data: bytes, remedy: str) -> None:

@@ -45,6 +45,8 @@ from asperity.runtime.security.private_files import (
     read_private,
     write_private,
 )
+from asperity.runtime.text.encoding import TextRefused
+from asperity.runtime.text.formats import decode_json
 
 SIGNING_FILE = "signing.pem"
 KEY_ID_DIGITS = 16
@@ -137,9 +139,9 @@ def read_public_key(path: Path) -> PublicKey:
 
 def _decode_public_key(data: bytes, path: Path) -> PublicKey:
     try:
-        key = msgspec.json.decode(data, type=PublicKey)
+        key = decode_json(data, PublicKey)
         key.raw()
-    except (msgspec.MsgspecError, SignatureError, UnicodeDecodeError) as error:
+    except (TextRefused, SignatureError) as error:
         raise UsageError(
             f"{path} is not a public key of Asperity ({error}); write one with `asperity keys export -o FILE`"
         ) from None
@@ -249,9 +251,9 @@ class TrustStore:
 def check_signature(manifest_bytes: bytes, signature_bytes: bytes, trust: TrustStore, bundle: Path) -> str:
     """Id of the trusted key that signed these bytes. Raises SignatureError saying what to do."""
     try:
-        signature = msgspec.json.decode(signature_bytes, type=Signature)
+        signature = decode_json(signature_bytes, Signature)
         raw_signature = base64.b64decode(signature.signature, validate=True)
-    except (msgspec.MsgspecError, binascii.Error, UnicodeDecodeError):
+    except (TextRefused, ValueError):
         raise SignatureError(
             f"bundle {bundle}: file signature is not a signature of Asperity; export or copy the bundle again"
         ) from None

@@ -12,34 +12,32 @@ import os
 import stat
 from pathlib import Path
 
-from asperity.runtime.errors import StationError
+from asperity.runtime.errors import AsperityError, StationError
 from asperity.runtime.files import OTHERS_MAY_WRITE, is_foreign
+from asperity.runtime.text.addresses import check_endpoint
+from asperity.runtime.text.encoding import TextRefused
 
 PATH_NBYTES_MAX = 107
 """Linux's ``sun_path``, less its last zero."""
 
 
-def check_ipc(endpoint: str, *, make_folder: bool = False) -> Path | None:
-    """The file of an ``ipc://`` endpoint, which need not be there yet; None: the endpoint is of another kind.
+def check_ipc(endpoint: str, *, make_folder: bool = False, error: type[AsperityError] = StationError) -> Path | None:
+    """The file of an ``ipc://`` endpoint, which need not be there yet; None: the endpoint is of another kind, or empty.
 
     Every folder down to the file belongs to this user or root, and none can be written by others (one above the last
     may be, if it is sticky as /tmp is); no link is among them; the file, if it is there, is such a user's socket.
     ``make_folder``: make what is missing of the folders, for this user alone. Without it that is done only where
-    another user could come first. Raises StationError naming the path and the remedy.
+    another user could come first. Raises StationError naming the path and the remedy, and ``error`` where the text is
+    not an endpoint.
     """
+    try:
+        if endpoint and not make_folder:  # what this process binds comes from its settings, which were checked
+            check_endpoint(endpoint)
+    except TextRefused as refused:
+        raise error(f"the endpoint {refused}") from None
     if not endpoint.startswith("ipc://"):
         return None
-    name = endpoint.removeprefix("ipc://")
-    if not name or name[0] in "@*":
-        raise StationError(f"{endpoint} is not a file, so any user could bind it; use ipc:///FOLDER/NAME")
-    if "\0" in name:
-        raise StationError(f"{endpoint!r} contains a NUL character; choose another path")
-    path = Path(name).absolute()
-    if (nbytes := len(os.fsencode(name))) > PATH_NBYTES_MAX:
-        raise StationError(
-            f"the path of {endpoint} has {nbytes} bytes, a socket's may have {PATH_NBYTES_MAX}; choose a shorter one, "
-            "or set XDG_RUNTIME_DIR to a shorter folder if it is the default of the control socket"
-        )
+    path = _path_of(endpoint)
     others_may_make = False  # in the folder before
     for folder in reversed(path.parents):
         found = _look(folder)
@@ -67,6 +65,20 @@ def check_ipc(endpoint: str, *, make_folder: bool = False) -> Path | None:
         if not stat.S_ISSOCK(found.st_mode):
             raise StationError(f"{path} exists and is not a socket; choose another name for {endpoint}")
     return path
+
+
+def _path_of(endpoint: str) -> Path:
+    name = endpoint.removeprefix("ipc://")
+    if not name or name[0] in "@*":
+        raise StationError(f"{endpoint} is not a file, so any user could bind it; use ipc:///FOLDER/NAME")
+    if "\0" in name:
+        raise StationError(f"{endpoint!r} contains a NUL character; choose another path")
+    if (nbytes := len(os.fsencode(name))) > PATH_NBYTES_MAX:
+        raise StationError(
+            f"the path of {endpoint} has {nbytes} bytes, a socket's may have {PATH_NBYTES_MAX}; choose a shorter one, "
+            "or set XDG_RUNTIME_DIR to a shorter folder if it is the default of the control socket"
+        )
+    return Path(name).absolute()
 
 
 def _look(path: Path) -> os.stat_result | None:

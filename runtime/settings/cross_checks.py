@@ -51,10 +51,6 @@ def check(config: StationConfig, where: str) -> None:
             f"{where}: [engine] device_wait_ms is {engine.device_wait_ms}; twice that must be below [limits] "
             f"engine_stuck_ms ({limits.engine_stuck_ms}), or a GPU that hangs is mistaken for an engine that is stuck"
         )
-    for key in ("frames", "results", "bulk", "control"):
-        endpoint = getattr(sockets, key)
-        if not endpoint.startswith(("tcp://", "ipc://")) and not (key == "control" and endpoint == ""):
-            raise ConfigError(f"{where}: [sockets] {key} is {endpoint!r}; write tcp://ADDRESS:PORT or ipc://PATH")
 
 
 def check_recipe(recipe: str, geometry: Geometry, config: StationConfig) -> None:

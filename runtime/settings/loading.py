@@ -13,7 +13,7 @@ import msgspec
 
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.settings.cross_checks import check
-from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, StationConfig
+from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.settings.toml_tables import read_sections, where_of
 
 
@@ -22,7 +22,7 @@ def load(path: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | 
 
     Without ``path`` every value is its default. Relative paths in it are relative to the file. Raises ConfigError.
     """
-    config = read_sections(StationConfig, path, overrides, _make_absolute)
+    config = read_sections(StationConfig, path, overrides)
     check(config, where_of(path))
     return config
 
@@ -38,20 +38,3 @@ def restore(data: bytes) -> StationConfig:
         return msgspec.json.decode(data, type=StationConfig)
     except msgspec.MsgspecError as error:
         raise ConfigError(f"the configuration passed to this process cannot be read: {error}") from error
-
-
-def _make_absolute(values: dict[str, Any], base: Path) -> None:
-    recipes, journal, audit, engine, security, trace = (
-        values.get(name) for name in ("recipes", "journal", "audit", "engine", "security", "trace")
-    )
-    if isinstance(recipes, dict):
-        values["recipes"] = {
-            name: str(base / place) if isinstance(place, str) and not place.startswith(SCRIPT_PREFIX) else place
-            for name, place in recipes.items()
-        }
-    stations = values.get("stations")
-    journals = [(station, "journal") for station in (stations if isinstance(stations, list) else [])]
-    own = ((journal, "path"), (audit, "path"), (engine, "trust"), (engine, "cache"))
-    for table, key in (*own, (security, "keys"), (trace, "folder"), *journals):
-        if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
-            table[key] = str(base / table[key])

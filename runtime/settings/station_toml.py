@@ -15,7 +15,9 @@ from asperity.runtime.settings.toml_tables import (
     NAME_RULE,
     Name,
     Section,
+    endpoint_text,
     number,
+    path_text,
     text,
 )
 from asperity.runtime.wire import MAX_BUFFER_BYTES, MAX_CONTROL_BYTES, MAX_PARTS, MAX_RESULTS_PER_REPLY
@@ -84,7 +86,9 @@ class HostedStation(StationSection, frozen=True, forbid_unknown_fields=True):
     Names, numbers, cameras and journals differ; the recipe may be the same, and is then open once.
     """
 
-    journal: Annotated[str, text("journal file of the station; empty: `$XDG_STATE_HOME/asperity/NAME.journal`")] = ""
+    journal: Annotated[
+        str, path_text("journal file of the station; empty: `$XDG_STATE_HOME/asperity/NAME.journal`")
+    ] = ""
     hard_wired: Annotated[
         HardWired | None, text("the station's own table [stations.hard_wired]; absent: [hard_wired]")
     ] = None
@@ -142,11 +146,14 @@ class Triggers(Section, frozen=True, forbid_unknown_fields=True):
 class Sockets(Section, frozen=True, forbid_unknown_fields=True):
     """Endpoints that the inspector binds. Off loopback only with CURVE (or ``insecure_lan``)."""
 
-    frames: Annotated[str, text("PULL; `tcp://ADDRESS:PORT` or `ipc://PATH`")] = "tcp://127.0.0.1:5560"
-    results: Annotated[str, text("PUB: results, records, states, events, triggers")] = "tcp://127.0.0.1:5561"
-    bulk: Annotated[str, text("PUB: maps; a subscriber may miss some")] = "tcp://127.0.0.1:5562"
+    frames: Annotated[str, endpoint_text("PULL; `tcp://ADDRESS:PORT` or `ipc://PATH`", binds=True)] = "tcp://127.0.0.1:5560"
+    results: Annotated[str, endpoint_text("PUB: results, records, states, events, triggers", binds=True)] = "tcp://127.0.0.1:5561"
+    bulk: Annotated[str, endpoint_text("PUB: maps; a subscriber may miss some", binds=True)] = "tcp://127.0.0.1:5562"
     control: Annotated[
-        str, text("ROUTER; empty: `ipc://` in a folder owned by this user (0700), the socket itself 0600")
+        str,
+        endpoint_text(
+            "ROUTER; empty: `ipc://` in a folder owned by this user (0700), the socket itself 0600", binds=True
+        ),
     ] = ""
     insecure_lan: Annotated[
         bool, text("allow binding to a non-loopback address although clients on that network are not authenticated")
@@ -198,7 +205,7 @@ class Security(Section, frozen=True, forbid_unknown_fields=True):
     curve: Annotated[
         bool, text("every socket uses CURVE, and only with clients created by `asperity keys new --client NAME`")
     ] = False
-    keys: Annotated[str, text("key folder; empty: `$ASPERITY_KEYS`, else the user's configuration folder")] = ""
+    keys: Annotated[str, path_text("key folder; empty: `$ASPERITY_KEYS`, else the user's configuration folder")] = ""
     reload_ms: Annotated[int, number(50, 60_000, "the list of clients is checked this often")] = 500
     handshake_ms: Annotated[
         int, number(100, 60_000, "a connection whose handshake is incomplete after this long is closed")
@@ -228,7 +235,7 @@ class Control(Section, frozen=True, forbid_unknown_fields=True):
 class Journal(Section, frozen=True, forbid_unknown_fields=True):
     """The ring of admitted frames and results."""
 
-    path: Annotated[str, text("file; empty: `$XDG_STATE_HOME/asperity/NAME.journal`")] = ""
+    path: Annotated[str, path_text("file; empty: `$XDG_STATE_HOME/asperity/NAME.journal`")] = ""
     slots: Annotated[int, number(64, 1_048_576, "results kept; 4.2 KB each")] = 4096
     first_id: Annotated[int, number(1, 2**52, "first result_id of a new journal")] = 1
     reserve_ids: Annotated[
@@ -248,7 +255,7 @@ class Engine(Section, frozen=True, forbid_unknown_fields=True):
         str,
         text("answers of the simulated engine, one word per seq (docs/plc.md): ok ng shape nan raise ..., or WORD=MS"),
     ] = "ok ok ok ok ng"
-    trust: Annotated[str, text("folder of trusted public keys; empty: the user's configuration folder")] = ""
+    trust: Annotated[str, path_text("folder of trusted public keys; empty: the user's configuration folder")] = ""
     allow_older: Annotated[
         bool,
         text("open a bundle of a recipe although a newer one was served here; every state message then reports it"),
@@ -260,7 +267,7 @@ class Engine(Section, frozen=True, forbid_unknown_fields=True):
     lanes: Annotated[
         int, number(1, 8, "cuda: frames processed at the same time; each has its own buffers on the GPU")
     ] = 1
-    cache: Annotated[str, text("cuda: folder of built networks; empty: `$XDG_CACHE_HOME/asperity/engines`")] = ""
+    cache: Annotated[str, path_text("cuda: folder of built networks; empty: `$XDG_CACHE_HOME/asperity/engines`")] = ""
     cache_max_mbytes: Annotated[
         int,
         number(
@@ -296,7 +303,8 @@ class Audit(Section, frozen=True, forbid_unknown_fields=True):
     """Record of requests and their outcome (docs/security.md, Audit): JSON lines, one file per process."""
 
     path: Annotated[
-        str, text("audit file; `.1`, `.2` ... are older ones; empty: `NAME.audit.jsonl` next to the (first) journal")
+        str,
+        path_text("audit file; `.1`, `.2` ... are older ones; empty: `NAME.audit.jsonl` next to the (first) journal"),
     ] = ""
     max_mbytes: Annotated[int, number(1, 1024, "largest size of a file; then a new one is started")] = 16
     files: Annotated[int, number(2, 100, "files kept, including the current one; the oldest is removed")] = 8
@@ -314,7 +322,7 @@ class Trace(Section, frozen=True, forbid_unknown_fields=True):
 
     slowest: Annotated[int, number(0, 4096, "frames kept; 0: none")] = 0
     folder: Annotated[
-        str, text("`NAME.trace.json` is written here when the process ends; empty: next to the journal")
+        str, path_text("`NAME.trace.json` is written here when the process ends; empty: next to the journal")
     ] = ""
 
 
@@ -355,7 +363,8 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     drift: Drift = Drift()
     log: Log = Log()
     recipes: Annotated[
-        dict[Name, str], text('bundles by recipe name, for prepare_recipe: `name = "/path/to/bundle"`')
+        dict[Name, str],
+        path_text('bundles by recipe name, for prepare_recipe: `name = "/path/to/bundle"`', unless=SCRIPT_PREFIX),
     ] = msgspec.field(default_factory=dict)
 
 

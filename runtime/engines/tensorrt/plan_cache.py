@@ -26,6 +26,7 @@ from asperity.runtime.engines.tensorrt.library import Library
 from asperity.runtime.errors import EngineError, UsageError
 from asperity.runtime.files import OTHERS_MAY_WRITE, make_folder, put_folder, write_whole
 from asperity.runtime.security.private_files import Private, check_folder, read_private
+from asperity.runtime.text.formats import TextRefused, decode_json
 
 FORMAT = 1
 """Goes up when the way from a bundle's networks to plans changes: older sets are then not found, and are built
@@ -263,8 +264,8 @@ class PlanCache:
         self._check_folder(folder)
         data = _read(folder / RECORD_FILE, MAX_RECORD_BYTES)
         try:
-            return PlanSet(folder, msgspec.json.decode(data, type=PlanRecord))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return PlanSet(folder, decode_json(data, PlanRecord))
+        except TextRefused as error:
             raise EngineError(f"{folder / RECORD_FILE} cannot be read ({error}); {_remedy(folder)}") from None
 
     def _folders(self) -> list[Path]:

@@ -381,8 +381,8 @@ def serve(config: GatewayConfig) -> None:
 
 
 def _number(text: str) -> int:
-    """A recipe's number; keys of a TOML table are texts."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 0xFFFF):
+    """A recipe's number; keys of a TOML table are texts, and 01 would be a second key for the number 1."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and text[0] != "0" and int(text) <= 0xFFFF):
         raise ConfigError(
             f'[modbus] recipes has the number {text!r}; use 1 to 65535, for example recipes = {{ 1 = "name" }}'
         )

@@ -36,6 +36,7 @@ from asperity.runtime.gateways.mqtt.reason_words import (
     refusal,
     speaks_other,
 )
+from asperity.runtime.security.certificates import check_dates, check_key, read_certificates
 from asperity.runtime.security.private_files import read_secret
 from asperity.runtime.wire import MAX_CONTROL_BYTES, OPERATIONS
 
@@ -276,16 +277,27 @@ def tls_context(config: Mqtt) -> ssl.SSLContext | None:
                 "what is published; set tls = true, or insecure_lan = true if that network is trusted"
             )
         return None
+    _check_files(config)
     try:
         context = ssl.create_default_context(cafile=config.ca_file or None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if config.certificate_file:
-            if config.key_file:
-                read_secret(Path(config.key_file))
             context.load_cert_chain(config.certificate_file, config.key_file or None)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"[mqtt] ca_file, certificate_file or key_file cannot be used: {error}") from error
     return context
+
+
+def _check_files(config: Mqtt) -> None:
+    """Raises ConfigError, and GatewayError for a certificate that is not valid yet."""
+    if config.ca_file:
+        path = Path(config.ca_file)
+        check_dates(read_certificates(path, "[mqtt] ca_file"), path, "[mqtt] ca_file")
+    if config.certificate_file:
+        path = Path(config.certificate_file)
+        own = read_certificates(path, "[mqtt] certificate_file")
+        check_dates(own[:1], path, "[mqtt] certificate_file")
+        check_key(Path(config.key_file or config.certificate_file), own[0], "[mqtt] key_file")
 
 
 def _off_this_box(host: str) -> bool:

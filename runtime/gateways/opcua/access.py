@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from contextvars import ContextVar
 from pathlib import Path
@@ -22,10 +23,13 @@ from asperity.runtime.files import read_file
 from asperity.runtime.gateways.config import GatewayConfig, Opcua
 from asperity.runtime.gateways.opcua import users
 from asperity.runtime.gateways.opcua.session import Client
+from asperity.runtime.security.certificates import check_dates, check_key, decode_certificate, read_certificates
 from asperity.runtime.security.private_files import configuration_folder, read_secret, write_private
 
+log = logging.getLogger("asperity.gateway")
 CERTIFICATE_DAYS = 10 * 365
 MAX_CERTIFICATE_BYTES = 64 * 1024
+CERTIFICATE_FIELD = "[opcua] certificate_folder"
 
 
 CHECKED: ContextVar[Client | None] = ContextVar("checked", default=None)
@@ -74,6 +78,9 @@ async def secure(server: Server, config: GatewayConfig) -> None:
     uri = f"urn:asperity:gateway:{config.station.name}"
     await server.set_application_uri(uri)
     certificate, key = certificate_files(_folder(own), uri, config.station.name)
+    own_certificate = read_certificates(certificate, CERTIFICATE_FIELD, pem=False)
+    check_dates(own_certificate, certificate, CERTIFICATE_FIELD)
+    check_key(key, own_certificate[0], CERTIFICATE_FIELD)
     await server.load_certificate(certificate)
     await server.load_private_key(read_secret(key).encode(), format="pem")
     policies = [ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt]
@@ -86,6 +93,11 @@ async def secure(server: Server, config: GatewayConfig) -> None:
     server.set_identity_tokens(tokens)
     if own.clients_folder:
         folder = Path(own.clients_folder)
+        if not folder.is_dir():
+            raise ConfigError(f"[opcua] clients_folder: {folder} is not a folder; create it or leave the key empty")
+        for path in sorted(folder.glob("*")):
+            if _certificate(path) is None:
+                log.warning("[opcua] clients_folder: %s is not a certificate, so it admits nobody; remove it", path)
 
         async def validate(met: x509.Certificate, description: ua.ApplicationDescription) -> None:
             if met.fingerprint(SHA256()) not in _fingerprints(folder):
@@ -123,12 +135,12 @@ def _folder(config: Opcua) -> Path:
 
 def _fingerprints(folder: Path) -> set[bytes]:
     """Of every certificate in the folder, read again so that one taken away is refused from then on."""
-    found = set()
-    for path in sorted(folder.glob("*")):
-        try:
-            data = read_file(path, MAX_CERTIFICATE_BYTES, follow=True)
-            load = x509.load_pem_x509_certificate if path.suffix == ".pem" else x509.load_der_x509_certificate
-            found.add(load(data).fingerprint(SHA256()))
-        except (OSError, ValueError):
-            continue
-    return found
+    found = (_certificate(path) for path in sorted(folder.glob("*")))
+    return {certificate.fingerprint(SHA256()) for certificate in found if certificate is not None}
+
+
+def _certificate(path: Path) -> x509.Certificate | None:
+    try:
+        return decode_certificate(read_file(path, MAX_CERTIFICATE_BYTES, follow=True))
+    except (OSError, ValueError):
+        return None

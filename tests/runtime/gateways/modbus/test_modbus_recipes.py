@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from asperity.runtime.errors import ConfigError
+from asperity.runtime.gateways.config import GatewayConfig, Modbus
+from asperity.runtime.gateways.modbus.gateway import ModbusRegisters
 from asperity.runtime.gateways.modbus.requests import RecipeRequest
 from asperity.runtime.gateways.modbus.server import BUSY, ILLEGAL_VALUE
 from asperity.runtime.wire import RecipeChange, StationState
@@ -167,3 +170,10 @@ def test_a_trigger_that_names_a_recipe_takes_no_result_of_another(floor: Floor) 
     for shown, accept in ((2, 0), (3, 1), (4, 1)):
         assert (floor.read()["result_valid"], floor.read()["accept"]) == (shown, accept)
         floor.write("result_ack", shown)
+
+
+@pytest.mark.parametrize("number", ["01", "+1", "１", "1 ", "", "0", "65536", "1_0", "9" * 5000])
+def test_a_number_written_in_two_ways_is_refused(number: str) -> None:
+    config = GatewayConfig(modbus=Modbus(recipes={"1": "lid", number: "box"}))
+    with pytest.raises(ConfigError, match="use 1 to 65535"):
+        ModbusRegisters(config, FakeLink())  # type: ignore[arg-type]
