@@ -16,6 +16,7 @@ import typer
 from asperity import runtime
 from asperity.runtime import cli
 from asperity.runtime.commands.lazy import OTHERS, PANELS, LazyCommand, LazyGroup, group_of
+from asperity.runtime.extras import install
 
 HEAVY = {
     "scipy", "PIL", "tifffile", "onnxruntime", "cryptography", "torch", "open3d", "sklearn", "onnx", "matplotlib",
@@ -203,7 +204,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == cli.MISSING_EXTRA_EXIT_CODE
-    assert "pip install 'asperity[calibrate]'" in capsys.readouterr().err
+    assert install("calibrate") in capsys.readouterr().err
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
