@@ -28,6 +28,7 @@ def command(
 
     from asperity.benchmarks.demo import DemoOptions, run_demo
 
-    summary = run_demo(DemoOptions(out, product, normals, frames, rate, profile, method, seed), Console(stderr=as_json))
+    console = Console(markup=False, stderr=as_json)
+    summary = run_demo(DemoOptions(out, product, normals, frames, rate, profile, method, seed), console)
     if as_json:
         typer.echo(json.dumps(summary))

@@ -217,7 +217,7 @@ def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
+    with Progress(*columns, console=Console(markup=False, file=sys.stderr)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
 

@@ -39,7 +39,9 @@ def new(
     ] = "",
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="With --client: write the key for the client to this file (mode 0600)."),
+        typer.Option(
+            "-o", "--output", help="With --client: file for its key; default: transport/NAME.key in the key folder."
+        ),
     ] = None,
     keys: Folder = None,
     as_json: Json = False,
@@ -87,8 +89,8 @@ def list_keys(keys: Folder = None, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps({"folder": str(store.folder), "keys": told, "clients": clients}))
         return
-    none = "" if told else ": none; the first calibration makes one, `asperity keys trust` adds one"
-    typer.echo(shown(f"keys in {store.folder}{none}"))
+    none = "; the first calibration makes one, `asperity keys trust` adds one"
+    typer.echo(shown(f"keys in {store.folder}" if told else f"no keys in {store.folder}{none}"))
     for key in told:
         note = "  (signs here)" if key["signs_here"] else ""
         typer.echo(f"{key['key_id']}  {key['state']:8} {key['created']}  {shown(key['name'])}{note}")

@@ -129,7 +129,7 @@ def _samples(source: Path) -> list[Sample]:
 def _tracked(track: Any, samples: list[Sample]) -> list[Sample]:
     from rich.console import Console
 
-    return cast("list[Sample]", track(samples, "scoring", console=Console(stderr=True), transient=True))
+    return cast("list[Sample]", track(samples, "scoring", console=Console(markup=False, stderr=True), transient=True))
 
 
 def _write_map(folder: Path, name: str, frame: Frame, scores: Scores, decision: Decision, judgement: Judgement) -> None:
