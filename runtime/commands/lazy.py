@@ -26,6 +26,8 @@ PANELS = {
 }
 """Groups of `asperity --help`, by the user of a command; commands of other packages come after them."""
 OTHERS = "Commands"
+WHOLE = 1000
+"""Characters of the first sentence of a help: all of it."""
 
 
 class QuickCommand(TyperCommand):
@@ -97,7 +99,7 @@ class LazyGroup(TyperGroup):
         for title, names in [*self.panels.items(), (OTHERS, " ".join(left))]:
             shown = {name: left.pop(name) for name in names.split() if name in left}
             if shown:
-                helps = {name: command.get_short_help_str(formatter.width) for name, command in shown.items()}
+                helps = {name: command.get_short_help_str(WHOLE) for name, command in shown.items()}
                 with formatter.section(title):
                     formatter.write_dl([(f"{name:{width}}", text) for name, text in helps.items()])
 

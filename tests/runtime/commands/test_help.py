@@ -89,3 +89,10 @@ def test_no_console_takes_brackets_for_markup(package: str) -> None:
                 value = given.get("markup")
                 plain = isinstance(value, ast.Constant) and value.value is False
                 assert plain, f"{file}:{node.lineno}"
+
+
+def test_a_list_of_commands_cuts_no_sentence() -> None:
+    for name, (command, shown, _) in everything().items():
+        for each in getattr(command, "commands", {}).values():
+            sentence = (each.help or "").split("\n\n")[0].split(". ")[0]
+            assert packed(sentence) in packed(shown), f"{name}: {sentence}"
