@@ -16,7 +16,8 @@ def page() -> str:
             MADE,
             "",
             "Every key may be left out; an unknown one is refused. Flags of `asperity run` override the file;",
-            "paths may be relative to it.",
+            "paths may be relative to it. To copy and edit: [station.toml](../examples/station.toml), for several",
+            "stations [stations.toml](../examples/stations.toml).",
             *described(StationConfig),
             "",
         ]
