@@ -25,7 +25,9 @@ else:
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
-TEXTS = [ROOT / "README.md", ROOT / "asperity/client.py", *DOCS.glob("*.md"), *EXAMPLES.rglob("*.[cjmpt]*")]
+TEXTS = [ROOT / "README.md", ROOT / "asperity/client.py", *DOCS.glob("*.md"), *EXAMPLES.rglob("*.*")]
+RECOMMENDED = {"`arrival_max_ms` 200"}
+"""Values that a page tells to set."""
 CLI = [sys.executable, "-m", "asperity.runtime.cli"]
 
 
@@ -36,7 +38,7 @@ def test_endpoints_that_are_shown_are_those_that_are_bound_by_default() -> None:
     }
     known = {end.rpartition(":")[2] for end in ports} | {"8883"}
     for path in TEXTS:
-        if not path.is_file() or "node_modules" in path.parts:
+        if not path.is_file() or {"node_modules", "__pycache__"} & set(path.parts):
             continue
         for port in re.findall(r"(?:127\.0\.0\.1|localhost):(\d{2,5})", path.read_text()):
             assert port in known, f"{path}: nothing listens at port {port} by default"
@@ -110,3 +112,25 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*CLI, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
+
+
+def test_numbers_that_pages_give_for_a_key_are_its_default() -> None:
+    """`` `key` (500) `` and `` `[table] key` 2 s `` in the prose."""
+    defaults: dict[str, set[float]] = {}
+    for config in (StationConfig(), GatewayConfig()):
+        for table in config.__struct_fields__:
+            section = getattr(config, table)
+            for key in getattr(section, "__struct_fields__", ()):
+                value = getattr(section, key)
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    defaults.setdefault(key, set()).add(float(value))
+    checked = 0
+    for page in DOCS.glob("*.md"):
+        for match in re.finditer(r"(twice |2 x )?`(?:\[\w+\] )?([a-z_]+_(?:ms|s))`,? \(?(\d+)( s)?\b", page.read_text()):
+            if match[2] in defaults:
+                said = float(match[3]) * (1000 if match[4] and match[2].endswith("_ms") else 1)
+                if match[0] not in RECOMMENDED:
+                    said /= 2 if match[1] else 1
+                    assert said in defaults[match[2]], f"{page.name}: {match[0]} is {defaults[match[2]]}"
+                checked += 1
+    assert checked > 8
