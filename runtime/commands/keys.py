@@ -90,7 +90,7 @@ def list_keys(keys: Folder = None, as_json: Json = False) -> None:
         typer.echo(json.dumps({"folder": str(store.folder), "keys": told, "clients": clients}))
         return
     none = "; the first calibration makes one, `asperity keys trust` adds one"
-    typer.echo(shown(f"keys in {store.folder}" if told else f"no keys in {store.folder}{none}"))
+    typer.echo(shown(f"keys in {store.folder}" if told else f"no keys that sign bundles in {store.folder}{none}"))
     for key in told:
         note = "  (signs here)" if key["signs_here"] else ""
         typer.echo(f"{key['key_id']}  {key['state']:8} {key['created']}  {shown(key['name'])}{note}")

@@ -126,7 +126,8 @@ def test_numbers_that_pages_give_for_a_key_are_its_default() -> None:
                     defaults.setdefault(key, set()).add(float(value))
     checked = 0
     for page in DOCS.glob("*.md"):
-        for match in re.finditer(r"(twice |2 x )?`(?:\[\w+\] )?([a-z_]+_(?:ms|s))`,? \(?(\d+)( s)?\b", page.read_text()):
+        said_of_key = r"(twice |2 x )?`(?:\[\w+\] )?([a-z_]+_(?:ms|s))`,? \(?(\d+)( s)?\b"
+        for match in re.finditer(said_of_key, page.read_text()):
             if match[2] in defaults:
                 said = float(match[3]) * (1000 if match[4] and match[2].endswith("_ms") else 1)
                 if match[0] not in RECOMMENDED:
