@@ -31,6 +31,8 @@ def requirements(*extras: str) -> list[str]:
     return list(dict.fromkeys(found)) or [f".[{','.join(extras)}]"]
 
 
-def install(*extras: str) -> str:
-    """The command that adds what the extras stand for to the environment that runs."""
-    return shlex.join([sys.executable, "-m", "pip", "install", *requirements(*extras)])
+def install(*extras: str, only: str = "") -> str:
+    """The command that adds what the extras stand for to the environment that runs; ``only``: of them this package."""
+    found = requirements(*extras)
+    alone = [line for line in found if only and re.match(rf"{only}\b(?!-)", line)]
+    return shlex.join([sys.executable, "-m", "pip", "install", *(alone or found)])

@@ -34,6 +34,10 @@ def run(*arguments: object) -> str:
     return result.stdout
 
 
+def test_a_list_without_engines_says_where_it_looked(tmp_path: Path) -> None:
+    assert f"no engines in {tmp_path}" in run("list", "--cache", tmp_path)
+
+
 def test_build_list_and_remove(toy: ToyBundle, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (make trt-tools)")
     cache = tmp_path / "engines"

@@ -72,6 +72,12 @@ def test_each_module_whose_extra_is_named_is_in_that_extra() -> None:
     assert set(cli.EXTRA_OF_MODULE.values()) <= set(EXTRAS)
 
 
+def test_one_package_of_an_extra_can_be_named_alone() -> None:
+    """Building networks on a Jetson needs onnx; the TensorRT of an index would not load there."""
+    assert extras.install("tensorrt", only="onnx").endswith("pip install 'onnx>=1.18'")
+    assert "tensorrt" in extras.install("tensorrt", only="nothing")
+
+
 def test_doctor_names_the_requirements_of_the_package() -> None:
     assert {requirement for _, requirement in LIBRARIES} <= set(PROJECT["dependencies"])
 
