@@ -97,7 +97,8 @@ class HttpGateway:
         except OSError as error:
             raise cannot_listen("http", config.host, config.port, error) from error
         hold_more(self._server)
-        return f"http://{config.host}:{self._server.sockets[0].getsockname()[1]}/"
+        host = f"[{config.host}]" if ":" in config.host else config.host  # RFC 3986: an IPv6 address in a URL
+        return f"http://{host}:{self._server.sockets[0].getsockname()[1]}/"
 
     def refresh(self) -> None:
         """As ``Gateway.refresh``."""

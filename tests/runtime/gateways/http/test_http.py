@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -302,3 +303,18 @@ def test_a_bind_that_others_reach_is_refused_unless_wanted(host: str) -> None:
         HttpGateway(GatewayConfig(http=Http(host=host)), FakeLink())  # type: ignore[arg-type]
     if host in ("0.0.0.0", "::"):
         HttpGateway(GatewayConfig(http=Http(host=host, insecure_lan=True)), FakeLink())  # type: ignore[arg-type]
+
+
+def test_the_address_in_the_log_can_be_opened(floor: Floor) -> None:
+    """An IPv6 address stands in brackets in a URL."""
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    gateway = HttpGateway(GatewayConfig(http=Http(host="::1", port=0)), FakeLink())  # type: ignore[arg-type]
+    try:
+        url = floor.loop.run(gateway.open())
+    except GatewayError:
+        pytest.skip("no ::1 here")
+    try:
+        assert url.startswith("http://[::1]:") and get(url + "livez")[0] == 200
+    finally:
+        floor.loop.run(gateway.close())
