@@ -10,7 +10,7 @@ import typer
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="Folder of the demo: new, or of an earlier demo, which is replaced.")] = Path("build/demo"),
+    out: Annotated[Path, typer.Option(help="Folder of the demo: new, or an earlier demo's.")] = Path("build/demo"),
     product: Annotated[str, typer.Option(help="Product: nameplate, bracket or roll.")] = "nameplate",
     normals: Annotated[int, typer.Option(min=40, help="Normal frames to calibrate on.")] = 160,
     frames: Annotated[int, typer.Option(min=1, help="Frames to inspect.")] = 120,
