@@ -25,7 +25,7 @@ def command(
     sources: Annotated[
         list[Path], typer.Argument(help="Folders in the MVTec 3D-AD layout, or images rgb/NAME.png next to xyz/.")
     ],
-    maps: Annotated[Path | None, typer.Option(help="Write images of the anomaly maps to this folder.")] = None,
+    maps: Annotated[Path | None, typer.Option(help="Write images of the anomaly maps to this new folder.")] = None,
     unit: Annotated[
         str | None, typer.Option(help="Unit of the points: m, mm or um; default: as in the bundle.")
     ] = None,
@@ -150,7 +150,10 @@ def _write_map(folder: Path, name: str, frame: Frame, scores: Scores, decision: 
     path = folder / f"{name.replace('/', '_')}.png"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
+        with path.open("xb") as file:
+            Image.fromarray(picture).save(file, "PNG")
+    except FileExistsError as error:
+        raise DataError(f"map {path} exists and is not overwritten; name a new folder with --maps") from error
     except OSError as error:
         raise DataError(
             f"map {path} cannot be written ({error.strerror or error}); free space or change --maps"
