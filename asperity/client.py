@@ -2,12 +2,15 @@
 
     from asperity.client import Gap, StationClient
 
-    with StationClient("tcp://127.0.0.1:5561", "tcp://127.0.0.1:5563", station="st1") as station:
+    with StationClient("tcp://127.0.0.1:5561", station="st1") as station:
         for item in station.results():
             if isinstance(item, Gap):
                 print("missing:", item.first_id, item.last_id, item.why, flush=True)
             else:
                 print(item.part_id, "pass" if station.accepts(item) else "reject", flush=True)
+
+With the station's control socket as second argument (``asperity/st1.control`` in ``$XDG_RUNTIME_DIR`` unless it is
+configured) results that were lost on the way are recovered.
 
 A camera program sends each ``Frame`` by ``FrameSender``. How to test either: ``asperity.testing``.
 """

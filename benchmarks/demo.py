@@ -24,7 +24,7 @@ from rich.table import Table
 from asperity.benchmarks.line.rig import STATION, Answers, Line, asperity
 from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.sheet import Tile, caption, write_sheet
-from asperity.runtime.errors import AsperityError, DataError
+from asperity.runtime.errors import AsperityError, DataError, UsageError
 from asperity.runtime.frame import FloatArray, Verdict, Window
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import decode_bulk, topic
@@ -34,6 +34,10 @@ SHEET_TILES = 9
 
 Map = tuple[FloatArray, Window | None]
 """Anomaly map and the window of the frame that it covers."""
+
+
+MARK = ".asperity-demo"
+"""A file that says that a folder is a demo's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,9 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
 
     Raises AsperityError when a step fails; its own error message is on stderr before that.
     """
-    options.out.mkdir(parents=True, exist_ok=True)
     normals, station = options.out / "normals", options.out / "station"
     began_s = time.monotonic()
-    _clear(normals, station)
+    _clear(options.out, normals, station)
     console.rule(f"1  {options.normals} normal frames of the product {options.product!r}")
     _step("camera", "virtual", "--product", options.product, "--seed", str(options.seed), "--write", str(normals),
           "--train", str(options.normals), "--test", "0")  # fmt: skip
@@ -93,11 +96,20 @@ def _step(*arguments: str) -> None:
         raise DataError(f"`asperity {' '.join(arguments)}` ended with exit code {done.returncode}; see above")
 
 
-def _clear(*folders: Path) -> None:
-    """The demo owns its folder; what an earlier run left there would be refused by calibrate and export."""
+def _clear(out: Path, *folders: Path) -> None:
+    """Remove what an earlier demo left there, which calibrate and export would refuse.
+
+    Raises UsageError for folders of that name that no demo made: frames and stations of a user are never removed.
+    """
+    ours = (out / MARK).exists() or all((out / name).exists() for name in ("summary.json", "truth.jsonl"))
+    for folder in folders:
+        if folder.exists() and not ours:
+            raise UsageError(f"--out {out}: {folder} was not made by a demo and would be replaced; name a new folder")
     for folder in folders:
         if folder.exists():
             shutil.rmtree(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
 
 
 def _stream(options: DemoOptions, bundle: Path, truth_file: Path) -> Stream:

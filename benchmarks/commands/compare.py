@@ -40,7 +40,7 @@ def command(
             word = "REGRESSION" if name in case["regressions"] else "agree" if ratio["agree"] else "differ"
             counts = " / ".join(map(str, case["counts"]))
             table.add_row(case["name"], counts, name, f"{ratio['ratio']:.4f}", f"{low:.4f} to {high:.4f}", word)
-    Console().print(table)
+    Console(markup=False).print(table)
     for difference in told["forced_past"]:
         print(f"asperity: compared, although the results differ in {difference}", file=sys.stderr)
     if out is not None:

@@ -10,7 +10,7 @@ import typer
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="Folder of the demo; its contents are replaced.")] = Path("build/demo"),
+    out: Annotated[Path, typer.Option(help="Folder of the demo: new, or an earlier demo's.")] = Path("build/demo"),
     product: Annotated[str, typer.Option(help="Product: nameplate, bracket or roll.")] = "nameplate",
     normals: Annotated[int, typer.Option(min=40, help="Normal frames to calibrate on.")] = 160,
     frames: Annotated[int, typer.Option(min=1, help="Frames to inspect.")] = 120,
@@ -28,6 +28,7 @@ def command(
 
     from asperity.benchmarks.demo import DemoOptions, run_demo
 
-    summary = run_demo(DemoOptions(out, product, normals, frames, rate, profile, method, seed), Console(stderr=as_json))
+    console = Console(markup=False, stderr=as_json)
+    summary = run_demo(DemoOptions(out, product, normals, frames, rate, profile, method, seed), console)
     if as_json:
         typer.echo(json.dumps(summary))

@@ -101,7 +101,7 @@ def command(
         point_weights=point_weights, control=control, pixels=pixels, random_weights=random_weights, cache=cache,
         point_bn=cast(PointBn | None, point_bn),
     )  # fmt: skip
-    with Progress(console=Console(stderr=True), transient=True) as bars:
+    with Progress(console=Console(markup=False, stderr=True), transient=True) as bars:
         bar = bars.add_task("evaluate", total=None)
 
         def show(what: str, done: int, total: int) -> None:
@@ -155,4 +155,4 @@ def _print(report: Report) -> None:
     if report.control is not None and report.control.products:
         found = list(report.control.products.values())
         table.add_row("random weights", *(cells([getattr(row, name) for row in found]) for name in names))
-    Console(width=max(Console().width, TABLE_COLUMNS)).print(table)
+    Console(markup=False, width=max(Console(markup=False).width, TABLE_COLUMNS)).print(table)

@@ -58,7 +58,7 @@ def command(
     )  # fmt: skip
     with (
         tempfile.TemporaryDirectory(prefix="asperity-") as scratch,
-        Console(stderr=True).status("starting the inspector") as status,
+        Console(markup=False, stderr=True).status("starting the inspector") as status,
     ):
         report = run_latency(options, Path(scratch), lambda text: status.update(f"measuring: {text}"))
     trace = report.pop("trace", None)

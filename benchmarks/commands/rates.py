@@ -33,7 +33,7 @@ def command(
     options = RatesBenchmark(bundle, folder, counts, deadline_ms, trial_s, engine, threads, cores_of(pin))
     with (
         tempfile.TemporaryDirectory(prefix="asperity-") as scratch,
-        Console(stderr=True).status("starting the inspector") as status,
+        Console(markup=False, stderr=True).status("starting the inspector") as status,
     ):
         report = run_rates(options, Path(scratch), status.update)
     if out is not None:

@@ -28,7 +28,7 @@ def command(
 
     with (
         tempfile.TemporaryDirectory(prefix="asperity-") as scratch,
-        Progress(console=Console(stderr=True), transient=True) as bars,
+        Progress(console=Console(markup=False, stderr=True), transient=True) as bars,
     ):
         bar = bars.add_task("messages", total=messages)
         result = run_rubbish(

@@ -38,7 +38,7 @@ def command(
     options = SoakBenchmark(bundle, folder, minutes, rate, deadline_ms, engine, cores_of(pin))
     with (
         tempfile.TemporaryDirectory(prefix="asperity-") as scratch,
-        Progress(console=Console(stderr=True), transient=True) as progress,
+        Progress(console=Console(markup=False, stderr=True), transient=True) as progress,
     ):
         bar = progress.add_task("soak", total=1.0)
         report = run_soak(options, Path(scratch), lambda share: progress.update(bar, completed=share))

@@ -26,6 +26,6 @@ def command(
 
     options = WireBenchmark(frames=frames, rate_hz=rate, rows=rows, columns=columns)
     seconds = (options.frames + options.warm_up) / rate * len(options.forms) * len(options.transports)
-    with Console(stderr=True).status(f"sending frames, about {seconds:.0f} s"):
+    with Console(markup=False, stderr=True).status(f"sending frames, about {seconds:.0f} s"):
         report = run_wire(options)
     part_page.tell(report, out)

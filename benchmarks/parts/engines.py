@@ -168,7 +168,7 @@ def main(
 ) -> None:
     """Build real engines of every network in fp32, fp16 and int8, and compare the graphs layer by layer."""
     loaded = load_library(one_of("--library", library, LibraryName))
-    report = run_engines(profiles.split(","), frames, loaded, work, Console(stderr=True).print)
+    report = run_engines(profiles.split(","), frames, loaded, work, Console(markup=False, stderr=True).print)
     if out is not None:
         reports.write_result(out, report)
     typer.echo(reports.as_text({name: one["totals"] for name, one in report["profiles"].items()}))

@@ -164,8 +164,10 @@ def _timed(step: Callable[[int], object], repeats: int) -> list[int]:
     return found[WARM_UP:]
 
 
-def _rate(shape: Shape, spent_us: list[int]) -> float:
-    return round(shape.flop / float(np.median(spent_us)) / 1000, 2)
+def _rate(shape: Shape, spent_us: list[int]) -> float | None:
+    """None: the median is below the resolution of a microsecond."""
+    median_us = float(np.median(spent_us))
+    return round(shape.flop / median_us / 1000, 2) if median_us else None
 
 
 def _check_nearest(bank: MemoryBank, queries: FloatArray) -> None:

@@ -152,7 +152,7 @@ def main(
 ) -> None:
     """What fp16 and int8 do to a bundle's scores and verdicts, on the CPU by graphs that round where they round."""
     options = PrecisionBenchmark(product, frames, size_px, seed, threads)
-    report = run_precision(open_bundle(bundle, TrustStore(keys)), options, Console(stderr=True).print)
+    report = run_precision(open_bundle(bundle, TrustStore(keys)), options, Console(markup=False, stderr=True).print)
     if out is not None:
         reports.write_result(out, report)
     typer.echo(reports.as_text(report["precisions"]))

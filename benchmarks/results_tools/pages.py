@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from asperity.runtime.extras import install
+
 Axes = Any
 """matplotlib's; it has no types."""
 
@@ -98,7 +100,7 @@ def figures(pictures: Iterable[Picture]) -> list[str]:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        return [sentence("The pictures need matplotlib: pip install 'asperity[calibrate]'.", "dim")]
+        return [sentence(f"The pictures need matplotlib: {install('calibrate')}", "dim")]
 
     told = []
     for picture in pictures:

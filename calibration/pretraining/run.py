@@ -141,7 +141,7 @@ def main(
     torch.set_num_threads(threads)
     config = PretrainConfig(seed=seed)
     config = replace(config, steps=steps or config.steps)
-    with Bars(console=Console(stderr=True), transient=True) as bars:
+    with Bars(console=Console(markup=False, stderr=True), transient=True) as bars:
         bar = bars.add_task("stations", total=config.steps)
         record = pretrain(
             output, config, ProbeConfig(),

@@ -8,7 +8,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Dealer, Subscriber } from "zeromq";
 import { READY_STATES, REASON, VERDICT, WIRE_VERSION } from "../generated/asperity.mjs";
 
-const [RESULTS = "tcp://127.0.0.1:5561", CONTROL = "tcp://127.0.0.1:5563", STATION = "st1", COUNT = "0", SIMULATED] =
+const FOLDER = process.env.XDG_RUNTIME_DIR || `/tmp/asperity-${process.getuid()}`;
+const USUAL = `ipc://${FOLDER}/asperity/st1.control`;
+const [RESULTS = "tcp://127.0.0.1:5561", CONTROL = USUAL, STATION = "st1", COUNT = "0", SIMULATED] =
   process.argv.slice(2);
 const sub = new Subscriber({ receiveTimeout: 0, receiveHighWaterMark: 10000 });
 sub.subscribe(`result/${STATION}/`, `state/${STATION}/`);

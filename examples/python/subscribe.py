@@ -6,6 +6,7 @@ occurs once. What the journal brought back never passes: nothing here proves who
 """
 
 import json
+import os
 import sys
 import time
 import uuid
@@ -16,7 +17,8 @@ import zmq
 sys.path.insert(0, str(Path(__file__).parent.parent / "generated"))
 from asperity_constants import READY_STATES, REASON, VERDICT, WIRE_VERSION
 
-DEFAULTS = ["tcp://127.0.0.1:5561", "tcp://127.0.0.1:5563", "st1", "0", ""]
+FOLDER = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/asperity-{os.getuid()}"
+DEFAULTS = ["tcp://127.0.0.1:5561", f"ipc://{FOLDER}/asperity/st1.control", "st1", "0", ""]
 RESULTS, CONTROL, STATION, COUNT, SIMULATED = [*sys.argv[1:], *DEFAULTS[len(sys.argv) - 1 :]]
 
 

@@ -76,10 +76,13 @@ def build(
 @app.command("list")
 def list_sets(cache: Cache = None, as_json: Json = False) -> None:
     """List the built engines, last used first."""
-    sets, unusable = _cache(cache, DEFAULT_MAX_MBYTES).survey()
+    plans = _cache(cache, DEFAULT_MAX_MBYTES)
+    sets, unusable = plans.survey()
     if as_json:
         typer.echo(json.dumps({"engines": [_told(found) for found in sets], "unusable": unusable}))
         return
+    if not sets and not unusable:
+        typer.echo(shown(f"no engines in {plans.folder}; `asperity engines build` makes some"))
     for found in sets:
         _show(found, as_json=False)
     for name, why in unusable.items():

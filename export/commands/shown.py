@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.status import Status
+from rich.text import Text
 
 if TYPE_CHECKING:
     from asperity.export.bundle import ExportReport
@@ -22,12 +23,12 @@ LOG_EVERY_S = 30.0
 @contextlib.contextmanager
 def saying() -> Iterator[Callable[[str], None]]:
     """A function that tells people what is being done; a line each where stderr is not a terminal."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(markup=False, stderr=True, highlight=False)
     if not console.is_terminal:
         yield console.print
         return
     with Status("", console=console) as status:
-        yield status.update
+        yield lambda text: status.update(Text(text))
 
 
 @contextlib.contextmanager
@@ -37,7 +38,7 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
     Where that is not a terminal, a line when a stage begins and one now and then while it lasts: a log of hours must
     move.
     """
-    console = Console(stderr=True, highlight=False)
+    console = Console(markup=False, stderr=True, highlight=False)
     if not console.is_terminal:
         said_s: dict[str, float] = {}
 
@@ -83,7 +84,7 @@ def report_told(report: ExportReport) -> dict[str, Any]:
 
 def show_export(report: ExportReport) -> None:
     """The same for people, on stdout."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
     parity = report.parity.scores
     console.print(
         f"bundle     {report.path}  {report.digest[:12]}  {report.nbytes / 1e6:.1f} MB, signed by {report.key_id}"

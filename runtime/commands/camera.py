@@ -168,7 +168,6 @@ def _stream(
         raise UsageError(f"--wait-s {wait_s} is out of range; give 0 to 3600 seconds")
     schedule = None if on_trigger else Schedule(DEFAULT_RATE_HZ if rate is None else rate)
     summary = StreamSummary()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
         file = stack.enter_context(TruthFile(truth)) if truth is not None else None
         sender = stack.enter_context(
@@ -188,6 +187,7 @@ def _stream(
                 + (", or look in its log why this key was refused" if key else "")
             )
         step = stack.enter_context(_progress("sending", frames or None))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # until now it ended the process with 143
         with suppress(KeyboardInterrupt):  # stopped on request: what was done is told below
             stream(
                 exposures, sender, schedule=schedule, summary=summary, frames=frames or None, truth=file, progress=step
@@ -227,7 +227,7 @@ def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
+    with Progress(*columns, console=Console(markup=False, file=sys.stderr)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
 

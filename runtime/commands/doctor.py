@@ -72,7 +72,7 @@ def show(diagnosis: Diagnosis) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(markup=False, highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("what", "state", "found"):
         table.add_column(title, no_wrap=title != "found", overflow="fold")

@@ -31,10 +31,13 @@ Format = Annotated[
 ]
 
 
-def _add(name: str, does: str, host_flag: str, host_help: str, port_help: str) -> None:
+LISTENS = ("--host", "the address to listen on", "; 0: any free one, named in the log")
+
+
+def _add(name: str, does: str, host_flag: str, host: str, port: str) -> None:
     """Add the command of a protocol, whose gateway is ``serve`` in ``gateways/NAME/gateway.py``."""
-    host_type = Annotated[str | None, typer.Option(host_flag, help=host_help)]
-    port_type = Annotated[int | None, typer.Option("--port", help=port_help)]
+    host_type = Annotated[str | None, typer.Option(host_flag, help=f"Override [{name}] host, {host}.")]
+    port_type = Annotated[int | None, typer.Option("--port", help=f"Override [{name}] port{port}.")]
 
     def command(
         config: Config = None,
@@ -54,11 +57,10 @@ def _add(name: str, does: str, host_flag: str, host_help: str, port_help: str) -
     app.command(name, help=does)(command)
 
 
-LISTENS = ("--host", "address to listen on", "port to listen on; 0: any that is free")
 _add("modbus", "A Modbus TCP server: one register block, acknowledged results, triggers and recipes.", *LISTENS)
 _add("http", "An HTTP server for people and Prometheus: / /livez /readyz /metrics.", *LISTENS)
 _add("opcua", "An OPC UA server: flat tags, and a subset of OPC 40100-1 (Machine Vision).", *LISTENS)
-BROKER = ("--broker", "[mqtt] host: the broker", "[mqtt] port of the broker")
+BROKER = ("--broker", "the address of the broker", " of the broker")
 _add("mqtt", "An MQTT client: results, state and accept as JSON to a broker.", *BROKER)
 
 

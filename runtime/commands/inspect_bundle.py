@@ -137,7 +137,6 @@ def _print(told: dict[str, Any]) -> None:
     from datetime import datetime, timezone
 
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from asperity.runtime.files import shown
@@ -173,9 +172,9 @@ def _print(told: dict[str, Any]) -> None:
     if told["gate"]:
         golden = Table("golden frame", "kind", "verdict", "expected", "seen", "ms")
         for check in told["gate"]:
-            golden.add_row(escape(shown(check["name"])), check["kind"], check["verdict"], f"{check['expected']:.4f}",
+            golden.add_row(shown(check["name"]), check["kind"], check["verdict"], f"{check['expected']:.4f}",
                            f"{check['seen']:.4f}", f"{check['ms']:.0f}")  # fmt: skip
-        Console(highlight=False).print(golden)
+        Console(markup=False, highlight=False).print(golden)
 
 
 def _origin(origin: dict[str, Any]) -> str:

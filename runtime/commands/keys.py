@@ -39,7 +39,9 @@ def new(
     ] = "",
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="With --client: write the key for the client to this file (mode 0600)."),
+        typer.Option(
+            "-o", "--output", help="With --client: file for its key; default: transport/NAME.key in the key folder."
+        ),
     ] = None,
     keys: Folder = None,
     as_json: Json = False,
@@ -87,11 +89,11 @@ def list_keys(keys: Folder = None, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps({"folder": str(store.folder), "keys": told, "clients": clients}))
         return
+    none = "; the first calibration makes one, `asperity keys trust` adds one"
+    typer.echo(shown(f"keys in {store.folder}" if told else f"no keys that sign bundles in {store.folder}{none}"))
     for key in told:
         note = "  (signs here)" if key["signs_here"] else ""
         typer.echo(f"{key['key_id']}  {key['state']:8} {key['created']}  {shown(key['name'])}{note}")
-    if not told:
-        typer.echo(f"no keys in {store.folder}; the first calibration makes one")
     for entry in clients:
         words = [entry["key_id"], f"{entry['state']:8}", entry["created"], "client", entry["name"]]
         typer.echo(f"{'  '.join(words)}: {', '.join(entry['roles'])}")
@@ -104,10 +106,10 @@ def trust(
     as_json: Json = False,
 ) -> None:
     """Trust a key: bundles signed with it open on this machine."""
-    key = read_public_key(file)
-    TrustStore(keys).trust(key)
-    _say(as_json, f"trusted key {key.key_id} ({key.name}); compare the ID with the one shown where the key was made",
-         _told(key, "trusted"))  # fmt: skip
+    key, store = read_public_key(file), TrustStore(keys)
+    store.trust(key)
+    sentence = f"trusted key {key.key_id} ({key.name}) in {store.folder}"
+    _say(as_json, f"{sentence}; compare the ID with the one shown where the key was made", _told(key, "trusted"))
 
 
 @app.command()

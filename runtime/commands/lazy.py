@@ -6,6 +6,7 @@ A package registers its commands with ``register(app)`` in the entry-point group
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import Enum
@@ -29,6 +30,8 @@ PANELS = {
 }
 """Groups of `asperity --help`, by the user of a command; commands of other packages come after them."""
 OTHERS = "Commands"
+WHOLE = 1000
+"""Characters of the first sentence of a help: all of it."""
 
 
 class QuickCommand(TyperCommand):
@@ -37,6 +40,13 @@ class QuickCommand(TyperCommand):
     def get_params(self, ctx: Any) -> Any:
         """As ``TyperCommand.get_params``."""
         return _quick(super().get_params(ctx))
+
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """As ``TyperCommand.format_options``; each option says its default, or that it has none."""
+        for param in self.get_params(ctx):
+            _say_default(param, ctx.command_path)
+        super().format_options(ctx, formatter)
 
 
 class LazyCommand(TyperCommand):
@@ -93,7 +103,7 @@ class LazyGroup(TyperGroup):
         for title, names in [*self.panels.items(), (OTHERS, " ".join(left))]:
             shown = {name: left.pop(name) for name in names.split() if name in left}
             if shown:
-                helps = {name: command.get_short_help_str(formatter.width) for name, command in shown.items()}
+                helps = {name: command.get_short_help_str(WHOLE) for name, command in shown.items()}
                 with formatter.section(title):
                     formatter.write_dl([(f"{name:{width}}", text) for name, text in helps.items()])
 
@@ -178,6 +188,27 @@ class _Quick:
             low, high = self._info.min, self._info.max
             return number if (low is None or number >= low) and (high is None or number <= high) else None
         return None
+
+
+def _say_default(param: Any, command_path: str) -> None:
+    """Extend the help of an option of which Click shows no default: it has none, or that of the key it overrides."""
+    if param.param_type_name != "option" or param.required or param.default not in (None, "", ()):
+        return
+    text = param.help or ""
+    key = re.match(r"Override \[(\w+)\] (\w+)", text)
+    if "default:" in text or "empty:" in text or "repeatable" in text or (param.is_flag and not key):
+        return
+    default = _default_of_key(key[1], key[2], " gateway " in command_path) if key else "none"
+    param.help = f"{text.rstrip('.')}; default: {default}."
+
+
+def _default_of_key(table: str, key: str, of_gateway: bool) -> str:
+    if of_gateway:
+        from asperity.runtime.gateways.config import GatewayConfig as Config
+    else:
+        from asperity.runtime.settings.station_toml import StationConfig as Config  # type: ignore[assignment]
+    value = getattr(getattr(Config(), table), key)
+    return (str(value).lower() if isinstance(value, bool) else str(value)) or "empty"
 
 
 def _quick(params: Any) -> Any:

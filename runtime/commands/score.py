@@ -25,7 +25,7 @@ def command(
     sources: Annotated[
         list[Path], typer.Argument(help="Folders in the MVTec 3D-AD layout, or images rgb/NAME.png next to xyz/.")
     ],
-    maps: Annotated[Path | None, typer.Option(help="Write images of the anomaly maps to this folder.")] = None,
+    maps: Annotated[Path | None, typer.Option(help="Write images of the anomaly maps to this new folder.")] = None,
     unit: Annotated[
         str | None, typer.Option(help="Unit of the points: m, mm or um; default: as in the bundle.")
     ] = None,
@@ -127,7 +127,7 @@ def _samples(source: Path) -> list[Sample]:
 def _tracked(track: Any, samples: list[Sample]) -> list[Sample]:
     from rich.console import Console
 
-    return cast("list[Sample]", track(samples, "scoring", console=Console(stderr=True), transient=True))
+    return cast("list[Sample]", track(samples, "scoring", console=Console(markup=False, stderr=True), transient=True))
 
 
 def _map_path(folder: Path, name: str) -> Path:
@@ -166,7 +166,10 @@ def _write_map(folder: Path, name: str, frame: Frame, scores: Scores, decision: 
     path = _map_path(folder, name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
+        with path.open("xb") as file:
+            Image.fromarray(picture).save(file, "PNG")
+    except FileExistsError as error:
+        raise DataError(f"map {path} exists and is not overwritten; name a new folder with --maps") from error
     except OSError as error:
         raise DataError(
             f"map {path} cannot be written ({error.strerror or error}); free space or change --maps"

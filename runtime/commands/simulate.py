@@ -104,14 +104,14 @@ def command(
         summary, balanced = _simulate(made, words, rate, count, once, on_trigger, typed, key)
     told = {name: getattr(summary, name) for name in Summary.__dataclass_fields__}
     told |= {"per_second": round(summary.per_second, 1), "balanced": balanced}
-    missed = f"; did not occur: {', '.join(summary.missed)}" if summary.missed else ""
+    missed = [f"{word} {count} times" for word, count in summary.missed.items()]
     typer.echo(
         json.dumps(told)
         if as_json
         else f"{summary.results} results of {summary.exposures} exposures in {summary.seconds:.1f} s "
         f"({summary.per_second:.1f}/s), {summary.gaps} gaps, {summary.unanswered} without a result: "
         + ", ".join(f"{count} {name}" for name, count in sorted(summary.by_reason.items()))
-        + missed
+        + (f"; played without its reason: {', '.join(missed)}" if missed else "")
     )
     if not balanced or summary.unanswered or summary.gaps:
         raise StationError("a frame has no result, or the counters do not add up; report this with the log above")

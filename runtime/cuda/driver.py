@@ -21,6 +21,7 @@ from asperity.runtime.cuda.build import FATBIN
 from asperity.runtime.cuda.cublas import Cublas
 from asperity.runtime.cuda.launch import Argument, Buffer, Enqueue, Launch
 from asperity.runtime.errors import AsperityError, EngineError
+from asperity.runtime.extras import install
 
 STATIC_SHARED_BYTES = 48 * 1024
 """Dynamic shared memory that a launch may take without asking."""
@@ -312,7 +313,7 @@ def _pycuda() -> Any:
     try:
         import pycuda.driver as cuda
     except ImportError as error:
-        raise EngineError(f"pycuda does not load ({error}); run: pip install 'asperity[gpu]'") from error
+        raise EngineError(f"pycuda does not load ({error}); run: {install('gpu')}") from error
     return cuda
 
 
@@ -331,7 +332,7 @@ def _bindings() -> Any:
     try:
         from cuda.bindings import driver
     except ImportError as error:
-        raise EngineError(f"cuda-bindings does not load ({error}); run: pip install 'asperity[gpu]'") from error
+        raise EngineError(f"cuda-bindings does not load ({error}); run: {install('gpu')}") from error
     return driver
 
 

@@ -215,7 +215,7 @@ def check_systemd(world: World) -> Finding:
         return note(
             "supervisor",
             "no systemd unit: the station is not restarted automatically",
-            f"{install} && {enable}  # in a checkout",
+            f"{install} && {enable}  # in a checkout; user, keys and configuration first: docs/service.md",
         )
     state = world.say("systemctl", "show", UNIT, "--property=UnitFileState,ActiveState", "--value")
     words = state.split() if state else []

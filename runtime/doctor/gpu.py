@@ -176,7 +176,7 @@ def _tensorrt_remedy(world: World, index: int) -> str:
         rtx = bool(gpus) and gpus[0].capability[0] in (8, 12)
         return pip(world, "install", TENSORRT_RTX if rtx else TENSORRT)
     wanted = ".".join(str(part) for part in python_of_jetpack(jetpack))
-    venv = f"/usr/bin/python{wanted} -m venv --system-site-packages .venv && .venv/bin/pip install 'asperity[gpu]' onnx"
+    venv = f"/usr/bin/python{wanted} -m venv --system-site-packages .venv && .venv/bin/pip install '.[gpu]' onnx"
     if _dist_packages(world):
         return venv
     return f"sudo apt-get install python3-libnvinfer && {venv}"

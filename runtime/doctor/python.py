@@ -7,6 +7,7 @@ from pathlib import Path
 from asperity.runtime.doctor.findings import Finding, listed, missing, note, ok, warning
 from asperity.runtime.doctor.platforms import jetpack_of, pip, python_of_jetpack
 from asperity.runtime.doctor.world import World
+from asperity.runtime.extras import requirements
 
 OLDEST = (3, 10)
 LIBRARIES = (
@@ -19,7 +20,7 @@ LIBRARIES = (
     ("PIL", "pillow>=10.3"),
     ("tifffile", "tifffile>=2024.1"),
 )
-"""What `pip install asperity` installs besides those with their own line: module, requirement."""
+"""What Asperity itself requires besides those with their own line: module, requirement."""
 CALIBRATE = {"torch": "torch", "open3d": "asperity.runtime.doctor.probes.open3d", "sklearn": "sklearn", "onnx": "onnx"}
 """What is needed to calibrate, and what to import for it."""
 
@@ -97,9 +98,9 @@ def check_calibrate(world: World) -> Finding:
     absent = [name for name in CALIBRATE if name not in seen]
     broken = [f"{name}: {told.error}" for name, told in seen.items() if told.error]
     if broken:
-        command = pip(world, "install", "--force-reinstall", "asperity[calibrate]")
+        command = pip(world, "install", "--force-reinstall", *requirements("calibrate"))
         return warning("calibrate", "; ".join(broken), f"{command}  # only if this computer calibrates")
     if absent:
-        command = pip(world, "install", "asperity[calibrate]")
+        command = pip(world, "install", *requirements("calibrate"))
         return note("calibrate", f"no {listed(absent)}: this computer inspects but does not calibrate", command)
     return ok("calibrate", ", ".join(f"{module} {told.version}" for module, told in seen.items()))

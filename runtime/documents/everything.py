@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from asperity.runtime.documents import gateways_page, modbus_st, plc_page, receiver_constants, states_page, station_page
+from asperity.runtime.documents import (
+    gateways_page,
+    modbus_st,
+    plc_page,
+    receiver_constants,
+    sample_toml,
+    states_page,
+    station_page,
+)
 
 PAGES: dict[str, Callable[[str], str]] = {
     "docs/gateways.md": gateways_page.page,
     "docs/plc.md": plc_page.page,
     "docs/states.md": lambda _: states_page.page(),
     "docs/station.md": lambda _: station_page.page(),
+    "examples/gateway.toml": lambda _: sample_toml.gateway(),
+    "examples/station.toml": lambda _: sample_toml.station(),
     "examples/generated/asperity.h": lambda _: receiver_constants.c_header(),
     "examples/generated/asperity.mjs": lambda _: receiver_constants.node_module(),
     "examples/generated/asperity_constants.py": lambda _: receiver_constants.python_module(),

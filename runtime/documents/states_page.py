@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asperity.runtime.documents.banner import MADE
-from asperity.runtime.states import TABLE
+from asperity.runtime.states import ALARMS, TABLE
 
 
 def page() -> str:
@@ -27,6 +27,15 @@ def page() -> str:
             "| state | cause | next | what it means |",
             "|---|---|---|---|",
             *rows,
+            "",
+            "## Alarms",
+            "",
+            "Conditions that need attention: `alarms` of every state message while they last. The details are in the",
+            "event of the same code (`asperity watch event`) and in the log.",
+            "",
+            "| alarm | what it means, and what to do |",
+            "|---|---|",
+            *(f"| `{kind}` | {text} |" for kind, text in ALARMS.items()),
             "",
         ]
     )

@@ -22,20 +22,22 @@ def described(kind: type[Section]) -> list[str]:
             lines += ["", "| key | default | range | what it is |", "|---|---|---|---|"]
             defaults = table()
             for key, key_kind in get_type_hints(table, include_extras=True).items():
-                default = msgspec.json.encode(getattr(defaults, key)).decode()
-                lines.append(f"| `{key}` | `{default}` | {_range(key_kind)} | {_metas(key_kind)[-1].description} |")
+                value = getattr(defaults, key)
+                default = "absent" if value is None else f"`{msgspec.json.encode(value).decode()}`"
+                lines.append(f"| `{key}` | {default} | {range_of(key_kind)} | {metas(key_kind)[-1].description} |")
         else:
-            lines += [f"{_metas(hint)[-1].description}"]
+            lines += [f"{metas(hint)[-1].description}"]
     return lines
 
 
-def _metas(kind: Any) -> list[Meta]:
+def metas(kind: Any) -> list[Meta]:
     """The Metas of an Annotated type, innermost first."""
     return [meta for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, Meta)]
 
 
-def _range(kind: Any) -> str:
-    meta = _metas(kind)[-1]
+def range_of(kind: Any) -> str:
+    """The values that a key takes, in words."""
+    meta = metas(kind)[-1]
     base = kind.__origin__
     if get_origin(base) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(base))
@@ -45,4 +47,4 @@ def _range(kind: Any) -> str:
         return f"{meta.ge} to {meta.le}"
     if bool in (base, *get_args(base)):
         return "true, false"
-    return NAME_RULE if any(m.pattern for m in _metas(kind)) else "text"
+    return NAME_RULE if any(m.pattern for m in metas(kind)) else "text"

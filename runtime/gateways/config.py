@@ -78,7 +78,7 @@ class Opcua(Section, frozen=True, forbid_unknown_fields=True):
     """The OPC UA server."""
 
     host: Annotated[str, host_text("address to listen on")] = "127.0.0.1"
-    port: Annotated[int, number(0, 65535, "port; 0: any free one, printed on stdout")] = 4840
+    port: Annotated[int, number(0, 65535, "port; 0: any free one, named in the log")] = 4840
     encryption: Annotated[
         Literal["offered", "required"],
         text("`required`: only Basic256Sha256 SignAndEncrypt; `offered`: also None, on loopback or with insecure_lan"),
@@ -219,7 +219,9 @@ class Modbus(Section, frozen=True, forbid_unknown_fields=True):
     """The Modbus TCP server."""
 
     host: Annotated[str, host_text("address to listen on")] = "127.0.0.1"
-    port: Annotated[int, number(0, 65535, "port; 0: any free one; 502, the usual port, needs a privilege")] = 5020
+    port: Annotated[
+        int, number(0, 65535, "port; 0: any free one, named in the log; 502, the usual port, needs a privilege")
+    ] = 5020
     insecure_lan: Annotated[
         bool,
         text(
@@ -259,7 +261,7 @@ class Http(Section, frozen=True, forbid_unknown_fields=True):
     """The HTTP server."""
 
     host: Annotated[str, host_text("address to listen on")] = "127.0.0.1"
-    port: Annotated[int, number(0, 65535, "port; 0: any free one")] = 8088
+    port: Annotated[int, number(0, 65535, "port; 0: any free one, named in the log")] = 8088
     insecure_lan: Annotated[
         bool, text("allow a host address other than loopback, without authentication: anyone who can reach it may read")
     ] = False

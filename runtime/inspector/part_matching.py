@@ -23,6 +23,8 @@ PITCHES_OF_QUIET = 3
 KEPT_MAX = 256
 """Announcements, exposures and gaps of each kind that are kept. More at once is not a line: unsynced."""
 DEVICE_SAMPLES = 256
+DEVICE_JUMP_NS = 60_000 * MS
+"""A device clock that is this much further behind than at the last frame began again: 32 bits of µs last 71 minutes."""
 DEVICE_WINDOW_NS = 600_000 * MS
 """A device clock is compared with the frames of this time at most: 20 ppm of drift are 12 ms of it."""
 
@@ -264,6 +266,8 @@ class DeviceClock:
         device_ns = device_us * 1000
         while self._seen and now_ns - self._seen[0][0] > DEVICE_WINDOW_NS:
             self._seen.popleft()
+        if self._seen and now_ns - device_ns - self._seen[-1][1] > DEVICE_JUMP_NS:
+            self._seen.clear()
         self._seen.append((now_ns, now_ns - device_ns))
         if len(self._seen) <= self._frames:
             return None

@@ -162,7 +162,9 @@ def _another_camera(line: SimulatedLine) -> None:
 
 def _another_size(line: SimulatedLine) -> None:
     rows, columns = LOOK_SHAPE_PX
-    line.expose("look", rgb=np.zeros((rows - 1, columns, 3), np.uint8), xyz=scene()[1:])
+    # Another picture each time: a repeated one would be FROZEN_IMAGE when the word is tried again.
+    rgb = np.random.default_rng().integers(0, 256, (rows - 1, columns, 3), np.uint8)
+    line.expose("look", rgb=rgb, xyz=scene()[1:])
 
 
 def _say(line: SimulatedLine, word: str, **changes: Any) -> None:

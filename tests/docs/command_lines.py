@@ -10,6 +10,7 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
+from asperity.runtime import __version__
 from asperity.runtime.cli import command_line
 from asperity.runtime.commands.lazy import LazyCommand
 from asperity.runtime.reasons import Reason
@@ -20,6 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+WHEEL = f"asperity-{__version__}-py3-none-any.whl"
 KEYWORDS = {"do", "done", "then", "fi", "else", "sudo"}
 
 
@@ -64,7 +66,7 @@ def fault(words: list[str], whole: bool = True) -> str:
             return f"there is no {word}"
     words = [word.strip("[],") for word in words if word.strip("[],") not in ("", "...")]
     program, rest = words[0].rpartition("/")[2], words[1:]
-    if program == "asperity":
+    if program in ("asperity", "asperity-service"):
         return _asperity(_root(), ["asperity"], rest, whole)
     if program == "make":
         return _make(rest)
@@ -165,8 +167,14 @@ def _python(rest: list[str]) -> str:
 def _pip(rest: list[str]) -> str:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for word in rest:
-        if asked := re.match(r"^(?:asperity|\.)\[(.+?)\]?$", word):
-            unknown = set(asked[1].split(",")) - set(extras)
-            if unknown:
-                return f"pyproject.toml has no extra {', '.join(sorted(unknown))}"
+        asked = re.fullmatch(r"(asperity|\.|/?[\w./*-]+\.whl)(?:\[(.+?)\]?)?(?:[<>=~!].*)?", word)
+        if asked is None:
+            continue
+        if asked[1] == "asperity":
+            return "no package index has asperity: install it from a checkout or a wheel (README, Installing)"
+        if "asperity" in asked[1] and asked[1].rpartition("/")[2] != WHEEL:
+            return f"a wheel of this version is called {WHEEL}"
+        unknown = set((asked[2] or "").split(",")) - set(extras) - {""}
+        if unknown:
+            return f"pyproject.toml has no extra {', '.join(sorted(unknown))}"
     return ""

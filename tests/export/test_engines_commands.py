@@ -34,6 +34,10 @@ def run(*arguments: object) -> str:
     return result.stdout
 
 
+def test_a_list_without_engines_says_where_it_looked(tmp_path: Path) -> None:
+    assert f"no engines in {tmp_path}" in run("list", "--cache", tmp_path)
+
+
 def test_build_list_and_remove(toy: ToyBundle, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (make trt-tools)")
     cache = tmp_path / "engines"
@@ -94,7 +98,7 @@ def test_torch_tensorrt_says_what_it_needs_and_what_the_gate_said(
 
 def test_a_library_that_is_missing_is_said(toy: ToyBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
-    with pytest.raises(EngineError, match=r"tensorrt is not installed .*asperity\[tensorrt\]"):
+    with pytest.raises(EngineError, match=r"tensorrt is not installed .*pip install .*tensorrt<"):
         run("build", toy.path, "--library", "tensorrt", "--cache", tmp_path, "--keys", toy.trust.folder)
 
 

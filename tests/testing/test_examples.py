@@ -16,7 +16,7 @@ from asperity.testing import Camera, Line
 from tests.places import DOCS, ROOT
 
 PAGES = re.findall(r"^```python\n(.*?)^```$", (DOCS / "testing.md").read_text(), flags=re.M | re.S)
-DEFAULT_ENDS = {"results": "tcp://127.0.0.1:5561", "control": "tcp://127.0.0.1:5563"}
+DEFAULT_ENDS = {"results": "tcp://127.0.0.1:5561"}
 
 
 def example(doc: str | None) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from asperity.runtime import __version__
 from asperity.runtime.cameras.mvtec_files import PARTS_FILE, write_frame
 from asperity.runtime.cameras.virtual.camera import GOOD, VirtualCamera
+from asperity.runtime.cameras.virtual.open3d_scene import load_open3d
 from asperity.runtime.errors import DataError, UsageError
 
 ORIGIN_FILE = "virtual.json"
@@ -65,6 +66,7 @@ def write_dataset(
         raise UsageError(f"{len(plan)} frames were asked for; give counts from 0 on, 1 to {MOST_FRAMES} frames in all")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is not an empty folder; name a new one; nothing is overwritten")
+    load_open3d()  # where it is missing no half-made folder is left, which the next try would refuse
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ORIGIN_FILE).write_text(json.dumps(_origin(camera, counts, defects), indent=1) + "\n")

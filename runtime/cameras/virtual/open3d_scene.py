@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asperity.runtime.errors import CameraError
+from asperity.runtime.extras import install
 from asperity.runtime.frame import BoolArray, FloatArray
 
 LIBUSB = "libusb-1.0.so.0"
-REMEDY = "install the calibrate extra (pip install 'asperity[calibrate]') on Python 3.11 or newer"
 
 
 def load_open3d() -> ModuleType:
@@ -23,7 +23,7 @@ def load_open3d() -> ModuleType:
     Raises CameraError with the remedy when either is missing.
     """
     if util.find_spec("open3d") is None:
-        raise CameraError(f"the virtual camera needs open3d, which is not installed; {REMEDY}")
+        raise CameraError(f"the virtual camera needs open3d, which is not installed; {_remedy()}")
     try:
         ctypes.CDLL(LIBUSB, mode=ctypes.RTLD_GLOBAL)
     except OSError:
@@ -31,7 +31,11 @@ def load_open3d() -> ModuleType:
     try:
         return import_module("open3d")
     except (ImportError, OSError) as error:
-        raise CameraError(f"open3d is installed but does not load ({error}); {REMEDY}") from error
+        raise CameraError(f"open3d is installed but does not load ({error}); {_remedy()}") from error
+
+
+def _remedy() -> str:
+    return f"with Python 3.11 or newer install it with: {install('calibrate')}"
 
 
 def _load_packaged_libusb() -> None:

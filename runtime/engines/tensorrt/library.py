@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from asperity.runtime.errors import EngineError
+from asperity.runtime.extras import install
 
 LibraryName = Literal["tensorrt", "tensorrt-rtx"]
 OLDEST: dict[LibraryName, tuple[int, int]] = {"tensorrt": (10, 3), "tensorrt-rtx": (1, 4)}
 NEXT_MAJOR: dict[LibraryName, int] = {"tensorrt": 12, "tensorrt-rtx": 2}
 """The first major version that was not tested."""
-INSTALL = "install it with: pip install 'asperity[{name}]' (a Jetson's TensorRT comes with JetPack; docs/engines.md)"
 SAID_MAX = 20
 SAID_CHARACTERS = 400
 
@@ -81,10 +81,14 @@ def load_library(name: LibraryName | None = None) -> Library:
             continue
         except (ImportError, OSError, RuntimeError) as error:
             # PyPI's stub of tensorrt, or libraries of another CUDA: there, but useless.
-            raise EngineError(f"{candidate} does not load ({error}); {INSTALL.format(name=candidate)}") from error
+            raise EngineError(f"{candidate} does not load ({error}); {_remedy(candidate)}") from error
         return Library(candidate, _checked_version(candidate, module), module)
     wanted = " or ".join(names)
-    raise EngineError(f"{wanted} is not installed ({missing[-1]}); {INSTALL.format(name=names[-1])}")
+    raise EngineError(f"{wanted} is not installed ({missing[-1]}); {_remedy(names[-1])}")
+
+
+def _remedy(name: LibraryName) -> str:
+    return f"install it with: {install(name)} (a Jetson's TensorRT comes with JetPack; docs/engines.md)"
 
 
 def _checked_version(name: LibraryName, module: Any) -> str:
@@ -93,7 +97,7 @@ def _checked_version(name: LibraryName, module: Any) -> str:
     if found is None or not hasattr(module, "Runtime"):
         raise EngineError(
             f"the Python module of {name} is not TensorRT's (version {version!r}): another package or a folder of that "
-            f"name shadows it; {INSTALL.format(name=name)}"
+            f"name shadows it; {_remedy(name)}"
         )
     major, minor = int(found[1]), int(found[2])
     if (major, minor) < OLDEST[name] or major >= NEXT_MAJOR[name]:

@@ -20,7 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.gateways.connection_limit import one_to_close
 from asperity.runtime.gateways.http.metrics import Metrics
-from asperity.runtime.gateways.http.page import page
+from asperity.runtime.gateways.http.page import page, why_not
 from asperity.runtime.gateways.link import Item, Link
 from asperity.runtime.gateways.process import cannot_listen, check_host, hold_more, run
 
@@ -97,7 +97,8 @@ class HttpGateway:
         except OSError as error:
             raise cannot_listen("http", config.host, config.port, error) from error
         hold_more(self._server)
-        return f"http://{config.host}:{self._server.sockets[0].getsockname()[1]}/"
+        host = f"[{config.host}]" if ":" in config.host else config.host  # RFC 3986: an IPv6 address in a URL
+        return f"http://{host}:{self._server.sockets[0].getsockname()[1]}/"
 
     def refresh(self) -> None:
         """As ``Gateway.refresh``."""
@@ -155,7 +156,7 @@ class HttpGateway:
         """Method, and the answer to a request line and headers."""
         words = request.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
         if len(words) != 3 or not words[2].startswith("HTTP/1."):
-            return "", Answer(400, b"this is no HTTP/1.1 request\n")
+            return "", Answer(400, b"this is not an HTTP/1.1 request\n")
         method, target, _ = words
         make = self._pages.get(target.split("?", 1)[0])
         if make is None:
@@ -171,8 +172,8 @@ class HttpGateway:
         return Answer(200, b"the gateway turns\n")
 
     def _ready(self) -> Answer:
-        view = self._link.view()
-        return Answer(200, b"ready\n") if view.good else Answer(503, f"not ready: {view.why}\n".encode())
+        reason = why_not(self._link.view())
+        return Answer(503, f"not ready: {reason}\n".encode()) if reason else Answer(200, b"ready\n")
 
     def _scrape(self) -> Answer:
         self.refresh()

@@ -15,6 +15,7 @@ from asperity.runtime.client.ordering import Gap
 from asperity.runtime.frame import LATENCY_STAGES
 from asperity.runtime.gateways.link import Delivered, Item, Link, View, synced
 from asperity.runtime.reasons import JUDGED, Reason
+from asperity.runtime.states import ALARMS
 from asperity.runtime.wire import StationState
 
 LATENCY_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
@@ -96,6 +97,13 @@ def _of_state(state: StationState) -> Iterator[Metric]:
     yield GaugeMetricFamily("asperity_station_ready", "1 while the station reports that it is ready.", state.ready)
     yield GaugeMetricFamily("asperity_station_beat", "The inspector's heartbeat counter, as last received.", state.beat)
     yield GaugeMetricFamily("asperity_station_alarms", "Active alarms.", len(state.alarms))
+    active = dict.fromkeys([*ALARMS, OTHER], False)
+    for kind in state.alarms:
+        active[kind if kind in active else OTHER] = True
+    alarm = GaugeMetricFamily("asperity_station_alarm", "1 while the alarm is active.", labels=["alarm"])
+    for kind, is_active in active.items():
+        alarm.add_metric([kind], is_active)
+    yield alarm
     yield GaugeMetricFamily("asperity_station_in_flight", "Frames admitted and not yet answered.", state.in_flight)
     yield CounterMetricFamily("asperity_station_received", "Frames received.", state.received)
     yield CounterMetricFamily("asperity_station_lost", "Frames and triggers for which nothing arrived.", state.lost)

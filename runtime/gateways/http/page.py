@@ -9,7 +9,7 @@ from html import escape
 from asperity.runtime.client.ordering import Gap
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.link import Item, View, synced
-from asperity.runtime.states import State
+from asperity.runtime.states import State, alarm_text
 from asperity.runtime.wire import ReceivedResult, StationState
 
 STYLE = """
@@ -38,15 +38,15 @@ STATES = {int(state): state.name for state in State}
 
 def page(station: str, view: View, items: Iterable[Item], refresh_s: int) -> bytes:
     """The whole page; ``items`` newest first."""
-    good = view.good
+    reason = why_not(view)
     said = _of_state(view.state) if view.state is not None else []
     facts = [("station", station), ("results here", str(view.results)), ("missing", str(view.missing)), *said]
     rows = "".join(_row(item) for item in items)
     parts = [
         "<!doctype html><html lang=en><head><meta charset=utf-8>",
         f"<meta http-equiv=refresh content={refresh_s}><title>{escape(station)}</title><style>{STYLE}</style></head>",
-        f"<body><h1>{escape(station)}: <span class={'good' if good else 'bad'}>",
-        f"{'ready' if good else escape('not ready: ' + view.why)}</span></h1><table>",
+        f"<body><h1>{escape(station)}: <span class={'bad' if reason else 'good'}>",
+        f"{escape('not ready: ' + reason) if reason else 'ready'}</span></h1><table>",
         "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts),
         "</table><table><tr>",
         "".join(f"<th>{name}</th>" for name in COLUMNS),
@@ -55,12 +55,28 @@ def page(station: str, view: View, items: Iterable[Item], refresh_s: int) -> byt
     return "".join(parts).encode()
 
 
+def why_not(view: View) -> str:
+    """Why the quality is bad, for people; empty: it is good."""
+    if view.good or not view.why:
+        return view.why
+    state = view.state
+    if state is None or state.can_judge:
+        return view.why
+    change = state.recipe_change
+    failed = [f"recipe {change.recipe or 'none'} failed: {change.text}"] if change and change.status == "failed" else []
+    return "; ".join([f"state {_state(state)}", *failed, *map(alarm_text, state.alarms)])
+
+
+def _state(state: StationState) -> str:
+    return f"{state.state} {STATES.get(state.state, 'unknown')}"
+
+
 def _of_state(state: StationState) -> list[tuple[str, str]]:
     unknown = ", ".join(f"{name} {count}" for name, count in sorted(state.unknown_by_reason.items()))
     engine = state.engine
     return [
-        ("state", f"{state.state} {STATES.get(state.state, 'unknown')}"),
-        ("alarms", ", ".join(state.alarms) or "none"),
+        ("state", _state(state)),
+        ("alarms", "; ".join(map(alarm_text, state.alarms)) or "none"),
         ("active recipe", f"{state.recipe or 'none'} {state.bundle}"),
         ("last recipe change", _of_change(state)),
         ("active threshold", _number(state.threshold) or "none"),

@@ -67,7 +67,7 @@ STATUS: tuple[Row, ...] = (
     _read("missing", 32, "u32", "results in those gaps"),
     _read("results", 34, "u32", "results received by the gateway since it started"),
     _read("beat_timeout_ms", 36, "u16", "longest time the heartbeat may stay unchanged"),
-    _read("alarms", 37, "u16", "alarms of the station; their texts are on the HTTP page"),
+    _read("alarms", 37, "u16", "number of alarms of the station; the HTTP page names and explains them"),
     _read("session", 38, "u32", "low 32 bits of the inspector's session; a different value: it was restarted"),
     _read("command_status", 40, "u16", "outcome of command (table of status codes)"),
     _read("recipe_status", 41, "u16", "outcome of recipe_select"),

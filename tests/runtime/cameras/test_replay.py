@@ -13,7 +13,9 @@ from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.cameras.replay import ReplayCamera
 from asperity.runtime.cameras.schedule import Schedule
 from asperity.runtime.cameras.stream import replay_exposures
-from asperity.runtime.errors import DataError, UsageError
+from asperity.runtime.cameras.virtual import dataset
+from asperity.runtime.cameras.virtual.camera import VirtualCamera
+from asperity.runtime.errors import CameraError, DataError, UsageError
 
 MS = 1_000_000
 
@@ -97,3 +99,15 @@ def test_sleep_that_ends_early_is_slept_again() -> None:
 def test_rates_that_cannot_be(rate_hz: float) -> None:
     with pytest.raises(UsageError, match="the rate is"):
         Schedule(rate_hz)
+
+
+def test_a_data_set_that_cannot_be_rendered_leaves_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The next try, with open3d, would be refused: nothing is overwritten."""
+
+    def absent() -> None:
+        raise CameraError("no open3d")
+
+    monkeypatch.setattr(dataset, "load_open3d", absent)
+    with pytest.raises(CameraError):
+        dataset.write_dataset(VirtualCamera("roll", 1, 32), tmp_path / "new", dataset.Counts(1, 0, 0), [])
+    assert not (tmp_path / "new").exists()

@@ -142,3 +142,12 @@ def test_what_cannot_be_scored_is_named(lite_bundle: LiteBundle, parts: Path, tm
     (tmp_path / "file").write_text("")
     _, _, error = invoke("score", lite_bundle.path, parts / "test" / "stain", "--maps", tmp_path / "file", *keys)
     assert isinstance(error, DataError) and "--maps" in str(error)
+
+
+def test_a_map_never_replaces_a_file(lite_bundle: LiteBundle, parts: Path, tmp_path: Path) -> None:
+    """The folder of the frames, named by mistake, would lose them: a map has the name of its frame."""
+    (tmp_path / "0.png").write_text("a frame")
+    keys = ("--keys", lite_bundle.trust.folder)
+    _, _, error = invoke("score", lite_bundle.path, parts / "test" / "stain", "--maps", tmp_path, *keys)
+    assert isinstance(error, DataError) and "not overwritten" in str(error)
+    assert (tmp_path / "0.png").read_text() == "a frame"

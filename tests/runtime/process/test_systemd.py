@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import configparser
+import os
+import re
+import shlex
 import shutil
 import subprocess
 from ipaddress import ip_network
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.cli import command_line
 from asperity.runtime.errors import BundleError, CameraError, ConfigError, StationError, UsageError
 from asperity.runtime.gateways import config as gateways
 from asperity.runtime.settings import loading
 from asperity.runtime.sockets.reachability import open_to_network, open_to_users
-from tests.places import ROOT
+from tests.places import DOCS, ROOT
 
 UNITS = ROOT / "deploy" / "systemd"
 NAMES = ["asperity-inspector.service", "asperity-gateway@.service"]
@@ -72,16 +77,46 @@ def test_only_the_services_user_reaches_the_sockets_of_the_shipped_configuration
     assert len(runtime) == 2, "whoever leaves the control socket out finds it in the same folder"
 
 
-def test_the_camera_of_the_shipped_configuration_sends_to_its_sockets() -> None:
+def test_the_camera_of_the_shipped_configuration_sends_to_its_sockets(tmp_path: Path) -> None:
     text = (UNITS / "station.toml").read_text()
-    (line,) = [line.removeprefix("#   ") for line in text.splitlines() if " camera virtual " in line]
+    (line,) = [line.removeprefix("#   ") for line in text.splitlines() if " camera replay " in line]
     sockets = loading.load(UNITS / "station.toml").sockets
     words = line.split()
-    assert words[:3] == ["sudo", "-u", service(NAMES[0])["User"][0]]
-    options = dict(zip(words[6::2], words[7::2], strict=True))
+    assert words[:3] == ["asperity-service", "camera", "replay"]
+    options = dict(zip(words[4::2], words[5::2], strict=True))
     assert options == {"--frames-endpoint": sockets.frames, "--results-endpoint": sockets.results}
+    write_frame(tmp_path, "0", np.zeros((3, 4, 3), np.uint8), np.ones((3, 4, 3), np.float32))
+    arguments = ["camera", "replay", str(tmp_path), *words[4:], "--frames", "1", "--wait-s", "0"]
     with pytest.raises((CameraError, StationError)):
-        command_line()([*words[4:], "--frames", "1", "--wait-s", "0"], prog_name="asperity")
+        command_line()(arguments, prog_name="asperity")
+
+
+def test_a_command_for_the_service_has_its_user_and_its_folders() -> None:
+    """Keys that are trusted elsewhere are not the service's: what it reads follows from these."""
+    words = shlex.split((UNITS / "asperity-service").read_text().partition("exec ")[2].replace("\\\n", " "))
+    unit, *others = map(service, NAMES)
+    assert words[:4] == ["runuser", "-u", unit["User"][0], "--"] and words[4] == "env"
+    given = dict(word.split("=") for word in words[5:-2])
+    assert given.pop("HOME") == f"/var/lib/{unit['StateDirectory'][0]}"
+    assert words[-2:] == [unit["ExecStart"][0].split()[0], "$@"]
+    for each in (unit, *others):
+        folders = dict(word.split("=") for word in each["Environment"][0].split())
+        assert folders == given, "the service and a command for it must use the same folders"
+    assert os.access(UNITS / "asperity-service", os.X_OK)
+
+
+def test_the_page_installs_what_the_units_run() -> None:
+    page = (DOCS / "service.md").read_text()
+    unit = service(NAMES[0])
+    assert f"useradd --system --user-group --home-dir /var/lib/{unit['StateDirectory'][0]}" in page
+    program = unit["ExecStart"][0].split()[0]
+    assert f"{program.removesuffix('/bin/asperity')}/bin/pip install" in page
+    for file in UNITS.iterdir():
+        assert f"deploy/systemd/{file.name}" in page, "the page must install every file"
+    for extra in ("opcua", "mqtt", "http"):
+        assert re.search(rf"pip install '\.\[[\w,]*\b{extra}\b", page)
+    for name in NAMES:
+        assert "docs/service.md" in (UNITS / name).read_text()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -276,3 +276,17 @@ def test_a_simulated_station_is_not_opened_to_the_network_either(folder: Path) -
     _, log = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 11
     assert "insecure-lan" in log.decode() and "Traceback" not in log.decode()
+
+
+def test_a_word_that_is_tried_again_brings_another_picture() -> None:
+    """The same one would be FROZEN_IMAGE: a first try that was late could never be made good."""
+
+    class Exposures:
+        sent: list[bytes] = []  # noqa: RUF012
+
+        def expose(self, word: str, **changes: Any) -> None:
+            self.sent.append(changes["rgb"].tobytes())
+
+    for _ in range(2):
+        SCENES[Reason.REFUSED_DATA](Exposures())  # type: ignore[arg-type]
+    assert len(set(Exposures.sent)) == 2

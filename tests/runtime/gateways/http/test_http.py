@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import socket
 import time
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -17,9 +19,11 @@ from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.config import GatewayConfig, Http
 from asperity.runtime.gateways.http.gateway import HttpGateway
 from asperity.runtime.reasons import Reason
+from asperity.runtime.states import ALARMS, State
 from asperity.runtime.wire import RecipeChange
 from asperity.runtime.wire.state import EngineMessage
 from asperity.testing import PATIENCE_S, Camera, Line
+from tests.places import ROOT
 from tests.runtime.gateways.floor import FakeLink, GatewayProcess, result, until
 from tests.runtime.gateways.http.http_floor import EVIL, Floor, get
 
@@ -45,6 +49,30 @@ def test_ready_says_why_not_and_live_says_only_that_the_gateway_turns(floor: Flo
     status, text, _ = floor.get("/readyz")
     assert status == 503 and "heartbeat has stopped" in text
     assert floor.get("/livez")[0] == 200
+
+
+def test_probe_and_page_say_the_reason_and_not_only_the_state(floor: Floor) -> None:
+    failed = RecipeChange(number=1, recipe="part", status="failed", text="the bundle is signed by an unknown key")
+    state = msgspec.structs.replace(
+        floor.link.state, ready=False, state=State.INITIALIZED, recipe_change=failed, alarms=("CAMERA", "NEW_ONE")
+    )
+    floor.link.good, floor.link.state, floor.link.why = False, state, "the station is not ready (state 5); CAMERA"
+    for path in ("/readyz", "/"):
+        said = floor.get(path)[1]
+        for reason in ("state 5 INITIALIZED", "recipe part failed: the bundle is signed by an unknown key",
+                       "CAMERA: no camera is connected", "NEW_ONE"):  # fmt: skip
+            assert reason in said, f"{path}: {said}"
+    found = samples(floor.get("/metrics")[1])
+    assert {kind: value(found, "asperity_station_alarm", alarm=kind) for kind in ("CAMERA", "other", "DRIFT")} == {
+        "CAMERA": 1, "other": 1, "DRIFT": 0,
+    }  # fmt: skip
+
+
+def test_every_alarm_that_a_station_can_show_has_its_meaning() -> None:
+    calls = r"(?:alarms\.(?:show|hold)|\.fault)\(\s*(?:Reason\.(\w+)\.name|\"(\w+)\")"
+    sources = [path.read_text() for path in (ROOT / "runtime/inspector").glob("*.py")]
+    kinds = {reason or name for source in sources for reason, name in re.findall(calls, source)}
+    assert len(kinds) > 12 and kinds <= set(ALARMS), "give each its line in ALARMS of runtime/states.py"
 
 
 def test_metrics_count_by_verdict_and_reason_and_stage(floor: Floor) -> None:
@@ -275,3 +303,18 @@ def test_a_bind_that_others_reach_is_refused_unless_wanted(host: str) -> None:
         HttpGateway(GatewayConfig(http=Http(host=host)), FakeLink())  # type: ignore[arg-type]
     if host in ("0.0.0.0", "::"):
         HttpGateway(GatewayConfig(http=Http(host=host, insecure_lan=True)), FakeLink())  # type: ignore[arg-type]
+
+
+def test_the_address_in_the_log_can_be_opened(floor: Floor) -> None:
+    """An IPv6 address stands in brackets in a URL."""
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    gateway = HttpGateway(GatewayConfig(http=Http(host="::1", port=0)), FakeLink())  # type: ignore[arg-type]
+    try:
+        url = floor.loop.run(gateway.open())
+    except GatewayError:
+        pytest.skip("no ::1 here")
+    try:
+        assert url.startswith("http://[::1]:") and get(url + "livez")[0] == 200
+    finally:
+        floor.loop.run(gateway.close())

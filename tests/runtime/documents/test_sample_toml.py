@@ -1,0 +1,50 @@
+"""The sample configuration files: they load as they are, and with every line uncommented, and leave nothing out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from asperity.runtime.documents.sample_toml import SAMPLES
+from asperity.runtime.gateways import config as gateways
+from asperity.runtime.settings import loading
+from tests.places import EXAMPLES
+
+LOADERS: dict[str, Any] = {"station.toml": loading.load, "gateway.toml": gateways.load}
+NO_DEFAULT = {"recipes": {"recipes"}, "modbus": {"recipes", "hard_wired"}}
+"""Keys that the sample shows with a value other than the default."""
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_the_sample_changes_nothing_as_it_is(name: str) -> None:
+    assert LOADERS[name](EXAMPLES / name) == LOADERS[name]()
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_each_key_is_in_the_sample_with_its_default(name: str, tmp_path: Path) -> None:
+    text = re.sub(r"^#(?! )", "", (EXAMPLES / name).read_text(), flags=re.M)
+    (tmp_path / name).write_text(text)
+    found, defaults = LOADERS[name](tmp_path / name), LOADERS[name]()
+    for table in found.__struct_fields__:
+        mine, usual = getattr(found, table), getattr(defaults, table)
+        if table == "stations":
+            continue  # stations.toml
+        assert f"\n[{table}]\n" in text
+        if not isinstance(mine, msgspec.Struct):
+            assert table in NO_DEFAULT, "no default that TOML can write"
+            continue
+        for key in mine.__struct_fields__:
+            assert re.search(rf"^\[{table}\]\n(?:(?!\[)[^\n]*\n)*?{key} = ", text, re.M), f"[{table}] {key} is missing"
+            if key not in NO_DEFAULT.get(table, ()):
+                assert getattr(mine, key) == getattr(usual, key), f"[{table}] {key}"
+
+
+def test_no_sample_line_is_for_a_key_that_is_gone() -> None:
+    config, station = gateways.GatewayConfig(), loading.load()
+    for place in SAMPLES:
+        table, _, key = place.partition(".")
+        assert hasattr(getattr(config if key else station, table), key) if key else hasattr(station, table)
