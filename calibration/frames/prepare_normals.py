@@ -13,9 +13,10 @@ from PIL import Image
 
 from asperity.calibration.frames.datasets import Item, open_dataset
 from asperity.calibration.frames.geometry import fit_geometry
-from asperity.calibration.frames.split import Split
+from asperity.calibration.frames.parts import Parts, tell_parts
+from asperity.calibration.frames.split import Split, split_frames
 from asperity.calibration.profiles import Profile, network_for
-from asperity.calibration.record import CalibrateOptions, RefusedFrame
+from asperity.calibration.record import CalibrateOptions, HeldOut, RefusedFrame
 from asperity.runtime.cameras.mvtec_files import read_mask
 from asperity.runtime.errors import CalibrationError, DataError, FrameRefused
 from asperity.runtime.frame import BoolArray, Frame, Prepared
@@ -44,6 +45,7 @@ class Normals:
     prepared: tuple[Prepared, ...]
     validation: tuple[bool, ...]
     refused: tuple[RefusedFrame, ...]
+    parts: Parts
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,6 +76,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
     """List, fit the geometry, prepare every frame.
 
     A frame that preprocessing refuses, or that repeats another one byte for byte, is left out, named and counted.
+    Frames that show one part are kept and count as one (``frames.parts``).
     Raises DataError for a source or mask that cannot be read, CalibrationError when no geometry can be fitted or more
     than a fifth of the frames is refused, FrameRefused when the unit of length cannot be determined.
     """
@@ -114,14 +117,27 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
             f"{len(refused)} of {len(items)} normal frames were refused, the first {first.name} "
             f"({first.reason}: {first.message}); fix this, or leave the frames out with --exclude"
         )
+    usable = tuple(items[i] for i in kept)
     return Normals(
         geometry,
         masks,
-        tuple(items[i] for i in kept),
+        usable,
         tuple(prepared),
         tuple(validation[i] for i in kept),
         tuple(refused),
+        tell_parts([item.name for item in usable], [item.part_id for item in usable], prepared, geometry),
     )
+
+
+def split_normals(normals: Normals, held_out: HeldOut, seed: int) -> Split:
+    """``split_frames`` of the parts these frames show. Raises CalibrationError that names frames which repeat parts."""
+    try:
+        return split_frames(
+            normals.parts.of_frames, validation=normals.validation, held_out=held_out, seed=seed,
+            by_time=not normals.parts.named,
+        )  # fmt: skip
+    except CalibrationError as error:
+        raise CalibrationError(f"{error}{normals.parts.remedy()}") from None
 
 
 def fit_first(normals: Normals, split: Split) -> tuple[Normals, Split]:
@@ -138,6 +154,7 @@ def fit_first(normals: Normals, split: Split) -> tuple[Normals, Split]:
             items=tuple(normals.items[i] for i in order),
             prepared=tuple(normals.prepared[i] for i in order),
             validation=tuple(normals.validation[i] for i in order),
+            parts=replace(normals.parts, of_frames=tuple(normals.parts.of_frames[i] for i in order)),
         ),
         replace(split, fit=moved(split.fit), tune=moved(split.tune), calibrate=moved(split.calibrate)),
     )

@@ -138,16 +138,22 @@ def _told(folder: CalibrationFolder) -> dict[str, Any]:
         "false_rejects": msgspec.to_builtins(record.false_rejects),
         "normal_frames": record.normal_frames,
         "refused": msgspec.to_builtins(record.refused),
+        "repeats": msgspec.to_builtins(record.repeats),
         "adaptation": record.adaptation,
         "stage_s": record.stage_s,
     }
 
 
 def _show(folder: CalibrationFolder) -> None:
+    from asperity.calibration.frames.parts import listed
+
     record = folder.record
     counts = ", ".join(f"{count} {name}" for name, count in record.normal_frames.items())
     typer.echo(f"recipe     {record.recipe}: {counts}")
     for refused in record.refused:
         typer.echo(shown(f"refused    {refused.name}: {refused.reason}, {refused.message}"))
+    for repeat in record.repeats:
+        verdict = "one part" if repeat.counted else "one part? counted as different ones, see the report"
+        typer.echo(f"repeated   {listed(repeat.frames)}: {verdict}")
     typer.echo(f"promise    {record.false_rejects.statement}")
     typer.echo(f"report     {folder.report_path}")
