@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from asperity.calibration.frames.repeats import find_repeats
 from asperity.calibration.record import Evidence, Repeat
@@ -80,6 +83,21 @@ def tell_parts(names: Sequence[str], ids: Sequence[str], prepared: Sequence[Prep
         if len({label[i] for i in suspects}) > 1:
             repeats.append(repeat(suspects, "suspected"))
     return Parts(tuple(label), named, tuple(dict.fromkeys(repeats)))
+
+
+def shown_before(frames: Sequence[Prepared], earlier: Sequence[Prepared], geometry: Geometry) -> list[int]:
+    """Which of ``frames`` are one of the ``earlier`` frames or show one of their parts."""
+    known = {_digest(one) for one in earlier}
+    found = {i for i, one in enumerate(frames) if _digest(one) in known}
+    for group in find_repeats([*earlier, *frames], geometry).equal:
+        if group[0] < len(earlier):
+            found |= {i - len(earlier) for i in group if i >= len(earlier)}
+    return sorted(found)
+
+
+def _digest(one: Prepared) -> int:
+    cloud, image = (np.ascontiguousarray(array).data.cast("B") for array in (one.cloud, one.image))
+    return zlib.crc32(cloud, zlib.crc32(image))
 
 
 def listed(names: Sequence[str]) -> str:

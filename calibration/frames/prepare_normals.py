@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,9 @@ LOG = logging.getLogger(__name__)
 MASK_FILES = {"inspect": "masks/inspect.png", "ignore": "masks/ignore.png"}
 REFUSED_MOST = 0.2
 """With a larger share of normal frames refused, something is wrong with the station, not with single frames."""
+
+FLAT = 2.0
+"""A picture of no more contrast (of 255) may come from a sensor that takes none: equal ones are no repeat."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
@@ -170,10 +174,15 @@ def write_masks(masks: Masks, folder: Path) -> None:
 
 
 def _refuse_repeat(frame: Frame, name: str, seen: dict[int, str]) -> None:
-    digest = frame_digest(frame)
-    if digest in seen:
-        raise FrameRefused(Reason.FROZEN_IMAGE, f"the frame is identical to {seen[digest]}; it would count twice")
-    seen[digest] = name
+    """The same file again, or the same exposure exported again: no sensor takes two pictures alike to the last bit."""
+    whole, picture = frame_digest(frame), zlib.crc32(np.ascontiguousarray(frame.rgb).data.cast("B"))
+    if whole in seen:
+        raise FrameRefused(Reason.FROZEN_IMAGE, f"the frame is identical to {seen[whole]}; it would count twice")
+    if picture in seen and frame.rgb.std() > FLAT:
+        raise FrameRefused(
+            Reason.FROZEN_IMAGE, f"the colour picture is identical to that of {seen[picture]}; it would count twice"
+        )
+    seen[whole] = seen[picture] = name
 
 
 def _mask(path: str | None, name: str) -> BoolArray | None:

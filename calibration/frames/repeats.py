@@ -93,7 +93,7 @@ class _Grid:
     @classmethod
     def of(cls, one: Prepared, geometry: Geometry) -> _Grid:
         window, image_px, cloud_px = geometry.side_px, len(one.image), len(one.cloud)
-        side = round(window / max(1, round(window / GRID)))
+        side = min(round(window / max(1, round(window / GRID))), image_px, cloud_px)
         means, random = _means(image_px, side), np.random.default_rng(0)
         cells = np.arange(window) * cloud_px // window
         members = (cells == np.arange(cloud_px)[:, None]).astype(np.float32)
