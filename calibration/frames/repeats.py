@@ -33,10 +33,14 @@ from asperity.runtime.vision.preprocess import plane_heights
 
 GRID = 96
 """Cells of the grid along a side, about: each is one source pixel or the mean of a few whole ones."""
-SURFACE_MOST = 2.0
+SURFACE_MOST, SURFACE_MOST_NEARER = 1.4, 2.0
 APART_MOST = 6.0
-"""Two frames up to these figures, in colour and in height, differ by noise alone."""
-NEAR = 1.25
+"""Two frames up to these figures, in colour and in height, differ by noise alone. ``apart`` also holds what is left of
+position and light, which ``surface`` should not. Of a pair much nearer than most of the set, it may hold some."""
+NEARER = 0.3
+"""Share of the median ``apart``."""
+SUSPECT = 1.25
+"""Up to these figures times this, two frames are suspected."""
 SPREAD_MOST = 12.0
 """The median ``apart`` within a group. A group farther apart hangs together by a chain only: a suspicion."""
 TELLING = 4.0
@@ -169,20 +173,21 @@ def _compare(looks: Sequence[Look], grid: _Grid) -> _Pairs:
 
 
 def _judge(figures: Sequence[tuple[FloatArray, FloatArray]], moved: FloatArray) -> _Pairs:
-    count = len(moved)
-    some = np.triu_indices(count, 1)
-    # Not the median of all: frames that could not be laid upon the others are infinitely far.
+    some = np.triu_indices(len(moved), 1)
+    apart = np.maximum(figures[0][0], figures[1][0])
+    # Of what could be laid upon each other: other frames are infinitely far.
     middles = [tuple(_middle(one[some]) for one in pair) for pair in figures]
     telling = any(surface >= TELLING for _, surface in middles)
-    one_part, near = np.ones((2, count, count), dtype=bool)
-    for (apart, surface), (usual_apart, usual_surface) in zip(figures, middles, strict=True):
-        most = (APART_MOST, SURFACE_MOST)
+    nearer = telling | (apart <= NEARER * _middle(apart[some]))
+    one_part, near = np.ones((2, *apart.shape), dtype=bool)
+    for (aparts, surfaces), (usual_apart, usual_surface) in zip(figures, middles, strict=True):
+        most, surface_most = APART_MOST, np.where(nearer, SURFACE_MOST_NEARER, SURFACE_MOST)
         if telling:
-            most = (max(most[0], APART_SHARE * usual_apart), max(most[1], SURFACE_SHARE * usual_surface))
-        known = np.isfinite(apart) & np.isfinite(surface)
-        one_part &= known & (apart <= most[0]) & (surface <= most[1])
-        near &= known & (apart <= NEAR * most[0]) & (surface <= NEAR * most[1])
-    apart = np.maximum(figures[0][0], figures[1][0])
+            most = max(most, APART_SHARE * usual_apart)
+            surface_most = np.maximum(surface_most, SURFACE_SHARE * usual_surface)
+        known = np.isfinite(aparts) & np.isfinite(surfaces)
+        one_part &= known & (aparts <= most) & (surfaces <= surface_most)
+        near &= known & (aparts <= SUSPECT * most) & (surfaces <= SUSPECT * surface_most)
     rest = (moved[:, None] <= UNMOVED_CELLS) & (moved <= UNMOVED_CELLS) & (apart <= EQUAL_MOST)
     return _Pairs(one_part, one_part & (rest | telling), near, apart)
 
