@@ -33,7 +33,7 @@ REFUSED_MOST = 0.2
 """With a larger share of normal frames refused, something is wrong with the station, not with single frames."""
 
 FLAT = 2.0
-"""A picture of no more contrast (of 255) may come from a sensor that takes none: equal ones are no repeat."""
+"""A picture of no more contrast (of 255) may come from a sensor that takes none: equal ones say nothing."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
@@ -108,8 +108,9 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
     for index, item in enumerate(items):
         frame = item.frame(seq=index)
         try:
+            ready = prepare(frame, geometry, network, masks)
             _refuse_repeat(frame, item.name, seen)
-            prepared.append(prepare(frame, geometry, network, masks))
+            prepared.append(ready)
             kept.append(index)
         except FrameRefused as error:
             refused.append(RefusedFrame(item.name, error.reason.name, str(error)))

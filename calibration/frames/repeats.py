@@ -56,7 +56,7 @@ BAND_CELLS = (2.0, 8.0)
 EDGE_CELLS = 0.08
 """Positions fit each other to about this much, so that a slope of the picture counts as so much more noise."""
 CLIP = 6.0
-"""A cell differs by at most so many standard deviations of its noise: missing points and dust are few and large."""
+"""A cell's difference is cut at this many standard deviations of its noise: dust and lost points are few and large."""
 LEAST_OVERLAP = 0.8
 """A frame that covers less of the usual one was not laid upon it: nothing can be said of it."""
 FEWEST_CELLS = 1500
@@ -91,8 +91,8 @@ class _Grid:
     side: int
     cell_mm: float
     noises: tuple[FloatArray, FloatArray]
-    """What becomes of white noise of the source's pixels on its way to the grid, in colour and in height: m x n x n of
-    standard deviation 1. It is not white there, where a small window was enlarged."""
+    """White noise of the source's pixels after its way to the grid, in colour and in height: m x n x n of standard
+    deviation 1. It is not white there: a window is resized on the way."""
 
     @classmethod
     def of(cls, one: Prepared, geometry: Geometry) -> _Grid:

@@ -158,7 +158,7 @@ def promise(
     if suspected:
         words += (
             f" All this presumes different parts, and {sum(len(one.frames) for one in suspected)} of the normal frames "
-            "differ hardly more than frames of one part do: if they show the same parts, more good parts are rejected."
+            "differ hardly more than frames of one part do: if they show the same parts, far more good parts are rejected."
         )
     return FalseRejects(
         asked=asked, frames=frames, allowed=rate.allowed, alpha=rate.alpha, alpha_total=total, bound_95=bound,
