@@ -121,7 +121,7 @@ def worst_scores(scores: Sequence[float], parts: Sequence[Hashable]) -> Sequence
 def promise(
     rate: Rate, asked: float | None, held_out: HeldOut, frames: int, widened_for: tuple[str, ...] = (),
     suspected: Sequence[Repeat] = (),
-) -> FalseRejects:
+) -> FalseRejects:  # fmt: skip
     """The rate in numbers and plain words. ``frames``: how many calibrate.
 
     ``widened_for``: names of the frames that made the silhouette's ranges wider. ``suspected``: normal frames that may
@@ -158,7 +158,8 @@ def promise(
     if suspected:
         words += (
             f" All this presumes different parts, and {sum(len(one.frames) for one in suspected)} of the normal frames "
-            "differ hardly more than frames of one part do: if they show the same parts, far more good parts are rejected."
+            "differ hardly more than frames of one part do: if they show the same parts, far more good parts are "
+            "rejected."
         )
     return FalseRejects(
         asked=asked, frames=frames, allowed=rate.allowed, alpha=rate.alpha, alpha_total=total, bound_95=bound,
