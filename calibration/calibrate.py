@@ -18,9 +18,9 @@ from asperity.calibration.adaptation.trainer import Adaptation, adapt
 from asperity.calibration.banks.reference import FrameDistances, Reference, fit_decision
 from asperity.calibration.features.embedding import embed, fit_station_statistics
 from asperity.calibration.features.patches import PatchSet
-from asperity.calibration.frames.prepare_normals import Normals, Progress, fit_first, prepare_normals
+from asperity.calibration.frames.prepare_normals import Normals, Progress, fit_first, prepare_normals, split_normals
 from asperity.calibration.frames.silhouette import learn_shape
-from asperity.calibration.frames.split import Split, split_frames
+from asperity.calibration.frames.split import Split
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.outcome.folder import write_folder
 from asperity.calibration.outcome.result import Outcome
@@ -93,10 +93,7 @@ def learn(
     stages = Stages()
     with stages("read and prepare"):
         normals = prepare_normals(source, options, chosen, progress)
-        split = split_frames(
-            [item.part_id for item in normals.items],
-            validation=normals.validation, held_out=options.held_out, seed=options.seed,
-        )  # fmt: skip
+        split = split_normals(normals, options.held_out, options.seed)
         normals, split = fit_first(normals, split)
         shapes = [one.silhouette for one in normals.prepared]
         shape = learn_shape(
@@ -132,13 +129,13 @@ def learn(
 
     decision = fit_decision([distances[i] for i in split.tune], reference.rgb, reference.points, options.fusion)
     judged = [fused_score(distances[i].rgb, distances[i].points, decision) for i in split.calibrate]
-    limit = threshold(judged, rate, [normals.items[i].part_id for i in split.calibrate])
+    limit = threshold(judged, rate, [normals.parts.of_frames[i] for i in split.calibrate])
     decision = msgspec.structs.replace(
         decision, threshold=limit, alpha=rate.alpha, alpha_total=rate.alpha_total,
         calibration_scores=tuple(sorted(judged)), alpha_asked=options.alpha,
     )  # fmt: skip
     widened_for = tuple(normals.names[split.calibrate[i]] for i in shape.widened_for)
-    rejects = promise(rate, options.alpha, options.held_out, len(split.calibrate), widened_for)
+    rejects = promise(rate, options.alpha, options.held_out, len(split.calibrate), widened_for, normals.parts.suspected)
     return Outcome(
         options, normals, split, reference, decision, rejects, shape, distances, adapted, stages.seconds
     )  # fmt: skip

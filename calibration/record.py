@@ -44,6 +44,7 @@ HeldOut = Literal["split", "leave_one_out"]
 Removal = Literal["auto", "plane", "published", "none"]
 Meaning = Literal["auto", "distance", "height"]
 SplitName = Literal["fit", "tune", "calibrate"]
+Evidence = Literal["equal", "alike", "suspected"]
 
 
 class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -110,6 +111,23 @@ class RefusedFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
     """Name of the reason code."""
     message: str
+
+
+class Repeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Normal frames that show one part, or seem to, as ``frames.repeats`` found it."""
+
+    frames: tuple[str, ...]
+    part_ids: tuple[str, ...]
+    """The ids that these frames were given; more than one: different ids for what looks like one part."""
+    evidence: Evidence
+    """``equal``: not moved and equal but for noise, or sharing a surface that tells parts of the set apart; one part,
+    whatever the ids. ``alike``: differing by noise, position and light alone; one part, as there are no ids.
+    ``suspected``: as alike as that, or nearly; they count as their ids say, or each by itself."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether they count as one part."""
+        return self.evidence != "suspected"
 
 
 class FrameFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -185,6 +203,8 @@ class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     normal_frames: dict[str, int]
     """How many frames went into fit, tune and calibrate, and how many were refused or excluded."""
     refused: tuple[RefusedFrame, ...]
+    repeats: tuple[Repeat, ...] = ()
+    """Frames that show one part although their ids do not say so."""
     frames: tuple[FrameFigures, ...]
     golden: tuple[GoldenCandidate, ...]
     golden_tolerance: float

@@ -5,6 +5,7 @@ Rows are written as soon as they are computed; a run repeated with the same sett
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from asperity.benchmarks.accuracy.methods import method as find_method
 from asperity.benchmarks.accuracy.trial import Figures, Judged, Settings, run_trial
 from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.machine import machine
+from asperity.calibration.frames.parts import listed
 from asperity.calibration.networks.point_mae import PointBn
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.profiles import Profile
@@ -26,6 +28,8 @@ from asperity.calibration.record import CalibrateOptions, Meaning, Removal
 from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.frame import MissingPoint, Unit
 from asperity.runtime.vision.missing_points import option_of
+
+LOG = logging.getLogger(__name__)
 
 SUMMARY = (
     "i_auroc", "i_auroc_fg", "p_auroc", "p_auroc_fg", "aupro30", "aupro30_fg", "aupro05", "aupro05_fg", "ap",
@@ -91,6 +95,8 @@ class Report(msgspec.Struct, kw_only=True):
     spread: dict[str, float] = {}
     frames: dict[str, list[str]] = {}
     """Product -> names of its test frames; every run's scores are in this order."""
+    leaked: dict[str, list[str]] = {}
+    """Product -> names of its test frames that show a part of the training frames."""
     runs: list[Run] = []
     control: Run | None = None
     """Random weights, frozen features, same frames and figures."""
@@ -125,6 +131,12 @@ def evaluate(
             material = load_material(folder, chosen, networks, calibrate, options.cache, progress)
             if report.frames.setdefault(name, list(material.test.names)) != list(material.test.names):
                 raise DataError(f"{out} holds figures of other test frames of {name}; remove it or name another")
+            if material.leaked:
+                report.leaked[name] = list(material.leaked)
+                LOG.warning(
+                    "%s: %d test frames show parts of the training frames (%s); their figures say nothing about new "
+                    "parts: take them out", name, len(material.leaked), listed(material.leaked),
+                )  # fmt: skip
             for run in missing:
                 config = method.config(chosen, run.seed, options.overrides)
                 adapted = options.cache / "adapted"

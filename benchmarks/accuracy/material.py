@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from asperity.calibration.features.embedding import embed, fit_station_statistics
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.frames.datasets import Item, open_dataset
+from asperity.calibration.frames.parts import shown_before
 from asperity.calibration.frames.prepare_normals import prepare_normals
 from asperity.calibration.networks.torch_networks import TorchNetworks
 from asperity.calibration.profiles import Profile, network_for
@@ -73,6 +74,8 @@ class Material:
     test: Shots
     refused: tuple[str, ...]
     """Test frames that preprocessing refused (the runtime would answer unknown). No figure includes them."""
+    leaked: tuple[str, ...] = ()
+    """Test frames that show a part of the training frames: their figures say nothing about new parts."""
     key: str = ""
     """Digest of the frames, weights and options that this was made from."""
 
@@ -113,8 +116,8 @@ def load_material(
             np.savez(file, **_arrays(made))
         return replace(made, key=key)
     with np.load(path, allow_pickle=False) as arrays:
-        refused = tuple(json.loads(str(arrays["refused"])))
-        return Material(source.resolve().name, _shots(arrays, "normal"), _shots(arrays, "test"), refused, key)
+        refused, leaked = (tuple(json.loads(str(arrays[what]))) for what in ("refused", "leaked"))
+        return Material(source.resolve().name, _shots(arrays, "normal"), _shots(arrays, "test"), refused, leaked, key)
 
 
 def _make(
@@ -155,6 +158,7 @@ def _make(
         shots(normals.prepared, normals.items, "normal frames"),
         shots(prepared, kept, "test frames"),
         tuple(refused),
+        tuple(kept[i].name for i in shown_before(prepared, normals.prepared, normals.geometry)),
     )
 
 
@@ -214,7 +218,7 @@ def _key(source: Path, chosen: Profile, networks: TorchNetworks, options: Calibr
 
 
 def _arrays(made: Material) -> dict[str, Any]:
-    arrays: dict[str, Any] = {"refused": json.dumps(made.refused)}
+    arrays: dict[str, Any] = {"refused": json.dumps(made.refused), "leaked": json.dumps(made.leaked)}
     for name, shots in (("normal", made.normal), ("test", made.test)):
         arrays |= {
             f"{name}.rgb": shots.patches.rgb,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +16,11 @@ from PIL import Image
 from asperity.calibration.frames.datasets import Item, open_dataset
 from asperity.calibration.frames.geometry import fit_geometry
 from asperity.calibration.frames.missing_points import refuse_undeclared
+from asperity.calibration.frames.parts import Parts, tell_parts
 from asperity.calibration.frames.silhouette import refuse_implausible
-from asperity.calibration.frames.split import Split
+from asperity.calibration.frames.split import Split, split_frames
 from asperity.calibration.profiles import Profile, network_for
-from asperity.calibration.record import CalibrateOptions, RefusedFrame
+from asperity.calibration.record import CalibrateOptions, HeldOut, RefusedFrame
 from asperity.runtime.bundle.sizes import geometry_fault
 from asperity.runtime.cameras.mvtec_files import read_mask
 from asperity.runtime.errors import CalibrationError, DataError, FrameRefused
@@ -34,6 +36,9 @@ MASK_FILES = {"inspect": "masks/inspect.png", "ignore": "masks/ignore.png"}
 REFUSED_MOST = 0.2
 """With a larger share of normal frames refused, something is wrong with the station, not with single frames."""
 
+FLAT = 2.0
+"""A picture of no more contrast (of 255) may come from a sensor that takes none: equal ones say nothing."""
+
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
@@ -48,6 +53,7 @@ class Normals:
     prepared: tuple[Prepared, ...]
     validation: tuple[bool, ...]
     refused: tuple[RefusedFrame, ...]
+    parts: Parts
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,6 +99,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
     """List, fit the geometry, prepare every frame.
 
     A frame that preprocessing refuses, or that repeats another one byte for byte, is left out, named and counted.
+    Frames that show one part are kept and count as one (``frames.parts``).
     Raises DataError for a source or mask that cannot be read, CalibrationError when no geometry can be fitted or more
     than a fifth of the frames is refused, FrameRefused when the unit of length cannot be determined. Points that look
     like missing ones and are not declared, and figures that no part has, are CalibrationErrors too.
@@ -128,8 +135,9 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
     for index, item in enumerate(items):
         frame = item.frame(seq=index)
         try:
+            ready = prepare(frame, geometry, network, masks)
             _refuse_repeat(frame, item.name, seen)
-            prepared.append(prepare(frame, geometry, network, masks))
+            prepared.append(ready)
             kept.append(index)
         except FrameRefused as error:
             refused.append(RefusedFrame(item.name, error.reason.name, str(error)))
@@ -142,14 +150,27 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
             f"({first.reason}: {first.message}); fix this, or leave the frames out with --exclude"
         )
     refuse_implausible([items[i].name for i in kept], [one.silhouette for one in prepared], geometry)
+    usable = tuple(items[i] for i in kept)
     return Normals(
         geometry,
         masks,
-        tuple(items[i] for i in kept),
+        usable,
         tuple(prepared),
         tuple(validation[i] for i in kept),
         tuple(refused),
+        tell_parts([item.name for item in usable], [item.part_id for item in usable], prepared, geometry),
     )
+
+
+def split_normals(normals: Normals, held_out: HeldOut, seed: int) -> Split:
+    """``split_frames`` of the parts these frames show. Raises CalibrationError that names frames which repeat parts."""
+    try:
+        return split_frames(
+            normals.parts.of_frames, validation=normals.validation, held_out=held_out, seed=seed,
+            by_time=not normals.parts.named,
+        )  # fmt: skip
+    except CalibrationError as error:
+        raise CalibrationError(f"{error}{normals.parts.remedy()}") from None
 
 
 def fit_first(normals: Normals, split: Split) -> tuple[Normals, Split]:
@@ -166,6 +187,7 @@ def fit_first(normals: Normals, split: Split) -> tuple[Normals, Split]:
             items=tuple(normals.items[i] for i in order),
             prepared=tuple(normals.prepared[i] for i in order),
             validation=tuple(normals.validation[i] for i in order),
+            parts=replace(normals.parts, of_frames=tuple(normals.parts.of_frames[i] for i in order)),
         ),
         replace(split, fit=moved(split.fit), tune=moved(split.tune), calibrate=moved(split.calibrate)),
     )
@@ -181,10 +203,15 @@ def write_masks(masks: Masks, folder: Path) -> None:
 
 
 def _refuse_repeat(frame: Frame, name: str, seen: dict[int, str]) -> None:
-    digest = frame_digest(frame)
-    if digest in seen:
-        raise FrameRefused(Reason.FROZEN_IMAGE, f"the frame is identical to {seen[digest]}; it would count twice")
-    seen[digest] = name
+    """The same file again, or the same exposure exported again: no sensor takes two pictures alike to the last bit."""
+    whole, picture = frame_digest(frame), zlib.crc32(np.ascontiguousarray(frame.rgb).data.cast("B"))
+    if whole in seen:
+        raise FrameRefused(Reason.FROZEN_IMAGE, f"the frame is identical to {seen[whole]}; it would count twice")
+    if picture in seen and frame.rgb.std() > FLAT:
+        raise FrameRefused(
+            Reason.FROZEN_IMAGE, f"the colour picture is identical to that of {seen[picture]}; it would count twice"
+        )
+    seen[whole] = seen[picture] = name
 
 
 def _mask(path: str | None, name: str) -> BoolArray | None:

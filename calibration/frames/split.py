@@ -1,12 +1,13 @@
 """Which normal frame serves what: fit 65 %, tune 10 %, calibrate 25 % (lsfa 11, "Split").
 
 fit trains adaptors and banks, tune gives the scores' standardisation and fusion, calibrate gives the threshold and
-nothing else. Frames of one part never fall into two of them. A split is a function of its arguments alone.
+nothing else. Shares and least numbers count parts: frames of one part are one witness (``outcome.threshold``), and
+never fall into two sets. A split is a function of its arguments alone.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,10 +18,10 @@ from asperity.runtime.errors import CalibrationError
 
 CALIBRATE_SHARE = 0.25
 TUNE_SHARE = 0.10
-MIN_FRAMES = 20
-"""Fewer normal frames do not calibrate: their spread could not be determined."""
+MIN_PARTS = 20
+"""Fewer normal parts do not calibrate: their spread could not be determined. A frame that names none counts as one."""
 MIN_TUNE = 3
-SEGMENT_FRAMES = 40
+SEGMENT_PARTS = 40
 """Without part ids, time is cut into segments of about this length, each split alike, so that drift meets all sets."""
 
 
@@ -34,7 +35,7 @@ class Split:
     how: str
     """As text, for the report."""
     calibrate_parts: int
-    """Parts behind the calibration frames; 0 where frames name none."""
+    """Parts behind the calibration frames; 0 where frames name none and none was found to be shown twice."""
 
     def name_of(self, index: int) -> SplitName:
         """The set a frame serves in first."""
@@ -42,75 +43,74 @@ class Split:
 
 
 def split_frames(
-    part_ids: Sequence[str], *, validation: Sequence[bool] | None = None, held_out: HeldOut = "split", seed: int = 0
-) -> Split:
+    part_ids: Sequence[str], *, validation: Sequence[bool] | None = None, held_out: HeldOut = "split", seed: int = 0,
+    by_time: bool | None = None,
+) -> Split:  # fmt: skip
     """Split frames given in order of time.
 
-    ``part_ids``: one for each frame; when all name one, parts are drawn by ``seed``, else time is cut into contiguous
-    blocks. ``validation``: frames of a ``validation/good`` folder; they all go to calibrate, filled up to its share.
-    ``held_out="leave_one_out"`` keeps every frame but the tuning ones for the bank (weaker: see ``threshold``).
+    ``part_ids``: one for each frame; an empty one is a part by itself. When all frames name one, parts are drawn by
+    ``seed``, else time is cut into contiguous blocks; ``by_time`` says which where ids were found and not given.
+    ``validation``: frames of a ``validation/good`` folder; they and further frames of their parts all go to calibrate,
+    filled up to its share. ``held_out="leave_one_out"`` keeps every frame but the tuning ones for the bank (weaker: see
+    ``threshold``).
 
-    Raises CalibrationError when there are fewer than MIN_FRAMES frames or too few parts.
+    Raises CalibrationError when there are fewer than MIN_PARTS parts, or too few besides the validation frames'.
     """
-    count = len(part_ids)
-    if count < MIN_FRAMES:
+    members: dict[str, list[int]] = {}
+    for index, part in enumerate(part_ids):
+        members.setdefault(part or f"\0{index}", []).append(index)
+    parts = list(members.values())  # in order of first sight
+    count, shared = len(parts), len(parts) < len(part_ids)
+    if count < MIN_PARTS:
+        shown = f"{len(part_ids)} usable normal frames" + (f" of {count} part{'s' * (count > 1)}" if shared else "")
         raise CalibrationError(
-            f"{count} usable normal frames are too few to calibrate: at least {MIN_FRAMES} are needed, "
+            f"{shown} are too few to calibrate: at least {MIN_PARTS} {'different parts ' if shared else ''}are needed, "
             "40 give a first threshold, 200 a good one"
         )
-    named = all(part_ids)
-    reserved = [i for i in range(count) if validation is not None and validation[i]]
+    named = all(part_ids) if by_time is None else not by_time
+    reserved = [part for part in parts if validation is not None and any(validation[i] for i in part)]
+    free = [part for part in parts if validation is None or not any(validation[i] for i in part)]
     tune = max(MIN_TUNE, round(TUNE_SHARE * count))
-    calibrate = 0 if held_out == "leave_one_out" else max(0, -int(-CALIBRATE_SHARE * count // 1) - len(reserved))
-    free = [i for i in range(count) if i not in set(reserved)]
-    if len(free) < tune + calibrate + MIN_FRAMES // 2:
+    calibrate = 0 if held_out == "leave_one_out" else max(0, math.ceil(CALIBRATE_SHARE * count) - len(reserved))
+    if len(free) < tune + calibrate + MIN_PARTS // 2:
+        what = "parts" if shared else "normal frames"
         raise CalibrationError(
-            f"{len(free)} normal frames besides {len(reserved)} validation frames are too few to learn from: "
-            f"at least {tune + calibrate + MIN_FRAMES // 2} are needed"
+            f"{len(free)} {what} besides {len(reserved)} for validation are too few to learn from: "
+            f"at least {tune + calibrate + MIN_PARTS // 2} are needed"
         )
-    sets = _by_part(part_ids, free, tune, calibrate, seed) if named else _by_time(free, tune, calibrate)
+    sets = _drawn(free, tune, calibrate, seed) if named else _by_time(free, tune, calibrate)
+    fit, tuned, judged = (sorted(i for part in chosen for i in part) for chosen in sets)
     how = "by part" if named else "by contiguous blocks of time (the frames name no parts)"
+    told = named or shared
     if held_out == "leave_one_out":
-        fit = tuple(sorted([*sets[0], *reserved]))
-        return Split(fit, sets[1], fit, f"leave-one-out, tuning frames {how}", len(set(part_ids)) if named else 0)
+        both = tuple(sorted([*fit, *(i for part in reserved for i in part)]))
+        witnesses = len(sets[0]) + len(reserved) if told else 0
+        return Split(both, tuple(tuned), both, f"leave-one-out, tuning frames {how}", witnesses)
     if reserved:
-        how += f"; calibrate holds the {len(reserved)} validation frames"
-    judged = tuple(sorted([*sets[2], *reserved]))
-    return Split(sets[0], sets[1], judged, how, len({part_ids[i] for i in judged}) if named else 0)
+        how += f"; calibrate holds the {sum(validation or ())} validation frames"
+        judged = sorted([*judged, *(i for part in reserved for i in part)])
+    return Split(tuple(fit), tuple(tuned), tuple(judged), how, len(sets[2]) + len(reserved) if told else 0)
 
 
-Sets = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+Part = list[int]
+"""Indices of its frames."""
 
 
-def _by_time(frames: Sequence[int], tune: int, calibrate: int) -> Sets:
-    """Segments of time, each cut into fit | tune | calibrate; totals are exact."""
-    segments = max(1, len(frames) // SEGMENT_FRAMES)
-    wanted = (len(frames) - tune - calibrate, tune, calibrate)
-    sets: tuple[list[int], list[int], list[int]] = ([], [], [])
+def _by_time(parts: Sequence[Part], tune: int, calibrate: int) -> tuple[list[Part], list[Part], list[Part]]:
+    """Segments of time, each cut into fit | tune | calibrate; totals are exact. A part stands where it was first."""
+    segments = max(1, len(parts) // SEGMENT_PARTS)
+    wanted = (len(parts) - tune - calibrate, tune, calibrate)
+    sets: tuple[list[Part], list[Part], list[Part]] = ([], [], [])
     position = 0
     for segment in range(segments):
         for members, total in zip(sets, wanted, strict=True):
             take = total * (segment + 1) // segments - total * segment // segments
-            members.extend(frames[position : position + take])
+            members.extend(parts[position : position + take])
             position += take
-    return tuple(sets[0]), tuple(sets[1]), tuple(sets[2])
+    return sets
 
 
-def _by_part(part_ids: Sequence[str], frames: Sequence[int], tune: int, calibrate: int, seed: int) -> Sets:
-    """Whole parts in random order: calibrate is filled first, then tune; the rest is fit."""
-    sizes = Counter(part_ids[i] for i in frames)
-    parts = list(sizes)  # in order of first sight
-    order = np.random.default_rng(seed).permutation(len(parts))
-    place: dict[str, int] = {}
-    filled = [0, 0, 0]
-    for part in (parts[int(i)] for i in order):
-        goal = 2 if filled[2] < calibrate else 1 if filled[1] < tune else 0
-        place[part] = goal
-        filled[goal] += sizes[part]
-    if not filled[0] or not filled[1] or (calibrate and not filled[2]):
-        raise CalibrationError(
-            f"{len(parts)} parts with {len(frames)} frames are too few to keep parts apart in fit, tune and calibrate: "
-            "provide more parts, or send frames without part_id to split them by time"
-        )
-    sets = [tuple(i for i in frames if place[part_ids[i]] == goal) for goal in range(3)]
-    return sets[0], sets[1], sets[2]
+def _drawn(parts: Sequence[Part], tune: int, calibrate: int, seed: int) -> tuple[list[Part], list[Part], list[Part]]:
+    """Parts in random order: calibrate is filled first, then tune; the rest is fit."""
+    order = [parts[int(i)] for i in np.random.default_rng(seed).permutation(len(parts))]
+    return order[calibrate + tune :], order[calibrate : calibrate + tune], order[:calibrate]

@@ -56,6 +56,7 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
         false_rejects=outcome.false_rejects,
         normal_frames=outcome.counts(),
         refused=outcome.normals.refused,
+        repeats=outcome.normals.parts.repeats,
         frames=outcome.figures(),
         golden=_write_golden(outcome, folder),
         golden_tolerance=outcome.tolerance,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from scipy.stats import beta
 
-from asperity.calibration.record import FalseRejects, HeldOut
+from asperity.calibration.record import FalseRejects, HeldOut, Repeat
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.vision.scoring import conformal_threshold
 
@@ -119,11 +119,13 @@ def worst_scores(scores: Sequence[float], parts: Sequence[Hashable]) -> Sequence
 
 
 def promise(
-    rate: Rate, asked: float | None, held_out: HeldOut, frames: int, widened_for: tuple[str, ...] = ()
-) -> FalseRejects:
+    rate: Rate, asked: float | None, held_out: HeldOut, frames: int, widened_for: tuple[str, ...] = (),
+    suspected: Sequence[Repeat] = (),
+) -> FalseRejects:  # fmt: skip
     """The rate in numbers and plain words. ``frames``: how many calibrate.
 
-    ``widened_for``: names of the frames that made the silhouette's ranges wider.
+    ``widened_for``: names of the frames that made the silhouette's ranges wider. ``suspected``: normal frames that may
+    repeat parts and are counted as different ones.
     """
     total, bound = rate.alpha_total, rate.bound()
     shown = f"{rate.witnesses} parts in {frames} frames" if rate.of_parts else f"{frames} frames"
@@ -152,6 +154,12 @@ def promise(
         words += (
             " Frames of one part are alike and count once, by the worst of them: a part counts as rejected when any of "
             "its frames is, shown as often as here."
+        )
+    if suspected:
+        words += (
+            f" All this presumes different parts, and {sum(len(one.frames) for one in suspected)} of the normal frames "
+            "differ hardly more than frames of one part do: if they show the same parts, far more good parts are "
+            "rejected."
         )
     return FalseRejects(
         asked=asked, frames=frames, allowed=rate.allowed, alpha=rate.alpha, alpha_total=total, bound_95=bound,

@@ -13,7 +13,7 @@ import numpy as np
 from asperity.calibration.frames.silhouette import FIGURES, figures
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.threshold import worst_scores
-from asperity.calibration.record import CalibrationRecord
+from asperity.calibration.record import CalibrationRecord, Evidence
 from asperity.calibration.report.pictures import (
     colour_and_map,
     curves,
@@ -29,6 +29,13 @@ from asperity.runtime.vision.scoring import fused_map
 
 OFFERS = 3
 """Higher rates whose thresholds are reported."""
+EVIDENCE: dict[Evidence, str] = {
+    "equal": "equal but for noise: counted as one part, whatever the ids",
+    "alike": "they differ by noise, position and light alone: counted as one part. Different parts? Give each an id in "
+    "<code>parts.csv</code>",
+    "suspected": "hardly more different than frames of one part: NOT counted as one. Give frames of one part the same "
+    "id in <code>parts.csv</code>, or photograph more parts",
+}
 FIGURE_NAMES = {
     "area_mm2": "area, mm²", "length_mm": "length, mm", "width_mm": "width, mm", "height_mm": "height, mm",
     "missing_share": "missing points, share", "level_mm": "level along z, mm",
@@ -53,6 +60,7 @@ def page(outcome: Outcome, record: CalibrationRecord, report: Report) -> str:
         _strangest(outcome, report),
         _modalities(outcome, sets),
         _silhouettes(outcome, report),
+        _repeats(report),
         _refused(report),
         _adaptation(outcome),
         _facts(record, report),
@@ -79,6 +87,8 @@ def _head(record: CalibrationRecord, report: Report) -> str:
         notes += f'<p class="bad">Check {names}: far more anomalous than the rest. A bad part among the good ones?</p>'
     if counts["refused"]:
         notes += f'<p class="bad">Refused and not used at all: {counts["refused"]} frames (see below).</p>'
+    if any(not one.counted for one in report.repeats):
+        notes += '<p class="bad">Some normal frames may show the same part (see "Frames of one part").</p>'
     if not notes:
         notes = '<p class="good">Nothing in the normal frames needs attention.</p>'
     tiles = "".join(
@@ -115,7 +125,7 @@ def _scores(outcome: Outcome, sets: _Sets) -> str:
 def _other_rates(outcome: Outcome) -> str:
     """What a higher rate of false rejects would buy: one strange good part may hold the threshold high."""
     rejects = outcome.false_rejects
-    parts = [outcome.normals.items[i].part_id for i in outcome.split.calibrate] if rejects.parts else []
+    parts = [outcome.normals.parts.of_frames[i] for i in outcome.split.calibrate] if rejects.parts else []
     ascending = sorted(worst_scores([outcome.score(i) for i in outcome.split.calibrate], parts))
     offers = [
         f"<code>--alpha {math.ceil(1000 * rate) / 1000:g}</code> gives {ascending[-rank]:.3g}"
@@ -195,6 +205,19 @@ def _silhouettes(outcome: Outcome, report: Report) -> str:
     return f"""<h2>Silhouette</h2><p>A part outside one of these ranges is rejected as SHAPE_OUT_OF_RANGE.</p>{note}
 {_image(silhouette_strips(panels), "silhouette figures")}
 <table><tr><th>figure</th><th>accepted</th><th>lowest seen</th><th>highest seen</th></tr>{rows}</table>"""
+
+
+def _repeats(report: Report) -> str:
+    if not report.repeats:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(', '.join(one.frames))}</td><td>{escape(', '.join(one.part_ids)) or 'none'}</td>"
+        f"<td>{EVIDENCE[one.evidence]}</td></tr>"
+        for one in report.repeats
+    )
+    return f"""<h2>Frames of one part</h2><p>Frames of one part are alike: they count once, and never serve in two sets.
+What the promise needs is different parts.</p>
+<table><tr><th>frames</th><th>part ids given</th><th>what was found</th></tr>{rows}</table>"""
 
 
 def _refused(report: Report) -> str:

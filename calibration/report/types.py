@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from asperity.calibration.record import FalseRejects, FrameFigures, RefusedFrame
+from asperity.calibration.record import FalseRejects, FrameFigures, RefusedFrame, Repeat
 from asperity.runtime.manifest import WeightsOrigin
 
 
@@ -48,6 +48,7 @@ class Report(msgspec.Struct, frozen=True):
     strangest: tuple[StrangeFrame, ...]
     silhouette: tuple[ShapeFigure, ...]
     refused: tuple[RefusedFrame, ...]
+    repeats: tuple[Repeat, ...]
     excluded: tuple[str, ...]
     weights: tuple[WeightsOrigin, ...]
     background: str

@@ -40,6 +40,7 @@ def summarise(outcome: Outcome, record: CalibrationRecord) -> Report:
         strangest=tuple(_strange(outcome, index) for index in strangest(outcome)),
         silhouette=tuple(_shape_figures(outcome)),
         refused=record.refused,
+        repeats=record.repeats,
         excluded=record.options.exclude,
         weights=record.weights,
         background=f"{record.geometry.method}: {record.geometry.why}",

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from asperity.calibration.features.embedding import fit_station_statistics
-from asperity.calibration.frames.prepare_normals import fit_first, prepare_normals
-from asperity.calibration.frames.split import split_frames
+from asperity.calibration.frames.prepare_normals import fit_first, prepare_normals, split_normals
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.profiles import Profile, network_for
 from asperity.calibration.record import CalibrateOptions
@@ -26,9 +25,7 @@ def read_tune_set(
     Frames are read and refused as in a calibration. Raises as ``calibration.calibrate.learn``.
     """
     normals = prepare_normals(source, options, profile, progress)
-    split = split_frames(
-        [item.part_id for item in normals.items], validation=normals.validation, seed=options.seed
-    )  # fmt: skip
+    split = split_normals(normals, "split", options.seed)
     normals, split = fit_first(normals, split)
     fit, held_out = normals.prepared[: len(split.fit)], normals.prepared[len(split.fit) :]
     network = network_for(profile, normals.geometry, "none")

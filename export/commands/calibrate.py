@@ -134,12 +134,14 @@ def _told(folder: CalibrationFolder) -> dict[str, Any]:
         "false_rejects": msgspec.to_builtins(record.false_rejects),
         "normal_frames": record.normal_frames,
         "refused": msgspec.to_builtins(record.refused),
+        "repeats": msgspec.to_builtins(record.repeats),
         "adaptation": record.adaptation,
         "stage_s": record.stage_s,
     }
 
 
 def _show(folder: CalibrationFolder) -> None:
+    from asperity.calibration.frames.parts import listed
     from asperity.runtime.manifest import LEVEL_FIGURE
 
     record = folder.record
@@ -159,5 +161,8 @@ def _show(folder: CalibrationFolder) -> None:
                 f"level      z within {each.low:.5g} to {each.high:.5g} mm: an empty view outside of it is rejected; "
                 "judge one before production (asperity score)"
             )
+    for repeat in record.repeats:
+        verdict = "one part" if repeat.counted else "one part? counted as different ones, see the report"
+        typer.echo(f"repeated   {listed(repeat.frames)}: {verdict}")
     typer.echo(f"promise    {record.false_rejects.statement}")
     typer.echo(f"report     {folder.report_path}")

@@ -258,3 +258,17 @@ def test_mistakes_are_named(data: Path, tmp_path: Path) -> None:
         method("magic")
     with pytest.raises(UsageError, match="no such field"):
         METHODS["lsfa"].config(PROFILES["tiny"], 0, {"temprature": 1})
+
+
+def test_a_test_frame_that_is_a_training_frame_is_named(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dome = shutil.copytree(data / "dome", tmp_path / "dome")
+    for kind, suffix in (("rgb", "png"), ("xyz", "tiff")):
+        shutil.copy(dome / f"train/good/{kind}/004.{suffix}", dome / f"test/good/{kind}/090.{suffix}")
+    plain = options(dome, tmp_path, seeds=1, control=False, pixels=False)
+    for _ in range(2):  # the second time from the cache
+        report = evaluate(plain, tmp_path / "frozen.json", "asperity evaluate", silent)
+        assert report.leaked == {"dome": ["test/good/090"]}
+        (tmp_path / "frozen.json").unlink()
+    assert "dome: 1 test frames show parts of the training frames (test/good/090)" in caplog.text

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asperity.calibration.frames.split import MIN_FRAMES, split_frames
+from asperity.calibration.frames.split import MIN_PARTS, split_frames
 from asperity.runtime.errors import CalibrationError
 
 UNNAMED = [""] * 1000
@@ -20,7 +20,7 @@ def test_shares(count, sizes):
 
 
 @settings(max_examples=60, deadline=None)
-@given(count=st.integers(MIN_FRAMES, 700), named=st.booleans(), seed=st.integers(0, 99))
+@given(count=st.integers(MIN_PARTS, 700), named=st.booleans(), seed=st.integers(0, 99))
 def test_every_frame_serves_once(count, named, seed):
     parts = [f"part{i}" for i in range(count)] if named else UNNAMED[:count]
     split = split_frames(parts, seed=seed)
@@ -69,7 +69,7 @@ def test_leave_one_out_keeps_all_but_tuning_frames_and_says_so():
 
 
 def test_too_few_frames_or_parts_are_refused_with_what_is_needed():
-    with pytest.raises(CalibrationError, match=f"19 usable.*at least {MIN_FRAMES}"):
+    with pytest.raises(CalibrationError, match=f"19 usable.*at least {MIN_PARTS}"):
         split_frames(UNNAMED[:19])
     with pytest.raises(CalibrationError, match="2 parts"):
         split_frames(["a"] * 30 + ["b"] * 30)
