@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asperity.runtime.errors import AsperityError, EngineLostError
+from asperity.runtime.errors import AsperityError, EngineLostError, first_line
 from asperity.runtime.files import shown
-from asperity.runtime.process import early_signals
+from asperity.runtime.process import standard_streams, start
 from asperity.runtime.process.exits import MISSING_EXTRA_EXIT_CODE, OS_ERROR_EXIT_CODE, end_at_once
 
 if TYPE_CHECKING:
@@ -83,24 +84,47 @@ def _commands_of_packages() -> dict[str, Any]:
 
 def main() -> None:
     """Run the command line; an error that can be expected becomes one sentence on stderr and an exit code."""
-    # Before anything slow is imported: told to end while starting, a process closes what it has opened and ends.
-    early_signals.install()
+    start.begin()
     try:
-        command_line()()
+        try:
+            command_line()()
+        finally:
+            standard_streams.flush()
     except EngineLostError as error:
         print(f"asperity: {shown(error)}", file=sys.stderr)
         end_at_once(error.exit_code)
     except AsperityError as error:
         _end(str(error), error.exit_code)
-    except ModuleNotFoundError as error:
-        extra = EXTRA_OF_MODULE.get((error.name or "").split(".")[0])
-        if extra is None:
+    except ImportError as error:
+        module = (error.name or "").split(".")[0]
+        if not module or module == "asperity":
             raise
-        sentence = f"this command needs {error.name}; install it with: pip install 'asperity[{extra}]'"
+        extra = EXTRA_OF_MODULE.get(module)
+        if not isinstance(error, ModuleNotFoundError):
+            sentence = f"{error.name} cannot be loaded: {first_line(error)}; run `asperity doctor`"
+        elif extra is None:
+            sentence = f"the package {error.name} is missing; install it with: pip install --force-reinstall asperity"
+        else:
+            sentence = f"this command needs {error.name}; install it with: pip install 'asperity[{extra}]'"
         _end(sentence, MISSING_EXTRA_EXIT_CODE)
+    except MemoryError:
+        _end("out of memory; free some, or raise the limit of the service, container or shell", OS_ERROR_EXIT_CODE)
+    except BrokenPipeError:
+        sys.exit(1)  # whoever reads stdout has what they wanted, as Click has it
     except OSError as error:
         # A full disk, a file that may not be read: the system's message names the path; a traceback would add nothing.
-        _end(f"{error}; check the path, its permissions and the free disk space", OS_ERROR_EXIT_CODE)
+        _end(f"{error}; {_remedy(error)}", OS_ERROR_EXIT_CODE)
+
+
+def _remedy(error: OSError) -> str:
+    if error.filename is None:
+        try:
+            Path.cwd()
+        except OSError:
+            return "the working folder is gone or cannot be read; change to another folder"
+        if isinstance(error, FileNotFoundError):  # of tempfile alone
+            return "set TMPDIR to a folder that can be written"
+    return "check the path, its permissions and the free disk space"
 
 
 def _end(sentence: str, exit_code: int) -> None:

@@ -64,6 +64,12 @@ class EngineLostError(EngineError):
     exit_code = 18
 
 
+class SystemLimitError(AsperityError):
+    """A limit of the operating system (open files, threads, address space) under which no command can work."""
+
+    exit_code = 14
+
+
 class StateError(AsperityError):
     """An operation that the station's present state does not allow."""
 

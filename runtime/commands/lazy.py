@@ -17,6 +17,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
+from asperity.runtime.errors import SystemLimitError
+from asperity.runtime.process import limits
+
 PANELS = {
     "On the line": "run simulate watch camera doctor keys",
     "Learn a product": "calibrate export inspect score evaluate tune engines",
@@ -44,7 +47,9 @@ class LazyCommand(TyperCommand):
         self.place = place
 
     def load(self) -> Any:
-        """The command itself, as Click has it."""
+        """The command itself, as Click has it. Raises SystemLimitError."""
+        if shortage := limits.shortage():
+            raise SystemLimitError(shortage)
         module, _, name = self.place.partition(":")
         found = getattr(import_module(module), name)
         if isinstance(found, typer.Typer):

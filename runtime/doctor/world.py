@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from asperity.runtime.process.processors import Processors, processors
+
 IMPORT_S = 90
 """Longest wait for one import; TensorRT's first one from a slow disk takes many seconds."""
 COMMAND_S = 20
@@ -87,6 +89,9 @@ class World(Protocol):
 
     def uid(self) -> int:
         """Who runs."""
+
+    def processors(self) -> Processors:
+        """How many processors there are, and how many this process may use."""
 
     def free_bytes(self, path: str) -> int:
         """Free space for this user at the path, which need not exist yet."""
@@ -173,6 +178,10 @@ class ThisMachine:
     def uid(self) -> int:
         """Who runs."""
         return os.geteuid()
+
+    def processors(self) -> Processors:
+        """How many processors."""
+        return processors()
 
     def free_bytes(self, path: str) -> int:
         """Room for this user."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from asperity.runtime.errors import AsperityError, StationError
+from asperity.runtime.process import start
 from asperity.runtime.process.child import END_S, Child, end_with_parent
 from asperity.runtime.settings.loading import restore, save
 from asperity.runtime.settings.station_toml import StationConfig, hosted
@@ -68,6 +69,7 @@ def _child() -> int:
     from asperity.runtime.inspector.serving import inspect
     from asperity.runtime.settings import log_lines
 
+    start.begin()
     config = restore(sys.stdin.buffer.readline())
     end_with_parent()
     log_lines.begin(config.log)

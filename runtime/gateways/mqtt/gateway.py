@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import time
 from collections import OrderedDict, deque
@@ -22,6 +21,7 @@ import msgspec
 
 from asperity.runtime.client.ordering import Gap
 from asperity.runtime.errors import ConfigError
+from asperity.runtime.folders import state_folder
 from asperity.runtime.gateways import process
 from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.gateways.link import Delivered, Item, Link
@@ -396,5 +396,4 @@ class MqttGateway:
 def _state_path(config: GatewayConfig) -> Path:
     if config.mqtt.state_file:
         return Path(config.mqtt.state_file)
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "asperity" / f"{config.station.name}.mqtt"
+    return state_folder("[mqtt] state_file") / f"{config.station.name}.mqtt"
