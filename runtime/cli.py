@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,8 @@ def main() -> None:
 
 
 def _remedy(error: OSError) -> str:
+    if str(error.filename).startswith("/proc/"):
+        return "mount /proc in this container"
     if error.filename is None:
         try:
             Path.cwd()
@@ -124,6 +127,9 @@ def _remedy(error: OSError) -> str:
             return "the working folder is gone or cannot be read; change to another folder"
         if isinstance(error, FileNotFoundError):  # of tempfile alone
             return "set TMPDIR to a folder that can be written"
+        if error.errno == errno.EFBIG:
+            return "raise the limit of file sizes (`ulimit -f`)"
+        return "check what stdout leads to, and the free disk space"
     return "check the path, its permissions and the free disk space"
 
 

@@ -162,7 +162,10 @@ def check_journal(world: World, setting: Setting) -> Finding:
 def check_sockets(setting: Setting) -> Finding:
     """Who besides the station's own clients could reach its sockets."""
     keys = "asperity keys new --client NAME --role ROLE  # for each client; then [security] curve = true"
-    network, users = open_to_network(setting.station), open_to_users(setting.station)
+    try:
+        network, users = open_to_network(setting.station), open_to_users(setting.station)
+    except ConfigError as error:
+        return no_folder("sockets", error)
     if network:
         return warning("sockets", network, keys)
     if users:

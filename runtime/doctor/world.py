@@ -189,7 +189,10 @@ class ThisMachine:
 
     def may_write(self, path: str) -> bool:
         """Whether it can be written."""
-        return os.access(_nearest(path), os.W_OK)
+        nearest = _nearest(path)
+        if nearest.is_dir():
+            return os.access(nearest, os.W_OK | os.X_OK)
+        return os.access(nearest, os.W_OK) and nearest == Path(path).absolute()
 
     def say(self, *command: str) -> str | None:
         """stdout of a program."""
@@ -232,7 +235,7 @@ class ThisMachine:
 def _nearest(path: str) -> Path:
     """The path, or the nearest above it that exists."""
     place = Path(path).absolute()
-    while not place.exists() and place != place.parent:
+    while not os.access(place, os.F_OK) and place != place.parent:
         place = place.parent
     return place
 

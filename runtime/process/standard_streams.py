@@ -12,7 +12,7 @@ import io
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -32,7 +32,7 @@ def begin() -> None:
             os.set_inheritable(number, True)
     for number, name in enumerate(STREAMS):
         if getattr(sys, name) is None:
-            stream = open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            stream = _stream(number)
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
     codecs.register_error(ESCAPES, _escaped)
@@ -67,6 +67,15 @@ class _Lossy(io.FileIO):
             with suppress(OSError):
                 return super().write(view) or size
         return size
+
+
+def _stream(number: int) -> io.TextIOWrapper:
+    """As the interpreter would have opened it, had it been there, or not a folder."""
+    mode: Literal["r", "w"] = "r" if number == 0 else "w"
+    with suppress(OSError):
+        return open(number, mode, encoding="utf-8", closefd=False)
+    os.dup2(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), number)
+    return open(number, mode, encoding="utf-8", closefd=False)
 
 
 def _lossy(stream: io.TextIOWrapper) -> io.TextIOWrapper:

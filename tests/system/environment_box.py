@@ -1,6 +1,6 @@
 """Runs commands of Asperity in odd environments, each in a fork of one process that has imported everything already.
 
-A start of Python costs a second, a fork a hundredth. The child makes its environment (variables, limits, descriptors,
+A start of Python costs half a second, a fork a hundredth of that. The child makes its environment (variables, limits, descriptors,
 user, mounts), opens its standard streams as the interpreter would, and runs the command line; or it starts a real
 interpreter in that environment, where the interpreter's own start is what matters.
 
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,11 +32,13 @@ from tests.places import ROOT
 
 LIMIT_S = 60.0
 """A case that takes longer hangs."""
+READY = (b" is served at ", b"READY -> CONTINUOUS_EXECUTION")
+"""What a server logs when it is ready, where it cannot tell the supervisor."""
 HANGS = -1000
 SKIPPED = -1001
 UID = 4242
 """A user without an entry in passwd."""
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 1, 32, 4096, 16384, 1 << 18, 2
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWNET = 0x20000, 0x4000000, 0x40000000
 PR_SET_KEEPCAPS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 8, 47, 2
 CAP_DAC_READ_SEARCH, CAP_VERSION_3 = 2, 0x20080522
@@ -81,13 +83,14 @@ class Box:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.env: dict[str, str] = {
-            "PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "LANG": "C.UTF-8",
-            "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "XDG_RUNTIME_DIR": str(folder / "run"),
+            "PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+            "LANG": "C.UTF-8", "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"),
+            "XDG_RUNTIME_DIR": str(folder / "run"),
             "PYTHONFAULTHANDLER": "1", "NOTIFY_SOCKET": str(folder / "notify"),
         }  # fmt: skip
         self.options: list[str] = []
         """Of the interpreter, for a real start."""
-        self.last: list[Any] = []
+        self.last: list[Callable[[], object]] = []
         """What must come last: it takes away what making the rest needs."""
         self._private = 0
 
@@ -103,7 +106,7 @@ class Box:
         """A folder, and what is below it on the same file system, that cannot be written by anybody."""
         self.own_namespaces()
         name = path.encode()
-        _call(libc.mount, name, name, None, MS_BIND, None)
+        _call(libc.mount, name, name, None, MS_BIND | MS_REC, None)
         _call(libc.mount, name, name, None, MS_BIND | MS_REMOUNT | MS_RDONLY, None)
 
     def small_disk(self, path: str, size: str) -> None:
@@ -115,6 +118,22 @@ class Box:
         """An empty, read-only folder in the place of ``path``."""
         self.own_namespaces()
         _call(libc.mount, b"tmpfs", path.encode(), b"tmpfs", MS_RDONLY, b"size=4k")
+
+    def keep_only_case_in_tmp(self) -> None:
+        """/tmp cannot be written, but for the case's folder."""
+        self.own_namespaces()
+        name = str(self.folder).encode()
+        _call(libc.mount, name, name, None, MS_BIND, None)
+        self.read_only("/tmp")
+
+    def own_network(self) -> None:
+        """A network without interfaces; the loopback is down."""
+        self.own_namespaces(CLONE_NEWNET)
+
+    def no_host_name(self) -> None:
+        """An empty host name."""
+        self.own_namespaces(CLONE_NEWUTS)
+        _call(libc.sethostname, b"", 0)
 
     def other_user(self) -> None:
         """As a user without an entry in passwd, to whom the case's folder belongs.
@@ -148,10 +167,10 @@ class Boxes:
     """The test's side: the process that forks."""
 
     def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.system.environment_box"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.system.environment_box"], cwd=ROOT, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def run(self, case: Case) -> Outcome:
         """Run a case to its end."""
@@ -212,7 +231,7 @@ def _watched(case: Case, folder: Path, notify: socket.socket) -> Outcome:
         if not ready and select.select([notify], [], [], 0.005)[0]:
             ready = notify.recv(65536).startswith(b"READY=1")
         elif not ready:
-            ready = b" is served at " in err.read_bytes() or b"Running" in err.read_bytes()
+            ready = any(word in err.read_bytes() for word in READY)
         else:
             time.sleep(0.005)
         if ready and COMMANDS[case.command].serves and not (folder / "told").exists():
@@ -262,7 +281,7 @@ def _child(case: Case, folder: Path, notify: socket.socket) -> None:
             os.execve(sys.executable, start, box.env)
         _become_environment(box.env)
         code = _run_here(arguments)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the fork of a server must not become a second one
         with (folder / "err").open("a") as file:
             traceback.print_exc(file=file)
     finally:
@@ -311,7 +330,7 @@ def _run_here(arguments: list[str]) -> int:
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - as the interpreter does
         traceback.print_exc()
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]
@@ -325,7 +344,10 @@ def _run_here(arguments: list[str]) -> int:
 
 
 def import_everything() -> None:
-    """All that the commands would import, so that a fork finds it; and `doctor` imports nothing in processes."""
+    """All that a station's commands would import, so that a fork finds it; `doctor` starts no processes to import in.
+
+    Not PyTorch: a fork of a large process costs more, and `calibrate` alone needs it.
+    """
     from importlib import import_module
     from importlib.metadata import entry_points
 
@@ -333,15 +355,11 @@ def import_everything() -> None:
 
     for entry in entry_points(group="asperity.commands"):
         import_module(entry.module)
-    for place in ("runtime", "calibration"):
-        for path in sorted((ROOT / place).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            if not {"__main__", "cuda", "documents", "tensorrt", "probes", "pretraining"} & set(parts):
-                with suppress(ImportError):
-                    import_module(".".join(("asperity", *parts)).removesuffix(".__init__"))
-    for name in ("export.bundle", "export.commands"):
-        with suppress(ImportError):
-            import_module(f"asperity.{name}")
+    for path in sorted((ROOT / "runtime").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if not {"__main__", "cuda", "documents", "tensorrt", "probes"} & set(parts):
+            with suppress(ImportError):
+                import_module(".".join(("asperity", *parts)).removesuffix(".__init__"))
     world._import = lambda module: world.Imported("9.9", "/site-packages/package/__init__.py")
     world._probe = lambda fatbin: world.Driver("libcuda.so.1: cannot open shared object file")
 
