@@ -1,8 +1,8 @@
 """Runs commands of Asperity in odd environments, each in a fork of one process that has imported everything already.
 
-A start of Python costs half a second, a fork a hundredth of that. The child makes its environment (variables, limits, descriptors,
-user, mounts), opens its standard streams as the interpreter would, and runs the command line; or it starts a real
-interpreter in that environment, where the interpreter's own start is what matters.
+A start of Python costs half a second, a fork a hundredth of that. The child makes its environment (variables, limits,
+descriptors, user, mounts), opens its standard streams as the interpreter would, and runs the command line; or it starts
+a real interpreter in that environment, where the interpreter's own start is what matters.
 
     python -m tests.system.environment_box      # one JSON object per line: a case in, its outcome out
 """
@@ -70,6 +70,8 @@ class Outcome:
     out: str
     err: str
     ready: bool
+    streams: list[str]
+    """What stdin, stdout and stderr of a server were when it was ready."""
     seconds: float
 
     def skipped(self) -> str:
@@ -223,7 +225,7 @@ def _watched(case: Case, folder: Path, notify: socket.socket) -> Outcome:
     pid = os.fork()
     if pid == 0:
         _child(case, folder, notify)
-    ready = False
+    ready, streams = False, list[str]()
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -234,8 +236,8 @@ def _watched(case: Case, folder: Path, notify: socket.socket) -> Outcome:
             ready = any(word in err.read_bytes() for word in READY)
         else:
             time.sleep(0.005)
-        if ready and COMMANDS[case.command].serves and not (folder / "told").exists():
-            (folder / "told").touch()
+        if ready and COMMANDS[case.command].serves and not streams:
+            streams = [str(Path(f"/proc/{pid}/fd/{number}").readlink()) for number in range(3)]
             os.kill(pid, signal.SIGTERM)
         if time.monotonic() - began_s > LIMIT_S:
             os.killpg(pid, signal.SIGABRT)  # faulthandler shows where it hangs
@@ -253,7 +255,7 @@ def _watched(case: Case, folder: Path, notify: socket.socket) -> Outcome:
     texts = [path.read_text(encoding="utf-8", errors="backslashreplace") for path in (out, err)]
     if code == SKIPPED:
         texts[1] = (folder / "skipped").read_text()
-    return Outcome(code, *texts, ready, round(time.monotonic() - began_s, 3))
+    return Outcome(code, *texts, ready, streams, round(time.monotonic() - began_s, 3))
 
 
 def _child(case: Case, folder: Path, notify: socket.socket) -> None:

@@ -246,7 +246,8 @@ TABLE = [
     Row("no /dev/shm", (lambda box: box.without("/dev/shm"),)),
     Row("TMPDIR missing", (env(TMPDIR="/nonexistent/tmp"),), {
         "camera, data set": (0, ""), "calibrate": (6, "")}, also=("simulate",)),
-    Row("no temporary folder", (no_temporary_folder, read_only("cwd")), {"simulate": (14, "TMPDIR")}, also=("simulate",)),
+    Row("no temporary folder", (no_temporary_folder, read_only("cwd")), {"simulate": (14, "TMPDIR")},
+        also=("simulate",)),
     Row("TMPDIR full", (full_disk("tmp"),), {
         "simulate": (11, "[journal] slots"), "camera, data set": (4, "No space"), "calibrate": (6, "")},
         also=("simulate",)),
@@ -319,5 +320,5 @@ ROWS = {row.name: row for row in TABLE}
 def commands_of(row: Row, whole: bool) -> list[str]:
     """The commands to run in a row: all, or the quick ones (of a real start: two)."""
     quick = {"version", "run"} if row.real else {name for name, command in COMMANDS.items() if command.quick}
-    others = {name for name in ("keys new", "gateway modbus") if name in row.ends}
-    return [name for name in COMMANDS if whole or name in quick | others or name in row.also]
+    quick |= {name for name in ("keys new", "gateway modbus") if name in row.ends}
+    return [name for name in COMMANDS if whole or name in quick or name in row.also]

@@ -60,6 +60,8 @@ def fault(row: Row, command: str, outcome: Outcome, journals: bytes) -> str:
         "it never was ready": COMMANDS[command].serves and code == 0 and not outcome.ready,
         f"the sentence does not name {word}": word not in said and not row.silent,
         "the last line is not the sentence": code > 1 and not row.silent and not last.startswith("asperity: "),
+        "a standard stream is something else": any(".journal" in each or "anon" in each or "socket" in each
+                                                   for each in outcome.streams),
         "log lines are in the journal": b" INFO " in journals or b"asperity: " in journals,
-    }
+    }  # fmt: skip
     return next((why for why, holds in faults.items() if holds), "")
