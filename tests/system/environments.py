@@ -225,8 +225,8 @@ TABLE = [
     Row("HOME read-only", (read_only("home"),), CANNOT_WRITE),
     Row("HOME on a full disk", (full_disk("home"),), NO_ROOM),
     Row("HOME too long", (env(HOME="/tmp/" + "x" * 4000),), {
-        **dict.fromkeys((*OF_KEYS, "engines"), (14, "File name too long")), "run": (5, "[journal] path"),
-        "gateway mqtt": (3, ""), "gateway opcua": (19, ""), "doctor": (14, "File name too long"),
+        **dict.fromkeys((*OF_KEYS, "engines", "gateway opcua"), (14, "File name too long")),
+        "run": (5, "[journal] path"), "inspect, own keys": (5, "File name too long"), "doctor": (1, "journal"),
     }),
     Row("XDG variables relative", (env(XDG_STATE_HOME="s", XDG_CONFIG_HOME="c", XDG_CACHE_HOME="k",
                                        XDG_RUNTIME_DIR="r"),),
