@@ -94,27 +94,41 @@ def main() -> None:
     except EngineLostError as error:
         print(f"asperity: {shown(error)}", file=sys.stderr)
         end_at_once(error.exit_code)
-    except AsperityError as error:
-        _end(str(error), error.exit_code)
-    except ImportError as error:
-        module = (error.name or "").split(".")[0]
-        if not module or module == "asperity":
-            raise
-        extra = EXTRA_OF_MODULE.get(module)
-        if not isinstance(error, ModuleNotFoundError):
-            sentence = f"{error.name} cannot be loaded: {first_line(error)}; run `asperity doctor`"
-        elif extra is None:
-            sentence = f"the package {error.name} is missing; install it with: pip install --force-reinstall asperity"
-        else:
-            sentence = f"this command needs {error.name}; install it with: pip install 'asperity[{extra}]'"
-        _end(sentence, MISSING_EXTRA_EXIT_CODE)
-    except MemoryError:
-        _end("out of memory; free some, or raise the limit of the service, container or shell", OS_ERROR_EXIT_CODE)
     except BrokenPipeError:
         sys.exit(1)  # whoever reads stdout has what they wanted, as Click has it
-    except OSError as error:
+    except Exception as error:
+        sentence, exit_code = _told(error)
+        if not sentence:
+            raise
+        print(f"asperity: {shown(sentence)}", file=sys.stderr)
+        sys.exit(exit_code)
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """Sentence and exit code of an error that can be expected; empty: it is a mistake of the program."""
+    if isinstance(error, AsperityError):
+        return str(error), error.exit_code
+    if isinstance(error, ImportError):
+        return _lacking(error), MISSING_EXTRA_EXIT_CODE
+    if isinstance(error, MemoryError):
+        return "out of memory; free some, or raise the limit of the service, container or shell", OS_ERROR_EXIT_CODE
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return "no more threads can be started; raise the limit of processes or of memory", OS_ERROR_EXIT_CODE
+    if isinstance(error, OSError):
         # A full disk, a file that may not be read: the system's message names the path; a traceback would add nothing.
-        _end(f"{error}; {_remedy(error)}", OS_ERROR_EXIT_CODE)
+        return f"{error}; {_remedy(error)}", OS_ERROR_EXIT_CODE
+    return "", 1
+
+
+def _lacking(error: ImportError) -> str:
+    module = (error.name or "").split(".")[0]
+    if module in ("", "asperity"):
+        return ""
+    if not isinstance(error, ModuleNotFoundError):
+        return f"{error.name} cannot be loaded: {first_line(error)}; run `asperity doctor`"
+    if extra := EXTRA_OF_MODULE.get(module):
+        return f"this command needs {error.name}; install it with: pip install 'asperity[{extra}]'"
+    return f"the package {error.name} is missing; install it with: pip install --force-reinstall asperity"
 
 
 def _remedy(error: OSError) -> str:
@@ -131,11 +145,6 @@ def _remedy(error: OSError) -> str:
             return "raise the limit of file sizes (`ulimit -f`)"
         return "check what stdout leads to, and the free disk space"
     return "check the path, its permissions and the free disk space"
-
-
-def _end(sentence: str, exit_code: int) -> None:
-    print(f"asperity: {shown(sentence)}", file=sys.stderr)
-    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ FILES = 256
 """Descriptors that a process needs: sockets, connections, journals, libraries."""
 FILES_USUAL = 1024
 THREADS = 16
-ADDRESS_SPACE_BYTES = 1 << 30
+ADDRESS_SPACE_BYTES = 2 << 30
+"""PyTorch needs more; where it has less than it wants, the command says that it is out of memory."""
 
 
 def shortage() -> str:

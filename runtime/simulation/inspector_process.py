@@ -28,8 +28,12 @@ class StationProcess:
         """Start it, perhaps with another configuration; the previous one has ended."""
         self._process = process = Child(COMMAND, environment=ONE_THREAD, own_session=True)
         assert process.stdin is not None
-        process.stdin.write(save(config or self._config) + b"\n")
-        process.stdin.flush()
+        try:
+            process.stdin.write(save(config or self._config) + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            process.wait(END_S)
+            self.check()
 
     def check(self) -> None:
         """Raises StationError when it has ended by itself."""

@@ -226,7 +226,7 @@ TABLE = [
     Row("HOME on a full disk", (full_disk("home"),), NO_ROOM),
     Row("HOME too long", (env(HOME="/tmp/" + "x" * 4000),), {
         **dict.fromkeys((*OF_KEYS, "engines", "gateway opcua"), (14, "File name too long")),
-        "run": (5, "[journal] path"), "inspect, own keys": (5, "File name too long"), "doctor": (1, "journal"),
+        "run": (5, "[journal] path"), "inspect, own keys": (5, "File name too long"), "doctor": (14, "too long"),
     }),
     Row("XDG variables relative", (env(XDG_STATE_HOME="s", XDG_CONFIG_HOME="c", XDG_CACHE_HOME="k",
                                        XDG_RUNTIME_DIR="r"),),
@@ -253,7 +253,7 @@ TABLE = [
         also=("simulate",)),
     Row("umask 0777", (plain_user, last(lambda box: os.umask(0o777))), also=("simulate",)),
     Row("umask 0", (last(lambda box: os.umask(0)),)),
-    Row("working folder deleted", (lambda box: (box.folder / "cwd").rmdir(),)),
+    Row("working folder deleted", (lambda box: (box.folder / "cwd").rmdir(),), {"calibrate": (14, "working folder")}),
     Row("working folder not readable", (plain_user, lambda box: (box.folder / "cwd").chmod(0))),
     # Standard streams
     Row("stdin closed", (closed(0),), also=("simulate",)),
@@ -282,8 +282,8 @@ TABLE = [
     Row("16 files", (limit(resource.RLIMIT_NOFILE, 16),), {"*": (14, "ulimit -n"), **UNLIMITED}),
     Row("255 files", (limit(resource.RLIMIT_NOFILE, 255),), {"*": (14, "LimitNOFILE"), **UNLIMITED}),
     Row("256 files", (limit(resource.RLIMIT_NOFILE, 256),)),
-    Row("400 MiB of addresses", (limit(resource.RLIMIT_AS, 400 << 20),), {"*": (14, "ulimit -v"), **UNLIMITED},
-        real=True),
+    Row("1 GiB of addresses", (limit(resource.RLIMIT_AS, 1 << 30),), {
+        "*": (14, "ulimit -v"), **UNLIMITED}, real=True),
     Row("no more threads", (user, limit(resource.RLIMIT_NPROC, 1)), {"*": (14, "TasksMax"), **UNLIMITED}),
     Row("small files only", (limit(resource.RLIMIT_FSIZE, 2048),), {
         "run": (9, "File too large"), "simulate": (11, "File too large"), "camera, data set": (4, "File too large"),
