@@ -11,8 +11,6 @@ from asperity import runtime  # noqa: F401 - first: it turns off what a library 
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.folders import cache_folder
 
-Path.cwd()  # raises OSError: MKL would end the process where the working folder is gone
-
 
 def _cache() -> Path:
     """The user's cache folder; without one that can be written, a folder that goes when the process ends."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asperity.runtime.errors import AsperityError, EngineLostError, first_line
@@ -135,10 +134,6 @@ def _remedy(error: OSError) -> str:
     if str(error.filename).startswith("/proc/"):
         return "mount /proc in this container"
     if error.filename is None:
-        try:
-            Path.cwd()
-        except OSError:
-            return "the working folder is gone or cannot be read; change to another folder"
         if isinstance(error, FileNotFoundError):  # of tempfile alone
             return "set TMPDIR to a folder that can be written"
         if error.errno == errno.EFBIG:

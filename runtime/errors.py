@@ -65,7 +65,7 @@ class EngineLostError(EngineError):
 
 
 class SystemLimitError(AsperityError):
-    """A limit of the operating system (open files, threads, address space) under which no command can work."""
+    """The system gives too little for any command: open files, threads, addresses, a working folder."""
 
     exit_code = 14
 

@@ -1,10 +1,11 @@
-"""Limits of the system that would end a process in the middle of its work: native libraries abort there."""
+"""What the system lacks that would end a process in the middle of its work: native libraries abort there."""
 
 from __future__ import annotations
 
 import _thread
 import resource
 import threading
+from pathlib import Path
 
 FILES = 256
 """Descriptors that a process needs: sockets, connections, journals, libraries."""
@@ -15,7 +16,12 @@ ADDRESS_SPACE_BYTES = 2 << 30
 
 
 def shortage() -> str:
-    """What is too low, and what to set; empty: nothing. Raises the number of open files as far as this user may."""
+    """What is missing or too low, and what to set; empty: nothing. Raises the soft limit of open files."""
+    try:
+        Path.cwd()
+    except OSError:
+        # Relative paths lead nowhere, and MKL ends the process with 2, which stands for wrong arguments.
+        return "the working folder no longer exists; change to another folder"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < FILES_USUAL:
         soft = FILES_USUAL if hard == resource.RLIM_INFINITY else min(FILES_USUAL, hard)

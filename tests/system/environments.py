@@ -253,7 +253,8 @@ TABLE = [
         also=("simulate",)),
     Row("umask 0777", (plain_user, last(lambda box: os.umask(0o777))), also=("simulate",)),
     Row("umask 0", (last(lambda box: os.umask(0)),)),
-    Row("working folder deleted", (lambda box: (box.folder / "cwd").rmdir(),), {"calibrate": (14, "working folder")}),
+    Row("working folder deleted", (lambda box: (box.folder / "cwd").rmdir(),), {
+        "*": (14, "working folder"), **UNLIMITED}),
     Row("working folder not readable", (plain_user, lambda box: (box.folder / "cwd").chmod(0))),
     # Standard streams
     Row("stdin closed", (closed(0),), also=("simulate",)),
