@@ -140,7 +140,7 @@ class Box:
     def other_user(self) -> None:
         """As a user without an entry in passwd, to whom the case's folder belongs.
 
-        It keeps the right to read everything: the interpreter may lie in a folder of root's.
+        It keeps the right to read everything, where that is possible: the interpreter may lie in a folder of root's.
         """
         if os.geteuid() != 0:
             raise CannotMake("only root can become another user")
@@ -155,8 +155,12 @@ class Box:
         os.setgroups([])
         os.setresgid(UID, UID, UID)
         os.setresuid(UID, UID, UID)
-        _call(libc.capset, header, caps)
-        _call(libc.prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_READ_SEARCH, 0, 0)
+        try:
+            _call(libc.capset, header, caps)
+            _call(libc.prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_READ_SEARCH, 0, 0)
+        except CannotMake:
+            if not (os.access(sys.executable, os.X_OK) and os.access(__file__, os.R_OK)):
+                raise
 
 
 def _call(function: Any, *arguments: Any) -> None:
@@ -266,7 +270,9 @@ def _child(case: Case, folder: Path, notify: socket.socket) -> None:
         os.setsid()
         row, command = ROWS[case.row], COMMANDS[case.command]
         box = Box(folder)
-        arguments = [text.format(folder=folder, bundle=case.bundle, normals=case.normals) for text in command.arguments]
+        # A station of its own: without XDG_RUNTIME_DIR all of a user share one folder for their sockets.
+        names = {"folder": folder, "station": folder.name, "bundle": case.bundle, "normals": case.normals}
+        arguments = [text.format_map(names) for text in command.arguments]
         _redirect(folder, notify)
         os.chdir(folder / "cwd")
         signal.signal(signal.SIGINT, signal.default_int_handler)

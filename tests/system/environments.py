@@ -30,8 +30,15 @@ class Command:
 
 
 SOCKETS = ("--frames", "ipc://{folder}/run/frames", "--results", "ipc://{folder}/run/results",
-           "--bulk", "ipc://{folder}/run/bulk")  # fmt: skip
+           "--bulk", "ipc://{folder}/run/bulk", "--station", "{station}")  # fmt: skip
 WRITE = ("camera", "virtual", "--write", "{folder}/tmp/data", "--train", "1", "--test", "0", "--size", "32")
+
+
+def gateway(name: str, port: str) -> tuple[str, ...]:
+    """A gateway of the case's station."""
+    return "gateway", name, "--port", port, "--station", "{station}"
+
+
 COMMANDS = {
     "version": Command(("--version",), quick=True),
     "help": Command(("--help",)),
@@ -43,10 +50,10 @@ COMMANDS = {
     "inspect, own keys": Command(("inspect", "{bundle}", "--no-gate"), (5, "trust")),
     "score": Command(("score", "{bundle}", "{normals}", "--keys", "{folder}/keys", "--limit", "1")),
     "run": Command(("run", "--engine", "simulated", *SOCKETS), serves=True, quick=True),
-    "gateway modbus": Command(("gateway", "modbus", "--port", "0"), serves=True),
-    "gateway http": Command(("gateway", "http", "--port", "0"), serves=True),
-    "gateway opcua": Command(("gateway", "opcua", "--port", "0"), serves=True),
-    "gateway mqtt": Command(("gateway", "mqtt", "--port", "1"), serves=True),
+    "gateway modbus": Command(gateway("modbus", "0"), serves=True),
+    "gateway http": Command(gateway("http", "0"), serves=True),
+    "gateway opcua": Command(gateway("opcua", "0"), serves=True),
+    "gateway mqtt": Command(gateway("mqtt", "1"), serves=True),
     "camera": Command(("camera", "virtual", "--frames", "1", "--wait-s", "0"), (10, "asperity run")),
     "camera, data set": Command(WRITE),
     "watch": Command(("watch", "--seconds", "0.05"), (11, "inspector")),
