@@ -59,7 +59,7 @@ def fault(row: Row, command: str, outcome: Outcome, journals: bytes) -> str:
         f"the exit code should be {code}": outcome.code != code,
         "it never was ready": COMMANDS[command].serves and code == 0 and not outcome.ready,
         f"the sentence does not name {word}": word not in said and not row.silent,
-        "the last line is not the sentence": code > 1 and not row.silent and not last.startswith("asperity: "),
+        "the last line is not the sentence": code > 1 and not row.silent and "asperity: " not in last,
         "a standard stream is something else": any(".journal" in each or "anon" in each or "socket" in each
                                                    for each in outcome.streams),
         "log lines are in the journal": b" INFO " in journals or b"asperity: " in journals,
