@@ -16,7 +16,7 @@ def page() -> str:
             MADE,
             "",
             "Every key may be left out; an unknown one is refused. Flags of `asperity run` override the file;",
-            "paths may be relative to it.",
+            "paths may be relative to it. Without a home folder or `XDG_STATE_HOME`: [environment](environment.md).",
             *described(StationConfig),
             "",
         ]
