@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 SUDO ?= $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-.PHONY: help setup demo test quick mutants foreign foreign-tools trt-tools check documents bench kernels gpu-check gpu-bench gpu-material gpu-frame soak failsafe-rows clean
+.PHONY: help setup demo test quick mutants foreign foreign-tools trt-tools check documents bench kernels gpu-check gpu-bench gpu-material gpu-frame soak environments failsafe-rows clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -101,6 +101,9 @@ gpu-material: setup  ## pack frames and weights for a GPU machine without Open3D
 
 gpu-frame:  ## check and measure whole frames only (ONLY="STAGE ...", or the beginning of a name)
 	$(GPU_RUN) asperity.benchmarks.gpu.frame --material $(GPU_MATERIAL) $(addprefix --only ,$(ONLY))
+
+environments: setup  ## every command in every environment of tests/system/environments.py (as root: all of them)
+	$(BIN)/python -m pytest -m soak tests/system/test_environments.py
 
 soak: setup  ## long runs: fuzzing over sockets, memory over time (after `make demo`)
 	$(BIN)/asperity bench rubbish --messages 1000000 --out build/soak/rubbish.json

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import TYPE_CHECKING, Any
 
-from asperity.runtime.errors import AsperityError, EngineLostError
+from asperity.runtime.errors import AsperityError, EngineLostError, first_line
 from asperity.runtime.extras import install
 from asperity.runtime.files import shown
-from asperity.runtime.process import early_signals
+from asperity.runtime.process import standard_streams, start
 from asperity.runtime.process.exits import MISSING_EXTRA_EXIT_CODE, OS_ERROR_EXIT_CODE, end_at_once
 
 if TYPE_CHECKING:
@@ -84,30 +85,63 @@ def _commands_of_packages() -> dict[str, Any]:
 
 def main() -> None:
     """Run the command line; an error that can be expected becomes one sentence on stderr and an exit code."""
-    # Before anything slow is imported: told to end while starting, a process closes what it has opened and ends.
-    early_signals.install()
+    start.begin()
     try:
-        command_line()()
+        try:
+            command_line()()
+        finally:
+            standard_streams.flush()
     except EngineLostError as error:
         print(f"asperity: {shown(error)}", file=sys.stderr)
         end_at_once(error.exit_code)
-    except AsperityError as error:
-        _end(str(error), error.exit_code)
-    except ModuleNotFoundError as error:
-        extra = EXTRA_OF_MODULE.get((error.name or "").split(".")[0])
-        if extra is None:
+    except BrokenPipeError:
+        sys.exit(1)  # whoever reads stdout has what they wanted, as Click has it
+    except Exception as error:
+        sentence, exit_code = _told(error)
+        if not sentence:
             raise
-        only = "onnx" if error.name == "onnx" else ""
-        sentence = f"this command needs {error.name}; install it with: {install(extra, only=only)}"
-        _end(sentence, MISSING_EXTRA_EXIT_CODE)
-    except OSError as error:
+        print(f"asperity: {shown(sentence)}", file=sys.stderr)
+        sys.exit(exit_code)
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """Sentence and exit code of an error that can be expected; empty: it is a mistake of the program."""
+    if isinstance(error, AsperityError):
+        return str(error), error.exit_code
+    if isinstance(error, ImportError):
+        return _lacking(error), MISSING_EXTRA_EXIT_CODE
+    if isinstance(error, MemoryError):
+        return "out of memory; free some, or raise the limit of the service, container or shell", OS_ERROR_EXIT_CODE
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return "no more threads can be started; raise the limit of processes or of memory", OS_ERROR_EXIT_CODE
+    if isinstance(error, OSError):
         # A full disk, a file that may not be read: the system's message names the path; a traceback would add nothing.
-        _end(f"{error}; check the path, its permissions and the free disk space", OS_ERROR_EXIT_CODE)
+        return f"{error}; {_remedy(error)}", OS_ERROR_EXIT_CODE
+    return "", 1
 
 
-def _end(sentence: str, exit_code: int) -> None:
-    print(f"asperity: {shown(sentence)}", file=sys.stderr)
-    sys.exit(exit_code)
+def _lacking(error: ImportError) -> str:
+    module = (error.name or "").split(".")[0]
+    if module in ("", "asperity"):
+        return ""
+    if not isinstance(error, ModuleNotFoundError):
+        return f"{error.name} cannot be loaded: {first_line(error)}; run `asperity doctor`"
+    if extra := EXTRA_OF_MODULE.get(module):
+        only = "onnx" if error.name == "onnx" else ""
+        return f"this command needs {error.name}; install it with: {install(extra, only=only)}"
+    return f"the package {error.name} is missing; install Asperity again, with all that it requires"
+
+
+def _remedy(error: OSError) -> str:
+    if str(error.filename).startswith("/proc/"):
+        return "mount /proc in this container"
+    if error.filename is None:
+        if isinstance(error, FileNotFoundError):  # of tempfile alone
+            return "set TMPDIR to a folder that can be written"
+        if error.errno == errno.EFBIG:
+            return "raise the limit of file sizes (`ulimit -f`)"
+        return "check what stdout leads to, and the free disk space"
+    return "check the path, its permissions and the free disk space"
 
 
 if __name__ == "__main__":

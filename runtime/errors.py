@@ -64,6 +64,12 @@ class EngineLostError(EngineError):
     exit_code = 18
 
 
+class SystemLimitError(AsperityError):
+    """The system gives too little for any command: open files, threads, addresses, a working folder."""
+
+    exit_code = 14
+
+
 class StateError(AsperityError):
     """An operation that the station's present state does not allow."""
 

@@ -19,7 +19,7 @@ FACE = ("client", "testing")
 LEVELS = """
     runtime: runtime.clock runtime.extras runtime.files runtime.process runtime.reasons
     runtime.errors runtime.frame runtime.text
-    runtime.manifest runtime.states
+    runtime.folders runtime.manifest runtime.states
     runtime.vision runtime.wire
     runtime.records runtime.security
     runtime.bundle runtime.client runtime.cuda runtime.settings

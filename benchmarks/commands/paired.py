@@ -26,7 +26,7 @@ def command(
     from asperity.benchmarks.published_form.paired import compare_checkouts
     from asperity.benchmarks.results_tools import reports
     from asperity.benchmarks.results_tools.machine import commit, machine
-    from asperity.runtime.engines.cpu import available_cores
+    from asperity.runtime.process.processors import usable_processors
 
     said = {
         "command": shlex.join(["asperity", *sys.argv[1:]]),
@@ -34,7 +34,7 @@ def command(
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit(),
         "machine": machine(),
-        **compare_checkouts(bundle, folder, before, pairs, threads or available_cores()),
+        **compare_checkouts(bundle, folder, before, pairs, threads or usable_processors()),
     }
     typer.echo(reports.as_text(said))
     if out is not None:

@@ -11,10 +11,10 @@ from asperity.benchmarks.gpu.frames import PackedFrames, open_packed
 from asperity.benchmarks.gpu.record import digest_of
 from asperity.calibration.profiles import profile
 from asperity.runtime.cuda.build import ROOT
-from asperity.runtime.engines.cpu import available_cores
 from asperity.runtime.errors import DataError
 from asperity.runtime.files import put_folder
 from asperity.runtime.frame import Frame
+from asperity.runtime.process.processors import usable_processors
 
 FRAMES = "frames.zip"
 TIMED_FRAMES = 64
@@ -101,7 +101,7 @@ class Day:
         weights = self.material / LITE_WEIGHTS
         if not weights.is_file():
             raise DataError(f"{weights} is missing; python -m asperity.benchmarks.gpu.material writes it")
-        make_bundle(draft, self.packed, weights, self.plan.profile, available_cores())
+        make_bundle(draft, self.packed, weights, self.plan.profile, usable_processors())
         put_folder(draft, self.station)
 
     def case(self, name: str) -> Case:

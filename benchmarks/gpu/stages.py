@@ -22,11 +22,12 @@ from asperity.benchmarks.gpu.runtimes import MeasuredFrameDevice, Runtime, open_
 from asperity.benchmarks.gpu.whole import OPEN_LOOP_LOAD, Answer, FrameBench, answer_of, compare_answers, silent
 from asperity.runtime.cameras.virtual.camera import GOOD
 from asperity.runtime.cuda.build import ROOT
-from asperity.runtime.engines.cpu import CpuEngine, available_cores
+from asperity.runtime.engines.cpu import CpuEngine
 from asperity.runtime.engines.cuda import CudaEngine, Settings
 from asperity.runtime.engines.own_threshold import decision_for, take_threshold
 from asperity.runtime.engines.parity_gate import pass_gate
 from asperity.runtime.errors import AsperityError
+from asperity.runtime.process.processors import usable_processors
 
 PASSED, FAILED, UNFINISHED = "passed", "failed", "unfinished"
 WAIT_MS = 20_000
@@ -124,7 +125,7 @@ def cpu_answers(day: Day, case: str, wanted: int, ends: float) -> list[Answer]:
     known = msgspec.json.decode(path.read_bytes(), type=list[Answer]) if path.is_file() else []
     if len(known) >= wanted:
         return known[:wanted]
-    engine = CpuEngine.open(bundle, available_cores())
+    engine = CpuEngine.open(bundle, usable_processors())
     try:
         decision = decision_for(bundle, engine, silent)
         for frame in itertools.islice(day.packed.test_frames(wanted), len(known), None):

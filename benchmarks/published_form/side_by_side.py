@@ -48,11 +48,12 @@ from asperity.export.onnx import export_graphs
 from asperity.runtime.bundle.banks import Banks
 from asperity.runtime.bundle.reader import Bundle, open_bundle
 from asperity.runtime.cameras.mvtec_files import list_samples, read_frame
-from asperity.runtime.engines.cpu import CpuEngine, available_cores
+from asperity.runtime.engines.cpu import CpuEngine
 from asperity.runtime.engines.parity_gate import no_progress
 from asperity.runtime.errors import DataError, FrameRefused, ParityError, UsageError
 from asperity.runtime.frame import FloatArray, Prepared, Scores
 from asperity.runtime.manifest import Network
+from asperity.runtime.process.processors import usable_processors
 from asperity.runtime.security.signing_keys import TrustStore
 from asperity.runtime.vision.distances import ModalityBank
 from asperity.runtime.vision.features import adapted_patches, frozen_patches, points_slots
@@ -352,7 +353,7 @@ def main(
         raise UsageError(f"--rival {rival!r} is not known; give onnx or torch")
     opened = open_bundle(bundle, TrustStore(keys))
     beside = calibration or bundle.absolute().parent / FOLDER
-    options = SideBySide(opened, folder, beside, profile, frames, threads or available_cores(), chosen, bank_frames)
+    options = SideBySide(opened, folder, beside, profile, frames, threads or usable_processors(), chosen, bank_frames)
     module = "asperity.benchmarks.published_form.side_by_side"
     report = {"command": shlex.join(["python", "-m", module, *sys.argv[1:]]), **run_side_by_side(options)}
     typer.echo(reports.as_text(report))

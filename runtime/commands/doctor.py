@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from asperity.runtime.doctor.box import Setting
     from asperity.runtime.settings.station_toml import StationConfig
 
+T = TypeVar("T")
 MISSING_EXIT_CODE = 1
 STYLES = {State.OK: "green", State.NOTE: "dim", State.WARNING: "yellow", State.MISSING: "bold red"}
 
@@ -51,18 +53,25 @@ def command(
 def setting_of(station: StationConfig) -> Setting:
     """What this configuration expects of the machine."""
     from asperity.runtime.doctor.box import Setting
+    from asperity.runtime.errors import ConfigError
     from asperity.runtime.records.journal import file_nbytes
     from asperity.runtime.security.private_files import default_key_folder
     from asperity.runtime.settings.paths import engine_cache, journal_path
     from asperity.runtime.settings.station_toml import hosted
 
+    def known(folder: Callable[[], T]) -> T | ConfigError:
+        try:
+            return folder()
+        except ConfigError as error:
+            return error
+
     return Setting(
         station=station,
-        journals=tuple(journal_path(one) for one in hosted(station)),
+        journals=known(lambda: tuple(journal_path(one) for one in hosted(station))),
         journal_nbytes=file_nbytes(station.journal.slots),
-        trust=Path(station.engine.trust or default_key_folder()),
-        transport=Path(station.security.keys or default_key_folder()),
-        engines=engine_cache(station),
+        trust=known(lambda: Path(station.engine.trust or default_key_folder())),
+        transport=known(lambda: Path(station.security.keys or default_key_folder())),
+        engines=known(lambda: engine_cache(station)),
     )
 
 

@@ -18,7 +18,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
+from asperity.runtime.errors import SystemLimitError
 from asperity.runtime.files import shown
+from asperity.runtime.process import limits
 from asperity.runtime.text.names import has_stray_bytes
 from asperity.runtime.text.numbers import decimal_number, whole_number
 
@@ -58,7 +60,9 @@ class LazyCommand(TyperCommand):
         self.place = place
 
     def load(self) -> Any:
-        """The command itself, as Click has it."""
+        """The command itself, as Click has it. Raises SystemLimitError."""
+        if shortage := limits.shortage():
+            raise SystemLimitError(shortage)
         module, _, name = self.place.partition(":")
         found = getattr(import_module(module), name)
         if isinstance(found, typer.Typer):

@@ -93,7 +93,7 @@ def _run(command: list[str], limit_s: float) -> str:
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m asperity.runtime.cuda.build", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m asperity.runtime.cuda.build", description="Compile the kernels.")
     parser.add_argument("--arch", action="append", default=[], help="for example 86 or 90a; default: all")
     parser.add_argument("--out", type=Path, default=FATBIN)
     options = parser.parse_args()

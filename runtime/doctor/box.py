@@ -6,10 +6,10 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from asperity.runtime.doctor.findings import CUDA_ONLY, Finding, listed, missing, note, ok, warning
+from asperity.runtime.doctor.findings import CUDA_ONLY, Finding, listed, missing, no_folder, note, ok, warning
 from asperity.runtime.doctor.platforms import in_container, jetpack_of
 from asperity.runtime.doctor.world import World
-from asperity.runtime.errors import AsperityError
+from asperity.runtime.errors import AsperityError, ConfigError
 from asperity.runtime.files import OTHERS_MAY_WRITE
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets.reachability import open_to_network, open_to_users
@@ -34,15 +34,15 @@ class Setting:
     """What a station's configuration expects of the machine."""
 
     station: StationConfig
-    journals: tuple[Path, ...]
-    """One a station that the process hosts."""
+    journals: tuple[Path, ...] | ConfigError
+    """One a station that the process hosts. Here and below an error: there is no such folder."""
     journal_nbytes: int
     """Of each."""
-    trust: Path
+    trust: Path | ConfigError
     """Folder of the keys whose bundles open here."""
-    transport: Path
+    transport: Path | ConfigError
     """Key folder of the clients that may connect."""
-    engines: Path
+    engines: Path | ConfigError
     """The engine cache."""
 
 
@@ -95,6 +95,20 @@ def check_power(world: World) -> Finding:
     return ok("cpu frequency", found)
 
 
+def check_processors(world: World) -> Finding:
+    """How many processors this process may use; the engine starts as many threads."""
+    seen = world.processors()
+    limits = [f"{seen.allowed} by its affinity"] if seen.allowed < seen.there else []
+    limits += [f"{seen.quota:g} by the quota of its control group"] if seen.quota is not None else []
+    found = f"{seen.there}, of which this process may use {seen.usable}" + (f" ({listed(limits)})" if limits else "")
+    if seen.quota is not None and seen.quota < 1:
+        return warning(
+            "processors", f"{found}: it is stopped for part of each period, and frames are late",
+            "set CPUQuota= of the service, or --cpus of the container, to 100 % of one processor or more",
+        )  # fmt: skip
+    return ok("processors", found) if seen.usable == seen.there else note("processors", found)
+
+
 def check_memory(world: World) -> Finding:
     """How much memory is free now."""
     values = {}
@@ -121,6 +135,8 @@ def check_memory(world: World) -> Finding:
 
 def check_journal(world: World, setting: Setting) -> Finding:
     """Room for the journals, which are taken whole at their first start."""
+    if isinstance(setting.journals, ConfigError):
+        return no_folder("journal", setting.journals)
     to_make = []
     for path in setting.journals:
         folder = shlex.quote(str(path.parent))
@@ -146,7 +162,10 @@ def check_journal(world: World, setting: Setting) -> Finding:
 def check_sockets(setting: Setting) -> Finding:
     """Who besides the station's own clients could reach its sockets."""
     keys = "asperity keys new --client NAME --role ROLE  # for each client; then [security] curve = true"
-    network, users = open_to_network(setting.station), open_to_users(setting.station)
+    try:
+        network, users = open_to_network(setting.station), open_to_users(setting.station)
+    except ConfigError as error:
+        return no_folder("sockets", error)
     if network:
         return warning("sockets", network, keys)
     if users:
@@ -159,6 +178,10 @@ def check_keys(world: World, setting: Setting) -> Finding:
     from asperity.runtime.security.curve_keys import ClientKeys
     from asperity.runtime.security.signing_keys import TrustStore
 
+    if isinstance(setting.trust, ConfigError):
+        return no_folder("keys", setting.trust)
+    if isinstance(setting.transport, ConfigError):
+        return no_folder("keys", setting.transport)
     if not world.exists(str(setting.trust)):
         return note("keys", f"no {setting.trust}: the first calibration creates one", "asperity keys trust KEYFILE")
     try:
@@ -176,6 +199,8 @@ def check_keys(world: World, setting: Setting) -> Finding:
 
 def check_engine_cache(world: World, setting: Setting) -> Finding:
     """Engines are executable code: nobody else may write to their folder."""
+    if isinstance(setting.engines, ConfigError):
+        return no_folder("engine cache", setting.engines, CUDA_ONLY)
     where = str(setting.engines)
     if not world.may_write(where):
         folder = shlex.quote(where)

@@ -35,6 +35,7 @@ def diagnose(world: World, setting: Setting, fatbin: Path, wanted: Engine | None
         box.check_clock(world),
         box.check_time(world),
         box.check_power(world),
+        box.check_processors(world),
         box.check_memory(world),
         box.check_journal(world, setting),
         box.check_keys(world, setting),

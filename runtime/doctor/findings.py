@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from asperity.runtime.errors import ConfigError
+
 
 class Engine(str, Enum):
     """Engines that judge parts (``simulated`` needs nothing)."""
@@ -67,6 +69,12 @@ def warning(name: str, found: str, mend: str) -> Finding:
 def missing(name: str, found: str, mend: str, needed_by: tuple[Engine, ...] = BOTH) -> Finding:
     """Does not run."""
     return Finding(name, State.MISSING, found, mend, needed_by)
+
+
+def no_folder(name: str, error: ConfigError, needed_by: tuple[Engine, ...] = BOTH) -> Finding:
+    """The user has no folder for this."""
+    why, _, mend = str(error).partition("; ")
+    return missing(name, why, mend, needed_by)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from asperity.runtime.doctor.findings import CUDA_ONLY, Finding, missing, note, ok
+from asperity.runtime.doctor.findings import CUDA_ONLY, Finding, missing, no_folder, note, ok
 from asperity.runtime.doctor.world import World
-from asperity.runtime.errors import AsperityError
+from asperity.runtime.errors import AsperityError, ConfigError
 from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, StationConfig
 
 Digests = Mapping[str, str]
@@ -44,6 +44,8 @@ def check_networks(world: World, station: StationConfig, digests: Digests) -> Fi
     capability = f"{gpus[0].capability[0]}.{gpus[0].capability[1]}"
     try:
         sets, unusable = plan_cache(station).survey()
+    except ConfigError as error:
+        return no_folder("networks", error, CUDA_ONLY)
     except AsperityError as error:
         return missing("networks", str(error), f"chmod -R go-w {station.engine.cache or 'the cache'}", CUDA_ONLY)
     built = {

@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from asperity.runtime.process.processors import Processors, processors
+
 IMPORT_S = 90
 """Longest wait for one import; TensorRT's first one from a slow disk takes many seconds."""
 COMMAND_S = 20
@@ -87,6 +89,9 @@ class World(Protocol):
 
     def uid(self) -> int:
         """Who runs."""
+
+    def processors(self) -> Processors:
+        """How many processors there are, and how many this process may use."""
 
     def free_bytes(self, path: str) -> int:
         """Free space for this user at the path, which need not exist yet."""
@@ -174,13 +179,20 @@ class ThisMachine:
         """Who runs."""
         return os.geteuid()
 
+    def processors(self) -> Processors:
+        """How many processors."""
+        return processors()
+
     def free_bytes(self, path: str) -> int:
         """Room for this user."""
         return shutil.disk_usage(_nearest(path)).free
 
     def may_write(self, path: str) -> bool:
         """Whether it can be written."""
-        return os.access(_nearest(path), os.W_OK)
+        nearest = _nearest(path)
+        if nearest.is_dir():
+            return os.access(nearest, os.W_OK | os.X_OK)
+        return os.access(nearest, os.W_OK) and nearest == Path(path).absolute()
 
     def say(self, *command: str) -> str | None:
         """stdout of a program."""
@@ -223,7 +235,7 @@ class ThisMachine:
 def _nearest(path: str) -> Path:
     """The path, or the nearest above it that exists."""
     place = Path(path).absolute()
-    while not place.exists() and place != place.parent:
+    while not os.access(place, os.F_OK) and place != place.parent:
         place = place.parent
     return place
 

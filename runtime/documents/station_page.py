@@ -17,6 +17,7 @@ def page() -> str:
             "",
             "Every key may be left out; an unknown one is refused. Flags of `asperity run` override the file;",
             "paths may be relative to it or begin with `~/` ([text files, names and addresses](text-files.md)).",
+            "Without a home folder or `XDG_STATE_HOME`: [environment](environment.md).",
             "To copy and edit: [station.toml](../examples/station.toml), for several stations",
             "[stations.toml](../examples/stations.toml).",
             *described(StationConfig),

@@ -7,7 +7,6 @@ threads spin, is limited to half of the cores in either branch.
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from asperity.runtime.engines import Engine, Progress
 from asperity.runtime.errors import EngineError, first_line
 from asperity.runtime.frame import EngineInfo, FloatArray, Frame, Prepared, Scores
 from asperity.runtime.manifest import Geometry, Network
+from asperity.runtime.process.processors import usable_processors
 from asperity.runtime.vision.distances import points_scores, rgb_scores
 from asperity.runtime.vision.features import (
     StageClock,
@@ -104,7 +104,7 @@ class CpuEngine(Engine):
         threads: int | None = None,
     ) -> None:
         """``threads``: cores to use; None: all of this process's. Raises EngineError when a graph does not load."""
-        threads = available_cores() if threads is None else threads
+        threads = usable_processors() if threads is None else threads
         if threads < 1:
             raise EngineError(f"threads is {threads} and must be 1 or more")
         self._geometry, self._network, self._masks = geometry, network, masks
@@ -191,13 +191,6 @@ class _Here(Executor):
         done: Future[T] = Future()
         done.set_result(fn(*args, **kwargs))
         return done
-
-
-def available_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def processor_name() -> str:

@@ -23,6 +23,7 @@ from asperity.runtime.errors import AsperityError, BundleError, ConfigError
 from asperity.runtime.files import shown
 from asperity.runtime.frame import EngineInfo
 from asperity.runtime.judging.pipeline import Recipe
+from asperity.runtime.process import processors, start
 from asperity.runtime.settings.cross_checks import check_recipe
 from asperity.runtime.settings.loading import restore, save
 from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, StationConfig
@@ -52,9 +53,9 @@ def describe_engine(config: StationConfig) -> EngineInfo:
         return SimulatedEngine().describe()
     if config.engine.name == "cuda":
         return EngineInfo("cuda", f"GPU {config.engine.gpu}", config.engine.precision)
-    from asperity.runtime.engines.cpu import NAME, PRECISION, available_cores, processor_name
+    from asperity.runtime.engines.cpu import NAME, PRECISION, processor_name
 
-    threads = config.engine.threads or available_cores()
+    threads = config.engine.threads or processors.usable_processors()
     return EngineInfo(NAME, f"{processor_name()}, {threads} threads", PRECISION)
 
 
@@ -382,7 +383,7 @@ def verify_in_child(name: str, config: StationConfig) -> None:
 
 def _child() -> int:
     """``python -m asperity.runtime.judging.recipes NAME < station.json``."""
-    os.nice(CHILD_NICE)
+    start.begin(CHILD_NICE)
     try:
         config = restore(sys.stdin.buffer.read())
         # Room for a further recipe was asked for by the process that this one works for.

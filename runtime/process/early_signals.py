@@ -3,10 +3,13 @@
 The signal raises SystemExit. Where Python happens to be in a callback that nothing may leave (a weak reference's, in
 the middle of an import), it prints the exception and drops it; so the signal is remembered as well, and the code that
 installs the handlers of a running process checks for it.
+
+A terminal that is closed (SIGHUP) ends a process in the same way, now and later, unless it was started under ``nohup``.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -19,6 +22,8 @@ _told = False
 def install() -> None:
     """End at SIGTERM from now on. For the main thread, before anything slow is imported."""
     signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _hang_up)
 
 
 def told() -> bool:
@@ -30,3 +35,7 @@ def _end(number: int, frame: FrameType | None) -> None:
     global _told  # noqa: PLW0603 - a signal handler has no other place
     _told = True
     sys.exit(EXIT_CODE)
+
+
+def _hang_up(number: int, frame: FrameType | None) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)  # whatever that means by now

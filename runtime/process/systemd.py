@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 EXTENSION_S = 30
 """How much longer the supervisor is asked to wait while a recipe is being opened."""
 EXTENSION_INTERVAL_S = 5
+WATCHDOG_DIGITS_MAX = 20
 WATCHDOG_FEEDS = 4
 """The watchdog is fed at most this many times within its time."""
 
@@ -31,7 +32,8 @@ class Supervision:
         """Reads ``NOTIFY_SOCKET`` (a path, or ``@name`` for an abstract one) and ``WATCHDOG_USEC``."""
         self._address = environment.get("NOTIFY_SOCKET", "")
         watchdog_us = environment.get("WATCHDOG_USEC", "")
-        self._feed_ns = int(watchdog_us) * 1000 // WATCHDOG_FEEDS if watchdog_us.isdecimal() else 0
+        is_time = watchdog_us.isdecimal() and len(watchdog_us) <= WATCHDOG_DIGITS_MAX
+        self._feed_ns = int(watchdog_us) * 1000 // WATCHDOG_FEEDS if is_time else 0
         self._clock_ns = clock_ns
         self._ready = False
         self._complained = False

@@ -19,6 +19,7 @@ import re
 import struct
 import time
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -166,7 +167,12 @@ class ClientKeys:
 
     def __init__(self, folder: Path | None = None) -> None:
         """``folder``: the key folder; None: the user's."""
-        self.folder = (folder or default_key_folder()) / "transport"
+        self._folder = folder
+
+    @cached_property
+    def folder(self) -> Path:
+        """Looked for when a key is needed: a station without CURVE needs no key folder. Raises ConfigError."""
+        return (self._folder or default_key_folder()) / "transport"
 
     def station(self) -> StationKey:
         """The station's own pair, made on first use."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from asperity.runtime import files
 from asperity.runtime.errors import AsperityError, ConfigError, UsageError
 from asperity.runtime.files import OTHERS_MAY_USE, OthersReach, make_folder, read_file, write_whole
+from asperity.runtime.folders import configuration_folder
 from asperity.runtime.text.encoding import TextRefused, decode
 
 KEYS_VARIABLE = "ASPERITY_KEYS"
@@ -45,18 +46,10 @@ class Private:
 SECRET = Private(ConfigError, "it holds a password or a private key")
 
 
-def configuration_folder() -> Path:
-    """``asperity`` in the user's configuration folder (XDG base directories)."""
-    configuration = os.environ.get("XDG_CONFIG_HOME", "")
-    # XDG: a relative path in the variable is invalid and must be ignored.
-    root = Path(configuration) if Path(configuration).is_absolute() else Path.home() / ".config"
-    return root / "asperity"
-
-
 def default_key_folder() -> Path:
     """``$ASPERITY_KEYS``, else ``keys`` in the user's configuration folder."""
     chosen = os.environ.get(KEYS_VARIABLE)
-    return Path(chosen) if chosen else configuration_folder() / "keys"
+    return Path(chosen) if chosen else configuration_folder(f"--keys or {KEYS_VARIABLE}") / "keys"
 
 
 def check_folder(folder: Path, private: Private, *, follow: bool = False) -> None:

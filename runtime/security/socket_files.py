@@ -96,9 +96,10 @@ def _make(folder: Path, endpoint: str) -> os.stat_result:
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder.lstat()
     except OSError as error:
-        raise StationError(f"the folder {folder} of {endpoint} cannot be made: {error.strerror}; choose another") from (
-            error
-        )
+        raise StationError(
+            f"the folder {folder} of {endpoint} cannot be made: {error.strerror}; set XDG_RUNTIME_DIR to a folder you "
+            "own or choose another place"
+        ) from error
 
 
 def _check_owner(path: Path, found: os.stat_result, endpoint: str) -> None:

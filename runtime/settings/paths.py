@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from asperity.runtime.folders import cache_folder, runtime_folder, state_folder
 from asperity.runtime.settings.station_toml import StationConfig
 
 
@@ -12,8 +12,7 @@ def journal_path(config: StationConfig) -> Path:
     """Path of the station's journal."""
     if config.journal.path:
         return Path(config.journal.path)
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "asperity" / f"{config.station.name}.journal"
+    return state_folder("[journal] path") / f"{config.station.name}.journal"
 
 
 def trace_path(config: StationConfig) -> Path:
@@ -34,13 +33,11 @@ def engine_cache(config: StationConfig) -> Path:
     """Folder of the networks built for this machine's GPU."""
     if config.engine.cache:
         return Path(config.engine.cache)
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "asperity" / "engines"
+    return cache_folder("[engine] cache") / "engines"
 
 
 def control_endpoint(station: str, configured: str = "") -> str:
     """The control socket's endpoint: ``configured``, or the one in this user's runtime folder that clients try too."""
     if configured:
         return configured
-    base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/asperity-{os.getuid()}"
-    return f"ipc://{Path(base) / 'asperity' / station}.control"
+    return f"ipc://{runtime_folder() / station}.control"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from asperity.runtime.errors import AsperityError, StationError
+from asperity.runtime.process import start
 from asperity.runtime.process.child import END_S, Child, end_with_parent
 from asperity.runtime.settings.loading import restore, save
 from asperity.runtime.settings.station_toml import StationConfig, hosted
@@ -27,8 +28,12 @@ class StationProcess:
         """Start it, perhaps with another configuration; the previous one has ended."""
         self._process = process = Child(COMMAND, environment=ONE_THREAD, own_session=True)
         assert process.stdin is not None
-        process.stdin.write(save(config or self._config) + b"\n")
-        process.stdin.flush()
+        try:
+            process.stdin.write(save(config or self._config) + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            process.wait(END_S)
+            self.check()
 
     def check(self) -> None:
         """Raises StationError when it has ended by itself."""
@@ -68,6 +73,7 @@ def _child() -> int:
     from asperity.runtime.inspector.serving import inspect
     from asperity.runtime.settings import log_lines
 
+    start.begin()
     config = restore(sys.stdin.buffer.readline())
     end_with_parent()
     log_lines.begin(config.log)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from asperity.runtime.errors import ConfigError
+from asperity.runtime.folders import state_folder
 from asperity.runtime.gateways.config import GatewayConfig, Mqtt
 
 TOPIC_NBYTES_MAX = 65_535
@@ -55,5 +55,4 @@ def state_path(config: GatewayConfig) -> Path:
     """Where it is remembered what was published last."""
     if config.mqtt.state_file:
         return Path(config.mqtt.state_file)
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "asperity" / f"{config.station.name}.mqtt"
+    return state_folder("[mqtt] state_file") / f"{config.station.name}.mqtt"

@@ -20,11 +20,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.files import read_file
+from asperity.runtime.folders import configuration_folder
 from asperity.runtime.gateways.config import GatewayConfig, Opcua
 from asperity.runtime.gateways.opcua import users
 from asperity.runtime.gateways.opcua.session import Client
 from asperity.runtime.security.certificates import check_dates, check_key, decode_certificate, read_certificates
-from asperity.runtime.security.private_files import configuration_folder, read_secret, write_private
+from asperity.runtime.security.private_files import read_secret, write_private
 
 log = logging.getLogger("asperity.gateway")
 CERTIFICATE_DAYS = 10 * 365
@@ -130,7 +131,9 @@ def certificate_files(folder: Path, uri: str, station: str) -> tuple[Path, Path]
 
 
 def _folder(config: Opcua) -> Path:
-    return Path(config.certificate_folder) if config.certificate_folder else configuration_folder() / "opcua"
+    if config.certificate_folder:
+        return Path(config.certificate_folder)
+    return configuration_folder("[opcua] certificate_folder") / "opcua"
 
 
 def _fingerprints(folder: Path) -> set[bytes]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import os
 import time
 import uuid
 from collections import deque
@@ -17,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from asperity.runtime.errors import ConfigError, GatewayError
+from asperity.runtime.folders import state_folder
 from asperity.runtime.gateways import process
 from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.gateways.link import Delivered, Item, Link, View
@@ -182,5 +182,4 @@ def _bracketed(address: str) -> str:
 def _audit_path(config: GatewayConfig) -> Path:
     if config.opcua.audit_file:
         return Path(config.opcua.audit_file)
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "asperity" / f"{config.station.name}.opcua.audit.jsonl"
+    return state_folder("[opcua] audit_file") / f"{config.station.name}.opcua.audit.jsonl"

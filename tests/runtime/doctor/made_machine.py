@@ -12,6 +12,7 @@ from asperity.runtime.doctor.diagnosis import diagnose
 from asperity.runtime.doctor.findings import Diagnosis, Engine, Finding
 from asperity.runtime.doctor.python import LIBRARIES
 from asperity.runtime.doctor.world import Driver, Gpu, Imported, Python
+from asperity.runtime.process.processors import Processors
 from asperity.runtime.settings.station_toml import StationConfig
 
 HOME = Path("/opt/asperity/lib/python3.12/site-packages")
@@ -61,6 +62,7 @@ class Made:
     answer: Driver = DRIVER
     free: int = 2**40
     writable: bool = True
+    cpus: Processors = field(default_factory=lambda: Processors(8, 8, None))
     asked: list[str] = field(default_factory=list)
 
     def read(self, path: str) -> str | None:
@@ -77,6 +79,9 @@ class Made:
 
     def uid(self) -> int:
         return 1000
+
+    def processors(self) -> Processors:
+        return self.cpus
 
     def free_bytes(self, path: str) -> int:
         return self.free

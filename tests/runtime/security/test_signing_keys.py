@@ -41,7 +41,7 @@ def test_folder_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.delenv("ASPERITY_KEYS")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
     assert default_key_folder() == tmp_path / "xdg" / "asperity" / "keys"
-    monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
+    monkeypatch.delenv("XDG_CONFIG_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_key_folder() == tmp_path / ".config" / "asperity" / "keys"
 
