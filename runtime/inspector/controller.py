@@ -15,7 +15,8 @@ from asperity.runtime.inspector.event_log import EventLog, Record
 from asperity.runtime.inspector.recipe_change import RecipeChanges
 from asperity.runtime.judging.engine_thread import StationSlot, TakenOver, Tested
 from asperity.runtime.judging.pipeline import Recipe
-from asperity.runtime.judging.recipes import Loader, describe_engine
+from asperity.runtime.judging.recipe_loader import Loader
+from asperity.runtime.judging.recipes import describe_engine
 from asperity.runtime.reasons import Reason
 from asperity.runtime.records.audit import ITSELF, Actor
 from asperity.runtime.settings.station_toml import StationConfig

@@ -30,7 +30,8 @@ from asperity.runtime.errors import AsperityError, EngineLostError, FrameRefused
 from asperity.runtime.inspector.requests import Requests
 from asperity.runtime.inspector.station import Station
 from asperity.runtime.judging.engine_thread import EngineThread, TakenOver
-from asperity.runtime.judging.recipes import Loader, OpenRecipes
+from asperity.runtime.judging.recipe_loader import Loader
+from asperity.runtime.judging.recipes import OpenRecipes
 from asperity.runtime.process.systemd import Supervision
 from asperity.runtime.records.audit import ITSELF, Actor, Audit
 from asperity.runtime.records.journal import Journal

@@ -24,7 +24,7 @@ from asperity.runtime.inspector.results import Results
 from asperity.runtime.inspector.triggers import PendingTrigger, Triggers
 from asperity.runtime.judging.engine_thread import Report, StationSlot, TakenOver, Tested
 from asperity.runtime.judging.pipeline import Job, Outcome, age_ns
-from asperity.runtime.judging.recipes import Loader
+from asperity.runtime.judging.recipe_loader import Loader
 from asperity.runtime.reasons import Reason
 from asperity.runtime.records import ledger
 from asperity.runtime.records.audit import Audit

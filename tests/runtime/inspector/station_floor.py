@@ -19,7 +19,7 @@ from asperity.runtime.errors import AsperityError
 from asperity.runtime.frame import Frame, Result
 from asperity.runtime.inspector.desk import Inspector
 from asperity.runtime.inspector.station import Station
-from asperity.runtime.judging.recipes import Opened
+from asperity.runtime.judging.recipe_loader import Opened
 from asperity.runtime.records.journal import Journal
 from asperity.runtime.settings.paths import audit_path, journal_path
 from asperity.runtime.settings.station_toml import Security, StationConfig, hosted

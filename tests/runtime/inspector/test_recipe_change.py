@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from asperity.runtime.engines.simulated import BROKEN_RECIPE
 from asperity.runtime.errors import EngineLostError
 from asperity.runtime.judging.engine_thread import TakenOver
-from asperity.runtime.judging.recipes import Opened
+from asperity.runtime.judging.recipe_loader import Opened
 from asperity.runtime.records.audit import ITSELF, Actor
 from asperity.runtime.states import State
 from tests.runtime.inspector.station_floor import Floor, MakeFloor, floors

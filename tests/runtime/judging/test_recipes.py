@@ -20,9 +20,8 @@ from asperity.runtime.engines import parity_gate as gate
 from asperity.runtime.engines.tensorrt import build
 from asperity.runtime.engines.tensorrt import graphs as trt_graph
 from asperity.runtime.errors import BundleError, ConfigError, EngineError, ParityError, SignatureError
+from asperity.runtime.judging.recipe_loader import Loader, Opened
 from asperity.runtime.judging.recipes import (
-    Loader,
-    Opened,
     OpenRecipes,
     describe_engine,
     open_recipe,
