@@ -203,6 +203,9 @@ def _pair_figures(
 ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
     """``apart`` and ``surface`` of all pairs, n x n each. ``fields``: n x grid x grid, laid upon each other."""
     count, side = fields.shape[:2]
+    unknown = np.full((count, count), np.inf, dtype=np.float32)
+    if inside.sum() < FEWEST_CELLS:
+        return unknown, unknown.copy()
     usual = np.median(fields, axis=0)
     down, across = np.gradient(ndimage.gaussian_filter(usual, 0.7))
     slope = ndimage.gaussian_filter(np.hypot(down, across), 1.0)
@@ -210,7 +213,7 @@ def _pair_figures(
     weight = np.where(inside, 1 / np.sqrt(1 + (EDGE_CELLS * slope / noise) ** 2), 0.0).astype(np.float32)
     used = inside & (weight > 0.05)
     if used.sum() < FEWEST_CELLS:
-        return np.full((count, count), np.inf, dtype=np.float32), np.full((count, count), np.inf, dtype=np.float32)
+        return unknown, unknown.copy()
     limit = CLIP * noise / np.maximum(weight, 1e-3)
     scales, squares = (*BAND_CELLS, 1.0), weight * weight
     below = [np.maximum(ndimage.gaussian_filter(squares, scale), 1e-3) for scale in scales]

@@ -8,8 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Dealer, Subscriber } from "zeromq";
 import { READY_STATES, REASON, VERDICT, WIRE_VERSION } from "../generated/asperity.mjs";
 
-const FOLDER = process.env.XDG_RUNTIME_DIR || `/tmp/asperity-${process.getuid()}`;
-const USUAL = `ipc://${FOLDER}/asperity/st1.control`;
+const USUAL = `ipc://${process.env.XDG_RUNTIME_DIR || `/tmp/asperity-${process.getuid()}`}/asperity/st1.control`;
 const [RESULTS = "tcp://127.0.0.1:5561", CONTROL = USUAL, STATION = "st1", COUNT = "0", SIMULATED] =
   process.argv.slice(2);
 const sub = new Subscriber({ receiveTimeout: 0, receiveHighWaterMark: 10000 });
@@ -18,8 +17,7 @@ sub.connect(RESULTS);
 const control = new Dealer({ receiveTimeout: 0, sendTimeout: 0, linger: 0 });
 control.connect(CONTROL);
 
-let state = {}; // the last one
-let beatMs = null; // earliest time at which its heartbeat can have advanced
+let [state, beatMs] = [{}, null]; // the last one; earliest time at which its heartbeat can have advanced
 let emptyMs = performance.now(); // when the queue was last seen empty: what is read later may be that old
 let [nextId, printed] = [0, 0]; // nextId 0: not joined yet
 let [asked, settledId] = ["", 0]; // pending request; up to this id nothing was in work when it was sent

@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import time
-import uuid
 from pathlib import Path
 
 import zmq
@@ -29,10 +28,9 @@ class Subscriber:
         self.sub.subscribe(f"state/{STATION}/")
         self.sub.connect(RESULTS)
         self.control.connect(CONTROL)
-        self.state, self.next_id = {}, 0  # the last one; 0: not joined yet
+        self.state, self.next_id, self.missing, self.lines = {}, 0, set(), 0  # next_id 0: not joined yet
         self.beat_s = None  # earliest time at which its heartbeat can have advanced
         self.empty_s = time.monotonic()  # the queue was last seen empty: what is read later may be that old
-        self.missing, self.lines = set(), 0
         self.asked, self.settled_id = "", 0  # pending request; up to this id nothing was in work when it was sent
 
     def trusted(self):
@@ -72,9 +70,9 @@ class Subscriber:
         self.missing.update(range(self.next_id, last_id + 1))
         self.next_id = max(self.next_id, last_id + 1)
         if self.missing:
-            self.asked, self.settled_id = str(uuid.uuid4()), 0 if state["in_flight"] else last_id
+            self.asked, self.settled_id = os.urandom(16).hex(), 0 if state["in_flight"] else last_id
             request = {"v": WIRE_VERSION, "id": self.asked, "op": "get_result", "station": STATION}
-            self.control.send(json.dumps({**request, "from": min(self.missing)}).encode())
+            self.control.send_json({**request, "from": min(self.missing)})
 
     def hear(self, reply):
         if reply["id"] != self.asked or not reply["ok"]:
@@ -90,11 +88,11 @@ class Subscriber:
     def run(self):
         while int(COUNT) == 0 or self.lines < int(COUNT):
             if self.control.poll(0):
-                self.hear(json.loads(self.control.recv()))
+                self.hear(self.control.recv_json())
             if not self.sub.poll(0):
                 self.empty_s = time.monotonic()
             if self.sub.poll(50):
-                topic, message = self.sub.recv(), json.loads(self.sub.recv())
+                topic, message = self.sub.recv(), self.sub.recv_json()
                 if message.get("v") == WIRE_VERSION:  # nothing in another version can be trusted
                     (self.take if topic.startswith(b"result/") else self.observe)(message)
 

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
-from asperity.runtime.errors import SystemLimitError
+from asperity.runtime.errors import SystemLimitError, UsageError
 from asperity.runtime.files import shown
 from asperity.runtime.process import limits
 from asperity.runtime.text.names import has_stray_bytes
@@ -155,7 +155,7 @@ class _Quick:
         """As ``typer._coercion.RuntimeParam.coerce``; what is typed in is checked first."""
         for text in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else ():
             if isinstance(text, str) and (why := self._refusal(text)):
-                raise typer.BadParameter(why, ctx=ctx, param=param)
+                raise UsageError(f"{param.opts[0] if param.param_type_name == 'option' else param.name}: {why}")
         if not param.multiple and param.nargs == 1:
             if value is None:
                 return None

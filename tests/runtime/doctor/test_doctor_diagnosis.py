@@ -19,7 +19,7 @@ from asperity.runtime.engines.tensorrt.plan_cache import PlanCache, PlanKey
 from asperity.runtime.judging.recipes import find_recipe, recipe_name
 from asperity.runtime.security.signing_keys import TrustStore
 from asperity.runtime.settings.station_toml import StationConfig
-from asperity.runtime.settings.toml_tables import tomllib
+from asperity.runtime.text.formats import decode_toml
 from tests.bundle_factory import write_toy_bundle
 from tests.places import ROOT
 from tests.runtime.doctor.made_machine import CPUFREQ, FATBIN, H100, ORIN, Made, jetson, look, setting_in, without_gpu
@@ -225,7 +225,7 @@ def test_networks_must_be_built_for_the_very_gpu(setting: Setting, tmp_path: Pat
 
 
 def test_the_commands_name_what_pyproject_asks_for() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = decode_toml((ROOT / "pyproject.toml").read_bytes())["project"]
     extras = project["optional-dependencies"]
     assert PYCUDA in extras["gpu"] and {TENSORRT, ONNX} <= set(extras["tensorrt"])
     assert {TENSORRT_RTX, ONNX} <= set(extras["tensorrt-rtx"])

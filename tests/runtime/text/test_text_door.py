@@ -208,6 +208,7 @@ PAST_THE_DOOR = re.compile(
 NOT_FROM_OUTSIDE = {
     "calibration/adaptation/trainer.py": "its own checkpoint",
     "calibration/networks/weights.py": "a file of this package",
+    "runtime/client/presence.py": "the kernel's tables of sockets",
     "runtime/cuda/environment.py": "the driver's version",
     "runtime/doctor/": "what the kernel and the driver say",
     "runtime/documents/everything.py": "the pages of this repository",
