@@ -217,7 +217,6 @@ NOT_FROM_OUTSIDE = {
     "runtime/gateways/modbus/gateway.py": "ASCII is asked first",
     "runtime/process/": "systemd, and the log of a process of ours",
     "runtime/records/journal.py": "the kernel's boot id",
-    "runtime/sockets/plain_sockets.py": "an endpoint that the settings' door has checked",
     "runtime/text/": "the door",
 }
 
