@@ -7,6 +7,7 @@ A package registers its commands with ``register(app)`` in the entry-point group
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import Enum
@@ -22,7 +23,7 @@ from asperity.runtime.errors import SystemLimitError
 from asperity.runtime.files import shown
 from asperity.runtime.process import limits
 from asperity.runtime.text.names import has_stray_bytes
-from asperity.runtime.text.numbers import decimal_number, whole_number
+from asperity.runtime.text.numbers import number_fault
 
 PANELS = {
     "On the line": "run simulate watch camera doctor keys",
@@ -37,12 +38,26 @@ WHOLE = 1000
 
 
 class QuickCommand(TyperCommand):
-    """A command whose values are converted by ``_Quick``."""
+    """A command whose values are converted by ``_Quick``, and whose options are given once."""
 
     def get_params(self, ctx: Any) -> Any:
         """As ``TyperCommand.get_params``."""
         return _quick(super().get_params(ctx))
 
+    def make_parser(self, ctx: Any) -> Any:
+        """As ``TyperCommand.make_parser``; of an option that is given twice, none is chosen silently."""
+        parser = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_once(args: list[str]) -> Any:
+            values, left, order = parse(args)
+            for param, times in Counter(order).items():
+                if times > 1 and param.param_type_name == "option" and not param.multiple:
+                    raise typer.BadParameter(f"it is given {times} times; give it once", ctx=ctx, param=param)
+            return values, left, order
+
+        parser.parse_args = parse_once  # type: ignore[method-assign]
+        return parser
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """As ``TyperCommand.format_options``; each option says its default, or that it has none."""
@@ -175,11 +190,7 @@ class _Quick:
             return "the path is empty; leave the option out or give a path"
         if Path in kinds and (text == "~" or text.startswith("~/")):
             return f"the shell did not replace the ~ in {text}; write the whole path"
-        for kind, read in ((int, whole_number), (float, decimal_number)):
-            with suppress(ValueError):  # what Python does not take either, Typer refuses
-                if kind in kinds and kind(text) != read(text):
-                    return f"{text!r} is not a number that can be used; write it with digits 0 to 9"
-        return ""
+        return number_fault(text, whole=int in kinds) if kinds & {int, float} else ""
 
     def _converted(self, value: Any) -> Any:
         kind = self._kind

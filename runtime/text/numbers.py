@@ -6,6 +6,7 @@ import math
 import re
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+_WITH_UNIT = re.compile(r"([+-]?[0-9.]+) ?[^\W\d_]+(/[^\W\d_]+)?")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 
@@ -18,3 +19,21 @@ def decimal_number(text: str) -> float | None:
     """A finite number written with digits 0 to 9 and a point; None: the text is not one."""
     number = float(text) if _DECIMAL.fullmatch(text) else math.inf
     return number if math.isfinite(number) else None
+
+
+def number_fault(text: str, *, whole: bool = False) -> str:
+    """Why a text is not a number that can be used, with the remedy; empty: it is one."""
+    if (whole_number(text) if whole else decimal_number(text)) is not None:
+        return ""
+    said = f"{text!r} is not a {'whole ' if whole else ''}number that can be used"
+    if _DECIMAL.fullmatch(text) and not whole:
+        return f"{said}; it is too large"
+    if re.fullmatch("[0-9]{19,}", text):
+        return f"{said}; write at most 18 digits"
+    if "," in text:
+        return f"{said}; write {'digits only' if whole else 'a decimal point'}, and nothing between thousands"
+    if text.endswith("%") and not whole and (percent := decimal_number(text[:-1])) is not None:
+        return f"{said}; write the share itself, {percent / 100:g}"
+    if unit := _WITH_UNIT.fullmatch(text):
+        return f"{said}; write {unit[1]} alone, without a unit"
+    return f"{said}; write it with digits 0 to 9"
