@@ -53,7 +53,8 @@ class QuickCommand(TyperCommand):
             values, left, order = parse(args)
             for param, times in Counter(order).items():
                 if times > 1 and param.param_type_name == "option" and not param.multiple:
-                    raise typer.BadParameter(f"it is given {times} times; give it once", ctx=ctx, param=param)
+                    why = f"it is given {times} times; give it once"
+                    raise typer.BadParameter(why, ctx=ctx, param=param)  # type: ignore[arg-type]
             return values, left, order
 
         parser.parse_args = parse_once  # type: ignore[method-assign]

@@ -15,7 +15,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["TextRefused", "decode_json", "decode_toml"]
+__all__ = ["TextRefused", "check_keys", "decode_json", "decode_toml"]
 T = TypeVar("T")
 NESTED = "is nested too deeply"
 
@@ -37,7 +37,7 @@ def decode_json(data: bytes, kind: type[T]) -> T:
     """A JSON document as ``kind``. Raises TextRefused; the message quotes keys, no values."""
     text = decode(data)
     try:
-        json.loads(text, object_pairs_hook=_each_once, parse_constant=_refuse_constant, parse_int=_unread)
+        check_keys(text)
         return msgspec.json.decode(text, type=kind)
     except TextRefused:
         raise
@@ -47,6 +47,14 @@ def decode_json(data: bytes, kind: type[T]) -> T:
         raise TextRefused(f"is not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
     except (msgspec.MsgspecError, ValueError) as error:
         raise TextRefused(f"does not hold what it should: {error}") from None
+
+
+def check_keys(text: str) -> None:
+    """Raises TextRefused for JSON with a key that is given twice: readers differ in which of the two they take.
+
+    Also for ``NaN`` and ``Infinity``. Raises JSONDecodeError, RecursionError where it is not JSON.
+    """
+    json.loads(text, object_pairs_hook=_each_once, parse_constant=_refuse_constant, parse_int=_unread)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> None:

@@ -25,15 +25,17 @@ def number_fault(text: str, *, whole: bool = False) -> str:
     """Why a text is not a number that can be used, with the remedy; empty: it is one."""
     if (whole_number(text) if whole else decimal_number(text)) is not None:
         return ""
-    said = f"{text!r} is not a {'whole ' if whole else ''}number that can be used"
+    return f"{text!r} is not a {'whole ' if whole else ''}number that can be used; {_remedy(text, whole)}"
+
+
+def _remedy(text: str, whole: bool) -> str:
     if _DECIMAL.fullmatch(text) and not whole:
-        return f"{said}; it is too large"
+        return "it is too large"
     if re.fullmatch("[0-9]{19,}", text):
-        return f"{said}; write at most 18 digits"
+        return "write at most 18 digits"
     if "," in text:
-        return f"{said}; write {'digits only' if whole else 'a decimal point'}, and nothing between thousands"
+        return f"write {'digits only' if whole else 'a decimal point'}, and nothing between thousands"
     if text.endswith("%") and not whole and (percent := decimal_number(text[:-1])) is not None:
-        return f"{said}; write the share itself, {percent / 100:g}"
-    if unit := _WITH_UNIT.fullmatch(text):
-        return f"{said}; write {unit[1]} alone, without a unit"
-    return f"{said}; write it with digits 0 to 9"
+        return f"write the share itself, {percent / 100:g}"
+    unit = _WITH_UNIT.fullmatch(text)
+    return f"write {unit[1]} alone, without a unit" if unit else "write it with digits 0 to 9"
