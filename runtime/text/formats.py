@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any, TypeVar
 
 import msgspec
 
 from asperity.runtime.text.encoding import TextRefused, decode
+from asperity.runtime.text.numbers import number_fault
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,11 +28,19 @@ def decode_toml(data: bytes) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise TextRefused(f"is not TOML: {error}") from None
+        raise TextRefused(f"is not TOML: {error}{_number_meant(text, str(error))}") from None
     except RecursionError:
         raise TextRefused(f"{NESTED}; a value is one number, text or short list") from None
     except ValueError as error:  # a number with thousands of digits, a date that does not exist
         raise TextRefused(f"holds a value that is out of range: {error}") from None
+
+
+def _number_meant(text: str, error: str) -> str:
+    """What is wrong with the number in the line that an error names, such as ``5mm`` and ``0,02``; empty: no number."""
+    at = re.search(r"at line ([0-9]+)", error)
+    value = text.split("\n")[int(at[1]) - 1].partition("=")[2].partition("#")[0].strip() if at else ""
+    fault = number_fault(value) if re.match(r"[+-]?\.?[0-9]", value) else ""
+    return f"; {fault:.200}" if fault else ""
 
 
 def decode_json(data: bytes, kind: type[T]) -> T:
