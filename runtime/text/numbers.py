@@ -7,6 +7,7 @@ import re
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _WITH_UNIT = re.compile(r"([+-]?[0-9.]+) ?[^\W\d_]+(/[^\W\d_]+)?")
+_POINT_ZERO = re.compile(r"(?<=[0-9])\.0\Z")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 
@@ -22,8 +23,8 @@ def decimal_number(text: str) -> float | None:
 
 
 def number_fault(text: str, *, whole: bool = False) -> str:
-    """Why a text is not a number that can be used, with the remedy; empty: it is one."""
-    if (whole_number(text) if whole else decimal_number(text)) is not None:
+    """Why a text is not a number that can be used, with the remedy; empty: it is one, a whole one also as ``2.0``."""
+    if (whole_number(_POINT_ZERO.sub("", text)) if whole else decimal_number(text)) is not None:
         return ""
     return f"{text!r} is not a {'whole ' if whole else ''}number that can be used; {_remedy(text, whole)}"
 

@@ -79,7 +79,10 @@ class Commands:
             return self._keep(request_id, _refusal(request_id, *refusal))
         try:
             fields = fields_of(body)
-            given = {"v": msgspec.Raw(b"1"), **fields, "op": msgspec.Raw(msgspec.json.encode(op))}
+            named = msgspec.json.encode(op)
+            if "op" in fields and bytes(fields["op"]) != named:
+                raise WireError(f"the topic names the operation {op} and the message another; leave op out of it")
+            given = {"v": msgspec.Raw(b"1"), **fields, "op": msgspec.Raw(named)}
             request = decode_request(msgspec.json.encode(given))
         except (WireError, ValueError, RecursionError) as error:
             return self._keep(request_id, _refusal(request_id, "BAD_REQUEST", str(error)))
