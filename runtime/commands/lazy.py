@@ -22,7 +22,7 @@ from typer.main import get_command, get_group
 from asperity.runtime.errors import SystemLimitError
 from asperity.runtime.files import shown
 from asperity.runtime.process import limits
-from asperity.runtime.text.names import has_stray_bytes
+from asperity.runtime.text.names import has_stray_bytes, path_fault
 from asperity.runtime.text.numbers import number_fault
 
 PANELS = {
@@ -191,6 +191,8 @@ class _Quick:
             return "the path is empty; leave the option out or give a path"
         if Path in kinds and (text == "~" or text.startswith("~/")):
             return f"the shell did not replace the ~ in {text}; write the whole path"
+        if Path in kinds and (fault := path_fault(text)):
+            return f"it {fault}"
         return number_fault(text, whole=int in kinds) if kinds & {int, float} else ""
 
     def _converted(self, value: Any) -> Any:

@@ -34,8 +34,8 @@ def decode_table(data: bytes, columns: Sequence[str]) -> list[tuple[int, dict[st
     found = [separator for separator, header in headers.items() if set(columns) <= set(header)]
     if len(found) != 1:
         raise TextRefused(
-            f"is not a table with columns {' and '.join(columns)}: its first line is {first[:80]!r}; separate the "
-            "columns by commas"
+            f"is not a table with columns {' and '.join(columns)}: its first line is {first[:80]!r}; name them "
+            "there, separated by commas"
         )
     header = headers[found[0]]
     for name in columns:

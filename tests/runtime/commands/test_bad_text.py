@@ -32,6 +32,8 @@ CASES: dict[str, tuple[list[str], dict[str, bytes], int, str]] = {
     "gateway: mark": (["gateway", "user", "u", "x"], {"stdin": b"\xef\xbb\xbf1234567\r\n"}, 2, "has 7 characters"),
     "gateway: CR": (["gateway", "user", "u", "x"], {"stdin": b"12345678\r9\n"}, 2, "cannot be typed"),
     "gateway: endless": (["gateway", "user", "u", "x"], {"stdin": b"a" * 9999}, 2, "has more than 4096 bytes"),
+    "calibrate: blank": (["calibrate", "d ", "-o", "o"], {}, 2, "it is 'd ', with a blank at one end; remove it"),
+    "calibrate: Windows": (["calibrate", "d", "-o", "C:\\o"], {}, 2, "a path of Windows"),
     "calibrate: comma": (["calibrate", "d", "-o", "o", "--alpha", "0,02"], {}, 2, "write a decimal point"),
     "calibrate: percent": (["calibrate", "d", "-o", "o", "--alpha", "2%"], {}, 2, "write the share itself, 0.02"),
     "simulate: unit": (["simulate", "--rate", "30fps"], {}, 2, "write 30 alone, without a unit"),
