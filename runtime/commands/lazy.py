@@ -52,8 +52,12 @@ class QuickCommand(TyperCommand):
         def parse_once(args: list[str]) -> Any:
             values, left, order = parse(args)
             for param, times in Counter(order).items():
+                why, value = "", values.get(param.name or "")
                 if times > 1 and param.param_type_name == "option" and not param.multiple:
                     why = f"it is given {times} times; give it once"
+                elif _takes_text(param) and (value == "" or (isinstance(value, list | tuple) and "" in value)):
+                    why = "the text is empty; leave it out or give one"  # such as "$NAME" where the shell knows none
+                if why:
                     raise typer.BadParameter(why, ctx=ctx, param=param)  # type: ignore[arg-type]
             return values, left, order
 
@@ -160,12 +164,17 @@ def group_of(app: typer.Typer) -> LazyGroup:
     return group
 
 
+def _takes_text(param: Any) -> bool:
+    quick = getattr(param, "_runtime_param", None)
+    return isinstance(quick, _Quick) and str in (quick.kind, *get_args(quick.kind))
+
+
 class _Quick:
     """Converts the values of a parameter where that is simple, and else has Typer do it, which says what is wrong."""
 
     def __init__(self, param: Any) -> None:
         self._slow: Callable[[], Any] = param.get_runtime_param
-        self._kind, self._info = param.type_descriptor.annotation, param.type_descriptor.parameter_info
+        self.kind, self._info = param.type_descriptor.annotation, param.type_descriptor.parameter_info
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         """As ``typer._coercion.RuntimeParam.coerce``; what is typed in is checked first."""
@@ -184,7 +193,7 @@ class _Quick:
 
     def _refusal(self, text: str) -> str:
         """Why a text cannot be a value of this kind; empty: it may be."""
-        kinds = {self._kind, *get_args(self._kind)}
+        kinds = {self.kind, *get_args(self.kind)}
         if has_stray_bytes(text):
             return f"{shown(text)} is not UTF-8; rename it"
         if Path in kinds and not text:
@@ -196,7 +205,7 @@ class _Quick:
         return number_fault(text, whole=int in kinds) if kinds & {int, float} else ""
 
     def _converted(self, value: Any) -> Any:
-        kind = self._kind
+        kind = self.kind
         if not isinstance(kind, type) or isinstance(value, kind):
             return value if isinstance(kind, type) else None
         if kind is Path or issubclass(kind, Enum):

@@ -65,6 +65,7 @@ CASES: dict[str, tuple[list[str], dict[str, bytes], int, str]] = {
     "camera: size": (["camera", "virtual", "--size", "1²"], {}, 2, "--size '1²' is not valid"),
     "watch: results": (["watch", "--results", "tcp://127.0.0.1"], {}, 2, "without a port"),
     "watch: relative": (["watch", "--results", "ipc://x"], {}, 2, "depends on the current folder"),
+    "keys: client": (["keys", "new", "--client", ""], {}, 2, "the text is empty"),
     "keys: trust": (["keys", "trust", "k"], {"k": b"[" * 9999}, 2, "is not a public key of Asperity"),
     "calibrate: digits": (
         ["calibrate", "d", "-o", "o"], {"d/train/good/rgb/1\udcff.png": b"", "d/train/good/xyz/1\udcff.tiff": b""}, 4,

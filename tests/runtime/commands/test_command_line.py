@@ -269,6 +269,7 @@ def test_values_are_converted_as_typer_would(line: str, run: Run, monkeypatch: p
         (["a", "--rate", "2%"], "write the share itself, 0.02"),
         (["a", "--count", "5mm"], "write 5 alone, without a unit"),
         (["a", "--count", "2", "--count", "2"], "'--count': it is given 2 times"),
+        (["a", "--word", ""], "the text is empty"),
         (["a", "--flag", "--flag"], "'--flag': it is given 2 times"),
         (["a", "--both", "--no-both"], "it is given 2 times"),
         (["a", "--maybe", "9" * 5000], "--maybe"),
