@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["TextRefused", "check_keys", "decode_json", "decode_toml"]
+__all__ = ["TextRefused", "check_keys", "decode_json", "decode_toml", "keys_twice"]
 T = TypeVar("T")
 NESTED = "is nested too deeply"
 
@@ -65,6 +66,13 @@ def check_keys(text: str) -> None:
     Also for ``NaN`` and ``Infinity``. Raises JSONDecodeError, RecursionError where it is not JSON.
     """
     json.loads(text, object_pairs_hook=_each_once, parse_constant=_refuse_constant, parse_int=_unread)
+
+
+def keys_twice(text: str) -> set[str]:
+    """Keys that a JSON object has more than once, those of objects in it not counted. Raises as ``check_keys`` does."""
+    pairs = json.loads(text, object_pairs_hook=list, parse_constant=_refuse_constant, parse_int=_unread)
+    names = [name for name, _ in pairs] if text.lstrip().startswith("{") else []
+    return {name for name, times in Counter(names).items() if times > 1}
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> None:

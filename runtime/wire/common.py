@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from asperity.runtime.errors import WireError
-from asperity.runtime.text.formats import TextRefused, check_keys
+from asperity.runtime.text.formats import TextRefused, check_keys, keys_twice
 
 VERSION = 1
 """Major version ``v``. Within it fields are only added; another version is refused."""
@@ -126,12 +126,12 @@ def read_json(decoder: msgspec.json.Decoder[T], body: Part, limit_bytes: int, wh
 
 
 def fields_of(body: bytes | memoryview) -> dict[str, msgspec.Raw]:
-    """The fields of a message that may be malformed; none where a key is given twice, so that which counts is unknown.
+    """The fields of a message that may be malformed, without those that are given twice: which one counts is unknown.
 
     Raises ValueError (MsgspecError, TextRefused), RecursionError.
     """
-    check_keys(str(body, "utf-8"))
-    return _fields.decode(body)
+    twice = keys_twice(str(body, "utf-8"))
+    return {name: value for name, value in _fields.decode(body).items() if name not in twice}
 
 
 def write_json(decoder: msgspec.json.Decoder[T], message: T, limit_bytes: int, what: str) -> bytes:

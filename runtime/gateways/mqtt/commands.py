@@ -13,6 +13,7 @@ import msgspec
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.gateways.link import Link
 from asperity.runtime.gateways.mqtt.messages import Message, Refused, id_of
+from asperity.runtime.text.formats import check_keys
 from asperity.runtime.wire import Reply, decode_request, encode_reply
 from asperity.runtime.wire.common import fields_of
 
@@ -78,6 +79,7 @@ class Commands:
         if refusal is not None:
             return self._keep(request_id, _refusal(request_id, *refusal))
         try:
+            check_keys(str(body, "utf-8"))
             fields = fields_of(body)
             named = msgspec.json.encode(op)
             if "op" in fields and bytes(fields["op"]) != named:

@@ -237,11 +237,12 @@ def test_a_message_with_a_key_twice_is_refused_whichever_it_is(name: str, escape
             DECODERS[kind](parts)
 
 
-def test_of_a_message_with_a_key_twice_no_identity_is_guessed() -> None:
+def test_of_a_message_with_a_key_twice_what_is_given_once_is_known_and_nothing_guessed() -> None:
     frame = list(GOLDEN["frame_xyz"])
     assert wire.peek_identity(frame).seq is not None
     frame[1] = frame[1][:-1] + b',"trigger_id":7,"trigger_id":8}'
-    known = wire.peek_identity(frame)
-    assert (known.camera, known.seq, known.trigger_id) == (wire.peek_identity(GOLDEN["frame_xyz"]).camera, None, 0)
-    assert wire.peek_request_id(b'{"v":1,"id":"a","op":"stop"}') == "a"
+    frame[1] = frame[1].replace(b'"streams":[{', b'"streams":[{"name":"xyz",')
+    known, whole = wire.peek_identity(frame), wire.peek_identity(GOLDEN["frame_xyz"])
+    assert known == replace(whole, trigger_id=0)
+    assert wire.peek_request_id(b'{"v":1,"id":"a","op":"stop","op":"start","x":{"id":1,"id":2}}') == "a"
     assert wire.peek_request_id(b'{"v":1,"id":"a","op":"stop","id":"b"}') == ""

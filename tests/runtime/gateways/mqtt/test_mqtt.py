@@ -128,7 +128,7 @@ def test_requests_are_done_once_and_always_answered() -> None:
         ("trigger", b'{"id":"a","trigger_id":"7","timeout_ms":1}', False, "a", "BAD_REQUEST"),
         ("start", b'{"id":"a","v":2}', False, "a", "BAD_REQUEST"),
         ("start", b'{"id":"a","id":"b"}', False, NO_ID, "BAD_REQUEST"),
-        ("trigger", b'{"id":"a","trigger_id":7,"trigger_id":8,"timeout_ms":9}', False, NO_ID, "BAD_REQUEST"),
+        ("trigger", b'{"id":"a","trigger_id":7,"trigger_id":8,"timeout_ms":9}', False, "a", "BAD_REQUEST"),
         ("start", b'{"id":"a","op":"stop"}', False, "a", "BAD_REQUEST"),
         ("start", b'{"id":"a"}', True, "a", "REFUSED"),
         ("shutdown", b'{"id":"a"}', False, "a", "NOT_ALLOWED"),
