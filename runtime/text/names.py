@@ -56,7 +56,7 @@ def check_apart(names: Iterable[str]) -> None:
 
 
 def path_fault(text: str) -> str:
-    """Why a path, in settings or options, is not meant as it stands; empty: it may be."""
+    """Why a path, in settings or options, is probably not what was meant; empty: it may be."""
     if _WINDOWS.match(text):
         return f"is {text!r}, a path of Windows; give a path of this computer"
     return f"is {text!r}, with a blank at one end; remove it" if text != text.strip() else ""
