@@ -14,6 +14,9 @@ Out = Annotated[Path | None, typer.Option(help="Result file; a page is written n
 Repeats = Annotated[int, typer.Option(min=6, help="Measured calls per step.")]
 Threads = Annotated[int, typer.Option(min=0, help="Threads; 0: one per core.")]
 
+MOST_VALUES = 2**28
+"""Of each table that a search holds in memory: 1 GiB as float32."""
+
 
 def knn(
     bundle: Annotated[Path | None, typer.Argument(help="Bundle with the memory banks to search.")] = None,
@@ -52,4 +55,10 @@ def _shape(text: str) -> Shape:
     sides = [whole_number(piece) or 0 for piece in text.lower().split("x")]
     if len(sides) != 3 or min(sides) < 1:
         raise UsageError(f"--shape {text!r}: give QUERIESxROWSxCHANNELS, for example 784x8192x152")
+    queries, rows, channels = sides
+    if max(queries * rows, rows * channels, queries * channels) > MOST_VALUES:
+        raise UsageError(
+            f"--shape {text!r} is too large: of QUERIESxROWS, ROWSxCHANNELS and QUERIESxCHANNELS, which are held in "
+            f"memory, none may exceed {MOST_VALUES} values"
+        )
     return Shape(*sides)

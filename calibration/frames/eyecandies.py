@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.cameras.mvtec_files import GOOD, Sample, read_mask, read_rgb
+from asperity.runtime.cameras.mvtec_files import GOOD, Sample, check_names, read_mask, read_rgb
 from asperity.runtime.errors import DataError
 from asperity.runtime.files import read_file
 from asperity.runtime.frame import FloatArray, Frame, Unit
@@ -54,12 +54,13 @@ def list_samples(folder: Path) -> list[Sample]:
     """All frames of a class in natural order: train, val, test_public.
 
     A test frame's defect is the kind whose mask is not empty, ``combined`` for several, ``good`` where its mask is
-    empty. Raises DataError for half samples and test frames without masks.
+    empty. Raises DataError for half samples, test frames without masks and names that no report can hold.
     """
     samples = []
     for name, split in SPLITS.items():
         data = folder / name / "data"
         pictures = sorted(data.glob(f"*{IMAGE}"), key=lambda path: natural_key(path.name)) if data.is_dir() else []
+        check_names(data, [picture.name.removesuffix(IMAGE) for picture in pictures])
         for picture in pictures:
             stem = picture.name.removesuffix(IMAGE)
             beside = [data / f"{stem}{end}" for end in (DEPTH, "_info_depth.yaml", "_pose.txt")]
@@ -137,7 +138,7 @@ def _depth(path: Path, info: Path) -> NDArray[np.float64]:
     except (OSError, TextRefused) as error:
         raise DataError(f"{info} cannot be read ({error})") from error
     low, high = (_bound(text, name, info) for name in ("min", "max"))
-    if not 0 < low < high:
+    if not 0 < low < high < np.inf:
         raise DataError(f"{info}: normalization from {low} to {high} is not a depth range; download it again")
     return values / 65535.0 * (high - low) + low
 

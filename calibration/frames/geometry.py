@@ -41,6 +41,8 @@ Method = Literal["plane", "published", "none"]
 
 SAMPLE_FRAMES = 24
 """Frames, evenly spread, on which unit, plane and spacing are measured. The window is measured on all."""
+SAMPLE_PX = SAMPLE_FRAMES * 2448 * 2048
+"""Pixels of these frames together: they are held in memory, with some 30 bytes a pixel. Larger frames are fewer."""
 MOVED_HEADROOM = 0.25
 MOVED_SHARE_MOST = 0.75
 GAP_SHARE = 0.02
@@ -87,12 +89,12 @@ def fit_geometry(
     """
     if not frames:
         raise CalibrationError("there is no normal frame to fit a geometry from; give a folder with normal frames")
-    first, *others = np.unique(np.linspace(0, len(frames) - 1, SAMPLE_FRAMES).astype(int))
-    sample = [frames[first]]
+    sample = [frames[0]]
     height_px, width_px = sample[0].shape_px
     if fault := recipe_frame_fault(height_px, width_px):
         raise CalibrationError(f"the normal frames have {fault}; record them with a camera set to such a size")
-    sample += [frames[index] for index in others]
+    held = min(SAMPLE_FRAMES, SAMPLE_PX // (height_px * width_px))
+    sample += [frames[index] for index in np.unique(np.linspace(0, len(frames) - 1, held).astype(int))[1:]]
     heights = z == "height" or (z == "auto" and float(np.mean([_is_height_map(frame) for frame in sample])) > 0.5)
     unit = _unit(sample, unit, heights)
     bare = Geometry(

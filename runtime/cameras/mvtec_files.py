@@ -268,7 +268,7 @@ def _split(folder: Path, split: str, prefix: str) -> Iterable[Sample]:
         if path.is_dir():
             _check_layout(path)
     leaves = [p for p in folder.iterdir() if (p / "rgb").is_dir() or (p / "xyz").is_dir()]
-    _check_names(folder, [leaf.name for leaf in leaves])
+    check_names(folder, [leaf.name for leaf in leaves])
     for leaf in sorted(leaves, key=lambda p: (p.name != GOOD, natural_key(p.name))):
         yield from _pairs(leaf, split, leaf.name, prefix=f"{prefix}{leaf.name}/")
 
@@ -278,7 +278,7 @@ def _pairs(folder: Path, split: str, defect: str, prefix: str) -> list[Sample]:
     for present, absent, what in ((pictures, clouds, "xyz/*.tiff"), (clouds, pictures, "rgb/*.png")):
         half = sorted(set(present) - set(absent), key=natural_key)
         if half:
-            _check_names(folder, [*pictures, *clouds])
+            check_names(folder, [*pictures, *clouds])
             raise DataError(f"{folder}: {len(half)} frame(s) lack their {what}: {_some(half)}; complete or remove them")
     masks = _stems(folder / "gt", PICTURES)
     return [
@@ -292,7 +292,7 @@ def _stems(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
         return {}
     found = [p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".")]
     stems = {path.stem: path for path in found}
-    _check_names(folder, stems)
+    check_names(folder, stems)
     for path in found:
         if stems[path.stem] != path:
             first, second = sorted((path.name, stems[path.stem].name))
@@ -308,7 +308,7 @@ def _check_layout(folder: Path) -> None:
             raise DataError(f"{folder} holds a folder {path.name!r}; in this layout it is called {meant}; rename it")
 
 
-def _check_names(folder: Path, names: Iterable[str]) -> None:
+def check_names(folder: Path, names: Iterable[str]) -> None:
     """Raises DataError for a name that a report could not hold, and for two that only look different to a computer."""
     names = list(names)
     for name in names:

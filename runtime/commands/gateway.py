@@ -31,6 +31,7 @@ Format = Annotated[
 ]
 
 
+PASSWORD_MAX_NBYTES = 4096
 LISTENS = ("--host", "the address to listen on", "; 0: any free one, named in the log")
 
 
@@ -76,20 +77,33 @@ def user(
 
     The password is asked for, or read from a pipe.
     """
+    from asperity.runtime.gateways.opcua.users import new_user, put_user
+
+    put_user(file, new_user(name, "operate" if operate else "read", _password(f"password of {name}: ")))
+
+
+def _password(prompt: str) -> str:
+    """Typed, or the first line of a pipe. Raises UsageError."""
+    import codecs
     import sys
     from getpass import getpass
 
     from asperity.runtime.errors import UsageError
-    from asperity.runtime.gateways.opcua.users import new_user, put_user
     from asperity.runtime.text.encoding import TextRefused, decode
 
-    typed = sys.stdin.isatty()
-    line = getpass(f"password of {name}: ").encode("utf-8", "surrogateescape") if typed else sys.stdin.buffer.readline()
     try:
-        password = decode(line).rstrip("\n")
+        if sys.stdin.isatty():
+            return getpass(prompt)
+        line = sys.stdin.buffer.readline(PASSWORD_MAX_NBYTES + 1)
+        if line.startswith(codecs.BOM_UTF16_LE):
+            line += sys.stdin.buffer.read(1)  # the other half of the line's end
+        if len(line) > PASSWORD_MAX_NBYTES:
+            raise UsageError(f"the password has more than {PASSWORD_MAX_NBYTES} bytes; write it in one short line")
+        return decode(line).rstrip("\n")
+    except UnicodeDecodeError:
+        raise UsageError("the password is not UTF-8 text; set the terminal to UTF-8") from None
     except TextRefused as error:
         raise UsageError(f"the password {error}") from None
-    put_user(file, new_user(name, "operate" if operate else "read", password))
 
 
 def _begin(

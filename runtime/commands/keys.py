@@ -48,7 +48,7 @@ def new(
 ) -> None:
     """Make and trust a signing key, or make and allow a client key."""
     if client:
-        _new_client(client, tuple(role or ()), public_key, output, keys, as_json)
+        _new_client(client, tuple(dict.fromkeys(role or ())), public_key, output, keys, as_json)
         return
     if role or public_key or output:
         raise UsageError("--role, --public-key and --output are for client keys; add --client NAME")

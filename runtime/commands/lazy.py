@@ -7,6 +7,7 @@ A package registers its commands with ``register(app)`` in the entry-point group
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import Enum
@@ -21,8 +22,8 @@ from typer.main import get_command, get_group
 from asperity.runtime.errors import SystemLimitError, UsageError
 from asperity.runtime.files import shown
 from asperity.runtime.process import limits
-from asperity.runtime.text.names import has_stray_bytes
-from asperity.runtime.text.numbers import decimal_number, whole_number
+from asperity.runtime.text.names import has_stray_bytes, path_fault
+from asperity.runtime.text.numbers import number_fault
 
 PANELS = {
     "On the line": "run simulate watch camera doctor keys",
@@ -37,12 +38,31 @@ WHOLE = 1000
 
 
 class QuickCommand(TyperCommand):
-    """A command whose values are converted by ``_Quick``."""
+    """A command whose values are converted by ``_Quick``, and whose options are given once."""
 
     def get_params(self, ctx: Any) -> Any:
         """As ``TyperCommand.get_params``."""
         return _quick(super().get_params(ctx))
 
+    def make_parser(self, ctx: Any) -> Any:
+        """As ``TyperCommand.make_parser``; of an option that is given twice, none is chosen silently."""
+        parser = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_once(args: list[str]) -> Any:
+            values, left, order = parse(args)
+            for param, times in Counter(order).items():
+                why, value = "", values.get(param.name or "")
+                if times > 1 and param.param_type_name == "option" and not param.multiple:
+                    why = f"it is given {times} times; give it once"
+                elif _takes_text(param) and (value == "" or (isinstance(value, list | tuple) and "" in value)):
+                    why = "the text is empty; leave it out or give one"  # such as "$NAME" where the shell knows none
+                if why:
+                    raise typer.BadParameter(why, ctx=ctx, param=param)  # type: ignore[arg-type]
+            return values, left, order
+
+        parser.parse_args = parse_once  # type: ignore[method-assign]
+        return parser
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """As ``TyperCommand.format_options``; each option says its default, or that it has none."""
@@ -144,12 +164,17 @@ def group_of(app: typer.Typer) -> LazyGroup:
     return group
 
 
+def _takes_text(param: Any) -> bool:
+    quick = getattr(param, "_runtime_param", None)
+    return isinstance(quick, _Quick) and str in (quick.kind, *get_args(quick.kind))
+
+
 class _Quick:
     """Converts the values of a parameter where that is simple, and else has Typer do it, which says what is wrong."""
 
     def __init__(self, param: Any) -> None:
         self._slow: Callable[[], Any] = param.get_runtime_param
-        self._kind, self._info = param.type_descriptor.annotation, param.type_descriptor.parameter_info
+        self.kind, self._info = param.type_descriptor.annotation, param.type_descriptor.parameter_info
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         """As ``typer._coercion.RuntimeParam.coerce``; what is typed in is checked first."""
@@ -168,21 +193,19 @@ class _Quick:
 
     def _refusal(self, text: str) -> str:
         """Why a text cannot be a value of this kind; empty: it may be."""
-        kinds = {self._kind, *get_args(self._kind)}
+        kinds = {self.kind, *get_args(self.kind)}
         if has_stray_bytes(text):
             return f"{shown(text)} is not UTF-8; rename it"
         if Path in kinds and not text:
             return "the path is empty; leave the option out or give a path"
         if Path in kinds and (text == "~" or text.startswith("~/")):
             return f"the shell did not replace the ~ in {text}; write the whole path"
-        for kind, read in ((int, whole_number), (float, decimal_number)):
-            with suppress(ValueError):  # what Python does not take either, Typer refuses
-                if kind in kinds and kind(text) != read(text):
-                    return f"{text!r} is not a number that can be used; write it with digits 0 to 9"
-        return ""
+        if Path in kinds and (fault := path_fault(text)):
+            return f"it {fault}"
+        return number_fault(text, whole=int in kinds) if kinds & {int, float} else ""
 
     def _converted(self, value: Any) -> Any:
-        kind = self._kind
+        kind = self.kind
         if not isinstance(kind, type) or isinstance(value, kind):
             return value if isinstance(kind, type) else None
         if kind is Path or issubclass(kind, Enum):

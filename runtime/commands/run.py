@@ -94,8 +94,12 @@ def serve(config_path: Path | None, overrides: dict[str, dict[str, Any]], bundle
                 "there is no recipe to judge with: give a bundle, list bundles in [recipes] of station.toml, or use "
                 "--engine simulated"
             )
+    listed = config.recipes
     config = load(config_path, given)
     log_lines.begin(config.log)
+    for name, place in given.get("recipes", {}).items():
+        if listed.get(name, place) != place:
+            log.warning("recipe %s is opened from %s, not from %s as [recipes] says", name, place, listed[name])
     try:
         inspect(config, first_recipes)
     except AsperityError as error:

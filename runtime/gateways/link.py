@@ -129,6 +129,8 @@ class Link:
     def close(self) -> None:
         """End the thread, which closes its sockets; pending requests fail with StationError."""
         self._ending.set()
+        if self._thread.ident is None:
+            self._station.close()  # never started: nobody else closes them
         if self._thread.is_alive():
             self._thread.join(timeout=1 + self._bounds.poll_ms / 1000)
 

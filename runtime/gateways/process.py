@@ -72,7 +72,11 @@ async def _serve(config: GatewayConfig, make: Callable[[Link], Gateway], since: 
         loop.call_soon_threadsafe(news.set)
 
     link = Link(config, on_news=wake, since=since)
-    gateway, supervision = make(link), Supervision()
+    try:
+        gateway, supervision = make(link), Supervision()
+    except BaseException:
+        link.close()
+        raise
     watch = TurnWatch(beat_timeout_ms(link))
     try:
         where = await gateway.open()

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import msgspec
 
-from asperity.runtime.errors import BundleError
+from asperity.runtime.errors import BundleError, JournalError
 from asperity.runtime.files import OTHERS_MAY_WRITE, make_folder, read_file, write_whole
 from asperity.runtime.manifest import LATEST_US, Manifest
 from asperity.runtime.records.journal_files import IDS_SUFFIX
@@ -45,12 +45,16 @@ def served_path(config: StationConfig) -> Path:
 
 
 def begin(config: StationConfig) -> None:
-    """Make an empty memory at a station's first start, before its journal is made. Raises BundleError.
+    """Make an empty memory at a station's first start, before its journal is made. Raises JournalError.
 
-    From then on it must be there.
+    From then on it must be there. It lies in the journal's folder: where it cannot be written the journal cannot, and
+    no bundle is at fault.
     """
     if not os.path.lexists(served_path(config)) and not _has_begun(config):
-        _write(config, Memory(config.station.name))
+        try:
+            _write(config, Memory(config.station.name))
+        except BundleError as error:
+            raise JournalError(str(error)) from error.__cause__
 
 
 def check_age(manifest: Manifest, config: StationConfig) -> str:

@@ -88,7 +88,7 @@ def read_sections(
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_say(str(error), values)}") from error
+        raise ConfigError(f"{where}: {_say(str(error), values, kind)}") from error
 
 
 def entry_kind(hint: Any) -> type[Section] | None:
@@ -184,7 +184,7 @@ def _nearest(name: str, known: Any) -> str:
     return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}"
 
 
-def _say(message: str, values: Any) -> str:
+def _say(message: str, values: Any, kind: type[Section]) -> str:
     """msgspec's ``Expected `int` >= 1 - at `$.limits.slots``` as ``[limits] slots: expected int >= 1, not 0``."""
     what, _, at = message.partition(" - at ")
     parts = at.strip("`").removeprefix("$.").split(".")
@@ -194,5 +194,8 @@ def _say(message: str, values: Any) -> str:
     for part in re.findall(r"\w[\w-]*", at):
         if isinstance(values, list | dict):
             values = values[int(part)] if isinstance(values, list) else values.get(part)
-    given = f", not {values[:80]!r}" if isinstance(values, str) and "got" not in what else ""
+    if what.startswith("Invalid enum value"):
+        section = get_type_hints(kind)[listed[1] if listed else parts[0]]
+        what = f"expected {' or '.join(get_args(get_type_hints(entry_kind(section) or section)[parts[1]]))}"
+    given = f"{':' if 'got' in what else ', not'} {values!r:.80}" if isinstance(values, str | int | float) else ""
     return f"{table} {'.'.join(parts[1:])}: {what[:1].lower()}{what[1:]}{given}" if at else what

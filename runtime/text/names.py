@@ -55,6 +55,13 @@ def check_apart(names: Iterable[str]) -> None:
             )
 
 
+def path_fault(text: str) -> str:
+    """Why a path, in settings or options, is probably not what was meant; empty: it may be."""
+    if _WINDOWS.match(text):
+        return f"is {text!r}, a path of Windows; give a path of this computer"
+    return f"is {text!r}, with a blank at one end; remove it" if text != text.strip() else ""
+
+
 def path_from(text: str, base: Path) -> Path:
     """A path in settings: relative to the file's folder ``base``; ``~/`` is the user's home. Raises TextRefused."""
     if not text:
@@ -63,10 +70,8 @@ def path_from(text: str, base: Path) -> Path:
         raise TextRefused(f"is {text!r}, which holds characters that cannot be seen; give a plain path")
     if _VARIABLE.match(text):
         raise TextRefused(f"is {text!r}, but variables are not replaced here; write the whole path")
-    if _WINDOWS.match(text):
-        raise TextRefused(f"is {text!r}, a path of Windows; give a path of this computer")
-    if text != text.strip():
-        raise TextRefused(f"is {text!r}, with a blank at one end; remove it")
+    if fault := path_fault(text):
+        raise TextRefused(fault)
     if text.startswith("~"):
         user, _, below = text.partition("/")
         home = os.environ.get("HOME", "")

@@ -13,12 +13,18 @@ SEPARATORS = (",", ";", "\t")
 _CHOSEN = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)
 _SHORTENED = re.compile(r"[+-]?[0-9]([.,][0-9]+)?E\+[0-9]{2,3}")
 """How a spreadsheet writes a long number, or an id such as 1E5, which then looks like other ids."""
+_MONTH = "(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_DATED = re.compile(rf"[0-9]{{1,2}}-{_MONTH}(-[0-9]{{2,4}})?|{_MONTH}-[0-9]{{2}}")
+"""How a spreadsheet writes an id such as 3-4 or MAR1."""
+_FORMULA = re.compile(r"=.*|#[A-Z/0]+[!?]|#N/A|#NV", re.DOTALL)
+"""A formula that was never calculated, or the error of one, which several rows share."""
 
 
 def decode_table(data: bytes, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     """Each row's line and its values in ``columns``, which the header names in any order, case and company.
 
-    Empty rows are left out. Raises TextRefused, also for a row that is too long or lacks a value.
+    The first of ``columns`` is the key. Empty rows are left out. Raises TextRefused, also for a row that is too long or
+    lacks a value.
     """
     lines = decode(data).split("\n")
     chosen = _CHOSEN.fullmatch(lines[0])
@@ -28,8 +34,8 @@ def decode_table(data: bytes, columns: Sequence[str]) -> list[tuple[int, dict[st
     found = [separator for separator, header in headers.items() if set(columns) <= set(header)]
     if len(found) != 1:
         raise TextRefused(
-            f"is not a table with columns {' and '.join(columns)}: its first line is {first[:80]!r}; separate the "
-            "columns by commas"
+            f"is not a table with columns {' and '.join(columns)}: its first line is {first[:80]!r}; name them "
+            "there, separated by commas"
         )
     header = headers[found[0]]
     for name in columns:
@@ -77,4 +83,11 @@ def _values(line: int, cells: list[str], header: list[str], columns: Sequence[st
                 f"has the {name} {value} in line {line}, as a spreadsheet shortens a number; format the column as text "
                 "and enter it again"
             )
+        if name != columns[0] and _DATED.fullmatch(value):  # a wrong key is noticed when it is looked for
+            raise TextRefused(
+                f"has the {name} {value} in line {line}, a date that a spreadsheet may have made of it; format the "
+                "column as text and enter it again"
+            )
+        if _FORMULA.fullmatch(value):
+            raise TextRefused(f"has the {name} {value} in line {line}, a formula or its error; enter the value itself")
     return values

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from asperity.runtime.errors import WireError
+from asperity.runtime.text.formats import TextRefused, check_keys, keys_twice
 
 VERSION = 1
 """Major version ``v``. Within it fields are only added; another version is refused."""
@@ -67,6 +68,7 @@ class _Versioned(msgspec.Struct):
 
 
 _versioned = msgspec.json.Decoder(_Versioned)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def topic(kind: str, name: str) -> bytes:
@@ -112,12 +114,24 @@ def read_json(decoder: msgspec.json.Decoder[T], body: Part, limit_bytes: int, wh
     if view.nbytes > limit_bytes:
         raise WireError(f"{what} is {view.nbytes} bytes long; at most {limit_bytes} are allowed")
     try:
-        str(view, "utf-8")  # msgspec skips a field it does not know without looking at its bytes
+        # msgspec skips a field it does not know without looking at its bytes, and takes the last of a key's values.
+        check_keys(str(view, "utf-8"))
         if _versioned.decode(view).v != VERSION:
             raise msgspec.ValidationError("another version - at `$.v`")
         return decoder.decode(view)
+    except TextRefused as error:
+        raise WireError(f"{what} {error}; compare the sender with docs/wire.md") from None
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise WireError(_explain(view, what, error)) from error
+
+
+def fields_of(body: bytes | memoryview) -> dict[str, msgspec.Raw]:
+    """The fields of a message that may be malformed, without those that are given twice: which one counts is unknown.
+
+    Raises ValueError (MsgspecError, TextRefused), RecursionError.
+    """
+    twice = keys_twice(str(body, "utf-8"))
+    return {name: value for name, value in _fields.decode(body).items() if name not in twice}
 
 
 def write_json(decoder: msgspec.json.Decoder[T], message: T, limit_bytes: int, what: str) -> bytes:

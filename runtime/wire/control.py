@@ -26,6 +26,7 @@ from asperity.runtime.wire.common import (
     Text,
     UuidOrEmpty,
     as_bytes_view,
+    fields_of,
     read_json,
     require_finite,
     write_json,
@@ -141,7 +142,6 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 _request = msgspec.json.Decoder(Request)
 _reply = msgspec.json.Decoder(Reply)
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _id = msgspec.json.Decoder(Id)
 
 
@@ -176,7 +176,7 @@ def peek_request_id(body: Part) -> str:
     """The ``id`` of a request that may be malformed, for the reply; empty where there is none. Never raises."""
     try:
         view = as_bytes_view(body, "request")
-        return _id.decode(_fields.decode(view)["id"]) if view.nbytes <= MAX_CONTROL_BYTES else ""
+        return _id.decode(fields_of(view)["id"]) if view.nbytes <= MAX_CONTROL_BYTES else ""
     except (WireError, KeyError, msgspec.MsgspecError, ValueError, RecursionError):
         return ""
 

@@ -29,6 +29,7 @@ from asperity.runtime.wire.common import (
     Text,
     Uuid,
     as_bytes_view,
+    fields_of,
     read_json,
     require_finite,
     show,
@@ -107,7 +108,6 @@ class FrameIdentity:
 
 
 _header = msgspec.json.Decoder(FrameHeader)
-_scalars = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _camera = msgspec.json.Decoder(Name)
 _uuid = msgspec.json.Decoder(Uuid)
 _count = msgspec.json.Decoder(Count)
@@ -179,7 +179,7 @@ def peek_identity(parts: Sequence[Part]) -> FrameIdentity:
         camera = ""
     try:
         view = as_bytes_view(parts[1], "frame header")
-        fields = _scalars.decode(view) if view.nbytes <= MAX_HEADER_BYTES else {}
+        fields = fields_of(view) if view.nbytes <= MAX_HEADER_BYTES else {}
         known = _count.decode(fields["v"]) == VERSION
     except (WireError, IndexError, KeyError, msgspec.MsgspecError, ValueError, RecursionError):
         known = False

@@ -13,9 +13,11 @@ import msgspec
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.gateways.link import Link
 from asperity.runtime.gateways.mqtt.messages import Message, Refused, id_of
+from asperity.runtime.text.formats import check_keys
 from asperity.runtime.wire import Reply, decode_request, encode_reply
+from asperity.runtime.wire.common import fields_of
 
-ID_RULE = "send JSON with an id of 1 to 64 characters from A-Z a-z 0-9 _ -"
+ID_RULE = "send JSON with each key once and an id of 1 to 64 characters from A-Z a-z 0-9 _ -"
 NO_ID = "none"
 """Where a request without an id that can be read is answered."""
 REPLIES_KEPT = 256
@@ -77,10 +79,14 @@ class Commands:
         if refusal is not None:
             return self._keep(request_id, _refusal(request_id, *refusal))
         try:
-            fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-            given = {"v": msgspec.Raw(b"1"), **fields, "op": msgspec.Raw(msgspec.json.encode(op))}
+            check_keys(str(body, "utf-8"))
+            fields = fields_of(body)
+            named = msgspec.json.encode(op)
+            if "op" in fields and bytes(fields["op"]) != named:
+                raise WireError(f"the topic names the operation {op} and the message another; leave op out of it")
+            given = {"v": msgspec.Raw(b"1"), **fields, "op": msgspec.Raw(named)}
             request = decode_request(msgspec.json.encode(given))
-        except (WireError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        except (WireError, ValueError, RecursionError) as error:
             return self._keep(request_id, _refusal(request_id, "BAD_REQUEST", str(error)))
         if request.station not in ("", self._station):
             text = f"the request is for station {request.station}, this gateway's is {self._station}"

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from asperity.runtime.wire.common import fields_of
+
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -32,7 +34,7 @@ class Refused(NamedTuple):
 def id_of(body: bytes) -> str:
     """Id of a request; empty: it has none that can be used."""
     try:
-        request_id = msgspec.json.decode(msgspec.json.decode(body, type=dict[str, msgspec.Raw])["id"], type=str)
-    except (msgspec.MsgspecError, KeyError, UnicodeError, RecursionError):
+        request_id = msgspec.json.decode(fields_of(body)["id"], type=str)
+    except (KeyError, ValueError, RecursionError):
         return ""
     return request_id if ID.fullmatch(request_id) else ""

@@ -59,6 +59,8 @@ def new_user(name: str, role: str, password: str) -> User:
         )
     if len(password) < MIN_PASSWORD_CHARACTERS:
         raise UsageError(f"the password has {len(password)} characters; the minimum is {MIN_PASSWORD_CHARACTERS}")
+    if not password.isprintable():
+        raise UsageError("the password holds a character that cannot be typed, such as a tab; use another one")
     salt = os.urandom(SALT_BYTES)
     return User(name, role, SCRYPT, salt, _digest(password, SCRYPT, salt))
 

@@ -140,6 +140,14 @@ def test_pictures_of_another_size_have_another_focal_length_and_are_refused(
         open_dataset(candy).normal()[0].frame()
 
 
+@pytest.mark.parametrize("name", ["000\n", " 000", "000\u200b"])
+def test_names_that_no_report_can_hold_are_refused(candy: Path, name: str) -> None:
+    for path in list((candy / "train/data").glob("000_*")):
+        path.rename(path.with_name(name + path.name.removeprefix("000")))
+    with pytest.raises(DataError, match="rename it"):
+        open_dataset(candy)
+
+
 def test_half_downloads_are_refused(candy: Path) -> None:
     (candy / "test_public/data/01_mask.png").unlink()
     with pytest.raises(DataError, match="needs its mask"):

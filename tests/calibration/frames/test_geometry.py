@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from asperity.calibration.frames.background import fit_border_plane
-from asperity.calibration.frames.geometry import fit_geometry
+from asperity.calibration.frames.geometry import SAMPLE_FRAMES, SAMPLE_PX, fit_geometry
 from asperity.runtime.errors import CalibrationError, FrameRefused
 from asperity.runtime.frame import Frame
 from asperity.runtime.reasons import Reason
@@ -50,6 +50,23 @@ def test_parts_are_cut_from_the_table_at_any_noise(noise_mm: float) -> None:
     for shot in normal:
         found = find_part(shot.frame, made)
         assert (found.filled & shot.part).sum() > 0.97 * (found.filled | shot.part).sum()
+
+
+def test_of_large_frames_fewer_are_held_and_the_first_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(list[Frame]):
+        taken: list[int]
+
+        def __getitem__(self, index: int) -> Frame:  # type: ignore[override]
+            self.taken.append(int(index))
+            return super().__getitem__(index)
+
+    normal = Counted(frames(8))
+    for sample_px, expected in ((10**9, list(range(8))), (3 * 120 * 160, [0, 3, 7]), (1, [0])):
+        monkeypatch.setattr("asperity.calibration.frames.geometry.SAMPLE_PX", sample_px)
+        normal.taken = []
+        fit_geometry(normal)
+        assert normal.taken == expected
+    assert SAMPLE_PX >= SAMPLE_FRAMES * 2448 * 2048, "ordinary frames as ever"
 
 
 def test_the_cut_follows_the_noise() -> None:

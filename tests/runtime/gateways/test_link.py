@@ -71,6 +71,13 @@ def test_a_gateway_whose_runtime_folder_is_another_one_says_where_nobody_listens
     assert caplog.text.count("set [station] control") == 1, "once, not at each look"
 
 
+def test_a_link_that_never_started_closes_its_sockets() -> None:
+    """As where the gateway's own part cannot be made, or its port is taken."""
+    link = Link(GatewayConfig())
+    link.close()
+    assert link._station._context.closed and not link.alive
+
+
 def passing(line: Line, link: Link, camera: Camera) -> Item:
     """A part that may pass as this returns or might a moment ago. On a crowded machine one may be late, or its time
     over before it is looked at: then another is sent, once the one before is answered."""

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from asperity.runtime.commands import run
 from asperity.runtime.engines import parity_gate as gate
-from asperity.runtime.errors import BundleError
+from asperity.runtime.errors import BundleError, JournalError
 from asperity.runtime.judging.pipeline import Recipe
 from asperity.runtime.judging.recipes import OpenRecipes, verify_in_child
 from asperity.runtime.judging.served_bundles import RECIPES_MAX, begin, check_age, remember, served_path
@@ -74,6 +74,16 @@ def start(config: StationConfig) -> None:
     """What `asperity run` does before a recipe is opened, and the end of that run."""
     begin(config)
     Journal.open(journal_path(config), "st1", slots=64).close()
+
+
+def test_a_folder_that_cannot_be_written_is_the_journals_error_and_no_bundles(make: MakeConfig) -> None:
+    """systemd tries again after it, as it does not after a bundle's error."""
+    config = make("new")
+    folder = served_path(config).parent
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("in the way")
+    with pytest.raises(JournalError, match=r"served\.json, .* cannot be written .*set \[journal\] path"):
+        begin(config)
 
 
 def test_an_older_bundle_opens_on_request_alone_and_says_so(make: MakeConfig, opened: Callable[..., Recipe]) -> None:

@@ -60,7 +60,9 @@ def simulate(folder: Path, *arguments: str, more: str = "", **options: Any) -> s
     """``more``: tables of station.toml."""
     file = folder / "station.toml"
     file.write_text(PATIENT + more)
-    where = [f"--config={file}", *(f"--{name}={end}" for name, end in ends(folder).items())]
+    given = [argument.partition("=")[0] for argument in arguments]
+    named = {"--config": file, **{f"--{name}": end for name, end in ends(folder).items()}}
+    where = [f"{option}={value}" for option, value in named.items() if option not in given]
     start = [sys.executable, "-m", "asperity.runtime.cli", "simulate", "--log-level=error", *where, *arguments]
     return subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 

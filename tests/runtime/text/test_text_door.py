@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from asperity.runtime.text.encoding import TextRefused, decode
 from asperity.runtime.text.formats import decode_json, decode_toml
-from asperity.runtime.text.numbers import decimal_number, whole_number
+from asperity.runtime.text.numbers import decimal_number, number_fault, whole_number
 from asperity.runtime.text.tables import decode_table
 from tests.places import ROOT
 
@@ -166,6 +166,8 @@ def test_a_table_is_read_as_spreadsheets_save_it(text: str) -> None:
         (TABLE + '"train/good/005,C\n', "line 4: unexpected end"),
         (TABLE.replace(",A", ",1E+05"), "1E\\+05 in line 2, as a spreadsheet shortens"),
         (TABLE.replace(",A", ',"1,23457E+11"'), "1,23457E\\+11 in line 2"),
+        *((TABLE.replace(",A", f",{day}"), f"{day} in line 2, a date") for day in ("3-Apr", "03-Apr-2026", "Mar-01")),
+        *((TABLE.replace(",A", f",{cell}"), "line 2, a formula") for cell in ("#N/A", "#NAME?", "#BEZUG!", "=B2")),
         ("sep=;\nname;part_id\nx;\n", "no part_id in line 3"),
         ("name,part_id\n" + "a" * 200_000 + ",b\n", "line 2: field larger"),
     ],
@@ -173,6 +175,12 @@ def test_a_table_is_read_as_spreadsheets_save_it(text: str) -> None:
 def test_a_table_that_leaves_a_choice_is_refused_with_its_line(text: str, words: str) -> None:
     with pytest.raises(TextRefused, match=words):
         decode_table(text.encode(), COLUMNS)
+
+
+def test_ids_and_names_that_only_look_a_little_like_it_are_kept() -> None:
+    rows = [("3-Apr", "#12"), ("#N/A1", "3-4"), ("x", "APR-3-X"), ("y", "A=B")]
+    data = "name,part_id\n" + "".join(f"{name},{part}\n" for name, part in rows)
+    assert [(row["name"], row["part_id"]) for _, row in decode_table(data.encode(), COLUMNS)] == rows
 
 
 @given(st.integers(-(10**18) + 1, 10**18 - 1))
@@ -199,6 +207,52 @@ def test_any_text_is_a_number_or_not(text: str) -> None:
     assert decimal_number(text) is None or text.isascii()
 
 
+@given(st.text(max_size=20) | st.from_regex(r"[-+]?[0-9]{1,3}[.,eE%x]?[0-9a-z]{0,3}", fullmatch=True))
+def test_what_is_not_a_number_is_named_with_the_remedy(text: str) -> None:
+    for whole, number in ((True, whole_number(text.removesuffix(".0"))), (False, decimal_number(text))):
+        fault = number_fault(text, whole=whole)
+        assert (fault == "") == (number is not None), text
+        assert not fault or ascii(text)[1:-1][:1] in ascii(fault), fault
+
+
+@pytest.mark.parametrize(
+    ("text", "whole", "remedy"),
+    [
+        ("0,02", False, "write a decimal point"),
+        ("1,000", False, "nothing between thousands"),
+        ("1,000", True, "write digits only"),
+        ("2%", False, "write the share itself, 0.02"),
+        ("0.5 %", False, "digits 0 to 9"),
+        ("5mm", False, "write 5 alone, without a unit"),
+        ("5 mm/s", False, "write 5 alone, without a unit"),
+        ("30fps", True, "write 30 alone, without a unit"),
+        ("0x10", True, "digits 0 to 9"),
+        ("1e400", False, "it is too large"),
+        ("9" * 40, True, "at most 18 digits"),
+        ("½", False, "digits 0 to 9"),
+        ("\u22120.02", False, "digits 0 to 9"),
+    ],
+)
+def test_the_remedy_fits_what_was_written(text: str, whole: bool, remedy: str) -> None:
+    assert remedy in number_fault(text, whole=whole)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("0,02", "'0,02' is not a number that can be used; write a decimal point"),
+        ("5mm # wide", "'5mm' is not a number"),
+        ("30 fps", "write 30 alone"),
+        ("[1 2", "is not TOML"),
+        ("5" * 3000 + "x", "is not TOML"),
+    ],
+)
+def test_a_number_that_toml_does_not_know_is_named(value: str, words: str) -> None:
+    with pytest.raises(TextRefused, match=re.escape(words)) as refused:
+        decode_toml(f"a = 1\nb = {value}\nc = 2\n".encode())
+    assert len(str(refused.value)) < 400
+
+
 # --- nobody passes by it ---------------------------------------------------------------------------------------------
 
 PAST_THE_DOOR = re.compile(
@@ -210,6 +264,7 @@ NOT_FROM_OUTSIDE = {
     "calibration/networks/weights.py": "a file of this package",
     "runtime/client/presence.py": "the kernel's tables of sockets",
     "runtime/cuda/environment.py": "the driver's version",
+    "runtime/client/presence.py": "/proc, and an endpoint that was checked",
     "runtime/doctor/": "what the kernel and the driver say",
     "runtime/documents/everything.py": "the pages of this repository",
     "runtime/engines/cpu.py": "/proc/cpuinfo",

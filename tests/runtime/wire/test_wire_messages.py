@@ -15,7 +15,7 @@ from asperity.runtime import wire
 from asperity.runtime.errors import FrameRefused, WireError
 from asperity.runtime.frame import Frame, Result
 from tests.runtime.wire import wire_golden as golden
-from tests.runtime.wire.wire_edits import GOLDEN, edited
+from tests.runtime.wire.wire_edits import GOLDEN, JSON_PART, edited
 
 DECODERS: dict[str, Callable[[list[bytes]], object]] = {
     "result": wire.decode_result,
@@ -218,3 +218,31 @@ def test_bulk_arrays_come_as_views_and_hold_no_nan() -> None:
 def test_a_wrong_map_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(WireError, match=words):
         wire.decode_bulk(edited("map", **change))
+
+
+# A key that is given twice
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+@pytest.mark.parametrize("name", [name for name in sorted(GOLDEN) if not name.startswith("record")])
+def test_a_message_with_a_key_twice_is_refused_whichever_it_is(name: str, escaped: bool) -> None:
+    """Readers differ in which value they take, so that one part or command would be two."""
+    kind = name.split("_", maxsplit=1)[0]
+    at = JSON_PART.get(kind, 1)
+    for key, value in json.loads(GOLDEN[name][at]).items():
+        parts = list(GOLDEN[name])
+        said = f"\\u{ord(key[0]):04x}{key[1:]}" if escaped else key
+        parts[at] = parts[at].rstrip()[:-1] + f',"{said}":{json.dumps(value)}}}'.encode()
+        with pytest.raises((WireError, FrameRefused), match=f"has the key '{key}' twice"):
+            DECODERS[kind](parts)
+
+
+def test_of_a_message_with_a_key_twice_what_is_given_once_is_known_and_nothing_guessed() -> None:
+    frame = list(GOLDEN["frame_xyz"])
+    assert wire.peek_identity(frame).seq is not None
+    frame[1] = frame[1][:-1] + b',"trigger_id":7,"trigger_id":8}'
+    frame[1] = frame[1].replace(b'"streams":[{', b'"streams":[{"name":"xyz",')
+    known, whole = wire.peek_identity(frame), wire.peek_identity(GOLDEN["frame_xyz"])
+    assert known == replace(whole, trigger_id=0)
+    assert wire.peek_request_id(b'{"v":1,"id":"a","op":"stop","op":"start","x":{"id":1,"id":2}}') == "a"
+    assert wire.peek_request_id(b'{"v":1,"id":"a","op":"stop","id":"b"}') == ""
