@@ -19,6 +19,10 @@ def command(
         list[str] | None,
         typer.Option(help="Missing points as stored: Z, or X,Y,Z with * for any; repeatable. none: there are none."),
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out the normal frame of this name; repeatable, for one product at a time."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="Use at most this many frames per product.")] = None,
     unit: Annotated[str | None, typer.Option(help="Unit of the points if the frames have none: m, mm or um.")] = None,
     geometry: Annotated[str, typer.Option(help="Background removal: auto, plane, published or none.")] = "auto",
@@ -52,20 +56,22 @@ def command(
         sweep_configs,
         try_config,
     )
-    from asperity.runtime.errors import DataError
+    from asperity.runtime.errors import DataError, UsageError
     from asperity.runtime.vision.missing_points import parse_invalid
 
     chosen = find_profile(profile)
     options = chosen_options(
         profile=profile, limit=limit, seed=seed, unit=unit, geometry=geometry, z=z,
-        invalid=parse_invalid(invalid, none_allowed=True),
+        invalid=parse_invalid(invalid, none_allowed=True), exclude=tuple(exclude or ()),
     )  # fmt: skip
+    if options.exclude and len(sources) > 1:
+        raise UsageError("--exclude names frames of one product; give one folder at a time (-o: a file for each)")
     base = msgspec.structs.replace(default_config(chosen), seed=seed)
     settings = [None, *sweep_configs(base)]
     networks = networks_of(chosen)
     sweep = Sweep(
         asperity=runtime.__version__, profile=profile, weights=networks.origins, seed=seed, limit=limit, base=base,
-        invalid=options.invalid, geometry=geometry, z=z, unit=unit,
+        invalid=options.invalid, exclude=options.exclude, geometry=geometry, z=z, unit=unit,
     )
     if output is not None:
         sweep = continued(output, sweep)
