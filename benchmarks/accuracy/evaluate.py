@@ -60,6 +60,7 @@ class EvaluateOptions:
     """At most this many normal frames of each product."""
     unit: Unit | None = None
     invalid: tuple[MissingPoint, ...] | None = None
+    exclude: tuple[str, ...] = ()
     geometry: Removal = "auto"
     z: Meaning = "auto"
     """As of a calibration (``CalibrateOptions``)."""
@@ -115,6 +116,8 @@ def evaluate(
     if options.seeds < 1:
         raise UsageError(f"--seeds {options.seeds} must be 1 or more")
     folders = _folders(options)
+    if options.exclude and len(folders) > 1:
+        raise UsageError("--exclude names frames of one product; name it with --category (--json: a file for each)")
     networks = build(
         chosen, rgb_weights=options.rgb_weights, point_weights=options.point_weights, seeded=options.random_weights
     )
@@ -122,8 +125,8 @@ def evaluate(
     settings = Settings(options.shots, options.alpha, options.thresholds, options.pixels)
     calibrate = CalibrateOptions(
         profile=options.profile, limit=options.limit, unit=options.unit, invalid=options.invalid,
-        geometry=options.geometry, z=options.z
-    )
+        geometry=options.geometry, z=options.z, exclude=options.exclude,
+    )  # fmt: skip
     for folder in folders:
         name = folder.resolve().name
         missing = [run for run in report.runs if name not in run.products]
@@ -185,6 +188,7 @@ def _resumed(options: EvaluateOptions, out: Path, command: str, networks: TorchN
     }  # fmt: skip
     if options.invalid is not None:
         settings["invalid"] = [option_of(value) for value in options.invalid]
+    settings |= {name: value for name in ("unit", "exclude") if (value := getattr(options, name))}
     # Named only where it was asked for: so results of earlier versions can be continued.
     settings |= {name: value for name in ("geometry", "z") if (value := getattr(options, name)) != "auto"}
     weights = [msgspec.to_builtins(origin) for origin in networks.origins]

@@ -115,11 +115,13 @@ def open_dataset(
 
 
 def _excluded(name: str, items: list[Item], source: Path) -> str:
-    if any(item.name == name for item in items):
+    normal = [item.name for item in items if item.sample.split != "test"]
+    if name in normal:
         return name
-    named = [item.name for item in items if item.sample.split != "test" and item.name.endswith(f"/{name}")]
+    named = [one for one in normal if one.endswith(f"/{name}")]
     if not named:
-        raise DataError(f"--exclude {name}: {source} holds no such normal frame; names look like {items[0].name}")
+        like = f"names look like {normal[0]}" if normal else "it holds no normal frame at all"
+        raise DataError(f"--exclude {name}: {source} holds no such normal frame; {like}")
     if len(named) > 1:
         raise DataError(f"--exclude {name} is ambiguous: it may mean {' or '.join(named)}; give the whole name")
     return named[0]
