@@ -193,13 +193,19 @@ def _with_window(frames: Sequence[Frame], geometry: Geometry, names: Sequence[st
         try:
             found = find_part(frame, geometry)
             first = first or found
-            parts.append((name, _part_figures(found, geometry, first)))
+            part = _part_figures(found, geometry, first)
+            # ``prepare`` will refuse it, so it must not widen the window and the limit for all others.
+            if geometry.plane is not None and part.border_share > MOVED_SHARE_MOST:
+                raise FrameRefused(
+                    Reason.CAMERA_MOVED, f"{part.border_share:.0%} of the border lie off the plane of the other frames"
+                )
+            parts.append((name, part))
         except FrameRefused as error:
             without.append((name, error))
     if not parts or len(without) > MOST_WITHOUT_PART * len(frames):
         raise CalibrationError(
             f"{len(without)} of {len(frames)} normal frames cannot be used ({_named(name for name, _ in without)}): "
-            f"{without[0][1]}"
+            f"{without[0][1]}; fix this, or leave these frames out with --exclude"
         )
     for name, refused in without:
         LOG.warning("normal frame %s is left out of the geometry: %s", name, refused)
