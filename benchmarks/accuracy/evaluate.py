@@ -19,6 +19,7 @@ from asperity.benchmarks.accuracy.methods import method as find_method
 from asperity.benchmarks.accuracy.trial import Figures, Judged, Settings, run_trial
 from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.machine import machine
+from asperity.calibration.frames.datasets import check_exclude
 from asperity.calibration.frames.parts import listed
 from asperity.calibration.networks.point_mae import PointBn
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
@@ -116,8 +117,7 @@ def evaluate(
     if options.seeds < 1:
         raise UsageError(f"--seeds {options.seeds} must be 1 or more")
     folders = _folders(options)
-    if options.exclude and len(folders) > 1:
-        raise UsageError("--exclude names frames of one product; name it with --category (--json: a file for each)")
+    check_exclude(options.exclude, len(folders), "name one with --category, and a file for each (--json)")
     networks = build(
         chosen, rgb_weights=options.rgb_weights, point_weights=options.point_weights, seeded=options.random_weights
     )

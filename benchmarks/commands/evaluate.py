@@ -101,7 +101,8 @@ def command(
     options = EvaluateOptions(
         source=data, profile=profile, method=method, seeds=seeds, categories=tuple(category or ()),
         overrides=_changes(changes or []), shots=shots, alpha=alpha, thresholds=aupro_thresholds, limit=limit,
-        unit=frames.unit, invalid=frames.invalid, exclude=frames.exclude, geometry=frames.geometry, z=frames.z, rgb_weights=rgb_weights,
+        unit=frames.unit, invalid=frames.invalid, exclude=frames.exclude, geometry=frames.geometry, z=frames.z,
+        rgb_weights=rgb_weights,
         point_weights=point_weights, control=control, pixels=pixels, random_weights=random_weights, cache=cache,
         point_bn=cast(PointBn | None, point_bn),
     )  # fmt: skip

@@ -42,6 +42,7 @@ def command(
 
     from asperity import runtime
     from asperity.calibration.adaptation.settings import default_config
+    from asperity.calibration.frames.datasets import check_exclude
     from asperity.calibration.profiles import profile as find_profile
     from asperity.calibration.record import chosen_options
     from asperity.calibration.tuning.source import networks_of, read_tune_set
@@ -56,7 +57,7 @@ def command(
         sweep_configs,
         try_config,
     )
-    from asperity.runtime.errors import DataError, UsageError
+    from asperity.runtime.errors import DataError
     from asperity.runtime.vision.missing_points import parse_invalid
 
     chosen = find_profile(profile)
@@ -64,8 +65,7 @@ def command(
         profile=profile, limit=limit, seed=seed, unit=unit, geometry=geometry, z=z,
         invalid=parse_invalid(invalid, none_allowed=True), exclude=tuple(exclude or ()),
     )  # fmt: skip
-    if options.exclude and len(sources) > 1:
-        raise UsageError("--exclude names frames of one product; give one folder at a time (-o: a file for each)")
+    check_exclude(options.exclude, len(sources), "give one folder at a time, with a file for each (-o)")
     base = msgspec.structs.replace(default_config(chosen), seed=seed)
     settings = [None, *sweep_configs(base)]
     networks = networks_of(chosen)

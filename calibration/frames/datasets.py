@@ -12,7 +12,7 @@ from pathlib import Path
 
 from asperity.calibration.frames import eyecandies
 from asperity.runtime.cameras.mvtec_files import GOOD, Sample, list_samples, read_frame, read_mask, read_parts
-from asperity.runtime.errors import DataError
+from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.frame import BoolArray, Frame, MissingPoint, Unit
 from asperity.runtime.vision.missing_points import without_missing
 
@@ -112,6 +112,12 @@ def open_dataset(
     items = [Item(sample, parts.get(sample.name, ""), unit, invalid) for sample in samples]
     left_out = {_excluded(name, items, source) for name in exclude}
     return Dataset(source, tuple(item for item in items if item.name not in left_out))
+
+
+def check_exclude(exclude: Sequence[str], products: int, remedy: str) -> None:
+    """Raises UsageError where names of frames are given for several products, which have frames of the same names."""
+    if exclude and products > 1:
+        raise UsageError(f"--exclude names frames of one product and there are {products}; {remedy}")
 
 
 def _excluded(name: str, items: list[Item], source: Path) -> str:

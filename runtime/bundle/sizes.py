@@ -53,7 +53,7 @@ def geometry_fault(geometry: Geometry, network: Network) -> str:
     if side_px < fewest:
         return (
             f"geometry.side_px {side_px}: the window around the part has fewer pixels than the {fewest} "
-            f"{'patches' if fewest == network.grid else 'cells'} of each row, so that some patches would never be judged"
+            f"{'patches' if fewest == network.grid else 'cells'} of each row, so that some would never be judged"
         )
     if side_px > (most := max(largest_window_px(height_px, width_px), fewest)):
         return f"geometry.side_px {side_px}, above {most}, the largest window on {height_px} x {width_px} pixels"

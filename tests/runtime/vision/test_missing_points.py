@@ -256,7 +256,7 @@ def test_one_point_at_pixels_apart_is_named_also_where_it_lies_among_the_others(
 
 
 def heights(value: float, to_unit: float = 1.0, share: float = 0.02) -> Frame:
-    """A height map of a profiler: a part of 8 mm on a table at 0, in a view of 200 mm; ``value`` where nothing is seen."""
+    """A profiler's height map: a part of 8 mm on a table at 0, in a view of 200 mm; ``value``: nothing seen."""
     base = good("disc")
     rows, columns = np.mgrid[: base.shape_px[0], : base.shape_px[1]].astype(float)
     z = 8.0 * (np.hypot(rows - 60, columns - 80) < 30) + np.random.default_rng(1).normal(0, 0.03, rows.shape)
