@@ -84,10 +84,9 @@ def command(
             bars.update(step, description=what, completed=done, total=total)
 
         for source in sources:
-            product = source.absolute().name
             tune_set = None
             for row, setting in zip(rows, settings, strict=True):
-                trial = sweep.find(product, setting)
+                trial = sweep.find(source.absolute().name, setting)
                 if trial is None:
                     tune_set = tune_set or read_tune_set(source, chosen, networks, options, show)
                     trial, _ = try_config(tune_set, chosen, setting, show)

@@ -145,6 +145,14 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
             refused.append(RefusedFrame(item.name, error.reason.name, str(error)))
             LOG.warning("normal frame %s is refused, %s: %s", item.name, error.reason.name, error)
         progress("prepare", index + 1, len(items))
+    copies = sum(one.reason == Reason.FROZEN_IMAGE.name for one in refused)
+    if copies > REFUSED_MOST * len(items):
+        first = next(one for one in refused if one.reason == Reason.FROZEN_IMAGE.name)
+        raise CalibrationError(
+            f"{copies} of {len(items)} normal frames repeat another one to the last bit ({first.name}: "
+            f"{first.message}), which leaves {len(prepared)} to learn from: see that the camera takes a new picture "
+            "each time and that nothing was exported twice, remove the copies, and record more parts, each once"
+        )
     if len(refused) > REFUSED_MOST * len(items):
         first = refused[0]
         raise CalibrationError(

@@ -67,6 +67,17 @@ def test_the_window_holds_the_largest_part_of_all_frames() -> None:
     assert all(prepare(frame, made, small_network()).cloud.any() for frame in normal)
 
 
+def test_little_of_the_view_is_said_aloud_unless_the_background_was_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    """A sheet with a logo gives such frames too, and a defect beside the logo gets ok."""
+    small, large = frames(radius_mm=14.0), frames(radius_mm=30.0)
+    said = []
+    for normal, method in ((small, None), (small, "plane"), (large, None)):
+        caplog.clear()
+        assert fit_geometry(normal, method=method).method == "plane"  # type: ignore[arg-type]
+        said.append("--geometry none" in caplog.text and "gets ok" in caplog.text)
+    assert said == [True, False, False]
+
+
 def test_a_frame_that_shows_another_surface_widens_no_limit_for_the_others() -> None:
     """It is refused anyway; as a part it would be as large as the view, and the border might then show anything."""
     normal = frames(24)
