@@ -141,10 +141,11 @@ def _unit(sample: Sequence[Frame], asked: Unit | None, heights: bool) -> Unit:
     if named is not None:
         LOG.info("unit %s, as the frames say", named)
         return named
+    depths = [depth for depth in map(median_depth, sample) if math.isfinite(depth)]
     if asked is not None:
         LOG.info("unit %s, as asked for", asked)
+        _doubt_unit(asked, float(np.median(depths)) if depths and not heights else math.nan)
         return asked
-    depths = [depth for depth in map(median_depth, sample) if math.isfinite(depth)]
     if not depths:
         raise CalibrationError("no sample frame holds a valid point, so nothing can be measured; check the 3D files")
     depth = float(np.median(depths))
@@ -157,6 +158,19 @@ def _unit(sample: Sequence[Frame], asked: Unit | None, heights: bool) -> Unit:
     unit = infer_unit(depth)
     LOG.info("unit %s, derived from the median depth of %.4g", unit, depth)
     return unit
+
+
+def _doubt_unit(asked: Unit, depth: float) -> None:
+    """Warns where another unit alone makes the distance a working distance: all lengths would be wrong by 1000."""
+    try:
+        likely = infer_unit(depth)
+    except FrameRefused:
+        return
+    if likely != asked:
+        LOG.warning(
+            "the points are %.4g %s from the camera by --unit %s, and only %s would make that 20 to 5000 mm: if the "
+            "unit is wrong, so are all lengths", depth, asked, asked, likely
+        )  # fmt: skip
 
 
 def _with_background(sample: Sequence[Frame], bare: Geometry, method: Method | None, heights: bool) -> Geometry:
@@ -182,6 +196,7 @@ def _with_spacing(sample: Sequence[Frame], geometry: Geometry) -> Geometry:
         raise CalibrationError(
             f"no sample frame shows a part of at least {MIN_POINTS} points (background: {geometry.why}); "
             "check the frames and their unit"
+            + ("" if geometry.method == "none" else ", or use --geometry none if the part fills the view")
         )
     spacing, across = np.median(np.array(found), axis=0)
     return msgspec.structs.replace(geometry, point_spacing_mm=float(spacing), mm_per_px=float(across))

@@ -49,12 +49,15 @@ class Parts:
         """Ids do not make frames count apart that are equal where they lie."""
         if not any(one.evidence == "equal" for one in self.counted):
             return ""
-        return "; if these are different parts that look the same, lay each down anew and give each an id in parts.csv"
+        return "; if these are different parts that look the same, move each a little and give each an id in parts.csv"
 
     def remedy(self) -> str:
-        """For an error about too few parts; empty where no frames were found to show one."""
+        """For an error about too few parts; empty where neither frames nor ids say that some show one."""
         if not self.counted:
-            return ""
+            count = len(set(self.of_frames))
+            if not self.named or count == len(self.of_frames):
+                return ""
+            return f". parts.csv names {count}: an id is that of a single part, not of a lot, a tray or a type"
         frames = sum(len(one.frames) for one in self.counted)
         parts = "one part" if len(self.counted) == 1 else f"{len(self.counted)} parts"
         return (

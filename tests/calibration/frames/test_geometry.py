@@ -78,6 +78,15 @@ def test_little_of_the_view_is_said_aloud_unless_the_background_was_asked_for(ca
     assert said == [True, False, False]
 
 
+@pytest.mark.parametrize(("unit", "warned"), [("m", False), ("mm", True), ("um", True)])
+def test_a_unit_that_puts_the_camera_into_the_part_is_doubted(
+    unit: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    normal = [replace(frame, unit=None) for frame in frames(4)]
+    assert fit_geometry(normal, unit=unit, method="plane").unit == unit  # type: ignore[arg-type]
+    assert ("only m would make that" in caplog.text) == warned
+
+
 def test_a_frame_that_shows_another_surface_widens_no_limit_for_the_others() -> None:
     """It is refused anyway; as a part it would be as large as the view, and the border might then show anything."""
     normal = frames(24)

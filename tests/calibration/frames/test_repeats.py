@@ -135,7 +135,13 @@ def replace_by_table(shot: Shot) -> Shot:
 
 def test_equal_frames_have_a_remedy_too(tmp_path: Path) -> None:
     normals = read(write(tmp_path / "source", drawn([resting(7)] * COUNT), UNIQUE))
-    with pytest.raises(CalibrationError, match=r"lay each down anew and give each an id in parts\.csv"):
+    with pytest.raises(CalibrationError, match=r"move each a little and give each an id in parts\.csv"):
+        split_normals(normals, "split", 0)
+
+
+def test_an_id_of_a_lot_is_named(tmp_path: Path) -> None:
+    normals = read(write(tmp_path / "source", drawn(DIFFERENT), ["lot 7"] * COUNT))
+    with pytest.raises(CalibrationError, match=r"parts\.csv names 1: an id is that of a single part, not of a lot"):
         split_normals(normals, "split", 0)
 
 
