@@ -262,7 +262,7 @@ class _Seen:
         """The point that most pixels have, where the size of the view is not known for that."""
         if math.isfinite(self.view_mm) or not among.any():
             return {}
-        where = among & (self.stored == np.median(self.stored[among], axis=0)).all(axis=2)
+        where = among & (self.stored == np.median(self.stored[among].astype(np.float64), axis=0)).all(axis=2)
         return {self._value(where, 2): where} if self._lie_apart(where, least) else {}
 
     @staticmethod
