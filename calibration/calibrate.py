@@ -135,7 +135,10 @@ def learn(
         calibration_scores=tuple(sorted(judged)), alpha_asked=options.alpha,
     )  # fmt: skip
     widened_for = tuple(normals.names[split.calibrate[i]] for i in shape.widened_for)
-    rejects = promise(rate, options.alpha, options.held_out, len(split.calibrate), widened_for, normals.parts.suspected)
+    rejects = promise(
+        rate, options.alpha, options.held_out, len(split.calibrate), widened_for, normals.parts.suspected,
+        normals.parts.compared,
+    )  # fmt: skip
     return Outcome(
         options, normals, split, reference, decision, rejects, shape, distances, adapted, stages.seconds
     )  # fmt: skip

@@ -95,7 +95,7 @@ def export_bundle(
             f"{folder.path} calls its recipe {folder.record.recipe!r}; a recipe's name has 1 to 32 characters from "
             "a-z 0-9 _ -: calibrate again with --recipe NAME"
         )
-    if fault := geometry_fault(folder.record.geometry, folder.record.network.grid):
+    if fault := geometry_fault(folder.record.geometry, folder.record.network):
         raise DataError(f"{folder.path} has {fault}; calibrate again")
     if timing_only:
         decision = msgspec.structs.replace(folder.record.decision, timing_only=True)

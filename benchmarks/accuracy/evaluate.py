@@ -19,6 +19,7 @@ from asperity.benchmarks.accuracy.methods import method as find_method
 from asperity.benchmarks.accuracy.trial import Figures, Judged, Settings, run_trial
 from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.machine import machine
+from asperity.calibration.frames.datasets import check_exclude
 from asperity.calibration.frames.parts import listed
 from asperity.calibration.networks.point_mae import PointBn
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
@@ -60,6 +61,7 @@ class EvaluateOptions:
     """At most this many normal frames of each product."""
     unit: Unit | None = None
     invalid: tuple[MissingPoint, ...] | None = None
+    exclude: tuple[str, ...] = ()
     geometry: Removal = "auto"
     z: Meaning = "auto"
     """As of a calibration (``CalibrateOptions``)."""
@@ -115,6 +117,7 @@ def evaluate(
     if options.seeds < 1:
         raise UsageError(f"--seeds {options.seeds} must be 1 or more")
     folders = _folders(options)
+    check_exclude(options.exclude, len(folders), "name one with --category, and a file for each (--json)")
     networks = build(
         chosen, rgb_weights=options.rgb_weights, point_weights=options.point_weights, seeded=options.random_weights
     )
@@ -122,8 +125,8 @@ def evaluate(
     settings = Settings(options.shots, options.alpha, options.thresholds, options.pixels)
     calibrate = CalibrateOptions(
         profile=options.profile, limit=options.limit, unit=options.unit, invalid=options.invalid,
-        geometry=options.geometry, z=options.z
-    )
+        geometry=options.geometry, z=options.z, exclude=options.exclude,
+    )  # fmt: skip
     for folder in folders:
         name = folder.resolve().name
         missing = [run for run in report.runs if name not in run.products]
@@ -185,6 +188,7 @@ def _resumed(options: EvaluateOptions, out: Path, command: str, networks: TorchN
     }  # fmt: skip
     if options.invalid is not None:
         settings["invalid"] = [option_of(value) for value in options.invalid]
+    settings |= {name: value for name in ("unit", "exclude") if (value := getattr(options, name))}
     # Named only where it was asked for: so results of earlier versions can be continued.
     settings |= {name: value for name in ("geometry", "z") if (value := getattr(options, name)) != "auto"}
     weights = [msgspec.to_builtins(origin) for origin in networks.origins]

@@ -34,7 +34,7 @@ from asperity.runtime.vision.preprocess import prepare
 
 LOG = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Version of the cache; a cache of another version is rebuilt."""
 
 Progress = Callable[[str, int, int], None]

@@ -39,6 +39,10 @@ def command(
         int | None, typer.Option(min=2, help="Thresholds of the AUPRO (M3DM: 100); default: all, exact.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="Use at most this many normal frames per product.")] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out the normal frame of this name; repeatable, for one product at a time."),
+    ] = None,
     unit: Annotated[str | None, typer.Option(help="Unit of the points if the frames have none: m, mm or um.")] = None,
     invalid: Annotated[
         list[str] | None,
@@ -88,7 +92,7 @@ def command(
 
     frames = chosen_options(
         profile=profile, limit=limit, unit=unit, geometry=geometry, z=z,
-        invalid=parse_invalid(invalid, none_allowed=True),
+        invalid=parse_invalid(invalid, none_allowed=True), exclude=tuple(exclude or ()),
     )  # fmt: skip
     if point_bn is not None and point_bn not in get_args(PointBn):
         raise UsageError(f"--point-bn {point_bn!r} is not known; give one of {', '.join(get_args(PointBn))}")
@@ -97,7 +101,8 @@ def command(
     options = EvaluateOptions(
         source=data, profile=profile, method=method, seeds=seeds, categories=tuple(category or ()),
         overrides=_changes(changes or []), shots=shots, alpha=alpha, thresholds=aupro_thresholds, limit=limit,
-        unit=frames.unit, invalid=frames.invalid, geometry=frames.geometry, z=frames.z, rgb_weights=rgb_weights,
+        unit=frames.unit, invalid=frames.invalid, exclude=frames.exclude, geometry=frames.geometry, z=frames.z,
+        rgb_weights=rgb_weights,
         point_weights=point_weights, control=control, pixels=pixels, random_weights=random_weights, cache=cache,
         point_bn=cast(PointBn | None, point_bn),
     )  # fmt: skip

@@ -19,6 +19,10 @@ def command(
         list[str] | None,
         typer.Option(help="Missing points as stored: Z, or X,Y,Z with * for any; repeatable. none: there are none."),
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out the normal frame of this name; repeatable, for one product at a time."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="Use at most this many frames per product.")] = None,
     unit: Annotated[str | None, typer.Option(help="Unit of the points if the frames have none: m, mm or um.")] = None,
     geometry: Annotated[str, typer.Option(help="Background removal: auto, plane, published or none.")] = "auto",
@@ -38,6 +42,7 @@ def command(
 
     from asperity import runtime
     from asperity.calibration.adaptation.settings import default_config
+    from asperity.calibration.frames.datasets import check_exclude
     from asperity.calibration.profiles import profile as find_profile
     from asperity.calibration.record import chosen_options
     from asperity.calibration.tuning.source import networks_of, read_tune_set
@@ -58,14 +63,15 @@ def command(
     chosen = find_profile(profile)
     options = chosen_options(
         profile=profile, limit=limit, seed=seed, unit=unit, geometry=geometry, z=z,
-        invalid=parse_invalid(invalid, none_allowed=True),
+        invalid=parse_invalid(invalid, none_allowed=True), exclude=tuple(exclude or ()),
     )  # fmt: skip
+    check_exclude(options.exclude, len(sources), "give one folder at a time, with a file for each (-o)")
     base = msgspec.structs.replace(default_config(chosen), seed=seed)
     settings = [None, *sweep_configs(base)]
     networks = networks_of(chosen)
     sweep = Sweep(
         asperity=runtime.__version__, profile=profile, weights=networks.origins, seed=seed, limit=limit, base=base,
-        invalid=options.invalid, geometry=geometry, z=z, unit=unit,
+        invalid=options.invalid, exclude=options.exclude, geometry=geometry, z=z, unit=unit,
     )
     if output is not None:
         sweep = continued(output, sweep)
@@ -78,10 +84,9 @@ def command(
             bars.update(step, description=what, completed=done, total=total)
 
         for source in sources:
-            product = source.absolute().name
             tune_set = None
             for row, setting in zip(rows, settings, strict=True):
-                trial = sweep.find(product, setting)
+                trial = sweep.find(source.absolute().name, setting)
                 if trial is None:
                     tune_set = tune_set or read_tune_set(source, chosen, networks, options, show)
                     trial, _ = try_config(tune_set, chosen, setting, show)

@@ -82,7 +82,9 @@ class _Fit:
         self.inverse = np.linalg.pinv(np.stack([one[around] for one in known], axis=1))
 
     def place(self, field: FloatArray, start: _Place, steps: int = 5) -> _Place:
-        """The better place; ``start`` when the steps lead away."""
+        """The better place; ``start`` when the steps lead away, or nothing is there to fit."""
+        if not self.around.any():
+            return start
         side = len(field)
         angle, down, across = start
         for _ in range(steps):

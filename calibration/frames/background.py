@@ -123,7 +123,7 @@ def plane_of(clouds: Clouds, bare: Geometry, heights: bool, asked: bool) -> tupl
     if fit.noise_mm > MOST_NOISE_SHARE * view_mm:
         return None, f"the border's points scatter by {fit.noise_mm:.3g} mm about a plane, so the part fills the view"
     cut = max(CUT_SIGMAS * fit.noise_mm, CUT_SPACINGS * spacing)
-    if not asked and (against := _own_surface(_look(clouds, plane, cut, bare.cluster_gap_px), cut)):
+    if not asked and (against := _own_surface(_look(clouds, plane, cut, bare.cluster_gap_px), cut, heights)):
         return None, against
     why = (
         f"{fit.on_plane_share:.0%} of the border's points lie on one plane, with noise of {fit.noise_mm:.3g} mm; "
@@ -219,10 +219,15 @@ def _look(clouds: Clouds, plane: Plane, cut: float, gap_px: int) -> _Seen:
     return seen
 
 
-def _own_surface(seen: _Seen, cut: float) -> str:
+def _own_surface(seen: _Seen, cut: float, heights: bool) -> str:
     """Why the plane is the part's own surface; empty where it is the background. Raises CalibrationError: not clear."""
     most, above, behind = MOST_FRAMES * seen.frames, len(seen.above), len(seen.behind)
     unclear = ""
+    seen_as = (
+        "with z as a height; use --z distance if z is the distance from the camera"
+        if heights
+        else "seen from the origin of the points; use --z height if z grows towards the camera (heights above a table)"
+    )
     if above > most:
         if seen.points_below > 0:
             unclear = (
@@ -244,8 +249,8 @@ def _own_surface(seen: _Seen, cut: float) -> str:
     elif behind > most and seen.points_below > 0:
         unclear = (
             f"a region of {np.median(seen.behind):.1%} of the frame lies behind the border's plane in {behind} of "
-            f"{seen.frames} sample frames, seen from the origin of the points; use --z height if z grows towards the "
-            "camera (heights above a table), --geometry none if it is a hole or a pocket of a part that fills the view"
+            f"{seen.frames} sample frames, {seen_as}, --geometry none if it is a hole or a pocket of a part that fills "
+            "the view"
         )
     elif above > FEW_FRAMES * seen.frames:
         unclear = (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from asperity.calibration.frames import eyecandies
 from asperity.runtime.cameras.mvtec_files import GOOD, Sample, list_samples, read_frame, read_mask, read_parts
-from asperity.runtime.errors import DataError
+from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.frame import BoolArray, Frame, MissingPoint, Unit
 from asperity.runtime.vision.missing_points import without_missing
 
@@ -114,12 +114,20 @@ def open_dataset(
     return Dataset(source, tuple(item for item in items if item.name not in left_out))
 
 
+def check_exclude(exclude: Sequence[str], products: int, remedy: str) -> None:
+    """Raises UsageError where names of frames are given for several products, which have frames of the same names."""
+    if exclude and products > 1:
+        raise UsageError(f"--exclude names frames of one product and there are {products}; {remedy}")
+
+
 def _excluded(name: str, items: list[Item], source: Path) -> str:
-    if any(item.name == name for item in items):
+    normal = [item.name for item in items if item.sample.split != "test"]
+    if name in normal:
         return name
-    named = [item.name for item in items if item.sample.split != "test" and item.name.endswith(f"/{name}")]
+    named = [one for one in normal if one.endswith(f"/{name}")]
     if not named:
-        raise DataError(f"--exclude {name}: {source} holds no such normal frame; names look like {items[0].name}")
+        like = f"names look like {normal[0]}" if normal else "it holds no normal frame at all"
+        raise DataError(f"--exclude {name}: {source} holds no such normal frame; {like}")
     if len(named) > 1:
         raise DataError(f"--exclude {name} is ambiguous: it may mean {' or '.join(named)}; give the whole name")
     return named[0]

@@ -54,6 +54,8 @@ LEVEL_STEP_PX = 0.5
 """Frames whose surface lies this many pixels' size farther off than any other's show something else."""
 LEVEL_SPANS = 2.0
 """And this many times as far off as the other frames lie apart."""
+SMALL_PART_SHARE = 0.1
+"""A part that covers less of the view may be the relief of one that fills it: calibration says so aloud."""
 NAMED = 5
 
 
@@ -67,6 +69,17 @@ class PartFigures:
     level_mm: float
     """How much farther along z than in the first frame the same pixels lie, median; nan where the border is empty, so
     that nothing but the part is seen anyway."""
+
+
+def small_part(part_share: float, asked: bool) -> str:
+    """What to say where so little of the view is judged and nobody said that the rest is background; else empty."""
+    if asked or part_share >= SMALL_PART_SHARE:
+        return ""
+    return (
+        f"only {part_share:.1%} of the view is judged, a region above the plane of the border; a defect anywhere else "
+        "gets ok. If the part is larger, as a sheet with this relief, use --geometry none; if this region is the whole "
+        "part, --geometry plane says so"
+    )
 
 
 def fit_geometry(
@@ -130,10 +143,11 @@ def _unit(sample: Sequence[Frame], asked: Unit | None, heights: bool) -> Unit:
     if named is not None:
         LOG.info("unit %s, as the frames say", named)
         return named
+    depths = [depth for depth in map(median_depth, sample) if math.isfinite(depth)]
     if asked is not None:
         LOG.info("unit %s, as asked for", asked)
+        _doubt_unit(asked, float(np.median(depths)) if depths and not heights else math.nan)
         return asked
-    depths = [depth for depth in map(median_depth, sample) if math.isfinite(depth)]
     if not depths:
         raise CalibrationError("no sample frame holds a valid point, so nothing can be measured; check the 3D files")
     depth = float(np.median(depths))
@@ -146,6 +160,19 @@ def _unit(sample: Sequence[Frame], asked: Unit | None, heights: bool) -> Unit:
     unit = infer_unit(depth)
     LOG.info("unit %s, derived from the median depth of %.4g", unit, depth)
     return unit
+
+
+def _doubt_unit(asked: Unit, depth: float) -> None:
+    """Warns where another unit alone makes the distance a working distance: all lengths would be wrong by 1000."""
+    try:
+        likely = infer_unit(depth)
+    except FrameRefused:
+        return
+    if likely != asked:
+        LOG.warning(
+            "the points are %.4g %s from the camera by --unit %s, and only %s would make that 20 to 5000 mm: if the "
+            "unit is wrong, so are all lengths", depth, asked, asked, likely
+        )  # fmt: skip
 
 
 def _with_background(sample: Sequence[Frame], bare: Geometry, method: Method | None, heights: bool) -> Geometry:
@@ -171,6 +198,7 @@ def _with_spacing(sample: Sequence[Frame], geometry: Geometry) -> Geometry:
         raise CalibrationError(
             f"no sample frame shows a part of at least {MIN_POINTS} points (background: {geometry.why}); "
             "check the frames and their unit"
+            + ("" if geometry.method == "none" else ", or use --geometry none if the part fills the view")
         )
     spacing, across = np.median(np.array(found), axis=0)
     return msgspec.structs.replace(geometry, point_spacing_mm=float(spacing), mm_per_px=float(across))
@@ -195,13 +223,19 @@ def _with_window(frames: Sequence[Frame], geometry: Geometry, names: Sequence[st
         try:
             found = find_part(frame, geometry)
             first = first or found
-            parts.append((name, _part_figures(found, geometry, first)))
+            part = _part_figures(found, geometry, first)
+            # ``prepare`` will refuse it, so it must not widen the window and the limit for all others.
+            if geometry.plane is not None and part.border_share > MOVED_SHARE_MOST:
+                raise FrameRefused(
+                    Reason.CAMERA_MOVED, f"{part.border_share:.0%} of the border lie off the plane of the other frames"
+                )
+            parts.append((name, part))
         except FrameRefused as error:
             without.append((name, error))
     if not parts or len(without) > MOST_WITHOUT_PART * len(frames):
         raise CalibrationError(
             f"{len(without)} of {len(frames)} normal frames cannot be used ({_named(name for name, _ in without)}): "
-            f"{without[0][1]}"
+            f"{without[0][1]}; fix this, or leave these frames out with --exclude"
         )
     for name, refused in without:
         LOG.warning("normal frame %s is left out of the geometry: %s", name, refused)
@@ -210,6 +244,8 @@ def _with_window(frames: Sequence[Frame], geometry: Geometry, names: Sequence[st
     side = geometry.side_px or math.ceil(WINDOW_HEADROOM * max(part.side_px for _, part in parts))
     usual = float(np.median([part.points for _, part in parts]))
     border = max(part.border_share for _, part in parts)
+    if geometry.plane and (told := small_part(usual / (geometry.height_px * geometry.width_px), asked)):
+        LOG.warning("%s", told)
     return msgspec.structs.replace(
         geometry,
         side_px=side,

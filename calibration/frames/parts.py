@@ -26,6 +26,8 @@ class Parts:
     named: bool
     """Whether every frame was given an id."""
     repeats: tuple[Repeat, ...]
+    compared: bool
+    """Whether the frames could be compared: of a part with few level cells in view nothing can be said."""
 
     @property
     def counted(self) -> tuple[Repeat, ...]:
@@ -42,16 +44,26 @@ class Parts:
         """Whether ids would make these frames count apart."""
         return any(one.evidence == "alike" for one in self.counted) and not self.named
 
-    def remedy(self) -> str:
-        """For an error about too few parts; empty where no frames were found to show one."""
-        if not self.counted:
+    @property
+    def _by_position(self) -> str:
+        """Ids do not make frames count apart that are equal where they lie."""
+        if not any(one.evidence == "equal" for one in self.counted):
             return ""
+        return "; if these are different parts that look the same, move each a little and give each an id in parts.csv"
+
+    def remedy(self) -> str:
+        """For an error about too few parts; empty where neither frames nor ids say that some show one."""
+        if not self.counted:
+            count = len(set(self.of_frames))
+            if not self.named or count == len(self.of_frames):
+                return ""
+            return f". parts.csv names {count}: an id is that of a single part, not of a lot, a tray or a type"
         frames = sum(len(one.frames) for one in self.counted)
         parts = "one part" if len(self.counted) == 1 else f"{len(self.counted)} parts"
         return (
             f". {frames} frames differ by noise, position and light alone and were counted as {parts} "
             f"({listed(max(self.counted, key=lambda one: len(one.frames)).frames)}): photograph more parts, each once"
-            + ("; if these are different parts, give each an id in parts.csv" if self._by_ids else "")
+            + ("; if these are different parts, give each an id in parts.csv" if self._by_ids else self._by_position)
         )
 
 
@@ -82,7 +94,7 @@ def tell_parts(names: Sequence[str], ids: Sequence[str], prepared: Sequence[Prep
     for suspects in (*found.alike, *found.suspected):
         if len({label[i] for i in suspects}) > 1:
             repeats.append(repeat(suspects, "suspected"))
-    return Parts(tuple(label), named, tuple(dict.fromkeys(repeats)))
+    return Parts(tuple(label), named, tuple(dict.fromkeys(repeats)), found.compared)
 
 
 def shown_before(frames: Sequence[Prepared], earlier: Sequence[Prepared], geometry: Geometry) -> list[int]:

@@ -21,7 +21,7 @@ from asperity.calibration.frames.silhouette import refuse_implausible
 from asperity.calibration.frames.split import Split, split_frames
 from asperity.calibration.profiles import Profile, network_for
 from asperity.calibration.record import CalibrateOptions, HeldOut, RefusedFrame
-from asperity.runtime.bundle.sizes import geometry_fault
+from asperity.runtime.bundle.sizes import fewest_window_px, geometry_fault
 from asperity.runtime.cameras.mvtec_files import read_mask
 from asperity.runtime.errors import CalibrationError, DataError, FrameRefused
 from asperity.runtime.frame import BoolArray, Frame, Prepared
@@ -121,12 +121,14 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
         inspect_mask=MASK_FILES["inspect"] if options.inspect_mask else None,
         ignore_mask=MASK_FILES["ignore"] if options.ignore_mask else None,
     )
-    geometry = msgspec.structs.replace(geometry, invalid=options.invalid)
+    # Around a small part the window is wider than it, or not every patch of the part would be judged.
+    side_px = max(geometry.side_px, fewest_window_px(network_for(chosen, geometry, "none")))
+    geometry = msgspec.structs.replace(geometry, invalid=options.invalid, side_px=side_px)
     progress("geometry", 1, 1)
     _check_masks(masks, geometry)
-    if fault := geometry_fault(geometry, chosen.grid):
-        raise CalibrationError(f"{fault}; bring the camera closer or give it more pixels, and record the frames again")
     network = network_for(chosen, geometry, "none")
+    if fault := geometry_fault(geometry, network):
+        raise CalibrationError(f"{fault}; bring the camera closer or give it more pixels, and record the frames again")
 
     kept: list[int] = []
     prepared: list[Prepared] = []
@@ -143,6 +145,14 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
             refused.append(RefusedFrame(item.name, error.reason.name, str(error)))
             LOG.warning("normal frame %s is refused, %s: %s", item.name, error.reason.name, error)
         progress("prepare", index + 1, len(items))
+    copies = sum(one.reason == Reason.FROZEN_IMAGE.name for one in refused)
+    if copies > REFUSED_MOST * len(items):
+        first = next(one for one in refused if one.reason == Reason.FROZEN_IMAGE.name)
+        raise CalibrationError(
+            f"{copies} of {len(items)} normal frames repeat another one to the last bit ({first.name}: "
+            f"{first.message}), which leaves {len(prepared)} to learn from: see that the camera takes a new picture "
+            "each time and that nothing was exported twice, remove the copies, and record more parts, each once"
+        )
     if len(refused) > REFUSED_MOST * len(items):
         first = refused[0]
         raise CalibrationError(

@@ -82,6 +82,8 @@ class Repeats:
     """Differing by noise, position and light alone; contains ``equal``. No other frame shows what parts differ by."""
     suspected: Groups
     """As alike as frames of one part may be, and as parts that hardly vary may be."""
+    compared: bool = True
+    """False: too few level cells of the part are in view, so that nothing can be said of any two frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ class _Pairs:
 def find_repeats(prepared: Sequence[Prepared], geometry: Geometry) -> Repeats:
     """Groups of frames that show one part, as far as the frames themselves say."""
     proven, alike, suspected = (_Groups(len(prepared)) for _ in range(3))
+    compared = True
     if len(prepared) > 1:
         grid = _Grid.of(prepared[0], geometry)
         looks = _looks(prepared, geometry, grid.side)
@@ -135,12 +138,14 @@ def find_repeats(prepared: Sequence[Prepared], geometry: Geometry) -> Repeats:
         # What repeats makes itself the measure of all else, so one frame of each group is compared again.
         for _ in range(ROUNDS):
             pairs = _compare([looks[i] for i in heads], grid)
+            compared = compared and bool(np.isfinite(pairs.apart[np.triu_indices(len(heads), 1)]).any())
             _join(pairs, heads, proven, alike, suspected)
             left = [i for i in heads if alike.head(i) == i]
             if len(left) in (1, len(heads)):
                 break
             heads = left
-    return Repeats(proven.members(), alike.members(), tuple(g for g in suspected.members() if not alike.holds(g)))
+    left_over = tuple(group for group in suspected.members() if not alike.holds(group))
+    return Repeats(proven.members(), alike.members(), left_over, compared)
 
 
 def _join(pairs: _Pairs, heads: Sequence[int], proven: _Groups, alike: _Groups, suspected: _Groups) -> None:
@@ -205,7 +210,7 @@ def _pair_figures(
     count, side = fields.shape[:2]
     unknown = np.full((count, count), np.inf, dtype=np.float32)
     if inside.sum() < FEWEST_CELLS:
-        return unknown, unknown.copy()
+        return unknown, unknown
     usual = np.median(fields, axis=0)
     down, across = np.gradient(ndimage.gaussian_filter(usual, 0.7))
     slope = ndimage.gaussian_filter(np.hypot(down, across), 1.0)
@@ -213,7 +218,7 @@ def _pair_figures(
     weight = np.where(inside, 1 / np.sqrt(1 + (EDGE_CELLS * slope / noise) ** 2), 0.0).astype(np.float32)
     used = inside & (weight > 0.05)
     if used.sum() < FEWEST_CELLS:
-        return unknown, unknown.copy()
+        return unknown, unknown
     limit = CLIP * noise / np.maximum(weight, 1e-3)
     scales, squares = (*BAND_CELLS, 1.0), weight * weight
     below = [np.maximum(ndimage.gaussian_filter(squares, scale), 1e-3) for scale in scales]

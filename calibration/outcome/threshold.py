@@ -120,12 +120,12 @@ def worst_scores(scores: Sequence[float], parts: Sequence[Hashable]) -> Sequence
 
 def promise(
     rate: Rate, asked: float | None, held_out: HeldOut, frames: int, widened_for: tuple[str, ...] = (),
-    suspected: Sequence[Repeat] = (),
+    suspected: Sequence[Repeat] = (), compared: bool = True,
 ) -> FalseRejects:  # fmt: skip
     """The rate in numbers and plain words. ``frames``: how many calibrate.
 
     ``widened_for``: names of the frames that made the silhouette's ranges wider. ``suspected``: normal frames that may
-    repeat parts and are counted as different ones.
+    repeat parts and are counted as different ones. ``compared``: whether it could be found out which do.
     """
     total, bound = rate.alpha_total, rate.bound()
     shown = f"{rate.witnesses} parts in {frames} frames" if rate.of_parts else f"{frames} frames"
@@ -160,6 +160,11 @@ def promise(
             f" All this presumes different parts, and {sum(len(one.frames) for one in suspected)} of the normal frames "
             "differ hardly more than frames of one part do: if they show the same parts, far more good parts are "
             "rejected."
+        )
+    if not compared:
+        words += (
+            " Whether frames repeat a part could not be checked, because too few level cells of it are in view: "
+            "the parts are as many as the part ids say, or the frames where they have none."
         )
     return FalseRejects(
         asked=asked, frames=frames, allowed=rate.allowed, alpha=rate.alpha, alpha_total=total, bound_95=bound,

@@ -116,6 +116,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     base: AdaptationConfig
     invalid: tuple[MissingPoint, ...] | None = None
+    exclude: tuple[str, ...] = ()
     geometry: str = "auto"
     z: str = "auto"
     unit: str | None = None

@@ -89,7 +89,7 @@ def check_manifest(manifest: Manifest) -> None:
             f"field created_us is {manifest.created_us}, which is not a valid time (microseconds since 1970)"
         )
     _check_network(manifest.network)
-    _check_geometry(manifest.geometry, manifest.network.grid)
+    _check_geometry(manifest.geometry, manifest.network)
     _check_decision(manifest.decision)
     _check_golden(manifest)
     _positive("golden_tolerance", manifest.golden_tolerance)
@@ -120,10 +120,10 @@ def _check_network(network: Network) -> None:
             _positive(f"network.{name}", value)
 
 
-def _check_geometry(geometry: Geometry, grid: int) -> None:
+def _check_geometry(geometry: Geometry, network: Network) -> None:
     for name in ("height_px", "width_px", "side_px", "mm_per_px", "min_points"):
         _positive(f"geometry.{name}", getattr(geometry, name))
-    if fault := geometry_fault(geometry, grid):
+    if fault := geometry_fault(geometry, network):
         raise BundleError(f"has {fault}")
     for point in geometry.invalid or ():
         if all(number is None for number in point) or not all(math.isfinite(number or 0.0) for number in point):

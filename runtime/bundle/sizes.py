@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from asperity.runtime.frame import frame_size_fault
-from asperity.runtime.manifest import Geometry
+from asperity.runtime.manifest import Geometry, Network
 
 MIN_SIDE_PX = 20
 """Of a recipe's frames: twice the border that shows the background, so that its strips do not overlap."""
@@ -34,17 +34,28 @@ def largest_window_px(height_px: int, width_px: int) -> int:
     return max(math.ceil(WINDOW_HEADROOM * longest), PUBLISHED_STEP_PX * math.ceil(longest / PUBLISHED_STEP_PX))
 
 
-def geometry_fault(geometry: Geometry, grid: int) -> str:
-    """Why no recipe can have these sizes, with ``grid`` patches a row, naming field and value; empty: it can."""
+def fewest_window_px(network: Network) -> int:
+    """The smallest side of a window in which every patch of a part is judged.
+
+    A cell that no pixel falls in stays empty where cells are means of their pixels, and a patch with empty cells is not
+    scored (docs/decisions/filled-patches.md): of a window of 88 pixels and 112 cells a row, 9 patches in 676 were.
+    """
+    of_means = network.cloud_resize == "mean" and network.pooling == "valid_mean"
+    return max(network.grid, network.cloud_px) if of_means else network.grid
+
+
+def geometry_fault(geometry: Geometry, network: Network) -> str:
+    """Why no recipe can have these sizes with this network, naming field and value; empty: it can."""
     height_px, width_px, side_px = geometry.height_px, geometry.width_px, geometry.side_px
     if fault := recipe_frame_fault(height_px, width_px):
         return f"geometry.height_px and width_px of {fault}"
-    if side_px < grid:
+    fewest = fewest_window_px(network)
+    if side_px < fewest:
         return (
-            f"geometry.side_px {side_px}: the window around the part has fewer pixels than the {grid} patches of each "
-            "row, so that some patches would never be judged"
+            f"geometry.side_px {side_px}: the window around the part has fewer pixels than the {fewest} "
+            f"{'patches' if fewest == network.grid else 'cells'} of each row, so that some would never be judged"
         )
-    if side_px > (most := largest_window_px(height_px, width_px)):
+    if side_px > (most := max(largest_window_px(height_px, width_px), fewest)):
         return f"geometry.side_px {side_px}, above {most}, the largest window on {height_px} x {width_px} pixels"
     if geometry.min_points > height_px * width_px:
         return f"geometry.min_points {geometry.min_points}, more than the pixels of a frame, {height_px} x {width_px}"

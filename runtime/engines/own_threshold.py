@@ -133,6 +133,8 @@ def own_decision(
 ) -> Decision:
     """The decision in this engine's name, with its calibration scores and its threshold at the reference's rank.
 
+    With several frames per part and more than one part above the threshold, that rank is of frames and may differ from
+    the k-th worst part by what the scores differ (``check_parity``); with none above, it is the highest score.
     Where the inputs were not held out, scores of them say nothing about new parts: the threshold stays as it is.
     """
     own = msgspec.structs.replace(decision, engine=info.name, precision=info.precision)

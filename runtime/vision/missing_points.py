@@ -9,7 +9,9 @@ depth in thousands of points, so that a value is not suspicious for being freque
 
 - as z: they lie farther from every other depth than half the diagonal of the view (``FAR``); or
 - as x or y: they lie outside the view, a whole diagonal away from all others; or
-- as x = y = z: at pixels too far apart to be neighbours that were rounded to one point.
+- as x = y = z: at pixels too far apart to be neighbours that were rounded to one point; and any point that more than
+  half of such pixels share, since then nothing says how wide the view is; or
+- as z: it is the limit of an integer type and the lowest or highest depth (``LIMITS``).
 """
 
 from __future__ import annotations
@@ -31,6 +33,13 @@ FAR = 0.5
 """A depth this share of the view's diagonal away from all others is not part of the scene."""
 OUTSIDE = 1.0
 """The same for x and y, which never leave the view."""
+LIMITS = tuple(
+    number * scale for number in (-(2**15), 2**15 - 1, 2**16 - 1, -(2**31), 2**31 - 1, 2**32 - 1)
+    for scale in (1.0, 1e-3, 1e-6)
+)  # fmt: skip
+"""What is stored where a depth does not fit, as it is or in a larger unit. Among heights of a few mm it lies near."""
+NEAR_A_LIMIT = 0.02
+"""A limit with other depths this near, as a share of the view's diagonal, may be measured."""
 FEW_VALUES = 4
 ALL_OF_THEM = 0.95
 """A group of points is a few values (a camera may have a number for each cause) when this share of it has them."""
@@ -186,11 +195,11 @@ class _Seen:
     z: FloatArray  # H x W, mm
     valid: BoolArray  # H x W
     view_mm: float
-    """Diagonal of the view, at the distance of the points."""
+    """Diagonal of the view, at the distance of the points; infinite where it is not known, so that nothing is far."""
 
     @classmethod
     def of(cls, frame: Frame, unit: Unit | None, most_points: int | None) -> _Seen | None:
-        """None where too few points are valid to know the size of the view."""
+        """None where too few points are valid to say anything."""
         unit = frame.unit or unit or _likely_unit(frame)
         height, width = frame.shape_px
         step = 1 if most_points is None else math.ceil(math.sqrt(height * width / most_points))
@@ -198,7 +207,9 @@ class _Seen:
             stored = frame.xyz[::step, ::step]
             points, valid = points_mm(replace(frame, rgb=frame.rgb[::step, ::step], xyz=stored), unit)
             view = _view_mm(points[..., :2], valid)
-            return None if view is None else cls(stored, points, points[..., 2], valid, view)
+            if int(valid.sum()) < LEAST_POINTS:
+                return None
+            return cls(stored, points, points[..., 2], valid, math.inf if view is None else view)
         assert frame.depth is not None
         assert frame.intrinsics is not None
         scale = MM_PER_UNIT[unit]
@@ -221,6 +232,7 @@ class _Seen:
             for axis, numbers, share in axes
             for number in far_values(numbers[self.valid], share * self.view_mm, least)
         ]
+        seen += [(where, 2) for where in self._limits(least)]
         found: dict[MissingPoint, BoolArray] = {}
         claimed = ~self.valid
         for where, axis in sorted(seen, key=lambda one: -int(one[0].sum())):  # a point is named once, by its best word
@@ -228,8 +240,38 @@ class _Seen:
                 found[self._value(where, axis)] = where
                 claimed |= where
         if self.points is not None:
-            found |= self._equal_axes(~claimed, least)
+            found |= self._equal_axes(~claimed, least) or self._all_one(~claimed, least)
         return found
+
+    def _limits(self, least: float) -> list[BoolArray]:
+        """Where the lowest or highest depth is the limit of a type, and no other is near."""
+        if not math.isfinite(self.view_mm):
+            return []
+        z = self.z[self.valid]
+        stored = self.stored if self.stored.ndim == 2 else self.stored[..., 2]
+        found = []
+        for end in (z.argmin(), z.argmax()):
+            if np.isclose(np.float64(stored[self.valid][end]), LIMITS, rtol=1e-6, atol=0.0).any():
+                where = self.valid & (self.z == z[end])
+                near = np.abs(z - z[end]) <= NEAR_A_LIMIT * self.view_mm
+                if int(where.sum()) >= least and int(near.sum()) == int(where.sum()):
+                    found.append(where)
+        return found
+
+    def _all_one(self, among: BoolArray, least: float) -> dict[MissingPoint, BoolArray]:
+        """The point that most pixels have, where the size of the view is not known for that."""
+        if math.isfinite(self.view_mm) or not among.any():
+            return {}
+        where = among & (self.stored == np.median(self.stored[among].astype(np.float64), axis=0)).all(axis=2)
+        return {self._value(where, 2): where} if self._lie_apart(where, least) else {}
+
+    @staticmethod
+    def _lie_apart(where: BoolArray, least: float) -> bool:
+        """Are these pixels too many and too far apart to be neighbours that were rounded to one point?"""
+        if int(where.sum()) < least:
+            return False
+        apart = math.hypot(*(int(np.ptp(pixels)) for pixels in np.nonzero(where)))
+        return apart >= max(APART_PX, APART_SHARE * math.hypot(*where.shape))
 
     def _value(self, where: BoolArray, axis: int) -> MissingPoint:
         """What is stored there: on this axis; for z on all three, where they are the same everywhere."""
@@ -249,10 +291,7 @@ class _Seen:
             return {}
         values, counts = np.unique(z[equal], return_counts=True)
         where = equal & (z == values[counts.argmax()])
-        apart = math.hypot(*(int(np.ptp(pixels)) for pixels in np.nonzero(where)))
-        if int(counts.max()) < least or apart < max(APART_PX, APART_SHARE * math.hypot(*where.shape)):
-            return {}
-        return {self._value(where, 2): where}
+        return {self._value(where, 2): where} if self._lie_apart(where, least) else {}
 
 
 def far_values(numbers: FloatArray, gap: float, least: float) -> list[np.float32]:

@@ -340,7 +340,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "a bundle whose window has fewer pixels than patches, so that with a mask some are never judged": [
             off("runtime/bundle/test_sizes.py::test_a_size_that_no_recipe_can_have_is_refused_though_signed[change3-words3]",
-                "DID NOT RAISE", ("bundle/sizes.py", "if side_px < grid:", "if False:")),
+                "DID NOT RAISE", ("bundle/sizes.py", "if side_px < fewest:", "if False:")),
         ],
         "a golden picture of 16 bits, incomplete or damaged though signed, which a decoder would cut or fill up": [
             off("runtime/bundle/test_sizes.py::test_a_golden_picture_of_16_bits_is_not_cut_to_8[16]",

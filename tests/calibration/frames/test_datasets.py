@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asperity.calibration.frames.datasets import open_dataset
+from asperity.calibration.frames.datasets import check_exclude, open_dataset
 from asperity.runtime.cameras.mvtec_files import write_frame
-from asperity.runtime.errors import DataError
+from asperity.runtime.errors import DataError, UsageError
 
 RNG = np.random.default_rng(3)
 
@@ -63,9 +63,16 @@ def test_excluded_frames(product: Path) -> None:
     assert [i.name for i in open_dataset(product, exclude=["train/good/9", "10"]).normal()] == ["validation/good/9"]
     with pytest.raises(DataError, match="may mean train/good/9 or validation/good/9"):
         open_dataset(product, exclude=["9"])
-    for name in ("77", "0", "good"):
+    for name in ("77", "0", "good", "test/good/0", "test/dent/0"):
         with pytest.raises(DataError, match=f"--exclude {name}: .* no such normal frame; names look like train/good/9"):
             open_dataset(product, exclude=[name])
+
+
+def test_names_of_frames_are_of_one_product() -> None:
+    check_exclude(["3"], 1, "")
+    check_exclude([], 2, "")
+    with pytest.raises(UsageError, match="--exclude names frames of one product and there are 2; name one"):
+        check_exclude(["3"], 2, "name one")
 
 
 def test_bad_frames_are_never_normal(product: Path) -> None:

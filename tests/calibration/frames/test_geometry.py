@@ -84,6 +84,38 @@ def test_the_window_holds_the_largest_part_of_all_frames() -> None:
     assert all(prepare(frame, made, small_network()).cloud.any() for frame in normal)
 
 
+def test_little_of_the_view_is_said_aloud_unless_the_background_was_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    """A sheet with a logo gives such frames too, and a defect beside the logo gets ok."""
+    small, large = frames(radius_mm=14.0), frames(radius_mm=30.0)
+    said = []
+    for normal, method in ((small, None), (small, "plane"), (large, None)):
+        caplog.clear()
+        assert fit_geometry(normal, method=method).method == "plane"  # type: ignore[arg-type]
+        said.append("--geometry none" in caplog.text and "gets ok" in caplog.text)
+    assert said == [True, False, False]
+
+
+@pytest.mark.parametrize(("unit", "warned"), [("m", False), ("mm", True), ("um", True)])
+def test_a_unit_that_puts_the_camera_into_the_part_is_doubted(
+    unit: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    normal = [replace(frame, unit=None) for frame in frames(4)]
+    assert fit_geometry(normal, unit=unit, method="plane").unit == unit  # type: ignore[arg-type]
+    assert ("only m would make that" in caplog.text) == warned
+
+
+def test_a_frame_that_shows_another_surface_widens_no_limit_for_the_others() -> None:
+    """It is refused anyway; as a part it would be as large as the view, and the border might then show anything."""
+    normal = frames(24)
+    usual = fit_geometry(normal)
+    odd = [*normal[:-1], shoot(50, moved_mm=-60.0, centre_mm=(500.0, 0.0)).frame]
+    made = fit_geometry(odd)
+    assert made.side_px <= usual.side_px and made.moved_share == pytest.approx(usual.moved_share, abs=0.01)
+    with pytest.raises(FrameRefused) as refusal:
+        prepare(odd[-1], made, small_network())
+    assert refusal.value.reason is Reason.CAMERA_MOVED
+
+
 def test_a_large_tilted_view_in_metres_without_unit() -> None:
     """Shape of MVTec 3D-AD: 800 x 800, metres that nobody names, a part that reaches into the border."""
     normal = frames(3, height_px=800, width_px=800, radius_mm=45.0, field_mm=110.0, noise_mm=0.08)

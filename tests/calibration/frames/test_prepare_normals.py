@@ -61,11 +61,11 @@ def test_what_calibration_takes_every_other_door_takes(
         assert ("at least 20 per side" in str(error) and f"{height} x {width}" in str(error)) == small, error
         return
     geometry = normals.geometry
-    assert geometry_fault(geometry, LITE.grid) == ""
+    network = network_for(LITE, geometry, "none")
+    assert geometry_fault(geometry, network) == ""
     check_recipe("made", geometry, StationConfig())
     rgb, xyz = part(height, width, 0, share)
     frame = decode_frame(encode_frame(Frame("c", SESSION, 1, rgb, xyz, unit="m")))
-    network = network_for(LITE, geometry, "none")
     np.testing.assert_array_equal(prepare(frame, geometry, network).image, normals.prepared[0].image)
 
 
@@ -88,10 +88,15 @@ def test_frames_of_two_sizes_are_refused_by_name_wherever_the_other_one_is(
     assert len(left.items) == 11
 
 
-def test_a_part_of_fewer_pixels_than_patches_is_refused(tmp_path: Path) -> None:
-    """A window of 13 pixels and 28 patches a row: 15 of them would have no pixel, and a mask would hide them all."""
-    with pytest.raises(CalibrationError, match=r"geometry\.side_px 1\d: .* the 28 patches .* never be judged; bring"):
-        prepared(tmp_path, [(64, 64)] * 12, 0.18)
+@pytest.mark.parametrize("share", [0.18, 0.4, 0.6, 0.9])
+def test_every_patch_within_a_part_of_few_pixels_is_judged(tmp_path: Path, share: float) -> None:
+    """In a window only just around the part there would be more cells than pixels, and patches with an empty cell."""
+    normals = prepared(tmp_path, [(64, 64)] * 12, share)
+    assert normals.geometry.side_px == LITE.cloud_px
+    for one in normals.prepared:
+        there = (one.cloud != 0).any(axis=2)
+        rows, columns = there.any(axis=1), there.any(axis=0)
+        assert there[np.ix_(rows, columns)].all(), "a cell within the part is empty"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from asperity.calibration.calibrate import calibrate
 from asperity.calibration.frames.parts import shown_before
 from asperity.calibration.frames.prepare_normals import Normals, prepare_normals, split_normals
 from asperity.calibration.networks.torch_networks import TorchNetworks
+from asperity.calibration.outcome.threshold import choose_rate, promise
 from asperity.calibration.profiles import PROFILES
 from asperity.calibration.record import CalibrateOptions
 from asperity.calibration.report.types import Report
@@ -105,6 +106,43 @@ def test_one_part_is_too_few_and_the_error_names_its_frames_and_the_remedy(tmp_p
     assert "train/good/000, train/good/001" in str(told.value)
     assert "photograph more parts" in str(told.value)
     assert "parts.csv" in str(told.value)
+
+
+def test_copies_are_an_error_of_their_own_that_says_how_many_are_left(tmp_path: Path) -> None:
+    """``--exclude`` for each of them would be no remedy."""
+    shots = [shot for shot in drawn(DIFFERENT[:6]) for _ in range(4)]
+    with pytest.raises(CalibrationError, match=r"18 of 24 .* to the last bit \(train/good/001.* leaves 6 .*copies"):
+        read(write(tmp_path / "source", shots))
+
+
+def test_parts_that_cannot_be_compared_are_not_called_different(tmp_path: Path) -> None:
+    """Few level cells: the promise says what it rests on, for one part as for many."""
+    small = [replace_by_table(shot) for shot in drawn([resting(7)] * COUNT)]
+    normals = read(write(tmp_path / "source", small))
+    assert not normals.parts.compared and not normals.parts.repeats
+    assert "could not be checked" in promise(choose_rate(6, None), None, "split", 6, compared=False).statement
+    assert "could not be checked" not in promise(choose_rate(6, None), None, "split", 6).statement
+
+
+def replace_by_table(shot: Shot) -> Shot:
+    """What is left of a plate is 20 pixels wide."""
+    rgb, xyz = (array.copy() for array in shot)
+    rows, columns = np.mgrid[: len(rgb), : len(rgb)] - (len(rgb) - 1) / 2
+    away = np.maximum(np.abs(rows), np.abs(columns)) > 10
+    rgb[away], xyz[away, 2] = 35, 0.4
+    return rgb, xyz
+
+
+def test_equal_frames_have_a_remedy_too(tmp_path: Path) -> None:
+    normals = read(write(tmp_path / "source", drawn([resting(7)] * COUNT), UNIQUE))
+    with pytest.raises(CalibrationError, match=r"move each a little and give each an id in parts\.csv"):
+        split_normals(normals, "split", 0)
+
+
+def test_an_id_of_a_lot_is_named(tmp_path: Path) -> None:
+    normals = read(write(tmp_path / "source", drawn(DIFFERENT), ["lot 7"] * COUNT))
+    with pytest.raises(CalibrationError, match=r"parts\.csv names 1: an id is that of a single part, not of a lot"):
+        split_normals(normals, "split", 0)
 
 
 def test_frames_of_one_part_never_serve_in_two_sets(tmp_path: Path) -> None:

@@ -264,7 +264,6 @@ NOT_FROM_OUTSIDE = {
     "calibration/networks/weights.py": "a file of this package",
     "runtime/client/presence.py": "the kernel's tables of sockets",
     "runtime/cuda/environment.py": "the driver's version",
-    "runtime/client/presence.py": "/proc, and an endpoint that was checked",
     "runtime/doctor/": "what the kernel and the driver say",
     "runtime/documents/everything.py": "the pages of this repository",
     "runtime/engines/cpu.py": "/proc/cpuinfo",

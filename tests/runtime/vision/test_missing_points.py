@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from asperity.runtime.cameras.virtual.camera import VirtualCamera
 from asperity.runtime.cameras.virtual.products import PRODUCTS
 from asperity.runtime.errors import FrameRefused, UsageError
-from asperity.runtime.frame import FloatArray, Frame, MissingPoint, Prepared
+from asperity.runtime.frame import FloatArray, Frame, MissingPoint, Prepared, Unit
 from asperity.runtime.manifest import Geometry
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.missing_points import (
@@ -253,6 +253,54 @@ def test_one_point_at_pixels_apart_is_named_also_where_it_lies_among_the_others(
     table = replace(base, xyz=np.where(seen, base.xyz - np.float32([0, 0, 500]), np.float32(0)))
     bad = spoiled(table, places(table, 0.01, "scattered", 1), on_all(-1.0))
     assert [one.option for one in find_suspects(bad, "mm")] == ["-1,-1,-1"]
+
+
+def heights(value: float, to_unit: float = 1.0, share: float = 0.02) -> Frame:
+    """A profiler's height map: a part of 8 mm on a table at 0, in a view of 200 mm; ``value``: nothing seen."""
+    base = good("disc")
+    rows, columns = np.mgrid[: base.shape_px[0], : base.shape_px[1]].astype(float)
+    z = 8.0 * (np.hypot(rows - 60, columns - 80) < 30) + np.random.default_rng(1).normal(0, 0.03, rows.shape)
+    points = np.stack([columns, rows, z], axis=2) * to_unit
+    points[places(base, share, "blob", 4), 2] = value
+    return replace(base, xyz=points.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "to_unit"),
+    [(-32768.0, "um", 1e3), (32767.0, "um", 1e3), (65535.0, "um", 1e3), (-32.768, "mm", 1.0), (-0.032768, "m", 1e-3)],
+)
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.7])
+def test_the_limit_of_a_type_is_named_though_it_lies_near_the_part(
+    value: float, unit: Unit, to_unit: float, share: float
+) -> None:
+    frame = replace(heights(value, to_unit, share), unit=unit)
+    assert [one.option for one in find_suspects(frame, unit)] == [option_of((None, None, value))]
+    assert find_suspects(without_missing(frame, ((None, None, value),)), unit) == ()
+
+
+@pytest.mark.parametrize("value", [-32700.0, -30000.0, 8000.0, 0.0, -1.0])
+def test_a_height_that_is_no_limit_is_not(value: float) -> None:
+    assert find_suspects(replace(heights(value, 1e3), unit="um"), "um") == ()
+
+
+def test_a_limit_among_measured_heights_is_not() -> None:
+    """A ramp that a sensor cuts at its range: what lies at the limit may be measured."""
+    frame = heights(0.0, 1e3)
+    assert frame.xyz is not None
+    ramp = frame.xyz.copy()
+    ramp[..., 2] = np.minimum(ramp[..., 2] + 0.3 * ramp[..., 0], 32767)
+    assert (ramp[..., 2] == 32767).any()
+    assert find_suspects(replace(frame, xyz=ramp, unit="um"), "um") == ()
+
+
+@pytest.mark.parametrize("share", [0.6, 0.9, 1.0])
+@pytest.mark.parametrize("point", [(-1.0, -1.0, -1.0), (0.0, 0.0, -1.0), (0.0, 0.0, 9999.0)])
+def test_a_frame_of_little_but_missing_points_names_them(share: float, point: tuple[float, float, float]) -> None:
+    """No pair of points tells then how wide the view is."""
+    base = good("disc")
+    bad = spoiled(base, places(base, share, "rows", 2), lambda points: np.copyto(points, np.float32(point)))
+    assert point in {one.value for one in find_suspects(bad, "mm")}
+    assert find_suspects(bad, "mm", SAMPLE_POINTS)
 
 
 @pytest.mark.parametrize("values", [(-1.0, 0.0), (65533.0, 65534.0, 65535.0), (-32768.0, 0.0, 10_000.0)])
