@@ -158,6 +158,12 @@ def full_disk(name: str) -> Change:
     return lambda box: box.small_disk(str(box.folder / name), "4k")
 
 
+def modules_in_working_folder(box: Box) -> None:
+    """Files with the names of modules, where `python -m` looks first."""
+    for name in ("json", "random", "types", "numpy", "zmq", "asperity", "runtime"):
+        (box.folder / "cwd" / f"{name}.py").write_text("raise SystemExit('this is no module of Asperity')")
+
+
 def clock(year: int) -> Change:
     """Python's wall clock at the start of a year."""
 
@@ -263,6 +269,7 @@ TABLE = [
     Row("working folder deleted", (lambda box: (box.folder / "cwd").rmdir(),), {
         "*": (14, "working folder"), **UNLIMITED}),
     Row("working folder not readable", (plain_user, lambda box: (box.folder / "cwd").chmod(0))),
+    Row("modules' names in the working folder", (modules_in_working_folder,), also=("simulate",)),
     # Standard streams
     Row("stdin closed", (closed(0),), also=("simulate",)),
     Row("stdin is a folder", (to(0, "/"),)),
