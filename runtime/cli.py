@@ -99,7 +99,8 @@ def main() -> None:
     except Exception as error:
         sentence, exit_code = _told(error)
         if isinstance(error, (ImportError, AttributeError)) and (path := _in_the_way()):
-            sentence, exit_code = f"{path} is imported in place of the module of that name; rename it, or start `asperity`", MISSING_EXTRA_EXIT_CODE
+            sentence = f"{path} is imported in place of the module of that name; rename it, or start `asperity`"
+            exit_code = MISSING_EXTRA_EXIT_CODE
         if not sentence:
             raise
         print(f"asperity: {shown(sentence)}", file=sys.stderr)

@@ -66,7 +66,7 @@ class Child(subprocess.Popen[bytes]):
 def of_ours(module: str, *arguments: str) -> list[str]:
     """The command that runs a module as a program, with everything imported from where this process imports it.
 
-    ``python -m`` would look into the working folder first: for a ``numpy.py`` of the user's, or of somebody else's.
+    ``python -m`` would look into the working folder first: for a ``numpy.py`` of the user's, or of another user.
     """
     places = [str(Path(entry).absolute()) for entry in sys.path]
     code = (
