@@ -32,6 +32,11 @@ def check_name(name: str) -> None:
         raise TextRefused(f"begins or ends with a blank or ends with a dot ({name!r}); rename it")
 
 
+def host_name() -> str:
+    """This computer's name; bytes that are not UTF-8 are written as ``\\xfc``."""
+    return os.fsencode(os.uname().nodename).decode(errors="backslashreplace")
+
+
 def has_stray_bytes(text: str) -> bool:
     """Whether a name holds bytes that are not UTF-8 (Python's surrogates), so that no text file can hold it."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
