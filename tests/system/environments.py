@@ -219,7 +219,7 @@ UNLIMITED: dict[str, End] = {name: COMMANDS[name].end for name in ("version", "h
 def nobody_reads(code: int, word: str) -> dict[str, End]:
     """Ends of the commands whose answer is lost."""
     servers = {name: (0, "") for name, command in COMMANDS.items() if command.serves}
-    others = {name: COMMANDS[name].end for name in ("camera", "watch", "calibrate", "engines")}
+    others = {name: COMMANDS[name].end for name in ("camera", "watch", "calibrate")}
     return {"*": (code, word), **servers, **others}
 
 
