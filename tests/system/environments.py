@@ -290,7 +290,8 @@ TABLE = [
     Row("LC_ALL garbage", (env(LC_ALL="xx_YY.garbage"),), real=True),
     Row("PYTHONIOENCODING=ascii", (env(PYTHONIOENCODING="ascii"),), also=("inspect",)),
     Row("no TERM", (env(TERM=None),)),
-    Row("TERM=dumb, NO_COLOR, COLUMNS=1", (env(TERM="dumb", NO_COLOR="1", COLUMNS="1", LINES="0"),), also=("help",)),
+    Row("TERM=dumb, NO_COLOR, COLUMNS=1", (env(TERM="dumb", NO_COLOR="1", COLUMNS="1", LINES="0"),),
+        also=("help", "inspect")),
     Row("COLUMNS garbage", (env(COLUMNS="-5", LINES="x", FORCE_COLOR="1"),), also=("help",)),
     Row("long variables", (env(LONG="x" * 100_000, XDG_DATA_DIRS=":" * 100_000),)),
     # Limits
