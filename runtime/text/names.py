@@ -75,7 +75,7 @@ def path_from(text: str, base: Path) -> Path:
     if text.startswith("~"):
         user, _, below = text.partition("/")
         home = os.environ.get("HOME", "")
-        if user != "~" or not Path(home).is_absolute():
+        if user != "~" or not Path(home).is_absolute() or not home.strip("/"):
             raise TextRefused(f"is {text!r}, whose home folder is not known here; write the whole path")
         return Path(home) / below
     return base / text

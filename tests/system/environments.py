@@ -303,7 +303,7 @@ TABLE = [
     Row("no more threads", (user, limit(resource.RLIMIT_NPROC, 1)), {"*": (14, "TasksMax"), **UNLIMITED}),
     Row("small files only", (limit(resource.RLIMIT_FSIZE, 2048),), {
         "run": (9, "File too large"), "simulate": (11, "File too large"), "camera, data set": (4, "File too large"),
-        **dict.fromkeys(("doctor", "inspect"), (14, "ulimit -f"))}),
+        **dict.fromkeys(("doctor", "inspect", "help of run"), (14, "ulimit -f"))}),
     Row("small stacks", (limit(resource.RLIMIT_STACK, 256 << 10),), real=True),
     Row("no locked memory, no core", (limit(resource.RLIMIT_MEMLOCK, 0), limit(resource.RLIMIT_CORE, 0))),
     # The interpreter and its libraries

@@ -107,9 +107,10 @@ def test_paths_that_would_lead_elsewhere(text: str, words: str) -> None:
 
 
 def test_a_home_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HOME", raising=False)
-    with pytest.raises(TextRefused, match="home folder is not known"):
-        path_from("~/a", Path("/etc"))
+    for home in (None, "", "/", "//", "home"):  # containers set "/" for a user they do not know
+        monkeypatch.delenv("HOME", raising=False) if home is None else monkeypatch.setenv("HOME", home)
+        with pytest.raises(TextRefused, match="home folder is not known"):
+            path_from("~/a", Path("/etc"))
 
 
 @pytest.mark.parametrize(
