@@ -98,6 +98,9 @@ def main() -> None:
         sys.exit(1)  # whoever reads stdout has what they wanted, as Click has it
     except Exception as error:
         sentence, exit_code = _told(error)
+        if isinstance(error, (ImportError, AttributeError)) and (path := _in_the_way()):
+            sentence = f"{path} is imported in place of the module of that name; rename it, or start `asperity`"
+            exit_code = MISSING_EXTRA_EXIT_CODE
         if not sentence:
             raise
         print(f"asperity: {shown(sentence)}", file=sys.stderr)
@@ -130,6 +133,20 @@ def _lacking(error: ImportError) -> str:
         only = "onnx" if error.name == "onnx" else ""
         return f"this command needs {error.name}; install it with: {install(extra, only=only)}"
     return f"the package {error.name} is missing; install Asperity again, with all that it requires"
+
+
+def _in_the_way() -> str:
+    """A file of the working folder that `python -m` imported in place of a module; empty: none."""
+    from importlib.machinery import PathFinder
+    from pathlib import Path
+
+    first, *others = sys.path
+    for name, module in sorted(sys.modules.items()):
+        path = str(getattr(module, "__file__", None) or "")
+        is_there = bool(path) and str(Path(path.removesuffix("/__init__.py")).parent) == first
+        if is_there and name not in ("asperity", "__main__") and PathFinder.find_spec(name, others) is not None:
+            return path
+    return ""
 
 
 def _remedy(error: OSError) -> str:

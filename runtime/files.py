@@ -7,6 +7,7 @@ than memory. Everything that the station has not just written itself is opened t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -92,7 +93,10 @@ def is_foreign(found: os.stat_result, *, root: bool = True) -> bool:
 def make_folder(folder: Path) -> None:
     """Make the folder and what is missing above it, for this user alone. Raises OSError."""
     for missing in reversed([one for one in (folder, *folder.parents) if not one.is_dir()]):
-        missing.mkdir(mode=0o700, exist_ok=True)
+        try:
+            missing.mkdir(mode=0o700, exist_ok=True)
+        except FileExistsError:  # a file, or a link that leads nowhere
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(missing)) from None
 
 
 def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:

@@ -188,6 +188,9 @@ def test_every_error_has_its_page(error: type[Exception]) -> None:
     section = re.search(rf"^## {error.__name__}\n(.+?)(?=^## |\Z)", page, flags=re.M | re.S)
     assert section is not None, f"docs/errors.md has no section for {error.__name__}"
     assert len(section.group(1).strip()) > 40
+    code = getattr(error, "exit_code", 1)
+    row = rf"^\| .*\(#{error.__name__.lower()}\).* \| {code} \|$"
+    assert code == 1 or re.search(row, page, flags=re.M), f"{error.__name__} ({code}) is not in the table"
 
 
 def test_no_file_names_a_machine_of_ours() -> None:

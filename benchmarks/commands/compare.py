@@ -26,11 +26,11 @@ def command(
 
     Prints ratios, later over earlier, with 95 % intervals; above 1 the later run is slower.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from asperity.benchmarks.results_tools import reports
     from asperity.benchmarks.results_tools.compare import Limits, compare
+    from asperity.runtime.commands.tables import print_table
 
     told = compare(reports.read_result(before), reports.read_result(after), Limits(regression), force=force)
     table = Table("case", "frames", "of", "ratio", "95 % interval", "")
@@ -40,7 +40,7 @@ def command(
             word = "REGRESSION" if name in case["regressions"] else "agree" if ratio["agree"] else "differ"
             counts = " / ".join(map(str, case["counts"]))
             table.add_row(case["name"], counts, name, f"{ratio['ratio']:.4f}", f"{low:.4f} to {high:.4f}", word)
-    Console(markup=False).print(table)
+    print_table(table)
     for difference in told["forced_past"]:
         print(f"asperity: compared, although the results differ in {difference}", file=sys.stderr)
     if out is not None:

@@ -142,8 +142,9 @@ def _changes(given: list[str]) -> dict[str, Any]:
 
 
 def _print(report: Report) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from asperity.runtime.commands.tables import print_table
 
     names = ("i_auroc", "i_auroc_fg", "p_auroc_fg", "aupro30", "aupro30_fg", "aupro05_fg", "ap", "detected_at_5")
     table = Table("product", *names, title=f"{report.method}, {report.profile}: mean over {len(report.runs)} seeds")
@@ -160,4 +161,4 @@ def _print(report: Report) -> None:
     if report.control is not None and report.control.products:
         found = list(report.control.products.values())
         table.add_row("random weights", *(cells([getattr(row, name) for row in found]) for name in names))
-    Console(markup=False, width=max(Console(markup=False).width, TABLE_COLUMNS)).print(table)
+    print_table(table, TABLE_COLUMNS)

@@ -77,17 +77,17 @@ def setting_of(station: StationConfig) -> Setting:
 
 def show(diagnosis: Diagnosis) -> None:
     """A table, then the fixes, then which engines run."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(markup=False, highlight=False)
+    from asperity.runtime.commands.tables import print_table
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("what", "state", "found"):
         table.add_column(title, no_wrap=title != "found", overflow="fold")
     for finding in diagnosis.findings:
         table.add_row(finding.name, Text(_word(finding), STYLES[finding.state]), Text(finding.found))
-    console.print(table)
+    print_table(table)
     to_mend = [finding for finding in diagnosis.findings if finding.mend]
     if to_mend:
         typer.echo("\nto fix")

@@ -136,9 +136,9 @@ def _check_told(check: GoldenCheck) -> dict[str, Any]:
 def _print(told: dict[str, Any]) -> None:
     from datetime import datetime, timezone
 
-    from rich.console import Console
     from rich.table import Table
 
+    from asperity.runtime.commands.tables import print_table
     from asperity.runtime.files import shown
 
     def row(label: str, text: str) -> None:
@@ -174,7 +174,7 @@ def _print(told: dict[str, Any]) -> None:
         for check in told["gate"]:
             golden.add_row(shown(check["name"]), check["kind"], check["verdict"], f"{check['expected']:.4f}",
                            f"{check['seen']:.4f}", f"{check['ms']:.0f}")  # fmt: skip
-        Console(markup=False, highlight=False).print(golden)
+        print_table(golden)
 
 
 def _origin(origin: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from asperity.runtime.files import shown
 from asperity.runtime.frame import EngineInfo
 from asperity.runtime.judging.pipeline import Recipe
 from asperity.runtime.process import processors, start
+from asperity.runtime.process.child import of_ours
 from asperity.runtime.settings.cross_checks import check_recipe
 from asperity.runtime.settings.loading import restore, save
 from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, StationConfig
@@ -265,7 +266,7 @@ def verify_in_child(name: str, config: StationConfig) -> None:
     timeout_s = config.timing.recipe_ms / 1000
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "asperity.runtime.judging.recipes", name],
+            of_ours("asperity.runtime.judging.recipes", name),
             input=save(config),
             capture_output=True,
             timeout=timeout_s,
@@ -281,7 +282,7 @@ def verify_in_child(name: str, config: StationConfig) -> None:
 
 
 def _child() -> int:
-    """``python -m asperity.runtime.judging.recipes NAME < station.json``."""
+    """``asperity.runtime.judging.recipes NAME < station.json``, as a program."""
     start.begin(CHILD_NICE)
     try:
         config = restore(sys.stdin.buffer.read())

@@ -63,6 +63,19 @@ class Child(subprocess.Popen[bytes]):
             self.stdin.close()
 
 
+def of_ours(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module as a program, with everything imported from where this process imports it.
+
+    ``python -m`` would look into the working folder first: for a ``numpy.py`` of the user's, or of another user.
+    """
+    places = [str(Path(entry).absolute()) for entry in sys.path]
+    code = (
+        f"import sys; sys.path[:] = {places!a}; import runpy; "
+        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    )
+    return [sys.executable, "-c", code, *arguments]
+
+
 def end_with_parent() -> None:
     """SIGTERM to this process when its standard input is closed, as it is when its parent ends, however that ends."""
 

@@ -4,6 +4,9 @@ The signal raises SystemExit. Where Python happens to be in a callback that noth
 the middle of an import), it prints the exception and drops it; so the signal is remembered as well, and the code that
 installs the handlers of a running process checks for it.
 
+What the program that started this one blocked or ignored is undone where it would do harm: blocked, no signal ends the
+process; with SIGCHLD ignored the system keeps no exit codes, and Python takes each child for one that ended well.
+
 A terminal that is closed (SIGHUP) ends a process in the same way, now and later, unless it was started under ``nohup``.
 """
 
@@ -22,8 +25,10 @@ _told = False
 def install() -> None:
     """End at SIGTERM from now on. For the main thread, before anything slow is imported."""
     signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, _hang_up)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def told() -> bool:

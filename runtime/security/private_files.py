@@ -15,6 +15,7 @@ from asperity.runtime.errors import AsperityError, ConfigError, UsageError
 from asperity.runtime.files import OTHERS_MAY_USE, OthersReach, make_folder, read_file, write_whole
 from asperity.runtime.folders import configuration_folder
 from asperity.runtime.text.encoding import TextRefused, decode
+from asperity.runtime.text.names import has_stray_bytes, path_from
 
 KEYS_VARIABLE = "ASPERITY_KEYS"
 CLIENT_KEY_VARIABLE = "ASPERITY_CLIENT_KEY"
@@ -47,9 +48,16 @@ SECRET = Private(ConfigError, "it holds a password or a private key")
 
 
 def default_key_folder() -> Path:
-    """``$ASPERITY_KEYS``, else ``keys`` in the user's configuration folder."""
+    """``$ASPERITY_KEYS``, else ``keys`` in the user's configuration folder. Raises ConfigError."""
     chosen = os.environ.get(KEYS_VARIABLE)
-    return Path(chosen) if chosen else configuration_folder(f"--keys or {KEYS_VARIABLE}") / "keys"
+    if not chosen:
+        return configuration_folder(f"--keys or {KEYS_VARIABLE}") / "keys"
+    if has_stray_bytes(chosen):
+        return Path(chosen)
+    try:
+        return path_from(chosen, Path())
+    except TextRefused as error:
+        raise ConfigError(f"{KEYS_VARIABLE} {error}") from None
 
 
 def check_folder(folder: Path, private: Private, *, follow: bool = False) -> None:

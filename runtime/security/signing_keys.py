@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +46,7 @@ from asperity.runtime.security.private_files import (
 )
 from asperity.runtime.text.encoding import TextRefused
 from asperity.runtime.text.formats import decode_json
+from asperity.runtime.text.names import host_name
 
 SIGNING_FILE = "signing.pem"
 KEY_ID_DIGITS = 16
@@ -221,14 +221,14 @@ class TrustStore:
             ) from None
         if not isinstance(private, Ed25519PrivateKey):
             raise SignatureError(f"private key {path} is not an Ed25519 key; move it away and run `asperity keys new`")
-        return _signing_key(private, os.uname().nodename, path.stat().st_mtime_ns // 1000)
+        return _signing_key(private, host_name(), path.stat().st_mtime_ns // 1000)
 
     def new_key(self, name: str = "", replace: bool = False) -> SigningKey:
         """Make, store and trust a private key. Raises UsageError when there is one and ``replace`` is not given."""
         path = self.folder / SIGNING_FILE
         if path.exists() and not replace:
             raise UsageError(f"{path} exists; `asperity keys new --replace` makes another (the old one stays trusted)")
-        key = new_signing_key(name or os.uname().nodename)
+        key = new_signing_key(name or host_name())
         write_private(path, key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), REMEDY)
         self.trust(key.public)
         return key

@@ -77,11 +77,15 @@ def _of_port(number: int | None, place: Place, process: str) -> str:
     )
     barred = "this system does not allow it (SELinux, AppArmor, a container); choose another port"
     off = ", or IPv6 is off (`sysctl net.ipv6.conf.all.disable_ipv6`)" if six else ""
+    instead = (
+        "set the loopback interface up (`ip link set lo up`), or use ::1, with which it may have IPv6 alone"
+        if host.startswith("127.")
+        else "use one of those that `ip address` lists, or 127.0.0.1"
+    )
     return {
         errno.EADDRINUSE: f"port {port} is in use; is {process} running? Stop what listens there (`ss -ltnp` lists "
         "it), or choose another port",
-        errno.EADDRNOTAVAIL: f"{host} is not an address of this computer{off}; use one of those that `ip address` "
-        "lists, or 127.0.0.1",
+        errno.EADDRNOTAVAIL: f"{host} is not an address of this computer{off}; {instead}",
         errno.EAFNOSUPPORT: "IPv6 is off on this computer; use an IPv4 address" if six else "",
         errno.EACCES: privilege if 0 < port < UNPRIVILEGED_PORT else barred,
         errno.EPERM: barred,

@@ -7,14 +7,14 @@ import sys
 
 from asperity.runtime.errors import AsperityError, StationError
 from asperity.runtime.process import start
-from asperity.runtime.process.child import END_S, Child, end_with_parent
+from asperity.runtime.process.child import END_S, Child, end_with_parent, of_ours
 from asperity.runtime.settings.loading import restore, save
 from asperity.runtime.settings.station_toml import StationConfig, hosted
 
+MODULE = "asperity.runtime.simulation.inspector_process"
 RECIPE = "simulated"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Scores are 28 x 28: threads that wait for each other would take longer over them than the sums themselves."""
-COMMAND = (sys.executable, "-m", "asperity.runtime.simulation.inspector_process")
 
 
 class StationProcess:
@@ -26,7 +26,7 @@ class StationProcess:
 
     def start(self, config: StationConfig | None = None) -> None:
         """Start it, perhaps with another configuration; the previous one has ended."""
-        self._process = process = Child(COMMAND, environment=ONE_THREAD, own_session=True)
+        self._process = process = Child(of_ours(MODULE), environment=ONE_THREAD, own_session=True)
         assert process.stdin is not None
         try:
             process.stdin.write(save(config or self._config) + b"\n")

@@ -32,6 +32,11 @@ def check_name(name: str) -> None:
         raise TextRefused(f"begins or ends with a blank or ends with a dot ({name!r}); rename it")
 
 
+def host_name() -> str:
+    """This computer's name; bytes that are not UTF-8 are written as ``\\xfc``."""
+    return os.fsencode(os.uname().nodename).decode(errors="backslashreplace")
+
+
 def has_stray_bytes(text: str) -> bool:
     """Whether a name holds bytes that are not UTF-8 (Python's surrogates), so that no text file can hold it."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
@@ -75,7 +80,7 @@ def path_from(text: str, base: Path) -> Path:
     if text.startswith("~"):
         user, _, below = text.partition("/")
         home = os.environ.get("HOME", "")
-        if user != "~" or not Path(home).is_absolute():
+        if user != "~" or not Path(home).is_absolute() or not home.strip("/"):
             raise TextRefused(f"is {text!r}, whose home folder is not known here; write the whole path")
         return Path(home) / below
     return base / text

@@ -132,10 +132,10 @@ class Box:
         """A network without interfaces; the loopback is down."""
         self.own_namespaces(CLONE_NEWNET)
 
-    def no_host_name(self) -> None:
-        """An empty host name."""
+    def host_name(self, name: bytes) -> None:
+        """Another name of this computer."""
         self.own_namespaces(CLONE_NEWUTS)
-        _call(libc.sethostname, b"", 0)
+        _call(libc.sethostname, name, len(name))
 
     def other_user(self) -> None:
         """As a user without an entry in passwd, to whom the case's folder belongs.

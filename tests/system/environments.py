@@ -158,6 +158,12 @@ def full_disk(name: str) -> Change:
     return lambda box: box.small_disk(str(box.folder / name), "4k")
 
 
+def modules_in_working_folder(box: Box) -> None:
+    """Files with the names of modules, where `python -m` looks first."""
+    for name in ("json", "random", "types", "numpy", "zmq", "asperity", "runtime"):
+        (box.folder / "cwd" / f"{name}.py").write_text("raise SystemExit('this is no module of Asperity')")
+
+
 def clock(year: int) -> Change:
     """Python's wall clock at the start of a year."""
 
@@ -213,7 +219,7 @@ UNLIMITED: dict[str, End] = {name: COMMANDS[name].end for name in ("version", "h
 def nobody_reads(code: int, word: str) -> dict[str, End]:
     """Ends of the commands whose answer is lost."""
     servers = {name: (0, "") for name, command in COMMANDS.items() if command.serves}
-    others = {name: COMMANDS[name].end for name in ("camera", "watch", "calibrate", "engines")}
+    others = {name: COMMANDS[name].end for name in ("camera", "watch", "calibrate")}
     return {"*": (code, word), **servers, **others}
 
 
@@ -263,6 +269,7 @@ TABLE = [
     Row("working folder deleted", (lambda box: (box.folder / "cwd").rmdir(),), {
         "*": (14, "working folder"), **UNLIMITED}),
     Row("working folder not readable", (plain_user, lambda box: (box.folder / "cwd").chmod(0))),
+    Row("modules' names in the working folder", (modules_in_working_folder,), also=("simulate",)),
     # Standard streams
     Row("stdin closed", (closed(0),), also=("simulate",)),
     Row("stdin is a folder", (to(0, "/"),)),
@@ -283,7 +290,8 @@ TABLE = [
     Row("LC_ALL garbage", (env(LC_ALL="xx_YY.garbage"),), real=True),
     Row("PYTHONIOENCODING=ascii", (env(PYTHONIOENCODING="ascii"),), also=("inspect",)),
     Row("no TERM", (env(TERM=None),)),
-    Row("TERM=dumb, NO_COLOR, COLUMNS=1", (env(TERM="dumb", NO_COLOR="1", COLUMNS="1", LINES="0"),), also=("help",)),
+    Row("TERM=dumb, NO_COLOR, COLUMNS=1", (env(TERM="dumb", NO_COLOR="1", COLUMNS="1", LINES="0"),),
+        also=("help", "inspect")),
     Row("COLUMNS garbage", (env(COLUMNS="-5", LINES="x", FORCE_COLOR="1"),), also=("help",)),
     Row("long variables", (env(LONG="x" * 100_000, XDG_DATA_DIRS=":" * 100_000),)),
     # Limits
@@ -295,7 +303,7 @@ TABLE = [
     Row("no more threads", (user, limit(resource.RLIMIT_NPROC, 1)), {"*": (14, "TasksMax"), **UNLIMITED}),
     Row("small files only", (limit(resource.RLIMIT_FSIZE, 2048),), {
         "run": (9, "File too large"), "simulate": (11, "File too large"), "camera, data set": (4, "File too large"),
-        **dict.fromkeys(("doctor", "inspect"), (14, "ulimit -f"))}),
+        **dict.fromkeys(("doctor", "inspect", "help of run"), (14, "ulimit -f"))}),
     Row("small stacks", (limit(resource.RLIMIT_STACK, 256 << 10),), real=True),
     Row("no locked memory, no core", (limit(resource.RLIMIT_MEMLOCK, 0), limit(resource.RLIMIT_CORE, 0))),
     # The interpreter and its libraries
@@ -310,11 +318,17 @@ TABLE = [
     Row("SIGPIPE default", (lambda box: signal.signal(signal.SIGPIPE, signal.SIG_DFL),)),
     Row("nohup", (ignored(signal.SIGINT), ignored(signal.SIGHUP))),
     Row("SIGTERM ignored", (ignored(signal.SIGTERM),)),
+    Row("SIGCHLD ignored", (ignored(signal.SIGCHLD),), also=("simulate",)),
+    Row("all signals blocked", (lambda box: signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()),),
+        also=("simulate", "gateway http")),
     Row("TZ garbage", (env(TZ="Mars/Olympus:/../\x01"),), real=True),
     Row("clock at 1970", (clock(1970),), also=("gateway opcua",)),
     Row("clock at 2100", (clock(2100),), also=("gateway opcua",)),
     Row("no network", (lambda box: box.own_network(),), also=("watch", "camera")),
-    Row("no host name", (lambda box: box.no_host_name(),), also=("gateway opcua",)),
+    Row("no host name", (lambda box: box.host_name(b""),), also=("gateway opcua",)),
+    Row("host name of 64 letters", (lambda box: box.host_name(b"h" * 64),), also=("gateway opcua",)),
+    Row("host name not ASCII", (lambda box: box.host_name("工場\n".encode()),), also=("keys new", "gateway opcua")),
+    Row("host name not UTF-8", (lambda box: box.host_name(b"pr\xfcf"),), also=("keys new", "gateway opcua")),
     Row("NOTIFY_SOCKET garbage", (env(NOTIFY_SOCKET="/nonexistent/" + "x" * 200, WATCHDOG_USEC="9" * 5000),)),
     Row("WATCHDOG_USEC=0", (env(WATCHDOG_USEC="0", WATCHDOG_PID="x"),)),
     Row("without /proc", (lambda box: box.without("/proc"),), dict.fromkeys(("run", "inspect", "score"),

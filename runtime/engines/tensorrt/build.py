@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from asperity.runtime.errors import EngineError
+from asperity.runtime.process.child import of_ours
 from asperity.runtime.settings.paths import engine_cache
 from asperity.runtime.settings.station_toml import StationConfig
 
@@ -29,11 +29,11 @@ REMEDY = "run `asperity engines build` by hand for details"
 def build_command(bundle: Path, config: StationConfig) -> list[str]:
     """`asperity engines build` with everything that ``[engine]`` says of it."""
     engine = config.engine
-    command = [
-        sys.executable, "-m", "asperity.runtime.cli", "engines", "build", str(bundle), "--precision", engine.precision,
+    command = of_ours(
+        "asperity.runtime.cli", "engines", "build", str(bundle), "--precision", engine.precision,
         "--gpu", str(engine.gpu), "--cache", str(engine_cache(config)), "--cache-max-mbytes",
         str(engine.cache_max_mbytes), "--memory-mbytes", str(engine.build_mbytes), "--nice", str(NICE),
-    ]  # fmt: skip
+    )  # fmt: skip
     return [*command, "--keys", engine.trust] if engine.trust else command
 
 

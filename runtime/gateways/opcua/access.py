@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import socket
+import re
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,14 @@ from asperity.runtime.gateways.opcua import users
 from asperity.runtime.gateways.opcua.session import Client
 from asperity.runtime.security.certificates import check_dates, check_key, decode_certificate, read_certificates
 from asperity.runtime.security.private_files import read_secret, write_private
+from asperity.runtime.text.names import host_name
 
 log = logging.getLogger("asperity.gateway")
 CERTIFICATE_DAYS = 10 * 365
 MAX_CERTIFICATE_BYTES = 64 * 1024
 CERTIFICATE_FIELD = "[opcua] certificate_folder"
+HOST = re.compile(r"[A-Za-z0-9._-]+")
+"""Names that a certificate can hold as they are."""
 
 
 CHECKED: ContextVar[Client | None] = ContextVar("checked", default=None)
@@ -114,7 +117,8 @@ def certificate_files(folder: Path, uri: str, station: str) -> tuple[Path, Path]
         lone, gone = (certificate, key) if certificate.exists() else (key, certificate)
         raise ConfigError(f"{lone} exists without {gone.name}; provide both, or remove it and both are created")
     if not key.exists():
-        private, host = generate_private_key(), socket.gethostname()
+        private, host = generate_private_key(), host_name()
+        host = host if HOST.fullmatch(host) else "localhost"
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri), x509.DNSName(host)]
         made = generate_self_signed_app_certificate(
             private,

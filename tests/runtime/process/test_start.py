@@ -122,3 +122,26 @@ os.kill(os.getpid(), signal.SIGHUP)
 """
     prepare = "signal.signal(signal.SIGHUP, signal.SIG_IGN)" if ignored else "pass"
     assert run(program, prepare=prepare).returncode == code
+
+
+def test_a_signal_that_was_blocked_ends_a_process_all_the_same() -> None:
+    program = """
+from asperity.runtime.process import start
+start.begin()
+import os, signal
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    prepare = "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"
+    assert run(program, prepare=prepare).returncode == 128 + signal.SIGTERM
+
+
+def test_a_child_that_failed_is_known_though_sigchld_was_ignored() -> None:
+    """A recipe that did not open in the child would be taken for verified."""
+    program = """
+from asperity.runtime.process import start
+start.begin()
+import subprocess, sys
+print(subprocess.run([sys.executable, "-c", "raise SystemExit(5)"]).returncode)
+"""
+    done = run(program, prepare="signal.signal(signal.SIGCHLD, signal.SIG_IGN)")
+    assert (done.returncode, done.stdout) == (0, b"5\n")

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from asperity.runtime.commands.keys import app
-from asperity.runtime.errors import SignatureError, UsageError
+from asperity.runtime.errors import ConfigError, SignatureError, UsageError
 from asperity.runtime.security.private_files import default_key_folder
 from asperity.runtime.security.signing_keys import TrustStore, check_signature, new_signing_key, read_public_key
 
@@ -44,6 +44,15 @@ def test_folder_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.delenv("XDG_CONFIG_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_key_folder() == tmp_path / ".config" / "asperity" / "keys"
+    monkeypatch.setenv("ASPERITY_KEYS", "~/mine")  # of a unit or a container, where no shell replaces it
+    assert default_key_folder() == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("value", ["~other/keys", "$HOME/keys", " ", "keys ", "C:\\keys", "a\nb"])
+def test_a_folder_that_would_be_made_under_an_odd_name_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASPERITY_KEYS", value)
+    with pytest.raises(ConfigError, match="ASPERITY_KEYS is "):
+        default_key_folder()
 
 
 @pytest.mark.parametrize("bits", [0o640, 0o604, 0o660])

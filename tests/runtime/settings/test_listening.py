@@ -100,6 +100,7 @@ PORT, LOW, SIX, FILE = Place("10.1.2.3", 5560), Place("0.0.0.0", 502), Place("::
     [
         (errno.EADDRINUSE, PORT, ["port 5560 is in use", "another inspector"]),
         (errno.EADDRNOTAVAIL, PORT, ["10.1.2.3 is not an address of this computer"]),
+        (errno.EADDRNOTAVAIL, Place("127.0.0.1", 5560), ["`ip link set lo up`", "::1"]),
         (errno.EADDRNOTAVAIL, SIX, ["or IPv6 is off"]),
         (errno.EAFNOSUPPORT, SIX, ["IPv6 is off on this computer"]),
         (errno.EACCES, LOW, ["below 1024", "CAP_NET_BIND_SERVICE"]),

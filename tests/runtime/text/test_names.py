@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asperity.runtime.text.encoding import TextRefused
-from asperity.runtime.text.names import check_apart, check_name, has_stray_bytes, natural_key, path_from
+from asperity.runtime.text.names import check_apart, check_name, has_stray_bytes, host_name, natural_key, path_from
 
 NAMES = st.text(st.characters() | st.sampled_from("0123456789²١１"), max_size=12)
 
@@ -105,6 +107,15 @@ def test_paths_that_would_lead_elsewhere(text: str, words: str) -> None:
 
 
 def test_a_home_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HOME", raising=False)
-    with pytest.raises(TextRefused, match="home folder is not known"):
-        path_from("~/a", Path("/etc"))
+    for home in (None, "", "/", "//", "home"):  # containers set "/" for a user they do not know
+        monkeypatch.delenv("HOME", raising=False) if home is None else monkeypatch.setenv("HOME", home)
+        with pytest.raises(TextRefused, match="home folder is not known"):
+            path_from("~/a", Path("/etc"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [(b"line1", "line1"), (b"pr\xfcf", r"pr\xfcf"), ("工場".encode(), "工場"), (b"", "")]
+)
+def test_any_name_of_a_computer_can_be_written(name: bytes, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename=os.fsdecode(name)))
+    assert host_name() == said
