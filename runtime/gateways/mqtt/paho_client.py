@@ -1,9 +1,11 @@
-"""paho's client with what it lacks: a bound on packets before they are read, the broker's codes as it sent them, and
-no thread that ends unnoticed."""
+"""paho's client with what it lacks: a bound on packets before they are read, the broker's codes as it sent them, an end
+to a broker that sends what it may not, and no thread that ends unnoticed."""
 
 from __future__ import annotations
 
 import errno
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,9 @@ from paho.mqtt.enums import MessageType, MQTTErrorCode
 
 INCOMING_NBYTES_MAX = 2**20
 """Largest packet that is read. A broker of MQTT 5 is told, and then sends no larger one."""
+
+SHARE_S = 0.05
+"""Least time that an address has to answer."""
 
 
 class PahoClient(paho.Client):
@@ -41,6 +46,28 @@ class PahoClient(paho.Client):
         """Ask the broker for a sign of life at least so often, though it has named a longer time, or 0 for never."""
         self._keepalive = min(seconds, self._keepalive or seconds)
 
+    def _check_keepalive(self) -> None:
+        """paho would wait for CONNACK no longer than the keep alive, which is for a connection that was accepted."""
+        if self.refused is not None:
+            super()._check_keepalive()
+
+    def _create_socket_connection(self) -> socket.socket:
+        """To the first address of the name that answers. All have the time of one: paho would give each so much, and
+        the last ones, behind dead ones, would never be tried before the connection is given up."""
+        last: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
+        found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        ends_s = time.monotonic() + self._connect_timeout
+        for number, (family, kind, protocol, _, where) in enumerate(found):
+            made = socket.socket(family, kind, protocol)
+            made.settimeout(max(SHARE_S, (ends_s - time.monotonic()) / (len(found) - number)))
+            try:
+                made.connect(where)
+                return made
+            except OSError as error:
+                made.close()
+                last = error
+        raise last
+
     def _sock_recv(self, bufsize: int) -> bytes:
         if bufsize > INCOMING_NBYTES_MAX:
             self.problem = (
@@ -52,8 +79,23 @@ class PahoClient(paho.Client):
 
     def _packet_handle(self) -> MQTTErrorCode:
         kind, packet = self._in_packet["command"] & 0xF0, self._in_packet["packet"]
+        if why := self._may_not_be(kind, packet):
+            self.problem = f"the broker sent {why}, which it may not; it does not speak MQTT as specified"
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
         if kind == MessageType.CONNACK and len(packet) > 1:
             self.refused = packet[1]
         elif kind == MessageType.DISCONNECT:
             self.disconnected = packet[0] if packet else 0
         return super()._packet_handle()
+
+    def _may_not_be(self, kind: int, packet: bytes | bytearray) -> str:
+        """What paho takes though no broker may send it; empty: it may be."""
+        if kind == MessageType.CONNACK and self.refused is not None:
+            return "a second CONNACK"
+        if kind == MessageType.PUBLISH and self.refused is None:
+            return "a message before CONNACK"
+        if kind == MessageType.PUBLISH and self._in_packet["command"] & 0x06 == 0x04:
+            return "a message of QoS 2, though it was asked for QoS 1"  # paho would keep any number of them
+        if kind == MessageType.PUBLISH and packet[:2] == b"\0\0":
+            return "a message without a topic (a topic alias, which was not offered)"
+        return ""

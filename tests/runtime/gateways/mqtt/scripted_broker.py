@@ -31,6 +31,10 @@ class Behaviour:
     puback: Mapping[str, int] = field(default_factory=dict)
     """Last part of a topic -> code of the PUBACK; other messages are accepted."""
     suback: int = 1
+    suback_codes: int | None = None
+    """So many codes in SUBACK; None: one for each topic."""
+    before: bytes = b""
+    """Sent before CONNACK."""
 
 
 HOLD = Behaviour()
@@ -82,12 +86,12 @@ class ScriptedBroker:
                     self.connects.append(bytes(body[at + 2 : at + 2 + struct.unpack_from(">H", body, at)[0]]))
                     if not does.answers:
                         continue
-                    end.sendall(self._connack(does))
+                    end.sendall(does.before + self._connack(does))
                     if does.code:
                         return
                 elif kind == 0x80:
                     self.subscribed += [body[at + 2 : at + 2 + n].decode() for at, n in _topics(body, self.five)]
-                    codes = bytes([does.suback] * len(list(_topics(body, self.five))))
+                    codes = bytes([does.suback] * len(list(_topics(body, self.five))))[: does.suback_codes]
                     inside = bytes(body[:2]) + (b"\0" if self.five else b"") + codes
                     end.sendall(b"\x90" + _length(len(inside)) + inside)
                 elif kind == 0x30:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -180,6 +182,118 @@ def test_a_refused_message_comes_with_the_reason(connect: Connect) -> None:
     told = dict(connection.acknowledged)
     assert told[good] == "" and told[bad].startswith("quota exceeded (code 0x97)")
     assert len(broker.published) == 2
+
+
+def published(version: str, first: int, topic: bytes, rest: bytes = b"") -> bytes:
+    inside = struct.pack(">H", len(topic)) + topic + rest + (b"\0" if version == "5" else b"") + b"{}"
+    return bytes([first, len(inside)]) + inside
+
+
+COMMAND = b"a/st1/command/start"
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("before", "then", "words"),
+    [
+        ((0x30, COMMAND), None, "a message before CONNACK"),
+        (None, (0x34, COMMAND, b"\0\7"), "QoS 2"),
+        (None, (0x30, b""), "without a topic"),
+        (None, (), "second CONNACK"),
+    ],
+)
+def test_what_no_broker_may_send_ends_the_connection_and_is_not_obeyed(
+    connect: Connect, version: str, before: Any, then: Any, words: str
+) -> None:
+    connack = b"\x20\x03\0\0\0" if version == "5" else b"\x20\x02\0\0"
+    sent = published(version, *then) if then else connack if then is not None else None
+    connection, _ = connect(version, Behaviour(before=published(version, *before) if before else b"", then=sent))
+    if sent:
+        until(lambda: connection.up, "a connection")
+        connection.publish("a/st1/online", b"{}", 1)
+    assert words in ended(connection) and not connection.requests
+
+
+@BOTH
+@pytest.mark.parametrize("topic", ["x/start", "a/st2/command/start", "a/st1/command/x/start", "a/st1/start", "start"])
+def test_what_was_not_subscribed_to_is_not_a_request(
+    connect: Connect, version: str, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection, broker = connect(version, HOLD)
+    until(lambda: len(broker.subscribed) > 1, "its subscriptions")
+    for _ in range(3):
+        broker.send(topic, b'{"id":"x"}')
+    broker.send("a/st1/command/stop", b'{"id":"y"}')
+    until(lambda: bool(connection.requests), "the request")
+    assert [each.topic for each in connection.requests] == ["a/st1/command/stop"]
+    assert caplog.text.count("did not subscribe") == 1 and topic in caplog.text
+
+
+def test_without_commands_nothing_is_a_request(caplog: pytest.LogCaptureFixture) -> None:
+    """Also at a broker that subscribes its clients by itself."""
+    with closing(ScriptedBroker(True, HOLD)) as broker:
+        connection = Connection(Mqtt(port=broker.port), "me", ("a", b""), "", ["a/st1/accept"], None, lambda: None)
+        connection.start()
+        until(lambda: bool(broker.subscribed), "its subscription")
+        for topic in ("a/st1/command/start", "/start", "start"):
+            broker.send(topic, b'{"id":"x"}')
+        broker.send("a/st1/accept", b"{}")
+        until(lambda: bool(connection.watched), "a message")
+        assert not connection.requests and "did not subscribe" in caplog.text
+        connection.abandon("")
+
+
+@BOTH
+def test_a_subscription_that_was_not_answered_in_full_is_not_granted(connect: Connect, version: str) -> None:
+    connection, _ = connect(version, Behaviour(suback_codes=1))
+    until(lambda: bool(connection.denied), "what may not be read")
+    assert connection.denied == ["a/st1/command/+ (no answer)"]
+
+
+def test_the_keep_alive_is_of_a_connection_that_was_accepted(connect: Connect) -> None:
+    """A broker that asks a directory who it is may take longer to accept it."""
+    connection, broker = connect("5", Behaviour(answers=False), keepalive_s=1)
+    until(lambda: bool(broker.connects), "its CONNECT")
+    client = connection._client
+    with client._msgtime_mutex:
+        client._last_msg_out = client._last_bytes_received = client._last_msg_out - 1000
+    client._check_keepalive()
+    assert not connection.ended and client.socket() is not None
+
+
+def test_all_addresses_of_a_name_are_tried_within_the_time_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ones are dead, as of a broker whose IPv6 does not reach this far."""
+    now_s, waits_s, closed = [0.0], [], []
+
+    class Socket:
+        def __init__(self, family: int, kind: int, protocol: int) -> None:
+            self.family = family
+
+        def settimeout(self, seconds: float) -> None:
+            self.wait_s = seconds
+
+        def connect(self, where: tuple[Any, ...]) -> None:
+            if where[0] != "last":
+                now_s[0] += self.wait_s
+                waits_s.append(self.wait_s)
+                raise TimeoutError("timed out")
+
+        def close(self) -> None:
+            closed.append(self)
+
+    found = [(10, 1, 6, "", ("dead", 1883, 0, 2))] * 4 + [(2, 1, 6, "", ("last", 1883))]
+    there = SimpleNamespace(SOCK_STREAM=1, socket=Socket, getaddrinfo=lambda *_, **__: found)
+    monkeypatch.setattr("asperity.runtime.gateways.mqtt.paho_client.socket", there)
+    monkeypatch.setattr("asperity.runtime.gateways.mqtt.paho_client.time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    connection = Connection(Mqtt(), "me", ("a", b""), "", [], None, lambda: None)
+    made: Any = connection._client._create_socket_connection()
+    assert made.family == 2 and len(closed) == 4 and waits_s == pytest.approx([0.6] * 4)
+    found.pop()
+    with pytest.raises(TimeoutError):
+        connection._client._create_socket_connection()
+    found.clear()
+    with pytest.raises(OSError, match="no address"):
+        connection._client._create_socket_connection()
 
 
 def test_a_connection_that_was_given_up_does_not_come_up_later() -> None:
