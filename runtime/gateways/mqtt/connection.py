@@ -147,6 +147,7 @@ class Connection:
         """End without notifying the broker, which then gives the last will."""
         self.why = self.why or why
         self.ended = True
+        self._client.drop_unsent()
         with contextlib.suppress(OSError):
             if isinstance(open_socket := self._client.socket(), socket.socket):
                 open_socket.shutdown(socket.SHUT_RDWR)

@@ -3,8 +3,10 @@ to a broker that sends what it may not, and no thread that ends unnoticed."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +29,7 @@ class PahoClient(paho.Client):
     """Code of a CONNACK, as it was sent."""
     disconnected: int | None = None
     """Code of the broker's DISCONNECT."""
+    _in_order = False
     problem: str = ""
     """Why the connection was closed from this side."""
 
@@ -50,6 +53,22 @@ class PahoClient(paho.Client):
         """paho would wait for CONNACK no longer than the keep alive, which is for a connection that was accepted."""
         if self.refused is not None:
             super()._check_keepalive()
+
+    def disconnect(self, *args: Any, **kwargs: Any) -> MQTTErrorCode:
+        """As paho's: what was sent before it still arrives."""
+        self._in_order = True
+        return super().disconnect(*args, **kwargs)
+
+    def drop_unsent(self) -> None:
+        """What the system still holds is dropped as the connection closes: through a network that was interrupted it
+        would arrive whenever that works again, and speak of parts that are gone, or take over the next connection."""
+        with contextlib.suppress(OSError):
+            if not self._in_order and isinstance(open_socket := self.socket(), socket.socket):
+                open_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def _sock_close(self) -> None:
+        self.drop_unsent()
+        super()._sock_close()
 
     def _create_socket_connection(self) -> socket.socket:
         """To the first address of the name that answers. All have the time of one: paho would give each so much, and

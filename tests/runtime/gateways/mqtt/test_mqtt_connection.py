@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -259,6 +260,20 @@ def test_the_keep_alive_is_of_a_connection_that_was_accepted(connect: Connect) -
         client._last_msg_out = client._last_bytes_received = client._last_msg_out - 1000
     client._check_keepalive()
     assert not connection.ended and client.socket() is not None
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_what_a_connection_that_is_given_up_had_not_sent_yet_does_not_arrive_later(
+    connect: Connect, in_order: bool
+) -> None:
+    """The network was interrupted: when it works again, that would speak of a part that is gone."""
+    connection, broker = connect("5", Behaviour(answers=False))
+    until(lambda: bool(broker.connects), "its CONNECT")
+    open_socket = connection._client.socket()
+    assert isinstance(open_socket, socket.socket)
+    connection.disconnect() if in_order else connection.abandon("too slow")
+    lingers = struct.unpack("ii", open_socket.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+    assert lingers == ((0, 0) if in_order else (1, 0))
 
 
 def test_all_addresses_of_a_name_are_tried_within_the_time_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
