@@ -35,9 +35,9 @@ from asperity.runtime.gateways.mqtt.reason_words import (
     TAKEN_OVER,
     TOO_LARGE,
     cannot_connect,
+    closed_unanswered,
     reason,
     refusal,
-    speaks_other,
 )
 from asperity.runtime.security.certificates import check_dates, check_key, read_certificates
 from asperity.runtime.security.private_files import read_secret
@@ -231,7 +231,7 @@ class Connection:
         elif code == "Keep alive timeout":
             why = "the broker has stopped answering (keep alive timeout)"
         elif self.up_s is None:
-            why = f"the broker closed the connection without an answer; {speaks_other(own)}"
+            why = closed_unanswered(own)
         else:
             self.silent = True
             why = "the broker closed the connection without a reason; its log has the reason"

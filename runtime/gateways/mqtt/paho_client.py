@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from typing import Any
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import MessageType, MQTTErrorCode
+
+from asperity.runtime.gateways.mqtt.reason_words import refuses_tls
 
 INCOMING_NBYTES_MAX = 2**20
 """Largest packet that is read. A broker of MQTT 5 is told, and then sends no larger one."""
@@ -94,7 +97,13 @@ class PahoClient(paho.Client):
                 "is a retained message, delete it at the broker"
             )
             raise OSError(errno.EMSGSIZE, self.problem)
-        return super()._sock_recv(bufsize)
+        try:
+            return super()._sock_recv(bufsize)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:  # paho takes it for a connection that was closed
+            self.problem = self.problem or refuses_tls(error)
+            raise
 
     def _packet_handle(self) -> MQTTErrorCode:
         kind, packet = self._in_packet["command"] & 0xF0, self._in_packet["packet"]

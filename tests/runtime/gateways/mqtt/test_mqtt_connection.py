@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import ssl
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +16,12 @@ import msgspec
 import pytest
 
 from asperity.runtime.gateways.config import Mqtt
-from asperity.runtime.gateways.mqtt.connection import MAX_PACKET_BYTES, REQUESTS_WAITING_MAX, Connection
+from asperity.runtime.gateways.mqtt.connection import MAX_PACKET_BYTES, REQUESTS_WAITING_MAX, Connection, tls_context
 from asperity.runtime.gateways.mqtt.paho_client import INCOMING_NBYTES_MAX
 from asperity.runtime.wire import OPERATIONS
 from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import until
+from tests.runtime.gateways.mqtt.mqtt_floor import make_certificate
 from tests.runtime.gateways.mqtt.scripted_broker import CLOSE_AFTER, HOLD, TAKE_OVER, Behaviour, ScriptedBroker
 
 Connect = Callable[..., tuple[Connection, ScriptedBroker]]
@@ -309,6 +313,44 @@ def test_all_addresses_of_a_name_are_tried_within_the_time_of_one(monkeypatch: p
     found.clear()
     with pytest.raises(OSError, match="no address"):
         connection._client._create_socket_connection()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("certificate")
+    make_certificate(folder / "key", folder / "pem")
+    return folder / "pem", folder / "key"
+
+
+@pytest.mark.parametrize(
+    ("server", "host", "words"),
+    [
+        ("requires a certificate", "localhost", "refused TLS: .*check \\[mqtt\\] certificate_file"),
+        ("closes", "localhost", "without an answer; .*certificate_file"),
+        ("other name", "127.0.0.1", "not trusted: .*mismatch.*check \\[mqtt\\] ca_file and host"),
+    ],
+)
+def test_what_is_wrong_with_tls_is_said_and_nobody_is_told_to_do_without(
+    certificate: tuple[Path, Path], server: str, host: str, words: str
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    if server == "requires a certificate":
+        context.load_verify_locations(certificate[0])
+        context.verify_mode = ssl.CERT_REQUIRED
+    with closing(ScriptedBroker(True, Behaviour(closes_at_once=True), context=context)) as broker:
+        config = Mqtt(host=host, port=broker.port, tls=True, ca_file=str(certificate[0]), connect_ms=60_000)
+        connection = Connection(config, "me", ("a", b""), "", [], tls_context(config), lambda: None)
+        connection.start()
+        assert re.search(words, ended(connection)) and "tls = false" not in connection.why
+
+
+def test_a_port_that_does_not_answer_tls() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        config = Mqtt(host="localhost", port=mute.getsockname()[1], tls=True, connect_ms=100)
+        connection = Connection(config, "me", ("a", b""), "", [], tls_context(config), lambda: None)
+        connection.start()
+        assert "does not answer TLS within 100 ms; check that it expects TLS" in ended(connection)
 
 
 def test_a_connection_that_was_given_up_does_not_come_up_later() -> None:
