@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
@@ -275,8 +276,9 @@ def test_what_a_connection_that_is_given_up_had_not_sent_yet_does_not_arrive_lat
     until(lambda: bool(broker.connects), "its CONNECT")
     open_socket = connection._client.socket()
     assert isinstance(open_socket, socket.socket)
-    connection.disconnect() if in_order else connection.abandon("too slow")
-    lingers = struct.unpack("ii", open_socket.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+    with socket.socket(fileno=os.dup(open_socket.fileno())) as same:
+        connection.disconnect() if in_order else connection.abandon("too slow")
+        lingers = struct.unpack("ii", same.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
     assert lingers == ((0, 0) if in_order else (1, 0))
 
 
