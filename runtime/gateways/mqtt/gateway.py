@@ -53,7 +53,7 @@ def serve(config: GatewayConfig) -> None:
     own = config.mqtt
     identity.check(own)
     tls_context(own)  # what cannot be is said now, and not at the first connection
-    file = StateFile(identity.state_path(config), config.station.name)
+    file = StateFile.held(identity.state_path(config), config.station.name)
 
     watch = Watch(secrets.token_hex(8), own.clash_quiet_ms / 1000)
 
