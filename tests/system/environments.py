@@ -206,7 +206,8 @@ CANNOT_WRITE: dict[str, End] = {
 }  # fmt: skip
 NO_RUNTIME_FOLDER: End = (11, "XDG_RUNTIME_DIR")
 NO_ROOM: dict[str, End] = {
-    **CANNOT_WRITE, "run": (9, "[journal] path"), "gateway opcua": (2, "No space left"), "doctor": (1, "free")
+    **CANNOT_WRITE, "run": (9, "[journal] path"), "gateway opcua": (2, "No space left"), "doctor": (1, "free"),
+    "gateway mqtt": (0, ""),
 }  # fmt: skip
 UNLIMITED: dict[str, End] = {name: COMMANDS[name].end for name in ("version", "help")}
 
