@@ -22,7 +22,10 @@ def nobody_at(endpoint: str, setting: str) -> str:
     """
     if endpoint.startswith("ipc://"):
         why = _nobody_at_file(Path(endpoint.removeprefix("ipc://")))
-        other = f"another XDG_RUNTIME_DIR (here it is {os.environ.get('XDG_RUNTIME_DIR') or 'not set'}) or user"
+        here = os.environ.get("XDG_RUNTIME_DIR") or "not set"
+        if here == "not set" and (of_service := os.environ.get("RUNTIME_DIRECTORY")):
+            here += f", and RUNTIME_DIRECTORY is {of_service}"
+        other = f"another XDG_RUNTIME_DIR (here it is {here}) or user"
     else:
         why = _nobody_at_port(*endpoint.removeprefix("tcp://").rpartition(":")[::2])
         other = "another port"

@@ -210,7 +210,8 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     state_file: Annotated[
         str,
         path_text(
-            "remembers what was published last, to continue from there; empty: `$XDG_STATE_HOME/asperity/NAME.mqtt`"
+            "remembers what was published last, to continue from there; one for each gateway; empty: "
+            "`$XDG_STATE_HOME/asperity/NAME.mqtt`"
         ),
     ] = ""
 

@@ -30,6 +30,9 @@ NO_RENEWAL = (
 OPCUA_FORGETS = ("gateways/opcua/parts.py", "            self._given_up.answered(trigger_id, status)", "            pass")
 ANY_RECIPE = ("gateways/opcua/parts.py", 'return self.recipe not in ("", result.recipe)', "return False")
 NO_WILL = ("gateways/mqtt/connection.py", "client.will_set(", "(lambda *_, **__: None)(")
+ANYBODYS_TOPIC = (
+    "gateways/mqtt/connection.py", 'return bool(self._requests) and topic.rpartition("/")[0] == self._requests', "return True",
+)
 DEAF_TO_OTHERS = ("gateways/mqtt/topic_watch.py", "self._foreign_s = now_s", "pass")
 
 TABLE: dict[str, dict[str, list[Off]]] = {
@@ -192,6 +195,12 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "::test_two_gateways_of_one_client_id_and_station_pass_nothing_though_they_never_meet[5]",
                 "neither may pass a part",
                 ("gateways/mqtt/gateway.py", "return self._session.doubt or self._watch.why(now_s)", "return self._watch.why(now_s)")),
+        ],
+        "a broker delivers messages to which the MQTT gateway did not subscribe, such as requests although `commands` is false": [
+            off("runtime/gateways/mqtt/test_mqtt_connection.py::test_without_commands_nothing_is_a_request",
+                "assert (not deque(", ANYBODYS_TOPIC),
+            off("runtime/gateways/mqtt/test_mqtt_connection.py::test_what_was_not_subscribed_to_is_not_a_request[x/start-5]",
+                "assert [", ANYBODYS_TOPIC),
         ],
         "a good result that was not announced, on a line with triggers": [
             off("runtime/gateways/test_link.py::test_a_good_result_that_nobody_announced_is_no_parts_on_a_line_with_triggers",

@@ -207,11 +207,13 @@ def no_folder(keys: str, state: str, cache: str, runtime: str = "", code: int = 
 HOMELESS = no_folder("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
 CANNOT_WRITE: dict[str, End] = {
     "keys new": (2, "ASPERITY_KEYS"), "calibrate": (2, "ASPERITY_KEYS"), "run": (5, "[journal] path"),
-    "gateway opcua": (2, "cannot be written"), "doctor": (1, "journal"),
+    "gateway opcua": (2, "cannot be written"), "gateway mqtt": (3, "[mqtt] state_file"),
+    "doctor": (1, "journal"),
 }  # fmt: skip
 NO_RUNTIME_FOLDER: End = (11, "XDG_RUNTIME_DIR")
 NO_ROOM: dict[str, End] = {
-    **CANNOT_WRITE, "run": (9, "[journal] path"), "gateway opcua": (2, "No space left"), "doctor": (1, "free")
+    **CANNOT_WRITE, "run": (9, "[journal] path"), "gateway opcua": (2, "No space left"), "doctor": (1, "free"),
+    "gateway mqtt": (0, ""),
 }  # fmt: skip
 UNLIMITED: dict[str, End] = {name: COMMANDS[name].end for name in ("version", "help")}
 

@@ -121,7 +121,8 @@ class HttpGateway:
         client = _Client(task, writer, str((writer.get_extra_info("peername") or ("?",))[0]))
         self._admit(client)
         try:
-            with suppress(asyncio.TimeoutError, ConnectionError, asyncio.IncompleteReadError):
+            # Cancelled: closed for a newcomer. It ends here, or asyncio would log it as an error.
+            with suppress(asyncio.TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await asyncio.wait_for(self._converse(client, reader, writer), self._config.request_ms / 1000)
         finally:
             self._clients.discard(client)

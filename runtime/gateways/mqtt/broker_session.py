@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from asperity.runtime.errors import ConfigError
+from asperity.runtime.errors import ConfigError, GatewayError
 from asperity.runtime.gateways.back_off import BackOff
 from asperity.runtime.gateways.config import Mqtt
 from asperity.runtime.gateways.mqtt.broker_limits import PACKET_NBYTES_LEAST
@@ -55,7 +55,7 @@ class BrokerSession:
         """What is wrong, for people; empty: connected."""
 
     def begin(self, now_s: float) -> None:
-        """Begin to connect. Raises ConfigError on a password file that cannot be used."""
+        """Begin to connect. Raises ConfigError, GatewayError on a password or certificate that cannot be used."""
         self._began_s, self._up_s, self._held = now_s, None, False
         self._connection = self._connect()
         self._connection.start()
@@ -99,7 +99,7 @@ class BrokerSession:
     def _begin_again(self, now_s: float) -> None:
         try:
             self.begin(now_s)
-        except ConfigError as error:  # a password that is being replaced
+        except (ConfigError, GatewayError) as error:  # a password or certificate that is being replaced
             self._retry_s = now_s + self._back_off.ended(0.0)
             self._say(str(error))
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import socket
 import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from asperity.runtime.errors import ConfigError
+from asperity.runtime.files import shown
 from asperity.runtime.gateways.config import Mqtt
 from asperity.runtime.gateways.mqtt.broker_limits import INFLIGHT_MAX, BrokerLimits, limits_of, publish_nbytes
 from asperity.runtime.gateways.mqtt.messages import Message, Refused, id_of
@@ -32,9 +35,9 @@ from asperity.runtime.gateways.mqtt.reason_words import (
     TAKEN_OVER,
     TOO_LARGE,
     cannot_connect,
+    closed_unanswered,
     reason,
     refusal,
-    speaks_other,
 )
 from asperity.runtime.security.certificates import check_dates, check_key, read_certificates
 from asperity.runtime.security.private_files import read_secret
@@ -46,7 +49,10 @@ REFUSED_WAITING_MAX = 4096
 """Requests that may wait for their refusal; what is beyond is only counted, as ``unanswered``."""
 WATCHED_WAITING_MAX = 4096
 """Messages of the station's own topics that may wait for it; what is beyond is only counted, as ``unseen``."""
+TOPIC_SHOWN = 80
 MAX_PACKET_BYTES = MAX_CONTROL_BYTES + 1024
+
+log = logging.getLogger("asperity.gateway")
 
 
 class Connection:
@@ -89,6 +95,8 @@ class Connection:
         self._config = config
         self._watched = frozenset(watched)
         self._requests = requests
+        self._subscription: int | None = None  # number of the SUBSCRIBE
+        self._strayed = False
         self._refusal = ""  # what the broker said to it
         self._subscribe = list(watched)
         self._wake = wake
@@ -139,6 +147,7 @@ class Connection:
         """End without notifying the broker, which then gives the last will."""
         self.why = self.why or why
         self.ended = True
+        self._client.drop_unsent()
         with contextlib.suppress(OSError):
             if isinstance(open_socket := self._client.socket(), socket.socket):
                 open_socket.shutdown(socket.SHUT_RDWR)
@@ -194,7 +203,8 @@ class Connection:
         if self._requests:
             names = OPERATIONS if not limits.wildcards else ("+",)
             self._subscribe += [f"{self._requests}/{name}" for name in names]
-        if client.subscribe([(each, 1) for each in self._subscribe])[0] != MQTTErrorCode.MQTT_ERR_SUCCESS:
+        sent, self._subscription = client.subscribe([(each, 1) for each in self._subscribe])
+        if sent != MQTTErrorCode.MQTT_ERR_SUCCESS:
             self.why = "the subscription could not be sent"
         self.up_s = time.monotonic()
         self.up = True
@@ -221,7 +231,7 @@ class Connection:
         elif code == "Keep alive timeout":
             why = "the broker has stopped answering (keep alive timeout)"
         elif self.up_s is None:
-            why = f"the broker closed the connection without an answer; {speaks_other(own)}"
+            why = closed_unanswered(own)
         else:
             self.silent = True
             why = "the broker closed the connection without a reason; its log has the reason"
@@ -237,10 +247,12 @@ class Connection:
     def _on_subscribe(
         self, client: paho.Client, data: Any, number: int, codes: list[ReasonCode], properties: Properties | None
     ) -> None:
+        if number != self._subscription:
+            return
         self.denied = [
-            f"{topic} ({reason(code.value)})"
-            for topic, code in zip(self._subscribe, codes, strict=False)
-            if code.is_failure
+            f"{topic} ({'no answer' if code is None else reason(code.value)})"
+            for topic, code in zip_longest(self._subscribe, codes[: len(self._subscribe)])
+            if code is None or code.is_failure
         ]
         self._wake()
 
@@ -248,9 +260,11 @@ class Connection:
         try:
             topic = message.topic
         except UnicodeDecodeError:
-            topic = ""  # of no operation, so it is refused
+            topic = "?"
         nbytes = len(message.payload)
-        if topic in self._watched:
+        if topic not in self._watched and not self._is_request(topic):
+            self._stray(topic)
+        elif topic in self._watched:
             if len(self.watched) < WATCHED_WAITING_MAX:
                 body = bytes(message.payload[:MAX_PACKET_BYTES])
                 self.watched.append(Message(topic, body, message.retain, message.dup))
@@ -266,6 +280,19 @@ class Connection:
         else:
             self.unanswered += 1
         self._wake()
+
+
+    def _is_request(self, topic: str) -> bool:
+        """Whoever sends it, what was not subscribed to is not a request."""
+        return bool(self._requests) and topic.rpartition("/")[0] == self._requests
+
+    def _stray(self, topic: str) -> None:
+        if not self._strayed:
+            self._strayed = True
+            log.warning(
+                "the broker sent a message of topic %r, to which the gateway did not subscribe; such messages are "
+                "ignored. Does the broker subscribe clients by itself?", shown(topic[:TOPIC_SHOWN]),
+            )  # fmt: skip
 
 
 def tls_context(config: Mqtt) -> ssl.SSLContext | None:

@@ -52,8 +52,8 @@ def serve(config: GatewayConfig) -> None:
     """Publish until SIGTERM. Raises ConfigError, GatewayError."""
     own = config.mqtt
     identity.check(own)
-    context = tls_context(own)
-    file = StateFile(identity.state_path(config), config.station.name)
+    tls_context(own)  # what cannot be is said now, and not at the first connection
+    file = StateFile.held(identity.state_path(config), config.station.name)
 
     watch = Watch(secrets.token_hex(8), own.clash_quiet_ms / 1000)
 
@@ -62,7 +62,9 @@ def serve(config: GatewayConfig) -> None:
         requests = f"{base}/command" if own.commands and config.gateway.commands else ""
         client_id = identity.client_id(own, config.station.name, watch.instance)
         watched = [f"{base}/{name}" for name in WATCHED]
-        return Connection(own, client_id, (f"{base}/accept", watch.will), requests, watched, context, wake)
+        will = (f"{base}/accept", watch.will)
+        # Read again for each connection: certificates are renewed while a gateway runs.
+        return Connection(own, client_id, will, requests, watched, tls_context(own), wake)
 
     process.run(config, lambda link: MqttGateway(config, link, file, watch, connect), since=file.since)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import struct
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from asperity.runtime.client.ordering import Gap
+from asperity.runtime.errors import ConfigError, GatewayError
 from asperity.runtime.files import OTHERS_MAY_WRITE, make_folder, open_file, read_file
 from asperity.runtime.gateways.link import Item
 from asperity.runtime.wire import MAX_INTEGER
@@ -94,16 +96,44 @@ class StateFile:
     the other. A file put in place of another (rename) would be safer on a power cut, and waits for the disk.
     """
 
-    def __init__(self, path: Path, station: str) -> None:
+    @classmethod
+    def held(cls, path: Path, station: str) -> StateFile:
+        """The file, of this process alone: what two gateways write by turns would let each skip results of its broker
+        after a restart. Raises ConfigError, GatewayError."""
+        try:
+            there = os.path.lexists(path)
+            file = _open(path)
+        except OSError as error:
+            raise ConfigError(
+                f"[mqtt] state_file: {path} cannot be written: {error.strerror or error}; set another file, in a "
+                "folder of this user's"
+            ) from error
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise GatewayError(
+                f"[mqtt] state_file: another gateway uses {path}; end it, or, if the station has two brokers, set "
+                "state_file to another file for each"
+            ) from None
+        except OSError as error:
+            file.close()
+            raise ConfigError(
+                f"[mqtt] state_file: {path} cannot be locked: {error.strerror}; set a local file"
+            ) from error
+        return cls(path, station, file, new=not there)
+
+    def __init__(self, path: Path, station: str, file: BinaryIO | None = None, *, new: bool = False) -> None:
         """Read what is there; what cannot be read is reported and counts as nothing: then the gateway begins with
-        now."""
+        now. ``file``: it, if it is open already; ``new``: made for that."""
         self._path = path
         self._station = station.encode()
         self._number = 0
-        self._file: BinaryIO | None = None
+        self._file = file
         self._written: tuple[int, int] | None = None
         self.sent = self.acknowledged = 0
-        self._read()
+        if not new:
+            self._read()
 
     @property
     def since(self) -> int | None:
@@ -119,9 +149,7 @@ class StateFile:
         if (sent, acknowledged) == self._written:
             return
         if self._file is None:
-            make_folder(self._path.parent)
-            handle = open_file(self._path, os.O_RDWR | os.O_CREAT, forbidden=OTHERS_MAY_WRITE)
-            self._file = os.fdopen(handle, "r+b", buffering=0)
+            self._file = _open(self._path)
         self._number += 1
         body = RECORD.pack(MAGIC, self._number, self._station, sent, min(acknowledged, MAX_INTEGER))
         os.pwrite(self._file.fileno(), body + CRC.pack(zlib.crc32(body)), SLOT_BYTES * (self._number % 2))
@@ -154,3 +182,8 @@ class StateFile:
         magic, number, station, sent, acknowledged = RECORD.unpack(body)
         known = magic == MAGIC and station.rstrip(b"\0") == self._station and 0 < sent <= MAX_INTEGER
         return (number, sent, acknowledged) if known else None
+
+
+def _open(path: Path) -> BinaryIO:
+    make_folder(path.parent)
+    return os.fdopen(open_file(path, os.O_RDWR | os.O_CREAT, forbidden=OTHERS_MAY_WRITE), "r+b", buffering=0)

@@ -115,10 +115,27 @@ def cannot_connect(error: Exception, own: Mqtt) -> str:
         )
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return f"the name {own.host!r} cannot be resolved ({error}); check [mqtt] host and the name server"
+    if isinstance(error, TimeoutError) and own.tls and "handshake" in str(error):
+        return (
+            f"port {own.port} does not answer TLS within {own.connect_ms} ms; check that it expects TLS (usually 8883)"
+        )
     if isinstance(error, TimeoutError):
         return f"no answer within {own.connect_ms} ms; check [mqtt] host and port, the network and firewalls"
     number = error.errno if isinstance(error, OSError) else None
     return by_number.get(number or 0, f"{error}; check [mqtt] host and port")
+
+
+def refuses_tls(error: ssl.SSLError) -> str:
+    """After its own part of the handshake a broker says so, of TLS 1.3, in place of a first answer."""
+    return f"the broker refused TLS: {error}; check [mqtt] certificate_file and key_file, and the broker's log"
+
+
+def closed_unanswered(own: Mqtt) -> str:
+    """The broker closed the connection after CONNECT, so after any handshake of TLS."""
+    why = "the broker closed the connection without an answer"
+    if own.tls:
+        return f"{why}; check that port {own.port} is that of an MQTT broker, and [mqtt] certificate_file"
+    return f"{why}; {speaks_other(own)}"
 
 
 def speaks_other(own: Mqtt) -> str:

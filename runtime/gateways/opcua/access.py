@@ -34,6 +34,8 @@ MAX_CERTIFICATE_BYTES = 64 * 1024
 CERTIFICATE_FIELD = "[opcua] certificate_folder"
 HOST = re.compile(r"[A-Za-z0-9._-]+")
 """Names that a certificate can hold as they are."""
+URI = "urn:asperity:gateway:"
+"""Of a gateway as an application, followed by its station."""
 
 
 CHECKED: ContextVar[Client | None] = ContextVar("checked", default=None)
@@ -79,12 +81,13 @@ def check(config: Opcua, loopback: bool) -> None:
 async def secure(server: Server, config: GatewayConfig) -> None:
     """Endpoints, certificate, identities and sizes of a server not started yet. Raises AsperityError, OSError."""
     own = config.opcua
-    uri = f"urn:asperity:gateway:{config.station.name}"
-    await server.set_application_uri(uri)
-    certificate, key = certificate_files(_folder(own), uri, config.station.name)
+    uri = URI + config.station.name
+    certificate, key = certificate_files(_folder(own, uri, config.station.name), uri, config.station.name)
     own_certificate = read_certificates(certificate, CERTIFICATE_FIELD, pem=False)
     check_dates(own_certificate, certificate, CERTIFICATE_FIELD)
     check_key(key, own_certificate[0], CERTIFICATE_FIELD)
+    # A client compares both, and refuses the connection (BadCertificateUriInvalid) unless they are the same.
+    await server.set_application_uri(_uri_of(own_certificate[0]) or uri)
     await server.load_certificate(certificate)
     await server.load_private_key(read_secret(key).encode(), format="pem")
     policies = [ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt]
@@ -134,10 +137,26 @@ def certificate_files(folder: Path, uri: str, station: str) -> tuple[Path, Path]
     return certificate, key
 
 
-def _folder(config: Opcua) -> Path:
+def _folder(config: Opcua, uri: str, station: str) -> Path:
+    """The configured folder, or this user's; if that has the certificate of another station, one for this station."""
     if config.certificate_folder:
         return Path(config.certificate_folder)
-    return configuration_folder("[opcua] certificate_folder") / "opcua"
+    usual = configuration_folder(CERTIFICATE_FIELD) / "opcua"
+    found = _certificate(usual / "server.der")
+    other = "" if found is None else _uri_of(found)
+    if other == uri or not other.startswith(URI):  # ours, or one that the user provided
+        return usual
+    log.info("%s is that of %s, so this station's is in %s", usual / "server.der", other, usual / station)
+    return usual / station
+
+
+def _uri_of(certificate: x509.Certificate) -> str:
+    """The application URI in a certificate; empty: it has none."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound):
+        return ""
+    return next(iter(names.get_values_for_type(x509.UniformResourceIdentifier)), "")
 
 
 def _fingerprints(folder: Path) -> set[bytes]:

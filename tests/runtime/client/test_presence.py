@@ -19,7 +19,10 @@ def test_a_file_that_is_not_there_names_the_variable_and_the_setting(monkeypatch
     assert "ipc:///nowhere/st1.control (there is no such file)" in why
     assert "XDG_RUNTIME_DIR (here it is /run/user/7)" in why and "set [station] control" in why
     monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     assert "(here it is not set)" in nobody_at("ipc:///nowhere/st1.control", "[station] control")
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/gateway")
+    assert "(here it is not set, and RUNTIME_DIRECTORY is /run/gateway)" in nobody_at("ipc:///nowhere/x", "x")
 
 
 def test_a_socket_of_a_process_that_has_ended_and_one_of_a_process_that_lives(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from asperity.runtime.cli import command_line
 from asperity.runtime.errors import BundleError, CameraError, ConfigError, StationError, UsageError
 from asperity.runtime.gateways import config as gateways
 from asperity.runtime.settings import loading
+from asperity.runtime.settings.paths import control_endpoint
 from asperity.runtime.sockets.reachability import open_to_network, open_to_users
 from tests.places import DOCS, ROOT
 
@@ -75,6 +76,32 @@ def test_only_the_services_user_reaches_the_sockets_of_the_shipped_configuration
     assert service(NAMES[1])["User"] == unit["User"], "the files are of mode 0600"
     runtime = [value for name in NAMES for value in service(name)["Environment"] if "XDG_RUNTIME_DIR=/run" in value]
     assert len(runtime) == 2, "whoever leaves the control socket out finds it in the same folder"
+
+
+def environment(unit: dict[str, list[str]]) -> dict[str, str]:
+    """What systemd gives the process of a unit, as far as folders follow from it."""
+    made = {}
+    for key, root in (("RuntimeDirectory", "/run"), ("StateDirectory", "/var/lib")):
+        if key in unit:
+            variable = f"{key.removesuffix('Directory').upper()}_DIRECTORY"
+            made[variable] = ":".join(f"{root}/{folder}" for folder in unit[key][0].split())
+    return {**made, **dict(pair.split("=", 1) for line in unit["Environment"] for pair in shlex.split(line))}
+
+
+@pytest.mark.parametrize("station", ["st1", "left"])
+def test_the_processes_of_the_units_meet_at_one_control_socket(monkeypatch: pytest.MonkeyPatch, station: str) -> None:
+    """Where no file names it; /tmp is private to each unit, so it could not be there."""
+    words = shlex.split((UNITS / "asperity-service").read_text().partition("exec ")[2].replace("\\\n", " "))
+    command = dict(word.split("=", 1) for word in words if "=" in word)
+    met = set()
+    for given in (*(environment(service(name)) for name in NAMES), command):
+        with monkeypatch.context() as patch:
+            for variable in [name for name in os.environ if name.startswith("XDG_") or name.endswith("_DIRECTORY")]:
+                patch.delenv(variable)
+            for variable, value in given.items():
+                patch.setenv(variable, value)
+            met.add(control_endpoint(station))
+    assert met == {f"ipc:///run/{service(NAMES[0])['RuntimeDirectory'][0]}/{station}.control"}
 
 
 def test_the_camera_of_the_shipped_configuration_sends_to_its_sockets(tmp_path: Path) -> None:

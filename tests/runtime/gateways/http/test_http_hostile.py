@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 
@@ -104,3 +105,27 @@ def test_five_hundred_visits_leave_nothing_behind(floor: Floor) -> None:
             assert everything(plain).startswith(b"HTTP/1.1 200")
         plain.close()
     until(lambda: open_files() <= before + 2, "the end of old connections")
+
+
+def test_who_is_closed_for_a_newcomer_is_no_error_in_the_log(
+    make: Callable[..., Floor], caplog: pytest.LogCaptureFixture
+) -> None:
+    floor = make(connections_max=2)
+    silent = [floor.raw() for _ in range(20)]
+    assert floor.get("/livez")[0] == 200
+    assert sum(everything(each) == b"" for each in silent[:17]) == 17
+    assert "Traceback" not in caplog.text and "Exception" not in caplog.text
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EHOSTUNREACH, "no route"), TimeoutError(errno.ETIMEDOUT, "gone")])
+def test_a_client_whose_network_is_gone_is_no_error_in_the_log(
+    floor: Floor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    async def gone(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(floor.gateway, "_converse", gone)
+    plain = floor.raw()
+    assert everything(plain) == b""
+    floor.loop.call(lambda: None)
+    assert "Traceback" not in caplog.text and "Exception" not in caplog.text

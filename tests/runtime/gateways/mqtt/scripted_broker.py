@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Iterator, Mapping
@@ -28,9 +29,15 @@ class Behaviour:
     """After that it closes the connection."""
     answers: bool = True
     """False: it says nothing at all."""
+    closes_at_once: bool = False
+    """It closes the connection in place of a CONNACK."""
     puback: Mapping[str, int] = field(default_factory=dict)
     """Last part of a topic -> code of the PUBACK; other messages are accepted."""
     suback: int = 1
+    suback_codes: int | None = None
+    """So many codes in SUBACK; None: one for each topic."""
+    before: bytes = b""
+    """Sent before CONNACK."""
 
 
 HOLD = Behaviour()
@@ -41,12 +48,13 @@ TAKE_OVER = Behaviour(then=bytes([0xE0, 2, 0x8E, 0]), closes=True)
 class ScriptedBroker:
     """Listens at ``port``. The last behaviour is that of all further connections."""
 
-    def __init__(self, five: bool, *script: Behaviour) -> None:
+    def __init__(self, five: bool, *script: Behaviour, context: ssl.SSLContext | None = None) -> None:
         self.five = five
         self.connects: list[bytes] = []
         """Client ids in the order of their connections."""
         self.published: list[tuple[str, bytes]] = []
         self.subscribed: list[str] = []
+        self._context = context
         self._script = list(script)
         self._to_client: socket.socket | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -73,21 +81,26 @@ class ScriptedBroker:
                 threading.Thread(target=self._serve, args=(end, does), daemon=True).start()
 
     def _serve(self, end: socket.socket, does: Behaviour) -> None:
-        with end, contextlib.suppress(OSError, EOFError):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, EOFError):
+            stack.enter_context(end)
+            if self._context is not None:
+                end = stack.enter_context(self._context.wrap_socket(end, server_side=True))
             for first, body in _packets(end):
                 kind = first & 0xF0
                 if kind == 0x10:
                     self._to_client = end
                     at = 10 + (1 + body[10] if self.five else 0)
                     self.connects.append(bytes(body[at + 2 : at + 2 + struct.unpack_from(">H", body, at)[0]]))
+                    if does.closes_at_once:
+                        return
                     if not does.answers:
                         continue
-                    end.sendall(self._connack(does))
+                    end.sendall(does.before + self._connack(does))
                     if does.code:
                         return
                 elif kind == 0x80:
                     self.subscribed += [body[at + 2 : at + 2 + n].decode() for at, n in _topics(body, self.five)]
-                    codes = bytes([does.suback] * len(list(_topics(body, self.five))))
+                    codes = bytes([does.suback] * len(list(_topics(body, self.five))))[: does.suback_codes]
                     inside = bytes(body[:2]) + (b"\0" if self.five else b"") + codes
                     end.sendall(b"\x90" + _length(len(inside)) + inside)
                 elif kind == 0x30:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asperity.runtime.client.ordering import Gap
-from asperity.runtime.errors import ConfigError
+from asperity.runtime.errors import ConfigError, GatewayError
 from asperity.runtime.gateways.config import GatewayConfig, Mqtt
 from asperity.runtime.gateways.link import Delivered, Item
 from asperity.runtime.gateways.mqtt.commands import AUDIT_LINES_MAX, AUDIT_WITHIN_S, NO_ID, REPLIES_KEPT, Commands
@@ -69,6 +69,33 @@ def test_a_restart_goes_on_after_what_was_sent_and_names_what_was_not_acknowledg
     assert again.since == 13 and again.gaps() == [Gap(10, 12, RESTARTED)]
     again.write(12, 12)
     assert StateFile(path, "st1").gaps() == []
+
+
+def test_a_state_file_is_of_one_gateway(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Two brokers of one station: each gateway would go on after a restart where the other was, and skip results."""
+    path = tmp_path / "kept" / "state"
+    first = StateFile.held(path, "st1")
+    first.write(7, 7)
+    with pytest.raises(GatewayError, match=r"another gateway uses .*state; .* set state_file to another file for each"):
+        StateFile.held(path, "st1")
+    assert first._file is not None
+    first._file.close()  # as its process ends, however
+    assert StateFile.held(path, "st1").since == 8 and not caplog.text
+
+
+@pytest.mark.parametrize("kind", ["a folder in its place", "a file for its folder", "others may write it"])
+def test_a_state_file_that_cannot_be_written_ends_the_start(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "in" / "state"
+    if kind == "a folder in its place":
+        path.mkdir(parents=True)
+    elif kind == "a file for its folder":
+        path.parent.touch()
+    else:
+        path.parent.mkdir()
+        path.touch()
+        path.chmod(0o666)
+    with pytest.raises(ConfigError, match=r"\[mqtt\] state_file: .* cannot be written: .*; set another file"):
+        StateFile.held(path, "st1")
 
 
 def test_a_record_that_was_cut_off_leaves_the_one_before(tmp_path: Path) -> None:

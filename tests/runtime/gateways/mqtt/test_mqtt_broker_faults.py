@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
@@ -16,16 +18,18 @@ from hypothesis import strategies as st
 
 from asperity.runtime.client.ordering import Gap
 from asperity.runtime.errors import ConfigError
-from asperity.runtime.gateways.config import Mqtt
+from asperity.runtime.gateways.config import GatewayConfig, Mqtt
 from asperity.runtime.gateways.mqtt.broker_limits import BrokerLimits
 from asperity.runtime.gateways.mqtt.broker_session import BROKER_CLOSES, CLIENT_ID
-from asperity.runtime.gateways.mqtt.connection import MAX_PACKET_BYTES
+from asperity.runtime.gateways.mqtt.connection import MAX_PACKET_BYTES, Connection
+from asperity.runtime.gateways.mqtt.gateway import serve
 from asperity.runtime.gateways.mqtt.messages import Message, Refused
 from asperity.runtime.gateways.mqtt.state_message import PACKET_LIMIT
 from asperity.runtime.gateways.process import _status
 from asperity.runtime.wire import Reply
-from tests.runtime.gateways.floor import reply, result
+from tests.runtime.gateways.floor import FakeLink, reply, result
 from tests.runtime.gateways.mqtt.fake_broker import BASE, OTHER, FakeConnection, Floor, accepts
+from tests.runtime.gateways.mqtt.mqtt_floor import make_certificate
 from tests.runtime.gateways.test_back_off import CONNECTS_PER_MIN
 
 
@@ -291,6 +295,36 @@ def test_a_password_that_is_being_replaced_is_waited_for(floor: Floor, caplog: p
     floor.on_connect = lambda connection: None
     until_connected(floor)
     assert floor.gateway.problem == ""
+
+
+def test_a_renewed_certificate_is_used_by_the_next_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr("asperity.runtime.gateways.process.run", lambda config, make, since: made.append(make))
+    monkeypatch.setattr(Connection, "start", lambda self: None)
+    ca = tmp_path / "ca.pem"
+    make_certificate(tmp_path / "key", ca)
+    own = Mqtt(host="localhost", tls=True, ca_file=str(ca), state_file=str(tmp_path / "state"))
+    serve(GatewayConfig(mqtt=own))
+    gateway = made[0](FakeLink())
+    request.addfinalizer(gateway._events.close)
+    asyncio.run(gateway.open())
+
+    def trusts() -> list[bytes]:
+        return gateway._session._connection._client._ssl_context.get_ca_certs(binary_form=True)
+
+    first, now_s = trusts(), time.monotonic()
+    make_certificate(tmp_path / "key", ca)
+    renewed = ca.read_bytes()
+    for content, connects in ((b"half a certifi", False), (renewed, True)):
+        ca.write_bytes(content)
+        if gateway._session._connection is not None:
+            gateway._session._connection.abandon("closed")
+            gateway._session.turn(now_s)
+        gateway._session.turn(now_s := now_s + 60)
+        assert (gateway._session._connection is not None) == connects
+    assert trusts() != first and "[mqtt] ca_file" in caplog.text
 
 
 def test_the_status_for_systemd_has_both_sides(floor: Floor) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from asyncua import Server
+from asyncua.crypto.cert_gen import generate_private_key
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -18,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from asperity.runtime.errors import ConfigError
-from asperity.runtime.gateways.config import GatewayConfig, Opcua
+from asperity.runtime.gateways.config import GatewayConfig, GatewayStation, Opcua
 from asperity.runtime.gateways.opcua.access import _fingerprints, certificate_files, secure
 
 
@@ -29,6 +31,15 @@ def begin(folder: Path, clients: str = "") -> None:
         await secure(server, GatewayConfig(opcua=Opcua(certificate_folder=str(folder), clients_folder=clients)))
 
     asyncio.run(served())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_key() -> Iterator[None]:
+    """Keys take seconds to make, and it does not matter here whose they are."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        key = generate_private_key()
+        monkeypatch.setattr("asperity.runtime.gateways.opcua.access.generate_private_key", lambda: key)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +90,39 @@ def test_a_file_that_admits_nobody_is_logged(
         f"[opcua] clients_folder: {clients / 'notes.txt'} is not a certificate, so it admits nobody; remove it"
     ]
     assert _fingerprints(clients) == {found.fingerprint(SHA256())}
+
+
+# ------------------------------------------------------------------ the certificate names its application
+
+
+def served(name: str, folder: str = "") -> tuple[str, str]:
+    """The application URI of a station's gateway, and that of its certificate."""
+
+    async def play() -> tuple[str, str]:
+        server = Server()
+        await server.init()
+        await secure(server, GatewayConfig(station=GatewayStation(name=name), opcua=Opcua(certificate_folder=folder)))
+        assert server.iserver.certificate is not None
+        names = server.iserver.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return server._application_uri, names.get_values_for_type(x509.UniformResourceIdentifier)[0]
+
+    return asyncio.run(play())
+
+
+def test_each_station_of_a_user_has_a_certificate_of_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The second one, or a renamed one, must not present the first one's: BadCertificateUriInvalid."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for name in ("left", "right", "left"):
+        assert served(name) == (f"urn:asperity:gateway:{name}",) * 2
+    assert {path.parent.name for path in tmp_path.rglob("server.der")} == {"opcua", "right"}
+
+
+def test_the_application_is_the_one_of_a_certificate_that_was_provided(tmp_path: Path) -> None:
+    certificate_files(tmp_path / "own", "urn:plant:vision:7", "any")
+    assert served("left", str(tmp_path / "own")) == ("urn:plant:vision:7",) * 2
+
+
+def test_one_provided_in_the_usual_folder_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    certificate_files(tmp_path / "asperity" / "opcua", "urn:plant:vision:7", "any")
+    assert served("left") == ("urn:plant:vision:7",) * 2
