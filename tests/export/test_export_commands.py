@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -16,7 +15,7 @@ from asperity.calibration.record import CalibrateOptions
 from asperity.export.cli import register
 from asperity.export.commands.calibrate import recipe_name
 from asperity.runtime.bundle.reader import open_bundle
-from asperity.runtime.cameras.mvtec_files import write_frame
+from asperity.runtime.cameras.mvtec_files import read_frame, write_frame
 from asperity.runtime.commands import inspect_bundle
 from asperity.runtime.errors import AsperityError, CalibrationError, DataError, UsageError
 from tests.command_line import commands_of
@@ -78,7 +77,9 @@ def test_sources_that_cannot_be_used(lite_bundle: LiteBundle, tmp_path: Path) ->
             path.unlink()
     fails(CalibrationError, "10 usable normal frames", "calibrate", few, "-o", out)
     other = Path(shutil.copytree(lite_bundle.normals, tmp_path / "other"))
-    write_frame(other / "train" / "good", "020", np.zeros((64, 64, 3), np.uint8), np.ones((64, 64, 3), np.float32))
+    whole = read_frame(*(other / "train" / "good" / name for name in ("rgb/000.png", "xyz/000.tiff")))
+    assert whole.xyz is not None
+    write_frame(other / "train" / "good", "020", whole.rgb[:64, :64], whole.xyz[:64, :64])
     with pytest.raises(AsperityError, match="64"):
         run("calibrate", other, "-o", out)
     fails(CalibrationError, r"--alpha 0\.1", "calibrate", lite_bundle.normals, "-o", out, "--alpha", "0.001")

@@ -206,7 +206,7 @@ def no_folder(keys: str, state: str, cache: str, runtime: str = "", code: int = 
 
 HOMELESS = no_folder("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
 CANNOT_WRITE: dict[str, End] = {
-    "keys new": (2, "ASPERITY_KEYS"), "calibrate": (2, "ASPERITY_KEYS"), "run": (5, "[journal] path"),
+    "keys new": (2, "ASPERITY_KEYS"), "calibrate": (2, "ASPERITY_KEYS"), "run": (9, "[journal] path"),
     "gateway opcua": (2, "cannot be written"), "gateway mqtt": (3, "[mqtt] state_file"),
     "doctor": (1, "journal"),
 }  # fmt: skip
@@ -241,7 +241,7 @@ TABLE = [
     Row("HOME on a full disk", (full_disk("home"),), NO_ROOM),
     Row("HOME too long", (env(HOME="/tmp/" + "x" * 4000),), {
         **dict.fromkeys((*OF_KEYS, "engines", "gateway opcua"), (14, "File name too long")),
-        "run": (5, "[journal] path"), "inspect, own keys": (5, "File name too long"), "doctor": (14, "too long"),
+        "run": (9, "[journal] path"), "inspect, own keys": (5, "File name too long"), "doctor": (14, "too long"),
     }),
     Row("XDG variables relative", (env(XDG_STATE_HOME="s", XDG_CONFIG_HOME="c", XDG_CACHE_HOME="k",
                                        XDG_RUNTIME_DIR="r"),),

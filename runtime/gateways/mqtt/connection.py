@@ -283,7 +283,7 @@ class Connection:
 
 
     def _is_request(self, topic: str) -> bool:
-        """Whoever sends it, what was not subscribed to is not a request."""
+        """What was not subscribed to is not a request, from any sender."""
         return bool(self._requests) and topic.rpartition("/")[0] == self._requests
 
     def _stray(self, topic: str) -> None:
