@@ -6,10 +6,12 @@ That the names called exist in the real library is ``tests/export/test_tensorrt.
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -234,16 +236,17 @@ def test_a_library_that_is_missing_or_of_another_version_is_told(
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: cannot open shared object file')")
     (tmp_path / "tensorrt_rtx.py").write_text("__version__ = '1.2.0'\nRuntime = 1")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("tensorrt", "tensorrt_rtx"):
-        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
-    with pytest.raises(EngineError, match=r"tensorrt does not load .*libnvinfer.*pip install .*'tensorrt<12,>=10"):
-        load_library()
-    with pytest.raises(EngineError, match=r"of version 1\.2\.0.*from 1\.4 to below 2"):
-        load_library("tensorrt-rtx")
-    monkeypatch.delitem(__import__("sys").modules, "tensorrt_rtx")
-    (tmp_path / "tensorrt_rtx.py").write_text("nothing = 1")
-    with pytest.raises(EngineError, match="another package"):
-        load_library("tensorrt-rtx")
+    with patch.dict(sys.modules):  # as it was afterwards: other tests ask whether the library is installed
+        for name in ("tensorrt", "tensorrt_rtx"):
+            sys.modules.pop(name, None)
+        with pytest.raises(EngineError, match=r"tensorrt does not load .*libnvinfer.*pip install .*'tensorrt<12,>=10"):
+            load_library()
+        with pytest.raises(EngineError, match=r"of version 1\.2\.0.*from 1\.4 to below 2"):
+            load_library("tensorrt-rtx")
+        del sys.modules["tensorrt_rtx"]
+        (tmp_path / "tensorrt_rtx.py").write_text("nothing = 1")
+        with pytest.raises(EngineError, match="another package"):
+            load_library("tensorrt-rtx")
 
 
 def test_a_machine_without_a_driver_has_no_gpu(tmp_path: Path) -> None:
