@@ -176,7 +176,7 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     password_file: Annotated[str, path_text("file that contains only the password, mode 0600")] = ""
     insecure_lan: Annotated[bool, text("allow a broker that is not on loopback without TLS")] = False
     keepalive_s: Annotated[
-        int, number(1, 3600, "the broker publishes the last will 1.5 x this, or seconds more, after the gateway is silent")
+        int, number(1, 3600, "the broker publishes the last will 1.5 x this or more after the gateway is silent")
     ] = 2
     connect_ms: Annotated[int, number(100, 60_000, "longest wait for the broker to answer")] = 3000
     retry_min_ms: Annotated[
