@@ -17,7 +17,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed to calibrate and test (found: $$($(PYTHON) --version)); set PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP) -c constraints.txt -e '.[calibrate,edge-weights,http,opcua,mqtt,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP) -c constraints.txt -e '.[calibrate,edge-weights,http,opcua,mqtt,genicam,realsense,ros2,dev]'
 	@touch $@
 
 setup: $(VENV)/.ready  ## create .venv with all packages to calibrate, export, run and test (torch, open3d)

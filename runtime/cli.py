@@ -35,7 +35,7 @@ def register(app: LazyTyper) -> None:
     app.add("run", f"{room}.run:command", "Inspect frames from a camera and publish one result for each.")
     app.add("simulate", f"{room}.simulate:command", "Simulate a station to test a PLC program without a camera.")
     app.add("watch", f"{room}.watch:command", "Print the messages that a station publishes.")
-    app.add("camera", f"{room}.camera:app", "Send frames from a virtual camera or from recorded files.")
+    app.add("camera", f"{room}.camera:app", "Send frames from a camera, a virtual camera or recorded files.")
     app.add("doctor", f"{room}.doctor:command", "Check this machine and print a fix for each problem.")
     app.add("keys", f"{room}.keys:app", "Manage the keys that sign bundles and the keys of clients.")
     app.add("inspect", f"{room}.inspect_bundle:command", "Verify a bundle and show its contents.")

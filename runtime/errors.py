@@ -94,6 +94,12 @@ class CameraError(AsperityError):
     exit_code = 10
 
 
+class CameraLostError(CameraError):
+    """A camera that was open is gone, silent, or no longer as it was set; the program must be restarted."""
+
+    exit_code = 20
+
+
 class StationError(AsperityError):
     """The inspector cannot be reached or did not answer in time."""
 

@@ -14,7 +14,7 @@ from asperity.runtime import errors
 from tests.places import DOCS, ROOT
 
 PACKAGES = ("runtime", "calibration", "export", "benchmarks")
-FACE = ("client", "testing")
+FACE = ("cameras", "client", "testing")
 """What lies in ``asperity/`` itself: for customers."""
 LEVELS = """
     runtime: runtime.clock runtime.extras runtime.files runtime.process runtime.reasons
@@ -30,7 +30,7 @@ LEVELS = """
     runtime.commands runtime.documents
     runtime.cli
 
-    asperity: client
+    asperity: cameras client
     testing
 
     calibration: calibration.auroc calibration.profiles
@@ -48,6 +48,7 @@ LOOSE_FILES_MAX = 12
 FORBIDDEN = {
     "runtime": {"torch", "calibration", "export", "benchmarks", "sklearn", "onnx", "matplotlib", "pickle"},
     "calibration": {"export", "benchmarks"},
+    "cameras": {"calibration", "export", "benchmarks", "pytest"},
     "client": {"calibration", "export", "benchmarks", "pytest"},
     "testing": {"calibration", "export", "benchmarks", "pytest"},
     "export": {"benchmarks"},

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from asperity.runtime.cameras.camera_toml import DEFAULT_FRAMES, DEFAULT_RESULTS
+from asperity.runtime.commands import live_camera
+from asperity.runtime.commands.progress import progress_bar
 from asperity.runtime.errors import CameraError, UsageError
 from asperity.runtime.frame import Unit
 from asperity.runtime.security.private_files import CLIENT_KEY_VARIABLE
@@ -20,7 +22,10 @@ from asperity.runtime.text.numbers import whole_number
 if TYPE_CHECKING:
     from asperity.runtime.cameras.stream import Exposure
 
-app = typer.Typer(name="camera", no_args_is_help=True, help="Send frames from a virtual camera or from recorded files.")
+app = typer.Typer(
+    name="camera", no_args_is_help=True, help="Send frames from a camera, a virtual camera or recorded files."
+)  # fmt: skip
+app.command()(live_camera.live)
 
 Rate = Annotated[float | None, typer.Option(help="Frames per second, sent on schedule; default: 5.")]
 Frames = Annotated[int, typer.Option(help="Stop after this many frames; 0: never.")]
@@ -39,8 +44,6 @@ Key = Annotated[
 Wait = Annotated[float, typer.Option(help="Wait at most this long for an inspector.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
-DEFAULT_FRAMES = "tcp://127.0.0.1:5560"
-DEFAULT_RESULTS = "tcp://127.0.0.1:5561"
 DEFAULT_RATE_HZ = 5.0
 STREAM_FIRST = 500_000
 """Streams show other parts than data sets of the same seed."""
@@ -88,7 +91,7 @@ def virtual(
             raise UsageError("--write makes a data set; --rate, --frames, --truth and --on-trigger are for streaming")
         counts = Counts(train, validation, test, test_good)
         total = train + validation + counts.good + test * len(kinds)
-        with _progress(f"rendering {product}", total) as step:
+        with progress_bar(f"rendering {product}", total) as step:
             written = write_dataset(source, write, counts, kinds, step)
         _say(as_json, f"wrote {written} frames to {write}", {"frames": written, "folder": str(write)})
         return
@@ -186,7 +189,7 @@ def _stream(
                 + (f": {nobody}" if nobody else "")
                 + (", or look in its log why this key was refused" if key else "")
             )
-        step = stack.enter_context(_progress("sending", frames or None))
+        step = stack.enter_context(progress_bar("sending", frames or None))
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # until now it ended the process with 143
         with suppress(KeyboardInterrupt):  # stopped on request: what was done is told below
             stream(
@@ -218,18 +221,6 @@ def _kinds(text: str) -> list[str]:
     if unknown:
         raise UsageError(f"--defects: {unknown[0]!r} is not known; give mix, none, or some of {', '.join(DEFECTS)}")
     return list(dict.fromkeys(kinds))
-
-
-@contextmanager
-def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
-    """A bar on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(markup=False, file=sys.stderr)) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
 
 
 def _say(as_json: bool, sentence: str, told: dict[str, Any]) -> None:
