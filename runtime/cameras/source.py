@@ -152,7 +152,7 @@ def open_source(name: str, kind: SourceKind, options: Section, triggers: Trigger
         ) from error
     if not (isinstance(sensor, str) and SENSOR.fullmatch(sensor)):
         opened.close()
-        raise CameraError(f"the camera source {name} names its camera {sensor!r}; use 1 to 64 printable ASCII characters")
+        raise CameraError(f"the camera source {name} names its camera {sensor!r}; it must be 1 to 64 ASCII characters")
     return opened
 
 
