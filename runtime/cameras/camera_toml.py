@@ -14,7 +14,6 @@ import msgspec
 from asperity.runtime.cameras.source import Triggers
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.settings.toml_tables import (
-    NAME_RULE,
     Name,
     Section,
     endpoint_text,
@@ -31,7 +30,7 @@ DEFAULT_RESULTS = "tcp://127.0.0.1:5561"
 class CameraSection(Section, frozen=True, forbid_unknown_fields=True):
     """Who the camera is, and the station it sends to."""
 
-    name: Annotated[Name, text(f"name of the camera, as in station.toml ({NAME_RULE})")] = "cam1"
+    name: Annotated[Name, text("name of the camera, as in station.toml")] = "cam1"
     station: Annotated[Name, text("station whose triggers are answered")] = "st1"
     frames: Annotated[str, endpoint_text("frames socket of the inspector")] = DEFAULT_FRAMES
     results: Annotated[str, endpoint_text("results socket of the inspector, for its triggers")] = DEFAULT_RESULTS
@@ -78,6 +77,15 @@ class CameraConfig(NamedTuple):
     options: Section
 
 
+def tables(sources: Mapping[str, type[Section]]) -> Any:
+    """``camera.toml`` with a table for each of these sources, by name."""
+    fields: dict[str, type[Section]] = {"camera": CameraSection, "live": LiveSection, **sources}
+    return msgspec.defstruct(
+        "CameraToml", [(name, kind, kind()) for name, kind in fields.items()], bases=(Section,), frozen=True,
+        forbid_unknown_fields=True,
+    )  # fmt: skip
+
+
 def load(
     source: str,
     options: type[Section],
@@ -88,13 +96,7 @@ def load(
 
     Without ``path`` every value is its default. Raises ConfigError naming the key, its value and the remedy.
     """
-    whole: Any = msgspec.defstruct(
-        "CameraToml",
-        [("camera", CameraSection, CameraSection()), ("live", LiveSection, LiveSection()),
-         (source, options, options())],
-        bases=(Section,), frozen=True, forbid_unknown_fields=True,
-    )  # fmt: skip
-    read = read_sections(whole, path, overrides)
+    read = read_sections(tables({source: options}), path, overrides)
     if read.live.silence_ms == 0 and read.live.triggers != "hard_wired":
         raise ConfigError(
             f"[live] silence_ms is 0 with triggers = {read.live.triggers!r}: a camera that is gone would not be "
