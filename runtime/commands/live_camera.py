@@ -78,6 +78,7 @@ def live(
         stack.callback(supervision.stopping)
         loop = LiveLoop(opened, sender, found.config.live, supervision)
         supervision.ready()
+        log.info("%s is open and waits for an inspector at %s", opened.sensor, camera.frames)
         if not loop.wait_inspector():
             nobody = nobody_at(camera.frames, "[camera] frames")
             raise CameraError(
@@ -85,8 +86,8 @@ def live(
                 "start `asperity run` first" + (f": {nobody}" if nobody else "")
                 + (", or look in its log why this key was refused" if camera.key else "")
             )
-        log.info("%s sends to %s as camera %s", opened.sensor or source, camera.frames, camera.name)
-        step = stack.enter_context(progress_bar(f"sending from {opened.sensor or source}", frames or None))
+        log.info("%s sends to %s as camera %s", opened.sensor, camera.frames, camera.name)
+        step = stack.enter_context(progress_bar(f"sending from {opened.sensor}", frames or None))
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # until now it ended the process with 143
         with suppress(KeyboardInterrupt):  # stopped on request: what was done is said below
             if not early_signals.told():
