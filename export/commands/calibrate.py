@@ -141,7 +141,6 @@ def _told(folder: CalibrationFolder) -> dict[str, Any]:
 
 
 def _show(folder: CalibrationFolder) -> None:
-    from asperity.calibration.frames.geometry import small_part
     from asperity.calibration.frames.parts import listed
     from asperity.runtime.manifest import LEVEL_FIGURE
 
@@ -157,8 +156,6 @@ def _show(folder: CalibrationFolder) -> None:
         if each.figure == "area_mm2":
             low, high = each.low / view_mm2, min(each.high / view_mm2, 1.0)
             typer.echo(f"part       {low:.1%} to {high:.1%} of the view; no more is judged")
-            if geometry.plane and (told := small_part(high, record.options.geometry != "auto")):
-                typer.secho(f"ATTENTION  {told}", fg="red", bold=True)
         elif each.figure == LEVEL_FIGURE:
             typer.echo(
                 f"level      z within {each.low:.5g} to {each.high:.5g} mm: an empty view outside of it is rejected; "
