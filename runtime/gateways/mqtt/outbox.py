@@ -175,7 +175,7 @@ class StateFile:
         except OSError as error:
             log.warning("%s cannot be read (%s): publishing starts with new results", self._path, error.strerror)
             return
-        if not any(data):  # reserved by a run that published nothing
+        if data == bytes(2 * SLOT_BYTES):  # reserved by a run that published nothing
             return
         records = [self._record(data[start : start + SLOT_BYTES]) for start in (0, SLOT_BYTES)]
         found = max((record for record in records if record is not None), default=None)
