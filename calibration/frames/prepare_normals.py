@@ -128,7 +128,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
     _check_masks(masks, geometry)
     network = network_for(chosen, geometry, "none")
     if fault := geometry_fault(geometry, network):
-        raise CalibrationError(f"{fault}; bring the camera closer or give it more pixels, and record the frames again")
+        raise CalibrationError(f"{fault}; change the camera's distance, crop or binning, and record the frames again")
 
     kept: list[int] = []
     prepared: list[Prepared] = []
