@@ -57,10 +57,8 @@ def geometry_fault(geometry: Geometry, network: Network) -> str:
             f"geometry.side_px {side_px}: the window around the part has fewer pixels than the {fewest} "
             f"{'patches' if fewest == network.grid else 'cells'} of each row, so that some would never be judged"
         )
-    if side_px > (most := max(largest_window_px(height_px, width_px), fewest)):
+    if side_px > (most := min(MAX_WINDOW_PX, max(largest_window_px(height_px, width_px), fewest))):
         return f"geometry.side_px {side_px}, above {most}, the largest window on {height_px} x {width_px} pixels"
-    if side_px > MAX_WINDOW_PX:
-        return f"geometry.side_px {side_px}, above {MAX_WINDOW_PX}, the largest window of any recipe"
     if geometry.min_points > height_px * width_px:
         return f"geometry.min_points {geometry.min_points}, more than the pixels of a frame, {height_px} x {width_px}"
     if not 0 <= geometry.cluster_gap_px <= max(height_px, width_px):
