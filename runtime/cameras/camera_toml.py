@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from asperity.runtime.cameras.source import Triggers
+from asperity.runtime.errors import ConfigError
 from asperity.runtime.settings.toml_tables import (
     NAME_RULE,
     Name,
@@ -52,9 +53,17 @@ class LiveSection(Section, frozen=True, forbid_unknown_fields=True):
         number(
             0, 86_400_000,
             "no exposure for this long ends the program with exit code 20; with `software` it is an exposure for each "
-            "trigger that is waited for; 0: with `hard_wired`, parts may pause for as long as they like",
+            "trigger that is waited for; 0: never; only for `hard_wired`, where parts may pause as long as they like",
         ),
     ] = 5000  # fmt: skip
+    late_ms: Annotated[
+        int,
+        number(
+            500, 60_000,
+            "what may have waited for longer than this, in the camera or in the program, is not used: an exposure (its "
+            "result is LOST) or a trigger (NO_FRAME)",
+        ),
+    ] = 1000  # fmt: skip
     lost_max: Annotated[
         int, number(1, 4096, "a larger gap in the camera's own count ends the program with exit code 20")
     ] = 64
@@ -86,4 +95,9 @@ def load(
         bases=(Section,), frozen=True, forbid_unknown_fields=True,
     )  # fmt: skip
     read = read_sections(whole, path, overrides)
+    if read.live.silence_ms == 0 and read.live.triggers != "hard_wired":
+        raise ConfigError(
+            f"[live] silence_ms is 0 with triggers = {read.live.triggers!r}: a camera that is gone would not be "
+            "noticed; give the longest pause between two exposures"
+        )
     return CameraConfig(read.camera, read.live, getattr(read, source))

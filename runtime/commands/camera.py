@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from asperity.runtime.cameras.camera_toml import DEFAULT_FRAMES, DEFAULT_RESULTS
-from asperity.runtime.commands import live_camera
+from asperity.runtime.commands.list_cameras import list_cameras
+from asperity.runtime.commands.live_camera import live
 from asperity.runtime.commands.progress import progress_bar
 from asperity.runtime.errors import CameraError, UsageError
 from asperity.runtime.frame import Unit
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="camera", no_args_is_help=True, help="Send frames from a camera, a virtual camera or recorded files."
 )  # fmt: skip
-app.command()(live_camera.live)
+app.command()(live)
+app.command("list")(list_cameras)
 
 Rate = Annotated[float | None, typer.Option(help="Frames per second, sent on schedule; default: 5.")]
 Frames = Annotated[int, typer.Option(help="Stop after this many frames; 0: never.")]
