@@ -87,7 +87,7 @@ def _check_pattern(pattern: str, suffixes: tuple[str, ...]) -> None:
     folder, _, name = pattern.rpartition("/")
     suffix = name[name.rfind(".") :].lower() if "." in name else ""
     if pattern.count("*") != 1 or "*" in folder or len(pattern) > MAX_PATTERN or not pattern.isprintable():
-        raise DataError(f"the pattern {pattern!r} must have one * in the file's name, such as depth/*.png or *_depth.png")
+        raise DataError(f"the pattern {pattern!r} must have one * in the name of the file, such as *_depth.png")
     if pattern.startswith("/") or ".." in folder.split("/") or "\\" in pattern or name.startswith("."):
         raise DataError(f"the pattern {pattern!r} must lie below the folder; write it such as depth/*.png")
     if suffix not in suffixes:
