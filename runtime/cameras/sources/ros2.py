@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from asperity.runtime.cameras.pixels import colour
+from asperity.runtime.cameras.registration import by_grid
 from asperity.runtime.cameras.source import Device, Shot, SourceKind, Triggers
 from asperity.runtime.cameras.sources.ros2_bag import Bag
 from asperity.runtime.cameras.sources.ros2_keys import IMAGE, INFO, POINTS, TOPIC
@@ -100,15 +101,12 @@ class Ros2Camera:
         self._info: bytes = b""
         self._lens: Lens | None = None
         self._frame_ids: dict[int, str] = {}
-        self._taking = False
         topics = (*pictures, *self._topics.info)
         self._link: Link | Bag
         if options.bag:
             self._link = Bag(Path(options.bag), topics, max_nbytes=self._max_nbytes, speed=options.bag_speed)
         else:
-            self._link = Link(
-                _endpoint(options), options.domain, topics, kept=len(pictures), max_nbytes=self._max_nbytes
-            )
+            self._link = Link(_endpoint(options), options.domain, topics, max_nbytes=self._max_nbytes)
         self.sensor = f"{self._link.nodes[len(pictures) - 1]} {pictures[-1][0]}"[:SENSOR_MAX]
 
     @property
@@ -118,9 +116,6 @@ class Ros2Camera:
 
     def shot(self, timeout_ms: int) -> Shot | None:
         """As ``Source.shot``."""
-        if not self._taking:
-            self._link.forget_pictures()
-            self._taking = True
         ends_s = time.monotonic() + timeout_ms / 1000
         try:
             while not self._ready or (self._topics.info and self._lens is None):
@@ -199,11 +194,7 @@ class Ros2Camera:
             raise CameraLostError(
                 "the point cloud has no field rgb or rgba; name the topic of the colour image in colour"
             )
-        if rgb.shape[:2] != shape:
-            raise CameraLostError(
-                f"the colour is {rgb.shape[:2]} pixels and the 3D data {shape} (height, width); they must be of one "
-                "size. Take the registered topic, or set both to one resolution in the driver"
-            )
+        rgb = by_grid(rgb, *shape)
         return Frame("", "", 0, rgb, t_exposure_us=pair.stamp_ns // 1000, clock=self._options.stamps,
                      sensor=self.sensor, **data)  # fmt: skip
 

@@ -76,9 +76,6 @@ class Bag:
         self._next = None
         return received
 
-    def forget_pictures(self) -> None:
-        """Nothing in a bag is older than it was asked for."""
-
     def close(self) -> None:
         """Close the files."""
         with suppress(Exception):

@@ -15,7 +15,7 @@ from asperity.runtime.errors import CameraLostError
 
 log = logging.getLogger(__name__)
 
-HELD_MAX = 32
+HELD_MAX = 16
 """Messages of a topic that wait for their partners; with more of them, the oldest has lost its partner."""
 REMEMBERED = 64
 """Last stamps of a topic that are known again."""

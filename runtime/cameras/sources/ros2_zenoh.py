@@ -7,7 +7,9 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from asperity.runtime.cameras.sources.ros2_keys import (
@@ -22,8 +24,8 @@ from asperity.runtime.errors import CameraError, CameraLostError
 
 log = logging.getLogger(__name__)
 
-QUEUED_MAX = 64
-"""Messages that wait to be taken; a new one then replaces the oldest picture."""
+QUEUED_MAX = 16
+"""Messages of each topic that wait to be taken; of more, the oldest are left out."""
 ATTACHMENT_MAX_NBYTES = 256
 TOKENS_MAX = 4096
 """Publishers that are remembered, of all topics."""
@@ -52,14 +54,16 @@ class Link:
     """The topics of one driver. Raises CameraLostError from ``take`` once the driver or the session is gone."""
 
     def __init__(
-        self, endpoint: Endpoint, domain: int, topics: tuple[tuple[str, str], ...], *, kept: int, max_nbytes: int
+        self, endpoint: Endpoint, domain: int, topics: tuple[tuple[str, str], ...], *, max_nbytes: int
     ) -> None:
         """Connect, and wait until each topic (name, type) has its publisher.
 
-        ``kept``: the first topics are pictures, those from here on are kept by ``forget_pictures``. ``max_nbytes``: of
-        one message, and half of what may wait to be taken. Raises CameraError.
+        ``max_nbytes``: of one message, and half of what may wait to be taken. Raises CameraError.
         """
-        self._topics, self._kept, self._max_nbytes = topics, kept, max_nbytes
+        from zenoh import SampleKind
+
+        self._topics, self._max_nbytes = topics, max_nbytes
+        self._put = SampleKind.PUT
         self._news = threading.Condition()
         self._waiting: deque[tuple[int, Any]] = deque()
         self._waiting_nbytes = 0
@@ -71,10 +75,10 @@ class Link:
         self._session = open_session(endpoint, max_nbytes)
         try:
             for at, (name, _) in enumerate(topics):
-                self._session.declare_subscriber(
-                    message_key(domain, name), _in_place(lambda one, at=at: self._on(at, one))
-                )
-            self._session.liveliness().declare_subscriber(tokens_key(domain), _in_place(self._on_token), history=True)
+                self._session.declare_subscriber(message_key(domain, name), self._in_place(partial(self._on, at)))
+            self._session.liveliness().declare_subscriber(
+                tokens_key(domain), self._in_place(self._on_token), history=True
+            )
             self.nodes = self._await_publishers(ends_s)
         except BaseException:
             self.close()
@@ -93,12 +97,6 @@ class Link:
             topic, sample = self._waiting.popleft()
             self._waiting_nbytes -= len(sample.payload)
         return self._received(topic, sample)
-
-    def forget_pictures(self) -> None:
-        """Leave out the pictures that wait to be taken: they are older than this call."""
-        with self._news:
-            self._waiting = deque((topic, sample) for topic, sample in self._waiting if topic >= self._kept)
-            self._waiting_nbytes = sum(len(sample.payload) for _, sample in self._waiting)
 
     def close(self) -> None:
         """End the session."""
@@ -120,6 +118,20 @@ class Link:
             raise CameraLostError(_two(name))
         return Received(topic, sample.payload.to_bytes(), known.sequence)
 
+    def _in_place(self, callback: Callable[[Any], None]) -> Any:
+        """A handler on zenoh's own thread: no queue without a bound between it and ours."""
+        from zenoh.handlers import Callback
+
+        def guarded(sample: Any) -> None:
+            try:
+                callback(sample)
+            except Exception as error:  # zenoh would print it and go on
+                with self._news:
+                    self._lose(f"what the driver sent cannot be read: {error!r:.300}")
+                raise
+
+        return Callback(guarded, indirect=False)
+
     def _on(self, topic: int, sample: Any) -> None:
         """A message, on zenoh's thread."""
         nbytes = len(sample.payload)
@@ -132,7 +144,7 @@ class Link:
                 return
             self._waiting.append((topic, sample))
             self._waiting_nbytes += nbytes
-            while len(self._waiting) > QUEUED_MAX or self._waiting_nbytes > 2 * self._max_nbytes:
+            while len(self._waiting) > QUEUED_MAX * len(self._topics) or self._waiting_nbytes > 2 * self._max_nbytes:
                 self._waiting_nbytes -= len(self._waiting.popleft()[1].payload)
                 self._dropped += 1
                 if self._dropped == 1:
@@ -146,7 +158,7 @@ class Link:
         kinds = dict(self._topics)
         if found is None or (found.topic not in kinds and len(self._publishers) >= TOKENS_MAX):
             return
-        came = sample.kind.name == "PUT"
+        came = sample.kind == self._put
         with self._news:
             others = [one for key, one in self._publishers.items() if one.topic == found.topic and key != token]
             if came:
@@ -229,13 +241,6 @@ def publishers(endpoint: Endpoint, timeout_ms: int) -> list[tuple[str, Publisher
     finally:
         session.close()
     return found
-
-
-def _in_place(callback: Any) -> Any:
-    """A handler on zenoh's own thread: no queue without a bound between it and ours."""
-    from zenoh.handlers import Callback
-
-    return Callback(callback, indirect=False)
 
 
 def _two(topic: str) -> str:
