@@ -7,6 +7,7 @@ A driver publishes the halves of an exposure as messages of their own, so an exp
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import deque
 from pathlib import Path
@@ -230,6 +231,12 @@ def _topics(options: Ros2Options) -> _Topics:
 
 
 def _endpoint(options: Ros2Options) -> Endpoint:
+    """Raises ConfigError."""
+    if options.listen and options.mode == "client":
+        raise ConfigError("[ros2] listen needs mode = 'peer'; a client of the router only calls")
+    for end in (*options.connect.split(), *options.listen.split()):
+        if not re.fullmatch(r"[a-z-]+/\S+", end):
+            raise ConfigError(f"[ros2] {end!r} is not a zenoh endpoint; write it as tcp/192.168.1.10:7447")
     return Endpoint(options.mode, options.connect, options.listen, options.open_ms)
 
 

@@ -64,6 +64,7 @@ class Pairing(Generic[M]):
         self._slop_ns, self._held_max_nbytes = slop_ns, held_max_nbytes
         self._number = 0
         self._unpaired = 0  # since the last pair
+        self._left_ns: deque[int] = deque(maxlen=REMEMBERED)
         self._logged = 0
 
     def add(self, topic: int, arrived: Arrived[M]) -> list[Pair[M]]:
@@ -138,6 +139,9 @@ class Pairing(Generic[M]):
 
     def _leave(self, topic: _Topic[M]) -> None:
         left = topic.waiting.popleft()
+        if any(abs(left.stamp_ns - other_ns) <= self._slop_ns for other_ns in self._left_ns):
+            return  # its partner was left for want of room: it is the same exposure
+        self._left_ns.append(left.stamp_ns)
         self._unpaired += 1
         others = " and ".join(other.name for other in self._topics if other is not topic)
         self._note(f"no message of {others} belongs to {topic.name} of {_seconds(left.stamp_ns)}; the exposure is lost")

@@ -213,7 +213,7 @@ def open_session(endpoint: Endpoint, max_nbytes: int) -> Any:
         "scouting/multicast/enabled": False,
         "scouting/gossip/enabled": False,
         "transport/shared_memory/enabled": False,
-        "transport/link/rx/max_message_size": max_nbytes + 65_536,
+        "transport/link/rx/max_message_size": 2 * max_nbytes,  # between the two, the error names the size
     }
     config = zenoh.Config()
     try:

@@ -1,6 +1,6 @@
 """A stand-in for a ROS 2 driver on rmw_zenoh: its keys, liveliness tokens, attachments and CDR. Also a process.
 
-    python -m tests.runtime.cameras.ros2_driver '{"port": ..., "frames": "x.npz", "plan": ["0", "c1", ...]}'
+python -m tests.runtime.cameras.ros2_driver '{"port": ..., "frames": "x.npz", "plan": ["0", "c1", ...]}'
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ class Driver:
         config = zenoh.Config()
         ends = json.dumps([f"tcp/127.0.0.1:{port}"])
         for key, value in {
-            "mode": '"peer"', "listen/endpoints": "[]" if connect else ends, "connect/endpoints": ends if connect else "[]",
+            "mode": '"peer"', "connect/endpoints" if connect else "listen/endpoints": ends,
+            "listen/endpoints" if connect else "connect/endpoints": "[]",
             "scouting/multicast/enabled": "false", "scouting/gossip/enabled": "false",
         }.items():  # fmt: skip
             config.insert_json5(key, value)
@@ -159,7 +160,7 @@ class Driver:
 def main(text: str) -> None:
     """Publish a plan of exposures, one each ``interval_s``, then stay there in silence.
 
-    A step names the frame in ``frames`` (arrays rgb, xyz): ``3``; ``3c``: only its colour arrives; ``3-``: nothing of it
+    A step names the frame in ``frames`` (arrays rgb, xyz): ``3``; ``3c``: only its colour arrives; ``3-``: nothing
     arrives; ``3/4``: the colour of frame 4; ``3+``: its points have the next exposure's stamp.
     """
     spec = json.loads(text)
