@@ -112,7 +112,7 @@ class LiveLoop:
         if triggered:
             self._inbox.discard(0)
         left = frames
-        while left is None or left > 0:
+        while (left is None or left > 0) and not getattr(self._source, "ended", False):
             if self._on_trigger() if triggered else self._on_exposure():
                 left = None if left is None else left - 1
                 progress()

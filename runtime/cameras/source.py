@@ -51,6 +51,8 @@ class Source(Protocol):
     sensor: str
     """Model and serial number of what is open now, 1 to 64 printable ASCII characters; each frame has the same."""
 
+    # ``ended``: only where a recording is played; True once it has no exposure left, which ends the program in order.
+
     def shot(self, timeout_ms: int) -> Shot | None:
         """The oldest exposure not yet returned, None when none came within ``timeout_ms`` (at least 1).
 
