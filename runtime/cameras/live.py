@@ -202,7 +202,7 @@ class LiveLoop:
         self.summary.dropped += not sent
 
     def _discard(self, shot: Shot) -> None:
-        """An exposure that is not sent, and has its result all the same: LOST."""
+        """An exposure that is not sent, and still has its result: LOST."""
         self._count_missed(shot)
         self._sender.missed()
         self.summary.late += 1

@@ -1,6 +1,6 @@
 """What `asperity camera list` shows: every installed source and the cameras that it sees.
 
-Each source is looked at in a process of its own, since its package may be broken and its SDK may hang, print or crash.
+Each source is looked at in a separate process, since its package may be broken and its SDK may hang, print or crash.
 """
 
 from __future__ import annotations

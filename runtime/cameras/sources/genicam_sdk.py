@@ -231,7 +231,7 @@ class Device:
         return time_us(ns, 1e9) if ns else time_us(_said(buffer, "timestamp") or 0, self._frequency_hz or given_hz)
 
     def _check_alive(self) -> None:
-        """Read something over the cable: a producer may wait for ever for a camera that is unplugged."""
+        """Read something over the cable: a producer may wait forever for a camera that is unplugged."""
         if time.monotonic() - self._asked_s < ALIVE_S:
             return
         self._asked_s = time.monotonic()
