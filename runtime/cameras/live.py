@@ -107,7 +107,7 @@ class LiveLoop:
         return True
 
     def run(self, frames: int | None = None, progress: Callable[[], None] = lambda: None) -> None:
-        """Send until ``frames`` were sent or dropped (None: until stopped). Raises CameraLostError."""
+        """Send until ``frames`` were sent or dropped (None: until stopped). Raises CameraLostError, SourceEnded."""
         triggered = self._settings.triggers == "software"
         if triggered:
             self._inbox.discard(0)
