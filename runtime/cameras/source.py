@@ -56,8 +56,8 @@ class Source(Protocol):
 
         Colour and 3D are of the same instant; at most ``WAITING_MAX`` exposures wait. An exposure that cannot be used
         (damaged, half of it lost) is logged and left out, and counts in the next ``number``. It is also called now and
-        then while no trigger is given. Raises CameraError when the camera is gone or not as it was set, SourceEnded at the
-        end of a recording.
+        then while no trigger is given. Raises CameraError when the camera is gone or not as it was set, SourceEnded at
+        the end of a recording.
         """
 
     def trigger(self) -> None:

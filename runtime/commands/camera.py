@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from asperity.runtime.cameras.camera_toml import DEFAULT_FRAMES, DEFAULT_RESULTS
+from asperity.runtime.commands.check_camera import check
 from asperity.runtime.commands.list_cameras import list_cameras
 from asperity.runtime.commands.live_camera import live
 from asperity.runtime.commands.progress import progress_bar
@@ -28,6 +29,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.command()(live)
 app.command("list")(list_cameras)
+app.command()(check)
 
 Rate = Annotated[float | None, typer.Option(help="Frames per second, sent on schedule; default: 5.")]
 Frames = Annotated[int, typer.Option(help="Stop after this many frames; 0: never.")]

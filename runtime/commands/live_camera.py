@@ -6,7 +6,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -50,9 +50,23 @@ def live(
     settings: Settings = None,
     frames: Frames = 0,
     log_format: Format = LogFormat.TEXT,
+    write: Annotated[
+        Path | None,
+        typer.Option(help="Send nothing: record normal frames in this folder, for `asperity calibrate`."),
+    ] = None,
+    every: Annotated[
+        float | None,
+        typer.Option(help="With --write: a frame every so many seconds, 0: each exposure; default: on Enter."),
+    ] = None,
+    parts: Annotated[
+        int, typer.Option(help="With --write: this many frames in a row are of one part (parts.csv); 0: not said.")
+    ] = 0,
+    fills_view: Annotated[
+        bool, typer.Option("--fills-view", help="With --write: the material fills the view; do not look for a part.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Send the exposures of a real camera to an inspector.
+    """Send the exposures of a real camera to an inspector, or record them.
 
     It ends with exit code 20 when the camera is lost, silent or changed, so that its service starts it again.
     """
@@ -63,6 +77,11 @@ def live(
 
     if frames < 0:
         raise UsageError(f"--frames {frames} is out of range; give 1 or more, or 0 for no limit")
+    if write is None and (every is not None or parts or fills_view):
+        raise UsageError("--every, --parts and --fills-view are for recording; give --write FOLDER too")
+    if write is not None:
+        _record(read_settings(source, config, settings), write, frames, every, parts, fills_view, as_json)
+        return
     with ExitStack() as stack:
         limit = stack.enter_context(EndLimit(END_S))
         found = read_settings(source, config, settings)
@@ -89,13 +108,14 @@ def live(
                 + (", or look in its log why this key was refused" if camera.key else "")
             )
         log.info("%s sends to %s as camera %s", opened.sensor, camera.frames, camera.name)
-        step: Callable[[], None] = lambda: None
         if sys.stderr.isatty():
-            step = stack.enter_context(progress_bar(f"sending from {opened.sensor}", frames or None))
+            progress = {"progress": stack.enter_context(progress_bar(f"sending from {opened.sensor}", frames or None))}
+        else:
+            progress = {}
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # until now it ended the process with 143
         with suppress(KeyboardInterrupt):  # stopped on request: what was done is said below
             if not early_signals.told():
-                loop.run(frames or None, step)
+                loop.run(frames or None, **progress)
     done = loop.summary
     report = {
         "exposures": done.exposures, "sent": done.sent, "missed": done.missed, "dropped": done.dropped,
@@ -106,6 +126,17 @@ def live(
         f"{done.sent} frames sent of {done.exposures} exposures: {done.missed} missed by the camera, {done.dropped} "
         f"not taken by the station, {done.late} too late; {done.unanswered} triggers not answered"
     )  # fmt: skip
+
+
+def _record(
+    found: Chosen, folder: Path, frames: int, every_s: float | None, parts: int, fills_view: bool, as_json: bool
+) -> None:
+    from asperity.runtime.commands import record_camera
+
+    record_camera.check_options(found.config.live.triggers, every_s, parts)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with EndLimit(END_S) as limit, open_camera(found, limit) as opened:
+        record_camera.record(opened, found.config.live, folder, frames, every_s, parts, fills_view, as_json)
 
 
 class Chosen(NamedTuple):
