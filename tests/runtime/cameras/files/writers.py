@@ -1,4 +1,4 @@
-"""Writers of every format that is read, after the formats' own descriptions: what they write is known to the last bit."""
+"""Writers of every format that is read, after the formats' own descriptions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def repr_of(number: Any) -> str:
 
 
 def pcd(
-    rgb: Array | None, xyz: Array, form: str = "binary", kind: str = "f4", colour: str = "rgb F", height: int | None = None
+    rgb: Array | None, xyz: Array, form: str = "binary", kind: str = "f4", colour: str = "rgb F",
+    height: int | None = None,
 ) -> bytes:  # fmt: skip
     rows, columns = xyz.shape[:2]
     points = rows * columns
@@ -180,6 +181,7 @@ def two(folder: Path, name: str, points: bytes, rgb: Array) -> ExposureFiles:
     return ExposureFiles(folder / name, folder / "colour.png")
 
 
+FACES = "element face 1\nproperty list uchar int vertex_indices\n"
 Writer = Callable[[Path, Array, Array], ExposureFiles]
 CLOUDS: dict[str, Writer] = {
     "tiff": lambda folder, rgb, xyz: two(folder, "a.tiff", tiff(xyz), rgb),
@@ -195,7 +197,7 @@ CLOUDS: dict[str, Writer] = {
     "ply with faces": lambda folder, rgb, xyz: one(
         folder,
         "a.ply",
-        ply(rgb, xyz, after="element face 1\nproperty list uchar int vertex_indices\n") + b"\3" + bytes(12),
+        ply(rgb, xyz, after=FACES) + b"\3" + bytes(12),
     ),
     "pcd text": lambda folder, rgb, xyz: one(folder, "a.pcd", pcd(rgb, xyz, "ascii", colour="rgb U")),
     "pcd text, colour as float": lambda folder, rgb, xyz: one(folder, "a.pcd", pcd(rgb, xyz, "ascii")),
