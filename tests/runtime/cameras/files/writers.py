@@ -221,7 +221,17 @@ DEPTHS: dict[str, Callable[[Array], tuple[str, bytes]]] = {
     "npy f8 with an axis of one": lambda depth: ("a.npy", npy(depth[..., None].astype(np.float64))),
     "npz": lambda depth: ("a.npz", npz(depth=depth)),
     "exr": lambda depth: ("a.exr", exr({"Z": depth.astype(np.float32)})),
-    "exr of a layer": lambda depth: ("a.exr", exr({"View Layer.Depth.Z": depth.astype(np.float32)}, 2)),
+    "exr of layers": lambda depth: (
+        "a.exr",
+        exr(
+            {
+                "View.Depth.Z": depth.astype(np.float32),
+                "View.Normal.X": np.ones_like(depth, np.float32),
+                "View.Normal.Z": np.ones_like(depth, np.float32),
+            },
+            2,
+        ),
+    ),
     "exr of OpenCV": lambda depth: ("a.exr", exr({"Y": depth.astype(np.float32)}, 0)),
 }
 """By format: depth (u2) as a file's name and content."""
