@@ -33,7 +33,7 @@ def list_samples(folder: Path) -> list[Sample]:
     and for half pairs, and for names that a report or another computer could not keep apart.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; give one in the MVTec 3D-AD layout")
+        raise DataError(f"{folder} is not a folder; give one that holds frames")
     if has_stray_bytes(str(folder.absolute())):
         raise DataError(f"the path {folder.absolute()} is not UTF-8, so no report could name it; rename the folder")
     _check_layout(folder)
