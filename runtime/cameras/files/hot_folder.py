@@ -15,8 +15,8 @@ from asperity.runtime.cameras.files.arrivals import FOLDER, Seen
 from asperity.runtime.errors import CameraError, CameraLostError
 from asperity.runtime.files import shown
 
-IDLE_SHARE = 20
-"""Listing the names takes at most one part in this many of the time while nothing changes."""
+IDLE_SHARE, BUSY_SHARE = 20, 4
+"""Listing the names takes at most one part in this many of the time: while nothing changes, and while files come."""
 TICK_NS = 1_000_000_000
 """Two changes of a folder this near to one another may have one time."""
 KINDS = {
@@ -58,7 +58,7 @@ class HotFolder:
                 f"the folder {self.path} was replaced or unmounted; mount it again and restart the program"
             )
         changed = self._unsure or [found[2] for found in stats] != self._changed
-        return self._clock() - self._listed_ns >= (1 if changed else IDLE_SHARE) * self._cost_ns
+        return self._clock() - self._listed_ns >= (BUSY_SHARE if changed else IDLE_SHARE) * self._cost_ns
 
     def names(self) -> set[str]:
         """Every name. Raises CameraLostError when there are too many, or the folder is gone."""

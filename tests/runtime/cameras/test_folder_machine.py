@@ -1,4 +1,4 @@
-"""Every complete exposure of a hot folder at most once, in order, none half, whatever the writer does and over kills."""
+"""Every complete exposure of a hot folder once at most, in order, none half, whatever the writer does, over kills."""
 
 from __future__ import annotations
 
