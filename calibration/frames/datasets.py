@@ -1,7 +1,7 @@
 """Frames on disk with what is known of them: the source of a calibration or an evaluation.
 
-Layouts: MVTec 3D-AD with its official splits (lsfa 1.1), a class of Eyecandies (1.4), and recorded folders with
-``rgb/`` and ``xyz/``, whose frames all count as normal. Frames are read one by one, when asked for.
+Layouts: MVTec 3D-AD with its official splits (lsfa 1.1), a class of Eyecandies (1.4), and folders of recorded frames of
+any format (``cameras.files``), which all count as normal. Frames are read one by one, when asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asperity.calibration.frames import eyecandies
-from asperity.runtime.cameras.mvtec_files import GOOD, Sample, list_samples, read_frame, read_mask, read_parts
+from asperity.runtime.cameras.files.folders import GOOD, list_samples
+from asperity.runtime.cameras.files.parts import read_parts
+from asperity.runtime.cameras.files.pictures import read_mask
+from asperity.runtime.cameras.files.samples import Sample, read_sample
 from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.frame import BoolArray, Frame, MissingPoint, Unit
 from asperity.runtime.vision.missing_points import without_missing
@@ -47,8 +50,8 @@ class Item:
         """Read it. Raises DataError for unreadable files."""
         if self.sample.rgb.name.endswith(eyecandies.IMAGE):
             return without_missing(eyecandies.read_frame(self.sample, seq=seq), self.invalid)
-        return read_frame(
-            self.sample.rgb, self.sample.xyz, camera="dataset", seq=seq, part_id=self.part_id, unit=self.unit,
+        return read_sample(
+            self.sample, camera="dataset", seq=seq, part_id=self.part_id, unit=self.unit,
             invalid=self.invalid,
         )  # fmt: skip
 

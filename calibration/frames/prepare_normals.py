@@ -22,7 +22,7 @@ from asperity.calibration.frames.split import Split, split_frames
 from asperity.calibration.profiles import Profile, network_for
 from asperity.calibration.record import CalibrateOptions, HeldOut, RefusedFrame
 from asperity.runtime.bundle.sizes import fewest_window_px, geometry_fault
-from asperity.runtime.cameras.mvtec_files import read_mask
+from asperity.runtime.cameras.files.pictures import read_mask
 from asperity.runtime.errors import CalibrationError, DataError, FrameRefused
 from asperity.runtime.frame import BoolArray, Frame, Prepared
 from asperity.runtime.manifest import Geometry

@@ -107,7 +107,7 @@ def virtual(
 @app.command()
 def replay(
     folder: Annotated[
-        Path, typer.Argument(help="Frames in the MVTec 3D-AD layout: a product, a split, or rgb/ and xyz/.")
+        Path, typer.Argument(help="Folder of frames: a product, a split, or files of a camera (docs/cameras/files.md).")
     ],
     loop: Annotated[bool, typer.Option("--loop", help="Start again at the end.")] = False,
     unit: Annotated[str | None, typer.Option(help="Unit of the recorded points, if known: m, mm or um.")] = None,

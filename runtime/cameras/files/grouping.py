@@ -5,13 +5,31 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from asperity.runtime.cameras.files.read import COLOUR_SUFFIXES, POINTS_SUFFIXES
+from asperity.runtime.cameras.files.read import BOTH_SUFFIXES, COLOUR_SUFFIXES, POINTS_SUFFIXES
 from asperity.runtime.errors import DataError
 from asperity.runtime.text.names import natural_key
 
 MAX_PATTERN = 200
+POINTS_WORDS = ("xyz", "depth", "cloud", "pointcloud", "points", "pcd", "ply")
+COLOUR_WORDS = ("rgb", "color", "colour", "image")
+MASK_WORDS = ("gt", "mask", "segmask", "label")
+"""In the name of a file or its folder, by which it is known what it holds; masks are not read."""
+ONLY_POINTS = (*BOTH_SUFFIXES, ".npy")
+_WORDS = "|".join((*POINTS_WORDS, *COLOUR_WORDS, *MASK_WORDS))
+_FIRST = re.compile(rf"({_WORDS})[_\-. ](?=.)", re.IGNORECASE)
+_LAST = re.compile(rf"(?<=.)[_\-. ]({_WORDS})", re.IGNORECASE)
+Kind = Literal["points", "colour", "mask", ""]
+"""Empty: a picture whose name does not say it."""
+
+
+class Named(NamedTuple):
+    """What a file's name says."""
+
+    kind: Kind
+    pattern: str
+    stem: str
 
 
 class Group(NamedTuple):
@@ -71,6 +89,69 @@ def group_files(names: Iterable[str], pattern: Pattern) -> list[Group]:
         lacking = next((text.replace("*", stem) for half, text in halves if text and half not in there), "")
         groups.append(Group(stem, there.get("points", ""), there.get("colour", ""), lacking))
     return groups
+
+
+def parse_name(name: str) -> Named | None:
+    """What the name of a file says, at most one folder before it; None: it is not a file of an exposure."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, suffix = file.rpartition(".")
+    known = f".{suffix.lower()}" in POINTS_SUFFIXES
+    if not stem or not known or _is_hidden(name):
+        return None
+    fixed: Kind = "points" if f".{suffix.lower()}" in ONLY_POINTS else ""
+    said = _kind(folder) if folder else fixed
+    if folder and not said:
+        return None
+    first, last = _FIRST.match(stem), _LAST.search(stem)
+    while last is not None and last.end() != len(stem):
+        last = _LAST.search(stem, last.start() + 1)
+    for found, before, rest, after in (
+        (last, "", stem[: last.start()] if last else "", stem[last.start() :] if last else ""),
+        (first, stem[: first.end()] if first else "", stem[first.end() :] if first else "", ""),
+    ):
+        if found is not None and said in ("", _kind(found[1])):
+            return Named(_kind(found[1]), f"{folder}{slash}{before}*{after}.{suffix.lower()}", rest)
+    return Named(said, f"{folder}{slash}*.{suffix.lower()}", stem)
+
+
+def find_pattern(names: Iterable[str]) -> Pattern | None:
+    """How the files of a folder's exposures are called; None where nothing there is of an exposure.
+
+    Raises DataError where more than one answer is possible.
+    """
+    found: dict[Kind, list[str]] = {"points": [], "colour": [], "mask": [], "": []}
+    for name in names:
+        if (named := parse_name(name)) is not None and named.pattern not in found[named.kind]:
+            found[named.kind].append(named.pattern)
+    points, colour = found["points"], found["colour"]
+    if not points:  # clouds as TIFF next to pictures of the same names
+        points = [pattern for pattern in found[""] if not pattern.endswith(".png")]
+        found[""] = [pattern for pattern in found[""] if pattern not in points]
+    colour = colour or found[""]
+    if not points:
+        return None
+    for half, patterns in (("points", points), ("colour", colour)):
+        if len(patterns) > 1:
+            raise DataError(
+                f"holds {half} in more than one form ({', '.join(sorted(patterns)[:4])}); keep one of them and move "
+                "the others elsewhere"
+            )
+    if not colour and not points[0].endswith(BOTH_SUFFIXES):
+        raise DataError(
+            f"holds {points[0]} and no colour pictures for them; put them into rgb/ with the same names, as 8-bit PNG"
+        )
+    return Pattern(points[0], colour[0] if colour else "")
+
+
+def is_word(folder: str) -> bool:
+    """Whether a folder is called by what the files in it hold."""
+    return bool(_kind(folder))
+
+
+def _kind(word: str) -> Kind:
+    plain = word.casefold()
+    kinds: dict[Kind, tuple[str, ...]] = {"points": POINTS_WORDS, "colour": COLOUR_WORDS, "mask": MASK_WORDS}
+    return next((kind for kind, words in kinds.items() if plain in words), "")
 
 
 def _is_hidden(name: str) -> bool:

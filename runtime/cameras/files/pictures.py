@@ -98,7 +98,7 @@ def read_colour(path: Path, white_level: int) -> ByteArray:
 
 
 def reduced(rgb: ByteArray, size_px: Size) -> ByteArray | None:
-    """The picture in the points' size: as it is, or, a whole multiple of it, by the mean of each area; None: neither."""
+    """The picture in the points' size: as it is or, a whole multiple of it, by the mean of each area; else None."""
     rows, columns = size_px
     times = rgb.shape[0] // rows
     if rgb.shape[:2] != (times * rows, times * columns) or not 1 <= times <= LARGEST_MULTIPLE:
