@@ -13,7 +13,7 @@ from pathlib import Path
 
 from asperity.runtime.cameras.files.arrivals import FOLDER, Seen
 from asperity.runtime.errors import CameraError, CameraLostError
-from asperity.runtime.files import shown
+from asperity.runtime.files import open_file, shown
 
 IDLE_SHARE, BUSY_SHARE = 20, 4
 """Listing the names takes at most one part in this many of the time: while nothing changes, and while files come."""
@@ -97,6 +97,23 @@ class HotFolder:
         if kind != stat.S_IFREG:
             return KINDS.get(kind, "something else")
         return Seen(found.st_ino, found.st_size, found.st_mtime_ns)
+
+    def has_hole(self, name: str) -> bool:
+        """Whether parts of the file were never written, as in one that was made in its full size and is being filled.
+
+        They would read as zeros, which are missing points. False where the file system does not say.
+        """
+        try:
+            handle = open_file(self.path / name)
+        except OSError:
+            return False  # the reader says why
+        try:
+            size = os.fstat(handle).st_size
+            return size > 0 and os.lseek(handle, 0, os.SEEK_HOLE) < size
+        except OSError:
+            return False
+        finally:
+            os.close(handle)
 
     def move(self, names: Iterable[str], target: Path) -> None:
         """Move files to the folder ``target`` on the same disk; none there is replaced. Raises CameraLostError."""

@@ -124,6 +124,38 @@ def test_a_torn_file_is_tried_again_and_then_refused(hot: Hot, caplog: pytest.Lo
     assert hot.values() == []
 
 
+def test_a_file_that_was_made_in_its_full_size_is_waited_for(hot: Hot, caplog: pytest.LogCaptureFixture) -> None:
+    def accepts_zeros(files: ExposureFiles, options: FileOptions) -> Frame:
+        whole = hot.path.with_name("whole")
+        whole.write_bytes(content(1))
+        return read(ExposureFiles(whole), options)
+
+    hot.open(reader=accepts_zeros)
+    with (hot.path / "1.npy").open("wb") as file:
+        file.write(b"1" * 100)
+        file.truncate(100_000)
+    assert hot.values(500) == []
+    hot.write("1.npy", bytes(100_000))
+    assert hot.values() == [1]
+    with (hot.path / "2.npy").open("wb") as file:
+        file.truncate(100_000)
+    assert hot.values(5000) == []
+    assert "2.npy has parts that were never written" in left_out(caplog)
+
+
+def test_a_reader_that_fails_in_any_way_refuses_one_exposure(hot: Hot, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(files: ExposureFiles, options: FileOptions) -> Frame:
+        if files.points.name == "1.npy":
+            raise ZeroDivisionError
+        return read(files, options)
+
+    hot.open(reader=fails)
+    hot.put("1.npy", 1)
+    hot.put("2.npy", 2)
+    assert hot.values(5000) == [2]
+    assert "exposure 1 is left out: it cannot be read: ZeroDivisionError" in left_out(caplog)
+
+
 def test_a_marker_says_that_files_are_complete(hot: Hot, caplog: pytest.LogCaptureFixture) -> None:
     hot.options = {**SUFFIXES, "complete": "marker", "after": "move"}
     hot.open()
