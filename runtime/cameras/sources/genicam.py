@@ -247,7 +247,7 @@ def devices(cti: str = "", limit_s: float = LIST_S) -> list[Listed]:
 
 
 def print_devices(cti: str) -> None:
-    """In a process of its own: one line of JSON, the last."""
+    """Run in a separate process; the last line is JSON."""
     try:
         seen = genicam_sdk.list_devices(cti, GenicamSection().discovery_ms)
     except CameraError as error:

@@ -85,7 +85,7 @@ def choose(seen: Sequence[Seen], wanted: str) -> int:
 
 @contextmanager
 def ends_in(seconds: float = STUCK_S) -> Iterator[None]:
-    """End the process, with a trace on stderr, if this takes longer. A thread of its own could not: see above."""
+    """End the process, with a trace on stderr, if this takes longer. A thread could not: see above."""
     output = sys.__stderr__
     if output is None or not hasattr(output, "fileno"):
         yield
@@ -193,7 +193,7 @@ class Device:
         self._incomplete = False
         with self._lost():
             self._acquirer.timeout_period_on_update_event_data_call = min(WAIT_MS, max(1, timeout_ms))
-            buffer = self._acquirer.try_fetch(timeout=max(1, timeout_ms) / 1000, is_raw=True)  # 0 waits for ever
+            buffer = self._acquirer.try_fetch(timeout=max(1, timeout_ms) / 1000, is_raw=True)  # 0 waits forever
         if buffer is None:
             if self._incomplete:
                 return Delivery(())
@@ -231,7 +231,7 @@ class Device:
         return time_us(ns, 1e9) if ns else time_us(_said(buffer, "timestamp") or 0, self._frequency_hz or given_hz)
 
     def _check_alive(self) -> None:
-        """Read something over the cable: a producer may wait for ever for a camera that is unplugged."""
+        """Read something over the cable: a producer may wait endlessly for a camera that is unplugged."""
         if time.monotonic() - self._asked_s < ALIVE_S:
             return
         self._asked_s = time.monotonic()
