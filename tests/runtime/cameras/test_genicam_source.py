@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,8 @@ def test_a_frame_is_all_of_one_buffer_with_the_cameras_own_number_and_time() -> 
     assert (first.frame.t_exposure_us, second.frame.t_exposure_us, first.frame.clock) == (1_000, 3_000, "device")
     for shot in (first, second):
         assert shot.number is not None and shot.frame.xyz is not None
-        assert np.array_equal(shot.frame.rgb, picture(shot.number)) and np.array_equal(shot.frame.xyz, points(shot.number))
+        assert np.array_equal(shot.frame.rgb, picture(shot.number))
+        assert np.array_equal(shot.frame.xyz, points(shot.number))
         assert shot.frame.sensor == source.sensor == "Stand In S1" and shot.frame.unit == "mm"
     assert source.shot(1) is None, "a time-out alone is not a loss"
     source.close()
@@ -54,8 +54,8 @@ def test_a_frame_is_all_of_one_buffer_with_the_cameras_own_number_and_time() -> 
 def test_settings_come_before_the_trigger_and_after_what_every_camera_needs() -> None:
     nodes = StandInNodes(TRIGGER, GenDCStreamingMode="On", AcquisitionMode="SingleFrame", Gain=0)
     opened(StandIn(nodes), "hard_wired", settings=("Gain=3",), trigger_line="Line1")
-    assert nodes.log[:6] == ["GenDCStreamingMode=Off", "AcquisitionMode=Continuous", "Gain=3", "TriggerSelector=FrameStart",
-                             "TriggerMode=On", "TriggerSource=Line1"]  # fmt: skip
+    assert nodes.log[:6] == ["GenDCStreamingMode=Off", "AcquisitionMode=Continuous", "Gain=3",
+                             "TriggerSelector=FrameStart", "TriggerMode=On", "TriggerSource=Line1"]  # fmt: skip
     free = StandInNodes(TRIGGER)
     opened(StandIn(free))
     assert free.values["TriggerMode"] == "Off"
@@ -85,8 +85,12 @@ def not_a_setting() -> GenicamSource:
 def test_a_camera_that_is_refused_is_closed(
     make: Callable[[], GenicamSource], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closed = []
-    monkeypatch.setattr(StandIn, "close", lambda camera: closed.append(camera))
+    closed: list[StandIn] = []
+
+    def close(camera: StandIn) -> None:
+        closed.append(camera)
+
+    monkeypatch.setattr(StandIn, "close", close)
     with pytest.raises((CameraError, ConfigError), match=words):
         make()
     assert len(closed) == 1
@@ -242,10 +246,8 @@ def run(line: Line, camera: StandIn, wanted: int, **live: Any) -> dict[int, Any]
             seq, session = sender.seq, sender.camera_session
             line.wait(lambda: any((one.camera_session, one.seq) == (session, seq) for one in line.heard.results), "it")
 
-        try:
+        with suppress(Stop):
             loop.run(progress=paced)
-        except Stop:
-            pass
 
         def results() -> dict[int, Any]:
             return {one.seq: one for one in line.heard.results if one.camera_session == sender.camera_session}
@@ -268,13 +270,3 @@ def test_a_silent_camera_ends_the_loop(line: Line) -> None:
         loop = LiveLoop(opened(StandIn()), sender, LiveSection(silence_ms=1))
         with pytest.raises(CameraLostError, match=r"Stand In S1 gave no exposure for 1 ms"):
             loop.run()
-
-
-def test_the_control_a_swap_of_colours_is_seen() -> None:
-    """The comparison of the first test must fail for the colour of another exposure, which nothing else here checks."""
-    one, two = delivery(1), delivery(2)
-    camera = StandIn()
-    camera.queue.append(one._replace(parts=(two.parts[0], one.parts[1])))
-    shot = opened(camera).shot(1)
-    assert shot is not None and not np.array_equal(shot.frame.rgb, picture(1))
-    assert np.array_equal(replace(shot.frame, rgb=picture(1)).rgb, picture(1))
