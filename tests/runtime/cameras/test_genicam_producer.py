@@ -62,12 +62,11 @@ class TakesAll(Line):
             manifest["geometry"] |= {"method": "none", "plane": None, "height_px": PX, "width_px": PX, "side_px": PX,
                                      "invalid": []}  # fmt: skip
             manifest["network"] |= {"group_scale_mm": 50.0, "position_scale_mm": 100.0}
-            ranges = {"area_mm2": (5e3, 2e4), "length_mm": (50.0, 200.0), "width_mm": (50.0, 200.0), "height_mm": (0.0, 100.0),
-                      "missing_share": (0.0, 0.5), "level_mm": (0.0, 100.0)}  # fmt: skip
+            ranges = {"area_mm2": (5e3, 2e4), "length_mm": (50.0, 200.0), "width_mm": (50.0, 200.0),
+                      "height_mm": (0.0, 100.0), "missing_share": (0.0, 0.5), "level_mm": (0.0, 100.0)}  # fmt: skip
             manifest["silhouette"] = [
                 {"figure": name, "low": low, "high": high} for name, (low, high) in ranges.items()
             ]
-
 
         for golden in (toy.path / "golden" / "rgb").glob("*.png"):
             write_frame(golden.parent.parent, golden.stem, np.zeros((PX, PX, 3), np.uint8), np.ones((PX, PX, 3), "f4"))
@@ -235,12 +234,15 @@ def test_an_incomplete_buffer_is_not_a_frame(monkeypatch: pytest.MonkeyPatch) ->
         assert after is not None and after.number is not None and after.number > 2
 
 
-def test_devices_are_listed_in_a_process_that_may_hang() -> None:
-    assert [device.id for device in devices(str(CTI))] == ["0", "1", "2"]
-    with pytest.raises(CameraError, match=r"did not list their cameras within 0\.001 s"):
-        devices(str(CTI), limit_s=0.001)
-    with pytest.raises(CameraError, match="does not exist"):
-        devices("/no/such.cti")
+def test_devices_are_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GENICAM_GENTL64_PATH", str(CTI.parent))
+    assert [device.id for device in devices()] == ["0", "1", "2"] and "Viky 2" in devices()[2].text
+    (tmp_path / "broken.cti").write_text("x")
+    monkeypatch.setenv("GENICAM_GENTL64_PATH", f"{tmp_path}:{CTI.parent}")
+    assert len(devices()) == 3, "a producer that cannot be loaded hides no other"
+    monkeypatch.setenv("GENICAM_GENTL64_PATH", str(tmp_path))
+    with pytest.raises(CameraError, match=r"broken.cti cannot be loaded"):
+        devices()
 
 
 def test_the_program_can_still_be_interrupted() -> None:

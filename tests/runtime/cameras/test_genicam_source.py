@@ -190,7 +190,7 @@ def test_five_of_five_triggers_are_answered_by_an_exposure_after_them() -> None:
         assert np.array_equal(shot.frame.rgb, picture(before + 1)) and source.shot(1) is None
 
 
-def test_an_old_exposure_never_answers_a_trigger() -> None:
+def test_an_exposure_out_of_order_ends_it() -> None:
     camera = Triggered()
     source = opened(camera, "software")
     for late in (delivery(1, time_us=99_000), delivery(9, time_us=1)):  # an old number; an old time
@@ -205,14 +205,65 @@ def test_an_old_exposure_never_answers_a_trigger() -> None:
         source = opened(camera, "software")
 
 
-def test_a_trigger_is_not_repeated_while_the_one_before_is_open() -> None:
+def test_a_first_trigger_without_an_answer_ends_it() -> None:
     camera = Triggered()
     source = opened(camera, "software")
-    camera.nodes.on_execute = lambda name: None  # the trigger is lost on its way
+    camera.nodes.on_execute = lambda name: None
     source.trigger()
     assert source.shot(1) is None
-    with pytest.raises(CameraLostError, match="did not answer the trigger before"):
+    with pytest.raises(CameraLostError, match="did not answer its first trigger"):
         source.trigger()
+
+
+@pytest.mark.parametrize("late", ["lost", "before the next trigger", "after the next trigger"])
+def test_the_exposure_of_a_trigger_that_was_not_answered_in_time_never_answers_the_next(late: str) -> None:
+    camera = Triggered()
+    source = opened(camera, "software")
+    source.trigger()
+    assert source.shot(1) is not None
+    camera.nodes.on_execute = lambda name: None
+    source.trigger()
+    camera.count += 1  # exposed, and on its way
+    assert source.shot(1) is None
+    if late == "before the next trigger":
+        camera.queue.append(delivery(2, time_us=2000))
+
+    def expose(name: str) -> None:
+        if late == "after the next trigger":
+            camera.queue.append(delivery(2, time_us=2000))
+        camera.expose()
+
+    camera.nodes.on_execute = expose
+    source.trigger()
+    shot = source.shot(1)
+    assert shot is not None and shot.number == 3 and np.array_equal(shot.frame.rgb, picture(3))
+
+
+def test_a_damaged_answer_is_not_owed() -> None:
+    camera = Triggered()
+    source = opened(camera, "software")
+    source.trigger()
+    assert source.shot(1) is not None
+    camera.nodes.on_execute = lambda name: camera.queue.append(Delivery((), 2))
+    source.trigger()
+    assert source.shot(1) is None
+    camera.count, camera.nodes.on_execute = 2, lambda name: camera.expose()
+    source.trigger()
+    shot = source.shot(1)
+    assert shot is not None and shot.number == 3
+
+
+def test_colour_of_another_size_is_resampled_only_where_that_is_asked_for() -> None:
+    large = np.repeat(np.repeat(picture(1), 2, axis=0), 2, axis=1)
+    twice = Delivery((part("RGB8", large), part("Coord3D_ABC32f", points(1))), 1, 0, MM)
+    camera = StandIn()
+    camera.queue.extend([twice, twice])
+    with pytest.raises(CameraError, match=r"16 x 12 pixels and 3D data of 8 x 6; .* resample_colour"):
+        opened(camera).shot(1)
+    source = opened(camera, resample_colour=True)
+    shot = source.shot(1)
+    assert shot is not None and np.array_equal(shot.frame.rgb, picture(1))
+    assert shot.frame.sensor == source.sensor == "Stand In S1, colour resampled"
 
 
 def test_a_camera_that_does_not_obey_its_trigger_is_lost() -> None:
