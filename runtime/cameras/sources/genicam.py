@@ -165,7 +165,7 @@ class GenicamSource:
         self._camera.nodes.execute("TriggerSoftware")
 
     def _is_old(self, delivery: Delivery, before: int, number: int) -> bool:
-        """Whether an exposure is not the answer to the last trigger. Raises CameraLostError where it cannot be told."""
+        """Whether an exposure is not the answer to the last trigger. Raises CameraLostError for one out of order."""
         if self._after is None:
             return False
         last, time_us = self._after

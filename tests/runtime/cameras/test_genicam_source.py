@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -281,24 +281,18 @@ def line() -> Iterator[Line]:
         yield made
 
 
-class Stop(Exception):
-    """The stand-in's list is empty."""
-
-
-def run(line: Line, camera: StandIn, wanted: int, **live: Any) -> dict[int, Any]:
-    """Results by seq, once there are ``wanted``."""
-    camera.queue.append(Stop())
+def run(line: Line, camera: StandIn, frames: int, wanted: int) -> dict[int, Any]:
+    """Results by seq, once there are ``wanted`` of so many frames."""
     with ExitStack() as stack:
         sender = stack.enter_context(FrameSender(CAMERA, line.ends["frames"], station=STATION))
         assert sender.wait_connected(PATIENCE_MS)
-        loop = LiveLoop(opened(camera), sender, LiveSection(**live))
+        loop = LiveLoop(opened(camera), sender, LiveSection())
 
         def paced() -> None:  # free run sends without waiting; here every frame shall be judged
             seq, session = sender.seq, sender.camera_session
             line.wait(lambda: any((one.camera_session, one.seq) == (session, seq) for one in line.heard.results), "it")
 
-        with suppress(Stop):
-            loop.run(progress=paced)
+        loop.run(frames, paced)
 
         def results() -> dict[int, Any]:
             return {one.seq: one for one in line.heard.results if one.camera_session == sender.camera_session}
@@ -310,7 +304,7 @@ def run(line: Line, camera: StandIn, wanted: int, **live: Any) -> dict[int, Any]
 def test_every_exposure_has_one_result_and_a_lost_one_is_lost(line: Line) -> None:
     camera = StandIn(wraps=True)
     camera.queue.extend([delivery(65_534), Delivery(()), delivery(1), delivery(2), delivery(5)])
-    results = run(line, camera, 7)  # 65534, 65535, 1, 2, 3, 4, 5
+    results = run(line, camera, 4, 7)  # 65534, 65535, 1, 2, 3, 4, 5
     lost = [one.reason is Reason.LOST for _, one in sorted(results.items())]
     assert lost == [False, True, False, False, True, True, False]
     assert not any(one.accept for one in results.values() if one.reason is Reason.LOST)
