@@ -23,6 +23,7 @@ from asperity.runtime.cameras.mvtec_files import read_frame, write_frame
 from asperity.runtime.cameras.source import Shot
 from asperity.runtime.cameras.sources import genicam_sdk
 from asperity.runtime.cameras.sources.genicam import GENICAM, GenicamSection, devices, open_camera
+from asperity.runtime.cameras.sources.genicam_nodes import Scan3d
 from asperity.runtime.client.frame_sender import FrameSender
 from asperity.runtime.errors import CameraError, CameraLostError
 from asperity.runtime.frame import Frame, Result
@@ -161,11 +162,15 @@ def test_live_frames_score_as_the_same_frames_from_files(line: TakesAll, tmp_pat
 
 def test_a_frame_stays_as_it_is_while_the_camera_goes_on() -> None:
     with closing(open_camera(options("AcquisitionFrameRate = 200", buffers=2), "free_run")) as source:
+        held = source._camera.fetch(PATIENCE_MS, Scan3d())
+        assert held is not None
+        pixels = held.parts[0].data.copy()
         first = source.shot(PATIENCE_MS)
         assert first is not None and first.frame.xyz is not None
         before = first.frame.rgb.copy(), first.frame.xyz.copy()
         later = [source.shot(PATIENCE_MS) for _ in range(4)]
         assert all(shot is not None and not np.array_equal(shot.frame.rgb, before[0]) for shot in later)
+        assert np.array_equal(held.parts[0].data, pixels), "the buffer was queued again, and written over"
         assert np.array_equal(first.frame.rgb, before[0]) and np.array_equal(first.frame.xyz, before[1])
 
 
