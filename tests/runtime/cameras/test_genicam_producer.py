@@ -169,8 +169,8 @@ def test_a_frame_stays_as_it_is_while_the_camera_goes_on() -> None:
         assert first is not None and first.frame.xyz is not None
         before = first.frame.rgb.copy(), first.frame.xyz.copy()
         later = [source.shot(PATIENCE_MS) for _ in range(4)]
-        assert all(shot is not None and not np.array_equal(shot.frame.rgb, before[0]) for shot in later)
         assert np.array_equal(held.parts[0].data, pixels), "the buffer was queued again, and written over"
+        assert all(shot is not None and not np.array_equal(shot.frame.rgb, before[0]) for shot in later)
         assert np.array_equal(first.frame.rgb, before[0]) and np.array_equal(first.frame.xyz, before[1])
 
 
