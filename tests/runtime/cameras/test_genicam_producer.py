@@ -233,7 +233,8 @@ def test_an_incomplete_buffer_is_not_a_frame(monkeypatch: pytest.MonkeyPatch) ->
     with closing(open_camera(options(), "free_run")) as source:
         assert source.shot(PATIENCE_MS) is not None
         monkeypatch.setattr(gentl.Buffer, "is_complete", lambda buffer: False)
-        assert source.shot(100) is None and source._damaged >= 1
+        while source._damaged < 2:
+            assert source.shot(100) is None
         monkeypatch.undo()
         after = source.shot(PATIENCE_MS)
         assert after is not None and after.number is not None and after.number > 2

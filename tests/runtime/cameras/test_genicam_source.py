@@ -235,7 +235,7 @@ def test_the_exposure_of_a_trigger_that_was_not_answered_in_time_never_answers_t
 
     camera.nodes.on_execute = expose
     source.trigger()
-    shot = source.shot(1)
+    shot = source.shot(PATIENCE_MS)
     assert shot is not None and shot.number == 3 and np.array_equal(shot.frame.rgb, picture(3))
 
 
