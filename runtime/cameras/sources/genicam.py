@@ -55,7 +55,7 @@ class GenicamSection(Section, frozen=True, forbid_unknown_fields=True):
     ] = 0
     unit: Annotated[Literal["", "m", "mm", "um"], text("unit of length, where the camera does not say it")] = ""
     buffers: Annotated[int, number(2, WAITING_MAX, "buffers of the driver: the most exposures that wait")] = 4
-    discovery_ms: Annotated[int, number(100, 30_000, "longest wait of each producer's interface for cameras")] = 2000
+    discovery_ms: Annotated[int, number(100, 10_000, "longest wait of each producer's interface for cameras")] = 2000
     resample_colour: Annotated[
         bool, text("colour of another size than the 3D data is brought onto its pixels; `sensor` says so. Else refused")
     ] = False

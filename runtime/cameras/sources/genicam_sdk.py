@@ -37,7 +37,7 @@ MAX_BUFFERS_NBYTES = 2**31
 MAX_PAYLOAD_NBYTES = 4 * MAX_BUFFER_BYTES
 WAIT_MS = 10
 """Longest wait inside the SDK: signals and other threads wait as long."""
-STUCK_S = 60.0
+STUCK_S = 120.0
 """A call that opens or closes a camera ends the process after this long: nothing else ends a producer that hangs."""
 ALIVE_S = 1.0
 """A silent camera is asked this often whether it is still there."""
@@ -153,6 +153,7 @@ class Device:
         self._release.callback(harvester.reset)
         self._incomplete = False
         self._asked_s = time.monotonic()
+        self._can_be_asked = False
         self._frequency_hz = float(_said(acquirer.device, "timestamp_frequency") or 0)
 
     @property
@@ -187,6 +188,9 @@ class Device:
             acquirer.num_buffers = least
             acquirer.add_callback(acquirer.Events.INCOMPLETE_BUFFER, Incomplete())
             acquirer.start()
+        with suppress(*_errors()):
+            self._ask()
+            self._can_be_asked = True
 
     def fetch(self, timeout_ms: int, scan3d: Scan3d) -> Delivery | None:
         """The next buffer, copied; None: none came in time. Raises CameraLostError, CameraError."""
@@ -232,13 +236,13 @@ class Device:
 
     def _check_alive(self) -> None:
         """Read something over the cable: a producer may wait endlessly for a camera that is unplugged."""
-        if time.monotonic() - self._asked_s < ALIVE_S:
-            return
-        self._asked_s = time.monotonic()
-        from genicam.gentl import InvalidAddressException, NotImplementedException
+        if self._can_be_asked and time.monotonic() - self._asked_s >= ALIVE_S:
+            self._asked_s = time.monotonic()
+            with self._lost():
+                self._ask()
 
-        with self._lost(), suppress(InvalidAddressException, NotImplementedException):
-            self._acquirer.remote_device.port.read(0, 4)
+    def _ask(self) -> None:
+        self._acquirer.remote_device.port.read(0, 4)  # the first register: of GigE Vision and USB3 Vision the version
 
     @contextmanager
     def _lost(self) -> Iterator[None]:

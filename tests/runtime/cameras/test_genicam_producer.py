@@ -221,9 +221,13 @@ def test_a_time_out_is_none_and_an_error_of_the_producer_is_a_lost_camera(monkey
         monkeypatch.setattr(genicam_sdk, "ALIVE_S", 0.0)
         assert source.shot(1) is None, "this producer cannot be asked for the first register; that is not a loss"
 
-        def gone(**_: Any) -> None:
+        def gone(*_: Any, **__: Any) -> None:
             raise gentl.IoException("cable")
 
+        monkeypatch.setattr(source._camera, "_can_be_asked", True)
+        monkeypatch.setattr(source._camera, "_ask", gone)
+        with pytest.raises(CameraLostError, match=r"Viky 2 is lost .*check power"):
+            source.shot(1)
         monkeypatch.setattr(acquirer, "try_fetch", gone)
         with pytest.raises(CameraLostError, match=r"Viky 2 is lost .*check power"):
             source.shot(1)
