@@ -57,6 +57,10 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/cameras/test_genicam_source.py::test_ptp_is_said_only_while_the_camera_says_it",
                 "DID NOT RAISE", (SOURCE, "if nodes_of.clock_of(self._camera.nodes) != self._clock:", "if False:")),
         ],
+        "its producer hangs while the camera is opened or closed": [
+            off("runtime/cameras/test_genicam_producer.py::test_a_producer_that_hangs_while_the_camera_is_closed_ends_the_process",
+                "timed out after", (SDK, "faulthandler.dump_traceback_later(STUCK_S, exit=True, file=output)", "pass")),
+        ],
         "the camera is unplugged, or its producer fails": [
             off("runtime/cameras/test_genicam_producer.py::test_a_time_out_is_none_and_an_error_of_the_producer_is_a_lost_camera",
                 "IoException", (SDK, "        except _errors() as error:", "        except KeyError as error:")),

@@ -84,13 +84,13 @@ def choose(seen: Sequence[Seen], wanted: str) -> int:
 
 
 @contextmanager
-def ends_in(seconds: float = STUCK_S) -> Iterator[None]:
-    """End the process, with a trace on stderr, if this takes longer. A thread could not: see above."""
+def ends_when_stuck() -> Iterator[None]:
+    """End the process, with a trace on stderr, if this takes too long. A thread of Python could not: see above."""
     output = sys.__stderr__
     if output is None or not hasattr(output, "fileno"):
         yield
         return
-    faulthandler.dump_traceback_later(seconds, exit=True, file=output)
+    faulthandler.dump_traceback_later(STUCK_S, exit=True, file=output)
     try:
         yield
     finally:
@@ -255,21 +255,21 @@ class Device:
 
     def close(self) -> None:
         """Release it and all that belongs to it; does not raise."""
-        with ends_in():
+        with ends_when_stuck():
             _quietly(self._acquirer.destroy)
             _quietly(self._release.close)
 
 
 def list_devices(cti: str, discovery_ms: int) -> list[Seen]:
     """What the producers see. Raises CameraError."""
-    with ends_in(), ExitStack() as stack:
+    with ends_when_stuck(), ExitStack() as stack:
         harvester = _harvester(stack, cti, discovery_ms)
         return _seen(harvester)
 
 
 def open_device(cti: str, wanted: str, discovery_ms: int) -> Device:
     """Open one camera. Raises CameraError, and then nothing stays open."""
-    with ends_in(), ExitStack() as stack:
+    with ends_when_stuck(), ExitStack() as stack:
         harvester = _harvester(stack, cti, discovery_ms)
         seen = _seen(harvester)
         at = choose(seen, wanted)

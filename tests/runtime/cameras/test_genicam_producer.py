@@ -7,6 +7,7 @@ toy's gate is left out, since its golden scores are made up.
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -253,6 +254,24 @@ def test_devices_are_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("GENICAM_GENTL64_PATH", str(tmp_path))
     with pytest.raises(CameraError, match=r"broken.cti cannot be loaded"):
         devices()
+
+
+def test_a_producer_that_hangs_while_the_camera_is_closed_ends_the_process() -> None:
+    """It holds Python's lock meanwhile, so that no thread of Python could."""
+    stuck = f"""
+from asperity.runtime.cameras.sources import genicam_sdk as sdk
+device = sdk.open_device({str(CTI)!r}, "2", 1000)
+device.start(2)
+device.nodes.execute("AcquisitionStop")
+monitor = list(device._acquirer._new_buffer_event_monitor_dict.values())[0]
+def hang():
+    while True:
+        monitor.update_event_data(600_000)
+device._acquirer.destroy, sdk.STUCK_S = hang, 0.2
+device.close()
+"""
+    done = subprocess.run([sys.executable, "-c", stuck], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1 and "Timeout (0:00:00.2" in done.stderr, done.stderr
 
 
 def test_the_program_can_still_be_interrupted() -> None:
