@@ -172,6 +172,24 @@ def test_ptp_is_read_after_its_latch() -> None:
     assert nodes_of.clock_of(nodes) == "ptp"
 
 
+def test_ptp_that_is_switched_on_is_waited_for() -> None:
+    nodes = StandInNodes(PtpEnable=True, PtpStatus="Uncalibrated")
+    waited_ms = [0.0]
+
+    def pause() -> None:
+        waited_ms[0] += 200
+        if waited_ms[0] == 600:
+            nodes.values["PtpStatus"] = "Slave"
+
+    def clock(wait_ms: int) -> str:
+        return nodes_of.await_clock(nodes, wait_ms, pause, lambda: waited_ms[0])
+
+    assert (clock(400), waited_ms[0]) == ("device", 400)
+    assert (clock(10_000), waited_ms[0]) == ("ptp", 600)
+    nodes.values |= {"PtpEnable": False}
+    assert (clock(10_000), waited_ms[0]) == ("device", 600)
+
+
 def test_chunk_values_come_before_those_of_nodes() -> None:
     values = {
         "Scan3dDistanceUnit": "Millimeter", "Scan3dCoordinateSelector": "CoordinateA", "Scan3dCoordinateScale": 0.5,
