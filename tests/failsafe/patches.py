@@ -6,7 +6,7 @@ protected twice all of it is switched off in one entry. Short: a condition to Fa
 
 from __future__ import annotations
 
-from tests.failsafe import camera_rows, gateway_rows, station_rows
+from tests.failsafe import camera_rows, gateway_rows, genicam_rows, station_rows
 from tests.failsafe.rows import Entry
 
 FAST = tuple(
@@ -54,7 +54,7 @@ def _soak(node: str) -> bool:
 
 ENTRIES = [
     Entry(section, fault, node, says, patches, _soak(node))
-    for section, faults in {**station_rows.TABLE, **camera_rows.TABLE, **gateway_rows.TABLE}.items()
+    for section, faults in {**station_rows.TABLE, **camera_rows.TABLE, **genicam_rows.TABLE, **gateway_rows.TABLE}.items()
     for fault, entries in faults.items()
     for node, says, patches in entries
 ]
