@@ -46,7 +46,8 @@ class Source(Protocol):
         """The oldest exposure not yet returned, None when none came within ``timeout_ms``.
 
         Colour and 3D are of the same instant. An exposure that cannot be used (damaged, half of it lost) is logged and
-        left out, and counts in the next ``number``. Raises CameraError when the camera is gone or not as it was set.
+        left out, and counts in the next ``number``. Raises CameraError when the camera is gone or not as it was set,
+        SourceEnded at the end of a recording.
         """
 
     def trigger(self) -> None:
