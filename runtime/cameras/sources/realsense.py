@@ -14,11 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from asperity.runtime.cameras import coordinates, pixels
-from asperity.runtime.cameras.source import Device, Shot, SourceEnded, SourceKind, Triggers
+from asperity.runtime.cameras.source import Device, Shot, SourceKind, Triggers
 from asperity.runtime.cameras.sources import realsense_device as device_of
+from asperity.runtime.cameras.sources.realsense_grid import Grid
 from asperity.runtime.cameras.sources.realsense_options import RealSenseOptions
 from asperity.runtime.cameras.sources.realsense_pairing import (
     COUNTER,
@@ -30,7 +28,7 @@ from asperity.runtime.cameras.sources.realsense_pairing import (
     exposed_us,
 )
 from asperity.runtime.errors import CameraError, CameraLostError, ConfigError, SourceEnded, first_line
-from asperity.runtime.frame import Clock, FloatArray, Frame, Intrinsics
+from asperity.runtime.frame import Clock
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +64,7 @@ class RealSense:
         )
         self.sensor = device_of.sensor_text(rs, self._device)
         depth, colour = device_of.find_profiles(rs, self._device, options)
-        self._grid = _Grid(rs, depth[1], colour[1], options)
+        self._grid = Grid(rs, depth[1], colour[1], options)
         self._period_us = 1e6 / options.fps
         half_us = self._period_us / 2
         self._pairing: Pairing[Any] = Pairing(min(options.pair_max_us or half_us, half_us))
@@ -230,7 +228,7 @@ class RealSense:
             sensor_us = _metadata(self._rs, picture, "sensor_timestamp")
             if sensor_us is not None:
                 return self._clock(sensor_us % COUNTER)
-        stamp_us = round(picture.get_timestamp() * 1000)
+        stamp_us = round(float(picture.get_timestamp()) * 1000)
         if picture.get_frame_timestamp_domain() == self._rs.timestamp_domain.hardware_clock:
             return self._clock(stamp_us % COUNTER)
         return stamp_us
@@ -265,8 +263,6 @@ class RealSense:
         time.sleep(max(0.0, min(due_s, ends_s) - time.monotonic()))
         return due_s > ends_s
 
-    # ------------------------------------------------------------------ frames
-
     def _shot(self, pair: Pair[Any]) -> Shot:
         try:
             frame = self._grid.frame(pair, self.sensor, *self._exposure(pair.depth))
@@ -282,56 +278,6 @@ class RealSense:
             return (0 if sensor_us is None else depth.stamp_us), clock
         frame_us = _metadata(self._rs, depth.picture, "frame_timestamp")
         return exposed_us(depth.stamp_us, frame_us, sensor_us, self._period_us), clock
-
-
-class _Grid:
-    """Makes a frame of a pair: both pictures on the pixels of one."""
-
-    def __init__(self, rs: Any, depth: Any, colour: Any, options: RealSenseOptions) -> None:
-        self._rs, self._options = rs, options
-        self._cloud = rs.pointcloud()
-        self._align = None
-        if not _same_lens(depth, colour):
-            self._align = rs.align(rs.stream.depth if options.align == "depth" else rs.stream.color)
-        self._made: list[Any] = []
-        self._halves: list[Any] = []
-        # The SDK's filters take framesets, and only its own blocks make them.
-        self._joiner = rs.processing_block(self._join)
-        self._joiner.start(self._made.append)
-
-    def frame(self, pair: Pair[Any], sensor: str, exposed: int, clock: Clock) -> Frame:
-        """Raises CameraLostError for pictures that are not as they were set, RuntimeError of the SDK."""
-        depth, colour = pair.depth.picture, pair.colour.picture
-        if self._align is not None:
-            both = self._align.process(self._together(depth, colour))
-            depth, colour = both.get_depth_frame(), both.get_color_frame()
-        stored, rgb = np.asanyarray(depth.get_data()), np.asanyarray(colour.get_data())
-        if stored.dtype != np.uint16 or stored.shape != rgb.shape[:2]:
-            raise CameraLostError(
-                f"{sensor} gave depth {stored.dtype} {stored.shape} with colour {rgb.shape}; it is not as it was set"
-            )
-        lens = _lens(depth.profile.as_video_stream_profile().get_intrinsics())
-        form = colour.profile.format().name
-        common: dict[str, Any] = {
-            "camera": "", "camera_session": "", "seq": 0, "sensor": sensor, "t_exposure_us": exposed, "clock": clock,
-            "rgb": pixels.colour(rgb, form, *stored.shape).rgb,
-        }  # fmt: skip
-        if lens.model == "pinhole":
-            unit_mm = depth.as_depth_frame().get_units() * 1000
-            # 7 digits are what the SDK's float32 has.
-            return Frame(**common, depth=stored.copy(), intrinsics=lens, unit="mm", scale=float(f"{unit_mm:.7g}"))
-        points: FloatArray = np.asanyarray(self._cloud.calculate(depth).get_vertices(2)).reshape(*stored.shape, 3)
-        return Frame(**common, xyz=points.copy(), unit="m")
-
-    def _together(self, depth: Any, colour: Any) -> Any:
-        self._halves[:] = depth, colour
-        self._joiner.invoke(depth)
-        made = self._made.pop().as_frameset()
-        self._halves.clear()
-        return made
-
-    def _join(self, _: Any, source: Any) -> None:
-        source.frame_ready(source.allocate_composite_frame(self._halves))
 
 
 def _check_options(options: RealSenseOptions, triggers: Triggers) -> None:
@@ -353,19 +299,6 @@ def _check_options(options: RealSenseOptions, triggers: Triggers) -> None:
             "[realsense] with [live] triggers = 'hard_wired' the camera must expose by its trigger line: set "
             "depth_settings = { inter_cam_sync_mode = 3 } (or 4, where the camera has it)"
         )
-
-
-def _same_lens(depth: Any, colour: Any) -> bool:
-    """Whether both pictures have the same pixels; resampling between them would only lose points."""
-    one, other = depth.get_intrinsics(), colour.get_intrinsics()
-    if (one.width, one.height, _lens(one)) != (other.width, other.height, _lens(other)):
-        return False
-    between = depth.get_extrinsics_to(colour)
-    return list(between.rotation) == [1, 0, 0, 0, 1, 0, 0, 0, 1] and list(between.translation) == [0, 0, 0]
-
-
-def _lens(given: Any) -> Intrinsics:
-    return coordinates.intrinsics(given.fx, given.fy, given.ppx, given.ppy, given.model.name, tuple(given.coeffs))
 
 
 def _metadata(rs: Any, picture: Any, name: str) -> int | None:
