@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -56,6 +57,7 @@ class RealSense:
         self._queue: queue.Queue[Any] = queue.Queue(WAITING_MAX)
         self._started: list[Any] = []
         self._closed = False
+        self._all_started = threading.Event()
         self._context = context or rs.context()
         self._device = (
             device_of.load_recording(rs, self._context, Path(options.play), options.serial)
@@ -137,6 +139,7 @@ class RealSense:
         for sensor in self._started:
             # A function, not the SDK's queue: in this version a full one waits without letting Python run.
             sensor.start(take)
+        self._all_started.set()
 
     def _take_new(self, picture: Any) -> None:
         """Called by the SDK's threads."""
@@ -151,6 +154,8 @@ class RealSense:
         """Called by the SDK's thread that reads a recording, which waits for us."""
         while not self._closed:
             with suppress(queue.Full):
+                if not self._all_started.wait(0.1):  # it would drop the pictures of a sensor that was not started yet
+                    continue
                 self._queue.put(picture, timeout=0.1)
                 return
 
