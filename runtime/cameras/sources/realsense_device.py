@@ -175,10 +175,11 @@ def _write(rs: Any, sensor: Any, table: str, name: str, value: float | bool | st
     option = rs.option.__members__[name]
     try:
         span = sensor.get_option_range(option)
-        if not span.min <= number <= span.max:
+        if not np.float32(span.min) <= np.float32(number) <= np.float32(span.max):
             raise ConfigError(f"[realsense] {table}: {name} is {number:g}; this camera takes {span.min:g} to "
                               f"{span.max:g} in steps of {span.step:g}")  # fmt: skip
-        sensor.set_option(option, number)
+        if not sensor.is_option_read_only(option):
+            sensor.set_option(option, number)
     except RuntimeError as error:
         raise CameraError(f"[realsense] {table}: {name} = {number:g} was refused: {first_line(error)}") from error
     _check(rs, sensor, table, name, number)
