@@ -53,20 +53,12 @@ class RealSense:
         """Raises CameraError, ConfigError. ``context``: of the SDK, where one is there already."""
         self._options, self._triggers = options, triggers
         _check_options(options, triggers)
-        self._rs = rs = device_of.sdk()
+        self._rs = device_of.sdk()
         self._queue: queue.Queue[Any] = queue.Queue(WAITING_MAX)
         self._started: list[Any] = []
         self._closed = False
         self._all_started = threading.Event()
-        self._context = context or rs.context()
-        self._device = (
-            device_of.load_recording(rs, self._context, Path(options.play), options.serial)
-            if options.play
-            else device_of.choose(rs, self._context, options.serial)
-        )
-        self.sensor = device_of.sensor_text(rs, self._device)
-        depth, colour = device_of.find_profiles(rs, self._device, options)
-        self._grid = Grid(rs, depth[1], colour[1], options)
+        self._is_playing = False
         self._period_us = 1e6 / options.fps
         half_us = self._period_us / 2
         self._pairing: Pairing[Any] = Pairing(min(options.pair_max_us or half_us, half_us))
@@ -78,21 +70,36 @@ class RealSense:
         self._has_clock = False
         self._lost = 0
         self._pace: tuple[int, float] | None = None
+        self.sensor = "the RealSense camera"
         try:
-            if triggers == "software" and options.clock == "device":
-                self._now_us()
-            if not options.play:
-                device_of.apply_settings(rs, self._device, depth[0], colour[0], options)
-            self._start(depth, colour)
-            if not options.play:
-                device_of.check_settings(rs, depth[0], colour[0], options)
-                self._warm_up()
+            self._open(context or self._rs.context())
         except RuntimeError as error:
             self.close()
-            raise CameraError(f"{self.sensor} cannot be opened: {first_line(error)}") from error
+            raise CameraError(
+                f"{self.sensor} cannot be opened: {first_line(error)}; close other programs that use it"
+            ) from error
         except BaseException:
             self.close()
             raise
+
+    def _open(self, context: Any) -> None:
+        rs, options = self._rs, self._options
+        if options.play:
+            self._device = device_of.load_recording(rs, context, Path(options.play), options.serial)
+        else:
+            self._device = device_of.choose(rs, context, options.serial)
+        self.sensor = device_of.sensor_text(rs, self._device)
+        depth, colour = device_of.find_profiles(rs, self._device, options)
+        self._grid = Grid(rs, depth[1], colour[1], options)
+        if self._triggers == "software" and options.clock == "device":
+            self._now_us()
+        if options.play:
+            self._start(depth, colour)
+            return
+        device_of.apply_settings(rs, self._device, depth[0], colour[0], options)
+        self._start(depth, colour)
+        device_of.check_settings(rs, depth[0], colour[0], options)
+        self._warm_up()
 
     def shot(self, timeout_ms: int) -> Shot | None:
         """As ``Source.shot``. Raises SourceEnded at the end of a recording."""
@@ -156,19 +163,22 @@ class RealSense:
             with suppress(queue.Full):
                 if not self._all_started.wait(0.1):  # it would drop the pictures of a sensor that was not started yet
                     continue
+                self._is_playing = True
                 self._queue.put(picture, timeout=0.1)
                 return
 
     def _next_pair(self, ends_s: float) -> Pair[Any] | None:
         """The oldest pair, None when there is none until then."""
         while not self._ready:
-            # Asked before the queue is looked at: what comes before the end is in it.
-            over = bool(self._options.play) and self._device.current_status() == self._rs.playback_status.stopped
+            over = self._is_over()  # asked before the queue is looked at: what comes before the end is in it
             try:
                 picture = self._queue.get(timeout=0.001 if over else max(0.001, ends_s - time.monotonic()))
             except queue.Empty:
                 if over:
-                    raise SourceEnded(f"the recording {self._options.play} has ended") from None
+                    alone = self._lost + self._pairing.waiting
+                    raise SourceEnded(
+                        f"the recording {self._options.play} has ended; {alone} pictures had no other half"
+                    ) from None
                 if not self._device.is_connected():
                     raise CameraLostError(f"{self.sensor} was disconnected; check its cable and power") from None
                 if time.monotonic() >= ends_s:
@@ -178,6 +188,10 @@ class RealSense:
         if self._options.play and self._too_early(self._ready[0], ends_s):
             return None
         return self._ready.pop(0)
+
+    def _is_over(self) -> bool:
+        # A recording is also stopped until the SDK's thread has read something.
+        return self._is_playing and self._device.current_status() == self._rs.playback_status.stopped
 
     def _add(self, picture: Any) -> None:
         stream = picture.profile.stream_type()

@@ -79,6 +79,11 @@ class Pairing(Generic[Picture]):
         self._waiting[is_colour].append(half)
         return self._match()
 
+    @property
+    def waiting(self) -> int:
+        """Pictures that wait for their other half."""
+        return sum(map(len, self._waiting))
+
     def clear(self) -> None:
         """Forget the pictures that wait."""
         for waiting in self._waiting:
