@@ -54,7 +54,8 @@ def _soak(node: str) -> bool:
 
 ENTRIES = [
     Entry(section, fault, node, says, patches, _soak(node))
-    for section, faults in {**station_rows.TABLE, **camera_rows.TABLE, **genicam_rows.TABLE, **gateway_rows.TABLE}.items()
+    for rows in (station_rows, camera_rows, genicam_rows, gateway_rows)
+    for section, faults in rows.TABLE.items()
     for fault, entries in faults.items()
     for node, says, patches in entries
 ]
