@@ -26,7 +26,7 @@ from asperity.testing import CAMERA, Child, Line
 from asperity.testing.site import PATIENCE_S, free_port
 from tests.conftest import LiteBundle
 from tests.runtime.cameras.ros2_driver import CLOUD, COLOUR, Driver, cloud, driver_command, image, stamp_ns
-from tests.runtime.cameras.test_ros2 import written
+from tests.runtime.cameras.test_ros2_bags import written
 
 FRAMES = 6
 SAME = 1e-3
