@@ -100,6 +100,12 @@ class CameraLostError(CameraError):
     exit_code = 20
 
 
+class RecordingEnded(AsperityError):
+    """A camera source that plays a recording has no exposure left. Commands end in order."""
+
+    exit_code = 0
+
+
 class StationError(AsperityError):
     """The inspector cannot be reached or did not answer in time."""
 

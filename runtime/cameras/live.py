@@ -55,7 +55,7 @@ class LiveLoop:
     def run(self, frames: int | None = None, progress: Callable[[], None] = lambda: None) -> None:
         """Send until ``frames`` were sent or dropped (None: until stopped). Raises CameraLostError."""
         heard_s, left = time.monotonic(), frames
-        while (left is None or left > 0) and not getattr(self._source, "ended", False):
+        while left is None or left > 0:
             trigger: Trigger | None = None
             if self._settings.triggers == "software":
                 trigger = self._sender.wait_trigger(WAIT_MS)

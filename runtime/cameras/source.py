@@ -42,8 +42,6 @@ class Source(Protocol):
     sensor: str
     """Model and serial number of what is open now; the same in every frame's ``sensor``."""
 
-    # ``ended``: only where a recording is played; True once it has no exposure left, which ends the program in order.
-
     def shot(self, timeout_ms: int) -> Shot | None:
         """The oldest exposure not yet returned, None when none came within ``timeout_ms``.
 

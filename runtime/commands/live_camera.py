@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from asperity.runtime.commands.progress import progress_bar
-from asperity.runtime.errors import CameraError, UsageError
+from asperity.runtime.errors import CameraError, RecordingEnded, UsageError
 from asperity.runtime.text.encoding import TextRefused
 from asperity.runtime.text.formats import decode_toml
 
@@ -66,7 +66,7 @@ def live(
             )
         loop = LiveLoop(opened, sender, read.live)
         step = stack.enter_context(progress_bar(f"sending from {opened.sensor or source}", frames or None))
-        with suppress(KeyboardInterrupt):  # stopped on request: what was done is said below
+        with suppress(KeyboardInterrupt, RecordingEnded):  # stopped on request: what was done is said below
             loop.run(frames or None, step)
     done = loop.summary
     report = {"exposures": done.exposures, "sent": done.sent, "missed": done.missed, "dropped": done.dropped}

@@ -110,13 +110,8 @@ class Ros2Camera:
             self._link = Link(_endpoint(options), options.domain, topics, max_nbytes=self._max_nbytes)
         self.sensor = f"{self._link.nodes[len(pictures) - 1]} {pictures[-1][0]}"[:SENSOR_MAX]
 
-    @property
-    def ended(self) -> bool:
-        """Whether a bag has no exposure left."""
-        return isinstance(self._link, Bag) and self._link.ended
-
     def shot(self, timeout_ms: int) -> Shot | None:
-        """As ``Source.shot``."""
+        """As ``Source.shot``. Raises RecordingEnded at the end of a bag."""
         ends_s = time.monotonic() + timeout_ms / 1000
         try:
             while not self._ready or (self._topics.info and self._lens is None):

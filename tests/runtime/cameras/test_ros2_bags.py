@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from asperity.runtime.cameras.source import Shot
 from asperity.runtime.cameras.sources.ros2 import Ros2Camera, Ros2Options
-from asperity.runtime.errors import CameraError
+from asperity.runtime.errors import CameraError, RecordingEnded
 from tests.runtime.cameras.ros2_driver import (
     CAMERA_INFO,
     CLOUD,
@@ -58,10 +59,9 @@ def recorded(exposures: int, lost: tuple[int, ...] = ()) -> list[tuple[str, byte
 
 def played(camera: Ros2Camera) -> list[Shot]:
     shots = []
-    while not camera.ended:
-        if (shot := camera.shot(PATIENCE_MS)) is not None:
+    with closing(camera), suppress(RecordingEnded):
+        while (shot := camera.shot(PATIENCE_MS)) is not None:
             shots.append(shot)
-    camera.close()
     return shots
 
 
