@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from asperity.runtime.cameras.camera_toml import DEFAULT_FRAMES, DEFAULT_RESULTS
-from asperity.runtime.commands import live_camera
+from asperity.runtime.commands import check_camera, live_camera
 from asperity.runtime.commands.progress import progress_bar
 from asperity.runtime.errors import CameraError, UsageError
 from asperity.runtime.frame import Unit
@@ -26,6 +26,7 @@ app = typer.Typer(
     name="camera", no_args_is_help=True, help="Send frames from a camera, a virtual camera or recorded files."
 )  # fmt: skip
 app.command()(live_camera.live)
+app.command()(check_camera.check)
 
 Rate = Annotated[float | None, typer.Option(help="Frames per second, sent on schedule; default: 5.")]
 Frames = Annotated[int, typer.Option(help="Stop after this many frames; 0: never.")]

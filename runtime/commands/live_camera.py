@@ -34,9 +34,23 @@ def live(
     config: Config = None,
     settings: Settings = None,
     frames: Frames = 0,
+    write: Annotated[
+        Path | None,
+        typer.Option(help="Send nothing: record normal frames in this folder, for `asperity calibrate`."),
+    ] = None,
+    every: Annotated[
+        float | None,
+        typer.Option(help="With --write: a frame every so many seconds, 0: each exposure; default: on Enter."),
+    ] = None,
+    parts: Annotated[
+        int, typer.Option(help="With --write: this many frames in a row are of one part (parts.csv); 0: not said.")
+    ] = 0,
+    fills_view: Annotated[
+        bool, typer.Option("--fills-view", help="With --write: the material fills the view; do not look for a part.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Send the exposures of a real camera to an inspector."""
+    """Send the exposures of a real camera to an inspector, or record them."""
     from asperity.runtime.cameras.camera_toml import load as load_config
     from asperity.runtime.cameras.live import LiveLoop
     from asperity.runtime.cameras.source import load, open_source
@@ -47,6 +61,16 @@ def live(
         raise UsageError(f"--frames {frames} is out of range; give 1 or more, or 0 for no limit")
     kind = load(source)
     read = load_config(source, kind.options, config, overrides(source, settings or ()))
+    if write is not None:
+        from asperity.runtime.commands import record_camera
+
+        record_camera.check_options(read.live.triggers, every, parts)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        opened = open_source(source, kind, read.options, read.live.triggers)
+        record_camera.record(opened, read.live, write, frames, every, parts, fills_view, as_json)
+        return
+    if every is not None or parts or fills_view:
+        raise UsageError("--every, --parts and --fills-view are for recording; give --write FOLDER too")
     camera = read.camera
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
