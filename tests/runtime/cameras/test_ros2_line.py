@@ -161,7 +161,9 @@ def test_silence_ends_the_program(line: Lit) -> None:
     assert "gave no exposure for 200 ms" in str(result.exception)
 
 
-def test_a_bag_is_judged_as_the_files_and_ends_in_order(line: Lit, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def bag(line: Lit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames 4, 3 and 0, of which 3 lacks its points."""
     messages = []
     for exposure, at in zip((1000, 1001, 1002), (4, 3, 0), strict=True):
         frame = line.frames[at]
@@ -169,9 +171,24 @@ def test_a_bag_is_judged_as_the_files_and_ends_in_order(line: Lit, tmp_path: Pat
         messages.append((COLOUR, image(frame.rgb, "rgb8", stamp_ns(exposure))))
         if exposure != 1001:
             messages.append((CLOUD, cloud(frame.xyz, stamp_ns(exposure), frame.rgb)))
-    bag = written(tmp_path / "bag", StoragePlugin.MCAP, messages)
+    return written(tmp_path_factory.mktemp("bag") / "bag", StoragePlugin.MCAP, messages)
+
+
+def test_a_bag_is_judged_as_the_files_and_ends_in_order(line: Lit, bag: Path) -> None:
     result = CliRunner().invoke(app, line.live_options(1, bag=bag, bag_speed=0.01))
     assert result.exit_code == 0, result.exception
     assert result.stdout.split(",")[0] == "2 frames sent of 3 exposures"
     for exposure, frame in ((1000, 4), (1002, 0)):
         assert line.result_at(stamp_ns(exposure) // 1000).score == pytest.approx(line.scores[frame], abs=SAME)
+
+
+def test_a_bag_is_recorded_as_frames_for_calibration(line: Lit, bag: Path, tmp_path: Path) -> None:
+    options = line.live_options(1, bag=bag, bag_speed=0)
+    result = CliRunner().invoke(app, [*options, "--write", str(tmp_path / "out"), "--every", "0"])
+    assert result.exit_code == 0, result.exception
+    assert "2 frames recorded" in result.stdout and "1 missed by the camera" in result.stdout
+    for sample, at in zip(list_samples(tmp_path / "out"), (4, 0), strict=True):
+        frame, expected = read_frame(sample.rgb, sample.xyz), line.frames[at]
+        assert frame.xyz is not None and expected.xyz is not None
+        np.testing.assert_array_equal(frame.rgb, expected.rgb)
+        np.testing.assert_allclose(frame.xyz, expected.xyz * 1000, rtol=1e-6)
