@@ -99,6 +99,19 @@ def camera_info(shape: tuple[int, int], at_ns: int, f: float = 200.0, **changed:
     return encoded(INFO, **fields | changed)
 
 
+def config(mode: str, port: int, *, connect: bool) -> zenoh.Config:
+    """Of a session that listens on a port of the loopback interface, or calls it."""
+    made = zenoh.Config()
+    for key, value in {
+        "mode": json.dumps(mode), "listen/endpoints": "[]", "connect/endpoints": "[]",
+        f"{'connect' if connect else 'listen'}/endpoints": json.dumps([f"tcp/127.0.0.1:{port}"]),
+        "scouting/multicast/enabled": "false", "scouting/gossip/enabled": "false",
+        "transport/shared_memory/enabled": "false",
+    }.items():  # fmt: skip
+        made.insert_json5(key, value)
+    return made
+
+
 class Driver:
     """A node with publishers."""
 
@@ -107,16 +120,7 @@ class Driver:
         types: dict[str, str] | None = None,
     ) -> None:  # fmt: skip
         """Listen on the port of the loopback interface, or call it."""
-        config = zenoh.Config()
-        ends = json.dumps([f"tcp/127.0.0.1:{port}"])
-        for key, value in {
-            "mode": '"peer"', "connect/endpoints" if connect else "listen/endpoints": ends,
-            "listen/endpoints" if connect else "connect/endpoints": "[]",
-            "scouting/multicast/enabled": "false", "scouting/gossip/enabled": "false",
-            "transport/shared_memory/enabled": "false",
-        }.items():  # fmt: skip
-            config.insert_json5(key, value)
-        self.session = zenoh.open(config)
+        self.session = zenoh.open(config("peer", port, connect=connect))
         self._kinds = TYPES | (types or {})
         self.sequence = dict.fromkeys(topics, 0)
         self.gid = {topic: bytes([at + 1]) * 16 for at, topic in enumerate(topics)}

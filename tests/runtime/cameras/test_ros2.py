@@ -14,6 +14,8 @@ import pytest
 pytest.importorskip("zenoh")
 pytest.importorskip("rosbags")
 
+import zenoh
+
 from asperity.runtime.cameras.source import Shot, open_source
 from asperity.runtime.cameras.sources import ros2, ros2_zenoh
 from asperity.runtime.cameras.sources.ros2 import ROS2, Ros2Camera, Ros2Options
@@ -30,6 +32,7 @@ from tests.runtime.cameras.ros2_driver import (
     Driver,
     camera_info,
     cloud,
+    config,
     image,
     stamp_ns,
 )
@@ -50,7 +53,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self._open: list[Driver | Ros2Camera] = []
+        self._open: list[Any] = []
 
     def driver(self, *topics: str, **given: Any) -> Driver:
         self._open.append(driver := Driver(self.port, topics, **given))
@@ -60,8 +63,12 @@ class Scene:
         self._open.append(camera := Ros2Camera(Ros2Options(**{"connect": f"tcp/127.0.0.1:{self.port}"} | options)))
         return camera
 
-    def both(self, *topics: str, **options: Any) -> tuple[Driver, Ros2Camera]:
-        driver = self.driver(*topics)
+    def router(self) -> Any:
+        self._open.append(router := zenoh.open(config("router", self.port, connect=False)))
+        return router
+
+    def both(self, *topics: str, through_router: bool = False, **options: Any) -> tuple[Driver, Ros2Camera]:
+        driver = self.driver(*topics, connect=through_router)
         camera = self.camera(open_ms=PATIENCE_MS, **options)
         driver.await_subscribers()
         return driver, camera
@@ -207,6 +214,32 @@ def test_what_makes_pictures_doubtful_ends_it_at_once(
     happens(scene, driver)
     with pytest.raises(CameraLostError, match=match):
         camera.shot(PATIENCE_MS)
+
+
+def test_a_driver_behind_a_router_and_a_router_that_ends(scene: Scene) -> None:
+    """As rmw_zenoh has it: the driver is a peer of the router, the source its client."""
+    router = scene.router()
+    driver, camera = scene.both(COLOUR, CLOUD, **CLOUDS, through_router=True)
+    send_cloud(driver, 0)
+    assert taken(camera).frame.t_exposure_us == stamp_ns(0) // 1000
+    router.close()
+    with pytest.raises(CameraLostError, match="is gone"):
+        camera.shot(PATIENCE_MS)
+
+
+def test_half_an_exposure_after_another_is_no_sign_of_life(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, camera = scene.both(COLOUR, CLOUD, **CLOUDS)
+    now_s = 0.0
+
+    def later() -> float:
+        nonlocal now_s
+        now_s += 0.1
+        return now_s
+
+    for exposure in range(5):
+        send_cloud(driver, exposure, points=exposure < 4)
+    monkeypatch.setattr(ros2.time, "monotonic", later)
+    assert camera.shot(300) is None, "messages waited, and the time was up"
 
 
 def test_what_comes_faster_than_it_is_taken_is_bounded_and_counted(scene: Scene) -> None:
