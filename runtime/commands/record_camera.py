@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from asperity.runtime.errors import DataError, FrameRefused, UsageError
+from asperity.runtime.errors import DataError, FrameRefused, SourceEnded, UsageError
 
 if TYPE_CHECKING:
     from asperity.runtime.cameras.camera_toml import LiveSection
@@ -53,7 +53,7 @@ def record(
         if every_s is None:
             hint = ", or type the id of a new part before it" if shots_per_part else ""
             typer.echo(f"Enter: record a frame of {source.sensor or 'the camera'}{hint}; q and Enter: stop", err=True)
-        with suppress(KeyboardInterrupt):  # stopped on request: what was done is said below
+        with suppress(KeyboardInterrupt, SourceEnded):  # stopped on request: what was done is said below
             run.until(frames, every_s)
         parts = recording.parts
     refused = dict(run.refused.most_common())
