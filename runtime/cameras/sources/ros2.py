@@ -28,7 +28,7 @@ from asperity.runtime.cameras.sources.ros2_messages import (
 )
 from asperity.runtime.cameras.sources.ros2_pairing import Arrived, Pair, Pairing
 from asperity.runtime.cameras.sources.ros2_zenoh import Endpoint, Link, Received, publishers
-from asperity.runtime.errors import CameraError, CameraLostError, ConfigError, SourceEnded
+from asperity.runtime.errors import CameraError, CameraLostError, ConfigError
 from asperity.runtime.frame import ByteArray, Frame
 from asperity.runtime.settings.toml_tables import Section, number, path_text, text
 
@@ -118,8 +118,6 @@ class Ros2Camera:
                 left_ms = round((ends_s - time.monotonic()) * 1000)
                 received = self._link.take(left_ms) if left_ms > 0 else None  # however many messages wait
                 if received is None:
-                    if isinstance(self._link, Bag) and self._link.ended:
-                        raise SourceEnded(f"{self.sensor}: the bag has ended")
                     return None
                 self._take(received)
             pair = self._ready.popleft()
