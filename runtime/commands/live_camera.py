@@ -6,8 +6,8 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -89,9 +89,8 @@ def live(
                 + (", or look in its log why this key was refused" if camera.key else "")
             )
         log.info("%s sends to %s as camera %s", opened.sensor, camera.frames, camera.name)
-        step: Callable[[], None] = lambda: None
-        if sys.stderr.isatty():
-            step = stack.enter_context(progress_bar(f"sending from {opened.sensor}", frames or None))
+        bar = progress_bar(f"sending from {opened.sensor}", frames or None) if sys.stderr.isatty() else None
+        step = stack.enter_context(bar or nullcontext(lambda: None))
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # until now it ended the process with 143
         with suppress(KeyboardInterrupt):  # stopped on request: what was done is said below
             if not early_signals.told():
