@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from asperity.runtime.cameras.ages import look
 from asperity.runtime.cameras.camera_toml import LiveSection
 from asperity.runtime.cameras.exposure_order import ExposureOrder
 from asperity.runtime.cameras.source import WAITING_MAX, Shot, Source
 from asperity.runtime.cameras.trigger_inbox import Asked, HearsTriggers, TriggerInbox
-from asperity.runtime.clock import MS, Now, look
+from asperity.runtime.clock import MS, Now
 from asperity.runtime.errors import AsperityError, CameraError, CameraLostError, WireError, first_line
 from asperity.runtime.frame import Frame
 from asperity.runtime.process.systemd import Supervision
