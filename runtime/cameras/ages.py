@@ -1,9 +1,18 @@
-"""How old something is that bears the time of another clock."""
+"""How old something is that has waited, or bears the time of another clock."""
 
 from __future__ import annotations
 
+import time
+
+from asperity.runtime.clock import Now
+
 DRIFT = 200e-6
 """Two clocks run apart by less than this share: 17 s a day."""
+
+
+def look() -> Now:
+    """The present moment, by a clock that also counts while the computer is suspended."""
+    return Now(time.clock_gettime_ns(time.CLOCK_BOOTTIME), time.time_ns() // 1000)
 
 
 class LeastDelay:

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from asperity.runtime.cameras.ages import look
 from asperity.runtime.cameras.camera_toml import LiveSection
 from asperity.runtime.cameras.exposure_order import ExposureOrder
 from asperity.runtime.cameras.source import WAITING_MAX, Shot, Source
 from asperity.runtime.cameras.trigger_inbox import Asked, HearsTriggers, TriggerInbox
-from asperity.runtime.clock import MS, Now, look
+from asperity.runtime.clock import MS, Now
 from asperity.runtime.errors import AsperityError, CameraError, CameraLostError, WireError, first_line
 from asperity.runtime.frame import Frame
 from asperity.runtime.process.systemd import Supervision
@@ -95,7 +96,10 @@ class LiveLoop:
         self._turns = 0
 
     def wait_inspector(self) -> bool:
-        """Wait until an inspector takes frames; what is exposed meanwhile is old then, and discarded."""
+        """Wait until an inspector takes frames. What was exposed more than a moment before is old then, and discarded.
+
+        Raises CameraLostError, SourceEnded.
+        """
         ends_ns = self._clock().ns + self._settings.inspector_wait_ms * MS
         self._alive("waiting for the inspector")
         while not self._sender.wait_connected(max(1, min(WAIT_MS, (ends_ns - self._clock().ns) // MS))):
@@ -103,7 +107,6 @@ class LiveLoop:
                 return False
             self._discard_waiting(1)
             self._alive("waiting for the inspector")
-        self._discard_waiting(1)
         return True
 
     def run(self, frames: int | None = None, progress: Callable[[], None] = lambda: None) -> None:

@@ -87,7 +87,9 @@ class SourceKind:
     options: type[Section]
     """Its table in ``camera.toml``: keys with default, range and description (``settings.toml_tables``)."""
     open: Callable[[Any, Triggers], Source]
-    """Open a camera by its options; settings are written in order and read back. Raises CameraError, ConfigError."""
+    """Open a camera by its options; settings are written in order and read back. Nothing exposed before it returns
+    comes out afterwards. Raises CameraError, also where the camera is not there yet, and ConfigError, which the service
+    does not try again."""
     triggers: tuple[Triggers, ...] = ("free_run",)
     """The modes that its cameras can be used in."""
     devices: Callable[[], list[Device]] = list

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from asperity.runtime.cameras.ages import LeastDelay
-from asperity.runtime.clock import MS, Now, look
+from asperity.runtime.cameras.ages import LeastDelay, look
+from asperity.runtime.clock import MS, Now
 from asperity.runtime.wire import Trigger
 
 log = logging.getLogger(__name__)

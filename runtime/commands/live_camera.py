@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -108,10 +108,8 @@ def live(
                 + (", or look in its log why this key was refused" if camera.key else "")
             )
         log.info("%s sends to %s as camera %s", opened.sensor, camera.frames, camera.name)
-        if sys.stderr.isatty():
-            progress = {"progress": stack.enter_context(progress_bar(f"sending from {opened.sensor}", frames or None))}
-        else:
-            progress = {}
+        bar = progress_bar(f"sending from {opened.sensor}", frames or None) if sys.stderr.isatty() else None
+        step = stack.enter_context(bar or nullcontext(lambda: None))
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # until now it ended the process with 143
         with suppress(KeyboardInterrupt):  # stopped on request: what was done is said below
             if not early_signals.told():

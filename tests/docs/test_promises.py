@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from asperity.runtime.doctor.python import OLDEST
+from asperity.runtime.documents.camera_sources import sources
 from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.settings.paths import control_endpoint
 from asperity.runtime.settings.station_toml import StationConfig
@@ -36,6 +38,8 @@ def test_endpoints_that_are_shown_are_those_that_are_bound_by_default() -> None:
     ports = {sockets.frames, sockets.results, sockets.bulk} | {
         f"tcp://127.0.0.1:{table.port}" for table in (gateways.modbus, gateways.http, gateways.opcua, gateways.mqtt)
     }
+    cameras = (msgspec.structs.astuple(kind.options()) for kind in sources().values())
+    ports |= {value for options in cameras for value in options if isinstance(value, str)}
     known = {end.rpartition(":")[2] for end in ports} | {"8883"}
     for path in TEXTS:
         if not path.is_file() or {"node_modules", "__pycache__"} & set(path.parts):

@@ -86,6 +86,8 @@ class ScriptedCamera:
     """Of the last exposure: one for each, whether it comes out or not."""
     exposed: dict[int, int] = field(default_factory=dict)
     """Serial -> when (monotonic, ns)."""
+    numbers: dict[int, int] = field(default_factory=dict)
+    """Serial -> the camera's own count."""
     waiting: deque[Shot] = field(default_factory=deque)
     on_trigger: list[Callable[[], None]] = field(default_factory=list)
     """What happens at the next triggers, before the camera exposes."""
@@ -113,7 +115,8 @@ class ScriptedCamera:
         """One exposure, with some of its frame ``changed``; None: it is lost."""
         self.serial += 1
         self.exposed[self.serial] = self.world.ns
-        shot = Shot(replace(self.frame(), **changed), self.serial - self.number_before if self.counts else None)
+        number = self.numbers[self.serial] = self.serial - self.number_before
+        shot = Shot(replace(self.frame(), **changed), number if self.counts else None)
         if self.lose:
             self.lose -= 1
             return None
@@ -166,6 +169,8 @@ class ScriptedSender:
     sent: list[tuple[int, int, int, Frame]] = field(default_factory=list)
     """seq, serial of the exposure, trigger id, frame."""
     triggers: deque[Trigger] = field(default_factory=deque)
+    sent_ns: dict[int, int] = field(default_factory=dict)
+    """Serial -> when it was sent."""
     made_ns: dict[int, int] = field(default_factory=dict)
     """Trigger id -> when the station made it."""
 
@@ -194,6 +199,7 @@ class ScriptedSender:
         self.seq += 1
         if self.connected:
             serial = int(frame.rgb[0, 0, 0]) + 256 * int(frame.rgb[0, 0, 1])
+            self.sent_ns[serial] = self.world.ns
             self.sent.append((self.seq, serial, trigger.trigger_id if trigger else frame.trigger_id, frame))
         return self.connected
 
