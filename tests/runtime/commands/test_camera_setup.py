@@ -52,7 +52,7 @@ class Bench:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench = Bench(SceneSource(Scene()))
-    monkeypatch.setattr(source, "_found", lambda: {"scene": bench})
+    monkeypatch.setattr(source, "_found", lambda: {"scene": [bench]})
     return bench
 
 
@@ -148,10 +148,9 @@ def test_a_frame_on_enter(bench: Bench, tmp_path: Path, monkeypatch: pytest.Monk
 
         monkeypatch.setattr("sys.stdin", Terminal(stdin.buffer))
         bench.camera = camera = Watched(Scene())
-        record_camera.check_options("free_run", None, 2)
-        record_camera.record(camera, LiveSection(), tmp_path, 0, None, 2, False, False)
+        wanted = record_camera.Wanted(tmp_path, 0, None, 2, False, "free_run")
+        record_camera.record(camera, LiveSection(), wanted, as_json=False)
     os.close(write)
-    assert camera.closed
     samples = list_samples(tmp_path)
     assert list(read_parts(tmp_path, samples).values()) == ["part-001", "A7", "A7"]
     numbers = [index for index in range(30) for sample in samples
