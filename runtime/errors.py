@@ -100,6 +100,12 @@ class CameraLostError(CameraError):
     exit_code = 20
 
 
+class SourceEnded(AsperityError):
+    """A recording that a camera source plays has ended."""
+
+    exit_code = 0
+
+
 class StationError(AsperityError):
     """The inspector cannot be reached or did not answer in time."""
 

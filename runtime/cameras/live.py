@@ -95,7 +95,10 @@ class LiveLoop:
         self._turns = 0
 
     def wait_inspector(self) -> bool:
-        """Wait until an inspector takes frames; what is exposed meanwhile is old then, and discarded."""
+        """Wait until an inspector takes frames. What was exposed more than a moment before is old then, and discarded.
+
+        Raises CameraLostError, SourceEnded.
+        """
         ends_ns = self._clock().ns + self._settings.inspector_wait_ms * MS
         self._alive("waiting for the inspector")
         while not self._sender.wait_connected(max(1, min(WAIT_MS, (ends_ns - self._clock().ns) // MS))):
@@ -103,11 +106,10 @@ class LiveLoop:
                 return False
             self._discard_waiting(1)
             self._alive("waiting for the inspector")
-        self._discard_waiting(1)
         return True
 
     def run(self, frames: int | None = None, progress: Callable[[], None] = lambda: None) -> None:
-        """Send until ``frames`` were sent or dropped (None: until stopped). Raises CameraLostError."""
+        """Send until ``frames`` were sent or dropped (None: until stopped). Raises CameraLostError, SourceEnded."""
         triggered = self._settings.triggers == "software"
         if triggered:
             self._inbox.discard(0)

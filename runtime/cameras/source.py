@@ -56,7 +56,8 @@ class Source(Protocol):
 
         Colour and 3D are of the same instant; at most ``WAITING_MAX`` exposures wait. An exposure that cannot be used
         (damaged, half of it lost) is logged and left out, and counts in the next ``number``. It is also called now and
-        then while no trigger is given. Raises CameraError when the camera is gone or not as it was set.
+        then while no trigger is given. Raises CameraError when the camera is gone or not as it was set, SourceEnded at
+        the end of a recording.
         """
 
     def trigger(self) -> None:
@@ -86,7 +87,9 @@ class SourceKind:
     options: type[Section]
     """Its table in ``camera.toml``: keys with default, range and description (``settings.toml_tables``)."""
     open: Callable[[Any, Triggers], Source]
-    """Open a camera by its options; settings are written in order and read back. Raises CameraError, ConfigError."""
+    """Open a camera by its options; settings are written in order and read back. Nothing exposed before it returns
+    comes out afterwards. Raises CameraError, also where the camera is not there yet, and ConfigError, which the service
+    does not try again."""
     triggers: tuple[Triggers, ...] = ("free_run",)
     """The modes that its cameras can be used in."""
     devices: Callable[[], list[Device]] = list

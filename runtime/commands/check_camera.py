@@ -24,7 +24,7 @@ from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.process.end_limit import EndLimit
 
 if TYPE_CHECKING:
-    from asperity.runtime.cameras.health import Finding, Health
+    from asperity.runtime.cameras.setup.health import Finding, Health
     from asperity.runtime.frame import Frame
 
 FRAMES = (1, 100)
@@ -44,8 +44,8 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Show what a camera gives: rate, age, valid points, depth noise, exposure, plane and part. Needs no inspector."""
-    from asperity.runtime.cameras.exposures import Exposures
-    from asperity.runtime.cameras.health import Health
+    from asperity.runtime.cameras.setup.exposures import Exposures
+    from asperity.runtime.cameras.setup.health import Health
 
     if not FRAMES[0] <= frames <= FRAMES[1]:
         raise UsageError(f"--frames {frames} is out of range; give {FRAMES[0]} to {FRAMES[1]}")
@@ -94,7 +94,7 @@ def _line(one: Finding) -> str:
 def _write(path: Path, health: Health) -> None:
     from PIL import Image
 
-    from asperity.runtime.cameras.check_picture import check_picture
+    from asperity.runtime.cameras.setup.check_picture import check_picture
     from asperity.runtime.files import write_whole
 
     if health.look is None or health.rgb is None or health.valid_counts is None:

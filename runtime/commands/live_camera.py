@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -14,7 +15,7 @@ import typer
 
 from asperity.runtime.commands.gateway import Format, LogFormat
 from asperity.runtime.commands.progress import progress_bar
-from asperity.runtime.errors import CameraError, CameraLostError, UsageError, first_line
+from asperity.runtime.errors import CameraError, CameraLostError, SourceEnded, UsageError, first_line
 from asperity.runtime.files import shown
 from asperity.runtime.process import early_signals
 from asperity.runtime.process.end_limit import EndLimit
@@ -99,7 +100,9 @@ def live(
         opened = stack.enter_context(open_camera(found, limit))
         stack.callback(supervision.stopping)
         loop = LiveLoop(opened, sender, found.config.live, supervision)
+        stack.enter_context(suppress(SourceEnded))  # at the end of a recording: what was done is said below
         supervision.ready()
+        log.info("%s is open and waits for an inspector at %s", opened.sensor, camera.frames)
         if not loop.wait_inspector():
             nobody = nobody_at(camera.frames, "[camera] frames")
             raise CameraError(
@@ -107,8 +110,9 @@ def live(
                 "start `asperity run` first" + (f": {nobody}" if nobody else "")
                 + (", or look in its log why this key was refused" if camera.key else "")
             )
-        log.info("%s sends to %s as camera %s", opened.sensor or source, camera.frames, camera.name)
-        step = stack.enter_context(progress_bar(f"sending from {opened.sensor or source}", frames or None))
+        log.info("%s sends to %s as camera %s", opened.sensor, camera.frames, camera.name)
+        bar = progress_bar(f"sending from {opened.sensor}", frames or None) if sys.stderr.isatty() else None
+        step = stack.enter_context(bar or nullcontext(lambda: None))
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # until now it ended the process with 143
         with suppress(KeyboardInterrupt):  # stopped on request: what was done is said below
             if not early_signals.told():

@@ -20,8 +20,8 @@ from asperity.runtime.process import early_signals
 
 if TYPE_CHECKING:
     from asperity.runtime.cameras.camera_toml import LiveSection
-    from asperity.runtime.cameras.exposures import Exposures, Taken
-    from asperity.runtime.cameras.recording import Recording, Worth
+    from asperity.runtime.cameras.setup.exposures import Exposures, Taken
+    from asperity.runtime.cameras.setup.recording import Recording, Worth
     from asperity.runtime.cameras.source import Source
     from asperity.runtime.frame import Unit
 
@@ -58,8 +58,8 @@ class Wanted:
 
 def record(source: Source, settings: LiveSection, wanted: Wanted, as_json: bool) -> None:
     """Record until there are enough frames, and report. Raises what camera and disk raise."""
-    from asperity.runtime.cameras.exposures import Exposures
-    from asperity.runtime.cameras.recording import Recording, Worth
+    from asperity.runtime.cameras.setup.exposures import Exposures
+    from asperity.runtime.cameras.setup.recording import Recording, Worth
 
     with Recording(wanted.folder, wanted.shots_per_part) as recording:
         run = _Run(Exposures(source, settings), recording, Worth(fills_view=wanted.fills_view))
@@ -135,7 +135,7 @@ class _Run:
         return line.strip(), self._take()
 
     def _keep(self, taken: Taken, part_id: str, each: bool) -> None:
-        from asperity.runtime.cameras.look import unit_of
+        from asperity.runtime.cameras.setup.look import unit_of
 
         frame = taken.shot.frame
         try:

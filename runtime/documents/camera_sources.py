@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from pathlib import Path
 
 from asperity.runtime.cameras import sources as room
 from asperity.runtime.cameras.camera_toml import tables
 from asperity.runtime.cameras.source import SourceKind
 from asperity.runtime.documents.blocks import filled
 from asperity.runtime.documents.toml_keys import described
+
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "cameras"
 
 
 def sources() -> dict[str, SourceKind]:
@@ -27,6 +30,17 @@ def keys() -> list[str]:
     return described(tables({name: kind.options for name, kind in sources().items()}))
 
 
+def table() -> list[str]:
+    """Each source, with its page where it has one."""
+    lines = ["| source | cameras | triggers | needs |", "|---|---|---|---|"]
+    for name, kind in sources().items():
+        link = f"[`{name}`](cameras/{name}.md)" if (PAGES / f"{name}.md").is_file() else f"`{name}`"
+        needs = dict.fromkeys(kind.packages.values())
+        extras = ", ".join(f"`{need}`" for need in needs) or "nothing"
+        lines.append(f"| {link} | {kind.summary} | {', '.join(f'`{mode}`' for mode in kind.triggers)} | {extras} |")
+    return lines
+
+
 def page(present: str) -> str:
     """The page as it is, with its tables generated again. Raises DataError when a block is missing from it."""
-    return filled(present, {"keys": keys})
+    return filled(present, {"sources": table, "keys": keys})

@@ -11,7 +11,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-WATCHDOG_S = 5.0
+WATCHDOG_S = 8.0
+"""More than a process has to end (``live_camera.END_S``), as in the unit."""
 
 
 class Unit:

@@ -3,6 +3,7 @@
 Its folder has: ``part``, the number of the part in front of the camera; ``truth``, a line for each exposure: its time,
 the part that it shows; ``hold``, the name of the phase in which the next process that comes there is held until the
 file is gone (``reached`` then has its name). ``hang`` in place of ``hold``: in a call that no signal interrupts.
+``pulled``: the camera is gone.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from asperity.cameras import Frame, Section, Shot, SourceKind, path_text
+from asperity.cameras import CameraError, Frame, Section, Shot, SourceKind, path_text
 from asperity.runtime.cameras.trigger_inbox import TriggerInbox
 from asperity.runtime.client.frame_sender import FrameSender
-from asperity.runtime.commands import live_camera
 
 NAME = "standin"
 UNCHECKED = "STAND_IN_UNCHECKED"
@@ -48,7 +48,6 @@ class StandIn:
         FrameSender.send = sending  # type: ignore[method-assign]
         if os.environ.get(UNCHECKED):
             TriggerInbox.is_fresh = lambda inbox, asked: True  # type: ignore[method-assign]
-        live_camera.END_S = 1.0
         self._phase("opening")
 
     def trigger(self) -> None:
@@ -68,6 +67,9 @@ class StandIn:
 
     def shot(self, timeout_ms: int) -> Shot | None:
         self._phase("exposed" if self._waiting else "idle")
+        if (self._folder / "pulled").exists():
+            (self._folder / "pulled").unlink()
+            raise CameraError(f"{self.sensor}: the cable was pulled out")
         if not self._waiting:
             time.sleep(timeout_ms / 1000)
         return self._waiting.pop(0) if self._waiting else None

@@ -182,6 +182,22 @@ def test_a_process_that_stands_still_is_killed_by_its_watchdog_and_comes_back(pl
     plant.check()
 
 
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_camera_that_is_gone_ends_the_process_even_if_its_driver_hangs(plant: Plant, closes: bool) -> None:
+    plant.good()
+    session, ended = plant.line.heard.results[-1].camera_session, len(plant.unit.codes)
+    if not closes:
+        plant.hold("closing", "hang")
+    (plant.folder / "pulled").touch()
+    plant.wait(lambda: not (plant.folder / "pulled").exists(), "the end of the camera")
+    plant.wait(lambda: plant.unit.codes[ended:] == [20] and plant.unit.ready, "ready again")
+    (plant.folder / "hang").unlink(missing_ok=True)
+    plant.good()
+    assert plant.line.heard.results[-1].camera_session != session
+    assert "the cable was pulled out" in plant.unit.log()
+    plant.check()
+
+
 def test_the_inspector_goes_away_and_the_camera_waits_for_it(plant: Plant) -> None:
     plant.good()
     ended, session = len(plant.unit.codes), plant.line.heard.results[-1].camera_session

@@ -144,6 +144,7 @@ class ScriptedCamera:
             what()
         self.on_trigger.clear()
         self.world.thaw()
+        self.world.ns += MS
         self.waiting.clear()
         self.triggered += 1
         if self.deaf:

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from asperity.runtime.cameras.check_picture import GAP_PX, OUTLINE, check_picture
-from asperity.runtime.cameras.depth_noise import depth_step, measure
-from asperity.runtime.cameras.exposures import Taken
-from asperity.runtime.cameras.health import Health
-from asperity.runtime.cameras.look import look_at
+from asperity.runtime.cameras.setup.check_picture import GAP_PX, OUTLINE, check_picture
+from asperity.runtime.cameras.setup.depth_noise import depth_step, measure
+from asperity.runtime.cameras.setup.exposures import Taken
+from asperity.runtime.cameras.setup.health import Health
+from asperity.runtime.cameras.setup.look import look_at
 from asperity.runtime.cameras.source import Shot
 from asperity.runtime.clock import Now
 from tests.runtime.cameras.scene import COLUMNS, ROWS, Scene, as_xyz

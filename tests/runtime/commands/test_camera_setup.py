@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from asperity.runtime.cameras import source
 from asperity.runtime.cameras.camera_toml import LiveSection
-from asperity.runtime.cameras.mvtec_files import list_samples, read_parts
+from asperity.runtime.cameras.files.folders import list_samples
+from asperity.runtime.cameras.files.parts import read_parts
 from asperity.runtime.cameras.source import SourceKind
 from asperity.runtime.commands import record_camera
 from asperity.runtime.commands.camera import app

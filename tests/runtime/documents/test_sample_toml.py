@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from asperity.runtime.cameras import camera_toml
+from asperity.runtime.cameras import source as camera_source
 from asperity.runtime.cameras.camera_toml import tables
 from asperity.runtime.documents.camera_sources import sources
 from asperity.runtime.documents.sample_toml import SAMPLES
@@ -61,6 +62,10 @@ def test_no_sample_line_is_for_a_key_that_is_gone() -> None:
     for place in SAMPLES:
         table, _, key = place.partition(".")
         assert hasattr(getattr(config if key else station, table), key) if key else hasattr(station, table)
+
+
+def test_each_source_of_this_package_has_its_entry_point() -> None:
+    assert set(SOURCES) <= set(camera_source.names()) and "folder" in SOURCES
 
 
 def test_the_sample_for_cameras_is_for_any_one_source(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.cameras.depth_noise import Noise, measure
-from asperity.runtime.cameras.exposures import Taken
-from asperity.runtime.cameras.look import Look, dark, look_at, saturated, unit_of
+from asperity.runtime.cameras.setup.depth_noise import Noise, measure
+from asperity.runtime.cameras.setup.exposures import Taken
+from asperity.runtime.cameras.setup.look import Look, dark, look_at, saturated, unit_of
 from asperity.runtime.errors import FrameRefused
 from asperity.runtime.frame import ByteArray, FloatArray, Frame, Unit
 from asperity.runtime.vision.digest import frame_digest
