@@ -109,7 +109,7 @@ def _to_density(
         return rgb, lens
     steps = np.linalg.norm(points_mm[:, 1:][pairs] - points_mm[:, :-1][pairs], axis=1)
     apart_px = float(np.median(steps * lens.fx / np.maximum(np.abs(points_mm[:, 1:][pairs][:, 2]), 1e-6)))
-    factor = int(max(1.0, min(apart_px + 1e-3, *rgb.shape[:2], 16.0))) if np.isfinite(apart_px) else 1
+    factor = int(max(1.0, min(apart_px + 0.25, *rgb.shape[:2], 16.0))) if np.isfinite(apart_px) else 1
     if factor == 1:
         return rgb, lens
     rows, columns = rgb.shape[0] // factor * factor, rgb.shape[1] // factor * factor

@@ -139,6 +139,9 @@ class Recording:
         """Remove what is not part of the recording, and let others record."""
         if self._lock >= 0:
             shutil.rmtree(self.folder / DRAFTS, ignore_errors=True)
+            with suppress(OSError):  # frames are there
+                for folder in (self.folder / "rgb", self.folder / "xyz", self.folder):
+                    folder.rmdir()
             os.close(self._lock)
             self._lock = -1
 

@@ -13,6 +13,7 @@ from asperity.runtime.cameras.setup.exposures import Taken
 from asperity.runtime.cameras.setup.health import Health
 from asperity.runtime.cameras.setup.look import look_at
 from asperity.runtime.cameras.source import Shot
+from asperity.runtime.cameras.virtual.sensor import Sensor, measure_depth
 from asperity.runtime.clock import Now
 from tests.runtime.cameras.scene import COLUMNS, ROWS, Scene, as_xyz
 
@@ -58,6 +59,17 @@ def test_noise_is_recovered(noise_mm: float, frames: int) -> None:
     oracle = float(np.sqrt(added.var(axis=0, ddof=1).mean()))
     assert oracle == pytest.approx(noise_mm, rel=0.05)
     assert health_of(scene, frames).figures()["noise_mm"] == pytest.approx(oracle, rel=0.1)
+
+
+def test_noise_of_the_virtual_camera_is_recovered() -> None:
+    """Its sensor's noise, rounding and lost points, on a scene that stands still."""
+    sensor, rng = Sensor(noise_mm=0.06, step_mm=0.02, lost=0.01), np.random.default_rng(5)
+    health, scene = Health(), Scene()
+    for index in range(8):
+        flat = scene.depth(index).astype(np.float32)
+        depth = measure_depth(sensor, flat, np.ones_like(flat), np.ones(flat.shape, bool), rng)
+        health.add(taken(Shot(replace(scene.frame(index), depth=depth), index)))
+    assert health.figures()["noise_mm"] == pytest.approx(np.hypot(0.06, 0.02 / np.sqrt(12)), rel=0.1)
 
 
 def test_noise_of_a_camera_that_rounds() -> None:
@@ -177,6 +189,7 @@ def test_a_step_is_seen_only_where_there_is_one() -> None:
     assert depth_step(rng.normal(500, 5, 4000)) == 0
     assert depth_step(np.round(rng.normal(500, 20, 4000) / 0.25) * 0.25) == pytest.approx(0.25)
     assert depth_step(np.full(10, 500.0)) == 0
+    assert depth_step(np.repeat([0.0, 41.0, 45.0], 1000)) == 0
 
 
 def test_the_picture_shows_four_views() -> None:

@@ -86,10 +86,16 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
         Recording(tmp_path / "file")
 
 
+def test_without_a_frame_no_folder_is_left(tmp_path: Path) -> None:
+    with Recording(tmp_path / "new"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_program_per_folder(tmp_path: Path) -> None:
-    with Recording(tmp_path), pytest.raises(DataError, match="another program"):
-        Recording(tmp_path)
-    Recording(tmp_path).close()
+    with Recording(tmp_path / "new"), pytest.raises(DataError, match="another program"):
+        Recording(tmp_path / "new")
+    Recording(tmp_path / "new").close()
 
 
 @pytest.mark.parametrize("renames", [0, 1])
