@@ -28,8 +28,8 @@ app = typer.Typer(
     name="camera", no_args_is_help=True, help="Send frames from a camera, a virtual camera or recorded files."
 )  # fmt: skip
 app.command()(live)
-app.command()(check)
 app.command("list")(list_cameras)
+app.command()(check)
 
 Rate = Annotated[float | None, typer.Option(help="Frames per second, sent on schedule; default: 5.")]
 Frames = Annotated[int, typer.Option(help="Stop after this many frames; 0: never.")]
@@ -111,7 +111,7 @@ def virtual(
 @app.command()
 def replay(
     folder: Annotated[
-        Path, typer.Argument(help="Frames in the MVTec 3D-AD layout: a product, a split, or rgb/ and xyz/.")
+        Path, typer.Argument(help="Folder of frames: a product, a split, or files of a camera (docs/cameras/files.md).")
     ],
     loop: Annotated[bool, typer.Option("--loop", help="Start again at the end.")] = False,
     unit: Annotated[str | None, typer.Option(help="Unit of the recorded points, if known: m, mm or um.")] = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +21,7 @@ from asperity.runtime.commands.live_camera import (
     read_settings,
 )
 from asperity.runtime.commands.progress import progress_bar
-from asperity.runtime.errors import DataError, UsageError
+from asperity.runtime.errors import DataError, SourceEnded, UsageError
 from asperity.runtime.process.end_limit import EndLimit
 
 if TYPE_CHECKING:
@@ -51,17 +52,18 @@ def check(
         raise UsageError(f"--frames {frames} is out of range; give {FRAMES[0]} to {FRAMES[1]}")
     if picture is not None and picture.suffix.lower() != ".png":
         raise UsageError(f"--picture {picture} must end in .png")
-    with EndLimit(END_S) as limit:
-        found = read_settings(source, config, settings)
-        taken = []
-        with open_camera(found, limit) as opened:
-            sensor = opened.sensor or source
-            exposures = Exposures(opened, found.config.live)
-            with progress_bar(f"exposures of {sensor}", frames) as step:
-                for _ in range(frames):
-                    taken.append(exposures.take())
-                    _refuse_too_many(frames, taken[0].shot.frame)
-                    step()
+    found = read_settings(source, config, settings)
+    with EndLimit(END_S) as limit, open_camera(found, limit) as opened:
+        sensor = opened.sensor or source
+        exposures = Exposures(opened, found.config.live)
+        taken = [exposures.take()]
+        _refuse_too_many(frames, taken[0].shot.frame)
+        # A recording may end before.
+        with suppress(SourceEnded), progress_bar(f"exposures of {sensor}", frames) as step:
+            step()
+            while len(taken) < frames:
+                taken.append(exposures.take())
+                step()
     health = Health(software=exposures.software)
     for each in taken:
         health.add(each)
@@ -72,7 +74,7 @@ def check(
         lines = [asdict(one) for one in findings]
         typer.echo(json.dumps({"sensor": sensor, "figures": health.figures(), "findings": lines}))
         return
-    typer.echo(f"{sensor}, {frames} exposures")
+    typer.echo(f"{sensor}, {len(taken)} exposures")
     for one in findings:
         typer.echo(_line(one))
     bad = sum(not one.good for one in findings)

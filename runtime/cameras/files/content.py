@@ -78,6 +78,8 @@ def text_rows(
             piece = list(islice(lines, min(left, ROWS_AT_ONCE)))
             if max(map(len, piece), default=0) > MAX_LINE_NBYTES:
                 raise DataError(f"has a line of more than {MAX_LINE_NBYTES} bytes among its points")
+            if piece and not piece[-1].endswith(b"\n"):
+                raise DataError("is cut off: its last line does not end")
             numbers = _numbers(piece) if piece else np.empty((0, columns))
             if not piece or len(numbers) != len(piece):
                 there = rows - left + len(numbers)

@@ -136,11 +136,17 @@ class FolderSource:
             return None
         tried = exposure.halves()
         paths = {half: self._settings.path / name for half, name in exposure.names.items()}
+        if hole := next((name for name in exposure.names.values() if self._folder.has_hole(name)), ""):
+            self._arrivals.failed(exposure, f"{hole} has parts that were never written", tried)
+            return None
         try:
             frame = self._read(ExposureFiles(paths["points"], paths.get("colour")), self._settings.files)
             check_measured(frame)
         except (DataError, FrameRefused) as error:
             self._arrivals.failed(exposure, str(error), tried)
+            return None
+        except Exception as error:  # of a library, on a file that nobody thought of: that file is refused, not the next
+            self._arrivals.failed(exposure, f"it cannot be read: {error!r}", tried)
             return None
         if any(self._folder.stat(name) != tried[half] for half, name in exposure.names.items()):
             self._arrivals.failed(exposure, "it changed while it was read", tried)
@@ -218,6 +224,7 @@ def _digest(frame: Frame) -> bytes:
 
 def open_folder(options: FolderSection, triggers: Triggers) -> FolderSource:
     """Raises CameraError, ConfigError."""
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # many lines for each half-written file
     return FolderSource(settings_of(options, triggers))
 
 
