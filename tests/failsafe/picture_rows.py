@@ -14,7 +14,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "an SDK writes its next depth picture over one that is still to be sent": [
             off(TESTS + "test_pixels.py::test_depth_is_stored_as_it_came", "assert not True",
-                ("cameras/coordinates.py", 'np.array(picture, order="C").view(', "np.ascontiguousarray(picture).view(")),
+                ("cameras/coordinates.py", 'np.array(picture, order="C").v', "np.ascontiguousarray(picture).v")),
         ],
         "a camera's number for a missing point is read as a point": [
             off(TESTS + "test_pixels.py::test_an_invalid_number_is_compared_as_stored", "assert not np.True_",
