@@ -64,7 +64,7 @@ def check(
             while len(taken) < frames:
                 taken.append(exposures.take())
                 step()
-    health = Health(software=exposures.software)
+    health = Health(found.config.live.triggers)
     for each in taken:
         health.add(each)
     findings = health.findings()

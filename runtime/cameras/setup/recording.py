@@ -138,6 +138,8 @@ class Recording:
     def close(self) -> None:
         """Remove what is not part of the recording, and let others record."""
         if self._lock >= 0:
+            with suppress(OSError):
+                self._finish_drafts()  # stopped between two renames
             shutil.rmtree(self.folder / DRAFTS, ignore_errors=True)
             with suppress(OSError):  # frames are there
                 for folder in (self.folder / "rgb", self.folder / "xyz", self.folder):

@@ -178,6 +178,12 @@ def test_gaps_repeats_clock_and_unit() -> None:
     uneven = health_of(Scene())
     uneven.exposed_us[-1] += 500_000
     assert "rate" in bad(uneven)
+    uneven.triggers = "hard_wired"  # parts come when they come
+    assert not bad(uneven)
+    timeless = health_of(Scene(fields={"t_exposure_us": 0}))
+    assert not bad(timeless)
+    timeless.triggers = "hard_wired"
+    assert "no exposure time" in bad(timeless)["age"]
 
 
 def test_a_frame_that_cannot_be_used_is_said() -> None:

@@ -99,8 +99,11 @@ def test_one_program_per_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("renames", [0, 1])
-def test_an_end_at_any_point_leaves_whole_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int) -> None:
-    """Killed before the first or between the two renames: the frame is not there, or is completed."""
+@pytest.mark.parametrize("killed", [True, False])
+def test_an_end_at_any_point_leaves_whole_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int, killed: bool
+) -> None:
+    """Ended before the first or between the two renames: the frame is not there, or is completed."""
     recording = Recording(tmp_path, 1)
     add(recording, Scene().frame(0))
     left = [renames]
@@ -117,7 +120,11 @@ def test_an_end_at_any_point_leaves_whole_frames(tmp_path: Path, monkeypatch: py
         patched.setattr(Path, "rename", rename)
         with pytest.raises(KeyboardInterrupt):
             add(recording, Scene().frame(1))
-    os.close(recording._lock)  # as the system does when a process ends; nothing is tidied up
+    if killed:
+        os.close(recording._lock)  # as the system does when a process ends; nothing is tidied up
+    else:
+        recording.close()
+        assert len(list_samples(tmp_path)) == 1 + renames
     with Recording(tmp_path, 1) as again:
         assert len(list_samples(tmp_path)) == 1 + renames
         assert add(again, Scene().frame(2)) == f"{1 + renames:03d}"
