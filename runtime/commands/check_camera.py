@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,11 +21,11 @@ from asperity.runtime.commands.live_camera import (
     read_settings,
 )
 from asperity.runtime.commands.progress import progress_bar
-from asperity.runtime.errors import DataError, UsageError
+from asperity.runtime.errors import DataError, SourceEnded, UsageError
 from asperity.runtime.process.end_limit import EndLimit
 
 if TYPE_CHECKING:
-    from asperity.runtime.cameras.health import Finding, Health
+    from asperity.runtime.cameras.setup.health import Finding, Health
     from asperity.runtime.frame import Frame
 
 FRAMES = (1, 100)
@@ -43,8 +45,8 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Show what a camera gives: rate, age, valid points, depth noise, exposure, plane and part. Needs no inspector."""
-    from asperity.runtime.cameras.exposures import Exposures
-    from asperity.runtime.cameras.health import Health
+    from asperity.runtime.cameras.setup.exposures import Exposures
+    from asperity.runtime.cameras.setup.health import Health
 
     if not FRAMES[0] <= frames <= FRAMES[1]:
         raise UsageError(f"--frames {frames} is out of range; give {FRAMES[0]} to {FRAMES[1]}")
@@ -54,34 +56,36 @@ def check(
     with EndLimit(END_S) as limit, open_camera(found, limit) as opened:
         sensor = opened.sensor or source
         exposures = Exposures(opened, found.config.live)
-        taken = []
-        with progress_bar(f"exposures of {sensor}", frames) as step:
-            for _ in range(frames):
+        taken = [exposures.take()]
+        _refuse_too_many(frames, taken[0].shot.frame)
+        # A recording may end before.
+        with suppress(SourceEnded), progress_bar(f"exposures of {sensor}", frames) as step:
+            step()
+            while len(taken) < frames:
                 taken.append(exposures.take())
-                if (nbytes := _nbytes(taken[0].shot.frame)) * frames > MOST_NBYTES:
-                    most = max(1, MOST_NBYTES // nbytes)
-                    raise UsageError(f"--frames {frames} of {nbytes / 1e6:.0f} MB are too many; give {most} or fewer")
                 step()
-    health = Health(software=exposures.software)
+    health = Health(found.config.live.triggers)
     for each in taken:
         health.add(each)
     findings = health.findings()
     if picture is not None:
         _write(picture, health)
     if as_json:
-        told = [{name: getattr(one, name) for name in ("name", "value", "good", "wanted", "remedy")}
-                for one in findings]  # fmt: skip
-        typer.echo(json.dumps({"sensor": sensor, "figures": health.figures(), "findings": told}))
+        lines = [asdict(one) for one in findings]
+        typer.echo(json.dumps({"sensor": sensor, "figures": health.figures(), "findings": lines}))
         return
-    typer.echo(f"{sensor}, {frames} exposures")
+    typer.echo(f"{sensor}, {len(taken)} exposures")
     for one in findings:
         typer.echo(_line(one))
     bad = sum(not one.good for one in findings)
     typer.echo(f"{bad} of {len(findings)} lines need a look" if bad else "nothing stands out")
 
 
-def _nbytes(frame: Frame) -> int:
-    return sum(array.nbytes for array in (frame.rgb, frame.xyz, frame.depth) if array is not None)
+def _refuse_too_many(frames: int, first: Frame) -> None:
+    nbytes = sum(array.nbytes for array in (first.rgb, first.xyz, first.depth) if array is not None)
+    if nbytes * frames > MOST_NBYTES:
+        most = max(1, MOST_NBYTES // nbytes)
+        raise UsageError(f"--frames {frames} of {nbytes / 1e6:.0f} MB each are too many; give {most} or fewer")
 
 
 def _line(one: Finding) -> str:
@@ -92,7 +96,7 @@ def _line(one: Finding) -> str:
 def _write(path: Path, health: Health) -> None:
     from PIL import Image
 
-    from asperity.runtime.cameras.check_picture import check_picture
+    from asperity.runtime.cameras.setup.check_picture import check_picture
     from asperity.runtime.files import write_whole
 
     if health.look is None or health.rgb is None or health.valid_counts is None:

@@ -113,7 +113,7 @@ def live(
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # until now it ended the process with 143
         with suppress(KeyboardInterrupt):  # stopped on request: what was done is said below
             if not early_signals.told():
-                loop.run(frames or None, **progress)
+                loop.run(frames or None, step)
     done = loop.summary
     report = {
         "exposures": done.exposures, "sent": done.sent, "missed": done.missed, "dropped": done.dropped,

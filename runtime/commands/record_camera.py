@@ -17,8 +17,8 @@ from asperity.runtime.errors import DataError, FrameRefused, SourceEnded, UsageE
 
 if TYPE_CHECKING:
     from asperity.runtime.cameras.camera_toml import LiveSection
-    from asperity.runtime.cameras.exposures import Exposures, Taken
-    from asperity.runtime.cameras.recording import Recording, Worth
+    from asperity.runtime.cameras.setup.exposures import Exposures, Taken
+    from asperity.runtime.cameras.setup.recording import Recording, Worth
     from asperity.runtime.cameras.source import Source
     from asperity.runtime.frame import Unit
 
@@ -37,7 +37,7 @@ def check_options(triggers: str, every_s: float | None, shots_per_part: int) -> 
     if every_s is None and triggers == "hard_wired":
         raise UsageError("with hard_wired triggers a sensor says when: give --every 0 to record every exposure")
     if every_s is None and not sys.stdin.isatty():
-        raise UsageError("--write records a frame each time Enter is pressed; without a terminal, give --every SECONDS")
+        raise UsageError("--write records a frame on each Enter; without a terminal, give --every SECONDS")
 
 
 def record(
@@ -45,8 +45,8 @@ def record(
     fills_view: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Record until there are ``frames`` (0: until stopped), and report. Raises what camera and disk raise."""
-    from asperity.runtime.cameras.exposures import Exposures
-    from asperity.runtime.cameras.recording import Recording, Worth
+    from asperity.runtime.cameras.setup.exposures import Exposures
+    from asperity.runtime.cameras.setup.recording import Recording, Worth
 
     with Recording(folder, shots_per_part) as recording:
         run = _Run(Exposures(source, settings), recording, Worth(fills_view=fills_view))
@@ -101,7 +101,7 @@ class _Run:
         if self._exposures.software:
             time.sleep(max(0.0, due_s - time.monotonic()))
             return self._take()
-        while (taken := self._take()).arrived_s < due_s:
+        while (taken := self._take()).arrived.ns < due_s * 1e9:
             pass
         return taken
 
@@ -118,7 +118,7 @@ class _Run:
         return line.strip(), self._take()
 
     def _keep(self, taken: Taken, part_id: str, each: bool) -> None:
-        from asperity.runtime.cameras.look import unit_of
+        from asperity.runtime.cameras.setup.look import unit_of
 
         frame = taken.shot.frame
         try:

@@ -7,15 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from asperity.runtime.cameras.check_picture import GAP_PX, OUTLINE, check_picture
-from asperity.runtime.cameras.depth_noise import depth_step, measure
-from asperity.runtime.cameras.exposures import Taken
-from asperity.runtime.cameras.health import Health
-from asperity.runtime.cameras.look import look_at
+from asperity.runtime.cameras.setup.check_picture import GAP_PX, OUTLINE, check_picture
+from asperity.runtime.cameras.setup.depth_noise import depth_step, measure
+from asperity.runtime.cameras.setup.exposures import Taken
+from asperity.runtime.cameras.setup.health import Health
+from asperity.runtime.cameras.setup.look import look_at
 from asperity.runtime.cameras.source import Shot
+from asperity.runtime.cameras.virtual.sensor import Sensor, measure_depth
+from asperity.runtime.clock import Now
 from tests.runtime.cameras.scene import COLUMNS, ROWS, Scene, as_xyz
 
 FRAMES = 6
+
+
+def taken(shot: Shot, wall_us: int = 0, missed: int = 0) -> Taken:
+    return Taken(shot, missed, Now(10**10 + 10**8 * (shot.number or 0), wall_us), None)
 
 
 def health_of(scene: Scene, frames: int = FRAMES, *, xyz: bool = False, missed: int = 0, number: bool = True) -> Health:
@@ -23,7 +29,7 @@ def health_of(scene: Scene, frames: int = FRAMES, *, xyz: bool = False, missed: 
     for index in range(frames):
         frame = scene.frame(index)
         shot = Shot(as_xyz(frame) if xyz else frame, index if number else None)
-        health.add(Taken(shot, missed, frame.t_exposure_us + 20_000, 10.0 + 0.1 * index, 0.0))
+        health.add(taken(shot, frame.t_exposure_us + 20_000, missed))
     return health
 
 
@@ -55,6 +61,17 @@ def test_noise_is_recovered(noise_mm: float, frames: int) -> None:
     assert health_of(scene, frames).figures()["noise_mm"] == pytest.approx(oracle, rel=0.1)
 
 
+def test_noise_of_the_virtual_camera_is_recovered() -> None:
+    """Its sensor's noise, rounding and lost points, on a scene that stands still."""
+    sensor, rng = Sensor(noise_mm=0.06, step_mm=0.02, lost=0.01), np.random.default_rng(5)
+    health, scene = Health(), Scene()
+    for index in range(8):
+        flat = scene.depth(index).astype(np.float32)
+        depth = measure_depth(sensor, flat, np.ones_like(flat), np.ones(flat.shape, bool), rng)
+        health.add(taken(Shot(replace(scene.frame(index), depth=depth), index)))
+    assert health.figures()["noise_mm"] == pytest.approx(np.hypot(0.06, 0.02 / np.sqrt(12)), rel=0.1)
+
+
 def test_noise_of_a_camera_that_rounds() -> None:
     """Noise far below the step: no pixel changes, and the rounding is what is not known."""
     health = health_of(Scene(noise_mm=0.02, step_mm=1.0))
@@ -78,7 +95,7 @@ def test_a_scene_that_shifts_as_a_whole_has_no_noise_figure() -> None:
     scenes = [Scene(fields={"offset": 0.5 * index}) for index in range(FRAMES)]
     health = Health()
     for index, scene in enumerate(scenes):
-        health.add(Taken(Shot(scene.frame(index), index), 0, 0, 10.0 + index, 0.0))
+        health.add(taken(Shot(scene.frame(index), index)))
     assert "the scene moved" in bad(health)["depth noise"]
 
 
@@ -125,7 +142,7 @@ def test_without_a_part_or_a_plane() -> None:
     health = Health()
     for index in range(3):
         frame = replace(Scene().frame(index), depth=waves.astype(np.float32))
-        health.add(Taken(Shot(frame, index), 0, 0, 10.0 + index, 0.0))
+        health.add(taken(Shot(frame, index)))
     assert "no plane" in bad(health)["background"]
 
 
@@ -140,7 +157,7 @@ def test_an_undeclared_missing_point_is_named() -> None:
         frame = scene.frame(index)
         depth = frame.depth.copy()
         depth[10:14, 60:70] = 20_000
-        health.add(Taken(Shot(replace(frame, depth=depth), index), 0, 0, 10.0 + index, 0.0))
+        health.add(taken(Shot(replace(frame, depth=depth), index)))
     assert "invalid = 20000" in bad(health)["missing points"]
 
 
@@ -156,11 +173,17 @@ def test_gaps_repeats_clock_and_unit() -> None:
     frame = Scene().frame(0)
     frozen = Health()
     for index in range(3):
-        frozen.add(Taken(Shot(frame, index), 0, 0, 10.0 + index, 0.0))
+        frozen.add(taken(Shot(frame, index)))
     assert "2 frames equal" in bad(frozen)["repeats"]
     uneven = health_of(Scene())
     uneven.exposed_us[-1] += 500_000
     assert "rate" in bad(uneven)
+    uneven.triggers = "hard_wired"  # parts come when they come
+    assert not bad(uneven)
+    timeless = health_of(Scene(fields={"t_exposure_us": 0}))
+    assert not bad(timeless)
+    timeless.triggers = "hard_wired"
+    assert "no exposure time" in bad(timeless)["age"]
 
 
 def test_a_frame_that_cannot_be_used_is_said() -> None:
@@ -172,6 +195,7 @@ def test_a_step_is_seen_only_where_there_is_one() -> None:
     assert depth_step(rng.normal(500, 5, 4000)) == 0
     assert depth_step(np.round(rng.normal(500, 20, 4000) / 0.25) * 0.25) == pytest.approx(0.25)
     assert depth_step(np.full(10, 500.0)) == 0
+    assert depth_step(np.repeat([0.0, 41.0, 45.0], 1000)) == 0
 
 
 def test_the_picture_shows_four_views() -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asperity.runtime.cameras.look import look_at
-from asperity.runtime.cameras.mvtec_files import list_samples, read_frame, read_parts
-from asperity.runtime.cameras.recording import DRAFTS, Recording, Worth
+from asperity.runtime.cameras.files.folders import list_samples
+from asperity.runtime.cameras.files.parts import read_parts
+from asperity.runtime.cameras.mvtec_files import read_frame
+from asperity.runtime.cameras.setup.look import look_at
+from asperity.runtime.cameras.setup.recording import DRAFTS, Recording, Worth
 from asperity.runtime.errors import DataError
 from asperity.runtime.frame import Frame
 from tests.runtime.cameras.scene import Scene, as_xyz
@@ -84,15 +86,24 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
         Recording(tmp_path / "file")
 
 
+def test_without_a_frame_no_folder_is_left(tmp_path: Path) -> None:
+    with Recording(tmp_path / "new"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_program_per_folder(tmp_path: Path) -> None:
-    with Recording(tmp_path), pytest.raises(DataError, match="another program"):
-        Recording(tmp_path)
-    Recording(tmp_path).close()
+    with Recording(tmp_path / "new"), pytest.raises(DataError, match="another program"):
+        Recording(tmp_path / "new")
+    Recording(tmp_path / "new").close()
 
 
 @pytest.mark.parametrize("renames", [0, 1])
-def test_an_end_at_any_point_leaves_whole_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int) -> None:
-    """Killed before the first or between the two renames: the frame is not there, or is completed."""
+@pytest.mark.parametrize("killed", [True, False])
+def test_an_end_at_any_point_leaves_whole_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int, killed: bool
+) -> None:
+    """Ended before the first or between the two renames: the frame is not there, or is completed."""
     recording = Recording(tmp_path, 1)
     add(recording, Scene().frame(0))
     left = [renames]
@@ -109,7 +120,11 @@ def test_an_end_at_any_point_leaves_whole_frames(tmp_path: Path, monkeypatch: py
         patched.setattr(Path, "rename", rename)
         with pytest.raises(KeyboardInterrupt):
             add(recording, Scene().frame(1))
-    os.close(recording._lock)  # as the system does when a process ends; nothing is tidied up
+    if killed:
+        os.close(recording._lock)  # as the system does when a process ends; nothing is tidied up
+    else:
+        recording.close()
+        assert len(list_samples(tmp_path)) == 1 + renames
     with Recording(tmp_path, 1) as again:
         assert len(list_samples(tmp_path)) == 1 + renames
         assert add(again, Scene().frame(2)) == f"{1 + renames:03d}"

@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 
 from asperity.runtime.cameras import source
 from asperity.runtime.cameras.camera_toml import LiveSection
-from asperity.runtime.cameras.mvtec_files import list_samples, read_parts
-from asperity.runtime.cameras.source import SourceKind
+from asperity.runtime.cameras.files.folders import list_samples
+from asperity.runtime.cameras.files.parts import read_parts
+from asperity.runtime.cameras.source import Shot, SourceKind
 from asperity.runtime.commands import record_camera
 from asperity.runtime.commands.camera import app
-from asperity.runtime.errors import AsperityError, CameraLostError, DataError, UsageError
+from asperity.runtime.errors import AsperityError, CameraLostError, DataError, SourceEnded, UsageError
 from asperity.runtime.settings.toml_tables import Section
 from tests.runtime.cameras.scene import Scene, SceneSource
 
@@ -52,7 +53,7 @@ class Bench:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench = Bench(SceneSource(Scene()))
-    monkeypatch.setattr(source, "_found", lambda: {"scene": bench})
+    monkeypatch.setattr(source, "_found", lambda: {"scene": [bench]})
     return bench
 
 
@@ -80,6 +81,17 @@ def test_check_triggers_each_exposure(bench: Bench) -> None:
     result = bench.run("check", "scene", "--frames", "2", "--set", "live.triggers=software")
     assert bench.camera.asked == 2
     assert "from trigger to frame" in result.stdout
+
+
+def test_a_recording_that_ends_is_checked_as_far_as_it_goes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shot(self: SceneSource, timeout_ms: int) -> Shot:
+        if self.next == 3:
+            raise SourceEnded("the recording has ended")
+        return plain(self, timeout_ms)
+
+    plain: Any = SceneSource.shot
+    monkeypatch.setattr(SceneSource, "shot", shot)
+    assert "3 exposures" in bench.run("check", "scene").stdout
 
 
 def test_a_lost_camera_ends_the_check(bench: Bench) -> None:
@@ -151,7 +163,6 @@ def test_a_frame_on_enter(bench: Bench, tmp_path: Path, monkeypatch: pytest.Monk
         record_camera.check_options("free_run", None, 2)
         record_camera.record(camera, LiveSection(), tmp_path, 0, None, 2, False, False)
     os.close(write)
-    assert camera.closed
     samples = list_samples(tmp_path)
     assert list(read_parts(tmp_path, samples).values()) == ["part-001", "A7", "A7"]
     numbers = [index for index in range(30) for sample in samples

@@ -24,8 +24,9 @@ SHIFT_SIGMAS = 2.0
 """A shift of the whole scene in depth by more than this many standard deviations is motion."""
 ROUGH = 10.0
 """Noise in time this many times that from pixel to pixel of a frame is a scene of which every pixel changed."""
-STEP_VALUES = 0.25
-"""Depths with fewer different values than this share of them are rounded to steps."""
+STEP_VALUES, FEWEST_VALUES = 0.25, 4
+"""Depths with fewer different values than this share of them are rounded to steps, if they are more than a few levels
+of a drawn scene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def depth_step(depths: NDArray[np.floating]) -> float:
     if not len(depths):
         return 0.0
     values = np.unique(np.round(depths.astype(np.float64), 5))
-    if len(values) < 2 or len(values) > STEP_VALUES * len(depths):
+    if len(values) < FEWEST_VALUES or len(values) > STEP_VALUES * len(depths):
         return 0.0
     steps = np.diff(values)
     smallest = float(np.quantile(steps, 0.1))

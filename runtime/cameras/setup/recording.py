@@ -21,8 +21,8 @@ import numpy as np
 from asperity.runtime.cameras.files.folders import list_samples
 from asperity.runtime.cameras.files.parts import MAX_PARTS_NBYTES, PART_ID, PARTS_FILE
 from asperity.runtime.cameras.files.pictures import read_rgb
-from asperity.runtime.cameras.look import Look, dark, look_at, saturated
 from asperity.runtime.cameras.mvtec_files import write_frame
+from asperity.runtime.cameras.setup.look import Look, dark, look_at, saturated
 from asperity.runtime.errors import DataError, FrameRefused
 from asperity.runtime.files import read_file, sync_folder, write_whole
 from asperity.runtime.frame import Frame, Unit
@@ -138,7 +138,12 @@ class Recording:
     def close(self) -> None:
         """Remove what is not part of the recording, and let others record."""
         if self._lock >= 0:
+            with suppress(OSError):
+                self._finish_drafts()  # stopped between two renames
             shutil.rmtree(self.folder / DRAFTS, ignore_errors=True)
+            with suppress(OSError):  # frames are there
+                for folder in (self.folder / "rgb", self.folder / "xyz", self.folder):
+                    folder.rmdir()
             os.close(self._lock)
             self._lock = -1
 

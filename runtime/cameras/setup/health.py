@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.cameras.depth_noise import Noise, measure
-from asperity.runtime.cameras.exposures import Taken
-from asperity.runtime.cameras.look import Look, dark, look_at, saturated, unit_of
+from asperity.runtime.cameras.setup.depth_noise import Noise, measure
+from asperity.runtime.cameras.setup.exposures import Taken
+from asperity.runtime.cameras.setup.look import Look, dark, look_at, saturated, unit_of
+from asperity.runtime.cameras.source import Triggers
 from asperity.runtime.errors import FrameRefused
 from asperity.runtime.frame import ByteArray, FloatArray, Frame, Unit
 from asperity.runtime.vision.digest import frame_digest
@@ -48,7 +49,7 @@ class Finding:
 class Health:
     """Collects exposures, then says what they show."""
 
-    software: bool = False
+    triggers: Triggers = "free_run"
     arrivals_s: list[float] = field(default_factory=list)
     waits_ms: list[float] = field(default_factory=list)
     """From the trigger to the arrival, with software triggers."""
@@ -79,13 +80,13 @@ class Health:
         """Look at one more exposure."""
         frame = self.frame = taken.shot.frame
         self.missed += taken.missed
-        self.arrivals_s.append(taken.arrived_s)
+        self.arrivals_s.append(taken.arrived.ns / 1e9)
         self.exposed_us.append(frame.t_exposure_us)
         self.numbered += taken.shot.number is not None
-        if taken.triggered_s:
-            self.waits_ms.append((taken.arrived_s - taken.triggered_s) * 1000)
+        if taken.asked is not None:
+            self.waits_ms.append((taken.arrived.ns - taken.asked.ns) / 1e6)
         if frame.t_exposure_us and frame.clock != "device":
-            self.ages_ms.append((taken.arrived_us - frame.t_exposure_us) / 1000)
+            self.ages_ms.append((taken.arrived.wall_us - frame.t_exposure_us) / 1000)
         digest = frame_digest(frame)
         self.repeats += digest == self._digest
         self._digest = digest
@@ -148,7 +149,7 @@ class Health:
         return found
 
     def _rate(self) -> Finding:
-        if self.software:
+        if self.triggers == "software":
             waits = self.waits_ms
             return Finding(
                 "answer", f"{np.median(waits):.0f} ms from trigger to frame, at most {max(waits):.0f} ms",
@@ -164,7 +165,7 @@ class Health:
         rate = f"{1000 / usual:.3g} frames/s" if usual > 0 else "all at once"
         return Finding(
             "rate", f"{rate}, one per {usual:.0f} ms, at most {longest:.0f} ms ({'exposure' if own else 'arrival'})",
-            longest <= 2 * usual + 10, "as set on the camera, and steady",
+            longest <= 2 * usual + 10 or self.triggers == "hard_wired", "as set on the camera, and steady",
             "look for lost frames, an exposure longer than the period, or a link that is too slow",
         )  # fmt: skip
 
@@ -185,7 +186,7 @@ class Health:
         wanted = "realtime or ptp, and well below [limits] max_age_ms"
         if not any(self.exposed_us):
             return Finding(
-                "age", "the source has no exposure time", not self.software,
+                "age", "the source has no exposure time", self.triggers != "hard_wired",
                 wanted, "with hard_wired triggers a part cannot be matched: use a source that has one",
             )  # fmt: skip
         if not self.ages_ms:

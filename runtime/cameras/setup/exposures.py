@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import NamedTuple
 
 from asperity.runtime.cameras.camera_toml import LiveSection
 from asperity.runtime.cameras.exposure_order import ExposureOrder
 from asperity.runtime.cameras.source import Shot, Source
-from asperity.runtime.clock import look
-from asperity.runtime.errors import CameraLostError
+from asperity.runtime.clock import MS, Now, look
+from asperity.runtime.errors import CameraError, CameraLostError
+from asperity.runtime.frame import frame_size_fault
 
 WAIT_MS = 200
 """Longest single wait for an exposure; between two of them the program can be stopped."""
@@ -21,11 +21,9 @@ class Taken(NamedTuple):
     shot: Shot
     missed: int
     """Exposures that the camera counted before this one and of which no frame came."""
-    arrived_us: int
-    arrived_s: float
-    """Of the monotonic clock."""
-    triggered_s: float
-    """When it was asked for, of the monotonic clock; 0: it was not."""
+    arrived: Now
+    asked: Now | None
+    """When it was triggered; None: not by us."""
 
 
 class Exposures:
@@ -34,28 +32,28 @@ class Exposures:
     def __init__(self, source: Source, settings: LiveSection) -> None:
         self.software = settings.triggers == "software"
         self._source, self._settings = source, settings
+        self._sensor = source.sensor or "the camera"
         self._order = ExposureOrder(settings.lost_max, source.sensor)
 
     def take(self) -> Taken:
         """The next exposure; with software triggers, one that is asked for now.
 
-        Raises CameraLostError when none comes for ``silence_ms``, and what source and order raise.
+        Raises CameraLostError when none comes for ``silence_ms``, CameraError for a frame larger than a station takes,
+        and what source and order raise.
         """
-        triggered_s, asked = time.monotonic(), look()
+        began = look()
         if self.software:
             self._source.trigger()
-        while True:
-            shot = self._source.shot(WAIT_MS)
-            now_s, now_us = time.monotonic(), time.time_ns() // 1000
-            if shot is not None:
-                break
+        while (shot := self._source.shot(WAIT_MS)) is None:
             limit_ms = self._settings.silence_ms
-            if limit_ms and (now_s - triggered_s) * 1000 > limit_ms:
+            if limit_ms and look().ns - began.ns > limit_ms * MS:
                 raise CameraLostError(
-                    f"{self._source.sensor or 'the camera'} gave no exposure for {limit_ms} ms ([live] silence_ms); "
-                    "check power, cable and trigger"
+                    f"{self._sensor} gave no exposure for {limit_ms} ms ([live] silence_ms); check power, cable and "
+                    "trigger"
                 )
+        arrived = look()
+        if fault := frame_size_fault(*shot.frame.shape_px):
+            raise CameraError(f"the picture of {self._sensor} is {fault}; set the camera to a smaller one, or binning")
         if self.software:
-            self._order.check_after(shot.frame, asked)
-        missed = self._order.missed_before(shot)
-        return Taken(shot, missed, now_us, now_s, triggered_s if self.software else 0.0)
+            self._order.check_after(shot.frame, began)
+        return Taken(shot, self._order.missed_before(shot), arrived, began if self.software else None)
