@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from asperity.runtime.cameras.files.grouping import Group, Pattern, find_pattern
 from asperity.runtime.cameras.files.parts import read_parts
 from asperity.runtime.cameras.replay import ReplayCamera
 from asperity.runtime.errors import DataError
+from asperity.runtime.wire import decode_frame, encode_frame
 from tests.runtime.cameras.files import writers
 
 
@@ -226,6 +229,9 @@ def test_replay_and_data_sets_read_depth(tmp_path: Path) -> None:
     item = open_dataset(tmp_path, invalid=((None, None, 1003.0),)).items[0].frame(seq=3)
     assert (shot.frame.camera, item.seq, item.unit, shot.frame.unit) == ("cam7", 3, "mm", "mm")
     np.testing.assert_array_equal(shot.frame.depth, depth)
+    sent = decode_frame(encode_frame(replace(shot.frame, camera_session=str(uuid4()), clock="realtime")))
+    np.testing.assert_array_equal(sent.depth, depth)
+    assert (sent.intrinsics, sent.unit, sent.scale) == (shot.frame.intrinsics, "mm", 1.0)
     assert item.depth is not None and item.depth[0, 3] == 0
     with pytest.raises(DataError, match="says unit mm and m was given"):
         open_dataset(tmp_path, unit="m").items[0].frame()

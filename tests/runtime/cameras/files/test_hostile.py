@@ -104,6 +104,9 @@ HOSTILE: list[tuple[str, str, bytes, str]] = [
     ("colour as floats", "ply", swapped(PLY, "uchar red", "float red"), "not uchar"),
     ("no colour", "ply", ply(None, XYZ), "holds no colour"),
     ("text cut off", "ply", PLY_TEXT[: PLY_TEXT.rindex(b"\n", 0, -1) + 1], "29 of 30 points are there"),
+    ("text with long lines", "ply",
+     PLY_TEXT[: PLY_TEXT.index(b"end_header")] + b"end_header\n" + (b"1 " * 900 + b"\n") * 999,
+     "has 900 numbers in a line, but its header names 6"),
     ("text cut off in a number", "ply", without_last(PLY_TEXT, 2), "its last line does not end"),
     ("text with a short line", "ply", PLY_TEXT[: PLY_TEXT.rindex(b" ")] + b"\n", "not 6 numbers"),
     ("text with words", "ply", PLY_TEXT.replace(b"\n", b"\nx ", 40), "cannot be read as PLY"),
@@ -220,6 +223,13 @@ def test_the_same_files_are_read_when_nothing_is_wrong(tmp_path: Path) -> None:
         for content in contents:
             frame = read_exposure(writers.one(tmp_path, f"a.{suffix}", content))
             np.testing.assert_array_equal(frame.xyz, XYZ)
+
+
+def test_a_depth_picture_larger_than_a_frame(tmp_path: Path) -> None:
+    """The table of a TIFF allows three times as many numbers, for points."""
+    (tmp_path / "a.tiff").write_bytes(writers.tiff(np.zeros((16_384, 1_100), np.uint16), compression="zlib"))
+    with pytest.raises(DataError, match="16384 x 1100 pixels"):
+        read_exposure(ExposureFiles(tmp_path / "a.tiff"))
 
 
 @pytest.mark.parametrize("suffix", ["ply", "pcd", "exr", "npz", "npy"])
