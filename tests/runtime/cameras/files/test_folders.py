@@ -54,6 +54,7 @@ def refusal(folder: Path) -> str:
         (["cloud/a.ply", "gt/a.png"], Pattern("cloud/*.ply")),
         (["color_a.ply"], Pattern("*.ply")),  # the suffix says more than the word
         (["depth_image_1.png", "rgb_image_1.png"], Pattern("depth_*.png", "rgb_*.png")),
+        (["scan_rgb_1.png", "scan_depth_1.png"], Pattern("scan_depth_*.png", "scan_rgb_*.png")),
         (["a.png", "b.png"], None),
         (["a.jpg", "readme.md"], None),
         (["other/a.ply"], None),
@@ -69,6 +70,7 @@ def test_patterns_are_found(names: list[str], pattern: Pattern | None) -> None:
         (["a.ply", "b.pcd"], "holds points in more than one form (*.pcd, *.ply)"),
         (["a.ply", "a_depth.png", "a_rgb.png"], "points in more than one form"),
         (["depth_1.npy", "2.npy"], "points in more than one form"),
+        (["a_depth_1.npy", "b_depth_1.npy"], "points in more than one form"),
         (["a.ply", "a_rgb.png", "rgb/a.png"], "colour in more than one form"),
         (["depth/a.png"], "no colour pictures for them; put them into rgb/"),
         (["a.npy"], "no colour pictures"),
@@ -95,6 +97,8 @@ def test_files_are_grouped_by_what_they_have_in_common() -> None:
     assert group_files(["a.ply", "b.ply.part"], Pattern("*.ply")) == [Group("a", "a.ply", "", "")]
     with pytest.raises(DataError, match=r"a\.PLY and a\.ply are both the points of a"):
         group_files(["a.ply", "a.PLY"], Pattern("*.ply"))
+    with pytest.raises(DataError, match=r"d1c\.png may be points"):
+        group_files(["d1.png", "2c.png", "d1c.png"], Pattern("d*.png", "*c.png"))
 
 
 @pytest.mark.parametrize(

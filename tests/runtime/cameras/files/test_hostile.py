@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import tracemalloc
 import zipfile
@@ -32,6 +33,7 @@ PLY, PLY_TEXT, PCD, PCD_TEXT = (
     pcd(RGB, XYZ, "ascii", colour="rgb U"),
 )
 PACKED = pcd(RGB, XYZ, "binary_compressed")
+NUMBERS = re.sub(rb"[0-9.]+e-[0-9]+", b"4.2108e+06", pcd(RGB, XYZ, "ascii"))
 EXR = exr(rgb_planes(RGB) | xyz_planes(XYZ))
 
 
@@ -137,7 +139,8 @@ HOSTILE: list[tuple[str, str, bytes, str]] = [
     ("something behind", "pcd", PCD + b"x", "cut off or damaged"),
     ("text cut off", "pcd", PCD_TEXT[: PCD_TEXT.rindex(b"\n", 0, -1) + 1], "29 of 30 points"),
     ("text with colour as nan", "pcd",
-     swapped(pcd(RGB * 0, XYZ, "ascii"), " 0.0\n", " nan\n"), "colours written as nan"),
+     swapped(pcd(RGB * 0, XYZ, "ascii"), " 0.0\n", " nan\n"), "no three bytes"),
+    ("text with numbers as colours", "pcd", NUMBERS, "no three bytes"),
     ("text with half a colour", "pcd",
      pcd(RGB * 0, XYZ, "ascii", colour="rgb U").replace(b" 0\n0", b" 0.5\n0", 1), "whole numbers"),
     ("compressed cut off", "pcd", without_last(PACKED), "is cut off"),
