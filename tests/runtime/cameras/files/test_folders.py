@@ -209,7 +209,7 @@ def test_one_file_of_any_format(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=words):
             one_sample(tmp_path / name)
     put(tmp_path, "rgb/7.png")
-    with pytest.raises(DataError, match="file with its points or depth is missing"):
+    with pytest.raises(DataError, match="its points or depth cannot be found"):
         one_sample(tmp_path / "rgb/7.png")
     put(tmp_path, "depth/7.png")
     assert one_sample(tmp_path / "rgb/7.png") == one_sample(tmp_path / "depth/7.png")
