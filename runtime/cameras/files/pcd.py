@@ -30,7 +30,9 @@ KEYS = ("VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPO
 KINDS = {
     ("I", 1), ("I", 2), ("I", 4), ("I", 8), ("U", 1), ("U", 2), ("U", 4), ("U", 8), ("F", 4), ("F", 8)
 }  # fmt: skip
-IDENTITY = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+VIEWPOINTS = ((0, 0, 0, 1, 0, 0, 0), (0, 0, 0, 0, 1, 0, 0))
+"""Of points in the camera's own coordinates. The second is what PCL's grabbers write, so that its viewer shows what is
+up in the picture at the top; their points are the camera's all the same."""
 PADDING = "_"
 TINY = 2.0**-125
 """What the bits of three bytes are as a float is smaller."""
@@ -159,7 +161,7 @@ def _size(header: dict[str, list[str]]) -> Size:
         )
     check_size((height, width))
     view = header.get("VIEWPOINT", [])
-    if view and tuple(map(decimal_number, view)) != IDENTITY:
+    if view and tuple(map(decimal_number, view)) not in VIEWPOINTS:
         raise DataError(
             f"has the viewpoint {' '.join(view)[:80]}; only points in the camera's own coordinates are read "
             "(VIEWPOINT 0 0 0 1 0 0 0)"

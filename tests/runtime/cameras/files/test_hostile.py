@@ -220,7 +220,7 @@ def test_the_same_files_are_read_when_nothing_is_wrong(tmp_path: Path) -> None:
     """The control of the table above."""
     for suffix, contents in {
         "ply": (PLY, PLY_TEXT),
-        "pcd": (PCD, PCD_TEXT, PACKED, PCD + bytes(99)),
+        "pcd": (PCD, PCD_TEXT, PACKED, PCD + bytes(99), swapped(PCD, "0 0 0 1 0 0 0", "0 0 0 0 1 0 0")),
         "exr": (EXR,),
     }.items():
         for content in contents:
