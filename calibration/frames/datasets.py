@@ -48,7 +48,7 @@ class Item:
 
     def frame(self, seq: int = 0) -> Frame:
         """Read it. Raises DataError for unreadable files."""
-        if self.sample.rgb.name.endswith(eyecandies.IMAGE):
+        if self.sample.xyz.name == self.sample.rgb.name.removesuffix(eyecandies.IMAGE) + eyecandies.DEPTH:
             return without_missing(eyecandies.read_frame(self.sample, seq=seq), self.invalid)
         return read_sample(
             self.sample, camera="dataset", seq=seq, part_id=self.part_id, unit=self.unit,

@@ -86,7 +86,10 @@ def _one_exposure(file: Path) -> Sample:
     for sample in _matched(folder, folder, names, "", "", ""):
         if file in (sample.rgb, sample.xyz):
             return sample
-    raise DataError(f"{file} is half of a frame, and the file with its points or depth is missing next to it")
+    raise DataError(
+        f"{file} is half of a frame, and its points or depth cannot be found: no file of its name is in rgb/ or xyz/ "
+        "next to it, nor in its own folder (docs/cameras/files.md)"
+    )
 
 
 def _where(folder: Path) -> tuple[str, str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from asperity.runtime.cameras.files.grouping import Group, Pattern, find_pattern
 from asperity.runtime.cameras.files.parts import read_parts
 from asperity.runtime.cameras.replay import ReplayCamera
 from asperity.runtime.errors import DataError
+from asperity.runtime.wire import decode_frame, encode_frame
 from tests.runtime.cameras.files import writers
 
 
@@ -51,6 +54,7 @@ def refusal(folder: Path) -> str:
         (["cloud/a.ply", "gt/a.png"], Pattern("cloud/*.ply")),
         (["color_a.ply"], Pattern("*.ply")),  # the suffix says more than the word
         (["depth_image_1.png", "rgb_image_1.png"], Pattern("depth_*.png", "rgb_*.png")),
+        (["scan_rgb_1.png", "scan_depth_1.png"], Pattern("scan_depth_*.png", "scan_rgb_*.png")),
         (["a.png", "b.png"], None),
         (["a.jpg", "readme.md"], None),
         (["other/a.ply"], None),
@@ -66,6 +70,7 @@ def test_patterns_are_found(names: list[str], pattern: Pattern | None) -> None:
         (["a.ply", "b.pcd"], "holds points in more than one form (*.pcd, *.ply)"),
         (["a.ply", "a_depth.png", "a_rgb.png"], "points in more than one form"),
         (["depth_1.npy", "2.npy"], "points in more than one form"),
+        (["a_depth_1.npy", "b_depth_1.npy"], "points in more than one form"),
         (["a.ply", "a_rgb.png", "rgb/a.png"], "colour in more than one form"),
         (["depth/a.png"], "no colour pictures for them; put them into rgb/"),
         (["a.npy"], "no colour pictures"),
@@ -92,6 +97,8 @@ def test_files_are_grouped_by_what_they_have_in_common() -> None:
     assert group_files(["a.ply", "b.ply.part"], Pattern("*.ply")) == [Group("a", "a.ply", "", "")]
     with pytest.raises(DataError, match=r"a\.PLY and a\.ply are both the points of a"):
         group_files(["a.ply", "a.PLY"], Pattern("*.ply"))
+    with pytest.raises(DataError, match=r"d1c\.png may be points"):
+        group_files(["d1.png", "2c.png", "d1c.png"], Pattern("d*.png", "*c.png"))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +209,7 @@ def test_one_file_of_any_format(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=words):
             one_sample(tmp_path / name)
     put(tmp_path, "rgb/7.png")
-    with pytest.raises(DataError, match="file with its points or depth is missing"):
+    with pytest.raises(DataError, match="its points or depth cannot be found"):
         one_sample(tmp_path / "rgb/7.png")
     put(tmp_path, "depth/7.png")
     assert one_sample(tmp_path / "rgb/7.png") == one_sample(tmp_path / "depth/7.png")
@@ -226,6 +233,9 @@ def test_replay_and_data_sets_read_depth(tmp_path: Path) -> None:
     item = open_dataset(tmp_path, invalid=((None, None, 1003.0),)).items[0].frame(seq=3)
     assert (shot.frame.camera, item.seq, item.unit, shot.frame.unit) == ("cam7", 3, "mm", "mm")
     np.testing.assert_array_equal(shot.frame.depth, depth)
+    sent = decode_frame(encode_frame(replace(shot.frame, camera_session=str(uuid4()), clock="realtime")))
+    np.testing.assert_array_equal(sent.depth, depth)
+    assert (sent.intrinsics, sent.unit, sent.scale) == (shot.frame.intrinsics, "mm", 1.0)
     assert item.depth is not None and item.depth[0, 3] == 0
     with pytest.raises(DataError, match="says unit mm and m was given"):
         open_dataset(tmp_path, unit="m").items[0].frame()

@@ -195,6 +195,22 @@ def test_clouds_of_open3d(tmp_path: Path, form: str) -> None:
         read_exposure(ExposureFiles(path))
 
 
+def test_a_ply_that_says_no_size_takes_that_of_the_intrinsics(tmp_path: Path) -> None:
+    files = writers.one(tmp_path, "a.ply", writers.ply(colour(), cloud(), size=""))
+    said = tmp_path / "intrinsics.json"
+    said.write_text(json.dumps({"width": SHAPE[1], "height": SHAPE[0], "unit": "mm"}))
+    frame = read_exposure(files, FileOptions(intrinsics=said))
+    np.testing.assert_array_equal(frame.xyz, cloud())
+    assert frame.unit == "mm" and frame.intrinsics is None
+    said.write_text(json.dumps({"width": SHAPE[0], "height": 8}))
+    with pytest.raises(DataError, match="holds 126 points, not those of 8 rows of 18"):
+        read_exposure(files, FileOptions(intrinsics=said))
+    (tmp_path / "a.ply").write_bytes(writers.ply(colour(), cloud()))
+    said.write_text(json.dumps({"width": SHAPE[0], "height": SHAPE[1]}))
+    with pytest.raises(DataError, match="says that it has 18 x 7 points, and 7 x 18 was expected"):
+        read_exposure(files, FileOptions(intrinsics=said))
+
+
 def test_depth_in_16_bits_is_not_cut_to_8(tmp_path: Path) -> None:
     Image.fromarray(depth()).save(tmp_path / "a.png")
     files = writers.two(tmp_path, "b.png", (tmp_path / "a.png").read_bytes(), colour())

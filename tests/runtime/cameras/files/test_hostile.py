@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import tracemalloc
 import zipfile
@@ -32,6 +33,7 @@ PLY, PLY_TEXT, PCD, PCD_TEXT = (
     pcd(RGB, XYZ, "ascii", colour="rgb U"),
 )
 PACKED = pcd(RGB, XYZ, "binary_compressed")
+NUMBERS = re.sub(rb"[0-9.]+e-[0-9]+", b"4.2108e+06", pcd(RGB, XYZ, "ascii"))
 EXR = exr(rgb_planes(RGB) | xyz_planes(XYZ))
 
 
@@ -104,6 +106,9 @@ HOSTILE: list[tuple[str, str, bytes, str]] = [
     ("colour as floats", "ply", swapped(PLY, "uchar red", "float red"), "not uchar"),
     ("no colour", "ply", ply(None, XYZ), "holds no colour"),
     ("text cut off", "ply", PLY_TEXT[: PLY_TEXT.rindex(b"\n", 0, -1) + 1], "29 of 30 points are there"),
+    ("text with long lines", "ply",
+     PLY_TEXT[: PLY_TEXT.index(b"end_header")] + b"end_header\n" + (b"1 " * 900 + b"\n") * 999,
+     "has 900 numbers in a line, but its header names 6"),
     ("text cut off in a number", "ply", without_last(PLY_TEXT, 2), "its last line does not end"),
     ("text with a short line", "ply", PLY_TEXT[: PLY_TEXT.rindex(b" ")] + b"\n", "not 6 numbers"),
     ("text with words", "ply", PLY_TEXT.replace(b"\n", b"\nx ", 40), "cannot be read as PLY"),
@@ -134,7 +139,8 @@ HOSTILE: list[tuple[str, str, bytes, str]] = [
     ("something behind", "pcd", PCD + b"x", "cut off or damaged"),
     ("text cut off", "pcd", PCD_TEXT[: PCD_TEXT.rindex(b"\n", 0, -1) + 1], "29 of 30 points"),
     ("text with colour as nan", "pcd",
-     swapped(pcd(RGB * 0, XYZ, "ascii"), " 0.0\n", " nan\n"), "colours written as nan"),
+     swapped(pcd(RGB * 0, XYZ, "ascii"), " 0.0\n", " nan\n"), "no three bytes"),
+    ("text with numbers as colours", "pcd", NUMBERS, "no three bytes"),
     ("text with half a colour", "pcd",
      pcd(RGB * 0, XYZ, "ascii", colour="rgb U").replace(b" 0\n0", b" 0.5\n0", 1), "whole numbers"),
     ("compressed cut off", "pcd", without_last(PACKED), "is cut off"),
@@ -214,12 +220,19 @@ def test_the_same_files_are_read_when_nothing_is_wrong(tmp_path: Path) -> None:
     """The control of the table above."""
     for suffix, contents in {
         "ply": (PLY, PLY_TEXT),
-        "pcd": (PCD, PCD_TEXT, PACKED, PCD + bytes(99)),
+        "pcd": (PCD, PCD_TEXT, PACKED, PCD + bytes(99), swapped(PCD, "0 0 0 1 0 0 0", "0 0 0 0 1 0 0")),
         "exr": (EXR,),
     }.items():
         for content in contents:
             frame = read_exposure(writers.one(tmp_path, f"a.{suffix}", content))
             np.testing.assert_array_equal(frame.xyz, XYZ)
+
+
+def test_a_depth_picture_larger_than_a_frame(tmp_path: Path) -> None:
+    """The table of a TIFF allows three times as many numbers, for points."""
+    (tmp_path / "a.tiff").write_bytes(writers.tiff(np.zeros((16_384, 1_100), np.uint16), compression="zlib"))
+    with pytest.raises(DataError, match="16384 x 1100 pixels"):
+        read_exposure(ExposureFiles(tmp_path / "a.tiff"))
 
 
 @pytest.mark.parametrize("suffix", ["ply", "pcd", "exr", "npz", "npy"])
