@@ -142,6 +142,7 @@ class FolderMachine(RuleBasedStateMachine):
             colour, points = shown(shot)
             assert colour == points, "colour and points of two exposures"
             self.handed.append(points)
+            assert shot.number is not None and shot.number <= len(self.whole), "counted more than was written"
 
     @rule(where=st.sampled_from(["nowhere", "read", "before record", "after record", "move", "delete"]))
     def killed(self, where: str) -> None:
