@@ -18,6 +18,8 @@ from asperity.runtime.text.names import has_stray_bytes, natural_key
 
 REMEMBERED = 1024
 """Exposures whose names, files and pictures are known after they were decided."""
+WAITING_MAX = 16
+"""What a live camera may hold back: the live loop discards no more than this after a pause."""
 MAX_STEM_NBYTES = 300
 A_FOLDER = "a folder"
 
@@ -57,6 +59,7 @@ class Rules:
     max_age_ns: int = 0
     max_nbytes: int = 2**29
     overwritten: bool = False
+    waiting_max: int = WAITING_MAX
 
 
 @dataclass(slots=True, eq=False)
@@ -288,6 +291,8 @@ class Arrivals:
 
     def out_of_bounds(self, exposure: Exposure, now_ns: int, wall_ns: int) -> str:
         """Why it is too large or too old; empty: it is not."""
+        if len(self._waiting) > self._rules.waiting_max:
+            return f"more than {self._rules.waiting_max} exposures wait, so its part is gone"
         for half, seen in exposure.seen.items():
             if seen.nbytes > self._rules.max_nbytes:
                 return f"{exposure.names[half]} has {seen.nbytes} bytes; at most {self._rules.max_nbytes} are read"

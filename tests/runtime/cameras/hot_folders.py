@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class Hot:
 
     path: Path
     options: dict[str, Any] = field(default_factory=dict)
+    waiting_max: int = 1000
     now_ns: int = 1
     source: FolderSource | None = None
 
@@ -70,7 +71,9 @@ class Hot:
         record = self.path.parent / f"{self.path.name}.taken"
         options = FolderSection(**{"path": str(self.path), "record": str(record), "points": "*.npy", **self.options})
         clocks = Clocks(lambda: self.now_ns, lambda: self.wall_ns, lambda seconds: self.tick(seconds * 1000))
-        self.source = FolderSource(settings_of(options, triggers), reader, clocks)
+        settings = settings_of(options, triggers)
+        rules = replace(settings.rules, waiting_max=self.waiting_max)
+        self.source = FolderSource(replace(settings, rules=rules), reader, clocks)
         return self.source
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from asperity.runtime.cameras.files.arrivals import WAITING_MAX
 from asperity.runtime.cameras.files.hot_folder import BUSY_SHARE, IDLE_SHARE, HotFolder
 from asperity.runtime.cameras.files.read import ExposureFiles, FileOptions
 from asperity.runtime.errors import CameraError, CameraLostError, ConfigError
@@ -374,13 +375,24 @@ def test_an_exposure_that_is_too_old_is_refused(hot: Hot, caplog: pytest.LogCapt
         return frame
 
     hot.open(reader=stands_still)
-    hot.put("1.npy", 1, age_ms=10_500)
+    hot.put("1.npy", 1, age_ms=5500)
     hot.put("2.npy", 2)
     assert hot.values() == []
-    assert "1 is left out: it is 10500 ms old" in left_out(caplog)
+    assert "1 is left out: it is 5500 ms old" in left_out(caplog)
     assert "exposure 2 is left out: it is 11" in left_out(caplog)
     hot.put("3.npy", 3)
     assert hot.values() == [3]
+
+
+def test_of_many_that_wait_the_oldest_are_refused(hot: Hot, caplog: pytest.LogCaptureFixture) -> None:
+    hot.waiting_max = WAITING_MAX
+    hot.open()
+    for number in range(20):  # while the program stood still
+        hot.put(f"{number}.npy", number)
+    shots = hot.shots()
+    assert [shown(shot)[0] for shot in shots] == list(range(4, 20))
+    assert [shot.number for shot in shots] == list(range(5, 21))
+    assert "exposure 3 is left out: more than 16 exposures wait" in left_out(caplog)
 
 
 def test_exposure_times_come_from_names(hot: Hot, caplog: pytest.LogCaptureFixture) -> None:
