@@ -6,7 +6,7 @@ protected twice all of it is switched off in one entry. Short: a condition to Fa
 
 from __future__ import annotations
 
-from tests.failsafe import gateway_rows, station_rows
+from tests.failsafe import folder_rows, gateway_rows, station_rows
 from tests.failsafe.rows import Entry
 
 FAST = tuple(
@@ -20,6 +20,7 @@ FAST = tuple(
         "runtime/gateways/modbus/test_modbus_re", "runtime/gateways/modbus/test_modbus_server",
         "runtime/gateways/opcua/test_log_ins", "runtime/gateways/opcua/test_opcua_decoding",
         "runtime/gateways/mqtt/test_mqtt_gateway", "runtime/gateways/mqtt/test_mqtt_broker_faults", "examples/test_plc",
+        "runtime/cameras/test_folder_source", "runtime/cameras/test_folder_ends",
     )
 )  # fmt: skip
 """Tests without processes, a second or two each: their entries are part of every run of the suite."""
@@ -48,7 +49,7 @@ def _soak(node: str) -> bool:
 
 ENTRIES = [
     Entry(section, fault, node, says, patches, _soak(node))
-    for section, faults in {**station_rows.TABLE, **gateway_rows.TABLE}.items()
+    for section, faults in {**station_rows.TABLE, **folder_rows.TABLE, **gateway_rows.TABLE}.items()
     for fault, entries in faults.items()
     for node, says, patches in entries
 ]

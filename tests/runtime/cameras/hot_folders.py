@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from asperity.runtime.cameras.files.read import ExposureFiles, FileOptions
 from asperity.runtime.cameras.source import Shot
@@ -18,6 +19,8 @@ from asperity.runtime.errors import DataError
 from asperity.runtime.frame import Frame
 
 START_NS = 1_700_000_000_000_000_000
+PAIRS = {"points": "xyz/*.npy", "colour": "rgb/*.png"}
+SUFFIXES = {"points": "*_depth.npy", "colour": "*_color.png"}
 
 
 def content(value: int) -> bytes:
@@ -49,6 +52,11 @@ def shown(shot: Shot) -> tuple[int, int]:
     """What colour and points of a shot say."""
     assert shot.frame.xyz is not None
     return int.from_bytes(shot.frame.rgb.tobytes()[:4], "big"), int(shot.frame.xyz[0, 0, 0])
+
+
+def left_out(caplog: pytest.LogCaptureFixture) -> str:
+    """What was said of exposures that were left out."""
+    return "\n".join(record.getMessage() for record in caplog.records)
 
 
 @dataclass
