@@ -40,7 +40,7 @@ def test_every_exposure_of_a_folder_has_the_result_of_the_same_files(lite_bundle
         camera = line.asperity(
             "camera", "live", "folder", "--frames", str(len(NAMES)), "--json",
             *settings(path=hot, points="xyz/*.tiff", colour="rgb/*.png", before="take", settle_ms=60_000, max_age_ms=0),
-            *settings("camera.", frames=line.ends["frames"]), *settings("live.", silence_ms=0),
+            *settings("camera.", frames=line.ends["frames"]), *settings("live.", silence_ms=60_000),
         )  # fmt: skip
         for number, name in enumerate(NAMES, start=1):  # no faster than this machine judges
             line.spawn(sys.executable, "-c", WRITER, str(normals), str(hot), name)

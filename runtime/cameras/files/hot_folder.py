@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from asperity.runtime.cameras.files.arrivals import FOLDER, Seen
+from asperity.runtime.cameras.files.arrivals import A_FOLDER, Seen
 from asperity.runtime.errors import CameraError, CameraLostError
 from asperity.runtime.files import open_file, shown
 
@@ -20,7 +20,7 @@ IDLE_SHARE, BUSY_SHARE = 20, 4
 TICK_NS = 1_000_000_000
 """Two changes of a folder this near to one another may have one time."""
 KINDS = {
-    stat.S_IFLNK: "a link", stat.S_IFDIR: FOLDER, stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: "a link", stat.S_IFDIR: A_FOLDER, stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
 }  # fmt: skip
 

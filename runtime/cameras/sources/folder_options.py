@@ -64,7 +64,7 @@ class FolderSection(Section, frozen=True, forbid_unknown_fields=True):
     ] = False
     max_age_ms: Annotated[
         int, number(0, 86_400_000, "an older exposure is left out, because its part is gone; 0: of any age")
-    ] = 10_000
+    ] = 5000
     poll_ms: Annotated[int, number(1, 10_000, "time between two looks into the folder")] = 50
     files_max: Annotated[int, number(10, 1_000_000, "more files in the folder end the program")] = 100_000
     file_max_mb: Annotated[int, number(1, 4096, "a larger file is left out")] = 512

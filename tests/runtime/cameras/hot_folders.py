@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from asperity.runtime.cameras.files.read import ExposureFiles, FileOptions
 from asperity.runtime.cameras.source import Shot
@@ -18,6 +19,8 @@ from asperity.runtime.errors import DataError
 from asperity.runtime.frame import Frame
 
 START_NS = 1_700_000_000_000_000_000
+PAIRS = {"points": "xyz/*.npy", "colour": "rgb/*.png"}
+SUFFIXES = {"points": "*_depth.npy", "colour": "*_color.png"}
 
 
 def content(value: int) -> bytes:
@@ -51,12 +54,18 @@ def shown(shot: Shot) -> tuple[int, int]:
     return int.from_bytes(shot.frame.rgb.tobytes()[:4], "big"), int(shot.frame.xyz[0, 0, 0])
 
 
+def left_out(caplog: pytest.LogCaptureFixture) -> str:
+    """What was said of exposures that were left out."""
+    return "\n".join(record.getMessage() for record in caplog.records)
+
+
 @dataclass
 class Hot:
     """The folder ``path`` and its writer. ``options``: of ``[folder]``."""
 
     path: Path
     options: dict[str, Any] = field(default_factory=dict)
+    waiting_max: int = 1000
     now_ns: int = 1
     source: FolderSource | None = None
 
@@ -70,7 +79,9 @@ class Hot:
         record = self.path.parent / f"{self.path.name}.taken"
         options = FolderSection(**{"path": str(self.path), "record": str(record), "points": "*.npy", **self.options})
         clocks = Clocks(lambda: self.now_ns, lambda: self.wall_ns, lambda seconds: self.tick(seconds * 1000))
-        self.source = FolderSource(settings_of(options, triggers), reader, clocks)
+        settings = settings_of(options, triggers)
+        rules = replace(settings.rules, waiting_max=self.waiting_max)
+        self.source = FolderSource(replace(settings, rules=rules), reader, clocks)
         return self.source
 
     def close(self) -> None:

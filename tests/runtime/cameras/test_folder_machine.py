@@ -24,9 +24,7 @@ from asperity.runtime.cameras.files.hot_folder import HotFolder
 from asperity.runtime.cameras.files.read import ExposureFiles, FileOptions
 from asperity.runtime.cameras.files.taken import Taken
 from asperity.runtime.frame import Frame
-from tests.runtime.cameras.hot_folders import Hot, content, read, shown
-
-PAIRS = {"points": "xyz/*.npy", "colour": "rgb/*.png"}
+from tests.runtime.cameras.hot_folders import PAIRS, Hot, content, read, shown
 
 
 class Killed(BaseException):
@@ -142,6 +140,7 @@ class FolderMachine(RuleBasedStateMachine):
             colour, points = shown(shot)
             assert colour == points, "colour and points of two exposures"
             self.handed.append(points)
+            assert shot.number is not None and shot.number <= len(self.whole), "counted more than was written"
 
     @rule(where=st.sampled_from(["nowhere", "read", "before record", "after record", "move", "delete"]))
     def killed(self, where: str) -> None:
@@ -188,13 +187,14 @@ class FolderMachine(RuleBasedStateMachine):
         while self.pieces:
             self.go_on_writing(0, 68)
         assert self.hot.source is not None
-        for _ in range(200):
+        empty = 0
+        while empty < 10:  # each exposure before may be waited for until it has settled
             before = len(self.handed)
-            self.shot(2500)
+            self.shot(400)
+            self.hot.tick(2500)
             self.none_twice_none_made_up()
             self.in_order()
-            if len(self.handed) == before:
-                break
+            empty = 0 if len(self.handed) > before else empty + 1
         lacking = set(self.sure) - set(self.handed)
         assert not lacking, f"never came: {lacking}"
         self.hot.close()
