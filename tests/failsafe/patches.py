@@ -6,7 +6,7 @@ protected twice all of it is switched off in one entry. Short: a condition to Fa
 
 from __future__ import annotations
 
-from tests.failsafe import gateway_rows, station_rows
+from tests.failsafe import gateway_rows, realsense_rows, station_rows
 from tests.failsafe.rows import Entry
 
 FAST = tuple(
@@ -19,6 +19,7 @@ FAST = tuple(
         "runtime/client/test_client_requests", "runtime/security/test_socket_files", "runtime/process/test_supervision",
         "runtime/gateways/modbus/test_modbus_re", "runtime/gateways/modbus/test_modbus_server",
         "runtime/gateways/opcua/test_log_ins", "runtime/gateways/opcua/test_opcua_decoding",
+        "runtime/cameras/test_realsense_pairing", "runtime/cameras/test_realsense_device",
         "runtime/gateways/mqtt/test_mqtt_gateway", "runtime/gateways/mqtt/test_mqtt_broker_faults", "examples/test_plc",
     )
 )  # fmt: skip
@@ -48,7 +49,7 @@ def _soak(node: str) -> bool:
 
 ENTRIES = [
     Entry(section, fault, node, says, patches, _soak(node))
-    for section, faults in {**station_rows.TABLE, **gateway_rows.TABLE}.items()
+    for section, faults in {**station_rows.TABLE, **realsense_rows.TABLE, **gateway_rows.TABLE}.items()
     for fault, entries in faults.items()
     for node, says, patches in entries
 ]
