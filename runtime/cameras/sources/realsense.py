@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 WAITING_MAX = 16
 """Pictures, of both streams, between the SDK and us; of more, the oldest are dropped and so counted as missed."""
+LOOK_S = 0.1
+"""How often a camera that gives nothing is asked whether it is there."""
 WARM_UP_S = 10.0
 WRONG_CLOCK_MAX = 200
 """Pictures at the start that may have another clock: the SDK needs some seconds to map the camera's to this one's."""
@@ -172,7 +174,8 @@ class RealSense:
         while not self._ready:
             over = self._is_over()  # asked before the queue is looked at: what comes before the end is in it
             try:
-                picture = self._queue.get(timeout=0.001 if over else max(0.001, ends_s - time.monotonic()))
+                left_s = 0.0 if over else ends_s - time.monotonic()
+                picture = self._queue.get(timeout=min(max(0.001, left_s), LOOK_S))
             except queue.Empty:
                 if over:
                     alone = self._lost + self._pairing.waiting

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from asperity.client import FrameSender
 from asperity.runtime.cameras.camera_toml import LiveSection
 from asperity.runtime.cameras.live import LiveLoop
-from asperity.runtime.cameras.mvtec_files import list_samples, read_frame, write_frame
+from asperity.runtime.cameras.mvtec_files import read_frame, write_frame
 from asperity.runtime.cameras.sources.realsense import RealSense
 from asperity.runtime.errors import CameraLostError, SourceEnded
 from asperity.runtime.reasons import Reason
@@ -37,6 +37,10 @@ RECORDING = Path(__file__).parent / "recordings" / "single_depth_color_640x480.b
 Pictures = tuple[NDArray[np.uint16], NDArray[np.uint8]]
 
 
+def pair(folder: Path, name: str) -> tuple[Path, Path]:
+    return folder / "rgb" / f"{name}.png", folder / "xyz" / f"{name}.tiff"
+
+
 class Lit(Line):
     """A line that judges by the lite bundle, parts as the camera sees them, and their scores as files."""
 
@@ -47,8 +51,8 @@ class Lit(Line):
         self.scores: list[float] = []
         ray = (np.arange(SIZE_PX) - (SIZE_PX - 1) / 2) / F_PX
         rays = np.stack([*np.meshgrid(ray, ray), np.ones((SIZE_PX, SIZE_PX))], axis=2).astype(np.float32)
-        for at, sample in enumerate(list_samples(lite.normals)[:PARTS]):
-            frame = read_frame(sample.rgb, sample.xyz)
+        for at in range(PARTS):
+            frame = read_frame(*pair(lite.normals / "train" / "good", f"{at:03d}"))
             assert frame.xyz is not None
             depth = np.rint(frame.xyz[..., 2] / UNIT_M).astype(np.uint16)
             self.parts.append((depth, frame.rgb))
@@ -57,10 +61,10 @@ class Lit(Line):
 
     def score_files(self) -> None:
         with FrameSender(CAMERA, self.ends["frames"]) as sender:
-            for at, sample in enumerate(list_samples(self.folder / "files"), start=1):
-                frame = replace(read_frame(sample.rgb, sample.xyz, unit="mm"), t_exposure_us=at)
+            for at in range(PARTS):
+                frame = replace(read_frame(*pair(self.folder / "files", f"{at}"), unit="mm"), t_exposure_us=at + 1)
                 assert sender.send(frame, wait_ms=PATIENCE_MS)
-                score = self.result_at(at).score
+                score = self.result_at(at + 1).score
                 assert score is not None
                 self.scores.append(score)
         assert min(abs(one - other) for one, other in zip(self.scores, self.scores[1:], strict=False)) > 10 * SAME
