@@ -100,8 +100,8 @@ class CameraLostError(CameraError):
     exit_code = 20
 
 
-class RecordingEnded(AsperityError):
-    """A camera source that plays a recording has no exposure left. Commands end in order."""
+class SourceEnded(AsperityError):
+    """A recording that a camera source plays has ended."""
 
     exit_code = 0
 

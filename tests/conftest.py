@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ PRODUCT, SIZE_PX, NORMALS = "bracket", 128, 40
 # Hundreds of processes are started, and each would compile every file again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A worker holds a million objects for its whole life, and Python's usual thresholds scan them over and over: a fifth of
+# the collection of tests, and half of each start of an OPC UA server.
+gc.set_threshold(20_000, 10, 10)
 
 # The same examples in each run, and none that fails because a crowded machine took long over it.
 settings.register_profile("tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

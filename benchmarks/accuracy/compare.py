@@ -20,7 +20,7 @@ from asperity.benchmarks.accuracy.evaluate import Report
 from asperity.benchmarks.results_tools.reports import read_result
 from asperity.benchmarks.results_tools.statistics import bootstrap, interval, times_drawn
 from asperity.calibration.auroc import Array, weighted_auroc, wins
-from asperity.runtime.cameras.mvtec_files import GOOD
+from asperity.runtime.cameras.files.folders import GOOD
 from asperity.runtime.errors import DataError, UsageError
 
 REPLICATES = 2000

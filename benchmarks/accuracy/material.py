@@ -25,7 +25,7 @@ from asperity.calibration.frames.prepare_normals import prepare_normals
 from asperity.calibration.networks.torch_networks import TorchNetworks
 from asperity.calibration.profiles import Profile, network_for
 from asperity.calibration.record import CalibrateOptions
-from asperity.runtime.cameras.mvtec_files import GOOD
+from asperity.runtime.cameras.files.folders import GOOD
 from asperity.runtime.errors import CalibrationError, DataError, FrameRefused
 from asperity.runtime.files import replacing
 from asperity.runtime.frame import BoolArray, Prepared, Window

@@ -10,7 +10,7 @@ from asperity.benchmarks.accuracy.material import Material
 from asperity.benchmarks.accuracy.trial import Judged
 from asperity.benchmarks.results_tools.sheet import Tile, write_sheet
 from asperity.calibration.frames.datasets import open_dataset
-from asperity.runtime.cameras.mvtec_files import GOOD
+from asperity.runtime.cameras.files.folders import GOOD
 
 EACH = 4
 

@@ -36,7 +36,7 @@ from asperity.calibration.frames.split import split_frames
 from asperity.calibration.networks.adaptor import new_adaptors
 from asperity.calibration.outcome.threshold import choose_rate, threshold
 from asperity.calibration.profiles import Profile
-from asperity.runtime.cameras.mvtec_files import GOOD
+from asperity.runtime.cameras.files.folders import GOOD
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import BoolArray, FloatArray
 from asperity.runtime.manifest import Decision

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from asperity.calibration.commands.frame_options import Background, Exclude, Invalid, PointUnit, Z
+
 TABLE_COLUMNS = 120
 """A narrower terminal wraps the table rather than cutting its numbers."""
 
@@ -39,21 +41,11 @@ def command(
         int | None, typer.Option(min=2, help="Thresholds of the AUPRO (M3DM: 100); default: all, exact.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="Use at most this many normal frames per product.")] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(help="Leave out the normal frame of this name; repeatable, for one product at a time."),
-    ] = None,
-    unit: Annotated[str | None, typer.Option(help="Unit of the points if the frames have none: m, mm or um.")] = None,
-    invalid: Annotated[
-        list[str] | None,
-        typer.Option(help="Missing points as stored: Z, or X,Y,Z with * for any; repeatable. none: there are none."),
-    ] = None,
-    geometry: Annotated[
-        str, typer.Option(help="Background removal: auto, plane, published or none (a part that fills the view).")
-    ] = "auto",
-    z: Annotated[
-        str, typer.Option(help="What z is: auto, distance (from the camera) or height (above a table).")
-    ] = "auto",
+    exclude: Exclude = None,
+    unit: PointUnit = None,
+    invalid: Invalid = None,
+    geometry: Background = "auto",
+    z: Z = "auto",
     rgb_weights: Annotated[Path | None, typer.Option(help="Weights of the colour network (profile paper).")] = None,
     point_weights: Annotated[Path | None, typer.Option(help="Weights of the point network (profile paper).")] = None,
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Run the method on random weights.")] = False,

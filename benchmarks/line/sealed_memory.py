@@ -2,7 +2,7 @@
 
 The camera's process writes colour and 3D into a memory file, seals it against any further write, and passes its handle
 over a local socket with the header. The receiver checks the seals and maps it: nothing is copied on that side, and the
-kernel sees to it that nobody can change it any more, the sender included. ``ring`` is the usual form, one shared block
+kernel lets nobody change it any more, not even the sender. ``ring`` is the usual form, one shared block
 that is used again and again: the receiver has to copy out of it, and cannot know that it was not overwritten meanwhile.
 """
 

@@ -16,7 +16,8 @@ def main(checkout: str, bundle: str, frames: str, count: str, threads: str) -> N
     """Answer each line ``N`` with ``{"ms": ..., "cpu_ms": ..., "stage_us": ...}`` of frame N modulo ``count``."""
     sys.path.insert(0, checkout)
     from asperity.runtime.bundle.reader import open_bundle
-    from asperity.runtime.cameras.mvtec_files import list_samples, read_frame
+    from asperity.runtime.cameras.files.folders import list_samples
+    from asperity.runtime.cameras.mvtec_files import read_frame
     from asperity.runtime.engines.cpu import CpuEngine
     from asperity.runtime.security.signing_keys import TrustStore
 

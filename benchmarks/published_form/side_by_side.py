@@ -47,7 +47,8 @@ from asperity.export.bundle import stored_networks
 from asperity.export.onnx import export_graphs
 from asperity.runtime.bundle.banks import Banks
 from asperity.runtime.bundle.reader import Bundle, open_bundle
-from asperity.runtime.cameras.mvtec_files import list_samples, read_frame
+from asperity.runtime.cameras.files.folders import list_samples
+from asperity.runtime.cameras.mvtec_files import read_frame
 from asperity.runtime.engines.cpu import CpuEngine
 from asperity.runtime.engines.parity_gate import no_progress
 from asperity.runtime.errors import DataError, FrameRefused, ParityError, UsageError

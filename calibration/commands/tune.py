@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from asperity.calibration.commands.frame_options import Background, Exclude, Invalid, PointUnit, Z
+
 
 def command(
     sources: Annotated[list[Path], typer.Argument(help="Folders of normal frames, one per product.")],
@@ -15,20 +17,12 @@ def command(
         Path | None,
         typer.Option("-o", "--output", help="Result file (JSON), written row by row; an unfinished one is continued."),
     ] = None,
-    invalid: Annotated[
-        list[str] | None,
-        typer.Option(help="Missing points as stored: Z, or X,Y,Z with * for any; repeatable. none: there are none."),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(help="Leave out the normal frame of this name; repeatable, for one product at a time."),
-    ] = None,
+    invalid: Invalid = None,
+    exclude: Exclude = None,
     limit: Annotated[int | None, typer.Option(min=20, help="Use at most this many frames per product.")] = None,
-    unit: Annotated[str | None, typer.Option(help="Unit of the points if the frames have none: m, mm or um.")] = None,
-    geometry: Annotated[str, typer.Option(help="Background removal: auto, plane, published or none.")] = "auto",
-    z: Annotated[
-        str, typer.Option(help="What z is: auto, distance (from the camera) or height (above a table).")
-    ] = "auto",
+    unit: PointUnit = None,
+    geometry: Background = "auto",
+    z: Z = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of split, pseudo-defects and adaptation.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asperity.calibration.frames import eyecandies
-from asperity.runtime.cameras.mvtec_files import GOOD, Sample, list_samples, read_frame, read_mask, read_parts
+from asperity.runtime.cameras.files.folders import GOOD, list_samples
+from asperity.runtime.cameras.files.parts import read_parts
+from asperity.runtime.cameras.files.pictures import read_mask
+from asperity.runtime.cameras.files.samples import Sample, read_sample
 from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.frame import BoolArray, Frame, MissingPoint, Unit
 from asperity.runtime.vision.missing_points import without_missing
@@ -47,8 +50,8 @@ class Item:
         """Read it. Raises DataError for unreadable files."""
         if self.sample.rgb.name.endswith(eyecandies.IMAGE):
             return without_missing(eyecandies.read_frame(self.sample, seq=seq), self.invalid)
-        return read_frame(
-            self.sample.rgb, self.sample.xyz, camera="dataset", seq=seq, part_id=self.part_id, unit=self.unit,
+        return read_sample(
+            self.sample, camera="dataset", seq=seq, part_id=self.part_id, unit=self.unit,
             invalid=self.invalid,
         )  # fmt: skip
 

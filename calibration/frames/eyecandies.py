@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.cameras.mvtec_files import GOOD, Sample, check_names, read_mask, read_rgb
+from asperity.runtime.cameras.files.folders import GOOD, check_names
+from asperity.runtime.cameras.files.pictures import read_mask, read_rgb
+from asperity.runtime.cameras.files.samples import Sample
 from asperity.runtime.errors import DataError
 from asperity.runtime.files import read_file
 from asperity.runtime.frame import FloatArray, Frame, Unit

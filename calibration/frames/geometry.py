@@ -56,7 +56,7 @@ LEVEL_STEP_PX = 0.5
 LEVEL_SPANS = 2.0
 """And this many times as far off as the other frames lie apart."""
 SMALL_PART_SHARE = 0.1
-"""A part that covers less of the view may be the relief of one that fills it: calibration says so aloud."""
+"""A part that covers less of the view may be the relief of one that fills it: then calibration asks."""
 NAMED = 5
 
 
@@ -70,17 +70,6 @@ class PartFigures:
     level_mm: float
     """How much farther along z than in the first frame the same pixels lie, median; nan where the border is empty, so
     that nothing but the part is seen anyway."""
-
-
-def small_part(part_share: float, asked: bool) -> str:
-    """What to say where so little of the view is judged and nobody said that the rest is background; else empty."""
-    if asked or part_share >= SMALL_PART_SHARE:
-        return ""
-    return (
-        f"only {part_share:.1%} of the view is judged, a region above the plane of the border; a defect anywhere else "
-        "gets ok. If the part is larger, as a sheet with this relief, use --geometry none; if this region is the whole "
-        "part, --geometry plane says so"
-    )
 
 
 def fit_geometry(
@@ -245,8 +234,13 @@ def _with_window(frames: Sequence[Frame], geometry: Geometry, names: Sequence[st
     side = geometry.side_px or math.ceil(WINDOW_HEADROOM * max(part.side_px for _, part in parts))
     usual = float(np.median([part.points for _, part in parts]))
     border = max(part.border_share for _, part in parts)
-    if geometry.plane and (told := small_part(usual / (geometry.height_px * geometry.width_px), asked)):
-        LOG.warning("%s", told)
+    share = usual / (geometry.height_px * geometry.width_px)
+    if geometry.plane and not asked and share < SMALL_PART_SHARE:
+        raise CalibrationError(
+            f"only {share:.1%} of the view would be judged, a region above the plane of the border, and a defect "
+            "anywhere else would get ok: use --geometry plane if this region is the whole part, --geometry none if the "
+            "part is larger, as a sheet with this relief"
+        )
     return msgspec.structs.replace(
         geometry,
         side_px=side,

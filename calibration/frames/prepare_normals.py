@@ -22,7 +22,7 @@ from asperity.calibration.frames.split import Split, split_frames
 from asperity.calibration.profiles import Profile, network_for
 from asperity.calibration.record import CalibrateOptions, HeldOut, RefusedFrame
 from asperity.runtime.bundle.sizes import fewest_window_px, geometry_fault
-from asperity.runtime.cameras.mvtec_files import read_mask
+from asperity.runtime.cameras.files.pictures import read_mask
 from asperity.runtime.errors import CalibrationError, DataError, FrameRefused
 from asperity.runtime.frame import BoolArray, Frame, Prepared
 from asperity.runtime.manifest import Geometry
@@ -128,7 +128,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
     _check_masks(masks, geometry)
     network = network_for(chosen, geometry, "none")
     if fault := geometry_fault(geometry, network):
-        raise CalibrationError(f"{fault}; bring the camera closer or give it more pixels, and record the frames again")
+        raise CalibrationError(f"{fault}; change the camera's distance, crop or binning, and record the frames again")
 
     kept: list[int] = []
     prepared: list[Prepared] = []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from asperity.calibration.commands.frame_options import Background, Exclude, Invalid, PointUnit, Z
 from asperity.runtime.files import shown
 
 if TYPE_CHECKING:
@@ -28,16 +29,9 @@ def command(
     alpha: Annotated[
         float | None, typer.Option(help="False-reject rate, 0 to 1; default: the best attainable rate up to 0.02.")
     ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="Leave out the normal frame of this name; repeatable.")
-    ] = None,
-    unit: Annotated[
-        str | None, typer.Option(help="Unit of the points: m, mm or um; default: inferred from the depth.")
-    ] = None,
-    invalid: Annotated[
-        list[str] | None,
-        typer.Option(help="Missing points as stored: Z, or X,Y,Z with * for any; repeatable. none: there are none."),
-    ] = None,
+    exclude: Exclude = None,
+    unit: PointUnit = None,
+    invalid: Invalid = None,
     inspect_mask: Annotated[
         Path | None, typer.Option(help="PNG of the frame size: only white pixels are judged.")
     ] = None,
@@ -50,12 +44,8 @@ def command(
     held_out: Annotated[
         str, typer.Option(help="Held-out frames: split, or leave_one_out (weaker, for few frames).")
     ] = "split",
-    geometry: Annotated[
-        str, typer.Option(help="Background removal: auto, plane, published or none (a part that fills the view).")
-    ] = "auto",
-    z: Annotated[
-        str, typer.Option(help="What z is: auto, distance (from the camera) or height (above a table).")
-    ] = "auto",
+    geometry: Background = "auto",
+    z: Z = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of split and adaptation.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many normal frames.")] = None,
     device: Annotated[str, typer.Option(help="Torch device for networks and adaptation.")] = "cpu",
@@ -141,7 +131,6 @@ def _told(folder: CalibrationFolder) -> dict[str, Any]:
 
 
 def _show(folder: CalibrationFolder) -> None:
-    from asperity.calibration.frames.geometry import small_part
     from asperity.calibration.frames.parts import listed
     from asperity.runtime.manifest import LEVEL_FIGURE
 
@@ -157,8 +146,6 @@ def _show(folder: CalibrationFolder) -> None:
         if each.figure == "area_mm2":
             low, high = each.low / view_mm2, min(each.high / view_mm2, 1.0)
             typer.echo(f"part       {low:.1%} to {high:.1%} of the view; no more is judged")
-            if geometry.plane and (told := small_part(high, record.options.geometry != "auto")):
-                typer.secho(f"ATTENTION  {told}", fg="red", bold=True)
         elif each.figure == LEVEL_FIGURE:
             typer.echo(
                 f"level      z within {each.low:.5g} to {each.high:.5g} mm: an empty view outside of it is rejected; "

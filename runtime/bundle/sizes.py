@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 
-from asperity.runtime.frame import frame_size_fault
+from asperity.runtime.frame import MAX_PIXELS, frame_size_fault
 from asperity.runtime.manifest import Geometry, Network
 
 MIN_SIDE_PX = 20
 """Of a recipe's frames: twice the border that shows the background, so that its strips do not overlap."""
 WINDOW_HEADROOM = 1.1
 """Of the window over the largest part."""
+MAX_WINDOW_PX = math.ceil(WINDOW_HEADROOM * math.isqrt(MAX_PIXELS))
+"""The window is a square and is held in memory as one: of a frame of 1024 x 16384 it could have 20 times the pixels."""
 PUBLISHED_STEP_PX = 100
 """The published form's window is a multiple of this."""
 
@@ -55,7 +57,7 @@ def geometry_fault(geometry: Geometry, network: Network) -> str:
             f"geometry.side_px {side_px}: the window around the part has fewer pixels than the {fewest} "
             f"{'patches' if fewest == network.grid else 'cells'} of each row, so that some would never be judged"
         )
-    if side_px > (most := max(largest_window_px(height_px, width_px), fewest)):
+    if side_px > (most := min(MAX_WINDOW_PX, max(largest_window_px(height_px, width_px), fewest))):
         return f"geometry.side_px {side_px}, above {most}, the largest window on {height_px} x {width_px} pixels"
     if geometry.min_points > height_px * width_px:
         return f"geometry.min_points {geometry.min_points}, more than the pixels of a frame, {height_px} x {width_px}"

@@ -12,8 +12,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from asperity.runtime.cameras.source import Triggers
+from asperity.runtime.errors import ConfigError
 from asperity.runtime.settings.toml_tables import (
-    NAME_RULE,
     Name,
     Section,
     endpoint_text,
@@ -30,7 +30,7 @@ DEFAULT_RESULTS = "tcp://127.0.0.1:5561"
 class CameraSection(Section, frozen=True, forbid_unknown_fields=True):
     """Who the camera is, and the station it sends to."""
 
-    name: Annotated[Name, text(f"name of the camera, as in station.toml ({NAME_RULE})")] = "cam1"
+    name: Annotated[Name, text("name of the camera, as in station.toml")] = "cam1"
     station: Annotated[Name, text("station whose triggers are answered")] = "st1"
     frames: Annotated[str, endpoint_text("frames socket of the inspector")] = DEFAULT_FRAMES
     results: Annotated[str, endpoint_text("results socket of the inspector, for its triggers")] = DEFAULT_RESULTS
@@ -52,9 +52,17 @@ class LiveSection(Section, frozen=True, forbid_unknown_fields=True):
         number(
             0, 86_400_000,
             "no exposure for this long ends the program with exit code 20; with `software` it is an exposure for each "
-            "trigger that is waited for; 0: with `hard_wired`, parts may pause for as long as they like",
+            "trigger that is waited for; 0: never; only for `hard_wired`, where parts may pause as long as they like",
         ),
     ] = 5000  # fmt: skip
+    late_ms: Annotated[
+        int,
+        number(
+            500, 60_000,
+            "what may have waited for longer than this, in the camera or in the program, is not used: an exposure (its "
+            "result is LOST) or a trigger (NO_FRAME)",
+        ),
+    ] = 1000  # fmt: skip
     lost_max: Annotated[
         int, number(1, 4096, "a larger gap in the camera's own count ends the program with exit code 20")
     ] = 64
@@ -69,6 +77,15 @@ class CameraConfig(NamedTuple):
     options: Section
 
 
+def tables(sources: Mapping[str, type[Section]]) -> Any:
+    """``camera.toml`` with a table for each of these sources, by name."""
+    fields: dict[str, type[Section]] = {"camera": CameraSection, "live": LiveSection, **sources}
+    return msgspec.defstruct(
+        "CameraToml", [(name, kind, kind()) for name, kind in fields.items()], bases=(Section,), frozen=True,
+        forbid_unknown_fields=True,
+    )  # fmt: skip
+
+
 def load(
     source: str,
     options: type[Section],
@@ -79,11 +96,10 @@ def load(
 
     Without ``path`` every value is its default. Raises ConfigError naming the key, its value and the remedy.
     """
-    whole: Any = msgspec.defstruct(
-        "CameraToml",
-        [("camera", CameraSection, CameraSection()), ("live", LiveSection, LiveSection()),
-         (source, options, options())],
-        bases=(Section,), frozen=True, forbid_unknown_fields=True,
-    )  # fmt: skip
-    read = read_sections(whole, path, overrides)
+    read = read_sections(tables({source: options}), path, overrides)
+    if read.live.silence_ms == 0 and read.live.triggers != "hard_wired":
+        raise ConfigError(
+            f"[live] silence_ms is 0 with triggers = {read.live.triggers!r}: a camera that is gone would not be "
+            "noticed; give the longest pause between two exposures"
+        )
     return CameraConfig(read.camera, read.live, getattr(read, source))

@@ -7,158 +7,283 @@ supervisor starts a new one with a new ``camera_session``: reconnecting within a
 from __future__ import annotations
 
 import logging
-import time
+import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from asperity.runtime.cameras.camera_toml import LiveSection
-from asperity.runtime.cameras.source import Shot, Source
-from asperity.runtime.client.frame_sender import FrameSender
-from asperity.runtime.errors import CameraLostError
+from asperity.runtime.cameras.exposure_order import ExposureOrder
+from asperity.runtime.cameras.source import WAITING_MAX, Shot, Source
+from asperity.runtime.cameras.trigger_inbox import Asked, HearsTriggers, TriggerInbox
+from asperity.runtime.clock import MS, Now, look
+from asperity.runtime.errors import AsperityError, CameraError, CameraLostError, WireError, first_line
 from asperity.runtime.frame import Frame
+from asperity.runtime.process.systemd import Supervision
 from asperity.runtime.wire import Trigger
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 WAIT_MS = 200
 """Longest single wait for an exposure or a trigger; between two of them the program can be stopped."""
 TRIGGERED_SEND_WAIT_MS = 200
 """As in ``stream``: the frame that answers a trigger is sent only once."""
-STAMP_TOLERANCE_US = 1000
-"""An exposure may be stamped this much before its trigger: the stamp of a shutter and the clock are rounded."""
-STEADY = ("sensor", "clock", "shape_px", "intrinsics", "unit", "scale", "offset", "invalid")
-"""Of a frame: what does not change while a camera is open. A difference is another camera, or another setting."""
+LOOK_MS = 1000
+"""How often a camera that waits for triggers is looked at, so that one that is gone is noticed."""
+STATUS_MS = 1000
+
+
+class Sender(HearsTriggers, Protocol):
+    """Where frames go to: a ``FrameSender``."""
+
+    def send(self, frame: Frame, trigger: Trigger | None = None, *, wait_ms: int = 0) -> bool:
+        """Send one exposure; False: it was not taken."""
+
+    def missed(self) -> None:
+        """Count an exposure of which there is no frame."""
+
+    def wait_connected(self, timeout_ms: int) -> bool:
+        """True as soon as a frame would be taken."""
 
 
 @dataclass(slots=True)
 class LiveSummary:
-    """Report of a run."""
+    """Report of a run. Every exposure is one of sent, dropped, missed and late."""
 
-    exposures: int = 0
-    """Those that became frames and those that were missed."""
     sent: int = 0
     missed: int = 0
     """Exposures that the camera counted and of which no frame came."""
     dropped: int = 0
     """Frames that the station did not take."""
+    late: int = 0
+    """Frames that were not sent because they had waited for longer than ``late_ms``, or may have."""
+    unanswered: int = 0
+    """Triggers that had waited too long, or for which no exposure came."""
+
+    @property
+    def exposures(self) -> int:
+        """Exposures since the first that was sent: ``seq`` of the last."""
+        return self.sent + self.missed + self.dropped + self.late
 
 
 class LiveLoop:
     """Takes exposures from a source and sends them. Raises what source and sender raise."""
 
-    def __init__(self, source: Source, sender: FrameSender, settings: LiveSection) -> None:
+    def __init__(
+        self,
+        source: Source,
+        sender: Sender,
+        settings: LiveSection,
+        supervision: Supervision | None = None,
+        clock: Callable[[], Now] = look,
+    ) -> None:
         self.summary = LiveSummary()
-        self._source, self._sender, self._settings = source, sender, settings
-        self._order = ExposureOrder(settings.lost_max)
+        self._source, self._sender, self._settings, self._clock = source, sender, settings, clock
+        self._supervision = supervision or Supervision()
+        self._sensor = source.sensor or "the camera"
+        self._order = ExposureOrder(settings.lost_max, source.sensor)
+        self._inbox = TriggerInbox(sender, settings.late_ms, clock)
+        self._returned_ns = clock().ns
+        """When the last wait ended. One that took far too long was a pause of the whole process."""
+        self._paused = False
+        self._silent_ns = 0
+        """How long an exposure has been waited for, since the last one."""
+        self._unanswered = 0
+        """Triggers without an exposure, since the last one."""
+        self._looked_ns = self._told_ns = 0
+        self._turns = 0
+
+    def wait_inspector(self) -> bool:
+        """Wait until an inspector takes frames. What was exposed more than a moment before is old then, and discarded.
+
+        Raises CameraLostError, SourceEnded.
+        """
+        ends_ns = self._clock().ns + self._settings.inspector_wait_ms * MS
+        self._alive("waiting for the inspector")
+        while not self._sender.wait_connected(max(1, min(WAIT_MS, (ends_ns - self._clock().ns) // MS))):
+            if self._clock().ns >= ends_ns:
+                return False
+            self._discard_waiting(1)
+            self._alive("waiting for the inspector")
+        return True
 
     def run(self, frames: int | None = None, progress: Callable[[], None] = lambda: None) -> None:
-        """Send until ``frames`` were sent or dropped (None: until stopped). Raises CameraLostError."""
-        heard_s, left = time.monotonic(), frames
+        """Send until ``frames`` were sent or dropped (None: until stopped). Raises CameraLostError, SourceEnded."""
+        triggered = self._settings.triggers == "software"
+        if triggered:
+            self._inbox.discard(0)
+        left = frames
         while left is None or left > 0:
-            trigger: Trigger | None = None
-            if self._settings.triggers == "software":
-                trigger = self._sender.wait_trigger(WAIT_MS)
-                if trigger is None:
-                    continue
-                heard_s, asked_us = time.monotonic(), time.time_ns() // 1000
-                self._source.trigger()
-                shot = self._answer(heard_s)
-                check_after(shot.frame, asked_us)
-            else:
-                waited = self._source.shot(WAIT_MS)
-                if waited is None:
-                    self._check_silence(heard_s)
-                    continue
-                shot, heard_s = waited, time.monotonic()
-            self._send(shot, trigger)
-            left = None if left is None else left - 1
-            progress()
+            if self._on_trigger() if triggered else self._on_exposure():
+                left = None if left is None else left - 1
+                progress()
+            self._alive()
 
-    def _answer(self, since_s: float) -> Shot:
+    # ------------------------------------------------------------------ one turn
+
+    def _on_exposure(self) -> bool:
+        """One exposure of a camera that is not triggered by us, if one comes; whether it was to be sent."""
+        shot, seen = self._shot(WAIT_MS), self._clock()
+        late = shot is not None and self._order.waited_us(shot.frame, seen) > self._settings.late_ms * 1000
+        if shot is not None and not self._paused and not late:
+            self._send(shot, None)
+            return True
+        if shot is not None:
+            self._discard(shot)
+        if self._paused:
+            self._discard_waiting(WAIT_MS)
+        return False
+
+    def _on_trigger(self) -> bool:
+        """One trigger of the station, if one comes; whether an exposure was to be sent for it."""
+        if self._paused:
+            self._paused = False
+            self._inbox.discard(WAIT_MS)
+            self._back()
+        self._inbox.listen(WAIT_MS)
+        self._back()
+        asked = None if self._paused else self._inbox.next()
+        if asked is None:
+            self._look()
+            return False
+        called = self._clock()
+        self._call(self._source.trigger)
+        # The program may have stood still in between, or the camera been busy: then it exposed the next part.
+        in_time = self._inbox.is_fresh(asked)
+        self._returned_ns = self._clock().ns  # however long the camera takes to be triggered, it is no pause
+        shot = self._answer(asked)
+        if shot is None:
+            self._unanswered += 1
+            self.summary.unanswered += 1
+            log.warning("%s gave no exposure for a trigger", self._sensor)
+            return False
+        self._order.check_after(shot.frame, called)
+        stamped_late = shot.frame.clock == "realtime" and (
+            shot.frame.t_exposure_us > called.wall_us + self._settings.late_ms * 1000
+        )
+        self._order.waited_us(shot.frame, self._clock())
+        if not in_time or stamped_late:
+            self._discard(shot)
+            self.summary.unanswered += 1
+            return False
+        self._send(shot, asked.trigger)
+        return True
+
+    def _answer(self, asked: Asked) -> Shot | None:
+        """The exposure for a trigger; None: none came while the station waits, and the next one can be told from it."""
+        ends_ns = self._clock().ns + asked.trigger.timeout_ms * MS
         while True:
-            shot = self._source.shot(WAIT_MS)
+            shot = self._shot(WAIT_MS)
+            self._inbox.listen(0)
             if shot is not None:
                 return shot
-            self._check_silence(since_s)
+            if self._clock().ns >= ends_ns and self._order.tells:
+                return None
 
-    def _check_silence(self, since_s: float) -> None:
-        limit_ms = self._settings.silence_ms
-        if limit_ms and (time.monotonic() - since_s) * 1000 > limit_ms:
-            raise CameraLostError(
-                f"{self._source.sensor or 'the camera'} gave no exposure for {limit_ms} ms ([live] silence_ms); "
-                "check power, cable and trigger"
-            )
+    def _look(self) -> None:
+        """Look at a camera that has nothing to do: one that is gone says so. An exposure that comes is nobody's."""
+        now = self._clock()
+        if now.ns - self._looked_ns >= LOOK_MS * MS:
+            self._looked_ns = now.ns
+            self._call(self._source.shot, 1)
+            self._back()
+
+    # ------------------------------------------------------------------ what is done with an exposure
 
     def _send(self, shot: Shot, trigger: Trigger | None) -> None:
-        for _ in range(self._order.missed_before(shot)):
-            self._sender.missed()
-            self.summary.exposures += 1
-            self.summary.missed += 1
-        sent = self._sender.send(shot.frame, trigger, wait_ms=TRIGGERED_SEND_WAIT_MS if trigger else 0)
-        self.summary.exposures += 1
+        self._count_missed(shot)
+        # Only the station's triggers answer triggers.
+        frame = replace(shot.frame, trigger_id=0, promise=0)
+        try:
+            sent = self._sender.send(frame, trigger, wait_ms=TRIGGERED_SEND_WAIT_MS if trigger else 0)
+        except WireError as error:
+            raise CameraLostError(f"the source of {self._sensor} gave a frame that cannot be sent: {error}") from error
+        self._back()
         self.summary.sent += sent
         self.summary.dropped += not sent
 
+    def _discard(self, shot: Shot) -> None:
+        """An exposure that is not sent; its result is LOST."""
+        self._count_missed(shot)
+        self._sender.missed()
+        self.summary.late += 1
+        log.warning("an exposure is not sent: it may have waited for longer than [live] late_ms; %s so far",
+                    self.summary.late)
 
-class ExposureOrder:
-    """What every exposure of an open camera has in common with the one before it."""
+    def _count_missed(self, shot: Shot) -> None:
+        missed = self._order.missed_before(shot, self._unanswered)
+        self._unanswered = 0
+        for _ in range(missed):
+            self._sender.missed()
+        self.summary.missed += missed
 
-    def __init__(self, lost_max: int) -> None:
-        self._lost_max = lost_max
-        self._steady: dict[str, Any] = {}
-        self._number: int | None = None
-        self._exposed_us = 0
+    def _discard_waiting(self, time_ms: int) -> None:
+        """Discard what waits in the source, and what still comes within this time."""
+        self._paused = False
+        ends_ns = self._clock().ns + time_ms * MS
+        for _ in range(WAITING_MAX):
+            shot = self._shot(max(1, (ends_ns - self._clock().ns) // MS))
+            if shot is None:
+                break
+            if self.summary.exposures:
+                self._discard(shot)
+            else:
+                self._order.missed_before(shot)  # no frame was sent: seq begins with the first that is
 
-    def missed_before(self, shot: Shot) -> int:
-        """How many exposures were missed since the last one.
+    # ------------------------------------------------------------------ the source, and time
 
-        Raises CameraLostError for an exposure of another camera or setting, one that was there before, and a count that
-        went back or jumped.
-        """
-        frame = shot.frame
-        steady = {name: getattr(frame, name) for name in STEADY}
-        steady["stored values"] = f"{'depth' if frame.xyz is None else 'xyz'} {_stored_dtype(frame)}"
-        if self._steady and steady != self._steady:
-            name = next(name for name, value in steady.items() if value != self._steady[name])
+    def _shot(self, timeout_ms: int) -> Shot | None:
+        began_ns = self._clock().ns
+        shot = self._call(self._source.shot, timeout_ms)
+        self._back()
+        self._alive()
+        if shot is not None:
+            if not (isinstance(shot, Shot) and isinstance(shot.frame, Frame)):
+                raise CameraLostError(f"the source gave {type(shot).__name__} for an exposure; see docs/cameras.md")
+            self._silent_ns = 0
+            return shot
+        # Where the process stood still it is not the camera that was silent.
+        self._silent_ns += min(self._returned_ns - began_ns, self._settings.late_ms * MS)
+        limit_ms = self._settings.silence_ms
+        if limit_ms and self._silent_ns > limit_ms * MS:
             raise CameraLostError(
-                f"{frame.sensor or 'the camera'} changed its {name} from {self._steady[name]} to {steady[name]} while "
-                "it was open; its frames are not comparable. Close the program that changes it, or replace the camera "
-                "in its configuration"
+                f"{self._sensor} gave no exposure for {limit_ms} ms ([live] silence_ms); "
+                "check power, cable and trigger"
             )
-        if frame.t_exposure_us and frame.t_exposure_us == self._exposed_us:
+        return None
+
+    def _call(self, function: Callable[..., T], *arguments: int) -> T:
+        """A call of the source. Whatever it raises, the camera is lost."""
+        try:
+            return function(*arguments)
+        except CameraLostError:
+            raise
+        except CameraError as error:
+            raise CameraLostError(str(error)) from error
+        except AsperityError:
+            raise
+        except Exception as error:  # another package's source may raise anything
+            last = traceback.extract_tb(error.__traceback__)[-1]
             raise CameraLostError(
-                f"{frame.sensor or 'the camera'} gave the exposure of {frame.t_exposure_us} us twice; a part may have "
-                "got the picture of another"
-            )
-        missed = 0
-        if (shot.number is None) != (self._number is None) and self._steady:
-            raise CameraLostError(f"{frame.sensor or 'the camera'} counts only some of its exposures")
-        if shot.number is not None and self._number is not None:
-            missed = shot.number - self._number - 1
-            if missed < 0:
-                raise CameraLostError(
-                    f"{frame.sensor or 'the camera'} went back in its count of exposures, from {self._number} to "
-                    f"{shot.number}: it was restarted"
-                )
-            if missed > self._lost_max:
-                raise CameraLostError(
-                    f"{frame.sensor or 'the camera'} jumped in its count of exposures, from {self._number} to "
-                    f"{shot.number} ([live] lost_max = {self._lost_max}); the link loses too much, or it was restarted"
-                )
-        self._steady, self._number, self._exposed_us = steady, shot.number, frame.t_exposure_us
-        return missed
+                f"the source of {self._sensor} failed: {type(error).__name__}: {first_line(error)} "
+                f"({last.filename}:{last.lineno})"
+            ) from error
 
+    def _back(self) -> None:
+        """A wait has ended. If it took longer than an exposure may wait, what waits now is old."""
+        now_ns = self._clock().ns
+        if now_ns - self._returned_ns > self._settings.late_ms * MS:
+            self._paused = True
+        self._returned_ns = now_ns
 
-def check_after(frame: Frame, asked_us: int) -> None:
-    """Raises CameraLostError for an exposure before its trigger, as far as the two clocks can be compared."""
-    if frame.clock == "realtime" and frame.t_exposure_us and frame.t_exposure_us < asked_us - STAMP_TOLERANCE_US:
-        raise CameraLostError(
-            f"{frame.sensor or 'the camera'} answered a trigger with an exposure {asked_us - frame.t_exposure_us} us "
-            "older than it; a part would have got the picture of another"
-        )
-
-
-def _stored_dtype(frame: Frame) -> str:
-    stored = frame.depth if frame.xyz is None else frame.xyz
-    return "none" if stored is None else str(stored.dtype)
+    def _alive(self, doing: str = "") -> None:
+        """Feed the watchdog: a source that does not return starves it."""
+        self._turns += 1
+        self._supervision.progress(self._turns)
+        now_ns = self._clock().ns
+        if doing or now_ns - self._told_ns >= STATUS_MS * MS:
+            self._told_ns = now_ns
+            done = self.summary
+            counts = f"{done.sent} sent, {done.missed} missed, {done.dropped} not taken, {done.late} late"
+            self._supervision.status(f"{self._sensor}: {doing or counts}")

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asperity.runtime.cameras.mvtec_files import Sample, list_samples, read_frame, read_parts
+from asperity.runtime.cameras.files.folders import list_samples
+from asperity.runtime.cameras.files.parts import read_parts
+from asperity.runtime.cameras.files.samples import Sample, read_sample
 from asperity.runtime.frame import Frame, MissingPoint, Unit
 
 
@@ -41,8 +43,8 @@ class ReplayCamera:
         while True:
             for sample in self.samples:
                 part_id = self._parts.get(sample.name, "")
-                frame = read_frame(
-                    sample.rgb, sample.xyz, camera=self._name, seq=seq, part_id=part_id, unit=self._unit,
+                frame = read_sample(
+                    sample, camera=self._name, seq=seq, part_id=part_id, unit=self._unit,
                     invalid=self._invalid,
                 )  # fmt: skip
                 yield ReplayShot(frame, sample)

@@ -17,36 +17,47 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple, Protocol
 
-from asperity.runtime.errors import CameraError, UsageError
+from asperity.runtime.errors import AsperityError, CameraError, UsageError, first_line
 from asperity.runtime.extras import install
 from asperity.runtime.frame import Frame
-from asperity.runtime.settings.toml_tables import Section
+from asperity.runtime.settings.toml_tables import NAME_PATTERN, NAME_RULE, Section
 
 GROUP = "asperity.cameras"
 
 Triggers = Literal["free_run", "software", "hard_wired"]
 """As ``[station] triggers``: who has the camera expose."""
 
+SENSOR = re.compile(r"[\x20-\x7e]{1,64}")
+"""As in a frame's header (docs/wire.md), and not empty: a camera that is swapped is noticed by it."""
+
+WAITING_MAX = 16
+"""Most exposures that may wait in a source and its SDK; of more, the oldest are left out and count in ``number``."""
+
 
 class Shot(NamedTuple):
     """One exposure. The frame carries its exposure time, the clock of that time, and the source's ``sensor``."""
 
     frame: Frame
+    """Its arrays belong to this exposure alone: nothing writes to them later. Copy what lies in an SDK's buffers."""
     number: int | None
-    """The camera's own count of exposures, those included of which no frame came out; None: it has none."""
+    """The camera's own count of exposures, those included of which no frame came out; None: it has none.
+
+    It only grows: where a device's counter wraps, the source counts on."""
 
 
 class Source(Protocol):
     """An open camera. Used by one thread, always as open, shot or trigger in any order, close."""
 
     sensor: str
-    """Model and serial number of what is open now; the same in every frame's ``sensor``."""
+    """Model and serial number of what is open now, 1 to 64 printable ASCII characters; each frame has the same."""
 
     def shot(self, timeout_ms: int) -> Shot | None:
-        """The oldest exposure not yet returned, None when none came within ``timeout_ms``.
+        """The oldest exposure not yet returned, None when none came within ``timeout_ms`` (at least 1).
 
-        Colour and 3D are of the same instant. An exposure that cannot be used (damaged, half of it lost) is logged and
-        left out, and counts in the next ``number``. Raises CameraError when the camera is gone or not as it was set.
+        Colour and 3D are of the same instant; at most ``WAITING_MAX`` exposures wait. An exposure that cannot be used
+        (damaged, half of it lost) is logged and left out, and counts in the next ``number``. It is also called now and
+        then while no trigger is given. Raises CameraError when the camera is gone or not as it was set, SourceEnded at
+        the end of a recording.
         """
 
     def trigger(self) -> None:
@@ -76,7 +87,9 @@ class SourceKind:
     options: type[Section]
     """Its table in ``camera.toml``: keys with default, range and description (``settings.toml_tables``)."""
     open: Callable[[Any, Triggers], Source]
-    """Open a camera by its options; settings are written in order and read back. Raises CameraError, ConfigError."""
+    """Open a camera by its options; settings are written in order and read back. Nothing exposed before it returns
+    comes out afterwards. Raises CameraError, also where the camera is not there yet, and ConfigError, which the service
+    does not try again."""
     triggers: tuple[Triggers, ...] = ("free_run",)
     """The modes that its cameras can be used in."""
     devices: Callable[[], list[Device]] = list
@@ -109,7 +122,12 @@ def load(name: str) -> SourceKind:
         near = difflib.get_close_matches(name, list(found), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(found)) or 'none'}"
         raise UsageError(f"there is no camera source {name!r}; {hint}")
-    entry = found[name]
+    entry, *others = found[name]
+    if not is_name(name):
+        raise CameraError(f"the camera source {name!r} cannot be used: a name is {NAME_RULE}, not camera or live")
+    if others:
+        values = " and ".join(sorted(each.value for each in found[name]))
+        raise CameraError(f"there are several camera sources {name}: {values}; uninstall all but one of their packages")
     try:
         kind = entry.load()
     except Exception as error:  # another package's module may raise anything
@@ -126,11 +144,34 @@ def open_source(name: str, kind: SourceKind, options: Section, triggers: Trigger
         raise UsageError(f"the camera source {name} cannot be used with triggers = {triggers!r}; it has {can}")
     if lacking := kind.lacking():
         raise CameraError(f"the camera source {name} needs {', '.join(lacking)}; install with: {kind.remedy()}")
-    return kind.open(options, triggers)
+    try:
+        opened = kind.open(options, triggers)
+        sensor: object = opened.sensor
+    except AsperityError:
+        raise
+    except Exception as error:  # another package's source, or an SDK, may raise anything
+        raise CameraError(
+            f"the camera source {name} could not open a camera: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    if not (isinstance(sensor, str) and SENSOR.fullmatch(sensor)):
+        opened.close()
+        raise CameraError(f"the camera source {name} names its camera {sensor!r}; it must be 1 to 64 ASCII characters")
+    return opened
 
 
-def _found() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+def is_name(name: str) -> bool:
+    """Whether a source can have this name: it is a table of ``camera.toml``, and an instance of the service."""
+    return re.fullmatch(NAME_PATTERN, name) is not None and name not in ("camera", "live")
+
+
+def _found() -> dict[str, list[EntryPoint]]:
+    """By name. A package that is installed twice, such as a checkout next to a wheel, has the same value twice."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        same = found.setdefault(entry.name, [])
+        if entry.value not in [each.value for each in same]:
+            same.append(entry)
+    return found
 
 
 def _is_there(module: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from asperity.runtime.cameras.mvtec_files import read_mask
+from asperity.runtime.cameras.files.pictures import read_mask
 from asperity.runtime.cameras.replay import ReplayCamera
 from asperity.runtime.cameras.schedule import Schedule
 from asperity.runtime.cameras.virtual.camera import GOOD, VirtualCamera

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from asperity.runtime.cameras.camera_toml import DEFAULT_FRAMES, DEFAULT_RESULTS
-from asperity.runtime.commands import check_camera, live_camera
+from asperity.runtime.commands.check_camera import check
+from asperity.runtime.commands.list_cameras import list_cameras
+from asperity.runtime.commands.live_camera import live
 from asperity.runtime.commands.progress import progress_bar
 from asperity.runtime.errors import CameraError, UsageError
 from asperity.runtime.frame import Unit
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="camera", no_args_is_help=True, help="Send frames from a camera, a virtual camera or recorded files."
 )  # fmt: skip
-app.command()(live_camera.live)
-app.command()(check_camera.check)
+app.command()(live)
+app.command()(check)
+app.command("list")(list_cameras)
 
 Rate = Annotated[float | None, typer.Option(help="Frames per second, sent on schedule; default: 5.")]
 Frames = Annotated[int, typer.Option(help="Stop after this many frames; 0: never.")]

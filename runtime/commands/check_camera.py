@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asperity.runtime.commands.live_camera import Config, Json, Settings, SourceName, overrides
+from asperity.runtime.commands.live_camera import (
+    END_S,
+    Config,
+    Json,
+    Settings,
+    SourceName,
+    open_camera,
+    read_settings,
+)
 from asperity.runtime.commands.progress import progress_bar
 from asperity.runtime.errors import DataError, UsageError
+from asperity.runtime.process.end_limit import EndLimit
 
 if TYPE_CHECKING:
-    from asperity.runtime.cameras.health import Finding, Health
+    from asperity.runtime.cameras.setup.health import Finding, Health
     from asperity.runtime.frame import Frame
 
 FRAMES = (1, 100)
@@ -35,28 +44,24 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Show what a camera gives: rate, age, valid points, depth noise, exposure, plane and part. Needs no inspector."""
-    from asperity.runtime.cameras.camera_toml import load as load_config
-    from asperity.runtime.cameras.exposures import Exposures
-    from asperity.runtime.cameras.health import Health
-    from asperity.runtime.cameras.source import load, open_source
+    from asperity.runtime.cameras.setup.exposures import Exposures
+    from asperity.runtime.cameras.setup.health import Health
 
     if not FRAMES[0] <= frames <= FRAMES[1]:
         raise UsageError(f"--frames {frames} is out of range; give {FRAMES[0]} to {FRAMES[1]}")
     if picture is not None and picture.suffix.lower() != ".png":
         raise UsageError(f"--picture {picture} must end in .png")
-    kind = load(source)
-    read = load_config(source, kind.options, config, overrides(source, settings or ()))
-    with closing(open_source(source, kind, read.options, read.live.triggers)) as opened:
-        sensor = opened.sensor or source
-        exposures = Exposures(opened, read.live)
+    with EndLimit(END_S) as limit:
+        found = read_settings(source, config, settings)
         taken = []
-        with progress_bar(f"exposures of {sensor}", frames) as step:
-            for _ in range(frames):
-                taken.append(exposures.take())
-                if (nbytes := _nbytes(taken[0].shot.frame)) * frames > MOST_NBYTES:
-                    most = max(1, MOST_NBYTES // nbytes)
-                    raise UsageError(f"--frames {frames} of {nbytes / 1e6:.0f} MB are too many; give {most} or fewer")
-                step()
+        with open_camera(found, limit) as opened:
+            sensor = opened.sensor or source
+            exposures = Exposures(opened, found.config.live)
+            with progress_bar(f"exposures of {sensor}", frames) as step:
+                for _ in range(frames):
+                    taken.append(exposures.take())
+                    _refuse_too_many(frames, taken[0].shot.frame)
+                    step()
     health = Health(software=exposures.software)
     for each in taken:
         health.add(each)
@@ -64,9 +69,8 @@ def check(
     if picture is not None:
         _write(picture, health)
     if as_json:
-        found = [{name: getattr(one, name) for name in ("name", "value", "good", "wanted", "remedy")}
-                 for one in findings]  # fmt: skip
-        typer.echo(json.dumps({"sensor": sensor, "figures": health.figures(), "findings": found}))
+        lines = [asdict(one) for one in findings]
+        typer.echo(json.dumps({"sensor": sensor, "figures": health.figures(), "findings": lines}))
         return
     typer.echo(f"{sensor}, {frames} exposures")
     for one in findings:
@@ -75,8 +79,11 @@ def check(
     typer.echo(f"{bad} of {len(findings)} lines need a look" if bad else "nothing stands out")
 
 
-def _nbytes(frame: Frame) -> int:
-    return sum(array.nbytes for array in (frame.rgb, frame.xyz, frame.depth) if array is not None)
+def _refuse_too_many(frames: int, first: Frame) -> None:
+    nbytes = sum(array.nbytes for array in (first.rgb, first.xyz, first.depth) if array is not None)
+    if nbytes * frames > MOST_NBYTES:
+        most = max(1, MOST_NBYTES // nbytes)
+        raise UsageError(f"--frames {frames} of {nbytes / 1e6:.0f} MB each are too many; give {most} or fewer")
 
 
 def _line(one: Finding) -> str:
@@ -87,7 +94,7 @@ def _line(one: Finding) -> str:
 def _write(path: Path, health: Health) -> None:
     from PIL import Image
 
-    from asperity.runtime.cameras.check_picture import check_picture
+    from asperity.runtime.cameras.setup.check_picture import check_picture
     from asperity.runtime.files import write_whole
 
     if health.look is None or health.rgb is None or health.valid_counts is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 if TYPE_CHECKING:
-    from asperity.runtime.cameras.mvtec_files import Sample
+    from asperity.runtime.cameras.files.samples import Sample
     from asperity.runtime.engines import Engine
     from asperity.runtime.frame import Frame, Scores
     from asperity.runtime.manifest import Decision, Manifest
@@ -41,7 +41,7 @@ def command(
     from rich.progress import track
 
     from asperity.runtime.bundle.reader import open_bundle
-    from asperity.runtime.cameras.mvtec_files import read_frame
+    from asperity.runtime.cameras.files.samples import read_sample
     from asperity.runtime.engines.cpu import CpuEngine
     from asperity.runtime.engines.parity_gate import prove
     from asperity.runtime.errors import UsageError
@@ -61,8 +61,8 @@ def command(
     try:
         decision = prove(opened, engine)
         for seq, sample in enumerate(_tracked(track, samples)):
-            frame = read_frame(sample.rgb, sample.xyz, camera="score", camera_session="score", seq=seq,
-                               part_id=sample.rgb.stem, unit=cast(Unit | None, unit), invalid=missing)  # fmt: skip
+            frame = read_sample(sample, camera="score", camera_session="score", seq=seq, part_id=sample.rgb.stem,
+                                unit=cast(Unit | None, unit), invalid=missing)  # fmt: skip
             judgement, scores, line = judge(frame, engine, decision, opened.manifest)
             counts[line["verdict"]] += 1
             typer.echo(json.dumps({"name": sample.name, **line, "rgb": str(sample.rgb), "xyz": str(sample.xyz)}))
@@ -114,7 +114,7 @@ def judge(
 
 def _samples(source: Path) -> list[Sample]:
     """Frames of a folder, or the one frame that a file is half of. Raises DataError."""
-    from asperity.runtime.cameras.mvtec_files import list_samples, one_sample
+    from asperity.runtime.cameras.files.folders import list_samples, one_sample
     from asperity.runtime.errors import DataError
 
     if source.is_dir():

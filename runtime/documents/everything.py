@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asperity.runtime.documents import (
+    camera_sources,
     gateways_page,
     modbus_st,
     plc_page,
@@ -16,10 +17,12 @@ from asperity.runtime.documents import (
 )
 
 PAGES: dict[str, Callable[[str], str]] = {
+    "docs/cameras.md": camera_sources.page,
     "docs/gateways.md": gateways_page.page,
     "docs/plc.md": plc_page.page,
     "docs/states.md": lambda _: states_page.page(),
     "docs/station.md": lambda _: station_page.page(),
+    "examples/camera.toml": lambda _: sample_toml.camera(),
     "examples/gateway.toml": lambda _: sample_toml.gateway(),
     "examples/station.toml": lambda _: sample_toml.station(),
     "examples/generated/asperity.h": lambda _: receiver_constants.c_header(),

@@ -1,4 +1,4 @@
-"""``examples/station.toml`` and ``examples/gateway.toml``: every table and key, with its default as a comment."""
+"""``station.toml``, ``gateway.toml`` and ``camera.toml`` of ``examples/``: every key, with its default as a comment."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from asperity.runtime.cameras.camera_toml import tables
+from asperity.runtime.documents.camera_sources import sources
 from asperity.runtime.documents.toml_keys import metas, range_of
 from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.settings.station_toml import StationConfig
@@ -31,6 +33,16 @@ def gateway() -> str:
     """The whole ``gateway.toml``."""
     head = "gateway.toml, for `asperity gateway modbus --config gateway.toml` and likewise http, opcua, mqtt."
     return _file(GatewayConfig, head, "docs/gateways.md")
+
+
+def camera() -> str:
+    """The whole ``camera.toml``: the tables of the sources are comments as a whole, since a file has one of them."""
+    kinds = sources()
+    head = "camera.toml, for `asperity camera live SOURCE --config camera.toml`. Uncomment the table of SOURCE alone."
+    whole = _file(tables({name: kind.options for name, kind in kinds.items()}), head, "docs/cameras.md")
+    for name in kinds:
+        whole = whole.replace(f"\n[{name}]\n", f"\n#[{name}]\n")
+    return whole
 
 
 def _file(kind: type[Section], head: str, page: str) -> str:

@@ -22,9 +22,12 @@ import msgspec
 import pytest
 
 from asperity.runtime import wire
+from asperity.runtime.cameras import camera_toml
+from asperity.runtime.cameras import source as camera_source
 from asperity.runtime.errors import ConfigError, WireError
 from asperity.runtime.gateways import config as gateway_toml
 from asperity.runtime.settings import loading as station_toml
+from asperity.runtime.settings.toml_tables import Section
 from asperity.runtime.wire.bulk import BulkHeader
 from asperity.runtime.wire.frame import FrameHeader
 from tests.docs.blocks import Block
@@ -185,17 +188,24 @@ def python(block: Block, station: Station) -> None:
 
 
 def toml(block: Block, station: Station) -> None:
-    """One of the two files of a station."""
+    """A file of a station, its gateways or one of its cameras."""
     faults = []
     with own_folder(station) as (folder, _):
         path = folder / "block.toml"
         path.write_text(block.text)
-        for load in (station_toml.load, gateway_toml.load):
+        for load in (station_toml.load, gateway_toml.load, _load_camera):
             try:
                 load(path)
             except ConfigError as error:
                 faults.append(str(error))
-    assert len(faults) < 2, f"neither station.toml nor gateway.toml: {' / '.join(faults)}"
+    assert len(faults) < 3, f"neither station.toml nor gateway.toml nor camera.toml: {' / '.join(faults)}"
+
+
+def _load_camera(path: Path) -> None:
+    """For the source whose table is in it."""
+    own = [name for name in re.findall(r"^\[([\w-]+)\]", path.read_text(), re.M) if name not in ("camera", "live")]
+    options = camera_source.load(own[0]).options if own and own[0] in camera_source.names() else Section
+    camera_toml.load(own[0] if own else "mine", options, path)
 
 
 def json_(block: Block, station: Station) -> None:

@@ -111,7 +111,7 @@ class Ros2Camera:
         self.sensor = f"{self._link.nodes[len(pictures) - 1]} {pictures[-1][0]}"[:SENSOR_MAX]
 
     def shot(self, timeout_ms: int) -> Shot | None:
-        """As ``Source.shot``. Raises RecordingEnded at the end of a bag."""
+        """As ``Source.shot``. Raises SourceEnded at the end of a bag."""
         ends_s = time.monotonic() + timeout_ms / 1000
         try:
             while not self._ready or (self._topics.info and self._lens is None):

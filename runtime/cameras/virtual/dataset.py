@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from asperity.runtime import __version__
-from asperity.runtime.cameras.mvtec_files import PARTS_FILE, write_frame
+from asperity.runtime.cameras.files.parts import PARTS_FILE
+from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.cameras.virtual.camera import GOOD, VirtualCamera
 from asperity.runtime.cameras.virtual.open3d_scene import load_open3d
 from asperity.runtime.errors import DataError, UsageError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -121,6 +122,16 @@ class StateFile:
             raise ConfigError(
                 f"[mqtt] state_file: {path} cannot be locked: {error.strerror}; set a local file"
             ) from error
+        try:
+            # A full disk shows now and not at the first result, which could then not be published.
+            os.posix_fallocate(file.fileno(), 0, 2 * SLOT_BYTES)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # what a file system without reservation says
+                file.close()
+                raise ConfigError(
+                    f"[mqtt] state_file: {path} cannot be written: {error.strerror}; free some space or set a file on "
+                    "another disk"
+                ) from error
         return cls(path, station, file, new=not there)
 
     def __init__(self, path: Path, station: str, file: BinaryIO | None = None, *, new: bool = False) -> None:
@@ -163,6 +174,8 @@ class StateFile:
             return
         except OSError as error:
             log.warning("%s cannot be read (%s): publishing starts with new results", self._path, error.strerror)
+            return
+        if data == bytes(2 * SLOT_BYTES):  # reserved by a run that published nothing
             return
         records = [self._record(data[start : start + SLOT_BYTES]) for start in (0, SLOT_BYTES)]
         found = max((record for record in records if record is not None), default=None)

@@ -56,8 +56,8 @@ def write(folder: Path, shots: Sequence[Shot], ids: Sequence[str] = (), train: i
     return folder
 
 
-def read(folder: Path) -> Normals:
-    return prepare_normals(folder, OPTIONS, PLATES, lambda *_: None)
+def read(folder: Path, geometry: str = "auto") -> Normals:
+    return prepare_normals(folder, msgspec.structs.replace(OPTIONS, geometry=geometry), PLATES, lambda *_: None)
 
 
 def drawn(draws: Sequence[Draw]) -> list[Shot]:
@@ -118,7 +118,7 @@ def test_copies_are_an_error_of_their_own_that_says_how_many_are_left(tmp_path: 
 def test_parts_that_cannot_be_compared_are_not_called_different(tmp_path: Path) -> None:
     """Few level cells: the promise says what it rests on, for one part as for many."""
     small = [replace_by_table(shot) for shot in drawn([resting(7)] * COUNT)]
-    normals = read(write(tmp_path / "source", small))
+    normals = read(write(tmp_path / "source", small), geometry="plane")
     assert not normals.parts.compared and not normals.parts.repeats
     assert "could not be checked" in promise(choose_rate(6, None), None, "split", 6, compared=False).statement
     assert "could not be checked" not in promise(choose_rate(6, None), None, "split", 6).statement

@@ -98,6 +98,7 @@ def test_the_border_of_the_smallest_frame_is_counted_once() -> None:
         ({"side_px": 3}, ("geometry.side_px 3", "never be judged")),
         ({"side_px": 101}, ("geometry.side_px 101", "above 100")),
         ({"side_px": 2**31}, ("geometry.side_px 2147483648", "above 100")),
+        ({"height_px": 1024, "width_px": 16384, "side_px": 4507}, ("geometry.side_px 4507", "above 4506")),
         ({"min_points": 721}, ("geometry.min_points 721", "24 x 30")),
         ({"cluster_gap_px": 31}, ("geometry.cluster_gap_px 31",)),
         ({"cluster_gap_px": -1}, ("geometry.cluster_gap_px -1",)),

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asperity.runtime.cameras.mvtec_files import Sample, list_samples, one_sample, read_parts
+from asperity.runtime.cameras.files.folders import list_samples, one_sample
+from asperity.runtime.cameras.files.parts import read_parts
+from asperity.runtime.cameras.files.samples import Sample
 from asperity.runtime.errors import DataError
 
 GOOD = "train/good"

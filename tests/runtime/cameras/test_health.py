@@ -7,15 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from asperity.runtime.cameras.check_picture import GAP_PX, OUTLINE, check_picture
-from asperity.runtime.cameras.depth_noise import depth_step, measure
-from asperity.runtime.cameras.exposures import Taken
-from asperity.runtime.cameras.health import Health
-from asperity.runtime.cameras.look import look_at
+from asperity.runtime.cameras.setup.check_picture import GAP_PX, OUTLINE, check_picture
+from asperity.runtime.cameras.setup.depth_noise import depth_step, measure
+from asperity.runtime.cameras.setup.exposures import Taken
+from asperity.runtime.cameras.setup.health import Health
+from asperity.runtime.cameras.setup.look import look_at
 from asperity.runtime.cameras.source import Shot
+from asperity.runtime.clock import Now
 from tests.runtime.cameras.scene import COLUMNS, ROWS, Scene, as_xyz
 
 FRAMES = 6
+
+
+def taken(shot: Shot, wall_us: int = 0, missed: int = 0) -> Taken:
+    return Taken(shot, missed, Now(10**10 + 10**8 * (shot.number or 0), wall_us), None)
 
 
 def health_of(scene: Scene, frames: int = FRAMES, *, xyz: bool = False, missed: int = 0, number: bool = True) -> Health:
@@ -23,7 +28,7 @@ def health_of(scene: Scene, frames: int = FRAMES, *, xyz: bool = False, missed: 
     for index in range(frames):
         frame = scene.frame(index)
         shot = Shot(as_xyz(frame) if xyz else frame, index if number else None)
-        health.add(Taken(shot, missed, frame.t_exposure_us + 20_000, 10.0 + 0.1 * index, 0.0))
+        health.add(taken(shot, frame.t_exposure_us + 20_000, missed))
     return health
 
 
@@ -78,7 +83,7 @@ def test_a_scene_that_shifts_as_a_whole_has_no_noise_figure() -> None:
     scenes = [Scene(fields={"offset": 0.5 * index}) for index in range(FRAMES)]
     health = Health()
     for index, scene in enumerate(scenes):
-        health.add(Taken(Shot(scene.frame(index), index), 0, 0, 10.0 + index, 0.0))
+        health.add(taken(Shot(scene.frame(index), index)))
     assert "the scene moved" in bad(health)["depth noise"]
 
 
@@ -125,7 +130,7 @@ def test_without_a_part_or_a_plane() -> None:
     health = Health()
     for index in range(3):
         frame = replace(Scene().frame(index), depth=waves.astype(np.float32))
-        health.add(Taken(Shot(frame, index), 0, 0, 10.0 + index, 0.0))
+        health.add(taken(Shot(frame, index)))
     assert "no plane" in bad(health)["background"]
 
 
@@ -140,7 +145,7 @@ def test_an_undeclared_missing_point_is_named() -> None:
         frame = scene.frame(index)
         depth = frame.depth.copy()
         depth[10:14, 60:70] = 20_000
-        health.add(Taken(Shot(replace(frame, depth=depth), index), 0, 0, 10.0 + index, 0.0))
+        health.add(taken(Shot(replace(frame, depth=depth), index)))
     assert "invalid = 20000" in bad(health)["missing points"]
 
 
@@ -156,7 +161,7 @@ def test_gaps_repeats_clock_and_unit() -> None:
     frame = Scene().frame(0)
     frozen = Health()
     for index in range(3):
-        frozen.add(Taken(Shot(frame, index), 0, 0, 10.0 + index, 0.0))
+        frozen.add(taken(Shot(frame, index)))
     assert "2 frames equal" in bad(frozen)["repeats"]
     uneven = health_of(Scene())
     uneven.exposed_us[-1] += 500_000

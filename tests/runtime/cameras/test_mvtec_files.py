@@ -13,6 +13,7 @@ import tifffile
 from PIL import Image
 
 from asperity.runtime.cameras import mvtec_files as mvtec
+from asperity.runtime.cameras.files import folders, parts, pictures
 from asperity.runtime.errors import DataError
 
 
@@ -38,7 +39,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     assert frame.xyz is not None
     np.testing.assert_array_equal(frame.rgb, rgb)
     np.testing.assert_array_equal(frame.xyz, xyz)
-    np.testing.assert_array_equal(mvtec.read_mask(tmp_path / "gt/000.png"), mask)
+    np.testing.assert_array_equal(pictures.read_mask(tmp_path / "gt/000.png"), mask)
     assert (frame.seq, frame.part_id, frame.unit, frame.depth) == (3, "p", "m", None)
     assert frame.rgb.flags.c_contiguous and frame.xyz.flags.c_contiguous
 
@@ -47,23 +48,23 @@ def test_nan_and_zero_points_survive(tmp_path: Path) -> None:
     rgb, xyz, _ = arrays()
     xyz[0, 0], xyz[1, 1] = 0.0, np.nan
     mvtec.write_frame(tmp_path, "0", rgb, xyz)
-    np.testing.assert_array_equal(mvtec.read_xyz(tmp_path / "xyz/0.tiff"), xyz)
+    np.testing.assert_array_equal(pictures.read_xyz(tmp_path / "xyz/0.tiff"), xyz)
 
 
 def test_tiff_written_by_another_program(tmp_path: Path) -> None:
     _, xyz, _ = arrays()
     tifffile.imwrite(tmp_path / "a.tiff", xyz, photometric="rgb")
     tifffile.imwrite(tmp_path / "b.tiff", xyz, photometric="minisblack", compression="zlib")
-    np.testing.assert_array_equal(mvtec.read_xyz(tmp_path / "a.tiff"), xyz)
-    np.testing.assert_array_equal(mvtec.read_xyz(tmp_path / "b.tiff"), xyz)
+    np.testing.assert_array_equal(pictures.read_xyz(tmp_path / "a.tiff"), xyz)
+    np.testing.assert_array_equal(pictures.read_xyz(tmp_path / "b.tiff"), xyz)
 
 
 def test_grey_and_opaque_alpha_are_converted(tmp_path: Path) -> None:
     rgb, _, _ = arrays()
     Image.fromarray(rgb[..., 0]).save(tmp_path / "grey.png")
     Image.fromarray(rgb).convert("RGBA").save(tmp_path / "alpha.png")
-    np.testing.assert_array_equal(mvtec.read_rgb(tmp_path / "grey.png"), np.repeat(rgb[..., :1], 3, axis=2))
-    np.testing.assert_array_equal(mvtec.read_rgb(tmp_path / "alpha.png"), rgb)
+    np.testing.assert_array_equal(pictures.read_rgb(tmp_path / "grey.png"), np.repeat(rgb[..., :1], 3, axis=2))
+    np.testing.assert_array_equal(pictures.read_rgb(tmp_path / "alpha.png"), rgb)
 
 
 def test_colour_pictures_that_cannot_be_used(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_colour_pictures_that_cannot_be_used(tmp_path: Path) -> None:
         ("cut", "cannot be read"), ("absent", "does not exist"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=word):
-            mvtec.read_rgb(tmp_path / f"{name}.png")
+            pictures.read_rgb(tmp_path / f"{name}.png")
 
 
 def test_clouds_that_cannot_be_used(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_clouds_that_cannot_be_used(tmp_path: Path) -> None:
         ("cut", "cannot be read|shape"), ("absent", "does not exist"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=word):
-            mvtec.read_xyz(tmp_path / f"{name}.tiff")
+            pictures.read_xyz(tmp_path / f"{name}.tiff")
 
 
 def test_pair_of_different_sizes_is_refused(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_listing_a_product(tmp_path: Path) -> None:
     rgb, xyz, mask = arrays()
     mvtec.write_frame(tmp_path / "test/good", "7", rgb, xyz, mask)
     (tmp_path / "calibration").mkdir()
-    samples = mvtec.list_samples(tmp_path)
+    samples = folders.list_samples(tmp_path)
     assert [s.name for s in samples] == [
         "train/good/2", "train/good/9", "train/good/10", "validation/good/0", "test/good/7", "test/bump/1",
         "test/hole/000",
@@ -148,13 +149,13 @@ def test_listing_a_product(tmp_path: Path) -> None:
 def test_listing_a_split_and_a_bare_folder(tmp_path: Path) -> None:
     write(tmp_path / "p/test/bump", "1", "0")
     write(tmp_path / "bare", "b2", "b10")
-    assert [(s.name, s.split, s.defect) for s in mvtec.list_samples(tmp_path / "p/test")] == [
+    assert [(s.name, s.split, s.defect) for s in folders.list_samples(tmp_path / "p/test")] == [
         ("bump/0", "test", "bump"), ("bump/1", "test", "bump")
     ]  # fmt: skip
-    assert [(s.name, s.split, s.defect) for s in mvtec.list_samples(tmp_path / "p/test/bump")] == [
+    assert [(s.name, s.split, s.defect) for s in folders.list_samples(tmp_path / "p/test/bump")] == [
         ("0", "test", "bump"), ("1", "test", "bump")
     ]  # fmt: skip
-    assert [(s.name, s.split, s.defect) for s in mvtec.list_samples(tmp_path / "bare")] == [
+    assert [(s.name, s.split, s.defect) for s in folders.list_samples(tmp_path / "bare")] == [
         ("b2", "", ""),
         ("b10", "", ""),
     ]
@@ -164,42 +165,42 @@ def test_half_pairs_are_named(tmp_path: Path) -> None:
     write(tmp_path / "train/good", "0", "1", "2")
     (tmp_path / "train/good/xyz/1.tiff").unlink()
     with pytest.raises(DataError, match=r"1 frame\(s\) lack their xyz.*: 1;"):
-        mvtec.list_samples(tmp_path)
+        folders.list_samples(tmp_path)
     (tmp_path / "train/good/rgb/1.png").unlink()
     (tmp_path / "train/good/rgb/2.png").unlink()
     with pytest.raises(DataError, match=r"lack their rgb.*: 2;"):
-        mvtec.list_samples(tmp_path)
+        folders.list_samples(tmp_path)
 
 
 def test_folders_that_hold_no_product(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a folder"):
-        mvtec.list_samples(tmp_path / "absent")
+        folders.list_samples(tmp_path / "absent")
     with pytest.raises(DataError, match="holds no frames"):
-        mvtec.list_samples(tmp_path)
+        folders.list_samples(tmp_path)
     write(tmp_path / "bagel/train/good", "0")
     write(tmp_path / "tire/train/good", "0")
     with pytest.raises(DataError, match=r"several products \(bagel, tire\)"):
-        mvtec.list_samples(tmp_path)
+        folders.list_samples(tmp_path)
 
 
 def test_parts_beside_the_frames(tmp_path: Path) -> None:
     write(tmp_path / "p/train/good", "0", "1")
     write(tmp_path / "p/test/bump", "0")
     table = tmp_path / "p/parts.csv"
-    assert mvtec.read_parts(tmp_path / "p", mvtec.list_samples(tmp_path / "p")) == {}
+    assert parts.read_parts(tmp_path / "p", folders.list_samples(tmp_path / "p")) == {}
     table.write_text("name,part_id,defect\ntrain/good/0,A7,\ntrain/good/1,A8,\ntest/bump/0,A7,bump\n")
     for folder, expected in (
         ("p", {"train/good/0": "A7", "train/good/1": "A8", "test/bump/0": "A7"}),
         ("p/test", {"bump/0": "A7"}),
         ("p/train/good", {"0": "A7", "1": "A8"}),
     ):
-        assert mvtec.read_parts(tmp_path / folder, mvtec.list_samples(tmp_path / folder)) == expected
+        assert parts.read_parts(tmp_path / folder, folders.list_samples(tmp_path / folder)) == expected
     table.write_text("name,part_id\ntrain/good/0,A7\ntest/bump/0,A7\n")
     with pytest.raises(DataError, match="names no part for train/good/1"):
-        mvtec.read_parts(tmp_path / "p", mvtec.list_samples(tmp_path / "p"))
+        parts.read_parts(tmp_path / "p", folders.list_samples(tmp_path / "p"))
     table.write_text("frame;part\n0;1\n")
     with pytest.raises(DataError, match="columns name and part_id"):
-        mvtec.read_parts(tmp_path / "p", mvtec.list_samples(tmp_path / "p"))
+        parts.read_parts(tmp_path / "p", folders.list_samples(tmp_path / "p"))
 
 
 def png_of(side: int) -> bytes:
@@ -216,7 +217,7 @@ def png_of(side: int) -> bytes:
 @pytest.mark.parametrize("side", [5000, 17_000, 100_000, 2**31 - 1])
 def test_a_picture_larger_than_a_frame_is_refused_before_it_is_decoded(tmp_path: Path, side: int) -> None:
     (tmp_path / "bomb.png").write_bytes(png_of(side))
-    for read in (mvtec.read_rgb, mvtec.read_mask):
+    for read in (pictures.read_rgb, pictures.read_mask):
         with pytest.raises(DataError, match=rf"bomb\.png (is {side} x {side} pixels|has more than \d+ pixels)"):
             read(tmp_path / "bomb.png")
 
@@ -242,7 +243,7 @@ def test_a_cloud_that_inflates_beyond_its_size_is_refused_in_little_memory(tmp_p
     path.write_bytes(bytes(data) + bomb)
     before_mb = peak_mb()
     with pytest.raises(DataError, match="decompresses to more than its declared size"):
-        mvtec.read_xyz(path)
+        pictures.read_xyz(path)
     assert peak_mb() - before_mb < 200
 
 
@@ -257,18 +258,18 @@ def test_a_cloud_of_a_shape_beyond_a_frame_is_refused(tmp_path: Path) -> None:
             data[found.valueoffset : found.valueoffset + width] = (65_000).to_bytes(width, "little")
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"bomb\.tiff has shape \(65000, 65000, 3\)"):
-        mvtec.read_xyz(path)
+        pictures.read_xyz(path)
 
 
 def test_a_compression_that_nothing_bounds_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tiff", np.zeros((5, 7, 3), np.float32), photometric="rgb", compression="lzma")
     with pytest.raises(DataError, match="has compression 34925; write it without compression, or with zlib"):
-        mvtec.read_xyz(tmp_path / "a.tiff")
+        pictures.read_xyz(tmp_path / "a.tiff")
 
 
 @pytest.mark.parametrize("name", ["rgb.png", "xyz.tiff"])
 def test_a_pipe_a_device_and_a_huge_file_in_a_data_set_are_refused(tmp_path: Path, name: str) -> None:
-    read = mvtec.read_rgb if name.endswith("png") else mvtec.read_xyz
+    read = pictures.read_rgb if name.endswith("png") else pictures.read_xyz
     path = tmp_path / name
     os.mkfifo(path)
     with pytest.raises(DataError, match="it is a pipe"):
@@ -289,5 +290,5 @@ def test_a_link_to_a_frame_in_a_data_set_is_followed(tmp_path: Path) -> None:
     mvtec.write_frame(tmp_path / "real", "0", rgb, xyz)
     (tmp_path / "linked").symlink_to(tmp_path / "real")
     (tmp_path / "0.png").symlink_to(tmp_path / "real/rgb/0.png")
-    np.testing.assert_array_equal(mvtec.read_rgb(tmp_path / "0.png"), rgb)
-    np.testing.assert_array_equal(mvtec.read_xyz(tmp_path / "linked/xyz/0.tiff"), xyz)
+    np.testing.assert_array_equal(pictures.read_rgb(tmp_path / "0.png"), rgb)
+    np.testing.assert_array_equal(pictures.read_xyz(tmp_path / "linked/xyz/0.tiff"), xyz)

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asperity.runtime.cameras.look import look_at
-from asperity.runtime.cameras.mvtec_files import list_samples, read_frame, read_parts
-from asperity.runtime.cameras.recording import DRAFTS, Recording, Worth
+from asperity.runtime.cameras.files.folders import list_samples
+from asperity.runtime.cameras.files.parts import read_parts
+from asperity.runtime.cameras.mvtec_files import read_frame
+from asperity.runtime.cameras.setup.look import look_at
+from asperity.runtime.cameras.setup.recording import DRAFTS, Recording, Worth
 from asperity.runtime.errors import DataError
 from asperity.runtime.frame import Frame
 from tests.runtime.cameras.scene import Scene, as_xyz

@@ -16,7 +16,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from asperity.runtime.cameras.source import Shot
 from asperity.runtime.cameras.sources.ros2 import Ros2Camera, Ros2Options
-from asperity.runtime.errors import CameraError, RecordingEnded
+from asperity.runtime.errors import CameraError, SourceEnded
 from tests.runtime.cameras.ros2_driver import (
     CAMERA_INFO,
     CLOUD,
@@ -59,7 +59,7 @@ def recorded(exposures: int, lost: tuple[int, ...] = ()) -> list[tuple[str, byte
 
 def played(camera: Ros2Camera) -> list[Shot]:
     shots = []
-    with closing(camera), suppress(RecordingEnded):
+    with closing(camera), suppress(SourceEnded):
         while (shot := camera.shot(PATIENCE_MS)) is not None:
             shots.append(shot)
     return shots

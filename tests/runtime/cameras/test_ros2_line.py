@@ -17,8 +17,8 @@ pytest.importorskip("rosbags")
 from rosbags.rosbag2 import StoragePlugin
 
 from asperity.client import FrameSender
-from asperity.runtime.cameras.camera_toml import LiveSection
-from asperity.runtime.cameras.mvtec_files import list_samples, read_frame
+from asperity.runtime.cameras.files.folders import list_samples
+from asperity.runtime.cameras.mvtec_files import read_frame
 from asperity.runtime.commands.camera import app
 from asperity.runtime.errors import CameraLostError
 from asperity.runtime.reasons import Reason
@@ -69,10 +69,8 @@ class Lit(Line):
 
     def live_options(self, port: int, **changed: object) -> list[str]:
         given = {"points": CLOUD, "colour": COLOUR, "connect": f"tcp/127.0.0.1:{port}", "open_ms": 60_000,
-                 "live.silence_ms": 60_000, "camera.frames": self.ends["frames"],
+                 "live.silence_ms": 60_000, "live.late_ms": 60_000, "camera.frames": self.ends["frames"],
                  "camera.results": self.ends["results"]} | changed  # fmt: skip
-        if "late_ms" in LiveSection.__struct_fields__:
-            given["live.late_ms"] = 60_000  # a crowded machine is no reason
         return ["live", "ros2", *(part for key, value in given.items() for part in ("--set", f"{key}={value}"))]
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asperity.runtime.cameras.mvtec_files import list_samples, read_frame, write_frame
+from asperity.runtime.cameras.files.folders import list_samples
+from asperity.runtime.cameras.mvtec_files import read_frame, write_frame
 from asperity.runtime.errors import DataError
 
 

@@ -19,7 +19,9 @@ import zmq
 from typer.testing import CliRunner, Result
 
 from asperity.calibration.frames.datasets import open_dataset
-from asperity.runtime.cameras.mvtec_files import list_samples, read_frame, read_mask, write_frame
+from asperity.runtime.cameras.files.folders import list_samples
+from asperity.runtime.cameras.files.pictures import read_mask
+from asperity.runtime.cameras.mvtec_files import read_frame, write_frame
 from asperity.runtime.cameras.virtual.camera import VirtualCamera
 from asperity.runtime.cameras.virtual.dataset import mixed_kinds
 from asperity.runtime.cameras.virtual.defects import DEFECTS

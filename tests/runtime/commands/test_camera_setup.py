@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from asperity.runtime.cameras import source
 from asperity.runtime.cameras.camera_toml import LiveSection
-from asperity.runtime.cameras.mvtec_files import list_samples, read_parts
+from asperity.runtime.cameras.files.folders import list_samples
+from asperity.runtime.cameras.files.parts import read_parts
 from asperity.runtime.cameras.source import SourceKind
 from asperity.runtime.commands import record_camera
 from asperity.runtime.commands.camera import app
@@ -52,7 +53,7 @@ class Bench:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench = Bench(SceneSource(Scene()))
-    monkeypatch.setattr(source, "_found", lambda: {"scene": bench})
+    monkeypatch.setattr(source, "_found", lambda: {"scene": [bench]})
     return bench
 
 
@@ -148,10 +149,9 @@ def test_a_frame_on_enter(bench: Bench, tmp_path: Path, monkeypatch: pytest.Monk
 
         monkeypatch.setattr("sys.stdin", Terminal(stdin.buffer))
         bench.camera = camera = Watched(Scene())
-        record_camera.check_options("free_run", None, 2)
-        record_camera.record(camera, LiveSection(), tmp_path, 0, None, 2, False, False)
+        wanted = record_camera.Wanted(tmp_path, 0, None, 2, False, "free_run")
+        record_camera.record(camera, LiveSection(), wanted, as_json=False)
     os.close(write)
-    assert camera.closed
     samples = list_samples(tmp_path)
     assert list(read_parts(tmp_path, samples).values()) == ["part-001", "A7", "A7"]
     numbers = [index for index in range(30) for sample in samples

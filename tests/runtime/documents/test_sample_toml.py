@@ -9,12 +9,26 @@ from typing import Any
 import msgspec
 import pytest
 
+from asperity.runtime.cameras import camera_toml
+from asperity.runtime.cameras import source as camera_source
+from asperity.runtime.cameras.camera_toml import tables
+from asperity.runtime.documents.camera_sources import sources
 from asperity.runtime.documents.sample_toml import SAMPLES
 from asperity.runtime.gateways import config as gateways
 from asperity.runtime.settings import loading
+from asperity.runtime.settings.toml_tables import Section, read_sections
 from tests.places import EXAMPLES
 
-LOADERS: dict[str, Any] = {"station.toml": loading.load, "gateway.toml": gateways.load}
+SOURCES = sources()
+CAMERA_TOML = tables({name: kind.options for name, kind in SOURCES.items()})
+
+
+def load_camera(path: Path | None = None) -> Any:
+    """With the tables of all sources of this package."""
+    return read_sections(CAMERA_TOML, path, None)
+
+
+LOADERS: dict[str, Any] = {"station.toml": loading.load, "gateway.toml": gateways.load, "camera.toml": load_camera}
 NO_DEFAULT = {"recipes": {"recipes"}, "modbus": {"recipes", "hard_wired"}}
 """Keys that the sample shows with a value other than the default."""
 
@@ -48,3 +62,17 @@ def test_no_sample_line_is_for_a_key_that_is_gone() -> None:
     for place in SAMPLES:
         table, _, key = place.partition(".")
         assert hasattr(getattr(config if key else station, table), key) if key else hasattr(station, table)
+
+
+def test_each_source_of_this_package_has_its_entry_point() -> None:
+    assert set(SOURCES) <= set(camera_source.names()) and "folder" in SOURCES
+
+
+def test_the_sample_for_cameras_is_for_any_one_source(tmp_path: Path) -> None:
+    text = (EXAMPLES / "camera.toml").read_text()
+    assert camera_toml.load("mine", Section, EXAMPLES / "camera.toml") == camera_toml.load("mine", Section)
+    for name, kind in SOURCES.items():
+        before, _, rest = text.partition(f"\n#[{name}]\n")
+        own = re.split(r"^#\[", rest, flags=re.M)[0]
+        (tmp_path / "camera.toml").write_text(f"{before}\n[{name}]\n" + re.sub(r"^#(?! )", "", own, flags=re.M))
+        assert camera_toml.load(name, kind.options, tmp_path / "camera.toml").options == kind.options()

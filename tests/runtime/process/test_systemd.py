@@ -14,17 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from asperity.runtime.cameras import camera_toml
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.cli import command_line
 from asperity.runtime.errors import BundleError, CameraError, ConfigError, StationError, UsageError
 from asperity.runtime.gateways import config as gateways
 from asperity.runtime.settings import loading
 from asperity.runtime.settings.paths import control_endpoint
+from asperity.runtime.settings.toml_tables import Section
 from asperity.runtime.sockets.reachability import open_to_network, open_to_users
 from tests.places import DOCS, ROOT
 
 UNITS = ROOT / "deploy" / "systemd"
-NAMES = ["asperity-inspector.service", "asperity-gateway@.service"]
+NAMES = ["asperity-inspector.service", "asperity-gateway@.service", "asperity-camera@.service"]
 
 
 def service(name: str) -> dict[str, list[str]]:
@@ -54,7 +56,9 @@ def test_what_the_program_relies_on_is_there(name: str) -> None:
     assert int(unit["TasksMax"][0]) >= 256
     parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters="=")
     parser.read_string((UNITS / name).read_text())
-    assert parser["Unit"]["StartLimitBurst"]
+    # A camera may be plugged in again at any time; the others are given up after some starts in a minute.
+    assert ("StartLimitBurst" in parser["Unit"]) == (name != NAMES[2])
+    assert (parser["Unit"]["StartLimitIntervalSec"] == "0") == (name == NAMES[2])
 
 
 def test_only_the_services_user_reaches_the_sockets_of_the_shipped_configuration() -> None:
@@ -73,9 +77,13 @@ def test_only_the_services_user_reaches_the_sockets_of_the_shipped_configuration
     assert not sockets.insecure_lan and not open_to_network(station) and not open_to_users(station)
     assert (gateway.station.results, gateways.control_of(gateway)) == (ends["results"], ends["control"])
     assert gateway.station.name == station.station.name
-    assert service(NAMES[1])["User"] == unit["User"], "the files are of mode 0600"
+    assert all(service(name)["User"] == unit["User"] for name in NAMES), "the files are of mode 0600"
+    camera = camera_toml.load("folder", Section, UNITS / "camera.toml")
+    assert (camera.camera.frames, camera.camera.results) == (ends["frames"], ends["results"])
+    assert (camera.camera.name, camera.camera.station) == (station.station.camera, station.station.name)
+    assert camera.live.triggers == station.station.triggers
     runtime = [value for name in NAMES for value in service(name)["Environment"] if "XDG_RUNTIME_DIR=/run" in value]
-    assert len(runtime) == 2, "whoever leaves the control socket out finds it in the same folder"
+    assert len(runtime) == len(NAMES), "whoever leaves the control socket out finds it in the same folder"
 
 
 def environment(unit: dict[str, list[str]]) -> dict[str, str]:
@@ -140,7 +148,7 @@ def test_the_page_installs_what_the_units_run() -> None:
     assert f"{program.removesuffix('/bin/asperity')}/bin/pip install" in page
     for file in UNITS.iterdir():
         assert f"deploy/systemd/{file.name}" in page, "the page must install every file"
-    for extra in ("opcua", "mqtt", "http"):
+    for extra in ("opcua", "mqtt", "http", "genicam", "realsense", "ros2"):
         assert re.search(rf"pip install '\.\[[\w,]*\b{extra}\b", page)
     for name in NAMES:
         assert "docs/service.md" in (UNITS / name).read_text()
@@ -149,13 +157,23 @@ def test_the_page_installs_what_the_units_run() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_packet_leaves_for_the_internet(name: str) -> None:
     unit = service(name)
-    assert set(unit["RestrictAddressFamilies"][0].split()) == {"AF_UNIX", "AF_INET", "AF_INET6"}
+    families = set(unit["RestrictAddressFamilies"][0].split())
+    assert families == {"AF_UNIX", "AF_INET", "AF_INET6"} | ({"AF_NETLINK"} if name == NAMES[2] else set())
     assert unit["IPAddressDeny"] == ["any"]
     allowed = unit["IPAddressAllow"][0].split()
     assert "localhost" in allowed, "every endpoint of the defaults"
-    networks = [ip_network(word) for word in allowed if word not in ("localhost", "link-local")]
+    networks = [ip_network(word) for word in allowed if word not in ("localhost", "link-local", "multicast")]
+    assert ("multicast" in allowed) == (name == NAMES[2]), "by which cameras are found; no router forwards it"
     assert all(network.is_private for network in networks)
     assert (NAMES.index(name) == 0) == (allowed == ["localhost"]), "the inspector speaks to this machine alone"
+
+
+def test_of_device_files_a_camera_has_those_of_usb_alone() -> None:
+    inspector, gateway, camera = map(service, NAMES)
+    assert gateway["PrivateDevices"] == ["yes"]
+    assert "PrivateDevices" not in camera and camera["DevicePolicy"] == ["closed"]
+    assert camera["DeviceAllow"] == ["char-usb_device rw", "char-video4linux rw"]
+    assert "DeviceAllow" not in inspector
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -182,8 +200,9 @@ def test_systemd_reads_the_units_without_a_complaint(tmp_path: Path) -> None:
         text = (UNITS / name).read_text().replace("/opt/asperity/bin/asperity", "/bin/true")
         text = text.replace("User=asperity", "User=root").replace("Group=asperity", "Group=root")
         (tmp_path / name).write_text(text)
-    (tmp_path / "asperity-gateway@modbus.service").write_text((tmp_path / NAMES[1]).read_text())
-    units = [str(tmp_path / NAMES[0]), str(tmp_path / "asperity-gateway@modbus.service")]
+    units = [str(tmp_path / name.replace("@", "@one")) for name in NAMES]
+    for name, path in zip(NAMES, units, strict=True):
+        Path(path).write_text((tmp_path / name).read_text())
     done = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, check=False)
     if "Failed to" in done.stderr and "dbus" in done.stderr.lower():
         pytest.skip("systemd-analyze does not run here")

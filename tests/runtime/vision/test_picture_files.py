@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from asperity.runtime.cameras.mvtec_files import read_frame, read_mask, read_rgb, read_xyz, write_frame
+from asperity.runtime.cameras.files.pictures import read_mask, read_rgb, read_xyz
+from asperity.runtime.cameras.mvtec_files import read_frame, write_frame
 from asperity.runtime.errors import DataError
 from asperity.runtime.frame import Frame
 from asperity.runtime.vision import picture_files

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -96,6 +99,24 @@ def test_a_state_file_that_cannot_be_written_ends_the_start(tmp_path: Path, kind
         path.chmod(0o666)
     with pytest.raises(ConfigError, match=r"\[mqtt\] state_file: .* cannot be written: .*; set another file"):
         StateFile.held(path, "st1")
+
+
+@pytest.mark.parametrize(("number", "starts"), [(errno.ENOSPC, False), (errno.EDQUOT, False), (errno.EOPNOTSUPP, True)])
+def test_a_full_disk_shows_at_the_start(
+    tmp_path: Path, number: int, starts: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "state"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", refuse)
+        with nullcontext() if starts else pytest.raises(ConfigError, match=r"written: .* free some space"):
+            StateFile.held(path, "st1")
+    held = StateFile.held(path, "st1")
+    assert path.stat().st_size == 256 and held.since is None and held.gaps() == []
+    del held
+    assert StateFile.held(path, "st1").since is None and not caplog.text  # reserved, and nothing was published
 
 
 def test_a_record_that_was_cut_off_leaves_the_one_before(tmp_path: Path) -> None:

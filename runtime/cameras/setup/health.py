@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.cameras.depth_noise import Noise, measure
-from asperity.runtime.cameras.exposures import Taken
-from asperity.runtime.cameras.look import Look, dark, look_at, saturated, unit_of
+from asperity.runtime.cameras.setup.depth_noise import Noise, measure
+from asperity.runtime.cameras.setup.exposures import Taken
+from asperity.runtime.cameras.setup.look import Look, dark, look_at, saturated, unit_of
 from asperity.runtime.errors import FrameRefused
 from asperity.runtime.frame import ByteArray, FloatArray, Frame, Unit
 from asperity.runtime.vision.digest import frame_digest
@@ -79,13 +79,13 @@ class Health:
         """Look at one more exposure."""
         frame = self.frame = taken.shot.frame
         self.missed += taken.missed
-        self.arrivals_s.append(taken.arrived_s)
+        self.arrivals_s.append(taken.arrived.ns / 1e9)
         self.exposed_us.append(frame.t_exposure_us)
         self.numbered += taken.shot.number is not None
-        if taken.triggered_s:
-            self.waits_ms.append((taken.arrived_s - taken.triggered_s) * 1000)
+        if taken.asked is not None:
+            self.waits_ms.append((taken.arrived.ns - taken.asked.ns) / 1e6)
         if frame.t_exposure_us and frame.clock != "device":
-            self.ages_ms.append((taken.arrived_us - frame.t_exposure_us) / 1000)
+            self.ages_ms.append((taken.arrived.wall_us - frame.t_exposure_us) / 1000)
         digest = frame_digest(frame)
         self.repeats += digest == self._digest
         self._digest = digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from asperity.runtime.cameras.look import Look
+from asperity.runtime.cameras.setup.look import Look
 from asperity.runtime.frame import BoolArray, ByteArray, FloatArray
 from asperity.runtime.vision.overlay import HEAT_COLOURS, HEAT_STOPS
 from asperity.runtime.vision.regions import dilated

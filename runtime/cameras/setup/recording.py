@@ -18,15 +18,11 @@ from types import TracebackType
 
 import numpy as np
 
-from asperity.runtime.cameras.look import Look, dark, look_at, saturated
-from asperity.runtime.cameras.mvtec_files import (
-    MAX_PARTS_NBYTES,
-    PART_ID,
-    PARTS_FILE,
-    list_samples,
-    read_rgb,
-    write_frame,
-)
+from asperity.runtime.cameras.files.folders import list_samples
+from asperity.runtime.cameras.files.parts import MAX_PARTS_NBYTES, PART_ID, PARTS_FILE
+from asperity.runtime.cameras.files.pictures import read_rgb
+from asperity.runtime.cameras.mvtec_files import write_frame
+from asperity.runtime.cameras.setup.look import Look, dark, look_at, saturated
 from asperity.runtime.errors import DataError, FrameRefused
 from asperity.runtime.files import read_file, sync_folder, write_whole
 from asperity.runtime.frame import Frame, Unit

@@ -1,0 +1,93 @@
+"""Triggers that wait for the camera, each with how long it may have waited.
+
+A trigger means the part that is there now. One that waited while the camera was being opened, was busy or stood still
+is not answered: its part has moved on, and the station answers it NO_FRAME.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from asperity.runtime.cameras.ages import LeastDelay
+from asperity.runtime.clock import MS, Now, look
+from asperity.runtime.wire import Trigger
+
+log = logging.getLogger(__name__)
+
+WAITING_MAX = 64
+
+
+class HearsTriggers(Protocol):
+    """Where triggers come from: a ``FrameSender``."""
+
+    def wait_trigger(self, timeout_ms: int) -> Trigger | None:
+        """The next one, None when none came."""
+
+
+class Asked(NamedTuple):
+    """A trigger, and a time after which it was made."""
+
+    trigger: Trigger
+    since_ns: int
+    """Monotonic. It came later than this, when the queue was last seen empty; or earlier, by its own time."""
+
+
+class TriggerInbox:
+    """Takes triggers as they come, and gives out those that are fresh."""
+
+    def __init__(self, sender: HearsTriggers, late_ms: int, clock: Callable[[], Now] = look) -> None:
+        self.refused = 0
+        """Triggers that had waited too long."""
+        self._sender, self._late_ns, self._clock = sender, late_ms * MS, clock
+        self._waiting: deque[Asked] = deque()
+        self._delay = LeastDelay()
+        self._empty_ns: int | None = None
+
+    def listen(self, timeout_ms: int) -> None:
+        """Take what has come; wait for the first for at most ``timeout_ms``, if none waits here."""
+        for taken in range(WAITING_MAX):
+            wait_ms = 0 if taken or self._waiting else timeout_ms
+            trigger = self._sender.wait_trigger(wait_ms)
+            now = self._clock()
+            if trigger is None:
+                self._empty_ns = now.ns
+                return
+            if self._empty_ns is None or len(self._waiting) == WAITING_MAX:
+                self._refuse(trigger)
+                continue
+            since_ns = self._empty_ns
+            if trigger.t_us:
+                since_ns = min(since_ns, now.ns - round(self._delay.above_us(trigger.t_us, now.ns // 1000) * 1000))
+            self._waiting.append(Asked(trigger, since_ns))
+
+    def next(self) -> Asked | None:
+        """The oldest that is fresh; those before it are left out."""
+        while self._waiting:
+            asked = self._waiting.popleft()
+            if self.is_fresh(asked):
+                return asked
+            self._refuse(asked.trigger)
+        return None
+
+    def is_fresh(self, asked: Asked) -> bool:
+        """Whether the trigger cannot have waited for longer than ``late_ms``."""
+        return self._clock().ns - asked.since_ns <= self._late_ns
+
+    def discard(self, time_ms: int) -> None:
+        """Leave out what waits, and what comes within this time: after a pause it may only now be read."""
+        ends_ns = self._clock().ns + time_ms * MS
+        while True:
+            self.listen(max(0, (ends_ns - self._clock().ns) // MS))
+            while self._waiting:
+                self._refuse(self._waiting.popleft().trigger)
+            if self._clock().ns >= ends_ns:
+                return
+
+    def _refuse(self, trigger: Trigger) -> None:
+        self.refused += 1
+        log.warning("a trigger is not answered: it may have waited for longer than [live] late_ms; %s triggers so far",
+                    self.refused)
+        log.debug("trigger %s of part %r", trigger.trigger_id, trigger.part_id)
