@@ -218,6 +218,13 @@ def test_what_makes_pictures_doubtful_ends_it_at_once(
         camera.shot(PATIENCE_MS)
 
 
+def test_a_session_that_was_closed_ends_it(scene: Scene) -> None:
+    _, camera = scene.both(CLOUD, points=CLOUD)
+    camera._link._session.close()
+    with pytest.raises(CameraLostError, match=r"session was closed|is gone"):
+        camera.shot(50)
+
+
 def test_a_driver_behind_a_router_and_a_router_that_ends(scene: Scene) -> None:
     """As rmw_zenoh has it: the driver is a peer of the router, the source its client."""
     router = scene.router()
