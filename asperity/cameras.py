@@ -6,20 +6,6 @@ from asperity.runtime.frame import Frame, Intrinsics
 from asperity.runtime.settings.toml_tables import Section, host_text, number, path_text, text
 
 __all__ = [
-    "CameraError",
-    "CameraLostError",
-    "ConfigError",
-    "Device",
-    "Frame",
-    "Intrinsics",
-    "Section",
-    "Shot",
-    "Source",
-    "SourceEnded",
-    "SourceKind",
-    "Triggers",
-    "host_text",
-    "number",
-    "path_text",
-    "text",
+    "CameraError", "CameraLostError", "ConfigError", "Device", "Frame", "Intrinsics", "Section", "Shot", "Source",
+    "SourceEnded", "SourceKind", "Triggers", "host_text", "number", "path_text", "text",
 ]  # fmt: skip

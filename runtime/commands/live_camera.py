@@ -49,7 +49,6 @@ def live(
     config: Config = None,
     settings: Settings = None,
     frames: Frames = 0,
-    log_format: Format = LogFormat.TEXT,
     write: Annotated[
         Path | None,
         typer.Option(help="Send nothing: record normal frames in this folder, for `asperity calibrate`."),
@@ -64,6 +63,7 @@ def live(
     fills_view: Annotated[
         bool, typer.Option("--fills-view", help="With --write: the material fills the view; do not look for a part.")
     ] = False,
+    log_format: Format = LogFormat.TEXT,
     as_json: Json = False,
 ) -> None:
     """Send the exposures of a real camera to an inspector, or record them.
@@ -79,13 +79,16 @@ def live(
         raise UsageError(f"--frames {frames} is out of range; give 1 or more, or 0 for no limit")
     if write is None and (every is not None or parts or fills_view):
         raise UsageError("--every, --parts and --fills-view are for recording; give --write FOLDER too")
-    if write is not None:
-        _record(read_settings(source, config, settings), write, frames, every, parts, fills_view, as_json)
-        return
     with ExitStack() as stack:
         limit = stack.enter_context(EndLimit(END_S))
         found = read_settings(source, config, settings)
         begin_log(log_format)
+        if write is not None:
+            from asperity.runtime.commands.record_camera import Wanted, record
+
+            wanted = Wanted(write, frames, every, parts, fills_view, found.config.live.triggers)
+            record(stack.enter_context(open_camera(found, limit)), found.config.live, wanted, as_json)
+            return
         camera, supervision = found.config.camera, Supervision()
         sender = stack.enter_context(
             FrameSender(
@@ -124,17 +127,6 @@ def live(
         f"{done.sent} frames sent of {done.exposures} exposures: {done.missed} missed by the camera, {done.dropped} "
         f"not taken by the station, {done.late} too late; {done.unanswered} triggers not answered"
     )  # fmt: skip
-
-
-def _record(
-    found: Chosen, folder: Path, frames: int, every_s: float | None, parts: int, fills_view: bool, as_json: bool
-) -> None:
-    from asperity.runtime.commands import record_camera
-
-    record_camera.check_options(found.config.live.triggers, every_s, parts)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with EndLimit(END_S) as limit, open_camera(found, limit) as opened:
-        record_camera.record(opened, found.config.live, folder, frames, every_s, parts, fills_view, as_json)
 
 
 class Chosen(NamedTuple):

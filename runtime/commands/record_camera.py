@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import select
+import signal
 import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from asperity.runtime.errors import DataError, FrameRefused, SourceEnded, UsageError
+from asperity.runtime.process import early_signals
 
 if TYPE_CHECKING:
     from asperity.runtime.cameras.camera_toml import LiveSection
@@ -28,43 +31,57 @@ EVERY_S = (0.0, 86_400.0)
 MOST_SHOTS = 10_000
 
 
-def check_options(triggers: str, every_s: float | None, shots_per_part: int) -> None:
-    """Raises UsageError for options of ``--write`` that cannot be."""
-    if every_s is not None and not EVERY_S[0] <= every_s <= EVERY_S[1]:
-        raise UsageError(f"--every {every_s} is out of range; give 0 (every exposure) to 86400 seconds")
-    if not 0 <= shots_per_part <= MOST_SHOTS:
-        raise UsageError(f"--parts {shots_per_part} is out of range; give 1 or more frames per part, or 0")
-    if every_s is None and triggers == "hard_wired":
-        raise UsageError("with hard_wired triggers a sensor says when: give --every 0 to record every exposure")
-    if every_s is None and not sys.stdin.isatty():
-        raise UsageError("--write records a frame on each Enter; without a terminal, give --every SECONDS")
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be recorded. Raises UsageError for what cannot be."""
+
+    folder: Path
+    frames: int
+    """0: until stopped."""
+    every_s: float | None
+    """None: on Enter; 0: each exposure."""
+    shots_per_part: int
+    fills_view: bool
+    triggers: str
+
+    def __post_init__(self) -> None:
+        every_s, shots = self.every_s, self.shots_per_part
+        if every_s is not None and not EVERY_S[0] <= every_s <= EVERY_S[1]:
+            raise UsageError(f"--every {every_s} is out of range; give 0 (every exposure) to 86400 seconds")
+        if not 0 <= shots <= MOST_SHOTS:
+            raise UsageError(f"--parts {shots} is out of range; give 1 to {MOST_SHOTS} frames per part, or 0")
+        if every_s is None and self.triggers == "hard_wired":
+            raise UsageError("with hard_wired triggers a sensor says when: give --every 0 to record every exposure")
+        if every_s is None and not sys.stdin.isatty():
+            raise UsageError("--write records a frame on each Enter; without a terminal, give --every SECONDS")
 
 
-def record(
-    source: Source, settings: LiveSection, folder: Path, frames: int, every_s: float | None, shots_per_part: int,
-    fills_view: bool, as_json: bool,
-) -> None:  # fmt: skip
-    """Record until there are ``frames`` (0: until stopped), and report. Raises what camera and disk raise."""
+def record(source: Source, settings: LiveSection, wanted: Wanted, as_json: bool) -> None:
+    """Record until there are enough frames, and report. Raises what camera and disk raise."""
     from asperity.runtime.cameras.setup.exposures import Exposures
     from asperity.runtime.cameras.setup.recording import Recording, Worth
 
-    with Recording(folder, shots_per_part) as recording:
-        run = _Run(Exposures(source, settings), recording, Worth(fills_view=fills_view))
-        if every_s is None:
-            hint = ", or type the id of a new part before it" if shots_per_part else ""
+    with Recording(wanted.folder, wanted.shots_per_part) as recording:
+        run = _Run(Exposures(source, settings), recording, Worth(fills_view=wanted.fills_view))
+        if wanted.every_s is None:
+            hint = ", or type the id of a new part before it" if wanted.shots_per_part else ""
             typer.echo(f"Enter: record a frame of {source.sensor or 'the camera'}{hint}; q and Enter: stop", err=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt, SourceEnded):  # stopped on request: what was done is said below
-            run.until(frames, every_s)
+            if not early_signals.told():
+                run.until(wanted.frames, wanted.every_s)
         parts = recording.parts
     refused = dict(run.refused.most_common())
     if as_json:
-        report = {"folder": str(folder), "frames": run.kept, "refused": refused, "missed": run.missed, "parts": parts}
+        report = {
+            "folder": str(wanted.folder), "frames": run.kept, "refused": refused, "missed": run.missed, "parts": parts
+        }  # fmt: skip
         typer.echo(json.dumps(report))
         return
     why = f" ({', '.join(f'{count} {name}' for name, count in refused.items())})" if refused else ""
     typer.echo(
-        f"{run.kept} frames recorded in {folder}{f' of {parts} parts' if parts else ''}, {sum(refused.values())} "
-        f"refused{why}, {run.missed} missed by the camera; calibrate with --unit mm"
+        f"{run.kept} frames recorded in {wanted.folder}{f' of {parts} parts' if parts else ''}, "
+        f"{sum(refused.values())} refused{why}, {run.missed} missed by the camera; calibrate with --unit mm"
     )
 
 
