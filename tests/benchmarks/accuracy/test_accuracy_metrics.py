@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from asperity.benchmarks.accuracy.metrics import (
     auroc_standard_error,
