@@ -160,8 +160,8 @@ def test_a_frame_on_enter(bench: Bench, tmp_path: Path, monkeypatch: pytest.Monk
 
         monkeypatch.setattr("sys.stdin", Terminal(stdin.buffer))
         bench.camera = camera = Watched(Scene())
-        record_camera.check_options("free_run", None, 2)
-        record_camera.record(camera, LiveSection(), tmp_path, 0, None, 2, False, False)
+        wanted = record_camera.Wanted(tmp_path, 0, None, 2, False, "free_run")
+        record_camera.record(camera, LiveSection(), wanted, False)
     os.close(write)
     samples = list_samples(tmp_path)
     assert list(read_parts(tmp_path, samples).values()) == ["part-001", "A7", "A7"]
