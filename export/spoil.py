@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from asperity.calibration.frames.background import is_height_map
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import MM_PER_UNIT, BoolArray, ByteArray, Frame
 from asperity.runtime.manifest import Geometry
+from asperity.runtime.vision.border_plane import is_height_map
 from asperity.runtime.vision.preprocess import Masks, find_part
 
 Kind = Literal["spoiled_geometry", "spoiled_colour"]

@@ -29,6 +29,34 @@ settings.register_profile("tests", derandomize=True, deadline=None, suppress_hea
 settings.load_profile("tests")
 
 
+LONG = (
+    "test_nothing_leaves.py", "test_opcua_parts.py", "test_bundle_commands.py", "test_simulate.py",
+    "test_mqtt_parts.py", "test_onnx.py", "test_resume.py", "test_modbus_parts.py",
+    "test_environments.py", "test_compile.py",
+)  # fmt: skip
+"""Files whose tests or fixtures take longest: begun last, they would keep one worker while the others have ended."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long files first, in turn at the head of each worker's part of the list; in random order, nothing."""
+    if config.pluginmanager.hasplugin("randomly"):
+        return
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for number, name in enumerate(LONG):
+        long[number % workers] += [item for item in items if item.path.name == name]
+    rest = [item for item in items if item.path.name not in LONG]
+    left, ordered = len(items), list[pytest.Item]()
+    for worker, begun in enumerate(long):
+        part = left // (workers - worker)  # as xdist deals them out
+        left -= part
+        others = max(0, part - len(begun))
+        ordered += [*begun, *rest[:others]]
+        del rest[:others]
+    items[:] = [*ordered, *rest]
+
+
 @dataclass(frozen=True)
 class LiteBundle:
     """A signed lite bundle with adaptors, and where it came from. Shared: copy before changing anything."""

@@ -199,7 +199,8 @@ def _truth(item: Item, shape_px: tuple[int, int]) -> BoolArray:
     if mask is None:
         if item.defect != GOOD:
             raise DataError(
-                f"{item.name} is defective and has no mask gt/{item.sample.rgb.name}; it is needed to evaluate"
+                f"{item.name} is defective and has no mask gt/{item.name.rpartition('/')[2]}.png, which is needed to "
+                "evaluate"
             )
         return np.zeros(shape_px, dtype=bool)
     return mask

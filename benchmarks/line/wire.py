@@ -30,7 +30,9 @@ from asperity.runtime.wire import decode_frame
 Form = Literal["xyz", "depth"]
 Transport = Literal["tcp", "ipc"]
 PICTURES = 8
-"""Number of different frames, sent in turn: a repeated frame would stay in the processor's cache."""
+"""Number of different frames, sent in turn: a repeated frame would stay in the processor's cache.
+Of large frames there are fewer."""
+PICTURES_NBYTES = 250_000_000
 SILENCE_MS = 10_000
 WAIT_MS = 50
 
@@ -52,7 +54,7 @@ class WireBenchmark:
 def run_wire(options: WireBenchmark) -> dict[str, Any]:
     """Measure every format over every transport. Raises StationError when the camera stops sending."""
     before = conditions.begin()
-    cases = [_case(options, form, transport) for form in options.forms for transport in options.transports]
+    cases = [measure_case(options, form, transport) for form in options.forms for transport in options.transports]
     main = cases[0]
     return {
         "benchmark": "wire",
@@ -66,7 +68,8 @@ def run_wire(options: WireBenchmark) -> dict[str, Any]:
     }
 
 
-def _case(options: WireBenchmark, form: Form, transport: Transport) -> dict[str, Any]:
+def measure_case(options: WireBenchmark, form: Form, transport: Transport) -> dict[str, Any]:
+    """One format over one transport. Raises StationError when the camera stops sending."""
     with tempfile.TemporaryDirectory() as folder:
         ends = {name: f"ipc://{folder}/{name}" for name in ("frames", "results", "bulk", "control")}
         if transport == "tcp":
@@ -121,8 +124,7 @@ def _receive(sockets: InspectorSockets, options: WireBenchmark) -> tuple[list[in
 
 def _camera(options: WireBenchmark, form: Form, endpoint: str) -> None:
     """The camera process. ``t_exposure_us`` carries the monotonic clock, which all processes of a machine share."""
-    rng = np.random.default_rng(options.seed)
-    pictures = [_picture(rng, options, form) for _ in range(PICTURES)]
+    pictures = pictures_of(options, form)
     with FrameSender("bench", endpoint) as sender:
         if not sender.wait_connected(SILENCE_MS):
             raise StationError(f"{endpoint} did not answer in {SILENCE_MS} ms")
@@ -133,9 +135,16 @@ def _camera(options: WireBenchmark, form: Form, endpoint: str) -> None:
             due_s += 1 / options.rate_hz
 
 
+def pictures_of(options: WireBenchmark, form: Form) -> list[Frame]:
+    """Random frames."""
+    rng = np.random.default_rng(options.seed)
+    nbytes = options.rows * options.columns * (15 if form == "xyz" else 5)
+    return [_picture(rng, options, form) for _ in range(max(2, min(PICTURES, PICTURES_NBYTES // nbytes)))]
+
+
 def _picture(rng: np.random.Generator, options: WireBenchmark, form: Form) -> Frame:
     rows, columns = options.rows, options.columns
-    xyz = rng.normal(500, 50, (rows, columns, 3)).astype(np.float32) if form == "xyz" else None
+    xyz = 500 + 50 * rng.standard_normal((rows, columns, 3), dtype=np.float32) if form == "xyz" else None
     depth = rng.integers(1000, 9000, (rows, columns), np.uint16) if form == "depth" else None
     return Frame(
         camera="bench",

@@ -17,12 +17,12 @@ def main(checkout: str, bundle: str, frames: str, count: str, threads: str) -> N
     sys.path.insert(0, checkout)
     from asperity.runtime.bundle.reader import open_bundle
     from asperity.runtime.cameras.files.folders import list_samples
-    from asperity.runtime.cameras.mvtec_files import read_frame
+    from asperity.runtime.cameras.files.samples import read_sample
     from asperity.runtime.engines.cpu import CpuEngine
     from asperity.runtime.security.signing_keys import TrustStore
 
     engine = CpuEngine.open(open_bundle(Path(bundle), TrustStore()), int(threads))
-    read = [read_frame(sample.rgb, sample.xyz) for sample in list_samples(Path(frames))[: int(count)]]
+    read = [read_sample(sample) for sample in list_samples(Path(frames))[: int(count)]]
 
     def silent(stage: str) -> None:
         """No one listens."""

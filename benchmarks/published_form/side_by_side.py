@@ -48,7 +48,7 @@ from asperity.export.onnx import export_graphs
 from asperity.runtime.bundle.banks import Banks
 from asperity.runtime.bundle.reader import Bundle, open_bundle
 from asperity.runtime.cameras.files.folders import list_samples
-from asperity.runtime.cameras.mvtec_files import read_frame
+from asperity.runtime.cameras.files.samples import read_sample
 from asperity.runtime.engines.cpu import CpuEngine
 from asperity.runtime.engines.parity_gate import no_progress
 from asperity.runtime.errors import DataError, FrameRefused, ParityError, UsageError
@@ -277,7 +277,7 @@ def _prepared(options: SideBySide, network: Network) -> list[Prepared]:
         if len(found) >= max(options.frames, SEEDED_BANK_FRAMES):
             break
         try:
-            found.append(prepare(read_frame(sample.rgb, sample.xyz), options.bundle.manifest.geometry, network))
+            found.append(prepare(read_sample(sample), options.bundle.manifest.geometry, network))
         except FrameRefused as error:
             log.warning("%s is left out: %s", sample.name, error)
     if not found:

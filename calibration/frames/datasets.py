@@ -1,7 +1,7 @@
 """Frames on disk with what is known of them: the source of a calibration or an evaluation.
 
-Layouts: MVTec 3D-AD with its official splits (lsfa 1.1), a class of Eyecandies (1.4), and recorded folders with
-``rgb/`` and ``xyz/``, whose frames all count as normal. Frames are read one by one, when asked for.
+Layouts: MVTec 3D-AD with its official splits (lsfa 1.1), a class of Eyecandies (1.4), and folders of recorded frames of
+any format (``cameras.files``), which all count as normal. Frames are read one by one, when asked for.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Item:
 
     def frame(self, seq: int = 0) -> Frame:
         """Read it. Raises DataError for unreadable files."""
-        if self.sample.rgb.name.endswith(eyecandies.IMAGE):
+        if self.sample.xyz.name == self.sample.rgb.name.removesuffix(eyecandies.IMAGE) + eyecandies.DEPTH:
             return without_missing(eyecandies.read_frame(self.sample, seq=seq), self.invalid)
         return read_sample(
             self.sample, camera="dataset", seq=seq, part_id=self.part_id, unit=self.unit,

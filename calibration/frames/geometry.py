@@ -17,13 +17,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.calibration.frames.background import is_height_map, neighbour_spacing, plane_of
+from asperity.calibration.frames.background import plane_of
 from asperity.calibration.record import Meaning
 from asperity.runtime.bundle.sizes import PUBLISHED_STEP_PX, WINDOW_HEADROOM, recipe_frame_fault
 from asperity.runtime.errors import CalibrationError, FrameRefused
 from asperity.runtime.frame import BoolArray, FloatArray, Frame, Unit
 from asperity.runtime.manifest import Geometry
 from asperity.runtime.reasons import Reason
+from asperity.runtime.vision.border_plane import is_height_map, neighbour_spacing
 from asperity.runtime.vision.preprocess import (
     FEWEST_BORDER_POINTS,
     Foreground,

@@ -16,8 +16,9 @@ from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.record import BANKS, FORMAT, INPUTS, NETWORKS, CalibrationRecord, GoldenCandidate, save_record
 from asperity.runtime.bundle.banks import bank_tensors
 from asperity.runtime.cameras.mvtec_files import write_frame
-from asperity.runtime.errors import CalibrationError, DataError
+from asperity.runtime.errors import CalibrationError
 from asperity.runtime.reasons import Reason
+from asperity.runtime.vision.units import points_in
 
 
 def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRecord:
@@ -81,9 +82,7 @@ def _write_golden(outcome: Outcome, folder: Path) -> tuple[GoldenCandidate, ...]
 
 def _candidate(outcome: Outcome, folder: Path, name: str, index: int) -> GoldenCandidate:
     frame = outcome.normals.items[index].frame()
-    if frame.xyz is None:
-        raise DataError(f"{outcome.normals.names[index]} holds no organised points; golden frames need them")
-    write_frame(folder / "golden", name, frame.rgb, frame.xyz)
+    write_frame(folder / "golden", name, frame.rgb, points_in(frame, outcome.normals.geometry.unit))
     above = outcome.score(index) > outcome.decision.threshold
     one = outcome.distances[index]
     return GoldenCandidate(

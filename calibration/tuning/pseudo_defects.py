@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from asperity.calibration.frames.background import is_height_map
 from asperity.runtime.errors import DataError
 from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Prepared
+from asperity.runtime.vision.border_plane import is_height_map
 
 Kind = Literal["geometry", "colour"]
 KINDS: tuple[Kind, Kind] = ("geometry", "colour")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    source: Annotated[Path, typer.Argument(help="Folder of normal frames in the MVTec 3D-AD layout.")],
+    source: Annotated[Path, typer.Argument(help="Folder of normal frames (docs/cameras/files.md).")],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for calibration/ (with its report) and bundle/.")
     ],

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import minimum_filter
 
 from asperity.runtime.errors import CameraError
 from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Intrinsics
@@ -109,7 +108,7 @@ def _to_density(
         return rgb, lens
     steps = np.linalg.norm(points_mm[:, 1:][pairs] - points_mm[:, :-1][pairs], axis=1)
     apart_px = float(np.median(steps * lens.fx / np.maximum(np.abs(points_mm[:, 1:][pairs][:, 2]), 1e-6)))
-    factor = int(max(1.0, min(apart_px + 1e-3, *rgb.shape[:2], 16.0))) if np.isfinite(apart_px) else 1
+    factor = int(max(1.0, min(apart_px + 0.25, *rgb.shape[:2], 16.0))) if np.isfinite(apart_px) else 1
     if factor == 1:
         return rgb, lens
     rows, columns = rgb.shape[0] // factor * factor, rgb.shape[1] // factor * factor
@@ -157,7 +156,9 @@ def _hidden(
     nearest = np.full(shape_px[:2], np.inf)
     np.minimum.at(nearest, (rows, columns), z)
     # The points of a surface do not hit every pixel of the colour picture: what lies behind shows through the gaps.
-    around = minimum_filter(nearest, size=3, mode="nearest")
+    padded = np.pad(nearest, 1, constant_values=np.inf)
+    lines = np.minimum(np.minimum(padded[:-2], padded[1:-1]), padded[2:])
+    around = np.minimum(np.minimum(lines[:, :-2], lines[:, 1:-1]), lines[:, 2:])
     hidden: BoolArray = z > around[rows, columns] * (1 + HIDDEN_SHARE)
     return hidden
 

@@ -1,4 +1,4 @@
-"""A camera that replays recorded frames from any folder in the MVTec 3D-AD layout."""
+"""A camera that replays recorded frames from a folder of any form that is read (``files.folders``)."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from asperity.runtime.cameras.camera_toml import DEFAULT_FRAMES, DEFAULT_RESULTS
+from asperity.runtime.commands.check_camera import check
 from asperity.runtime.commands.list_cameras import list_cameras
 from asperity.runtime.commands.live_camera import live
 from asperity.runtime.commands.progress import progress_bar
@@ -28,6 +29,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.command()(live)
 app.command("list")(list_cameras)
+app.command()(check)
 
 Rate = Annotated[float | None, typer.Option(help="Frames per second, sent on schedule; default: 5.")]
 Frames = Annotated[int, typer.Option(help="Stop after this many frames; 0: never.")]
@@ -109,7 +111,7 @@ def virtual(
 @app.command()
 def replay(
     folder: Annotated[
-        Path, typer.Argument(help="Frames in the MVTec 3D-AD layout: a product, a split, or rgb/ and xyz/.")
+        Path, typer.Argument(help="Folder of frames: a product, a split, or files of a camera (docs/cameras/files.md).")
     ],
     loop: Annotated[bool, typer.Option("--loop", help="Start again at the end.")] = False,
     unit: Annotated[str | None, typer.Option(help="Unit of the recorded points, if known: m, mm or um.")] = None,

@@ -49,10 +49,24 @@ def live(
     config: Config = None,
     settings: Settings = None,
     frames: Frames = 0,
+    write: Annotated[
+        Path | None,
+        typer.Option(help="Send nothing: record normal frames in this folder, for `asperity calibrate`."),
+    ] = None,
+    every: Annotated[
+        float | None,
+        typer.Option(help="With --write: a frame every so many seconds, 0: each exposure; default: on Enter."),
+    ] = None,
+    parts: Annotated[
+        int, typer.Option(help="With --write: this many frames in a row are of one part (parts.csv); 0: not said.")
+    ] = 0,
+    fills_view: Annotated[
+        bool, typer.Option("--fills-view", help="With --write: the material fills the view; do not look for a part.")
+    ] = False,
     log_format: Format = LogFormat.TEXT,
     as_json: Json = False,
 ) -> None:
-    """Send the exposures of a real camera to an inspector.
+    """Send the exposures of a real camera to an inspector, or record them.
 
     It ends with exit code 20 when the camera is lost, silent or changed, so that its service starts it again.
     """
@@ -63,10 +77,18 @@ def live(
 
     if frames < 0:
         raise UsageError(f"--frames {frames} is out of range; give 1 or more, or 0 for no limit")
+    if write is None and (every is not None or parts or fills_view):
+        raise UsageError("--every, --parts and --fills-view are for recording; give --write FOLDER too")
     with ExitStack() as stack:
         limit = stack.enter_context(EndLimit(END_S))
         found = read_settings(source, config, settings)
         begin_log(log_format)
+        if write is not None:
+            from asperity.runtime.commands.record_camera import Wanted, record
+
+            wanted = Wanted(write, frames, every, parts, fills_view, found.config.live.triggers)
+            record(stack.enter_context(open_camera(found, limit)), found.config.live, wanted, as_json)
+            return
         camera, supervision = found.config.camera, Supervision()
         sender = stack.enter_context(
             FrameSender(

@@ -23,7 +23,7 @@ MAP_FLOOR = 4.0
 def command(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
     sources: Annotated[
-        list[Path], typer.Argument(help="Folders in the MVTec 3D-AD layout, or images rgb/NAME.png next to xyz/.")
+        list[Path], typer.Argument(help="Folders of frames, or single files of one (docs/cameras/files.md).")
     ],
     maps: Annotated[Path | None, typer.Option(help="Write images of the anomaly maps to this new folder.")] = None,
     unit: Annotated[
@@ -120,7 +120,7 @@ def _samples(source: Path) -> list[Sample]:
     if source.is_dir():
         return list_samples(source)
     if not source.exists():
-        raise DataError(f"{source} does not exist; give a folder in the MVTec 3D-AD layout or files rgb/NAME.png")
+        raise DataError(f"{source} does not exist; give a folder of frames or files of single frames")
     return [one_sample(source)]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -47,12 +48,18 @@ def build_simt(names: Sequence[str], extra: Path | None = None, folder: Path = B
     reason = missing_for_simt()
     if reason is not None:
         raise UsageError(reason)
-    wanted = [*names, *([extra.stem] if extra is not None else [])]
+    made = {name: folder / f"libsimt-{name}.so" for name in [*names, *([extra.stem] if extra is not None else [])]}
     with _alone(folder):
-        options = [f"-DSIMT_EXTRA_SOURCES={extra}"] if extra is not None else []
-        _run(["cmake", "-S", str(ROOT), "-B", str(folder), *options], CONFIGURE_S)
-        _run(["cmake", "--build", str(folder), "--target", *(f"simt-{name}" for name in wanted)], SIMT_BUILD_S)
-    return [folder / f"libsimt-{name}.so" for name in wanted]
+        # CMake takes a second to see that nothing has changed, and each process that loads the libraries would ask it.
+        sources = _digest(extra)
+        wanted = [name for name, path in made.items() if not (path.is_file() and _built_from(path) == sources)]
+        if wanted:
+            options = [f"-DSIMT_EXTRA_SOURCES={extra}"] if extra is not None else []
+            _run(["cmake", "-S", str(ROOT), "-B", str(folder), *options], CONFIGURE_S)
+            _run(["cmake", "--build", str(folder), "--target", *(f"simt-{name}" for name in wanted)], SIMT_BUILD_S)
+            for name in wanted:
+                _stamp(made[name]).write_text(f"{sources} {made[name].stat().st_mtime_ns}")
+    return list(made.values())
 
 
 def build_fatbin(architectures: Sequence[str] = (), out: Path = FATBIN, folder: Path = BUILD / "cuda") -> Path:
@@ -70,6 +77,28 @@ def build_fatbin(architectures: Sequence[str] = (), out: Path = FATBIN, folder: 
         print("\n".join(line[3:] for line in told.splitlines() if line.startswith("-- asperity:")))
         _run(["cmake", "--build", str(folder), "--target", "kernels"], FATBIN_BUILD_S)
     return out
+
+
+def _digest(extra: Path | None) -> str:
+    """Of everything that a library for the CPU is compiled from."""
+    sources = [path for path in sorted(CUDA_DIR.rglob("*")) if path.suffix in {".cu", ".cuh", ".cpp", ".hpp"}]
+    found = hashlib.sha256()
+    for path in (ROOT / "CMakeLists.txt", *sources, *([extra] if extra is not None else [])):
+        found.update(f"{path} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def _stamp(library: Path) -> Path:
+    return library.with_suffix(".built")
+
+
+def _built_from(library: Path) -> str:
+    """The digest of its sources; empty: not known, or the library was changed since."""
+    try:
+        sources, mtime_ns = _stamp(library).read_text().split()
+        return sources if int(mtime_ns) == library.stat().st_mtime_ns else ""
+    except (OSError, ValueError):
+        return ""
 
 
 @contextmanager

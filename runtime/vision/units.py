@@ -43,6 +43,18 @@ def points_mm(frame: Frame, unit: Unit) -> tuple[FloatArray, BoolArray]:
     return pixel_rays(frame.intrinsics, height, width) * depth[:, :, None], valid
 
 
+def points_in(frame: Frame, unit: Unit) -> FloatArray:
+    """The frame's points (H x W x 3) in ``unit``, (0, 0, 0) where missing; as stored where that is what they are.
+
+    Raises as ``points_mm``.
+    """
+    plain = (frame.scale, frame.offset, frame.invalid) == (1.0, 0.0, None) and frame.unit in (None, unit)
+    if frame.xyz is not None and plain:
+        return frame.xyz
+    points, valid = points_mm(frame, unit)
+    return np.where(valid[:, :, None], points / np.float32(MM_PER_UNIT[unit]), np.float32(0))
+
+
 def infer_unit(median_depth: float) -> Unit:
     """The unit in which a median depth (stored value x scale) is a plausible working distance.
 

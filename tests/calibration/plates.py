@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -39,8 +39,9 @@ def _field(seed: int, v: np.ndarray, u: np.ndarray, shortest_px: float = 6.0, lo
     return sum(waves, np.zeros_like(v)) / np.sqrt(len(down) / 2)
 
 
+@lru_cache(maxsize=128)
 def plate(part: int, exposure: int, place: Place = Place()) -> Shot:
-    """One exposure; ``exposure`` seeds the sensor's noise and nothing else."""
+    """One exposure; ``exposure`` seeds the sensor's noise and nothing else. Shared: copy before changing anything."""
     rng = np.random.default_rng([12, exposure])
     rows, columns = np.mgrid[:SIZE_PX, :SIZE_PX].astype(np.float32) - np.float32((SIZE_PX - 1) / 2)
     turn = np.radians(np.float32(place.turn_deg))
@@ -52,7 +53,10 @@ def plate(part: int, exposure: int, place: Place = Place()) -> Shot:
     picture = np.where(inside, colour, 35.0)[..., None] + rng.normal(0, COLOUR_NOISE, (*rows.shape, 3))
     z = DEPTH_MM - np.where(inside, rise, 0.0) + rng.normal(0, HEIGHT_NOISE_MM, rows.shape)
     xyz = np.stack([columns, rows, z], axis=2) / 1000
-    return np.clip(np.round(picture), 0, 255).astype(np.uint8), xyz.astype(np.float32)
+    shot = np.clip(np.round(picture), 0, 255).astype(np.uint8), xyz.astype(np.float32)
+    for array in shot:
+        array.flags.writeable = False
+    return shot
 
 
 def by_hand(number: int) -> Place:

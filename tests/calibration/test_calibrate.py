@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.calibrate import calibrate
 from asperity.calibration.profiles import Profile
 from asperity.calibration.record import CalibrateOptions, CalibrationFolder, load_folder
+from asperity.runtime.cameras.files.folders import list_samples
+from asperity.runtime.cameras.files.samples import read_sample
 from asperity.runtime.cameras.mvtec_files import read_frame
 from asperity.runtime.errors import CalibrationError, DataError, UsageError
 from asperity.runtime.frame import Frame
@@ -233,3 +237,29 @@ def test_a_source_that_is_none_and_an_unfinished_folder_are_data_errors(tmp_path
     (tmp_path / "calibration.json").write_text("{}")
     with pytest.raises(DataError, match="not a calibration record"):
         load_folder(tmp_path)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_depth_pictures_are_calibrated_as_depth_and_kept_as_points(
+    source: Path, tiny_profile: Profile, tmp_path: Path
+) -> None:
+    """Golden frames are points in the geometry's unit, and score as the depth picture that they were."""
+    frames = tmp_path / "frames"
+    for kind in ("rgb", "depth"):
+        (frames / kind).mkdir(parents=True)
+    lens = {"fx": 400.0, "fy": 400.0, "cx": 32.0, "cy": 32.0, "width": 64, "height": 64}
+    said = lens | {"unit": "mm", "scale": 0.01, "invalid": 65535}
+    (frames / "intrinsics.json").write_text(json.dumps(said))
+    for sample in list_samples(source):
+        depth = np.round(read_sample(sample).xyz[..., 2] * 1e5).astype(np.uint16)  # type: ignore[index]
+        depth[0, :3] = 65535
+        Image.fromarray(depth).save(frames / "depth" / f"{Path(sample.name).name}.png")
+        shutil.copy(sample.rgb, frames / "rgb" / f"{Path(sample.name).name}.png")
+    folder = calibrate(frames, tmp_path, msgspec.structs.replace(FROZEN, unit=None))
+    assert folder.record.geometry.unit == "mm" and folder.record.normal_frames["refused"] == 0
+    by_name = {sample.name: sample for sample in list_samples(frames)}
+    for golden in folder.record.golden:
+        kept, measured = golden_frame(folder, golden.name), read_sample(by_name[golden.source_name])
+        assert kept.xyz is not None and measured.depth is not None and not kept.xyz[0, :3].any()
+        assert score_again(folder, kept) == pytest.approx(golden.score, abs=1e-3)
+        assert score_again(folder, measured) == pytest.approx(golden.score, rel=1e-9)

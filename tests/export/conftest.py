@@ -5,17 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from asperity.calibration.networks import TorchNetworks
+from asperity.calibration.record import load_folder
+from asperity.export.bundle import stored_networks
+from asperity.runtime.bundle.checks import graph_names
 from asperity.runtime.manifest import Network
-from tests.export.exported import contents, graph_files, reduced_edge, reduced_paper, whole
+from tests.conftest import LiteBundle
+from tests.export.exported import contents, graph_files, reduced_edge, reduced_paper
 
 
 @pytest.fixture(scope="session")
-def lite() -> tuple[TorchNetworks, Network, list[Path]]:
-    """Networks, constants and graph files of `lite` as shipped, with adaptors."""
-    networks, given = whole("lite")
-    return networks, given, graph_files("lite", networks, given)
+def lite(lite_bundle: LiteBundle) -> tuple[TorchNetworks, Network, list[Path]]:
+    """Networks, constants and graph files, in the order of their export, of the shared bundle."""
+    folder = load_folder(lite_bundle.calibration)
+    given = folder.record.network
+    torch.set_num_threads(1)
+    return stored_networks(folder), given, [lite_bundle.path / f"{name}.onnx" for name in graph_names(given)]
 
 
 @pytest.fixture(scope="session")

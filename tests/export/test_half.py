@@ -158,13 +158,13 @@ def test_geometry_before_the_first_product_is_worth_float32(
 
     error = rms_error()
     assert error < 0.002
+
+    def every_node(made: onnx.ModelProto, _softmax: str) -> set[int]:
+        types = element_types(made)
+        return {index for index, node in enumerate(made.graph.node) if types[node.output[0]] == FLOAT}
+
     # The control: everything in half, as a builder's fp16 switch would have it.
-    monkeypatch.setattr(
-        "asperity.export.half._half_nodes",
-        lambda made, softmax: {
-            index for index, node in enumerate(made.graph.node) if element_types(made)[node.output[0]] == FLOAT
-        },
-    )
+    monkeypatch.setattr("asperity.export.half._half_nodes", every_node)
     assert rms_error() > 1.4 * error
 
 

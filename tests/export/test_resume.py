@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +23,20 @@ from tests.places import ROOT
 
 FRAMES, EPOCHS = 40, 3
 
-CHILD = """
-import os, signal, sys
+JOBS = """
+import json, os, signal, sys
 # A job started in the background without a terminal ignores what the keyboard sends, and so would its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, ".")
 import torch
 torch.set_num_threads(1)
+import torch._dynamo  # an optimiser needs it
 from tests.calibration.tiny_station import TINY, build_tiny
 from asperity.calibration import calibrate, profiles
 from asperity.calibration.adaptation import trainer
 from asperity.calibration.features import embedding
 from asperity.calibration.adaptation.settings import AdaptationConfig
-import asperity.export.bundle, asperity.export.commands.shown
+import asperity.export.bundle, asperity.export.commands.calibrate, asperity.export.commands.shown
 from asperity.export.cli import register
 from asperity.runtime.commands.lazy import LazyTyper, group_of
 
@@ -45,14 +47,14 @@ calibrate.default_config = lambda chosen: AdaptationConfig(epochs={epochs}, queu
 asperity.export.bundle.export_bundle = lambda *_, **__: None
 asperity.export.commands.shown.report_told = lambda report: None
 asperity.export.commands.shown.show_export = lambda report: None
-where, count = "{where}", {count}
+job = {{}}
 
 def counted(function, name):
     calls = 0
     def one(*given):
         nonlocal calls
-        if where == name and calls == count:
-            os.kill(os.getpid(), {signal})
+        if job["where"] == name and calls == job["count"]:
+            os.kill(os.getpid(), job["signal"])
         calls += 1
         print(name, file=sys.stderr)
         return function(*given)
@@ -60,38 +62,69 @@ def counted(function, name):
 
 embedding.frozen_patches = counted(embedding.frozen_patches, "FRAME")
 trainer.Trainer.advance = counted(trainer.Trainer.advance, "STEP")
-app = LazyTyper("asperity", "")
-register(app)
-group_of(app)(sys.argv[1:])
+for line in sys.stdin:
+    job = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(job[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        app = LazyTyper("asperity", "")
+        register(app)
+        group_of(app)(job["command"])
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 
 
+class Jobs:
+    """Runs calibrations, each in a process of its own: a fork of one that has imported torch, which takes seconds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source = folder / "dome"
+        for index in range(FRAMES):
+            write_frame(self.source / "train" / "good", f"{index:03d}", *part(index))
+        self.keys = folder / "keys"
+        self._said = folder / "out", folder / "err"
+        environment = {**os.environ, "ASPERITY_KEYS": str(self.keys), "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", JOBS.format(epochs=EPOCHS)], cwd=ROOT, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(
+        self, out: Path, where: str = "", count: int = 0, number: int = signal.SIGKILL, *more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """To its end, which is the signal ``number`` in place of the call ``count`` of ``where``."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        command = ["calibrate", str(self.source), "-o", str(out), "--profile", "tiny", "--unit", "m", "--json", *more]
+        job = {"where": where, "count": count, "signal": int(number), "command": command,
+               "out": str(self._said[0]), "err": str(self._said[1])}  # fmt: skip
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        code = int(self._process.stdout.readline())
+        return subprocess.CompletedProcess(command, code, *(path.read_text() for path in self._said))
+
+    def close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._process.wait()
+
+
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source") / "dome"
-    for index in range(FRAMES):
-        write_frame(folder / "train" / "good", f"{index:03d}", *part(index))
-    return folder
-
-
-def run(
-    source: Path, out: Path, where: str = "", count: int = 0, number: int = signal.SIGKILL, *more: str
-) -> subprocess.CompletedProcess[str]:
-    child = CHILD.format(epochs=EPOCHS, where=where, count=count, signal=int(number))
-    command = ("calibrate", str(source), "-o", str(out), "--profile", "tiny", "--unit", "m", "--json", *more)
-    keys = {**os.environ, "ASPERITY_KEYS": str(source.parent / "keys"), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", child, *command], cwd=ROOT, env=keys, capture_output=True, text=True, check=False
-    )
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+    started = Jobs(tmp_path_factory.mktemp("source"))
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="module")
-def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> CalibrationFolder:
+def whole(jobs: Jobs, tmp_path_factory: pytest.TempPathFactory) -> CalibrationFolder:
     """What an undisturbed run comes to."""
-    key = ("-m", "asperity.runtime.cli", "keys", "new", "--keys", str(source.parent / "keys"))
+    key = ("-m", "asperity.runtime.cli", "keys", "new", "--keys", str(jobs.keys))
     subprocess.run([sys.executable, *key], cwd=ROOT, check=True, capture_output=True)
     out = tmp_path_factory.mktemp("whole")
-    done = run(source, out)
+    done = jobs.run(out)
     assert done.returncode == 0, done.stderr
     assert (done.stderr.count("FRAME"), done.stderr.count("STEP")) == (FRAMES, 3 * EPOCHS)
     assert [path.name for path in out.iterdir()] == ["calibration"], "the work folder is gone"
@@ -108,9 +141,9 @@ def same(one: CalibrationFolder, other: CalibrationFolder) -> None:
 
 
 def test_killed_among_the_patches_and_again_in_the_adaptation(
-    source: Path, whole: CalibrationFolder, tmp_path: Path
+    jobs: Jobs, whole: CalibrationFolder, tmp_path: Path
 ) -> None:
-    first = run(source, tmp_path, "FRAME", 15)
+    first = jobs.run(tmp_path, "FRAME", 15)
     assert first.returncode == -signal.SIGKILL
     assert [path.name for path in tmp_path.iterdir()] == ["calibration.work"]
     # Half of a frame's patches lost by a power cut: it is computed again.
@@ -119,12 +152,12 @@ def test_killed_among_the_patches_and_again_in_the_adaptation(
     values[: 8 * 8] = 0.0
     values.flush()
 
-    second = run(source, tmp_path, "STEP", 5)
+    second = jobs.run(tmp_path, "STEP", 5)
     assert second.returncode == -signal.SIGKILL
     assert "resuming from 14 frames' patches" in second.stderr
     assert second.stderr.count("FRAME") == FRAMES - 14
 
-    third = run(source, tmp_path)
+    third = jobs.run(tmp_path)
     assert third.returncode == 0, third.stderr
     assert "resuming from an earlier run's checkpoint" in third.stderr
     # Five steps were done, three of them (an epoch) kept.
@@ -135,12 +168,12 @@ def test_killed_among_the_patches_and_again_in_the_adaptation(
 
 
 def test_an_interrupt_from_the_keyboard_leaves_as_much_and_another_job_takes_none_of_it(
-    source: Path, whole: CalibrationFolder, tmp_path: Path
+    jobs: Jobs, whole: CalibrationFolder, tmp_path: Path
 ) -> None:
-    first = run(source, tmp_path, "STEP", 4, signal.SIGINT)
+    first = jobs.run(tmp_path, "STEP", 4, signal.SIGINT)
     assert first.returncode != 0
     assert (tmp_path / "calibration.work" / "adaptation.safetensors").exists()
-    other = run(source, tmp_path, "", 0, signal.SIGKILL, "--seed", "1")
+    other = jobs.run(tmp_path, "", 0, signal.SIGKILL, "--seed", "1")
     assert other.returncode == 0, other.stderr
     assert "resuming" not in other.stderr
     assert (other.stderr.count("FRAME"), other.stderr.count("STEP")) == (FRAMES, 3 * EPOCHS)

@@ -313,7 +313,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/gateways/opcua/test_opcua_station.py::test_a_good_result_of_no_trigger_passes_only_where_the_camera_runs_free",
                 "assert not True", *ANYBODYS),
             off("runtime/gateways/opcua/test_opcua_parts.py"
-                "::test_over_opc_ua_and_http_no_part_is_accepted_that_was_not_exposed_and_judged_ok[120-2]",
+                "::test_over_opc_ua_and_http_no_part_is_accepted_that_was_not_exposed_and_judged_ok[60-2]",
                 "assert", UNANNOUNCED, *ANYBODYS),
         ],
         "invalid data, silence, reconnections: Modbus, HTTP": [

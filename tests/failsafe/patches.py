@@ -6,7 +6,16 @@ protected twice all of it is switched off in one entry. Short: a condition to Fa
 
 from __future__ import annotations
 
-from tests.failsafe import camera_rows, gateway_rows, station_rows
+from tests.failsafe import (
+    camera_rows,
+    folder_rows,
+    gateway_rows,
+    genicam_rows,
+    picture_rows,
+    realsense_rows,
+    ros2_rows,
+    station_rows,
+)
 from tests.failsafe.rows import Entry
 
 FAST = tuple(
@@ -19,7 +28,10 @@ FAST = tuple(
         "runtime/client/test_client_requests", "runtime/security/test_socket_files", "runtime/process/test_supervision",
         "runtime/gateways/modbus/test_modbus_re", "runtime/gateways/modbus/test_modbus_server",
         "runtime/gateways/opcua/test_log_ins", "runtime/gateways/opcua/test_opcua_decoding",
+        "runtime/cameras/test_realsense_pairing", "runtime/cameras/test_realsense_device",
         "runtime/gateways/mqtt/test_mqtt_gateway", "runtime/gateways/mqtt/test_mqtt_broker_faults", "examples/test_plc",
+        "runtime/cameras/test_ros2_pairing", "runtime/cameras/test_pixels", "runtime/cameras/test_registration",
+        "runtime/cameras/test_folder_source", "runtime/cameras/test_folder_ends",
     )
 )  # fmt: skip
 """Tests without processes, a second or two each: their entries are part of every run of the suite."""
@@ -54,7 +66,11 @@ def _soak(node: str) -> bool:
 
 ENTRIES = [
     Entry(section, fault, node, says, patches, _soak(node))
-    for section, faults in {**station_rows.TABLE, **camera_rows.TABLE, **gateway_rows.TABLE}.items()
+    for rows in (
+        station_rows, camera_rows, picture_rows, folder_rows, genicam_rows, realsense_rows, ros2_rows,
+        gateway_rows,
+    )
+    for section, faults in rows.TABLE.items()
     for fault, entries in faults.items()
     for node, says, patches in entries
 ]

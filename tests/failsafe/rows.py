@@ -12,7 +12,6 @@ import argparse
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from tests.failsafe.forks import Forks
 from tests.places import ROOT
 
 PAGE = ROOT / "docs" / "failsafe.md"
@@ -132,6 +132,7 @@ class Copy(threading.local):
         self.tree = Path(self.folder.name) / "tree"
         shutil.copytree(ROOT, self.tree, symlinks=True, ignore=LEFT_OUT)
         self.later_s = 0
+        self.forks = Forks()
 
     @contextmanager
     def patched(self, patches: Sequence[Patch]) -> Iterator[Path]:
@@ -168,23 +169,20 @@ def run(tree: Path, nodes: Sequence[str]) -> Outcome:
 
 
 def _run(tree: Path, nodes: Sequence[str], folder: Path) -> Outcome:
-    report = folder / "report.xml"
-    command = [
-        sys.executable, "-m", "pytest", "-q", "-x", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--tb=short",
-        f"--junitxml={report}", *nodes,
+    report, log = folder / "report.xml", folder / "log"
+    arguments = [
+        "-q", "-x", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--tb=short", f"--junitxml={report}", *nodes
     ]  # fmt: skip
     # Plugins that other packages bring along take longer to load than most of these tests take.
     own = {"PYTHONPATH": str(tree), "TMPDIR": str(folder), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     began_s = time.monotonic()
     try:
-        done = subprocess.run(
-            command, cwd=tree, env={**os.environ, **own}, capture_output=True, text=True, timeout=LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
+        code = copy().forks.run(tree, own, arguments, log, LIMIT_S)
+    except TimeoutError:
         return Outcome("broken", f"did not finish within {LIMIT_S} s", LIMIT_S)
     took_s = time.monotonic() - began_s
-    if done.returncode not in (0, 1) or not report.is_file():
-        return Outcome("broken", (done.stdout + done.stderr)[-2000:], took_s)
+    if code not in (0, 1) or not report.is_file():
+        return Outcome("broken", log.read_text(errors="replace")[-2000:], took_s)
     cases = list(xml.parse(report).iter("testcase"))
     for kind, word in (("error", "broken"), ("failure", "failed")):
         for case in cases:

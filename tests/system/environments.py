@@ -342,7 +342,12 @@ ROWS = {row.name: row for row in TABLE}
 
 
 def commands_of(row: Row, whole: bool) -> list[str]:
-    """The commands to run in a row: all, or the quick ones (of a real start: two)."""
+    """The commands to run in a row: all, or the quick ones (of a real start: two).
+
+    `doctor` says more than `version` does, and passes the same doors; where it ends otherwise, both are run.
+    """
     quick = {"version", "run"} if row.real else {name for name, command in COMMANDS.items() if command.quick}
+    if not (row.real or row.silent or "*" in row.ends or "doctor" in row.ends):
+        quick.remove("version")
     quick |= {name for name in ("keys new", "gateway modbus") if name in row.ends}
     return [name for name in COMMANDS if whole or name in quick or name in row.also]

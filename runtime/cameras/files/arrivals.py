@@ -18,8 +18,10 @@ from asperity.runtime.text.names import has_stray_bytes, natural_key
 
 REMEMBERED = 1024
 """Exposures whose names, files and pictures are known after they were decided."""
+WAITING_MAX = 16
+"""What a live camera may hold back: the live loop discards no more than this after a pause."""
 MAX_STEM_NBYTES = 300
-FOLDER = "a folder"
+A_FOLDER = "a folder"
 
 
 class Seen(NamedTuple):
@@ -36,6 +38,14 @@ Halves = Mapping[str, Seen]
 """``points`` and ``colour`` -> their files, of an exposure."""
 
 
+class Decided(NamedTuple):
+    """An exposure that does not come again."""
+
+    halves: Halves
+    taken: bool
+    """False: it was refused."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What an exposure is, and when it is complete."""
@@ -49,6 +59,7 @@ class Rules:
     max_age_ns: int = 0
     max_nbytes: int = 2**29
     overwritten: bool = False
+    waiting_max: int = WAITING_MAX
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +73,8 @@ class Exposure:
     """Half -> name of its file."""
     seen: dict[str, Seen] = field(default_factory=dict)
     """Half -> its file at the last look."""
+    again: bool = False
+    """One of this name was taken before, and its file was written again or replaced."""
     fault: str = ""
     """Why it is refused without being read."""
     unread: str = ""
@@ -85,7 +98,7 @@ class Step(NamedTuple):
 class Arrivals:
     """The exposures of one folder. ``look`` at every list of names, then ``first`` until it returns None."""
 
-    def __init__(self, rules: Rules, recent: Mapping[str, Halves], latest_ns: int = 0) -> None:
+    def __init__(self, rules: Rules, recent: Mapping[str, Decided], latest_ns: int = 0) -> None:
         """``recent``: the last exposures that earlier runs decided, oldest first. ``latest_ns``: latest time of change
         of a file of any exposure that was decided."""
         self.notes: list[str] = []
@@ -93,7 +106,7 @@ class Arrivals:
         self.missed = 0
         """Exposures that were replaced before they could be read; the owner sets it back."""
         self._rules = rules
-        self._recent: OrderedDict[str, Halves] = OrderedDict(recent)
+        self._recent: OrderedDict[str, Decided] = OrderedDict(recent)
         self._highest: Any = max(map(natural_key, recent), default=None)
         self._latest_ns = latest_ns
         self._done: dict[str, Seen | None] = {}
@@ -108,17 +121,14 @@ class Arrivals:
 
         Returns how many files are left out.
         """
-        if take:
+        if not take and not self._rules.overwritten:
+            self._done = dict.fromkeys(names)
+        else:
             for name in names:
                 half, stem = self._match(name)
-                if half and self._is_old(stem, half, stat(name)):
-                    self._done[name] = None
-        elif self._rules.overwritten:
-            for name in names:
-                found = stat(name) if self._match(name)[0] else None
-                self._done[name] = found if isinstance(found, Seen) else None
-        else:
-            self._done = dict.fromkeys(names)
+                seen = stat(name) if half else None
+                if half and (not take or self._is_old(stem, half, seen)):
+                    self._done[name] = seen if isinstance(seen, Seen) else None
         left = len(self._done)
         self.look(names, stat, now_ns)
         return left
@@ -157,13 +167,13 @@ class Arrivals:
         """The reader could not use these files: they are read again when they change, and refused when they do not."""
         exposure.unread, exposure.tried = why, dict(tried)
 
-    def decide(self, exposure: Exposure) -> None:
+    def decide(self, exposure: Exposure, taken: bool) -> None:
         """The exposure was taken or refused. It does not come again."""
         heapq.heappop(self._heap)
         del self._waiting[exposure.stem]
         for half, name in exposure.names.items():
             self._done[name] = exposure.seen.get(half)
-        self._remember(exposure.stem, exposure.halves())
+        self._remember(exposure.stem, Decided(exposure.halves(), taken))
 
     def files(self, exposure: Exposure) -> list[str]:
         """Names of what belongs to an exposure, its markers too."""
@@ -174,14 +184,14 @@ class Arrivals:
         found = ((name, *self._match(name)) for name in names)
         return [name for name, half, of in found if half and of == stem and stat(name) == halves.get(half)]
 
-    def _remember(self, stem: str, halves: Halves) -> None:
-        self._recent[stem] = halves
+    def _remember(self, stem: str, decided: Decided) -> None:
+        self._recent[stem] = decided
         self._recent.move_to_end(stem)
         while len(self._recent) > REMEMBERED:
             self._recent.popitem(last=False)
         if not self._is_past(stem):
             self._highest = natural_key(stem)
-        self._latest_ns = max([self._latest_ns, *(seen.mtime_ns for seen in halves.values())])
+        self._latest_ns = max([self._latest_ns, *(seen.mtime_ns for seen in decided.halves.values())])
 
     def _is_past(self, stem: str) -> bool:
         """Not after the highest name of those that were decided."""
@@ -204,7 +214,7 @@ class Arrivals:
         if not isinstance(seen, Seen):
             return False
         if stem in self._recent:
-            return self._recent[stem].get(half) == seen
+            return self._recent[stem].halves.get(half) == seen
         return self._is_past(stem) if self._rules.order == "name" else seen.mtime_ns <= self._latest_ns
 
     def _find_rewritten(self, stat: Stat) -> None:
@@ -218,20 +228,17 @@ class Arrivals:
             self._done.update(dict.fromkeys(held[: -2 * REMEMBERED]))
 
     def _arrive(self, name: str, half: str, stem: str, seen: Seen | str, now_ns: int) -> None:
-        if seen == FOLDER:  # such as the one that taken files are moved to
+        if seen == A_FOLDER:  # such as the one that taken files are moved to
             self._done[name] = None
             return
         exposure = self._waiting.get(stem)
         if exposure is None:
-            known = self._recent.get(stem)
-            if known is not None and known and half not in known and not self._rules.overwritten:
+            known = None if self._rules.overwritten else self._recent.get(stem)
+            if known is not None and not known.taken:
                 self._done[name] = None
-                self.notes.append(f"{name} came after its exposure was refused; it is left out")
+                self.notes.append(f"{name} came or changed after its exposure was refused; it is left out")
                 return
-            exposure = self._waiting[stem] = Exposure(stem, now_ns, now_ns)
-            if known is not None and not self._rules.overwritten:
-                exposure.fault = "an exposure of this name was there before; a camera that writes the same name again "
-                exposure.fault += "needs overwritten = true"
+            exposure = self._waiting[stem] = Exposure(stem, now_ns, now_ns, again=known is not None)
             key = natural_key(stem)
             if self._rules.order == "name" and known is None and self._is_past(stem):
                 exposure.fault = "it came after exposures with later names; if names do not sort, set order = time"
@@ -284,6 +291,8 @@ class Arrivals:
 
     def out_of_bounds(self, exposure: Exposure, now_ns: int, wall_ns: int) -> str:
         """Why it is too large or too old; empty: it is not."""
+        if len(self._waiting) > self._rules.waiting_max:
+            return f"more than {self._rules.waiting_max} exposures wait, so its part is gone"
         for half, seen in exposure.seen.items():
             if seen.nbytes > self._rules.max_nbytes:
                 return f"{exposure.names[half]} has {seen.nbytes} bytes; at most {self._rules.max_nbytes} are read"

@@ -78,12 +78,14 @@ def text_rows(
             piece = list(islice(lines, min(left, ROWS_AT_ONCE)))
             if max(map(len, piece), default=0) > MAX_LINE_NBYTES:
                 raise DataError(f"has a line of more than {MAX_LINE_NBYTES} bytes among its points")
+            if piece and not piece[-1].endswith(b"\n"):
+                raise DataError("is cut off: its last line does not end")
+            if piece and len(piece[0].split()) != columns:
+                raise DataError(f"has {len(piece[0].split())} numbers in a line, but its header names {columns}")
             numbers = _numbers(piece) if piece else np.empty((0, columns))
             if not piece or len(numbers) != len(piece):
                 there = rows - left + len(numbers)
                 raise DataError(f"is cut off, or has an empty line: {there} of {rows} points are there")
-            if numbers.shape[1] != columns:
-                raise DataError(f"has {numbers.shape[1]} numbers in a line, but its header names {columns}")
             take(numbers)
             left -= len(piece)
     except (ValueError, Warning) as error:

@@ -1,6 +1,7 @@
 """OpenEXR: pictures of one part stored in scan lines, uncompressed or with zlib.
 
-Channels are Z (depth; also Y where it is the only one), X, Y and Z (points), R, G and B (colour).
+Channels are Z (depth; also Y where it is the only one), X, Y and Z (points), R, G and B (colour), alone or in layers
+that are called so (``View.Depth.Z``).
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ MAX_ATTRIBUTES, MAX_CHANNELS = 256, 64
 TILED, DEEP, MULTIPART = 0x200, 0x800, 0x1000
 KINDS = ("<u4", "<f2", "<f4")
 COMPRESSIONS = ("NONE", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
+LAYERS = {
+    "X": ("position",), "Y": ("position",), "Z": ("position", "depth"), "R": ("combined",), "G": ("combined",),
+    "B": ("combined",),
+}  # fmt: skip
+"""Layers, as renderers name them, in which a channel has this meaning; normals have X, Y and Z too."""
 LINES = {"NONE": 1, "ZIPS": 1, "ZIP": 16}
 """Rows in a block, by the compressions that are read."""
 Box = tuple[int, int, int, int]
@@ -66,25 +72,25 @@ def _as_bytes(values: FloatArray) -> ByteArray:
 
 
 def _wanted(names: list[str]) -> dict[str, str]:
-    """The channels of depth, points and colour, by what they hold; of a layer too, such as ``View.Depth.Z``."""
-    short = [name.rpartition(".")[2].upper() for name in names]
-    found = {}
-    if "X" in short:
-        groups = ["XYZ"]
-    elif "Z" in short:
-        groups = ["Z"]
-    elif short == ["Y"]:
-        return {"Z": names[0]}
-    else:
-        groups = []
-    for group in [*groups, "RGB"] if "R" in short else groups:
-        for one in group:
-            if short.count(one) != 1:
-                raise DataError(f"has {short.count(one)} channels {one}; {', '.join(group)} must be there once each")
-            found[one] = names[short.index(one)]
-    if not found:
+    """The channels of depth, points and colour, by what they hold."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        layer, _, short = name.rpartition(".")
+        if not layer or layer.rpartition(".")[2].casefold() in LAYERS.get(short, ()):
+            found.setdefault(short, []).append(name)
+    if list(found) == ["Y"]:
+        found = {"Z": found["Y"]}
+    groups = ["XYZ" if "X" in found else "Z"] if {"X", "Z"} & set(found) else []
+    groups += ["RGB"] if "R" in found else []
+    if not groups:
         raise DataError(f"has the channels {', '.join(names)[:80]}; depth is Z, points are X, Y, Z, colour is R, G, B")
-    return found
+    wanted = {}
+    for one in "".join(groups):
+        plain = [name for name in found.get(one, ()) if name == one] or found.get(one, [])
+        if len(plain) != 1:
+            raise DataError(f"has {len(plain)} channels {one}; each of {', '.join(''.join(groups))} must be there once")
+        wanted[one] = plain[0]
+    return wanted
 
 
 def _header(data: bytes) -> _Header:

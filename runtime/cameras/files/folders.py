@@ -33,7 +33,7 @@ def list_samples(folder: Path) -> list[Sample]:
     and for half pairs, and for names that a report or another computer could not keep apart.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; give one in the MVTec 3D-AD layout")
+        raise DataError(f"{folder} is not a folder; give one that holds frames")
     if has_stray_bytes(str(folder.absolute())):
         raise DataError(f"the path {folder.absolute()} is not UTF-8, so no report could name it; rename the folder")
     _check_layout(folder)
@@ -86,7 +86,10 @@ def _one_exposure(file: Path) -> Sample:
     for sample in _matched(folder, folder, names, "", "", ""):
         if file in (sample.rgb, sample.xyz):
             return sample
-    raise DataError(f"{file} is half of a frame, and the file with its points or depth is missing next to it")
+    raise DataError(
+        f"{file} is half of a frame, and its points or depth cannot be found: no file of its name is in rgb/ or xyz/ "
+        "next to it, nor in its own folder (docs/cameras/files.md)"
+    )
 
 
 def _where(folder: Path) -> tuple[str, str]:
@@ -114,9 +117,8 @@ def _split(folder: Path, root: Path, split: str, prefix: str) -> Iterable[Sample
 def _is_pairs(folder: Path) -> bool:
     """Whether a folder is meant to have ``rgb/*.png`` and ``xyz/*.tiff``."""
     if (folder / "xyz").is_dir():
-        files = [parse_name(f"xyz/{path.name}") for path in (folder / "xyz").iterdir()]
-        other = {one.pattern.rpartition(".")[2] for one in files if one is not None} - {"png", "tif", "tiff"}
-        return not other
+        suffixes = {path.suffix.lower() for path in (folder / "xyz").iterdir()} & set(POINTS_SUFFIXES)
+        return bool(suffixes & set(CLOUDS)) or suffixes <= set(PICTURES)
     return (folder / "rgb").is_dir() and not _is_leaf(folder)
 
 
@@ -224,5 +226,3 @@ def check_names(folder: Path, names: Iterable[str]) -> None:
         check_apart(names)
     except TextRefused as error:
         raise DataError(f"{folder}: {error}") from None
-
-

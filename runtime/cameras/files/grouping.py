@@ -18,7 +18,8 @@ MASK_WORDS = ("gt", "mask", "segmask", "label")
 """In the name of a file or its folder, by which it is known what it holds; masks are not read."""
 ONLY_POINTS = (*BOTH_SUFFIXES, ".npy")
 _WORDS = "|".join((*POINTS_WORDS, *COLOUR_WORDS, *MASK_WORDS))
-_FIRST = re.compile(rf"({_WORDS})[_\-. ](?=.)", re.IGNORECASE)
+_FIRST = re.compile(rf"(?:.*?[_\-. ])??({_WORDS})[_\-. ](?=.)", re.IGNORECASE)
+"""With what stands before it, which must then be the same in all names: ``scan_depth_*.png``."""
 _LAST = re.compile(rf"(?<=.)[_\-. ]({_WORDS})", re.IGNORECASE)
 Kind = Literal["points", "colour", "mask", ""]
 """Empty: a picture whose name does not say it."""
@@ -75,9 +76,12 @@ def group_files(names: Iterable[str], pattern: Pattern) -> list[Group]:
     rules = [(half, _expression(text)) for half, text in sorted(halves, key=lambda one: -len(one[1])) if text]
     found: dict[str, dict[str, str]] = {}
     for name in names:
-        half, match = next(((half, match) for half, rule in rules if (match := rule.fullmatch(name))), ("", None))
-        if match is None or _is_hidden(name):
+        matches = [(half, match) for half, rule in rules if (match := rule.fullmatch(name))]
+        if not matches or _is_hidden(name):
             continue
+        if len(matches) > 1 and len(pattern.points) == len(pattern.colour):
+            raise DataError(f"{name} may be points ({pattern.points}) or colour ({pattern.colour}); name them apart")
+        half, match = matches[0]
         halves_there = found.setdefault(match[1], {})
         if half in halves_there:
             first, second = sorted((halves_there[half], name))

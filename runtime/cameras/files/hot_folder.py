@@ -11,16 +11,16 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from asperity.runtime.cameras.files.arrivals import FOLDER, Seen
+from asperity.runtime.cameras.files.arrivals import A_FOLDER, Seen
 from asperity.runtime.errors import CameraError, CameraLostError
-from asperity.runtime.files import shown
+from asperity.runtime.files import open_file, shown
 
-IDLE_SHARE = 20
-"""Listing the names takes at most one part in this many of the time while nothing changes."""
+IDLE_SHARE, BUSY_SHARE = 20, 4
+"""Listing the names takes at most one part in this many of the time: while nothing changes, and while files come."""
 TICK_NS = 1_000_000_000
 """Two changes of a folder this near to one another may have one time."""
 KINDS = {
-    stat.S_IFLNK: "a link", stat.S_IFDIR: FOLDER, stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: "a link", stat.S_IFDIR: A_FOLDER, stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
 }  # fmt: skip
 
@@ -58,7 +58,7 @@ class HotFolder:
                 f"the folder {self.path} was replaced or unmounted; mount it again and restart the program"
             )
         changed = self._unsure or [found[2] for found in stats] != self._changed
-        return self._clock() - self._listed_ns >= (1 if changed else IDLE_SHARE) * self._cost_ns
+        return self._clock() - self._listed_ns >= (BUSY_SHARE if changed else IDLE_SHARE) * self._cost_ns
 
     def names(self) -> set[str]:
         """Every name. Raises CameraLostError when there are too many, or the folder is gone."""
@@ -97,6 +97,23 @@ class HotFolder:
         if kind != stat.S_IFREG:
             return KINDS.get(kind, "something else")
         return Seen(found.st_ino, found.st_size, found.st_mtime_ns)
+
+    def has_hole(self, name: str) -> bool:
+        """Whether parts of the file were never written, as in one that was made in its full size and is being filled.
+
+        They would read as zeros, which are missing points. False where the file system does not say.
+        """
+        try:
+            handle = open_file(self.path / name)
+        except OSError:
+            return False  # the reader says why
+        try:
+            size = os.fstat(handle).st_size
+            return size > 0 and os.lseek(handle, 0, os.SEEK_HOLE) < size
+        except OSError:
+            return False
+        finally:
+            os.close(handle)
 
     def move(self, names: Iterable[str], target: Path) -> None:
         """Move files to the folder ``target`` on the same disk; none there is replaced. Raises CameraLostError."""

@@ -74,7 +74,9 @@ def _array(file: IO[bytes], nbytes: int) -> NDArray[Any]:
             raise DataError(f"is NPY of version {version[0]}.{version[1]}; 1.0 and 2.0 are read")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, by_columns, dtype = read(file, max_header_size=MAX_ARRAY_HEADER_NBYTES)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 - numpy raises whatever a damaged header leads it to
         raise DataError(f"holds an array that cannot be read ({str(error)[:200]})") from None
     if dtype.kind not in "uif" or len(shape) > 3 or min(shape, default=1) < 0:
         raise DataError(f"holds an array of {str(dtype)[:40]} {str(shape)[:80]}; numbers in up to 3 axes are read")

@@ -71,9 +71,7 @@ def _known_parts(path: Path) -> dict[str, str]:
         if name in known:
             raise DataError(f"{path} names {name} twice, in lines {lines[name]} and {line}; remove one of them")
         if not PART_ID.fullmatch(part):
-            raise DataError(
-                f"{path}, line {line}: part_id is {part!r}; use 1 to 64 letters, digits and signs of ASCII"
-            )
+            raise DataError(f"{path}, line {line}: part_id is {part!r}; use 1 to 64 letters, digits and signs of ASCII")
         known[name], lines[name] = part, line
     return known
 

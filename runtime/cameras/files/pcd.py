@@ -30,8 +30,12 @@ KEYS = ("VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPO
 KINDS = {
     ("I", 1), ("I", 2), ("I", 4), ("I", 8), ("U", 1), ("U", 2), ("U", 4), ("U", 8), ("F", 4), ("F", 8)
 }  # fmt: skip
-IDENTITY = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+VIEWPOINTS = ((0, 0, 0, 1, 0, 0, 0), (0, 0, 0, 0, 1, 0, 0))
+"""Of points in the camera's own coordinates. The second is what PCL's grabbers write, so that its viewer shows what is
+up in the picture at the top; their points are the camera's all the same."""
 PADDING = "_"
+TINY = 2.0**-125
+"""What the bits of three bytes are as a float is smaller."""
 READ = ("x", "y", "z", "rgb", "rgba", "r", "g", "b")
 
 
@@ -122,10 +126,10 @@ def _read_text(data: bytes, at: int, fields: list[_Field], points: int) -> dict[
 def _packed(numbers: NDArray[np.float64], kind: str) -> NDArray[Any]:
     """Colours written as text, in the form that they have in a binary file."""
     if kind == "<f4":
-        if not np.isfinite(numbers).all():
-            raise DataError("has colours written as nan; export it as binary")
-        with np.errstate(over="ignore"):
-            return numbers.astype(np.float32)
+        # The float's bits are the colour. Three bytes make a tiny one; 4.2e+06 is a colour's number that lost its bits.
+        if not ((numbers >= 0) & (numbers < TINY)).all():
+            raise DataError("has colours as floats that hold no three bytes; export it as binary")
+        return numbers.astype(np.float32)
     least = -(2**31) if kind == "<i4" else 0
     if not ((numbers >= least) & (numbers < 2**32) & (numbers == np.floor(numbers))).all():
         raise DataError("has colours that are not whole numbers of 32 bits")
@@ -157,7 +161,7 @@ def _size(header: dict[str, list[str]]) -> Size:
         )
     check_size((height, width))
     view = header.get("VIEWPOINT", [])
-    if view and tuple(map(decimal_number, view)) != IDENTITY:
+    if view and tuple(map(decimal_number, view)) not in VIEWPOINTS:
         raise DataError(
             f"has the viewpoint {' '.join(view)[:80]}; only points in the camera's own coordinates are read "
             "(VIEWPOINT 0 0 0 1 0 0 0)"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from asperity.runtime.cameras.files.content import Content, Size
 from asperity.runtime.errors import DataError
 from asperity.runtime.files import read_file
-from asperity.runtime.frame import BoolArray, ByteArray, FloatArray
+from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, frame_size_fault
 from asperity.runtime.vision.picture_files import MAX_FILE_NBYTES, decode_tiff, open_png
 
 TIFFS = (".tiff", ".tif")
@@ -64,6 +64,7 @@ def read_tiff_points(path: Path) -> Content:
     if stored.ndim == 3 and stored.shape[2] == 3 and stored.dtype == np.float32:
         return Content(xyz=np.ascontiguousarray(stored))
     if stored.ndim == 2 and stored.dtype in (np.uint16, np.float32):
+        _check_size(path, stored)
         return Content(depth=np.ascontiguousarray(stored))
     raise DataError(
         f"{path} holds {stored.dtype} {stored.shape}; points are float32, height x width x 3, and depth is uint16 or "
@@ -87,6 +88,7 @@ def read_colour(path: Path, white_level: int) -> ByteArray:
         return read_rgb(path)
     if stored.ndim not in (2, 3) or stored.shape[2:] not in ((), (3,)) or stored.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{path} holds {stored.dtype} {stored.shape}; colour is 8 or 16 bits, height x width x 3")
+    _check_size(path, stored)
     if stored.dtype == np.uint16:
         if not white_level:
             raise DataError(
@@ -129,10 +131,14 @@ def _read_tiff(path: Path) -> NDArray[Any]:
         raise DataError(f"{path} {words(error)}; write it again") from error
 
 
+def _check_size(path: Path, stored: NDArray[Any]) -> None:
+    if fault := frame_size_fault(stored.shape[0], stored.shape[1]):
+        raise DataError(f"{path} is {fault}")
+
+
 def _png_bits(path: Path) -> int:
     try:
-        with path.open("rb") as file:
-            return (file.read(25) + b"\0")[24]
+        return (read_file(path, MAX_FILE_NBYTES, follow=True)[:25] + bytes(25))[24]
     except OSError as error:
         raise DataError(f"{path} {words(error)}") from error
 

@@ -108,8 +108,8 @@ def _grid(points: int, declared: dict[str, int], size_px: Size | None) -> Size:
     grid = (rows, columns) if rows is not None and columns is not None else size_px
     if grid is None:
         raise DataError(
-            f"holds {points} points and does not say of how many rows and columns; {_ORGANISED}, or put a picture of "
-            "the same size next to it"
+            f"holds {points} points and does not say of how many rows and columns; {_ORGANISED}, and write its width "
+            "and height into intrinsics.json if the program cannot"
         )
     check_size(grid)
     if grid[0] * grid[1] != points:

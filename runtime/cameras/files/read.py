@@ -65,7 +65,8 @@ class FileOptions:
     """Of pictures with more than 8 bits per channel: the value that becomes 255; 0: as the intrinsics file says,
     otherwise they are refused."""
     size_px: Size | None = None
-    """(rows, columns) of clouds whose files do not say it; None: those of the colour picture."""
+    """(rows, columns) of clouds whose files do not say it; None: as the intrinsics file says, otherwise those of the
+    colour picture."""
     resample: bool = True
     """Whether a colour picture of a whole multiple of the points' size is reduced to it; otherwise it is refused."""
 
@@ -80,7 +81,8 @@ def read_exposure(files: ExposureFiles, options: FileOptions = FileOptions()) ->
     scale = _agreed("scale", options.scale, lens.scale, options)
     white_level = _agreed("white_level", options.white_level or None, lens.white_level or None, options) or 0
     colour = read_colour(files.colour, white_level) if files.colour else None
-    content = _read_points(files.points, options.size_px or (colour.shape[:2] if colour is not None else None))
+    size_px = options.size_px or lens.size_px or (colour.shape[:2] if colour is not None else None)
+    content = _read_points(files.points, size_px)
     frame = Frame(
         camera="files", camera_session="", seq=0, rgb=_colour(files, content, colour, options), xyz=content.xyz,
         depth=content.depth, intrinsics=_intrinsics(files.points, content, lens, options), unit=unit,

@@ -26,6 +26,7 @@ from asperity.runtime.records.held_file import HeldFile, make_file
 MAGIC = b"ASPTAKEN"
 VERSION = 1
 HEADER_NBYTES, SLOT_NBYTES = 4096, 512
+EMPTY = bytes(SLOT_NBYTES)
 FILE_NBYTES = HEADER_NBYTES + REMEMBERED * SLOT_NBYTES
 HALVES = ("points", "colour")
 NO_PICTURE = bytes(16)
@@ -120,7 +121,8 @@ class Taken:
                 f"{self.path} is not the record of what was taken from {folder}; move it away. What is in the folder "
                 "then counts as taken unless [folder] before = take"
             )
-        found = [_entry(data[at : at + SLOT_NBYTES]) for at in range(HEADER_NBYTES, FILE_NBYTES, SLOT_NBYTES)]
+        slots = (data[at : at + SLOT_NBYTES] for at in range(HEADER_NBYTES, FILE_NBYTES, SLOT_NBYTES))
+        found = [_entry(slot) for slot in slots if slot != EMPTY]
         return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.number)
 
 
@@ -130,9 +132,9 @@ def record_path(state: Path, folder: Path) -> Path:
 
 
 def _entry(slot: bytes) -> Entry | None:
-    """None: an empty slot, or one that a power cut left half-written: its exposure was not handed out."""
+    """None: a slot that a power cut left half-written: its exposure was not handed out."""
     body = slot[_CRC.size :]
-    if not any(slot) or _CRC.unpack_from(slot)[0] != zlib.crc32(body):
+    if _CRC.unpack_from(slot)[0] != zlib.crc32(body):
         return None
     number, state, picture, latest_ns, *values, nbytes = _SLOT.unpack_from(body)
     halves = {

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from asperity.runtime.cameras.files.arrivals import REMEMBERED, Arrivals, Exposure, Step
+from asperity.runtime.cameras.files.arrivals import REMEMBERED, Arrivals, Decided, Exposure, Halves, Step
 from asperity.runtime.cameras.files.hot_folder import HotFolder
 from asperity.runtime.cameras.files.read import ExposureFiles, FileOptions, read_exposure
 from asperity.runtime.cameras.files.taken import Taken, record_path
@@ -98,7 +98,7 @@ class FolderSource:
         entries = self._taken.entries
         self._arrivals = Arrivals(
             self._settings.rules,
-            {entry.stem: entry.halves for entry in entries},
+            {entry.stem: Decided(entry.halves, entry.taken) for entry in entries},
             entries[-1].latest_ns if entries else 0,
         )
         self._pictures = OrderedDict((entry.picture, entry.stem) for entry in entries if entry.taken)
@@ -135,23 +135,17 @@ class FolderSource:
             self._refuse(exposure, step.refuse)
             return None
         tried = exposure.halves()
-        paths = {half: self._settings.path / name for half, name in exposure.names.items()}
         try:
-            frame = self._read(ExposureFiles(paths["points"], paths.get("colour")), self._settings.files)
-            check_measured(frame)
+            frame = self._read_whole(exposure, tried)
         except (DataError, FrameRefused) as error:
             self._arrivals.failed(exposure, str(error), tried)
-            return None
-        if any(self._folder.stat(name) != tried[half] for half, name in exposure.names.items()):
-            self._arrivals.failed(exposure, "it changed while it was read", tried)
             return None
         exposed_us = 0
         if self._settings.times is not None:
             exposed_us = self._settings.times.exposed_us(exposure.stem) or 0
         picture = _digest(frame)
-        if self._settings.rules.overwritten and picture == next(reversed(self._pictures), None):
-            self._decide(exposure)  # written again, or its time was set: the exposure that was taken already
-            self._number -= 1
+        if self._is_unchanged(exposure, picture):
+            self._arrivals.decide(exposure, taken=True)
             return None
         if why := self._unusable(exposure, picture, exposed_us):
             self._refuse(exposure, why)
@@ -160,15 +154,39 @@ class FolderSource:
         self._pictures[picture] = exposure.stem
         while len(self._pictures) > REMEMBERED:
             self._pictures.popitem(last=False)
-        self._put_away(self._decide(exposure))
+        self._put_away(self._decide(exposure, taken=True))
         self._exposed_us = exposed_us
         return Shot(
             replace(frame, sensor=self.sensor, t_exposure_us=exposed_us, clock=self._settings.clock), self._number
         )
 
+    def _read_whole(self, exposure: Exposure, tried: Halves) -> Frame:
+        """Raises DataError, FrameRefused."""
+        names = exposure.names
+        if hole := next((name for name in names.values() if self._folder.has_hole(name)), ""):
+            raise DataError(f"{hole} has parts that were never written")
+        paths = {half: self._settings.path / name for half, name in names.items()}
+        try:
+            frame = self._read(ExposureFiles(paths["points"], paths.get("colour")), self._settings.files)
+        except (DataError, FrameRefused, CameraError):
+            raise
+        except Exception as error:  # of a library, on a file of a new kind: this one is refused, and not the next
+            raise DataError(f"it cannot be read: {error!r}") from error
+        check_measured(frame)
+        if any(self._folder.stat(name) != tried[half] for half, name in names.items()):
+            raise DataError("it changed while it was read")
+        return frame
+
+    def _is_unchanged(self, exposure: Exposure, picture: bytes) -> bool:
+        """Its file was touched, or written again as it was: the exposure that was taken already, and no other."""
+        last = not self._settings.rules.overwritten or picture == next(reversed(self._pictures), None)
+        return last and self._pictures.get(picture) == exposure.stem
+
     def _unusable(self, exposure: Exposure, picture: bytes, exposed_us: int) -> str:
         """Why an exposure that could be read must not be sent."""
         settings = self._settings
+        if exposure.again and not settings.rules.overwritten:
+            return "an exposure of this name was taken before; a program that writes one name needs overwritten = true"
         if settings.times is not None and not exposed_us:
             return f"its name does not hold a time as name_time = {settings.times.form!r} says"
         if exposed_us and exposed_us <= self._exposed_us:
@@ -185,14 +203,14 @@ class FolderSource:
         self._say(f"exposure {exposure.stem} is left out: {why}")
         if self._arrivals.moves_on(exposure):
             self._taken.add(exposure.stem, exposure.halves(), taken=False)
-        names = self._decide(exposure)
+        names = self._decide(exposure, taken=False)
         if self._settings.move_to:
             self._folder.move(names, self._settings.move_to / REFUSED)
 
-    def _decide(self, exposure: Exposure) -> list[str]:
+    def _decide(self, exposure: Exposure, taken: bool) -> list[str]:
         """Names of its files."""
         names = self._arrivals.files(exposure)
-        self._arrivals.decide(exposure)
+        self._arrivals.decide(exposure, taken)
         self._number += 1
         return names
 
@@ -218,6 +236,7 @@ def _digest(frame: Frame) -> bytes:
 
 def open_folder(options: FolderSection, triggers: Triggers) -> FolderSource:
     """Raises CameraError, ConfigError."""
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # many lines for each half-written file
     return FolderSource(settings_of(options, triggers))
 
 

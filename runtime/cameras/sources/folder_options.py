@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from asperity.runtime.cameras.files.arrivals import Rules
 from asperity.runtime.cameras.files.grouping import Pattern
+from asperity.runtime.cameras.files.intrinsics import read_intrinsics
 from asperity.runtime.cameras.files.name_times import NameTime, Zone
 from asperity.runtime.cameras.files.read import COLOUR_SUFFIXES, POINTS_SUFFIXES, FileOptions
 from asperity.runtime.cameras.source import Triggers
@@ -19,6 +20,7 @@ from asperity.runtime.settings.toml_tables import Section, number, path_text, te
 from asperity.runtime.vision.missing_points import parse_invalid
 
 SENSOR_MAX = 64
+INTRINSICS = "intrinsics.json"
 
 
 class FolderSection(Section, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +64,7 @@ class FolderSection(Section, frozen=True, forbid_unknown_fields=True):
     ] = False
     max_age_ms: Annotated[
         int, number(0, 86_400_000, "an older exposure is left out, because its part is gone; 0: of any age")
-    ] = 10_000
+    ] = 5000
     poll_ms: Annotated[int, number(1, 10_000, "time between two looks into the folder")] = 50
     files_max: Annotated[int, number(10, 1_000_000, "more files in the folder end the program")] = 100_000
     file_max_mb: Annotated[int, number(1, 4096, "a larger file is left out")] = 512
@@ -83,7 +85,9 @@ class FolderSection(Section, frozen=True, forbid_unknown_fields=True):
     invalid: Annotated[
         str, text("what is stored for a missing point: z, or `x,y,z` with `*` for any; several separated by blanks")
     ] = ""
-    intrinsics: Annotated[str, path_text("file with the lens of depth pictures; empty: the files hold it")] = ""
+    intrinsics: Annotated[
+        str, path_text("lens of depth pictures; empty: `intrinsics.json` in the folder, if there is one")
+    ] = ""
     white_level: Annotated[
         int, number(0, 65_535, "of pictures with more than 8 bits: the value that becomes 255; 0: they are refused")
     ] = 0
@@ -143,7 +147,7 @@ def settings_of(options: FolderSection, triggers: Triggers) -> Settings:
             max_nbytes=options.file_max_mb * 2**20,
             overwritten=options.overwritten,
         ),
-        files=_file_options(options),
+        files=_file_options(options, path),
         times=NameTime(options.name_time, options.name_time_zone) if options.name_time else None,
         clock=options.clock,
         sensor=options.sensor or f"folder {path.name}".encode("ascii", "replace").decode()[:SENSOR_MAX],
@@ -205,16 +209,23 @@ def _check_target(path: Path, folders: set[str], move_to: Path) -> None:
             )
 
 
-def _file_options(options: FolderSection) -> FileOptions:
+def _file_options(options: FolderSection, path: Path) -> FileOptions:
+    intrinsics = Path(options.intrinsics) if options.intrinsics else None
+    if intrinsics is None and (path / INTRINSICS).is_file():
+        intrinsics = path / INTRINSICS
     try:
+        if intrinsics is not None:
+            read_intrinsics(intrinsics)  # once now, so that a mistake in it does not refuse every exposure
         invalid = parse_invalid(options.invalid.split() or None) or ()
+    except DataError as error:
+        raise ConfigError(f"[folder] intrinsics: {error}") from None
     except UsageError as error:
         raise ConfigError(f"[folder] invalid = {options.invalid!r}: {error}") from None
     return FileOptions(
         unit=options.unit or None,
         scale=options.scale or None,
         invalid=invalid,
-        intrinsics=Path(options.intrinsics) if options.intrinsics else None,
+        intrinsics=intrinsics,
         white_level=options.white_level,
         size_px=(options.rows, options.columns) if options.rows else None,
         resample=options.resample,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import subprocess
-import sys
 import time
 from typing import Annotated, Literal, Protocol
 
@@ -26,11 +23,12 @@ log = logging.getLogger(__name__)
 
 CLOCK_CHECK_S = 1.0
 """How often a camera with PTP is asked whether it is still synchronised."""
-LIST_S = 60.0
-"""Longest time that the producers have to list their cameras, in a process that can be ended."""
 SECOND_US = 1_000_000
+WAITING_MAX = 16
+"""As ``cameras.source`` allows."""
 SENSOR_CHARACTERS = 64
 """As in docs/wire.md."""
+RESAMPLED = ", colour resampled"
 
 
 class GenicamSection(Section, frozen=True, forbid_unknown_fields=True):
@@ -56,8 +54,11 @@ class GenicamSection(Section, frozen=True, forbid_unknown_fields=True):
         int, number(0, 65_535, "stored value of white, of colours with more than 8 bits; 0: all bits, not with 16")
     ] = 0
     unit: Annotated[Literal["", "m", "mm", "um"], text("unit of length, where the camera does not say it")] = ""
-    buffers: Annotated[int, number(2, 64, "buffers of the camera's driver")] = 4
-    discovery_ms: Annotated[int, number(100, 30_000, "longest wait of each producer's interface for cameras")] = 2000
+    buffers: Annotated[int, number(2, WAITING_MAX, "buffers of the driver: the most exposures that wait")] = 4
+    discovery_ms: Annotated[int, number(100, 10_000, "longest wait of each producer's interface for cameras")] = 2000
+    resample_colour: Annotated[
+        bool, text("colour of another size than the 3D data is brought onto its pixels; `sensor` says so. Else refused")
+    ] = False
     ptp_wait_ms: Annotated[int, number(0, 600_000, "at start, longest wait for PTP to synchronise, where it is on")] = 0
     ptp_ahead_s: Annotated[
         int, number(0, 60, "seconds that PTP time is ahead of UTC: 37 with a grandmaster that sends TAI, else 0")
@@ -94,8 +95,10 @@ class GenicamSource:
             serial = camera.serial
             if options.serial and options.serial not in (serial, camera.seen.id):
                 raise CameraError(f"[genicam] serial is {options.serial} and the camera that was opened says {serial}")
-            name = " ".join(filter(None, (camera.seen.text, serial or camera.seen.id)))[:SENSOR_CHARACTERS]
+            name = " ".join(filter(None, (camera.seen.text, serial or camera.seen.id)))
+            said = RESAMPLED if options.resample_colour else ""
             self.sensor = "".join(letter if " " <= letter <= "~" else "?" for letter in name)
+            self.sensor = self.sensor[: SENSOR_CHARACTERS - len(said)] + said
             self._set()
             self._count = ExposureCount(camera.wraps)
             camera.start(options.buffers)
@@ -126,21 +129,26 @@ class GenicamSource:
             left_ms = max(1, round((ends_s - time.monotonic()) * 1000))
             delivery = self._camera.fetch(left_ms, self._scan3d)
             if delivery is not None:
-                number = self._number(delivery)
+                before, number = self._count.last, self._number(delivery)
                 try:
-                    return Shot(self._frame(delivery, number), number)
+                    frame = self._frame(delivery)
                 except Damaged as damaged:
                     if self._after is not None and number > self._after[0]:
                         self._after = None  # it was the answer
                     self._note(str(damaged))
+                else:
+                    if not self._is_old(delivery, before, number):
+                        self._came, self._time_us = True, max(self._time_us, delivery.time_us)
+                        return Shot(frame, number)
             if time.monotonic() >= ends_s:
                 return None
 
     def trigger(self) -> None:
         """``Source.trigger``."""
-        if self._after is not None:
+        unanswered = self._after
+        if unanswered is not None and not self._came:
             raise CameraLostError(
-                f"{self.sensor} did not answer the trigger before this one; its exposure could be taken for this one's"
+                f"{self.sensor} did not answer its first trigger; its exposure could be taken for the next one's"
             )
         for _ in range(self._options.buffers + 1):
             delivery = self._camera.fetch(1, self._scan3d)
@@ -151,8 +159,23 @@ class GenicamSource:
             self._note("it was exposed before the trigger")
         else:
             raise CameraLostError(f"{self.sensor} exposes without a trigger; check its trigger settings")
-        self._after = self._count.last, self._time_us
+        # An exposure of a trigger that was not answered may still come: it has the number after that trigger's.
+        owed = 0 if unanswered is None else unanswered[0] + 1
+        self._after = max(self._count.last, owed), self._time_us
         self._camera.nodes.execute("TriggerSoftware")
+
+    def _is_old(self, delivery: Delivery, before: int, number: int) -> bool:
+        """Whether an exposure is not the answer to the last trigger. Raises CameraLostError for one out of order."""
+        if self._after is None:
+            return False
+        last, time_us = self._after
+        if (self._came and number <= before) or (delivery.time_us and delivery.time_us <= time_us):
+            raise CameraLostError(f"{self.sensor} answered a trigger with exposure {number}, from before it")
+        if self._came and number <= last:
+            self._note("it answers an earlier trigger")
+            return True
+        self._after = None
+        return False
 
     def close(self) -> None:
         """``Source.close``."""
@@ -165,7 +188,7 @@ class GenicamSource:
             return self._count.last
         return self._count.number(delivery.frame_id)
 
-    def _frame(self, delivery: Delivery, number: int) -> Frame:
+    def _frame(self, delivery: Delivery) -> Frame:
         """Raises Damaged, CameraLostError."""
         if not delivery.parts:
             raise Damaged("its buffer came incomplete")
@@ -181,24 +204,18 @@ class GenicamSource:
                 ) from damaged
             raise
         self._check_same(delivery)
-        if self._after is not None:
-            last, time_us = self._after
-            if number <= last or (delivery.time_us and delivery.time_us <= time_us):
-                raise CameraLostError(f"{self.sensor} answered a trigger with exposure {number}, from before it")
-            self._after = None
-        self._came, self._time_us = True, max(self._time_us, delivery.time_us)
-        sensor = self.sensor
-        shape_px = picture.rgb.shape[:2]
-        if picture.colour_px != shape_px:
-            from asperity.runtime.cameras.registration import said_in_sensor  # scipy, which few cameras need
-
-            sensor = said_in_sensor(sensor, picture.colour_px, shape_px)
+        if picture.colour_px != picture.rgb.shape[:2] and not options.resample_colour:
+            rows, columns = picture.colour_px
+            raise CameraError(
+                f"{self.sensor} gives colour of {columns} x {rows} pixels and 3D data of {picture.rgb.shape[1]} x "
+                f"{picture.rgb.shape[0]}; set the camera to one size, or [genicam] resample_colour = true"
+            )
         ahead_us = options.ptp_ahead_s * SECOND_US if self._clock == "ptp" else 0
         return Frame(
             camera="", camera_session="", seq=0, rgb=picture.rgb, xyz=picture.xyz, depth=picture.depth,
             intrinsics=picture.intrinsics, unit=picture.unit, scale=picture.scale, offset=picture.offset,
             invalid=picture.invalid, t_exposure_us=max(0, delivery.time_us - ahead_us), clock=self._clock,
-            sensor=sensor,
+            sensor=self.sensor,
         )  # fmt: skip
 
     def _check_same(self, delivery: Delivery) -> None:
@@ -232,27 +249,10 @@ def open_camera(options: GenicamSection, triggers: Triggers) -> GenicamSource:
     return GenicamSource(device, options, triggers)
 
 
-def devices(cti: str = "", limit_s: float = LIST_S) -> list[Listed]:
-    """The cameras that the installed producers see. Raises CameraError, also for producers that hang."""
-    command = [sys.executable, "-c", f"from {__name__} import print_devices; print_devices({cti!r})"]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=limit_s, check=False)
-    except subprocess.TimeoutExpired:
-        raise CameraError(f"the GenTL producers did not list their cameras within {limit_s:g} s") from None
-    if done.returncode:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise CameraError(f"the GenTL producers cannot list their cameras: {''.join(last)[:500]}")
-    answer = json.loads(done.stdout.decode().splitlines()[-1])
-    return [Listed(serial or id, f"{text} {serial} ({id})") for id, serial, text in answer]
-
-
-def print_devices(cti: str) -> None:
-    """In a separate process: one line of JSON, the last."""
-    try:
-        seen = genicam_sdk.list_devices(cti, GenicamSection().discovery_ms)
-    except CameraError as error:
-        sys.exit(str(error))
-    print("\n" + json.dumps(seen))
+def devices() -> list[Listed]:
+    """The cameras that the installed producers see. Raises CameraError."""
+    seen = genicam_sdk.list_devices("", GenicamSection().discovery_ms)
+    return [Listed(one.serial or one.id, f"{one.text} {one.serial} ({one.id})") for one in seen]
 
 
 GENICAM = SourceKind(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from asperity.runtime.errors import CameraLostError
 
 BLOCK_IDS = 65_535
-"""GigE Vision 1 counts 1 to 65535 and then 1 again: 0 is never used."""
+"""GigE Vision 1 counts 1 to 65535 and then 1 again: block 0 does not exist."""
 MAX_TIME_US = 2**53 - 1
 """Largest time on the wire (docs/wire.md)."""
 

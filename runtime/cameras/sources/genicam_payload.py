@@ -90,9 +90,10 @@ def picture_of(delivery: Delivery, white_level: int = 0, unit: Unit | None = Non
     lens: Intrinsics | None = None
     scale, offset, invalid = 1.0, 0.0, None
     if "ABC" in name or len(three_d) == len(PLANES):
+        stored = _packed(three_d[0])
         if len(three_d) == len(PLANES):
             name = name.replace("_A", "_ABC") + "_Planar"
-        stored = np.concatenate([_packed(part) for part in three_d])
+            stored = np.concatenate([_packed(part) for part in three_d])
         xyz = without_origin(coordinates.points(stored, name, rows, columns, axes), axes)
     elif scan3d.mode.startswith("RectifiedC"):
         if axes.invalid[2] is None:  # as of a depth picture: a stored 0 is missing, never a point at the offset

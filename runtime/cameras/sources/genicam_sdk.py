@@ -37,7 +37,7 @@ MAX_BUFFERS_NBYTES = 2**31
 MAX_PAYLOAD_NBYTES = 4 * MAX_BUFFER_BYTES
 WAIT_MS = 10
 """Longest wait inside the SDK: signals and other threads wait as long."""
-STUCK_S = 60.0
+STUCK_S = 120.0
 """A call that opens or closes a camera ends the process after this long: nothing else ends a producer that hangs."""
 ALIVE_S = 1.0
 """A silent camera is asked this often whether it is still there."""
@@ -84,13 +84,13 @@ def choose(seen: Sequence[Seen], wanted: str) -> int:
 
 
 @contextmanager
-def ends_in(seconds: float = STUCK_S) -> Iterator[None]:
-    """End the process, with a trace on stderr, if this takes longer. A thread of its own could not: see above."""
+def ends_when_stuck() -> Iterator[None]:
+    """End the process, with a trace on stderr, if this takes too long. A thread of Python could not: see above."""
     output = sys.__stderr__
     if output is None or not hasattr(output, "fileno"):
         yield
         return
-    faulthandler.dump_traceback_later(seconds, exit=True, file=output)
+    faulthandler.dump_traceback_later(STUCK_S, exit=True, file=output)
     try:
         yield
     finally:
@@ -153,6 +153,7 @@ class Device:
         self._release.callback(harvester.reset)
         self._incomplete = False
         self._asked_s = time.monotonic()
+        self._can_be_asked = False
         self._frequency_hz = float(_said(acquirer.device, "timestamp_frequency") or 0)
 
     @property
@@ -187,13 +188,16 @@ class Device:
             acquirer.num_buffers = least
             acquirer.add_callback(acquirer.Events.INCOMPLETE_BUFFER, Incomplete())
             acquirer.start()
+        with suppress(*_errors()):
+            self._ask()
+            self._can_be_asked = True
 
     def fetch(self, timeout_ms: int, scan3d: Scan3d) -> Delivery | None:
         """The next buffer, copied; None: none came in time. Raises CameraLostError, CameraError."""
         self._incomplete = False
         with self._lost():
             self._acquirer.timeout_period_on_update_event_data_call = min(WAIT_MS, max(1, timeout_ms))
-            buffer = self._acquirer.try_fetch(timeout=max(1, timeout_ms) / 1000, is_raw=True)  # 0 waits for ever
+            buffer = self._acquirer.try_fetch(timeout=max(1, timeout_ms) / 1000, is_raw=True)  # 0 waits forever
         if buffer is None:
             if self._incomplete:
                 return Delivery(())
@@ -231,14 +235,14 @@ class Device:
         return time_us(ns, 1e9) if ns else time_us(_said(buffer, "timestamp") or 0, self._frequency_hz or given_hz)
 
     def _check_alive(self) -> None:
-        """Read something over the cable: a producer may wait forever for a camera that is unplugged."""
-        if time.monotonic() - self._asked_s < ALIVE_S:
-            return
-        self._asked_s = time.monotonic()
-        from genicam.gentl import InvalidAddressException, NotImplementedException
+        """Read something over the cable: a producer may wait endlessly for a camera that is unplugged."""
+        if self._can_be_asked and time.monotonic() - self._asked_s >= ALIVE_S:
+            self._asked_s = time.monotonic()
+            with self._lost():
+                self._ask()
 
-        with self._lost(), suppress(InvalidAddressException, NotImplementedException):
-            self._acquirer.remote_device.port.read(0, 4)
+    def _ask(self) -> None:
+        self._acquirer.remote_device.port.read(0, 4)  # the first register: of GigE Vision and USB3 Vision the version
 
     @contextmanager
     def _lost(self) -> Iterator[None]:
@@ -251,21 +255,21 @@ class Device:
 
     def close(self) -> None:
         """Release it and all that belongs to it; does not raise."""
-        with ends_in():
+        with ends_when_stuck():
             _quietly(self._acquirer.destroy)
             _quietly(self._release.close)
 
 
 def list_devices(cti: str, discovery_ms: int) -> list[Seen]:
     """What the producers see. Raises CameraError."""
-    with ends_in(), ExitStack() as stack:
+    with ends_when_stuck(), ExitStack() as stack:
         harvester = _harvester(stack, cti, discovery_ms)
         return _seen(harvester)
 
 
 def open_device(cti: str, wanted: str, discovery_ms: int) -> Device:
     """Open one camera. Raises CameraError, and then nothing stays open."""
-    with ends_in(), ExitStack() as stack:
+    with ends_when_stuck(), ExitStack() as stack:
         harvester = _harvester(stack, cti, discovery_ms)
         seen = _seen(harvester)
         at = choose(seen, wanted)

@@ -28,7 +28,7 @@ from asperity.runtime.cameras.sources.ros2_messages import (
 )
 from asperity.runtime.cameras.sources.ros2_pairing import Arrived, Pair, Pairing
 from asperity.runtime.cameras.sources.ros2_zenoh import Endpoint, Link, Received, publishers
-from asperity.runtime.errors import CameraError, CameraLostError, ConfigError, SourceEnded
+from asperity.runtime.errors import CameraError, CameraLostError, ConfigError
 from asperity.runtime.frame import ByteArray, Frame
 from asperity.runtime.settings.toml_tables import Section, number, path_text, text
 
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 ROUTER = "tcp/127.0.0.1:7447"
 READY_MAX = 4
 """Exposures that wait for the first camera_info."""
-DEVICES_MS = 1000
+DEVICES_MS = 500
 SENSOR_MAX = 64
 
 
@@ -111,15 +111,13 @@ class Ros2Camera:
         self.sensor = f"{self._link.nodes[len(pictures) - 1]} {pictures[-1][0]}"[:SENSOR_MAX]
 
     def shot(self, timeout_ms: int) -> Shot | None:
-        """As ``Source.shot``."""
+        """As ``Source.shot``. Raises SourceEnded at the end of a bag."""
         ends_s = time.monotonic() + timeout_ms / 1000
         try:
             while not self._ready or (self._topics.info and self._lens is None):
-                left_ms = max(0, round((ends_s - time.monotonic()) * 1000))
-                received = self._link.take(left_ms)
+                left_ms = round((ends_s - time.monotonic()) * 1000)
+                received = self._link.take(left_ms) if left_ms > 0 else None  # however many messages wait
                 if received is None:
-                    if isinstance(self._link, Bag) and self._link.ended:
-                        raise SourceEnded(f"{self.sensor}: the bag has ended")
                     return None
                 self._take(received)
             pair = self._ready.popleft()

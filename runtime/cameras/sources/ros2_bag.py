@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asperity.runtime.cameras.sources.ros2_zenoh import NAMED_MAX, Received
-from asperity.runtime.errors import CameraError
+from asperity.runtime.errors import CameraError, SourceEnded
 from asperity.runtime.files import read_file
 
 METADATA_MAX_NBYTES = 2**22
@@ -28,7 +28,6 @@ class Bag:
         """``topics``: name and type. ``speed``: 2 is twice as fast as recorded, 0 does not wait. Raises CameraError."""
         from rosbags.rosbag2 import Reader
 
-        self.ended = False
         self.nodes = ("bag",) * len(topics)
         self._path, self._speed = path, speed
         _check_sizes(path, max_nbytes)
@@ -57,15 +56,14 @@ class Bag:
         self._began: tuple[int, float] | None = None
 
     def take(self, timeout_ms: int) -> Received | None:
-        """The next message, None when it is not due within ``timeout_ms`` or the bag has ended. Raises CameraError."""
+        """The next message, None when it is not due within ``timeout_ms``. Raises CameraError, SourceEnded."""
         if self._next is None:
             try:
                 self._next = next(self._messages, None)
             except Exception as error:  # as above
                 raise CameraError(f"{self._path} is damaged: {error}") from error
         if self._next is None:
-            self.ended = True
-            return None
+            raise SourceEnded(f"{self._path} has ended")
         at_ns, received = self._next
         now_s = time.monotonic()
         self._began = self._began or (at_ns, now_s)

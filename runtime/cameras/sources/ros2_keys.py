@@ -76,7 +76,7 @@ def publisher(token: str) -> Publisher | None:
     if len(token) > TEXT_MAX or len(parts) != _TOKEN_PARTS or parts[0] != ADMIN or parts[5] != PUBLISHER:
         return None
     space, node, topic, name = (part.replace("%", "/") for part in parts[7:11])
-    if not TOPIC.fullmatch(topic) or not ros_type(name) or not re.fullmatch(r"\w+", node, re.ASCII):
+    if not TOPIC.fullmatch(topic) or not ros_type(name) or not TOPIC.fullmatch(f"{space.rstrip('/')}/{node}"):
         return None
     return Publisher(f"{space.rstrip('/')}/{node}", topic, ros_type(name))
 

@@ -90,13 +90,14 @@ class Link:
             self._news.wait_for(lambda: self._waiting or self._lost, timeout_ms / 1000)
             if self._lost:
                 raise CameraLostError(self._lost)
-            if self._session.is_closed():
-                raise CameraLostError("the zenoh session was closed; start the router and the driver again")
-            if not self._waiting:
-                return None
-            topic, sample = self._waiting.popleft()
-            self._waiting_nbytes -= len(sample.payload)
-        return self._received(topic, sample)
+            waiting = self._waiting.popleft() if self._waiting else None
+            if waiting is not None:
+                self._waiting_nbytes -= len(waiting[1].payload)
+        if waiting is not None:
+            return self._received(*waiting)
+        if self._session.is_closed():  # not under the lock that zenoh's thread waits for
+            raise CameraLostError("the zenoh session was closed; start the router and the driver again")
+        return None
 
     def close(self) -> None:
         """End the session."""

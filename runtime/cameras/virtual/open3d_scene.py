@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 from importlib import import_module, util
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from asperity.runtime.cameras.libusb import load_libusb
 from asperity.runtime.errors import CameraError
 from asperity.runtime.extras import install
 from asperity.runtime.frame import BoolArray, FloatArray
-
-LIBUSB = "libusb-1.0.so.0"
 
 
 def load_open3d() -> ModuleType:
@@ -24,10 +21,7 @@ def load_open3d() -> ModuleType:
     """
     if util.find_spec("open3d") is None:
         raise CameraError(f"the virtual camera needs open3d, which is not installed; {_remedy()}")
-    try:
-        ctypes.CDLL(LIBUSB, mode=ctypes.RTLD_GLOBAL)
-    except OSError:
-        _load_packaged_libusb()
+    load_libusb("open3d")
     try:
         return import_module("open3d")
     except (ImportError, OSError) as error:
@@ -36,17 +30,6 @@ def load_open3d() -> ModuleType:
 
 def _remedy() -> str:
     return f"with Python 3.11 or newer install it with: {install('calibrate')}"
-
-
-def _load_packaged_libusb() -> None:
-    """Load the library by its path: once in the process, open3d finds it under its own name."""
-    spec = util.find_spec("libusb_package")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        library = Path(folder) / "libusb-1.0.so"
-        if library.exists():
-            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-            return
-    raise CameraError(f"open3d needs {LIBUSB}, which is missing; install Debian's libusb-1.0-0 or libusb-package")
 
 
 class Scene:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from asperity.benchmarks.accuracy.metrics import (
     auroc_standard_error,
@@ -27,6 +26,8 @@ scores = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=30)
 @settings(max_examples=40, deadline=None)
 @given(scores, scores)
 def test_image_figures_equal_scikit_learns(normal: list[float], defective: list[float]) -> None:
+    from sklearn.metrics import average_precision_score, roc_auc_score  # dear to import: not while tests are collected
+
     truth = np.r_[np.zeros(len(normal)), np.ones(len(defective))]
     both = np.r_[normal, defective]
     assert auroc(normal, defective) == pytest.approx(roc_auc_score(truth, both), abs=1e-12)
@@ -85,6 +86,8 @@ def plain_aupro(maps: list[FloatArray], truths: list[BoolArray], limit: float) -
 
 @pytest.mark.parametrize("seed", range(3))
 def test_aupro_is_exact_over_all_thresholds(seed: int) -> None:
+    from sklearn.metrics import roc_auc_score
+
     maps, truths = made(seed)
     found = pixel_figures(maps, truths)
     assert found.aupro30 == pytest.approx(plain_aupro(maps, truths, 0.3), abs=1e-4)

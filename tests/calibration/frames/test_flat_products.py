@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asperity.calibration.frames.background import fit_border_plane, is_height_map
 from asperity.calibration.frames.geometry import fit_geometry
 from asperity.calibration.frames.silhouette import learn_shape
 from asperity.runtime.cameras.virtual.camera import VirtualCamera
@@ -20,6 +19,7 @@ from asperity.runtime.cameras.virtual.products import PRODUCTS
 from asperity.runtime.errors import AsperityError, CalibrationError, FrameRefused
 from asperity.runtime.frame import Frame, Silhouette, Verdict
 from asperity.runtime.manifest import Geometry, SilhouetteRange
+from asperity.runtime.vision.border_plane import fit_border_plane, is_height_map
 from asperity.runtime.vision.preprocess import find_part, plane_heights, prepare
 from asperity.runtime.vision.ransac_dbscan import border_strips
 from asperity.runtime.vision.scoring import decide

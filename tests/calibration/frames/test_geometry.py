@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from asperity.calibration.frames.background import fit_border_plane
 from asperity.calibration.frames.geometry import SAMPLE_FRAMES, SAMPLE_PX, fit_geometry
 from asperity.runtime.errors import CalibrationError, FrameRefused
 from asperity.runtime.frame import Frame
 from asperity.runtime.reasons import Reason
+from asperity.runtime.vision.border_plane import fit_border_plane
 from asperity.runtime.vision.preprocess import find_part, prepare
 from asperity.runtime.vision.ransac_dbscan import fit_plane
 from tests.synthetic_station import PART_HEIGHT_MM, Shot, shoot, small_network, station_plane

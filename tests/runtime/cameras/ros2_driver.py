@@ -1,7 +1,4 @@
-"""A stand-in for a ROS 2 driver on rmw_zenoh: its keys, liveliness tokens, attachments and CDR. Also a process.
-
-python -m tests.runtime.cameras.ros2_driver '{"port": ..., "frames": "x.npz", "plan": ["0", "c1", ...]}'
-"""
+"""A stand-in for a ROS 2 driver on rmw_zenoh: its keys, liveliness tokens, attachments and CDR. Also a process."""
 
 from __future__ import annotations
 
@@ -20,6 +17,7 @@ from rosbags.typesys import Stores, get_typestore
 from zenoh.ext import Int64, z_serialize
 
 from asperity.runtime.cameras.sources.ros2_keys import IMAGE, INFO, POINTS, dds_type
+from tests.places import ROOT
 
 COLOUR, CLOUD, DEPTH, CAMERA_INFO = "/cam/image", "/cam/points", "/cam/depth", "/cam/camera_info"
 TYPES = {COLOUR: IMAGE, CLOUD: POINTS, DEPTH: IMAGE, CAMERA_INFO: INFO}
@@ -101,6 +99,19 @@ def camera_info(shape: tuple[int, int], at_ns: int, f: float = 200.0, **changed:
     return encoded(INFO, **fields | changed)
 
 
+def config(mode: str, port: int, *, connect: bool) -> zenoh.Config:
+    """Of a session that listens on a port of the loopback interface, or calls it."""
+    made = zenoh.Config()
+    for key, value in {
+        "mode": json.dumps(mode), "listen/endpoints": "[]", "connect/endpoints": "[]",
+        f"{'connect' if connect else 'listen'}/endpoints": json.dumps([f"tcp/127.0.0.1:{port}"]),
+        "scouting/multicast/enabled": "false", "scouting/gossip/enabled": "false",
+        "transport/shared_memory/enabled": "false",
+    }.items():  # fmt: skip
+        made.insert_json5(key, value)
+    return made
+
+
 class Driver:
     """A node with publishers."""
 
@@ -109,15 +120,7 @@ class Driver:
         types: dict[str, str] | None = None,
     ) -> None:  # fmt: skip
         """Listen on the port of the loopback interface, or call it."""
-        config = zenoh.Config()
-        ends = json.dumps([f"tcp/127.0.0.1:{port}"])
-        for key, value in {
-            "mode": '"peer"', "connect/endpoints" if connect else "listen/endpoints": ends,
-            "listen/endpoints" if connect else "connect/endpoints": "[]",
-            "scouting/multicast/enabled": "false", "scouting/gossip/enabled": "false",
-        }.items():  # fmt: skip
-            config.insert_json5(key, value)
-        self.session = zenoh.open(config)
+        self.session = zenoh.open(config("peer", port, connect=connect))
         self._kinds = TYPES | (types or {})
         self.sequence = dict.fromkeys(topics, 0)
         self.gid = {topic: bytes([at + 1]) * 16 for at, topic in enumerate(topics)}
@@ -157,27 +160,24 @@ class Driver:
         self.session.close()
 
 
-def main(text: str) -> None:
-    """Publish a plan of exposures, one each ``interval_s``, then stay there in silence.
+def main(port: str, frames_file: str) -> None:
+    """Publish an exposure for each line on stdin, and end with stdin.
 
-    A step names the frame in ``frames`` (arrays rgb, xyz): ``3``; ``3c``: only its colour arrives; ``3-``: nothing
-    arrives; ``3/4``: the colour of frame 4; ``3+``: its points have the next exposure's stamp.
+    A line names the frame in the file (arrays rgb, xyz): ``3``; ``3c``: only its colour arrives; ``3-``: nothing
+    arrives; ``3/4``: with the colour of frame 4; ``3+``: its points have the next exposure's stamp.
     """
-    spec = json.loads(text)
-    frames = np.load(spec["frames"])
-    driver = Driver(spec["port"], [COLOUR, CLOUD])
+    frames = np.load(frames_file)
+    driver = Driver(int(port), [COLOUR, CLOUD])
     driver.await_subscribers()
-    for exposure, step in enumerate(spec["plan"]):
+    for exposure, line in enumerate(sys.stdin):
+        step = line.strip()
         frame, _, other = step.rstrip("c-+").partition("/")
-        at_ns = stamp_ns(exposure)
-        late_ns = stamp_ns(exposure + step.endswith("+"))
-        driver.publish(COLOUR, image(frames["rgb"][int(other or frame)], "rgb8", at_ns), lost=step.endswith("-"))
-        driver.publish(CLOUD, cloud(frames["xyz"][int(frame)], late_ns), lost=step[-1] in "c-")
-        time.sleep(spec["interval_s"])
-    sys.stdin.read()
+        at_ns, points_ns = stamp_ns(exposure), stamp_ns(exposure + step.endswith("+"))
+        driver.publish(COLOUR, image(frames["rgb"][int(other or frame)], "rgb8", at_ns), lost=step[-1] == "-")
+        driver.publish(CLOUD, cloud(frames["xyz"][int(frame)], points_ns), lost=step[-1] in "c-")
 
 
-def process_command(root: Path, **spec: Any) -> list[str]:
+def driver_command(port: int, frames_file: Path) -> list[str]:
     """The command line of the driver as a process."""
-    code = f"import sys; sys.path.insert(0, {str(root)!r}); from {__name__} import main; main(sys.argv[1])"
-    return [sys.executable, "-u", "-c", code, json.dumps(spec)]
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {__name__} import main; main(*sys.argv[1:])"
+    return [sys.executable, "-u", "-c", code, str(port), str(frames_file)]

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from asperity.runtime.cameras import coordinates, pixels
@@ -114,6 +116,29 @@ def test_a_flat_grey_wall_is_grey_in_every_bayer_order() -> None:
     for name in ("BayerRG8", "bayer_grbg8", "BayerGB10", "BayerBG16"):
         stored = np.full((ROWS, COLUMNS), 77, dtype=np.uint8 if name.endswith("8") else np.uint16)
         assert len(np.unique(colour_of(stored, name, white=255 if name.endswith("16") else 0).rgb)) == 1
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.sampled_from(sorted(pixels._FORMATS)), st.integers(2, 9), st.integers(1, 6), st.integers(0, 5), st.data())
+def test_every_format_of_every_size(name: str, rows: int, pairs: int, padding: int, data: st.DataObject) -> None:
+    """Property: padding and the order of bytes do not matter, and a brighter picture is nowhere darker."""
+    form, columns = pixels.format_of(name), 2 * pairs
+    wide = 1 if form.bits == 8 else 2
+    lines = 3 * rows if form.layout == "planar" else rows
+    samples = columns * {"yuv": 2, "rgb": len(form.order)}.get(form.layout, 1)
+    white = data.draw(st.integers(1, 2**form.bits - 1))
+    rng = np.random.default_rng(data.draw(st.integers(0, 9)))
+    stored = rng.integers(0, 2**form.bits, (lines, samples)).astype("<u1" if wide == 1 else "<u2")
+    plain = pixels.colour(stored, name, rows, columns, white_level=white)
+    assert plain.rgb.shape == (rows, columns, 3) and plain.rgb.dtype == np.uint8 and plain.rgb.flags.c_contiguous
+    swapped = stored.astype(stored.dtype.newbyteorder(">"))
+    bytes_ = np.hstack([swapped.view(np.uint8), np.full((lines, padding), 77, np.uint8)]).tobytes()
+    again = pixels.colour(bytes_, name, rows, columns, white_level=white, row_nbytes=samples * wide + padding,
+                          big_endian=True)  # fmt: skip
+    assert np.array_equal(again.rgb, plain.rgb) and again.saturated_px == plain.saturated_px
+    if form.layout != "yuv":
+        brighter = np.minimum(stored.astype(np.int64) + 3, 2**form.bits - 1).astype(stored.dtype)
+        assert (pixels.colour(brighter, name, rows, columns, white_level=white).rgb >= plain.rgb).all()
 
 
 def test_padded_rows() -> None:

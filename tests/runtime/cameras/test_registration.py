@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asperity.runtime.cameras.registration import Relation, by_grid, by_lenses, said_in_sensor
 from asperity.runtime.errors import CameraError
@@ -29,6 +31,18 @@ def test_each_pixel_is_the_mean_over_its_area(
     exact = areas(large[0], small[0]) @ np.moveaxis(rgb.astype(np.float64), 2, 0) @ areas(large[1], small[1]).T
     found = by_grid(rgb, *small)
     assert np.abs(found - np.moveaxis(exact, 0, 2)).max() <= 0.501
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.tuples(st.integers(1, 12), st.integers(1, 12)), st.integers(1, 5), st.integers(1, 5), st.integers(0, 9))
+def test_any_scale_keeps_the_mean(base: tuple[int, int], up: int, down: int, seed: int) -> None:
+    """Property: whatever the factor, each pixel is its area's mean, so that a picture keeps its own."""
+    rgb = np.random.default_rng(seed).integers(0, 256, (base[0] * up, base[1] * up, 3), np.uint8)
+    found = by_grid(rgb, base[0] * down, base[1] * down)
+    rows, columns = areas(rgb.shape[0], found.shape[0]), areas(rgb.shape[1], found.shape[1])
+    exact = np.moveaxis(rows @ np.moveaxis(rgb.astype(np.float64), 2, 0) @ columns.T, 0, 2)
+    assert np.abs(found - exact).max() <= 0.501
+    assert np.abs(exact.mean(axis=(0, 1)) - rgb.mean(axis=(0, 1))).max() < 1e-9
 
 
 def areas(length: int, size: int) -> np.ndarray:

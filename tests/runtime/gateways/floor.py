@@ -20,7 +20,7 @@ from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.link import Delivered, Item, View
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import ReceivedResult, Reply, StationState
-from asperity.testing import PATIENCE_S, STATION, Line
+from asperity.testing import PATIENCE_MS, PATIENCE_S, STATION, Line
 
 SESSION = "6f6e9f2c-8a51-4d6f-b0f1-3c1d2e9a7b10"
 T = TypeVar("T")
@@ -42,8 +42,10 @@ class FakeLink:
 
     def __init__(self) -> None:
         self.state: StationState | None = StationState(
-            station=STATION, session=SESSION, beat=7, state=8, ready=True, triggers="free_run", recipe="bracket"
-        )
+            station=STATION, session=SESSION, beat=7, state=8, ready=True, triggers="free_run", recipe="bracket",
+            beat_timeout_ms=PATIENCE_MS,
+        )  # fmt: skip
+        """Its beat moves only when a test says so, however slow the machine."""
         self.good = True
         self.expired: set[int] = set()
         """Ids of results that may pass no more."""

@@ -12,6 +12,7 @@ from asperity.runtime.errors import WireError
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.modbus.server import BUSY, ILLEGAL_ADDRESS
 from asperity.runtime.gateways.modbus.table import STATUS_OF_CODE, STATUS_WORDS
+from asperity.testing import PATIENCE_MS
 from tests.runtime.gateways.floor import NO_ANSWER, Loop, floors, looping, reply, result
 from tests.runtime.gateways.modbus.modbus_floor import Floor
 
@@ -45,7 +46,7 @@ def test_a_result_is_shown_whole_and_function_code_4_shows_the_same(floor: Floor
     expected = {
         "beat": 7, "accept": 1, "quality": 1, "state": 8, "result_valid": 66, "verdict": 1, "reason": 1, "waiting": 1,
         "result_no": 65_600, "seq": 65_700, "trigger_id": 9, "part_number": 1234, "score": 0.25, "threshold": 0.5,
-        "latency_us": 43_000, "recipe": 1, "beat_timeout_ms": 600, "results": 1, "result_no_copy": 65_600,
+        "latency_us": 43_000, "recipe": 1, "beat_timeout_ms": PATIENCE_MS, "results": 1, "result_no_copy": 65_600,
         "session": 0x2E9A7B10, "triggers": 1, "synced": 1,
     }  # fmt: skip
     assert {name: values[name] for name in expected} == expected

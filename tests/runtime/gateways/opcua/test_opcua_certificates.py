@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,15 +21,35 @@ from cryptography.hazmat.primitives.serialization import (
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.gateways.config import GatewayConfig, GatewayStation, Opcua
 from asperity.runtime.gateways.opcua.access import _fingerprints, certificate_files, secure
+from tests.runtime.gateways.floor import Loop, looping
 
 
-def begin(folder: Path, clients: str = "") -> None:
-    async def served() -> None:
-        server = Server()
-        await server.init()
-        await secure(server, GatewayConfig(opcua=Opcua(certificate_folder=str(folder), clients_folder=clients)))
+class Start:
+    """The part of a gateway's start that is tested here, on one server: to build its nodes takes most of the time."""
 
-    asyncio.run(served())
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._server = Server()
+        loop.run(self._server.init())
+
+    def begin(self, folder: Path, clients: str = "") -> None:
+        opcua = Opcua(certificate_folder=str(folder), clients_folder=clients)
+        self._loop.run(secure(self._server, GatewayConfig(opcua=opcua)))
+
+    def served(self, name: str, folder: str = "") -> tuple[str, str]:
+        """The application URI of a station's gateway, and that of its certificate."""
+        self._server.iserver.certificate = None
+        config = GatewayConfig(station=GatewayStation(name=name), opcua=Opcua(certificate_folder=folder))
+        self._loop.run(secure(self._server, config))
+        assert self._server.iserver.certificate is not None
+        names = self._server.iserver.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return self._server._application_uri, names.get_values_for_type(x509.UniformResourceIdentifier)[0]
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Start]:
+    with looping() as loop:
+        yield Start(loop)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -53,7 +72,9 @@ def put(folder: Path, name: str, data: bytes) -> None:
     (folder / name).chmod(0o600)
 
 
-def test_a_certificate_or_key_that_cannot_be_used_ends_the_start(tmp_path: Path, made: tuple[bytes, bytes]) -> None:
+def test_a_certificate_or_key_that_cannot_be_used_ends_the_start(
+    start: Start, tmp_path: Path, made: tuple[bytes, bytes]
+) -> None:
     certificate, key = made
     pem = x509.load_der_x509_certificate(certificate).public_bytes(Encoding.PEM)
     loaded = load_pem_private_key(key, password=None)
@@ -67,25 +88,25 @@ def test_a_certificate_or_key_that_cannot_be_used_ends_the_start(tmp_path: Path,
         put(tmp_path, "server.der", own)
         put(tmp_path, "server.pem", secret)
         with pytest.raises(ConfigError, match=words):
-            begin(tmp_path)
+            start.begin(tmp_path)
 
 
 def test_a_file_that_admits_nobody_is_logged(
-    tmp_path: Path, made: tuple[bytes, bytes], caplog: pytest.LogCaptureFixture
+    start: Start, tmp_path: Path, made: tuple[bytes, bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     certificate, key = made
     put(tmp_path, "server.der", certificate)
     put(tmp_path, "server.pem", key)
     clients = tmp_path / "clients"
     with pytest.raises(ConfigError, match=r"\[opcua\] clients_folder: .*clients is not a folder"):
-        begin(tmp_path, str(clients))
+        start.begin(tmp_path, str(clients))
     clients.mkdir()
     found = x509.load_der_x509_certificate(certificate)
     put(clients, "notepad.crt", b"\xef\xbb\xbf" + found.public_bytes(Encoding.PEM).replace(b"\n", b"\r\n"))
     put(clients, "misnamed.pem", certificate)
     put(clients, "notes.txt", b"nonsense")
     with caplog.at_level(logging.WARNING, "asperity.gateway"):
-        begin(tmp_path, str(clients))
+        start.begin(tmp_path, str(clients))
     assert [record.getMessage() for record in caplog.records if "clients_folder" in record.getMessage()] == [
         f"[opcua] clients_folder: {clients / 'notes.txt'} is not a certificate, so it admits nobody; remove it"
     ]
@@ -95,34 +116,24 @@ def test_a_file_that_admits_nobody_is_logged(
 # ------------------------------------------------------------------ the certificate names its application
 
 
-def served(name: str, folder: str = "") -> tuple[str, str]:
-    """The application URI of a station's gateway, and that of its certificate."""
-
-    async def play() -> tuple[str, str]:
-        server = Server()
-        await server.init()
-        await secure(server, GatewayConfig(station=GatewayStation(name=name), opcua=Opcua(certificate_folder=folder)))
-        assert server.iserver.certificate is not None
-        names = server.iserver.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        return server._application_uri, names.get_values_for_type(x509.UniformResourceIdentifier)[0]
-
-    return asyncio.run(play())
-
-
-def test_each_station_of_a_user_has_a_certificate_of_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_station_of_a_user_has_a_certificate_of_its_name(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """The second one, or a renamed one, must not present the first one's: BadCertificateUriInvalid."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     for name in ("left", "right", "left"):
-        assert served(name) == (f"urn:asperity:gateway:{name}",) * 2
+        assert start.served(name) == (f"urn:asperity:gateway:{name}",) * 2
     assert {path.parent.name for path in tmp_path.rglob("server.der")} == {"opcua", "right"}
 
 
-def test_the_application_is_the_one_of_a_certificate_that_was_provided(tmp_path: Path) -> None:
+def test_the_application_is_the_one_of_a_certificate_that_was_provided(start: Start, tmp_path: Path) -> None:
     certificate_files(tmp_path / "own", "urn:plant:vision:7", "any")
-    assert served("left", str(tmp_path / "own")) == ("urn:plant:vision:7",) * 2
+    assert start.served("left", str(tmp_path / "own")) == ("urn:plant:vision:7",) * 2
 
 
-def test_one_provided_in_the_usual_folder_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_one_provided_in_the_usual_folder_is_used(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     certificate_files(tmp_path / "asperity" / "opcua", "urn:plant:vision:7", "any")
-    assert served("left") == ("urn:plant:vision:7",) * 2
+    assert start.served("left") == ("urn:plant:vision:7",) * 2

@@ -156,14 +156,15 @@ async def run_parts(line: Line, camera: Answering, count: int, kills: int, seed:
     await soon(lambda: http.starts > 1 or http.scrape()["asperity_results_total"] == counted)
     urllib.request.urlopen(http.url + "readyz", timeout=PATIENCE_S).close()
     line.kill()
-    await soon(lambda: not http.scrape()["asperity_quality"])
+    while http.scrape()["asperity_quality"]:
+        await asyncio.sleep(0.25)  # half a minute goes by, and a scrape takes time from the whole machine
     assert not http.scrape()["asperity_accept"]
     with pytest.raises(urllib.error.HTTPError, match="503"):
         urllib.request.urlopen(http.url + "readyz", timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize(
-    ("count", "kills"), [(120, 2), pytest.param(10_000, 20, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
+    ("count", "kills"), [(60, 2), pytest.param(10_000, 20, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
 )
 def test_over_opc_ua_and_http_no_part_is_accepted_that_was_not_exposed_and_judged_ok(count: int, kills: int) -> None:
     with answered_line(count) as (line, camera):
