@@ -160,9 +160,8 @@ class LiveLoop:
             log.warning("%s gave no exposure for a trigger", self._sensor)
             return False
         self._order.check_after(shot.frame, called)
-        stamped_late = shot.frame.clock == "realtime" and (
-            shot.frame.t_exposure_us > called.wall_us + self._settings.late_ms * 1000
-        )
+        latest_us = called.wall_us - (called.ns - asked.since_ns) // 1000 + self._settings.late_ms * 1000
+        stamped_late = shot.frame.clock == "realtime" and shot.frame.t_exposure_us > latest_us
         self._order.waited_us(shot.frame, self._clock())
         if not in_time or stamped_late:
             self._discard(shot)

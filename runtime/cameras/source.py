@@ -61,7 +61,8 @@ class Source(Protocol):
         """
 
     def trigger(self) -> None:
-        """Expose once. What ``shot`` returns afterwards was exposed after this call: older exposures are discarded.
+        """Expose once. What ``shot`` returns afterwards is that exposure: older ones are discarded, and no later one
+        takes its place.
 
         Raises CameraError.
         """

@@ -98,7 +98,9 @@ class ScriptedCamera:
     number_before: int = 0
     """Serial after which the camera's own count began."""
     keeps: bool = False
-    """A trigger does not discard what is still under way, as it should."""
+    """A trigger does not discard what is still under way, as it should, and what nobody asked for answers it."""
+    only: int = 0
+    """Serial of the exposure that answers the last trigger."""
     triggered: int = 0
     closed: bool = False
 
@@ -120,6 +122,8 @@ class ScriptedCamera:
         if self.lose:
             self.lose -= 1
             return None
+        if self.only and self.serial != self.only and not self.keeps:
+            return shot
         if self.transit_ms:
             before = self.triggered
 
@@ -150,6 +154,7 @@ class ScriptedCamera:
         self.world.ns += MS
         self.waiting.clear()
         self.triggered += 1
+        self.only = self.serial + 1
         if self.deaf:
             self.deaf -= 1
         else:

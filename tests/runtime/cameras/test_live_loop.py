@@ -278,6 +278,17 @@ def test_an_exposure_long_after_its_trigger_came_is_not_sent_for_it() -> None:
     assert made.sender.answers == [(1, 1), (3, 3)] and made.sender.seq == 3
 
 
+def test_an_exposure_that_nobody_asked_for_long_after_a_trigger_does_not_answer_it() -> None:
+    """The one that was asked for is lost."""
+    made = rig("software", keeps=True)
+    made.world.at(100, lambda: made.sender.make(1))
+    made.world.at(300, lambda: setattr(made.camera, "lose", 1))
+    made.world.at(400, lambda: made.sender.make(2))
+    exposing(made, 1900)
+    made.play(4000)
+    assert made.sender.answers == [(1, 1)] and made.sender.seq == 3
+
+
 def test_a_trigger_that_came_while_the_camera_was_busy_is_answered_only_soon() -> None:
     made = rig("software", transit_ms=900)
     for number, ms in enumerate((100, 800, 2500, 2510), 1):
