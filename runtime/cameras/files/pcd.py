@@ -32,7 +32,7 @@ KINDS = {
 }  # fmt: skip
 VIEWPOINTS = ((0, 0, 0, 1, 0, 0, 0), (0, 0, 0, 0, 1, 0, 0))
 """Of points in the camera's own coordinates. The second is what PCL's grabbers write, so that its viewer shows what is
-up in the picture at the top; their points are the camera's all the same."""
+up in the picture at the top; it does not change their points."""
 PADDING = "_"
 TINY = 2.0**-125
 """What the bits of three bytes are as a float is smaller."""
