@@ -31,8 +31,7 @@ KINDS = {
     ("I", 1), ("I", 2), ("I", 4), ("I", 8), ("U", 1), ("U", 2), ("U", 4), ("U", 8), ("F", 4), ("F", 8)
 }  # fmt: skip
 VIEWPOINTS = ((0, 0, 0, 1, 0, 0, 0), (0, 0, 0, 0, 1, 0, 0))
-"""Of points in the camera's own coordinates. The second is what PCL's grabbers write, so that its viewer shows what is
-up in the picture at the top; their points are the camera's all the same."""
+"""Of points in the camera's own coordinates. The second is what PCL's grabbers write; it changes no point."""
 PADDING = "_"
 TINY = 2.0**-125
 """What the bits of three bytes are as a float is smaller."""
