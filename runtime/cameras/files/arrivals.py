@@ -239,6 +239,8 @@ class Arrivals:
                 self.notes.append(f"{name} came or changed after its exposure was refused; it is left out")
                 return
             exposure = self._waiting[stem] = Exposure(stem, now_ns, now_ns, again=known is not None)
+            if known is not None:
+                self._take_back(exposure, known)
             key = natural_key(stem)
             if self._rules.order == "name" and known is None and self._is_past(stem):
                 exposure.fault = "it came after exposures with later names; if names do not sort, set order = time"
@@ -250,7 +252,7 @@ class Arrivals:
             rank = key if self._rules.order == "name" else (now_ns, at, key)
             heapq.heappush(self._heap, (rank, next(self._number), exposure))
         exposure.changed_ns = now_ns
-        if half in exposure.names:
+        if exposure.names.get(half, name) != name:
             exposure.fault = f"{exposure.names[half]} and {name} are both its {half}"
             self._done[name] = None
             return
@@ -259,6 +261,14 @@ class Arrivals:
             exposure.seen[half] = seen
         else:
             exposure.fault = f"{name} is {seen}, not a regular file"
+
+    def _take_back(self, exposure: Exposure, known: Decided) -> None:
+        """Put the other half of an exposure that was taken next to the half that has changed."""
+        for half, text in self._patterns():
+            name = text.replace("*", exposure.stem)
+            if name in self._done and half in known.halves:
+                del self._done[name]
+                exposure.names[half], exposure.seen[half] = name, known.halves[half]
 
     def _refresh(self, exposure: Exposure, stat: Stat, now_ns: int) -> None:
         for half, name in list(exposure.names.items()):
@@ -304,11 +314,13 @@ class Arrivals:
         return ""
 
     def _lacking(self, exposure: Exposure) -> str:
+        lacking = (text for half, text in self._patterns() if half not in exposure.names)
+        return next((text.replace("*", exposure.stem) for text in lacking), "")
+
+    def _patterns(self) -> list[tuple[str, str]]:
+        """Halves of an exposure, and how their files are called."""
         pattern = self._rules.pattern
-        for half, text in (("points", pattern.points), ("colour", pattern.colour)):
-            if text and half not in exposure.names:
-                return text.replace("*", exposure.stem)
-        return ""
+        return [("points", pattern.points)] + ([("colour", pattern.colour)] if pattern.colour else [])
 
     def _is_complete(self, exposure: Exposure, now_ns: int) -> bool:
         if self._rules.complete == "renamed":

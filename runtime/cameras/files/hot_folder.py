@@ -19,6 +19,8 @@ IDLE_SHARE, BUSY_SHARE = 20, 4
 """Listing the names takes at most one part in this many of the time: while nothing changes, and while files come."""
 TICK_NS = 1_000_000_000
 """Two changes of a folder this near to one another may have one time."""
+MTIME_MAX_NS = 2**62
+"""In 2116; a file may bear a later time, which no record could hold."""
 KINDS = {
     stat.S_IFLNK: "a link", stat.S_IFDIR: A_FOLDER, stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
@@ -96,7 +98,7 @@ class HotFolder:
         kind = stat.S_IFMT(found.st_mode)
         if kind != stat.S_IFREG:
             return KINDS.get(kind, "something else")
-        return Seen(found.st_ino, found.st_size, found.st_mtime_ns)
+        return Seen(found.st_ino, found.st_size, max(-MTIME_MAX_NS, min(MTIME_MAX_NS, found.st_mtime_ns)))
 
     def has_hole(self, name: str) -> bool:
         """Whether parts of the file were never written, as in one that was made in its full size and is being filled.

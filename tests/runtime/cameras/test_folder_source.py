@@ -185,6 +185,25 @@ def test_a_name_that_comes_again_is_refused(hot: Hot, caplog: pytest.LogCaptureF
     assert (shown(shot), shot.number) == ((5, 5), 4)
 
 
+@pytest.mark.parametrize("touched", [["rgb/1.png"], ["xyz/1.npy"], ["rgb/1.png", "xyz/1.npy"]])
+def test_a_pair_that_is_touched_is_not_an_exposure(hot: Hot, touched: list[str]) -> None:
+    hot.options = PAIRS
+    hot.open()
+    for half in ("rgb/1.png", "xyz/1.npy"):
+        hot.put(half, 1)
+    assert hot.values() == [1]
+    for half in touched:
+        os.utime(hot.path / half, ns=(2**63, 2**63))
+    assert hot.values() == []
+    for half in ("rgb/2.png", "xyz/2.npy"):
+        hot.put(half, 2)
+    assert [shot.number for shot in hot.shots()] == [2]
+    hot.put("rgb/1.png", 3)
+    hot.put("rgb/3.png", 4)
+    hot.put("xyz/3.npy", 4)
+    assert [shot.number for shot in hot.shots(3000)] == [4]
+
+
 def test_a_name_that_comes_late_is_refused(hot: Hot, caplog: pytest.LogCaptureFixture) -> None:
     hot.open()
     hot.put("2.npy", 2)
