@@ -261,8 +261,8 @@ class RealSense:
             return self._clock(int(self._device.get_device_time_ms() * 1000) % COUNTER)
         except RuntimeError as error:
             raise CameraError(
-                f"{self.sensor} does not tell its time ({first_line(error)}), so that exposures before and after a "
-                "trigger cannot be told apart; set [realsense] clock = 'host'"
+                f"{self.sensor} does not tell its time ({first_line(error)}), so that it is not known which exposures "
+                "are later than a trigger; set [realsense] clock = 'host'"
             ) from error
 
     def _warm_up(self) -> None:
