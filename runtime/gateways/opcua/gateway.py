@@ -180,7 +180,7 @@ class OpcuaGateway:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """The library builds 6000 nodes that all stay: scanning them for garbage meanwhile takes as long as building them."""
+    """The library builds 6000 nodes that all stay: scanning them for garbage takes as long as building them."""
     collects = gc.isenabled()
     gc.disable()
     try:
