@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+import numpy as np
+
 from asperity.runtime.cameras.ages import look
 from asperity.runtime.cameras.camera_toml import LiveSection
 from asperity.runtime.cameras.exposure_order import ExposureOrder
@@ -92,6 +94,7 @@ class LiveLoop:
         """How long an exposure has been waited for, since the last one."""
         self._unanswered = 0
         """Triggers without an exposure, since the last one."""
+        self._late_in_a_row = 0
         self._looked_ns = self._told_ns = 0
         self._turns = 0
 
@@ -197,9 +200,10 @@ class LiveLoop:
         frame = replace(shot.frame, trigger_id=0, promise=0)
         try:
             sent = self._sender.send(frame, trigger, wait_ms=TRIGGERED_SEND_WAIT_MS if trigger else 0)
-        except WireError as error:
+        except (WireError, TypeError, ValueError, AttributeError) as error:
             raise CameraLostError(f"the source of {self._sensor} gave a frame that cannot be sent: {error}") from error
         self._back()
+        self._late_in_a_row = 0
         self.summary.sent += sent
         self.summary.dropped += not sent
 
@@ -208,6 +212,12 @@ class LiveLoop:
         self._count_missed(shot)
         self._sender.missed()
         self.summary.late += 1
+        self._late_in_a_row += 1
+        if self._late_in_a_row > self._settings.lost_max:
+            raise CameraLostError(
+                f"{self._late_in_a_row} exposures of {self._sensor} in a row were too late ([live] late_ms = "
+                f"{self._settings.late_ms}); the camera or this computer is too slow, or late_ms too short"
+            )
         log.warning("an exposure is not sent: it may have waited for longer than [live] late_ms; %s so far",
                     self.summary.late)
 
@@ -239,8 +249,11 @@ class LiveLoop:
         self._back()
         self._alive()
         if shot is not None:
-            if not (isinstance(shot, Shot) and isinstance(shot.frame, Frame)):
-                raise CameraLostError(f"the source gave {type(shot).__name__} for an exposure; see docs/cameras.md")
+            if not (isinstance(shot, Shot) and isinstance(shot.frame, Frame) and _is_typed(shot)):
+                raise CameraLostError(
+                    f"the source of {self._sensor} gave {type(shot).__name__} for an exposure, or one with values of "
+                    "wrong types; see docs/cameras.md"
+                )
             self._silent_ns = 0
             return shot
         # Where the process stood still it is not the camera that was silent.
@@ -287,3 +300,11 @@ class LiveLoop:
             done = self.summary
             counts = f"{done.sent} sent, {done.missed} missed, {done.dropped} not taken, {done.late} late"
             self._supervision.status(f"{self._sensor}: {doing or counts}")
+
+
+def _is_typed(shot: Shot) -> bool:
+    """Whether what the loop looks at has its types; the rest is checked when the frame is encoded."""
+    frame, whole = shot.frame, (int, np.integer)
+    arrays = [frame.rgb, *(array for array in (frame.xyz, frame.depth) if array is not None)]
+    numbers = [frame.t_exposure_us, *([] if shot.number is None else [shot.number])]
+    return all(isinstance(array, np.ndarray) for array in arrays) and all(isinstance(each, whole) for each in numbers)

@@ -33,8 +33,8 @@ class Found(msgspec.Struct):
     name: str
     summary: str = ""
     triggers: list[str] = []
-    devices: list[dict[str, str]] = []
-    """``id`` and ``text`` of each camera."""
+    devices: list[dict[str, str]] | None = None
+    """``id`` and ``text`` of each camera that it sees; None: it cannot say, or could not be asked."""
     lacking: list[str] = []
     """Modules that are not installed."""
     remedy: str = ""
@@ -59,7 +59,7 @@ def look_at(name: str) -> Found:
         found.lacking = kind.lacking()
         if found.lacking:
             found.remedy = kind.remedy()
-        else:
+        elif kind.devices is not list:
             devices = list(kind.devices())[:DEVICES_MAX]
             found.devices = [{"id": _text(device.id), "text": _text(device.text)} for device in devices]
     except AsperityError as error:

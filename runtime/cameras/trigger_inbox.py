@@ -18,6 +18,8 @@ from asperity.runtime.wire import Trigger
 log = logging.getLogger(__name__)
 
 WAITING_MAX = 64
+STEP_MS = 10_000
+"""Where every trigger for so long seems to have been held back, the inspector's clock was set: no network does that."""
 
 
 class HearsTriggers(Protocol):
@@ -45,6 +47,8 @@ class TriggerInbox:
         self._waiting: deque[Asked] = deque()
         self._delay = LeastDelay()
         self._empty_ns: int | None = None
+        self._slow_ns = 0
+        """Since when every trigger was held back, by its own time; 0: the last was not."""
 
     def listen(self, timeout_ms: int) -> None:
         """Take what has come; wait for the first for at most ``timeout_ms``, if none waits here."""
@@ -58,10 +62,23 @@ class TriggerInbox:
             if self._empty_ns is None or len(self._waiting) == WAITING_MAX:
                 self._refuse(trigger)
                 continue
-            since_ns = self._empty_ns
-            if trigger.t_us:
-                since_ns = min(since_ns, now.ns - round(self._delay.above_us(trigger.t_us, now.ns // 1000) * 1000))
-            self._waiting.append(Asked(trigger, since_ns))
+            self._waiting.append(Asked(trigger, min(self._empty_ns, now.ns - self._held_back_ns(trigger, now))))
+
+    def _held_back_ns(self, trigger: Trigger, now: Now) -> int:
+        """How much longer it took than others, by its own time."""
+        if not trigger.t_us:
+            return 0
+        here_us = now.ns // 1000
+        above_ns = round(self._delay.above_us(trigger.t_us, here_us) * 1000)
+        if above_ns <= self._late_ns:
+            self._slow_ns = 0
+            return above_ns
+        self._slow_ns = self._slow_ns or now.ns
+        if now.ns - self._slow_ns > STEP_MS * MS:
+            log.warning("the inspector's clock was set back, or its triggers now take longer: they are answered again")
+            self._delay, self._slow_ns = LeastDelay(), 0
+            self._delay.above_us(trigger.t_us, here_us)
+        return above_ns
 
     def next(self) -> Asked | None:
         """The oldest that is fresh; those before it are left out."""

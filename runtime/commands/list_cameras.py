@@ -28,7 +28,9 @@ def list_cameras(as_json: Json = False) -> None:
             said.append(f"needs {', '.join(each.lacking)}; install with: {each.remedy}")
         if each.problem:
             said.append(each.problem)
-        said += [f"camera {device['id']}: {device['text']}" for device in each.devices]
+        if each.devices == []:
+            said.append("sees no camera now")
+        said += [f"camera {device['id']}: {device['text']}" for device in each.devices or ()]
         return said or [""]
 
     for each in found:

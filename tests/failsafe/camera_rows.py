@@ -6,6 +6,7 @@ from __future__ import annotations
 from tests.failsafe.rows import Off, off
 
 LOOP = "runtime/cameras/test_live_loop.py::"
+TRIGGERS = "runtime/cameras/test_live_triggers.py::"
 SYSTEM = "system/test_live_camera.py::"
 NO_PAUSE = ("cameras/live.py", "if now_ns - self._returned_ns > self._settings.late_ms * MS:", "if False:")
 ALWAYS_FRESH = ("cameras/trigger_inbox.py", "return self._clock().ns - asked.since_ns <= self._late_ns", "return True")
@@ -33,7 +34,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         "unplugged, silent, or its driver fails": [
             off(LOOP + "test_silence_is_a_lost_camera_and_a_pause_of_the_process_is_not", "the camera was not lost",
                 ("cameras/live.py", "if limit_ms and self._silent_ns > limit_ms * MS:", "if False:")),
-            off(LOOP + "test_a_camera_that_is_gone_while_nobody_asks_is_noticed", "the camera was not lost",
+            off(TRIGGERS + "test_a_camera_that_is_gone_while_nobody_asks_is_noticed", "the camera was not lost",
                 ("cameras/live.py", "self._call(self._source.shot, 1)", "pass")),
             off(LOOP + "test_whatever_a_source_raises_the_camera_is_lost", "unplugged",
                 ("cameras/live.py", "raise CameraLostError(str(error)) from error", "raise")),
@@ -52,21 +53,21 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 ("cameras/live.py", "            self._discard_waiting(1)\n            self._alive(", "            self._alive(")),
         ],
         "triggers wait: the camera was being opened or busy, the program stood still, the network held them back": [
-            off(LOOP + "test_triggers_that_waited_while_the_camera_was_opened_are_not_answered", "(1, 1)",
+            off(TRIGGERS + "test_triggers_that_waited_while_the_camera_was_opened_are_not_answered", "(1, 1)",
                 ("cameras/trigger_inbox.py", "self._empty_ns: int | None = None", "self._empty_ns: int | None = clock().ns"),
                 ("cameras/live.py", "            self._inbox.discard(0)", "            pass")),
-            off(LOOP + "test_triggers_that_waited_while_the_process_stood_still_are_not_answered", "(2, 2) != (6, 2)", NO_PAUSE,
+            off(TRIGGERS + "test_triggers_that_waited_while_the_process_stood_still_are_not_answered", "(2, 2) != (6, 2)", NO_PAUSE,
                 ALWAYS_FRESH, ANY_TIME),
-            off(LOOP + "test_a_trigger_that_the_network_held_back_is_not_answered", "[1, 2, 3]", ALWAYS_FRESH, ANY_TIME),
+            off(TRIGGERS + "test_a_trigger_that_the_network_held_back_is_not_answered", "[1, 2, 3]", ALWAYS_FRESH, ANY_TIME),
         ],
         "the exposure for a trigger is made long after it": [
-            off(LOOP + "test_an_exposure_long_after_its_trigger_came_is_not_sent_for_it", "(2, 2)", ANY_TIME),
-            off(LOOP + "test_an_exposure_that_nobody_asked_for_long_after_a_trigger_does_not_answer_it", "(2, 3)", ANY_TIME),
+            off(TRIGGERS + "test_an_exposure_long_after_its_trigger_came_is_not_sent_for_it", "(2, 2)", ANY_TIME),
+            off(TRIGGERS + "test_an_exposure_that_nobody_asked_for_long_after_a_trigger_does_not_answer_it", "(2, 3)", ANY_TIME),
         ],
         "an exposure from before its trigger, or for an earlier trigger": [
-            off(LOOP + "test_an_exposure_from_before_its_trigger_is_a_lost_camera", "the camera was not lost",
+            off(TRIGGERS + "test_an_exposure_from_before_its_trigger_is_a_lost_camera", "the camera was not lost",
                 ("cameras/exposure_order.py", "if early_us > STAMP_TOLERANCE_US:", "if False:")),
-            off(LOOP + "test_an_exposure_that_comes_too_late_does_not_answer_the_next_trigger", "the camera was not lost",
+            off(TRIGGERS + "test_an_exposure_that_comes_too_late_does_not_answer_the_next_trigger", "the camera was not lost",
                 ("cameras/exposure_order.py", "if missed < unanswered:", "if False:")),
         ],
         "a source that answers triggers by itself": [

@@ -170,6 +170,8 @@ class ScriptedSender:
 
     world: World
     connected: bool = True
+    clock_us: int = 7_000_000
+    """How much its wall clock is ahead of ours."""
     seq: int = 0
     sent: list[tuple[int, int, int, Frame]] = field(default_factory=list)
     """seq, serial of the exposure, trigger id, frame."""
@@ -181,7 +183,7 @@ class ScriptedSender:
 
     def make(self, trigger_id: int, *, timeout_ms: int = 60_000, delay_ms: int = 0, stamped: bool = True) -> None:
         """The station makes a trigger, which comes here after ``delay_ms``."""
-        t_us = self.world.clock().wall_us + 7_000_000 if stamped else 0  # its wall clock is another
+        t_us = self.world.clock().wall_us + self.clock_us if stamped else 0
         trigger = Trigger(
             station="st1", session=SESSION, trigger_id=trigger_id, promise=trigger_id, part_id=str(trigger_id),
             timeout_ms=timeout_ms, t_us=t_us,
@@ -257,3 +259,9 @@ def rig(triggers: Any = "free_run", silence_ms: int = 5000, lost_max: int = 64, 
     made, sender = ScriptedCamera(world, **camera), ScriptedSender(world)
     settings = LiveSection(triggers=triggers, silence_ms=silence_ms, lost_max=lost_max)
     return Rig(world, made, sender, LiveLoop(made, sender, settings, clock=world.clock))
+
+
+def exposing(made: Rig, *times_ms: int) -> None:
+    """The camera exposes so long from now."""
+    for ms in times_ms:
+        made.world.at(ms, made.camera.expose)

@@ -38,6 +38,7 @@ PACKAGES = {
                     "KIND = SourceKind('Hangs', Nothing, None, devices=devices)\n",
     "lacks": HEAD + "KIND = SourceKind('Lacks', Nothing, None, packages={'no_such_sdk.x': 'no-such-sdk==1.0',"
                     " 'harvesters_gone': '[genicam]'})\n",
+    "blind": HEAD + "KIND = SourceKind('Blind', Nothing, None, devices=lambda: [])\n",
     "sees": HEAD + "def devices():\n    return [Device('1', 'left'), Device('2', 'right')]\n\n"
                    "KIND = SourceKind('Sees two', Nothing, None, devices=devices)\n",
 }  # fmt: skip
@@ -71,7 +72,7 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def test_a_package_that_is_broken_hides_no_other(folder: Path, only: list[str]) -> None:
-    for name in ("badimport", "nokind", "ends", "fails", "lacks", "sees"):
+    for name in ("badimport", "nokind", "ends", "fails", "lacks", "blind", "sees"):
         package(folder, name, PACKAGES[name])
         only.append(name)
     package(folder, "upper", PACKAGES["sees"], entry="Upper Case")
@@ -81,6 +82,7 @@ def test_a_package_that_is_broken_hides_no_other(folder: Path, only: list[str]) 
     found = {each["name"]: each for each in json.loads(result.stdout)["sources"]}
     assert list(found) == only
     assert [device["text"] for device in found["sees"]["devices"]] == ["left", "right"]
+    assert found["lacks"]["devices"] is None and found["blind"]["devices"] == []
     assert (found["sees"]["summary"], found["sees"]["triggers"]) == ("Sees two", ["free_run"])
     assert found["lacks"]["lacking"] == ["no_such_sdk.x", "harvesters_gone"] and not found["lacks"]["problem"]
     assert "harvesters" in found["lacks"]["remedy"] and " -m pip install " in found["lacks"]["remedy"]
@@ -89,9 +91,10 @@ def test_a_package_that_is_broken_hides_no_other(folder: Path, only: list[str]) 
     assert "ended the process with -11" in found["ends"]["problem"]
     assert "OSError: no bus" in found["fails"]["problem"]
     assert "a source's name is 1 to 32" in found["Upper Case"]["problem"]
-    only[:] = ["fails", "lacks", "sees"]
+    only[:] = ["fails", "blind", "sees"]
     lines = CliRunner().invoke(app, ["list"]).stdout.splitlines()
     assert [line.split()[0] for line in lines if not line.startswith(" ")] == only
+    assert "       sees no camera now" in lines
     assert lines[-2:] == ["       camera 1: left", "       camera 2: right"]
 
 
