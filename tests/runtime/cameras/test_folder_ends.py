@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ import pytest
 
 from asperity.runtime.cameras.files.hot_folder import BUSY_SHARE, IDLE_SHARE, HotFolder
 from asperity.runtime.errors import CameraError, CameraLostError, ConfigError
-from tests.runtime.cameras.hot_folders import PAIRS, SUFFIXES, Hot, content, left_out
+from tests.runtime.cameras.hot_folders import PAIRS, SUFFIXES, Hot, content, hot_folder, left_out
+
+
+@pytest.fixture
+def hot(tmp_path: Path) -> Iterator[Hot]:
+    yield from hot_folder(tmp_path)
+
 
 
 @pytest.mark.parametrize(("before", "comes"), [("skip", [3]), ("take", [1, 3])])
