@@ -184,13 +184,13 @@ def test_listing_a_large_folder_takes_a_bounded_share_of_the_time(tmp_path: Path
     folder = HotFolder(tmp_path, [""], 10, clock)
     folder.names()  # costs one tick of the clock, and so does each look
     waited = 1
-    while not folder.changed():
+    while not folder.is_due(False):
         waited += 1
     assert waited == IDLE_SHARE - 1
     folder.names()
     (tmp_path / "new").touch()
     waited = 1
-    while not folder.changed():
+    while not folder.is_due(False):
         waited += 1
     assert waited == BUSY_SHARE - 1
     folder.close()
