@@ -52,14 +52,17 @@ class HotFolder:
             self.close()
             raise
 
-    def changed(self) -> bool:
-        """Whether it is time to list the names. Raises CameraLostError when it is not the same folder any more."""
+    def is_due(self, files_may_change: bool) -> bool:
+        """Whether it is time to list the names. ``files_may_change``: without the folder showing it, as in place.
+
+        Raises CameraLostError when it is not the same folder any more.
+        """
         stats = [self._stat_folder(name) for name in self._below]
         if [found[:2] for found in stats] != self._identity:
             raise CameraLostError(
                 f"the folder {self.path} was replaced or unmounted; mount it again and restart the program"
             )
-        changed = self._unsure or [found[2] for found in stats] != self._changed
+        changed = files_may_change or self._unsure or [found[2] for found in stats] != self._changed
         return self._clock() - self._listed_ns >= (BUSY_SHARE if changed else IDLE_SHARE) * self._cost_ns
 
     def names(self) -> set[str]:

@@ -69,7 +69,7 @@ class FolderSource:
         self._taken.passed_on()  # the one before was handed to the sender
         ends_ns = self._clocks.monotonic_ns() + timeout_ms * MS
         while True:
-            if self._folder.changed() or self._settings.rules.overwritten:
+            if self._folder.is_due(self._settings.rules.overwritten):
                 self._arrivals.look(self._folder.names(), self._folder.stat, self._clocks.monotonic_ns())
             while (step := self._next()) is not None:
                 shot = self._take(step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,12 @@ class Hot:
         pairs = [shown(shot) for shot in self.shots(ms)]
         assert all(colour == points for colour, points in pairs), pairs
         return [points for _, points in pairs]
+
+
+def hot_folder(folder: Path) -> Iterator[Hot]:
+    """What a fixture yields: an empty folder ``in``, given up at the end."""
+    for below in ("in", "in/rgb", "in/xyz"):
+        (folder / below).mkdir()
+    made = Hot(folder / "in")
+    yield made
+    made.close()

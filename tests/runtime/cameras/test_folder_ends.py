@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ import pytest
 
 from asperity.runtime.cameras.files.hot_folder import BUSY_SHARE, IDLE_SHARE, HotFolder
 from asperity.runtime.errors import CameraError, CameraLostError, ConfigError
-from tests.runtime.cameras.hot_folders import PAIRS, SUFFIXES, Hot, content, left_out
+from tests.runtime.cameras.hot_folders import PAIRS, SUFFIXES, Hot, content, hot_folder, left_out
+
+
+@pytest.fixture
+def hot(tmp_path: Path) -> Iterator[Hot]:
+    yield from hot_folder(tmp_path)
+
 
 
 @pytest.mark.parametrize(("before", "comes"), [("skip", [3]), ("take", [1, 3])])
@@ -177,13 +184,13 @@ def test_listing_a_large_folder_takes_a_bounded_share_of_the_time(tmp_path: Path
     folder = HotFolder(tmp_path, [""], 10, clock)
     folder.names()  # costs one tick of the clock, and so does each look
     waited = 1
-    while not folder.changed():
+    while not folder.is_due(False):
         waited += 1
     assert waited == IDLE_SHARE - 1
     folder.names()
     (tmp_path / "new").touch()
     waited = 1
-    while not folder.changed():
+    while not folder.is_due(False):
         waited += 1
     assert waited == BUSY_SHARE - 1
     folder.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ import pytest
 from asperity.runtime.cameras.files.arrivals import WAITING_MAX
 from asperity.runtime.cameras.files.read import ExposureFiles, FileOptions
 from asperity.runtime.frame import Frame
-from tests.runtime.cameras.hot_folders import PAIRS, START_NS, SUFFIXES, Hot, content, left_out, read, shown
+from tests.runtime.cameras.hot_folders import PAIRS, START_NS, SUFFIXES, Hot, content, hot_folder, left_out, read, shown
+
+
+@pytest.fixture
+def hot(tmp_path: Path) -> Iterator[Hot]:
+    yield from hot_folder(tmp_path)
+
 
 
 @pytest.mark.parametrize(("order", "comes"), [("name", [9, 10, 100]), ("time", [100, 9, 10])])
