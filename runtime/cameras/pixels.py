@@ -1,8 +1,8 @@
 """Colour as cameras store it -> rgb u8 H x W x 3. Pure; the one place for every source.
 
-Formats go by the names of GenICam (PFNC), ROS and RealSense. What is not listed is refused by name. A picture of more
-than 8 bits is divided by a fixed white level, never by its own brightest pixel: the picture of a part must not depend on
-what lies next to it. Every result is a copy: the SDK may write its next picture over the buffer.
+Formats go by the names of GenICam (PFNC), ROS and RealSense. What is not listed is refused by name. A picture of
+more than 8 bits is divided by a fixed white level, never by its own brightest pixel: the picture of a part must not
+depend on what lies next to it. Every result is a copy: the SDK may write its next picture over the buffer.
 """
 
 from __future__ import annotations
