@@ -38,8 +38,8 @@ WAITING_MAX = 16
 LOOK_S = 0.1
 """How often a camera that gives nothing is asked whether it is there."""
 WARM_UP_S = 10.0
-WRONG_CLOCK_MAX = 200
-"""Pictures at the start that may have another clock: the SDK needs some seconds to map the camera's to this one's."""
+WRONG_CLOCK_S = 5.0
+"""How long pictures may have another clock at the start: the SDK needs some time to map the camera's to this one's."""
 HOST_CLOCK_S = 5.0
 """An exposure that just came is not older than this by this computer's clock, if that is its clock."""
 MAPPED_CLOCK_US = 5000
@@ -65,11 +65,11 @@ class RealSense:
         half_us = self._period_us / 2
         self._pairing: Pairing[Any] = Pairing(min(options.pair_max_us or half_us, half_us))
         self._counts = Unwrapped(), Unwrapped()
-        self._clock = Unwrapped()
+        self._clock, self._clock_read_s = Unwrapped(), time.monotonic()
         self._ready: list[Pair[Any]] = []
         self._after_us: float | None = None
-        self._wrong_clocks = 0
         self._has_clock = False
+        self._wrong_since_s: float | None = None
         self._lost = 0
         self._pace: tuple[int, float] | None = None
         self.sensor = "the RealSense camera"
@@ -182,8 +182,7 @@ class RealSense:
                     raise SourceEnded(
                         f"the recording {self._options.play} has ended; {alone} pictures had no other half"
                     ) from None
-                if not self._device.is_connected():
-                    raise CameraLostError(f"{self.sensor} was disconnected; check its cable and power") from None
+                self._check_connected()
                 if time.monotonic() >= ends_s:
                     return None
                 continue
@@ -191,6 +190,14 @@ class RealSense:
         if self._options.play and self._too_early(self._ready[0], ends_s):
             return None
         return self._ready.pop(0)
+
+    def _check_connected(self) -> None:
+        try:
+            connected = self._device.is_connected()
+        except RuntimeError as error:
+            raise CameraLostError(f"{self.sensor}: the SDK failed: {first_line(error)}") from error
+        if not connected:
+            raise CameraLostError(f"{self.sensor} was disconnected; check its cable and power")
 
     def _is_over(self) -> bool:
         # A recording is also stopped until the SDK's thread has read something.
@@ -227,8 +234,9 @@ class RealSense:
                 self._check_host_clock(picture)
             self._has_clock = True
             return True
-        self._wrong_clocks += 1
-        if self._has_clock or self._wrong_clocks > WRONG_CLOCK_MAX:
+        now_s = time.monotonic()
+        self._wrong_since_s = self._wrong_since_s or now_s
+        if self._has_clock or now_s - self._wrong_since_s > WRONG_CLOCK_S:
             raise CameraLostError(
                 f"{self.sensor} stamps its pictures by {domain.name}, not {wanted.name} ([realsense] clock = "
                 f"{self._options.clock!r}); system_time is when a picture arrived, not when it was exposed: install "
@@ -249,16 +257,23 @@ class RealSense:
         if picture.get_frame_timestamp_domain() == self._rs.timestamp_domain.system_time:
             sensor_us = _metadata(self._rs, picture, "sensor_timestamp")
             if sensor_us is not None:
-                return self._clock(sensor_us % COUNTER)
+                return self._device_us(sensor_us)
         stamp_us = round(float(picture.get_timestamp()) * 1000)
         if picture.get_frame_timestamp_domain() == self._rs.timestamp_domain.hardware_clock:
-            return self._clock(stamp_us % COUNTER)
+            return self._device_us(stamp_us)
         return stamp_us
+
+    def _device_us(self, value: int) -> int:
+        """The device's clock of 32 bits as one that only grows, also after a pause of an hour."""
+        now_s = time.monotonic()
+        grown_us = round((now_s - self._clock_read_s) * 1e6)
+        self._clock_read_s = now_s
+        return self._clock(value % COUNTER, grown_us)
 
     def _now_us(self) -> int:
         """The camera's clock, read now. Raises CameraError."""
         try:
-            return self._clock(int(self._device.get_device_time_ms() * 1000) % COUNTER)
+            return self._device_us(int(self._device.get_device_time_ms() * 1000))
         except RuntimeError as error:
             raise CameraError(
                 f"{self.sensor} does not tell its time ({first_line(error)}), so that it is not known which exposures "
@@ -340,5 +355,5 @@ REALSENSE = SourceKind(
     open=open_camera,
     triggers=("free_run", "software", "hard_wired"),
     devices=_devices,
-    packages={"pyrealsense2": "[realsense]", "libusb_package": "[realsense]"},
+    packages={"pyrealsense2": "[realsense]"},
 )

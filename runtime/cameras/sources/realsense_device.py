@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +31,8 @@ CHOICES_MAX = 64
 
 def sdk() -> Any:
     """The module ``pyrealsense2``. Raises CameraError."""
+    # Its statistics of use stay on this computer, also when its viewer runs from here (docs/security.md).
+    os.environ["RS2_RUM_CLOUD_ENABLED"] = "0"
     load_libusb("pyrealsense2")
     try:
         return import_module("pyrealsense2")

@@ -23,7 +23,7 @@ class RealSenseOptions(Section, frozen=True, forbid_unknown_fields=True):
     colour_width_px: Annotated[int, number(16, 4096, "columns of the colour picture")] = 640
     colour_height_px: Annotated[int, number(16, 4096, "rows of the colour picture")] = 480
     fps: Annotated[int, number(1, 300, "exposures per second, of both streams")] = 30
-    colour_format: Annotated[Literal["rgb8", "bgr8", "yuyv"], text("format of the colour picture")] = "rgb8"
+    colour_format: Annotated[Literal["rgb8", "bgr8"], text("format of the colour picture")] = "rgb8"
     align: Annotated[
         Literal["depth", "colour"],
         text("whose pixels the frame has: the other picture is resampled to it. Nothing is resampled where both have "

@@ -36,18 +36,18 @@ class Pair(NamedTuple, Generic[Picture]):
 
 
 class Unwrapped:
-    """A counter of 32 bits as one that only grows. Values may come out of order by less than half of its range."""
+    """A counter of 32 bits as one that only grows. Values may be off what is expected by less than half its range."""
 
     def __init__(self) -> None:
         self._last: int | None = None
 
-    def __call__(self, value: int) -> int:
-        """The number nearest to the last one that is ``value`` modulo 2^32."""
+    def __call__(self, value: int, grown: int = 0) -> int:
+        """The number that is ``value`` modulo 2^32 and nearest to the last one plus what it should have grown by."""
         if self._last is None:
             self._last = value
         else:
-            half = COUNTER // 2
-            self._last += (value - self._last + half) % COUNTER - half
+            expected, half = self._last + grown, COUNTER // 2
+            self._last = expected + (value - expected + half) % COUNTER - half
         return self._last
 
 

@@ -41,6 +41,10 @@ def test_a_camera_is_chosen_by_its_serial_number(camera: Emulated, caplog: pytes
     assert source.shot(1) is not None
 
 
+def test_its_statistics_are_not_for_others() -> None:
+    assert not rs.rum.is_cloud_enabled()
+
+
 def test_no_camera() -> None:
     assert device_of.devices(rs.context()) == []
     with pytest.raises(CameraError, match="no RealSense camera is connected"):

@@ -103,6 +103,12 @@ def test_a_counter_that_wraps(first: int, steps: list[int]) -> None:
         assert unwrapped(value % COUNTER) == value
 
 
+def test_a_counter_that_wrapped_unseen() -> None:
+    unwrapped = Unwrapped()
+    assert unwrapped(1000) == 1000
+    assert unwrapped(2000, grown=3 * COUNTER + 900) == 3 * COUNTER + 2000
+
+
 def test_the_middle_of_the_exposure() -> None:
     assert exposed_us(10_000, 7_000, 4_000, PERIOD_US) == 7_000
     assert exposed_us(10_000, 1_000, COUNTER - 2_000, PERIOD_US) == 7_000  # the counter wrapped in between
