@@ -20,7 +20,7 @@ from asperity.benchmarks.line import sealed_memory
 from asperity.benchmarks.line.wire import Form, Transport, WireBenchmark, measure_case
 from asperity.benchmarks.results_tools import conditions, statistics
 from asperity.calibration.profiles import network_for, profile
-from asperity.runtime.cameras.pixels import colour
+from asperity.runtime.cameras.pictures.pixels import colour
 from asperity.runtime.frame import Frame, Intrinsics
 from asperity.runtime.manifest import Geometry, Plane
 from asperity.runtime.vision.overlay import heat_overlay

@@ -16,10 +16,10 @@ PAGES = Path(__file__).resolve().parents[2] / "docs" / "cameras"
 
 
 def sources() -> dict[str, SourceKind]:
-    """The sources of this package, by name: each is the one ``SourceKind`` of a file of that name."""
+    """The sources of this package, by name: each is the one ``SourceKind`` of the room of that name."""
     found: dict[str, SourceKind] = {}
     for name in sorted(info.name for info in pkgutil.iter_modules(room.__path__)):
-        for value in vars(importlib.import_module(f"{room.__name__}.{name}")).values():
+        for value in vars(importlib.import_module(f"{room.__name__}.{name}.source")).values():
             if isinstance(value, SourceKind):
                 found[name] = value
     return found

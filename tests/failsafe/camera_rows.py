@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from tests.failsafe.rows import Off, off
 
-LOOP = "runtime/cameras/test_live_loop.py::"
-TRIGGERS = "runtime/cameras/test_live_triggers.py::"
+LOOP = "runtime/cameras/live/test_live_loop.py::"
+TRIGGERS = "runtime/cameras/live/test_live_triggers.py::"
 SYSTEM = "system/test_live_camera.py::"
 NO_PAUSE = ("cameras/live.py", "if now_ns - self._returned_ns > self._settings.late_ms * MS:", "if False:")
 ALWAYS_FRESH = ("cameras/trigger_inbox.py", "return self._clock().ns - asked.since_ns <= self._late_ns", "return True")

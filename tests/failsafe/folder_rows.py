@@ -5,24 +5,24 @@ from __future__ import annotations
 
 from tests.failsafe.rows import Off, off
 
-SOURCE = "cameras/sources/folder.py"
-ARRIVALS = "cameras/files/arrivals.py"
-FOLDER = "cameras/files/hot_folder.py"
+SOURCE = "cameras/sources/folder/source.py"
+ARRIVALS = "cameras/sources/folder/arrivals.py"
+FOLDER = "cameras/sources/folder/hot_folder.py"
 NOT_RECORDED = (SOURCE, "self._taken.add(exposure.stem, tried, picture, taken=True)", "pass")
-UNIT = "runtime/cameras/test_folder_source.py"
-ENDS = "runtime/cameras/test_folder_ends.py"
+UNIT = "runtime/cameras/folder/test_folder_source.py"
+ENDS = "runtime/cameras/folder/test_folder_ends.py"
 
 TABLE: dict[str, dict[str, list[Off]]] = {
     "A folder that a camera's program writes into": {
         "a file is read while it is written": [
-            off("runtime/cameras/test_folder_machine.py::test_with_the_checks_off_a_torn_file_comes_through",
+            off("runtime/cameras/folder/test_folder_machine.py::test_with_the_checks_off_a_torn_file_comes_through",
                 "assert True == False", (ARRIVALS, "return now_ns - exposure.changed_ns >= self._rules.stable_ns", "return True")),
             off(f"{UNIT}::test_a_file_that_was_made_in_its_full_size_is_waited_for",
                 "[1] == []", (FOLDER, "return size > 0 and os.lseek(handle, 0, os.SEEK_HOLE) < size", "return False")),
         ],
         "kill -9, a power cut or a restart between taking and sending": [
             off(f"{ENDS}::test_what_was_there_before_the_start[take-comes1]", "[1, 3] == [3]", NOT_RECORDED),
-            off("runtime/cameras/test_folder_kill.py::test_over_kills_each_exposure_comes_once_at_most_and_in_order[keep]",
+            off("runtime/cameras/folder/test_folder_kill.py::test_over_kills_each_exposure_comes_once_at_most_and_in_order[keep]",
                 "assert [", NOT_RECORDED),
         ],
         "an exposure again: a name written again, a copy": [
@@ -51,7 +51,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "the record of what was taken is removed": [
             off(f"{ENDS}::test_without_its_record_nothing_is_taken[removed]",
-                "DID NOT RAISE", ("cameras/files/taken.py", "if fault := self._file.fault():", "if fault := '':")),
+                "DID NOT RAISE", ("cameras/sources/folder/taken.py", "if fault := self._file.fault():", "if fault := '':")),
         ],
     },
 }  # fmt: skip

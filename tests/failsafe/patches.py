@@ -28,10 +28,10 @@ FAST = tuple(
         "runtime/client/test_client_requests", "runtime/security/test_socket_files", "runtime/process/test_supervision",
         "runtime/gateways/modbus/test_modbus_re", "runtime/gateways/modbus/test_modbus_server",
         "runtime/gateways/opcua/test_log_ins", "runtime/gateways/opcua/test_opcua_decoding",
-        "runtime/cameras/test_realsense_pairing", "runtime/cameras/test_realsense_device",
+        "runtime/cameras/realsense/test_realsense_pairing", "runtime/cameras/realsense/test_realsense_device",
         "runtime/gateways/mqtt/test_mqtt_gateway", "runtime/gateways/mqtt/test_mqtt_broker_faults", "examples/test_plc",
-        "runtime/cameras/test_ros2_pairing", "runtime/cameras/test_pixels", "runtime/cameras/test_registration",
-        "runtime/cameras/test_folder_source", "runtime/cameras/test_folder_ends",
+        "runtime/cameras/ros2/test_ros2_pairing", "runtime/cameras/pictures/",
+        "runtime/cameras/folder/test_folder_source", "runtime/cameras/folder/test_folder_ends",
     )
 )  # fmt: skip
 """Tests without processes, a second or two each: their entries are part of every run of the suite."""

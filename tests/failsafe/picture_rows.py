@@ -4,34 +4,35 @@ from __future__ import annotations
 
 from tests.failsafe.rows import Off, off
 
+PICTURES = "cameras/pictures/"
 TESTS = "runtime/cameras/"
 
 TABLE: dict[str, dict[str, list[Off]]] = {
     "A camera's pictures": {
         "something bright next to a part makes its picture darker": [
-            off(TESTS + "test_pixels.py::test_a_part_does_not_depend_on_its_neighbours", "assert False",
-                ("cameras/pixels.py", "white = _white(form, name, white_level)", "white = int(np.max(buffer))")),
+            off(TESTS + "pictures/test_pixels.py::test_a_part_does_not_depend_on_its_neighbours", "assert False",
+                (PICTURES + "pixels.py", "white = _white(form, name, white_level)", "white = int(np.max(buffer))")),
         ],
         "an SDK writes its next depth picture over one that is still to be sent": [
-            off(TESTS + "test_pixels.py::test_depth_is_stored_as_it_came", "assert not True",
-                ("cameras/coordinates.py", 'np.array(picture, order="C").v', "np.ascontiguousarray(picture).v")),
+            off(TESTS + "pictures/test_pixels.py::test_depth_is_stored_as_it_came", "assert not True",
+                (PICTURES + "coordinates.py", 'np.array(picture, order="C").v', "np.ascontiguousarray(picture).v")),
         ],
         "a camera's number for a missing point is read as a point": [
-            off(TESTS + "test_pixels.py::test_an_invalid_number_is_compared_as_stored", "assert not np.True_",
-                ("cameras/coordinates.py", "missing |= stored[..., axis] == same", "pass")),
+            off(TESTS + "pictures/test_pixels.py::test_an_invalid_number_is_compared_as_stored", "assert not np.True_",
+                (PICTURES + "coordinates.py", "missing |= stored[..., axis] == same", "pass")),
         ],
         "colour of another view is stretched over the 3D data": [
-            off(TESTS + "test_registration.py::test_another_view_is_refused", "DID NOT RAISE",
-                ("cameras/registration.py", "if abs(width * rows - columns * height) >", "if False and 0 >")),
+            off(TESTS + "pictures/test_registration.py::test_another_view_is_refused", "DID NOT RAISE",
+                (PICTURES + "registration.py", "if abs(width * rows - columns * height) >", "if False and 0 >")),
         ],
         "a point gets the colour of what hides it from the colour camera": [
-            off(TESTS + "test_registration.py::test_what_the_colour_camera_cannot_see_is_black", "assert",
-                ("cameras/registration.py", "inside[inside] &= ~_hidden(", "inside[inside] | ~_hidden(")),
+            off(TESTS + "pictures/test_registration.py::test_what_the_colour_camera_cannot_see_is_black", "assert",
+                (PICTURES + "registration.py", "inside[inside] &= ~_hidden(", "inside[inside] | ~_hidden(")),
         ],
         "frames that a camera repeats, or without a part, are recorded as normal ones": [
-            off(TESTS + "test_recording.py::test_a_repeat_is_found_among_all_frames", "repeat",
+            off(TESTS + "setup/test_recording.py::test_a_repeat_is_found_among_all_frames", "repeat",
                 ("cameras/setup/recording.py", "if digest in self._digests:", "if False:")),
-            off(TESTS + "test_recording.py::test_what_is_not_worth_recording", "no part",
+            off(TESTS + "setup/test_recording.py::test_what_is_not_worth_recording", "no part",
                 ("cameras/setup/recording.py", "if look.part is None:", "if False:")),
         ],
     },

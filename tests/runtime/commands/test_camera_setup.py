@@ -24,7 +24,7 @@ from asperity.runtime.commands import record_camera
 from asperity.runtime.commands.camera import app
 from asperity.runtime.errors import AsperityError, CameraLostError, DataError, SourceEnded, UsageError
 from asperity.runtime.settings.toml_tables import Section
-from tests.runtime.cameras.scene import Scene, SceneSource
+from tests.runtime.cameras.setup.scene import Scene, SceneSource
 
 
 class Options(Section, frozen=True, forbid_unknown_fields=True):

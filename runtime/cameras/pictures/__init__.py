@@ -1,0 +1,1 @@
+"""What cameras' data become: colour, coordinates, and colour registered to 3D."""

@@ -1,0 +1,1 @@
+"""A folder that a camera's own program writes into."""

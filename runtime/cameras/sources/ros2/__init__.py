@@ -1,0 +1,1 @@
+"""ROS 2 camera drivers over Zenoh, and bags."""
