@@ -263,6 +263,7 @@ NOT_FROM_OUTSIDE = {
     "calibration/adaptation/trainer.py": "its own checkpoint",
     "calibration/networks/weights.py": "a file of this package",
     "runtime/client/presence.py": "the kernel's tables of sockets",
+    "runtime/cuda/build.py": "a stamp that it wrote",
     "runtime/cuda/environment.py": "the driver's version",
     "runtime/doctor/": "what the kernel and the driver say",
     "runtime/documents/everything.py": "the pages of this repository",
