@@ -11,7 +11,7 @@ from msgspec import Meta
 from asperity.runtime.cameras.source import Device as Listed
 from asperity.runtime.cameras.source import Shot, SourceKind, Triggers
 from asperity.runtime.cameras.sources.genicam import nodes as nodes_of
-from asperity.runtime.cameras.sources.genicam import sdk as genicam_sdk
+from asperity.runtime.cameras.sources.genicam import sdk
 from asperity.runtime.cameras.sources.genicam.count import ExposureCount
 from asperity.runtime.cameras.sources.genicam.nodes import Nodes, Scan3d
 from asperity.runtime.cameras.sources.genicam.payload import Damaged, Delivery, picture_of
@@ -66,12 +66,12 @@ class GenicamSection(Section, frozen=True, forbid_unknown_fields=True):
 
 
 class Camera(Protocol):
-    """An open camera: ``genicam_sdk.Device``, or a stand-in of a test."""
+    """An open camera: ``sdk.Device``, or a stand-in of a test."""
 
     @property
     def nodes(self) -> Nodes: ...
     @property
-    def seen(self) -> genicam_sdk.Seen: ...
+    def seen(self) -> sdk.Seen: ...
     @property
     def serial(self) -> str: ...
     @property
@@ -245,13 +245,13 @@ class GenicamSource:
 def open_camera(options: GenicamSection, triggers: Triggers) -> GenicamSource:
     """Open a camera by its options. Raises CameraError, ConfigError."""
     nodes_of.parse_settings(options.settings)
-    device = genicam_sdk.open_device(options.cti, options.serial, options.discovery_ms)
+    device = sdk.open_device(options.cti, options.serial, options.discovery_ms)
     return GenicamSource(device, options, triggers)
 
 
 def devices() -> list[Listed]:
     """The cameras that the installed producers see. Raises CameraError."""
-    seen = genicam_sdk.list_devices("", GenicamSection().discovery_ms)
+    seen = sdk.list_devices("", GenicamSection().discovery_ms)
     return [Listed(one.serial or one.id, f"{one.text} {one.serial} ({one.id})") for one in seen]
 
 

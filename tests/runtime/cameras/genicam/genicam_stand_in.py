@@ -51,7 +51,7 @@ class StandInNodes:
 
 
 class StandIn:
-    """An open camera, as ``genicam_sdk.Device``. An exception on its list is raised."""
+    """An open camera, as ``sdk.Device``. An exception on its list is raised."""
 
     def __init__(self, nodes: StandInNodes | None = None, serial: str = "S1", wraps: bool = False) -> None:
         self.nodes = nodes or StandInNodes()

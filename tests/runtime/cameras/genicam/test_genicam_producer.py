@@ -22,7 +22,7 @@ from asperity.runtime.cameras.camera_toml import LiveSection
 from asperity.runtime.cameras.live import LiveLoop
 from asperity.runtime.cameras.mvtec_files import read_frame, write_frame
 from asperity.runtime.cameras.source import Shot
-from asperity.runtime.cameras.sources.genicam import sdk as genicam_sdk
+from asperity.runtime.cameras.sources.genicam import sdk as room_sdk
 from asperity.runtime.cameras.sources.genicam.nodes import Scan3d
 from asperity.runtime.cameras.sources.genicam.source import GENICAM, GenicamSection, devices, open_camera
 from asperity.runtime.client.frame_sender import FrameSender
@@ -200,7 +200,7 @@ def test_what_cannot_be_opened_is_named_and_hides_nothing(
     values = {"cti": str(CTI), "serial": "2", **more}
     with pytest.raises(CameraError, match=words):
         open_camera(GenicamSection(settings=(*POINTS, *settings), **values), "free_run")
-    assert len(genicam_sdk.list_devices(str(CTI), 1000)) == 3, "a Harvester that was not reset hides every device"
+    assert len(room_sdk.list_devices(str(CTI), 1000)) == 3, "a Harvester that was not reset hides every device"
 
 
 def test_no_trigger_and_no_3d_data_are_refused() -> None:
@@ -219,7 +219,7 @@ def test_a_time_out_is_none_and_an_error_of_the_producer_is_a_lost_camera(monkey
         acquirer.remote_device.node_map.AcquisitionStop.execute()
         while source.shot(1) is not None:
             pass
-        monkeypatch.setattr(genicam_sdk, "ALIVE_S", 0.0)
+        monkeypatch.setattr(room_sdk, "ALIVE_S", 0.0)
         assert source.shot(1) is None, "this producer cannot be asked for the first register; that is not a loss"
 
         def gone(*_: Any, **__: Any) -> None:
@@ -259,7 +259,7 @@ def test_devices_are_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_a_producer_that_hangs_while_the_camera_is_closed_ends_the_process() -> None:
     """It holds Python's lock meanwhile, so that no thread of Python could."""
     stuck = f"""
-from asperity.runtime.cameras.sources.genicam import sdk as sdk
+from asperity.runtime.cameras.sources.genicam import sdk
 device = sdk.open_device({str(CTI)!r}, "2", 1000)
 device.start(2)
 device.nodes.execute("AcquisitionStop")

@@ -13,7 +13,7 @@ import pytest
 from asperity.runtime.cameras.camera_toml import LiveSection
 from asperity.runtime.cameras.live import LiveLoop
 from asperity.runtime.cameras.source import Shot, Triggers
-from asperity.runtime.cameras.sources import genicam
+from asperity.runtime.cameras.sources.genicam import source as genicam
 from asperity.runtime.cameras.sources.genicam.payload import Delivery
 from asperity.runtime.cameras.sources.genicam.source import GenicamSection, GenicamSource
 from asperity.runtime.client.frame_sender import FrameSender

@@ -19,7 +19,7 @@ pytest.importorskip("rosbags")
 import zenoh
 
 from asperity.runtime.cameras.source import Shot, open_source
-from asperity.runtime.cameras.sources import ros2, ros2_zenoh
+from asperity.runtime.cameras.sources.ros2 import link, source
 from asperity.runtime.cameras.sources.ros2.keys import POINTS
 from asperity.runtime.cameras.sources.ros2.source import ROS2, Ros2Camera, Ros2Options
 from asperity.runtime.errors import CameraError, CameraLostError, ConfigError, UsageError
@@ -247,20 +247,20 @@ def test_half_an_exposure_after_another_is_no_sign_of_life(scene: Scene, monkeyp
 
     for exposure in range(5):
         send_cloud(driver, exposure, points=exposure < 4)
-    monkeypatch.setattr(ros2.time, "monotonic", later)
+    monkeypatch.setattr(source.time, "monotonic", later)
     assert camera.shot(300) is None, "messages waited, and the time was up"
 
 
 def test_what_comes_faster_than_it_is_taken_is_bounded_and_counted(scene: Scene) -> None:
     driver, camera = scene.both(CLOUD, points=CLOUD)
-    for exposure in range(3 * ros2_zenoh.QUEUED_MAX):
+    for exposure in range(3 * link.QUEUED_MAX):
         driver.publish(CLOUD, cloud(XYZ[0], stamp_ns(exposure), RGB[0]))
     driver.publish(CLOUD, cloud(XYZ[1], stamp_ns(exposure + 1), RGB[1]))
     ends_s = time.monotonic() + PATIENCE_MS / 1000
-    while camera._link._dropped < 2 * ros2_zenoh.QUEUED_MAX + 1:
+    while camera._link._dropped < 2 * link.QUEUED_MAX + 1:
         assert time.monotonic() < ends_s
         time.sleep(0.005)
-    shots = [taken(camera) for _ in range(ros2_zenoh.QUEUED_MAX)]
+    shots = [taken(camera) for _ in range(link.QUEUED_MAX)]
     np.testing.assert_array_equal(shots[-1].frame.rgb, RGB[1])
     assert shots[-1].number == shots[0].number + (shots[-1].frame.t_exposure_us - shots[0].frame.t_exposure_us) // 10**5
 
@@ -307,10 +307,10 @@ def test_it_has_no_software_trigger() -> None:
 
 def test_devices_are_the_topics_behind_the_router(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     options = Ros2Options(connect=f"tcp/127.0.0.1:{scene.port}", open_ms=200)
-    monkeypatch.setattr(ros2, "Ros2Options", lambda **_: options)
+    monkeypatch.setattr(source, "Ros2Options", lambda **_: options)
     assert ROS2.devices() == [], "no router"
     options = replace(options, open_ms=PATIENCE_MS)
-    monkeypatch.setattr(ros2, "DEVICES_MS", PATIENCE_MS)
+    monkeypatch.setattr(source, "DEVICES_MS", PATIENCE_MS)
     scene.driver(CLOUD, CAMERA_INFO, domain=3)
     assert ROS2.devices() == [(CLOUD, "sensor_msgs/msg/PointCloud2 of /cam/camera, domain 3")]
 
