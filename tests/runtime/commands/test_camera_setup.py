@@ -139,7 +139,7 @@ def test_refused_ones_are_counted_and_said(bench: Bench, tmp_path: Path) -> None
     bench.camera = Ending(Scene(), repeat=True)
     result = bench.run("live", "scene", "--write", str(tmp_path / "b"), "--every", "0")
     assert "1 frames recorded" in result.stdout and "2 refused (2 repeat)" in result.stdout
-    assert "calibrate with --unit mm" in result.stdout
+    assert "--unit mm -o STATION" in result.stdout
 
 
 def test_a_frame_on_enter(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
