@@ -73,7 +73,8 @@ def record(source: Source, settings: LiveSection, wanted: Wanted, as_json: bool)
                 if not early_signals.told():
                     run.until(wanted.frames, wanted.every_s)
         except CameraLostError:
-            typer.echo(f"{run.kept} frames recorded in {wanted.folder} until then; the same command continues", err=True)
+            done = f"{run.kept} frames recorded in {wanted.folder} until then; the same command continues"
+            typer.echo(done, err=True)
             raise
         parts = recording.parts
     refused = dict(run.refused.most_common())
