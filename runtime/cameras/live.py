@@ -262,7 +262,7 @@ class LiveLoop:
         if limit_ms and self._silent_ns > limit_ms * MS:
             raise CameraLostError(
                 f"{self._sensor} gave no exposure for {limit_ms} ms ([live] silence_ms); "
-                "check power, cable and trigger"
+                "check the camera, its cable or program, and its trigger"
             )
         return None
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
@@ -25,6 +25,7 @@ from asperity.runtime.text.formats import decode_toml
 if TYPE_CHECKING:
     from asperity.runtime.cameras.camera_toml import CameraConfig
     from asperity.runtime.cameras.source import Source, SourceKind
+    from asperity.runtime.settings.toml_tables import Section
 
 log = logging.getLogger("asperity.camera")
 
@@ -143,7 +144,8 @@ def read_settings(source: str, config: Path | None, settings: Sequence[str] | No
     from asperity.runtime.cameras.source import load
 
     kind = load(source)
-    return Chosen(source, kind, load_config(source, kind.options, config, overrides(source, settings or ())))
+    given = overrides(source, settings or (), kind.options)
+    return Chosen(source, kind, load_config(source, kind.options, config, given))
 
 
 @contextmanager
@@ -173,8 +175,12 @@ def begin_log(log_format: LogFormat) -> None:
     log_lines.begin(settings, log_lines.Rate(log_lines.Repeats(settings.repeat_ms, settings.kinds_max)))
 
 
-def overrides(source: str, settings: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """``--set`` as tables. A value that is not TOML is a text. Raises UsageError."""
+def overrides(source: str, settings: Sequence[str], options: type[Section]) -> dict[str, dict[str, Any]]:
+    """``--set`` as tables. A value that is not TOML is a text, and so is that of a key for text: a serial number of
+    digits needs no quotation marks. Raises UsageError."""
+    from asperity.runtime.cameras.camera_toml import CameraSection, LiveSection
+
+    kinds = {"camera": CameraSection, "live": LiveSection, source: options}
     found: dict[str, dict[str, Any]] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -184,12 +190,14 @@ def overrides(source: str, settings: Sequence[str]) -> dict[str, dict[str, Any]]
         keys = found.setdefault(table or source, {})
         if key in keys:
             raise UsageError(f"--set gives {name.strip()} twice; give it once")
-        keys[key] = _value(value.strip())
+        kind = kinds.get(table or source)
+        keys[key] = _value(value.strip(), kind is not None and get_type_hints(kind).get(key) is str)
     return found
 
 
-def _value(text: str) -> Any:
+def _value(text: str, is_text: bool) -> Any:
     try:
-        return decode_toml(f"value = {text}".encode())["value"]
+        value = decode_toml(f"value = {text}".encode())["value"]
     except TextRefused:
         return text
+    return text if is_text and not isinstance(value, str) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import shlex
 import signal
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from asperity.runtime.errors import DataError, FrameRefused, SourceEnded, UsageError
+from asperity.runtime.errors import CameraLostError, ConfigError, DataError, FrameRefused, SourceEnded, UsageError
 from asperity.runtime.process import early_signals
 
 if TYPE_CHECKING:
@@ -67,9 +68,14 @@ def record(source: Source, settings: LiveSection, wanted: Wanted, as_json: bool)
             hint = ", or type the id of a new part before it" if wanted.shots_per_part else ""
             typer.echo(f"Enter: record a frame of {source.sensor or 'the camera'}{hint}; q and Enter: stop", err=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with suppress(KeyboardInterrupt, SourceEnded):  # stopped on request: what was done is said below
-            if not early_signals.told():
-                run.until(wanted.frames, wanted.every_s)
+        try:
+            with suppress(KeyboardInterrupt, SourceEnded):  # stopped on request: what was done is said below
+                if not early_signals.told():
+                    run.until(wanted.frames, wanted.every_s)
+        except CameraLostError:
+            done = f"{run.kept} frames recorded in {wanted.folder} until then; the same command continues"
+            typer.echo(done, err=True)
+            raise
         parts = recording.parts
     refused = dict(run.refused.most_common())
     if as_json:
@@ -81,7 +87,8 @@ def record(source: Source, settings: LiveSection, wanted: Wanted, as_json: bool)
     why = f" ({', '.join(f'{count} {name}' for name, count in refused.items())})" if refused else ""
     typer.echo(
         f"{run.kept} frames recorded in {wanted.folder}{f' of {parts} parts' if parts else ''}, "
-        f"{sum(refused.values())} refused{why}, {run.missed} missed by the camera; calibrate with --unit mm"
+        f"{sum(refused.values())} refused{why}, {run.missed} missed by the camera"
+        + (f"; next: asperity calibrate {shlex.quote(str(wanted.folder))} --unit mm -o STATION" if run.kept else "")
     )
 
 
@@ -140,6 +147,12 @@ class _Run:
         frame = taken.shot.frame
         try:
             self._unit = self._unit or unit_of(frame)
+            if self._unit != (frame.unit or "mm"):
+                raise ConfigError(
+                    f"the frames do not say their unit and look like {self._unit}. A recording is in mm, so that a "
+                    "station would take for mm what is sent later: set the source's unit, such as "
+                    f"--set unit={self._unit}"
+                )
             word, why = self._worth.refusal(frame, self._unit)
         except FrameRefused as error:
             word, why = "unusable", str(error)

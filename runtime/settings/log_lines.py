@@ -16,6 +16,8 @@ from asperity.runtime.files import shown
 from asperity.runtime.settings.station_toml import Log
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+BOUNDED = {"bounded": True}
+"""``extra`` of a line whose number the place that logs it bounds itself, by ``Repeats``: ``Rate`` lets it pass."""
 
 
 class JsonLines(logging.Formatter):
@@ -77,6 +79,8 @@ class Rate(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write the line; the first one after others were held back says how many."""
+        if getattr(record, "bounded", False):  # by the place that logs, which knows its kinds
+            return True
         with self._lock:
             held = self._repeats.due((record.pathname, record.lineno), time.monotonic_ns())
         if held:

@@ -26,6 +26,7 @@ MAX_TOML_NBYTES = 2**20
 NAME_PATTERN = r"\A[a-z0-9_-]{1,32}\Z"
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 NAME_RULE = "1 to 32 characters from a-z 0-9 _ -"
+FLAGS = "the flags"
 
 
 def text(description: str) -> Meta:
@@ -81,14 +82,16 @@ def read_sections(
         _refuse_unknown(kind, values, where)
         _read_texts(kind, values, path.parent, where)
     given = {section: dict(entries) for section, entries in (overrides or {}).items()}
-    _refuse_unknown(kind, given, where)
-    _read_texts(kind, given, Path(), where)
+    _refuse_unknown(kind, given, FLAGS)
+    _read_texts(kind, given, Path(), FLAGS)
     for section, entries in given.items():
         values.setdefault(section, {}).update(entries)
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_say(str(error), values, kind)}") from error
+        flags = [f"$.{section}.{key}" for section, entries in given.items() for key in entries]
+        origin = FLAGS if str(error).partition(" - at ")[2].strip("`") in flags else where
+        raise ConfigError(f"{origin}: {_say(str(error), values, kind)}") from error
 
 
 def entry_kind(hint: Any) -> type[Section] | None:
@@ -100,7 +103,7 @@ def entry_kind(hint: Any) -> type[Section] | None:
 
 
 def where_of(path: Path | None) -> str:
-    return "the flags" if path is None else str(path)
+    return FLAGS if path is None else str(path)
 
 
 def _refuse_unknown(whole: type[Section], values: Mapping[str, Any], where: str) -> None:

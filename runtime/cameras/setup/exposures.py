@@ -48,8 +48,8 @@ class Exposures:
             limit_ms = self._settings.silence_ms
             if limit_ms and look().ns - began.ns > limit_ms * MS:
                 raise CameraLostError(
-                    f"{self._sensor} gave no exposure for {limit_ms} ms ([live] silence_ms); check power, cable and "
-                    "trigger"
+                    f"{self._sensor} gave no exposure for {limit_ms} ms ([live] silence_ms); check the camera, its "
+                    "cable or program, and its trigger"
                 )
         arrived = look()
         if fault := frame_size_fault(*shot.frame.shape_px):

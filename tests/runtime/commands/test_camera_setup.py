@@ -22,9 +22,9 @@ from asperity.runtime.cameras.files.parts import read_parts
 from asperity.runtime.cameras.source import Shot, SourceKind
 from asperity.runtime.commands import record_camera
 from asperity.runtime.commands.camera import app
-from asperity.runtime.errors import AsperityError, CameraLostError, DataError, SourceEnded, UsageError
+from asperity.runtime.errors import AsperityError, CameraLostError, ConfigError, DataError, SourceEnded, UsageError
 from asperity.runtime.settings.toml_tables import Section
-from tests.runtime.cameras.setup.scene import Scene, SceneSource
+from tests.runtime.cameras.setup.scene import Scene, SceneSource, as_xyz
 
 
 class Options(Section, frozen=True, forbid_unknown_fields=True):
@@ -125,8 +125,10 @@ def test_every_exposure_is_recorded(bench: Bench, tmp_path: Path) -> None:
 
 def test_refused_ones_are_counted_and_said(bench: Bench, tmp_path: Path) -> None:
     bench.camera = SceneSource(Scene(), count=4, repeat=True)
-    with pytest.raises(CameraLostError):
-        bench.run("live", "scene", "--write", str(tmp_path / "a"), "--every", "0", "--set", "live.silence_ms=1")
+    words = ["live", "scene", "--write", str(tmp_path / "a"), "--every", "0", "--set", "live.silence_ms=1"]
+    lost = CliRunner().invoke(app, words)
+    assert isinstance(lost.exception, CameraLostError)
+    assert f"1 frames recorded in {tmp_path / 'a'} until then; the same command continues" in lost.output
     assert len(list_samples(tmp_path / "a")) == 1
     bench.camera = SceneSource(Scene(), repeat=True)
 
@@ -139,7 +141,22 @@ def test_refused_ones_are_counted_and_said(bench: Bench, tmp_path: Path) -> None
     bench.camera = Ending(Scene(), repeat=True)
     result = bench.run("live", "scene", "--write", str(tmp_path / "b"), "--every", "0")
     assert "1 frames recorded" in result.stdout and "2 refused (2 repeat)" in result.stdout
-    assert "calibrate with --unit mm" in result.stdout
+    assert "--unit mm -o STATION" in result.stdout
+
+
+def test_frames_that_a_station_would_take_in_another_unit_are_not_recorded(bench: Bench, tmp_path: Path) -> None:
+    """A recording is in mm: without a unit what is sent later counts as mm too."""
+    words = ("live", "scene", "--write", str(tmp_path / "a"), "--every", "0", "--frames", "1")
+    xyz = as_xyz(Scene().frame(0)).xyz
+    assert xyz is not None
+    metres = {"xyz": xyz / np.float32(1000), "depth": None, "intrinsics": None}
+    bench.camera = SceneSource(Scene(fields={**metres, "unit": None}))
+    with pytest.raises(ConfigError, match=r"look like m\. .*--set unit=m"):
+        bench.run(*words)
+    assert not list((tmp_path / "a").rglob("*.png"))
+    for said in ({**metres, "unit": "m"}, {**metres, "xyz": xyz, "unit": None}):
+        bench.camera = SceneSource(Scene(fields=said))
+        bench.run(*words)
 
 
 def test_a_frame_on_enter(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

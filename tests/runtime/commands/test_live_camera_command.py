@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from typer.testing import CliRunner
@@ -16,7 +17,7 @@ from asperity.runtime.cameras.camera_toml import LiveSection, load
 from asperity.runtime.commands.camera import app
 from asperity.runtime.commands.live_camera import overrides
 from asperity.runtime.errors import CameraError, ConfigError, UsageError
-from asperity.runtime.settings.toml_tables import Section
+from asperity.runtime.settings.toml_tables import Section, number, text
 from asperity.testing import PATIENCE_S, Line
 from tests.docs.blocks import blocks
 from tests.places import DOCS, ROOT
@@ -154,14 +155,22 @@ def test_the_example_of_the_page_is_found_and_works_against_a_real_inspector(tmp
 
 
 def test_settings_on_the_command_line() -> None:
-    assert overrides("mine", ["gain=2", "serial=0012", 'text="2"', "live.late_ms=700", "name=a b"]) == {
+    class Mine(Section, frozen=True):
+        gain: Annotated[int, number(0, 9, "a number")] = 0
+        serial: Annotated[str, text("digits, mostly")] = ""
+
+    given = ["gain=2", "serial=0012", 'text="2"', "live.late_ms=700", "name=a b", "camera.name=7"]
+    assert overrides("mine", given, Mine) == {
         "mine": {"gain": 2, "serial": "0012", "text": "2", "name": "a b"}, "live": {"late_ms": 700},
+        "camera": {"name": "7"},
     }  # fmt: skip
+    for serial in ("728612070259", "0x1F", "1e5", "1_000", "true", "2024-01-31", "[1]"):
+        assert overrides("mine", [f"serial={serial}"], Mine) == {"mine": {"serial": serial}}
     for wrong in ("gain", "=2", ".gain=2"):
         with pytest.raises(UsageError, match="KEY=VALUE"):
-            overrides("mine", [wrong])
+            overrides("mine", [wrong], Mine)
     with pytest.raises(UsageError, match="twice"):
-        overrides("mine", ["gain=2", "mine.gain=3"])
+        overrides("mine", ["gain=2", "mine.gain=3"], Mine)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from asperity.runtime.clock import MS
-from asperity.runtime.settings.log_lines import Rate, Repeats
+from asperity.runtime.settings.log_lines import BOUNDED, Rate, Repeats
 
 
 def test_of_each_kind_so_many_lines_are_due_and_the_next_one_says_how_many_were_held_back() -> None:
@@ -37,5 +37,8 @@ def test_a_flood_from_one_place_in_the_program_is_few_lines_whatever_is_in_them(
     for number in range(1000):
         log.warning("%d%% of nothing", number)
     log.warning("something else")
+    for number in range(5):
+        log.warning("bounded %d", number, extra=BOUNDED)
     log.removeHandler(handler)
-    assert written == ["0% of nothing", "1% of nothing", "2% of nothing", "something else"]
+    assert written[:4] == ["0% of nothing", "1% of nothing", "2% of nothing", "something else"]
+    assert written[4:] == [f"bounded {number}" for number in range(5)]

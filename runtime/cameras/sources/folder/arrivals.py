@@ -115,6 +115,8 @@ class Arrivals:
         self._heap: list[tuple[Any, int, Exposure]] = []
         self._names: frozenset[str] | set[str] = frozenset()
         self._number = count()
+        self._heard = True
+        """Whether an exposure came since the start, or a file that is none was named."""
 
     def begin(self, names: set[str], stat: Stat, now_ns: int, take: bool) -> int:
         """Take in what is there at the start; ``take``: what was not decided by an earlier run is still to come.
@@ -131,6 +133,7 @@ class Arrivals:
                     self._done[name] = seen if isinstance(seen, Seen) else None
         left = len(self._done)
         self.look(names, stat, now_ns)
+        self._heard = False
         return left
 
     def look(self, names: set[str], stat: Stat, now_ns: int) -> None:
@@ -144,10 +147,23 @@ class Arrivals:
         found = [(name, *self._match(name)) for name in names - self._done.keys() - waiting]
         # In the order of time where that is wanted, and always in the same one.
         arrived = [(name, half, stem, stat(name)) for name, half, stem in found if half]
-        self._done.update((name, None) for name, half, _ in found if not half)
+        others = sorted(name for name, half, _ in found if not half)
+        self._done.update(dict.fromkeys(others))
+        if not (arrived or self._waiting or self._heard):
+            self._note_other(others, stat)
+        self._heard = self._heard or bool(arrived)
         for name, half, stem, seen in sorted(arrived, key=lambda one: natural_key(one[0])):
             if seen is not None:
                 self._arrive(name, half, stem, seen, now_ns)
+
+    def _note_other(self, names: list[str], stat: Stat) -> None:
+        """Name a file that came where no exposure has yet: ``points`` may not be what the camera's program writes."""
+        for name in names:
+            hidden = name.rpartition("/")[2].startswith(".")
+            if not hidden and not name.endswith(self._rules.marker or "/") and isinstance(stat(name), Seen):
+                self._heard = True
+                self.notes.append(f"{name} is left alone: [folder] points and colour name other files")
+                return
 
     def first(self, stat: Stat, now_ns: int, wall_ns: int) -> Step | None:
         """What to do next; None: nothing yet. ``decide`` it before the next call, or the same one comes again."""

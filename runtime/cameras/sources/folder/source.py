@@ -20,6 +20,7 @@ from asperity.runtime.errors import CameraError, DataError, FrameRefused
 from asperity.runtime.files import shown
 from asperity.runtime.folders import state_folder
 from asperity.runtime.frame import Frame
+from asperity.runtime.settings import log_lines
 from asperity.runtime.settings.log_lines import Repeats, with_held
 from asperity.runtime.vision.units import check_measured
 
@@ -223,7 +224,7 @@ class FolderSource:
     def _say(self, text: str) -> None:
         held = self._repeats.due("exposure", self._clocks.monotonic_ns())
         if held is not None:
-            log.warning("%s", shown(with_held(text, held)))
+            log.warning("%s", shown(with_held(text, held)), extra=log_lines.BOUNDED)
 
 
 def _digest(frame: Frame) -> bytes:

@@ -42,7 +42,7 @@ SENSOR_MAX = 64
 
 
 class Ros2Options(Section, frozen=True, forbid_unknown_fields=True):
-    """``[ros2]`` of ``camera.toml``."""
+    """A ROS 2 driver behind a zenoh router, or a bag."""
 
     points: Annotated[str, text("topic of organised point clouds (PointCloud2), such as `/camera/points`")] = ""
     depth: Annotated[str, text("instead of `points`: topic of depth images (Image, 16UC1 or 32FC1)")] = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from asperity.runtime.cameras.files.read import ExposureFiles, FileOptions
 from asperity.runtime.cameras.sources.folder.arrivals import WAITING_MAX
 from asperity.runtime.frame import Frame
+from asperity.runtime.settings.log_lines import Rate, Repeats
 from tests.runtime.cameras.folder.hot_folders import (
     PAIRS,
     START_NS,
@@ -346,3 +348,46 @@ def test_the_log_is_bounded(hot: Hot, caplog: pytest.LogCaptureFixture) -> None:
     (hot.path / "99.npy").symlink_to("x")
     hot.values()
     assert "30 more of this kind before" in caplog.records[-1].getMessage()
+
+
+def test_files_of_other_names_are_named_once_where_no_exposure_came(
+    hot: Hot, caplog: pytest.LogCaptureFixture
+) -> None:
+    hot.put("old.txt", 1)
+    hot.open()
+    hot.put("1.npz", 1)
+    hot.put("2.npz", 2)
+    assert hot.values() == []
+    assert left_out(caplog).count("1.npz is left alone: [folder] points and colour name other files") == 1
+    assert "2.npz" not in left_out(caplog) and "old.txt" not in left_out(caplog)
+    hot.put("3.npy", 3)  # the control: an exposure comes first, and what is next to it says nothing
+    caplog.clear()
+    hot.open()
+    hot.put("4.npy", 4)
+    hot.put("4.txt", 4)
+    assert hot.values() == [4]
+    assert "left alone" not in left_out(caplog)
+
+
+def test_each_refusal_is_logged_by_the_program(hot: Hot) -> None:
+    """Its log is bounded per place in the program; the source bounds its own lines."""
+    from asperity.runtime.cameras.sources import folder
+
+    hot.open()
+    rate = Rate(Repeats(60_000, 8))
+    records: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record.getMessage())
+
+    handler = Keep()
+    handler.addFilter(rate)
+    folder.log.addHandler(handler)
+    try:
+        for number in (1, 2, 3):
+            hot.put(f"{number}.npy", 7)
+        assert hot.values() == [7]
+    finally:
+        folder.log.removeHandler(handler)
+    assert [text.partition(":")[0] for text in records] == [f"exposure {n} is left out" for n in (2, 3)]
