@@ -6,7 +6,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -25,6 +25,7 @@ from asperity.runtime.text.formats import decode_toml
 if TYPE_CHECKING:
     from asperity.runtime.cameras.camera_toml import CameraConfig
     from asperity.runtime.cameras.source import Source, SourceKind
+    from asperity.runtime.settings.toml_tables import Section
 
 log = logging.getLogger("asperity.camera")
 
@@ -139,11 +140,13 @@ class Chosen(NamedTuple):
 
 def read_settings(source: str, config: Path | None, settings: Sequence[str] | None) -> Chosen:
     """The source, and ``camera.toml`` with ``--set`` over it. Raises UsageError, CameraError, ConfigError."""
+    from asperity.runtime.cameras.camera_toml import CameraSection, LiveSection
     from asperity.runtime.cameras.camera_toml import load as load_config
     from asperity.runtime.cameras.source import load
 
     kind = load(source)
-    return Chosen(source, kind, load_config(source, kind.options, config, overrides(source, settings or ())))
+    given = overrides(source, settings or (), {"camera": CameraSection, "live": LiveSection, source: kind.options})
+    return Chosen(source, kind, load_config(source, kind.options, config, given))
 
 
 @contextmanager
@@ -173,8 +176,10 @@ def begin_log(log_format: LogFormat) -> None:
     log_lines.begin(settings, log_lines.Rate(log_lines.Repeats(settings.repeat_ms, settings.kinds_max)))
 
 
-def overrides(source: str, settings: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """``--set`` as tables. A value that is not TOML is a text. Raises UsageError."""
+def overrides(
+    source: str, settings: Sequence[str], kinds: Mapping[str, type[Section]]
+) -> dict[str, dict[str, Any]]:
+    """``--set`` as tables. A value that is not TOML, or for a key that is a text, is a text. Raises UsageError."""
     found: dict[str, dict[str, Any]] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -184,12 +189,16 @@ def overrides(source: str, settings: Sequence[str]) -> dict[str, dict[str, Any]]
         keys = found.setdefault(table or source, {})
         if key in keys:
             raise UsageError(f"--set gives {name.strip()} twice; give it once")
-        keys[key] = _value(value.strip())
+        table_kind = kinds.get(table or source)
+        is_text = table_kind is not None and isinstance(getattr(table_kind(), key, None), str)
+        keys[key] = _value(value.strip(), is_text)
     return found
 
 
-def _value(text: str) -> Any:
+def _value(text: str, is_text: bool) -> Any:
     try:
-        return decode_toml(f"value = {text}".encode())["value"]
+        read = decode_toml(f"value = {text}".encode())
     except TextRefused:
         return text
+    whole = len(read) == 1 and (isinstance(read["value"], str) or not is_text)  # more than one: of several lines
+    return read["value"] if whole else text

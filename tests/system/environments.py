@@ -32,6 +32,9 @@ class Command:
 SOCKETS = ("--frames", "ipc://{folder}/run/frames", "--results", "ipc://{folder}/run/results",
            "--bulk", "ipc://{folder}/run/bulk", "--station", "{station}")  # fmt: skip
 WRITE = ("camera", "virtual", "--write", "{folder}/tmp/data", "--train", "1", "--test", "0", "--size", "32")
+FOLDER = ("folder", "--set", "path={normals}", "--set", "points=xyz/*.tiff", "--set", "colour=rgb/*.png", "--set",
+          "before=take", "--set", "max_age_ms=0", "--set", "live.inspector_wait_ms=0", "--set", "stable_ms=10",
+          "--frames", "1")  # fmt: skip
 
 
 def gateway(name: str, port: str) -> tuple[str, ...]:
@@ -56,6 +59,10 @@ COMMANDS = {
     "gateway mqtt": Command(gateway("mqtt", "1"), serves=True),
     "camera": Command(("camera", "virtual", "--frames", "1", "--wait-s", "0"), (10, "asperity run")),
     "camera, data set": Command(WRITE),
+    "camera list": Command(("camera", "list"), (0, "folder")),
+    "camera check": Command(("camera", "check", *FOLDER), (0, "exposures")),
+    "camera live": Command(("camera", "live", *FOLDER), (10, "asperity run")),
+    "camera record": Command(("camera", "live", *FOLDER, "--write", "{folder}/tmp/made", "--every", "0"), (0, "1 frames")),
     "watch": Command(("watch", "--seconds", "0.05"), (11, "inspector")),
     "simulate": Command(("simulate", "--count", "1", "--rate", "100", *SOCKETS)),
     "calibrate": Command(("calibrate", "{normals}", "-o", "{folder}/tmp/made", "--limit", "3"), (6, "frames")),

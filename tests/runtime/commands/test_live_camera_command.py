@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from asperity.runtime.cameras import source, survey
 from asperity.runtime.cameras.camera_toml import LiveSection, load
+from asperity.runtime.cameras.sources.folder_options import FolderSection
+from asperity.runtime.cameras.sources.realsense_options import RealSenseOptions
 from asperity.runtime.commands.camera import app
 from asperity.runtime.commands.live_camera import overrides
 from asperity.runtime.errors import CameraError, ConfigError, UsageError
@@ -151,14 +153,38 @@ def test_the_example_of_the_page_is_found_and_works_against_a_real_inspector(tmp
 
 
 def test_settings_on_the_command_line() -> None:
-    assert overrides("mine", ["gain=2", "serial=0012", 'text="2"', "live.late_ms=700", "name=a b"]) == {
+    given = ["gain=2", "serial=0012", 'text="2"', "live.late_ms=700", "name=a b"]
+    assert overrides("mine", given, {}) == {
         "mine": {"gain": 2, "serial": "0012", "text": "2", "name": "a b"}, "live": {"late_ms": 700},
     }  # fmt: skip
     for wrong in ("gain", "=2", ".gain=2"):
         with pytest.raises(UsageError, match="KEY=VALUE"):
-            overrides("mine", [wrong])
+            overrides("mine", [wrong], {})
     with pytest.raises(UsageError, match="twice"):
-        overrides("mine", ["gain=2", "mine.gain=3"])
+        overrides("mine", ["gain=2", "mine.gain=3"], {})
+
+
+@pytest.mark.parametrize("value", ["9", "0123", "1e5", "true", "2024-01-01", "[1]", "nan", "a=b", "5 # 3", "1\nunit=2"])
+def test_a_key_that_is_a_text_takes_any_value_as_it_is_written(value: str) -> None:
+    for said in (value, f"'{value}'" if "\n" not in value else value):
+        given = overrides("folder", [f"sensor={said}", "poll_ms=9"], {"folder": FolderSection})
+        assert given == {"folder": {"sensor": value, "poll_ms": 9}}
+    assert overrides("folder", ["poll_ms=9\nrows=4"], {"folder": FolderSection})["folder"]["poll_ms"] == "9\nrows=4"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[realsense]\nserial = 9\n", "serial: expected a text in quotes, got int: 9"),
+        ("[realsense]\nserial = 2024-01-01\n", "serial: expected a text in quotes, got date"),
+        ("[folder]\npath = '/x'\n", r"\[folder\] is for another source than realsense"),
+        ("[foldr]\npath = '/x'\n", r"there is no \[foldr\]"),
+    ],
+)
+def test_a_camera_toml_of_wrong_types_or_of_another_source(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "camera.toml").write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        load("realsense", RealSenseOptions, tmp_path / "camera.toml")
 
 
 @pytest.mark.parametrize(
