@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 from asperity.runtime.errors import AsperityError, CameraError, CameraLostError, UsageError, first_line
 from asperity.runtime.extras import install
 from asperity.runtime.frame import Frame
+from asperity.runtime.process import early_signals
 from asperity.runtime.settings.toml_tables import NAME_PATTERN, NAME_RULE, Section
 
 GROUP = "asperity.cameras"
@@ -139,7 +140,7 @@ def load(name: str) -> SourceKind:
         raise CameraError(f"there are several camera sources {name}: {values}; uninstall all but one of their packages")
     try:
         kind = entry.load()
-    except (Exception, SystemExit) as error:  # another package's module may raise anything
+    except Exception as error:  # another package's module may raise anything
         raise CameraError(f"the camera source {name} ({entry.value}) cannot be loaded: {error!r}") from error
     if not isinstance(kind, SourceKind):
         raise CameraError(f"the camera source {name} ({entry.value}) is not a SourceKind; see docs/cameras.md")
@@ -159,6 +160,8 @@ def open_source(name: str, kind: SourceKind, options: Section, triggers: Trigger
     except AsperityError:
         raise
     except (Exception, SystemExit) as error:  # another package's source, or an SDK, may raise anything
+        if early_signals.told():
+            raise  # it is ours
         raise CameraError(f"the camera source {name} could not open a camera: {what_failed(kind, error)}") from error
     if not (isinstance(sensor, str) and SENSOR.fullmatch(sensor)):
         opened.close()
@@ -176,7 +179,7 @@ def call(sensor: str, function: Callable[..., T], *arguments: int) -> T:
         raise CameraLostError(str(error)) from error
     except AsperityError:
         raise
-    except (Exception, SystemExit) as error:  # another package's source may raise anything
+    except Exception as error:  # another package's source may raise anything
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise CameraLostError(
             f"the source of {sensor} failed: {type(error).__name__}: {first_line(error)} "
