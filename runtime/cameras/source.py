@@ -203,6 +203,8 @@ def _found() -> dict[str, list[EntryPoint]]:
     """By name. A package that is installed twice, such as a checkout next to a wheel, has the same value twice."""
     found = {name: [EntryPoint(name, value, GROUP)] for name, value in OWN.items()}
     for entry in entry_points(group=GROUP):
+        if entry.name in OWN and entry.value.startswith("asperity."):
+            continue  # ours, perhaps of another version that is installed next to this one
         same = found.setdefault(entry.name, [])
         if entry.value not in [each.value for each in same]:
             same.append(entry)

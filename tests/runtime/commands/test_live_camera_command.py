@@ -6,18 +6,21 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+import tomllib
 from typer.testing import CliRunner
 
 from asperity.runtime.cameras import source, survey
 from asperity.runtime.cameras.camera_toml import LiveSection, load
+from asperity.runtime.cameras.source import SourceKind
 from asperity.runtime.cameras.sources.folder_options import FolderSection
 from asperity.runtime.cameras.sources.realsense_options import RealSenseOptions
 from asperity.runtime.commands.camera import app
 from asperity.runtime.commands.live_camera import overrides
-from asperity.runtime.errors import CameraError, ConfigError, UsageError
+from asperity.runtime.errors import CameraError, CameraLostError, ConfigError, UsageError
 from asperity.runtime.settings.toml_tables import Section
 from asperity.testing import PATIENCE_S, Line
 from tests.docs.blocks import blocks
@@ -114,6 +117,30 @@ def test_names_that_mean_several_things_or_none(folder: Path) -> None:
     with pytest.raises(UsageError, match="did you mean same"):
         source.load("sane")
     assert "genicam" in source.names()
+
+
+def test_our_own_sources_need_no_installed_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][source.GROUP]
+    assert stated == source.OWN
+    monkeypatch.setattr(source, "entry_points", lambda group: [EntryPoint("folder", "asperity.old.folder:KIND", group)])
+    assert source.names() == sorted(source.OWN)
+    assert all(source.load(name).summary for name in source.OWN)
+    monkeypatch.setattr(source, "entry_points", lambda group: [EntryPoint("folder", "theirs:KIND", group)])
+    with pytest.raises(CameraError, match="several camera sources folder"):
+        source.load("folder")
+
+
+@pytest.mark.parametrize("ended", ["ImportError('libfoo.so')", "SystemExit(3)", "KeyError('x')"])
+def test_an_sdk_that_does_not_load_has_its_remedy_and_ends_nothing(ended: str) -> None:
+    def opens(options: object, triggers: object) -> object:
+        raise eval(ended)
+
+    kind = SourceKind("Broken", Section, opens, packages={"json": "no-such-sdk==1.0"})
+    with pytest.raises(CameraError, match="could not open a camera") as refused:
+        source.open_source("broken", kind, Section(), "free_run")
+    assert ("install no-such-sdk==1.0 --force-reinstall" in str(refused.value)) == ended.startswith("ImportError")
+    with pytest.raises(CameraLostError, match="KeyError"):
+        source.call("broken 1", {}.__getitem__, 1)
 
 
 def test_the_example_of_the_page_is_found_and_works_against_a_real_inspector(tmp_path: Path) -> None:
