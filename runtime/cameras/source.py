@@ -116,7 +116,7 @@ class SourceKind:
         needs = [self.packages[module] for module in self.lacking() or self.packages]
         extras = [match[1] for need in needs if (match := re.fullmatch(r"\[([\w-]+)\]", need))]
         if extras:
-            return install(*extras)
+            return install(*dict.fromkeys(extras))
         return shlex.join([sys.executable, "-m", "pip", "install", *needs])
 
 

@@ -17,6 +17,7 @@ import msgspec
 from asperity.runtime.cameras import source
 from asperity.runtime.errors import AsperityError
 from asperity.runtime.files import shown
+from asperity.runtime.process import start
 from asperity.runtime.process.child import of_ours
 from asperity.runtime.settings.toml_tables import NAME_RULE
 
@@ -110,5 +111,6 @@ def _text(value: object) -> str:
 
 
 if __name__ == "__main__":
+    start.begin()
     looked = msgspec.json.encode(look_at(sys.argv[1]))
     os.write(int(sys.argv[2]), looked)

@@ -29,7 +29,8 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 ("cameras/registration.py", "inside[inside] &= ~_hidden(", "inside[inside] | ~_hidden(")),
         ],
         "a lens whose distortion has no inverse in the picture, so that its points are made up": [
-            off("runtime/vision/test_preprocess.py::test_intrinsics_that_cannot_be_used_are_refused", "is <Reason.REFUSED_DATA",
+            off("runtime/vision/test_preprocess.py::test_intrinsics_that_cannot_be_used_are_refused",
+                "is <Reason.REFUSED_DATA",
                 ("vision/units.py", "if not left <= UNDISTORT_LEFT:", "if not left < float('inf'):")),
         ],
         "a TIFF whose numbers are not its colours (palette, YCbCr, white as 0)": [

@@ -139,6 +139,8 @@ def test_an_sdk_that_does_not_load_has_its_remedy_and_ends_nothing(ended: str) -
     with pytest.raises(CameraError, match="could not open a camera") as refused:
         source.open_source("broken", kind, Section(), "free_run")
     assert ("install no-such-sdk==1.0 --force-reinstall" in str(refused.value)) == ended.startswith("ImportError")
+    both = SourceKind("Lacks", Section, opens, packages={"no_sdk_a": "[genicam]", "no_sdk_b": "[genicam]"})
+    assert "genicam,genicam" not in both.remedy()
     with pytest.raises(CameraLostError, match="KeyError"):
         source.call("broken 1", {}.__getitem__, 1)
 
