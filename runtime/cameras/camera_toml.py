@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from asperity.runtime.cameras.source import Triggers
+from asperity.runtime.cameras.source import Triggers, names
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.settings.toml_tables import (
     Name,
@@ -96,7 +96,11 @@ def load(
 
     Without ``path`` every value is its default. Raises ConfigError naming the key, its value and the remedy.
     """
-    read = read_sections(tables({source: options}), path, overrides)
+    others = {
+        name: f"[{name}] is for another source than {source}; a camera.toml is of one camera, so give each its file"
+        for name in names() if name != source
+    }  # fmt: skip
+    read = read_sections(tables({source: options}), path, overrides, others)
     if read.live.silence_ms == 0 and read.live.triggers != "hard_wired":
         raise ConfigError(
             f"[live] silence_ms is 0 with triggers = {read.live.triggers!r}: a camera that is gone would not be "

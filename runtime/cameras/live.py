@@ -7,7 +7,6 @@ supervisor starts a new one with a new ``camera_session``: reconnecting within a
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
@@ -17,10 +16,10 @@ import numpy as np
 from asperity.runtime.cameras.ages import look
 from asperity.runtime.cameras.camera_toml import LiveSection
 from asperity.runtime.cameras.exposure_order import ExposureOrder
-from asperity.runtime.cameras.source import WAITING_MAX, Shot, Source
+from asperity.runtime.cameras.source import WAITING_MAX, Shot, Source, call
 from asperity.runtime.cameras.trigger_inbox import Asked, HearsTriggers, TriggerInbox
 from asperity.runtime.clock import MS, Now
-from asperity.runtime.errors import AsperityError, CameraError, CameraLostError, WireError, first_line
+from asperity.runtime.errors import CameraLostError, WireError
 from asperity.runtime.frame import Frame
 from asperity.runtime.process.systemd import Supervision
 from asperity.runtime.wire import Trigger
@@ -267,21 +266,7 @@ class LiveLoop:
         return None
 
     def _call(self, function: Callable[..., T], *arguments: int) -> T:
-        """A call of the source. Whatever it raises, the camera is lost."""
-        try:
-            return function(*arguments)
-        except CameraLostError:
-            raise
-        except CameraError as error:
-            raise CameraLostError(str(error)) from error
-        except AsperityError:
-            raise
-        except Exception as error:  # another package's source may raise anything
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            raise CameraLostError(
-                f"the source of {self._sensor} failed: {type(error).__name__}: {first_line(error)} "
-                f"({last.filename}:{last.lineno})"
-            ) from error
+        return call(self._sensor, function, *arguments)
 
     def _back(self) -> None:
         """A wait has ended. If it took longer than an exposure may wait, what waits now is old."""

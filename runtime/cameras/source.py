@@ -11,18 +11,24 @@ import difflib
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
-from asperity.runtime.errors import AsperityError, CameraError, UsageError, first_line
+from asperity.runtime.errors import AsperityError, CameraError, CameraLostError, UsageError, first_line
 from asperity.runtime.extras import install
 from asperity.runtime.frame import Frame
+from asperity.runtime.process import early_signals
 from asperity.runtime.settings.toml_tables import NAME_PATTERN, NAME_RULE, Section
 
 GROUP = "asperity.cameras"
+T = TypeVar("T")
+_ROOM = "asperity.runtime.cameras.sources"
+OWN = {name: f"{_ROOM}.{name}.source:{name.upper()}" for name in ("folder", "genicam", "realsense", "ros2")}
+"""Ours, as in pyproject.toml: also there where Asperity runs from a folder or zip and no package is installed."""
 
 Triggers = Literal["free_run", "software", "hard_wired"]
 """As ``[station] triggers``: who has the camera expose."""
@@ -103,11 +109,11 @@ class SourceKind:
         return [module for module in self.packages if not _is_there(module)]
 
     def remedy(self) -> str:
-        """The command that installs what is lacking."""
-        needs = [self.packages[module] for module in self.lacking()]
+        """The command that installs what is lacking, or all that it needs where nothing is."""
+        needs = [self.packages[module] for module in self.lacking() or self.packages]
         extras = [match[1] for need in needs if (match := re.fullmatch(r"\[([\w-]+)\]", need))]
         if extras:
-            return install(*extras)
+            return install(*dict.fromkeys(extras))
         return shlex.join([sys.executable, "-m", "pip", "install", *needs])
 
 
@@ -150,14 +156,39 @@ def open_source(name: str, kind: SourceKind, options: Section, triggers: Trigger
         sensor: object = opened.sensor
     except AsperityError:
         raise
-    except Exception as error:  # another package's source, or an SDK, may raise anything
-        raise CameraError(
-            f"the camera source {name} could not open a camera: {type(error).__name__}: {first_line(error)}"
-        ) from error
+    except (Exception, SystemExit) as error:  # another package's source, or an SDK, may raise anything
+        if early_signals.told():
+            raise  # it is ours
+        raise CameraError(f"the camera source {name} could not open a camera: {what_failed(kind, error)}") from error
     if not (isinstance(sensor, str) and SENSOR.fullmatch(sensor)):
         opened.close()
         raise CameraError(f"the camera source {name} names its camera {sensor!r}; it must be 1 to 64 ASCII characters")
     return opened
+
+
+def call(sensor: str, function: Callable[..., T], *arguments: int) -> T:
+    """A call of an open source. Whatever it raises, the camera is lost."""
+    try:
+        return function(*arguments)
+    except CameraLostError:
+        raise
+    except CameraError as error:
+        raise CameraLostError(str(error)) from error
+    except AsperityError:
+        raise
+    except Exception as error:  # another package's source may raise anything
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise CameraLostError(
+            f"the source of {sensor} failed: {type(error).__name__}: {first_line(error)} "
+            f"({last.filename}:{last.lineno})"
+        ) from error
+
+
+def what_failed(kind: SourceKind, error: BaseException) -> str:
+    """What a source or its SDK raised, with the remedy where it is installed and does not load."""
+    said = f"{type(error).__name__}: {first_line(error)}"
+    again = isinstance(error, ImportError) and bool(kind.packages)
+    return f"{said}; install its SDK again: {kind.remedy()} --force-reinstall" if again else said
 
 
 def is_name(name: str) -> bool:
@@ -167,8 +198,10 @@ def is_name(name: str) -> bool:
 
 def _found() -> dict[str, list[EntryPoint]]:
     """By name. A package that is installed twice, such as a checkout next to a wheel, has the same value twice."""
-    found: dict[str, list[EntryPoint]] = {}
+    found = {name: [EntryPoint(name, value, GROUP)] for name, value in OWN.items()}
     for entry in entry_points(group=GROUP):
+        if entry.name in OWN and entry.value.startswith("asperity."):
+            continue  # ours, perhaps of another version that is installed next to this one
         same = found.setdefault(entry.name, [])
         if entry.value not in [each.value for each in same]:
             same.append(entry)

@@ -15,7 +15,7 @@ from contextlib import suppress
 import msgspec
 
 from asperity.runtime.cameras import source
-from asperity.runtime.errors import AsperityError, first_line
+from asperity.runtime.errors import AsperityError
 from asperity.runtime.files import shown
 from asperity.runtime.process import start
 from asperity.runtime.process.child import of_ours
@@ -65,8 +65,8 @@ def look_at(name: str) -> Found:
             found.devices = [{"id": _text(device.id), "text": _text(device.text)} for device in devices]
     except AsperityError as error:
         found.problem = _text(error)
-    except Exception as error:  # noqa: BLE001 - another package, or an SDK, may raise anything
-        found.problem = f"its cameras cannot be listed: {type(error).__name__}: {_text(first_line(error))}"
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - another package, or an SDK, may raise anything
+        found.problem = f"its cameras cannot be listed: {_text(source.what_failed(kind, error))}"
     return found
 
 

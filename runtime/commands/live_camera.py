@@ -6,10 +6,10 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -140,11 +140,12 @@ class Chosen(NamedTuple):
 
 def read_settings(source: str, config: Path | None, settings: Sequence[str] | None) -> Chosen:
     """The source, and ``camera.toml`` with ``--set`` over it. Raises UsageError, CameraError, ConfigError."""
+    from asperity.runtime.cameras.camera_toml import CameraSection, LiveSection
     from asperity.runtime.cameras.camera_toml import load as load_config
     from asperity.runtime.cameras.source import load
 
     kind = load(source)
-    given = overrides(source, settings or (), kind.options)
+    given = overrides(source, settings or (), {"camera": CameraSection, "live": LiveSection, source: kind.options})
     return Chosen(source, kind, load_config(source, kind.options, config, given))
 
 
@@ -175,12 +176,10 @@ def begin_log(log_format: LogFormat) -> None:
     log_lines.begin(settings, log_lines.Rate(log_lines.Repeats(settings.repeat_ms, settings.kinds_max)))
 
 
-def overrides(source: str, settings: Sequence[str], options: type[Section]) -> dict[str, dict[str, Any]]:
-    """``--set`` as tables. A value that is not TOML is a text, and so is that of a key for text: a serial number of
-    digits needs no quotation marks. Raises UsageError."""
-    from asperity.runtime.cameras.camera_toml import CameraSection, LiveSection
-
-    kinds = {"camera": CameraSection, "live": LiveSection, source: options}
+def overrides(
+    source: str, settings: Sequence[str], kinds: Mapping[str, type[Section]]
+) -> dict[str, dict[str, Any]]:
+    """``--set`` as tables. A value that is not TOML, or for a key that is a text, is a text. Raises UsageError."""
     found: dict[str, dict[str, Any]] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -190,14 +189,16 @@ def overrides(source: str, settings: Sequence[str], options: type[Section]) -> d
         keys = found.setdefault(table or source, {})
         if key in keys:
             raise UsageError(f"--set gives {name.strip()} twice; give it once")
-        kind = kinds.get(table or source)
-        keys[key] = _value(value.strip(), kind is not None and get_type_hints(kind).get(key) is str)
+        table_kind = kinds.get(table or source)
+        is_text = table_kind is not None and isinstance(getattr(table_kind(), key, None), str)
+        keys[key] = _value(value.strip(), is_text)
     return found
 
 
 def _value(text: str, is_text: bool) -> Any:
     try:
-        value = decode_toml(f"value = {text}".encode())["value"]
+        read = decode_toml(f"value = {text}".encode())
     except TextRefused:
         return text
-    return text if is_text and not isinstance(value, str) else value
+    whole = len(read) == 1 and (isinstance(read["value"], str) or not is_text)  # more than one: of several lines
+    return read["value"] if whole else text

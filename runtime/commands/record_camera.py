@@ -145,6 +145,9 @@ class _Run:
         from asperity.runtime.cameras.setup.look import unit_of
 
         frame = taken.shot.frame
+        if part_id and not self._recording.names_parts:
+            self._say(f"not recorded: the id {part_id!r} is written with --parts alone; stop, and give it", each=True)
+            return
         try:
             self._unit = self._unit or unit_of(frame)
             if self._unit != (frame.unit or "mm"):

@@ -65,10 +65,12 @@ def read_sections(
     kind: type[Kind],
     path: Path | None,
     overrides: Mapping[str, Mapping[str, Any]] | None,
+    elsewhere: Mapping[str, str] = {},
 ) -> Kind:
     """A TOML file of the tables of ``kind`` (a Section of Sections), with ``overrides`` over it. Raises ConfigError.
 
-    Relative paths in the file are relative to its folder; those in ``overrides`` stay as they are.
+    Relative paths in the file are relative to its folder; those in ``overrides`` stay as they are. ``elsewhere``: why
+    tables that another file may have are not for this one.
     """
     values: dict[str, Any] = {}
     where = where_of(path)
@@ -79,10 +81,10 @@ def read_sections(
             raise ConfigError(f"{path} cannot be read: {error.strerror}; give the path of a TOML file") from error
         except TextRefused as error:
             raise ConfigError(f"{path} {error}") from error
-        _refuse_unknown(kind, values, where)
+        _refuse_unknown(kind, values, where, elsewhere)
         _read_texts(kind, values, path.parent, where)
     given = {section: dict(entries) for section, entries in (overrides or {}).items()}
-    _refuse_unknown(kind, given, FLAGS)
+    _refuse_unknown(kind, given, FLAGS, elsewhere)
     _read_texts(kind, given, Path(), FLAGS)
     for section, entries in given.items():
         values.setdefault(section, {}).update(entries)
@@ -106,11 +108,14 @@ def where_of(path: Path | None) -> str:
     return FLAGS if path is None else str(path)
 
 
-def _refuse_unknown(whole: type[Section], values: Mapping[str, Any], where: str) -> None:
+def _refuse_unknown(
+    whole: type[Section], values: Mapping[str, Any], where: str, elsewhere: Mapping[str, str]
+) -> None:
     sections = get_type_hints(whole)
     for section, entries in values.items():
         if section not in sections:
-            raise ConfigError(f"{where}: there is no [{section}]{_nearest(section, sections)}")
+            why = elsewhere.get(section) or f"there is no [{section}]{_nearest(section, sections)}"
+            raise ConfigError(f"{where}: {why}")
         kind = sections[section]
         listed = entry_kind(kind)
         if listed is not None:
@@ -200,5 +205,7 @@ def _say(message: str, values: Any, kind: type[Section]) -> str:
     if what.startswith("Invalid enum value"):
         section = get_type_hints(kind)[listed[1] if listed else parts[0]]
         what = f"expected {' or '.join(get_args(get_type_hints(entry_kind(section) or section)[parts[1]]))}"
+    what = what.replace("xpected str, got", "xpected a text in quotes, got")
+    what = what.replace("xpected bool, got", "xpected true or false, got")
     given = f"{':' if 'got' in what else ', not'} {values!r:.80}" if isinstance(values, str | int | float) else ""
     return f"{table} {'.'.join(parts[1:])}: {what[:1].lower()}{what[1:]}{given}" if at else what

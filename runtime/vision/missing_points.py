@@ -90,14 +90,16 @@ def option_of(value: MissingPoint) -> str:
     return ",".join(ANY if number is None else _text(number) for number in value)
 
 
-def parse_invalid(texts: Sequence[str] | None, *, none_allowed: bool = False) -> Values | None:
+def parse_invalid(
+    texts: Sequence[str] | None, *, none_allowed: bool = False, several: str = "repeat --invalid for several values"
+) -> Values | None:
     """``--invalid``, repeated: ``Z`` or ``X,Y,Z`` with ``*`` for any; None when it was not given.
 
     ``none`` alone says that every point is measured (an empty tuple). Raises UsageError.
     """
     if not texts:
         return None
-    form = "give one number (z) or three (x,y,z; * for any), as stored, and repeat --invalid for several values"
+    form = f"give one number (z) or three (x,y,z; * for any), as stored, and {several}"
     if len(texts) > MOST_VALUES:
         raise UsageError(f"--invalid was given {len(texts)} times and may be at most {MOST_VALUES} times")
     if NONE in texts:

@@ -47,6 +47,9 @@ MAX_VALUES = 2**23
 """In all tags of a file together."""
 UNCOMPRESSED, DEFLATE = frozenset({1}), frozenset({8, 32946})
 """TIFF's compressions that are read; only these need no further package, and of these the size can be bounded."""
+TIFF_COLOURS = (1, 2)
+"""PhotometricInterpretation of colour: MinIsBlack, RGB."""
+TIFF_NUMBERS = (0, *TIFF_COLOURS)
 
 
 @contextmanager
@@ -68,8 +71,11 @@ def open_png(data: bytes, bits: Collection[int] = AS_FRAMES) -> Iterator[Image.I
         raise DataError(f"cannot be read as a PNG picture ({error})") from None
 
 
-def decode_tiff(data: bytes) -> NDArray[Any]:
-    """The array that a TIFF's only series holds, its values as stored. Raises DataError."""
+def decode_tiff(data: bytes, *, colour: bool = False) -> NDArray[Any]:
+    """The array that a TIFF's only series holds, its values as stored. Raises DataError.
+
+    ``colour``: they are grey levels, of which 0 is black, or red, green and blue.
+    """
     try:
         _check_directories(data)
         with tifffile.TiffFile(BytesIO(data)) as tiff:
@@ -78,6 +84,9 @@ def decode_tiff(data: bytes) -> NDArray[Any]:
                 raise DataError(f"holds {len(tiff.series)} arrays ({shapes}), not a point cloud alone")
             series = tiff.series[0]
             _check_shape(series.shape)
+            kind = int(series.keyframe.photometric)
+            if kind not in (TIFF_COLOURS if colour else TIFF_NUMBERS):
+                raise DataError(f"stores its pixels in another way than grey (0 is black) or RGB (photometric {kind})")
             _check_segments(data, series)
             stored = np.asarray(series.asarray())
             return stored.astype(stored.dtype.newbyteorder("="), copy=False)

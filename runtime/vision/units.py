@@ -22,6 +22,9 @@ PLAUSIBLE_DEPTH_MM = (20.0, 5000.0)
 PINHOLE_MODELS = frozenset({"", "none", "pinhole"})
 BROWN_CONRADY_MODELS = frozenset({"brown_conrady", "brown-conrady", "plumb_bob", "opencv"})
 _UNDISTORT_STEPS = 20
+UNDISTORT_LEFT = 1e-4
+"""Where the steps end farther from the pixel than this, in focal lengths, the distortion has no inverse there. Those of
+real lenses end below 1e-6."""
 
 
 def points_mm(frame: Frame, unit: Unit) -> tuple[FloatArray, BoolArray]:
@@ -184,19 +187,28 @@ def depth_mm(
 def _undistorted(
     x: NDArray[np.float64], y: NDArray[np.float64], dist: tuple[float, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    k1, k2, p1, p2, k3 = (*dist, 0.0)[:5]
     straight_x, straight_y = x, y
-    for _ in range(_UNDISTORT_STEPS):
-        r2 = straight_x**2 + straight_y**2
-        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-        dx = 2 * p1 * straight_x * straight_y + p2 * (r2 + 2 * straight_x**2)
-        dy = p1 * (r2 + 2 * straight_y**2) + 2 * p2 * straight_x * straight_y
-        straight_x, straight_y = (x - dx) / radial, (y - dy) / radial
-    if not (np.isfinite(straight_x).all() and np.isfinite(straight_y).all()):
+    with np.errstate(all="ignore"):
+        for _ in range(_UNDISTORT_STEPS):
+            radial, dx, dy = _distortion(straight_x, straight_y, dist)
+            straight_x, straight_y = (x - dx) / radial, (y - dy) / radial
+        radial, dx, dy = _distortion(straight_x, straight_y, dist)
+        left = max(np.abs(straight_x * radial + dx - x).max(), np.abs(straight_y * radial + dy - y).max())
+    if not left <= UNDISTORT_LEFT:  # nan too
         raise FrameRefused(
             Reason.REFUSED_DATA, f"distortion {dist} cannot be corrected on this image; check the intrinsics"
         )
     return straight_x, straight_y
+
+
+def _distortion(
+    x: NDArray[np.float64], y: NDArray[np.float64], dist: tuple[float, ...]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Brown-Conrady: the radial factor, and what is added to x and y."""
+    k1, k2, p1, p2, k3 = (*dist, 0.0)[:5]
+    r2 = x**2 + y**2
+    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    return radial, 2 * p1 * x * y + p2 * (r2 + 2 * x**2), p1 * (r2 + 2 * y**2) + 2 * p2 * x * y
 
 
 def _said(array: NDArray[Any]) -> str:

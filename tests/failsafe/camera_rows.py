@@ -37,7 +37,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off(TRIGGERS + "test_a_camera_that_is_gone_while_nobody_asks_is_noticed", "the camera was not lost",
                 ("cameras/live.py", "self._call(self._source.shot, 1)", "pass")),
             off(LOOP + "test_whatever_a_source_raises_the_camera_is_lost", "unplugged",
-                ("cameras/live.py", "raise CameraLostError(str(error)) from error", "raise")),
+                ("cameras/source.py", "raise CameraLostError(str(error)) from error", "raise")),
             off(SYSTEM + "test_a_camera_that_is_gone_ends_the_process_even_if_its_driver_hangs", "ready again",
                 ("commands/live_camera.py", "limit.start(error.exit_code, shown(error))", "pass")),
         ],

@@ -29,6 +29,15 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off(TESTS + "pictures/test_registration.py::test_what_the_colour_camera_cannot_see_is_black", "assert",
                 (PICTURES + "registration.py", "inside[inside] &= ~_hidden(", "inside[inside] | ~_hidden(")),
         ],
+        "a lens whose distortion has no inverse in the picture, so that its points are made up": [
+            off("runtime/vision/test_preprocess.py::test_intrinsics_that_cannot_be_used_are_refused",
+                "is <Reason.REFUSED_DATA",
+                ("vision/units.py", "if not left <= UNDISTORT_LEFT:", "if not left < float('inf'):")),
+        ],
+        "a TIFF whose numbers are not its colours (palette, YCbCr, white as 0)": [
+            off(TESTS + "files/test_odd_files.py::test_colours_of_a_tiff_are_what_its_numbers_say", "DID NOT RAISE",
+                ("vision/picture_files.py", "if kind not in (TIFF_COLOURS if colour else TIFF_NUMBERS):", "if False:")),
+        ],
         "frames that a camera repeats, or without a part, are recorded as normal ones": [
             off(TESTS + "setup/test_recording.py::test_a_repeat_is_found_among_all_frames", "repeat",
                 ("cameras/setup/recording.py", "if digest in self._digests:", "if False:")),

@@ -32,6 +32,11 @@ class Command:
 SOCKETS = ("--frames", "ipc://{folder}/run/frames", "--results", "ipc://{folder}/run/results",
            "--bulk", "ipc://{folder}/run/bulk", "--station", "{station}")  # fmt: skip
 WRITE = ("camera", "virtual", "--write", "{folder}/tmp/data", "--train", "1", "--test", "0", "--size", "32")
+FOLDER = ("folder", "--set", "path={normals}", "--set", "points=xyz/*.tiff", "--set", "colour=rgb/*.png", "--set",
+          "before=take", "--set", "max_age_ms=0", "--set", "live.inspector_wait_ms=0", "--set", "stable_ms=10",
+          "--frames", "1")  # fmt: skip
+RECORD = ("--write", "{folder}/tmp/made", "--every", "0")
+OF_FOLDER = ("camera check", "camera live", "camera record")
 
 
 def gateway(name: str, port: str) -> tuple[str, ...]:
@@ -56,6 +61,10 @@ COMMANDS = {
     "gateway mqtt": Command(gateway("mqtt", "1"), serves=True),
     "camera": Command(("camera", "virtual", "--frames", "1", "--wait-s", "0"), (10, "asperity run")),
     "camera, data set": Command(WRITE),
+    "camera list": Command(("camera", "list"), (0, "folder")),
+    "camera check": Command(("camera", "check", *FOLDER), (0, "exposures")),
+    "camera live": Command(("camera", "live", *FOLDER), (10, "asperity run")),
+    "camera record": Command(("camera", "live", *FOLDER, *RECORD), (0, "1 frames")),
     "watch": Command(("watch", "--seconds", "0.05"), (11, "inspector")),
     "simulate": Command(("simulate", "--count", "1", "--rate", "100", *SOCKETS)),
     "calibrate": Command(("calibrate", "{normals}", "-o", "{folder}/tmp/made", "--limit", "3"), (6, "frames")),
@@ -198,7 +207,8 @@ OF_KEYS = ("keys list", "keys new", "inspect, own keys", "calibrate")
 def no_folder(keys: str, state: str, cache: str, runtime: str = "", code: int = 3) -> dict[str, End]:
     """Ends where a folder is not known: the word that the sentence of each has."""
     ends: dict[str, End] = {**dict.fromkeys(OF_KEYS, (code, keys)), "gateway mqtt": (code, state), "run": (code, state),
-                            "gateway opcua": (code, ""), "engines": (code, cache), "doctor": (1, state)}  # fmt: skip
+                            "gateway opcua": (code, ""), "engines": (code, cache), "doctor": (1, state),
+                            **dict.fromkeys(OF_FOLDER, (code, state))}  # fmt: skip
     if runtime:
         ends |= dict.fromkeys(("gateway modbus", "gateway http", "simulate"), (code, runtime))
     return ends
@@ -208,7 +218,7 @@ HOMELESS = no_folder("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
 CANNOT_WRITE: dict[str, End] = {
     "keys new": (2, "ASPERITY_KEYS"), "calibrate": (2, "ASPERITY_KEYS"), "run": (9, "[journal] path"),
     "gateway opcua": (2, "cannot be written"), "gateway mqtt": (3, "[mqtt] state_file"),
-    "doctor": (1, "journal"),
+    "doctor": (1, "journal"), **dict.fromkeys(OF_FOLDER, (10, "[folder] record")),
 }  # fmt: skip
 NO_RUNTIME_FOLDER: End = (11, "XDG_RUNTIME_DIR")
 NO_ROOM: dict[str, End] = {
@@ -221,7 +231,7 @@ UNLIMITED: dict[str, End] = {name: COMMANDS[name].end for name in ("version", "h
 def nobody_reads(code: int, word: str) -> dict[str, End]:
     """Ends of the commands whose answer is lost."""
     servers = {name: (0, "") for name, command in COMMANDS.items() if command.serves}
-    others = {name: COMMANDS[name].end for name in ("camera", "watch", "calibrate")}
+    others = {name: COMMANDS[name].end for name in ("camera", "camera live", "watch", "calibrate")}
     return {"*": (code, word), **servers, **others}
 
 
@@ -242,6 +252,7 @@ TABLE = [
     Row("HOME too long", (env(HOME="/tmp/" + "x" * 4000),), {
         **dict.fromkeys((*OF_KEYS, "engines", "gateway opcua"), (14, "File name too long")),
         "run": (9, "[journal] path"), "inspect, own keys": (5, "File name too long"), "doctor": (14, "too long"),
+        **dict.fromkeys(OF_FOLDER, (10, "File name too long")),
     }),
     Row("XDG variables relative", (env(XDG_STATE_HOME="s", XDG_CONFIG_HOME="c", XDG_CACHE_HOME="k",
                                        XDG_RUNTIME_DIR="r"),),
@@ -264,7 +275,8 @@ TABLE = [
     Row("no temporary folder", (no_temporary_folder, read_only("cwd")), {"simulate": (14, "TMPDIR")},
         also=("simulate",)),
     Row("TMPDIR full", (full_disk("tmp"),), {
-        "simulate": (11, "[journal] slots"), "camera, data set": (4, "No space"), "calibrate": (6, "")},
+        "simulate": (11, "[journal] slots"), "camera, data set": (4, "No space"), "calibrate": (6, ""),
+        "camera record": (4, "No space")},
         also=("simulate",)),
     Row("umask 0777", (plain_user, last(lambda box: os.umask(0o777))), also=("simulate",)),
     Row("umask 0", (last(lambda box: os.umask(0)),)),
@@ -275,7 +287,8 @@ TABLE = [
     # Standard streams
     Row("stdin closed", (closed(0),), also=("simulate",)),
     Row("stdin is a folder", (to(0, "/"),)),
-    Row("stdout closed", (closed(1),), also=("simulate",)),
+    Row("stdout closed", (closed(1),), dict.fromkeys(("camera list", *OF_FOLDER), (0, "")) | {
+        "camera live": COMMANDS["camera live"].end}, also=("simulate",)),
     Row("stderr closed", (closed(2),), silent=True, also=("simulate", "watch")),
     Row("all closed", (closed(0, 1, 2),), silent=True, also=("simulate", "watch")),
     Row("all closed, real", (closed(0, 1, 2),), real=True, silent=True),
@@ -305,6 +318,7 @@ TABLE = [
     Row("no more threads", (user, limit(resource.RLIMIT_NPROC, 1)), {"*": (14, "TasksMax"), **UNLIMITED}),
     Row("small files only", (limit(resource.RLIMIT_FSIZE, 2048),), {
         "run": (9, "File too large"), "simulate": (11, "File too large"), "camera, data set": (4, "File too large"),
+        **dict.fromkeys(OF_FOLDER, (10, "File too large")),
         **dict.fromkeys(("doctor", "inspect", "help of run"), (14, "ulimit -f"))}),
     Row("small stacks", (limit(resource.RLIMIT_STACK, 256 << 10),), real=True),
     Row("no locked memory, no core", (limit(resource.RLIMIT_MEMLOCK, 0), limit(resource.RLIMIT_CORE, 0))),

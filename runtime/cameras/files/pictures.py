@@ -81,7 +81,7 @@ def read_colour(path: Path, white_level: int) -> ByteArray:
     """A picture as H x W x 3 u8. ``white_level``: the value that becomes 255 where there are more than 8 bits; 0: such
     pictures are refused. Raises DataError."""
     if path.suffix.lower() in TIFFS:
-        stored = _read_tiff(path)
+        stored = _read_tiff(path, colour=True)
     elif white_level and _png_bits(path) == 16:
         stored = _read_png16(path, "colour of 16 bits is read from TIFF, or as 8 bits")
     else:
@@ -122,9 +122,9 @@ def _eight_bits(stored: NDArray[Any], white_level: int) -> ByteArray:
     return np.take(((510 * levels + white_level) // (2 * white_level)).astype(np.uint8), stored)  # rounded, clipped
 
 
-def _read_tiff(path: Path) -> NDArray[Any]:
+def _read_tiff(path: Path, *, colour: bool = False) -> NDArray[Any]:
     try:
-        return decode_tiff(read_file(path, MAX_FILE_NBYTES, follow=True))
+        return decode_tiff(read_file(path, MAX_FILE_NBYTES, follow=True), colour=colour)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except (OSError, DataError) as error:
@@ -147,7 +147,7 @@ def _read_png16(path: Path, rule: str) -> NDArray[np.uint16]:
     try:
         with open_png(read_file(path, MAX_FILE_NBYTES, follow=True), bits=(16,)) as picture:
             if not picture.mode.startswith("I"):
-                raise DataError(f"holds colours; {rule}")
+                raise DataError("holds colours")
             return np.ascontiguousarray(np.asarray(picture), dtype=np.uint16)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None

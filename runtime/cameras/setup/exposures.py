@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from asperity.runtime.cameras.camera_toml import LiveSection
 from asperity.runtime.cameras.exposure_order import ExposureOrder
-from asperity.runtime.cameras.source import Shot, Source
+from asperity.runtime.cameras.source import Shot, Source, call
 from asperity.runtime.clock import MS, Now, look
 from asperity.runtime.errors import CameraError, CameraLostError
 from asperity.runtime.frame import frame_size_fault
@@ -43,8 +43,8 @@ class Exposures:
         """
         began = look()
         if self.software:
-            self._source.trigger()
-        while (shot := self._source.shot(WAIT_MS)) is None:
+            call(self._sensor, self._source.trigger)
+        while (shot := call(self._sensor, self._source.shot, WAIT_MS)) is None:
             limit_ms = self._settings.silence_ms
             if limit_ms and look().ns - began.ns > limit_ms * MS:
                 raise CameraLostError(

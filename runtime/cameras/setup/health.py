@@ -27,6 +27,7 @@ BRIGHTNESS = (40, 220)
 """Median of the part's brightest channel, of 255."""
 LEAST_PART_SHARE = 0.03
 MOST_AGE_MS = 500.0
+SUSPECTS_SHOWN = 3
 MOST_NEGATIVE_MS = -1.0
 MOST_NOISE_OF_PART = 0.1
 """Noise of more than this share of the part's height hides what the part looks like in 3D."""
@@ -64,7 +65,8 @@ class Health:
     saturated: list[float] = field(default_factory=list)
     dark: list[float] = field(default_factory=list)
     bright: list[float] = field(default_factory=list)
-    suspects: Counter[str] = field(default_factory=Counter)
+    suspects: dict[str, str] = field(default_factory=dict)
+    """What looks like a missing point: as `invalid` takes it -> in words, of the first frame with it."""
     frame: Frame | None = None
     """The last one."""
     look: Look | None = None
@@ -97,7 +99,8 @@ class Health:
         except FrameRefused as error:
             self.refused[str(error)] += 1
             return
-        self.suspects.update(f"{one} (invalid = {one.option})" for one in found)
+        for one in found:
+            self.suspects.setdefault(one.option, f"{one} (invalid = {one.option})")
         self._add_look(frame, look)
 
     def _add_look(self, frame: Frame, look: Look) -> None:
@@ -141,7 +144,7 @@ class Health:
             found.append(_bad("unusable", f"{count} frames: {why}", "none", "see the text"))
         if self.looks:
             found += [*self._points(), *self._scene(), *self._depth(), *self._colour()]
-        for suspect in self.suspects:
+        for suspect in list(self.suspects.values())[:SUSPECTS_SHOWN]:
             found.append(_bad(
                 "missing points", suspect, "missing points are (0, 0, 0), NaN, or declared",
                 "if such a point is missing, set this as the source's invalid value, or calibrate with --invalid",
@@ -220,7 +223,8 @@ class Health:
             "points", f"{np.median(shares):.1%} of the pixels ({min(shares):.1%} to {max(shares):.1%}); "
             f"{never:.1%} have none in any frame",
             min(shares) >= LEAST_VALID, f"at least {LEAST_VALID:.0%}",
-            "change exposure, projector brightness, distance or angle; black in the picture of valid points",
+            "change exposure, projector brightness, distance or angle; black in the picture of valid points. Where the "
+            "camera does show points, check unit and scale: none is farther than 100 m",
         )]  # fmt: skip
         if on_part := [look[1] for look in self.looks if look[1] is not None]:
             found.append(Finding(

@@ -7,6 +7,7 @@ them, the next recording into the folder does the second. Nothing that is there 
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import io
 import os
@@ -34,7 +35,7 @@ from asperity.runtime.vision.digest import frame_digest
 DRAFTS = ".recording"
 HALVES = (("rgb", ".png"), ("xyz", ".tiff"))
 NAME = re.compile(r"[0-9]{3,9}")
-AUTOMATIC = re.compile(r"part-([0-9]{3,9})")
+AUTOMATIC = re.compile(r"part-([0-9]{3,50})")
 
 FEWEST_VALID = 0.02
 """Share of pixels with a point below which a frame shows nothing."""
@@ -148,6 +149,11 @@ class Recording:
             self._lock = -1
 
     @property
+    def names_parts(self) -> bool:
+        """Whether ``parts.csv`` is written."""
+        return bool(self._shots)
+
+    @property
     def parts(self) -> int:
         """Different parts in ``parts.csv``."""
         return len({part for _, part in self._parts})
@@ -165,6 +171,8 @@ class Recording:
         name = f"{self._last + 1:03d}"
         drafts = self.folder / DRAFTS
         try:
+            if not os.path.samestat(drafts.stat(), os.fstat(self._lock)):
+                raise FileNotFoundError(errno.ENOENT, "it was replaced")
             for half, suffix in HALVES:
                 if os.path.lexists(self.folder / half / f"{name}{suffix}"):
                     raise DataError(f"{self.folder / half / name}{suffix} was written by another program")
@@ -178,8 +186,9 @@ class Recording:
             for half, _ in HALVES:
                 sync_folder(self.folder / half)
         except OSError as error:
+            remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the folder"
             raise DataError(
-                f"frame {name} cannot be written under {self.folder}: {error.strerror}; free some space"
+                f"frame {name} cannot be written under {self.folder}: {error.strerror}; {remedy}"
             ) from error
         self._last, self._size = self._last + 1, frame.rgb.shape
         return name
@@ -216,17 +225,32 @@ class Recording:
     def _name_part(self, name: str, part_id: str) -> None:
         """Write ``parts.csv`` with this frame's row, before the frame: a row without a frame has no effect."""
         if part_id:
-            if not PART_ID.fullmatch(part_id):
-                raise DataError(f"the part id {part_id!r} is not 1 to 64 printable characters of ASCII")
+            _check_part(part_id)
             self._part, self._left = part_id, self._shots
         elif self._left <= 0:
             counted = [int(match[1]) for _, part in self._parts if (match := AUTOMATIC.fullmatch(part))]
             self._part, self._left = f"part-{max(counted, default=0) + 1:03d}", self._shots
         rows = [*self._parts, (name, self._part)]
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows([("name", "part_id"), *rows])
-        write_whole(self.folder / PARTS_FILE, text.getvalue().encode(), mode=0o666)
+        write_whole(self.folder / PARTS_FILE, _table(rows), mode=0o666)
         self._parts, self._left = rows, self._left - 1
+
+
+def _check_part(part_id: str) -> None:
+    """Raises DataError for what ``parts.csv`` could not be read with."""
+    if not PART_ID.fullmatch(part_id):
+        raise DataError(f"the part id {part_id!r} is not 1 to 64 printable characters of ASCII")
+    try:
+        ((_, row),) = decode_table(_table([("000", part_id)]), ("name", "part_id"))
+    except TextRefused as error:
+        raise DataError(f"the part id {part_id!r} cannot be used: {PARTS_FILE} {error}") from None
+    if row["part_id"] != part_id:
+        raise DataError(f"the part id {part_id!r} would be read as {row['part_id']!r} from {PARTS_FILE}; type another")
+
+
+def _table(rows: list[tuple[str, str]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([("name", "part_id"), *rows])
+    return text.getvalue().encode()
 
 
 def _after(name: str, last: int) -> bool:

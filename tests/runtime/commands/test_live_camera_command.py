@@ -6,18 +6,22 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Annotated
 
 import pytest
+import tomllib
 from typer.testing import CliRunner
 
 from asperity.runtime.cameras import source, survey
 from asperity.runtime.cameras.camera_toml import LiveSection, load
+from asperity.runtime.cameras.source import SourceKind
+from asperity.runtime.cameras.sources.folder.options import FolderSection
+from asperity.runtime.cameras.sources.realsense.options import RealSenseOptions
 from asperity.runtime.commands.camera import app
 from asperity.runtime.commands.live_camera import overrides
-from asperity.runtime.errors import CameraError, ConfigError, UsageError
-from asperity.runtime.settings.toml_tables import Section, number, text
+from asperity.runtime.errors import CameraError, CameraLostError, ConfigError, UsageError
+from asperity.runtime.settings.toml_tables import Section
 from asperity.testing import PATIENCE_S, Line
 from tests.docs.blocks import blocks
 from tests.places import DOCS, ROOT
@@ -118,6 +122,32 @@ def test_names_that_mean_several_things_or_none(folder: Path) -> None:
     assert "genicam" in source.names()
 
 
+def test_our_own_sources_need_no_installed_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][source.GROUP]
+    assert stated == source.OWN
+    monkeypatch.setattr(source, "entry_points", lambda group: [EntryPoint("folder", "asperity.old.folder:KIND", group)])
+    assert source.names() == sorted(source.OWN)
+    assert all(source.load(name).summary for name in source.OWN)
+    monkeypatch.setattr(source, "entry_points", lambda group: [EntryPoint("folder", "theirs:KIND", group)])
+    with pytest.raises(CameraError, match="several camera sources folder"):
+        source.load("folder")
+
+
+@pytest.mark.parametrize("ended", ["ImportError('libfoo.so')", "SystemExit(3)", "KeyError('x')"])
+def test_an_sdk_that_does_not_load_has_its_remedy_and_ends_nothing(ended: str) -> None:
+    def opens(options: object, triggers: object) -> object:
+        raise eval(ended)
+
+    kind = SourceKind("Broken", Section, opens, packages={"json": "no-such-sdk==1.0"})
+    with pytest.raises(CameraError, match="could not open a camera") as refused:
+        source.open_source("broken", kind, Section(), "free_run")
+    assert ("install no-such-sdk==1.0 --force-reinstall" in str(refused.value)) == ended.startswith("ImportError")
+    both = SourceKind("Lacks", Section, opens, packages={"no_sdk_a": "[genicam]", "no_sdk_b": "[genicam]"})
+    assert "genicam,genicam" not in both.remedy()
+    with pytest.raises(CameraLostError, match="KeyError"):
+        source.call("broken 1", {}.__getitem__, 1)
+
+
 def test_the_example_of_the_page_is_found_and_works_against_a_real_inspector(tmp_path: Path) -> None:
     (text,) = [block.text for block in blocks(DOCS / "cameras.md") if "SourceKind(" in block.text]
     assert len([line for line in text.splitlines() if line.strip()]) <= 45, "short enough to be read"
@@ -155,22 +185,38 @@ def test_the_example_of_the_page_is_found_and_works_against_a_real_inspector(tmp
 
 
 def test_settings_on_the_command_line() -> None:
-    class Mine(Section, frozen=True):
-        gain: Annotated[int, number(0, 9, "a number")] = 0
-        serial: Annotated[str, text("digits, mostly")] = ""
-
-    given = ["gain=2", "serial=0012", 'text="2"', "live.late_ms=700", "name=a b", "camera.name=7"]
-    assert overrides("mine", given, Mine) == {
+    given = ["gain=2", "serial=0012", 'text="2"', "live.late_ms=700", "name=a b"]
+    assert overrides("mine", given, {}) == {
         "mine": {"gain": 2, "serial": "0012", "text": "2", "name": "a b"}, "live": {"late_ms": 700},
-        "camera": {"name": "7"},
     }  # fmt: skip
-    for serial in ("728612070259", "0x1F", "1e5", "1_000", "true", "2024-01-31", "[1]"):
-        assert overrides("mine", [f"serial={serial}"], Mine) == {"mine": {"serial": serial}}
     for wrong in ("gain", "=2", ".gain=2"):
         with pytest.raises(UsageError, match="KEY=VALUE"):
-            overrides("mine", [wrong], Mine)
+            overrides("mine", [wrong], {})
     with pytest.raises(UsageError, match="twice"):
-        overrides("mine", ["gain=2", "mine.gain=3"], Mine)
+        overrides("mine", ["gain=2", "mine.gain=3"], {})
+
+
+@pytest.mark.parametrize("value", ["9", "0123", "1e5", "true", "2024-01-01", "[1]", "nan", "a=b", "5 # 3", "1\nunit=2"])
+def test_a_key_that_is_a_text_takes_any_value_as_it_is_written(value: str) -> None:
+    for said in (value, f"'{value}'" if "\n" not in value else value):
+        given = overrides("folder", [f"sensor={said}", "poll_ms=9"], {"folder": FolderSection})
+        assert given == {"folder": {"sensor": value, "poll_ms": 9}}
+    assert overrides("folder", ["poll_ms=9\nrows=4"], {"folder": FolderSection})["folder"]["poll_ms"] == "9\nrows=4"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[realsense]\nserial = 9\n", "serial: expected a text in quotes, got int: 9"),
+        ("[realsense]\nserial = 2024-01-01\n", "serial: expected a text in quotes, got date"),
+        ("[folder]\npath = '/x'\n", r"\[folder\] is for another source than realsense"),
+        ("[foldr]\npath = '/x'\n", r"there is no \[foldr\]"),
+    ],
+)
+def test_a_camera_toml_of_wrong_types_or_of_another_source(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "camera.toml").write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        load("realsense", RealSenseOptions, tmp_path / "camera.toml")
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,8 @@ def test_distortion_is_undone() -> None:
         Intrinsics(300, 300, 80, 60, "pinhole", (0.1, 0.0, 0.0, 0.0)),
         Intrinsics(300, 300, 80, 60, "brown_conrady", (0.1,) * 8),
         Intrinsics(300, 300, 80, 60, "fisheye"),
+        Intrinsics(300, 300, 80, 60, "brown_conrady", (-5.0, 0.0, 0.0, 0.0)),  # it has no inverse at the border
+        Intrinsics(300, 300, 80, 60, "opencv", (1e11, 0.0, 0.0, 0.0)),
         Intrinsics(0, 300, 80, 60),
         Intrinsics(float("nan"), 300, 80, 60),
     ],

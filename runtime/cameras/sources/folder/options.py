@@ -183,8 +183,11 @@ def _check(options: FolderSection, triggers: Triggers) -> None:
     suffix = options.marker.lower()
     if options.complete == "marker" and (not suffix or "/" in suffix or suffix in POINTS_SUFFIXES + COLOUR_SUFFIXES):
         raise ConfigError(f"[folder] marker = {options.marker!r} is not the ending of a marker; set one such as .done")
-    if not (options.sensor.isascii() and options.sensor.isprintable() and len(options.sensor) <= SENSOR_MAX):
-        raise ConfigError(f"[folder] sensor = {options.sensor!r}: use at most {SENSOR_MAX} printable letters of ASCII")
+    sensor = options.sensor
+    if not (sensor.isascii() and sensor.isprintable() and len(sensor) <= SENSOR_MAX and sensor == sensor.strip()):
+        raise ConfigError(
+            f"[folder] sensor = {sensor!r}: use at most {SENSOR_MAX} printable letters of ASCII, no blank at the ends"
+        )
     if (options.rows == 0) != (options.columns == 0):
         raise ConfigError("[folder] rows and columns are given together, or neither")
 
@@ -216,11 +219,11 @@ def _file_options(options: FolderSection, path: Path) -> FileOptions:
     try:
         if intrinsics is not None:
             read_intrinsics(intrinsics)  # once now, so that a mistake in it does not refuse every exposure
-        invalid = parse_invalid(options.invalid.split() or None) or ()
+        invalid = parse_invalid(options.invalid.split() or None, several="a blank between several values") or ()
     except DataError as error:
         raise ConfigError(f"[folder] intrinsics: {error}") from None
     except UsageError as error:
-        raise ConfigError(f"[folder] invalid = {options.invalid!r}: {error}") from None
+        raise ConfigError(f"[folder] {str(error).removeprefix('--')}") from None
     return FileOptions(
         unit=options.unit or None,
         scale=options.scale or None,

@@ -371,7 +371,7 @@ def test_files_of_other_names_are_named_once_where_no_exposure_came(
 
 def test_each_refusal_is_logged_by_the_program(hot: Hot) -> None:
     """Its log is bounded per place in the program; the source bounds its own lines."""
-    from asperity.runtime.cameras.sources import folder
+    from asperity.runtime.cameras.sources.folder import source as folder
 
     hot.open()
     rate = Rate(Repeats(60_000, 8))

@@ -162,6 +162,37 @@ def test_a_part_id_that_no_frame_may_have(tmp_path: Path) -> None:
     assert read_parts(tmp_path, list_samples(tmp_path)) == {"000": 'a,b"c'}
 
 
+@pytest.mark.parametrize(
+    "part_id", ["=cmd", "#REF!", " a", "a ", ",", '"', "#x", "a,b", "-1", "name", "part-" + "9" * 9, "x" * 64]
+)
+def test_every_part_id_that_is_recorded_can_be_read(tmp_path: Path, part_id: str) -> None:
+    with Recording(tmp_path, 1) as recording:
+        try:
+            add(recording, Scene().frame(0), part_id)
+        except DataError as error:
+            assert part_id in ("=cmd", "#REF!", " a", "a ") and repr(part_id) in str(error)
+            part_id = "part-001"
+            add(recording, Scene().frame(0))
+        add(recording, Scene().frame(1))
+    with Recording(tmp_path, 1) as recording:
+        add(recording, Scene().frame(2))
+    parts = read_parts(tmp_path, list_samples(tmp_path))
+    assert parts["000"] == part_id and len(set(parts.values())) == 3
+
+
+@pytest.mark.parametrize("instead", ["nothing", "another folder"])
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path, instead: str) -> None:
+    with Recording(tmp_path / "good", 2) as recording:
+        add(recording, Scene().frame(0))
+        (tmp_path / "good").rename(tmp_path / "moved")
+        if instead == "another folder":
+            (tmp_path / "good" / DRAFTS).mkdir(parents=True)
+        with pytest.raises(DataError, match="check the folder"):
+            add(recording, Scene().frame(1))
+        assert not (tmp_path / "good" / "parts.csv").exists()
+    assert len(list_samples(tmp_path / "moved")) == 1
+
+
 def test_another_size_is_refused(tmp_path: Path) -> None:
     with Recording(tmp_path) as recording:
         add(recording, Scene().frame(0))
