@@ -173,7 +173,9 @@ class GenicamSource:
     def _is_old(self, delivery: Delivery, before: int, number: int) -> bool:
         """Whether an exposure is not the answer to the last trigger. Raises CameraLostError for one out of order."""
         if self._after is None:
-            return False
+            if self._triggers == "software":
+                self._note("no trigger asked for it")
+            return self._triggers == "software"
         last, time_us = self._after
         if not delivery.time_us:
             raise CameraLostError(
@@ -191,128 +193,6 @@ class GenicamSource:
             return True
         self._after = None
         return False
-
-    def close(self) -> None: ...
-
-
-class GenicamSource:
-    """An open camera that exposes."""
-
-    def __init__(self, camera: Camera, options: GenicamSection, triggers: Triggers) -> None:
-        """Set the camera and start it. Raises CameraError, ConfigError; the camera is closed then."""
-        self._camera, self._options, self._triggers = camera, options, triggers
-        self._damaged = 0
-        self._came = False
-        self._after: tuple[int, int] | None = None
-        self._time_us = 0
-        self._trigger_times = TriggerTimes()
-        try:
-            serial = camera.serial
-            if options.serial and options.serial not in (serial, camera.seen.id):
-                raise CameraError(f"[genicam] serial is {options.serial} and the camera that was opened says {serial}")
-            name = " ".join(filter(None, (camera.seen.text, serial or camera.seen.id)))
-            said = RESAMPLED if options.resample_colour else ""
-            self.sensor = "".join(letter if " " <= letter <= "~" else "?" for letter in name)
-            self.sensor = self.sensor[: SENSOR_CHARACTERS - len(said)] + said
-            self._set()
-            self._count = ExposureCount(camera.wraps)
-            camera.start(options.buffers)
-        except BaseException:
-            camera.close()
-            raise
-
-    def _set(self) -> None:
-        nodes, options = self._camera.nodes, self._options
-        wanted = [("GenDCStreamingMode", "Off"), ("AcquisitionMode", "Continuous")]
-        first = [setting for setting in wanted if nodes.has(setting[0])]
-        trigger = nodes_of.trigger_settings(
-            self._triggers, options.trigger_selector, options.trigger_line, nodes.has("TriggerMode")
-        )
-        nodes_of.apply(nodes, [*first, *nodes_of.parse_settings(options.settings), *trigger])
-        self._scan3d = nodes_of.read_scan3d(nodes)
-        self._described: tuple[object, ...] = ()
-        self._clock: Clock = nodes_of.await_clock(
-            nodes, options.ptp_wait_ms, lambda: time.sleep(0.2), lambda: time.monotonic() * 1000
-        )
-        self._ptp_status = nodes_of.ptp_status(nodes)
-        self._clock_read_s = time.monotonic()
-
-    def shot(self, timeout_ms: int) -> Shot | None:
-        """``Source.shot``."""
-        ends_s = time.monotonic() + timeout_ms / 1000
-        while True:
-            self._check_clock()
-            left_ms = max(1, round((ends_s - time.monotonic()) * 1000))
-            delivery = self._camera.fetch(left_ms, self._scan3d)
-            if delivery is not None:
-                before, number = self._count.last, self._number(delivery)
-                try:
-                    frame = self._frame(delivery)
-                except Damaged as damaged:
-                    if self._after is not None and number > self._after[0]:
-                        self._after = None  # it was the answer
-                    self._note(str(damaged))
-                else:
-                    if not self._is_old(delivery, before, number):
-                        self._came, self._time_us = True, max(self._time_us, delivery.time_us)
-                        return Shot(frame, number)
-            if time.monotonic() >= ends_s:
-                return None
-
-    def trigger(self) -> None:
-        """``Source.trigger``."""
-        unanswered = self._after
-        if unanswered is not None and not self._came:
-            raise CameraLostError(
-                f"{self.sensor} did not answer its first trigger; its exposure could be taken for the next one's"
-            )
-        for _ in range(self._options.buffers + 1):
-            delivery = self._camera.fetch(1, self._scan3d)
-            if delivery is None:
-                break
-            self._number(delivery)
-            self._time_us = max(self._time_us, delivery.time_us)
-            self._note("it was exposed before the trigger")
-        else:
-            raise CameraLostError(f"{self.sensor} exposes without a trigger; check its trigger settings")
-        # An exposure of a trigger that was not answered may still come: it has the number after that trigger's.
-        owed = 0 if unanswered is None else unanswered[0] + 1
-        self._after = max(self._count.last, owed), self._time_us
-        nodes = self._camera.nodes
-        before_us, device_us = look().ns // 1000, nodes_of.read_time_us(nodes)
-        nodes.execute("TriggerSoftware")
-        self._trigger_times.triggered(before_us, look().ns // 1000, device_us)
-
-    def _is_old(self, delivery: Delivery, before: int, number: int) -> bool:
-        """Whether an exposure is not the answer to the last trigger. Raises CameraLostError for one out of order."""
-        if self._after is None:
-            return False
-        last, time_us = self._after
-        if not delivery.time_us:
-            raise CameraLostError(
-                f"{self.sensor} does not say when it exposed, so that an exposure too many would get the next part's "
-                "trigger; switch on its time stamps (ChunkModeActive, ChunkSelector = Timestamp, ChunkEnable), or use "
-                "[live] triggers = free_run"
-            )
-        if (self._came and number <= before) or delivery.time_us <= time_us:
-            raise CameraLostError(f"{self.sensor} answered a trigger with exposure {number}, from before it")
-        if self._came and number <= last:
-            self._note("it answers an earlier trigger")
-            return True
-        if self._trigger_times.is_before(delivery.time_us):
-            self._note("it was exposed before the trigger")
-            return True
-        self._after = None
-        return False
-
-    def _check_asked(self, delivery: Delivery, number: int) -> None:
-        """Without times, an exposure too many may have answered the trigger before. Raises CameraLostError."""
-        owed = 0 if self._after is None else self._after[0] + 1
-        if self._came and not delivery.time_us and number > owed:
-            raise CameraLostError(
-                f"{self.sensor} exposed more often than it was triggered, and does not say when; a part may have got "
-                "the picture of another. Check its trigger settings, or switch on its time stamps"
-            )
 
     def close(self) -> None:
         """``Source.close``."""

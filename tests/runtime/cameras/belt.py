@@ -1,6 +1,7 @@
 """Parts on a belt, triggered cameras above it, a real station: each picture holds the number of the part it shows.
 
-A part is good if it is there to be seen, so that the verdict is of the picture alone: the simulated engine looks for it.
+A part is good if it is there to be seen, so that the verdict is of the picture alone: the simulated engine looks for
+it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,10 @@ from asperity.runtime.cameras.live import LiveLoop
 from asperity.runtime.cameras.source import Shot, Source
 from asperity.runtime.cameras.sources.genicam_payload import Delivery
 from asperity.runtime.client.frame_sender import FrameSender
-from asperity.runtime.clock import MS
 from asperity.runtime.engines.simulated import LOOK_SHAPE_PX, SENSOR_PREFIX
 from asperity.runtime.errors import CameraLostError
 from asperity.runtime.frame import ByteArray, Frame
+from asperity.runtime.reasons import Reason
 from asperity.runtime.simulation.camera import scene
 from asperity.runtime.wire import ReceivedResult, Trigger
 from asperity.testing import CAMERA, PATIENCE_MS, STATION, Line
@@ -30,7 +32,8 @@ from tests.runtime.cameras.genicam_stand_in import MM, StandIn, StandInNodes, pa
 SENSOR = f"{SENSOR_PREFIX}look"
 TRIGGER = {"TriggerSelector": "AcquisitionStart", "TriggerMode": "Off", "TriggerSource": "Line9"}
 SECOND_AFTER_MS = 20
-ANSWER_MS = 500
+WARM_UP = count(10_000)
+ANSWER_MS = 300
 """Longest wait of the station for a picture."""
 
 
@@ -142,7 +145,7 @@ class GenicamBelt(StandIn):
     def fetch(self, timeout_ms: int, scan3d: Any) -> Delivery | None:
         ends_s = time.monotonic() + timeout_ms / 1000
         while (come := self.script.come()) is None and time.monotonic() < ends_s:
-            time.sleep(0.001)
+            time.sleep(0.004)
         return come
 
 
@@ -164,7 +167,7 @@ class BeltSource:
     def shot(self, timeout_ms: int) -> Shot | None:
         ends_s = time.monotonic() + timeout_ms / 1000
         while (come := self.script.come()) is None and time.monotonic() < ends_s:
-            time.sleep(0.001)
+            time.sleep(0.004)
         return come  # type: ignore[no-any-return]
 
     def trigger(self) -> None:
@@ -221,7 +224,8 @@ class Plc:
         """Part, part in its picture, accepted: where these are not the same."""
         session = self.sender.camera_session
         found = []
-        for number, result in results.items():
+        for result in results.values():
+            number = result.trigger_id
             shows = self.sender.shows.get(result.seq, 0) if result.camera_session == session else 0
             judged = result.accept or result.score is not None
             if (judged and shows != number) or (result.accept and not Belt.is_good(number)):
@@ -249,10 +253,10 @@ def watched(line: Line, belt: Belt, script: Scripted, source: Source, **live: An
         thread = threading.Thread(target=work)
         thread.start()
         try:
-            # Its subscription must have reached the station, and the loop must have looked for old triggers.
-            line.wait(lambda: (loop._inbox._empty_ns or 0) > 0, "the live loop")
-            line.wait(lambda: time.monotonic_ns() > started_ns + 150 * MS, "the subscription") if (
-                started_ns := time.monotonic_ns()) else None
+            script.words, words = [], script.words
+            while plc.inspect(next(WARM_UP)).popitem()[1].reason is Reason.NO_FRAME:
+                pass  # it does not listen yet
+            script.words = words
             yield plc
         finally:
             script.over = True
