@@ -188,8 +188,8 @@ class ScriptedSender:
         """The station makes a trigger, which comes here after ``delay_ms``."""
         t_us = self.world.clock().wall_us + 7_000_000 if stamped else 0  # its wall clock is another
         trigger = Trigger(
-            station="st1", session=SESSION, trigger_id=trigger_id, promise=trigger_id, part_id=part_id or str(trigger_id),
-            timeout_ms=timeout_ms, t_us=t_us,
+            station="st1", session=SESSION, trigger_id=trigger_id, promise=trigger_id,
+            part_id=part_id or str(trigger_id), timeout_ms=timeout_ms, t_us=t_us,
         )  # fmt: skip
         self.made_ns[trigger_id] = self.world.ns
         if delay_ms:
