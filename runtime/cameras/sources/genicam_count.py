@@ -80,6 +80,8 @@ class TriggerTimes:
         least_us = self._least_us
         if least_us is not None and stamp_us - self._before_us < least_us - drifted_us - REACTION_JITTER_US:
             return True
+        if self._after_us - self._before_us > REACTION_JITTER_US:
+            return False  # when exactly it was triggered is not known, so nothing is learned from it
         came_us = stamp_us - self._after_us
         self._least_us = came_us if least_us is None else min(came_us, least_us + drifted_us)
         self._seen_us = self._after_us

@@ -31,7 +31,6 @@ from tests.runtime.cameras.genicam_stand_in import MM, StandIn, StandInNodes, pa
 
 SENSOR = f"{SENSOR_PREFIX}look"
 TRIGGER = {"TriggerSelector": "AcquisitionStart", "TriggerMode": "Off", "TriggerSource": "Line9"}
-SECOND_AFTER_MS = 20
 WARM_UP = count(10_000)
 ANSWER_MS = 300
 """Longest wait of the station for a picture."""
@@ -68,7 +67,8 @@ def shown(frame: Frame) -> int:
 class Scripted:
     """What both cameras do with a trigger, by a word for each of them; then ``one``, always."""
 
-    def __init__(self, belt: Belt, words: str, transit_ms: float = 0.0) -> None:
+    def __init__(self, belt: Belt, words: str, transit_ms: float = 0.0, second_ms: int = 20) -> None:
+        self.second_ms = second_ms
         self.belt, self.words, self.transit_ms = belt, words.split(), transit_ms
         self.triggered = self.exposed = self.number = 0
         self.under_way: list[tuple[int, float, Any]] = []
@@ -94,7 +94,7 @@ class Scripted:
         if not delays:
             self.expose()
         for at, later in enumerate(delays):
-            self.after_ms = at * SECOND_AFTER_MS
+            self.after_ms = at * self.second_ms
             self.under_way.append(
                 (self.triggered + later, now_s + (self.transit_ms + self.after_ms) / 1000, self.expose())
             )

@@ -36,10 +36,12 @@ def source_of(camera: str, script: Scripted) -> Any:
     return GenicamSource(GenicamBelt(script, latch=camera == "genicam"), GenicamSection(), "software")
 
 
-def inspected(line: Line, camera: str, words: str, parts: int, transit_ms: float = 40) -> tuple[Plc, dict[int, Any]]:
+def inspected(
+    line: Line, camera: str, words: str, parts: int, transit_ms: float = 40, second_ms: int = 20
+) -> tuple[Plc, dict[int, Any]]:
     """Trigger once for each part, as soon as the part before has its result."""
     belt, first = Belt(), next(_first)
-    script = Scripted(belt, words, transit_ms)
+    script = Scripted(belt, words, transit_ms, second_ms)
     with watched(line, belt, script, source_of(camera, script)) as plc:
         results = plc.inspect(*range(first, first + parts))
     return plc, dict(enumerate(results.values()))
@@ -79,5 +81,5 @@ def test_a_camera_that_exposes_twice_for_a_trigger_answers_none_by_the_picture_b
 def test_the_pictures_of_the_part_before_are_noticed(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: without the check of times a good part's picture passes the part after it."""
     monkeypatch.setattr(genicam_count.TriggerTimes, "is_before", lambda *_: False)
-    plc, results = inspected(line, "genicam", "one two two two two", 7)
+    plc, results = inspected(line, "genicam", "one two-late one two-late", 5, transit_ms=250, second_ms=200)
     assert plc.wrong(results)
