@@ -15,6 +15,8 @@ from asperity.runtime.frame import Frame
 
 STAMP_TOLERANCE_US = 1000
 """An exposure may be stamped this much before its trigger: the stamp of a shutter and the clock are rounded."""
+CLOCK_STEP_US = 5000
+"""The wall clock of a computer is slewed together with its monotonic clock; more than this is a step."""
 STEADY = ("sensor", "clock", "shape_px", "intrinsics", "unit", "scale", "offset", "invalid")
 """Of a frame: what does not change while a camera is open. A difference is another camera, or another setting."""
 
@@ -29,7 +31,9 @@ class ExposureOrder:
         self._number: int | None = None
         self._exposed_us = 0
         self._before: Frame | None = None
-        self._delay = LeastDelay()
+        self._delay, self._reaction = LeastDelay(), LeastDelay()
+        self._ahead_us: int | None = None
+        """The wall clock, ahead of the monotonic one."""
 
     @property
     def tells(self) -> bool:
@@ -66,9 +70,26 @@ class ExposureOrder:
 
         With a clock that the station trusts, the station itself rejects what is too old.
         """
-        if frame.clock != "device" or not frame.t_exposure_us:
+        if frame.clock == "realtime" or not frame.t_exposure_us:
             return 0.0
-        return self._delay.above_us(frame.t_exposure_us, arrived.ns // 1000)
+        above_us = self._delay.above_us(frame.t_exposure_us, arrived.ns // 1000)
+        return above_us if frame.clock == "device" else 0.0
+
+    def reacted_us(self, frame: Frame, asked: Now) -> float:
+        """How much longer it took from a trigger to its exposure than the least; 0: unknown."""
+        return self._reaction.above_us(asked.ns // 1000, frame.t_exposure_us) if frame.t_exposure_us else 0.0
+
+    def check_clock(self, frame: Frame, now: Now) -> None:
+        """Raises CameraLostError if this computer's clock was set, which dates exposures, since the last one."""
+        if frame.clock != "realtime" or not frame.t_exposure_us:
+            return
+        ahead_us, before_us = now.wall_us - now.ns // 1000, self._ahead_us
+        self._ahead_us = ahead_us
+        if before_us is not None and abs(ahead_us - before_us) > CLOCK_STEP_US:
+            raise CameraLostError(
+                f"the clock of this computer was set by {(ahead_us - before_us) / 1000:.0f} ms, and the exposures of "
+                f"{name_of(frame)} are dated by it"
+            )
 
     def check_after(self, frame: Frame, asked: Now) -> None:
         """Raises CameraLostError for an exposure before its trigger, as far as the two clocks can be compared."""
@@ -76,7 +97,7 @@ class ExposureOrder:
             return
         if frame.clock == "realtime":
             early_us: float = asked.wall_us - frame.t_exposure_us
-        elif frame.clock == "device" and self._delay.least_us is not None:
+        elif self._delay.least_us is not None:
             # Exposed no later than this by our clock: no frame is under way for less than no time.
             early_us = asked.ns // 1000 - (frame.t_exposure_us + self._delay.least_us)
         else:

@@ -153,7 +153,8 @@ class LiveLoop:
         called = self._clock()
         self._call(self._source.trigger)
         # The program may have stood still in between, or the camera been busy: then it exposed the next part.
-        in_time = self._inbox.is_fresh(asked)
+        self._inbox.listen(0)
+        in_time = self._inbox.is_fresh(asked) and not self._inbox.is_followed(asked)
         self._returned_ns = self._clock().ns  # however long the camera takes to be triggered, it is no pause
         shot = self._answer(asked)
         if shot is None:
@@ -164,6 +165,7 @@ class LiveLoop:
         self._order.check_after(shot.frame, called)
         latest_us = called.wall_us - (called.ns - asked.since_ns) // 1000 + self._settings.late_ms * 1000
         stamped_late = shot.frame.clock == "realtime" and shot.frame.t_exposure_us > latest_us
+        stamped_late |= self._order.reacted_us(shot.frame, called) > self._settings.late_ms * 1000
         self._order.waited_us(shot.frame, self._clock())
         if not in_time or stamped_late:
             self._discard(shot)
@@ -253,6 +255,7 @@ class LiveLoop:
                     f"the source of {self._sensor} gave {type(shot).__name__} for an exposure, or one with values of "
                     "wrong types; see docs/cameras.md"
                 )
+            self._order.check_clock(shot.frame, self._clock())
             self._silent_ns = 0
             return shot
         # Where the process stood still it is not the camera that was silent.

@@ -81,10 +81,10 @@ class TriggerInbox:
         return above_ns
 
     def next(self) -> Asked | None:
-        """The oldest that is fresh; those before it are left out."""
+        """The oldest that is fresh and whose part was not followed by another; those before it are left out."""
         while self._waiting:
             asked = self._waiting.popleft()
-            if self.is_fresh(asked):
+            if self.is_fresh(asked) and not self.is_followed(asked):
                 return asked
             self._refuse(asked.trigger)
         return None
@@ -92,6 +92,11 @@ class TriggerInbox:
     def is_fresh(self, asked: Asked) -> bool:
         """Whether the trigger cannot have waited for longer than ``late_ms``."""
         return self._clock().ns - asked.since_ns <= self._late_ns
+
+    def is_followed(self, asked: Asked) -> bool:
+        """Whether a trigger of another part has come since: that part is there now."""
+        part_id = asked.trigger.part_id
+        return any(not part_id or one.trigger.part_id != part_id for one in self._waiting)
 
     def discard(self, time_ms: int) -> None:
         """Leave out what waits, and what comes within this time: after a pause it may only now be read."""
@@ -105,6 +110,6 @@ class TriggerInbox:
 
     def _refuse(self, trigger: Trigger) -> None:
         self.refused += 1
-        log.warning("a trigger is not answered: it may have waited for longer than [live] late_ms; %s triggers so far",
-                    self.refused)
+        log.warning("a trigger is not answered: it may have waited for longer than [live] late_ms, or the next part's "
+                    "has come; %s triggers so far", self.refused)
         log.debug("trigger %s of part %r", trigger.trigger_id, trigger.part_id)

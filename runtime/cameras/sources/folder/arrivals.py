@@ -322,7 +322,11 @@ class Arrivals:
         for half, seen in exposure.seen.items():
             if seen.nbytes > self._rules.max_nbytes:
                 return f"{exposure.names[half]} has {seen.nbytes} bytes; at most {self._rules.max_nbytes} are read"
-        newest_ns = max((seen.mtime_ns for seen in exposure.seen.values()), default=wall_ns)
+        written_ns = [seen.mtime_ns for seen in exposure.seen.values()] or [wall_ns]
+        newest_ns = max(written_ns)
+        apart_ns = newest_ns - min(written_ns)
+        if apart_ns > self._rules.settle_ns and not exposure.again:  # again: it may only have been touched
+            return f"its files were written {apart_ns // 1_000_000} ms apart (settle_ms), so one is of another exposure"
         # By this computer's clocks, whichever says more: a file's own time may be of another computer.
         age_ns = max(now_ns - exposure.first_ns, wall_ns - newest_ns)
         if self._rules.max_age_ns and age_ns > self._rules.max_age_ns:

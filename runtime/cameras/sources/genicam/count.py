@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from asperity.runtime.cameras.ages import DRIFT
 from asperity.runtime.errors import CameraLostError
 
 BLOCK_IDS = 65_535
 """GigE Vision 1 counts 1 to 65535 and then 1 again: block 0 does not exist."""
+REACTION_JITTER_US = 10_000
+"""Times from a trigger to the stamp of its exposure differ by less than this."""
+ANSWER_MAX_US = 60_000_000
+"""A stamp this far from the time that was read at the trigger is of another clock."""
 MAX_TIME_US = 2**53 - 1
 """Largest time on the wire (docs/wire.md)."""
 
@@ -48,6 +53,39 @@ class ExposureCount:
         self._wraps &= 1 <= frame_id <= BLOCK_IDS
         self.last = unwrapped(self.last, frame_id) if self._wraps else frame_id
         return self.last
+
+
+class TriggerTimes:
+    """Whether an exposure was made before its trigger.
+
+    By the camera's own clock, read at the trigger, where it tells it. Else by the time from trigger to stamp, which
+    two clocks that were never compared show up to a constant: none is shorter than those before.
+    """
+
+    def __init__(self) -> None:
+        self._least_us: float | None = None
+        """From a trigger to its stamp, across the two clocks."""
+        self._seen_us = self._before_us = self._after_us = self._device_us = 0
+
+    def triggered(self, before_us: int, after_us: int, device_us: int) -> None:
+        """The camera was triggered between two times of ours, after ``device_us`` of its own; 0: not known."""
+        self._before_us, self._after_us, self._device_us = before_us, after_us, device_us
+
+    def is_before(self, stamp_us: int) -> bool:
+        """Whether an exposure with this stamp was made before the last trigger. One that was not is its answer."""
+        # With a time far away from the camera's, its stamps are of another clock.
+        if self._device_us and abs(stamp_us - self._device_us) < ANSWER_MAX_US:
+            return stamp_us < self._device_us
+        drifted_us = (self._after_us - self._seen_us) * DRIFT
+        least_us = self._least_us
+        if least_us is not None and stamp_us - self._before_us < least_us - drifted_us - REACTION_JITTER_US:
+            return True
+        if self._after_us - self._before_us > REACTION_JITTER_US:
+            return False  # when exactly it was triggered is not known, so nothing is learned from it
+        came_us = stamp_us - self._after_us
+        self._least_us = came_us if least_us is None else min(came_us, least_us + drifted_us)
+        self._seen_us = self._after_us
+        return False
 
 
 def time_us(ticks: int, frequency_hz: float) -> int:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from asperity.runtime.cameras.pictures.coordinates import Axes
 from asperity.runtime.cameras.source import Triggers
+from asperity.runtime.cameras.sources.genicam.count import time_us
 from asperity.runtime.errors import CameraError, ConfigError
 from asperity.runtime.frame import Clock
 
@@ -25,6 +26,11 @@ CLOSE = 1e-6
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 SYNCHRONISED = ("Slave", "Master")
 PTP_NODES = (("PtpEnable", "PtpStatus"), ("GevIEEE1588", "GevIEEE1588Status"))
+TIME_NODES = (
+    ("TimestampLatch", "TimestampLatchValue", ""),
+    ("GevTimestampControlLatch", "GevTimestampValue", "GevTimestampTickFrequency"),
+)
+"""Command, value, and its ticks per second; without: nanoseconds."""
 
 
 class Nodes(Protocol):
@@ -143,13 +149,29 @@ def same(wanted: str, got: Value) -> bool:
 
 def clock_of(nodes: Nodes) -> Clock:
     """``ptp`` only where the camera itself says that it is synchronised now."""
+    return "ptp" if ptp_status(nodes) else "device"
+
+
+def ptp_status(nodes: Nodes) -> str:
+    """What the camera is in PTP now; empty: not synchronised."""
     for enable, status in PTP_NODES:
         if nodes.read(enable) is True:
             if nodes.has("PtpDataSetLatch"):
                 nodes.execute("PtpDataSetLatch")
-            if nodes.read(status) in SYNCHRONISED:
-                return "ptp"
-    return "device"
+            said = nodes.read(status)
+            if said in SYNCHRONISED:
+                return str(said)
+    return ""
+
+
+def read_time_us(nodes: Nodes) -> int:
+    """The camera's clock now, as it stamps exposures; 0: it does not tell it."""
+    for latch, value, frequency in TIME_NODES:
+        if nodes.has(latch):
+            nodes.execute(latch)
+            ticks, hz = nodes.read(value), nodes.read(frequency) if frequency else 1e9
+            return time_us(ticks, float(hz)) if isinstance(ticks, int) and isinstance(hz, int | float) else 0
+    return 0
 
 
 def read_scan3d(nodes: Nodes, prefix: str = "Scan3d", base: Scan3d | None = None) -> Scan3d:

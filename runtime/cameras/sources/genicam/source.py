@@ -8,11 +8,12 @@ from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta
 
+from asperity.runtime.cameras.ages import look
 from asperity.runtime.cameras.source import Device as Listed
 from asperity.runtime.cameras.source import Shot, SourceKind, Triggers
 from asperity.runtime.cameras.sources.genicam import nodes as nodes_of
 from asperity.runtime.cameras.sources.genicam import sdk
-from asperity.runtime.cameras.sources.genicam.count import ExposureCount
+from asperity.runtime.cameras.sources.genicam.count import ExposureCount, TriggerTimes
 from asperity.runtime.cameras.sources.genicam.nodes import Nodes, Scan3d
 from asperity.runtime.cameras.sources.genicam.payload import Damaged, Delivery, picture_of
 from asperity.runtime.errors import CameraError, CameraLostError
@@ -91,6 +92,7 @@ class GenicamSource:
         self._came = False
         self._after: tuple[int, int] | None = None
         self._time_us = 0
+        self._trigger_times = TriggerTimes()
         try:
             serial = camera.serial
             if options.serial and options.serial not in (serial, camera.seen.id):
@@ -119,6 +121,7 @@ class GenicamSource:
         self._clock: Clock = nodes_of.await_clock(
             nodes, options.ptp_wait_ms, lambda: time.sleep(0.2), lambda: time.monotonic() * 1000
         )
+        self._ptp_status = nodes_of.ptp_status(nodes)
         self._clock_read_s = time.monotonic()
 
     def shot(self, timeout_ms: int) -> Shot | None:
@@ -162,17 +165,31 @@ class GenicamSource:
         # An exposure of a trigger that was not answered may still come: it has the number after that trigger's.
         owed = 0 if unanswered is None else unanswered[0] + 1
         self._after = max(self._count.last, owed), self._time_us
-        self._camera.nodes.execute("TriggerSoftware")
+        nodes = self._camera.nodes
+        before_us, device_us = look().ns // 1000, nodes_of.read_time_us(nodes)
+        nodes.execute("TriggerSoftware")
+        self._trigger_times.triggered(before_us, look().ns // 1000, device_us)
 
     def _is_old(self, delivery: Delivery, before: int, number: int) -> bool:
         """Whether an exposure is not the answer to the last trigger. Raises CameraLostError for one out of order."""
         if self._after is None:
-            return False
+            if self._triggers == "software":
+                self._note("no trigger asked for it")
+            return self._triggers == "software"
         last, time_us = self._after
-        if (self._came and number <= before) or (delivery.time_us and delivery.time_us <= time_us):
+        if not delivery.time_us:
+            raise CameraLostError(
+                f"{self.sensor} does not say when it exposed, so that an exposure too many would get the next part's "
+                "trigger; switch on its time stamps (ChunkModeActive, ChunkSelector = Timestamp, ChunkEnable), or use "
+                "[live] triggers = free_run"
+            )
+        if (self._came and number <= before) or delivery.time_us <= time_us:
             raise CameraLostError(f"{self.sensor} answered a trigger with exposure {number}, from before it")
         if self._came and number <= last:
             self._note("it answers an earlier trigger")
+            return True
+        if self._trigger_times.is_before(delivery.time_us):
+            self._note("it was exposed before the trigger")
             return True
         self._after = None
         return False
@@ -232,8 +249,12 @@ class GenicamSource:
         if self._clock == "device" or time.monotonic() - self._clock_read_s < CLOCK_CHECK_S:
             return
         self._clock_read_s = time.monotonic()
-        if nodes_of.clock_of(self._camera.nodes) != self._clock:
-            raise CameraLostError(f"{self.sensor} is no longer synchronised by PTP; check grandmaster and network")
+        status = nodes_of.ptp_status(self._camera.nodes)
+        if status != self._ptp_status:  # a Slave that is Master now has lost its grandmaster
+            raise CameraLostError(
+                f"{self.sensor} is no longer synchronised by PTP as it was: {self._ptp_status} before, "
+                f"{status or 'not at all'} now; check grandmaster and network"
+            )
 
     def _note(self, why: str) -> None:
         """Log a lost exposure: the first, second, fourth, eighth and so on."""

@@ -237,6 +237,10 @@ def _endpoint(options: Ros2Options) -> Endpoint:
 
 def open_camera(options: Ros2Options, triggers: Triggers) -> Ros2Camera:
     """Raises CameraError, ConfigError."""
+    if options.bag and triggers != "free_run":
+        raise ConfigError(
+            f"[ros2] bag: a recording has no part in front of it; [live] triggers = {triggers!r} is for a driver"
+        )
     return Ros2Camera(options)
 
 

@@ -194,3 +194,20 @@ def test_listing_a_large_folder_takes_a_bounded_share_of_the_time(tmp_path: Path
         waited += 1
     assert waited == BUSY_SHARE - 1
     folder.close()
+
+
+@pytest.mark.parametrize("options", [{"before": "take", "max_age_ms": 0}, {"before": "take"}, {}])
+def test_a_half_of_an_earlier_exposure_of_the_same_name_is_not_paired(hot: Hot, options: dict[str, Any]) -> None:
+    """Its other half was lost, and the camera's program has begun to count again."""
+    hot.options = {**PAIRS, "complete": "renamed", **options}
+    if options:
+        hot.put("rgb/5.png", 1, age_ms=3_600_000)
+        hot.open()
+    else:  # copied with its time
+        hot.open()
+        hot.put("rgb/5.png", 1, age_ms=3_600_000)
+    hot.put("xyz/5.npy", 2)
+    assert hot.values(3000) == []
+    hot.put("xyz/6.npy", 3)
+    hot.put("rgb/6.png", 3, age_ms=500)
+    assert hot.values() == [3]

@@ -7,7 +7,7 @@ import pytest
 
 from asperity.runtime.cameras.pictures.coordinates import Axes
 from asperity.runtime.cameras.sources.genicam import nodes as nodes_of
-from asperity.runtime.cameras.sources.genicam.count import BLOCK_IDS, ExposureCount, time_us, unwrapped
+from asperity.runtime.cameras.sources.genicam.count import BLOCK_IDS, ExposureCount, TriggerTimes, time_us, unwrapped
 from asperity.runtime.cameras.sources.genicam.nodes import Scan3d
 from asperity.runtime.cameras.sources.genicam.payload import Damaged, Delivery, Part, Picture, picture_of
 from asperity.runtime.cameras.sources.genicam.sdk import Seen, choose, producers
@@ -248,6 +248,24 @@ def test_a_camera_is_chosen_by_name_and_never_by_chance() -> None:
                                 ([two[0], two[0]], "100", "more than one")):  # fmt: skip
         with pytest.raises(CameraError, match=words):
             choose(seen, wanted)
+
+
+AHEAD_US = 500_000_000
+"""The camera's clock, ahead of ours."""
+
+
+@pytest.mark.parametrize("latch", ["read", "none", "of another clock"])
+def test_an_exposure_from_before_its_trigger_is_told_by_time(latch: str) -> None:
+    """Also one that is younger than an exposure takes to be computed."""
+    times, at_us = TriggerTimes(), 1_000_000
+    for turn in range(50):
+        at_us += 60_000 + 10_000_000 * (turn % 3)
+        device_us = round(at_us * (1 + 100e-6)) + AHEAD_US  # the two clocks drift apart
+        times.triggered(at_us - 10_000 * (turn % 2), at_us + 2000,
+                        {"read": device_us, "none": 0, "of another clock": 7}[latch])  # fmt: skip
+        if turn:
+            assert times.is_before(device_us - 45_000), "the second exposure of the trigger before"
+        assert not times.is_before(device_us + 3000 + 1000 * (turn % 5)), "its answer"
 
 
 def test_producers_are_a_file_a_folder_or_the_vendors_variable(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -158,9 +159,10 @@ def test_ptp_is_said_only_while_the_camera_says_it(monkeypatch: pytest.MonkeyPat
     assert first is not None
     assert (first.frame.clock, first.frame.t_exposure_us) == ("ptp", 1_700_000_000_000_000)
     monkeypatch.setattr(genicam, "CLOCK_CHECK_S", 0.0)
-    nodes.values["PtpStatus"] = "Faulty"
-    with pytest.raises(CameraLostError, match="no longer synchronised"):
-        source.shot(1)
+    for status in ("Faulty", "Master"):  # Master: it follows no clock but its own
+        nodes.values["PtpStatus"] = status
+        with pytest.raises(CameraLostError, match="no longer synchronised"):
+            source.shot(1)
 
 
 class Triggered(StandIn):
@@ -168,12 +170,13 @@ class Triggered(StandIn):
 
     def __init__(self) -> None:
         super().__init__(StandInNodes(TRIGGER))
-        self.count = 0
+        self.count = self._last_us = 0
         self.nodes.on_execute = lambda name: self.expose()
 
     def expose(self) -> None:
         self.count += 1
-        self.queue.append(delivery(self.count, time_us=1000 * self.count))
+        self.queue.append(delivery(self.count, time_us=max(time.monotonic_ns() // 1000, self._last_us + 1)))
+        self._last_us = self.queue[-1].time_us  # type: ignore[union-attr]
 
 
 def test_five_of_five_triggers_are_answered_by_an_exposure_after_them() -> None:
@@ -224,19 +227,29 @@ def test_the_exposure_of_a_trigger_that_was_not_answered_in_time_never_answers_t
     camera.nodes.on_execute = lambda name: None
     source.trigger()
     camera.count += 1  # exposed, and on its way
+    now_us = time.monotonic_ns() // 1000
     assert source.shot(1) is None
     if late == "before the next trigger":
-        camera.queue.append(delivery(2, time_us=2000))
+        camera.queue.append(delivery(2, time_us=now_us + 1))
 
     def expose(name: str) -> None:
         if late == "after the next trigger":
-            camera.queue.append(delivery(2, time_us=2000))
+            camera.queue.append(delivery(2, time_us=now_us + 1))
         camera.expose()
 
     camera.nodes.on_execute = expose
     source.trigger()
     shot = source.shot(PATIENCE_MS)
     assert shot is not None and shot.number == 3 and np.array_equal(shot.frame.rgb, picture(3))
+
+
+def test_exposures_without_times_answer_no_trigger() -> None:
+    camera = Triggered()
+    source = opened(camera, "software")
+    camera.nodes.on_execute = lambda name: camera.queue.append(delivery(1))
+    source.trigger()
+    with pytest.raises(CameraLostError, match="does not say when it exposed"):
+        source.shot(1)
 
 
 def test_a_damaged_answer_is_not_owed() -> None:

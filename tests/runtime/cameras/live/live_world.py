@@ -40,9 +40,11 @@ class World:
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
         self._frozen_ns = 0
+        self.wall_us = WALL_US
+        """Of the beginning; another value is a clock that was set."""
 
     def clock(self) -> Now:
-        return Now(self.ns, WALL_US + self.ns // 1000)
+        return Now(self.ns, self.wall_us + self.ns // 1000)
 
     def at(self, ms: int, what: Callable[[], None]) -> None:
         """``what`` happens so long from now."""
@@ -180,16 +182,20 @@ class ScriptedSender:
     """Serial -> when it was sent."""
     made_ns: dict[int, int] = field(default_factory=dict)
     """Trigger id -> when the station made it."""
+    delayed: set[int] = field(default_factory=set)
+    """Triggers that the network holds back."""
 
-    def make(self, trigger_id: int, *, timeout_ms: int = 60_000, delay_ms: int = 0, stamped: bool = True) -> None:
+    def make(self, trigger_id: int, *, timeout_ms: int = 60_000, delay_ms: int = 0, stamped: bool = True,
+             part_id: str = "") -> None:  # fmt: skip
         """The station makes a trigger, which comes here after ``delay_ms``."""
         t_us = self.world.clock().wall_us + self.clock_us if stamped else 0
         trigger = Trigger(
-            station="st1", session=SESSION, trigger_id=trigger_id, promise=trigger_id, part_id=str(trigger_id),
-            timeout_ms=timeout_ms, t_us=t_us,
+            station="st1", session=SESSION, trigger_id=trigger_id, promise=trigger_id,
+            part_id=part_id or str(trigger_id), timeout_ms=timeout_ms, t_us=t_us,
         )  # fmt: skip
         self.made_ns[trigger_id] = self.world.ns
         if delay_ms:
+            self.delayed.add(trigger_id)
             self.world.at(delay_ms, lambda: self.triggers.append(trigger))
         else:
             self.triggers.append(trigger)

@@ -96,6 +96,8 @@ def check(made: Rig, triggers: str) -> None:
         if triggers == "software":
             waited_ms = (camera.exposed[serial] - sender.made_ns[trigger]) / MS
             assert 0 <= waited_ms <= LATE_MS + WAIT_MS, "the picture of another part"
+            later = [sender.made_ns[one] for one in sender.made_ns if one > trigger and one not in sender.delayed]
+            assert not any(ns < camera.exposed[serial] for ns in later), "the picture of the next part"
     if triggers == "free_run":
         for serial, sent_ns in sender.sent_ns.items():
             assert (sent_ns - camera.exposed[serial]) / MS <= LATE_MS + WAIT_MS, "an old picture"

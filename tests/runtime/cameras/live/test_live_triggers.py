@@ -74,9 +74,10 @@ def test_an_exposure_long_after_its_trigger_came_is_not_sent_for_it() -> None:
     assert made.sender.answers == [(1, 1), (3, 3)] and made.sender.seq == 3
 
 
-def test_an_exposure_that_nobody_asked_for_long_after_a_trigger_does_not_answer_it() -> None:
+@pytest.mark.parametrize("clock", ["realtime", "device", "ptp"])
+def test_an_exposure_that_nobody_asked_for_long_after_a_trigger_does_not_answer_it(clock: str) -> None:
     """The one that was asked for is lost."""
-    made = rig("software", keeps=True)
+    made = rig("software", keeps=True, clock=clock)
     made.world.at(100, lambda: made.sender.make(1))
     made.world.at(300, lambda: setattr(made.camera, "lose", 1))
     made.world.at(400, lambda: made.sender.make(2))
@@ -98,7 +99,7 @@ def test_a_trigger_that_came_while_the_camera_was_busy_is_answered_only_soon() -
     assert [trigger for trigger, _ in slow.sender.answers] == [1, 3], "2 waited for 1.7 s"
 
 
-@pytest.mark.parametrize("clock", ["realtime", "device"])
+@pytest.mark.parametrize("clock", ["realtime", "device", "ptp"])
 def test_an_exposure_from_before_its_trigger_is_a_lost_camera(clock: str) -> None:
     """The source discards nothing: what it exposed before comes out after the trigger."""
     made = rig("software", clock=clock, counts=False)

@@ -305,6 +305,11 @@ def test_it_has_no_software_trigger() -> None:
         open_source("ros2", ROS2, Ros2Options(points=CLOUD), "software")
 
 
+def test_a_bag_answers_no_announced_part() -> None:
+    with pytest.raises(ConfigError, match="no part in front of it"):
+        open_source("ros2", ROS2, Ros2Options(points=CLOUD, bag="recorded"), "hard_wired")
+
+
 def test_devices_are_the_topics_behind_the_router(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     options = Ros2Options(connect=f"tcp/127.0.0.1:{scene.port}", open_ms=200)
     monkeypatch.setattr(source, "Ros2Options", lambda **_: options)
