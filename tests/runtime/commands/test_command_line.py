@@ -203,6 +203,7 @@ def test_a_third_package_adds_its_commands(run: Run) -> None:
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["asperity", "more", "torch"])
     monkeypatch.setattr("asperity.runtime.process.early_signals.install", lambda: None)
+    monkeypatch.setattr(sys, "path", ["/", *sys.path])  # pytest puts its folders first, where a conftest.py lies
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == cli.MISSING_EXTRA_EXIT_CODE

@@ -18,7 +18,7 @@ import numpy as np
 from asperity.runtime.cameras.camera_toml import LiveSection
 from asperity.runtime.cameras.live import LiveLoop
 from asperity.runtime.cameras.source import Shot, Source
-from asperity.runtime.cameras.sources.genicam_payload import Delivery
+from asperity.runtime.cameras.sources.genicam.payload import Delivery
 from asperity.runtime.client.frame_sender import FrameSender
 from asperity.runtime.engines.simulated import LOOK_SHAPE_PX, SENSOR_PREFIX
 from asperity.runtime.errors import CameraLostError

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from asperity.runtime.cameras.sources.genicam import GenicamSection, GenicamSource
 from asperity.runtime.cameras.sources.genicam import count as genicam_count
+from asperity.runtime.cameras.sources.genicam.source import GenicamSection, GenicamSource
 from asperity.runtime.reasons import Reason
 from asperity.testing import CAMERA, STATION, Line
 from tests.runtime.cameras.live.belt import Belt, BeltSource, GenicamBelt, Plc, Scripted, watched
