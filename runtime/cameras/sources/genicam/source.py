@@ -92,6 +92,8 @@ class GenicamSource:
         self._came = False
         self._after: tuple[int, int] | None = None
         self._time_us = 0
+        self._tells_time = False
+        """Its own time was read at the last trigger."""
         self._trigger_times = TriggerTimes()
         try:
             serial = camera.serial
@@ -153,13 +155,13 @@ class GenicamSource:
             raise CameraLostError(
                 f"{self.sensor} did not answer its first trigger; its exposure could be taken for the next one's"
             )
-        for _ in range(self._options.buffers + 1):
+        for surplus in range(self._options.buffers + 1):
             delivery = self._camera.fetch(1, self._scan3d)
             if delivery is None:
                 break
             self._number(delivery)
             self._time_us = max(self._time_us, delivery.time_us)
-            self._note("it was exposed before the trigger")
+            self._leave_out("it was exposed before the trigger", surplus=unanswered is None or surplus > 0)
         else:
             raise CameraLostError(f"{self.sensor} exposes without a trigger; check its trigger settings")
         # An exposure of a trigger that was not answered may still come: it has the number after that trigger's.
@@ -167,6 +169,7 @@ class GenicamSource:
         self._after = max(self._count.last, owed), self._time_us
         nodes = self._camera.nodes
         before_us, device_us = look().ns // 1000, nodes_of.read_time_us(nodes)
+        self._tells_time = device_us > 0
         nodes.execute("TriggerSoftware")
         self._trigger_times.triggered(before_us, look().ns // 1000, device_us)
 
@@ -174,7 +177,7 @@ class GenicamSource:
         """Whether an exposure is not the answer to the last trigger. Raises CameraLostError for one out of order."""
         if self._after is None:
             if self._triggers == "software":
-                self._note("no trigger asked for it")
+                self._leave_out("no trigger asked for it", surplus=True)
             return self._triggers == "software"
         last, time_us = self._after
         if not delivery.time_us:
@@ -189,10 +192,24 @@ class GenicamSource:
             self._note("it answers an earlier trigger")
             return True
         if self._trigger_times.is_before(delivery.time_us):
-            self._note("it was exposed before the trigger")
+            self._leave_out("it was exposed before the trigger", surplus=True)
             return True
         self._after = None
         return False
+
+    def _leave_out(self, why: str, surplus: bool) -> None:
+        """An exposure that answers no trigger.
+
+        Raises CameraLostError where it is one too many of a camera that does not tell its time: the next one may come
+        so soon before a trigger that nothing tells it from the answer.
+        """
+        if surplus and self._came and not self._tells_time:
+            raise CameraLostError(
+                f"{self.sensor} exposes more than once for a trigger, and its clock cannot be read (TimestampLatch): a "
+                "part could get the picture of the one before; set it to one exposure per trigger "
+                "(AcquisitionBurstFrameCount)"
+            )
+        self._note(why)
 
     def close(self) -> None:
         """``Source.close``."""

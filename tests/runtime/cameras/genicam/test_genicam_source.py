@@ -166,12 +166,19 @@ def test_ptp_is_said_only_while_the_camera_says_it(monkeypatch: pytest.MonkeyPat
 
 
 class Triggered(StandIn):
-    """Exposes once for each TriggerSoftware, and sometimes on its own."""
+    """Exposes once for each TriggerSoftware, and sometimes on its own. ``latch``: its clock can be read."""
 
-    def __init__(self) -> None:
-        super().__init__(StandInNodes(TRIGGER))
+    def __init__(self, latch: bool = False) -> None:
+        clock = {"TimestampLatch": 0, "TimestampLatchValue": 0} if latch else {}
+        super().__init__(StandInNodes({**TRIGGER, **clock}))
         self.count = self._last_us = 0
-        self.nodes.on_execute = lambda name: self.expose()
+        self.nodes.on_execute = self.executed
+
+    def executed(self, name: str) -> None:
+        if name == "TriggerSoftware":
+            self.expose()
+        else:
+            self.nodes.values["TimestampLatchValue"] = time.monotonic_ns()
 
     def expose(self) -> None:
         self.count += 1
@@ -180,7 +187,7 @@ class Triggered(StandIn):
 
 
 def test_five_of_five_triggers_are_answered_by_an_exposure_after_them() -> None:
-    camera = Triggered()
+    camera = Triggered(latch=True)
     source = opened(camera, "software")
     assert camera.nodes.values["TriggerSource"] == "Software" and camera.nodes.values["TriggerMode"] == "On"
     for turn in range(5):
@@ -191,6 +198,18 @@ def test_five_of_five_triggers_are_answered_by_an_exposure_after_them() -> None:
         shot = source.shot(1)
         assert shot is not None and shot.number == before + 1
         assert np.array_equal(shot.frame.rgb, picture(before + 1)) and source.shot(1) is None
+
+
+@pytest.mark.parametrize("before_next", [True, False])
+def test_an_exposure_too_many_of_a_camera_that_does_not_tell_its_time_ends_it(before_next: bool) -> None:
+    """The next one may come so soon before a trigger that nothing tells it from the answer."""
+    camera = Triggered()
+    source = opened(camera, "software")
+    source.trigger()
+    assert source.shot(1) is not None
+    camera.expose()
+    with pytest.raises(CameraLostError, match="more than once for a trigger, and its clock cannot be read"):
+        source.trigger() if before_next else source.shot(1)
 
 
 def test_an_exposure_out_of_order_ends_it() -> None:
