@@ -24,7 +24,7 @@ class Unit:
         self.ready = False
         self.status = ""
         self.fed = 0
-        self._folder, self._ended = folder, False
+        self._folder, self.ended = folder, False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(folder / "notify"))
         self._socket.setblocking(False)
@@ -51,7 +51,7 @@ class Unit:
             pass
         if self.ready and time.monotonic() - self._fed_s > WATCHDOG_S:
             self.process.kill()
-        if self.process.poll() is not None and not self._ended:
+        if self.process.poll() is not None and not self.ended:
             self.codes.append(self.process.returncode)
             self.process = self._start()
         return True
@@ -62,7 +62,7 @@ class Unit:
 
     def stop(self, timeout_s: float) -> int:
         """SIGTERM, as ``systemctl stop``: it is not restarted. Its exit code."""
-        self._ended = True
+        self.ended = True
         self.signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
 
@@ -72,7 +72,7 @@ class Unit:
 
     def close(self) -> None:
         """End it."""
-        self._ended = True
+        self.ended = True
         self.process.kill()
         self.process.wait()
         self._socket.close()

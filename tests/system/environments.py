@@ -192,7 +192,7 @@ def ignored(number: int) -> Change:
 
 def no_temporary_folder(box: Box) -> None:
     """Neither TMPDIR nor the system's can be written."""
-    box.env["TMPDIR"] = "/nonexistent"
+    box.env["TMPDIR"] = str(box.folder / "gone")
     for path in ("/var/tmp", "/usr/tmp"):
         if Path(path).is_dir():
             box.without(path)

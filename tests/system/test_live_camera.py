@@ -81,6 +81,8 @@ class Plant:
 
     def good(self) -> None:
         """One part after another until one is good: the camera works. A crowded machine may be late."""
+        if self.unit.ended:  # by another test
+            self.restart()
         reasons: list[str] = []
         ends_s = time.monotonic() + PATIENCE_S
         while "GOOD" not in reasons:
