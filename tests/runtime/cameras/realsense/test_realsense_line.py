@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,20 @@ def line(lite_bundle: LiteBundle) -> Iterator[Lit]:
         made.await_running()
         made.score_files()
         yield made
+
+
+_spacers = count(10**6)
+
+
+@pytest.fixture(autouse=True)
+def another_picture(line: Lit) -> None:
+    """Before each test: the first picture of a test may be the last one of the test before, which would be frozen."""
+    number = next(_spacers)
+    rgb = np.random.default_rng(number).integers(0, 256, (SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+    frame = replace(read_frame(*pair(line.folder / "files", "0"), unit="mm"), rgb=rgb, t_exposure_us=number)
+    with FrameSender(CAMERA, line.ends["frames"]) as sender:
+        assert sender.send(frame, wait_ms=PATIENCE_MS)
+        line.result_at(number)
 
 
 Step = tuple[int, int, str]
@@ -215,6 +230,7 @@ def test_five_triggers_are_answered_by_five_later_exposures() -> None:
             assert one.t_exposure_us > asked_us[one.trigger_id] + PERIOD_US / 2
 
 
+@pytest.mark.soak  # of the SDK alone; now and then its player gives no frameset at all
 def test_the_pipeline_of_the_sdk_makes_framesets_of_two_exposures() -> None:
     """Why the source opens the sensors without it."""
     pipeline, config = rs.pipeline(rs.context()), rs.config()
