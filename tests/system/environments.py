@@ -64,7 +64,7 @@ COMMANDS = {
     "camera list": Command(("camera", "list"), (0, "folder")),
     "camera check": Command(("camera", "check", *FOLDER), (0, "exposures")),
     "camera live": Command(("camera", "live", *FOLDER), (10, "asperity run")),
-    "camera record": Command(("camera", "live", *FOLDER, *RECORD), (0, "1 frames")),
+    "camera record": Command(("camera", "live", *FOLDER, *RECORD, "--set", "unit=m"), (0, "1 frames")),
     "watch": Command(("watch", "--seconds", "0.05"), (11, "inspector")),
     "simulate": Command(("simulate", "--count", "1", "--rate", "100", *SOCKETS)),
     "calibrate": Command(("calibrate", "{normals}", "-o", "{folder}/tmp/made", "--limit", "3"), (6, "frames")),
