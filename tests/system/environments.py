@@ -252,6 +252,7 @@ TABLE = [
     Row("HOME too long", (env(HOME="/tmp/" + "x" * 4000),), {
         **dict.fromkeys((*OF_KEYS, "engines", "gateway opcua"), (14, "File name too long")),
         "run": (9, "[journal] path"), "inspect, own keys": (5, "File name too long"), "doctor": (14, "too long"),
+        "gateway mqtt": (3, "File name too long"),
         **dict.fromkeys(OF_FOLDER, (10, "File name too long")),
     }),
     Row("XDG variables relative", (env(XDG_STATE_HOME="s", XDG_CONFIG_HOME="c", XDG_CACHE_HOME="k",

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -66,7 +67,8 @@ def serve(config: GatewayConfig) -> None:
         # Read again for each connection: certificates are renewed while a gateway runs.
         return Connection(own, client_id, will, requests, watched, tls_context(own), wake)
 
-    process.run(config, lambda link: MqttGateway(config, link, file, watch, connect), since=file.since)
+    with closing(file):
+        process.run(config, lambda link: MqttGateway(config, link, file, watch, connect), since=file.since)
 
 
 class MqttGateway:

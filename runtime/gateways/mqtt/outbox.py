@@ -167,6 +167,11 @@ class StateFile:
         self.sent, self.acknowledged = sent, acknowledged
         self._written = (sent, acknowledged)
 
+    def close(self) -> None:
+        """Close the file; another gateway may have it."""
+        if self._file is not None:
+            self._file.close()
+
     def _read(self) -> None:
         try:
             data = read_file(self._path, 2 * SLOT_BYTES, forbidden=OTHERS_MAY_WRITE)
