@@ -14,12 +14,11 @@ from itertools import count
 from typing import Any, Literal, NamedTuple
 
 from asperity.runtime.cameras.files.grouping import Pattern, group_files
+from asperity.runtime.cameras.source import WAITING_MAX
 from asperity.runtime.text.names import has_stray_bytes, natural_key
 
 REMEMBERED = 1024
 """Exposures whose names, files and pictures are known after they were decided."""
-WAITING_MAX = 16
-"""What a live camera may hold back: the live loop discards no more than this after a pause."""
 MAX_STEM_NBYTES = 300
 A_FOLDER = "a folder"
 

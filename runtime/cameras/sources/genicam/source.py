@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Protocol
 from msgspec import Meta
 
 from asperity.runtime.cameras.ages import look
+from asperity.runtime.cameras.source import WAITING_MAX, Shot, SourceKind, Triggers
 from asperity.runtime.cameras.source import Device as Listed
-from asperity.runtime.cameras.source import Shot, SourceKind, Triggers
 from asperity.runtime.cameras.sources.genicam import nodes as nodes_of
 from asperity.runtime.cameras.sources.genicam import sdk
 from asperity.runtime.cameras.sources.genicam.count import ExposureCount, TriggerTimes
@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 CLOCK_CHECK_S = 1.0
 """How often a camera with PTP is asked whether it is still synchronised."""
 SECOND_US = 1_000_000
-WAITING_MAX = 16
-"""As ``cameras.source`` allows."""
 SENSOR_CHARACTERS = 64
 """As in docs/wire.md."""
 RESAMPLED = ", colour resampled"
