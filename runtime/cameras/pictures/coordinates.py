@@ -126,6 +126,9 @@ def _numbers(buffer: Buffer, name: str, dtype: str, rows: int, columns: int, per
 def _scaled(stored: NDArray[Any], axes: Axes) -> FloatArray:
     """In the camera's unit, as f4; a copy."""
     missing = ~np.isfinite(stored).all(axis=2)
+    if axes.invalid == (None, None, None):
+        # No number is declared: an offset must not make a measured point of three stored zeros.
+        missing |= (stored == 0).all(axis=2)
     for axis, number in enumerate(axes.invalid):
         if number is not None:
             # As stored: a float32 never equals the float64 that the camera's setting reads as.

@@ -94,7 +94,7 @@ def picture_of(delivery: Delivery, white_level: int = 0, unit: Unit | None = Non
         if len(three_d) == len(PLANES):
             name = name.replace("_A", "_ABC") + "_Planar"
             stored = np.concatenate([_packed(part) for part in three_d])
-        xyz = without_origin(coordinates.points(stored, name, rows, columns, axes), axes)
+        xyz = coordinates.points(stored, name, rows, columns, axes)
     elif scan3d.mode.startswith("RectifiedC"):
         if axes.invalid[2] is None:  # as of a depth picture: a stored 0 is missing, never a point at the offset
             axes = axes._replace(invalid=(None, None, 0.0))
@@ -109,16 +109,6 @@ def picture_of(delivery: Delivery, white_level: int = 0, unit: Unit | None = Non
             "no points can be made; set Scan3dOutputMode to CalibratedABC_Grid or RectifiedC"
         )
     return Picture(resized, xyz, depth, lens, found_unit, scale, offset, invalid, (rgb.shape[0], rgb.shape[1]))
-
-
-def without_origin(xyz: FloatArray, axes: coordinates.Axes) -> FloatArray:
-    """Points whose three stored numbers were 0, as missing: an offset must not make a measured point of them.
-
-    Where the camera declares its missing points by a number, only that one is missing.
-    """
-    if any(axes.offset) and axes.invalid == (None, None, None):
-        xyz[(xyz == np.array(axes.offset, dtype=np.float32)).all(axis=2)] = 0.0
-    return xyz
 
 
 def _sorted(parts: tuple[Part, ...]) -> tuple[list[Part], Part]:
