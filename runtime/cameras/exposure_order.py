@@ -37,7 +37,7 @@ class ExposureOrder:
 
     @property
     def tells(self) -> bool:
-        """An exposure that comes too late could be told from that of the next trigger."""
+        """An exposure that comes too late could be distinguished from that of the next trigger."""
         before = self._before
         return self._number is not None or (before is not None and before.clock == "realtime" and self._exposed_us > 0)
 

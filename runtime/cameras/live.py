@@ -175,7 +175,7 @@ class LiveLoop:
         return True
 
     def _answer(self, asked: Asked) -> Shot | None:
-        """The exposure for a trigger; None: none came while the station waits, and the next one can be told from it."""
+        """The exposure for a trigger; None: none came in time, and it could be distinguished from the next one."""
         ends_ns = self._clock().ns + asked.trigger.timeout_ms * MS
         while True:
             shot = self._shot(WAIT_MS)
