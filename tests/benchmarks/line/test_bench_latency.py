@@ -40,7 +40,7 @@ def test_both_paths_and_loads_are_measured_and_every_due_frame_counts(tmp_path: 
     reports.write_result(tmp_path / "r.json", report)
     latency_page.write(tmp_path / "r.html", report)
     page = (tmp_path / "r.html").read_text()
-    assert page.count("<img") == 4 and "http" not in page
+    assert page.count("<img") == 4 and "http:" not in page and "https:" not in page
 
 
 def test_a_frame_that_could_not_begin_in_time_counts_from_when_it_was_due(monkeypatch: pytest.MonkeyPatch) -> None:

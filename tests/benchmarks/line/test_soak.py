@@ -23,7 +23,7 @@ def check(report: dict[str, object], folder: Path, frames: int) -> None:
     soak_page.write(folder / "soak.html", report)
     assert reports.read_result(folder / "soak.json")["samples"]["pss_kb"]
     page = (folder / "soak.html").read_text()
-    assert "src=\"data:image/png" in page and "http" not in page
+    assert "src=\"data:image/png" in page and "http:" not in page and "https:" not in page
 
 
 def test_a_short_soak_counts_everything_and_judges_no_slope(tmp_path: Path) -> None:
