@@ -227,9 +227,8 @@ def test_the_ablation_table_tells_differences_from_results(tmp_path: Path, data:
     monkeypatch.setattr(ablation, "DATA", data.parent)
     monkeypatch.setattr(ablation, "RESULTS", tmp_path)
     monkeypatch.setattr(ablation, "SETS", {data.name: {"dome": 1.0, "hill": 1.0}})
-    monkeypatch.setattr(ablation, "SEEDS", 2)
     ablation.make_data(data.name)
-    ablation.run(data.name, ["frozen", "frozen-bank-1"], "tiny")
+    ablation.run(data.name, ["frozen", "frozen-bank-1"], "tiny", 2)
     lines = ablation.table(data.name, "tiny").splitlines()
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| frozen", "| frozen-bank-1"]
     assert "bump" in lines[5] and lines[-1].startswith("Shuffled labels: ")

@@ -1,0 +1,220 @@
+"""Judges a method that is not ours as ours is judged: same frames, window, part mask, split, and figures.
+
+    python -m asperity.benchmarks.accuracy.rival hard --drawing 61 baseline:ColourAndFpfh
+    python -m asperity.benchmarks.accuracy.rival hard --drawing 61 /elsewhere/shim.py:PatchCore  # outside of it
+
+The result is a row of the ablation (``gains SET lite/before rivals/NAME``), with processor seconds a frame and peak
+memory. docs/rivals.md describes the shims that were used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import resource
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from asperity.benchmarks.accuracy import ablation
+from asperity.benchmarks.accuracy.evaluate import Report, Run, summary
+from asperity.benchmarks.accuracy.material import Shots, load_material
+from asperity.benchmarks.accuracy.metrics import (
+    auroc_standard_error,
+    average_precision,
+    detection_rate,
+    pixel_figures,
+)
+from asperity.benchmarks.accuracy.pooled import FrameCurves, write_curves
+from asperity.benchmarks.accuracy.trial import DefectFigures, Detection, Figures
+from asperity.benchmarks.results_tools.machine import machine
+from asperity.benchmarks.results_tools.reports import write_result
+from asperity.calibration.auroc import auroc
+from asperity.calibration.frames.datasets import Item, open_dataset
+from asperity.calibration.frames.prepare_normals import prepare_normals
+from asperity.calibration.frames.split import split_frames
+from asperity.calibration.networks.torch_networks import build
+from asperity.calibration.outcome.threshold import choose_rate, threshold
+from asperity.calibration.profiles import network_for, profile
+from asperity.calibration.record import CalibrateOptions
+from asperity.runtime.cameras.files.folders import GOOD
+from asperity.runtime.frame import BoolArray, FloatArray, Frame, Prepared
+from asperity.runtime.manifest import Geometry, Network
+from asperity.runtime.vision.maps import source_map
+from asperity.runtime.vision.missing_points import as_declared
+from asperity.runtime.vision.preprocess import Foreground, find_part, prepare
+
+ALPHA = 0.05
+
+
+@dataclass
+class Seen:
+    """A frame with our window and part mask."""
+
+    frame: Frame
+    geometry: Geometry
+    network: Network
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """Image of the window, background black, and its cloud."""
+        return prepare(self.frame, self.geometry, self.network)
+
+    @cached_property
+    def part(self) -> Foreground:
+        """The part at the camera's resolution."""
+        return find_part(as_declared(self.frame, self.geometry), self.geometry)
+
+    @cached_property
+    def points(self) -> FloatArray:
+        """The part's points inside of the window, mm: (N, 3)."""
+        return self.part.points[self._pixels]
+
+    @cached_property
+    def cell_of(self) -> NDArray[np.int64]:
+        """The patch of each of these points."""
+        window, grid = self.prepared.window, self.network.grid
+        rows, columns = (axis - start for axis, start in zip(self._pixels, (window.y_px, window.x_px), strict=True))
+        return np.asarray(rows * grid // window.side_px * grid + columns * grid // window.side_px)
+
+    @cached_property
+    def cells(self) -> BoolArray:
+        """Patches with a point: grid x grid."""
+        grid = self.network.grid
+        return np.bincount(self.cell_of, minlength=grid * grid).reshape(grid, grid) > 0
+
+    @cached_property
+    def _pixels(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        window = self.prepared.window
+        rows, columns = np.nonzero(self.part.part)
+        inside = (rows >= window.y_px) & (rows < window.y_px + window.side_px)
+        inside &= (columns >= window.x_px) & (columns < window.x_px + window.side_px)
+        return rows[inside], columns[inside]
+
+
+class Rival(Protocol):
+    """What a method must offer; it is made with (network, mm_per_px, seed)."""
+
+    def fit(self, frames: Sequence[Seen], unseen: Sequence[Seen]) -> None:
+        """Learn from normal frames; ``unseen`` are normal ones for what must be standardised."""
+
+    def judge(self, frame: Seen) -> tuple[float, FloatArray]:
+        """Score, higher is stranger, and its map of the window, P x P."""
+
+
+def judge_product(source: Path, make: Any, cache: Path, seed: int) -> tuple[Figures, FrameCurves, list[str], float]:
+    """Figures, curves, names of the test frames, and processor seconds a test frame."""
+    begin, chosen, options = time.monotonic(), profile("lite"), CalibrateOptions(profile="lite")
+    material = load_material(source, chosen, build(chosen), options, cache, lambda *_: None)
+    normals = prepare_normals(source, options, chosen, lambda *_: None)
+    network = network_for(chosen, normals.geometry, "none")
+
+    def seen(item: Item) -> Seen:
+        return Seen(item.frame(), normals.geometry, network)
+
+    split = split_frames(material.normal.parts if all(material.normal.parts) else material.normal.names, seed=seed)
+    rival: Rival = make(network, normals.geometry.mm_per_px, seed)
+    rival.fit([seen(normals.items[i]) for i in split.fit], [seen(normals.items[i]) for i in split.tune])
+    calm = [rival.judge(seen(normals.items[i]))[0] for i in split.calibrate]
+    test, by_name = material.test, {item.name: item for item in open_dataset(source).test()}
+    scores, maps, spent = [], [], 0.0
+    for index, name in enumerate(test.names):
+        frame = seen(by_name[name])
+        before = time.process_time()
+        score, pixels = rival.judge(frame)
+        spent += time.process_time() - before
+        scores.append(score)
+        height_px, width_px = test.truth.shape[1:]
+        maps.append(source_map(pixels, test.window(index), height_px, width_px, outside=float(pixels.min())))
+    figures = _figures(np.array(scores), maps, test, calm, seed, len(split.fit), time.monotonic() - begin)
+    curves = FrameCurves.of(maps, list(test.truth), list(test.foreground))
+    return figures, curves, list(test.names), spent / len(test)
+
+
+def _figures(
+    scores: NDArray[np.float64], maps: list[FloatArray], test: Shots, calm: list[float], seed: int, fitted: int,
+    seconds: float,
+) -> Figures:  # fmt: skip
+    defects = np.array(test.defects)
+    good = defects == GOOD
+    rate = choose_rate(len(calm), max(ALPHA, 1 / (len(calm) + 1)), parts=len(calm))
+    limit = threshold(calm, rate, range(len(calm)))
+    whole = pixel_figures(maps, list(test.truth))
+    inside = pixel_figures(maps, list(test.truth), list(test.foreground))
+    peaks = np.array([float(one.max()) for one in maps])
+    shuffled = np.random.default_rng(seed).permutation(good)
+    whole_score = auroc(scores[good], scores[~good])
+    return Figures(
+        i_auroc=auroc(peaks[good], peaks[~good]), i_auroc_fg=whole_score,
+        p_auroc=whole.p_auroc, p_auroc_fg=inside.p_auroc, aupro30=whole.aupro30, aupro30_fg=inside.aupro30,
+        aupro05=whole.aupro05, aupro05_fg=inside.aupro05, ap=average_precision(scores[good], scores[~good]),
+        i_auroc_rgb=whole_score, i_auroc_points=whole_score,  # a rival has one score
+        detected_at_5=detection_rate(scores[good], scores[~good], 0.05),
+        detection=Detection(rate.alpha, float((scores[good] > limit).mean()), float((scores[~good] > limit).mean())),
+        shuffled=auroc(scores[shuffled], scores[~shuffled]),
+        shuffled_se=auroc_standard_error(int(good.sum()), int((~good).sum())),
+        per_defect={
+            str(kind): DefectFigures(
+                int((defects == kind).sum()), auroc(scores[good], scores[defects == kind]),
+                float((scores[defects == kind] > limit).mean()),
+            )
+            for kind in sorted(set(test.defects) - {GOOD})
+        },
+        fit_frames=fitted, held_out_frames=len(calm), good=int(good.sum()), defective=int((~good).sum()), refused=0,
+        regions=whole.regions, regions_fg=inside.regions, seconds=round(seconds, 1), scores=scores.tolist(),
+    )  # fmt: skip
+
+
+def _load(told: str) -> Any:
+    """A class, as ``module:Class`` next to this file or ``FILE.py:Class``."""
+    where, _, name = told.rpartition(":")
+    if not where.endswith(".py"):
+        return getattr(importlib.import_module(f"asperity.benchmarks.accuracy.{where}"), name)
+    spec = importlib.util.spec_from_file_location("outside", where)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, name)
+
+
+def main() -> None:
+    """See the module docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=tuple(ablation.SETS))
+    parser.add_argument("rival", help="module:Class, or FILE.py:Class")
+    parser.add_argument("--drawing", required=True, help="seed of the drawing, as its folder says")
+    given = parser.parse_args()
+    name, title = f"{given.set}-{given.drawing}", given.rival.rpartition(":")[2]
+    ablation.make_data(name)
+    out = ablation.result(name, title, "rivals")
+    run, curves, frames, costs = Run(0, {}), {}, {}, {}
+    for product in ablation.SETS[given.set]:
+        figures, curves[product], frames[product], costs[product] = judge_product(
+            ablation.DATA / name / product, _load(given.rival), ablation.DATA / "cache", 0
+        )
+        run.products[product] = figures
+        print(name, product, f"{figures.i_auroc_fg:.4f} AUPRO {figures.aupro30_fg:.4f}", flush=True)
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        report = Report(
+            method=title, profile="rivals", weights=[], machine=machine(), frames=frames, runs=[run],
+            command=shlex.join(["python", "-m", "asperity.benchmarks.accuracy.rival", *sys.argv[1:]]),
+            settings={"source": name, "processor_s_per_frame": costs, "peak_mb": round(peak_mb)},
+            mean={figure: round(mean, 5) for figure, mean, _ in summary([run])},
+        )  # fmt: skip
+        write_result(out, ablation.kept(report))
+        write_curves(ablation.curves_of(out), curves)
+    print(msgspec.json.encode(report.settings).decode())
+
+
+if __name__ == "__main__":
+    main()
