@@ -94,8 +94,12 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     aupro05_fg: float | None
     ap: float
     """Average precision of the image score."""
-    i_auroc_alone: dict[ModalityName, float]
-    """Image score of one modality alone."""
+    i_auroc_rgb: float
+    i_auroc_points: float | None = None
+    i_auroc_geometry: float | None = None
+    i_auroc_height: float | None = None
+    i_auroc_descriptor: float | None = None
+    """Image score of one modality alone; None: it has not that modality."""
     detected_at_5: float
     """Share of defective frames above the threshold that would reject at most 5 % of the good TEST frames: for
     comparing methods; a station's own threshold is ``detection``."""
@@ -270,7 +274,7 @@ def _figures(
         p_auroc=whole.p_auroc, p_auroc_fg=inside.p_auroc, aupro30=whole.aupro30, aupro30_fg=inside.aupro30,
         aupro05=whole.aupro05, aupro05_fg=inside.aupro05,
         ap=average_precision(scores[good], scores[~good]),
-        i_auroc_alone={name: alone(name) for name in decision.modalities()},
+        **{f"i_auroc_{name}": alone(name) for name in decision.modalities()},
         detected_at_5=detection_rate(scores[good], scores[~good], 0.05),
         detection=Detection(
             stated=rate.alpha,

@@ -81,14 +81,17 @@ def usual_distances(checks: Iterable[GoldenCheck]) -> dict[ModalityName, float]:
 def own_evidence(
     scores: Scores, modality: ModalityName, decision: Decision, usual: Mapping[ModalityName, float]
 ) -> bool:
-    """True when this modality's image distance by itself puts the fused score above the threshold.
+    """True when this modality's image distance by itself puts the fused score above the threshold, and no other kind's.
 
-    That is: with its distance as it is and all others at the ``usual`` one of normal frames the score is above, and
-    with all at the usual one it is not.
+    That is: with its distance as it is and all others at the ``usual`` one of normal frames the score is above; and it
+    is not with all at the usual one, nor with those at the usual one that see the same kind of defect (shape, colour).
     """
     calm = {name: replace(one, image_distance=usual[name]) for name, one in scores.modalities.items()}
     alone = calm | {modality: scores.modalities[modality]}
-    return fused_score(alone, decision) > decision.threshold >= fused_score(calm, decision)
+    kind = next(names for names in SPOILED_MODALITIES.values() if modality in names)
+    others = scores.modalities | {name: one for name, one in calm.items() if name in kind}
+    without = max(fused_score(calm, decision), fused_score(others, decision))
+    return fused_score(alone, decision) > decision.threshold >= without
 
 
 def spoiled_modalities(kind: str, decision: Decision) -> tuple[ModalityName, ...]:
