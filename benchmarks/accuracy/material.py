@@ -146,8 +146,8 @@ def _make(
             patches=patches,
             inspect=np.stack([frame.inspect for frame in frames]),
             windows=np.array([[f.window.x_px, f.window.y_px, f.window.side_px] for f in frames], dtype=np.int64),
-            foreground=np.stack([_foreground(frame, shape_px) for frame in frames]),
-            truth=np.stack([_truth(item, shape_px) for item in items]),
+            foreground=np.stack([foreground_of(frame, shape_px) for frame in frames]),
+            truth=np.stack([truth_of(item, shape_px) for item in items]),
             names=tuple(item.name for item in items),
             defects=tuple(item.defect for item in items),
             parts=tuple(item.part_id for item in items),
@@ -181,7 +181,7 @@ def _check_refused(
     )
 
 
-def _foreground(frame: Prepared, shape_px: tuple[int, int]) -> BoolArray:
+def foreground_of(frame: Prepared, shape_px: tuple[int, int]) -> BoolArray:
     """The prepared cloud's foreground on the source frame, nearest cell."""
     cells = (frame.cloud != 0).any(axis=-1)
     axes = []
@@ -193,7 +193,7 @@ def _foreground(frame: Prepared, shape_px: tuple[int, int]) -> BoolArray:
     return np.asarray(cells[rows[:, None], columns[None, :]] & inside[0][:, None] & inside[1][None, :])
 
 
-def _truth(item: Item, shape_px: tuple[int, int]) -> BoolArray:
+def truth_of(item: Item, shape_px: tuple[int, int]) -> BoolArray:
     """The mask. Raises DataError for a defective frame without one."""
     mask = item.mask(shape_px)
     if mask is None:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from asperity.benchmarks.accuracy import ablation
 from asperity.benchmarks.accuracy.evaluate import Report, Run, summary
-from asperity.benchmarks.accuracy.material import Shots, load_material
+from asperity.benchmarks.accuracy.material import foreground_of, truth_of
 from asperity.benchmarks.accuracy.metrics import (
     auroc_standard_error,
     average_precision,
@@ -40,10 +40,9 @@ from asperity.benchmarks.accuracy.trial import DefectFigures, Detection, Figures
 from asperity.benchmarks.results_tools.machine import machine
 from asperity.benchmarks.results_tools.reports import write_result
 from asperity.calibration.auroc import auroc
-from asperity.calibration.frames.datasets import Item, open_dataset
+from asperity.calibration.frames.datasets import open_dataset
 from asperity.calibration.frames.prepare_normals import prepare_normals
 from asperity.calibration.frames.split import split_frames
-from asperity.calibration.networks.torch_networks import build
 from asperity.calibration.outcome.threshold import choose_rate, threshold
 from asperity.calibration.profiles import network_for, profile
 from asperity.calibration.record import CalibrateOptions
@@ -112,45 +111,56 @@ class Rival(Protocol):
         """Score, higher is stranger, and its map of the window, P x P."""
 
 
-def judge_product(source: Path, make: Any, cache: Path, seed: int) -> tuple[Figures, FrameCurves, list[str], float]:
-    """Figures, curves, names of the test frames, and processor seconds a test frame."""
-    begin, chosen, options = time.monotonic(), profile("lite"), CalibrateOptions(profile="lite")
-    material = load_material(source, chosen, build(chosen), options, cache, lambda *_: None)
-    normals = prepare_normals(source, options, chosen, lambda *_: None)
-    network = network_for(chosen, normals.geometry, "none")
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A rival on one product."""
 
-    def seen(item: Item) -> Seen:
-        return Seen(item.frame(), normals.geometry, network)
+    figures: Figures
+    curves: FrameCurves
+    names: list[str]
+    processor_s: float
+    """Of a test frame, our window and part mask included."""
 
-    split = split_frames(material.normal.parts if all(material.normal.parts) else material.normal.names, seed=seed)
-    rival: Rival = make(network, normals.geometry.mm_per_px, seed)
-    rival.fit([seen(normals.items[i]) for i in split.fit], [seen(normals.items[i]) for i in split.tune])
-    calm = [rival.judge(seen(normals.items[i]))[0] for i in split.calibrate]
-    test, by_name = material.test, {item.name: item for item in open_dataset(source).test()}
-    scores, maps, spent = [], [], 0.0
-    for index, name in enumerate(test.names):
-        frame = seen(by_name[name])
+
+def judge_product(source: Path, make: Any, seed: int) -> Trial:
+    """Learn from the frames that ours would be fitted on, and judge every test frame. Raises as ``calibrate``."""
+    begin, chosen = time.monotonic(), profile("lite")
+    normals = prepare_normals(source, CalibrateOptions(profile="lite"), chosen, lambda *_: None)
+    network, geometry = network_for(chosen, normals.geometry, "none"), normals.geometry
+    # Parts and names as in ``trial``: the same frames are fitted on.
+    parts = [item.part_id for item in normals.items]
+    split = split_frames(parts if all(parts) else [item.name for item in normals.items], seed=seed)
+    seen = [Seen(item.frame(seq=0), geometry, network) for item in normals.items]
+    rival: Rival = make(network, geometry.mm_per_px, seed)
+    rival.fit([seen[i] for i in split.fit], [seen[i] for i in split.tune])
+    calm = [rival.judge(seen[i])[0] for i in split.calibrate]
+    shape_px = (geometry.height_px, geometry.width_px)
+    items = [item for item in open_dataset(source).test()]
+    scores, maps, foregrounds, spent = [], [], [], 0.0
+    for item in items:
+        frame = Seen(item.frame(seq=0), geometry, network)
         before = time.process_time()
         score, pixels = rival.judge(frame)
         spent += time.process_time() - before
         scores.append(score)
-        height_px, width_px = test.truth.shape[1:]
-        maps.append(source_map(pixels, test.window(index), height_px, width_px, outside=float(pixels.min())))
-    figures = _figures(np.array(scores), maps, test, calm, seed, len(split.fit), time.monotonic() - begin)
-    curves = FrameCurves.of(maps, list(test.truth), list(test.foreground))
-    return figures, curves, list(test.names), spent / len(test)
+        maps.append(source_map(pixels, frame.prepared.window, *shape_px, outside=float(pixels.min())))
+        foregrounds.append(foreground_of(frame.prepared, shape_px))
+    truths, defects = [truth_of(item, shape_px) for item in items], np.array([item.defect for item in items])
+    figures = _figures(np.array(scores), defects, calm, (maps, truths, foregrounds), seed)
+    figures = msgspec.structs.replace(figures, fit_frames=len(split.fit), seconds=round(time.monotonic() - begin, 1))
+    names = [item.name for item in items]
+    return Trial(figures, FrameCurves.of(maps, truths, foregrounds), names, spent / len(items))
 
 
 def _figures(
-    scores: NDArray[np.float64], maps: list[FloatArray], test: Shots, calm: list[float], seed: int, fitted: int,
-    seconds: float,
+    scores: NDArray[np.float64], defects: NDArray[np.str_], calm: list[float],
+    pictures: tuple[list[FloatArray], list[BoolArray], list[BoolArray]], seed: int,
 ) -> Figures:  # fmt: skip
-    defects = np.array(test.defects)
+    maps, truths, foregrounds = pictures
     good = defects == GOOD
     rate = choose_rate(len(calm), max(ALPHA, 1 / (len(calm) + 1)), parts=len(calm))
     limit = threshold(calm, rate, range(len(calm)))
-    whole = pixel_figures(maps, list(test.truth))
-    inside = pixel_figures(maps, list(test.truth), list(test.foreground))
+    whole, inside = pixel_figures(maps, truths), pixel_figures(maps, truths, foregrounds)
     peaks = np.array([float(one.max()) for one in maps])
     shuffled = np.random.default_rng(seed).permutation(good)
     whole_score = auroc(scores[good], scores[~good])
@@ -158,7 +168,7 @@ def _figures(
         i_auroc=auroc(peaks[good], peaks[~good]), i_auroc_fg=whole_score,
         p_auroc=whole.p_auroc, p_auroc_fg=inside.p_auroc, aupro30=whole.aupro30, aupro30_fg=inside.aupro30,
         aupro05=whole.aupro05, aupro05_fg=inside.aupro05, ap=average_precision(scores[good], scores[~good]),
-        i_auroc_rgb=whole_score, i_auroc_points=whole_score,  # a rival has one score
+        i_auroc_rgb=whole_score,  # it has one score
         detected_at_5=detection_rate(scores[good], scores[~good], 0.05),
         detection=Detection(rate.alpha, float((scores[good] > limit).mean()), float((scores[~good] > limit).mean())),
         shuffled=auroc(scores[shuffled], scores[~shuffled]),
@@ -168,10 +178,10 @@ def _figures(
                 int((defects == kind).sum()), auroc(scores[good], scores[defects == kind]),
                 float((scores[defects == kind] > limit).mean()),
             )
-            for kind in sorted(set(test.defects) - {GOOD})
+            for kind in sorted(set(defects.tolist()) - {GOOD})
         },
-        fit_frames=fitted, held_out_frames=len(calm), good=int(good.sum()), defective=int((~good).sum()), refused=0,
-        regions=whole.regions, regions_fg=inside.regions, seconds=round(seconds, 1), scores=scores.tolist(),
+        fit_frames=0, held_out_frames=len(calm), good=int(good.sum()), defective=int((~good).sum()), refused=0,
+        regions=whole.regions, regions_fg=inside.regions, seconds=0.0, scores=scores.tolist(),
     )  # fmt: skip
 
 
@@ -199,10 +209,9 @@ def main() -> None:
     out = ablation.result(name, title, "rivals")
     run, curves, frames, costs = Run(0, {}), {}, {}, {}
     for product in ablation.SETS[given.set]:
-        figures, curves[product], frames[product], costs[product] = judge_product(
-            ablation.DATA / name / product, _load(given.rival), ablation.DATA / "cache", 0
-        )
-        run.products[product] = figures
+        trial = judge_product(ablation.DATA / name / product, _load(given.rival), 0)
+        run.products[product] = figures = trial.figures
+        curves[product], frames[product], costs[product] = trial.curves, trial.names, round(trial.processor_s, 3)
         print(name, product, f"{figures.i_auroc_fg:.4f} AUPRO {figures.aupro30_fg:.4f}", flush=True)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         report = Report(
