@@ -1,4 +1,4 @@
-"""Two methods on sets whose frames are drawn anew for each seed: paired gains of every figure, with intervals.
+"""Two methods on sets whose frames are redrawn for each seed: paired gains of every figure, with intervals.
 
 Seeds are resampled, and within each seed and product the good and the defective frames; both methods see the same
 draw, so frames that are easy or hard for both cancel out. For the AUPRO every frame keeps its own share of the curve
