@@ -1,7 +1,8 @@
 """Judges a method that is not ours as ours is judged: same frames, window, part mask, split, and figures.
 
-    python -m asperity.benchmarks.accuracy.rival hard --drawing 61 baseline:ColourAndFpfh
-    python -m asperity.benchmarks.accuracy.rival hard --drawing 61 /elsewhere/shim.py:PatchCore  # outside of it
+    python -m asperity.benchmarks.accuracy.rival hard-61 baseline:ColourAndFpfh
+    python -m asperity.benchmarks.accuracy.rival hard-61 controls:HeightResidual
+    python -m asperity.benchmarks.accuracy.rival hard-61 /elsewhere/shims.py:PatchCore       # not in this repository
 
 The result is a row of the ablation (``gains SET lite/before rivals/NAME``), with processor seconds a frame and peak
 memory. docs/rivals.md describes the shims that were used.
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from asperity.benchmarks.accuracy import ablation
 from asperity.benchmarks.accuracy.evaluate import Report, Run, summary
-from asperity.benchmarks.accuracy.material import foreground_of, truth_of
+from asperity.benchmarks.accuracy.material import foreground_of, products_of, truth_of
 from asperity.benchmarks.accuracy.metrics import (
     auroc_standard_error,
     average_precision,
@@ -200,24 +201,26 @@ def _load(told: str) -> Any:
 def main() -> None:
     """See the module docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", choices=tuple(ablation.SETS))
-    parser.add_argument("rival", help="module:Class, or FILE.py:Class")
-    parser.add_argument("--drawing", required=True, help="seed of the drawing, as its folder says")
+    parser.add_argument("data", help="a drawing of the ablation, as hard-61, or a folder as evaluate takes it")
+    parser.add_argument("rival", help="module:Class next to this file, or FILE.py:Class")
     given = parser.parse_args()
-    name, title = f"{given.set}-{given.drawing}", given.rival.rpartition(":")[2]
-    ablation.make_data(name)
-    out = ablation.result(name, title, "rivals")
+    source, title = Path(given.data), given.rival.rpartition(":")[2]
+    if not source.is_dir():
+        ablation.make_data(given.data)
+        source = ablation.DATA / given.data
+    out = ablation.result(source.name, title, "rivals")
     run, curves, frames, costs = Run(0, {}), {}, {}, {}
-    for product in ablation.SETS[given.set]:
-        trial = judge_product(ablation.DATA / name / product, _load(given.rival), 0)
+    for folder in products_of(source):
+        product = folder.resolve().name
+        trial = judge_product(folder, _load(given.rival), 0)
         run.products[product] = figures = trial.figures
         curves[product], frames[product], costs[product] = trial.curves, trial.names, round(trial.processor_s, 3)
-        print(name, product, f"{figures.i_auroc_fg:.4f} AUPRO {figures.aupro30_fg:.4f}", flush=True)
+        print(source.name, product, f"{figures.i_auroc_fg:.4f} AUPRO {figures.aupro30_fg:.4f}", flush=True)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         report = Report(
             method=title, profile="rivals", weights=[], machine=machine(), frames=frames, runs=[run],
             command=shlex.join(["python", "-m", "asperity.benchmarks.accuracy.rival", *sys.argv[1:]]),
-            settings={"source": name, "processor_s_per_frame": costs, "peak_mb": round(peak_mb)},
+            settings={"source": source.name, "processor_s_per_frame": costs, "peak_mb": round(peak_mb)},
             mean={figure: round(mean, 5) for figure, mean, _ in summary([run])},
         )  # fmt: skip
         write_result(out, ablation.kept(report))
