@@ -45,7 +45,7 @@ class HeightResidual:
         return float(inside[-max(1, round(TOP * inside.size)) :].mean()), pixels
 
     def _heights(self, frame: Seen) -> FloatArray:
-        """Of the cloud's cells above the plane through them (robust: refitted without the farthest tenth); NaN: empty."""
+        """Of the cells above a plane through them, refitted without the farthest tenth; NaN where empty."""
         cloud = frame.prepared.cloud.astype(np.float64)
         there = (cloud != 0).any(axis=-1)
         x, y, z = cloud[there].T
