@@ -18,10 +18,10 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import msgspec
 import numpy as np
@@ -46,15 +46,16 @@ from asperity.calibration.frames.prepare_normals import prepare_normals
 from asperity.calibration.frames.split import split_frames
 from asperity.calibration.outcome.threshold import choose_rate, threshold
 from asperity.calibration.profiles import network_for, profile
-from asperity.calibration.record import CalibrateOptions
+from asperity.calibration.record import CalibrateOptions, Removal
 from asperity.runtime.cameras.files.folders import GOOD
-from asperity.runtime.frame import BoolArray, FloatArray, Frame, Prepared
+from asperity.runtime.frame import BoolArray, FloatArray, Frame, Prepared, Unit
 from asperity.runtime.manifest import Geometry, Network
 from asperity.runtime.vision.maps import source_map
 from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.preprocess import Foreground, find_part, prepare
 
 ALPHA = 0.05
+LITE = CalibrateOptions(profile="lite")
 
 
 @dataclass
@@ -123,10 +124,10 @@ class Trial:
     """Of a test frame, our window and part mask included."""
 
 
-def judge_product(source: Path, make: Any, seed: int) -> Trial:
+def judge_product(source: Path, make: Any, seed: int, options: CalibrateOptions = LITE) -> Trial:
     """Learn from the frames that ours would be fitted on, and judge every test frame. Raises as ``calibrate``."""
-    begin, chosen = time.monotonic(), profile("lite")
-    normals = prepare_normals(source, CalibrateOptions(profile="lite"), chosen, lambda *_: None)
+    begin, chosen = time.monotonic(), profile(options.profile)
+    normals = prepare_normals(source, options, chosen, lambda *_: None)
     network, geometry = network_for(chosen, normals.geometry, "none"), normals.geometry
     # Parts and names as in ``trial``: the same frames are fitted on.
     parts = [item.part_id for item in normals.items]
@@ -136,7 +137,7 @@ def judge_product(source: Path, make: Any, seed: int) -> Trial:
     rival.fit([seen[i] for i in split.fit], [seen[i] for i in split.tune])
     calm = [rival.judge(seen[i])[0] for i in split.calibrate]
     shape_px = (geometry.height_px, geometry.width_px)
-    items = [item for item in open_dataset(source).test()]
+    items = [item for item in open_dataset(source, unit=options.unit).test()]
     scores, maps, foregrounds, spent = [], [], [], 0.0
     for item in items:
         frame = Seen(item.frame(seq=0), geometry, network)
@@ -203,6 +204,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="a drawing of the ablation, as hard-61, or a folder as evaluate takes it")
     parser.add_argument("rival", help="module:Class next to this file, or FILE.py:Class")
+    parser.add_argument("--unit", choices=get_args(Unit))
+    parser.add_argument("--geometry", choices=get_args(Removal), default="auto")
     given = parser.parse_args()
     source, title = Path(given.data), given.rival.rpartition(":")[2]
     if not source.is_dir():
@@ -212,7 +215,7 @@ def main() -> None:
     run, curves, frames, costs = Run(0, {}), {}, {}, {}
     for folder in products_of(source):
         product = folder.resolve().name
-        trial = judge_product(folder, _load(given.rival), 0)
+        trial = judge_product(folder, _load(given.rival), 0, replace(LITE, unit=given.unit, geometry=given.geometry))
         run.products[product] = figures = trial.figures
         curves[product], frames[product], costs[product] = trial.curves, trial.names, round(trial.processor_s, 3)
         print(source.name, product, f"{figures.i_auroc_fg:.4f} AUPRO {figures.aupro30_fg:.4f}", flush=True)
