@@ -1,6 +1,6 @@
 """The trivial control: heights above the frame's own plane, against their mean and spread over the normal frames.
 
-No network and no bank. What this finds is no merit of a method that finds it too.
+No network and no bank. A method that finds only what this finds has shown nothing.
 """
 
 from __future__ import annotations
