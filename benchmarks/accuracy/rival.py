@@ -18,7 +18,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -215,7 +215,8 @@ def main() -> None:
     run, curves, frames, costs = Run(0, {}), {}, {}, {}
     for folder in products_of(source):
         product = folder.resolve().name
-        trial = judge_product(folder, _load(given.rival), 0, replace(LITE, unit=given.unit, geometry=given.geometry))
+        options = msgspec.structs.replace(LITE, unit=given.unit, geometry=given.geometry)
+        trial = judge_product(folder, _load(given.rival), 0, options)
         run.products[product] = figures = trial.figures
         curves[product], frames[product], costs[product] = trial.curves, trial.names, round(trial.processor_s, 3)
         print(source.name, product, f"{figures.i_auroc_fg:.4f} AUPRO {figures.aupro30_fg:.4f}", flush=True)

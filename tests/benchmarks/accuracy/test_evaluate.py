@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +12,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from asperity.benchmarks.accuracy import ablation
+from asperity.benchmarks.accuracy import ablation, rival
 from asperity.benchmarks.accuracy import evaluate as evaluate_module
-from asperity.benchmarks.accuracy.compare import difference, table
+from asperity.benchmarks.accuracy.compare import difference, read_report, table
 from asperity.benchmarks.accuracy.evaluate import EvaluateOptions, Report, evaluate
 from asperity.benchmarks.accuracy.material import products_of
 from asperity.benchmarks.accuracy.methods import METHODS, method
 from asperity.benchmarks.accuracy.pictures import write_sheets
-from asperity.benchmarks.accuracy.rival import Seen, judge_product
+from asperity.benchmarks.accuracy.pooled import read_curves
 from asperity.benchmarks.results_tools import reports
 from asperity.calibration.profiles import PROFILES
 from asperity.runtime.cameras.mvtec_files import write_frame
@@ -238,28 +238,20 @@ def test_the_ablation_table_tells_differences_from_results(tmp_path: Path, data:
         ablation.table(data.name, "edge")
 
 
-def test_a_rival_is_judged_on_the_same_frames_as_ours(data: Path, tmp_path: Path) -> None:
-    class Height:
-        """The mean cloud of the fit frames; how far a frame's lies from it."""
-
-        def __init__(self, network: object, mm_per_px: float, seed: int) -> None: ...
-
-        def fit(self, frames: Sequence[Seen], unseen: Sequence[Seen]) -> None:
-            self.usual = np.median([frame.prepared.cloud for frame in frames], axis=0)
-
-        def judge(self, frame: Seen) -> tuple[float, np.ndarray]:
-            assert len(frame.points) == len(frame.cell_of) and frame.cells.any()
-            off = np.abs(frame.prepared.cloud - self.usual)[..., 2].astype(np.float32)
-            off[(frame.prepared.cloud == 0).all(axis=-1)] = 0
-            return float(np.sort(off, axis=None)[-9:].mean()), off
-
-    trial = judge_product(data / "hill", Height, 0)
+def test_a_rival_is_judged_on_the_same_frames_as_ours(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["rival", str(data / "hill"), "controls:HeightResidual"])
+    rival.main()
+    theirs = read_report(tmp_path / "hill-rivals" / "HeightResidual.json")
     ours = evaluate(options(data, tmp_path, seeds=1, control=False, categories=("hill",)), tmp_path / "a", "", silent)
-    assert trial.names == ours.frames["hill"] and trial.processor_s > 0
-    mine = ours.runs[0].products["hill"]
+    assert theirs.frames == ours.frames and theirs.settings["processor_s_per_frame"]["hill"] > 0
+    assert set(read_curves(tmp_path / "hill-rivals" / "HeightResidual.curves.npz")) == {"hill"}
+    mine, found = (one.runs[0].products["hill"] for one in (ours, theirs))
     for figure in ("fit_frames", "held_out_frames", "good", "defective", "regions", "regions_fg"):
-        assert getattr(trial.figures, figure) == getattr(mine, figure)
-    assert trial.figures.detection.stated == mine.detection.stated
+        assert getattr(found, figure) == getattr(mine, figure)
+    assert found.detection.stated == mine.detection.stated and found.i_auroc_fg > 0.8
 
 
 def test_sheets_show_the_frames_to_look_at(data: Path, tmp_path: Path) -> None:
