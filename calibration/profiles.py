@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from asperity.runtime.errors import UsageError
@@ -85,12 +85,26 @@ PROFILES: dict[str, Profile] = {
 }  # fmt: skip
 
 
+BEFORE_TAPS: dict[str, tuple[tuple[int, ...], bool]] = {
+    "efficientnet_lite0": ((4, 10), False), "dinov2_vits14": ((11,), True), "dino_vitb8": ((11,), True),
+}  # fmt: skip
+"""Backbone -> blocks and LayerNorm of calibration folders that do not name them."""
+
+
 def profile(name: str) -> Profile:
     """The profile of that name. Raises UsageError naming the known ones."""
     try:
         return PROFILES[name]
     except KeyError:
         raise UsageError(f"--profile {name!r} is not known; choose one of {', '.join(PROFILES)}") from None
+
+
+def profile_as_calibrated(network: Network, taps: tuple[int, ...] | None, norm: bool) -> Profile:
+    """The profile that a calibration folder was made with, whatever its profile taps today. Raises UsageError."""
+    found = profile(network.profile)
+    if taps is None:
+        taps, norm = BEFORE_TAPS[found.rgb_backbone]
+    return replace(found, rgb_taps=taps, rgb_norm=norm, rgb_channels=network.rgb_channels)
 
 
 def network_for(

