@@ -59,8 +59,8 @@ class Profile:
 
 PROFILES: dict[str, Profile] = {
     "lite": Profile(
-        name="lite", rgb_backbone="efficientnet_lite0", rgb_taps=(4, 10), rgb_norm=False, image_px=224, grid=28, rgb_grid=28,
-        rgb_channels=152, rgb_heads=4, rgb_inner=160, rgb_mean=LITE_MEAN, rgb_std=LITE_STD,
+        name="lite", rgb_backbone="efficientnet_lite0", rgb_taps=(4, 10), rgb_norm=False, image_px=224,
+        grid=28, rgb_grid=28, rgb_channels=152, rgb_heads=4, rgb_inner=160, rgb_mean=LITE_MEAN, rgb_std=LITE_STD,
         points_encoder="points_lite", cloud_px=112, cloud_resize="mean", groups=256,
         group_size=32, points_channels=384, points_heads=6, points_inner=384, point_bn="running", pooling="valid_mean",
         centre_positions=True, distances="local", metres=False, rgb_bank_share=0.1, points_bank_share=0.1,

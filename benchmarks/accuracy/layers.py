@@ -150,7 +150,7 @@ class Setting:
 
     blocks: tuple[int, ...]
     form: str = "raw"
-    """``raw``; ``norm``: through the checkpoint's final LayerNorm; ``ln``: through one without weights."""
+    """``raw``; ``norm``: through the checkpoint's final LayerNorm; ``even``: all blocks of equal variance in sum."""
     mean: bool = False
     """The blocks' mean in place of one next to the other."""
     averaged: bool = False
@@ -182,9 +182,11 @@ class Tokens:
         with np.load(self.path) as kept:
             blocks = [torch.from_numpy(kept[f"b{block}"].astype(np.float32)) for block in setting.blocks]
         for raw in blocks:
-            one = raw if setting.form == "raw" else functional.layer_norm(raw, raw.shape[-1:])
+            one = raw
             if setting.form == "norm":
                 one = self.norm(raw)
+            elif setting.form == "even":
+                one = raw / (raw[:FIT].std() * raw.shape[2] ** 0.5)
             found.append(_local_mean(one) if setting.averaged else one)
         joined: FloatArray = (torch.stack(found).mean(0) if setting.mean else torch.cat(found, dim=2)).numpy()
         return joined
@@ -251,22 +253,17 @@ def giga_macs(chosen: Profile, last: int) -> float:
     network = build(replace(chosen, rgb_taps=(last,), rgb_norm=False), seeded=True).modules["rgb"]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 3, chosen.image_px, chosen.image_px))
-    return round(counter.get_total_flops() / 2e9, 3)
-
-
-def _singles_and_pairs(forms: Sequence[str], blocks: Sequence[int], more: Sequence[Setting]) -> list[Setting]:
-    return [Setting((block,), form) for block in blocks for form in forms] + list(more)
+    return round(float(counter.get_total_flops()) / 2e9, 3)
 
 
 STUDIES: dict[str, tuple[str, tuple[int, ...], list[Setting]]] = {
-    "dinov2": ("edge", (3, 4, 5, 6, 7, 8, 9, 10, 11), _singles_and_pairs(
-        ("raw", "norm"), (3, 4, 5, 6, 7, 8, 9, 10, 11),
-        [],
-    )),
+    "dinov2": ("edge", (3, 4, 5, 6, 7, 8, 9, 10, 11), [
+        *(Setting((block,), form) for form in ("raw", "norm") for block in (3, 4, 5, 6, 7, 8, 9, 10, 11)),
+    ]),
     "lite": ("lite", (2, 4, 7, 10), [
         Setting(blocks, averaged=averaged) for averaged in (False, True)
         for blocks in ((2,), (4,), (7,), (10,), (2, 4), (4, 7), (4, 10), (7, 10), (2, 4, 10), (4, 7, 10))
-    ]),
+    ] + [Setting(blocks, "even") for blocks in ((2, 4), (4, 7), (4, 10), (2, 4, 10))]),
 }  # fmt: skip
 """Backbone -> profile, blocks kept, settings tried."""
 
@@ -276,9 +273,8 @@ def study(backbone: str, folders: Sequence[Path], cache: Path, seed: int = 0) ->
     chosen = profile(name)
     outcomes: dict[str, list[Outcome]] = {}
     networks = build(replace(chosen, rgb_taps=taps, rgb_norm=False))
-    norm: nn.Module = nn.Identity()
-    if backbone == "dinov2":
-        norm = build(replace(chosen, rgb_taps=(11,), rgb_norm=True)).modules["rgb"].norm
+    whole = build(replace(chosen, rgb_taps=(taps[-1],), rgb_norm=backbone == "dinov2")).modules["rgb"]
+    norm = whole.norm if isinstance(whole, VisionTransformer) else nn.Identity()
     for folder in folders:
         frames = read_frames(folder, chosen, seed)
         network = network_for(chosen, frames.geometry, "none")
@@ -308,14 +304,15 @@ def study(backbone: str, folders: Sequence[Path], cache: Path, seed: int = 0) ->
             "both": round(float(point[at].mean()), 4), "image": round(float(point[at, 0]), 4),
             "patch": round(float(point[at, 1]), 4), "se": round(float(drawn[:, at].mean(axis=1).std()), 4),
             "behind_best": [round(float(x), 4) for x in np.percentile(behind[:, at], (50, 2.5, 97.5))],
-            "kinds": {
-                kind: [round(float(x), 3) for x in np.mean([one.figures(EACH, (kind,)) for one in outcomes[name]], axis=0)]
-                for kind in KINDS
-            },
+            "kinds": {kind: _rounded([one.figures(EACH, (kind,)) for one in outcomes[name]]) for kind in KINDS},
             "products": [[round(x, 3) for x in one.figures(EACH)] for one in outcomes[name]],
         }  # fmt: skip
     return {"backbone": backbone, "products": [f"{f.parent.name}/{f.name}" for f in folders], "best": names[best],
             "rows": rows}  # fmt: skip
+
+
+def _rounded(figures: Sequence[tuple[float, float]]) -> list[float]:
+    return [round(float(value), 3) for value in np.mean(figures, axis=0)]
 
 
 def main() -> None:
