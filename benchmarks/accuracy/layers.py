@@ -14,8 +14,9 @@ import shlex
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,16 @@ def judge(features: FloatArray, frames: Frames, chosen: Profile) -> Outcome:
     return Outcome(wins(images[:HELD_OUT], images[HELD_OUT:]), np.stack(patch), pairs)
 
 
+def judged(path: Path, features: Callable[[], FloatArray], frames: Frames, chosen: Profile) -> Outcome:
+    """As ``judge``, or what an earlier run left at ``path``."""
+    if not path.exists():
+        made = judge(features(), frames, chosen)
+        with replacing(path, mode=0o644) as file:
+            np.savez(file, image=made.image, patch=made.patch, pairs=made.pairs)
+    with np.load(path) as kept:
+        return Outcome(kept["image"], kept["patch"], kept["pairs"])
+
+
 def colour_means(frames: Frames, grid: int) -> FloatArray:
     """The trivial control: mean and spread of each colour channel in each cell."""
     found = []
@@ -278,12 +289,13 @@ def study(backbone: str, folders: Sequence[Path], cache: Path, seed: int = 0) ->
     for folder in folders:
         frames = read_frames(folder, chosen, seed)
         network = network_for(chosen, frames.geometry, "none")
-        path = cache / f"{folder.parent.name}-{folder.name}-{backbone}.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tokens = Tokens(frames, networks, network, norm, path)
-        outcomes.setdefault("colour means", []).append(judge(colour_means(frames, chosen.grid), frames, chosen))
-        for setting in settings:
-            outcomes.setdefault(str(setting), []).append(judge(tokens.of(setting), frames, chosen))
+        path = cache / f"{folder.parent.name}-{folder.name}-{backbone}"
+        path.mkdir(parents=True, exist_ok=True)
+        tokens = Tokens(frames, networks, network, norm, path / "tokens.npz")
+        rows: dict[str, Callable[[], FloatArray]] = {"colour means": partial(colour_means, frames, chosen.grid)}
+        rows |= {str(setting): partial(tokens.of, setting) for setting in settings}
+        for row, features in rows.items():
+            outcomes.setdefault(row, []).append(judged(path / f"{row}.npz", features, frames, chosen))
         print(folder, round(time.process_time()), "s", flush=True)
     names = list(outcomes)
 
@@ -298,9 +310,9 @@ def study(backbone: str, folders: Sequence[Path], cache: Path, seed: int = 0) ->
     drawn = np.stack([mean([times_drawn(rng, HELD_OUT) for _ in folders]) for _ in range(DRAWS)])
     best = int(point.mean(axis=1).argmax())
     behind = drawn.mean(axis=2) - drawn.mean(axis=2)[:, best, None]
-    rows = {}
+    table = {}
     for at, name in enumerate(names):
-        rows[name] = {
+        table[name] = {
             "both": round(float(point[at].mean()), 4), "image": round(float(point[at, 0]), 4),
             "patch": round(float(point[at, 1]), 4), "se": round(float(drawn[:, at].mean(axis=1).std()), 4),
             "behind_best": [round(float(x), 4) for x in np.percentile(behind[:, at], (50, 2.5, 97.5))],
@@ -308,7 +320,7 @@ def study(backbone: str, folders: Sequence[Path], cache: Path, seed: int = 0) ->
             "products": [[round(x, 3) for x in one.figures(EACH)] for one in outcomes[name]],
         }  # fmt: skip
     return {"backbone": backbone, "products": [f"{f.parent.name}/{f.name}" for f in folders], "best": names[best],
-            "rows": rows}  # fmt: skip
+            "rows": table}  # fmt: skip
 
 
 def _rounded(figures: Sequence[tuple[float, float]]) -> list[float]:
