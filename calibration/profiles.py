@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from asperity.runtime.errors import UsageError
 from asperity.runtime.manifest import Geometry, Network
@@ -85,10 +85,12 @@ PROFILES: dict[str, Profile] = {
 }  # fmt: skip
 
 
-BEFORE_TAPS: dict[str, tuple[tuple[int, ...], bool]] = {
-    "efficientnet_lite0": ((4, 10), False), "dinov2_vits14": ((11,), True), "dino_vitb8": ((11,), True),
-}  # fmt: skip
-"""Backbone -> blocks and LayerNorm of calibration folders that do not name them."""
+BEFORE_TAPS: dict[str, dict[str, Any]] = {
+    "efficientnet_lite0": {"rgb_taps": (4, 10), "rgb_norm": False, "rgb_heads": 4, "rgb_inner": 160},
+    "dinov2_vits14": {"rgb_taps": (11,), "rgb_norm": True, "rgb_heads": 6, "rgb_inner": 384},
+    "dino_vitb8": {"rgb_taps": (11,), "rgb_norm": True},
+}
+"""Backbone -> its part of the profile in calibration folders that do not name the blocks."""
 
 
 def profile(name: str) -> Profile:
@@ -102,9 +104,8 @@ def profile(name: str) -> Profile:
 def profile_as_calibrated(network: Network, taps: tuple[int, ...] | None, norm: bool) -> Profile:
     """The profile that a calibration folder was made with, whatever its profile taps today. Raises UsageError."""
     found = profile(network.profile)
-    if taps is None:
-        taps, norm = BEFORE_TAPS[found.rgb_backbone]
-    return replace(found, rgb_taps=taps, rgb_norm=norm, rgb_channels=network.rgb_channels)
+    then = BEFORE_TAPS[found.rgb_backbone] if taps is None else {"rgb_taps": taps, "rgb_norm": norm}
+    return replace(found, rgb_channels=network.rgb_channels, **then)
 
 
 def network_for(

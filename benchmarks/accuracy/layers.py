@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
+from asperity.benchmarks.published_form.mac_count import torch_macs
 from asperity.benchmarks.results_tools.reports import write_result
 from asperity.benchmarks.results_tools.statistics import times_drawn
 from asperity.calibration.auroc import Array, weighted_auroc, wins
@@ -43,7 +43,7 @@ from asperity.runtime.errors import CalibrationError
 from asperity.runtime.files import replacing
 from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Prepared
 from asperity.runtime.manifest import Geometry, Network
-from asperity.runtime.vision.distances import rgb_scores
+from asperity.runtime.vision.distances import modality_scores
 from asperity.runtime.vision.features import normalised_image
 from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.points import FILLED_MIN
@@ -217,18 +217,24 @@ class Outcome:
         )
 
 
-def judge(features: FloatArray, frames: Frames, chosen: Profile) -> Outcome:
-    """Fill the colour bank with the fit frames' patches and measure all others against it, as a calibration does."""
+def judge(features: FloatArray, frames: Frames, chosen: Profile, shuffled: bool) -> Outcome:
+    """Fill the colour bank with the fit frames' patches and measure all others against it, as a calibration does.
+
+    ``shuffled``: the control, with the distances dealt out anew to normal and spoiled.
+    """
     scored = frames.scored.reshape(len(frames.scored), -1)
     rows = np.concatenate([features[i][scored[i]] for i in range(FIT)])
     owners = np.repeat(np.arange(FIT), scored[:FIT].sum(axis=1))
-    bank = make_bank("rgb", rows, owners, bank_rows(chosen, FIT)[0], chosen).bank
-    found = [rgb_scores(features[i], frames.scored[i], bank) for i in range(FIT, len(features))]
+    bank = make_bank("rgb", rows, owners, bank_rows(chosen, FIT)["rgb"], chosen).bank
+    found = [modality_scores(features[i], frames.scored[i], bank) for i in range(FIT, len(features))]
     images = np.array([one.image_distance for one in found])
     calm = [np.sort(one.distance_map[s]) for one, s in zip(found[:HELD_OUT], frames.scored[FIT:], strict=False)]
-    hits = [
-        one.distance_map[d] for one, d in zip(found[HELD_OUT:], frames.defective[FIT + HELD_OUT :], strict=True)
-    ]
+    hits = [one.distance_map[d] for one, d in zip(found[HELD_OUT:], frames.defective[FIT + HELD_OUT :], strict=True)]
+    if shuffled:
+        rng = np.random.default_rng(0)
+        images = rng.permutation(images)
+        dealt = np.split(rng.permutation(np.concatenate([*calm, *hits])), np.cumsum([len(x) for x in (*calm, *hits)]))
+        calm, hits = [np.sort(one) for one in dealt[:HELD_OUT]], dealt[HELD_OUT:-1]
     above, frame = np.concatenate(hits), np.repeat(np.arange(len(hits)), [len(one) for one in hits])
     patch = [
         np.bincount(frame, 0.5 * (np.searchsorted(one, above) + np.searchsorted(one, above, "right")), len(hits))
@@ -241,7 +247,7 @@ def judge(features: FloatArray, frames: Frames, chosen: Profile) -> Outcome:
 def judged(path: Path, features: Callable[[], FloatArray], frames: Frames, chosen: Profile) -> Outcome:
     """As ``judge``, or what an earlier run left at ``path``."""
     if not path.exists():
-        made = judge(features(), frames, chosen)
+        made = judge(features(), frames, chosen, path.stem == SHUFFLED)
         with replacing(path, mode=0o644) as file:
             np.savez(file, image=made.image, patch=made.patch, pairs=made.pairs)
     with np.load(path) as kept:
@@ -260,30 +266,32 @@ def colour_means(frames: Frames, grid: int) -> FloatArray:
 
 
 def giga_macs(chosen: Profile, last: int) -> float:
-    """Multiplications of the network up to a block, in 1e9 of multiply-accumulates."""
-    network = build(replace(chosen, rgb_taps=(last,), rgb_norm=False), seeded=True).modules["rgb"]
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, 3, chosen.image_px, chosen.image_px))
-    return round(float(counter.get_total_flops()) / 2e9, 3)
+    """Multiply-accumulates of the network up to a block, in 1e9."""
+    networks = build(replace(chosen, rgb_taps=(last,), rgb_norm=False), seeded=True)
+    image = np.zeros((1, 3, chosen.image_px, chosen.image_px), np.float32)
+    return round(torch_macs(lambda: networks.rgb(image)) / 1e9, 3)
 
 
-STUDIES: dict[str, tuple[str, tuple[int, ...], list[Setting]]] = {
-    "dinov2": ("edge", (3, 4, 5, 6, 7, 8, 9, 10, 11), [
+SHUFFLED = "shuffled labels"
+STUDIES: dict[str, tuple[str, tuple[int, ...], Setting, list[Setting]]] = {
+    "dinov2": ("edge", (3, 4, 5, 6, 7, 8, 9, 10, 11), Setting((4,)), [
         *(Setting((block,), form) for form in ("raw", "norm") for block in (3, 4, 5, 6, 7, 8, 9, 10, 11)),
+        *(Setting(blocks, mean=mean) for mean in (False, True) for blocks in ((3, 4), (4, 6), (3, 4, 5))),
     ]),
-    "lite": ("lite", (2, 4, 7, 10), [
+    "lite": ("lite", (2, 4, 7, 10), Setting((2, 4)), [
         Setting(blocks, averaged=averaged) for averaged in (False, True)
         for blocks in ((2,), (4,), (7,), (10,), (2, 4), (4, 7), (4, 10), (7, 10), (2, 4, 10), (4, 7, 10))
     ] + [Setting(blocks, "even") for blocks in ((2, 4), (4, 7), (4, 10), (2, 4, 10))]),
 }  # fmt: skip
-"""Backbone -> profile, blocks kept, settings tried."""
+"""Backbone -> profile, blocks kept, setting of the controls, settings tried."""
 
 
 def study(backbone: str, folders: Sequence[Path], cache: Path, seed: int = 0) -> dict[str, Any]:
-    name, taps, settings = STUDIES[backbone]
+    name, taps, control, settings = STUDIES[backbone]
     chosen = profile(name)
     outcomes: dict[str, list[Outcome]] = {}
     networks = build(replace(chosen, rgb_taps=taps, rgb_norm=False))
+    blind = build(replace(chosen, rgb_taps=control.blocks, rgb_norm=False), seeded=True)
     whole = build(replace(chosen, rgb_taps=(taps[-1],), rgb_norm=backbone == "dinov2")).modules["rgb"]
     norm = whole.norm if isinstance(whole, VisionTransformer) else nn.Identity()
     for folder in folders:
@@ -293,6 +301,8 @@ def study(backbone: str, folders: Sequence[Path], cache: Path, seed: int = 0) ->
         path.mkdir(parents=True, exist_ok=True)
         tokens = Tokens(frames, networks, network, norm, path / "tokens.npz")
         rows: dict[str, Callable[[], FloatArray]] = {"colour means": partial(colour_means, frames, chosen.grid)}
+        random = Tokens(frames, blind, network, norm, path / "random.npz")
+        rows |= {f"random {control}": partial(random.of, control), SHUFFLED: partial(tokens.of, control)}
         rows |= {str(setting): partial(tokens.of, setting) for setting in settings}
         for row, features in rows.items():
             outcomes.setdefault(row, []).append(judged(path / f"{row}.npz", features, frames, chosen))
@@ -319,7 +329,9 @@ def study(backbone: str, folders: Sequence[Path], cache: Path, seed: int = 0) ->
             "kinds": {kind: _rounded([one.figures(EACH, (kind,)) for one in outcomes[name]]) for kind in KINDS},
             "products": [[round(x, 3) for x in one.figures(EACH)] for one in outcomes[name]],
         }  # fmt: skip
-    return {"backbone": backbone, "products": [f"{f.parent.name}/{f.name}" for f in folders], "best": names[best],
+    giga = {last: giga_macs(chosen, last) for last in taps}
+    return {"backbone": backbone,
+            "gmac_to_block": giga, "products": [f"{f.parent.name}/{f.name}" for f in folders], "best": names[best],
             "rows": table}  # fmt: skip
 
 
@@ -340,8 +352,10 @@ def main() -> None:
     command = shlex.join(["python", "-m", "asperity.benchmarks.accuracy.layers", *sys.argv[1:]])
     write_result(options.out, {"command": command, **report})
     for name, row in report["rows"].items():
-        print(f"{name:16} {row['both']:.4f} +- {row['se']:.4f}  image {row['image']:.4f}  patch {row['patch']:.4f}  "
-              f"{row['behind_best']}  {row['kinds']}  {row['products']}")
+        print(
+            f"{name:16} {row['both']:.4f} +- {row['se']:.4f}  image {row['image']:.4f}  patch {row['patch']:.4f}  "
+            f"{row['behind_best']}  {row['kinds']}  {row['products']}"
+        )
 
 
 if __name__ == "__main__":

