@@ -59,15 +59,15 @@ class Profile:
 
 PROFILES: dict[str, Profile] = {
     "lite": Profile(
-        name="lite", rgb_backbone="efficientnet_lite0", rgb_taps=(4, 10), rgb_norm=False, image_px=224,
-        grid=28, rgb_grid=28, rgb_channels=152, rgb_heads=4, rgb_inner=160, rgb_mean=LITE_MEAN, rgb_std=LITE_STD,
+        name="lite", rgb_backbone="efficientnet_lite0", rgb_taps=(2, 4), rgb_norm=False, image_px=224,
+        grid=28, rgb_grid=28, rgb_channels=64, rgb_heads=4, rgb_inner=64, rgb_mean=LITE_MEAN, rgb_std=LITE_STD,
         points_encoder="points_lite", cloud_px=112, cloud_resize="mean", groups=256,
         group_size=32, points_channels=384, points_heads=6, points_inner=384, point_bn="running", pooling="valid_mean",
         centre_positions=True, distances="local", metres=False, rgb_bank_share=0.1, points_bank_share=0.1,
         rgb_bank_cap=8192, points_bank_cap=4096,
     ),
     "edge": Profile(
-        name="edge", rgb_backbone="dinov2_vits14", rgb_taps=(11,), rgb_norm=True, image_px=392, grid=28, rgb_grid=28,
+        name="edge", rgb_backbone="dinov2_vits14", rgb_taps=(3,), rgb_norm=False, image_px=392, grid=28, rgb_grid=28,
         rgb_channels=384, rgb_heads=6, rgb_inner=384, rgb_mean=IMAGENET_MEAN, rgb_std=IMAGENET_STD,
         points_encoder="points_lite", cloud_px=112, cloud_resize="mean", groups=512,
         group_size=32, points_channels=384, points_heads=6, points_inner=384, point_bn="running", pooling="valid_mean",
