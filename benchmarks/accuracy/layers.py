@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 import shlex
-import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -350,8 +349,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     report = study(options.backbone, options.folders, options.cache)
-    command = shlex.join(["python", "-m", "asperity.benchmarks.accuracy.layers", *sys.argv[1:]])
-    write_result(options.out, {"command": command, **report})
+    command = ["python", "-m", "asperity.benchmarks.accuracy.layers", options.backbone, *report["products"]]
+    write_result(options.out, {"command": shlex.join([*command, "-o", "FILE", "--cache", "FOLDER"]), **report})
     for name, row in report["rows"].items():
         print(
             f"{name:16} {row['both']:.4f} +- {row['se']:.4f}  image {row['image']:.4f}  patch {row['patch']:.4f}  "
