@@ -194,6 +194,10 @@ class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     geometry: Geometry
     network: Network
     weights: tuple[WeightsOrigin, ...]
+    rgb_taps: tuple[int, ...] | None = None
+    """Blocks of the colour backbone that feed its bank. None: calibrated when no profile chose any."""
+    rgb_norm: bool = True
+    """Whether they pass the backbone's final LayerNorm."""
     decision: Decision
     """By the torch reference; another engine takes its own threshold."""
     silhouette: tuple[SilhouetteRange, ...]

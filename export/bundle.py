@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 
 from asperity import runtime
 from asperity.calibration.networks.torch_networks import TorchNetworks, restore
-from asperity.calibration.profiles import profile
+from asperity.calibration.profiles import profile_as_calibrated
 from asperity.calibration.record import CalibrationFolder, load_folder
 from asperity.export.golden import GoldenSet, make_golden
 from asperity.export.onnx import export_graphs
@@ -193,7 +193,8 @@ def _export(
 def stored_networks(folder: CalibrationFolder) -> TorchNetworks:
     """The calibration's networks, adaptors included. Raises DataError when the folder's weights do not fit."""
     record = folder.record
-    return restore(profile(record.network.profile), folder.networks_path, record.weights)
+    calibrated = profile_as_calibrated(record.network, record.rgb_taps, record.rgb_norm)
+    return restore(calibrated, folder.networks_path, record.weights)
 
 
 def measure_frames(engine: CpuEngine, golden: GoldenSet, budget_s: float) -> list[float]:

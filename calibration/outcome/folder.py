@@ -52,6 +52,8 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
         geometry=outcome.normals.geometry,
         network=reference.network,
         weights=reference.networks.origins,
+        rgb_taps=reference.networks.profile.rgb_taps,
+        rgb_norm=reference.networks.profile.rgb_norm,
         decision=outcome.decision,
         silhouette=outcome.shape.ranges,
         false_rejects=outcome.false_rejects,
