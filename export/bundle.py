@@ -35,6 +35,7 @@ from asperity.runtime.bundle.banks import bank_tensors
 from asperity.runtime.bundle.checks import BANKS_FILE, INPUTS_FILE, RECIPE_NAME, check_manifest
 from asperity.runtime.bundle.reader import MANIFEST_FILE, SIGNATURE_FILE, Bundle, decode_manifest, open_bundle
 from asperity.runtime.bundle.sizes import geometry_fault
+from asperity.runtime.bundle.surfaces import input_shapes
 from asperity.runtime.engines.cpu import CpuEngine, OnnxNetworks
 from asperity.runtime.engines.parity_gate import no_progress, prove
 from asperity.runtime.errors import BundleError, DataError, UsageError
@@ -213,10 +214,8 @@ def _write_inputs(folder: CalibrationFolder, draft: Bundle, networks: TorchNetwo
     """Calibration inputs with the torch reference's scores of them against the whole banks."""
     stored = folder.calibration_inputs()
     tensors: dict[str, NDArray[Any]] = {
-        "image": np.ascontiguousarray(stored["image"], dtype=np.uint8),
-        "cloud": np.ascontiguousarray(stored["cloud"], dtype=np.float32),
-        "inspect": np.ascontiguousarray(stored["inspect"], dtype=np.bool_),
-        "scores": np.ascontiguousarray(stored["scores"], dtype=np.float32),
+        name: np.ascontiguousarray(stored[name], dtype=kind)
+        for name, (kind, _) in input_shapes(folder.record.network).items()
     }
     path = draft.path / INPUTS_FILE
     save_file(tensors, path)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from asperity import runtime
@@ -17,6 +19,7 @@ from asperity.calibration.record import BANKS, FORMAT, INPUTS, NETWORKS, Calibra
 from asperity.runtime.bundle.banks import bank_tensors
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.errors import CalibrationError
+from asperity.runtime.frame import Prepared
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.units import points_in
 
@@ -38,6 +41,7 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
             "cloud": np.stack([one.cloud for one in prepared]),
             "inspect": np.stack([one.inspect for one in prepared]),
             "scores": np.array([outcome.score(i) for i in split.calibrate], dtype=np.float32),
+            **_surface_inputs(prepared),
         },
         folder / INPUTS,
     )
@@ -66,6 +70,12 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
     )
     save_record(record, folder)
     return record
+
+
+def _surface_inputs(prepared: Sequence[Prepared]) -> dict[str, NDArray[np.generic]]:
+    """What modalities of the surface take, where there are any."""
+    found = {name: [getattr(one, name) for one in prepared] for name in ("geometry", "descriptor")}
+    return {name: np.stack(values) for name, values in found.items() if values[0] is not None}
 
 
 def plain_name(source: Path) -> str:

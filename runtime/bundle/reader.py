@@ -65,6 +65,8 @@ class CalibrationInputs:
     inspect: BoolArray  # n x grid x grid
     scores: FloatArray  # n, fused scores by the torch reference
     side_px: int
+    geometry: ByteArray | None = None  # n x image_px x image_px x 3
+    descriptor: FloatArray | None = None  # n x grid^2 x D
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -77,6 +79,8 @@ class CalibrationInputs:
             inspect=self.inspect[index],
             window=Window(x_px=0, y_px=0, side_px=self.side_px),
             silhouette=Silhouette(area_mm2=0.0, length_mm=0.0, width_mm=0.0, height_mm=0.0, missing_share=0.0),
+            geometry=None if self.geometry is None else self.geometry[index],
+            descriptor=None if self.descriptor is None else self.descriptor[index],
         )
 
 
@@ -127,6 +131,8 @@ class Bundle:
             inspect=tensors["inspect"].astype(bool),
             scores=tensors["scores"].astype(np.float32),
             side_px=self.manifest.geometry.side_px,
+            geometry=tensors.get("geometry"),
+            descriptor=tensors.get("descriptor"),
         )
 
     def golden_frames(self) -> Iterator[tuple[GoldenFrame, Frame]]:

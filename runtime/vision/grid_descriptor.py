@@ -6,6 +6,7 @@ counted where it lies; bins are even in x / (|x| + usual), so that they are fine
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,10 @@ BINS = 11
 FIGURES = 3
 """Slope from a point's tangent plane to the other, bend of the normals along the pair, twist across it."""
 DIMENSION = len(RADII) * FIGURES * BINS
+LEAST_USUAL = 1e-4
+"""A perfect plane has no usual figure to measure others by."""
+
+Usual = tuple[tuple[float, float, float], ...]
 
 
 def pair_offsets(radius: int) -> tuple[tuple[int, int], ...]:
@@ -53,10 +58,10 @@ def pair_figures(surface: Surface, offset: tuple[int, int]) -> tuple[NDArray[np.
     return index, [slope, -back, back - slope, twist]
 
 
-def usual_figures(surfaces: list[Surface]) -> FloatArray:
+def usual_figures(surfaces: Sequence[Surface]) -> Usual:
     """radii x figures: medians of the figures' magnitudes on good frames."""
-    usual = np.zeros((len(RADII), FIGURES), np.float32)
-    for at, radius in enumerate(RADII):
+    usual: Usual = ()
+    for radius in RADII:
         seen: list[list[FloatArray]] = [[], [], []]
         for surface in surfaces:
             for offset in pair_offsets(radius):
@@ -64,11 +69,12 @@ def usual_figures(surfaces: list[Surface]) -> FloatArray:
                 seen[0] += [np.abs(slope), np.abs(back)]
                 seen[1].append(np.abs(bend))
                 seen[2].append(np.abs(twist))
-        usual[at] = [np.median(np.concatenate(one)) for one in seen]
+        medians = [max(float(np.median(np.concatenate(one))), LEAST_USUAL) for one in seen]
+        usual += ((medians[0], medians[1], medians[2]),)
     return usual
 
 
-def describe(surface: Surface, usual: FloatArray, grid: int) -> FloatArray:
+def describe(surface: Surface, usual: Usual, grid: int) -> FloatArray:
     """(grid^2, DIMENSION): square roots of each patch's histograms, rows of zeros where there is no pair."""
     side = surface.sloped.shape[0]
     cells = np.arange(side) * grid // side
@@ -89,7 +95,8 @@ def describe(surface: Surface, usual: FloatArray, grid: int) -> FloatArray:
         for one in counts:
             table = one.reshape(grid * grid, BINS)
             parts.append(table / np.maximum(table.sum(axis=1, keepdims=True), 1.0))
-    return np.sqrt(np.concatenate(parts, axis=1)).astype(np.float32)
+    described: FloatArray = np.sqrt(np.concatenate(parts, axis=1)).astype(np.float32)
+    return described
 
 
 def _bins(figure: FloatArray, usual: float) -> NDArray[np.int64]:

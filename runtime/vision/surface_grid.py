@@ -15,6 +15,8 @@ from asperity.runtime.frame import BoolArray, FloatArray
 
 LEVEL_CELLS = 2.0
 """Points this many cell sizes deeper per cell of distance are on different levels: a slope of 63 degrees."""
+MOST_PX = 512
+"""Largest side of the grid: a larger window's points are averaged in square blocks first."""
 LEAST_MEMBERS = 0.2
 """A mean needs points on at least this share of its box."""
 TANGENT_STEP = 2

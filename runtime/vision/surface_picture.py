@@ -6,35 +6,36 @@ height above the surroundings, each by the good frames' own spread, so that a fl
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import BoolArray, ByteArray, FloatArray
+from asperity.runtime.manifest import SurfacePicture
 from asperity.runtime.vision.surface_grid import Surface, SurfaceGrid
 
 AROUND_SHARE = 0.125
 """Side of the surroundings that a height is measured against, as a share of the grid's side."""
 
-PictureKind = Literal["normals", "relief"]
 
-
-def channels_of(grid: SurfaceGrid, surface: Surface, kind: PictureKind) -> FloatArray:
-    """S x S x 3 before scaling; meaningless where the surface has no normal."""
+def channels_of(grid: SurfaceGrid, surface: Surface, kind: str) -> FloatArray:
+    """S x S x 3 before scaling; meaningless where the surface has no normal. Raises EngineError."""
     if kind == "normals":
         return surface.normals
+    if kind != "relief":
+        raise EngineError(f"network.picture.kind {kind!r} is not known; calibrate again with this version")
     heights = surface.points @ grid.up
     relief = local_heights(heights, surface.present, around_width(grid.valid.shape[0]))
     return np.concatenate([surface.normals[:, :, :2], relief[:, :, None]], axis=2)
 
 
-def picture(
-    grid: SurfaceGrid, surface: Surface, kind: PictureKind, centre: FloatArray, scale: FloatArray, image_px: int
-) -> ByteArray:
+def picture(grid: SurfaceGrid, surface: Surface, chosen: SurfacePicture, image_px: int) -> ByteArray:
     """image_px x image_px x 3: 127.5 (1 + (channel - centre) / scale), black off the part."""
-    channels = np.clip((channels_of(grid, surface, kind) - centre) / scale, -1.0, 1.0)
+    centre, scale = np.asarray(chosen.centre, np.float32), np.asarray(chosen.scale, np.float32)
+    channels = np.clip((channels_of(grid, surface, chosen.kind) - centre) / scale, -1.0, 1.0)
     levels = np.round(np.float32(127.5) * (channels + np.float32(1.0))).astype(np.uint8)
     levels[~surface.sloped] = 0
     return np.asarray(Image.fromarray(levels).resize((image_px, image_px), Image.Resampling.BICUBIC))

@@ -1,0 +1,89 @@
+"""Constants of the modalities that look at the part's surface, from good frames: once per calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from asperity.runtime.errors import CalibrationError
+from asperity.runtime.frame import Frame, ModalityName, Window
+from asperity.runtime.manifest import Geometry, GridDescriptor, Network, SurfacePicture
+from asperity.runtime.vision.grid_descriptor import usual_figures
+from asperity.runtime.vision.preprocess import find_part, surface_grid
+from asperity.runtime.vision.surface_grid import TANGENT_STEP, Surface, SurfaceGrid, surface_of
+from asperity.runtime.vision.surface_picture import channels_of
+
+SURFACE_FRAMES = 24
+"""Frames that the constants are taken from, evenly spread over those that banks are learnt from."""
+WIDTHS = (3, 5, 7, 9)
+NORMALS_NOISE = 0.03
+"""The narrowest box is taken in which a normal's components scatter by no more than this: 1.7 degrees."""
+QUANTILE = 0.98
+"""This share of the good frames' values lies within a channel's range."""
+LEAST_SCALE = 1e-3
+
+
+def fit_surface(
+    network: Network, modalities: tuple[ModalityName, ...], frames: Sequence[Frame], windows: Sequence[Window],
+    geometry: Geometry,
+) -> Network:  # fmt: skip
+    """The network's constants with these modalities and what they need. Raises CalibrationError, FrameRefused."""
+    network = msgspec.structs.replace(network, modalities=modalities)
+    if not {"geometry", "descriptor"} & set(modalities):
+        return network
+    grids = [
+        surface_grid(find_part(frame, geometry), window, geometry)
+        for frame, window in zip(frames, windows, strict=True)
+    ]
+    width, surfaces = choose_width(grids)
+    if not any(surface.sloped.any() for surface in surfaces):
+        raise CalibrationError(
+            "no good frame has a surface to take normals from; calibrate with --modalities rgb,points"
+        )
+    if "geometry" in modalities:
+        network = msgspec.structs.replace(network, picture=fit_picture(grids, surfaces, width))
+    if "descriptor" in modalities:
+        network = msgspec.structs.replace(network, descriptor=GridDescriptor(width, usual_figures(surfaces)))
+    return network
+
+
+def choose_width(grids: Sequence[SurfaceGrid]) -> tuple[int, list[Surface]]:
+    """The narrowest box whose normals are quiet enough, or the widest, and the surfaces by it."""
+    surfaces: list[Surface] = []
+    for width in WIDTHS:
+        surfaces = [surface_of(grid, width) for grid in grids]
+        if normals_noise(surfaces, width) <= NORMALS_NOISE:
+            break
+    return width, surfaces
+
+
+def normals_noise(surfaces: Sequence[Surface], width: int) -> float:
+    """Scatter of a normal's components across the view, from second differences of boxes that share no point."""
+    apart = width + 2 * TANGENT_STEP
+    seen = []
+    for surface in surfaces:
+        left, middle, right = (slice(None, -2 * apart), slice(apart, -apart), slice(2 * apart, None))
+        normals, sloped = surface.normals[:, :, :2], surface.sloped
+        there = sloped[:, left] & sloped[:, middle] & sloped[:, right]
+        seen.append((normals[:, left] - 2.0 * normals[:, middle] + normals[:, right])[there].ravel())
+    differences = np.concatenate(seen)
+    return 1.4826 * float(np.median(np.abs(differences))) / np.sqrt(6.0) if differences.size else 0.0
+
+
+def fit_picture(grids: Sequence[SurfaceGrid], surfaces: Sequence[Surface], width: int) -> SurfacePicture:
+    """The picture's kind and the range of its channels."""
+    kind = "normals"
+    if kind == "normals":
+        return SurfacePicture("normals", width, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    values = np.concatenate(
+        [channels_of(grid, one, "relief")[one.sloped] for grid, one in zip(grids, surfaces, strict=True)]
+    )
+    centre = np.median(values, axis=0)
+    scale = np.maximum(np.quantile(np.abs(values - centre), QUANTILE, axis=0), LEAST_SCALE)
+    return SurfacePicture("relief", width, _three(centre), _three(scale))
+
+
+def _three(values: np.ndarray) -> tuple[float, float, float]:
+    return float(values[0]), float(values[1]), float(values[2])
