@@ -7,7 +7,7 @@ counted where it lies; bins are even in x / (|x| + usual), so that they are fine
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,44 +33,67 @@ def pair_offsets(radius: int) -> tuple[tuple[int, int], ...]:
     return (0, radius), (slant, slant), (radius, 0), (slant, -slant)
 
 
-def pair_figures(surface: Surface, offset: tuple[int, int]) -> tuple[NDArray[np.int64], list[FloatArray]]:
-    """All pairs of this offset: flat index of the first point, and (slope there, slope at the other, bend, twist)."""
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Pairs of points some cells apart, and what the surface does between them."""
+
+    first: NDArray[np.int64]
+    """Flat cell of one point..."""
+    step: NDArray[np.int64]
+    """... and how far the other is from it..."""
+    half: NDArray[np.int64]
+    """... and the cell between them."""
+    slope: FloatArray
+    """Of the line between the points against the surface at the first point."""
+    back: FloatArray
+    """The same from the other point."""
+    bend: FloatArray
+    """How the normals open along the line: above 0 where the surface is a hill."""
+    twist: FloatArray
+    """How they turn across it."""
+
+
+def pairs_of(surface: Surface, radius: int) -> Pairs:
+    """All pairs of this radius; of the larger radii every second one, in a chequered pattern."""
     side = surface.sloped.shape[0]
-    row, column = offset
-    first = (slice(0, side - row), slice(max(0, -column), side - max(0, column)))
-    other = (slice(row, side), slice(max(0, column), side + min(0, column)))
-    both = surface.sloped[first] & surface.sloped[other]
-    rows, columns = np.nonzero(both)
-    index = (rows * side + columns + max(0, -column)).astype(np.int64)
-    step = row * side + column
-    points, normals = surface.points.reshape(-1, 3), surface.normals.reshape(-1, 3)
-    here, there = normals[index].T, normals[index + step].T
-    line = (points[index + step] - points[index]).T
-    length = np.sqrt(line[0] * line[0] + line[1] * line[1] + line[2] * line[2])
-    line = line / np.maximum(length, np.float32(1e-12))
-    slope = line[0] * here[0] + line[1] * here[1] + line[2] * here[2]
-    back = line[0] * there[0] + line[1] * there[1] + line[2] * there[2]
+    found = []
+    for row, column in pair_offsets(radius):
+        left, right = max(0, -column), side - max(0, column)
+        first, other = surface.sloped[: side - row, left:right], surface.sloped[row:, left + column : right + column]
+        cells = np.flatnonzero(np.pad(first & other, ((0, row), (left, side - right))).ravel())
+        if radius > RADII[0]:
+            cells = cells[(cells // side + cells % side) % 2 == 0]
+        step = row * side + column
+        found.append((cells, np.full_like(cells, step), np.full_like(cells, (row // 2) * side + int(column / 2))))
+    index, step, half = (np.concatenate(one) for one in zip(*found, strict=True))
+    points, normals = _flat(surface.points), _flat(surface.normals)
+    there = index + step
+    line = points.take(there, axis=1) - points.take(index, axis=1)
+    line *= np.float32(1.0) / np.maximum(np.sqrt(_dot(line, line)), np.float32(1e-12))
+    near, far = normals.take(index, axis=1), normals.take(there, axis=1)
+    slope, ahead = _dot(line, near), _dot(line, far)
     twist = (
-        line[0] * (here[1] * there[2] - here[2] * there[1])
-        + line[1] * (here[2] * there[0] - here[0] * there[2])
-        + line[2] * (here[0] * there[1] - here[1] * there[0])
+        line[0] * (near[1] * far[2] - near[2] * far[1])
+        + line[1] * (near[2] * far[0] - near[0] * far[2])
+        + line[2] * (near[0] * far[1] - near[1] * far[0])
     )
-    return index, [slope, -back, back - slope, twist]
+    return Pairs(index, step, half, slope, -ahead, ahead - slope, twist)
 
 
 def usual_figures(surfaces: Sequence[Surface]) -> Usual:
     """radii x figures: medians of the figures' magnitudes on good frames."""
     usual: Usual = ()
     for radius in RADII:
-        seen: list[list[FloatArray]] = [[], [], []]
-        for surface in surfaces:
-            for offset in pair_offsets(radius):
-                slope, back, bend, twist = pair_figures(surface, offset)[1]
-                seen[0] += [np.abs(slope), np.abs(back)]
-                seen[1].append(np.abs(bend))
-                seen[2].append(np.abs(twist))
-        medians = [max(float(np.median(np.concatenate(one))), LEAST_USUAL) for one in seen]
-        usual += ((medians[0], medians[1], medians[2]),)
+        found = [pairs_of(surface, radius) for surface in surfaces]
+        slope, bend, twist = (
+            max(float(np.median(np.abs(np.concatenate(values)))), LEAST_USUAL)
+            for values in (
+                [side for one in found for side in (one.slope, one.back)],
+                [one.bend for one in found],
+                [one.twist for one in found],
+            )
+        )
+        usual += ((slope, bend, twist),)
     return usual
 
 
@@ -78,25 +101,33 @@ def describe(surface: Surface, usual: Usual, grid: int) -> FloatArray:
     """(grid^2, DIMENSION): square roots of each patch's histograms, rows of zeros where there is no pair."""
     side = surface.sloped.shape[0]
     cells = np.arange(side) * grid // side
-    patch = (cells[:, None] * grid + cells[None, :]).reshape(-1) * BINS
+    patch = (cells[:, None] * grid + cells[None, :]).ravel() * BINS
     size = grid * grid * BINS
-    parts: list[Any] = []
-    for at, radius in enumerate(RADII):
-        counts = [np.zeros(size), np.zeros(size), np.zeros(size)]
-        for offset in pair_offsets(radius):
-            index, (slope, back, bend, twist) = pair_figures(surface, offset)
-            step = offset[0] * side + offset[1]
-            middle = patch[index + (offset[0] // 2) * side + int(offset[1] / 2)]
-            scale = usual[at]
-            counts[0] += np.bincount(patch[index] + _bins(slope, scale[0]), minlength=size)
-            counts[0] += np.bincount(patch[index + step] + _bins(back, scale[0]), minlength=size)
-            counts[1] += np.bincount(middle + _bins(bend, scale[1]), minlength=size)
-            counts[2] += np.bincount(middle + _bins(twist, scale[2]), minlength=size)
-        for one in counts:
-            table = one.reshape(grid * grid, BINS)
-            parts.append(table / np.maximum(table.sum(axis=1, keepdims=True), 1.0))
+    parts: list[NDArray[np.float64]] = []
+    for radius, (slope, bend, twist) in zip(RADII, usual, strict=True):
+        pairs = pairs_of(surface, radius)
+        first, other = patch.take(pairs.first), patch.take(pairs.first + pairs.step)
+        between = patch.take(pairs.first + pairs.half)
+        for members in (
+            np.concatenate([first + _bins(pairs.slope, slope), other + _bins(pairs.back, slope)]),
+            between + _bins(pairs.bend, bend),
+            between + _bins(pairs.twist, twist),
+        ):
+            table = np.bincount(members, minlength=size).reshape(grid * grid, BINS)
+            parts.append(table / np.maximum(table.sum(axis=1, keepdims=True), 1))
     described: FloatArray = np.sqrt(np.concatenate(parts, axis=1)).astype(np.float32)
     return described
+
+
+def _flat(vectors: FloatArray) -> FloatArray:
+    """S x S x 3 as 3 x S^2."""
+    return np.ascontiguousarray(vectors.reshape(-1, 3).T)
+
+
+def _dot(one: FloatArray, other: FloatArray) -> FloatArray:
+    """Of vectors 3 x N, in this order, so that equal vectors give equal numbers."""
+    product: FloatArray = one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
+    return product
 
 
 def _bins(figure: FloatArray, usual: float) -> NDArray[np.int64]:
