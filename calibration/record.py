@@ -3,9 +3,11 @@
 calibration.json              CalibrationRecord; written last, so that its presence means the folder is whole
 networks.safetensors          state dicts, prefixes ``rgb.`` ``points.`` (and ``adaptor_rgb.`` ``adaptor_points.``)
 banks.safetensors             both memory banks, as ``runtime.bundle.banks`` has them
+heights.safetensors           the mean part, where heights are a modality, as ``runtime.bundle.surfaces`` has it
 calibration_inputs.safetensors  ``image`` u8 (n, I, I, 3), ``cloud`` f4 (n, P, P, 3), ``inspect`` bool (n, g, g),
-                              with those modalities ``geometry`` u8 (n, I, I, 3), ``descriptor`` f4 (n, g^2, D),
-                              ``scores`` f4 (n,): fused scores of the calibration frames by the torch reference
+                              ``scores`` f4 (n,): fused scores of the calibration frames by the torch reference; where
+                              they are modalities ``geometry`` u8 (n, I, I, 3), ``height`` f4 (n, g^2, H) and
+                              ``descriptor`` f4 (n, g^2, D)
 golden/rgb/NAME.png golden/xyz/NAME.tiff   held-out normal frames (MVTec 3D-AD layout, unit of the geometry)
 masks/*.png                   inspect and ignore masks
 report/                       report.html, report.json
@@ -37,6 +39,7 @@ FORMAT = 2
 RECORD = "calibration.json"
 NETWORKS = "networks.safetensors"
 BANKS = "banks.safetensors"
+HEIGHTS = "heights.safetensors"
 INPUTS = "calibration_inputs.safetensors"
 
 Method = Literal["lsfa", "frozen"]

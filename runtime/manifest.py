@@ -83,6 +83,15 @@ class GridDescriptor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """By radius: median magnitude of each figure on good frames; half of a histogram's range lies within it."""
 
 
+class HeightResidual(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sizes of the mean part in ``heights.safetensors`` (``vision.height_residual``)."""
+
+    width: int
+    """As ``SurfacePicture.width``."""
+    side: int
+    """Cells of a side of the surface grid."""
+
+
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Shapes and constants the engine needs to run the graphs (lsfa 2, 3)."""
 
@@ -120,7 +129,9 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     picture: SurfacePicture | None = None
     """Constants of the modality ``geometry``."""
     descriptor: GridDescriptor | None = None
-    """Constants of the modality ``descriptor``. Either is None where the modality is not there, and only there."""
+    """Constants of the modality ``descriptor``."""
+    height: HeightResidual | None = None
+    """Constants of the modality ``height``. Each is None where its modality is not there, and only there."""
 
 
 class WeightsOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

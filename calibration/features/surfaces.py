@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from asperity.calibration.features.height_model import fit_heights
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import Frame, ModalityName, Window
-from asperity.runtime.manifest import Geometry, GridDescriptor, Network, SurfacePicture
+from asperity.runtime.manifest import Geometry, GridDescriptor, HeightResidual, Network, SurfacePicture
 from asperity.runtime.vision.grid_descriptor import usual_figures
+from asperity.runtime.vision.height_residual import HeightModel
 from asperity.runtime.vision.preprocess import find_part, surface_grid
 from asperity.runtime.vision.surface_grid import TANGENT_STEP, Surface, SurfaceGrid, surface_of
 from asperity.runtime.vision.surface_picture import channels_of
@@ -28,11 +30,14 @@ LEAST_SCALE = 1e-3
 def fit_surface(
     network: Network, modalities: tuple[ModalityName, ...], frames: Sequence[Frame], windows: Sequence[Window],
     geometry: Geometry,
-) -> Network:  # fmt: skip
-    """The network's constants with these modalities and what they need. Raises CalibrationError, FrameRefused."""
+) -> tuple[Network, HeightModel | None]:  # fmt: skip
+    """The network's constants with these modalities and what they need; the mean part where heights are one of them.
+
+    Raises CalibrationError where the surface does not give it, FrameRefused.
+    """
     network = msgspec.structs.replace(network, modalities=modalities)
-    if not {"geometry", "descriptor"} & set(modalities):
-        return network
+    if not {"geometry", "height", "descriptor"} & set(modalities):
+        return network, None
     grids = [
         surface_grid(find_part(frame, geometry), window, geometry)
         for frame, window in zip(frames, windows, strict=True)
@@ -46,7 +51,21 @@ def fit_surface(
         network = msgspec.structs.replace(network, picture=fit_picture(grids, surfaces, width))
     if "descriptor" in modalities:
         network = msgspec.structs.replace(network, descriptor=GridDescriptor(width, usual_figures(surfaces)))
-    return network
+    if "height" not in modalities:
+        return network, None
+    heights = fit_heights(grids, surfaces, depth_noise_mm(grids))
+    return msgspec.structs.replace(network, height=HeightResidual(width, heights.heights.shape[0])), heights
+
+
+def depth_noise_mm(grids: Sequence[SurfaceGrid]) -> float:
+    """Standard deviation of a single point's height, from second differences along rows."""
+    seen = []
+    for grid in grids:
+        heights, valid = grid.points @ grid.up, grid.valid
+        there = valid[:, :-2] & valid[:, 1:-1] & valid[:, 2:]
+        seen.append((heights[:, :-2] - 2.0 * heights[:, 1:-1] + heights[:, 2:])[there])
+    differences = np.concatenate(seen)
+    return 1.4826 * float(np.median(np.abs(differences))) / np.sqrt(6.0) if differences.size else 0.0
 
 
 def choose_width(grids: Sequence[SurfaceGrid]) -> tuple[int, list[Surface]]:

@@ -29,6 +29,7 @@ from asperity.runtime.frame import BoolArray, Frame, ModalityName, Prepared
 from asperity.runtime.manifest import Geometry, Network
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.digest import frame_digest
+from asperity.runtime.vision.height_residual import HeightModel
 from asperity.runtime.vision.preprocess import Masks, prepare
 
 LOG = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ class Normals:
     validation: tuple[bool, ...]
     refused: tuple[RefusedFrame, ...]
     parts: Parts
+    heights: HeightModel | None = None
+    """The mean part, where heights are a modality."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -217,15 +220,15 @@ def with_modalities(
     if modalities == normals.network.modalities:
         return normals
     chosen = np.unique(np.linspace(0, fit - 1, SURFACE_FRAMES).astype(int))
-    network = fit_surface(
+    network, heights = fit_surface(
         normals.network, modalities, [normals.items[i].frame(seq=int(i)) for i in chosen],
         [normals.prepared[i].window for i in chosen], normals.geometry,
     )  # fmt: skip
     prepared = []
     for index, item in enumerate(normals.items):
-        prepared.append(prepare(item.frame(seq=index), normals.geometry, network, normals.masks))
+        prepared.append(prepare(item.frame(seq=index), normals.geometry, network, normals.masks, heights))
         progress("surfaces", index + 1, len(normals.items))
-    return replace(normals, network=network, prepared=tuple(prepared))
+    return replace(normals, network=network, prepared=tuple(prepared), heights=heights)
 
 
 def write_masks(masks: Masks, folder: Path) -> None:

@@ -15,8 +15,18 @@ from asperity import runtime
 from asperity.calibration.frames.prepare_normals import write_masks
 from asperity.calibration.outcome.golden_frames import choose_golden
 from asperity.calibration.outcome.result import Outcome
-from asperity.calibration.record import BANKS, FORMAT, INPUTS, NETWORKS, CalibrationRecord, GoldenCandidate, save_record
+from asperity.calibration.record import (
+    BANKS,
+    FORMAT,
+    HEIGHTS,
+    INPUTS,
+    NETWORKS,
+    CalibrationRecord,
+    GoldenCandidate,
+    save_record,
+)
 from asperity.runtime.bundle.banks import bank_tensors
+from asperity.runtime.bundle.surfaces import height_tensors
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import Prepared
@@ -45,6 +55,8 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
         },
         folder / INPUTS,
     )
+    if outcome.normals.heights is not None:
+        save_file(height_tensors(outcome.normals.heights), folder / HEIGHTS)
     write_masks(outcome.normals.masks, folder)
     record = CalibrationRecord(
         format=FORMAT,
@@ -74,7 +86,7 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
 
 def _surface_inputs(prepared: Sequence[Prepared]) -> dict[str, NDArray[np.generic]]:
     """What modalities of the surface take, where there are any."""
-    found = {name: [getattr(one, name) for one in prepared] for name in ("geometry", "descriptor")}
+    found = {name: [getattr(one, name) for one in prepared] for name in ("geometry", "height", "descriptor")}
     return {name: np.stack(values) for name, values in found.items() if values[0] is not None}
 
 

@@ -19,7 +19,7 @@ from asperity.runtime.bundle.banks import bank_shapes, usual_fault
 from asperity.runtime.bundle.ceilings import check_ceilings
 from asperity.runtime.bundle.onnx_graphs import MAX_GRAPH_VALUES, MAX_TENSOR_VALUES, read_graph, with_outputs
 from asperity.runtime.bundle.sizes import geometry_fault
-from asperity.runtime.bundle.surfaces import check_surface, input_shapes
+from asperity.runtime.bundle.surfaces import HEIGHTS_FILE, check_surface, height_fault, height_shapes, input_shapes
 from asperity.runtime.errors import BundleError, first_line
 from asperity.runtime.frame import MODALITIES
 from asperity.runtime.manifest import (
@@ -75,13 +75,19 @@ def file_limits(manifest: Manifest) -> dict[str, int]:
     pixels = geometry.height_px * geometry.width_px
     limits = {f"{name}.onnx": MAX_GRAPH_NBYTES for name in graph_names(network)}
     limits[BANKS_FILE] = HEADS_NBYTES + 4 * sum(map(math.prod, bank_shapes(network, manifest.decision).values()))
-    frame = sum(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in input_shapes(network).values())
+    if shapes := height_shapes(network):
+        limits[HEIGHTS_FILE] = HEADS_NBYTES + _nbytes(shapes)
+    frame = _nbytes(input_shapes(network))
     limits[INPUTS_FILE] = HEADS_NBYTES + frame * len(manifest.decision.calibration_scores)
     for golden in manifest.golden:
         limits[f"golden/rgb/{golden.name}.png"] = HEADS_NBYTES + 4 * pixels
         limits[f"golden/xyz/{golden.name}.tiff"] = HEADS_NBYTES + 12 * pixels
     masks = (geometry.inspect_mask, geometry.ignore_mask)
     return limits | {name: HEADS_NBYTES + 2 * pixels for name in masks if name is not None}
+
+
+def _nbytes(shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
+    return sum(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in shapes.values())
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -94,6 +100,7 @@ def check_manifest(manifest: Manifest) -> None:
         )
     _check_network(manifest.network)
     _check_geometry(manifest.geometry, manifest.network)
+    check_surface(manifest.network, manifest.geometry)
     _check_decision(manifest.decision)
     _check_modalities(manifest)
     _check_golden(manifest)
@@ -123,7 +130,6 @@ def _check_network(network: Network) -> None:
     for name in ("rgb_mean", "rgb_std"):
         for value in getattr(network, name):
             _positive(f"network.{name}", value)
-    check_surface(network)
 
 
 def _check_geometry(geometry: Geometry, network: Network) -> None:
@@ -244,6 +250,13 @@ def check_banks(tensors: Tensors, manifest: Manifest) -> None:
     for name, bank in tensors.items():
         if fault := _rows_fault(bank) if name in MODALITIES else usual_fault(bank):
             raise BundleError(f"bundle file {BANKS_FILE}: bank {name} {fault}; {EXPORT_AGAIN}")
+
+
+def check_heights(tensors: Tensors, manifest: Manifest) -> None:
+    """The mean part on the window's grid, finite, with a spread everywhere. Raises BundleError."""
+    _require(tensors, HEIGHTS_FILE, height_shapes(manifest.network))
+    if fault := height_fault(tensors):
+        raise BundleError(f"bundle file {HEIGHTS_FILE} {fault}; {EXPORT_AGAIN}")
 
 
 def check_inputs(tensors: Tensors, manifest: Manifest) -> None:

@@ -44,6 +44,7 @@ from asperity.runtime.vision.features import (
     refuse_unknown,
     shape_patches,
 )
+from asperity.runtime.vision.height_residual import HeightModel
 from asperity.runtime.vision.preprocess import Masks, prepare
 
 NAME = "cpu"
@@ -112,6 +113,7 @@ class CpuEngine(Engine):
         banks: Banks,
         masks: Masks | None = None,
         threads: int | None = None,
+        heights: HeightModel | None = None,
     ) -> None:
         """``threads``: cores to use; None: all of this process's. Raises EngineError when a graph does not load."""
         threads = usable_processors() if threads is None else threads
@@ -124,7 +126,7 @@ class CpuEngine(Engine):
         self._beside: Executor = ThreadPoolExecutor(1, "rgb") if threads > 1 else _Here()
         self._blas = ThreadpoolController()
         refuse_unknown(network.modalities)
-        self._banks = banks
+        self._banks, self._heights = banks, heights
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int | None = None) -> CpuEngine:
@@ -137,6 +139,7 @@ class CpuEngine(Engine):
             bundle.banks(),
             Masks(bundle.inspect_mask(), bundle.ignore_mask()),
             threads,
+            bundle.heights(),
         )
 
     def describe(self) -> EngineInfo:
@@ -148,7 +151,7 @@ class CpuEngine(Engine):
         clock = StageClock(progress)
         since_ns = time.perf_counter_ns()
         with self._held_blas():
-            prepared = prepare(frame, self._geometry, self._network, self._masks)
+            prepared = prepare(frame, self._geometry, self._network, self._masks, self._heights)
             clock.lap("pre", since_ns)
             return self._scored(prepared, clock)
 

@@ -19,11 +19,12 @@ from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, ModalityName, Prepared, Span
 from asperity.runtime.manifest import Network
 from asperity.runtime.vision.grid_descriptor import DIMENSION
+from asperity.runtime.vision.height_residual import DIMENSION as HEIGHTS
 from asperity.runtime.vision.points import PointGroups, filled_patches, group
 
 T = TypeVar("T", bound=np.generic)
 
-KNOWN: tuple[ModalityName, ...] = ("rgb", "points", "geometry", "descriptor")
+KNOWN: tuple[ModalityName, ...] = ("rgb", "points", "geometry", "height", "descriptor")
 """Modalities that are computed here; an engine of its own may know fewer."""
 SLOT_MULTIPLE = 64
 SLOT_HEADROOM = 1.1
@@ -97,7 +98,8 @@ def feature_shapes(network: Network) -> dict[ModalityName, tuple[int, int]]:
     cells = network.grid**2
     shapes: dict[ModalityName, tuple[int, int]] = {
         "rgb": (network.rgb_grid**2, network.rgb_channels), "points": (cells, network.points_channels),
-        "geometry": (network.rgb_grid**2, network.rgb_channels), "descriptor": (cells, DIMENSION),
+        "geometry": (network.rgb_grid**2, network.rgb_channels), "height": (cells, HEIGHTS),
+        "descriptor": (cells, DIMENSION),
     }  # fmt: skip
     return {name: shapes[name] for name in network.modalities}
 
@@ -158,9 +160,13 @@ def shape_patches(
 def prepared_features(prepared: Prepared, network: Network) -> dict[ModalityName, FloatArray]:
     """Features that preprocessing has made itself. Raises EngineError where they are not there or not finite."""
     found: dict[ModalityName, FloatArray] = {}
-    if "descriptor" in network.modalities:
+    shapes = feature_shapes(network)
+    if "height" in shapes:
+        found["height"] = _made(prepared.height, "height")
+    if "descriptor" in shapes:
         found["descriptor"] = _made(prepared.descriptor, "descriptor")
-        _check(found["descriptor"], (network.grid**2, DIMENSION), "descriptor")
+    for name, values in found.items():
+        _check(values, shapes[name], name)
     return found
 
 

@@ -18,10 +18,11 @@ from asperity.runtime.manifest import Geometry, Network, Plane
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.border_plane import is_height_map
 from asperity.runtime.vision.grid_descriptor import describe
+from asperity.runtime.vision.height_residual import HeightModel, describe_heights, heights_of
 from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.ransac_dbscan import border_strips, published_foreground
 from asperity.runtime.vision.regions import box, largest_part, measure_silhouette, outline
-from asperity.runtime.vision.surface_grid import LEVEL_CELLS, MOST_PX, SurfaceGrid, surface_of
+from asperity.runtime.vision.surface_grid import LEVEL_CELLS, SurfaceGrid, blocks, surface_of
 from asperity.runtime.vision.surface_picture import picture
 from asperity.runtime.vision.units import points_mm
 
@@ -47,9 +48,12 @@ class Foreground:
     filled: BoolArray  # H x W, the part with its missing points
 
 
-def prepare(frame: Frame, geometry: Geometry, network: Network, masks: Masks | None = None) -> Prepared:
+def prepare(
+    frame: Frame, geometry: Geometry, network: Network, masks: Masks | None = None, heights: HeightModel | None = None
+) -> Prepared:
     """The frame ready for the networks. Raises FrameRefused: REFUSED_DATA, CAMERA_MOVED or TOO_FEW_POINTS.
 
+    ``heights``: the mean part, where heights are a modality; EngineError where it is not given.
     A part larger than the window is cut by it, but its silhouette is measured whole, and so is out of range.
     """
     refuse_size(frame, geometry)
@@ -58,7 +62,7 @@ def prepare(frame: Frame, geometry: Geometry, network: Network, masks: Masks | N
     image = _crop(frame.rgb, window)
     image = image * _crop(found.filled, window)[:, :, None]
     resized = Image.fromarray(image).resize((network.image_px, network.image_px), Image.Resampling.BICUBIC)
-    shape = _surface_inputs(found, window, geometry, network)
+    shape = _surface_inputs(found, window, geometry, network, heights)
     return Prepared(
         image=np.asarray(resized),
         cloud=_cloud(found, window, geometry, network),
@@ -66,6 +70,7 @@ def prepare(frame: Frame, geometry: Geometry, network: Network, masks: Masks | N
         window=window,
         silhouette=measure_silhouette(found.points, found.part, found.filled, geometry.plane, geometry.mm_per_px),
         geometry=shape.picture,
+        height=shape.height,
         descriptor=shape.descriptor,
     )
 
@@ -148,18 +153,28 @@ class SurfaceInputs:
     """What modalities of the surface are judged by; None where they are none."""
 
     picture: ByteArray | None = None
+    height: FloatArray | None = None
     descriptor: FloatArray | None = None
 
 
-def _surface_inputs(found: Foreground, window: Window, geometry: Geometry, network: Network) -> SurfaceInputs:
-    chosen, histograms = network.picture, network.descriptor
-    if chosen is None and histograms is None:
+def _surface_inputs(
+    found: Foreground, window: Window, geometry: Geometry, network: Network, model: HeightModel | None
+) -> SurfaceInputs:
+    chosen, residual, histograms = network.picture, network.height, network.descriptor
+    widths = {one.width for one in (chosen, residual, histograms) if one is not None}
+    if not widths:
         return SurfaceInputs()
+    if residual is not None and model is None:
+        raise EngineError("the bundle judges by heights and the mean part is not at hand; export the bundle again")
     grid = surface_grid(found, window, geometry)
-    widths = {one.width for one in (chosen, histograms) if one is not None}
     surfaces = {width: surface_of(grid, width) for width in widths}
+    height = None
+    if residual is not None and model is not None:
+        surface = surfaces[residual.width]
+        height = describe_heights(heights_of(surface, grid.up), surface.present, model, network.grid)
     return SurfaceInputs(
         None if chosen is None else picture(grid, surfaces[chosen.width], chosen, network.image_px),
+        height,
         None if histograms is None else describe(surfaces[histograms.width], histograms.usual, network.grid),
     )
 
@@ -168,9 +183,8 @@ def surface_grid(found: Foreground, window: Window, geometry: Geometry) -> Surfa
     """The window's part on its own pixels; in blocks of them where the window is larger than ``MOST_PX``."""
     valid, filled = _crop(found.part, window), _crop(found.filled, window)
     points = np.where(valid[:, :, None], _crop(found.points, window), np.float32(0.0))
-    block = -(-window.side_px // MOST_PX)
+    block, size = blocks(window.side_px)
     if block > 1:
-        size = -(-window.side_px // block)
         rows, columns = np.nonzero(valid)
         cells = (rows // block) * size + columns // block
         points = cell_means(points[valid], cells, size, LEVEL_CELLS * block * geometry.mm_per_px)

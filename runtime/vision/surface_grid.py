@@ -46,6 +46,12 @@ class Surface:
     sloped: BoolArray  # S x S
 
 
+def blocks(side_px: int) -> tuple[int, int]:
+    """Pixels of a block's side, and cells of the grid's, for a window of this side."""
+    block = -(-side_px // MOST_PX)
+    return block, -(-side_px // block)
+
+
 def box_sums(values: NDArray[np.floating], width: int) -> NDArray[np.floating]:
     """Sums over squares of odd ``width`` around every cell of S x S [x C]; nothing lies beyond the edge."""
     half = width // 2
