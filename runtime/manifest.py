@@ -71,7 +71,8 @@ class SurfacePicture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Odd side of the box that points are averaged in before normals are taken, cells of the surface grid."""
     centre: tuple[float, float, float]
     scale: tuple[float, float, float]
-    """A channel's value at the middle of its range of 8 bits, and how far either end is from it."""
+    """A channel's value at the middle of its range of 8 bits, and how far from it either end is (of a normal), or the
+    quarters of the range are (of a relief)."""
 
 
 class GridDescriptor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -27,10 +27,10 @@ SMOOTH = 7
 """Cells of the box that variances are averaged in: of some dozens of frames each place's own is uncertain."""
 LEAST_SPREAD_SHARE = 0.5
 """No place counts as quieter than this share of the part's median spread."""
-MOST_SPREAD_SHARE = 0.5
-"""Where posed good frames differ by more than this share of their relief, they have no common shape."""
-MOST_SPREAD_NOISES = 8.0
-"""And by more than this many standard deviations of a single point's noise."""
+MOST_SPREAD_SHARE = 0.05
+"""Where posed good frames differ by more than this share of their relief, they have no common shape..."""
+MOST_SPREAD_NOISES = 4.0
+"""... if it is more than this many standard deviations of a single point's noise."""
 
 
 def fit_heights(grids: Sequence[SurfaceGrid], surfaces: Sequence[Surface], noise_mm: float) -> HeightModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -21,9 +22,9 @@ SURFACE_FRAMES = 24
 """Frames that the constants are taken from, evenly spread over those that banks are learnt from."""
 WIDTHS = (3, 5, 7, 9)
 NORMALS_NOISE = 0.03
-"""The narrowest box is taken in which a normal's components scatter by no more than this: 1.7 degrees."""
-QUANTILE = 0.98
-"""This share of the good frames' values lies within a channel's range."""
+"""The narrowest box is taken with which noise moves a normal's components by no more than this: 1.7 degrees."""
+QUANTILE = 0.8
+"""This share of the good frames' values lies within the middle half of a channel's range."""
 LEAST_SCALE = 1e-3
 
 
@@ -42,7 +43,9 @@ def fit_surface(
         surface_grid(find_part(frame, geometry), window, geometry)
         for frame, window in zip(frames, windows, strict=True)
     ]
-    width, surfaces = choose_width(grids)
+    noise_mm = depth_noise_mm(grids)
+    width = choose_width(grids, noise_mm)
+    surfaces = [surface_of(grid, width) for grid in grids]
     if not any(surface.sloped.any() for surface in surfaces):
         raise CalibrationError(
             "no good frame has a surface to take normals from; calibrate with --modalities rgb,points"
@@ -53,7 +56,7 @@ def fit_surface(
         network = msgspec.structs.replace(network, descriptor=GridDescriptor(width, usual_figures(surfaces)))
     if "height" not in modalities:
         return network, None
-    heights = fit_heights(grids, surfaces, depth_noise_mm(grids))
+    heights = fit_heights(grids, surfaces, noise_mm)
     return msgspec.structs.replace(network, height=HeightResidual(width, heights.heights.shape[0])), heights
 
 
@@ -68,34 +71,20 @@ def depth_noise_mm(grids: Sequence[SurfaceGrid]) -> float:
     return 1.4826 * float(np.median(np.abs(differences))) / np.sqrt(6.0) if differences.size else 0.0
 
 
-def choose_width(grids: Sequence[SurfaceGrid]) -> tuple[int, list[Surface]]:
-    """The narrowest box whose normals are quiet enough, or the widest, and the surfaces by it."""
-    surfaces: list[Surface] = []
-    for width in WIDTHS:
-        surfaces = [surface_of(grid, width) for grid in grids]
-        if normals_noise(surfaces, width) <= NORMALS_NOISE:
-            break
-    return width, surfaces
+def choose_width(grids: Sequence[SurfaceGrid], noise_mm: float) -> int:
+    """The narrowest box whose normals are quiet enough, or the widest, from the noise of single points."""
+    cell_mm = grids[0].cell_mm
+    quiet = [width for width in WIDTHS if normals_noise(noise_mm / cell_mm, width) <= NORMALS_NOISE]
+    return quiet[0] if quiet else WIDTHS[-1]
 
 
-def normals_noise(surfaces: Sequence[Surface], width: int) -> float:
-    """Scatter of a normal's components across the view, from second differences of boxes that share no point."""
-    apart = width + 2 * TANGENT_STEP
-    seen = []
-    for surface in surfaces:
-        left, middle, right = (slice(None, -2 * apart), slice(apart, -apart), slice(2 * apart, None))
-        normals, sloped = surface.normals[:, :, :2], surface.sloped
-        there = sloped[:, left] & sloped[:, middle] & sloped[:, right]
-        seen.append((normals[:, left] - 2.0 * normals[:, middle] + normals[:, right])[there].ravel())
-    differences = np.concatenate(seen)
-    return 1.4826 * float(np.median(np.abs(differences))) / np.sqrt(6.0) if differences.size else 0.0
+def normals_noise(noise_cells: float, width: int) -> float:
+    """Scatter of a normal's components: of the difference of two box means by their distance."""
+    return math.sqrt(2.0) * noise_cells / (width * 2 * TANGENT_STEP)
 
 
 def fit_picture(grids: Sequence[SurfaceGrid], surfaces: Sequence[Surface], width: int) -> SurfacePicture:
-    """The picture's kind and the range of its channels."""
-    kind = "normals"
-    if kind == "normals":
-        return SurfacePicture("normals", width, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    """The range of the picture's channels."""
     values = np.concatenate(
         [channels_of(grid, one, "relief")[one.sloped] for grid, one in zip(grids, surfaces, strict=True)]
     )

@@ -43,7 +43,7 @@ def command(
     fusion: Annotated[str, typer.Option(help="Fusion: average or ocsvm (a linear one-class SVM).")] = "average",
     modalities: Annotated[
         str | None,
-        typer.Option(help="What judges a frame: rgb and some of points,geometry,height,descriptor; default: the profile's."),
+        typer.Option(help="Modalities: rgb and some of points,geometry,height,descriptor; default: the profile's."),
     ] = None,
     held_out: Annotated[
         str, typer.Option(help="Held-out frames: split, or leave_one_out (weaker, for few frames).")

@@ -79,7 +79,7 @@ def find_pose(heights: FloatArray, present: BoolArray, model: HeightModel) -> Po
 def residuals(
     heights: FloatArray, present: BoolArray, model: HeightModel, pose: Pose
 ) -> tuple[FloatArray, BoolArray, Array]:
-    """S x S mm above the model's heights in this pose, where both are known, and each cell's in the model, 2 x S x S."""
+    """S x S mm above the model's heights in this pose, where both are known, and each cell's place in the model."""
     side = heights.shape[0]
     at = _into_model(side, pose)
     known = ndimage.map_coordinates(model.known.astype(np.float32), at, order=1, cval=0.0) > 0.99

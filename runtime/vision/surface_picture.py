@@ -1,7 +1,7 @@
 """The part's surface as a picture for the colour backbone: normals, or slopes and the relief of small scale.
 
 ``normals``: the three components of the unit normal. ``relief``: the two slopes against what is usual here, and the
-height above the surroundings, each by the good frames' own spread, so that a flat part uses the whole range.
+height above the surroundings, each by the good frames' own spread (docs/decisions/geometry-modality.md).
 """
 
 from __future__ import annotations
@@ -33,9 +33,14 @@ def channels_of(grid: SurfaceGrid, surface: Surface, kind: str) -> FloatArray:
 
 
 def picture(grid: SurfaceGrid, surface: Surface, chosen: SurfacePicture, image_px: int) -> ByteArray:
-    """image_px x image_px x 3: 127.5 (1 + (channel - centre) / scale), black off the part."""
+    """image_px x image_px x 3, black off the part: 127.5 (1 + t), t of a normal clipped (x - centre) / scale, t of a
+    relief (x - centre) / (|x - centre| + scale), which shows a flat part finely and does not end on a steep one."""
     centre, scale = np.asarray(chosen.centre, np.float32), np.asarray(chosen.scale, np.float32)
-    channels = np.clip((channels_of(grid, surface, chosen.kind) - centre) / scale, -1.0, 1.0)
+    channels = channels_of(grid, surface, chosen.kind) - centre
+    if chosen.kind == "relief":
+        channels /= np.abs(channels) + scale
+    else:
+        channels = np.clip(channels / scale, -1.0, 1.0)
     levels = np.round(np.float32(127.5) * (channels + np.float32(1.0))).astype(np.uint8)
     levels[~surface.sloped] = 0
     return np.asarray(Image.fromarray(levels).resize((image_px, image_px), Image.Resampling.BICUBIC))
