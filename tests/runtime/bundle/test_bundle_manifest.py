@@ -24,6 +24,32 @@ def set_in(*keys: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def with_surface(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    """All modalities of the surface with sensible constants, and ``changes`` (``picture__width``) in them."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        names = ["rgb", "points", "geometry", "height", "descriptor"]
+        network = manifest["network"]
+        network |= {
+            "modalities": names,
+            "picture": {"kind": "relief", "width": 3, "centre": [0.0] * 3, "scale": [1.0] * 3},
+            "height": {"width": 3, "side": manifest["geometry"]["side_px"]},
+            "descriptor": {"width": 3, "usual": [[0.1] * 3] * 3},
+        }
+        for name in names[2:]:
+            manifest["decision"][name] = dict(manifest["decision"]["points"])
+        for golden in manifest["golden"]:
+            golden["image_distances"] = dict.fromkeys(names, 2.0)
+        for name, value in changes.items():
+            field, _, inner = name.partition("__")
+            if inner:
+                network[field][inner] = value
+            else:
+                network[field] = value
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -42,6 +68,14 @@ def set_in(*keys: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("network", "modalities", ["rgb"]), ("network.modalities", "rgb")),
         (set_in("network", "modalities", ["points", "rgb"]), ("network.modalities", "points, rgb")),
         (set_in("network", "modalities", ["rgb", "points", "smell"]), ("network.modalities",)),
+        (set_in("network", "descriptor", {"width": 3, "usual": [[0.1] * 3] * 3}), ("network.descriptor is there",)),
+        (with_surface(picture=None), ("network.picture is not there",)),
+        (with_surface(picture__width=4), ("network.picture.width", "4")),
+        (with_surface(picture__scale=[1.0, 0.0, 1.0]), ("network.picture.scale", "0.0")),
+        (with_surface(descriptor__usual=[[0.1] * 3] * 2), ("network.descriptor.usual", "3 rows")),
+        (with_surface(descriptor__usual=[[0.1, 0.1, 1e9]] * 3), ("network.descriptor.usual", "1000000000")),
+        (with_surface(height__side=7), ("network.height.side", "7")),
+        (with_surface(), ("does not list heights.safetensors",)),
         (set_in("golden", 0, "image_distances", {"rgb": 1.0}), ("distances of rgb",)),
         (set_in("decision", "alpha", 1.0), ("decision.alpha",)),
         (set_in("golden_tolerance", 0.0), ("golden_tolerance",)),
@@ -77,7 +111,7 @@ def drop_figure(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (set_in("golden_tolerance", 1e9), ("golden_tolerance", "1e+09", "0.136931", "standard deviations")),
+        (set_in("golden_tolerance", 1e9), ("golden_tolerance", "1000000000", "0.136931", "standard deviations")),
         (set_in("golden_tolerance", 0.137), ("golden_tolerance", "0.137", "0.136931")),
         (set_in("golden", 2, "score", THRESHOLD - 0.01), ("golden_tolerance", "0.05", "0.01", "near")),
         (set_in("frame_p99_ms", 1e12), ("frame_p99_ms", "1e+12", "30000")),
@@ -87,7 +121,7 @@ def drop_figure(values: dict[str, Any]) -> None:
         (set_in("geometry", "min_points", 1), ("geometry.min_points", "1", "64")),
         (set_in("silhouette", 0, "low", 0.0), ("area_mm2", "600", "10 x its low")),
         (set_in("silhouette", 1, "high", 40.1), ("length_mm", "40.1", "40")),
-        (set_in("silhouette", 2, "high", 1e9), ("width_mm", "1e+09", "40")),
+        (set_in("silhouette", 2, "high", 1e9), ("width_mm", "1000000000", "40")),
         (set_in("silhouette", 3, "high", 27.0), ("height_mm", "27", "26.8328")),
         (set_in("silhouette", 4, "high", 1.0), ("missing_share", "1", "0.9")),
         (set_in("silhouette", 4, "figure", "area_mm2"), ("silhouette", "missing_share")),
