@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from asperity.runtime.bundle.reader import open_bundle
-from tests.bundle_factory import SCORES, THRESHOLD, ToyBundle
+from asperity.runtime.bundle.surfaces import check_surface
+from asperity.runtime.errors import BundleError
+from asperity.runtime.frame import MODALITIES
+from asperity.runtime.manifest import GridDescriptor, HeightResidual, SurfacePicture
+from tests.bundle_factory import SCORES, THRESHOLD, ToyBundle, toy_manifest
 from tests.runtime.bundle.refusals import refused
 
 
@@ -68,8 +73,6 @@ def with_surface(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("network", "modalities", ["rgb"]), ("network.modalities", "rgb")),
         (set_in("network", "modalities", ["points", "rgb"]), ("network.modalities", "points, rgb")),
         (set_in("network", "modalities", ["rgb", "points", "smell"]), ("network.modalities",)),
-        (set_in("network", "descriptor", {"width": 3, "usual": [[0.1] * 3] * 3}), ("network.descriptor is there",)),
-        (with_surface(picture=None), ("network.picture is not there",)),
         (with_surface(picture__width=4), ("network.picture.width", "4")),
         (with_surface(picture__scale=[1.0, 0.0, 1.0]), ("network.picture.scale", "0.0")),
         (with_surface(descriptor__usual=[[0.1] * 3] * 2), ("network.descriptor.usual", "3 rows")),
@@ -208,6 +211,23 @@ def test_a_bundle_that_passes_everything_or_contradicts_itself_is_refused(
 ) -> None:
     toy.edit(lambda m: m["golden"][index].update(changes))
     refused(toy, "golden")
+
+
+@pytest.mark.parametrize("field", ["picture", "height", "descriptor"])
+def test_the_constants_of_a_modality_are_there_where_it_is_and_only_there(field: str) -> None:
+    network, geometry = toy_manifest("none").network, toy_manifest("none").geometry
+    check_surface(network, geometry)
+    constants = {
+        "picture": SurfacePicture("relief", 3, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        "height": HeightResidual(3, geometry.side_px),
+        "descriptor": GridDescriptor(3, ((0.1, 0.1, 0.1),) * 3),
+    }
+    with pytest.raises(BundleError, match=f"network.{field} is there"):
+        check_surface(msgspec.structs.replace(network, **{field: constants[field]}), geometry)
+    whole = msgspec.structs.replace(network, modalities=MODALITIES, **constants)
+    check_surface(whole, geometry)
+    with pytest.raises(BundleError, match=f"network.{field} is not there"):
+        check_surface(msgspec.structs.replace(whole, **{field: None}), geometry)
 
 
 def test_a_manifest_of_before_there_were_more_modalities_opens(toy: ToyBundle) -> None:
