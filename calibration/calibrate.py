@@ -18,7 +18,14 @@ from asperity.calibration.adaptation.trainer import Adaptation, adapt
 from asperity.calibration.banks.reference import FrameDistances, Reference, fit_decision
 from asperity.calibration.features.embedding import embed, fit_station_statistics
 from asperity.calibration.features.patches import PatchSet
-from asperity.calibration.frames.prepare_normals import Normals, Progress, fit_first, prepare_normals, split_normals
+from asperity.calibration.frames.prepare_normals import (
+    Normals,
+    Progress,
+    fit_first,
+    prepare_normals,
+    split_normals,
+    with_modalities,
+)
 from asperity.calibration.frames.silhouette import learn_shape
 from asperity.calibration.frames.split import Split
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
@@ -26,12 +33,13 @@ from asperity.calibration.outcome.folder import write_folder
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import Resumable, job_digest, working
 from asperity.calibration.outcome.threshold import choose_rate, promise, threshold
-from asperity.calibration.profiles import Profile, network_for, profile
+from asperity.calibration.profiles import Profile, profile
 from asperity.calibration.record import CalibrateOptions, CalibrationFolder
 from asperity.calibration.report.write import write_report
 from asperity.runtime.errors import UsageError
+from asperity.runtime.frame import ModalityName
 from asperity.runtime.manifest import Network
-from asperity.runtime.vision.features import points_slots
+from asperity.runtime.vision.features import KNOWN, points_slots
 from asperity.runtime.vision.scoring import fused_score
 
 FOLDER = "calibration"
@@ -95,6 +103,7 @@ def learn(
         normals = prepare_normals(source, options, chosen, progress)
         split = split_normals(normals, options.held_out, options.seed)
         normals, split = fit_first(normals, split)
+        normals = with_modalities(normals, asked_modalities(options, chosen), len(split.fit), progress)
         shapes = [one.silhouette for one in normals.prepared]
         shape = learn_shape(
             [shapes[i] for i in (*split.fit, *split.tune)], [shapes[i] for i in split.calibrate], normals.geometry
@@ -146,7 +155,7 @@ def learn(
 
 def _check(options: CalibrateOptions) -> None:
     """Options that no data could make right. Raises UsageError."""
-    profile(options.profile)
+    asked_modalities(options, profile(options.profile))
     if options.alpha is not None and not 0.0 < options.alpha < 1.0:
         raise UsageError(f"--alpha {options.alpha} cannot be a false-reject rate; give one between 0 and 1, as 0.02")
     if options.limit is not None and options.limit < 1:
@@ -161,6 +170,19 @@ def _check(options: CalibrateOptions) -> None:
         raise UsageError(f"--device {options.device}: torch finds no GPU here; give --device cpu")
 
 
+def asked_modalities(options: CalibrateOptions, chosen: Profile) -> tuple[ModalityName, ...]:
+    """What frames are judged by, in order. Raises UsageError for a set that cannot judge."""
+    asked = options.modalities or chosen.modalities
+    told = ",".join(asked)
+    if strange := [name for name in asked if name not in KNOWN]:
+        raise UsageError(f"--modalities {told}: {strange[0]!r} is not known; choose from {', '.join(KNOWN)}")
+    if "rgb" not in asked or len(set(asked)) < 2:
+        raise UsageError(f"--modalities {told}: name rgb and one or more of {', '.join(KNOWN[1:])}")
+    if "points" not in asked and options.method == "lsfa":
+        raise UsageError(f"--modalities {told}: lsfa adapts rgb and points together; add points, or --method frozen")
+    return tuple(name for name in KNOWN if name in asked)
+
+
 def _networks(
     options: CalibrateOptions, chosen: Profile, normals: Normals, split: Split
 ) -> tuple[TorchNetworks, Network]:
@@ -171,7 +193,7 @@ def _networks(
         seed=options.seed,
         device=options.device,
     )
-    network = network_for(chosen, normals.geometry, "none")
+    network = normals.network
     fit_station_statistics([normals.prepared[i] for i in split.fit], network, networks, chosen)
     return networks, network
 
@@ -199,7 +221,8 @@ def _adapt(
     points.load_state_dict(adapted.points_state)
     networks.set_adaptors(rgb, points)
     most = int(frozen.nonempty.sum(axis=(1, 2)).max())
-    return adapted, network_for(chosen, normals.geometry, "lsfa", points_slots(most, chosen.grid))
+    slots = {"rgb_slots": chosen.rgb_grid**2, "points_slots": points_slots(most, chosen.grid)}
+    return adapted, msgspec.structs.replace(normals.network, adaptor="lsfa", **slots)
 
 
 def _measure(

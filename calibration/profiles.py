@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from asperity.runtime.errors import UsageError
+from asperity.runtime.frame import ModalityName
 from asperity.runtime.manifest import Geometry, Network
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -55,6 +56,8 @@ class Profile:
     rgb_bank_cap: int
     points_bank_cap: int
     mlp_ratio: int = 4
+    modalities: tuple[ModalityName, ...] = ("rgb", "points")
+    """What frames are judged by unless a calibration is asked for others."""
 
 
 PROFILES: dict[str, Profile] = {

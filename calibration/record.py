@@ -3,8 +3,11 @@
 calibration.json              CalibrationRecord; written last, so that its presence means the folder is whole
 networks.safetensors          state dicts, prefixes ``rgb.`` ``points.`` (and ``adaptor_rgb.`` ``adaptor_points.``)
 banks.safetensors             both memory banks, as ``runtime.bundle.banks`` has them
+heights.safetensors           the mean part, where heights are a modality, as ``runtime.bundle.surfaces`` has it
 calibration_inputs.safetensors  ``image`` u8 (n, I, I, 3), ``cloud`` f4 (n, P, P, 3), ``inspect`` bool (n, g, g),
-                              ``scores`` f4 (n,): fused scores of the calibration frames by the torch reference
+                              ``scores`` f4 (n,): fused scores of the calibration frames by the torch reference; where
+                              they are modalities ``geometry`` u8 (n, I, I, 3), ``height`` f4 (n, g^2, H) and
+                              ``descriptor`` f4 (n, g^2, D)
 golden/rgb/NAME.png golden/xyz/NAME.tiff   held-out normal frames (MVTec 3D-AD layout, unit of the geometry)
 masks/*.png                   inspect and ignore masks
 report/                       report.html, report.json
@@ -36,6 +39,7 @@ FORMAT = 2
 RECORD = "calibration.json"
 NETWORKS = "networks.safetensors"
 BANKS = "banks.safetensors"
+HEIGHTS = "heights.safetensors"
 INPUTS = "calibration_inputs.safetensors"
 
 Method = Literal["lsfa", "frozen"]
@@ -70,6 +74,8 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Use at most this many normal frames, the first ones."""
     device: str = "cpu"
     """Torch device of networks and adaptation."""
+    modalities: tuple[str, ...] | None = None
+    """What frames are judged by, in the order of ``frame.MODALITIES``. None: the profile's own."""
     fusion: Fusion = "average"
     held_out: HeldOut = "split"
     """``leave_one_out``: every frame is in the bank and judged against the others' rows. Weaker: no proven rate."""

@@ -63,6 +63,36 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     None: nothing was said. Undeclared points that look like missing ones are refused unless it is empty."""
 
 
+class SurfacePicture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the part's surface becomes a picture for the colour network (``vision.surface_picture``)."""
+
+    kind: Literal["normals", "relief"]
+    width: int
+    """Odd side of the box that points are averaged in before normals are taken, cells of the surface grid."""
+    centre: tuple[float, float, float]
+    scale: tuple[float, float, float]
+    """A channel's value at the middle of its range of 8 bits, and how far from it either end is (of a normal), or the
+    quarters of the range are (of a relief)."""
+
+
+class GridDescriptor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of the surface's histograms (``vision.grid_descriptor``)."""
+
+    width: int
+    """As ``SurfacePicture.width``."""
+    usual: tuple[tuple[float, float, float], ...]
+    """By radius: median magnitude of each figure on good frames; half of a histogram's range lies within it."""
+
+
+class HeightResidual(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sizes of the mean part in ``heights.safetensors`` (``vision.height_residual``)."""
+
+    width: int
+    """As ``SurfacePicture.width``."""
+    side: int
+    """Cells of a side of the surface grid."""
+
+
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Shapes and constants the engine needs to run the graphs (lsfa 2, 3)."""
 
@@ -97,6 +127,12 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Static token counts of the adaptor graphs; 0: no adaptor."""
     modalities: tuple[ModalityName, ...] = ("rgb", "points")
     """What frames are judged by, in the order of ``frame.MODALITIES``."""
+    picture: SurfacePicture | None = None
+    """Constants of the modality ``geometry``."""
+    descriptor: GridDescriptor | None = None
+    """Constants of the modality ``descriptor``."""
+    height: HeightResidual | None = None
+    """Constants of the modality ``height``. Each is None where its modality is not there, and only there."""
 
 
 class WeightsOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -21,9 +21,9 @@ from asperity.calibration.features.embedding import embed, fit_station_statistic
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.frames.datasets import Item, open_dataset
 from asperity.calibration.frames.parts import shown_before
-from asperity.calibration.frames.prepare_normals import prepare_normals
+from asperity.calibration.frames.prepare_normals import prepare_normals, with_modalities
 from asperity.calibration.networks.torch_networks import TorchNetworks
-from asperity.calibration.profiles import Profile, network_for
+from asperity.calibration.profiles import Profile
 from asperity.calibration.record import CalibrateOptions
 from asperity.runtime.cameras.files.folders import GOOD
 from asperity.runtime.errors import CalibrationError, DataError, FrameRefused
@@ -125,14 +125,16 @@ def _make(
 ) -> Material:
     tests = open_dataset(source, unit=options.unit, invalid=options.invalid or ()).test()
     normals = prepare_normals(source, options, chosen, progress)
-    network = network_for(chosen, normals.geometry, "none")
+    # The surface's constants are of all normal frames, as the geometry: seeds share them, whatever they fit on.
+    normals = with_modalities(normals, chosen.modalities, len(normals.items), progress)
+    network = normals.network
     fit_station_statistics(normals.prepared, network, networks, chosen)
     prepared: list[Prepared] = []
     kept: list[Item] = []
     refused: dict[str, FrameRefused] = {}
     for index, item in enumerate(tests):
         try:
-            prepared.append(prepare(item.frame(seq=index), normals.geometry, network, normals.masks))
+            prepared.append(prepare(item.frame(seq=index), normals.geometry, network, normals.masks, normals.heights))
             kept.append(item)
         except FrameRefused as error:
             refused[item.name] = error

@@ -261,10 +261,11 @@ def _facts(record: CalibrationRecord, report: Report) -> str:
     window_mm = geometry.side_px * geometry.mm_per_px
     stored = "; ".join(map(option_of, geometry.invalid or ())) or "none (every point is measured)"
     missing = "" if geometry.invalid is None else f"Missing points are stored as {stored}."
+    banks = ", ".join(f"{rows} {NAMES[name]} rows" for name, rows in report.bank_rows.items())
     return f"""<h2>Station and networks</h2>
 <p>Background {escape(report.background)}. Unit {geometry.unit}; frames {geometry.width_px} x {geometry.height_px}
 pixels of {geometry.mm_per_px:.3g} mm; window {geometry.side_px} pixels = {window_mm:.3g} mm.
-{missing} Memory banks: {report.bank_rows["rgb"]} colour rows, {report.bank_rows["points"]} geometry rows.</p>
+{missing} Memory banks: {banks}.</p>
 <table><tr><th>network</th><th>weights</th><th>licence</th><th>sha256</th></tr>{origins}</table>
 <table><tr><th>stage</th><th>time</th></tr>{times}</table>"""
 

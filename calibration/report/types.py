@@ -52,7 +52,7 @@ class Report(msgspec.Struct, frozen=True):
     excluded: tuple[str, ...]
     weights: tuple[WeightsOrigin, ...]
     background: str
-    bank_rows: dict[str, int]
+    bank_rows: dict[ModalityName, int]
     adaptation: dict[str, float]
     stage_s: dict[str, float]
     frames: tuple[FrameFigures, ...]

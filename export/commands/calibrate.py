@@ -41,6 +41,10 @@ def command(
     rgb_weights: Annotated[Path | None, typer.Option(help="Weights of the colour network.")] = None,
     point_weights: Annotated[Path | None, typer.Option(help="Weights of the point network.")] = None,
     fusion: Annotated[str, typer.Option(help="Fusion: average or ocsvm (a linear one-class SVM).")] = "average",
+    modalities: Annotated[
+        str | None,
+        typer.Option(help="Modalities: rgb and some of points,geometry,height,descriptor; default: the profile's."),
+    ] = None,
     held_out: Annotated[
         str, typer.Option(help="Held-out frames: split, or leave_one_out (weaker, for few frames).")
     ] = "split",
@@ -72,6 +76,7 @@ def command(
         "invalid": parse_invalid(invalid, none_allowed=True), "inspect_mask": _text(inspect_mask),
         "ignore_mask": _text(ignore_mask),
         "rgb_weights": _text(rgb_weights), "points_weights": _text(point_weights), "fusion": fusion,
+        "modalities": None if modalities is None else tuple(modalities.replace(" ", "").split(",")),
         "held_out": held_out, "geometry": geometry, "z": z, "seed": seed, "limit": limit, "device": device,
     }  # fmt: skip
     options = chosen_options(**chosen)

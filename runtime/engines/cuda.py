@@ -378,7 +378,7 @@ class CudaEngine(Engine):
 
     def _make(self, decision: Decision, banks: Banks, masks: Masks) -> None:
         device, settings = self._device, self._settings
-        refuse_unknown(self._network.modalities)
+        refuse_unknown(self._network.modalities, known=("rgb", "points"))
         modalities = decision.modalities()
         covered = covered_pixels(masks, self._geometry)
         plan = LanePlan(

@@ -137,6 +137,15 @@ def patch_map(
     return (pooled @ by_point).tocsr(), nonempty.reshape(grid, grid)
 
 
+def filled_patches(cloud: FloatArray, network: Network) -> BoolArray:
+    """The non-empty patches (grid x grid) as ``group`` finds them, where nothing else of it is needed."""
+    pixels = np.flatnonzero((cloud.reshape(-1, 3) != 0).any(axis=1))
+    counts = np.asarray(_pooling(network.cloud_px, network.grid, network.pooling)[:, pixels].sum(axis=1)).ravel()
+    least = FILLED_MIN * _cells(network.cloud_px, network.grid) if network.pooling == "valid_mean" else 0.0
+    nonempty: BoolArray = (counts > 0) & (counts >= least)
+    return nonempty.reshape(network.grid, network.grid)
+
+
 def group(cloud: FloatArray, network: Network) -> PointGroups:
     """An organised cloud (cloud_px x cloud_px x 3, mm, (0, 0, 0) where empty) as the point encoder's inputs."""
     points, pixels = valid_points(cloud)
