@@ -30,6 +30,7 @@ from asperity.runtime.manifest import (
     Manifest,
     Modality,
     Network,
+    weights_fault,
 )
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.nearest import LARGEST, bounded
@@ -139,7 +140,7 @@ def _check_geometry(geometry: Geometry, network: Network) -> None:
 
 
 def _check_modality(name: str, modality: Modality) -> None:
-    for field in ("feature_std", "image_std", "patch_std", "weight", "bank_rows"):
+    for field in ("feature_std", "image_std", "patch_std", "bank_rows"):
         _positive(f"decision.{name}.{field}", getattr(modality, field))
     for field in ("feature_mean", "image_mean", "patch_mean"):
         value = getattr(modality, field)
@@ -150,6 +151,8 @@ def _check_modality(name: str, modality: Modality) -> None:
 def _check_decision(decision: Decision) -> None:
     for name, modality in decision.modalities().items():
         _check_modality(name, modality)
+    if fault := weights_fault(decision):
+        raise BundleError(f"field {fault}")
     scores = decision.calibration_scores
     if not scores or any(later < earlier for earlier, later in pairwise(scores)):
         raise BundleError("field decision.calibration_scores is empty or not ascending")
