@@ -39,7 +39,7 @@ BANKS = "banks.safetensors"
 INPUTS = "calibration_inputs.safetensors"
 
 Method = Literal["lsfa", "frozen"]
-Fusion = Literal["average", "ocsvm"]
+Fusion = Literal["average", "ocsvm", "squares"]
 HeldOut = Literal["split", "leave_one_out"]
 Removal = Literal["auto", "plane", "published", "none"]
 Meaning = Literal["auto", "distance", "height"]
@@ -70,7 +70,8 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Use at most this many normal frames, the first ones."""
     device: str = "cpu"
     """Torch device of networks and adaptation."""
-    fusion: Fusion = "average"
+    fusion: Fusion | None = None
+    """How the modalities' scores become one. None: the profile's."""
     held_out: HeldOut = "split"
     """``leave_one_out``: every frame is in the bank and judged against the others' rows. Weaker: no proven rate."""
     geometry: Removal = "auto"
@@ -181,6 +182,15 @@ class GoldenCandidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image_distances: dict[ModalityName, float]
 
 
+class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A modality that does not count in the score, and why (``fusion`` squares)."""
+
+    modality: ModalityName
+    gain: float
+    """AUROC of good frames against pseudo-defects without it, less that with it."""
+    standard_error: float
+
+
 class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``calibration.json``: all numbers of a calibration."""
 
@@ -207,6 +217,7 @@ class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     golden: tuple[GoldenCandidate, ...]
     golden_tolerance: float
     """0.1 x the standard deviation of the calibration frames' scores."""
+    left_out: tuple[LeftOut, ...] = ()
     adaptation: dict[str, float]
     """Figures of the adaptation (losses, spread); empty when the features are frozen."""
     stage_s: dict[str, float]

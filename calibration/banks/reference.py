@@ -21,11 +21,12 @@ from asperity.calibration.features.patches import PatchSet, child_counts
 from asperity.calibration.networks.torch_networks import TorchNetworks
 from asperity.calibration.profiles import Profile
 from asperity.calibration.record import Fusion
+from asperity.runtime.bundle.banks import Banks
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import BoolArray, FloatArray, ModalityName, ModalityScores, Prepared
 from asperity.runtime.manifest import Decision, Modality, Network
 from asperity.runtime.vision.distances import REWEIGHTING_ROWS, ModalityBank, RowStatistics, measure
-from asperity.runtime.vision.features import adapted_patches
+from asperity.runtime.vision.features import Patches, adapted_patches
 from asperity.runtime.vision.nearest import MemoryBank
 
 Progress = Callable[[int, int], None]
@@ -151,9 +152,12 @@ class Reference:
 
     def distances(self, index: int, *, leave_out: bool) -> FrameDistances:
         """One frame against the banks; ``leave_out``: without the rows that came from it."""
-        patches = adapted_patches(frame_of(self.frozen, index), self.network, self.networks)
         banks = {name: one.without(index) if leave_out else one.bank for name, one in self.banks.items()}
-        return FrameDistances(*measure(patches, self.prepared[index].inspect, banks))
+        return self.measured(frame_of(self.frozen, index), self.prepared[index].inspect, banks)
+
+    def measured(self, frozen: Patches, inspect: BoolArray, banks: Banks) -> FrameDistances:
+        """A frame's frozen patches against any banks."""
+        return FrameDistances(*measure(adapted_patches(frozen, self.network, self.networks), inspect, banks))
 
 
 def scored_tokens(patches: PatchSet, scored: BoolArray) -> dict[ModalityName, BoolArray]:
@@ -165,14 +169,16 @@ def fit_decision(tune: Sequence[FrameDistances], banks: OwnedBanks, fusion: Fusi
     """Standardisation and fusion from the tuning frames; threshold and scores are still open.
 
     ``average``: each modality by its own mean and std of the tuning frames' distances, equal weights that add up to 1
-    (lsfa 11 row 14). ``ocsvm``: weights of a linear one-class SVM on the raw distances, published settings.
-    Raises CalibrationError.
+    (lsfa 11 row 14). ``squares``: likewise, each with a weight of 1 (docs/decisions/fusion.md); ``tune`` then holds
+    the fit frames too, judged by ``folds``. ``ocsvm``: weights of a linear one-class SVM on the raw distances,
+    published settings. Raises CalibrationError.
     """
+    weight = 1.0 if fusion == "squares" else 1.0 / len(banks)
     modalities: dict[ModalityName, Modality] = {}
     for name, bank in banks.items():
         image = np.array([one.modalities[name].image_distance for one in tune])
         patch = np.concatenate([one.modalities[name].distance_map[one.scored] for one in tune])
-        modalities[name] = _standardised(name, image, patch, bank, 1.0 / len(banks))
+        modalities[name] = _standardised(name, image, patch, bank, weight)
     if fusion == "ocsvm":
         if modalities.keys() != {"rgb", "points"}:
             raise CalibrationError("the one-class SVM fuses rgb and points alone; calibrate with --fusion average")

@@ -40,7 +40,10 @@ def command(
     ] = None,
     rgb_weights: Annotated[Path | None, typer.Option(help="Weights of the colour network.")] = None,
     point_weights: Annotated[Path | None, typer.Option(help="Weights of the point network.")] = None,
-    fusion: Annotated[str, typer.Option(help="Fusion: average or ocsvm (a linear one-class SVM).")] = "average",
+    fusion: Annotated[
+        str | None,
+        typer.Option(help="Fusion: squares, average or ocsvm (a linear one-class SVM); default: the profile's."),
+    ] = None,
     held_out: Annotated[
         str, typer.Option(help="Held-out frames: split, or leave_one_out (weaker, for few frames).")
     ] = "split",
