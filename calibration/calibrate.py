@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -93,6 +94,8 @@ def learn(
 ) -> Outcome:
     """Everything but writing the calibration folder. Raises as ``calibrate``."""
     chosen = profile(options.profile)
+    if not options.whitening:
+        chosen = replace(chosen, whitening=None)
     stages = Stages()
     with stages("read and prepare"):
         normals = prepare_normals(source, options, chosen, progress)
@@ -237,9 +240,9 @@ def _judge_folds(
 
     def judge(index: int, owned: OwnedBanks) -> FrameDistances:
         banks = {name: one.bank for name, one in owned.items()}
-        for kind, prepared in spoil(index):
-            patches = frozen_patches(prepared, network, networks)
-            spoiled.append(SpoiledDistances(index, kind, reference.measured(patches, prepared.inspect, banks)))
+        for one in spoil(index):
+            patches = frozen_patches(one.prepared, network, networks)
+            spoiled.append(SpoiledDistances(index, one.kind, reference.measured(patches, one.prepared.inspect, banks)))
         progress("folds", len({one.frame for one in spoiled}), min(len(split.fit), FRAMES_ENOUGH))
         return reference.measured(frame_of(reference.frozen, index), reference.prepared[index].inspect, banks)
 

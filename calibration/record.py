@@ -72,6 +72,8 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Torch device of networks and adaptation."""
     fusion: Fusion | None = None
     """How the modalities' scores become one. None: the profile's."""
+    whitening: bool = True
+    """False: features are compared as they are, also where the profile whitens them."""
     held_out: HeldOut = "split"
     """``leave_one_out``: every frame is in the bank and judged against the others' rows. Weaker: no proven rate."""
     geometry: Removal = "auto"

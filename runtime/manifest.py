@@ -110,7 +110,7 @@ class WeightsOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seeded: bool = False
 
 
-class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Constants of one modality's scores."""
 
     feature_mean: float
@@ -125,6 +125,8 @@ class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight: float
     """Weight of this modality's standardised score in the fused one; with ``squares`` 0 or 1 (0: left out)."""
     bank_rows: int
+    projected: int = 0
+    """Columns of the projection that standardised features and rows were multiplied by; 0: there is none."""
 
 
 class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

@@ -178,13 +178,12 @@ def _make(
 
 def _spoiled(normals: Normals, network: Network, networks: TorchNetworks, progress: Progress) -> Pseudo:
     spoil = spoiler(normals, network, seed=0)
-    made = [(index, kind, one) for index in range(len(normals.items)) for kind, one in spoil(index)]
-    patches = embed(
-        [one for *_, one in made], network, networks, lambda a, b: progress("embed pseudo-defects", a, b)
-    )  # fmt: skip
+    made = [(index, one) for index in range(len(normals.items)) for one in spoil(index)]
+    prepared = [one.prepared for _, one in made]
     return Pseudo(
-        patches, np.stack([one.inspect for *_, one in made]), np.array([index for index, *_ in made], dtype=np.int64),
-        tuple(kind for _, kind, _ in made),
+        embed(prepared, network, networks, lambda a, b: progress("embed pseudo-defects", a, b)),
+        np.stack([one.inspect for one in prepared]), np.array([index for index, _ in made], dtype=np.int64),
+        tuple(one.kind for _, one in made),
     )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ class Method:
     """Fields of AdaptationConfig that differ from the profile's default."""
     fusion: Fusion | None = None
     """How the modalities' scores become one; None: as the profile says."""
+    whitening: bool = True
+    """False: features are compared as they are, whatever the profile says."""
     bank_share: float | None = None
     """Share of the fit frames' rows that both banks keep; None: the profile's share and cap."""
     distances: Literal["published", "local"] | None = None
@@ -64,6 +66,12 @@ METHODS: dict[str, Method] = {
     "frozen-ocsvm": Method("frozen, scores fused by the linear one-class SVM", adapt=False, fusion="ocsvm"),
     "lsfa-average": Method("LSFA, average of the modalities' scores", fusion="average"),
     "frozen-average": Method("frozen, average of the modalities' scores", adapt=False, fusion="average"),
+    "lsfa-plain": Method("LSFA, features not whitened", whitening=False),
+    "frozen-plain": Method("frozen, features not whitened", adapt=False, whitening=False),
+    "lsfa-before": Method("LSFA, features not whitened, average of the scores", fusion="average", whitening=False),
+    "frozen-before": Method(
+        "frozen, features not whitened, average of the scores", adapt=False, fusion="average", whitening=False
+    ),
     "lsfa-bank-1": Method("LSFA, banks of 1 % of the rows", bank_share=0.01),
     "lsfa-bank-10": Method("LSFA, banks of 10 % of the rows", bank_share=0.1),
     "frozen-bank-10": Method("frozen, banks of 10 % of the rows", adapt=False, bank_share=0.1),
@@ -76,6 +84,7 @@ METHODS |= {
         what=f"{METHODS[name].what}; scored as published",
         distances="published",
         fusion="average",
+        whitening=False,
     )
     for name in ("frozen", "ifc", "clc", "lsfa", "lsfa-standardised")
 }

@@ -257,6 +257,8 @@ def _fill(
         rows = {name: max(3, round(method.bank_share * int(mask.sum()))) for name, mask in tokens.items()}
     if method.distances is not None:
         chosen = replace(chosen, distances=method.distances)
+    if not method.whitening:
+        chosen = replace(chosen, whitening=None)
     owners = np.asarray(frames, dtype=np.int64)
     return {
         name: make_bank(

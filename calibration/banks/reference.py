@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
@@ -57,7 +57,7 @@ class OwnedBank:
         if self.tally is not None:
             whole = self.tally.usual(leave_out=frame)
             usual = RowStatistics(whole.mean[kept], whole.std[kept])
-        return ModalityBank(MemoryBank(bank.memory.rows[kept]), bank.feature_mean, bank.feature_std, usual)
+        return replace(bank, memory=MemoryBank(bank.memory.rows[kept]), usual=usual)
 
 
 OwnedBanks = dict[ModalityName, OwnedBank]
@@ -81,18 +81,33 @@ def make_bank(
 ) -> OwnedBank:  # fmt: skip
     """A memory bank of ``wanted`` rows out of patches (n, D) of the frames ``owners`` (n,).
 
-    Patches are standardised by their own mean and std (lsfa 11 row 16); rows are a greedy k-centre coreset (7.1).
-    Raises CalibrationError when the patches are all equal.
+    Patches are standardised by their own mean and std (lsfa 11 row 16) and whitened where the profile says so; rows are
+    a greedy k-centre coreset (7.1). Raises CalibrationError when the patches are all equal.
     """
     mean, std = float(patches.mean(dtype=np.float64)), float(patches.std(dtype=np.float64))
     if not std > 0:
         raise CalibrationError(f"all {name} features are equal; check the weights and the frames")
     standard = (patches - np.float32(mean)) * np.float32(1.0 / std)
+    projection = None if chosen.whitening is None else whitening(standard, chosen.whitening)
+    if projection is not None:
+        standard = standard @ projection
     compared = standard if projection_seed is None else projected(standard, projection_seed)
     index = coreset(compared, wanted, device=device, progress=progress)
     rows, own = standard[index], owners[index]
     tally = Tally(rows, own, standard, owners) if chosen.distances == "local" else None
-    return OwnedBank(ModalityBank(MemoryBank(rows), mean, std, tally.usual() if tally else None), own, tally)
+    usual = tally.usual() if tally else None
+    return OwnedBank(ModalityBank(MemoryBank(rows), mean, std, usual, projection), own, tally)
+
+
+def whitening(patches: FloatArray, shrinkage: float) -> FloatArray:
+    """C x C float32: patches (n, C) times it have equal variance in all directions but for the shrinkage.
+
+    Variances along the principal axes are taken for (1 - shrinkage) of their own and ``shrinkage`` of their mean.
+    """
+    centred = patches.astype(np.float64) - patches.mean(axis=0, dtype=np.float64)
+    variances, axes = np.linalg.eigh(centred.T @ centred / len(patches))
+    shrunk = (1.0 - shrinkage) * np.maximum(variances, 0.0) + shrinkage * variances.mean()
+    return np.ascontiguousarray(axes / np.sqrt(shrunk), dtype=np.float32)
 
 
 class Reference:
@@ -226,12 +241,11 @@ def _standardised(
     return Modality(
         feature_mean=bank.bank.feature_mean, feature_std=bank.bank.feature_std, image_mean=float(image.mean()),
         image_std=std, patch_mean=float(patch.mean(dtype=np.float64)), patch_std=patch_std, weight=weight,
-        bank_rows=len(bank.bank.memory),
+        bank_rows=len(bank.bank.memory), projected=0 if bank.bank.projection is None else bank.bank.projection.shape[1],
     )  # fmt: skip
 
 
 def _raw(modality: Modality, weight: float) -> Modality:
-    return Modality(
-        feature_mean=modality.feature_mean, feature_std=modality.feature_std, image_mean=0.0, image_std=1.0,
-        patch_mean=0.0, patch_std=1.0, weight=weight, bank_rows=modality.bank_rows,
-    )  # fmt: skip
+    return msgspec.structs.replace(
+        modality, image_mean=0.0, image_std=1.0, patch_mean=0.0, patch_std=1.0, weight=weight
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,19 +12,30 @@ from asperity.calibration.tuning.frame_defects import (
     COLOUR_KINDS,
     GEOMETRY_KINDS,
     Kind,
+    changed_patches,
     depth_noise_mm,
     draw_defect,
     spoil_frame,
 )
 from asperity.runtime.errors import DataError, FrameRefused
-from asperity.runtime.frame import Prepared
+from asperity.runtime.frame import BoolArray, Prepared
 from asperity.runtime.manifest import Network
 from asperity.runtime.vision.preprocess import find_part, prepare
 
 NOISE_FRAMES = 3
 """Depth noise is measured on so many frames."""
 
-Spoiler = Callable[[int], Iterator[tuple[Kind, Prepared]]]
+
+@dataclass(frozen=True, slots=True)
+class SpoiledNormal:
+    """A normal frame with one pseudo-defect."""
+
+    kind: Kind
+    prepared: Prepared
+    changed: BoolArray  # grid x grid: patches of which at least half is spoiled
+
+
+Spoiler = Callable[[int], Iterator[SpoiledNormal]]
 """A normal frame's index -> it with one defect of geometry, and again with one of colour; none that is refused."""
 
 
@@ -32,7 +44,7 @@ def spoiler(normals: Normals, network: Network, seed: int) -> Spoiler:
     geometry = normals.geometry
     noise_mm = depth_noise_mm([item.frame() for item in normals.items[:NOISE_FRAMES]], geometry)
 
-    def spoiled(index: int) -> Iterator[tuple[Kind, Prepared]]:
+    def spoiled(index: int) -> Iterator[SpoiledNormal]:
         rng = np.random.default_rng((seed, index))
         frame = normals.items[index].frame(seq=index)
         found = find_part(frame, geometry)
@@ -42,8 +54,10 @@ def spoiler(normals: Normals, network: Network, seed: int) -> Spoiler:
         for kind in kinds:
             try:
                 made = spoil_frame(frame, geometry, draw_defect(kind, geometry, noise_mm, rng), rng, found)
-                yield kind, prepare(made.frame, geometry, network, normals.masks)
+                prepared = prepare(made.frame, geometry, network, normals.masks)
             except (DataError, FrameRefused):
                 continue  # too small a part, or one defect too many for it: it says nothing of a modality
+            changed = changed_patches(made.changed, found.part, prepared.window, network.grid)
+            yield SpoiledNormal(kind, prepared, changed)
 
     return spoiled

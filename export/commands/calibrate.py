@@ -44,6 +44,9 @@ def command(
         str | None,
         typer.Option(help="Fusion: squares, average or ocsvm (a linear one-class SVM); default: the profile's."),
     ] = None,
+    whitening: Annotated[
+        bool, typer.Option("--whitening/--no-whitening", help="Whiten features where the profile does.")
+    ] = True,
     held_out: Annotated[
         str, typer.Option(help="Held-out frames: split, or leave_one_out (weaker, for few frames).")
     ] = "split",
@@ -75,6 +78,7 @@ def command(
         "invalid": parse_invalid(invalid, none_allowed=True), "inspect_mask": _text(inspect_mask),
         "ignore_mask": _text(ignore_mask),
         "rgb_weights": _text(rgb_weights), "points_weights": _text(point_weights), "fusion": fusion,
+        "whitening": whitening,
         "held_out": held_out, "geometry": geometry, "z": z, "seed": seed, "limit": limit, "device": device,
     }  # fmt: skip
     options = chosen_options(**chosen)

@@ -380,6 +380,11 @@ class CudaEngine(Engine):
         device, settings = self._device, self._settings
         refuse_unknown(self._network.modalities)
         modalities = decision.modalities()
+        if decision.fusion == "squares" or any(bank.projection is not None for bank in banks.values()):
+            raise EngineError(
+                "the cuda engine knows neither fusion by squares nor whitened features; use the cpu engine, or "
+                "calibrate with --fusion average --no-whitening"
+            )
         covered = covered_pixels(masks, self._geometry)
         plan = LanePlan(
             self._geometry, self._network, decision, covered if covered.any() else None,
