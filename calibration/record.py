@@ -193,6 +193,26 @@ class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     standard_error: float
 
 
+class TriedModalities(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A set of modalities, judged by pseudo-defects on good frames."""
+
+    modalities: tuple[ModalityName, ...]
+    auroc: float
+    loss: float
+    """AUROC of the best set, less this one's."""
+    standard_error: float
+    """Of the loss."""
+    cost: float
+    """Of a frame on a processor, in passes of the colour network."""
+
+
+class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``--modalities auto`` chose, and all that it tried, best first."""
+
+    chosen: TriedModalities
+    tried: tuple[TriedModalities, ...]
+
+
 class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``calibration.json``: all numbers of a calibration."""
 

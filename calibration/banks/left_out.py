@@ -47,11 +47,11 @@ def leave_out(
         counted = [name for name, one in decision.modalities().items() if one.weight > 0]
         if len(counted) < 2:
             break
-        whole = _Wins(decision, normal, spoiled)
+        whole = Wins(decision, normal, spoiled)
         trials = []
         for name in counted:
             without = _without(decision, name)
-            gain, error = whole.gain_of(_Wins(without, normal, spoiled))
+            gain, error = whole.gain_of(Wins(without, normal, spoiled))
             trials.append((gain - STANDARD_ERRORS * error, LeftOut(name, gain, error), without))
         margin, left, without = max(trials, key=lambda trial: trial[0])
         if not margin > 0:
@@ -66,7 +66,7 @@ def _without(decision: Decision, name: ModalityName) -> Decision:
     return msgspec.structs.replace(decision, **{name: one})
 
 
-class _Wins:
+class Wins:
     """AUROC of good against spoiled frames by one decision, and again without each frame in turn."""
 
     def __init__(
@@ -81,7 +81,7 @@ class _Wins:
         rest = matrix.sum() - matrix.sum(axis=1) - own @ matrix.sum(axis=0) + (own * matrix).sum(axis=1)
         self.one_less: NDArray[np.float64] = rest / ((len(frames) - 1) * (len(spoiled) - own.sum(axis=1)))
 
-    def gain_of(self, other: _Wins) -> tuple[float, float]:
+    def gain_of(self, other: Wins) -> tuple[float, float]:
         """How much higher the other AUROC is, and the jackknife's standard error of that over frames."""
         differences = other.one_less - self.one_less
         count = len(differences)
