@@ -381,10 +381,7 @@ class CudaEngine(Engine):
         refuse_unknown(self._network.modalities)
         modalities = decision.modalities()
         if decision.fusion == "squares" or any(bank.projection is not None for bank in banks.values()):
-            raise EngineError(
-                "the cuda engine knows neither fusion by squares nor whitened features; use the cpu engine, or "
-                "calibrate with --fusion average --no-whitening"
-            )
+            raise EngineError("cuda has neither fusion by squares nor whitened features yet; use the cpu engine")
         covered = covered_pixels(masks, self._geometry)
         plan = LanePlan(
             self._geometry, self._network, decision, covered if covered.any() else None,
