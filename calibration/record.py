@@ -191,6 +191,8 @@ class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gain: float
     """AUROC of good frames against pseudo-defects without it, less that with it."""
     standard_error: float
+    response: float
+    """How clearly its distance rises when a frame is spoiled: the mean rise, in standard errors."""
 
 
 class TriedModalities(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

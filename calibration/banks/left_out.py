@@ -1,8 +1,8 @@
 """Which modalities count: all, but for those that pseudo-defects show to do harm.
 
 Weights are not fitted: their optimum on pseudo-defects was the worst row on real ones (docs/accuracy.md). A modality
-is left out only where the AUROC of good frames against spoiled ones is higher without it by more than
-``STANDARD_ERRORS``: so a sensor's noise does not reach the score.
+is left out where the AUROC of good frames against spoiled ones is higher without it by more than ``STANDARD_ERRORS``,
+or is higher at all and it does not see that frames were spoiled: so a sensor's noise does not reach the score.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from asperity.runtime.manifest import Decision
 from asperity.runtime.vision.scoring import fused_score
 
 STANDARD_ERRORS = 2.0
+CLEAR = 3.0
+"""A frame's distance rises or falls by so many standard deviations at most, when it is asked whether defects are seen:
+one that is seen clearly says no more than that."""
 LEAST_SPOILED = 20
 """With fewer spoiled frames nothing is left out."""
 
@@ -52,13 +55,30 @@ def leave_out(
         for name in counted:
             without = _without(decision, name)
             gain, error = whole.gain_of(Wins(without, normal, spoiled))
-            trials.append((gain - STANDARD_ERRORS * error, LeftOut(name, gain, error), without))
-        margin, left, without = max(trials, key=lambda trial: trial[0])
-        if not margin > 0:
+            left = LeftOut(name, gain, error, response(decision, name, normal, spoiled))
+            if gain > STANDARD_ERRORS * error or (gain > 0 and left.response < STANDARD_ERRORS):
+                trials.append((left, without))
+        if not trials:
             break
-        decision = without
+        left, decision = max(trials, key=lambda trial: trial[0].gain)
         found.append(left)
     return decision, tuple(found)
+
+
+def response(
+    decision: Decision, name: ModalityName, normal: Mapping[int, FrameDistances], spoiled: Sequence[SpoiledDistances]
+) -> float:
+    """How clearly a modality's distance rises when a frame is spoiled: the mean rise in its standard errors."""
+    one = decision.modalities()[name]
+    rises: dict[int, list[float]] = {}
+    for bad in spoiled:
+        before, after = (frame.modalities[name].image_distance for frame in (normal[bad.frame], bad.distances))
+        rises.setdefault(bad.frame, []).append(float(np.clip((after - before) / one.image_std, -CLEAR, CLEAR)))
+    means = np.array([np.mean(values) for values in rises.values()])
+    if len(means) < 2:
+        return 0.0
+    error = float(means.std(ddof=1) / np.sqrt(len(means)))
+    return float(means.mean()) / error if error > 0 else 0.0
 
 
 def _without(decision: Decision, name: ModalityName) -> Decision:

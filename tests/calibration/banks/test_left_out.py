@@ -75,6 +75,13 @@ def test_noise_costs_no_more_than_a_hundredth() -> None:
     assert np.mean(losses) < 0.01 < np.mean(controls)
 
 
+def test_a_modality_that_does_not_see_that_frames_were_spoiled_is_mostly_left_out() -> None:
+    """Where it does harm at all: by chance noise may look as if it helped."""
+    left = [leave_out(_weight_0(DECISION, "geometry"), *frames(seed, (3.0, 0.0, 0.0)))[1] for seed in range(20)]
+    assert all({one.modality for one in some} <= {"points"} for some in left)
+    assert sum(map(len, left)) >= 12
+
+
 def test_a_modality_that_sees_what_no_other_does_stays_beside_a_clearer_one() -> None:
     normal, spoiled = frames(0, (4.0, 0.0, 0.0))
     _, stains = frames(1, (0.0, 2.0, 0.0))
@@ -86,7 +93,7 @@ def test_a_modality_that_sees_what_no_other_does_stays_beside_a_clearer_one() ->
 def test_at_least_one_modality_counts_whatever_pseudo_defects_say() -> None:
     decision, left = leave_out(DECISION, *frames(0, (-2.0, -2.0, -2.0)))
     assert sum(one.weight for one in decision.modalities().values()) >= 1.0
-    assert all(one.gain > 2 * one.standard_error for one in left)
+    assert all(one.gain > 2 * one.standard_error or (one.gain > 0 and one.response < 2) for one in left)
 
 
 def test_few_spoiled_frames_say_nothing() -> None:
