@@ -394,8 +394,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "DID NOT RAISE", ("bundle/checks.py", "if not large or all(large):", "if False:")),
             off("export/test_export_bundle.py::test_a_zeroed_bank_does_not_open_though_signed_again",
                 "DID NOT RAISE",
-                ("bundle/checks.py", "if fault := check(bank):",
-                "if fault := False:")),
+                ("bundle/checks.py", "if fault := check(bank):", "if fault := False:")),
         ],
     },
 }  # fmt: skip
