@@ -1,6 +1,6 @@
 """From normal frames to numbers: the whole flow, top to bottom.
 
-read -> geometry -> prepare -> split -> frozen patches -> adapt -> banks -> tuning -> threshold and shape -> folder
+read -> geometry -> prepare -> split -> frozen patches -> adapt -> banks -> fusion -> threshold and shape -> folder
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -15,8 +16,10 @@ import torch
 
 from asperity.calibration.adaptation.settings import AdaptationConfig, default_config
 from asperity.calibration.adaptation.trainer import Adaptation, adapt
-from asperity.calibration.banks.reference import FrameDistances, Reference, fit_decision
-from asperity.calibration.features.embedding import embed, fit_station_statistics
+from asperity.calibration.banks.folds import FRAMES_ENOUGH, judge_folds
+from asperity.calibration.banks.left_out import SpoiledDistances, leave_out
+from asperity.calibration.banks.reference import FrameDistances, OwnedBanks, Reference, fit_decision
+from asperity.calibration.features.embedding import embed, fit_station_statistics, frame_of
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.frames.prepare_normals import (
     Normals,
@@ -34,12 +37,13 @@ from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import Resumable, job_digest, working
 from asperity.calibration.outcome.threshold import choose_rate, promise, threshold
 from asperity.calibration.profiles import Profile, profile
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder
+from asperity.calibration.record import CalibrateOptions, CalibrationFolder, LeftOut
 from asperity.calibration.report.write import write_report
+from asperity.calibration.tuning.spoiled_normals import spoiler
 from asperity.runtime.errors import UsageError
 from asperity.runtime.frame import ModalityName
-from asperity.runtime.manifest import Network
-from asperity.runtime.vision.features import KNOWN, points_slots
+from asperity.runtime.manifest import Decision, Network
+from asperity.runtime.vision.features import KNOWN, frozen_patches, points_slots
 from asperity.runtime.vision.scoring import fused_score
 
 FOLDER = "calibration"
@@ -98,6 +102,8 @@ def learn(
 ) -> Outcome:
     """Everything but writing the calibration folder. Raises as ``calibrate``."""
     chosen = profile(options.profile)
+    if not options.whitening:
+        chosen = replace(chosen, whitening=None)
     stages = Stages()
     with stages("read and prepare"):
         normals = prepare_normals(source, options, chosen, progress)
@@ -136,7 +142,7 @@ def learn(
     with stages("scores"):
         distances = _measure(reference, split, options, progress)
 
-    decision = fit_decision([distances[i] for i in split.tune], reference.banks, options.fusion)
+    decision, left_out = _fuse(reference, normals, split, distances, options, chosen, stages, progress)
     judged = [fused_score(distances[i].modalities, decision) for i in split.calibrate]
     limit = threshold(judged, rate, [normals.parts.of_frames[i] for i in split.calibrate])
     decision = msgspec.structs.replace(
@@ -149,7 +155,7 @@ def learn(
         normals.parts.compared,
     )  # fmt: skip
     return Outcome(
-        options, normals, split, reference, decision, rejects, shape, distances, adapted, stages.seconds
+        options, normals, split, reference, decision, rejects, shape, distances, adapted, left_out, stages.seconds
     )  # fmt: skip
 
 
@@ -223,6 +229,47 @@ def _adapt(
     most = int(frozen.nonempty.sum(axis=(1, 2)).max())
     slots = {"rgb_slots": chosen.rgb_grid**2, "points_slots": points_slots(most, chosen.grid)}
     return adapted, msgspec.structs.replace(normals.network, adaptor="lsfa", **slots)
+
+
+def _fuse(
+    reference: Reference, normals: Normals, split: Split, distances: dict[int, FrameDistances],
+    options: CalibrateOptions, chosen: Profile, stages: Stages, progress: Progress,
+) -> tuple[Decision, tuple[LeftOut, ...]]:  # fmt: skip
+    """Standardisation and weights, and the modalities that do not count. Calibration frames take no part."""
+    fusion = options.fusion or chosen.fusion
+    tune = [distances[i] for i in split.tune]
+    if fusion != "squares":
+        return fit_decision(tune, reference.banks, fusion), ()
+    with stages("folds"):
+        seen, spoiled = _judge_folds(reference, normals, split, options, chosen, progress)
+    return leave_out(fit_decision([*seen.values(), *tune], reference.banks, fusion), seen, spoiled)
+
+
+def _judge_folds(
+    reference: Reference, normals: Normals, split: Split, options: CalibrateOptions, chosen: Profile, progress: Progress
+) -> tuple[dict[int, FrameDistances], list[SpoiledDistances]]:
+    """Fit frames, as they are and with pseudo-defects, by banks without their parts."""
+    network, networks = reference.network, reference.networks
+    spoil = spoiler(normals, network, options.seed)
+    spoiled: list[SpoiledDistances] = []
+
+    def fill(frames: list[int]) -> OwnedBanks:
+        others = Reference(network, networks, reference.frozen, reference.prepared)
+        others.fit_banks(
+            frames, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
+            progress=progress,
+        )  # fmt: skip
+        return others.banks
+
+    def judge(index: int, owned: OwnedBanks) -> FrameDistances:
+        banks = {name: one.bank for name, one in owned.items()}
+        for one in spoil(index):
+            patches = frozen_patches(one.prepared, network, networks)
+            spoiled.append(SpoiledDistances(index, one.kind, reference.measured(patches, one.prepared.inspect, banks)))
+        progress("folds", len({one.frame for one in spoiled}), min(len(split.fit), FRAMES_ENOUGH))
+        return reference.measured(frame_of(reference.frozen, index), reference.prepared[index].inspect, banks)
+
+    return judge_folds(split.fit, [normals.parts.of_frames[i] for i in split.fit], fill, judge), spoiled
 
 
 def _measure(

@@ -48,6 +48,10 @@ class Profile:
     pooling: Literal["published", "valid_mean"]
     centre_positions: bool
     distances: Literal["published", "local"]
+    fusion: Literal["average", "squares"]
+    """How the modalities' scores become one, where nobody chooses (docs/decisions/fusion.md)."""
+    whitening: float | None
+    """Shrinkage of the whitening that features pass before they are compared; None: none (docs/decisions/fusion.md)."""
     metres: bool
     """True: raw metres as published. False: lengths relative to the spacing of the cloud's cells."""
     rgb_bank_share: float
@@ -66,24 +70,24 @@ PROFILES: dict[str, Profile] = {
         grid=28, rgb_grid=28, rgb_channels=64, rgb_heads=4, rgb_inner=64, rgb_mean=LITE_MEAN, rgb_std=LITE_STD,
         points_encoder="points_lite", cloud_px=112, cloud_resize="mean", groups=256,
         group_size=32, points_channels=384, points_heads=6, points_inner=384, point_bn="running", pooling="valid_mean",
-        centre_positions=True, distances="local", metres=False, rgb_bank_share=0.1, points_bank_share=0.1,
-        rgb_bank_cap=8192, points_bank_cap=4096,
+        centre_positions=True, distances="local", fusion="squares", whitening=0.1, metres=False,
+        rgb_bank_share=0.1, points_bank_share=0.1, rgb_bank_cap=8192, points_bank_cap=4096,
     ),
     "edge": Profile(
         name="edge", rgb_backbone="dinov2_vits14", rgb_taps=(3,), rgb_norm=False, image_px=392, grid=28, rgb_grid=28,
         rgb_channels=384, rgb_heads=6, rgb_inner=384, rgb_mean=IMAGENET_MEAN, rgb_std=IMAGENET_STD,
         points_encoder="points_lite", cloud_px=112, cloud_resize="mean", groups=512,
         group_size=32, points_channels=384, points_heads=6, points_inner=384, point_bn="running", pooling="valid_mean",
-        centre_positions=True, distances="local", metres=False, rgb_bank_share=0.1, points_bank_share=0.1,
-        rgb_bank_cap=16384, points_bank_cap=16384,
+        centre_positions=True, distances="local", fusion="squares", whitening=0.1, metres=False,
+        rgb_bank_share=0.1, points_bank_share=0.1, rgb_bank_cap=16384, points_bank_cap=16384,
     ),
     "paper": Profile(
         name="paper", rgb_backbone="dino_vitb8", rgb_taps=(11,), rgb_norm=True, image_px=224, grid=56, rgb_grid=28,
         rgb_channels=768, rgb_heads=12, rgb_inner=768, rgb_mean=IMAGENET_MEAN, rgb_std=IMAGENET_STD,
         points_encoder="point_mae", cloud_px=224, cloud_resize="nearest", groups=1024,
         group_size=128, points_channels=1152, points_heads=12, points_inner=1152, point_bn="station",
-        pooling="published", centre_positions=False, distances="published", metres=True, rgb_bank_share=0.1,
-        points_bank_share=0.1, rgb_bank_cap=200_000, points_bank_cap=200_000,
+        pooling="published", centre_positions=False, distances="published", fusion="average", whitening=None,
+        metres=True, rgb_bank_share=0.1, points_bank_share=0.1, rgb_bank_cap=200_000, points_bank_cap=200_000,
     ),
 }  # fmt: skip
 

@@ -43,7 +43,7 @@ HEIGHTS = "heights.safetensors"
 INPUTS = "calibration_inputs.safetensors"
 
 Method = Literal["lsfa", "frozen"]
-Fusion = Literal["average", "ocsvm"]
+Fusion = Literal["average", "ocsvm", "squares"]
 HeldOut = Literal["split", "leave_one_out"]
 Removal = Literal["auto", "plane", "published", "none"]
 Meaning = Literal["auto", "distance", "height"]
@@ -76,7 +76,10 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Torch device of networks and adaptation."""
     modalities: tuple[str, ...] | None = None
     """What frames are judged by, in the order of ``frame.MODALITIES``. None: the profile's own."""
-    fusion: Fusion = "average"
+    fusion: Fusion | None = None
+    """How the modalities' scores become one. None: the profile's."""
+    whitening: bool = True
+    """False: features are compared as they are, also where the profile whitens them."""
     held_out: HeldOut = "split"
     """``leave_one_out``: every frame is in the bank and judged against the others' rows. Weaker: no proven rate."""
     geometry: Removal = "auto"
@@ -187,6 +190,37 @@ class GoldenCandidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image_distances: dict[ModalityName, float]
 
 
+class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A modality that does not count in the score, and why (``fusion`` squares)."""
+
+    modality: ModalityName
+    gain: float
+    """AUROC of good frames against pseudo-defects without it, less that with it."""
+    standard_error: float
+    response: float
+    """How clearly its distance rises when a frame is spoiled: the mean rise, in standard errors."""
+
+
+class TriedModalities(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A set of modalities, judged by pseudo-defects on good frames."""
+
+    modalities: tuple[ModalityName, ...]
+    auroc: float
+    loss: float
+    """AUROC of the best set, less this one's."""
+    standard_error: float
+    """Of the loss."""
+    cost: float
+    """Of a frame on a processor, in passes of the colour network."""
+
+
+class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``--modalities auto`` chose, and all that it tried, best first."""
+
+    chosen: TriedModalities
+    tried: tuple[TriedModalities, ...]
+
+
 class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``calibration.json``: all numbers of a calibration."""
 
@@ -217,6 +251,7 @@ class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     golden: tuple[GoldenCandidate, ...]
     golden_tolerance: float
     """0.1 x the standard deviation of the calibration frames' scores."""
+    left_out: tuple[LeftOut, ...] = ()
     adaptation: dict[str, float]
     """Figures of the adaptation (losses, spread); empty when the features are frozen."""
     stage_s: dict[str, float]

@@ -5,6 +5,7 @@ Lengths are millimetres unless the name says otherwise. Unknown fields are refus
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -145,7 +146,7 @@ class WeightsOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seeded: bool = False
 
 
-class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Constants of one modality's scores."""
 
     feature_mean: float
@@ -158,8 +159,10 @@ class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patch_std: float
     """Mean and standard deviation of scored patch distances on the tuning frames."""
     weight: float
-    """Weight of this modality's standardised score in the fused one."""
+    """Weight of this modality's standardised score in the fused one; with ``squares`` 0 or 1 (0: left out)."""
     bank_rows: int
+    projected: int = 0
+    """Columns of the projection that standardised features and rows were multiplied by; 0: there is none."""
 
 
 class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -172,7 +175,7 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     geometry: Modality | None = None
     height: Modality | None = None
     descriptor: Modality | None = None
-    fusion: Literal["average", "ocsvm"]
+    fusion: Literal["average", "ocsvm", "squares"]
     threshold: float
     alpha: float
     """False-reject rate the score's threshold was set for (its share of ``alpha_total``)."""
@@ -189,6 +192,21 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         """The constants of every modality that is there, in the order of ``frame.MODALITIES``."""
         found: dict[ModalityName, Modality | None] = {name: getattr(self, name) for name in MODALITIES}
         return {name: one for name, one in found.items() if one is not None}
+
+
+def weights_fault(decision: Decision) -> str:
+    """Why these weights cannot be right; empty when they can.
+
+    At or below 0 a weight would let its modality vouch for defects. With ``squares`` 0 leaves a modality out.
+    """
+    weights = {name: one.weight for name, one in decision.modalities().items()}
+    if decision.fusion != "squares":
+        bad = next((name for name, weight in weights.items() if not (math.isfinite(weight) and weight > 0)), None)
+        return f"decision.{bad}.weight is {weights[bad]} and must be above 0" if bad else ""
+    bad = next((name for name, weight in weights.items() if weight not in (0.0, 1.0)), None)
+    if bad:
+        return f"decision.{bad}.weight is {weights[bad]} and must be 0 or 1 where fusion is squares"
+    return "" if 1.0 in weights.values() else "every modality of the decision has a weight of 0"
 
 
 SILHOUETTE_FIGURES = ("area_mm2", "length_mm", "width_mm", "height_mm", "missing_share")

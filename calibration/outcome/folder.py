@@ -79,6 +79,7 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
         frames=outcome.figures(),
         golden=_write_golden(outcome, folder),
         golden_tolerance=outcome.tolerance,
+        left_out=outcome.left_out,
         adaptation=_adaptation_figures(outcome),
         stage_s=dict(outcome.stage_s),
     )

@@ -11,7 +11,7 @@ from asperity.calibration.banks.reference import FrameDistances, Reference
 from asperity.calibration.frames.prepare_normals import Normals
 from asperity.calibration.frames.silhouette import Shape
 from asperity.calibration.frames.split import Split
-from asperity.calibration.record import CalibrateOptions, FalseRejects, FrameFigures
+from asperity.calibration.record import CalibrateOptions, FalseRejects, FrameFigures, LeftOut
 from asperity.runtime.manifest import Decision
 from asperity.runtime.vision.scoring import fused_score
 
@@ -33,6 +33,7 @@ class Outcome:
     distances: dict[int, FrameDistances]
     """Frames of the banks were measured without their own rows; they are absent unless requested."""
     adaptation: Adaptation | None
+    left_out: tuple[LeftOut, ...] = ()
     stage_s: dict[str, float] = field(default_factory=dict)
 
     def score(self, index: int) -> float:

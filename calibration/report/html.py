@@ -184,10 +184,19 @@ def _modalities(outcome: Outcome, sets: _Sets) -> str:
         for name in outcome.decision.modalities()
     ]
     decision = outcome.decision
-    unit = " per standard deviation" if decision.fusion == "average" else " on raw distances"
+    unit = {
+        "average": " per standard deviation", "ocsvm": " on raw distances",
+        "squares": " of the squared standard deviations above the usual distance",
+    }[decision.fusion]  # fmt: skip
     weights = ", ".join(f"{NAMES[name]} {one.weight:.3g}" for name, one in decision.modalities().items())
+    left_out = "".join(
+        f" {NAMES[one.modality]} is left out: pseudo-defects on good frames are found better without it, by an AUROC "
+        f"of {one.gain:.3f} &plusmn; {one.standard_error:.3f} (standard error); "
+        f"its own distance rises by {one.response:.1f} standard errors when a frame is spoiled."
+        for one in outcome.left_out
+    )
     return f"""<h2>Each modality by itself</h2>
-<p>Weights in the score: {weights}{unit}.</p>
+<p>Weights in the score: {weights}{unit}.{left_out}</p>
 {_image(modality_histograms(panels), "histograms of each modality")}"""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from asperity.calibration.record import FalseRejects, FrameFigures, RefusedFrame, Repeat
+from asperity.calibration.record import FalseRejects, FrameFigures, LeftOut, RefusedFrame, Repeat
 from asperity.runtime.frame import ModalityName
 from asperity.runtime.manifest import WeightsOrigin
 
@@ -53,6 +53,9 @@ class Report(msgspec.Struct, frozen=True):
     weights: tuple[WeightsOrigin, ...]
     background: str
     bank_rows: dict[ModalityName, int]
+    fusion: str
+    modality_weights: dict[ModalityName, float]
+    left_out: tuple[LeftOut, ...]
     adaptation: dict[str, float]
     stage_s: dict[str, float]
     frames: tuple[FrameFigures, ...]

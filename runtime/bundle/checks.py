@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.bundle.banks import bank_shapes, usual_fault
+from asperity.runtime.bundle.banks import bank_shapes, projection_fault, usual_fault
 from asperity.runtime.bundle.ceilings import check_ceilings
 from asperity.runtime.bundle.onnx_graphs import MAX_GRAPH_VALUES, MAX_TENSOR_VALUES, read_graph, with_outputs
 from asperity.runtime.bundle.sizes import geometry_fault
@@ -31,6 +31,7 @@ from asperity.runtime.manifest import (
     Manifest,
     Modality,
     Network,
+    weights_fault,
 )
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.nearest import LARGEST, bounded
@@ -149,8 +150,10 @@ def _check_geometry(geometry: Geometry, network: Network) -> None:
 
 
 def _check_modality(name: str, modality: Modality) -> None:
-    for field in ("feature_std", "image_std", "patch_std", "weight", "bank_rows"):
+    for field in ("feature_std", "image_std", "patch_std", "bank_rows"):
         _positive(f"decision.{name}.{field}", getattr(modality, field))
+    if modality.projected < 0:
+        raise BundleError(f"field decision.{name}.projected is {modality.projected}, below 0")
     for field in ("feature_mean", "image_mean", "patch_mean"):
         value = getattr(modality, field)
         if not math.isfinite(value):
@@ -160,6 +163,8 @@ def _check_modality(name: str, modality: Modality) -> None:
 def _check_decision(decision: Decision) -> None:
     for name, modality in decision.modalities().items():
         _check_modality(name, modality)
+    if fault := weights_fault(decision):
+        raise BundleError(f"field {fault}")
     scores = decision.calibration_scores
     if not scores or any(later < earlier for earlier, later in pairwise(scores)):
         raise BundleError("field decision.calibration_scores is empty or not ascending")
@@ -248,7 +253,8 @@ def check_banks(tensors: Tensors, manifest: Manifest) -> None:
     shapes = bank_shapes(manifest.network, manifest.decision)
     _require(tensors, BANKS_FILE, {name: ("float32", shape) for name, shape in shapes.items()})
     for name, bank in tensors.items():
-        if fault := _rows_fault(bank) if name in MODALITIES else usual_fault(bank):
+        check = _rows_fault if name in MODALITIES else projection_fault if name.endswith("_projection") else usual_fault
+        if fault := check(bank):
             raise BundleError(f"bundle file {BANKS_FILE}: bank {name} {fault}; {EXPORT_AGAIN}")
 
 

@@ -380,6 +380,8 @@ class CudaEngine(Engine):
         device, settings = self._device, self._settings
         refuse_unknown(self._network.modalities, known=("rgb", "points"))
         modalities = decision.modalities()
+        if decision.fusion == "squares" or any(bank.projection is not None for bank in banks.values()):
+            raise EngineError("cuda has neither fusion by squares nor whitened features yet; use the cpu engine")
         covered = covered_pixels(masks, self._geometry)
         plan = LanePlan(
             self._geometry, self._network, decision, covered if covered.any() else None,

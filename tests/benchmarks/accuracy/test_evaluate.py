@@ -204,7 +204,8 @@ def test_scoring_as_published_is_the_published_profile_s(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scores(name: str, distances: str, kind: str) -> object:
-        monkeypatch.setitem(PROFILES, "tiny", replace(TINY, name="tiny", distances=distances))
+        own = {} if distances == "local" else {"fusion": "average", "whitening": None}
+        monkeypatch.setitem(PROFILES, "tiny", replace(TINY, name="tiny", distances=distances, **own))
         given = options(data, tmp_path, method=kind, control=False, seeds=1, categories=("hill",), pixels=False)
         return evaluate(given, tmp_path / f"{name}.json", "", silent).runs[0].products["hill"].scores
 
