@@ -18,6 +18,8 @@ from asperity.runtime.states import State
 from asperity.testing import PATIENCE_MS, PATIENCE_S, Camera, Line
 from tests.system.camera_process import CAMERA_PROCESS
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 RUNNING = State.CONTINUOUS_EXECUTION
 
 
