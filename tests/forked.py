@@ -71,7 +71,7 @@ class Server:
         mine = self._environment or os.environ
         differing = {name for name in {*mine, *environment} if mine.get(name) != environment.get(name)}
         return all(asked[name] == value for name, value in PLAIN.items()) and not any(
-            name.startswith(AT_IMPORT) for name in differing
+            name.startswith(AT_IMPORT) for name in differing - {"PYTHONPATH"}
         )
 
     def fork(self, command: list[str], environment: Mapping[str, str], folder: Any, own_session: bool,
@@ -216,11 +216,12 @@ def become_environment(environment: Mapping[str, str], *, unbuffered: bool = Fal
         try:
             os.fstat(number)
             raw = io.FileIO(number, "r" if number == 0 else "w", closefd=False)
-            buffered: Any = io.BufferedReader(raw) if number == 0 else io.BufferedWriter(raw)
+            through = unbuffered and number > 0
+            buffered: Any = io.BufferedReader(raw) if number == 0 else raw if through else io.BufferedWriter(raw)
             usual = "backslashreplace" if number == 2 else "strict"
             stream = io.TextIOWrapper(
                 buffered, encoding or "utf-8", errors or usual, line_buffering=number == 2,
-                write_through=unbuffered and number > 0,
+                write_through=through,
             )  # fmt: skip
         except OSError:
             stream = None  # type: ignore[assignment]
@@ -234,47 +235,61 @@ def serve(connection: socket.socket) -> dict[str, Any] | None:
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(wake)
+    filled = False
     while True:
         ready = select.select([connection, woken], [], [])[0]
         if woken in ready:
             os.read(woken, 4096)
-            while running:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    break
-                with suppress(BrokenPipeError):
-                    os.write(running[pid], struct.pack("i", status))
-                os.close(running.pop(pid))
-        if connection in ready:
-            data, files, _, _ = socket.recv_fds(connection, LONGEST_REQUEST, 4)
-            if not data:
-                return None
-            request: dict[str, Any] = json.loads(data)
-            *streams, tell = files
-            fault = 0
-            try:
-                os.chdir(request["folder"])  # as a start would fail in the folder's absence
-            except OSError as error:
-                fault = error.errno or 5
-            pid = 0 if fault else os.fork()
-            if not fault and pid == 0:
+            _tell_ended(running)
+        if connection not in ready:
+            continue
+        data, files, _, _ = socket.recv_fds(connection, LONGEST_REQUEST, 4)
+        if not data:
+            return None
+        *streams, tell = files
+        request: dict[str, Any] = json.loads(data)
+        if "opcua" in request["command"] and not filled:
+            filled = True
+            fill_address_space()
+            gc.freeze()
+        try:
+            os.chdir(request["folder"])
+        except OSError as error:  # as a start would fail
+            answer = [0, error.errno]
+        else:
+            pid = os.fork()
+            if pid == 0:
+                connection.detach()
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for number, end in enumerate(streams):
-                    os.dup2(end, number + 1000)
-                for number in range(3):
-                    os.dup2(number + 1000, number)
-                os.closerange(3, 1024)
-                connection.detach()
+                _become_streams(streams)
                 return request
-            for end in streams:
-                os.close(end)
-            if fault:
-                os.close(tell)
-            else:
-                running[pid] = tell
-            os.chdir(ROOT)
-            connection.send(json.dumps([pid, fault]).encode())
+            running[pid] = os.dup(tell)
+            answer = [pid, 0]
+        for file in (*streams, tell):
+            os.close(file)
+        os.chdir(ROOT)
+        connection.send(json.dumps(answer).encode())
+
+
+def _tell_ended(running: dict[int, int]) -> None:
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        with suppress(BrokenPipeError):
+            os.write(running[pid], struct.pack("i", status))
+        os.close(running.pop(pid))
+
+
+def _become_streams(streams: list[int]) -> None:
+    """These are standard input, output and error; no other file is open."""
+    most = max(*streams, 2)
+    for number, file in enumerate(streams):
+        os.dup2(file, most + 1 + number)
+    for number in range(3):
+        os.dup2(most + 1 + number, number)
+    os.closerange(3, 1024)
 
 
 def become(request: dict[str, Any]) -> tuple[str, str]:
@@ -286,11 +301,13 @@ def become(request: dict[str, Any]) -> tuple[str, str]:
     words = request["command"][1:]
     unbuffered = words[0] == "-u"
     kind, program, *arguments = words[unbuffered:]
+    before, after = (variables.get("PYTHONPATH", "").split(":") for variables in (os.environ, request["environment"]))
+    rest = [path for path in sys.path[1:] if path not in before]
+    sys.path[:] = ["" if kind == "-c" else request["folder"], *filter(None, after), *rest]
     set_by_us = {name: value for name, value in os.environ.items() if name.startswith("ORT_")}
     become_environment({**request["environment"], **set_by_us}, unbuffered=unbuffered)
     sys.orig_argv = request["command"]
     sys.argv = [kind, *arguments]
-    sys.path[0] = "" if kind == "-c" else request["folder"]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return kind, program
 
@@ -329,12 +346,12 @@ def exit_code(program: Callable[[], object]) -> int:
 
 def main() -> None:
     """Serve; a fork ends without taking to pieces what the process before it has imported."""
+    gc.disable()
     import_everything()
-    fill_address_space()
-    gc.collect()
     gc.freeze()
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:
+        gc.enable()
         code = 70
         try:
             code = exit_code(lambda: run(*become(request)))

@@ -26,8 +26,6 @@ from asperity.testing import PATIENCE_MS, STATION, Camera, Line, Recorder
 from tests.runtime.gateways.floor import GatewayProcess
 from tests.system.camera_process import CAMERA_PROCESS
 
-pytestmark = pytest.mark.usefixtures("forked_starts")
-
 RUNNING = State.CONTINUOUS_EXECUTION
 NAMES = ("frames", "results", "bulk", "control")
 UNHURRIED = {"deadline_ms": 30_000, "max_age_ms": 60_000, "beat_timeout_min_ms": 600}
