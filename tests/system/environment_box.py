@@ -10,6 +10,7 @@ a real interpreter in that environment, where the interpreter's own start is wha
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import select
@@ -207,9 +208,12 @@ def short_folder() -> Iterator[Path]:
 
 
 def _serve() -> None:
+    gc.disable()
     import_everything()
     fill_address_space()
     _no_second_process()
+    gc.freeze()  # a collection in a fork would copy every page
+    gc.enable()
     for line in sys.stdin:
         case = Case(**json.loads(line))
         folder = Path(case.folder)
