@@ -305,6 +305,7 @@ def become(request: dict[str, Any]) -> tuple[str, str]:
     rest = [path for path in sys.path[1:] if path not in before]
     sys.path[:] = ["" if kind == "-c" else request["folder"], *filter(None, after), *rest]
     set_by_us = {name: value for name, value in os.environ.items() if name.startswith("ORT_")}
+    unbuffered |= bool(request["environment"].get("PYTHONUNBUFFERED"))
     become_environment({**request["environment"], **set_by_us}, unbuffered=unbuffered)
     sys.orig_argv = request["command"]
     sys.argv = [kind, *arguments]
