@@ -19,15 +19,16 @@ from asperity.calibration.banks.reference import FrameDistances, Reference, fit_
 from asperity.calibration.features.embedding import embed, fit_station_statistics
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.frames.prepare_normals import Normals, Progress, fit_first, prepare_normals, split_normals
-from asperity.calibration.frames.silhouette import learn_shape
+from asperity.calibration.frames.silhouette import Shape, learn_shape
 from asperity.calibration.frames.split import Split
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.outcome.folder import write_folder
+from asperity.calibration.outcome.kept_frames import write_kept
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import Resumable, job_digest, working
-from asperity.calibration.outcome.threshold import choose_rate, promise, threshold
+from asperity.calibration.outcome.threshold import Rate, choose_rate, promise, threshold, with_excluded
 from asperity.calibration.profiles import Profile, network_for, profile
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder
+from asperity.calibration.record import CalibrateOptions, CalibrationFolder, Refit
 from asperity.calibration.report.write import write_report
 from asperity.runtime.errors import UsageError
 from asperity.runtime.manifest import Network
@@ -78,6 +79,8 @@ def calibrate(
         outcome = learn(Path(source), options, work, progress, adaptation)
         record = write_folder(outcome, Path(source), work.draft)
         write_report(outcome, record, work.draft / "report")
+        if options.keep_frames:
+            write_kept(outcome, work)
     return CalibrationFolder(target, record)
 
 
@@ -119,6 +122,15 @@ def learn(
         with stages("adaptation"):
             adapted, network = _adapt(frozen, split, chosen, normals, networks, config, progress, work.checkpoint)
     reference = Reference(network, networks, frozen, normals.prepared)
+    return conclude(options, normals, split, shape, rate, reference, adapted, stages, progress)
+
+
+def conclude(
+    options: CalibrateOptions, normals: Normals, split: Split, shape: Shape, rate: Rate, reference: Reference,
+    adapted: Adaptation | None, stages: Stages, progress: Progress, refit: Refit | None = None,
+) -> Outcome:  # fmt: skip
+    """From frozen patches on: banks, scores, threshold, promise. Raises CalibrationError."""
+    chosen = profile(options.profile)
     with stages("memory banks"):
         reference.fit_banks(
             split.fit, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
@@ -139,8 +151,10 @@ def learn(
         rate, options.alpha, options.held_out, len(split.calibrate), widened_for, normals.parts.suspected,
         normals.parts.compared,
     )  # fmt: skip
+    calibrated = refit.excluded_calibrate if refit is not None else ()
+    rejects = with_excluded(rejects, len(normals.items), len(options.exclude), calibrated)
     return Outcome(
-        options, normals, split, reference, decision, rejects, shape, distances, adapted, stages.seconds
+        options, normals, split, reference, decision, rejects, shape, distances, adapted, stages.seconds, refit
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ calibration_inputs.safetensors  ``image`` u8 (n, I, I, 3), ``cloud`` f4 (n, P, P
 golden/rgb/NAME.png golden/xyz/NAME.tiff   held-out normal frames (MVTec 3D-AD layout, unit of the geometry)
 masks/*.png                   inspect and ignore masks
 report/                       report.html, report.json
+kept/                         what ``asperity refit`` adds further frames to (``outcome.kept_frames``); may be removed
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Weight files in place of the profile's own."""
     strangest: int = 10
     """How many of the strangest normal frames the report shows."""
+    keep_frames: bool = True
+    """Keep model inputs and patches of all frames in the folder, so that frames can be added (``asperity refit``)."""
 
 
 def chosen_options(**chosen: Any) -> CalibrateOptions:
@@ -163,10 +166,46 @@ class FalseRejects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parts: int = 0
     """n where calibration frames share parts: a part's score is that of its worst frame. 0: n counts frames."""
 
+    excluded: int = 0
+    """Normal frames that a person excluded: the promise is not about parts like them."""
+    excluded_calibrate: tuple[str, ...] = ()
+    """Those of them that had served to calibrate, where that is known."""
+    alpha_if_good: float = 0.0
+    """``alpha_total`` should all excluded frames show good parts; 0: none was excluded."""
+
     @property
     def witnesses(self) -> int:
         """n."""
         return self.parts or self.frames
+
+
+class Refit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What frames were added to, and what the earlier threshold made of them."""
+
+    earlier_sha256: str
+    """Of the earlier ``calibration.json``."""
+    earlier_created_us: int
+    earlier_threshold: float
+    earlier: FalseRejects
+    """The promise before."""
+    earlier_frames: dict[str, int]
+    kept: int
+    """Frames of the earlier calibration that were used again."""
+    added: int
+    """Usable frames that came later, said to be all of their time whatever the verdict on them was."""
+    patches_reused: int
+    excluded_calibrate: tuple[str, ...]
+    """Calibration frames of the earlier calibration that a person excluded."""
+    above_earlier: int
+    """Added parts (frames) of which a frame scores above the earlier threshold."""
+    judged_earlier: int
+    """Of so many."""
+    chance_of_fewer: float
+    """Probability of so few or fewer above it if the added parts are like the earlier ones and none was left out."""
+    chance_of_more: float
+    """Of so many or more."""
+    adaptation: dict[str, float]
+    """Figures of the adaptation, which is the earlier one's."""
 
 
 class GoldenCandidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -213,6 +252,8 @@ class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     """Figures of the adaptation (losses, spread); empty when the features are frozen."""
     stage_s: dict[str, float]
     """Wall time of each stage of the calibration, seconds."""
+    refit: Refit | None = None
+    """None: calibrated from the source's frames alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from asperity.calibration.banks.reference import FrameDistances, Reference
 from asperity.calibration.frames.prepare_normals import Normals
 from asperity.calibration.frames.silhouette import Shape
 from asperity.calibration.frames.split import Split
-from asperity.calibration.record import CalibrateOptions, FalseRejects, FrameFigures
+from asperity.calibration.record import CalibrateOptions, FalseRejects, FrameFigures, Refit
 from asperity.runtime.manifest import Decision
 from asperity.runtime.vision.scoring import fused_score
 
@@ -34,6 +34,8 @@ class Outcome:
     """Frames of the banks were measured without their own rows; they are absent unless requested."""
     adaptation: Adaptation | None
     stage_s: dict[str, float] = field(default_factory=dict)
+    refit: Refit | None = None
+    """What frames were added to, where an earlier calibration was."""
 
     def score(self, index: int) -> float:
         """Fused score of a measured frame."""
