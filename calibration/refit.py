@@ -288,9 +288,9 @@ def _reuse(
 
 
 def _same(one: Patches, other: Patches) -> bool:
-    pairs = ((one.rgb, other.rgb), (one.points, other.points))
     return bool((one.nonempty == other.nonempty).all()) and all(
-        float(np.abs(a - b).max()) <= PATCHES_DIFFER * float(b.std()) for a, b in pairs
+        float(np.abs(values - other.features[name]).max()) <= PATCHES_DIFFER * float(values.std())
+        for name, values in one.features.items()
     )
 
 
@@ -306,8 +306,8 @@ def _against_earlier(
     scores = []
     for index in judged:
         patches = adapted_patches(frame_of(frozen, index), record.network, networks)
-        rgb, points, _ = measure(patches, together.normals.prepared[index].inspect, banks.rgb, banks.points)
-        scores.append(fused_score(rgb, points, record.decision))
+        found, _ = measure(patches, together.normals.prepared[index].inspect, banks)
+        scores.append(fused_score(found, record.decision))
     rejects = record.false_rejects
     worst = worst_scores(scores, [parts[index] for index in judged] if rejects.parts else ())
     above = sum(score > record.decision.threshold for score in worst)

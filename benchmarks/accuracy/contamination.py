@@ -75,9 +75,13 @@ def read_product(name: str, cache: Path) -> Product:
     if not path.exists():
         made = embed(prepared, network, networks, lambda done, total: None)
         cache.mkdir(parents=True, exist_ok=True)
-        np.savez(path, rgb=made.rgb.astype(np.float16), points=made.points.astype(np.float16), nonempty=made.nonempty)
+        np.savez(
+            path, nonempty=made.nonempty,
+            **{name: values.astype(np.float16) for name, values in made.features.items()},
+        )  # fmt: skip
     with np.load(path) as kept:
-        patches = PatchSet(kept["rgb"].astype(np.float32), kept["points"].astype(np.float32), kept["nonempty"])
+        features = {name: kept[name].astype(np.float32) for name in network.modalities}
+        patches = PatchSet(features, kept["nonempty"])
     return Product(name, network, networks, patches, prepared, tuple(strength_mm))
 
 
@@ -98,8 +102,7 @@ def draw(product: Product, share: float, seed: int) -> dict[str, Any]:
     inside = np.isin(np.arange(FRAMES), split.fit)
     found = [reference.distances(i, leave_out=bool(inside[i])) for i in range(FRAMES)]
     return {
-        "rgb": [one.rgb.image_distance for one in found],
-        "points": [one.points.image_distance for one in found],
+        **{name: [one.image_distances()[name] for one in found] for name in product.network.modalities},
         "inside": inside, "kind": kind, "member": members,
     }  # fmt: skip
 

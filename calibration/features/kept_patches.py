@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from asperity.calibration.features.patches import PatchSet
 from asperity.runtime.manifest import Network
+from asperity.runtime.vision.features import feature_shapes
 
 PRESENT = 1 << 32
 """Above a check sum of 32 bits: the frame has one."""
-FILES = ("rgb.f32", "points.f32", "nonempty.bool", "sums.u64")
+FILES = ("*.f32", "*.bool", "*.u64")
+"""Of one set of patches."""
 
 
 class KeptPatches:
@@ -27,10 +29,12 @@ class KeptPatches:
         ``made``: all of it is there and stays as it is. Raises OSError or ValueError where it is not.
         """
         mapped = _whole if made else _mapped
-        rgb = mapped(folder / "rgb.f32", (frames, network.rgb_grid**2, network.rgb_channels), np.float32)
-        points = mapped(folder / "points.f32", (frames, network.grid**2, network.points_channels), np.float32)
+        features = {
+            name: mapped(folder / f"{name}.f32", (frames, *shape), np.float32)
+            for name, shape in feature_shapes(network).items()
+        }
         nonempty = mapped(folder / "nonempty.bool", (frames, network.grid, network.grid), np.bool_)
-        self.patches = PatchSet(rgb, points, nonempty)
+        self.patches = PatchSet(features, nonempty)
         self._sums = mapped(folder / "sums.u64", (frames,), np.uint64)
 
     def holds(self, index: int) -> bool:
@@ -54,7 +58,7 @@ class KeptPatches:
         return sum(self.holds(index) for index in range(len(self.patches)))
 
     def _arrays(self) -> tuple[NDArray[Any], ...]:
-        return self.patches.rgb, self.patches.points, self.patches.nonempty
+        return *self.patches.features.values(), self.patches.nonempty
 
     def _sum(self, index: int) -> int:
         found = 0

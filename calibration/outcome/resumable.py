@@ -67,8 +67,8 @@ class Resumable:
 
     def give_patches(self, folder: Path) -> None:
         """Move the patches' files into ``folder``, on the same disk; arrays that are mapped from them stay valid."""
-        for name in KEPT_FILES:
-            (self._folder / name).rename(folder / name)
+        for path in [path for pattern in KEPT_FILES for path in self._folder.glob(pattern)]:
+            path.rename(folder / path.name)
 
 
 def job_digest(

@@ -178,7 +178,7 @@ def test_patches_of_other_networks_are_not_used(
 
     def other(*given):
         found = frozen_patches(*given)
-        return type(found)(found.rgb * 1.01, found.points, found.nonempty)
+        return type(found)({**found.features, "rgb": found.features["rgb"] * 1.01}, found.nonempty)
 
     monkeypatch.setattr(refit_module, "frozen_patches", other)
     with pytest.raises(CalibrationError, match="cannot be made again"):
