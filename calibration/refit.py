@@ -1,4 +1,4 @@
-"""Frames that came later, added to a calibration: networks, geometry, options and adaptors stay, the rest is anew.
+"""Frames that came later, added to a calibration. Networks, geometry, options and adaptors stay; the rest is new.
 
     earlier frames (kept) + later frames -> roles -> banks -> tuning -> threshold and shape -> a new folder
 
@@ -250,19 +250,19 @@ def _refuse_other_camera(item: Item, geometry: Geometry, earlier: Sequence[Prepa
     if (height_px, width_px) != (geometry.height_px, geometry.width_px):
         raise CalibrationError(
             f"{item.name} is {width_px} x {height_px} pixels and the earlier frames are {geometry.width_px} x "
-            f"{geometry.height_px}: set the camera as it was, or calibrate anew"
+            f"{geometry.height_px}: set the camera as it was, or calibrate again"
         )
     if frame.unit not in (None, geometry.unit):
         raise CalibrationError(
             f"{item.name} is in {frame.unit} and the earlier frames are in {geometry.unit}: record them in one unit, "
-            "or calibrate anew"
+            "or calibrate again"
         )
     depths = np.concatenate([one.cloud[..., 2][one.cloud.any(axis=2)] for one in earlier[:CHECKED_FRAMES]])
     usual_mm, depth_mm = abs(float(np.median(depths))), abs(median_depth(frame)) * MM_PER_UNIT[geometry.unit]
     if usual_mm > PLAUSIBLE_DEPTH_MM[0] and not usual_mm / OTHER_UNIT < depth_mm < usual_mm * OTHER_UNIT:
         raise CalibrationError(
             f"{item.name} lies at {depth_mm:.4g} mm if its points are in {geometry.unit}, and the earlier frames at "
-            f"{usual_mm:.4g} mm: the points are in another unit; convert them, or calibrate anew"
+            f"{usual_mm:.4g} mm: the points are in another unit; convert them, or calibrate again"
         )
 
 
@@ -279,7 +279,7 @@ def _reuse(
             raise CalibrationError(
                 f"the patches kept of {kept.record.frames[place].name} cannot be made again: another version of torch "
                 f"or of the networks computes others. Remove {kept.folder}'s *.f32 to have all computed, or calibrate "
-                "anew"
+                "again"
             )
     for index, place in enumerate(together.places):
         if place >= 0 and not files.holds(index):

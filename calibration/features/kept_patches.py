@@ -46,7 +46,7 @@ class KeptPatches:
         self._sums[index] = self._sum(index)
 
     def take(self, index: int, other: KeptPatches, place: int) -> None:
-        """A frame's patches out of another folder, unless they are damaged there: then they are computed anew."""
+        """A frame's patches out of another folder, unless they are damaged there: then they are computed again."""
         if not other.holds(place):
             return
         for mine, theirs in zip(self._arrays(), other._arrays(), strict=True):

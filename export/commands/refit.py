@@ -49,7 +49,7 @@ def command(
 ) -> None:
     """Add frames that came later to a calibration and write a signed bundle.
 
-    Networks, geometry and adaptors stay, banks and threshold are made anew, the promise is stated again. The promise
+    Networks, geometry and adaptors stay, banks and threshold are made again, the promise is stated again. The promise
     needs frames of all parts of a time: those of accepted parts alone would lower the threshold without reason.
     """
     from asperity.calibration.record import RECORD
