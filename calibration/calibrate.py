@@ -121,7 +121,7 @@ def learn(
     if config is not None:
         with stages("adaptation"):
             adapted, network = _adapt(frozen, split, chosen, normals, networks, config, progress, work.checkpoint)
-    reference = Reference(network, networks, frozen, normals.prepared)
+    reference = Reference(network, networks, frozen, normals.prepared, normals.parts.of_frames)
     return conclude(options, normals, split, shape, rate, reference, adapted, stages, progress)
 
 

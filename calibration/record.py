@@ -143,6 +143,15 @@ class FrameFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Fused score. Fit frames: against the banks without their own rows (leave-one-out)."""
 
 
+class Suspect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A normal frame that may show a bad part. It took part like any other: a person decides (``outcome.suspects``)."""
+
+    name: str
+    split: SplitName
+    deviations: dict[ModalityName, float]
+    """Robust standard deviations above frames like it."""
+
+
 class FalseRejects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The promise about good parts: how often score and silhouette together reject one."""
 
@@ -243,6 +252,8 @@ class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     repeats: tuple[Repeat, ...] = ()
     """Frames that show one part although their ids do not say so."""
     frames: tuple[FrameFigures, ...]
+    suspects: tuple[Suspect, ...] = ()
+    """Frames proposed for exclusion, the most deviating first."""
     golden: tuple[GoldenCandidate, ...]
     golden_tolerance: float
     """0.1 x the standard deviation of the calibration frames' scores."""

@@ -128,7 +128,7 @@ def refit(
             frozen = embed(normals.prepared, record.network, networks, lambda a, b: progress("patches", a, b), files)
         with stages("earlier threshold"):
             found = _against_earlier(calibration, together, frozen, networks, reused)
-        reference = Reference(record.network, networks, frozen, normals.prepared)
+        reference = Reference(record.network, networks, frozen, normals.prepared, normals.parts.of_frames)
         outcome = conclude(options, normals, split, shape, rate, reference, None, stages, progress, found)
         written = write_folder(outcome, Path(record.source), work.draft)
         write_report(outcome, written, work.draft / "report")

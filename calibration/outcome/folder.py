@@ -59,6 +59,7 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
         refused=outcome.normals.refused,
         repeats=outcome.normals.parts.repeats,
         frames=outcome.figures(),
+        suspects=outcome.suspects(),
         golden=_write_golden(outcome, folder),
         golden_tolerance=outcome.tolerance,
         adaptation=_adaptation_figures(outcome),
