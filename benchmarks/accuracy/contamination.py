@@ -10,9 +10,11 @@ computed once and kept in CACHE.
 
 from __future__ import annotations
 
+import argparse
 import math
+import shlex
 import sys
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,17 +22,21 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from asperity.benchmarks.accuracy.ablation import SETS
-from asperity.calibration.banks.reference import Reference
+from asperity.benchmarks.results_tools.reports import write_result
+from asperity.calibration.banks.reference import FrameDistances, Reference
 from asperity.calibration.features.embedding import embed
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.frames.geometry import fit_geometry
 from asperity.calibration.frames.split import split_frames
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
+from asperity.calibration.outcome.suspects import LIMIT, suspects
 from asperity.calibration.profiles import Profile, network_for, profile
+from asperity.calibration.record import SplitName
 from asperity.runtime.cameras.virtual.camera import VirtualCamera
-from asperity.runtime.frame import Prepared, Silhouette, Window
+from asperity.runtime.frame import MODALITIES, ModalityScores, Prepared, Silhouette, Window
 from asperity.runtime.manifest import Network
 from asperity.runtime.vision.preprocess import prepare
 
@@ -41,6 +47,7 @@ STRENGTHS = {"faint": 1.0, "clear": 3.0}
 """As multiples of the strength of the set ``hard``."""
 SHARES = (0.0, 0.02, 0.05, 0.1)
 DRAWS = 20
+NOTHING = np.zeros((1, 1), np.float32)
 BANK_ROWS = 1024
 """Rows of either bank at most: a draw takes seconds instead of ten."""
 
@@ -111,18 +118,67 @@ def draw(product: Product, share: float, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-if __name__ == "__main__":
+def draws(name: str, cache: Path) -> dict[str, NDArray[Any]]:
+    """All draws of a product, from the cache as far as they are there: SHARE/SEED/WHAT."""
+    path = cache / f"draws-{name}.npz"
+    if path.exists():
+        with np.load(path) as kept:
+            return dict(kept)
+    product, found = read_product(name, cache), {}
+    for share in SHARES:
+        for seed in range(DRAWS):
+            for key, value in draw(product, share, seed).items():
+                found[f"{share}/{seed}/{key}"] = np.asarray(value)
+    arrays: dict[str, Any] = dict(found)
+    np.savez(path, **arrays)
+    return found
+
+
+def row(name: str, share: float, found: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """What ``suspects`` proposes of a product's draws at one share."""
+    proposed: dict[int, list[bool]] = {-1: [], **{index: [] for index in range(len(STRENGTHS))}}
+    false = []
+    for seed in range(DRAWS):
+        one = {key.split("/")[2]: value for key, value in found.items() if key.startswith(f"{share}/{seed}/")}
+        distances = [
+            FrameDistances(
+                {each: ModalityScores(NOTHING, float(one[each][i])) for each in MODALITIES if each in one}, NOTHING > 0
+            )
+            for i in range(FRAMES)
+        ]
+        splits: list[SplitName] = ["fit" if inside else "calibrate" for inside in one["inside"]]
+        named = {int(each.name) for each in suspects([str(i) for i in range(FRAMES)], splits, distances)}
+        for index, kind in enumerate(one["kind"]):
+            proposed[int(kind)].append(index in named)
+        false.append(sum(one["kind"][index] < 0 for index in named))
+    labelled = [(label, proposed[i]) for i, label in enumerate(STRENGTHS) if proposed[i]]
+    shares = {f"found_{label}": round(float(np.mean(hits)), 3) for label, hits in labelled}
+    return {
+        "product": name, "share": share, "bad": math.ceil(share * FRAMES), **shares,
+        "falsely_proposed": round(float(np.mean(false)), 2), "falsely_proposed_most": int(max(false)),
+    }  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> None:
+    """All products, one file."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    cache = Path(sys.argv[1])
+    rows = []
     for name in SETS["hard"]:
-        begin = time.process_time()
-        product = read_product(name, cache)
-        print(name, "features", time.process_time() - begin, flush=True)
-        rows: dict[str, Any] = {}
-        for share in SHARES:
-            for seed in range(DRAWS):
-                found = draw(product, share, seed)
-                for key, value in found.items():
-                    rows[f"{share}/{seed}/{key}"] = np.asarray(value)
-            print(name, share, time.process_time() - begin, flush=True)
-            np.savez(cache / f"draws-{name}.npz", **rows)
+        found = draws(name, chosen.cache)
+        rows += [row(name, share, found) for share in SHARES]
+    report = {
+        "command": shlex.join(["python", "-m", "asperity.benchmarks.accuracy.contamination", *arguments]),
+        "seed": SEED, "frames": FRAMES, "draws": DRAWS, "limit": LIMIT, "bank_rows": BANK_ROWS,
+        "strengths_of_hard": STRENGTHS, "kinds": KINDS, "rows": rows,
+    }  # fmt: skip
+    write_result(chosen.out, report)
+    for each in rows:
+        print(each)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -3,7 +3,7 @@
 A frame is measured without the bank rows of its own part. Each modality's distance is compared with those of its like
 (frames of the banks score higher than held-out ones) in robust standard deviations, since bad parts among the good must
 not stretch the measure that finds them. Beyond ``LIMIT`` in any modality a frame is proposed. How many bad parts are
-found so, and how many good ones are named, is in docs/accuracy.md, "Bad parts among the good".
+found so, and how many good ones are named, is in docs/calibration.md.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ FRAMES, CELLS = 12, TINY.grid**2
 
 
 def reference(parts: list[str] | None) -> Reference:
-    """Frame 1 shows frame 0 again; frame 5 holds one patch of frame 0, elsewhere."""
+    """Frame 1 shows frame 0 again, so of the two only rows of frame 0 are chosen; frame 5 holds a patch of frame 0."""
     rng = np.random.default_rng(3)
     rgb = rng.normal(size=(FRAMES, CELLS, TINY.rgb_channels)).astype(np.float32)
     points = rng.normal(size=(FRAMES, CELLS, TINY.points_channels)).astype(np.float32)
@@ -36,7 +36,7 @@ def reference(parts: list[str] | None) -> Reference:
 
 def test_the_part_is_left_out_and_not_the_frame_alone() -> None:
     named = ["a", "a", *(f"p{i}" for i in range(2, FRAMES))]
-    by_part, by_frame = (reference(parts).distances(0, leave_out=True) for parts in (named, None))
+    by_part, by_frame = (reference(parts).distances(1, leave_out=True) for parts in (named, None))
     for name in ("rgb", "points"):
         near = by_frame.modalities[name].distance_map.flat[20]
         far = by_part.modalities[name].distance_map.flat[20]
