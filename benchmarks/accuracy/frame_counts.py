@@ -59,9 +59,9 @@ def rows(product: str, folder: Path) -> list[dict[str, Any]]:
     good, spoiled = VirtualCamera(product, SEED), VirtualCamera(product, SEED, severity=SETS["hard"][product])
     for first, last in zip((0, *COUNTS), COUNTS, strict=False):
         for index in range(first, last):
-            xyz = good.frame(index).frame.xyz
-            assert xyz is not None
-            write_frame(folder / f"later{last}", f"{index:03d}", good.frame(index).frame.rgb, xyz)
+            frame = good.frame(index).frame
+            assert frame.xyz is not None
+            write_frame(folder / f"later{last}", f"{index:03d}", frame.rgb, frame.xyz)
     held_out = range(COUNTS[-1], COUNTS[-1] + HELD_OUT)
     normal = [good.frame(index).frame for index in held_out]
     defective = [spoiled.frame(index, KINDS[index % len(KINDS)]).frame for index in held_out]

@@ -134,14 +134,13 @@ def colour_and_map(image: ByteArray, fused: FloatArray, scored: BoolArray, hotte
 def patch_pair(first: Patch, second: Patch) -> bytes:
     """Colour and height around two places side by side: colour, height, a gap, colour, height; heights on one scale."""
     crops = [(_crop(one.image, one.row, one.column), _crop(one.cloud, one.row, one.column)) for one in (first, second)]
-    levels = [np.where(cloud.any(axis=2), cloud[..., 2], np.nan) for _, cloud in crops]
-    levels = [values - np.nanmedian(values) if np.isfinite(values).any() else values for values in levels]
+    levels = [_level(np.where(cloud.any(axis=2), cloud[..., 2], np.nan)) for _, cloud in crops]
     known = np.concatenate([values[np.isfinite(values)] for values in levels])
-    span = float(np.quantile(np.abs(known), 0.98)) if known.size else 0.0
+    span = float(np.quantile(np.abs(known), 0.9)) if known.size else 0.0
     sheet = Image.new("RGB", (4 * CROP_PX + 16, CROP_PX), "white")
     for number, ((colour, _), values) in enumerate(zip(crops, levels, strict=True)):
         left = number * (2 * CROP_PX + 12)
-        shade = colormaps["viridis"](0.5 - 0.5 * np.nan_to_num(values) / max(span, 1e-9))[..., :3]
+        shade = colormaps["viridis"](np.clip(0.5 - 0.5 * np.nan_to_num(values) / max(span, 1e-9), 0.0, 1.0))[..., :3]
         shade[np.isnan(values)] = 0.0
         for at, pixels in ((left, colour), (left + CROP_PX + 4, (255 * shade).astype(np.uint8))):
             drawn = Image.fromarray(np.ascontiguousarray(pixels)).resize((CROP_PX, CROP_PX), Image.Resampling.NEAREST)
@@ -149,6 +148,16 @@ def patch_pair(first: Patch, second: Patch) -> bytes:
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _level(depths: NDArray[Any]) -> NDArray[Any]:
+    """Depths without their usual slope and level; nan stays."""
+    for axis in (0, 1):
+        steps = np.diff(depths, axis=axis)
+        if np.isfinite(steps).any():
+            slope = np.nanmedian(steps) * np.arange(depths.shape[axis])
+            depths = depths - (slope[:, None] if axis == 0 else slope)
+    return depths - np.nanmedian(depths) if np.isfinite(depths).any() else depths
 
 
 def _crop(values: NDArray[Any], row: float, column: float) -> NDArray[Any]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from asperity.calibration import refit as refit_module
+from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.calibrate import calibrate
 from asperity.calibration.features import embedding
 from asperity.calibration.frames.split import split_further
@@ -224,3 +225,17 @@ def test_frames_chosen_by_their_verdict_break_the_promise(accepted_only: bool, h
         rates.append(np.mean(rng.normal(size=2000) > conformal_threshold(scores, 0.05)))
     allowed = np.floor(0.05 * (len(scores) + 1)) / (len(scores) + 1)
     assert (np.mean(rates) < allowed + 0.005) == holds
+
+
+def test_adaptors_stay_as_they_were_trained(tiny_profile: Profile, later: Path, tmp_path: Path):
+    training = AdaptationConfig(epochs=1, queue_rows=64, query_patches=16, start="default")
+    options = CalibrateOptions(profile="tiny", unit="m", strangest=0)
+    source = write_source(tmp_path / "dome", EARLIER)
+    before = calibrate(source, tmp_path / "before", options, adaptation=training)
+    after = refit(before.path, later, tmp_path / "after", unselected=True)
+    assert after.record.network == before.record.network
+    assert after.record.network.adaptor == "lsfa"
+    assert after.record.adaptation == before.record.adaptation != {}
+    assert after.networks_path.read_bytes() == before.networks_path.read_bytes()
+    for golden in after.record.golden:
+        assert score_again(after, golden_frame(after, golden.name)) == pytest.approx(golden.score, rel=1e-6)
