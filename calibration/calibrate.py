@@ -29,15 +29,16 @@ from asperity.calibration.frames.prepare_normals import (
     split_normals,
     with_modalities,
 )
-from asperity.calibration.frames.silhouette import learn_shape
+from asperity.calibration.frames.silhouette import Shape, learn_shape
 from asperity.calibration.frames.split import Split
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.outcome.folder import write_folder
+from asperity.calibration.outcome.kept_frames import write_kept
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import Resumable, job_digest, working
-from asperity.calibration.outcome.threshold import choose_rate, promise, threshold
+from asperity.calibration.outcome.threshold import Rate, choose_rate, promise, threshold, with_excluded
 from asperity.calibration.profiles import Profile, profile
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder, LeftOut
+from asperity.calibration.record import CalibrateOptions, CalibrationFolder, LeftOut, Refit
 from asperity.calibration.report.write import write_report
 from asperity.calibration.tuning.spoiled_normals import spoiler
 from asperity.runtime.errors import UsageError
@@ -90,6 +91,8 @@ def calibrate(
         outcome = learn(Path(source), options, work, progress, adaptation)
         record = write_folder(outcome, Path(source), work.draft)
         write_report(outcome, record, work.draft / "report")
+        if options.keep_frames:
+            write_kept(outcome, work)
     return CalibrationFolder(target, record)
 
 
@@ -101,9 +104,7 @@ def learn(
     adaptation: AdaptationConfig | None = None,
 ) -> Outcome:
     """Everything but writing the calibration folder. Raises as ``calibrate``."""
-    chosen = profile(options.profile)
-    if not options.whitening:
-        chosen = replace(chosen, whitening=None)
+    chosen = chosen_profile(options)
     stages = Stages()
     with stages("read and prepare"):
         normals = prepare_normals(source, options, chosen, progress)
@@ -133,7 +134,20 @@ def learn(
     if config is not None:
         with stages("adaptation"):
             adapted, network = _adapt(frozen, split, chosen, normals, networks, config, progress, work.checkpoint)
-    reference = Reference(network, networks, frozen, normals.prepared)
+    reference = Reference(network, networks, frozen, normals.prepared, normals.parts.of_frames)
+    return conclude(options, normals, split, shape, rate, reference, adapted, stages, progress)
+
+
+def conclude(
+    options: CalibrateOptions, normals: Normals, split: Split, shape: Shape, rate: Rate, reference: Reference,
+    adapted: Adaptation | None, stages: Stages, progress: Progress, refit: Refit | None = None,
+    earlier: Decision | None = None,
+) -> Outcome:  # fmt: skip
+    """From frozen patches on: banks, scores, threshold, promise. Raises CalibrationError.
+
+    ``earlier``: a decision whose modalities count as they did; None: pseudo-defects say which do.
+    """
+    chosen = chosen_profile(options)
     with stages("memory banks"):
         reference.fit_banks(
             split.fit, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
@@ -142,7 +156,7 @@ def learn(
     with stages("scores"):
         distances = _measure(reference, split, options, progress)
 
-    decision, left_out = _fuse(reference, normals, split, distances, options, chosen, stages, progress)
+    decision, left_out = _fuse(reference, normals, split, distances, options, chosen, stages, progress, earlier)
     judged = [fused_score(distances[i].modalities, decision) for i in split.calibrate]
     limit = threshold(judged, rate, [normals.parts.of_frames[i] for i in split.calibrate])
     decision = msgspec.structs.replace(
@@ -154,9 +168,18 @@ def learn(
         rate, options.alpha, options.held_out, len(split.calibrate), widened_for, normals.parts.suspected,
         normals.parts.compared,
     )  # fmt: skip
+    calibrated = refit.excluded_calibrate if refit is not None else ()
+    rejects = with_excluded(rejects, len(normals.items), len(options.exclude), calibrated)
     return Outcome(
-        options, normals, split, reference, decision, rejects, shape, distances, adapted, left_out, stages.seconds
+        options, normals, split, reference, decision, rejects, shape, distances, adapted, left_out, stages.seconds,
+        refit,
     )  # fmt: skip
+
+
+def chosen_profile(options: CalibrateOptions) -> Profile:
+    """The profile with what the options change of it. Raises UsageError."""
+    chosen = profile(options.profile)
+    return chosen if options.whitening else replace(chosen, whitening=None)
 
 
 def _check(options: CalibrateOptions) -> None:
@@ -233,7 +256,7 @@ def _adapt(
 
 def _fuse(
     reference: Reference, normals: Normals, split: Split, distances: dict[int, FrameDistances],
-    options: CalibrateOptions, chosen: Profile, stages: Stages, progress: Progress,
+    options: CalibrateOptions, chosen: Profile, stages: Stages, progress: Progress, earlier: Decision | None,
 ) -> tuple[Decision, tuple[LeftOut, ...]]:  # fmt: skip
     """Standardisation and weights, and the modalities that do not count. Calibration frames take no part."""
     fusion = options.fusion or chosen.fusion
@@ -241,20 +264,28 @@ def _fuse(
     if fusion != "squares":
         return fit_decision(tune, reference.banks, fusion), ()
     with stages("folds"):
-        seen, spoiled = _judge_folds(reference, normals, split, options, chosen, progress)
-    return leave_out(fit_decision([*seen.values(), *tune], reference.banks, fusion), seen, spoiled)
+        seen, spoiled = _judge_folds(reference, normals, split, options, chosen, progress, spoil=earlier is None)
+    decision = fit_decision([*seen.values(), *tune], reference.banks, fusion)
+    if earlier is None:
+        return leave_out(decision, seen, spoiled)
+    counted = earlier.modalities()
+    weighed = {
+        name: msgspec.structs.replace(one, weight=counted[name].weight) for name, one in decision.modalities().items()
+    }
+    return msgspec.structs.replace(decision, **weighed), ()
 
 
 def _judge_folds(
-    reference: Reference, normals: Normals, split: Split, options: CalibrateOptions, chosen: Profile, progress: Progress
-) -> tuple[dict[int, FrameDistances], list[SpoiledDistances]]:
-    """Fit frames, as they are and with pseudo-defects, by banks without their parts."""
+    reference: Reference, normals: Normals, split: Split, options: CalibrateOptions, chosen: Profile,
+    progress: Progress, spoil: bool,
+) -> tuple[dict[int, FrameDistances], list[SpoiledDistances]]:  # fmt: skip
+    """Fit frames, as they are and where ``spoil`` with pseudo-defects, by banks without their parts."""
     network, networks = reference.network, reference.networks
-    spoil = spoiler(normals, network, options.seed)
+    made = spoiler(normals, network, options.seed) if spoil else None
     spoiled: list[SpoiledDistances] = []
 
     def fill(frames: list[int]) -> OwnedBanks:
-        others = Reference(network, networks, reference.frozen, reference.prepared)
+        others = Reference(network, networks, reference.frozen, reference.prepared, normals.parts.of_frames)
         others.fit_banks(
             frames, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
             progress=progress,
@@ -263,7 +294,7 @@ def _judge_folds(
 
     def judge(index: int, owned: OwnedBanks) -> FrameDistances:
         banks = {name: one.bank for name, one in owned.items()}
-        for one in spoil(index):
+        for one in made(index) if made else ():
             patches = frozen_patches(one.prepared, network, networks)
             spoiled.append(SpoiledDistances(index, one.kind, reference.measured(patches, one.prepared.inspect, banks)))
         progress("folds", len({one.frame for one in spoiled}), min(len(split.fit), FRAMES_ENOUGH))

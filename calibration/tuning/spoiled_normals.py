@@ -54,7 +54,7 @@ def spoiler(normals: Normals, network: Network, seed: int) -> Spoiler:
         for kind in kinds:
             try:
                 made = spoil_frame(frame, geometry, draw_defect(kind, geometry, noise_mm, rng), rng, found)
-                prepared = prepare(made.frame, geometry, network, normals.masks)
+                prepared = prepare(made.frame, geometry, network, normals.masks, normals.heights)
             except (DataError, FrameRefused):
                 continue  # too small a part, or one defect too many for it: it says nothing of a modality
             changed = changed_patches(made.changed, found.part, prepared.window, network.grid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from asperity.calibration.commands.frame_options import Background, Exclude, Inv
 from asperity.runtime.files import shown
 
 if TYPE_CHECKING:
-    from asperity.calibration.record import CalibrationFolder
+    from asperity.calibration.record import CalibrateOptions, CalibrationFolder
 
 
 def command(
@@ -54,6 +55,9 @@ def command(
     held_out: Annotated[
         str, typer.Option(help="Held-out frames: split, or leave_one_out (weaker, for few frames).")
     ] = "split",
+    keep_frames: Annotated[
+        bool, typer.Option("--keep-frames/--no-keep-frames", help="Keep what `asperity refit` adds later frames to.")
+    ] = True,
     geometry: Background = "auto",
     z: Z = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of split and adaptation.")] = 0,
@@ -85,6 +89,7 @@ def command(
         "modalities": None if modalities is None else tuple(modalities.replace(" ", "").split(",")),
         "whitening": whitening,
         "held_out": held_out, "geometry": geometry, "z": z, "seed": seed, "limit": limit, "device": device,
+        "keep_frames": keep_frames,
     }  # fmt: skip
     options = chosen_options(**chosen)
     # What would fail after minutes of work is asked first.
@@ -102,7 +107,7 @@ def command(
     if as_json:
         typer.echo(json.dumps({**_told(folder), "export": report_told(report)}))
         return
-    _show(folder)
+    _show(folder, command_line(source, output, options))
     show_export(report)
 
 
@@ -137,12 +142,38 @@ def _told(folder: CalibrationFolder) -> dict[str, Any]:
         "normal_frames": record.normal_frames,
         "refused": msgspec.to_builtins(record.refused),
         "repeats": msgspec.to_builtins(record.repeats),
+        "suspects": msgspec.to_builtins(record.suspects),
         "adaptation": record.adaptation,
         "stage_s": record.stage_s,
     }
 
 
-def _show(folder: CalibrationFolder) -> None:
+def command_line(source: Path, output: Path, options: CalibrateOptions) -> str:
+    """The same calibration again, to be copied; further options may follow."""
+    import msgspec
+
+    from asperity.calibration.record import CalibrateOptions
+    from asperity.runtime.vision.missing_points import NONE, option_of
+
+    words = ["asperity", "calibrate", str(source), "-o", str(output), "--force"]
+    named = {"points_weights": "--point-weights"}
+    usual = CalibrateOptions(recipe=recipe_name("", source))
+    for name in msgspec.structs.asdict(options):
+        value, option = getattr(options, name), named.get(name, f"--{name.replace('_', '-')}")
+        if value == getattr(usual, name) or name == "strangest":
+            continue
+        if name == "invalid":
+            words += [word for one in value or () for word in (option, option_of(one))] or [option, NONE]
+        elif name == "exclude":
+            words += [word for one in value for word in (option, one)]
+        elif name == "keep_frames":
+            words.append("--no-keep-frames")
+        else:
+            words += [option, str(value)]
+    return shlex.join(words)
+
+
+def _show(folder: CalibrationFolder, again: str) -> None:
     from asperity.calibration.frames.parts import listed
     from asperity.runtime.manifest import LEVEL_FIGURE
 
@@ -166,5 +197,12 @@ def _show(folder: CalibrationFolder) -> None:
     for repeat in record.repeats:
         verdict = "one part" if repeat.counted else "one part? counted as different ones, see the report"
         typer.echo(f"repeated   {listed(repeat.frames)}: {verdict}")
+    for suspect in record.suspects:
+        told = ", ".join(f"{name} {value:+.1f}" for name, value in suspect.deviations.items())
+        calibrated = "; it calibrates: excluded, the promise covers no part like it" * (suspect.split == "calibrate")
+        typer.echo(shown(f"look at    {suspect.name}: {told} robust standard deviations beyond its like{calibrated}"))
+    if record.suspects:
+        options = " ".join(f"--exclude {shlex.quote(one.name)}" for one in record.suspects)
+        typer.echo(shown(f"exclude    only parts that a person finds bad: {again} {options}"))
     typer.echo(f"promise    {record.false_rejects.statement}")
     typer.echo(f"report     {folder.report_path}")
