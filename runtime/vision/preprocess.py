@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from asperity.runtime.errors import EngineError, FrameRefused
-from asperity.runtime.frame import BoolArray, FloatArray, Frame, Prepared, Window
+from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Frame, Prepared, Window
 from asperity.runtime.manifest import Geometry, Network, Plane
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.missing_points import as_declared
@@ -53,8 +53,14 @@ def prepare(frame: Frame, geometry: Geometry, network: Network, masks: Masks | N
     """
     refuse_size(frame, geometry)
     found = find_part(as_declared(frame, geometry), geometry)
-    window = _window(found.part, geometry)
-    image = _crop(frame.rgb, window)
+    return prepare_part(frame.rgb, found, part_window(found.part, geometry), geometry, network, masks)
+
+
+def prepare_part(
+    rgb: ByteArray, found: Foreground, window: Window, geometry: Geometry, network: Network, masks: Masks | None = None
+) -> Prepared:
+    """What is left of ``prepare`` once the part is found and its window chosen."""
+    image = _crop(rgb, window)
     image = image * _crop(found.filled, window)[:, :, None]
     resized = Image.fromarray(image).resize((network.image_px, network.image_px), Image.Resampling.BICUBIC)
     return Prepared(
@@ -130,7 +136,7 @@ def off_plane_share(heights: FloatArray, valid: BoolArray, moved_mm: float) -> f
     return float(np.mean(np.abs(seen) > moved_mm))
 
 
-def _window(part: BoolArray, geometry: Geometry) -> Window:
+def part_window(part: BoolArray, geometry: Geometry) -> Window:
     """The square of fixed side centred on the part's box; ``published`` pads the whole frame instead (lsfa 1.2)."""
     side = geometry.side_px
     if geometry.method == "published":

@@ -1,0 +1,139 @@
+"""Views of a normal frame: what light, exposure, pose, the grid's phase and depth noise might have made of it.
+
+Made on the source frame's found part, so each view is prepared as a camera's frame would be. A view differs in all five at
+once, in combinations of two levels (a fraction of 2^5): eight views show each level of each of them four times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import affine_transform, uniform_filter
+
+from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Frame, Prepared, Window
+from asperity.runtime.manifest import Geometry, Network
+from asperity.runtime.vision.border_plane import is_height_map
+from asperity.runtime.vision.missing_points import as_declared
+from asperity.runtime.vision.preprocess import Foreground, Masks, find_part, part_window, prepare_part
+
+VIEWS = 8
+EXPOSURE = (0.92, 1.08)
+TURN_DEG = 3.0
+RELIT = 0.2
+"""A facet that leans by an angle towards the new light is brighter by this share of the angle's sine."""
+NORMAL_PX = 5
+"""Points are averaged over so many pixels each way before normals are taken: depth noise must not light the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A view, and where each of its cells lies on the grid of the frame it was made from."""
+
+    prepared: Prepared
+    cells: FloatArray  # grid^2 x 2: row and column, in cells of the frame's own grid, its cells' centres at integers
+
+
+def make_views(
+    frame: Frame, geometry: Geometry, network: Network, masks: Masks | None, seed: int, count: int = VIEWS
+) -> Iterator[View]:
+    """The first ``count`` views of a normal frame, a function of the arguments alone. Raises FrameRefused."""
+    found = find_part(as_declared(frame, geometry), geometry)
+    original = part_window(found.part, geometry)
+    slopes = _slopes(found)
+    rng = np.random.default_rng([seed, frame.seq])
+    start = rng.uniform(0, 2 * math.pi)
+    half_patch_px = geometry.side_px / network.grid / 2
+    for view in range(count):
+        a, b, c = view & 1, view >> 1 & 1, view >> 2 & 1
+        azimuth = start + 2 * math.pi * view / VIEWS
+        lean = slopes @ np.array([math.cos(azimuth), math.sin(azimuth)], np.float32)
+        light = EXPOSURE[a] * (1 + RELIT * lean)
+        rgb = np.clip(np.round(frame.rgb * light[:, :, None]), 0, 255).astype(np.uint8)
+        noise_mm = geometry.plane_noise_mm * ((a ^ c) > 0)
+        noisy = replace(found, points=_noisy(found, noise_mm, rng))
+        turned_rgb, turned, back = _turned(rgb, noisy, TURN_DEG if b else -TURN_DEG)
+        centred = part_window(turned.part, geometry)
+        window = Window(
+            centred.x_px + round(half_patch_px * c), centred.y_px + round(half_patch_px * (a ^ b)), centred.side_px
+        )
+        prepared = prepare_part(turned_rgb, turned, window, geometry, network, masks)
+        yield View(prepared, _cells(window, original, back, network.grid))
+
+
+def _slopes(found: Foreground) -> FloatArray:
+    """Sine of the surface's lean to the right and downwards, H x W x 2; 0 off the part."""
+    weight = uniform_filter(found.part.astype(np.float32), NORMAL_PX)
+    points = np.where(found.part[:, :, None], found.points, np.float32(0.0))
+    smooth = uniform_filter(points, (NORMAL_PX, NORMAL_PX, 1)) / np.maximum(weight, 1e-6)[:, :, None]
+    across, down = np.gradient(smooth, axis=1), np.gradient(smooth, axis=0)
+    slopes = np.zeros((*found.part.shape, 2), np.float32)
+    inside = uniform_filter(found.part.astype(np.float32), NORMAL_PX + 2) > 0.999
+    for axis, step in enumerate((across, down)):
+        length = np.linalg.norm(step, axis=2)
+        slopes[:, :, axis] = np.where(inside & (length > 0), step[:, :, 2] / np.maximum(length, 1e-6), 0.0)
+    return slopes - slopes[inside].mean(axis=0) * inside[:, :, None] if inside.any() else slopes
+
+
+def _noisy(found: Foreground, noise_mm: float, rng: np.random.Generator) -> FloatArray:
+    """Points moved along their rays by noise."""
+    moved = (noise_mm * rng.standard_normal(found.part.shape, dtype=np.float32))[:, :, None]
+    if is_height_map(found.points, found.part):
+        return np.asarray(found.points + moved * np.array([0, 0, 1], np.float32), dtype=np.float32)
+    depth = np.maximum(np.abs(found.points[:, :, 2:]), 1e-6)
+    return np.asarray(found.points * (1 + moved / depth), dtype=np.float32)
+
+
+def _turned(
+    rgb: ByteArray, found: Foreground, degrees: float
+) -> tuple[ByteArray, Foreground, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Picture and points turned about the part's middle, and the way back: source pixel = matrix @ pixel + offset."""
+    rows, columns = np.nonzero(found.part)
+    middle = np.array([rows.mean(), columns.mean()])
+    angle = math.radians(degrees)
+    matrix = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])  # (row, column)
+    offset = middle - matrix @ middle
+    turned = np.stack(
+        [affine_transform(rgb[:, :, i].astype(np.float32), matrix, offset, order=1, mode="nearest") for i in range(3)], -1
+    )
+    height, width = found.part.shape
+    source = np.einsum("ij,jhw->ihw", matrix, np.mgrid[:height, :width]) + offset[:, None, None]
+    nearest = np.round(source).astype(np.int64)
+    inside = ((nearest >= 0) & (nearest < np.array([height, width])[:, None, None])).all(axis=0)
+    at = (np.clip(nearest[0], 0, height - 1), np.clip(nearest[1], 0, width - 1))
+
+    def taken(mask: BoolArray) -> BoolArray:
+        return np.asarray(mask[at] & inside)
+
+    points = found.points[at].copy()
+    points[:, :, :2] = _turned_points(points[:, :, :2], found, columns, rows, -angle)
+    kept = Foreground(points, taken(found.valid), taken(found.part), taken(found.filled))
+    return np.clip(np.round(turned), 0, 255).astype(np.uint8), kept, (matrix, offset)
+
+
+def _turned_points(
+    flat: FloatArray, found: Foreground, columns: NDArray[np.int64], rows: NDArray[np.int64], angle: float
+) -> FloatArray:
+    """x and y turned about the part's middle, the way the picture's columns and rows are."""
+    seen = found.points[rows, columns][:, :2].astype(np.float64)
+    middle = seen.mean(axis=0)
+    pixels = np.stack([columns - columns.mean(), rows - rows.mean()])
+    hand = np.sign(np.linalg.det(pixels @ (seen - middle)))
+    # A pixel's content moves the other way than the place it is taken from: (x, y) turns by -angle of (row, column).
+    cosine, sine = math.cos(angle), math.sin(angle) * hand
+    turn = np.array([[cosine, sine], [-sine, cosine]])
+    return np.asarray((flat - middle) @ turn.T + middle, dtype=np.float32)
+
+
+def _cells(
+    window: Window, original: Window, back: tuple[NDArray[np.float64], NDArray[np.float64]], grid: int
+) -> FloatArray:
+    matrix, offset = back
+    centres = (np.arange(grid) + 0.5) * window.side_px / grid - 0.5
+    row, column = np.meshgrid(centres + window.y_px, centres + window.x_px, indexing="ij")
+    source = np.stack([row.ravel(), column.ravel()], axis=1) @ matrix.T + offset
+    corner = np.array([original.y_px, original.x_px])
+    return np.asarray((source - corner + 0.5) * grid / original.side_px - 0.5, dtype=np.float32)
