@@ -1,0 +1,264 @@
+"""The rows of the shifted set's table: frozen features, whitened, with banks of views, and adapted."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asperity.benchmarks.accuracy.shifted import FRAMES, SHIFTS, Cached, Roles, load, make, roles
+from asperity.calibration.adaptation.settings import default_config
+from asperity.calibration.adaptation.trainer import adapt, adapt_patches
+from asperity.calibration.adaptation.views_trainer import ViewsConfig, ViewSet, adapt_views, fit_whitening
+from asperity.calibration.auroc import auroc
+from asperity.calibration.banks.coreset import bank_rows
+from asperity.calibration.banks.reference import OwnedBank, make_bank
+from asperity.calibration.features.patches import PatchSet
+from asperity.calibration.features.views import VIEWS
+from asperity.calibration.networks.adaptor import new_adaptors
+from asperity.calibration.profiles import profile
+from asperity.runtime.frame import FloatArray
+from asperity.runtime.vision.maps import pixel_map
+from asperity.runtime.vision.scoring import conformal_threshold
+
+ALPHA = 0.05
+BANK_CAP = 4096
+"""Rows of either bank at most: `lite`'s of the points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One method."""
+
+    adapt: str = ""
+    """``lsfa``, ``views``, or none."""
+    white: bool = False
+    bank_views: bool = False
+    rows_like_views: bool = False
+    """The bank has as many rows as one of views."""
+    fit: int = 20
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+ROWS: dict[str, Row] = {
+    "frozen": Row(),
+    "frozen-large": Row(rows_like_views=True),
+    "frozen-views": Row(bank_views=True),
+    "white": Row(white=True),
+    "white-views": Row(white=True, bank_views=True),
+    "lsfa": Row(adapt="lsfa"),
+    "lsfa-views": Row(adapt="views", white=True, bank_views=True),
+    "lsfa-views-plain-bank": Row(adapt="views", white=True),
+} | {f"{name}-{n}": Row(bank_views=name == "frozen-views", fit=n) for name in ("frozen", "frozen-views") for n in (5, 10)}
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """A row on one product from one seed. Scores of the shifted frames as standard deviations above the threshold."""
+
+    good: dict[str, list[float]]
+    spoiled: dict[str, list[float]]
+    select: list[float]
+    """Image AUROC of the selecting frames: colour, geometry, both."""
+
+
+def judge(cached: Cached, row: Row, seed: int, changes: dict[str, Any]) -> Judged:
+    """Everything of one row, product and seed."""
+    use = roles(cached.parts, seed, row.fit)
+    transform = _transform(cached, row, use, seed, changes)
+    fit = transform(cached.sets["normal"].subset(use.fit))
+    owners = np.array(use.fit)
+    if row.bank_views:
+        seen = transform(cached.sets["views"].subset(cached.views(use.fit)))
+        fit, owners = _joined(fit, seen), np.concatenate([owners, np.repeat(owners, VIEWS)])
+    frames = len(use.fit) * (1 + VIEWS if row.bank_views or row.rows_like_views else 1)
+    banks = _banks(fit, owners, frames)
+
+    def scores(patches: PatchSet) -> NDArray[np.float64]:
+        return _distances(transform(patches), banks)
+
+    tune = scores(cached.sets["normal"].subset(use.tune))
+    mean, std = tune.mean(axis=0), tune.std(axis=0, ddof=1)
+
+    def fused(patches: PatchSet) -> NDArray[np.float64]:
+        return np.asarray(((scores(patches) - mean) / std).mean(axis=1))
+
+    calm = fused(cached.sets["normal"].subset(use.calibrate))
+    limit = conformal_threshold(calm, ALPHA)
+    select = fused(cached.sets["normal"].subset(use.select))
+    at = [cached.selected.index(i) for i in use.select]
+    spoiled = fused(cached.sets["select"].subset([2 * i + kind for i in at for kind in (0, 1)]))
+    told = [auroc(select, values) for values in (spoiled[1::2], spoiled[::2], spoiled)]
+
+    def above(name: str) -> list[float]:
+        return [round(float(value), 4) for value in fused(cached.sets[name]) - limit]
+
+    return Judged(
+        {name: above(f"{name}.good") for name in SHIFTS}, {name: above(f"{name}.spoiled") for name in SHIFTS}, told
+    )
+
+
+def _transform(
+    cached: Cached, row: Row, use: Roles, seed: int, changes: dict[str, Any]
+) -> Callable[[PatchSet], PatchSet]:
+    chosen = profile("lite")
+    normal = cached.sets["normal"].subset(use.fit)
+    if row.adapt == "lsfa":
+        config = msgspec.structs.replace(default_config(chosen), seed=seed, epochs=13, queue_rows=2048)
+        found = adapt(normal, chosen, config)
+        rgb, points = new_adaptors(chosen)
+        rgb.load_state_dict(found.rgb_state)
+        points.load_state_dict(found.points_state)
+        return lambda patches: adapt_patches(patches, rgb, points)
+    if not row.white:
+        return lambda patches: patches
+    views = cached.sets["views"].subset(cached.views(use.fit))
+    whitening = fit_whitening(_joined(normal, views))
+    if not row.adapt:
+        return whitening
+    lattices = [2 * cached.fitted.index(i) + kind for i in use.fit for kind in (0, 1)]
+    shown = ViewSet(
+        whitening(normal), whitening(views), cached.cells[cached.views(use.fit)],
+        whitening(cached.sets["lattice"].subset(lattices)), cached.defective[lattices],
+    )  # fmt: skip
+    rgb, points = adapt_views(shown, chosen, replace(ViewsConfig(seed=seed), **(row.changes | changes)))
+    return lambda patches: adapt_patches(whitening(patches), rgb, points)
+
+
+def _joined(first: PatchSet, second: PatchSet) -> PatchSet:
+    return PatchSet(
+        np.concatenate([first.rgb, second.rgb]), np.concatenate([first.points, second.points]),
+        np.concatenate([first.nonempty, second.nonempty]),
+    )  # fmt: skip
+
+
+def _banks(fit: PatchSet, owners: NDArray[np.int64], frames: int) -> tuple[OwnedBank, OwnedBank]:
+    chosen = profile("lite")
+    filled = fit.nonempty.reshape(len(fit), -1)
+    own = np.repeat(owners, filled.sum(axis=1))
+    rgb, points = (min(rows, BANK_CAP) for rows in bank_rows(chosen, frames))
+    return make_bank("rgb", fit.rgb[filled], own, rgb, chosen), make_bank("points", fit.points[filled], own, points, chosen)
+
+
+def _distances(patches: PatchSet, banks: Sequence[OwnedBank]) -> NDArray[np.float64]:
+    """Image distances, frames x 2: ``runtime.vision.distances`` of all frames at once."""
+    filled = patches.nonempty.reshape(len(patches), -1)
+    found = np.zeros((len(patches), 2))
+    for modality, (features, owned) in enumerate(zip((patches.rgb, patches.points), banks, strict=True)):
+        bank = owned.bank
+        distances, index = _nearest(bank.standardised(features[filled]), bank.memory.rows)
+        assert bank.usual is not None
+        maps = np.zeros(filled.shape, np.float32)
+        maps[filled] = bank.usual.local(distances, index)
+        side = patches.grid
+        found[:, modality] = [pixel_map(one.reshape(side, side)).max() for one in maps]
+    return found
+
+
+def _nearest(queries: FloatArray, rows: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    bank = torch.from_numpy(np.ascontiguousarray(rows))
+    half = 0.5 * bank.square().sum(1)
+    distances, indices = [], []
+    for block in torch.from_numpy(np.ascontiguousarray(queries)).split(2048):
+        index = torch.addmm(half, block, bank.T, alpha=-1.0).argmin(1)
+        distances.append((block - bank[index]).double().square().sum(1).sqrt())
+        indices.append(index)
+    return torch.cat(distances).numpy(), torch.cat(indices).numpy()
+
+
+def key(row: str, changes: dict[str, Any]) -> str:
+    """A row's name with its changed settings."""
+    return row + "".join(f" {name}={value:g}" for name, value in sorted(changes.items()))
+
+
+def table(found: dict[str, dict[str, Judged]], against: str = "frozen") -> str:
+    """Markdown of the finished rows. ``found``: row -> "product seed" -> what it did."""
+    lines = ["| row | select | " + " | ".join(f"{name}: rejects, finds, AUROC" for name in SHIFTS) + " | all, against frozen: "
+             "rejects, finds, AUROC [95 %] |", "|" + "---|" * (len(SHIFTS) + 3)]  # fmt: skip
+    for row, trials in found.items():
+        cells = [row, f"{np.mean([one.select[2] for one in trials.values()]):.4f}"]
+        for name in SHIFTS:
+            cells.append(", ".join(f"{value:.3f}" for value in _figures(list(trials.values()), name, None)))
+        base = found.get(against, {})
+        shared = sorted(set(base) & set(trials))
+        gap = ""
+        if shared and row != against:
+            gap = ", ".join(_interval([base[i] for i in shared], [trials[i] for i in shared]))
+        lines.append("| " + " | ".join([*cells, gap]) + " |")
+    return "\n".join(lines)
+
+
+def _figures(trials: Sequence[Judged], name: str, drawn: Sequence[NDArray[np.int64]] | None) -> NDArray[np.float64]:
+    """Share of good frames rejected, of spoiled ones found, and AUROC; means of the trials."""
+    rows = []
+    for i, one in enumerate(trials):
+        good, bad = np.array(one.good[name]), np.array(one.spoiled[name])
+        if drawn is not None:
+            good, bad = good[drawn[i]], bad[drawn[i]]
+        rows.append([(good > 0).mean(), (bad > 0).mean(), auroc(good, bad)])
+    return np.mean(rows, axis=0)
+
+
+def _interval(base: Sequence[Judged], other: Sequence[Judged], rounds: int = 500) -> list[str]:
+    """Paired differences on the shift of all kinds: frames and trials resampled."""
+    rng = np.random.default_rng(0)
+    told = _figures(other, "all", None) - _figures(base, "all", None)
+    found = []
+    for _ in range(rounds):
+        pick = rng.integers(len(base), size=len(base))
+        drawn = [rng.integers(FRAMES, size=FRAMES) for _ in pick]
+        found.append(
+            _figures([other[i] for i in pick], "all", drawn) - _figures([base[i] for i in pick], "all", drawn)
+        )
+    low, high = np.percentile(found, (2.5, 97.5), axis=0)
+    return [f"{a:+.3f} [{b:+.3f}, {c:+.3f}]" for a, b, c in zip(told, low, high, strict=True)]
+
+
+def main() -> None:
+    """See ``shifted``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=("make", "run", "table"))
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("out", type=Path, help="make: the data set; else the file of the results")
+    parser.add_argument("row", nargs="*", help="of " + ", ".join(ROWS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--products", default="bracket,nameplate,roll")
+    parser.add_argument("--set", nargs="*", default=[], help="field=value of the views' training")
+    given = parser.parse_args()
+    if given.action == "make":
+        make(given.out, given.cache, 61)
+        return
+    found: dict[str, dict[str, Judged]] = {}
+    if given.out.exists():
+        found = msgspec.json.decode(given.out.read_bytes(), type=dict[str, dict[str, Judged]])
+    if given.action == "table":
+        print(table(found))
+        return
+    changes = {name: float(value) for name, _, value in (one.partition("=") for one in given.set)}
+    for product in given.products.split(","):
+        cached = load(given.cache / f"{product}.npz")
+        for row in given.row or ROWS:
+            for seed in range(given.seeds):
+                done = found.setdefault(key(row, changes), {})
+                if f"{product} {seed}" in done:
+                    continue
+                begin = time.process_time()
+                one = done[f"{product} {seed}"] = judge(cached, ROWS[row], seed, changes)
+                given.out.parent.mkdir(parents=True, exist_ok=True)
+                given.out.write_bytes(msgspec.json.encode(found))
+                told = " ".join(
+                    f"{name} " + "/".join(f"{value:.2f}" for value in _figures([one], name, None)) for name in SHIFTS
+                )
+                print(f"{product} {seed} {key(row, changes)}: {one.select[2]:.3f} {told} "
+                      f"({time.process_time() - begin:.0f} s)", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
