@@ -127,8 +127,8 @@ def learn(
     with stages("scores"):
         distances = _measure(reference, split, options, progress)
 
-    decision = fit_decision([distances[i] for i in split.tune], reference.rgb, reference.points, options.fusion)
-    judged = [fused_score(distances[i].rgb, distances[i].points, decision) for i in split.calibrate]
+    decision = fit_decision([distances[i] for i in split.tune], reference.banks, options.fusion)
+    judged = [fused_score(distances[i].modalities, decision) for i in split.calibrate]
     limit = threshold(judged, rate, [normals.parts.of_frames[i] for i in split.calibrate])
     decision = msgspec.structs.replace(
         decision, threshold=limit, alpha=rate.alpha, alpha_total=rate.alpha_total,

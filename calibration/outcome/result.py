@@ -37,8 +37,7 @@ class Outcome:
 
     def score(self, index: int) -> float:
         """Fused score of a measured frame."""
-        one = self.distances[index]
-        return fused_score(one.rgb, one.points, self.decision)
+        return fused_score(self.distances[index].modalities, self.decision)
 
     @property
     def held_out(self) -> list[int]:
@@ -56,8 +55,7 @@ class Outcome:
             FrameFigures(
                 name=self.normals.names[index],
                 split=self.split.name_of(index),
-                rgb_image_distance=one.rgb.image_distance,
-                points_image_distance=one.points.image_distance,
+                image_distances=one.image_distances(),
                 score=self.score(index),
             )
             for index, one in self.distances.items()

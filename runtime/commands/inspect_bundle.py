@@ -100,7 +100,7 @@ def _manifest_told(manifest: Manifest) -> dict[str, Any]:
         "background": {"method": geometry.method, "why": geometry.why},
         "masks": [name for name in (geometry.inspect_mask, geometry.ignore_mask) if name],
         "weights": [msgspec.to_builtins(origin) for origin in manifest.weights],
-        "bank_rows": {"rgb": decision.rgb.bank_rows, "points": decision.points.bank_rows},
+        "bank_rows": {name: one.bank_rows for name, one in decision.modalities().items()},
         "decision": {
             "engine": decision.engine,
             "precision": decision.precision,

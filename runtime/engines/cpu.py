@@ -25,13 +25,14 @@ from asperity.runtime.errors import EngineError, first_line
 from asperity.runtime.frame import EngineInfo, FloatArray, Frame, Prepared, Scores
 from asperity.runtime.manifest import Geometry, Network
 from asperity.runtime.process.processors import usable_processors
-from asperity.runtime.vision.distances import points_scores, rgb_scores
+from asperity.runtime.vision.distances import modality_scores
 from asperity.runtime.vision.features import (
     StageClock,
     adapted_points,
     adapted_rgb,
     point_groups,
     point_patches,
+    refuse_unknown,
     rgb_tokens,
 )
 from asperity.runtime.vision.preprocess import Masks, prepare
@@ -113,7 +114,8 @@ class CpuEngine(Engine):
         self._networks = OnnxNetworks(graphs, network, threads)
         self._beside: Executor = ThreadPoolExecutor(1, "rgb") if threads > 1 else _Here()
         self._blas = ThreadpoolController()
-        self._rgb, self._points = banks.rgb, banks.points
+        refuse_unknown(network.modalities)
+        self._banks = banks
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int | None = None) -> CpuEngine:
@@ -160,13 +162,16 @@ class CpuEngine(Engine):
         # Both searches start here, so that whichever branch was longer, they are shared between the two threads.
         beside = self._beside if self._threads > 1 else None
         since_ns = time.perf_counter_ns()
-        points = points_scores(patches, scored, self._points, beside)
+        points = modality_scores(patches, scored, self._banks["points"], beside)
         clock.lap("knn", since_ns)
         tokens = rgb_features.result()
         since_ns = time.perf_counter_ns()
-        rgb = rgb_scores(tokens, scored, self._rgb, beside)
+        rgb = modality_scores(tokens, scored, self._banks["rgb"], beside)
         clock.lap("knn", since_ns)
-        return Scores(rgb, points, scored, prepared.window, prepared.silhouette, clock.stage_us, tuple(clock.spans))
+        return Scores(
+            {"rgb": rgb, "points": points}, scored, prepared.window, prepared.silhouette, clock.stage_us,
+            tuple(clock.spans),
+        )  # fmt: skip
 
     def _held_blas(self) -> AbstractContextManager[Any]:
         """BLAS on a branch's share of the cores, preparation included: its threads spin on after a product."""
