@@ -15,9 +15,10 @@ import torch
 
 from asperity.calibration.adaptation.settings import AdaptationConfig, default_config
 from asperity.calibration.adaptation.trainer import Adaptation, adapt
-from asperity.calibration.banks.reference import FrameDistances, Reference, fit_decision
+from asperity.calibration.banks.reference import FrameDistances, Reference, Views, fit_decision, no_views
 from asperity.calibration.features.embedding import embed, fit_station_statistics
 from asperity.calibration.features.patches import PatchSet
+from asperity.calibration.features.views import VIEWS, make_views
 from asperity.calibration.frames.prepare_normals import Normals, Progress, fit_first, prepare_normals, split_normals
 from asperity.calibration.frames.silhouette import learn_shape
 from asperity.calibration.frames.split import Split
@@ -30,6 +31,7 @@ from asperity.calibration.profiles import Profile, network_for, profile
 from asperity.calibration.record import CalibrateOptions, CalibrationFolder
 from asperity.calibration.report.write import write_report
 from asperity.runtime.errors import UsageError
+from asperity.runtime.frame import Prepared
 from asperity.runtime.manifest import Network
 from asperity.runtime.vision.features import points_slots
 from asperity.runtime.vision.scoring import fused_score
@@ -122,7 +124,7 @@ def learn(
     with stages("memory banks"):
         reference.fit_banks(
             split.fit, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
-            progress=progress,
+            progress=progress, views=_views(normals, network, options),
         )  # fmt: skip
     with stages("scores"):
         distances = _measure(reference, split, options, progress)
@@ -151,6 +153,8 @@ def _check(options: CalibrateOptions) -> None:
         raise UsageError(f"--alpha {options.alpha} cannot be a false-reject rate; give one between 0 and 1, as 0.02")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit} must be 1 or more")
+    if not 0 <= options.views <= VIEWS:
+        raise UsageError(f"--views {options.views} must be 0 to {VIEWS}")
     if options.strangest < 0:
         raise UsageError(f"--strangest {options.strangest} must be 0 or more")
     try:
@@ -200,6 +204,17 @@ def _adapt(
     networks.set_adaptors(rgb, points)
     most = int(frozen.nonempty.sum(axis=(1, 2)).max())
     return adapted, network_for(chosen, normals.geometry, "lsfa", points_slots(most, chosen.grid))
+
+
+def _views(normals: Normals, network: Network, options: CalibrateOptions) -> Views:
+    """As many of each fit frame as were asked for."""
+
+    def of(index: int) -> Iterator[Prepared]:
+        frame = normals.items[index].frame(seq=index)
+        for view in make_views(frame, normals.geometry, network, normals.masks, options.seed, options.views):
+            yield view.prepared
+
+    return of if options.views else no_views
 
 
 def _measure(

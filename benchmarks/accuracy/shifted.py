@@ -1,8 +1,8 @@
 """A shifted set: good parts of a station whose lamp, fixture and sensor have changed since it was calibrated.
 
-    python -m asperity.benchmarks.accuracy.shifted make DATA CACHE        # DATA: the ablation's set (train/good is read)
-    python -m asperity.benchmarks.accuracy.shifted run CACHE OUT.json [ROW...]
-    python -m asperity.benchmarks.accuracy.shifted table OUT.json
+    python -m asperity.benchmarks.accuracy.shifted_rows make CACHE DATA   # of the ablation's set: train/good
+    python -m asperity.benchmarks.accuracy.shifted_rows run CACHE OUT.json [ROW...]
+    python -m asperity.benchmarks.accuracy.shifted_rows table CACHE OUT.json
 
 Normal frames as recorded give banks and threshold; the shifted ones are rendered, good, and the same again with one
 pseudo-defect each. A row is judged by the good ones it rejects at its calibrated threshold and by the spoiled ones it
@@ -12,35 +12,35 @@ finds. Nothing of ``test/`` is read.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asperity.calibration.features.embedding import embed
 from asperity.calibration.features.patches import PatchSet
-from asperity.calibration.features.views import VIEWS, make_views
+from asperity.calibration.features.views import VIEWS, View, make_views
 from asperity.calibration.frames.prepare_normals import Normals, prepare_normals
-from asperity.calibration.frames.split import split_frames
-from asperity.calibration.networks.torch_networks import TorchNetworks, build
+from asperity.calibration.networks.torch_networks import build
 from asperity.calibration.profiles import network_for, profile
 from asperity.calibration.record import CalibrateOptions
 from asperity.calibration.tuning.pseudo_defects import KINDS, make_pseudo_defect
 from asperity.runtime.cameras.virtual.camera import VirtualCamera
 from asperity.runtime.cameras.virtual.sensor import Light, Sensor
 from asperity.runtime.cameras.virtual.view import Pose
-from asperity.runtime.frame import BoolArray, FloatArray, Prepared
+from asperity.runtime.frame import BoolArray, FloatArray, ModalityName, Prepared
 from asperity.runtime.vision.preprocess import prepare
 
 FIRST = 100_000
 """Index of the first shifted frame: parts that no other set of this seed shows."""
-FRAMES = 36
+FRAMES = 24
 """Good frames of a shift and product; as many again with a pseudo-defect."""
-FIT = 20
-SELECT = 20
-SEEDS = (0, 1, 2)
+NORMALS, SELECT, POOL, FIT, TUNE = 100, 20, 24, 20, 10
+"""Normal frames of a product; those that select; those to draw FIT fit frames from; those that standardise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ SHIFTS = {
     "light": Shift(lamp_deg=60.0, brightness=0.92),
     "pose": Shift(pose=1.6),
     "noise": Shift(noise=2.0),
+    "half": Shift(30.0, 0.96, 1.3, 1.4),
     "all": Shift(60.0, 0.92, 1.6, 2.0),
 }
 
@@ -70,9 +71,7 @@ class ShiftedCamera(VirtualCamera):
 
     def __init__(self, product: str, seed: int, shift: Shift) -> None:
         usual = Sensor()
-        sensor = replace(
-            usual, noise_mm=usual.noise_mm * shift.noise, colour_noise=usual.colour_noise * shift.noise
-        )
+        sensor = replace(usual, noise_mm=usual.noise_mm * shift.noise, colour_noise=usual.colour_noise * shift.noise)
         super().__init__(product, seed, sensor=sensor)
         self.shift = shift
 
@@ -101,12 +100,13 @@ class Roles:
     select: list[int]
 
 
-def roles(parts: Sequence[str], seed: int, fit: int = FIT) -> Roles:
-    """As a calibration splits, but few frames to fit on; what that leaves over selects and calibrates."""
-    split = split_frames(parts, seed=seed)
-    order = [int(i) for i in np.random.default_rng(seed).permutation(split.fit)]
-    left = order[FIT + SELECT :]
-    return Roles(sorted(order[:fit]), list(split.tune), sorted([*split.calibrate, *left]), sorted(order[FIT : FIT + SELECT]))
+def roles(seed: int, fit: int = FIT) -> Roles:
+    """Frames to select by are the same for all seeds, those to fit on are drawn from a pool of few: views cost time."""
+    order = [int(i) for i in np.random.default_rng(11).permutation(NORMALS)]
+    select, pool, others = order[:SELECT], order[SELECT : SELECT + POOL], order[SELECT + POOL :]
+    rng = np.random.default_rng(seed)
+    pool, others = [int(i) for i in rng.permutation(pool)], [int(i) for i in rng.permutation(others)]
+    return Roles(pool[:fit], others[:TUNE], others[TUNE:], select)
 
 
 LATTICE_MM, LATTICE_LEVELS, LATTICE_SHARE = 0.4, 24.0, 0.12
@@ -119,13 +119,13 @@ def lattice(prepared: Prepared, kind: str, rng: np.random.Generator) -> tuple[Pr
     """
     picture = prepared.image if kind == "colour" else prepared.cloud
     side, grid = picture.shape[0], prepared.inspect.shape[0]
-    rows, columns = np.nonzero(picture.any(axis=2))
+    part = np.asarray(picture.any(axis=2))
+    rows, columns = np.nonzero(part)
     at = int(rng.integers(len(rows)))
     row, column = np.mgrid[:side, :side]
     inside = np.hypot(row - rows[at], column - columns[at]) < LATTICE_SHARE * side * rng.uniform(0.5, 1.0)
     period = max(2, round(rng.uniform(0.01, 0.04) * side))
     sign = np.where(((row // period) + (column // period)) % 2 == 0, 1.0, -1.0) * inside
-    part = picture.any(axis=2)
     share = (inside & part).reshape(grid, side // grid, grid, side // grid).mean(axis=(1, 3))
     strength = rng.uniform(0.5, 1.5)
     if kind == "colour":
@@ -137,88 +137,89 @@ def lattice(prepared: Prepared, kind: str, rng: np.random.Generator) -> tuple[Pr
 
 
 def make(data: Path, cache: Path, seed: int) -> None:
-    """Embed everything once: CACHE/<product>.npz."""
+    """Embed everything once: CACHE/<product>/<set>.npz; what is there stays."""
     chosen = profile("lite")
     networks = build(chosen)
     for folder in sorted(path for path in data.iterdir() if (path / "train").is_dir()):
-        path = cache / f"{folder.name}.npz"
-        if path.exists():
-            continue
         normals = prepare_normals(folder, CalibrateOptions(), chosen, lambda *_: None)
-        arrays = dict(_arrays(folder.name, seed, normals, networks))
-        cache.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **arrays)
-        print(folder.name, flush=True)
+        network = network_for(chosen, normals.geometry, "none")
+        for name, frames, beside in _sets(folder.name, seed, normals):
+            path = cache / folder.name / f"{name}.npz"
+            if path.exists():
+                continue
+            patches = embed(frames(), network, networks, lambda *_: None)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            features: dict[str, Any] = {key: values.astype(np.float16) for key, values in patches.features.items()}
+            np.savez(path.with_suffix(".part.npz"), nonempty=patches.nonempty, beside=beside(), **features)
+            path.with_suffix(".part.npz").rename(path)
+            print(folder.name, name, flush=True)
 
 
-def _arrays(product: str, seed: int, normals: Normals, networks: TorchNetworks) -> Iterator[tuple[str, NDArray[np.generic]]]:
+Made = tuple[str, Callable[[], Sequence[Prepared]], Callable[[], NDArray[Any]]]
+
+
+def _sets(product: str, seed: int, normals: Normals) -> Iterator[Made]:
     network = network_for(profile("lite"), normals.geometry, "none")
-    parts = [item.part_id for item in normals.items]
-    yield "parts", np.array(parts)
+    use = roles(0, POOL)
+    fitted = sorted(use.fit)
 
-    def kept(name: str, frames: Sequence[Prepared]) -> Iterator[tuple[str, NDArray[np.generic]]]:
-        patches = embed(frames, network, networks, lambda *_: None)
-        yield f"{name}.rgb", patches.rgb.astype(np.float16)
-        yield f"{name}.points", patches.points.astype(np.float16)
-        yield f"{name}.nonempty", patches.nonempty
+    def nothing() -> NDArray[Any]:
+        return np.zeros(0)
 
-    def spoiled(frames: Sequence[Prepared], rng: np.random.Generator) -> list[Prepared]:
-        return [make_pseudo_defect(one, KINDS[i % 2], rng).prepared for i, one in enumerate(frames)]
+    def view(i: int) -> list[View]:
+        return list(make_views(normals.items[i].frame(seq=i), normals.geometry, network, normals.masks, 0))
 
-    yield from kept("normal", normals.prepared)
-    fitted = sorted({i for one in SEEDS for i in roles(parts, one).fit})
-    selected = sorted({i for one in SEEDS for i in roles(parts, one).select})
-    views = [
-        view for i in fitted
-        for view in make_views(normals.items[i].frame(seq=i), normals.geometry, network, normals.masks, 0)
-    ]  # fmt: skip
-    yield "fitted", np.array(fitted)
-    yield from kept("views", [view.prepared for view in views])
-    yield "views.cells", np.stack([view.cells for view in views])
-    lattices = [lattice(normals.prepared[i], kind, np.random.default_rng([i, 9])) for i in fitted for kind in KINDS]
-    yield from kept("lattice", [one for one, _ in lattices])
-    yield "lattice.defective", np.stack([defective for _, defective in lattices])
-    yield "selected", np.array(selected)
-    both = [make_pseudo_defect(normals.prepared[i], kind, np.random.default_rng([i, 5])).prepared
-            for i in selected for kind in KINDS]  # fmt: skip
-    yield from kept("select", both)
-    for name, shift in SHIFTS.items():
+    def shifted(shift: Shift) -> list[Prepared]:
         camera = ShiftedCamera(product, seed, shift)
         frames = [camera.frame(FIRST + i).frame for i in range(FRAMES)]
-        ready = [prepare(frame, normals.geometry, network, normals.masks) for frame in frames]
-        yield from kept(f"{name}.good", ready)
-        yield from kept(f"{name}.spoiled", spoiled(ready, np.random.default_rng(3)))
+        return [prepare(frame, normals.geometry, network, normals.masks) for frame in frames]
 
+    def spoiled(frames: Sequence[Prepared]) -> list[Prepared]:
+        rng = np.random.default_rng(3)
+        return [make_pseudo_defect(one, KINDS[i % 2], rng).prepared for i, one in enumerate(frames)]
 
-def load(path: Path) -> Cached:
-    """One product's cache."""
-    with np.load(path) as arrays:
-        sets = {
-            key.removesuffix(".rgb"): PatchSet(
-                arrays[key].astype(np.float32), arrays[key[:-3] + "points"].astype(np.float32),
-                arrays[key[:-3] + "nonempty"],
-            )
-            for key in arrays.files if key.endswith(".rgb")
-        }  # fmt: skip
-        return Cached(
-            path.stem, sets, [str(part) for part in arrays["parts"]], arrays["fitted"].tolist(), arrays["views.cells"],
-            arrays["lattice.defective"], arrays["selected"].tolist(),
-        )  # fmt: skip
+    def checkers(i: int, kind: str) -> tuple[Prepared, BoolArray]:
+        return lattice(normals.prepared[i], kind, np.random.default_rng([i, 9]))
+
+    both = [(i, kind) for i in fitted for kind in KINDS]
+    yield "normal", lambda: normals.prepared, nothing
+    yield "select", lambda: [
+        make_pseudo_defect(normals.prepared[i], kind, np.random.default_rng([i, 5])).prepared
+        for i in use.select for kind in KINDS
+    ], nothing  # fmt: skip
+    yield (
+        "views",
+        lambda: [one.prepared for i in fitted for one in view(i)],
+        lambda: np.stack([one.cells for i in fitted for one in view(i)]),
+    )
+    for name, shift in SHIFTS.items():
+        yield f"{name}-good", partial(shifted, shift), nothing
+        yield f"{name}-spoiled", partial(lambda shift: spoiled(shifted(shift)), shift), nothing
+    yield "lattice", lambda: [checkers(*one)[0] for one in both], lambda: np.stack([checkers(*one)[1] for one in both])
 
 
 @dataclass(frozen=True, slots=True)
 class Cached:
     """A product's frozen patches."""
 
-    name: str
     sets: dict[str, PatchSet]
-    parts: list[str]
     fitted: list[int]
     """Frames that ``views`` (VIEWS each) and ``lattice`` (one of each kind) were made from."""
     cells: FloatArray
     defective: BoolArray
-    selected: list[int]
 
     def views(self, frames: Sequence[int]) -> list[int]:
         """Indices into ``views`` of these frames' views, in order."""
         return [self.fitted.index(i) * VIEWS + k for i in frames for k in range(VIEWS)]
+
+
+def load(folder: Path) -> Cached:
+    """One product's cache."""
+    sets: dict[str, PatchSet] = {}
+    beside: dict[str, NDArray[Any]] = {}
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as arrays:
+            features = {name: arrays[name].astype(np.float32) for name in ("rgb", "points")}
+            sets[path.stem] = PatchSet(cast(dict[ModalityName, FloatArray], features), arrays["nonempty"])
+            beside[path.stem] = arrays["beside"]
+    return Cached(sets, sorted(roles(0, POOL).fit), beside["views"], beside["lattice"])

@@ -20,7 +20,7 @@ from asperity.calibration.adaptation.trainer import adapt, adapt_patches
 from asperity.calibration.adaptation.views_trainer import ViewsConfig, ViewSet, adapt_views, fit_whitening
 from asperity.calibration.auroc import auroc
 from asperity.calibration.banks.coreset import bank_rows
-from asperity.calibration.banks.reference import OwnedBank, make_bank
+from asperity.calibration.banks.reference import OwnedBanks, make_bank
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.features.views import VIEWS
 from asperity.calibration.networks.adaptor import new_adaptors
@@ -30,8 +30,8 @@ from asperity.runtime.vision.maps import pixel_map
 from asperity.runtime.vision.scoring import conformal_threshold
 
 ALPHA = 0.05
-BANK_CAP = 4096
-"""Rows of either bank at most: `lite`'s of the points."""
+BANK_CAP = 2048
+"""Rows of either bank at most: a bank of views is hardly larger than that of the frames alone (1568)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,9 @@ ROWS: dict[str, Row] = {
     "lsfa": Row(adapt="lsfa"),
     "lsfa-views": Row(adapt="views", white=True, bank_views=True),
     "lsfa-views-plain-bank": Row(adapt="views", white=True),
-} | {f"{name}-{n}": Row(bank_views=name == "frozen-views", fit=n) for name in ("frozen", "frozen-views") for n in (5, 10)}
+}
+ROWS |= {f"frozen-{n}": Row(fit=n) for n in (5, 10)}
+ROWS |= {f"frozen-views-{n}": Row(bank_views=True, fit=n) for n in (5, 10)}
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -71,7 +73,7 @@ class Judged(msgspec.Struct, frozen=True):
 
 def judge(cached: Cached, row: Row, seed: int, changes: dict[str, Any]) -> Judged:
     """Everything of one row, product and seed."""
-    use = roles(cached.parts, seed, row.fit)
+    use = roles(seed, row.fit)
     transform = _transform(cached, row, use, seed, changes)
     fit = transform(cached.sets["normal"].subset(use.fit))
     owners = np.array(use.fit)
@@ -93,15 +95,14 @@ def judge(cached: Cached, row: Row, seed: int, changes: dict[str, Any]) -> Judge
     calm = fused(cached.sets["normal"].subset(use.calibrate))
     limit = conformal_threshold(calm, ALPHA)
     select = fused(cached.sets["normal"].subset(use.select))
-    at = [cached.selected.index(i) for i in use.select]
-    spoiled = fused(cached.sets["select"].subset([2 * i + kind for i in at for kind in (0, 1)]))
+    spoiled = fused(cached.sets["select"])
     told = [auroc(select, values) for values in (spoiled[1::2], spoiled[::2], spoiled)]
 
     def above(name: str) -> list[float]:
         return [round(float(value), 4) for value in fused(cached.sets[name]) - limit]
 
     return Judged(
-        {name: above(f"{name}.good") for name in SHIFTS}, {name: above(f"{name}.spoiled") for name in SHIFTS}, told
+        {name: above(f"{name}-good") for name in SHIFTS}, {name: above(f"{name}-spoiled") for name in SHIFTS}, told
     )
 
 
@@ -134,26 +135,28 @@ def _transform(
 
 def _joined(first: PatchSet, second: PatchSet) -> PatchSet:
     return PatchSet(
-        np.concatenate([first.rgb, second.rgb]), np.concatenate([first.points, second.points]),
+        {name: np.concatenate([one, second.features[name]]) for name, one in first.features.items()},
         np.concatenate([first.nonempty, second.nonempty]),
-    )  # fmt: skip
+    )
 
 
-def _banks(fit: PatchSet, owners: NDArray[np.int64], frames: int) -> tuple[OwnedBank, OwnedBank]:
+def _banks(fit: PatchSet, owners: NDArray[np.int64], frames: int) -> OwnedBanks:
     chosen = profile("lite")
     filled = fit.nonempty.reshape(len(fit), -1)
     own = np.repeat(owners, filled.sum(axis=1))
-    rgb, points = (min(rows, BANK_CAP) for rows in bank_rows(chosen, frames))
-    return make_bank("rgb", fit.rgb[filled], own, rgb, chosen), make_bank("points", fit.points[filled], own, points, chosen)
+    return {
+        name: make_bank(name, values[filled], own, min(bank_rows(chosen, frames)[name], BANK_CAP), chosen)
+        for name, values in fit.features.items()
+    }
 
 
-def _distances(patches: PatchSet, banks: Sequence[OwnedBank]) -> NDArray[np.float64]:
+def _distances(patches: PatchSet, banks: OwnedBanks) -> NDArray[np.float64]:
     """Image distances, frames x 2: ``runtime.vision.distances`` of all frames at once."""
     filled = patches.nonempty.reshape(len(patches), -1)
     found = np.zeros((len(patches), 2))
-    for modality, (features, owned) in enumerate(zip((patches.rgb, patches.points), banks, strict=True)):
-        bank = owned.bank
-        distances, index = _nearest(bank.standardised(features[filled]), bank.memory.rows)
+    for modality, name in enumerate(banks):
+        bank = banks[name].bank
+        distances, index = _nearest(bank.standardised(patches.features[name][filled]), bank.memory.rows)
         assert bank.usual is not None
         maps = np.zeros(filled.shape, np.float32)
         maps[filled] = bank.usual.local(distances, index)
@@ -166,7 +169,8 @@ def _nearest(queries: FloatArray, rows: FloatArray) -> tuple[NDArray[np.float64]
     bank = torch.from_numpy(np.ascontiguousarray(rows))
     half = 0.5 * bank.square().sum(1)
     distances, indices = [], []
-    for block in torch.from_numpy(np.ascontiguousarray(queries)).split(2048):
+    for start in range(0, len(queries), 2048):
+        block = torch.from_numpy(queries[start : start + 2048])
         index = torch.addmm(half, block, bank.T, alpha=-1.0).argmin(1)
         distances.append((block - bank[index]).double().square().sum(1).sqrt())
         indices.append(index)
@@ -180,8 +184,8 @@ def key(row: str, changes: dict[str, Any]) -> str:
 
 def table(found: dict[str, dict[str, Judged]], against: str = "frozen") -> str:
     """Markdown of the finished rows. ``found``: row -> "product seed" -> what it did."""
-    lines = ["| row | select | " + " | ".join(f"{name}: rejects, finds, AUROC" for name in SHIFTS) + " | all, against frozen: "
-             "rejects, finds, AUROC [95 %] |", "|" + "---|" * (len(SHIFTS) + 3)]  # fmt: skip
+    head = ["row", "select", *(f"{name}: rejects, finds, AUROC" for name in SHIFTS), "all, against frozen [95 %]"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row, trials in found.items():
         cells = [row, f"{np.mean([one.select[2] for one in trials.values()]):.4f}"]
         for name in SHIFTS:
@@ -203,7 +207,7 @@ def _figures(trials: Sequence[Judged], name: str, drawn: Sequence[NDArray[np.int
         if drawn is not None:
             good, bad = good[drawn[i]], bad[drawn[i]]
         rows.append([(good > 0).mean(), (bad > 0).mean(), auroc(good, bad)])
-    return np.mean(rows, axis=0)
+    return np.asarray(np.mean(rows, axis=0))
 
 
 def _interval(base: Sequence[Judged], other: Sequence[Judged], rounds: int = 500) -> list[str]:
@@ -214,9 +218,7 @@ def _interval(base: Sequence[Judged], other: Sequence[Judged], rounds: int = 500
     for _ in range(rounds):
         pick = rng.integers(len(base), size=len(base))
         drawn = [rng.integers(FRAMES, size=FRAMES) for _ in pick]
-        found.append(
-            _figures([other[i] for i in pick], "all", drawn) - _figures([base[i] for i in pick], "all", drawn)
-        )
+        found.append(_figures([other[i] for i in pick], "all", drawn) - _figures([base[i] for i in pick], "all", drawn))
     low, high = np.percentile(found, (2.5, 97.5), axis=0)
     return [f"{a:+.3f} [{b:+.3f}, {c:+.3f}]" for a, b, c in zip(told, low, high, strict=True)]
 
@@ -243,7 +245,7 @@ def main() -> None:
         return
     changes = {name: float(value) for name, _, value in (one.partition("=") for one in given.set)}
     for product in given.products.split(","):
-        cached = load(given.cache / f"{product}.npz")
+        cached = load(given.cache / product)
         for row in given.row or ROWS:
             for seed in range(given.seeds):
                 done = found.setdefault(key(row, changes), {})

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,9 +43,9 @@ class ViewsConfig:
     margin_at: float = 2.0
     temperature: float = 0.2
     reach: float = 2.5
-    frames: int = 4
-    steps: int = 60
-    learning_rate: float = 3e-4
+    frames: int = 3
+    steps: int = 30
+    learning_rate: float = 1e-3
     seed: int = 0
 
 
@@ -56,8 +57,11 @@ class Whitening:
     points: tuple[FloatArray, FloatArray]
 
     def __call__(self, patches: PatchSet) -> PatchSet:
-        filled = patches.nonempty.reshape(*patches.points.shape[:2], 1)
-        return PatchSet(_white(patches.rgb, *self.rgb), _white(patches.points, *self.points) * filled, patches.nonempty)
+        filled = patches.nonempty.reshape(*patches.features["points"].shape[:2], 1)
+        rgb, points = patches.features["rgb"], patches.features["points"]
+        return PatchSet(
+            {"rgb": _white(rgb, *self.rgb), "points": _white(points, *self.points) * filled}, patches.nonempty
+        )
 
 
 def _white(tokens: FloatArray, mean: FloatArray, matrix: FloatArray) -> FloatArray:
@@ -77,7 +81,7 @@ def fit_whitening(patches: PatchSet) -> Whitening:
         shrunk = (1 - SHRINKAGE) * np.maximum(values, 0) + SHRINKAGE * values.mean()
         return mean.astype(np.float32), ((vectors / np.sqrt(shrunk)) @ vectors.T).astype(np.float32)
 
-    return Whitening(of(patches.rgb[filled]), of(patches.points[filled]))
+    return Whitening(of(patches.features["rgb"][filled]), of(patches.features["points"][filled]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +104,9 @@ class _Step:
         grid = shown.frames.grid
         own = np.stack(np.meshgrid(np.arange(grid), np.arange(grid), indexing="ij"), -1).reshape(-1, 2)
         shots: list[tuple[PatchSet, int]] = []
-        places: list[NDArray[np.floating]] = []
+        places: list[NDArray[Any]] = []
         owners: list[int] = []
-        for frame in rng.permutation(count)[: config.frames]:
+        for frame in rng.permutation(count)[: int(config.frames)]:
             for shot in rng.permutation(per + 1)[:2]:
                 plain = shot == per
                 shots.append((shown.frames, int(frame)) if plain else (shown.views, int(frame * per + shot)))
@@ -111,11 +115,11 @@ class _Step:
         spoiled = [2 * int(rng.integers(count)), 2 * int(rng.integers(count)) + 1]
         shots += [(shown.lattice, i) for i in spoiled]
         joined = PatchSet(
-            np.stack([of.rgb[i] for of, i in shots]), np.stack([of.points[i] for of, i in shots]),
+            {name: np.stack([of.features[name][i] for of, i in shots]) for name in shown.frames.features},
             np.stack([of.nonempty[i] for of, i in shots]),
         )  # fmt: skip
         self.batch = make_batch(joined, np.arange(len(shots)))
-        self.good = 2 * config.frames
+        self.good = 2 * int(config.frames)
         filled = joined.nonempty.reshape(len(shots), -1)
         image, patch = np.nonzero(filled)
         self.image = torch.from_numpy(image)
@@ -141,7 +145,7 @@ def adapt_views(shown: ViewSet, profile: Profile, config: ViewsConfig) -> tuple[
     trained = nn.ModuleList([*adaptors.values(), *heads.values()])
     optimiser = torch.optim.AdamW(trained.parameters(), lr=config.learning_rate, betas=(0.9, 0.95))
     scale: dict[str, float] = {}
-    for number in range(config.steps):
+    for number in range(int(config.steps)):
         step = _Step(shown, config, number)
         warm = min(1.0, (number + 1) / (0.1 * config.steps + 1))
         for group in optimiser.param_groups:

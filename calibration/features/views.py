@@ -1,7 +1,7 @@
 """Views of a normal frame: what light, exposure, pose, the grid's phase and depth noise might have made of it.
 
-Made on the source frame's found part, so each view is prepared as a camera's frame would be. A view differs in all five at
-once, in combinations of two levels (a fraction of 2^5): eight views show each level of each of them four times.
+Made on the source frame's found part, so each view is prepared as a camera's frame would be. A view differs in all
+five at once, in combinations of two levels (a fraction of 2^5): eight views show each level four times.
 """
 
 from __future__ import annotations
@@ -96,9 +96,8 @@ def _turned(
     angle = math.radians(degrees)
     matrix = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])  # (row, column)
     offset = middle - matrix @ middle
-    turned = np.stack(
-        [affine_transform(rgb[:, :, i].astype(np.float32), matrix, offset, order=1, mode="nearest") for i in range(3)], -1
-    )
+    channels = np.moveaxis(rgb.astype(np.float32), 2, 0)
+    turned = np.stack([affine_transform(one, matrix, offset, order=1, mode="nearest") for one in channels], -1)
     height, width = found.part.shape
     source = np.einsum("ij,jhw->ihw", matrix, np.mgrid[:height, :width]) + offset[:, None, None]
     nearest = np.round(source).astype(np.int64)

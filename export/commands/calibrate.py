@@ -44,6 +44,9 @@ def command(
     held_out: Annotated[
         str, typer.Option(help="Held-out frames: split, or leave_one_out (weaker, for few frames).")
     ] = "split",
+    views: Annotated[
+        int, typer.Option(min=0, max=8, help="Views per fit frame (light, pose, noise) that the banks also hold.")
+    ] = 0,
     geometry: Background = "auto",
     z: Z = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of split and adaptation.")] = 0,
@@ -72,7 +75,8 @@ def command(
         "invalid": parse_invalid(invalid, none_allowed=True), "inspect_mask": _text(inspect_mask),
         "ignore_mask": _text(ignore_mask),
         "rgb_weights": _text(rgb_weights), "points_weights": _text(point_weights), "fusion": fusion,
-        "held_out": held_out, "geometry": geometry, "z": z, "seed": seed, "limit": limit, "device": device,
+        "held_out": held_out, "views": views, "geometry": geometry, "z": z, "seed": seed, "limit": limit,
+        "device": device,
     }  # fmt: skip
     options = chosen_options(**chosen)
     # What would fail after minutes of work is asked first.
