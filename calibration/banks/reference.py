@@ -138,7 +138,7 @@ class Reference:
     def _scored_rows(
         self, fit: Sequence[int], views: Views, progress: Callable[[str, int, int], None]
     ) -> tuple[dict[ModalityName, FloatArray], dict[ModalityName, NDArray[np.int64]], int]:
-        """Every modality's scored tokens of the fit frames and their views, the frame of each, and how many pictures."""
+        """Each modality's scored tokens of the fit frames and their views, the frame of each, and how many frames."""
         found: dict[ModalityName, list[FloatArray]] = {name: [] for name in self.frozen.features}
         owners: dict[ModalityName, list[NDArray[np.int64]]] = {name: [] for name in found}
         shots = 0
