@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -184,19 +184,39 @@ def key(row: str, changes: dict[str, Any]) -> str:
 
 def table(found: dict[str, dict[str, Judged]], against: str = "frozen") -> str:
     """Markdown of the finished rows. ``found``: row -> "product seed" -> what it did."""
-    head = ["row", "select", *(f"{name}: rejects, finds, AUROC" for name in SHIFTS), "all, against frozen [95 %]"]
+    head = [
+        "row",
+        "select",
+        "shuffled",
+        *(f"{name}: rejects, finds, AUROC" for name in SHIFTS),
+        f"less {against}: rejects, finds, AUROC [95 %]",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row, trials in found.items():
-        cells = [row, f"{np.mean([one.select[2] for one in trials.values()]):.4f}"]
+        cells = [row, f"{np.mean([one.select[2] for one in trials.values()]):.4f}", f"{_shuffled(trials.values()):.3f}"]
         for name in SHIFTS:
             cells.append(", ".join(f"{value:.3f}" for value in _figures(list(trials.values()), name, None)))
         base = found.get(against, {})
         shared = sorted(set(base) & set(trials))
         gap = ""
         if shared and row != against:
-            gap = ", ".join(_interval([base[i] for i in shared], [trials[i] for i in shared]))
+            told = [(name, ", ".join(_interval([base[i] for i in shared], [trials[i] for i in shared], name)))
+                    for name in ("none", "half", "all")]  # fmt: skip
+            gap = "; ".join(f"{name}: {text}" for name, text in told)
         lines.append("| " + " | ".join([*cells, gap]) + " |")
     return "\n".join(lines)
+
+
+def _base(row: str) -> str:
+    few = [n for n in ("5", "10") if row.split(" ", maxsplit=1)[0].endswith(f"-{n}")]
+    return f"frozen-{few[0]}" if few else "frozen"
+
+
+def _shuffled(trials: Iterable[Judged]) -> float:
+    """The control that must lie near .5: AUROC of each trial's unshifted frames with their labels shuffled."""
+    rng = np.random.default_rng(0)
+    mixed = [rng.permutation([*one.good["none"], *one.spoiled["none"]]) for one in trials]
+    return float(np.mean([auroc(one[:FRAMES], one[FRAMES:]) for one in mixed]))
 
 
 def _figures(trials: Sequence[Judged], name: str, drawn: Sequence[NDArray[np.int64]] | None) -> NDArray[np.float64]:
@@ -210,15 +230,15 @@ def _figures(trials: Sequence[Judged], name: str, drawn: Sequence[NDArray[np.int
     return np.asarray(np.mean(rows, axis=0))
 
 
-def _interval(base: Sequence[Judged], other: Sequence[Judged], rounds: int = 500) -> list[str]:
-    """Paired differences on the shift of all kinds: frames and trials resampled."""
+def _interval(base: Sequence[Judged], other: Sequence[Judged], name: str, rounds: int = 500) -> list[str]:
+    """Paired differences on one shift: frames and trials resampled."""
     rng = np.random.default_rng(0)
-    told = _figures(other, "all", None) - _figures(base, "all", None)
+    told = _figures(other, name, None) - _figures(base, name, None)
     found = []
     for _ in range(rounds):
         pick = rng.integers(len(base), size=len(base))
         drawn = [rng.integers(FRAMES, size=FRAMES) for _ in pick]
-        found.append(_figures([other[i] for i in pick], "all", drawn) - _figures([base[i] for i in pick], "all", drawn))
+        found.append(_figures([other[i] for i in pick], name, drawn) - _figures([base[i] for i in pick], name, drawn))
     low, high = np.percentile(found, (2.5, 97.5), axis=0)
     return [f"{a:+.3f} [{b:+.3f}, {c:+.3f}]" for a, b, c in zip(told, low, high, strict=True)]
 
@@ -230,7 +250,7 @@ def main() -> None:
     parser.add_argument("cache", type=Path)
     parser.add_argument("out", type=Path, help="make: the data set; else the file of the results")
     parser.add_argument("row", nargs="*", help="of " + ", ".join(ROWS))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--products", default="bracket,nameplate,roll")
     parser.add_argument("--set", nargs="*", default=[], help="field=value of the views' training")
     given = parser.parse_args()
@@ -241,13 +261,14 @@ def main() -> None:
     if given.out.exists():
         found = msgspec.json.decode(given.out.read_bytes(), type=dict[str, dict[str, Judged]])
     if given.action == "table":
-        print(table(found))
+        for against in ("frozen", *(f"frozen-{n}" for n in (5, 10))):
+            print(table({row: one for row, one in found.items() if _base(row) == against}, against))
         return
     changes = {name: float(value) for name, _, value in (one.partition("=") for one in given.set)}
     for product in given.products.split(","):
         cached = load(given.cache / product)
         for row in given.row or ROWS:
-            for seed in range(given.seeds):
+            for seed in given.seeds:
                 done = found.setdefault(key(row, changes), {})
                 if f"{product} {seed}" in done:
                     continue
