@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asperity.benchmarks.accuracy.shifted import FRAMES, SHIFTS, Cached, Roles, load, make, roles
+from asperity.benchmarks.accuracy.shifted import FIT, FRAMES, SHIFTS, Cached, Roles, load, make, roles
 from asperity.calibration.adaptation.settings import default_config
 from asperity.calibration.adaptation.trainer import adapt, adapt_patches
 from asperity.calibration.adaptation.views_trainer import ViewsConfig, ViewSet, adapt_views, fit_whitening
-from asperity.calibration.auroc import auroc
+from asperity.calibration.auroc import auroc, wins
 from asperity.calibration.banks.coreset import bank_rows
 from asperity.calibration.banks.reference import OwnedBanks, make_bank
 from asperity.calibration.features.patches import PatchSet
@@ -62,6 +62,10 @@ ROWS |= {f"frozen-{n}": Row(fit=n) for n in (5, 10)}
 ROWS |= {f"frozen-views-{n}": Row(bank_views=True, fit=n) for n in (5, 10)}
 
 
+FEW = ("none", "half")
+"""Shifts on which rows of fewer frames are judged."""
+
+
 class Judged(msgspec.Struct, frozen=True):
     """A row on one product from one seed. Scores of the shifted frames as standard deviations above the threshold."""
 
@@ -101,8 +105,9 @@ def judge(cached: Cached, row: Row, seed: int, changes: dict[str, Any]) -> Judge
     def above(name: str) -> list[float]:
         return [round(float(value), 4) for value in fused(cached.sets[name]) - limit]
 
+    names = SHIFTS if row.fit == FIT else FEW
     return Judged(
-        {name: above(f"{name}-good") for name in SHIFTS}, {name: above(f"{name}-spoiled") for name in SHIFTS}, told
+        {name: above(f"{name}-good") for name in names}, {name: above(f"{name}-spoiled") for name in names}, told
     )
 
 
@@ -182,7 +187,12 @@ def key(row: str, changes: dict[str, Any]) -> str:
     return row + "".join(f" {name}={value:g}" for name, value in sorted(changes.items()))
 
 
-def table(found: dict[str, dict[str, Judged]], against: str = "frozen") -> str:
+Trials = dict[str, Judged]
+"""By \"product seed\"."""
+BARS = ("none", "half", "all")
+
+
+def table(found: dict[str, Trials], against: str = "frozen") -> str:
     """Markdown of the finished rows. ``found``: row -> "product seed" -> what it did."""
     head = [
         "row",
@@ -195,14 +205,12 @@ def table(found: dict[str, dict[str, Judged]], against: str = "frozen") -> str:
     for row, trials in found.items():
         cells = [row, f"{np.mean([one.select[2] for one in trials.values()]):.4f}", f"{_shuffled(trials.values()):.3f}"]
         for name in SHIFTS:
-            cells.append(", ".join(f"{value:.3f}" for value in _figures(list(trials.values()), name, None)))
-        base = found.get(against, {})
-        shared = sorted(set(base) & set(trials))
+            told = [f"{value:.3f}" for value in _figures(trials, name)] if _all_have(name, trials) else ["-"]
+            cells.append(", ".join(told))
         gap = ""
-        if shared and row != against:
-            told = [(name, ", ".join(_interval([base[i] for i in shared], [trials[i] for i in shared], name)))
-                    for name in ("none", "half", "all")]  # fmt: skip
-            gap = "; ".join(f"{name}: {text}" for name, text in told)
+        if row != against and against in found:
+            told = [f"{name}: {_interval(found[against], trials, name)}" for name in BARS if _all_have(name, trials)]
+            gap = "; ".join(told)
         lines.append("| " + " | ".join([*cells, gap]) + " |")
     return "\n".join(lines)
 
@@ -219,28 +227,40 @@ def _shuffled(trials: Iterable[Judged]) -> float:
     return float(np.mean([auroc(one[:FRAMES], one[FRAMES:]) for one in mixed]))
 
 
-def _figures(trials: Sequence[Judged], name: str, drawn: Sequence[NDArray[np.int64]] | None) -> NDArray[np.float64]:
-    """Share of good frames rejected, of spoiled ones found, and AUROC; means of the trials."""
+def _all_have(name: str, trials: Trials) -> bool:
+    return all(name in one.good for one in trials.values())
+
+
+def _figures(trials: Trials, name: str, drawn: dict[str, NDArray[np.int64]] | None = None) -> NDArray[np.float64]:
+    """Share of good frames rejected, of spoiled ones found, and AUROC; means of the trials. ``drawn``: by product."""
     rows = []
-    for i, one in enumerate(trials):
+    for trial, one in trials.items():
         good, bad = np.array(one.good[name]), np.array(one.spoiled[name])
         if drawn is not None:
-            good, bad = good[drawn[i]], bad[drawn[i]]
-        rows.append([(good > 0).mean(), (bad > 0).mean(), auroc(good, bad)])
+            frames = drawn[trial.split()[0]]
+            good, bad = good[frames], bad[frames]
+        rows.append([(good > 0).mean(), (bad > 0).mean(), wins(good, bad).mean()])
     return np.asarray(np.mean(rows, axis=0))
 
 
-def _interval(base: Sequence[Judged], other: Sequence[Judged], name: str, rounds: int = 500) -> list[str]:
-    """Paired differences on one shift: frames and trials resampled."""
+def _interval(base: Trials, other: Trials, name: str, rounds: int = 500) -> str:
+    """Paired differences on one shift: seeds, and each product's frames, resampled."""
     rng = np.random.default_rng(0)
-    told = _figures(other, name, None) - _figures(base, name, None)
+    shared = sorted(set(base) & set(other))
+    seeds = sorted({trial.split()[1] for trial in shared})
+
+    def less(trials: Sequence[str], drawn: dict[str, NDArray[np.int64]] | None) -> NDArray[np.float64]:
+        # A seed drawn twice counts twice: numbered, so that its trials stay apart.
+        first, second = ({f"{one} {i}": of[one] for i, one in enumerate(trials)} for of in (base, other))
+        return _figures(second, name, drawn) - _figures(first, name, drawn)
+
     found = []
     for _ in range(rounds):
-        pick = rng.integers(len(base), size=len(base))
-        drawn = [rng.integers(FRAMES, size=FRAMES) for _ in pick]
-        found.append(_figures([other[i] for i in pick], name, drawn) - _figures([base[i] for i in pick], name, drawn))
+        picked = rng.choice(seeds, len(seeds))
+        drawn = {product: rng.integers(FRAMES, size=FRAMES) for product in sorted({one.split()[0] for one in shared})}
+        found.append(less([one for seed in picked for one in shared if one.split()[1] == seed], drawn))
     low, high = np.percentile(found, (2.5, 97.5), axis=0)
-    return [f"{a:+.3f} [{b:+.3f}, {c:+.3f}]" for a, b, c in zip(told, low, high, strict=True)]
+    return ", ".join(f"{a:+.3f} [{b:+.3f}, {c:+.3f}]" for a, b, c in zip(less(shared, None), low, high, strict=True))
 
 
 def main() -> None:
@@ -277,7 +297,8 @@ def main() -> None:
                 given.out.parent.mkdir(parents=True, exist_ok=True)
                 given.out.write_bytes(msgspec.json.encode(found))
                 told = " ".join(
-                    f"{name} " + "/".join(f"{value:.2f}" for value in _figures([one], name, None)) for name in SHIFTS
+                    f"{name} " + "/".join(f"{value:.2f}" for value in _figures({product: one}, name))
+                    for name in one.good
                 )
                 print(f"{product} {seed} {key(row, changes)}: {one.select[2]:.3f} {told} "
                       f"({time.process_time() - begin:.0f} s)", flush=True)  # fmt: skip
