@@ -59,6 +59,7 @@ ROWS: dict[str, Row] = {
     "lsfa-views-plain-bank": Row(adapt="views", white=True),
 }
 ROWS |= {f"frozen-{n}": Row(fit=n) for n in (5, 10)}
+ROWS |= {f"frozen-large-{n}": Row(rows_like_views=True, fit=n) for n in (5, 10)}
 ROWS |= {f"frozen-views-{n}": Row(bank_views=True, fit=n) for n in (5, 10)}
 
 
