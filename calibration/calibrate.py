@@ -211,8 +211,7 @@ def _views(normals: Normals, network: Network, options: CalibrateOptions) -> Vie
 
     def of(index: int) -> Iterator[Prepared]:
         frame = normals.items[index].frame(seq=index)
-        for view in make_views(frame, normals.geometry, network, normals.masks, options.seed, options.views):
-            yield view.prepared
+        return make_views(frame, normals.geometry, network, normals.masks, options.seed, options.views)
 
     return of if options.views else no_views
 

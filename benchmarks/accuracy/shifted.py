@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from asperity.calibration.features.embedding import embed
 from asperity.calibration.features.patches import PatchSet
-from asperity.calibration.features.views import VIEWS, View, make_views
+from asperity.calibration.features.views import VIEWS, make_views
 from asperity.calibration.frames.prepare_normals import Normals, prepare_normals
 from asperity.calibration.networks.torch_networks import build
 from asperity.calibration.profiles import network_for, profile
@@ -32,7 +32,7 @@ from asperity.calibration.tuning.pseudo_defects import KINDS, make_pseudo_defect
 from asperity.runtime.cameras.virtual.camera import VirtualCamera
 from asperity.runtime.cameras.virtual.sensor import Light, Sensor
 from asperity.runtime.cameras.virtual.view import Pose
-from asperity.runtime.frame import BoolArray, FloatArray, ModalityName, Prepared
+from asperity.runtime.frame import FloatArray, ModalityName, Prepared
 from asperity.runtime.vision.preprocess import prepare
 
 FIRST = 100_000
@@ -109,33 +109,6 @@ def roles(seed: int, fit: int = FIT) -> Roles:
     return Roles(pool[:fit], others[:TUNE], others[TUNE:], select)
 
 
-LATTICE_MM, LATTICE_LEVELS, LATTICE_SHARE = 0.4, 24.0, 0.12
-
-
-def lattice(prepared: Prepared, kind: str, rng: np.random.Generator) -> tuple[Prepared, BoolArray]:
-    """A spot of checkers (colour) or of a lattice of ridges (geometry): a family that nothing is selected or tested by.
-
-    The spoiled frame, and its spoiled patches (grid x grid).
-    """
-    picture = prepared.image if kind == "colour" else prepared.cloud
-    side, grid = picture.shape[0], prepared.inspect.shape[0]
-    part = np.asarray(picture.any(axis=2))
-    rows, columns = np.nonzero(part)
-    at = int(rng.integers(len(rows)))
-    row, column = np.mgrid[:side, :side]
-    inside = np.hypot(row - rows[at], column - columns[at]) < LATTICE_SHARE * side * rng.uniform(0.5, 1.0)
-    period = max(2, round(rng.uniform(0.01, 0.04) * side))
-    sign = np.where(((row // period) + (column // period)) % 2 == 0, 1.0, -1.0) * inside
-    share = (inside & part).reshape(grid, side // grid, grid, side // grid).mean(axis=(1, 3))
-    strength = rng.uniform(0.5, 1.5)
-    if kind == "colour":
-        image = np.where(part[:, :, None], picture + LATTICE_LEVELS * strength * sign[:, :, None], 0)
-        return replace(prepared, image=np.clip(np.round(image), 0, 255).astype(np.uint8)), share >= 0.5
-    depth = np.where(part, picture[:, :, 2], 1.0)
-    cloud = picture * (1 + np.where(part, LATTICE_MM * strength * sign / depth, 0.0))[:, :, None]
-    return replace(prepared, cloud=cloud.astype(np.float32)), share >= 0.5
-
-
 def make(data: Path, cache: Path, seed: int) -> None:
     """Embed everything once: CACHE/<product>/<set>.npz; what is there stays."""
     chosen = profile("lite")
@@ -143,31 +116,25 @@ def make(data: Path, cache: Path, seed: int) -> None:
     for folder in sorted(path for path in data.iterdir() if (path / "train").is_dir()):
         normals = prepare_normals(folder, CalibrateOptions(), chosen, lambda *_: None)
         network = network_for(chosen, normals.geometry, "none")
-        for name, frames, beside in _sets(folder.name, seed, normals):
+        for name, frames in _sets(folder.name, seed, normals):
             path = cache / folder.name / f"{name}.npz"
             if path.exists():
                 continue
             patches = embed(frames(), network, networks, lambda *_: None)
             path.parent.mkdir(parents=True, exist_ok=True)
             features: dict[str, Any] = {key: values.astype(np.float16) for key, values in patches.features.items()}
-            np.savez(path.with_suffix(".part.npz"), nonempty=patches.nonempty, beside=beside(), **features)
+            np.savez(path.with_suffix(".part.npz"), nonempty=patches.nonempty, **features)
             path.with_suffix(".part.npz").rename(path)
             print(folder.name, name, flush=True)
 
 
-Made = tuple[str, Callable[[], Sequence[Prepared]], Callable[[], NDArray[Any]]]
-
-
-def _sets(product: str, seed: int, normals: Normals) -> Iterator[Made]:
+def _sets(product: str, seed: int, normals: Normals) -> Iterator[tuple[str, Callable[[], Sequence[Prepared]]]]:
     network = network_for(profile("lite"), normals.geometry, "none")
     use = roles(0, POOL)
     fitted = sorted(use.fit)
 
-    def nothing() -> NDArray[Any]:
-        return np.zeros(0)
-
-    def view(i: int) -> list[View]:
-        return list(make_views(normals.items[i].frame(seq=i), normals.geometry, network, normals.masks, 0))
+    def views(i: int) -> Iterator[Prepared]:
+        return make_views(normals.items[i].frame(seq=i), normals.geometry, network, normals.masks, 0)
 
     def shifted(shift: Shift) -> list[Prepared]:
         camera = ShiftedCamera(product, seed, shift)
@@ -178,24 +145,15 @@ def _sets(product: str, seed: int, normals: Normals) -> Iterator[Made]:
         rng = np.random.default_rng(3)
         return [make_pseudo_defect(one, KINDS[i % 2], rng).prepared for i, one in enumerate(frames)]
 
-    def checkers(i: int, kind: str) -> tuple[Prepared, BoolArray]:
-        return lattice(normals.prepared[i], kind, np.random.default_rng([i, 9]))
-
-    both = [(i, kind) for i in fitted for kind in KINDS]
-    yield "normal", lambda: normals.prepared, nothing
+    yield "normal", lambda: normals.prepared
     yield "select", lambda: [
         make_pseudo_defect(normals.prepared[i], kind, np.random.default_rng([i, 5])).prepared
         for i in use.select for kind in KINDS
-    ], nothing  # fmt: skip
-    yield (
-        "views",
-        lambda: [one.prepared for i in fitted for one in view(i)],
-        lambda: np.stack([one.cells for i in fitted for one in view(i)]),
-    )
+    ]  # fmt: skip
+    yield "views", lambda: [one for i in fitted for one in views(i)]
     for name, shift in SHIFTS.items():
-        yield f"{name}-good", partial(shifted, shift), nothing
-        yield f"{name}-spoiled", partial(lambda shift: spoiled(shifted(shift)), shift), nothing
-    yield "lattice", lambda: [checkers(*one)[0] for one in both], lambda: np.stack([checkers(*one)[1] for one in both])
+        yield f"{name}-good", partial(shifted, shift)
+        yield f"{name}-spoiled", partial(lambda shift: spoiled(shifted(shift)), shift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +162,7 @@ class Cached:
 
     sets: dict[str, PatchSet]
     fitted: list[int]
-    """Frames that ``views`` (VIEWS each) and ``lattice`` (one of each kind) were made from."""
-    cells: FloatArray
-    defective: BoolArray
+    """Frames that ``views`` was made from, VIEWS each."""
 
     def views(self, frames: Sequence[int]) -> list[int]:
         """Indices into ``views`` of these frames' views, in order."""
@@ -216,10 +172,8 @@ class Cached:
 def load(folder: Path) -> Cached:
     """One product's cache."""
     sets: dict[str, PatchSet] = {}
-    beside: dict[str, NDArray[Any]] = {}
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as arrays:
             features = {name: arrays[name].astype(np.float32) for name in ("rgb", "points")}
             sets[path.stem] = PatchSet(cast(dict[ModalityName, FloatArray], features), arrays["nonempty"])
-            beside[path.stem] = arrays["beside"]
-    return Cached(sets, sorted(roles(0, POOL).fit), beside["views"], beside["lattice"])
+    return Cached(sets, sorted(roles(0, POOL).fit))

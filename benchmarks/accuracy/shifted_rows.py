@@ -1,29 +1,24 @@
-"""The rows of the shifted set's table: frozen features, whitened, with banks of views, and adapted."""
+"""The rows of the shifted set's table: banks of the fit frames, of more rows, and of their views."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asperity.benchmarks.accuracy.shifted import FIT, FRAMES, SHIFTS, Cached, Roles, load, make, roles
-from asperity.calibration.adaptation.settings import default_config
-from asperity.calibration.adaptation.trainer import adapt, adapt_patches
-from asperity.calibration.adaptation.views_trainer import ViewsConfig, ViewSet, adapt_views, fit_whitening
+from asperity.benchmarks.accuracy.shifted import FIT, FRAMES, SHIFTS, Cached, load, make, roles
 from asperity.calibration.auroc import auroc, wins
 from asperity.calibration.banks.coreset import bank_rows
 from asperity.calibration.banks.reference import OwnedBanks, make_bank
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.features.views import VIEWS
-from asperity.calibration.networks.adaptor import new_adaptors
 from asperity.calibration.profiles import profile
 from asperity.runtime.frame import FloatArray
 from asperity.runtime.vision.maps import pixel_map
@@ -38,25 +33,16 @@ BANK_CAP = 2048
 class Row:
     """One method."""
 
-    adapt: str = ""
-    """``lsfa``, ``views``, or none."""
-    white: bool = False
     bank_views: bool = False
     rows_like_views: bool = False
     """The bank has as many rows as one of views."""
     fit: int = 20
-    changes: dict[str, Any] = field(default_factory=dict)
 
 
 ROWS: dict[str, Row] = {
     "frozen": Row(),
     "frozen-large": Row(rows_like_views=True),
     "frozen-views": Row(bank_views=True),
-    "white": Row(white=True),
-    "white-views": Row(white=True, bank_views=True),
-    "lsfa": Row(adapt="lsfa"),
-    "lsfa-views": Row(adapt="views", white=True, bank_views=True),
-    "lsfa-views-plain-bank": Row(adapt="views", white=True),
 }
 ROWS |= {f"frozen-{n}": Row(fit=n) for n in (5, 10)}
 ROWS |= {f"frozen-large-{n}": Row(rows_like_views=True, fit=n) for n in (5, 10)}
@@ -76,20 +62,19 @@ class Judged(msgspec.Struct, frozen=True):
     """Image AUROC of the selecting frames: colour, geometry, both."""
 
 
-def judge(cached: Cached, row: Row, seed: int, changes: dict[str, Any]) -> Judged:
+def judge(cached: Cached, row: Row, seed: int) -> Judged:
     """Everything of one row, product and seed."""
     use = roles(seed, row.fit)
-    transform = _transform(cached, row, use, seed, changes)
-    fit = transform(cached.sets["normal"].subset(use.fit))
+    fit = cached.sets["normal"].subset(use.fit)
     owners = np.array(use.fit)
     if row.bank_views:
-        seen = transform(cached.sets["views"].subset(cached.views(use.fit)))
+        seen = cached.sets["views"].subset(cached.views(use.fit))
         fit, owners = _joined(fit, seen), np.concatenate([owners, np.repeat(owners, VIEWS)])
     frames = len(use.fit) * (1 + VIEWS if row.bank_views or row.rows_like_views else 1)
     banks = _banks(fit, owners, frames)
 
     def scores(patches: PatchSet) -> NDArray[np.float64]:
-        return _distances(transform(patches), banks)
+        return _distances(patches, banks)
 
     tune = scores(cached.sets["normal"].subset(use.tune))
     mean, std = tune.mean(axis=0), tune.std(axis=0, ddof=1)
@@ -110,33 +95,6 @@ def judge(cached: Cached, row: Row, seed: int, changes: dict[str, Any]) -> Judge
     return Judged(
         {name: above(f"{name}-good") for name in names}, {name: above(f"{name}-spoiled") for name in names}, told
     )
-
-
-def _transform(
-    cached: Cached, row: Row, use: Roles, seed: int, changes: dict[str, Any]
-) -> Callable[[PatchSet], PatchSet]:
-    chosen = profile("lite")
-    normal = cached.sets["normal"].subset(use.fit)
-    if row.adapt == "lsfa":
-        config = msgspec.structs.replace(default_config(chosen), seed=seed, epochs=13, queue_rows=2048)
-        found = adapt(normal, chosen, config)
-        rgb, points = new_adaptors(chosen)
-        rgb.load_state_dict(found.rgb_state)
-        points.load_state_dict(found.points_state)
-        return lambda patches: adapt_patches(patches, rgb, points)
-    if not row.white:
-        return lambda patches: patches
-    views = cached.sets["views"].subset(cached.views(use.fit))
-    whitening = fit_whitening(_joined(normal, views))
-    if not row.adapt:
-        return whitening
-    lattices = [2 * cached.fitted.index(i) + kind for i in use.fit for kind in (0, 1)]
-    shown = ViewSet(
-        whitening(normal), whitening(views), cached.cells[cached.views(use.fit)],
-        whitening(cached.sets["lattice"].subset(lattices)), cached.defective[lattices],
-    )  # fmt: skip
-    rgb, points = adapt_views(shown, chosen, replace(ViewsConfig(seed=seed), **(row.changes | changes)))
-    return lambda patches: adapt_patches(whitening(patches), rgb, points)
 
 
 def _joined(first: PatchSet, second: PatchSet) -> PatchSet:
@@ -183,11 +141,6 @@ def _nearest(queries: FloatArray, rows: FloatArray) -> tuple[NDArray[np.float64]
     return torch.cat(distances).numpy(), torch.cat(indices).numpy()
 
 
-def key(row: str, changes: dict[str, Any]) -> str:
-    """A row's name with its changed settings."""
-    return row + "".join(f" {name}={value:g}" for name, value in sorted(changes.items()))
-
-
 Trials = dict[str, Judged]
 """By \"product seed\"."""
 BARS = ("none", "half", "all")
@@ -217,7 +170,7 @@ def table(found: dict[str, Trials], against: str = "frozen") -> str:
 
 
 def _base(row: str) -> str:
-    few = [n for n in ("5", "10") if row.split(" ", maxsplit=1)[0].endswith(f"-{n}")]
+    few = [n for n in ("5", "10") if row.endswith(f"-{n}")]
     return f"frozen-{few[0]}" if few else "frozen"
 
 
@@ -273,7 +226,6 @@ def main() -> None:
     parser.add_argument("row", nargs="*", help="of " + ", ".join(ROWS))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--products", default="bracket,nameplate,roll")
-    parser.add_argument("--set", nargs="*", default=[], help="field=value of the views' training")
     given = parser.parse_args()
     if given.action == "make":
         make(given.out, given.cache, 61)
@@ -285,23 +237,22 @@ def main() -> None:
         for against in ("frozen", *(f"frozen-{n}" for n in (5, 10))):
             print(table({row: one for row, one in found.items() if _base(row) == against}, against))
         return
-    changes = {name: float(value) for name, _, value in (one.partition("=") for one in given.set)}
     for product in given.products.split(","):
         cached = load(given.cache / product)
         for row in given.row or ROWS:
             for seed in given.seeds:
-                done = found.setdefault(key(row, changes), {})
+                done = found.setdefault(row, {})
                 if f"{product} {seed}" in done:
                     continue
                 begin = time.process_time()
-                one = done[f"{product} {seed}"] = judge(cached, ROWS[row], seed, changes)
+                one = done[f"{product} {seed}"] = judge(cached, ROWS[row], seed)
                 given.out.parent.mkdir(parents=True, exist_ok=True)
                 given.out.write_bytes(msgspec.json.encode(found))
                 told = " ".join(
                     f"{name} " + "/".join(f"{value:.2f}" for value in _figures({product: one}, name))
                     for name in one.good
                 )
-                print(f"{product} {seed} {key(row, changes)}: {one.select[2]:.3f} {told} "
+                print(f"{product} {seed} {row}: {one.select[2]:.3f} {told} "
                       f"({time.process_time() - begin:.0f} s)", flush=True)  # fmt: skip
 
 

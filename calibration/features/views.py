@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,20 +29,11 @@ NORMAL_PX = 5
 """Points are averaged over so many pixels each way before normals are taken: depth noise must not light the picture."""
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """A view, and where each of its cells lies on the grid of the frame it was made from."""
-
-    prepared: Prepared
-    cells: FloatArray  # grid^2 x 2: row and column, in cells of the frame's own grid, its cells' centres at integers
-
-
 def make_views(
     frame: Frame, geometry: Geometry, network: Network, masks: Masks | None, seed: int, count: int = VIEWS
-) -> Iterator[View]:
+) -> Iterator[Prepared]:
     """The first ``count`` views of a normal frame, a function of the arguments alone. Raises FrameRefused."""
     found = find_part(as_declared(frame, geometry), geometry)
-    original = part_window(found.part, geometry)
     slopes = _slopes(found)
     rng = np.random.default_rng([seed, frame.seq])
     start = rng.uniform(0, 2 * math.pi)
@@ -55,13 +46,12 @@ def make_views(
         rgb = np.clip(np.round(frame.rgb * light[:, :, None]), 0, 255).astype(np.uint8)
         noise_mm = geometry.plane_noise_mm * ((a ^ c) > 0)
         noisy = replace(found, points=_noisy(found, noise_mm, rng))
-        turned_rgb, turned, back = _turned(rgb, noisy, TURN_DEG if b else -TURN_DEG)
+        turned_rgb, turned = _turned(rgb, noisy, TURN_DEG if b else -TURN_DEG)
         centred = part_window(turned.part, geometry)
         window = Window(
             centred.x_px + round(half_patch_px * c), centred.y_px + round(half_patch_px * (a ^ b)), centred.side_px
         )
-        prepared = prepare_part(turned_rgb, turned, window, geometry, network, masks)
-        yield View(prepared, _cells(window, original, back, network.grid))
+        yield prepare_part(turned_rgb, turned, window, geometry, network, masks)
 
 
 def _slopes(found: Foreground) -> FloatArray:
@@ -87,10 +77,8 @@ def _noisy(found: Foreground, noise_mm: float, rng: np.random.Generator) -> Floa
     return np.asarray(found.points * (1 + moved / depth), dtype=np.float32)
 
 
-def _turned(
-    rgb: ByteArray, found: Foreground, degrees: float
-) -> tuple[ByteArray, Foreground, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Picture and points turned about the part's middle, and the way back: source pixel = matrix @ pixel + offset."""
+def _turned(rgb: ByteArray, found: Foreground, degrees: float) -> tuple[ByteArray, Foreground]:
+    """Picture and points turned about the part's middle."""
     rows, columns = np.nonzero(found.part)
     middle = np.array([rows.mean(), columns.mean()])
     angle = math.radians(degrees)
@@ -110,7 +98,7 @@ def _turned(
     points = found.points[at].copy()
     points[:, :, :2] = _turned_points(points[:, :, :2], found, columns, rows, -angle)
     kept = Foreground(points, taken(found.valid), taken(found.part), taken(found.filled))
-    return np.clip(np.round(turned), 0, 255).astype(np.uint8), kept, (matrix, offset)
+    return np.clip(np.round(turned), 0, 255).astype(np.uint8), kept
 
 
 def _turned_points(
@@ -125,14 +113,3 @@ def _turned_points(
     cosine, sine = math.cos(angle), math.sin(angle) * hand
     turn = np.array([[cosine, sine], [-sine, cosine]])
     return np.asarray((flat - middle) @ turn.T + middle, dtype=np.float32)
-
-
-def _cells(
-    window: Window, original: Window, back: tuple[NDArray[np.float64], NDArray[np.float64]], grid: int
-) -> FloatArray:
-    matrix, offset = back
-    centres = (np.arange(grid) + 0.5) * window.side_px / grid - 0.5
-    row, column = np.meshgrid(centres + window.y_px, centres + window.x_px, indexing="ij")
-    source = np.stack([row.ravel(), column.ravel()], axis=1) @ matrix.T + offset
-    corner = np.array([original.y_px, original.x_px])
-    return np.asarray((source - corner + 0.5) * grid / original.side_px - 0.5, dtype=np.float32)

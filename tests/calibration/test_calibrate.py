@@ -184,7 +184,7 @@ def test_leave_one_out_judges_every_frame_without_its_own_rows(source: Path, tmp
     assert min(record.decision.calibration_scores) > -100
     assert "no bound is proven" in record.false_rejects.statement
     fit = [frame for frame in record.frames if frame.split == "fit"]
-    assert all(frame.rgb_image_distance > 0 and frame.points_image_distance > 0 for frame in fit)
+    assert all(min(frame.image_distances.values()) > 0 for frame in fit)
 
 
 @pytest.mark.usefixtures("tiny_profile", "no_report")
@@ -197,7 +197,7 @@ def test_views_of_the_fit_frames_enlarge_the_banks_and_decide_nothing_else(
     assert more.bank_rows > plain.bank_rows and more.feature_mean != plain.feature_mean
     assert record.normal_frames == whole.folder.record.normal_frames
     assert len(record.decision.calibration_scores) == len(whole.folder.record.decision.calibration_scores)
-    assert all(frame.points_image_distance > 0 for frame in record.frames if frame.split == "fit")
+    assert all(frame.image_distances["points"] > 0 for frame in record.frames if frame.split == "fit")
 
 
 @pytest.mark.usefixtures("tiny_profile", "no_report")
