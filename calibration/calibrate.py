@@ -18,9 +18,10 @@ from asperity.calibration.adaptation.settings import AdaptationConfig, default_c
 from asperity.calibration.adaptation.trainer import Adaptation, adapt
 from asperity.calibration.banks.folds import FRAMES_ENOUGH, judge_folds
 from asperity.calibration.banks.left_out import SpoiledDistances, leave_out
-from asperity.calibration.banks.reference import FrameDistances, OwnedBanks, Reference, fit_decision
+from asperity.calibration.banks.reference import FrameDistances, OwnedBanks, Reference, Views, fit_decision, no_views
 from asperity.calibration.features.embedding import embed, fit_station_statistics, frame_of
 from asperity.calibration.features.patches import PatchSet
+from asperity.calibration.features.views import VIEWS, make_views
 from asperity.calibration.frames.prepare_normals import (
     Normals,
     Progress,
@@ -42,7 +43,7 @@ from asperity.calibration.record import CalibrateOptions, CalibrationFolder, Lef
 from asperity.calibration.report.write import write_report
 from asperity.calibration.tuning.spoiled_normals import spoiler
 from asperity.runtime.errors import UsageError
-from asperity.runtime.frame import ModalityName
+from asperity.runtime.frame import ModalityName, Prepared
 from asperity.runtime.manifest import Decision, Network
 from asperity.runtime.vision.features import KNOWN, frozen_patches, points_slots
 from asperity.runtime.vision.scoring import fused_score
@@ -151,7 +152,7 @@ def conclude(
     with stages("memory banks"):
         reference.fit_banks(
             split.fit, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
-            progress=progress,
+            progress=progress, views=_views(normals, reference.network, options),
         )  # fmt: skip
     with stages("scores"):
         distances = _measure(reference, split, options, progress)
@@ -189,6 +190,8 @@ def _check(options: CalibrateOptions) -> None:
         raise UsageError(f"--alpha {options.alpha} cannot be a false-reject rate; give one between 0 and 1, as 0.02")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit} must be 1 or more")
+    if not 0 <= options.views <= VIEWS:
+        raise UsageError(f"--views {options.views} must be 0 to {VIEWS}")
     if options.strangest < 0:
         raise UsageError(f"--strangest {options.strangest} must be 0 or more")
     try:
@@ -288,7 +291,7 @@ def _judge_folds(
         others = Reference(network, networks, reference.frozen, reference.prepared, normals.parts.of_frames)
         others.fit_banks(
             frames, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
-            progress=progress,
+            progress=progress, views=_views(normals, network, options),
         )  # fmt: skip
         return others.banks
 
@@ -301,6 +304,18 @@ def _judge_folds(
         return reference.measured(frame_of(reference.frozen, index), reference.prepared[index].inspect, banks)
 
     return judge_folds(split.fit, [normals.parts.of_frames[i] for i in split.fit], fill, judge), spoiled
+
+
+def _views(normals: Normals, network: Network, options: CalibrateOptions) -> Views:
+    """As many of each fit frame as were asked for."""
+
+    def of(index: int) -> Iterator[Prepared]:
+        frame = normals.items[index].frame(seq=index)
+        return make_views(
+            frame, normals.geometry, network, normals.masks, options.seed, options.views, normals.heights
+        )
+
+    return of if options.views else no_views
 
 
 def _measure(

@@ -89,6 +89,8 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """How the background is found; ``published`` is RANSAC + DBSCAN for each frame (slow)."""
     z: Meaning = "auto"
     """What the points' z is: a distance from the camera, or a height above a table that grows towards the camera."""
+    views: int = 0
+    """The banks also hold so many views of each fit frame (light, exposure, pose, half patches, depth noise)."""
     bank_projection: bool = False
     """Choose bank rows on a sparse random projection of the features, as published. False: on the features."""
     rgb_weights: str | None = None

@@ -101,6 +101,11 @@ def refit(
     if target.absolute().resolve() == earlier.absolute().resolve():
         raise UsageError(f"{target} is the earlier calibration, which stays as it is; name another folder with -o")
     calibration = load_folder(earlier)
+    if calibration.record.options.views:
+        raise UsageError(
+            f"{earlier} was calibrated with --views, which are made of whole source frames, and these are not kept; "
+            "calibrate again from all frames"
+        )
     kept = read_kept(calibration)
     stages = Stages()
     with working(target, force) as work:

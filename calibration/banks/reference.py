@@ -6,7 +6,7 @@ Everything after the networks is the runtime's own code; here it is only fed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from asperity.calibration.banks.coreset import bank_rows, coreset, projected
 from asperity.calibration.banks.row_statistics import Tally
-from asperity.calibration.features.embedding import frame_of
+from asperity.calibration.features.embedding import frame_of, one_frame
 from asperity.calibration.features.patches import PatchSet, child_counts
 from asperity.calibration.networks.torch_networks import TorchNetworks
 from asperity.calibration.profiles import Profile
@@ -26,7 +26,7 @@ from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import BoolArray, FloatArray, ModalityName, ModalityScores, Prepared
 from asperity.runtime.manifest import Decision, Modality, Network
 from asperity.runtime.vision.distances import REWEIGHTING_ROWS, ModalityBank, RowStatistics, measure
-from asperity.runtime.vision.features import Patches, adapted_patches
+from asperity.runtime.vision.features import Patches, adapted_patches, frozen_patches
 from asperity.runtime.vision.nearest import MemoryBank
 
 Progress = Callable[[int, int], None]
@@ -114,6 +114,15 @@ def whitening(patches: FloatArray, shrinkage: float) -> FloatArray:
     return np.ascontiguousarray(axes / np.sqrt(shrunk), dtype=np.float32)
 
 
+Views = Callable[[int], Iterable[Prepared]]
+"""Further pictures of the frame of that index."""
+
+
+def no_views(index: int) -> Iterable[Prepared]:
+    """None."""
+    return ()
+
+
 class Reference:
     """Networks, banks and the frames' cached frozen patches, of one calibration."""
 
@@ -133,14 +142,15 @@ class Reference:
 
     def fit_banks(
         self, fit: Sequence[int], chosen: Profile, *, seed: int, projection: bool, device: str,
-        progress: Callable[[str, int, int], None],
+        progress: Callable[[str, int, int], None], views: Views = no_views,
     ) -> None:  # fmt: skip
         """Adapt the fit frames, standardise each modality by its own mean and std, choose the banks' rows.
 
-        Only patches that are scored are banked: non-empty and left by the masks. Raises CalibrationError.
+        Only patches that are scored are banked: non-empty and left by the masks. ``views``: further pictures of a fit
+        frame, whose rows are that frame's own. Raises CalibrationError.
         """
-        rows, origins = self._scored_rows(fit, progress)
-        wanted = bank_rows(chosen, len(fit))
+        rows, origins, shots = self._scored_rows(fit, views, progress)
+        wanted = bank_rows(chosen, shots)
         self.banks = {
             name: make_bank(
                 name, rows.pop(name), self.part_of[origins[name][:, 0]], wanted[name], chosen, device=device,
@@ -151,30 +161,33 @@ class Reference:
         }  # fmt: skip
 
     def _scored_rows(
-        self, fit: Sequence[int], progress: Callable[[str, int, int], None]
-    ) -> tuple[dict[ModalityName, FloatArray], dict[ModalityName, NDArray[np.int64]]]:
-        """Every modality's scored tokens of the fit frames; frame and cell of each, n x 2."""
-        inspect = np.stack([self.prepared[i].inspect for i in fit])
-        scored = self.frozen.nonempty[list(fit)] & inspect
-        if not scored.any():
-            raise CalibrationError("the masks and the foreground leave no patch to learn from; check the masks")
-        tokens = scored_tokens(self.frozen, scored)
-        rows = {
-            name: np.empty((int(tokens[name].sum()), values.shape[2]), np.float32)
-            for name, values in self.frozen.features.items()
-        }
-        filled = dict.fromkeys(rows, 0)
+        self, fit: Sequence[int], views: Views, progress: Callable[[str, int, int], None]
+    ) -> tuple[dict[ModalityName, FloatArray], dict[ModalityName, NDArray[np.int64]], int]:
+        """Each modality's scored tokens of the fit frames and their views; frame and cell of each, n x 2; how many
+        frames."""
+        found: dict[ModalityName, list[FloatArray]] = {name: [] for name in self.frozen.features}
+        origins: dict[ModalityName, list[NDArray[np.int64]]] = {name: [] for name in found}
+        shots = 0
         for position, index in enumerate(fit):
-            adapted = adapted_patches(frame_of(self.frozen, index), self.network, self.networks)
-            for name, values in adapted.features.items():
-                own = values[tokens[name][position]]
-                rows[name][filled[name] : filled[name] + len(own)] = own
-                filled[name] += len(own)
+            for patches, inspect in self._shots(index, views):
+                adapted = adapted_patches(patches, self.network, self.networks)
+                tokens = scored_tokens(one_frame(adapted), (adapted.nonempty & inspect)[None])
+                for name, values in adapted.features.items():
+                    cells = np.flatnonzero(tokens[name][0])
+                    found[name].append(values[cells])
+                    origins[name].append(np.stack([np.full(len(cells), index), cells], axis=1))
+                shots += 1
             progress("features", position + 1, len(fit))
-        origins = {name: np.argwhere(mask) for name, mask in tokens.items()}
-        for places in origins.values():
-            places[:, 0] = np.asarray(fit, dtype=np.int64)[places[:, 0]]
-        return rows, origins
+        if not any(len(own) for parts in found.values() for own in parts):
+            raise CalibrationError("the masks and the foreground leave no patch to learn from; check the masks")
+        rows = {name: np.concatenate(found.pop(name)) for name in list(found)}
+        return rows, {name: np.concatenate(places) for name, places in origins.items()}, shots
+
+    def _shots(self, index: int, views: Views) -> Iterator[tuple[Patches, BoolArray]]:
+        """Frozen patches of a frame and of its views, and which of them the masks leave."""
+        yield frame_of(self.frozen, index), self.prepared[index].inspect
+        for view in views(index):
+            yield frozen_patches(view, self.network, self.networks), view.inspect
 
     def distances(self, index: int, *, leave_out: bool) -> FrameDistances:
         """One frame against the banks; ``leave_out``: without the rows that came from frames of its part."""
@@ -185,7 +198,6 @@ class Reference:
     def measured(self, frozen: Patches, inspect: BoolArray, banks: Banks) -> FrameDistances:
         """A frame's frozen patches against any banks."""
         return FrameDistances(*measure(adapted_patches(frozen, self.network, self.networks), inspect, banks))
-
 
     def nearest_normal(self, index: int, name: ModalityName, cell: int) -> tuple[int, int] | None:
         """Where normal frames of other parts look most like a patch of a frame: (frame, cell of the grid).

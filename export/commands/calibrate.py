@@ -58,6 +58,9 @@ def command(
     keep_frames: Annotated[
         bool, typer.Option("--keep-frames/--no-keep-frames", help="Keep what `asperity refit` adds later frames to.")
     ] = True,
+    views: Annotated[
+        int, typer.Option(min=0, max=8, help="Views per fit frame (light, pose, noise) that the banks also hold.")
+    ] = 0,
     geometry: Background = "auto",
     z: Z = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of split and adaptation.")] = 0,
@@ -87,9 +90,8 @@ def command(
         "ignore_mask": _text(ignore_mask),
         "rgb_weights": _text(rgb_weights), "points_weights": _text(point_weights), "fusion": fusion,
         "modalities": None if modalities is None else tuple(modalities.replace(" ", "").split(",")),
-        "whitening": whitening,
-        "held_out": held_out, "geometry": geometry, "z": z, "seed": seed, "limit": limit, "device": device,
-        "keep_frames": keep_frames,
+        "whitening": whitening, "held_out": held_out, "views": views, "geometry": geometry, "z": z, "seed": seed,
+        "limit": limit, "device": device, "keep_frames": keep_frames,
     }  # fmt: skip
     options = chosen_options(**chosen)
     # What would fail after minutes of work is asked first.
