@@ -12,7 +12,7 @@ from asperity.calibration.commands.frame_options import Background, Exclude, Inv
 
 def command(
     sources: Annotated[list[Path], typer.Argument(help="Folders of normal frames, one per product.")],
-    profile: Annotated[str, typer.Option(help="Profile: lite, edge or paper.")] = "lite",
+    profile: Annotated[str, typer.Option(help="Profile: lite, edge or paper (fast has no points to adapt).")] = "lite",
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Result file (JSON), written row by row; an unfinished one is continued."),
@@ -51,10 +51,12 @@ def command(
         sweep_configs,
         try_config,
     )
-    from asperity.runtime.errors import DataError
+    from asperity.runtime.errors import DataError, UsageError
     from asperity.runtime.vision.missing_points import parse_invalid
 
     chosen = find_profile(profile)
+    if "points" not in chosen.modalities:
+        raise UsageError(f"--profile {profile}: it has no points, and lsfa adapts rgb and points together; tune lite")
     options = chosen_options(
         profile=profile, limit=limit, seed=seed, unit=unit, geometry=geometry, z=z,
         invalid=parse_invalid(invalid, none_allowed=True), exclude=tuple(exclude or ()),
