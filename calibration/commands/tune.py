@@ -51,12 +51,10 @@ def command(
         sweep_configs,
         try_config,
     )
-    from asperity.runtime.errors import DataError, UsageError
+    from asperity.runtime.errors import DataError
     from asperity.runtime.vision.missing_points import parse_invalid
 
     chosen = find_profile(profile)
-    if "points" not in chosen.modalities:
-        raise UsageError(f"--profile {profile}: it has no points, and lsfa adapts rgb and points together; tune lite")
     options = chosen_options(
         profile=profile, limit=limit, seed=seed, unit=unit, geometry=geometry, z=z,
         invalid=parse_invalid(invalid, none_allowed=True), exclude=tuple(exclude or ()),
