@@ -6,6 +6,7 @@ read -> geometry -> prepare -> split -> frozen patches -> adapt -> banks -> tuni
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,14 @@ from asperity.calibration.adaptation.trainer import Adaptation, adapt
 from asperity.calibration.banks.reference import FrameDistances, Reference, fit_decision
 from asperity.calibration.features.embedding import embed, fit_station_statistics
 from asperity.calibration.features.patches import PatchSet
-from asperity.calibration.frames.prepare_normals import Normals, Progress, fit_first, prepare_normals, split_normals
+from asperity.calibration.frames.prepare_normals import (
+    Frames,
+    Normals,
+    Progress,
+    fit_first,
+    prepare_normals,
+    split_normals,
+)
 from asperity.calibration.frames.silhouette import learn_shape
 from asperity.calibration.frames.split import Split
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
@@ -29,8 +37,9 @@ from asperity.calibration.outcome.threshold import choose_rate, promise, thresho
 from asperity.calibration.profiles import Profile, network_for, profile
 from asperity.calibration.record import CalibrateOptions, CalibrationFolder
 from asperity.calibration.report.write import write_report
+from asperity.calibration.tuning.smallest_defect import smallest_defects
 from asperity.runtime.errors import UsageError
-from asperity.runtime.manifest import Network
+from asperity.runtime.manifest import Network, SmallestDefect
 from asperity.runtime.vision.features import points_slots
 from asperity.runtime.vision.scoring import fused_score
 
@@ -139,8 +148,26 @@ def learn(
         rate, options.alpha, options.held_out, len(split.calibrate), widened_for, normals.parts.suspected,
         normals.parts.compared,
     )  # fmt: skip
-    return Outcome(
+    outcome = Outcome(
         options, normals, split, reference, decision, rejects, shape, distances, adapted, stages.seconds
+    )  # fmt: skip
+    if not options.smallest_defect:
+        return outcome
+    with stages("smallest defect"):
+        found = _smallest_defects(outcome, work.smallest_defect, progress)
+    return dataclasses.replace(outcome, smallest_defects=found)
+
+
+def _smallest_defects(outcome: Outcome, kept: Path, progress: Progress) -> tuple[SmallestDefect, ...]:
+    """On the calibration frames that are accepted; with leave-one-out the banks hold them, so they show nothing."""
+    if outcome.options.held_out == "leave_one_out":
+        return ()
+    normals = outcome.normals
+    accepted = [i for i in outcome.split.calibrate if outcome.score(i) <= outcome.decision.threshold]
+    frames = Frames([normals.items[i] for i in accepted])
+    return smallest_defects(
+        frames, normals.geometry, outcome.rejects, outcome.options.seed,
+        lambda done, total: progress("smallest defect", done, total), kept,
     )  # fmt: skip
 
 

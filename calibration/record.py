@@ -26,7 +26,7 @@ from asperity.runtime.bundle.banks import Banks, bank_shapes, read_banks
 from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.files import write_whole
 from asperity.runtime.frame import MissingPoint, Unit
-from asperity.runtime.manifest import Decision, Geometry, Network, SilhouetteRange, WeightsOrigin
+from asperity.runtime.manifest import Decision, Geometry, Network, SilhouetteRange, SmallestDefect, WeightsOrigin
 from asperity.runtime.text.encoding import TextRefused
 from asperity.runtime.text.formats import decode_json
 
@@ -84,6 +84,8 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Weight files in place of the profile's own."""
     strangest: int = 10
     """How many of the strangest normal frames the report shows."""
+    smallest_defect: bool = False
+    """Measure the smallest defect that this station sees, by kind (``tuning.smallest_defect``)."""
 
 
 def chosen_options(**chosen: Any) -> CalibrateOptions:
@@ -213,6 +215,8 @@ class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     """Figures of the adaptation (losses, spread); empty when the features are frozen."""
     stage_s: dict[str, float]
     """Wall time of each stage of the calibration, seconds."""
+    smallest_defects: tuple[SmallestDefect, ...] = ()
+    """By kind; empty: not measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,8 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rgb_slots: int = 0
     points_slots: int = 0
     """Static token counts of the adaptor graphs; 0: no adaptor."""
+    tiles: int = 1
+    """The window is seen by tiles x tiles network inputs that overlap (``runtime.vision.tiles``); sizes are one's."""
 
 
 class WeightsOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -178,6 +180,24 @@ class GoldenFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     points_image_distance: float
 
 
+class SmallestDefect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """From which size on the reference engine saw defects of one kind that were put into held-out good frames."""
+
+    kind: str
+    half_mm: float | None
+    often_mm: float | None
+    """Size (a diameter, a scratch's length) found in half and in 95 % of the places; None: not at ``largest_mm``."""
+    half_strength: float | None
+    often_strength: float | None
+    """The height or depth in mm that went with it; of a stain its opacity, 0..1."""
+    largest_mm: float
+    """The largest size tried."""
+    sizes_mm: tuple[float, ...]
+    """Of each place where a defect was found, the size from which it was, ascending."""
+    places: int
+    """Places tried."""
+
+
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One file of the bundle, path relative to it with forward slashes."""
 
@@ -209,6 +229,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frame_p99_ms: float
     """p99 of the whole path on the machine that calibrated; sets beat_timeout_ms on slow profiles."""
     files: tuple[File, ...]
+    smallest_defects: tuple[SmallestDefect, ...] = ()
+    """By kind; empty: not measured."""
     held_out: Literal["split", "leave_one_out"] = "split"
     """``split``: the calibration inputs took no part in the banks, so every engine takes its own threshold from them.
     ``leave_one_out``: they did; engines are compared on them, and the threshold stays the reference's."""

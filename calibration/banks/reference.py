@@ -22,7 +22,7 @@ from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import BoolArray, FloatArray, ModalityScores, Prepared
 from asperity.runtime.manifest import Decision, Modality, Network
 from asperity.runtime.vision.distances import REWEIGHTING_ROWS, ModalityBank, RowStatistics, measure
-from asperity.runtime.vision.features import adapted_patches
+from asperity.runtime.vision.features import adapted_patches, frozen_patches
 from asperity.runtime.vision.nearest import MemoryBank
 
 Progress = Callable[[int, int], None]
@@ -144,6 +144,11 @@ class Reference:
             np.repeat(frames, tokens.sum(axis=1)),
             np.repeat(frames, scored.reshape(len(fit), -1).sum(axis=1)),
         )
+
+    def measured(self, prepared: Prepared) -> FrameDistances:
+        """A frame that took no part in anything, against the banks."""
+        patches = adapted_patches(frozen_patches(prepared, self.network, self.networks), self.network, self.networks)
+        return FrameDistances(*measure(patches, prepared.inspect, self.rgb.bank, self.points.bank))
 
     def distances(self, index: int, *, leave_out: bool) -> FrameDistances:
         """One frame against the banks; ``leave_out``: without the rows that came from it."""

@@ -63,6 +63,7 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
         golden_tolerance=outcome.tolerance,
         adaptation=_adaptation_figures(outcome),
         stage_s=dict(outcome.stage_s),
+        smallest_defects=outcome.smallest_defects,
     )
     save_record(record, folder)
     return record

@@ -12,8 +12,10 @@ from asperity.calibration.frames.prepare_normals import Normals
 from asperity.calibration.frames.silhouette import Shape
 from asperity.calibration.frames.split import Split
 from asperity.calibration.record import CalibrateOptions, FalseRejects, FrameFigures
-from asperity.runtime.manifest import Decision
-from asperity.runtime.vision.scoring import fused_score
+from asperity.runtime.frame import Frame, Scores, Verdict
+from asperity.runtime.manifest import Decision, SmallestDefect
+from asperity.runtime.vision.preprocess import prepare
+from asperity.runtime.vision.scoring import decide, fused_score
 
 TOLERANCE_SHARE = 0.1
 """Golden tolerance as a share of the calibration scores' standard deviation (architecture, "Bundle")."""
@@ -34,11 +36,20 @@ class Outcome:
     """Frames of the banks were measured without their own rows; they are absent unless requested."""
     adaptation: Adaptation | None
     stage_s: dict[str, float] = field(default_factory=dict)
+    smallest_defects: tuple[SmallestDefect, ...] = ()
 
     def score(self, index: int) -> float:
         """Fused score of a measured frame."""
         one = self.distances[index]
         return fused_score(one.rgb, one.points, self.decision)
+
+    def rejects(self, frame: Frame) -> bool:
+        """Whether this station, as calibrated, does not pass a frame. Raises FrameRefused where it refuses one."""
+        geometry, reference = self.normals.geometry, self.reference
+        prepared = prepare(frame, geometry, reference.network, self.normals.masks)
+        one = reference.measured(prepared)
+        scores = Scores(one.rgb, one.points, one.scored, prepared.window, prepared.silhouette)
+        return decide(scores, self.decision, self.shape.ranges, geometry).verdict is not Verdict.OK
 
     @property
     def held_out(self) -> list[int]:

@@ -72,7 +72,7 @@ class Proportion:
 PROPORTIONS = {
     "bump": Proportion(0.1),
     "dent": Proportion(0.1),
-    "scratch": Proportion(0.035, 0.09),
+    "scratch": Proportion(0.035, 0.1),
     "hole": Proportion(0.8),
     "stain": Proportion(0.4),
 }
