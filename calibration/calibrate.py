@@ -34,7 +34,7 @@ from asperity.calibration.outcome.folder import write_folder
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import Resumable, job_digest, working
 from asperity.calibration.outcome.threshold import choose_rate, promise, threshold
-from asperity.calibration.profiles import Profile, network_for, profile
+from asperity.calibration.profiles import Profile, network_for, profile, tiled
 from asperity.calibration.record import CalibrateOptions, CalibrationFolder
 from asperity.calibration.report.write import write_report
 from asperity.calibration.tuning.smallest_defect import smallest_defects
@@ -98,7 +98,7 @@ def learn(
     adaptation: AdaptationConfig | None = None,
 ) -> Outcome:
     """Everything but writing the calibration folder. Raises as ``calibrate``."""
-    chosen = profile(options.profile)
+    chosen = tiled(profile(options.profile), options.tiles)
     stages = Stages()
     with stages("read and prepare"):
         normals = prepare_normals(source, options, chosen, progress)
@@ -136,8 +136,8 @@ def learn(
     with stages("scores"):
         distances = _measure(reference, split, options, progress)
 
-    decision = fit_decision([distances[i] for i in split.tune], reference.rgb, reference.points, options.fusion)
-    judged = [fused_score(distances[i].rgb, distances[i].points, decision) for i in split.calibrate]
+    decision = fit_decision([distances[i] for i in split.tune], reference.banks, options.fusion)
+    judged = [fused_score(distances[i].modalities, decision) for i in split.calibrate]
     limit = threshold(judged, rate, [normals.parts.of_frames[i] for i in split.calibrate])
     decision = msgspec.structs.replace(
         decision, threshold=limit, alpha=rate.alpha, alpha_total=rate.alpha_total,
@@ -173,7 +173,9 @@ def _smallest_defects(outcome: Outcome, kept: Path, progress: Progress) -> tuple
 
 def _check(options: CalibrateOptions) -> None:
     """Options that no data could make right. Raises UsageError."""
-    profile(options.profile)
+    tiled(profile(options.profile), options.tiles)
+    if options.tiles > 1 and options.method == "lsfa":
+        raise UsageError(f"--tiles {options.tiles} needs --method frozen: adaptors are trained on whole windows")
     if options.alpha is not None and not 0.0 < options.alpha < 1.0:
         raise UsageError(f"--alpha {options.alpha} cannot be a false-reject rate; give one between 0 and 1, as 0.02")
     if options.limit is not None and options.limit < 1:

@@ -25,12 +25,12 @@ from safetensors.numpy import load_file
 from asperity.runtime.bundle.banks import Banks, bank_shapes, read_banks
 from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.files import write_whole
-from asperity.runtime.frame import MissingPoint, Unit
+from asperity.runtime.frame import MissingPoint, ModalityName, Unit
 from asperity.runtime.manifest import Decision, Geometry, Network, SilhouetteRange, SmallestDefect, WeightsOrigin
 from asperity.runtime.text.encoding import TextRefused
 from asperity.runtime.text.formats import decode_json
 
-FORMAT = 1
+FORMAT = 2
 """Version of the folder's layout. A folder of another format is not exported."""
 
 RECORD = "calibration.json"
@@ -84,6 +84,8 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Weight files in place of the profile's own."""
     strangest: int = 10
     """How many of the strangest normal frames the report shows."""
+    tiles: int = 1
+    """The window is seen by tiles x tiles network inputs that overlap: finer, and so many times as slow."""
     smallest_defect: bool = False
     """Measure the smallest defect that this station sees, by kind (``tuning.smallest_defect``)."""
 
@@ -137,8 +139,7 @@ class FrameFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     split: SplitName
-    rgb_image_distance: float
-    points_image_distance: float
+    image_distances: dict[ModalityName, float]
     score: float
     """Fused score. Fit frames: against the banks without their own rows (leave-one-out)."""
 
@@ -181,8 +182,7 @@ class GoldenCandidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verdict: Literal["ok", "ng"]
     reason: int
     score: float
-    rgb_image_distance: float
-    points_image_distance: float
+    image_distances: dict[ModalityName, float]
 
 
 class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -227,7 +227,7 @@ class CalibrationFolder:
     record: CalibrationRecord
 
     def banks(self) -> Banks:
-        """Both memory banks. Raises DataError."""
+        """The memory banks. Raises DataError."""
         arrays, decision = _load_arrays(self.path / BANKS), self.record.decision
         if arrays.keys() != bank_shapes(self.record.network, decision).keys():
             raise DataError(f"{self.path / BANKS} holds {', '.join(sorted(arrays))}: calibrate again")

@@ -141,7 +141,7 @@ def _export(
     networks = stored_networks(folder)
     export_graphs(networks, record.network, draft_dir)
     banks = folder.banks()
-    save_file(bank_tensors(banks.rgb, banks.points), draft_dir / BANKS_FILE)
+    save_file(bank_tensors(banks), draft_dir / BANKS_FILE)
     for name, path in folder.mask_paths().items():
         _copy(path, draft_dir / name)
     draft = _draft(folder, draft_dir, key)
@@ -258,6 +258,7 @@ def _manifest(
         normal_frames=record.normal_frames,
         frame_p99_ms=frame_p99_ms,
         files=tuple(_files(draft_dir)),
+        smallest_defects=record.smallest_defects,
         held_out=record.options.held_out,
     )
 

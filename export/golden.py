@@ -15,16 +15,16 @@ from asperity.runtime.bundle.reader import Bundle
 from asperity.runtime.cameras.mvtec_files import read_frame, write_frame
 from asperity.runtime.engines import Engine
 from asperity.runtime.engines.parity_gate import (
-    SPOILED_MODALITY,
     VERDICT_NAMES,
     GoldenCheck,
     no_progress,
     own_evidence,
     run_golden,
-    usual_distance,
+    spoiled_modalities,
+    usual_distances,
 )
 from asperity.runtime.errors import CalibrationError, ParityError
-from asperity.runtime.frame import Frame
+from asperity.runtime.frame import Frame, ModalityName
 from asperity.runtime.manifest import Decision, GoldenFrame
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.preprocess import Masks
@@ -71,7 +71,7 @@ def make_golden(folder: CalibrationFolder, draft: Bundle, engine: Engine) -> Gol
     whats = []
     masks = Masks(draft.inspect_mask(), draft.ignore_mask())
     for kind in () if decision.timing_only else KINDS:
-        usual = usual_distance((check for _, check in normal), SPOILED_MODALITY[kind])
+        usual = usual_distances(check for _, check in normal)
         judge = partial(_seen, kind=kind, engine=engine, draft=draft, margin=margin, usual=usual)
         spoiled = spoil(kind, base, manifest.geometry, masks, judge)
         name = kind.removeprefix("spoiled_")
@@ -129,8 +129,6 @@ def _check(frame: Frame, kind: GoldenKind, engine: Engine, draft: Bundle) -> Gol
         verdict="ng",
         reason=int(Reason.NOT_JUDGED),
         score=0.0,
-        rgb_image_distance=0.0,
-        points_image_distance=0.0,
     )
     check = run_golden(frame, unsaid, engine, draft.manifest.decision, draft.manifest, no_progress)
     judgement = check.judgement
@@ -141,21 +139,22 @@ def _check(frame: Frame, kind: GoldenKind, engine: Engine, draft: Bundle) -> Gol
         verdict=VERDICT_NAMES[judgement.verdict],
         reason=int(judgement.reason),
         score=judgement.score,
-        rgb_image_distance=check.scores.rgb.image_distance,
-        points_image_distance=check.scores.points.image_distance,
+        image_distances={name: one.image_distance for name, one in check.scores.modalities.items()},
     )
     return replace(check, golden=said)
 
 
-def _seen(frame: Frame, kind: Kind, engine: Engine, draft: Bundle, margin: float, usual: float) -> tuple[bool, str]:
-    """Whether the engine rejects a spoiled frame by its score, with a margin, because of the spoiled modality."""
+def _seen(
+    frame: Frame, kind: Kind, engine: Engine, draft: Bundle, margin: float, usual: dict[ModalityName, float]
+) -> tuple[bool, str]:
+    """Whether the engine rejects a spoiled frame by its score, with a margin, because of each spoiled modality."""
     try:
         check = _check(frame, kind, engine, draft)
     except ParityError as error:
         return False, str(error)
     decision = draft.manifest.decision
     above = _score(check) - decision.threshold > margin
-    own = own_evidence(check.scores, SPOILED_MODALITY[kind], decision, usual)
+    own = all(own_evidence(check.scores, name, decision, usual) for name in spoiled_modalities(kind, decision))
     return above and own, f"score {_score(check):.3g}, threshold {decision.threshold:.3g}"
 
 

@@ -59,9 +59,9 @@ def record_inputs(networks: Networks, network: Network, prepared: Iterable[Prepa
         patches = frozen_patches(frame, network, recording, clock)
         if network.adaptor == "none":
             continue
-        adapted_rgb(patches.rgb, network, recording, clock)
+        adapted_rgb(patches.features["rgb"], network, recording, clock)
         for form in (network, everything) if network.points_slots < network.grid**2 else (network,):
-            adapted_points(patches.points, patches.nonempty, form, recording, clock)
+            adapted_points(patches.features["points"], patches.nonempty, form, recording, clock)
     return recording.given
 
 

@@ -51,8 +51,8 @@ def reference_scores(
     for index in range(len(inputs)):
         prepared = inputs.prepared(index)
         patches = adapted_patches(frozen_patches(prepared, network, networks), network, networks)
-        seen_rgb, seen_points, _ = measure(patches, prepared.inspect, banks.rgb, banks.points)
-        scores[index] = fused_score(seen_rgb, seen_points, decision)
+        seen, _ = measure(patches, prepared.inspect, banks)
+        scores[index] = fused_score(seen, decision)
     return scores
 
 
@@ -74,8 +74,8 @@ def compare_tokens(
 
 
 def _note(errors: dict[str, list[float]], prefix: str, theirs: Patches, ours: Patches) -> None:
-    for part, reference, seen in (("rgb", theirs.rgb, ours.rgb), ("points", theirs.points, ours.points)):
-        errors.setdefault(prefix + part, []).append(_error(reference, seen))
+    for part, reference in theirs.features.items():
+        errors.setdefault(prefix + part, []).append(_error(reference, ours.features[part]))
 
 
 def _error(reference: FloatArray, seen: FloatArray) -> float:

@@ -119,12 +119,19 @@ class Silhouette:
     level_mm: float = math.nan  # without a plane: z in the middle between the 2nd and 98th percentile, signed
 
 
+ModalityName = Literal["rgb", "points", "geometry", "height", "descriptor"]
+MODALITIES: tuple[ModalityName, ...] = ("rgb", "points", "geometry", "height", "descriptor")
+"""What a frame can be judged by, in the order in which everything lists them: colour; the point encoder; a picture of
+the surface through the colour's backbone; the height residual of the posed part; a descriptor on the camera's grid."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A frame made ready for the networks: the seam between preprocessing and everything after it.
 
     ``image`` is the window, background black, resized. ``cloud`` is the window's organised foreground in mm in the
     camera's coordinates, (0, 0, 0) where there is no foreground point. ``inspect`` is False where a mask says so.
+    Sizes are the window's: of several tiles, of all of them together (``vision.tiles.of_window``).
     """
 
     image: ByteArray  # image_px x image_px x 3
@@ -132,6 +139,9 @@ class Prepared:
     inspect: BoolArray  # grid x grid, patches that a recipe's masks leave to be judged
     window: Window
     silhouette: Silhouette
+    geometry: ByteArray | None = None  # image_px x image_px x 3, the picture of the surface, where it is a modality
+    height: FloatArray | None = None  # grid^2 x H, height residuals, where they are a modality
+    descriptor: FloatArray | None = None  # grid^2 x D, where it is a modality
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +165,7 @@ class Span(NamedTuple):
 class Scores:
     """An engine's answer to one frame. No verdict yet: that is ``scoring.decide``'s alone."""
 
-    rgb: ModalityScores
-    points: ModalityScores
+    modalities: dict[ModalityName, ModalityScores]
     scored: BoolArray  # grid x grid: patches with foreground that were compared with the banks
     window: Window
     silhouette: Silhouette

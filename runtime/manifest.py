@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from asperity.runtime.frame import MissingPoint, Unit
+from asperity.runtime.frame import MODALITIES, MissingPoint, ModalityName, Unit
 
 FORMAT = 1
 """Version of the bundle's layout. A bundle of another format does not open."""
@@ -95,6 +95,8 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rgb_slots: int = 0
     points_slots: int = 0
     """Static token counts of the adaptor graphs; 0: no adaptor."""
+    modalities: tuple[ModalityName, ...] = ("rgb", "points")
+    """What frames are judged by, in the order of ``frame.MODALITIES``."""
     tiles: int = 1
     """The window is seen by tiles x tiles network inputs that overlap (``runtime.vision.tiles``); sizes are one's."""
 
@@ -126,13 +128,16 @@ class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bank_rows: int
 
 
-class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """Scores to a verdict. Belongs to one (bundle, engine, precision)."""
 
     engine: str
     precision: str
-    rgb: Modality
-    points: Modality
+    rgb: Modality | None = None
+    points: Modality | None = None
+    geometry: Modality | None = None
+    height: Modality | None = None
+    descriptor: Modality | None = None
     fusion: Literal["average", "ocsvm"]
     threshold: float
     alpha: float
@@ -145,6 +150,11 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     timing_only: bool = False
     """True: nothing shows that these networks see a defect, so no frame gets a verdict; scores, maps and times are real
     (docs/decisions/timing-only.md)."""
+
+    def modalities(self) -> dict[ModalityName, Modality]:
+        """The constants of every modality that is there, in the order of ``frame.MODALITIES``."""
+        found: dict[ModalityName, Modality | None] = {name: getattr(self, name) for name in MODALITIES}
+        return {name: one for name, one in found.items() if one is not None}
 
 
 SILHOUETTE_FIGURES = ("area_mm2", "length_mm", "width_mm", "height_mm", "missing_share")
@@ -166,7 +176,7 @@ class SilhouetteRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     high: float
 
 
-class GoldenFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class GoldenFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A frame stored in the bundle with what the reference engine said of it."""
 
     name: str
@@ -176,8 +186,16 @@ class GoldenFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``unknown`` in a bundle for timing only, and there alone."""
     reason: int
     score: float
-    rgb_image_distance: float
-    points_image_distance: float
+    image_distances: dict[ModalityName, float] = {}
+    """Of each modality, by the exporter's engine: for people; the gate measures them itself."""
+    rgb_image_distance: float | None = None
+    points_image_distance: float | None = None
+    """As earlier versions wrote them; not written any more."""
+
+    def distances(self) -> dict[str, float]:
+        """Image distances by modality, whichever version wrote them."""
+        earlier = {"rgb": self.rgb_image_distance, "points": self.points_image_distance}
+        return {name: value for name, value in earlier.items() if value is not None} | dict(self.image_distances)
 
 
 class SmallestDefect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -136,7 +136,7 @@ def toy_manifest(adaptor: Literal["none", "lsfa"]) -> Manifest:
         return GoldenFrame(
             name=name, kind=kind, verdict="ng" if ng else "ok",
             reason=int(Reason.SCORE_ABOVE_THRESHOLD if ng else Reason.GOOD), score=score,
-            rgb_image_distance=2.0, points_image_distance=2.0,
+            image_distances={"rgb": 2.0, "points": 2.0},
         )  # fmt: skip
 
     return Manifest(

@@ -34,7 +34,7 @@ from asperity.runtime.vision.preprocess import prepare
 
 LOG = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 """Version of the cache; a cache of another version is rebuilt."""
 
 Progress = Callable[[str, int, int], None]
@@ -222,8 +222,8 @@ def _arrays(made: Material) -> dict[str, Any]:
     arrays: dict[str, Any] = {"refused": json.dumps(made.refused), "leaked": json.dumps(made.leaked)}
     for name, shots in (("normal", made.normal), ("test", made.test)):
         arrays |= {
-            f"{name}.rgb": shots.patches.rgb,
-            f"{name}.points": shots.patches.points,
+            **{f"{name}.{modality}": values for modality, values in shots.patches.features.items()},
+            f"{name}.modalities": json.dumps(list(shots.patches.features)),
             f"{name}.nonempty": shots.patches.nonempty,
             f"{name}.inspect": shots.inspect,
             f"{name}.windows": shots.windows,
@@ -241,9 +241,10 @@ def _shots(arrays: Any, name: str) -> Shots:
     def bits(key: str) -> BoolArray:
         return np.unpackbits(arrays[f"{name}.{key}"], axis=-1, count=width).astype(bool)
 
+    features = {modality: arrays[f"{name}.{modality}"] for modality in json.loads(str(arrays[f"{name}.modalities"]))}
     names, defects, parts = (tuple(column) for column in json.loads(str(arrays[f"{name}.said"])))
     return Shots(
-        patches=PatchSet(arrays[f"{name}.rgb"], arrays[f"{name}.points"], arrays[f"{name}.nonempty"]),
+        patches=PatchSet(features, arrays[f"{name}.nonempty"]),
         inspect=arrays[f"{name}.inspect"], windows=arrays[f"{name}.windows"], foreground=bits("foreground"),
         truth=bits("truth"), names=names, defects=defects, parts=parts,
     )  # fmt: skip

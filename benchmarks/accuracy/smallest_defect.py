@@ -14,6 +14,7 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ from asperity.calibration.calibrate import learn
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import working
 from asperity.calibration.record import CalibrateOptions
+from asperity.calibration.tuning.frame_defects import Kind
 from asperity.calibration.tuning.smallest_defect import (
     KINDS,
     OFTEN,
-    Kind,
     bisected,
     quantile,
     sizes_tried_mm,
@@ -58,7 +59,9 @@ def station(product: str, folder: Path, profile: str) -> Outcome:
 
 def rendered(product: str, outcome: Outcome, kind: Kind, places: int) -> tuple[list[float], int]:
     """The size from which each place's rendered defect is found, and how many frames were rendered and judged."""
-    camera, sizes, judged = VirtualCamera(product, SEED), [], 0
+    camera, judged = VirtualCamera(product, SEED), 0
+    tried_mm = sizes_tried_mm(outcome.normals.geometry)
+    sizes: list[float] = []
 
     def rejects(index: int, size_mm: float | None) -> bool:
         nonlocal judged
@@ -73,7 +76,7 @@ def rendered(product: str, outcome: Outcome, kind: Kind, places: int) -> tuple[l
     while len(sizes) < places:
         index += 1
         if not rejects(index, None):  # as in calibration: of frames that pass without the defect
-            sizes.append(bisected(lambda size_mm: rejects(index, size_mm), *sizes_tried_mm(outcome.normals.geometry)))
+            sizes.append(bisected(partial(rejects, index), *tried_mm))
     return sizes, judged
 
 

@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -29,16 +30,22 @@ from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.adaptation.trainer import adapt, adapt_patches
 from asperity.calibration.auroc import auroc
 from asperity.calibration.banks.coreset import bank_rows
-from asperity.calibration.banks.reference import FrameDistances, OwnedBank, fit_decision, make_bank
+from asperity.calibration.banks.reference import (
+    FrameDistances,
+    OwnedBanks,
+    fit_decision,
+    make_bank,
+    scored_tokens,
+)
 from asperity.calibration.features.embedding import frame_of
-from asperity.calibration.features.patches import PatchSet, child_counts
+from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.frames.split import split_frames
 from asperity.calibration.networks.adaptor import new_adaptors
 from asperity.calibration.outcome.threshold import choose_rate, threshold
 from asperity.calibration.profiles import Profile
 from asperity.runtime.cameras.files.folders import GOOD
 from asperity.runtime.errors import CalibrationError
-from asperity.runtime.frame import BoolArray, FloatArray
+from asperity.runtime.frame import BoolArray, FloatArray, ModalityName
 from asperity.runtime.manifest import Decision
 from asperity.runtime.vision.distances import measure
 from asperity.runtime.vision.maps import pixel_map, source_map
@@ -88,8 +95,11 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     ap: float
     """Average precision of the image score."""
     i_auroc_rgb: float
-    i_auroc_points: float
-    """Image score of one modality alone."""
+    i_auroc_points: float | None = None
+    i_auroc_geometry: float | None = None
+    i_auroc_height: float | None = None
+    i_auroc_descriptor: float | None = None
+    """Image score of one modality alone; None: it has not that modality."""
     detected_at_5: float
     """Share of defective frames above the threshold that would reject at most 5 % of the good TEST frames: for
     comparing methods; a station's own threshold is ``detection``."""
@@ -108,14 +118,6 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     scores: list[float]
     """Image score of every test frame, in the order of the report's ``frames``; in the ablation's files their ranks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Banks:
-    """Both modalities' memories of one trial."""
-
-    rgb: OwnedBank
-    points: OwnedBank
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +167,17 @@ def run_trial(
         found = []
         for done, index in enumerate(indices, start=1):
             one = transform(shots.patches.subset([index]))
-            rgb = banks.rgb.without(index) if leave_out else banks.rgb.bank
-            points = banks.points.without(index) if leave_out else banks.points.bank
-            found.append(FrameDistances(*measure(frame_of(one, 0), shots.inspect[index], rgb, points)))
+            own = {name: bank.without(index) if leave_out else bank.bank for name, bank in banks.items()}
+            found.append(FrameDistances(*measure(frame_of(one, 0), shots.inspect[index], own)))
             progress(what, done, len(indices))
         return found
 
     few = settings.shots is not None
     tuned = distances(normal, tune, few, "held-out frames")
     calibrated = tuned if few else distances(normal, held_out, False, "held-out frames")
-    decision = fit_decision(tuned, banks.rgb, banks.points, method.fusion)
+    decision = fit_decision(tuned, banks, method.fusion)
     tested = distances(test, range(len(test)), False, "test frames")
-    calm = [fused_score(one.rgb, one.points, decision) for one in calibrated]
+    calm = [fused_score(one.modalities, decision) for one in calibrated]
     parts = [normal.parts[i] or normal.names[i] for i in (tune if few else held_out)]
     maps = _maps(tested, test, decision) if settings.pixels else []
     figures = _figures(material, tested, decision, (calm, parts), maps, settings, seed)
@@ -216,25 +217,21 @@ def _adapted(
 
 def _fill(
     patches: PatchSet, inspect: BoolArray, frames: Sequence[int], method: Method, chosen: Profile, progress: Progress
-) -> Banks:
-    scored = patches.nonempty & inspect
-    tokens = child_counts(scored, patches.rgb_grid) > 0
-    places = scored.reshape(len(patches), -1)
-    rgb_rows, points_rows = bank_rows(chosen, len(patches))
+) -> OwnedBanks:
+    tokens = scored_tokens(patches, patches.nonempty & inspect)
+    rows = bank_rows(chosen, len(patches))
     if method.bank_share is not None:
-        rgb_rows = max(3, round(method.bank_share * int(tokens.sum())))
-        points_rows = max(3, round(method.bank_share * int(places.sum())))
+        rows = {name: max(3, round(method.bank_share * int(mask.sum()))) for name, mask in tokens.items()}
     if method.distances is not None:
         chosen = replace(chosen, distances=method.distances)
     owners = np.asarray(frames, dtype=np.int64)
-
-    def bank(what: str, features: FloatArray, own: NDArray[np.int64], wanted: int) -> OwnedBank:
-        return make_bank(what, features, own, wanted, chosen, progress=lambda a, b: progress(f"{what} bank", a, b))
-
-    return Banks(
-        bank("rgb", patches.rgb[tokens], np.repeat(owners, tokens.sum(axis=1)), rgb_rows),
-        bank("points", patches.points[places], np.repeat(owners, places.sum(axis=1)), points_rows),
-    )
+    return {
+        name: make_bank(
+            name, patches.features[name][mask], np.repeat(owners, mask.sum(axis=1)), rows[name], chosen,
+            progress=partial(progress, f"{name} bank"),
+        )
+        for name, mask in tokens.items()
+    }  # fmt: skip
 
 
 def _maps(tested: Sequence[FrameDistances], test: Shots, decision: Decision) -> list[FloatArray]:
@@ -242,7 +239,7 @@ def _maps(tested: Sequence[FrameDistances], test: Shots, decision: Decision) -> 
     height_px, width_px = test.truth.shape[1:]
     maps = []
     for index, one in enumerate(tested):
-        pixels = pixel_map(fused_map(one.rgb, one.points, decision))
+        pixels = pixel_map(fused_map(one.modalities, decision))
         maps.append(source_map(pixels, test.window(index), height_px, width_px, outside=float(pixels.min())))
     return maps
 
@@ -252,7 +249,7 @@ def _figures(
     calm: tuple[Sequence[float], Sequence[str]], maps: list[FloatArray], settings: Settings, seed: int,
 ) -> Figures:  # fmt: skip
     test = material.test
-    scores = np.array([fused_score(one.rgb, one.points, decision) for one in tested])
+    scores = np.array([fused_score(one.modalities, decision) for one in tested])
     peaks = np.array([float(one.max()) for one in maps])
     defects = np.array(test.defects)
     good = defects == GOOD
@@ -267,8 +264,8 @@ def _figures(
         inside = pixel_figures(maps, truths, foregrounds, settings.thresholds)
     shuffled = np.random.default_rng(seed).permutation(good)
 
-    def alone(name: str) -> float:
-        one = np.array([getattr(frame, name).image_distance for frame in tested])
+    def alone(name: ModalityName) -> float:
+        one = np.array([frame.modalities[name].image_distance for frame in tested])
         return auroc(one[good], one[~good])
 
     return Figures(
@@ -277,8 +274,7 @@ def _figures(
         p_auroc=whole.p_auroc, p_auroc_fg=inside.p_auroc, aupro30=whole.aupro30, aupro30_fg=inside.aupro30,
         aupro05=whole.aupro05, aupro05_fg=inside.aupro05,
         ap=average_precision(scores[good], scores[~good]),
-        i_auroc_rgb=alone("rgb"),
-        i_auroc_points=alone("points"),
+        **{f"i_auroc_{name}": alone(name) for name in decision.modalities()},
         detected_at_5=detection_rate(scores[good], scores[~good], 0.05),
         detection=Detection(
             stated=rate.alpha,

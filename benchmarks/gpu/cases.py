@@ -75,7 +75,7 @@ class Case:
                 else f"{one.network}: {one.source}"
                 for one in self.networks.origins
             ],
-            "bank_rows": {"rgb": len(self.banks.rgb.memory), "points": len(self.banks.points.memory)},
+            "bank_rows": {name: len(bank.memory) for name, bank in self.banks.items()},
             "points_slots": self.network.points_slots,
             "frame_px": [self.geometry.width_px, self.geometry.height_px],
             "banks": "calibrated" if self.bundle else f"{SEEDED_FRAMES} frames' tokens, repeated with {JITTER} sigma",
@@ -144,15 +144,15 @@ def seeded_case(chosen: Profile, geometry: Geometry, frames: Sequence[Frame]) ->
     network = network_for(chosen, geometry, "lsfa", points_slots(most, chosen.grid))
     adapted = [adapted_patches(one, network, networks) for one in frozen]
     wanted = bank_rows(chosen, PUBLISHED_FIT_FRAMES)
-    rgb = _seeded_bank(np.concatenate([one.rgb for one in adapted]), wanted[0], chosen)
+    rgb = _seeded_bank(np.concatenate([one.features["rgb"] for one in adapted]), wanted["rgb"], chosen)
     points = _seeded_bank(
-        np.concatenate([one.points[one.nonempty.ravel()] for one in adapted]), wanted[1], chosen
+        np.concatenate([one.features["points"][one.nonempty.ravel()] for one in adapted]), wanted["points"], chosen
     )  # fmt: skip
     decision = Decision(
         engine="none", precision="none", rgb=_modality(rgb), points=_modality(points), fusion="average",
         threshold=0.0, alpha=0.5, alpha_total=0.5, calibration_scores=(0.0,), timing_only=True,
     )  # fmt: skip
-    return Case(geometry, network, decision, (), Banks(rgb, points), Masks(), networks, None)
+    return Case(geometry, network, decision, (), {"rgb": rgb, "points": points}, Masks(), networks, None)
 
 
 def _seeded_bank(tokens: FloatArray, rows: int, chosen: Profile) -> ModalityBank:

@@ -54,7 +54,7 @@ def real_rows() -> FloatArray:
     geometry, lite = fit_geometry(frames), profile("lite")
     network = network_for(lite, geometry, "none")
     patches = cache_patches([prepare(frame, geometry, network) for frame in frames], network, build(lite))
-    return patches.points[patches.nonempty.reshape(len(patches), -1)]
+    return patches.features["points"][patches.nonempty.reshape(len(patches), -1)]
 
 
 def many_rows(real: FloatArray, count: int, width: int) -> FloatArray:

@@ -61,7 +61,7 @@ def run_knn(
         opened = open_bundle(bundle, TrustStore(None))
         grid = opened.manifest.network.grid
         found = opened.banks()
-        banks = [(name, bank.memory, grid**2) for name, bank in (("rgb", found.rgb), ("points", found.points))]
+        banks = [(name, bank.memory, grid**2) for name, bank in found.items()]
     for shape in shapes:
         rows = rng.standard_normal((shape.rows, shape.channels), dtype=np.float32)
         banks.append((f"{shape.queries} x {shape.rows} x {shape.channels}", MemoryBank(rows), shape.queries))

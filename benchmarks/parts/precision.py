@@ -119,7 +119,7 @@ def _judge(bundle: Bundle, engine: CpuEngine, decision: Decision, frames: list[F
     scores, verdicts = [], []
     for frame in frames:
         seen = engine.score(frame, no_progress)
-        scores.append(fused_score(seen.rgb, seen.points, decision))
+        scores.append(fused_score(seen.modalities, decision))
         verdicts.append(decide(seen, decision, manifest.silhouette, manifest.geometry).verdict.name.lower())
     return Judged(np.asarray(scores), tuple(verdicts))
 

@@ -35,8 +35,8 @@ def main(checkout: str, bundle: str, frames: str, count: str, threads: str) -> N
             "ms": (time.perf_counter_ns() - since_ns) / 1e6,
             "cpu_ms": (time.process_time_ns() - cpu_ns) / 1e6,
             "stage_us": scores.stage_us,
-            "rgb": scores.rgb.image_distance,
-            "points": scores.points.image_distance,
+            "rgb": scores.modalities["rgb"].image_distance,
+            "points": scores.modalities["points"].image_distance,
         }
         print(json.dumps(said), flush=True)
 

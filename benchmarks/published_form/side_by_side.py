@@ -52,7 +52,7 @@ from asperity.runtime.cameras.files.samples import read_sample
 from asperity.runtime.engines.cpu import CpuEngine
 from asperity.runtime.engines.parity_gate import no_progress
 from asperity.runtime.errors import DataError, FrameRefused, ParityError, UsageError
-from asperity.runtime.frame import FloatArray, Prepared, Scores
+from asperity.runtime.frame import FloatArray, ModalityName, Prepared, Scores
 from asperity.runtime.manifest import Network
 from asperity.runtime.process.processors import usable_processors
 from asperity.runtime.security.signing_keys import TrustStore
@@ -152,7 +152,7 @@ def run_side_by_side(options: SideBySide) -> dict[str, Any]:
         "float32_gflops": matmul_gflops(options.threads),
         "profile": setting.network.profile,
         "banks": setting.banks_are,
-        "bank_rows": {"rgb": len(setting.banks.rgb.memory), "points": len(setting.banks.points.memory)},
+        "bank_rows": {name: len(bank.memory) for name, bank in setting.banks.items()},
         "threads": options.threads,
         "published_runs_on": "ONNX Runtime and numpy's BLAS" if options.rival == "onnx" else "torch",
         "nonempty_patches": round(float(np.mean([w[2] for w in work])), 1),
@@ -178,9 +178,13 @@ def run_side_by_side(options: SideBySide) -> dict[str, Any]:
     }
 
 
+PUBLISHED: tuple[ModalityName, ...] = ("rgb", "points")
+"""The published form has these two."""
+
+
 def _plain(setting: _Setting, options: SideBySide) -> PublishedPipeline:
     """The rival."""
-    banks = [_published(bank) for bank in (setting.banks.rgb, setting.banks.points)]
+    banks = [_published(setting.banks[name]) for name in PUBLISHED]
     if options.rival == "torch":
         return PublishedPipeline(setting.network, setting.networks.modules, *banks)
     return Rival(setting.network, setting.networks.modules, banks[0], banks[1], options.threads)
@@ -188,7 +192,7 @@ def _plain(setting: _Setting, options: SideBySide) -> PublishedPipeline:
 
 def _exact(setting: _Setting) -> PublishedPipeline:
     """The oracle: distances in float64."""
-    banks = [_published(bank) for bank in (setting.banks.rgb, setting.banks.points)]
+    banks = [_published(setting.banks[name]) for name in PUBLISHED]
     return PublishedPipeline(setting.network, setting.networks.modules, *banks, distance_dtype=torch.float64)
 
 
@@ -212,8 +216,8 @@ def difference(ours: Scores, theirs: PublishedScores) -> float:
         return float("inf")
     found = 0.0
     for own, distances, image in (
-        (ours.rgb, theirs.rgb_distances, theirs.rgb_image_distance),
-        (ours.points, theirs.points_distances, theirs.points_image_distance),
+        (ours.modalities["rgb"], theirs.rgb_distances, theirs.rgb_image_distance),
+        (ours.modalities["points"], theirs.points_distances, theirs.points_image_distance),
     ):
         other = distances.numpy().reshape(ours.scored.shape)[ours.scored]
         found = max(
@@ -249,10 +253,11 @@ def _setting(options: SideBySide) -> _Setting:
         min(int(chosen.rgb_bank_share * network.rgb_grid**2 * options.bank_frames), chosen.rgb_bank_cap),
         min(int(chosen.points_bank_share * network.grid**2 * options.bank_frames), chosen.points_bank_cap),
     )
-    banks = Banks(
-        _made_bank(np.concatenate([one.rgb for one in made]), sizes[0], 1),
-        _made_bank(np.concatenate([one.points[one.nonempty.ravel()] for one in made]), sizes[1], 2),
-    )
+    points = [one.features["points"][one.nonempty.ravel()] for one in made]
+    banks: Banks = {
+        "rgb": _made_bank(np.concatenate([one.features["rgb"] for one in made]), sizes[0], 1),
+        "points": _made_bank(np.concatenate(points), sizes[1], 2),
+    }
     with tempfile.TemporaryDirectory(prefix="asperity-") as scratch:
         paths = export_graphs(networks, network, Path(scratch))
         graphs = {path.stem: path.read_bytes() for path in paths}
@@ -305,15 +310,15 @@ def _work(
     larger = nonempty > network.points_slots
     left_out = "adaptor_points" if larger else "adaptor_points_full"
     ours = {name: graph_macs(model) for name, model in setting.graphs.items() if name != left_out}
-    ours["knn_rgb"] = search_macs(int(distinct.sum()), len(banks.rgb.memory), network.rgb_channels)
-    ours["knn_points"] = search_macs(int(scored.sum()), len(banks.points.memory), network.points_channels)
+    ours["knn_rgb"] = search_macs(int(distinct.sum()), len(banks["rgb"].memory), network.rgb_channels)
+    ours["knn_points"] = search_macs(int(scored.sum()), len(banks["points"].memory), network.points_channels)
     everything = network.grid**2
     theirs = {
         "rgb": torch_macs(lambda: plain.rgb_tokens(prepared.image)),
         "points": torch_macs(lambda: plain.encoded(prepared.cloud)),
         "adaptors": torch_macs(lambda: plain.adapted(tokens)),
-        "knn_rgb": search_macs(everything, len(banks.rgb.memory), network.rgb_channels),
-        "knn_points": search_macs(everything, len(banks.points.memory), network.points_channels),
+        "knn_rgb": search_macs(everything, len(banks["rgb"].memory), network.rgb_channels),
+        "knn_points": search_macs(everything, len(banks["points"].memory), network.points_channels),
     }
     return giga(ours), giga(theirs), nonempty
 

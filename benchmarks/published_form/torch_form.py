@@ -248,7 +248,10 @@ def fused_map(scores: PublishedScores, decision: Decision, *, quantised: bool = 
     grid = scores.scored.shape[0]
     scored = torch.from_numpy(scores.scored.reshape(-1))
     fused = np.zeros((MAP_PX, MAP_PX))
-    for distances, modality in ((scores.rgb_distances, decision.rgb), (scores.points_distances, decision.points)):
+    constants = decision.modalities()
+    for distances, modality in (
+        (scores.rgb_distances, constants["rgb"]), (scores.points_distances, constants["points"])
+    ):  # fmt: skip
         kept = torch.where(scored, distances.cpu(), 0.0)
         pixels = pixel_map(kept, grid, quantised=quantised)
         fused += modality.weight * (pixels - modality.patch_mean) / modality.patch_std
@@ -257,10 +260,11 @@ def fused_map(scores: PublishedScores, decision: Decision, *, quantised: bool = 
 
 def fused_score(scores: PublishedScores, decision: Decision) -> float:
     """Weighted sum of both standardised image distances (lsfa 7.5)."""
+    constants = decision.modalities()
     return sum(
         modality.weight * (distance - modality.image_mean) / modality.image_std
         for distance, modality in (
-            (scores.rgb_image_distance, decision.rgb),
-            (scores.points_image_distance, decision.points),
+            (scores.rgb_image_distance, constants["rgb"]),
+            (scores.points_image_distance, constants["points"]),
         )
     )

@@ -33,12 +33,12 @@ def make_batch(patches: PatchSet, indices: np.ndarray[tuple[int], np.dtype[np.in
     slots = min(total, int(filled_counts.max()) + 1)
     filled = np.arange(slots)[None, :] < filled_counts[:, None]
     image, patch = np.nonzero(nonempty)
-    points = np.zeros((len(indices), slots, patches.points.shape[2]), np.float32)
-    points[filled] = patches.points[indices[image], patch]
+    points = np.zeros((len(indices), slots, patches.features["points"].shape[2]), np.float32)
+    points[filled] = patches.features["points"][indices[image], patch]
     spare = np.maximum(slots - filled_counts, 1)
     counts = np.where(filled, 1.0, ((total - filled_counts) / spare)[:, None]).astype(np.float32)
     return Batch(
-        rgb=torch.from_numpy(patches.rgb[indices]).to(device),
+        rgb=torch.from_numpy(patches.features["rgb"][indices]).to(device),
         points=torch.from_numpy(points).to(device),
         counts=torch.from_numpy(counts).to(device),
         filled=torch.from_numpy(filled).to(device),
@@ -50,7 +50,8 @@ def make_batch(patches: PatchSet, indices: np.ndarray[tuple[int], np.dtype[np.in
 def feature_scales(patches: PatchSet) -> tuple[float, float]:
     """(RGB, points): standard deviation of all entries of all tokens, and of all non-empty patches."""
     filled = patches.nonempty.reshape(len(patches), -1)
-    return float(patches.rgb.std(dtype=np.float64)), float(patches.points[filled].std(dtype=np.float64))
+    rgb, points = patches.features["rgb"], patches.features["points"]
+    return float(rgb.std(dtype=np.float64)), float(points[filled].std(dtype=np.float64))
 
 
 def scaled(batch: Batch, rgb: float, points: float) -> Batch:

@@ -236,8 +236,9 @@ class Trainer:
     @cached_property
     def digest(self) -> str:
         """Of the patches trained on: a checkpoint of other frames must not be continued."""
-        sha256 = hashlib.sha256(repr((self.patches.rgb.shape, self.patches.points.shape)).encode())
-        for values in (self.patches.rgb, self.patches.points, self.patches.nonempty):
+        rgb, points = self.patches.features["rgb"], self.patches.features["points"]
+        sha256 = hashlib.sha256(repr((rgb.shape, points.shape)).encode())
+        for values in (rgb, points, self.patches.nonempty):
             sha256.update(np.ascontiguousarray(values).data)
         return sha256.hexdigest()
 
@@ -338,14 +339,15 @@ def adapt(
 @torch.no_grad()
 def adapt_patches(patches: PatchSet, rgb: Adaptor, points: Adaptor, batch: int = 8) -> PatchSet:
     """The patches after both adaptors (lsfa 3), a few images at a time; empty patches stay zero rows."""
-    adapted_rgb, adapted_points = np.empty_like(patches.rgb), np.zeros_like(patches.points)
+    adapted_rgb = np.empty_like(patches.features["rgb"])
+    adapted_points = np.zeros_like(patches.features["points"])
     for start in range(0, len(patches), batch):
         indices = np.arange(start, min(start + batch, len(patches)))
         tokens = make_batch(patches, indices)
         adapted_rgb[indices] = rgb(tokens.rgb).numpy()
         image, patch = np.nonzero(patches.nonempty[indices].reshape(len(indices), -1))
         adapted_points[indices[image], patch] = points(tokens.points, tokens.counts)[tokens.filled].numpy()
-    return PatchSet(adapted_rgb, adapted_points, patches.nonempty)
+    return PatchSet({**patches.features, "rgb": adapted_rgb, "points": adapted_points}, patches.nonempty)
 
 
 def _on_cpu(adaptor: Adaptor) -> dict[str, Tensor]:

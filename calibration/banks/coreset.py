@@ -24,7 +24,7 @@ from torch import Tensor
 
 from asperity.calibration.profiles import Profile
 from asperity.runtime.errors import CalibrationError
-from asperity.runtime.frame import FloatArray
+from asperity.runtime.frame import FloatArray, ModalityName
 
 IntArray = NDArray[np.int64]
 
@@ -193,11 +193,13 @@ def _squared(rows: Tensor, row_norms: Tensor, centres: Tensor, centre_norms: Ten
     return product.add_(row_norms[:, None]).clamp_min_(0.0)
 
 
-def bank_rows(chosen: Profile, frames: int) -> tuple[int, int]:
-    """Rows wanted of the RGB and the point bank for so many fit frames (lsfa 11 row 15): share of the grid, capped."""
+def bank_rows(chosen: Profile, frames: int) -> dict[ModalityName, int]:
+    """Rows wanted of each modality's bank for so many fit frames (lsfa 11 row 15): share of the grid, capped."""
     rgb = int(chosen.rgb_bank_share * frames * chosen.rgb_grid**2)
     points = int(chosen.points_bank_share * frames * chosen.grid**2)
-    return max(1, min(rgb, chosen.rgb_bank_cap)), max(1, min(points, chosen.points_bank_cap))
+    image = max(1, min(rgb, chosen.rgb_bank_cap))
+    shape = max(1, min(points, chosen.points_bank_cap))
+    return {"rgb": image, "points": shape, "geometry": image, "height": shape, "descriptor": shape}
 
 
 def projected(features: FloatArray, seed: int, eps: float = 0.9) -> FloatArray:

@@ -5,9 +5,12 @@ Everything after the networks is the runtime's own code; here it is only fed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,11 +22,12 @@ from asperity.calibration.networks.torch_networks import TorchNetworks
 from asperity.calibration.profiles import Profile
 from asperity.calibration.record import Fusion
 from asperity.runtime.errors import CalibrationError
-from asperity.runtime.frame import BoolArray, FloatArray, ModalityScores, Prepared
+from asperity.runtime.frame import BoolArray, FloatArray, ModalityName, ModalityScores, Prepared
 from asperity.runtime.manifest import Decision, Modality, Network
 from asperity.runtime.vision.distances import REWEIGHTING_ROWS, ModalityBank, RowStatistics, measure
 from asperity.runtime.vision.features import adapted_patches, frozen_patches
 from asperity.runtime.vision.nearest import MemoryBank
+from asperity.runtime.vision.tiles import of_window
 
 Progress = Callable[[int, int], None]
 
@@ -56,13 +60,19 @@ class OwnedBank:
         return ModalityBank(MemoryBank(bank.memory.rows[kept]), bank.feature_mean, bank.feature_std, usual)
 
 
+OwnedBanks = dict[ModalityName, OwnedBank]
+
+
 @dataclass(frozen=True, slots=True)
 class FrameDistances:
     """The banks' answer to one frame, before any fusion."""
 
-    rgb: ModalityScores
-    points: ModalityScores
+    modalities: dict[ModalityName, ModalityScores]
     scored: BoolArray
+
+    def image_distances(self) -> dict[ModalityName, float]:
+        """The image's distance in each modality."""
+        return {name: one.image_distance for name, one in self.modalities.items()}
 
 
 def make_bank(
@@ -95,8 +105,7 @@ class Reference:
         self.networks = networks
         self.frozen = frozen
         self.prepared = prepared
-        self.rgb: OwnedBank
-        self.points: OwnedBank
+        self.banks: OwnedBanks
 
     def fit_banks(
         self, fit: Sequence[int], chosen: Profile, *, seed: int, projection: bool, device: str,
@@ -106,79 +115,86 @@ class Reference:
 
         Only patches that are scored are banked: non-empty and left by the masks. Raises CalibrationError.
         """
-        rgb_rows, points_rows, rgb_owners, points_owners = self._scored_rows(fit, progress)
-        rgb_wanted, points_wanted = bank_rows(chosen, len(fit))
-
-        def choose(name: str, rows: FloatArray, owners: NDArray[np.int64], wanted: int) -> OwnedBank:
-            return make_bank(
-                name, rows, owners, wanted, chosen, projection_seed=seed if projection else None, device=device,
-                progress=lambda a, b: progress(f"{name} bank", a, b),
-            )  # fmt: skip
-
-        self.rgb = choose("rgb", rgb_rows, rgb_owners, rgb_wanted)
-        del rgb_rows
-        self.points = choose("points", points_rows, points_owners, points_wanted)
+        rows, owners = self._scored_rows(fit, progress)
+        window = of_window(self.network)
+        wanted = bank_rows(replace(chosen, grid=window.grid, rgb_grid=window.rgb_grid), len(fit))
+        self.banks = {
+            name: make_bank(
+                name, rows.pop(name), owners[name], wanted[name], chosen, device=device,
+                projection_seed=seed if projection else None,
+                progress=partial(progress, f"{name} bank"),
+            )
+            for name in self.network.modalities
+        }  # fmt: skip
 
     def _scored_rows(
         self, fit: Sequence[int], progress: Callable[[str, int, int], None]
-    ) -> tuple[FloatArray, FloatArray, NDArray[np.int64], NDArray[np.int64]]:
+    ) -> tuple[dict[ModalityName, FloatArray], dict[ModalityName, NDArray[np.int64]]]:
+        """Every modality's scored tokens of the fit frames, and the frame of each."""
         inspect = np.stack([self.prepared[i].inspect for i in fit])
         scored = self.frozen.nonempty[list(fit)] & inspect
-        tokens = child_counts(scored, self.frozen.rgb_grid) > 0
         if not scored.any():
             raise CalibrationError("the masks and the foreground leave no patch to learn from; check the masks")
-        rgb = np.empty((int(tokens.sum()), self.network.rgb_channels), np.float32)
-        points = np.empty((int(scored.sum()), self.network.points_channels), np.float32)
-        rgb_at = points_at = 0
+        tokens = scored_tokens(self.frozen, scored)
+        rows = {
+            name: np.empty((int(tokens[name].sum()), values.shape[2]), np.float32)
+            for name, values in self.frozen.features.items()
+        }
+        filled = dict.fromkeys(rows, 0)
         for position, index in enumerate(fit):
             adapted = adapted_patches(frame_of(self.frozen, index), self.network, self.networks)
-            for_rgb, for_points = adapted.rgb[tokens[position]], adapted.points[scored[position].ravel()]
-            rgb[rgb_at : rgb_at + len(for_rgb)] = for_rgb
-            points[points_at : points_at + len(for_points)] = for_points
-            rgb_at, points_at = rgb_at + len(for_rgb), points_at + len(for_points)
+            for name, values in adapted.features.items():
+                own = values[tokens[name][position]]
+                rows[name][filled[name] : filled[name] + len(own)] = own
+                filled[name] += len(own)
             progress("features", position + 1, len(fit))
         frames = np.asarray(fit, dtype=np.int64)
-        return (
-            rgb,
-            points,
-            np.repeat(frames, tokens.sum(axis=1)),
-            np.repeat(frames, scored.reshape(len(fit), -1).sum(axis=1)),
-        )
+        return rows, {name: np.repeat(frames, mask.sum(axis=1)) for name, mask in tokens.items()}
 
     def measured(self, prepared: Prepared) -> FrameDistances:
         """A frame that took no part in anything, against the banks."""
         patches = adapted_patches(frozen_patches(prepared, self.network, self.networks), self.network, self.networks)
-        return FrameDistances(*measure(patches, prepared.inspect, self.rgb.bank, self.points.bank))
+        return FrameDistances(*measure(patches, prepared.inspect, {name: one.bank for name, one in self.banks.items()}))
 
     def distances(self, index: int, *, leave_out: bool) -> FrameDistances:
         """One frame against the banks; ``leave_out``: without the rows that came from it."""
         patches = adapted_patches(frame_of(self.frozen, index), self.network, self.networks)
-        rgb = self.rgb.without(index) if leave_out else self.rgb.bank
-        points = self.points.without(index) if leave_out else self.points.bank
-        scored_rgb, scored_points, scored = measure(patches, self.prepared[index].inspect, rgb, points)
-        return FrameDistances(scored_rgb, scored_points, scored)
+        banks = {name: one.without(index) if leave_out else one.bank for name, one in self.banks.items()}
+        return FrameDistances(*measure(patches, self.prepared[index].inspect, banks))
 
 
-def fit_decision(tune: Sequence[FrameDistances], rgb: OwnedBank, points: OwnedBank, fusion: Fusion) -> Decision:
+def scored_tokens(patches: PatchSet, scored: BoolArray) -> dict[ModalityName, BoolArray]:
+    """By modality, n x cells: tokens that lie under a scored patch (``scored``: n x grid x grid)."""
+    return {name: child_counts(scored, math.isqrt(values.shape[1])) > 0 for name, values in patches.features.items()}
+
+
+def fit_decision(tune: Sequence[FrameDistances], banks: OwnedBanks, fusion: Fusion) -> Decision:
     """Standardisation and fusion from the tuning frames; threshold and scores are still open.
 
-    ``average``: each modality by its own mean and std of the tuning frames' distances, weights 0.5 (lsfa 11 row 14).
-    ``ocsvm``: weights of a linear one-class SVM on the raw distances, published settings. Raises CalibrationError.
+    ``average``: each modality by its own mean and std of the tuning frames' distances, equal weights that add up to 1
+    (lsfa 11 row 14). ``ocsvm``: weights of a linear one-class SVM on the raw distances, published settings.
+    Raises CalibrationError.
     """
-    modalities = []
-    for name, bank in (("rgb", rgb), ("points", points)):
-        image = np.array([getattr(one, name).image_distance for one in tune])
-        patch = np.concatenate([getattr(one, name).distance_map[one.scored] for one in tune])
-        modalities.append(_standardised(name, image, patch, bank))
+    modalities: dict[ModalityName, Modality] = {}
+    for name, bank in banks.items():
+        image = np.array([one.modalities[name].image_distance for one in tune])
+        patch = np.concatenate([one.modalities[name].distance_map[one.scored] for one in tune])
+        modalities[name] = _standardised(name, image, patch, bank, 1.0 / len(banks))
     if fusion == "ocsvm":
+        if modalities.keys() != {"rgb", "points"}:
+            raise CalibrationError("the one-class SVM fuses rgb and points alone; calibrate with --fusion average")
         weights = one_class_weights(
-            np.array([one.points.image_distance for one in tune]), np.array([one.rgb.image_distance for one in tune])
+            np.array([one.modalities["points"].image_distance for one in tune]),
+            np.array([one.modalities["rgb"].image_distance for one in tune]),
         )
-        modalities = [_raw(modality, weight) for modality, weight in zip(modalities, weights, strict=True)]
-    return Decision(
-        engine="torch", precision="fp32", rgb=modalities[0], points=modalities[1], fusion=fusion, threshold=0.0,
-        alpha=0.0, alpha_total=0.0, calibration_scores=(),
+        modalities = {
+            name: _raw(modality, weight) for (name, modality), weight in zip(modalities.items(), weights, strict=True)
+        }
+    decision = Decision(
+        engine="torch", precision="fp32", fusion=fusion, threshold=0.0, alpha=0.0, alpha_total=0.0,
+        calibration_scores=(),
     )  # fmt: skip
+    return msgspec.structs.replace(decision, **modalities)
 
 
 def one_class_weights(points: NDArray[np.float64], rgb: NDArray[np.float64]) -> tuple[float, float]:
@@ -200,7 +216,9 @@ def one_class_weights(points: NDArray[np.float64], rgb: NDArray[np.float64]) -> 
     return for_rgb, for_points
 
 
-def _standardised(name: str, image: NDArray[np.float64], patch: NDArray[np.floating], bank: OwnedBank) -> Modality:
+def _standardised(
+    name: str, image: NDArray[np.float64], patch: NDArray[np.floating], bank: OwnedBank, weight: float
+) -> Modality:
     std, patch_std = float(image.std(ddof=1)), float(patch.std(dtype=np.float64))
     if not std > LEAST_STD * abs(float(image.mean())) or not patch_std > 0:
         raise CalibrationError(
@@ -208,7 +226,7 @@ def _standardised(name: str, image: NDArray[np.float64], patch: NDArray[np.float
         )
     return Modality(
         feature_mean=bank.bank.feature_mean, feature_std=bank.bank.feature_std, image_mean=float(image.mean()),
-        image_std=std, patch_mean=float(patch.mean(dtype=np.float64)), patch_std=patch_std, weight=0.5,
+        image_std=std, patch_mean=float(patch.mean(dtype=np.float64)), patch_std=patch_std, weight=weight,
         bank_rows=len(bank.bank.memory),
     )  # fmt: skip
 

@@ -12,8 +12,9 @@ from asperity.calibration.networks.torch_networks import TorchNetworks
 from asperity.calibration.profiles import Profile
 from asperity.runtime.frame import Prepared
 from asperity.runtime.manifest import Network
-from asperity.runtime.vision.features import Patches, frozen_patches
+from asperity.runtime.vision.features import Patches, feature_shapes, frozen_patches
 from asperity.runtime.vision.points import group
+from asperity.runtime.vision.tiles import of_window
 
 STATION_FRAMES = 32
 """Fit frames from which ``point_bn = station`` takes its statistics."""
@@ -22,9 +23,8 @@ STATION_FRAMES = 32
 def empty_patches(frames: int, network: Network) -> PatchSet:
     """Room in memory for so many frames, zeros."""
     return PatchSet(
-        np.zeros((frames, network.rgb_grid**2, network.rgb_channels), np.float32),
-        np.zeros((frames, network.grid**2, network.points_channels), np.float32),
-        np.zeros((frames, network.grid, network.grid), np.bool_),
+        {name: np.zeros((frames, *shape), np.float32) for name, shape in feature_shapes(network).items()},
+        np.zeros((frames, of_window(network).grid, of_window(network).grid), np.bool_),
     )
 
 
@@ -44,7 +44,9 @@ def embed(
     for index, frame in enumerate(prepared):
         if kept is None or not kept.holds(index):
             one = frozen_patches(frame, network, networks)
-            patches.rgb[index], patches.points[index], patches.nonempty[index] = one.rgb, one.points, one.nonempty
+            patches.nonempty[index] = one.nonempty
+            for name, values in one.features.items():
+                patches.features[name][index] = values
         if kept is not None:
             kept.note(index)
         progress(index + 1, len(prepared))
@@ -53,9 +55,8 @@ def embed(
 
 def frame_of(patches: PatchSet, index: int) -> Patches:
     """One frame's patches."""
-    return Patches(
-        rgb=np.asarray(patches.rgb[index]), points=np.asarray(patches.points[index]), nonempty=patches.nonempty[index]
-    )
+    features = {name: np.asarray(values[index]) for name, values in patches.features.items()}
+    return Patches(features, patches.nonempty[index])
 
 
 def fit_station_statistics(

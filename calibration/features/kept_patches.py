@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from asperity.calibration.features.patches import PatchSet
 from asperity.runtime.manifest import Network
+from asperity.runtime.vision.features import feature_shapes
+from asperity.runtime.vision.tiles import of_window
 
 PRESENT = 1 << 32
 """Above a check sum of 32 bits: the frame has one."""
@@ -22,10 +24,13 @@ class KeptPatches:
 
     def __init__(self, folder: Path, frames: int, network: Network) -> None:
         """Open what is there or make it, zeros. Raises OSError when the disk has no room for all of it."""
-        rgb = _mapped(folder / "rgb.f32", (frames, network.rgb_grid**2, network.rgb_channels), np.float32)
-        points = _mapped(folder / "points.f32", (frames, network.grid**2, network.points_channels), np.float32)
-        nonempty = _mapped(folder / "nonempty.bool", (frames, network.grid, network.grid), np.bool_)
-        self.patches = PatchSet(rgb, points, nonempty)
+        features = {
+            name: _mapped(folder / f"{name}.f32", (frames, *shape), np.float32)
+            for name, shape in feature_shapes(network).items()
+        }
+        grid = of_window(network).grid
+        nonempty = _mapped(folder / "nonempty.bool", (frames, grid, grid), np.bool_)
+        self.patches = PatchSet(features, nonempty)
         self._sums = _mapped(folder / "sums.u64", (frames,), np.uint64)
 
     def holds(self, index: int) -> bool:
@@ -42,7 +47,7 @@ class KeptPatches:
 
     def _sum(self, index: int) -> int:
         found = 0
-        for values in (self.patches.rgb, self.patches.points, self.patches.nonempty):
+        for values in (*self.patches.features.values(), self.patches.nonempty):
             found = zlib.crc32(np.ascontiguousarray(values[index]).data, found)
         return found | PRESENT
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asperity.runtime.errors import DataError
-from asperity.runtime.frame import BoolArray, FloatArray
+from asperity.runtime.frame import BoolArray, FloatArray, ModalityName
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,25 +21,19 @@ class PatchSet:
     multiplicity is ``child_counts`` (lsfa 11 row 18).
     """
 
-    rgb: FloatArray  # n x rgb_grid^2 x C, row-major cells
-    points: FloatArray  # n x grid^2 x Cp, zero rows where empty
+    features: dict[ModalityName, FloatArray]
+    """By modality: rgb n x rgb_grid^2 x C, points n x grid^2 x Cp with zero rows where empty, row-major cells."""
     nonempty: BoolArray  # n x grid x grid
 
     def __post_init__(self) -> None:
         n, grid, width = self.nonempty.shape
-        rgb_grid = math.isqrt(self.rgb.shape[1])
-        if (
-            width != grid
-            or self.rgb.shape[0] != n
-            or self.points.shape[:2] != (n, grid * grid)
-            or rgb_grid**2 != self.rgb.shape[1]
-            or grid % rgb_grid
-        ):
-            raise DataError(
-                f"patches do not fit together: rgb {self.rgb.shape}, points {self.points.shape}, nonempty "
-                f"{self.nonempty.shape}; needed n x rgb_grid^2 x C, n x grid^2 x Cp, n x grid x grid with grid a "
-                "multiple of rgb_grid"
-            )
+        for name, values in self.features.items():
+            own_grid = math.isqrt(values.shape[1])
+            if width != grid or values.shape[0] != n or own_grid**2 != values.shape[1] or grid % own_grid:
+                raise DataError(
+                    f"patches do not fit together: {name} {values.shape}, nonempty {self.nonempty.shape}; needed "
+                    "n x cells^2 x channels and n x grid x grid with grid a multiple of cells"
+                )
 
     def __len__(self) -> int:
         return int(self.nonempty.shape[0])
@@ -52,11 +46,11 @@ class PatchSet:
     @property
     def rgb_grid(self) -> int:
         """Cells along a side of the RGB tokens' own grid."""
-        return math.isqrt(self.rgb.shape[1])
+        return math.isqrt(self.features["rgb"].shape[1])
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64] | slice) -> PatchSet:
         """The frames at ``indices``, in that order."""
-        return PatchSet(self.rgb[indices], self.points[indices], self.nonempty[indices])
+        return PatchSet({name: one[indices] for name, one in self.features.items()}, self.nonempty[indices])
 
     def parents(self) -> NDArray[np.int64]:
         """RGB token (row-major on rgb_grid) under each patch of the grid: (grid^2,) int64."""

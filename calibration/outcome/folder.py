@@ -30,7 +30,7 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
     if not outcome.tolerance > 0:
         raise CalibrationError("all calibration frames have the same score; are they copies of one frame?")
     reference.networks.save(folder / NETWORKS)
-    save_file(bank_tensors(reference.rgb.bank, reference.points.bank), folder / BANKS)
+    save_file(bank_tensors({name: one.bank for name, one in reference.banks.items()}), folder / BANKS)
     prepared = [outcome.normals.prepared[i] for i in split.calibrate]
     save_file(
         {
@@ -93,8 +93,7 @@ def _candidate(outcome: Outcome, folder: Path, name: str, index: int) -> GoldenC
         verdict="ng" if above else "ok",
         reason=int(Reason.SCORE_ABOVE_THRESHOLD if above else Reason.GOOD),
         score=outcome.score(index),
-        rgb_image_distance=one.rgb.image_distance,
-        points_image_distance=one.points.image_distance,
+        image_distances=one.image_distances(),
     )
 
 

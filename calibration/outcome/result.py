@@ -40,15 +40,14 @@ class Outcome:
 
     def score(self, index: int) -> float:
         """Fused score of a measured frame."""
-        one = self.distances[index]
-        return fused_score(one.rgb, one.points, self.decision)
+        return fused_score(self.distances[index].modalities, self.decision)
 
     def rejects(self, frame: Frame) -> bool:
         """Whether this station, as calibrated, does not pass a frame. Raises FrameRefused where it refuses one."""
         geometry, reference = self.normals.geometry, self.reference
         prepared = prepare(frame, geometry, reference.network, self.normals.masks)
         one = reference.measured(prepared)
-        scores = Scores(one.rgb, one.points, one.scored, prepared.window, prepared.silhouette)
+        scores = Scores(one.modalities, one.scored, prepared.window, prepared.silhouette)
         return decide(scores, self.decision, self.shape.ranges, geometry).verdict is not Verdict.OK
 
     @property
@@ -67,8 +66,7 @@ class Outcome:
             FrameFigures(
                 name=self.normals.names[index],
                 split=self.split.name_of(index),
-                rgb_image_distance=one.rgb.image_distance,
-                points_image_distance=one.points.image_distance,
+                image_distances=one.image_distances(),
                 score=self.score(index),
             )
             for index, one in self.distances.items()

@@ -34,7 +34,7 @@ from asperity.calibration.pretraining.stations import cell_network
 from asperity.calibration.profiles import profile
 from asperity.runtime.frame import BoolArray, FloatArray
 from asperity.runtime.manifest import Network
-from asperity.runtime.vision.distances import ModalityBank, points_scores
+from asperity.runtime.vision.distances import ModalityBank, modality_scores
 from asperity.runtime.vision.points import PointGroups, group
 
 Array = NDArray[np.float64]
@@ -152,7 +152,7 @@ def figures(found: list[Comparison]) -> Figures:
 
 
 def _compared(features: list[FloatArray], tests: list[ProbeFrame], bank: ModalityBank) -> Comparison:
-    scored = [points_scores(f, t.groups.nonempty, bank) for f, t in zip(features, tests, strict=True)]
+    scored = [modality_scores(f, t.groups.nonempty, bank) for f, t in zip(features, tests, strict=True)]
 
     def patches(index: int, label: int) -> Array:
         frame = tests[index]
@@ -191,7 +191,7 @@ def _bank(features: Features, frames: list[ProbeFrame]) -> ModalityBank:
     filled = [frame.groups.nonempty.ravel() for frame in frames]
     rows = np.concatenate([features(frame)[mask] for frame, mask in zip(frames, filled, strict=True)])
     owners = np.repeat(np.arange(len(frames)), [int(mask.sum()) for mask in filled])
-    _, wanted = bank_rows(profile("lite"), len(frames))
+    wanted = bank_rows(profile("lite"), len(frames))["points"]
     return make_bank("point", rows, owners, wanted, profile("lite")).bank
 
 

@@ -17,12 +17,14 @@ from asperity.calibration.record import CalibrationRecord, Evidence
 from asperity.calibration.report.pictures import (
     colour_and_map,
     curves,
+    found_by_size,
     modality_histograms,
     score_histogram,
     silhouette_strips,
 )
-from asperity.calibration.report.types import Report
-from asperity.runtime.frame import FloatArray
+from asperity.calibration.report.types import NAMES, Report
+from asperity.runtime.frame import FloatArray, ModalityName
+from asperity.runtime.manifest import SmallestDefect
 from asperity.runtime.vision.maps import pixel_map
 from asperity.runtime.vision.missing_points import option_of
 from asperity.runtime.vision.scoring import fused_map
@@ -59,6 +61,7 @@ def page(outcome: Outcome, record: CalibrationRecord, report: Report) -> str:
         _scores(outcome, sets),
         _strangest(outcome, report),
         _modalities(outcome, sets),
+        _smallest(report),
         _silhouettes(outcome, report),
         _repeats(report),
         _refused(report),
@@ -157,11 +160,12 @@ def _strangest(outcome: Outcome, report: Report) -> str:
         judged = "without its own patches" if one.leave_one_out else "held out"
         state = "suspect" if one.suspect else "above" if one.above_threshold else ""
         flag = {"suspect": "check this part", "above": "above the threshold", "": ""}[state]
-        why = "colour" if one.rgb_stds > one.points_stds else "geometry"
+        told = ", ".join(f"{NAMES[name]} {stds:+.1f} σ" for name, stds in one.stds.items())
+        why = NAMES[max(one.stds, key=lambda name: one.stds[name])]
         cards.append(
             f'<figure class="{state}">{_image(picture, one.name)}<figcaption><b>{rank}. {escape(one.name)}</b> '
             f"<em>{flag}</em><br>score {one.score:.3g}, {one.split}, {judged}<br>"
-            f"mostly {why}: colour {one.rgb_stds:+.1f} σ, geometry {one.points_stds:+.1f} σ<br>"
+            f"mostly {why}: {told}<br>"
             f"<code>--exclude {escape(one.name)}</code></figcaption></figure>"
         )
     return f"""<h2>The {len(cards)} strangest normal frames</h2>
@@ -171,22 +175,47 @@ anomalous, same scale for all, dark is normal.</p><div class="cards">{"".join(ca
 
 def _fused(outcome: Outcome, index: int) -> FloatArray:
     one = outcome.distances[index]
-    return np.where(one.scored, fused_map(one.rgb, one.points, outcome.decision), np.float32(0.0))
+    return np.where(one.scored, fused_map(one.modalities, outcome.decision), np.float32(0.0))
 
 
 def _modalities(outcome: Outcome, sets: _Sets) -> str:
-    def distances(name: str, indices: Sequence[int]) -> list[float]:
-        return [getattr(outcome.distances[i], name).image_distance for i in indices]
+    def distances(name: ModalityName, indices: Sequence[int]) -> list[float]:
+        return [outcome.distances[i].modalities[name].image_distance for i in indices]
 
     panels = [
-        (title, distances(name, sets.held_out), distances(name, sets.own))
-        for title, name in (("colour", "rgb"), ("geometry", "points"))
+        (NAMES[name], distances(name, sets.held_out), distances(name, sets.own))
+        for name in outcome.decision.modalities()
     ]
     decision = outcome.decision
     unit = " per standard deviation" if decision.fusion == "average" else " on raw distances"
-    return f"""<h2>Colour and geometry separately</h2>
-<p>Weights in the score: colour {decision.rgb.weight:.3g}, geometry {decision.points.weight:.3g}{unit}.</p>
-{_image(modality_histograms(panels), "histograms of both modalities")}"""
+    weights = ", ".join(f"{NAMES[name]} {one.weight:.3g}" for name, one in decision.modalities().items())
+    return f"""<h2>Each modality by itself</h2>
+<p>Weights in the score: {weights}{unit}.</p>
+{_image(modality_histograms(panels), "histograms of each modality")}"""
+
+
+def _smallest(report: Report) -> str:
+    if not report.smallest_defects:
+        return ""
+    rows = "".join(
+        f"<tr><td>{one.kind}</td><td>{_size(one, one.half_mm, one.half_strength)}</td>"
+        f"<td>{_size(one, one.often_mm, one.often_strength)}</td></tr>"
+        for one in report.smallest_defects
+    )
+    picture = found_by_size([(one.kind, one.sizes_mm, one.places) for one in report.smallest_defects])
+    return f"""<h2>The smallest defect this station sees</h2>
+<p>Defects of falling size were put into held-out good frames, at {report.smallest_defects[0].places} places each, and
+judged at the threshold above. A size is a diameter, or the length of a scratch. Flatter and fainter defects must be
+larger to be found, and so must those at edges, where none was tried.</p>
+{_image(picture, "share found by size")}
+<table><tr><th>defect</th><th>half are found from</th><th>95 of 100 are found from</th></tr>{rows}</table>"""
+
+
+def _size(one: SmallestDefect, size_mm: float | None, strength: float | None) -> str:
+    if size_mm is None or strength is None:
+        return f"not up to {one.largest_mm:.3g} mm"
+    what = f"{strength:.0%} of its colour" if one.kind == "stain" else f"{strength:.2g} mm high or deep"
+    return f"<b>{size_mm:.2g} mm</b>, {what}"
 
 
 def _silhouettes(outcome: Outcome, report: Report) -> str:

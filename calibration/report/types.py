@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from asperity.calibration.record import FalseRejects, FrameFigures, RefusedFrame, Repeat
-from asperity.runtime.manifest import WeightsOrigin
+from asperity.runtime.frame import ModalityName
+from asperity.runtime.manifest import SmallestDefect, WeightsOrigin
 
 
 class ShapeFigure(msgspec.Struct, frozen=True):
@@ -27,8 +28,7 @@ class StrangeFrame(msgspec.Struct, frozen=True):
     split: str
     score: float
     leave_one_out: bool
-    rgb_stds: float
-    points_stds: float
+    stds: dict[ModalityName, float]
     """Each modality's distance in standard deviations above the tuning frames' mean."""
     above_threshold: bool
     suspect: bool
@@ -54,5 +54,12 @@ class Report(msgspec.Struct, frozen=True):
     background: str
     bank_rows: dict[str, int]
     adaptation: dict[str, float]
+    smallest_defects: tuple[SmallestDefect, ...]
     stage_s: dict[str, float]
     frames: tuple[FrameFigures, ...]
+
+
+NAMES: dict[ModalityName, str] = {
+    "rgb": "colour", "points": "points", "geometry": "surface", "height": "height", "descriptor": "descriptor"
+}  # fmt: skip
+"""What the report calls each modality."""

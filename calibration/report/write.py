@@ -12,6 +12,7 @@ from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.record import CalibrationRecord
 from asperity.calibration.report.html import page
 from asperity.calibration.report.types import Report, ShapeFigure, StrangeFrame
+from asperity.runtime.frame import ModalityName
 
 SUSPECT_SIGMAS = 6.0
 """A normal frame this many robust standard deviations above the median of its like may be a bad part among the good."""
@@ -44,8 +45,9 @@ def summarise(outcome: Outcome, record: CalibrationRecord) -> Report:
         excluded=record.options.exclude,
         weights=record.weights,
         background=f"{record.geometry.method}: {record.geometry.why}",
-        bank_rows={"rgb": record.decision.rgb.bank_rows, "points": record.decision.points.bank_rows},
+        bank_rows={name: one.bank_rows for name, one in record.decision.modalities().items()},
         adaptation=record.adaptation,
+        smallest_defects=record.smallest_defects,
         stage_s=record.stage_s,
         frames=record.frames,
     )
@@ -61,9 +63,9 @@ def _strange(outcome: Outcome, index: int) -> StrangeFrame:
     # With a one-class SVM the decision's own constants are 0 and 1.
     tuned = [outcome.distances[i] for i in outcome.split.tune]
 
-    def stds(name: str) -> float:
-        known = [getattr(other, name).image_distance for other in tuned]
-        return float((getattr(one, name).image_distance - np.mean(known)) / np.std(known, ddof=1))
+    def stds(name: ModalityName) -> float:
+        known = [other.modalities[name].image_distance for other in tuned]
+        return float((one.modalities[name].image_distance - np.mean(known)) / np.std(known, ddof=1))
 
     # Frames of the bank score higher than held-out ones, so each is compared with its like.
     like = [outcome.score(i) for i in outcome.distances if (i in outcome.split.fit) == (index in outcome.split.fit)]
@@ -74,8 +76,7 @@ def _strange(outcome: Outcome, index: int) -> StrangeFrame:
         split=outcome.split.name_of(index),
         score=score,
         leave_one_out=index in outcome.split.fit,
-        rgb_stds=stds("rgb"),
-        points_stds=stds("points"),
+        stds={name: stds(name) for name in one.modalities},
         above_threshold=score > decision.threshold,
         suspect=score > median + SUSPECT_SIGMAS * sigma,
     )

@@ -19,20 +19,21 @@ from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.adaptation.trainer import Adaptation, adapt, adapt_patches
 from asperity.calibration.auroc import auroc
 from asperity.calibration.banks.coreset import bank_rows
-from asperity.calibration.banks.reference import make_bank
+from asperity.calibration.banks.reference import make_bank, scored_tokens
 from asperity.calibration.features.embedding import embed, frame_of
-from asperity.calibration.features.patches import PatchSet, child_counts
+from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.networks.adaptor import new_adaptors
 from asperity.calibration.networks.torch_networks import TorchNetworks
 from asperity.calibration.profiles import Profile
 from asperity.calibration.tuning.pseudo_defects import KINDS, Kind, make_pseudo_defect
+from asperity.runtime.bundle.banks import Banks
 from asperity.runtime.errors import CalibrationError, DataError
 from asperity.runtime.files import write_whole
 from asperity.runtime.frame import BoolArray, FloatArray, MissingPoint, Prepared
 from asperity.runtime.manifest import Network, WeightsOrigin
 from asperity.runtime.text.encoding import TextRefused
 from asperity.runtime.text.formats import decode_json
-from asperity.runtime.vision.distances import ModalityBank, measure
+from asperity.runtime.vision.distances import measure
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
@@ -189,27 +190,27 @@ def make_tune_set(
     )
 
 
-def make_banks(fit: PatchSet, profile: Profile, cap: int = BANK_CAP) -> tuple[ModalityBank, ModalityBank]:
-    """(RGB, points) banks of adapted fit patches, standardised by each modality's own scalars (lsfa 11 rows 15, 16)."""
-    rgb_rows, points_rows = (min(rows, cap) for rows in bank_rows(profile, len(fit)))
-    covered, filled = child_counts(fit.nonempty, fit.rgb_grid) > 0, fit.nonempty.reshape(len(fit), -1)
-    frames = np.arange(len(fit))
-    return (
-        make_bank("rgb", fit.rgb[covered], np.repeat(frames, covered.sum(axis=1)), rgb_rows, profile).bank,
-        make_bank("points", fit.points[filled], np.repeat(frames, filled.sum(axis=1)), points_rows, profile).bank,
-    )
+def make_banks(fit: PatchSet, profile: Profile, cap: int = BANK_CAP) -> Banks:
+    """Banks of adapted fit patches, standardised by each modality's own scalars (lsfa 11 rows 15, 16)."""
+    rows, frames = bank_rows(profile, len(fit)), np.arange(len(fit))
+    return {
+        name: make_bank(
+            name, fit.features[name][tokens], np.repeat(frames, tokens.sum(axis=1)), min(rows[name], cap), profile
+        ).bank
+        for name, tokens in scored_tokens(fit, fit.nonempty).items()
+    }
 
 
-def distances(patches: PatchSet, rgb: ModalityBank, points: ModalityBank) -> Distances:
+def distances(patches: PatchSet, banks: Banks) -> Distances:
     """Every frame measured against both banks."""
     everywhere = np.ones(patches.nonempty.shape[1:], dtype=np.bool_)
-    measured = [measure(frame_of(patches, index), everywhere, rgb, points) for index in range(len(patches))]
+    measured = [measure(frame_of(patches, index), everywhere, banks) for index in range(len(patches))]
     return Distances(
-        rgb=np.stack([r.distance_map for r, _, _ in measured]),
-        points=np.stack([p.distance_map for _, p, _ in measured]),
-        scored=np.stack([s for _, _, s in measured]),
-        rgb_image=np.array([r.image_distance for r, _, _ in measured]),
-        points_image=np.array([p.image_distance for _, p, _ in measured]),
+        rgb=np.stack([one["rgb"].distance_map for one, _ in measured]),
+        points=np.stack([one["points"].distance_map for one, _ in measured]),
+        scored=np.stack([scored for _, scored in measured]),
+        rgb_image=np.array([one["rgb"].image_distance for one, _ in measured]),
+        points_image=np.array([one["points"].image_distance for one, _ in measured]),
     )
 
 
@@ -244,7 +245,7 @@ class Judge:
 
     def distances(self, patches: PatchSet) -> Distances:
         """Frozen patches in, distances to the banks out."""
-        return distances(self.adapted(patches), *self.banks)
+        return distances(self.adapted(patches), self.banks)
 
     def figures(self) -> Figures:
         """AUROCs of held-out normal against pseudo-defects."""

@@ -44,6 +44,13 @@ def command(
     held_out: Annotated[
         str, typer.Option(help="Held-out frames: split, or leave_one_out (weaker, for few frames).")
     ] = "split",
+    tiles: Annotated[
+        int, typer.Option(min=1, help="See the window by so many tiles per side: finer, but slower; needs frozen.")
+    ] = 1,
+    smallest_defect: Annotated[
+        bool,
+        typer.Option("--smallest-defect/--no-smallest-defect", help="Measure the smallest defect the station sees."),
+    ] = True,
     geometry: Background = "auto",
     z: Z = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of split and adaptation.")] = 0,
@@ -73,6 +80,7 @@ def command(
         "ignore_mask": _text(ignore_mask),
         "rgb_weights": _text(rgb_weights), "points_weights": _text(point_weights), "fusion": fusion,
         "held_out": held_out, "geometry": geometry, "z": z, "seed": seed, "limit": limit, "device": device,
+        "tiles": tiles, "smallest_defect": smallest_defect,
     }  # fmt: skip
     options = chosen_options(**chosen)
     # What would fail after minutes of work is asked first.
@@ -125,6 +133,7 @@ def _told(folder: CalibrationFolder) -> dict[str, Any]:
         "normal_frames": record.normal_frames,
         "refused": msgspec.to_builtins(record.refused),
         "repeats": msgspec.to_builtins(record.repeats),
+        "smallest_defects": msgspec.to_builtins(record.smallest_defects),
         "adaptation": record.adaptation,
         "stage_s": record.stage_s,
     }
@@ -132,6 +141,7 @@ def _told(folder: CalibrationFolder) -> dict[str, Any]:
 
 def _show(folder: CalibrationFolder) -> None:
     from asperity.calibration.frames.parts import listed
+    from asperity.runtime.commands.inspect_bundle import smallest_told
     from asperity.runtime.manifest import LEVEL_FIGURE
 
     record = folder.record
@@ -155,4 +165,6 @@ def _show(folder: CalibrationFolder) -> None:
         verdict = "one part" if repeat.counted else "one part? counted as different ones, see the report"
         typer.echo(f"repeated   {listed(repeat.frames)}: {verdict}")
     typer.echo(f"promise    {record.false_rejects.statement}")
+    for one in record.smallest_defects:
+        typer.echo(f"sees       {smallest_told(one)}")
     typer.echo(f"report     {folder.report_path}")

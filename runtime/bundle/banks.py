@@ -1,47 +1,42 @@
-"""The memory banks of both modalities as tensors in one file, the same in a calibration folder and in a bundle.
+"""The memory banks of all modalities as tensors in one file, the same in a calibration folder and in a bundle.
 
-``rgb`` (R, C) and ``points`` (P, Cp) float32: standardised rows. With local distances (``Network.distances``) also
-``rgb_usual`` (2, R) and ``points_usual`` (2, P): mean and standard deviation of normal distances to each row.
+By modality, as ``rgb`` (R, C) and ``points`` (P, Cp), float32: standardised rows. With local distances
+(``Network.distances``) also ``rgb_usual`` (2, R) ...: mean and standard deviation of normal distances to each row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.frame import FloatArray
+from asperity.runtime.frame import FloatArray, ModalityName
 from asperity.runtime.manifest import Decision, Modality, Network
 from asperity.runtime.vision.distances import ModalityBank, RowStatistics
+from asperity.runtime.vision.features import feature_shapes
 from asperity.runtime.vision.nearest import MemoryBank
 
-MODALITIES = ("rgb", "points")
-
-
-@dataclass(frozen=True, slots=True)
-class Banks:
-    """What distances are measured against."""
-
-    rgb: ModalityBank
-    points: ModalityBank
+Banks = dict[ModalityName, ModalityBank]
+"""What distances are measured against, in the order of ``frame.MODALITIES``."""
 
 
 def bank_shapes(network: Network, decision: Decision) -> dict[str, tuple[int, int]]:
     """Every tensor that must be there, and no other."""
-    rows = {"rgb": decision.rgb.bank_rows, "points": decision.points.bank_rows}
-    shapes = {"rgb": (rows["rgb"], network.rgb_channels), "points": (rows["points"], network.points_channels)}
-    if network.distances == "local":
-        shapes |= {f"{name}_usual": (2, rows[name]) for name in MODALITIES}
+    shapes: dict[str, tuple[int, int]] = {}
+    features = feature_shapes(network)
+    for name, one in decision.modalities().items():
+        shapes[name] = (one.bank_rows, features[name][1])
+        if network.distances == "local":
+            shapes[f"{name}_usual"] = (2, one.bank_rows)
     return shapes
 
 
-def bank_tensors(rgb: ModalityBank, points: ModalityBank) -> dict[str, FloatArray]:
-    """The tensors of two banks."""
+def bank_tensors(banks: Banks) -> dict[str, FloatArray]:
+    """The tensors of the banks."""
     tensors: dict[str, FloatArray] = {}
-    for name, bank in zip(MODALITIES, (rgb, points), strict=True):
+    for name, bank in banks.items():
         tensors[name] = bank.memory.rows
         if bank.usual is not None:
             tensors[f"{name}_usual"] = np.stack([bank.usual.mean, bank.usual.std]).astype(np.float32)
@@ -58,7 +53,7 @@ def read_banks(tensors: Mapping[str, NDArray[Any]], decision: Decision) -> Banks
             None if usual is None else RowStatistics(mean=usual[0], std=usual[1]),
         )  # fmt: skip
 
-    return Banks(bank("rgb", decision.rgb), bank("points", decision.points))
+    return {name: bank(name, one) for name, one in decision.modalities().items()}
 
 
 def usual_fault(tensor: NDArray[Any]) -> str:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.bundle.banks import MODALITIES, bank_shapes, usual_fault
+from asperity.runtime.bundle.banks import bank_shapes, usual_fault
 from asperity.runtime.bundle.ceilings import check_ceilings
 from asperity.runtime.bundle.onnx_graphs import MAX_GRAPH_VALUES, MAX_TENSOR_VALUES, read_graph, with_outputs
 from asperity.runtime.bundle.sizes import geometry_fault
 from asperity.runtime.errors import BundleError, first_line
+from asperity.runtime.frame import MODALITIES
 from asperity.runtime.manifest import (
     LATEST_US,
     LEVEL_FIGURE,
@@ -32,6 +33,7 @@ from asperity.runtime.manifest import (
 )
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.nearest import LARGEST, bounded
+from asperity.runtime.vision.tiles import of_window, tiles_fault
 
 BANKS_FILE = "banks.safetensors"
 INPUTS_FILE = "calibration_inputs.safetensors"
@@ -71,7 +73,8 @@ def file_limits(manifest: Manifest) -> dict[str, int]:
     pixels = geometry.height_px * geometry.width_px
     limits = {f"{name}.onnx": MAX_GRAPH_NBYTES for name in graph_names(network)}
     limits[BANKS_FILE] = HEADS_NBYTES + 4 * sum(map(math.prod, bank_shapes(network, manifest.decision).values()))
-    frame = 3 * network.image_px**2 + 12 * network.cloud_px**2 + network.grid**2 + 4
+    window = of_window(network)
+    frame = 3 * window.image_px**2 + 12 * window.cloud_px**2 + window.grid**2 + 4
     limits[INPUTS_FILE] = HEADS_NBYTES + frame * len(manifest.decision.calibration_scores)
     for golden in manifest.golden:
         limits[f"golden/rgb/{golden.name}.png"] = HEADS_NBYTES + 4 * pixels
@@ -91,6 +94,7 @@ def check_manifest(manifest: Manifest) -> None:
     _check_network(manifest.network)
     _check_geometry(manifest.geometry, manifest.network)
     _check_decision(manifest.decision)
+    _check_modalities(manifest)
     _check_golden(manifest)
     _positive("golden_tolerance", manifest.golden_tolerance)
     _positive("frame_p99_ms", manifest.frame_p99_ms)
@@ -118,6 +122,8 @@ def _check_network(network: Network) -> None:
     for name in ("rgb_mean", "rgb_std"):
         for value in getattr(network, name):
             _positive(f"network.{name}", value)
+    if fault := tiles_fault(network):
+        raise BundleError(f"has {fault}")
 
 
 def _check_geometry(geometry: Geometry, network: Network) -> None:
@@ -146,8 +152,8 @@ def _check_modality(name: str, modality: Modality) -> None:
 
 
 def _check_decision(decision: Decision) -> None:
-    _check_modality("rgb", decision.rgb)
-    _check_modality("points", decision.points)
+    for name, modality in decision.modalities().items():
+        _check_modality(name, modality)
     scores = decision.calibration_scores
     if not scores or any(later < earlier for earlier, later in pairwise(scores)):
         raise BundleError("field decision.calibration_scores is empty or not ascending")
@@ -162,6 +168,21 @@ def _check_decision(decision: Decision) -> None:
             raise BundleError(f"field decision.{field} is {value}, not a rate between 0 and 1")
 
 
+def _check_modalities(manifest: Manifest) -> None:
+    """Colour and at least one modality of shape, in their order, and as many decisions."""
+    names = manifest.network.modalities
+    if names != tuple(name for name in MODALITIES if name in names) or "rgb" not in names or len(names) < 2:
+        raise BundleError(
+            f"field network.modalities is {', '.join(names) or 'empty'}; it names rgb and one or more of "
+            f"{', '.join(MODALITIES[1:])}, in this order"
+        )
+    if (decided := tuple(manifest.decision.modalities())) != names:
+        raise BundleError(
+            f"field decision has constants of {', '.join(decided) or 'no modality'}, and network.modalities is "
+            f"{', '.join(names)}"
+        )
+
+
 def _check_golden(manifest: Manifest) -> None:
     """The kinds that a gate needs, each with the verdict that its kind implies (architecture, "Bundle")."""
     kinds = [golden.kind for golden in manifest.golden]
@@ -174,8 +195,11 @@ def _check_golden(manifest: Manifest) -> None:
     threshold = manifest.decision.threshold
     for golden in manifest.golden:
         told = f"golden frame {golden.name} ({golden.kind}) with verdict {golden.verdict}, score {golden.score}"
-        if not all(math.isfinite(v) for v in (golden.score, golden.rgb_image_distance, golden.points_image_distance)):
+        distances = golden.distances()
+        if not all(math.isfinite(value) for value in (golden.score, *distances.values())):
             raise BundleError(f"has {told}: not finite")
+        if distances.keys() != manifest.decision.modalities().keys():
+            raise BundleError(f"has {told} and distances of {', '.join(distances) or 'no modality'}")
         if (golden.verdict == "unknown") != timing_only:
             raise BundleError(f"has {told}: unknown is for bundles for timing only, which may contain nothing else")
         if not timing_only and (golden.verdict == "ng") != (golden.score > threshold):
@@ -222,7 +246,7 @@ def check_banks(tensors: Tensors, manifest: Manifest) -> None:
 
 def check_inputs(tensors: Tensors, manifest: Manifest) -> None:
     """Model inputs of as many frames as set the threshold. Raises BundleError."""
-    network, n = manifest.network, len(manifest.decision.calibration_scores)
+    network, n = of_window(manifest.network), len(manifest.decision.calibration_scores)
     _require(
         tensors,
         INPUTS_FILE,

@@ -105,8 +105,10 @@ def judge(
         "region": None
         if region is None
         else {"x": region.x, "y": region.y, "w": region.w, "h": region.h, "area_px": region.area_px},
-        "rgb_image_distance": scores.rgb.image_distance if scores else None,
-        "points_image_distance": scores.points.image_distance if scores else None,
+        **{
+            f"{name}_image_distance": scores.modalities[name].image_distance if scores else None
+            for name in manifest.network.modalities
+        },
         "ms": round((time.perf_counter_ns() - start_ns) / 1e6, 1),
     }
     return judgement, scores, line
@@ -158,7 +160,7 @@ def _write_map(folder: Path, name: str, frame: Frame, scores: Scores, decision: 
     from asperity.runtime.vision.scoring import fused_map
 
     height_px, width_px = frame.shape_px
-    pixels = pixel_map(fused_map(scores.rgb, scores.points, decision))
+    pixels = pixel_map(fused_map(scores.modalities, decision))
     low = float(pixels.min())
     placed = source_map(pixels, scores.window, height_px, width_px, outside=low)
     region = judgement.region if judgement.verdict is Verdict.NG else None

@@ -41,7 +41,7 @@ class Maps:
         self._parent, self.spot, self.levels = device.alloc(4 * MAP_PX**2), device.alloc(24), device.alloc(16)
         self._constants: list[Argument] = [
             np.float64(value)
-            for modality in (decision.rgb, decision.points)
+            for modality in decision.modalities().values()
             for value in (modality.weight, modality.patch_mean, modality.patch_std)
         ]
 

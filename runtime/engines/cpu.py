@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,16 +25,17 @@ from asperity.runtime.errors import EngineError, first_line
 from asperity.runtime.frame import EngineInfo, FloatArray, Frame, Prepared, Scores
 from asperity.runtime.manifest import Geometry, Network
 from asperity.runtime.process.processors import usable_processors
-from asperity.runtime.vision.distances import points_scores, rgb_scores
+from asperity.runtime.vision.distances import modality_scores
 from asperity.runtime.vision.features import (
     StageClock,
     adapted_points,
     adapted_rgb,
-    point_groups,
-    point_patches,
-    rgb_tokens,
+    refuse_unknown,
+    window_points,
+    window_rgb,
 )
 from asperity.runtime.vision.preprocess import Masks, prepare
+from asperity.runtime.vision.tiles import Tiling, scorable
 
 NAME = "cpu"
 PRECISION = "fp32"
@@ -108,12 +109,14 @@ class CpuEngine(Engine):
         if threads < 1:
             raise EngineError(f"threads is {threads} and must be 1 or more")
         self._geometry, self._network, self._masks = geometry, network, masks
+        self._tiling = Tiling.of(network)
         self._threads = threads
         self._branch_threads = max(1, threads // 2)
         self._networks = OnnxNetworks(graphs, network, threads)
         self._beside: Executor = ThreadPoolExecutor(1, "rgb") if threads > 1 else _Here()
         self._blas = ThreadpoolController()
-        self._rgb, self._points = banks.rgb, banks.points
+        refuse_unknown(network.modalities)
+        self._banks = banks
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int | None = None) -> CpuEngine:
@@ -152,21 +155,24 @@ class CpuEngine(Engine):
         self._beside.shutdown()
 
     def _scored(self, prepared: Prepared, clock: StageClock) -> Scores:
-        rgb_features = self._start(self._rgb_features, prepared, clock)
-        grouped = point_groups(prepared, self._network, clock)
-        scored = grouped.nonempty & prepared.inspect
-        patches = point_patches(grouped, self._network, self._networks, clock)
-        patches = adapted_points(patches, grouped.nonempty, self._network, self._networks, clock)
+        tiles = scorable(self._tiling, prepared, self._network)
+        rgb_features = self._start(self._rgb_features, tiles, clock)
+        patches, nonempty = window_points(tiles, self._network, self._networks, clock)
+        scored = nonempty & prepared.inspect
+        patches = adapted_points(patches, nonempty, self._network, self._networks, clock)
         # Both searches start here, so that whichever branch was longer, they are shared between the two threads.
         beside = self._beside if self._threads > 1 else None
         since_ns = time.perf_counter_ns()
-        points = points_scores(patches, scored, self._points, beside)
+        points = modality_scores(patches, scored, self._banks["points"], beside)
         clock.lap("knn", since_ns)
         tokens = rgb_features.result()
         since_ns = time.perf_counter_ns()
-        rgb = rgb_scores(tokens, scored, self._rgb, beside)
+        rgb = modality_scores(tokens, scored, self._banks["rgb"], beside)
         clock.lap("knn", since_ns)
-        return Scores(rgb, points, scored, prepared.window, prepared.silhouette, clock.stage_us, tuple(clock.spans))
+        return Scores(
+            {"rgb": rgb, "points": points}, scored, prepared.window, prepared.silhouette, clock.stage_us,
+            tuple(clock.spans),
+        )  # fmt: skip
 
     def _held_blas(self) -> AbstractContextManager[Any]:
         """BLAS on a branch's share of the cores, preparation included: its threads spin on after a product."""
@@ -179,8 +185,8 @@ class CpuEngine(Engine):
         except RuntimeError as error:
             raise EngineError("the engine is closed") from error
 
-    def _rgb_features(self, prepared: Prepared, clock: StageClock) -> FloatArray:
-        tokens = rgb_tokens(prepared, self._network, self._networks, clock)
+    def _rgb_features(self, tiles: Sequence[Prepared | None], clock: StageClock) -> FloatArray:
+        tokens = window_rgb(tiles, self._network, self._networks, clock)
         return adapted_rgb(tokens, self._network, self._networks, clock)
 
 

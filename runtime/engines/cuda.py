@@ -39,9 +39,10 @@ from asperity.runtime.frame import (
     Scores,
 )
 from asperity.runtime.manifest import Decision, Geometry, Network
-from asperity.runtime.vision.features import StageClock
+from asperity.runtime.vision.features import StageClock, refuse_unknown
 from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.preprocess import Masks, covered_pixels, refuse_size
+from asperity.runtime.vision.tiles import refuse_several_tiles
 from asperity.runtime.vision.units import pixel_rays
 
 NAME = "cuda"
@@ -302,15 +303,15 @@ class CudaEngine(Engine):
         if way.empty:
             nothing = ModalityScores(np.zeros((grid, grid), dtype=np.float32), 0.0)
             scored = np.zeros((grid, grid), dtype=bool)
-            return way.scores(nothing, nothing, scored)
+            return way.scores({name: nothing for name in self._network.modalities}, scored)
         self._wait(way.lane.answer_event)
         answer = way.lane.read_answer()
         check_number(answer, way.number)
         check_fault(int(answer["fault"][0]))
         scored = answer["scored"].astype(bool)
-        rgb, points = (modality_of(answer, name, scored) for name in ("rgb", "points"))
+        modalities = {name: modality_of(answer, name, scored) for name in self._network.modalities}
         way.lap("knn")
-        return way.scores(rgb, points, scored)
+        return way.scores(modalities, scored)
 
     def _taken(self, progress: Progress) -> UnderWay:
         self._number = self._number % (2**32 - 1) + 1  # never 0, which is the number of no frame
@@ -378,11 +379,14 @@ class CudaEngine(Engine):
 
     def _make(self, decision: Decision, banks: Banks, masks: Masks) -> None:
         device, settings = self._device, self._settings
+        refuse_unknown(self._network.modalities)
+        refuse_several_tiles(self._network)
+        modalities = decision.modalities()
         covered = covered_pixels(masks, self._geometry)
         plan = LanePlan(
             self._geometry, self._network, decision, covered if covered.any() else None,
-            host_bank(device.name, banks.rgb, decision.rgb, self._network.rgb_grid**2),
-            host_bank(device.name, banks.points, decision.points, self._network.grid**2),
+            host_bank(device.name, banks["rgb"], modalities["rgb"], self._network.rgb_grid**2),
+            host_bank(device.name, banks["points"], modalities["points"], self._network.grid**2),
         )  # fmt: skip
         self.budget = plan.budget(device, self._graphs, settings.lanes)
         check_room(self.budget, device, settings.recipes, settings.lanes)

@@ -66,7 +66,7 @@ def rescore(inputs: CalibrationInputs, engine: Engine, decision: Decision, progr
     scores = np.empty(len(inputs))
     for index in range(len(inputs)):
         seen = engine.score_prepared(inputs.prepared(index), progress)
-        scores[index] = fused_score(seen.rgb, seen.points, decision)
+        scores[index] = fused_score(seen.modalities, decision)
         if not math.isfinite(scores[index]):
             raise EngineError(f"calibration input {index} scores {scores[index]}; this engine must not judge parts")
     return scores

@@ -2,30 +2,29 @@
 
 Each golden frame takes the whole path of a real one: preprocessing, networks, banks, ``scoring.decide``. Two of them
 were spoiled by the exporter, one in geometry and one in colour, and must be ng because of their own modality's
-distance, so that an engine of constants, a network of zeros or a bank that is near everything cannot pass
-(architecture, "Bundle"). A bundle for timing only has no spoiled ones: ``decide`` gives it no verdict, here as on the
-line, and the gate compares its scores with the exporter's.
+distance (each modality of shape must see the one in geometry by itself), so that an engine of constants, a network of
+zeros or a bank that is near everything cannot pass (architecture, "Bundle"). A bundle for timing only has no spoiled
+ones: ``decide`` gives it no verdict, here as on the line, and the gate compares its scores with the exporter's.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from asperity.runtime.bundle.checks import GOLDEN_REASONS
 from asperity.runtime.bundle.reader import Bundle
 from asperity.runtime.engines import Engine
 from asperity.runtime.engines.own_threshold import decision_for
 from asperity.runtime.errors import EngineError, EngineLostError, FrameRefused, ParityError
-from asperity.runtime.frame import Frame, Scores, Verdict
+from asperity.runtime.frame import Frame, ModalityName, Scores, Verdict
 from asperity.runtime.manifest import Decision, GoldenFrame, Manifest
 from asperity.runtime.vision.scoring import Judgement, decide, fused_score
 
-Name = Literal["rgb", "points"]
-
-SPOILED_MODALITY: dict[str, Name] = {"spoiled_geometry": "points", "spoiled_colour": "rgb"}
+SPOILED_MODALITIES: dict[str, tuple[ModalityName, ...]] = {
+    "spoiled_geometry": ("points", "geometry", "height", "descriptor"), "spoiled_colour": ("rgb",)
+}  # fmt: skip
 VERDICT_NAMES = {Verdict.OK: "ok", Verdict.NG: "ng", Verdict.UNKNOWN: "unknown"}
 
 Progress = Callable[[str], None]
@@ -71,26 +70,34 @@ SPOILED_SHARE = 0.05
 scores vary by measures nothing (docs/decisions/spoiled-scores.md)."""
 
 
-def usual_distance(checks: Iterable[GoldenCheck], modality: Name) -> float:
-    """Mean image distance of the normal golden frames in one modality, as this engine measures it."""
-    normal = [check.scores for check in checks if check.golden.kind == "normal"]
-    distances = [scores.rgb.image_distance if modality == "rgb" else scores.points.image_distance for scores in normal]
-    if not distances:
+def usual_distances(checks: Iterable[GoldenCheck]) -> dict[ModalityName, float]:
+    """Mean image distance of the normal golden frames in each modality, as this engine measures it."""
+    normal = [check.scores.modalities for check in checks if check.golden.kind == "normal"]
+    if not normal:
         raise ParityError("the bundle holds no normal golden frame to compare spoiled ones with; export it again")
-    return sum(distances) / len(distances)
+    return {name: sum(one[name].image_distance for one in normal) / len(normal) for name in normal[0]}
 
 
-def own_evidence(scores: Scores, modality: Name, decision: Decision, usual: float) -> bool:
-    """True when this modality's image distance is what puts the fused score above the threshold.
+def own_evidence(
+    scores: Scores, modality: ModalityName, decision: Decision, usual: Mapping[ModalityName, float]
+) -> bool:
+    """True when this modality's image distance by itself puts the fused score above the threshold, and no other kind's.
 
-    That is: with the distance as it is the score is above, and with the ``usual`` one of normal frames it is not.
+    That is: with its distance as it is and all others at the ``usual`` one of normal frames the score is above; and it
+    is not with all at the usual one, nor with those at the usual one that see the same kind of defect (shape, colour).
     """
-    whole = fused_score(scores.rgb, scores.points, decision)
-    if modality == "rgb":
-        without = fused_score(replace(scores.rgb, image_distance=usual), scores.points, decision)
-    else:
-        without = fused_score(scores.rgb, replace(scores.points, image_distance=usual), decision)
-    return whole > decision.threshold >= without
+    calm = {name: replace(one, image_distance=usual[name]) for name, one in scores.modalities.items()}
+    alone = calm | {modality: scores.modalities[modality]}
+    kind = next(names for names in SPOILED_MODALITIES.values() if modality in names)
+    others = scores.modalities | {name: one for name, one in calm.items() if name in kind}
+    without = max(fused_score(calm, decision), fused_score(others, decision))
+    return fused_score(alone, decision) > decision.threshold >= without
+
+
+def spoiled_modalities(kind: str, decision: Decision) -> tuple[ModalityName, ...]:
+    """The modalities that must each see a golden frame of this kind: colour, or every modality of shape."""
+    wanted = SPOILED_MODALITIES.get(kind, ())
+    return tuple(name for name in decision.modalities() if name in wanted)
 
 
 def check_golden(check: GoldenCheck, decision: Decision, manifest: Manifest) -> None:
@@ -100,7 +107,7 @@ def check_golden(check: GoldenCheck, decision: Decision, manifest: Manifest) -> 
     """
     golden, judgement = check.golden, check.judgement
     tolerance = manifest.golden_tolerance
-    if golden.kind in SPOILED_MODALITY:
+    if golden.kind in SPOILED_MODALITIES:
         tolerance = max(tolerance, SPOILED_SHARE * abs(golden.score - decision.threshold))
     seen = VERDICT_NAMES[judgement.verdict]
     frame = f"golden frame {golden.name} ({golden.kind})"
@@ -119,19 +126,20 @@ def check_golden(check: GoldenCheck, decision: Decision, manifest: Manifest) -> 
 
 
 def check_evidence(checks: Sequence[GoldenCheck], decision: Decision) -> None:
-    """Each spoiled frame is ng because of its own modality. Raises ParityError.
+    """Each spoiled frame is ng because of its own modalities, each by itself. Raises ParityError.
 
     Measured by this engine on both sides: what the manifest says of distances is not evidence.
     """
     for check in checks:
-        golden, modality = check.golden, SPOILED_MODALITY.get(check.golden.kind)
-        if modality is None or own_evidence(check.scores, modality, decision, usual_distance(checks, modality)):
-            continue
-        raise ParityError(
-            f"golden frame {golden.name} ({golden.kind}): it must be ng because of its {modality} distance; this "
-            f"engine's is {getattr(check.scores, modality).image_distance:.4f}, which is not decisive: the {modality} "
-            "network or bank detects nothing; calibrate and export again"
-        )
+        golden = check.golden
+        for modality in spoiled_modalities(golden.kind, decision):
+            if own_evidence(check.scores, modality, decision, usual_distances(checks)):
+                continue
+            raise ParityError(
+                f"golden frame {golden.name} ({golden.kind}): it must be ng because of its {modality} distance; this "
+                f"engine's is {check.scores.modalities[modality].image_distance:.4f}, which is not decisive: the "
+                f"{modality} network or bank detects nothing; calibrate and export again"
+            )
 
 
 def pass_gate(

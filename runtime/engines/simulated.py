@@ -107,8 +107,7 @@ class SimulatedEngine(Engine):
         patches[GRID // 2, GRID // 2] = min(distance, 2.0 * THRESHOLD) if word != "nan" else distance
         modality = ModalityScores(patches, distance)
         return Scores(
-            rgb=modality,
-            points=modality,
+            modalities={"rgb": modality, "points": modality},
             scored=np.ones((GRID, GRID), dtype=np.bool_),
             window=Window(0, 0, side_px),
             silhouette=Silhouette(2.0 if word == "shape" else 1.0, 1.0, 1.0, 1.0, 0.0),

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from asperity.runtime.cuda.lane import Lane
-from asperity.runtime.frame import BoolArray, ModalityScores, Prepared, Scores, Silhouette, Window
+from asperity.runtime.frame import BoolArray, ModalityName, ModalityScores, Prepared, Scores, Silhouette, Window
 from asperity.runtime.vision.features import StageClock
 
 
@@ -30,8 +30,8 @@ class UnderWay:
         self.clock.lap(stage, self.since_ns)
         self.since_ns = time.perf_counter_ns()
 
-    def scores(self, rgb: ModalityScores, points: ModalityScores, scored: BoolArray) -> Scores:
+    def scores(self, modalities: dict[ModalityName, ModalityScores], scored: BoolArray) -> Scores:
         """What was found; the frame is done."""
         assert self.window is not None
         assert self.silhouette is not None  # known once the head was read
-        return Scores(rgb, points, scored, self.window, self.silhouette, self.clock.stage_us, tuple(self.clock.spans))
+        return Scores(modalities, scored, self.window, self.silhouette, self.clock.stage_us, tuple(self.clock.spans))

@@ -204,7 +204,7 @@ def _judge(born: Result, recipe: Recipe, scores: Scores, clock: Callable[[], Now
     )
     if judgement.score is None:
         return Outcome(result, judgement.detail, spans=spans)
-    distance_map = fused_map(scores.rgb, scores.points, recipe.decision)
+    distance_map = fused_map(scores.modalities, recipe.decision)
     shown = distance_map if np.isfinite(distance_map).all() else None
     spans = (*spans, Span("map", thread, end_ns, clock().ns))
     return Outcome(result, judgement.detail, shown, scores.window, spans=spans)

@@ -7,6 +7,7 @@ peak of the smoothed map; ``docs/decisions/local-distances.md`` says why.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asperity.runtime.errors import EngineError
-from asperity.runtime.frame import BoolArray, FloatArray, ModalityScores
+from asperity.runtime.frame import BoolArray, FloatArray, ModalityName, ModalityScores
 from asperity.runtime.vision.features import Patches
 from asperity.runtime.vision.maps import pixel_map
 from asperity.runtime.vision.nearest import MemoryBank
@@ -57,39 +58,36 @@ class ModalityBank:
 
 
 def measure(
-    patches: Patches, inspect: BoolArray, rgb: ModalityBank, points: ModalityBank
-) -> tuple[ModalityScores, ModalityScores, BoolArray]:
-    """Distances of the non-empty, inspected patches to both banks: (rgb, points, scored grid x grid).
+    patches: Patches, inspect: BoolArray, banks: Mapping[ModalityName, ModalityBank]
+) -> tuple[dict[ModalityName, ModalityScores], BoolArray]:
+    """Distances of the non-empty, inspected patches to every bank, by modality, and scored (grid x grid).
 
-    An RGB token is scored when any of its patches is; its distance stands in all of its scored patches. A frame with no
-    patch to score gives zero maps and ``scored`` all False, which ``scoring.decide`` never lets pass.
-    Raises EngineError on features that are not finite or of a wrong width.
+    A frame with no patch to score gives zero maps and ``scored`` all False, which ``scoring.decide`` never lets pass.
+    Raises EngineError on features that are not finite or of a wrong width, or are not there.
     """
     scored = patches.nonempty & inspect
-    return rgb_scores(patches.rgb, scored, rgb), points_scores(patches.points, scored, points), scored
+    if missing := sorted(banks.keys() - patches.features.keys()):
+        raise EngineError(f"the frame has no {missing[0]} features, and the bundle holds a bank of them; export again")
+    return {name: modality_scores(patches.features[name], scored, bank) for name, bank in banks.items()}, scored
 
 
-def rgb_scores(
+def modality_scores(
     features: FloatArray, scored: BoolArray, bank: ModalityBank, beside: Executor | None = None
 ) -> ModalityScores:
-    """Distances of the RGB tokens (T, C) that lie under a scored patch (grid x grid).
+    """Distances of one modality's tokens (T, C) that lie under a scored patch (grid x grid).
 
-    ``beside`` as in ``MemoryBank.nearest``. Raises as ``measure``.
+    A token is scored when any of its patches is; its distance stands in all of its scored patches. ``beside`` as in
+    ``MemoryBank.nearest``. Raises as ``measure``.
     """
     repeat = _repeat(scored.shape[0], len(features))
-    rgb_grid = scored.shape[0] // repeat
-    tokens = np.asarray(scored.reshape(rgb_grid, repeat, rgb_grid, repeat).any(axis=(1, 3)))
+    own_grid = scored.shape[0] // repeat
+    tokens = np.asarray(scored.reshape(own_grid, repeat, own_grid, repeat).any(axis=(1, 3)))
     own_map, distance = _modality(features, tokens, bank, beside)
+    if repeat == 1:
+        return ModalityScores(own_map, distance)
     return ModalityScores(
         np.where(scored, own_map.repeat(repeat, axis=0).repeat(repeat, axis=1), np.float32(0.0)), distance
     )
-
-
-def points_scores(
-    features: FloatArray, scored: BoolArray, bank: ModalityBank, beside: Executor | None = None
-) -> ModalityScores:
-    """Distances of the scored points patches (grid^2, C); ``beside`` as in ``MemoryBank.nearest``. Raises as above."""
-    return ModalityScores(*_modality(features, scored, bank, beside))
 
 
 def image_distance(worst: FloatArray, distance: float, nearest: int, memory: MemoryBank) -> float:
@@ -128,7 +126,7 @@ def _modality(
 
 
 def _repeat(grid: int, tokens: int) -> int:
-    rgb_grid = int(np.sqrt(tokens))
-    if rgb_grid**2 != tokens or grid % rgb_grid:
-        raise EngineError(f"{tokens} RGB tokens do not lie evenly on a {grid} x {grid} grid; export the bundle again")
-    return grid // rgb_grid
+    own_grid = int(np.sqrt(tokens))
+    if own_grid**2 != tokens or grid % own_grid:
+        raise EngineError(f"{tokens} tokens do not lie evenly on a {grid} x {grid} grid; export the bundle again")
+    return grid // own_grid

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from asperity.runtime.errors import EngineError
-from asperity.runtime.frame import BoolArray, FloatArray, Prepared, Span
+from asperity.runtime.frame import BoolArray, FloatArray, ModalityName, Prepared, Span
 from asperity.runtime.manifest import Network
 from asperity.runtime.vision.points import PointGroups, group
+from asperity.runtime.vision.tiles import Tiling, of_window, scorable
 
 SLOT_MULTIPLE = 64
 SLOT_HEADROOM = 1.1
@@ -46,8 +47,9 @@ class Networks(Protocol):
 class Patches:
     """Features of one frame on the grid, frozen or adapted."""
 
-    rgb: FloatArray  # rgb_grid^2 x rgb_channels
-    points: FloatArray  # grid^2 x points_channels; zero rows where empty
+    features: dict[ModalityName, FloatArray]
+    """By modality, row-major cells x channels: rgb and geometry rgb_grid^2 x rgb_channels, points grid^2 x
+    points_channels, height and descriptor grid^2 x their own; zero rows where a patch is empty (not rgb)."""
     nonempty: BoolArray  # grid x grid
 
 
@@ -84,6 +86,16 @@ def points_slots(most_nonempty: int, grid: int) -> int:
     return min(max(wanted, SLOT_MULTIPLE), grid**2)
 
 
+def feature_shapes(network: Network) -> dict[ModalityName, tuple[int, int]]:
+    """Cells and channels of each modality's features of one window. Raises EngineError for one that is not known."""
+    refuse_unknown(network.modalities)
+    network = of_window(network)
+    shapes: dict[ModalityName, tuple[int, int]] = {
+        "rgb": (network.rgb_grid**2, network.rgb_channels), "points": (network.grid**2, network.points_channels)
+    }  # fmt: skip
+    return {name: shapes[name] for name in network.modalities}
+
+
 def frozen_patches(
     prepared: Prepared, network: Network, networks: Networks, clock: StageClock | None = None
 ) -> Patches:
@@ -92,9 +104,39 @@ def frozen_patches(
     Raises EngineError when a network gives another shape than promised or a value that is not finite.
     """
     clock = clock or StageClock()
-    rgb = rgb_tokens(prepared, network, networks, clock)
-    grouped = point_groups(prepared, network, clock)
-    return Patches(rgb, point_patches(grouped, network, networks, clock), grouped.nonempty)
+    refuse_unknown(network.modalities)
+    tiles = scorable(Tiling.of(network), prepared, network)
+    points, nonempty = window_points(tiles, network, networks, clock)
+    return Patches({"rgb": window_rgb(tiles, network, networks, clock), "points": points}, nonempty)
+
+
+def window_rgb(
+    tiles: Sequence[Prepared | None], network: Network, networks: Networks, clock: StageClock
+) -> FloatArray:
+    """RGB tokens of a window's tiles (``tiles.scorable``) on the window's grid."""
+    tokens = [None if tile is None else rgb_tokens(tile, network, networks, clock) for tile in tiles]
+    return Tiling.of(network).merged(tokens, network.rgb_channels)
+
+
+def window_points(
+    tiles: Sequence[Prepared | None], network: Network, networks: Networks, clock: StageClock
+) -> tuple[FloatArray, BoolArray]:
+    """Points patches of a window's tiles on the window's grid, and which of them have points."""
+    tiling, patches, nonempty = Tiling.of(network), [], []
+    for tile in tiles:
+        grouped = None if tile is None else point_groups(tile, network, clock)
+        patches.append(None if grouped is None else point_patches(grouped, network, networks, clock))
+        nonempty.append(None if grouped is None else grouped.nonempty)
+    if len(tiles) == 1 and nonempty[0] is not None:
+        return tiling.merged(patches, network.points_channels), nonempty[0]
+    grid = tiling.window_grid
+    return tiling.merged(patches, network.points_channels), tiling.merged(nonempty, 1).reshape(grid, grid) > 0
+
+
+def refuse_unknown(modalities: Iterable[ModalityName]) -> None:
+    """Raises EngineError for modalities that are not computed here."""
+    if tuple(modalities) != ("rgb", "points"):
+        raise EngineError(f"modalities {', '.join(modalities)} are not known; calibrate again with this version")
 
 
 def rgb_tokens(prepared: Prepared, network: Network, networks: Networks, clock: StageClock) -> FloatArray:
@@ -138,8 +180,10 @@ def adapted_patches(patches: Patches, network: Network, networks: Networks, cloc
     Raises EngineError on a wrong shape or a value that is not finite, and for an adaptor that is not known.
     """
     clock = clock or StageClock()
-    rgb = adapted_rgb(patches.rgb, network, networks, clock)
-    return Patches(rgb, adapted_points(patches.points, patches.nonempty, network, networks, clock), patches.nonempty)
+    features = dict(patches.features)
+    features["rgb"] = adapted_rgb(features["rgb"], network, networks, clock)
+    features["points"] = adapted_points(features["points"], patches.nonempty, network, networks, clock)
+    return Patches(features, patches.nonempty)
 
 
 def adapted_rgb(tokens: FloatArray, network: Network, networks: Networks, clock: StageClock) -> FloatArray:

@@ -153,6 +153,13 @@ def group(cloud: FloatArray, network: Network) -> PointGroups:
     )
 
 
+def filled_patches(cloud: FloatArray, network: Network) -> BoolArray:
+    """grid x grid: patches of ``valid_mean`` of whose cells enough hold a point to be scored (``FILLED_MIN``)."""
+    grid, cells = network.grid, network.cloud_px // network.grid
+    counts = (cloud != 0).any(axis=2).reshape(grid, cells, grid, cells).sum(axis=(1, 3))
+    return np.asarray(counts >= FILLED_MIN * cells**2)
+
+
 def _squared(difference: Points) -> Points:
     """Sum of squares over the last axis of x, y, z, always in that order, so that equal points tie exactly."""
     x, y, z = difference[..., 0], difference[..., 1], difference[..., 2]

@@ -19,6 +19,7 @@ from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.ransac_dbscan import border_strips, published_foreground
 from asperity.runtime.vision.regions import box, largest_part, measure_silhouette, outline
+from asperity.runtime.vision.tiles import of_window
 from asperity.runtime.vision.units import points_mm
 
 FEWEST_BORDER_POINTS = 100
@@ -51,6 +52,7 @@ def prepare(frame: Frame, geometry: Geometry, network: Network, masks: Masks | N
 
     A part larger than the window is cut by it, but its silhouette is measured whole, and so is out of range.
     """
+    network = of_window(network)
     refuse_size(frame, geometry)
     found = find_part(as_declared(frame, geometry), geometry)
     window = _window(found.part, geometry)

@@ -6,13 +6,13 @@ Pure: values in, values out (lsfa 7.4, 7.5, 11).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from asperity.runtime.errors import CalibrationError, EngineError
-from asperity.runtime.frame import FloatArray, ModalityScores, Region, Scores, Silhouette, Verdict
+from asperity.runtime.frame import FloatArray, ModalityName, ModalityScores, Region, Scores, Silhouette, Verdict
 from asperity.runtime.manifest import Decision, Geometry, Modality, SilhouetteRange
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.maps import pixel_map, worst_region
@@ -35,29 +35,34 @@ class Judgement:
     region: Region | None = None
 
 
-def fused_score(rgb: ModalityScores, points: ModalityScores, decision: Decision) -> float:
-    """The frame's anomaly score: sum over both modalities of weight (image_distance - image_mean) / image_std.
+Distances = Mapping[ModalityName, ModalityScores]
+
+
+def fused_score(distances: Distances, decision: Decision) -> float:
+    """The frame's anomaly score: sum over the modalities of weight (image_distance - image_mean) / image_std.
 
     ``average`` has standardising constants of the tuning frames and weights of 0.5 (lsfa 7.5, 11 row 14). ``ocsvm``
     works on raw distances: its constants are mean 0, std 1 and the fitted weights. Raises EngineError where a constant
-    cannot be right; the score itself may be any number and is checked by ``decide``.
+    cannot be right or a modality is missing; the score itself may be any number and is checked by ``decide``.
     """
     _check_constants(decision)
+    _check_names(distances, decision)
     return sum(
-        modality.weight * (scores.image_distance - modality.image_mean) / modality.image_std
-        for scores, modality in ((rgb, decision.rgb), (points, decision.points))
+        one.weight * (distances[name].image_distance - one.image_mean) / one.image_std
+        for name, one in decision.modalities().items()
     )
 
 
-def fused_map(rgb: ModalityScores, points: ModalityScores, decision: Decision) -> FloatArray:
+def fused_map(distances: Distances, decision: Decision) -> FloatArray:
     """grid x grid float32: weight (distance - patch_mean) / patch_std, summed; patches not scored count as distance 0.
 
     Raises EngineError as ``fused_score``.
     """
     _check_constants(decision)
-    fused = np.zeros(points.distance_map.shape, dtype=np.float64)
-    for scores, modality in ((rgb, decision.rgb), (points, decision.points)):
-        fused += modality.weight * (scores.distance_map - modality.patch_mean) / modality.patch_std
+    _check_names(distances, decision)
+    fused = np.zeros(next(iter(distances.values())).distance_map.shape, dtype=np.float64)
+    for name, one in decision.modalities().items():
+        fused += one.weight * (distances[name].distance_map - one.patch_mean) / one.patch_std
     return fused.astype(np.float32)
 
 
@@ -113,8 +118,8 @@ def decide(
     damage = _damage(scores, decision)
     if damage:
         return Judgement(Verdict.UNKNOWN, Reason.ENGINE, damage)
-    score = fused_score(scores.rgb, scores.points, decision)
-    fused = fused_map(scores.rgb, scores.points, decision)
+    score = fused_score(scores.modalities, decision)
+    fused = fused_map(scores.modalities, decision)
     if not (math.isfinite(score) and np.isfinite(fused).all()):
         return Judgement(Verdict.UNKNOWN, Reason.ENGINE, f"the fused score is {score}; it cannot decide a verdict")
     threshold = decision.threshold
@@ -147,15 +152,15 @@ def _damage(scores: Scores, decision: Decision) -> str:
     """What in the numbers cannot be right, as text; empty when nothing."""
     try:
         _check_constants(decision)
+        _check_names(scores.modalities, decision)
     except EngineError as error:
         return str(error)
     if not math.isfinite(decision.threshold):
         return f"the threshold is {decision.threshold}"
     if not decision.calibration_scores:
         return "the bundle holds no calibration scores"
-    return _modality_damage("rgb", scores.rgb, scores.scored.shape) or _modality_damage(
-        "points", scores.points, scores.scored.shape
-    )
+    found = (_modality_damage(name, one, scores.scored.shape) for name, one in scores.modalities.items())
+    return next(filter(None, found), "")
 
 
 def _modality_damage(name: str, modality: ModalityScores, shape: tuple[int, ...]) -> str:
@@ -171,8 +176,20 @@ def _modality_damage(name: str, modality: ModalityScores, shape: tuple[int, ...]
 def _check_constants(decision: Decision) -> None:
     if decision.fusion not in ("average", "ocsvm"):
         raise EngineError(f"decision.fusion {decision.fusion!r} is not known; calibrate again with this version")
-    for name, modality in (("rgb", decision.rgb), ("points", decision.points)):
+    modalities = decision.modalities()
+    if not modalities:
+        raise EngineError("the decision has no modality to judge by; calibrate again")
+    for name, modality in modalities.items():
         _check_modality(name, modality)
+
+
+def _check_names(distances: Distances, decision: Decision) -> None:
+    """Every modality of the decision was scored, and no other."""
+    if distances.keys() != decision.modalities().keys():
+        raise EngineError(
+            f"the engine scored {', '.join(distances) or 'nothing'} and the decision is about "
+            f"{', '.join(decision.modalities())}; export the bundle again"
+        )
 
 
 def _check_modality(name: str, modality: Modality) -> None:

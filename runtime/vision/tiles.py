@@ -1,41 +1,45 @@
 """A window seen by n x n network inputs of equal size that overlap: resolution as a choice.
 
-The window is resized once, as large as all tiles need, and each tile is a slice of it. Overlaps are a margin of
-context and nothing else: a patch takes its features from the tile that sees it farthest from its edge, so behind the
-networks there is one grid of patches, one map and one score, and nothing is measured twice.
+The window is resized once, as large as all tiles need, and each tile is a slice of it. Overlaps are a margin of context
+and nothing else: a patch takes its features from the tile that sees it farthest from its edge, so behind the networks
+there is one grid of patches, one map and one score, and nothing is measured twice (docs/decisions/tiles.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.frame import Prepared
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import BoolArray, FloatArray, Prepared
 from asperity.runtime.manifest import Network
+from asperity.runtime.vision.points import filled_patches
 
+MOST_TILES = 4
+"""Per side: 16 network inputs a frame."""
 OVERLAP = 7
 """Tiles overlap by one in so many patches of a tile's side."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tiling:
-    """How n x n tiles of grid x grid patches cover a window. One tile is the window itself."""
+    """How tiles x tiles tiles of grid x grid patches cover a window."""
 
     tiles: int
     grid: int
-    """Patches along a tile's side."""
-    image_px: int
-    cloud_px: int
-    """Of a tile: what the networks take."""
 
     @classmethod
     def of(cls, network: Network) -> Tiling:
-        """The tiling of a recipe."""
-        return cls(network.tiles, network.grid, network.image_px, network.cloud_px)
+        """A recipe's tiling. Raises EngineError where its sizes allow none."""
+        if fault := tiles_fault(network):
+            raise EngineError(f"{fault}; calibrate again with this version")
+        return cls(network.tiles, network.grid)
 
     @property
     def step(self) -> int:
@@ -47,46 +51,103 @@ class Tiling:
         """Patches along the window's side."""
         return self.grid + (self.tiles - 1) * self.step
 
-    @property
-    def window_image_px(self) -> int:
-        """Pixels along the window's side."""
-        return self.window_grid * self.image_px // self.grid
-
-    @property
-    def window_cloud_px(self) -> int:
-        """Cells of the cloud along the window's side."""
-        return self.window_grid * self.cloud_px // self.grid
-
-    @cached_property
-    def owners(self) -> NDArray[np.int64]:
-        """window_grid x window_grid: the tile, row-major, whose features each patch takes."""
-        middle = (self.grid - 1) / 2
-        along = np.arange(self.window_grid)[:, None] - self.step * np.arange(self.tiles)[None] - middle
-        nearest = np.abs(along).argmin(axis=1)
-        return np.asarray(nearest[:, None] * self.tiles + nearest[None, :])
-
-    def cut(self, prepared: Prepared) -> tuple[Prepared, ...]:
+    def cut(self, prepared: Prepared) -> list[Prepared]:
         """The tiles of a window, row by row."""
         if self.tiles == 1:
-            return (prepared,)
-        starts = [self.step * index for index in range(self.tiles)]
-        return tuple(self._tile(prepared, row, column) for row in starts for column in starts)
+            return [prepared]
+        return [self._tile(prepared, row, column) for row, column in self._corners()]
 
-    def merged(self, features: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Every tile's features (grid^2 x C) -> the window's (window_grid^2 x C)."""
-        if self.tiles == 1:
-            return features[0]
-        window = np.zeros((self.window_grid, self.window_grid, features[0].shape[1]), dtype=features[0].dtype)
-        for index, tile in enumerate(features):
-            row, column = (self.step * at for at in divmod(index, self.tiles))
-            own = self.owners[row : row + self.grid, column : column + self.grid] == index
-            window[row : row + self.grid, column : column + self.grid][own] = tile[own.ravel()]
-        return window.reshape(self.window_grid**2, -1)
+    def own(self, index: int) -> BoolArray:
+        """grid x grid: the patches of this tile whose features are taken from it."""
+        row, column = self._corners()[index]
+        owners = _owners(self)[row : row + self.grid, column : column + self.grid]
+        return np.asarray(owners == index)
+
+    def merged(self, tiles: Sequence[NDArray[Any] | None], channels: int) -> FloatArray:
+        """Features of every tile (grid^2 x channels) as those of the window; zeros where a tile has none."""
+        if self.tiles == 1 and tiles[0] is not None:
+            return tiles[0]
+        window = np.zeros((self.window_grid, self.window_grid, channels), dtype=np.float32)
+        for index, (tile, (row, column)) in enumerate(zip(tiles, self._corners(), strict=True)):
+            if tile is not None:
+                place, own = window[row : row + self.grid, column : column + self.grid], self.own(index)
+                place[own] = tile.reshape(-1, channels)[own.ravel()]
+        return window.reshape(-1, channels)
+
+    def _corners(self) -> list[tuple[int, int]]:
+        starts = [self.step * index for index in range(self.tiles)]
+        return [(row, column) for row in starts for column in starts]
 
     def _tile(self, prepared: Prepared, row: int, column: int) -> Prepared:
-        def part(values: NDArray[Any]) -> NDArray[Any]:
-            cells = len(values) // self.window_grid
+        def part(values: Any) -> Any:
+            if values is None:
+                return None
+            of_patch = values.ndim == 2 and len(values) == self.window_grid**2
+            square = values.reshape(self.window_grid, self.window_grid, -1) if of_patch else values
+            cells = len(square) // self.window_grid
             rows, columns = (slice(at * cells, (at + self.grid) * cells) for at in (row, column))
-            return values[rows, columns]
+            return square[rows, columns].reshape(self.grid**2, -1) if of_patch else square[rows, columns]
 
-        return replace(prepared, image=part(prepared.image), cloud=part(prepared.cloud), inspect=part(prepared.inspect))
+        return replace(
+            prepared, image=part(prepared.image), cloud=part(prepared.cloud), inspect=part(prepared.inspect),
+            geometry=part(prepared.geometry), height=part(prepared.height), descriptor=part(prepared.descriptor),
+        )  # fmt: skip
+
+
+def scorable(tiling: Tiling, prepared: Prepared, network: Network) -> list[Prepared | None]:
+    """The tiles of a window; None where a tile has no patch of its own that is filled: no network need see it.
+
+    What is left out is what would not be scored anyway: no patch of a part is lost with a tile. A window of one tile is
+    never left out.
+    """
+    tiles = tiling.cut(prepared)
+    if tiling.tiles == 1:
+        return list(tiles)
+    return [
+        tile if (tiling.own(index) & filled_patches(tile.cloud, network)).any() else None
+        for index, tile in enumerate(tiles)
+    ]
+
+
+def of_window(network: Network) -> Network:
+    """The recipe's sizes for the whole window: those of ``Prepared``, of features, maps and banks. One tile: as is."""
+    if network.tiles == 1:
+        return network
+    tiling = Tiling.of(network)
+    image_px, cloud_px = (tiling.window_grid * size // tiling.grid for size in (network.image_px, network.cloud_px))
+    return msgspec.structs.replace(
+        network, image_px=image_px, cloud_px=cloud_px, grid=tiling.window_grid, rgb_grid=tiling.window_grid, tiles=1
+    )
+
+
+def refuse_several_tiles(network: Network) -> None:
+    """For an engine that sees a window as one input. Raises EngineError."""
+    if network.tiles > 1:
+        raise EngineError(
+            f"the bundle has {network.tiles} x {network.tiles} tiles, which the CPU engine alone can score; use "
+            "engine cpu, or calibrate with --tiles 1"
+        )
+
+
+def tiles_fault(network: Network) -> str:
+    """Why no recipe can have so many tiles with this network; empty: it can."""
+    if network.tiles == 1:
+        return ""
+    if not 1 < network.tiles <= MOST_TILES:
+        return f"network.tiles {network.tiles}, not 1 to {MOST_TILES}"
+    if network.adaptor != "none":
+        return f"network.tiles {network.tiles} with an adaptor, which is trained on whole windows"
+    whole = network.rgb_grid == network.grid and not any(
+        size % network.grid for size in (network.image_px, network.cloud_px)
+    )
+    if not whole or network.pooling != "valid_mean" or network.grid < OVERLAP:
+        return f"network.tiles {network.tiles} with the published form of profile {network.profile}"
+    return ""
+
+
+@lru_cache(maxsize=4)
+def _owners(tiling: Tiling) -> NDArray[np.int64]:
+    """window_grid x window_grid: the tile, row by row, in whose middle each patch lies nearest."""
+    middles = tiling.step * np.arange(tiling.tiles) + (tiling.grid - 1) / 2
+    nearest = np.abs(np.arange(tiling.window_grid)[:, None] - middles[None]).argmin(axis=1)
+    return np.asarray(nearest[:, None] * tiling.tiles + nearest[None, :])

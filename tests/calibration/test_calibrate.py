@@ -69,8 +69,8 @@ def score_again(folder: CalibrationFolder, frame: Frame) -> float:
     prepared = prepare(frame, record.geometry, record.network)
     patches = adapted_patches(frozen_patches(prepared, record.network, networks), record.network, networks)
     banks = folder.banks()
-    scored = measure(patches, prepared.inspect, banks.rgb, banks.points)
-    return fused_score(scored[0], scored[1], record.decision)
+    scored = measure(patches, prepared.inspect, banks)
+    return fused_score(scored[0], record.decision)
 
 
 def golden_frame(folder: CalibrationFolder, name: str) -> Frame:
@@ -89,8 +89,8 @@ def test_the_folder_is_whole_and_its_numbers_can_be_had_again(whole: Calibrated)
     assert {"geometry", "prepare", "patches", "rgb bank", "points bank", "scores"} <= whole.stages
 
     banks = folder.banks()
-    assert banks.rgb.memory.rows.shape == (decision.rgb.bank_rows, TINY.rgb_channels)
-    assert banks.points.memory.rows.shape == (decision.points.bank_rows, TINY.points_channels)
+    assert banks["rgb"].memory.rows.shape == (decision.modalities()["rgb"].bank_rows, TINY.rgb_channels)
+    assert banks["points"].memory.rows.shape == (decision.modalities()["points"].bank_rows, TINY.points_channels)
     inputs = folder.calibration_inputs()
     assert inputs["image"].shape == (10, TINY.image_px, TINY.image_px, 3)
     np.testing.assert_allclose(sorted(inputs["scores"]), decision.calibration_scores, rtol=1e-6)
@@ -124,7 +124,7 @@ def test_equal_seeds_give_equal_numbers(source: Path, whole: Calibrated, tmp_pat
     once = whole.folder
     again = calibrate(source, tmp_path / "b", FROZEN)
     assert once.record.decision == again.record.decision
-    assert (once.banks().rgb.memory.rows == again.banks().rgb.memory.rows).all()
+    assert (once.banks()["rgb"].memory.rows == again.banks()["rgb"].memory.rows).all()
     other = calibrate(source, tmp_path / "c", msgspec.structs.replace(FROZEN, seed=1))
     assert other.record.decision != once.record.decision
 

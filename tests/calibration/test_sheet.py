@@ -58,8 +58,8 @@ def judged(folder: CalibrationFolder, seed: int, defect: str = "") -> Judgement:
     networks.load(folder.networks_path)
     prepared = prepare(Frame("c", "s", 0, rgb, xyz=xyz, unit="m"), record.geometry, record.network)
     patches = adapted_patches(frozen_patches(prepared, record.network, networks), record.network, networks)
-    by_rgb, by_points, scored = measure(patches, prepared.inspect, banks.rgb, banks.points)
-    seen = Scores(by_rgb, by_points, scored, prepared.window, prepared.silhouette)
+    modalities, scored = measure(patches, prepared.inspect, banks)
+    seen = Scores(modalities, scored, prepared.window, prepared.silhouette)
     return decide(seen, record.decision, record.silhouette, record.geometry)
 
 

@@ -85,7 +85,7 @@ def test_the_bundle_opens_and_passes_its_gate_with_a_fresh_engine(lite_bundle: L
     from asperity.runtime.vision.scoring import fused_score
 
     seen = engine.score_prepared(inputs.prepared(0), no_progress)
-    assert fused_score(seen.rgb, seen.points, decision) == pytest.approx(float(inputs.scores[0]), abs=1e-3)
+    assert fused_score(seen.modalities, decision) == pytest.approx(float(inputs.scores[0]), abs=1e-3)
     assert not [p for p in lite_bundle.path.parent.iterdir() if p.name.startswith(".bundle")]
 
 
@@ -180,8 +180,7 @@ def test_not_even_with_golden_frames_scored_anew(copy: Path, lite_bundle: LiteBu
             "verdict": VERDICT_NAMES[seen.judgement.verdict],
             "reason": int(seen.judgement.reason),
             "score": seen.judgement.score,
-            "rgb_image_distance": seen.scores.rgb.image_distance,
-            "points_image_distance": seen.scores.points.image_distance,
+            "image_distances": {name: one.image_distance for name, one in seen.scores.modalities.items()},
         }
     reseal(copy, lite_bundle.trust, values)
     with pytest.raises(BundleError, match="golden frame"):
@@ -264,7 +263,7 @@ def test_for_timing_only_they_are_and_no_frame_gets_a_verdict(
         judgement, scores, line = judge(frame, engine, decision, manifest)
         assert (line["verdict"], line["accept"], line["reason"]) == ("unknown", False, "TIMING_ONLY")
         assert judgement.score == pytest.approx(golden.score, abs=1e-3)
-        assert scores is not None and scores.points.distance_map.any()
+        assert scores is not None and scores.modalities["points"].distance_map.any()
 
 
 @pytest.mark.usefixtures("same_graphs")

@@ -22,7 +22,7 @@ from asperity.runtime.cuda.maps import (
     neighbour_table,
     peak_values,
 )
-from asperity.runtime.frame import FloatArray, ModalityScores
+from asperity.runtime.frame import FloatArray, ModalityName, ModalityScores
 from asperity.runtime.manifest import Decision, Modality
 from asperity.runtime.vision.distances import image_distance
 from asperity.runtime.vision.maps import MAP_PX, pixel_map
@@ -90,13 +90,13 @@ class CheckedMaps:
         rgb = self.tokens.reshape(self.rgb_grid, -1).repeat(repeat, axis=0).repeat(repeat, axis=1)
         points = self.distances[np.maximum(self.numbers, 0)].reshape(grid, grid)
         zero = np.float32(0)
-        modalities = (
-            ModalityScores(np.where(self.scored, rgb, zero), 0.0),
-            ModalityScores(np.where(self.scored, points, zero), 0.0),
-        )
+        modalities: dict[ModalityName, ModalityScores] = {
+            "rgb": ModalityScores(np.where(self.scored, rgb, zero), 0.0),
+            "points": ModalityScores(np.where(self.scored, points, zero), 0.0),
+        }
         wanted = {
-            FUSED: fused_map(*modalities, DECISION), SCORED: self.scored.astype(np.float32),
-            RGB: modalities[0].distance_map, POINTS: modalities[1].distance_map,
+            FUSED: fused_map(modalities, DECISION), SCORED: self.scored.astype(np.float32),
+            RGB: modalities["rgb"].distance_map, POINTS: modalities["points"].distance_map,
         }  # fmt: skip
         planes = self.device.download(self.stage.planes, (PLANES, grid, grid), np.float32)
         pixels = self.device.download(self.stage.pixels, (PLANES, MAP_PX, MAP_PX), np.float32)

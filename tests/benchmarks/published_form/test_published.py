@@ -133,26 +133,26 @@ def differences(prepared: Prepared, other: Prepared, network: Network, networks:
         difference
         for ours, theirs in ((frozen, plain_frozen), (adapted, plain_adapted))
         for difference in (
-            relative(ours.rgb[parents.reshape(-1)], theirs.rgb.numpy()),
-            relative(ours.points[nonempty], theirs.points.numpy()[nonempty]),
+            relative(ours.features["rgb"][parents.reshape(-1)], theirs.rgb.numpy()),
+            relative(ours.features["points"][nonempty], theirs.points.numpy()[nonempty]),
         )
     )
 
     bank_patches = adapted_patches(frozen_patches(other, network, networks), network, networks)
     banks = [
-        standardised(bank_patches.rgb),
-        standardised(bank_patches.points[bank_patches.nonempty.reshape(-1)]),
+        standardised(bank_patches.features["rgb"]),
+        standardised(bank_patches.features["points"][bank_patches.nonempty.reshape(-1)]),
     ]
     usuals = [usual(rows) if network.distances == "local" else None for rows, _, _ in banks]
     plain.rgb_bank, plain.points_bank = (
         PublishedBank(torch.from_numpy(rows), m, s, (torch.from_numpy(u.mean), torch.from_numpy(u.std)) if u else None)
         for (rows, m, s), u in zip(banks, usuals, strict=True)
     )
-    rgb, points, scored = measure(
-        adapted,
-        prepared.inspect,
-        *(ModalityBank(MemoryBank(rows), m, s, u) for (rows, m, s), u in zip(banks, usuals, strict=True)),
+    for_rgb, for_points = (
+        ModalityBank(MemoryBank(rows), m, s, u) for (rows, m, s), u in zip(banks, usuals, strict=True)
     )
+    seen, scored = measure(adapted, prepared.inspect, {"rgb": for_rgb, "points": for_points})
+    rgb, points = seen["rgb"], seen["points"]
     theirs = plain.score_tokens(plain_adapted, prepared)
     assert np.array_equal(scored, theirs.scored)
     flat = scored.reshape(-1)
@@ -164,14 +164,14 @@ def differences(prepared: Prepared, other: Prepared, network: Network, networks:
         (rgb.image_distance, theirs.rgb_image_distance), (points.image_distance, theirs.points_image_distance),
     )  # fmt: skip
     decision = a_decision(rgb, points)
-    ours_map = maps.pixel_map(scoring.fused_map(rgb, points, decision))
+    ours_map = maps.pixel_map(scoring.fused_map(seen, decision))
     height = np.ptp(ours_map)
     control = plain.score_tokens(plain_frozen, prepared)
     return Differences(
         tokens=tokens,
         distances=max(relative(*pair) for pair in both),
         image=max(abs(ours - his) / his for ours, his in images),
-        score=abs(scoring.fused_score(rgb, points, decision) - fused_score(theirs, decision)),
+        score=abs(scoring.fused_score(seen, decision) - fused_score(theirs, decision)),
         map=float(np.abs(ours_map - fused_map(theirs, decision, quantised=False)).max() / height),
         quantised_map=float(np.abs(ours_map - fused_map(theirs, decision)).max() / height),
         control=relative(both[0][0], control.rgb_distances.numpy()[flat]),

@@ -33,8 +33,10 @@ def as_ours(scores: PublishedScores, prepared_frame: object) -> Scores:
         return ModalityScores(np.where(scores.scored, grid, 0.0).astype(np.float32), image)
 
     return Scores(
-        modality(scores.rgb_distances, scores.rgb_image_distance),
-        modality(scores.points_distances, scores.points_image_distance),
+        {
+            "rgb": modality(scores.rgb_distances, scores.rgb_image_distance),
+            "points": modality(scores.points_distances, scores.points_image_distance),
+        },
         scores.scored, prepared_frame.window, prepared_frame.silhouette, {},  # type: ignore[attr-defined]
     )  # fmt: skip
 
@@ -106,5 +108,5 @@ def test_another_set_of_scored_patches_is_infinitely_different() -> None:
     scores = plain.score(prepared)
     ours = as_ours(scores, prepared)
     assert difference(ours, scores) < 1e-6
-    fewer = Scores(ours.rgb, ours.points, ~ours.scored, ours.window, ours.silhouette, {})
+    fewer = Scores(ours.modalities, ~ours.scored, ours.window, ours.silhouette, {})
     assert difference(fewer, scores) == float("inf")

@@ -59,7 +59,7 @@ def product(profile: Profile = TOY, frames: int = 16, seed: int = 0) -> PatchSet
     rgb = (coarse + image) @ to_rgb + 0.3 * rng.normal(size=(frames, profile.rgb_grid**2, profile.rgb_channels))
     points = (code + image) @ to_points + 0.3 * rng.normal(size=(frames, profile.grid**2, profile.points_channels))
     points *= nonempty.reshape(frames, -1, 1)
-    return PatchSet(rgb.astype(np.float32), points.astype(np.float32), nonempty)
+    return PatchSet({"rgb": rgb.astype(np.float32), "points": points.astype(np.float32)}, nonempty)
 
 
 def only(term: str, **changes: object) -> AdaptationConfig:
@@ -95,7 +95,7 @@ def test_the_total_is_the_weighted_sum_of_the_terms() -> None:
 
 def test_gradients_reach_adaptors_and_heads_and_nothing_else() -> None:
     patches = product()
-    before = [array.copy() for array in (patches.rgb, patches.points)]
+    before = [array.copy() for array in (patches.features["rgb"], patches.features["points"])]
     trainer = Trainer(patches, TOY, msgspec.structs.replace(CONFIG, start="default"))
     for _ in range(8):
         trainer.advance()
@@ -113,7 +113,7 @@ def test_gradients_reach_adaptors_and_heads_and_nothing_else() -> None:
     assert batch.rgb.grad is None and not batch.rgb.requires_grad
     assert batch.points.grad is None and not batch.points.requires_grad
     assert all(not queue.rows.requires_grad for queue in trainer.queues.values())
-    assert np.array_equal(before[0], patches.rgb) and np.array_equal(before[1], patches.points)
+    assert np.array_equal(before[0], patches.features["rgb"]) and np.array_equal(before[1], patches.features["points"])
 
 
 def test_compactness_waits_for_full_queues() -> None:
@@ -198,13 +198,13 @@ def test_an_adaptor_of_divided_features_is_stored_as_one_of_plain_features() -> 
 def test_divided_features_move_a_loud_modality_as_far_as_a_quiet_one() -> None:
     """The control is the same run without: features a hundred times larger then hardly move against their spread."""
     quiet = product()
-    loud = replace(quiet, rgb=100 * quiet.rgb)
+    loud = replace(quiet, features=quiet.features | {"rgb": 100 * quiet.features["rgb"]})
 
     def moved(patches: PatchSet, standardise: bool) -> float:
         config = msgspec.structs.replace(CONFIG, start="identity", standardise=standardise)
         adaptor = new_adaptors(TOY)[0]
         adaptor.load_state_dict(adapt(patches, TOY, config).rgb_state)
-        tokens = torch.from_numpy(patches.rgb)
+        tokens = torch.from_numpy(patches.features["rgb"])
         with torch.no_grad():
             return float((adaptor(tokens) - tokens).norm() / tokens.norm())
 
@@ -251,7 +251,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
     with pytest.raises(DataError, match="another adaptation configuration"):
         adapt(product(), TOY, CONFIG, checkpoint=checkpoint)
     patches = product()
-    patches.points[3, 5] += 1e-3
+    patches.features["points"][3, 5] += 1e-3
     with pytest.raises(DataError, match="other frames"):
         adapt(patches, TOY, msgspec.structs.replace(CONFIG, epochs=1), checkpoint=checkpoint)
     checkpoint.write_bytes(b"not a checkpoint")
@@ -319,7 +319,7 @@ def test_frames_that_cannot_be_used_are_named() -> None:
 
 def test_a_loss_that_is_not_finite_stops() -> None:
     patches = product()
-    patches.rgb[:] = np.nan
+    patches.features["rgb"][:] = np.nan
     with pytest.raises(CalibrationError, match="the loss is nan"):
         adapt(patches, TOY, CONFIG)
 

@@ -154,7 +154,7 @@ def test_queued_rows_carry_no_gradient() -> None:
 
 def test_child_counts_and_parents_agree() -> None:
     nonempty = np.random.default_rng(19).random((2, 8, 8)) < 0.5
-    patches = PatchSet(np.zeros((2, 16, 3), np.float32), np.zeros((2, 64, 5), np.float32), nonempty)
+    patches = PatchSet({"rgb": np.zeros((2, 16, 3), np.float32), "points": np.zeros((2, 64, 5), np.float32)}, nonempty)
     counts = child_counts(nonempty, 4)
     for image in range(2):
         expected = np.bincount(patches.parents()[nonempty[image].reshape(-1)], minlength=16)
@@ -163,6 +163,12 @@ def test_child_counts_and_parents_agree() -> None:
 
 def test_patches_of_wrong_shape_are_refused() -> None:
     with pytest.raises(DataError, match="do not fit together"):
-        PatchSet(np.zeros((2, 16, 3), np.float32), np.zeros((2, 60, 5), np.float32), np.ones((2, 8, 8), bool))
-    with pytest.raises(DataError, match="multiple of rgb_grid"):
-        PatchSet(np.zeros((2, 9, 3), np.float32), np.zeros((2, 64, 5), np.float32), np.ones((2, 8, 8), bool))
+        PatchSet(
+            {"rgb": np.zeros((2, 16, 3), np.float32), "points": np.zeros((2, 60, 5), np.float32)},
+            np.ones((2, 8, 8), bool),
+        )
+    with pytest.raises(DataError, match="grid a multiple of cells"):
+        PatchSet(
+            {"rgb": np.zeros((2, 9, 3), np.float32), "points": np.zeros((2, 64, 5), np.float32)},
+            np.ones((2, 8, 8), bool),
+        )

@@ -47,7 +47,7 @@ def patches_56(frames: int, seed: int, rgb_grid: int = 4, grid: int = 8) -> Patc
     nonempty[1, 2, 3:5] = True  # one with almost none
     points = rng.normal(size=(frames, grid**2, 24)) * nonempty.reshape(frames, -1, 1)
     rgb = rng.normal(size=(frames, rgb_grid**2, 16))
-    return PatchSet(rgb.astype(np.float32), points.astype(np.float32), nonempty)
+    return PatchSet({"rgb": rgb.astype(np.float32), "points": points.astype(np.float32)}, nonempty)
 
 
 TOY = replace(
@@ -61,7 +61,7 @@ def test_merged_empty_tokens_equal_all_tokens(width: int, heads: int) -> None:
     rng = np.random.default_rng(width)
     nonempty = rng.random((3, 16, 16)) < np.array([0.2, 0.5, 0.9])[:, None, None]
     points = (rng.normal(size=(3, 256, width)) * nonempty.reshape(3, 256, 1)).astype(np.float32)
-    patches = PatchSet(np.zeros((3, 256, 1), np.float32), points, nonempty)
+    patches = PatchSet({"rgb": np.zeros((3, 256, 1), np.float32), "points": points}, nonempty)
     model = adaptor(width, heads)
     batch = make_batch(patches, np.arange(3))
     assert batch.points.shape[1] < 256
@@ -98,7 +98,7 @@ def test_training_on_distinct_tokens_equals_training_on_all(
     )
     patches = patches_56(frames=6, seed=3)
     children = patches.parents()
-    replicated = PatchSet(patches.rgb[:, children], patches.points, patches.nonempty)
+    replicated = PatchSet(patches.features | {"rgb": patches.features["rgb"][:, children]}, patches.nonempty)
     plain_profile = replace(TOY, rgb_grid=8)
 
     distinct, plain = Trainer(patches, TOY, config), Trainer(replicated, plain_profile, config)
@@ -125,7 +125,7 @@ def plain_batch(patches: PatchSet, indices: np.ndarray) -> object:
     """The batch with every empty patch as a token of its own."""
     merged = make_batch(patches, indices)
     nonempty = torch.from_numpy(patches.nonempty[indices].reshape(len(indices), -1))
-    points = torch.from_numpy(patches.points[indices])
+    points = torch.from_numpy(patches.features["points"][indices])
     return replace(merged, points=points, counts=torch.ones(points.shape[:2]), filled=nonempty)
 
 

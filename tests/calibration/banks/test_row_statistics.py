@@ -8,7 +8,7 @@ import pytest
 from asperity.calibration.banks.row_statistics import LEAST_STD_SHARE, NEIGHBOURS, PRIOR_PATCHES, Tally
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import FloatArray
-from asperity.runtime.vision.distances import USUAL, ModalityBank, RowStatistics, points_scores
+from asperity.runtime.vision.distances import USUAL, ModalityBank, RowStatistics, modality_scores
 from asperity.runtime.vision.maps import pixel_map
 from asperity.runtime.vision.nearest import MemoryBank
 
@@ -98,14 +98,14 @@ def test_the_map_is_local_and_the_image_is_its_smoothed_peak(
     scored[1:5, 1:5] = True
     features = patches[:36].copy()
     features[14] = 2.0
-    found = points_scores(features, scored, ModalityBank(memory, 0.0, 1.0, usual))
+    found = modality_scores(features, scored, ModalityBank(memory, 0.0, 1.0, usual))
     distances, index = memory.nearest(features[scored.ravel()])
     expected = np.zeros((6, 6))
     expected[scored] = usual.local(distances, index)
     np.testing.assert_allclose(found.distance_map, expected, rtol=1e-6)
     assert found.image_distance == pytest.approx(float(pixel_map(expected.astype(np.float32)).max()), rel=1e-6)
     assert (found.distance_map[~scored] == 0).all()
-    published = points_scores(features, scored, ModalityBank(memory, 0.0, 1.0))
+    published = modality_scores(features, scored, ModalityBank(memory, 0.0, 1.0))
     assert published.distance_map[scored] == pytest.approx(distances, rel=1e-6)
 
 

@@ -72,7 +72,7 @@ def test_numbers_agree_with_the_record(folder: CalibrationFolder, report: Report
     assert report.refused == record.refused
     assert report.excluded == ("001",)
     assert [refused.name for refused in report.refused] == ["train/good/020"]
-    assert report.bank_rows["rgb"] == record.decision.rgb.bank_rows
+    assert report.bank_rows["rgb"] == record.decision.modalities()["rgb"].bank_rows
     assert report.stage_s == record.stage_s
     for one, limits in zip(report.silhouette, record.silhouette, strict=True):
         assert limits.low <= one.seen_low <= one.seen_high <= limits.high
@@ -83,7 +83,7 @@ def test_the_bad_part_among_the_good_comes_first_with_its_exclude(report: Report
     assert first.name == f"train/good/{BAD:03d}"
     assert first.suspect
     assert f"Check train/good/{BAD:03d}" in page
-    assert first.points_stds > first.rgb_stds
+    assert first.stds["points"] > first.stds["rgb"]
     assert [one.score for one in report.strangest] == sorted((one.score for one in report.strangest), reverse=True)
     assert len(report.strangest) == 6
     assert all(one.leave_one_out == (one.split == "fit") for one in report.strangest)

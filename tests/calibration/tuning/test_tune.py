@@ -56,7 +56,7 @@ def patches(rng: np.random.Generator, frames: int, moved: np.ndarray | None = No
         target = rgb if kind == "colour" else points
         target[moved.reshape(frames, 64)] += 0.35
     points *= nonempty.reshape(frames, 64, 1)
-    return PatchSet(rgb.astype(np.float32), points.astype(np.float32), nonempty)
+    return PatchSet({"rgb": rgb.astype(np.float32), "points": points.astype(np.float32)}, nonempty)
 
 
 def toy_set(name: str = "toy") -> TuneSet:

@@ -40,8 +40,8 @@ def test_a_whole_bundle_opens_with_everything_in_it(pristine: dict[str, ToyBundl
     assert set(bundle.graph_names()) == {p.stem for p in toy.path.glob("*.onnx")}
     assert bundle.graph("rgb") == (toy.path / "rgb.onnx").read_bytes()
     banks = bundle.banks()
-    assert banks.rgb.memory.rows.shape == (20, RGB_CHANNELS)
-    assert banks.points.memory.rows.shape == (15, POINTS_CHANNELS)
+    assert banks["rgb"].memory.rows.shape == (20, RGB_CHANNELS)
+    assert banks["points"].memory.rows.shape == (15, POINTS_CHANNELS)
     inputs = bundle.calibration_inputs()
     assert len(inputs) == len(SCORES)
     assert inputs.prepared(3).inspect.shape == (GRID, GRID)

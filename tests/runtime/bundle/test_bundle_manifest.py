@@ -38,6 +38,11 @@ def set_in(*keys: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("decision", "rgb", "image_std", 0.0), ("decision.rgb.image_std",)),
         (set_in("decision", "points", "weight", -1.0), ("decision.points.weight",)),
         (set_in("decision", "rgb", "bank_rows", 21), ("banks.safetensors", "rgb")),
+        (set_in("decision", "points", None), ("field decision has constants of rgb", "rgb, points")),
+        (set_in("network", "modalities", ["rgb"]), ("network.modalities", "rgb")),
+        (set_in("network", "modalities", ["points", "rgb"]), ("network.modalities", "points, rgb")),
+        (set_in("network", "modalities", ["rgb", "points", "smell"]), ("network.modalities",)),
+        (set_in("golden", 0, "image_distances", {"rgb": 1.0}), ("distances of rgb",)),
         (set_in("decision", "alpha", 1.0), ("decision.alpha",)),
         (set_in("golden_tolerance", 0.0), ("golden_tolerance",)),
         (set_in("frame_p99_ms", 0.0), ("frame_p99_ms",)),
@@ -169,3 +174,18 @@ def test_a_bundle_that_passes_everything_or_contradicts_itself_is_refused(
 ) -> None:
     toy.edit(lambda m: m["golden"][index].update(changes))
     refused(toy, "golden")
+
+
+def test_a_manifest_of_before_there_were_more_modalities_opens(toy: ToyBundle) -> None:
+    """It names no modalities, and its golden frames have a field for each of the two there were."""
+
+    def earlier(manifest: dict[str, Any]) -> None:
+        manifest["network"].pop("modalities")
+        for golden in manifest["golden"]:
+            for name, value in golden.pop("image_distances").items():
+                golden[f"{name}_image_distance"] = value
+
+    toy.edit(earlier)
+    opened = open_bundle(toy.path, toy.trust).manifest
+    assert opened.network.modalities == ("rgb", "points") == tuple(opened.decision.modalities())
+    assert opened.golden[0].distances() == {"rgb": 2.0, "points": 2.0}

@@ -166,7 +166,7 @@ def station(kind: Literal["published", "local", "plain"] = "published") -> Stati
 
 def same(one: Scores, other: Scores) -> bool:
     """Bit for bit."""
-    pairs = ((one.rgb, other.rgb), (one.points, other.points))
+    pairs = [(one.modalities[name], other.modalities[name]) for name in one.modalities]
     return np.array_equal(one.scored, other.scored) and all(
         np.array_equal(a.distance_map, b.distance_map) and a.image_distance == b.image_distance for a, b in pairs
     )

@@ -48,8 +48,8 @@ def agree(found: Scores, expected: Scores) -> None:
     """Float32 against the CPU's mix of float32 and float64."""
     assert np.array_equal(found.scored, expected.scored)
     assert found.window == expected.window
-    for name in ("rgb", "points"):
-        mine, theirs = getattr(found, name), getattr(expected, name)
+    for name, mine in found.modalities.items():
+        theirs = expected.modalities[name]
         np.testing.assert_allclose(mine.distance_map, theirs.distance_map, rtol=2e-4, atol=2e-5)
         np.testing.assert_allclose(mine.image_distance, theirs.image_distance, rtol=2e-4, atol=2e-5)
     for figure in (*SILHOUETTE_FIGURES, LEVEL_FIGURE):
@@ -65,7 +65,7 @@ def test_scores_are_the_cpu_engines(device_of: Any, kind: Any, first_branch_firs
         heard: list[str] = []
         found, expected = engine.score(frame, heard.append), reference.score(frame, silent)
         assert expected.scored.sum() >= 5
-        assert expected.rgb.image_distance > 0 and expected.points.image_distance > 0
+        assert expected.modalities["rgb"].image_distance > 0 and expected.modalities["points"].image_distance > 0
         agree(found, expected)
         assert heard == ["pre", "points", "knn"] == [span.stage for span in found.spans]
         assert set(found.stage_us) == set(heard)
@@ -87,7 +87,9 @@ def test_missing_points_written_as_numbers_are_refused_or_as_declared(device_of:
     for values in (((None, None, -1.0),), ((-1.0, -1.0, -1.0), (None, None, 50.0))):
         told = replace(made, geometry=msgspec.structs.replace(made.geometry, invalid=values))
         found = told.cuda(device_of()).score(bad, silent)
-        np.testing.assert_array_equal(found.points.distance_map, expected.points.distance_map)
+        np.testing.assert_array_equal(
+            found.modalities["points"].distance_map, expected.modalities["points"].distance_map
+        )
         assert found.silhouette == expected.silhouette
         agree(found, told.cpu().score(bad, silent))
 
@@ -138,7 +140,7 @@ def test_a_mask_over_everything_leaves_nothing_to_score(device: ShimFrameDevice)
     engine, reference = made.cuda(device), made.cpu()
     found = engine.score(SHOT.frame, silent)
     agree(found, reference.score(SHOT.frame, silent))
-    assert not found.scored.any() and found.rgb.image_distance == 0.0
+    assert not found.scored.any() and found.modalities["rgb"].image_distance == 0.0
 
 
 def test_without_a_background_everything_valid_is_the_part(device: ShimFrameDevice) -> None:

@@ -90,8 +90,10 @@ def test_a_frame_goes_through(device: ShimDevice, kind: str, pooling: Literal["p
     laid[expected.nonempty] = points[:filled]
     tiled = colour.reshape(7, 7).repeat(2, axis=0).repeat(2, axis=1)
     fused = fused_map(
-        ModalityScores(np.where(scored, tiled, np.float32(0)), 0.0),
-        ModalityScores(np.where(scored, laid, np.float32(0)), 0.0),
+        {
+            "rgb": ModalityScores(np.where(scored, tiled, np.float32(0)), 0.0),
+            "points": ModalityScores(np.where(scored, laid, np.float32(0)), 0.0),
+        },
         map_checks.DECISION,
     )
     pixels = device.download(stage.pixels, (PLANES, MAP_PX, MAP_PX), np.float32)[FUSED]

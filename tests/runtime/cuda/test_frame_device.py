@@ -73,8 +73,8 @@ def test_the_engine_goes_through_the_driver(driver: RecordedDriver, kernels: Shi
     for frame, answer in zip(FRAMES, answers, strict=True):
         if isinstance(answer, Scores):
             expected = alone.score(frame, silent)
-            assert (answer.points.distance_map == expected.points.distance_map).all()
-            assert answer.rgb.image_distance == expected.rgb.image_distance
+            assert (answer.modalities["points"].distance_map == expected.modalities["points"].distance_map).all()
+            assert answer.modalities["rgb"].image_distance == expected.modalities["rgb"].image_distance
         else:
             assert "off the background plane" in str(answer)
     path = driver.calls[opened:]

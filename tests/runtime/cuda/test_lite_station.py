@@ -59,8 +59,8 @@ def test_a_lite_bundle_opens_on_the_stand_in_and_judges_as_on_the_cpu(lite_bundl
         assert (mine.verdict, mine.reason, mine.region) == (theirs.verdict, theirs.reason, theirs.region)
         assert mine.score is not None and theirs.score is not None
         assert abs(mine.score - theirs.score) < 0.01 * spread
-        for name in ("rgb", "points"):
-            one, other = getattr(found, name), getattr(expected, name)
+        for name, one in found.modalities.items():
+            other = expected.modalities[name]
             np.testing.assert_allclose(one.distance_map, other.distance_map, rtol=1e-3, atol=1e-3)
             np.testing.assert_allclose(one.image_distance, other.image_distance, rtol=1e-3)
         golden_seen.append(
@@ -70,8 +70,8 @@ def test_a_lite_bundle_opens_on_the_stand_in_and_judges_as_on_the_cpu(lite_bundl
                 "score": mine.score,
                 "score_cpu": theirs.score,
                 "largest_map_difference": max(
-                    float(np.abs(getattr(found, name).distance_map - getattr(expected, name).distance_map).max())
-                    for name in ("rgb", "points")
+                    float(np.abs(one.distance_map - expected.modalities[name].distance_map).max())
+                    for name, one in found.modalities.items()
                 ),
             }
         )

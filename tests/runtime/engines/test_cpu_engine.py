@@ -135,7 +135,10 @@ def expected_maps() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     tokens = np.concatenate([grouped.groups.max(axis=1), grouped.centres], axis=1).astype(float) @ WEIGHTS["points"]
     points = attended(grouped.to_patches.toarray().astype(float) @ tokens, WEIGHTS["points_key"].astype(float))
     maps = []
-    for features, bank, own in ((rgb, ROWS[0], DECISION.rgb), (points, ROWS[1], DECISION.points)):
+    for features, bank, own in (
+        (rgb, ROWS[0], DECISION.modalities()["rgb"]),
+        (points, ROWS[1], DECISION.modalities()["points"]),
+    ):
         standardised = (features - own.feature_mean) / own.feature_std
         distances = np.linalg.norm(standardised[:, None] - bank[None].astype(float), axis=2).min(axis=1)
         maps.append(distances.reshape(GRID, GRID) * grouped.nonempty)
@@ -149,18 +152,18 @@ def test_scores_are_those_of_the_road_written_out(opened: CpuEngine) -> None:
     scores = opened.score(SHOT.frame, heard.append)
     np.testing.assert_array_equal(scores.scored, scored)
     assert 5 < scored.sum() < SLOTS
-    np.testing.assert_allclose(scores.rgb.distance_map, rgb, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(scores.points.distance_map, points, rtol=1e-4, atol=1e-5)
-    assert 0 < scores.points.image_distance < points.max()
+    np.testing.assert_allclose(scores.modalities["rgb"].distance_map, rgb, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scores.modalities["points"].distance_map, points, rtol=1e-4, atol=1e-5)
+    assert 0 < scores.modalities["points"].image_distance < points.max()
     assert set(heard) == set(scores.stage_us) == {"pre", "rgb", "points", "knn"}
 
 
 def same(one: Scores, other: Scores) -> bool:
     return (
-        np.array_equal(one.rgb.distance_map, other.rgb.distance_map)
-        and np.array_equal(one.points.distance_map, other.points.distance_map)
-        and one.rgb.image_distance == other.rgb.image_distance
-        and one.points.image_distance == other.points.image_distance
+        np.array_equal(one.modalities["rgb"].distance_map, other.modalities["rgb"].distance_map)
+        and np.array_equal(one.modalities["points"].distance_map, other.modalities["points"].distance_map)
+        and one.modalities["rgb"].image_distance == other.modalities["rgb"].image_distance
+        and one.modalities["points"].image_distance == other.modalities["points"].image_distance
         and np.array_equal(one.scored, other.scored)
     )
 
@@ -180,7 +183,9 @@ def test_masks_reach_the_scores() -> None:
     made = CpuEngine(GEOMETRY, NETWORK, graphs(), BANKS, Masks(ignore=ignore), 1)
     scores = made.score(SHOT.frame, silent)
     assert not scores.scored[:3].any() and scores.scored[4:].any()
-    assert not scores.rgb.distance_map[:3].any() and not scores.points.distance_map[:3].any()
+    assert (
+        not scores.modalities["rgb"].distance_map[:3].any() and not scores.modalities["points"].distance_map[:3].any()
+    )
 
 
 def test_refused_frames_are_refused_and_the_next_one_scores(opened: CpuEngine) -> None:
@@ -201,7 +206,10 @@ def test_a_fuller_frame_than_the_slots_needs_the_larger_graph() -> None:
     full = adaptor_graph("points", GRID**2, POINTS)
     fallen_back = engine(network=tight, adaptor_points=small, adaptor_points_full=full).score(SHOT.frame, silent)
     np.testing.assert_allclose(
-        fallen_back.points.distance_map, engine().score(SHOT.frame, silent).points.distance_map, rtol=1e-4, atol=1e-5
+        fallen_back.modalities["points"].distance_map,
+        engine().score(SHOT.frame, silent).modalities["points"].distance_map,
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 

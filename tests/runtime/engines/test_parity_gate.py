@@ -32,8 +32,7 @@ def scores_of(rgb_z: float, points_z: float) -> Scores:
         return ModalityScores(np.full((GRID, GRID), 1.0, np.float32), MEAN + STD * z)
 
     return Scores(
-        rgb=modality(rgb_z),
-        points=modality(points_z),
+        modalities={"rgb": modality(rgb_z), "points": modality(points_z)},
         scored=np.ones((GRID, GRID), bool),
         window=Window(0, 0, 20),
         silhouette=Silhouette(area_mm2=100, length_mm=10, width_mm=10, height_mm=10, missing_share=0),
@@ -153,16 +152,16 @@ def test_constants_that_were_signed_into_the_bundle_do_not_pass_either(toy: ToyB
 
 
 def test_own_evidence_asks_for_the_modality_that_decides(bundle: Bundle) -> None:
-    decision = bundle.manifest.decision
-    assert own_evidence(scores_of(3.0, 0.0), "rgb", decision, MEAN)
-    assert not own_evidence(scores_of(3.0, 0.0), "points", decision, MEAN)
-    assert not own_evidence(scores_of(3.0, 3.0), "rgb", decision, MEAN)
-    assert not own_evidence(scores_of(0.0, 0.0), "rgb", decision, MEAN)
+    decision, usual = bundle.manifest.decision, {"rgb": MEAN, "points": MEAN}
+    assert own_evidence(scores_of(3.0, 0.0), "rgb", decision, usual)
+    assert not own_evidence(scores_of(3.0, 0.0), "points", decision, usual)
+    assert not own_evidence(scores_of(3.0, 3.0), "rgb", decision, usual)
+    assert not own_evidence(scores_of(0.0, 0.0), "rgb", decision, usual)
 
 
 def test_distances_that_were_signed_into_the_bundle_are_no_evidence(toy: ToyBundle) -> None:
     """With normal frames said to be far below what they measure, anything would decide by itself."""
-    toy.edit(lambda m: [g.update(rgb_image_distance=-1e9, points_image_distance=-1e9) for g in m["golden"]])
+    toy.edit(lambda m: [g.update(image_distances={"rgb": -1e9, "points": -1e9}) for g in m["golden"]])
     bundle = open_bundle(toy.path, toy.trust)
     pass_gate(bundle, FakeEngine())
     with pytest.raises(ParityError, match="points distance"):

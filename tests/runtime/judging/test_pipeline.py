@@ -13,7 +13,7 @@ from asperity.runtime.clock import MS, Now
 from asperity.runtime.engines import Progress
 from asperity.runtime.engines.simulated import WORDS, SimulatedEngine, simulated_manifest
 from asperity.runtime.errors import ConfigError, EngineError, FrameRefused
-from asperity.runtime.frame import Frame, Result, Scores, Verdict
+from asperity.runtime.frame import Frame, ModalityName, Result, Scores, Verdict
 from asperity.runtime.judging.pipeline import Job, Outcome, Recipe, age_ns, inspect
 from asperity.runtime.reasons import JUDGED, Reason
 from asperity.runtime.vision.digest import frame_digest
@@ -81,16 +81,16 @@ def test_each_thing_an_engine_can_do(word: str, verdict: Verdict, reason: Reason
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -1.0])
 @pytest.mark.parametrize("modality", ["rgb", "points"])
 @pytest.mark.parametrize("where", ["image_distance", "distance_map"])
-def test_a_number_that_is_none_is_never_judged(bad: float, modality: str, where: str) -> None:
+def test_a_number_that_is_none_is_never_judged(bad: float, modality: ModalityName, where: str) -> None:
     def spoil(scores: Scores) -> Scores:
-        part = getattr(scores, modality)
+        part = scores.modalities[modality]
         if where == "image_distance":
             part = replace(part, image_distance=bad)
         else:
             distances = part.distance_map.copy()
             distances[3, 4] = bad
             part = replace(part, distance_map=distances)
-        return replace(scores, **{modality: part})
+        return replace(scores, modalities=scores.modalities | {modality: part})
 
     outcome = inspected(Scripted(spoil))
     assert (outcome.result.verdict, outcome.result.reason) == (Verdict.UNKNOWN, Reason.ENGINE)

@@ -218,6 +218,7 @@ def test_a_runtime_that_does_not_know_the_word_refuses_the_manifest(toy: ToyBund
             if field.name != "timing_only"
         ],
         forbid_unknown_fields=True,
+        kw_only=True,
     )
     manifest = toy.manifest()
     with pytest.raises(msgspec.ValidationError, match="timing_only"):
@@ -228,6 +229,6 @@ def test_a_runtime_that_does_not_know_the_word_refuses_the_manifest(toy: ToyBund
 
 
 def test_the_manifest_s_types_survive_a_round_trip() -> None:
-    golden = GoldenFrame("normal_0", "normal", "unknown", int(Reason.TIMING_ONLY), 0.0, 1.0, 1.0)
+    golden = GoldenFrame("normal_0", "normal", "unknown", int(Reason.TIMING_ONLY), 0.0, {"rgb": 1.0})
     manifest = msgspec.structs.replace(MANIFEST, golden=(golden,))
     assert msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest) == manifest

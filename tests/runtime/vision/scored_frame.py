@@ -37,7 +37,12 @@ def scores(rgb: float = 2.0, points: float = 3.0, silhouette: Silhouette = SILHO
     with np.errstate(over="ignore"):
         maps = [np.where(scored, np.float32(distance), np.float32(0)) for distance in (rgb, points)]
     maps[1][2, 3] *= 1.5
-    return Scores(ModalityScores(maps[0], rgb), ModalityScores(maps[1], points), scored, Window(10, 20, 80), silhouette)
+    return Scores(
+        {"rgb": ModalityScores(maps[0], rgb), "points": ModalityScores(maps[1], points)},
+        scored,
+        Window(10, 20, 80),
+        silhouette,
+    )
 
 
 def judged(seen: Scores, decided: Decision | None = None, ranges: tuple[SilhouetteRange, ...] = RANGES):

@@ -70,7 +70,7 @@ def random_patches(filled: int, network: Network) -> Patches:
     nonempty[random.permutation(total)[:filled]] = True
     points = random.normal(size=(total, network.points_channels)).astype(np.float32) * nonempty[:, None]
     rgb = random.normal(size=(network.rgb_grid**2, network.rgb_channels)).astype(np.float32)
-    return Patches(rgb, points, nonempty.reshape(network.grid, network.grid))
+    return Patches({"rgb": rgb, "points": points}, nonempty.reshape(network.grid, network.grid))
 
 
 def test_image_is_normalised_by_the_networks_constants() -> None:
@@ -91,10 +91,10 @@ def test_frozen_patches_pool_the_encoders_tokens(pooling: str) -> None:
     patches = frozen_patches(prepared, network, networks)
     grouped = group(prepared.cloud, network)
     expected = grouped.to_patches.toarray() @ networks.points(grouped.groups, grouped.centres)
-    np.testing.assert_allclose(patches.points, expected, atol=1e-5)
+    np.testing.assert_allclose(patches.features["points"], expected, atol=1e-5)
     assert 0 < patches.nonempty.sum() < 49
-    assert not patches.points[~patches.nonempty.ravel()].any()
-    np.testing.assert_array_equal(patches.rgb, networks.rgb(normalised_image(prepared, network)))
+    assert not patches.features["points"][~patches.nonempty.ravel()].any()
+    np.testing.assert_array_equal(patches.features["rgb"], networks.rgb(normalised_image(prepared, network)))
 
 
 @pytest.mark.parametrize("filled", [0, 1, 20, 31, 48, 49])
@@ -104,19 +104,21 @@ def test_merged_empty_patches_change_nothing(filled: int) -> None:
     networks, patches = KnownNetworks(network), random_patches(filled, network)
     adapted = adapted_patches(patches, network, networks)
     present = patches.nonempty.ravel()
-    whole = attention(patches.points, np.ones(49), network.points_channels)
-    np.testing.assert_allclose(adapted.points[present], whole[present], rtol=1e-5, atol=1e-5)
-    assert not adapted.points[~present].any()
+    whole = attention(patches.features["points"], np.ones(49), network.points_channels)
+    np.testing.assert_allclose(adapted.features["points"][present], whole[present], rtol=1e-5, atol=1e-5)
+    assert not adapted.features["points"][~present].any()
     assert networks.slots == [32 if filled < 32 else 49]
-    np.testing.assert_allclose(adapted.rgb, attention(patches.rgb, np.ones(49), 5), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        adapted.features["rgb"], attention(patches.features["rgb"], np.ones(49), 5), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_counts_that_ignore_the_empty_patches_would_differ() -> None:
     """Control of the test above."""
     network = small_network(adaptor="lsfa", points_slots=32, rgb_slots=49)
     patches = random_patches(20, network)
-    tokens, counts = merged_tokens(patches.points, patches.nonempty, network)
-    whole = attention(patches.points, np.ones(49), 6)[patches.nonempty.ravel()]
+    tokens, counts = merged_tokens(patches.features["points"], patches.nonempty, network)
+    whole = attention(patches.features["points"], np.ones(49), 6)[patches.nonempty.ravel()]
     assert np.abs(attention(tokens, np.ones(32), 6)[:20] - whole).max() > 1e-3
     np.testing.assert_allclose(attention(tokens, counts, 6)[:20], whole, atol=1e-5)
 
@@ -127,10 +129,10 @@ def test_multiplicities_are_positive_and_count_every_patch(filled: int, slots: i
     """So that their logarithm exists and attention sees grid^2 keys."""
     network = small_network(adaptor="lsfa", points_slots=slots)
     patches = random_patches(filled, network)
-    tokens, counts = merged_tokens(patches.points, patches.nonempty, network)
+    tokens, counts = merged_tokens(patches.features["points"], patches.nonempty, network)
     assert len(tokens) == len(counts) and len(tokens) in (slots, 49)
     assert (counts > 0).all() and counts.sum() == pytest.approx(49, rel=1e-5)
-    np.testing.assert_array_equal(tokens[:filled], patches.points[patches.nonempty.ravel()])
+    np.testing.assert_array_equal(tokens[:filled], patches.features["points"][patches.nonempty.ravel()])
     assert not tokens[filled:].any()
 
 
@@ -145,8 +147,8 @@ def test_without_adaptor_patches_stay_as_they_are() -> None:
     network = small_network()
     networks, patches = KnownNetworks(network), random_patches(20, network)
     adapted = adapted_patches(patches, network, networks)
-    np.testing.assert_array_equal(adapted.points, patches.points)
-    np.testing.assert_array_equal(adapted.rgb, patches.rgb)
+    np.testing.assert_array_equal(adapted.features["points"], patches.features["points"])
+    np.testing.assert_array_equal(adapted.features["rgb"], patches.features["rgb"])
     with pytest.raises(EngineError, match="adaptor"):
         adapted_patches(patches, small_network(adaptor="lora"), networks)
 

@@ -71,15 +71,18 @@ def test_measure_scores_foreground_that_is_inspected(rgb_grid: int) -> None:
     inspect = np.ones((4, 4), bool)
     inspect[0] = False
     patches = Patches(
-        random.normal(size=(rgb_grid**2, 5)).astype(np.float32),
-        random.normal(size=(16, 6)).astype(np.float32),
+        {
+            "rgb": random.normal(size=(rgb_grid**2, 5)).astype(np.float32),
+            "points": random.normal(size=(16, 6)).astype(np.float32),
+        },
         nonempty,
     )
-    rgb, points, scored = measure(patches, inspect, rgb_bank, points_bank)
+    found, scored = measure(patches, inspect, {"rgb": rgb_bank, "points": points_bank})
+    colours = patches.features["rgb"].reshape(rgb_grid, rgb_grid, 5).repeat(4 // rgb_grid, 0).repeat(4 // rgb_grid, 1)
     np.testing.assert_array_equal(scored, nonempty & inspect)
     for seen, bank, features in (
-        (rgb, rgb_bank, patches.rgb.reshape(rgb_grid, rgb_grid, 5).repeat(4 // rgb_grid, 0).repeat(4 // rgb_grid, 1)),
-        (points, points_bank, patches.points.reshape(4, 4, 6)),
+        (found["rgb"], rgb_bank, colours),
+        (found["points"], points_bank, patches.features["points"].reshape(4, 4, 6)),
     ):
         standardised = (features.astype(float) - 0.5) / 2.0
         expected = np.linalg.norm(standardised[:, :, None] - bank.memory.rows, axis=3).min(axis=2) * scored
@@ -95,10 +98,11 @@ def test_an_empty_patch_never_counts_for_the_image_distance() -> None:
     points[0] = 1000.0
     nonempty = np.ones((4, 4), bool)
     rgb = np.zeros((16, 5), np.float32)
-    far = measure(Patches(rgb, points, nonempty), np.ones((4, 4), bool), rgb_bank, points_bank)[1]
+    both = {"rgb": rgb_bank, "points": points_bank}
+    far = measure(Patches({"rgb": rgb, "points": points}, nonempty), np.ones((4, 4), bool), both)[0]["points"]
     nonempty = nonempty.copy()
     nonempty[0, 0] = False
-    near = measure(Patches(rgb, points, nonempty), np.ones((4, 4), bool), rgb_bank, points_bank)[1]
+    near = measure(Patches({"rgb": rgb, "points": points}, nonempty), np.ones((4, 4), bool), both)[0]["points"]
     assert far.image_distance > 100 > near.image_distance
     assert near.distance_map[0, 0] == 0
 
@@ -106,19 +110,35 @@ def test_an_empty_patch_never_counts_for_the_image_distance() -> None:
 def test_nothing_to_score_gives_zeros_and_no_verdict() -> None:
     """A mask that covers the part, or a part of no patches."""
     rgb_bank, points_bank = banks(np.random.default_rng(3))
-    patches = Patches(np.zeros((16, 5), np.float32), np.zeros((16, 6), np.float32), np.ones((4, 4), bool))
-    rgb, points, scored = measure(patches, np.zeros((4, 4), bool), rgb_bank, points_bank)
-    assert not scored.any() and rgb.image_distance == points.image_distance == 0
-    found = judged(replace(scores(), rgb=rgb, points=points, scored=scored))
+    features = {"rgb": np.zeros((16, 5), np.float32), "points": np.zeros((16, 6), np.float32)}
+    nothing, scored = measure(
+        Patches(features, np.ones((4, 4), bool)), np.zeros((4, 4), bool), {"rgb": rgb_bank, "points": points_bank}
+    )
+    assert not scored.any() and nothing["rgb"].image_distance == nothing["points"].image_distance == 0
+    found = judged(replace(scores(), modalities=nothing, scored=scored))
     assert (found.verdict, found.reason) == (Verdict.UNKNOWN, Reason.TOO_FEW_POINTS)
 
 
 def test_rgb_tokens_that_do_not_fit_the_grid_are_an_error() -> None:
     """A graph of another profile."""
     rgb_bank, points_bank = banks(np.random.default_rng(3))
-    patches = Patches(np.zeros((9, 5), np.float32), np.zeros((16, 6), np.float32), np.ones((4, 4), bool))
-    with pytest.raises(EngineError, match="9 RGB tokens"):
-        measure(patches, np.ones((4, 4), bool), rgb_bank, points_bank)
+    features = {"rgb": np.zeros((9, 5), np.float32), "points": np.zeros((16, 6), np.float32)}
+    with pytest.raises(EngineError, match="9 tokens"):
+        measure(
+            Patches(features, np.ones((4, 4), bool)), np.ones((4, 4), bool), {"rgb": rgb_bank, "points": points_bank}
+        )
+
+
+def test_a_modality_that_a_bank_is_of_and_the_frame_lacks_is_an_error() -> None:
+    """An engine that leaves a modality out must not judge."""
+    rgb_bank, points_bank = banks(np.random.default_rng(3))
+    patches = Patches({"rgb": np.zeros((16, 5), np.float32)}, np.ones((4, 4), bool))
+    with pytest.raises(EngineError, match="no points features"):
+        measure(patches, np.ones((4, 4), bool), {"rgb": rgb_bank, "points": points_bank})
+    with pytest.raises(EngineError, match="the engine scored rgb and the decision is about rgb, points"):
+        fused_score({"rgb": scores().modalities["rgb"]}, decision())
+    found = judged(replace(scores(), modalities={"rgb": scores().modalities["rgb"]}))
+    assert (found.verdict, found.reason) == (Verdict.UNKNOWN, Reason.ENGINE)
 
 
 # --- fusion, p-value, threshold --------------------------------------------------------------------------------------
@@ -127,15 +147,18 @@ def test_rgb_tokens_that_do_not_fit_the_grid_are_an_error() -> None:
 def test_fusion_is_the_weighted_sum_of_standardised_distances() -> None:
     """Both for the image and, patch by patch, for the map."""
     seen, decided = scores(3.0, 5.0), decision()
-    assert fused_score(seen.rgb, seen.points, decided) == pytest.approx(0.5 * (3 - 2) / 0.5 + 0.5 * (5 - 3) / 1.0)
-    expected = 0.5 * (seen.rgb.distance_map - 1) / 0.25 + 0.5 * (seen.points.distance_map - 1) / 0.25
-    np.testing.assert_allclose(fused_map(seen.rgb, seen.points, decided), expected, rtol=1e-6)
+    assert fused_score(seen.modalities, decided) == pytest.approx(0.5 * (3 - 2) / 0.5 + 0.5 * (5 - 3) / 1.0)
+    expected = (
+        0.5 * (seen.modalities["rgb"].distance_map - 1) / 0.25
+        + 0.5 * (seen.modalities["points"].distance_map - 1) / 0.25
+    )
+    np.testing.assert_allclose(fused_map(seen.modalities, decided), expected, rtol=1e-6)
     raw = decision(
         fusion="ocsvm",
         rgb=modality(image_mean=0.0, image_std=1.0, weight=0.02),
         points=modality(image_mean=0.0, image_std=1.0, weight=0.3),
     )
-    assert fused_score(seen.rgb, seen.points, raw) == pytest.approx(0.02 * 3 + 0.3 * 5)
+    assert fused_score(seen.modalities, raw) == pytest.approx(0.02 * 3 + 0.3 * 5)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +176,7 @@ def test_constants_that_cannot_be_are_an_error_and_never_ok(bad: dict[str, objec
     """A weight at or below 0 would let a modality vouch for defects."""
     seen, decided = scores(), decision(**bad)
     with pytest.raises(EngineError):
-        fused_score(seen.rgb, seen.points, decided)
+        fused_score(seen.modalities, decided)
     found = judged(seen, decided)
     assert (found.verdict, found.reason) == (Verdict.UNKNOWN, Reason.ENGINE)
 

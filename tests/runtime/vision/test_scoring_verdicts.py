@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asperity import runtime
-from asperity.runtime.frame import ModalityScores, Scores, Verdict
+from asperity.runtime.frame import ModalityName, ModalityScores, Scores, Verdict
 from asperity.runtime.manifest import Decision, SilhouetteRange
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.scoring import outside_range
@@ -73,15 +73,18 @@ def test_a_range_holds_both_of_its_ends_and_nothing_beyond(figure: str) -> None:
 def damaged() -> Iterator[tuple[str, Scores, Decision]]:
     """Everything that could pass for a low score and is none."""
     good = scores()
-    for name in ("rgb", "points"):
-        own: ModalityScores = getattr(good, name)
+
+    def with_one(name: ModalityName, one: ModalityScores) -> Scores:
+        return replace(good, modalities=good.modalities | {name: one})
+
+    for name, own in good.modalities.items():
         for value in (math.nan, math.inf, -math.inf, -1.0):
-            yield f"{name} {value}", replace(good, **{name: replace(own, image_distance=value)}), decision()
+            yield f"{name} {value}", with_one(name, replace(own, image_distance=value)), decision()
             spoiled = own.distance_map.copy()
             spoiled[0, 0] = value
-            yield f"{name} map {value}", replace(good, **{name: replace(own, distance_map=spoiled)}), decision()
+            yield f"{name} map {value}", with_one(name, replace(own, distance_map=spoiled)), decision()
         smaller = replace(own, distance_map=own.distance_map[1:])
-        yield f"{name} shape", replace(good, **{name: smaller}), decision()
+        yield f"{name} shape", with_one(name, smaller), decision()
     yield "nothing scored", replace(good, scored=np.zeros_like(good.scored)), decision()
     for threshold in (math.nan, math.inf):
         yield f"threshold {threshold}", good, decision(threshold=threshold)
