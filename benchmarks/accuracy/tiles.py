@@ -35,9 +35,9 @@ from asperity.calibration.tuning.frame_defects import FrameDefect, Kind, spoil_f
 from asperity.runtime.cameras.virtual.camera import GOOD, VirtualCamera
 from asperity.runtime.frame import FloatArray, Frame, ModalityName
 from asperity.runtime.manifest import Geometry, Network
-from asperity.runtime.vision import maps
 from asperity.runtime.vision.distances import ModalityBank
 from asperity.runtime.vision.features import frozen_patches
+from asperity.runtime.vision.maps import BLUR_SIGMA_PX, own_blur_px, pixel_map
 from asperity.runtime.vision.preprocess import prepare
 from asperity.runtime.vision.scoring import conformal_threshold
 from asperity.runtime.vision.tiles import Tiling, scorable
@@ -241,23 +241,12 @@ def measured(
 
 def scores(scored: Scored, held_out: Sequence[str], sigma_px: float) -> dict[str, float]:
     """The mean of both modalities' standardised image distances, by frame."""
-    spread = _spread(len(next(iter(scored.values()))["rgb"]), sigma_px)
     peaks = {
-        frame: np.array([float((spread @ found[name] @ spread.T).max()) for name in NAMES])
+        frame: np.array([float(pixel_map(found[name], sigma_px).max()) for name in NAMES])
         for frame, found in scored.items()
     }
     calm = np.stack([peaks[frame] for frame in held_out])
     return {frame: float(((peak - calm.mean(0)) / calm.std(0)).mean()) for frame, peak in peaks.items()}
-
-
-def _spread(grid: int, sigma_px: float) -> Grid:
-    """``maps.pixel_map``'s matrix with a blur of its own."""
-    upsampled, usual = maps._linear_rows((np.arange(maps.MAP_PX) + 0.5) * grid / maps.MAP_PX - 0.5, grid), 4.0
-    reach = int(4 * usual + 0.5)
-    weights = np.exp(-0.5 / sigma_px**2 * np.arange(-reach, reach + 1) ** 2)
-    padded = np.pad(upsampled, ((reach, reach), (0, 0)), mode="edge")
-    blurred = [(padded[row : row + 2 * reach + 1] * weights[:, None]).sum(axis=0) for row in range(maps.MAP_PX)]
-    return np.asarray(np.stack(blurred) / weights.sum())
 
 
 def _folder(data: Path, product: str, variant: tuple[int, int, int]) -> Path:
@@ -281,7 +270,7 @@ def choose(data: Path) -> list[dict[str, Any]]:
         cached = Cached(data, product, (1024, 1, 2))
         pseudo = [name for kind in KINDS for name in cached.names(f"pseudo_{kind}")]
         scored, ms = measured(cached, _held_out() + pseudo, fit(cached, _fitted(), positional, merge != "own"), merge)
-        for sigma_px in (4.0, 4.0 * 28 / cached.tiling.window_grid):
+        for sigma_px in (BLUR_SIGMA_PX, own_blur_px(cached.tiling.window_grid)):
             found = scores(scored, _held_out(), sigma_px)
             good = np.array([found[name] for name in _held_out()])
             row = {"product": product, "positional": positional, "merge": merge, "blur_px": round(sigma_px, 2)}
@@ -304,7 +293,7 @@ def table(data: Path) -> list[dict[str, Any]]:
         spoiled = {scale: [f"{kind}-{scale}-{j}" for kind in KINDS for j in range(EACH)] for scale in SCALES}
         names = _held_out() + [name for some in spoiled.values() for name in some]
         scored, ms = measured(cached, names, fit(cached, _fitted(), False, False), "own")
-        sigma_px = 4.0 * 28 / cached.tiling.window_grid
+        sigma_px = own_blur_px(cached.tiling.window_grid)
         found = scores(scored, _held_out(), sigma_px)
         good = np.array([found[name] for name in _held_out()])
         limit = conformal_threshold(good, ALPHA)
