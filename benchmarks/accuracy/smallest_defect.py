@@ -57,27 +57,26 @@ def station(product: str, folder: Path, profile: str) -> Outcome:
     return outcome
 
 
-def rendered(product: str, outcome: Outcome, kind: Kind, places: int) -> tuple[list[float], int]:
-    """The size from which each place's rendered defect is found, and how many frames were rendered and judged."""
-    camera, judged = VirtualCamera(product, SEED), 0
-    tried_mm = sizes_tried_mm(outcome.normals.geometry)
-    sizes: list[float] = []
+def rejects(camera: VirtualCamera, outcome: Outcome, index: int, kind: Kind | None, size_mm: float | None) -> bool:
+    """Whether the station does not pass a rendered frame."""
+    try:
+        return outcome.rejects(camera.frame(index, kind, size_mm=size_mm).frame)
+    except FrameRefused:
+        return True
 
-    def rejects(index: int, size_mm: float | None) -> bool:
-        nonlocal judged
-        judged += 1
-        shot = camera.frame(index, None if size_mm is None else kind, size_mm=size_mm)
-        try:
-            return outcome.rejects(shot.frame)
-        except FrameRefused:
-            return True
 
+def rendered(product: str, outcome: Outcome, places: int) -> dict[Kind, list[float]]:
+    """The size from which each place's rendered defect is found, on frames that pass without it, as in calibration."""
+    camera, tried_mm = VirtualCamera(product, SEED), sizes_tried_mm(outcome.normals.geometry)
+    sizes: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
     index = FIRST
-    while len(sizes) < places:
+    while len(sizes["bump"]) < places:
         index += 1
-        if not rejects(index, None):  # as in calibration: of frames that pass without the defect
-            sizes.append(bisected(partial(rejects, index), *tried_mm))
-    return sizes, judged
+        if rejects(camera, outcome, index, None, None):
+            continue
+        for kind in KINDS:
+            sizes[kind].append(bisected(partial(rejects, camera, outcome, index, kind), *tried_mm))
+    return sizes
 
 
 def spread(sizes: Sequence[float], share: float) -> list[float | None]:
@@ -97,10 +96,12 @@ def compare(product: str, profile: str, places: int) -> list[dict[str, Any]]:
         outcome = station(product, Path(folder), profile)
     seconds = outcome.stage_s["smallest defect"]
     print(product, f"{seconds} s", flush=True)
+    begin = time.process_time()
+    seen_mm = rendered(product, outcome, places)
+    cpu_s = round(time.process_time() - begin, 1)
     for stated in outcome.smallest_defects:
         kind: Kind = next(each for each in KINDS if each == stated.kind)
-        begin = time.process_time()
-        sizes, judged = rendered(product, outcome, kind, places)
+        sizes = seen_mm[kind]
         row: dict[str, Any] = {"product": product, "kind": kind}
         told = [*stated.sizes_mm, *[math.inf] * (stated.places - len(stated.sizes_mm))]
         for name, share, own in (("half", 0.5, stated.half_mm), ("often", OFTEN, stated.often_mm)):
@@ -110,7 +111,7 @@ def compare(product: str, profile: str, places: int) -> list[dict[str, Any]]:
                 f"{name}_rendered_mm": seen and round(seen, 2), f"{name}_rendered_95": spread(sizes, share),
                 f"{name}_ratio": round(own / seen, 2) if own and seen else None,
             }  # fmt: skip
-        row |= {"places": places, "judged": judged, "cpu_s": round(time.process_time() - begin, 1)}
+        row |= {"places": places, "rendered_cpu_s": cpu_s}
         row |= {"calibration_s": seconds, "alpha": round(outcome.decision.alpha_total, 3)}
         row |= {"stated_mm": stated.sizes_mm, "rendered_mm": [round(s, 2) for s in sorted(sizes) if math.isfinite(s)]}
         print(msgspec.json.encode(row).decode(), flush=True)

@@ -109,7 +109,7 @@ class _Normals(Sequence[Frame]):
         return self.frames
 
     def __getitem__(self, index: Any) -> Any:
-        return self.source.frame(GOOD, 1.0, index)
+        return self.source.frame(GOOD, 1.0, range(self.frames)[index])
 
 
 def _enlarged(depth: FloatArray, factor: int) -> FloatArray:

@@ -91,15 +91,12 @@ def sizes_tried_mm(geometry: Geometry) -> tuple[float, float]:
 
 
 def bisected(found: Callable[[float], bool], low: float, high: float) -> float:
-    """The size from which something is found, ``low`` where the smallest is, infinity where the largest is not."""
-    if not found(high):
-        return math.inf
-    if found(low):
-        return low
+    """The size from which something is found, about ``low`` where all are; infinity where the largest is not."""
+    largest = high
     while high > low * RESOLUTION:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if found(middle) else (middle, high)
-    return math.sqrt(low * high)
+    return math.sqrt(low * high) if high < largest or found(largest) else math.inf
 
 
 def quantile(sizes: Sequence[float], share: float) -> float | None:

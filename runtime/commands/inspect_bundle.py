@@ -186,13 +186,13 @@ def _print(told: dict[str, Any]) -> None:
 
 
 def smallest_told(smallest: SmallestDefect) -> str:
-    """Which defects of a kind are found, in words: ``bump: half of 2.1 mm, 95 of 100 of 3.9 mm``."""
+    """Which defects of a kind are found, in words: ``bump: half from 2.1 mm, 95 of 100 from 3.9 mm``."""
 
     def told(size_mm: float | None, strength: float | None) -> str:
         if size_mm is None or strength is None:
-            return f"not even of {smallest.largest_mm:.3g} mm"
+            return f"not up to {smallest.largest_mm:.3g} mm"
         what = f"{strength:.0%} of its colour" if smallest.kind == "stain" else f"{strength:.2g} mm high or deep"
-        return f"of {size_mm:.2g} mm ({what})"
+        return f"from {size_mm:.2g} mm ({what})"
 
     half = told(smallest.half_mm, smallest.half_strength)
     return f"{smallest.kind}: half {half}, 95 of 100 {told(smallest.often_mm, smallest.often_strength)}"

@@ -151,7 +151,7 @@ def _blurred(values: NDArray[np.float64], sigma_px: float = BLUR_SIGMA_PX) -> ND
 
 
 @lru_cache(maxsize=4)
-def _spread(grid: int, blur_px: float) -> NDArray[np.float64]:
+def _spread(grid: int, blur_px: float = BLUR_SIGMA_PX) -> NDArray[np.float64]:
     """Bilinear upsampling and blur along one axis, MAP_PX x grid."""
     upsampled = _linear_rows((np.arange(MAP_PX) + 0.5) * grid / MAP_PX - 0.5, grid)
     return _blurred(upsampled, blur_px)

@@ -55,6 +55,8 @@ def set_in(*keys: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("silhouette", 0, "low", 1e9), ("area_mm2",)),
         (set_in("network", "adaptor", "none"), ("adaptor",)),
         (set_in("network", "points_slots", 0), ("network.points_slots",)),
+        (set_in("network", "tiles", 0), ("network.tiles 0", "1 to 4")),
+        (set_in("network", "tiles", 2), ("network.tiles 2", "adaptor")),
         (set_in("network", "image_px", 64), ("rgb.onnx", "image")),
         (set_in("network", "groups", 9), ("points.onnx", "groups")),
         (set_in("network", "rgb_channels", 9), ("rgb.onnx", "tokens")),
