@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import msgspec
-
 from asperity.runtime.errors import UsageError
 from asperity.runtime.manifest import Geometry, Network
-from asperity.runtime.vision.tiles import MOST_TILES, of_window
+from asperity.runtime.vision.tiles import MOST_TILES
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -55,7 +53,7 @@ class Profile:
     points_bank_cap: int
     mlp_ratio: int = 4
     tiles: int = 1
-    """Network inputs along the window's side; all sizes are of one of them."""
+    """Colour network inputs along the window's side; all sizes are of one of them."""
 
 
 PROFILES: dict[str, Profile] = {
@@ -111,19 +109,15 @@ def network_for(
     Own encoders see lengths in units of the cloud's cell size, so that one encoder serves parts of 10 mm and 300 mm:
     a group of 32 spans about 3 cells each way (divided by 4), the whole cloud 112 cells (divided by half of it).
     """
-    network = Network(
+    cell_mm = geometry.side_px * geometry.mm_per_px / chosen.cloud_px
+    return Network(
         profile=chosen.name, image_px=chosen.image_px, grid=chosen.grid, rgb_grid=chosen.rgb_grid,
         rgb_channels=chosen.rgb_channels, rgb_mean=chosen.rgb_mean, rgb_std=chosen.rgb_std, cloud_px=chosen.cloud_px,
         cloud_resize=chosen.cloud_resize, groups=chosen.groups, group_size=chosen.group_size,
-        points_channels=chosen.points_channels, group_scale_mm=1000.0, position_scale_mm=1000.0,
+        points_channels=chosen.points_channels, group_scale_mm=1000.0 if chosen.metres else 4.0 * cell_mm,
+        position_scale_mm=1000.0 if chosen.metres else 0.5 * chosen.cloud_px * cell_mm,
         centre_positions=chosen.centre_positions, pooling=chosen.pooling, adaptor=adaptor,
         distances=chosen.distances,
         rgb_slots=chosen.rgb_grid**2 if adaptor == "lsfa" else 0, points_slots=points_slots if adaptor == "lsfa" else 0,
         tiles=chosen.tiles,
     )  # fmt: skip
-    if chosen.metres:
-        return network
-    cell_mm = geometry.side_px * geometry.mm_per_px / of_window(network).cloud_px
-    return msgspec.structs.replace(
-        network, group_scale_mm=4.0 * cell_mm, position_scale_mm=0.5 * chosen.cloud_px * cell_mm
-    )

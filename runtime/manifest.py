@@ -98,7 +98,8 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     modalities: tuple[ModalityName, ...] = ("rgb", "points")
     """What frames are judged by, in the order of ``frame.MODALITIES``."""
     tiles: int = 1
-    """The window is seen by tiles x tiles network inputs that overlap (``runtime.vision.tiles``); sizes are one's."""
+    """The window's picture is seen by tiles x tiles network inputs that overlap (``runtime.vision.tiles``); image_px,
+    grid and rgb_grid are those of one."""
 
 
 class WeightsOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -36,11 +35,11 @@ from asperity.runtime.cameras.virtual.camera import GOOD, VirtualCamera
 from asperity.runtime.frame import FloatArray, Frame, ModalityName
 from asperity.runtime.manifest import Geometry, Network
 from asperity.runtime.vision.distances import ModalityBank
-from asperity.runtime.vision.features import frozen_patches
+from asperity.runtime.vision.features import StageClock, point_groups, point_patches, rgb_tokens
 from asperity.runtime.vision.maps import BLUR_SIGMA_PX, own_blur_px, pixel_map
 from asperity.runtime.vision.preprocess import prepare
 from asperity.runtime.vision.scoring import conformal_threshold
-from asperity.runtime.vision.tiles import Tiling, scorable
+from asperity.runtime.vision.tiles import Tiling, of_window, scorable
 
 PRODUCTS, SEED = ("nameplate",), 81
 KINDS: tuple[Kind, ...] = ("bump", "dent", "scratch", "hole", "stain")
@@ -155,20 +154,13 @@ def _keep(
 ) -> None:  # fmt: skip
     if path.exists():
         return
-    tiling, one = Tiling.of(network), network_for(profile("lite"), geometry, "none")
-    scales = {"group_scale_mm": network.group_scale_mm, "position_scale_mm": network.position_scale_mm}
-    one = msgspec.structs.replace(one, **scales)
-    cells = (one.grid**2, one.grid**2)
-    found: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-    for tile in scorable(tiling, prepare(make(*at), geometry, network), network):
-        if tile is None:
-            found.append((np.zeros((cells[0], one.rgb_channels)), np.zeros((cells[1], one.points_channels)),
-                          np.zeros((one.grid, one.grid), bool)))  # fmt: skip
-            continue
-        patches = frozen_patches(tile, one, networks)
-        found.append((patches.features["rgb"], patches.features["points"], patches.nonempty))
-    rgb, points, nonempty = zip(*found, strict=True)
-    np.savez(path, r=np.stack(rgb).astype(np.float16), p=np.stack(points).astype(np.float16), e=np.stack(nonempty))
+    prepared, clock = prepare(make(*at), geometry, network), StageClock()
+    tiles = scorable(Tiling.of(network), prepared, network)
+    none = np.zeros((network.grid**2, network.rgb_channels), np.float32)
+    rgb = [none if tile is None else rgb_tokens(tile, network, networks, clock) for tile in tiles]
+    grouped = point_groups(prepared, of_window(network), clock)
+    points = point_patches(grouped, network, networks, clock)
+    np.savez(path, r=np.stack(rgb).astype(np.float16), p=points.astype(np.float16), e=grouped.nonempty)
 
 
 class Cached:
@@ -177,43 +169,48 @@ class Cached:
     def __init__(self, data: Path, product: str, variant: tuple[int, int, int]) -> None:
         self.folder, self.tiling = _folder(data, product, variant), Tiling(variant[2], 28)
 
-    def of(self, name: str) -> tuple[dict[ModalityName, FloatArray], NDArray[np.bool_]]:
-        """By modality tiles x patches x channels, and which patches have points."""
-        stored = np.load(self.folder / f"{name}.npz")
-        return {"rgb": stored["r"].astype(np.float32), "points": stored["p"].astype(np.float32)}, stored["e"]
+    def of(self, name: str) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+        """RGB of every tile (tiles x patches x channels), points on the window's grid, and which patches have any."""
+        stored, grid = np.load(self.folder / f"{name}.npz"), self.tiling.window_grid
+        points = stored["p"].astype(np.float32).reshape(grid**2, -1)
+        return stored["r"].astype(np.float32), points, stored["e"].reshape(grid, grid)
 
     def names(self, prefix: str) -> list[str]:
         """Frames of this kind."""
         return sorted(path.stem for path in self.folder.glob(f"{prefix}-*.npz"))
 
 
-def fit(cached: Cached, names: Sequence[str], positional: bool, every: bool) -> dict[ModalityName, list[ModalityBank]]:
-    """A bank per tile and modality: one for all, or one of the tile's own place. ``every``: overlaps twice."""
-    lite, tiles = profile("lite"), cached.tiling.tiles**2
-    found: dict[ModalityName, list[ModalityBank]] = {}
-    for name in NAMES:
-        rows, owners, places = [], [], []
-        for owner, frame in enumerate(names):
-            features, nonempty = cached.of(frame)
-            for tile in range(tiles):
-                taken = nonempty[tile] & (True if every else cached.tiling.own(tile))
-                rows.append(features[name][tile][taken.ravel()])
-                owners.append(np.full(int(taken.sum()), owner))
-                places.append(np.full(int(taken.sum()), tile))
-        table, own, place = np.concatenate(rows), np.concatenate(owners), np.concatenate(places)
-        cap = lite.rgb_bank_cap if name == "rgb" else lite.points_bank_cap
-        wanted = min(int(0.1 * len(names) * cached.tiling.window_grid**2), cap)
-        if positional:
-            each = [place == tile for tile in range(tiles)]
-            found[name] = [make_bank(name, table[one], own[one], wanted // tiles, lite).bank for one in each]
-        else:
-            found[name] = [make_bank(name, table, own, wanted, lite).bank] * tiles
-    return found
+Banks = tuple[list[ModalityBank], ModalityBank]
 
 
-def measured(
-    cached: Cached, names: Sequence[str], banks: Mapping[ModalityName, Sequence[ModalityBank]], merge: str
-) -> tuple[Scored, float]:
+def fit(cached: Cached, names: Sequence[str], positional: bool, every: bool) -> Banks:
+    """Colour banks of every tile, one for all or one of the tile's own place, and the points' bank.
+
+    ``every``: overlaps are banked from every tile that sees them.
+    """
+    lite, tiling, share = profile("lite"), cached.tiling, 0.1 * len(names) * cached.tiling.window_grid**2
+    rows, owners, places, shape, shape_owners = [], [], [], [], []
+    for owner, frame in enumerate(names):
+        rgb, points, nonempty = cached.of(frame)
+        shape.append(points[nonempty.ravel()])
+        shape_owners.append(np.full(int(nonempty.sum()), owner))
+        for tile in range(tiling.tiles**2):
+            taken = tiling.of_tile(nonempty, tile) & (True if every else tiling.own(tile))
+            rows.append(rgb[tile][taken.ravel()])
+            owners.append(np.full(int(taken.sum()), owner))
+            places.append(np.full(int(taken.sum()), tile))
+    wanted = min(int(share), lite.rgb_bank_cap)
+    table, own, place = np.concatenate(rows), np.concatenate(owners), np.concatenate(places)
+    if positional:
+        each = [place == tile for tile in range(tiling.tiles**2)]
+        colour = [make_bank("rgb", table[one], own[one], wanted // len(each), lite).bank for one in each]
+    else:
+        colour = [make_bank("rgb", table, own, wanted, lite).bank] * tiling.tiles**2
+    cap = min(int(share), lite.points_bank_cap)
+    return colour, make_bank("points", np.concatenate(shape), np.concatenate(shape_owners), cap, lite).bank
+
+
+def measured(cached: Cached, names: Sequence[str], banks: Banks, merge: str) -> tuple[Scored, float]:
     """Every frame's map of each modality on the window's grid, and the processor's ms a frame.
 
     ``merge`` of overlaps: ``own`` (the tile in whose middle a patch lies), ``min`` or ``mean`` of all that see it.
@@ -221,22 +218,22 @@ def measured(
     tiling, grid, begin = cached.tiling, cached.tiling.window_grid, time.process_time()
     scored: Scored = {}
     for frame in names:
-        features, nonempty = cached.of(frame)
-        scored[frame] = {}
-        for name in NAMES:
-            stack = np.full((tiling.tiles**2, grid, grid), np.nan, np.float32)
-            for tile, (row, column) in enumerate(tiling._corners()):
-                seen = nonempty[tile] & (tiling.own(tile) if merge == "own" else True)
-                if seen.any():
-                    bank = banks[name][tile]
-                    assert bank.usual is not None
-                    distances, nearest = bank.memory.nearest(bank.standardised(features[name][tile][seen.ravel()]))
-                    place = stack[tile, row : row + tiling.grid, column : column + tiling.grid]
-                    place[seen] = bank.usual.local(distances, nearest)
-            known = np.isfinite(stack).any(axis=0)
-            stack[:, ~known] = 0.0
-            scored[frame][name] = np.nanmin(stack, axis=0) if merge == "min" else np.nanmean(stack, axis=0)
+        rgb, points, nonempty = cached.of(frame)
+        stack = np.full((tiling.tiles**2, grid, grid), np.nan, np.float32)
+        for tile in range(tiling.tiles**2):
+            seen = tiling.of_tile(nonempty, tile) & (tiling.own(tile) if merge == "own" else True)
+            tiling.of_tile(stack[tile], tile)[seen] = _local(rgb[tile][seen.ravel()], banks[0][tile])
+        stack[:, ~nonempty] = 0.0
+        shape = np.zeros((grid, grid), np.float32)
+        shape[nonempty] = _local(points[nonempty.ravel()], banks[1])
+        merged = np.nanmin(stack, axis=0) if merge == "min" else np.nanmean(stack, axis=0)
+        scored[frame] = {"rgb": merged, "points": shape}
     return scored, 1000 * (time.process_time() - begin) / max(1, len(names))
+
+
+def _local(features: FloatArray, bank: ModalityBank) -> Grid:
+    assert bank.usual is not None
+    return bank.usual.local(*bank.memory.nearest(bank.standardised(features))) if len(features) else np.zeros(0)
 
 
 def scores(scored: Scored, held_out: Sequence[str], sigma_px: float) -> dict[str, float]:

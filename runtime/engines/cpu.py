@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -30,12 +30,13 @@ from asperity.runtime.vision.features import (
     StageClock,
     adapted_points,
     adapted_rgb,
+    point_groups,
+    point_patches,
     refuse_unknown,
-    window_points,
     window_rgb,
 )
 from asperity.runtime.vision.preprocess import Masks, prepare
-from asperity.runtime.vision.tiles import Tiling, scorable
+from asperity.runtime.vision.tiles import of_window
 
 NAME = "cpu"
 PRECISION = "fp32"
@@ -109,7 +110,6 @@ class CpuEngine(Engine):
         if threads < 1:
             raise EngineError(f"threads is {threads} and must be 1 or more")
         self._geometry, self._network, self._masks = geometry, network, masks
-        self._tiling = Tiling.of(network)
         self._threads = threads
         self._branch_threads = max(1, threads // 2)
         self._networks = OnnxNetworks(graphs, network, threads)
@@ -155,11 +155,11 @@ class CpuEngine(Engine):
         self._beside.shutdown()
 
     def _scored(self, prepared: Prepared, clock: StageClock) -> Scores:
-        tiles = scorable(self._tiling, prepared, self._network)
-        rgb_features = self._start(self._rgb_features, tiles, clock)
-        patches, nonempty = window_points(tiles, self._network, self._networks, clock)
-        scored = nonempty & prepared.inspect
-        patches = adapted_points(patches, nonempty, self._network, self._networks, clock)
+        rgb_features = self._start(self._rgb_features, prepared, clock)
+        grouped = point_groups(prepared, of_window(self._network), clock)
+        scored = grouped.nonempty & prepared.inspect
+        patches = point_patches(grouped, self._network, self._networks, clock)
+        patches = adapted_points(patches, grouped.nonempty, self._network, self._networks, clock)
         # Both searches start here, so that whichever branch was longer, they are shared between the two threads.
         beside = self._beside if self._threads > 1 else None
         since_ns = time.perf_counter_ns()
@@ -185,8 +185,8 @@ class CpuEngine(Engine):
         except RuntimeError as error:
             raise EngineError("the engine is closed") from error
 
-    def _rgb_features(self, tiles: Sequence[Prepared | None], clock: StageClock) -> FloatArray:
-        tokens = window_rgb(tiles, self._network, self._networks, clock)
+    def _rgb_features(self, prepared: Prepared, clock: StageClock) -> FloatArray:
+        tokens = window_rgb(prepared, self._network, self._networks, clock)
         return adapted_rgb(tokens, self._network, self._networks, clock)
 
 

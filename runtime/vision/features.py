@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -105,32 +105,18 @@ def frozen_patches(
     """
     clock = clock or StageClock()
     refuse_unknown(network.modalities)
-    tiles = scorable(Tiling.of(network), prepared, network)
-    points, nonempty = window_points(tiles, network, networks, clock)
-    return Patches({"rgb": window_rgb(tiles, network, networks, clock), "points": points}, nonempty)
+    rgb = window_rgb(prepared, network, networks, clock)
+    grouped = point_groups(prepared, of_window(network), clock)
+    points = point_patches(grouped, network, networks, clock)
+    return Patches({"rgb": rgb, "points": points}, grouped.nonempty)
 
 
-def window_rgb(
-    tiles: Sequence[Prepared | None], network: Network, networks: Networks, clock: StageClock
-) -> FloatArray:
-    """RGB tokens of a window's tiles (``tiles.scorable``) on the window's grid."""
+def window_rgb(prepared: Prepared, network: Network, networks: Networks, clock: StageClock) -> FloatArray:
+    """The RGB tokens of a window's tiles on the window's grid; zeros under tiles that have nothing to score."""
+    tiling = Tiling.of(network)
+    tiles = scorable(tiling, prepared, network)
     tokens = [None if tile is None else rgb_tokens(tile, network, networks, clock) for tile in tiles]
-    return Tiling.of(network).merged(tokens, network.rgb_channels)
-
-
-def window_points(
-    tiles: Sequence[Prepared | None], network: Network, networks: Networks, clock: StageClock
-) -> tuple[FloatArray, BoolArray]:
-    """Points patches of a window's tiles on the window's grid, and which of them have points."""
-    tiling, patches, nonempty = Tiling.of(network), [], []
-    for tile in tiles:
-        grouped = None if tile is None else point_groups(tile, network, clock)
-        patches.append(None if grouped is None else point_patches(grouped, network, networks, clock))
-        nonempty.append(None if grouped is None else grouped.nonempty)
-    if len(tiles) == 1 and nonempty[0] is not None:
-        return tiling.merged(patches, network.points_channels), nonempty[0]
-    grid = tiling.window_grid
-    return tiling.merged(patches, network.points_channels), tiling.merged(nonempty, 1).reshape(grid, grid) > 0
+    return tiling.merged(tokens, network.rgb_channels)
 
 
 def refuse_unknown(modalities: Iterable[ModalityName]) -> None:

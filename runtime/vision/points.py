@@ -155,9 +155,10 @@ def group(cloud: FloatArray, network: Network) -> PointGroups:
 
 def filled_patches(cloud: FloatArray, network: Network) -> BoolArray:
     """grid x grid: patches of ``valid_mean`` of whose cells enough hold a point to be scored (``FILLED_MIN``)."""
-    grid, cells = network.grid, network.cloud_px // network.grid
-    counts = (cloud != 0).any(axis=2).reshape(grid, cells, grid, cells).sum(axis=(1, 3))
-    return np.asarray(counts >= FILLED_MIN * cells**2)
+    cells = np.arange(network.cloud_px) * network.grid // network.cloud_px
+    member = (cells == np.arange(network.grid)[:, None]).astype(np.float32)
+    counts = member @ (cloud != 0).any(axis=2).astype(np.float32) @ member.T
+    return np.asarray(counts >= FILLED_MIN * np.outer(member.sum(axis=1), member.sum(axis=1)))
 
 
 def _squared(difference: Points) -> Points:

@@ -1,8 +1,9 @@
-"""A window seen by n x n network inputs of equal size that overlap: resolution as a choice.
+"""A window whose picture is seen by n x n network inputs that overlap: resolution as a choice.
 
-The window is resized once, as large as all tiles need, and each tile is a slice of it. Overlaps are a margin of context
-and nothing else: a patch takes its features from the tile that sees it farthest from its edge, so behind the networks
-there is one grid of patches, one map and one score, and nothing is measured twice (docs/decisions/tiles.md).
+The picture is resized once, as large as all tiles need, and each tile is a slice of it. Overlaps are a margin of
+context and nothing else: a patch takes its features from the tile that sees it farthest from its edge, so behind the
+networks there is one grid of patches, one map and one score. The cloud stays whole: finer cells average fewer points,
+and what they gain for narrow defects they lose for shallow ones (docs/decisions/tiles.md).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asperity.runtime.errors import EngineError
-from asperity.runtime.frame import BoolArray, FloatArray, Prepared
+from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Prepared
 from asperity.runtime.manifest import Network
 from asperity.runtime.vision.points import filled_patches
 
@@ -59,19 +60,22 @@ class Tiling:
 
     def own(self, index: int) -> BoolArray:
         """grid x grid: the patches of this tile whose features are taken from it."""
+        return np.asarray(self.of_tile(_owners(self), index) == index)
+
+    def of_tile(self, values: NDArray[Any], index: int) -> NDArray[Any]:
+        """A tile's part of values on the window's grid, a view."""
         row, column = self._corners()[index]
-        owners = _owners(self)[row : row + self.grid, column : column + self.grid]
-        return np.asarray(owners == index)
+        return values[row : row + self.grid, column : column + self.grid]
 
     def merged(self, tiles: Sequence[NDArray[Any] | None], channels: int) -> FloatArray:
         """Features of every tile (grid^2 x channels) as those of the window; zeros where a tile has none."""
         if self.tiles == 1 and tiles[0] is not None:
             return tiles[0]
         window = np.zeros((self.window_grid, self.window_grid, channels), dtype=np.float32)
-        for index, (tile, (row, column)) in enumerate(zip(tiles, self._corners(), strict=True)):
+        for index, tile in enumerate(tiles):
             if tile is not None:
-                place, own = window[row : row + self.grid, column : column + self.grid], self.own(index)
-                place[own] = tile.reshape(-1, channels)[own.ravel()]
+                own = self.own(index)
+                self.of_tile(window, index)[own] = tile[own.ravel()]
         return window.reshape(-1, channels)
 
     def _corners(self) -> list[tuple[int, int]]:
@@ -79,19 +83,15 @@ class Tiling:
         return [(row, column) for row in starts for column in starts]
 
     def _tile(self, prepared: Prepared, row: int, column: int) -> Prepared:
-        def part(values: Any) -> Any:
-            if values is None:
-                return None
-            of_patch = values.ndim == 2 and len(values) == self.window_grid**2
-            square = values.reshape(self.window_grid, self.window_grid, -1) if of_patch else values
-            cells = len(square) // self.window_grid
-            rows, columns = (slice(at * cells, (at + self.grid) * cells) for at in (row, column))
-            return square[rows, columns].reshape(self.grid**2, -1) if of_patch else square[rows, columns]
+        """Of the window its pictures alone: all that a colour network sees."""
 
-        return replace(
-            prepared, image=part(prepared.image), cloud=part(prepared.cloud), inspect=part(prepared.inspect),
-            geometry=part(prepared.geometry), height=part(prepared.height), descriptor=part(prepared.descriptor),
-        )  # fmt: skip
+        def part(picture: ByteArray) -> ByteArray:
+            cells = len(picture) // self.window_grid
+            rows, columns = (slice(at * cells, (at + self.grid) * cells) for at in (row, column))
+            return picture[rows, columns]
+
+        surface = None if prepared.geometry is None else part(prepared.geometry)
+        return replace(prepared, image=part(prepared.image), geometry=surface)
 
 
 def scorable(tiling: Tiling, prepared: Prepared, network: Network) -> list[Prepared | None]:
@@ -103,9 +103,9 @@ def scorable(tiling: Tiling, prepared: Prepared, network: Network) -> list[Prepa
     tiles = tiling.cut(prepared)
     if tiling.tiles == 1:
         return list(tiles)
+    filled = filled_patches(prepared.cloud, of_window(network))
     return [
-        tile if (tiling.own(index) & filled_patches(tile.cloud, network)).any() else None
-        for index, tile in enumerate(tiles)
+        tile if (tiling.own(index) & tiling.of_tile(filled, index)).any() else None for index, tile in enumerate(tiles)
     ]
 
 
@@ -113,11 +113,9 @@ def of_window(network: Network) -> Network:
     """The recipe's sizes for the whole window: those of ``Prepared``, of features, maps and banks. One tile: as is."""
     if network.tiles == 1:
         return network
-    tiling = Tiling.of(network)
-    image_px, cloud_px = (tiling.window_grid * size // tiling.grid for size in (network.image_px, network.cloud_px))
-    return msgspec.structs.replace(
-        network, image_px=image_px, cloud_px=cloud_px, grid=tiling.window_grid, rgb_grid=tiling.window_grid, tiles=1
-    )
+    grid = Tiling.of(network).window_grid
+    image_px = grid * network.image_px // network.grid
+    return msgspec.structs.replace(network, image_px=image_px, grid=grid, rgb_grid=grid, tiles=1)
 
 
 def refuse_several_tiles(network: Network) -> None:
@@ -137,11 +135,11 @@ def tiles_fault(network: Network) -> str:
         return f"network.tiles {network.tiles}, not 1 to {MOST_TILES}"
     if network.adaptor != "none":
         return f"network.tiles {network.tiles} with an adaptor, which is trained on whole windows"
-    whole = network.rgb_grid == network.grid and not any(
-        size % network.grid for size in (network.image_px, network.cloud_px)
-    )
-    if not whole or network.pooling != "valid_mean" or network.grid < OVERLAP:
+    if network.pooling != "valid_mean" or network.rgb_grid != network.grid:
         return f"network.tiles {network.tiles} with the published form of profile {network.profile}"
+    most = 1 + (network.cloud_px - network.grid) // (network.grid - network.grid // OVERLAP)
+    if network.tiles > most or network.image_px % network.grid:
+        return f"network.tiles {network.tiles}: more patches in a row than the cloud's {network.cloud_px} cells"
     return ""
 
 

@@ -72,8 +72,7 @@ def test_every_patch_takes_the_features_of_its_own_place(tiles: int) -> None:
 
 def test_one_tile_is_the_window_itself() -> None:
     assert of_window(network(1)) == network(1)
-    assert network(1).group_scale_mm == pytest.approx(4 * 52 / 112)
-    assert network(2).group_scale_mm == pytest.approx(4 * 52 / of_window(network(2)).cloud_px)
+    assert of_window(network(2)).cloud_px == network(1).cloud_px
 
 
 def test_a_patch_is_taken_from_the_tile_in_whose_middle_it_lies() -> None:
@@ -88,7 +87,7 @@ def test_tiles_without_a_patch_to_score_cost_nothing_and_lose_nothing() -> None:
     whole, told = of_window(sizes), _Told(sizes)
     frame = window(whole)
     cloud = frame.cloud.copy()
-    half = 20 * whole.cloud_px // whole.grid
+    half = -(-20 * whole.cloud_px // whole.grid)  # of the first 20 rows of patches no cell is empty
     cloud[half:] = 0.0
     frame = replace(frame, cloud=cloud)
     assert [tile is None for tile in scorable(Tiling.of(sizes), frame, sizes)] == [False, False, True, True]
@@ -99,8 +98,10 @@ def test_tiles_without_a_patch_to_score_cost_nothing_and_lose_nothing() -> None:
 
 def test_a_part_without_any_filled_patch_scores_nothing() -> None:
     sizes = network(2)
-    told = _Told(sizes)
-    frame = replace(window(of_window(sizes)), cloud=np.zeros_like(window(of_window(sizes)).cloud))
+    told, frame = _Told(sizes), window(of_window(sizes))
+    cloud = np.zeros_like(frame.cloud)
+    cloud[::9, ::9] = frame.cloud[::9, ::9]
+    frame = replace(frame, cloud=cloud)
     patches = frozen_patches(frame, sizes, SimpleNamespace(rgb=told.rgb, points=told.points))
     assert told.images == 0 and not patches.nonempty.any()
 
@@ -108,7 +109,8 @@ def test_a_part_without_any_filled_patch_scores_nothing() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [({"tiles": 0}, "1 to 4"), ({"tiles": 5}, "1 to 4"), ({"adaptor": "lsfa"}, "adaptor"),
-     ({"rgb_grid": 14}, "published"), ({"image_px": 225}, "published"), ({"pooling": "published"}, "published")],
+     ({"rgb_grid": 14}, "published"), ({"image_px": 225}, "cells"), ({"cloud_px": 50}, "cells"),
+     ({"pooling": "published"}, "published")],
 )  # fmt: skip
 def test_sizes_that_no_tiling_has_are_refused(change: dict[str, object], why: str) -> None:
     with pytest.raises(EngineError, match=why):
