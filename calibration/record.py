@@ -85,7 +85,7 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     strangest: int = 10
     """How many of the strangest normal frames the report shows."""
     tiles: int = 1
-    """The window is seen by tiles x tiles network inputs that overlap: finer, and so many times as slow."""
+    """The window's picture is seen by tiles x tiles network inputs that overlap: finer, and so many times as slow."""
     smallest_defect: bool = False
     """Measure the smallest defect that this station sees, by kind (``tuning.smallest_defect``)."""
 

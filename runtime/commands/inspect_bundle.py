@@ -172,7 +172,7 @@ def _print(told: dict[str, Any]) -> None:
         every = "all parts rejected, good and bad" if decision["timing_only"] else ""
         row("promise", every or f"{decision['alpha_total']:.2%} of good parts rejected on average")
         if told["tiles"] > 1:
-            row("tiles", f"{told['tiles']} x {told['tiles']} network inputs see the window")
+            row("tiles", f"{told['tiles']} x {told['tiles']} network inputs see the window's picture")
         for one in told["smallest_defects"]:
             row("sees", smallest_told(msgspec.convert(one, SmallestDefect)))
         row("time", f"p99 {told['frame_p99_ms']:.1f} ms a frame on the machine that calibrated")
