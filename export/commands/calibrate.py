@@ -45,7 +45,7 @@ def command(
         str, typer.Option(help="Held-out frames: split, or leave_one_out (weaker, for few frames).")
     ] = "split",
     tiles: Annotated[
-        int, typer.Option(min=1, help="See the picture by so many tiles per side: finer, slower; needs --method frozen.")
+        int, typer.Option(min=1, help="See the picture by so many tiles per side: finer, slower; needs frozen.")
     ] = 1,
     smallest_defect: Annotated[
         bool,
