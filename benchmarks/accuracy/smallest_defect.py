@@ -128,7 +128,8 @@ def main() -> None:
     parser.add_argument("--result", type=Path, default=RESULT)
     given = parser.parse_args()
     rows = [row for product in given.product for row in compare(product, given.profile, given.places)]
-    command = "python -m asperity.benchmarks.accuracy.smallest_defect " + " ".join(given.product)
+    chosen = f"{' '.join(given.product)} --profile {given.profile} --places {given.places}"
+    command = f"python -m asperity.benchmarks.accuracy.smallest_defect {chosen}"
     write_result(given.result, {"command": command, "profile": given.profile, "rows": rows})
 
 
