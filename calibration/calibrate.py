@@ -1,14 +1,14 @@
 """From normal frames to numbers: the whole flow, top to bottom.
 
-read -> geometry -> prepare -> split -> frozen patches -> adapt -> banks -> tuning -> threshold and shape -> folder
+read -> geometry -> prepare -> split -> frozen patches -> adapt -> banks -> fusion -> threshold and shape -> folder
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,8 +16,10 @@ import torch
 
 from asperity.calibration.adaptation.settings import AdaptationConfig, default_config
 from asperity.calibration.adaptation.trainer import Adaptation, adapt
-from asperity.calibration.banks.reference import FrameDistances, Reference, fit_decision
-from asperity.calibration.features.embedding import embed, fit_station_statistics
+from asperity.calibration.banks.folds import FRAMES_ENOUGH, judge_folds
+from asperity.calibration.banks.left_out import SpoiledDistances, leave_out
+from asperity.calibration.banks.reference import FrameDistances, OwnedBanks, Reference, fit_decision
+from asperity.calibration.features.embedding import embed, fit_station_statistics, frame_of
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.frames.prepare_normals import (
     Frames,
@@ -26,6 +28,7 @@ from asperity.calibration.frames.prepare_normals import (
     fit_first,
     prepare_normals,
     split_normals,
+    with_modalities,
 )
 from asperity.calibration.frames.silhouette import learn_shape
 from asperity.calibration.frames.split import Split
@@ -34,13 +37,15 @@ from asperity.calibration.outcome.folder import write_folder
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import Resumable, job_digest, working
 from asperity.calibration.outcome.threshold import choose_rate, promise, threshold
-from asperity.calibration.profiles import Profile, network_for, profile, tiled
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder
+from asperity.calibration.profiles import Profile, profile, tiled
+from asperity.calibration.record import CalibrateOptions, CalibrationFolder, LeftOut
 from asperity.calibration.report.write import write_report
 from asperity.calibration.tuning.smallest_defect import smallest_defects
+from asperity.calibration.tuning.spoiled_normals import spoiler
 from asperity.runtime.errors import UsageError
-from asperity.runtime.manifest import Network, SmallestDefect
-from asperity.runtime.vision.features import points_slots
+from asperity.runtime.frame import ModalityName
+from asperity.runtime.manifest import Decision, Network, SmallestDefect
+from asperity.runtime.vision.features import KNOWN, frozen_patches, points_slots
 from asperity.runtime.vision.scoring import fused_score
 
 FOLDER = "calibration"
@@ -99,11 +104,14 @@ def learn(
 ) -> Outcome:
     """Everything but writing the calibration folder. Raises as ``calibrate``."""
     chosen = tiled(profile(options.profile), options.tiles)
+    if not options.whitening:
+        chosen = replace(chosen, whitening=None)
     stages = Stages()
     with stages("read and prepare"):
         normals = prepare_normals(source, options, chosen, progress)
         split = split_normals(normals, options.held_out, options.seed)
         normals, split = fit_first(normals, split)
+        normals = with_modalities(normals, asked_modalities(options, chosen), len(split.fit), progress)
         shapes = [one.silhouette for one in normals.prepared]
         shape = learn_shape(
             [shapes[i] for i in (*split.fit, *split.tune)], [shapes[i] for i in split.calibrate], normals.geometry
@@ -136,7 +144,7 @@ def learn(
     with stages("scores"):
         distances = _measure(reference, split, options, progress)
 
-    decision = fit_decision([distances[i] for i in split.tune], reference.banks, options.fusion)
+    decision, left_out = _fuse(reference, normals, split, distances, options, chosen, stages, progress)
     judged = [fused_score(distances[i].modalities, decision) for i in split.calibrate]
     limit = threshold(judged, rate, [normals.parts.of_frames[i] for i in split.calibrate])
     decision = msgspec.structs.replace(
@@ -149,13 +157,13 @@ def learn(
         normals.parts.compared,
     )  # fmt: skip
     outcome = Outcome(
-        options, normals, split, reference, decision, rejects, shape, distances, adapted, stages.seconds
+        options, normals, split, reference, decision, rejects, shape, distances, adapted, left_out, stages.seconds
     )  # fmt: skip
     if not options.smallest_defect:
         return outcome
     with stages("smallest defect"):
         found = _smallest_defects(outcome, work.smallest_defect, progress)
-    return dataclasses.replace(outcome, smallest_defects=found)
+    return replace(outcome, smallest_defects=found)
 
 
 def _smallest_defects(outcome: Outcome, kept: Path, progress: Progress) -> tuple[SmallestDefect, ...]:
@@ -173,7 +181,7 @@ def _smallest_defects(outcome: Outcome, kept: Path, progress: Progress) -> tuple
 
 def _check(options: CalibrateOptions) -> None:
     """Options that no data could make right. Raises UsageError."""
-    tiled(profile(options.profile), options.tiles)
+    asked_modalities(options, tiled(profile(options.profile), options.tiles))
     if options.tiles > 1 and options.method == "lsfa":
         raise UsageError(f"--tiles {options.tiles} needs --method frozen: adaptors are trained on whole windows")
     if options.alpha is not None and not 0.0 < options.alpha < 1.0:
@@ -190,6 +198,19 @@ def _check(options: CalibrateOptions) -> None:
         raise UsageError(f"--device {options.device}: torch finds no GPU here; give --device cpu")
 
 
+def asked_modalities(options: CalibrateOptions, chosen: Profile) -> tuple[ModalityName, ...]:
+    """What frames are judged by, in order. Raises UsageError for a set that cannot judge."""
+    asked = options.modalities or chosen.modalities
+    told = ",".join(asked)
+    if strange := [name for name in asked if name not in KNOWN]:
+        raise UsageError(f"--modalities {told}: {strange[0]!r} is not known; choose from {', '.join(KNOWN)}")
+    if "rgb" not in asked or len(set(asked)) < 2:
+        raise UsageError(f"--modalities {told}: name rgb and one or more of {', '.join(KNOWN[1:])}")
+    if "points" not in asked and options.method == "lsfa":
+        raise UsageError(f"--modalities {told}: lsfa adapts rgb and points together; add points, or --method frozen")
+    return tuple(name for name in KNOWN if name in asked)
+
+
 def _networks(
     options: CalibrateOptions, chosen: Profile, normals: Normals, split: Split
 ) -> tuple[TorchNetworks, Network]:
@@ -200,7 +221,7 @@ def _networks(
         seed=options.seed,
         device=options.device,
     )
-    network = network_for(chosen, normals.geometry, "none")
+    network = normals.network
     fit_station_statistics([normals.prepared[i] for i in split.fit], network, networks, chosen)
     return networks, network
 
@@ -228,7 +249,49 @@ def _adapt(
     points.load_state_dict(adapted.points_state)
     networks.set_adaptors(rgb, points)
     most = int(frozen.nonempty.sum(axis=(1, 2)).max())
-    return adapted, network_for(chosen, normals.geometry, "lsfa", points_slots(most, chosen.grid))
+    slots = {"rgb_slots": chosen.rgb_grid**2, "points_slots": points_slots(most, chosen.grid)}
+    return adapted, msgspec.structs.replace(normals.network, adaptor="lsfa", **slots)
+
+
+def _fuse(
+    reference: Reference, normals: Normals, split: Split, distances: dict[int, FrameDistances],
+    options: CalibrateOptions, chosen: Profile, stages: Stages, progress: Progress,
+) -> tuple[Decision, tuple[LeftOut, ...]]:  # fmt: skip
+    """Standardisation and weights, and the modalities that do not count. Calibration frames take no part."""
+    fusion = options.fusion or chosen.fusion
+    tune = [distances[i] for i in split.tune]
+    if fusion != "squares":
+        return fit_decision(tune, reference.banks, fusion), ()
+    with stages("folds"):
+        seen, spoiled = _judge_folds(reference, normals, split, options, chosen, progress)
+    return leave_out(fit_decision([*seen.values(), *tune], reference.banks, fusion), seen, spoiled)
+
+
+def _judge_folds(
+    reference: Reference, normals: Normals, split: Split, options: CalibrateOptions, chosen: Profile, progress: Progress
+) -> tuple[dict[int, FrameDistances], list[SpoiledDistances]]:
+    """Fit frames, as they are and with pseudo-defects, by banks without their parts."""
+    network, networks = reference.network, reference.networks
+    spoil = spoiler(normals, network, options.seed)
+    spoiled: list[SpoiledDistances] = []
+
+    def fill(frames: list[int]) -> OwnedBanks:
+        others = Reference(network, networks, reference.frozen, reference.prepared)
+        others.fit_banks(
+            frames, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
+            progress=progress,
+        )  # fmt: skip
+        return others.banks
+
+    def judge(index: int, owned: OwnedBanks) -> FrameDistances:
+        banks = {name: one.bank for name, one in owned.items()}
+        for one in spoil(index):
+            patches = frozen_patches(one.prepared, network, networks)
+            spoiled.append(SpoiledDistances(index, one.kind, reference.measured(patches, one.prepared.inspect, banks)))
+        progress("folds", len({one.frame for one in spoiled}), min(len(split.fit), FRAMES_ENOUGH))
+        return reference.measured(frame_of(reference.frozen, index), reference.prepared[index].inspect, banks)
+
+    return judge_folds(split.fit, [normals.parts.of_frames[i] for i in split.fit], fill, judge), spoiled
 
 
 def _measure(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from asperity.runtime.errors import UsageError
+from asperity.runtime.frame import ModalityName
 from asperity.runtime.manifest import Geometry, Network
 from asperity.runtime.vision.tiles import MOST_TILES
 
@@ -22,6 +23,10 @@ class Profile:
 
     name: str
     rgb_backbone: Literal["efficientnet_lite0", "dinov2_vits14", "dino_vitb8"]
+    rgb_taps: tuple[int, ...]
+    """Blocks of the backbone, ascending, whose features feed the bank (docs/decisions/backbone-layers.md)."""
+    rgb_norm: bool
+    """Whether they pass the backbone's final LayerNorm; EfficientNet has none."""
     image_px: int
     grid: int
     rgb_grid: int
@@ -44,6 +49,10 @@ class Profile:
     pooling: Literal["published", "valid_mean"]
     centre_positions: bool
     distances: Literal["published", "local"]
+    fusion: Literal["average", "squares"]
+    """How the modalities' scores become one, where nobody chooses (docs/decisions/fusion.md)."""
+    whitening: float | None
+    """Shrinkage of the whitening that features pass before they are compared; None: none (docs/decisions/fusion.md)."""
     metres: bool
     """True: raw metres as published. False: lengths relative to the spacing of the cloud's cells."""
     rgb_bank_share: float
@@ -52,36 +61,46 @@ class Profile:
     rgb_bank_cap: int
     points_bank_cap: int
     mlp_ratio: int = 4
+    modalities: tuple[ModalityName, ...] = ("rgb", "points")
+    """What frames are judged by unless a calibration is asked for others."""
     tiles: int = 1
     """Colour network inputs along the window's side; all sizes are of one of them."""
 
 
 PROFILES: dict[str, Profile] = {
     "lite": Profile(
-        name="lite", rgb_backbone="efficientnet_lite0", image_px=224, grid=28, rgb_grid=28, rgb_channels=152,
-        rgb_heads=4, rgb_inner=160, rgb_mean=LITE_MEAN, rgb_std=LITE_STD,
+        name="lite", rgb_backbone="efficientnet_lite0", rgb_taps=(2, 4), rgb_norm=False, image_px=224,
+        grid=28, rgb_grid=28, rgb_channels=64, rgb_heads=4, rgb_inner=64, rgb_mean=LITE_MEAN, rgb_std=LITE_STD,
         points_encoder="points_lite", cloud_px=112, cloud_resize="mean", groups=256,
         group_size=32, points_channels=384, points_heads=6, points_inner=384, point_bn="running", pooling="valid_mean",
-        centre_positions=True, distances="local", metres=False, rgb_bank_share=0.1, points_bank_share=0.1,
-        rgb_bank_cap=8192, points_bank_cap=4096,
+        centre_positions=True, distances="local", fusion="squares", whitening=0.1, metres=False,
+        rgb_bank_share=0.1, points_bank_share=0.1, rgb_bank_cap=8192, points_bank_cap=4096,
     ),
     "edge": Profile(
-        name="edge", rgb_backbone="dinov2_vits14", image_px=392, grid=28, rgb_grid=28, rgb_channels=384,
-        rgb_heads=6, rgb_inner=384, rgb_mean=IMAGENET_MEAN, rgb_std=IMAGENET_STD,
+        name="edge", rgb_backbone="dinov2_vits14", rgb_taps=(3,), rgb_norm=False, image_px=392, grid=28, rgb_grid=28,
+        rgb_channels=384, rgb_heads=6, rgb_inner=384, rgb_mean=IMAGENET_MEAN, rgb_std=IMAGENET_STD,
         points_encoder="points_lite", cloud_px=112, cloud_resize="mean", groups=512,
         group_size=32, points_channels=384, points_heads=6, points_inner=384, point_bn="running", pooling="valid_mean",
-        centre_positions=True, distances="local", metres=False, rgb_bank_share=0.1, points_bank_share=0.1,
-        rgb_bank_cap=16384, points_bank_cap=16384,
+        centre_positions=True, distances="local", fusion="squares", whitening=0.1, metres=False,
+        rgb_bank_share=0.1, points_bank_share=0.1, rgb_bank_cap=16384, points_bank_cap=16384,
     ),
     "paper": Profile(
-        name="paper", rgb_backbone="dino_vitb8", image_px=224, grid=56, rgb_grid=28, rgb_channels=768,
-        rgb_heads=12, rgb_inner=768, rgb_mean=IMAGENET_MEAN, rgb_std=IMAGENET_STD,
+        name="paper", rgb_backbone="dino_vitb8", rgb_taps=(11,), rgb_norm=True, image_px=224, grid=56, rgb_grid=28,
+        rgb_channels=768, rgb_heads=12, rgb_inner=768, rgb_mean=IMAGENET_MEAN, rgb_std=IMAGENET_STD,
         points_encoder="point_mae", cloud_px=224, cloud_resize="nearest", groups=1024,
         group_size=128, points_channels=1152, points_heads=12, points_inner=1152, point_bn="station",
-        pooling="published", centre_positions=False, distances="published", metres=True, rgb_bank_share=0.1,
-        points_bank_share=0.1, rgb_bank_cap=200_000, points_bank_cap=200_000,
+        pooling="published", centre_positions=False, distances="published", fusion="average", whitening=None,
+        metres=True, rgb_bank_share=0.1, points_bank_share=0.1, rgb_bank_cap=200_000, points_bank_cap=200_000,
     ),
 }  # fmt: skip
+
+
+BEFORE_TAPS: dict[str, dict[str, Any]] = {
+    "efficientnet_lite0": {"rgb_taps": (4, 10), "rgb_norm": False, "rgb_heads": 4, "rgb_inner": 160},
+    "dinov2_vits14": {"rgb_taps": (11,), "rgb_norm": True, "rgb_heads": 6, "rgb_inner": 384},
+    "dino_vitb8": {"rgb_taps": (11,), "rgb_norm": True},
+}
+"""Backbone -> its part of the profile in calibration folders that do not name the blocks."""
 
 
 def profile(name: str) -> Profile:
@@ -99,6 +118,13 @@ def tiled(chosen: Profile, tiles: int) -> Profile:
     if tiles > 1 and chosen.pooling == "published":
         raise UsageError(f"--tiles {tiles}: profile {chosen.name} is the published form, which has one; choose another")
     return replace(chosen, tiles=tiles)
+
+
+def profile_as_calibrated(network: Network, taps: tuple[int, ...] | None, norm: bool) -> Profile:
+    """The profile that a calibration folder was made with, whatever its profile taps today. Raises UsageError."""
+    found = profile(network.profile)
+    then = BEFORE_TAPS[found.rgb_backbone] if taps is None else {"rgb_taps": taps, "rgb_norm": norm}
+    return replace(found, rgb_channels=network.rgb_channels, **then)
 
 
 def network_for(

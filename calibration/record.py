@@ -3,8 +3,11 @@
 calibration.json              CalibrationRecord; written last, so that its presence means the folder is whole
 networks.safetensors          state dicts, prefixes ``rgb.`` ``points.`` (and ``adaptor_rgb.`` ``adaptor_points.``)
 banks.safetensors             both memory banks, as ``runtime.bundle.banks`` has them
+heights.safetensors           the mean part, where heights are a modality, as ``runtime.bundle.surfaces`` has it
 calibration_inputs.safetensors  ``image`` u8 (n, I, I, 3), ``cloud`` f4 (n, P, P, 3), ``inspect`` bool (n, g, g),
-                              ``scores`` f4 (n,): fused scores of the calibration frames by the torch reference
+                              ``scores`` f4 (n,): fused scores of the calibration frames by the torch reference; where
+                              they are modalities ``geometry`` u8 (n, I, I, 3), ``height`` f4 (n, g^2, H) and
+                              ``descriptor`` f4 (n, g^2, D)
 golden/rgb/NAME.png golden/xyz/NAME.tiff   held-out normal frames (MVTec 3D-AD layout, unit of the geometry)
 masks/*.png                   inspect and ignore masks
 report/                       report.html, report.json
@@ -36,10 +39,11 @@ FORMAT = 2
 RECORD = "calibration.json"
 NETWORKS = "networks.safetensors"
 BANKS = "banks.safetensors"
+HEIGHTS = "heights.safetensors"
 INPUTS = "calibration_inputs.safetensors"
 
 Method = Literal["lsfa", "frozen"]
-Fusion = Literal["average", "ocsvm"]
+Fusion = Literal["average", "ocsvm", "squares"]
 HeldOut = Literal["split", "leave_one_out"]
 Removal = Literal["auto", "plane", "published", "none"]
 Meaning = Literal["auto", "distance", "height"]
@@ -70,7 +74,12 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Use at most this many normal frames, the first ones."""
     device: str = "cpu"
     """Torch device of networks and adaptation."""
-    fusion: Fusion = "average"
+    modalities: tuple[str, ...] | None = None
+    """What frames are judged by, in the order of ``frame.MODALITIES``. None: the profile's own."""
+    fusion: Fusion | None = None
+    """How the modalities' scores become one. None: the profile's."""
+    whitening: bool = True
+    """False: features are compared as they are, also where the profile whitens them."""
     held_out: HeldOut = "split"
     """``leave_one_out``: every frame is in the bank and judged against the others' rows. Weaker: no proven rate."""
     geometry: Removal = "auto"
@@ -185,6 +194,37 @@ class GoldenCandidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image_distances: dict[ModalityName, float]
 
 
+class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A modality that does not count in the score, and why (``fusion`` squares)."""
+
+    modality: ModalityName
+    gain: float
+    """AUROC of good frames against pseudo-defects without it, less that with it."""
+    standard_error: float
+    response: float
+    """How clearly its distance rises when a frame is spoiled: the mean rise, in standard errors."""
+
+
+class TriedModalities(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A set of modalities, judged by pseudo-defects on good frames."""
+
+    modalities: tuple[ModalityName, ...]
+    auroc: float
+    loss: float
+    """AUROC of the best set, less this one's."""
+    standard_error: float
+    """Of the loss."""
+    cost: float
+    """Of a frame on a processor, in passes of the colour network."""
+
+
+class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``--modalities auto`` chose, and all that it tried, best first."""
+
+    chosen: TriedModalities
+    tried: tuple[TriedModalities, ...]
+
+
 class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``calibration.json``: all numbers of a calibration."""
 
@@ -198,6 +238,10 @@ class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     geometry: Geometry
     network: Network
     weights: tuple[WeightsOrigin, ...]
+    rgb_taps: tuple[int, ...] | None = None
+    """Blocks of the colour backbone that feed its bank. None: calibrated when no profile chose any."""
+    rgb_norm: bool = True
+    """Whether they pass the backbone's final LayerNorm."""
     decision: Decision
     """By the torch reference; another engine takes its own threshold."""
     silhouette: tuple[SilhouetteRange, ...]
@@ -211,6 +255,7 @@ class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     golden: tuple[GoldenCandidate, ...]
     golden_tolerance: float
     """0.1 x the standard deviation of the calibration frames' scores."""
+    left_out: tuple[LeftOut, ...] = ()
     adaptation: dict[str, float]
     """Figures of the adaptation (losses, spread); empty when the features are frozen."""
     stage_s: dict[str, float]

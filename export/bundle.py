@@ -26,8 +26,8 @@ from safetensors.numpy import save_file
 
 from asperity import runtime
 from asperity.calibration.networks.torch_networks import TorchNetworks, restore
-from asperity.calibration.profiles import profile
-from asperity.calibration.record import CalibrationFolder, load_folder
+from asperity.calibration.profiles import profile_as_calibrated
+from asperity.calibration.record import HEIGHTS, CalibrationFolder, load_folder
 from asperity.export.golden import GoldenSet, make_golden
 from asperity.export.onnx import export_graphs
 from asperity.export.parity import ParityReport, prove_parity, reference_scores
@@ -35,6 +35,7 @@ from asperity.runtime.bundle.banks import bank_tensors
 from asperity.runtime.bundle.checks import BANKS_FILE, INPUTS_FILE, RECIPE_NAME, check_manifest
 from asperity.runtime.bundle.reader import MANIFEST_FILE, SIGNATURE_FILE, Bundle, decode_manifest, open_bundle
 from asperity.runtime.bundle.sizes import geometry_fault
+from asperity.runtime.bundle.surfaces import HEIGHTS_FILE, input_shapes
 from asperity.runtime.engines.cpu import CpuEngine, OnnxNetworks
 from asperity.runtime.engines.parity_gate import no_progress, prove
 from asperity.runtime.errors import BundleError, DataError, UsageError
@@ -142,6 +143,8 @@ def _export(
     export_graphs(networks, record.network, draft_dir)
     banks = folder.banks()
     save_file(bank_tensors(banks), draft_dir / BANKS_FILE)
+    if record.network.height is not None:
+        _copy(folder.path / HEIGHTS, draft_dir / HEIGHTS_FILE)
     for name, path in folder.mask_paths().items():
         _copy(path, draft_dir / name)
     draft = _draft(folder, draft_dir, key)
@@ -193,7 +196,8 @@ def _export(
 def stored_networks(folder: CalibrationFolder) -> TorchNetworks:
     """The calibration's networks, adaptors included. Raises DataError when the folder's weights do not fit."""
     record = folder.record
-    return restore(profile(record.network.profile), folder.networks_path, record.weights)
+    calibrated = profile_as_calibrated(record.network, record.rgb_taps, record.rgb_norm)
+    return restore(calibrated, folder.networks_path, record.weights)
 
 
 def measure_frames(engine: CpuEngine, golden: GoldenSet, budget_s: float) -> list[float]:
@@ -213,10 +217,8 @@ def _write_inputs(folder: CalibrationFolder, draft: Bundle, networks: TorchNetwo
     """Calibration inputs with the torch reference's scores of them against the whole banks."""
     stored = folder.calibration_inputs()
     tensors: dict[str, NDArray[Any]] = {
-        "image": np.ascontiguousarray(stored["image"], dtype=np.uint8),
-        "cloud": np.ascontiguousarray(stored["cloud"], dtype=np.float32),
-        "inspect": np.ascontiguousarray(stored["inspect"], dtype=np.bool_),
-        "scores": np.ascontiguousarray(stored["scores"], dtype=np.float32),
+        name: np.ascontiguousarray(stored[name], dtype=kind)
+        for name, (kind, _) in input_shapes(folder.record.network).items()
     }
     path = draft.path / INPUTS_FILE
     save_file(tensors, path)

@@ -71,12 +71,15 @@ def graph_modules(networks: TorchNetworks, network: Network) -> dict[str, nn.Mod
 
     Raises UsageError when the networks lack the adaptors that ``network`` names.
     """
-    rgb, points = (copy.deepcopy(networks.modules[name]).cpu() for name in ("rgb", "points"))
+    rgb = copy.deepcopy(networks.modules["rgb"]).cpu()
     if isinstance(rgb, EfficientNetLite0):
         rgb.fold()
-    if isinstance(points, PointEncoder) and points.encoder.point_bn != "batch":
-        points.encoder.fold()
-    modules: dict[str, nn.Module] = {"rgb": _Rgb(rgb), "points": _Points(points)}
+    modules: dict[str, nn.Module] = {"rgb": _Rgb(rgb)}
+    if "points" in network.modalities:
+        points = copy.deepcopy(networks.modules["points"]).cpu()
+        if isinstance(points, PointEncoder) and points.encoder.point_bn != "batch":
+            points.encoder.fold()
+        modules["points"] = _Points(points)
     if network.adaptor == "none":
         return modules
     if "adaptor_rgb" not in networks.modules:

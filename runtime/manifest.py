@@ -5,6 +5,7 @@ Lengths are millimetres unless the name says otherwise. Unknown fields are refus
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -63,6 +64,36 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     None: nothing was said. Undeclared points that look like missing ones are refused unless it is empty."""
 
 
+class SurfacePicture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the part's surface becomes a picture for the colour network (``vision.surface_picture``)."""
+
+    kind: Literal["normals", "relief"]
+    width: int
+    """Odd side of the box that points are averaged in before normals are taken, cells of the surface grid."""
+    centre: tuple[float, float, float]
+    scale: tuple[float, float, float]
+    """A channel's value at the middle of its range of 8 bits, and how far from it either end is (of a normal), or the
+    quarters of the range are (of a relief)."""
+
+
+class GridDescriptor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of the surface's histograms (``vision.grid_descriptor``)."""
+
+    width: int
+    """As ``SurfacePicture.width``."""
+    usual: tuple[tuple[float, float, float], ...]
+    """By radius: median magnitude of each figure on good frames; half of a histogram's range lies within it."""
+
+
+class HeightResidual(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sizes of the mean part in ``heights.safetensors`` (``vision.height_residual``)."""
+
+    width: int
+    """As ``SurfacePicture.width``."""
+    side: int
+    """Cells of a side of the surface grid."""
+
+
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Shapes and constants the engine needs to run the graphs (lsfa 2, 3)."""
 
@@ -100,6 +131,12 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tiles: int = 1
     """The window's picture is seen by tiles x tiles network inputs that overlap (``runtime.vision.tiles``); image_px,
     grid and rgb_grid are those of one."""
+    picture: SurfacePicture | None = None
+    """Constants of the modality ``geometry``."""
+    descriptor: GridDescriptor | None = None
+    """Constants of the modality ``descriptor``."""
+    height: HeightResidual | None = None
+    """Constants of the modality ``height``. Each is None where its modality is not there, and only there."""
 
 
 class WeightsOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,7 +149,7 @@ class WeightsOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seeded: bool = False
 
 
-class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Constants of one modality's scores."""
 
     feature_mean: float
@@ -125,8 +162,10 @@ class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patch_std: float
     """Mean and standard deviation of scored patch distances on the tuning frames."""
     weight: float
-    """Weight of this modality's standardised score in the fused one."""
+    """Weight of this modality's standardised score in the fused one; with ``squares`` 0 or 1 (0: left out)."""
     bank_rows: int
+    projected: int = 0
+    """Columns of the projection that standardised features and rows were multiplied by; 0: there is none."""
 
 
 class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -139,7 +178,7 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     geometry: Modality | None = None
     height: Modality | None = None
     descriptor: Modality | None = None
-    fusion: Literal["average", "ocsvm"]
+    fusion: Literal["average", "ocsvm", "squares"]
     threshold: float
     alpha: float
     """False-reject rate the score's threshold was set for (its share of ``alpha_total``)."""
@@ -156,6 +195,21 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         """The constants of every modality that is there, in the order of ``frame.MODALITIES``."""
         found: dict[ModalityName, Modality | None] = {name: getattr(self, name) for name in MODALITIES}
         return {name: one for name, one in found.items() if one is not None}
+
+
+def weights_fault(decision: Decision) -> str:
+    """Why these weights cannot be right; empty when they can.
+
+    At or below 0 a weight would let its modality vouch for defects. With ``squares`` 0 leaves a modality out.
+    """
+    weights = {name: one.weight for name, one in decision.modalities().items()}
+    if decision.fusion != "squares":
+        bad = next((name for name, weight in weights.items() if not (math.isfinite(weight) and weight > 0)), None)
+        return f"decision.{bad}.weight is {weights[bad]} and must be above 0" if bad else ""
+    bad = next((name for name, weight in weights.items() if weight not in (0.0, 1.0)), None)
+    if bad:
+        return f"decision.{bad}.weight is {weights[bad]} and must be 0 or 1 where fusion is squares"
+    return "" if 1.0 in weights.values() else "every modality of the decision has a weight of 0"
 
 
 SILHOUETTE_FIGURES = ("area_mm2", "length_mm", "width_mm", "height_mm", "missing_share")

@@ -3,6 +3,9 @@
     python -m asperity.benchmarks.accuracy.ablation data SET             # render the sets into build/ablation
     python -m asperity.benchmarks.accuracy.ablation run SET [ROW...]     # evaluate; resumes where it stopped
     python -m asperity.benchmarks.accuracy.ablation table SET            # markdown, as in docs/accuracy.md
+    python -m asperity.benchmarks.accuracy.ablation run SET ROW --redrawn            # other frames for each of 3 seeds
+    python -m asperity.benchmarks.accuracy.ablation gains SET lite/before lite/ROW   # pooled over them
+    ... --seed-of COMMIT                # in place of --redrawn: seeds out of a commit's hash, for a confirmation
 
 Each row is what ``asperity evaluate`` does with the same options; three seeds set the split and everything random in
 the adaptation. Per product: 100 normal frames, 216 good and 216 defective test frames, 36 of each surface defect.
@@ -14,9 +17,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +29,18 @@ import numpy as np
 
 from asperity.benchmarks.accuracy.compare import cell, difference, read_report
 from asperity.benchmarks.accuracy.evaluate import EvaluateOptions, Report, evaluate
-from asperity.benchmarks.accuracy.trial import Figures
+from asperity.benchmarks.accuracy.material import Material
+from asperity.benchmarks.accuracy.pooled import (
+    FIGURES,
+    FrameCurves,
+    Judgement,
+    gains,
+    read_curves,
+    write_curves,
+)
+from asperity.benchmarks.accuracy.trial import Figures, Judged
 from asperity.benchmarks.results_tools.reports import write_result
+from asperity.runtime.cameras.files.folders import GOOD
 from asperity.runtime.cameras.virtual.camera import VirtualCamera
 from asperity.runtime.cameras.virtual.dataset import Counts, write_dataset
 from asperity.runtime.errors import UsageError
@@ -44,8 +58,11 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "accuracy"
 SETS: dict[str, dict[str, float]] = {
     "plain": {"bracket": 1.0, "nameplate": 1.0, "roll": 1.0},
     "hard": {"bracket": 0.2, "nameplate": 0.25, "roll": 0.9},
+    "other": {"wheel": 0.7, "cap": 0.35, "gasket": 0.3},
 }
 """Set -> product -> strength of its defects, as a multiple of the usual."""
+FIRST_SEED = {"other": 71}
+"""The camera's seed of a set's first drawing, where it is not ``SEED``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,27 +114,81 @@ ROWS: dict[str, Row] = {
 }  # fmt: skip
 
 
+def drawings(name: str, seed_of: str | None = None) -> list[str]:
+    """Names of a set's drawings, ``SET-SEED``; with ``seed_of`` their seeds are parts of that commit's hash, so nobody
+    can have looked at their frames before it. Raises UsageError for an unknown commit."""
+    if seed_of is None:
+        return [f"{name}-{FIRST_SEED.get(name, SEED) + index}" for index in range(SEEDS)]
+    asked = ["git", "rev-parse", "--verify", "--end-of-options", f"{seed_of}^{{commit}}"]
+    found = subprocess.run(asked, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    if found.returncode:
+        raise UsageError(f"--seed-of {seed_of}: no such commit; commit first")
+    return [f"{name}-{int(found.stdout[7 * index : 7 * index + 7], 16)}" for index in range(SEEDS)]
+
+
 def make_data(name: str) -> None:
-    """Render the missing frames of a set."""
-    for product, severity in SETS[name].items():
+    """Render the missing frames of a set, or of one drawing of it."""
+    whole, _, seed = (name, "", "") if name in SETS else name.rpartition("-")
+    for product, severity in SETS[whole].items():
         folder = DATA / name / product
         if folder.exists():
             continue
-        camera = VirtualCamera(product, SEED, severity=severity)
+        camera = VirtualCamera(product, int(seed or FIRST_SEED.get(whole, SEED)), severity=severity)
         write_dataset(camera, folder, COUNTS, DEFECTS)
         print(f"{name}: {product} rendered", flush=True)
 
 
-def run(name: str, rows: Sequence[str], profile: str) -> None:
-    """Evaluate the rows one after the other."""
+def run(name: str, rows: Sequence[str], profile: str, seeds: int, said_as: str | None = None) -> None:
+    """Evaluate the rows one after the other. Of a drawing the frames' shares of the curves are kept too."""
     for row in rows:
         options = EvaluateOptions(
-            DATA / name, profile, ROWS[row].method, SEEDS, control=False, cache=DATA / "cache", **ROWS[row].options
+            DATA / name, profile, ROWS[row].method, seeds, control=False, cache=DATA / "cache", **ROWS[row].options
         )
+        path = result(name, said_as or row, profile)
         command = shlex.join(["python", "-m", "asperity.benchmarks.accuracy.ablation", *sys.argv[1:]])
-        report = evaluate(options, result(name, row, profile), command, lambda what, done, total: None)
-        write_result(result(name, row, profile), kept(report))
+        curves = read_curves(curves_of(path))
+
+        def show(material: Material, seed: int, judged: Judged, path: Path = path, curves: Any = curves) -> None:
+            if name not in SETS and judged.maps:
+                test = material.test
+                curves[material.name] = FrameCurves.of(judged.maps, list(test.truth), list(test.foreground))
+                write_curves(curves_of(path), curves)
+
+        report = evaluate(options, path, command, lambda what, done, total: None, show)
+        write_result(path, kept(report))
         print(f"{name} {row}: {report.mean['i_auroc_fg']:.4f} ± {report.spread['i_auroc_fg']:.4f}", flush=True)
+
+
+def curves_of(path: Path) -> Path:
+    """Where the curves of a result are."""
+    return path.with_name(path.stem + ".curves.npz")
+
+
+def judgements(names: Sequence[str], row: str) -> dict[tuple[int, str], Judgement]:
+    """A row, as PROFILE/ROW, of every drawing. Raises DataError, UsageError."""
+    profile, _, one = row.partition("/")
+    found = {}
+    for name in names:
+        report, curves = read_report(path := result(name, one, profile)), read_curves(curves_of(path))
+        for product, figures in report.runs[0].products.items():
+            good = np.array([f"/{GOOD}/" in f"/{frame}" for frame in report.frames[product]])
+            found[int(name.rpartition("-")[2]), product] = Judgement(figures, good, curves.get(product))
+    return found
+
+
+def gains_table(names: Sequence[str], rows: Sequence[str], command: str, out: Path) -> str:
+    """Markdown and ``out``: every row against the first, pooled over the drawings."""
+    base, written = judgements(names, rows[0]), {}
+    lines = ["| against " + rows[0] + " | " + " | ".join(FIGURES) + " | product with the lowest bound of i_auroc_fg |"]
+    lines.append("|" + "---|" * (len(FIGURES) + 2))
+    for row in rows[1:]:
+        told = gains(base, judgements(names, row))
+        written[row] = _rounded({figure: asdict(gain) for figure, gain in told.items()})
+        cells = [f"{g.mean:+.4f} [{g.low:+.4f}, {g.high:+.4f}]" if (g := told.get(f)) else "-" for f in FIGURES]
+        worst, (mean, low, high) = min(told["i_auroc_fg"].products.items(), key=lambda entry: entry[1][1])
+        lines.append(f"| {row} | " + " | ".join(cells) + f" | {worst} {mean:+.4f} [{low:+.4f}, {high:+.4f}] |")
+    write_result(out, {"command": command, "drawings": list(names), "against": rows[0], "gains": written})
+    return "\n".join(lines)
 
 
 def kept(report: Report) -> dict[str, Any]:
@@ -193,21 +264,35 @@ def _all(found: Mapping[str, Report]) -> list[Figures]:
 def main() -> None:
     """See the module docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("data", "run", "table"))
+    parser.add_argument("action", choices=("data", "run", "table", "gains"))
     parser.add_argument("set", choices=tuple(SETS))
-    parser.add_argument("row", nargs="*", help=f"of {', '.join(ROWS)}; default all")
+    parser.add_argument(
+        "row", nargs="*", help=f"of {', '.join(ROWS)}; default all. For gains: PROFILE/ROW, two or more"
+    )
     parser.add_argument("--profile", default="lite")
+    parser.add_argument("--redrawn", action="store_true", help="other frames for each seed")
+    parser.add_argument("--seed-of", metavar="COMMIT", help="redrawn, with seeds out of this commit's hash")
+    parser.add_argument("--only", type=int, choices=range(SEEDS), help="this one of the drawings")
+    parser.add_argument("--as", dest="said_as", metavar="NAME", help="run: name of the row's file")
     given = parser.parse_args()
-    unknown = set(given.row) - set(ROWS)
+    unknown = set(given.row) - set(ROWS) if given.action == "run" else set()
     if unknown:
         raise SystemExit(f"{', '.join(sorted(unknown))}: no such row; choose from {', '.join(ROWS)}")
-    if given.action == "data":
-        make_data(given.set)
-    elif given.action == "run":
-        make_data(given.set)
-        run(given.set, given.row or tuple(ROWS), given.profile)
-    else:
+    redrawn = given.redrawn or given.seed_of is not None or given.action == "gains"
+    names = drawings(given.set, given.seed_of) if redrawn else [given.set]
+    names = names if given.only is None else [names[given.only]]
+    if given.action == "table":
         print(table(given.set, given.profile))
+    elif given.action == "gains":
+        if len(given.row) < 2:
+            raise SystemExit("gains: give the row to measure against and at least one other, as PROFILE/ROW")
+        command = shlex.join(["python", "-m", "asperity.benchmarks.accuracy.ablation", *sys.argv[1:]])
+        kind = f"-{given.seed_of[:7]}" if given.seed_of else "" if given.only is None else f"-{names[0]}"
+        print(gains_table(names, given.row, command, RESULTS / f"gains-{given.set}{kind}.json"))
+    for name in names if given.action in ("data", "run") else ():
+        make_data(name)
+        if given.action == "run":
+            run(name, given.row or tuple(ROWS), given.profile, 1 if redrawn else SEEDS, given.said_as)
 
 
 if __name__ == "__main__":

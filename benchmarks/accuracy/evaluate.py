@@ -19,6 +19,7 @@ from asperity.benchmarks.accuracy.methods import method as find_method
 from asperity.benchmarks.accuracy.trial import Figures, Judged, Settings, run_trial
 from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.machine import machine
+from asperity.calibration.calibrate import asked_modalities
 from asperity.calibration.frames.datasets import check_exclude
 from asperity.calibration.frames.parts import listed
 from asperity.calibration.networks.point_mae import PointBn
@@ -26,6 +27,7 @@ from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.profiles import Profile
 from asperity.calibration.profiles import profile as find_profile
 from asperity.calibration.record import CalibrateOptions, Meaning, Removal
+from asperity.calibration.record import Method as CalibrationMethod
 from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.frame import MissingPoint, Unit
 from asperity.runtime.vision.missing_points import option_of
@@ -74,6 +76,8 @@ class EvaluateOptions:
     """Use random weights instead of trained ones for the method itself: features unrelated to any picture."""
     point_bn: PointBn | None = None
     """Where the mini-PointNet's normalisation takes its statistics (lsfa 11 row 17); None: as the profile says."""
+    modalities: tuple[str, ...] | None = None
+    """What frames are judged by; None: as the profile says."""
     cache: Path = Path("build/evaluate")
 
 
@@ -161,6 +165,10 @@ def evaluate(
 def _profile(options: EvaluateOptions) -> Profile:
     """The profile, with its choices changed. Raises UsageError."""
     chosen = find_profile(options.profile)
+    if options.modalities is not None:
+        method: CalibrationMethod = "lsfa" if find_method(options.method).adapt else "frozen"
+        asked = CalibrateOptions(profile=options.profile, method=method, modalities=options.modalities)
+        chosen = replace(chosen, modalities=asked_modalities(asked, chosen))
     if options.point_bn is None:
         return chosen
     if chosen.points_encoder != "point_mae":
@@ -188,7 +196,7 @@ def _resumed(options: EvaluateOptions, out: Path, command: str, networks: TorchN
     }  # fmt: skip
     if options.invalid is not None:
         settings["invalid"] = [option_of(value) for value in options.invalid]
-    settings |= {name: value for name in ("unit", "exclude") if (value := getattr(options, name))}
+    settings |= {name: value for name in ("unit", "exclude", "modalities") if (value := getattr(options, name))}
     # Named only where it was asked for: so results of earlier versions can be continued.
     settings |= {name: value for name in ("geometry", "z") if (value := getattr(options, name)) != "auto"}
     weights = [msgspec.to_builtins(origin) for origin in networks.origins]

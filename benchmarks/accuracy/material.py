@@ -21,20 +21,21 @@ from asperity.calibration.features.embedding import embed, fit_station_statistic
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.frames.datasets import Item, open_dataset
 from asperity.calibration.frames.parts import shown_before
-from asperity.calibration.frames.prepare_normals import prepare_normals
+from asperity.calibration.frames.prepare_normals import Normals, prepare_normals, with_modalities
 from asperity.calibration.networks.torch_networks import TorchNetworks
-from asperity.calibration.profiles import Profile, network_for
+from asperity.calibration.profiles import Profile
 from asperity.calibration.record import CalibrateOptions
+from asperity.calibration.tuning.spoiled_normals import spoiler
 from asperity.runtime.cameras.files.folders import GOOD
 from asperity.runtime.errors import CalibrationError, DataError, FrameRefused
 from asperity.runtime.files import replacing
 from asperity.runtime.frame import BoolArray, Prepared, Window
-from asperity.runtime.manifest import Geometry
+from asperity.runtime.manifest import Geometry, Network
 from asperity.runtime.vision.preprocess import prepare
 
 LOG = logging.getLogger(__name__)
 
-FORMAT = 4
+FORMAT = 5
 """Version of the cache; a cache of another version is rebuilt."""
 
 Progress = Callable[[str, int, int], None]
@@ -66,12 +67,23 @@ class Shots:
 
 
 @dataclass(frozen=True, slots=True)
+class Pseudo:
+    """Normal frames with pseudo-defects: what says whether a modality counts (``calibration.banks.left_out``)."""
+
+    patches: PatchSet
+    inspect: BoolArray  # n x grid x grid
+    frames: NDArray[np.int64]  # (n,) index of the normal frame
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Material:
     """One product."""
 
     name: str
     normal: Shots
     test: Shots
+    pseudo: Pseudo
     refused: tuple[str, ...]
     """Test frames that preprocessing refused (the runtime would answer unknown). No figure includes them."""
     leaked: tuple[str, ...] = ()
@@ -117,7 +129,8 @@ def load_material(
         return replace(made, key=key)
     with np.load(path, allow_pickle=False) as arrays:
         refused, leaked = (tuple(json.loads(str(arrays[what]))) for what in ("refused", "leaked"))
-        return Material(source.resolve().name, _shots(arrays, "normal"), _shots(arrays, "test"), refused, leaked, key)
+        normal, test = _shots(arrays, "normal"), _shots(arrays, "test")
+        return Material(source.resolve().name, normal, test, _pseudo(arrays), refused, leaked, key)
 
 
 def _make(
@@ -125,14 +138,16 @@ def _make(
 ) -> Material:
     tests = open_dataset(source, unit=options.unit, invalid=options.invalid or ()).test()
     normals = prepare_normals(source, options, chosen, progress)
-    network = network_for(chosen, normals.geometry, "none")
+    # The surface's constants are of all normal frames, as the geometry: seeds share them, whatever they fit on.
+    normals = with_modalities(normals, chosen.modalities, len(normals.items), progress)
+    network = normals.network
     fit_station_statistics(normals.prepared, network, networks, chosen)
     prepared: list[Prepared] = []
     kept: list[Item] = []
     refused: dict[str, FrameRefused] = {}
     for index, item in enumerate(tests):
         try:
-            prepared.append(prepare(item.frame(seq=index), normals.geometry, network, normals.masks))
+            prepared.append(prepare(item.frame(seq=index), normals.geometry, network, normals.masks, normals.heights))
             kept.append(item)
         except FrameRefused as error:
             refused[item.name] = error
@@ -146,8 +161,8 @@ def _make(
             patches=patches,
             inspect=np.stack([frame.inspect for frame in frames]),
             windows=np.array([[f.window.x_px, f.window.y_px, f.window.side_px] for f in frames], dtype=np.int64),
-            foreground=np.stack([_foreground(frame, shape_px) for frame in frames]),
-            truth=np.stack([_truth(item, shape_px) for item in items]),
+            foreground=np.stack([foreground_of(frame, shape_px) for frame in frames]),
+            truth=np.stack([truth_of(item, shape_px) for item in items]),
             names=tuple(item.name for item in items),
             defects=tuple(item.defect for item in items),
             parts=tuple(item.part_id for item in items),
@@ -157,9 +172,21 @@ def _make(
         source.resolve().name,
         shots(normals.prepared, normals.items, "normal frames"),
         shots(prepared, kept, "test frames"),
+        _spoiled(normals, network, networks, progress),
         tuple(refused),
         tuple(kept[i].name for i in shown_before(prepared, normals.prepared, normals.geometry)),
     )
+
+
+def _spoiled(normals: Normals, network: Network, networks: TorchNetworks, progress: Progress) -> Pseudo:
+    spoil = spoiler(normals, network, seed=0)
+    made = [(index, one) for index in range(len(normals.items)) for one in spoil(index)]
+    prepared = [one.prepared for _, one in made]
+    return Pseudo(
+        embed(prepared, network, networks, lambda a, b: progress("embed pseudo-defects", a, b)),
+        np.stack([one.inspect for one in prepared]), np.array([index for index, _ in made], dtype=np.int64),
+        tuple(one.kind for _, one in made),
+    )  # fmt: skip
 
 
 def _check_refused(
@@ -181,7 +208,7 @@ def _check_refused(
     )
 
 
-def _foreground(frame: Prepared, shape_px: tuple[int, int]) -> BoolArray:
+def foreground_of(frame: Prepared, shape_px: tuple[int, int]) -> BoolArray:
     """The prepared cloud's foreground on the source frame, nearest cell."""
     cells = (frame.cloud != 0).any(axis=-1)
     axes = []
@@ -193,7 +220,7 @@ def _foreground(frame: Prepared, shape_px: tuple[int, int]) -> BoolArray:
     return np.asarray(cells[rows[:, None], columns[None, :]] & inside[0][:, None] & inside[1][None, :])
 
 
-def _truth(item: Item, shape_px: tuple[int, int]) -> BoolArray:
+def truth_of(item: Item, shape_px: tuple[int, int]) -> BoolArray:
     """The mask. Raises DataError for a defective frame without one."""
     mask = item.mask(shape_px)
     if mask is None:
@@ -220,12 +247,16 @@ def _key(source: Path, chosen: Profile, networks: TorchNetworks, options: Calibr
 
 def _arrays(made: Material) -> dict[str, Any]:
     arrays: dict[str, Any] = {"refused": json.dumps(made.refused), "leaked": json.dumps(made.leaked)}
+    for name, own in (("normal", made.normal), ("test", made.test), ("pseudo", made.pseudo)):
+        arrays |= {
+            **{f"{name}.{modality}": values for modality, values in own.patches.features.items()},
+            f"{name}.modalities": json.dumps(list(own.patches.features)),
+            f"{name}.nonempty": own.patches.nonempty,
+            f"{name}.inspect": own.inspect,
+        }
+    arrays |= {"pseudo.frames": made.pseudo.frames, "pseudo.kinds": json.dumps(made.pseudo.kinds)}
     for name, shots in (("normal", made.normal), ("test", made.test)):
         arrays |= {
-            **{f"{name}.{modality}": values for modality, values in shots.patches.features.items()},
-            f"{name}.modalities": json.dumps(list(shots.patches.features)),
-            f"{name}.nonempty": shots.patches.nonempty,
-            f"{name}.inspect": shots.inspect,
             f"{name}.windows": shots.windows,
             f"{name}.foreground": np.packbits(shots.foreground, axis=-1),
             f"{name}.truth": np.packbits(shots.truth, axis=-1),
@@ -241,10 +272,21 @@ def _shots(arrays: Any, name: str) -> Shots:
     def bits(key: str) -> BoolArray:
         return np.unpackbits(arrays[f"{name}.{key}"], axis=-1, count=width).astype(bool)
 
-    features = {modality: arrays[f"{name}.{modality}"] for modality in json.loads(str(arrays[f"{name}.modalities"]))}
     names, defects, parts = (tuple(column) for column in json.loads(str(arrays[f"{name}.said"])))
     return Shots(
-        patches=PatchSet(features, arrays[f"{name}.nonempty"]),
+        patches=_patches(arrays, name),
         inspect=arrays[f"{name}.inspect"], windows=arrays[f"{name}.windows"], foreground=bits("foreground"),
         truth=bits("truth"), names=names, defects=defects, parts=parts,
     )  # fmt: skip
+
+
+def _pseudo(arrays: Any) -> Pseudo:
+    return Pseudo(
+        _patches(arrays, "pseudo"), arrays["pseudo.inspect"], arrays["pseudo.frames"],
+        tuple(json.loads(str(arrays["pseudo.kinds"]))),
+    )  # fmt: skip
+
+
+def _patches(arrays: Any, name: str) -> PatchSet:
+    features = {modality: arrays[f"{name}.{modality}"] for modality in json.loads(str(arrays[f"{name}.modalities"]))}
+    return PatchSet(features, arrays[f"{name}.nonempty"])

@@ -21,7 +21,10 @@ class Method:
     adapt: bool = True
     changes: dict[str, Any] = field(default_factory=dict)
     """Fields of AdaptationConfig that differ from the profile's default."""
-    fusion: Fusion = "average"
+    fusion: Fusion | None = None
+    """How the modalities' scores become one; None: as the profile says."""
+    whitening: bool = True
+    """False: features are compared as they are, whatever the profile says."""
     bank_share: float | None = None
     """Share of the fit frames' rows that both banks keep; None: the profile's share and cap."""
     distances: Literal["published", "local"] | None = None
@@ -61,6 +64,14 @@ METHODS: dict[str, Method] = {
     ),
     "lsfa-ocsvm": Method("LSFA, scores fused by the linear one-class SVM", fusion="ocsvm"),
     "frozen-ocsvm": Method("frozen, scores fused by the linear one-class SVM", adapt=False, fusion="ocsvm"),
+    "lsfa-average": Method("LSFA, average of the modalities' scores", fusion="average"),
+    "frozen-average": Method("frozen, average of the modalities' scores", adapt=False, fusion="average"),
+    "lsfa-plain": Method("LSFA, features not whitened", whitening=False),
+    "frozen-plain": Method("frozen, features not whitened", adapt=False, whitening=False),
+    "lsfa-before": Method("LSFA, features not whitened, average of the scores", fusion="average", whitening=False),
+    "frozen-before": Method(
+        "frozen, features not whitened, average of the scores", adapt=False, fusion="average", whitening=False
+    ),
     "lsfa-bank-1": Method("LSFA, banks of 1 % of the rows", bank_share=0.01),
     "lsfa-bank-10": Method("LSFA, banks of 10 % of the rows", bank_share=0.1),
     "frozen-bank-10": Method("frozen, banks of 10 % of the rows", adapt=False, bank_share=0.1),
@@ -69,7 +80,11 @@ METHODS: dict[str, Method] = {
 
 METHODS |= {
     f"{name}-published": replace(
-        METHODS[name], what=f"{METHODS[name].what}; scored as published", distances="published"
+        METHODS[name],
+        what=f"{METHODS[name].what}; scored as published",
+        distances="published",
+        fusion="average",
+        whitening=False,
     )
     for name in ("frozen", "ifc", "clc", "lsfa", "lsfa-standardised")
 }

@@ -78,7 +78,7 @@ def pixel_figures(
     else:
         fpr, pro = _sampled_curve(scores, weights, normal, regions, thresholds)
         area = auroc(scores[normal], scores[defective])
-    return PixelFigures(area, _area_to(fpr, pro, 0.3), _area_to(fpr, pro, 0.05), regions)
+    return PixelFigures(area, area_to(fpr, pro, 0.3), area_to(fpr, pro, 0.05), regions)
 
 
 def _flatten(
@@ -131,7 +131,7 @@ def _sampled_curve(
     return np.append(fpr[::-1], 1.0), np.append(pro[::-1], 1.0)
 
 
-def _area_to(fpr: Array, pro: Array, limit: float) -> float:
+def area_to(fpr: Array, pro: Array, limit: float) -> float:
     """Area under the curve from 0 to ``limit``, over ``limit``; the curve is linear between its points."""
     inside = fpr <= limit
     x, y = fpr[inside], pro[inside]

@@ -35,7 +35,7 @@ from asperity.runtime.cameras.virtual.camera import GOOD, VirtualCamera
 from asperity.runtime.frame import FloatArray, Frame, ModalityName
 from asperity.runtime.manifest import Geometry, Network
 from asperity.runtime.vision.distances import ModalityBank
-from asperity.runtime.vision.features import StageClock, point_groups, point_patches, rgb_tokens
+from asperity.runtime.vision.features import StageClock, normalised_image, point_groups, point_patches
 from asperity.runtime.vision.maps import BLUR_SIGMA_PX, own_blur_px, pixel_map
 from asperity.runtime.vision.preprocess import prepare
 from asperity.runtime.vision.scoring import conformal_threshold
@@ -157,7 +157,7 @@ def _keep(
     prepared, clock = prepare(make(*at), geometry, network), StageClock()
     tiles = scorable(Tiling.of(network), prepared, network)
     none = np.zeros((network.grid**2, network.rgb_channels), np.float32)
-    rgb = [none if tile is None else rgb_tokens(tile, network, networks, clock) for tile in tiles]
+    rgb = [none if tile is None else networks.rgb(normalised_image(tile, network)) for tile in tiles]
     grouped = point_groups(prepared, of_window(network), clock)
     points = point_patches(grouped, network, networks, clock)
     np.savez(path, r=np.stack(rgb).astype(np.float16), p=points.astype(np.float16), e=grouped.nonempty)

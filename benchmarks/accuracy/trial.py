@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.benchmarks.accuracy.material import Material, Shots
+from asperity.benchmarks.accuracy.material import Material, Pseudo, Shots
 from asperity.benchmarks.accuracy.methods import Method
 from asperity.benchmarks.accuracy.metrics import (
     PixelFigures,
@@ -30,6 +30,8 @@ from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.adaptation.trainer import adapt, adapt_patches
 from asperity.calibration.auroc import auroc
 from asperity.calibration.banks.coreset import bank_rows
+from asperity.calibration.banks.folds import judge_folds
+from asperity.calibration.banks.left_out import SpoiledDistances, leave_out
 from asperity.calibration.banks.reference import (
     FrameDistances,
     OwnedBanks,
@@ -43,6 +45,8 @@ from asperity.calibration.frames.split import split_frames
 from asperity.calibration.networks.adaptor import new_adaptors
 from asperity.calibration.outcome.threshold import choose_rate, threshold
 from asperity.calibration.profiles import Profile
+from asperity.calibration.record import Fusion
+from asperity.runtime.bundle.banks import Banks as ModalityBanks
 from asperity.runtime.cameras.files.folders import GOOD
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import BoolArray, FloatArray, ModalityName
@@ -163,19 +167,28 @@ def run_trial(
     fit_patches = transform(normal.patches.subset(fit))
     banks = _fill(fit_patches, normal.inspect[fit], fit, method, chosen, progress)
 
+    def against(shots: Shots | Pseudo, index: int, own: ModalityBanks) -> FrameDistances:
+        one = transform(shots.patches.subset([index]))
+        return FrameDistances(*measure(frame_of(one, 0), shots.inspect[index], own))
+
     def distances(shots: Shots, indices: Sequence[int], leave_out: bool, what: str) -> list[FrameDistances]:
         found = []
         for done, index in enumerate(indices, start=1):
-            one = transform(shots.patches.subset([index]))
             own = {name: bank.without(index) if leave_out else bank.bank for name, bank in banks.items()}
-            found.append(FrameDistances(*measure(frame_of(one, 0), shots.inspect[index], own)))
+            found.append(against(shots, index, own))
             progress(what, done, len(indices))
         return found
 
     few = settings.shots is not None
     tuned = distances(normal, tune, few, "held-out frames")
     calibrated = tuned if few else distances(normal, held_out, False, "held-out frames")
-    decision = fit_decision(tuned, banks, method.fusion)
+
+    def fill(frames: list[int]) -> OwnedBanks:
+        return _fill(transform(normal.patches.subset(frames)), normal.inspect[frames], frames, method, chosen, progress)
+
+    fusion = method.fusion or chosen.fusion
+    constants = [] if few and fusion == "squares" else tuned  # few-shot: the folds hold the same frames
+    decision = _fused(material, fit, constants, banks, fusion, against, fill)
     tested = distances(test, range(len(test)), False, "test frames")
     calm = [fused_score(one.modalities, decision) for one in calibrated]
     parts = [normal.parts[i] or normal.names[i] for i in (tune if few else held_out)]
@@ -185,6 +198,26 @@ def run_trial(
         figures, fit_frames=len(fit), held_out_frames=len(calm), seconds=round(time.monotonic() - begin, 1)
     )
     return Judged(figures, maps, np.array(figures.scores))
+
+
+def _fused(
+    material: Material, fit: Sequence[int], tuned: Sequence[FrameDistances], banks: OwnedBanks, fusion: Fusion,
+    against: Callable[[Shots | Pseudo, int, ModalityBanks], FrameDistances], fill: Callable[[list[int]], OwnedBanks],
+) -> Decision:  # fmt: skip
+    """As a calibration: standardisation from folds of the fit frames and from tuning frames, weights of 0 or 1."""
+    normal, pseudo = material.normal, material.pseudo
+    if fusion != "squares":
+        return fit_decision(tuned, banks, fusion)
+    spoiled: list[SpoiledDistances] = []
+
+    def judge(index: int, owned: OwnedBanks) -> FrameDistances:
+        own = {name: bank.bank for name, bank in owned.items()}
+        for row in np.flatnonzero(pseudo.frames == index):
+            spoiled.append(SpoiledDistances(index, pseudo.kinds[row], against(pseudo, int(row), own)))
+        return against(normal, index, own)
+
+    seen = judge_folds(fit, [normal.parts[i] or normal.names[i] for i in fit], fill, judge)
+    return leave_out(fit_decision([*seen.values(), *tuned], banks, fusion), seen, spoiled)[0]
 
 
 def _split(normal: Shots, seed: int, settings: Settings) -> tuple[list[int], list[int], list[int]]:
@@ -224,6 +257,8 @@ def _fill(
         rows = {name: max(3, round(method.bank_share * int(mask.sum()))) for name, mask in tokens.items()}
     if method.distances is not None:
         chosen = replace(chosen, distances=method.distances)
+    if not method.whitening:
+        chosen = replace(chosen, whitening=None)
     owners = np.asarray(frames, dtype=np.int64)
     return {
         name: make_bank(

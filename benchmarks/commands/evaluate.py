@@ -52,6 +52,10 @@ def command(
     point_bn: Annotated[
         str | None, typer.Option(help="Statistics of the mini-PointNet (profile paper): batch, running or station.")
     ] = None,
+    modalities: Annotated[
+        str | None,
+        typer.Option(help="Modalities: rgb and some of points,geometry,height,descriptor; default: the profile's."),
+    ] = None,
     control: Annotated[bool, typer.Option(help="Run the control with random weights too.")] = True,
     pixels: Annotated[
         bool, typer.Option(help="Compute pixel figures too; without them, only image figures (faster).")
@@ -97,6 +101,7 @@ def command(
         rgb_weights=rgb_weights,
         point_weights=point_weights, control=control, pixels=pixels, random_weights=random_weights, cache=cache,
         point_bn=cast(PointBn | None, point_bn),
+        modalities=None if modalities is None else tuple(modalities.replace(" ", "").split(",")),
     )  # fmt: skip
     with Progress(console=Console(markup=False, stderr=True), transient=True) as bars:
         bar = bars.add_task("evaluate", total=None)

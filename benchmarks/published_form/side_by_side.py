@@ -294,7 +294,10 @@ def _published(bank: ModalityBank) -> PublishedBank:
     usual = None
     if bank.usual is not None:
         usual = (torch.from_numpy(np.array(bank.usual.mean)), torch.from_numpy(np.array(bank.usual.std)))
-    return PublishedBank(torch.from_numpy(bank.memory.rows.copy()), bank.feature_mean, bank.feature_std, usual)
+    projection = None if bank.projection is None else torch.from_numpy(np.array(bank.projection))
+    return PublishedBank(
+        torch.from_numpy(bank.memory.rows.copy()), bank.feature_mean, bank.feature_std, usual, projection
+    )
 
 
 def _work(

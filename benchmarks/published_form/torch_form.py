@@ -45,6 +45,8 @@ class PublishedBank:
     usual: tuple[Tensor, Tensor] | None = None
     """Mean and standard deviation (N,) of normal patches' distances to each row: local distances, this project's own
     (docs/decisions/local-distances.md). None: as published."""
+    projection: Tensor | None = None
+    """Features are multiplied by it (C, D): whitening, this project's own (docs/decisions/fusion.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,8 @@ class PublishedPipeline:
 
     def _against(self, features: Tensor, scored: Tensor, bank: PublishedBank) -> tuple[Tensor, float]:
         queries = ((features - bank.feature_mean) / bank.feature_std).to(self.distance_dtype)
+        if bank.projection is not None:
+            queries = queries @ bank.projection.to(self.distance_dtype)
         rows = bank.rows.to(self.distance_dtype)
         distances, nearest = self.nearest(queries, rows)
         if bank.usual is not None:

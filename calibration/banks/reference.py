@@ -21,11 +21,12 @@ from asperity.calibration.features.patches import PatchSet, child_counts
 from asperity.calibration.networks.torch_networks import TorchNetworks
 from asperity.calibration.profiles import Profile
 from asperity.calibration.record import Fusion
+from asperity.runtime.bundle.banks import Banks
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import BoolArray, FloatArray, ModalityName, ModalityScores, Prepared
 from asperity.runtime.manifest import Decision, Modality, Network
 from asperity.runtime.vision.distances import REWEIGHTING_ROWS, ModalityBank, RowStatistics, measure
-from asperity.runtime.vision.features import adapted_patches, frozen_patches
+from asperity.runtime.vision.features import Patches, adapted_patches, frozen_patches
 from asperity.runtime.vision.nearest import MemoryBank
 from asperity.runtime.vision.tiles import of_window
 
@@ -57,7 +58,7 @@ class OwnedBank:
         if self.tally is not None:
             whole = self.tally.usual(leave_out=frame)
             usual = RowStatistics(whole.mean[kept], whole.std[kept])
-        return ModalityBank(MemoryBank(bank.memory.rows[kept]), bank.feature_mean, bank.feature_std, usual)
+        return replace(bank, memory=MemoryBank(bank.memory.rows[kept]), usual=usual)
 
 
 OwnedBanks = dict[ModalityName, OwnedBank]
@@ -81,18 +82,33 @@ def make_bank(
 ) -> OwnedBank:  # fmt: skip
     """A memory bank of ``wanted`` rows out of patches (n, D) of the frames ``owners`` (n,).
 
-    Patches are standardised by their own mean and std (lsfa 11 row 16); rows are a greedy k-centre coreset (7.1).
-    Raises CalibrationError when the patches are all equal.
+    Patches are standardised by their own mean and std (lsfa 11 row 16) and whitened where the profile says so; rows are
+    a greedy k-centre coreset (7.1). Raises CalibrationError when the patches are all equal.
     """
     mean, std = float(patches.mean(dtype=np.float64)), float(patches.std(dtype=np.float64))
     if not std > 0:
         raise CalibrationError(f"all {name} features are equal; check the weights and the frames")
     standard = (patches - np.float32(mean)) * np.float32(1.0 / std)
+    projection = None if chosen.whitening is None else whitening(standard, chosen.whitening)
+    if projection is not None:
+        standard = standard @ projection
     compared = standard if projection_seed is None else projected(standard, projection_seed)
     index = coreset(compared, wanted, device=device, progress=progress)
     rows, own = standard[index], owners[index]
     tally = Tally(rows, own, standard, owners) if chosen.distances == "local" else None
-    return OwnedBank(ModalityBank(MemoryBank(rows), mean, std, tally.usual() if tally else None), own, tally)
+    usual = tally.usual() if tally else None
+    return OwnedBank(ModalityBank(MemoryBank(rows), mean, std, usual, projection), own, tally)
+
+
+def whitening(patches: FloatArray, shrinkage: float) -> FloatArray:
+    """C x C float32: patches (n, C) times it have equal variance in all directions but for the shrinkage.
+
+    Variances along the principal axes are taken for (1 - shrinkage) of their own and ``shrinkage`` of their mean.
+    """
+    centred = patches.astype(np.float64) - patches.mean(axis=0, dtype=np.float64)
+    variances, axes = np.linalg.eigh(centred.T @ centred / len(patches))
+    shrunk = (1.0 - shrinkage) * np.maximum(variances, 0.0) + shrinkage * variances.mean()
+    return np.ascontiguousarray(axes / np.sqrt(shrunk), dtype=np.float32)
 
 
 class Reference:
@@ -151,16 +167,19 @@ class Reference:
         frames = np.asarray(fit, dtype=np.int64)
         return rows, {name: np.repeat(frames, mask.sum(axis=1)) for name, mask in tokens.items()}
 
-    def measured(self, prepared: Prepared) -> FrameDistances:
-        """A frame that took no part in anything, against the banks."""
-        patches = adapted_patches(frozen_patches(prepared, self.network, self.networks), self.network, self.networks)
-        return FrameDistances(*measure(patches, prepared.inspect, {name: one.bank for name, one in self.banks.items()}))
-
     def distances(self, index: int, *, leave_out: bool) -> FrameDistances:
         """One frame against the banks; ``leave_out``: without the rows that came from it."""
-        patches = adapted_patches(frame_of(self.frozen, index), self.network, self.networks)
         banks = {name: one.without(index) if leave_out else one.bank for name, one in self.banks.items()}
-        return FrameDistances(*measure(patches, self.prepared[index].inspect, banks))
+        return self.measured(frame_of(self.frozen, index), self.prepared[index].inspect, banks)
+
+    def measured(self, frozen: Patches, inspect: BoolArray, banks: Banks) -> FrameDistances:
+        """A frame's frozen patches against any banks."""
+        return FrameDistances(*measure(adapted_patches(frozen, self.network, self.networks), inspect, banks))
+
+    def measured_anew(self, prepared: Prepared) -> FrameDistances:
+        """A frame that took no part in anything, against the banks."""
+        banks = {name: one.bank for name, one in self.banks.items()}
+        return self.measured(frozen_patches(prepared, self.network, self.networks), prepared.inspect, banks)
 
 
 def scored_tokens(patches: PatchSet, scored: BoolArray) -> dict[ModalityName, BoolArray]:
@@ -172,14 +191,16 @@ def fit_decision(tune: Sequence[FrameDistances], banks: OwnedBanks, fusion: Fusi
     """Standardisation and fusion from the tuning frames; threshold and scores are still open.
 
     ``average``: each modality by its own mean and std of the tuning frames' distances, equal weights that add up to 1
-    (lsfa 11 row 14). ``ocsvm``: weights of a linear one-class SVM on the raw distances, published settings.
-    Raises CalibrationError.
+    (lsfa 11 row 14). ``squares``: likewise, each with a weight of 1 (docs/decisions/fusion.md); ``tune`` then holds
+    the fit frames too, judged by ``folds``. ``ocsvm``: weights of a linear one-class SVM on the raw distances,
+    published settings. Raises CalibrationError.
     """
+    weight = 1.0 if fusion == "squares" else 1.0 / len(banks)
     modalities: dict[ModalityName, Modality] = {}
     for name, bank in banks.items():
         image = np.array([one.modalities[name].image_distance for one in tune])
         patch = np.concatenate([one.modalities[name].distance_map[one.scored] for one in tune])
-        modalities[name] = _standardised(name, image, patch, bank, 1.0 / len(banks))
+        modalities[name] = _standardised(name, image, patch, bank, weight)
     if fusion == "ocsvm":
         if modalities.keys() != {"rgb", "points"}:
             raise CalibrationError("the one-class SVM fuses rgb and points alone; calibrate with --fusion average")
@@ -227,12 +248,11 @@ def _standardised(
     return Modality(
         feature_mean=bank.bank.feature_mean, feature_std=bank.bank.feature_std, image_mean=float(image.mean()),
         image_std=std, patch_mean=float(patch.mean(dtype=np.float64)), patch_std=patch_std, weight=weight,
-        bank_rows=len(bank.bank.memory),
+        bank_rows=len(bank.bank.memory), projected=0 if bank.bank.projection is None else bank.bank.projection.shape[1],
     )  # fmt: skip
 
 
 def _raw(modality: Modality, weight: float) -> Modality:
-    return Modality(
-        feature_mean=modality.feature_mean, feature_std=modality.feature_std, image_mean=0.0, image_std=1.0,
-        patch_mean=0.0, patch_std=1.0, weight=weight, bank_rows=modality.bank_rows,
-    )  # fmt: skip
+    return msgspec.structs.replace(
+        modality, image_mean=0.0, image_std=1.0, patch_mean=0.0, patch_std=1.0, weight=weight
+    )

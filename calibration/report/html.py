@@ -187,10 +187,19 @@ def _modalities(outcome: Outcome, sets: _Sets) -> str:
         for name in outcome.decision.modalities()
     ]
     decision = outcome.decision
-    unit = " per standard deviation" if decision.fusion == "average" else " on raw distances"
+    unit = {
+        "average": " per standard deviation", "ocsvm": " on raw distances",
+        "squares": " of the squared standard deviations above the usual distance",
+    }[decision.fusion]  # fmt: skip
     weights = ", ".join(f"{NAMES[name]} {one.weight:.3g}" for name, one in decision.modalities().items())
+    left_out = "".join(
+        f" {NAMES[one.modality]} is left out: pseudo-defects on good frames are found better without it, by an AUROC "
+        f"of {one.gain:.3f} &plusmn; {one.standard_error:.3f} (standard error); "
+        f"its own distance rises by {one.response:.1f} standard errors when a frame is spoiled."
+        for one in outcome.left_out
+    )
     return f"""<h2>Each modality by itself</h2>
-<p>Weights in the score: {weights}{unit}.</p>
+<p>Weights in the score: {weights}{unit}.{left_out}</p>
 {_image(modality_histograms(panels), "histograms of each modality")}"""
 
 
@@ -288,10 +297,11 @@ def _facts(record: CalibrationRecord, report: Report) -> str:
     window_mm = geometry.side_px * geometry.mm_per_px
     stored = "; ".join(map(option_of, geometry.invalid or ())) or "none (every point is measured)"
     missing = "" if geometry.invalid is None else f"Missing points are stored as {stored}."
+    banks = ", ".join(f"{rows} {NAMES[name]} rows" for name, rows in report.bank_rows.items())
     return f"""<h2>Station and networks</h2>
 <p>Background {escape(report.background)}. Unit {geometry.unit}; frames {geometry.width_px} x {geometry.height_px}
 pixels of {geometry.mm_per_px:.3g} mm; window {geometry.side_px} pixels = {window_mm:.3g} mm.
-{missing} Memory banks: {report.bank_rows["rgb"]} colour rows, {report.bank_rows["points"]} geometry rows.</p>
+{missing} Memory banks: {banks}.</p>
 <table><tr><th>network</th><th>weights</th><th>licence</th><th>sha256</th></tr>{origins}</table>
 <table><tr><th>stage</th><th>time</th></tr>{times}</table>"""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from asperity.calibration.record import FalseRejects, FrameFigures, RefusedFrame, Repeat
+from asperity.calibration.record import FalseRejects, FrameFigures, LeftOut, RefusedFrame, Repeat
 from asperity.runtime.frame import ModalityName
 from asperity.runtime.manifest import SmallestDefect, WeightsOrigin
 
@@ -52,7 +52,10 @@ class Report(msgspec.Struct, frozen=True):
     excluded: tuple[str, ...]
     weights: tuple[WeightsOrigin, ...]
     background: str
-    bank_rows: dict[str, int]
+    bank_rows: dict[ModalityName, int]
+    fusion: str
+    modality_weights: dict[ModalityName, float]
+    left_out: tuple[LeftOut, ...]
     adaptation: dict[str, float]
     smallest_defects: tuple[SmallestDefect, ...]
     stage_s: dict[str, float]

@@ -46,6 +46,9 @@ def summarise(outcome: Outcome, record: CalibrationRecord) -> Report:
         weights=record.weights,
         background=f"{record.geometry.method}: {record.geometry.why}",
         bank_rows={name: one.bank_rows for name, one in record.decision.modalities().items()},
+        fusion=record.decision.fusion,
+        modality_weights={name: one.weight for name, one in record.decision.modalities().items()},
+        left_out=record.left_out,
         adaptation=record.adaptation,
         smallest_defects=record.smallest_defects,
         stage_s=record.stage_s,
@@ -68,7 +71,7 @@ def _strange(outcome: Outcome, index: int) -> StrangeFrame:
         return float((one.modalities[name].image_distance - np.mean(known)) / np.std(known, ddof=1))
 
     # Frames of the bank score higher than held-out ones, so each is compared with its like.
-    like = [outcome.score(i) for i in outcome.distances if (i in outcome.split.fit) == (index in outcome.split.fit)]
+    like = [_linear(outcome, i) for i in outcome.distances if (i in outcome.split.fit) == (index in outcome.split.fit)]
     median = float(np.median(like))
     sigma = MAD_TO_SIGMA * float(np.median(np.abs(np.array(like) - median)))
     return StrangeFrame(
@@ -78,7 +81,16 @@ def _strange(outcome: Outcome, index: int) -> StrangeFrame:
         leave_one_out=index in outcome.split.fit,
         stds={name: stds(name) for name in one.modalities},
         above_threshold=score > decision.threshold,
-        suspect=score > median + SUSPECT_SIGMAS * sigma,
+        suspect=_linear(outcome, index) > median + SUSPECT_SIGMAS * sigma,
+    )
+
+
+def _linear(outcome: Outcome, index: int) -> float:
+    """The score with nothing squared: good frames' squares have no spread that outliers could be measured by."""
+    scores = outcome.distances[index].modalities
+    return sum(
+        one.weight * (scores[name].image_distance - one.image_mean) / one.image_std
+        for name, one in outcome.decision.modalities().items()
     )
 
 

@@ -40,7 +40,17 @@ def command(
     ] = None,
     rgb_weights: Annotated[Path | None, typer.Option(help="Weights of the colour network.")] = None,
     point_weights: Annotated[Path | None, typer.Option(help="Weights of the point network.")] = None,
-    fusion: Annotated[str, typer.Option(help="Fusion: average or ocsvm (a linear one-class SVM).")] = "average",
+    fusion: Annotated[
+        str | None,
+        typer.Option(help="Fusion: squares, average or ocsvm (a linear one-class SVM); default: the profile's."),
+    ] = None,
+    modalities: Annotated[
+        str | None,
+        typer.Option(help="Modalities: rgb and some of points,geometry,height,descriptor; default: the profile's."),
+    ] = None,
+    whitening: Annotated[
+        bool, typer.Option("--whitening/--no-whitening", help="Whiten features where the profile does.")
+    ] = True,
     held_out: Annotated[
         str, typer.Option(help="Held-out frames: split, or leave_one_out (weaker, for few frames).")
     ] = "split",
@@ -79,6 +89,8 @@ def command(
         "invalid": parse_invalid(invalid, none_allowed=True), "inspect_mask": _text(inspect_mask),
         "ignore_mask": _text(ignore_mask),
         "rgb_weights": _text(rgb_weights), "points_weights": _text(point_weights), "fusion": fusion,
+        "modalities": None if modalities is None else tuple(modalities.replace(" ", "").split(",")),
+        "whitening": whitening,
         "held_out": held_out, "geometry": geometry, "z": z, "seed": seed, "limit": limit, "device": device,
         "tiles": tiles, "smallest_defect": smallest_defect,
     }  # fmt: skip

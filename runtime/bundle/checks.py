@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.bundle.banks import bank_shapes, usual_fault
+from asperity.runtime.bundle.banks import bank_shapes, projection_fault, usual_fault
 from asperity.runtime.bundle.ceilings import check_ceilings
 from asperity.runtime.bundle.onnx_graphs import MAX_GRAPH_VALUES, MAX_TENSOR_VALUES, read_graph, with_outputs
 from asperity.runtime.bundle.sizes import geometry_fault
+from asperity.runtime.bundle.surfaces import HEIGHTS_FILE, check_surface, height_fault, height_shapes, input_shapes
 from asperity.runtime.errors import BundleError, first_line
 from asperity.runtime.frame import MODALITIES
 from asperity.runtime.manifest import (
@@ -30,14 +31,16 @@ from asperity.runtime.manifest import (
     Manifest,
     Modality,
     Network,
+    weights_fault,
 )
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.nearest import LARGEST, bounded
-from asperity.runtime.vision.tiles import of_window, tiles_fault
+from asperity.runtime.vision.tiles import tiles_fault
 
 BANKS_FILE = "banks.safetensors"
 INPUTS_FILE = "calibration_inputs.safetensors"
 FROZEN_GRAPHS = ("rgb", "points")
+"""Of these the point encoder's only where its tokens are judged."""
 ADAPTOR_GRAPHS = ("adaptor_rgb", "adaptor_points")
 FULL_GRAPH = "adaptor_points_full"
 """The points adaptor with grid^2 slots, for frames of more non-empty patches than ``points_slots`` (lsfa 11)."""
@@ -62,9 +65,10 @@ Tensors = Mapping[str, Array]
 
 def graph_names(network: Network) -> tuple[str, ...]:
     """The ONNX graphs of a bundle, without ``.onnx``: the adaptors only where there are any."""
+    frozen = tuple(name for name in FROZEN_GRAPHS if name in network.modalities)
     if network.adaptor == "none":
-        return FROZEN_GRAPHS
-    return FROZEN_GRAPHS + ADAPTOR_GRAPHS + ((FULL_GRAPH,) if network.points_slots < network.grid**2 else ())
+        return frozen
+    return frozen + ADAPTOR_GRAPHS + ((FULL_GRAPH,) if network.points_slots < network.grid**2 else ())
 
 
 def file_limits(manifest: Manifest) -> dict[str, int]:
@@ -73,14 +77,19 @@ def file_limits(manifest: Manifest) -> dict[str, int]:
     pixels = geometry.height_px * geometry.width_px
     limits = {f"{name}.onnx": MAX_GRAPH_NBYTES for name in graph_names(network)}
     limits[BANKS_FILE] = HEADS_NBYTES + 4 * sum(map(math.prod, bank_shapes(network, manifest.decision).values()))
-    window = of_window(network)
-    frame = 3 * window.image_px**2 + 12 * window.cloud_px**2 + window.grid**2 + 4
+    if shapes := height_shapes(network):
+        limits[HEIGHTS_FILE] = HEADS_NBYTES + _nbytes(shapes)
+    frame = _nbytes(input_shapes(network))
     limits[INPUTS_FILE] = HEADS_NBYTES + frame * len(manifest.decision.calibration_scores)
     for golden in manifest.golden:
         limits[f"golden/rgb/{golden.name}.png"] = HEADS_NBYTES + 4 * pixels
         limits[f"golden/xyz/{golden.name}.tiff"] = HEADS_NBYTES + 12 * pixels
     masks = (geometry.inspect_mask, geometry.ignore_mask)
     return limits | {name: HEADS_NBYTES + 2 * pixels for name in masks if name is not None}
+
+
+def _nbytes(shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
+    return sum(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in shapes.values())
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -93,6 +102,7 @@ def check_manifest(manifest: Manifest) -> None:
         )
     _check_network(manifest.network)
     _check_geometry(manifest.geometry, manifest.network)
+    check_surface(manifest.network, manifest.geometry)
     _check_decision(manifest.decision)
     _check_modalities(manifest)
     _check_golden(manifest)
@@ -143,8 +153,10 @@ def _check_geometry(geometry: Geometry, network: Network) -> None:
 
 
 def _check_modality(name: str, modality: Modality) -> None:
-    for field in ("feature_std", "image_std", "patch_std", "weight", "bank_rows"):
+    for field in ("feature_std", "image_std", "patch_std", "bank_rows"):
         _positive(f"decision.{name}.{field}", getattr(modality, field))
+    if modality.projected < 0:
+        raise BundleError(f"field decision.{name}.projected is {modality.projected}, below 0")
     for field in ("feature_mean", "image_mean", "patch_mean"):
         value = getattr(modality, field)
         if not math.isfinite(value):
@@ -154,6 +166,8 @@ def _check_modality(name: str, modality: Modality) -> None:
 def _check_decision(decision: Decision) -> None:
     for name, modality in decision.modalities().items():
         _check_modality(name, modality)
+    if fault := weights_fault(decision):
+        raise BundleError(f"field {fault}")
     scores = decision.calibration_scores
     if not scores or any(later < earlier for earlier, later in pairwise(scores)):
         raise BundleError("field decision.calibration_scores is empty or not ascending")
@@ -176,6 +190,8 @@ def _check_modalities(manifest: Manifest) -> None:
             f"field network.modalities is {', '.join(names) or 'empty'}; it names rgb and one or more of "
             f"{', '.join(MODALITIES[1:])}, in this order"
         )
+    if manifest.network.adaptor != "none" and "points" not in names:
+        raise BundleError("field network.modalities is without points, whose adaptor is trained with that of rgb")
     if (decided := tuple(manifest.decision.modalities())) != names:
         raise BundleError(
             f"field decision has constants of {', '.join(decided) or 'no modality'}, and network.modalities is "
@@ -240,24 +256,24 @@ def check_banks(tensors: Tensors, manifest: Manifest) -> None:
     shapes = bank_shapes(manifest.network, manifest.decision)
     _require(tensors, BANKS_FILE, {name: ("float32", shape) for name, shape in shapes.items()})
     for name, bank in tensors.items():
-        if fault := _rows_fault(bank) if name in MODALITIES else usual_fault(bank):
+        check = _rows_fault if name in MODALITIES else projection_fault if name.endswith("_projection") else usual_fault
+        if fault := check(bank):
             raise BundleError(f"bundle file {BANKS_FILE}: bank {name} {fault}; {EXPORT_AGAIN}")
+
+
+def check_heights(tensors: Tensors, manifest: Manifest) -> None:
+    """The mean part on the window's grid, finite, with a spread everywhere. Raises BundleError."""
+    _require(tensors, HEIGHTS_FILE, height_shapes(manifest.network))
+    if fault := height_fault(tensors):
+        raise BundleError(f"bundle file {HEIGHTS_FILE} {fault}; {EXPORT_AGAIN}")
 
 
 def check_inputs(tensors: Tensors, manifest: Manifest) -> None:
     """Model inputs of as many frames as set the threshold. Raises BundleError."""
-    network, n = of_window(manifest.network), len(manifest.decision.calibration_scores)
-    _require(
-        tensors,
-        INPUTS_FILE,
-        {
-            "image": ("uint8", (n, network.image_px, network.image_px, 3)),
-            "cloud": ("float32", (n, network.cloud_px, network.cloud_px, 3)),
-            "inspect": ("bool", (n, network.grid, network.grid)),
-            "scores": ("float32", (n,)),
-        },
-    )
-    for name in ("cloud", "scores"):
+    network, n = manifest.network, len(manifest.decision.calibration_scores)
+    shapes = {name: (dtype, (n, *shape)) for name, (dtype, shape) in input_shapes(network).items()}
+    _require(tensors, INPUTS_FILE, shapes)
+    for name in tensors:
         if not np.isfinite(tensors[name]).all():
             raise BundleError(f"bundle file {INPUTS_FILE}: tensor {name} is not finite; {EXPORT_AGAIN}")
 

@@ -26,6 +26,7 @@ from asperity.runtime.bundle.checks import (
     INPUTS_FILE,
     check_banks,
     check_graph,
+    check_heights,
     check_inputs,
     check_manifest,
     check_same_weights,
@@ -33,6 +34,7 @@ from asperity.runtime.bundle.checks import (
     graph_names,
     load_tensors,
 )
+from asperity.runtime.bundle.surfaces import HEIGHTS_FILE, height_model
 from asperity.runtime.errors import BundleError, DataError, SignatureError
 from asperity.runtime.files import open_file, read_file, shown
 from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Frame, Prepared, Silhouette, Window
@@ -40,6 +42,7 @@ from asperity.runtime.manifest import FORMAT, File, GoldenFrame, Manifest
 from asperity.runtime.security.signing_keys import TrustStore, check_signature
 from asperity.runtime.text.encoding import TextRefused
 from asperity.runtime.text.formats import decode_json
+from asperity.runtime.vision.height_residual import HeightModel
 from asperity.runtime.vision.picture_files import decode_tiff, open_png
 
 __all__ = ["ADAPTOR_GRAPHS", "FROZEN_GRAPHS", "Bundle", "CalibrationInputs", "open_bundle"]
@@ -65,6 +68,9 @@ class CalibrationInputs:
     inspect: BoolArray  # n x grid x grid
     scores: FloatArray  # n, fused scores by the torch reference
     side_px: int
+    geometry: ByteArray | None = None  # n x image_px x image_px x 3
+    height: FloatArray | None = None  # n x grid^2 x H
+    descriptor: FloatArray | None = None  # n x grid^2 x D
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -77,6 +83,9 @@ class CalibrationInputs:
             inspect=self.inspect[index],
             window=Window(x_px=0, y_px=0, side_px=self.side_px),
             silhouette=Silhouette(area_mm2=0.0, length_mm=0.0, width_mm=0.0, height_mm=0.0, missing_share=0.0),
+            geometry=None if self.geometry is None else self.geometry[index],
+            height=None if self.height is None else self.height[index],
+            descriptor=None if self.descriptor is None else self.descriptor[index],
         )
 
 
@@ -117,6 +126,14 @@ class Bundle:
         check_banks(tensors, self.manifest)
         return read_banks(tensors, self.manifest.decision)
 
+    def heights(self) -> HeightModel | None:
+        """The mean part, where heights are a modality; checked for shape, dtype and finiteness."""
+        if self.manifest.network.height is None:
+            return None
+        tensors = load_tensors(self.read(HEIGHTS_FILE), HEIGHTS_FILE)
+        check_heights(tensors, self.manifest)
+        return height_model(tensors)
+
     def calibration_inputs(self) -> CalibrationInputs:
         """Inputs of the calibration frames, for engines that take their own threshold."""
         tensors = load_tensors(self.read(INPUTS_FILE), INPUTS_FILE)
@@ -127,6 +144,9 @@ class Bundle:
             inspect=tensors["inspect"].astype(bool),
             scores=tensors["scores"].astype(np.float32),
             side_px=self.manifest.geometry.side_px,
+            geometry=tensors.get("geometry"),
+            height=tensors.get("height"),
+            descriptor=tensors.get("descriptor"),
         )
 
     def golden_frames(self) -> Iterator[tuple[GoldenFrame, Frame]]:
@@ -224,6 +244,7 @@ def check_contents(bundle: Bundle) -> None:
     if FULL_GRAPH in bundle.graph_names():
         check_same_weights(bundle.graph("adaptor_points"), bundle.graph(FULL_GRAPH))
     bundle.banks()
+    bundle.heights()
     bundle.calibration_inputs()
     for _ in bundle.golden_frames():
         pass

@@ -55,7 +55,7 @@ STREAM_FIRST = 500_000
 
 @app.command()
 def virtual(
-    product: Annotated[str, typer.Option(help="Product: bracket, roll or nameplate.")] = "bracket",
+    product: Annotated[str, typer.Option(help="Product: bracket, roll, nameplate, wheel, cap or gasket.")] = "bracket",
     seed: Annotated[int, typer.Option(help="Seed of parts, poses, light and noise.")] = 1,
     size: Annotated[str, typer.Option(help="Size of the image in pixels: 256, or WIDTHxHEIGHT.")] = "256",
     defects: Annotated[str, typer.Option(help="Defects: mix (all kinds), none, or kinds separated by commas.")] = "mix",

@@ -17,8 +17,9 @@ from asperity.runtime.cuda.tables import resize_table
 from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import MM_PER_UNIT, FloatArray, Frame, Silhouette, Window
 from asperity.runtime.manifest import Geometry, Network
-from asperity.runtime.vision.preprocess import FEWEST_BORDER_POINTS, LEVEL_CELLS, refuse_few, refuse_moved
+from asperity.runtime.vision.preprocess import FEWEST_BORDER_POINTS, refuse_few, refuse_moved
 from asperity.runtime.vision.regions import HEIGHT_PERCENTILE, _smallest_rectangle, plane_axes
+from asperity.runtime.vision.surface_grid import LEVEL_CELLS
 from asperity.runtime.vision.units import FARTHEST_MM, pixel_rays
 
 BLOCK = 256

@@ -22,7 +22,16 @@ from asperity.runtime.bundle.banks import Banks
 from asperity.runtime.bundle.reader import Bundle
 from asperity.runtime.engines import Engine, Progress
 from asperity.runtime.errors import EngineError, first_line
-from asperity.runtime.frame import EngineInfo, FloatArray, Frame, Prepared, Scores
+from asperity.runtime.frame import (
+    BoolArray,
+    EngineInfo,
+    FloatArray,
+    Frame,
+    ModalityName,
+    ModalityScores,
+    Prepared,
+    Scores,
+)
 from asperity.runtime.manifest import Geometry, Network
 from asperity.runtime.process.processors import usable_processors
 from asperity.runtime.vision.distances import modality_scores
@@ -30,13 +39,13 @@ from asperity.runtime.vision.features import (
     StageClock,
     adapted_points,
     adapted_rgb,
-    point_groups,
-    point_patches,
+    picture_tokens,
+    prepared_features,
     refuse_unknown,
-    window_rgb,
+    shape_patches,
 )
+from asperity.runtime.vision.height_residual import HeightModel
 from asperity.runtime.vision.preprocess import Masks, prepare
-from asperity.runtime.vision.tiles import of_window
 
 NAME = "cpu"
 PRECISION = "fp32"
@@ -104,6 +113,7 @@ class CpuEngine(Engine):
         banks: Banks,
         masks: Masks | None = None,
         threads: int | None = None,
+        heights: HeightModel | None = None,
     ) -> None:
         """``threads``: cores to use; None: all of this process's. Raises EngineError when a graph does not load."""
         threads = usable_processors() if threads is None else threads
@@ -116,7 +126,7 @@ class CpuEngine(Engine):
         self._beside: Executor = ThreadPoolExecutor(1, "rgb") if threads > 1 else _Here()
         self._blas = ThreadpoolController()
         refuse_unknown(network.modalities)
-        self._banks = banks
+        self._banks, self._heights = banks, heights
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int | None = None) -> CpuEngine:
@@ -129,6 +139,7 @@ class CpuEngine(Engine):
             bundle.banks(),
             Masks(bundle.inspect_mask(), bundle.ignore_mask()),
             threads,
+            bundle.heights(),
         )
 
     def describe(self) -> EngineInfo:
@@ -140,7 +151,7 @@ class CpuEngine(Engine):
         clock = StageClock(progress)
         since_ns = time.perf_counter_ns()
         with self._held_blas():
-            prepared = prepare(frame, self._geometry, self._network, self._masks)
+            prepared = prepare(frame, self._geometry, self._network, self._masks, self._heights)
             clock.lap("pre", since_ns)
             return self._scored(prepared, clock)
 
@@ -155,24 +166,28 @@ class CpuEngine(Engine):
         self._beside.shutdown()
 
     def _scored(self, prepared: Prepared, clock: StageClock) -> Scores:
-        rgb_features = self._start(self._rgb_features, prepared, clock)
-        grouped = point_groups(prepared, of_window(self._network), clock)
-        scored = grouped.nonempty & prepared.inspect
-        patches = point_patches(grouped, self._network, self._networks, clock)
-        patches = adapted_points(patches, grouped.nonempty, self._network, self._networks, clock)
-        # Both searches start here, so that whichever branch was longer, they are shared between the two threads.
+        pictures = self._start(self._picture_features, prepared, clock)
+        features, nonempty = shape_patches(prepared, self._network, self._networks, clock)
+        if "points" in features:
+            features["points"] = adapted_points(features["points"], nonempty, self._network, self._networks, clock)
+        features |= prepared_features(prepared, self._network)
+        scored = nonempty & prepared.inspect
+        # All searches start here, so that whichever branch was longer, they are shared between the two threads.
+        found = self._searched(features, scored, clock)
+        found |= self._searched(pictures.result(), scored, clock)
+        return Scores(
+            {name: found[name] for name in self._network.modalities}, scored, prepared.window, prepared.silhouette,
+            clock.stage_us, tuple(clock.spans),
+        )  # fmt: skip
+
+    def _searched(
+        self, features: dict[ModalityName, FloatArray], scored: BoolArray, clock: StageClock
+    ) -> dict[ModalityName, ModalityScores]:
         beside = self._beside if self._threads > 1 else None
         since_ns = time.perf_counter_ns()
-        points = modality_scores(patches, scored, self._banks["points"], beside)
+        found = {name: modality_scores(one, scored, self._banks[name], beside) for name, one in features.items()}
         clock.lap("knn", since_ns)
-        tokens = rgb_features.result()
-        since_ns = time.perf_counter_ns()
-        rgb = modality_scores(tokens, scored, self._banks["rgb"], beside)
-        clock.lap("knn", since_ns)
-        return Scores(
-            {"rgb": rgb, "points": points}, scored, prepared.window, prepared.silhouette, clock.stage_us,
-            tuple(clock.spans),
-        )  # fmt: skip
+        return found
 
     def _held_blas(self) -> AbstractContextManager[Any]:
         """BLAS on a branch's share of the cores, preparation included: its threads spin on after a product."""
@@ -185,9 +200,10 @@ class CpuEngine(Engine):
         except RuntimeError as error:
             raise EngineError("the engine is closed") from error
 
-    def _rgb_features(self, prepared: Prepared, clock: StageClock) -> FloatArray:
-        tokens = window_rgb(prepared, self._network, self._networks, clock)
-        return adapted_rgb(tokens, self._network, self._networks, clock)
+    def _picture_features(self, prepared: Prepared, clock: StageClock) -> dict[ModalityName, FloatArray]:
+        tokens = picture_tokens(prepared, self._network, self._networks, clock)
+        tokens["rgb"] = adapted_rgb(tokens["rgb"], self._network, self._networks, clock)
+        return tokens
 
 
 class _Here(Executor):

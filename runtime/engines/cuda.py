@@ -30,14 +30,7 @@ from asperity.runtime.cuda.streams import Event, FrameDevice, wait
 from asperity.runtime.engines import Engine, Progress, gc_freeze
 from asperity.runtime.engines.under_way import UnderWay
 from asperity.runtime.errors import AsperityError, EngineError, EngineLostError, FrameRefused
-from asperity.runtime.frame import (
-    EngineInfo,
-    Frame,
-    Intrinsics,
-    ModalityScores,
-    Prepared,
-    Scores,
-)
+from asperity.runtime.frame import EngineInfo, Frame, Intrinsics, ModalityScores, Prepared, Scores
 from asperity.runtime.manifest import Decision, Geometry, Network
 from asperity.runtime.vision.features import StageClock, refuse_unknown
 from asperity.runtime.vision.missing_points import as_declared
@@ -379,9 +372,11 @@ class CudaEngine(Engine):
 
     def _make(self, decision: Decision, banks: Banks, masks: Masks) -> None:
         device, settings = self._device, self._settings
-        refuse_unknown(self._network.modalities)
+        refuse_unknown(self._network.modalities, known=("rgb", "points"))
         refuse_several_tiles(self._network)
         modalities = decision.modalities()
+        if decision.fusion == "squares" or any(bank.projection is not None for bank in banks.values()):
+            raise EngineError("cuda has neither fusion by squares nor whitened features yet; use the cpu engine")
         covered = covered_pixels(masks, self._geometry)
         plan = LanePlan(
             self._geometry, self._network, decision, covered if covered.any() else None,

@@ -95,9 +95,18 @@ def own_evidence(
 
 
 def spoiled_modalities(kind: str, decision: Decision) -> tuple[ModalityName, ...]:
-    """The modalities that must each see a golden frame of this kind: colour, or every modality of shape."""
+    """The modalities that must each see a golden frame of this kind: colour, or every modality of shape that counts.
+
+    Raises ParityError where none of them counts: such a decision accepts every defect of that kind.
+    """
     wanted = SPOILED_MODALITIES.get(kind, ())
-    return tuple(name for name in decision.modalities() if name in wanted)
+    found = tuple(name for name, one in decision.modalities().items() if name in wanted and one.weight > 0)
+    if wanted and not found:
+        raise ParityError(
+            f"golden frame {kind}: no modality that could see it counts in the decision ({', '.join(wanted)} absent or "
+            "of weight 0); calibrate again, from data in which defects of this kind can be seen"
+        )
+    return found
 
 
 def check_golden(check: GoldenCheck, decision: Decision, manifest: Manifest) -> None:

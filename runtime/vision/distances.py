@@ -51,10 +51,13 @@ class ModalityBank:
     feature_std: float
     usual: RowStatistics | None = None
     """None: published distances."""
+    projection: FloatArray | None = None
+    """C x D: standardised features are multiplied by it, as the rows were; None: they are compared as they are."""
 
     def standardised(self, features: FloatArray) -> FloatArray:
-        """(features - mean) / std, float32."""
-        return (features - np.float32(self.feature_mean)) * np.float32(1.0 / self.feature_std)
+        """(features - mean) / std [projection], float32."""
+        standard: FloatArray = (features - np.float32(self.feature_mean)) * np.float32(1.0 / self.feature_std)
+        return standard if self.projection is None else standard @ self.projection
 
 
 def measure(

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asperity.runtime.errors import EngineError
-from asperity.runtime.frame import BoolArray, FloatArray, ModalityName, Prepared, Span
+from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, ModalityName, Prepared, Span
 from asperity.runtime.manifest import Network
-from asperity.runtime.vision.points import PointGroups, group
+from asperity.runtime.vision.grid_descriptor import DIMENSION
+from asperity.runtime.vision.height_residual import DIMENSION as HEIGHTS
+from asperity.runtime.vision.points import PointGroups, filled_patches, group
 from asperity.runtime.vision.tiles import Tiling, of_window, scorable
 
+T = TypeVar("T", bound=np.generic)
+
+KNOWN: tuple[ModalityName, ...] = ("rgb", "points", "geometry", "height", "descriptor")
+"""Modalities that are computed here; an engine of its own may know fewer."""
 SLOT_MULTIPLE = 64
 SLOT_HEADROOM = 1.1
 
@@ -90,8 +97,11 @@ def feature_shapes(network: Network) -> dict[ModalityName, tuple[int, int]]:
     """Cells and channels of each modality's features of one window. Raises EngineError for one that is not known."""
     refuse_unknown(network.modalities)
     network = of_window(network)
+    cells = network.grid**2
     shapes: dict[ModalityName, tuple[int, int]] = {
-        "rgb": (network.rgb_grid**2, network.rgb_channels), "points": (network.grid**2, network.points_channels)
+        "rgb": (network.rgb_grid**2, network.rgb_channels), "points": (cells, network.points_channels),
+        "geometry": (network.rgb_grid**2, network.rgb_channels), "height": (cells, HEIGHTS),
+        "descriptor": (cells, DIMENSION),
     }  # fmt: skip
     return {name: shapes[name] for name in network.modalities}
 
@@ -99,39 +109,81 @@ def feature_shapes(network: Network) -> dict[ModalityName, tuple[int, int]]:
 def frozen_patches(
     prepared: Prepared, network: Network, networks: Networks, clock: StageClock | None = None
 ) -> Patches:
-    """Tokens of both backbones on the grid.
+    """Features of every modality on the grid.
 
     Raises EngineError when a network gives another shape than promised or a value that is not finite.
     """
     clock = clock or StageClock()
     refuse_unknown(network.modalities)
-    rgb = window_rgb(prepared, network, networks, clock)
-    grouped = point_groups(prepared, of_window(network), clock)
-    points = point_patches(grouped, network, networks, clock)
-    return Patches({"rgb": rgb, "points": points}, grouped.nonempty)
+    pictures = picture_tokens(prepared, network, networks, clock)
+    points, nonempty = shape_patches(prepared, network, networks, clock)
+    features = {**pictures, **points, **prepared_features(prepared, network)}
+    return Patches({name: features[name] for name in network.modalities}, nonempty)
 
 
-def window_rgb(prepared: Prepared, network: Network, networks: Networks, clock: StageClock) -> FloatArray:
-    """The RGB tokens of a window's tiles on the window's grid; zeros under tiles that have nothing to score."""
+def refuse_unknown(modalities: Iterable[ModalityName], known: Collection[ModalityName] = KNOWN) -> None:
+    """Raises EngineError for modalities that are not computed here."""
+    if strange := [name for name in modalities if name not in known]:
+        raise EngineError(
+            f"the bundle's modalities {', '.join(strange)} are not known to this engine; use another engine, or "
+            "calibrate again with this version"
+        )
+
+
+def picture_tokens(
+    prepared: Prepared, network: Network, networks: Networks, clock: StageClock
+) -> dict[ModalityName, FloatArray]:
+    """The colour network's distinct tokens (rgb_grid^2, rgb_channels) of the image (lsfa 2.1, 10.2 point 1), and of
+    the surface's picture by a second pass where it is a modality. Of several tiles: those of the window that they make,
+    zeros under tiles that have nothing to score."""
     tiling = Tiling.of(network)
     tiles = scorable(tiling, prepared, network)
-    tokens = [None if tile is None else rgb_tokens(tile, network, networks, clock) for tile in tiles]
-    return tiling.merged(tokens, network.rgb_channels)
+
+    def seen(stage: str, picture: Callable[[Prepared], ByteArray]) -> FloatArray:
+        found = [None if tile is None else _tokens(picture(tile), network, networks, clock, stage) for tile in tiles]
+        return tiling.merged(found, network.rgb_channels)
+
+    tokens = {"rgb": seen("rgb", lambda tile: tile.image)}
+    if "geometry" in network.modalities:
+        tokens["geometry"] = seen("geometry", lambda tile: _made(tile.geometry, "geometry"))
+    return cast("dict[ModalityName, FloatArray]", tokens)
 
 
-def refuse_unknown(modalities: Iterable[ModalityName]) -> None:
-    """Raises EngineError for modalities that are not computed here."""
-    if tuple(modalities) != ("rgb", "points"):
-        raise EngineError(f"modalities {', '.join(modalities)} are not known; calibrate again with this version")
-
-
-def rgb_tokens(prepared: Prepared, network: Network, networks: Networks, clock: StageClock) -> FloatArray:
-    """The RGB backbone's distinct tokens (rgb_grid^2, rgb_channels) (lsfa 2.1, 10.2 point 1)."""
+def _tokens(image: ByteArray, network: Network, networks: Networks, clock: StageClock, stage: str) -> FloatArray:
     since_ns = time.perf_counter_ns()
-    tokens = networks.rgb(normalised_image(prepared, network))
-    _check(tokens, (network.rgb_grid**2, network.rgb_channels), "rgb")
+    tokens = networks.rgb(normalised(image, network))
+    _check(tokens, (network.rgb_grid**2, network.rgb_channels), stage)
     clock.lap("rgb", since_ns)
     return tokens
+
+
+def shape_patches(
+    prepared: Prepared, network: Network, networks: Networks, clock: StageClock
+) -> tuple[dict[ModalityName, FloatArray], BoolArray]:
+    """The point encoder's patches, where they are a modality, and which patches hold points."""
+    if "points" not in network.modalities:
+        return {}, filled_patches(prepared.cloud, of_window(network))
+    grouped = point_groups(prepared, of_window(network), clock)
+    return {"points": point_patches(grouped, network, networks, clock)}, grouped.nonempty
+
+
+def prepared_features(prepared: Prepared, network: Network) -> dict[ModalityName, FloatArray]:
+    """Features that preprocessing has made itself. Raises EngineError where they are not there or not finite."""
+    found: dict[ModalityName, FloatArray] = {}
+    shapes = feature_shapes(network)
+    if "height" in shapes:
+        found["height"] = _made(prepared.height, "height")
+    if "descriptor" in shapes:
+        found["descriptor"] = _made(prepared.descriptor, "descriptor")
+    for name, values in found.items():
+        _check(values, shapes[name], name)
+    return found
+
+
+def _made(values: NDArray[T] | None, name: str) -> NDArray[T]:
+    if values is None:
+        raise EngineError(f"the frame was prepared without its {name}, which the bundle judges by; export it again")
+    return values
 
 
 def point_groups(prepared: Prepared, network: Network, clock: StageClock) -> PointGroups:
@@ -153,10 +205,15 @@ def point_patches(grouped: PointGroups, network: Network, networks: Networks, cl
 
 
 def normalised_image(prepared: Prepared, network: Network) -> FloatArray:
-    """u8 image -> 1 x 3 x I x I float32, [0, 1], less mean, over standard deviation (lsfa 1.3)."""
+    """The frame's colour picture as its network takes it."""
+    return normalised(prepared.image, network)
+
+
+def normalised(image: ByteArray, network: Network) -> FloatArray:
+    """u8 picture -> 1 x 3 x I x I float32, [0, 1], less mean, over standard deviation (lsfa 1.3)."""
     mean = np.asarray(network.rgb_mean, dtype=np.float32)
     std = np.asarray(network.rgb_std, dtype=np.float32)
-    scaled = prepared.image.astype(np.float32) * (1 / (255 * std)) - mean / std
+    scaled = image.astype(np.float32) * (1 / (255 * std)) - mean / std
     return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None])
 
 
@@ -168,7 +225,8 @@ def adapted_patches(patches: Patches, network: Network, networks: Networks, cloc
     clock = clock or StageClock()
     features = dict(patches.features)
     features["rgb"] = adapted_rgb(features["rgb"], network, networks, clock)
-    features["points"] = adapted_points(features["points"], patches.nonempty, network, networks, clock)
+    if "points" in features:
+        features["points"] = adapted_points(features["points"], patches.nonempty, network, networks, clock)
     return Patches(features, patches.nonempty)
 
 

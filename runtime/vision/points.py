@@ -137,6 +137,15 @@ def patch_map(
     return (pooled @ by_point).tocsr(), nonempty.reshape(grid, grid)
 
 
+def filled_patches(cloud: FloatArray, network: Network) -> BoolArray:
+    """The non-empty patches (grid x grid) as ``group`` finds them, where nothing else of it is needed."""
+    pixels = np.flatnonzero((cloud.reshape(-1, 3) != 0).any(axis=1))
+    counts = np.asarray(_pooling(network.cloud_px, network.grid, network.pooling)[:, pixels].sum(axis=1)).ravel()
+    least = FILLED_MIN * _cells(network.cloud_px, network.grid) if network.pooling == "valid_mean" else 0.0
+    nonempty: BoolArray = (counts > 0) & (counts >= least)
+    return nonempty.reshape(network.grid, network.grid)
+
+
 def group(cloud: FloatArray, network: Network) -> PointGroups:
     """An organised cloud (cloud_px x cloud_px x 3, mm, (0, 0, 0) where empty) as the point encoder's inputs."""
     points, pixels = valid_points(cloud)
@@ -151,14 +160,6 @@ def group(cloud: FloatArray, network: Network) -> PointGroups:
         to_patches=to_patches.astype(np.float32),
         nonempty=nonempty,
     )
-
-
-def filled_patches(cloud: FloatArray, network: Network) -> BoolArray:
-    """grid x grid: patches of ``valid_mean`` of whose cells enough hold a point to be scored (``FILLED_MIN``)."""
-    cells = np.arange(network.cloud_px) * network.grid // network.cloud_px
-    member = (cells == np.arange(network.grid)[:, None]).astype(np.float32)
-    counts = member @ (cloud != 0).any(axis=2).astype(np.float32) @ member.T
-    return np.asarray(counts >= FILLED_MIN * np.outer(member.sum(axis=1), member.sum(axis=1)))
 
 
 def _squared(difference: Points) -> Points:

@@ -13,20 +13,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from asperity.runtime.errors import EngineError, FrameRefused
-from asperity.runtime.frame import BoolArray, FloatArray, Frame, Prepared, Window
+from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Frame, Prepared, Window
 from asperity.runtime.manifest import Geometry, Network, Plane
 from asperity.runtime.reasons import Reason
+from asperity.runtime.vision.border_plane import is_height_map
+from asperity.runtime.vision.grid_descriptor import describe
+from asperity.runtime.vision.height_residual import HeightModel, describe_heights, heights_of
 from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.ransac_dbscan import border_strips, published_foreground
 from asperity.runtime.vision.regions import box, largest_part, measure_silhouette, outline
+from asperity.runtime.vision.surface_grid import LEVEL_CELLS, SurfaceGrid, blocks, surface_of
+from asperity.runtime.vision.surface_picture import picture
 from asperity.runtime.vision.tiles import of_window
 from asperity.runtime.vision.units import points_mm
 
 FEWEST_BORDER_POINTS = 100
 """With fewer valid border points nothing can be said about the camera having moved."""
-
-LEVEL_CELLS = 2.0
-"""Points of one cell that lie deeper apart than this many cell sizes are on different levels, and never averaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +49,12 @@ class Foreground:
     filled: BoolArray  # H x W, the part with its missing points
 
 
-def prepare(frame: Frame, geometry: Geometry, network: Network, masks: Masks | None = None) -> Prepared:
+def prepare(
+    frame: Frame, geometry: Geometry, network: Network, masks: Masks | None = None, heights: HeightModel | None = None
+) -> Prepared:
     """The frame ready for the networks. Raises FrameRefused: REFUSED_DATA, CAMERA_MOVED or TOO_FEW_POINTS.
 
+    ``heights``: the mean part, where heights are a modality; EngineError where it is not given.
     A part larger than the window is cut by it, but its silhouette is measured whole, and so is out of range.
     """
     network = of_window(network)
@@ -59,12 +64,16 @@ def prepare(frame: Frame, geometry: Geometry, network: Network, masks: Masks | N
     image = _crop(frame.rgb, window)
     image = image * _crop(found.filled, window)[:, :, None]
     resized = Image.fromarray(image).resize((network.image_px, network.image_px), Image.Resampling.BICUBIC)
+    shape = _surface_inputs(found, window, geometry, network, heights)
     return Prepared(
         image=np.asarray(resized),
         cloud=_cloud(found, window, geometry, network),
         inspect=_inspected(masks or Masks(), window, geometry, network.grid),
         window=window,
         silhouette=measure_silhouette(found.points, found.part, found.filled, geometry.plane, geometry.mm_per_px),
+        geometry=shape.picture,
+        height=shape.height,
+        descriptor=shape.descriptor,
     )
 
 
@@ -139,6 +148,53 @@ def _window(part: BoolArray, geometry: Geometry) -> Window:
         return Window(-((side - geometry.width_px) // 2), -((side - geometry.height_px) // 2), side)
     row0, row1, column0, column1 = box(part)
     return Window((column0 + column1 - side) // 2, (row0 + row1 - side) // 2, side)
+
+
+@dataclass(frozen=True, slots=True)
+class SurfaceInputs:
+    """What modalities of the surface are judged by; None where they are none."""
+
+    picture: ByteArray | None = None
+    height: FloatArray | None = None
+    descriptor: FloatArray | None = None
+
+
+def _surface_inputs(
+    found: Foreground, window: Window, geometry: Geometry, network: Network, model: HeightModel | None
+) -> SurfaceInputs:
+    chosen, residual, histograms = network.picture, network.height, network.descriptor
+    widths = {one.width for one in (chosen, residual, histograms) if one is not None}
+    if not widths:
+        return SurfaceInputs()
+    if residual is not None and model is None:
+        raise EngineError("the bundle judges by heights and the mean part is not at hand; export the bundle again")
+    grid = surface_grid(found, window, geometry)
+    surfaces = {width: surface_of(grid, width) for width in widths}
+    height = None
+    if residual is not None and model is not None:
+        surface = surfaces[residual.width]
+        height = describe_heights(heights_of(surface, grid.up), surface.present, model, network.grid)
+    return SurfaceInputs(
+        None if chosen is None else picture(grid, surfaces[chosen.width], chosen, network.image_px),
+        height,
+        None if histograms is None else describe(surfaces[histograms.width], histograms.usual, network.grid),
+    )
+
+
+def surface_grid(found: Foreground, window: Window, geometry: Geometry) -> SurfaceGrid:
+    """The window's part on its own pixels; in blocks of them where the window is larger than ``MOST_PX``."""
+    valid, filled = _crop(found.part, window), _crop(found.filled, window)
+    points = np.where(valid[:, :, None], _crop(found.points, window), np.float32(0.0))
+    block, size = blocks(window.side_px)
+    if block > 1:
+        rows, columns = np.nonzero(valid)
+        cells = (rows // block) * size + columns // block
+        points = cell_means(points[valid], cells, size, LEVEL_CELLS * block * geometry.mm_per_px)
+        valid = (points != 0).any(axis=2)
+        filled = filled[::block, ::block] | valid
+    plane, height_map = geometry.plane, is_height_map(found.points, found.part)
+    up = plane.normal if plane else (0.0, 0.0, 1.0 if height_map else -1.0)
+    return SurfaceGrid(points, valid, filled, block * geometry.mm_per_px, np.asarray(up, np.float32))
 
 
 def _crop(array: NDArray[Any], window: Window) -> NDArray[Any]:

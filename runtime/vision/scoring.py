@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asperity.runtime.errors import CalibrationError, EngineError
 from asperity.runtime.frame import FloatArray, ModalityName, ModalityScores, Region, Scores, Silhouette, Verdict
-from asperity.runtime.manifest import Decision, Geometry, Modality, SilhouetteRange
+from asperity.runtime.manifest import Decision, Geometry, Modality, SilhouetteRange, weights_fault
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.maps import pixel_map, worst_region
 
@@ -37,33 +38,48 @@ class Judgement:
 
 Distances = Mapping[ModalityName, ModalityScores]
 
+TIE_SLOPE = 1e-3
+"""``squares``: a z-score counts so much besides the square of its positive part. So no two frames tie because all of
+their modalities lie at or below what is usual: ranks, p-values and an engine's own threshold keep their meaning."""
+
 
 def fused_score(distances: Distances, decision: Decision) -> float:
-    """The frame's anomaly score: sum over the modalities of weight (image_distance - image_mean) / image_std.
+    """The frame's anomaly score: sum over the modalities of weight f(z), z = (image_distance - image_mean) / image_std.
 
-    ``average`` has standardising constants of the tuning frames and weights of 0.5 (lsfa 7.5, 11 row 14). ``ocsvm``
+    ``squares``: f(z) = max(0, z)^2 + TIE_SLOPE z, weights 0 or 1 (docs/decisions/fusion.md); the others f(z) = z.
+    ``average`` has standardising constants of the tuning frames and equal weights (lsfa 7.5, 11 row 14). ``ocsvm``
     works on raw distances: its constants are mean 0, std 1 and the fitted weights. Raises EngineError where a constant
     cannot be right or a modality is missing; the score itself may be any number and is checked by ``decide``.
     """
     _check_constants(decision)
     _check_names(distances, decision)
-    return sum(
-        one.weight * (distances[name].image_distance - one.image_mean) / one.image_std
-        for name, one in decision.modalities().items()
-    )
+    total = 0.0
+    for name, one in decision.modalities().items():
+        z = (distances[name].image_distance - one.image_mean) / one.image_std
+        total += one.weight * float(_squared(np.float64(z)) if decision.fusion == "squares" else z)
+    return total
 
 
 def fused_map(distances: Distances, decision: Decision) -> FloatArray:
-    """grid x grid float32: weight (distance - patch_mean) / patch_std, summed; patches not scored count as distance 0.
+    """grid x grid float32: weight f((distance - patch_mean) / patch_std), summed, f as in ``fused_score``.
 
-    Raises EngineError as ``fused_score``.
+    Patches not scored count as distance 0. Raises EngineError as ``fused_score``.
     """
     _check_constants(decision)
     _check_names(distances, decision)
     fused = np.zeros(next(iter(distances.values())).distance_map.shape, dtype=np.float64)
     for name, one in decision.modalities().items():
-        fused += one.weight * (distances[name].distance_map - one.patch_mean) / one.patch_std
-    return fused.astype(np.float32)
+        z = (distances[name].distance_map - one.patch_mean) / one.patch_std
+        fused += one.weight * (_squared(z) if decision.fusion == "squares" else z)
+    with np.errstate(over="ignore"):  # infinity is what ``decide`` finds and answers with unknown
+        return fused.astype(np.float32)
+
+
+def _squared(z: NDArray[np.floating] | np.float64) -> NDArray[np.float64]:
+    """max(0, z)^2 + TIE_SLOPE z: strictly ascending; NaN stays NaN."""
+    double = np.asarray(z, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        return np.maximum(0.0, double) ** 2 + TIE_SLOPE * double
 
 
 def p_value(score: float, calibration_scores: Sequence[float]) -> float:
@@ -174,13 +190,15 @@ def _modality_damage(name: str, modality: ModalityScores, shape: tuple[int, ...]
 
 
 def _check_constants(decision: Decision) -> None:
-    if decision.fusion not in ("average", "ocsvm"):
+    if decision.fusion not in ("average", "ocsvm", "squares"):
         raise EngineError(f"decision.fusion {decision.fusion!r} is not known; calibrate again with this version")
     modalities = decision.modalities()
     if not modalities:
         raise EngineError("the decision has no modality to judge by; calibrate again")
     for name, modality in modalities.items():
         _check_modality(name, modality)
+    if fault := weights_fault(decision):
+        raise EngineError(f"{fault}; calibrate again")
 
 
 def _check_names(distances: Distances, decision: Decision) -> None:
@@ -193,7 +211,7 @@ def _check_names(distances: Distances, decision: Decision) -> None:
 
 
 def _check_modality(name: str, modality: Modality) -> None:
-    for field in ("image_std", "patch_std", "weight"):
+    for field in ("image_std", "patch_std"):
         value = getattr(modality, field)
         if not (math.isfinite(value) and value > 0):
             raise EngineError(f"decision.{name}.{field} is {value} and must be above 0; calibrate again")

@@ -16,7 +16,7 @@ import numpy as np
 
 from asperity.runtime.cameras.virtual.defects import DEFECTS, WRONG_PART, Amount, Defect, spoil
 from asperity.runtime.cameras.virtual.part import Part, normals, sample
-from asperity.runtime.cameras.virtual.products import PRODUCTS, make_part
+from asperity.runtime.cameras.virtual.products import ALL_PRODUCTS, make_part
 from asperity.runtime.cameras.virtual.sensor import Light, Sensor, expose, measure_depth, shade
 from asperity.runtime.cameras.virtual.view import (
     DISTANCE_MM,
@@ -77,8 +77,8 @@ class VirtualCamera:
         Raises UsageError for an argument that cannot be right.
         """
         rows, columns = (size_px, size_px) if isinstance(size_px, int) else size_px
-        if product not in PRODUCTS:
-            raise UsageError(f"the product {product!r} is not known; choose one of {', '.join(PRODUCTS)}")
+        if product not in ALL_PRODUCTS:
+            raise UsageError(f"the product {product!r} is not known; choose one of {', '.join(ALL_PRODUCTS)}")
         if seed < 0:
             raise UsageError(f"the seed is {seed}; it must be 0 or more")
         if not all(SIDE_PX[0] <= side <= SIDE_PX[1] for side in (rows, columns)):

@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import uniform_filter
 
+from asperity.runtime.cameras.virtual.more_products import MORE_PRODUCTS
 from asperity.runtime.cameras.virtual.part import BELOW_MM, SPACING_MM, Part, grid_mm, noise
+from asperity.runtime.cameras.virtual.shapes import blend, disc, rounded_box
 from asperity.runtime.errors import UsageError
 from asperity.runtime.frame import FloatArray
 
-WALL_MM = 0.5
-"""Horizontal run of a wall: walls of a height field cannot be quite vertical."""
 PRINT_MM = 0.1
 """Size of a dot of the nameplate's print."""
 
@@ -26,9 +26,9 @@ PRINT_MM = 0.1
 def make_part(product: str, rng: np.random.Generator, *, wrong: bool = False) -> Part:
     """One part of a product. Raises UsageError for a product that does not exist."""
     try:
-        maker = PRODUCTS[product]
+        maker = ALL_PRODUCTS[product]
     except KeyError:
-        raise UsageError(f"the product {product!r} is not known; choose one of {', '.join(PRODUCTS)}") from None
+        raise UsageError(f"the product {product!r} is not known; choose one of {', '.join(ALL_PRODUCTS)}") from None
     return maker(rng, wrong)
 
 
@@ -36,25 +36,25 @@ def bracket(rng: np.random.Generator, wrong: bool) -> Part:
     """Milled aluminium: sharp edges, counterbored holes, a pocket with a boss, brushed surface; tight tolerances."""
     x, y = grid_mm()
     top_mm = 9.0 + rng.normal(0, 0.03)
-    outline = _rounded_box(x, y, 38 + rng.normal(0, 0.04), 24 + rng.normal(0, 0.04), 5)
-    notch = _rounded_box(x - 38, y - 4, 5, 4, 1.2)
+    outline = rounded_box(x, y, 38 + rng.normal(0, 0.04), 24 + rng.normal(0, 0.04), 5)
+    notch = rounded_box(x - 38, y - 4, 5, 4, 1.2)
     body = np.maximum(outline, -notch)
     height = (top_mm - np.clip(body + 0.9, 0, 0.9)).astype(np.float32)  # chamfer of 0.9 mm around the upper edge
     if wrong:
-        pocket, floor_mm, boss_at = _disc(x + 2, y, 12.5), 4.0, None
+        pocket, floor_mm, boss_at = disc(x + 2, y, 12.5), 4.0, None
         holes = [(-30.0, -17.0), (-30.0, 17.0), (30.0, -17.0), (18.0, -17.0)]
     else:
-        pocket, floor_mm, boss_at = _rounded_box(x + 2, y, 17, 10, 4), 4.5 + rng.normal(0, 0.04), (-7.0, 0.0)
+        pocket, floor_mm, boss_at = rounded_box(x + 2, y, 17, 10, 4), 4.5 + rng.normal(0, 0.04), (-7.0, 0.0)
         holes = [(-30.0, -17.0), (-30.0, 17.0), (30.0, -17.0), (30.0, 17.0)]
-    height = _blend(height, top_mm - floor_mm, pocket)
+    height = blend(height, top_mm - floor_mm, pocket)
     if boss_at:
-        height = _blend(height, top_mm - 1.0, _disc(x - boss_at[0], y - boss_at[1], 5.5))
-        height = _blend(height, top_mm - floor_mm, _disc(x - boss_at[0], y - boss_at[1], 2.2))
+        height = blend(height, top_mm - 1.0, disc(x - boss_at[0], y - boss_at[1], 5.5))
+        height = blend(height, top_mm - floor_mm, disc(x - boss_at[0], y - boss_at[1], 2.2))
     for at_x, at_y in holes:
         dx, dy = x - at_x - rng.normal(0, 0.04), y - at_y - rng.normal(0, 0.04)
-        height = _blend(height, top_mm - 2.2, _disc(dx, dy, 5.2))
-        height = _blend(height, BELOW_MM, _disc(dx, dy, 3.1))
-    height = _blend(np.full_like(height, BELOW_MM), height, body)
+        height = blend(height, top_mm - 2.2, disc(dx, dy, 5.2))
+        height = blend(height, BELOW_MM, disc(dx, dy, 3.1))
+    height = blend(np.full_like(height, BELOW_MM), height, body)
     height = height + noise(rng, (0.006, 3.0), (0.01, 25.0))
     brushed = noise(rng, (0.02, 1.2), (0.012, 4.0), stretch=14.0)
     tone = 0.60 + rng.normal(0, 0.008) + brushed
@@ -88,15 +88,15 @@ def roll(rng: np.random.Generator, wrong: bool) -> Part:
 def nameplate(rng: np.random.Generator, wrong: bool) -> Part:
     """A printed plate with a raised rim and a woven grain; the print sits a little off, the plate is a little bowed."""
     x, y = grid_mm()
-    outline = _rounded_box(x, y, 38.5 + rng.normal(0, 0.05), 25 + rng.normal(0, 0.05), 4)
+    outline = rounded_box(x, y, 38.5 + rng.normal(0, 0.05), 25 + rng.normal(0, 0.05), 4)
     top_mm = 6.0 + rng.normal(0, 0.04)
     bow = rng.normal(0, 0.10) * ((x / 38) ** 2 - 0.4) + rng.normal(0, 0.06) * (y / 25) ** 2
     grain = 0.030 * (
         np.sin(2 * np.pi * (x + rng.uniform(0, 2)) / 2.0) + np.sin(2 * np.pi * (y + rng.uniform(0, 2)) / 2.0)
     )
     inner = np.full_like(x, top_mm) + grain
-    surface = _blend(np.full_like(x, top_mm + 0.7), inner, outline + 2.2) + (bow + noise(rng, (0.01, 12.0)))
-    height = _blend(np.full_like(x, BELOW_MM), surface.astype(np.float32), outline)
+    surface = blend(np.full_like(x, top_mm + 0.7), inner, outline + 2.2) + (bow + noise(rng, (0.01, 12.0)))
+    height = blend(np.full_like(x, BELOW_MM), surface.astype(np.float32), outline)
     shift_x, shift_y = rng.normal(0, 0.18, 2)
     ink = _print(wrong)
     column = np.clip(((x - shift_x) / PRINT_MM + ink.shape[1] / 2).astype(np.int32), 0, ink.shape[1] - 1)
@@ -110,6 +110,7 @@ PRODUCTS: dict[str, Callable[[np.random.Generator, bool], Part]] = {
     "roll": roll,
     "nameplate": nameplate,
 }
+ALL_PRODUCTS = PRODUCTS | MORE_PRODUCTS
 
 
 @cache
@@ -139,21 +140,3 @@ def _soften(picture: FloatArray) -> FloatArray:
     """Mean over one grid spacing, so that the print does not alias on the grid."""
     size = max(1, round(SPACING_MM / PRINT_MM))
     return np.asarray(uniform_filter(picture, (size, size, 0)), dtype=np.float32)
-
-
-def _rounded_box(x: FloatArray, y: FloatArray, half_x: float, half_y: float, radius: float) -> FloatArray:
-    """Signed distance to a rectangle with rounded corners, mm; negative inside."""
-    dx, dy = np.abs(x) - (half_x - radius), np.abs(y) - (half_y - radius)
-    outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
-    return np.asarray(outside + np.minimum(np.maximum(dx, dy), 0) - radius, dtype=np.float32)
-
-
-def _disc(x: FloatArray, y: FloatArray, radius: float) -> FloatArray:
-    """Signed distance to a disc, mm; negative inside."""
-    return np.asarray(np.hypot(x, y) - radius, dtype=np.float32)
-
-
-def _blend(outside: FloatArray, inside: FloatArray | float, distance: FloatArray) -> FloatArray:
-    """``inside`` where the signed distance is negative, ``outside`` elsewhere, joined by a wall."""
-    share = np.clip(0.5 - distance / WALL_MM, 0, 1)
-    return np.asarray(outside + (inside - outside) * share, dtype=np.float32)

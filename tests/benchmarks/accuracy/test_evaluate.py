@@ -12,13 +12,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from asperity.benchmarks.accuracy import ablation
+from asperity.benchmarks.accuracy import ablation, rival
 from asperity.benchmarks.accuracy import evaluate as evaluate_module
-from asperity.benchmarks.accuracy.compare import difference, table
+from asperity.benchmarks.accuracy.compare import difference, read_report, table
 from asperity.benchmarks.accuracy.evaluate import EvaluateOptions, Report, evaluate
 from asperity.benchmarks.accuracy.material import products_of
 from asperity.benchmarks.accuracy.methods import METHODS, method
 from asperity.benchmarks.accuracy.pictures import write_sheets
+from asperity.benchmarks.accuracy.pooled import read_curves
 from asperity.benchmarks.results_tools import reports
 from asperity.calibration.profiles import PROFILES
 from asperity.runtime.cameras.mvtec_files import write_frame
@@ -203,7 +204,8 @@ def test_scoring_as_published_is_the_published_profile_s(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scores(name: str, distances: str, kind: str) -> object:
-        monkeypatch.setitem(PROFILES, "tiny", replace(TINY, name="tiny", distances=distances))
+        own = {} if distances == "local" else {"fusion": "average", "whitening": None}
+        monkeypatch.setitem(PROFILES, "tiny", replace(TINY, name="tiny", distances=distances, **own))
         given = options(data, tmp_path, method=kind, control=False, seeds=1, categories=("hill",), pixels=False)
         return evaluate(given, tmp_path / f"{name}.json", "", silent).runs[0].products["hill"].scores
 
@@ -227,15 +229,30 @@ def test_the_ablation_table_tells_differences_from_results(tmp_path: Path, data:
     monkeypatch.setattr(ablation, "DATA", data.parent)
     monkeypatch.setattr(ablation, "RESULTS", tmp_path)
     monkeypatch.setattr(ablation, "SETS", {data.name: {"dome": 1.0, "hill": 1.0}})
-    monkeypatch.setattr(ablation, "SEEDS", 2)
     ablation.make_data(data.name)
-    ablation.run(data.name, ["frozen", "frozen-bank-1"], "tiny")
+    ablation.run(data.name, ["frozen", "frozen-bank-1"], "tiny", 2)
     lines = ablation.table(data.name, "tiny").splitlines()
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| frozen", "| frozen-bank-1"]
     assert "bump" in lines[5] and lines[-1].startswith("Shuffled labels: ")
     assert "[" in lines[3] and "[" not in lines[2]
     with pytest.raises(UsageError, match="run the ablation first"):
         ablation.table(data.name, "edge")
+
+
+def test_a_rival_is_judged_on_the_same_frames_as_ours(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["rival", str(data / "hill"), "controls:HeightResidual"])
+    rival.main()
+    theirs = read_report(tmp_path / "hill-rivals" / "HeightResidual.json")
+    ours = evaluate(options(data, tmp_path, seeds=1, control=False, categories=("hill",)), tmp_path / "a", "", silent)
+    assert theirs.frames == ours.frames and theirs.settings["processor_s_per_frame"]["hill"] > 0
+    assert set(read_curves(tmp_path / "hill-rivals" / "HeightResidual.curves.npz")) == {"hill"}
+    mine, found = (one.runs[0].products["hill"] for one in (ours, theirs))
+    for figure in ("fit_frames", "held_out_frames", "good", "defective", "regions", "regions_fg"):
+        assert getattr(found, figure) == getattr(mine, figure)
+    assert found.detection.stated == mine.detection.stated and found.i_auroc_fg > 0.8
 
 
 def test_sheets_show_the_frames_to_look_at(data: Path, tmp_path: Path) -> None:

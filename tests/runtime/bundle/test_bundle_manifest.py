@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from asperity.runtime.bundle.reader import open_bundle
-from tests.bundle_factory import SCORES, THRESHOLD, ToyBundle
+from asperity.runtime.bundle.surfaces import check_surface
+from asperity.runtime.errors import BundleError
+from asperity.runtime.frame import MODALITIES
+from asperity.runtime.manifest import GridDescriptor, HeightResidual, SurfacePicture
+from tests.bundle_factory import SCORES, THRESHOLD, ToyBundle, toy_manifest
 from tests.runtime.bundle.refusals import refused
 
 
@@ -20,6 +25,32 @@ def set_in(*keys: Any) -> Callable[[dict[str, Any]], None]:
         for key in path:
             values = values[key]
         values[last] = value
+
+    return change
+
+
+def with_surface(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    """All modalities of the surface with sensible constants, and ``changes`` (``picture__width``) in them."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        names = ["rgb", "points", "geometry", "height", "descriptor"]
+        network = manifest["network"]
+        network |= {
+            "modalities": names,
+            "picture": {"kind": "relief", "width": 3, "centre": [0.0] * 3, "scale": [1.0] * 3},
+            "height": {"width": 3, "side": manifest["geometry"]["side_px"]},
+            "descriptor": {"width": 3, "usual": [[0.1] * 3] * 3},
+        }
+        for name in names[2:]:
+            manifest["decision"][name] = dict(manifest["decision"]["points"])
+        for golden in manifest["golden"]:
+            golden["image_distances"] = dict.fromkeys(names, 2.0)
+        for name, value in changes.items():
+            field, _, inner = name.partition("__")
+            if inner:
+                network[field][inner] = value
+            else:
+                network[field] = value
 
     return change
 
@@ -37,11 +68,20 @@ def set_in(*keys: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("decision", "calibration_scores", list(SCORES[::-1])), ("calibration_scores",)),
         (set_in("decision", "rgb", "image_std", 0.0), ("decision.rgb.image_std",)),
         (set_in("decision", "points", "weight", -1.0), ("decision.points.weight",)),
+        (set_in("decision", "points", "weight", 0.0), ("decision.points.weight", "must be above 0")),
+        (set_in("decision", "fusion", "squares"), ("decision.rgb.weight", "must be 0 or 1")),
+        (set_in("decision", "fusion", "vote"), ("decision.fusion",)),
         (set_in("decision", "rgb", "bank_rows", 21), ("banks.safetensors", "rgb")),
         (set_in("decision", "points", None), ("field decision has constants of rgb", "rgb, points")),
         (set_in("network", "modalities", ["rgb"]), ("network.modalities", "rgb")),
         (set_in("network", "modalities", ["points", "rgb"]), ("network.modalities", "points, rgb")),
         (set_in("network", "modalities", ["rgb", "points", "smell"]), ("network.modalities",)),
+        (with_surface(picture__width=4), ("network.picture.width", "4")),
+        (with_surface(picture__scale=[1.0, 0.0, 1.0]), ("network.picture.scale", "0.0")),
+        (with_surface(descriptor__usual=[[0.1] * 3] * 2), ("network.descriptor.usual", "3 rows")),
+        (with_surface(descriptor__usual=[[0.1, 0.1, 1e9]] * 3), ("network.descriptor.usual", "1000000000")),
+        (with_surface(height__side=7), ("network.height.side", "7")),
+        (with_surface(), ("does not list heights.safetensors",)),
         (set_in("golden", 0, "image_distances", {"rgb": 1.0}), ("distances of rgb",)),
         (set_in("decision", "alpha", 1.0), ("decision.alpha",)),
         (set_in("golden_tolerance", 0.0), ("golden_tolerance",)),
@@ -79,7 +119,7 @@ def drop_figure(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (set_in("golden_tolerance", 1e9), ("golden_tolerance", "1e+09", "0.136931", "standard deviations")),
+        (set_in("golden_tolerance", 1e9), ("golden_tolerance", "1000000000", "0.136931", "standard deviations")),
         (set_in("golden_tolerance", 0.137), ("golden_tolerance", "0.137", "0.136931")),
         (set_in("golden", 2, "score", THRESHOLD - 0.01), ("golden_tolerance", "0.05", "0.01", "near")),
         (set_in("frame_p99_ms", 1e12), ("frame_p99_ms", "1e+12", "30000")),
@@ -89,7 +129,7 @@ def drop_figure(values: dict[str, Any]) -> None:
         (set_in("geometry", "min_points", 1), ("geometry.min_points", "1", "64")),
         (set_in("silhouette", 0, "low", 0.0), ("area_mm2", "600", "10 x its low")),
         (set_in("silhouette", 1, "high", 40.1), ("length_mm", "40.1", "40")),
-        (set_in("silhouette", 2, "high", 1e9), ("width_mm", "1e+09", "40")),
+        (set_in("silhouette", 2, "high", 1e9), ("width_mm", "1000000000", "40")),
         (set_in("silhouette", 3, "high", 27.0), ("height_mm", "27", "26.8328")),
         (set_in("silhouette", 4, "high", 1.0), ("missing_share", "1", "0.9")),
         (set_in("silhouette", 4, "figure", "area_mm2"), ("silhouette", "missing_share")),
@@ -176,6 +216,23 @@ def test_a_bundle_that_passes_everything_or_contradicts_itself_is_refused(
 ) -> None:
     toy.edit(lambda m: m["golden"][index].update(changes))
     refused(toy, "golden")
+
+
+@pytest.mark.parametrize("field", ["picture", "height", "descriptor"])
+def test_the_constants_of_a_modality_are_there_where_it_is_and_only_there(field: str) -> None:
+    network, geometry = toy_manifest("none").network, toy_manifest("none").geometry
+    check_surface(network, geometry)
+    constants = {
+        "picture": SurfacePicture("relief", 3, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        "height": HeightResidual(3, geometry.side_px),
+        "descriptor": GridDescriptor(3, ((0.1, 0.1, 0.1),) * 3),
+    }
+    with pytest.raises(BundleError, match=f"network.{field} is there"):
+        check_surface(msgspec.structs.replace(network, **{field: constants[field]}), geometry)
+    whole = msgspec.structs.replace(network, modalities=MODALITIES, **constants)
+    check_surface(whole, geometry)
+    with pytest.raises(BundleError, match=f"network.{field} is not there"):
+        check_surface(msgspec.structs.replace(whole, **{field: None}), geometry)
 
 
 def test_a_manifest_of_before_there_were_more_modalities_opens(toy: ToyBundle) -> None:

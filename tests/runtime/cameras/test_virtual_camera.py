@@ -12,7 +12,7 @@ import pytest
 from asperity.runtime.cameras.virtual import open3d_scene as virtual_open3d
 from asperity.runtime.cameras.virtual.camera import VirtualCamera, VirtualShot
 from asperity.runtime.cameras.virtual.defects import DEFECTS
-from asperity.runtime.cameras.virtual.products import PRODUCTS
+from asperity.runtime.cameras.virtual.products import ALL_PRODUCTS, PRODUCTS
 from asperity.runtime.cameras.virtual.sensor import PERFECT, Sensor, measure_depth
 from asperity.runtime.errors import CameraError, UsageError
 
@@ -21,7 +21,7 @@ if util.find_spec("open3d") is None:
 
 GEOMETRY = ("bump", "dent", "scratch", "hole", "missing_material")
 SIZE_PX = 128
-ALL = [(product, defect) for product in PRODUCTS for defect in DEFECTS]
+ALL = [(product, defect) for product in ALL_PRODUCTS for defect in DEFECTS]
 
 
 @cache
@@ -35,7 +35,7 @@ def xyz(taken: VirtualShot) -> np.ndarray:
     return taken.frame.xyz
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("product", ALL_PRODUCTS)
 def test_frame_is_one_the_wire_takes(product: str) -> None:
     frame = shot(product).frame
     assert frame.rgb.shape == xyz(shot(product)).shape == (SIZE_PX, SIZE_PX, 3)

@@ -14,9 +14,10 @@ import pytest
 from asperity.runtime.bundle.reader import Bundle, open_bundle
 from asperity.runtime.engines import Engine, Progress
 from asperity.runtime.engines.own_threshold import cache_path, rank_correlation, take_threshold
-from asperity.runtime.engines.parity_gate import gate_steps, own_evidence, pass_gate, prove
+from asperity.runtime.engines.parity_gate import gate_steps, own_evidence, pass_gate, prove, spoiled_modalities
 from asperity.runtime.errors import EngineError, FrameRefused, ParityError
 from asperity.runtime.frame import EngineInfo, Frame, ModalityScores, Prepared, Scores, Silhouette, Window
+from asperity.runtime.manifest import Decision, Modality
 from asperity.runtime.reasons import Reason
 from asperity.runtime.security.signing_keys import TrustStore
 from tests.bundle_factory import GRID, SCORES, THRESHOLD, ToyBundle, write_toy_bundle
@@ -253,3 +254,17 @@ def test_an_unwritable_cache_costs_time_and_nothing_else(toy: ToyBundle, tmp_pat
     blocked.write_text("in the way")
     engine = FakeEngine(info=OTHER, rescored=reference(bundle))
     assert take_threshold(bundle, engine, lambda _: None, blocked)[0].engine == "cuda"
+
+
+def test_a_modality_that_does_not_count_need_not_see_and_one_of_each_kind_must_count() -> None:
+    """A decision that leaves out colour, or all of shape, would accept every defect of that kind."""
+    counts, left_out = (Modality(0.0, 1.0, MEAN, STD, 1.0, 1.0, weight, 10) for weight in (1.0, 0.0))
+    decision = Decision(
+        engine="cpu", precision="fp32", rgb=counts, points=left_out, geometry=counts, fusion="squares",
+        threshold=1.0, alpha=0.1, alpha_total=0.1, calibration_scores=(0.0, 1.0),
+    )  # fmt: skip
+    assert spoiled_modalities("spoiled_geometry", decision) == ("geometry",)
+    assert spoiled_modalities("normal", decision) == ()
+    for kind, blind in (("spoiled_colour", {"rgb": left_out}), ("spoiled_geometry", {"geometry": left_out})):
+        with pytest.raises(ParityError, match=rf"{kind}: no modality"):
+            spoiled_modalities(kind, msgspec.structs.replace(decision, **blind))
