@@ -69,7 +69,7 @@ class SurfacePicture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: Literal["normals", "relief"]
     width: int
-    """Odd side of the box that points are averaged in before normals are taken, cells of the surface grid."""
+    """Odd side of the square that points are averaged in before normals are taken, cells of the surface grid."""
     centre: tuple[float, float, float]
     scale: tuple[float, float, float]
     """A channel's value at the middle of its range of 8 bits, and how far from it either end is (of a normal), or the

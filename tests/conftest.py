@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from asperity.runtime.security.signing_keys import TrustStore
+from tests.forked import Server, forked
 from tests.kept import kept
 
 PRODUCT, SIZE_PX, NORMALS = "bracket", 128, 40
@@ -74,6 +76,20 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test touches the keys or stations of the person who runs it; processes that tests start inherit this too."""
     os.environ["ASPERITY_KEYS"] = str(tmp_path_factory.mktemp("keys") / "user")
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(scope="session")
+def _fork_server(_own_folders: None) -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def forked_starts(_fork_server: Server) -> Iterator[None]:
+    """Processes of this interpreter are forks of one that has imported everything (``tests/forked.py``)."""
+    with forked(_fork_server):
+        yield
 
 
 @pytest.fixture(scope="session")

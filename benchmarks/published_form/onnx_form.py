@@ -93,16 +93,19 @@ class Rival(PublishedPipeline):
         return found
 
 
-def _session(module: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> ort.InferenceSession:
+def _graph(module: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
     with _quiet():
         program = torch.onnx.export(module, inputs, opset_version=18, external_data=False, dynamo=True, verbose=False)
     assert program is not None
+    return bytes(program.model_proto.SerializeToString())
+
+
+def _session(module: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    model = program.model_proto.SerializeToString()
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(_graph(module, inputs), options, providers=["CPUExecutionProvider"])
 
 
 @contextlib.contextmanager

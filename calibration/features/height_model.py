@@ -20,11 +20,11 @@ from asperity.runtime.vision.height_residual import (
 from asperity.runtime.vision.surface_grid import Surface, SurfaceGrid, box_sums
 
 ROUNDS = 3
-"""Times that the mean is taken anew in the poses that the last one gave."""
+"""Times that the mean is taken again in the poses that the last one gave."""
 KNOWN_SHARE = 0.8
 """A place is known where at least this share of the good frames shows it."""
 SMOOTH = 7
-"""Cells of the box that variances are averaged in: of some dozens of frames each place's own is uncertain."""
+"""Cells of the square that variances are averaged in: of some dozens of frames each place's own is uncertain."""
 LEAST_SPREAD_SHARE = 0.5
 """No place counts as quieter than this share of the part's median spread."""
 MOST_SPREAD_SHARE = 0.05

@@ -71,7 +71,7 @@ def input_shapes(network: Network) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def height_shapes(network: Network) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and shape of every tensor of the mean part; none where heights are no modality."""
+    """Type and shape of every tensor of the mean part; none without the modality height."""
     if network.height is None:
         return {}
     grid = (network.height.side, network.height.side)
@@ -79,7 +79,7 @@ def height_shapes(network: Network) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def height_fault(tensors: Mapping[str, NDArray[Any]]) -> str:
-    """Why tensors of the right shapes are no mean part; empty when they are one."""
+    """Why tensors of the right shapes are not a mean part; empty when they are one."""
     heights, known, spread = tensors["heights"], tensors["known"], tensors["spread"]
     if not np.isfinite(heights).all() or not np.isfinite(spread).all():
         return "holds a value that is not finite"

@@ -214,6 +214,7 @@ class StationClient:
                 why = nobody_at(self._ends[1], "the control endpoint")
                 why = why or f"is the inspector of {self.station} running?"
                 raise StationError(f"{lacks} in {waited_ms} ms; {why}")
+            self._renew_control()
             self._begun[request_id] = self._asking.send(pending)
         return reply
 
@@ -274,6 +275,7 @@ class StationClient:
                 if reply.ok:
                     self._take_answer(reply, pending.asked, now_s)
             elif now_s >= pending.again_s:
+                self._renew_control()
                 self._recovery = self._asking.send(pending)
         while (missing := self._order.missing()) is not None:
             if missing[0] != self._missing_id:
@@ -346,13 +348,24 @@ class StationClient:
 
     def _connect_all(self) -> None:
         results_endpoint, control_endpoint = self._ends
-        self._connected_s = time.monotonic()
+        self._connected_s = self._control_s = time.monotonic()
         self._poller = zmq.Poller()
         self._sub = self._connect(zmq.SUB, results_endpoint)
         self._sub.setsockopt(zmq.SUBSCRIBE, topic("result", self.station))
         self._sub.setsockopt(zmq.SUBSCRIBE, topic("state", self.station))
         if control_endpoint:
-            self._asking.use(self._connect(zmq.DEALER, control_endpoint))
+            self._control = self._connect(zmq.DEALER, control_endpoint)
+            self._asking.use(self._control)
+
+    def _renew_control(self) -> None:
+        """Make the control socket again where a request went unanswered: libzmq gives a connection up for good where
+        something else listened at the endpoint, also while results arrive. Pending requests are repeated."""
+        if (time.monotonic() - self._control_s) * 1000 > self._limits.renew_ms:
+            self._control_s = time.monotonic()
+            self._poller.unregister(self._control)
+            self._asking.use(None)
+            self._control = self._connect(zmq.DEALER, self._ends[1])
+            self._asking.use(self._control)
 
     def _connect(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)

@@ -210,7 +210,7 @@ def test_leave_one_out_judges_every_frame_without_its_own_rows(source: Path, tmp
     assert min(record.decision.calibration_scores) > -100
     assert "no bound is proven" in record.false_rejects.statement
     fit = [frame for frame in record.frames if frame.split == "fit"]
-    assert all(distance > 0 for frame in fit for distance in frame.image_distances.values())
+    assert all(min(frame.image_distances.values()) > 0 for frame in fit)
 
 
 @pytest.mark.usefixtures("tiny_profile", "no_report")

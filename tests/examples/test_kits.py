@@ -26,6 +26,8 @@ from asperity.runtime.wire import ReceivedResult
 from asperity.testing import CAMERA, PATIENCE_S, Line
 from tests.places import EXAMPLES
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 LINES = 250
 """More than a kit may find waiting that a crowded machine did not let run: what has waited is not let pass."""
 DROP_EACH = 7

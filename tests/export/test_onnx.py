@@ -170,7 +170,7 @@ def test_edge_backbone_with_layer_scale() -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    vit = VisionTransformer(image_px=32, patch=8, width=8, depth=0, heads=1, layer_scale=False)
+    vit = VisionTransformer(image_px=32, patch=8, width=8, depth=1, heads=1, layer_scale=False)
     networks, given = reduced("edge", vit, PointEncoder(first=(4, 4), second=(4, 6), depth=0, heads=6, taps=()), 81)
     with pytest.raises(DataError, match=r"rgb\.onnx cannot be written"):
         export_graphs(networks, frozen(given), tmp_path / "absent")

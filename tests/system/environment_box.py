@@ -10,7 +10,7 @@ a real interpreter in that environment, where the interpreter's own start is wha
 from __future__ import annotations
 
 import ctypes
-import io
+import gc
 import json
 import os
 import select
@@ -22,12 +22,13 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.forked import become_environment, exit_code, fill_address_space, import_everything
 from tests.places import ROOT
 
 LIMIT_S = 60.0
@@ -207,7 +208,12 @@ def short_folder() -> Iterator[Path]:
 
 
 def _serve() -> None:
+    gc.disable()
     import_everything()
+    fill_address_space()
+    _no_second_process()
+    gc.freeze()  # a collection in a fork would copy every page
+    gc.enable()
     for line in sys.stdin:
         case = Case(**json.loads(line))
         folder = Path(case.folder)
@@ -289,8 +295,8 @@ def _child(case: Case, folder: Path, notify: socket.socket) -> None:
         if row.real:
             start = [sys.executable, *box.options, "-m", "asperity.runtime.cli", *arguments]
             os.execve(sys.executable, start, box.env)
-        _become_environment(box.env)
-        code = _run_here(arguments)
+        become_environment(box.env)
+        code = exit_code(lambda: _asperity(arguments))
     except BaseException:  # noqa: BLE001 - the fork of a server must not become a second one
         with (folder / "err").open("a") as file:
             traceback.print_exc(file=file)
@@ -307,88 +313,19 @@ def _redirect(folder: Path, notify: socket.socket) -> None:
     os.closerange(3, 1024)
 
 
-def _become_environment(env: Mapping[str, str]) -> None:
-    """The variables, the standard streams as the interpreter opens them, and nothing left of the process before."""
-    os.environ.clear()
-    os.environ.update(env)
-    tempfile.tempdir = None
-    encoding, _, errors = env.get("PYTHONIOENCODING", "").partition(":")
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-            raw = io.FileIO(number, "r" if number == 0 else "w", closefd=False)
-            buffered: Any = io.BufferedReader(raw) if number == 0 else io.BufferedWriter(raw)
-            usual = "backslashreplace" if number == 2 else "strict"
-            stream = io.TextIOWrapper(buffered, encoding or "utf-8", errors or usual, line_buffering=number == 2)
-        except OSError:
-            stream = None  # type: ignore[assignment]
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
-
-
-def _run_here(arguments: list[str]) -> int:
-    """The exit code that the interpreter would end with."""
-    import threading
-
+def _asperity(arguments: list[str]) -> None:
     from asperity.runtime.cli import main
 
     sys.argv = ["asperity", *arguments]
-    code = 0
-    try:
-        main()
-    except SystemExit as error:
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:  # noqa: BLE001 - as the interpreter does
-        traceback.print_exc()
-        code = 1
-    threading._shutdown()  # type: ignore[attr-defined]
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except OSError:
-            code = 120
-    return code
+    main()
 
 
-def import_everything() -> None:
-    """All that a station's commands would import, so that a fork finds it; `doctor` starts no processes to import in.
-
-    Not PyTorch: a fork of a large process costs more, and `calibrate` alone needs it.
-    """
-    from importlib import import_module
-    from importlib.metadata import entry_points
-
+def _no_second_process() -> None:
+    """`doctor` starts no processes to import in."""
     from asperity.runtime.doctor import world
 
-    for entry in entry_points(group="asperity.commands"):
-        import_module(entry.module)
-    for path in sorted((ROOT / "runtime").rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        if not {"__main__", "cuda", "documents", "tensorrt", "probes"} & set(parts):
-            with suppress(ImportError):
-                import_module(".".join(("asperity", *parts)).removesuffix(".__init__"))
-    _fill_address_space()
     world._import = lambda module: world.Imported("9.9", "/site-packages/package/__init__.py")
     world._probe = lambda fatbin: world.Driver("libcuda.so.1: cannot open shared object file")
-
-
-def _fill_address_space() -> None:
-    """The 6000 nodes that every OPC UA server of the library begins with: a fork has them already."""
-    with suppress(ImportError):
-        from asyncua.server.address_space import AddressSpace, NodeManagementService
-        from asyncua.server.internal_server import InternalServer
-        from asyncua.server.standard_address_space import standard_address_space
-
-        space = AddressSpace()
-        standard_address_space.fill_address_space(NodeManagementService(space))
-
-        async def load(server: Any, shelf_file: Path | None = None) -> None:
-            server.aspace._nodes.update(space._nodes)
-
-        InternalServer.load_standard_address_space = load
 
 
 if __name__ == "__main__":

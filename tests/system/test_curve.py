@@ -24,6 +24,8 @@ from asperity.runtime.frame import Frame, Result
 from asperity.runtime.security.curve_keys import ClientKeys, Role, read_client_key
 from asperity.testing import CAMERA, PATIENCE_MS, STATION, UNHURRIED, Camera, Line
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 RUNNING = 8
 HASTY = ClientLimits(request_timeout_ms=300, request_tries=2)
 PATIENT = {"deadline_ms": 60_000, "max_age_ms": 60_000, "queue_length": 16}

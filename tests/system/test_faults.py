@@ -28,6 +28,8 @@ from asperity.testing import PATIENCE_MS, PATIENCE_S, STATION, Camera, Line
 from tests.places import ROOT
 from tests.system.camera_process import CAMERA_PROCESS
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 RUNNING = State.CONTINUOUS_EXECUTION
 PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}
 

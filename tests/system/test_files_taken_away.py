@@ -13,6 +13,8 @@ from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
 from asperity.testing import PATIENCE_MS, PATIENCE_S, Camera, Line
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}
 
 

@@ -6,6 +6,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from asperity.client import FrameSender
 from asperity.runtime.cameras.mvtec_files import read_frame
 from asperity.runtime.frame import Frame
@@ -13,6 +15,8 @@ from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import ReceivedResult
 from asperity.testing import CAMERA, PATIENCE_MS, Line
 from tests.conftest import LiteBundle
+
+pytestmark = pytest.mark.usefixtures("forked_starts")
 
 NAMES = ("008", "009", "010", "011")
 WRITER = """

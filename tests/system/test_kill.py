@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
 from asperity.testing import PATIENCE_MS, PATIENCE_S, Camera, Line
 from tests.system.camera_process import CAMERA_PROCESS
+
+pytestmark = pytest.mark.usefixtures("forked_starts")
 
 RUNNING = State.CONTINUOUS_EXECUTION
 
@@ -195,17 +196,3 @@ def test_a_bind_off_loopback_is_refused(name: str) -> None:
         assert process.wait(PATIENCE_S) == 3
         assert "--insecure-lan" in line.log()
         assert "Traceback" not in line.log()
-
-
-def test_importing_the_inspector_loads_no_training_code() -> None:
-    code = (
-        "import sys, asperity.runtime.inspector.desk, asperity.runtime.commands.run, asperity.runtime.engines.cpu;"
-        "import asperity.runtime.judging.recipes;"
-        "bad = {'torch', 'open3d', 'sklearn', 'onnx', 'matplotlib', 'calibration', 'export', 'benchmarks'};"
-        "names = {name.removeprefix('asperity.').split('.')[0] for name in sys.modules};"
-        "print(sorted(bad & names))"
-    )
-    import subprocess
-
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

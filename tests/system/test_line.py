@@ -8,10 +8,14 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from asperity.benchmarks.line.fuzz import run_rubbish
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
 from asperity.testing import PATIENCE_MS, PATIENCE_S, Camera, Line
+
+pytestmark = pytest.mark.usefixtures("forked_starts")
 
 RUNNING = State.CONTINUOUS_EXECUTION
 PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}

@@ -18,6 +18,8 @@ from tests.places import ROOT
 from tests.system.camera_unit import Unit
 from tests.system.live_stand_in import NAME, UNCHECKED
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 PHASES = ("idle", "triggered", "exposed", "sending")
 LATE_MS = 500
 

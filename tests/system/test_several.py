@@ -22,6 +22,8 @@ from asperity.runtime.states import State
 from asperity.testing import PATIENCE_MS, PATIENCE_S, UNHURRIED, Camera, Line
 from tests.system.test_kill import one_result_each
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 NAMES = ("left", "right", "top")
 RUNNING = State.CONTINUOUS_EXECUTION
 PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}

@@ -35,6 +35,7 @@ class ShimBuffer:
         whole = np.full(nbytes + 2 * GUARD_BYTES + _ALIGN, _GUARD, dtype=np.uint8)
         start = GUARD_BYTES + -(whole.ctypes.data + GUARD_BYTES) % _ALIGN
         self._before, self.data, self._after = whole[:start], whole[start : start + nbytes], whole[start + nbytes :]
+        self._untouched = self._before.tobytes(), self._after.tobytes()
 
     @property
     def address(self) -> int:
@@ -43,9 +44,10 @@ class ShimBuffer:
 
     def damage(self) -> str | None:
         """Where a kernel wrote outside of the buffer, or None."""
-        if (self._before != _GUARD).any():
+        before, after = self._untouched
+        if self._before.tobytes() != before:
             return "before its start"
-        if (self._after != _GUARD).any():
+        if self._after.tobytes() != after:
             return "behind its end"
         return None
 

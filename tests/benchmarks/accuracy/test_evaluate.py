@@ -64,14 +64,15 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def options(data: Path, tmp_path: Path, **changes: object) -> EvaluateOptions:
-    plain: dict[str, object] = {"profile": "tiny", "method": "frozen", "seeds": 2, "cache": tmp_path / "cache"}
+def options(data: Path, **changes: object) -> EvaluateOptions:
+    # Prepared frames are kept under a digest of frames, weights and options: all tests of the same data share them.
+    plain: dict[str, object] = {"profile": "tiny", "method": "frozen", "seeds": 2, "cache": data.parent / "cache"}
     return EvaluateOptions(source=data, **{**plain, **changes})  # type: ignore[arg-type]
 
 
 def test_the_json_has_every_figure_of_every_product_seed_and_the_control(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "frozen.json"
-    evaluate(options(data, tmp_path), out, "asperity evaluate", silent)
+    evaluate(options(data), out, "asperity evaluate", silent)
     said = json.loads(out.read_text())
     assert (said["method"], said["profile"]) == ("frozen", "tiny")
     assert [run["seed"] for run in said["runs"]] == [0, 1]
@@ -91,12 +92,12 @@ def test_the_json_has_every_figure_of_every_product_seed_and_the_control(data: P
 
 
 def test_it_finds_gross_bumps(data: Path, tmp_path: Path) -> None:
-    report = evaluate(options(data, tmp_path, seeds=1, control=False), tmp_path / "a.json", "", silent)
+    report = evaluate(options(data, seeds=1, control=False), tmp_path / "a.json", "", silent)
     assert report.mean["i_auroc_fg"] > 0.8
 
 
 def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_stopped(data: Path, tmp_path: Path) -> None:
-    whole = evaluate(options(data, tmp_path), tmp_path / "whole.json", "", silent)
+    whole = evaluate(options(data), tmp_path / "whole.json", "", silent)
     out, stopped = tmp_path / "stopped.json", 0
 
     def stop(material: object, seed: int, judged: object) -> None:
@@ -106,30 +107,30 @@ def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_stopped(data: Path, tmp
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(options(data, tmp_path), out, "", silent, stop)
+        evaluate(options(data), out, "", silent, stop)
     rest: list[int] = []
-    again = evaluate(options(data, tmp_path), out, "", silent, lambda material, seed, judged: rest.append(seed))
+    again = evaluate(options(data), out, "", silent, lambda material, seed, judged: rest.append(seed))
     # The second trial was done but not yet written when it was stopped.
     assert len(rest) == 3
     for one, other in zip(whole.runs, again.runs, strict=True):
         for name in one.products:
             assert one.products[name].scores == other.products[name].scores
-    more = evaluate(options(data, tmp_path, seeds=3), out, "", silent, lambda material, seed, judged: rest.append(seed))
+    more = evaluate(options(data, seeds=3), out, "", silent, lambda material, seed, judged: rest.append(seed))
     assert rest[3:] == [2, 2] and len(more.runs) == 3
 
 
 def test_scores_of_other_frames_are_not_mixed_into_one_file(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.json"
-    report = evaluate(options(data, tmp_path, seeds=1, control=False), out, "", silent)
+    report = evaluate(options(data, seeds=1, control=False, pixels=False), out, "", silent)
     report.frames["hill"][0] = "test/good/none"
     reports.write_result(out, msgspec.to_builtins(report))
     with pytest.raises(DataError, match="other test frames of hill"):
-        evaluate(options(data, tmp_path, seeds=2, control=False), out, "", silent)
+        evaluate(options(data, seeds=2, control=False, pixels=False), out, "", silent)
 
 
 def test_the_background_is_as_asked_for_and_another_one_is_another_evaluation(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.json"
-    given = options(data, tmp_path, seeds=1, control=False, pixels=False, categories=("hill",), geometry="none")
+    given = options(data, seeds=1, control=False, pixels=False, categories=("hill",), geometry="none")
     assert evaluate(given, out, "", silent).settings["geometry"] == "none"
     with pytest.raises(UsageError, match="which is another"):
         evaluate(replace(given, geometry="auto"), out, "", silent)
@@ -146,7 +147,7 @@ def test_refused_test_frames_are_one_sentence_with_the_cause(
     rgb, empty = part(1)
     empty[..., 2] = 0.4
     write_frame(product / "test" / "good", "000", rgb, empty, np.zeros(rgb.shape[:2], dtype=bool))
-    given = options(product, tmp_path, seeds=1, control=False, pixels=False)
+    given = options(product, seeds=1, control=False, pixels=False)
     report = evaluate(given, tmp_path / "a.json", "", silent)
     assert report.runs[0].products["product"].refused == 1
     assert "1 of 12 test frames were refused, 1 of them TOO_FEW_POINTS" in caplog.text
@@ -158,19 +159,19 @@ def test_refused_test_frames_are_one_sentence_with_the_cause(
 
 def test_another_evaluation_in_the_same_file_is_refused(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.json"
-    evaluate(options(data, tmp_path, seeds=1, control=False), out, "", silent)
+    evaluate(options(data, seeds=1, control=False, pixels=False), out, "", silent)
     with pytest.raises(UsageError, match="which is another"):
-        evaluate(options(data, tmp_path, method="ifc"), out, "", silent)
+        evaluate(options(data, method="ifc", pixels=False), out, "", silent)
     out.write_text("{}")
     with pytest.raises(DataError, match="remove it"):
-        evaluate(options(data, tmp_path), out, "", silent)
+        evaluate(options(data), out, "", silent)
 
 
 def test_adaptation_runs_and_the_difference_has_an_interval(data: Path, tmp_path: Path) -> None:
-    one = evaluate(options(data, tmp_path, control=False), tmp_path / "frozen.json", "", silent)
+    one = evaluate(options(data, control=False), tmp_path / "frozen.json", "", silent)
     fields = {"epochs": 2, "queue_rows": 64, "query_patches": 8, "collapse_share": 0.0}
     other = evaluate(
-        options(data, tmp_path, method="lsfa", overrides=fields, control=False), tmp_path / "l.json", "", silent
+        options(data, method="lsfa", overrides=fields, control=False), tmp_path / "l.json", "", silent
     )
     gap = difference(one, other, replicates=200)
     assert gap.low <= gap.mean <= gap.high
@@ -183,18 +184,18 @@ def test_adaptation_runs_and_the_difference_has_an_interval(data: Path, tmp_path
 
 
 def test_few_shots_know_only_so_many_frames(data: Path, tmp_path: Path) -> None:
-    report = evaluate(options(data, tmp_path, shots=5, control=False), tmp_path / "few.json", "", silent)
+    report = evaluate(options(data, shots=5, control=False), tmp_path / "few.json", "", silent)
     assert all(figures.fit_frames == 5 for run in report.runs for figures in run.products.values())
     with pytest.raises(CalibrationError, match="--shots 500"):
-        evaluate(options(data, tmp_path, shots=500, control=False), tmp_path / "many.json", "", silent)
+        evaluate(options(data, shots=500, control=False), tmp_path / "many.json", "", silent)
 
 
 def test_an_adaptation_is_kept_and_shared_by_the_rows_that_differ_in_banks_only(data: Path, tmp_path: Path) -> None:
     fields = {"epochs": 1, "queue_rows": 64, "query_patches": 8, "collapse_share": 0.0}
     kinds = ("lsfa", "lsfa-bank-10", "clc")
     for kind in kinds:
-        given = options(data, tmp_path, method=kind, overrides=fields, control=False, seeds=1, categories=("hill",),
-                        pixels=False)  # fmt: skip
+        given = options(data, method=kind, overrides=fields, control=False, seeds=1, categories=("hill",),
+                        pixels=False, cache=tmp_path / "cache")  # fmt: skip
         report = evaluate(given, tmp_path / f"{kind}.json", "", silent)
         assert 0 <= report.mean["i_auroc_fg"] <= 1
     assert len(list((tmp_path / "cache" / "adapted").glob("*.safetensors"))) == 2  # clc has its own
@@ -206,7 +207,7 @@ def test_scoring_as_published_is_the_published_profile_s(
     def scores(name: str, distances: str, kind: str) -> object:
         own = {} if distances == "local" else {"fusion": "average", "whitening": None}
         monkeypatch.setitem(PROFILES, "tiny", replace(TINY, name="tiny", distances=distances, **own))
-        given = options(data, tmp_path, method=kind, control=False, seeds=1, categories=("hill",), pixels=False)
+        given = options(data, method=kind, control=False, seeds=1, categories=("hill",), pixels=False)
         return evaluate(given, tmp_path / f"{name}.json", "", silent).runs[0].products["hill"].scores
 
     local, published = scores("local", "local", "frozen"), scores("published", "published", "frozen")
@@ -215,13 +216,13 @@ def test_scoring_as_published_is_the_published_profile_s(
 
 
 def test_random_weights_and_statistics_are_options_of_the_method(data: Path, tmp_path: Path) -> None:
-    given = options(data, tmp_path, seeds=1, random_weights=True)
+    given = options(data, seeds=1, random_weights=True)
     report = evaluate(given, tmp_path / "random.json", "", silent)
     assert report.settings["random_weights"] and report.control is not None
     hill = report.runs[0].products["hill"]
     assert hill.scores == report.control.products["hill"].scores  # the control is just this
     with pytest.raises(UsageError, match="has no BatchNorm"):
-        evaluate(options(data, tmp_path, point_bn="batch"), tmp_path / "bn.json", "", silent)
+        evaluate(options(data, point_bn="batch"), tmp_path / "bn.json", "", silent)
 
 
 def test_the_ablation_table_tells_differences_from_results(tmp_path: Path, data: Path,
@@ -258,7 +259,7 @@ def test_a_rival_is_judged_on_the_same_frames_as_ours(
 def test_sheets_show_the_frames_to_look_at(data: Path, tmp_path: Path) -> None:
     drawn: list[Path] = []
     evaluate(
-        options(data, tmp_path, seeds=1, control=False, categories=("hill",)), tmp_path / "a.json", "", silent,
+        options(data, seeds=1, control=False, categories=("hill",)), tmp_path / "a.json", "", silent,
         lambda material, seed, judged: drawn.extend(write_sheets(tmp_path / "sheets", data, material, judged)),
     )  # fmt: skip
     assert {path.name for path in drawn} == {f"hill-{k}.png" for k in ("best", "missed", "alarms", "borderline")}
@@ -270,7 +271,7 @@ def test_mistakes_are_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no product"):
         products_of(tmp_path)
     with pytest.raises(UsageError, match="dome, hill"):
-        evaluate(options(data, tmp_path, categories=("nut",)), tmp_path / "a.json", "", silent)
+        evaluate(options(data, categories=("nut",)), tmp_path / "a.json", "", silent)
     with pytest.raises(UsageError, match="frozen, ifc"):
         method("magic")
     with pytest.raises(UsageError, match="no such field"):
@@ -283,7 +284,7 @@ def test_a_test_frame_that_is_a_training_frame_is_named(
     dome = shutil.copytree(data / "dome", tmp_path / "dome")
     for kind, suffix in (("rgb", "png"), ("xyz", "tiff")):
         shutil.copy(dome / f"train/good/{kind}/004.{suffix}", dome / f"test/good/{kind}/090.{suffix}")
-    plain = options(dome, tmp_path, seeds=1, control=False, pixels=False)
+    plain = options(dome, seeds=1, control=False, pixels=False)
     for _ in range(2):  # the second time from the cache
         report = evaluate(plain, tmp_path / "frozen.json", "asperity evaluate", silent)
         assert report.leaked == {"dome": ["test/good/090"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from asperity.benchmarks.published_form import onnx_form
 from asperity.benchmarks.published_form.mac_count import graph_macs, search_macs, torch_macs
 from asperity.benchmarks.published_form.onnx_form import Rival, blas_nearest
 from asperity.benchmarks.published_form.paired import ratio_of_medians
@@ -18,6 +20,23 @@ from asperity.benchmarks.published_form.side_by_side import difference
 from asperity.benchmarks.published_form.torch_form import PublishedBank, PublishedPipeline, PublishedScores
 from asperity.runtime.frame import ModalityScores, Scores
 from tests.benchmarks.published_form.test_published import frame, setting
+from tests.kept import kept
+
+
+@pytest.fixture
+def kept_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of the same weights is exported once per tree."""
+    export = onnx_form._graph
+
+    def graph(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> bytes:
+        told = hashlib.sha256(f"{module} {[tuple(each.shape) for each in inputs]}".encode())
+        for name, tensor in module.state_dict().items():
+            told.update(name.encode() + tensor.numpy().tobytes())
+        name = f"rival_{told.hexdigest()[:16]}"
+        folder = kept(name, lambda folder: (folder / "graph.onnx").write_bytes(export(module, inputs)))
+        return (folder / "graph.onnx").read_bytes()
+
+    monkeypatch.setattr(onnx_form, "_graph", graph)
 
 
 def banks(channels: tuple[int, int]) -> list[PublishedBank]:
@@ -41,6 +60,7 @@ def as_ours(scores: PublishedScores, prepared_frame: object) -> Scores:
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("kept_graphs")
 def test_the_rival_computes_the_published_function() -> None:
     """ONNX Runtime and BLAS in place of torch; a rival that forgets its adaptors is found out."""
     profile, network, networks = setting("lite")

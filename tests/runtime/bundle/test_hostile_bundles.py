@@ -25,6 +25,8 @@ from asperity.runtime.judging.recipes import recipe_name
 from asperity.runtime.security.signing_keys import TrustStore
 from tests.bundle_factory import HEIGHT_PX, WIDTH_PX, ToyBundle, write_toy_bundle
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 CPU_S, MEMORY_MB = 5.0, 500
 LONG_S = 120
 """For a child of a crowded machine; what hangs takes longer."""

@@ -287,3 +287,17 @@ def test_a_forged_gap_is_believed_of_settled_results_only(fake: FakeStation, cli
     until(lambda: client.missing == (1, 1), client)
     fake.publish(1)
     assert [item for item in received(client, 2) if isinstance(item, Gap)] == []
+
+
+def test_a_control_socket_that_libzmq_gave_up_is_made_again_while_states_arrive(
+    fake: FakeStation, client: StationClient
+) -> None:
+    """As after something else listened at the endpoint: the control is a socket that was made just before."""
+    control = client._ends[1]
+    client._control.disconnect(control)
+    client._limits = replace(LIMITS, request_tries=3)
+    with pytest.raises(StationError, match="no answer to get_state"):
+        client.request("get_state")
+    assert client.trusted
+    client._control_s -= LIMITS.renew_ms / 1000
+    assert client.request("get_state").ok

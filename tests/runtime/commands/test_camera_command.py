@@ -30,6 +30,8 @@ from asperity.runtime.errors import AsperityError, CameraError, DataError, Usage
 from asperity.runtime.frame import Frame
 from asperity.runtime.wire import Trigger, decode_frame, encode_trigger
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 if util.find_spec("open3d") is None:
     pytest.skip("the virtual camera needs the calibrate extra", allow_module_level=True)
 

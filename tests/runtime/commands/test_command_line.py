@@ -105,6 +105,14 @@ assert judgement.region is not None and judgement.verdict.name == "NG"
     assert not imported(code) & HEAVY
 
 
+def test_an_inspector_that_judges_by_a_bundle_imports_nothing_of_calibration() -> None:
+    modules = ("inspector.desk", "commands.run", "engines.cpu", "judging.recipes")
+    found = imported("\n".join(f"import asperity.runtime.{module}" for module in modules))
+    others = {"asperity.calibration", "asperity.export", "asperity.benchmarks"}
+    assert "onnxruntime" in found
+    assert not found & ({"torch", "open3d", "sklearn", "onnx", "matplotlib"} | others)
+
+
 # --- help ------------------------------------------------------------------------------------------------------------
 
 

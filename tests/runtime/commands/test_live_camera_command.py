@@ -26,6 +26,8 @@ from asperity.testing import PATIENCE_S, Line
 from tests.docs.blocks import blocks
 from tests.places import DOCS, ROOT
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 HEAD = """from asperity.cameras import Device, Section, SourceKind
 
 class Nothing(Section, frozen=True):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import subprocess
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from asperity.runtime.cuda import build
 from asperity.runtime.cuda.build import ROOT, build_fatbin
 from asperity.runtime.errors import UsageError
+from tests.kept import kept
 
 NVCC = shutil.which("nvcc")
 needs_nvcc = pytest.mark.skipif(
@@ -25,13 +30,23 @@ KINDS = ("75", "86", "90a")
 
 
 @needs_nvcc
-def test_an_architecture_of_each_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    known = subprocess.run([str(NVCC), "--list-gpu-code"], capture_output=True, text=True, check=True).stdout
+def test_an_architecture_of_each_kind() -> None:
+    """Compiled when a source or nvcc has changed."""
+    known, version = (asked_nvcc(option) for option in ("--list-gpu-code", "--version"))
     chosen = [kind for kind in KINDS if f"sm_{kind.rstrip('a')}" in known.split()]
-    out = build_fatbin(chosen, tmp_path / "kernels.fatbin", tmp_path / "build")
-    assert out.read_bytes()[:4] == FATBIN_MAGIC
-    said = capsys.readouterr().out
-    assert chosen and all(f"sm_{kind}" in said for kind in chosen)
+
+    def compile_them(folder: Path) -> None:
+        with TemporaryDirectory() as objects, redirect_stdout(StringIO()) as said:
+            build_fatbin(chosen, folder / "kernels.fatbin", Path(objects))
+        (folder / "said").write_text(said.getvalue())
+
+    folder = kept(f"kernels_{hashlib.sha256(version.encode()).hexdigest()[:12]}", compile_them)
+    assert (folder / "kernels.fatbin").read_bytes()[:4] == FATBIN_MAGIC
+    assert chosen and all(f"sm_{kind}" in (folder / "said").read_text() for kind in chosen)
+
+
+def asked_nvcc(option: str) -> str:
+    return subprocess.run([str(NVCC), option], capture_output=True, text=True, check=True).stdout
 
 
 def check_every_architecture(said: str) -> None:

@@ -30,6 +30,8 @@ from asperity.runtime.simulation.player import words_of
 from asperity.runtime.simulation.scenes import SCENES
 from asperity.runtime.wire import ReceivedResult
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 PATIENCE_S = 120.0
 NAMES = ("frames", "results", "bulk", "control")
 PATIENT = """

@@ -27,6 +27,8 @@ from tests.places import ROOT
 from tests.runtime.gateways.floor import FakeLink, GatewayProcess, result, until
 from tests.runtime.gateways.http.http_floor import EVIL, Floor, get
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 

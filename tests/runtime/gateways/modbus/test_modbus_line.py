@@ -24,6 +24,8 @@ from asperity.testing import PATIENCE_S, STATION, Camera, Line
 from tests.runtime.gateways.floor import GatewayProcess, until
 from tests.runtime.gateways.modbus.modbus_floor import QUIET
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 ADDRESS = {row.name: row.address for row in WRITES}
 RUNNING, READY = 8, 6
 PLC_TOML = "[gateway]\naccept_simulated = true\naccept_hold_ms = {hold_ms}\n[modbus]\nrecipes = {{ 1 = 'simulated' }}\n"

@@ -21,6 +21,8 @@ from tests.places import EXAMPLES
 from tests.runtime.gateways.floor import GatewayProcess, until
 from tests.runtime.gateways.parts_line import GOOD_PART, NO_FRAME_MS, RUNNING, Answering, answered_line, judged_ok
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 SOURCES = ("generated/asperity.st", "generated/asperity_modbus.st", "plc/asperity_station.st")
 READY = 6
 TOML = "[gateway]\naccept_simulated = true\n[modbus]\nrecipes = { 1 = 'simulated' }\n"

@@ -36,6 +36,8 @@ from tests.runtime.gateways.mqtt.mqtt_floor import (
     trusted,
 )
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 DEPLOY = ROOT / "deploy" / "mosquitto"
 LIE = msgspec.json.encode({"v": 1, "accept": True, "result_id": 1, "part_id": "p"})
 

@@ -37,6 +37,8 @@ from tests.runtime.gateways.mqtt.mqtt_floor import (
     trusted,
 )
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 FALL_S = 5.0
 """Generous, for a crowded machine; the measured time is printed."""
 GOOD: dict[str, Any] = {"reason": Reason.GOOD, "score": 0.25, "threshold": 0.5}

@@ -16,6 +16,8 @@ from asperity.testing import Camera, Line
 from tests.runtime.gateways.floor import GatewayProcess, until
 from tests.runtime.gateways.mqtt.mqtt_floor import BROKERS, RUNNING, TOML, Broker, Subscriber, lies, trusted
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 TIMEOUT_MS = 300
 FATES = {"exposed": 80, "not exposed": 6, "a stray exposure before": 7, "exposed twice": 7}
 LIE = msgspec.json.encode({"accept": True, "result_id": 1, "trigger_id": 1, "part_id": "lie", "valid_ms": 9999})

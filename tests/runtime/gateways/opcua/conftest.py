@@ -8,10 +8,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asyncua.server.address_space import AddressSpace, NodeManagementService
+from asyncua.server.internal_server import InternalServer
+from asyncua.server.standard_address_space.standard_address_space import fill_address_space
 
 from asperity.runtime.gateways.watch_loop import TurnWatch
+from tests.kept import kept
 from tests.runtime.gateways.floor import Loop, looping
 from tests.runtime.gateways.opcua.opcua_floor import Served
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _standard_nodes() -> Iterator[None]:
+    """The library's 6000 nodes from its own shelf, node by node as they are used; built anew for each server they cost
+    more than everything else that a test does. Gateways in processes of their own build them.
+    """
+    shelf = kept("opcua_nodes", _make_shelf) / "nodes"
+
+    async def load(server: InternalServer, shelf_file: Path | None = None) -> None:
+        server.aspace.load_aspace_shelf(shelf)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InternalServer, "load_standard_address_space", load)
+        yield
+
+
+def _make_shelf(folder: Path) -> None:
+    space = AddressSpace()
+    fill_address_space(NodeManagementService(space))
+    space.make_aspace_shelf(folder / "nodes")
 
 
 @pytest.fixture(scope="module")

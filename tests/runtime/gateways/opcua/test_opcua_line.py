@@ -17,6 +17,8 @@ from asperity.runtime.frame import Result, Verdict
 from asperity.testing import PATIENCE_S, Camera, Line
 from tests.runtime.gateways.floor import GatewayProcess
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 RUNNING = 8
 TOML = "[gateway]\naccept_simulated = true\naccept_hold_ms = {hold_ms}\n[opcua]\ncertificate_folder = '{folder}'\n"
 FALL_S = 5.0

@@ -20,6 +20,8 @@ from tests.runtime.gateways.floor import GatewayProcess
 from tests.runtime.gateways.opcua.opcua_floor import Told, call, node, soon, values
 from tests.runtime.gateways.parts_line import NO_FRAME_MS, Answering, answered_line, judged_ok
 
+pytestmark = pytest.mark.usefixtures("forked_starts")
+
 TOML = "[gateway]\naccept_simulated = true\n[opcua]\ncertificate_folder = '{folder}'\n"
 TAGS = ("Accept", "Verdict", "TriggerId", "ResultId", "ResultIdCopy")
 GONE = (UaError, OSError, asyncio.TimeoutError)
