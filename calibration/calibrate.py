@@ -18,9 +18,10 @@ from asperity.calibration.adaptation.settings import AdaptationConfig, default_c
 from asperity.calibration.adaptation.trainer import Adaptation, adapt
 from asperity.calibration.banks.folds import FRAMES_ENOUGH, judge_folds
 from asperity.calibration.banks.left_out import SpoiledDistances, leave_out
-from asperity.calibration.banks.reference import FrameDistances, OwnedBanks, Reference, fit_decision
+from asperity.calibration.banks.reference import FrameDistances, OwnedBanks, Reference, Views, fit_decision, no_views
 from asperity.calibration.features.embedding import embed, fit_station_statistics, frame_of
 from asperity.calibration.features.patches import PatchSet
+from asperity.calibration.features.views import VIEWS, make_views
 from asperity.calibration.frames.prepare_normals import (
     Frames,
     Normals,
@@ -30,20 +31,21 @@ from asperity.calibration.frames.prepare_normals import (
     split_normals,
     with_modalities,
 )
-from asperity.calibration.frames.silhouette import learn_shape
+from asperity.calibration.frames.silhouette import Shape, learn_shape
 from asperity.calibration.frames.split import Split
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.outcome.folder import write_folder
+from asperity.calibration.outcome.kept_frames import write_kept
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import Resumable, job_digest, working
-from asperity.calibration.outcome.threshold import choose_rate, promise, threshold
+from asperity.calibration.outcome.threshold import Rate, choose_rate, promise, threshold, with_excluded
 from asperity.calibration.profiles import Profile, profile, tiled
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder, LeftOut
+from asperity.calibration.record import CalibrateOptions, CalibrationFolder, LeftOut, Refit
 from asperity.calibration.report.write import write_report
 from asperity.calibration.tuning.smallest_defect import smallest_defects
 from asperity.calibration.tuning.spoiled_normals import spoiler
 from asperity.runtime.errors import UsageError
-from asperity.runtime.frame import ModalityName
+from asperity.runtime.frame import ModalityName, Prepared
 from asperity.runtime.manifest import Decision, Network, SmallestDefect
 from asperity.runtime.vision.features import KNOWN, frozen_patches, points_slots
 from asperity.runtime.vision.scoring import fused_score
@@ -92,6 +94,8 @@ def calibrate(
         outcome = learn(Path(source), options, work, progress, adaptation)
         record = write_folder(outcome, Path(source), work.draft)
         write_report(outcome, record, work.draft / "report")
+        if options.keep_frames:
+            write_kept(outcome, work)
     return CalibrationFolder(target, record)
 
 
@@ -103,9 +107,7 @@ def learn(
     adaptation: AdaptationConfig | None = None,
 ) -> Outcome:
     """Everything but writing the calibration folder. Raises as ``calibrate``."""
-    chosen = tiled(profile(options.profile), options.tiles)
-    if not options.whitening:
-        chosen = replace(chosen, whitening=None)
+    chosen = chosen_profile(options)
     stages = Stages()
     with stages("read and prepare"):
         normals = prepare_normals(source, options, chosen, progress)
@@ -135,16 +137,34 @@ def learn(
     if config is not None:
         with stages("adaptation"):
             adapted, network = _adapt(frozen, split, chosen, normals, networks, config, progress, work.checkpoint)
-    reference = Reference(network, networks, frozen, normals.prepared)
+    reference = Reference(network, networks, frozen, normals.prepared, normals.parts.of_frames)
+    outcome = conclude(options, normals, split, shape, rate, reference, adapted, stages, progress)
+    if not options.smallest_defect:
+        return outcome
+    with stages("smallest defect"):
+        found = _smallest_defects(outcome, work.smallest_defect, progress)
+    return replace(outcome, smallest_defects=found, stage_s=stages.seconds)
+
+
+def conclude(
+    options: CalibrateOptions, normals: Normals, split: Split, shape: Shape, rate: Rate, reference: Reference,
+    adapted: Adaptation | None, stages: Stages, progress: Progress, refit: Refit | None = None,
+    earlier: Decision | None = None,
+) -> Outcome:  # fmt: skip
+    """From frozen patches on: banks, scores, threshold, promise. Raises CalibrationError.
+
+    ``earlier``: a decision whose modalities count as they did; None: pseudo-defects say which do.
+    """
+    chosen = chosen_profile(options)
     with stages("memory banks"):
         reference.fit_banks(
             split.fit, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
-            progress=progress,
+            progress=progress, views=_views(normals, reference.network, options),
         )  # fmt: skip
     with stages("scores"):
         distances = _measure(reference, split, options, progress)
 
-    decision, left_out = _fuse(reference, normals, split, distances, options, chosen, stages, progress)
+    decision, left_out = _fuse(reference, normals, split, distances, options, chosen, stages, progress, earlier)
     judged = [fused_score(distances[i].modalities, decision) for i in split.calibrate]
     limit = threshold(judged, rate, [normals.parts.of_frames[i] for i in split.calibrate])
     decision = msgspec.structs.replace(
@@ -156,14 +176,12 @@ def learn(
         rate, options.alpha, options.held_out, len(split.calibrate), widened_for, normals.parts.suspected,
         normals.parts.compared,
     )  # fmt: skip
-    outcome = Outcome(
-        options, normals, split, reference, decision, rejects, shape, distances, adapted, left_out, stages.seconds
+    calibrated = refit.excluded_calibrate if refit is not None else ()
+    rejects = with_excluded(rejects, len(normals.items), len(options.exclude), calibrated)
+    return Outcome(
+        options, normals, split, reference, decision, rejects, shape, distances, adapted, left_out, stages.seconds,
+        refit,
     )  # fmt: skip
-    if not options.smallest_defect:
-        return outcome
-    with stages("smallest defect"):
-        found = _smallest_defects(outcome, work.smallest_defect, progress)
-    return replace(outcome, smallest_defects=found)
 
 
 def _smallest_defects(outcome: Outcome, kept: Path, progress: Progress) -> tuple[SmallestDefect, ...]:
@@ -179,15 +197,23 @@ def _smallest_defects(outcome: Outcome, kept: Path, progress: Progress) -> tuple
     )  # fmt: skip
 
 
+def chosen_profile(options: CalibrateOptions) -> Profile:
+    """The profile with what the options change of it. Raises UsageError."""
+    chosen = tiled(profile(options.profile), options.tiles)
+    return chosen if options.whitening else replace(chosen, whitening=None)
+
+
 def _check(options: CalibrateOptions) -> None:
     """Options that no data could make right. Raises UsageError."""
-    asked_modalities(options, tiled(profile(options.profile), options.tiles))
+    asked_modalities(options, chosen_profile(options))
     if options.tiles > 1 and options.method == "lsfa":
         raise UsageError(f"--tiles {options.tiles} needs --method frozen: adaptors are trained on whole windows")
     if options.alpha is not None and not 0.0 < options.alpha < 1.0:
         raise UsageError(f"--alpha {options.alpha} cannot be a false-reject rate; give one between 0 and 1, as 0.02")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit} must be 1 or more")
+    if not 0 <= options.views <= VIEWS:
+        raise UsageError(f"--views {options.views} must be 0 to {VIEWS}")
     if options.strangest < 0:
         raise UsageError(f"--strangest {options.strangest} must be 0 or more")
     try:
@@ -255,7 +281,7 @@ def _adapt(
 
 def _fuse(
     reference: Reference, normals: Normals, split: Split, distances: dict[int, FrameDistances],
-    options: CalibrateOptions, chosen: Profile, stages: Stages, progress: Progress,
+    options: CalibrateOptions, chosen: Profile, stages: Stages, progress: Progress, earlier: Decision | None,
 ) -> tuple[Decision, tuple[LeftOut, ...]]:  # fmt: skip
     """Standardisation and weights, and the modalities that do not count. Calibration frames take no part."""
     fusion = options.fusion or chosen.fusion
@@ -263,35 +289,55 @@ def _fuse(
     if fusion != "squares":
         return fit_decision(tune, reference.banks, fusion), ()
     with stages("folds"):
-        seen, spoiled = _judge_folds(reference, normals, split, options, chosen, progress)
-    return leave_out(fit_decision([*seen.values(), *tune], reference.banks, fusion), seen, spoiled)
+        seen, spoiled = _judge_folds(reference, normals, split, options, chosen, progress, spoil=earlier is None)
+    decision = fit_decision([*seen.values(), *tune], reference.banks, fusion)
+    if earlier is None:
+        return leave_out(decision, seen, spoiled)
+    counted = earlier.modalities()
+    weighed = {
+        name: msgspec.structs.replace(one, weight=counted[name].weight) for name, one in decision.modalities().items()
+    }
+    return msgspec.structs.replace(decision, **weighed), ()
 
 
 def _judge_folds(
-    reference: Reference, normals: Normals, split: Split, options: CalibrateOptions, chosen: Profile, progress: Progress
-) -> tuple[dict[int, FrameDistances], list[SpoiledDistances]]:
-    """Fit frames, as they are and with pseudo-defects, by banks without their parts."""
+    reference: Reference, normals: Normals, split: Split, options: CalibrateOptions, chosen: Profile,
+    progress: Progress, spoil: bool,
+) -> tuple[dict[int, FrameDistances], list[SpoiledDistances]]:  # fmt: skip
+    """Fit frames, as they are and where ``spoil`` with pseudo-defects, by banks without their parts."""
     network, networks = reference.network, reference.networks
-    spoil = spoiler(normals, network, options.seed)
+    made = spoiler(normals, network, options.seed) if spoil else None
     spoiled: list[SpoiledDistances] = []
 
     def fill(frames: list[int]) -> OwnedBanks:
-        others = Reference(network, networks, reference.frozen, reference.prepared)
+        others = Reference(network, networks, reference.frozen, reference.prepared, normals.parts.of_frames)
         others.fit_banks(
             frames, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
-            progress=progress,
+            progress=progress, views=_views(normals, network, options),
         )  # fmt: skip
         return others.banks
 
     def judge(index: int, owned: OwnedBanks) -> FrameDistances:
         banks = {name: one.bank for name, one in owned.items()}
-        for one in spoil(index):
+        for one in made(index) if made else ():
             patches = frozen_patches(one.prepared, network, networks)
             spoiled.append(SpoiledDistances(index, one.kind, reference.measured(patches, one.prepared.inspect, banks)))
         progress("folds", len({one.frame for one in spoiled}), min(len(split.fit), FRAMES_ENOUGH))
         return reference.measured(frame_of(reference.frozen, index), reference.prepared[index].inspect, banks)
 
     return judge_folds(split.fit, [normals.parts.of_frames[i] for i in split.fit], fill, judge), spoiled
+
+
+def _views(normals: Normals, network: Network, options: CalibrateOptions) -> Views:
+    """As many of each fit frame as were asked for."""
+
+    def of(index: int) -> Iterator[Prepared]:
+        frame = normals.items[index].frame(seq=index)
+        return make_views(
+            frame, normals.geometry, network, normals.masks, options.seed, options.views, normals.heights
+        )
+
+    return of if options.views else no_views
 
 
 def _measure(

@@ -225,6 +225,8 @@ class Result:
     deadline_missed: bool = False
     simulated: bool = False
     region: Region | None = None
+    modality: str = ""
+    """Which modality added most to the score (``scoring.deciding_modality``); empty: not said."""
 
     def __post_init__(self) -> None:
         judged = self.verdict is not Verdict.UNKNOWN

@@ -59,6 +59,11 @@ def frame_of(patches: PatchSet, index: int) -> Patches:
     return Patches(features, patches.nonempty[index])
 
 
+def one_frame(patches: Patches) -> PatchSet:
+    """A set of this one frame."""
+    return PatchSet({name: values[None] for name, values in patches.features.items()}, patches.nonempty[None])
+
+
 def fit_station_statistics(
     prepared: Sequence[Prepared], network: Network, networks: TorchNetworks, chosen: Profile
 ) -> None:

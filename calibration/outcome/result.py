@@ -11,7 +11,8 @@ from asperity.calibration.banks.reference import FrameDistances, Reference
 from asperity.calibration.frames.prepare_normals import Normals
 from asperity.calibration.frames.silhouette import Shape
 from asperity.calibration.frames.split import Split
-from asperity.calibration.record import CalibrateOptions, FalseRejects, FrameFigures, LeftOut
+from asperity.calibration.outcome.suspects import suspects
+from asperity.calibration.record import CalibrateOptions, FalseRejects, FrameFigures, LeftOut, Refit, Suspect
 from asperity.runtime.frame import Frame, Scores, Verdict
 from asperity.runtime.manifest import Decision, SmallestDefect
 from asperity.runtime.vision.preprocess import prepare
@@ -37,6 +38,8 @@ class Outcome:
     adaptation: Adaptation | None
     left_out: tuple[LeftOut, ...] = ()
     stage_s: dict[str, float] = field(default_factory=dict)
+    refit: Refit | None = None
+    """What frames were added to, where an earlier calibration was."""
     smallest_defects: tuple[SmallestDefect, ...] = ()
 
     def score(self, index: int) -> float:
@@ -73,6 +76,14 @@ class Outcome:
             for index, one in self.distances.items()
         ]
         return tuple(sorted(rows, key=lambda row: -row.score))
+
+    def suspects(self) -> tuple[Suspect, ...]:
+        """Measured frames that a person should look at."""
+        measured = list(self.distances)
+        return suspects(
+            [self.normals.names[i] for i in measured], [self.split.name_of(i) for i in measured],
+            [self.distances[i] for i in measured],
+        )  # fmt: skip
 
     def counts(self) -> dict[str, int]:
         """Frames by what they served for."""

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from asperity import runtime
 from asperity.calibration.adaptation.settings import AdaptationConfig
+from asperity.calibration.features.kept_patches import FILES as KEPT_FILES
 from asperity.calibration.features.kept_patches import KeptPatches
 from asperity.calibration.record import RECORD, CalibrateOptions
 from asperity.runtime.errors import DataError, UsageError
@@ -68,6 +69,11 @@ class Resumable:
     def patches(self, frames: int, network: Network) -> KeptPatches:
         """The frozen patches, as far as they were made."""
         return KeptPatches(self._folder, frames, network)
+
+    def give_patches(self, folder: Path) -> None:
+        """Move the patches' files into ``folder``, on the same disk; arrays that are mapped from them stay valid."""
+        for path in [path for pattern in KEPT_FILES for path in self._folder.glob(pattern)]:
+            path.rename(folder / path.name)
 
 
 def job_digest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from asperity.calibration.commands.frame_options import Background, Exclude, Inv
 from asperity.runtime.files import shown
 
 if TYPE_CHECKING:
-    from asperity.calibration.record import CalibrationFolder
+    from asperity.calibration.record import CalibrateOptions, CalibrationFolder
 
 
 def command(
@@ -54,6 +55,12 @@ def command(
     held_out: Annotated[
         str, typer.Option(help="Held-out frames: split, or leave_one_out (weaker, for few frames).")
     ] = "split",
+    keep_frames: Annotated[
+        bool, typer.Option("--keep-frames/--no-keep-frames", help="Keep what `asperity refit` adds later frames to.")
+    ] = True,
+    views: Annotated[
+        int, typer.Option(min=0, max=8, help="Views per fit frame (light, pose, noise) that the banks also hold.")
+    ] = 0,
     tiles: Annotated[
         int, typer.Option(min=1, help="See the picture by so many tiles per side: finer, slower; needs frozen.")
     ] = 1,
@@ -90,9 +97,9 @@ def command(
         "ignore_mask": _text(ignore_mask),
         "rgb_weights": _text(rgb_weights), "points_weights": _text(point_weights), "fusion": fusion,
         "modalities": None if modalities is None else tuple(modalities.replace(" ", "").split(",")),
-        "whitening": whitening,
-        "held_out": held_out, "geometry": geometry, "z": z, "seed": seed, "limit": limit, "device": device,
-        "tiles": tiles, "smallest_defect": smallest_defect,
+        "whitening": whitening, "held_out": held_out, "views": views, "geometry": geometry, "z": z, "seed": seed,
+        "limit": limit, "device": device, "keep_frames": keep_frames, "tiles": tiles,
+        "smallest_defect": smallest_defect,
     }  # fmt: skip
     options = chosen_options(**chosen)
     # What would fail after minutes of work is asked first.
@@ -110,7 +117,7 @@ def command(
     if as_json:
         typer.echo(json.dumps({**_told(folder), "export": report_told(report)}))
         return
-    _show(folder)
+    _show(folder, command_line(source, output, options))
     show_export(report)
 
 
@@ -145,13 +152,41 @@ def _told(folder: CalibrationFolder) -> dict[str, Any]:
         "normal_frames": record.normal_frames,
         "refused": msgspec.to_builtins(record.refused),
         "repeats": msgspec.to_builtins(record.repeats),
+        "suspects": msgspec.to_builtins(record.suspects),
         "smallest_defects": msgspec.to_builtins(record.smallest_defects),
         "adaptation": record.adaptation,
         "stage_s": record.stage_s,
     }
 
 
-def _show(folder: CalibrationFolder) -> None:
+def command_line(source: Path, output: Path, options: CalibrateOptions) -> str:
+    """The same calibration again, to be copied; further options may follow."""
+    import msgspec
+
+    from asperity.calibration.record import CalibrateOptions
+    from asperity.runtime.vision.missing_points import NONE, option_of
+
+    words = ["asperity", "calibrate", str(source), "-o", str(output), "--force"]
+    named = {"points_weights": "--point-weights"}
+    usual = CalibrateOptions(recipe=recipe_name("", source), smallest_defect=True)
+    for name in msgspec.structs.asdict(options):
+        value, option = getattr(options, name), named.get(name, f"--{name.replace('_', '-')}")
+        if value == getattr(usual, name) or name == "strangest":
+            continue
+        if name == "invalid":
+            words += [word for one in value or () for word in (option, option_of(one))] or [option, NONE]
+        elif name == "exclude":
+            words += [word for one in value for word in (option, one)]
+        elif name == "modalities":
+            words += [option, ",".join(value)]
+        elif isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        else:
+            words += [option, str(value)]
+    return shlex.join(words)
+
+
+def _show(folder: CalibrationFolder, again: str) -> None:
     from asperity.calibration.frames.parts import listed
     from asperity.runtime.commands.inspect_bundle import smallest_told
     from asperity.runtime.manifest import LEVEL_FIGURE
@@ -176,6 +211,13 @@ def _show(folder: CalibrationFolder) -> None:
     for repeat in record.repeats:
         verdict = "one part" if repeat.counted else "one part? counted as different ones, see the report"
         typer.echo(f"repeated   {listed(repeat.frames)}: {verdict}")
+    for suspect in record.suspects:
+        told = ", ".join(f"{name} {value:+.1f}" for name, value in suspect.deviations.items())
+        calibrated = "; it calibrates: excluded, the promise covers no part like it" * (suspect.split == "calibrate")
+        typer.echo(shown(f"look at    {suspect.name}: {told} robust standard deviations beyond its like{calibrated}"))
+    if record.suspects:
+        options = " ".join(f"--exclude {shlex.quote(one.name)}" for one in record.suspects)
+        typer.echo(shown(f"exclude    only parts that a person finds bad: {again} {options}"))
     typer.echo(f"promise    {record.false_rejects.statement}")
     for one in record.smallest_defects:
         typer.echo(f"sees       {smallest_told(one)}")

@@ -57,11 +57,18 @@ def prepare(
     ``heights``: the mean part, where heights are a modality; EngineError where it is not given.
     A part larger than the window is cut by it, but its silhouette is measured whole, and so is out of range.
     """
-    network = of_window(network)
     refuse_size(frame, geometry)
     found = find_part(as_declared(frame, geometry), geometry)
-    window = _window(found.part, geometry)
-    image = _crop(frame.rgb, window)
+    return prepare_part(frame.rgb, found, part_window(found.part, geometry), geometry, network, masks, heights)
+
+
+def prepare_part(
+    rgb: ByteArray, found: Foreground, window: Window, geometry: Geometry, network: Network,
+    masks: Masks | None = None, heights: HeightModel | None = None,
+) -> Prepared:  # fmt: skip
+    """What is left of ``prepare`` once the part is found and its window chosen."""
+    network = of_window(network)
+    image = _crop(rgb, window)
     image = image * _crop(found.filled, window)[:, :, None]
     resized = Image.fromarray(image).resize((network.image_px, network.image_px), Image.Resampling.BICUBIC)
     shape = _surface_inputs(found, window, geometry, network, heights)
@@ -141,7 +148,7 @@ def off_plane_share(heights: FloatArray, valid: BoolArray, moved_mm: float) -> f
     return float(np.mean(np.abs(seen) > moved_mm))
 
 
-def _window(part: BoolArray, geometry: Geometry) -> Window:
+def part_window(part: BoolArray, geometry: Geometry) -> Window:
     """The square of fixed side centred on the part's box; ``published`` pads the whole frame instead (lsfa 1.2)."""
     side = geometry.side_px
     if geometry.method == "published":

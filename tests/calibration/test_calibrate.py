@@ -214,6 +214,19 @@ def test_leave_one_out_judges_every_frame_without_its_own_rows(source: Path, tmp
 
 
 @pytest.mark.usefixtures("tiny_profile", "no_report")
+def test_views_of_the_fit_frames_enlarge_the_banks_and_decide_nothing_else(
+    source: Path, whole: Calibrated, tmp_path: Path
+):
+    record = calibrate(source, tmp_path, msgspec.structs.replace(FROZEN, views=2)).record
+    assert record.decision.points is not None and whole.folder.record.decision.points is not None
+    plain, more = whole.folder.record.decision.points, record.decision.points
+    assert more.bank_rows > plain.bank_rows and more.feature_mean != plain.feature_mean
+    assert record.normal_frames == whole.folder.record.normal_frames
+    assert len(record.decision.calibration_scores) == len(whole.folder.record.decision.calibration_scores)
+    assert all(frame.image_distances["points"] > 0 for frame in record.frames if frame.split == "fit")
+
+
+@pytest.mark.usefixtures("tiny_profile", "no_report")
 def test_too_little_is_refused_before_anything_is_computed(source: Path, tmp_path: Path):
     stages = set()
 
@@ -247,7 +260,7 @@ def test_an_earlier_calibration_is_replaced_only_by_force_and_survives_a_failure
     ("change", "names"),
     [
         ({"profile": "huge"}, "--profile"), ({"alpha": 1.5}, "--alpha 1.5"), ({"limit": 0}, "--limit 0"),
-        ({"strangest": -1}, "--strangest"), ({"device": "abacus"}, "--device abacus"),
+        ({"strangest": -1}, "--strangest"), ({"views": 9}, "--views 9"), ({"device": "abacus"}, "--device abacus"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_right_are_usage_errors(change: dict[str, object], names: str, tmp_path: Path):

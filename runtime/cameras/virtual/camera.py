@@ -118,7 +118,7 @@ class VirtualCamera:
             amount = Amount(self.severity, self.scale, size_mm)
             spoiled, truth = spoil(defect, good, self._rng(defect, index), amount)
         rng = self._rng("view", index)
-        pose, light = Pose.drawn(rng), _light(rng)
+        pose, light = self._scene(rng)
         hits = look(spoiled, pose, self._directions)
         depth = measure_depth(self.sensor, hits.depth_mm, hits.cos_incidence, lit(hits, pose), rng)
         frame = Frame(
@@ -133,6 +133,10 @@ class VirtualCamera:
         )
         mask = hits.on_part if defect == WRONG_PART else differs(good, spoiled, hits)
         return VirtualShot(frame, mask, hits.on_part, truth, hits.cos_incidence)
+
+    def _scene(self, rng: np.random.Generator) -> tuple[Pose, Light]:
+        """How the part lies and how it is lit in one frame."""
+        return Pose.drawn(rng), _light(rng)
 
     def _rng(self, purpose: str, number: int) -> np.random.Generator:
         """Parts, views and defects are drawn apart, so that a twin differs in its defect only."""
