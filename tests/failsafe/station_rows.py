@@ -389,14 +389,6 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/inspector/test_request_age.py::test_a_request_whose_answer_may_be_forgotten_is_not_done_again",
                 "TOO_OLD", ("inspector/requests.py", "if forgotten_ns is not None and", "if False and")),
         ],
-        "a part that lies in no pose of the good ones, or has something where they have nothing": [
-            off("runtime/vision/test_height_residual.py::test_what_good_frames_do_not_have_is_as_strange_as_can_be",
-                "assert", ("vision/height_residual.py", "found[foreign, 0::2], found[foreign, 1::2] = LARGEST, -LARGEST", "pass")),
-        ],
-        "a bundle judges by a modality whose constants are not in it": [
-            off("runtime/bundle/test_bundle_manifest.py::test_the_constants_of_a_modality_are_there_where_it_is_and_only_there",
-                "DID NOT RAISE", ("bundle/surfaces.py", "if (constants is not None) != (name in network.modalities):", "if False:")),
-        ],
         "a network or bank of zeros, signed again": [
             off("export/test_export_bundle.py::test_a_zeroed_graph_does_not_open_though_signed_again",
                 "DID NOT RAISE", ("bundle/checks.py", "if not large or all(large):", "if False:")),

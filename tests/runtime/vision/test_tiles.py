@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 
 from asperity.calibration.profiles import PROFILES, network_for, tiled
+from asperity.runtime.bundle.surfaces import input_shapes
 from asperity.runtime.errors import EngineError, UsageError
 from asperity.runtime.frame import FloatArray, Prepared, Silhouette, Window
-from asperity.runtime.manifest import Geometry, Network
-from asperity.runtime.vision.features import frozen_patches
+from asperity.runtime.manifest import Geometry, GridDescriptor, Network
+from asperity.runtime.vision.features import feature_shapes, frozen_patches
+from asperity.runtime.vision.grid_descriptor import DIMENSION, RADII
+from asperity.runtime.vision.preprocess import prepare
 from asperity.runtime.vision.tiles import Tiling, of_window, refuse_several_tiles, scorable
+from tests.synthetic_station import plane_geometry, shoot, small_network
 
 GEOMETRY = Geometry(
     method="none", why="", unit="mm", height_px=512, width_px=512, plane=None, plane_cut_mm=0.0, point_spacing_mm=0.1,
@@ -34,8 +38,9 @@ def window(sizes: Network) -> Prepared:
     rows, columns = np.indices((sizes.cloud_px, sizes.cloud_px), dtype=np.float32)
     cloud = np.stack([columns + 1, rows + 1, np.full_like(rows, 400.0)], axis=-1)
     return Prepared(
-        image, cloud, np.ones((sizes.grid, sizes.grid), bool), Window(0, 0, 520), Silhouette(1.0, 1.0, 1.0, 1.0, 0.0)
-    )
+        image, cloud, np.ones((sizes.grid, sizes.grid), bool), Window(0, 0, 520), Silhouette(1.0, 1.0, 1.0, 1.0, 0.0),
+        geometry=image[..., [1, 0, 2]],
+    )  # fmt: skip
 
 
 class _Told:
@@ -68,6 +73,30 @@ def test_every_patch_takes_the_features_of_its_own_place(tiles: int) -> None:
     assert np.array_equal(patches.features["rgb"][:, 1].reshape(rows.shape), columns)
     assert patches.nonempty.shape == rows.shape and patches.nonempty.all()
     assert (patches.features["points"] != 0).all()
+
+
+def test_the_surface_is_seen_by_the_same_tiles_in_a_pass_of_its_own() -> None:
+    sizes = msgspec.structs.replace(network(2), modalities=("rgb", "geometry"))
+    told, frame = _Told(sizes), window(of_window(sizes))
+    networks = SimpleNamespace(rgb=told.rgb)
+    patches = frozen_patches(frame, sizes, networks)
+    assert told.images == 2 * 4 and patches.nonempty.all()
+    colour, surface = patches.features["rgb"], patches.features["geometry"]
+    assert np.array_equal(surface[:, :2], colour[:, 1::-1]) and not np.array_equal(surface, colour)
+    with pytest.raises(EngineError, match="without its geometry"):
+        frozen_patches(replace(frame, geometry=None), sizes, networks)
+
+
+def test_what_preprocessing_makes_of_the_surface_lies_on_the_windows_patches() -> None:
+    shot = shoot(radius_mm=26.0)
+    usual = GridDescriptor(3, ((0.1, 0.1, 0.1),) * len(RADII))
+    sizes = small_network(tiles=2, modalities=("rgb", "points", "descriptor"), descriptor=usual)
+    prepared = prepare(shot.frame, plane_geometry(shot), sizes)
+    cells = of_window(sizes).grid ** 2
+    assert prepared.descriptor is not None and prepared.descriptor.shape == (cells, DIMENSION)
+    assert feature_shapes(sizes)["descriptor"] == (cells, DIMENSION)
+    assert input_shapes(sizes)["descriptor"][1] == (cells, DIMENSION)
+    assert input_shapes(sizes)["image"][1] == prepared.image.shape
 
 
 def test_one_tile_is_the_window_itself() -> None:
