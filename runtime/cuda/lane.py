@@ -17,29 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.cuda.answer import Packed, Piece, enqueue_check, enqueue_place
-from asperity.runtime.cuda.device_bank import DeviceBank
+from asperity.runtime.cuda.answer import Packed, Piece, enqueue_check
 from asperity.runtime.cuda.graph import DeviceGraph, DeviceGraphs, Shape
 from asperity.runtime.cuda.launch import Buffer, Enqueue
-from asperity.runtime.cuda.maps import POINTS, RGB, LocalDistances, Maps, Peak
-from asperity.runtime.cuda.nearest import STATS, NearestSearch
+from asperity.runtime.cuda.maps import POINTS, RGB, Maps
+from asperity.runtime.cuda.modality import ModalityBranch, SharedBank
 from asperity.runtime.cuda.points import Grouping, GroupScale, Interpolation, Sampling, SamplingPlan
 from asperity.runtime.cuda.preprocess import FIGURES, Preprocess
 from asperity.runtime.cuda.streams import FrameDevice, Recording
 from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import BoolArray, Frame, Prepared
-from asperity.runtime.manifest import Decision, Geometry, Modality, Network
+from asperity.runtime.manifest import Decision, Geometry, Network
 from asperity.runtime.vision.features import adapts, normalised_image
-
-
-@dataclass(frozen=True, slots=True)
-class SharedBank:
-    """One modality's memory on the device, for all lanes."""
-
-    bank: DeviceBank
-    modality: Modality
-    usual: LocalDistances | None
-    """None: published distances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,47 +42,6 @@ class Shared:
     """H x W, pixels that the recipe's masks hide; None: none."""
     rgb: SharedBank
     points: SharedBank
-
-
-class _Branch:
-    """One modality's search and image distance."""
-
-    def __init__(self, device: FrameDevice, shared: SharedBank, tokens: int, grid: int, own_peak: bool) -> None:
-        self.device, self.tokens, self._usual = device, tokens, shared.usual
-        modality = shared.modality
-        self.search = NearestSearch(
-            device, shared.bank, tokens, modality.feature_mean, modality.feature_std, shared.bank.path
-        )
-        self.placed = device.alloc(4 * tokens)
-        self.peak = Peak(device, grid) if own_peak and shared.usual is not None else None
-
-    def enqueue(self, features: Buffer, mask: Buffer, rows: int, fault: Buffer) -> None:
-        """Distances of the tokens in ``mask`` -> ``placed``; the image distance where it is the search's or the peak's.
-
-        ``rows``: an upper bound of how many tokens the mask has.
-        """
-        b = self.search.buffers
-        self.search.enqueue(features, mask, rows)
-        if self._usual is None:
-            self.search.enqueue_image_distance()
-        else:
-            self._usual.enqueue(b["distance"], b["index"], b["count"], self.tokens, fault)
-        tokens = self.tokens
-        enqueue_place(self.device, b["distance"], b["list"], b["count"], tokens, tokens, self.placed, fault)
-        if self.peak is not None:
-            self.peak.enqueue(self.placed, fault)
-
-    def pieces(self, name: str, peaks: Buffer, plane: int) -> dict[str, Piece]:
-        """What the host wants to know of it."""
-        b = self.search.buffers
-        pieces = {f"{name}_stats": Piece(b["stats"], (STATS,), np.int32)}
-        if self._usual is None:
-            pieces[f"{name}_distance"] = Piece(b["image_distance"], (1,), np.float32)
-        elif self.peak is not None:
-            pieces[f"{name}_peak"] = Piece(self.peak.peak, (1,), np.uint64)
-        else:
-            pieces[f"{name}_peak"] = Piece(peaks, (1,), np.uint64, 8 * plane)
-        return pieces
 
 
 class Lane:
@@ -125,8 +73,8 @@ class Lane:
             sizes = (4 * self.tokens * c, 4 * self.patches * d)
             self._rgb_adapted, self._points_adapted = (device.alloc(size) for size in sizes)
             self._ones = device.upload(np.ones(self.patches, dtype=np.float32))
-        self.rgb = _Branch(device, recipe.rgb, self.tokens, network.rgb_grid, network.rgb_grid != network.grid)
-        self.points = _Branch(device, recipe.points, self.patches, network.grid, own_peak=False)
+        self.rgb = ModalityBranch(device, recipe.rgb, self.tokens, network.rgb_grid, network.rgb_grid != network.grid)
+        self.points = ModalityBranch(device, recipe.points, self.patches, network.grid, own_peak=False)
         self._networks: dict[str, DeviceGraph] = {}
         self.head = self._head_pieces()
         self.answer = self._answer_pieces()
@@ -372,4 +320,3 @@ class Lane:
                 **self.points.pieces("points", maps.peaks, POINTS),
             },
         )
-

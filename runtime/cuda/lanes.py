@@ -10,12 +10,24 @@ from asperity.runtime.cuda.choice import choose
 from asperity.runtime.cuda.cublas import WORKSPACE_BYTES
 from asperity.runtime.cuda.device_bank import BankArrays, DeviceBank, Path, bank_arrays
 from asperity.runtime.cuda.graph import DeviceGraphs
-from asperity.runtime.cuda.lane import Lane, Shared, SharedBank
+from asperity.runtime.cuda.lane import Lane, Shared
 from asperity.runtime.cuda.maps import LocalDistances
+from asperity.runtime.cuda.modality import SharedBank
+from asperity.runtime.cuda.projection import DeviceProjection
 from asperity.runtime.cuda.streams import FrameDevice
-from asperity.runtime.frame import BoolArray
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import BoolArray, FloatArray
 from asperity.runtime.manifest import Decision, Geometry, Modality, Network
 from asperity.runtime.vision.distances import USUAL, ModalityBank, RowStatistics
+
+
+def refuse_modalities(network: Network) -> None:
+    """Raises EngineError for a bundle that is not judged by rgb and points together: kernels do these two alone."""
+    if network.modalities != ("rgb", "points"):
+        raise EngineError(
+            f"the cuda engine judges by rgb and points, and this bundle by {', '.join(network.modalities)}; use the "
+            "cpu engine for it, or calibrate with --modalities rgb,points"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +38,20 @@ class HostBank:
     path: Path
     modality: Modality
     usual: RowStatistics | None
+    projection: FloatArray | None
 
     def upload(self, device: FrameDevice) -> SharedBank:
         """Onto a device."""
         usual = self.usual
         local = None if usual is None else LocalDistances(device, usual.mean, usual.std, USUAL)
-        return SharedBank(DeviceBank(device, self.arrays, self.path), self.modality, local)
+        projection = None if self.projection is None else DeviceProjection.upload(device, self.projection)
+        return SharedBank(DeviceBank(device, self.arrays, self.path), self.modality, local, projection)
 
 
 def host_bank(device: str, bank: ModalityBank, modality: Modality, tokens: int) -> HostBank:
     """The bank by the path that is quickest on a device of this name for ``tokens`` queries. Raises EngineError."""
     rows = bank.memory.rows
-    return HostBank(bank_arrays(rows), choose(device, tokens, *rows.shape), modality, bank.usual)
+    return HostBank(bank_arrays(rows), choose(device, tokens, *rows.shape), modality, bank.usual, bank.projection)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from asperity.runtime.frame import FloatArray, Region, Window
 from asperity.runtime.manifest import Decision
 from asperity.runtime.vision.maps import MAP_PX, region_of
 from asperity.runtime.vision.nearest import MemoryBank
+from asperity.runtime.vision.scoring import TIE_SLOPE
 
 BLOCK = 256
 PLANES = 4
@@ -44,6 +45,7 @@ class Maps:
             for modality in decision.modalities().values()
             for value in (modality.weight, modality.patch_mean, modality.patch_std)
         ]
+        self._constants += [np.int32(decision.fusion == "squares"), np.float64(TIE_SLOPE)]
 
     def enqueue(
         self, points_distance: Buffer, slot_of_patch: Buffer, rgb_distance: Buffer, inspect: Buffer, fault: Buffer

@@ -21,7 +21,7 @@ from asperity.runtime.bundle.reader import Bundle
 from asperity.runtime.cuda.budget import check_room
 from asperity.runtime.cuda.graph import DeviceGraphs
 from asperity.runtime.cuda.lane import Lane
-from asperity.runtime.cuda.lanes import LanePlan, host_bank
+from asperity.runtime.cuda.lanes import LanePlan, host_bank, refuse_modalities
 from asperity.runtime.cuda.launch import Enqueue
 from asperity.runtime.cuda.preprocess import refuse
 from asperity.runtime.cuda.readback import EMPTY, check_fault, check_number, modality_of
@@ -39,7 +39,7 @@ from asperity.runtime.frame import (
     Scores,
 )
 from asperity.runtime.manifest import Decision, Geometry, Network
-from asperity.runtime.vision.features import StageClock, refuse_unknown
+from asperity.runtime.vision.features import StageClock
 from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.preprocess import Masks, covered_pixels, refuse_size
 from asperity.runtime.vision.units import pixel_rays
@@ -378,10 +378,8 @@ class CudaEngine(Engine):
 
     def _make(self, decision: Decision, banks: Banks, masks: Masks) -> None:
         device, settings = self._device, self._settings
-        refuse_unknown(self._network.modalities, known=("rgb", "points"))
+        refuse_modalities(self._network)
         modalities = decision.modalities()
-        if decision.fusion == "squares" or any(bank.projection is not None for bank in banks.values()):
-            raise EngineError("cuda has neither fusion by squares nor whitened features yet; use the cpu engine")
         covered = covered_pixels(masks, self._geometry)
         plan = LanePlan(
             self._geometry, self._network, decision, covered if covered.any() else None,

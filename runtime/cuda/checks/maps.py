@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -41,12 +42,22 @@ DECISION = Decision(
     alpha_total=0.02, calibration_scores=(1.0,),
 )  # fmt: skip
 
+SQUARES = msgspec.structs.replace(
+    DECISION, fusion="squares", rgb=Modality(0.0, 1.0, 5.0, 0.7, 4.0, 0.9, 1.0, 10),
+    points=Modality(0.0, 1.0, 6.0, 0.8, 5.0, 1.1, 1.0, 10),
+)  # fmt: skip
+LEFT_OUT = msgspec.structs.replace(SQUARES, points=Modality(0.0, 1.0, 6.0, 0.8, 5.0, 1.1, 0.0, 10))
+"""The points count for nothing, but their damage does."""
+DECISIONS = {"squares": SQUARES, "left_out": LEFT_OUT, "left_out_nan": LEFT_OUT}
+"""By kind of input; otherwise ``DECISION``."""
+
 
 class CheckedMaps:
     """Distances of one frame through the map's kernels."""
 
     def __init__(self, device: Device, shape: Shape, kind: str, rng: np.random.Generator) -> None:
         self.grid, self.rgb_grid, self.kind, self.device = shape["grid"], shape["rgb_grid"], kind, device
+        self.decision, self.damaged = DECISIONS.get(kind, DECISION), kind.endswith("nan")
         grid, patches = self.grid, self.grid**2
         nonempty = rng.random(patches) < (0.0 if kind == "empty" else 0.6)
         self.inspect = rng.random(patches) < 0.9
@@ -61,10 +72,10 @@ class CheckedMaps:
             numbers = np.arange(patches, dtype=np.int32)
             distances, self.slots, self.count = np.full(patches, 3.0, np.float32), patches, patches
         self.scored = ((numbers >= 0) & self.inspect).reshape(grid, grid)
-        if kind == "nan":
+        if self.damaged:
             distances[numbers[np.flatnonzero(self.scored.ravel())[3]]] = np.nan
         self.distances, self.tokens, self.numbers = distances, tokens, numbers
-        self.stage = Maps(device, grid, self.rgb_grid, self.slots, DECISION)
+        self.stage = Maps(device, grid, self.rgb_grid, self.slots, self.decision)
         inspect = self.inspect.astype(np.uint8)
         self.inputs = (
             device.upload(distances), device.upload(numbers), device.upload(tokens), device.upload(inspect),
@@ -81,9 +92,9 @@ class CheckedMaps:
 
     def problems(self) -> list[str]:
         """Against scoring.fused_map, maps.pixel_map, and the region's rule on the device's own map."""
-        told = fault_problems(self.device, self.fault, NOT_FINITE if self.kind == "nan" else 0)
+        told = fault_problems(self.device, self.fault, NOT_FINITE if self.damaged else 0)
         peaks = self.stage.download_peaks()
-        if self.kind == "nan":
+        if self.damaged:
             # Damage must stay in sight of everybody who looks.
             return told + ([] if np.isnan(peaks[[FUSED, POINTS]]).all() else ["NaN did not reach the peaks"])
         grid, repeat = self.grid, self.grid // self.rgb_grid
@@ -95,7 +106,7 @@ class CheckedMaps:
             "points": ModalityScores(np.where(self.scored, points, zero), 0.0),
         }
         wanted = {
-            FUSED: fused_map(modalities, DECISION), SCORED: self.scored.astype(np.float32),
+            FUSED: fused_map(modalities, self.decision), SCORED: self.scored.astype(np.float32),
             RGB: modalities["rgb"].distance_map, POINTS: modalities["points"].distance_map,
         }  # fmt: skip
         planes = self.device.download(self.stage.planes, (PLANES, grid, grid), np.float32)
@@ -271,7 +282,7 @@ ENTRIES: tuple[KernelEntry, ...] = (
         prepare=CheckedMaps,
         shapes=(_PAPER, _LITE, {"grid": 21, "rgb_grid": 7, "threads": 256}),
         small=({"grid": 12, "rgb_grid": 6, "threads": 256},),
-        kinds=("random", "flat", "nan", "empty"),
+        kinds=("random", "flat", "nan", "empty", *DECISIONS),
     ),
     KernelEntry(
         name="own_peak",
