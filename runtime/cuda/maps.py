@@ -25,8 +25,8 @@ FUSED, SCORED, RGB, POINTS, SURFACE = range(PLANES + 1)
 
 
 class Maps:
-    """Buffers: ``planes`` 4 or 5 x grid^2 and ``pixels`` as many x 224^2 f4, ``peaks`` as many keys, ``scored`` grid^2 u1,
-    ``token_scored`` rgb_grid^2 u1, ``slot_scored`` slots u1, ``spot`` 6 i4, ``levels`` 2 f8.
+    """Buffers: ``planes`` 4 or 5 x grid^2 and ``pixels`` as many x 224^2 f4, ``peaks`` as many keys,
+    ``scored`` grid^2 u1, ``token_scored`` rgb_grid^2 u1, ``slot_scored`` slots u1, ``spot`` 6 i4, ``levels`` 2 f8.
     """
 
     def __init__(self, device: Device, grid: int, rgb_grid: int, slots: int, decision: Decision) -> None:
@@ -82,8 +82,8 @@ class Maps:
         self.device.launch(begin, tokens, self.token_scored, np.int32(self.count), self.peaks)
         self.device.launch(
             _over(self.grid**2, "fuse_distances"), points_distance, slot_of_patch, np.int32(self.slots), rgb_distance,
-            surface, np.int32(self.rgb_grid), inspect, np.int32(self.grid), *self._constants, self.scored, self.token_scored,
-            self.slot_scored, self.planes, fault,
+            surface, np.int32(self.rgb_grid), inspect, np.int32(self.grid), *self._constants, self.scored,
+            self.token_scored, self.slot_scored, self.planes, fault,
         )  # fmt: skip
 
     def enqueue_pixels(self, fault: Buffer) -> None:

@@ -22,7 +22,7 @@ from asperity.runtime.vision.surface_grid import surface_of
 from asperity.runtime.vision.surface_picture import around_width, picture
 
 POINT_MM = 6.2e-5
-"""Of a mean: float32 sums of coordinates of some 500 mm, relative to their centre, then two of float32's steps there."""
+"""Of a mean: float32 sums of coordinates of some 500 mm, relative to their centre, then two float32 steps there."""
 NORMAL = 1e-3
 """Of a unit normal's component: a point's rounding over a tangent of a millimetre."""
 LEVELS = 1

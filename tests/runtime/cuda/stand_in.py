@@ -15,7 +15,8 @@ from asperity.runtime.cuda.shim.streams import ShimFrameDevice
 from asperity.runtime.engines.cpu import CpuEngine
 from asperity.runtime.engines.cuda import CudaEngine, Settings
 from asperity.runtime.frame import FloatArray, Scores
-from asperity.runtime.manifest import Decision, Geometry, Modality, Network
+from asperity.runtime.manifest import Decision, Geometry, Modality, Network, SurfacePicture
+from asperity.runtime.vision.features import feature_shapes
 from asperity.runtime.vision.preprocess import Masks
 from tests.bundle_factory import model
 from tests.synthetic_station import plane_geometry, shoot, small_network
@@ -107,6 +108,8 @@ class Station:
             bank_rows=ROWS,
         )  # fmt: skip
         both = {"rgb": one, "points": other_modality(one)}
+        if "geometry" in self.network.modalities:
+            both["geometry"] = msgspec.structs.replace(one, feature_mean=0.3, patch_mean=0.7)
         if self.projected:
             both = {n: msgspec.structs.replace(m, weight=1.0, projected=self.projected[n]) for n, m in both.items()}
         return Decision(
@@ -118,7 +121,7 @@ class Station:
     def banks(self) -> Banks:
         """Random rows, and with local distances what is usual at each."""
         rng = np.random.default_rng(9 + self.seed)
-        widths = {"rgb": self.network.rgb_channels, "points": self.network.points_channels}
+        widths = {name: width for name, (_, width) in feature_shapes(self.network).items()}
         tensors: dict[str, FloatArray] = {
             n: rng.normal(size=(ROWS, self.projected.get(n, w))).astype(np.float32) for n, w in widths.items()
         }
@@ -160,9 +163,9 @@ def other_modality(modality: Modality) -> Modality:
     return Modality(**{**values, "feature_mean": -0.2, "feature_std": 1.3, "patch_mean": 0.4, "weight": 0.7})
 
 
-def station(kind: Literal["published", "local", "plain", "squares"] = "published") -> Station:
+def station(kind: Literal["published", "local", "plain", "squares", "surface"] = "published") -> Station:
     """Kinds of recipes: with adaptors and published distances, local ones on two grids, no adaptor; squares and
-    projected features, one to fewer columns than channels."""
+    projected features, one to fewer columns than channels; with the surface's picture too."""
     if kind == "published":
         return Station()
     if kind == "local":
@@ -174,6 +177,15 @@ def station(kind: Literal["published", "local", "plain", "squares"] = "published
         )  # fmt: skip
     if kind == "squares":
         return Station(small_network(distances="local"), projected={"rgb": 4, "points": 6})
+    if kind == "surface":
+        chosen = SurfacePicture("relief", 3, (0.0, 0.0, 0.0), (0.4, 0.4, 0.3))
+        return Station(
+            small_network(
+                grid=14, rgb_grid=7, cloud_px=42, groups=24, distances="local", picture=chosen,
+                modalities=("rgb", "points", "geometry"),
+            ),
+            projected={"rgb": 4, "points": 6, "geometry": 3},
+        )  # fmt: skip
     return Station(small_network(pooling="published", cloud_resize="nearest", centre_positions=False))
 
 

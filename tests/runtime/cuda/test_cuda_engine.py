@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from asperity.runtime.bundle.reader import open_bundle
-from asperity.runtime.cuda.maps import FUSED, PLANES
+from asperity.runtime.cuda.maps import FUSED
 from asperity.runtime.cuda.shim.graphs import OnnxGraphs
 from asperity.runtime.cuda.shim.streams import ShimFrameDevice, Step
 from asperity.runtime.engines import cuda
@@ -59,7 +59,7 @@ def agree(found: Scores, expected: Scores) -> None:
 
 
 @pytest.mark.parametrize("first_branch_first", [False, True])
-@pytest.mark.parametrize("kind", ["published", "local", "plain", "squares"])
+@pytest.mark.parametrize("kind", ["published", "local", "plain", "squares", "surface"])
 def test_scores_are_the_cpu_engines(device_of: Any, kind: Any, first_branch_first: bool) -> None:
     made, device = station(kind), device_of(first_branch_first=first_branch_first, order=int(first_branch_first))
     engine, reference = made.cuda(device), made.cpu()
@@ -67,10 +67,10 @@ def test_scores_are_the_cpu_engines(device_of: Any, kind: Any, first_branch_firs
         heard: list[str] = []
         found, expected = engine.score(frame, heard.append), reference.score(frame, silent)
         assert expected.scored.sum() >= 5
-        assert expected.modalities["rgb"].image_distance > 0 and expected.modalities["points"].image_distance > 0
+        assert all(one.image_distance > 0 for one in expected.modalities.values())
         agree(found, expected)
         maps = engine._lanes[0].maps
-        fused = device.download(maps.planes, (PLANES, *found.scored.shape), np.float32)[FUSED]
+        fused = device.download(maps.planes, (maps.count, *found.scored.shape), np.float32)[FUSED]
         np.testing.assert_allclose(fused, fused_map(found.modalities, made.decision), rtol=1e-6, atol=1e-5)
         assert heard == ["pre", "points", "knn"] == [span.stage for span in found.spans]
         assert set(found.stage_us) == set(heard)
@@ -201,9 +201,10 @@ def test_a_fuller_frame_than_the_slots_takes_the_larger_graph(device_of: Any) ->
         without.score(SHOT.frame, silent)
 
 
-def test_a_prepared_frame_scores_like_the_frame_itself(device: ShimFrameDevice) -> None:
+@pytest.mark.parametrize("kind", ["local", "surface"])
+def test_a_prepared_frame_scores_like_the_frame_itself(device: ShimFrameDevice, kind: Any) -> None:
     """What is recorded and what is launched one by one are the same work."""
-    made = station("local")
+    made = station(kind)
     engine = made.cuda(device)
     scores = engine.score(SHOT.frame, silent)
     prepared = prepare(SHOT.frame, made.geometry, made.network)
@@ -273,7 +274,7 @@ def test_a_recipe_that_opens_beside_another_needs_room_for_itself_only(
         opened(device_of(total_bytes=room))
 
 
-@pytest.mark.parametrize("kind", ["local", "squares"])
+@pytest.mark.parametrize("kind", ["local", "surface"])
 def test_the_plan_of_memory_is_what_is_taken(device: ShimFrameDevice, kind: Any) -> None:
     """No buffer of lanes or banks is missing in it: only rounding lies between."""
     engine = station(kind).cuda(device, Settings(lanes=2, keep_warm_ms=0))
@@ -314,7 +315,7 @@ def test_the_collector_is_frozen_only_while_an_engine_serves(device_of: Any) -> 
 def test_what_the_device_cannot_do_is_refused_at_opening(device: ShimFrameDevice) -> None:
     with pytest.raises(EngineError, match="published"):
         Station(geometry=plane_geometry(SHOT, method="published", plane=None)).cuda(device)
-    for names in (("rgb", "points", "geometry"), ("rgb", "geometry")):
+    for names in (("rgb", "points", "geometry", "height"), ("rgb", "geometry")):
         made = station("squares")
         other = replace(made, network=msgspec.structs.replace(made.network, modalities=names))
         with pytest.raises(EngineError, match=f"this bundle by {', '.join(names)}; use the cpu engine"):
