@@ -33,11 +33,11 @@ def test_pictures_are_the_runtimes(device: ShimDevice, kind: str) -> None:
 
 
 def test_a_large_window_is_averaged_in_blocks_first(device: ShimDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    """47 pixels in blocks of 3: the last is cut, and cells lie where whole blocks put them."""
-    monkeypatch.setattr(surface_grid, "MOST_PX", 16)
-    for seed, kind in enumerate(("random", "off_frame")):
+    """47 pixels in blocks of 5: the last is cut, and cells lie where whole blocks put them."""
+    monkeypatch.setattr(surface_grid, "MOST_PX", 10)
+    for seed, kind in enumerate(("random", "holes")):
         prepared = checks.CheckedSurface(device, ENTRY.small[0], kind, np.random.default_rng(seed))
-        assert (prepared.stage.block, prepared.stage.size) == (3, 16)
+        assert (prepared.stage.block, prepared.stage.size) == (5, 10)
         prepared.enqueue()
         assert prepared.problems() == []
 
