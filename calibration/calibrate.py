@@ -16,12 +16,16 @@ import torch
 
 from asperity.calibration.adaptation.settings import AdaptationConfig, default_config
 from asperity.calibration.adaptation.trainer import Adaptation, adapt
+from asperity.calibration.banks.choice import choose, narrowed, without_others
 from asperity.calibration.banks.folds import FRAMES_ENOUGH, judge_folds
 from asperity.calibration.banks.left_out import SpoiledDistances, leave_out
-from asperity.calibration.banks.reference import FrameDistances, OwnedBanks, Reference, fit_decision
+from asperity.calibration.banks.reference import FrameDistances, OwnedBanks, Reference, Views, fit_decision, no_views
 from asperity.calibration.features.embedding import embed, fit_station_statistics, frame_of
 from asperity.calibration.features.patches import PatchSet
+from asperity.calibration.features.surfaces import only
+from asperity.calibration.features.views import VIEWS, make_views
 from asperity.calibration.frames.prepare_normals import (
+    Frames,
     Normals,
     Progress,
     fit_first,
@@ -29,24 +33,30 @@ from asperity.calibration.frames.prepare_normals import (
     split_normals,
     with_modalities,
 )
-from asperity.calibration.frames.silhouette import learn_shape
+from asperity.calibration.frames.prepare_normals import narrowed as narrowed_normals
+from asperity.calibration.frames.silhouette import Shape, learn_shape
 from asperity.calibration.frames.split import Split
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.outcome.folder import write_folder
+from asperity.calibration.outcome.kept_frames import write_kept
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import Resumable, job_digest, working
-from asperity.calibration.outcome.threshold import choose_rate, promise, threshold
-from asperity.calibration.profiles import Profile, profile
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder, LeftOut
+from asperity.calibration.outcome.threshold import Rate, choose_rate, promise, threshold, with_excluded
+from asperity.calibration.profiles import Profile, profile, tiled
+from asperity.calibration.record import CalibrateOptions, CalibrationFolder, Choice, LeftOut, Method, Refit
 from asperity.calibration.report.write import write_report
+from asperity.calibration.tuning.modality_cost import frame_ms
+from asperity.calibration.tuning.smallest_defect import smallest_defects
 from asperity.calibration.tuning.spoiled_normals import spoiler
-from asperity.runtime.errors import UsageError
-from asperity.runtime.frame import ModalityName
-from asperity.runtime.manifest import Decision, Network
+from asperity.runtime.errors import CalibrationError, UsageError
+from asperity.runtime.frame import ModalityName, Prepared
+from asperity.runtime.manifest import Decision, Network, SmallestDefect
 from asperity.runtime.vision.features import KNOWN, frozen_patches, points_slots
 from asperity.runtime.vision.scoring import fused_score
 
 FOLDER = "calibration"
+AUTO = ("auto",)
+"""Modalities that pseudo-defects choose."""
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
@@ -90,6 +100,8 @@ def calibrate(
         outcome = learn(Path(source), options, work, progress, adaptation)
         record = write_folder(outcome, Path(source), work.draft)
         write_report(outcome, record, work.draft / "report")
+        if options.keep_frames:
+            write_kept(outcome, work)
     return CalibrationFolder(target, record)
 
 
@@ -101,15 +113,13 @@ def learn(
     adaptation: AdaptationConfig | None = None,
 ) -> Outcome:
     """Everything but writing the calibration folder. Raises as ``calibrate``."""
-    chosen = profile(options.profile)
-    if not options.whitening:
-        chosen = replace(chosen, whitening=None)
+    chosen = chosen_profile(options)
     stages = Stages()
     with stages("read and prepare"):
         normals = prepare_normals(source, options, chosen, progress)
         split = split_normals(normals, options.held_out, options.seed)
         normals, split = fit_first(normals, split)
-        normals = with_modalities(normals, asked_modalities(options, chosen), len(split.fit), progress)
+        normals, unavailable = _with_modalities(normals, options, chosen, len(split.fit), progress)
         shapes = [one.silhouette for one in normals.prepared]
         shape = learn_shape(
             [shapes[i] for i in (*split.fit, *split.tune)], [shapes[i] for i in split.calibrate], normals.geometry
@@ -133,16 +143,45 @@ def learn(
     if config is not None:
         with stages("adaptation"):
             adapted, network = _adapt(frozen, split, chosen, normals, networks, config, progress, work.checkpoint)
-    reference = Reference(network, networks, frozen, normals.prepared)
+    reference = Reference(network, networks, frozen, normals.prepared, normals.parts.of_frames)
+    outcome = conclude(options, normals, split, shape, rate, reference, adapted, stages, progress)
+    if outcome.choice is not None:
+        outcome = replace(outcome, choice=msgspec.structs.replace(outcome.choice, unavailable=unavailable))
+    if not options.smallest_defect:
+        return outcome
+    with stages("smallest defect"):
+        found = _smallest_defects(outcome, work.smallest_defect, progress)
+    return replace(outcome, smallest_defects=found, stage_s=stages.seconds)
+
+
+def conclude(
+    options: CalibrateOptions, normals: Normals, split: Split, shape: Shape, rate: Rate, reference: Reference,
+    adapted: Adaptation | None, stages: Stages, progress: Progress, refit: Refit | None = None,
+    earlier: Decision | None = None,
+) -> Outcome:  # fmt: skip
+    """From frozen patches on: banks, scores, threshold, promise. Raises CalibrationError.
+
+    ``earlier``: a decision whose modalities count as they did; None: pseudo-defects say which do.
+    """
+    chosen = chosen_profile(options)
     with stages("memory banks"):
         reference.fit_banks(
             split.fit, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
-            progress=progress,
+            progress=progress, views=_views(normals, reference.network, options),
         )  # fmt: skip
     with stages("scores"):
         distances = _measure(reference, split, options, progress)
 
-    decision, left_out = _fuse(reference, normals, split, distances, options, chosen, stages, progress)
+    decision, left_out, choice = _fuse(
+        reference, normals, split, distances, options, chosen, stages, progress, earlier
+    )  # fmt: skip
+    if choice is not None:
+        with stages("cost of each modality"):
+            choice = msgspec.structs.replace(choice, frame_ms=frame_ms(normals, reference))
+        names = choice.chosen.modalities
+        normals = narrowed_normals(normals, only(reference.network, names))
+        reference = narrowed(reference, names, normals.prepared)
+        distances = {index: without_others(one, names) for index, one in distances.items()}
     judged = [fused_score(distances[i].modalities, decision) for i in split.calibrate]
     limit = threshold(judged, rate, [normals.parts.of_frames[i] for i in split.calibrate])
     decision = msgspec.structs.replace(
@@ -154,18 +193,44 @@ def learn(
         rate, options.alpha, options.held_out, len(split.calibrate), widened_for, normals.parts.suspected,
         normals.parts.compared,
     )  # fmt: skip
+    calibrated = refit.excluded_calibrate if refit is not None else ()
+    rejects = with_excluded(rejects, len(normals.items), len(options.exclude), calibrated)
     return Outcome(
-        options, normals, split, reference, decision, rejects, shape, distances, adapted, left_out, stages.seconds
+        options, normals, split, reference, decision, rejects, shape, distances, adapted, left_out, stages.seconds,
+        refit, choice,
     )  # fmt: skip
+
+
+def _smallest_defects(outcome: Outcome, kept: Path, progress: Progress) -> tuple[SmallestDefect, ...]:
+    """On the calibration frames that are accepted; with leave-one-out the banks hold them, so they show nothing."""
+    if outcome.options.held_out == "leave_one_out":
+        return ()
+    normals = outcome.normals
+    accepted = [i for i in outcome.split.calibrate if outcome.score(i) <= outcome.decision.threshold]
+    frames = Frames([normals.items[i] for i in accepted])
+    return smallest_defects(
+        frames, normals.geometry, outcome.rejects, outcome.options.seed,
+        lambda done, total: progress("smallest defect", done, total), kept,
+    )  # fmt: skip
+
+
+def chosen_profile(options: CalibrateOptions) -> Profile:
+    """The profile with what the options change of it. Raises UsageError."""
+    chosen = tiled(profile(options.profile), options.tiles)
+    return chosen if options.whitening else replace(chosen, whitening=None)
 
 
 def _check(options: CalibrateOptions) -> None:
     """Options that no data could make right. Raises UsageError."""
-    asked_modalities(options, profile(options.profile))
+    asked_modalities(options, chosen_profile(options))
+    if options.tiles > 1 and options.method == "lsfa":
+        raise UsageError(f"--tiles {options.tiles} needs --method frozen: adaptors are trained on whole windows")
     if options.alpha is not None and not 0.0 < options.alpha < 1.0:
         raise UsageError(f"--alpha {options.alpha} cannot be a false-reject rate; give one between 0 and 1, as 0.02")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit} must be 1 or more")
+    if not 0 <= options.views <= VIEWS:
+        raise UsageError(f"--views {options.views} must be 0 to {VIEWS}")
     if options.strangest < 0:
         raise UsageError(f"--strangest {options.strangest} must be 0 or more")
     try:
@@ -176,8 +241,21 @@ def _check(options: CalibrateOptions) -> None:
         raise UsageError(f"--device {options.device}: torch finds no GPU here; give --device cpu")
 
 
+def usual_method(profile_name: str, modalities: tuple[str, ...] | None) -> Method:
+    """How features are used where nobody says: adapted, where there is something to adapt."""
+    return "frozen" if profile_name == "fast" or modalities == AUTO else "lsfa"
+
+
 def asked_modalities(options: CalibrateOptions, chosen: Profile) -> tuple[ModalityName, ...]:
-    """What frames are judged by, in order. Raises UsageError for a set that cannot judge."""
+    """What frames are judged by, in order; all where pseudo-defects choose. Raises UsageError for a set that cannot
+    judge."""
+    if options.modalities == AUTO:
+        if (options.fusion or chosen.fusion) != "squares":
+            where = f"--fusion {options.fusion}" if options.fusion else f"--profile {chosen.name}"
+            raise UsageError(f"--modalities auto chooses for fusion squares, not for {where}; name the modalities")
+        if options.method == "lsfa":
+            raise UsageError("--modalities auto: lsfa adapts rgb and points together; give --method frozen")
+        return KNOWN
     asked = options.modalities or chosen.modalities
     told = ",".join(asked)
     if strange := [name for name in asked if name not in KNOWN]:
@@ -185,8 +263,26 @@ def asked_modalities(options: CalibrateOptions, chosen: Profile) -> tuple[Modali
     if "rgb" not in asked or len(set(asked)) < 2:
         raise UsageError(f"--modalities {told}: name rgb and one or more of {', '.join(KNOWN[1:])}")
     if "points" not in asked and options.method == "lsfa":
-        raise UsageError(f"--modalities {told}: lsfa adapts rgb and points together; add points, or --method frozen")
+        where = f"--modalities {told}" if options.modalities else f"--profile {chosen.name} ({told})"
+        raise UsageError(f"{where}: lsfa adapts rgb and points together; add points, or --method frozen")
     return tuple(name for name in KNOWN if name in asked)
+
+
+def _with_modalities(
+    normals: Normals, options: CalibrateOptions, chosen: Profile, fit: int, progress: Progress
+) -> tuple[Normals, dict[ModalityName, str]]:
+    """As asked; where pseudo-defects choose, without heights that the parts do not give, and why.
+
+    Raises CalibrationError, DataError.
+    """
+    asked = asked_modalities(options, chosen)
+    try:
+        return with_modalities(normals, asked, fit, progress), {}
+    except CalibrationError as error:
+        if options.modalities != AUTO:
+            raise
+        rest = tuple(name for name in asked if name != "height")
+        return with_modalities(normals, rest, fit, progress), {"height": str(error)}
 
 
 def _networks(
@@ -201,6 +297,8 @@ def _networks(
     )
     network = normals.network
     fit_station_statistics([normals.prepared[i] for i in split.fit], network, networks, chosen)
+    if "points" not in network.modalities:
+        networks.drop_points()
     return networks, network
 
 
@@ -233,43 +331,73 @@ def _adapt(
 
 def _fuse(
     reference: Reference, normals: Normals, split: Split, distances: dict[int, FrameDistances],
-    options: CalibrateOptions, chosen: Profile, stages: Stages, progress: Progress,
-) -> tuple[Decision, tuple[LeftOut, ...]]:  # fmt: skip
-    """Standardisation and weights, and the modalities that do not count. Calibration frames take no part."""
+    options: CalibrateOptions, chosen: Profile, stages: Stages, progress: Progress, earlier: Decision | None,
+) -> tuple[Decision, tuple[LeftOut, ...], Choice | None]:  # fmt: skip
+    """Standardisation and weights, the modalities that do not count, and which were chosen where nobody named them.
+
+    Calibration frames take no part.
+    """
     fusion = options.fusion or chosen.fusion
     tune = [distances[i] for i in split.tune]
     if fusion != "squares":
-        return fit_decision(tune, reference.banks, fusion), ()
+        return fit_decision(tune, reference.banks, fusion), (), None
     with stages("folds"):
-        seen, spoiled = _judge_folds(reference, normals, split, options, chosen, progress)
-    return leave_out(fit_decision([*seen.values(), *tune], reference.banks, fusion), seen, spoiled)
+        seen, spoiled = _judge_folds(reference, normals, split, options, chosen, progress, spoil=earlier is None)
+    decision = fit_decision([*seen.values(), *tune], reference.banks, fusion)
+    if earlier is None and options.modalities == AUTO:
+        names, choice = choose(decision, seen, spoiled)
+        gone = {name: None for name in decision.modalities() if name not in names}
+        decision = msgspec.structs.replace(decision, **gone)
+        seen = {index: without_others(one, names) for index, one in seen.items()}
+        spoiled = [replace(one, distances=without_others(one.distances, names)) for one in spoiled]
+        return *leave_out(decision, seen, spoiled), choice
+    if earlier is None:
+        return *leave_out(decision, seen, spoiled), None
+    counted = earlier.modalities()
+    weighed = {
+        name: msgspec.structs.replace(one, weight=counted[name].weight) for name, one in decision.modalities().items()
+    }
+    return msgspec.structs.replace(decision, **weighed), (), None
 
 
 def _judge_folds(
-    reference: Reference, normals: Normals, split: Split, options: CalibrateOptions, chosen: Profile, progress: Progress
-) -> tuple[dict[int, FrameDistances], list[SpoiledDistances]]:
-    """Fit frames, as they are and with pseudo-defects, by banks without their parts."""
+    reference: Reference, normals: Normals, split: Split, options: CalibrateOptions, chosen: Profile,
+    progress: Progress, spoil: bool,
+) -> tuple[dict[int, FrameDistances], list[SpoiledDistances]]:  # fmt: skip
+    """Fit frames, as they are and where ``spoil`` with pseudo-defects, by banks without their parts."""
     network, networks = reference.network, reference.networks
-    spoil = spoiler(normals, network, options.seed)
+    made = spoiler(normals, network, options.seed) if spoil else None
     spoiled: list[SpoiledDistances] = []
 
     def fill(frames: list[int]) -> OwnedBanks:
-        others = Reference(network, networks, reference.frozen, reference.prepared)
+        others = Reference(network, networks, reference.frozen, reference.prepared, normals.parts.of_frames)
         others.fit_banks(
             frames, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
-            progress=progress,
+            progress=progress, views=_views(normals, network, options),
         )  # fmt: skip
         return others.banks
 
     def judge(index: int, owned: OwnedBanks) -> FrameDistances:
         banks = {name: one.bank for name, one in owned.items()}
-        for one in spoil(index):
+        for one in made(index) if made else ():
             patches = frozen_patches(one.prepared, network, networks)
             spoiled.append(SpoiledDistances(index, one.kind, reference.measured(patches, one.prepared.inspect, banks)))
         progress("folds", len({one.frame for one in spoiled}), min(len(split.fit), FRAMES_ENOUGH))
         return reference.measured(frame_of(reference.frozen, index), reference.prepared[index].inspect, banks)
 
     return judge_folds(split.fit, [normals.parts.of_frames[i] for i in split.fit], fill, judge), spoiled
+
+
+def _views(normals: Normals, network: Network, options: CalibrateOptions) -> Views:
+    """As many of each fit frame as were asked for."""
+
+    def of(index: int) -> Iterator[Prepared]:
+        frame = normals.items[index].frame(seq=index)
+        return make_views(
+            frame, normals.geometry, network, normals.masks, options.seed, options.views, normals.heights
+        )
+
+    return of if options.views else no_views
 
 
 def _measure(

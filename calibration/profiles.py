@@ -1,4 +1,4 @@
-"""The three profiles as data (architecture, "Profiles"): which networks, how many patches, how large the banks."""
+"""The profiles as data (architecture, "Profiles"): which networks, how many patches, how large the banks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 from asperity.runtime.errors import UsageError
 from asperity.runtime.frame import ModalityName
 from asperity.runtime.manifest import Geometry, Network
+from asperity.runtime.vision.tiles import MOST_TILES
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -62,6 +63,8 @@ class Profile:
     mlp_ratio: int = 4
     modalities: tuple[ModalityName, ...] = ("rgb", "points")
     """What frames are judged by unless a calibration is asked for others."""
+    tiles: int = 1
+    """Colour network inputs along the window's side; all sizes are of one of them."""
 
 
 PROFILES: dict[str, Profile] = {
@@ -91,6 +94,8 @@ PROFILES: dict[str, Profile] = {
     ),
 }  # fmt: skip
 
+PROFILES["fast"] = replace(PROFILES["lite"], name="fast", modalities=("rgb", "geometry", "descriptor"))
+"""``lite`` without point encoder, sampling and grouping (docs/decisions/geometry-modality.md)."""
 
 BEFORE_TAPS: dict[str, dict[str, Any]] = {
     "efficientnet_lite0": {"rgb_taps": (4, 10), "rgb_norm": False, "rgb_heads": 4, "rgb_inner": 160},
@@ -106,6 +111,15 @@ def profile(name: str) -> Profile:
         return PROFILES[name]
     except KeyError:
         raise UsageError(f"--profile {name!r} is not known; choose one of {', '.join(PROFILES)}") from None
+
+
+def tiled(chosen: Profile, tiles: int) -> Profile:
+    """The profile with so many network inputs along the window's side. Raises UsageError."""
+    if not 1 <= tiles <= MOST_TILES:
+        raise UsageError(f"--tiles {tiles} must be 1 to {MOST_TILES}")
+    if tiles > 1 and chosen.pooling == "published":
+        raise UsageError(f"--tiles {tiles}: profile {chosen.name} is the published form, which has one; choose another")
+    return replace(chosen, tiles=tiles)
 
 
 def profile_as_calibrated(network: Network, taps: tuple[int, ...] | None, norm: bool) -> Profile:
@@ -133,4 +147,5 @@ def network_for(
         centre_positions=chosen.centre_positions, pooling=chosen.pooling, adaptor=adaptor,
         distances=chosen.distances,
         rgb_slots=chosen.rgb_grid**2 if adaptor == "lsfa" else 0, points_slots=points_slots if adaptor == "lsfa" else 0,
+        tiles=chosen.tiles,
     )  # fmt: skip

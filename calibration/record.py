@@ -11,6 +11,7 @@ calibration_inputs.safetensors  ``image`` u8 (n, I, I, 3), ``cloud`` f4 (n, P, P
 golden/rgb/NAME.png golden/xyz/NAME.tiff   held-out normal frames (MVTec 3D-AD layout, unit of the geometry)
 masks/*.png                   inspect and ignore masks
 report/                       report.html, report.json
+kept/                         what ``asperity refit`` adds further frames to (``outcome.kept_frames``); may be removed
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from asperity.runtime.bundle.banks import Banks, bank_shapes, read_banks
+from asperity.runtime.bundle.surfaces import height_model
 from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.files import write_whole
 from asperity.runtime.frame import MissingPoint, ModalityName, Unit
-from asperity.runtime.manifest import Decision, Geometry, Network, SilhouetteRange, WeightsOrigin
+from asperity.runtime.manifest import Decision, Geometry, Network, SilhouetteRange, SmallestDefect, WeightsOrigin
 from asperity.runtime.text.encoding import TextRefused
 from asperity.runtime.text.formats import decode_json
+from asperity.runtime.vision.height_residual import HeightModel
 
 FORMAT = 2
 """Version of the folder's layout. A folder of another format is not exported."""
@@ -75,7 +78,8 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     device: str = "cpu"
     """Torch device of networks and adaptation."""
     modalities: tuple[str, ...] | None = None
-    """What frames are judged by, in the order of ``frame.MODALITIES``. None: the profile's own."""
+    """What frames are judged by, in the order of ``frame.MODALITIES``; ``auto`` alone: the cheapest set that
+    pseudo-defects find as good as the best. None: the profile's own."""
     fusion: Fusion | None = None
     """How the modalities' scores become one. None: the profile's."""
     whitening: bool = True
@@ -86,6 +90,8 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """How the background is found; ``published`` is RANSAC + DBSCAN for each frame (slow)."""
     z: Meaning = "auto"
     """What the points' z is: a distance from the camera, or a height above a table that grows towards the camera."""
+    views: int = 0
+    """The banks also hold so many views of each fit frame (light, exposure, pose, half patches, depth noise)."""
     bank_projection: bool = False
     """Choose bank rows on a sparse random projection of the features, as published. False: on the features."""
     rgb_weights: str | None = None
@@ -93,6 +99,12 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Weight files in place of the profile's own."""
     strangest: int = 10
     """How many of the strangest normal frames the report shows."""
+    keep_frames: bool = True
+    """Keep model inputs and patches of all frames in the folder, so that frames can be added (``asperity refit``)."""
+    tiles: int = 1
+    """The window's picture is seen by tiles x tiles network inputs that overlap: finer, and so many times as slow."""
+    smallest_defect: bool = False
+    """Measure the smallest defect that this station sees, by kind (``tuning.smallest_defect``)."""
 
 
 def chosen_options(**chosen: Any) -> CalibrateOptions:
@@ -149,6 +161,15 @@ class FrameFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Fused score. Fit frames: against the banks without their own rows (leave-one-out)."""
 
 
+class Suspect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A normal frame that may show a bad part. It took part like any other: a person decides (``outcome.suspects``)."""
+
+    name: str
+    split: SplitName
+    deviations: dict[ModalityName, float]
+    """Robust standard deviations above frames like it."""
+
+
 class FalseRejects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The promise about good parts: how often score and silhouette together reject one."""
 
@@ -171,10 +192,46 @@ class FalseRejects(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parts: int = 0
     """n where calibration frames share parts: a part's score is that of its worst frame. 0: n counts frames."""
 
+    excluded: int = 0
+    """Normal frames that a person excluded: the promise is not about parts like them."""
+    excluded_calibrate: tuple[str, ...] = ()
+    """Those of them that had served to calibrate, where that is known."""
+    alpha_if_good: float = 0.0
+    """``alpha_total`` should all excluded frames show good parts; 0: none was excluded."""
+
     @property
     def witnesses(self) -> int:
         """n."""
         return self.parts or self.frames
+
+
+class Refit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What frames were added to, and what the earlier threshold made of them."""
+
+    earlier_sha256: str
+    """Of the earlier ``calibration.json``."""
+    earlier_created_us: int
+    earlier_threshold: float
+    earlier: FalseRejects
+    """The promise before."""
+    earlier_frames: dict[str, int]
+    kept: int
+    """Frames of the earlier calibration that were used again."""
+    added: int
+    """Usable frames that came later, said to be all of their time whatever the verdict on them was."""
+    patches_reused: int
+    excluded_calibrate: tuple[str, ...]
+    """Calibration frames of the earlier calibration that a person excluded."""
+    above_earlier: int
+    """Added parts (frames) of which a frame scores above the earlier threshold."""
+    judged_earlier: int
+    """Of so many."""
+    chance_of_fewer: float
+    """Probability of so few or fewer above it if the added parts are like the earlier ones and none was left out."""
+    chance_of_more: float
+    """Of so many or more."""
+    adaptation: dict[str, float]
+    """Figures of the adaptation, which is the earlier one's."""
 
 
 class GoldenCandidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -219,6 +276,11 @@ class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     chosen: TriedModalities
     tried: tuple[TriedModalities, ...]
+    unavailable: dict[ModalityName, str] = {}
+    """Modalities that the good frames give no constants for, and why."""
+    frame_ms: dict[ModalityName, float] = {}
+    """Milliseconds of a frame by colour alone, and what each further modality adds, as measured while calibrating: by
+    torch, on whatever else the machine did. It decided nothing."""
 
 
 class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -248,14 +310,22 @@ class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     repeats: tuple[Repeat, ...] = ()
     """Frames that show one part although their ids do not say so."""
     frames: tuple[FrameFigures, ...]
+    suspects: tuple[Suspect, ...] = ()
+    """Frames proposed for exclusion, the most deviating first."""
     golden: tuple[GoldenCandidate, ...]
     golden_tolerance: float
     """0.1 x the standard deviation of the calibration frames' scores."""
     left_out: tuple[LeftOut, ...] = ()
+    choice: Choice | None = None
+    """None: the modalities were named, or are the profile's."""
     adaptation: dict[str, float]
     """Figures of the adaptation (losses, spread); empty when the features are frozen."""
     stage_s: dict[str, float]
     """Wall time of each stage of the calibration, seconds."""
+    refit: Refit | None = None
+    """None: calibrated from the source's frames alone."""
+    smallest_defects: tuple[SmallestDefect, ...] = ()
+    """By kind; empty: not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +345,12 @@ class CalibrationFolder:
     def calibration_inputs(self) -> dict[str, NDArray[np.generic]]:
         """``image``, ``cloud``, ``inspect`` and ``scores`` of the calibration frames. Raises DataError."""
         return _load_arrays(self.path / INPUTS)
+
+    def heights(self) -> HeightModel | None:
+        """The mean part, where heights are a modality. Raises DataError."""
+        if "height" not in self.record.network.modalities:
+            return None
+        return height_model(_load_arrays(self.path / HEIGHTS))
 
     @property
     def networks_path(self) -> Path:

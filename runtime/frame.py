@@ -131,6 +131,7 @@ class Prepared:
 
     ``image`` is the window, background black, resized. ``cloud`` is the window's organised foreground in mm in the
     camera's coordinates, (0, 0, 0) where there is no foreground point. ``inspect`` is False where a mask says so.
+    Sizes are the window's: of several tiles, of all of them together (``vision.tiles.of_window``).
     """
 
     image: ByteArray  # image_px x image_px x 3
@@ -224,6 +225,8 @@ class Result:
     deadline_missed: bool = False
     simulated: bool = False
     region: Region | None = None
+    modality: str = ""
+    """Which modality added most to the score (``scoring.deciding_modality``); empty: not said."""
 
     def __post_init__(self) -> None:
         judged = self.verdict is not Verdict.UNKNOWN

@@ -39,7 +39,8 @@ LEVELS = """
     calibration.adaptation calibration.frames calibration.banks
     calibration.tuning calibration.outcome calibration.pretraining
     calibration.report
-    calibration.calibrate calibration.commands
+    calibration.calibrate
+    calibration.commands calibration.refit
     calibration.cli
 """
 """From the lowest up. A room, or a file that lies loose in its package, imports only from rooms of lower levels."""

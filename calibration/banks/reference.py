@@ -6,7 +6,7 @@ Everything after the networks is the runtime's own code; here it is only fed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from asperity.calibration.banks.coreset import bank_rows, coreset, projected
 from asperity.calibration.banks.row_statistics import Tally
-from asperity.calibration.features.embedding import frame_of
+from asperity.calibration.features.embedding import frame_of, one_frame
 from asperity.calibration.features.patches import PatchSet, child_counts
 from asperity.calibration.networks.torch_networks import TorchNetworks
 from asperity.calibration.profiles import Profile
@@ -26,8 +26,9 @@ from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import BoolArray, FloatArray, ModalityName, ModalityScores, Prepared
 from asperity.runtime.manifest import Decision, Modality, Network
 from asperity.runtime.vision.distances import REWEIGHTING_ROWS, ModalityBank, RowStatistics, measure
-from asperity.runtime.vision.features import Patches, adapted_patches
+from asperity.runtime.vision.features import Patches, adapted_patches, frozen_patches
 from asperity.runtime.vision.nearest import MemoryBank
+from asperity.runtime.vision.tiles import of_window
 
 Progress = Callable[[int, int], None]
 
@@ -39,23 +40,25 @@ LEAST_STD = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class OwnedBank:
-    """A modality's bank, and which frame (its index in the patch set) each row came from."""
+    """A modality's bank, and which part (by the index of its first frame) each row came from."""
 
     bank: ModalityBank
     owners: NDArray[np.int64]
     tally: Tally | None = None
-    """With local distances: what each frame said of the rows."""
+    """With local distances: what each part's frames said of the rows."""
+    origins: NDArray[np.int64] | None = None
+    """Frame and cell that each row came from, N x 2, where that is known."""
 
-    def without(self, frame: int) -> ModalityBank:
-        """The bank without one frame's rows. Raises CalibrationError when too few are left."""
-        kept = self.owners != frame
+    def without(self, part: int) -> ModalityBank:
+        """The bank without one part's rows. Raises CalibrationError when too few are left."""
+        kept = self.owners != part
         if kept.all():
             return self.bank
         if int(kept.sum()) < REWEIGHTING_ROWS:
-            raise CalibrationError("without one frame's rows the memory bank is empty; calibrate from more frames")
+            raise CalibrationError("without one part's rows the memory bank is empty; calibrate from more parts")
         bank, usual = self.bank, None
         if self.tally is not None:
-            whole = self.tally.usual(leave_out=frame)
+            whole = self.tally.usual(leave_out=part)
             usual = RowStatistics(whole.mean[kept], whole.std[kept])
         return replace(bank, memory=MemoryBank(bank.memory.rows[kept]), usual=usual)
 
@@ -78,8 +81,9 @@ class FrameDistances:
 def make_bank(
     name: str, patches: FloatArray, owners: NDArray[np.int64], wanted: int, chosen: Profile, *,
     projection_seed: int | None = None, device: str = "cpu", progress: Progress = lambda done, total: None,
+    origins: NDArray[np.int64] | None = None,
 ) -> OwnedBank:  # fmt: skip
-    """A memory bank of ``wanted`` rows out of patches (n, D) of the frames ``owners`` (n,).
+    """A memory bank of ``wanted`` rows out of patches (n, D) of the parts ``owners`` (n,).
 
     Patches are standardised by their own mean and std (lsfa 11 row 16) and whitened where the profile says so; rows are
     a greedy k-centre coreset (7.1). Raises CalibrationError when the patches are all equal.
@@ -96,7 +100,8 @@ def make_bank(
     rows, own = standard[index], owners[index]
     tally = Tally(rows, own, standard, owners) if chosen.distances == "local" else None
     usual = tally.usual() if tally else None
-    return OwnedBank(ModalityBank(MemoryBank(rows), mean, std, usual, projection), own, tally)
+    bank = ModalityBank(MemoryBank(rows), mean, std, usual, projection)
+    return OwnedBank(bank, own, tally, None if origins is None else origins[index])
 
 
 def whitening(patches: FloatArray, shrinkage: float) -> FloatArray:
@@ -110,69 +115,114 @@ def whitening(patches: FloatArray, shrinkage: float) -> FloatArray:
     return np.ascontiguousarray(axes / np.sqrt(shrunk), dtype=np.float32)
 
 
+Views = Callable[[int], Iterable[Prepared]]
+"""Further pictures of the frame of that index."""
+
+
+def no_views(index: int) -> Iterable[Prepared]:
+    """None."""
+    return ()
+
+
 class Reference:
     """Networks, banks and the frames' cached frozen patches, of one calibration."""
 
     def __init__(
-        self, network: Network, networks: TorchNetworks, frozen: PatchSet, prepared: Sequence[Prepared]
-    ) -> None:
+        self, network: Network, networks: TorchNetworks, frozen: PatchSet, prepared: Sequence[Prepared],
+        parts: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
+        """``parts``: which part each frame shows; None: every frame another one."""
         self.network = network
         self.networks = networks
         self.frozen = frozen
         self.prepared = prepared
+        first = {part: index for index, part in reversed(list(enumerate(parts or ())))}
+        self.part_of = np.array([first[part] for part in parts] if parts else range(len(prepared)), dtype=np.int64)
+        """Of each frame, the first frame of its part: the owner of the frame's rows."""
         self.banks: OwnedBanks
 
     def fit_banks(
         self, fit: Sequence[int], chosen: Profile, *, seed: int, projection: bool, device: str,
-        progress: Callable[[str, int, int], None],
+        progress: Callable[[str, int, int], None], views: Views = no_views,
     ) -> None:  # fmt: skip
         """Adapt the fit frames, standardise each modality by its own mean and std, choose the banks' rows.
 
-        Only patches that are scored are banked: non-empty and left by the masks. Raises CalibrationError.
+        Only patches that are scored are banked: non-empty and left by the masks. ``views``: further pictures of a fit
+        frame, whose rows are that frame's own. Raises CalibrationError.
         """
-        rows, owners = self._scored_rows(fit, progress)
-        wanted = bank_rows(chosen, len(fit))
+        rows, origins, shots = self._scored_rows(fit, views, progress)
+        window = of_window(self.network)
+        wanted = bank_rows(replace(chosen, grid=window.grid, rgb_grid=window.rgb_grid), shots)
         self.banks = {
             name: make_bank(
-                name, rows.pop(name), owners[name], wanted[name], chosen, device=device,
+                name, rows.pop(name), self.part_of[origins[name][:, 0]], wanted[name], chosen, device=device,
                 projection_seed=seed if projection else None,
-                progress=partial(progress, f"{name} bank"),
+                progress=partial(progress, f"{name} bank"), origins=origins[name],
             )
             for name in self.network.modalities
         }  # fmt: skip
 
     def _scored_rows(
-        self, fit: Sequence[int], progress: Callable[[str, int, int], None]
-    ) -> tuple[dict[ModalityName, FloatArray], dict[ModalityName, NDArray[np.int64]]]:
-        """Every modality's scored tokens of the fit frames, and the frame of each."""
-        inspect = np.stack([self.prepared[i].inspect for i in fit])
-        scored = self.frozen.nonempty[list(fit)] & inspect
-        if not scored.any():
-            raise CalibrationError("the masks and the foreground leave no patch to learn from; check the masks")
-        tokens = scored_tokens(self.frozen, scored)
-        rows = {
-            name: np.empty((int(tokens[name].sum()), values.shape[2]), np.float32)
-            for name, values in self.frozen.features.items()
-        }
-        filled = dict.fromkeys(rows, 0)
+        self, fit: Sequence[int], views: Views, progress: Callable[[str, int, int], None]
+    ) -> tuple[dict[ModalityName, FloatArray], dict[ModalityName, NDArray[np.int64]], int]:
+        """Each modality's scored tokens of the fit frames and their views; frame and cell of each, n x 2; how many
+        frames."""
+        found: dict[ModalityName, list[FloatArray]] = {name: [] for name in self.frozen.features}
+        origins: dict[ModalityName, list[NDArray[np.int64]]] = {name: [] for name in found}
+        shots = 0
         for position, index in enumerate(fit):
-            adapted = adapted_patches(frame_of(self.frozen, index), self.network, self.networks)
-            for name, values in adapted.features.items():
-                own = values[tokens[name][position]]
-                rows[name][filled[name] : filled[name] + len(own)] = own
-                filled[name] += len(own)
+            for patches, inspect in self._shots(index, views):
+                adapted = adapted_patches(patches, self.network, self.networks)
+                tokens = scored_tokens(one_frame(adapted), (adapted.nonempty & inspect)[None])
+                for name, values in adapted.features.items():
+                    cells = np.flatnonzero(tokens[name][0])
+                    found[name].append(values[cells])
+                    origins[name].append(np.stack([np.full(len(cells), index), cells], axis=1))
+                shots += 1
             progress("features", position + 1, len(fit))
-        frames = np.asarray(fit, dtype=np.int64)
-        return rows, {name: np.repeat(frames, mask.sum(axis=1)) for name, mask in tokens.items()}
+        if not any(len(own) for parts in found.values() for own in parts):
+            raise CalibrationError("the masks and the foreground leave no patch to learn from; check the masks")
+        rows = {name: np.concatenate(found.pop(name)) for name in list(found)}
+        return rows, {name: np.concatenate(places) for name, places in origins.items()}, shots
+
+    def _shots(self, index: int, views: Views) -> Iterator[tuple[Patches, BoolArray]]:
+        """Frozen patches of a frame and of its views, and which of them the masks leave."""
+        yield frame_of(self.frozen, index), self.prepared[index].inspect
+        for view in views(index):
+            yield frozen_patches(view, self.network, self.networks), view.inspect
 
     def distances(self, index: int, *, leave_out: bool) -> FrameDistances:
-        """One frame against the banks; ``leave_out``: without the rows that came from it."""
-        banks = {name: one.without(index) if leave_out else one.bank for name, one in self.banks.items()}
+        """One frame against the banks; ``leave_out``: without the rows that came from frames of its part."""
+        part = int(self.part_of[index])
+        banks = {name: one.without(part) if leave_out else one.bank for name, one in self.banks.items()}
         return self.measured(frame_of(self.frozen, index), self.prepared[index].inspect, banks)
 
     def measured(self, frozen: Patches, inspect: BoolArray, banks: Banks) -> FrameDistances:
         """A frame's frozen patches against any banks."""
         return FrameDistances(*measure(adapted_patches(frozen, self.network, self.networks), inspect, banks))
+
+    def measured_anew(self, prepared: Prepared) -> FrameDistances:
+        """A frame that took no part in anything, against the banks."""
+        banks = {name: one.bank for name, one in self.banks.items()}
+        return self.measured(frozen_patches(prepared, self.network, self.networks), prepared.inspect, banks)
+
+    def nearest_normal(self, index: int, name: ModalityName, cell: int) -> tuple[int, int] | None:
+        """Where normal frames of other parts look most like a patch of a frame: (frame, cell of the grid).
+
+        ``cell``: of the grid, row by row. None where the bank does not know where its rows came from.
+        """
+        bank, grid = self.banks[name], of_window(self.network).grid
+        features = adapted_patches(frame_of(self.frozen, index), self.network, self.networks).features[name]
+        factor = grid // math.isqrt(len(features))
+        token = cell // grid // factor * (grid // factor) + cell % grid // factor
+        others = np.flatnonzero(bank.owners != self.part_of[index])
+        if bank.origins is None or not len(others):
+            return None
+        query = bank.bank.standardised(features[token : token + 1])
+        _, nearest = MemoryBank(bank.bank.memory.rows[others]).nearest(query)
+        frame, place = bank.origins[others[int(nearest[0])]]
+        row, column = divmod(int(place), grid // factor)
+        return int(frame), row * factor * grid + column * factor
 
 
 def scored_tokens(patches: PatchSet, scored: BoolArray) -> dict[ModalityName, BoolArray]:

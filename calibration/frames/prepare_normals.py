@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import msgspec
 import numpy as np
@@ -44,6 +44,19 @@ FLAT = 2.0
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
+Digest = tuple[int, int]
+"""CRC-32 of the whole frame, and of its colour picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """The frames that preprocessing took, by their place in what was given, and those it refused."""
+
+    kept: tuple[int, ...]
+    prepared: tuple[Prepared, ...]
+    digests: tuple[Digest, ...]
+    refused: tuple[RefusedFrame, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Normals:
@@ -58,6 +71,7 @@ class Normals:
     validation: tuple[bool, ...]
     refused: tuple[RefusedFrame, ...]
     parts: Parts
+    digests: tuple[Digest, ...]
     heights: HeightModel | None = None
     """The mean part, where heights are a modality."""
 
@@ -67,7 +81,7 @@ class Normals:
         return tuple(item.name for item in self.items)
 
 
-class _Frames(Sequence[Frame]):
+class Frames(Sequence[Frame]):
     """Frames of one size, read when asked for, so that never more than one is held here.
 
     Raises DataError for a frame of another size than the one that was read first.
@@ -86,7 +100,7 @@ class _Frames(Sequence[Frame]):
     def __getitem__(self, index: slice) -> Sequence[Frame]: ...
     def __getitem__(self, index: int | slice) -> Frame | Sequence[Frame]:
         if isinstance(index, slice):
-            return _Frames(self._items[index])
+            return Frames(self._items[index])
         item = self._items[index]
         frame = item.frame(seq=int(index))
         if self._first is None:
@@ -119,7 +133,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
         refuse_undeclared(items, options.unit, progress)
     progress("geometry", 0, 1)
     geometry = fit_geometry(
-        _Frames(items),
+        Frames(items),
         unit=options.unit,
         method=None if options.geometry == "auto" else options.geometry,
         z=options.z,
@@ -136,15 +150,41 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
     if fault := geometry_fault(geometry, network):
         raise CalibrationError(f"{fault}; change the camera's distance, crop or binning, and record the frames again")
 
+    found = prepare_usable(items, geometry, network, masks, progress)
+    usable = tuple(items[i] for i in found.kept)
+    return Normals(
+        geometry,
+        network,
+        masks,
+        usable,
+        found.prepared,
+        tuple(validation[i] for i in found.kept),
+        found.refused,
+        tell_parts([item.name for item in usable], [item.part_id for item in usable], found.prepared, geometry),
+        found.digests,
+    )
+
+
+def prepare_usable(
+    items: Sequence[Item], geometry: Geometry, network: Network, masks: Masks, progress: Progress,
+    earlier: Mapping[int, str] | None = None, heights: HeightModel | None = None,
+) -> Usable:  # fmt: skip
+    """Prepare frames; one that preprocessing refuses, or that repeats another to the last bit, is left out and named.
+
+    ``earlier``: digests of frames that are there already, and their names; ``heights`` as in ``prepare``.
+    Raises CalibrationError where more than a fifth is refused, or a figure is one that no part has; DataError for
+    unreadable files.
+    """
     kept: list[int] = []
     prepared: list[Prepared] = []
+    digests: list[Digest] = []
     refused: list[RefusedFrame] = []
-    seen: dict[int, str] = {}
+    seen = dict(earlier or {})
     for index, item in enumerate(items):
         frame = item.frame(seq=index)
         try:
-            ready = prepare(frame, geometry, network, masks)
-            _refuse_repeat(frame, item.name, seen)
+            ready = prepare(frame, geometry, network, masks, heights)
+            digests.append(_refuse_repeat(frame, item.name, seen))
             prepared.append(ready)
             kept.append(index)
         except FrameRefused as error:
@@ -166,17 +206,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
             f"({first.reason}: {first.message}); fix this, or leave the frames out with --exclude"
         )
     refuse_implausible([items[i].name for i in kept], [one.silhouette for one in prepared], geometry)
-    usable = tuple(items[i] for i in kept)
-    return Normals(
-        geometry,
-        network,
-        masks,
-        usable,
-        tuple(prepared),
-        tuple(validation[i] for i in kept),
-        tuple(refused),
-        tell_parts([item.name for item in usable], [item.part_id for item in usable], prepared, geometry),
-    )
+    return Usable(tuple(kept), tuple(prepared), tuple(digests), tuple(refused))
 
 
 def split_normals(normals: Normals, held_out: HeldOut, seed: int) -> Split:
@@ -205,6 +235,7 @@ def fit_first(normals: Normals, split: Split) -> tuple[Normals, Split]:
             prepared=tuple(normals.prepared[i] for i in order),
             validation=tuple(normals.validation[i] for i in order),
             parts=replace(normals.parts, of_frames=tuple(normals.parts.of_frames[i] for i in order)),
+            digests=tuple(normals.digests[i] for i in order),
         ),
         replace(split, fit=moved(split.fit), tune=moved(split.tune), calibrate=moved(split.calibrate)),
     )
@@ -231,6 +262,16 @@ def with_modalities(
     return replace(normals, network=network, prepared=tuple(prepared), heights=heights)
 
 
+def narrowed(normals: Normals, network: Network) -> Normals:
+    """The frames without what modalities take that ``network`` does not have."""
+    gone: dict[str, Any] = {
+        name: None for name in ("geometry", "height", "descriptor") if name not in network.modalities
+    }
+    prepared = tuple(replace(one, **gone) for one in normals.prepared)
+    heights = normals.heights if "height" in network.modalities else None
+    return replace(normals, network=network, prepared=prepared, heights=heights)
+
+
 def write_masks(masks: Masks, folder: Path) -> None:
     """The masks as the geometry names them, below ``folder``. Raises OSError."""
     for name, mask in (("inspect", masks.inspect), ("ignore", masks.ignore)):
@@ -240,7 +281,7 @@ def write_masks(masks: Masks, folder: Path) -> None:
             Image.fromarray(mask.astype(np.uint8) * 255).save(path)
 
 
-def _refuse_repeat(frame: Frame, name: str, seen: dict[int, str]) -> None:
+def _refuse_repeat(frame: Frame, name: str, seen: dict[int, str]) -> Digest:
     """The same file again, or the same exposure exported again: no sensor takes two pictures alike to the last bit."""
     whole, picture = frame_digest(frame), zlib.crc32(np.ascontiguousarray(frame.rgb).data.cast("B"))
     if whole in seen:
@@ -250,6 +291,7 @@ def _refuse_repeat(frame: Frame, name: str, seen: dict[int, str]) -> None:
             Reason.FROZEN_IMAGE, f"the colour picture is identical to that of {seen[picture]}; it would count twice"
         )
     seen[whole] = seen[picture] = name
+    return whole, picture
 
 
 def _mask(path: str | None, name: str) -> BoolArray | None:

@@ -92,6 +92,36 @@ def split_frames(
     return Split(tuple(fit), tuple(tuned), tuple(judged), how, len(sets[2]) + len(reserved) if told else 0)
 
 
+def split_further(
+    part_ids: Sequence[str], roles: Sequence[SplitName | None], *, seed: int = 0, by_time: bool = True
+) -> tuple[SplitName, ...]:
+    """Roles of all frames where those of the earlier ones stay as they are: adaptors and reports rest on them.
+
+    ``roles``: what each frame serves in, None for one that came later. A later frame of an earlier part joins it; the
+    other later parts are shared out so that the shares of all parts come out as in ``split_frames``, without a look at
+    any score.
+    """
+    known: dict[str, SplitName] = {}
+    for part, role in zip(part_ids, roles, strict=True):
+        if role is not None:
+            known.setdefault(part, role)
+    members: dict[str, list[int]] = {}
+    for index, part in enumerate(part_ids):
+        if part not in known:
+            members.setdefault(part, []).append(index)
+    parts, count = list(members.values()), len(known) + len(members)
+    have = [list(known.values()).count(name) for name in ("tune", "calibrate")]
+    calibrate = min(max(0, math.ceil(CALIBRATE_SHARE * count) - have[1]), len(parts))
+    tune = min(max(0, round(TUNE_SHARE * count) - have[0]), len(parts) - calibrate)
+    sets = _by_time(parts, tune, calibrate) if by_time else _drawn(parts, tune, calibrate, seed)
+    names: tuple[SplitName, ...] = ("fit", "tune", "calibrate")
+    found = [role or known.get(part) for part, role in zip(part_ids, roles, strict=True)]
+    for name, chosen in zip(names, sets, strict=True):
+        for index in (i for part in chosen for i in part):
+            found[index] = name
+    return tuple(role for role in found if role is not None)
+
+
 Part = list[int]
 """Indices of its frames."""
 

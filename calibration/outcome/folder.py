@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from asperity import runtime
 from asperity.calibration.frames.prepare_normals import write_masks
-from asperity.calibration.outcome.golden_frames import choose_golden
+from asperity.calibration.outcome.golden_frames import FEWEST, choose_golden
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.record import (
     BANKS,
@@ -77,11 +77,15 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
         refused=outcome.normals.refused,
         repeats=outcome.normals.parts.repeats,
         frames=outcome.figures(),
+        suspects=outcome.suspects(),
         golden=_write_golden(outcome, folder),
         golden_tolerance=outcome.tolerance,
         left_out=outcome.left_out,
+        choice=outcome.choice,
         adaptation=_adaptation_figures(outcome),
+        refit=outcome.refit,
         stage_s=dict(outcome.stage_s),
+        smallest_defects=outcome.smallest_defects,
     )
     save_record(record, folder)
     return record
@@ -99,7 +103,12 @@ def plain_name(source: Path) -> str:
 
 
 def _write_golden(outcome: Outcome, folder: Path) -> tuple[GoldenCandidate, ...]:
-    held_out = [i for i in outcome.held_out if i in outcome.distances]
+    held_out = [i for i in outcome.held_out if i in outcome.distances and outcome.normals.items[i].sample.rgb.is_file()]
+    if len(held_out) < FEWEST:
+        raise CalibrationError(
+            f"source files of {len(held_out)} held-out frames are at hand, and {FEWEST} are needed as golden frames: "
+            "add more frames, or calibrate again from all of them"
+        )
     near, normal = choose_golden([outcome.score(i) for i in held_out], outcome.decision.threshold, outcome.tolerance)
     chosen = [(f"normal_{rank}", held_out[position]) for rank, position in enumerate(normal)]
     return tuple(_candidate(outcome, folder, name, index) for name, index in [*chosen, ("near", held_out[near])])
@@ -123,7 +132,7 @@ def _candidate(outcome: Outcome, folder: Path, name: str, index: int) -> GoldenC
 
 def _adaptation_figures(outcome: Outcome) -> dict[str, float]:
     if outcome.adaptation is None:
-        return {}
+        return outcome.refit.adaptation if outcome.refit is not None else {}
     curves = outcome.adaptation.curves
     last = {name: values[-1] for name, values in curves.terms.items() if values and values[-1] == values[-1]}
     spread = {f"{name}_spread": share for name, share in outcome.adaptation.spread.items()}

@@ -8,6 +8,8 @@ import numpy as np
 
 NORMAL = 3
 """Candidates of ordinary score; the exporter needs two."""
+FEWEST = 3
+"""The near one and two ordinary ones."""
 CLEAR_TOLERANCES = 2.5
 """The near one is at least this many golden tolerances off the threshold, so that rounding cannot turn its verdict."""
 

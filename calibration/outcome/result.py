@@ -11,9 +11,12 @@ from asperity.calibration.banks.reference import FrameDistances, Reference
 from asperity.calibration.frames.prepare_normals import Normals
 from asperity.calibration.frames.silhouette import Shape
 from asperity.calibration.frames.split import Split
-from asperity.calibration.record import CalibrateOptions, FalseRejects, FrameFigures, LeftOut
-from asperity.runtime.manifest import Decision
-from asperity.runtime.vision.scoring import fused_score
+from asperity.calibration.outcome.suspects import suspects
+from asperity.calibration.record import CalibrateOptions, Choice, FalseRejects, FrameFigures, LeftOut, Refit, Suspect
+from asperity.runtime.frame import Frame, Scores, Verdict
+from asperity.runtime.manifest import Decision, SmallestDefect
+from asperity.runtime.vision.preprocess import prepare
+from asperity.runtime.vision.scoring import decide, fused_score
 
 TOLERANCE_SHARE = 0.1
 """Golden tolerance as a share of the calibration scores' standard deviation (architecture, "Bundle")."""
@@ -35,10 +38,23 @@ class Outcome:
     adaptation: Adaptation | None
     left_out: tuple[LeftOut, ...] = ()
     stage_s: dict[str, float] = field(default_factory=dict)
+    refit: Refit | None = None
+    """What frames were added to, where an earlier calibration was."""
+    choice: Choice | None = None
+    """How the modalities were chosen, where nobody named them."""
+    smallest_defects: tuple[SmallestDefect, ...] = ()
 
     def score(self, index: int) -> float:
         """Fused score of a measured frame."""
         return fused_score(self.distances[index].modalities, self.decision)
+
+    def rejects(self, frame: Frame) -> bool:
+        """Whether this station, as calibrated, does not pass a frame. Raises FrameRefused where it refuses one."""
+        normals, reference = self.normals, self.reference
+        prepared = prepare(frame, normals.geometry, reference.network, normals.masks, normals.heights)
+        one = reference.measured_anew(prepared)
+        scores = Scores(one.modalities, one.scored, prepared.window, prepared.silhouette)
+        return decide(scores, self.decision, self.shape.ranges, normals.geometry).verdict is not Verdict.OK
 
     @property
     def held_out(self) -> list[int]:
@@ -62,6 +78,14 @@ class Outcome:
             for index, one in self.distances.items()
         ]
         return tuple(sorted(rows, key=lambda row: -row.score))
+
+    def suspects(self) -> tuple[Suspect, ...]:
+        """Measured frames that a person should look at."""
+        measured = list(self.distances)
+        return suspects(
+            [self.normals.names[i] for i in measured], [self.split.name_of(i) for i in measured],
+            [self.distances[i] for i in measured],
+        )  # fmt: skip
 
     def counts(self) -> dict[str, int]:
         """Frames by what they served for."""

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from asperity import runtime
 from asperity.calibration.adaptation.settings import AdaptationConfig
+from asperity.calibration.features.kept_patches import FILES as KEPT_FILES
 from asperity.calibration.features.kept_patches import KeptPatches
 from asperity.calibration.record import RECORD, CalibrateOptions
 from asperity.runtime.errors import DataError, UsageError
@@ -48,6 +49,11 @@ class Resumable:
         """Of the adaptation: there when an earlier run of this job came so far."""
         return self._folder / CHECKPOINT
 
+    @property
+    def smallest_defect(self) -> Path:
+        """The places at which an earlier run of this job measured the smallest defect."""
+        return self._folder / "smallest_defect.json"
+
     def begin(self, job: str) -> None:
         """Keep what an earlier run of the same job left, and nothing else. ``job``: see ``job_digest``."""
         path = self._folder / JOB
@@ -63,6 +69,21 @@ class Resumable:
     def patches(self, frames: int, network: Network) -> KeptPatches:
         """The frozen patches, as far as they were made."""
         return KeptPatches(self._folder, frames, network)
+
+    def give_patches(self, folder: Path, frames: int, network: Network) -> None:
+        """Move the patches' files into ``folder``, on the same disk; arrays that are mapped from them stay valid.
+
+        Patches of modalities that ``network`` does not have stay behind.
+        """
+        others = [path for path in self._folder.glob("*.f32") if path.stem not in network.modalities]
+        if others:
+            for path in others:
+                path.unlink()
+            kept = KeptPatches(self._folder, frames, network)
+            for index in range(frames):
+                kept.note(index)
+        for path in [path for pattern in KEPT_FILES for path in self._folder.glob(pattern)]:
+            path.rename(folder / path.name)
 
 
 def job_digest(

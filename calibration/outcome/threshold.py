@@ -15,6 +15,7 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from scipy.stats import beta
 
 from asperity.calibration.record import FalseRejects, HeldOut, Repeat
@@ -170,4 +171,30 @@ def promise(
         asked=asked, frames=frames, allowed=rate.allowed, alpha=rate.alpha, alpha_total=total, bound_95=bound,
         held_out=held_out, statement=words, shape_widened_for=widened_for,
         parts=rate.witnesses if rate.of_parts else 0,
+    )  # fmt: skip
+
+
+def with_excluded(
+    rejects: FalseRejects, frames: int, excluded: int, calibrated: tuple[str, ...] = ()
+) -> FalseRejects:
+    """The promise after a person excluded frames. ``frames``: how many normal ones were left.
+
+    It says nothing of parts like those. Should they be good after all, and all like them be rejected, the rate grows by
+    their share; where it is known that some had served to calibrate (``calibrated``, their names), each of these is a
+    rank above the threshold.
+    """
+    if not excluded:
+        return rejects
+    share = (frames * rejects.alpha_total + excluded) / (frames + excluded)
+    ranks = rejects.alpha_total * (rejects.witnesses + 1) + len(calibrated)
+    worst = max(share, ranks / (rejects.witnesses + 1 + len(calibrated)))
+    words = (
+        f" {excluded} of {frames + excluded} normal frames were excluded by a person as bad parts: the promise does "
+        f"not cover parts like them. If those parts are good, about {100 * worst:.2g} of 100 good parts are rejected."
+    )
+    if calibrated:
+        words += f" {', '.join(calibrated)} had served to calibrate: the rate is that of the remaining parts alone."
+    return msgspec.structs.replace(
+        rejects, statement=rejects.statement + words, excluded=excluded, excluded_calibrate=calibrated,
+        alpha_if_good=worst,
     )  # fmt: skip

@@ -14,15 +14,19 @@ from asperity.calibration.frames.silhouette import FIGURES, figures
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.threshold import worst_scores
 from asperity.calibration.record import CalibrationRecord, Evidence
+from asperity.calibration.report.choice import choice_section
+from asperity.calibration.report.nearest import nearest_of
 from asperity.calibration.report.pictures import (
     colour_and_map,
     curves,
+    found_by_size,
     modality_histograms,
     score_histogram,
     silhouette_strips,
 )
 from asperity.calibration.report.types import NAMES, Report
 from asperity.runtime.frame import FloatArray, ModalityName
+from asperity.runtime.manifest import SmallestDefect
 from asperity.runtime.vision.maps import pixel_map
 from asperity.runtime.vision.missing_points import option_of
 from asperity.runtime.vision.scoring import fused_map
@@ -57,8 +61,12 @@ def page(outcome: Outcome, record: CalibrationRecord, report: Report) -> str:
     sections = [
         _head(record, report),
         _scores(outcome, sets),
+        _suspects(report),
+        _refit(record),
         _strangest(outcome, report),
+        choice_section(record.choice),
         _modalities(outcome, sets),
+        _smallest(report),
         _silhouettes(outcome, report),
         _repeats(report),
         _refused(report),
@@ -75,15 +83,14 @@ def page(outcome: Outcome, record: CalibrationRecord, report: Report) -> str:
 def _head(record: CalibrationRecord, report: Report) -> str:
     counts = report.normal_frames
     seeded = [origin.network for origin in report.weights if origin.seeded]
-    suspects = [one for one in report.strangest if one.suspect]
     notes = ""
     if seeded:
         notes += (
             f'<p class="bad">{escape(", ".join(seeded))}: RANDOM weights. Use for timing only, never for '
             "inspection.</p>"
         )
-    if suspects:
-        names = ", ".join(escape(one.name) for one in suspects)
+    if report.suspects:
+        names = ", ".join(escape(one.name) for one in report.suspects)
         notes += f'<p class="bad">Check {names}: far more anomalous than the rest. A bad part among the good ones?</p>'
     if counts["refused"]:
         notes += f'<p class="bad">Refused and not used at all: {counts["refused"]} frames (see below).</p>'
@@ -142,6 +149,54 @@ def _split_words(outcome: Outcome) -> str:
     return escape(words if outcome.options.held_out == "split" else f"{words} The threshold is based on leave-one-out.")
 
 
+def _suspects(report: Report) -> str:
+    if not report.suspects:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(one.name)}</td><td>{one.split}</td><td>"
+        + ", ".join(f"{NAMES[name]} {value:+.1f} σ" for name, value in one.deviations.items())
+        + f"</td><td><code>--exclude {escape(one.name)}</code></td></tr>"
+        for one in report.suspects
+    )
+    calibrated = [one.name for one in report.suspects if one.split == "calibrate"]
+    spoken = (
+        f"{escape(', '.join(calibrated))} calibrated: without a calibration frame the promise no longer covers parts "
+        "like it. "
+        if calibrated
+        else ""
+    )
+    return f"""<h2>Proposed for exclusion</h2>
+<p>These frames were used like all others. Look at the parts: exclude those that are bad, and no other.
+{spoken}If all of them are excluded and are good parts, about {100 * report.alpha_if_excluded:.2g} of 100 good parts are
+rejected.</p><table><tr><th>frame</th><th>served to</th><th>beyond frames like it</th><th>if it is bad</th></tr>{rows}
+</table>"""
+
+
+def _refit(record: CalibrationRecord) -> str:
+    found, now = record.refit, record.false_rejects
+    if found is None:
+        return ""
+
+    def sets(frames: dict[str, int]) -> str:
+        return f"{frames['fit']} + {frames['tune']} + {frames['calibrate']}"
+
+    rows = "".join(
+        f"<tr><td>{name}</td><td>{before}</td><td>{after}</td></tr>"
+        for name, before, after in (
+            ("frames: fit + tune + calibrate", sets(found.earlier_frames), sets(record.normal_frames)),
+            ("good parts rejected, on average", f"{found.earlier.alpha_total:.2%}", f"{now.alpha_total:.2%}"),
+            ("below, with 95 % confidence", f"{found.earlier.bound_95:.2%}", f"{now.bound_95:.2%}"),
+            ("threshold", f"{found.earlier_threshold:.4g}", f"{record.decision.threshold:.4g}"),
+        )
+    )
+    return f"""<h2>Frames added</h2>
+<p>{found.added} frames were added to {found.kept}, said to be those of all parts of their time whatever
+the verdict was.
+The earlier threshold rejects {found.above_earlier} of {found.judged_earlier} later parts; the probability of so few
+or fewer is {found.chance_of_fewer:.2g}, of so many or more {found.chance_of_more:.2g}.</p>
+<table><tr><th></th><th>before</th><th>now</th></tr>{rows}</table>"""
+
+
 def _strangest(outcome: Outcome, report: Report) -> str:
     if not report.strangest:
         return ""
@@ -154,6 +209,14 @@ def _strangest(outcome: Outcome, report: Report) -> str:
         picture = colour_and_map(
             outcome.normals.prepared[index].image, values, outcome.distances[index].scored, hottest
         )
+        near = nearest_of(outcome, index)
+        beside = ""
+        if near is not None:
+            beside = (
+                f'{_image(near.picture, f"patch of {one.name} and the nearest normal one")}<br>its strangest patch by '
+                f"{NAMES[near.modality]}, and the normal one most like it: {escape(near.name)}, at {near.x_px}, "
+                f"{near.y_px} px<br>"
+            )
         judged = "without its own patches" if one.leave_one_out else "held out"
         state = "suspect" if one.suspect else "above" if one.above_threshold else ""
         flag = {"suspect": "check this part", "above": "above the threshold", "": ""}[state]
@@ -162,12 +225,13 @@ def _strangest(outcome: Outcome, report: Report) -> str:
         cards.append(
             f'<figure class="{state}">{_image(picture, one.name)}<figcaption><b>{rank}. {escape(one.name)}</b> '
             f"<em>{flag}</em><br>score {one.score:.3g}, {one.split}, {judged}<br>"
-            f"mostly {why}: {told}<br>"
+            f"mostly {why}: {told}<br>{beside}"
             f"<code>--exclude {escape(one.name)}</code></figcaption></figure>"
         )
     return f"""<h2>The {len(cards)} strangest normal frames</h2>
 <p>Is one of them a bad part? Then calibrate again with its <code>--exclude</code>. Left: colour; right: where it is
-anomalous, same scale for all, dark is normal.</p><div class="cards">{"".join(cards)}</div>"""
+anomalous, same scale for all, dark is normal. Below: colour and height around its strangest patch, and the same of the
+normal patch of another part that is most like it.</p><div class="cards">{"".join(cards)}</div>"""
 
 
 def _fused(outcome: Outcome, index: int) -> FloatArray:
@@ -198,6 +262,30 @@ def _modalities(outcome: Outcome, sets: _Sets) -> str:
     return f"""<h2>Each modality by itself</h2>
 <p>Weights in the score: {weights}{unit}.{left_out}</p>
 {_image(modality_histograms(panels), "histograms of each modality")}"""
+
+
+def _smallest(report: Report) -> str:
+    if not report.smallest_defects:
+        return ""
+    rows = "".join(
+        f"<tr><td>{one.kind}</td><td>{_size(one, one.half_mm, one.half_strength)}</td>"
+        f"<td>{_size(one, one.often_mm, one.often_strength)}</td></tr>"
+        for one in report.smallest_defects
+    )
+    picture = found_by_size([(one.kind, one.sizes_mm, one.places) for one in report.smallest_defects])
+    return f"""<h2>The smallest defect this station sees</h2>
+<p>Defects of falling size were put into held-out good frames, at {report.smallest_defects[0].places} places each, and
+judged at the threshold above. A size is a diameter, or the length of a scratch. Flatter and fainter defects must be
+larger to be found, and so must those at edges, where none was tried.</p>
+{_image(picture, "share found by size")}
+<table><tr><th>defect</th><th>half are found from</th><th>95 of 100 are found from</th></tr>{rows}</table>"""
+
+
+def _size(one: SmallestDefect, size_mm: float | None, strength: float | None) -> str:
+    if size_mm is None or strength is None:
+        return f"not up to {one.largest_mm:.3g} mm"
+    what = f"{strength:.0%} of its colour" if one.kind == "stain" else f"{strength:.2g} mm high or deep"
+    return f"<b>{size_mm:.2g} mm</b>, {what}"
 
 
 def _silhouettes(outcome: Outcome, report: Report) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -21,7 +23,20 @@ TILE_PX = 224
 FULL_HEAT = 0.75
 """Opacity of the map where it is hottest."""
 
+CROP_PX, CROP_SHARE = 109, 0.2
+"""What is shown around a patch: its side on the page, and as a share of the window's."""
+
 Values = Sequence[float] | NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A place in a prepared frame; row and column are those of its middle as shares of the sides."""
+
+    image: ByteArray
+    cloud: FloatArray
+    row: float
+    column: float
 
 
 def score_histogram(held_out: Values, own: Values, threshold: float) -> bytes:
@@ -101,6 +116,23 @@ def curves(panels: Sequence[tuple[str, dict[str, Sequence[float]]]]) -> bytes:
     return _png(figure)
 
 
+def found_by_size(kinds: Sequence[tuple[str, Values, int]]) -> bytes:
+    """(kind, the sizes from which a place's defect was found, ascending, places): the share found by size."""
+    figure = Figure(figsize=(8.4, 2.6), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    for name, sizes, places in kinds:
+        axes.step(sizes, np.arange(1, len(sizes) + 1) / places, where="post", label=name, linewidth=1.4)
+    for level in (0.5, 0.95):
+        axes.axhline(level, color=QUIET, linewidth=0.6, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("size, mm", fontsize=8)
+    axes.set_ylabel("share found", fontsize=8)
+    _plain(axes)
+    axes.legend(frameon=False, fontsize=7)
+    return _png(figure)
+
+
 def colour_and_map(image: ByteArray, fused: FloatArray, scored: BoolArray, hottest: float) -> bytes:
     """The prepared image beside itself under its map; 0 is a usual patch, ``hottest`` the top of the scale."""
     colour = Image.fromarray(image).resize((TILE_PX, TILE_PX), Image.Resampling.BICUBIC)
@@ -114,6 +146,43 @@ def colour_and_map(image: ByteArray, fused: FloatArray, scored: BoolArray, hotte
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def patch_pair(first: Patch, second: Patch) -> bytes:
+    """Colour and height around two places side by side: colour, height, a gap, colour, height; heights on one scale."""
+    crops = [(_crop(one.image, one.row, one.column), _crop(one.cloud, one.row, one.column)) for one in (first, second)]
+    levels = [_level(np.where(cloud.any(axis=2), cloud[..., 2], np.nan)) for _, cloud in crops]
+    known = np.concatenate([values[np.isfinite(values)] for values in levels])
+    span = float(np.quantile(np.abs(known), 0.9)) if known.size else 0.0
+    sheet = Image.new("RGB", (4 * CROP_PX + 16, CROP_PX), "white")
+    for number, ((colour, _), values) in enumerate(zip(crops, levels, strict=True)):
+        left = number * (2 * CROP_PX + 12)
+        shade = colormaps["viridis"](np.clip(0.5 - 0.5 * np.nan_to_num(values) / max(span, 1e-9), 0.0, 1.0))[..., :3]
+        shade[np.isnan(values)] = 0.0
+        for at, pixels in ((left, colour), (left + CROP_PX + 4, (255 * shade).astype(np.uint8))):
+            drawn = Image.fromarray(np.ascontiguousarray(pixels)).resize((CROP_PX, CROP_PX), Image.Resampling.NEAREST)
+            sheet.paste(drawn, (at, 0))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _level(depths: NDArray[Any]) -> NDArray[Any]:
+    """Depths without their usual slope and level; nan stays."""
+    for axis in (0, 1):
+        steps = np.diff(depths, axis=axis)
+        if np.isfinite(steps).any():
+            slope = np.nanmedian(steps) * np.arange(depths.shape[axis])
+            depths = depths - (slope[:, None] if axis == 0 else slope)
+    return depths - np.nanmedian(depths) if np.isfinite(depths).any() else depths
+
+
+def _crop(values: NDArray[Any], row: float, column: float) -> NDArray[Any]:
+    """The square around a place given as shares of the sides, moved to lie within."""
+    side = values.shape[0]
+    half = max(2, round(CROP_SHARE * side / 2))
+    top, left = (min(max(round(share * side) - half, 0), side - 2 * half) for share in (row, column))
+    return values[top : top + 2 * half, left : left + 2 * half]
 
 
 def _edges(values: Sequence[float]) -> list[float]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from asperity.calibration.record import FalseRejects, FrameFigures, LeftOut, RefusedFrame, Repeat
+from asperity.calibration.record import Choice, FalseRejects, FrameFigures, LeftOut, RefusedFrame, Repeat, Suspect
 from asperity.runtime.frame import ModalityName
-from asperity.runtime.manifest import WeightsOrigin
+from asperity.runtime.manifest import SmallestDefect, WeightsOrigin
 
 
 class ShapeFigure(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class StrangeFrame(msgspec.Struct, frozen=True):
     """Each modality's distance in standard deviations above the tuning frames' mean."""
     above_threshold: bool
     suspect: bool
-    """So far from the other normal frames that a person should check the part."""
+    """Proposed: a person should look at the part."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -45,6 +45,10 @@ class Report(msgspec.Struct, frozen=True):
     false_rejects: FalseRejects
     normal_frames: dict[str, int]
     split: str
+    suspects: tuple[Suspect, ...]
+    """Frames proposed for exclusion; a person decides."""
+    alpha_if_excluded: float
+    """The rate of false rejects if all of them are excluded and show good parts after all; 0: none is proposed."""
     strangest: tuple[StrangeFrame, ...]
     silhouette: tuple[ShapeFigure, ...]
     refused: tuple[RefusedFrame, ...]
@@ -56,7 +60,9 @@ class Report(msgspec.Struct, frozen=True):
     fusion: str
     modality_weights: dict[ModalityName, float]
     left_out: tuple[LeftOut, ...]
+    choice: Choice | None
     adaptation: dict[str, float]
+    smallest_defects: tuple[SmallestDefect, ...]
     stage_s: dict[str, float]
     frames: tuple[FrameFigures, ...]
 

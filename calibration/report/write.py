@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
 
 from asperity.calibration.frames.silhouette import FIGURES, figures
 from asperity.calibration.outcome.result import Outcome
-from asperity.calibration.record import CalibrationRecord
+from asperity.calibration.outcome.threshold import with_excluded
+from asperity.calibration.record import CalibrationRecord, SplitName
 from asperity.calibration.report.html import page
 from asperity.calibration.report.types import Report, ShapeFigure, StrangeFrame
 from asperity.runtime.frame import ModalityName
-
-SUSPECT_SIGMAS = 6.0
-"""A normal frame this many robust standard deviations above the median of its like may be a bad part among the good."""
-MAD_TO_SIGMA = 1.4826
 
 
 def write_report(outcome: Outcome, record: CalibrationRecord, folder: Path) -> Report:
@@ -38,7 +36,9 @@ def summarise(outcome: Outcome, record: CalibrationRecord) -> Report:
         false_rejects=record.false_rejects,
         normal_frames=record.normal_frames,
         split=outcome.split.how,
-        strangest=tuple(_strange(outcome, index) for index in strangest(outcome)),
+        suspects=record.suspects,
+        alpha_if_excluded=_alpha_if_excluded(record),
+        strangest=tuple(_strange(outcome, record, index) for index in strangest(outcome)),
         silhouette=tuple(_shape_figures(outcome)),
         refused=record.refused,
         repeats=record.repeats,
@@ -49,10 +49,20 @@ def summarise(outcome: Outcome, record: CalibrationRecord) -> Report:
         fusion=record.decision.fusion,
         modality_weights={name: one.weight for name, one in record.decision.modalities().items()},
         left_out=record.left_out,
+        choice=record.choice,
         adaptation=record.adaptation,
+        smallest_defects=record.smallest_defects,
         stage_s=record.stage_s,
         frames=record.frames,
     )
+
+
+def _alpha_if_excluded(record: CalibrationRecord) -> float:
+    """The rate of false rejects if all proposed frames are excluded and show good parts after all."""
+    calibrated = tuple(one.name for one in record.suspects if one.split == "calibrate")
+    frames = sum(record.normal_frames[name] for name in get_args(SplitName)) - len(record.suspects)
+    excluded = len(record.suspects) + len(record.options.exclude)
+    return with_excluded(record.false_rejects, frames, excluded, calibrated).alpha_if_good
 
 
 def strangest(outcome: Outcome) -> list[int]:
@@ -60,7 +70,7 @@ def strangest(outcome: Outcome) -> list[int]:
     return sorted(outcome.distances, key=lambda i: -outcome.score(i))[: outcome.options.strangest]
 
 
-def _strange(outcome: Outcome, index: int) -> StrangeFrame:
+def _strange(outcome: Outcome, record: CalibrationRecord, index: int) -> StrangeFrame:
     decision, one, score = outcome.decision, outcome.distances[index], outcome.score(index)
     # With a one-class SVM the decision's own constants are 0 and 1.
     tuned = [outcome.distances[i] for i in outcome.split.tune]
@@ -69,10 +79,6 @@ def _strange(outcome: Outcome, index: int) -> StrangeFrame:
         known = [other.modalities[name].image_distance for other in tuned]
         return float((one.modalities[name].image_distance - np.mean(known)) / np.std(known, ddof=1))
 
-    # Frames of the bank score higher than held-out ones, so each is compared with its like.
-    like = [_linear(outcome, i) for i in outcome.distances if (i in outcome.split.fit) == (index in outcome.split.fit)]
-    median = float(np.median(like))
-    sigma = MAD_TO_SIGMA * float(np.median(np.abs(np.array(like) - median)))
     return StrangeFrame(
         name=outcome.normals.names[index],
         split=outcome.split.name_of(index),
@@ -80,16 +86,7 @@ def _strange(outcome: Outcome, index: int) -> StrangeFrame:
         leave_one_out=index in outcome.split.fit,
         stds={name: stds(name) for name in one.modalities},
         above_threshold=score > decision.threshold,
-        suspect=_linear(outcome, index) > median + SUSPECT_SIGMAS * sigma,
-    )
-
-
-def _linear(outcome: Outcome, index: int) -> float:
-    """The score with nothing squared: good frames' squares have no spread that outliers could be measured by."""
-    scores = outcome.distances[index].modalities
-    return sum(
-        one.weight * (scores[name].image_distance - one.image_mean) / one.image_std
-        for name, one in outcome.decision.modalities().items()
+        suspect=outcome.normals.names[index] in {suspect.name for suspect in record.suspects},
     )
 
 

@@ -102,6 +102,7 @@ def judge(
         "reason_code": int(judgement.reason),
         "reason": judgement.reason.name,
         "detail": judgement.detail,
+        "modality": judgement.modality,
         "region": None
         if region is None
         else {"x": region.x, "y": region.y, "w": region.w, "h": region.h, "area_px": region.area_px},

@@ -110,6 +110,7 @@ def line(parts: list[bytes], json: bool) -> str:
 
     from asperity.runtime import wire
     from asperity.runtime.errors import WireError
+    from asperity.runtime.frame import Verdict
 
     decoders: dict[str, Any] = {
         "result": wire.decode_result,
@@ -134,7 +135,8 @@ def line(parts: list[bytes], json: bool) -> str:
     if kind == "result":
         score = " / ".join("none" if value is None else f"{value:.4g}" for value in (message.score, message.threshold))
         took_ms = message.latency_us.get("total", 0) / 1000
-        words = [str(message.result_id), message.verdict.name, score, message.reason_text, f"{took_ms:.1f} ms"]
+        by = f" by {message.modality}" if message.modality and message.verdict is Verdict.NG else ""
+        words = [str(message.result_id), message.verdict.name, score, message.reason_text + by, f"{took_ms:.1f} ms"]
         return "  ".join([station, *words, message.part_id, "SIMULATED" if message.simulated else ""]).rstrip()
     return f"{kind} {station}  " + "  ".join(f"{name}={value}" for name, value in fields.items() if value)
 

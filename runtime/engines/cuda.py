@@ -30,18 +30,12 @@ from asperity.runtime.cuda.streams import Event, FrameDevice, wait
 from asperity.runtime.engines import Engine, Progress, gc_freeze
 from asperity.runtime.engines.under_way import UnderWay
 from asperity.runtime.errors import AsperityError, EngineError, EngineLostError, FrameRefused
-from asperity.runtime.frame import (
-    EngineInfo,
-    Frame,
-    Intrinsics,
-    ModalityScores,
-    Prepared,
-    Scores,
-)
+from asperity.runtime.frame import EngineInfo, Frame, Intrinsics, ModalityScores, Prepared, Scores
 from asperity.runtime.manifest import Decision, Geometry, Network
 from asperity.runtime.vision.features import StageClock
 from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.preprocess import Masks, covered_pixels, refuse_size
+from asperity.runtime.vision.tiles import refuse_several_tiles
 from asperity.runtime.vision.units import pixel_rays
 
 NAME = "cuda"
@@ -379,6 +373,7 @@ class CudaEngine(Engine):
     def _make(self, decision: Decision, banks: Banks, masks: Masks) -> None:
         device, settings = self._device, self._settings
         refuse_modalities(self._network)
+        refuse_several_tiles(self._network)
         covered = covered_pixels(masks, self._geometry)
         plan = LanePlan(
             self._geometry, self._network, decision, covered if covered.any() else None,

@@ -200,6 +200,7 @@ def _judge(born: Result, recipe: Recipe, scores: Scores, clock: Callable[[], Now
         threshold=judgement.threshold,
         p_value=judgement.p_value,
         region=judgement.region,
+        modality=judgement.modality or "",
         latency_us=latency_us,
     )
     if judgement.score is None:

@@ -24,6 +24,7 @@ from asperity.runtime.vision.ransac_dbscan import border_strips, published_foreg
 from asperity.runtime.vision.regions import box, largest_part, measure_silhouette, outline
 from asperity.runtime.vision.surface_grid import LEVEL_CELLS, SurfaceGrid, blocks, surface_of
 from asperity.runtime.vision.surface_picture import picture
+from asperity.runtime.vision.tiles import of_window
 from asperity.runtime.vision.units import points_mm
 
 FEWEST_BORDER_POINTS = 100
@@ -58,8 +59,16 @@ def prepare(
     """
     refuse_size(frame, geometry)
     found = find_part(as_declared(frame, geometry), geometry)
-    window = _window(found.part, geometry)
-    image = _crop(frame.rgb, window)
+    return prepare_part(frame.rgb, found, part_window(found.part, geometry), geometry, network, masks, heights)
+
+
+def prepare_part(
+    rgb: ByteArray, found: Foreground, window: Window, geometry: Geometry, network: Network,
+    masks: Masks | None = None, heights: HeightModel | None = None,
+) -> Prepared:  # fmt: skip
+    """What is left of ``prepare`` once the part is found and its window chosen."""
+    network = of_window(network)
+    image = _crop(rgb, window)
     image = image * _crop(found.filled, window)[:, :, None]
     resized = Image.fromarray(image).resize((network.image_px, network.image_px), Image.Resampling.BICUBIC)
     shape = _surface_inputs(found, window, geometry, network, heights)
@@ -139,7 +148,7 @@ def off_plane_share(heights: FloatArray, valid: BoolArray, moved_mm: float) -> f
     return float(np.mean(np.abs(seen) > moved_mm))
 
 
-def _window(part: BoolArray, geometry: Geometry) -> Window:
+def part_window(part: BoolArray, geometry: Geometry) -> Window:
     """The square of fixed side centred on the part's box; ``published`` pads the whole frame instead (lsfa 1.2)."""
     side = geometry.side_px
     if geometry.method == "published":

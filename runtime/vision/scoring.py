@@ -18,6 +18,9 @@ from asperity.runtime.manifest import Decision, Geometry, Modality, SilhouetteRa
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.maps import pixel_map, worst_region
 
+BY_SCORE = frozenset({Reason.GOOD, Reason.SCORE_ABOVE_THRESHOLD})
+"""Reasons of verdicts that the score decided."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -34,6 +37,8 @@ class Judgement:
     threshold: float | None = None
     p_value: float | None = None
     region: Region | None = None
+    modality: ModalityName | None = None
+    """What added most to the score; None where the verdict is not by the score."""
 
 
 Distances = Mapping[ModalityName, ModalityScores]
@@ -80,6 +85,23 @@ def _squared(z: NDArray[np.floating] | np.float64) -> NDArray[np.float64]:
     double = np.asarray(z, dtype=np.float64)
     with np.errstate(over="ignore"):
         return np.maximum(0.0, double) ** 2 + TIE_SLOPE * double
+
+
+def deciding_modality(distances: Distances, decision: Decision) -> ModalityName | None:
+    """The modality that adds most to the fused score: the largest weight (image_distance - image_mean) / image_std.
+
+    In ``average`` and ``ocsvm`` these are the score's terms. In ``squares``, whose weights are 0 or 1, a term ascends
+    strictly with them, so the order is the same. Of equal ones the first in ``frame.MODALITIES``; a weight of 0 decides
+    nothing. None: nothing has a weight, or a number is not finite.
+    """
+    terms = {
+        name: one.weight * (distances[name].image_distance - one.image_mean) / one.image_std
+        for name, one in decision.modalities().items()
+        if one.weight > 0
+    }
+    if not terms or not all(map(math.isfinite, terms.values())):
+        return None
+    return max(terms, key=lambda name: terms[name])
 
 
 def p_value(score: float, calibration_scores: Sequence[float]) -> float:
@@ -160,6 +182,7 @@ def decide(
         score=score,
         threshold=threshold,
         p_value=None if verdict is Verdict.UNKNOWN else p_value(score, decision.calibration_scores),
+        modality=deciding_modality(scores.modalities, decision) if reason in BY_SCORE else None,
         region=worst_region(pixel_map(fused), scores.scored, scores.window, geometry.height_px, geometry.width_px),
     )
 

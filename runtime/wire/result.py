@@ -74,6 +74,7 @@ class ResultMessage(msgspec.Struct, frozen=True):
     deadline_missed: bool = False
     simulated: bool = False
     region: RegionMessage | None = None
+    modality: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ def encode_result_body(result: Result) -> bytes:
         deadline_missed=result.deadline_missed,
         simulated=result.simulated,
         region=RegionMessage(region.x, region.y, region.w, region.h, region.area_px) if region else None,
+        modality=result.modality,
     )
     return write_json(_result, message, MAX_RESULT_BYTES, "result")
 
@@ -162,6 +164,7 @@ def decode_result_body(body: Part) -> ReceivedResult:
         threshold=message.threshold,
         p_value=message.p_value if judged else None,
         region=Region(region.x, region.y, region.w, region.h, region.area_px) if region else None,
+        modality=message.modality if judged else "",
         verdict_code=message.verdict,
         accept_sent=message.accept,
         reason_code=message.reason_code,
@@ -171,7 +174,7 @@ def decode_result_body(body: Part) -> ReceivedResult:
 
 _REASONS = {int(reason): reason for reason in Reason}
 _READ_APART = {
-    "v", "verdict", "accept", "score", "threshold", "p_value", "reason_code", "reason", "region"
+    "v", "verdict", "accept", "score", "threshold", "p_value", "reason_code", "reason", "region", "modality"
 }  # fmt: skip
 
 

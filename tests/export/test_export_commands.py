@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from asperity.calibration.record import CalibrateOptions
 from asperity.export.cli import register
-from asperity.export.commands.calibrate import recipe_name
+from asperity.export.commands.calibrate import command_line, recipe_name
 from asperity.runtime.bundle.reader import open_bundle
 from asperity.runtime.cameras.mvtec_files import read_frame, write_frame
 from asperity.runtime.commands import inspect_bundle
@@ -45,7 +47,7 @@ def fails(error: type[AsperityError], words: str, *arguments: object) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("--profile", "huge", "huge.*lite, edge, paper"),
+        ("--profile", "huge", "huge.*lite, edge, paper, fast"),
         ("--method", "magic", "--method 'magic'.*lsfa, frozen"),
         ("--fusion", "sum", "--fusion 'sum'.*average, ocsvm"),
         ("--unit", "inch", "--unit 'inch'.*m, mm, um"),
@@ -61,6 +63,29 @@ def test_options_that_cannot_be_right(
 ) -> None:
     fails(UsageError, words, "calibrate", lite_bundle.normals, "-o", tmp_path / "out", option, value)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_the_command_to_copy_chooses_the_same_and_what_was_added(
+    lite_bundle: LiteBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[CalibrateOptions] = []
+
+    def calibrate(source: Path, output: Path, options: CalibrateOptions, *_: object, force: bool) -> None:
+        seen.append(options)
+        raise UsageError("enough")
+
+    monkeypatch.setattr("asperity.calibration.calibrate.calibrate", calibrate)
+    plain = CalibrateOptions(recipe=recipe_name("", lite_bundle.normals))
+    chosen = CalibrateOptions(
+        profile="edge", method="frozen", recipe="gear-2", alpha=0.05, exclude=("a b", "train/good/003"), seed=3,
+        unit="mm", invalid=((None, None, -1.0), (0.0, 0.0, 65535.0)), fusion="ocsvm", held_out="leave_one_out",
+        geometry="none", z="height", limit=30, points_weights="w.pth", keep_frames=False, inspect_mask="mask one.png",
+    )  # fmt: skip
+    for options in (plain, chosen, CalibrateOptions(recipe="x", invalid=())):
+        line = shlex.split(command_line(lite_bundle.normals, tmp_path / "out", options) + " --exclude 'one more'")
+        assert line[:2] == ["asperity", "calibrate"]
+        fails(UsageError, "enough", *line[1:])
+        assert seen[-1] == msgspec.structs.replace(options, exclude=(*options.exclude, "one more"))
 
 
 def test_sources_that_cannot_be_used(lite_bundle: LiteBundle, tmp_path: Path) -> None:

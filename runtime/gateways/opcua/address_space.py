@@ -68,6 +68,7 @@ EVENT_FIELDS: tuple[Field, ...] = (
     ("Reason", Type.String, "its name", lambda d, a: d.result.reason.name),
     ("Score", Type.Double, "anomaly score; 0 if there is none", lambda d, a: d.result.score or 0.0),
     ("Threshold", Type.Double, "ok needs Score <= Threshold", lambda d, a: d.result.threshold or 0.0),
+    ("Modality", Type.String, "what added most to the score; empty: not said", lambda d, a: d.result.modality),
     ("LatencyUs", Type.UInt64, "from arrival to verdict, µs", lambda d, a: d.result.latency_us.get("total", 0)),
     ("InternalRecipeId", Type.String, "the recipe that judged it", lambda d, a: d.result.recipe),
     ("InternalConfigurationId", Type.String, "first digits of the bundle's SHA-256", lambda d, a: d.result.bundle),

@@ -194,6 +194,13 @@ RESULT_TAGS = (
     Tag("Score", Type.Double, Of.RESULT, "anomaly score; 0 if there is none", _result(lambda r: r.score)),
     Tag("Threshold", Type.Double, Of.RESULT, "ok needs Score <= Threshold", _result(lambda r: r.threshold)),
     Tag(
+        "Modality",
+        Type.String,
+        Of.RESULT,
+        "what added most to the score: rgb, points, geometry, height, descriptor; empty: not said",
+        _result(lambda r: r.modality),
+    ),
+    Tag(
         "LatencyUs", Type.UInt64, Of.RESULT, "from arrival to verdict, µs", _result(lambda r: r.latency_us.get("total"))
     ),
     Tag("Simulated", Type.Boolean, Of.RESULT, "not scored by a real engine", _result(lambda r: r.simulated)),

@@ -65,6 +65,10 @@ def test_results_in_words(endpoints: list[str]) -> None:
     }
 
 
+def test_a_reject_says_by_which_modality() -> None:
+    assert "SCORE_ABOVE_THRESHOLD by points" in watch.line(GOLDEN["result_ng"], json=False)
+
+
 @pytest.mark.parametrize(
     ("what", "kinds"),
     [

@@ -19,7 +19,7 @@ from asperity.runtime.vision.distances import ModalityBank, image_distance, meas
 from asperity.runtime.vision.features import Patches
 from asperity.runtime.vision.maps import MAP_PX, pixel_map, source_map, worst_region
 from asperity.runtime.vision.nearest import MemoryBank
-from asperity.runtime.vision.scoring import conformal_threshold, fused_map, fused_score, p_value
+from asperity.runtime.vision.scoring import conformal_threshold, deciding_modality, fused_map, fused_score, p_value
 from tests.runtime.vision.scored_frame import decision, judged, modality, scores
 
 # --- distances -------------------------------------------------------------------------------------------------------
@@ -299,3 +299,35 @@ def test_the_blur_is_scipys(grid: int) -> None:
     values = np.random.default_rng(grid).random((MAP_PX, grid))
     expected = ndimage.gaussian_filter1d(values, maps.BLUR_SIGMA_PX, axis=0, mode="nearest")
     np.testing.assert_allclose(maps._blurred(values), expected, rtol=0, atol=1e-15)
+
+
+# --- the deciding modality -------------------------------------------------------------------------------------------
+
+
+@given(rgb=st.floats(0, 20), points=st.floats(0, 20), heavy=st.floats(0.1, 3))
+def test_the_deciding_modality_is_the_score_s_largest_term(rgb: float, points: float, heavy: float) -> None:
+    """Taking it away lowers the score by most: to what is usual, image_mean."""
+    decided = decision(fusion="ocsvm", rgb=modality(weight=heavy))
+    seen = scores(rgb, points).modalities
+    usual = {name: one.image_mean for name, one in decided.modalities().items()}
+
+    def without(name: str) -> float:
+        calm = {key: replace(one, image_distance=usual[name]) if key == name else one for key, one in seen.items()}
+        return fused_score(seen, decided) - fused_score(calm, decided)
+
+    found = deciding_modality(seen, decided)
+    assert found is not None
+    assert without(found) >= max(map(without, seen)) - 1e-9
+
+
+def test_which_modality_decided_is_told_of_verdicts_by_the_score() -> None:
+    assert (judged(scores(rgb=9.0)).verdict, judged(scores(rgb=9.0)).modality) == (Verdict.NG, "rgb")
+    assert judged(scores(points=9.0)).modality == "points"
+    assert judged(scores()).modality == "rgb"  # both as usual: the first
+    small = replace(scores().silhouette, area_mm2=1.0)
+    by_shape = judged(scores(silhouette=small))
+    assert (by_shape.reason, by_shape.modality) == (Reason.SHAPE_OUT_OF_RANGE, None)
+    assert judged(scores(), decision(timing_only=True)).modality is None
+    assert judged(scores(rgb=math.nan)).modality is None
+    assert deciding_modality(scores(rgb=math.inf).modalities, decision()) is None
+    assert deciding_modality(scores(rgb=9.0).modalities, decision(rgb=modality(weight=0.0))) == "points"

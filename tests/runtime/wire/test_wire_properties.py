@@ -93,6 +93,7 @@ def results(draw: st.DrawFn) -> Result:
         deadline_missed=draw(st.booleans()),
         simulated=draw(st.booleans()),
         region=draw(st.none() | st.builds(Region, offsets, offsets, counts, counts, counts)) if judged else None,
+        modality=draw(st.just("") | printable) if judged else "",
     )
 
 

@@ -53,6 +53,18 @@ def test_codes_that_are_not_known_are_kept_for_people() -> None:
     assert received.verdict is Verdict.UNKNOWN and received.reason not in JUDGED
 
 
+def test_the_modality_is_told_only_of_what_was_judged() -> None:
+    """Left out by earlier senders, named by later ones, and never a reason to trust or to distrust."""
+    assert wire.decode_result(edited("result_ok")).modality == "rgb"
+    assert wire.decode_result(edited("result_ok", modality=...)).modality == ""
+    later = wire.decode_result(edited("result_ng", modality="thermal"))
+    assert (later.verdict, later.modality) == (Verdict.NG, "thermal")
+    doubted = wire.decode_result(edited("result_ok", score=9.0))
+    assert (doubted.verdict, doubted.modality) == (Verdict.UNKNOWN, "")
+    with pytest.raises(WireError):
+        wire.decode_result(edited("result_ok", modality=3))
+
+
 @pytest.mark.parametrize(
     "change", [{"score": "2"}, {"verdict": -1}, {"result_id": 0}, {"result_id": ...}, {"accept": 1}]
 )

@@ -83,6 +83,7 @@ RESULT_OK = Result(
     latency_us={"recv": 2500, "pre": 8000, "rgb": 9000, "points": 66000, "knn": 40000, "post": 500, "total": 126000},
     deadline_us=500_000,
     region=Region(x=120, y=64, w=12, h=9, area_px=77),
+    modality="rgb",
 )
 RESULT_NG = Result(
     station="st1",
@@ -105,6 +106,7 @@ RESULT_NG = Result(
     deadline_us=500_000,
     simulated=True,
     region=Region(x=-3, y=0, w=12, h=9, area_px=77),
+    modality="points",
 )
 RESULT_UNKNOWN = Result(
     station="st1",
