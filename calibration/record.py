@@ -78,8 +78,7 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     device: str = "cpu"
     """Torch device of networks and adaptation."""
     modalities: tuple[str, ...] | None = None
-    """What frames are judged by, in the order of ``frame.MODALITIES``; ``auto`` alone: the cheapest set that
-    pseudo-defects find as good as the best. None: the profile's own."""
+    """What frames are judged by, in the order of ``frame.MODALITIES``; ``auto``: chosen. None: the profile's own."""
     fusion: Fusion | None = None
     """How the modalities' scores become one. None: the profile's."""
     whitening: bool = True
@@ -275,8 +274,7 @@ class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unavailable: dict[ModalityName, str] = {}
     """Modalities that the good frames give no constants for, and why."""
     frame_ms: dict[ModalityName, float] = {}
-    """Milliseconds of a frame by colour alone, and what each further modality adds, as measured while calibrating: by
-    torch, on whatever else the machine did. It decided nothing."""
+    """Measured while calibrating, by torch: colour alone, and what each further modality adds. It decided nothing."""
 
 
 class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
