@@ -263,7 +263,7 @@ class TriedModalities(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     standard_error: float
     """Of the loss."""
     cost: float
-    """Of a frame on a processor, in passes of the colour network."""
+    """Of a frame on a processor, as declared; 1 is a frame by colour alone."""
 
 
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -20,7 +20,7 @@ from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.machine import commit, machine
 from asperity.calibration.frames.datasets import open_dataset
 from asperity.runtime.bundle.reader import Bundle, open_bundle
-from asperity.runtime.bundle.__pycache__.checks.cpython-311.pyc import FULL_GRAPH
+from asperity.runtime.bundle.checks import FULL_GRAPH
 from asperity.runtime.engines.cpu import CpuEngine
 from asperity.runtime.frame import Scores
 from asperity.runtime.security.signing_keys import TrustStore
