@@ -19,8 +19,8 @@ from asperity.benchmarks.published_form.mac_count import giga, graph_macs, searc
 from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.machine import commit, machine
 from asperity.calibration.frames.datasets import open_dataset
-from asperity.runtime.bundle.reader import Bundle, open_bundle
 from asperity.runtime.bundle.checks import FULL_GRAPH
+from asperity.runtime.bundle.reader import Bundle, open_bundle
 from asperity.runtime.engines.cpu import CpuEngine
 from asperity.runtime.frame import Scores
 from asperity.runtime.security.signing_keys import TrustStore
