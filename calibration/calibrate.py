@@ -25,6 +25,7 @@ from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.features.surfaces import only
 from asperity.calibration.features.views import VIEWS, make_views
 from asperity.calibration.frames.prepare_normals import (
+    Frames,
     Normals,
     Progress,
     fit_first,
@@ -41,14 +42,15 @@ from asperity.calibration.outcome.kept_frames import write_kept
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import Resumable, job_digest, working
 from asperity.calibration.outcome.threshold import Rate, choose_rate, promise, threshold, with_excluded
-from asperity.calibration.profiles import Profile, profile
+from asperity.calibration.profiles import Profile, profile, tiled
 from asperity.calibration.record import CalibrateOptions, CalibrationFolder, Choice, LeftOut, Method, Refit
 from asperity.calibration.report.write import write_report
 from asperity.calibration.tuning.modality_cost import frame_ms
+from asperity.calibration.tuning.smallest_defect import smallest_defects
 from asperity.calibration.tuning.spoiled_normals import spoiler
 from asperity.runtime.errors import CalibrationError, UsageError
 from asperity.runtime.frame import ModalityName, Prepared
-from asperity.runtime.manifest import Decision, Network
+from asperity.runtime.manifest import Decision, Network, SmallestDefect
 from asperity.runtime.vision.features import KNOWN, frozen_patches, points_slots
 from asperity.runtime.vision.scoring import fused_score
 
@@ -143,9 +145,13 @@ def learn(
             adapted, network = _adapt(frozen, split, chosen, normals, networks, config, progress, work.checkpoint)
     reference = Reference(network, networks, frozen, normals.prepared, normals.parts.of_frames)
     outcome = conclude(options, normals, split, shape, rate, reference, adapted, stages, progress)
-    if outcome.choice is None:
+    if outcome.choice is not None:
+        outcome = replace(outcome, choice=msgspec.structs.replace(outcome.choice, unavailable=unavailable))
+    if not options.smallest_defect:
         return outcome
-    return replace(outcome, choice=msgspec.structs.replace(outcome.choice, unavailable=unavailable))
+    with stages("smallest defect"):
+        found = _smallest_defects(outcome, work.smallest_defect, progress)
+    return replace(outcome, smallest_defects=found, stage_s=stages.seconds)
 
 
 def conclude(
@@ -195,15 +201,30 @@ def conclude(
     )  # fmt: skip
 
 
+def _smallest_defects(outcome: Outcome, kept: Path, progress: Progress) -> tuple[SmallestDefect, ...]:
+    """On the calibration frames that are accepted; with leave-one-out the banks hold them, so they show nothing."""
+    if outcome.options.held_out == "leave_one_out":
+        return ()
+    normals = outcome.normals
+    accepted = [i for i in outcome.split.calibrate if outcome.score(i) <= outcome.decision.threshold]
+    frames = Frames([normals.items[i] for i in accepted])
+    return smallest_defects(
+        frames, normals.geometry, outcome.rejects, outcome.options.seed,
+        lambda done, total: progress("smallest defect", done, total), kept,
+    )  # fmt: skip
+
+
 def chosen_profile(options: CalibrateOptions) -> Profile:
     """The profile with what the options change of it. Raises UsageError."""
-    chosen = profile(options.profile)
+    chosen = tiled(profile(options.profile), options.tiles)
     return chosen if options.whitening else replace(chosen, whitening=None)
 
 
 def _check(options: CalibrateOptions) -> None:
     """Options that no data could make right. Raises UsageError."""
-    asked_modalities(options, profile(options.profile))
+    asked_modalities(options, chosen_profile(options))
+    if options.tiles > 1 and options.method == "lsfa":
+        raise UsageError(f"--tiles {options.tiles} needs --method frozen: adaptors are trained on whole windows")
     if options.alpha is not None and not 0.0 < options.alpha < 1.0:
         raise UsageError(f"--alpha {options.alpha} cannot be a false-reject rate; give one between 0 and 1, as 0.02")
     if options.limit is not None and options.limit < 1:

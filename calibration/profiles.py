@@ -8,6 +8,7 @@ from typing import Any, Literal
 from asperity.runtime.errors import UsageError
 from asperity.runtime.frame import ModalityName
 from asperity.runtime.manifest import Geometry, Network
+from asperity.runtime.vision.tiles import MOST_TILES
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -62,6 +63,8 @@ class Profile:
     mlp_ratio: int = 4
     modalities: tuple[ModalityName, ...] = ("rgb", "points")
     """What frames are judged by unless a calibration is asked for others."""
+    tiles: int = 1
+    """Colour network inputs along the window's side; all sizes are of one of them."""
 
 
 PROFILES: dict[str, Profile] = {
@@ -110,6 +113,15 @@ def profile(name: str) -> Profile:
         raise UsageError(f"--profile {name!r} is not known; choose one of {', '.join(PROFILES)}") from None
 
 
+def tiled(chosen: Profile, tiles: int) -> Profile:
+    """The profile with so many network inputs along the window's side. Raises UsageError."""
+    if not 1 <= tiles <= MOST_TILES:
+        raise UsageError(f"--tiles {tiles} must be 1 to {MOST_TILES}")
+    if tiles > 1 and chosen.pooling == "published":
+        raise UsageError(f"--tiles {tiles}: profile {chosen.name} is the published form, which has one; choose another")
+    return replace(chosen, tiles=tiles)
+
+
 def profile_as_calibrated(network: Network, taps: tuple[int, ...] | None, norm: bool) -> Profile:
     """The profile that a calibration folder was made with, whatever its profile taps today. Raises UsageError."""
     found = profile(network.profile)
@@ -135,4 +147,5 @@ def network_for(
         centre_positions=chosen.centre_positions, pooling=chosen.pooling, adaptor=adaptor,
         distances=chosen.distances,
         rgb_slots=chosen.rgb_grid**2 if adaptor == "lsfa" else 0, points_slots=points_slots if adaptor == "lsfa" else 0,
+        tiles=chosen.tiles,
     )  # fmt: skip

@@ -31,7 +31,7 @@ from asperity.runtime.bundle.surfaces import height_model
 from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.files import write_whole
 from asperity.runtime.frame import MissingPoint, ModalityName, Unit
-from asperity.runtime.manifest import Decision, Geometry, Network, SilhouetteRange, WeightsOrigin
+from asperity.runtime.manifest import Decision, Geometry, Network, SilhouetteRange, SmallestDefect, WeightsOrigin
 from asperity.runtime.text.encoding import TextRefused
 from asperity.runtime.text.formats import decode_json
 from asperity.runtime.vision.height_residual import HeightModel
@@ -100,6 +100,10 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """How many of the strangest normal frames the report shows."""
     keep_frames: bool = True
     """Keep model inputs and patches of all frames in the folder, so that frames can be added (``asperity refit``)."""
+    tiles: int = 1
+    """The window's picture is seen by tiles x tiles network inputs that overlap: finer, and so many times as slow."""
+    smallest_defect: bool = False
+    """Measure the smallest defect that this station sees, by kind (``tuning.smallest_defect``)."""
 
 
 def chosen_options(**chosen: Any) -> CalibrateOptions:
@@ -318,6 +322,8 @@ class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     """Wall time of each stage of the calibration, seconds."""
     refit: Refit | None = None
     """None: calibrated from the source's frames alone."""
+    smallest_defects: tuple[SmallestDefect, ...] = ()
+    """By kind; empty: not measured."""
 
 
 @dataclass(frozen=True, slots=True)

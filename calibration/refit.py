@@ -110,7 +110,8 @@ def refit(
     stages = Stages()
     with working(target, force) as work:
         asked = calibration.record.options.alpha if alpha is None else alpha
-        options = msgspec.structs.replace(calibration.record.options, alpha=asked)
+        # Defects are put into source frames, and of the earlier frames these are not kept.
+        options = msgspec.structs.replace(calibration.record.options, alpha=asked, smallest_defect=False)
         with stages("read and prepare"):
             later = _Later.read(source, calibration, options, exclude, [one.name for one in kept.record.frames])
             together = _together(kept, calibration, later, exclude_earlier, options, progress)

@@ -260,6 +260,7 @@ def _manifest(
         normal_frames=record.normal_frames,
         frame_p99_ms=frame_p99_ms,
         files=tuple(_files(draft_dir)),
+        smallest_defects=record.smallest_defects,
         held_out=record.options.held_out,
     )
 

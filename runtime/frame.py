@@ -131,6 +131,7 @@ class Prepared:
 
     ``image`` is the window, background black, resized. ``cloud`` is the window's organised foreground in mm in the
     camera's coordinates, (0, 0, 0) where there is no foreground point. ``inspect`` is False where a mask says so.
+    Sizes are the window's: of several tiles, of all of them together (``vision.tiles.of_window``).
     """
 
     image: ByteArray  # image_px x image_px x 3

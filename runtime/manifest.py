@@ -128,6 +128,9 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Static token counts of the adaptor graphs; 0: no adaptor."""
     modalities: tuple[ModalityName, ...] = ("rgb", "points")
     """What frames are judged by, in the order of ``frame.MODALITIES``."""
+    tiles: int = 1
+    """The window's picture is seen by tiles x tiles network inputs that overlap (``runtime.vision.tiles``); image_px,
+    grid and rgb_grid are those of one."""
     picture: SurfacePicture | None = None
     """Constants of the modality ``geometry``."""
     descriptor: GridDescriptor | None = None
@@ -250,6 +253,24 @@ class GoldenFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         return {name: value for name, value in earlier.items() if value is not None} | dict(self.image_distances)
 
 
+class SmallestDefect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """From which size on the reference engine saw defects of one kind that were put into held-out good frames."""
+
+    kind: str
+    half_mm: float | None
+    often_mm: float | None
+    """Size (a diameter, a scratch's length) found in half and in 95 % of the places; None: not at ``largest_mm``."""
+    half_strength: float | None
+    often_strength: float | None
+    """The height or depth in mm that went with it; of a stain its opacity, 0..1."""
+    largest_mm: float
+    """The largest size tried."""
+    sizes_mm: tuple[float, ...]
+    """Of each place where a defect was found, the size from which it was, ascending."""
+    places: int
+    """Places tried."""
+
+
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One file of the bundle, path relative to it with forward slashes."""
 
@@ -281,6 +302,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frame_p99_ms: float
     """p99 of the whole path on the machine that calibrated; sets beat_timeout_ms on slow profiles."""
     files: tuple[File, ...]
+    smallest_defects: tuple[SmallestDefect, ...] = ()
+    """By kind; empty: not measured."""
     held_out: Literal["split", "leave_one_out"] = "split"
     """``split``: the calibration inputs took no part in the banks, so every engine takes its own threshold from them.
     ``leave_one_out``: they did; engines are compared on them, and the threshold stays the reference's."""

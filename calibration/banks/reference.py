@@ -28,6 +28,7 @@ from asperity.runtime.manifest import Decision, Modality, Network
 from asperity.runtime.vision.distances import REWEIGHTING_ROWS, ModalityBank, RowStatistics, measure
 from asperity.runtime.vision.features import Patches, adapted_patches, frozen_patches
 from asperity.runtime.vision.nearest import MemoryBank
+from asperity.runtime.vision.tiles import of_window
 
 Progress = Callable[[int, int], None]
 
@@ -150,7 +151,8 @@ class Reference:
         frame, whose rows are that frame's own. Raises CalibrationError.
         """
         rows, origins, shots = self._scored_rows(fit, views, progress)
-        wanted = bank_rows(chosen, shots)
+        window = of_window(self.network)
+        wanted = bank_rows(replace(chosen, grid=window.grid, rgb_grid=window.rgb_grid), shots)
         self.banks = {
             name: make_bank(
                 name, rows.pop(name), self.part_of[origins[name][:, 0]], wanted[name], chosen, device=device,
@@ -199,12 +201,17 @@ class Reference:
         """A frame's frozen patches against any banks."""
         return FrameDistances(*measure(adapted_patches(frozen, self.network, self.networks), inspect, banks))
 
+    def measured_anew(self, prepared: Prepared) -> FrameDistances:
+        """A frame that took no part in anything, against the banks."""
+        banks = {name: one.bank for name, one in self.banks.items()}
+        return self.measured(frozen_patches(prepared, self.network, self.networks), prepared.inspect, banks)
+
     def nearest_normal(self, index: int, name: ModalityName, cell: int) -> tuple[int, int] | None:
         """Where normal frames of other parts look most like a patch of a frame: (frame, cell of the grid).
 
         ``cell``: of the grid, row by row. None where the bank does not know where its rows came from.
         """
-        bank, grid = self.banks[name], self.network.grid
+        bank, grid = self.banks[name], of_window(self.network).grid
         features = adapted_patches(frame_of(self.frozen, index), self.network, self.networks).features[name]
         factor = grid // math.isqrt(len(features))
         token = cell // grid // factor * (grid // factor) + cell % grid // factor

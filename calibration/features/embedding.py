@@ -14,6 +14,7 @@ from asperity.runtime.frame import Prepared
 from asperity.runtime.manifest import Network
 from asperity.runtime.vision.features import Patches, feature_shapes, frozen_patches
 from asperity.runtime.vision.points import group
+from asperity.runtime.vision.tiles import of_window
 
 STATION_FRAMES = 32
 """Fit frames from which ``point_bn = station`` takes its statistics."""
@@ -23,7 +24,7 @@ def empty_patches(frames: int, network: Network) -> PatchSet:
     """Room in memory for so many frames, zeros."""
     return PatchSet(
         {name: np.zeros((frames, *shape), np.float32) for name, shape in feature_shapes(network).items()},
-        np.zeros((frames, network.grid, network.grid), np.bool_),
+        np.zeros((frames, of_window(network).grid, of_window(network).grid), np.bool_),
     )
 
 

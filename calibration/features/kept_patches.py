@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from asperity.calibration.features.patches import PatchSet
 from asperity.runtime.manifest import Network
 from asperity.runtime.vision.features import feature_shapes
+from asperity.runtime.vision.tiles import of_window
 
 PRESENT = 1 << 32
 """Above a check sum of 32 bits: the frame has one."""
@@ -33,7 +34,8 @@ class KeptPatches:
             name: mapped(folder / f"{name}.f32", (frames, *shape), np.float32)
             for name, shape in feature_shapes(network).items()
         }
-        nonempty = mapped(folder / "nonempty.bool", (frames, network.grid, network.grid), np.bool_)
+        grid = of_window(network).grid
+        nonempty = mapped(folder / "nonempty.bool", (frames, grid, grid), np.bool_)
         self.patches = PatchSet(features, nonempty)
         self._sums = mapped(folder / "sums.u64", (frames,), np.uint64)
 

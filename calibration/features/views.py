@@ -20,6 +20,7 @@ from asperity.runtime.vision.border_plane import is_height_map
 from asperity.runtime.vision.height_residual import HeightModel
 from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.preprocess import Foreground, Masks, find_part, part_window, prepare_part
+from asperity.runtime.vision.tiles import of_window
 
 VIEWS = 8
 EXPOSURE = (0.92, 1.08)
@@ -39,7 +40,7 @@ def make_views(
     slopes = _slopes(found)
     rng = np.random.default_rng([seed, frame.seq])
     start = rng.uniform(0, 2 * math.pi)
-    half_patch_px = geometry.side_px / network.grid / 2
+    half_patch_px = geometry.side_px / of_window(network).grid / 2
     for view in range(count):
         a, b, c = view & 1, view >> 1 & 1, view >> 2 & 1
         azimuth = start + 2 * math.pi * view / VIEWS

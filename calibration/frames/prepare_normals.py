@@ -81,7 +81,7 @@ class Normals:
         return tuple(item.name for item in self.items)
 
 
-class _Frames(Sequence[Frame]):
+class Frames(Sequence[Frame]):
     """Frames of one size, read when asked for, so that never more than one is held here.
 
     Raises DataError for a frame of another size than the one that was read first.
@@ -100,7 +100,7 @@ class _Frames(Sequence[Frame]):
     def __getitem__(self, index: slice) -> Sequence[Frame]: ...
     def __getitem__(self, index: int | slice) -> Frame | Sequence[Frame]:
         if isinstance(index, slice):
-            return _Frames(self._items[index])
+            return Frames(self._items[index])
         item = self._items[index]
         frame = item.frame(seq=int(index))
         if self._first is None:
@@ -133,7 +133,7 @@ def prepare_normals(source: Path, options: CalibrateOptions, chosen: Profile, pr
         refuse_undeclared(items, options.unit, progress)
     progress("geometry", 0, 1)
     geometry = fit_geometry(
-        _Frames(items),
+        Frames(items),
         unit=options.unit,
         method=None if options.geometry == "auto" else options.geometry,
         z=options.z,

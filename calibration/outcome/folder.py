@@ -85,6 +85,7 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
         adaptation=_adaptation_figures(outcome),
         refit=outcome.refit,
         stage_s=dict(outcome.stage_s),
+        smallest_defects=outcome.smallest_defects,
     )
     save_record(record, folder)
     return record

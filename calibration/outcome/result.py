@@ -13,8 +13,10 @@ from asperity.calibration.frames.silhouette import Shape
 from asperity.calibration.frames.split import Split
 from asperity.calibration.outcome.suspects import suspects
 from asperity.calibration.record import CalibrateOptions, Choice, FalseRejects, FrameFigures, LeftOut, Refit, Suspect
-from asperity.runtime.manifest import Decision
-from asperity.runtime.vision.scoring import fused_score
+from asperity.runtime.frame import Frame, Scores, Verdict
+from asperity.runtime.manifest import Decision, SmallestDefect
+from asperity.runtime.vision.preprocess import prepare
+from asperity.runtime.vision.scoring import decide, fused_score
 
 TOLERANCE_SHARE = 0.1
 """Golden tolerance as a share of the calibration scores' standard deviation (architecture, "Bundle")."""
@@ -40,10 +42,19 @@ class Outcome:
     """What frames were added to, where an earlier calibration was."""
     choice: Choice | None = None
     """How the modalities were chosen, where nobody named them."""
+    smallest_defects: tuple[SmallestDefect, ...] = ()
 
     def score(self, index: int) -> float:
         """Fused score of a measured frame."""
         return fused_score(self.distances[index].modalities, self.decision)
+
+    def rejects(self, frame: Frame) -> bool:
+        """Whether this station, as calibrated, does not pass a frame. Raises FrameRefused where it refuses one."""
+        normals, reference = self.normals, self.reference
+        prepared = prepare(frame, normals.geometry, reference.network, normals.masks, normals.heights)
+        one = reference.measured_anew(prepared)
+        scores = Scores(one.modalities, one.scored, prepared.window, prepared.silhouette)
+        return decide(scores, self.decision, self.shape.ranges, normals.geometry).verdict is not Verdict.OK
 
     @property
     def held_out(self) -> list[int]:

@@ -49,6 +49,11 @@ class Resumable:
         """Of the adaptation: there when an earlier run of this job came so far."""
         return self._folder / CHECKPOINT
 
+    @property
+    def smallest_defect(self) -> Path:
+        """The places at which an earlier run of this job measured the smallest defect."""
+        return self._folder / "smallest_defect.json"
+
     def begin(self, job: str) -> None:
         """Keep what an earlier run of the same job left, and nothing else. ``job``: see ``job_digest``."""
         path = self._folder / JOB

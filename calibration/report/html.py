@@ -19,12 +19,14 @@ from asperity.calibration.report.nearest import nearest_of
 from asperity.calibration.report.pictures import (
     colour_and_map,
     curves,
+    found_by_size,
     modality_histograms,
     score_histogram,
     silhouette_strips,
 )
 from asperity.calibration.report.types import NAMES, Report
 from asperity.runtime.frame import FloatArray, ModalityName
+from asperity.runtime.manifest import SmallestDefect
 from asperity.runtime.vision.maps import pixel_map
 from asperity.runtime.vision.missing_points import option_of
 from asperity.runtime.vision.scoring import fused_map
@@ -64,6 +66,7 @@ def page(outcome: Outcome, record: CalibrationRecord, report: Report) -> str:
         _strangest(outcome, report),
         choice_section(record.choice),
         _modalities(outcome, sets),
+        _smallest(report),
         _silhouettes(outcome, report),
         _repeats(report),
         _refused(report),
@@ -259,6 +262,30 @@ def _modalities(outcome: Outcome, sets: _Sets) -> str:
     return f"""<h2>Each modality by itself</h2>
 <p>Weights in the score: {weights}{unit}.{left_out}</p>
 {_image(modality_histograms(panels), "histograms of each modality")}"""
+
+
+def _smallest(report: Report) -> str:
+    if not report.smallest_defects:
+        return ""
+    rows = "".join(
+        f"<tr><td>{one.kind}</td><td>{_size(one, one.half_mm, one.half_strength)}</td>"
+        f"<td>{_size(one, one.often_mm, one.often_strength)}</td></tr>"
+        for one in report.smallest_defects
+    )
+    picture = found_by_size([(one.kind, one.sizes_mm, one.places) for one in report.smallest_defects])
+    return f"""<h2>The smallest defect this station sees</h2>
+<p>Defects of falling size were put into held-out good frames, at {report.smallest_defects[0].places} places each, and
+judged at the threshold above. A size is a diameter, or the length of a scratch. Flatter and fainter defects must be
+larger to be found, and so must those at edges, where none was tried.</p>
+{_image(picture, "share found by size")}
+<table><tr><th>defect</th><th>half are found from</th><th>95 of 100 are found from</th></tr>{rows}</table>"""
+
+
+def _size(one: SmallestDefect, size_mm: float | None, strength: float | None) -> str:
+    if size_mm is None or strength is None:
+        return f"not up to {one.largest_mm:.3g} mm"
+    what = f"{strength:.0%} of its colour" if one.kind == "stain" else f"{strength:.2g} mm high or deep"
+    return f"<b>{size_mm:.2g} mm</b>, {what}"
 
 
 def _silhouettes(outcome: Outcome, report: Report) -> str:

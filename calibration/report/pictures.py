@@ -116,6 +116,23 @@ def curves(panels: Sequence[tuple[str, dict[str, Sequence[float]]]]) -> bytes:
     return _png(figure)
 
 
+def found_by_size(kinds: Sequence[tuple[str, Values, int]]) -> bytes:
+    """(kind, the sizes from which a place's defect was found, ascending, places): the share found by size."""
+    figure = Figure(figsize=(8.4, 2.6), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    for name, sizes, places in kinds:
+        axes.step(sizes, np.arange(1, len(sizes) + 1) / places, where="post", label=name, linewidth=1.4)
+    for level in (0.5, 0.95):
+        axes.axhline(level, color=QUIET, linewidth=0.6, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("size, mm", fontsize=8)
+    axes.set_ylabel("share found", fontsize=8)
+    _plain(axes)
+    axes.legend(frameon=False, fontsize=7)
+    return _png(figure)
+
+
 def colour_and_map(image: ByteArray, fused: FloatArray, scored: BoolArray, hottest: float) -> bytes:
     """The prepared image beside itself under its map; 0 is a usual patch, ``hottest`` the top of the scale."""
     colour = Image.fromarray(image).resize((TILE_PX, TILE_PX), Image.Resampling.BICUBIC)

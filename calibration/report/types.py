@@ -6,7 +6,7 @@ import msgspec
 
 from asperity.calibration.record import Choice, FalseRejects, FrameFigures, LeftOut, RefusedFrame, Repeat, Suspect
 from asperity.runtime.frame import ModalityName
-from asperity.runtime.manifest import WeightsOrigin
+from asperity.runtime.manifest import SmallestDefect, WeightsOrigin
 
 
 class ShapeFigure(msgspec.Struct, frozen=True):
@@ -62,6 +62,7 @@ class Report(msgspec.Struct, frozen=True):
     left_out: tuple[LeftOut, ...]
     choice: Choice | None
     adaptation: dict[str, float]
+    smallest_defects: tuple[SmallestDefect, ...]
     stage_s: dict[str, float]
     frames: tuple[FrameFigures, ...]
 

@@ -51,6 +51,7 @@ def summarise(outcome: Outcome, record: CalibrationRecord) -> Report:
         left_out=record.left_out,
         choice=record.choice,
         adaptation=record.adaptation,
+        smallest_defects=record.smallest_defects,
         stage_s=record.stage_s,
         frames=record.frames,
     )

@@ -98,14 +98,17 @@ def depth_noise_mm(frames: Sequence[Frame], geometry: Geometry) -> float:
 
 
 def spoil_frame(
-    frame: Frame, geometry: Geometry, defect: FrameDefect, rng: np.random.Generator, found: Foreground | None = None
-) -> SpoiledFrame:
+    frame: Frame, geometry: Geometry, defect: FrameDefect, rng: np.random.Generator, found: Foreground | None = None,
+    room_mm: float | None = None,
+) -> SpoiledFrame:  # fmt: skip
     """The frame with one defect at a random place. ``found``: its part, where known; made by ``find_part`` otherwise.
 
+    ``room_mm``: how much surface the place has around it, for defects of several sizes in one place; None: as much as
+    the defect covers.
     Raises DataError where the part is too small for anything, FrameRefused as ``find_part``.
     """
     found = found or find_part(frame, geometry)
-    profile = _profile(found, defect, geometry, rng)
+    profile = _profile(found, defect, geometry, rng, room_mm)
     if defect.kind in GEOMETRY_KINDS:
         towards = 1.0 if defect.kind == "bump" else -1.0
         spoiled = move_points(frame, geometry, towards * defect.strength * profile)
@@ -152,13 +155,14 @@ def _depths(points: NDArray[np.floating], part: BoolArray) -> NDArray[np.float64
 
 
 def _profile(
-    found: Foreground, defect: FrameDefect, geometry: Geometry, rng: np.random.Generator
+    found: Foreground, defect: FrameDefect, geometry: Geometry, rng: np.random.Generator, room_mm: float | None
 ) -> NDArray[np.float64]:
     """H x W, 0 to 1: the defect's shape at a random place, 0 off the part."""
     size_px = defect.size_mm / geometry.mm_per_px
     radius_px = max(0.5 * size_px, 1.0)
     width_px = max(SCRATCH_WIDTH_SHARE * size_px, SCRATCH_LEAST_PX)
-    row, column = _place(found.filled, 0.5 * width_px if defect.kind == "scratch" else radius_px, rng)
+    covered_px = 0.5 * width_px if defect.kind == "scratch" else radius_px
+    row, column = _place(found.filled, covered_px if room_mm is None else room_mm / geometry.mm_per_px, rng)
     rows, columns = np.indices(found.filled.shape, dtype=np.float64)
     rows, columns = rows - row, columns - column
     if defect.kind == "scratch":

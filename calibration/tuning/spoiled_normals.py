@@ -21,6 +21,7 @@ from asperity.runtime.errors import DataError, FrameRefused
 from asperity.runtime.frame import BoolArray, Prepared
 from asperity.runtime.manifest import Network
 from asperity.runtime.vision.preprocess import find_part, prepare
+from asperity.runtime.vision.tiles import of_window
 
 NOISE_FRAMES = 3
 """Depth noise is measured on so many frames."""
@@ -57,7 +58,7 @@ def spoiler(normals: Normals, network: Network, seed: int) -> Spoiler:
                 prepared = prepare(made.frame, geometry, network, normals.masks, normals.heights)
             except (DataError, FrameRefused):
                 continue  # too small a part, or one defect too many for it: it says nothing of a modality
-            changed = changed_patches(made.changed, found.part, prepared.window, network.grid)
+            changed = changed_patches(made.changed, found.part, prepared.window, of_window(network).grid)
             yield SpoiledNormal(kind, prepared, changed)
 
     return spoiled

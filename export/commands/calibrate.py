@@ -68,6 +68,13 @@ def command(
     views: Annotated[
         int, typer.Option(min=0, max=8, help="Views per fit frame (light, pose, noise) that the banks also hold.")
     ] = 0,
+    tiles: Annotated[
+        int, typer.Option(min=1, help="See the picture by so many tiles per side: finer, slower; needs frozen.")
+    ] = 1,
+    smallest_defect: Annotated[
+        bool,
+        typer.Option("--smallest-defect/--no-smallest-defect", help="Measure the smallest defect the station sees."),
+    ] = True,
     geometry: Background = "auto",
     z: Z = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of split and adaptation.")] = 0,
@@ -99,7 +106,8 @@ def command(
         "ignore_mask": _text(ignore_mask),
         "rgb_weights": _text(rgb_weights), "points_weights": _text(point_weights), "fusion": fusion,
         "modalities": named, "whitening": whitening, "held_out": held_out, "views": views, "geometry": geometry, "z": z,
-        "seed": seed, "limit": limit, "device": device, "keep_frames": keep_frames,
+        "seed": seed, "limit": limit, "device": device, "keep_frames": keep_frames, "tiles": tiles,
+        "smallest_defect": smallest_defect,
     }  # fmt: skip
     options = chosen_options(**chosen)
     # What would fail after minutes of work is asked first.
@@ -154,6 +162,7 @@ def _told(folder: CalibrationFolder) -> dict[str, Any]:
         "repeats": msgspec.to_builtins(record.repeats),
         "suspects": msgspec.to_builtins(record.suspects),
         "choice": msgspec.to_builtins(record.choice),
+        "smallest_defects": msgspec.to_builtins(record.smallest_defects),
         "adaptation": record.adaptation,
         "stage_s": record.stage_s,
     }
@@ -168,7 +177,7 @@ def command_line(source: Path, output: Path, options: CalibrateOptions) -> str:
 
     words = ["asperity", "calibrate", str(source), "-o", str(output), "--force"]
     named = {"points_weights": "--point-weights"}
-    usual = CalibrateOptions(recipe=recipe_name("", source))
+    usual = CalibrateOptions(recipe=recipe_name("", source), smallest_defect=True)
     for name in msgspec.structs.asdict(options):
         value, option = getattr(options, name), named.get(name, f"--{name.replace('_', '-')}")
         if value == getattr(usual, name) or name == "strangest":
@@ -189,6 +198,7 @@ def command_line(source: Path, output: Path, options: CalibrateOptions) -> str:
 def _show(folder: CalibrationFolder, again: str) -> None:
     from asperity.calibration.frames.parts import listed
     from asperity.calibration.report.choice import chosen_words
+    from asperity.runtime.commands.inspect_bundle import smallest_told
     from asperity.runtime.manifest import LEVEL_FIGURE
 
     record = folder.record
@@ -221,4 +231,6 @@ def _show(folder: CalibrationFolder, again: str) -> None:
         options = " ".join(f"--exclude {shlex.quote(one.name)}" for one in record.suspects)
         typer.echo(shown(f"exclude    only parts that a person finds bad: {again} {options}"))
     typer.echo(f"promise    {record.false_rejects.statement}")
+    for one in record.smallest_defects:
+        typer.echo(f"sees       {smallest_told(one)}")
     typer.echo(f"report     {folder.report_path}")

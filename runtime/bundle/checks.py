@@ -35,6 +35,7 @@ from asperity.runtime.manifest import (
 )
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.nearest import LARGEST, bounded
+from asperity.runtime.vision.tiles import tiles_fault
 
 BANKS_FILE = "banks.safetensors"
 INPUTS_FILE = "calibration_inputs.safetensors"
@@ -131,6 +132,8 @@ def _check_network(network: Network) -> None:
     for name in ("rgb_mean", "rgb_std"):
         for value in getattr(network, name):
             _positive(f"network.{name}", value)
+    if fault := tiles_fault(network):
+        raise BundleError(f"has {fault}")
 
 
 def _check_geometry(geometry: Geometry, network: Network) -> None:

@@ -10,6 +10,7 @@ import math
 
 from asperity.runtime.frame import MAX_PIXELS, frame_size_fault
 from asperity.runtime.manifest import Geometry, Network
+from asperity.runtime.vision.tiles import of_window
 
 MIN_SIDE_PX = 20
 """Of a recipe's frames: twice the border that shows the background, so that its strips do not overlap."""
@@ -42,6 +43,7 @@ def fewest_window_px(network: Network) -> int:
     A cell that no pixel falls in stays empty where cells are means of their pixels, and a patch with empty cells is not
     scored (docs/decisions/filled-patches.md): of a window of 88 pixels and 112 cells a row, 9 patches in 676 were.
     """
+    network = of_window(network)
     of_means = network.cloud_resize == "mean" and network.pooling == "valid_mean"
     return max(network.grid, network.cloud_px) if of_means else network.grid
 
@@ -52,10 +54,11 @@ def geometry_fault(geometry: Geometry, network: Network) -> str:
     if fault := recipe_frame_fault(height_px, width_px):
         return f"geometry.height_px and width_px of {fault}"
     fewest = fewest_window_px(network)
+    of = "patches" if fewest == of_window(network).grid else "cells"
     if side_px < fewest:
         return (
             f"geometry.side_px {side_px}: the window around the part has fewer pixels than the {fewest} "
-            f"{'patches' if fewest == network.grid else 'cells'} of each row, so that some would never be judged"
+            f"{of} of each row, so that some would never be judged"
         )
     if side_px > (most := min(MAX_WINDOW_PX, max(largest_window_px(height_px, width_px), fewest))):
         return f"geometry.side_px {side_px}, above {most}, the largest window on {height_px} x {width_px} pixels"

@@ -15,6 +15,7 @@ from asperity.runtime.vision.grid_descriptor import DIMENSION, RADII
 from asperity.runtime.vision.height_residual import DIMENSION as RESIDUALS
 from asperity.runtime.vision.height_residual import SCALES, HeightModel
 from asperity.runtime.vision.surface_grid import blocks
+from asperity.runtime.vision.tiles import of_window
 
 HEIGHTS_FILE = "heights.safetensors"
 SURFACE_WIDTHS = (3, 5, 7, 9)
@@ -52,6 +53,7 @@ def check_surface(network: Network, geometry: Geometry) -> None:
 
 def input_shapes(network: Network) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Type and shape of what is stored of one calibration frame, by the tensor's name."""
+    network = of_window(network)
     picture = (network.image_px, network.image_px, 3)
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {
         "image": ("uint8", picture),

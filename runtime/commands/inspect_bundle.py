@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from asperity.runtime.bundle.reader import Bundle
     from asperity.runtime.engines.parity_gate import GoldenCheck
-    from asperity.runtime.manifest import Manifest
+    from asperity.runtime.manifest import Manifest, SmallestDefect
 
 
 def command(
@@ -115,6 +115,8 @@ def _manifest_told(manifest: Manifest) -> dict[str, Any]:
         },
         "silhouette": [msgspec.to_builtins(limits) for limits in manifest.silhouette],
         "normal_frames": manifest.normal_frames,
+        "tiles": network.tiles,
+        "smallest_defects": [msgspec.to_builtins(one) for one in manifest.smallest_defects],
         "golden": [msgspec.to_builtins(golden) for golden in manifest.golden],
         "golden_tolerance": manifest.golden_tolerance,
         "frame_p99_ms": manifest.frame_p99_ms,
@@ -136,10 +138,12 @@ def _check_told(check: GoldenCheck) -> dict[str, Any]:
 def _print(told: dict[str, Any]) -> None:
     from datetime import datetime, timezone
 
+    import msgspec
     from rich.table import Table
 
     from asperity.runtime.commands.tables import print_table
     from asperity.runtime.files import shown
+    from asperity.runtime.manifest import SmallestDefect
 
     def row(label: str, text: str) -> None:
         typer.echo(f"{label:<10} {shown(text)}")
@@ -167,6 +171,10 @@ def _print(told: dict[str, Any]) -> None:
         row("threshold", f"{decision['threshold']:.4g} ({by}; {frames})")
         every = "all parts rejected, good and bad" if decision["timing_only"] else ""
         row("promise", every or f"{decision['alpha_total']:.2%} of good parts rejected on average")
+        if told["tiles"] > 1:
+            row("tiles", f"{told['tiles']} x {told['tiles']} network inputs see the window's picture")
+        for one in told["smallest_defects"]:
+            row("sees", smallest_told(msgspec.convert(one, SmallestDefect)))
         row("time", f"p99 {told['frame_p99_ms']:.1f} ms a frame on the machine that calibrated")
         row("size", f"{len(told['files'])} files, {total / 1e6:.1f} MB")
     if told["gate"]:
@@ -175,6 +183,19 @@ def _print(told: dict[str, Any]) -> None:
             golden.add_row(shown(check["name"]), check["kind"], check["verdict"], f"{check['expected']:.4f}",
                            f"{check['seen']:.4f}", f"{check['ms']:.0f}")  # fmt: skip
         print_table(golden)
+
+
+def smallest_told(smallest: SmallestDefect) -> str:
+    """Which defects of a kind are found, in words: ``bump: half from 2.1 mm, 95 of 100 from 3.9 mm``."""
+
+    def told(size_mm: float | None, strength: float | None) -> str:
+        if size_mm is None or strength is None:
+            return f"not up to {smallest.largest_mm:.3g} mm"
+        what = f"{strength:.0%} of its colour" if smallest.kind == "stain" else f"{strength:.2g} mm high or deep"
+        return f"from {size_mm:.2g} mm ({what})"
+
+    half = told(smallest.half_mm, smallest.half_strength)
+    return f"{smallest.kind}: half {half}, 95 of 100 {told(smallest.often_mm, smallest.often_strength)}"
 
 
 def _origin(origin: dict[str, Any]) -> str:

@@ -30,18 +30,12 @@ from asperity.runtime.cuda.streams import Event, FrameDevice, wait
 from asperity.runtime.engines import Engine, Progress, gc_freeze
 from asperity.runtime.engines.under_way import UnderWay
 from asperity.runtime.errors import AsperityError, EngineError, EngineLostError, FrameRefused
-from asperity.runtime.frame import (
-    EngineInfo,
-    Frame,
-    Intrinsics,
-    ModalityScores,
-    Prepared,
-    Scores,
-)
+from asperity.runtime.frame import EngineInfo, Frame, Intrinsics, ModalityScores, Prepared, Scores
 from asperity.runtime.manifest import Decision, Geometry, Network
 from asperity.runtime.vision.features import StageClock, refuse_unknown
 from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.preprocess import Masks, covered_pixels, refuse_size
+from asperity.runtime.vision.tiles import refuse_several_tiles
 from asperity.runtime.vision.units import pixel_rays
 
 NAME = "cuda"
@@ -379,6 +373,7 @@ class CudaEngine(Engine):
     def _make(self, decision: Decision, banks: Banks, masks: Masks) -> None:
         device, settings = self._device, self._settings
         refuse_unknown(self._network.modalities, known=("rgb", "points"))
+        refuse_several_tiles(self._network)
         modalities = decision.modalities()
         if decision.fusion == "squares" or any(bank.projection is not None for bank in banks.values()):
             raise EngineError("cuda has neither fusion by squares nor whitened features yet; use the cpu engine")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import BoolArray, FloatArray, ModalityName, ModalityScores
 from asperity.runtime.vision.features import Patches
-from asperity.runtime.vision.maps import pixel_map
+from asperity.runtime.vision.maps import own_blur_px, pixel_map
 from asperity.runtime.vision.nearest import MemoryBank
 
 REWEIGHTING_ROWS = 3
@@ -122,7 +122,7 @@ def _modality(
     distances, index = bank.memory.nearest(queries, beside)
     if bank.usual is not None:
         distance_map[scored] = bank.usual.local(distances, index)
-        return distance_map, float(pixel_map(distance_map).max())
+        return distance_map, float(pixel_map(distance_map, own_blur_px(len(distance_map))).max())
     distance_map[scored] = distances
     worst = int(distances.argmax())
     return distance_map, image_distance(queries[worst], float(distances[worst]), int(index[worst]), bank.memory)

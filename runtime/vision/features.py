@@ -21,6 +21,7 @@ from asperity.runtime.manifest import Network
 from asperity.runtime.vision.grid_descriptor import DIMENSION
 from asperity.runtime.vision.height_residual import DIMENSION as HEIGHTS
 from asperity.runtime.vision.points import PointGroups, filled_patches, group
+from asperity.runtime.vision.tiles import Tiling, of_window, scorable
 
 T = TypeVar("T", bound=np.generic)
 
@@ -93,8 +94,9 @@ def points_slots(most_nonempty: int, grid: int) -> int:
 
 
 def feature_shapes(network: Network) -> dict[ModalityName, tuple[int, int]]:
-    """Cells and channels of each modality's features of one frame. Raises EngineError for one that is not known."""
+    """Cells and channels of each modality's features of one window. Raises EngineError for one that is not known."""
     refuse_unknown(network.modalities)
+    network = of_window(network)
     cells = network.grid**2
     shapes: dict[ModalityName, tuple[int, int]] = {
         "rgb": (network.rgb_grid**2, network.rgb_channels), "points": (cells, network.points_channels),
@@ -132,10 +134,18 @@ def picture_tokens(
     prepared: Prepared, network: Network, networks: Networks, clock: StageClock
 ) -> dict[ModalityName, FloatArray]:
     """The colour network's distinct tokens (rgb_grid^2, rgb_channels) of the image (lsfa 2.1, 10.2 point 1), and of
-    the surface's picture by a second pass where it is a modality."""
-    tokens = {"rgb": _tokens(prepared.image, network, networks, clock, "rgb")}
+    the surface's picture by a second pass where it is a modality. Of several tiles: those of the window that they make,
+    zeros under tiles that have nothing to score."""
+    tiling = Tiling.of(network)
+    tiles = scorable(tiling, prepared, network)
+
+    def seen(stage: str, picture: Callable[[Prepared], ByteArray]) -> FloatArray:
+        found = [None if tile is None else _tokens(picture(tile), network, networks, clock, stage) for tile in tiles]
+        return tiling.merged(found, network.rgb_channels)
+
+    tokens = {"rgb": seen("rgb", lambda tile: tile.image)}
     if "geometry" in network.modalities:
-        tokens["geometry"] = _tokens(_made(prepared.geometry, "geometry"), network, networks, clock, "geometry")
+        tokens["geometry"] = seen("geometry", lambda tile: _made(tile.geometry, "geometry"))
     return cast("dict[ModalityName, FloatArray]", tokens)
 
 
@@ -152,8 +162,8 @@ def shape_patches(
 ) -> tuple[dict[ModalityName, FloatArray], BoolArray]:
     """The point encoder's patches, where they are a modality, and which patches hold points."""
     if "points" not in network.modalities:
-        return {}, filled_patches(prepared.cloud, network)
-    grouped = point_groups(prepared, network, clock)
+        return {}, filled_patches(prepared.cloud, of_window(network))
+    grouped = point_groups(prepared, of_window(network), clock)
     return {"points": point_patches(grouped, network, networks, clock)}, grouped.nonempty
 
 

@@ -20,9 +20,9 @@ MAP_PX = 224
 BLUR_SIGMA_PX = 4.0
 
 
-def pixel_map(patch_map: FloatArray) -> FloatArray:
-    """grid x grid -> 224 x 224 float32: bilinear (align_corners False), then Gaussian blur of sigma 4 pixels."""
-    spread = _spread(patch_map.shape[0])
+def pixel_map(patch_map: FloatArray, blur_px: float = BLUR_SIGMA_PX) -> FloatArray:
+    """grid x grid -> 224 x 224 float32: bilinear (align_corners False), then Gaussian blur of sigma ``blur_px``."""
+    spread = _spread(patch_map.shape[0], blur_px)
     return np.asarray(spread @ patch_map @ spread.T, dtype=np.float32)
 
 
@@ -133,10 +133,15 @@ def _touched(starts: NDArray[np.intp], ends: NDArray[np.intp], step: int) -> tup
     return firsts.tolist(), np.searchsorted(starts, ends + step, "right").tolist()
 
 
-def _blurred(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def own_blur_px(grid: int) -> float:
+    """The blur of local distances: half a patch where there are more than 28 in a row, so that a small spot stays."""
+    return min(BLUR_SIGMA_PX, 0.5 * MAP_PX / grid)
+
+
+def _blurred(values: NDArray[np.float64], sigma_px: float = BLUR_SIGMA_PX) -> NDArray[np.float64]:
     """Gaussian blur along the first axis, edges repeated, up to 4 sigma; sums in the order of scipy.ndimage."""
-    reach, count = int(4 * BLUR_SIGMA_PX + 0.5), len(values)
-    weights = np.exp(-0.5 / BLUR_SIGMA_PX**2 * np.arange(-reach, reach + 1) ** 2)
+    reach, count = int(4 * sigma_px + 0.5), len(values)
+    weights = np.exp(-0.5 / sigma_px**2 * np.arange(-reach, reach + 1) ** 2)
     weights /= weights.sum()
     padded = np.pad(values, ((reach, reach), (0, 0)), mode="edge")
     blurred: NDArray[np.float64] = values * weights[reach]
@@ -146,7 +151,7 @@ def _blurred(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=4)
-def _spread(grid: int) -> NDArray[np.float64]:
+def _spread(grid: int, blur_px: float = BLUR_SIGMA_PX) -> NDArray[np.float64]:
     """Bilinear upsampling and blur along one axis, MAP_PX x grid."""
     upsampled = _linear_rows((np.arange(MAP_PX) + 0.5) * grid / MAP_PX - 0.5, grid)
-    return _blurred(upsampled)
+    return _blurred(upsampled, blur_px)

@@ -24,6 +24,7 @@ from asperity.runtime.vision.ransac_dbscan import border_strips, published_foreg
 from asperity.runtime.vision.regions import box, largest_part, measure_silhouette, outline
 from asperity.runtime.vision.surface_grid import LEVEL_CELLS, SurfaceGrid, blocks, surface_of
 from asperity.runtime.vision.surface_picture import picture
+from asperity.runtime.vision.tiles import of_window
 from asperity.runtime.vision.units import points_mm
 
 FEWEST_BORDER_POINTS = 100
@@ -66,6 +67,7 @@ def prepare_part(
     masks: Masks | None = None, heights: HeightModel | None = None,
 ) -> Prepared:  # fmt: skip
     """What is left of ``prepare`` once the part is found and its window chosen."""
+    network = of_window(network)
     image = _crop(rgb, window)
     image = image * _crop(found.filled, window)[:, :, None]
     resized = Image.fromarray(image).resize((network.image_px, network.image_px), Image.Resampling.BICUBIC)

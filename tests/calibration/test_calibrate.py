@@ -27,6 +27,7 @@ from asperity.runtime.vision.distances import measure
 from asperity.runtime.vision.features import adapted_patches, frozen_patches
 from asperity.runtime.vision.preprocess import prepare
 from asperity.runtime.vision.scoring import fused_score
+from asperity.runtime.vision.tiles import of_window
 from tests.calibration.tiny_station import SIZE_PX, TINY, build_tiny, no_report, part, tiny_profile, write_source
 
 __all__ = ["no_report", "tiny_profile"]
@@ -117,6 +118,31 @@ def test_a_bump_scores_above_the_threshold_and_a_further_good_part_does_not(whol
     limit = folder.record.decision.threshold
     assert sum(value > limit for value in good) <= 3
     assert sum(value > limit for value in bad) >= 9
+
+
+@pytest.mark.usefixtures("tiny_profile")
+def test_a_window_of_tiles_is_calibrated_and_states_the_smallest_defect(source: Path, tmp_path: Path):
+    folder = calibrate(source, tmp_path, msgspec.structs.replace(FROZEN, tiles=2, smallest_defect=True))
+    record, window = folder.record, of_window(folder.record.network)
+    assert record.network.tiles == 2 and (record.network.grid, window.grid) == (TINY.grid, 15)
+    assert record.geometry.side_px >= window.cloud_px
+    inputs = folder.calibration_inputs()
+    assert inputs["image"].shape[1:] == (window.image_px, window.image_px, 3)
+    assert inputs["inspect"].shape[1:] == (15, 15)
+    for golden in record.golden:
+        assert score_again(folder, golden_frame(folder, golden.name)) == pytest.approx(golden.score, rel=1e-9)
+    found = {one.kind: one for one in record.smallest_defects}
+    assert set(found) == {"bump", "dent", "scratch", "hole", "stain"}
+    half = found["hole"].half_mm
+    assert half is not None and 0 < half <= found["hole"].largest_mm
+    assert "smallest defect this station sees" in folder.report_path.read_text()
+
+
+def test_tiles_that_cannot_be_are_refused_before_any_work(source: Path, tmp_path: Path):
+    for change, why in (({"tiles": 9}, "1 to 4"), ({"tiles": 2, "method": "lsfa"}, "--method frozen"),
+                        ({"tiles": 2, "profile": "paper"}, "published form")):  # fmt: skip
+        with pytest.raises(UsageError, match=why):
+            calibrate(source, tmp_path, msgspec.structs.replace(FROZEN, **{"profile": "lite", **change}))
 
 
 @pytest.mark.usefixtures("tiny_profile", "no_report")

@@ -96,7 +96,8 @@ class Jobs:
     ) -> subprocess.CompletedProcess[str]:
         """To its end, which is the signal ``number`` in place of the call ``count`` of ``where``."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        command = ["calibrate", str(self.source), "-o", str(out), "--profile", "tiny", "--unit", "m", "--json", *more]
+        command = ["calibrate", str(self.source), "-o", str(out), "--profile", "tiny", "--unit", "m", "--json",
+                   "--no-smallest-defect", *more]  # fmt: skip
         job = {"where": where, "count": count, "signal": int(number), "command": command,
                "out": str(self._said[0]), "err": str(self._said[1])}  # fmt: skip
         self._process.stdin.write(json.dumps(job) + "\n")

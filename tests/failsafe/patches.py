@@ -16,6 +16,7 @@ from tests.failsafe import (
     realsense_rows,
     ros2_rows,
     station_rows,
+    vision_rows,
 )
 from tests.failsafe.rows import Entry
 
@@ -69,7 +70,7 @@ ENTRIES = [
     Entry(section, fault, node, says, patches, _soak(node))
     for rows in (
         station_rows, bundle_rows, camera_rows, picture_rows, folder_rows, genicam_rows, realsense_rows, ros2_rows,
-        gateway_rows,
+        gateway_rows, vision_rows,
     )
     for section, faults in rows.TABLE.items()
     for fault, entries in faults.items()

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from asperity.runtime.cameras.virtual.defects import DEFECTS, WRONG_PART, Defect, spoil
+from asperity.runtime.cameras.virtual.defects import DEFECTS, WRONG_PART, Amount, Defect, spoil
 from asperity.runtime.cameras.virtual.part import Part, normals, sample
 from asperity.runtime.cameras.virtual.products import ALL_PRODUCTS, make_part
 from asperity.runtime.cameras.virtual.sensor import Light, Sensor, expose, measure_depth, shade
@@ -68,10 +68,11 @@ class VirtualCamera:
         sensor: Sensor | None = None,
         name: str = "virtual",
         severity: float = 1.0,
+        scale: float = 1.0,
     ) -> None:
         """``size_px``: side of a square picture, or (rows, columns). ``unit`` of the points, ``name`` of the camera.
 
-        ``severity``: strength of surface defects, as a multiple of the usual.
+        ``severity``: strength of surface defects, ``scale``: their lengths, as multiples of the usual.
 
         Raises UsageError for an argument that cannot be right.
         """
@@ -87,14 +88,20 @@ class VirtualCamera:
         if not 0 <= severity <= MOST_OF_USUAL:
             raise UsageError(f"the severity is {severity}; it must be 0 to {MOST_OF_USUAL:g} (1 is the usual strength)")
         self.product, self.seed, self.unit, self.name = product, seed, unit, name
-        self.severity = severity
+        if not 0 < scale <= MOST_OF_USUAL:
+            raise UsageError(f"the scale is {scale}; it must be above 0 and at most {MOST_OF_USUAL:g} (1 is the usual)")
+        self.severity, self.scale = severity, scale
         self.sensor = sensor or Sensor()
         self.size_px = (rows, columns)
         focal = DISTANCE_MM * min(rows, columns) / FIELD_MM
         self.intrinsics = Intrinsics(focal, focal, (columns - 1) / 2, (rows - 1) / 2)
 
-    def frame(self, index: int, defect: str | None = None, part: int | None = None) -> VirtualShot:
+    def frame(
+        self, index: int, defect: str | None = None, part: int | None = None, size_mm: float | None = None
+    ) -> VirtualShot:
         """The frame of that index; ``defect`` one of ``DEFECTS``; ``part``: which physical part (default: one a frame).
+
+        ``size_mm``: the defect's largest extent, its strength in proportion (``defects.Amount``); None: as drawn.
 
         Raises UsageError for a negative index or an unknown defect, CameraError where open3d does not load.
         """
@@ -108,7 +115,8 @@ class VirtualCamera:
         if defect == WRONG_PART:
             truth = Defect(WRONG_PART, 0.0, 0.0, 0.0, 0.0)
         elif defect is not None:
-            spoiled, truth = spoil(defect, good, self._rng(defect, index), self.severity)
+            amount = Amount(self.severity, self.scale, size_mm)
+            spoiled, truth = spoil(defect, good, self._rng(defect, index), amount)
         rng = self._rng("view", index)
         pose, light = self._scene(rng)
         hits = look(spoiled, pose, self._directions)

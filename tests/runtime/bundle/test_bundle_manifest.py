@@ -95,6 +95,8 @@ def with_surface(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("silhouette", 0, "low", 1e9), ("area_mm2",)),
         (set_in("network", "adaptor", "none"), ("adaptor",)),
         (set_in("network", "points_slots", 0), ("network.points_slots",)),
+        (set_in("network", "tiles", 0), ("network.tiles 0", "1 to 4")),
+        (set_in("network", "tiles", 2), ("network.tiles 2", "adaptor")),
         (set_in("network", "image_px", 64), ("rgb.onnx", "image")),
         (set_in("network", "groups", 9), ("points.onnx", "groups")),
         (set_in("network", "rgb_channels", 9), ("rgb.onnx", "tokens")),
@@ -117,7 +119,7 @@ def drop_figure(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (set_in("golden_tolerance", 1e9), ("golden_tolerance", "1000000000", "0.136931", "standard deviations")),
+        (set_in("golden_tolerance", 1e9), ("golden_tolerance", "1e+09", "0.136931", "standard deviations")),
         (set_in("golden_tolerance", 0.137), ("golden_tolerance", "0.137", "0.136931")),
         (set_in("golden", 2, "score", THRESHOLD - 0.01), ("golden_tolerance", "0.05", "0.01", "near")),
         (set_in("frame_p99_ms", 1e12), ("frame_p99_ms", "1e+12", "30000")),
@@ -127,7 +129,7 @@ def drop_figure(values: dict[str, Any]) -> None:
         (set_in("geometry", "min_points", 1), ("geometry.min_points", "1", "64")),
         (set_in("silhouette", 0, "low", 0.0), ("area_mm2", "600", "10 x its low")),
         (set_in("silhouette", 1, "high", 40.1), ("length_mm", "40.1", "40")),
-        (set_in("silhouette", 2, "high", 1e9), ("width_mm", "1000000000", "40")),
+        (set_in("silhouette", 2, "high", 1e9), ("width_mm", "1e+09", "40")),
         (set_in("silhouette", 3, "high", 27.0), ("height_mm", "27", "26.8328")),
         (set_in("silhouette", 4, "high", 1.0), ("missing_share", "1", "0.9")),
         (set_in("silhouette", 4, "figure", "area_mm2"), ("silhouette", "missing_share")),

@@ -17,6 +17,7 @@ from asperity.runtime.bundle.reader import open_bundle
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.commands import inspect_bundle, score
 from asperity.runtime.errors import AsperityError, BundleError, DataError, SignatureError, UsageError
+from asperity.runtime.manifest import SmallestDefect
 from tests.conftest import NORMALS, PRODUCT, SIZE_PX, LiteBundle
 
 
@@ -45,6 +46,14 @@ def test_inspect_tells_what_is_inside(lite_bundle: LiteBundle) -> None:
     text, _, error = invoke("inspect", lite_bundle.path, "--no-gate", *keys)
     assert error is None
     assert "opens, signed by trusted key" in text and bundle.wire_id in text
+
+
+def test_the_smallest_defect_is_told_in_words() -> None:
+    bump = SmallestDefect("bump", 2.13, None, 0.213, None, 18.0, (2.13,), 24)
+    told = inspect_bundle.smallest_told(bump)
+    assert told == "bump: half from 2.1 mm (0.21 mm high or deep), 95 of 100 not up to 18 mm"
+    stain = SmallestDefect("stain", 1.0, 3.0, 0.4, 0.4, 18.0, (1.0, 3.0), 24)
+    assert inspect_bundle.smallest_told(stain).endswith("95 of 100 from 3 mm (40% of its colour)")
 
 
 def test_inspect_of_what_does_not_open_still_tells_and_fails(lite_bundle: LiteBundle, tmp_path: Path) -> None:

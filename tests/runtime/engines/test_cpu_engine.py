@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from onnx import helper
@@ -15,8 +16,11 @@ from asperity.runtime.errors import EngineError, FrameRefused
 from asperity.runtime.frame import FloatArray, Scores
 from asperity.runtime.manifest import Decision, Modality, Network
 from asperity.runtime.reasons import Reason
+from asperity.runtime.vision.distances import modality_scores
+from asperity.runtime.vision.features import normalised_image
 from asperity.runtime.vision.points import group
 from asperity.runtime.vision.preprocess import Masks, prepare
+from asperity.runtime.vision.tiles import of_window
 from tests.bundle_factory import model
 from tests.synthetic_station import plane_geometry, shoot, small_network
 
@@ -256,3 +260,21 @@ def test_description_names_engine_threads_and_precision() -> None:
     assert (info.name, info.precision) == ("cpu", "fp32") and "2 threads" in info.device
     with pytest.raises(EngineError, match="threads is 0"):
         engine(0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_tiles_of_a_window_are_scored_as_the_window_that_they_make(threads: int) -> None:
+    """The graph sees a cell at a time: cut into tiles and put together again, nothing may be out of its place."""
+    network = msgspec.structs.replace(NETWORK, adaptor="none", rgb_slots=0, points_slots=0, tiles=2)
+    made = engine(threads, network)
+    found = made.score(SHOT.frame, silent)
+    made.close()
+    window = of_window(network)
+    prepared = prepare(SHOT.frame, GEOMETRY, network)
+    assert prepared.image.shape == (window.image_px, window.image_px, 3) and window.grid == 13
+    cells = normalised_image(prepared, network)[0].reshape(3, 13, 8, 13, 8)
+    tokens = np.einsum("chawb,ocab->hwo", cells, WEIGHTS["conv"] / 20).reshape(13**2, RGB).astype(np.float32)
+    expected = modality_scores(tokens, found.scored, BANKS["rgb"])
+    assert found.scored.any() and found.scored.shape == (13, 13)
+    np.testing.assert_allclose(found.modalities["rgb"].distance_map, expected.distance_map, rtol=1e-4)
+    assert found.modalities["points"].image_distance > 0
