@@ -16,11 +16,13 @@ import torch
 
 from asperity.calibration.adaptation.settings import AdaptationConfig, default_config
 from asperity.calibration.adaptation.trainer import Adaptation, adapt
+from asperity.calibration.banks.choice import choose, narrowed, without_others
 from asperity.calibration.banks.folds import FRAMES_ENOUGH, judge_folds
 from asperity.calibration.banks.left_out import SpoiledDistances, leave_out
 from asperity.calibration.banks.reference import FrameDistances, OwnedBanks, Reference, Views, fit_decision, no_views
 from asperity.calibration.features.embedding import embed, fit_station_statistics, frame_of
 from asperity.calibration.features.patches import PatchSet
+from asperity.calibration.features.surfaces import only
 from asperity.calibration.features.views import VIEWS, make_views
 from asperity.calibration.frames.prepare_normals import (
     Frames,
@@ -31,6 +33,7 @@ from asperity.calibration.frames.prepare_normals import (
     split_normals,
     with_modalities,
 )
+from asperity.calibration.frames.prepare_normals import narrowed as narrowed_normals
 from asperity.calibration.frames.silhouette import Shape, learn_shape
 from asperity.calibration.frames.split import Split
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
@@ -40,17 +43,20 @@ from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import Resumable, job_digest, working
 from asperity.calibration.outcome.threshold import Rate, choose_rate, promise, threshold, with_excluded
 from asperity.calibration.profiles import Profile, profile, tiled
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder, LeftOut, Refit
+from asperity.calibration.record import CalibrateOptions, CalibrationFolder, Choice, LeftOut, Method, Refit
 from asperity.calibration.report.write import write_report
+from asperity.calibration.tuning.modality_cost import frame_ms
 from asperity.calibration.tuning.smallest_defect import smallest_defects
 from asperity.calibration.tuning.spoiled_normals import spoiler
-from asperity.runtime.errors import UsageError
+from asperity.runtime.errors import CalibrationError, UsageError
 from asperity.runtime.frame import ModalityName, Prepared
 from asperity.runtime.manifest import Decision, Network, SmallestDefect
 from asperity.runtime.vision.features import KNOWN, frozen_patches, points_slots
 from asperity.runtime.vision.scoring import fused_score
 
 FOLDER = "calibration"
+AUTO = ("auto",)
+"""Modalities that pseudo-defects choose."""
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
@@ -113,7 +119,7 @@ def learn(
         normals = prepare_normals(source, options, chosen, progress)
         split = split_normals(normals, options.held_out, options.seed)
         normals, split = fit_first(normals, split)
-        normals = with_modalities(normals, asked_modalities(options, chosen), len(split.fit), progress)
+        normals, unavailable = _with_modalities(normals, options, chosen, len(split.fit), progress)
         shapes = [one.silhouette for one in normals.prepared]
         shape = learn_shape(
             [shapes[i] for i in (*split.fit, *split.tune)], [shapes[i] for i in split.calibrate], normals.geometry
@@ -139,6 +145,8 @@ def learn(
             adapted, network = _adapt(frozen, split, chosen, normals, networks, config, progress, work.checkpoint)
     reference = Reference(network, networks, frozen, normals.prepared, normals.parts.of_frames)
     outcome = conclude(options, normals, split, shape, rate, reference, adapted, stages, progress)
+    if outcome.choice is not None:
+        outcome = replace(outcome, choice=msgspec.structs.replace(outcome.choice, unavailable=unavailable))
     if not options.smallest_defect:
         return outcome
     with stages("smallest defect"):
@@ -164,7 +172,16 @@ def conclude(
     with stages("scores"):
         distances = _measure(reference, split, options, progress)
 
-    decision, left_out = _fuse(reference, normals, split, distances, options, chosen, stages, progress, earlier)
+    decision, left_out, choice = _fuse(
+        reference, normals, split, distances, options, chosen, stages, progress, earlier
+    )  # fmt: skip
+    if choice is not None:
+        with stages("cost of each modality"):
+            choice = msgspec.structs.replace(choice, frame_ms=frame_ms(normals, reference))
+        names = choice.chosen.modalities
+        normals = narrowed_normals(normals, only(reference.network, names))
+        reference = narrowed(reference, names, normals.prepared)
+        distances = {index: without_others(one, names) for index, one in distances.items()}
     judged = [fused_score(distances[i].modalities, decision) for i in split.calibrate]
     limit = threshold(judged, rate, [normals.parts.of_frames[i] for i in split.calibrate])
     decision = msgspec.structs.replace(
@@ -180,7 +197,7 @@ def conclude(
     rejects = with_excluded(rejects, len(normals.items), len(options.exclude), calibrated)
     return Outcome(
         options, normals, split, reference, decision, rejects, shape, distances, adapted, left_out, stages.seconds,
-        refit,
+        refit, choice,
     )  # fmt: skip
 
 
@@ -224,8 +241,21 @@ def _check(options: CalibrateOptions) -> None:
         raise UsageError(f"--device {options.device}: torch finds no GPU here; give --device cpu")
 
 
+def usual_method(profile_name: str, modalities: tuple[str, ...] | None) -> Method:
+    """How features are used where nobody says: adapted, where there is something to adapt."""
+    return "frozen" if profile_name == "fast" or modalities == AUTO else "lsfa"
+
+
 def asked_modalities(options: CalibrateOptions, chosen: Profile) -> tuple[ModalityName, ...]:
-    """What frames are judged by, in order. Raises UsageError for a set that cannot judge."""
+    """What frames are judged by, in order; all where pseudo-defects choose. Raises UsageError for a set that cannot
+    judge."""
+    if options.modalities == AUTO:
+        if (options.fusion or chosen.fusion) != "squares":
+            where = f"--fusion {options.fusion}" if options.fusion else f"--profile {chosen.name}"
+            raise UsageError(f"--modalities auto chooses for fusion squares, not for {where}; name the modalities")
+        if options.method == "lsfa":
+            raise UsageError("--modalities auto: lsfa adapts rgb and points together; give --method frozen")
+        return KNOWN
     asked = options.modalities or chosen.modalities
     told = ",".join(asked)
     if strange := [name for name in asked if name not in KNOWN]:
@@ -233,8 +263,26 @@ def asked_modalities(options: CalibrateOptions, chosen: Profile) -> tuple[Modali
     if "rgb" not in asked or len(set(asked)) < 2:
         raise UsageError(f"--modalities {told}: name rgb and one or more of {', '.join(KNOWN[1:])}")
     if "points" not in asked and options.method == "lsfa":
-        raise UsageError(f"--modalities {told}: lsfa adapts rgb and points together; add points, or --method frozen")
+        where = f"--modalities {told}" if options.modalities else f"--profile {chosen.name} ({told})"
+        raise UsageError(f"{where}: lsfa adapts rgb and points together; add points, or --method frozen")
     return tuple(name for name in KNOWN if name in asked)
+
+
+def _with_modalities(
+    normals: Normals, options: CalibrateOptions, chosen: Profile, fit: int, progress: Progress
+) -> tuple[Normals, dict[ModalityName, str]]:
+    """As asked; where pseudo-defects choose, without heights that the parts do not give, and why.
+
+    Raises CalibrationError, DataError.
+    """
+    asked = asked_modalities(options, chosen)
+    try:
+        return with_modalities(normals, asked, fit, progress), {}
+    except CalibrationError as error:
+        if options.modalities != AUTO:
+            raise
+        rest = tuple(name for name in asked if name != "height")
+        return with_modalities(normals, rest, fit, progress), {"height": str(error)}
 
 
 def _networks(
@@ -249,6 +297,8 @@ def _networks(
     )
     network = normals.network
     fit_station_statistics([normals.prepared[i] for i in split.fit], network, networks, chosen)
+    if "points" not in network.modalities:
+        networks.drop_points()
     return networks, network
 
 
@@ -282,22 +332,32 @@ def _adapt(
 def _fuse(
     reference: Reference, normals: Normals, split: Split, distances: dict[int, FrameDistances],
     options: CalibrateOptions, chosen: Profile, stages: Stages, progress: Progress, earlier: Decision | None,
-) -> tuple[Decision, tuple[LeftOut, ...]]:  # fmt: skip
-    """Standardisation and weights, and the modalities that do not count. Calibration frames take no part."""
+) -> tuple[Decision, tuple[LeftOut, ...], Choice | None]:  # fmt: skip
+    """Standardisation and weights, the modalities that do not count, and which were chosen where nobody named them.
+
+    Calibration frames take no part.
+    """
     fusion = options.fusion or chosen.fusion
     tune = [distances[i] for i in split.tune]
     if fusion != "squares":
-        return fit_decision(tune, reference.banks, fusion), ()
+        return fit_decision(tune, reference.banks, fusion), (), None
     with stages("folds"):
         seen, spoiled = _judge_folds(reference, normals, split, options, chosen, progress, spoil=earlier is None)
     decision = fit_decision([*seen.values(), *tune], reference.banks, fusion)
+    if earlier is None and options.modalities == AUTO:
+        names, choice = choose(decision, seen, spoiled)
+        gone = {name: None for name in decision.modalities() if name not in names}
+        decision = msgspec.structs.replace(decision, **gone)
+        seen = {index: without_others(one, names) for index, one in seen.items()}
+        spoiled = [replace(one, distances=without_others(one.distances, names)) for one in spoiled]
+        return *leave_out(decision, seen, spoiled), choice
     if earlier is None:
-        return leave_out(decision, seen, spoiled)
+        return *leave_out(decision, seen, spoiled), None
     counted = earlier.modalities()
     weighed = {
         name: msgspec.structs.replace(one, weight=counted[name].weight) for name, one in decision.modalities().items()
     }
-    return msgspec.structs.replace(decision, **weighed), ()
+    return msgspec.structs.replace(decision, **weighed), (), None
 
 
 def _judge_folds(

@@ -1,4 +1,4 @@
-"""The three profiles as data (architecture, "Profiles"): which networks, how many patches, how large the banks."""
+"""The profiles as data (architecture, "Profiles"): which networks, how many patches, how large the banks."""
 
 from __future__ import annotations
 
@@ -94,6 +94,8 @@ PROFILES: dict[str, Profile] = {
     ),
 }  # fmt: skip
 
+PROFILES["fast"] = replace(PROFILES["lite"], name="fast", modalities=("rgb", "geometry", "descriptor"))
+"""``lite`` without point encoder, sampling and grouping (docs/decisions/geometry-modality.md)."""
 
 BEFORE_TAPS: dict[str, dict[str, Any]] = {
     "efficientnet_lite0": {"rgb_taps": (4, 10), "rgb_norm": False, "rgb_heads": 4, "rgb_inner": 160},

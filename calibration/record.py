@@ -78,7 +78,8 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     device: str = "cpu"
     """Torch device of networks and adaptation."""
     modalities: tuple[str, ...] | None = None
-    """What frames are judged by, in the order of ``frame.MODALITIES``. None: the profile's own."""
+    """What frames are judged by, in the order of ``frame.MODALITIES``; ``auto`` alone: the cheapest set that
+    pseudo-defects find as good as the best. None: the profile's own."""
     fusion: Fusion | None = None
     """How the modalities' scores become one. None: the profile's."""
     whitening: bool = True
@@ -275,6 +276,11 @@ class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     chosen: TriedModalities
     tried: tuple[TriedModalities, ...]
+    unavailable: dict[ModalityName, str] = {}
+    """Modalities that the good frames give no constants for, and why."""
+    frame_ms: dict[ModalityName, float] = {}
+    """Milliseconds of a frame by colour alone, and what each further modality adds, as measured while calibrating: by
+    torch, on whatever else the machine did. It decided nothing."""
 
 
 class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -310,6 +316,8 @@ class CalibrationRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     golden_tolerance: float
     """0.1 x the standard deviation of the calibration frames' scores."""
     left_out: tuple[LeftOut, ...] = ()
+    choice: Choice | None = None
+    """None: the modalities were named, or are the profile's."""
     adaptation: dict[str, float]
     """Figures of the adaptation (losses, spread); empty when the features are frozen."""
     stage_s: dict[str, float]

@@ -138,6 +138,7 @@ def refit(
         outcome = conclude(
             options, normals, split, shape, rate, reference, None, stages, progress, found, record.decision
         )
+        outcome = replace(outcome, choice=record.choice)
         written = write_folder(outcome, Path(record.source), work.draft)
         write_report(outcome, written, work.draft / "report")
         write_kept(outcome, work)

@@ -19,7 +19,7 @@ from asperity.benchmarks.accuracy.methods import method as find_method
 from asperity.benchmarks.accuracy.trial import Figures, Judged, Settings, run_trial
 from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.machine import machine
-from asperity.calibration.calibrate import asked_modalities
+from asperity.calibration.calibrate import AUTO, asked_modalities
 from asperity.calibration.frames.datasets import check_exclude
 from asperity.calibration.frames.parts import listed
 from asperity.calibration.networks.point_mae import PointBn
@@ -165,10 +165,11 @@ def evaluate(
 def _profile(options: EvaluateOptions) -> Profile:
     """The profile, with its choices changed. Raises UsageError."""
     chosen = find_profile(options.profile)
-    if options.modalities is not None:
-        method: CalibrationMethod = "lsfa" if find_method(options.method).adapt else "frozen"
-        asked = CalibrateOptions(profile=options.profile, method=method, modalities=options.modalities)
-        chosen = replace(chosen, modalities=asked_modalities(asked, chosen))
+    if options.modalities == AUTO:
+        raise UsageError("--modalities auto is of asperity calibrate; name the modalities to evaluate")
+    method: CalibrationMethod = "lsfa" if find_method(options.method).adapt else "frozen"
+    asked = CalibrateOptions(profile=options.profile, method=method, modalities=options.modalities)
+    chosen = replace(chosen, modalities=asked_modalities(asked, chosen))
     if options.point_bn is None:
         return chosen
     if chosen.points_encoder != "point_mae":

@@ -219,7 +219,7 @@ class Outcome:
 def judge(features: FloatArray, frames: Frames, chosen: Profile, shuffled: int | None = None) -> Outcome:
     """Fill the colour bank with the fit frames' patches and measure all others against it, as a calibration does.
 
-    ``shuffled``: the control, the seed by which the distances are dealt out anew to normal and spoiled.
+    ``shuffled``: the control, the seed by which the distances are dealt out again to normal and spoiled.
     """
     scored = frames.scored.reshape(len(frames.scored), -1)
     rows = np.concatenate([features[i][scored[i]] for i in range(FIT)])

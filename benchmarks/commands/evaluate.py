@@ -26,7 +26,7 @@ def command(
         typer.Argument(help="Folder of a product in the MVTec 3D-AD or Eyecandies layout, or a folder of products."),
     ],
     out: Annotated[Path, typer.Option("--json", help="Result file; an unfinished one is continued.")],
-    profile: Annotated[str, typer.Option(help="Profile: lite, edge or paper.")] = "lite",
+    profile: Annotated[str, typer.Option(help="Profile: lite, fast, edge or paper.")] = "lite",
     method: Annotated[
         str, typer.Option(help="Method: frozen, ifc, clc, lsfa or another row of the ablation table.")
     ] = "lsfa",

@@ -13,10 +13,12 @@ from itertools import combinations
 import msgspec
 
 from asperity.calibration.banks.left_out import LEAST_SPOILED, SpoiledDistances, Wins
-from asperity.calibration.banks.reference import FrameDistances
+from asperity.calibration.banks.reference import FrameDistances, Reference
+from asperity.calibration.features.patches import PatchSet
+from asperity.calibration.features.surfaces import only
 from asperity.calibration.record import Choice, TriedModalities
 from asperity.runtime.errors import CalibrationError
-from asperity.runtime.frame import ModalityName
+from asperity.runtime.frame import ModalityName, Prepared
 from asperity.runtime.manifest import Decision
 
 COST: dict[ModalityName, float] = {"rgb": 1.0, "points": 2.5, "geometry": 1.1, "height": 0.2, "descriptor": 0.4}
@@ -52,6 +54,25 @@ def choose(
     tied = [one for one in tried if one.loss <= TIE_ERRORS * one.standard_error or one.modalities == best]
     chosen = min(tied, key=lambda one: (one.cost, one.loss))
     return chosen.modalities, Choice(chosen, tuple(sorted(tried, key=lambda one: one.loss)))
+
+
+def narrowed(whole: Reference, names: tuple[ModalityName, ...], prepared: Sequence[Prepared]) -> Reference:
+    """Networks, banks and patches of the chosen modalities alone; the point network goes where points do.
+
+    ``prepared``: the frames without what the others take.
+    """
+    if "points" not in names:
+        whole.networks.drop_points()
+    frozen = PatchSet({name: whole.frozen.features[name] for name in names}, whole.frozen.nonempty)
+    found = Reference(only(whole.network, names), whole.networks, frozen, prepared)
+    found.part_of = whole.part_of
+    found.banks = {name: whole.banks[name] for name in names}
+    return found
+
+
+def without_others(frame: FrameDistances, names: Sequence[ModalityName]) -> FrameDistances:
+    """A frame's distances of the chosen modalities."""
+    return FrameDistances({name: frame.modalities[name] for name in names}, frame.scored)
 
 
 def _only(decision: Decision, names: Sequence[ModalityName]) -> Decision:

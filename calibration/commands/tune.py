@@ -12,7 +12,7 @@ from asperity.calibration.commands.frame_options import Background, Exclude, Inv
 
 def command(
     sources: Annotated[list[Path], typer.Argument(help="Folders of normal frames, one per product.")],
-    profile: Annotated[str, typer.Option(help="Profile: lite, edge or paper.")] = "lite",
+    profile: Annotated[str, typer.Option(help="Profile: lite, edge or paper (fast has no points to adapt).")] = "lite",
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Result file (JSON), written row by row; an unfinished one is continued."),

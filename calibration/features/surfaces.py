@@ -60,6 +60,13 @@ def fit_surface(
     return msgspec.structs.replace(network, height=HeightResidual(width, heights.heights.shape[0])), heights
 
 
+def only(network: Network, modalities: tuple[ModalityName, ...]) -> Network:
+    """The network's constants with some of its modalities."""
+    own = {"geometry": "picture", "height": "height", "descriptor": "descriptor"}
+    gone = {constant: None for name, constant in own.items() if name not in modalities}
+    return msgspec.structs.replace(network, modalities=modalities, **gone)
+
+
 def depth_noise_mm(grids: Sequence[SurfaceGrid]) -> float:
     """Standard deviation of a single point's height, from second differences along rows."""
     seen = []

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import msgspec
 import numpy as np
@@ -260,6 +260,16 @@ def with_modalities(
         prepared.append(prepare(item.frame(seq=index), normals.geometry, network, normals.masks, heights))
         progress("surfaces", index + 1, len(normals.items))
     return replace(normals, network=network, prepared=tuple(prepared), heights=heights)
+
+
+def narrowed(normals: Normals, network: Network) -> Normals:
+    """The frames without what modalities take that ``network`` does not have."""
+    gone: dict[str, Any] = {
+        name: None for name in ("geometry", "height", "descriptor") if name not in network.modalities
+    }
+    prepared = tuple(replace(one, **gone) for one in normals.prepared)
+    heights = normals.heights if "height" in network.modalities else None
+    return replace(normals, network=network, prepared=prepared, heights=heights)
 
 
 def write_masks(masks: Masks, folder: Path) -> None:

@@ -42,18 +42,26 @@ FloatArray = npt.NDArray[np.float32]
 class TorchNetworks:
     """Modules ``rgb``, ``points`` and, once set, ``adaptor_rgb``, ``adaptor_points``; in eval mode, no gradients.
 
-    Arrays are float32; tokens are rows. Without adaptors ``adapt_*`` are identities.
+    Where points are not a modality there is no ``points``. Arrays are float32; tokens are rows. Without adaptors
+    ``adapt_*`` are identities.
     """
 
     def __init__(
-        self, profile: Profile, rgb: nn.Module, points: nn.Module, origins: tuple[WeightsOrigin, ...], device: str
-    ) -> None:
+        self, profile: Profile, rgb: nn.Module, points: nn.Module | None, origins: tuple[WeightsOrigin, ...],
+        device: str,
+    ) -> None:  # fmt: skip
         self.profile = profile
         self.device = torch.device(device)
         self.modules: dict[str, nn.Module] = {}
         self.origins = origins
         self._set("rgb", rgb)
-        self._set("points", points)
+        if points is not None:
+            self._set("points", points)
+
+    def drop_points(self) -> None:
+        """Leave the point network out, where points are not a modality."""
+        del self.modules["points"]
+        self.origins = self.origins[:1]
 
     @torch.no_grad()
     def rgb(self, image: FloatArray) -> FloatArray:
@@ -165,9 +173,14 @@ def build(
 
 
 def restore(profile: Profile, path: Path, origins: tuple[WeightsOrigin, ...], *, device: str = "cpu") -> TorchNetworks:
-    """The networks that ``TorchNetworks.save`` wrote, adaptors included. Raises DataError."""
+    """The networks that ``TorchNetworks.save`` wrote, adaptors included; one origin: no point network.
+
+    Raises DataError.
+    """
     rgb = EfficientNetLite0(profile.rgb_taps) if profile.rgb_backbone == "efficientnet_lite0" else _vit(profile)
-    points = point_mae(profile.point_bn) if profile.points_encoder == "point_mae" else PointsLite()
+    points: nn.Module | None = None
+    if len(origins) > 1:
+        points = point_mae(profile.point_bn) if profile.points_encoder == "point_mae" else PointsLite()
     networks = TorchNetworks(profile, rgb, points, origins, device)
     networks.load(path)
     return networks

@@ -81,6 +81,7 @@ def write_folder(outcome: Outcome, source: Path, folder: Path) -> CalibrationRec
         golden=_write_golden(outcome, folder),
         golden_tolerance=outcome.tolerance,
         left_out=outcome.left_out,
+        choice=outcome.choice,
         adaptation=_adaptation_figures(outcome),
         refit=outcome.refit,
         stage_s=dict(outcome.stage_s),

@@ -97,8 +97,8 @@ def write_kept(outcome: Outcome, work: Resumable) -> None:
     """Move the patches out of the work folder into the draft, and write the rest beside them. Raises OSError."""
     folder = work.draft / FOLDER
     folder.mkdir()
-    work.give_patches(folder)
     normals = outcome.normals
+    work.give_patches(folder, len(normals.prepared), outcome.reference.network)
     save_file(stacked(normals.prepared), folder / INPUTS)
     frames = tuple(
         KeptFrame(

@@ -12,7 +12,7 @@ from asperity.calibration.frames.prepare_normals import Normals
 from asperity.calibration.frames.silhouette import Shape
 from asperity.calibration.frames.split import Split
 from asperity.calibration.outcome.suspects import suspects
-from asperity.calibration.record import CalibrateOptions, FalseRejects, FrameFigures, LeftOut, Refit, Suspect
+from asperity.calibration.record import CalibrateOptions, Choice, FalseRejects, FrameFigures, LeftOut, Refit, Suspect
 from asperity.runtime.frame import Frame, Scores, Verdict
 from asperity.runtime.manifest import Decision, SmallestDefect
 from asperity.runtime.vision.preprocess import prepare
@@ -40,6 +40,8 @@ class Outcome:
     stage_s: dict[str, float] = field(default_factory=dict)
     refit: Refit | None = None
     """What frames were added to, where an earlier calibration was."""
+    choice: Choice | None = None
+    """How the modalities were chosen, where nobody named them."""
     smallest_defects: tuple[SmallestDefect, ...] = ()
 
     def score(self, index: int) -> float:

@@ -70,8 +70,18 @@ class Resumable:
         """The frozen patches, as far as they were made."""
         return KeptPatches(self._folder, frames, network)
 
-    def give_patches(self, folder: Path) -> None:
-        """Move the patches' files into ``folder``, on the same disk; arrays that are mapped from them stay valid."""
+    def give_patches(self, folder: Path, frames: int, network: Network) -> None:
+        """Move the patches' files into ``folder``, on the same disk; arrays that are mapped from them stay valid.
+
+        Patches of modalities that ``network`` does not have stay behind.
+        """
+        others = [path for path in self._folder.glob("*.f32") if path.stem not in network.modalities]
+        if others:
+            for path in others:
+                path.unlink()
+            kept = KeptPatches(self._folder, frames, network)
+            for index in range(frames):
+                kept.note(index)
         for path in [path for pattern in KEPT_FILES for path in self._folder.glob(pattern)]:
             path.rename(folder / path.name)
 

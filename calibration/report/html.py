@@ -14,6 +14,7 @@ from asperity.calibration.frames.silhouette import FIGURES, figures
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.threshold import worst_scores
 from asperity.calibration.record import CalibrationRecord, Evidence
+from asperity.calibration.report.choice import choice_section
 from asperity.calibration.report.nearest import nearest_of
 from asperity.calibration.report.pictures import (
     colour_and_map,
@@ -63,6 +64,7 @@ def page(outcome: Outcome, record: CalibrationRecord, report: Report) -> str:
         _suspects(report),
         _refit(record),
         _strangest(outcome, report),
+        choice_section(record.choice),
         _modalities(outcome, sets),
         _smallest(report),
         _silhouettes(outcome, report),

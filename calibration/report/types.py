@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from asperity.calibration.record import FalseRejects, FrameFigures, LeftOut, RefusedFrame, Repeat, Suspect
+from asperity.calibration.record import Choice, FalseRejects, FrameFigures, LeftOut, RefusedFrame, Repeat, Suspect
 from asperity.runtime.frame import ModalityName
 from asperity.runtime.manifest import SmallestDefect, WeightsOrigin
 
@@ -60,6 +60,7 @@ class Report(msgspec.Struct, frozen=True):
     fusion: str
     modality_weights: dict[ModalityName, float]
     left_out: tuple[LeftOut, ...]
+    choice: Choice | None
     adaptation: dict[str, float]
     smallest_defects: tuple[SmallestDefect, ...]
     stage_s: dict[str, float]

@@ -49,6 +49,7 @@ def summarise(outcome: Outcome, record: CalibrationRecord) -> Report:
         fusion=record.decision.fusion,
         modality_weights={name: one.weight for name, one in record.decision.modalities().items()},
         left_out=record.left_out,
+        choice=record.choice,
         adaptation=record.adaptation,
         smallest_defects=record.smallest_defects,
         stage_s=record.stage_s,

@@ -10,10 +10,13 @@ from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.profiles import Profile, network_for
 from asperity.calibration.record import CalibrateOptions
 from asperity.calibration.tuning.tune import Progress, TuneSet, make_tune_set
+from asperity.runtime.errors import UsageError
 
 
 def networks_of(profile: Profile) -> TorchNetworks:
-    """The profile's networks with their own weights. Raises DataError."""
+    """The profile's networks with their own weights. Raises DataError; UsageError where adaptation has no points."""
+    if "points" not in profile.modalities:
+        raise UsageError(f"--profile {profile.name}: lsfa adapts rgb and points together, and it has no points")
     return build(profile)
 
 

@@ -22,10 +22,14 @@ def command(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for calibration/ (with its report) and bundle/.")
     ],
-    profile: Annotated[str, typer.Option(help="Profile: lite, edge or paper.")] = "lite",
+    profile: Annotated[str, typer.Option(help="Profile: lite, fast (no point network), edge or paper.")] = "lite",
     method: Annotated[
-        str, typer.Option(help="Method: lsfa (adapt the features) or frozen (use them as they are).")
-    ] = "lsfa",
+        str | None,
+        typer.Option(
+            help="Method: lsfa (adapt the features) or frozen (use them as they are); default: lsfa, but frozen with "
+            "--profile fast and --modalities auto."
+        ),
+    ] = None,
     recipe: Annotated[str, typer.Option(help="Name of the recipe; default: the name of the source folder.")] = "",
     alpha: Annotated[
         float | None, typer.Option(help="False-reject rate, 0 to 1; default: the best attainable rate up to 0.02.")
@@ -47,7 +51,10 @@ def command(
     ] = None,
     modalities: Annotated[
         str | None,
-        typer.Option(help="Modalities: rgb and some of points,geometry,height,descriptor; default: the profile's."),
+        typer.Option(
+            help="Modalities: rgb and some of points,geometry,height,descriptor, or auto (the cheapest as good as the "
+            "best on pseudo-defects); default: the profile's. The CUDA engine knows rgb and points only."
+        ),
     ] = None,
     whitening: Annotated[
         bool, typer.Option("--whitening/--no-whitening", help="Whiten features where the profile does.")
@@ -83,22 +90,23 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Learn a product from normal frames and write a signed bundle."""
-    from asperity.calibration.calibrate import calibrate
+    from asperity.calibration.calibrate import calibrate, usual_method
     from asperity.calibration.record import chosen_options
     from asperity.export.bundle import export_bundle, refuse_existing
     from asperity.export.commands.shown import bars, report_told, saying, show_export
     from asperity.runtime.security.signing_keys import TrustStore
     from asperity.runtime.vision.missing_points import parse_invalid
 
+    named = None if modalities is None else tuple(modalities.replace(" ", "").split(","))
     chosen: dict[str, Any] = {
-        "profile": profile, "method": method, "recipe": recipe_name(recipe, source), "alpha": alpha,
+        "profile": profile, "method": method or usual_method(profile, named),
+        "recipe": recipe_name(recipe, source), "alpha": alpha,
         "exclude": tuple(exclude or ()), "unit": unit,
         "invalid": parse_invalid(invalid, none_allowed=True), "inspect_mask": _text(inspect_mask),
         "ignore_mask": _text(ignore_mask),
         "rgb_weights": _text(rgb_weights), "points_weights": _text(point_weights), "fusion": fusion,
-        "modalities": None if modalities is None else tuple(modalities.replace(" ", "").split(",")),
-        "whitening": whitening, "held_out": held_out, "views": views, "geometry": geometry, "z": z, "seed": seed,
-        "limit": limit, "device": device, "keep_frames": keep_frames, "tiles": tiles,
+        "modalities": named, "whitening": whitening, "held_out": held_out, "views": views, "geometry": geometry, "z": z,
+        "seed": seed, "limit": limit, "device": device, "keep_frames": keep_frames, "tiles": tiles,
         "smallest_defect": smallest_defect,
     }  # fmt: skip
     options = chosen_options(**chosen)
@@ -153,6 +161,7 @@ def _told(folder: CalibrationFolder) -> dict[str, Any]:
         "refused": msgspec.to_builtins(record.refused),
         "repeats": msgspec.to_builtins(record.repeats),
         "suspects": msgspec.to_builtins(record.suspects),
+        "choice": msgspec.to_builtins(record.choice),
         "smallest_defects": msgspec.to_builtins(record.smallest_defects),
         "adaptation": record.adaptation,
         "stage_s": record.stage_s,
@@ -177,10 +186,10 @@ def command_line(source: Path, output: Path, options: CalibrateOptions) -> str:
             words += [word for one in value or () for word in (option, option_of(one))] or [option, NONE]
         elif name == "exclude":
             words += [word for one in value for word in (option, one)]
+        elif isinstance(value, bool):
+            words.append(option if value else f"--no-{option.removeprefix('--')}")
         elif name == "modalities":
             words += [option, ",".join(value)]
-        elif isinstance(value, bool):
-            words.append(option if value else option.replace("--", "--no-", 1))
         else:
             words += [option, str(value)]
     return shlex.join(words)
@@ -188,6 +197,7 @@ def command_line(source: Path, output: Path, options: CalibrateOptions) -> str:
 
 def _show(folder: CalibrationFolder, again: str) -> None:
     from asperity.calibration.frames.parts import listed
+    from asperity.calibration.report.choice import chosen_words
     from asperity.runtime.commands.inspect_bundle import smallest_told
     from asperity.runtime.manifest import LEVEL_FIGURE
 
@@ -211,6 +221,8 @@ def _show(folder: CalibrationFolder, again: str) -> None:
     for repeat in record.repeats:
         verdict = "one part" if repeat.counted else "one part? counted as different ones, see the report"
         typer.echo(f"repeated   {listed(repeat.frames)}: {verdict}")
+    if record.choice is not None:
+        typer.echo(f"chosen     {chosen_words(record.choice)}")
     for suspect in record.suspects:
         told = ", ".join(f"{name} {value:+.1f}" for name, value in suspect.deviations.items())
         calibrated = "; it calibrates: excluded, the promise covers no part like it" * (suspect.split == "calibrate")

@@ -47,7 +47,7 @@ def fails(error: type[AsperityError], words: str, *arguments: object) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("--profile", "huge", "huge.*lite, edge, paper"),
+        ("--profile", "huge", "huge.*lite, edge, paper, fast"),
         ("--method", "magic", "--method 'magic'.*lsfa, frozen"),
         ("--fusion", "sum", "--fusion 'sum'.*average, ocsvm"),
         ("--unit", "inch", "--unit 'inch'.*m, mm, um"),

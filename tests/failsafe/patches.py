@@ -7,6 +7,7 @@ protected twice all of it is switched off in one entry. Short: a condition to Fa
 from __future__ import annotations
 
 from tests.failsafe import (
+    bundle_rows,
     camera_rows,
     folder_rows,
     gateway_rows,
@@ -68,7 +69,7 @@ def _soak(node: str) -> bool:
 ENTRIES = [
     Entry(section, fault, node, says, patches, _soak(node))
     for rows in (
-        station_rows, camera_rows, picture_rows, folder_rows, genicam_rows, realsense_rows, ros2_rows,
+        station_rows, bundle_rows, camera_rows, picture_rows, folder_rows, genicam_rows, realsense_rows, ros2_rows,
         gateway_rows, vision_rows,
     )
     for section, faults in rows.TABLE.items()

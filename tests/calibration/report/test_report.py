@@ -131,8 +131,12 @@ def test_the_page_says_what_an_engineer_must_know(folder: CalibrationFolder, pag
 
 
 def test_control_without_the_bad_part_nothing_is_suspect(tiny_profile: Profile, tmp_path: Path):
+    """Features as they are. The tiny colour network has 95 % of its variance in one direction of eight, and none in
+    four: whitened, distances rest on directions that hardly vary, and good frames come beyond 5. With trained networks
+    at most 3 of 60 do, whitened or not (docs/calibration.md)."""
     source = write_source(tmp_path / "source", 40)
-    calibrate(source, tmp_path, CalibrateOptions(profile="tiny", method="frozen", unit="m", strangest=1))
+    options = CalibrateOptions(profile="tiny", method="frozen", unit="m", strangest=1, whitening=False)
+    calibrate(source, tmp_path, options)
     clean = msgspec.json.decode((tmp_path / "calibration" / "report" / "report.json").read_bytes(), type=Report)
     assert len(clean.strangest) == 1
     assert not any(one.suspect for one in clean.strangest)
