@@ -201,7 +201,7 @@ class Reference:
         """A frame's frozen patches against any banks."""
         return FrameDistances(*measure(adapted_patches(frozen, self.network, self.networks), inspect, banks))
 
-    def measured_anew(self, prepared: Prepared) -> FrameDistances:
+    def measured_frame(self, prepared: Prepared) -> FrameDistances:
         """A frame that took no part in anything, against the banks."""
         banks = {name: one.bank for name, one in self.banks.items()}
         return self.measured(frozen_patches(prepared, self.network, self.networks), prepared.inspect, banks)

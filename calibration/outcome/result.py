@@ -53,7 +53,7 @@ class Outcome:
         """Whether this station, as calibrated, does not pass a frame. Raises FrameRefused where it refuses one."""
         normals, reference = self.normals, self.reference
         prepared = prepare(frame, normals.geometry, reference.network, normals.masks, normals.heights)
-        one = reference.measured_anew(prepared)
+        one = reference.measured_frame(prepared)
         scores = Scores(one.modalities, one.scored, prepared.window, prepared.silhouette)
         return decide(scores, self.decision, self.shape.ranges, normals.geometry).verdict is not Verdict.OK
 

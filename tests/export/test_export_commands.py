@@ -155,3 +155,15 @@ def test_every_choice_of_the_method_is_an_option_of_the_command() -> None:
     own = {"points_weights": "point_weights"}
     missing = {own.get(n, n) for n in CalibrateOptions.__struct_fields__} - set(inspect.signature(command).parameters)
     assert missing == {"bank_projection", "strangest"}
+
+
+def test_the_command_to_repeat_a_calibration_keeps_every_choice() -> None:
+    options = CalibrateOptions(
+        recipe="p", method="frozen", tiles=2, modalities=("rgb", "points"), whitening=False, keep_frames=False,
+        smallest_defect=True,
+    )  # fmt: skip
+    told = command_line(Path("p"), Path("o"), options)
+    assert "smallest" not in told, "the command measures it by itself"
+    for words in ("--tiles 2", "--modalities rgb,points", "--no-whitening", "--no-keep-frames"):
+        assert words in told
+    assert "--no-smallest-defect" in command_line(Path("p"), Path("o"), CalibrateOptions(recipe="p"))
