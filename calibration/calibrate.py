@@ -5,7 +5,6 @@ read -> geometry -> prepare -> split -> frozen patches -> adapt -> banks -> fusi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
