@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -28,7 +28,7 @@ from safetensors.numpy import load_file
 
 from asperity.runtime.bundle.banks import Banks, bank_shapes, read_banks
 from asperity.runtime.bundle.surfaces import height_model
-from asperity.runtime.errors import DataError
+from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.files import write_whole
 from asperity.runtime.frame import MissingPoint, ModalityName, Unit
 from asperity.runtime.manifest import Decision, Geometry, Network, SilhouetteRange, SmallestDefect, WeightsOrigin
@@ -105,6 +105,24 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """The window's picture is seen by tiles x tiles network inputs that overlap: finer, and so many times as slow."""
     smallest_defect: bool = False
     """Measure the smallest defect that this station sees, by kind (``tuning.smallest_defect``)."""
+
+
+def chosen_options(**chosen: Any) -> CalibrateOptions:
+    """The options as a command was given them. Raises UsageError for a choice that does not exist."""
+    for option in msgspec.structs.fields(CalibrateOptions):
+        allowed = _literals(option.type)
+        if allowed and chosen.get(option.name) not in (*allowed, None):
+            name = f"--{option.name.replace('_', '-')}"
+            raise UsageError(f"{name} {chosen[option.name]!r} is not known; choose one of {', '.join(allowed)}")
+    return msgspec.convert(chosen, CalibrateOptions)
+
+
+def _literals(kind: Any) -> tuple[str, ...]:
+    """The values of a Literal, also within a union with None; empty for every other type."""
+    found: tuple[str, ...] = ()
+    for part in get_args(kind):
+        found += (part,) if isinstance(part, str) else _literals(part)
+    return found
 
 
 class RefusedFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

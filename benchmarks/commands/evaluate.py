@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asperity.calibration.commands.frame_options import Background, Exclude, Invalid, PointUnit, Z, chosen_options
+from asperity.calibration.commands.frame_options import Background, Exclude, Invalid, PointUnit, Z
 
 TABLE_COLUMNS = 120
 """A narrower terminal wraps the table rather than cutting its numbers."""
@@ -82,6 +82,7 @@ def command(
     from asperity.benchmarks.accuracy.evaluate import EvaluateOptions, evaluate
     from asperity.benchmarks.accuracy.pictures import write_sheets
     from asperity.calibration.networks.point_mae import PointBn
+    from asperity.calibration.record import chosen_options
     from asperity.runtime.errors import UsageError
     from asperity.runtime.vision.missing_points import parse_invalid
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from asperity.calibration.commands.frame_options import Background, Exclude, Invalid, PointUnit, Z, chosen_options
+from asperity.calibration.commands.frame_options import Background, Exclude, Invalid, PointUnit, Z
 
 
 def command(
@@ -38,6 +38,7 @@ def command(
     from asperity.calibration.adaptation.settings import default_config
     from asperity.calibration.frames.datasets import check_exclude
     from asperity.calibration.profiles import profile as find_profile
+    from asperity.calibration.record import chosen_options
     from asperity.calibration.tuning.source import networks_of, read_tune_set
     from asperity.calibration.tuning.tune import (
         Sweep,

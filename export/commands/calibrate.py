@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asperity.calibration.commands.frame_options import Background, Exclude, Invalid, PointUnit, Z, chosen_options
+from asperity.calibration.commands.frame_options import Background, Exclude, Invalid, PointUnit, Z
 from asperity.runtime.files import shown
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def command(
 ) -> None:
     """Learn a product from normal frames and write a signed bundle."""
     from asperity.calibration.calibrate import calibrate, usual_method
+    from asperity.calibration.record import chosen_options
     from asperity.export.bundle import export_bundle, refuse_existing
     from asperity.export.commands.shown import bars, report_told, saying, show_export
     from asperity.runtime.security.signing_keys import TrustStore
