@@ -21,9 +21,12 @@ from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import ModalityName, Prepared
 from asperity.runtime.manifest import Decision
 
-COST: dict[ModalityName, float] = {"rgb": 1.0, "points": 2.5, "geometry": 1.1, "height": 0.2, "descriptor": 0.4}
-"""What a modality costs a frame on a processor, bank included, in passes of the colour network. Stated, not measured
-as calibration runs: a choice must not depend on what else a machine is doing."""
+COST: dict[ModalityName, float] = {"rgb": 1.0, "points": 2.6, "geometry": 1.5, "height": 1.9, "descriptor": 1.4}
+"""What a modality costs a frame on a processor, bank included; 1 is a frame by colour alone (docs/method.md). Stated,
+not measured as calibration runs: a choice must not depend on what else a machine is doing."""
+SURFACE_COST = 0.6
+"""Once, where one or more of these are judged by."""
+OF_SURFACE = ("geometry", "height", "descriptor")
 TIE_ERRORS = 1.0
 
 
@@ -49,7 +52,7 @@ def choose(
     tried = []
     for names in sets:
         loss, error = wins[names].gain_of(wins[best])
-        cost = sum(COST[name] for name in names)
+        cost = sum(COST[name] for name in names) + SURFACE_COST * any(name in OF_SURFACE for name in names)
         tried.append(TriedModalities(names, wins[names].auroc, loss, error, round(cost, 2)))
     tied = [one for one in tried if one.loss <= TIE_ERRORS * one.standard_error or one.modalities == best]
     chosen = min(tied, key=lambda one: (one.cost, one.loss))

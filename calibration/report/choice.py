@@ -20,7 +20,7 @@ def chosen_words(choice: Choice) -> str:
     if chosen.modalities != best.modalities:
         words += f", {chosen.loss:.3f} below the best ({_named(best.modalities)}, "
         words += f"standard error {chosen.standard_error:.3f})"
-    words += f"; cost {chosen.cost:g} passes of the colour network"
+    words += f"; cost {chosen.cost:g} times that of colour alone"
     if choice.frame_ms:
         words += f", about {_ms(choice, chosen.modalities):.0f} ms a frame in calibration"
     return words
@@ -42,7 +42,7 @@ def choice_section(choice: Choice | None) -> str:
     return f"""<h2>Modalities chosen</h2>
 <p>{escape(chosen_words(choice))}. Good frames without and with pseudo-defects were judged by banks that hold none of
 their parts; calibration frames took no part. Of {len(choice.tried)} sets the cheapest within one standard error of the
-best was taken. Costs are declared, in passes of the colour network. Measured here while calibrating, by torch and with
+best was taken. Costs are declared; 1 is a frame by colour alone. Measured here while calibrating, by torch and with
 whatever else this machine did: {measured}. The times decided nothing.</p>{missing}
 <table><tr><th>set</th><th>AUROC</th><th>below the best</th><th>cost</th><th>ms</th></tr>{rows}</table>"""
 

@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from asperity.calibration.record import CalibrateOptions
+from asperity.calibration.options import CalibrateOptions
 from asperity.export.cli import register
 from asperity.export.commands.calibrate import command_line, recipe_name
 from asperity.runtime.bundle.reader import open_bundle
@@ -81,7 +81,8 @@ def test_the_command_to_copy_chooses_the_same_and_what_was_added(
         unit="mm", invalid=((None, None, -1.0), (0.0, 0.0, 65535.0)), fusion="ocsvm", held_out="leave_one_out",
         geometry="none", z="height", limit=30, points_weights="w.pth", keep_frames=False, inspect_mask="mask one.png",
     )  # fmt: skip
-    for options in (plain, chosen, CalibrateOptions(recipe="x", invalid=())):
+    auto = CalibrateOptions(recipe="x", invalid=(), method="frozen", modalities=("auto",), whitening=False)
+    for options in (plain, chosen, auto):
         line = shlex.split(command_line(lite_bundle.normals, tmp_path / "out", options) + " --exclude 'one more'")
         assert line[:2] == ["asperity", "calibrate"]
         fails(UsageError, "enough", *line[1:])

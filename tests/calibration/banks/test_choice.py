@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asperity.calibration.banks.choice import COST, choose
+from asperity.calibration.banks.choice import COST, SURFACE_COST, choose
 from asperity.calibration.banks.left_out import LEAST_SPOILED
 from asperity.runtime.errors import CalibrationError
 from tests.calibration.banks.test_left_out import DECISION, frames
@@ -18,7 +18,9 @@ def test_a_modality_that_adds_clearly_is_chosen_and_one_that_adds_nothing_is_not
     assert {one.modalities for one in choice.tried} == {
         ("rgb", "points"), ("rgb", "geometry"), ("rgb", "points", "geometry")
     }  # fmt: skip
-    assert choice.tried[0].loss == 0.0 and choice.chosen.cost == pytest.approx(COST["rgb"] + COST["geometry"])
+    assert choice.tried[0].loss == 0.0 and choice.chosen.cost == pytest.approx(
+        COST["rgb"] + COST["geometry"] + SURFACE_COST
+    )
 
 
 def test_ties_go_to_the_cheaper() -> None:
