@@ -37,7 +37,6 @@ from asperity.calibration.outcome.folder import write_folder
 from asperity.calibration.outcome.kept_frames import write_kept
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import Resumable, job_digest, working
-from asperity.calibration.outcome.stages import Stages
 from asperity.calibration.outcome.threshold import Rate, choose_rate, promise, threshold, with_excluded
 from asperity.calibration.profiles import Profile, profile, tiled
 from asperity.calibration.record import CalibrationFolder, Refit
@@ -56,6 +55,19 @@ FOLDER = "calibration"
 
 def no_progress(stage: str, done: int, total: int) -> None:
     """Says nothing."""
+
+
+class Stages:
+    """Wall time of each stage, seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        begin = time.monotonic()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - begin, 2)
 
 
 def calibrate(

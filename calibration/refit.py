@@ -20,7 +20,7 @@ import numpy as np
 from scipy.stats import betabinom
 
 from asperity.calibration.banks.reference import Reference
-from asperity.calibration.calibrate import FOLDER, conclude, no_progress
+from asperity.calibration.calibrate import FOLDER, Stages, conclude, no_progress
 from asperity.calibration.features.embedding import embed, frame_of
 from asperity.calibration.features.kept_patches import KeptPatches
 from asperity.calibration.features.patches import PatchSet
@@ -35,7 +35,6 @@ from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.outcome.folder import write_folder
 from asperity.calibration.outcome.kept_frames import Kept, KeptFrame, read_kept, write_kept
 from asperity.calibration.outcome.resumable import job_digest, working
-from asperity.calibration.outcome.stages import Stages
 from asperity.calibration.outcome.threshold import choose_rate, worst_scores
 from asperity.calibration.profiles import profile
 from asperity.calibration.record import RECORD, CalibrationFolder, Refit, RefusedFrame, SplitName, load_folder
