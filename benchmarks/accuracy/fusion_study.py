@@ -53,7 +53,7 @@ class Product:
     networks: TorchNetworks
     frozen: PatchSet
     made: list[tuple[int, SpoiledNormal]]
-    """Good frame and what became of it."""
+    """Good frame and the outcome of it."""
     patches: PatchSet
     """Of ``made``."""
 

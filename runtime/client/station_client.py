@@ -358,7 +358,7 @@ class StationClient:
             self._asking.use(self._control)
 
     def _renew_control(self) -> None:
-        """Make the control socket again where a request went unanswered: libzmq gives a connection up for good where
+        """Make the control socket again where a request went unanswered: libzmq gives a connection up permanently where
         something else listened at the endpoint, also while results arrive. Pending requests are repeated."""
         if (time.monotonic() - self._control_s) * 1000 > self._limits.renew_ms:
             self._control_s = time.monotonic()

@@ -1,9 +1,10 @@
 """One frame on the device: every buffer it will ever need, and its work as two recordings with one read between them.
 
-First recording: part and window, then side by side the colour branch (silhouette, network, adaptor) and the points one
-(sampling, grouping, map to patches, network). The host then reads the head: what may refuse the frame, and how many
-patches are not empty. Second recording, one for the slots and one for the larger adaptor: points adaptor and search
-beside the colour search, image distances, maps, the answer in one piece.
+First recording: part and window, then side by side the colour branch (silhouette, network, adaptor; for bundles judged
+by it also the surface's picture, through the same network) and the points one (sampling, grouping, map to patches,
+network). The host then reads the head: what may refuse the frame, and how many patches are not empty. Second recording,
+one for the slots and one for the larger adaptor: points adaptor and search beside the colour search, image distances,
+maps, the answer in one piece.
 
 What a frame declares (scale, unit, which value is invalid) is an argument of its first kernel, which is therefore
 launched separately, before the first recording.
@@ -17,29 +18,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.cuda.answer import Packed, Piece, enqueue_check, enqueue_place
-from asperity.runtime.cuda.device_bank import DeviceBank
+from asperity.runtime.cuda.answer import Packed, Piece, enqueue_check
 from asperity.runtime.cuda.graph import DeviceGraph, DeviceGraphs, Shape
 from asperity.runtime.cuda.launch import Buffer, Enqueue
-from asperity.runtime.cuda.maps import POINTS, RGB, LocalDistances, Maps, Peak
-from asperity.runtime.cuda.nearest import STATS, NearestSearch
+from asperity.runtime.cuda.maps import POINTS, RGB, SURFACE, Maps
+from asperity.runtime.cuda.modality import ModalityBranch, SharedBank
 from asperity.runtime.cuda.points import Grouping, GroupScale, Interpolation, Sampling, SamplingPlan
 from asperity.runtime.cuda.preprocess import FIGURES, Preprocess
 from asperity.runtime.cuda.streams import FrameDevice, Recording
+from asperity.runtime.cuda.surface import SurfaceImage
 from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import BoolArray, Frame, Prepared
-from asperity.runtime.manifest import Decision, Geometry, Modality, Network
-from asperity.runtime.vision.features import adapts, normalised_image
+from asperity.runtime.manifest import Decision, Geometry, Network
+from asperity.runtime.vision.features import adapts, normalised, normalised_image
 
-
-@dataclass(frozen=True, slots=True)
-class SharedBank:
-    """One modality's memory on the device, for all lanes."""
-
-    bank: DeviceBank
-    modality: Modality
-    usual: LocalDistances | None
-    """None: published distances."""
+SURFACE_PASS = "rgb of the surface"
+"""The colour network's second pass of a frame, over the surface's picture: a graph of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,47 +47,8 @@ class Shared:
     """H x W, pixels that the recipe's masks hide; None: none."""
     rgb: SharedBank
     points: SharedBank
-
-
-class _Branch:
-    """One modality's search and image distance."""
-
-    def __init__(self, device: FrameDevice, shared: SharedBank, tokens: int, grid: int, own_peak: bool) -> None:
-        self.device, self.tokens, self._usual = device, tokens, shared.usual
-        modality = shared.modality
-        self.search = NearestSearch(
-            device, shared.bank, tokens, modality.feature_mean, modality.feature_std, shared.bank.path
-        )
-        self.placed = device.alloc(4 * tokens)
-        self.peak = Peak(device, grid) if own_peak and shared.usual is not None else None
-
-    def enqueue(self, features: Buffer, mask: Buffer, rows: int, fault: Buffer) -> None:
-        """Distances of the tokens in ``mask`` -> ``placed``; the image distance where it is the search's or the peak's.
-
-        ``rows``: an upper bound of how many tokens the mask has.
-        """
-        b = self.search.buffers
-        self.search.enqueue(features, mask, rows)
-        if self._usual is None:
-            self.search.enqueue_image_distance()
-        else:
-            self._usual.enqueue(b["distance"], b["index"], b["count"], self.tokens, fault)
-        tokens = self.tokens
-        enqueue_place(self.device, b["distance"], b["list"], b["count"], tokens, tokens, self.placed, fault)
-        if self.peak is not None:
-            self.peak.enqueue(self.placed, fault)
-
-    def pieces(self, name: str, peaks: Buffer, plane: int) -> dict[str, Piece]:
-        """What the host wants to know of it."""
-        b = self.search.buffers
-        pieces = {f"{name}_stats": Piece(b["stats"], (STATS,), np.int32)}
-        if self._usual is None:
-            pieces[f"{name}_distance"] = Piece(b["image_distance"], (1,), np.float32)
-        elif self.peak is not None:
-            pieces[f"{name}_peak"] = Piece(self.peak.peak, (1,), np.uint64)
-        else:
-            pieces[f"{name}_peak"] = Piece(peaks, (1,), np.uint64, 8 * plane)
-        return pieces
+    surface: SharedBank | None
+    """Of the modality ``geometry``, where the bundle has it."""
 
 
 class Lane:
@@ -109,6 +64,7 @@ class Lane:
         self.slots = network.points_slots if self._adapts and network.points_slots else self.patches
         pixels = recipe.geometry.height_px * recipe.geometry.width_px
         self.pre = Preprocess(device, recipe.geometry, network, recipe.covered)
+        self.picture = SurfaceImage(self.pre) if recipe.surface else None
         self.rgb_in, self.cloud_in, self.rays = (device.alloc(n * pixels) for n in (3, 12, 12))
         self.number, self.fault = device.alloc(4), device.alloc(4)
         cloud_px = network.cloud_px
@@ -125,8 +81,13 @@ class Lane:
             sizes = (4 * self.tokens * c, 4 * self.patches * d)
             self._rgb_adapted, self._points_adapted = (device.alloc(size) for size in sizes)
             self._ones = device.upload(np.ones(self.patches, dtype=np.float32))
-        self.rgb = _Branch(device, recipe.rgb, self.tokens, network.rgb_grid, network.rgb_grid != network.grid)
-        self.points = _Branch(device, recipe.points, self.patches, network.grid, own_peak=False)
+        coarser = network.rgb_grid != network.grid
+        self.rgb = ModalityBranch(device, recipe.rgb, self.tokens, network.rgb_grid, own_peak=coarser)
+        self.surface: ModalityBranch | None = None
+        if recipe.surface:
+            self._surface_tokens = device.alloc(4 * self.tokens * c)
+            self.surface = ModalityBranch(device, recipe.surface, self.tokens, network.rgb_grid, own_peak=coarser)
+        self.points = ModalityBranch(device, recipe.points, self.patches, network.grid, own_peak=False)
         self._networks: dict[str, DeviceGraph] = {}
         self.head = self._head_pieces()
         self.answer = self._answer_pieces()
@@ -158,6 +119,11 @@ class Lane:
                 "tokens": (self._point_tokens, (self.groups, d)),
             },
         }
+        if self.picture:
+            bound[SURFACE_PASS] = {
+                "image": (self.picture.network_image, (1, 3, size, size)),
+                "tokens": (self._surface_tokens, (self.tokens, c)),
+            }
         if self._adapts:
             colour = (self.tokens, c)
             bound["adaptor_rgb"] = {"tokens": (self._rgb_tokens, colour), "adapted": (self._rgb_adapted, colour)}
@@ -170,11 +136,12 @@ class Lane:
                     "counts": (counts, (slots,)),
                     "adapted": (self._points_adapted, (slots, d)),
                 }
-        missing = sorted(set(bound) - graphs.names() - {"adaptor_points_full"})
+        network_of = {name: "rgb" if name == SURFACE_PASS else name for name in bound}
+        missing = sorted(set(network_of.values()) - graphs.names() - {"adaptor_points_full"})
         if missing:
             raise EngineError(f"the bundle holds no {', '.join(missing)}; export it again")
-        for name in sorted(set(bound) & graphs.names()):
-            graph = self._networks[name] = graphs.graph(name)
+        for name in sorted(name for name in bound if network_of[name] in graphs.names()):
+            graph = self._networks[name] = graphs.graph(network_of[name])
             promised = {tensor: shape for tensor, (_, shape) in bound[name].items()}
             found = {**graph.inputs, **graph.outputs}
             if found != promised:
@@ -222,6 +189,10 @@ class Lane:
         device, inspect = self.device, np.ascontiguousarray(prepared.inspect, dtype=np.uint8)
         with device.on(self.main):
             device.write(self.pre.network_image, normalised_image(prepared, self.network))
+            if self.picture:
+                if prepared.geometry is None:
+                    raise EngineError("the frame was prepared without its surface's picture; export the bundle again")
+                device.write(self.picture.network_image, normalised(prepared.geometry, self.network))
             device.write(self.pre.cloud, np.ascontiguousarray(prepared.cloud, dtype=np.float32))
             device.write(self.pre.inspect, inspect)
             device.fill(self.fault, 0)
@@ -253,7 +224,6 @@ class Lane:
         """
         pre, maps, fault, network = self.pre, self.maps, self.fault, self.network
         rgb, points = self.tokens * network.rgb_channels, network.points_channels
-        placed = (self.points.placed, self.mapping.slot_of_patch, self.rgb.placed, pre.inspect, fault)
         sampling, centres = self.sampling, self.sampling.centres
         stages: list[tuple[str, Enqueue]] = [
             ("part", lambda: pre.enqueue_part(self.rgb_in, fault)),
@@ -269,8 +239,16 @@ class Lane:
                 self._rgb_adapted if self._adapts else self._rgb_tokens, maps.token_scored, self.tokens, fault)),
             ("points search", lambda: self.points.enqueue(
                 self._points_adapted if self._adapts else self._pooled, maps.slot_scored, self.slots, fault)),
-            ("maps", lambda: maps.enqueue(*placed) if self._local else maps.enqueue_planes(*placed)),
+            ("maps", self._enqueue_maps),
         ]  # fmt: skip
+        picture, surface = self.picture, self.surface
+        if picture and surface:
+            stages += [
+                ("picture", lambda: picture.enqueue(fault)),
+                ("picture network", lambda: self._run(SURFACE_PASS, self._surface_tokens, rgb)),
+                ("picture search", lambda: surface.enqueue(
+                    self._surface_tokens, maps.token_scored, self.tokens, fault)),
+            ]  # fmt: skip
         if self._adapts:
             stages.insert(3, ("rgb adaptor", lambda: self._run("adaptor_rgb", self._rgb_adapted, rgb)))
             stages.insert(9, ("points adaptor", lambda: self._run(
@@ -296,14 +274,18 @@ class Lane:
             self._run("rgb", self._rgb_tokens, self.tokens * network.rgb_channels)
             if self._adapts:
                 self._run("adaptor_rgb", self._rgb_adapted, self.tokens * network.rgb_channels)
+            if self.picture:
+                if preprocess:
+                    self.picture.enqueue(fault)
+                self._run(SURFACE_PASS, self._surface_tokens, self.tokens * network.rgb_channels)
             device.record(self._joined)
         self.sampling.enqueue(self.pre.cloud, fault)
         self.grouping.enqueue(self.pre.cloud, self.sampling.centres, self.sampling.centroid, fault)
         self.mapping.enqueue(self.pre.cloud, self.sampling.centres, fault)
         # What is scored is known before any distance is, and only that is searched.
         device.fill(self.maps.slot_scored, 0)
-        nothing = self._nothing
-        self.maps.enqueue_planes(nothing, self.mapping.slot_of_patch, nothing, self.pre.inspect, fault)
+        nothing, no_surface = self._nothing, self._nothing if self.surface else None
+        self.maps.enqueue_planes(nothing, self.mapping.slot_of_patch, nothing, self.pre.inspect, fault, no_surface)
         self._run("points", self._point_tokens, self.groups * network.points_channels)
         device.follow(self._joined)
         self.head.enqueue()
@@ -317,6 +299,8 @@ class Lane:
             device.follow(self._forked)
             colour = self._rgb_adapted if self._adapts else self._rgb_tokens
             self.rgb.enqueue(colour, maps.token_scored, self.tokens, fault)
+            if self.surface:
+                self.surface.enqueue(self._surface_tokens, maps.token_scored, self.tokens, fault)
             device.record(self._joined)
         channels = network.points_channels
         self.mapping.enqueue_pool(self._point_tokens, channels, False, slots, self._pooled, fault)
@@ -326,13 +310,15 @@ class Lane:
         features = self._points_adapted if self._adapts else self._pooled
         self.points.enqueue(features, maps.slot_scored, slots, fault)
         device.follow(self._joined)
-        placed = (self.points.placed, self.mapping.slot_of_patch, self.rgb.placed, self.pre.inspect, fault)
-        if self._local:
-            maps.enqueue(*placed)
-        else:
-            maps.enqueue_planes(*placed)
+        self._enqueue_maps()
         self.answer.enqueue()
         device.fetch(self.answer.out, self.answer_host, self.answer.nbytes)
+
+    def _enqueue_maps(self) -> None:
+        """Pixels only where image distances are their peaks."""
+        surface = self.surface.placed if self.surface else None
+        enqueue = self.maps.enqueue if self._local else self.maps.enqueue_planes
+        enqueue(self.points.placed, self.mapping.slot_of_patch, self.rgb.placed, self.pre.inspect, self.fault, surface)
 
     def _run(self, name: str, output: Buffer, count: int) -> None:
         self._networks[name].enqueue(self.device.handle)
@@ -360,6 +346,10 @@ class Lane:
 
     def _answer_pieces(self) -> Packed:
         maps, grid = self.maps, self.network.grid
+        surface: dict[str, Piece] = {}
+        if self.surface:
+            surface = self.surface.pieces("geometry", maps.peaks, SURFACE)
+            surface["geometry"] = Piece(maps.planes, (grid, grid), np.float32, 4 * SURFACE * self.patches)
         return Packed(
             self.device,
             {
@@ -370,6 +360,6 @@ class Lane:
                 "points": Piece(maps.planes, (grid, grid), np.float32, 4 * POINTS * self.patches),
                 **self.rgb.pieces("rgb", maps.peaks, RGB),
                 **self.points.pieces("points", maps.peaks, POINTS),
+                **surface,
             },
         )
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from asperity.runtime.cuda.budget import Budget, Counting, budget_of
@@ -10,12 +10,25 @@ from asperity.runtime.cuda.choice import choose
 from asperity.runtime.cuda.cublas import WORKSPACE_BYTES
 from asperity.runtime.cuda.device_bank import BankArrays, DeviceBank, Path, bank_arrays
 from asperity.runtime.cuda.graph import DeviceGraphs
-from asperity.runtime.cuda.lane import Lane, Shared, SharedBank
+from asperity.runtime.cuda.lane import Lane, Shared
 from asperity.runtime.cuda.maps import LocalDistances
+from asperity.runtime.cuda.modality import SharedBank
+from asperity.runtime.cuda.projection import DeviceProjection
 from asperity.runtime.cuda.streams import FrameDevice
-from asperity.runtime.frame import BoolArray
+from asperity.runtime.errors import EngineError
+from asperity.runtime.frame import BoolArray, FloatArray, ModalityName
 from asperity.runtime.manifest import Decision, Geometry, Modality, Network
 from asperity.runtime.vision.distances import USUAL, ModalityBank, RowStatistics
+
+
+def refuse_modalities(network: Network) -> None:
+    """Raises EngineError for a bundle that is judged by other modalities than kernels know."""
+    if network.modalities not in (("rgb", "points"), ("rgb", "points", "geometry")):
+        raise EngineError(
+            "the cuda engine judges by rgb and points, with geometry or without, and this bundle by "
+            f"{', '.join(network.modalities)}; use the cpu engine for it, or calibrate with --modalities "
+            "rgb,points,geometry"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +39,27 @@ class HostBank:
     path: Path
     modality: Modality
     usual: RowStatistics | None
+    projection: FloatArray | None
 
     def upload(self, device: FrameDevice) -> SharedBank:
         """Onto a device."""
         usual = self.usual
         local = None if usual is None else LocalDistances(device, usual.mean, usual.std, USUAL)
-        return SharedBank(DeviceBank(device, self.arrays, self.path), self.modality, local)
+        projection = None if self.projection is None else DeviceProjection.upload(device, self.projection)
+        return SharedBank(DeviceBank(device, self.arrays, self.path), self.modality, local, projection)
 
 
-def host_bank(device: str, bank: ModalityBank, modality: Modality, tokens: int) -> HostBank:
-    """The bank by the path that is quickest on a device of this name for ``tokens`` queries. Raises EngineError."""
-    rows = bank.memory.rows
-    return HostBank(bank_arrays(rows), choose(device, tokens, *rows.shape), modality, bank.usual)
+def host_banks(
+    device: str, banks: Mapping[ModalityName, ModalityBank], decision: Decision, network: Network
+) -> dict[ModalityName, HostBank]:
+    """Each modality's bank by the path that is quickest for its tokens on a device of this name. Raises EngineError."""
+    found: dict[ModalityName, HostBank] = {}
+    for name, modality in decision.modalities().items():
+        bank, tokens = banks[name], network.grid**2 if name == "points" else network.rgb_grid**2
+        rows = bank.memory.rows
+        path = choose(device, tokens, *rows.shape)
+        found[name] = HostBank(bank_arrays(rows), path, modality, bank.usual, bank.projection)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +70,7 @@ class LanePlan:
     network: Network
     decision: Decision
     covered: BoolArray | None
-    rgb: HostBank
-    points: HostBank
+    banks: Mapping[ModalityName, HostBank]
 
     def budget(self, device: FrameDevice, graphs: DeviceGraphs, lanes: int) -> Budget:
         """The memory that ``lanes`` of them take: all is made on a device that only counts."""
@@ -60,9 +81,12 @@ class LanePlan:
             for _ in range(lanes):
                 Lane(counted.device, shared)
         with counted.purpose("cuBLAS"):
-            for bank in (self.rgb, self.points):
+            for bank in self.banks.values():
                 if bank.path == "product":  # a workspace for each branch that multiplies
                     counted.alloc(lanes * WORKSPACE_BYTES)
+        if "geometry" in self.banks:
+            with counted.purpose("the picture's network"):  # a second graph of the colour's in each lane
+                counted.alloc(lanes * graphs.nbytes("rgb").scratch)
         return budget_of(counted, graphs, graphs.names(), lanes)
 
     def lanes(self, device: FrameDevice, count: int) -> Iterator[Lane]:
@@ -72,5 +96,8 @@ class LanePlan:
             yield Lane(device, shared)
 
     def _recipe(self, device: FrameDevice) -> Shared:
-        rgb, points = self.rgb.upload(device), self.points.upload(device)
-        return Shared(self.geometry, self.network, self.decision, self.covered, rgb, points)
+        banks = {name: bank.upload(device) for name, bank in self.banks.items()}
+        return Shared(
+            self.geometry, self.network, self.decision, self.covered, banks["rgb"], banks["points"],
+            banks.get("geometry"),
+        )  # fmt: skip

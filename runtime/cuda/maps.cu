@@ -76,6 +76,13 @@ __device__ void image_distance(const float* distances, const int* nearest, const
     }
 }
 
+// One modality's share of the fused map; with squares of weight (max(0, z)^2 + tie_slope z). NaN stays NaN.
+__device__ inline double share(float distance, double weight, double mean, double std, bool squares, double tie_slope) {
+    if (!squares) return weight * (distance - mean) / std;
+    const double z = (distance - mean) / std, linear = tie_slope * z;
+    return weight * (z > 0.0 ? z * z + linear : linear);
+}
+
 }  // namespace maps
 
 // Clears what a frame's map accumulates. token_scored: tokens u1; peaks: one key of 8 bytes a plane. Launch: any shape.
@@ -113,16 +120,18 @@ extern "C" __global__ void __launch_bounds__(256) local_distances(float* distanc
 }
 SIMT_KERNEL(local_distances)
 
-// Both modalities' distances laid on the grid and fused: weight (distance - mean) / std, summed in float64, rounded once.
+// All modalities' distances laid on the grid and fused: weight z, z = (distance - mean) / std, summed in float64, rounded
+// once; where `squares` is not 0: weight (max(0, z)^2 + tie_slope z).
 //   points_distance  one f4 a slot; slot_of_patch: grid^2 i4, -1 where empty; slots: how many there are
 //   rgb_distance     rgb_grid^2 f4, one a token; grid is a multiple of rgb_grid
+//   surface_distance the same of the surface's picture; 0 where the recipe has none
 //   inspect          grid^2 u1; scored: grid^2 u1, non-empty and inspected
 //   token_scored     rgb_grid^2 u1: tokens with a scored patch; cleared by begin_maps
 //   slot_scored      one u1 a slot
 //   planes           4 x grid^2 f4: the fused map, `scored` as 0 or 1, the RGB and the points distances, 0 where not
-//                    scored; spread_rows and spread_columns take them together
-// Launch: one thread a patch. Bound: latency (30 bytes a patch). Faults: NOT_FINITE (negative too), INDEX.
-extern "C" __global__ void __launch_bounds__(256) fuse_distances(const float* points_distance, const int* slot_of_patch, int slots, const float* rgb_distance, int rgb_grid, const unsigned char* inspect, int grid, double rgb_weight, double rgb_mean, double rgb_std, double points_weight, double points_mean, double points_std, unsigned char* scored, unsigned char* token_scored, unsigned char* slot_scored, float* planes, unsigned* fault) {
+//                    scored; with a surface its distances as a fifth; spread_rows and spread_columns take them together
+// Launch: one thread a patch. Bound: latency (38 bytes a patch). Faults: NOT_FINITE (negative too), INDEX.
+extern "C" __global__ void __launch_bounds__(256) fuse_distances(const float* points_distance, const int* slot_of_patch, int slots, const float* rgb_distance, const float* surface_distance, int rgb_grid, const unsigned char* inspect, int grid, double rgb_weight, double rgb_mean, double rgb_std, double points_weight, double points_mean, double points_std, double surface_weight, double surface_mean, double surface_std, int squares, double tie_slope, unsigned char* scored, unsigned char* token_scored, unsigned char* slot_scored, float* planes, unsigned* fault) {
     const int patch = blockIdx.x * blockDim.x + threadIdx.x, patches = grid * grid;
     if (patch >= patches) return;
     const int slot = slot_of_patch[patch], repeat = grid / rgb_grid;
@@ -133,16 +142,20 @@ extern "C" __global__ void __launch_bounds__(256) fuse_distances(const float* po
         here = false;
     }
     const float points = here ? points_distance[slot] : 0.0f, rgb = here ? rgb_distance[token] : 0.0f;
-    if (!(points >= 0.0f && rgb >= 0.0f && isfinite(points) && isfinite(rgb))) report(fault, FAULT_NOT_FINITE);
+    const float surface = surface_distance && here ? surface_distance[token] : 0.0f;
+    if (!(points >= 0.0f && rgb >= 0.0f && surface >= 0.0f && isfinite(points) && isfinite(rgb) && isfinite(surface))) report(fault, FAULT_NOT_FINITE);
     scored[patch] = here;
     if (slot >= 0 && slot < slots) slot_scored[slot] = here;
     if (here) token_scored[token] = 1;
-    const double fused = rgb_weight * (rgb - rgb_mean) / rgb_std + points_weight * (points - points_mean) / points_std;
+    double sum = maps::share(rgb, rgb_weight, rgb_mean, rgb_std, squares, tie_slope) + maps::share(points, points_weight, points_mean, points_std, squares, tie_slope);
+    if (surface_distance) sum += maps::share(surface, surface_weight, surface_mean, surface_std, squares, tie_slope);
+    const float fused = static_cast<float>(sum);
     if (!isfinite(fused)) report(fault, FAULT_NOT_FINITE);
-    planes[patch] = static_cast<float>(fused);
+    planes[patch] = fused;
     planes[patches + patch] = here ? 1.0f : 0.0f;
     planes[2 * patches + patch] = rgb;
     planes[3 * patches + patch] = points;
+    if (surface_distance) planes[4 * patches + patch] = surface;
 }
 SIMT_KERNEL(fuse_distances)
 

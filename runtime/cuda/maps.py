@@ -16,16 +16,17 @@ from asperity.runtime.frame import FloatArray, Region, Window
 from asperity.runtime.manifest import Decision
 from asperity.runtime.vision.maps import MAP_PX, region_of
 from asperity.runtime.vision.nearest import MemoryBank
+from asperity.runtime.vision.scoring import TIE_SLOPE
 
 BLOCK = 256
 PLANES = 4
-FUSED, SCORED, RGB, POINTS = range(PLANES)
-"""Planes of the maps, in this order."""
+FUSED, SCORED, RGB, POINTS, SURFACE = range(PLANES + 1)
+"""Planes of the maps, in this order; the last where the surface's picture is a modality."""
 
 
 class Maps:
-    """Buffers: ``planes`` 4 x grid^2 and ``pixels`` 4 x 224^2 f4, ``peaks`` 4 keys, ``scored`` grid^2 u1,
-    ``token_scored`` rgb_grid^2 u1, ``slot_scored`` slots u1, ``spot`` 6 i4, ``levels`` 2 f8.
+    """Buffers: ``planes`` 4 or 5 x grid^2 and ``pixels`` as many x 224^2 f4, ``peaks`` as many keys,
+    ``scored`` grid^2 u1, ``token_scored`` rgb_grid^2 u1, ``slot_scored`` slots u1, ``spot`` 6 i4, ``levels`` 2 f8.
     """
 
     def __init__(self, device: Device, grid: int, rgb_grid: int, slots: int, decision: Decision) -> None:
@@ -33,44 +34,64 @@ class Maps:
         if rgb_grid < 1 or grid % rgb_grid:
             raise EngineError(f"{rgb_grid} x {rgb_grid} RGB tokens do not lie evenly on a {grid} x {grid} grid")
         self.device, self.grid, self.rgb_grid, self.slots = device, grid, rgb_grid, slots
-        self._spread = device.upload(spread_table(grid))
-        self.planes, self._rows = device.alloc(4 * PLANES * grid**2), device.alloc(4 * PLANES * grid * MAP_PX)
-        self.pixels, self.peaks = device.alloc(4 * PLANES * MAP_PX**2), device.alloc(8 * PLANES)
+        self._spread, modalities = device.upload(spread_table(grid)), decision.modalities()
+        self.surface = "geometry" in modalities
+        count = self.count = PLANES + self.surface
+        self.planes, self._rows = device.alloc(4 * count * grid**2), device.alloc(4 * count * grid * MAP_PX)
+        self.pixels, self.peaks = device.alloc(4 * count * MAP_PX**2), device.alloc(8 * count)
         self.scored, self.token_scored = device.alloc(grid**2), device.alloc(rgb_grid**2)
         self.slot_scored = device.upload(np.zeros(slots, dtype=np.uint8))
         self._parent, self.spot, self.levels = device.alloc(4 * MAP_PX**2), device.alloc(24), device.alloc(16)
         self._constants: list[Argument] = [
             np.float64(value)
-            for modality in decision.modalities().values()
+            for modality in modalities.values()
             for value in (modality.weight, modality.patch_mean, modality.patch_std)
         ]
+        if not self.surface:
+            self._constants += [np.float64(0.0), np.float64(0.0), np.float64(1.0)]
+        self._constants += [np.int32(decision.fusion == "squares"), np.float64(TIE_SLOPE)]
 
     def enqueue(
-        self, points_distance: Buffer, slot_of_patch: Buffer, rgb_distance: Buffer, inspect: Buffer, fault: Buffer
+        self,
+        points_distance: Buffer,
+        slot_of_patch: Buffer,
+        rgb_distance: Buffer,
+        inspect: Buffer,
+        fault: Buffer,
+        surface_distance: Buffer | None = None,
     ) -> None:
         """Distances of slots and tokens (f4) -> ``planes``, ``pixels``, ``peaks`` and what was scored."""
-        self.enqueue_planes(points_distance, slot_of_patch, rgb_distance, inspect, fault)
+        self.enqueue_planes(points_distance, slot_of_patch, rgb_distance, inspect, fault, surface_distance)
         self.enqueue_pixels(fault)
 
     def enqueue_planes(
-        self, points_distance: Buffer, slot_of_patch: Buffer, rgb_distance: Buffer, inspect: Buffer, fault: Buffer
+        self,
+        points_distance: Buffer,
+        slot_of_patch: Buffer,
+        rgb_distance: Buffer,
+        inspect: Buffer,
+        fault: Buffer,
+        surface_distance: Buffer | None = None,
     ) -> None:
         """``planes`` and what was scored alone. ``slot_scored`` keeps what it held of slots that have no patch now."""
+        if (surface_distance is not None) != self.surface:
+            raise EngineError("the surface's distances are wanted where the decision is about them, and only there")
+        surface: Argument = np.uint64(0) if surface_distance is None else surface_distance
         tokens = np.int32(self.rgb_grid**2)
         begin = Launch("begin_maps", (1, 1, 1), (BLOCK, 1, 1))
-        self.device.launch(begin, tokens, self.token_scored, np.int32(PLANES), self.peaks)
+        self.device.launch(begin, tokens, self.token_scored, np.int32(self.count), self.peaks)
         self.device.launch(
             _over(self.grid**2, "fuse_distances"), points_distance, slot_of_patch, np.int32(self.slots), rgb_distance,
-            np.int32(self.rgb_grid), inspect, np.int32(self.grid), *self._constants, self.scored, self.token_scored,
-            self.slot_scored, self.planes, fault,
+            surface, np.int32(self.rgb_grid), inspect, np.int32(self.grid), *self._constants, self.scored,
+            self.token_scored, self.slot_scored, self.planes, fault,
         )  # fmt: skip
 
     def enqueue_pixels(self, fault: Buffer) -> None:
         """``pixels`` and ``peaks`` of whatever ``planes`` holds."""
         sizes = (np.int32(self.grid), np.int32(MAP_PX))
-        rows = _over(MAP_PX * self.grid, "spread_rows", PLANES)
+        rows = _over(MAP_PX * self.grid, "spread_rows", self.count)
         self.device.launch(rows, self._spread, self.planes, *sizes, self._rows)
-        columns = _over(MAP_PX**2, "spread_columns", PLANES)
+        columns = _over(MAP_PX**2, "spread_columns", self.count)
         self.device.launch(columns, self._spread, self._rows, *sizes, self.pixels, self.peaks, fault)
 
     def enqueue_region(self, fault: Buffer, threads: int = 1024) -> None:
@@ -81,8 +102,8 @@ class Maps:
         )  # fmt: skip
 
     def download_peaks(self) -> FloatArray:
-        """Largest pixel of each plane (4,): with local distances the image distances of both modalities."""
-        return peak_values(self.device.download(self.peaks, (PLANES,), np.uint64))
+        """Largest pixel of each plane: with local distances the image distances of the modalities."""
+        return peak_values(self.device.download(self.peaks, (self.count,), np.uint64))
 
     def download_region(self, window: Window, height_px: int, width_px: int) -> Region | None:
         """The worst spot in source pixels, as ``runtime.vision.maps.worst_region`` tells it."""

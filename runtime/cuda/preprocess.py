@@ -94,7 +94,7 @@ class Preprocess:
         self.span = weights.shape[1]
         self._first, self._weights = device.upload(first), device.upload(weights)
         mean, std = np.asarray(network.rgb_mean, np.float32), np.asarray(network.rgb_std, np.float32)
-        self._scale, self._shift = device.upload((1 / (255 * std)).astype(np.float32)), device.upload(mean / std)
+        self.normalisation = device.upload((1 / (255 * std)).astype(np.float32)), device.upload(mean / std)
         self._covered: Argument = np.uint64(0) if covered is None else device.upload(covered.astype(np.uint8))
         normal = self.towards_camera = geometry.plane.normal if geometry.plane else (0.0, 0.0, -1.0)
         offset = geometry.plane.offset_mm if geometry.plane else 0.0
@@ -255,7 +255,7 @@ class Preprocess:
         table = (np.int32(size), self._first, self._weights, np.int32(self.span))
         self._launch("resize_rows", side * size, rgb, self.filled, *frame, *table, self._rows, self.window, fault)
         self._launch(
-            "resize_columns", size * size, self._rows, np.int32(side), *table, self._scale, self._shift, self.image,
+            "resize_columns", size * size, self._rows, np.int32(side), *table, *self.normalisation, self.image,
             self.network_image,
         )  # fmt: skip
         if self.network.cloud_resize == "nearest":
@@ -263,8 +263,8 @@ class Preprocess:
         else:
             level_mm = LEVEL_CELLS * self.geometry.mm_per_px * side / cloud_px
             self._launch(
-                "cloud_means", cloud_px**2, self.points, self.part, *frame, np.int32(cloud_px), np.float64(level_mm),
-                self.cloud, threads=128,
+                "cloud_means", cloud_px**2, self.points, self.part, *frame, np.int32(cloud_px), np.int32(side),
+                np.float64(level_mm), self.cloud, threads=128,
             )  # fmt: skip
         grid = self.network.grid
         self._launch("inspect_patches", 32 * grid * grid, self._covered, *frame, np.int32(grid), self.inspect)

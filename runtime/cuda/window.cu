@@ -79,15 +79,17 @@ SIMT_KERNEL(cloud_nearest)
 
 // The window's cloud by cell means, never across a depth edge (asperity.runtime.vision.preprocess.cell_means): in a cell whose depths
 // spread over more than level_mm only points within half of that of the upper median depth count.
+//   stretch      pixels that the cells share out: the window's side, or more where it is cut into whole squares
 //   cloud        size x size x 3 f4 mm: sums and mean in float64, row-major as the CPU adds; (0, 0, 0) where empty
 // Launch: one thread a cell. Bound: reads 13 bytes a pixel of the window; a mixed cell of n points costs n^2 compares.
-extern "C" __global__ void __launch_bounds__(128) cloud_means(const float* points, const unsigned char* part, int height_px, int width_px, const int* figures, int side, int size, double level_mm, float* cloud) {
+extern "C" __global__ void __launch_bounds__(128) cloud_means(const float* points, const unsigned char* part, int height_px, int width_px, const int* figures, int side, int size, int stretch, double level_mm, float* cloud) {
     using namespace window;
     const int at = blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= size * size) return;
     const Window corner = window_of(figures, side);
-    const int row0 = max(corner.y + first_of(at / size, size, side), 0), row1 = min(corner.y + first_of(at / size + 1, size, side), height_px);
-    const int column0 = max(corner.x + first_of(at % size, size, side), 0), column1 = min(corner.x + first_of(at % size + 1, size, side), width_px);
+    const auto begin = [&](int cell) { return min(first_of(cell, size, stretch), side); };
+    const int row0 = max(corner.y + begin(at / size), 0), row1 = min(corner.y + begin(at / size + 1), height_px);
+    const int column0 = max(corner.x + begin(at % size), 0), column1 = min(corner.x + begin(at % size + 1), width_px);
     const int wide = max(column1 - column0, 0), cells = max(row1 - row0, 0) * wide;
     const auto pixel_of = [&](int i) { return (row0 + i / wide) * width_px + column0 + i % wide; };
     double sums[3] = {0.0, 0.0, 0.0}, lowest = INFINITY, highest = -INFINITY;

@@ -21,7 +21,7 @@ from asperity.runtime.bundle.reader import Bundle
 from asperity.runtime.cuda.budget import check_room
 from asperity.runtime.cuda.graph import DeviceGraphs
 from asperity.runtime.cuda.lane import Lane
-from asperity.runtime.cuda.lanes import LanePlan, host_bank
+from asperity.runtime.cuda.lanes import LanePlan, host_banks, refuse_modalities
 from asperity.runtime.cuda.launch import Enqueue
 from asperity.runtime.cuda.preprocess import refuse
 from asperity.runtime.cuda.readback import EMPTY, check_fault, check_number, modality_of
@@ -32,7 +32,7 @@ from asperity.runtime.engines.under_way import UnderWay
 from asperity.runtime.errors import AsperityError, EngineError, EngineLostError, FrameRefused
 from asperity.runtime.frame import EngineInfo, Frame, Intrinsics, ModalityScores, Prepared, Scores
 from asperity.runtime.manifest import Decision, Geometry, Network
-from asperity.runtime.vision.features import StageClock, refuse_unknown
+from asperity.runtime.vision.features import StageClock
 from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.preprocess import Masks, covered_pixels, refuse_size
 from asperity.runtime.vision.tiles import refuse_several_tiles
@@ -211,7 +211,7 @@ class CudaEngine(Engine):
     def search_stats(self) -> dict[str, dict[str, int]]:
         """For the last scored frame: queries left to the float32 pass, and those within float32's margin there."""
         answer = self._lanes[0].read_answer()
-        rows = {name: answer[f"{name}_stats"].tolist() for name in ("rgb", "points")}
+        rows = {name: answer[f"{name}_stats"].tolist() for name in self._network.modalities}
         return {name: {"unsettled": row[1], "within_margin": row[2]} for name, row in rows.items()}
 
     def close(self) -> None:
@@ -372,16 +372,12 @@ class CudaEngine(Engine):
 
     def _make(self, decision: Decision, banks: Banks, masks: Masks) -> None:
         device, settings = self._device, self._settings
-        refuse_unknown(self._network.modalities, known=("rgb", "points"))
+        refuse_modalities(self._network)
         refuse_several_tiles(self._network)
-        modalities = decision.modalities()
-        if decision.fusion == "squares" or any(bank.projection is not None for bank in banks.values()):
-            raise EngineError("cuda has neither fusion by squares nor whitened features yet; use the cpu engine")
         covered = covered_pixels(masks, self._geometry)
         plan = LanePlan(
             self._geometry, self._network, decision, covered if covered.any() else None,
-            host_bank(device.name, banks["rgb"], modalities["rgb"], self._network.rgb_grid**2),
-            host_bank(device.name, banks["points"], modalities["points"], self._network.grid**2),
+            host_banks(device.name, banks, decision, self._network),
         )  # fmt: skip
         self.budget = plan.budget(device, self._graphs, settings.lanes)
         check_room(self.budget, device, settings.recipes, settings.lanes)

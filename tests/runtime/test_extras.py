@@ -31,7 +31,7 @@ FROM_AN_INDEX = re.compile(r"""(?:pip|uv|pipx)[\w .'"-]* install[^\n]*?[\s'"]asp
 
 def test_nothing_installs_asperity_from_an_index() -> None:
     for path in FILES:
-        if path.suffix in {".png", ".gz", ".safetensors", ".pyc", ".fatbin"} or "node_modules" in path.parts:
+        if path.suffix in {".png", ".gz", ".npz", ".safetensors", ".pyc", ".fatbin"} or "node_modules" in path.parts:
             continue
         found = FROM_AN_INDEX.search(path.read_text(encoding="utf-8"))
         assert found is None, f"{path}: {found[0] if found else ''}: use asperity.runtime.extras.install"

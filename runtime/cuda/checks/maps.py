@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -15,6 +16,7 @@ from asperity.runtime.cuda.maps import (
     POINTS,
     RGB,
     SCORED,
+    SURFACE,
     ImageDistance,
     LocalDistances,
     Maps,
@@ -41,12 +43,23 @@ DECISION = Decision(
     alpha_total=0.02, calibration_scores=(1.0,),
 )  # fmt: skip
 
+SQUARES = msgspec.structs.replace(
+    DECISION, fusion="squares", rgb=Modality(0.0, 1.0, 5.0, 0.7, 4.0, 0.9, 1.0, 10),
+    points=Modality(0.0, 1.0, 6.0, 0.8, 5.0, 1.1, 1.0, 10),
+)  # fmt: skip
+LEFT_OUT = msgspec.structs.replace(SQUARES, points=Modality(0.0, 1.0, 6.0, 0.8, 5.0, 1.1, 0.0, 10))
+"""The points count for nothing, but their damage does."""
+THREE = msgspec.structs.replace(SQUARES, geometry=Modality(0.0, 1.0, 5.0, 0.7, 3.0, 0.6, 1.0, 10))
+DECISIONS = {"squares": SQUARES, "three": THREE, "three_nan": THREE, "left_out": LEFT_OUT, "left_out_nan": LEFT_OUT}
+"""By kind of input; otherwise ``DECISION``."""
+
 
 class CheckedMaps:
     """Distances of one frame through the map's kernels."""
 
     def __init__(self, device: Device, shape: Shape, kind: str, rng: np.random.Generator) -> None:
         self.grid, self.rgb_grid, self.kind, self.device = shape["grid"], shape["rgb_grid"], kind, device
+        self.decision, self.damaged = DECISIONS.get(kind, DECISION), kind.endswith("nan")
         grid, patches = self.grid, self.grid**2
         nonempty = rng.random(patches) < (0.0 if kind == "empty" else 0.6)
         self.inspect = rng.random(patches) < 0.9
@@ -54,21 +67,27 @@ class CheckedMaps:
         numbers = np.where(nonempty, np.cumsum(nonempty) - 1, -1).astype(np.int32)
         self.slots = max(self.count, 1)
         distances = rng.gamma(4.0, 1.5, self.slots).astype(np.float32)
-        tokens = rng.gamma(4.0, 1.2, self.rgb_grid**2).astype(np.float32)
+        tokens, surface = (rng.gamma(4.0, 1.2, self.rgb_grid**2).astype(np.float32) for _ in range(2))
         if kind == "flat":
             distances[:], tokens[:] = 3.0, 3.0
             nonempty[:], self.inspect[:] = True, True
             numbers = np.arange(patches, dtype=np.int32)
             distances, self.slots, self.count = np.full(patches, 3.0, np.float32), patches, patches
         self.scored = ((numbers >= 0) & self.inspect).reshape(grid, grid)
-        if kind == "nan":
-            distances[numbers[np.flatnonzero(self.scored.ravel())[3]]] = np.nan
-        self.distances, self.tokens, self.numbers = distances, tokens, numbers
-        self.stage = Maps(device, grid, self.rgb_grid, self.slots, DECISION)
+        if self.damaged:
+            at = int(np.flatnonzero(self.scored.ravel())[3])
+            repeat = grid // self.rgb_grid
+            token = at // grid // repeat * self.rgb_grid + at % grid // repeat
+            surface[token] = np.nan
+            if not self.decision.geometry:
+                distances[numbers[at]] = np.nan
+        self.distances, self.tokens, self.surface, self.numbers = distances, tokens, surface, numbers
+        self.stage = Maps(device, grid, self.rgb_grid, self.slots, self.decision)
         inspect = self.inspect.astype(np.uint8)
         self.inputs = (
             device.upload(distances), device.upload(numbers), device.upload(tokens), device.upload(inspect),
         )  # fmt: skip
+        self.third = device.upload(surface) if self.decision.geometry else None
         self.threads = shape.get("threads", 1024)
         self.fault = clear_fault(device)
         flop = 2 * PLANES * MAP_PX * grid * (grid + MAP_PX)
@@ -76,30 +95,39 @@ class CheckedMaps:
 
     def enqueue(self) -> None:
         """Launches only."""
-        self.stage.enqueue(*self.inputs, self.fault)
+        self.stage.enqueue(*self.inputs, self.fault, self.third)
         self.stage.enqueue_region(self.fault, self.threads)
 
     def problems(self) -> list[str]:
         """Against scoring.fused_map, maps.pixel_map, and the region's rule on the device's own map."""
-        told = fault_problems(self.device, self.fault, NOT_FINITE if self.kind == "nan" else 0)
+        told = fault_problems(self.device, self.fault, NOT_FINITE if self.damaged else 0)
         peaks = self.stage.download_peaks()
-        if self.kind == "nan":
+        if self.damaged:
             # Damage must stay in sight of everybody who looks.
-            return told + ([] if np.isnan(peaks[[FUSED, POINTS]]).all() else ["NaN did not reach the peaks"])
+            damaged = [FUSED, SURFACE if self.decision.geometry else POINTS]
+            return told + ([] if np.isnan(peaks[damaged]).all() else ["NaN did not reach the peaks"])
         grid, repeat = self.grid, self.grid // self.rgb_grid
-        rgb = self.tokens.reshape(self.rgb_grid, -1).repeat(repeat, axis=0).repeat(repeat, axis=1)
+        rgb, surface = (
+            tokens.reshape(self.rgb_grid, -1).repeat(repeat, axis=0).repeat(repeat, axis=1)
+            for tokens in (self.tokens, self.surface)
+        )
         points = self.distances[np.maximum(self.numbers, 0)].reshape(grid, grid)
         zero = np.float32(0)
         modalities: dict[ModalityName, ModalityScores] = {
             "rgb": ModalityScores(np.where(self.scored, rgb, zero), 0.0),
             "points": ModalityScores(np.where(self.scored, points, zero), 0.0),
         }
+        if self.decision.geometry:
+            modalities["geometry"] = ModalityScores(np.where(self.scored, surface, zero), 0.0)
         wanted = {
-            FUSED: fused_map(modalities, DECISION), SCORED: self.scored.astype(np.float32),
+            FUSED: fused_map(modalities, self.decision), SCORED: self.scored.astype(np.float32),
             RGB: modalities["rgb"].distance_map, POINTS: modalities["points"].distance_map,
         }  # fmt: skip
-        planes = self.device.download(self.stage.planes, (PLANES, grid, grid), np.float32)
-        pixels = self.device.download(self.stage.pixels, (PLANES, MAP_PX, MAP_PX), np.float32)
+        if self.decision.geometry:
+            wanted[SURFACE] = modalities["geometry"].distance_map
+        count = self.stage.count
+        planes = self.device.download(self.stage.planes, (count, grid, grid), np.float32)
+        pixels = self.device.download(self.stage.pixels, (count, MAP_PX, MAP_PX), np.float32)
         for plane, expected in wanted.items():
             limit = MAP_ROUNDING * max(float(np.abs(expected).max()), 1e-9)
             if np.abs(planes[plane] - expected).max() > limit:
@@ -271,7 +299,7 @@ ENTRIES: tuple[KernelEntry, ...] = (
         prepare=CheckedMaps,
         shapes=(_PAPER, _LITE, {"grid": 21, "rgb_grid": 7, "threads": 256}),
         small=({"grid": 12, "rgb_grid": 6, "threads": 256},),
-        kinds=("random", "flat", "nan", "empty"),
+        kinds=("random", "flat", "nan", "empty", *DECISIONS),
     ),
     KernelEntry(
         name="own_peak",

@@ -92,8 +92,10 @@ def test_the_json_has_every_figure_of_every_product_seed_and_the_control(data: P
 
 
 def test_it_finds_gross_bumps(data: Path, tmp_path: Path) -> None:
-    report = evaluate(options(data, seeds=1, control=False), tmp_path / "a.json", "", silent)
-    assert report.mean["i_auroc_fg"] > 0.8
+    """Random networks: whitening makes their noise as large as what they see, so it finds fewer."""
+    for method, least in (("frozen-before", 0.8), ("frozen", 0.65)):
+        given = options(data, method=method, seeds=1, control=False, pixels=False)
+        assert evaluate(given, tmp_path / f"{method}.json", "", silent).mean["i_auroc_fg"] > least
 
 
 def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_stopped(data: Path, tmp_path: Path) -> None:
@@ -247,7 +249,7 @@ def test_a_rival_is_judged_on_the_same_frames_as_ours(
     monkeypatch.setattr("sys.argv", ["rival", str(data / "hill"), "controls:HeightResidual"])
     rival.main()
     theirs = read_report(tmp_path / "hill-rivals" / "HeightResidual.json")
-    ours = evaluate(options(data, tmp_path, seeds=1, control=False, categories=("hill",)), tmp_path / "a", "", silent)
+    ours = evaluate(options(data, seeds=1, control=False, categories=("hill",)), tmp_path / "a", "", silent)
     assert theirs.frames == ours.frames and theirs.settings["processor_s_per_frame"]["hill"] > 0
     assert set(read_curves(tmp_path / "hill-rivals" / "HeightResidual.curves.npz")) == {"hill"}
     mine, found = (one.runs[0].products["hill"] for one in (ours, theirs))

@@ -90,7 +90,8 @@ def setting(name: str) -> tuple[Profile, Network, TorchNetworks]:
     profile = PROFILES[name]
     if name == "paper":
         profile = replace(profile, groups=96, group_size=32, point_bn="batch", cloud_px=112)
-    networks = build(replace(profile, rgb_backbone="efficientnet_lite0") if name == "paper" else profile, seeded=True)
+    small = replace(profile, rgb_backbone="efficientnet_lite0", rgb_taps=(0,))
+    networks = build(small if name == "paper" else profile, seeded=True)
     if name == "paper":
         torch.manual_seed(3)
         networks.modules["rgb"] = StandInBackbone().eval()

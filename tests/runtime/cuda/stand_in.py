@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
 import numpy as np
 from onnx import helper
 
@@ -14,7 +15,8 @@ from asperity.runtime.cuda.shim.streams import ShimFrameDevice
 from asperity.runtime.engines.cpu import CpuEngine
 from asperity.runtime.engines.cuda import CudaEngine, Settings
 from asperity.runtime.frame import FloatArray, Scores
-from asperity.runtime.manifest import Decision, Geometry, Modality, Network
+from asperity.runtime.manifest import Decision, Geometry, Modality, Network, SurfacePicture
+from asperity.runtime.vision.features import feature_shapes
 from asperity.runtime.vision.preprocess import Masks
 from tests.bundle_factory import model
 from tests.synthetic_station import plane_geometry, shoot, small_network
@@ -95,6 +97,8 @@ class Station:
     masks: Masks = field(default_factory=Masks)
     spoil: dict[str, float] = field(default_factory=dict)
     seed: int = 0
+    projected: dict[str, int] = field(default_factory=dict)
+    """Columns of each modality's projection; given, the fusion is by squares."""
 
     @property
     def decision(self) -> Decision:
@@ -103,8 +107,13 @@ class Station:
             feature_mean=0.1, feature_std=0.7, image_mean=0.0, image_std=1.0, patch_mean=0.2, patch_std=1.1, weight=0.5,
             bank_rows=ROWS,
         )  # fmt: skip
+        both = {"rgb": one, "points": other_modality(one)}
+        if "geometry" in self.network.modalities:
+            both["geometry"] = msgspec.structs.replace(one, feature_mean=0.3, patch_mean=0.7)
+        if self.projected:
+            both = {n: msgspec.structs.replace(m, weight=1.0, projected=self.projected[n]) for n, m in both.items()}
         return Decision(
-            engine="cpu", precision="fp32", rgb=one, points=other_modality(one), fusion="average", threshold=1.0,
+            engine="cpu", precision="fp32", **both, fusion="squares" if self.projected else "average", threshold=1.0,
             alpha=0.1, alpha_total=0.1, calibration_scores=(0.0,),
         )  # fmt: skip
 
@@ -112,8 +121,12 @@ class Station:
     def banks(self) -> Banks:
         """Random rows, and with local distances what is usual at each."""
         rng = np.random.default_rng(9 + self.seed)
-        widths = {"rgb": self.network.rgb_channels, "points": self.network.points_channels}
-        tensors: dict[str, FloatArray] = {n: rng.normal(size=(ROWS, w)).astype(np.float32) for n, w in widths.items()}
+        widths = {name: width for name, (_, width) in feature_shapes(self.network).items()}
+        tensors: dict[str, FloatArray] = {
+            n: rng.normal(size=(ROWS, self.projected.get(n, w))).astype(np.float32) for n, w in widths.items()
+        }
+        for name, columns in self.projected.items():
+            tensors[f"{name}_projection"] = rng.normal(size=(widths[name], columns)).astype(np.float32)
         if self.network.distances == "local":
             for name in widths:
                 usual = [rng.gamma(4, 0.3, ROWS), rng.gamma(4, 0.1, ROWS)]
@@ -150,8 +163,9 @@ def other_modality(modality: Modality) -> Modality:
     return Modality(**{**values, "feature_mean": -0.2, "feature_std": 1.3, "patch_mean": 0.4, "weight": 0.7})
 
 
-def station(kind: Literal["published", "local", "plain"] = "published") -> Station:
-    """Kinds of recipes: with adaptors and published distances, local ones on two grids, no adaptor."""
+def station(kind: Literal["published", "local", "plain", "squares", "surface"] = "published") -> Station:
+    """Kinds of recipes: with adaptors and published distances, local ones on two grids, no adaptor; squares and
+    projected features, one to fewer columns than channels; with the surface's picture too."""
     if kind == "published":
         return Station()
     if kind == "local":
@@ -160,6 +174,17 @@ def station(kind: Literal["published", "local", "plain"] = "published") -> Stati
                 grid=14, rgb_grid=7, cloud_px=42, groups=24, adaptor="lsfa", points_slots=128, rgb_slots=49,
                 distances="local", pooling="valid_mean",
             )
+        )  # fmt: skip
+    if kind == "squares":
+        return Station(small_network(distances="local"), projected={"rgb": 4, "points": 6})
+    if kind == "surface":
+        chosen = SurfacePicture("relief", 3, (0.0, 0.0, 0.0), (0.4, 0.4, 0.3))
+        return Station(
+            small_network(
+                grid=14, rgb_grid=7, cloud_px=42, groups=24, distances="local", picture=chosen,
+                modalities=("rgb", "points", "geometry"),
+            ),
+            projected={"rgb": 4, "points": 6, "geometry": 3},
         )  # fmt: skip
     return Station(small_network(pooling="published", cloud_resize="nearest", centre_positions=False))
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from asperity.runtime.bundle.reader import open_bundle
+from asperity.runtime.cuda.maps import FUSED
 from asperity.runtime.cuda.shim.graphs import OnnxGraphs
 from asperity.runtime.cuda.shim.streams import ShimFrameDevice, Step
 from asperity.runtime.engines import cuda
@@ -26,6 +27,7 @@ from asperity.runtime.manifest import LEVEL_FIGURE, SILHOUETTE_FIGURES
 from asperity.runtime.reasons import Reason
 from asperity.runtime.security.signing_keys import TrustStore
 from asperity.runtime.vision.preprocess import Masks, prepare
+from asperity.runtime.vision.scoring import fused_map
 from tests.bundle_factory import write_toy_bundle
 from tests.runtime.cuda.stand_in import SHOT, SHOTS, Station, same, silent, station
 from tests.synthetic_station import plane_geometry, shoot, small_network
@@ -57,7 +59,7 @@ def agree(found: Scores, expected: Scores) -> None:
 
 
 @pytest.mark.parametrize("first_branch_first", [False, True])
-@pytest.mark.parametrize("kind", ["published", "local", "plain"])
+@pytest.mark.parametrize("kind", ["published", "local", "plain", "squares", "surface"])
 def test_scores_are_the_cpu_engines(device_of: Any, kind: Any, first_branch_first: bool) -> None:
     made, device = station(kind), device_of(first_branch_first=first_branch_first, order=int(first_branch_first))
     engine, reference = made.cuda(device), made.cpu()
@@ -65,8 +67,11 @@ def test_scores_are_the_cpu_engines(device_of: Any, kind: Any, first_branch_firs
         heard: list[str] = []
         found, expected = engine.score(frame, heard.append), reference.score(frame, silent)
         assert expected.scored.sum() >= 5
-        assert expected.modalities["rgb"].image_distance > 0 and expected.modalities["points"].image_distance > 0
+        assert all(one.image_distance > 0 for one in expected.modalities.values())
         agree(found, expected)
+        maps = engine._lanes[0].maps
+        fused = device.download(maps.planes, (maps.count, *found.scored.shape), np.float32)[FUSED]
+        np.testing.assert_allclose(fused, fused_map(found.modalities, made.decision), rtol=1e-6, atol=1e-5)
         assert heard == ["pre", "points", "knn"] == [span.stage for span in found.spans]
         assert set(found.stage_us) == set(heard)
 
@@ -196,9 +201,10 @@ def test_a_fuller_frame_than_the_slots_takes_the_larger_graph(device_of: Any) ->
         without.score(SHOT.frame, silent)
 
 
-def test_a_prepared_frame_scores_like_the_frame_itself(device: ShimFrameDevice) -> None:
+@pytest.mark.parametrize("kind", ["local", "surface"])
+def test_a_prepared_frame_scores_like_the_frame_itself(device: ShimFrameDevice, kind: Any) -> None:
     """What is recorded and what is launched one by one are the same work."""
-    made = station("local")
+    made = station(kind)
     engine = made.cuda(device)
     scores = engine.score(SHOT.frame, silent)
     prepared = prepare(SHOT.frame, made.geometry, made.network)
@@ -268,9 +274,10 @@ def test_a_recipe_that_opens_beside_another_needs_room_for_itself_only(
         opened(device_of(total_bytes=room))
 
 
-def test_the_plan_of_memory_is_what_is_taken(device: ShimFrameDevice) -> None:
+@pytest.mark.parametrize("kind", ["local", "surface"])
+def test_the_plan_of_memory_is_what_is_taken(device: ShimFrameDevice, kind: Any) -> None:
     """No buffer of lanes or banks is missing in it: only rounding lies between."""
-    engine = station("local").cuda(device, Settings(lanes=2, keep_warm_ms=0))
+    engine = station(kind).cuda(device, Settings(lanes=2, keep_warm_ms=0))
     taken = sum(buffer.nbytes for buffer in device._buffers)
     planned = engine.budget.nbytes - engine.budget.weights
     assert taken <= planned <= taken + 512 * len(device._buffers)
@@ -308,6 +315,13 @@ def test_the_collector_is_frozen_only_while_an_engine_serves(device_of: Any) -> 
 def test_what_the_device_cannot_do_is_refused_at_opening(device: ShimFrameDevice) -> None:
     with pytest.raises(EngineError, match="published"):
         Station(geometry=plane_geometry(SHOT, method="published", plane=None)).cuda(device)
+    for names in (("rgb", "points", "geometry", "height"), ("rgb", "geometry")):
+        made = station("squares")
+        other = replace(made, network=msgspec.structs.replace(made.network, modalities=names))
+        with pytest.raises(EngineError, match=f"this bundle by {', '.join(names)}; use the cpu engine"):
+            CudaEngine(
+                device, OnnxGraphs(other.graphs, device), other.geometry, other.network, made.decision, made.banks
+            )
 
 
 def test_networks_of_other_shapes_and_missing_ones_are_refused(device_of: Any) -> None:

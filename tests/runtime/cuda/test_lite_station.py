@@ -37,6 +37,8 @@ def test_a_lite_bundle_opens_on_the_stand_in_and_judges_as_on_the_cpu(lite_bundl
     graphs = OnnxGraphs({name: bundle.graph(name) for name in bundle.graph_names()}, device)
     engine, reference = CudaEngine.open(bundle, device, graphs, Settings(keep_warm_ms=0)), CpuEngine.open(bundle, 1)
     manifest = bundle.manifest
+    assert manifest.decision.fusion == "squares"
+    assert all(one.projected for one in manifest.decision.modalities().values()), "the profile's default whitens"
     decision = prove(bundle, engine, silent)
     assert (decision.engine, decision.precision) == ("cuda", "fp32")
     _, parity = take_threshold(bundle, engine, silent)
