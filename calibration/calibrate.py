@@ -16,14 +16,12 @@ import torch
 
 from asperity.calibration.adaptation.settings import AdaptationConfig, default_config
 from asperity.calibration.adaptation.trainer import Adaptation, adapt
-from asperity.calibration.banks.choice import choose, narrowed, without_others
-from asperity.calibration.banks.folds import FRAMES_ENOUGH, judge_folds
-from asperity.calibration.banks.left_out import SpoiledDistances, leave_out
-from asperity.calibration.banks.reference import FrameDistances, OwnedBanks, Reference, Views, fit_decision, no_views
-from asperity.calibration.features.embedding import embed, fit_station_statistics, frame_of
+from asperity.calibration.banks.choice import narrowed, without_others
+from asperity.calibration.banks.reference import FrameDistances, Reference
+from asperity.calibration.features.embedding import embed, fit_station_statistics
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.features.surfaces import only
-from asperity.calibration.features.views import VIEWS, make_views
+from asperity.calibration.features.views import VIEWS
 from asperity.calibration.frames.prepare_normals import (
     Frames,
     Normals,
@@ -37,26 +35,25 @@ from asperity.calibration.frames.prepare_normals import narrowed as narrowed_nor
 from asperity.calibration.frames.silhouette import Shape, learn_shape
 from asperity.calibration.frames.split import Split
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
+from asperity.calibration.options import AUTO, CalibrateOptions, Method
 from asperity.calibration.outcome.folder import write_folder
 from asperity.calibration.outcome.kept_frames import write_kept
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import Resumable, job_digest, working
 from asperity.calibration.outcome.threshold import Rate, choose_rate, promise, threshold, with_excluded
 from asperity.calibration.profiles import Profile, profile, tiled
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder, Choice, LeftOut, Method, Refit
+from asperity.calibration.record import CalibrationFolder, Refit
 from asperity.calibration.report.write import write_report
+from asperity.calibration.tuning.fuse import fuse, views_of
 from asperity.calibration.tuning.modality_cost import frame_ms
 from asperity.calibration.tuning.smallest_defect import smallest_defects
-from asperity.calibration.tuning.spoiled_normals import spoiler
 from asperity.runtime.errors import CalibrationError, UsageError
-from asperity.runtime.frame import ModalityName, Prepared
+from asperity.runtime.frame import ModalityName
 from asperity.runtime.manifest import Decision, Network, SmallestDefect
-from asperity.runtime.vision.features import KNOWN, frozen_patches, points_slots
+from asperity.runtime.vision.features import KNOWN, points_slots
 from asperity.runtime.vision.scoring import fused_score
 
 FOLDER = "calibration"
-AUTO = ("auto",)
-"""Modalities that pseudo-defects choose."""
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
@@ -167,14 +164,15 @@ def conclude(
     with stages("memory banks"):
         reference.fit_banks(
             split.fit, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
-            progress=progress, views=_views(normals, reference.network, options),
+            progress=progress, views=views_of(normals, reference.network, options),
         )  # fmt: skip
     with stages("scores"):
         distances = _measure(reference, split, options, progress)
 
-    decision, left_out, choice = _fuse(
-        reference, normals, split, distances, options, chosen, stages, progress, earlier
-    )  # fmt: skip
+    with stages("folds"):
+        decision, left_out, choice = fuse(
+            reference, normals, split, distances, options, chosen, progress, earlier
+        )  # fmt: skip
     if choice is not None:
         with stages("cost of each modality"):
             choice = msgspec.structs.replace(choice, frame_ms=frame_ms(normals, reference))
@@ -327,77 +325,6 @@ def _adapt(
     most = int(frozen.nonempty.sum(axis=(1, 2)).max())
     slots = {"rgb_slots": chosen.rgb_grid**2, "points_slots": points_slots(most, chosen.grid)}
     return adapted, msgspec.structs.replace(normals.network, adaptor="lsfa", **slots)
-
-
-def _fuse(
-    reference: Reference, normals: Normals, split: Split, distances: dict[int, FrameDistances],
-    options: CalibrateOptions, chosen: Profile, stages: Stages, progress: Progress, earlier: Decision | None,
-) -> tuple[Decision, tuple[LeftOut, ...], Choice | None]:  # fmt: skip
-    """Standardisation and weights, the modalities that do not count, and which were chosen where nobody named them.
-
-    Calibration frames take no part.
-    """
-    fusion = options.fusion or chosen.fusion
-    tune = [distances[i] for i in split.tune]
-    if fusion != "squares":
-        return fit_decision(tune, reference.banks, fusion), (), None
-    with stages("folds"):
-        seen, spoiled = _judge_folds(reference, normals, split, options, chosen, progress, spoil=earlier is None)
-    decision = fit_decision([*seen.values(), *tune], reference.banks, fusion)
-    if earlier is None and options.modalities == AUTO:
-        names, choice = choose(decision, seen, spoiled)
-        gone = {name: None for name in decision.modalities() if name not in names}
-        decision = msgspec.structs.replace(decision, **gone)
-        seen = {index: without_others(one, names) for index, one in seen.items()}
-        spoiled = [replace(one, distances=without_others(one.distances, names)) for one in spoiled]
-        return *leave_out(decision, seen, spoiled), choice
-    if earlier is None:
-        return *leave_out(decision, seen, spoiled), None
-    counted = earlier.modalities()
-    weighed = {
-        name: msgspec.structs.replace(one, weight=counted[name].weight) for name, one in decision.modalities().items()
-    }
-    return msgspec.structs.replace(decision, **weighed), (), None
-
-
-def _judge_folds(
-    reference: Reference, normals: Normals, split: Split, options: CalibrateOptions, chosen: Profile,
-    progress: Progress, spoil: bool,
-) -> tuple[dict[int, FrameDistances], list[SpoiledDistances]]:  # fmt: skip
-    """Fit frames, as they are and where ``spoil`` with pseudo-defects, by banks without their parts."""
-    network, networks = reference.network, reference.networks
-    made = spoiler(normals, network, options.seed) if spoil else None
-    spoiled: list[SpoiledDistances] = []
-
-    def fill(frames: list[int]) -> OwnedBanks:
-        others = Reference(network, networks, reference.frozen, reference.prepared, normals.parts.of_frames)
-        others.fit_banks(
-            frames, chosen, seed=options.seed, projection=options.bank_projection, device=options.device,
-            progress=progress, views=_views(normals, network, options),
-        )  # fmt: skip
-        return others.banks
-
-    def judge(index: int, owned: OwnedBanks) -> FrameDistances:
-        banks = {name: one.bank for name, one in owned.items()}
-        for one in made(index) if made else ():
-            patches = frozen_patches(one.prepared, network, networks)
-            spoiled.append(SpoiledDistances(index, one.kind, reference.measured(patches, one.prepared.inspect, banks)))
-        progress("folds", len({one.frame for one in spoiled}), min(len(split.fit), FRAMES_ENOUGH))
-        return reference.measured(frame_of(reference.frozen, index), reference.prepared[index].inspect, banks)
-
-    return judge_folds(split.fit, [normals.parts.of_frames[i] for i in split.fit], fill, judge), spoiled
-
-
-def _views(normals: Normals, network: Network, options: CalibrateOptions) -> Views:
-    """As many of each fit frame as were asked for."""
-
-    def of(index: int) -> Iterator[Prepared]:
-        frame = normals.items[index].frame(seq=index)
-        return make_views(
-            frame, normals.geometry, network, normals.masks, options.seed, options.views, normals.heights
-        )
-
-    return of if options.views else no_views
 
 
 def _measure(

@@ -31,20 +31,13 @@ from asperity.calibration.frames.prepare_normals import Normals, Progress, prepa
 from asperity.calibration.frames.silhouette import learn_shape
 from asperity.calibration.frames.split import Split, split_further
 from asperity.calibration.networks.torch_networks import TorchNetworks, restore
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.outcome.folder import write_folder
 from asperity.calibration.outcome.kept_frames import Kept, KeptFrame, read_kept, write_kept
 from asperity.calibration.outcome.resumable import job_digest, working
 from asperity.calibration.outcome.threshold import choose_rate, worst_scores
 from asperity.calibration.profiles import profile
-from asperity.calibration.record import (
-    RECORD,
-    CalibrateOptions,
-    CalibrationFolder,
-    Refit,
-    RefusedFrame,
-    SplitName,
-    load_folder,
-)
+from asperity.calibration.record import RECORD, CalibrationFolder, Refit, RefusedFrame, SplitName, load_folder
 from asperity.calibration.report.write import write_report
 from asperity.runtime.cameras.files.folders import GOOD
 from asperity.runtime.cameras.files.pictures import read_mask

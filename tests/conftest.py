@@ -105,7 +105,7 @@ def _make_lite_bundle(folder: Path) -> None:
 
     from asperity.calibration.adaptation.settings import AdaptationConfig
     from asperity.calibration.calibrate import calibrate
-    from asperity.calibration.record import CalibrateOptions
+    from asperity.calibration.options import CalibrateOptions
     from asperity.export.bundle import export_bundle
     from asperity.runtime.cameras.mvtec_files import write_frame
     from asperity.runtime.cameras.virtual.camera import VirtualCamera

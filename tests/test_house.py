@@ -33,7 +33,7 @@ LEVELS = """
     asperity: cameras client
     testing
 
-    calibration: calibration.auroc calibration.profiles
+    calibration: calibration.auroc calibration.options calibration.profiles
     calibration.record calibration.networks
     calibration.features
     calibration.adaptation calibration.frames calibration.banks

@@ -19,15 +19,15 @@ from asperity.benchmarks.accuracy.methods import method as find_method
 from asperity.benchmarks.accuracy.trial import Figures, Judged, Settings, run_trial
 from asperity.benchmarks.results_tools import reports
 from asperity.benchmarks.results_tools.machine import machine
-from asperity.calibration.calibrate import AUTO, asked_modalities
+from asperity.calibration.calibrate import asked_modalities
 from asperity.calibration.frames.datasets import check_exclude
 from asperity.calibration.frames.parts import listed
 from asperity.calibration.networks.point_mae import PointBn
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
+from asperity.calibration.options import AUTO, CalibrateOptions, Meaning, Removal
+from asperity.calibration.options import Method as CalibrationMethod
 from asperity.calibration.profiles import Profile
 from asperity.calibration.profiles import profile as find_profile
-from asperity.calibration.record import CalibrateOptions, Meaning, Removal
-from asperity.calibration.record import Method as CalibrationMethod
 from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.frame import MissingPoint, Unit
 from asperity.runtime.vision.missing_points import option_of

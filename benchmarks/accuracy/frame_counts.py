@@ -24,8 +24,9 @@ from asperity.benchmarks.results_tools.reports import write_result
 from asperity.calibration.auroc import auroc
 from asperity.calibration.calibrate import calibrate
 from asperity.calibration.networks.torch_networks import restore
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import profile
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder
+from asperity.calibration.record import CalibrationFolder
 from asperity.calibration.refit import refit
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.cameras.virtual.camera import VirtualCamera

@@ -30,8 +30,8 @@ from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.frames.prepare_normals import Normals, fit_first, prepare_normals, split_normals
 from asperity.calibration.frames.split import Split
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import Profile, network_for, profile
-from asperity.calibration.record import CalibrateOptions
 from asperity.calibration.tuning.frame_defects import GEOMETRY_KINDS
 from asperity.calibration.tuning.spoiled_normals import SpoiledNormal, spoiler
 from asperity.runtime.frame import BoolArray, FloatArray

@@ -36,8 +36,8 @@ from asperity.calibration.frames.prepare_normals import prepare_normals
 from asperity.calibration.networks.efficientnet_lite0 import EfficientNetLite0
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.networks.vit import VisionTransformer
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import Profile, network_for, profile
-from asperity.calibration.record import CalibrateOptions
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.files import replacing
 from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Prepared

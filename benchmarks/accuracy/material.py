@@ -23,8 +23,8 @@ from asperity.calibration.frames.datasets import Item, open_dataset
 from asperity.calibration.frames.parts import shown_before
 from asperity.calibration.frames.prepare_normals import Normals, prepare_normals, with_modalities
 from asperity.calibration.networks.torch_networks import TorchNetworks
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import Profile
-from asperity.calibration.record import CalibrateOptions
 from asperity.calibration.tuning.spoiled_normals import spoiler
 from asperity.runtime.cameras.files.folders import GOOD
 from asperity.runtime.errors import CalibrationError, DataError, FrameRefused

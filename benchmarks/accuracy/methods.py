@@ -8,8 +8,8 @@ from typing import Any, Literal
 import msgspec
 
 from asperity.calibration.adaptation.settings import AdaptationConfig, default_config
+from asperity.calibration.options import Fusion
 from asperity.calibration.profiles import Profile
-from asperity.calibration.record import Fusion
 from asperity.runtime.errors import UsageError
 
 

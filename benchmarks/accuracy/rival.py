@@ -44,9 +44,9 @@ from asperity.calibration.auroc import auroc
 from asperity.calibration.frames.datasets import open_dataset
 from asperity.calibration.frames.prepare_normals import prepare_normals
 from asperity.calibration.frames.split import split_frames
+from asperity.calibration.options import CalibrateOptions, Removal
 from asperity.calibration.outcome.threshold import choose_rate, threshold
 from asperity.calibration.profiles import network_for, profile
-from asperity.calibration.record import CalibrateOptions, Removal
 from asperity.runtime.cameras.files.folders import GOOD
 from asperity.runtime.frame import BoolArray, FloatArray, Frame, Prepared, Unit
 from asperity.runtime.manifest import Geometry, Network

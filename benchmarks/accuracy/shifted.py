@@ -26,8 +26,8 @@ from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.features.views import VIEWS, make_views
 from asperity.calibration.frames.prepare_normals import Normals, prepare_normals
 from asperity.calibration.networks.torch_networks import build
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import network_for, profile
-from asperity.calibration.record import CalibrateOptions
 from asperity.calibration.tuning.pseudo_defects import KINDS, make_pseudo_defect
 from asperity.runtime.cameras.virtual.camera import VirtualCamera
 from asperity.runtime.cameras.virtual.sensor import Light, Sensor

@@ -23,9 +23,9 @@ import numpy as np
 
 from asperity.benchmarks.results_tools.reports import write_result
 from asperity.calibration.calibrate import learn
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import working
-from asperity.calibration.record import CalibrateOptions
 from asperity.calibration.tuning.frame_defects import Kind
 from asperity.calibration.tuning.smallest_defect import (
     KINDS,

@@ -27,8 +27,8 @@ from asperity.calibration.banks.reference import make_bank
 from asperity.calibration.features.surfaces import fit_surface
 from asperity.calibration.frames.prepare_normals import Normals, prepare_normals
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import Profile, profile
-from asperity.calibration.record import CalibrateOptions
 from asperity.calibration.tuning.frame_defects import (
     COLOUR_KINDS,
     GEOMETRY_KINDS,

@@ -43,9 +43,9 @@ from asperity.calibration.features.embedding import frame_of
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.frames.split import split_frames
 from asperity.calibration.networks.adaptor import new_adaptors
+from asperity.calibration.options import Fusion
 from asperity.calibration.outcome.threshold import choose_rate, threshold
 from asperity.calibration.profiles import Profile
-from asperity.calibration.record import Fusion
 from asperity.runtime.bundle.banks import Banks as ModalityBanks
 from asperity.runtime.cameras.files.folders import GOOD
 from asperity.runtime.errors import CalibrationError

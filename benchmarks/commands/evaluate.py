@@ -82,7 +82,7 @@ def command(
     from asperity.benchmarks.accuracy.evaluate import EvaluateOptions, evaluate
     from asperity.benchmarks.accuracy.pictures import write_sheets
     from asperity.calibration.networks.point_mae import PointBn
-    from asperity.calibration.record import chosen_options
+    from asperity.calibration.options import chosen_options
     from asperity.runtime.errors import UsageError
     from asperity.runtime.vision.missing_points import parse_invalid
 

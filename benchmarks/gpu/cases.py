@@ -22,8 +22,9 @@ from asperity.calibration.calibrate import calibrate
 from asperity.calibration.features.embedding import fit_station_statistics
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
 from asperity.calibration.networks.weights import EFFICIENTNET_LITE0_SHA256, expect_sha256, packaged, read_checkpoint
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import PROFILES, Profile, network_for
-from asperity.calibration.record import CalibrateOptions, load_folder
+from asperity.calibration.record import load_folder
 from asperity.export.bundle import export_bundle, stored_networks
 from asperity.runtime.bundle.banks import Banks
 from asperity.runtime.bundle.reader import Bundle, open_bundle

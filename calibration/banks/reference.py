@@ -19,8 +19,8 @@ from asperity.calibration.banks.row_statistics import Tally
 from asperity.calibration.features.embedding import frame_of, one_frame
 from asperity.calibration.features.patches import PatchSet, child_counts
 from asperity.calibration.networks.torch_networks import TorchNetworks
+from asperity.calibration.options import Fusion
 from asperity.calibration.profiles import Profile
-from asperity.calibration.record import Fusion
 from asperity.runtime.bundle.banks import Banks
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.frame import BoolArray, FloatArray, ModalityName, ModalityScores, Prepared

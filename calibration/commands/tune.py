@@ -37,8 +37,8 @@ def command(
     from asperity import runtime
     from asperity.calibration.adaptation.settings import default_config
     from asperity.calibration.frames.datasets import check_exclude
+    from asperity.calibration.options import chosen_options
     from asperity.calibration.profiles import profile as find_profile
-    from asperity.calibration.record import chosen_options
     from asperity.calibration.tuning.source import networks_of, read_tune_set
     from asperity.calibration.tuning.tune import (
         Sweep,

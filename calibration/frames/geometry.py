@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asperity.calibration.frames.background import plane_of
-from asperity.calibration.record import Meaning
+from asperity.calibration.options import Meaning
 from asperity.runtime.bundle.sizes import PUBLISHED_STEP_PX, WINDOW_HEADROOM, recipe_frame_fault
 from asperity.runtime.errors import CalibrationError, FrameRefused
 from asperity.runtime.frame import BoolArray, FloatArray, Frame, Unit

@@ -20,8 +20,9 @@ from asperity.calibration.frames.missing_points import refuse_undeclared
 from asperity.calibration.frames.parts import Parts, tell_parts
 from asperity.calibration.frames.silhouette import refuse_implausible
 from asperity.calibration.frames.split import Split, split_frames
+from asperity.calibration.options import CalibrateOptions, HeldOut
 from asperity.calibration.profiles import Profile, network_for
-from asperity.calibration.record import CalibrateOptions, HeldOut, RefusedFrame
+from asperity.calibration.record import RefusedFrame
 from asperity.runtime.bundle.sizes import fewest_window_px, geometry_fault
 from asperity.runtime.cameras.files.pictures import read_mask
 from asperity.runtime.errors import CalibrationError, DataError, FrameRefused

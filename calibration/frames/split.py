@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asperity.calibration.record import HeldOut, SplitName
+from asperity.calibration.options import HeldOut
+from asperity.calibration.record import SplitName
 from asperity.runtime.errors import CalibrationError
 
 CALIBRATE_SHARE = 0.25

@@ -24,9 +24,10 @@ from safetensors.numpy import load_file, save_file
 
 from asperity.calibration.features.kept_patches import KeptPatches
 from asperity.calibration.networks.weights import sha256_of
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.outcome.result import Outcome
 from asperity.calibration.outcome.resumable import Resumable
-from asperity.calibration.record import NETWORKS, CalibrateOptions, CalibrationFolder, SplitName
+from asperity.calibration.record import NETWORKS, CalibrationFolder, SplitName
 from asperity.runtime.errors import DataError
 from asperity.runtime.files import write_whole
 from asperity.runtime.frame import Prepared, Silhouette, Window

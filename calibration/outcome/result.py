@@ -11,8 +11,9 @@ from asperity.calibration.banks.reference import FrameDistances, Reference
 from asperity.calibration.frames.prepare_normals import Normals
 from asperity.calibration.frames.silhouette import Shape
 from asperity.calibration.frames.split import Split
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.outcome.suspects import suspects
-from asperity.calibration.record import CalibrateOptions, Choice, FalseRejects, FrameFigures, LeftOut, Refit, Suspect
+from asperity.calibration.record import Choice, FalseRejects, FrameFigures, LeftOut, Refit, Suspect
 from asperity.runtime.frame import Frame, Scores, Verdict
 from asperity.runtime.manifest import Decision, SmallestDefect
 from asperity.runtime.vision.preprocess import prepare

@@ -26,7 +26,8 @@ from asperity import runtime
 from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.features.kept_patches import FILES as KEPT_FILES
 from asperity.calibration.features.kept_patches import KeptPatches
-from asperity.calibration.record import RECORD, CalibrateOptions
+from asperity.calibration.options import CalibrateOptions
+from asperity.calibration.record import RECORD
 from asperity.runtime.errors import DataError, UsageError
 from asperity.runtime.files import put_folder
 from asperity.runtime.frame import Prepared

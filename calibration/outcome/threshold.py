@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import msgspec
 from scipy.stats import beta
 
-from asperity.calibration.record import FalseRejects, HeldOut, Repeat
+from asperity.calibration.options import HeldOut
+from asperity.calibration.record import FalseRejects, Repeat
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.vision.scoring import conformal_threshold
 

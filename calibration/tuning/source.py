@@ -7,8 +7,8 @@ from pathlib import Path
 from asperity.calibration.features.embedding import fit_station_statistics
 from asperity.calibration.frames.prepare_normals import fit_first, prepare_normals, split_normals
 from asperity.calibration.networks.torch_networks import TorchNetworks, build
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import Profile, network_for
-from asperity.calibration.record import CalibrateOptions
 from asperity.calibration.tuning.tune import Progress, TuneSet, make_tune_set
 from asperity.runtime.errors import UsageError
 

@@ -14,7 +14,8 @@ from asperity.calibration.commands.frame_options import Background, Exclude, Inv
 from asperity.runtime.files import shown
 
 if TYPE_CHECKING:
-    from asperity.calibration.record import CalibrateOptions, CalibrationFolder
+    from asperity.calibration.options import CalibrateOptions
+from asperity.calibration.record import CalibrationFolder
 
 
 def command(
@@ -53,7 +54,8 @@ def command(
         str | None,
         typer.Option(
             help="Modalities: rgb and some of points,geometry,height,descriptor, or auto (the cheapest as good as the "
-            "best on pseudo-defects); default: the profile's. The CUDA engine takes rgb,points and rgb,points,geometry only."
+            "best on pseudo-defects); default: the profile's. The CUDA engine takes rgb,points "
+            "and rgb,points,geometry alone."
         ),
     ] = None,
     whitening: Annotated[
@@ -91,7 +93,7 @@ def command(
 ) -> None:
     """Learn a product from normal frames and write a signed bundle."""
     from asperity.calibration.calibrate import calibrate, usual_method
-    from asperity.calibration.record import chosen_options
+    from asperity.calibration.options import chosen_options
     from asperity.export.bundle import export_bundle, refuse_existing
     from asperity.export.commands.shown import bars, report_told, saying, show_export
     from asperity.runtime.security.signing_keys import TrustStore
@@ -172,7 +174,7 @@ def command_line(source: Path, output: Path, options: CalibrateOptions) -> str:
     """The same calibration again, to be copied; further options may follow."""
     import msgspec
 
-    from asperity.calibration.record import CalibrateOptions
+    from asperity.calibration.options import CalibrateOptions
     from asperity.runtime.vision.missing_points import NONE, option_of
 
     words = ["asperity", "calibrate", str(source), "-o", str(output), "--force"]

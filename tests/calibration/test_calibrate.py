@@ -16,8 +16,9 @@ from safetensors.numpy import load_file
 
 from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.calibrate import calibrate
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import Profile
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder, load_folder
+from asperity.calibration.record import CalibrationFolder, load_folder
 from asperity.runtime.cameras.files.folders import list_samples
 from asperity.runtime.cameras.files.samples import read_sample
 from asperity.runtime.cameras.mvtec_files import read_frame

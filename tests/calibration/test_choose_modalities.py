@@ -12,9 +12,10 @@ import torch
 from asperity.calibration import refit as refit_module
 from asperity.calibration.calibrate import asked_modalities, calibrate, usual_method
 from asperity.calibration.networks.torch_networks import TorchNetworks
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.outcome.kept_frames import read_kept
 from asperity.calibration.profiles import PROFILES, Profile
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder, WeightsOrigin
+from asperity.calibration.record import CalibrationFolder, WeightsOrigin
 from asperity.calibration.refit import refit
 from asperity.calibration.report.choice import choice_section, chosen_words
 from asperity.runtime.errors import UsageError

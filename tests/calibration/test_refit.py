@@ -15,8 +15,9 @@ from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.calibrate import calibrate
 from asperity.calibration.features import embedding
 from asperity.calibration.frames.split import split_further
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import Profile
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder, load_folder
+from asperity.calibration.record import CalibrationFolder, load_folder
 from asperity.calibration.refit import refit
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.errors import CalibrationError, DataError, UsageError

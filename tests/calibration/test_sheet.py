@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from asperity.calibration.calibrate import calibrate
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import Profile
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder
+from asperity.calibration.record import CalibrationFolder
 from asperity.runtime.frame import Frame, Scores, Verdict
 from asperity.runtime.manifest import LEVEL_FIGURE
 from asperity.runtime.reasons import Reason

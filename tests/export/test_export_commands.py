@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from asperity.calibration.record import CalibrateOptions
+from asperity.calibration.options import CalibrateOptions
 from asperity.export.cli import register
 from asperity.export.commands.calibrate import command_line, recipe_name
 from asperity.runtime.bundle.reader import open_bundle

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from asperity.calibration.calibrate import calibrate
 from asperity.calibration.networks.torch_networks import TorchNetworks
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import PROFILES, Profile, network_for
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder, load_folder
+from asperity.calibration.record import CalibrationFolder, load_folder
 from asperity.export import bundle as export
 from asperity.runtime.bundle.reader import Bundle, open_bundle
 from asperity.runtime.engines.cpu import CpuEngine

@@ -93,9 +93,9 @@ def test_the_json_has_every_figure_of_every_product_seed_and_the_control(data: P
 
 def test_it_finds_gross_bumps(data: Path, tmp_path: Path) -> None:
     """Random networks: whitening makes their noise as large as what they see, so it finds fewer."""
-    for method, least in (("frozen-before", 0.8), ("frozen", 0.65)):
-        given = options(data, method=method, seeds=1, control=False, pixels=False)
-        assert evaluate(given, tmp_path / f"{method}.json", "", silent).mean["i_auroc_fg"] > least
+    for row, least in (("frozen-before", 0.8), ("frozen", 0.65)):
+        given = options(data, method=row, seeds=1, control=False, pixels=False)
+        assert evaluate(given, tmp_path / f"{row}.json", "", silent).mean["i_auroc_fg"] > least
 
 
 def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_stopped(data: Path, tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from asperity.calibration.adaptation.trainer import TERMS, Trainer, adapt
 from asperity.calibration.calibrate import calibrate
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.networks.adaptor import new_adaptors
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import PROFILES, Profile
-from asperity.calibration.record import CalibrateOptions
 from asperity.calibration.report.pictures import curves
 from asperity.runtime.errors import CalibrationError, ConfigError, DataError
 from tests.calibration.tiny_station import tiny_profile, write_source

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from asperity.calibration.frames.prepare_normals import Normals, prepare_normals
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import PROFILES, network_for
-from asperity.calibration.record import CalibrateOptions
 from asperity.runtime.bundle.sizes import geometry_fault
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.errors import CalibrationError, DataError

@@ -17,9 +17,9 @@ from asperity.calibration.calibrate import calibrate
 from asperity.calibration.frames.parts import shown_before
 from asperity.calibration.frames.prepare_normals import Normals, prepare_normals, split_normals
 from asperity.calibration.networks.torch_networks import TorchNetworks
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.outcome.threshold import choose_rate, promise
 from asperity.calibration.profiles import PROFILES
-from asperity.calibration.record import CalibrateOptions
 from asperity.calibration.report.types import Report
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.errors import CalibrationError

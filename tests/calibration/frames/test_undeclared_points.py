@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from asperity.calibration.calibrate import calibrate
 from asperity.calibration.frames.prepare_normals import Normals, prepare_normals
 from asperity.calibration.frames.silhouette import learn_shape, refuse_implausible
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import PROFILES, Profile
-from asperity.calibration.record import CalibrateOptions
 from asperity.runtime.cameras.replay import ReplayCamera
 from asperity.runtime.cli import command_line
 from asperity.runtime.errors import CalibrationError

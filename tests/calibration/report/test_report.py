@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 
 from asperity.calibration.calibrate import calibrate
+from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.outcome.threshold import choose_rate
 from asperity.calibration.profiles import Profile
-from asperity.calibration.record import CalibrateOptions, CalibrationFolder
+from asperity.calibration.record import CalibrationFolder
 from asperity.calibration.report.pictures import colour_and_map, score_histogram
 from asperity.calibration.report.types import Report
 from tests.calibration.tiny_station import part, tiny_profile, write_source
