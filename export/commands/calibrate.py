@@ -54,7 +54,8 @@ def command(
         str | None,
         typer.Option(
             help="Modalities: rgb and some of points,geometry,height,descriptor, or auto (the cheapest as good as the "
-            "best on pseudo-defects); default: the profile's. The CUDA engine knows rgb and points only."
+            "best on pseudo-defects); default: the profile's. The CUDA engine takes rgb,points "
+            "and rgb,points,geometry alone."
         ),
     ] = None,
     whitening: Annotated[
