@@ -5,6 +5,9 @@ read -> geometry -> prepare -> split -> frozen patches -> adapt -> banks -> fusi
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
