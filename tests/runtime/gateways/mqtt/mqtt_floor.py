@@ -80,12 +80,14 @@ class Broker:
             file.write_text(text)
             command = [str(MOSQUITTO), "-c", str(file)]
         self.process = self.line.spawn(*command)
-        until(lambda: self.process.poll() is not None or self.listens(), "address of the broker")
+        until(lambda: self.process.poll() is not None or listens(self.port), "address of the broker")
         return self.process.poll()
 
-    def listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+def listens(port: int) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _mosquitto() -> str | None:
