@@ -156,7 +156,8 @@ def harm(desk: Desk, curve: bool) -> None:
     desk.until(lambda: open_files() <= before + 8, "their connections to be closed")
     if curve:  # plainly, noise may happen to be a message, which the wire then refuses
         assert set(desk.frames) == {b"frame"} and desk.requests == 0
-    assert set(desk.sockets.access.refused) <= {"HANDSHAKE"}
+    # A client of another test may still be looking for a station at a port that is this one's now.
+    assert set(desk.sockets.access.refused) <= {"HANDSHAKE", "UNKNOWN_KEY"}
 
 
 def test_a_crowd_that_says_nothing_is_closed_and_locks_nobody_out(desk: Desk) -> None:
