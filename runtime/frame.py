@@ -247,5 +247,6 @@ class Result:
     def unknown(self, reason: Reason) -> Result:
         """The same result with nothing decided, and why."""
         return replace(
-            self, verdict=Verdict.UNKNOWN, reason=reason, score=None, threshold=None, p_value=None, region=None
-        )
+            self, verdict=Verdict.UNKNOWN, reason=reason, score=None, threshold=None, p_value=None, region=None,
+            modality="",
+        )  # fmt: skip

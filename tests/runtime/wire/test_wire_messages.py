@@ -14,6 +14,7 @@ import pytest
 from asperity.runtime import wire
 from asperity.runtime.errors import FrameRefused, WireError
 from asperity.runtime.frame import Frame, Result
+from asperity.runtime.reasons import Reason
 from tests.runtime.wire import wire_golden as golden
 from tests.runtime.wire.wire_edits import GOLDEN, JSON_PART, edited
 
@@ -63,6 +64,17 @@ def test_golden_bytes_decode(name: str) -> None:
 @pytest.mark.parametrize(("name", "frame"), [("frame_xyz", golden.FRAME_XYZ), ("frame_depth", golden.FRAME_DEPTH)])
 def test_golden_frames_are_the_frames(name: str, frame: Frame) -> None:
     assert same_frame(wire.decode_frame(GOLDEN[name]), frame)
+
+
+def test_a_verdict_that_is_taken_back_leaves_nothing_of_how_it_came_about() -> None:
+    """As where the journal cannot keep a result: it is sent as unknown, and says no more than one that never was."""
+    judged = replace(golden.RESULT_NG, modality="points")
+    assert json.loads(wire.encode_result_body(judged))["modality"] == "points", "the control"
+    back = json.loads(wire.encode_result_body(judged.unknown(Reason.ENGINE)))
+    nothing = {
+        "verdict": 0, "accept": False, "score": None, "threshold": None, "p_value": None, "region": None, "modality": ""
+    }  # fmt: skip
+    assert {name: back[name] for name in nothing} == nothing
 
 
 @pytest.mark.parametrize("name", ["result_ok", "result_ng", "result_unknown"])
