@@ -104,7 +104,8 @@ def describe_heights(heights: FloatArray, present: BoolArray, model: HeightModel
     side = heights.shape[0]
     pose = find_pose(heights, present, model)
     left, both, at = residuals(heights, present, model, pose)
-    if abs(pose.turn) > MOST_TURN or max(abs(pose.down), abs(pose.right)) > MOST_SHIFT_SHARE * side:
+    most = MOST_SHIFT_SHARE * side
+    if not (abs(pose.turn) <= MOST_TURN and abs(pose.down) <= most and abs(pose.right) <= most):  # NaN is no pose
         both = np.zeros_like(both)
     cells = np.arange(side) * grid // side
     starts = np.searchsorted(cells, np.arange(grid))
