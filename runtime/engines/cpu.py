@@ -119,13 +119,13 @@ class CpuEngine(Engine):
         threads = usable_processors() if threads is None else threads
         if threads < 1:
             raise EngineError(f"threads is {threads} and must be 1 or more")
+        refuse_unknown(network.modalities)
         self._geometry, self._network, self._masks = geometry, network, masks
         self._threads = threads
         self._branch_threads = max(1, threads // 2)
         self._networks = OnnxNetworks(graphs, network, threads)
         self._beside: Executor = ThreadPoolExecutor(1, "rgb") if threads > 1 else _Here()
         self._blas = ThreadpoolController()
-        refuse_unknown(network.modalities)
         self._banks, self._heights = banks, heights
 
     @classmethod

@@ -139,10 +139,11 @@ def check_evidence(checks: Sequence[GoldenCheck], decision: Decision) -> None:
 
     Measured by this engine on both sides: what the manifest says of distances is not evidence.
     """
+    usual = usual_distances(checks)
     for check in checks:
         golden = check.golden
         for modality in spoiled_modalities(golden.kind, decision):
-            if own_evidence(check.scores, modality, decision, usual_distances(checks)):
+            if own_evidence(check.scores, modality, decision, usual):
                 continue
             raise ParityError(
                 f"golden frame {golden.name} ({golden.kind}): it must be ng because of its {modality} distance; this "
