@@ -182,10 +182,10 @@ def gains_table(names: Sequence[str], rows: Sequence[str], command: str, out: Pa
     lines = ["| against " + rows[0] + " | " + " | ".join(FIGURES) + " | product with the lowest bound of i_auroc_fg |"]
     lines.append("|" + "---|" * (len(FIGURES) + 2))
     for row in rows[1:]:
-        told = gains(base, judgements(names, row))
-        written[row] = _rounded({figure: asdict(gain) for figure, gain in told.items()})
-        cells = [f"{g.mean:+.4f} [{g.low:+.4f}, {g.high:+.4f}]" if (g := told.get(f)) else "-" for f in FIGURES]
-        worst, (mean, low, high) = min(told["i_auroc_fg"].products.items(), key=lambda entry: entry[1][1])
+        found = gains(base, judgements(names, row))
+        written[row] = _rounded({figure: asdict(gain) for figure, gain in found.items()})
+        cells = [f"{g.mean:+.4f} [{g.low:+.4f}, {g.high:+.4f}]" if (g := found.get(f)) else "-" for f in FIGURES]
+        worst, (mean, low, high) = min(found["i_auroc_fg"].products.items(), key=lambda entry: entry[1][1])
         lines.append(f"| {row} | " + " | ".join(cells) + f" | {worst} {mean:+.4f} [{low:+.4f}, {high:+.4f}] |")
     write_result(out, {"command": command, "drawings": list(names), "against": rows[0], "gains": written})
     return "\n".join(lines)

@@ -95,13 +95,13 @@ class Judgement:
         """``FIGURES`` of the frames, each counted as often as its weight says; NaN without curves."""
         total = np.cumsum(good[self.order])
         at = min(int(np.searchsorted(total, 0.05 * total[-1] + 1e-9, side="right")), len(total) - 1)
-        told = [weighted_auroc(self.wins, good, bad)]
-        told += [float(bad @ (self.bad > limit) / bad.sum()) for limit in (self.good[self.order[at]], self.limit)]
+        figures = [weighted_auroc(self.wins, good, bad)]
+        figures += [float(bad @ (self.bad > limit) / bad.sum()) for limit in (self.good[self.order[at]], self.limit)]
         if self.curves is None:
-            return [*told, np.nan, np.nan]
+            return [*figures, np.nan, np.nan]
         weights = np.empty(len(self.is_good))
         weights[self.is_good], weights[~self.is_good] = good, bad
-        return [*told, self.curves.aupro(weights, 0.3), self.curves.aupro(weights, 0.05)]
+        return [*figures, self.curves.aupro(weights, 0.3), self.curves.aupro(weights, 0.05)]
 
 
 Cells = Mapping[tuple[int, str], Judgement]

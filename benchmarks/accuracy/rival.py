@@ -187,9 +187,9 @@ def _figures(
     )  # fmt: skip
 
 
-def _load(told: str) -> Any:
+def _load(rival: str) -> Any:
     """A class, as ``module:Class`` next to this file or ``FILE.py:Class``."""
-    where, _, name = told.rpartition(":")
+    where, _, name = rival.rpartition(":")
     if not where.endswith(".py"):
         return getattr(importlib.import_module(f"asperity.benchmarks.accuracy.{where}"), name)
     spec = importlib.util.spec_from_file_location("outside", where)
