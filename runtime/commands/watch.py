@@ -111,6 +111,7 @@ def line(parts: list[bytes], json: bool) -> str:
     from asperity.runtime import wire
     from asperity.runtime.errors import WireError
     from asperity.runtime.frame import Verdict
+    from asperity.runtime.text.part_identity import shown_id
 
     decoders: dict[str, Any] = {
         "result": wire.decode_result,
@@ -137,7 +138,8 @@ def line(parts: list[bytes], json: bool) -> str:
         took_ms = message.latency_us.get("total", 0) / 1000
         by = f" by {message.modality}" if message.modality and message.verdict is Verdict.NG else ""
         words = [str(message.result_id), message.verdict.name, score, message.reason_text + by, f"{took_ms:.1f} ms"]
-        return "  ".join([station, *words, message.part_id, "SIMULATED" if message.simulated else ""]).rstrip()
+        part = shown_id(message.part_id)
+        return "  ".join([station, *words, part, "SIMULATED" if message.simulated else ""]).rstrip()
     return f"{kind} {station}  " + "  ".join(f"{name}={value}" for name, value in fields.items() if value)
 
 

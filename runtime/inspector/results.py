@@ -18,6 +18,7 @@ from asperity.runtime.records.journal import Journal
 from asperity.runtime.records.ledger import Ledger
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
+from asperity.runtime.text.part_identity import Batch
 
 
 class Results:
@@ -37,6 +38,8 @@ class Results:
     ) -> None:
         """``make_room``: called with each new result_id, to answer the frame whose slot of the journal that takes."""
         self.last_published_id = journal.last_id
+        self.batch = Batch()
+        """What the parts belong to whose trigger does not say."""
         self._config = config
         self._name = config.station.name
         self._session = session
@@ -66,6 +69,8 @@ class Results:
             t_done_us=self._clock().wall_us,
             deadline_us=self._config.limits.deadline_ms * 1000,
             simulated=recipe.simulated if recipe else self._config.engine.name == "simulated",
+            position=trigger.position if trigger else None,
+            **(trigger.batch if trigger else self.batch)._asdict(),
         )
 
     def answer(

@@ -36,6 +36,9 @@ from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 from asperity.runtime.states import JUDGING, READY_STATES
 
+COUNTED = ("received", "lost", "ok", "ng", "unknown", "deadline_missed", "late")
+"""What a state says of the ledger by the same name."""
+
 
 class Station:
     """One station's own camera, counters, journal, recipe and state. Every method is for the I/O thread."""
@@ -338,16 +341,11 @@ class Station:
             last_result_id=self.results.last_published_id,
             expected_rate_hz=self.config.station.expected_rate_hz or None,
             alarms=tuple(controller.alarms),
-            received=ledger.received,
-            lost=ledger.lost,
-            ok=ledger.ok,
-            ng=ledger.ng,
-            unknown=ledger.unknown,
             in_flight=len(self.work),
             unknown_by_reason={reason.name: count for reason, count in ledger.unknown_by_reason.items()},
-            deadline_missed=ledger.deadline_missed,
-            late=ledger.late,
             access_refused=dict(self.sockets.access.refused),
+            **{name: getattr(ledger, name) for name in COUNTED},
+            **self.results.batch._asdict(),
         )
 
     def publish_state(self, now: Now) -> None:

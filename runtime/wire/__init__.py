@@ -5,6 +5,7 @@ Malformed input raises WireError, in a frame FrameRefused(REFUSED_MESSAGE); a de
 
 from asperity.runtime.frame import MAX_BUFFER_BYTES, MAX_PIXELS, MAX_SIDE_PX
 from asperity.runtime.states import READY_STATES, State
+from asperity.runtime.text.part_identity import BATCH_TEXT_MAX_NBYTES, PART_ID_MAX_JSON_NBYTES, PART_ID_MAX_NBYTES
 from asperity.runtime.wire.bulk import Bulk, decode_bulk, encode_bulk
 from asperity.runtime.wire.common import (
     MAX_CONTROL_BYTES,
@@ -63,6 +64,7 @@ from asperity.runtime.wire.state import (
 )
 
 __all__ = [
+    "BATCH_TEXT_MAX_NBYTES",
     "CODES",
     "MAX_BUFFER_BYTES",
     "MAX_CONTROL_BYTES",
@@ -74,6 +76,8 @@ __all__ = [
     "MAX_RESULT_BYTES",
     "MAX_SIDE_PX",
     "OPERATIONS",
+    "PART_ID_MAX_JSON_NBYTES",
+    "PART_ID_MAX_NBYTES",
     "READY_STATES",
     "RECORD_BYTES",
     "VERSION",

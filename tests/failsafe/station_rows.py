@@ -135,6 +135,14 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/inspector/test_inspector_parts.py::test_messages_that_are_not_read_yet_hold_the_answer_back",
                 "another announcement may wait in the socket", ("inspector/hard_wired_line.py", "self._matcher.settle(min(now.ns, read_up_to_ns))", "self._matcher.settle(now.ns)")),
         ],
+        "a part is called something that could break a line, a screen or the journal, or that no result can hold": [
+            off("runtime/inspector/test_part_identity.py"
+                "::test_a_trigger_that_breaks_a_rule_is_refused_by_field_and_pends_nothing[fields3-lot]",
+                "lot = ", ("wire/control.py", 'check_part(f"request {request.op}", request.part_id, request.lot, request.order, request.shift)', "pass")),
+            off("runtime/inspector/test_part_identity.py"
+                "::test_a_trigger_that_breaks_a_rule_is_refused_by_field_and_pends_nothing[fields1-part_id]",
+                "BAD_REQUEST", ("text/part_identity.py", "if in_json > PART_ID_MAX_JSON_NBYTES:", "if False:")),
+        ],
         "camera or inspector restarted, clock stepped, no time of exposure": [
             off("runtime/inspector/test_inspector_parts.py"
                 f"::test_what_makes_times_doubtful_leaves_the_station_unsynced_until_a_pause[{what}]", "UNSYNCED", *patches)

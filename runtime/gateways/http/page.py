@@ -10,6 +10,7 @@ from asperity.runtime.client.ordering import Gap
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.link import Item, View, synced
 from asperity.runtime.states import State, alarm_text
+from asperity.runtime.text.part_identity import shown_id
 from asperity.runtime.wire import ReceivedResult, StationState
 
 STYLE = """
@@ -31,6 +32,10 @@ COLUMNS = (
     "seq",
     "trigger",
     "part",
+    "lot",
+    "order",
+    "shift",
+    "position",
     "recipe",
     "",
 )
@@ -86,6 +91,7 @@ def _of_state(state: StationState) -> list[tuple[str, str]]:
         ("received, lost, late", f"{state.received}, {state.lost}, {state.late}"),
         ("ok, ng, unknown", f"{state.ok}, {state.ng}, {state.unknown}" + (f" ({unknown})" if unknown else "")),
         ("in flight", str(state.in_flight)),
+        ("lot, order, shift", ", ".join(text or "none" for text in (state.lot, state.order, state.shift))),
     ]
 
 
@@ -120,7 +126,11 @@ def _cells(result: ReceivedResult) -> list[str]:
         "" if total_us is None else f"{total_us / 1000:.1f}",
         str(result.seq),
         str(result.trigger_id or ""),
-        result.part_id,
+        shown_id(result.part_id),
+        result.lot,
+        result.order,
+        result.shift,
+        "" if result.position is None else str(result.position),
         result.recipe,
         "simulated" if result.simulated else "",
     ]

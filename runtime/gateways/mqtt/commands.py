@@ -27,7 +27,7 @@ NOT_FROM_HERE = frozenset({"shutdown", "set_threshold"})
 """A broker's client ends no inspector and does not move the line between good and bad: nobody knows who it is."""
 THOUGH_FOREIGN = frozenset({"get_state", "get_result", "stop", "halt", "abort"})
 """What is forwarded although another client speaks for the station: it only reads, or stops the line."""
-FIELDS = ("from_", "to", "trigger_id", "part_id", "recipe", "timeout_ms", "mode")
+FIELDS = ("from_", "to", "trigger_id", "part_id", "recipe", "timeout_ms", "mode", "lot", "order", "shift", "position")
 ACTOR_MAX = 64
 AUDIT_LINES_MAX = 20
 AUDIT_WITHIN_S = 60.0

@@ -321,6 +321,8 @@ class MqttGateway:
         result, expiry_s = item.result, self._config.mqtt.accept_expiry_s
         ids_ = {"result_id": result.result_id, "trigger_id": result.trigger_id, "part_id": result.part_id}
         fields = {"accept": True, **ids_, "recipe": result.recipe, "valid_ms": 1000 * expiry_s}
+        if result.position is not None:
+            fields["position"] = result.position
         self._send(connection, "accept", fields, qos=0, expiry_s=expiry_s)
 
     def _deny(self, connection: Connection, why: str) -> None:

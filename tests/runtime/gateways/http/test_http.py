@@ -219,8 +219,9 @@ class Tags(HTMLParser):
 def test_the_page_shows_the_last_results_newest_first_and_escapes_everything(make: Callable[..., Floor]) -> None:
     floor = make(results_shown=3)
     floor.show(
-        result(7001, part_id="first"), result(7002, Verdict.NG, part_id=EVIL), Gap(7003, 7004, EVIL), result(7005)
-    )
+        result(7001, part_id="first"), result(7002, Verdict.NG, part_id=EVIL), Gap(7003, 7004, EVIL),
+        result(7005, part_id="01\x1d10L", lot="L-7", position=-5),
+    )  # fmt: skip
     assert floor.link.state is not None
     floor.link.state = msgspec.structs.replace(floor.link.state, alarms=(EVIL,), unknown_by_reason={EVIL: 1})
     status, text, headers = floor.get("/")
@@ -232,7 +233,8 @@ def test_the_page_shows_the_last_results_newest_first_and_escapes_everything(mak
     assert not any(name.startswith(("on", "src", "href")) for name, _ in page.attributes)
     assert page.texts.count(EVIL) == 2, "the part and the alarm, each as it was written"
     assert any("7003 to 7004 missing" in data for data in page.texts)
-    assert "first" not in page.texts
+    assert "first" not in page.texts and "\x1d" not in text
+    assert {"01\u241d10L", "L-7", "-5"} <= set(page.texts)
     assert page.texts.index("7005") < page.texts.index("7002")
     assert ("http-equiv", "refresh") in page.attributes
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asperity.runtime.gateways.config import GatewayConfig
-from asperity.runtime.gateways.modbus.gateway import ModbusRegisters
+from asperity.runtime.gateways.modbus.registers import ModbusRegisters
 from asperity.runtime.gateways.modbus.server import ILLEGAL_ADDRESS, ILLEGAL_FUNCTION, ILLEGAL_VALUE, answer
 from asperity.runtime.gateways.modbus.table import STATUS_WORDS, TABLE_VERSION
 from asperity.testing import PATIENCE_S
