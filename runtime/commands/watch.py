@@ -24,6 +24,7 @@ class Stream(str, Enum):
     RECORD = "record"
     EVENT = "event"
     TRIGGER = "trigger"
+    COUNTERS = "counters"
     BULK = "bulk"
     ALL = "all"
 
@@ -34,8 +35,9 @@ KINDS = {
     Stream.RECORD: ("record",),
     Stream.EVENT: ("event",),
     Stream.TRIGGER: ("trigger",),
+    Stream.COUNTERS: ("counters",),
     Stream.BULK: ("map", "picture"),
-    Stream.ALL: ("result", "record", "state", "event", "trigger", "map", "picture"),
+    Stream.ALL: ("result", "record", "state", "event", "trigger", "counters", "map", "picture"),
 }
 QUIET_S = 5.0
 """Silence after which the command says once that it hears nothing."""
@@ -119,6 +121,7 @@ def line(parts: list[bytes], json: bool) -> str:
         "state": wire.decode_state,
         "event": wire.decode_event,
         "trigger": wire.decode_trigger,
+        "counters": wire.decode_counters,
         "map": wire.decode_bulk,
         "picture": wire.decode_bulk,
     }

@@ -203,7 +203,16 @@ def _set_threshold(station: Station, request: wire.Request, actor: Actor) -> wir
 def _set_batch(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
     if too_long := _batch_refusal(station, request):
         return reply(request.id, "REFUSED", too_long)
-    station.results.batch = _batch(station, request)
+    station.counting.set_batch(_batch(station, request))
+    return reply(request.id, "OK")
+
+
+def _reset_counters(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+    before = station.counting.reset(station.clock())
+    station.record(
+        "counters_reset", actor, "done", since_us=before.since_us, ok=before.ok, ng=before.ng, unknown=before.unknown,
+        by_reason=dict(before.by_reason),
+    )  # fmt: skip
     return reply(request.id, "OK")
 
 
@@ -220,7 +229,7 @@ def _batch_refusal(station: Station, request: wire.Request) -> str:
 def _batch(station: Station, request: wire.Request) -> Batch:
     """As the request says, and of what it does not say as the station has it."""
     given = {name: getattr(request, name) for name in Batch._fields if getattr(request, name) is not None}
-    return station.results.batch._replace(**given)
+    return station.counting.batch._replace(**given)
 
 
 OPERATIONS: dict[str, Callable[[Station, wire.Request, Actor], wire.Reply]] = {
@@ -237,6 +246,7 @@ OPERATIONS: dict[str, Callable[[Station, wire.Request, Actor], wire.Reply]] = {
     "reset": _reset,
     "self_test": _self_test,
     "set_batch": _set_batch,
+    "reset_counters": _reset_counters,
     "set_threshold": _set_threshold,
 }
 

@@ -10,6 +10,7 @@ from asperity.runtime.clock import Now
 from asperity.runtime.errors import WireError
 from asperity.runtime.frame import Result, Verdict
 from asperity.runtime.inspector.controller import Controller
+from asperity.runtime.inspector.counting import Counting
 from asperity.runtime.inspector.event_log import EventLog
 from asperity.runtime.inspector.triggers import PendingTrigger
 from asperity.runtime.judging.pipeline import Outcome
@@ -18,7 +19,6 @@ from asperity.runtime.records.journal import Journal
 from asperity.runtime.records.ledger import Ledger
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
-from asperity.runtime.text.part_identity import Batch
 
 
 class Results:
@@ -35,11 +35,10 @@ class Results:
         notice: EventLog,
         make_room: Callable[[int], None],
         clock: Callable[[], Now],
+        counting: Counting,
     ) -> None:
         """``make_room``: called with each new result_id, to answer the frame whose slot of the journal that takes."""
         self.last_published_id = journal.last_id
-        self.batch = Batch()
-        """What the parts belong to whose trigger does not say."""
         self._config = config
         self._name = config.station.name
         self._session = session
@@ -50,6 +49,7 @@ class Results:
         self._notice = notice
         self._make_room = make_room
         self._clock = clock
+        self._counting = counting
 
     def born(self, who: wire.FrameIdentity, trigger: PendingTrigger | None) -> Result:
         """A result as it is born: unknown. It carries a trigger's id only if it is that trigger's one answer."""
@@ -70,7 +70,7 @@ class Results:
             deadline_us=self._config.limits.deadline_ms * 1000,
             simulated=recipe.simulated if recipe else self._config.engine.name == "simulated",
             position=trigger.position if trigger else None,
-            **(trigger.batch if trigger else self.batch)._asdict(),
+            **(trigger.batch if trigger else self._counting.batch)._asdict(),
         )
 
     def answer(
@@ -106,6 +106,7 @@ class Results:
             detail, result = self._journal.fault, result.unknown(Reason.ENGINE)  # what is not kept lets no part pass
             body = wire.encode_result_body(result)
         self._ledger.settle(result)
+        self._counting.count(result)
         self.send(result, body)
         if detail and result.score is None:
             self._notice("warning", result.reason.name, detail, result.result_id, result.seq)

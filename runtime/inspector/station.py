@@ -16,6 +16,7 @@ from asperity.runtime.frame import Frame, Verdict
 from asperity.runtime.inspector.admitted import Admitted
 from asperity.runtime.inspector.camera_guard import CameraGuard
 from asperity.runtime.inspector.controller import Controller
+from asperity.runtime.inspector.counting import Counting
 from asperity.runtime.inspector.event_log import EventLog
 from asperity.runtime.inspector.hard_wired_line import WiredLine
 from asperity.runtime.inspector.line_guard import LineGuard
@@ -74,13 +75,15 @@ class Station:
         self.slowest = SlowestFrames(config.trace.slowest) if config.trace.slowest else None
         self.notice = EventLog(self.name, session, config.log, sockets.publish, clock)
         self.started_ns = started_ns
-        record = partial(audit.record, self.name)
+        self.record = partial(audit.record, self.name)
         self.controller = Controller(
-            config, slot, loader, self.notice, self.drop_work, self.drop_triggers, record, clock
+            config, slot, loader, self.notice, self.drop_work, self.drop_triggers, self.record, clock
         )
+        self.counting = Counting(config, session, journal, sockets, clock())
         self.results = Results(
-            config, session, journal, self.ledger, sockets, self.controller, self.notice, self._make_room, clock
-        )
+            config, session, journal, self.ledger, sockets, self.controller, self.notice, self._make_room, clock,
+            self.counting,
+        )  # fmt: skip
         on_restart = self.line.another_session if self.line is not None else lambda: None
         self.guard = CameraGuard(self.camera, sockets, self.controller, self.notice, self.drop_work, on_restart)
         self.line_guard: LineGuard | None = None
@@ -96,8 +99,12 @@ class Station:
         self.notice("info", "START", f"engine {engine.name} on {engine.device}, {engine.precision}")
         if notes:
             self.controller.alarms.show("JOURNAL", f"{len(notes)} findings: {'; '.join(notes[-3:])}")
+        self.counting.begin()
+        if self.counting.problem:
+            self.notice("warning", "COUNTERS", self.counting.problem)
         for result in settle_past(self.journal, self.ledger, self.sequence):
             self.results.send(result, wire.encode_result_body(result))
+            self.counting.count(result)
         self.controller.begin(first_recipe)
 
     @property
@@ -310,6 +317,8 @@ class Station:
             self.controller.fault(
                 "LAW", f"accounting error: received + lost differs from results by {imbalance}; please report this"
             )
+        self.counting.look(now, self.work)
+        self.controller.alarms.hold("COUNTERS", self.counting.problem, "warning")
         self.publish_state(now)
 
     def camera_alive(self, now: Now) -> bool:
@@ -345,7 +354,7 @@ class Station:
             unknown_by_reason={reason.name: count for reason, count in ledger.unknown_by_reason.items()},
             access_refused=dict(self.sockets.access.refused),
             **{name: getattr(ledger, name) for name in COUNTED},
-            **self.results.batch._asdict(),
+            **self.counting.batch._asdict(),
         )
 
     def publish_state(self, now: Now) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from asperity.runtime.records.journal import PROMISES_MAX
-from asperity.runtime.settings.part_sections import Parts
+from asperity.runtime.settings.part_sections import Counters, Parts
 from asperity.runtime.settings.toml_tables import (
     NAME_RULE,
     Name,
@@ -354,6 +354,7 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     timing: Timing = Timing()
     triggers: Triggers = Triggers()
     parts: Parts = Parts()
+    counters: Counters = Counters()
     hard_wired: HardWired = HardWired()
     sockets: Sockets = Sockets()
     security: Security = Security()

@@ -33,6 +33,15 @@ from asperity.runtime.wire.control import (
     reply_results,
     split_envelope,
 )
+from asperity.runtime.wire.counters import (
+    MAX_COUNTER_ROWS,
+    MAX_COUNTERS_BYTES,
+    CounterRow,
+    Counters,
+    Tally,
+    decode_counters,
+    encode_counters,
+)
 from asperity.runtime.wire.frame import FrameIdentity, decode_frame, encode_frame, identity, peek_identity
 from asperity.runtime.wire.record import (
     RECORD_BYTES,
@@ -68,6 +77,8 @@ __all__ = [
     "CODES",
     "MAX_BUFFER_BYTES",
     "MAX_CONTROL_BYTES",
+    "MAX_COUNTERS_BYTES",
+    "MAX_COUNTER_ROWS",
     "MAX_HEADER_BYTES",
     "MAX_INTEGER",
     "MAX_PARTS",
@@ -82,6 +93,8 @@ __all__ = [
     "RECORD_BYTES",
     "VERSION",
     "Bulk",
+    "CounterRow",
+    "Counters",
     "EngineMessage",
     "Event",
     "FrameIdentity",
@@ -94,8 +107,10 @@ __all__ = [
     "Request",
     "State",
     "StationState",
+    "Tally",
     "Trigger",
     "decode_bulk",
+    "decode_counters",
     "decode_event",
     "decode_frame",
     "decode_record",
@@ -107,6 +122,7 @@ __all__ = [
     "decode_state",
     "decode_trigger",
     "encode_bulk",
+    "encode_counters",
     "encode_event",
     "encode_frame",
     "encode_record",

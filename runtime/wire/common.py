@@ -33,7 +33,9 @@ MAX_TEXT = 64
 MAX_EVENT_TEXT = 512
 MAX_ALARMS = 16
 
-TOPIC_KINDS = frozenset({"frame", "result", "record", "state", "event", "trigger", "shadow", "map", "picture"})
+TOPIC_KINDS = frozenset(
+    {"frame", "result", "record", "state", "event", "trigger", "counters", "shadow", "map", "picture"}
+)
 
 _NAME = r"[a-z0-9_-]{1,32}"
 _PRINTABLE = r"[\x20-\x7e]"

@@ -93,6 +93,7 @@ OPERATIONS: dict[str, Operation] = {
         "lot, order and shift of the parts from now on, until changed, also after a restart; one that is absent stays, "
         "an empty one is removed", (), _BATCH
     ),
+    "reset_counters": Operation("count results from 0 again; what had been counted is in the audit file"),
     "shutdown": Operation(
         "answer every admitted frame, then end the process with all its stations; if there are several, "
         "the request must not name one",

@@ -1,11 +1,14 @@
-"""Registers of who a part is: what is shown of the result, and what a PLC says of the part that it triggers."""
+"""Registers of who a part is: of the shown result, of the triggered part, and what the station counts."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from asperity.runtime.gateways.link import View
 from asperity.runtime.gateways.modbus.table import (
     BATCH,
+    COUNTED_REASONS,
+    COUNTS,
     PART,
     PART_WRITES,
     WORDS,
@@ -33,6 +36,19 @@ def shown_block(rows: tuple[Row, ...], result: ReceivedResult | None) -> bytes:
         known |= dict.fromkeys(_NUMBERS, result.result_id)
         values = {name: known[name] for name in values}
     return pack(rows, values)
+
+
+def counts_block(view: View) -> bytes:
+    """COUNTS; zeros while nothing was heard."""
+    counters, state = view.counters, view.state
+    if counters is None or state is None:
+        return pack(COUNTS, dict.fromkeys((row.name for row in COUNTS), 0))
+    batch = counters.row(state.recipe, state.lot, state.shift)
+    values = {f"counted_{reason}": counters.by_reason.get(reason, 0) for reason in COUNTED_REASONS}
+    values["counter_resets"] = counters.resets
+    for name, tally in (("counted", counters), ("batch", batch)):
+        values |= {f"{name}_ok": tally.ok, f"{name}_ng": tally.ng, f"{name}_unknown": tally.unknown}
+    return pack(COUNTS, values)
 
 
 _NUMBERS = tuple(row.name for row in (*PART, *BATCH) if "result_no" in row.name)

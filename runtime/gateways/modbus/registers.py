@@ -21,12 +21,13 @@ from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.gateways.given_up import GivenUp
 from asperity.runtime.gateways.link import Delivered, Item, Link, synced
-from asperity.runtime.gateways.modbus.part_blocks import COUNT, FIRST, PartWrites, shown_block
+from asperity.runtime.gateways.modbus.part_blocks import COUNT, FIRST, PartWrites, counts_block, shown_block
 from asperity.runtime.gateways.modbus.requests import RecipeRequest, Request
 from asperity.runtime.gateways.modbus.server import BUSY, ILLEGAL_ADDRESS, ILLEGAL_VALUE, Refusal
 from asperity.runtime.gateways.modbus.table import (
     BATCH,
     COMMANDS,
+    COUNTS,
     F32_MAX,
     PART,
     PART_WRITES,
@@ -102,6 +103,7 @@ class ModbusRegisters:
             WRITES: lambda: pack(WRITES, self._written),
             PART_WRITES: lambda: self._parts.read(0, words_of(PART_WRITES)),
             **{rows: partial(self._show, rows) for rows in (STATUS, PART, BATCH)},
+            COUNTS: lambda: counts_block(link.view()),
         }
         self._known: set[str] = set()  # registers that were written since the gateway started
         self._recipe_of_number = {_number(text): name for text, name in config.modbus.recipes.items()}

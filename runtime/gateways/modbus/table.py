@@ -126,6 +126,27 @@ BATCH: tuple[Row, ...] = (
     _read("shift", 468, "text64", "shift of its part"),
     _read("batch_result_no_copy", 501, "u32", "equals batch_result_no, or the block was read of two results"),
 )
+COUNTED_REASONS: tuple[str, ...] = (
+    "SCORE_ABOVE_THRESHOLD", "SHAPE_OUT_OF_RANGE", "REFUSED_MESSAGE", "REFUSED_DATA", "REFUSED_UNIT", "TOO_FEW_POINTS",
+    "WRONG_CAMERA", "WRONG_RECIPE", "CAMERA_MOVED", "FROZEN_IMAGE", "DUPLICATE_SEQ", "SEQ_JUMP", "TRIGGER_EXPIRED",
+    "UNANNOUNCED", "AMBIGUOUS", "UNSYNCED", "CAMERA_CONFLICT", "STALE", "OVERLOAD", "DEADLINE", "LOST", "NO_FRAME",
+    "NOT_RUNNING", "ENGINE", "RESTARTED", "SHUTDOWN", "ABORTED", "TIMING_ONLY",
+)  # fmt: skip
+"""Reasons in the order of their registers, which never changes: a new one is added at the end."""
+COUNTS: tuple[Row, ...] = (
+    _read("counted_ok", 900, "u32", "good parts since reset_counters"),
+    _read("counted_ng", 902, "u32", "bad parts since then"),
+    _read("counted_unknown", 904, "u32", "parts without a verdict since then"),
+    _read("batch_ok", 906, "u32", "good parts of the active recipe and the station's lot and shift"),
+    _read("batch_ng", 908, "u32", "bad parts of these"),
+    _read("batch_unknown", 910, "u32", "parts of these without a verdict"),
+    _read("counter_resets", 912, "u32", "how often the counters were reset; a different value: they began again"),
+    *(
+        _read(f"counted_{reason}", 914 + 2 * at, "u32", f"parts since then with the reason {reason}")
+        for at, reason in enumerate(COUNTED_REASONS)
+    ),
+)
+"""What the station counts, through restarts; 0 until it has said so. One reading is of one moment."""
 PART_WRITES: tuple[Row, ...] = (
     _write(
         "part_for", 600, "u32",
@@ -139,7 +160,7 @@ PART_WRITES: tuple[Row, ...] = (
     _write("set_shift", 802, "text64", "shift for command 8"),
 )  # fmt: skip
 """Written before ``trigger_request`` or ``command``, in as many requests as it takes; by themselves they do nothing."""
-ROWS = STATUS + WRITES + PART + BATCH + PART_WRITES
+ROWS = STATUS + WRITES + PART + BATCH + PART_WRITES + COUNTS
 TRIGGER_TIMEOUT_MS = 1000
 """``trigger_timeout_ms`` until it is written."""
 
@@ -152,6 +173,7 @@ COMMANDS: dict[int, tuple[str, str]] = {
     6: ("reset", "leave Halted or Error"),
     7: ("self_test", "score the golden frames again"),
     8: ("set_batch", "set_lot, set_order and set_shift hold for all parts from now on; an empty one is removed"),
+    9: ("reset_counters", "registers 900 and above count from 0 again"),
     100: ("clear_overrun", "set overrun to 0; done by the gateway itself"),
 }
 """Value of ``command`` -> name, meaning. 0 does nothing. Whatever is not listed is refused."""

@@ -28,6 +28,7 @@ from asperity.runtime.gateways.mqtt.broker_limits import INFLIGHT_OTHERS
 from asperity.runtime.gateways.mqtt.broker_session import BrokerSession
 from asperity.runtime.gateways.mqtt.commands import Commands, too_long
 from asperity.runtime.gateways.mqtt.connection import Connection, tls_context
+from asperity.runtime.gateways.mqtt.counter_topic import CounterTopic
 from asperity.runtime.gateways.mqtt.events import Events
 from asperity.runtime.gateways.mqtt.outbox import Outbox, StateFile, ids, uncertain
 from asperity.runtime.gateways.mqtt.state_message import PACKET_LIMIT, least_state, recipe_message, state_message
@@ -104,6 +105,7 @@ class MqttGateway:
         self._why = ""
         self._state: object = None  # what the state was published of
         self._recipe: object = None
+        self._counters = CounterTopic(link, self._base)
         self._foreign = ""
         self._answer_due = False  # somebody else spoke: accept false again
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -267,6 +269,7 @@ class MqttGateway:
         if flows:
             self._publish_state(connection)
             self._publish_recipe(connection)
+            self._counters.publish(connection, lambda body: self._send_body(connection, "counters", body, qos=0))
             for event in self._events.take():
                 self._send_body(connection, "event", event, qos=0)
 

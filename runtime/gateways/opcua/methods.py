@@ -99,6 +99,7 @@ class Methods:
             Method("Trigger", "Automatic", self.trigger, trigger),
             Method("TriggerPart", "Automatic", self.trigger_part, (*trigger, *batch, *position)),
             Method("SetBatch", "Automatic", self.set_batch, batch),
+            Method("ResetCounters", "Automatic", self._plain("reset_counters")),
             Method("Stop", "Automatic", self._plain("stop")),
             Method("Abort", "Automatic", self._plain("abort")),
             Method("Halt", "Mode", self._plain("halt")),

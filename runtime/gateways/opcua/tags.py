@@ -19,7 +19,7 @@ from asyncua import ua
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.link import Delivered, Item, View, synced
 from asperity.runtime.states import State
-from asperity.runtime.wire import ReceivedResult, RecipeChange, StationState
+from asperity.runtime.wire import Counters, ReceivedResult, RecipeChange, StationState, encode_counters
 
 Type = ua.VariantType
 Status = ua.StatusCodes
@@ -121,6 +121,14 @@ def _result(take: Callable[[ReceivedResult], Any]) -> Callable[[Moment], Any]:
 
 def _state(take: Callable[[StationState], Any]) -> Callable[[Moment], Any]:
     return lambda moment: None if moment.view.state is None else take(moment.view.state)
+
+
+def _counters(take: Callable[[Counters], Any]) -> Callable[[Moment], Any]:
+    return lambda moment: None if moment.view.counters is None else take(moment.view.counters)
+
+
+def _json(counters: Counters) -> str:
+    return encode_counters(counters)[1].decode()
 
 
 def _change(take: Callable[[RecipeChange], Any]) -> Callable[[Moment], Any]:
@@ -273,6 +281,13 @@ STATION_TAGS = (
         "frames that arrived after their exposure had been answered LOST",
         _state(lambda s: s.late),
     ),
+    Tag("CountedOk", Type.UInt64, Of.STATION, "good parts since ResetCounters", _counters(lambda c: c.ok)),
+    Tag("CountedNg", Type.UInt64, Of.STATION, "bad parts since then", _counters(lambda c: c.ng)),
+    Tag("CountedUnknown", Type.UInt64, Of.STATION, "parts without a verdict", _counters(lambda c: c.unknown)),
+    Tag("CountedSince", Type.DateTime, Of.STATION, "time of that", _counters(lambda c: _time(c.since_us))),
+    Tag("CounterResets", Type.UInt64, Of.STATION, "how often they were reset", _counters(lambda c: c.resets)),
+    Tag("Yield", Type.Double, Of.STATION, "share of good parts, 0 to 1; 0: none", _counters(lambda c: c.yielded)),
+    Tag("Counters", Type.String, Of.STATION, "all of them as JSON (wire.md, Counters)", _counters(_json)),
     Tag("Alarms", Type.String, Of.STATION, "conditions that need attention", _state(lambda s: "; ".join(s.alarms))),
 )
 MODE_STATES = {1: "Preoperational", 2: "Halted", 3: "Error", 4: "Operational"}

@@ -212,6 +212,24 @@ TRIGGER = wire.Trigger(
     timeout_ms=500,
     t_us=1_790_000_000_000_000,
 )
+COUNTERS = wire.Counters(
+    station="st1",
+    session=SESSION,
+    since_us=1_790_000_000_000_000,
+    resets=2,
+    ok=990,
+    ng=10,
+    unknown=3,
+    by_reason={"SCORE_ABOVE_THRESHOLD": 8, "SHAPE_OUT_OF_RANGE": 2, "LOST": 2, "DEADLINE": 1},
+    rows=(
+        wire.CounterRow(recipe="gear-2", lot="L-2026/6", shift="late", ok=90),
+        wire.CounterRow(
+            recipe="gear-2", lot="L-2026/7", shift="Fr\u00fch", ok=800, ng=10, unknown=3,
+            by_reason={"SCORE_ABOVE_THRESHOLD": 8, "SHAPE_OUT_OF_RANGE": 2, "LOST": 2, "DEADLINE": 1},
+        ),
+    ),
+    other=wire.Tally(ok=100),
+)  # fmt: skip
 MAP = wire.Bulk(
     kind="map",
     station="st1",
@@ -244,6 +262,7 @@ REQUESTS = {
         id="a-7", op="trigger", trigger_id=9, part_id=GS1_ID, timeout_ms=500, lot="L-2026/7", order="4500012345",
         shift="Fr\u00fch", position=123_456,
     ),
+    "reset_counters": wire.Request(id="a-9", op="reset_counters"),
     "set_batch": wire.Request(id="a-8", op="set_batch", lot="L-2026/7", order="", shift="Fr\u00fch"),
 }
 
@@ -283,6 +302,7 @@ def messages() -> dict[str, list[bytes]]:
         "record_ng": [*wire.record_message("st1", wire.encode_record(RESULT_NG, state=8, station_number=3))],
         "record_unknown": [*wire.record_message("st1", wire.encode_record(RESULT_UNKNOWN, state=8, station_number=3))],
         "state": [*wire.encode_state(STATE)],
+        "counters": [*wire.encode_counters(COUNTERS)],
         "event": [*wire.encode_event(EVENT)],
         "trigger": [*wire.encode_trigger(TRIGGER)],
         "map": wire.encode_bulk(MAP),

@@ -24,7 +24,7 @@ from asperity.runtime.wire import RecipeChange
 from asperity.runtime.wire.state import EngineMessage
 from asperity.testing import PATIENCE_S, Camera, Line
 from tests.places import ROOT
-from tests.runtime.gateways.floor import FakeLink, GatewayProcess, result, until
+from tests.runtime.gateways.floor import COUNTERS, FakeLink, GatewayProcess, result, until
 from tests.runtime.gateways.http.http_floor import EVIL, Floor, get
 
 pytestmark = pytest.mark.usefixtures("forked_starts")
@@ -168,6 +168,21 @@ def test_the_recipe_its_last_change_and_what_frames_need_are_shown(floor: Floor)
         found = samples(floor.get("/metrics")[1])
         assert value(found, "asperity_station_synced") == shown
         assert ("asperity_station_threshold", frozenset()) not in found
+
+
+def test_the_counters_are_on_the_page_with_yield_and_top_reasons_and_in_the_scrape(floor: Floor) -> None:
+    assert "yield" not in floor.get("/")[1]
+    assert floor.link.state is not None
+    floor.link.state = msgspec.structs.replace(floor.link.state, lot="L-7\u00fc", shift="late")
+    floor.link.counters = COUNTERS
+    page = Tags()
+    page.feed(floor.get("/")[1])
+    assert "75.00 %: ok 9, ng 2, unknown 1; SHAPE_OUT_OF_RANGE 2, LOST 1" in page.texts
+    assert "80.00 %: ok 4, ng 1, unknown 0; SHAPE_OUT_OF_RANGE 1" in page.texts
+    text = floor.get("/metrics")[1]
+    assert 'asperity_counted_parts_total{lot="L-7\u00fc",recipe="bracket",shift="late",verdict="ok"} 4.0' in text
+    assert 'asperity_counted_rejects_total{lot="",reason="LOST",recipe="lid",shift=""} 1.0' in text
+    assert 'lot="(other)"' in text and "asperity_yield 0.75" in text and "asperity_counter_resets_total 3.0" in text
 
 
 def test_a_scrape_says_which_result_its_accept_is_of(floor: Floor) -> None:

@@ -9,14 +9,25 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.config import GatewayConfig, Modbus
 from asperity.runtime.gateways.modbus.registers import ModbusRegisters
 from asperity.runtime.gateways.modbus.server import READ_MAX, WRITE_MAX, Refusal
-from asperity.runtime.gateways.modbus.table import BATCH, PART, PART_WRITES, WORDS, words_of
+from asperity.runtime.gateways.modbus.table import (
+    BATCH,
+    COUNTED_REASONS,
+    COUNTS,
+    PART,
+    PART_WRITES,
+    WORDS,
+    unpack,
+    words_of,
+)
+from asperity.runtime.reasons import Reason
 from asperity.runtime.text.part_identity import PART_ID_MAX_NBYTES
-from tests.runtime.gateways.floor import FakeLink, reply, result
+from tests.runtime.gateways.floor import COUNTERS, FakeLink, reply, result
 from tests.runtime.wire.test_wire_properties import batch_texts, part_ids, positions
 
 AT = {row.name: row.address for row in (*PART, *BATCH, *PART_WRITES)}
@@ -141,6 +152,28 @@ def test_lot_order_and_shift_are_set_by_a_command() -> None:
     plc.write(AT["set_order"], 65)
     plc.write(101, 8)
     assert plc.status("command") == 11 and len(plc.link.asked) == 1, "longer than its registers"
+
+
+def test_the_counters_are_shown_and_reset(plc: Plc) -> None:
+    plc.link.counters = None
+    assert set(plc.registers.read(900, words_of(COUNTS))) == {0}, "before the station has said so"
+    plc.link.counters = COUNTERS
+    assert plc.link.state is not None
+    plc.link.state = replace(plc.link.state, lot="L-7\u00fc", shift="late")
+    values = unpack(COUNTS, plc.registers.read(900, words_of(COUNTS)))
+    assert {name: value for name, value in values.items() if value} == {
+        "counted_ok": 9, "counted_ng": 2, "counted_unknown": 1, "batch_ok": 4, "batch_ng": 1, "counter_resets": 3,
+        "counted_SHAPE_OUT_OF_RANGE": 2, "counted_LOST": 1,
+    }  # fmt: skip
+    plc.write(101, 9)
+    assert plc.link.asked[-1][0] == "reset_counters"
+
+
+def test_every_reason_has_its_register_for_ever() -> None:
+    assert set(COUNTED_REASONS) == {reason.name for reason in Reason} - {"GOOD", "NOT_JUDGED"}
+    assert (COUNTED_REASONS[0], COUNTED_REASONS[27]) == ("SCORE_ABOVE_THRESHOLD", "TIMING_ONLY")
+    assert (COUNTS[0].address, COUNTS[-1].address) == (900, 968)
+    assert words_of(COUNTS) <= READ_MAX
 
 
 def test_the_new_blocks_lie_side_by_side_and_far_from_the_old() -> None:

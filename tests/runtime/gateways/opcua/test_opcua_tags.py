@@ -26,7 +26,7 @@ from asperity.runtime.gateways.opcua.tags import (
 from asperity.runtime.states import State
 from asperity.runtime.wire import StationState
 from asperity.testing import STATION
-from tests.runtime.gateways.floor import SESSION, result
+from tests.runtime.gateways.floor import COUNTERS, SESSION, result
 from tests.runtime.wire.test_wire_properties import batch_texts, part_ids, positions
 
 RUNNING = StationState(station=STATION, session=SESSION, beat=7, state=8, ready=True)
@@ -46,6 +46,14 @@ def test_a_good_result_is_shown_with_all_its_tags_and_its_own_time() -> None:
     assert tags["ResultId"].Value.Value == tags["ResultIdCopy"].Value.Value == 5
     assert (tags["Verdict"].Value.Value, tags["Reason"].Value.Value, tags["Seq"].Value.Value) == (1, "GOOD", 105)
     assert tags["ResultId"].SourceTimestamp == datetime.datetime.fromtimestamp(1_790_000_000, datetime.timezone.utc)
+
+
+def test_the_counters_are_tags_of_the_station() -> None:
+    tags = shown(dataclasses.replace(GOOD, counters=COUNTERS))
+    names = ("CountedOk", "CountedNg", "CountedUnknown", "CounterResets", "Yield")
+    assert [tags[name].Value.Value for name in names] == [9, 2, 1, 3, 0.75]
+    assert '"lot":"L-7\u00fc"' in tags["Counters"].Value.Value
+    assert [shown()[name].Value.Value for name in (*names, "Counters")] == [0, 0, 0, 0, 0.0, ""]
 
 
 @settings(max_examples=40)
