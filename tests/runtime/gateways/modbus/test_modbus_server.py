@@ -48,7 +48,7 @@ def floor(make: Callable[..., Floor]) -> Floor:
         (108, [0, 0], ILLEGAL_ADDRESS),
         (109, [0], ILLEGAL_ADDRESS),
         (0xFFFF, [0], ILLEGAL_ADDRESS),
-        (101, [8], ILLEGAL_VALUE),  # no such command
+        (101, [10], ILLEGAL_VALUE),  # no such command
         (101, [0xFFFF], ILLEGAL_VALUE),
         (102, [3], ILLEGAL_VALUE),  # no such recipe
         (103, [0], ILLEGAL_VALUE),  # no time at all
