@@ -210,10 +210,10 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "0 in {", UNANNOUNCED, *ANYBODYS),
         ],
         "200 log-ins at once, right and wrong: OPC UA": [
-            off("runtime/gateways/opcua/test_log_ins.py::test_the_loop_turns_while_passwords_are_checked_and_few_are_at_once",
+            off("runtime/gateways/log_ins/test_log_ins.py::test_the_loop_turns_while_passwords_are_checked_and_few_are_at_once",
                 "TimeoutError",
-                ("gateways/opcua/log_ins.py", "asyncio.Semaphore(config.login_checks)", "asyncio.Semaphore(64)"),
-                ("gateways/opcua/log_ins.py", "ThreadPoolExecutor(config.login_checks, ", "ThreadPoolExecutor(64, ")),
+                ("gateways/log_ins/checks.py", "asyncio.Semaphore(config.checks)", "asyncio.Semaphore(64)"),
+                ("gateways/log_ins/checks.py", "ThreadPoolExecutor(config.checks, ", "ThreadPoolExecutor(64, ")),
         ],
         "requests that want or claim too much: OPC UA": [
             off("runtime/gateways/opcua/test_opcua_hostile_requests.py"
