@@ -270,7 +270,7 @@ class Http(Section, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, host_text("address to listen on")] = "127.0.0.1"
     port: Annotated[int, number(0, 65535, "port; 0: any free one, named in the log")] = 8088
     insecure_lan: Annotated[
-        bool, text("allow a host address other than loopback, without authentication: anyone who can reach it may read")
+        bool, text("allow a host address other than loopback although nothing is encrypted, passwords included")
     ] = False
     connections_max: Annotated[
         int, number(1, 1000, "maximum clients; another one closes one that has sent no request")
@@ -279,7 +279,9 @@ class Http(Section, frozen=True, forbid_unknown_fields=True):
         int, number(100, 60_000, "longest time for a client to send a request and to read its response")
     ] = 3000
     header_max_nbytes: Annotated[int, number(256, 65536, "largest request line plus headers")] = 8192
+    body_max_nbytes: Annotated[int, number(256, 65536, "largest body of a command")] = 4096
     results_shown: Annotated[int, number(1, 1000, "number of recent results on the page")] = 20
+    results_kept: Annotated[int, number(1, 100_000, "number of recent results that /api/v1 answers with")] = 1000
     refresh_s: Annotated[int, number(1, 3600, "the page reloads after this")] = 2
 
 

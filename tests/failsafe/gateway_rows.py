@@ -27,8 +27,8 @@ LARGE = ("sockets/plain_connection.py", "if size > bounds.part_nbytes or nbytes 
 NO_RENEWAL = (
     "client/station_client.py", "if (time.monotonic() - max(self._heard_s, self._connected_s)) * 1000 > self._limits.renew_ms:", "if False:",
 )
-OPCUA_FORGETS = ("gateways/opcua/parts.py", "            self._given_up.answered(trigger_id, status)", "            pass")
-ANY_RECIPE = ("gateways/opcua/parts.py", 'return self.recipe not in ("", result.recipe)', "return False")
+OPCUA_FORGETS = ("gateways/parts.py", "            self._given_up.answered(trigger_id, status)", "            pass")
+ANY_RECIPE = ("gateways/parts.py", 'return self.recipe not in ("", result.recipe)', "return False")
 NO_WILL = ("gateways/mqtt/connection.py", "client.will_set(", "(lambda *_, **__: None)(")
 ANYBODYS_TOPIC = (
     "gateways/mqtt/connection.py", 'return bool(self._requests) and topic.rpartition("/")[0] == self._requests', "return True",
@@ -81,9 +81,9 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/wire/test_wire_messages.py::test_a_message_with_a_key_twice_is_refused_whichever_it_is",
                 "DID NOT RAISE", ("wire/common.py", 'check_keys(str(view, "utf-8"))', "pass")),
             off("runtime/gateways/mqtt/test_mqtt.py::test_a_request_that_may_not_be_is_answered_and_not_passed_on",
-                "None is not None", ("gateways/mqtt/commands.py", 'check_keys(str(body, "utf-8"))', "pass"),
+                "None is not None", ("gateways/requests.py", 'check_keys(str(body, "utf-8"))', "pass"),
                 ("wire/common.py", "if name not in twice}", "}"),
-                ("gateways/mqtt/commands.py", 'if "op" in fields and bytes(fields["op"]) != named:', "if False:")),
+                ("gateways/requests.py", 'if "op" in fields and bytes(fields["op"]) != named:', "if False:")),
         ],
         "the disk of the audit file hangs, fails or is full": [
             off("runtime/records/test_audit.py::test_a_disk_that_hangs_holds_nobody_up_and_what_is_lost_is_counted",
@@ -299,9 +299,9 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "a trigger's id is used again: OPC UA": [
             off("runtime/gateways/opcua/test_opcua_requests.py::test_what_came_before_a_trigger_was_given_again_is_not_its_part",
-                "assert", ("gateways/opcua/parts.py", "        if trigger_id:\n", "        if False:\n")),
+                "assert", ("gateways/parts.py", "        if trigger_id:\n", "        if False:\n")),
             off("runtime/gateways/opcua/test_opcua_requests.py::test_a_trigger_given_again_before_its_result_came_costs_one_result",
-                "assert", ("gateways/opcua/parts.py", "if trigger_id in self._owed:", "if False:")),
+                "assert", ("gateways/parts.py", "if trigger_id in self._owed:", "if False:")),
         ],
         "a recipe change fails, or the station restarts in the meantime: OPC UA": [
             off("runtime/gateways/opcua/test_opcua_requests.py::test_only_results_of_the_recipe_that_was_asked_for_pass",

@@ -26,8 +26,8 @@ from asperity.runtime.gateways.opcua import access as opcua_access
 from asperity.runtime.gateways.opcua.address_space import Model
 from asperity.runtime.gateways.opcua.connection import GatewayServer
 from asperity.runtime.gateways.opcua.methods import Methods
-from asperity.runtime.gateways.opcua.parts import Parts
 from asperity.runtime.gateways.opcua.tags import Moment, ended_change, moment, transition_name
+from asperity.runtime.gateways.parts import Parts
 from asperity.runtime.records.audit import Actor, Audit
 from asperity.runtime.settings.station_toml import Audit as AuditConfig
 from asperity.runtime.wire import RecipeChange
