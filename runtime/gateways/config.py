@@ -276,8 +276,12 @@ class Http(Section, frozen=True, forbid_unknown_fields=True):
         int, number(1, 1000, "maximum clients; another one closes one that has sent no request")
     ] = 64
     request_ms: Annotated[
-        int, number(100, 60_000, "longest time for a client to send a request and to read its response")
-    ] = 3000
+        int,
+        number(
+            100, 60_000,
+            "longest time for a client to send a request, again for the answer to be made, and again for it to be read",
+        ),
+    ] = 3000  # fmt: skip
     header_max_nbytes: Annotated[int, number(256, 65536, "largest request line plus headers")] = 8192
     body_max_nbytes: Annotated[int, number(256, 65536, "largest body of a command")] = 4096
     results_shown: Annotated[int, number(1, 1000, "number of recent results on the page")] = 20

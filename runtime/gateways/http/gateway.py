@@ -116,7 +116,7 @@ class HttpGateway:
         try:
             # Cancelled: closed for a newcomer. It ends here, or asyncio would log it as an error.
             with suppress(asyncio.TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await asyncio.wait_for(self._converse(client, reader, writer), self._config.request_ms / 1000)
+                await self._converse(client, reader, writer)
         finally:
             self._clients.discard(client)
             # What was written and not taken within request_ms is dropped.
@@ -134,17 +134,21 @@ class HttpGateway:
         self._clients.add(client)
 
     async def _converse(self, client: _Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        config = self._config
+        config, wait_s = self._config, self._config.request_ms / 1000
         try:
-            request = await read_request(reader, config.header_max_nbytes, config.body_max_nbytes)
+            read = read_request(reader, config.header_max_nbytes, config.body_max_nbytes)
+            request = await asyncio.wait_for(read, wait_s)
         except RequestRefused as refused:
             writer.write(encode(refused.args[0], head_only=False))
             return
         client.asked = True
-        answer = await self._answer(request, client.host)
+        try:
+            answer = await asyncio.wait_for(self._answer(request, client.host), wait_s)
+        except asyncio.TimeoutError:
+            answer = problem(504, f"there was no answer within {config.request_ms} ms ([http] request_ms)")
         writer.write(encode(answer, head_only=request.method == "HEAD"))
         writer.close()
-        await writer.wait_closed()
+        await asyncio.wait_for(writer.wait_closed(), wait_s)
 
     async def _answer(self, request: Request, host: str) -> Answer:
         """The answer to a request of a client at ``host``."""

@@ -93,10 +93,12 @@ def _paths(route: Described, commands: Iterable[str]) -> Iterable[tuple[str, dic
     for op in commands:
         operation = OPERATIONS[op]
         fields = _fields()
-        names = [*operation.required, *operation.optional]
         body = {
             "type": "object", "required": list(operation.required), "additionalProperties": False,
-            "properties": {name: fields[name] for name in (*names, "station", "session", "uptime_ms")},
+            "properties": {
+                **{name: _not_null(fields[name]) for name in operation.required},
+                **{name: fields[name] for name in operation.optional},
+            },
         }  # fmt: skip
         yield route.path.replace("{op}", op), {
             "operationId": op, "summary": operation.meaning, "security": [{"basic": []}],
@@ -169,6 +171,12 @@ def _schemas() -> dict[str, Any]:
         found[name]["required"] = sorted({*found[name].get("required", ()), "kind"})
     found["Any"] = {"type": "object"}
     return found
+
+
+def _not_null(field: dict[str, Any]) -> dict[str, Any]:
+    """A field that must be given."""
+    kinds: list[dict[str, Any]] = [one for one in field.get("anyOf", [field]) if one.get("type") != "null"]
+    return kinds[0]
 
 
 def _portable(value: Any) -> Any:

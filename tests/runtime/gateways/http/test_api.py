@@ -82,12 +82,14 @@ def test_accept_is_what_may_pass_at_the_moment_of_the_answer(floor: Floor) -> No
 
 def test_commands_need_a_user_who_may_operate(make: Callable[..., Floor], file: str) -> None:
     open_floor, floor = make(), make(accounts=Users(file=file))
+    floor.link.replies.extend([reply("OK")] * 4)  # what a forwarded one would be answered with
     assert ask(open_floor, "/commands/stop", b"{}")[0] == 403, "nobody proves who they are"
     assert ask(floor, "/commands/stop", b"{}")[0] == 401
     assert ask(floor, "/commands/stop", b"{}", "viewer")[0] == 403
     assert ask(floor, "/commands/stop", b"{}", "plc", "wrong")[0] == 401
     assert ask(floor, "/commands/stop", b"{}", "nobody")[0] == 401
     assert floor.link.asked == open_floor.link.asked == []
+    floor.link.replies.clear()
     floor.link.replies.extend([reply("OK"), reply("ACCEPTED", recipe_change=3), reply("BUSY"), NO_ANSWER])
     assert ask(floor, "/commands/stop", b"{}", "plc")[0] == 200
     status, said = ask(floor, "/commands/prepare_recipe", b'{"recipe": "lid"}', "plc")
@@ -107,7 +109,9 @@ def test_commands_need_a_user_who_may_operate(make: Callable[..., Floor], file: 
         ("trigger", b"{}", "application/json", 400),
         ("trigger", b'{"trigger_id": 7, "trigger_id": 8, "timeout_ms": 9}', "application/json", 400),
         ("trigger", b'{"trigger_id": 7, "timeout_ms": 9, "actor": "the boss"}', "application/json", 400),
-        ("trigger", b'{"trigger_id": 7, "timeout_ms": 9, "station": "other"}', "application/json", 404),
+        ("trigger", b'{"trigger_id": 7, "timeout_ms": 9, "station": "other"}', "application/json", 400),
+        ("trigger", b'{"trigger_id": 7, "timeout_ms": 9, "part": "A"}', "application/json", 400),
+        ("stop", b'{"session": "", "uptime_ms": 1}', "application/json", 400),
         ("stop", b"[" * 3000, "application/json", 400),
         ("stop", b"", "application/json", 400),
         ("stop", b"{}", "text/plain", 415),
