@@ -222,6 +222,17 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     ] = ""
 
 
+class Sparkplug(Section, frozen=True, forbid_unknown_fields=True):
+    """The Sparkplug B edge node. Broker, TLS, password and bounds are those of `[mqtt]`."""
+
+    group: Annotated[str, text("group of the node; no / + #")] = "asperity"
+    node: Annotated[str, text("name of the node in its group; empty: the station's name")] = ""
+    primary_host: Annotated[
+        str, text("host application that must be online before anything is published; empty: none")
+    ] = ""
+    client_id: Annotated[str, text("as [mqtt] client_id, of this gateway; empty: one that no other client has")] = ""
+
+
 class Modbus(Section, frozen=True, forbid_unknown_fields=True):
     """The Modbus TCP server."""
 
@@ -298,6 +309,7 @@ class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
     users: Users = Users()
     opcua: Opcua = Opcua()
     mqtt: Mqtt = Mqtt()
+    sparkplug: Sparkplug = Sparkplug()
     modbus: Modbus = Modbus()
     http: Http = Http()
 
