@@ -223,8 +223,8 @@ class LiveLoop:
                 f"{self._late_in_a_row} exposures of {self._sensor} in a row were too late ([live] late_ms = "
                 f"{self._settings.late_ms}); the camera or this computer is too slow, or late_ms too short"
             )
-        log.warning("an exposure is not sent: it may have waited for longer than [live] late_ms, or been made after the "
-                    "next part's trigger; %s so far", self.summary.late)
+        log.warning("an exposure is not sent: it may have waited for longer than [live] late_ms, or been made after "
+                    "the next part's trigger; %s so far", self.summary.late)
 
     def _count_missed(self, shot: Shot) -> None:
         missed = self._order.missed_before(shot, self._unanswered)
