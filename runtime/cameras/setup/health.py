@@ -211,7 +211,7 @@ class Health:
         form = "xyz" if self.frame.xyz is not None else "depth"
         by_distance, unit = _unit_by_distance(self.frame), self.frame.unit
         agrees = unit is not None and by_distance in ("", unit)
-        said = unit or "not said"
+        said: str = unit or "not said"
         if not agrees and by_distance:
             said += f", {by_distance} by the distance"
         mb = (self.frame.rgb.nbytes + stored.nbytes) / 1e6
