@@ -157,7 +157,7 @@ class LiveLoop:
         self._call(self._source.trigger)
         # The program may have stood still in between, or the camera been busy: then it exposed the next part.
         self._inbox.listen(0)
-        in_time = self._inbox.is_fresh(asked) and not self._inbox.is_followed(asked)
+        in_time = self._inbox.is_fresh(asked)
         self._returned_ns = self._clock().ns  # however long the camera takes to be triggered, it is no pause
         shot = self._answer(asked)
         if shot is None:

@@ -54,17 +54,17 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 ("cameras/live.py", "            self._discard_waiting(1)\n            self._alive(", "            self._alive(")),
         ],
         "triggers wait: the camera was being opened or busy, the program stood still, the network held them back": [
-            off(TRIGGERS + "test_triggers_that_waited_while_the_camera_was_opened_are_not_answered", "(1, 1)",
+            off(TRIGGERS + "test_triggers_that_waited_while_the_camera_was_opened_are_not_answered", "(2, 1)",
                 ("cameras/trigger_inbox.py", "self._empty_ns: int | None = None", "self._empty_ns: int | None = clock().ns"),
                 ("cameras/live.py", "            self._inbox.discard(0)", "            pass")),
-            off(TRIGGERS + "test_triggers_that_waited_while_the_process_stood_still_are_not_answered", "(2, 2) != (6, 2)", NO_PAUSE,
+            off(TRIGGERS + "test_triggers_that_waited_while_the_process_stood_still_are_not_answered", "(4, 2) != (6, 2)", NO_PAUSE,
                 ALWAYS_FRESH, ANY_TIME),
             off(TRIGGERS + "test_a_trigger_that_the_network_held_back_is_not_answered", "[1, 2, 3]", ALWAYS_FRESH, ANY_TIME),
         ],
         "the next part's trigger comes before the camera was triggered for this one": [
             off(PARTS + "test_a_trigger_that_is_followed_by_another_parts_is_not_answered", "[1, 2",
                 ("cameras/trigger_inbox.py", "if self.is_fresh(asked) and not self.is_followed(asked):", "if self.is_fresh(asked):"),
-                ("cameras/live.py", "and not self._inbox.is_followed(asked)", "")),
+                ("cameras/live.py", " or self._inbox.is_followed(asked, latest_ns):", ":")),
         ],
         "the next part's trigger comes before the camera has exposed for this one": [
             off(PARTS + "test_an_exposure_made_after_the_next_parts_trigger_does_not_answer_the_one_before", "[1, 2",
