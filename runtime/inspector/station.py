@@ -24,7 +24,7 @@ from asperity.runtime.inspector.part_matching import Match
 from asperity.runtime.inspector.results import Results
 from asperity.runtime.inspector.triggers import PendingTrigger, Triggers
 from asperity.runtime.judging.engine_thread import Report, StationSlot, TakenOver, Tested
-from asperity.runtime.judging.pipeline import Job, Outcome, age_ns
+from asperity.runtime.judging.pipeline import SHARED_CLOCKS, Job, Outcome, age_ns
 from asperity.runtime.judging.recipe_loader import Loader
 from asperity.runtime.reasons import Reason
 from asperity.runtime.records import ledger
@@ -34,7 +34,7 @@ from asperity.runtime.records.recovery import settle_past
 from asperity.runtime.records.slowest_frames import FrameTrace, SlowestFrames, write_document
 from asperity.runtime.settings.paths import trace_path
 from asperity.runtime.settings.station_toml import StationConfig
-from asperity.runtime.sockets.inspector_sockets import InspectorSockets
+from asperity.runtime.sockets.inspector_sockets import UNREAD_MS, InspectorSockets
 from asperity.runtime.states import JUDGING, READY_STATES
 
 COUNTED = ("received", "lost", "ok", "ng", "unknown", "deadline_missed", "late")
@@ -178,7 +178,11 @@ class Station:
         state, free_run = self.controller.state, self.config.station.triggers == "free_run"
         # A camera whose clock runs ahead could pass off an old picture as a new one, so both directions are refused.
         # With a hard-wired trigger it is the age that tells which part's the frame is.
-        too_old = self.line is None and abs(age_ns(frame, now.wall_us)) > self.config.limits.max_age_ms * MS
+        limits, poll_ms = self.config.limits, self.config.timing.poll_ms
+        too_old = self.line is None and abs(age_ns(frame, now.wall_us)) > limits.max_age_ms * MS
+        # By a clock that is not shared, what waited in the socket while this process stood still looks new.
+        if self.line is None and frame.clock not in SHARED_CLOCKS:
+            too_old |= now.ns - self.sockets.read_up_to_ns > (limits.max_age_ms + poll_ms + UNREAD_MS) * MS
         reasons = (
             (self.closing, Reason.SHUTDOWN),
             (frame.trigger_id != 0 and trigger is None, Reason.TRIGGER_EXPIRED),
