@@ -35,7 +35,7 @@ MOST_SPREAD_NOISES = 4.0
 
 def fit_heights(grids: Sequence[SurfaceGrid], surfaces: Sequence[Surface], noise_mm: float) -> HeightModel:
     """Heights, where they are known, and their spread. Raises CalibrationError where parts are not one like another."""
-    frames = [(heights_of(surface, grid.up), surface.present) for grid, surface in zip(grids, surfaces, strict=True)]
+    frames = [heights_of(surface, grid.up) for grid, surface in zip(grids, surfaces, strict=True)]
     first, present = frames[0]
     model = HeightModel(first, present, np.ones((len(SCALES), *first.shape), np.float32))
     for _ in range(ROUNDS):
@@ -76,8 +76,8 @@ def _spread(frames: Sequence[tuple[FloatArray, BoolArray]], model: HeightModel, 
     squares, count = _gathered(frames, model, scale, power=2)
     known = (model.known & (count > 0)).astype(np.float32)
     variance = np.where(known > 0, squares / np.maximum(count, 1), 0.0).astype(np.float32)
-    sums = box_sums(np.stack([variance, known], axis=2), SMOOTH)
-    smooth = sums[:, :, 0] / np.maximum(sums[:, :, 1], 1.0)
+    sums = box_sums(np.stack([variance, known]), SMOOTH)
+    smooth = sums[0] / np.maximum(sums[1], 1.0)
     typical = float(np.median(np.sqrt(smooth[known > 0]))) if known.any() else 1.0
     least = max(LEAST_SPREAD_SHARE * typical, 1e-6)
     spread: FloatArray = np.sqrt(smooth + np.float32(least**2)).astype(np.float32)

@@ -38,7 +38,7 @@ def test_normals_are_as_noisy_as_is_reckoned() -> None:
     noise_mm, width = 0.05, 5
     one, other = (surface_of(part(seed, noise_mm=noise_mm), width) for seed in (1, 2))
     both = one.sloped & other.sloped
-    seen = float((one.normals - other.normals)[both][:, :2].std()) / np.sqrt(2)
+    seen = float((one.normals - other.normals)[:2, both].std()) / np.sqrt(2)
     assert seen == pytest.approx(normals_noise(noise_mm / CELL_MM, width), rel=0.35)
     assert NORMALS_NOISE > 0
 
