@@ -80,7 +80,8 @@ def _spread(frames: Sequence[tuple[FloatArray, BoolArray]], model: HeightModel, 
     known = (model.known & (count > 0)).astype(np.float32)
     variance = np.where(known > 0, squares / np.maximum(count, 1), 0.0).astype(np.float32)
     sums = box_sums(np.stack([variance, known]), SMOOTH)
-    smooth = sums[0] / np.maximum(sums[1], 1.0)
+    # At an edge, where parts differ in a line of one cell, the square's mean would be too small by far.
+    smooth = np.maximum(sums[0] / np.maximum(sums[1], 1.0), variance)
     typical = float(np.median(np.sqrt(smooth[known > 0]))) if known.any() else 1.0
     least = max(LEAST_SPREAD_SHARE * typical, 1e-6)
     spread: FloatArray = np.sqrt(smooth + np.float32(least**2)).astype(np.float32)

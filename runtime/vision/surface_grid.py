@@ -51,14 +51,14 @@ class Surface:
     """Of the grid that the box is cut from."""
     top: int
     left: int
-    """Of the box, even numbers."""
+    """Where it begins: even numbers."""
     points: FloatArray  # 3 x H x W, mm; 0 where not present
     present: BoolArray  # H x W
     normals: FloatArray  # 3 x H x W, unit vectors towards the sensor; 0 where not ``sloped``
     sloped: BoolArray  # H x W
 
     def placed(self, values: NDArray[T]) -> NDArray[T]:
-        """H x W [x C] of the box in S x S [x C] of zeros."""
+        """H x W [x C] in S x S [x C] of zeros, where they lie."""
         height, width = self.present.shape
         whole = np.zeros((self.side, self.side, *values.shape[2:]), values.dtype)
         whole[self.top : self.top + height, self.left : self.left + width] = values
