@@ -8,7 +8,7 @@ from tests.failsafe.station_rows import NO_PULSE, TRUST_FOR_EVER, UNANNOUNCED
 
 ANY_AGE = (
     # On arrival, and again when its turn comes.
-    ("inspector/station.py", "too_old = self.line is None and abs(", "too_old = False and abs("),
+    ("inspector/frame_times.py", "if abs(age_ns(frame, now.wall_us)) > limit_ms * MS:", "if False:"),
     ("judging/pipeline.py", "if now_ns > job.stale_ns:", "if False:"),
 )
 ANNOUNCED_OR_NOT = (
