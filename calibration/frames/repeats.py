@@ -322,7 +322,8 @@ def _look(
     height = np.where(known, sums / np.maximum(seen, 1e-6), 0.0)
     around = ndimage.gaussian_filter(height, 1.5) / np.maximum(ndimage.gaussian_filter(known.astype(float), 1.5), 1e-3)
     colour = image_means @ image.mean(axis=-1, dtype=np.float32) @ image_means.T
-    return Look((colour * part).astype(np.float32), np.where(known, height, around * part).astype(np.float32), part)
+    heights = np.where(known, height, around * part).astype(np.float32)
+    return Look((colour * part).astype(np.float32), heights, part, known)
 
 
 def _means(size: int, side: int) -> FloatArray:
