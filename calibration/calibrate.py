@@ -182,14 +182,15 @@ def conclude(
         distances = {index: without_others(one, names) for index, one in distances.items()}
     judged = [fused_score(distances[i].modalities, decision) for i in split.calibrate]
     limit = threshold(judged, rate, [normals.parts.of_frames[i] for i in split.calibrate])
-    decision = msgspec.structs.replace(
-        decision, threshold=limit, alpha=rate.alpha, alpha_total=rate.alpha_total,
-        calibration_scores=tuple(sorted(judged)), alpha_asked=options.alpha,
-    )  # fmt: skip
     widened_for = tuple(normals.names[split.calibrate[i]] for i in shape.widened_for)
+    learnt = () if options.held_out == "leave_one_out" else (*split.fit, *split.tune)
     rejects = promise(
         rate, options.alpha, options.held_out, len(split.calibrate), widened_for, normals.parts.suspected,
-        normals.parts.compared,
+        normals.parts.unseen, normals.parts.shown_apart(split.calibrate, learnt),
+    )  # fmt: skip
+    decision = msgspec.structs.replace(
+        decision, threshold=limit, alpha=rate.alpha, alpha_total=rejects.alpha_total,
+        calibration_scores=tuple(sorted(judged)), alpha_asked=options.alpha,
     )  # fmt: skip
     calibrated = refit.excluded_calibrate if refit is not None else ()
     rejects = with_excluded(rejects, len(normals.items), len(options.exclude), calibrated)

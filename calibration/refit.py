@@ -214,7 +214,7 @@ def _together(
         Normals(
             geometry, calibration.record.network, masks, tuple(items[i] for i in chosen),
             tuple(prepared[i] for i in chosen),
-            (False,) * len(chosen), (*usable.refused, *repeated), replace(parts, of_frames=of_frames),
+            (False,) * len(chosen), (*usable.refused, *repeated), replace(parts.in_order(chosen), of_frames=of_frames),
             tuple(digests[i] for i in chosen), calibration.heights(),
         ),
         Split(fit, tune, calibrate, how, len({of_frames[i] for i in calibrate}) if told else 0),

@@ -15,7 +15,10 @@ from asperity.runtime.frame import BoolArray, FloatArray
 UNMOVED_CELLS = 0.15
 """Positions that agree to this are the same: a frame is then compared as it is, not interpolated."""
 TURNS = 72
+ANGLES = (np.arange(TURNS) * (2 * np.pi / TURNS) + np.pi) % (2 * np.pi) - np.pi
 """First guesses of the turn; a part may lie at any angle."""
+ROUND = 0.95
+"""Correlation with itself, turned, from which a part is round: where it lay cannot be said."""
 PEAKS = 3
 """So many of them are looked at closely, besides none."""
 
@@ -44,9 +47,9 @@ def laid_upon_each_other(looks: Sequence[Look]) -> tuple[FloatArray, FloatArray,
         colours = np.stack([_moved(look.colour, place) for look, place in zip(looks, places, strict=True)])
         usual, starts = np.median(colours, axis=0), [[place] for place in places]
     heights = np.stack([_moved(look.height, place) for look, place in zip(looks, places, strict=True)])
-    measured = np.stack(
-        [_moved(one.measured.astype(np.float32), place, order=1) > 0.9 for one, place in zip(looks, places, strict=True)]
-    )
+    there = [look.measured.astype(np.float32) for look in looks]
+    shares = [_moved(one, place, order=1) for one, place in zip(there, places, strict=True)]
+    measured = np.stack(shares) > 0.9
     return colours, heights, measured, np.array([_by_cells(place, side) for place in places], dtype=np.float32)
 
 
@@ -122,25 +125,41 @@ def _best(fits: Sequence[_Fit], colour: FloatArray, starts: Sequence[_Place]) ->
     return places[0] if len(places) == 1 else min(places, key=lambda place: fits[-1].error(fields[-1], place))
 
 
+def round_part(look: Look) -> bool:
+    """Whether this part looks nearly the same at every turn."""
+    small, turns = _at_all_turns(look)
+    return float(np.median(_directed(turns) @ _directed(small[None])[0])) >= ROUND
+
+
 def _turned(looks: Sequence[Look]) -> list[list[_Place]]:
     """First turns of each frame against the first one: none, and those that are most like it on a coarse grid.
 
     A part that is nearly the same at several turns lies at any of them, which only a closer look can say.
     """
-    small = [ndimage.zoom(ndimage.gaussian_filter(look.colour, 2.0), 0.25, order=1) for look in looks]
-    angles = np.arange(TURNS) * (2 * np.pi / TURNS)
-    angles = np.where(angles > np.pi, angles - 2 * np.pi, angles)
-    turns = np.stack([_moved(small[0], (-float(angle), 0.0, 0.0), order=1).ravel() for angle in angles])
+    _, turns = _at_all_turns(looks[0])
     # What is round tells no turn.
     rounded = turns.mean(axis=0)
-    likeness = _directed(np.stack([one.ravel() for one in small]) - rounded) @ _directed(turns - rounded).T
+    likeness = _directed(np.stack([_small(look) for look in looks]) - rounded) @ _directed(turns - rounded).T
     peaks = (likeness > np.roll(likeness, 1, axis=1)) & (likeness >= np.roll(likeness, -1, axis=1))
     peaks[:, 0] = False
     best = np.argsort(np.where(peaks, -likeness, np.inf), axis=1)[:, :PEAKS]
     return [
-        [(0.0, 0.0, 0.0), *((float(angles[turn]), 0.0, 0.0) for turn in chosen if there[turn])]
+        [(0.0, 0.0, 0.0), *((float(ANGLES[turn]), 0.0, 0.0) for turn in chosen if there[turn])]
         for chosen, there in zip(best, peaks, strict=True)
     ]
+
+
+def _at_all_turns(look: Look) -> tuple[FloatArray, FloatArray]:
+    """The frame on a coarse grid, as a row, and so at each of ``ANGLES``."""
+    small = _small(look)
+    side = math.isqrt(len(small))
+    moved = [_moved(small.reshape(side, side), (-float(angle), 0.0, 0.0), order=1).ravel() for angle in ANGLES]
+    return small, np.stack(moved)
+
+
+def _small(look: Look) -> FloatArray:
+    zoomed = ndimage.zoom(ndimage.gaussian_filter(look.colour, 2.0), 0.25, order=1)
+    return np.asarray(zoomed.ravel(), dtype=np.float32)
 
 
 def _directed(rows: FloatArray) -> FloatArray:
