@@ -259,7 +259,9 @@ def asked_modalities(options: CalibrateOptions, chosen: Profile) -> tuple[Modali
     told = ",".join(asked)
     if strange := [name for name in asked if name not in KNOWN]:
         raise UsageError(f"--modalities {told}: {strange[0]!r} is not known; choose from {', '.join(KNOWN)}")
-    if "rgb" not in asked or len(set(asked)) < 2:
+    if twice := [name for name in KNOWN if asked.count(name) > 1]:
+        raise UsageError(f"--modalities {told}: {twice[0]} is named twice")
+    if "rgb" not in asked or len(asked) < 2:
         raise UsageError(f"--modalities {told}: name rgb and one or more of {', '.join(KNOWN[1:])}")
     if "points" not in asked and options.method == "lsfa":
         where = f"--modalities {told}" if options.modalities else f"--profile {chosen.name} ({told})"

@@ -173,7 +173,7 @@ def _together(
     stay = [index for index, one in enumerate(frames) if one.name not in excluded]
     masks = _masks(calibration)
     if options.invalid != ():
-        refuse_undeclared(later.items, options.unit, progress)
+        refuse_undeclared(later.items, options.unit, progress, "calibrate again, from all frames and with")
     _refuse_other_camera(later.items[0], geometry, kept.prepared)
     seen = {digest: one.name for one in frames for digest in one.digests}
     usable = prepare_usable(
