@@ -62,6 +62,8 @@ COMMANDS = {
     "gateway http": Command(gateway("http", "0"), serves=True),
     "gateway opcua": Command(gateway("opcua", "0"), serves=True),
     "gateway mqtt": Command(gateway("mqtt", "1"), serves=True),
+    "gateway sparkplug": Command(gateway("sparkplug", "1"), serves=True),
+    "gateway io": Command(gateway("io", "1"), (3, "[io] names no output")),
     "camera": Command(("camera", "virtual", *SEND), (10, "asperity run")),
     "camera replay": Command(("camera", "replay", "{normals}", *SEND), (10, "asperity run")),
     "camera, data set": Command(WRITE),
@@ -218,7 +220,8 @@ def no_folder(keys: str, state: str, cache: str, runtime: str = "", code: int = 
                             "gateway opcua": (code, ""), "engines": (code, cache), "doctor": (1, state),
                             **dict.fromkeys(OF_FOLDER, (code, state))}  # fmt: skip
     if runtime:
-        ends |= dict.fromkeys(("gateway modbus", "gateway http", "simulate"), (code, runtime))
+        others = ("gateway modbus", "gateway http", "gateway sparkplug", "simulate")
+        ends |= dict.fromkeys(others, (code, runtime))
     return ends
 
 
@@ -236,7 +239,7 @@ NO_ROOM: dict[str, End] = {
 UNLIMITED: dict[str, End] = {name: COMMANDS[name].end for name in ("version", "help")}
 
 
-AFTER_ALL = ("camera", "camera replay", "camera live", "watch", "calibrate", "refit", "export", "evaluate")
+AFTER_ALL = ("gateway io", "camera", "camera replay", "camera live", "watch", "calibrate", "refit", "export", "evaluate")
 """They end with an error before they say anything on stdout."""
 
 
