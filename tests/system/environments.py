@@ -239,7 +239,9 @@ NO_ROOM: dict[str, End] = {
 UNLIMITED: dict[str, End] = {name: COMMANDS[name].end for name in ("version", "help")}
 
 
-AFTER_ALL = ("gateway io", "camera", "camera replay", "camera live", "watch", "calibrate", "refit", "export", "evaluate")
+AFTER_ALL = (
+    "gateway io", "camera", "camera replay", "camera live", "watch", "calibrate", "refit", "export", "evaluate",
+)  # fmt: skip
 """They end with an error before they say anything on stdout."""
 
 
