@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ordered += [*begun, *rest[:others]]
         del rest[:others]
     items[:] = [*ordered, *rest]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
+    """xdist's workers are forks of a process that has imported PyTorch and the like already."""
+    if session.config.pluginmanager.hasplugin("dsession"):
+        running = ExitStack()
+        session.config.add_cleanup(running.close)
+        server = Server("libraries")
+        running.callback(server.close)
+        running.enter_context(forked(server))
+    yield
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Modules and tests live as long as the worker: the collector need not look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)
