@@ -129,7 +129,9 @@ def _make_lite_bundle(folder: Path) -> None:
     from asperity.export.bundle import export_bundle
     from asperity.runtime.cameras.mvtec_files import write_frame
     from asperity.runtime.cameras.virtual.camera import VirtualCamera
+    from tests.quick_exports import quick_exports
 
+    quick_exports()
     torch.set_num_threads(1)
     normals = folder / "normals"
     camera = VirtualCamera(PRODUCT, size_px=SIZE_PX)

@@ -103,8 +103,8 @@ class Server:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONGEST_REQUEST)
         with theirs, tempfile.TemporaryFile() as said:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.forked", str(theirs.fileno()), self._imports], cwd=ROOT, pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+                [sys.executable, "-m", "tests.forked", str(theirs.fileno()), self._imports], cwd=ROOT,
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
             )  # fmt: skip
         return self._socket
 
