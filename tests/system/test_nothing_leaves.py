@@ -83,5 +83,6 @@ def test_a_station_calls_nobody_and_writes_nothing_that_its_configuration_does_n
     assert not others
     written = {path.split("/")[0] for path in seen.left}
     assert written >= {"config", "state", "cache", "out"}, "what is known to be written was seen"
-    for graph in ("rgb.onnx", "points.onnx"):  # of the exporter as users have it, and as ``tests/quick_exports.py`` does
+    # Of the exporter as users have it, and as ``tests/quick_exports.py`` does.
+    for graph in ("rgb.onnx", "points.onnx"):
         assert (tmp_path / "out/station/bundle" / graph).read_bytes() == (lite_bundle.path / graph).read_bytes(), graph
