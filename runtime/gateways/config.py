@@ -216,20 +216,9 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     ] = ""
 
 
-class Modbus(Section, frozen=True, forbid_unknown_fields=True):
-    """The Modbus TCP server."""
+class ResultBlock(Section, frozen=True, forbid_unknown_fields=True):
+    """What protocols share that show one result at a time until it is acknowledged."""
 
-    host: Annotated[str, host_text("address to listen on")] = "127.0.0.1"
-    port: Annotated[
-        int, number(0, 65535, "port; 0: any free one, named in the log; 502, the usual port, needs a privilege")
-    ] = 5020
-    insecure_lan: Annotated[
-        bool,
-        text(
-            "allow a host address other than loopback although Modbus has no authentication: anyone who can "
-            "reach it may command"
-        ),
-    ] = False
     handshake: Annotated[
         bool, text("a result is shown until it is acknowledged; false: until the next one arrives, read or not")
     ] = True
@@ -249,10 +238,63 @@ class Modbus(Section, frozen=True, forbid_unknown_fields=True):
     recipe_silent_ms: Annotated[
         int, number(1000, 600_000, "recipe_status is NO_ANSWER if no state message reports the change for this long")
     ] = 10_000
+
+
+class Modbus(ResultBlock, frozen=True, forbid_unknown_fields=True):
+    """The Modbus TCP server."""
+
+    host: Annotated[str, host_text("address to listen on")] = "127.0.0.1"
+    port: Annotated[
+        int, number(0, 65535, "port; 0: any free one, named in the log; 502, the usual port, needs a privilege")
+    ] = 5020
+    insecure_lan: Annotated[
+        bool,
+        text(
+            "allow a host address other than loopback although Modbus has no authentication: anyone who can "
+            "reach it may command"
+        ),
+    ] = False
     connections_max: Annotated[
         int, number(1, 64, "maximum clients; another one closes the one that has been silent longest")
     ] = 8
     idle_ms: Annotated[int, number(100, 3_600_000, "a client without a request for this long is disconnected")] = 60_000
+    request_ms: Annotated[
+        int, number(100, 60_000, "longest time for a client to send a request or to read its response")
+    ] = 2000
+
+
+class Ethernetip(ResultBlock, frozen=True, forbid_unknown_fields=True):
+    """The EtherNet/IP adapter."""
+
+    host: Annotated[
+        str, host_text("IPv4 address to listen on; only 0.0.0.0 also answers those who look for devices by broadcast")
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, number(0, 65535, "port, TCP and UDP; 0: any free one, named in the log; controllers expect 44818")
+    ] = 44818
+    insecure_lan: Annotated[
+        bool,
+        text(
+            "allow a host address other than loopback although EtherNet/IP has no authentication: anyone who can "
+            "reach it may command"
+        ),
+    ] = False
+    vendor_id: Annotated[
+        int, number(0, 65535, "ODVA vendor number of who puts the station on the market; 0: none, as delivered")
+    ] = 0
+    connections_max: Annotated[
+        int, number(1, 64, "maximum clients, and as many connections of requests; another client closes one: of those "
+                    "that asked nothing, else the one silent longest")
+    ] = 8  # fmt: skip
+    cyclic_max: Annotated[int, number(0, 16, "maximum cyclic (implicit, class 1) connections; 0: all are refused")] = 4
+    cyclic_port: Annotated[
+        int, number(0, 65535, "UDP port of cyclic data; 0: any free one; controllers expect 2222")
+    ] = 2222
+    cyclic_min_ms: Annotated[int, number(2, 1000, "shortest interval (RPI) of a cyclic connection")] = 10
+    idle_ms: Annotated[
+        int, number(1000, 3_600_000, "a client without a request and without an open connection for this long is "
+                    "disconnected")
+    ] = 120_000  # fmt: skip
     request_ms: Annotated[
         int, number(100, 60_000, "longest time for a client to send a request or to read its response")
     ] = 2000
@@ -286,6 +328,7 @@ class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
     opcua: Opcua = Opcua()
     mqtt: Mqtt = Mqtt()
     modbus: Modbus = Modbus()
+    ethernetip: Ethernetip = Ethernetip()
     http: Http = Http()
 
 

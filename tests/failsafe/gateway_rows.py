@@ -245,7 +245,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         "a PLC that acknowledges too late": [
             off("runtime/gateways/modbus/test_modbus_registers.py"
                 "::test_the_ninth_unacknowledged_result_is_an_overrun_that_is_named_and_counted",
-                "(1, 12, 0, 0) == (1, 8, 1, 4)", ("gateways/modbus/gateway.py", "elif len(self._buffer) == self._config.modbus.buffer_results:", "elif False:")),
+                "(1, 12, 0, 0) == (1, 8, 1, 4)", ("gateways/modbus/gateway.py", "elif len(self._buffer) == self._block.buffer_results:", "elif False:")),
         ],
         "the Modbus gateway is restarted, and the PLC holds old requests": [
             off("runtime/gateways/modbus/test_modbus_requests.py"
