@@ -33,6 +33,7 @@ from asperity.runtime.gateways.ethernetip.objects import Identity, Objects
 from asperity.runtime.gateways.ethernetip.router import Router
 from asperity.runtime.gateways.ethernetip.session import Session
 from asperity.runtime.gateways.modbus.server import REQUESTS_PER_TURN, SEND_NBYTES, Registers
+from asperity.runtime.gateways.process import hold_more
 
 log = logging.getLogger("asperity.gateway")
 
@@ -83,6 +84,7 @@ class EthernetIpServer:
         self._server = await loop.create_server(
             lambda: _Client(self), config.host, config.port, backlog=config.connections_max
         )
+        hold_more(self._server)
         self._port = int(self._server.sockets[0].getsockname()[1])
         self._discovery, _ = await loop.create_datagram_endpoint(
             lambda: _Datagrams(self.discovered), local_addr=(config.host, self._port)
