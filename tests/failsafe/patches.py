@@ -29,7 +29,7 @@ FAST = tuple(
         "runtime/records/test_audit", "runtime/engines/test_parity_gate", "runtime/bundle/test_bundle",
         "runtime/client/test_client_requests", "runtime/security/test_socket_files", "runtime/process/test_supervision",
         "runtime/gateways/modbus/test_modbus_re", "runtime/gateways/modbus/test_modbus_server",
-        "runtime/gateways/opcua/test_log_ins", "runtime/gateways/opcua/test_opcua_decoding",
+        "runtime/gateways/ethernetip/test_eip_c", "runtime/gateways/opcua/test_log_ins", "runtime/gateways/opcua/test_opcua_decoding",
         "runtime/cameras/realsense/test_realsense_pairing", "runtime/cameras/realsense/test_realsense_device",
         "runtime/gateways/mqtt/test_mqtt_gateway", "runtime/gateways/mqtt/test_mqtt_broker_faults", "examples/test_plc",
         "runtime/cameras/ros2/test_ros2_pairing", "runtime/cameras/pictures/",
@@ -42,6 +42,8 @@ SLOW = {
     "test_an_answer_that_cannot_be_true_is_an_alarm_and_nothing_is_accepted",
     "test_the_loop_turns_while_passwords_are_checked_and_few_are_at_once",
     "test_garbage_costs_its_sender_the_connection_and_nobody_else",
+    "test_a_connection_of_which_nothing_comes_is_closed_and_another_may_own",
+    "test_a_controller_in_program_mode_asks_for_nothing",
 }  # fmt: skip
 """All the same."""
 
