@@ -60,7 +60,7 @@ def produced() -> list[str]:
 
 
 def consumed() -> list[str]:
-    """The fields that are written, and what becomes of a write."""
+    """The fields that are written, and the outcomes of a write."""
     lines = [*_fields(COMMAND, ACKNOWLEDGE), "", "| `write_status` | name | the last write |", "|---|---|---|"]
     return lines + [f"| {number} | {name} | {meaning} |" for number, (name, meaning) in WRITE_STATUS.items()]
 

@@ -25,7 +25,7 @@ WRITE_STATUS_OF_NAME = {name: number for number, (name, _) in WRITE_STATUS.items
 
 _AFTER_STATUS = STATUS[-1].address + WORDS[STATUS[-1].kind]
 WRITE_STATUS_ROW = Row(
-    "write_status", _AFTER_STATUS, "u16", "r", "what became of the last write to the command assembly (table below)"
+    "write_status", _AFTER_STATUS, "u16", "r", "outcome of the last write to assembly 150 or 151 (table below)"
 )
 _SHARED = ("beat", "quality", "state")
 _RESULT = (
