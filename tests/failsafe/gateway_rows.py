@@ -282,17 +282,13 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "the EtherNet/IP controller goes to program mode, its cyclic data stop, repeat or come from elsewhere": [
             off("runtime/gateways/ethernetip/test_eip_cyclic.py::test_a_controller_in_program_mode_asks_for_nothing",
-                "idle did not come", ("gateways/ethernetip/connections.py", "self.count, self.running = count, bool(run & 1)", "self.count, self.running = count, True"),
+                "1 == 5", ("gateways/ethernetip/connections.py", "self.count, self.running = count, bool(run & 1)", "self.count, self.running = count, True"),
                 ("gateways/ethernetip/connections.py", "new = bool(run & 1) and (", "new = (")),
             off("runtime/gateways/ethernetip/test_eip_cyclic.py"
                 "::test_a_connection_of_which_nothing_comes_is_closed_and_another_may_own",
                 "the end of the connection did not come", ("gateways/ethernetip/connections.py", "if now_s > cyclic.ends_s]", "if False]")),
             off("runtime/gateways/ethernetip/test_eip_cyclic.py::test_who_owns_writes_alone",
                 "== []", ("gateways/ethernetip/connections.py", "if self.came >= 0 and not 0 < (number - self.came) & 0xFFFFFFFF < 1 << 31:", "if False:")),
-        ],
-        "a message of EtherNet/IP is sent twice": [
-            off("runtime/gateways/ethernetip/test_eip_client.py::test_a_message_that_comes_twice_over_a_connection_is_done_once",
-                "assert", ("gateways/ethernetip/session.py", "if count != connection.count:", "if True:")),
         ],
         "two recipes have the same number in gateway.toml (1 and 01): Modbus, EtherNet/IP": [
             off("runtime/gateways/modbus/test_modbus_recipes.py::test_a_number_written_in_two_ways_is_refused",

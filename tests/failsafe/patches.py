@@ -44,7 +44,6 @@ SLOW = {
     "test_the_loop_turns_while_passwords_are_checked_and_few_are_at_once",
     "test_garbage_costs_its_sender_the_connection_and_nobody_else",
     "test_a_connection_of_which_nothing_comes_is_closed_and_another_may_own",
-    "test_a_controller_in_program_mode_asks_for_nothing",
 }  # fmt: skip
 """All the same."""
 

@@ -72,10 +72,6 @@ class Requests:
     session: int
     timeout_s: float
     ends_s: float
-    count: int = -1
-    """Of the last request."""
-    reply: bytes = b""
-    """To the last request: it is sent again, and not done again, when the same count comes again."""
 
     def heard(self, now_s: float) -> None:
         """A request came."""

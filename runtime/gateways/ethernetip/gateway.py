@@ -36,7 +36,7 @@ class EthernetIpGateway:
         try:
             port = await self._server.open()
         except OSError as error:
-            raise cannot_listen(TABLE, self._config.host, self._config.port, error) from error
+            raise cannot_listen(TABLE, self._config.host, self._server.opening, error) from error
         cyclic = f"cyclic data at port {self._server.cyclic_port}, " if self._server.cyclic_port else ""
         return f"ethernetip {self._config.host}, {cyclic}requests at port {port}"
 

@@ -57,6 +57,8 @@ class EthernetIpServer:
         )
         self.router = Router(self.objects, self.connections, self._begin_cyclic)
         self.cyclic_port = 0
+        self.opening = 0
+        """The port that is being opened."""
         self._port = 0
         self._clients: set[_Client] = set()
         self._server: asyncio.Server | None = None
@@ -81,6 +83,7 @@ class EthernetIpServer:
 
     async def _open(self) -> None:
         loop, config = asyncio.get_running_loop(), self.config
+        self.opening = config.port
         self._server = await loop.create_server(
             lambda: _Client(self), config.host, config.port, backlog=config.connections_max
         )
@@ -90,6 +93,7 @@ class EthernetIpServer:
             lambda: _Datagrams(self.discovered), local_addr=(config.host, self._port)
         )
         if config.cyclic_max:
+            self.opening = config.cyclic_port
             self._cyclic, _ = await loop.create_datagram_endpoint(
                 lambda: self._cyclic_protocol, local_addr=(config.host, config.cyclic_port)
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Protocol
 
-from asperity.runtime.gateways.ethernetip.connections import Connections, Origin, Requests
+from asperity.runtime.gateways.ethernetip.connections import Connections, Origin
 from asperity.runtime.gateways.ethernetip.encapsulation import (
     PROTOCOL_VERSION,
     Command,
@@ -108,17 +108,14 @@ class Session:
         connection = self._adapter.connections.requests.get(int.from_bytes(ot_id, "little"))
         if connection is None or connection.session != self.number:
             return b""  # as to any message over a connection that is not open: no answer
-        count = int.from_bytes(body[:2], "little")
-        if count != connection.count:
-            connection.reply = self._adapter.router.connected(body[2:], self._origin(CYCLIC_PORT), now_s)
-            connection.count = count
+        # A message with the count of the last one is answered anew, not with the last answer: for a client that never
+        # counts that would be an old accept. What a write asks for is done once in any case, as it acts on changes.
+        reply = self._adapter.router.connected(body[2:], self._origin(CYCLIC_PORT), now_s)
         connection.heard(now_s)
-        return message.reply(encode_send_data(_over(connection, body[:2])))
+        to_id = connection.to_id.to_bytes(4, "little")
+        return message.reply(
+            encode_send_data([(ItemType.CONNECTION_ADDRESS, to_id), (ItemType.CONNECTED_DATA, body[:2] + reply)])
+        )
 
     def _origin(self, cyclic_port: int) -> Origin:
         return Origin(self.host, self.own_host, self.number, cyclic_port)
-
-
-def _over(connection: Requests, count: bytes) -> list[tuple[int, bytes]]:
-    address = connection.to_id.to_bytes(4, "little")
-    return [(ItemType.CONNECTION_ADDRESS, address), (ItemType.CONNECTED_DATA, count + connection.reply)]

@@ -139,7 +139,7 @@ def test_objects_answer_what_clients_ask_of_them(new_floor: NewFloor) -> None:
     assert answer[:2] == b"\x02\0" and b"\x8e\0\0\0\x0cAsperity st1" in answer and answer[-2:] == b"\x02\0"
 
 
-def test_a_message_that_comes_twice_over_a_connection_is_done_once(new_floor: NewFloor) -> None:
+def test_a_message_that_comes_twice_over_a_connection_is_done_once_and_shows_no_old_block(new_floor: NewFloor) -> None:
     floor = new_floor()
     controller = floor.connect(True)
     assert controller.write(command=0) == ""
@@ -152,6 +152,11 @@ def test_a_message_that_comes_twice_over_a_connection_is_done_once(new_floor: Ne
     send(sent[0])
     assert wire.receive()[44:50] == sent[0][44:46] + bytes([0x80 | SET, 0, 0, 0])
     assert [op for op, _ in floor.asked] == ["start", "stop"]
+    floor.show(result(1))
+    assert controller.read(RESULT)["accept"] == 1
+    floor.link.good = False
+    send(sent[-1])
+    assert RESULT.decode(wire.receive()[50:])["accept"] == 0
 
 
 def test_a_host_that_others_reach_ipv6_and_a_number_of_no_recipe_are_refused() -> None:

@@ -75,12 +75,12 @@ def test_who_owns_writes_alone(new_floor: NewFloor) -> None:
 
 
 def test_a_controller_in_program_mode_asks_for_nothing(new_floor: NewFloor) -> None:
-    floor = new_floor()
+    floor = new_floor(fresh=True)
     scanner = Scanner(floor)
     assert scanner.open() == (0,)
-    scanner.send(run=False, command=1)
-    until(lambda: scanner.receive()["write_status"] == 5, "idle")
-    assert floor.asked == []
+    told = scanner.until(lambda block: block["write_status"] != 0, "a status", run=False, command=1)
+    assert told["write_status"] == 5 and floor.asked == []
+    scanner.until(lambda block: block["write_status"] == 1, "the first write")
     floor.link.replies.append(reply("OK"))
     scanner.until(lambda block: block["command_status"] == 2, "the command", command=1)
     scanner.send(command=77)

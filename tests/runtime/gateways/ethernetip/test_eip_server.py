@@ -6,11 +6,16 @@ import socket
 import struct
 from collections.abc import Callable
 
+import pytest
+
+from asperity.runtime.errors import GatewayError
+from asperity.runtime.gateways.config import Ethernetip, GatewayConfig
 from asperity.runtime.gateways.ethernetip.encapsulation import HEADER, Command
+from asperity.runtime.gateways.ethernetip.gateway import EthernetIpGateway
 from asperity.runtime.gateways.ethernetip.server import DISCOVERIES_PER_S
 from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.ethernetip.eip_floor import Floor
-from tests.runtime.gateways.floor import open_files, result, until
+from tests.runtime.gateways.floor import FakeLink, open_files, result, until
 
 NewFloor = Callable[..., Floor]
 TOO_LONG = HEADER.pack(Command.SEND_RR_DATA, 0xFFFF, 0, 0, bytes(8), 0)
@@ -93,6 +98,16 @@ def test_a_connection_of_requests_ends_with_its_session(new_floor: NewFloor) -> 
     assert floor.loop.call(lambda: len(floor.server.connections.requests)) == 1
     controller.driver._sock.sock.close()
     until(lambda: not floor.loop.call(lambda: floor.server.connections.requests), "the end of the connection")
+
+
+def test_a_port_that_is_taken_is_named_whichever_it_is(new_floor: NewFloor) -> None:
+    taken = new_floor()
+    for port, cyclic_port in ((taken.port, 0), (0, taken.server.cyclic_port)):
+        own = Ethernetip(port=port, cyclic_port=cyclic_port)
+        gateway = EthernetIpGateway(GatewayConfig(ethernetip=own), FakeLink())  # type: ignore[arg-type]
+        with pytest.raises(GatewayError, match=f"port {port or cyclic_port} is in use; is another gateway running"):
+            taken.loop.run(gateway.open())
+        taken.loop.run(gateway.close())
 
 
 def test_discovery_answers_what_is_asked_and_not_without_bound(new_floor: NewFloor) -> None:
