@@ -68,17 +68,17 @@ _add("mqtt", "An MQTT client: results, state and accept as JSON to a broker.", *
 
 @app.command()
 def user(
-    file: Annotated[Path, typer.Argument(help="users_file of [opcua]; created if missing.")],
+    file: Annotated[Path, typer.Argument(help="The file of [users]; created if missing.")],
     name: Annotated[str, typer.Argument(help="Name of the user: 1 to 32 characters from A-Z a-z 0-9 _ . @ -")],
     operate: Annotated[
         bool, typer.Option("--operate", help="Allow the user to call methods; without it, only to read.")
     ] = False,
 ) -> None:
-    """Add a user of the OPC UA gateway or change a password.
+    """Add a user of the OPC UA and HTTP gateways or change a password.
 
     The password is asked for, or read from a pipe.
     """
-    from asperity.runtime.gateways.opcua.users import new_user, put_user
+    from asperity.runtime.gateways.log_ins.users import new_user, put_user
 
     put_user(file, new_user(name, "operate" if operate else "read", _password(f"password of {name}: ")))
 
