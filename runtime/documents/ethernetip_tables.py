@@ -18,10 +18,11 @@ from asperity.runtime.gateways.ethernetip.assemblies import (
     STATE,
     WRITE_STATUS,
     Assembly,
+    nbytes_of,
 )
 from asperity.runtime.gateways.ethernetip.connections import RPI_MAX_US
 from asperity.runtime.gateways.ethernetip.objects import DEVICE_TYPE, PRODUCT, REVISION
-from asperity.runtime.gateways.modbus.table import WORDS, Kind, Row
+from asperity.runtime.gateways.modbus.table import Kind, Row
 
 TYPES: dict[Kind, str] = {"u16": "UINT", "u32": "UDINT", "f32": "REAL"}
 CODES: dict[Kind, int] = {"u16": 0xC7, "u32": 0xC8, "f32": 0xCA}
@@ -101,7 +102,7 @@ def eds() -> str:
     ]
     for row in dict.fromkeys(row for each in ASSEMBLIES.values() for row in each.rows):
         parameters[row.name] = len(parameters) + 1
-        lines += _parameter(parameters[row.name], CODES[row.kind], 2 * WORDS[row.kind], row.name, _meaning(row))
+        lines += _parameter(parameters[row.name], CODES[row.kind], nbytes_of(row), row.name, _meaning(row))
     rpi = len(parameters) + 1
     bounds = f"{Ethernetip().cyclic_min_ms * 1000},{RPI_MAX_US},{RPI_US}"
     lines += _parameter(rpi, CODES["u32"], 4, "RPI", "interval of cyclic data, microseconds", bounds)
@@ -126,8 +127,8 @@ def _assembly(assembly: Assembly, parameters: dict[str, int]) -> list[str]:
     for place in assembly.places:
         if place.offset > at:
             fields.append(f"{8 * (place.offset - at)},")
-        fields.append(f"{16 * WORDS[place.row.kind]},Param{parameters[place.row.name]}")
-        at = place.offset + 2 * WORDS[place.row.kind]
+        fields.append(f"{8 * nbytes_of(place.row)},Param{parameters[place.row.name]}")
+        at = place.offset + nbytes_of(place.row)
     if assembly.nbytes > at:
         fields.append(f"{8 * (assembly.nbytes - at)},")
     return [

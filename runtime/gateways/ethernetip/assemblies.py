@@ -1,16 +1,14 @@
 """The assemblies in one place: source of the gateway, of docs/plc.md, of the EDS file and of the tests.
 
 They are made of the rows of the Modbus table: the same names, types and meanings, little-endian as CIP has numbers. A
-number of four bytes begins at a multiple of four, as the user-defined types of controllers want it.
+number begins at a multiple of its length, as the user-defined types of controllers want it.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from asperity.runtime.gateways.modbus.table import FORMATS, STATUS, WORDS, WRITES, Row
+from asperity.runtime.gateways.modbus.table import STATUS, WORDS, WRITES, Row
 
 WRITE_STATUS: dict[int, tuple[str, str]] = {
     0: ("NONE", "nothing has been written since the gateway started"),
@@ -35,6 +33,10 @@ _RESULT = (
 )  # fmt: skip
 
 
+TEXT_LENGTH_NBYTES = 4
+"""A text has a length of four bytes in front, as the string types of controllers have it; of two in registers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A row and the byte where it begins."""
@@ -45,11 +47,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """One instance of the assembly object."""
+    """One instance of the assembly object: rows of a block of registers."""
 
     instance: int
     name: str
     meaning: str
+    block: tuple[Row, ...]
+    """Rows that follow each other, of which these are some or all."""
     places: tuple[Place, ...]
     writable: bool = False
 
@@ -61,50 +65,69 @@ class Assembly:
     @property
     def nbytes(self) -> int:
         """A multiple of four, or what a single field has."""
-        end = self.places[-1].offset + 2 * WORDS[self.places[-1].row.kind]
+        end = self.places[-1].offset + nbytes_of(self.places[-1].row)
         return end if len(self.places) == 1 else (end + 3) // 4 * 4
 
-    def encode(self, values: Mapping[str, int | float]) -> bytes:
-        """Its data. A u16 or u32 keeps the low bits of its value."""
-        data = bytearray(self.nbytes)
+    def from_registers(self, registers: bytes) -> bytes:
+        """Its data, from the registers of its block and of what follows it."""
+        data, first = bytearray(self.nbytes), self.block[0].address
         for place in self.places:
-            kind, value = place.row.kind, values[place.row.name]
-            number = value if kind == "f32" else int(value) & (0xFFFF if kind == "u16" else 0xFFFFFFFF)
-            struct.pack_into(f"<{FORMATS[kind]}", data, place.offset, number)
+            begin = 2 * (place.row.address - first)
+            cut = registers[begin : begin + 2 * WORDS[place.row.kind]]
+            field = cut[1::-1] + bytes(2) + cut[2:] if _is_text(place.row) else cut[::-1]
+            data[place.offset : place.offset + len(field)] = field
         return bytes(data)
 
-    def decode(self, data: bytes) -> dict[str, int | float]:
-        """The values in its data, which has exactly ``nbytes``."""
-        return {
-            place.row.name: struct.unpack_from(f"<{FORMATS[place.row.kind]}", data, place.offset)[0]
-            for place in self.places
-        }
+    def to_registers(self, data: bytes) -> bytes | None:
+        """The registers of its rows, which follow each other; ``data`` has exactly ``nbytes``. None: a text claims a
+        length that no register holds."""
+        registers = b""
+        for place in self.places:
+            field = data[place.offset : place.offset + nbytes_of(place.row)]
+            if not _is_text(place.row):
+                registers += field[::-1]
+                continue
+            if any(field[2:TEXT_LENGTH_NBYTES]):
+                return None
+            registers += field[1::-1] + field[TEXT_LENGTH_NBYTES:]
+        return registers
+
+
+def nbytes_of(row: Row) -> int:
+    """What a field takes up."""
+    return 2 * WORDS[row.kind] + (TEXT_LENGTH_NBYTES - 2 if _is_text(row) else 0)
+
+
+def _is_text(row: Row) -> bool:
+    return row.kind.startswith("text")
 
 
 def _placed(rows: tuple[Row, ...]) -> tuple[Place, ...]:
     places, at = [], 0
     for row in rows:
-        nbytes = 2 * WORDS[row.kind]
-        at += -at % nbytes
+        nbytes = nbytes_of(row)
+        at += -at % (TEXT_LENGTH_NBYTES if _is_text(row) else nbytes)
         places.append(Place(row, at))
         at += nbytes
     return tuple(places)
 
 
 ALL = Assembly(
-    100, "status", "result and station in one moment: read this one, and no other is needed",
+    100, "status", "result and station in one moment: read this one, and no other is needed", STATUS,
     _placed((*STATUS, WRITE_STATUS_ROW)),
 )  # fmt: skip
 RESULT = Assembly(
-    101, "result", "the shown result alone", _placed(tuple(row for row in STATUS if row.name in _RESULT))
+    101, "result", "the shown result alone", STATUS, _placed(tuple(row for row in STATUS if row.name in _RESULT))
 )
 STATE = Assembly(
-    102, "state", "the station and the requests alone",
+    102, "state", "the station and the requests alone", STATUS,
     _placed((*(row for row in STATUS if row.name in _SHARED or row.name not in _RESULT), WRITE_STATUS_ROW)),
 )  # fmt: skip
-COMMAND = Assembly(150, "command", "acknowledgement, commands, triggers and recipes", _placed(WRITES), writable=True)
+COMMAND = Assembly(
+    150, "command", "acknowledgement, commands, triggers and recipes", WRITES, _placed(WRITES), writable=True
+)
 ACKNOWLEDGE = Assembly(
-    151, "acknowledge", "result_ack alone, for explicit messages", _placed(WRITES[:1]), writable=True
+    151, "acknowledge", "result_ack alone, for explicit messages", WRITES, _placed(WRITES[:1]), writable=True
 )
 ASSEMBLIES = {assembly.instance: assembly for assembly in (ALL, RESULT, STATE, COMMAND, ACKNOWLEDGE)}
 PRODUCED = (ALL, RESULT, STATE)

@@ -14,22 +14,12 @@ from dataclasses import dataclass
 from asperity.runtime.gateways.ethernetip.assemblies import (
     ASSEMBLIES,
     WRITE_STATUS_OF_NAME,
-    WRITE_STATUS_ROW,
     Assembly,
 )
 from asperity.runtime.gateways.ethernetip.cip import CipError, ElectronicKey, Extended, General, refused, short_string
 from asperity.runtime.gateways.ethernetip.encapsulation import PROTOCOL_VERSION, encode_address
 from asperity.runtime.gateways.modbus.server import BUSY, ILLEGAL_VALUE, Refusal, Registers
-from asperity.runtime.gateways.modbus.table import (
-    STATUS,
-    STATUS_WORDS,
-    TABLE_VERSION,
-    WRITE_ADDRESS,
-    WRITE_WORDS,
-    WRITES,
-    pack,
-    unpack,
-)
+from asperity.runtime.gateways.modbus.table import TABLE_VERSION, words_of
 
 IDENTITY, MESSAGE_ROUTER, ASSEMBLY, CONNECTION_MANAGER, TCP_IP, ETHERNET_LINK = 0x01, 0x02, 0x04, 0x06, 0xF5, 0xF6
 DEVICE_TYPE, PRODUCT = 43, 1
@@ -99,10 +89,8 @@ class Objects:
 
     def read_assembly(self, assembly: Assembly) -> bytes:
         """All of one moment: of this one."""
-        if assembly.writable:
-            return assembly.encode(unpack(WRITES, self._registers.read(WRITE_ADDRESS, WRITE_WORDS)))
-        values = unpack(STATUS, self._registers.read(0, STATUS_WORDS))
-        return assembly.encode({**values, WRITE_STATUS_ROW.name: self.write_status})
+        block = self._registers.read(assembly.block[0].address, words_of(assembly.block))
+        return assembly.from_registers(block + self.write_status.to_bytes(2, "big"))
 
     def write_assembly(self, assembly: Assembly, data: bytes, peer: str, *, cyclic: bool = False) -> None:
         """Raises CipError; then nothing of it was done, and ``write_status`` says why."""
@@ -112,7 +100,10 @@ class Objects:
             raise CipError(General.TOO_SHORT if len(data) < assembly.nbytes else General.TOO_LONG)
         if self._owned() and not cyclic:
             raise CipError(General.DEVICE_STATE)
-        registers = pack(assembly.rows, assembly.decode(data))
+        registers = assembly.to_registers(data)
+        if registers is None:
+            self.write_status = WRITE_STATUS_OF_NAME["REFUSED"]
+            raise CipError(General.INVALID_VALUE)
         words = [int.from_bytes(registers[at : at + 2], "big") for at in range(0, len(registers), 2)]
         try:
             self._registers.write(assembly.rows[0].address, words, peer)

@@ -29,6 +29,7 @@ from asperity.runtime.gateways.ethernetip.encapsulation import (
 from asperity.runtime.gateways.ethernetip.objects import ASSEMBLY, DATA
 from asperity.runtime.gateways.ethernetip.server import EthernetIpServer
 from asperity.runtime.gateways.modbus.gateway import ModbusRegisters
+from asperity.runtime.gateways.modbus.table import FORMATS
 from asperity.testing import PATIENCE_S, STATION
 from tests.runtime.gateways.floor import FakeLink, Loop
 
@@ -37,6 +38,22 @@ ACTOR = "ethernetip 127.0.0.1"
 QUIET = {row.name: 1000 if row.name == "trigger_timeout_ms" else 0 for row in COMMAND.rows}
 """A command assembly that asks for nothing."""
 Values = dict[str, int | float]
+
+
+def encode(assembly: Assembly, values: Values) -> bytes:
+    """An assembly's data, by the names of its fields."""
+    data = bytearray(assembly.nbytes)
+    for place in assembly.places:
+        struct.pack_into(f"<{FORMATS[place.row.kind]}", data, place.offset, values[place.row.name])
+    return bytes(data)
+
+
+def decode(assembly: Assembly, data: bytes) -> Values:
+    """The fields of an assembly by their names."""
+    return {
+        place.row.name: struct.unpack_from(f"<{FORMATS[place.row.kind]}", data, place.offset)[0]
+        for place in assembly.places
+    }
 
 
 class Controller:
@@ -61,13 +78,13 @@ class Controller:
         answer = self.ask(int(Services.get_attribute_single[0]), ASSEMBLY, assembly.instance, DATA)
         assert not answer.error, answer.error
         assert len(answer.value) == assembly.nbytes
-        return assembly.decode(answer.value)
+        return decode(assembly, answer.value)
 
     def write(self, assembly: Assembly = COMMAND, **values: int) -> str:
         """Empty, or what the client says of the refusal."""
         block = {name: value for name, value in {**QUIET, **values}.items() if name in {r.name for r in assembly.rows}}
         answer = self.ask(
-            int(Services.set_attribute_single[0]), ASSEMBLY, assembly.instance, DATA, assembly.encode(block)
+            int(Services.set_attribute_single[0]), ASSEMBLY, assembly.instance, DATA, encode(assembly, block)
         )
         return str(answer.error or "")
 
@@ -199,14 +216,14 @@ class Scanner:
     def send(self, run: bool = True, number: int | None = None, **values: int) -> None:
         """A command assembly, once."""
         self._number = self._number + 1 if number is None else number
-        body = struct.pack("<HI", self._number & 0xFFFF, int(run)) + COMMAND.encode({**QUIET, **values})
+        body = struct.pack("<HI", self._number & 0xFFFF, int(run)) + encode(COMMAND, {**QUIET, **values})
         self.udp.sendto(encode_cyclic(self.ot_id, self._number, body), ("127.0.0.1", self._floor.server.cyclic_port))
 
     def receive(self) -> Values:
         """The next block that comes."""
         ot_id, _, body = decode_cyclic(self.udp.recv(2048))
         assert ot_id == 77
-        return ALL.decode(body[2:])
+        return decode(ALL, body[2:])
 
     def until(self, condition: Callable[[Values], bool], what: str, **values: int) -> Values:
         """Sends and receives, as a controller does, until a block is so."""

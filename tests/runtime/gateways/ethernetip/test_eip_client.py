@@ -15,7 +15,7 @@ from asperity.runtime.gateways.config import Ethernetip, GatewayConfig
 from asperity.runtime.gateways.ethernetip.assemblies import ACKNOWLEDGE, ALL, COMMAND, RESULT, STATE
 from asperity.runtime.gateways.ethernetip.gateway import EthernetIpGateway
 from asperity.runtime.gateways.modbus.table import STATUS_OF_CODE
-from tests.runtime.gateways.ethernetip.eip_floor import Controller, Floor
+from tests.runtime.gateways.ethernetip.eip_floor import Controller, Floor, decode
 from tests.runtime.gateways.floor import FakeLink, reply, result
 
 NewFloor = Callable[..., Floor]
@@ -156,7 +156,7 @@ def test_a_message_that_comes_twice_over_a_connection_is_done_once_and_shows_no_
     assert controller.read(RESULT)["accept"] == 1
     floor.link.good = False
     send(sent[-1])
-    assert RESULT.decode(wire.receive()[50:])["accept"] == 0
+    assert decode(RESULT, wire.receive()[50:])["accept"] == 0
 
 
 def test_a_host_that_others_reach_ipv6_and_a_number_of_no_recipe_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -11,12 +12,22 @@ from hypothesis import strategies as st
 from asperity.runtime.gateways.config import Ethernetip
 from asperity.runtime.gateways.ethernetip import cip
 from asperity.runtime.gateways.ethernetip import encapsulation as outer
-from asperity.runtime.gateways.ethernetip.assemblies import ACKNOWLEDGE, ALL, ASSEMBLIES, COMMAND, RESULT, STATE
+from asperity.runtime.gateways.ethernetip.assemblies import (
+    ACKNOWLEDGE,
+    ALL,
+    ASSEMBLIES,
+    COMMAND,
+    RESULT,
+    STATE,
+    Assembly,
+    Place,
+)
 from asperity.runtime.gateways.ethernetip.connections import Connections, Origin
 from asperity.runtime.gateways.ethernetip.objects import Identity, Objects
 from asperity.runtime.gateways.ethernetip.router import Router
 from asperity.runtime.gateways.ethernetip.session import Session
-from asperity.runtime.gateways.modbus.table import STATUS, STATUS_WORDS, WRITES, words_of
+from asperity.runtime.gateways.modbus.table import STATUS, STATUS_WORDS, WORDS, WRITES, Row, pack, words_of
+from tests.runtime.gateways.ethernetip.eip_floor import decode, encode
 
 ORIGIN = Origin("10.0.0.2", "10.0.0.1", 7, 2222)
 BYTES = st.binary(max_size=120)
@@ -80,9 +91,9 @@ def check(reply: bytes, request: bytes) -> None:
 @given(BYTES)
 @settings(max_examples=150, deadline=None)
 def test_any_bytes_are_items_or_an_error_of_the_outer_layer(data: bytes) -> None:
-    for decode in (outer.decode_items, outer.decode_send_data, outer.decode_cyclic, outer.decode_port):
+    for reads in (outer.decode_items, outer.decode_send_data, outer.decode_cyclic, outer.decode_port):
         try:
-            decode(data)
+            reads(data)
         except outer.EncapsulationError as error:
             assert error.status is not outer.Status.OK
 
@@ -162,6 +173,18 @@ def test_assemblies_are_the_modbus_table_in_another_order_of_bytes() -> None:
 def test_numbers_are_little_endian_and_come_back() -> None:
     values: dict[str, int | float] = dict.fromkeys((row.name for row in ALL.rows), 0)
     values |= {"accept": 1, "result_no": 0x01020304, "score": 0.25}
-    data = ALL.encode(values)
+    data = encode(ALL, values)
     assert data[2:4] == b"\x01\x00" and data[16:20] == b"\x04\x03\x02\x01" and data[32:36] == struct.pack("<f", 0.25)
-    assert ALL.decode(data) == values
+    assert ALL.from_registers(pack(ALL.rows, values)) == data and decode(ALL, data) == values
+    asked = {row.name: number for number, row in enumerate(COMMAND.rows, start=300)}
+    assert COMMAND.to_registers(encode(COMMAND, dict(asked))) == pack(WRITES, asked)
+
+
+def test_a_text_has_a_length_of_four_bytes_and_keeps_its_letters_in_order() -> None:
+    row = Row("id", 7, "text4", "rw", "")  # type: ignore[arg-type]
+    with patch.dict(WORDS, {"text4": 3}):
+        assembly = Assembly(1, "", "", (row,), (Place(row, 0),), writable=True)
+        registers = b"\x00\x03abc\x00"
+        assert assembly.from_registers(registers) == b"\x03\x00\x00\x00abc\x00"
+        assert assembly.to_registers(b"\x03\x00\x00\x00abc\x00") == registers
+        assert assembly.to_registers(b"\x03\x00\x01\x00abc\x00") is None
