@@ -12,7 +12,7 @@ from asperity.runtime.client.ordering import Gap
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.config import Ethernetip, GatewayConfig
-from asperity.runtime.gateways.ethernetip.assemblies import ACKNOWLEDGE, ALL, COMMAND, RESULT, STATE
+from asperity.runtime.gateways.ethernetip.assemblies import ACKNOWLEDGE, ALL, ASSEMBLIES, COMMAND, RESULT, STATE
 from asperity.runtime.gateways.ethernetip.gateway import EthernetIpGateway
 from asperity.runtime.gateways.modbus.table import STATUS_OF_CODE
 from tests.runtime.gateways.ethernetip.eip_floor import Controller, Floor, decode
@@ -125,7 +125,7 @@ def test_objects_answer_what_clients_ask_of_them(new_floor: NewFloor) -> None:
     controller = floor.connect()
     ask = controller.ask
     assert ask(GET, 4, 100, 4).value == struct.pack("<H", ALL.nbytes)
-    assert ask(GET, 4, 0, 2).value == struct.pack("<H", 151)
+    assert ask(GET, 4, 0, 2).value == struct.pack("<H", max(ASSEMBLIES))
     assert ask(GET, 0xF5, 1, 5).value[:4] == bytes([1, 0, 0, 127]) and ask(GET_ALL, 0xF5, 1).value
     assert ask(GET_ALL, 0xF6, 1).value == bytes(4) + b"\x01\0\0\0" + bytes(6)
     assert ask(GET_ALL, 1, 1).value[-13:] == b"\x0cAsperity st1"
