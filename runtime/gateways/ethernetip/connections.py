@@ -38,7 +38,8 @@ POINT_TO_POINT = 2
 CYCLIC_TRIGGER = 0
 FIRST_S = 10.0
 """Longest wait for the first datagram of a connection."""
-RPI_MAX_US = 10_000_000
+RPI_MAX_US = 200_000
+"""Longest interval: until the next block comes, the controller holds the accept of the last."""
 EACH_MAX = 4
 """Connections of requests in one session."""
 REQUEST_TIMEOUT_S = 10.0

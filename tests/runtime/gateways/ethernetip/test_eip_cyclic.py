@@ -108,6 +108,7 @@ def test_a_connection_of_which_nothing_comes_is_closed_and_another_may_own(new_f
         ({"kinds": (2, 1)}, (Extended.TO_TYPE,)),
         ({"kinds": (0, 2)}, (Extended.OT_TYPE,)),
         ({"rpi_ms": 1}, (Extended.RPI,)),
+        ({"rpi_ms": 201}, (Extended.RPI,)),
         ({"trigger": 0x11}, (Extended.TRANSPORT,)),
         ({"trigger": 0x02}, (Extended.TRANSPORT,)),
         ({"consumed": 151}, (Extended.CONSUMED_PATH,)),
