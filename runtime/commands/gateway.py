@@ -35,10 +35,14 @@ PASSWORD_MAX_NBYTES = 4096
 LISTENS = ("--host", "the address to listen on", "; 0: any free one, named in the log")
 
 
-def _add(name: str, does: str, host_flag: str, host: str, port: str) -> None:
-    """Add the command of a protocol, whose gateway is ``serve`` in ``gateways/NAME/gateway.py``."""
-    host_type = Annotated[str | None, typer.Option(host_flag, help=f"Override [{name}] host, {host}.")]
-    port_type = Annotated[int | None, typer.Option("--port", help=f"Override [{name}] port{port}.")]
+def _add(name: str, does: str, host_flag: str, host: str, port: str, table: str = "") -> None:
+    """Add the command of a protocol, whose gateway is ``serve`` in ``gateways/NAME/gateway.py``.
+
+    ``table``: where host and port stand; empty: in the table of that name.
+    """
+    table = table or name
+    host_type = Annotated[str | None, typer.Option(host_flag, help=f"Override [{table}] host, {host}.")]
+    port_type = Annotated[int | None, typer.Option("--port", help=f"Override [{table}] port{port}.")]
 
     def command(
         config: Config = None,
@@ -51,7 +55,7 @@ def _add(name: str, does: str, host_flag: str, host: str, port: str) -> None:
     ) -> None:
         gateway = importlib.import_module(f"asperity.runtime.gateways.{name}.gateway")
         own = {"host": host, "port": port}
-        gateway.serve(_begin(config, station, results, control, log_format, name, own))
+        gateway.serve(_begin(config, station, results, control, log_format, table, own))
 
     # Typer takes help and names of options from the annotations.
     command.__annotations__ |= {"host": host_type, "port": port_type}
@@ -64,6 +68,7 @@ _add("http", "An HTTP server for people and Prometheus: / /livez /readyz /metric
 _add("opcua", "An OPC UA server: flat tags, and a subset of OPC 40100-1 (Machine Vision).", *LISTENS)
 BROKER = ("--broker", "the address of the broker", " of the broker")
 _add("mqtt", "An MQTT client: results, state and accept as JSON to a broker.", *BROKER)
+_add("sparkplug", "A Sparkplug B edge node: results and state for SCADA and MES, over a broker.", *BROKER, "mqtt")
 
 
 @app.command()

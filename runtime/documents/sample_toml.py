@@ -33,7 +33,10 @@ def station() -> str:
 
 def gateway() -> str:
     """The whole ``gateway.toml``."""
-    head = "gateway.toml, for `asperity gateway PROTOCOL --config gateway.toml`: modbus, ethernetip, http, opcua, mqtt."
+    head = (
+        "gateway.toml, for `asperity gateway PROTOCOL --config gateway.toml`: modbus, ethernetip, http, opcua, mqtt, "
+        "sparkplug."
+    )
     return _file(GatewayConfig, head, "docs/gateways.md")
 
 

@@ -222,6 +222,17 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     ] = ""
 
 
+class Sparkplug(Section, frozen=True, forbid_unknown_fields=True):
+    """The Sparkplug B edge node. Broker, TLS, password and bounds are those of `[mqtt]`."""
+
+    group: Annotated[str, text("group of the node; no / + #")] = "asperity"
+    node: Annotated[str, text("name of the node in its group; empty: the station's name")] = ""
+    primary_host: Annotated[
+        str, text("host application that must be online before anything is published; empty: none")
+    ] = ""
+    client_id: Annotated[str, text("as [mqtt] client_id, of this gateway; empty: one that no other client has")] = ""
+
+
 class ResultBlock(Section, frozen=True, forbid_unknown_fields=True):
     """What protocols share that show one result at a time until it is acknowledged."""
 
@@ -289,14 +300,13 @@ class Ethernetip(ResultBlock, frozen=True, forbid_unknown_fields=True):
         int, number(0, 65535, "ODVA vendor number of who puts the station on the market; 0: none, as delivered")
     ] = 0
     connections_max: Annotated[
-        int, number(1, 64, "maximum clients, and as many connections of requests; another client closes one: of those "
-                    "that asked nothing, else the one silent longest")
+        int, number(1, 64, "maximum clients; another one closes one that asked nothing, else the one silent longest")
     ] = 8  # fmt: skip
     cyclic_max: Annotated[int, number(0, 16, "maximum cyclic (implicit, class 1) connections; 0: all are refused")] = 4
     cyclic_port: Annotated[
         int, number(0, 65535, "UDP port of cyclic data; 0: any free one; controllers expect 2222")
     ] = 2222
-    cyclic_min_ms: Annotated[int, number(2, 1000, "shortest interval (RPI) of a cyclic connection")] = 10
+    cyclic_min_ms: Annotated[int, number(2, 200, "shortest interval (RPI) of a cyclic connection")] = 10
     idle_ms: Annotated[
         int, number(1000, 3_600_000, "a client without a request and without an open connection for this long is "
                     "disconnected")
@@ -340,6 +350,7 @@ class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
     users: Users = Users()
     opcua: Opcua = Opcua()
     mqtt: Mqtt = Mqtt()
+    sparkplug: Sparkplug = Sparkplug()
     modbus: Modbus = Modbus()
     ethernetip: Ethernetip = Ethernetip()
     http: Http = Http()
