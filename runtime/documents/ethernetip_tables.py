@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from asperity.runtime.documents.banner import MADE
 from asperity.runtime.documents.blocks import filled
-from asperity.runtime.gateways.config import Ethernetip
 from asperity.runtime.gateways.ethernetip.assemblies import (
     ACKNOWLEDGE,
     ALL,
@@ -22,6 +21,7 @@ from asperity.runtime.gateways.ethernetip.assemblies import (
 )
 from asperity.runtime.gateways.ethernetip.connections import RPI_MAX_US
 from asperity.runtime.gateways.ethernetip.objects import DEVICE_TYPE, PRODUCT, REVISION
+from asperity.runtime.gateways.ethernetip.settings import Ethernetip
 from asperity.runtime.gateways.modbus.table import Kind, Row
 
 TYPES: dict[Kind, str] = {"u16": "UINT", "u32": "UDINT", "f32": "REAL"}

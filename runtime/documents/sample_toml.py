@@ -35,7 +35,7 @@ def gateway() -> str:
     """The whole ``gateway.toml``."""
     head = (
         "gateway.toml, for `asperity gateway PROTOCOL --config gateway.toml`: modbus, ethernetip, http, opcua, mqtt, "
-        "sparkplug."
+        "sparkplug, io."
     )
     return _file(GatewayConfig, head, "docs/gateways.md")
 

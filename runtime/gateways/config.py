@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from msgspec import field
-
+from asperity.runtime.gateways.ethernetip.settings import Ethernetip
+from asperity.runtime.gateways.result_block import ResultBlock
 from asperity.runtime.security.private_files import CLIENT_KEY_VARIABLE
 from asperity.runtime.settings.paths import control_endpoint
 from asperity.runtime.settings.toml_tables import (
@@ -233,28 +233,42 @@ class Sparkplug(Section, frozen=True, forbid_unknown_fields=True):
     client_id: Annotated[str, text("as [mqtt] client_id, of this gateway; empty: one that no other client has")] = ""
 
 
-class ResultBlock(Section, frozen=True, forbid_unknown_fields=True):
-    """What protocols share that show one result at a time until it is acknowledged."""
+class DigitalIo(Section, frozen=True, forbid_unknown_fields=True):
+    """Digital outputs: on lines of this computer, or of a Modbus TCP module."""
 
-    handshake: Annotated[
-        bool, text("a result is shown until it is acknowledged; false: until the next one arrives, read or not")
-    ] = True
-    buffer_results: Annotated[
-        int, number(2, 1000, "results that may wait for acknowledgement; one more is an overrun")
-    ] = 8
-    hard_wired: Annotated[
-        bool | None,
-        text(
-            "trigger_request announces a trigger that reaches the camera by wire; absent: as the station reports; "
-            "if it contradicts the station: REFUSED"
-        ),
-    ] = None
-    recipes: Annotated[
-        dict[str, Name], text('recipes by number, for recipe_select and recipe: `recipes = { 1 = "name" }`')
-    ] = field(default_factory=dict)
-    recipe_silent_ms: Annotated[
-        int, number(1000, 600_000, "recipe_status is NO_ANSWER if no state message reports the change for this long")
-    ] = 10_000
+    kind: Annotated[
+        Literal["gpio", "modbus"], text("`gpio`: lines of `chip`; `modbus`: coils of the module at module_host")
+    ] = "gpio"
+    chip: Annotated[str, path_text("the GPIO chip's device")] = "/dev/gpiochip0"
+    ready: Annotated[int, number(-1, 65_535, "line or coil: the station is ready; -1: none")] = -1
+    busy: Annotated[int, number(-1, 65_535, "line or coil: parts are in work or wait for their strobe; -1: none")] = -1
+    accept: Annotated[int, number(-1, 65_535, "line or coil: the part may pass; needs accept_proof; -1: none")] = -1
+    reject: Annotated[
+        int, number(-1, 65_535, "line or coil: the part may not pass, or the station is not ready; -1: none")
+    ] = -1
+    strobe: Annotated[int, number(-1, 65_535, "line or coil: one pulse for each result; -1: none")] = -1
+    active_low: Annotated[str, text("names of outputs that are inverted, separated by spaces; gpio only")] = ""
+    accept_proof: Annotated[
+        Literal["", "toggle", "watchdog"],
+        text("how a killed process is noticed: accept toggles, or the module's watchdog takes it back"),
+    ] = ""
+    toggle_ms: Annotated[int, number(2, 1000, "accept that toggles changes after this long")] = 20
+    cycle_ms: Annotated[int, number(1, 1000, "the outputs are written this often")] = 5
+    setup_ms: Annotated[int, number(0, 10_000, "accept or reject is on this long before the strobe")] = 5
+    strobe_ms: Annotated[int, number(1, 10_000, "length of the strobe")] = 20
+    hold_ms: Annotated[int, number(1, 60_000, "accept or reject is on this long in all")] = 50
+    gap_ms: Annotated[int, number(1, 10_000, "pause between two results")] = 20
+    queue_max: Annotated[
+        int, number(1, 1000, "results that may wait for their strobe; with more the gateway ends, and a pass with it")
+    ] = 16
+    module_host: Annotated[str, host_text("address of the module")] = "127.0.0.1"
+    module_port: Annotated[int, number(1, 65_535, "port of the module")] = 502
+    module_unit: Annotated[int, number(0, 255, "unit id of the module")] = 1
+    module_timeout_ms: Annotated[int, number(10, 10_000, "longest wait for the module; then the gateway ends")] = 200
+    watchdog_register: Annotated[
+        int, number(-1, 65_535, "holding register of the module's watchdog time, written and read back; -1: none")
+    ] = -1
+    watchdog_value: Annotated[int, number(0, 65_535, "what is written there, in the module's unit")] = 0
 
 
 class Modbus(ResultBlock, frozen=True, forbid_unknown_fields=True):
@@ -275,42 +289,6 @@ class Modbus(ResultBlock, frozen=True, forbid_unknown_fields=True):
         int, number(1, 64, "maximum clients; another one closes the one that has been silent longest")
     ] = 8
     idle_ms: Annotated[int, number(100, 3_600_000, "a client without a request for this long is disconnected")] = 60_000
-    request_ms: Annotated[
-        int, number(100, 60_000, "longest time for a client to send a request or to read its response")
-    ] = 2000
-
-
-class Ethernetip(ResultBlock, frozen=True, forbid_unknown_fields=True):
-    """The EtherNet/IP adapter."""
-
-    host: Annotated[
-        str, host_text("IPv4 address to listen on; only 0.0.0.0 also answers those who look for devices by broadcast")
-    ] = "127.0.0.1"
-    port: Annotated[
-        int, number(0, 65535, "port, TCP and UDP; 0: any free one, named in the log; controllers expect 44818")
-    ] = 44818
-    insecure_lan: Annotated[
-        bool,
-        text(
-            "allow a host address other than loopback although EtherNet/IP has no authentication: anyone who can "
-            "reach it may command"
-        ),
-    ] = False
-    vendor_id: Annotated[
-        int, number(0, 65535, "ODVA vendor number of who puts the station on the market; 0: none, as delivered")
-    ] = 0
-    connections_max: Annotated[
-        int, number(1, 64, "maximum clients; another one closes one that asked nothing, else the one silent longest")
-    ] = 8  # fmt: skip
-    cyclic_max: Annotated[int, number(0, 16, "maximum cyclic (implicit, class 1) connections; 0: all are refused")] = 4
-    cyclic_port: Annotated[
-        int, number(0, 65535, "UDP port of cyclic data; 0: any free one; controllers expect 2222")
-    ] = 2222
-    cyclic_min_ms: Annotated[int, number(2, 200, "shortest interval (RPI) of a cyclic connection")] = 10
-    idle_ms: Annotated[
-        int, number(1000, 3_600_000, "a client without a request and without an open connection for this long is "
-                    "disconnected")
-    ] = 120_000  # fmt: skip
     request_ms: Annotated[
         int, number(100, 60_000, "longest time for a client to send a request or to read its response")
     ] = 2000
@@ -353,6 +331,7 @@ class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
     sparkplug: Sparkplug = Sparkplug()
     modbus: Modbus = Modbus()
     ethernetip: Ethernetip = Ethernetip()
+    io: DigitalIo = DigitalIo()
     http: Http = Http()
 
 

@@ -10,7 +10,6 @@ import secrets
 import struct
 from dataclasses import dataclass
 
-from asperity.runtime.gateways.config import Ethernetip
 from asperity.runtime.gateways.ethernetip.assemblies import (
     ASSEMBLIES,
     COMMAND,
@@ -33,6 +32,7 @@ from asperity.runtime.gateways.ethernetip.encapsulation import (
     encode_cyclic,
 )
 from asperity.runtime.gateways.ethernetip.objects import ASSEMBLY, MESSAGE_ROUTER, Identity
+from asperity.runtime.gateways.ethernetip.settings import Ethernetip
 
 POINT_TO_POINT = 2
 CYCLIC_TRIGGER = 0

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from typing import cast
 
-from asperity.runtime.gateways.config import Ethernetip
 from asperity.runtime.gateways.connection_limit import one_to_close
 from asperity.runtime.gateways.ethernetip.assemblies import COMMAND, WRITE_STATUS
 from asperity.runtime.gateways.ethernetip.cip import CipError
@@ -32,6 +31,7 @@ from asperity.runtime.gateways.ethernetip.encapsulation import (
 from asperity.runtime.gateways.ethernetip.objects import Identity, Objects
 from asperity.runtime.gateways.ethernetip.router import Router
 from asperity.runtime.gateways.ethernetip.session import Session
+from asperity.runtime.gateways.ethernetip.settings import Ethernetip
 from asperity.runtime.gateways.modbus.server import REQUESTS_PER_TURN, SEND_NBYTES, Registers
 from asperity.runtime.gateways.process import hold_more
 

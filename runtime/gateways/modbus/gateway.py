@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from asperity.runtime.client.ordering import Gap
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.frame import Verdict
-from asperity.runtime.gateways.config import GatewayConfig, ResultBlock
+from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.gateways.given_up import GivenUp
 from asperity.runtime.gateways.link import Delivered, Item, Link, synced
 from asperity.runtime.gateways.modbus.requests import RecipeRequest, Request
@@ -40,6 +40,7 @@ from asperity.runtime.gateways.modbus.table import (
     unpack,
 )
 from asperity.runtime.gateways.process import cannot_listen, check_host, run
+from asperity.runtime.gateways.result_block import ResultBlock
 from asperity.runtime.wire import Record, StationState, decode_record, encode_record
 from asperity.runtime.wire.record import session_number
 
@@ -83,7 +84,7 @@ class ModbusRegisters:
         self._buffer: deque[Shown] = deque()
         self._missing = 0  # results lost since the one that came last
         self._overruns = 0
-        self._overrun = False
+        self._overrun = self._contradicted = False
         self._command, self._trigger = Request(), Request()
         self._recipe = RecipeRequest(self._block.recipe_silent_ms)
         self._requests = {"command": self._command, "recipe_select": self._recipe, "trigger_request": self._trigger}
@@ -92,7 +93,6 @@ class ModbusRegisters:
         self._named: OrderedDict[int, str] = OrderedDict()  # trigger -> recipe that it named
         self._written: dict[str, int | float] = {row.name: 0 for row in WRITES}
         self._written["trigger_timeout_ms"] = TRIGGER_TIMEOUT_MS
-        self._contradicted = False
         self._known: set[str] = set()  # registers that were written since the gateway started
         self._recipe_of_number = {_number(table, text): name for text, name in self._block.recipes.items()}
         self._number_of_recipe = {name: number for number, name in self._recipe_of_number.items()}

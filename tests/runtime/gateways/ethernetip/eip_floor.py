@@ -12,7 +12,7 @@ from typing import Any
 
 from pycomm3 import CIPDriver, CommError, Services
 
-from asperity.runtime.gateways.config import Ethernetip, Gateway, GatewayConfig, GatewayStation
+from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStation
 from asperity.runtime.gateways.ethernetip.assemblies import ALL, COMMAND, Assembly
 from asperity.runtime.gateways.ethernetip.cip import Service
 from asperity.runtime.gateways.ethernetip.encapsulation import (
@@ -28,6 +28,7 @@ from asperity.runtime.gateways.ethernetip.encapsulation import (
 )
 from asperity.runtime.gateways.ethernetip.objects import ASSEMBLY, DATA
 from asperity.runtime.gateways.ethernetip.server import EthernetIpServer
+from asperity.runtime.gateways.ethernetip.settings import Ethernetip
 from asperity.runtime.gateways.modbus.gateway import ModbusRegisters
 from asperity.runtime.gateways.modbus.table import FORMATS
 from asperity.testing import PATIENCE_S, STATION

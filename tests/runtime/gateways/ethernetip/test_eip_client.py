@@ -11,9 +11,10 @@ from pycomm3 import CIPDriver, LogixDriver, ResponseError
 from asperity.runtime.client.ordering import Gap
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.frame import Verdict
-from asperity.runtime.gateways.config import Ethernetip, GatewayConfig
+from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.gateways.ethernetip.assemblies import ACKNOWLEDGE, ALL, ASSEMBLIES, COMMAND, RESULT, STATE
 from asperity.runtime.gateways.ethernetip.gateway import EthernetIpGateway
+from asperity.runtime.gateways.ethernetip.settings import Ethernetip
 from asperity.runtime.gateways.modbus.table import STATUS_OF_CODE
 from tests.runtime.gateways.ethernetip.eip_floor import Controller, Floor, decode
 from tests.runtime.gateways.floor import FakeLink, reply, result

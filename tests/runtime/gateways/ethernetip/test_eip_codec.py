@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asperity.runtime.gateways.config import Ethernetip
 from asperity.runtime.gateways.ethernetip import cip
 from asperity.runtime.gateways.ethernetip import encapsulation as outer
 from asperity.runtime.gateways.ethernetip.assemblies import (
@@ -26,6 +25,7 @@ from asperity.runtime.gateways.ethernetip.connections import Connections, Origin
 from asperity.runtime.gateways.ethernetip.objects import Identity, Objects
 from asperity.runtime.gateways.ethernetip.router import Router
 from asperity.runtime.gateways.ethernetip.session import Session
+from asperity.runtime.gateways.ethernetip.settings import Ethernetip
 from asperity.runtime.gateways.modbus.table import STATUS, STATUS_WORDS, WORDS, WRITES, Row, pack, words_of
 from tests.runtime.gateways.ethernetip.eip_floor import decode, encode
 

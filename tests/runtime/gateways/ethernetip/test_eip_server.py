@@ -9,10 +9,11 @@ from collections.abc import Callable
 import pytest
 
 from asperity.runtime.errors import GatewayError
-from asperity.runtime.gateways.config import Ethernetip, GatewayConfig
+from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.gateways.ethernetip.encapsulation import HEADER, Command
 from asperity.runtime.gateways.ethernetip.gateway import EthernetIpGateway
 from asperity.runtime.gateways.ethernetip.server import DISCOVERIES_PER_S
+from asperity.runtime.gateways.ethernetip.settings import Ethernetip
 from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.ethernetip.eip_floor import Floor
 from tests.runtime.gateways.floor import FakeLink, open_files, result, until
