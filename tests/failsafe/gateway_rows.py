@@ -135,14 +135,6 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "::test_a_dead_or_stopped_inspector_takes_accept_and_quality_away_and_both_come_back_without_hands",
                 "accept = 0 did not come", *TRUST_FOR_EVER),
         ],
-        "... EtherNet/IP": [
-            off("runtime/gateways/ethernetip/test_eip_line.py"
-                "::test_a_dead_inspector_takes_accept_and_quality_away_over_ethernet_ip_and_both_come_back",
-                "accept = 0 did not come", *TRUST_FOR_EVER),
-            off("runtime/gateways/ethernetip/test_eip_cyclic.py::test_accept_falls_in_the_cycle_whatever_was_sent_before",
-                "assert 1 == 0", ("gateways/modbus/gateway.py", '"accept": view.good\n                and record', '"accept": record'),
-                ("gateways/modbus/gateway.py", "and self._link.may_pass(shown.item)", "and shown.item.accept")),
-        ],
         "... OPC UA": [
             off("runtime/gateways/opcua/test_opcua_line.py::test_a_killed_or_stopped_inspector_takes_accept_away_and_ready_comes_back",
                 "the fall of accept", *TRUST_FOR_EVER,
@@ -303,20 +295,6 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/gateways/modbus/test_modbus_recipes.py::test_only_results_of_the_selected_recipe_pass",
                 "(2, 1, 1) == (2, 1, 0)", ("gateways/modbus/gateway.py", "return selected == 0 or", "return True or")),
         ],
-        "the EtherNet/IP gateway is restarted, and the controller holds old requests": [
-            off("runtime/gateways/ethernetip/test_eip_client.py::test_what_stood_in_the_controller_as_the_gateway_started_is_not_done",
-                "== (21, 21, [])", NO_BASELINE),
-        ],
-        "the EtherNet/IP controller goes to program mode, its cyclic data stop, repeat or come from elsewhere": [
-            off("runtime/gateways/ethernetip/test_eip_cyclic.py::test_a_controller_in_program_mode_asks_for_nothing",
-                "1 == 5", ("gateways/ethernetip/connections.py", "self.count, self.running = count, bool(run & 1)", "self.count, self.running = count, True"),
-                ("gateways/ethernetip/connections.py", "new = bool(run & 1) and (", "new = (")),
-            off("runtime/gateways/ethernetip/test_eip_cyclic.py"
-                "::test_a_connection_of_which_nothing_comes_is_closed_and_another_may_own",
-                "the end of the connection did not come", ("gateways/ethernetip/connections.py", "if now_s > cyclic.ends_s]", "if False]")),
-            off("runtime/gateways/ethernetip/test_eip_cyclic.py::test_who_owns_writes_alone",
-                "== []", ("gateways/ethernetip/connections.py", "if self.came >= 0 and not 0 < (number - self.came) & 0xFFFFFFFF < 1 << 31:", "if False:")),
-        ],
         "two recipes have the same number in gateway.toml (1 and 01): Modbus, EtherNet/IP": [
             off("runtime/gateways/modbus/test_modbus_recipes.py::test_a_number_written_in_two_ways_is_refused",
                 "DID NOT RAISE", ("gateways/modbus/gateway.py", 'and text[0] != "0" and', "and")),
@@ -378,9 +356,6 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "assert", UNANNOUNCED, *ANYBODYS),
         ],
         "invalid data, silence, reconnections: Modbus, EtherNet/IP, HTTP": [
-            off("runtime/gateways/ethernetip/test_eip_server.py"
-                "::test_a_message_that_claims_too_much_costs_its_sender_the_connection_and_nobody_else",
-                "timed out", ("gateways/ethernetip/encapsulation.py", "if nbytes > DATA_MAX_NBYTES:", "if False:")),
             off("runtime/gateways/modbus/test_modbus_server.py::test_garbage_costs_its_sender_the_connection_and_nobody_else",
                 "timed out", NO_MODBUS),
             off("runtime/gateways/http/test_http_hostile.py::test_malformed_and_oversized_requests_are_answered_and_closed",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from tests.failsafe import (
     bundle_rows,
     camera_rows,
+    ethernetip_rows,
     folder_rows,
     gateway_rows,
     genicam_rows,
@@ -72,7 +73,7 @@ ENTRIES = [
     Entry(section, fault, node, says, patches, _soak(node))
     for rows in (
         station_rows, bundle_rows, camera_rows, picture_rows, folder_rows, genicam_rows, realsense_rows, ros2_rows,
-        gateway_rows, vision_rows,
+        gateway_rows, ethernetip_rows, vision_rows,
     )
     for section, faults in rows.TABLE.items()
     for fault, entries in faults.items()
