@@ -12,9 +12,13 @@ from asperity.runtime.gateways.ethernetip.assemblies import (
     ASSEMBLIES,
     COMMAND,
     CONFIGURATION,
+    COUNTED,
     INPUT_ONLY,
     RESULT,
+    SHOWN_BATCH,
+    SHOWN_PART,
     STATE,
+    TRIGGERED_PART,
     WRITE_STATUS,
     Assembly,
     nbytes_of,
@@ -24,8 +28,11 @@ from asperity.runtime.gateways.ethernetip.objects import DEVICE_TYPE, PRODUCT, R
 from asperity.runtime.gateways.ethernetip.settings import Ethernetip
 from asperity.runtime.gateways.modbus.table import Kind, Row
 
-TYPES: dict[Kind, str] = {"u16": "UINT", "u32": "UDINT", "f32": "REAL"}
-CODES: dict[Kind, int] = {"u16": 0xC7, "u32": 0xC8, "f32": 0xCA}
+TYPES: dict[Kind, str] = {
+    "u16": "UINT", "u32": "UDINT", "i64": "LINT", "f32": "REAL", "text64": "UDINT length, 64 bytes of UTF-8",
+    "text256": "UDINT length, 256 bytes of UTF-8",
+}  # fmt: skip
+CODES: dict[Kind, int] = {"u16": 0xC7, "u32": 0xC8, "i64": 0xC5, "f32": 0xCA, "text64": 0xD1, "text256": 0xD1}
 EDS_NAME_MAX, EDS_HELP_MAX = 16, 64
 RPI_US = 20_000
 
@@ -57,12 +64,16 @@ def _fields(*columns: Assembly) -> list[str]:
 
 def produced() -> list[str]:
     """The fields that are read."""
-    return _fields(ALL, RESULT, STATE)
+    lines = _fields(ALL, RESULT, STATE)
+    for each in (SHOWN_PART, SHOWN_BATCH, COUNTED):
+        lines += ["", *_fields(each)]
+    return lines
 
 
 def consumed() -> list[str]:
     """The fields that are written, and the outcomes of a write."""
-    lines = [*_fields(COMMAND, ACKNOWLEDGE), "", "| `write_status` | name | the last write |", "|---|---|---|"]
+    lines = [*_fields(COMMAND, ACKNOWLEDGE), "", *_fields(TRIGGERED_PART), ""]
+    lines += [ "| `write_status` | name | the last write |", "|---|---|---|"]
     return lines + [f"| {number} | {name} | {meaning} |" for number, (name, meaning) in WRITE_STATUS.items()]
 
 

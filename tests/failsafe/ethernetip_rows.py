@@ -14,8 +14,8 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "::test_a_dead_inspector_takes_accept_and_quality_away_over_ethernet_ip_and_both_come_back",
                 "accept = 0 did not come", *TRUST_FOR_EVER),
             off("runtime/gateways/ethernetip/test_eip_cyclic.py::test_accept_falls_in_the_cycle_whatever_was_sent_before",
-                "assert 1 == 0", ("gateways/modbus/gateway.py", '"accept": view.good\n                and record', '"accept": record'),
-                ("gateways/modbus/gateway.py", "and self._link.may_pass(shown.item)", "and shown.item.accept")),
+                "assert 1 == 0", ("gateways/modbus/registers.py", '"accept": view.good\n                and record', '"accept": record'),
+                ("gateways/modbus/registers.py", "and self._link.may_pass(shown.item)", "and shown.item.accept")),
         ],
         "the EtherNet/IP gateway is restarted, and the controller holds old requests": [
             off("runtime/gateways/ethernetip/test_eip_client.py::test_what_stood_in_the_controller_as_the_gateway_started_is_not_done",

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asperity.runtime.gateways.modbus.table import STATUS, WORDS, WRITES, Row
+from asperity.runtime.gateways.modbus.table import (
+    BATCH,
+    COUNTS,
+    PART,
+    PART_WRITES,
+    STATUS,
+    WORDS,
+    WRITES,
+    Row,
+)
 
 WRITE_STATUS: dict[int, tuple[str, str]] = {
     0: ("NONE", "nothing has been written since the gateway started"),
@@ -129,7 +138,19 @@ COMMAND = Assembly(
 ACKNOWLEDGE = Assembly(
     151, "acknowledge", "result_ack alone, for explicit messages", WRITES, _placed(WRITES[:1]), writable=True
 )
-ASSEMBLIES = {assembly.instance: assembly for assembly in (ALL, RESULT, STATE, COMMAND, ACKNOWLEDGE)}
+SHOWN_PART = Assembly(103, "part", "who the part of the shown result is", PART, _placed(PART))
+SHOWN_BATCH = Assembly(104, "batch", "lot, order and shift of that part", BATCH, _placed(BATCH))
+COUNTED = Assembly(105, "counters", "what the station counts, through restarts", COUNTS, _placed(COUNTS))
+TRIGGERED_PART = Assembly(
+    152, "part of a trigger", "position and part id of the next trigger; lot, order and shift for command 8",
+    PART_WRITES, _placed(PART_WRITES), writable=True,
+)  # fmt: skip
+ASSEMBLIES = {
+    assembly.instance: assembly
+    for assembly in (
+        ALL, RESULT, STATE, SHOWN_PART, SHOWN_BATCH, COUNTED, COMMAND, ACKNOWLEDGE, TRIGGERED_PART,
+    )
+}  # fmt: skip
 PRODUCED = (ALL, RESULT, STATE)
 """What a cyclic connection can bring to the controller."""
 CONFIGURATION, INPUT_ONLY = 1, 254

@@ -12,7 +12,7 @@ from asperity.runtime.errors import ConfigError
 from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.gateways.ethernetip.server import EthernetIpServer
 from asperity.runtime.gateways.link import Link
-from asperity.runtime.gateways.modbus.gateway import ModbusRegisters
+from asperity.runtime.gateways.modbus.registers import ModbusRegisters
 from asperity.runtime.gateways.process import cannot_listen, check_host, run
 
 TABLE = "ethernetip"

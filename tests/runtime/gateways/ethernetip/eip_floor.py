@@ -29,7 +29,7 @@ from asperity.runtime.gateways.ethernetip.encapsulation import (
 from asperity.runtime.gateways.ethernetip.objects import ASSEMBLY, DATA
 from asperity.runtime.gateways.ethernetip.server import EthernetIpServer
 from asperity.runtime.gateways.ethernetip.settings import Ethernetip
-from asperity.runtime.gateways.modbus.gateway import ModbusRegisters
+from asperity.runtime.gateways.modbus.registers import ModbusRegisters
 from asperity.runtime.gateways.modbus.table import FORMATS
 from asperity.testing import PATIENCE_S, STATION
 from tests.runtime.gateways.floor import FakeLink, Loop
