@@ -3,6 +3,7 @@
 #include "faults.cuh"
 #include "keys.cuh"
 #include "labels.cuh"
+#include "reduce.cuh"
 
 namespace maps {
 
@@ -25,18 +26,6 @@ __device__ inline int token_of(int patch, int grid, int rgb_grid) {
 
 __device__ inline double value(float v) { return v; }
 __device__ inline double value(half v) { return __half2float(v); }
-
-// Sum over a block in a fixed tree, known to every thread. slots: 32 of shared memory; ends with a barrier.
-__device__ inline double block_sum(double v, double* slots) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-    for (int d = 16; d; d /= 2) v += __shfl_xor_sync(FULL_WARP, v, d);
-    if (lane == 0) slots[warp] = v;
-    __syncthreads();
-    v = lane < warps ? slots[lane] : 0.0;
-    for (int d = 16; d; d /= 2) v += __shfl_xor_sync(FULL_WARP, v, d);
-    __syncthreads();
-    return v;
-}
 
 // The worst scored row's distance, re-weighted; see image_distance_f32.
 template <class Row>
@@ -79,7 +68,7 @@ __device__ void image_distance(const float* distances, const int* nearest, const
             const double d = value(bank[static_cast<size_t>(other[k]) * dimension + c]) - value(queries[static_cast<size_t>(row) * dimension + c]);
             sum += d * d;
         }
-        total += exp((sqrt(block_sum(sum, sums)) - s) / root);
+        total += exp((sqrt(reduce::block_sum(sum, sums)) - s) / root);
     }
     if (threadIdx.x == 0) {
         const double result = (1.0 - 1.0 / total) * s;
