@@ -39,6 +39,8 @@ POSE_THREADS = 768
 PLANE_BYTES = 64
 DIGIT_BYTES = 4 * 3 * 2 * 2048
 MOST_BLOCKS = 64
+CELLS_A_THREAD = 8
+"""Of the plane's kernels: their sums cost a block as much as some cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class SurfaceHeights:
                 "bundle again"
             )
         self.surface, self.model, self.grid = surface, model, grid
-        self._blocks = min(MOST_BLOCKS, -(size**2 // -BLOCK))
+        self._blocks = min(MOST_BLOCKS, -(size**2 // -(BLOCK * CELLS_A_THREAD)))
         self._level, self._plane, self.pose = device.alloc(4), device.alloc(PLANE_BYTES), device.alloc(24)
         self._coarse, self._work = device.alloc(16 * COARSE**2), device.alloc(64 * COARSE**2)
         self._left, self._both = device.alloc(4 * size**2), device.alloc(size**2)

@@ -213,13 +213,15 @@ def station(kind: Literal["published", "local", "plain", "squares", "surface", "
         return Station(
             small_network(
                 grid=14, rgb_grid=7, cloud_px=42, groups=24, distances="local", picture=relief, descriptor=histograms,
-                height=HeightResidual(5, 96), modalities=MODALITIES,
+                height=HeightResidual(5, 64), modalities=MODALITIES,
             ),
+            plane_geometry(SHOT, side_px=64),
             projected={"rgb": 4, "points": 6, "geometry": 3, "height": 6, "descriptor": 20},
         )  # fmt: skip
     if kind == "fast":
         return Station(
-            small_network(picture=relief, descriptor=histograms, modalities=("rgb", "geometry", "descriptor"))
+            small_network(picture=relief, descriptor=histograms, modalities=("rgb", "geometry", "descriptor")),
+            plane_geometry(SHOT, side_px=64),
         )
     return Station(small_network(pooling="published", cloud_resize="nearest", centre_positions=False))
 
