@@ -286,6 +286,10 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 # What the kernels noticed, and what the search says of its queries.
                 ("cuda/readback.py", "if fault:", "if False:"),
                 ("cuda/readback.py", "if not_finite or no_row:", "if False:")),
+            off("runtime/cuda/test_surface_kernels.py::test_features_that_are_not_numbers_are_a_fault",
+                "assert", ("cuda/heights.cu", "if (!isfinite(ratio)) report(fault, FAULT_NOT_FINITE);", "")),
+            off("runtime/cuda/test_surface_kernels.py::test_features_that_are_not_numbers_are_a_fault",
+                "assert", ("cuda/descriptor.cu", "else report(fault, FAULT_NOT_FINITE);", "")),
         ],
         "no GPU, driver, plan or memory although the GPU is configured": [
             off("runtime/judging/test_recipes.py::test_a_station_told_to_use_the_gpu_never_goes_on_without_it",
