@@ -31,10 +31,13 @@ from asperity.runtime.cuda.points import FilledPatches, PatchNumbers
 from asperity.runtime.cuda.preprocess import FIGURES, Preprocess
 from asperity.runtime.cuda.shape import SHAPES, ShapeInputs, sees_surfaces
 from asperity.runtime.cuda.streams import FrameDevice, Recording
+from asperity.runtime.cuda.tiles import ColourPass
 from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import BoolArray, Frame, ModalityName, Prepared
 from asperity.runtime.manifest import Decision, Geometry, Network
 from asperity.runtime.vision.features import adapts, normalised, normalised_image, prepared_features
+from asperity.runtime.vision.maps import own_blur_px
+from asperity.runtime.vision.tiles import of_window
 
 SURFACE_PASS = "rgb of the surface"
 """The colour network's second pass of a frame, over the surface's picture: a graph of its own."""
@@ -59,7 +62,7 @@ class Lane:
 
     def __init__(self, device: FrameDevice, recipe: Shared) -> None:
         """Allocates every buffer; ``connect`` and ``record`` follow, and nothing is allocated after them."""
-        network = self.network = recipe.network
+        network = self.network = of_window(recipe.network)
         self.device, self.geometry, self.recipe = device, recipe.geometry, recipe
         self._adapts = adapts(network)
         self._local = recipe.banks["rgb"].usual is not None
@@ -79,10 +82,11 @@ class Lane:
         else:
             self.filled = FilledPatches(device, network.cloud_px, network.grid, network.pooling)
             self._numbers = self.filled.numbers
-        coloured = 4 * self.tokens * network.rgb_channels
-        self._rgb_tokens = device.alloc(coloured)
-        self._rgb_adapted = device.alloc(coloured) if self._adapts else None
-        self._picture_tokens = device.alloc(coloured) if self.picture else None
+        self.colour = ColourPass(device, recipe.network, self.pre.network_image)
+        self._rgb_adapted = device.alloc(self.colour.tokens.nbytes) if self._adapts else None
+        self.pictured: ColourPass | None = None
+        if self.picture:
+            self.pictured = ColourPass(device, recipe.network, self.picture.network_image)
         coarser = network.rgb_grid != network.grid
         self.branches: dict[ModalityName, ModalityBranch] = {}
         for name, bank in recipe.banks.items():
@@ -90,7 +94,9 @@ class Lane:
             rows, grid = (self.tokens, network.rgb_grid) if by_token else (self.patches, network.grid)
             self.branches[name] = ModalityBranch(device, bank, rows, grid, own_peak=by_token and coarser)
         placed = {name: branch.placed for name, branch in self.branches.items()}
-        self.maps = Maps(device, network.grid, network.rgb_grid, self.patches, recipe.decision, placed)
+        self.maps = Maps(
+            device, network.grid, network.rgb_grid, self.patches, recipe.decision, placed, own_blur_px(network.grid)
+        )
         self._networks: dict[str, DeviceGraph] = {}
         self.head = self._head_pieces()
         self.answer = self._answer_pieces()
@@ -109,18 +115,14 @@ class Lane:
 
     def connect(self, graphs: DeviceGraphs) -> None:
         """Make the networks and tell them their buffers. Raises EngineError where they do not fit the manifest."""
-        network = self.network
-        picture, colour = (1, 3, network.image_px, network.image_px), (self.tokens, network.rgb_channels)
-        bound: dict[str, dict[str, tuple[Buffer, Shape]]] = {
-            "rgb": {"image": (self.pre.network_image, picture), "tokens": (self._rgb_tokens, colour)}
-        }
-        if self.picture and self._picture_tokens:
-            bound[SURFACE_PASS] = {
-                "image": (self.picture.network_image, picture),
-                "tokens": (self._picture_tokens, colour),
-            }
+        network = self.recipe.network  # of one tile
+        picture, colour = (1, 3, network.image_px, network.image_px), (network.rgb_grid**2, network.rgb_channels)
+        bound: dict[str, dict[str, tuple[Buffer, Shape]]] = {}
+        for name, seen in (("rgb", self.colour), (SURFACE_PASS, self.pictured)):
+            if seen is not None:
+                bound[name] = {"image": (seen.input, picture), "tokens": (seen.output, colour)}
         if self._rgb_adapted:
-            bound["adaptor_rgb"] = {"tokens": (self._rgb_tokens, colour), "adapted": (self._rgb_adapted, colour)}
+            bound["adaptor_rgb"] = {"tokens": (self.colour.tokens, colour), "adapted": (self._rgb_adapted, colour)}
         if self.points:
             bound |= self.points.bound()
         network_of = {name: "rgb" if name == SURFACE_PASS else name for name in bound}
@@ -180,7 +182,7 @@ class Lane:
                 if prepared.geometry is None:
                     raise EngineError("the frame was prepared without its surface's picture; export the bundle again")
                 device.write(self.picture.network_image, normalised(prepared.geometry, self.network))
-            given = prepared_features(prepared, self.network)
+            given = prepared_features(prepared, self.recipe.network)
             for name, features in (self.shape.features if self.shape else {}).items():
                 device.write(features, given[name])
             device.write(self.pre.cloud, np.ascontiguousarray(prepared.cloud, dtype=np.float32))
@@ -212,14 +214,14 @@ class Lane:
 
         Each works on what the frame scored last left in the buffers, on the device's current branch.
         """
-        pre, fault, colour = self.pre, self.fault, self.tokens * self.network.rgb_channels
+        pre, fault = self.pre, self.fault
         stages: list[tuple[str, Enqueue]] = [
             ("part", lambda: pre.enqueue_part(self.rgb_in, fault)),
             ("silhouette", lambda: pre.enqueue_silhouette(fault)),
-            ("rgb network", lambda: self._run("rgb", self._rgb_tokens, colour)),
+            ("rgb network", lambda: self._see("rgb", self.colour)),
         ]
         if adapted := self._rgb_adapted:
-            stages.append(("rgb adaptor", lambda: self._run("adaptor_rgb", adapted, colour)))
+            stages.append(("rgb adaptor", lambda: self._run("adaptor_rgb", adapted, adapted.nbytes // 4)))
         if filled := self.filled:
             stages.append(("filled patches", lambda: filled.enqueue(pre.cloud, fault)))
         if points := self.points:
@@ -234,8 +236,8 @@ class Lane:
                 stages.append(("points adaptor", lambda: self._adapt_points(points, larger=False)))
         if shape := self.shape:
             stages.append(("picture" if self.picture else "surface", lambda: shape.enqueue_picture(fault)))
-            if tokens := self._picture_tokens:
-                stages.append(("picture network", lambda: self._run(SURFACE_PASS, tokens, colour)))
+            if pictured := self.pictured:
+                stages.append(("picture network", lambda: self._see(SURFACE_PASS, pictured)))
             if shape.features:
                 stages.append((" and ".join(shape.features), lambda: shape.enqueue_features(fault)))
         stages += [(f"{name} search", partial(self._search, name, self.slots)) for name in self.branches]
@@ -249,7 +251,7 @@ class Lane:
     # ------------------------------------------------------------------ what is enqueued
 
     def _enqueue_first(self, *, preprocess: bool) -> None:
-        device, fault, colour = self.device, self.fault, self.tokens * self.network.rgb_channels
+        device, fault = self.device, self.fault
         if preprocess:
             self.pre.enqueue_part(self.rgb_in, fault)
         device.record(self._forked)
@@ -260,12 +262,12 @@ class Lane:
             device.follow(self._forked)
             if preprocess:
                 self.pre.enqueue_silhouette(fault)
-            self._run("rgb", self._rgb_tokens, colour)
+            self._see("rgb", self.colour)
             if self._rgb_adapted:
-                self._run("adaptor_rgb", self._rgb_adapted, colour)
-            if self._picture_tokens:
+                self._run("adaptor_rgb", self._rgb_adapted, self._rgb_adapted.nbytes // 4)
+            if self.pictured:
                 device.follow(self._pictured)
-                self._run(SURFACE_PASS, self._picture_tokens, colour)
+                self._see(SURFACE_PASS, self.pictured)
             device.record(self._joined)
         if self.points:
             self.points.enqueue_inputs(self.pre.cloud, fault)
@@ -333,9 +335,10 @@ class Lane:
             assert self.points is not None
             branch.enqueue(self.points.features, maps.slot_scored, slots, self.fault)
         elif name in ("rgb", "geometry"):
-            features = self._rgb_adapted or self._rgb_tokens if name == "rgb" else self._picture_tokens
-            assert features is not None
-            branch.enqueue(features, maps.token_scored, self.tokens, self.fault)
+            seen = self.colour if name == "rgb" else self.pictured
+            assert seen is not None
+            adapted = self._rgb_adapted if name == "rgb" else None
+            branch.enqueue(adapted or seen.tokens, maps.token_scored, self.tokens, self.fault)
         else:
             assert self.shape is not None
             branch.enqueue(self.shape.features[name], maps.scored, self.patches, self.fault)
@@ -345,6 +348,9 @@ class Lane:
         self.maps.enqueue_planes(self._numbers.slot_of_patch, self.fault)
         if self._local:
             self.maps.enqueue_pixels(self.fault)
+
+    def _see(self, name: str, seen: ColourPass) -> None:
+        seen.enqueue(lambda: self._run(name, seen.output, seen.count))
 
     def _run(self, name: str, output: Buffer, count: int) -> None:
         self._networks[name].enqueue(self.device.handle)

@@ -21,6 +21,7 @@ from asperity.runtime.frame import BoolArray, FloatArray, ModalityName
 from asperity.runtime.manifest import Decision, Geometry, Modality, Network
 from asperity.runtime.vision.distances import USUAL, ModalityBank, RowStatistics
 from asperity.runtime.vision.height_residual import HeightModel
+from asperity.runtime.vision.tiles import of_window
 
 
 def refuse_modalities(network: Network) -> None:
@@ -57,6 +58,7 @@ def host_banks(
 ) -> dict[ModalityName, HostBank]:
     """Each modality's bank by the path that is quickest for its tokens on a device of this name. Raises EngineError."""
     found: dict[ModalityName, HostBank] = {}
+    network = of_window(network)
     for name, modality in decision.modalities().items():
         bank, tokens = banks[name], network.rgb_grid**2 if LAID[name] == LAID["rgb"] else network.grid**2
         rows = bank.memory.rows

@@ -16,7 +16,7 @@ from asperity.runtime.cuda.tables import spread_table
 from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import FloatArray, ModalityName, Region, Window
 from asperity.runtime.manifest import Decision
-from asperity.runtime.vision.maps import MAP_PX, region_of
+from asperity.runtime.vision.maps import BLUR_SIGMA_PX, MAP_PX, own_blur_px, region_of
 from asperity.runtime.vision.nearest import MemoryBank
 from asperity.runtime.vision.scoring import TIE_SLOPE
 
@@ -44,6 +44,7 @@ class Maps:
         slots: int,
         decision: Decision,
         distances: Mapping[ModalityName, Buffer],
+        blur_px: float = BLUR_SIGMA_PX,
     ) -> None:
         """``distances``: those of every modality, f4 (``LAID``); ``slots``: rows that the points' have room for.
 
@@ -59,7 +60,7 @@ class Maps:
             raise EngineError(f"distances of {', '.join(distances)} do not fit a decision by {', '.join(modalities)}")
         self.device, self.grid, self.rgb_grid, self.slots = device, grid, rgb_grid, slots
         self.plane_of = {name: MODALITIES + at for at, name in enumerate(modalities)}
-        self._spread, count = device.upload(spread_table(grid)), MODALITIES + len(modalities)
+        self._spread, count = device.upload(spread_table(grid, blur_px)), MODALITIES + len(modalities)
         self.count = count
         self.planes, self._rows = device.alloc(4 * count * grid**2), device.alloc(4 * count * grid * MAP_PX)
         self.pixels, self.peaks = device.alloc(4 * count * MAP_PX**2), device.alloc(8 * count)
@@ -128,11 +129,12 @@ class Peak:
 
     def __init__(self, device: Device, grid: int) -> None:
         self.device, self.grid = device, grid
-        self._spread, self._rows = device.upload(spread_table(grid)), device.alloc(4 * grid * MAP_PX)
+        spread = spread_table(grid, own_blur_px(grid))
+        self._spread, self._rows = device.upload(spread), device.alloc(4 * grid * MAP_PX)
         self._pixels, self.peak = device.alloc(4 * MAP_PX**2), device.alloc(8)
 
     def enqueue(self, patch_map: Buffer, fault: Buffer) -> None:
-        """Of a map grid^2 f4, as ``runtime.vision.maps.pixel_map`` spreads it."""
+        """Of a map grid^2 f4, as ``runtime.vision.maps.pixel_map`` spreads local distances."""
         sizes = (np.int32(self.grid), np.int32(MAP_PX))
         begin = Launch("begin_maps", (1, 1, 1), (BLOCK, 1, 1))
         self.device.launch(begin, np.int32(0), np.uint64(0), np.int32(1), self.peak)

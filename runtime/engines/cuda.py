@@ -36,7 +36,7 @@ from asperity.runtime.vision.features import StageClock
 from asperity.runtime.vision.height_residual import HeightModel
 from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.preprocess import Masks, covered_pixels, refuse_size
-from asperity.runtime.vision.tiles import refuse_several_tiles
+from asperity.runtime.vision.tiles import of_window
 from asperity.runtime.vision.units import pixel_rays
 
 NAME = "cuda"
@@ -295,7 +295,7 @@ class CudaEngine(Engine):
 
     def _finish(self, way: UnderWay) -> Scores:
         """Read the answer."""
-        grid = self._network.grid
+        grid = of_window(self._network).grid
         if way.empty:
             nothing = ModalityScores(np.zeros((grid, grid), dtype=np.float32), 0.0)
             scored = np.zeros((grid, grid), dtype=bool)
@@ -376,7 +376,6 @@ class CudaEngine(Engine):
     def _make(self, decision: Decision, banks: Banks, masks: Masks, heights: HeightModel | None) -> None:
         device, settings = self._device, self._settings
         refuse_modalities(self._network)
-        refuse_several_tiles(self._network)
         covered = covered_pixels(masks, self._geometry)
         plan = LanePlan(
             self._geometry, self._network, decision, covered if covered.any() else None,

@@ -23,7 +23,7 @@ from asperity.runtime.cuda.maps import (
 from asperity.runtime.frame import FloatArray, ModalityName, ModalityScores
 from asperity.runtime.manifest import Decision, Modality
 from asperity.runtime.vision.distances import image_distance
-from asperity.runtime.vision.maps import MAP_PX, pixel_map
+from asperity.runtime.vision.maps import BLUR_SIGMA_PX, MAP_PX, own_blur_px, pixel_map
 from asperity.runtime.vision.nearest import MemoryBank
 from asperity.runtime.vision.scoring import fused_map
 
@@ -95,7 +95,8 @@ class CheckedMaps:
             "rgb": tokens, "points": distances, "geometry": surface, "height": self.patch_distances,
         }  # fmt: skip
         sources = {name: device.upload(given[name]) for name in self.decision.modalities()}
-        self.stage = Maps(device, grid, self.rgb_grid, self.slots, self.decision, sources)
+        self.blur_px = 2.0 if kind == "no_points" else BLUR_SIGMA_PX
+        self.stage = Maps(device, grid, self.rgb_grid, self.slots, self.decision, sources, self.blur_px)
         self.inputs = device.upload(numbers), device.upload(self.inspect.astype(np.uint8))
         self.threads = shape.get("threads", 1024)
         self.fault = clear_fault(device)
@@ -138,7 +139,7 @@ class CheckedMaps:
             limit = MAP_ROUNDING * max(float(np.abs(expected).max()), 1e-9)
             if np.abs(planes[plane] - expected).max() > limit:
                 told.append(f"plane {plane} is off by {np.abs(planes[plane] - expected).max()}")
-            off = np.abs(pixels[plane] - pixel_map(expected)).max()
+            off = np.abs(pixels[plane] - pixel_map(expected, self.blur_px)).max()
             if off > limit:
                 told.append(f"the pixels of plane {plane} are off by {off}")
         if not np.array_equal(peaks, pixels.max(axis=(1, 2))):
@@ -268,7 +269,7 @@ class CheckedPeak:
         """Against ``runtime.vision.maps.pixel_map`` in float64."""
         told = fault_problems(self.device, self.fault, self.expected_fault)
         found = float(peak_values(self.device.download(self.stage.peak, (1,), np.uint64))[0])
-        wanted = float(pixel_map(self.map).max())
+        wanted = float(pixel_map(self.map, own_blur_px(len(self.map))).max())
         if np.isnan(wanted) != np.isnan(found) or abs(found - wanted) > MAP_ROUNDING * max(1.0, abs(wanted)):
             told.append(f"the peak is {found} and must be {wanted}")
         return told
@@ -312,7 +313,7 @@ ENTRIES: tuple[KernelEntry, ...] = (
         source="maps",
         prepare=CheckedPeak,
         shapes=(_PAPER, {"grid": 21, "rgb_grid": 7}),
-        small=({"grid": 12, "rgb_grid": 6},),
+        small=({"grid": 12, "rgb_grid": 6}, {"grid": 32, "rgb_grid": 32}),
         kinds=("random", "flat", "nan"),
     ),
     _distance_entry(True),

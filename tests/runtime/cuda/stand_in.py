@@ -77,7 +77,12 @@ def graphs_of(network: Network, spoil: dict[str, float] | None = None) -> dict[s
             ],
             {"image": [1, 3, network.image_px, network.image_px]},
             {"tokens": [tokens, c]},
-            {"w": _weights(0, c, 3, cell, cell) / 20, "shape": np.array([c, tokens]), "spoil": wrong["rgb"]},
+            # Each token's own place counts too, as in a real network: tiles that are mixed up show.
+            {
+                "w": _weights(0, c, 3, cell, cell) / 20,
+                "shape": np.array([c, tokens]),
+                "spoil": wrong["rgb"] + _weights(4, tokens, c) / 4,
+            },
         ),
         "points": model(
             [
@@ -192,38 +197,38 @@ def other_modality(modality: Modality) -> Modality:
     return Modality(**{**values, "feature_mean": -0.2, "feature_std": 1.3, "patch_mean": 0.4, "weight": 0.7})
 
 
-def station(kind: Literal["published", "local", "plain", "squares", "surface", "fast"] = "published") -> Station:
+Kind = Literal["published", "local", "plain", "squares", "surface", "fast", "tiles"]
+
+
+def station(kind: Kind = "published") -> Station:
     """Kinds of recipes: with adaptors and published distances, local ones on two grids, no adaptor; squares and
     projected features, one to fewer columns than channels; with all modalities of the surface, of two widths; published
-    distances without points, otherwise as profile ``fast``."""
-    if kind == "published":
-        return Station()
-    if kind == "local":
-        return Station(
-            small_network(
-                grid=14, rgb_grid=7, cloud_px=42, groups=24, adaptor="lsfa", points_slots=128, rgb_slots=49,
-                distances="local", pooling="valid_mean",
-            )
-        )  # fmt: skip
-    if kind == "squares":
-        return Station(small_network(distances="local"), projected={"rgb": 4, "points": 6})
+    distances without points, otherwise as profile ``fast``; pictures seen tile by tile."""
     relief = SurfacePicture("relief", 3, (0.0, 0.0, 0.0), (0.4, 0.4, 0.3))
     histograms = GridDescriptor(3, ((0.05, 0.05, 0.03), (0.05, 0.06, 0.03), (0.05, 0.08, 0.04)))
-    if kind == "surface":
-        return Station(
-            small_network(
-                grid=14, rgb_grid=7, cloud_px=42, groups=24, distances="local", picture=relief, descriptor=histograms,
-                height=HeightResidual(5, 64), modalities=MODALITIES,
-            ),
-            plane_geometry(SHOT, side_px=64),
-            projected={"rgb": 4, "points": 6, "geometry": 3, "height": 6, "descriptor": 20},
-        )  # fmt: skip
-    if kind == "fast":
-        return Station(
-            small_network(picture=relief, descriptor=histograms, modalities=("rgb", "geometry", "descriptor")),
-            plane_geometry(SHOT, side_px=64),
-        )
-    return Station(small_network(pooling="published", cloud_resize="nearest", centre_positions=False))
+    two_grids = {"grid": 14, "rgb_grid": 7, "cloud_px": 42, "groups": 24, "distances": "local"}
+    changes: dict[Kind, dict[str, object]] = {
+        "published": {"adaptor": "lsfa", "points_slots": 40, "rgb_slots": 49},
+        "local": {
+            **two_grids, "adaptor": "lsfa", "points_slots": 128, "rgb_slots": 49, "pooling": "valid_mean",
+        },
+        "plain": {"pooling": "published", "cloud_resize": "nearest", "centre_positions": False},
+        "squares": {"distances": "local"},
+        "surface": {
+            **two_grids, "picture": relief, "descriptor": histograms, "height": HeightResidual(5, 64),
+            "modalities": MODALITIES,
+        },
+        "fast": {"picture": relief, "descriptor": histograms, "modalities": ("rgb", "geometry", "descriptor")},
+        "tiles": {"tiles": 2, "distances": "local", "picture": relief, "modalities": ("rgb", "points", "geometry")},
+    }  # fmt: skip
+    projected = {
+        "squares": {"rgb": 4, "points": 6},
+        "surface": {"rgb": 4, "points": 6, "geometry": 3, "height": 6, "descriptor": 20},
+    }
+    side_px = 96 if kind in ("published", "local", "plain", "squares") else 64
+    return Station(
+        small_network(**changes[kind]), plane_geometry(SHOT, side_px=side_px), projected=projected.get(kind, {})
+    )
 
 
 def same(one: Scores, other: Scores) -> bool:

@@ -59,7 +59,7 @@ def agree(found: Scores, expected: Scores) -> None:
 
 
 @pytest.mark.parametrize("first_branch_first", [False, True])
-@pytest.mark.parametrize("kind", ["published", "local", "plain", "squares", "surface", "fast"])
+@pytest.mark.parametrize("kind", ["published", "local", "plain", "squares", "surface", "fast", "tiles"])
 def test_scores_are_the_cpu_engines(device_of: Any, kind: Any, first_branch_first: bool) -> None:
     made, device = station(kind), device_of(first_branch_first=first_branch_first, order=int(first_branch_first))
     engine, reference = made.cuda(device), made.cpu()
@@ -201,7 +201,7 @@ def test_a_fuller_frame_than_the_slots_takes_the_larger_graph(device_of: Any) ->
         without.score(SHOT.frame, silent)
 
 
-@pytest.mark.parametrize("kind", ["local", "surface", "fast"])
+@pytest.mark.parametrize("kind", ["local", "surface", "fast", "tiles"])
 def test_a_prepared_frame_scores_like_the_frame_itself(device: ShimFrameDevice, kind: Any) -> None:
     """What is recorded and what is launched one by one are the same work."""
     made = station(kind)
@@ -292,7 +292,7 @@ def test_a_recipe_that_opens_beside_another_needs_room_for_itself_only(
         opened(device_of(total_bytes=room))
 
 
-@pytest.mark.parametrize("kind", ["local", "surface", "fast"])
+@pytest.mark.parametrize("kind", ["local", "surface", "tiles"])
 def test_the_plan_of_memory_is_what_is_taken(device: ShimFrameDevice, kind: Any) -> None:
     """No buffer of lanes or banks is missing in it: only rounding lies between."""
     engine = station(kind).cuda(device, Settings(lanes=2, keep_warm_ms=0))
@@ -337,7 +337,7 @@ def test_what_the_device_cannot_do_is_refused_at_opening(device: ShimFrameDevice
     for changes, words in (
         ({"modalities": ("rgb", "echo")}, "this bundle by rgb, echo; use the cpu engine"),
         ({"modalities": ("points",)}, "this bundle by points; use the cpu engine"),
-        ({"tiles": 2}, "2 x 2 tiles, which the CPU engine alone can score"),
+        ({"tiles": 5}, "network.tiles 5, not 1 to 4"),
     ):
         network = msgspec.structs.replace(made.network, **changes)
         with pytest.raises(EngineError, match=words):
