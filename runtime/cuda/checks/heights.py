@@ -29,7 +29,7 @@ POSE = 1e-5
 RATIO = 3 * POINT_MM / SPREAD_MM
 """Of a residual in spreads: two points' rounding, and the pose's on a step of the part."""
 
-MODELS = {"turned": (6.0, 1.5, -2.0), "lost": (0.0, 40.0, 40.0)}
+MODELS = {"turned": (6.0, 1.5, -2.0), "lost": (0.0, 16.0, 0.0)}
 """By kind: degrees, and shift as a share of 47 cells, by which the mean part lies elsewhere than the frame's."""
 
 
