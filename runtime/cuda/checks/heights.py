@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from asperity.runtime.cuda.checks.clouds import EMPTY, fault_problems
 from asperity.runtime.cuda.checks.preprocess import frame_of, geometry_of
-from asperity.runtime.cuda.checks.surface import KINDS, POINT_MM, SeenSurface, cpu_surface
+from asperity.runtime.cuda.checks.surface import KINDS, POINT_MM, SeenSurface, cpu_heights
 from asperity.runtime.cuda.heights import DeviceHeights, SurfaceHeights
 from asperity.runtime.cuda.kernels import Cost, KernelEntry, Shape
 from asperity.runtime.cuda.launch import Device
@@ -19,7 +19,6 @@ from asperity.runtime.vision.height_residual import (
     HeightModel,
     describe_heights,
     find_pose,
-    heights_of,
 )
 
 SPREAD_MM = 0.05
@@ -51,7 +50,7 @@ class CheckedHeights(SeenSurface):
         clean = "random" if self.kind in ("empty", "nan") else self.kind
         frame = frame_of(clean, shape["height"], shape["width"], rng)
         geometry = geometry_of(clean, shape["height"], shape["width"], shape["side"])
-        grid, surface = cpu_surface(frame, geometry, shape["box"])
+        own, present = cpu_heights(frame, geometry, shape["box"])
         degrees, down, right = MODELS.get(kind, (0.0, 1.0, 0.5))
         by, size = self.surface.size / 47, self.surface.size
 
@@ -59,8 +58,8 @@ class CheckedHeights(SeenSurface):
             turned = ndimage.rotate(values, degrees, reshape=False, order=order)
             return np.asarray(ndimage.shift(turned, (by * down, by * right), order=order))
 
-        known = moved(surface.present.astype(np.float32), 1) > 0.9
-        heights = np.where(known, moved(heights_of(surface, grid.up), 0), 0.0).astype(np.float32)
+        known = moved(present.astype(np.float32), 1) > 0.9
+        heights = np.where(known, moved(own, 0), 0.0).astype(np.float32)
         spread = SPREAD_MM * (1.0 + rng.random((3, size, size)))
         return HeightModel(heights, known, spread.astype(np.float32))
 
@@ -76,14 +75,13 @@ class CheckedHeights(SeenSurface):
         features = self.get(self.stage.features, (grid**2, DIMENSION), np.float32)
         if self.kind == "empty":
             return told + (["residuals of nothing"] if features.any() else [])
-        seen, surface = self.wanted()
-        heights = heights_of(surface, seen.up)
-        wanted = find_pose(heights, surface.present, self.model)
+        heights, present = cpu_heights(self.frame, self.geometry, self.surface.width)
+        wanted = find_pose(heights, present, self.model)
         pose = self.get(self.stage.pose, (3,), np.float64)
         off = np.abs(pose - (wanted.turn, wanted.down, wanted.right))
         if not off.max() <= POSE * max(1.0, float(np.abs(pose).max())):
             told.append(f"the pose is {pose} and must be {wanted}")
-        expected = describe_heights(heights, surface.present, self.model, grid)
+        expected = describe_heights(heights, present, self.model, grid)
         if not np.abs(features - expected).max() <= RATIO * max(1.0, float(np.abs(expected).max()) / 10):
             told.append(f"a residual is off by {np.abs(features - expected).max()} spreads")
         if not np.array_equal(np.abs(features) == LARGEST, np.abs(expected) == LARGEST):

@@ -15,10 +15,11 @@ from asperity.runtime.cuda.kernels import Cost, KernelEntry, Shape
 from asperity.runtime.cuda.launch import Buffer, Device
 from asperity.runtime.cuda.preprocess import Preprocess
 from asperity.runtime.cuda.surface import Surface, SurfaceImage, SurfacePoints
-from asperity.runtime.frame import Frame, ModalityName
+from asperity.runtime.frame import BoolArray, FloatArray, Frame, ModalityName
 from asperity.runtime.manifest import Geometry, SurfacePicture
 from asperity.runtime.vision import surface_grid as vision
 from asperity.runtime.vision.features import normalised
+from asperity.runtime.vision.height_residual import heights_of
 from asperity.runtime.vision.preprocess import find_part, part_window, surface_grid
 from asperity.runtime.vision.surface_grid import SurfaceGrid
 from asperity.runtime.vision.surface_picture import around_width, picture
@@ -82,6 +83,12 @@ def cpu_surface(frame: Frame, geometry: Geometry, width: int) -> tuple[SurfaceGr
     found = find_part(frame, geometry)
     grid = surface_grid(found, part_window(found.part, geometry), geometry)
     return grid, vision.surface_of(grid, width)
+
+
+def cpu_heights(frame: Frame, geometry: Geometry, width: int) -> tuple[FloatArray, BoolArray]:
+    """The CPU's heights of a frame, S x S mm, and where there are any."""
+    grid, surface = cpu_surface(frame, geometry, width)
+    return heights_of(surface, grid.up), surface.present
 
 
 class CheckedSurface(SeenSurface):

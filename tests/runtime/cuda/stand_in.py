@@ -10,7 +10,7 @@ import numpy as np
 from onnx import helper
 
 from asperity.runtime.bundle.banks import Banks, read_banks
-from asperity.runtime.cuda.checks.surface import cpu_surface
+from asperity.runtime.cuda.checks.surface import cpu_heights
 from asperity.runtime.cuda.shim.graphs import OnnxGraphs
 from asperity.runtime.cuda.shim.streams import ShimFrameDevice
 from asperity.runtime.engines.cpu import CpuEngine
@@ -26,10 +26,10 @@ from asperity.runtime.manifest import (
     SurfacePicture,
 )  # fmt: skip
 from asperity.runtime.vision.features import feature_shapes
-from asperity.runtime.vision.height_residual import HeightModel, heights_of
+from asperity.runtime.vision.height_residual import HeightModel
 from asperity.runtime.vision.preprocess import Masks
 from tests.bundle_factory import model
-from tests.synthetic_station import plane_geometry, shoot, small_network, station_plane
+from tests.synthetic_station import plane_geometry, shoot, small_network
 
 ROWS = 60
 SHOT = shoot(radius_mm=26.0)
@@ -160,10 +160,9 @@ class Station:
         if self.network.height is None:
             return None
         shot = shoot(7, radius_mm=25.0, centre_mm=(1.0, -0.5))
-        _, surface = cpu_surface(shot.frame, self.geometry, self.network.height.width)
-        heights = heights_of(surface, np.asarray(station_plane().normal, np.float32))
+        heights, present = cpu_heights(shot.frame, self.geometry, self.network.height.width)
         spread = np.random.default_rng(5).uniform(0.05, 0.1, (3, *heights.shape)).astype(np.float32)
-        return HeightModel(heights, surface.present, spread)
+        return HeightModel(heights, present, spread)
 
     @property
     def graphs(self) -> dict[str, bytes]:
