@@ -29,9 +29,8 @@ def refuse_modalities(network: Network) -> None:
     strange = [name for name in network.modalities if name not in LAID]
     if strange or "rgb" not in network.modalities:
         raise EngineError(
-            f"the cuda engine judges by rgb with or without {', '.join(LAID.keys() - {'rgb'})}, and this bundle by "
-            f"{', '.join(network.modalities)}; use the cpu engine for it, or calibrate with --modalities "
-            "rgb,points,geometry"
+            f"the cuda engine judges by rgb, with or without {', '.join(name for name in LAID if name != 'rgb')}, and "
+            f"this bundle by {', '.join(network.modalities)}; use the cpu engine for it, or calibrate again"
         )
 
 
