@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
@@ -26,7 +26,8 @@ OTHER = "other"
 class Metrics:
     """Counts of one gateway and the picture of its station."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, refused: Callable[[], int] = lambda: 0) -> None:
+        """``refused``: log-ins refused so far."""
         self._registry = CollectorRegistry()
         self._results = Counter(
             "asperity_results", "Results received by the gateway.", ("verdict", "reason"), registry=self._registry
@@ -46,7 +47,7 @@ class Metrics:
             self._results.labels(_verdict(reason), reason.name)
         for stage in LATENCY_STAGES:
             self._latency.labels(stage)
-        self._registry.register(_Present(link))
+        self._registry.register(_Present(link, refused))
 
     def count(self, item: Item) -> None:
         """An item that the link handed on."""
@@ -68,13 +69,15 @@ class Metrics:
 class _Present(Collector):
     """What the link says when it is asked."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, refused: Callable[[], int]) -> None:
         self._link = link
+        self._refused = refused
 
     def collect(self) -> Iterator[Metric]:
         """As ``Collector.collect``."""
         view = self._link.view()
         yield from _of_view(view)
+        yield CounterMetricFamily("asperity_log_ins_refused", "Log-ins refused by the gateway.", self._refused())
         if view.state is not None:
             yield from _of_state(view.state)
 

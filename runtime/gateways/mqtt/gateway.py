@@ -30,8 +30,8 @@ from asperity.runtime.gateways.mqtt.commands import Commands, too_long
 from asperity.runtime.gateways.mqtt.connection import Connection, tls_context
 from asperity.runtime.gateways.mqtt.events import Events
 from asperity.runtime.gateways.mqtt.outbox import Outbox, StateFile, ids, uncertain
-from asperity.runtime.gateways.mqtt.state_message import PACKET_LIMIT, least_state, recipe_message, state_message
 from asperity.runtime.gateways.mqtt.topic_watch import WATCHED, Watch, denies
+from asperity.runtime.gateways.state_message import PACKET_LIMIT, least_state, recipe_message, state_message
 from asperity.runtime.wire import encode_result_body
 
 ITEMS_AT_ONCE = 1000

@@ -13,8 +13,8 @@ from asyncua import ua
 
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.gateways.link import Delivered, Link
-from asperity.runtime.gateways.opcua.parts import Parts
 from asperity.runtime.gateways.opcua.session import CALLER, Client
+from asperity.runtime.gateways.parts import Parts
 from asperity.runtime.wire import encode_result_body
 
 Type = ua.VariantType

@@ -18,9 +18,9 @@ from asperity.runtime.errors import WireError
 from asperity.runtime.gateways.given_up import GIVEN_UP_MAX
 from asperity.runtime.gateways.link import Delivered
 from asperity.runtime.gateways.opcua.methods import actor
-from asperity.runtime.gateways.opcua.parts import Parts
 from asperity.runtime.gateways.opcua.session import Client as Caller
 from asperity.runtime.gateways.opcua.tags import Moment
+from asperity.runtime.gateways.parts import Parts
 from asperity.runtime.wire import RecipeChange, Reply
 from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import NO_ANSWER, FakeLink, Loop, looping, reply, result
