@@ -35,14 +35,14 @@ PASSWORD_MAX_NBYTES = 4096
 LISTENS = ("--host", "the address to listen on", "; 0: any free one, named in the log")
 
 
-def _add(name: str, does: str, host_flag: str, host: str, port: str, table: str = "") -> None:
+def _add(name: str, does: str, host_flag: str, host: str, port: str, table: str = "", prefix: str = "") -> None:
     """Add the command of a protocol, whose gateway is ``serve`` in ``gateways/NAME/gateway.py``.
 
-    ``table``: where host and port stand; empty: in the table of that name.
+    ``table``: where host and port stand; empty: in the table of that name. ``prefix``: of their keys there.
     """
     table = table or name
-    host_type = Annotated[str | None, typer.Option(host_flag, help=f"Override [{table}] host, {host}.")]
-    port_type = Annotated[int | None, typer.Option("--port", help=f"Override [{table}] port{port}.")]
+    host_type = Annotated[str | None, typer.Option(host_flag, help=f"Override [{table}] {prefix}host, {host}.")]
+    port_type = Annotated[int | None, typer.Option("--port", help=f"Override [{table}] {prefix}port{port}.")]
 
     def command(
         config: Config = None,
@@ -54,7 +54,7 @@ def _add(name: str, does: str, host_flag: str, host: str, port: str, table: str 
         log_format: Format = LogFormat.TEXT,
     ) -> None:
         gateway = importlib.import_module(f"asperity.runtime.gateways.{name}.gateway")
-        own = {"host": host, "port": port}
+        own = {f"{prefix}host": host, f"{prefix}port": port}
         gateway.serve(_begin(config, station, results, control, log_format, table, own))
 
     # Typer takes help and names of options from the annotations.
@@ -67,6 +67,8 @@ _add("http", "An HTTP server for people and Prometheus: / /livez /readyz /metric
 _add("opcua", "An OPC UA server: flat tags, and a subset of OPC 40100-1 (Machine Vision).", *LISTENS)
 BROKER = ("--broker", "the address of the broker", " of the broker")
 _add("mqtt", "An MQTT client: results, state and accept as JSON to a broker.", *BROKER)
+MODULE = ("--module", "the address of the Modbus module", " of the module")
+_add("io", "Digital outputs: ready, busy, accept, reject, strobe, on GPIO or a Modbus module.", *MODULE, "", "module_")
 _add("sparkplug", "A Sparkplug B edge node: results and state for SCADA and MES, over a broker.", *BROKER, "mqtt")
 
 

@@ -233,6 +233,44 @@ class Sparkplug(Section, frozen=True, forbid_unknown_fields=True):
     client_id: Annotated[str, text("as [mqtt] client_id, of this gateway; empty: one that no other client has")] = ""
 
 
+class DigitalIo(Section, frozen=True, forbid_unknown_fields=True):
+    """Digital outputs: on lines of this computer, or of a Modbus TCP module."""
+
+    kind: Annotated[
+        Literal["gpio", "modbus"], text("`gpio`: lines of `chip`; `modbus`: coils of the module at module_host")
+    ] = "gpio"
+    chip: Annotated[str, path_text("the GPIO chip's device")] = "/dev/gpiochip0"
+    ready: Annotated[int, number(-1, 65_535, "line or coil: the station is ready; -1: none")] = -1
+    busy: Annotated[int, number(-1, 65_535, "line or coil: parts are in work or wait for their strobe; -1: none")] = -1
+    accept: Annotated[int, number(-1, 65_535, "line or coil: the part may pass; needs accept_proof; -1: none")] = -1
+    reject: Annotated[
+        int, number(-1, 65_535, "line or coil: the part may not pass, or the station is not ready; -1: none")
+    ] = -1
+    strobe: Annotated[int, number(-1, 65_535, "line or coil: one pulse for each result; -1: none")] = -1
+    active_low: Annotated[str, text("names of outputs that are inverted, separated by spaces; gpio only")] = ""
+    accept_proof: Annotated[
+        Literal["", "toggle", "watchdog"],
+        text("how a killed process is noticed: accept toggles, or the module's watchdog takes it back"),
+    ] = ""
+    toggle_ms: Annotated[int, number(2, 1000, "accept that toggles changes after this long")] = 20
+    cycle_ms: Annotated[int, number(1, 1000, "the outputs are written this often")] = 5
+    setup_ms: Annotated[int, number(0, 10_000, "accept or reject is on this long before the strobe")] = 5
+    strobe_ms: Annotated[int, number(1, 10_000, "length of the strobe")] = 20
+    hold_ms: Annotated[int, number(1, 60_000, "accept or reject is on this long in all")] = 50
+    gap_ms: Annotated[int, number(1, 10_000, "pause between two results")] = 20
+    queue_max: Annotated[
+        int, number(1, 1000, "results that may wait for their strobe; with more the gateway ends, and a pass with it")
+    ] = 16
+    module_host: Annotated[str, host_text("address of the module")] = "127.0.0.1"
+    module_port: Annotated[int, number(1, 65_535, "port of the module")] = 502
+    module_unit: Annotated[int, number(0, 255, "unit id of the module")] = 1
+    module_timeout_ms: Annotated[int, number(10, 10_000, "longest wait for the module; then the gateway ends")] = 200
+    watchdog_register: Annotated[
+        int, number(-1, 65_535, "holding register of the module's watchdog time, written and read back; -1: none")
+    ] = -1
+    watchdog_value: Annotated[int, number(0, 65_535, "what is written there, in the module's unit")] = 0
+
+
 class Modbus(Section, frozen=True, forbid_unknown_fields=True):
     """The Modbus TCP server."""
 
@@ -311,6 +349,7 @@ class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
     mqtt: Mqtt = Mqtt()
     sparkplug: Sparkplug = Sparkplug()
     modbus: Modbus = Modbus()
+    io: DigitalIo = DigitalIo()
     http: Http = Http()
 
 

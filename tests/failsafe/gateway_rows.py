@@ -194,6 +194,23 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "::test_what_was_not_written_comes_again_after_a_loss_and_is_historical", "assert",
                 ("gateways/sparkplug/gateway.py", "self._waiting.extendleft(item for item in reversed(self._unsent.values()) if item is not None)", "pass")),
         ],
+        "... digital outputs": [
+            off("runtime/gateways/io/test_io_gateway.py::test_a_modules_coils_follow_a_line_until_the_gateway_is_killed",
+                "reject of a dead station did not come", *TRUST_FOR_EVER),
+            off("runtime/gateways/io/test_io_gateway.py::test_what_could_leave_accept_on_or_means_nothing_is_refused[own0-"
+                "keeps its level when the process is killed]", "DID NOT RAISE",
+                ("gateways/io/gateway.py", "        _check_accept(config)\n", "        pass\n"),
+                ("gateways/io/gateway.py", "    outputs = outputs_of(config.io)\n", "    outputs_of(config.io)\n    return\n"),
+                ("gateways/io/gateway.py", "    run(config, lambda link: IoGateway(config, link, outputs))\n", "")),
+        ],
+        "parts come faster than their strobes: digital outputs": [
+            off("runtime/gateways/io/test_signals.py::test_missing_results_have_their_strobe_and_too_many_end_the_gateway",
+                "DID NOT RAISE", ("gateways/io/signals.py", "if len(self._waiting) > self._queue_max:", "if False:")),
+        ],
+        "a part that may no longer pass is being put out: digital outputs": [
+            off("runtime/gateways/io/test_signals.py::test_accept_that_falls_stays_down_for_its_part_and_is_a_reject",
+                "assert", ("gateways/io/signals.py", "self._passes = shown and self._passes and good", "self._passes = shown and good")),
+        ],
         "two MQTT gateways with the same station name": [
             off("runtime/gateways/mqtt/test_mqtt_guard.py::test_two_stations_of_one_name_pass_nothing_until_one_is_gone[amqtt-]",
                 "that each notices the other did not come", DEAF_TO_OTHERS),
