@@ -11,7 +11,7 @@ from asperity.runtime.text.formats import check_keys
 from asperity.runtime.wire import Request, decode_request
 from asperity.runtime.wire.common import fields_of
 
-FIELDS = ("from_", "to", "trigger_id", "part_id", "recipe", "timeout_ms", "mode")
+FIELDS = ("from_", "to", "trigger_id", "part_id", "recipe", "timeout_ms", "mode", "lot", "order", "shift", "position")
 NOT_FROM_A_GATEWAY = frozenset({"shutdown", "set_threshold"})
 """A gateway's client ends no inspector and does not move the line between good and bad."""
 

@@ -24,7 +24,7 @@ from asperity.runtime.gateways.log_ins.users import User
 from asperity.runtime.gateways.parts import Parts
 from asperity.runtime.gateways.requests import NOT_FROM_A_GATEWAY, fields_to_ask, request_of
 from asperity.runtime.gateways.state_message import state_message
-from asperity.runtime.wire import OPERATIONS, encode_reply, encode_result_body
+from asperity.runtime.wire import OPERATIONS, encode_counters, encode_reply, encode_result_body
 from asperity.runtime.wire import Request as Asked
 from asperity.runtime.wire.common import fields_of
 
@@ -66,6 +66,7 @@ class Api:
             Route("GET", "/state", self._state),
             Route("GET", "/results", self._results),
             Route("GET", "/results/{result_id}", self._result),
+            Route("GET", "/counters", self._counters),
             Route("GET", "/openapi.json", self._described),
             Route("POST", "/commands/{op}", self._command, commands=True),
         )
@@ -118,6 +119,12 @@ class Api:
             most = self._config.http.results_kept
             return problem(404, f"result {value} is not among the last {most} of this gateway ([http] results_kept)")
         return json_answer(self._shown(item))
+
+    async def _counters(self, request: Request, user: User | None, value: str) -> Answer:
+        counters = self._link.view().counters
+        if counters is None:
+            return problem(503, "the station has not published its counters since the gateway started")
+        return Answer(200, encode_counters(counters)[1], JSON)
 
     async def _described(self, request: Request, user: User | None, value: str) -> Answer:
         return json_answer(self._document())

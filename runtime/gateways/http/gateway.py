@@ -43,7 +43,7 @@ TAKE_AT_ONCE = 1000
 ACCEPTED_PART = 4
 """A fourth of all connections may come between two turns of the loop, so that none is closed before it was heard."""
 PROBES = ("/livez", "/readyz")
-"""Always answered, to anybody."""
+"""Always answered, to any client."""
 @dataclass(eq=False)
 class _Client:
     """One connection."""

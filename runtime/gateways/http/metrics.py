@@ -16,7 +16,7 @@ from asperity.runtime.frame import LATENCY_STAGES
 from asperity.runtime.gateways.link import Delivered, Item, Link, View, synced
 from asperity.runtime.reasons import JUDGED, Reason
 from asperity.runtime.states import ALARMS
-from asperity.runtime.wire import StationState
+from asperity.runtime.wire import Counters, StationState, Tally
 
 LATENCY_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 """Upper ends of the histograms' buckets."""
@@ -80,6 +80,8 @@ class _Present(Collector):
         yield CounterMetricFamily("asperity_log_ins_refused", "Log-ins refused by the gateway.", self._refused())
         if view.state is not None:
             yield from _of_state(view.state)
+        if view.counters is not None:
+            yield from _of_counters(view.counters)
 
 
 def _of_view(view: View) -> Iterator[Metric]:
@@ -161,6 +163,28 @@ def _of_state(state: StationState) -> Iterator[Metric]:
         if isinstance(value, float | int):
             gpu.add_metric([name], value)
     yield gpu
+
+
+def _of_counters(counters: Counters) -> Iterator[Metric]:
+    """What the station counts by recipe, lot and shift; ``other`` has the label `(other)` for each."""
+    keys = ["recipe", "lot", "shift"]
+    parts = CounterMetricFamily(
+        "asperity_counted_parts", "Parts since the counters were reset, through restarts.", labels=[*keys, "verdict"]
+    )
+    reasons = CounterMetricFamily(
+        "asperity_counted_rejects", "Of these, those that are not ok, by reason.", labels=[*keys, "reason"]
+    )
+    rows: list[tuple[list[str], Tally]] = [([row.recipe, row.lot, row.shift], row) for row in counters.rows]
+    for key, tally in [*rows, (["(other)"] * 3, counters.other)]:
+        for verdict, count in (("ok", tally.ok), ("ng", tally.ng), ("unknown", tally.unknown)):
+            parts.add_metric([*key, verdict], count)
+        for reason, count in tally.by_reason.items():
+            reasons.add_metric([*key, reason], count)
+    yield parts
+    yield reasons
+    yield GaugeMetricFamily("asperity_yield", "Share of ok among these parts; 0 if none.", counters.yielded or 0.0)
+    yield GaugeMetricFamily("asperity_counters_since_seconds", "When they were reset last.", counters.since_us / 1e6)
+    yield CounterMetricFamily("asperity_counter_resets", "How often they were reset.", counters.resets)
 
 
 def _verdict(reason: Reason) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from asperity.runtime import __version__
 from asperity.runtime.gateways.http.requests import JSON, PHRASES, PROBLEM
-from asperity.runtime.wire import OPERATIONS, Reply, Request, StationState
+from asperity.runtime.wire import OPERATIONS, Counters, Reply, Request, StationState
 from asperity.runtime.wire.result import ResultMessage
 
 REF = "#/components/schemas/{name}"
@@ -148,6 +148,7 @@ _READS = {
         "one result", "ShownResult", 404, operationId="result",
         parameters=[_given("result_id", "path", "its number", ID)],
     ),
+    "/counters": _read("what the station has counted since the last reset", "Counters", 503, operationId="counters"),
     "/openapi.json": _read("this description", "Any", operationId="openapi"),
 }  # fmt: skip
 
@@ -160,7 +161,7 @@ def _fields() -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     _, components = msgspec.json.schema_components(
-        [State, ShownResult, ShownGap, Results, Reply, Problem], ref_template=REF
+        [State, ShownResult, ShownGap, Results, Counters, Reply, Problem], ref_template=REF
     )
     found: dict[str, Any] = _portable(components)
     found["Results"]["properties"]["items"]["items"] = {

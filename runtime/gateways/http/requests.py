@@ -1,4 +1,4 @@
-"""HTTP/1.1 requests from anybody, bounded before they are read, and their answers."""
+"""HTTP/1.1 requests from any client, bounded before they are read, and their answers."""
 
 from __future__ import annotations
 

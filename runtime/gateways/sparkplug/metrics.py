@@ -13,7 +13,7 @@ from asperity.runtime.client.ordering import Gap
 from asperity.runtime.gateways.link import View, synced
 from asperity.runtime.gateways.sparkplug.payload import DataType, Metric, Value
 from asperity.runtime.states import State
-from asperity.runtime.wire import ReceivedResult, StationState
+from asperity.runtime.wire import Counters, ReceivedResult, StationState
 
 T = TypeVar("T")
 _STATES = {int(state): state.name for state in State}
@@ -33,6 +33,10 @@ def _state(take: Callable[[StationState], Any]) -> Callable[[View], Any]:
     return lambda view: None if view.state is None else take(view.state)
 
 
+def _counters(take: Callable[[Counters], Any]) -> Callable[[View], Any]:
+    return lambda view: None if view.counters is None else take(view.counters)
+
+
 STATION: tuple[Row[View], ...] = (
     Row("Station/Good", DataType.BOOLEAN, "the station is ready and its heartbeat advances", lambda view: view.good),
     Row("Station/Why", DataType.STRING, "why not", lambda view: view.why),
@@ -48,6 +52,14 @@ STATION: tuple[Row[View], ...] = (
     Row("Station/Ng", DataType.UINT64, "count of bad parts", _state(lambda s: s.ng)),
     Row("Station/Unknown", DataType.UINT64, "count of parts without a verdict", _state(lambda s: s.unknown)),
     Row("Station/Lost", DataType.UINT64, "frames of which nothing arrived", _state(lambda s: s.lost)),
+    Row("Station/Lot", DataType.STRING, "of parts whose trigger names none", _state(lambda s: s.lot)),
+    Row("Station/Order", DataType.STRING, "likewise", _state(lambda s: s.order)),
+    Row("Station/Shift", DataType.STRING, "likewise", _state(lambda s: s.shift)),
+    Row("Station/CountedOk", DataType.UINT64, "good parts since the last reset", _counters(lambda c: c.ok)),
+    Row("Station/CountedNg", DataType.UINT64, "bad parts since then", _counters(lambda c: c.ng)),
+    Row("Station/CountedUnknown", DataType.UINT64, "parts without a verdict", _counters(lambda c: c.unknown)),
+    Row("Station/CounterResets", DataType.UINT64, "how often they were reset", _counters(lambda c: c.resets)),
+    Row("Station/Yield", DataType.DOUBLE, "share of good parts, 0 to 1; null: none", _counters(lambda c: c.yielded)),
     Row("Gateway/Missing", DataType.UINT64, "results in gaps since the gateway started", lambda view: view.missing),
 )  # fmt: skip
 RESULT: tuple[Row[ReceivedResult], ...] = (
@@ -57,6 +69,10 @@ RESULT: tuple[Row[ReceivedResult], ...] = (
     Row("Result/ReasonCode", DataType.UINT16, "table of reasons in wire.md", lambda r: int(r.reason)),
     Row("Result/Reason", DataType.STRING, "its name", lambda r: r.reason.name),
     Row("Result/PartId", DataType.STRING, "as given by the trigger or frame", lambda r: r.part_id),
+    Row("Result/Lot", DataType.STRING, "of the part; empty: none", lambda r: r.lot),
+    Row("Result/Order", DataType.STRING, "likewise", lambda r: r.order),
+    Row("Result/Shift", DataType.STRING, "likewise", lambda r: r.shift),
+    Row("Result/Position", DataType.INT64, "encoder counts at its trigger; null: none", lambda r: r.position),
     Row("Result/TriggerId", DataType.UINT32, "the trigger it answers; 0: none", lambda r: r.trigger_id),
     Row("Result/Recipe", DataType.STRING, "the recipe that judged it", lambda r: r.recipe),
     Row("Result/Score", DataType.DOUBLE, "anomaly score; null: none", lambda r: r.score),

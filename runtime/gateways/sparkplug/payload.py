@@ -22,6 +22,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 class DataType(IntEnum):
     """Of a metric's value."""
 
+    INT64 = 4
     UINT8 = 5
     UINT16 = 6
     UINT32 = 7
@@ -87,6 +88,8 @@ def _metric(metric: Metric) -> bytes:
         parts.append(_number(14, int(bool(value))))
     elif metric.type is DataType.DOUBLE:
         parts.append(_varint(13 << 3 | _FIXED64) + struct.pack("<d", float(value)))
+    elif metric.type is DataType.INT64:
+        parts.append(_number(11, int(value) % 2**64))  # two's complement, as the specification has it
     else:
         parts.append(_number(11 if metric.type in (DataType.UINT64, DataType.DATETIME) else 10, int(value)))
     return b"".join(parts)

@@ -19,7 +19,7 @@ from asperity.runtime.gateways.http.api import COMMANDS, PREFIX
 from asperity.runtime.gateways.log_ins import users
 from asperity.runtime.wire import OPERATIONS
 from asperity.testing import PATIENCE_S
-from tests.runtime.gateways.floor import NO_ANSWER, reply, result, until
+from tests.runtime.gateways.floor import COUNTERS, NO_ANSWER, reply, result, until
 from tests.runtime.gateways.http.http_floor import Floor, get
 
 PASSWORD = "correct horse"
@@ -67,6 +67,16 @@ def test_results_come_in_order_with_their_gaps_and_by_number(make: Callable[...,
     floor.show(result(17))
     first, second, *_ = ask(floor, "/results?since=10")[1]["items"]
     assert (first["kind"], first["first_id"], first["last_id"], second["result_id"]) == ("gap", 10, 11, 12)
+
+
+def test_a_parts_identity_and_the_counters_are_answered_as_on_the_wire(floor: Floor) -> None:
+    said = {"part_id": "01\x1d10L\u00fc", "lot": "L-7\u00fc", "order": "", "shift": "late", "position": -(2**40)}
+    floor.show(result(1, **said))
+    found = ask(floor, "/results/1")[1]
+    assert {name: found[name] for name in said} == said
+    assert ask(floor, "/counters")[0] == 503
+    floor.link.counters = COUNTERS
+    assert ask(floor, "/counters")[1]["rows"][0]["lot"] == "L-7\u00fc"
 
 
 def test_accept_is_what_may_pass_at_the_moment_of_the_answer(floor: Floor) -> None:

@@ -14,8 +14,8 @@ METRIC = {
 }  # fmt: skip
 VALUES = ("int_value", "long_value", "double_value", "boolean_value", "string_value")
 KIND = {
-    5: "int_value", 6: "int_value", 7: "int_value", 8: "long_value", 10: "double_value", 11: "boolean_value",
-    12: "string_value", 13: "long_value",
+    4: "long_value", 5: "int_value", 6: "int_value", 7: "int_value", 8: "long_value", 10: "double_value",
+    11: "boolean_value", 12: "string_value", 13: "long_value",
 }  # fmt: skip
 """Where the value of a data type stands."""
 
@@ -48,7 +48,9 @@ def decoded(body: bytes) -> tuple[int | None, dict[str, Any], set[str]]:
         place = metric.WhichOneof("value")
         assert metric.is_null == (place is None) and metric.timestamp and metric.name not in values
         assert place in (None, KIND[metric.datatype]), "the value stands where its type says"
-        values[metric.name] = None if place is None else getattr(metric, place)
+        value = None if place is None else getattr(metric, place)
+        # An Int64 is a long_value in two's complement.
+        values[metric.name] = value - 2**64 if metric.datatype == 4 and value is not None and value >= 2**63 else value
     historical = {metric.name for metric in payload.metrics if metric.is_historical}
     return (payload.seq if payload.HasField("seq") else None), values, historical
 

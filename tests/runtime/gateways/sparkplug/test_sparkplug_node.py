@@ -19,6 +19,7 @@ from tests.runtime.gateways.sparkplug.sparkplug_decoder import command, decoded
 VALUES = {
     DataType.UINT8: st.integers(0, 2**8 - 1), DataType.UINT16: st.integers(0, 2**16 - 1),
     DataType.UINT32: st.integers(0, 2**32 - 1), DataType.UINT64: st.integers(0, 2**64 - 1),
+    DataType.INT64: st.integers(-(2**63), 2**63 - 1),
     DataType.DATETIME: st.integers(0, 2**63 - 1), DataType.BOOLEAN: st.booleans(),
     DataType.DOUBLE: st.floats(allow_nan=False), DataType.STRING: st.text(max_size=300),
 }  # fmt: skip
