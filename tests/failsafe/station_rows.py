@@ -303,6 +303,10 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 # What the kernels noticed, and what the search says of its queries.
                 ("cuda/readback.py", "if fault:", "if False:"),
                 ("cuda/readback.py", "if not_finite or no_row:", "if False:")),
+            off("runtime/cuda/test_surface_kernels.py::test_features_that_are_not_numbers_are_a_fault",
+                "assert", ("cuda/heights.py", "np.float32(LARGEST), self.features, fault,", "np.float32(LARGEST), self.features, self._plane,")),
+            off("runtime/cuda/test_surface_kernels.py::test_features_that_are_not_numbers_are_a_fault",
+                "assert", ("cuda/descriptor.py", "self._usual, self.features, fault,", "self._usual, self.features, self._steps,")),
         ],
         "no GPU, driver, plan or memory although the GPU is configured": [
             off("runtime/judging/test_recipes.py::test_a_station_told_to_use_the_gpu_never_goes_on_without_it",
