@@ -75,6 +75,7 @@ PROFILES: dict[str, Profile] = {
         group_size=32, points_channels=384, points_heads=6, points_inner=384, point_bn="running", pooling="valid_mean",
         centre_positions=True, distances="local", fusion="squares", whitening=0.1, metres=False,
         rgb_bank_share=0.1, points_bank_share=0.1, rgb_bank_cap=8192, points_bank_cap=4096,
+        modalities=("rgb", "points", "geometry"),
     ),
     "edge": Profile(
         name="edge", rgb_backbone="dinov2_vits14", rgb_taps=(3,), rgb_norm=False, image_px=392, grid=28, rgb_grid=28,
