@@ -196,7 +196,10 @@ def resumed(options: EvaluateOptions, out: Path, command: str, networks: TorchNe
     }  # fmt: skip
     if options.invalid is not None:
         settings["invalid"] = [option_of(value) for value in options.invalid]
-    settings |= {name: value for name in ("unit", "exclude", "modalities") if (value := getattr(options, name))}
+    # As they are read from the file.
+    settings |= {name: list(value) for name in ("exclude", "modalities") if (value := getattr(options, name))}
+    if options.unit:
+        settings["unit"] = options.unit
     # Named only where it was asked for: so results of earlier versions can be continued.
     settings |= {name: value for name in ("geometry", "z") if (value := getattr(options, name)) != "auto"}
     weights = [msgspec.to_builtins(origin) for origin in networks.origins]

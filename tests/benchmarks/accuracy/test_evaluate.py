@@ -281,8 +281,16 @@ def test_every_set_of_modalities_is_judged_as_if_it_had_been_evaluated_alone(
     shared = rows["auto"].runs[0].products["hill"]
     for figure in ("scores", "i_auroc_fg", "aupro30_fg", "detection", "judged_by"):
         assert getattr(alone, figure) == getattr(shared, figure), figure
+    modality_sets.run("sets-1", "tiny", False)  # finished: goes on from its files and measures nothing again
     with pytest.raises(UsageError, match="no such row"):
         ablation.row_of("rgb")
+
+
+def test_an_evaluation_by_named_modalities_without_some_frames_goes_on(data: Path, tmp_path: Path) -> None:
+    given = options(data, seeds=1, control=False, pixels=False, categories=("hill",), modalities=("rgb", "points"),
+                    exclude=("train/good/003",))  # fmt: skip
+    first = evaluate(given, tmp_path / "a.json", "", silent)
+    assert evaluate(given, tmp_path / "a.json", "", silent).runs == first.runs
 
 
 def test_sheets_show_the_frames_to_look_at(data: Path, tmp_path: Path) -> None:
