@@ -93,11 +93,10 @@ def _every(measured: Measured, picked: tuple[ModalityName, ...]) -> dict[str, An
         "+".join(names): judge_by(names, measured, Settings(pixels=False)).figures
         for names in sets_of(tuple(measured.banks))
     }
-    return {
-        "chosen": "+".join(picked),
-        "i_auroc_fg": {names: round(one.i_auroc_fg, ablation.DIGITS) for names, one in tested.items()},
-        "found_at_5": {names: round(one.detected_at_5, ablation.DIGITS) for names, one in tested.items()},
-    }
+    shown = ("i_auroc_fg", "detected_at_5", "held_out_auroc")
+    figures = {what: {names: round(getattr(one, what), 4) for names, one in tested.items()} for what in shown}
+    rejected = {names: round(one.detection.observed, 4) for names, one in tested.items()}
+    return {"chosen": "+".join(picked), **figures, "good_rejected": rejected}
 
 
 def table(names: Sequence[str], profile: str) -> str:

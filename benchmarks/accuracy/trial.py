@@ -115,6 +115,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     per_defect: dict[str, DefectFigures]
     fit_frames: int
     held_out_frames: int
+    held_out_auroc: float | None = None
+    """Of good test frames against held-out normal ones: near .5 where they are alike, as the stated rate supposes."""
     good: int
     defective: int
     refused: int
@@ -378,7 +380,7 @@ def _figures(
             )
             for kind in sorted(set(test.defects) - {GOOD})
         },
-        fit_frames=0, held_out_frames=0,
+        fit_frames=0, held_out_frames=0, held_out_auroc=auroc(np.array(held_out), scores[good]),
         good=int(good.sum()), defective=int((~good).sum()), refused=len(material.refused),
         judged_by=[name for name, one in decision.modalities().items() if one.weight > 0],
         regions=whole.regions, regions_fg=inside.regions, seconds=0.0,
