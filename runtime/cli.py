@@ -26,6 +26,7 @@ EXTRA_OF_MODULE = {
     "prometheus_client": "http",
     "asyncua": "opcua",
     "paho": "mqtt",
+    "gpiod": "io",
 }
 
 

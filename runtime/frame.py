@@ -227,6 +227,12 @@ class Result:
     region: Region | None = None
     modality: str = ""
     """Which modality added most to the score (``scoring.deciding_modality``); empty: not said."""
+    lot: str = ""
+    order: str = ""
+    shift: str = ""
+    """What the part belongs to, as given with its trigger or set for the station."""
+    position: int | None = None
+    """Of the line's encoder, in counts, as given with the trigger; None: none was given."""
 
     def __post_init__(self) -> None:
         judged = self.verdict is not Verdict.UNKNOWN

@@ -33,7 +33,7 @@ PICTURES = 8
 """Number of different frames, sent in turn: a repeated frame would stay in the processor's cache.
 Of large frames there are fewer."""
 PICTURES_NBYTES = 250_000_000
-SILENCE_MS = 10_000
+SILENCE_MS = 60_000
 WAIT_MS = 50
 
 

@@ -35,12 +35,13 @@ MOST_SPREAD_NOISES = 4.0
 
 def fit_heights(grids: Sequence[SurfaceGrid], surfaces: Sequence[Surface], noise_mm: float) -> HeightModel:
     """Heights, where they are known, and their spread. Raises CalibrationError where parts are not one like another."""
-    frames = [(heights_of(surface, grid.up), surface.present) for grid, surface in zip(grids, surfaces, strict=True)]
+    frames = [heights_of(surface, grid.up) for grid, surface in zip(grids, surfaces, strict=True)]
     first, present = frames[0]
     model = HeightModel(first, present, np.ones((len(SCALES), *first.shape), np.float32))
     for _ in range(ROUNDS):
-        total, count = _gathered(frames, model, 1, power=1)
-        known = model.known & (count >= KNOWN_SHARE * len(frames))
+        total, count, seen = _gathered(frames, model, 1, power=1)
+        # Not where residuals are: those end a cell before the known places do, which would lose another cell a round.
+        known = model.known & (seen >= KNOWN_SHARE * len(frames))
         moved = np.where(known, model.heights + total / np.maximum(count, 1), 0.0)
         model = HeightModel(moved.astype(np.float32), known, model.spread)
     if not model.known.any():
@@ -60,24 +61,27 @@ REMEDY = "heights are for parts that are one like another: calibrate without hei
 
 def _gathered(
     frames: Sequence[tuple[FloatArray, BoolArray]], model: HeightModel, scale: int, *, power: int
-) -> tuple[FloatArray, FloatArray]:
-    """On the model's grid: the sum of the frames' residuals to a power, and how many frames show each place."""
-    total, count = np.zeros(model.heights.shape), np.zeros(model.heights.shape)
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """On the model's grid: the sum of the frames' residuals to a power, how many frames have one at each place, and
+    how many show it."""
+    total, count, seen = np.zeros((3, *model.heights.shape))
     for heights, present in frames:
         pose = find_pose(heights, present, model)
         left, both, _ = residuals(heights, present, model, pose)
         values, there = warped_back(scaled(left, both, scale), both, pose)
         total += np.where(there, values.astype(np.float64) ** power, 0.0)
         count += there
-    return total.astype(np.float32), count.astype(np.float32)
+        seen += warped_back(heights, present, pose)[1]
+    return total.astype(np.float32), count.astype(np.float32), seen.astype(np.float32)
 
 
 def _spread(frames: Sequence[tuple[FloatArray, BoolArray]], model: HeightModel, scale: int) -> FloatArray:
-    squares, count = _gathered(frames, model, scale, power=2)
+    squares, count, _ = _gathered(frames, model, scale, power=2)
     known = (model.known & (count > 0)).astype(np.float32)
     variance = np.where(known > 0, squares / np.maximum(count, 1), 0.0).astype(np.float32)
-    sums = box_sums(np.stack([variance, known], axis=2), SMOOTH)
-    smooth = sums[:, :, 0] / np.maximum(sums[:, :, 1], 1.0)
+    sums = box_sums(np.stack([variance, known]), SMOOTH)
+    # At an edge, where parts differ in a line of one cell, the square's mean would be too small by far.
+    smooth = np.maximum(sums[0] / np.maximum(sums[1], 1.0), variance)
     typical = float(np.median(np.sqrt(smooth[known > 0]))) if known.any() else 1.0
     least = max(LEAST_SPREAD_SHARE * typical, 1e-6)
     spread: FloatArray = np.sqrt(smooth + np.float32(least**2)).astype(np.float32)

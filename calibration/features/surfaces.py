@@ -93,7 +93,7 @@ def normals_noise(noise_cells: float, width: int) -> float:
 def fit_picture(grids: Sequence[SurfaceGrid], surfaces: Sequence[Surface], width: int) -> SurfacePicture:
     """The range of the picture's channels."""
     values = np.concatenate(
-        [channels_of(grid, one, "relief")[one.sloped] for grid, one in zip(grids, surfaces, strict=True)]
+        [channels_of(grid, one, "relief")[:, one.sloped].T for grid, one in zip(grids, surfaces, strict=True)]
     )
     centre = np.median(values, axis=0)
     scale = np.maximum(np.quantile(np.abs(values - centre), QUANTILE, axis=0), LEAST_SCALE)

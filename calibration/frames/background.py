@@ -120,8 +120,8 @@ def _facing(plane: Plane, heights: bool) -> Plane:
     if abs(plane.normal[2]) < LEAST_FACING:
         raise CalibrationError(
             f"the border's plane has the normal {', '.join(f'{axis:.2f}' for axis in plane.normal)}, so it is seen "
-            "from the side: z must be the axis along which the camera looks; reorder the axes of the points, as "
-            "xyz[..., [0, 2, 1]] where y is the height"
+            "from the side: let the camera look at the part from above. z must be the axis along which it looks; "
+            "if it is not, reorder the axes of the points, as xyz[..., [0, 2, 1]] where y is the height"
         )
     if not heights or plane.normal[2] > 0:
         return plane

@@ -79,6 +79,15 @@ class ExposureOrder:
         """How much longer it took from a trigger to its exposure than the least; 0: unknown."""
         return self._reaction.above_us(asked.ns // 1000, frame.t_exposure_us) if frame.t_exposure_us else 0.0
 
+    def latest_ns(self, frame: Frame, arrived: Now) -> int:
+        """A time by our monotonic clock that is not before the exposure; after ``waited_us``."""
+        if not frame.t_exposure_us:
+            return arrived.ns
+        if frame.clock == "realtime":
+            return arrived.ns - (arrived.wall_us - frame.t_exposure_us - STAMP_TOLERANCE_US) * 1000
+        # No frame is under way for less than no time.
+        return round((frame.t_exposure_us + (self._delay.least_us or 0.0)) * 1000)
+
     def check_clock(self, frame: Frame, now: Now) -> None:
         """Raises CameraLostError if this computer's clock was set, which dates exposures, since the last one."""
         if frame.clock != "realtime" or not frame.t_exposure_us:

@@ -31,6 +31,8 @@ WAIT_MS = 200
 """Longest single wait for an exposure or a trigger; between two of them the program can be stopped."""
 TRIGGERED_SEND_WAIT_MS = 200
 """As in ``stream``: the frame that answers a trigger is sent only once."""
+ANSWER_WAIT_MS = 5
+"""As ``WAIT_MS`` while a trigger is answered: so exactly is it known when the trigger of the next part came."""
 LOOK_MS = 1000
 """How often a camera that waits for triggers is looked at, so that one that is gone is noticed."""
 STATUS_MS = 1000
@@ -59,7 +61,8 @@ class LiveSummary:
     dropped: int = 0
     """Frames that the station did not take."""
     late: int = 0
-    """Frames that were not sent because they had waited for longer than ``late_ms``, or may have."""
+    """Frames that were not sent: they had waited for longer than ``late_ms``, or were made after the trigger of the
+    next part; or may have."""
     unanswered: int = 0
     """Triggers that had waited too long, or for which no exposure came."""
 
@@ -154,7 +157,7 @@ class LiveLoop:
         self._call(self._source.trigger)
         # The program may have stood still in between, or the camera been busy: then it exposed the next part.
         self._inbox.listen(0)
-        in_time = self._inbox.is_fresh(asked) and not self._inbox.is_followed(asked)
+        in_time = self._inbox.is_fresh(asked)
         self._returned_ns = self._clock().ns  # however long the camera takes to be triggered, it is no pause
         shot = self._answer(asked)
         if shot is None:
@@ -163,11 +166,12 @@ class LiveLoop:
             log.warning("%s gave no exposure for a trigger", self._sensor)
             return False
         self._order.check_after(shot.frame, called)
-        latest_us = called.wall_us - (called.ns - asked.since_ns) // 1000 + self._settings.late_ms * 1000
-        stamped_late = shot.frame.clock == "realtime" and shot.frame.t_exposure_us > latest_us
-        stamped_late |= self._order.reacted_us(shot.frame, called) > self._settings.late_ms * 1000
-        self._order.waited_us(shot.frame, self._clock())
-        if not in_time or stamped_late:
+        arrived, late_ns = self._clock(), self._settings.late_ms * MS
+        self._order.waited_us(shot.frame, arrived)
+        # A camera may expose long after it was triggered, and the next part be there by then.
+        latest_ns = self._order.latest_ns(shot.frame, arrived)
+        late = latest_ns - asked.since_ns > late_ns or self._order.reacted_us(shot.frame, called) * 1000 > late_ns
+        if not in_time or late or self._inbox.is_followed(asked, latest_ns):
             self._discard(shot)
             self.summary.unanswered += 1
             return False
@@ -178,7 +182,7 @@ class LiveLoop:
         """The exposure for a trigger; None: none came in time, and it could be distinguished from the next one."""
         ends_ns = self._clock().ns + asked.trigger.timeout_ms * MS
         while True:
-            shot = self._shot(WAIT_MS)
+            shot = self._shot(ANSWER_WAIT_MS)
             self._inbox.listen(0)
             if shot is not None:
                 return shot
@@ -219,8 +223,8 @@ class LiveLoop:
                 f"{self._late_in_a_row} exposures of {self._sensor} in a row were too late ([live] late_ms = "
                 f"{self._settings.late_ms}); the camera or this computer is too slow, or late_ms too short"
             )
-        log.warning("an exposure is not sent: it may have waited for longer than [live] late_ms; %s so far",
-                    self.summary.late)
+        log.warning("an exposure is not sent: it may have waited for longer than [live] late_ms, or been made after "
+                    "the next part's trigger; %s so far", self.summary.late)
 
     def _count_missed(self, shot: Shot) -> None:
         missed = self._order.missed_before(shot, self._unanswered)

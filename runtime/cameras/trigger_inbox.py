@@ -93,10 +93,12 @@ class TriggerInbox:
         """Whether the trigger cannot have waited for longer than ``late_ms``."""
         return self._clock().ns - asked.since_ns <= self._late_ns
 
-    def is_followed(self, asked: Asked) -> bool:
-        """Whether a trigger of another part has come since: that part is there now."""
+    def is_followed(self, asked: Asked, until_ns: int | None = None) -> bool:
+        """Whether a trigger of another part has come since: that part is there now. ``until_ns``: or may have, until
+        then."""
         part_id = asked.trigger.part_id
-        return any(not part_id or one.trigger.part_id != part_id for one in self._waiting)
+        others = [one for one in self._waiting if not part_id or one.trigger.part_id != part_id]
+        return any(until_ns is None or one.since_ns <= until_ns for one in others)
 
     def discard(self, time_ms: int) -> None:
         """Leave out what waits, and what comes within this time: after a pause it may only now be read."""

@@ -30,11 +30,13 @@ from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.security.curve_keys import ClientKey, read_client_key, receive, secure
 from asperity.runtime.security.socket_files import check_ipc
 from asperity.runtime.wire import (
-    MAX_CONTROL_BYTES,
+    MAX_COUNTERS_BYTES,
+    Counters,
     ReceivedResult,
     Reply,
     Request,
     StationState,
+    decode_counters,
     decode_result,
     decode_result_body,
     decode_state,
@@ -73,6 +75,7 @@ class StationClient:
         key = read_client_key(key) if key else None
         self.station = station
         self.state: StationState | None = None
+        self.counters: Counters | None = None
         self.session_changes = 0
         self.malformed = 0
         self.contradictions = 0
@@ -239,7 +242,10 @@ class StationClient:
         self._recover()
 
     def _take_in(self, parts: list[bytes]) -> None:
-        if split_topic(parts[0])[0] == "result":
+        kind = split_topic(parts[0])[0]
+        if kind == "counters":
+            self.counters = decode_counters(parts)
+        elif kind == "result":
             result = decode_result(parts)
             if not self._order.add(result, time.monotonic()):
                 self._contradict(f"result {result.result_id} differs from what the journal's reply said it was")
@@ -351,8 +357,8 @@ class StationClient:
         self._connected_s = self._control_s = time.monotonic()
         self._poller = zmq.Poller()
         self._sub = self._connect(zmq.SUB, results_endpoint)
-        self._sub.setsockopt(zmq.SUBSCRIBE, topic("result", self.station))
-        self._sub.setsockopt(zmq.SUBSCRIBE, topic("state", self.station))
+        for kind in ("result", "state", "counters"):
+            self._sub.setsockopt(zmq.SUBSCRIBE, topic(kind, self.station))
         if control_endpoint:
             self._control = self._connect(zmq.DEALER, control_endpoint)
             self._asking.use(self._control)
@@ -370,7 +376,7 @@ class StationClient:
     def _connect(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_COUNTERS_BYTES)
         if kind == zmq.SUB:
             socket.setsockopt(zmq.RCVHWM, self._limits.results_queue_messages)
         secure(socket, self._key)

@@ -35,10 +35,14 @@ PASSWORD_MAX_NBYTES = 4096
 LISTENS = ("--host", "the address to listen on", "; 0: any free one, named in the log")
 
 
-def _add(name: str, does: str, host_flag: str, host: str, port: str) -> None:
-    """Add the command of a protocol, whose gateway is ``serve`` in ``gateways/NAME/gateway.py``."""
-    host_type = Annotated[str | None, typer.Option(host_flag, help=f"Override [{name}] host, {host}.")]
-    port_type = Annotated[int | None, typer.Option("--port", help=f"Override [{name}] port{port}.")]
+def _add(name: str, does: str, host_flag: str, host: str, port: str, table: str = "", prefix: str = "") -> None:
+    """Add the command of a protocol, whose gateway is ``serve`` in ``gateways/NAME/gateway.py``.
+
+    ``table``: where host and port stand; empty: in the table of that name. ``prefix``: of their keys there.
+    """
+    table = table or name
+    host_type = Annotated[str | None, typer.Option(host_flag, help=f"Override [{table}] {prefix}host, {host}.")]
+    port_type = Annotated[int | None, typer.Option("--port", help=f"Override [{table}] {prefix}port{port}.")]
 
     def command(
         config: Config = None,
@@ -50,8 +54,8 @@ def _add(name: str, does: str, host_flag: str, host: str, port: str) -> None:
         log_format: Format = LogFormat.TEXT,
     ) -> None:
         gateway = importlib.import_module(f"asperity.runtime.gateways.{name}.gateway")
-        own = {"host": host, "port": port}
-        gateway.serve(_begin(config, station, results, control, log_format, name, own))
+        own = {f"{prefix}host": host, f"{prefix}port": port}
+        gateway.serve(_begin(config, station, results, control, log_format, table, own))
 
     # Typer takes help and names of options from the annotations.
     command.__annotations__ |= {"host": host_type, "port": port_type}
@@ -63,21 +67,24 @@ _add("http", "An HTTP server for people and Prometheus: / /livez /readyz /metric
 _add("opcua", "An OPC UA server: flat tags, and a subset of OPC 40100-1 (Machine Vision).", *LISTENS)
 BROKER = ("--broker", "the address of the broker", " of the broker")
 _add("mqtt", "An MQTT client: results, state and accept as JSON to a broker.", *BROKER)
+MODULE = ("--module", "the address of the Modbus module", " of the module")
+_add("io", "Digital outputs: ready, busy, accept, reject, strobe, on GPIO or a Modbus module.", *MODULE, "", "module_")
+_add("sparkplug", "A Sparkplug B edge node: results and state for SCADA and MES, over a broker.", *BROKER, "mqtt")
 
 
 @app.command()
 def user(
-    file: Annotated[Path, typer.Argument(help="users_file of [opcua]; created if missing.")],
+    file: Annotated[Path, typer.Argument(help="The file of [users]; created if missing.")],
     name: Annotated[str, typer.Argument(help="Name of the user: 1 to 32 characters from A-Z a-z 0-9 _ . @ -")],
     operate: Annotated[
         bool, typer.Option("--operate", help="Allow the user to call methods; without it, only to read.")
     ] = False,
 ) -> None:
-    """Add a user of the OPC UA gateway or change a password.
+    """Add a user of the OPC UA and HTTP gateways or change a password.
 
     The password is asked for, or read from a pipe.
     """
-    from asperity.runtime.gateways.opcua.users import new_user, put_user
+    from asperity.runtime.gateways.log_ins.users import new_user, put_user
 
     put_user(file, new_user(name, "operate" if operate else "read", _password(f"password of {name}: ")))
 

@@ -69,9 +69,11 @@ def record(source: Source, settings: LiveSection, wanted: Wanted, as_json: bool)
             typer.echo(f"Enter: record a frame of {source.sensor or 'the camera'}{hint}; q and Enter: stop", err=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            with suppress(KeyboardInterrupt, SourceEnded):  # stopped on request: what was done is said below
+            with suppress(KeyboardInterrupt):  # stopped on request: what was done is said below
                 if not early_signals.told():
                     run.until(wanted.frames, wanted.every_s)
+        except SourceEnded as error:
+            typer.echo(str(error), err=True)
         except CameraLostError:
             done = f"{run.kept} frames recorded in {wanted.folder} until then; the same command continues"
             typer.echo(done, err=True)

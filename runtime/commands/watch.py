@@ -24,6 +24,7 @@ class Stream(str, Enum):
     RECORD = "record"
     EVENT = "event"
     TRIGGER = "trigger"
+    COUNTERS = "counters"
     BULK = "bulk"
     ALL = "all"
 
@@ -34,8 +35,9 @@ KINDS = {
     Stream.RECORD: ("record",),
     Stream.EVENT: ("event",),
     Stream.TRIGGER: ("trigger",),
+    Stream.COUNTERS: ("counters",),
     Stream.BULK: ("map", "picture"),
-    Stream.ALL: ("result", "record", "state", "event", "trigger", "map", "picture"),
+    Stream.ALL: ("result", "record", "state", "event", "trigger", "counters", "map", "picture"),
 }
 QUIET_S = 5.0
 """Silence after which the command says once that it hears nothing."""
@@ -111,6 +113,7 @@ def line(parts: list[bytes], json: bool) -> str:
     from asperity.runtime import wire
     from asperity.runtime.errors import WireError
     from asperity.runtime.frame import Verdict
+    from asperity.runtime.text.part_identity import shown_id
 
     decoders: dict[str, Any] = {
         "result": wire.decode_result,
@@ -118,6 +121,7 @@ def line(parts: list[bytes], json: bool) -> str:
         "state": wire.decode_state,
         "event": wire.decode_event,
         "trigger": wire.decode_trigger,
+        "counters": wire.decode_counters,
         "map": wire.decode_bulk,
         "picture": wire.decode_bulk,
     }
@@ -137,7 +141,8 @@ def line(parts: list[bytes], json: bool) -> str:
         took_ms = message.latency_us.get("total", 0) / 1000
         by = f" by {message.modality}" if message.modality and message.verdict is Verdict.NG else ""
         words = [str(message.result_id), message.verdict.name, score, message.reason_text + by, f"{took_ms:.1f} ms"]
-        return "  ".join([station, *words, message.part_id, "SIMULATED" if message.simulated else ""]).rstrip()
+        part = shown_id(message.part_id)
+        return "  ".join([station, *words, part, "SIMULATED" if message.simulated else ""]).rstrip()
     return f"{kind} {station}  " + "  ".join(f"{name}={value}" for name, value in fields.items() if value)
 
 

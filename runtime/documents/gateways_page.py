@@ -1,4 +1,4 @@
-"""The tables of ``docs/gateways.md``: keys of ``gateway.toml``, tags and events of OPC UA."""
+"""The tables of ``docs/gateways.md``: keys of ``gateway.toml``, tags and events of OPC UA, metrics of Sparkplug."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from asperity.runtime.documents.blocks import filled
 from asperity.runtime.documents.opcua_tables import events, tags
 from asperity.runtime.documents.toml_keys import described
 from asperity.runtime.gateways.config import GatewayConfig
+from asperity.runtime.gateways.sparkplug.metrics import GAP, RESULT, STATION
 
 
 def keys() -> list[str]:
@@ -13,6 +14,12 @@ def keys() -> list[str]:
     return described(GatewayConfig)
 
 
+def sparkplug() -> list[str]:
+    """One row per metric."""
+    rows = [(row.name, row.type.name, row.meaning) for table in (STATION, RESULT, GAP) for row in table]
+    return ["| metric | type | meaning |", "|---|---|---|", *("| {} | {} | {} |".format(*row) for row in rows)]
+
+
 def page(present: str) -> str:
     """The page as it is, with its tables generated again. Raises DataError when a block is missing from it."""
-    return filled(present, {"tags": tags, "events": events, "keys": keys})
+    return filled(present, {"tags": tags, "events": events, "sparkplug": sparkplug, "keys": keys})

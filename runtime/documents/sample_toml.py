@@ -31,7 +31,7 @@ def station() -> str:
 
 def gateway() -> str:
     """The whole ``gateway.toml``."""
-    head = "gateway.toml, for `asperity gateway modbus --config gateway.toml` and likewise http, opcua, mqtt."
+    head = "gateway.toml, for `asperity gateway modbus --config gateway.toml`, and http, io, mqtt, opcua, sparkplug."
     return _file(GatewayConfig, head, "docs/gateways.md")
 
 

@@ -62,6 +62,27 @@ class Gateway(Section, frozen=True, forbid_unknown_fields=True):
     patience_ms: Annotated[int, number(100, 3_600_000, "a missing result is reported as a gap after this long")] = 5000
 
 
+class Users(Section, frozen=True, forbid_unknown_fields=True):
+    """Users and roles, the same for OPC UA and HTTP, and how their passwords are checked."""
+
+    file: Annotated[
+        str,
+        path_text(
+            "created by `asperity gateway user`; empty: any OPC UA client may call methods, and HTTP takes no commands"
+        ),
+    ] = ""
+    anonymous_read: Annotated[bool, text("with a file: clients without a user name may read")] = True
+    checks: Annotated[int, number(1, 16, "maximum passwords checked at the same time, each in its own thread")] = 2
+    delay_ms: Annotated[
+        int,
+        number(10, 60_000, "delay after a wrong password from a user name and address; doubled by each further one"),
+    ] = 500
+    delay_max_ms: Annotated[int, number(10, 600_000, "longest such delay")] = 4000
+    wait_ms: Annotated[
+        int, number(100, 600_000, "a log-in that waits for its turn this long is refused")
+    ] = 5000
+
+
 class Log(Section, frozen=True, forbid_unknown_fields=True):
     """What is written to stderr, with bounds on what others can cause."""
 
@@ -93,10 +114,6 @@ class Opcua(Section, frozen=True, forbid_unknown_fields=True):
     clients_folder: Annotated[
         str, path_text("certificates (`*.der`, `*.pem`) of clients that may connect with encryption; empty: any")
     ] = ""
-    users_file: Annotated[
-        str, path_text("users and roles, created by `asperity gateway user`; empty: any client may call methods")
-    ] = ""
-    anonymous_read: Annotated[bool, text("with users_file: anonymous clients may read")] = True
     connections_max: Annotated[
         int,
         number(
@@ -133,17 +150,6 @@ class Opcua(Section, frozen=True, forbid_unknown_fields=True):
             "log-ins, including refused ones; empty: `$XDG_STATE_HOME/asperity/NAME.opcua.audit.jsonl` (16 MB, 8 files)"
         ),
     ] = ""
-    login_checks: Annotated[
-        int, number(1, 16, "maximum passwords checked at the same time, each in its own thread")
-    ] = 2
-    login_delay_ms: Annotated[
-        int,
-        number(10, 60_000, "delay after a wrong password from a user name and address; doubled by each further one"),
-    ] = 500
-    login_delay_max_ms: Annotated[int, number(10, 600_000, "longest such delay")] = 4000
-    login_wait_ms: Annotated[
-        int, number(100, 600_000, "a log-in that waits for its turn this long is refused with BadTooManyOperations")
-    ] = 5000
     results_kept: Annotated[int, number(1, 10_000, "number of recent results available to GetResultById")] = 200
     recipes: Annotated[str, text("recipe names to show in RecipeManagement, separated by spaces")] = ""
 
@@ -216,6 +222,55 @@ class Mqtt(Section, frozen=True, forbid_unknown_fields=True):
     ] = ""
 
 
+class Sparkplug(Section, frozen=True, forbid_unknown_fields=True):
+    """The Sparkplug B edge node. Broker, TLS, password and bounds are those of `[mqtt]`."""
+
+    group: Annotated[str, text("group of the node; no / + #")] = "asperity"
+    node: Annotated[str, text("name of the node in its group; empty: the station's name")] = ""
+    primary_host: Annotated[
+        str, text("host application that must be online before anything is published; empty: none")
+    ] = ""
+    client_id: Annotated[str, text("as [mqtt] client_id, of this gateway; empty: one that no other client has")] = ""
+
+
+class DigitalIo(Section, frozen=True, forbid_unknown_fields=True):
+    """Digital outputs: on lines of this computer, or of a Modbus TCP module."""
+
+    kind: Annotated[
+        Literal["gpio", "modbus"], text("`gpio`: lines of `chip`; `modbus`: coils of the module at module_host")
+    ] = "gpio"
+    chip: Annotated[str, path_text("the GPIO chip's device")] = "/dev/gpiochip0"
+    ready: Annotated[int, number(-1, 65_535, "line or coil: the station is ready; -1: none")] = -1
+    busy: Annotated[int, number(-1, 65_535, "line or coil: parts are in work or wait for their strobe; -1: none")] = -1
+    accept: Annotated[int, number(-1, 65_535, "line or coil: the part may pass; needs accept_proof; -1: none")] = -1
+    reject: Annotated[
+        int, number(-1, 65_535, "line or coil: the part may not pass, or the station is not ready; -1: none")
+    ] = -1
+    strobe: Annotated[int, number(-1, 65_535, "line or coil: one pulse for each result; -1: none")] = -1
+    active_low: Annotated[str, text("names of outputs that are inverted, separated by spaces; gpio only")] = ""
+    accept_proof: Annotated[
+        Literal["", "toggle", "watchdog"],
+        text("how a killed process is noticed: accept toggles, or the module's watchdog takes it back"),
+    ] = ""
+    toggle_ms: Annotated[int, number(2, 1000, "accept that toggles changes after this long")] = 20
+    cycle_ms: Annotated[int, number(1, 1000, "the outputs are written this often")] = 5
+    setup_ms: Annotated[int, number(0, 10_000, "accept or reject is on this long before the strobe")] = 5
+    strobe_ms: Annotated[int, number(1, 10_000, "length of the strobe")] = 20
+    hold_ms: Annotated[int, number(1, 60_000, "accept or reject is on this long in all")] = 50
+    gap_ms: Annotated[int, number(1, 10_000, "pause between two results")] = 20
+    queue_max: Annotated[
+        int, number(1, 1000, "results that may wait for their strobe; with more the gateway ends, and a pass with it")
+    ] = 16
+    module_host: Annotated[str, host_text("address of the module")] = "127.0.0.1"
+    module_port: Annotated[int, number(1, 65_535, "port of the module")] = 502
+    module_unit: Annotated[int, number(0, 255, "unit id of the module")] = 1
+    module_timeout_ms: Annotated[int, number(10, 10_000, "longest wait for the module; then the gateway ends")] = 200
+    watchdog_register: Annotated[
+        int, number(-1, 65_535, "holding register of the module's watchdog time, written and read back; -1: none")
+    ] = -1
+    watchdog_value: Annotated[int, number(0, 65_535, "what is written there, in the module's unit")] = 0
+
+
 class Modbus(Section, frozen=True, forbid_unknown_fields=True):
     """The Modbus TCP server."""
 
@@ -264,16 +319,22 @@ class Http(Section, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, host_text("address to listen on")] = "127.0.0.1"
     port: Annotated[int, number(0, 65535, "port; 0: any free one, named in the log")] = 8088
     insecure_lan: Annotated[
-        bool, text("allow a host address other than loopback, without authentication: anyone who can reach it may read")
+        bool, text("allow a host address other than loopback although nothing is encrypted, passwords included")
     ] = False
     connections_max: Annotated[
         int, number(1, 1000, "maximum clients; another one closes one that has sent no request")
     ] = 64
     request_ms: Annotated[
-        int, number(100, 60_000, "longest time for a client to send a request and to read its response")
-    ] = 3000
+        int,
+        number(
+            100, 60_000,
+            "longest time for a client to send a request, again for the answer to be made, and again for it to be read",
+        ),
+    ] = 3000  # fmt: skip
     header_max_nbytes: Annotated[int, number(256, 65536, "largest request line plus headers")] = 8192
+    body_max_nbytes: Annotated[int, number(256, 65536, "largest body of a command")] = 4096
     results_shown: Annotated[int, number(1, 1000, "number of recent results on the page")] = 20
+    results_kept: Annotated[int, number(1, 100_000, "number of recent results that /api/v1 answers with")] = 1000
     refresh_s: Annotated[int, number(1, 3600, "the page reloads after this")] = 2
 
 
@@ -283,9 +344,12 @@ class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
     station: GatewayStation = GatewayStation()
     gateway: Gateway = Gateway()
     log: Log = Log()
+    users: Users = Users()
     opcua: Opcua = Opcua()
     mqtt: Mqtt = Mqtt()
+    sparkplug: Sparkplug = Sparkplug()
     modbus: Modbus = Modbus()
+    io: DigitalIo = DigitalIo()
     http: Http = Http()
 
 

@@ -29,7 +29,7 @@ from asperity.runtime.client.presence import nobody_at
 from asperity.runtime.client.station_client import StationClient
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.gateways.config import GatewayConfig, client_key, control_of
-from asperity.runtime.wire import ReceivedResult, Reply, StationState
+from asperity.runtime.wire import Counters, ReceivedResult, Reply, StationState
 
 log = logging.getLogger("asperity.gateway")
 
@@ -72,6 +72,8 @@ class View:
     """Gaps named since then."""
     missing: int
     """Results in those gaps."""
+    counters: Counters | None = None
+    """The last counters heard, however old; None: never heard. For people and statistics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class _Seen:
     results: int = 0
     gaps: int = 0
     missing: int = 0
+    counters: Counters | None = None
 
 
 class Link:
@@ -152,6 +155,7 @@ class Link:
             results=seen.results,
             gaps=seen.gaps,
             missing=seen.missing,
+            counters=seen.counters,
         )
 
     def may_pass(self, item: Item) -> bool:
@@ -241,10 +245,10 @@ class Link:
         if now_s >= self._look_s:
             self._look_s = now_s + QUIET_S
             self._look_for_nobody(trusted=bool(until_s))
-        self._seen = _Seen(state, since_s, until_s, why, last, results, gaps, missing)
+        self._seen = _Seen(state, since_s, until_s, why, last, results, gaps, missing, station.counters)
         if bool(until_s) != bool(seen.trusted_until_s):
             log.info("station %s is %s", station.station, "trusted" if until_s else f"not trusted: {why}")
-        return bool(items) or state is not seen.state
+        return bool(items) or state is not seen.state or station.counters is not seen.counters
 
     def _look_for_nobody(self, *, trusted: bool) -> None:
         """Say where nobody listens: by another XDG_RUNTIME_DIR a gateway would wait there forever."""

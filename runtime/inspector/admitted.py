@@ -29,7 +29,9 @@ class Admitted:
         assert self.judged is not None
         result, trigger = self.judged.result, self.trigger
         if trigger is not None and hard_wired:
-            result = replace(result, trigger_id=trigger.trigger_id, part_id=trigger.part_id or result.part_id)
+            part_id = trigger.part_id or result.part_id
+            result = replace(result, trigger_id=trigger.trigger_id, part_id=part_id, **trigger.batch._asdict(),
+                             position=trigger.position)  # fmt: skip
         if trigger is not None and trigger.recipe not in (None, result.recipe):
             result = result.unknown(Reason.WRONG_RECIPE)
         total_us = (now_ns - self.t_recv_ns) // 1000

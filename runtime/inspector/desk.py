@@ -244,6 +244,7 @@ class Inspector:
                 self.recipes.put_away(station.controller.recipe)
         self.sockets.close(self.config.sockets.linger_ms)
         for station in self.stations:
+            station.counting.close(station.work)
             station.journal.close()
         self.audit.record("", "session", ITSELF, "ENDED")
         self.audit.close()

@@ -16,6 +16,7 @@ from asperity.runtime.reasons import Reason
 from asperity.runtime.records.audit import Actor
 from asperity.runtime.records.journal import PROMISES_MAX
 from asperity.runtime.states import Cause, State, step
+from asperity.runtime.text.part_identity import Batch
 
 TEXT_MAX = 512
 
@@ -51,18 +52,10 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
     controller, config, line = station.controller, station.config, station.line
     step(controller.state, Cause.TRIGGER)
     assert request.trigger_id is not None  # the wire requires it
-    mode, needed = config.station.triggers, "hard_wired" if hard_wired else "software"
-    if mode != needed:
-        return reply(request.id, "REFUSED", f"[station] triggers is {mode}; {request.op} needs {needed}")
-    longest_ms, timeout_ms = config.triggers.timeout_max_ms, request.timeout_ms or 0
-    if timeout_ms > longest_ms:
-        return reply(request.id, "REFUSED", f"timeout_ms is {timeout_ms}; the maximum is {longest_ms}")
-    recipe = controller.recipe.name if controller.recipe else ""
-    if request.recipe is not None and request.recipe != recipe:
-        return reply(request.id, "REFUSED", f"recipe {request.recipe} was requested, but {recipe} is active")
-    unclear = line.refusal(request.trigger_id) if line is not None else ""
-    if unclear:
-        return reply(request.id, "REFUSED", unclear)
+    recipe, timeout_ms = controller.recipe.name if controller.recipe else "", request.timeout_ms or 0
+    refusal = _trigger_refusal(station, request, hard_wired, recipe)
+    if refusal:
+        return reply(request.id, "REFUSED", refusal)
     busy = station.triggers.refusal(request.trigger_id)
     if controller.state is State.SINGLE_EXECUTION and controller.single_trigger_id is not None:
         busy = f"trigger {controller.single_trigger_id} already belongs to this single execution"
@@ -70,7 +63,7 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
         busy = f"{PROMISES_MAX} triggers are waiting for their results"
     if busy:
         return reply(request.id, "BUSY", busy)
-    now = station.clock()
+    now, batch = station.clock(), _batch(station, request)
     owed = Result(
         station=station.name,
         session=station.session,
@@ -81,6 +74,8 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
         recipe=recipe,
         reason=Reason.RESTARTED,
         t_done_us=now.wall_us,
+        position=request.position,
+        **batch._asdict(),
     )
     # With a hard-wired trigger a frame that is there already may be this part's.
     from_id = min(station.work, default=0) if hard_wired else 0
@@ -88,7 +83,16 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
     promise = 0 if hard_wired else secrets.randbelow(wire.MAX_INTEGER) + 1
     expires_ns = None if hard_wired else now.ns + timeout_ms * MS
     station.triggers.add(
-        PendingTrigger(request.trigger_id, request.part_id or "", request.recipe, promise, expires_ns, entry)
+        PendingTrigger(
+            request.trigger_id,
+            request.part_id or "",
+            request.recipe,
+            promise,
+            expires_ns,
+            entry,
+            batch,
+            request.position,
+        )
     )
     if controller.state is State.SINGLE_EXECUTION:
         controller.single_trigger_id = request.trigger_id
@@ -110,6 +114,22 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
             )
         )
     return reply(request.id, "ACCEPTED")
+
+
+def _trigger_refusal(station: Station, request: wire.Request, hard_wired: bool, recipe: str) -> str:
+    """Why a trigger is not taken, however often it is repeated; empty: it may be."""
+    config, timeout_ms = station.config, request.timeout_ms or 0
+    mode, needed = config.station.triggers, "hard_wired" if hard_wired else "software"
+    if mode != needed:
+        return f"[station] triggers is {mode}; {request.op} needs {needed}"
+    if timeout_ms > config.triggers.timeout_max_ms:
+        return f"timeout_ms is {timeout_ms}; the maximum is {config.triggers.timeout_max_ms}"
+    if request.recipe is not None and request.recipe != recipe:
+        return f"recipe {request.recipe} was requested, but {recipe} is active"
+    if too_long := _batch_refusal(station, request):
+        return too_long
+    assert request.trigger_id is not None  # the wire requires it
+    return station.line.refusal(request.trigger_id) if station.line is not None else ""
 
 
 def _expect(station: Station, request: wire.Request) -> wire.Reply:
@@ -180,6 +200,38 @@ def _set_threshold(station: Station, request: wire.Request, actor: Actor) -> wir
     return reply(request.id, "ACCEPTED")
 
 
+def _set_batch(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+    if too_long := _batch_refusal(station, request):
+        return reply(request.id, "REFUSED", too_long)
+    station.counting.set_batch(_batch(station, request))
+    return reply(request.id, "OK")
+
+
+def _reset_counters(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+    before = station.counting.reset(station.clock())
+    station.record(
+        "counters_reset", actor, "done", since_us=before.since_us, ok=before.ok, ng=before.ng, unknown=before.unknown,
+        by_reason=dict(before.by_reason),
+    )  # fmt: skip
+    return reply(request.id, "OK")
+
+
+def _batch_refusal(station: Station, request: wire.Request) -> str:
+    """Why this lot, order or shift is not taken; empty: it is."""
+    most = station.config.parts.text_max_nbytes
+    for name in Batch._fields:
+        nbytes = len((getattr(request, name) or "").encode())
+        if nbytes > most:
+            return f"{name} has {nbytes} bytes; [parts] text_max_nbytes is {most}: shorten it"
+    return ""
+
+
+def _batch(station: Station, request: wire.Request) -> Batch:
+    """As the request says, and of what it does not say as the station has it."""
+    given = {name: getattr(request, name) for name in Batch._fields if getattr(request, name) is not None}
+    return station.counting.batch._replace(**given)
+
+
 OPERATIONS: dict[str, Callable[[Station, wire.Request, Actor], wire.Reply]] = {
     "get_state": _get_state,
     "get_result": _get_result,
@@ -193,6 +245,8 @@ OPERATIONS: dict[str, Callable[[Station, wire.Request, Actor], wire.Reply]] = {
     "halt": _halt,
     "reset": _reset,
     "self_test": _self_test,
+    "set_batch": _set_batch,
+    "reset_counters": _reset_counters,
     "set_threshold": _set_threshold,
 }
 

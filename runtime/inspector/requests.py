@@ -20,6 +20,8 @@ from asperity.runtime.sockets.access import Access
 
 READ_ONLY = frozenset({"get_state", "get_result"})
 """Operations that change nothing: answered afresh each time, and not kept."""
+AUDITED = ("trigger_id", "part_id", "recipe", "threshold", "mode", "lot", "order", "shift", "position")
+"""Fields of a request that the audit file keeps."""
 OF_PARTS = frozenset({"trigger", "expect"})
 """Operations that come with every part: in the audit file only where a role forbids them. Results are the journal's."""
 
@@ -140,7 +142,7 @@ class Requests:
 
     def _audit(self, request: wire.Request, answer: wire.Reply, actor: Actor) -> None:
         """Into the audit file, and an event: who asked what, and what was answered."""
-        given = {name: getattr(request, name) for name in ("trigger_id", "part_id", "recipe", "threshold", "mode")}
+        given = {name: getattr(request, name) for name in AUDITED}
         fields = {name: value for name, value in given.items() if value is not None}
         self._audit_file.record(
             request.station or (self._stations[0].name if len(self._stations) == 1 else ""),

@@ -10,6 +10,7 @@ from asperity.runtime.clock import Now
 from asperity.runtime.errors import WireError
 from asperity.runtime.frame import Result, Verdict
 from asperity.runtime.inspector.controller import Controller
+from asperity.runtime.inspector.counting import Counting
 from asperity.runtime.inspector.event_log import EventLog
 from asperity.runtime.inspector.triggers import PendingTrigger
 from asperity.runtime.judging.pipeline import Outcome
@@ -34,6 +35,7 @@ class Results:
         notice: EventLog,
         make_room: Callable[[int], None],
         clock: Callable[[], Now],
+        counting: Counting,
     ) -> None:
         """``make_room``: called with each new result_id, to answer the frame whose slot of the journal that takes."""
         self.last_published_id = journal.last_id
@@ -47,6 +49,7 @@ class Results:
         self._notice = notice
         self._make_room = make_room
         self._clock = clock
+        self._counting = counting
 
     def born(self, who: wire.FrameIdentity, trigger: PendingTrigger | None) -> Result:
         """A result as it is born: unknown. It carries a trigger's id only if it is that trigger's one answer."""
@@ -66,6 +69,8 @@ class Results:
             t_done_us=self._clock().wall_us,
             deadline_us=self._config.limits.deadline_ms * 1000,
             simulated=recipe.simulated if recipe else self._config.engine.name == "simulated",
+            position=trigger.position if trigger else None,
+            **(trigger.batch if trigger else self._counting.batch)._asdict(),
         )
 
     def answer(
@@ -101,6 +106,7 @@ class Results:
             detail, result = self._journal.fault, result.unknown(Reason.ENGINE)  # what is not kept lets no part pass
             body = wire.encode_result_body(result)
         self._ledger.settle(result)
+        self._counting.count(result)
         self.send(result, body)
         if detail and result.score is None:
             self._notice("warning", result.reason.name, detail, result.result_id, result.seq)

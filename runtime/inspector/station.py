@@ -16,6 +16,7 @@ from asperity.runtime.frame import Frame, Verdict
 from asperity.runtime.inspector.admitted import Admitted
 from asperity.runtime.inspector.camera_guard import CameraGuard
 from asperity.runtime.inspector.controller import Controller
+from asperity.runtime.inspector.counting import Counting
 from asperity.runtime.inspector.event_log import EventLog
 from asperity.runtime.inspector.hard_wired_line import WiredLine
 from asperity.runtime.inspector.line_guard import LineGuard
@@ -23,7 +24,7 @@ from asperity.runtime.inspector.part_matching import Match
 from asperity.runtime.inspector.results import Results
 from asperity.runtime.inspector.triggers import PendingTrigger, Triggers
 from asperity.runtime.judging.engine_thread import Report, StationSlot, TakenOver, Tested
-from asperity.runtime.judging.pipeline import Job, Outcome, age_ns
+from asperity.runtime.judging.pipeline import SHARED_CLOCKS, Job, Outcome, age_ns
 from asperity.runtime.judging.recipe_loader import Loader
 from asperity.runtime.reasons import Reason
 from asperity.runtime.records import ledger
@@ -33,8 +34,11 @@ from asperity.runtime.records.recovery import settle_past
 from asperity.runtime.records.slowest_frames import FrameTrace, SlowestFrames, write_document
 from asperity.runtime.settings.paths import trace_path
 from asperity.runtime.settings.station_toml import StationConfig
-from asperity.runtime.sockets.inspector_sockets import InspectorSockets
+from asperity.runtime.sockets.inspector_sockets import UNREAD_MS, InspectorSockets
 from asperity.runtime.states import JUDGING, READY_STATES
+
+COUNTED = ("received", "lost", "ok", "ng", "unknown", "deadline_missed", "late")
+"""What a state says of the ledger by the same name."""
 
 
 class Station:
@@ -71,13 +75,15 @@ class Station:
         self.slowest = SlowestFrames(config.trace.slowest) if config.trace.slowest else None
         self.notice = EventLog(self.name, session, config.log, sockets.publish, clock)
         self.started_ns = started_ns
-        record = partial(audit.record, self.name)
+        self.record = partial(audit.record, self.name)
         self.controller = Controller(
-            config, slot, loader, self.notice, self.drop_work, self.drop_triggers, record, clock
+            config, slot, loader, self.notice, self.drop_work, self.drop_triggers, self.record, clock
         )
+        self.counting = Counting(config, session, journal, sockets, clock())
         self.results = Results(
-            config, session, journal, self.ledger, sockets, self.controller, self.notice, self._make_room, clock
-        )
+            config, session, journal, self.ledger, sockets, self.controller, self.notice, self._make_room, clock,
+            self.counting,
+        )  # fmt: skip
         on_restart = self.line.another_session if self.line is not None else lambda: None
         self.guard = CameraGuard(self.camera, sockets, self.controller, self.notice, self.drop_work, on_restart)
         self.line_guard: LineGuard | None = None
@@ -93,8 +99,12 @@ class Station:
         self.notice("info", "START", f"engine {engine.name} on {engine.device}, {engine.precision}")
         if notes:
             self.controller.alarms.show("JOURNAL", f"{len(notes)} findings: {'; '.join(notes[-3:])}")
+        self.counting.begin()
+        if self.counting.problem:
+            self.notice("warning", "COUNTERS", self.counting.problem)
         for result in settle_past(self.journal, self.ledger, self.sequence):
             self.results.send(result, wire.encode_result_body(result))
+            self.counting.count(result)
         self.controller.begin(first_recipe)
 
     @property
@@ -168,7 +178,11 @@ class Station:
         state, free_run = self.controller.state, self.config.station.triggers == "free_run"
         # A camera whose clock runs ahead could pass off an old picture as a new one, so both directions are refused.
         # With a hard-wired trigger it is the age that tells which part's the frame is.
-        too_old = self.line is None and abs(age_ns(frame, now.wall_us)) > self.config.limits.max_age_ms * MS
+        limits, poll_ms = self.config.limits, self.config.timing.poll_ms
+        too_old = self.line is None and abs(age_ns(frame, now.wall_us)) > limits.max_age_ms * MS
+        # By a clock that is not shared, what waited in the socket while this process stood still looks new.
+        if self.line is None and frame.clock not in SHARED_CLOCKS:
+            too_old |= now.ns - self.sockets.read_up_to_ns > (limits.max_age_ms + poll_ms + UNREAD_MS) * MS
         reasons = (
             (self.closing, Reason.SHUTDOWN),
             (frame.trigger_id != 0 and trigger is None, Reason.TRIGGER_EXPIRED),
@@ -307,6 +321,8 @@ class Station:
             self.controller.fault(
                 "LAW", f"accounting error: received + lost differs from results by {imbalance}; please report this"
             )
+        self.counting.look(now, self.work)
+        self.controller.alarms.hold("COUNTERS", self.counting.problem, "warning")
         self.publish_state(now)
 
     def camera_alive(self, now: Now) -> bool:
@@ -338,16 +354,11 @@ class Station:
             last_result_id=self.results.last_published_id,
             expected_rate_hz=self.config.station.expected_rate_hz or None,
             alarms=tuple(controller.alarms),
-            received=ledger.received,
-            lost=ledger.lost,
-            ok=ledger.ok,
-            ng=ledger.ng,
-            unknown=ledger.unknown,
             in_flight=len(self.work),
             unknown_by_reason={reason.name: count for reason, count in ledger.unknown_by_reason.items()},
-            deadline_missed=ledger.deadline_missed,
-            late=ledger.late,
             access_refused=dict(self.sockets.access.refused),
+            **{name: getattr(ledger, name) for name in COUNTED},
+            **self.counting.batch._asdict(),
         )
 
     def publish_state(self, now: Now) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from asperity.runtime.text.part_identity import NO_BATCH, Batch
+
 
 @dataclass(frozen=True, slots=True)
 class PendingTrigger:
@@ -19,6 +21,10 @@ class PendingTrigger:
     """Monotonic; None: by ``expect``."""
     entry: int
     """Number of its entry in the journal."""
+    batch: Batch = NO_BATCH
+    """What the part belongs to: as the trigger names it, else as it was set for the station at that moment."""
+    position: int | None = None
+    """Of the encoder, as the trigger names it."""
 
 
 class Triggers:

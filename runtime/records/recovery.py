@@ -21,7 +21,7 @@ def settle_past(journal: Journal, ledger: Ledger, sequence: Sequence) -> list[Re
     Returns the results to be published. Raises WireError where a payload was written by another version.
     """
     entries = list(journal.entries())
-    results = {entry.result_id: _read(journal, entry) for entry in entries}
+    results = {entry.result_id: read_result(journal, entry) for entry in entries}
     _restore(sequence, results)
     settled = []
     for entry in entries:
@@ -30,7 +30,7 @@ def settle_past(journal: Journal, ledger: Ledger, sequence: Sequence) -> list[Re
             journal.answer(entry.result_id, entry.payload)
             settled.append(results[entry.result_id])
     for number, promise in journal.promises().items():
-        result = _read(journal, promise)
+        result = read_result(journal, promise)
         kept = any(
             later.trigger_id == result.trigger_id
             for result_id, later in results.items()
@@ -58,7 +58,8 @@ def _restore(sequence: Sequence, results: dict[int, Result]) -> None:
             sequence.restore(result.camera_session, result.seq, lost=result.reason is Reason.LOST)
 
 
-def _read(journal: Journal, entry: Entry) -> Result:
+def read_result(journal: Journal, entry: Entry) -> Result:
+    """What an entry says. Raises WireError where another version wrote it."""
     try:
         found = wire.decode_result_body(entry.payload)
     except WireError as error:

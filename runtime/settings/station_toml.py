@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from asperity.runtime.records.journal import PROMISES_MAX
+from asperity.runtime.settings.part_sections import Counters, Parts
 from asperity.runtime.settings.toml_tables import (
     NAME_RULE,
     Name,
@@ -352,6 +353,8 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     timing: Timing = Timing()
     triggers: Triggers = Triggers()
+    parts: Parts = Parts()
+    counters: Counters = Counters()
     hard_wired: HardWired = HardWired()
     sockets: Sockets = Sockets()
     security: Security = Security()

@@ -37,6 +37,7 @@ SOCKETS_OF: dict[Role, frozenset[str]] = {
 _READS = frozenset({"get_state", "get_result"})
 _OPERATES = _READS | {
     "trigger", "expect", "prepare_recipe", "unprepare_recipe", "start", "stop", "halt", "abort", "reset", "self_test",
+    "set_batch", "reset_counters",
 }  # fmt: skip
 OPERATIONS_OF: dict[Role, frozenset[str]] = {
     Role.CAMERA: frozenset(),

@@ -25,6 +25,8 @@ STALL_MS = 100
 """A turn that comes so much too late: the process stood still, and unread messages wait."""
 CATCH_UP_MS = 100
 """After which what waited is taken for read."""
+UNREAD_MS = 200
+"""So far back ``read_up_to_ns`` may be although nothing waits: a turn, and the catching up; and a sleep before it."""
 
 
 class Ends(Protocol):

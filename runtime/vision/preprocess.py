@@ -179,8 +179,7 @@ def _surface_inputs(
     surfaces = {width: surface_of(grid, width) for width in widths}
     height = None
     if residual is not None and model is not None:
-        surface = surfaces[residual.width]
-        height = describe_heights(heights_of(surface, grid.up), surface.present, model, network.grid)
+        height = describe_heights(*heights_of(surfaces[residual.width], grid.up), model, network.grid)
     return SurfaceInputs(
         None if chosen is None else picture(grid, surfaces[chosen.width], chosen, network.image_px),
         height,
@@ -191,7 +190,7 @@ def _surface_inputs(
 def surface_grid(found: Foreground, window: Window, geometry: Geometry) -> SurfaceGrid:
     """The window's part on its own pixels; in blocks of them where the window is larger than ``MOST_PX``."""
     valid, filled = _crop(found.part, window), _crop(found.filled, window)
-    points = np.where(valid[:, :, None], _crop(found.points, window), np.float32(0.0))
+    points = _crop(found.points, window)
     block, size = blocks(window.side_px)
     if block > 1:
         rows, columns = np.nonzero(valid)
@@ -199,8 +198,10 @@ def surface_grid(found: Foreground, window: Window, geometry: Geometry) -> Surfa
         points = cell_means(points[valid], cells, size, LEVEL_CELLS * block * geometry.mm_per_px)
         valid = (points != 0).any(axis=2)
         filled = filled[::block, ::block] | valid
-    plane, height_map = geometry.plane, is_height_map(found.points, found.part)
-    up = plane.normal if plane else (0.0, 0.0, 1.0 if height_map else -1.0)
+    if geometry.plane is not None:
+        up = geometry.plane.normal
+    else:
+        up = (0.0, 0.0, 1.0 if is_height_map(found.points, found.part) else -1.0)
     return SurfaceGrid(points, valid, filled, block * geometry.mm_per_px, np.asarray(up, np.float32))
 
 

@@ -7,11 +7,15 @@ Nothing is averaged or differenced across a depth edge: points whose depths diff
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asperity.runtime.frame import BoolArray, FloatArray
+
+T = TypeVar("T", bound=np.generic)
+F = TypeVar("F", bound=np.floating)
 
 LEVEL_CELLS = 2.0
 """Points this many cell sizes deeper per cell of distance are on different levels: a slope of 63 degrees."""
@@ -27,7 +31,7 @@ TANGENT_STEP = 2
 class SurfaceGrid:
     """The window's part at the camera's resolution."""
 
-    points: FloatArray  # S x S x 3, mm; (0, 0, 0) where not valid
+    points: FloatArray  # S x S x 3, mm; finite and meaningless where not valid
     valid: BoolArray  # S x S, a point of the part was measured
     filled: BoolArray  # S x S, the part with its missing points
     cell_mm: float
@@ -38,12 +42,33 @@ class SurfaceGrid:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """The grid's points, each averaged with its neighbours, and the surface's normals there."""
+    """The grid's points, each averaged with its neighbours, and the surface's normals there, in the part's box.
 
-    points: FloatArray  # S x S x 3, mm
-    present: BoolArray  # S x S
-    normals: FloatArray  # S x S x 3, unit vectors towards the sensor; 0 where not ``sloped``
-    sloped: BoolArray  # S x S
+    One plane per coordinate: what follows reads each of them from end to end.
+    """
+
+    side: int
+    """Of the grid that the box is cut from."""
+    top: int
+    left: int
+    """Where it begins: even numbers."""
+    points: FloatArray  # 3 x H x W, mm; 0 where not present
+    present: BoolArray  # H x W
+    normals: FloatArray  # 3 x H x W, unit vectors towards the sensor; 0 where not ``sloped``
+    sloped: BoolArray  # H x W
+
+    def placed(self, values: NDArray[T]) -> NDArray[T]:
+        """H x W [x C] in S x S [x C] of zeros, where they lie."""
+        height, width = self.present.shape
+        whole = np.zeros((self.side, self.side, *values.shape[2:]), values.dtype)
+        whole[self.top : self.top + height, self.left : self.left + width] = values
+        return whole
+
+    def heights(self, up: FloatArray) -> FloatArray:
+        """H x W: the points along ``up``, mm."""
+        x, y, z = self.points
+        heights: FloatArray = x * up[0] + y * up[1] + z * up[2]
+        return heights
 
 
 def blocks(side_px: int) -> tuple[int, int]:
@@ -52,66 +77,110 @@ def blocks(side_px: int) -> tuple[int, int]:
     return block, -(-side_px // block)
 
 
-def box_sums(values: NDArray[np.floating], width: int) -> NDArray[np.floating]:
-    """Sums over squares of odd ``width`` around every cell of S x S [x C]; nothing lies beyond the edge."""
-    half = width // 2
-    for axis in (0, 1):
-        padded = np.zeros([side + 2 * half * (at == axis) for at, side in enumerate(values.shape)], values.dtype)
-        inner = [slice(None)] * values.ndim
-        inner[axis] = slice(half, half + values.shape[axis])
-        padded[tuple(inner)] = values
-        total = np.zeros_like(values)
-        for shift in range(width):
-            inner[axis] = slice(shift, shift + values.shape[axis])
-            total += padded[tuple(inner)]
-        values = total
-    return values
+def padded(planes: NDArray[T], width: int) -> NDArray[T]:
+    """C x H x W between zeros for boxes of odd ``width``: C x flat, for sums along rows of W + width - 1, then in them.
+
+    Flat, since one long loop is several times faster than one per row; what a loop mixes at the rows' ends falls into
+    the zeros' columns, which the reader drops.
+    """
+    count, height, across = planes.shape
+    half, pitch = width // 2, across + width - 1
+    flat = np.zeros((count, (height + width - 1) * pitch + width - 1), planes.dtype)
+    inner = flat[:, : (height + width - 1) * pitch].reshape(count, -1, pitch)
+    inner[:, half : half + height, half : half + across] = planes
+    return flat
+
+
+def box_sums(planes: FloatArray, width: int) -> FloatArray:
+    """Sums over squares of odd ``width`` around every cell of C x H x W; nothing lies beyond the edge."""
+    count, height, across = planes.shape
+    pitch = across + width - 1
+    flat = padded(planes, width)
+    for step in (pitch, 1):
+        length = flat.shape[1] - (width - 1) * step
+        total = flat[:, :length] + flat[:, step : step + length]
+        for shift in range(2 * step, width * step, step):  # in this order, which the device has too
+            total += flat[:, shift : shift + length]
+        flat = total
+    return flat.reshape(count, height, pitch)[:, :, :across]
+
+
+def run_sums(flat: NDArray[F], count: int, step: int) -> NDArray[F]:
+    """Of every ``count`` numbers ``step`` apart, by doubling: for boxes so wide that one sum after another is slow."""
+    total, taken, span = flat, 0, 1
+    while True:
+        if count & span:
+            part = flat[..., taken * step :]
+            total = total[..., : part.shape[-1]] + part if taken else part
+            taken += span
+        if taken == count:
+            return total
+        flat = flat[..., : -span * step] + flat[..., span * step :]
+        span *= 2
 
 
 def surface_of(grid: SurfaceGrid, width: int) -> Surface:
     """Masked box means of odd ``width`` and the normals of what they give."""
-    points, present = _means(grid, width)
+    rows, columns = _box(grid.filled)
+    points, present = _means(grid, rows, columns, width)
     normals, sloped = _normals(points, present, grid)
-    return Surface(points, present, normals, sloped)
+    return Surface(len(grid.valid), rows.start, columns.start, points, present, normals, sloped)
 
 
-def _means(grid: SurfaceGrid, width: int) -> tuple[FloatArray, BoolArray]:
-    valid = grid.valid
-    centre = grid.points[valid].mean(axis=0, dtype=np.float64).astype(np.float32) if valid.any() else np.zeros(3)
-    members = np.where(valid[:, :, None], grid.points - centre, np.float32(0.0)).astype(np.float32)
-    sums = box_sums(np.concatenate([members, valid[:, :, None].astype(np.float32)], axis=2), width)
-    counts = sums[:, :, 3]
-    present = grid.filled & (counts >= LEAST_MEMBERS * width * width)
-    means = sums[:, :, :3] / np.maximum(counts, np.float32(1.0))[:, :, None]
-    _mend_edges(grid, members, width, means, present)
-    return np.where(present[:, :, None], means + centre, np.float32(0.0)).astype(np.float32), present
+def _box(filled: BoolArray) -> tuple[slice, slice]:
+    """Rows and columns of the part, from even ones on; one cell where there is none."""
+    found = []
+    for axis in (1, 0):
+        there = np.flatnonzero(filled.any(axis=axis))
+        found.append(slice(int(there[0]) // 2 * 2, int(there[-1]) + 1) if len(there) else slice(0, 1))
+    return found[0], found[1]
 
 
-def _mend_edges(grid: SurfaceGrid, members: FloatArray, width: int, means: FloatArray, present: BoolArray) -> None:
+def _means(grid: SurfaceGrid, rows: slice, columns: slice, width: int) -> tuple[FloatArray, BoolArray]:
+    valid, filled = grid.valid[rows, columns], grid.filled[rows, columns]
+    members = np.empty((4, *valid.shape), np.float32)
+    coordinates, there = members[:3], members[3]
+    there[...] = valid
+    np.multiply(grid.points[rows, columns].transpose(2, 0, 1), there, out=coordinates)
+    centre = coordinates.sum(axis=(1, 2), dtype=np.float64) / max(int(np.count_nonzero(valid)), 1)
+    coordinates -= centre.astype(np.float32)[:, None, None]
+    coordinates *= there
+    sums = box_sums(members, width)
+    counts = sums[3]
+    present = filled & (counts >= LEAST_MEMBERS * width * width)
+    means = sums[:3] / np.maximum(counts, np.float32(1.0))
+    _mend_edges(valid, coordinates, width, LEVEL_CELLS * width * grid.cell_mm, means, present)
+    means += centre.astype(np.float32)[:, None, None]
+    means *= present
+    return means, present
+
+
+def _mend_edges(
+    valid: BoolArray, members: FloatArray, width: int, level_mm: float, means: FloatArray, present: BoolArray
+) -> None:
     """In boxes that span levels only points of the middle one's level are averaged; a missing middle has none."""
-    level_mm = LEVEL_CELLS * width * grid.cell_mm
-    half, side = width // 2, grid.valid.shape[0]
-    depths = members[:, :, 2]
-    low = _extreme(np.where(grid.valid, depths, np.float32(np.inf)), width, np.minimum)
-    high = _extreme(np.where(grid.valid, depths, np.float32(-np.inf)), width, np.maximum)
+    half = width // 2
+    depths = members[2]
+    low = _extreme(np.where(valid, depths, np.float32(np.inf)), half, np.minimum)
+    high = _extreme(np.where(valid, depths, np.float32(-np.inf)), half, np.maximum)
     rows, columns = np.nonzero(present & (high - low > level_mm))
     if not len(rows):
         return
+    height, across = valid.shape
     around = np.arange(-half, half + 1)
     near_rows = rows[:, None, None] + around[:, None]
     near_columns = columns[:, None, None] + around[None, :]
-    inside = (near_rows >= 0) & (near_rows < side) & (near_columns >= 0) & (near_columns < side)
-    near = np.clip(near_rows, 0, side - 1), np.clip(near_columns, 0, side - 1)
-    same = inside & grid.valid[near] & (np.abs(depths[near] - depths[rows, columns][:, None, None]) <= 0.5 * level_mm)
+    inside = (near_rows >= 0) & (near_rows < height) & (near_columns >= 0) & (near_columns < across)
+    near = np.clip(near_rows, 0, height - 1), np.clip(near_columns, 0, across - 1)
+    same = inside & valid[near] & (np.abs(depths[near] - depths[rows, columns][:, None, None]) <= 0.5 * level_mm)
     counts = same.sum(axis=(1, 2))
-    sums = np.einsum("nij,nijc->nc", same.astype(np.float32), members[near])
-    means[rows, columns] = sums / np.maximum(counts, 1)[:, None]
-    present[rows, columns] = grid.valid[rows, columns] & (counts > 0)
+    sums = np.einsum("nij,cnij->cn", same.astype(np.float32), members[:, near[0], near[1]])
+    means[:, rows, columns] = sums / np.maximum(counts, 1)
+    present[rows, columns] = valid[rows, columns] & (counts > 0)
 
 
-def _extreme(values: FloatArray, width: int, pick: np.ufunc) -> FloatArray:
-    """Largest or smallest value in every box."""
-    half = width // 2
+def _extreme(values: FloatArray, half: int, pick: np.ufunc) -> FloatArray:
+    """Smallest or largest value in every box of 2 ``half`` + 1."""
     for axis in (0, 1):
         result = values.copy()
         for shift in range(1, half + 1):
@@ -126,33 +195,33 @@ def _extreme(values: FloatArray, width: int, pick: np.ufunc) -> FloatArray:
 
 def _normals(points: FloatArray, present: BoolArray, grid: SurfaceGrid) -> tuple[FloatArray, BoolArray]:
     limit_mm = LEVEL_CELLS * TANGENT_STEP * grid.cell_mm
-    across, has_across = _tangents(points, present, limit_mm)
-    turned = points.transpose(1, 0, 2), present.T
-    down, has_down = _tangents(*turned, limit_mm)
-    along, has_along = down.transpose(1, 0, 2), has_down.T
-    x = across[:, :, 1] * along[:, :, 2] - across[:, :, 2] * along[:, :, 1]
-    y = across[:, :, 2] * along[:, :, 0] - across[:, :, 0] * along[:, :, 2]
-    z = across[:, :, 0] * along[:, :, 1] - across[:, :, 1] * along[:, :, 0]
+    across, has_across = _tangents(points, present, limit_mm, 2)
+    down, has_down = _tangents(points, present, limit_mm, 1)
+    # 0 where either tangent is.
+    normals = np.stack([
+        across[1] * down[2] - across[2] * down[1], across[2] * down[0] - across[0] * down[2],
+        across[0] * down[1] - across[1] * down[0],
+    ])  # fmt: skip
+    x, y, z = normals
     length = np.sqrt(x * x + y * y + z * z)
-    sloped = has_across & has_along & (length > 0)
+    sloped = has_across & has_down & (length > 0)
     # Every surface that is seen is seen from one side, so one sign serves the whole frame.
-    towards = float((x * grid.up[0] + y * grid.up[1] + z * grid.up[2])[sloped].sum())
-    scale = np.where(sloped, np.float32(1.0 if towards >= 0 else -1.0) / np.maximum(length, np.float32(1e-30)), 0.0)
-    return np.stack([x * scale, y * scale, z * scale], axis=2).astype(np.float32), sloped
+    towards = float(normals.sum(axis=(1, 2)) @ grid.up)
+    normals *= np.float32(1.0 if towards >= 0 else -1.0) / np.maximum(length, np.float32(1e-30))
+    return normals, sloped
 
 
-def _tangents(points: FloatArray, present: BoolArray, limit_mm: float) -> tuple[FloatArray, BoolArray]:
-    """Differences along rows over ``TANGENT_STEP`` cells on either side, on one side where the other has no point."""
-    step = TANGENT_STEP
-    depths = points[:, :, 2]
-    joined = np.zeros_like(present)
-    joined[:, step:] = (
-        present[:, step:] & present[:, :-step] & (np.abs(depths[:, step:] - depths[:, :-step]) <= limit_mm)
-    )
-    ahead = np.zeros_like(present)
-    ahead[:, :-step] = joined[:, step:]
-    tangents = np.zeros_like(points)
-    steps = np.where(joined[:, step:, None], points[:, step:] - points[:, :-step], np.float32(0.0))
-    tangents[:, :-step] += steps
-    tangents[:, step:] += steps
-    return tangents, joined | ahead
+def _tangents(points: FloatArray, present: BoolArray, limit_mm: float, axis: int) -> tuple[FloatArray, BoolArray]:
+    """Differences along an axis over ``TANGENT_STEP`` cells on either side, or on one where the other has no point."""
+    behind, ahead = [slice(None)] * 3, [slice(None)] * 3
+    behind[axis], ahead[axis] = slice(None, -TANGENT_STEP), slice(TANGENT_STEP, None)
+    one, other = tuple(behind), tuple(ahead)
+    steps = points[other] - points[one]
+    joined = present[other[1:]] & present[one[1:]] & (np.abs(steps[2]) <= limit_mm)
+    steps *= joined
+    tangents, found = np.zeros_like(points), np.zeros_like(present)
+    tangents[one] = steps
+    tangents[other] += steps
+    found[one[1:]] = joined
+    found[other[1:]] |= joined
+    return tangents, found

@@ -6,44 +6,43 @@ height above the surroundings, each by the good frames' own spread (docs/decisio
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import BoolArray, ByteArray, FloatArray
 from asperity.runtime.manifest import SurfacePicture
-from asperity.runtime.vision.surface_grid import Surface, SurfaceGrid
+from asperity.runtime.vision.surface_grid import Surface, SurfaceGrid, padded, run_sums
 
 AROUND_SHARE = 0.125
 """Side of the surroundings that a height is measured against, as a share of the grid's side."""
 
 
 def channels_of(grid: SurfaceGrid, surface: Surface, kind: str) -> FloatArray:
-    """S x S x 3 before scaling; meaningless where the surface has no normal. Raises EngineError."""
+    """3 x H x W of the surface's box, before scaling; meaningless where there is no normal. Raises EngineError."""
     if kind == "normals":
         return surface.normals
     if kind != "relief":
         raise EngineError(f"network.picture.kind {kind!r} is not known; calibrate again with this version")
-    heights = surface.points @ grid.up
-    relief = local_heights(heights, surface.present, around_width(grid.valid.shape[0]))
-    return np.concatenate([surface.normals[:, :, :2], relief[:, :, None]], axis=2)
+    relief = local_heights(surface.heights(grid.up), surface.present, around_width(surface.side))
+    return np.stack([surface.normals[0], surface.normals[1], relief])
 
 
 def picture(grid: SurfaceGrid, surface: Surface, chosen: SurfacePicture, image_px: int) -> ByteArray:
     """image_px x image_px x 3, black off the part: 127.5 (1 + t), t of a normal clipped (x - centre) / scale, t of a
     relief (x - centre) / (|x - centre| + scale), which shows a flat part finely and does not end on a steep one."""
-    centre, scale = np.asarray(chosen.centre, np.float32), np.asarray(chosen.scale, np.float32)
+    centre, scale = (np.asarray(one, np.float32)[:, None, None] for one in (chosen.centre, chosen.scale))
     channels = channels_of(grid, surface, chosen.kind) - centre
     if chosen.kind == "relief":
         channels /= np.abs(channels) + scale
     else:
         channels = np.clip(channels / scale, -1.0, 1.0)
-    levels = np.round(np.float32(127.5) * (channels + np.float32(1.0))).astype(np.uint8)
-    levels[~surface.sloped] = 0
-    return np.asarray(Image.fromarray(levels).resize((image_px, image_px), Image.Resampling.BICUBIC))
+    channels += np.float32(1.0)
+    channels *= np.float32(127.5)
+    levels = np.rint(channels, out=channels).astype(np.uint8)
+    levels *= surface.sloped
+    whole = Image.fromarray(surface.placed(levels.transpose(1, 2, 0)))
+    return np.asarray(whole.resize((image_px, image_px), Image.Resampling.BICUBIC))
 
 
 def around_width(side: int) -> int:
@@ -56,33 +55,26 @@ def local_heights(heights: FloatArray, present: BoolArray, width: int) -> FloatA
 
     At the part's rim the surroundings lie to one side, so a mean alone would show the part's tilt.
     """
-    rows, columns = np.indices(heights.shape, dtype=np.float64)
-    rows, columns = rows - rows.mean(), columns - columns.mean()
-    weight = present.astype(np.float64)
+    height, across = heights.shape
+    pitch = across + width - 1
+    rows = (np.arange(height, dtype=np.float64) - 0.5 * (height - 1))[:, None]
+    columns = np.arange(pitch, dtype=np.float64) - 0.5 * (across - 1)
     level = heights[present].mean(dtype=np.float64) if present.any() else 0.0
     z = np.where(present, heights - level, 0.0)
-    n, r, c, rr, cc, rc, s, rs, cs = _wide_sums(
-        np.stack([weight, weight * rows, weight * columns, weight * rows * rows, weight * columns * columns,
-                  weight * rows * columns, z, z * rows, z * columns]), width,
-    )  # fmt: skip
-    n = np.maximum(n, 1.0)
-    r, c, s = r / n, c / n, s / n
-    rr, cc, rc, rs, cs = rr / n - r * r, cc / n - c * c, rc / n - r * c, rs / n - r * s, cs / n - c * s
+    # Along rows first, so that what has a column in it is made of those sums.
+    by_rows = padded(np.stack([present, present * rows, present * (rows * rows), z, z * rows]), width)
+    own, row, row2, up, up_row = (run_sums(one, width, pitch) for one in by_rows)
+    shifted = np.resize(columns - 0.5 * (width - 1), own.shape)
+    n, r, c, rr, cc, rc, s, rs, cs = (
+        run_sums(one, width, 1).reshape(height, pitch)
+        for one in (own, row, own * shifted, row2, own * shifted * shifted, row * shifted, up, up_row, up * shifted)
+    )
+    n = 1.0 / np.maximum(n, 1.0)
+    r, c, s = r * n, c * n, s * n
+    rr, cc, rc, rs, cs = rr * n - r * r, cc * n - c * c, rc * n - r * c, rs * n - r * s, cs * n - c * s
     # A little ridge: along a line of cells no slope across it can be determined, and is taken for 0.
     rr, cc = rr + 1.0, cc + 1.0
-    by = rr * cc - rc * rc
-    down, across = (rs * cc - cs * rc) / by, (cs * rr - rs * rc) / by
-    plane = s + down * (rows - r) + across * (columns - c)
-    return np.where(present, z - plane, 0.0).astype(np.float32)
-
-
-def _wide_sums(values: NDArray[np.float64], width: int) -> Any:
-    """Sums over boxes of odd ``width`` of N x S x S, by running sums."""
-    half, side = width // 2, values.shape[-1]
-    for axis in (1, 2):
-        running = np.cumsum(values, axis=axis)
-        running = np.concatenate([np.zeros_like(np.take(running, [0], axis=axis)), running], axis=axis)
-        high = np.minimum(np.arange(side) + half + 1, side)
-        low = np.maximum(np.arange(side) - half, 0)
-        values = np.take(running, high, axis=axis) - np.take(running, low, axis=axis)
-    return values
+    by = 1.0 / (rr * cc - rc * rc)
+    down, right = (rs * cc - cs * rc) * by, (cs * rr - rs * rc) * by
+    plane = s + down * (rows - r) + right * (columns - c)
+    return np.where(present, z - plane[:, :across], 0.0).astype(np.float32)

@@ -5,6 +5,7 @@ Malformed input raises WireError, in a frame FrameRefused(REFUSED_MESSAGE); a de
 
 from asperity.runtime.frame import MAX_BUFFER_BYTES, MAX_PIXELS, MAX_SIDE_PX
 from asperity.runtime.states import READY_STATES, State
+from asperity.runtime.text.part_identity import BATCH_TEXT_MAX_NBYTES, PART_ID_MAX_JSON_NBYTES, PART_ID_MAX_NBYTES
 from asperity.runtime.wire.bulk import Bulk, decode_bulk, encode_bulk
 from asperity.runtime.wire.common import (
     MAX_CONTROL_BYTES,
@@ -31,6 +32,15 @@ from asperity.runtime.wire.control import (
     peek_request_id,
     reply_results,
     split_envelope,
+)
+from asperity.runtime.wire.counters import (
+    MAX_COUNTER_ROWS,
+    MAX_COUNTERS_BYTES,
+    CounterRow,
+    Counters,
+    Tally,
+    decode_counters,
+    encode_counters,
 )
 from asperity.runtime.wire.frame import FrameIdentity, decode_frame, encode_frame, identity, peek_identity
 from asperity.runtime.wire.record import (
@@ -63,9 +73,12 @@ from asperity.runtime.wire.state import (
 )
 
 __all__ = [
+    "BATCH_TEXT_MAX_NBYTES",
     "CODES",
     "MAX_BUFFER_BYTES",
     "MAX_CONTROL_BYTES",
+    "MAX_COUNTERS_BYTES",
+    "MAX_COUNTER_ROWS",
     "MAX_HEADER_BYTES",
     "MAX_INTEGER",
     "MAX_PARTS",
@@ -74,10 +87,14 @@ __all__ = [
     "MAX_RESULT_BYTES",
     "MAX_SIDE_PX",
     "OPERATIONS",
+    "PART_ID_MAX_JSON_NBYTES",
+    "PART_ID_MAX_NBYTES",
     "READY_STATES",
     "RECORD_BYTES",
     "VERSION",
     "Bulk",
+    "CounterRow",
+    "Counters",
     "EngineMessage",
     "Event",
     "FrameIdentity",
@@ -90,8 +107,10 @@ __all__ = [
     "Request",
     "State",
     "StationState",
+    "Tally",
     "Trigger",
     "decode_bulk",
+    "decode_counters",
     "decode_event",
     "decode_frame",
     "decode_record",
@@ -103,6 +122,7 @@ __all__ = [
     "decode_state",
     "decode_trigger",
     "encode_bulk",
+    "encode_counters",
     "encode_event",
     "encode_frame",
     "encode_record",

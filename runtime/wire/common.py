@@ -14,6 +14,7 @@ import msgspec
 
 from asperity.runtime.errors import WireError
 from asperity.runtime.text.formats import TextRefused, check_keys, keys_twice
+from asperity.runtime.text.part_identity import batch_text_fault, part_id_fault
 
 VERSION = 1
 """Major version ``v``. Within it fields are only added; another version is refused."""
@@ -32,7 +33,9 @@ MAX_TEXT = 64
 MAX_EVENT_TEXT = 512
 MAX_ALARMS = 16
 
-TOPIC_KINDS = frozenset({"frame", "result", "record", "state", "event", "trigger", "shadow", "map", "picture"})
+TOPIC_KINDS = frozenset(
+    {"frame", "result", "record", "state", "event", "trigger", "counters", "shadow", "map", "picture"}
+)
 
 _NAME = r"[a-z0-9_-]{1,32}"
 _PRINTABLE = r"[\x20-\x7e]"
@@ -46,6 +49,7 @@ Id = Annotated[str, msgspec.Meta(pattern=rf"\A{_PRINTABLE}{{1,{MAX_TEXT}}}\Z")]
 Uuid = Annotated[str, msgspec.Meta(pattern=rf"\A{_UUID}\Z")]
 UuidOrEmpty = Annotated[str, msgspec.Meta(pattern=rf"\A({_UUID})?\Z")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
+Offset = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
 NonZeroU32 = Annotated[int, msgspec.Meta(ge=1, le=MAX_U32)]
 U32 = Annotated[int, msgspec.Meta(ge=0, le=MAX_U32)]
@@ -152,6 +156,16 @@ def require_finite(what: str, **values: float | None) -> None:
     for field, value in values.items():
         if value is not None and not math.isfinite(value):
             raise WireError(f"{what}: {field} is {value}; NaN and infinity must be left out (null)")
+
+
+def check_part(what: str, part_id: str | None, lot: str | None = None, order: str | None = None,
+               shift: str | None = None) -> None:  # fmt: skip
+    """Raises WireError where one of these texts holds what it may not. None: the message has none."""
+    texts = {"part_id": part_id, "lot": lot, "order": order, "shift": shift}
+    for field, text in texts.items():
+        fault = "" if not text else part_id_fault(text) if field == "part_id" else batch_text_fault(text)
+        if fault:
+            raise WireError(f"{what}: {field} = {show(text)}: {fault} (docs/wire.md, Part identity)")
 
 
 def show(value: object) -> str:

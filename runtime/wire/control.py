@@ -21,11 +21,13 @@ from asperity.runtime.wire.common import (
     Name,
     NameOrEmpty,
     NonZeroU32,
+    Offset,
     Part,
     Positive,
     Text,
     UuidOrEmpty,
     as_bytes_view,
+    check_part,
     fields_of,
     read_json,
     require_finite,
@@ -65,8 +67,9 @@ class Operation:
     """Answered ACCEPTED at once; ends in a state message."""
 
 
-_TRIGGER = ("trigger_id", "timeout_ms"), ("part_id", "recipe")
-_EXPECT = ("trigger_id",), ("part_id", "recipe", "timeout_ms")
+_BATCH = ("lot", "order", "shift")
+_TRIGGER = ("trigger_id", "timeout_ms"), ("part_id", "recipe", *_BATCH, "position")
+_EXPECT = ("trigger_id",), ("part_id", "recipe", "timeout_ms", *_BATCH, "position")
 OPERATIONS: dict[str, Operation] = {
     "get_state": Operation("the state message, in the reply's state"),
     "get_result": Operation(f"results from the journal, at most {MAX_RESULTS_PER_REPLY} per reply", ("from",), ("to",)),
@@ -86,6 +89,11 @@ OPERATIONS: dict[str, Operation] = {
     "reset": Operation("leave Halted or Error; can always be called", (), (), True),
     "set_threshold": Operation("another threshold for the active recipe", ("threshold",)),
     "self_test": Operation("score the golden frames again", (), (), True),
+    "set_batch": Operation(
+        "lot, order and shift of the parts from now on, until changed, also after a restart; one that is absent stays, "
+        "an empty one is removed", (), _BATCH
+    ),
+    "reset_counters": Operation("count results from 0 again; what had been counted is in the audit file"),
     "shutdown": Operation(
         "answer every admitted frame, then end the process with all its stations; if there are several, "
         "the request must not name one",
@@ -106,7 +114,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"
     from_: Positive | None = None
     to: Positive | None = None
     trigger_id: NonZeroU32 | None = None
-    part_id: Text | None = None
+    part_id: str | None = None
     recipe: Name | None = None
     timeout_ms: NonZeroU32 | None = None
     threshold: float | None = None
@@ -116,6 +124,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"
     uptime_ms: Count | None = None
     actor: Text = ""
     """On whose behalf: gateway, user and peer; for the audit file and events."""
+    lot: str | None = None
+    order: str | None = None
+    shift: str | None = None
+    """Of this part, or with ``set_batch`` of all from now on."""
+    position: Offset | None = None
+    """Counts of the line's encoder at the trigger; the result carries it on."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +178,7 @@ def decode_request(body: Part) -> Request:
 def check_request(request: Request) -> None:
     """Raises WireError when a field that the operation requires is absent or a number is none."""
     require_finite("request", threshold=request.threshold)
+    check_part(f"request {request.op}", request.part_id, request.lot, request.order, request.shift)
     operation = OPERATIONS.get(request.op)
     for field in operation.required if operation else ():
         if getattr(request, "from_" if field == "from" else field) is None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from asperity.runtime.errors import FrameRefused, WireError
 from asperity.runtime.frame import MAX_BUFFER_BYTES, Clock, Frame, Intrinsics, Unit, frame_size_fault
 from asperity.runtime.reasons import Reason
+from asperity.runtime.text.part_identity import part_id_fault
 from asperity.runtime.wire.common import (
     MAX_HEADER_BYTES,
     MAX_PARTS,
@@ -29,6 +30,7 @@ from asperity.runtime.wire.common import (
     Text,
     Uuid,
     as_bytes_view,
+    check_part,
     fields_of,
     read_json,
     require_finite,
@@ -82,7 +84,7 @@ class FrameHeader(msgspec.Struct, frozen=True, kw_only=True):
     seq: Count
     trigger_id: U32 = 0
     promise: Count = 0
-    part_id: Text = ""
+    part_id: str = ""
     recipe: Name | None = None
     t_exposure_us: Count
     t_sent_us: Count
@@ -112,7 +114,7 @@ _camera = msgspec.json.Decoder(Name)
 _uuid = msgspec.json.Decoder(Uuid)
 _count = msgspec.json.Decoder(Count)
 _u32 = msgspec.json.Decoder(U32)
-_text = msgspec.json.Decoder(Text)
+_part_id = msgspec.json.Decoder(str)
 
 
 def encode_frame(frame: Frame) -> list[bytes | memoryview]:
@@ -185,12 +187,13 @@ def peek_identity(parts: Sequence[Part]) -> FrameIdentity:
         known = False
     if not known:
         return FrameIdentity(camera=camera)
+    part_id = _field(fields, "part_id", _part_id, "")
     return FrameIdentity(
         camera=_field(fields, "camera", _camera, camera),
         camera_session=_field(fields, "camera_session", _uuid, ""),
         seq=_field(fields, "seq", _count, None),
         trigger_id=_field(fields, "trigger_id", _u32, 0),
-        part_id=_field(fields, "part_id", _text, ""),
+        part_id="" if part_id_fault(part_id) else part_id,
         t_exposure_us=_field(fields, "t_exposure_us", _count, 0),
         promise=_field(fields, "promise", _count, 0),
     )
@@ -247,6 +250,7 @@ def _decode(parts: Sequence[Part]) -> Frame:
 
 def _check(header: FrameHeader, buffers: Sequence[memoryview]) -> dict[str, Stream]:
     """The streams by name, after every rule that the header's types do not state. Touches no pixel."""
+    check_part("frame header", header.part_id)
     streams: dict[str, Stream] = {stream.name: stream for stream in header.streams}
     if len(streams) != len(header.streams):
         raise WireError("streams: a name occurs twice; send each stream once")

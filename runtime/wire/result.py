@@ -12,7 +12,6 @@ from asperity.runtime.errors import WireError
 from asperity.runtime.frame import Region, Result, Verdict
 from asperity.runtime.reasons import JUDGED, Reason
 from asperity.runtime.wire.common import (
-    MAX_INTEGER,
     MAX_RESULT_BYTES,
     U8,
     U16,
@@ -21,19 +20,19 @@ from asperity.runtime.wire.common import (
     Count,
     Name,
     NameOrEmpty,
+    Offset,
     Part,
     Positive,
     Text,
     Uuid,
     UuidOrEmpty,
     body_of,
+    check_part,
     read_json,
     require_finite,
     topic,
     write_json,
 )
-
-Offset = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 
 
 class RegionMessage(msgspec.Struct, frozen=True):
@@ -57,7 +56,7 @@ class ResultMessage(msgspec.Struct, frozen=True):
     camera_session: UuidOrEmpty = ""
     seq: Count = 0
     trigger_id: U32 = 0
-    part_id: Text = ""
+    part_id: str = ""
     verdict: U8 = 0
     accept: bool = False
     score: float | None = None
@@ -75,6 +74,10 @@ class ResultMessage(msgspec.Struct, frozen=True):
     simulated: bool = False
     region: RegionMessage | None = None
     modality: Text = ""
+    lot: str = ""
+    order: str = ""
+    shift: str = ""
+    position: Offset | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,12 @@ def encode_result_body(result: Result) -> bytes:
         simulated=result.simulated,
         region=RegionMessage(region.x, region.y, region.w, region.h, region.area_px) if region else None,
         modality=result.modality,
+        lot=result.lot,
+        order=result.order,
+        shift=result.shift,
+        position=result.position,
     )
+    check_part("result", message.part_id, message.lot, message.order, message.shift)
     return write_json(_result, message, MAX_RESULT_BYTES, "result")
 
 
@@ -150,6 +158,7 @@ def decode_result_body(body: Part) -> ReceivedResult:
     """The result of a JSON body. Raises WireError and nothing else."""
     message = read_json(_result, body, MAX_RESULT_BYTES, "result")
     require_finite("result", score=message.score, threshold=message.threshold, p_value=message.p_value)
+    check_part("result", message.part_id, message.lot, message.order, message.shift)
     verdict, reason = _believed(message)
     judged = verdict is not Verdict.UNKNOWN
     region = message.region

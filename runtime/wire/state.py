@@ -26,6 +26,7 @@ from asperity.runtime.wire.common import (
     Text,
     Uuid,
     body_of,
+    check_part,
     read_json,
     require_finite,
     topic,
@@ -95,6 +96,10 @@ class StationState(msgspec.Struct, frozen=True, kw_only=True):
     gpu: Annotated[dict[Text, float | Text | None], msgspec.Meta(max_length=16)] | None = None
     access_refused: Annotated[dict[Text, Count], msgspec.Meta(max_length=64)] = {}
     """Why connections and requests of clients were refused -> count."""
+    lot: str = ""
+    order: str = ""
+    shift: str = ""
+    """What ``set_batch`` set for the station: of parts whose trigger names no other."""
 
     @property
     def can_judge(self) -> bool:
@@ -135,7 +140,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     trigger_id: NonZeroU32
     promise: Count = 0
     """A number that the station made for this trigger alone: a used id given again is another promise."""
-    part_id: Text = ""
+    part_id: str = ""
     recipe: Name | None = None
     timeout_ms: NonZeroU32
     t_us: Count = 0
@@ -164,6 +169,7 @@ def check_state(state: StationState) -> None:
     require_finite("state", expected_rate_hz=state.expected_rate_hz, threshold=state.threshold)
     numbers = {name: value for name, value in (state.gpu or {}).items() if isinstance(value, (int, float))}
     require_finite("state", **{f"gpu.{name}": value for name, value in numbers.items()})
+    check_part("state", None, state.lot, state.order, state.shift)
 
 
 def encode_event(event: Event) -> list[bytes]:
@@ -178,12 +184,15 @@ def decode_event(parts: Sequence[Part]) -> Event:
 
 def encode_trigger(trigger: Trigger) -> list[bytes]:
     """``[topic, JSON]``. Raises WireError when the trigger breaks the contract."""
+    check_part("trigger", trigger.part_id)
     return [topic("trigger", trigger.station), write_json(_trigger, trigger, MAX_TRIGGER_BYTES, "trigger")]
 
 
 def decode_trigger(parts: Sequence[Part]) -> Trigger:
     """The trigger of a message. Raises WireError and nothing else."""
-    return _addressed(_trigger, parts, "trigger", MAX_TRIGGER_BYTES)
+    trigger = _addressed(_trigger, parts, "trigger", MAX_TRIGGER_BYTES)
+    check_part("trigger", trigger.part_id)
+    return trigger
 
 
 M = TypeVar("M", StationState, Event, Trigger)

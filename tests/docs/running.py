@@ -234,7 +234,7 @@ def _is_message(values: dict[str, Any]) -> bool:
 
 def structured_text(block: Block, station: Station) -> None:
     """Called once by the translation of examples/plc; names that are not declared are the reader's."""
-    sources = [*sorted((EXAMPLES / "generated").glob("*.st")), EXAMPLES / "plc" / "asperity_station.st"]
+    sources = [*sorted((EXAMPLES / "generated").glob("*.st")), *sorted((EXAMPLES / "plc").glob("*.st"))]
     plain = re.sub(r"\(\*.*?\*\)", "", block.text, flags=re.S)
     declared = re.findall(r"^\s*\w+ : \w+;\s*$", plain, re.M)
     body = re.sub(r"^\s*\w+ : \w+;\s*$", "", plain, flags=re.M)
@@ -243,7 +243,8 @@ def structured_text(block: Block, station: Station) -> None:
     for called, arguments in re.findall(r"(\w+)\(([^)]*)\)", body):
         inputs = set(re.findall(r"(\w+) :=", arguments))
         assert inputs <= set(vars(getattr(program, called))), f"{called} has no {inputs}"
-    program(**{name: False for name in re.findall(r":= (\w+)\b(?!\.)", body)})
+    readers = dict.fromkeys(re.findall(r":= (\w+)\b(?!\.)", body), False)
+    program(**readers | {name: [0] * 256 for name in re.findall(r"words := (\w+)", body)})
 
 
 def compiler(*command: str) -> Callable[[Block, Station], None]:

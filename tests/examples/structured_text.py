@@ -1,7 +1,7 @@
 """Enough of IEC 61131-3 Structured Text to run the blocks of examples/ without a compiler: translated to Python.
 
-Assignments, IF, calls of blocks and functions, TON and R_TRIG; no loops, no overflow of integers. Where matiec is at
-hand the same tests run on what it compiled (``test_plc.py``), which is the authority.
+Assignments, IF, FOR, arrays from 0, calls of blocks and functions, TON and R_TRIG; no overflow of integers. Where
+matiec is at hand the same tests run on what it compiled (``test_plc.py``), which is the authority.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ LEVELS: tuple[dict[str, str], ...] = (
 """Operators, those that bind least first."""
 UNIT = re.compile(r"\b(FUNCTION_BLOCK|FUNCTION)\s+(\w+)[^\n;]*\n(.*?)END_\1", re.S)
 SECTION = re.compile(r"\bVAR(?:_INPUT|_OUTPUT)?\b(.*?)END_VAR", re.S)
+DECLARED = re.compile(r"(\w+) : (?:ARRAY\[0\.\.(\d+)\] OF )?(\w+)(?: := ([^;]+))?;")
 STRUCT = re.compile(r"(\w+) : STRUCT(.*?)END_STRUCT", re.S)
 
 
@@ -56,10 +57,13 @@ class Program:
     def __init__(self, *sources: str) -> None:
         self.now_ms = 0
         text = re.sub(r"\(\*.*?\*\)", "", "".join(sources), flags=re.S)
+        self.arrays = {name: int(last) + 1 for name, last in re.findall(r"(\w+) : ARRAY\[0\.\.(\d+)\]", text)}
         self.structs = {name: re.findall(r"(\w+) : \w+;", rows) for name, rows in STRUCT.findall(text)}
         self.units = {name: (kind, body) for kind, name, body in UNIT.findall(text)}
         self.names: dict[str, Callable[..., Any]] = {
-            "UINT_TO_UDINT": int, "UDINT_TO_INT": int, "UDINT_TO_REAL": float, "EXPT": pow, "divide": divide,
+            "UINT_TO_UDINT": int, "UDINT_TO_INT": int, "UDINT_TO_REAL": float, "UINT_TO_USINT": int,
+            "UDINT_TO_ULINT": int, "ULINT_TO_LINT": lambda bits: bits - 2**64 if bits >= 2**63 else bits,
+            "EXPT": pow, "divide": divide,
             "copy": copy.copy, **{n: self._function(n) for n, (kind, _) in self.units.items() if kind == "FUNCTION"},
         }  # fmt: skip
         self._codes: dict[str, Any] = {}
@@ -74,6 +78,8 @@ class Program:
         """What a variable is before it is assigned to."""
         if kind in ("TON", "R_TRIG"):
             return Ton(self) if kind == "TON" else RTrig(self)
+        if kind in self.arrays:
+            return [0] * self.arrays[kind]
         if kind in self.structs:
             return SimpleNamespace(**dict.fromkeys(self.structs[kind], 0))
         if kind in self.units:
@@ -98,8 +104,9 @@ class Block(SimpleNamespace):
     def __init__(self, program: Program, name: str) -> None:
         self._program, self._name = program, name
         for section in SECTION.findall(program.units[name][1]):
-            for variable, kind, value in re.findall(r"(\w+) : (\w+)(?: := ([^;]+))?;", section):
-                setattr(self, variable, program.initial(kind, value))
+            for variable, last, kind, value in re.findall(DECLARED, section):
+                first = program.initial(kind, value)
+                setattr(self, variable, [first] * (int(last) + 1) if last else first)
 
     def __call__(self, **inputs: Any) -> None:
         vars(self).update(inputs)
@@ -131,8 +138,8 @@ class Translation:
     def _statements(self, indent: str, ends: tuple[str, ...]) -> list[str]:
         lines: list[str] = []
         while self._next() not in ("", *ends):
-            if self._next() == "IF":
-                lines += self._if(indent)
+            if self._next() in ("IF", "FOR"):
+                lines += self._if(indent) if self._next() == "IF" else self._for(indent)
                 continue
             target = self._postfix()
             if self._next() == ":=":
@@ -154,6 +161,19 @@ class Translation:
         if word == "ELSE":
             lines += [f"{indent}else:", *self._statements(indent + "  ", ("END_IF",))]
             self._take("END_IF")
+        self._take(";")
+        return lines
+
+    def _for(self, indent: str) -> list[str]:
+        self._take("FOR")
+        counter = self._postfix()
+        self._take(":=")
+        first = self._expression()
+        self._take("TO")
+        head = f"{indent}for {counter} in range({first}, {self._expression()} + 1):"
+        self._take("DO")
+        lines = [head, *self._statements(indent + "  ", ("END_FOR",))]
+        self._take("END_FOR")
         self._take(";")
         return lines
 

@@ -20,8 +20,8 @@ from tests.examples.test_kits import KITS, PATIENCE_S, built, command
 from tests.runtime.client.fake_station import SESSION, FakeStation, made
 
 __all__ = ["built"]
-PART_ID = 'P"7\\'
-"""A part's name with what JSON has to escape."""
+PART_ID = 'P"7\\\x1d10\u00fc'
+"""A part's name with what JSON has to escape, and the group separator of GS1."""
 
 
 @pytest.fixture

@@ -21,10 +21,23 @@ import pytest
 
 from asperity.runtime.documents.receiver_constants import record_fields
 from asperity.runtime.frame import Result, Verdict
-from asperity.runtime.gateways.modbus.table import STATUS, STATUS_WORDS, TABLE_VERSION, TRIGGERS, WORDS, unpack
+from asperity.runtime.gateways.modbus.part_blocks import shown_block
+from asperity.runtime.gateways.modbus.table import (
+    PART,
+    STATUS,
+    STATUS_WORDS,
+    TABLE_VERSION,
+    TRIGGERS,
+    WORDS,
+    unpack,
+    words_of,
+)
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import encode_record
 from tests.examples.plc_blocks import GENERATED, STATION, Plc, TranslatedPlc
+from tests.examples.structured_text import Block, Program
+from tests.places import EXAMPLES
+from tests.runtime.gateways.floor import result
 
 PATIENCE_S = 60.0
 
@@ -285,3 +298,66 @@ def test_the_block_runs_a_simulated_station_over_the_real_gateway(compiled: Plc,
 def unpack_status(words: list[int]) -> list[int | float]:
     """Values of the status block, in order of the table."""
     return list(unpack(STATUS, struct.pack(f">{STATUS_WORDS}H", *words)).values())
+
+
+GATE = EXAMPLES / "plc" / "asperity_gate.st"
+HERE = {"new_result": True, "accept": True, "part_known": True, "position": 100, "offset": 1000, "window": 20}
+
+
+def gate() -> Any:
+    block = Block(Program(GATE.read_text()), "ASPERITY_GATE")
+
+    def call(encoder: int, **inputs: Any) -> bool:
+        usual = {"new_result": False, "accept": False, "part_known": False, "alive": True, "clear": False}
+        block(**{**usual, "encoder": encoder, **inputs})
+        return bool(block.open)
+
+    return call
+
+
+def test_the_gate_opens_at_position_and_offset_of_an_accepted_part_alone() -> None:
+    call = gate()
+    assert not call(100, **HERE)
+    assert [at for at in range(150, 1500, 10) if call(at)] == list(range(1080, 1130, 10))
+    assert [at for at in range(1000, 1200, 10) if call(at)] == [], "once"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"accept": False}, {"part_known": False}, {"new_result": False}, {"alive": False}, {"clear": True},
+        {"position": -2000},
+    ],
+)  # fmt: skip
+def test_the_gate_stays_shut_for_everything_else(wrong: dict[str, Any]) -> None:
+    call = gate()
+    call(100, **{**HERE, **wrong})
+    assert not any(call(at) for at in range(150, 1500, 10))
+
+
+@pytest.mark.parametrize("then", [{"alive": False}, {"clear": True}, {**HERE, "accept": False, "position": 110}])
+def test_the_gate_forgets_a_part_on_the_way_when_in_doubt(then: dict[str, Any]) -> None:
+    call = gate()
+    call(100, **HERE)
+    call(150, **then)
+    assert not any(call(at) for at in range(200, 1500, 10))
+
+
+def test_the_gate_keeps_parts_apart_and_has_room_for_so_many() -> None:
+    call = gate()
+    for number in range(33):
+        call(number * 50, **{**HERE, "position": number * 50, "offset": 5000, "accept": number != 7})
+    opened = [at for at in range(4900, 7000, 10) if call(at, offset=5000, window=20)]
+    assert {round((at - 5000) / 50) for at in opened} == set(range(33)) - {7}
+
+
+def test_who_a_part_is_is_read_from_its_registers() -> None:
+    block = Block(Program((GENERATED / "asperity.st").read_text(), (GENERATED / "asperity_modbus.st").read_text()),
+                  "ASPERITY_READ_PART")  # fmt: skip
+    shown = result(70_001, part_id="x\u00fc\x1d7", position=-123_456_789_012)
+    words = list(struct.unpack(f">{words_of(PART)}H", shown_block(PART, shown)))
+    block(words=words)
+    assert block.consistent and block.position_given and (block.result_no, block.position) == (70_001, -123_456_789_012)
+    assert bytes(block.id[: block.id_length]) == "x\u00fc\x1d7".encode()
+    block(words=[*words[:-1], words[-1] + 1])
+    assert not block.consistent and not block.position_given

@@ -82,7 +82,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "a part that lies in no pose of the good ones, or has something where they have nothing": [
             off("runtime/vision/test_height_residual.py::test_what_good_frames_do_not_have_is_as_strange_as_can_be",
-                "assert", ("vision/height_residual.py", "found[foreign, 0::2], found[foreign, 1::2] = LARGEST, -LARGEST", "pass")),
+                "assert", ("vision/height_residual.py", "own[foreign, 0::2], own[foreign, 1::2] = LARGEST, -LARGEST", "pass")),
         ],
         "a bundle judges by a modality whose constants are not in it": [
             off("runtime/bundle/test_bundle_manifest.py::test_the_constants_of_a_modality_are_there_where_it_is_and_only_there",

@@ -29,7 +29,7 @@ FAST = tuple(
         "runtime/records/test_audit", "runtime/engines/test_parity_gate", "runtime/bundle/test_bundle",
         "runtime/client/test_client_requests", "runtime/security/test_socket_files", "runtime/process/test_supervision",
         "runtime/gateways/modbus/test_modbus_re", "runtime/gateways/modbus/test_modbus_server",
-        "runtime/gateways/opcua/test_log_ins", "runtime/gateways/opcua/test_opcua_decoding",
+        "runtime/gateways/log_ins/test_log_ins", "runtime/gateways/opcua/test_opcua_decoding",
         "runtime/cameras/realsense/test_realsense_pairing", "runtime/cameras/realsense/test_realsense_device",
         "runtime/gateways/mqtt/test_mqtt_gateway", "runtime/gateways/mqtt/test_mqtt_broker_faults", "examples/test_plc",
         "runtime/cameras/ros2/test_ros2_pairing", "runtime/cameras/pictures/",

@@ -10,7 +10,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("runtime/vision/test_height_residual.py::test_what_good_frames_do_not_have_is_as_strange_as_can_be",
                 "assert",
                 ("vision/height_residual.py",
-                 "found[foreign, 0::2], found[foreign, 1::2] = LARGEST, -LARGEST", "pass")),
+                 "own[foreign, 0::2], own[foreign, 1::2] = LARGEST, -LARGEST", "pass")),
         ],
         "a bundle judges by a modality whose constants are not in it": [
             off("runtime/bundle/test_bundle_manifest.py"

@@ -50,6 +50,7 @@ class StandIn:
         if os.environ.get(UNCHECKED):
             TriggerInbox.is_fresh = lambda inbox, asked: True  # type: ignore[method-assign]
             ExposureOrder.reacted_us = lambda order, frame, asked: 0.0  # type: ignore[method-assign]
+            ExposureOrder.latest_ns = lambda order, frame, arrived: 0  # type: ignore[method-assign]
         self._phase("opening")
 
     def trigger(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,13 +13,12 @@ from asperity.runtime.errors import DataError
 from asperity.runtime.files import read_file
 from asperity.runtime.text.encoding import TextRefused
 from asperity.runtime.text.names import natural_key
+from asperity.runtime.text.part_identity import part_id_fault
 from asperity.runtime.text.tables import decode_table
 
 PARTS_FILE = "parts.csv"
 MISNAMED_PARTS = ("Parts.csv", "PARTS.CSV", "PARTS.csv", "parts.CSV", "parts.csv.txt", "Parts.csv.txt")
 MAX_PARTS_NBYTES = 64 * 2**20
-PART_ID = re.compile(r"[\x20-\x7e]{1,64}")
-"""As in a frame's header (docs/wire.md)."""
 NAMES_SHOWN = 5
 """At most this many names are listed in an error."""
 
@@ -70,8 +68,8 @@ def _known_parts(path: Path) -> dict[str, str]:
         name, part = _frame_name(row["name"]), row["part_id"]
         if name in known:
             raise DataError(f"{path} names {name} twice, in lines {lines[name]} and {line}; remove one of them")
-        if not PART_ID.fullmatch(part):
-            raise DataError(f"{path}, line {line}: part_id is {part!r}; use 1 to 64 letters, digits and signs of ASCII")
+        if fault := part_id_fault(part):
+            raise DataError(f"{path}, line {line}: part_id is {part!r}: {fault}")
         known[name], lines[name] = part, line
     return known
 

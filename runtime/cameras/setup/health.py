@@ -18,6 +18,7 @@ from asperity.runtime.errors import FrameRefused
 from asperity.runtime.frame import ByteArray, FloatArray, Frame, Unit
 from asperity.runtime.vision.digest import frame_digest
 from asperity.runtime.vision.missing_points import find_suspects
+from asperity.runtime.vision.units import infer_unit, median_depth
 
 SAMPLE_POINTS = 300_000
 """Pixels of a frame, evenly spread, from which noise and motion are measured."""
@@ -208,11 +209,16 @@ class Health:
         stored = self.frame.xyz if self.frame.xyz is not None else self.frame.depth
         assert stored is not None
         form = "xyz" if self.frame.xyz is not None else "depth"
-        unit = self.frame.unit or (f"not said, {self.unit} by the distance" if self.unit else "not said")
+        by_distance, unit = _unit_by_distance(self.frame), self.frame.unit
+        agrees = unit is not None and by_distance in ("", unit)
+        said: str = unit or "not said"
+        if not agrees and by_distance:
+            said += f", {by_distance} by the distance"
         mb = (self.frame.rgb.nbytes + stored.nbytes) / 1e6
         return Finding(
-            "size", f"{columns} x {rows}, {form} {stored.dtype}, unit {unit}, {mb:.2f} MB per frame",
-            self.frame.unit is not None, "a unit is said", "set the source's unit",
+            "size", f"{columns} x {rows}, {form} {stored.dtype}, unit {said}, {mb:.2f} MB per frame",
+            agrees, "a unit is said, and the distance is one of a camera to its part",
+            "set the source's unit; it may be right where z is a height or the camera very near or far",
         )  # fmt: skip
 
     def _points(self) -> list[Finding]:
@@ -326,3 +332,10 @@ class Health:
 def _bad(name: str, value: str, wanted: str, remedy: str) -> Finding:
     return Finding(name, value, False, wanted, remedy)
 
+
+def _unit_by_distance(frame: Frame) -> str:
+    """The unit in which the depths are a working distance; empty: none, or several."""
+    try:
+        return infer_unit(median_depth(frame))
+    except FrameRefused:
+        return ""

@@ -20,7 +20,7 @@ from types import TracebackType
 import numpy as np
 
 from asperity.runtime.cameras.files.folders import list_samples
-from asperity.runtime.cameras.files.parts import MAX_PARTS_NBYTES, PART_ID, PARTS_FILE
+from asperity.runtime.cameras.files.parts import MAX_PARTS_NBYTES, PARTS_FILE
 from asperity.runtime.cameras.files.pictures import read_rgb
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.cameras.setup.look import Look, dark, look_at, saturated
@@ -28,6 +28,7 @@ from asperity.runtime.errors import DataError, FrameRefused
 from asperity.runtime.files import read_file, sync_folder, write_whole
 from asperity.runtime.frame import Frame, Unit
 from asperity.runtime.text.encoding import TextRefused
+from asperity.runtime.text.part_identity import part_id_fault
 from asperity.runtime.text.tables import decode_table
 from asperity.runtime.vision.border_plane import PlaneFit
 from asperity.runtime.vision.digest import frame_digest
@@ -237,8 +238,8 @@ class Recording:
 
 def _check_part(part_id: str) -> None:
     """Raises DataError for what ``parts.csv`` could not be read with."""
-    if not PART_ID.fullmatch(part_id):
-        raise DataError(f"the part id {part_id!r} is not 1 to 64 printable characters of ASCII")
+    if fault := part_id_fault(part_id):
+        raise DataError(f"the part id {part_id!r} cannot be used: {fault}")
     try:
         ((_, row),) = decode_table(_table([("000", part_id)]), ("name", "part_id"))
     except TextRefused as error:

@@ -85,11 +85,14 @@ class CheckedSurface:
         means = self._get(self.stage.means, (size, size, 4), np.float32)
         normals = self._get(self.stage.normals, (size, size, 4), np.float32)
         present, sloped = means[:, :, 3] > 0, normals[:, :, 3] > 0
-        if not (np.array_equal(present, surface.present) and np.array_equal(sloped, surface.sloped)):
-            return [*told, f"{int((sloped != surface.sloped).sum())} cells have a normal on one side only"]
-        if np.abs(means[:, :, :3] - surface.points).max() > POINT_MM:
-            told.append(f"a point is off by {np.abs(means[:, :, :3] - surface.points).max()} mm")
-        if np.abs(np.abs(normals[:, :, :3]) - np.abs(surface.normals)).max() > NORMAL:
+        wanted_sloped = surface.placed(surface.sloped)
+        if not (np.array_equal(present, surface.placed(surface.present)) and np.array_equal(sloped, wanted_sloped)):
+            return [*told, f"{int((sloped != wanted_sloped).sum())} cells have a normal on one side only"]
+        off_mm = np.abs(means[:, :, :3] - surface.placed(surface.points.transpose(1, 2, 0))).max()
+        if off_mm > POINT_MM:
+            told.append(f"a point is off by {off_mm} mm")
+        unsigned = np.abs(surface.placed(surface.normals.transpose(1, 2, 0)))
+        if np.abs(np.abs(normals[:, :, :3]) - unsigned).max() > NORMAL:
             told.append("a normal differs")
         wanted = picture(grid, surface, self.chosen, size)  # of its own size: the levels themselves
         off = np.abs(levels.astype(int) - wanted.astype(int))

@@ -1,6 +1,6 @@
-"""``asperity gateway http``: ``/livez /readyz /metrics`` for machines, ``/`` for people. It reads and changes nothing.
+"""``asperity gateway http``: ``/livez /readyz /metrics`` for machines, ``/`` for people, ``/api/v1`` for programs.
 
-On asyncio instead of starlette and uvicorn: four pages that take no input need no framework, uvicorn (0.54) lets a
+On asyncio instead of starlette and uvicorn: a few paths with bounded input need no framework, uvicorn (0.54) lets a
 client that never finishes its request stay forever, and its ``limit_concurrency`` turns away the newcomer, which is
 the probe. Each connection is one request, bounded in bytes and time; when there are too many, a silent one is closed.
 """
@@ -13,14 +13,26 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.gateways.connection_limit import one_to_close
+from asperity.runtime.gateways.http.api import COMMANDS, PREFIX, Api
+from asperity.runtime.gateways.http.log_in import CHALLENGE, Doorkeeper
 from asperity.runtime.gateways.http.metrics import Metrics
+from asperity.runtime.gateways.http.openapi import document
 from asperity.runtime.gateways.http.page import page, why_not
+from asperity.runtime.gateways.http.requests import (
+    HTML,
+    Answer,
+    Request,
+    RequestRefused,
+    encode,
+    not_allowed,
+    problem,
+    read_request,
+)
 from asperity.runtime.gateways.link import Item, Link
 from asperity.runtime.gateways.process import cannot_listen, check_host, hold_more, run
 
@@ -30,31 +42,8 @@ TAKE_AT_ONCE = 1000
 """Items taken from the link in one turn."""
 ACCEPTED_PART = 4
 """A fourth of all connections may come between two turns of the loop, so that none is closed before it was heard."""
-PLAIN, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
-HEADERS = (
-    "Connection: close",
-    "Cache-Control: no-store",
-    "X-Content-Type-Options: nosniff",
-    "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-)
-PHRASES = {
-    200: "OK",
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    431: "Request Header Fields Too Large",
-    503: "Service Unavailable",
-}
-
-
-class Answer(NamedTuple):
-    """The answer to a request."""
-
-    status: int
-    body: bytes
-    content_type: str = PLAIN
-
-
+PROBES = ("/livez", "/readyz")
+"""Always answered, to any client."""
 @dataclass(eq=False)
 class _Client:
     """One connection."""
@@ -80,7 +69,10 @@ class HttpGateway:
         self._station = config.station.name
         self._config = config.http
         self._link = link
-        self._metrics = Metrics(link)
+        self._commands = config.gateway.commands
+        self._doorkeeper = Doorkeeper(config.users)
+        self._metrics = Metrics(link, lambda: self._doorkeeper.refused)
+        self._api = Api(config, link, lambda: document(PREFIX, self._api.routes, COMMANDS))
         self._last: deque[Item] = deque(maxlen=config.http.results_shown)
         self._server: asyncio.Server | None = None
         self._clients: set[_Client] = set()
@@ -102,7 +94,7 @@ class HttpGateway:
 
     def refresh(self) -> None:
         """As ``Gateway.refresh``."""
-        for item in self._link.take(TAKE_AT_ONCE):
+        for item in self._api.take(self._link.take(TAKE_AT_ONCE) if self._api.room else []):
             self._metrics.count(item)
             self._last.appendleft(item)
 
@@ -112,6 +104,7 @@ class HttpGateway:
             self._server.close()
         for client in self._clients:
             client.task.cancel()
+        self._doorkeeper.close()
         await asyncio.gather(*(client.task for client in self._clients), return_exceptions=True)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -123,7 +116,7 @@ class HttpGateway:
         try:
             # Cancelled: closed for a newcomer. It ends here, or asyncio would log it as an error.
             with suppress(asyncio.TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await asyncio.wait_for(self._converse(client, reader, writer), self._config.request_ms / 1000)
+                await self._converse(client, reader, writer)
         finally:
             self._clients.discard(client)
             # What was written and not taken within request_ms is dropped.
@@ -141,30 +134,56 @@ class HttpGateway:
         self._clients.add(client)
 
     async def _converse(self, client: _Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        config, wait_s = self._config, self._config.request_ms / 1000
         try:
-            request = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.LimitOverrunError:
-            most = self._config.header_max_nbytes
-            writer.write(_encode(Answer(431, f"a request has at most {most} bytes\n".encode()), head_only=False))
+            read = read_request(reader, config.header_max_nbytes, config.body_max_nbytes)
+            request = await asyncio.wait_for(read, wait_s)
+        except RequestRefused as refused:
+            writer.write(encode(refused.args[0], head_only=False))
             return
         client.asked = True
-        method, answer = self._answer(request)
-        writer.write(_encode(answer, head_only=method == "HEAD"))
+        try:
+            answer = await asyncio.wait_for(self._answer(request, client.host), wait_s)
+        except asyncio.TimeoutError:
+            answer = problem(504, f"there was no answer within {config.request_ms} ms ([http] request_ms)")
+        writer.write(encode(answer, head_only=request.method == "HEAD"))
         writer.close()
-        await writer.wait_closed()
+        await asyncio.wait_for(writer.wait_closed(), wait_s)
 
-    def _answer(self, request: bytes) -> tuple[str, Answer]:
-        """Method, and the answer to a request line and headers."""
-        words = request.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
-        if len(words) != 3 or not words[2].startswith("HTTP/1."):
-            return "", Answer(400, b"this is not an HTTP/1.1 request\n")
-        method, target, _ = words
-        make = self._pages.get(target.split("?", 1)[0])
-        if make is None:
-            return method, Answer(404, b"there are / /livez /readyz /metrics\n")
-        if method not in ("GET", "HEAD"):
-            return method, Answer(405, b"only GET and HEAD\n")
-        return method, make()
+    async def _answer(self, request: Request, host: str) -> Answer:
+        """The answer to a request of a client at ``host``."""
+        try:
+            if request.path.startswith(PREFIX + "/"):
+                return await self._api_answer(request, host)
+            make = self._pages.get(request.path)
+            if make is None:
+                return Answer(404, f"there are / /livez /readyz /metrics {PREFIX}/openapi.json\n".encode())
+            if request.method not in ("GET", "HEAD"):
+                return not_allowed("GET", "HEAD")
+            if request.path not in PROBES:
+                await self._doorkeeper.user(request, host)
+            return make()
+        except RequestRefused as refused:
+            found: Answer = refused.args[0]
+            return found
+
+    async def _api_answer(self, request: Request, host: str) -> Answer:
+        """Below PREFIX. Raises RequestRefused."""
+        user = await self._doorkeeper.user(request, host)
+        found = self._api.route(request)
+        if isinstance(found, Answer):
+            return found
+        route, value = found
+        if route.commands:
+            if not self._commands:
+                return problem(403, "[gateway] commands is false, so requests are not forwarded")
+            if not self._doorkeeper.known:
+                return problem(403, "commands need a user: set [users] file (asperity gateway user)")
+            if user is None:
+                return problem(401, "commands need a user and a password", CHALLENGE)
+            if not user.may_operate:
+                return problem(403, f"user {user.name} may only read; give the role operate (asperity gateway user)")
+        return await route.call(request, user, value)
 
     def _page(self) -> Answer:
         return Answer(200, page(self._station, self._link.view(), self._last, self._config.refresh_s), HTML)
@@ -184,16 +203,3 @@ class HttpGateway:
 def serve(config: GatewayConfig) -> None:
     """Run the gateway until SIGTERM. For the main thread. Raises ConfigError and GatewayError."""
     run(config, lambda link: HttpGateway(config, link))
-
-
-def _encode(answer: Answer, head_only: bool) -> bytes:
-    lines = [
-        f"HTTP/1.1 {answer.status} {PHRASES[answer.status]}",
-        f"Content-Type: {answer.content_type}",
-        f"Content-Length: {len(answer.body)}",
-        *(["Allow: GET, HEAD"] if answer.status == 405 else []),
-        *HEADERS,
-        "",
-        "",
-    ]
-    return "\r\n".join(lines).encode() + (b"" if head_only else answer.body)

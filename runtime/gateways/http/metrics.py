@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
@@ -16,7 +16,7 @@ from asperity.runtime.frame import LATENCY_STAGES
 from asperity.runtime.gateways.link import Delivered, Item, Link, View, synced
 from asperity.runtime.reasons import JUDGED, Reason
 from asperity.runtime.states import ALARMS
-from asperity.runtime.wire import StationState
+from asperity.runtime.wire import Counters, StationState, Tally
 
 LATENCY_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 """Upper ends of the histograms' buckets."""
@@ -26,7 +26,8 @@ OTHER = "other"
 class Metrics:
     """Counts of one gateway and the picture of its station."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, refused: Callable[[], int] = lambda: 0) -> None:
+        """``refused``: log-ins refused so far."""
         self._registry = CollectorRegistry()
         self._results = Counter(
             "asperity_results", "Results received by the gateway.", ("verdict", "reason"), registry=self._registry
@@ -46,7 +47,7 @@ class Metrics:
             self._results.labels(_verdict(reason), reason.name)
         for stage in LATENCY_STAGES:
             self._latency.labels(stage)
-        self._registry.register(_Present(link))
+        self._registry.register(_Present(link, refused))
 
     def count(self, item: Item) -> None:
         """An item that the link handed on."""
@@ -68,15 +69,19 @@ class Metrics:
 class _Present(Collector):
     """What the link says when it is asked."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, refused: Callable[[], int]) -> None:
         self._link = link
+        self._refused = refused
 
     def collect(self) -> Iterator[Metric]:
         """As ``Collector.collect``."""
         view = self._link.view()
         yield from _of_view(view)
+        yield CounterMetricFamily("asperity_log_ins_refused", "Log-ins refused by the gateway.", self._refused())
         if view.state is not None:
             yield from _of_state(view.state)
+        if view.counters is not None:
+            yield from _of_counters(view.counters)
 
 
 def _of_view(view: View) -> Iterator[Metric]:
@@ -158,6 +163,28 @@ def _of_state(state: StationState) -> Iterator[Metric]:
         if isinstance(value, float | int):
             gpu.add_metric([name], value)
     yield gpu
+
+
+def _of_counters(counters: Counters) -> Iterator[Metric]:
+    """What the station counts by recipe, lot and shift; ``other`` has the label `(other)` for each."""
+    keys = ["recipe", "lot", "shift"]
+    parts = CounterMetricFamily(
+        "asperity_counted_parts", "Parts since the counters were reset, through restarts.", labels=[*keys, "verdict"]
+    )
+    reasons = CounterMetricFamily(
+        "asperity_counted_rejects", "Of these, those that are not ok, by reason.", labels=[*keys, "reason"]
+    )
+    rows: list[tuple[list[str], Tally]] = [([row.recipe, row.lot, row.shift], row) for row in counters.rows]
+    for key, tally in [*rows, (["(other)"] * 3, counters.other)]:
+        for verdict, count in (("ok", tally.ok), ("ng", tally.ng), ("unknown", tally.unknown)):
+            parts.add_metric([*key, verdict], count)
+        for reason, count in tally.by_reason.items():
+            reasons.add_metric([*key, reason], count)
+    yield parts
+    yield reasons
+    yield GaugeMetricFamily("asperity_yield", "Share of ok among these parts; 0 if none.", counters.yielded or 0.0)
+    yield GaugeMetricFamily("asperity_counters_since_seconds", "When they were reset last.", counters.since_us / 1e6)
+    yield CounterMetricFamily("asperity_counter_resets", "How often they were reset.", counters.resets)
 
 
 def _verdict(reason: Reason) -> str:

@@ -10,7 +10,8 @@ from asperity.runtime.client.ordering import Gap
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.link import Item, View, synced
 from asperity.runtime.states import State, alarm_text
-from asperity.runtime.wire import ReceivedResult, StationState
+from asperity.runtime.text.part_identity import shown_id
+from asperity.runtime.wire import Counters, ReceivedResult, StationState, Tally
 
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5em; color: #1c1c1c; background: #fff }
@@ -31,16 +32,22 @@ COLUMNS = (
     "seq",
     "trigger",
     "part",
+    "lot",
+    "order",
+    "shift",
+    "position",
     "recipe",
     "",
 )
+TOP_REASONS = 5
+"""Reasons shown with a yield, those first that cost most parts."""
 STATES = {int(state): state.name for state in State}
 
 
 def page(station: str, view: View, items: Iterable[Item], refresh_s: int) -> bytes:
     """The whole page; ``items`` newest first."""
     reason = why_not(view)
-    said = _of_state(view.state) if view.state is not None else []
+    said = _of_state(view.state, view.counters) if view.state is not None else []
     facts = [("station", station), ("results here", str(view.results)), ("missing", str(view.missing)), *said]
     rows = "".join(_row(item) for item in items)
     parts = [
@@ -72,7 +79,7 @@ def _state(state: StationState) -> str:
     return f"{state.state} {STATES.get(state.state, 'unknown')}"
 
 
-def _of_state(state: StationState) -> list[tuple[str, str]]:
+def _of_state(state: StationState, counters: Counters | None) -> list[tuple[str, str]]:
     unknown = ", ".join(f"{name} {count}" for name, count in sorted(state.unknown_by_reason.items()))
     engine = state.engine
     return [
@@ -86,7 +93,26 @@ def _of_state(state: StationState) -> list[tuple[str, str]]:
         ("received, lost, late", f"{state.received}, {state.lost}, {state.late}"),
         ("ok, ng, unknown", f"{state.ok}, {state.ng}, {state.unknown}" + (f" ({unknown})" if unknown else "")),
         ("in flight", str(state.in_flight)),
+        *_of_counters(counters, state),
+        ("lot, order, shift", ", ".join(text or "none" for text in (state.lot, state.order, state.shift))),
     ]
+
+
+def _of_counters(counters: Counters | None, state: StationState) -> list[tuple[str, str]]:
+    """Since the last reset: all, and those of the present recipe, lot and shift."""
+    if counters is None:
+        return []
+    here = counters.row(state.recipe, state.lot, state.shift)
+    since = f"since {_time(counters.since_us)[:19]}"
+    return [(f"yield {since}", _tally(counters)), ("yield of this recipe, lot and shift", _tally(here))]
+
+
+def _tally(tally: Tally) -> str:
+    if tally.yielded is None:
+        return "nothing counted"
+    top = sorted(tally.by_reason.items(), key=lambda each: (-each[1], each[0]))[:TOP_REASONS]
+    reasons = f"; {', '.join(f'{name} {count}' for name, count in top)}" if top else ""
+    return f"{100 * tally.yielded:.2f} %: ok {tally.ok}, ng {tally.ng}, unknown {tally.unknown}{reasons}"
 
 
 def _of_change(state: StationState) -> str:
@@ -120,7 +146,11 @@ def _cells(result: ReceivedResult) -> list[str]:
         "" if total_us is None else f"{total_us / 1000:.1f}",
         str(result.seq),
         str(result.trigger_id or ""),
-        result.part_id,
+        shown_id(result.part_id),
+        result.lot,
+        result.order,
+        result.shift,
+        "" if result.position is None else str(result.position),
         result.recipe,
         "simulated" if result.simulated else "",
     ]

@@ -14,9 +14,13 @@ from typing import Literal
 
 TABLE_VERSION = 2
 
-Kind = Literal["u16", "u32", "f32"]
-WORDS: dict[Kind, int] = {"u16": 1, "u32": 2, "f32": 2}
-FORMATS: dict[Kind, str] = {"u16": "H", "u32": "I", "f32": "f"}
+Kind = Literal["u16", "u32", "i64", "f32", "text64", "text256"]
+"""``text64``: a u16 with the count of bytes, then 64 bytes of UTF-8, two per register, the first in the high byte; the
+rest is 0."""
+WORDS: dict[Kind, int] = {"u16": 1, "u32": 2, "i64": 4, "f32": 2, "text64": 33, "text256": 129}
+FORMATS: dict[Kind, str] = {"u16": "H", "u32": "I", "i64": "q", "f32": "f", "text64": "H64s", "text256": "H256s"}
+UNSIGNED: dict[Kind, int] = {"u16": 0xFFFF, "u32": 0xFFFFFFFF}
+Value = int | float | bytes
 F32_MAX = (2 - 2.0**-23) * 2.0**127
 
 
@@ -107,7 +111,56 @@ WRITES: tuple[Row, ...] = (
     _write("trigger_part", 106, "u32", "part number of that trigger, written before or together with it; 0: none"),
     _write("trigger_recipe", 108, "u16", "number of the recipe that the trigger names, written likewise; 0: none"),
 )
-ROWS = STATUS + WRITES
+PART: tuple[Row, ...] = (
+    _read("part_result_no", 200, "u32", "result_no of the shown result, whose part this is; 0: none is shown"),
+    _read("position_given", 202, "u16", "1: its trigger named a position"),
+    _read("position", 203, "i64", "position of the encoder, counts, as its trigger named it; 0 if none"),
+    _read("part_id", 207, "text256", "part_id; more than 234 bytes need a second request"),
+    _read("part_result_no_copy", 336, "u32", "equals part_result_no, or the block was read of two results"),
+)
+"""Who the part of the shown result is. Registers 200 to 324, one request, hold every id of up to 234 bytes."""
+BATCH: tuple[Row, ...] = (
+    _read("batch_result_no", 400, "u32", "result_no of the shown result; 0: none is shown"),
+    _read("lot", 402, "text64", "lot of its part"),
+    _read("order", 435, "text64", "order of its part"),
+    _read("shift", 468, "text64", "shift of its part"),
+    _read("batch_result_no_copy", 501, "u32", "equals batch_result_no, or the block was read of two results"),
+)
+COUNTED_REASONS: tuple[str, ...] = (
+    "SCORE_ABOVE_THRESHOLD", "SHAPE_OUT_OF_RANGE", "REFUSED_MESSAGE", "REFUSED_DATA", "REFUSED_UNIT", "TOO_FEW_POINTS",
+    "WRONG_CAMERA", "WRONG_RECIPE", "CAMERA_MOVED", "FROZEN_IMAGE", "DUPLICATE_SEQ", "SEQ_JUMP", "TRIGGER_EXPIRED",
+    "UNANNOUNCED", "AMBIGUOUS", "UNSYNCED", "CAMERA_CONFLICT", "STALE", "OVERLOAD", "DEADLINE", "LOST", "NO_FRAME",
+    "NOT_RUNNING", "ENGINE", "RESTARTED", "SHUTDOWN", "ABORTED", "TIMING_ONLY",
+)  # fmt: skip
+"""Reasons in the order of their registers, which never changes: a new one is added at the end."""
+COUNTS: tuple[Row, ...] = (
+    _read("counted_ok", 900, "u32", "good parts since reset_counters"),
+    _read("counted_ng", 902, "u32", "bad parts since then"),
+    _read("counted_unknown", 904, "u32", "parts without a verdict since then"),
+    _read("batch_ok", 906, "u32", "good parts of the active recipe and the station's lot and shift"),
+    _read("batch_ng", 908, "u32", "bad parts of these"),
+    _read("batch_unknown", 910, "u32", "parts of these without a verdict"),
+    _read("counter_resets", 912, "u32", "how often the counters were reset; a different value: they began again"),
+    *(
+        _read(f"counted_{reason}", 914 + 2 * at, "u32", f"parts since then with the reason {reason}")
+        for at, reason in enumerate(COUNTED_REASONS)
+    ),
+)
+"""What the station counts, through restarts; 0 until it has said so. One reading is of one moment."""
+PART_WRITES: tuple[Row, ...] = (
+    _write(
+        "part_for", 600, "u32",
+        "trigger_request that the position and part id below belong to; with any other trigger they are not used",
+    ),
+    _write("trigger_position_given", 602, "u16", "1: the trigger names the position below; 0: none"),
+    _write("trigger_position", 603, "i64", "position of the encoder at that trigger, counts"),
+    _write("trigger_part_id", 607, "text256", "part id of that trigger, in place of trigger_part; length 0: none"),
+    _write("set_lot", 736, "text64", "lot for command 8"),
+    _write("set_order", 769, "text64", "order for command 8"),
+    _write("set_shift", 802, "text64", "shift for command 8"),
+)  # fmt: skip
+"""Written before ``trigger_request`` or ``command``, in as many requests as it takes; by themselves they do nothing."""
+ROWS = STATUS + WRITES + PART + BATCH + PART_WRITES + COUNTS
 TRIGGER_TIMEOUT_MS = 1000
 """``trigger_timeout_ms`` until it is written."""
 
@@ -119,6 +172,8 @@ COMMANDS: dict[int, tuple[str, str]] = {
     5: ("abort", "answer the frames being processed ABORTED at once, then Ready"),
     6: ("reset", "leave Halted or Error"),
     7: ("self_test", "score the golden frames again"),
+    8: ("set_batch", "set_lot, set_order and set_shift hold for all parts from now on; an empty one is removed"),
+    9: ("reset_counters", "registers 900 and above count from 0 again"),
     100: ("clear_overrun", "set overrun to 0; done by the gateway itself"),
 }
 """Value of ``command`` -> name, meaning. 0 does nothing. Whatever is not listed is refused."""
@@ -162,16 +217,28 @@ STATUS_WORDS = words_of(STATUS)
 WRITE_ADDRESS, WRITE_WORDS = WRITES[0].address, words_of(WRITES)
 
 
-def pack(rows: tuple[Row, ...], values: Mapping[str, int | float]) -> bytes:
-    """The registers of ``rows``, two bytes each. A u16 or u32 keeps the low bits of its value."""
-    fields = [
-        values[row.name] if row.kind == "f32" else int(values[row.name]) & (0xFFFF if row.kind == "u16" else 0xFFFFFFFF)
-        for row in rows
-    ]
-    return struct.pack(">" + "".join(FORMATS[row.kind] for row in rows), *fields)
+def pack(rows: tuple[Row, ...], values: Mapping[str, Value]) -> bytes:
+    """The registers of ``rows``, two bytes each. A u16 or u32 keeps the low bits of its value; a text is bytes."""
+    fields: list[Value] = []
+    for row in rows:
+        value = values[row.name]
+        if isinstance(value, bytes):
+            fields += [len(value), value]
+        else:
+            fields.append(int(value) & UNSIGNED[row.kind] if row.kind in UNSIGNED else value)
+    return struct.pack(_format(rows), *fields)
 
 
 def unpack(rows: tuple[Row, ...], registers: bytes) -> dict[str, int | float]:
-    """The values of ``rows``; ``registers`` has exactly their bytes."""
-    fields = struct.unpack(">" + "".join(FORMATS[row.kind] for row in rows), registers)
-    return dict(zip((row.name for row in rows), fields, strict=True))
+    """The values of ``rows``, none of which is a text; ``registers`` has exactly their bytes."""
+    return dict(zip((row.name for row in rows), struct.unpack(_format(rows), registers), strict=True))
+
+
+def text_of(row: Row, registers: bytes) -> bytes | None:
+    """The text of a row, whose registers these are; None where its length is more than there is room for."""
+    length = int.from_bytes(registers[:2], "big")
+    return registers[2 : 2 + length] if length <= 2 * WORDS[row.kind] - 2 else None
+
+
+def _format(rows: tuple[Row, ...]) -> str:
+    return ">" + "".join(FORMATS[row.kind] for row in rows)

@@ -13,9 +13,8 @@ import msgspec
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.gateways.link import Link
 from asperity.runtime.gateways.mqtt.messages import Message, Refused, id_of
-from asperity.runtime.text.formats import check_keys
-from asperity.runtime.wire import Reply, decode_request, encode_reply
-from asperity.runtime.wire.common import fields_of
+from asperity.runtime.gateways.requests import NOT_FROM_A_GATEWAY, fields_to_ask, request_of
+from asperity.runtime.wire import Reply, encode_reply
 
 ID_RULE = "send JSON with each key once and an id of 1 to 64 characters from A-Z a-z 0-9 _ -"
 NO_ID = "none"
@@ -23,11 +22,8 @@ NO_ID = "none"
 REPLIES_KEPT = 256
 REPLIES_WAITING_MAX = 64
 """With so many waiting for the broker no further request is looked at."""
-NOT_FROM_HERE = frozenset({"shutdown", "set_threshold"})
-"""A broker's client ends no inspector and does not move the line between good and bad: nobody knows who it is."""
 THOUGH_FOREIGN = frozenset({"get_state", "get_result", "stop", "halt", "abort"})
 """What is forwarded although another client speaks for the station: it only reads, or stops the line."""
-FIELDS = ("from_", "to", "trigger_id", "part_id", "recipe", "timeout_ms", "mode")
 ACTOR_MAX = 64
 AUDIT_LINES_MAX = 20
 AUDIT_WITHIN_S = 60.0
@@ -79,25 +75,15 @@ class Commands:
         if refusal is not None:
             return self._keep(request_id, _refusal(request_id, *refusal))
         try:
-            check_keys(str(body, "utf-8"))
-            fields = fields_of(body)
-            named = msgspec.json.encode(op)
-            if "op" in fields and bytes(fields["op"]) != named:
-                raise WireError(f"the topic names the operation {op} and the message another; leave op out of it")
-            given = {"v": msgspec.Raw(b"1"), **fields, "op": msgspec.Raw(named)}
-            request = decode_request(msgspec.json.encode(given))
-        except (WireError, ValueError, RecursionError) as error:
+            request = request_of(op, body)
+        except WireError as error:
             return self._keep(request_id, _refusal(request_id, "BAD_REQUEST", str(error)))
         if request.station not in ("", self._station):
             text = f"the request is for station {request.station}, this gateway's is {self._station}"
             return self._keep(request_id, _refusal(request_id, "WRONG_STATION", text))
-        values = {name: getattr(request, name) for name in FIELDS if getattr(request, name) is not None}
-        if request.session or request.uptime_ms is not None:
-            # Both, so that never one of ours goes with one of theirs.
-            values |= {"session": request.session, "uptime_ms": request.uptime_ms}
         # MQTT does not say who published. The id leads to the broker's own log.
         actor = f"mqtt id={request_id}"[:ACTOR_MAX]
-        self._asked[request_id] = self._link.ask(op, actor=actor, **values)
+        self._asked[request_id] = self._link.ask(op, actor=actor, **fields_to_ask(request))
         self._forget()
         return None
 
@@ -105,7 +91,7 @@ class Commands:
         """Code and text of what is refused whatever its fields are."""
         if retained:
             return "REFUSED", "a retained message is not accepted as a request"
-        if op in NOT_FROM_HERE:
+        if op in NOT_FROM_A_GATEWAY:
             self._audit(op, request_id)
             return "NOT_ALLOWED", (
                 f"{op} is not available over MQTT, which does not identify the sender; do it at the station"

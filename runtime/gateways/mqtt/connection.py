@@ -68,6 +68,7 @@ class Connection:
         watched: Sequence[str],
         context: ssl.SSLContext | None,
         wake: Callable[[], None],
+        will_retained: bool = True,
     ) -> None:
         """``requests``: topic above those of requests; empty: none are taken. ``watched``: topics whose messages go to
         ``watched``."""
@@ -111,7 +112,7 @@ class Connection:
         )
         client.connect_timeout = config.connect_ms / 1000
         client.max_inflight_messages_set(INFLIGHT_MAX)
-        client.will_set(will[0], will[1], qos=1, retain=True)
+        client.will_set(will[0], will[1], qos=1, retain=will_retained)
         if config.user:
             password = read_secret(Path(config.password_file)).rstrip("\r\n") if config.password_file else None
             client.username_pw_set(config.user, password)

@@ -28,10 +28,11 @@ from asperity.runtime.gateways.mqtt.broker_limits import INFLIGHT_OTHERS
 from asperity.runtime.gateways.mqtt.broker_session import BrokerSession
 from asperity.runtime.gateways.mqtt.commands import Commands, too_long
 from asperity.runtime.gateways.mqtt.connection import Connection, tls_context
+from asperity.runtime.gateways.mqtt.counter_topic import CounterTopic
 from asperity.runtime.gateways.mqtt.events import Events
 from asperity.runtime.gateways.mqtt.outbox import Outbox, StateFile, ids, uncertain
-from asperity.runtime.gateways.mqtt.state_message import PACKET_LIMIT, least_state, recipe_message, state_message
 from asperity.runtime.gateways.mqtt.topic_watch import WATCHED, Watch, denies
+from asperity.runtime.gateways.state_message import PACKET_LIMIT, least_state, recipe_message, state_message
 from asperity.runtime.wire import encode_result_body
 
 ITEMS_AT_ONCE = 1000
@@ -104,6 +105,7 @@ class MqttGateway:
         self._why = ""
         self._state: object = None  # what the state was published of
         self._recipe: object = None
+        self._counters = CounterTopic(link, self._base)
         self._foreign = ""
         self._answer_due = False  # somebody else spoke: accept false again
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -267,6 +269,7 @@ class MqttGateway:
         if flows:
             self._publish_state(connection)
             self._publish_recipe(connection)
+            self._counters.publish(connection, lambda body: self._send_body(connection, "counters", body, qos=0))
             for event in self._events.take():
                 self._send_body(connection, "event", event, qos=0)
 
@@ -321,6 +324,8 @@ class MqttGateway:
         result, expiry_s = item.result, self._config.mqtt.accept_expiry_s
         ids_ = {"result_id": result.result_id, "trigger_id": result.trigger_id, "part_id": result.part_id}
         fields = {"accept": True, **ids_, "recipe": result.recipe, "valid_ms": 1000 * expiry_s}
+        if result.position is not None:
+            fields["position"] = result.position
         self._send(connection, "accept", fields, qos=0, expiry_s=expiry_s)
 
     def _deny(self, connection: Connection, why: str) -> None:

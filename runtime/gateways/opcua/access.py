@@ -21,8 +21,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.files import read_file
 from asperity.runtime.folders import configuration_folder
-from asperity.runtime.gateways.config import GatewayConfig, Opcua
-from asperity.runtime.gateways.opcua import users
+from asperity.runtime.gateways.config import GatewayConfig, Opcua, Users
+from asperity.runtime.gateways.log_ins import users
 from asperity.runtime.gateways.opcua.session import Client
 from asperity.runtime.security.certificates import check_dates, check_key, decode_certificate, read_certificates
 from asperity.runtime.security.private_files import read_secret, write_private
@@ -42,11 +42,11 @@ CHECKED: ContextVar[Client | None] = ContextVar("checked", default=None)
 """Whose name and password were checked, for the session that is being activated."""
 
 
-class Users(UserManager):
+class Accounts(UserManager):
     """The file of users; without one, any client that can connect may call."""
 
-    def __init__(self, config: Opcua) -> None:
-        self.known = users.read_users(Path(config.users_file)) if config.users_file else None
+    def __init__(self, config: Users) -> None:
+        self.known = users.read_users(Path(config.file)) if config.file else None
         self._anonymous_read = config.anonymous_read
 
     def get_user(
@@ -61,7 +61,7 @@ class Users(UserManager):
         return checked if checked is not None and checked.name == username else None
 
 
-def check(config: Opcua, loopback: bool) -> None:
+def check(config: Opcua, users_file: str, loopback: bool) -> None:
     """Raises ConfigError for what others on the network could misuse."""
     if loopback or config.insecure_lan:
         return
@@ -71,9 +71,9 @@ def check(config: Opcua, loopback: bool) -> None:
             "offered; "
             'set encryption = "required"'
         )
-    if not config.users_file:
+    if not users_file:
         raise ConfigError(
-            f"[opcua] host is {config.host}, which other hosts on the network can reach, and users_file is empty, so "
+            f"[opcua] host is {config.host}, which other hosts on the network can reach, and [users] file is empty, so "
             "anyone could call methods; create one with: asperity gateway user FILE NAME"
         )
 
@@ -95,7 +95,7 @@ async def secure(server: Server, config: GatewayConfig) -> None:
         policies.append(ua.SecurityPolicyType.NoSecurity)
     server.set_security_policy(policies)
     tokens: list[type] = [ua.UserNameIdentityToken]
-    if not own.users_file or own.anonymous_read:
+    if not config.users.file or config.users.anonymous_read:
         tokens.append(ua.AnonymousIdentityToken)
     server.set_identity_tokens(tokens)
     if own.clients_folder:

@@ -17,7 +17,7 @@ from asyncua.common.connection import TransportLimits
 from asyncua.common.utils import ServiceError
 from asyncua.server.binary_server_asyncio import BinaryServer, OPCUAProtocol
 
-from asperity.runtime.gateways.config import Opcua
+from asperity.runtime.gateways.config import Opcua, Users
 from asperity.runtime.gateways.connection_limit import one_to_close
 from asperity.runtime.gateways.opcua.decoding import DECODING, Budget
 from asperity.runtime.gateways.opcua.server import BoundedServer, Processor, peer_text
@@ -211,9 +211,9 @@ class Listener(BinaryServer):
 class GatewayServer(Server):
     """The library's, with a listener of ours."""
 
-    def __init__(self, config: Opcua) -> None:
+    def __init__(self, config: Opcua, accounts: Users) -> None:
         self.iserver: BoundedServer
-        super().__init__(iserver=BoundedServer(config))
+        super().__init__(iserver=BoundedServer(config, accounts))
         most = config.message_max_nbytes
         self.limits = Limits(CHUNK_MAX_NBYTES, CHUNK_MAX_NBYTES, most // CHUNK_MIN_NBYTES + 1, most)
 

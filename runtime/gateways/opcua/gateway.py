@@ -26,8 +26,8 @@ from asperity.runtime.gateways.opcua import access as opcua_access
 from asperity.runtime.gateways.opcua.address_space import Model
 from asperity.runtime.gateways.opcua.connection import GatewayServer
 from asperity.runtime.gateways.opcua.methods import Methods
-from asperity.runtime.gateways.opcua.parts import Parts
 from asperity.runtime.gateways.opcua.tags import Moment, ended_change, moment, transition_name
+from asperity.runtime.gateways.parts import Parts
 from asperity.runtime.records.audit import Actor, Audit
 from asperity.runtime.settings.station_toml import Audit as AuditConfig
 from asperity.runtime.wire import RecipeChange
@@ -45,7 +45,7 @@ def serve(config: GatewayConfig) -> None:
         loopback = ipaddress.ip_address(config.opcua.host).is_loopback
     except ValueError as error:
         raise ConfigError(f"[opcua] host is {config.opcua.host!r}; use an IP address, for example 127.0.0.1") from error
-    opcua_access.check(config.opcua, loopback)
+    opcua_access.check(config.opcua, config.users.file, loopback)
     # The library logs tracebacks of what is told in one sentence here, and every client's mistakes.
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
     process.run(config, lambda link: OpcuaGateway(config, link))
@@ -57,7 +57,7 @@ class OpcuaGateway:
     def __init__(self, config: GatewayConfig, link: Link) -> None:
         self._config = config
         self._link = link
-        self._server = GatewayServer(config.opcua)
+        self._server = GatewayServer(config.opcua, config.users)
         self._audit = Audit(AuditConfig(), _audit_path(config), str(uuid.uuid4()), setting="[opcua] audit_file")
         self._server.iserver.on_log_in = self._on_log_in
         self._parts = Parts(config.opcua.results_kept)

@@ -13,8 +13,9 @@ from asyncua import ua
 
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.gateways.link import Delivered, Link
-from asperity.runtime.gateways.opcua.parts import Parts
 from asperity.runtime.gateways.opcua.session import CALLER, Client
+from asperity.runtime.gateways.parts import Parts
+from asperity.runtime.text.part_identity import Batch
 from asperity.runtime.wire import encode_result_body
 
 Type = ua.VariantType
@@ -84,13 +85,21 @@ class Methods:
         change = (*OUTPUTS, ("Number", Type.UInt64, "of the change: its outcome is in RecipeChangeStatus; 0: none"))
         trigger = (
             ("TriggerId", Type.UInt32, "not 0"),
-            ("PartId", Type.String, "up to 64 printable ASCII; may be empty"),
+            ("PartId", Type.String, "up to 256 bytes of UTF-8, with the group separator of GS1; may be empty"),
             ("TimeoutMs", Type.UInt32, "no frame within this time: unknown, NO_FRAME"),
+        )
+        batch = tuple((name.capitalize(), Type.String, "up to 64 bytes of UTF-8") for name in Batch._fields)
+        position = (
+            ("PositionGiven", Type.Boolean, "the next argument counts"),
+            ("Position", Type.Int64, "encoder counts at this trigger; the result carries it on"),
         )
         return (
             Method("StartContinuous", "Automatic", self._plain("start", mode="continuous")),
             Method("StartSingleJob", "Automatic", self.start_single_job, trigger),
             Method("Trigger", "Automatic", self.trigger, trigger),
+            Method("TriggerPart", "Automatic", self.trigger_part, (*trigger, *batch, *position)),
+            Method("SetBatch", "Automatic", self.set_batch, batch),
+            Method("ResetCounters", "Automatic", self._plain("reset_counters")),
             Method("Stop", "Automatic", self._plain("stop")),
             Method("Abort", "Automatic", self._plain("abort")),
             Method("Halt", "Mode", self._plain("halt")),
@@ -134,10 +143,31 @@ class Methods:
         self, parent: ua.NodeId, trigger_id: ua.Variant, part_id: ua.Variant, timeout_ms: ua.Variant
     ) -> ua.CallMethodResult:
         """Expose now, or, where a sensor fires the camera, announce the part; exactly one result follows."""
+        return await self._trigger(trigger_id, part_id, timeout_ms)
+
+    async def trigger_part(
+        self, parent: ua.NodeId, trigger_id: ua.Variant, part_id: ua.Variant, timeout_ms: ua.Variant, lot: ua.Variant,
+        order: ua.Variant, shift: ua.Variant, position_given: ua.Variant, position: ua.Variant,
+    ) -> ua.CallMethodResult:  # fmt: skip
+        """As ``trigger``; what is empty is as it was set for the station."""
+        said = {"lot": lot.Value or None, "order": order.Value or None, "shift": shift.Value or None}
+        where = position.Value if position_given.Value else None
+        return await self._trigger(trigger_id, part_id, timeout_ms, **said, position=where)
+
+    async def set_batch(
+        self, parent: ua.NodeId, lot: ua.Variant, order: ua.Variant, shift: ua.Variant
+    ) -> ua.CallMethodResult:
+        """For all parts from now on; an empty one is removed."""
+        texts = {"lot": lot.Value or "", "order": order.Value or "", "shift": shift.Value or ""}
+        return _answer(*await self._ask("set_batch", **texts))
+
+    async def _trigger(
+        self, trigger_id: ua.Variant, part_id: ua.Variant, timeout_ms: ua.Variant, **said: Any
+    ) -> ua.CallMethodResult:
         state = self._link.view().state
         op = "expect" if state is not None and state.triggers == "hard_wired" else "trigger"
         number, part = trigger_id.Value, part_id.Value or ""
-        return _answer(*await self._ask(op, trigger_id=number, part_id=part, timeout_ms=timeout_ms.Value))
+        return _answer(*await self._ask(op, trigger_id=number, part_id=part, timeout_ms=timeout_ms.Value, **said))
 
     async def start_single_job(
         self, parent: ua.NodeId, trigger_id: ua.Variant, part_id: ua.Variant, timeout_ms: ua.Variant

@@ -16,11 +16,11 @@ from asyncua.server.internal_session import InternalSession, SessionState
 from asyncua.server.uaprocessor import UaProcessor
 from asyncua.ua.ua_binary import struct_from_binary
 
-from asperity.runtime.gateways.config import Opcua
+from asperity.runtime.gateways.config import Opcua, Users
 from asperity.runtime.gateways.connection_limit import one_to_close
-from asperity.runtime.gateways.opcua import users
-from asperity.runtime.gateways.opcua.access import CHECKED, Users
-from asperity.runtime.gateways.opcua.log_ins import BusyError, LogIns
+from asperity.runtime.gateways.log_ins import users
+from asperity.runtime.gateways.log_ins.checks import BusyError, LogIns
+from asperity.runtime.gateways.opcua.access import CHECKED, Accounts
 from asperity.runtime.gateways.opcua.session import Client, Session, Subscriptions, new_session
 
 log = logging.getLogger("asperity.gateway")
@@ -53,12 +53,12 @@ class RefusedError(ServiceError):
 class BoundedServer(InternalServer):
     """The library's server, with bounds and the count of what they refused."""
 
-    def __init__(self, config: Opcua) -> None:
-        manager = Users(config)
+    def __init__(self, config: Opcua, accounts: Users) -> None:
+        manager = Accounts(accounts)
         super().__init__(user_manager=manager)
         self.subscription_service = self.isession.subscription_service = Subscriptions(self.aspace, iserver=self)
         self.bounds = config
-        self.log_ins = None if manager.known is None else LogIns(manager.known, config)
+        self.log_ins = None if manager.known is None else LogIns(manager.known, accounts)
         self.refused = 0
         """Log-ins, requests and connections."""
         self.on_log_in: Callable[[str, str, str], None] = lambda name, peer, refusal: None

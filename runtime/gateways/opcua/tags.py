@@ -19,7 +19,7 @@ from asyncua import ua
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.link import Delivered, Item, View, synced
 from asperity.runtime.states import State
-from asperity.runtime.wire import ReceivedResult, RecipeChange, StationState
+from asperity.runtime.wire import Counters, ReceivedResult, RecipeChange, StationState, encode_counters
 
 Type = ua.VariantType
 Status = ua.StatusCodes
@@ -123,6 +123,14 @@ def _state(take: Callable[[StationState], Any]) -> Callable[[Moment], Any]:
     return lambda moment: None if moment.view.state is None else take(moment.view.state)
 
 
+def _counters(take: Callable[[Counters], Any]) -> Callable[[Moment], Any]:
+    return lambda moment: None if moment.view.counters is None else take(moment.view.counters)
+
+
+def _json(counters: Counters) -> str:
+    return encode_counters(counters)[1].decode()
+
+
 def _change(take: Callable[[RecipeChange], Any]) -> Callable[[Moment], Any]:
     return _state(lambda state: None if state.recipe_change is None else take(state.recipe_change))
 
@@ -163,6 +171,7 @@ ZEROS: dict[ua.VariantType, Any] = {
     Type.UInt16: 0,
     Type.UInt32: 0,
     Type.UInt64: 0,
+    Type.Int64: 0,
     Type.Double: 0.0,
     Type.String: "",
     Type.LocalizedText: ua.LocalizedText(""),
@@ -191,6 +200,11 @@ RESULT_TAGS = (
     Tag("Seq", Type.UInt64, Of.RESULT, "number of the exposure", _result(lambda r: r.seq)),
     Tag("TriggerId", Type.UInt32, Of.RESULT, "the trigger it answers; 0: none", _result(lambda r: r.trigger_id)),
     Tag("PartId", Type.String, Of.RESULT, "as given by the trigger or frame", _result(lambda r: r.part_id)),
+    Tag("Lot", Type.String, Of.RESULT, "of the part, as its trigger or the station says", _result(lambda r: r.lot)),
+    Tag("Order", Type.String, Of.RESULT, "likewise", _result(lambda r: r.order)),
+    Tag("Shift", Type.String, Of.RESULT, "likewise", _result(lambda r: r.shift)),
+    Tag("PositionGiven", Type.Boolean, Of.RESULT, "its trigger named one", _result(lambda r: r.position is not None)),
+    Tag("Position", Type.Int64, Of.RESULT, "encoder counts at its trigger; 0: none", _result(lambda r: r.position)),
     Tag("Score", Type.Double, Of.RESULT, "anomaly score; 0 if there is none", _result(lambda r: r.score)),
     Tag("Threshold", Type.Double, Of.RESULT, "ok needs Score <= Threshold", _result(lambda r: r.threshold)),
     Tag(
@@ -251,6 +265,9 @@ STATION_TAGS = (
         _state(synced),
     ),
     Tag("Session", Type.String, Of.STATION, "the inspector's run", _state(lambda s: s.session)),
+    Tag("StationLot", Type.String, Of.STATION, "lot of parts whose trigger names none", _state(lambda s: s.lot)),
+    Tag("StationOrder", Type.String, Of.STATION, "order of such parts", _state(lambda s: s.order)),
+    Tag("StationShift", Type.String, Of.STATION, "shift of such parts", _state(lambda s: s.shift)),
     Tag("LastResultId", Type.UInt64, Of.STATION, "highest id published", _state(lambda s: s.last_result_id)),
     Tag("Received", Type.UInt64, Of.STATION, "frames that arrived", _state(lambda s: s.received)),
     Tag("Ok", Type.UInt64, Of.STATION, "count of good parts", _state(lambda s: s.ok)),
@@ -264,6 +281,13 @@ STATION_TAGS = (
         "frames that arrived after their exposure had been answered LOST",
         _state(lambda s: s.late),
     ),
+    Tag("CountedOk", Type.UInt64, Of.STATION, "good parts since ResetCounters", _counters(lambda c: c.ok)),
+    Tag("CountedNg", Type.UInt64, Of.STATION, "bad parts since then", _counters(lambda c: c.ng)),
+    Tag("CountedUnknown", Type.UInt64, Of.STATION, "parts without a verdict", _counters(lambda c: c.unknown)),
+    Tag("CountedSince", Type.DateTime, Of.STATION, "time of that", _counters(lambda c: _time(c.since_us))),
+    Tag("CounterResets", Type.UInt64, Of.STATION, "how often they were reset", _counters(lambda c: c.resets)),
+    Tag("Yield", Type.Double, Of.STATION, "share of good parts, 0 to 1; 0: none", _counters(lambda c: c.yielded)),
+    Tag("Counters", Type.String, Of.STATION, "all of them as JSON (wire.md, Counters)", _counters(_json)),
     Tag("Alarms", Type.String, Of.STATION, "conditions that need attention", _state(lambda s: "; ".join(s.alarms))),
 )
 MODE_STATES = {1: "Preoperational", 2: "Halted", 3: "Error", 4: "Operational"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asperity.calibration.features.height_model import fit_heights
+from asperity.calibration.features.height_model import KNOWN_SHARE, fit_heights
 from asperity.calibration.features.surfaces import NORMALS_NOISE, WIDTHS, choose_width, depth_noise_mm, normals_noise
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.vision.surface_grid import SurfaceGrid, surface_of
@@ -38,7 +38,7 @@ def test_normals_are_as_noisy_as_is_reckoned() -> None:
     noise_mm, width = 0.05, 5
     one, other = (surface_of(part(seed, noise_mm=noise_mm), width) for seed in (1, 2))
     both = one.sloped & other.sloped
-    seen = float((one.normals - other.normals)[both][:, :2].std()) / np.sqrt(2)
+    seen = float((one.normals - other.normals)[:2, both].std()) / np.sqrt(2)
     assert seen == pytest.approx(normals_noise(noise_mm / CELL_MM, width), rel=0.35)
     assert NORMALS_NOISE > 0
 
@@ -46,8 +46,12 @@ def test_normals_are_as_noisy_as_is_reckoned() -> None:
 def test_parts_of_one_shape_have_a_mean_and_others_are_refused() -> None:
     alike = [bodies(seed, alike=True) for seed in range(12)]
     noise_mm = depth_noise_mm(alike)
-    model = fit_heights(alike, [surface_of(grid, 3) for grid in alike], noise_mm)
-    assert model.known.sum() > 300 and (model.spread > 0).all() and np.isfinite(model.heights).all()
+    surfaces = [surface_of(grid, 3) for grid in alike]
+    model = fit_heights(alike, surfaces, noise_mm)
+    shown = np.mean([surface.placed(surface.present) for surface in surfaces], axis=0) >= KNOWN_SHARE
+    # No round may lose the cells at the border: parts would have patches there "where good ones have nothing".
+    assert model.known.sum() > 0.95 * shown.sum() > 300
+    assert (model.spread > 0).all() and np.isfinite(model.heights).all()
     assert float(np.median(model.spread[0][model.known])) < 2 * noise_mm
     unlike = [bodies(seed, alike=False) for seed in range(12)]
     with pytest.raises(CalibrationError, match="without height among --modalities"):

@@ -83,7 +83,9 @@ def test_check_triggers_each_exposure(bench: Bench) -> None:
     assert "from trigger to frame" in result.stdout
 
 
-def test_a_recording_that_ends_is_checked_as_far_as_it_goes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_that_ends_is_checked_as_far_as_it_goes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def shot(self: SceneSource, timeout_ms: int) -> Shot:
         if self.next == 3:
             raise SourceEnded("the recording has ended")
@@ -92,6 +94,9 @@ def test_a_recording_that_ends_is_checked_as_far_as_it_goes(bench: Bench, monkey
     plain: Any = SceneSource.shot
     monkeypatch.setattr(SceneSource, "shot", shot)
     assert "3 exposures" in bench.run("check", "scene").stdout
+    bench.camera = SceneSource(Scene())
+    recorded = bench.run("live", "scene", "--write", str(tmp_path / "a"), "--every", "0")
+    assert "3 frames recorded" in recorded.stdout and "the recording has ended" in recorded.output
 
 
 def test_a_lost_camera_ends_the_check(bench: Bench) -> None:

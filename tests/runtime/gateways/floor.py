@@ -19,7 +19,7 @@ from asperity.runtime.errors import StationError
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.link import Delivered, Item, View
 from asperity.runtime.reasons import Reason
-from asperity.runtime.wire import ReceivedResult, Reply, StationState
+from asperity.runtime.wire import CounterRow, Counters, ReceivedResult, Reply, StationState
 from asperity.testing import PATIENCE_MS, PATIENCE_S, STATION, Line
 
 SESSION = "6f6e9f2c-8a51-4d6f-b0f1-3c1d2e9a7b10"
@@ -37,6 +37,17 @@ def result(result_id: int, verdict: Verdict = Verdict.OK, **fields: Any) -> Rece
     return ReceivedResult(station=STATION, session=SESSION, result_id=result_id, verdict=verdict, **values)
 
 
+COUNTERS = Counters(
+    station=STATION, session=SESSION, since_us=1_790_000_000_000_000, resets=3, ok=9, ng=2, unknown=1,
+    by_reason={"SHAPE_OUT_OF_RANGE": 2, "LOST": 1},
+    rows=(
+        CounterRow(recipe="bracket", lot="L-7\u00fc", shift="late", ok=4, ng=1, by_reason={"SHAPE_OUT_OF_RANGE": 1}),
+        CounterRow(recipe="lid", ok=5, ng=1, unknown=1, by_reason={"SHAPE_OUT_OF_RANGE": 1, "LOST": 1}),
+    ),
+)  # fmt: skip
+"""As a station whose lot is L-7ü publishes them."""
+
+
 class FakeLink:
     """Says what the test wants; the surface of ``Link``."""
 
@@ -46,6 +57,7 @@ class FakeLink:
             beat_timeout_ms=PATIENCE_MS,
         )  # fmt: skip
         """Its beat moves only when a test says so, however slow the machine."""
+        self.counters: Counters | None = None
         self.good = True
         self.expired: set[int] = set()
         """Ids of results that may pass no more."""
@@ -81,6 +93,7 @@ class FakeLink:
             results=self._results,
             gaps=self._gaps,
             missing=self._missing,
+            counters=self.counters,
         )
 
     def may_pass(self, item: Item) -> bool:

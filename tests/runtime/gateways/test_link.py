@@ -115,6 +115,7 @@ def test_results_come_in_order_and_a_simulation_is_never_accepted_unless_told(li
             assert [item.result.result_id for item in results] == list(range(1, len(results) + 1))
         assert not any(item.accept for item in seen[strict] if isinstance(item, Delivered))
         assert strict.view().results == count >= 20 and not strict.view().accept
+        until(lambda: (said := strict.view().counters) is not None and said.results == count, "the station's counters")
         for item in seen[loose]:
             assert isinstance(item, Delivered)
             assert item.accept == (item.result.verdict is Verdict.OK)

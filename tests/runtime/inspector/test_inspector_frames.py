@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from asperity.runtime import wire
+from asperity.runtime.clock import MS
 from asperity.runtime.frame import Verdict
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import State
@@ -241,6 +242,21 @@ def test_an_old_exposure_is_stale_where_the_clock_is_shared(
 ) -> None:
     floor = make("ok")
     floor.send(t_exposure_us=floor.now.wall_us - age_ms * 1000, clock=clock)
+    floor.settle()
+    assert floor.reasons == [reason]
+
+
+@pytest.mark.parametrize(
+    ("unread_ms", "clock", "reason"),
+    [(1200, "device", "GOOD"), (3000, "device", "STALE"), (3000, "realtime", "GOOD"), (3000, "ptp", "GOOD")],
+)
+def test_what_may_have_waited_in_the_socket_is_stale_where_no_clock_says_otherwise(
+    make: MakeFloor, unread_ms: int, clock: str, reason: str
+) -> None:
+    """The process stood still, and what a camera sent meanwhile is read only now."""
+    floor = make("ok")
+    floor.sockets.read_up_to_ns = floor.now.ns - unread_ms * MS
+    floor.send(clock=clock)
     floor.settle()
     assert floor.reasons == [reason]
 

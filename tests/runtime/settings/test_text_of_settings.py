@@ -16,10 +16,11 @@ from asperity.runtime.settings import loading as station_toml
 
 LOADERS: dict[str, Any] = {"station.toml": station_toml.load, "gateway.toml": gateway_toml.load}
 TABLES = st.sampled_from(
-    ["station", "stations", "sockets", "recipes", "journal", "engine", "hard_wired", "modbus", "mqtt", "opcua", "log"]
-)
+    ["station", "stations", "sockets", "recipes", "journal", "engine", "hard_wired", "modbus", "mqtt", "opcua", "users",
+     "log"]
+)  # fmt: skip
 KEYS = st.sampled_from(
-    ["name", "recipe", "frames", "control", "path", "trust", "host", "port", "recipes", "users_file", "script", "É"]
+    ["name", "recipe", "frames", "control", "path", "trust", "host", "port", "recipes", "file", "script", "É"]
 )
 VALUES = st.sampled_from(
     [
@@ -117,10 +118,10 @@ def test_the_gateways_keys_too(tmp_path: Path, text: str, words: list[str]) -> N
 
 def test_paths_of_every_key_are_relative_to_the_file_or_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/line")
-    lines = ('[opcua]\nusers_file = "~/users"\ncertificate_folder = "certificates/"\naudit_file = "/var/log/opcua"\n'
+    lines = ('[users]\nfile = "~/users"\n[opcua]\ncertificate_folder = "certificates/"\naudit_file = "/var/log/opcua"\n'
              '[mqtt]\nca_file = "ca.pem"\n[station]\nkey_file = "../gateway.key"\n')  # fmt: skip
     config = gateway_toml.load(written(tmp_path, "gateway.toml", lines.encode()))
-    assert config.opcua.users_file == "/home/line/users"
+    assert config.users.file == "/home/line/users"
     assert config.opcua.certificate_folder == str(tmp_path / "certificates")
     assert config.opcua.audit_file == "/var/log/opcua" and config.opcua.clients_folder == ""
     assert (config.mqtt.ca_file, config.station.key_file) == (str(tmp_path / "ca.pem"), f"{tmp_path}/../gateway.key")

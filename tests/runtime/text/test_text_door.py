@@ -269,7 +269,7 @@ NOT_FROM_OUTSIDE = {
     "runtime/documents/everything.py": "the pages of this repository",
     "runtime/engines/cpu.py": "/proc/cpuinfo",
     "runtime/engines/simulated.py": "ASCII is asked first",
-    "runtime/gateways/modbus/gateway.py": "ASCII is asked first",
+    "runtime/gateways/modbus/registers.py": "ASCII is asked first",
     "runtime/process/": "systemd, and the log of a process of ours",
     "runtime/records/journal.py": "the kernel's boot id",
     "runtime/text/": "the door",

@@ -22,19 +22,23 @@ GRID = 6
 
 def plain(surface: Surface, usual: tuple[tuple[float, float, float], ...]) -> np.ndarray:
     counts = np.zeros((len(RADII), FIGURES, GRID, GRID, BINS))
-    points, normals = surface.points.astype(np.float64), surface.normals.astype(np.float64)
+    sloped, points, normals = (
+        surface.placed(one)
+        for one in (surface.sloped, surface.points.transpose(1, 2, 0), surface.normals.transpose(1, 2, 0))
+    )
+    points, normals = points.astype(np.float64), normals.astype(np.float64)
 
     def count(at: int, figure: int, cell: tuple[int, int], value: float) -> None:
         squashed = value / (abs(value) + usual[at][figure])
         counts[at, figure, cell[0] * GRID // SIDE, cell[1] * GRID // SIDE, int((squashed * 0.4999 + 0.5) * BINS)] += 1
 
     for at, radius in enumerate(RADII):
-        for row, column in np.argwhere(surface.sloped):
+        for row, column in np.argwhere(sloped):
             if radius > RADII[0] and (row + column) % 2:
                 continue
             for down, right in pair_offsets(radius):
                 other = row + down, column + right
-                if not (0 <= other[0] < SIDE and 0 <= other[1] < SIDE and surface.sloped[other]):
+                if not (0 <= other[0] < SIDE and 0 <= other[1] < SIDE and sloped[other]):
                     continue
                 line = points[other] - points[row, column]
                 line /= np.linalg.norm(line)

@@ -9,7 +9,7 @@ import pytest
 
 from asperity.runtime import wire
 from asperity.runtime.reasons import Reason
-from asperity.runtime.wire import bulk, common, control, frame, record, result, state
+from asperity.runtime.wire import bulk, common, control, counters, frame, record, result, state
 from tests.places import ROOT
 
 PAGE = (ROOT / "docs" / "wire.md").read_text()
@@ -44,6 +44,8 @@ def heading(start: str) -> str:
         ("### Recipe change", state.RecipeChange),
         ("## Event:", state.Event),
         ("## Trigger:", state.Trigger),
+        ("## Counters:", counters.Counters),
+        ("### Counter row", counters.CounterRow),
         ("## Bulk:", bulk.BulkHeader),
         ("### Request", control.Request),
         ("### Reply", control.Reply),

@@ -24,6 +24,7 @@ DECODERS: dict[str, Callable[[list[bytes]], object]] = {
     "state": wire.decode_state,
     "event": wire.decode_event,
     "trigger": wire.decode_trigger,
+    "counters": wire.decode_counters,
     "map": wire.decode_bulk,
     "picture": wire.decode_bulk,
     "request": lambda parts: wire.decode_request(parts[0]),

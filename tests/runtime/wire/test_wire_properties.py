@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import math
+import uuid
 from dataclasses import fields
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from asperity.runtime import wire
+from asperity.runtime.errors import WireError
 from asperity.runtime.frame import LATENCY_STAGES, Frame, Intrinsics, Region, Result, Verdict, Window
 from asperity.runtime.reasons import JUDGED, Reason
+from asperity.runtime.text.part_identity import batch_text_fault, part_id_fault
 
 names = st.from_regex(r"[a-z0-9_-]{1,32}", fullmatch=True)
 printable = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=64)
+part_texts = st.text(
+    st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="\u200e\u200f\u061c\ufffe\uffff"
+                  "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"),
+    max_size=64,
+)  # fmt: skip
+batch_texts = part_texts.filter(lambda text: len(text.encode()) <= wire.BATCH_TEXT_MAX_NBYTES)
+part_ids = st.lists(part_texts, max_size=6).map("\x1d".join).filter(lambda text: not part_id_fault(text))
+positions = st.none() | st.integers(-wire.MAX_INTEGER, wire.MAX_INTEGER)
 ids = printable.filter(bool)
 uuids = st.uuids().map(str)
 counts = st.integers(0, wire.MAX_INTEGER)
@@ -48,7 +60,7 @@ def frames(draw: st.DrawFn) -> Frame:
         offset=draw(numbers),
         invalid=draw(st.none() | numbers),
         trigger_id=draw(u32),
-        part_id=draw(printable),
+        part_id=draw(part_ids),
         recipe=draw(st.none() | names),
         t_exposure_us=draw(counts),
         t_sent_us=draw(counts),
@@ -78,7 +90,7 @@ def results(draw: st.DrawFn) -> Result:
         camera_session=draw(uuids),
         seq=draw(counts),
         trigger_id=draw(u32),
-        part_id=draw(printable),
+        part_id=draw(part_ids),
         verdict=verdict,
         score=score if judged else None,
         threshold=threshold if judged else None,
@@ -94,6 +106,10 @@ def results(draw: st.DrawFn) -> Result:
         simulated=draw(st.booleans()),
         region=draw(st.none() | st.builds(Region, offsets, offsets, counts, counts, counts)) if judged else None,
         modality=draw(st.just("") | printable) if judged else "",
+        lot=draw(batch_texts),
+        order=draw(batch_texts),
+        shift=draw(batch_texts),
+        position=draw(positions),
     )
 
 
@@ -183,7 +199,7 @@ def test_states_arrive_as_sent(state: wire.StationState) -> None:
         station=names,
         session=uuids,
         trigger_id=st.integers(1, 2**32 - 1),
-        part_id=printable,
+        part_id=part_ids,
         recipe=st.none() | names,
         timeout_ms=st.integers(1, 2**32 - 1),
         t_us=counts,
@@ -202,7 +218,9 @@ def test_events_and_triggers_arrive_as_sent(event: wire.Event, trigger: wire.Tri
         station=st.just("") | names,
         from_=positives,
         trigger_id=st.integers(1, 2**32 - 1),
-        part_id=st.none() | printable,
+        part_id=st.none() | part_ids,
+        lot=st.none() | batch_texts,
+        position=positions,
         recipe=names,
         timeout_ms=st.integers(1, 2**32 - 1),
         threshold=numbers,
@@ -249,3 +267,35 @@ def test_maps_arrive_as_sent(
         window,
         threshold,
     )
+
+
+@given(st.text(max_size=300) | part_ids, st.text(max_size=70) | batch_texts)
+def test_a_text_that_no_rule_permits_is_refused_by_name_and_any_other_arrives(part_id: str, lot: str) -> None:
+    """Whatever somebody sends: the frame, request or result is refused, or its texts are the same on the other side."""
+    legal = not part_id_fault(part_id) and not batch_text_fault(lot)
+    try:
+        asked = wire.Request(id="1", op="trigger", trigger_id=1, timeout_ms=1, part_id=part_id, lot=lot)
+        body = wire.encode_request(asked)
+    except WireError as error:
+        assert not legal and ("part_id" in str(error) or "lot" in str(error) or "surrogate" in str(error))
+        return
+    request = wire.decode_request(body)
+    assert legal and (request.part_id, request.lot) == (part_id, lot)
+
+
+@pytest.mark.parametrize("worst", ['"' * 256, "\x1d" * 85 + "ab", "\U0001f600" * 64, "\x1d" * 51 + "x" * 205])
+def test_the_longest_result_fits_whatever_its_part_is_called(worst: str) -> None:
+    """Or a station could not answer for a part that it has admitted."""
+    name, most = "n" * 32, wire.MAX_INTEGER
+    result = Result(
+        station=name, session=str(uuid.uuid4()), result_id=most, camera=name, camera_session=str(uuid.uuid4()),
+        seq=most, trigger_id=2**32 - 1, part_id=worst, verdict=Verdict.NG, reason=Reason.SCORE_ABOVE_THRESHOLD,
+        score=-1.7976931348623157e308, threshold=-1.7976931348623157e308, p_value=1.2345678901234567e-300,
+        recipe=name, bundle="0" * 12, t_exposure_us=most, t_done_us=most, deadline_us=most, deadline_missed=True,
+        latency_us=dict.fromkeys(LATENCY_STAGES, most), simulated=True, region=Region(-most, -most, most, most, most),
+        modality="descriptor", lot='"' * 64, order="\\" * 64, shift='"' * 64, position=-most,
+    )  # fmt: skip
+    body = wire.encode_result_body(result)
+    assert len(body) <= wire.MAX_RESULT_BYTES and wire.decode_result_body(body).part_id == worst
+    wire.encode_trigger(wire.Trigger(station=name, session=str(uuid.uuid4()), trigger_id=2**32 - 1, promise=most,
+                                     part_id=worst, recipe=name, timeout_ms=2**32 - 1, t_us=most))

@@ -93,7 +93,9 @@ def test_a_result_fits_2_KiB_whatever_it_holds() -> None:
         wire.decode_result([b"result/st1/", GOLDEN["result_ok"][1] + b" " * 2048])
 
 
-@pytest.mark.parametrize("change", [{"station": "St"}, {"result_id": 2**53}, {"seq": -1}, {"part_id": "\u00e4"}])
+@pytest.mark.parametrize(
+    "change", [{"station": "St"}, {"result_id": 2**53}, {"seq": -1}, {"part_id": "\u2028"}, {"lot": "a\x1db"}]
+)
 def test_a_result_that_breaks_the_contract_is_not_sent(change: dict[str, Any]) -> None:
     with pytest.raises(WireError):
         wire.encode_result(replace(golden.RESULT_OK, **change))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -135,6 +136,11 @@ RESULT_UNANNOUNCED = Result(
     t_done_us=1_790_000_000_950_000,
     deadline_us=500_000,
 )
+GS1_ID = "010401234567890121x-4\u00fc\x1d10L-2026/\"7\"\x1d3103001750"
+RESULT_GS1 = replace(
+    RESULT_OK, result_id=1006, seq=46, part_id=GS1_ID, lot="L-2026/7", order="4500012345", shift="Fr\u00fch",
+    position=-9_007_199_254_740_991,
+)  # fmt: skip
 RESULT_TIMING_ONLY = Result(
     station="st1",
     session=SESSION,
@@ -206,6 +212,24 @@ TRIGGER = wire.Trigger(
     timeout_ms=500,
     t_us=1_790_000_000_000_000,
 )
+COUNTERS = wire.Counters(
+    station="st1",
+    session=SESSION,
+    since_us=1_790_000_000_000_000,
+    resets=2,
+    ok=990,
+    ng=10,
+    unknown=3,
+    by_reason={"SCORE_ABOVE_THRESHOLD": 8, "SHAPE_OUT_OF_RANGE": 2, "LOST": 2, "DEADLINE": 1},
+    rows=(
+        wire.CounterRow(recipe="gear-2", lot="L-2026/6", shift="late", ok=90),
+        wire.CounterRow(
+            recipe="gear-2", lot="L-2026/7", shift="Fr\u00fch", ok=800, ng=10, unknown=3,
+            by_reason={"SCORE_ABOVE_THRESHOLD": 8, "SHAPE_OUT_OF_RANGE": 2, "LOST": 2, "DEADLINE": 1},
+        ),
+    ),
+    other=wire.Tally(ok=100),
+)  # fmt: skip
 MAP = wire.Bulk(
     kind="map",
     station="st1",
@@ -234,6 +258,12 @@ REQUESTS = {
         uptime_ms=86_400_000,
         actor="modbus 10.0.0.7",
     ),
+    "trigger_gs1": wire.Request(
+        id="a-7", op="trigger", trigger_id=9, part_id=GS1_ID, timeout_ms=500, lot="L-2026/7", order="4500012345",
+        shift="Fr\u00fch", position=123_456,
+    ),
+    "reset_counters": wire.Request(id="a-9", op="reset_counters"),
+    "set_batch": wire.Request(id="a-8", op="set_batch", lot="L-2026/7", order="", shift="Fr\u00fch"),
 }
 
 
@@ -256,6 +286,11 @@ def messages() -> dict[str, list[bytes]]:
         "frame_xyz": wire.encode_frame(FRAME_XYZ),
         "frame_depth": wire.encode_frame(FRAME_DEPTH),
         "result_ok": [*wire.encode_result(RESULT_OK)],
+        "result_gs1": [*wire.encode_result(RESULT_GS1)],
+        "record_gs1": [*wire.record_message("st1", wire.encode_record(RESULT_GS1, state=8, station_number=3))],
+        "trigger_gs1": [*wire.encode_trigger(msgspec.structs.replace(TRIGGER, part_id=GS1_ID))],
+        "frame_gs1": wire.encode_frame(replace(FRAME_XYZ, trigger_id=7, promise=9, part_id=GS1_ID)),
+        "state_batch": [*wire.encode_state(msgspec.structs.replace(STATE, lot="L-2026/7", shift="Fr\u00fch"))],
         "result_ng": [*wire.encode_result(RESULT_NG)],
         "result_unknown": [*wire.encode_result(RESULT_UNKNOWN)],
         "result_unannounced": [*wire.encode_result(RESULT_UNANNOUNCED)],
@@ -267,6 +302,7 @@ def messages() -> dict[str, list[bytes]]:
         "record_ng": [*wire.record_message("st1", wire.encode_record(RESULT_NG, state=8, station_number=3))],
         "record_unknown": [*wire.record_message("st1", wire.encode_record(RESULT_UNKNOWN, state=8, station_number=3))],
         "state": [*wire.encode_state(STATE)],
+        "counters": [*wire.encode_counters(COUNTERS)],
         "event": [*wire.encode_event(EVENT)],
         "trigger": [*wire.encode_trigger(TRIGGER)],
         "map": wire.encode_bulk(MAP),

@@ -133,6 +133,8 @@ def settings_of(options: FolderSection, triggers: Triggers) -> Settings:
     move_to = Path(os.path.realpath(options.move_to or path / "taken")) if options.after == "move" else None
     if move_to is not None:
         _check_target(path, folders, move_to)
+    if options.after != "keep":
+        _check_writable(options.after, {path / folder for folder in folders})
     return Settings(
         path=path,
         folders=tuple(folders),
@@ -205,10 +207,15 @@ def _check_target(path: Path, folders: set[str], move_to: Path) -> None:
             f"[folder] move_to = {move_to} is not on the disk of {path}, so files cannot be moved in one step; name a "
             "folder on the same disk"
         )
-    for folder in (there, path):
-        if not os.access(folder, os.W_OK | os.X_OK):
+    _check_writable("move", {there})
+
+
+def _check_writable(after: str, folders: set[Path]) -> None:
+    for folder in sorted(folders):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
             raise ConfigError(
-                f"[folder] after = move: this user may not write in {folder}; allow it, or set after = keep"
+                f"[folder] after = {after}: this program may not write in {folder}; allow its user to (a service needs "
+                "ReadWritePaths= too, docs/service.md), or set after = keep"
             )
 
 

@@ -149,6 +149,19 @@ def test_options_that_cannot_be_are_refused(hot: Hot, options: dict[str, Any], t
         hot.open(triggers)
 
 
+@pytest.mark.parametrize("after", ["move", "delete"])
+def test_a_folder_in_which_it_may_not_write_is_refused_where_files_are_put_away(
+    hot: Hot, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a service, to which nearly all of the disk is read-only."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    hot.options = {"after": after}
+    with pytest.raises(ConfigError, match=f"after = {after}: this program may not write in .*ReadWritePaths="):
+        hot.open()
+    hot.options = {}
+    hot.open()
+
+
 def test_a_folder_cannot_be_triggered(hot: Hot) -> None:
     with pytest.raises(CameraError, match="a folder cannot expose"):
         hot.open().trigger()

@@ -32,6 +32,8 @@ from tests.runtime.cameras.genicam.genicam_stand_in import MM, StandIn, StandInN
 SENSOR = f"{SENSOR_PREFIX}look"
 TRIGGER = {"TriggerSelector": "AcquisitionStart", "TriggerMode": "Off", "TriggerSource": "Line9"}
 WARM_UP = count(10_000)
+LAG_S = 0.15
+"""How long after its trigger a camera exposes that ``lags``, as one that runs freely does."""
 ANSWER_MS = 300
 """Longest wait of the station for a picture."""
 
@@ -73,6 +75,8 @@ class Scripted:
         self.triggered = self.exposed = self.number = 0
         self.under_way: list[tuple[int, float, Any]] = []
         """After how many triggers, and when it comes, and what."""
+        self.lagging: list[tuple[int, float]] = []
+        """After how many triggers, and when, an exposure is made."""
         self.after_ms = 0
         """How long after its trigger an exposure is made."""
         self.over = False
@@ -85,6 +89,9 @@ class Scripted:
         if word == "deaf":
             return
         now_s = time.monotonic()
+        if word == "lags":
+            self.lagging.append((self.triggered, now_s + LAG_S))
+            return
         if word == "stopped":
             time.sleep(0.6)
         if word == "skips":
@@ -109,6 +116,8 @@ class Scripted:
         """The next that has come."""
         if self.over:
             raise Over
+        while self.lagging and self.lagging[0][1] <= time.monotonic():
+            self.under_way.append((*self.lagging.pop(0), self.expose()))
         for at, (triggers, when_s, what) in enumerate(self.under_way):
             if triggers <= self.triggered and when_s <= time.monotonic():
                 del self.under_way[at]

@@ -84,6 +84,8 @@ class ScriptedCamera:
     counts: bool = True
     stamps: bool = True
     transit_ms: int = 0
+    lag_ms: int = 0
+    """How long after a trigger it exposes."""
     serial: int = 0
     """Of the last exposure: one for each, whether it comes out or not."""
     exposed: dict[int, int] = field(default_factory=dict)
@@ -159,6 +161,9 @@ class ScriptedCamera:
         self.only = self.serial + 1
         if self.deaf:
             self.deaf -= 1
+        elif self.lag_ms:
+            triggered = self.triggered
+            self.world.at(self.lag_ms, lambda: self.expose() if self.triggered == triggered else None)
         else:
             self.expose()
 

@@ -110,22 +110,24 @@ def test_the_law_holds_for_exposures(script: list[tuple[int, tuple[str, int]]], 
 
 
 @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
-@given(SCRIPTS, st.sampled_from(["realtime", "device"]), st.sampled_from([0, 30, 900]))
-def test_the_law_holds_for_triggers(script: list[tuple[int, tuple[str, int]]], clock: str, transit_ms: int) -> None:
-    play("software", script, clock=clock, transit_ms=transit_ms)
+@given(SCRIPTS, st.sampled_from(["realtime", "device"]), st.sampled_from([0, 30, 900]), st.sampled_from([0, 0, 300]))
+def test_the_law_holds_for_triggers(
+    script: list[tuple[int, tuple[str, int]]], clock: str, transit_ms: int, lag_ms: int
+) -> None:
+    play("software", script, clock=clock, transit_ms=transit_ms, lag_ms=lag_ms)
 
 
 def test_the_law_is_broken_without_its_checks() -> None:
     """The controls: the same runs, with one check switched off, must find a picture that is wrong."""
     from unittest.mock import patch
 
-    def broken(triggers: str) -> bool:
-        @settings(max_examples=300, deadline=None, derandomize=True, database=None, report_multiple_bugs=False,
+    def broken(triggers: str, **camera: Any) -> bool:
+        @settings(max_examples=2000, deadline=None, derandomize=True, database=None, report_multiple_bugs=False,
                   suppress_health_check=list(hypothesis.HealthCheck), phases=[hypothesis.Phase.generate])  # fmt: skip
         @given(SCRIPTS)
         def run(script: list[tuple[int, tuple[str, int]]]) -> None:
             # By the other clock, what is looked for is seen in a second way.
-            play(triggers, script, clock="device" if triggers == "software" else "realtime")
+            play(triggers, script, clock="device" if triggers == "software" else "realtime", **camera)
 
         try:
             run()
@@ -137,5 +139,7 @@ def test_the_law_is_broken_without_its_checks() -> None:
         assert broken("free_run"), "no check of the order"
     with patch.object(LiveLoop, "_back", lambda loop: None):
         assert broken("free_run"), "no check of pauses"
-    with patch.object(TriggerInbox, "is_fresh", lambda inbox, asked: True):
-        assert broken("software"), "no check of triggers that waited"
+    with patch.object(ExposureOrder, "latest_ns", lambda *given: 0):
+        assert broken("software", lag_ms=300), "no check of exposures long after their trigger"
+        with patch.object(TriggerInbox, "is_fresh", lambda inbox, asked: True):
+            assert broken("software"), "no check of triggers that waited"

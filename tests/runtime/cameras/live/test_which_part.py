@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from asperity.runtime.cameras.exposure_order import ExposureOrder
 from asperity.runtime.cameras.sources.genicam import count as genicam_count
 from asperity.runtime.cameras.sources.genicam.source import GenicamSection, GenicamSource
 from asperity.runtime.reasons import Reason
@@ -47,6 +48,16 @@ def inspected(
     return plc, dict(enumerate(results.values()))
 
 
+def overtaken(line: Line, camera: str) -> tuple[Plc, dict[int, Any]]:
+    """The camera exposes when the next part is there already, which was triggered."""
+    belt, first = Belt(), next(_first)
+    bad = first + -first % 3  # bad, then good: accepted with the picture of the good one
+    script = Scripted(belt, "lags one", transit_ms=10)
+    with watched(line, belt, script, source_of(camera, script)) as plc:
+        results = plc.inspect(bad, bad + 1, wait=False)
+    return plc, results
+
+
 def accepted_as_it_is(results: dict[int, Any]) -> bool:
     return all(one.accept == Belt.is_good(one.trigger_id) for one in results.values())
 
@@ -82,4 +93,20 @@ def test_the_pictures_of_the_part_before_are_noticed(line: Line, monkeypatch: py
     """The control: without the check of times a good part's picture passes the part after it."""
     monkeypatch.setattr(genicam_count.TriggerTimes, "is_before", lambda *_: False)
     plc, results = inspected(line, "genicam", "one two-late one two-late", 5, transit_ms=250, second_ms=200)
+    assert plc.wrong(results)
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_a_camera_that_exposes_when_the_next_part_is_there_gives_its_picture_to_no_other(
+    line: Line, camera: str
+) -> None:
+    plc, results = overtaken(line, camera)
+    assert not plc.wrong(results)
+    assert next(iter(results.values())).reason is Reason.NO_FRAME
+
+
+def test_the_picture_of_the_next_part_is_noticed(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: without the check of when it was exposed a bad part passes with the next one's picture."""
+    monkeypatch.setattr(ExposureOrder, "latest_ns", lambda *given: 0)
+    plc, results = overtaken(line, "scripted")
     assert plc.wrong(results)

@@ -169,7 +169,8 @@ def test_gaps_repeats_clock_and_unit() -> None:
     assert "age" in bad(late)
     late.ages_ms = [-50.0]
     assert "PTP" in next(one.remedy for one in late.findings() if one.name == "age")
-    assert "unit not said" in bad(health_of(Scene(fields={"unit": None})))["size"]
+    assert "unit not said, mm by the distance" in bad(health_of(Scene(fields={"unit": None})))["size"]
+    assert "unit um, mm by the distance" in bad(health_of(Scene(fields={"unit": "um"})))["size"]
     frame = Scene().frame(0)
     frozen = Health()
     for index in range(3):

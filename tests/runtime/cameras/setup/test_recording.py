@@ -157,14 +157,18 @@ def test_parts_cannot_be_named_later(tmp_path: Path) -> None:
 def test_a_part_id_that_no_frame_may_have(tmp_path: Path) -> None:
     with Recording(tmp_path, 2) as recording:
         with pytest.raises(DataError, match="part id"):
-            add(recording, Scene().frame(0), "ä")
+            add(recording, Scene().frame(0), "a\tb")
         add(recording, Scene().frame(0), 'a,b"c')
     assert read_parts(tmp_path, list_samples(tmp_path)) == {"000": 'a,b"c'}
 
 
 @pytest.mark.parametrize(
-    "part_id", ["=cmd", "#REF!", " a", "a ", ",", '"', "#x", "a,b", "-1", "name", "part-" + "9" * 9, "x" * 64]
-)
+    "part_id",
+    [
+        "=cmd", "#REF!", " a", "a ", ",", '"', "#x", "a,b", "-1", "name", "part-" + "9" * 9, "x" * 64,
+        "01\x1d10\u00e4",
+    ],
+)  # fmt: skip
 def test_every_part_id_that_is_recorded_can_be_read(tmp_path: Path, part_id: str) -> None:
     with Recording(tmp_path, 1) as recording:
         try:

@@ -24,7 +24,7 @@ from asperity.runtime.wire import RecipeChange
 from asperity.runtime.wire.state import EngineMessage
 from asperity.testing import PATIENCE_S, Camera, Line
 from tests.places import ROOT
-from tests.runtime.gateways.floor import FakeLink, GatewayProcess, result, until
+from tests.runtime.gateways.floor import COUNTERS, FakeLink, GatewayProcess, result, until
 from tests.runtime.gateways.http.http_floor import EVIL, Floor, get
 
 pytestmark = pytest.mark.usefixtures("forked_starts")
@@ -170,6 +170,21 @@ def test_the_recipe_its_last_change_and_what_frames_need_are_shown(floor: Floor)
         assert ("asperity_station_threshold", frozenset()) not in found
 
 
+def test_the_counters_are_on_the_page_with_yield_and_top_reasons_and_in_the_scrape(floor: Floor) -> None:
+    assert "yield" not in floor.get("/")[1]
+    assert floor.link.state is not None
+    floor.link.state = msgspec.structs.replace(floor.link.state, lot="L-7\u00fc", shift="late")
+    floor.link.counters = COUNTERS
+    page = Tags()
+    page.feed(floor.get("/")[1])
+    assert "75.00 %: ok 9, ng 2, unknown 1; SHAPE_OUT_OF_RANGE 2, LOST 1" in page.texts
+    assert "80.00 %: ok 4, ng 1, unknown 0; SHAPE_OUT_OF_RANGE 1" in page.texts
+    text = floor.get("/metrics")[1]
+    assert 'asperity_counted_parts_total{lot="L-7\u00fc",recipe="bracket",shift="late",verdict="ok"} 4.0' in text
+    assert 'asperity_counted_rejects_total{lot="",reason="LOST",recipe="lid",shift=""} 1.0' in text
+    assert 'lot="(other)"' in text and "asperity_yield 0.75" in text and "asperity_counter_resets_total 3.0" in text
+
+
 def test_a_scrape_says_which_result_its_accept_is_of(floor: Floor) -> None:
     for item, number in ((result(4), 4), (result(5, Verdict.NG), 5), (Gap(6, 7, "gone"), 0)):
         floor.show(item)
@@ -219,8 +234,9 @@ class Tags(HTMLParser):
 def test_the_page_shows_the_last_results_newest_first_and_escapes_everything(make: Callable[..., Floor]) -> None:
     floor = make(results_shown=3)
     floor.show(
-        result(7001, part_id="first"), result(7002, Verdict.NG, part_id=EVIL), Gap(7003, 7004, EVIL), result(7005)
-    )
+        result(7001, part_id="first"), result(7002, Verdict.NG, part_id=EVIL), Gap(7003, 7004, EVIL),
+        result(7005, part_id="01\x1d10L", lot="L-7", position=-5),
+    )  # fmt: skip
     assert floor.link.state is not None
     floor.link.state = msgspec.structs.replace(floor.link.state, alarms=(EVIL,), unknown_by_reason={EVIL: 1})
     status, text, headers = floor.get("/")
@@ -232,7 +248,8 @@ def test_the_page_shows_the_last_results_newest_first_and_escapes_everything(mak
     assert not any(name.startswith(("on", "src", "href")) for name, _ in page.attributes)
     assert page.texts.count(EVIL) == 2, "the part and the alarm, each as it was written"
     assert any("7003 to 7004 missing" in data for data in page.texts)
-    assert "first" not in page.texts
+    assert "first" not in page.texts and "\x1d" not in text
+    assert {"01\u241d10L", "L-7", "-5"} <= set(page.texts)
     assert page.texts.index("7005") < page.texts.index("7002")
     assert ("http-equiv", "refresh") in page.attributes
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from pymodbus.client import ModbusTcpClient
 
 from asperity.runtime.gateways.config import Gateway, GatewayConfig, Modbus
-from asperity.runtime.gateways.modbus.gateway import ModbusRegisters
+from asperity.runtime.gateways.modbus.registers import ModbusRegisters
 from asperity.runtime.gateways.modbus.server import ModbusServer
 from asperity.runtime.gateways.modbus.table import STATUS, STATUS_CODES, STATUS_WORDS, WRITES, unpack
 from asperity.testing import PATIENCE_S

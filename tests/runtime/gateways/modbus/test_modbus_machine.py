@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from asperity.runtime.errors import WireError
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.config import GatewayConfig, Modbus
-from asperity.runtime.gateways.modbus.gateway import ModbusRegisters
+from asperity.runtime.gateways.modbus.registers import ModbusRegisters
 from asperity.runtime.gateways.modbus.server import BUSY, ILLEGAL_VALUE, Refusal
 from asperity.runtime.gateways.modbus.table import (
     COMMANDS,

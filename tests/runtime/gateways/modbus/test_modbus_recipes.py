@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.gateways.config import GatewayConfig, Modbus
-from asperity.runtime.gateways.modbus.gateway import ModbusRegisters
+from asperity.runtime.gateways.modbus.registers import ModbusRegisters
 from asperity.runtime.gateways.modbus.requests import RecipeRequest
 from asperity.runtime.gateways.modbus.server import BUSY, ILLEGAL_VALUE
 from asperity.runtime.wire import RecipeChange, StationState

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asperity.runtime.gateways.config import GatewayConfig
-from asperity.runtime.gateways.modbus.gateway import ModbusRegisters
+from asperity.runtime.gateways.modbus.registers import ModbusRegisters
 from asperity.runtime.gateways.modbus.server import ILLEGAL_ADDRESS, ILLEGAL_FUNCTION, ILLEGAL_VALUE, answer
 from asperity.runtime.gateways.modbus.table import STATUS_WORDS, TABLE_VERSION
 from asperity.testing import PATIENCE_S
@@ -48,7 +48,7 @@ def floor(make: Callable[..., Floor]) -> Floor:
         (108, [0, 0], ILLEGAL_ADDRESS),
         (109, [0], ILLEGAL_ADDRESS),
         (0xFFFF, [0], ILLEGAL_ADDRESS),
-        (101, [8], ILLEGAL_VALUE),  # no such command
+        (101, [10], ILLEGAL_VALUE),  # no such command
         (101, [0xFFFF], ILLEGAL_VALUE),
         (102, [3], ILLEGAL_VALUE),  # no such recipe
         (103, [0], ILLEGAL_VALUE),  # no time at all

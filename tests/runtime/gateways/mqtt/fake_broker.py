@@ -68,7 +68,7 @@ class FakeConnection:
             self.kept[name] = payload
         if qos and self.acknowledges:
             self.acknowledged.append((len(self.published), "not authorized" if name in self.refuses else ""))
-        if self.gives_back and not name.startswith(("reply/", "event")):
+        if self.gives_back and not name.startswith(("reply/", "event", "counters")):
             self.watched.append(Message(topic, payload, False, False))
         return len(self.published)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asperity.runtime.client.ordering import Gap
@@ -22,6 +22,7 @@ from asperity.runtime.gateways.mqtt.gateway import serve
 from asperity.runtime.gateways.mqtt.outbox import FULL, RESTARTED, UNCERTAIN, Outbox, StateFile, ids, uncertain
 from asperity.testing import STATION
 from tests.runtime.gateways.floor import NO_ANSWER, SESSION, FakeLink, reply, result
+from tests.runtime.wire.test_wire_properties import batch_texts, part_ids, positions
 
 
 def item(result_id: int) -> Delivered:
@@ -143,6 +144,19 @@ def test_a_damaged_or_foreign_state_file_is_told_and_counts_as_none(
         path.write_bytes(data)
     assert StateFile(path, "st1").since is None
     assert "publishing starts with new results" in caplog.text
+
+
+@settings(max_examples=40)
+@given(part_ids, batch_texts, positions)
+def test_a_trigger_says_over_mqtt_what_its_part_is_called(part_id: str, lot: str, position: int | None) -> None:
+    link = FakeLink()
+    said = {"part_id": part_id, "lot": lot} | ({} if position is None else {"position": position})
+    body = msgspec.json.encode({"id": "a", "trigger_id": 7, "timeout_ms": 300, **said})
+    assert Commands(link, STATION).take_in("trigger", body, False) is None  # type: ignore[arg-type]
+    assert link.asked == [("trigger", {"actor": "mqtt id=a", "trigger_id": 7, "timeout_ms": 300, **said})]
+    broken = msgspec.json.encode({"id": "b", "trigger_id": 7, "timeout_ms": 300, "part_id": part_id + "\n"})
+    answer = Commands(link, STATION).take_in("trigger", broken, False)  # type: ignore[arg-type]
+    assert answer is not None and b"BAD_REQUEST" in answer[1] and b"part_id" in answer[1] and len(link.asked) == 1
 
 
 def test_requests_are_done_once_and_always_answered() -> None:

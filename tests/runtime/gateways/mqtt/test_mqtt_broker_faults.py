@@ -24,8 +24,8 @@ from asperity.runtime.gateways.mqtt.broker_session import BROKER_CLOSES, CLIENT_
 from asperity.runtime.gateways.mqtt.connection import MAX_PACKET_BYTES, Connection
 from asperity.runtime.gateways.mqtt.gateway import serve
 from asperity.runtime.gateways.mqtt.messages import Message, Refused
-from asperity.runtime.gateways.mqtt.state_message import PACKET_LIMIT
 from asperity.runtime.gateways.process import _status
+from asperity.runtime.gateways.state_message import PACKET_LIMIT
 from asperity.runtime.wire import Reply
 from tests.runtime.gateways.floor import FakeLink, reply, result
 from tests.runtime.gateways.mqtt.fake_broker import BASE, OTHER, FakeConnection, Floor, accepts

@@ -12,7 +12,7 @@ from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.mqtt.gateway import ALARM
 from asperity.runtime.gateways.mqtt.messages import Message
 from asperity.runtime.wire import RecipeChange
-from tests.runtime.gateways.floor import SESSION, FakeLink, result
+from tests.runtime.gateways.floor import COUNTERS, SESSION, FakeLink, result
 from tests.runtime.gateways.mqtt.fake_broker import BASE, OTHER, Floor, accepts
 
 
@@ -205,6 +205,15 @@ def test_a_change_of_recipe_is_told_to_its_end(floor: Floor) -> None:
     floor.broker.foreign("recipe", {"number": 1, "recipe": "shaft", "status": "done"})
     floor.said()
     assert msgspec.json.decode(floor.broker.kept["recipe"])["status"] == "failed", "a foreign word is corrected"
+
+
+def test_the_counters_are_published_once_each_and_kept_by_nobody(floor: Floor) -> None:
+    def counted() -> None:
+        floor.link.counters = COUNTERS
+
+    [(name, body, qos, retained)] = floor.said(counted)
+    assert (name, qos, retained) == ("counters", 0, False) and (body["ok"], body["rows"][0]["lot"]) == (9, "L-7\u00fc")
+    assert floor.said() == []
 
 
 def test_while_somebody_else_speaks_for_the_station_only_what_is_safe_is_passed_on(floor: Floor) -> None:

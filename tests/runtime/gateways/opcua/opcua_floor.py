@@ -10,7 +10,7 @@ from typing import Any
 
 from asyncua import Client, Node, ua
 
-from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStation, Opcua
+from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStation, Opcua, Users
 from asperity.runtime.gateways.opcua.connection import Connection
 from asperity.runtime.gateways.opcua.gateway import OpcuaGateway
 from asperity.testing import PATIENCE_S, STATION
@@ -20,12 +20,18 @@ from tests.runtime.gateways.floor import FakeLink, Loop
 class Served:
     """A gateway that serves in its own loop, and a link to play with."""
 
-    def __init__(self, loop: Loop, folder: Path, commands: bool = True, link: Any = None, **own: Any) -> None:
+    def __init__(
+        self, loop: Loop, folder: Path, commands: bool = True, link: Any = None, accounts: Users | None = None,
+        **own: Any,
+    ) -> None:  # fmt: skip
         """``link``: a Link instead."""
         opcua = Opcua(port=0, certificate_folder=str(folder), recipes="bracket lid", **own)
         self.link: FakeLink = link or FakeLink()
         self.loop = loop
-        config = GatewayConfig(station=GatewayStation(name=STATION), gateway=Gateway(commands=commands), opcua=opcua)
+        config = GatewayConfig(
+            station=GatewayStation(name=STATION), gateway=Gateway(commands=commands), opcua=opcua,
+            users=accounts or Users(),
+        )  # fmt: skip
         self.gateway = OpcuaGateway(config, self.link)  # type: ignore[arg-type]
         self.url = loop.run(self.gateway.open())
 

@@ -24,8 +24,8 @@ from asyncua.ua.uaerrors import (
 from asperity.runtime.client.ordering import Gap
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.frame import Verdict
-from asperity.runtime.gateways.config import GatewayConfig, Opcua
-from asperity.runtime.gateways.opcua import users
+from asperity.runtime.gateways.config import GatewayConfig, Opcua, Users
+from asperity.runtime.gateways.log_ins import users
 from asperity.runtime.gateways.opcua.access import certificate_files
 from asperity.runtime.gateways.opcua.gateway import serve
 from asperity.runtime.gateways.opcua.tags import TAGS, Of
@@ -208,7 +208,7 @@ def test_users_and_roles_over_an_encrypted_channel(loop: Loop, folder: Path, tmp
     users.put_user(file, users.new_user("viewer", "read", PASSWORD))
     users.put_user(file, users.new_user("plc", "operate", PASSWORD))
     audit = tmp_path / "audit.jsonl"
-    served = Served(loop, folder, users_file=str(file), encryption="required", audit_file=str(audit))
+    served = Served(loop, folder, accounts=Users(file=str(file)), encryption="required", audit_file=str(audit))
 
     async def call(name: str | None, password: str = PASSWORD) -> Any:
         certificate, key = certificate_files(tmp_path / "client", "urn:test:client", "test")
@@ -254,7 +254,7 @@ def test_users_and_roles_over_an_encrypted_channel(loop: Loop, folder: Path, tmp
     ("own", "words"),
     [
         ({"host": "0.0.0.0"}, 'encryption = "required"'),
-        ({"host": "0.0.0.0", "encryption": "required"}, "users_file"),
+        ({"host": "0.0.0.0", "encryption": "required"}, "users. file"),
         ({"host": "plc.local"}, "IP address"),
     ],
 )

@@ -15,7 +15,8 @@ import pytest
 from asyncua import Client, ua
 from asyncua.ua.uaerrors import BadTooManySessions, BadTooManySubscriptions, UaStatusCodeError
 
-from asperity.runtime.gateways.opcua import users
+from asperity.runtime.gateways.config import Users
+from asperity.runtime.gateways.log_ins import users
 from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import result, until
 from tests.runtime.gateways.opcua.opcua_floor import Served, Told, connected, connections, read, refused
@@ -76,8 +77,9 @@ def test_two_hundred_log_ins_leave_accept_fresh_and_lock_nobody_else_out(
     make: Callable[..., Served], file: Path, watched: list[str]
 ) -> None:
     # The crowd is in this process and slow itself: what has to do with time is asked in test_log_ins.
-    patient = {"handshake_ms": 600_000, "login_wait_ms": 600_000, "session_idle_ms": 600_000}
-    served = make(users_file=str(file), sessions_max=300, login_delay_ms=10, login_delay_max_ms=50, **patient)
+    patient = {"handshake_ms": 600_000, "session_idle_ms": 600_000}
+    accounts = Users(file=str(file), wait_ms=600_000, delay_ms=10, delay_max_ms=50)
+    served = make(accounts=accounts, sessions_max=300, **patient)
 
     async def play() -> None:
         async with as_user(served, "scada") as client:
@@ -119,7 +121,7 @@ def test_two_hundred_log_ins_leave_accept_fresh_and_lock_nobody_else_out(
 def test_a_failed_log_in_is_logged_with_its_address_and_its_name_escaped(
     make: Callable[..., Served], file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    served = make(users_file=str(file))
+    served = make(accounts=Users(file=str(file)))
     assert asyncio.run(outcome(as_user(served, "a\nb\x1b[2J" + "x" * 500))) == "BadUserAccessDenied"
     line = next(record.getMessage() for record in caplog.records if "log-in" in record.getMessage())
     assert "'a\\nb\\x1b[2J" in line and "127.0.0.1:" in line and len(line) < 200 and "\n" not in line

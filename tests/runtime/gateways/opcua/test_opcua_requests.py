@@ -18,9 +18,9 @@ from asperity.runtime.errors import WireError
 from asperity.runtime.gateways.given_up import GIVEN_UP_MAX
 from asperity.runtime.gateways.link import Delivered
 from asperity.runtime.gateways.opcua.methods import actor
-from asperity.runtime.gateways.opcua.parts import Parts
 from asperity.runtime.gateways.opcua.session import Client as Caller
 from asperity.runtime.gateways.opcua.tags import Moment
+from asperity.runtime.gateways.parts import Parts
 from asperity.runtime.wire import RecipeChange, Reply
 from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import NO_ANSWER, FakeLink, Loop, looping, reply, result
@@ -111,6 +111,28 @@ def test_a_trigger_that_was_not_taken_gives_no_accept_whatever_comes(served: Ser
             assert '"verdict":1' in asked[1] and '"accept":false' in asked[1]
             assert (await trigger(served, client, 8, reply("ACCEPTED")))[0] == 0
             assert await show(served, client, 2, trigger_id=8)
+
+    asyncio.run(play())
+
+
+def test_a_part_is_named_whole_by_a_trigger_and_a_batch_for_all(served: Served) -> None:
+    async def play() -> None:
+        async with connected(served.url) as client:
+            where = ua.Variant(-(2**40), ua.VariantType.Int64)
+            texts, yes = ("L-7\u00fc", "", "late"), ua.Variant(True, ua.VariantType.Boolean)
+            served.link.replies.extend([reply("ACCEPTED"), reply("OK"), reply("BUSY")])
+            assert (await call(client, "TriggerPart", 7, "01\x1d10L", 300, *texts, yes, where))[0] == 0
+            assert (await call(client, "SetBatch", *texts))[0] == 0
+            assert (await call(client, "TriggerPart", 8, "", 300, *texts, yes, where))[0] == 1
+            (_, part), (op, batch), _ = served.link.asked
+            named = [part[name] for name in ("part_id", "lot", "order", "position")]
+            assert named == ["01\x1d10L", "L-7\u00fc", None, -(2**40)]
+            assert op == "set_batch" and [batch[name] for name in ("lot", "order", "shift")] == list(texts)
+            assert await show(served, client, 1, trigger_id=7, part_id="01\x1d10L", lot="L-7\u00fc", position=-(2**40))
+            assert await values(client, "PartId", "Lot", "Position", "PositionGiven") == [
+                "01\x1d10L", "L-7\u00fc", -(2**40), True,
+            ]  # fmt: skip
+            assert not await show(served, client, 2, trigger_id=8), "it was not taken"
 
     asyncio.run(play())
 

@@ -8,6 +8,7 @@ import datetime
 import pytest
 from asyncua import ua
 from asyncua.ua.ua_binary import struct_from_binary, struct_to_binary
+from hypothesis import given, settings
 
 from asperity.runtime.client.ordering import Gap
 from asperity.runtime.frame import Verdict
@@ -25,7 +26,8 @@ from asperity.runtime.gateways.opcua.tags import (
 from asperity.runtime.states import State
 from asperity.runtime.wire import StationState
 from asperity.testing import STATION
-from tests.runtime.gateways.floor import SESSION, result
+from tests.runtime.gateways.floor import COUNTERS, SESSION, result
+from tests.runtime.wire.test_wire_properties import batch_texts, part_ids, positions
 
 RUNNING = StationState(station=STATION, session=SESSION, beat=7, state=8, ready=True)
 GOOD = View(accept=True, good=True, why="", state=RUNNING, last=None, results=1, gaps=0, missing=0)
@@ -44,6 +46,23 @@ def test_a_good_result_is_shown_with_all_its_tags_and_its_own_time() -> None:
     assert tags["ResultId"].Value.Value == tags["ResultIdCopy"].Value.Value == 5
     assert (tags["Verdict"].Value.Value, tags["Reason"].Value.Value, tags["Seq"].Value.Value) == (1, "GOOD", 105)
     assert tags["ResultId"].SourceTimestamp == datetime.datetime.fromtimestamp(1_790_000_000, datetime.timezone.utc)
+
+
+def test_the_counters_are_tags_of_the_station() -> None:
+    tags = shown(dataclasses.replace(GOOD, counters=COUNTERS))
+    names = ("CountedOk", "CountedNg", "CountedUnknown", "CounterResets", "Yield")
+    assert [tags[name].Value.Value for name in names] == [9, 2, 1, 3, 0.75]
+    assert '"lot":"L-7\u00fc"' in tags["Counters"].Value.Value
+    assert [shown()[name].Value.Value for name in (*names, "Counters")] == [0, 0, 0, 0, 0.0, ""]
+
+
+@settings(max_examples=40)
+@given(part_ids, batch_texts, positions)
+def test_whatever_a_part_is_called_its_tags_say_so_on_the_wire(part_id: str, lot: str, position: int | None) -> None:
+    tags = shown(item=Delivered(result(5, part_id=part_id, lot=lot, position=position), True, 0.0))
+    names = ("PartId", "Lot", "Position", "PositionGiven")
+    sent = {name: struct_from_binary(ua.DataValue, ua.utils.Buffer(struct_to_binary(tags[name]))) for name in names}
+    assert [value.Value.Value for value in sent.values()] == [part_id, lot, position or 0, position is not None]
 
 
 @pytest.mark.parametrize(

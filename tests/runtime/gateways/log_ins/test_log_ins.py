@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from asperity.runtime.gateways.config import Opcua
-from asperity.runtime.gateways.opcua import log_ins, users
-from asperity.runtime.gateways.opcua.log_ins import BusyError, LogIns
+from asperity.runtime.gateways.config import Users
+from asperity.runtime.gateways.log_ins import checks as log_ins
+from asperity.runtime.gateways.log_ins import users
+from asperity.runtime.gateways.log_ins.checks import BusyError, LogIns
 from asperity.testing import PATIENCE_S
 
 HOST = "192.0.2.7"
@@ -59,15 +60,15 @@ async def soon(condition: Callable[[], bool]) -> None:
     await asyncio.wait_for(wait(), PATIENCE_S)
 
 
-def config(**own: Any) -> Opcua:
-    return Opcua(**{"login_wait_ms": 600_000, "login_delay_ms": 10, "login_delay_max_ms": 10, **own})
+def config(**own: Any) -> Users:
+    return Users(**{"wait_ms": 600_000, "delay_ms": 10, "delay_max_ms": 10, **own})
 
 
 def test_the_loop_turns_while_passwords_are_checked_and_few_are_at_once(
     checks: Checks, known: dict[str, users.User]
 ) -> None:
     async def play() -> None:
-        log_ins, loop = LogIns(known, config(login_checks=2)), asyncio.get_running_loop()
+        log_ins, loop = LogIns(known, config(checks=2)), asyncio.get_running_loop()
         checks.go.clear()
         tries = [asyncio.create_task(log_ins.check(name, "right", HOST)) for name in "abcdefgh"]
         await soon(lambda: checks.running == 2)
@@ -84,7 +85,7 @@ def test_after_a_wrong_password_that_name_and_address_waits_and_nobody_else(
     checks: Checks, known: dict[str, users.User]
 ) -> None:
     async def play() -> None:
-        log_ins = LogIns(known, config(login_delay_ms=60_000, login_delay_max_ms=600_000, login_wait_ms=2000))
+        log_ins = LogIns(known, config(delay_ms=60_000, delay_max_ms=600_000, wait_ms=2000))
         assert await log_ins.check("plc", "wrong", HOST) is None
         more = (log_ins.check("plc", password, HOST) for password in ("wrong", "right"))
         assert [type(each) for each in await asyncio.gather(*more, return_exceptions=True)] == [BusyError] * 2
@@ -108,7 +109,7 @@ def test_the_pause_doubles_up_to_its_bound_and_a_right_password_ends_it(
         await sleep(0)
 
     async def play() -> None:
-        log_ins_ = LogIns(known, config(login_delay_ms=1000, login_delay_max_ms=4000))
+        log_ins_ = LogIns(known, config(delay_ms=1000, delay_max_ms=4000))
         for password in ("wrong", "wrong", "wrong", "wrong", "right", "right"):
             await log_ins_.check("plc", password, HOST)
         log_ins_.close()
@@ -123,7 +124,7 @@ def test_the_pause_doubles_up_to_its_bound_and_a_right_password_ends_it(
 
 def test_a_crowd_of_one_name_holds_up_no_other_name(checks: Checks, known: dict[str, users.User]) -> None:
     async def play() -> None:
-        log_ins = LogIns(known, config(login_checks=1))
+        log_ins = LogIns(known, config(checks=1))
         checks.go.clear()
         crowd = [asyncio.create_task(log_ins.check("plc", "right", HOST)) for _ in range(200)]
         await soon(lambda: checks.running == 1)
@@ -142,7 +143,7 @@ def test_who_hangs_up_frees_no_slot_before_his_check_ends_and_what_it_finds_coun
     checks: Checks, known: dict[str, users.User]
 ) -> None:
     async def play() -> None:
-        log_ins = LogIns(known, config(login_checks=1))
+        log_ins = LogIns(known, config(checks=1))
         lane = log_ins._lane("plc", HOST)
         lane.failures = 3
         checks.go.clear()

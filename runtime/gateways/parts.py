@@ -1,4 +1,4 @@
-"""Which results the OPC UA gateway shows and keeps, and which of them are not a pass for what its clients requested.
+"""Which results a gateway shows and keeps, and which of them are not a pass for what its clients requested.
 
 A trigger whose request was refused or had no answer gives no accept. A result that was there when its trigger was sent
 again belongs to the previous part. Results of a recipe other than the last one clients requested are not a pass.

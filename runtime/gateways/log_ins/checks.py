@@ -1,8 +1,8 @@
 """Checks names and passwords without holding up the loop, or one another.
 
-scrypt takes some 50 ms on purpose. It runs in threads (hashlib lets the others run meanwhile), ``login_checks`` at a
-time. The log-ins of one user name from one address wait for each other, and longer after each wrong password; no
-other log-in waits for them. So neither many log-ins nor password guessing keeps another client out.
+scrypt takes some 50 ms on purpose. It runs in threads (hashlib lets the others run meanwhile), ``checks`` at a time.
+The log-ins of one user name from one address wait for each other, and longer after each wrong password; no other
+log-in waits for them. So neither many log-ins nor password guessing keeps another client out.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from asperity.runtime.gateways.config import Opcua
-from asperity.runtime.gateways.opcua import users
+from asperity.runtime.gateways.config import Users
+from asperity.runtime.gateways.log_ins import users
 
 LANES_MAX = 1024
 """User names and addresses that are remembered; the one heard of longest ago is forgotten."""
@@ -45,17 +45,17 @@ class _Lane:
 class LogIns:
     """For one loop."""
 
-    def __init__(self, known: Mapping[str, users.User], config: Opcua) -> None:
+    def __init__(self, known: Mapping[str, users.User], config: Users) -> None:
         self._known = dict(known)
-        self._wait_s = config.login_wait_ms / 1000
-        self._delay_s, self._delay_max_s = config.login_delay_ms / 1000, config.login_delay_max_ms / 1000
-        self._slots = asyncio.Semaphore(config.login_checks)
-        self._pool = ThreadPoolExecutor(config.login_checks, "log-in")
+        self._wait_s = config.wait_ms / 1000
+        self._delay_s, self._delay_max_s = config.delay_ms / 1000, config.delay_max_ms / 1000
+        self._slots = asyncio.Semaphore(config.checks)
+        self._pool = ThreadPoolExecutor(config.checks, "log-in")
         self._lanes: OrderedDict[tuple[str, str], _Lane] = OrderedDict()
         self._running: set[asyncio.Task[users.User | None]] = set()
 
     async def check(self, name: str, password: str, host: str) -> users.User | None:
-        """The user, if name and password match; None: refused. Raises BusyError after ``login_wait_ms``."""
+        """The user, if name and password match; None: refused. Raises BusyError after ``wait_ms``."""
         lane = self._lane(name, host)
         lane.waiting += 1
         try:

@@ -1,0 +1,1 @@
+"""Digital outputs of a station: ready, busy, accept, reject, strobe."""

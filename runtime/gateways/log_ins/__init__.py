@@ -1,0 +1,1 @@
+"""Who may do what at a gateway, and the check of names and passwords."""

@@ -1,0 +1,47 @@
+"""A request to the station out of what a client of a gateway sent as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from asperity.runtime.errors import WireError
+from asperity.runtime.text.formats import check_keys
+from asperity.runtime.wire import Request, decode_request
+from asperity.runtime.wire.common import fields_of
+
+FIELDS = ("from_", "to", "trigger_id", "part_id", "recipe", "timeout_ms", "mode", "lot", "order", "shift", "position")
+NOT_FROM_A_GATEWAY = frozenset({"shutdown", "set_threshold"})
+"""A gateway's client ends no inspector and does not move the line between good and bad."""
+
+
+def request_of(op: str, body: bytes, own: dict[str, Any] | None = None) -> Request:
+    """The request ``op`` with the fields of a JSON object. Raises WireError.
+
+    ``own``: fields that the gateway sets, which the client must leave out.
+    """
+    try:
+        check_keys(str(body, "utf-8"))
+        fields = fields_of(body)
+        named = msgspec.json.encode(op)
+        if "op" in fields and bytes(fields["op"]) != named:
+            raise WireError(f"the address names the operation {op} and the message another; leave op out of it")
+        taken = sorted(set(own or {}) & set(fields))
+        if taken:
+            raise WireError(f"{taken[0]} is set by the gateway; leave it out")
+        given = {"v": msgspec.Raw(b"1"), **fields, **(own or {}), "op": msgspec.Raw(named)}
+        return decode_request(msgspec.json.encode(given))
+    except WireError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise WireError(str(error)) from error
+
+
+def fields_to_ask(request: Request) -> dict[str, Any]:
+    """What ``Link.ask`` takes of it."""
+    values = {name: getattr(request, name) for name in FIELDS if getattr(request, name) is not None}
+    if request.session or request.uptime_ms is not None:
+        # Both, so that never one of ours goes with one of theirs.
+        values |= {"session": request.session, "uptime_ms": request.uptime_ms}
+    return values

@@ -1,0 +1,1 @@
+"""Sparkplug B: a station as an edge node."""
