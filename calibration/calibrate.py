@@ -187,14 +187,15 @@ def conclude(
         distances = {index: without_others(one, names) for index, one in distances.items()}
     judged = [fused_score(distances[i].modalities, decision) for i in split.calibrate]
     limit = threshold(judged, rate, [normals.parts.of_frames[i] for i in split.calibrate])
-    decision = msgspec.structs.replace(
-        decision, threshold=limit, alpha=rate.alpha, alpha_total=rate.alpha_total,
-        calibration_scores=tuple(sorted(judged)), alpha_asked=options.alpha,
-    )  # fmt: skip
     widened_for = tuple(normals.names[split.calibrate[i]] for i in shape.widened_for)
+    learnt = () if options.held_out == "leave_one_out" else (*split.fit, *split.tune)
     rejects = promise(
         rate, options.alpha, options.held_out, len(split.calibrate), widened_for, normals.parts.suspected,
-        normals.parts.compared,
+        normals.parts.unseen, normals.parts.shown_apart(split.calibrate, learnt),
+    )  # fmt: skip
+    decision = msgspec.structs.replace(
+        decision, threshold=limit, alpha=rate.alpha, alpha_total=rejects.alpha_total,
+        calibration_scores=tuple(sorted(judged)), alpha_asked=options.alpha,
     )  # fmt: skip
     calibrated = refit.excluded_calibrate if refit is not None else ()
     rejects = with_excluded(rejects, len(normals.items), len(options.exclude), calibrated)
@@ -263,7 +264,9 @@ def asked_modalities(options: CalibrateOptions, chosen: Profile) -> tuple[Modali
     told = ",".join(asked)
     if strange := [name for name in asked if name not in KNOWN]:
         raise UsageError(f"--modalities {told}: {strange[0]!r} is not known; choose from {', '.join(KNOWN)}")
-    if "rgb" not in asked or len(set(asked)) < 2:
+    if twice := [name for name in KNOWN if asked.count(name) > 1]:
+        raise UsageError(f"--modalities {told}: {twice[0]} is named twice")
+    if "rgb" not in asked or len(asked) < 2:
         raise UsageError(f"--modalities {told}: name rgb and one or more of {', '.join(KNOWN[1:])}")
     if "points" not in asked and options.method == "lsfa":
         where = f"--modalities {told}" if options.modalities else f"--profile {chosen.name} ({told})"

@@ -173,7 +173,7 @@ def _together(
     stay = [index for index, one in enumerate(frames) if one.name not in excluded]
     masks = _masks(calibration)
     if options.invalid != ():
-        refuse_undeclared(later.items, options.unit, progress)
+        refuse_undeclared(later.items, options.unit, progress, "calibrate again, from all frames and with")
     _refuse_other_camera(later.items[0], geometry, kept.prepared)
     seen = {digest: one.name for one in frames for digest in one.digests}
     usable = prepare_usable(
@@ -214,7 +214,7 @@ def _together(
         Normals(
             geometry, calibration.record.network, masks, tuple(items[i] for i in chosen),
             tuple(prepared[i] for i in chosen),
-            (False,) * len(chosen), (*usable.refused, *repeated), replace(parts, of_frames=of_frames),
+            (False,) * len(chosen), (*usable.refused, *repeated), replace(parts.in_order(chosen), of_frames=of_frames),
             tuple(digests[i] for i in chosen), calibration.heights(),
         ),
         Split(fit, tune, calibrate, how, len({of_frames[i] for i in calibrate}) if told else 0),

@@ -183,7 +183,7 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     alpha: float
     """False-reject rate the score's threshold was set for (its share of ``alpha_total``)."""
     alpha_total: float
-    """False-reject rate of score and silhouette together, as promised to the user."""
+    """False-reject rate of score and silhouette together, as promised to the user; 1: none could be promised."""
     calibration_scores: tuple[float, ...]
     """Fused scores of the calibration frames, ascending: the p-value's reference."""
     alpha_asked: float | None = None

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [*ordered, *rest]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
+    """xdist's workers are forks of a process that has imported PyTorch and the like already."""
+    if session.config.pluginmanager.hasplugin("dsession"):
+        running = ExitStack()
+        session.config.add_cleanup(running.close)
+        server = Server("libraries")
+        running.callback(server.close)
+        running.enter_context(forked(server))
+    yield
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Modules and tests live as long as the worker: the collector need not look at them again."""
+    gc.collect()
+    gc.freeze()
+
+
 @dataclass(frozen=True)
 class LiteBundle:
     """A signed lite bundle with adaptors, and where it came from. Shared: copy before changing anything."""
@@ -109,7 +129,9 @@ def _make_lite_bundle(folder: Path) -> None:
     from asperity.export.bundle import export_bundle
     from asperity.runtime.cameras.mvtec_files import write_frame
     from asperity.runtime.cameras.virtual.camera import VirtualCamera
+    from tests.quick_exports import quick_exports
 
+    quick_exports()
     torch.set_num_threads(1)
     normals = folder / "normals"
     camera = VirtualCamera(PRODUCT, size_px=SIZE_PX)

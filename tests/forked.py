@@ -6,7 +6,7 @@ that a start would have. What a fork cannot have (options or variables of the in
 Real starts: ``tests/runtime/process``, ``tests/runtime/commands``, ``tests/system/test_nothing_leaves.py``, the rows
 marked real of ``tests/system/environments.py``.
 
-    python -m tests.forked SOCKET       # serves requests on an inherited socket until it is closed
+    python -m tests.forked SOCKET everything    # serves requests on an inherited socket until it is closed
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ _start, _poll, _wait = (getattr(subprocess.Popen, name) for name in ("_execute_c
 
 
 class Server:
-    """The test's side: the process that forks, started with the first request."""
+    """The test's side: the process that forks, started with the first request. ``imports``: what it imports first."""
 
-    def __init__(self) -> None:
+    def __init__(self, imports: str = "everything") -> None:
+        self._imports = imports
         self._environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -102,8 +103,8 @@ class Server:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONGEST_REQUEST)
         with theirs, tempfile.TemporaryFile() as said:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.forked", str(theirs.fileno())], cwd=ROOT, pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+                [sys.executable, "-m", "tests.forked", str(theirs.fileno()), self._imports], cwd=ROOT,
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
             )  # fmt: skip
         return self._socket
 
@@ -188,6 +189,23 @@ def import_everything() -> None:
                 import_module(".".join(("asperity", *parts)).removesuffix(".__init__"))
     with suppress(ImportError):
         import_module("amqtt.broker")  # what tests of the MQTT gateway start besides
+
+
+WORKERS_LIBRARIES = (
+    "torch", "safetensors.torch", "scipy.stats", "scipy.ndimage", "matplotlib.figure", "onnx", "onnxruntime", "asyncua",
+    "pymodbus.client", "zmq", "msgspec", "cryptography.x509", "PIL.Image", "tifffile", "typer", "rich.console",
+    "paho.mqtt.client", "prometheus_client", "hypothesis", "pytest",
+)  # fmt: skip
+
+
+def import_libraries() -> None:
+    """What the workers of a run import from others; nothing of this repository, so that coverage sees all of it."""
+    for library in WORKERS_LIBRARIES:
+        with suppress(ImportError):
+            import_module(library)
+
+
+IMPORTS = {"everything": import_everything, "libraries": import_libraries}
 
 
 def fill_address_space() -> None:
@@ -348,7 +366,7 @@ def exit_code(program: Callable[[], object]) -> int:
 def main() -> None:
     """Serve; a fork ends without taking to pieces what the process before it has imported."""
     gc.disable()
-    import_everything()
+    IMPORTS[sys.argv[2]]()
     gc.freeze()
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:

@@ -1,7 +1,8 @@
 """Things that are dear to make, made once in a tree: all workers of a run share them, and so do later runs.
 
 A thing's folder below ``build/test-cache`` is named after a digest of everything that it could depend on: each file of
-the product, each helper of the tests, the versions of all that is installed, and the machine. Its content has a digest
+the product and each helper of the tests (or the files that its maker names, where no other can matter), the versions of
+all that is installed, and the machine. Its content has a digest
 too, so that a thing that somebody changed is made again.
 """
 
@@ -28,12 +29,15 @@ UNUSED_S = 3600
 BEGAN_S = time.time()
 
 
-def kept(name: str, make: Callable[[Path], object], folder: Path = FOLDER) -> Path:
-    """A folder that ``make`` filled, now or in an earlier run of the same sources. Shared: nobody may write into it."""
+def kept(name: str, make: Callable[[Path], object], folder: Path = FOLDER, of: tuple[Path, ...] = ()) -> Path:
+    """A folder that ``make`` filled, now or in an earlier run of the same sources. Shared: nobody may write into it.
+
+    ``of``: the files and folders that it is made of, where those are few; else all of the product is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        place = folder / f"{name}-{surroundings()[:24]}"
+        place = folder / f"{name}-{surroundings(of)[:24]}"
         whole = place.with_suffix(".whole")  # holds the digest of the content, and is written last
         if not (whole.is_file() and whole.read_text() == content(place)):
             whole.unlink(missing_ok=True)
@@ -47,10 +51,12 @@ def kept(name: str, make: Callable[[Path], object], folder: Path = FOLDER) -> Pa
 
 
 @cache
-def surroundings() -> str:
+def surroundings(of: tuple[Path, ...] = ()) -> str:
     """A digest of all that a thing may depend on."""
-    product = [path for name in PRODUCT for path in _files(ROOT / name)]
-    helpers = [path for path in _files(ROOT / "tests") if path.suffix == ".py" and not path.name.startswith("test_")]
+    product = [path for each in of or [ROOT / name for name in PRODUCT] for path in _files(each)]
+    helpers = [] if of else [
+        path for path in _files(ROOT / "tests") if path.suffix == ".py" and not path.name.startswith("test_")
+    ]  # fmt: skip
     versions = sorted(f"{each.name}=={each.version}" for each in distributions())
     cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("model name", "flags"))]
     # A source that was written after the start may be loaded in either form: what is made now is for nobody else.
@@ -71,6 +77,9 @@ def _digest(paths: list[Path]) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
+    """All below a folder, or the file itself."""
+    if folder.is_file():
+        return [folder]
     return [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
 
 

@@ -62,6 +62,15 @@ def test_other_sources_or_versions_have_another_one(tmp_path: Path, monkeypatch:
         seen.add(digest())
     (root / "tests/test_one.py").write_text("2")
     assert digest() in seen, "a test is no maker"
+    few = (root / "tests/helper.py", root / "runtime")
+    of_few = digest(few)
+    (root / "calibration/a.py").write_text("3")
+    assert digest() not in seen and digest(few) == of_few
+    for name in ("runtime/weights.bin", "tests/helper.py"):
+        (root / name).write_text("3")
+        assert digest(few) != of_few, name
+        of_few = digest(few)
+    seen.add(digest())
     monkeypatch.setattr(module, "distributions", lambda: [])
     assert digest() not in seen
     seen.add(digest())

@@ -67,7 +67,10 @@ def open_engine(
     except BaseException:
         device.close()
         raise
-    return CudaEngine(device, graphs, case.geometry, case.network, case.decision, case.banks, case.masks, settings)
+    heights = None if case.bundle is None else case.bundle.heights()
+    return CudaEngine(
+        device, graphs, case.geometry, case.network, case.decision, case.banks, case.masks, settings, heights
+    )
 
 
 def _torch(precision: str) -> Callable[[Case, FrameDevice, Path], DeviceGraphs]:

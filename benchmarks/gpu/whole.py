@@ -108,7 +108,7 @@ class FrameBench:
     def back_to_back(self, count: int, limit_s: float) -> dict[str, Any]:
         """Each frame as soon as the previous one is judged."""
         spent_us, stages, refused = [], [], 0
-        unsettled: dict[str, list[int]] = {"rgb": [], "points": []}
+        unsettled: dict[str, list[int]] = {}
         start = time.monotonic()
         for frame in itertools.islice(self.turns(), count):
             if time.monotonic() - start > limit_s:
@@ -122,7 +122,7 @@ class FrameBench:
             stages.append(scores.stage_us)
             if len(spent_us) <= len(self.frames):
                 for name, stats in self.engine.search_stats().items():
-                    unsettled[name].append(stats["unsettled"])
+                    unsettled.setdefault(name, []).append(stats["unsettled"])
         left = {name: float(np.mean(counts)) for name, counts in unsettled.items() if counts}
         told = {"wanted": count, "stage_p50_us": _medians(stages), "unsettled_queries_mean": left}
         return {**summary(spent_us, refused), **told}

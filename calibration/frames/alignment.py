@@ -15,7 +15,12 @@ from asperity.runtime.frame import BoolArray, FloatArray
 UNMOVED_CELLS = 0.15
 """Positions that agree to this are the same: a frame is then compared as it is, not interpolated."""
 TURNS = 72
+ANGLES = (np.arange(TURNS) * (2 * np.pi / TURNS) + np.pi) % (2 * np.pi) - np.pi
 """First guesses of the turn; a part may lie at any angle."""
+ROUND = 0.95
+"""Correlation with itself, turned, from which a part is round: where it lay cannot be said."""
+PEAKS = 3
+"""So many of them are looked at closely, besides none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,27 +30,27 @@ class Look:
     colour: FloatArray
     height: FloatArray
     part: BoolArray
+    """With its holes."""
+    measured: BoolArray
+    """Where there are points of it: what is between them in a hole is made up, and another in each frame."""
 
 
 def laid_upon_each_other(looks: Sequence[Look]) -> tuple[FloatArray, FloatArray, BoolArray, FloatArray]:
-    """Colours, heights and parts, each n x grid x grid, moved to one position; by how many cells each was moved."""
+    """Colours, heights and where both were measured, each n x grid x grid, moved to one position; by how many cells
+    each was moved."""
     side = len(looks[0].colour)
-    places = _turned(looks)
     usual, around = looks[0].colour, ndimage.binary_dilation(looks[0].part, iterations=3)
+    starts = _turned(looks)
     for blurs in ((3.0, 1.2), (1.2,)):
-        for blur in blurs:
-            fit = _Fit(ndimage.gaussian_filter(usual, blur), around)
-            places = [
-                fit.place(ndimage.gaussian_filter(look.colour, blur), place)
-                for look, place in zip(looks, places, strict=True)
-            ]
+        fits = [_Fit(usual, around, blur) for blur in blurs]
+        places = [_best(fits, look.colour, start) for look, start in zip(looks, starts, strict=True)]
         colours = np.stack([_moved(look.colour, place) for look, place in zip(looks, places, strict=True)])
-        usual = np.median(colours, axis=0)
+        usual, starts = np.median(colours, axis=0), [[place] for place in places]
     heights = np.stack([_moved(look.height, place) for look, place in zip(looks, places, strict=True)])
-    parts = np.stack(
-        [_moved(look.part.astype(np.float32), place, order=1) > 0.9 for look, place in zip(looks, places, strict=True)]
-    )
-    return colours, heights, parts, np.array([_by_cells(place, side) for place in places], dtype=np.float32)
+    there = [look.measured.astype(np.float32) for look in looks]
+    shares = [_moved(one, place, order=1) for one, place in zip(there, places, strict=True)]
+    measured = np.stack(shares) > 0.9
+    return colours, heights, measured, np.array([_by_cells(place, side) for place in places], dtype=np.float32)
 
 
 _Place = tuple[float, float, float]
@@ -73,12 +78,12 @@ def _turn(angle: float) -> NDArray[np.float64]:
 class _Fit:
     """Finds where a frame lies, by least squares against the usual one (Lucas-Kanade), brightness left free."""
 
-    def __init__(self, usual: FloatArray, around: BoolArray) -> None:
-        side = len(usual)
+    def __init__(self, usual: FloatArray, around: BoolArray, blur: float) -> None:
+        side, usual = len(usual), ndimage.gaussian_filter(usual, blur)
         y, x = np.mgrid[:side, :side] - (side - 1) / 2
         down, across = (np.asarray(one, dtype=np.float32) for one in np.gradient(usual))
         known = (down, across, across * y - down * x, usual, np.ones_like(usual))
-        self.usual, self.around = usual, around
+        self.usual, self.around, self.blur = usual, around, blur
         self.inverse = np.linalg.pinv(np.stack([one[around] for one in known], axis=1))
 
     def place(self, field: FloatArray, start: _Place, steps: int = 5) -> _Place:
@@ -95,7 +100,7 @@ class _Fit:
                 break
         found = (angle, down, across)
         lost = max(abs(down), abs(across)) > side / 4
-        return start if lost or self._error(field, found) > self._error(field, start) else found
+        return start if lost or self.error(field, found) > self.error(field, start) else found
 
     def _rest(self, field: FloatArray, place: _Place) -> FloatArray:
         side = len(field)
@@ -103,21 +108,58 @@ class _Fit:
         moved = ndimage.affine_transform(field, turn, offset=middle - turn @ middle + place[1:], order=1)
         return np.asarray((moved - self.usual)[self.around], dtype=np.float32)
 
-    def _error(self, field: FloatArray, place: _Place) -> float:
+    def error(self, field: FloatArray, place: _Place) -> float:
         return float(np.square(self._rest(field, place)).mean())
 
 
-def _turned(looks: Sequence[Look]) -> list[_Place]:
-    """A first turn of each frame against the first one, by comparison with all turns of it on a coarse grid."""
-    small = [ndimage.zoom(ndimage.gaussian_filter(look.colour, 2.0), 0.25, order=1) for look in looks]
-    angles = np.arange(TURNS) * (2 * np.pi / TURNS)
-    angles = np.where(angles > np.pi, angles - 2 * np.pi, angles)
-    turns = [_moved(small[0], (-float(angle), 0.0, 0.0), order=1).ravel() for angle in angles]
-    likeness = _directed(np.stack([one.ravel() for one in small])) @ _directed(np.stack(turns)).T
-    best = likeness.argmax(axis=1)
-    # A round part looks the same at every turn: one that is not clearly better was not made.
-    better = 1 - likeness[np.arange(len(looks)), best] < 0.5 * (1 - likeness[:, 0])
-    return [(float(angles[turn]) if clear else 0.0, 0.0, 0.0) for turn, clear in zip(best, better, strict=True)]
+def _best(fits: Sequence[_Fit], colour: FloatArray, starts: Sequence[_Place]) -> _Place:
+    """Where the frame lies by the last of these fits, from whichever start it fits best."""
+    fields = [ndimage.gaussian_filter(colour, fit.blur) for fit in fits]
+
+    def placed(place: _Place) -> _Place:
+        for fit, field in zip(fits, fields, strict=True):
+            place = fit.place(field, place)
+        return place
+
+    places = [placed(start) for start in starts]
+    return places[0] if len(places) == 1 else min(places, key=lambda place: fits[-1].error(fields[-1], place))
+
+
+def round_part(look: Look) -> bool:
+    """Whether this part looks nearly the same at every turn."""
+    small, turns = _at_all_turns(look)
+    return float(np.median(_directed(turns) @ _directed(small[None])[0])) >= ROUND
+
+
+def _turned(looks: Sequence[Look]) -> list[list[_Place]]:
+    """First turns of each frame against the first one: none, and those that are most like it on a coarse grid.
+
+    A part that is nearly the same at several turns lies at any of them, which only a closer look can say.
+    """
+    _, turns = _at_all_turns(looks[0])
+    # What is round tells no turn.
+    rounded = turns.mean(axis=0)
+    likeness = _directed(np.stack([_small(look) for look in looks]) - rounded) @ _directed(turns - rounded).T
+    peaks = (likeness > np.roll(likeness, 1, axis=1)) & (likeness >= np.roll(likeness, -1, axis=1))
+    peaks[:, 0] = False
+    best = np.argsort(np.where(peaks, -likeness, np.inf), axis=1)[:, :PEAKS]
+    return [
+        [(0.0, 0.0, 0.0), *((float(ANGLES[turn]), 0.0, 0.0) for turn in chosen if there[turn])]
+        for chosen, there in zip(best, peaks, strict=True)
+    ]
+
+
+def _at_all_turns(look: Look) -> tuple[FloatArray, FloatArray]:
+    """The frame on a coarse grid, as a row, and so at each of ``ANGLES``."""
+    small = _small(look)
+    side = math.isqrt(len(small))
+    moved = [_moved(small.reshape(side, side), (-float(angle), 0.0, 0.0), order=1).ravel() for angle in ANGLES]
+    return small, np.stack(moved)
+
+
+def _small(look: Look) -> FloatArray:
+    zoomed = ndimage.zoom(ndimage.gaussian_filter(look.colour, 2.0), 0.25, order=1)
+    return np.asarray(zoomed.ravel(), dtype=np.float32)
 
 
 def _directed(rows: FloatArray) -> FloatArray:

@@ -24,9 +24,11 @@ Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
 
-def refuse_undeclared(items: Sequence[Item], unit: Unit | None, progress: Progress) -> None:
+def refuse_undeclared(items: Sequence[Item], unit: Unit | None, progress: Progress, declare: str = "add") -> None:
     """Look at every frame. Raises CalibrationError where points look like missing ones and are not declared, or lie
     scattered far from the scene; DataError for unreadable files. Frames that cannot be used are left to ``prepare``.
+
+    ``declare``: what to do with an option of `asperity calibrate`.
     """
     values: dict[MissingPoint, list[tuple[str, Suspect]]] = {}
     scattered: list[tuple[str, float]] = []
@@ -49,7 +51,7 @@ def refuse_undeclared(items: Sequence[Item], unit: Unit | None, progress: Progre
         options = " ".join(f"--invalid {option_of(value)}" for value, _ in ranked[:SHOWN])
         raise CalibrationError(
             f"points far from all others look like missing ones: {said}{more}. "
-            f"If the camera means missing points, add {options}; if they are measured, --invalid none"
+            f"If the camera means missing points, {declare} {options}; if they are measured, --invalid none"
         )
     if scattered:
         share = max(share for _, share in scattered)
@@ -57,7 +59,7 @@ def refuse_undeclared(items: Sequence[Item], unit: Unit | None, progress: Progre
         raise CalibrationError(
             f"up to {share:.2%} of the points lie scattered, half a view or more from every depth of the scene, "
             f"{names}; let the camera filter them, leave the frames out with --exclude, or, if they are measured, "
-            "add --invalid none"
+            f"{declare} --invalid none"
         )
 
 

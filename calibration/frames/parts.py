@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from asperity.calibration.frames.repeats import find_repeats
+from asperity.calibration.frames.repeats import Unseen, find_repeats
 from asperity.calibration.record import Evidence, Repeat
 from asperity.runtime.files import shown
 from asperity.runtime.frame import Prepared
@@ -26,8 +26,18 @@ class Parts:
     named: bool
     """Whether every frame was given an id."""
     repeats: tuple[Repeat, ...]
-    compared: bool
-    """Whether the frames could be compared: of a part with few level cells in view nothing can be said."""
+    unseen: Unseen
+    seen: tuple[str, ...]
+    """As ``of_frames``, but frames that merely look like one part are one, whatever their ids."""
+
+    def in_order(self, order: Sequence[int]) -> Parts:
+        """Of some of the frames."""
+        names, seen = (tuple(names[i] for i in order) for names in (self.of_frames, self.seen))
+        return replace(self, of_frames=names, seen=seen)
+
+    def shown_apart(self, frames: Sequence[int], learnt: Sequence[int]) -> int:
+        """Different parts among ``frames`` that none of the ``learnt`` ones shows, as far as the frames say."""
+        return len({self.seen[i] for i in frames} - {self.seen[i] for i in learnt})
 
     @property
     def counted(self) -> tuple[Repeat, ...]:
@@ -73,11 +83,9 @@ def tell_parts(names: Sequence[str], ids: Sequence[str], prepared: Sequence[Prep
     """
     named = all(ids)
     found = find_repeats(prepared, geometry)
-    label = [part or name for part, name in zip(ids, names, strict=True)]
-    for group in found.equal if named else (*found.equal, *found.alike):
-        joined = {label[i] for i in group}
-        first = label[group[0]]
-        label = [first if one in joined else one for one in label]
+    given = [part or name for part, name in zip(ids, names, strict=True)]
+    seen = _joined(given, (*found.equal, *found.alike))
+    label = _joined(given, found.equal) if named else seen
 
     equal = [set(group) for group in found.equal]
     members: dict[str, list[int]] = {}
@@ -94,7 +102,15 @@ def tell_parts(names: Sequence[str], ids: Sequence[str], prepared: Sequence[Prep
     for suspects in (*found.alike, *found.suspected):
         if len({label[i] for i in suspects}) > 1:
             repeats.append(repeat(suspects, "suspected"))
-    return Parts(tuple(label), named, tuple(dict.fromkeys(repeats)), found.compared)
+    return Parts(tuple(label), named, tuple(dict.fromkeys(repeats)), found.unseen, tuple(seen))
+
+
+def _joined(labels: Sequence[str], groups: Iterable[Sequence[int]]) -> list[str]:
+    labels = list(labels)
+    for group in groups:
+        joined, first = {labels[i] for i in group}, labels[group[0]]
+        labels = [first if one in joined else one for one in labels]
+    return labels
 
 
 def shown_before(frames: Sequence[Prepared], earlier: Sequence[Prepared], geometry: Geometry) -> list[int]:

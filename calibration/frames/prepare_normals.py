@@ -235,7 +235,7 @@ def fit_first(normals: Normals, split: Split) -> tuple[Normals, Split]:
             items=tuple(normals.items[i] for i in order),
             prepared=tuple(normals.prepared[i] for i in order),
             validation=tuple(normals.validation[i] for i in order),
-            parts=replace(normals.parts, of_frames=tuple(normals.parts.of_frames[i] for i in order)),
+            parts=normals.parts.in_order(order),
             digests=tuple(normals.digests[i] for i in order),
         ),
         replace(split, fit=moved(split.fit), tune=moved(split.tune), calibrate=moved(split.calibrate)),

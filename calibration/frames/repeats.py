@@ -20,13 +20,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 from scipy import ndimage
 
-from asperity.calibration.frames.alignment import UNMOVED_CELLS, Look, laid_upon_each_other
+from asperity.calibration.frames.alignment import UNMOVED_CELLS, Look, laid_upon_each_other, round_part
 from asperity.runtime.frame import BoolArray, ByteArray, FloatArray, Prepared
 from asperity.runtime.manifest import Geometry
 from asperity.runtime.vision.preprocess import plane_heights
@@ -69,6 +70,9 @@ LEAST_NOISE = (0.05, 0.0005)
 """Of the colour (of 255) and of the height (mm): rounding."""
 ROUNDS = 3
 
+Unseen = Literal["", "turned", "any"]
+"""Repeats that may be there and not found: none; of a part that was turned, which is round; any, as too few level cells
+of the part are in view."""
 Groups = tuple[tuple[int, ...], ...]
 
 
@@ -82,8 +86,7 @@ class Repeats:
     """Differing by noise, position and light alone; contains ``equal``. No other frame shows what parts differ by."""
     suspected: Groups
     """As alike as frames of one part may be, and as parts that hardly vary may be."""
-    compared: bool = True
-    """False: too few level cells of the part are in view, so that nothing can be said of any two frames."""
+    unseen: Unseen = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,22 +133,25 @@ class _Pairs:
 def find_repeats(prepared: Sequence[Prepared], geometry: Geometry) -> Repeats:
     """Groups of frames that show one part, as far as the frames themselves say."""
     proven, alike, suspected = (_Groups(len(prepared)) for _ in range(3))
-    compared = True
+    unseen: Unseen = ""
     if len(prepared) > 1:
         grid = _Grid.of(prepared[0], geometry)
         looks = _looks(prepared, geometry, grid.side)
+        if round_part(looks[0]):
+            unseen = "turned"
         heads = list(range(len(looks)))
         # What repeats makes itself the measure of all else, so one frame of each group is compared again.
         for _ in range(ROUNDS):
             pairs = _compare([looks[i] for i in heads], grid)
-            compared = compared and bool(np.isfinite(pairs.apart[np.triu_indices(len(heads), 1)]).any())
+            if not np.isfinite(pairs.apart[np.triu_indices(len(heads), 1)]).any():
+                unseen = "any"
             _join(pairs, heads, proven, alike, suspected)
             left = [i for i in heads if alike.head(i) == i]
             if len(left) in (1, len(heads)):
                 break
             heads = left
     left_over = tuple(group for group in suspected.members() if not alike.holds(group))
-    return Repeats(proven.members(), alike.members(), left_over, compared)
+    return Repeats(proven.members(), alike.members(), left_over, unseen)
 
 
 def _join(pairs: _Pairs, heads: Sequence[int], proven: _Groups, alike: _Groups, suspected: _Groups) -> None:
@@ -322,7 +328,8 @@ def _look(
     height = np.where(known, sums / np.maximum(seen, 1e-6), 0.0)
     around = ndimage.gaussian_filter(height, 1.5) / np.maximum(ndimage.gaussian_filter(known.astype(float), 1.5), 1e-3)
     colour = image_means @ image.mean(axis=-1, dtype=np.float32) @ image_means.T
-    return Look((colour * part).astype(np.float32), np.where(known, height, around * part).astype(np.float32), part)
+    heights = np.where(known, height, around * part).astype(np.float32)
+    return Look((colour * part).astype(np.float32), heights, part, known)
 
 
 def _means(size: int, side: int) -> FloatArray:

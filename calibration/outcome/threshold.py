@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from scipy.stats import beta
 
+from asperity.calibration.frames.repeats import Unseen
 from asperity.calibration.options import HeldOut
 from asperity.calibration.record import FalseRejects, Repeat
 from asperity.runtime.errors import CalibrationError
@@ -25,6 +26,13 @@ from asperity.runtime.vision.scoring import conformal_threshold
 
 DEFAULT_ALPHA = 0.02
 """Rate aimed at where none is asked for: attainable from 49 calibration frames, about 200 normal ones."""
+
+
+UNSEEN: dict[Unseen, str] = {
+    "any": "Whether frames repeat a part could not be checked, because too few level cells of it are in view",
+    "turned": "Whether frames repeat a part that was turned could not be checked, because it looks nearly the same at "
+    "every turn",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +55,8 @@ class Rate:
 
     @property
     def alpha_total(self) -> float:
-        """Mean rate of false rejects by score and silhouette together."""
-        return (self.allowed + self.spent_on_shape) / (self.witnesses + 1)
+        """Mean rate of false rejects by score and silhouette together; 1: nothing is known of it."""
+        return min(1.0, (self.allowed + self.spent_on_shape) / (self.witnesses + 1))
 
     def bound(self, level: float = 0.95) -> float:
         """The long-run rate of rejects by score and shape lies below this for ``level`` of all calibrations.
@@ -62,6 +70,8 @@ class Rate:
         return min(1.0, self._quantile(self.allowed, half) + self._quantile(self.spent_on_shape, half))
 
     def _quantile(self, rank: int, level: float) -> float:
+        if rank > self.witnesses:
+            return 1.0
         return float(beta.ppf(level, rank, self.witnesses + 1 - rank))
 
 
@@ -122,14 +132,19 @@ def worst_scores(scores: Sequence[float], parts: Sequence[Hashable]) -> Sequence
 
 def promise(
     rate: Rate, asked: float | None, held_out: HeldOut, frames: int, widened_for: tuple[str, ...] = (),
-    suspected: Sequence[Repeat] = (), compared: bool = True,
+    suspected: Sequence[Repeat] = (), unseen: Unseen = "", shown_apart: int | None = None,
 ) -> FalseRejects:  # fmt: skip
     """The rate in numbers and plain words. ``frames``: how many calibrate.
 
+    ``shown_apart``: witnesses that the frames themselves show to be different parts; None: all. With fewer than the ids
+    say, the numbers are those of so many, and the words say both.
+
     ``widened_for``: names of the frames that made the silhouette's ranges wider. ``suspected``: normal frames that may
-    repeat parts and are counted as different ones. ``compared``: whether it could be found out which do.
+    repeat parts and are counted as different ones. ``unseen``: which of those may not have been found.
     """
-    total, bound = rate.alpha_total, rate.bound()
+    by_ids, doubted = rate.alpha_total, shown_apart is not None and shown_apart < rate.witnesses
+    stated = replace(rate, witnesses=shown_apart) if shown_apart is not None and doubted else rate
+    total, bound = stated.alpha_total, stated.bound()
     shown = f"{rate.witnesses} parts in {frames} frames" if rate.of_parts else f"{frames} frames"
     words = (
         f"Of 100 good parts, score and shape together reject {100 * total:.2g} on average "
@@ -140,6 +155,14 @@ def promise(
         words = (
             f"About {100 * total:.2g} of 100 good parts are rejected, estimated by leave-one-out on {shown} "
             "that also made the memory bank. This is weaker than held-out frames: no bound is proven."
+        )
+    if total >= 1:
+        words = "How many good parts will be rejected is not known."
+    if doubted:
+        words += (
+            f" {rate.witnesses} part ids calibrate, but frames of different ids differ by noise, position and light "
+            f"alone, as those of one part do, so that only {shown_apart} of these parts are shown to be different ones "
+            f"that nothing was learnt from. If all ids are right, it is {100 * by_ids:.2g} of 100."
         )
     if asked is None and total > DEFAULT_ALPHA + 1e-12:
         words += (
@@ -157,17 +180,14 @@ def promise(
             " Frames of one part are alike and count once, by the worst of them: a part counts as rejected when any of "
             "its frames is, shown as often as here."
         )
-    if suspected:
+    if suspected and not doubted:
         words += (
             f" All this presumes different parts, and {sum(len(one.frames) for one in suspected)} of the normal frames "
             "differ hardly more than frames of one part do: if they show the same parts, far more good parts are "
             "rejected."
         )
-    if not compared:
-        words += (
-            " Whether frames repeat a part could not be checked, because too few level cells of it are in view: "
-            "the parts are as many as the part ids say, or the frames where they have none."
-        )
+    if unseen:
+        words += f" {UNSEEN[unseen]}: the parts are as many as the part ids say, or the frames where they have none."
     return FalseRejects(
         asked=asked, frames=frames, allowed=rate.allowed, alpha=rate.alpha, alpha_total=total, bound_95=bound,
         held_out=held_out, statement=words, shape_widened_for=widened_for,

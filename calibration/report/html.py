@@ -98,10 +98,11 @@ def _head(record: CalibrationRecord, report: Report) -> str:
         notes += '<p class="bad">Some normal frames may show the same part (see "Frames of one part").</p>'
     if not notes:
         notes = '<p class="good">Nothing in the normal frames needs attention.</p>'
+    rejected = report.false_rejects.alpha_total
     tiles = "".join(
         f"<div><b>{value}</b><span>{label}</span></div>"
         for value, label in (
-            (f"{100 * report.false_rejects.alpha_total:.2g} %", "good parts rejected, on average"),
+            (f"{100 * rejected:.2g} %" if rejected < 1 else "not known", "good parts rejected, on average"),
             (f"{report.threshold:.3g}", "threshold of the score"),
             (f"{counts['fit']} + {counts['tune']} + {counts['calibrate']}", "frames: fit + tune + calibrate"),
             (f"{sum(report.stage_s.values()):.0f} s", "calibration took"),

@@ -54,8 +54,7 @@ def command(
         str | None,
         typer.Option(
             help="Modalities: rgb and some of points,geometry,height,descriptor, or auto (the cheapest as good as the "
-            "best on pseudo-defects); default: the profile's. The CUDA engine takes rgb,points "
-            "and rgb,points,geometry alone."
+            "best on pseudo-defects); default: the profile's."
         ),
     ] = None,
     whitening: Annotated[

@@ -176,9 +176,8 @@ def _check_decision(decision: Decision) -> None:
             f"field decision.threshold is {decision.threshold}, outside the calibration frames' scores "
             f"{scores[0]}..{scores[-1]}"
         )
-    for field in ("alpha", "alpha_total"):
-        value = getattr(decision, field)
-        if not 0 < value < 1:
+    for field, value in (("alpha", decision.alpha), ("alpha_total", decision.alpha_total)):
+        if not 0 < value < 1 and (field, value) != ("alpha_total", 1):  # of which nothing is known
             raise BundleError(f"field decision.{field} is {value}, not a rate between 0 and 1")
 
 

@@ -63,6 +63,7 @@ def _add(name: str, does: str, host_flag: str, host: str, port: str, table: str 
 
 
 _add("modbus", "A Modbus TCP server: one register block, acknowledged results, triggers and recipes.", *LISTENS)
+_add("ethernetip", "An EtherNet/IP adapter: the Modbus block as assemblies, by messages or cyclic.", *LISTENS)
 _add("http", "An HTTP server for people and Prometheus: / /livez /readyz /metrics.", *LISTENS)
 _add("opcua", "An OPC UA server: flat tags, and a subset of OPC 40100-1 (Machine Vision).", *LISTENS)
 BROKER = ("--broker", "the address of the broker", " of the broker")

@@ -169,8 +169,12 @@ def _print(told: dict[str, Any]) -> None:
         by = f"{decision['engine']}, {decision['precision']}"
         frames = f"{decision['calibration_frames']} calibration frames, {decision['held_out']}"
         row("threshold", f"{decision['threshold']:.4g} ({by}; {frames})")
-        every = "all parts rejected, good and bad" if decision["timing_only"] else ""
-        row("promise", every or f"{decision['alpha_total']:.2%} of good parts rejected on average")
+        promised = f"{decision['alpha_total']:.2%} of good parts rejected on average"
+        if decision["timing_only"]:
+            promised = "all parts rejected, good and bad"
+        elif decision["alpha_total"] == 1:
+            promised = "none: how many good parts are rejected is not known"
+        row("promise", promised)
         if told["tiles"] > 1:
             row("tiles", f"{told['tiles']} x {told['tiles']} network inputs see the window's picture")
         for one in told["smallest_defects"]:

@@ -27,7 +27,7 @@ from asperity.runtime.text.numbers import number_fault
 
 PANELS = {
     "On the line": "run simulate watch camera doctor keys",
-    "Learn a product": "calibrate export inspect score evaluate tune engines",
+    "Learn a product": "calibrate refit export inspect score evaluate tune engines",
     "For the PLC": "gateway",
     "Measure": "bench demo",
 }

@@ -237,6 +237,31 @@ extern "C" __global__ void __launch_bounds__(256) dense_rows(const int* row_coun
 }
 SIMT_KERNEL(dense_rows)
 
+// Which patches hold points, where no map is needed (asperity.runtime.vision.points.filled_patches).
+//   cloud        size x size x 3 f4, mm; (0, 0, 0) is empty; first, axis, span, mean, filled_min, nonempty as patch_rows
+// Launch: one warp a patch. Bound: 12 bytes a pixel of the cloud (0.15 MB at 112 x 112); latency. Faults: NOT_FINITE.
+extern "C" __global__ void __launch_bounds__(256) filled_patches(const float* cloud, int size, int grid, const int* first, const float* axis, int span, int mean, double filled_min, unsigned char* nonempty, unsigned* fault) {
+    const int lane = threadIdx.x % 32, patch = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    if (patch >= grid * grid) return;
+    const int row0 = first[patch / grid], column0 = first[patch % grid];
+    const float *rows = axis + patch / grid * span, *across = axis + patch % grid * span;
+    int points = 0, cells = 0;
+    for (int i = lane; i < span * span; i += 32) {
+        const int row = row0 + i / span, column = column0 + i % span;
+        if (!(rows[i / span] * across[i % span] > 0.0f) || row >= size || column >= size) continue;
+        const float3 p = geometry::at(cloud, row * size + column);
+        if (!is_coordinate(p)) report(fault, FAULT_NOT_FINITE);
+        points += geometry::is_point(p);
+        ++cells;
+    }
+    for (int d = 16; d; d /= 2) {
+        points += __shfl_xor_sync(FULL_WARP, points, d);
+        cells += __shfl_xor_sync(FULL_WARP, cells, d);
+    }
+    if (lane == 0) nonempty[patch] = points > 0 && (!mean || points >= filled_min * cells);
+}
+SIMT_KERNEL(filled_patches)
+
 // Non-empty patches first: which patch stands in which slot of the points adaptor, and what its keys count.
 //   nonempty     patches u1
 //   slot_of_patch  patches i4: -1 where empty; patch_of_slot: patches i4, ascending, -1 behind the last

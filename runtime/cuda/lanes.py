@@ -10,8 +10,9 @@ from asperity.runtime.cuda.choice import choose
 from asperity.runtime.cuda.cublas import WORKSPACE_BYTES
 from asperity.runtime.cuda.device_bank import BankArrays, DeviceBank, Path, bank_arrays
 from asperity.runtime.cuda.graph import DeviceGraphs
+from asperity.runtime.cuda.heights import DeviceHeights
 from asperity.runtime.cuda.lane import Lane, Shared
-from asperity.runtime.cuda.maps import LocalDistances
+from asperity.runtime.cuda.maps import LAID, LocalDistances
 from asperity.runtime.cuda.modality import SharedBank
 from asperity.runtime.cuda.projection import DeviceProjection
 from asperity.runtime.cuda.streams import FrameDevice
@@ -19,15 +20,17 @@ from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import BoolArray, FloatArray, ModalityName
 from asperity.runtime.manifest import Decision, Geometry, Modality, Network
 from asperity.runtime.vision.distances import USUAL, ModalityBank, RowStatistics
+from asperity.runtime.vision.height_residual import HeightModel
+from asperity.runtime.vision.tiles import of_window
 
 
 def refuse_modalities(network: Network) -> None:
     """Raises EngineError for a bundle that is judged by other modalities than kernels know."""
-    if network.modalities not in (("rgb", "points"), ("rgb", "points", "geometry")):
+    strange = [name for name in network.modalities if name not in LAID]
+    if strange or "rgb" not in network.modalities:
         raise EngineError(
-            "the cuda engine judges by rgb and points, with geometry or without, and this bundle by "
-            f"{', '.join(network.modalities)}; use the cpu engine for it, or calibrate with --modalities "
-            "rgb,points,geometry"
+            f"the cuda engine judges by rgb, with or without {', '.join(name for name in LAID if name != 'rgb')}, and "
+            f"this bundle by {', '.join(network.modalities)}; use the cpu engine for it, or calibrate again"
         )
 
 
@@ -54,8 +57,9 @@ def host_banks(
 ) -> dict[ModalityName, HostBank]:
     """Each modality's bank by the path that is quickest for its tokens on a device of this name. Raises EngineError."""
     found: dict[ModalityName, HostBank] = {}
+    network = of_window(network)
     for name, modality in decision.modalities().items():
-        bank, tokens = banks[name], network.grid**2 if name == "points" else network.rgb_grid**2
+        bank, tokens = banks[name], network.rgb_grid**2 if LAID[name] == LAID["rgb"] else network.grid**2
         rows = bank.memory.rows
         path = choose(device, tokens, *rows.shape)
         found[name] = HostBank(bank_arrays(rows), path, modality, bank.usual, bank.projection)
@@ -71,6 +75,8 @@ class LanePlan:
     decision: Decision
     covered: BoolArray | None
     banks: Mapping[ModalityName, HostBank]
+    heights: HeightModel | None = None
+    """The mean part, where heights are a modality."""
 
     def budget(self, device: FrameDevice, graphs: DeviceGraphs, lanes: int) -> Budget:
         """The memory that ``lanes`` of them take: all is made on a device that only counts."""
@@ -97,7 +103,5 @@ class LanePlan:
 
     def _recipe(self, device: FrameDevice) -> Shared:
         banks = {name: bank.upload(device) for name, bank in self.banks.items()}
-        return Shared(
-            self.geometry, self.network, self.decision, self.covered, banks["rgb"], banks["points"],
-            banks.get("geometry"),
-        )  # fmt: skip
+        heights = None if self.heights is None else DeviceHeights.upload(device, self.heights)
+        return Shared(self.geometry, self.network, self.decision, self.covered, banks, heights)

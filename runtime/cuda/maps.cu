@@ -3,6 +3,7 @@
 #include "faults.cuh"
 #include "keys.cuh"
 #include "labels.cuh"
+#include "reduce.cuh"
 
 namespace maps {
 
@@ -10,20 +11,21 @@ using keys::Key;
 
 constexpr int DIGITS = 2048;
 
+enum Laid { BY_TOKEN, BY_SLOT, BY_PATCH };  // what a modality's distances are there for
+
+struct Source {
+    unsigned long long distances;  // f4 on the device
+    int laid, unused;
+    double weight, mean, std;
+};
+
+__device__ inline int token_of(int patch, int grid, int rgb_grid) {
+    const int repeat = grid / rgb_grid;
+    return patch / grid / repeat * rgb_grid + patch % grid / repeat;
+}
+
 __device__ inline double value(float v) { return v; }
 __device__ inline double value(half v) { return __half2float(v); }
-
-// Sum over a block in a fixed tree, known to every thread. slots: 32 of shared memory; ends with a barrier.
-__device__ inline double block_sum(double v, double* slots) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-    for (int d = 16; d; d /= 2) v += __shfl_xor_sync(FULL_WARP, v, d);
-    if (lane == 0) slots[warp] = v;
-    __syncthreads();
-    v = lane < warps ? slots[lane] : 0.0;
-    for (int d = 16; d; d /= 2) v += __shfl_xor_sync(FULL_WARP, v, d);
-    __syncthreads();
-    return v;
-}
 
 // The worst scored row's distance, re-weighted; see image_distance_f32.
 template <class Row>
@@ -66,7 +68,7 @@ __device__ void image_distance(const float* distances, const int* nearest, const
             const double d = value(bank[static_cast<size_t>(other[k]) * dimension + c]) - value(queries[static_cast<size_t>(row) * dimension + c]);
             sum += d * d;
         }
-        total += exp((sqrt(block_sum(sum, sums)) - s) / root);
+        total += exp((sqrt(reduce::block_sum(sum, sums)) - s) / root);
     }
     if (threadIdx.x == 0) {
         const double result = (1.0 - 1.0 / total) * s;
@@ -120,42 +122,57 @@ extern "C" __global__ void __launch_bounds__(256) local_distances(float* distanc
 }
 SIMT_KERNEL(local_distances)
 
-// All modalities' distances laid on the grid and fused: weight z, z = (distance - mean) / std, summed in float64, rounded
-// once; where `squares` is not 0: weight (max(0, z)^2 + tie_slope z).
-//   points_distance  one f4 a slot; slot_of_patch: grid^2 i4, -1 where empty; slots: how many there are
-//   rgb_distance     rgb_grid^2 f4, one a token; grid is a multiple of rgb_grid
-//   surface_distance the same of the surface's picture; 0 where the recipe has none
-//   inspect          grid^2 u1; scored: grid^2 u1, non-empty and inspected
-//   token_scored     rgb_grid^2 u1: tokens with a scored patch; cleared by begin_maps
-//   slot_scored      one u1 a slot
-//   planes           4 x grid^2 f4: the fused map, `scored` as 0 or 1, the RGB and the points distances, 0 where not
-//                    scored; with a surface its distances as a fifth; spread_rows and spread_columns take them together
-// Launch: one thread a patch. Bound: latency (38 bytes a patch). Faults: NOT_FINITE (negative too), INDEX.
-extern "C" __global__ void __launch_bounds__(256) fuse_distances(const float* points_distance, const int* slot_of_patch, int slots, const float* rgb_distance, const float* surface_distance, int rgb_grid, const unsigned char* inspect, int grid, double rgb_weight, double rgb_mean, double rgb_std, double points_weight, double points_mean, double points_std, double surface_weight, double surface_mean, double surface_std, int squares, double tie_slope, unsigned char* scored, unsigned char* token_scored, unsigned char* slot_scored, float* planes, unsigned* fault) {
-    const int patch = blockIdx.x * blockDim.x + threadIdx.x, patches = grid * grid;
-    if (patch >= patches) return;
-    const int slot = slot_of_patch[patch], repeat = grid / rgb_grid;
-    const int token = patch / grid / repeat * rgb_grid + patch % grid / repeat;
-    bool here = slot >= 0 && inspect[patch];
-    if (slot >= slots) {
-        report(fault, FAULT_INDEX);
-        here = false;
-    }
-    const float points = here ? points_distance[slot] : 0.0f, rgb = here ? rgb_distance[token] : 0.0f;
-    const float surface = surface_distance && here ? surface_distance[token] : 0.0f;
-    if (!(points >= 0.0f && rgb >= 0.0f && surface >= 0.0f && isfinite(points) && isfinite(rgb) && isfinite(surface))) report(fault, FAULT_NOT_FINITE);
+// What is scored: patches that hold points and are inspected.
+//   slot_of_patch    grid^2 i4, -1 where empty; slots: how many there are; inspect: grid^2 u1
+//   scored           grid^2 u1; token_scored: rgb_grid^2 u1, tokens with a scored patch, cleared by begin_maps; grid is a
+//                    multiple of rgb_grid
+//   slot_scored      one u1 a slot; of slots that have no patch now it keeps what it held
+// Launch: one thread a patch. Bound: latency (7 bytes a patch). Faults: INDEX.
+extern "C" __global__ void __launch_bounds__(256) mark_scored(const int* slot_of_patch, int slots, const unsigned char* inspect, int grid, int rgb_grid, unsigned char* scored, unsigned char* token_scored, unsigned char* slot_scored, unsigned* fault) {
+    const int patch = blockIdx.x * blockDim.x + threadIdx.x;
+    if (patch >= grid * grid) return;
+    const int slot = slot_of_patch[patch];
+    if (slot >= slots) report(fault, FAULT_INDEX);
+    const bool here = slot >= 0 && slot < slots && inspect[patch];
     scored[patch] = here;
     if (slot >= 0 && slot < slots) slot_scored[slot] = here;
-    if (here) token_scored[token] = 1;
-    double sum = maps::share(rgb, rgb_weight, rgb_mean, rgb_std, squares, tie_slope) + maps::share(points, points_weight, points_mean, points_std, squares, tie_slope);
-    if (surface_distance) sum += maps::share(surface, surface_weight, surface_mean, surface_std, squares, tie_slope);
+    if (here) token_scored[maps::token_of(patch, grid, rgb_grid)] = 1;
+}
+SIMT_KERNEL(mark_scored)
+
+// All modalities' distances laid on the grid and fused: weight z, z = (distance - mean) / std, summed in float64, rounded
+// once; where `squares` is not 0: weight (max(0, z)^2 + tie_slope z).
+//   sources      `count` modalities (maps::Source); distances: f4, one a token, a slot or a patch
+//   scored, slot_of_patch, slots   as mark_scored leaves them
+//   planes       (2 + count) x grid^2 f4: the fused map, `scored` as 0 or 1, each modality's distances, 0 where not
+//                scored; spread_rows and spread_columns take them together
+// Launch: one thread a patch. Bound: latency (13 bytes a patch and 8 a modality). Faults: NOT_FINITE (negative too), INDEX.
+extern "C" __global__ void __launch_bounds__(256) fuse_distances(const maps::Source* sources, int count, const unsigned char* scored, const int* slot_of_patch, int slots, int grid, int rgb_grid, int squares, double tie_slope, float* planes, unsigned* fault) {
+    using namespace maps;
+    const int patch = blockIdx.x * blockDim.x + threadIdx.x, patches = grid * grid;
+    if (patch >= patches) return;
+    const bool here = scored[patch];
+    const int slot = slot_of_patch[patch], token = token_of(patch, grid, rgb_grid);
+    double sum = 0.0;
+    for (int m = 0; m < count; ++m) {
+        const Source source = sources[m];
+        const float* distances = reinterpret_cast<const float*>(source.distances);
+        const int at = source.laid == BY_SLOT ? slot : source.laid == BY_TOKEN ? token : patch;
+        float distance = 0.0f;
+        if (here && at >= 0 && (source.laid != BY_SLOT || at < slots)) {
+            distance = distances[at];
+        } else if (here) {
+            report(fault, FAULT_INDEX);
+            distance = NAN;
+        }
+        if (!(distance >= 0.0f && isfinite(distance))) report(fault, FAULT_NOT_FINITE);
+        sum += share(distance, source.weight, source.mean, source.std, squares, tie_slope);
+        planes[(2 + m) * patches + patch] = distance;
+    }
     const float fused = static_cast<float>(sum);
     if (!isfinite(fused)) report(fault, FAULT_NOT_FINITE);
     planes[patch] = fused;
     planes[patches + patch] = here ? 1.0f : 0.0f;
-    planes[2 * patches + patch] = rgb;
-    planes[3 * patches + patch] = points;
-    if (surface_distance) planes[4 * patches + patch] = surface;
 }
 SIMT_KERNEL(fuse_distances)
 

@@ -6,84 +6,95 @@ No verdict comes from here: that is ``runtime.vision.scoring.decide``'s alone, a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
-from asperity.runtime.cuda.launch import Argument, Buffer, Device, Launch
+from asperity.runtime.cuda.launch import Buffer, Device, Launch
 from asperity.runtime.cuda.tables import spread_table
 from asperity.runtime.errors import EngineError
-from asperity.runtime.frame import FloatArray, Region, Window
+from asperity.runtime.frame import FloatArray, ModalityName, Region, Window
 from asperity.runtime.manifest import Decision
-from asperity.runtime.vision.maps import MAP_PX, region_of
+from asperity.runtime.vision.maps import BLUR_SIGMA_PX, MAP_PX, own_blur_px, region_of
 from asperity.runtime.vision.nearest import MemoryBank
 from asperity.runtime.vision.scoring import TIE_SLOPE
 
 BLOCK = 256
-PLANES = 4
-FUSED, SCORED, RGB, POINTS, SURFACE = range(PLANES + 1)
-"""Planes of the maps, in this order; the last where the surface's picture is a modality."""
+FUSED, SCORED, MODALITIES = range(3)
+"""Planes of the maps: what is fused, what is scored, and from the third on one a modality, in the decision's order."""
+
+LAID: dict[ModalityName, int] = {"rgb": 0, "geometry": 0, "points": 1, "height": 2, "descriptor": 2}
+"""What a modality's distances are there for: tokens of the colour network's grid, slots, patches (``maps.cu``)."""
+SOURCE = np.dtype(
+    [("distances", "<u8"), ("laid", "<i4"), ("unused", "<i4"), ("weight", "<f8"), ("mean", "<f8"), ("std", "<f8")]
+)
 
 
 class Maps:
-    """Buffers: ``planes`` 4 or 5 x grid^2 and ``pixels`` as many x 224^2 f4, ``peaks`` as many keys,
-    ``scored`` grid^2 u1, ``token_scored`` rgb_grid^2 u1, ``slot_scored`` slots u1, ``spot`` 6 i4, ``levels`` 2 f8.
+    """Buffers: ``planes`` P x grid^2 and ``pixels`` P x 224^2 f4, ``peaks`` P keys; ``scored`` grid^2 u1,
+    ``token_scored`` rgb_grid^2 u1, ``slot_scored`` slots u1, ``spot`` 6 i4, ``levels`` 2 f8.
     """
 
-    def __init__(self, device: Device, grid: int, rgb_grid: int, slots: int, decision: Decision) -> None:
-        """``slots``: rows that the points' distances have room for. Raises EngineError on grids that do not fit."""
+    def __init__(
+        self,
+        device: Device,
+        grid: int,
+        rgb_grid: int,
+        slots: int,
+        decision: Decision,
+        distances: Mapping[ModalityName, Buffer],
+        blur_px: float = BLUR_SIGMA_PX,
+    ) -> None:
+        """``distances``: those of every modality, f4 (``LAID``); ``slots``: rows that the points' have room for.
+
+        Raises EngineError on grids that do not fit, and where distances and decision are about different modalities.
+        """
         if rgb_grid < 1 or grid % rgb_grid:
             raise EngineError(f"{rgb_grid} x {rgb_grid} RGB tokens do not lie evenly on a {grid} x {grid} grid")
+        modalities = decision.modalities()
+        rows_of = (rgb_grid**2, slots, grid**2)
+        if modalities.keys() != distances.keys() or any(
+            buffer.nbytes < 4 * rows_of[LAID[name]] for name, buffer in distances.items()
+        ):
+            raise EngineError(f"distances of {', '.join(distances)} do not fit a decision by {', '.join(modalities)}")
         self.device, self.grid, self.rgb_grid, self.slots = device, grid, rgb_grid, slots
-        self._spread, modalities = device.upload(spread_table(grid)), decision.modalities()
-        self.surface = "geometry" in modalities
-        count = self.count = PLANES + self.surface
+        self.plane_of = {name: MODALITIES + at for at, name in enumerate(modalities)}
+        self._spread, count = device.upload(spread_table(grid, blur_px)), MODALITIES + len(modalities)
+        self.count = count
         self.planes, self._rows = device.alloc(4 * count * grid**2), device.alloc(4 * count * grid * MAP_PX)
         self.pixels, self.peaks = device.alloc(4 * count * MAP_PX**2), device.alloc(8 * count)
         self.scored, self.token_scored = device.alloc(grid**2), device.alloc(rgb_grid**2)
         self.slot_scored = device.upload(np.zeros(slots, dtype=np.uint8))
         self._parent, self.spot, self.levels = device.alloc(4 * MAP_PX**2), device.alloc(24), device.alloc(16)
-        self._constants: list[Argument] = [
-            np.float64(value)
-            for modality in modalities.values()
-            for value in (modality.weight, modality.patch_mean, modality.patch_std)
+        rows = [
+            (distances[name].address, LAID[name], 0, one.weight, one.patch_mean, one.patch_std)
+            for name, one in modalities.items()
         ]
-        if not self.surface:
-            self._constants += [np.float64(0.0), np.float64(0.0), np.float64(1.0)]
-        self._constants += [np.int32(decision.fusion == "squares"), np.float64(TIE_SLOPE)]
+        self._sources, self._squares = device.upload(np.array(rows, dtype=SOURCE)), decision.fusion == "squares"
 
-    def enqueue(
-        self,
-        points_distance: Buffer,
-        slot_of_patch: Buffer,
-        rgb_distance: Buffer,
-        inspect: Buffer,
-        fault: Buffer,
-        surface_distance: Buffer | None = None,
-    ) -> None:
-        """Distances of slots and tokens (f4) -> ``planes``, ``pixels``, ``peaks`` and what was scored."""
-        self.enqueue_planes(points_distance, slot_of_patch, rgb_distance, inspect, fault, surface_distance)
+    def enqueue(self, slot_of_patch: Buffer, inspect: Buffer, fault: Buffer) -> None:
+        """Distances -> what is scored, ``planes``, ``pixels`` and ``peaks``."""
+        self.enqueue_scored(slot_of_patch, inspect, fault)
+        self.enqueue_planes(slot_of_patch, fault)
         self.enqueue_pixels(fault)
 
-    def enqueue_planes(
-        self,
-        points_distance: Buffer,
-        slot_of_patch: Buffer,
-        rgb_distance: Buffer,
-        inspect: Buffer,
-        fault: Buffer,
-        surface_distance: Buffer | None = None,
-    ) -> None:
-        """``planes`` and what was scored alone. ``slot_scored`` keeps what it held of slots that have no patch now."""
-        if (surface_distance is not None) != self.surface:
-            raise EngineError("the surface's distances are wanted where the decision is about them, and only there")
-        surface: Argument = np.uint64(0) if surface_distance is None else surface_distance
+    def enqueue_scored(self, slot_of_patch: Buffer, inspect: Buffer, fault: Buffer) -> None:
+        """What is scored alone. ``slot_scored`` keeps what it held of slots that have no patch now."""
         tokens = np.int32(self.rgb_grid**2)
         begin = Launch("begin_maps", (1, 1, 1), (BLOCK, 1, 1))
         self.device.launch(begin, tokens, self.token_scored, np.int32(self.count), self.peaks)
         self.device.launch(
-            _over(self.grid**2, "fuse_distances"), points_distance, slot_of_patch, np.int32(self.slots), rgb_distance,
-            surface, np.int32(self.rgb_grid), inspect, np.int32(self.grid), *self._constants, self.scored,
-            self.token_scored, self.slot_scored, self.planes, fault,
+            _over(self.grid**2, "mark_scored"), slot_of_patch, np.int32(self.slots), inspect, np.int32(self.grid),
+            np.int32(self.rgb_grid), self.scored, self.token_scored, self.slot_scored, fault,
+        )  # fmt: skip
+
+    def enqueue_planes(self, slot_of_patch: Buffer, fault: Buffer) -> None:
+        """``planes`` of what was found to be scored."""
+        self.device.launch(
+            _over(self.grid**2, "fuse_distances"), self._sources, np.int32(self.count - MODALITIES), self.scored,
+            slot_of_patch, np.int32(self.slots), np.int32(self.grid), np.int32(self.rgb_grid),
+            np.int32(self._squares), np.float64(TIE_SLOPE), self.planes, fault,
         )  # fmt: skip
 
     def enqueue_pixels(self, fault: Buffer) -> None:
@@ -118,11 +129,12 @@ class Peak:
 
     def __init__(self, device: Device, grid: int) -> None:
         self.device, self.grid = device, grid
-        self._spread, self._rows = device.upload(spread_table(grid)), device.alloc(4 * grid * MAP_PX)
+        spread = spread_table(grid, own_blur_px(grid))
+        self._spread, self._rows = device.upload(spread), device.alloc(4 * grid * MAP_PX)
         self._pixels, self.peak = device.alloc(4 * MAP_PX**2), device.alloc(8)
 
     def enqueue(self, patch_map: Buffer, fault: Buffer) -> None:
-        """Of a map grid^2 f4, as ``runtime.vision.maps.pixel_map`` spreads it."""
+        """Of a map grid^2 f4, as ``runtime.vision.maps.pixel_map`` spreads local distances."""
         sizes = (np.int32(self.grid), np.int32(MAP_PX))
         begin = Launch("begin_maps", (1, 1, 1), (BLOCK, 1, 1))
         self.device.launch(begin, np.int32(0), np.uint64(0), np.int32(1), self.peak)

@@ -161,6 +161,44 @@ class Grouping:
         )  # fmt: skip
 
 
+class PatchNumbers:
+    """Which patches hold points, and which slots they have: ``nonempty`` patches u1; ``slot_of_patch``,
+    ``patch_of_slot`` patches i4; ``count`` and ``larger`` i4; ``multiplicity`` slots f4."""
+
+    def __init__(self, device: Device, patches: int, slots: int) -> None:
+        self.device, self.patches, self.slots = device, patches, slots
+        self.nonempty = device.alloc(patches)
+        self.slot_of_patch, self.patch_of_slot = device.alloc(4 * patches), device.alloc(4 * patches)
+        self.count, self.larger, self.multiplicity = device.alloc(4), device.alloc(4), device.alloc(4 * slots)
+
+    def enqueue(self, fault: Buffer) -> None:
+        """Of whatever ``nonempty`` holds."""
+        self.device.launch(
+            Launch("number_patches", (1, 1, 1), (min(1024, 32 * _ceil(self.patches, 32)), 1, 1)),
+            self.nonempty, np.int32(self.patches), np.int32(self.slots), self.slot_of_patch, self.patch_of_slot,
+            self.count, self.multiplicity, self.larger, fault,
+        )  # fmt: skip
+
+
+class FilledPatches:
+    """Which patches hold points, of a cloud that no point network sees: ``numbers``."""
+
+    def __init__(self, device: Device, cloud_px: int, grid: int, pooling: Literal["published", "valid_mean"]) -> None:
+        first, axis = pool_table(cloud_px, grid, pooling)
+        self.device, self.numbers = device, PatchNumbers(device, grid**2, grid**2)
+        self._sizes = np.int32(cloud_px), np.int32(grid)
+        self._table = device.upload(first), device.upload(axis), np.int32(axis.shape[1])
+        self._rule = np.int32(pooling == "valid_mean"), np.float64(filled_min(pooling))
+
+    def enqueue(self, cloud: Buffer, fault: Buffer) -> None:
+        """``cloud`` cloud_px^2 x 3 f4 mm."""
+        self.device.launch(
+            Launch("filled_patches", (_ceil(32 * self.numbers.patches, 256), 1, 1), (256, 1, 1)),
+            cloud, *self._sizes, *self._table, *self._rule, self.numbers.nonempty, fault,
+        )  # fmt: skip
+        self.numbers.enqueue(fault)
+
+
 class Interpolation:
     """The map from tokens to patches, and what the points adaptor needs to know of it.
 
@@ -184,22 +222,20 @@ class Interpolation:
         self.stride = min(NEIGHBOURS * self.span**2, groups)
         self._first, self._axis = device.upload(first), device.upload(axis)
         self.nearest, self.weights = device.alloc(12 * self.pixels), device.alloc(12 * self.pixels)
-        self.row_count, self.nonempty = device.alloc(4 * self.patches), device.alloc(self.patches)
+        self.row_count = device.alloc(4 * self.patches)
         self.columns = device.alloc(4 * self.patches * self.stride)
         self.values = device.alloc(4 * self.patches * self.stride)
-        self.slot_of_patch, self.patch_of_slot = device.alloc(4 * self.patches), device.alloc(4 * self.patches)
-        self.count, self.larger = device.alloc(4), device.alloc(4)
-        self.multiplicity = device.alloc(4 * slots)
+        self.numbers = numbers = PatchNumbers(device, self.patches, slots)
+        self.nonempty, self.slot_of_patch, self.patch_of_slot = (
+            numbers.nonempty, numbers.slot_of_patch, numbers.patch_of_slot,
+        )  # fmt: skip
+        self.count, self.larger, self.multiplicity = numbers.count, numbers.larger, numbers.multiplicity
 
     def enqueue(self, cloud: Buffer, centres: Buffer, fault: Buffer) -> None:
         """Build the map. ``centres`` as ``Sampling`` leaves them."""
         self.enqueue_nearest(cloud, centres, fault)
         self.enqueue_rows(fault)
-        self.device.launch(
-            Launch("number_patches", (1, 1, 1), (min(1024, 32 * _ceil(self.patches, 32)), 1, 1)),
-            self.nonempty, np.int32(self.patches), np.int32(self.slots), self.slot_of_patch, self.patch_of_slot,
-            self.count, self.multiplicity, self.larger, fault,
-        )  # fmt: skip
+        self.numbers.enqueue(fault)
 
     def enqueue_nearest(self, cloud: Buffer, centres: Buffer, fault: Buffer) -> None:
         """``nearest`` and ``weights`` alone."""

@@ -22,7 +22,7 @@ EMPTY = 4
 
 
 def modality_of(answer: dict[str, NDArray[Any]], name: str, scored: BoolArray) -> ModalityScores:
-    """One modality's distances; ``name`` is rgb or points. Raises EngineError where the search could not answer."""
+    """One modality's distances; Raises EngineError where the search could not answer."""
     not_finite, _, _, no_row = answer[f"{name}_stats"].tolist()
     if not_finite or no_row:
         raise EngineError(f"{not_finite} {name} features are not finite and {no_row} found no row of the bank")

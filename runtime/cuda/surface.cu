@@ -4,26 +4,13 @@
 #include "faults.cuh"
 #include "frame.cuh"
 #include "geometry.cuh"
+#include "surface.cuh"
 
 namespace surface {
 
 constexpr int TANGENT_STEP = 2;
 
 struct Moments { double n, r, rr, s, rs; };  // of a column: 1, row, row^2, height, row x height, each over present cells
-
-// Sum over a block of whole warps in a fixed tree, known to every thread. slots: 32 of shared memory; ends with a barrier.
-__device__ inline double block_sum(double v, double* slots) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-    for (int d = 16; d; d /= 2) v += __shfl_xor_sync(FULL_WARP, v, d);
-    if (lane == 0) slots[warp] = v;
-    __syncthreads();
-    v = lane < warps ? slots[lane] : 0.0;
-    for (int d = 16; d; d /= 2) v += __shfl_xor_sync(FULL_WARP, v, d);
-    __syncthreads();
-    return v;
-}
-
-__device__ inline float height_of(float4 p, float ux, float uy, float uz) { return p.x * ux + p.y * uy + p.z * uz; }
 
 // The tangent at a cell from the cells `step` places before and behind it in memory, where they are there and level with it.
 __device__ inline bool tangent(const float4* means, int at, int step, bool before, bool behind, float limit, float3& out) {
@@ -54,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(1024) surface_centre(const float* c
         if (!geometry::is_point(p)) continue;
         sums[0] += p.x, sums[1] += p.y, sums[2] += p.z, sums[3] += 1.0;
     }
-    for (int i = 0; i < 4; ++i) sums[i] = surface::block_sum(sums[i], slots);
+    for (int i = 0; i < 4; ++i) sums[i] = reduce::block_sum(sums[i], slots);
     const double count = sums[3] > 0.0 ? sums[3] : 1.0;
     if (threadIdx.x == 0)
         *centre = make_float4(static_cast<float>(sums[0] / count), static_cast<float>(sums[1] / count), static_cast<float>(sums[2] / count), 0.0f);
@@ -145,7 +132,7 @@ extern "C" __global__ void __launch_bounds__(256) surface_normals(const float4* 
         normals[at] = make_float4(x * scale, y * scale, z * scale, sloped ? 1.0f : 0.0f);
         if (sloped) along = x * ux + y * uy + z * uz;
     }
-    along = block_sum(along, slots);
+    along = reduce::block_sum(along, slots);
     if (threadIdx.x == 0) towards[blockIdx.x] = along;
 }
 SIMT_KERNEL(surface_normals)
@@ -177,9 +164,7 @@ SIMT_KERNEL(surface_moments)
 extern "C" __global__ void __launch_bounds__(256) surface_levels(const float4* means, const float4* normals, const double* towards, int blocks, const surface::Moments* moments, const float4* centre, int size, int width, int relief, float ux, float uy, float uz, float c0, float c1, float c2, float s0, float s1, float s2, unsigned char* levels, unsigned* fault) {
     using namespace surface;
     __shared__ double slots[32];
-    double total = 0.0;
-    for (int i = threadIdx.x; i < blocks; i += blockDim.x) total += towards[i];
-    const float sign = block_sum(total, slots) >= 0.0 ? 1.0f : -1.0f;
+    const float sign = sign_of(towards, blocks, slots);
     const int at = blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= size * size) return;
     const float4 normal = normals[at];

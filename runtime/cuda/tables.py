@@ -76,9 +76,9 @@ def filled_min(pooling: Literal["published", "valid_mean"]) -> float:
     return FILLED_MIN if pooling == "valid_mean" else 0.0
 
 
-def spread_table(grid: int) -> FloatArray:
+def spread_table(grid: int, blur_px: float) -> FloatArray:
     """Bilinear upsampling and blur along one axis (MAP_PX, grid), as ``runtime.vision.maps.pixel_map``."""
-    return _spread(grid).astype(np.float32)
+    return _spread(grid, blur_px).astype(np.float32)
 
 
 def _bicubic(x: float) -> float:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from asperity.runtime.documents import (
     camera_sources,
+    ethernetip_tables,
     gateways_page,
+    modbus_scl,
     modbus_st,
     plc_page,
     receiver_constants,
@@ -20,6 +22,7 @@ PAGES: dict[str, Callable[[str], str]] = {
     "docs/cameras.md": camera_sources.page,
     "docs/gateways.md": gateways_page.page,
     "docs/plc.md": plc_page.page,
+    "docs/plc/ethernetip.md": ethernetip_tables.page,
     "docs/states.md": lambda _: states_page.page(),
     "docs/station.md": lambda _: station_page.page(),
     "examples/camera.toml": lambda _: sample_toml.camera(),
@@ -31,6 +34,8 @@ PAGES: dict[str, Callable[[str], str]] = {
     "examples/generated/asperity.st": lambda _: receiver_constants.structured_text(),
     "examples/generated/asperity_gvl.st": lambda _: receiver_constants.global_list(),
     "examples/generated/asperity_modbus.st": lambda _: modbus_st.structured_text(),
+    "examples/generated/asperity_modbus.scl": lambda _: modbus_scl.scl(),
+    "examples/generated/asperity.eds": lambda _: ethernetip_tables.eds(),
 }
 """File of the checkout -> its text, from the text that it has now (of which a page keeps what people wrote)."""
 

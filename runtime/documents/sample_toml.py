@@ -19,6 +19,8 @@ SAMPLES: dict[str, str] = {
     "recipes": 'part = "/var/lib/asperity/bundles/part"',
     "modbus.recipes": 'recipes = { 1 = "part" }',
     "modbus.hard_wired": "hard_wired = true",
+    "ethernetip.recipes": 'recipes = { 1 = "part" }',
+    "ethernetip.hard_wired": "hard_wired = true",
 }
 """Lines for keys whose default cannot be written in TOML, or says nothing."""
 
@@ -31,7 +33,10 @@ def station() -> str:
 
 def gateway() -> str:
     """The whole ``gateway.toml``."""
-    head = "gateway.toml, for `asperity gateway modbus --config gateway.toml`, and http, io, mqtt, opcua, sparkplug."
+    head = (
+        "gateway.toml, for `asperity gateway PROTOCOL --config gateway.toml`: modbus, ethernetip, http, opcua, mqtt, "
+        "sparkplug, io."
+    )
     return _file(GatewayConfig, head, "docs/gateways.md")
 
 

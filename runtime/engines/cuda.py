@@ -33,9 +33,10 @@ from asperity.runtime.errors import AsperityError, EngineError, EngineLostError,
 from asperity.runtime.frame import EngineInfo, Frame, Intrinsics, ModalityScores, Prepared, Scores
 from asperity.runtime.manifest import Decision, Geometry, Network
 from asperity.runtime.vision.features import StageClock
+from asperity.runtime.vision.height_residual import HeightModel
 from asperity.runtime.vision.missing_points import as_declared
 from asperity.runtime.vision.preprocess import Masks, covered_pixels, refuse_size
-from asperity.runtime.vision.tiles import refuse_several_tiles
+from asperity.runtime.vision.tiles import of_window
 from asperity.runtime.vision.units import pixel_rays
 
 NAME = "cuda"
@@ -69,6 +70,7 @@ class CudaEngine(Engine):
         banks: Banks,
         masks: Masks | None = None,
         settings: Settings | None = None,
+        heights: HeightModel | None = None,
     ) -> None:
         """Takes device and graphs over: they are closed with the engine, and where it cannot be made.
 
@@ -86,7 +88,7 @@ class CudaEngine(Engine):
         self._lanes: list[Lane] = []
         try:
             with device.current():
-                self._make(decision, banks, masks or Masks())
+                self._make(decision, banks, masks or Masks(), heights)
             _open_engines.add(self)
         except BaseException:
             self.close()
@@ -102,7 +104,8 @@ class CudaEngine(Engine):
         if _open_engines:  # the room for this one was asked for when the first was opened
             beside = replace(beside, recipes=1)
         return cls(
-            device, graphs, manifest.geometry, manifest.network, manifest.decision, bundle.banks(), masks, beside
+            device, graphs, manifest.geometry, manifest.network, manifest.decision, bundle.banks(), masks, beside,
+            bundle.heights(),
         )  # fmt: skip
 
     def describe(self) -> EngineInfo:
@@ -271,7 +274,7 @@ class CudaEngine(Engine):
             way.window, way.silhouette = way.prepared.window, way.prepared.silhouette
         else:
             refuse(head["figures"], self._geometry)
-        if int(head["points"][0]) == 0:
+        if "points" in head and int(head["points"][0]) == 0:
             raise EngineError("no points to sample; too few valid points should have been refused before")
         way.empty = int(head["filled"][0]) == 0
         check_fault(int(head["fault"][0]) & ~(EMPTY if way.empty else 0))
@@ -292,7 +295,7 @@ class CudaEngine(Engine):
 
     def _finish(self, way: UnderWay) -> Scores:
         """Read the answer."""
-        grid = self._network.grid
+        grid = of_window(self._network).grid
         if way.empty:
             nothing = ModalityScores(np.zeros((grid, grid), dtype=np.float32), 0.0)
             scored = np.zeros((grid, grid), dtype=bool)
@@ -370,14 +373,13 @@ class CudaEngine(Engine):
 
     # ------------------------------------------------------------------ what is made
 
-    def _make(self, decision: Decision, banks: Banks, masks: Masks) -> None:
+    def _make(self, decision: Decision, banks: Banks, masks: Masks, heights: HeightModel | None) -> None:
         device, settings = self._device, self._settings
         refuse_modalities(self._network)
-        refuse_several_tiles(self._network)
         covered = covered_pixels(masks, self._geometry)
         plan = LanePlan(
             self._geometry, self._network, decision, covered if covered.any() else None,
-            host_banks(device.name, banks, decision, self._network),
+            host_banks(device.name, banks, decision, self._network), heights,
         )  # fmt: skip
         self.budget = plan.budget(device, self._graphs, settings.lanes)
         check_room(self.budget, device, settings.recipes, settings.lanes)

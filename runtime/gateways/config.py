@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from msgspec import field
-
+from asperity.runtime.gateways.ethernetip.settings import Ethernetip
+from asperity.runtime.gateways.result_block import ResultBlock
 from asperity.runtime.security.private_files import CLIENT_KEY_VARIABLE
 from asperity.runtime.settings.paths import control_endpoint
 from asperity.runtime.settings.toml_tables import (
@@ -271,7 +271,7 @@ class DigitalIo(Section, frozen=True, forbid_unknown_fields=True):
     watchdog_value: Annotated[int, number(0, 65_535, "what is written there, in the module's unit")] = 0
 
 
-class Modbus(Section, frozen=True, forbid_unknown_fields=True):
+class Modbus(ResultBlock, frozen=True, forbid_unknown_fields=True):
     """The Modbus TCP server."""
 
     host: Annotated[str, host_text("address to listen on")] = "127.0.0.1"
@@ -285,25 +285,6 @@ class Modbus(Section, frozen=True, forbid_unknown_fields=True):
             "reach it may command"
         ),
     ] = False
-    handshake: Annotated[
-        bool, text("a result is shown until it is acknowledged; false: until the next one arrives, read or not")
-    ] = True
-    buffer_results: Annotated[
-        int, number(2, 1000, "results that may wait for acknowledgement; one more is an overrun")
-    ] = 8
-    hard_wired: Annotated[
-        bool | None,
-        text(
-            "trigger_request announces a trigger that reaches the camera by wire; absent: as the station reports; "
-            "if it contradicts the station: REFUSED"
-        ),
-    ] = None
-    recipes: Annotated[
-        dict[str, Name], text('recipes by number, for recipe_select and recipe: `recipes = { 1 = "name" }`')
-    ] = field(default_factory=dict)
-    recipe_silent_ms: Annotated[
-        int, number(1000, 600_000, "recipe_status is NO_ANSWER if no state message reports the change for this long")
-    ] = 10_000
     connections_max: Annotated[
         int, number(1, 64, "maximum clients; another one closes the one that has been silent longest")
     ] = 8
@@ -349,6 +330,7 @@ class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
     mqtt: Mqtt = Mqtt()
     sparkplug: Sparkplug = Sparkplug()
     modbus: Modbus = Modbus()
+    ethernetip: Ethernetip = Ethernetip()
     io: DigitalIo = DigitalIo()
     http: Http = Http()
 

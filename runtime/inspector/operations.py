@@ -61,9 +61,10 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
         busy = f"trigger {controller.single_trigger_id} already belongs to this single execution"
     elif not busy and station.promised >= PROMISES_MAX:
         busy = f"{PROMISES_MAX} triggers are waiting for their results"
-    if busy:
-        return reply(request.id, "BUSY", busy)
     now, batch = station.clock(), _batch(station, request)
+    if busy:
+        station.triggers.follow(request.trigger_id, request.part_id or "", now.wall_us)
+        return reply(request.id, "BUSY", busy)
     owed = Result(
         station=station.name,
         session=station.session,

@@ -18,13 +18,14 @@ from asperity.runtime.inspector.camera_guard import CameraGuard
 from asperity.runtime.inspector.controller import Controller
 from asperity.runtime.inspector.counting import Counting
 from asperity.runtime.inspector.event_log import EventLog
+from asperity.runtime.inspector.frame_times import may_be_the_next_parts, too_old
 from asperity.runtime.inspector.hard_wired_line import WiredLine
 from asperity.runtime.inspector.line_guard import LineGuard
 from asperity.runtime.inspector.part_matching import Match
 from asperity.runtime.inspector.results import Results
 from asperity.runtime.inspector.triggers import PendingTrigger, Triggers
 from asperity.runtime.judging.engine_thread import Report, StationSlot, TakenOver, Tested
-from asperity.runtime.judging.pipeline import SHARED_CLOCKS, Job, Outcome, age_ns
+from asperity.runtime.judging.pipeline import Job, Outcome, age_ns
 from asperity.runtime.judging.recipe_loader import Loader
 from asperity.runtime.reasons import Reason
 from asperity.runtime.records import ledger
@@ -34,7 +35,7 @@ from asperity.runtime.records.recovery import settle_past
 from asperity.runtime.records.slowest_frames import FrameTrace, SlowestFrames, write_document
 from asperity.runtime.settings.paths import trace_path
 from asperity.runtime.settings.station_toml import StationConfig
-from asperity.runtime.sockets.inspector_sockets import UNREAD_MS, InspectorSockets
+from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 from asperity.runtime.states import JUDGING, READY_STATES
 
 COUNTED = ("received", "lost", "ok", "ng", "unknown", "deadline_missed", "late")
@@ -176,19 +177,15 @@ class Station:
     def _refusal(self, frame: Frame, trigger: PendingTrigger | None, now: Now) -> Reason | None:
         """Why a well-formed frame of our camera is not admitted; None: it is."""
         state, free_run = self.controller.state, self.config.station.triggers == "free_run"
-        # A camera whose clock runs ahead could pass off an old picture as a new one, so both directions are refused.
         # With a hard-wired trigger it is the age that tells which part's the frame is.
-        limits, poll_ms = self.config.limits, self.config.timing.poll_ms
-        too_old = self.line is None and abs(age_ns(frame, now.wall_us)) > limits.max_age_ms * MS
-        # By a clock that is not shared, what waited in the socket while this process stood still looks new.
-        if self.line is None and frame.clock not in SHARED_CLOCKS:
-            too_old |= now.ns - self.sockets.read_up_to_ns > (limits.max_age_ms + poll_ms + UNREAD_MS) * MS
+        stale = self.line is None and too_old(frame, now, self.sockets.read_up_to_ns, self.config)
         reasons = (
             (self.closing, Reason.SHUTDOWN),
             (frame.trigger_id != 0 and trigger is None, Reason.TRIGGER_EXPIRED),
             (state not in JUDGING, Reason.NOT_RUNNING),
             (trigger is None and not free_run and self.line is None, Reason.UNANNOUNCED),
-            (too_old, Reason.STALE),
+            (stale, Reason.STALE),
+            (may_be_the_next_parts(frame, trigger), Reason.AMBIGUOUS),
         )
         return next((reason for applies, reason in reasons if applies), None)
 
@@ -377,12 +374,7 @@ class Station:
         """When time next demands something: a deadline, a trigger, a state message."""
         due = [self._state_due_ns, *(work.deadline_ns for work in self.work.values() if work.judged is None)]
         line_due_ns = self.line.next_due_ns() if self.line is not None else None
-        if line_due_ns is not None:
-            due.append(line_due_ns)
-        next_expiry_ns = self.triggers.next_expiry_ns()
-        if next_expiry_ns is not None:
-            due.append(next_expiry_ns)
-        return min(due)
+        return min(due + [ns for ns in (line_due_ns, self.triggers.next_expiry_ns()) if ns is not None])
 
     # ------------------------------------------------------------------ the end
 
@@ -402,3 +394,4 @@ class Station:
                 write_document(trace_path(self.config), self.slowest.document())
             except OSError as error:  # a disk that is full ends no station otherwise than in order
                 self.notice("warning", "TRACE", f"the slowest frames cannot be written: {error}; check [trace] folder")
+

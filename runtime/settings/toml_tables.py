@@ -204,7 +204,8 @@ def _say(message: str, values: Any, kind: type[Section]) -> str:
             values = values[int(part)] if isinstance(values, list) else values.get(part)
     if what.startswith("Invalid enum value"):
         section = get_type_hints(kind)[listed[1] if listed else parts[0]]
-        what = f"expected {' or '.join(get_args(get_type_hints(entry_kind(section) or section)[parts[1]]))}"
+        choices = get_args(get_type_hints(entry_kind(section) or section)[parts[1]])
+        what = "expected " + " or ".join(choice or '""' for choice in choices)
     what = what.replace("xpected str, got", "xpected a text in quotes, got")
     what = what.replace("xpected bool, got", "xpected true or false, got")
     given = f"{':' if 'got' in what else ', not'} {values!r:.80}" if isinstance(values, str | int | float) else ""

@@ -118,15 +118,6 @@ def of_window(network: Network) -> Network:
     return msgspec.structs.replace(network, image_px=image_px, grid=grid, rgb_grid=grid, tiles=1)
 
 
-def refuse_several_tiles(network: Network) -> None:
-    """For an engine that sees a window as one input. Raises EngineError."""
-    if network.tiles > 1:
-        raise EngineError(
-            f"the bundle has {network.tiles} x {network.tiles} tiles, which the CPU engine alone can score; use "
-            "engine cpu, or calibrate with --tiles 1"
-        )
-
-
 def tiles_fault(network: Network) -> str:
     """Why no recipe can have so many tiles with this network; empty: it can."""
     if network.tiles == 1:

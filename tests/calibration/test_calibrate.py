@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,11 +15,13 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from asperity.calibration import calibrate as calibrate_module
 from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.calibrate import calibrate
 from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.profiles import Profile
 from asperity.calibration.record import CalibrationFolder, load_folder
+from asperity.calibration.tuning.smallest_defect import smallest_defects
 from asperity.runtime.cameras.files.folders import list_samples
 from asperity.runtime.cameras.files.samples import read_sample
 from asperity.runtime.cameras.mvtec_files import read_frame
@@ -122,7 +125,10 @@ def test_a_bump_scores_above_the_threshold_and_a_further_good_part_does_not(whol
 
 
 @pytest.mark.usefixtures("tiny_profile")
-def test_a_window_of_tiles_is_calibrated_and_states_the_smallest_defect(source: Path, tmp_path: Path):
+def test_a_window_of_tiles_is_calibrated_and_states_the_smallest_defect(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(calibrate_module, "smallest_defects", partial(smallest_defects, places=8))
     folder = calibrate(source, tmp_path, msgspec.structs.replace(FROZEN, tiles=2, smallest_defect=True))
     record, window = folder.record, of_window(folder.record.network)
     assert record.network.tiles == 2 and (record.network.grid, window.grid) == (TINY.grid, 15)

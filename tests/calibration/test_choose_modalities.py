@@ -87,6 +87,7 @@ def test_frames_that_are_kept_are_of_the_chosen_set_and_refit_keeps_it(
         ("lite", {"modalities": ("auto",), "method": "frozen", "fusion": "average"}, "auto.*--fusion average"),
         ("lite", {"modalities": ("auto",)}, "auto.*lsfa"),
         ("lite", {"modalities": ("auto", "rgb")}, "'auto' is not known"),
+        ("lite", {"modalities": ("rgb", "points", "rgb")}, "rgb is named twice"),
         ("fast", {}, "--profile fast.*lsfa"),
     ],
 )

@@ -141,9 +141,16 @@ def in_mm(rgb: np.ndarray, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rgb, xyz * np.float32(1000)
 
 
+def with_sentinels(rgb: np.ndarray, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    xyz = xyz.copy()
+    xyz[:12, :12] = -1
+    return rgb, xyz
+
+
 @pytest.mark.parametrize(
     ("change", "seeds", "words"),
     [
+        (with_sentinels, range(100, 104), "calibrate again, from all frames and with --invalid -1,-1,-1"),
         (moved, range(100, 110), "CAMERA_MOVED"),
         (smaller, range(100, 110), "64 x 60 pixels and the earlier frames are 64 x 64"),
         (in_mm, range(100, 110), "another unit"),

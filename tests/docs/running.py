@@ -111,9 +111,10 @@ def own_folder(station: Station) -> Iterator[tuple[Path, dict[str, str]]]:
     """A folder for the commands of one block, with a gateway.toml for the station, and their environment."""
     folder = Path(tempfile.mkdtemp(prefix="asp-"))
     lines = ["[station]", *(f'{name} = "{station.endpoints[name]}"' for name in ("results", "control"))]
-    for gateway in ("modbus", "opcua", "http"):
+    for gateway in ("modbus", "opcua", "http", "ethernetip"):
         with socket.create_server(("127.0.0.1", 0)) as found:
             lines += [f"[{gateway}]", f"port = {found.getsockname()[1]}"]
+    lines.append("cyclic_port = 0")
     (folder / "gateway.toml").write_text("\n".join(lines) + "\n")
     own = {"ASPERITY_KEYS": str(folder / "keys"), "XDG_STATE_HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)}
     try:

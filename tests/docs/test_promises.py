@@ -36,7 +36,8 @@ CLI = [sys.executable, "-m", "asperity.runtime.cli"]
 def test_endpoints_that_are_shown_are_those_that_are_bound_by_default() -> None:
     sockets, gateways = StationConfig().sockets, GatewayConfig()
     ports = {sockets.frames, sockets.results, sockets.bulk} | {
-        f"tcp://127.0.0.1:{table.port}" for table in (gateways.modbus, gateways.http, gateways.opcua, gateways.mqtt)
+        f"tcp://127.0.0.1:{table.port}" for table in
+        (gateways.modbus, gateways.ethernetip, gateways.http, gateways.opcua, gateways.mqtt)
     }
     cameras = (msgspec.structs.astuple(kind.options()) for kind in sources().values())
     ports |= {value for options in cameras for value in options if isinstance(value, str)}

@@ -14,6 +14,12 @@ from asperity.runtime.bundle.checks import graph_names
 from asperity.runtime.manifest import Network
 from tests.conftest import LiteBundle
 from tests.export.exported import contents, graph_files, reduced_edge, reduced_paper
+from tests.quick_exports import quick_exports
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_exports() -> None:
+    quick_exports()
 
 
 @pytest.fixture(scope="session")

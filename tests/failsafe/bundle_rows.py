@@ -83,6 +83,12 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         "a part that lies in no pose of the good ones, or has something where they have nothing": [
             off("runtime/vision/test_height_residual.py::test_what_good_frames_do_not_have_is_as_strange_as_can_be",
                 "assert", ("vision/height_residual.py", "own[foreign, 0::2], own[foreign, 1::2] = LARGEST, -LARGEST", "pass")),
+            off("runtime/cuda/test_surface_kernels.py::test_a_part_in_no_pose_is_as_strange_as_can_be[lost]",
+                "assert not", ("cuda/heights.py", "np.float64(MOST_SHIFT_SHARE * surface.size)", "np.float64(np.inf)")),
+        ],
+        "a bundle judges by heights on the GPU, and the mean part is missing or of another window": [
+            off("runtime/cuda/test_surface_kernels.py::test_what_cannot_be_seen_is_refused",
+                "DID NOT RAISE", ("cuda/heights.py", "if model.side != size:", "if False:")),
         ],
         "a bundle judges by a modality whose constants are not in it": [
             off("runtime/bundle/test_bundle_manifest.py::test_the_constants_of_a_modality_are_there_where_it_is_and_only_there",

@@ -22,9 +22,9 @@ from pathlib import Path
 from signal import SIGKILL
 
 LIBRARIES = (
-    "pytest", "hypothesis", "numpy", "zmq", "msgspec", "cryptography.x509", "pymodbus.client", "asyncua", "PIL.Image",
-    "tifffile", "typer", "rich.console", "paho.mqtt.client", "prometheus_client", "safetensors.numpy", "onnx",
-    "onnxruntime", "scipy.ndimage",
+    "pytest", "hypothesis", "numpy", "zmq", "msgspec", "cryptography.x509", "pymodbus.client", "pycomm3", "asyncua",
+    "PIL.Image", "tifffile", "typer", "rich.console", "paho.mqtt.client", "prometheus_client", "safetensors.numpy",
+    "onnx", "onnxruntime", "scipy.ndimage",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from tests.failsafe.station_rows import NO_PULSE, TRUST_FOR_EVER, UNANNOUNCED
 
 ANY_AGE = (
     # On arrival, and again when its turn comes.
-    ("inspector/station.py", "too_old = self.line is None and abs(", "too_old = False and abs("),
+    ("inspector/frame_times.py", "if abs(age_ns(frame, now.wall_us)) > limit_ms * MS:", "if False:"),
     ("judging/pipeline.py", "if now_ns > job.stale_ns:", "if False:"),
 )
 ANNOUNCED_OR_NOT = (
@@ -280,7 +280,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         "a PLC that acknowledges too late": [
             off("runtime/gateways/modbus/test_modbus_registers.py"
                 "::test_the_ninth_unacknowledged_result_is_an_overrun_that_is_named_and_counted",
-                "(1, 12, 0, 0) == (1, 8, 1, 4)", ("gateways/modbus/registers.py", "elif len(self._buffer) == self._config.modbus.buffer_results:", "elif False:")),
+                "(1, 12, 0, 0) == (1, 8, 1, 4)", ("gateways/modbus/registers.py", "elif len(self._buffer) == self._block.buffer_results:", "elif False:")),
         ],
         "the Modbus gateway is restarted, and the PLC holds old requests": [
             off("runtime/gateways/modbus/test_modbus_requests.py"
@@ -314,7 +314,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("examples/test_plc.py::test_the_gate_forgets_a_part_on_the_way_when_in_doubt[then2]",
                 "assert not True", ("examples/plc/asperity_gate.st", "IF taken[i] AND new_result AND", "IF FALSE AND new_result AND")),
         ],
-        "two recipes have the same number in gateway.toml (1 and 01): Modbus": [
+        "two recipes have the same number in gateway.toml (1 and 01): Modbus, EtherNet/IP": [
             off("runtime/gateways/modbus/test_modbus_recipes.py::test_a_number_written_in_two_ways_is_refused",
                 "DID NOT RAISE", ("gateways/modbus/registers.py", 'and text[0] != "0" and', "and")),
         ],
@@ -332,7 +332,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off("system/test_strangers.py::test_who_connects_to_an_impostor_lives_on_and_serves_when_the_station_is_there",
                 "did not come", NO_RENEWAL),
         ],
-        "bytes that are not Modbus, HTTP, OPC UA": [
+        "bytes that are not Modbus, EtherNet/IP, HTTP, OPC UA": [
             off("system/test_strangers.py::test_strangers_on_the_ports_of_gateways_cost_no_other_connection", "Fatal error", NO_MODBUS),
         ],
         "... OPC UA: `Error` is not 0, or its result comes before the answer": [
@@ -374,7 +374,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "::test_over_opc_ua_and_http_no_part_is_accepted_that_was_not_exposed_and_judged_ok[60-2]",
                 "assert", UNANNOUNCED, *ANYBODYS),
         ],
-        "invalid data, silence, reconnections: Modbus, HTTP": [
+        "invalid data, silence, reconnections: Modbus, EtherNet/IP, HTTP": [
             off("runtime/gateways/modbus/test_modbus_server.py::test_garbage_costs_its_sender_the_connection_and_nobody_else",
                 "timed out", NO_MODBUS),
             off("runtime/gateways/http/test_http_hostile.py::test_malformed_and_oversized_requests_are_answered_and_closed",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from tests.failsafe import (
     bundle_rows,
     camera_rows,
+    ethernetip_rows,
     folder_rows,
     gateway_rows,
     genicam_rows,
@@ -29,6 +30,7 @@ FAST = tuple(
         "runtime/records/test_audit", "runtime/engines/test_parity_gate", "runtime/bundle/test_bundle",
         "runtime/client/test_client_requests", "runtime/security/test_socket_files", "runtime/process/test_supervision",
         "runtime/gateways/modbus/test_modbus_re", "runtime/gateways/modbus/test_modbus_server",
+        "runtime/gateways/ethernetip/test_eip_c",
         "runtime/gateways/log_ins/test_log_ins", "runtime/gateways/opcua/test_opcua_decoding",
         "runtime/cameras/realsense/test_realsense_pairing", "runtime/cameras/realsense/test_realsense_device",
         "runtime/gateways/mqtt/test_mqtt_gateway", "runtime/gateways/mqtt/test_mqtt_broker_faults", "examples/test_plc",
@@ -42,6 +44,7 @@ SLOW = {
     "test_an_answer_that_cannot_be_true_is_an_alarm_and_nothing_is_accepted",
     "test_the_loop_turns_while_passwords_are_checked_and_few_are_at_once",
     "test_garbage_costs_its_sender_the_connection_and_nobody_else",
+    "test_a_connection_of_which_nothing_comes_is_closed_and_another_may_own",
 }  # fmt: skip
 """All the same."""
 
@@ -70,7 +73,7 @@ ENTRIES = [
     Entry(section, fault, node, says, patches, _soak(node))
     for rows in (
         station_rows, bundle_rows, camera_rows, picture_rows, folder_rows, genicam_rows, realsense_rows, ros2_rows,
-        gateway_rows, vision_rows,
+        gateway_rows, ethernetip_rows, vision_rows,
     )
     for section, faults in rows.TABLE.items()
     for fault, entries in faults.items()

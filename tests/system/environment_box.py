@@ -279,7 +279,8 @@ def _child(case: Case, folder: Path, notify: socket.socket) -> None:
         row, command = ROWS[case.row], COMMANDS[case.command]
         box = Box(folder)
         # A station of its own: without XDG_RUNTIME_DIR all of a user share one folder for their sockets.
-        names = {"folder": folder, "station": folder.name, "bundle": case.bundle, "normals": case.normals}
+        names = {"folder": folder, "station": folder.name, "bundle": case.bundle, "normals": case.normals,
+                 "calibration": Path(case.bundle).parent / "calibration"}  # fmt: skip
         arguments = [text.format_map(names) for text in command.arguments]
         _redirect(folder, notify)
         os.chdir(folder / "cwd")

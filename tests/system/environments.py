@@ -29,12 +29,15 @@ class Command:
     """It runs in each environment of `make test`; the others run in `make environments`."""
 
 
+NOBODY = "tcp://127.0.0.1:1"
+"""An endpoint without an inspector; at the usual one somebody may run one."""
 SOCKETS = ("--frames", "ipc://{folder}/run/frames", "--results", "ipc://{folder}/run/results",
            "--bulk", "ipc://{folder}/run/bulk", "--station", "{station}")  # fmt: skip
 WRITE = ("camera", "virtual", "--write", "{folder}/tmp/data", "--train", "1", "--test", "0", "--size", "32")
 FOLDER = ("folder", "--set", "path={normals}", "--set", "points=xyz/*.tiff", "--set", "colour=rgb/*.png", "--set",
           "before=take", "--set", "max_age_ms=0", "--set", "live.inspector_wait_ms=0", "--set", "stable_ms=10",
-          "--frames", "1")  # fmt: skip
+          "--set", f"camera.frames={NOBODY}", "--set", f"camera.results={NOBODY}", "--frames", "1")  # fmt: skip
+SEND = ("--frames", "1", "--wait-s", "0", "--frames-endpoint", NOBODY, "--results-endpoint", NOBODY)
 RECORD = ("--write", "{folder}/tmp/made", "--every", "0")
 OF_FOLDER = ("camera check", "camera live", "camera record")
 
@@ -59,15 +62,22 @@ COMMANDS = {
     "gateway http": Command(gateway("http", "0"), serves=True),
     "gateway opcua": Command(gateway("opcua", "0"), serves=True),
     "gateway mqtt": Command(gateway("mqtt", "1"), serves=True),
-    "camera": Command(("camera", "virtual", "--frames", "1", "--wait-s", "0"), (10, "asperity run")),
+    "gateway sparkplug": Command(gateway("sparkplug", "1"), serves=True),
+    "gateway io": Command(gateway("io", "1"), (3, "[io] names no output")),
+    "camera": Command(("camera", "virtual", *SEND), (10, "asperity run")),
+    "camera replay": Command(("camera", "replay", "{normals}", *SEND), (10, "asperity run")),
     "camera, data set": Command(WRITE),
     "camera list": Command(("camera", "list"), (0, "folder")),
     "camera check": Command(("camera", "check", *FOLDER), (0, "exposures")),
     "camera live": Command(("camera", "live", *FOLDER), (10, "asperity run")),
     "camera record": Command(("camera", "live", *FOLDER, *RECORD, "--set", "unit=m"), (0, "1 frames")),
-    "watch": Command(("watch", "--seconds", "0.05"), (11, "inspector")),
+    "watch": Command(("watch", "--seconds", "0.05", "--results", NOBODY), (11, "inspector")),
     "simulate": Command(("simulate", "--count", "1", "--rate", "100", *SOCKETS)),
     "calibrate": Command(("calibrate", "{normals}", "-o", "{folder}/tmp/made", "--limit", "3"), (6, "frames")),
+    "refit": Command(("refit", "{calibration}", "{normals}", "-o", "{folder}/tmp/more", "--unselected",
+                       "--exclude-earlier", "none"), (4, "names no one frame")),
+    "export": Command(("export", "{folder}/none", "-o", "{folder}/tmp/made"), (4, "calibration.json")),
+    "evaluate": Command(("evaluate", "{normals}", "--json", "{folder}/tmp/made.json"), (4, "train")),
     "engines": Command(("engines", "list")),
 }
 
@@ -201,7 +211,7 @@ def no_temporary_folder(box: Box) -> None:
 
 # ------------------------------------------------------------------------------------------------------ table
 
-OF_KEYS = ("keys list", "keys new", "inspect, own keys", "calibrate")
+OF_KEYS = ("keys list", "keys new", "inspect, own keys", "calibrate", "refit", "export")
 
 
 def no_folder(keys: str, state: str, cache: str, runtime: str = "", code: int = 3) -> dict[str, End]:
@@ -210,13 +220,14 @@ def no_folder(keys: str, state: str, cache: str, runtime: str = "", code: int = 
                             "gateway opcua": (code, ""), "engines": (code, cache), "doctor": (1, state),
                             **dict.fromkeys(OF_FOLDER, (code, state))}  # fmt: skip
     if runtime:
-        ends |= dict.fromkeys(("gateway modbus", "gateway http", "simulate"), (code, runtime))
+        others = ("gateway modbus", "gateway http", "gateway sparkplug", "simulate")
+        ends |= dict.fromkeys(others, (code, runtime))
     return ends
 
 
 HOMELESS = no_folder("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
 CANNOT_WRITE: dict[str, End] = {
-    "keys new": (2, "ASPERITY_KEYS"), "calibrate": (2, "ASPERITY_KEYS"), "run": (9, "[journal] path"),
+    **dict.fromkeys(("keys new", "calibrate", "refit"), (2, "ASPERITY_KEYS")), "run": (9, "[journal] path"),
     "gateway opcua": (2, "cannot be written"), "gateway mqtt": (3, "[mqtt] state_file"),
     "doctor": (1, "journal"), **dict.fromkeys(OF_FOLDER, (10, "[folder] record")),
 }  # fmt: skip
@@ -228,10 +239,16 @@ NO_ROOM: dict[str, End] = {
 UNLIMITED: dict[str, End] = {name: COMMANDS[name].end for name in ("version", "help")}
 
 
+AFTER_ALL = (
+    "gateway io", "camera", "camera replay", "camera live", "watch", "calibrate", "refit", "export", "evaluate",
+)  # fmt: skip
+"""They end with an error before they say anything on stdout."""
+
+
 def nobody_reads(code: int, word: str) -> dict[str, End]:
     """Ends of the commands whose answer is lost."""
     servers = {name: (0, "") for name, command in COMMANDS.items() if command.serves}
-    others = {name: COMMANDS[name].end for name in ("camera", "camera live", "watch", "calibrate")}
+    others = {name: COMMANDS[name].end for name in AFTER_ALL}
     return {"*": (code, word), **servers, **others}
 
 
@@ -252,7 +269,7 @@ TABLE = [
     Row("HOME too long", (env(HOME="/tmp/" + "x" * 4000),), {
         **dict.fromkeys((*OF_KEYS, "engines", "gateway opcua"), (14, "File name too long")),
         "run": (9, "[journal] path"), "inspect, own keys": (5, "File name too long"), "doctor": (14, "too long"),
-        "gateway mqtt": (3, "File name too long"),
+        "gateway mqtt": (3, "File name too long"), "export": COMMANDS["export"].end,
         **dict.fromkeys(OF_FOLDER, (10, "File name too long")),
     }),
     Row("XDG variables relative", (env(XDG_STATE_HOME="s", XDG_CONFIG_HOME="c", XDG_CACHE_HOME="k",

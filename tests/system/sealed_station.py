@@ -178,8 +178,9 @@ async def browse() -> None:
 def main() -> int:
     assert "asperity" not in sys.modules
     try:
-        others, running = look_around(), serve()
+        others = look_around()
         calibrate()
+        running = serve()
         for process in others:
             process.succeeds()
         running |= inspect()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LiteBundle
 from tests.system import sealed_box
 
 LIMIT_S = 280.0
@@ -64,7 +65,9 @@ def test_each_package_turns_it_off_whatever_the_user_has_set(package: str, tmp_p
     assert (seen.code, seen.calls, seen.left) == (0, [], []), seen
 
 
-def test_a_station_calls_nobody_and_writes_nothing_that_its_configuration_does_not_name(tmp_path: Path) -> None:
+def test_a_station_calls_nobody_and_writes_nothing_that_its_configuration_does_not_name(
+    tmp_path: Path, lite_bundle: LiteBundle
+) -> None:
     for module in ("torch", "open3d", "asyncua", "paho", "prometheus_client", "amqtt"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
@@ -80,3 +83,6 @@ def test_a_station_calls_nobody_and_writes_nothing_that_its_configuration_does_n
     assert not others
     written = {path.split("/")[0] for path in seen.left}
     assert written >= {"config", "state", "cache", "out"}, "what is known to be written was seen"
+    # Of the exporter as users have it, and as ``tests/quick_exports.py`` does.
+    for graph in ("rgb.onnx", "points.onnx"):
+        assert (tmp_path / "out/station/bundle" / graph).read_bytes() == (lite_bundle.path / graph).read_bytes(), graph

@@ -38,6 +38,7 @@ SOAK_DEADLINE_MS = 2000
 MEMORY_MAX_MB = 50
 PROTOCOLS = [
     "modbus",
+    "ethernetip",
     *(["http"] if find_spec("prometheus_client") else []),
     *(["opcua"] if find_spec("asyncua") else []),
 ]
@@ -63,6 +64,11 @@ while True:
         print(round(1000 * longest))
 """
 """Says the longest gap between two states, in ms, every five seconds; nothing else keeps it from its work."""
+
+
+def own_ports(protocol: str) -> str:
+    """Its table of gateway.toml, with free ports."""
+    return f"[{protocol}]\nport = 0\n" + ("cyclic_port = 0\n" if protocol == "ethernetip" else "")
 
 
 def memory_mb(process: subprocess.Popen[bytes]) -> float:
@@ -120,7 +126,7 @@ def test_strangers_on_the_ports_of_gateways_cost_no_other_connection() -> None:
     with Line("ok", limits=UNHURRIED) as line, Camera(line) as camera:
         line.start()
         line.await_state(RUNNING)
-        gateways = [GatewayProcess(line, protocol, f"[{protocol}]\nport = 0\n") for protocol in PROTOCOLS]
+        gateways = [GatewayProcess(line, protocol, own_ports(protocol)) for protocol in PROTOCOLS]
         strangers = [Strangers(f"tcp://127.0.0.1:{gateway.port()}", dice) for gateway in gateways]
         for stranger in strangers:
             stranger.say_all(sayings(b"PUSH", dice), ENDINGS[:4])
@@ -136,7 +142,7 @@ def test_who_connects_to_an_impostor_lives_on_and_serves_when_the_station_is_the
     with Line("ok", limits=UNHURRIED) as line, ExitStack() as stack:
         impostor = Impostor({name: line.ends[name] for name in ("frames", "results", "control")}, random.Random(13))
         child = line.spawn(*CAMERA_PROCESS, line.ends["frames"], "0")
-        gateways = [GatewayProcess(line, protocol, f"[{protocol}]\nport = 0\n") for protocol in PROTOCOLS]
+        gateways = [GatewayProcess(line, protocol, own_ports(protocol)) for protocol in PROTOCOLS]
         client = stack.enter_context(line.client())
         camera = stack.enter_context(Camera(line, triggered=True))
         ends_s = time.monotonic() + PATIENCE_MS / 1000
@@ -166,7 +172,7 @@ def test_ten_minutes_of_strangers_leave_nothing_behind(curve: bool) -> None:
         process = line.start()
         line.await_state(RUNNING)
         toml = f'[station]\nkey_file = "{line.keys["client"]}"\n' if curve else ""
-        gateways = [GatewayProcess(line, protocol, f"{toml}[{protocol}]\nport = 0\n") for protocol in PROTOCOLS]
+        gateways = [GatewayProcess(line, protocol, toml + own_ports(protocol)) for protocol in PROTOCOLS]
         targets = [(line.ends[name], TYPES[name]) for name in NAMES]
         targets += [(f"tcp://127.0.0.1:{gateway.port()}", b"PUSH") for gateway in gateways]
         processes = [process, *(gateway.process for gateway in gateways)]

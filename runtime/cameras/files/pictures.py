@@ -92,8 +92,9 @@ def read_colour(path: Path, white_level: int) -> ByteArray:
     if stored.dtype == np.uint16:
         if not white_level:
             raise DataError(
-                f"{path} has 16 bits per channel; write into intrinsics.json which stored value is white, such as "
-                '"white_level": 4095, or save it with 8 bits by a fixed rule'
+                f'{path} has 16 bits per channel; say which stored value is white, such as "white_level": 4095 in '
+                "intrinsics.json, or white_level of the camera's table in camera.toml, or save it with 8 bits by a "
+                "fixed rule"
             )
         stored = _eight_bits(stored, white_level)
     return np.ascontiguousarray(stored if stored.ndim == 3 else np.repeat(stored[..., None], 3, axis=2))

@@ -17,7 +17,7 @@ from asperity.runtime.cuda.checks.clouds import (
 )
 from asperity.runtime.cuda.kernels import Cost, KernelEntry, Shape
 from asperity.runtime.cuda.launch import Device
-from asperity.runtime.cuda.points import Interpolation
+from asperity.runtime.cuda.points import FilledPatches, Interpolation
 from asperity.runtime.vision.points import farthest_points, interpolation_weights, patch_map, valid_points
 
 WEIGHT_ROUNDING = 1e-6
@@ -46,6 +46,7 @@ class CheckedInterpolation:
         self.tokens = rng.normal(size=(self.groups, self.channels)).astype(dtype)
         self.slots = shape.get("slots", self.grid**2)
         self.stage = Interpolation(device, self.size, self.grid, self.groups, self.pooling, self.slots)
+        self.filled = FilledPatches(device, self.size, self.grid, self.pooling)
         self.cloud, self.device_centres = device.upload(cloud), device.upload(listed)
         self.device_tokens, self.fault = device.upload(self.tokens), clear_fault(device)
         self.dense = device.alloc(4 * self.grid**2 * self.groups)
@@ -59,6 +60,7 @@ class CheckedInterpolation:
     def enqueue(self) -> None:
         """Launches only."""
         self.stage.enqueue(self.cloud, self.device_centres, self.fault)
+        self.filled.enqueue(self.cloud, self.fault)
         self.stage.enqueue_dense(self.dense)
         self.stage.enqueue_pool(self.device_tokens, self.channels, self.half, self.grid**2, self.out, self.fault)
 
@@ -66,6 +68,8 @@ class CheckedInterpolation:
         """Against the CPU's map."""
         patches = self.grid**2
         nonempty = self.device.download(self.stage.nonempty, (patches,), np.uint8)
+        if not np.array_equal(self.device.download(self.filled.numbers.nonempty, (patches,), np.uint8), nonempty):
+            return ["patches hold points with the map and without it, and not the same ones"]
         if self.kind == "nan":
             # A patch whose points are not filled enough may hide the damage from the map, never from the fault word.
             found = int(self.device.download(self.fault, (1,), np.uint32)[0])

@@ -12,11 +12,7 @@ from asperity.runtime.cuda.kernels import Cost, KernelEntry, Shape
 from asperity.runtime.cuda.launch import Device
 from asperity.runtime.cuda.maps import (
     FUSED,
-    PLANES,
-    POINTS,
-    RGB,
     SCORED,
-    SURFACE,
     ImageDistance,
     LocalDistances,
     Maps,
@@ -27,7 +23,7 @@ from asperity.runtime.cuda.maps import (
 from asperity.runtime.frame import FloatArray, ModalityName, ModalityScores
 from asperity.runtime.manifest import Decision, Modality
 from asperity.runtime.vision.distances import image_distance
-from asperity.runtime.vision.maps import MAP_PX, pixel_map
+from asperity.runtime.vision.maps import BLUR_SIGMA_PX, MAP_PX, own_blur_px, pixel_map
 from asperity.runtime.vision.nearest import MemoryBank
 from asperity.runtime.vision.scoring import fused_map
 
@@ -50,8 +46,20 @@ SQUARES = msgspec.structs.replace(
 LEFT_OUT = msgspec.structs.replace(SQUARES, points=Modality(0.0, 1.0, 6.0, 0.8, 5.0, 1.1, 0.0, 10))
 """The points count for nothing, but their damage does."""
 THREE = msgspec.structs.replace(SQUARES, geometry=Modality(0.0, 1.0, 5.0, 0.7, 3.0, 0.6, 1.0, 10))
-DECISIONS = {"squares": SQUARES, "three": THREE, "three_nan": THREE, "left_out": LEFT_OUT, "left_out_nan": LEFT_OUT}
+NO_POINTS = msgspec.structs.replace(THREE, points=None, height=Modality(0.0, 1.0, 5.0, 0.7, 2.0, 0.5, 1.0, 10))
+DECISIONS = {
+    "squares": SQUARES, "three": THREE, "three_nan": THREE, "left_out": LEFT_OUT, "left_out_nan": LEFT_OUT,
+    "no_points": NO_POINTS,
+}  # fmt: skip
 """By kind of input; otherwise ``DECISION``."""
+
+
+def maps_of(device: Device, grid: int, rgb_grid: int, slots: int, decision: Decision = DECISION) -> Maps:
+    """A stage whose distances nobody gives."""
+    rows = max(rgb_grid**2, slots, grid**2)
+    return Maps(
+        device, grid, rgb_grid, slots, decision, {name: device.alloc(4 * rows) for name in decision.modalities()}
+    )
 
 
 class CheckedMaps:
@@ -82,20 +90,23 @@ class CheckedMaps:
             if not self.decision.geometry:
                 distances[numbers[at]] = np.nan
         self.distances, self.tokens, self.surface, self.numbers = distances, tokens, surface, numbers
-        self.stage = Maps(device, grid, self.rgb_grid, self.slots, self.decision)
-        inspect = self.inspect.astype(np.uint8)
-        self.inputs = (
-            device.upload(distances), device.upload(numbers), device.upload(tokens), device.upload(inspect),
-        )  # fmt: skip
-        self.third = device.upload(surface) if self.decision.geometry else None
+        self.patch_distances = rng.gamma(4.0, 1.1, (grid, grid)).astype(np.float32)
+        given: dict[ModalityName, FloatArray] = {
+            "rgb": tokens, "points": distances, "geometry": surface, "height": self.patch_distances,
+        }  # fmt: skip
+        sources = {name: device.upload(given[name]) for name in self.decision.modalities()}
+        self.blur_px = 2.0 if kind == "no_points" else BLUR_SIGMA_PX
+        self.stage = Maps(device, grid, self.rgb_grid, self.slots, self.decision, sources, self.blur_px)
+        self.inputs = device.upload(numbers), device.upload(self.inspect.astype(np.uint8))
         self.threads = shape.get("threads", 1024)
         self.fault = clear_fault(device)
-        flop = 2 * PLANES * MAP_PX * grid * (grid + MAP_PX)
-        self.work = Cost(flop=flop, bytes=4 * PLANES * (MAP_PX**2 + grid**2))
+        planes = self.stage.count
+        flop = 2 * planes * MAP_PX * grid * (grid + MAP_PX)
+        self.work = Cost(flop=flop, bytes=4 * planes * (MAP_PX**2 + grid**2))
 
     def enqueue(self) -> None:
         """Launches only."""
-        self.stage.enqueue(*self.inputs, self.fault, self.third)
+        self.stage.enqueue(*self.inputs, self.fault)
         self.stage.enqueue_region(self.fault, self.threads)
 
     def problems(self) -> list[str]:
@@ -104,7 +115,7 @@ class CheckedMaps:
         peaks = self.stage.download_peaks()
         if self.damaged:
             # Damage must stay in sight of everybody who looks.
-            damaged = [FUSED, SURFACE if self.decision.geometry else POINTS]
+            damaged = [FUSED, self.stage.plane_of["geometry" if self.decision.geometry else "points"]]
             return told + ([] if np.isnan(peaks[damaged]).all() else ["NaN did not reach the peaks"])
         grid, repeat = self.grid, self.grid // self.rgb_grid
         rgb, surface = (
@@ -112,19 +123,15 @@ class CheckedMaps:
             for tokens in (self.tokens, self.surface)
         )
         points = self.distances[np.maximum(self.numbers, 0)].reshape(grid, grid)
-        zero = np.float32(0)
-        modalities: dict[ModalityName, ModalityScores] = {
-            "rgb": ModalityScores(np.where(self.scored, rgb, zero), 0.0),
-            "points": ModalityScores(np.where(self.scored, points, zero), 0.0),
-        }
-        if self.decision.geometry:
-            modalities["geometry"] = ModalityScores(np.where(self.scored, surface, zero), 0.0)
-        wanted = {
-            FUSED: fused_map(modalities, self.decision), SCORED: self.scored.astype(np.float32),
-            RGB: modalities["rgb"].distance_map, POINTS: modalities["points"].distance_map,
+        laid: dict[ModalityName, FloatArray] = {
+            "rgb": rgb, "points": points, "geometry": surface, "height": self.patch_distances,
         }  # fmt: skip
-        if self.decision.geometry:
-            wanted[SURFACE] = modalities["geometry"].distance_map
+        modalities = {
+            name: ModalityScores(np.where(self.scored, laid[name], np.float32(0)), 0.0)
+            for name in self.decision.modalities()
+        }
+        wanted = {FUSED: fused_map(modalities, self.decision), SCORED: self.scored.astype(np.float32)}
+        wanted |= {self.stage.plane_of[name]: one.distance_map for name, one in modalities.items()}
         count = self.stage.count
         planes = self.device.download(self.stage.planes, (count, grid, grid), np.float32)
         pixels = self.device.download(self.stage.pixels, (count, MAP_PX, MAP_PX), np.float32)
@@ -132,7 +139,7 @@ class CheckedMaps:
             limit = MAP_ROUNDING * max(float(np.abs(expected).max()), 1e-9)
             if np.abs(planes[plane] - expected).max() > limit:
                 told.append(f"plane {plane} is off by {np.abs(planes[plane] - expected).max()}")
-            off = np.abs(pixels[plane] - pixel_map(expected)).max()
+            off = np.abs(pixels[plane] - pixel_map(expected, self.blur_px)).max()
             if off > limit:
                 told.append(f"the pixels of plane {plane} are off by {off}")
         if not np.array_equal(peaks, pixels.max(axis=(1, 2))):
@@ -262,7 +269,7 @@ class CheckedPeak:
         """Against ``runtime.vision.maps.pixel_map`` in float64."""
         told = fault_problems(self.device, self.fault, self.expected_fault)
         found = float(peak_values(self.device.download(self.stage.peak, (1,), np.uint64))[0])
-        wanted = float(pixel_map(self.map).max())
+        wanted = float(pixel_map(self.map, own_blur_px(len(self.map))).max())
         if np.isnan(wanted) != np.isnan(found) or abs(found - wanted) > MAP_ROUNDING * max(1.0, abs(wanted)):
             told.append(f"the peak is {found} and must be {wanted}")
         return told
@@ -306,7 +313,7 @@ ENTRIES: tuple[KernelEntry, ...] = (
         source="maps",
         prepare=CheckedPeak,
         shapes=(_PAPER, {"grid": 21, "rgb_grid": 7}),
-        small=({"grid": 12, "rgb_grid": 6},),
+        small=({"grid": 12, "rgb_grid": 6}, {"grid": 32, "rgb_grid": 32}),
         kinds=("random", "flat", "nan"),
     ),
     _distance_entry(True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,11 +14,14 @@ from asperity.runtime.cuda.checks.preprocess import frame_of, geometry_of, netwo
 from asperity.runtime.cuda.kernels import Cost, KernelEntry, Shape
 from asperity.runtime.cuda.launch import Buffer, Device
 from asperity.runtime.cuda.preprocess import Preprocess
-from asperity.runtime.cuda.surface import SurfaceImage
-from asperity.runtime.manifest import SurfacePicture
+from asperity.runtime.cuda.surface import Surface, SurfaceImage, SurfacePoints
+from asperity.runtime.frame import BoolArray, FloatArray, Frame, ModalityName
+from asperity.runtime.manifest import Geometry, SurfacePicture
+from asperity.runtime.vision import surface_grid as vision
 from asperity.runtime.vision.features import normalised
-from asperity.runtime.vision.preprocess import find_part, prepare, surface_grid
-from asperity.runtime.vision.surface_grid import surface_of
+from asperity.runtime.vision.height_residual import heights_of
+from asperity.runtime.vision.preprocess import find_part, part_window, surface_grid
+from asperity.runtime.vision.surface_grid import SurfaceGrid
 from asperity.runtime.vision.surface_picture import around_width, picture
 
 POINT_MM = 6.2e-5
@@ -31,59 +34,98 @@ LEVELS = 1
 KINDS = ("random", "pieces", "holes", "off_frame", "nan", "depth", "empty")
 
 
-class CheckedSurface:
-    """One frame through preprocessing and the surface's kernels; ``shape["relief"]`` 0: its normals."""
+class SeenSurface:
+    """One frame through preprocessing and the kernels that average its surface."""
 
-    def __init__(self, device: Device, shape: Shape, kind: str, rng: np.random.Generator) -> None:
+    def __init__(
+        self, device: Device, shape: Shape, kind: str, rng: np.random.Generator, name: ModalityName, **constants: Any
+    ) -> None:
+        """``constants``: those of the modality ``name``, of its network."""
         height, width = shape["height"], shape["width"]
         self.device, self.kind, self.frame = device, kind, frame_of(kind, height, width, rng)
         self.geometry = geometry_of(kind, height, width, shape["side"])
-        scale = (0.4, 0.4, 0.3) if shape["relief"] else (0.8, 0.8, 0.5)
-        self.chosen = SurfacePicture(
-            "relief" if shape["relief"] else "normals", shape["box"], (0.05, -0.02, 0.1), scale
-        )
-        modalities: tuple[Literal["rgb", "points", "geometry"], ...] = ("rgb", "points", "geometry")
-        self.network = msgspec.structs.replace(network_of(shape), picture=self.chosen, modalities=modalities)
-        self.pre = Preprocess(device, self.geometry, self.network, None)
-        self.stage, self.fault = SurfaceImage(self.pre), clear_fault(device)
+        self.network = msgspec.structs.replace(network_of(shape), modalities=("rgb", name), **constants)
+        self.pre, self.fault = Preprocess(device, self.geometry, self.network, None), clear_fault(device)
+        self.points = SurfacePoints(self.pre)
+        self.surface = Surface(self.points, shape["box"])
         stored = self.frame.xyz if self.frame.xyz is not None else self.frame.depth
         assert stored is not None
         self.rgb, self.stored = device.upload(self.frame.rgb), device.upload(stored)
         self.rays = self.pre.upload_rays(self.frame) if self.frame.intrinsics is not None else None
         self._made = False
-        cells, around = self.stage.size**2, around_width(self.stage.size)
-        self.work = Cost(flop=cells * (20 * around * shape["relief"] + 12 * shape["box"] + 60), bytes=120 * cells)
 
     def enqueue(self) -> None:
-        """Launches only; what comes before the picture is done once."""
+        """Launches only; what comes before the surface is done once."""
         if not self._made:
             if self.rays is None:
                 self.pre.enqueue_xyz(self.frame, self.rgb, self.stored, self.fault)
             else:
                 self.pre.enqueue_depth(self.frame, self.rgb, self.stored, self.rays, self.fault)
             self._made = True
+        self.points.enqueue()
+        self.surface.enqueue(self.fault)
+
+    def wanted(self) -> tuple[SurfaceGrid, vision.Surface]:
+        """The CPU's surface of the frame."""
+        return cpu_surface(self.frame, self.geometry, self.surface.width)
+
+    def get(self, buffer: Buffer, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+        """A buffer's content."""
+        return self.device.download(buffer, shape, dtype)
+
+    def figures(self) -> dict[str, float]:
+        """Nothing beside the timing."""
+        return {}
+
+
+def cpu_surface(frame: Frame, geometry: Geometry, width: int) -> tuple[SurfaceGrid, vision.Surface]:
+    """The CPU's surface of a frame."""
+    found = find_part(frame, geometry)
+    grid = surface_grid(found, part_window(found.part, geometry), geometry)
+    return grid, vision.surface_of(grid, width)
+
+
+def cpu_heights(frame: Frame, geometry: Geometry, width: int) -> tuple[FloatArray, BoolArray]:
+    """The CPU's heights of a frame, S x S mm, and where there are any."""
+    grid, surface = cpu_surface(frame, geometry, width)
+    return heights_of(surface, grid.up)
+
+
+class CheckedSurface(SeenSurface):
+    """The surface's picture; ``shape["relief"]`` 0: its normals."""
+
+    def __init__(self, device: Device, shape: Shape, kind: str, rng: np.random.Generator) -> None:
+        scale = (0.4, 0.4, 0.3) if shape["relief"] else (0.8, 0.8, 0.5)
+        self.chosen = SurfacePicture(
+            "relief" if shape["relief"] else "normals", shape["box"], (0.05, -0.02, 0.1), scale
+        )
+        super().__init__(device, shape, kind, rng, "geometry", picture=self.chosen)
+        self.stage = SurfaceImage(self.surface, self.chosen)
+        cells, around = self.stage.size**2, around_width(self.stage.size)
+        self.work = Cost(flop=cells * (20 * around * shape["relief"] + 12 * shape["box"] + 60), bytes=120 * cells)
+
+    def enqueue(self) -> None:
+        """Launches only."""
+        super().enqueue()
         self.stage.enqueue(self.fault)
 
     def problems(self) -> list[str]:
         """Points and normals to float32's rounding, levels to one, and what follows them bit for bit."""
         told = fault_problems(self.device, self.fault, EMPTY if self.kind == "empty" else 0)
         size, image_px = self.stage.size, self.network.image_px
-        levels = self._get(self.stage.levels, (size, size, 3), np.uint8)
-        image = self._get(self.stage.image, (image_px, image_px, 3), np.uint8)
+        levels = self.get(self.stage.levels, (size, size, 3), np.uint8)
+        image = self.get(self.stage.image, (image_px, image_px, 3), np.uint8)
         resized = Image.fromarray(levels).resize((image_px, image_px), Image.Resampling.BICUBIC)
         if not np.array_equal(image, np.asarray(resized)):
             told.append("the picture is not its levels'")
-        network_image = self._get(self.stage.network_image, (1, 3, image_px, image_px), np.float32)
+        network_image = self.get(self.stage.network_image, (1, 3, image_px, image_px), np.float32)
         if not np.array_equal(network_image, normalised(image, self.network)):
             told.append("the normalised picture differs")
         if self.kind == "empty":
             return told + (["a picture of nothing"] if levels.any() else [])
-        grid = surface_grid(
-            find_part(self.frame, self.geometry), prepare(self.frame, self.geometry, self.network).window, self.geometry
-        )
-        surface = surface_of(grid, self.chosen.width)
-        means = self._get(self.stage.means, (size, size, 4), np.float32)
-        normals = self._get(self.stage.normals, (size, size, 4), np.float32)
+        grid, surface = self.wanted()
+        means = self.get(self.surface.means, (size, size, 4), np.float32)
+        normals = self.get(self.surface.normals, (size, size, 4), np.float32)
         present, sloped = means[:, :, 3] > 0, normals[:, :, 3] > 0
         wanted_sloped = surface.placed(surface.sloped)
         if not (np.array_equal(present, surface.placed(surface.present)) and np.array_equal(sloped, wanted_sloped)):
@@ -101,13 +143,6 @@ class CheckedSurface:
         if len(np.unique(wanted)) < 5:
             told.append("there is nothing to see in the picture")
         return told
-
-    def _get(self, buffer: Buffer, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
-        return self.device.download(buffer, shape, dtype)
-
-    def figures(self) -> dict[str, float]:
-        """Nothing beside the timing."""
-        return {}
 
 
 _SIZES = {"grid": 7, "cloud": 14, "nearest": 0}

@@ -46,6 +46,7 @@ from asperity.runtime.gateways.modbus.table import (
     unpack,
     words_of,
 )
+from asperity.runtime.gateways.result_block import ResultBlock
 from asperity.runtime.wire import Record, StationState, decode_record, encode_record
 from asperity.runtime.wire.record import session_number
 
@@ -80,9 +81,10 @@ class Shown:
 class ModbusRegisters:
     """The table of ``modbus_table`` on a link. For one thread."""
 
-    def __init__(self, config: GatewayConfig, link: Link) -> None:
-        """Raises ConfigError for a recipe of no number."""
-        self._config = config
+    def __init__(self, config: GatewayConfig, link: Link, table: str = "modbus") -> None:
+        """``table``: where these settings stand in gateway.toml. Raises ConfigError for a recipe of no number."""
+        self._config, self._table = config, table
+        self._block: ResultBlock = getattr(config, table)
         self._link = link
         self._arrived: deque[Item] = deque()  # taken from the link and not shown yet
         self._buffer: deque[Shown] = deque()
@@ -90,7 +92,7 @@ class ModbusRegisters:
         self._overruns = 0
         self._overrun = False
         self._command, self._trigger = Request(), Request()
-        self._recipe = RecipeRequest(config.modbus.recipe_silent_ms)
+        self._recipe = RecipeRequest(self._block.recipe_silent_ms)
         self._requests = {"command": self._command, "recipe_select": self._recipe, "trigger_request": self._trigger}
         self._trigger_id = 0  # the last that was asked for
         self._given_up = GivenUp()
@@ -106,7 +108,7 @@ class ModbusRegisters:
             COUNTS: lambda: counts_block(link.view()),
         }
         self._known: set[str] = set()  # registers that were written since the gateway started
-        self._recipe_of_number = {_number(text): name for text, name in config.modbus.recipes.items()}
+        self._recipe_of_number = {_number(table, text): name for text, name in self._block.recipes.items()}
         self._number_of_recipe = {name: number for number, name in self._recipe_of_number.items()}
 
     def refresh(self) -> None:
@@ -127,13 +129,13 @@ class ModbusRegisters:
     def _place(self, item: Item, state: StationState | None) -> None:
         if isinstance(item, Gap):
             self._missing += item.last_id - item.first_id + 1
-            if not self._config.modbus.handshake:
+            if not self._block.handshake:
                 self._buffer.clear()
             return
         record = decode_record(encode_record(item.result, state=0 if state is None else state.state, station_number=0))
-        if not self._config.modbus.handshake:
+        if not self._block.handshake:
             self._buffer.clear()
-        elif len(self._buffer) == self._config.modbus.buffer_results:
+        elif len(self._buffer) == self._block.buffer_results:
             self._drop_oldest_waiting()
         refused = (
             not self._of_selected_recipe(item)
@@ -278,7 +280,7 @@ class ModbusRegisters:
             self._refuse(lambda shown: not self._of_selected_recipe(shown.item))
         self._take_as_it_stands({name: value for name, value in asked.items() if name not in self._known})
         self._known |= touched
-        self._act(changed, _actor(peer))
+        self._act(changed, _actor(f"{self._table} {peer}"))
 
     def _check(self, values: dict[str, int | float], asked: dict[str, int], changed: dict[str, int]) -> None:
         """Everything that may be wrong, before anything is done. Raises Refusal."""
@@ -295,7 +297,7 @@ class ModbusRegisters:
 
     def _acknowledge(self, number: int) -> None:
         """The PLC has the shown result. Another number is of an earlier one, which is gone: it acknowledges nothing."""
-        if self._config.modbus.handshake and self._buffer and number == self._buffer[0].number:
+        if self._block.handshake and self._buffer and number == self._buffer[0].number:
             self._buffer.popleft()
 
     def _take_as_it_stands(self, first: dict[str, int]) -> None:
@@ -362,7 +364,7 @@ class ModbusRegisters:
 
     def _hard_wired(self) -> bool | None:
         """Does a wire fire the camera? None: the configuration contradicts the station."""
-        state, told = self._link.view().state, self._config.modbus.hard_wired
+        state, told = self._link.view().state, self._block.hard_wired
         if state is None or state.triggers not in ("software", "hard_wired"):
             return bool(told)
         wired = state.triggers == "hard_wired"
@@ -370,16 +372,16 @@ class ModbusRegisters:
             return wired
         if not self._contradicted:
             self._contradicted = True
-            text = "[modbus] hard_wired is %s, but the station's triggers are %s: none is forwarded; remove hard_wired"
-            log.error(text, str(told).lower(), state.triggers)
+            log.error("[%s] hard_wired is %s, but the station's triggers are %s: none is forwarded; remove hard_wired",
+                      self._table, str(told).lower(), state.triggers)  # fmt: skip
         return None
 
 
-def _number(text: str) -> int:
+def _number(table: str, text: str) -> int:
     """A recipe's number; keys of a TOML table are texts, and 01 would be a second key for the number 1."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and text[0] != "0" and int(text) <= 0xFFFF):
         raise ConfigError(
-            f'[modbus] recipes has the number {text!r}; use 1 to 65535, for example recipes = {{ 1 = "name" }}'
+            f'[{table}] recipes has the number {text!r}; use 1 to 65535, for example recipes = {{ 1 = "name" }}'
         )
     return int(text)
 
@@ -389,6 +391,6 @@ def _f32(value: float | None) -> float:
     return value if value is not None and abs(value) <= F32_MAX else 0.0
 
 
-def _actor(peer: str) -> str:
+def _actor(who: str) -> str:
     """On whose behalf a request is made; an address may bring the name of an interface."""
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in f"modbus {peer}")[:ACTOR_LENGTH]
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in who)[:ACTOR_LENGTH]

@@ -21,11 +21,13 @@ from asperity.benchmarks.published_form.torch_form import PublishedBank, Publish
 from asperity.runtime.frame import ModalityScores, Scores
 from tests.benchmarks.published_form.test_published import frame, setting
 from tests.kept import kept
+from tests.quick_exports import quick_exports
 
 
 @pytest.fixture
 def kept_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network of the same weights is exported once per tree."""
+    quick_exports()
     export = onnx_form._graph
 
     def graph(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> bytes:

@@ -24,7 +24,7 @@ from asperity.calibration.report.types import Report
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.errors import CalibrationError
 from asperity.runtime.manifest import WeightsOrigin
-from tests.calibration.plates import Place, Shot, by_hand, plate
+from tests.calibration.plates import Place, Shape, Shot, by_hand, plate
 from tests.calibration.tiny_station import TINY, TinyPoints, TinyRgb
 
 OPTIONS = CalibrateOptions(profile="plates", method="frozen", unit="m")
@@ -39,8 +39,8 @@ def resting(part: int) -> Draw:
     return lambda exposure: plate(part, exposure, IN_FIXTURE)
 
 
-def moved(part: int) -> Draw:
-    return lambda exposure: plate(part, exposure, by_hand(exposure))
+def moved(part: int, shape: Shape = "plate") -> Draw:
+    return lambda exposure: plate(part, exposure, by_hand(exposure), shape)
 
 
 def write(folder: Path, shots: Sequence[Shot], ids: Sequence[str] = (), train: int | None = None) -> Path:
@@ -77,6 +77,7 @@ KINDS: dict[str, tuple[list[Draw], list[str], int, int]] = {
     "one part at rest": ([resting(7)] * FEW, [], 1, 0),
     "one part at rest, an id for every frame": ([resting(7)] * FEW, UNIQUE[:FEW], 1, 0),
     "one part moved by hand": ([moved(7)] * COUNT, [], 1, 0),
+    "one part with holes moved by hand": ([moved(7, "holes")] * COUNT, [], 1, 0),
     "one part moved by hand, an id for every frame": ([moved(7)] * COUNT, UNIQUE, COUNT, COUNT),
     "different parts, one id for all": (DIFFERENT[:FEW], ["p"] * FEW, 1, 0),
     "three parts in turn, moved": ([moved(i % 3) for i in range(FEW)], [], 3, 0),
@@ -121,9 +122,19 @@ def test_parts_that_cannot_be_compared_are_not_called_different(tmp_path: Path) 
     """Few level cells: the promise says what it rests on, for one part as for many."""
     small = [replace_by_table(shot) for shot in drawn([resting(7)] * COUNT)]
     normals = read(write(tmp_path / "source", small), geometry="plane")
-    assert not normals.parts.compared and not normals.parts.repeats
-    assert "could not be checked" in promise(choose_rate(6, None), None, "split", 6, compared=False).statement
+    assert normals.parts.unseen == "any" and not normals.parts.repeats
+    assert "could not be checked" in promise(choose_rate(6, None), None, "split", 6, unseen="any").statement
     assert "could not be checked" not in promise(choose_rate(6, None), None, "split", 6).statement
+
+
+def test_a_round_part_that_was_turned_is_not_called_different(tmp_path: Path) -> None:
+    """Nothing shows where it lay, so the promise says that it may have been turned."""
+    shots = drawn([moved(i % 3, "disc") for i in range(6)])
+    normals = read(write(tmp_path / "source", shots))
+    assert normals.parts.unseen == "turned"
+    told = promise(choose_rate(6, None), None, "split", 6, unseen="turned").statement
+    assert "looks nearly the same at every turn" in told
+    assert not read(write(tmp_path / "other", drawn(DIFFERENT[:6]))).parts.unseen
 
 
 def replace_by_table(shot: Shot) -> Shot:
@@ -228,8 +239,23 @@ def test_one_part_does_not_calibrate(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("plates")
-def test_a_suspicion_lessens_the_promise_in_words_and_is_on_the_page(tmp_path: Path) -> None:
+def test_one_part_under_many_ids_leaves_nothing_to_promise(tmp_path: Path) -> None:
+    """Ids are believed where a part lies elsewhere in each frame, but the numbers do not rest on them."""
     draws = [moved(7)] * COUNT
     folder = calibrate(write(tmp_path / "source", drawn(draws), UNIQUE), tmp_path / "out", OPTIONS)
-    assert "presumes different parts, and 24 of the normal frames" in folder.record.false_rejects.statement
-    assert "may show the same part" in folder.report_path.read_text()
+    promised, page = folder.record.false_rejects, folder.report_path.read_text()
+    assert (promised.alpha_total, promised.bound_95, folder.record.decision.alpha_total) == (1, 1, 1)
+    assert promised.statement.startswith("How many good parts will be rejected is not known. 6 part ids calibrate")
+    assert "only 0 of these parts are shown to be different" in promised.statement
+    assert promised.alpha == folder.record.decision.alpha == pytest.approx(1 / 7)  # engines set thresholds by it
+    assert "may show the same part" in page and "<b>not known</b>" in page
+
+
+def test_a_rate_is_that_of_the_parts_shown_to_be_different() -> None:
+    rate = choose_rate(10, None)
+    doubted = promise(rate, None, "split", 10, shown_apart=4)
+    assert (doubted.alpha, doubted.alpha_total, doubted.witnesses) == (rate.alpha, pytest.approx(1 / 5), 10)
+    assert doubted.bound_95 == pytest.approx(choose_rate(4, None).bound()) and doubted.bound_95 > rate.bound()
+    assert "reject 20 on average" in doubted.statement and "If all ids are right, it is 9.1 of 100" in doubted.statement
+    assert promise(rate, None, "split", 10, shown_apart=10) == promise(rate, None, "split", 10)
+    assert promise(choose_rate(10, None, True), None, "split", 10, shown_apart=1).alpha_total == 1

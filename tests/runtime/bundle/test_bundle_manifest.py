@@ -84,6 +84,7 @@ def with_surface(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (with_surface(), ("does not list heights.safetensors",)),
         (set_in("golden", 0, "image_distances", {"rgb": 1.0}), ("distances of rgb",)),
         (set_in("decision", "alpha", 1.0), ("decision.alpha",)),
+        (set_in("decision", "alpha_total", 1.01), ("decision.alpha_total",)),
         (set_in("golden_tolerance", 0.0), ("golden_tolerance",)),
         (set_in("frame_p99_ms", 0.0), ("frame_p99_ms",)),
         (set_in("geometry", "plane", None), ("plane",)),
@@ -183,6 +184,7 @@ def test_numbers_at_their_limit_are_opened(toy: ToyBundle) -> None:
         values["golden_tolerance"], values["frame_p99_ms"] = 0.136, 30_000.0
         values["geometry"] |= {"moved_share": 0.75, "moved_mm": 2.68, "plane_cut_mm": 2.68, "min_points": 64}
         values["silhouette"][4]["high"] = 0.9
+        values["decision"]["alpha_total"] = 1.0  # nothing could be promised
 
     toy.edit(change)
     assert open_bundle(toy.path, toy.trust).manifest.golden_tolerance == 0.136

@@ -46,6 +46,13 @@ CASES: dict[str, tuple[list[str], dict[str, bytes], int, str]] = {
         ["run", "--config", "s"], {"s": b'[[stations]]\ntriggers = "Soft"\n'}, 3,
         "triggers: expected free_run or software or hard_wired, not 'Soft'",
     ),
+    "live: choice": (
+        ["camera", "live", "folder", "--set", "unit=cm"], {}, 3, """unit: expected "" or m or mm or um, not 'cm'""",
+    ),
+    "live: invalid": (
+        ["camera", "live", "folder", "--set", "path=d", "--set", "invalid=0;65535"], {"d/1.ply": b""}, 3,
+        "'0;65535' is not a number",
+    ),
     "score: name": (["score", "b", "d"], {"d/rgb/a\n.png": b"", "d/xyz/a\n.tiff": b""}, 4, "cannot be seen"),
     "score: twin": (["score", "b", "d"], {"d/rgb/1.png": b"", "d/rgb/1.PNG": b""}, 4, "holds both"),
     "score: maps": (

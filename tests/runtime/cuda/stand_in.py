@@ -10,13 +10,23 @@ import numpy as np
 from onnx import helper
 
 from asperity.runtime.bundle.banks import Banks, read_banks
+from asperity.runtime.cuda.checks.surface import cpu_heights
 from asperity.runtime.cuda.shim.graphs import OnnxGraphs
 from asperity.runtime.cuda.shim.streams import ShimFrameDevice
 from asperity.runtime.engines.cpu import CpuEngine
 from asperity.runtime.engines.cuda import CudaEngine, Settings
-from asperity.runtime.frame import FloatArray, Scores
-from asperity.runtime.manifest import Decision, Geometry, Modality, Network, SurfacePicture
+from asperity.runtime.frame import MODALITIES, FloatArray, Scores
+from asperity.runtime.manifest import (
+    Decision,
+    Geometry,
+    GridDescriptor,
+    HeightResidual,
+    Modality,
+    Network,
+    SurfacePicture,
+)  # fmt: skip
 from asperity.runtime.vision.features import feature_shapes
+from asperity.runtime.vision.height_residual import HeightModel
 from asperity.runtime.vision.preprocess import Masks
 from tests.bundle_factory import model
 from tests.synthetic_station import plane_geometry, shoot, small_network
@@ -67,7 +77,12 @@ def graphs_of(network: Network, spoil: dict[str, float] | None = None) -> dict[s
             ],
             {"image": [1, 3, network.image_px, network.image_px]},
             {"tokens": [tokens, c]},
-            {"w": _weights(0, c, 3, cell, cell) / 20, "shape": np.array([c, tokens]), "spoil": wrong["rgb"]},
+            # Each token's own place counts too, as in a real network: tiles that are mixed up show.
+            {
+                "w": _weights(0, c, 3, cell, cell) / 20,
+                "shape": np.array([c, tokens]),
+                "spoil": wrong["rgb"] + _weights(4, tokens, c) / 4,
+            },
         ),
         "points": model(
             [
@@ -81,6 +96,8 @@ def graphs_of(network: Network, spoil: dict[str, float] | None = None) -> dict[s
             {"w": _weights(1, 6, d), "axis": np.array([1]), "spoil": wrong["points"]},
         ),
     }  # fmt: skip
+    if "points" not in network.modalities:
+        del graphs["points"]
     if network.adaptor == "lsfa":
         graphs["adaptor_rgb"] = _adaptor(tokens, c, 2, counted=False)
         graphs["adaptor_points"] = _adaptor(network.points_slots, d, 3, counted=True)
@@ -107,9 +124,13 @@ class Station:
             feature_mean=0.1, feature_std=0.7, image_mean=0.0, image_std=1.0, patch_mean=0.2, patch_std=1.1, weight=0.5,
             bank_rows=ROWS,
         )  # fmt: skip
-        both = {"rgb": one, "points": other_modality(one)}
-        if "geometry" in self.network.modalities:
-            both["geometry"] = msgspec.structs.replace(one, feature_mean=0.3, patch_mean=0.7)
+        known = {
+            "rgb": one, "points": other_modality(one),
+            "geometry": msgspec.structs.replace(one, feature_mean=0.3, patch_mean=0.7),
+            "height": msgspec.structs.replace(one, feature_mean=-0.4, feature_std=2.0, patch_mean=0.5),
+            "descriptor": msgspec.structs.replace(one, feature_std=0.4, patch_mean=0.3),
+        }  # fmt: skip
+        both = {name: known[name] for name in self.network.modalities}
         if self.projected:
             both = {n: msgspec.structs.replace(m, weight=1.0, projected=self.projected[n]) for n, m in both.items()}
         return Decision(
@@ -134,13 +155,25 @@ class Station:
         return read_banks(tensors, self.decision)
 
     @property
+    def heights(self) -> HeightModel | None:
+        """The part as another exposure shows it, a little turned."""
+        if self.network.height is None:
+            return None
+        shot = shoot(7, radius_mm=25.0, centre_mm=(1.0, -0.5))
+        heights, present = cpu_heights(shot.frame, self.geometry, self.network.height.width)
+        spread = np.random.default_rng(5).uniform(0.05, 0.1, (3, *heights.shape)).astype(np.float32)
+        return HeightModel(heights, present, spread)
+
+    @property
     def graphs(self) -> dict[str, bytes]:
         """ONNX by name."""
         return graphs_of(self.network, self.spoil)
 
     def cpu(self) -> CpuEngine:
         """The reference."""
-        return CpuEngine(self.geometry, self.network, self.graphs, self.banks, self.masks, threads=1)
+        return CpuEngine(
+            self.geometry, self.network, self.graphs, self.banks, self.masks, threads=1, heights=self.heights
+        )
 
     def cuda(
         self,
@@ -153,7 +186,7 @@ class Station:
         graphs = {name: graph for name, graph in (graphs or self.graphs).items() if name != without}
         return CudaEngine(
             device, OnnxGraphs(graphs, device), self.geometry, self.network, self.decision, self.banks, self.masks,
-            settings or Settings(keep_warm_ms=0),
+            settings or Settings(keep_warm_ms=0), self.heights,
         )  # fmt: skip
 
 
@@ -163,30 +196,38 @@ def other_modality(modality: Modality) -> Modality:
     return Modality(**{**values, "feature_mean": -0.2, "feature_std": 1.3, "patch_mean": 0.4, "weight": 0.7})
 
 
-def station(kind: Literal["published", "local", "plain", "squares", "surface"] = "published") -> Station:
+Kind = Literal["published", "local", "plain", "squares", "surface", "fast", "tiles"]
+
+
+def station(kind: Kind = "published") -> Station:
     """Kinds of recipes: with adaptors and published distances, local ones on two grids, no adaptor; squares and
-    projected features, one to fewer columns than channels; with the surface's picture too."""
-    if kind == "published":
-        return Station()
-    if kind == "local":
-        return Station(
-            small_network(
-                grid=14, rgb_grid=7, cloud_px=42, groups=24, adaptor="lsfa", points_slots=128, rgb_slots=49,
-                distances="local", pooling="valid_mean",
-            )
-        )  # fmt: skip
-    if kind == "squares":
-        return Station(small_network(distances="local"), projected={"rgb": 4, "points": 6})
-    if kind == "surface":
-        chosen = SurfacePicture("relief", 3, (0.0, 0.0, 0.0), (0.4, 0.4, 0.3))
-        return Station(
-            small_network(
-                grid=14, rgb_grid=7, cloud_px=42, groups=24, distances="local", picture=chosen,
-                modalities=("rgb", "points", "geometry"),
-            ),
-            projected={"rgb": 4, "points": 6, "geometry": 3},
-        )  # fmt: skip
-    return Station(small_network(pooling="published", cloud_resize="nearest", centre_positions=False))
+    projected features, one to fewer columns than channels; with all modalities of the surface, of two widths; published
+    distances without points, otherwise as profile ``fast``; pictures seen tile by tile."""
+    relief = SurfacePicture("relief", 3, (0.0, 0.0, 0.0), (0.4, 0.4, 0.3))
+    histograms = GridDescriptor(3, ((0.05, 0.05, 0.03), (0.05, 0.06, 0.03), (0.05, 0.08, 0.04)))
+    two_grids = {"grid": 14, "rgb_grid": 7, "cloud_px": 42, "groups": 24, "distances": "local"}
+    changes: dict[Kind, dict[str, object]] = {
+        "published": {"adaptor": "lsfa", "points_slots": 40, "rgb_slots": 49},
+        "local": {
+            **two_grids, "adaptor": "lsfa", "points_slots": 128, "rgb_slots": 49, "pooling": "valid_mean",
+        },
+        "plain": {"pooling": "published", "cloud_resize": "nearest", "centre_positions": False},
+        "squares": {"distances": "local"},
+        "surface": {
+            **two_grids, "picture": relief, "descriptor": histograms, "height": HeightResidual(5, 64),
+            "modalities": MODALITIES,
+        },
+        "fast": {"picture": relief, "descriptor": histograms, "modalities": ("rgb", "geometry", "descriptor")},
+        "tiles": {"tiles": 2, "distances": "local", "picture": relief, "modalities": ("rgb", "points", "geometry")},
+    }  # fmt: skip
+    projected = {
+        "squares": {"rgb": 4, "points": 6},
+        "surface": {"rgb": 4, "points": 6, "geometry": 3, "height": 6, "descriptor": 20},
+    }
+    side_px = 96 if kind in ("published", "local", "plain", "squares") else 64
+    return Station(
+        small_network(**changes[kind]), plane_geometry(SHOT, side_px=side_px), projected=projected.get(kind, {})
+    )
 
 
 def same(one: Scores, other: Scores) -> bool:

@@ -40,7 +40,8 @@ def test_an_architecture_of_each_kind() -> None:
             build_fatbin(chosen, folder / "kernels.fatbin", Path(objects))
         (folder / "said").write_text(said.getvalue())
 
-    folder = kept(f"kernels_{hashlib.sha256(version.encode()).hexdigest()[:12]}", compile_them)
+    name = f"kernels_{hashlib.sha256(version.encode()).hexdigest()[:12]}"
+    folder = kept(name, compile_them, of=(ROOT / "CMakeLists.txt", ROOT / "runtime" / "cuda", Path(__file__)))
     assert (folder / "kernels.fatbin").read_bytes()[:4] == FATBIN_MAGIC
     assert chosen and all(f"sm_{kind}" in (folder / "said").read_text() for kind in chosen)
 

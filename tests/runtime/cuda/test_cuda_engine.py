@@ -58,8 +58,12 @@ def agree(found: Scores, expected: Scores) -> None:
         np.testing.assert_allclose(getattr(found.silhouette, figure), getattr(expected.silhouette, figure), rtol=1e-4)
 
 
-@pytest.mark.parametrize("first_branch_first", [False, True])
-@pytest.mark.parametrize("kind", ["published", "local", "plain", "squares", "surface"])
+BOTH_ORDERS = [
+    (kind, first) for kind in ("published", "local", "plain", "squares", "surface") for first in (False, True)
+]
+
+
+@pytest.mark.parametrize(("kind", "first_branch_first"), [*BOTH_ORDERS, ("fast", True), ("tiles", False)])
 def test_scores_are_the_cpu_engines(device_of: Any, kind: Any, first_branch_first: bool) -> None:
     made, device = station(kind), device_of(first_branch_first=first_branch_first, order=int(first_branch_first))
     engine, reference = made.cuda(device), made.cpu()
@@ -201,16 +205,34 @@ def test_a_fuller_frame_than_the_slots_takes_the_larger_graph(device_of: Any) ->
         without.score(SHOT.frame, silent)
 
 
-@pytest.mark.parametrize("kind", ["local", "surface"])
+@pytest.mark.parametrize("kind", ["local", "surface", "fast", "tiles"])
 def test_a_prepared_frame_scores_like_the_frame_itself(device: ShimFrameDevice, kind: Any) -> None:
     """What is recorded and what is launched one by one are the same work."""
     made = station(kind)
     engine = made.cuda(device)
     scores = engine.score(SHOT.frame, silent)
-    prepared = prepare(SHOT.frame, made.geometry, made.network)
-    assert same(engine.score_prepared(prepared, silent), scores)
-    with pytest.raises(EngineError, match="no points"):
-        engine.score_prepared(replace(prepared, cloud=np.zeros_like(prepared.cloud)), silent)
+    prepared = prepare(SHOT.frame, made.geometry, made.network, heights=made.heights)
+    found = engine.score_prepared(prepared, silent)
+    if "geometry" in found.modalities:  # what the CPU made of the surface, within rounding
+        agree(found, scores)
+    else:
+        assert same(found, scores)
+    bare = replace(prepared, cloud=np.zeros_like(prepared.cloud))
+    if "points" in found.modalities:
+        with pytest.raises(EngineError, match="no points"):
+            engine.score_prepared(bare, silent)
+    else:
+        nothing = engine.score_prepared(bare, silent)
+        assert not nothing.scored.any()
+        agree(nothing, made.cpu().score_prepared(bare, silent))
+    for name in ("geometry", "height", "descriptor"):
+        if name in found.modalities:
+            with pytest.raises(EngineError, match=f"without its (surface's picture|{name})"):
+                engine.score_prepared(replace(prepared, **{name: None}), silent)
+    if prepared.descriptor is not None:
+        spoiled = np.full_like(prepared.descriptor, np.nan)
+        with pytest.raises(EngineError, match="NaN or infinity"):
+            engine.score_prepared(replace(prepared, descriptor=spoiled), silent)
     assert same(engine.score(SHOT.frame, silent), scores)
 
 
@@ -315,13 +337,18 @@ def test_the_collector_is_frozen_only_while_an_engine_serves(device_of: Any) -> 
 def test_what_the_device_cannot_do_is_refused_at_opening(device: ShimFrameDevice) -> None:
     with pytest.raises(EngineError, match="published"):
         Station(geometry=plane_geometry(SHOT, method="published", plane=None)).cuda(device)
-    for names in (("rgb", "points", "geometry", "height"), ("rgb", "geometry")):
-        made = station("squares")
-        other = replace(made, network=msgspec.structs.replace(made.network, modalities=names))
-        with pytest.raises(EngineError, match=f"this bundle by {', '.join(names)}; use the cpu engine"):
-            CudaEngine(
-                device, OnnxGraphs(other.graphs, device), other.geometry, other.network, made.decision, made.banks
-            )
+    made = station("squares")
+    for changes, words in (
+        ({"modalities": ("rgb", "echo")}, "this bundle by rgb, echo; use the cpu engine"),
+        ({"modalities": ("points",)}, "this bundle by points; use the cpu engine"),
+        ({"tiles": 5}, "network.tiles 5, not 1 to 4"),
+    ):
+        network = msgspec.structs.replace(made.network, **changes)
+        with pytest.raises(EngineError, match=words):
+            CudaEngine(device, OnnxGraphs(made.graphs, device), made.geometry, network, made.decision, made.banks)
+    posed = station("surface")
+    with pytest.raises(EngineError, match="the mean part is not at hand"):
+        CudaEngine(device, OnnxGraphs(posed.graphs, device), posed.geometry, posed.network, posed.decision, posed.banks)
 
 
 def test_networks_of_other_shapes_and_missing_ones_are_refused(device_of: Any) -> None:

@@ -15,7 +15,7 @@ import pytest
 from asperity.runtime.cuda.checks import maps as map_checks
 from asperity.runtime.cuda.checks import preprocess as frames
 from asperity.runtime.cuda.checks.clouds import clear_fault
-from asperity.runtime.cuda.maps import FUSED, PLANES, Maps
+from asperity.runtime.cuda.maps import FUSED, Maps
 from asperity.runtime.cuda.points import Grouping, GroupScale, Interpolation, Sampling, SamplingPlan
 from asperity.runtime.cuda.preprocess import Preprocess
 from asperity.runtime.cuda.shim import ShimDevice
@@ -82,8 +82,9 @@ def test_a_frame_goes_through(device: ShimDevice, kind: str, pooling: Literal["p
 
     points = rng.gamma(3.0, 1.0, patches).astype(np.float32)
     colour = rng.gamma(3.0, 1.0, 49).astype(np.float32)
-    stage = Maps(device, 14, 7, patches, map_checks.DECISION)
-    stage.enqueue(device.upload(points), mapping.slot_of_patch, device.upload(colour), pre.inspect, fault)
+    distances = {"rgb": device.upload(colour), "points": device.upload(points)}
+    stage = Maps(device, 14, 7, patches, map_checks.DECISION, distances)
+    stage.enqueue(mapping.slot_of_patch, pre.inspect, fault)
     stage.enqueue_region(fault, 256)
     scored = expected.nonempty & prepared.inspect
     laid = np.zeros((14, 14), dtype=np.float32)
@@ -96,7 +97,7 @@ def test_a_frame_goes_through(device: ShimDevice, kind: str, pooling: Literal["p
         },
         map_checks.DECISION,
     )
-    pixels = device.download(stage.pixels, (PLANES, MAP_PX, MAP_PX), np.float32)[FUSED]
+    pixels = device.download(stage.pixels, (stage.count, MAP_PX, MAP_PX), np.float32)[FUSED]
     assert np.allclose(pixels, pixel_map(fused), rtol=0, atol=map_checks.MAP_ROUNDING * np.abs(fused).max())
     figures = pre.download_figures()
     assert figures.window == prepared.window
@@ -114,7 +115,6 @@ def test_damage_anywhere_in_the_chain_ends_in_the_fault_word(device: ShimDevice)
         sampling = Sampling(device, 12, 6, SamplingPlan(144, "block", 1, 1), threads=160)
         grouping = Grouping(device, 12, 6, 4, GroupScale(1.0, 1.0, False))
         mapping = Interpolation(device, 12, 4, 6, "valid_mean", 16)
-        maps = Maps(device, 4, 4, 16, map_checks.DECISION)
         on_device, out = device.upload(cloud), device.alloc(4 * 16 * 4)
         sampling.enqueue(on_device, fault)
         if where == "centres":
@@ -125,6 +125,6 @@ def test_damage_anywhere_in_the_chain_ends_in_the_fault_word(device: ShimDevice)
         distances[9] = np.nan if where == "distances" else 1.0
         mapping.enqueue_pool(device.upload(tokens), 4, False, 16, out, fault)
         inspect = device.upload(np.ones(16, np.uint8))
-        rgb = device.upload(np.ones(16, np.float32))
-        maps.enqueue(device.upload(distances), mapping.slot_of_patch, rgb, inspect, fault)
+        sources = {"rgb": device.upload(np.ones(16, np.float32)), "points": device.upload(distances)}
+        Maps(device, 4, 4, 16, map_checks.DECISION, sources).enqueue(mapping.slot_of_patch, inspect, fault)
         assert int(device.download(fault, (1,), np.uint32)[0]) & 1, where

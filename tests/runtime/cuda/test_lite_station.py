@@ -1,5 +1,5 @@
-"""A whole `lite` bundle with its real networks through the CUDA engine on the CPU stand-in: gate and threshold.
-With ``RECORD=FILE`` in the environment what was seen is written there.
+"""Whole bundles of `lite` and `fast` with their real networks through the CUDA engine on the CPU stand-in: gate and
+threshold. With ``RECORD=FILE`` in the environment what was seen of `lite` is written there.
 """
 
 from __future__ import annotations
@@ -20,20 +20,50 @@ from asperity.runtime.engines.cpu import CpuEngine
 from asperity.runtime.engines.cuda import CudaEngine, Settings
 from asperity.runtime.engines.own_threshold import take_threshold
 from asperity.runtime.engines.parity_gate import prove
+from asperity.runtime.security.signing_keys import TrustStore
 from asperity.runtime.vision.scoring import decide
+from tests.kept import kept
 
 
 def silent(_stage: str) -> None:
     """Nobody follows the progress."""
 
 
+def make_fast(folder: Path) -> None:
+    """Normal frames of the virtual bracket, calibrated without the point branch, exported and signed."""
+    import torch
+
+    from asperity.calibration.calibrate import calibrate
+    from asperity.calibration.options import CalibrateOptions
+    from asperity.export.bundle import export_bundle
+    from asperity.runtime.cameras.mvtec_files import write_frame
+    from asperity.runtime.cameras.virtual.camera import VirtualCamera
+
+    torch.set_num_threads(1)
+    camera = VirtualCamera("bracket", size_px=128)
+    for index in range(40):
+        frame = camera.frame(index).frame
+        assert frame.xyz is not None
+        write_frame(folder / "normals" / "train" / "good", f"{index:03d}", frame.rgb, frame.xyz)
+    options = CalibrateOptions(recipe="bracket", unit="m", strangest=0, profile="fast", method="frozen")
+    calibration = calibrate(folder / "normals", folder, options)
+    export_bundle(calibration.path, folder / "bundle", TrustStore(folder / "keys"), threads=1, timing_s=0.5)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_a_lite_bundle_opens_on_the_stand_in_and_judges_as_on_the_cpu(lite_bundle) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("profile", ["lite", "fast"])
+def test_a_bundle_opens_on_the_stand_in_and_judges_as_on_the_cpu(profile: str, request: pytest.FixtureRequest) -> None:
     reason = missing_for_simt()
     if reason is not None:
         pytest.skip(f"kernels cannot be built for the CPU here: {reason}")
-    bundle, device = open_bundle(lite_bundle.path, lite_bundle.trust), ShimFrameDevice()
+    if profile == "lite":
+        made = request.getfixturevalue("lite_bundle")
+        path, trust = made.path, made.trust
+    else:
+        folder = kept("fast_bundle", make_fast)
+        path, trust = folder / "bundle", TrustStore(folder / "keys")
+    bundle, device = open_bundle(path, trust), ShimFrameDevice()
     graphs = OnnxGraphs({name: bundle.graph(name) for name in bundle.graph_names()}, device)
     engine, reference = CudaEngine.open(bundle, device, graphs, Settings(keep_warm_ms=0)), CpuEngine.open(bundle, 1)
     manifest = bundle.manifest
@@ -78,5 +108,5 @@ def test_a_lite_bundle_opens_on_the_stand_in_and_judges_as_on_the_cpu(lite_bundl
             }
         )
     engine.close()
-    if os.environ.get("RECORD"):
+    if os.environ.get("RECORD") and profile == "lite":
         Path(os.environ["RECORD"]).write_text(json.dumps({**seen, "golden": golden_seen}, indent=1) + "\n")

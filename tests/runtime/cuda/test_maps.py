@@ -10,7 +10,7 @@ import pytest
 from asperity.runtime.cuda.checks import maps as checks
 from asperity.runtime.cuda.checks.clouds import COUNT, INDEX, NOT_FINITE, clear_fault
 from asperity.runtime.cuda.kernels import KernelEntry
-from asperity.runtime.cuda.maps import FUSED, PLANES, POINTS, Maps, neighbour_table
+from asperity.runtime.cuda.maps import FUSED, Maps, neighbour_table
 from asperity.runtime.cuda.shim import ShimDevice
 from asperity.runtime.errors import EngineError
 from asperity.runtime.frame import Window
@@ -41,7 +41,7 @@ def test_results_are_the_runtimes(device: ShimDevice, entry: KernelEntry, kind: 
 
 def on_device(device: ShimDevice, pixels: np.ndarray, cover: np.ndarray, threads: int = 256) -> tuple[Maps, int]:
     """A stage whose pixel maps are these: peaks as spread_columns makes them, then the region."""
-    stage, fault = Maps(device, 4, 4, 1, checks.DECISION), clear_fault(device)
+    stage, fault = checks.maps_of(device, 4, 4, 1), clear_fault(device)
     device.write(stage.pixels, np.stack([pixels, cover]).astype(np.float32))
     top = int(pixels.argmax())
     bits = int(np.float32(pixels.flat[top]).view(np.uint32))
@@ -84,23 +84,24 @@ def test_a_map_that_is_no_number_is_a_fault(device: ShimDevice) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_damage_on_one_patch_reaches_every_peak_and_the_fault_word(device: ShimDevice, value: float) -> None:
-    stage, fault = Maps(device, 12, 12, 144, checks.DECISION), clear_fault(device)
-    planes = np.ones((PLANES, 12, 12), dtype=np.float32)
-    planes[[FUSED, POINTS], 7, 3] = value
+    stage, fault = checks.maps_of(device, 12, 12, 144), clear_fault(device)
+    planes = np.ones((stage.count, 12, 12), dtype=np.float32)
+    damaged = [FUSED, stage.plane_of["points"]]
+    planes[damaged, 7, 3] = value
     device.write(stage.planes, planes)
-    device.write(stage.peaks, np.zeros(PLANES, dtype=np.uint64))
+    device.write(stage.peaks, np.zeros(stage.count, dtype=np.uint64))
     stage.enqueue_pixels(fault)
     assert device.download(fault, (1,), np.uint32)[0] == NOT_FINITE
-    assert not np.isfinite(stage.download_peaks()[[FUSED, POINTS]]).any()
+    assert not np.isfinite(stage.download_peaks()[damaged]).any()
 
 
 def test_a_negative_distance_and_a_wrong_slot_are_faults(device: ShimDevice) -> None:
     for distance, slot, expected in ((-1.0, 0, NOT_FINITE), (1.0, 5, INDEX)):
-        stage, fault = Maps(device, 2, 1, 1, checks.DECISION), clear_fault(device)
-        numbers = np.array([-1, slot, -1, -1], dtype=np.int32)
-        tokens, all_of_it = np.ones(1, dtype=np.float32), np.ones(4, dtype=np.uint8)
-        inputs = [device.upload(a) for a in (np.float32([distance]), numbers, tokens, all_of_it)]
-        stage.enqueue(*inputs, fault)
+        tokens, points = device.upload(np.ones(1, np.float32)), device.upload(np.float32([distance]))
+        stage = Maps(device, 2, 1, 1, checks.DECISION, {"rgb": tokens, "points": points})
+        numbers, everywhere = device.upload(np.array([-1, slot, -1, -1], np.int32)), device.upload(np.ones(4, np.uint8))
+        fault = clear_fault(device)
+        stage.enqueue(numbers, everywhere, fault)
         assert device.download(fault, (1,), np.uint32)[0] == expected
 
 
@@ -132,7 +133,11 @@ def test_what_cannot_be_gives_no_image_distance(device: ShimDevice) -> None:
 
 def test_grids_and_banks_that_do_not_fit_are_refused(device: ShimDevice) -> None:
     with pytest.raises(EngineError, match="evenly"):
-        Maps(device, 28, 12, 1, checks.DECISION)
+        checks.maps_of(device, 28, 12, 1)
+    with pytest.raises(EngineError, match="rgb do not fit a decision by rgb, points"):
+        Maps(device, 12, 12, 1, checks.DECISION, {"rgb": device.alloc(4 * 144)})
+    with pytest.raises(EngineError, match="do not fit"):
+        Maps(device, 12, 12, 9, checks.DECISION, {"rgb": device.alloc(4 * 144), "points": device.alloc(4 * 8)})
     with pytest.raises(EngineError, match="needs 3"):
         neighbour_table(MemoryBank(np.ones((2, 4), dtype=np.float32)))
 

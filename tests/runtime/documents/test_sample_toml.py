@@ -29,7 +29,7 @@ def load_camera(path: Path | None = None) -> Any:
 
 
 LOADERS: dict[str, Any] = {"station.toml": loading.load, "gateway.toml": gateways.load, "camera.toml": load_camera}
-NO_DEFAULT = {"recipes": {"recipes"}, "modbus": {"recipes", "hard_wired"}}
+NO_DEFAULT = {"recipes": {"recipes"}, **{table: {"recipes", "hard_wired"} for table in ("modbus", "ethernetip")}}
 """Keys that the sample shows with a value other than the default."""
 
 

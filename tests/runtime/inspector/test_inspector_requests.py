@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -128,6 +129,32 @@ def test_triggers_have_a_bound_and_are_busy_beyond_it(make: MakeFloor) -> None:
     assert codes == ["ACCEPTED", "BUSY", "ACCEPTED", "BUSY"]
     assert floor.ask("trigger", trigger_id=4, timeout_ms=60_001).code == "REFUSED"
     assert floor.ask("trigger", trigger_id=4, timeout_ms=500, recipe="b").code == "REFUSED"
+
+
+@pytest.mark.parametrize(
+    ("other", "clock", "exposed_ms", "reason"),
+    [
+        ({"trigger_id": 2, "part_id": "B"}, "realtime", -1, "GOOD"),
+        ({"trigger_id": 2, "part_id": "B"}, "realtime", 1, "AMBIGUOUS"),
+        ({"trigger_id": 2, "part_id": "B"}, "device", -1, "AMBIGUOUS"),
+        ({"trigger_id": 2}, "device", -1, "AMBIGUOUS"),
+        ({"trigger_id": 2, "part_id": "A"}, "device", 1, "GOOD"),
+        ({"trigger_id": 1, "part_id": "A"}, "device", 1, "GOOD"),
+    ],
+)
+def test_an_exposure_that_may_be_of_the_part_whose_trigger_was_busy_is_no_earlier_parts(
+    make: MakeFloor, other: dict[str, Any], clock: Any, exposed_ms: int, reason: str
+) -> None:
+    """The camera hears nothing of a trigger that is not taken, and exposes for the one before."""
+    floor = make("ok", trigger_mode="software", triggers={"pending_max": 1})
+    assert floor.ask("trigger", trigger_id=1, part_id="A", timeout_ms=500).code == "ACCEPTED"
+    floor.pass_ms(10)
+    busy_us = floor.now.wall_us
+    assert floor.ask("trigger", **other, timeout_ms=500).code == "BUSY"
+    floor.pass_ms(10)
+    floor.send(trigger_id=1, clock=clock, t_exposure_us=busy_us + 1000 * exposed_ms)
+    floor.settle()
+    assert [(r.trigger_id, r.reason.name) for r in floor.results] == [(1, reason)]
 
 
 def test_a_single_execution_judges_the_frame_of_one_trigger(make: MakeFloor) -> None:

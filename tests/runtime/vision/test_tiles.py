@@ -17,7 +17,7 @@ from asperity.runtime.manifest import Geometry, GridDescriptor, Network
 from asperity.runtime.vision.features import feature_shapes, frozen_patches
 from asperity.runtime.vision.grid_descriptor import DIMENSION, RADII
 from asperity.runtime.vision.preprocess import prepare
-from asperity.runtime.vision.tiles import Tiling, of_window, refuse_several_tiles, scorable
+from asperity.runtime.vision.tiles import Tiling, of_window, scorable
 from tests.synthetic_station import plane_geometry, shoot, small_network
 
 GEOMETRY = Geometry(
@@ -144,12 +144,6 @@ def test_a_part_without_any_filled_patch_scores_nothing() -> None:
 def test_sizes_that_no_tiling_has_are_refused(change: dict[str, object], why: str) -> None:
     with pytest.raises(EngineError, match=why):
         of_window(msgspec.structs.replace(network(2), **change))
-
-
-def test_an_engine_for_one_input_refuses_tiles() -> None:
-    refuse_several_tiles(network(1))
-    with pytest.raises(EngineError, match="2 x 2 tiles, which the CPU engine alone can score"):
-        refuse_several_tiles(network(2))
 
 
 def test_a_profile_of_the_published_form_has_one_tile() -> None:

@@ -120,7 +120,7 @@ class Arrivals:
     def begin(self, names: set[str], stat: Stat, now_ns: int, take: bool) -> int:
         """Take in what is there at the start; ``take``: what was not decided by an earlier run is still to come.
 
-        Returns how many files are left out.
+        Returns how many files of exposures are left out.
         """
         if not take and not self._rules.overwritten:
             self._done = dict.fromkeys(names)
@@ -130,7 +130,7 @@ class Arrivals:
                 seen = stat(name) if half else None
                 if half and (not take or self._is_old(stem, half, seen)):
                     self._done[name] = seen if isinstance(seen, Seen) else None
-        left = len(self._done)
+        left = sum(bool(self._match(name)[0]) for name in self._done)
         self.look(names, stat, now_ns)
         self._heard = False
         return left

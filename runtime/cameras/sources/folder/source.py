@@ -114,8 +114,15 @@ class FolderSource:
             names = self._folder.names()
         now_ns = self._clocks.monotonic_ns()
         left = self._arrivals.begin(names, self._folder.stat, now_ns, self._settings.take)
+        why = (
+            f"they, or later ones, were taken or refused before ({self._taken.path})"
+            if self._settings.take
+            else "[folder] before = take takes such files"
+        )
         if left:
-            log.info("%d files that were in %s before the start are left out", left, self._settings.path)
+            # At a restart that is usual; otherwise a folder of which nothing comes looks like a camera that is gone.
+            level = logging.INFO if entries and not self._settings.take else logging.WARNING
+            log.log(level, "%d files that were in %s before the start are left out; %s", left, self._settings.path, why)
 
     def _next(self) -> Step | None:
         clocks = self._clocks

@@ -22,12 +22,17 @@ def hot(tmp_path: Path) -> Iterator[Hot]:
 
 
 @pytest.mark.parametrize(("before", "comes"), [("skip", [3]), ("take", [1, 3])])
-def test_what_was_there_before_the_start(hot: Hot, before: str, comes: list[int]) -> None:
+def test_what_was_there_before_the_start(
+    hot: Hot, before: str, comes: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is left out is named: a folder of which nothing is taken looks like a camera that is gone."""
     hot.options = {"before": before}
     hot.put("1.npy", 1)
     hot.open()
     assert hot.values() == comes[:-1]
     hot.open()
+    why = {"skip": "before = take takes such files", "take": "taken or refused before"}[before]
+    assert "1 files" in left_out(caplog) and why in left_out(caplog)
     hot.put("3.npy", 3)
     assert hot.values() == comes[-1:]
 

@@ -1,0 +1,1 @@
+"""``asperity gateway ethernetip``."""

@@ -1,0 +1,30 @@
+"""What a frame's own times allow: whether it is too old, and whether it may show the next part. Pure."""
+
+from __future__ import annotations
+
+from asperity.runtime.clock import MS, Now
+from asperity.runtime.frame import Frame
+from asperity.runtime.inspector.triggers import PendingTrigger
+from asperity.runtime.judging.pipeline import SHARED_CLOCKS, age_ns
+from asperity.runtime.settings.station_toml import StationConfig
+from asperity.runtime.sockets.inspector_sockets import UNREAD_MS
+
+
+def too_old(frame: Frame, now: Now, read_up_to_ns: int, config: StationConfig) -> bool:
+    """Whether nobody may be told of this frame any more. ``read_up_to_ns``: when the sockets were last read before.
+
+    A camera whose clock runs ahead could pass off an old picture as a new one, so both directions are refused.
+    """
+    limit_ms = config.limits.max_age_ms
+    if abs(age_ns(frame, now.wall_us)) > limit_ms * MS:
+        return True
+    # By a clock that is not shared, what waited in the socket while this process stood still looks new.
+    unread_ms = limit_ms + config.timing.poll_ms + UNREAD_MS
+    return frame.clock not in SHARED_CLOCKS and now.ns - read_up_to_ns > unread_ms * MS
+
+
+def may_be_the_next_parts(frame: Frame, trigger: PendingTrigger | None) -> bool:
+    """Whether another part's trigger, which was not taken, may have come before the exposure."""
+    if trigger is None or trigger.followed_us is None:
+        return False
+    return frame.clock not in SHARED_CLOCKS or frame.t_exposure_us > trigger.followed_us
