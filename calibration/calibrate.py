@@ -29,6 +29,7 @@ from asperity.calibration.frames.prepare_normals import (
     fit_first,
     prepare_normals,
     split_normals,
+    with_available,
     with_modalities,
 )
 from asperity.calibration.frames.prepare_normals import narrowed as narrowed_normals
@@ -47,7 +48,7 @@ from asperity.calibration.report.write import write_report
 from asperity.calibration.tuning.fuse import fuse, views_of
 from asperity.calibration.tuning.modality_cost import frame_ms
 from asperity.calibration.tuning.smallest_defect import smallest_defects
-from asperity.runtime.errors import CalibrationError, UsageError
+from asperity.runtime.errors import UsageError
 from asperity.runtime.frame import ModalityName
 from asperity.runtime.manifest import Decision, Network, SmallestDefect
 from asperity.runtime.vision.features import KNOWN, points_slots
@@ -116,7 +117,11 @@ def learn(
         normals = prepare_normals(source, options, chosen, progress)
         split = split_normals(normals, options.held_out, options.seed)
         normals, split = fit_first(normals, split)
-        normals, unavailable = _with_modalities(normals, options, chosen, len(split.fit), progress)
+        asked, unavailable = asked_modalities(options, chosen), dict[ModalityName, str]()
+        if options.modalities == AUTO:
+            normals, unavailable = with_available(normals, asked, len(split.fit), progress)
+        else:
+            normals = with_modalities(normals, asked, len(split.fit), progress)
         shapes = [one.silhouette for one in normals.prepared]
         shape = learn_shape(
             [shapes[i] for i in (*split.fit, *split.tune)], [shapes[i] for i in split.calibrate], normals.geometry
@@ -267,23 +272,6 @@ def asked_modalities(options: CalibrateOptions, chosen: Profile) -> tuple[Modali
         where = f"--modalities {told}" if options.modalities else f"--profile {chosen.name} ({told})"
         raise UsageError(f"{where}: lsfa adapts rgb and points together; add points, or --method frozen")
     return tuple(name for name in KNOWN if name in asked)
-
-
-def _with_modalities(
-    normals: Normals, options: CalibrateOptions, chosen: Profile, fit: int, progress: Progress
-) -> tuple[Normals, dict[ModalityName, str]]:
-    """As asked; where pseudo-defects choose, without heights that the parts do not give, and why.
-
-    Raises CalibrationError, DataError.
-    """
-    asked = asked_modalities(options, chosen)
-    try:
-        return with_modalities(normals, asked, fit, progress), {}
-    except CalibrationError as error:
-        if options.modalities != AUTO:
-            raise
-        rest = tuple(name for name in asked if name != "height")
-        return with_modalities(normals, rest, fit, progress), {"height": str(error)}
 
 
 def _networks(

@@ -40,6 +40,7 @@ from asperity.benchmarks.accuracy.pooled import (
 )
 from asperity.benchmarks.accuracy.trial import Figures, Judged
 from asperity.benchmarks.results_tools.reports import write_result
+from asperity.calibration.options import AUTO
 from asperity.runtime.cameras.files.folders import GOOD
 from asperity.runtime.cameras.virtual.camera import VirtualCamera
 from asperity.runtime.cameras.virtual.dataset import Counts, write_dataset
@@ -114,6 +115,16 @@ ROWS: dict[str, Row] = {
 }  # fmt: skip
 
 
+def row_of(name: str) -> Row:
+    """A row by its name; one with a plus is frozen features by these modalities (``rgb+points+geometry``), ``auto`` by
+    those that pseudo-defects choose. Raises UsageError."""
+    if name in ROWS:
+        return ROWS[name]
+    if "+" in name or (name,) == AUTO:
+        return Row("frozen", {"modalities": tuple(name.split("+"))})
+    raise UsageError(f"{name}: no such row; choose from {', '.join(ROWS)}, auto, or join modalities by a plus")
+
+
 def drawings(name: str, seed_of: str | None = None) -> list[str]:
     """Names of a set's drawings, ``SET-SEED``; with ``seed_of`` their seeds are parts of that commit's hash, so nobody
     can have looked at their frames before it. Raises UsageError for an unknown commit."""
@@ -141,9 +152,7 @@ def make_data(name: str) -> None:
 def run(name: str, rows: Sequence[str], profile: str, seeds: int, said_as: str | None = None) -> None:
     """Evaluate the rows one after the other. Of a drawing the frames' shares of the curves are kept too."""
     for row in rows:
-        options = EvaluateOptions(
-            DATA / name, profile, ROWS[row].method, seeds, control=False, cache=DATA / "cache", **ROWS[row].options
-        )
+        options = options_of(name, row_of(row), profile, seeds)
         path = result(name, said_as or row, profile)
         command = shlex.join(["python", "-m", "asperity.benchmarks.accuracy.ablation", *sys.argv[1:]])
         curves = read_curves(curves_of(path))
@@ -157,6 +166,13 @@ def run(name: str, rows: Sequence[str], profile: str, seeds: int, said_as: str |
         report = evaluate(options, path, command, lambda what, done, total: None, show)
         write_result(path, kept(report))
         print(f"{name} {row}: {report.mean['i_auroc_fg']:.4f} ± {report.spread['i_auroc_fg']:.4f}", flush=True)
+
+
+def options_of(name: str, row: Row, profile: str, seeds: int) -> EvaluateOptions:
+    """What ``asperity evaluate`` would be asked."""
+    return EvaluateOptions(
+        DATA / name, profile, row.method, seeds, control=False, cache=DATA / "cache", **row.options
+    )  # fmt: skip
 
 
 def curves_of(path: Path) -> Path:
@@ -275,9 +291,8 @@ def main() -> None:
     parser.add_argument("--only", type=int, choices=range(SEEDS), help="this one of the drawings")
     parser.add_argument("--as", dest="said_as", metavar="NAME", help="run: name of the row's file")
     given = parser.parse_args()
-    unknown = set(given.row) - set(ROWS) if given.action == "run" else set()
-    if unknown:
-        raise SystemExit(f"{', '.join(sorted(unknown))}: no such row; choose from {', '.join(ROWS)}")
+    for row in given.row if given.action == "run" else ():
+        row_of(row)
     redrawn = given.redrawn or given.seed_of is not None or given.action == "gains"
     names = drawings(given.set, given.seed_of) if redrawn else [given.set]
     names = names if given.only is None else [names[given.only]]

@@ -8,6 +8,8 @@ by frames the bank has not seen; modalities are added, and a frame's score is th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -23,13 +25,16 @@ from asperity.runtime.vision.maps import pixel_map
 NORMALS_PX, FEATURES_PX = 3.0, 7.5
 """Radii of Open3D's normals and histograms, in the camera's pixels on the part: 2 : 5, as BTF's."""
 TOP = 0.01
+STRIDES_8_AND_16: dict[str, Any] = {"rgb_taps": (4, 10), "rgb_channels": 152}
+"""Of EfficientNet-Lite0; what profile ``lite`` takes is its own matter."""
 
 
 class ColourAndFpfh:
     """See above."""
 
     def __init__(self, network: Network, mm_per_px: float, seed: int) -> None:
-        self.network, self.mm_per_px, self.networks = network, mm_per_px, build(profile("lite"))
+        self.network, self.mm_per_px = network, mm_per_px
+        self.networks = build(replace(profile("lite"), **STRIDES_8_AND_16))
 
     def fit(self, frames: Sequence[Seen], unseen: Sequence[Seen]) -> None:
         """``unseen``: further normal frames, whose distances say what is usual."""

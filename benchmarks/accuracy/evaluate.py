@@ -77,7 +77,7 @@ class EvaluateOptions:
     point_bn: PointBn | None = None
     """Where the mini-PointNet's normalisation takes its statistics (lsfa 11 row 17); None: as the profile says."""
     modalities: tuple[str, ...] | None = None
-    """What frames are judged by; None: as the profile says."""
+    """What frames are judged by; ``auto``: chosen per product and seed; None: as the profile says."""
     cache: Path = Path("build/evaluate")
 
 
@@ -116,7 +116,7 @@ def evaluate(
     Raises UsageError (options; ``out`` holds an evaluation with other settings), and DataError and CalibrationError
     as ``asperity calibrate`` does on the same folder.
     """
-    chosen, method = _profile(options), find_method(options.method)
+    chosen, method = profile_of(options), find_method(options.method)
     method.config(chosen, 0, options.overrides)
     if options.seeds < 1:
         raise UsageError(f"--seeds {options.seeds} must be 1 or more")
@@ -125,11 +125,11 @@ def evaluate(
     networks = build(
         chosen, rgb_weights=options.rgb_weights, point_weights=options.point_weights, seeded=options.random_weights
     )
-    report = _resumed(options, out, command, networks)
+    report = resumed(options, out, command, networks)
     settings = Settings(options.shots, options.alpha, options.thresholds, options.pixels)
     calibrate = CalibrateOptions(
         profile=options.profile, limit=options.limit, unit=options.unit, invalid=options.invalid,
-        geometry=options.geometry, z=options.z, exclude=options.exclude,
+        geometry=options.geometry, z=options.z, exclude=options.exclude, modalities=options.modalities,
     )  # fmt: skip
     for folder in folders:
         name = folder.resolve().name
@@ -147,26 +147,25 @@ def evaluate(
             for run in missing:
                 config = method.config(chosen, run.seed, options.overrides)
                 adapted = options.cache / "adapted"
-                judged = run_trial(material, method, config, chosen, run.seed, settings, progress, adapted)
+                auto = options.modalities == AUTO
+                judged = run_trial(material, method, config, chosen, run.seed, settings, progress, adapted, auto)
                 run.products[name] = judged.figures
                 show(material, run.seed, judged)
-                _write(report, out)
+                write_report(report, out)
             del material
         if report.control is not None and name not in report.control.products:
             random = build(chosen, seeded=True, seed=0)
             material = load_material(folder, chosen, random, calibrate, options.cache, progress)
             judged = run_trial(material, find_method("frozen"), None, chosen, 0, settings, progress)
             report.control.products[name] = judged.figures
-            _write(report, out)
-    _write(report, out)
+            write_report(report, out)
+    write_report(report, out)
     return report
 
 
-def _profile(options: EvaluateOptions) -> Profile:
+def profile_of(options: EvaluateOptions) -> Profile:
     """The profile, with its choices changed. Raises UsageError."""
     chosen = find_profile(options.profile)
-    if options.modalities == AUTO:
-        raise UsageError("--modalities auto is of asperity calibrate; name the modalities to evaluate")
     method: CalibrationMethod = "lsfa" if find_method(options.method).adapt else "frozen"
     asked = CalibrateOptions(profile=options.profile, method=method, modalities=options.modalities)
     chosen = replace(chosen, modalities=asked_modalities(asked, chosen))
@@ -188,7 +187,7 @@ def _folders(options: EvaluateOptions) -> list[Path]:
     return [by_name[name] for name in options.categories]
 
 
-def _resumed(options: EvaluateOptions, out: Path, command: str, networks: TorchNetworks) -> Report:
+def resumed(options: EvaluateOptions, out: Path, command: str, networks: TorchNetworks) -> Report:
     """The report so far, or a new one. The number of seeds may be increased; nothing else may differ."""
     settings: dict[str, Any] = {
         "source": options.source.resolve().name, "overrides": options.overrides, "shots": options.shots,
@@ -197,7 +196,10 @@ def _resumed(options: EvaluateOptions, out: Path, command: str, networks: TorchN
     }  # fmt: skip
     if options.invalid is not None:
         settings["invalid"] = [option_of(value) for value in options.invalid]
-    settings |= {name: value for name in ("unit", "exclude", "modalities") if (value := getattr(options, name))}
+    # As they are read from the file.
+    settings |= {name: list(value) for name in ("exclude", "modalities") if (value := getattr(options, name))}
+    if options.unit:
+        settings["unit"] = options.unit
     # Named only where it was asked for: so results of earlier versions can be continued.
     settings |= {name: value for name in ("geometry", "z") if (value := getattr(options, name)) != "auto"}
     weights = [msgspec.to_builtins(origin) for origin in networks.origins]
@@ -237,7 +239,7 @@ def summary(runs: Sequence[Run]) -> Iterator[tuple[str, float, float]]:
             yield name, float(np.mean(by_seed)), float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else 0.0
 
 
-def _write(report: Report, out: Path) -> None:
+def write_report(report: Report, out: Path) -> None:
     rows = list(summary([run for run in report.runs if run.products]))
     report.mean = {name: round(mean, 5) for name, mean, _ in rows}
     report.spread = {name: round(spread, 5) for name, _, spread in rows}

@@ -21,9 +21,9 @@ from asperity.calibration.features.embedding import embed, fit_station_statistic
 from asperity.calibration.features.patches import PatchSet
 from asperity.calibration.frames.datasets import Item, open_dataset
 from asperity.calibration.frames.parts import shown_before
-from asperity.calibration.frames.prepare_normals import Normals, prepare_normals, with_modalities
+from asperity.calibration.frames.prepare_normals import Normals, prepare_normals, with_available, with_modalities
 from asperity.calibration.networks.torch_networks import TorchNetworks
-from asperity.calibration.options import CalibrateOptions
+from asperity.calibration.options import AUTO, CalibrateOptions
 from asperity.calibration.profiles import Profile
 from asperity.calibration.tuning.spoiled_normals import spoiler
 from asperity.runtime.cameras.files.folders import GOOD
@@ -139,7 +139,10 @@ def _make(
     tests = open_dataset(source, unit=options.unit, invalid=options.invalid or ()).test()
     normals = prepare_normals(source, options, chosen, progress)
     # The surface's constants are of all normal frames, as the geometry: seeds share them, whatever they fit on.
-    normals = with_modalities(normals, chosen.modalities, len(normals.items), progress)
+    if options.modalities == AUTO:
+        normals, _ = with_available(normals, chosen.modalities, len(normals.items), progress)
+    else:
+        normals = with_modalities(normals, chosen.modalities, len(normals.items), progress)
     network = normals.network
     fit_station_statistics(normals.prepared, network, networks, chosen)
     prepared: list[Prepared] = []
@@ -242,6 +245,8 @@ def _key(source: Path, chosen: Profile, networks: TorchNetworks, options: Calibr
     said = [FORMAT, listing, asdict(chosen), weights, chosen_data]
     if options.z != "auto":
         said.append(options.z)
+    if options.modalities == AUTO:
+        said.append(AUTO)
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 

@@ -29,6 +29,7 @@ from asperity.benchmarks.accuracy.metrics import (
 from asperity.calibration.adaptation.settings import AdaptationConfig
 from asperity.calibration.adaptation.trainer import adapt, adapt_patches
 from asperity.calibration.auroc import auroc
+from asperity.calibration.banks.choice import choose, without_others
 from asperity.calibration.banks.coreset import bank_rows
 from asperity.calibration.banks.folds import judge_folds
 from asperity.calibration.banks.left_out import SpoiledDistances, leave_out
@@ -114,9 +115,13 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     per_defect: dict[str, DefectFigures]
     fit_frames: int
     held_out_frames: int
+    held_out_auroc: float | None = None
+    """Of good test frames against held-out normal ones: near .5 where they are alike, as the stated rate supposes."""
     good: int
     defective: int
     refused: int
+    judged_by: list[str] = []
+    """The modalities that count."""
     regions: int
     regions_fg: int
     seconds: float
@@ -145,18 +150,50 @@ class Settings:
     """Thresholds of the AUPRO; None: all."""
     pixels: bool = True
     """False: image figures only; no maps are computed."""
+    whole: bool = True
+    """False: pixel figures of the part's foreground alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One method's distances of one product, before any fusion: any set of its modalities can be judged by them."""
+
+    material: Material
+    seed: int
+    banks: OwnedBanks
+    fusion: Fusion
+    fit_frames: int
+    constants: list[FrameDistances]
+    """Of held-out frames, for the standardisation."""
+    folds: dict[int, FrameDistances]
+    spoiled: list[SpoiledDistances]
+    """Of fit frames by banks without their parts, and of these frames spoiled; fusion ``squares`` alone has them."""
+    calm: list[FrameDistances]
+    calm_parts: list[str]
+    """Of the frames that set the threshold, and their parts."""
+    tested: list[FrameDistances]
+    begin_s: float
 
 
 def run_trial(
     material: Material, method: Method, config: AdaptationConfig | None, chosen: Profile, seed: int, settings: Settings,
-    progress: Progress, kept: Path | None = None,
+    progress: Progress, kept: Path | None = None, auto: bool = False,
 ) -> Judged:  # fmt: skip
-    """``kept``: folder of adaptations, which are resumed or reused.
+    """``kept``: folder of adaptations, which are resumed or reused. ``auto``: pseudo-defects choose the modalities.
 
     Raises CalibrationError when there are too few frames, or when features collapse.
     """
+    measured = measure_trial(material, method, config, chosen, seed, settings, progress, kept)
+    return judge_by(chosen_by(measured) if auto else tuple(measured.banks), measured, settings)
+
+
+def measure_trial(
+    material: Material, method: Method, config: AdaptationConfig | None, chosen: Profile, seed: int, settings: Settings,
+    progress: Progress, kept: Path | None = None,
+) -> Measured:  # fmt: skip
+    """Everything up to the distances. Raises as ``run_trial``."""
     begin = time.monotonic()
-    normal, test = material.normal, material.test
+    normal, test, pseudo = material.normal, material.test, material.pseudo
     fit, tune, held_out = _split(normal, seed, settings)
     checkpoint = None
     if kept is not None and config is not None:
@@ -164,12 +201,15 @@ def run_trial(
         said = f"{material.key} {fit} {msgspec.json.encode(config).decode()}"
         checkpoint = kept / f"{material.name}-{hashlib.sha256(said.encode()).hexdigest()[:16]}.safetensors"
     transform = _adapted(normal.patches.subset(fit), config, chosen, progress, checkpoint)
-    fit_patches = transform(normal.patches.subset(fit))
-    banks = _fill(fit_patches, normal.inspect[fit], fit, method, chosen, progress)
 
     def against(shots: Shots | Pseudo, index: int, own: ModalityBanks) -> FrameDistances:
         one = transform(shots.patches.subset([index]))
         return FrameDistances(*measure(frame_of(one, 0), shots.inspect[index], own))
+
+    def fill(frames: list[int]) -> OwnedBanks:
+        return _fill(transform(normal.patches.subset(frames)), normal.inspect[frames], frames, method, chosen, progress)
+
+    banks = fill(fit)
 
     def distances(shots: Shots, indices: Sequence[int], leave_out: bool, what: str) -> list[FrameDistances]:
         found = []
@@ -181,43 +221,56 @@ def run_trial(
 
     few = settings.shots is not None
     tuned = distances(normal, tune, few, "held-out frames")
-    calibrated = tuned if few else distances(normal, held_out, False, "held-out frames")
-
-    def fill(frames: list[int]) -> OwnedBanks:
-        return _fill(transform(normal.patches.subset(frames)), normal.inspect[frames], frames, method, chosen, progress)
-
     fusion = method.fusion or chosen.fusion
-    constants = [] if few and fusion == "squares" else tuned  # few-shot: the folds hold the same frames
-    decision = _fused(material, fit, constants, banks, fusion, against, fill)
-    tested = distances(test, range(len(test)), False, "test frames")
-    calm = [fused_score(one.modalities, decision) for one in calibrated]
-    parts = [normal.parts[i] or normal.names[i] for i in (tune if few else held_out)]
-    maps = _maps(tested, test, decision) if settings.pixels else []
-    figures = _figures(material, tested, decision, (calm, parts), maps, settings, seed)
-    figures = msgspec.structs.replace(
-        figures, fit_frames=len(fit), held_out_frames=len(calm), seconds=round(time.monotonic() - begin, 1)
-    )
-    return Judged(figures, maps, np.array(figures.scores))
-
-
-def _fused(
-    material: Material, fit: Sequence[int], tuned: Sequence[FrameDistances], banks: OwnedBanks, fusion: Fusion,
-    against: Callable[[Shots | Pseudo, int, ModalityBanks], FrameDistances], fill: Callable[[list[int]], OwnedBanks],
-) -> Decision:  # fmt: skip
-    """As a calibration: standardisation from folds of the fit frames and from tuning frames, weights of 0 or 1."""
-    normal, pseudo = material.normal, material.pseudo
-    if fusion != "squares":
-        return fit_decision(tuned, banks, fusion)
+    folds: dict[int, FrameDistances] = {}
     spoiled: list[SpoiledDistances] = []
+    if fusion == "squares":
 
-    def judge(index: int, owned: OwnedBanks) -> FrameDistances:
-        own = {name: bank.bank for name, bank in owned.items()}
-        for row in np.flatnonzero(pseudo.frames == index):
-            spoiled.append(SpoiledDistances(index, pseudo.kinds[row], against(pseudo, int(row), own)))
-        return against(normal, index, own)
+        def judge(index: int, owned: OwnedBanks) -> FrameDistances:
+            own = {name: bank.bank for name, bank in owned.items()}
+            for row in np.flatnonzero(pseudo.frames == index):
+                spoiled.append(SpoiledDistances(index, pseudo.kinds[row], against(pseudo, int(row), own)))
+            return against(normal, index, own)
 
-    seen = judge_folds(fit, [normal.parts[i] or normal.names[i] for i in fit], fill, judge)
-    return leave_out(fit_decision([*seen.values(), *tuned], banks, fusion), seen, spoiled)[0]
+        folds = judge_folds(fit, [normal.parts[i] or normal.names[i] for i in fit], fill, judge)
+    return Measured(
+        material, seed, banks, fusion, len(fit),
+        constants=[] if few and fusion == "squares" else tuned,  # few-shot: the folds hold the same frames
+        folds=folds, spoiled=spoiled,
+        calm=tuned if few else distances(normal, held_out, False, "held-out frames"),
+        calm_parts=[normal.parts[i] or normal.names[i] for i in (tune if few else held_out)],
+        tested=distances(test, range(len(test)), False, "test frames"), begin_s=begin,
+    )  # fmt: skip
+
+
+def chosen_by(measured: Measured) -> tuple[ModalityName, ...]:
+    """The modalities that pseudo-defects on fit frames choose, as in a calibration. Raises CalibrationError."""
+    constants = [*measured.folds.values(), *measured.constants]
+    return choose(fit_decision(constants, measured.banks, measured.fusion), measured.folds, measured.spoiled)[0]
+
+
+def judge_by(names: tuple[ModalityName, ...], measured: Measured, settings: Settings) -> Judged:
+    """The figures by these modalities."""
+    material, folds, spoiled = measured.material, measured.folds, measured.spoiled
+    constants = [*folds.values(), *measured.constants]
+
+    def narrow(frames: Sequence[FrameDistances]) -> list[FrameDistances]:
+        return [without_others(one, names) for one in frames]
+
+    banks = {name: measured.banks[name] for name in names}
+    decision = fit_decision(narrow(constants), banks, measured.fusion)
+    if measured.fusion == "squares":  # weights of 0 or 1
+        alone = [replace(one, distances=without_others(one.distances, names)) for one in spoiled]
+        decision = leave_out(decision, dict(zip(folds, narrow(list(folds.values())), strict=True)), alone)[0]
+    tested = narrow(measured.tested)
+    calm = [fused_score(one.modalities, decision) for one in narrow(measured.calm)]
+    maps = _maps(tested, material.test, decision) if settings.pixels else []
+    figures = _figures(material, tested, decision, (calm, measured.calm_parts), maps, settings, measured.seed)
+    figures = msgspec.structs.replace(
+        figures, fit_frames=measured.fit_frames, held_out_frames=len(calm),
+        seconds=round(time.monotonic() - measured.begin_s, 1),
+    )  # fmt: skip
+    return Judged(figures, maps, np.array(figures.scores))
 
 
 def _split(normal: Shots, seed: int, settings: Settings) -> tuple[list[int], list[int], list[int]]:
@@ -295,7 +348,8 @@ def _figures(
     whole = inside = PixelFigures(None, None, None, 0)
     if maps:
         truths, foregrounds = list(test.truth), list(test.foreground)
-        whole = pixel_figures(maps, truths, None, settings.thresholds)
+        if settings.whole:
+            whole = pixel_figures(maps, truths, None, settings.thresholds)
         inside = pixel_figures(maps, truths, foregrounds, settings.thresholds)
     shuffled = np.random.default_rng(seed).permutation(good)
 
@@ -326,8 +380,9 @@ def _figures(
             )
             for kind in sorted(set(test.defects) - {GOOD})
         },
-        fit_frames=0, held_out_frames=0,
+        fit_frames=0, held_out_frames=0, held_out_auroc=auroc(np.array(held_out), scores[good]),
         good=int(good.sum()), defective=int((~good).sum()), refused=len(material.refused),
+        judged_by=[name for name, one in decision.modalities().items() if one.weight > 0],
         regions=whole.regions, regions_fg=inside.regions, seconds=0.0,
         scores=[round(float(score), 5) for score in scores],
     )  # fmt: skip

@@ -54,7 +54,9 @@ def command(
     ] = None,
     modalities: Annotated[
         str | None,
-        typer.Option(help="Modalities: rgb and some of points,geometry,height,descriptor; default: the profile's."),
+        typer.Option(
+            help="Modalities: rgb and some of points,geometry,height,descriptor, or auto; default: the profile's."
+        ),
     ] = None,
     control: Annotated[bool, typer.Option(help="Run the control with random weights too.")] = True,
     pixels: Annotated[

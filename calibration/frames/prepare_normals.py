@@ -263,6 +263,17 @@ def with_modalities(
     return replace(normals, network=network, prepared=tuple(prepared), heights=heights)
 
 
+def with_available(
+    normals: Normals, modalities: tuple[ModalityName, ...], fit: int, progress: Progress
+) -> tuple[Normals, dict[ModalityName, str]]:
+    """Likewise, without heights that the parts do not give, and why. Raises CalibrationError, DataError."""
+    try:
+        return with_modalities(normals, modalities, fit, progress), {}
+    except CalibrationError as error:
+        rest = tuple(name for name in modalities if name != "height")
+        return with_modalities(normals, rest, fit, progress), {"height": str(error)}
+
+
 def narrowed(normals: Normals, network: Network) -> Normals:
     """The frames without what modalities take that ``network`` does not have."""
     gone: dict[str, Any] = {

@@ -12,12 +12,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from asperity.benchmarks.accuracy import ablation, rival
+from asperity.benchmarks.accuracy import ablation, modality_sets, rival
 from asperity.benchmarks.accuracy import evaluate as evaluate_module
 from asperity.benchmarks.accuracy.compare import difference, read_report, table
 from asperity.benchmarks.accuracy.evaluate import EvaluateOptions, Report, evaluate
 from asperity.benchmarks.accuracy.material import products_of
 from asperity.benchmarks.accuracy.methods import METHODS, method
+from asperity.benchmarks.accuracy.modality_sets import PICTURED
 from asperity.benchmarks.accuracy.pictures import write_sheets
 from asperity.benchmarks.accuracy.pooled import read_curves
 from asperity.benchmarks.results_tools import reports
@@ -256,6 +257,40 @@ def test_a_rival_is_judged_on_the_same_frames_as_ours(
     for figure in ("fit_frames", "held_out_frames", "good", "defective", "regions", "regions_fg"):
         assert getattr(found, figure) == getattr(mine, figure)
     assert found.detection.stated == mine.detection.stated and found.i_auroc_fg > 0.8
+
+
+def test_every_set_of_modalities_is_judged_as_if_it_had_been_evaluated_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sets-1").mkdir()
+    (tmp_path / "sets-1" / "hill").symlink_to(data / "hill")
+    for name, value in (("DATA", tmp_path), ("RESULTS", tmp_path), ("SETS", {"sets": {"hill": 1.0}})):
+        monkeypatch.setattr(ablation, name, value)
+    monkeypatch.setattr(modality_sets, "build", evaluate_module.build)
+    monkeypatch.setattr("sys.argv", ["sets", "run", "sets-1", "--profile", "tiny"])
+    modality_sets.main()
+    rows = {row: read_report(ablation.result("sets-1", row, "tiny")) for row in ("frozen", "auto", *PICTURED)}
+    chosen = reports.read_result(ablation.result("sets-1", "sets", "tiny"))["products"]["hill"]["chosen"]
+    assert set(rows["auto"].runs[0].products["hill"].judged_by) <= set(chosen.split("+"))
+    monkeypatch.setattr("sys.argv", ["sets", "table", "sets-1", "--profile", "tiny"])
+    capsys.readouterr()
+    modality_sets.main()
+    assert f"| chosen by `auto` | {chosen} |" in capsys.readouterr().out
+    ablation.run("sets-1", ["auto"], "tiny", 1, "alone")
+    alone = read_report(ablation.result("sets-1", "alone", "tiny")).runs[0].products["hill"]
+    shared = rows["auto"].runs[0].products["hill"]
+    for figure in ("scores", "i_auroc_fg", "aupro30_fg", "detection", "judged_by"):
+        assert getattr(alone, figure) == getattr(shared, figure), figure
+    modality_sets.run("sets-1", "tiny", False)  # finished: goes on from its files and measures nothing again
+    with pytest.raises(UsageError, match="no such row"):
+        ablation.row_of("rgb")
+
+
+def test_an_evaluation_by_named_modalities_without_some_frames_goes_on(data: Path, tmp_path: Path) -> None:
+    given = options(data, seeds=1, control=False, pixels=False, categories=("hill",), modalities=("rgb", "points"),
+                    exclude=("train/good/003",))  # fmt: skip
+    first = evaluate(given, tmp_path / "a.json", "", silent)
+    assert evaluate(given, tmp_path / "a.json", "", silent).runs == first.runs
 
 
 def test_sheets_show_the_frames_to_look_at(data: Path, tmp_path: Path) -> None:
