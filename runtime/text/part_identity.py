@@ -16,9 +16,10 @@ PART_ID_MAX_JSON_NBYTES = 512
 """In JSON, where ``"`` and ``\\`` take two bytes and a group separator six: a result must fit its 2 KiB."""
 BATCH_TEXT_MAX_NBYTES = 64
 
-# C0 and C1 controls, line and paragraph separators, what turns the direction of writing, surrogates, non-characters.
+# C0 and C1 controls, line and paragraph separators, what nobody sees or turns the direction of writing, surrogates,
+# non-characters.
 _FORBIDDEN = re.compile(
-    "[\0-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+    "[\0-\x1f\x7f-\x9f\xad\u2028\u2029\u200b-\u200f\u061c\u202a-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
 
 
@@ -67,5 +68,5 @@ def _fault(text: str, remedy: str) -> str:
     if found is None:
         return ""
     letter = ord(found[0])
-    what = "half a surrogate pair" if 0xD800 <= letter <= 0xDFFF else "a control character"
+    what = "half a surrogate pair" if 0xD800 <= letter <= 0xDFFF else "a character that is not seen"
     return f"it holds U+{letter:04X}, {what}; {remedy}"

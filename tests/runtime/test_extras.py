@@ -87,4 +87,4 @@ def test_readme_names_every_extra_and_the_service_page_installs_by_them() -> Non
     assert rows and {name for row in rows[1].splitlines() for name in re.findall(r"`([\w-]+)`", row.split("|")[1])} == {
         *EXTRAS
     }
-    assert "pip install '.[genicam,realsense,ros2,http,opcua,mqtt]'" in Path(ROOT / "docs/service.md").read_text()
+    assert "pip install '.[genicam,realsense,ros2,http,opcua,mqtt,io]'" in Path(ROOT / "docs/service.md").read_text()

@@ -24,6 +24,7 @@ from asperity.runtime.gateways.log_ins.users import User
 from asperity.runtime.gateways.parts import Parts
 from asperity.runtime.gateways.requests import NOT_FROM_A_GATEWAY, fields_to_ask, request_of
 from asperity.runtime.gateways.state_message import state_message
+from asperity.runtime.text.numbers import whole_number
 from asperity.runtime.wire import OPERATIONS, encode_counters, encode_reply, encode_result_body
 from asperity.runtime.wire import Request as Asked
 from asperity.runtime.wire.common import fields_of
@@ -207,9 +208,10 @@ def _number(given: Mapping[str, str], name: str, default: int, most: int) -> int
     text = given.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and int(text) <= most):
+    number = whole_number(text)
+    if number is None or not 0 <= number <= most:
         raise RequestRefused(problem(400, f"{name} is {text[:20]!a}; give a whole number from 0 to {most}"))
-    return int(text)
+    return number
 
 
 def _first_id(item: Item) -> int:

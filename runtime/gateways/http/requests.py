@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from asperity.runtime.text.numbers import whole_number
+
 PLAIN, HTML, JSON = "text/plain; charset=utf-8", "text/html; charset=utf-8", "application/json"
 PROBLEM = "application/problem+json"
 """RFC 9457."""
@@ -124,11 +126,12 @@ def _length(headers: Mapping[str, str], most: int) -> int:
     text = headers.get("content-length", "")
     if "transfer-encoding" in headers or not text:
         raise RequestRefused(problem(411, "send the body with a Content-Length"))
-    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+    nbytes = whole_number(text)
+    if nbytes is None or nbytes < 0:
         raise RequestRefused(problem(400, f"Content-Length {text[:20]!a} is not a number"))
-    if int(text) > most:
+    if nbytes > most:
         raise RequestRefused(problem(413, f"a body has at most {most} bytes ([http] body_max_nbytes)"))
-    return int(text)
+    return nbytes
 
 
 def name_and_password(headers: Mapping[str, str]) -> tuple[str, str] | None:

@@ -150,7 +150,8 @@ class MqttGateway:
             self._take_acknowledgements(connection)
         if self._file.sent:
             self._file.write(self._file.sent, self._acknowledged_id)
-        connection.disconnect()
+        # What the broker has not acknowledged it may not have: then it gives the last will.
+        connection.abandon("") if self._inflight else connection.disconnect()
         while not connection.ended and time.monotonic() < ends_s:
             await asyncio.sleep(0.01)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+
+import msgspec
 
 from asperity.runtime.errors import WireError
 from asperity.runtime.gateways.sparkplug.metrics import REBIRTH, born_metrics, station_metrics
@@ -14,6 +15,13 @@ SEQ_MAX = 255
 STATE_NBYTES_MAX = 4096
 Message = tuple[str, bytes]
 """Topic and payload."""
+
+
+class HostState(msgspec.Struct, frozen=True):
+    """What a host application says of itself."""
+
+    online: bool
+    timestamp: int
 
 
 class Node:
@@ -77,14 +85,11 @@ class Node:
     def _hear_host(self, body: bytes) -> str:
         """JSON of a host's state (section 6.4.25): one older than the last one heard says nothing."""
         try:
-            said = json.loads(body[:STATE_NBYTES_MAX])
-            online, at_ms = said["online"], said["timestamp"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            said = msgspec.json.decode(body[:STATE_NBYTES_MAX], type=HostState)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return "a state of the primary host that is not JSON with online and timestamp"
-        if not isinstance(online, bool) or not isinstance(at_ms, int):
-            return "a state of the primary host that is not JSON with online and timestamp"
-        if at_ms >= self._host_since_ms:
-            self._host_since_ms, self.host_online = at_ms, online
+        if said.timestamp >= self._host_since_ms:
+            self._host_since_ms, self.host_online = said.timestamp, said.online
         return ""
 
     def _birth_number(self, now_ms: int) -> Metric:

@@ -168,7 +168,7 @@ def test_a_frame_on_enter(bench: Bench, tmp_path: Path, monkeypatch: pytest.Monk
     """Enter, an id and Enter, Enter, q: with exposures that came before each Enter left out."""
     read, write = os.pipe()
     with os.fdopen(read) as stdin:
-        typed = iter([b"\n", b"A7\n", b"\xc3\xa4\n", b"\n", b"q\n"])
+        typed = iter([b"\n", b"A7\n", b"\xe2\x80\x8b\n", b"\n", b"q\n"])
 
         class Watched(SceneSource):
             def shot(self, timeout_ms: int) -> Any:

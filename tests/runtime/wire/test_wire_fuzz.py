@@ -205,6 +205,7 @@ def test_other_mutated_messages_decode_or_raise_wire_error(name: str) -> None:
         "result": wire.decode_result,
         "record": wire.decode_record_message,
         "state": wire.decode_state,
+        "counters": wire.decode_counters,
         "event": wire.decode_event,
         "trigger": wire.decode_trigger,
         "map": wire.decode_bulk,

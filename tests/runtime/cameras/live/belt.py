@@ -79,7 +79,8 @@ class Scripted:
         """After how many triggers, and when, an exposure is made."""
         self.after_ms = 0
         """How long after its trigger an exposure is made."""
-        self.over = False
+        self.over = self.holds = False
+        """``holds``: what lags is not exposed yet."""
         self.make: Callable[[], Any]
 
     def fire(self) -> None:
@@ -116,7 +117,7 @@ class Scripted:
         """The next that has come."""
         if self.over:
             raise Over
-        while self.lagging and self.lagging[0][1] <= time.monotonic():
+        while self.lagging and not self.holds and self.lagging[0][1] <= time.monotonic():
             self.under_way.append((*self.lagging.pop(0), self.expose()))
         for at, (triggers, when_s, what) in enumerate(self.under_way):
             if triggers <= self.triggered and when_s <= time.monotonic():
@@ -206,16 +207,28 @@ class Plc:
         self.line, self.belt, self.sender = line, belt, sender
         self.lost: CameraLostError | None = None
 
-    def inspect(self, *parts: int, wait: bool = True) -> dict[int, ReceivedResult]:
+    def inspect(self, *parts: int) -> dict[int, ReceivedResult]:
         """Trigger once for each part as it comes; the results by part."""
         with self.line.client() as client:
             for number in parts:
                 self.belt.part = number
                 reply = client.request("trigger", trigger_id=number, part_id=str(number), timeout_ms=ANSWER_MS)
                 assert reply.ok, reply
-                if wait:
-                    self.results(number)
+                self.results(number)
         return {number: self.results(number) for number in parts}
+
+    def overtake(self, script: Scripted, first: int, second: int, timeout_ms: int) -> dict[int, ReceivedResult]:
+        """The camera is triggered for the first part, and exposes when the second is there and was triggered."""
+        script.holds, before = True, script.triggered
+        with self.line.client() as client:
+            for number in (first, second):
+                self.belt.part = number
+                reply = client.request("trigger", trigger_id=number, part_id=str(number), timeout_ms=timeout_ms)
+                assert reply.ok, reply
+                self.line.wait(lambda: script.triggered > before, "the camera's first trigger")
+        time.sleep(LAG_S)
+        script.holds = False
+        return {number: self.results(number) for number in (first, second)}
 
     def results(self, number: int) -> ReceivedResult:
         """The one result of a part."""

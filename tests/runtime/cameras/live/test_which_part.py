@@ -13,7 +13,7 @@ from asperity.runtime.cameras.sources.genicam import count as genicam_count
 from asperity.runtime.cameras.sources.genicam.source import GenicamSection, GenicamSource
 from asperity.runtime.reasons import Reason
 from asperity.testing import CAMERA, STATION, Line
-from tests.runtime.cameras.live.belt import Belt, BeltSource, GenicamBelt, Plc, Scripted, watched
+from tests.runtime.cameras.live.belt import ANSWER_MS, Belt, BeltSource, GenicamBelt, Plc, Scripted, watched
 
 _first = count(1, 20)
 
@@ -48,13 +48,13 @@ def inspected(
     return plc, dict(enumerate(results.values()))
 
 
-def overtaken(line: Line, camera: str) -> tuple[Plc, dict[int, Any]]:
+def overtaken(line: Line, camera: str, timeout_ms: int = ANSWER_MS) -> tuple[Plc, dict[int, Any]]:
     """The camera exposes when the next part is there already, which was triggered."""
     belt, first = Belt(), next(_first)
     bad = first + -first % 3  # bad, then good: accepted with the picture of the good one
     script = Scripted(belt, "lags one", transit_ms=10)
     with watched(line, belt, script, source_of(camera, script)) as plc:
-        results = plc.inspect(bad, bad + 1, wait=False)
+        results = plc.overtake(script, bad, bad + 1, timeout_ms)
     return plc, results
 
 
@@ -108,5 +108,5 @@ def test_a_camera_that_exposes_when_the_next_part_is_there_gives_its_picture_to_
 def test_the_picture_of_the_next_part_is_noticed(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: without the check of when it was exposed a bad part passes with the next one's picture."""
     monkeypatch.setattr(ExposureOrder, "latest_ns", lambda *given: 0)
-    plc, results = overtaken(line, "scripted")
+    plc, results = overtaken(line, "scripted", timeout_ms=60_000)
     assert plc.wrong(results)

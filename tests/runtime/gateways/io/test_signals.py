@@ -95,6 +95,17 @@ def test_accept_that_toggles_never_stands() -> None:
     assert len(found) >= 9 and max(found) <= 10
 
 
+def test_a_process_that_stands_still_leaves_no_strobe_out() -> None:
+    line, seen = Line(), []
+    line.signals.put(item(1))
+    line.signals.put(item(2, accept=False))
+    for _ in range(40):
+        line.now_ms += 60
+        seen.append(line.at())
+    strobes = [one for one in seen if one["strobe"]]
+    assert [one["accept"] for one in strobes] == [not one["reject"] for one in strobes] == [True, False]
+
+
 STEPS = st.lists(
     st.tuples(st.sampled_from(["ok", "ng", "gap", "expire", "wait", "bad"]), st.integers(1, 90)), max_size=25
 )
