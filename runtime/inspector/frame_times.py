@@ -11,7 +11,7 @@ from asperity.runtime.sockets.inspector_sockets import UNREAD_MS
 
 
 def too_old(frame: Frame, now: Now, read_up_to_ns: int, config: StationConfig) -> bool:
-    """Whether nobody may be told of this frame any more. ``read_up_to_ns``: when the sockets were last read before.
+    """Whether the frame is too old to be judged. ``read_up_to_ns``: when the sockets were last read before.
 
     A camera whose clock runs ahead could pass off an old picture as a new one, so both directions are refused.
     """
@@ -23,8 +23,13 @@ def too_old(frame: Frame, now: Now, read_up_to_ns: int, config: StationConfig) -
     return frame.clock not in SHARED_CLOCKS and now.ns - read_up_to_ns > unread_ms * MS
 
 
-def may_be_the_next_parts(frame: Frame, trigger: PendingTrigger | None) -> bool:
-    """Whether another part's trigger, which was not taken, may have come before the exposure."""
-    if trigger is None or trigger.followed_us is None:
+def may_be_the_next_parts(frame: Frame, trigger: PendingTrigger | None, now: Now, tolerance_ms: int) -> bool:
+    """Whether another part's trigger, which was not taken, may have come before the exposure.
+
+    By the monotonic clock, as the wall clock may have been set since. ``tolerance_ms``: by how much the camera's clock
+    and ours may differ.
+    """
+    if trigger is None or trigger.followed_ns is None:
         return False
-    return frame.clock not in SHARED_CLOCKS or frame.t_exposure_us > trigger.followed_us
+    exposed_ns = now.ns - age_ns(frame, now.wall_us) + tolerance_ms * MS
+    return frame.clock not in SHARED_CLOCKS or exposed_ns > trigger.followed_ns

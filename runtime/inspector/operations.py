@@ -63,7 +63,7 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
         busy = f"{PROMISES_MAX} triggers are waiting for their results"
     now, batch = station.clock(), _batch(station, request)
     if busy:
-        station.triggers.follow(request.trigger_id, request.part_id or "", now.wall_us)
+        station.triggers.follow(request.trigger_id, request.part_id or "", now.ns)
         return reply(request.id, "BUSY", busy)
     owed = Result(
         station=station.name,

@@ -185,7 +185,7 @@ class Station:
             (state not in JUDGING, Reason.NOT_RUNNING),
             (trigger is None and not free_run and self.line is None, Reason.UNANNOUNCED),
             (stale, Reason.STALE),
-            (may_be_the_next_parts(frame, trigger), Reason.AMBIGUOUS),
+            (may_be_the_next_parts(frame, trigger, now, self.config.hard_wired.tolerance_ms), Reason.AMBIGUOUS),
         )
         return next((reason for applies, reason in reasons if applies), None)
 

@@ -25,8 +25,8 @@ class PendingTrigger:
     """What the part belongs to: as the trigger names it, else as it was set for the station at that moment."""
     position: int | None = None
     """Of the encoder, as the trigger names it."""
-    followed_us: int | None = None
-    """Wall time when another part's trigger came that was not taken: from then on that part may be at the camera."""
+    followed_ns: int | None = None
+    """When another part's trigger came that was not taken: from then on that part may be at the camera. Monotonic."""
 
 
 class Triggers:
@@ -73,14 +73,14 @@ class Triggers:
                 if pending.expires_ns is not None and pending.expires_ns <= now_ns
             ])
 
-    def follow(self, trigger_id: int, part_id: str, now_us: int) -> None:
+    def follow(self, trigger_id: int, part_id: str, now_ns: int) -> None:
         """A trigger is not taken. Unless it was given twice, or names the same part, its part comes after those that
         wait, and the camera does not know."""
         if trigger_id in self._pending:
             return
         for other, one in self._pending.items():
-            if one.followed_us is None and (not part_id or one.part_id != part_id):
-                self._pending[other] = replace(one, followed_us=now_us)
+            if one.followed_ns is None and (not part_id or one.part_id != part_id):
+                self._pending[other] = replace(one, followed_ns=now_ns)
 
     def clear(self) -> list[PendingTrigger]:
         """All triggers, no longer pending."""

@@ -134,7 +134,8 @@ def test_triggers_have_a_bound_and_are_busy_beyond_it(make: MakeFloor) -> None:
 @pytest.mark.parametrize(
     ("other", "clock", "exposed_ms", "reason"),
     [
-        ({"trigger_id": 2, "part_id": "B"}, "realtime", -1, "GOOD"),
+        ({"trigger_id": 2, "part_id": "B"}, "realtime", -8, "GOOD"),
+        ({"trigger_id": 2, "part_id": "B"}, "realtime", -3, "AMBIGUOUS"),
         ({"trigger_id": 2, "part_id": "B"}, "realtime", 1, "AMBIGUOUS"),
         ({"trigger_id": 2, "part_id": "B"}, "device", -1, "AMBIGUOUS"),
         ({"trigger_id": 2}, "device", -1, "AMBIGUOUS"),
@@ -167,7 +168,7 @@ def test_a_single_execution_judges_the_frame_of_one_trigger(make: MakeFloor) -> 
     floor.send()
     assert floor.ask("trigger", trigger_id=1, timeout_ms=500).code == "ACCEPTED"
     assert floor.ask("trigger", trigger_id=2, timeout_ms=500).code == "BUSY"
-    floor.send(trigger_id=1)
+    floor.send(trigger_id=1, t_exposure_us=floor.now.wall_us - 10_000)  # before the trigger that was busy
     assert floor.ask("trigger", trigger_id=2, timeout_ms=500).code == "BUSY"
     floor.settle()
     assert floor.state.state == State.READY
