@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from asperity.runtime.security.signing_keys import TrustStore
 from tests.forked import Server, forked
-from tests.kept import kept
+from tests.kept import imported_by, kept
 
 PRODUCT, SIZE_PX, NORMALS = "bracket", 128, 40
 
@@ -115,7 +115,7 @@ def forked_starts(_fork_server: Server) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def lite_bundle() -> LiteBundle:
     """Normal frames of the virtual bracket, calibrated with short training of the adaptors, exported and signed."""
-    folder = kept("lite_bundle", _make_lite_bundle)
+    folder = kept("lite_bundle", _make_lite_bundle, of=imported_by("tests.conftest"))
     trust = TrustStore(folder / "keys")
     return LiteBundle(folder / "bundle", folder / "calibration", folder / "normals", trust)
 
