@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -203,3 +204,12 @@ def test_no_file_names_a_machine_of_ours() -> None:
     tracked = [f for f in files if not (not_ours & set(f.relative_to(ROOT).parts)) and f != own]
     assert tracked
     assert not [str(f) for f in tracked if pattern.search(f.read_text(errors="replace"))]
+
+
+def test_results_stay_few_lines() -> None:
+    """What people read is committed; raw rows are compressed or left out (CONTRIBUTING.md)."""
+    listed = subprocess.run(["git", "ls-files", "-z", "benchmarks/results"], cwd=ROOT, capture_output=True, check=False)
+    files = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    if not files:
+        pytest.skip("not a git checkout")
+    assert sum(file.read_bytes().count(b"\n") for file in files if file.exists()) < 5000
