@@ -59,7 +59,7 @@ class ColourAndFpfh:
         return [np.where(f.any(axis=1), 1 - (f @ bank.T).max(axis=1), 0) for f, bank in found]
 
     def _features(self, frame: Seen) -> list[FloatArray]:
-        """Unit rows of the part's patches, colour and FPFH; zero, and never strange, where the part hardly reaches in."""
+        """Unit rows of the part's patches, colour and FPFH; zero, and never strange, at the part's edge."""
         o3d, mm = load_open3d(), self.mm_per_px
         cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(frame.points.astype(np.float64)))
         cloud.estimate_normals(o3d.geometry.KDTreeSearchParamHybrid(NORMALS_PX * mm, 30))
