@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -81,18 +81,22 @@ def read_plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[D
 
 
 @pytest.fixture(scope="module")
-def compared_once() -> Iterator[None]:
+def comparisons() -> dict[int, tuple[Sequence[Prepared], Repeats]]:
+    return {}
+
+
+@pytest.fixture
+def compared_once(
+    comparisons: dict[int, tuple[Sequence[Prepared], Repeats]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Frames are compared whatever their ids are, so those of one set need it once."""
-    found: dict[int, tuple[Sequence[Prepared], Repeats]] = {}
 
     def find(prepared: Sequence[Prepared], geometry: Geometry) -> Repeats:
-        if id(prepared) not in found:
-            found[id(prepared)] = prepared, find_repeats(prepared, geometry)
-        return found[id(prepared)][1]
+        if id(prepared) not in comparisons:
+            comparisons[id(prepared)] = prepared, find_repeats(prepared, geometry)
+        return comparisons[id(prepared)][1]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts_module, "find_repeats", find)
-        yield
+    monkeypatch.setattr(parts_module, "find_repeats", find)
 
 
 def drawn(draws: Sequence[Draw]) -> list[Shot]:
