@@ -137,6 +137,11 @@ class StationClocks:
         errors = (computer.offset_ms, computer.error_ms)
         return all(error is not None and abs(error) * 1000 <= self._tolerance_us for error in errors)
 
+    def doubtful(self, clock: str) -> bool:
+        """It may be another clock than the computer's: any that is not known to agree, but ``realtime`` from here."""
+        own = clock == "realtime" and not self._from_elsewhere and self._ahead_us <= self._tolerance_us
+        return not own and not self.comparable(clock)
+
     @property
     def _ahead_us(self) -> int:
         return -(self._all.value or 0)

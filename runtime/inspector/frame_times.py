@@ -23,7 +23,7 @@ def too_old(frame: Frame, now: Now, read_up_to_ns: int, config: StationConfig, c
         return True
     # By a clock that is not shared, what waited in the socket while this process stood still looks new.
     unread_ms = limit_ms + config.timing.poll_ms + UNREAD_MS
-    return not clocks.comparable(frame.clock) and now.ns - read_up_to_ns > unread_ms * MS
+    return clocks.doubtful(frame.clock) and now.ns - read_up_to_ns > unread_ms * MS
 
 
 def may_be_the_next_parts(frame: Frame, trigger: PendingTrigger | None, now: Now, clocks: StationClocks) -> bool:

@@ -93,7 +93,7 @@ class WiredLine:
         if self._timeless:
             return None
         if frame.clock in SHARED_CLOCKS:
-            if not self._wide and not clocks.comparable(frame.clock):
+            if not self._wide and clocks.doubtful(frame.clock):
                 self.unsync(NOT_COMPARABLE)
             return now.ns - (now.wall_us - frame.t_exposure_us) * 1000
         return self._device.map(frame.t_exposure_us, now.ns)

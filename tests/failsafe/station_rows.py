@@ -173,8 +173,8 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "frames may arrive nearly a pitch after their exposure, and the clocks are not known to agree": [
             off("runtime/inspector/test_clocks.py"
-                "::test_a_line_whose_frames_may_come_a_pitch_late_needs_clocks_that_are_known_to_agree[350-kernel1-False]",
-                "UNSYNCED", ("inspector/hard_wired_line.py", "if not self._wide and not clocks.comparable(frame.clock):", "if False:")),
+                "::test_a_line_whose_frames_may_come_a_pitch_late_needs_clocks_that_are_known_to_agree[350-kernel1-ptp-False]",
+                "UNSYNCED", ("inspector/hard_wired_line.py", "if not self._wide and clocks.doubtful(frame.clock):", "if False:")),
         ],
         "the camera's clock runs ahead, so that an old picture looks new": [
             off("runtime/inspector/test_clocks.py::test_a_camera_that_ran_ahead_does_not_make_an_old_picture_new", "STALE",
@@ -212,7 +212,7 @@ TABLE: dict[str, dict[str, list[Off]]] = {
         ],
         "stopped while a camera without a shared clock goes on: what it sent waits in the socket": [
             off("runtime/inspector/test_inspector_frames.py::test_what_may_have_waited_in_the_socket_is_stale_where_no_clock_says_otherwise",
-                "'GOOD'", ("inspector/frame_times.py", "return not clocks.comparable(frame.clock) and now.ns - read_up_to_ns > unread_ms * MS", "return False")),
+                "'GOOD'", ("inspector/frame_times.py", "return clocks.doubtful(frame.clock) and now.ns - read_up_to_ns > unread_ms * MS", "return False")),
         ],
         "SIGTERM under load": [
             off("system/test_kill.py::test_sigterm_answers_every_admitted_frame_and_leaves_nothing_owed",

@@ -158,11 +158,14 @@ def test_a_clock_that_may_be_wrong_does_not_tell_the_part_of_a_busy_trigger_from
 
 
 @pytest.mark.parametrize(
-    ("arrival_max_ms", "kernel", "synced"),
-    [(80, UNSYNCHRONISED, True), (350, UNSYNCHRONISED, False), (350, UNKNOWN, False), (350, GOOD, True)],
+    ("arrival_max_ms", "kernel", "clock", "synced"),
+    [
+        (80, UNSYNCHRONISED, "ptp", True), (350, UNSYNCHRONISED, "ptp", False), (350, UNKNOWN, "ptp", False),
+        (350, GOOD, "ptp", True), (350, UNSYNCHRONISED, "realtime", True),
+    ],
 )
 def test_a_line_whose_frames_may_come_a_pitch_late_needs_clocks_that_are_known_to_agree(
-    make: MakeFloor, arrival_max_ms: int, kernel: KernelClock, synced: bool
+    make: MakeFloor, arrival_max_ms: int, kernel: KernelClock, clock: str, synced: bool
 ) -> None:
     wired = {"pitch_min_ms": 400, "arrival_max_ms": arrival_max_ms, "quiet_ms": 1200}
     floor = make("ok", trigger_mode="hard_wired", hard_wired=wired)
@@ -170,7 +173,7 @@ def test_a_line_whose_frames_may_come_a_pitch_late_needs_clocks_that_are_known_t
     floor.pass_ms(2000)
     for part in range(1, 4):
         assert floor.ask("expect", trigger_id=part).ok
-        judged(floor, clock="ptp", t_exposure_us=floor.now.wall_us)
+        judged(floor, clock=clock, t_exposure_us=floor.now.wall_us)
         floor.pass_ms(1500)
     assert [result.reason.name for result in floor.results if result.trigger_id] == (
         ["GOOD"] * 3 if synced else ["UNSYNCED"] * 3
