@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from asperity.runtime.process.kernel_clock import STA_NANO, STA_UNSYNC, TIME_ERROR, KernelClock, Timex, look
+from tests.places import ROOT
 
 NO_PROC = Path("/does/not/exist")
 
@@ -55,3 +56,11 @@ def test_the_programs_that_set_clocks_are_named(tmp_path: Path) -> None:
 
 def test_this_kernel_is_asked_without_an_error() -> None:
     assert look().synchronised in (True, False, None)
+
+
+def test_the_shipped_unit_lets_the_inspector_ask() -> None:
+    lines = (ROOT / "deploy/systemd/asperity-inspector.service").read_text().splitlines()
+    allowed = [line.partition("=")[2].split() for line in lines if line.startswith("SystemCallFilter=")]
+    assert [{"adjtimex", "clock_adjtime"} <= set(calls) for calls in allowed] == [True]
+    assert "CapabilityBoundingSet=" in lines, "without a capability nobody sets the clock"
+    assert not any(line.startswith("ProtectClock=") for line in lines), "it forbids both calls"
