@@ -6,7 +6,8 @@ that a start would have. What a fork cannot have (options or variables of the in
 Real starts: ``tests/runtime/process``, ``tests/runtime/commands``, ``tests/system/test_nothing_leaves.py``, the rows
 marked real of ``tests/system/environments.py``.
 
-    python -m tests.forked SOCKET everything    # serves requests on an inherited socket until it is closed
+    python -m tests.forked SOCKET everything            # serves requests on an inherited socket until it is closed
+    python -m tests.forked SOCKET tests tests/system    # and has imported the tests of these files and folders
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -51,8 +53,8 @@ _start, _poll, _wait = (getattr(subprocess.Popen, name) for name in ("_execute_c
 class Server:
     """The test's side: the process that forks, started with the first request. ``imports``: what it imports first."""
 
-    def __init__(self, imports: str = "everything") -> None:
-        self._imports = imports
+    def __init__(self, *imports: str) -> None:
+        self._imports = imports or ("everything",)
         self._environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -103,7 +105,7 @@ class Server:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONGEST_REQUEST)
         with theirs, tempfile.TemporaryFile() as said:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.forked", str(theirs.fileno()), self._imports], cwd=ROOT,
+                [sys.executable, "-m", "tests.forked", str(theirs.fileno()), *self._imports], cwd=ROOT,
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
             )  # fmt: skip
         return self._socket
@@ -205,7 +207,31 @@ def import_libraries() -> None:
             import_module(library)
 
 
-IMPORTS = {"everything": import_everything, "libraries": import_libraries}
+def import_tests(*places: str) -> None:
+    """The tests below these places too, as pytest imports them: compiled and imported once, not by each worker.
+
+    A file that does not import here is left to the workers, whose pytest says why.
+    """
+    import_libraries()
+    from _pytest.config import _prepareconfig, apply_warning_filters
+    from _pytest.pathlib import import_path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        config = _prepareconfig([*places])  # its hook rewrites assertions, and conftest.py sets Hypothesis up
+    search = sys.path[:]
+    folders = [Path(place).resolve() for place in places]
+    with warnings.catch_warnings():
+        apply_warning_filters(config.getini("filterwarnings"), ())
+        for folder in folders:
+            for path in sorted(folder.rglob("test_*.py")) if folder.is_dir() else [folder]:
+                with suppress(Exception, pytest.skip.Exception):
+                    import_path(path, root=ROOT, consider_namespace_packages=False)
+    sys.path[:] = search
+    config._ensure_unconfigure()
+
+
+IMPORTS = {"everything": import_everything, "libraries": import_libraries, "tests": import_tests}
 
 
 def fill_address_space() -> None:
@@ -366,7 +392,7 @@ def exit_code(program: Callable[[], object]) -> int:
 def main() -> None:
     """Serve; a fork ends without taking to pieces what the process before it has imported."""
     gc.disable()
-    IMPORTS[sys.argv[2]]()
+    IMPORTS[sys.argv[2]](*sys.argv[3:])
     gc.freeze()
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:
