@@ -178,6 +178,10 @@ def forked(server: Server) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------- the process that forks
 
 
+IMPORTED_LATE = ("typer._adapters", "anyio._backends._asyncio", "cryptography.hazmat.backends.openssl", "amqtt.broker")
+"""What commands import when they run, and the broker that tests of the MQTT gateway start besides."""
+
+
 def import_everything() -> None:
     """All that a station's commands would import. Not PyTorch: a fork of a large process costs more."""
     from importlib.metadata import entry_points
@@ -189,8 +193,9 @@ def import_everything() -> None:
         if not {"__main__", "cuda", "documents", "tensorrt", "probes"} & set(parts):
             with suppress(ImportError):
                 import_module(".".join(("asperity", *parts)).removesuffix(".__init__"))
-    with suppress(ImportError):
-        import_module("amqtt.broker")  # what tests of the MQTT gateway start besides
+    for library in IMPORTED_LATE:
+        with suppress(ImportError):
+            import_module(library)
 
 
 WORKERS_LIBRARIES = (
