@@ -28,7 +28,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.forked import become_environment, exit_code, fill_address_space, import_everything
+from tests.fork_imports import import_everything
+from tests.forked import become_environment, exit_code, fill_address_space
 from tests.places import ROOT
 
 LIMIT_S = 60.0
