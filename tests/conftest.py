@@ -62,11 +62,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
-    """xdist's workers are forks of a process that has imported PyTorch and the like already."""
-    if session.config.pluginmanager.hasplugin("dsession"):
+    """xdist's workers are forks of a process that has imported the tests already (coverage sees no import of those)."""
+    config = session.config
+    if config.pluginmanager.hasplugin("dsession"):
         running = ExitStack()
-        session.config.add_cleanup(running.close)
-        server = Server("libraries")
+        config.add_cleanup(running.close)
+        places = [str(config.invocation_params.dir / place.partition("::")[0]) for place in config.args]
+        server = Server("libraries") if config.getoption("cov_source", None) else Server("tests", *places)
         running.callback(server.close)
         running.enter_context(forked(server))
     yield
