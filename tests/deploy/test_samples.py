@@ -138,12 +138,12 @@ def test_eight_stations() -> None:
     simulated, real = readme_commands("eight-stations")
     stations = [f"s{number}" for number in range(1, 9)]
     with Sample("eight-stations") as sample:
-        commands = [line.replace("--rate 2", "--rate 20") for line in simulated]
+        commands = [line.replace("--rate 2", "--rate 10") for line in simulated]
         simulate, *gateways, http, watch = map(sample.start, commands)
         assert len(gateways) == len(stations)
         for number, gateway in enumerate(gateways, start=1):
             gateway.says("is served at")
-            read_by_modbus(sample.port(f"503{number}"), COUNT)
+            read_by_modbus(sample.port(f"503{number}"), COUNT if number == 1 else 1)
         for station in stations:
             assert {result.station for result in sample.results("5571", station, COUNT)} == {station}
         http.says("is served at")
