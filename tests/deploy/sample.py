@@ -21,19 +21,11 @@ from tests.runtime.gateways.floor import until
 
 DEPLOY = ROOT / "deploy"
 PORT = re.compile(r"(?<=127\.0\.0\.1:)\d+|(?<=port = )\d+|(?<=--port )\d+|(?<=\"port\": \")\d+")
-LOOP = re.compile(r"for n in ([\d ]+); do (.+) & done")
 
 
 def readme_commands(name: str) -> list[list[str]]:
-    """The commands of each block of a sample's README, loops written out."""
-    found = []
-    for block in blocks(DEPLOY / name / "README.md"):
-        lines = []
-        for line in block.text.splitlines():
-            loop = LOOP.fullmatch(line)
-            lines += [loop[2].replace("$n", n) for n in loop[1].split()] if loop else [line]
-        found.append(lines)
-    return found
+    """The commands of each block of a sample's README."""
+    return [block.text.splitlines() for block in blocks(DEPLOY / name / "README.md")]
 
 
 class Sample:

@@ -103,13 +103,13 @@ def test_one_camera() -> None:
         # What these two leave out is the ports of station.toml, which here are others.
         left_out = {"camera replay": " --frames-endpoint tcp://127.0.0.1:5560", "watch": " --results tcp://127.0.0.1:5561"}
         commands = [
-            line.replace("--rate 2", "--rate 40")
+            line.replace("--rate 2", "--rate 20")
             + "".join(words for name, words in left_out.items() if line.startswith(f"asperity {name} "))
             for line in recorded
         ]
         run, modbus, http, replay, watch = map(sample.start, commands)
-        more = ("ethernetip", "opcua", "mqtt")
-        others = [sample.start(f"asperity gateway {name} --config gateway.toml") for name in more]
+        # Not opcua, whose start alone costs as much as all of this: its table is read by the others too.
+        others = [sample.start(f"asperity gateway {name} --config gateway.toml") for name in ("ethernetip", "mqtt")]
         modbus.says("is served at")
         read_by_modbus(sample.port("5020"), COUNT)
         results = sample.results("5561", "st1", COUNT)
@@ -118,9 +118,8 @@ def test_one_camera() -> None:
         http.says("is served at")
         shown = json.loads(get(sample.port("8088"), f"/api/v1/results?since=1&limit={COUNT}"))
         assert len(shown["items"]) == COUNT and b"st1" in get(sample.port("8088"), "/")
-        for each in others[:2]:
-            each.says("is served at")
-        others[2].says("cannot reach the broker")
+        others[0].says("is served at")
+        others[1].says("cannot reach the broker")
         watch.says(r"st1 .* NG")
         assert replay.end() == 0
         make, camera_line, *copies = live
@@ -138,7 +137,7 @@ def test_eight_stations() -> None:
     simulated, real = readme_commands("eight-stations")
     stations = [f"s{number}" for number in range(1, 9)]
     with Sample("eight-stations") as sample:
-        commands = [line.replace("--rate 2", "--rate 10") for line in simulated]
+        commands = [line.replace("--rate 2", "--rate 8") for line in simulated]
         simulate, *gateways, http, watch = map(sample.start, commands)
         assert len(gateways) == len(stations)
         for number, gateway in enumerate(gateways, start=1):
