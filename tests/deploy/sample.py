@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -58,7 +59,7 @@ class Sample:
 
     def start(self, line: str) -> Process:
         """A command as in the README."""
-        program, *words = self.own(line).split()
+        program, *words = shlex.split(self.own(line))
         command = [sys.executable, "-c", ASPERITY, *words] if program == "asperity" else [program, *words]
         self._started.append(self._ends.enter_context(Process(line, command, self.folder, self._environment)))
         return self._started[-1]

@@ -11,7 +11,8 @@ from itertools import combinations
 import pytest
 from pymodbus.client import ModbusTcpClient
 
-from asperity.runtime.gateways.modbus.table import STATUS, STATUS_WORDS, WRITE_ADDRESS, unpack
+from asperity.runtime.gateways.modbus.table import STATUS, STATUS_WORDS, WRITE_ADDRESS, WRITES, unpack
+from asperity.runtime.settings.station_toml import StationConfig
 from asperity.testing import PATIENCE_S
 from tests.deploy.sample import DEPLOY, PORT, Sample, readme_commands
 from tests.places import ROOT
@@ -32,6 +33,8 @@ STARTED = {
         "README.md", "station.toml", "gateway.toml", "camera.toml", "parts/1.ply", "parts/2.ply")},
     **{f"eight-stations/{name}": f"{HERE}::test_eight_stations" for name in (
         "README.md", "station.toml", "gateway.toml", "camera.toml")},
+    **{f"two-views/{name}": f"{HERE}::test_two_views" for name in (
+        "README.md", "station.toml", "gateway.toml", "parts/1.ply", "parts/2.ply")},
     **{f"systemd/{name}": f"{HERE}::test_the_configuration_of_the_services" for name in (
         "station.toml", "gateway.toml", "camera.toml")},
     **{f"systemd/{name}": UNITS for name in (
@@ -143,6 +146,7 @@ def test_eight_stations() -> None:
         for number, gateway in enumerate(gateways, start=1):
             gateway.says("is served at")
             read_by_modbus(sample.port(f"503{number}"), COUNT if number == 1 else 1)
+            assert gateway.end() == 0
         for station in stations:
             assert {result.station for result in sample.results("5571", station, COUNT)} == {station}
         http.says("is served at")
@@ -160,6 +164,37 @@ def test_eight_stations() -> None:
         journals = {path.stem for path in (sample.folder / "state").glob("*.journal")}
         assert journals == set(stations)
         assert camera.end() == 0 and run.end() == 0
+
+
+@pytest.mark.skipif("combined" not in StationConfig.__struct_fields__, reason="there are no combined stations yet")
+def test_two_views() -> None:
+    simulated, real = readme_commands("two-views")
+    with Sample("two-views") as sample:
+        simulate, modbus, http, watch = map(sample.start, (line.replace("--rate 2", "--rate 20") for line in simulated))
+        modbus.says("is served at")
+        read_by_modbus(sample.port("5041"), COUNT)
+        results = sample.results("5581", "gear", COUNT)
+        assert [result.reason.name for result in results[:3]] == ["GOOD", "SCORE_ABOVE_THRESHOLD", "NO_FRAME"]
+        assert not any(result.accept for result in sample.results("5581", "front", COUNT))
+        http.says("is served at")
+        assert b"gear" in get(sample.port("8101"), "/")
+        watch.says(r"gear .* NG")
+        assert simulate.end() == 0, simulate.log()
+
+        run, *cameras = map(sample.start, real)
+        client = ModbusTcpClient("127.0.0.1", port=int(sample.port("5041")), timeout=PATIENCE_S, retries=0)
+        assert client.connect()
+        at = {row.name: row.address for row in WRITES}
+
+        def answered(number: int) -> bool:
+            """A new number each time, until the cameras are there and a part of both has come."""
+            client.write_registers(at["trigger_request"], [0, number])
+            until(lambda: any(r.trigger_id == number for r in sample.results("5581", "gear", 1)), "the part's result")
+            return sample.results("5581", "gear", 1)[-1].reason.name in ("GOOD", "SCORE_ABOVE_THRESHOLD")
+
+        assert any(map(answered, range(1, 100)))
+        client.close()
+        assert all(camera.poll() is None for camera in cameras) and run.end() == 0
 
 
 def test_the_configuration_of_the_services() -> None:
