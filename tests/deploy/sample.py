@@ -64,21 +64,21 @@ class Sample:
         self._started.append(self._ends.enter_context(Process(line, command, self.folder, self._environment)))
         return self._started[-1]
 
-    def results(self, shipped: str, station: str, count: int, after: str = "") -> list[ReceivedResult]:
-        """The first results of a station, or those that are not of the camera's run ``after``.
-
-        ``shipped``: the port of its results socket.
-        """
+    def client(self, shipped: str, station: str, since: int | None = None) -> StationClient:
+        """A client of a station; ``shipped``: the port of its results socket."""
         control = f"ipc://{self.folder}/asperity/{station}.control"
-        results: list[ReceivedResult] = []
         ends = f"tcp://127.0.0.1:{self.port(shipped)}"
-        with StationClient(ends, control, station=station, since=1, limits=UNHURRIED) as client:
+        return StationClient(ends, control, station=station, since=since, limits=UNHURRIED)
+
+    def results(self, shipped: str, station: str, count: int, after: str = "") -> list[ReceivedResult]:
+        """The first results of a station, or those that are not of the camera's run ``after``."""
+        results: list[ReceivedResult] = []
+        with self.client(shipped, station, since=1) as client:
 
             def come() -> bool:
                 items = client.poll(20)
-                results.extend(
-                    item for item in items if isinstance(item, ReceivedResult) and item.camera_session != after
-                )
+                received = [item for item in items if isinstance(item, ReceivedResult)]
+                results.extend(item for item in received if not after or item.camera_session != after)
                 return len(results) >= count
 
             until(come, f"{count} results of {station}")
