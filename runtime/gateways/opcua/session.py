@@ -7,7 +7,7 @@ import logging
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from asyncua import ua
 from asyncua.common.utils import ServiceError
@@ -16,6 +16,7 @@ from asyncua.server.internal_session import InternalSession
 from asyncua.server.subscription_service import SubscriptionService
 
 from asperity.runtime.gateways.config import Opcua
+from asperity.runtime.gateways.opcua.where import Where
 
 log = logging.getLogger("asperity.gateway")
 
@@ -55,10 +56,18 @@ class Subscriptions(SubscriptionService):
                 log.warning("a subscriber of events could not be notified: %r", error)
 
 
+class Calls(Protocol):
+    """Methods of nodes that are not in the address space."""
+
+    async def call(self, session: Session, request: ua.CallMethodRequest) -> ua.CallMethodResult | None:
+        """The answer; None: it is none of these."""
+
+
 class Session(InternalSession):
     """The library's, bounded. It looks up a subscription by its number only, whichever session owns it."""
 
     limits: Opcua
+    others: Calls | None = None
     host = ""
     connected = True
     """Whether the connection that it came by is still there."""
@@ -106,10 +115,14 @@ class Session(InternalSession):
         return results
 
     async def call(self, params: list[ua.CallMethodRequest]) -> list[ua.CallMethodResult]:
-        """As the library's, with ``CALLER`` set."""
+        """As the library's, with ``CALLER`` set, and for conditions too."""
         token = CALLER.set(self.user if isinstance(self.user, Client) else None)
         try:
-            return await super().call(params)
+            results: list[ua.CallMethodResult] = []
+            for request in params:
+                answer = None if self.others is None else await self.others.call(self, request)
+                results += await super().call([request]) if answer is None else [answer]
+            return results
         finally:
             CALLER.reset(token)
 
@@ -125,14 +138,14 @@ class Session(InternalSession):
 
     def modify_subscription(self, params: ua.ModifySubscriptionParameters) -> ua.ModifySubscriptionResult:
         """As the library's, for its own."""
-        self._own(params.SubscriptionId)
+        self.own(params.SubscriptionId)
         return super().modify_subscription(params)
 
     async def create_monitored_items(
         self, params: ua.CreateMonitoredItemsParameters
     ) -> list[ua.MonitoredItemCreateResult]:
         """As the library's, for its own, not more than ``items_max`` and ``events_max`` in all."""
-        self._own(params.SubscriptionId)
+        self.own(params.SubscriptionId)
         held = [item for sub in self._subscriptions() for item in sub.monitored_item_srv._monitored_items.values()]
         events = sum(is_event(item.read_value_id) for item in held)
         events += sum(is_event(item.ItemToMonitor) for item in params.ItemsToCreate)
@@ -140,13 +153,17 @@ class Session(InternalSession):
             raise ServiceError(ua.StatusCodes.BadTooManyMonitoredItems)
         for item in params.ItemsToCreate:
             self._check_filter(item.ItemToMonitor, item.RequestedParameters.Filter)
-        return await super().create_monitored_items(params)
+        made = await super().create_monitored_items(params)
+        for item in self.own(params.SubscriptionId).monitored_item_srv._monitored_items.values():
+            if item.where_clause_evaluator is not None:
+                item.where_clause_evaluator = Where(log, self.aspace, item.filter.WhereClause)
+        return made
 
     async def modify_monitored_items(
         self, params: ua.ModifyMonitoredItemsParameters
     ) -> list[ua.MonitoredItemModifyResult]:
         """As the library's, for its own; the queue stays bounded and the filter of its kind."""
-        items = self._own(params.SubscriptionId).monitored_item_srv._monitored_items
+        items = self.own(params.SubscriptionId).monitored_item_srv._monitored_items
         for change in params.ItemsToModify:
             item, wanted = items.get(change.MonitoredItemId), change.RequestedParameters
             if item is None:
@@ -160,29 +177,29 @@ class Session(InternalSession):
 
     async def delete_monitored_items(self, params: ua.DeleteMonitoredItemsParameters) -> list[ua.StatusCode]:
         """As the library's, for its own."""
-        self._own(params.SubscriptionId)
+        self.own(params.SubscriptionId)
         return await super().delete_monitored_items(params)
 
     async def set_monitoring_mode(self, params: ua.SetMonitoringModeParameters) -> list[ua.StatusCode]:
         """As the library's, for its own."""
-        self._own(params.SubscriptionId)
+        self.own(params.SubscriptionId)
         return await super().set_monitoring_mode(params)
 
     async def set_publishing_mode(self, params: ua.SetPublishingModeParameters) -> list[ua.StatusCode]:
         """As the library's, for its own."""
         for number in params.SubscriptionIds:
-            self._own(number)
+            self.own(number)
         return await super().set_publishing_mode(params)
 
     async def delete_subscriptions(self, ids: list[int]) -> list[ua.StatusCode]:
         """As the library's, for its own."""
         for number in ids:
-            self._own(number)
+            self.own(number)
         return await super().delete_subscriptions(ids)
 
     def republish(self, params: ua.RepublishParameters) -> ua.NotificationMessage:
         """As the library's, for its own."""
-        self._own(params.SubscriptionId)
+        self.own(params.SubscriptionId)
         return super().republish(params)
 
     def publish(self, acks: Any = None) -> tuple[int, list[ua.StatusCode]]:
@@ -199,7 +216,7 @@ class Session(InternalSession):
     def _subscriptions(self) -> list[Any]:
         return [s for s in self.subscription_service.subscriptions.values() if s.session_id == self.session_id]
 
-    def _own(self, number: int) -> Any:
+    def own(self, number: int) -> Any:
         """The subscription of that number. Raises ServiceError when it is none of this session's."""
         found = self.subscription_service.subscriptions.get(number)
         if found is None or found.session_id != self.session_id:
@@ -222,9 +239,9 @@ class Session(InternalSession):
                 raise ServiceError(ua.StatusCodes.BadFilterNotAllowed)
 
 
-def new_session(session: Session, limits: Opcua) -> Session:
+def new_session(session: Session, limits: Opcua, others: Calls | None) -> Session:
     """A session just made, with its bounds; ``name`` is the address of the client, as the library has it."""
-    session.limits = limits
+    session.limits, session.others = limits, others
     peer: Any = session.name
     session.host = str(peer[0]) if isinstance(peer, tuple) else ""
     session.since_s = time.monotonic()
