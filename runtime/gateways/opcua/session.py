@@ -27,8 +27,10 @@ REFERENCES_MAX = 2000
 """In the answer to one Browse."""
 PATH_MAX = 16
 """Elements of a browse path."""
-CLAUSES_MAX = 64
-"""Fields that an event's subscriber may select."""
+CLAUSES_MAX = 128
+"""Fields that an event's subscriber may select. Displays of alarms select more than half of them."""
+CLAUSES_QUEUED = 64
+"""Whoever selects more has half of the queue, so that nobody's queue holds more than before."""
 CONDITIONS_MAX, OPERANDS_MAX = 8, 64
 """Elements of an event filter's where clause, and operands of each."""
 
@@ -152,7 +154,9 @@ class Session(InternalSession):
         if len(held) + len(params.ItemsToCreate) > self.limits.items_max or events > self.limits.events_max:
             raise ServiceError(ua.StatusCodes.BadTooManyMonitoredItems)
         for item in params.ItemsToCreate:
-            self._check_filter(item.ItemToMonitor, item.RequestedParameters.Filter)
+            wanted = item.RequestedParameters
+            self._check_filter(item.ItemToMonitor, wanted.Filter)
+            wanted.QueueSize = self._queue_size(wanted.QueueSize, wanted.Filter)
         made = await super().create_monitored_items(params)
         for item in self.own(params.SubscriptionId).monitored_item_srv._monitored_items.values():
             if item.where_clause_evaluator is not None:
@@ -172,7 +176,7 @@ class Session(InternalSession):
                 self._check_filter(item.read_value_id, wanted.Filter)
             else:
                 wanted.Filter = None  # as before
-            wanted.QueueSize = min(max(1, wanted.QueueSize), self.limits.queue_max)
+            wanted.QueueSize = self._queue_size(max(1, wanted.QueueSize), wanted.Filter or item.filter)
         return await super().modify_monitored_items(params)
 
     async def delete_monitored_items(self, params: ua.DeleteMonitoredItemsParameters) -> list[ua.StatusCode]:
@@ -222,6 +226,12 @@ class Session(InternalSession):
         if found is None or found.session_id != self.session_id:
             raise ServiceError(ua.StatusCodes.BadSubscriptionIdInvalid)
         return found
+
+    def _queue_size(self, wanted: int, given: Any) -> int:
+        """0: as many as there may be."""
+        many = isinstance(given, ua.EventFilter) and len(given.SelectClauses) > CLAUSES_QUEUED
+        most = max(1, self.limits.queue_max // 2) if many else self.limits.queue_max
+        return min(wanted or most, most)
 
     def _check_filter(self, item: ua.ReadValueId, given: Any) -> None:
         """Raises ServiceError for a filter that would fail, or cost too much, whenever there is news."""

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from asyncua import ua
+from asyncua.common.utils import ServiceError
 from asyncua.server.address_space import AddressSpace
 from asyncua.server.subscription_service import SubscriptionService
 
@@ -115,7 +116,10 @@ class Conditions:
         for value, kind in zip(values, kinds, strict=True):
             if value.is_array or value.VariantType is not kind or value.Value is None:
                 return _result(Status.BadInvalidArgument)
-        return _result(await method(self, session, request.ObjectId, *(value.Value for value in values)))
+        try:
+            return _result(await method(self, session, request.ObjectId, *(value.Value for value in values)))
+        except ServiceError as error:
+            return _result(error.code)
 
     async def acknowledge(
         self, session: Session, condition_id: ua.NodeId, event_id: bytes, comment: ua.LocalizedText
