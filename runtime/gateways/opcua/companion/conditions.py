@@ -81,6 +81,8 @@ class Conditions:
         self._subscriptions = subscriptions
         self._record = record
         self._all: dict[str, Condition] = {}
+        self._heard = False
+        """Anything from the station yet."""
 
     def build(self, space: AddressSpace, own: int, vision: int, system: ua.NodeId, station: str) -> None:
         """The types: the companion's, with ActiveState."""
@@ -100,6 +102,9 @@ class Conditions:
             await self._set(LINK, True, False)
             return
         stopped = state.state == State.ERROR
+        if not self._heard and LINK in self._all:
+            self._all[LINK].acked = True  # that a gateway has just begun needs nobody's attention
+        self._heard = True
         await self._set(LINK, False, stopped)
         for kind in dict.fromkeys((*self._all, *state.alarms)):
             if kind != LINK:

@@ -193,8 +193,8 @@ class NodeSet:
         )  # fmt: skip
 
     def _name(self, text: str) -> ua.QualifiedName:
-        name = text.rpartition(":")[2]
-        return ua.QualifiedName(name, self._namespace if name != text else 0)
+        own = text.startswith("1:")
+        return ua.QualifiedName(text.removeprefix("1:"), self._namespace if own else 0)
 
     def _supertype(self, data_type: ua.NodeId) -> ua.NodeId:
         links = self._references(data_type, self.elements[data_type])
