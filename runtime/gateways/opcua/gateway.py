@@ -90,7 +90,9 @@ class OpcuaGateway:
         await opcua_access.secure(server, self._config)
         methods = Methods(self._link, self._parts, self._config.gateway.commands, self._news.set)
         recipes = tuple(dict.fromkeys(own.recipes.split()))
-        await self._model.build(methods.table(), CompanionMethods(methods, self._link, self._parts, recipes), recipes)
+        companion = CompanionMethods(methods, self._link, self._parts, recipes)
+        with _uncollected():
+            await self._model.build(methods.table(), companion, recipes)
         self._audit.start()
         try:
             await server.start()
@@ -192,7 +194,7 @@ class OpcuaGateway:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """The library builds 6000 nodes that all stay; scanning them for garbage takes as long as building them."""
+    """7000 nodes are built that all stay; scanning them for garbage takes as long as building them."""
     collects = gc.isenabled()
     gc.disable()
     try:

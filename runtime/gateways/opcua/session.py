@@ -30,7 +30,7 @@ PATH_MAX = 16
 CLAUSES_MAX = 128
 """Fields that an event's subscriber may select. Displays of alarms select more than half of them."""
 CLAUSES_QUEUED = 64
-"""Whoever selects more has half of the queue, so that nobody's queue holds more than before."""
+"""With more of them a queue is half as long, so that none holds more fields than before."""
 CONDITIONS_MAX, OPERANDS_MAX = 8, 64
 """Elements of an event filter's where clause, and operands of each."""
 

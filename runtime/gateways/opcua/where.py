@@ -23,6 +23,8 @@ class Where(WhereClauseEvaluator):
             return super()._eval_el(index, event)
         wanted, kind = self._eval_op(element.FilterOperands[0], event), event.EventType
         for _ in range(LEVELS_MAX):
+            if kind.is_null():
+                return False
             if kind == wanted:
                 return True
             kind = self._supertype(kind)

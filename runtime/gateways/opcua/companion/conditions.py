@@ -29,7 +29,7 @@ Type, Ids, Status, Attribute = ua.VariantType, ua.ObjectIds, ua.StatusCodes, ua.
 LINK = "LINK"
 LINK_TEXT = "the station is silent, so its alarms are not known: check the inspector and its sockets"
 STOPPING = frozenset({"ENGINE", "ENGINE_LOST", "JOURNAL", "SELF_TEST", "STUCK", LINK})
-"""Alarms after which no part is judged until somebody has done something."""
+"""Alarms after which no part is judged until a person has done something."""
 CONDITIONS_MAX = 64
 EVENTS_KEPT = 8
 """Ids of its last events by which a condition may be acknowledged."""
@@ -83,6 +83,7 @@ class Conditions:
         self._all: dict[str, Condition] = {}
         self._heard = False
         """Anything from the station yet."""
+        self._silent = False
 
     def build(self, space: AddressSpace, own: int, vision: int, system: ua.NodeId, station: str) -> None:
         """The types: the companion's, with ActiveState."""
@@ -98,7 +99,8 @@ class Conditions:
     async def update(self, moment: Moment) -> None:
         """What the station reports now. While it is silent its alarms stay as they were, and ``LINK`` is active."""
         state = moment.view.state
-        if not moment.heard or state is None:
+        self._silent = not moment.heard or state is None
+        if self._silent or state is None:
             await self._set(LINK, True, False)
             return
         stopped = state.state == State.ERROR
@@ -234,6 +236,7 @@ class Conditions:
     def _event(self, emitter: ua.NodeId, found: Condition) -> Any:
         """Its last event, with its id then."""
         long_ago = found.time
+        quality = Status.BadNoCommunication if self._silent and found.kind != LINK else Status.Good
         states = {"EnabledState": True, "ActiveState": found.active, "AckedState": found.acked}
         fields: Fields = {
             "NodeId": (found.node_id, Type.NodeId),
@@ -242,7 +245,7 @@ class Conditions:
             "ConditionClassName": (ua.LocalizedText("System"), Type.LocalizedText),
             "ConditionName": (found.kind, Type.String),
             "Retain": (found.retain, Type.Boolean),
-            "Quality": (status(Status.Good), Type.StatusCode),
+            "Quality": (status(quality), Type.StatusCode),
             "Quality/SourceTimestamp": (long_ago, Type.DateTime),
             "LastSeverity": (found.last_severity, Type.UInt16),
             "LastSeverity/SourceTimestamp": (found.times.get("LastSeverity", long_ago), Type.DateTime),

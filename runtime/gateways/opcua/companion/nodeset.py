@@ -50,6 +50,9 @@ def number(identifier: int, namespace: int = 0) -> ua.NodeId:
     return ua.NodeId(ua.Int32(identifier), ua.Int16(namespace))
 
 
+_TYPE_DEFINITION, _SUBTYPE, _ENCODING = map(number, (Ids.HasTypeDefinition, Ids.HasSubtype, Ids.HasEncoding))
+
+
 def status(code: int) -> ua.StatusCode:
     """A status by its code."""
     return ua.StatusCode(ua.UInt32(code))
@@ -86,7 +89,7 @@ def _refer(space: AddressSpace, source: ua.NodeId, kind: ua.NodeId, target: ua.N
     kept = space[source].references
     if any(ref.NodeId == target and ref.ReferenceTypeId == kind and ref.IsForward == forward for ref in kept):
         return
-    defined = [ref.NodeId for ref in space[target].references if ref.ReferenceTypeId == number(Ids.HasTypeDefinition)]
+    defined = [ref.NodeId for ref in space[target].references if ref.ReferenceTypeId == _TYPE_DEFINITION]
     kept.append(
         ua.ReferenceDescription(
             ReferenceTypeId=kind, IsForward=forward, NodeId=target,
@@ -123,7 +126,7 @@ class NodeSet:
             add_node(space, node_id, dict(self._attributes(node_id, element)))
         links = [link for node_id, element in self.elements.items() for link in self._references(node_id, element)]
         # Type definitions first: every other reference repeats that of its target.
-        for source, kind, target in sorted(links, key=lambda link: link[1] != number(Ids.HasTypeDefinition)):
+        for source, kind, target in sorted(links, key=lambda link: link[1] != _TYPE_DEFINITION):
             back = kind.NamespaceIndex == self._namespace or kind.Identifier in _INVERSE
             refer(space, source, kind, target, inverse=back)
 
@@ -198,7 +201,7 @@ class NodeSet:
 
     def _supertype(self, data_type: ua.NodeId) -> ua.NodeId:
         links = self._references(data_type, self.elements[data_type])
-        return next(source for source, kind, to in links if kind == number(Ids.HasSubtype) and to == data_type)
+        return next(source for source, kind, to in links if kind == _SUBTYPE and to == data_type)
 
     def _fields(self, data_type: ua.NodeId) -> list[ET.Element]:
         """With those of the supertype first."""
@@ -214,7 +217,7 @@ class NodeSet:
     def _encoding(self, data_type: ua.NodeId) -> ua.NodeId:
         links = list(self._references(data_type, self.elements[data_type]))
         for _, kind, to in links:
-            if kind == number(Ids.HasEncoding) and self.elements[to].get("BrowseName") == "Default Binary":
+            if kind == _ENCODING and self.elements[to].get("BrowseName") == "Default Binary":
                 return to
         return ua.NodeId()
 

@@ -176,7 +176,8 @@ def test_states_are_nodes_of_the_types_and_their_changes_are_events(served: Serv
             kinds = [(event.EventType.Identifier, getattr(event, "Transition", None)) for event in told.events]
             names = [(kind, text.Text if text else "") for kind, text in kinds]
             assert names == [
-                (1018, "ReadyToContinuousExecutionAuto"), (1013, ""), (1018, "ContinuousExecutionToReadyAuto"), (1023, ""),
+                (1018, "ReadyToContinuousExecutionAuto"), (1013, ""),
+                (1018, "ContinuousExecutionToReadyAuto"), (1023, ""),
                 (1018, "OperationalToErrorAuto"), (1019, "OperationalToErrorAuto"),
             ]  # fmt: skip
             first = told.events[0]

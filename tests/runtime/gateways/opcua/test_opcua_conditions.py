@@ -1,4 +1,4 @@
-"""The station's alarms as conditions: active, acknowledged, retained; who may acknowledge, and what a refresh brings."""
+"""The station's alarms as conditions: their states, who may acknowledge them, and what a refresh brings."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ async def listen(client: Client, *more: ua.NodeId) -> tuple[Told, Any]:
     """To the server object, as displays of alarms do."""
     told = Told()
     subscription = await client.create_subscription(20, told)
-    kinds = [client.get_node(kind) for kind in (ua.NodeId("WarningType", 2), ua.NodeId("PersistentErrorType", 2), *more)]
-    await subscription.subscribe_events(client.nodes.server, kinds)
+    kinds = [ua.NodeId("WarningType", 2), ua.NodeId("PersistentErrorType", 2), *more]
+    await subscription.subscribe_events(client.nodes.server, [client.get_node(kind) for kind in kinds])
     return told, subscription
 
 

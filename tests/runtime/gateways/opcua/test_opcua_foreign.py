@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
-from msgspec.structs import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from asperity.runtime.states import ALARMS
 from asperity.testing import PATIENCE_S
