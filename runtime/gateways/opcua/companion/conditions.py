@@ -205,7 +205,7 @@ class Conditions:
             self._make_room()
             found = Condition(kind, ua.NodeId(ua.String(f"Alarms.{kind}"), ua.Int16(self._own)))
             self._all[kind] = found
-        stopped = stopped and kind in STOPPING
+        stopped = stopped and active and kind in STOPPING
         if (found.active, found.stopped) == (active, stopped):
             return
         if active and not found.active:

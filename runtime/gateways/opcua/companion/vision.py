@@ -12,7 +12,7 @@ Its events come from this object; conditions (``conditions``) also from the serv
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from asyncua import Server, ua
@@ -63,6 +63,8 @@ class Vision:
         self._shown: list[Shown] = []
         self._latest: list[Shown] = []
         self._nodes: dict[str, ua.NodeId] = {}
+        self._calls: dict[tuple[ua.NodeId, str], Callable[..., Coroutine[Any, Any, ua.CallMethodResult]]] = {}
+        """Object and name of each method -> what it does."""
         self._states: dict[str, str] = {}
         """Machine -> the state it was seen in; empty: inactive."""
         self._transitions = dict.fromkeys(MACHINE_TYPES, NOWHERE)
@@ -93,6 +95,9 @@ class Vision:
             self._serve(path, call)
         for name in recipes:
             self._add_recipe(name, calls)
+        for node_id in types.elements:
+            if value_of(space, node_id, ua.AttributeIds.NodeClass) == ua.NodeClass.Method:
+                space[node_id].call = self._of_type(value_of(space, node_id, ua.AttributeIds.BrowseName).Name)
 
     # ------------------------------------------------------------------
 
@@ -247,6 +252,19 @@ class Vision:
             for name in ("InputArguments", "OutputArguments")
         ]
         node.call = methods.checked(self._space, call, *arguments)
+        parent, _, name = path.rpartition(".")
+        self._calls[self._nodes[parent], name] = node.call
+
+    def _of_type(self, name: str) -> Callable[..., Coroutine[Any, Any, ua.CallMethodResult]]:
+        """A type's method node, which a client may call too, with an instance as the object."""
+
+        async def run(parent: ua.NodeId, *values: ua.Variant) -> ua.CallMethodResult:
+            call = self._calls.get((parent, name))
+            if call is None:
+                return ua.CallMethodResult(StatusCode=status(Status.BadMethodInvalid))
+            return await call(parent, *values)
+
+        return run
 
     def _id(self, path: str) -> ua.NodeId:
         return ua.NodeId(ua.String(path), ua.Int16(self._own))

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from asyncua import Client, Node, ua
-from asyncua.ua.uaerrors import BadInvalidArgument, BadTooManyArguments
+from asyncua.ua.uaerrors import BadInvalidArgument, BadMethodInvalid, BadTooManyArguments
 from msgspec.structs import replace
 
 from asperity.runtime.frame import Verdict
@@ -326,6 +326,11 @@ def test_methods_have_their_signatures_and_say_what_was_refused(served: Served) 
             ops = ["prepare_recipe", "prepare_recipe", "unprepare_recipe", "start", "trigger", "start"]
             assert [op for op, _ in link.asked] == [*ops, "halt", "reset", "stop", "abort"]
             assert link.asked[4][1]["part_id"] == "p9" and link.asked[4][1]["trigger_id"] == 7
+            link.replies.append(reply("OK"))
+            of_type = ua.NodeId(7094, 3)
+            assert await at(client, MODE).call_method(of_type, number(1), "by the type's method") == 0
+            with pytest.raises(BadMethodInvalid):
+                await at(client, AUTOMATIC).call_method(of_type, number(1), "not one of this object")
             with pytest.raises(BadTooManyArguments):
                 await call(client, f"{MODE}.Halt", number(1), "", "")
             for wrong in ((unsigned(1), ""), (number(1), ua.Variant())):
