@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import field as dataclass_field
 from dataclasses import make_dataclass
 from datetime import timezone
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -79,25 +80,20 @@ def add_node(space: AddressSpace, node_id: ua.NodeId, attributes: dict[ua.Attrib
 
 
 def refer(space: AddressSpace, source: ua.NodeId, kind: ua.NodeId, target: ua.NodeId, inverse: bool = True) -> None:
-    """A reference, and with ``inverse`` the one back."""
-    _refer(space, source, kind, target, True)
+    """A reference that is not there yet, and with ``inverse`` the one back."""
+    space[source].references.append(_description(space, kind, target, True))
     if inverse:
-        _refer(space, target, kind, source, False)
+        space[target].references.append(_description(space, kind, source, False))
 
 
-def _refer(space: AddressSpace, source: ua.NodeId, kind: ua.NodeId, target: ua.NodeId, forward: bool) -> None:
-    kept = space[source].references
-    if any(ref.NodeId == target and ref.ReferenceTypeId == kind and ref.IsForward == forward for ref in kept):
-        return
+def _description(space: AddressSpace, kind: ua.NodeId, target: ua.NodeId, forward: bool) -> ua.ReferenceDescription:
     defined = [ref.NodeId for ref in space[target].references if ref.ReferenceTypeId == _TYPE_DEFINITION]
-    kept.append(
-        ua.ReferenceDescription(
-            ReferenceTypeId=kind, IsForward=forward, NodeId=target,
-            NodeClass=ua.NodeClass(value_of(space, target, Attribute.NodeClass)),
-            BrowseName=value_of(space, target, Attribute.BrowseName),
-            DisplayName=value_of(space, target, Attribute.DisplayName),
-            TypeDefinition=defined[0] if defined else ua.NodeId(),
-        )
+    return ua.ReferenceDescription(
+        ReferenceTypeId=kind, IsForward=forward, NodeId=target,
+        NodeClass=ua.NodeClass(value_of(space, target, Attribute.NodeClass)),
+        BrowseName=value_of(space, target, Attribute.BrowseName),
+        DisplayName=value_of(space, target, Attribute.DisplayName),
+        TypeDefinition=defined[0] if defined else ua.NodeId(),
     )  # fmt: skip
 
 
@@ -124,7 +120,8 @@ class NodeSet:
         self._make_classes()
         for node_id, element in self.elements.items():
             add_node(space, node_id, dict(self._attributes(node_id, element)))
-        links = [link for node_id, element in self.elements.items() for link in self._references(node_id, element)]
+        found = (self._references(node_id, element) for node_id, element in self.elements.items())
+        links = dict.fromkeys(chain.from_iterable(found))  # most are in the file twice, once from each end
         # Type definitions first: every other reference repeats that of its target.
         for source, kind, target in sorted(links, key=lambda link: link[1] != _TYPE_DEFINITION):
             back = kind.NamespaceIndex == self._namespace or kind.Identifier in _INVERSE

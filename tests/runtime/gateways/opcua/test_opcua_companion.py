@@ -12,12 +12,15 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from asyncua import Client, Node, ua
+from asyncua.common.utils import Buffer, ServiceError
+from asyncua.ua.ua_binary import struct_to_binary, variant_from_binary
 from asyncua.ua.uaerrors import BadInvalidArgument, BadMethodInvalid, BadTooManyArguments
 from msgspec.structs import replace
 
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.opcua.companion.methods import LIST_MAX
 from asperity.runtime.gateways.opcua.companion.nodeset import FILE
+from asperity.runtime.gateways.opcua.decoding import DECODING, Budget
 from asperity.runtime.wire import RecipeChange
 from tests.places import DOCS
 from tests.runtime.gateways.floor import SESSION, FakeLink, Loop, looping, reply, result
@@ -145,6 +148,7 @@ def test_the_types_are_those_of_the_published_file(served: Served) -> None:
             name = node.attributes[ua.AttributeIds.BrowseName].value.Value.Value  # type: ignore[union-attr]
             assert {0: "", 3: "1:"}[name.NamespaceIndex] + name.Name == element.get("BrowseName")
             kept = {(r.NodeId.NamespaceIndex, r.NodeId.Identifier, r.IsForward) for r in node.references}
+            assert len({(r.ReferenceTypeId, r.NodeId, r.IsForward) for r in node.references}) == len(node.references)
             for ref in element.iter(f"{SET}Reference"):
                 namespace, _, identifier = (ref.text or "").rpartition(";")
                 forward = ref.get("IsForward") != "false"
@@ -361,6 +365,26 @@ def test_a_recipe_that_is_active_is_an_event_and_one_that_failed_is_none(served:
             await subscription.delete()
 
     asyncio.run(play())
+
+
+def test_structures_in_structures_are_decoded_to_a_depth_and_not_beyond(served: Served) -> None:
+    inner = end = b"\x03\x01"  # a byte, 1
+    whole = struct_to_binary(ua.ResultDataType(ResultContent=[ua.Variant(1, ua.VariantType.Byte)]))
+    assert whole.endswith(end)
+    levels: dict[int, bytes] = {}
+    for level in range(1, 601):
+        body = whole.removesuffix(end) + inner
+        inner = b"\x16" + b"\x01\x03" + (5018).to_bytes(2, "little") + b"\x01" + len(body).to_bytes(4, "little") + body
+        levels[level] = inner
+    assert len(levels[600]) < served.gateway._server.iserver.bounds.message_max_nbytes
+    token = DECODING.set(Budget(served.gateway._server.iserver.bounds.operations_max))
+    try:
+        made = variant_from_binary(Buffer(levels[20])).Value
+        assert made.ResultContent[0].Value.ResultState == 0
+        with pytest.raises((RecursionError, ServiceError)):
+            variant_from_binary(Buffer(levels[600]))
+    finally:
+        DECODING.reset(token)
 
 
 def test_files_of_others_come_with_their_licence() -> None:
