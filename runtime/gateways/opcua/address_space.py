@@ -1,4 +1,4 @@
-"""The OPC UA address space of a station: flat tags, and the part of OPC 40100-1 (Machine Vision) that a station has.
+"""The OPC UA address space of a station: flat tags, and the same with names of OPC 40100-1 (Machine Vision).
 
     Objects/Tags/...                           ns=2;s=Tags.Accept and so on
     Objects/VisionSystem/                      browse names of OPC 40100-1
@@ -7,8 +7,8 @@
         RecipeManagement/                      Recipes, PrepareRecipe, UnprepareRecipe
         ResultManagement/                      Results (the result tags once more), GetResultById, GetResultIds
 
-Browse names are in the namespace of the companion specification, node ids in our own. Its type definitions are not
-served, and its structures are plain variables.
+Browse names are in the namespace of the companion specification, node ids in our own. ``VisionSystem`` has no types and
+its structures are plain variables; the companion with its types is next to it (``companion/vision.py``).
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from asyncua import Node, Server, ua
-from asyncua.server.address_space import AttributeValue
 from asyncua.server.event_generator import EventGenerator
 
 from asperity.runtime.client.ordering import Gap
 from asperity.runtime.gateways.link import Delivered
+from asperity.runtime.gateways.opcua.companion.methods import CompanionMethods
+from asperity.runtime.gateways.opcua.companion.nodeset import MACHINE_VISION
+from asperity.runtime.gateways.opcua.companion.vision import SEVERITY, Vision
 from asperity.runtime.gateways.opcua.methods import Method
+from asperity.runtime.gateways.opcua.shown import Shown, show
 from asperity.runtime.gateways.opcua.tags import (
     ACCEPT,
     AUTOMATIC_TAGS,
@@ -37,14 +40,12 @@ from asperity.runtime.gateways.opcua.tags import (
     Tag,
     Type,
     data_value,
-    differs,
 )
 from asperity.runtime.wire import RecipeChange
 
 log = logging.getLogger("asperity.gateway")
 
 NAMESPACE = "urn:asperity:vision"
-MACHINE_VISION = "http://opcfoundation.org/UA/MachineVision"
 
 Field = tuple[str, ua.VariantType, str, Callable[[Delivered, bool], Any]]
 EVENT_FIELDS: tuple[Field, ...] = (
@@ -96,43 +97,16 @@ PLAIN_EVENTS = {
     "RecipePreparedEventType": PREPARED_FIELDS,
     "RecipeNotPreparedEventType": NOT_PREPARED_FIELDS,
 }
-SEVERITY = {0: 700, 1: 100, 2: 400}
-"""OPC UA severity (1 to 1000) by verdict."""
 GAP_SEVERITY = NOT_PREPARED_SEVERITY = 800
 PREPARED_SEVERITY = 100
-
-
-@dataclass(slots=True)
-class Shown:
-    """A tag in the address space."""
-
-    tag: Tag
-    attribute: AttributeValue
-    last: ua.DataValue | None = None
-
-    async def refresh(self, moment: Moment) -> None:
-        """Notify subscribers of changes. A subscriber gets what a reader would see.
-
-        Not through the library's write: it replaces the value of a bad status by null, and a client that keeps its
-        last value then would keep an old Accept.
-        """
-        value = data_value(self.tag, moment)
-        if not differs(self.last, value):
-            return
-        self.last = value
-        for handle, callback in list(self.attribute.datachange_callbacks.items()):
-            # A client's own filter may fail on a value; the others are told all the same.
-            try:
-                await callback(handle, value)
-            except Exception as error:  # noqa: BLE001
-                log.warning("a subscriber of %s could not be notified: %r", self.tag.name, error)
 
 
 class Model:
     """The nodes of the address space that the gateway updates."""
 
-    def __init__(self, server: Server, now: Callable[[], Moment]) -> None:
+    def __init__(self, server: Server, now: Callable[[], Moment], vision: Vision) -> None:
         """``now`` gives the moment a reader is shown."""
+        self._vision_system = vision
         self._server = server
         self._now = now
         self._shown: list[Shown] = []
@@ -140,7 +114,7 @@ class Model:
         self._results: list[EventGenerator] = []
         self._plain: dict[str, list[EventGenerator]] = {}
 
-    async def build(self, methods: Iterable[Method], recipes: Iterable[str]) -> None:
+    async def build(self, methods: Iterable[Method], companion: CompanionMethods, recipes: tuple[str, ...]) -> None:
         """Make every node. Before the server is started."""
         server = self._server
         self._own = await server.register_namespace(NAMESPACE)
@@ -173,18 +147,25 @@ class Model:
         event_fields = [(name, kind, meaning) for name, kind, meaning, _ in EVENT_FIELDS]
         self._results = await self._events(system, "ResultReadyEventType", event_fields)
         self._plain = {kind: await self._events(system, kind, fields) for kind, fields in PLAIN_EVENTS.items()}
+        self._vision_system.build(self._own, self._vision, companion, recipes)
 
     async def clear(self, moment: Moment) -> None:
         """Notify that Accept is false, before anything of another result."""
         assert self._accept is not None
         await self._accept.refresh(moment)
+        await self._vision_system.clear(moment)
 
     async def refresh(self, moment: Moment) -> None:
         """Notify everything else, and Accept last."""
         for shown in self._shown:
             await shown.refresh(moment)
+        await self._vision_system.refresh(moment)
         assert self._accept is not None
         await self._accept.refresh(moment)
+
+    async def observe(self, moment: Moment) -> None:
+        """What has changed in the station, as the companion tells it."""
+        await self._vision_system.observe(moment)
 
     async def result_event(self, item: Delivered, accept: bool) -> None:
         """ResultReady, from the vision system and from the server object."""
@@ -194,6 +175,7 @@ class Model:
                 setattr(generator.event, name, take(item, accept))
             generator.event.Severity = SEVERITY.get(int(result.verdict), SEVERITY[0])
             await _trigger(generator, f"result {result.result_id}: {result.verdict.name} ({result.reason.name})")
+        await self._vision_system.result_event(item, accept)
 
     async def gap_event(self, gap: Gap) -> None:
         """Results that cannot be had."""
@@ -208,6 +190,7 @@ class Model:
         else:
             text = f"recipe {recipe} could not be prepared: {change.text}"
             await self._tell("RecipeNotPreparedEventType", (*values, change.text), NOT_PREPARED_SEVERITY, text)
+        await self._vision_system.recipe_event(change)
 
     async def _tell(self, kind: str, values: tuple[Any, ...], severity: int, message: str) -> None:
         for generator in self._plain[kind]:
@@ -222,12 +205,8 @@ class Model:
         if tag.meaning:
             description = ua.DataValue(ua.Variant(ua.LocalizedText(tag.meaning), Type.LocalizedText))
             await node.write_attribute(ua.AttributeIds.Description, description)
-        aspace = self._server.iserver.aspace
-        attribute = aspace[node.nodeid].attributes[ua.AttributeIds.Value]
-        aspace.set_attribute_value_callback(
-            node.nodeid, ua.AttributeIds.Value, lambda node_id, attribute_id: data_value(tag, self._now())
-        )
-        return Shown(tag, attribute), node
+        space = self._server.iserver.aspace
+        return show(space, tag.name, node.nodeid, partial(data_value, tag), self._now), node
 
     async def _state_machine(self, parent: Node, name: str, tags: Iterable[Tag]) -> Node:
         machine = await parent.add_object(self._id(name), self._name(name))

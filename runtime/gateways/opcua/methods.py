@@ -130,7 +130,7 @@ class Methods:
 
     def _plain(self, op: str, **fields: Any) -> Callable[..., Answer]:
         async def call(parent: ua.NodeId) -> ua.CallMethodResult:
-            return _answer(*await self._ask(op, **fields))
+            return _answer(*await self.ask(op, **fields))
 
         return call
 
@@ -165,7 +165,7 @@ class Methods:
     ) -> ua.CallMethodResult:
         """For all parts from now on; an empty one is removed."""
         texts = {"lot": lot.Value or "", "order": order.Value or "", "shift": shift.Value or ""}
-        return _answer(*await self._ask("set_batch", **texts))
+        return _answer(*await self.ask("set_batch", **texts))
 
     async def set_plc_time(self, parent: ua.NodeId, time: ua.Variant) -> ua.CallMethodResult:
         """The PLC says what time it has: PlcClock and PlcOffsetMs show it. Nothing is asked of the station."""
@@ -186,7 +186,7 @@ class Methods:
         state = self._link.view().state
         op = "expect" if state is not None and state.triggers == "hard_wired" else "trigger"
         number, part = trigger_id.Value, part_id.Value or ""
-        return _answer(*await self._ask(op, trigger_id=number, part_id=part, timeout_ms=timeout_ms.Value, **said))
+        return _answer(*await self.ask(op, trigger_id=number, part_id=part, timeout_ms=timeout_ms.Value, **said))
 
     async def start_single_job(
         self, parent: ua.NodeId, trigger_id: ua.Variant, part_id: ua.Variant, timeout_ms: ua.Variant
@@ -194,12 +194,12 @@ class Methods:
         """From Ready judge the frame of one trigger, then Ready again. A trigger that is refused leads back at once."""
         if _may_operate():
             self._parts.given_again(trigger_id.Value)
-        started = await self._ask("start", mode="single")
+        started = await self.ask("start", mode="single")
         if started.error:
             return _answer(*started)
         answer = await self.trigger(parent, trigger_id, part_id, timeout_ms)
         if not _done(answer):
-            await self._ask("stop")
+            await self.ask("stop")
         return answer
 
     async def get_result(self, parent: ua.NodeId, result_id: ua.Variant) -> ua.CallMethodResult:
@@ -214,13 +214,14 @@ class Methods:
         return _outputs(ua.Variant(ids[: most.Value] if most.Value else ids, Type.UInt64, is_array=True))
 
     async def _change(self, op: str, **fields: Any) -> ua.CallMethodResult:
-        said = await self._ask(op, **fields)
+        said = await self.ask(op, **fields)
         answer = _answer(*said)
         if answer.OutputArguments:
             answer.OutputArguments.append(ua.Variant(said.number, Type.UInt64))
         return answer
 
-    async def _ask(self, op: str, **fields: Any) -> Said:
+    async def ask(self, op: str, **fields: Any) -> Said:
+        """Sends a request for the caller, if they may."""
         caller = CALLER.get()
         if caller is None or not caller.may_operate:
             return DENIED

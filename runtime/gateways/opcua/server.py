@@ -21,7 +21,7 @@ from asperity.runtime.gateways.connection_limit import one_to_close
 from asperity.runtime.gateways.log_ins import users
 from asperity.runtime.gateways.log_ins.checks import BusyError, LogIns
 from asperity.runtime.gateways.opcua.access import CHECKED, Accounts
-from asperity.runtime.gateways.opcua.session import Client, Session, Subscriptions, new_session
+from asperity.runtime.gateways.opcua.session import Calls, Client, Session, Subscriptions, new_session
 
 log = logging.getLogger("asperity.gateway")
 
@@ -63,6 +63,8 @@ class BoundedServer(InternalServer):
         """Log-ins, requests and connections."""
         self.on_log_in: Callable[[str, str, str], None] = lambda name, peer, refusal: None
         """Called for each log-in with a user name; ``refusal``: why not, empty: it was admitted."""
+        self.others: Calls | None = None
+        """Methods of nodes that are not in the address space."""
         self.allow_remote_admin = False
         self.max_connections = config.connections_max
         self.max_subscriptions = config.subscriptions_max
@@ -83,7 +85,7 @@ class BoundedServer(InternalServer):
         """A session of ours."""
         anybody = user or User(UserRole.Anonymous)
         session = Session(self, self.aspace, self.subscription_service, name, user=anybody, external=external)
-        return new_session(session, self.bounds)
+        return new_session(session, self.bounds, self.others)
 
     def register_external_session(self, session: InternalSession) -> None:
         """As the library's, with a token that cannot be guessed: its holder can take over the session."""

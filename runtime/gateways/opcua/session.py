@@ -7,7 +7,7 @@ import logging
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from asyncua import ua
 from asyncua.common.utils import ServiceError
@@ -16,6 +16,7 @@ from asyncua.server.internal_session import InternalSession
 from asyncua.server.subscription_service import SubscriptionService
 
 from asperity.runtime.gateways.config import Opcua
+from asperity.runtime.gateways.opcua.where import Where
 
 log = logging.getLogger("asperity.gateway")
 
@@ -26,8 +27,10 @@ REFERENCES_MAX = 2000
 """In the answer to one Browse."""
 PATH_MAX = 16
 """Elements of a browse path."""
-CLAUSES_MAX = 64
-"""Fields that an event's subscriber may select."""
+CLAUSES_MAX = 128
+"""Fields that an event's subscriber may select. Displays of alarms select more than half of them."""
+CLAUSES_QUEUED = 64
+"""With more of them a queue is half as long, so that none holds more fields than before."""
 CONDITIONS_MAX, OPERANDS_MAX = 8, 64
 """Elements of an event filter's where clause, and operands of each."""
 
@@ -55,10 +58,18 @@ class Subscriptions(SubscriptionService):
                 log.warning("a subscriber of events could not be notified: %r", error)
 
 
+class Calls(Protocol):
+    """Methods of nodes that are not in the address space."""
+
+    async def call(self, session: Session, request: ua.CallMethodRequest) -> ua.CallMethodResult | None:
+        """The answer; None: it is none of these."""
+
+
 class Session(InternalSession):
     """The library's, bounded. It looks up a subscription by its number only, whichever session owns it."""
 
     limits: Opcua
+    others: Calls | None = None
     host = ""
     connected = True
     """Whether the connection that it came by is still there."""
@@ -106,10 +117,14 @@ class Session(InternalSession):
         return results
 
     async def call(self, params: list[ua.CallMethodRequest]) -> list[ua.CallMethodResult]:
-        """As the library's, with ``CALLER`` set."""
+        """As the library's, with ``CALLER`` set, and for conditions too."""
         token = CALLER.set(self.user if isinstance(self.user, Client) else None)
         try:
-            return await super().call(params)
+            results: list[ua.CallMethodResult] = []
+            for request in params:
+                answer = None if self.others is None else await self.others.call(self, request)
+                results += await super().call([request]) if answer is None else [answer]
+            return results
         finally:
             CALLER.reset(token)
 
@@ -125,28 +140,34 @@ class Session(InternalSession):
 
     def modify_subscription(self, params: ua.ModifySubscriptionParameters) -> ua.ModifySubscriptionResult:
         """As the library's, for its own."""
-        self._own(params.SubscriptionId)
+        self.own(params.SubscriptionId)
         return super().modify_subscription(params)
 
     async def create_monitored_items(
         self, params: ua.CreateMonitoredItemsParameters
     ) -> list[ua.MonitoredItemCreateResult]:
         """As the library's, for its own, not more than ``items_max`` and ``events_max`` in all."""
-        self._own(params.SubscriptionId)
+        self.own(params.SubscriptionId)
         held = [item for sub in self._subscriptions() for item in sub.monitored_item_srv._monitored_items.values()]
         events = sum(is_event(item.read_value_id) for item in held)
         events += sum(is_event(item.ItemToMonitor) for item in params.ItemsToCreate)
         if len(held) + len(params.ItemsToCreate) > self.limits.items_max or events > self.limits.events_max:
             raise ServiceError(ua.StatusCodes.BadTooManyMonitoredItems)
         for item in params.ItemsToCreate:
-            self._check_filter(item.ItemToMonitor, item.RequestedParameters.Filter)
-        return await super().create_monitored_items(params)
+            wanted = item.RequestedParameters
+            self._check_filter(item.ItemToMonitor, wanted.Filter)
+            wanted.QueueSize = self._queue_size(wanted.QueueSize, wanted.Filter)
+        made = await super().create_monitored_items(params)
+        for item in self.own(params.SubscriptionId).monitored_item_srv._monitored_items.values():
+            if item.where_clause_evaluator is not None:
+                item.where_clause_evaluator = Where(log, self.aspace, item.filter.WhereClause)
+        return made
 
     async def modify_monitored_items(
         self, params: ua.ModifyMonitoredItemsParameters
     ) -> list[ua.MonitoredItemModifyResult]:
         """As the library's, for its own; the queue stays bounded and the filter of its kind."""
-        items = self._own(params.SubscriptionId).monitored_item_srv._monitored_items
+        items = self.own(params.SubscriptionId).monitored_item_srv._monitored_items
         for change in params.ItemsToModify:
             item, wanted = items.get(change.MonitoredItemId), change.RequestedParameters
             if item is None:
@@ -155,34 +176,34 @@ class Session(InternalSession):
                 self._check_filter(item.read_value_id, wanted.Filter)
             else:
                 wanted.Filter = None  # as before
-            wanted.QueueSize = min(max(1, wanted.QueueSize), self.limits.queue_max)
+            wanted.QueueSize = self._queue_size(max(1, wanted.QueueSize), wanted.Filter or item.filter)
         return await super().modify_monitored_items(params)
 
     async def delete_monitored_items(self, params: ua.DeleteMonitoredItemsParameters) -> list[ua.StatusCode]:
         """As the library's, for its own."""
-        self._own(params.SubscriptionId)
+        self.own(params.SubscriptionId)
         return await super().delete_monitored_items(params)
 
     async def set_monitoring_mode(self, params: ua.SetMonitoringModeParameters) -> list[ua.StatusCode]:
         """As the library's, for its own."""
-        self._own(params.SubscriptionId)
+        self.own(params.SubscriptionId)
         return await super().set_monitoring_mode(params)
 
     async def set_publishing_mode(self, params: ua.SetPublishingModeParameters) -> list[ua.StatusCode]:
         """As the library's, for its own."""
         for number in params.SubscriptionIds:
-            self._own(number)
+            self.own(number)
         return await super().set_publishing_mode(params)
 
     async def delete_subscriptions(self, ids: list[int]) -> list[ua.StatusCode]:
         """As the library's, for its own."""
         for number in ids:
-            self._own(number)
+            self.own(number)
         return await super().delete_subscriptions(ids)
 
     def republish(self, params: ua.RepublishParameters) -> ua.NotificationMessage:
         """As the library's, for its own."""
-        self._own(params.SubscriptionId)
+        self.own(params.SubscriptionId)
         return super().republish(params)
 
     def publish(self, acks: Any = None) -> tuple[int, list[ua.StatusCode]]:
@@ -199,12 +220,18 @@ class Session(InternalSession):
     def _subscriptions(self) -> list[Any]:
         return [s for s in self.subscription_service.subscriptions.values() if s.session_id == self.session_id]
 
-    def _own(self, number: int) -> Any:
+    def own(self, number: int) -> Any:
         """The subscription of that number. Raises ServiceError when it is none of this session's."""
         found = self.subscription_service.subscriptions.get(number)
         if found is None or found.session_id != self.session_id:
             raise ServiceError(ua.StatusCodes.BadSubscriptionIdInvalid)
         return found
+
+    def _queue_size(self, wanted: int, given: Any) -> int:
+        """0: as many as there may be."""
+        many = isinstance(given, ua.EventFilter) and len(given.SelectClauses) > CLAUSES_QUEUED
+        most = max(1, self.limits.queue_max // 2) if many else self.limits.queue_max
+        return min(wanted or most, most)
 
     def _check_filter(self, item: ua.ReadValueId, given: Any) -> None:
         """Raises ServiceError for a filter that would fail, or cost too much, whenever there is news."""
@@ -222,9 +249,9 @@ class Session(InternalSession):
                 raise ServiceError(ua.StatusCodes.BadFilterNotAllowed)
 
 
-def new_session(session: Session, limits: Opcua) -> Session:
+def new_session(session: Session, limits: Opcua, others: Calls | None) -> Session:
     """A session just made, with its bounds; ``name`` is the address of the client, as the library has it."""
-    session.limits = limits
+    session.limits, session.others = limits, others
     peer: Any = session.name
     session.host = str(peer[0]) if isinstance(peer, tuple) else ""
     session.since_s = time.monotonic()
