@@ -41,7 +41,10 @@ class HttpSide:
         """As ``PlcSide.read``."""
         new = []
         missing, last_id = 0, self._since - 1
-        for item in self._results(last_id if self._last is not None else self._since):
+        items = self._results(last_id if self._last is not None else self._since)
+        if self._last is not None:
+            self._last = self._last._replace(accept=False)  # unless this answer says otherwise
+        for item in items:
             if item["kind"] == "gap":
                 if item["last_id"] >= self._since:
                     missing += item["last_id"] - max(item["first_id"], self._since) + 1

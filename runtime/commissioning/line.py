@@ -93,6 +93,11 @@ class LineSide(Protocol):
         """After a row that ended early: everything runs again."""
 
 
+PLACES = {
+    "ok": "Put a good part in place.",
+    "ng": "Put a known bad part in place.",
+    "none": "Unplug the camera, or its trigger, so that no picture comes.",
+}
 BY_HAND = {
     "SCORE_ABOVE_THRESHOLD": "Put a known bad part in place and let it be inspected.",
     "TOO_FEW_POINTS": "Let the station inspect without a part in the field of view.",
@@ -119,8 +124,7 @@ class AskedLine:
 
     def place(self, what: str) -> None:
         """As ``LineSide.place``."""
-        parts = {"ok": "a good part", "ng": "a known bad part", "none": "no part, and cover or unplug the camera"}
-        self._have(f"Put {parts.get(what, 'a good part')} in place.")
+        self._have(PLACES.get(what, PLACES["ok"]))
 
     def expose(self, trigger_id: int, word: str) -> None:
         """As ``LineSide.expose``; the trigger reaches the camera by itself."""

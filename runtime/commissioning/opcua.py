@@ -31,6 +31,7 @@ TAGS = (
     "RecipeChangeNumber", "CountedOk", "CountedNg", "CountedUnknown", "CounterResets", "Triggers", "BeatTimeoutMs",
     "Recipe",
 )  # fmt: skip
+SESSION_MS = 60_000
 CODES = {2: "NO_ANSWER", 3: "BAD_REQUEST", 4: "TOO_OLD"}
 
 
@@ -68,12 +69,12 @@ class OpcuaSide:
                 new.append(shown)
                 self._last, self._since = shown, result_id + 1
         accept = tags["Accept"] is True
-        if self._last is not None and self._last.number == shown_id & U32:
-            self._last = self._last._replace(accept=accept)
-        elif accept:
+        if accept and (self._last is None or self._last.number != shown_id & U32):
             # A result came between the two answers: the tags are of the one before.
             tags = self._tags()
             accept = tags["Accept"] is True and self._last is not None and self._last.number == tags["ResultId"] & U32
+        if self._last is not None:
+            self._last = self._last._replace(accept=accept)
         return Reading(
             beat=int(tags["Beat"] or 0),
             accept=accept,
@@ -188,6 +189,7 @@ class OpcuaSide:
             if self._user is not None:
                 client.set_user(self._user[0])
                 client.set_password(self._user[1])
+            client.session_timeout = SESSION_MS
             await client.connect()
             index = await client.get_namespace_index(NAMESPACE)
             nodes = [ua.NodeId(ua.String(f"Tags.{name}"), ua.Int16(index)) for name in TAGS]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 
 from asperity.runtime.commissioning.line import NotChecked, NotNeeded, request
-from asperity.runtime.commissioning.plc_side import TAKEN
+from asperity.runtime.commissioning.plc_side import TAKEN, Counted, NoAnswer
 from asperity.runtime.commissioning.walk import Walk, differences, fail, names
 from asperity.runtime.frame import Verdict
 from asperity.runtime.reasons import Reason
@@ -138,21 +139,35 @@ def recipe_fails(walk: Walk) -> str:
 def counters_reset(walk: Walk) -> str:
     """They count from 0."""
     walk.drained()
-    before = walk.plc.ask(lambda side: side.counters())
+    before = _counted(walk, lambda counted: _resets(walk) == counted.resets, "the station's counters")
     _do(walk, "reset_counters")
-    found = [before]
-
-    def zero() -> bool:
-        found.append(walk.plc.ask(lambda side: side.counters()))
-        return found[-1].resets == before.resets + 1 and not any(found[-1][:3])
-
-    walk.until(zero, f"counters of 0 after reset {before.resets + 1}")
+    wanted = Counted(0, 0, 0, before.resets + 1)
+    _counted(walk, lambda counted: counted == wanted, f"counters of 0 after reset {wanted.resets}")
     audited = "the audit file was not looked at"
     if walk.line.audited("reset_counters") is not None:
         walk.until(lambda: bool(walk.line.audited("reset_counters")), "an entry in the audit file")
         audited = "in the audit file"
     counted = f"{before.ok} ok, {before.ng} ng, {before.unknown} unknown"
     return f"{counted}; then 0, 0, 0 and {before.resets + 1} resets; {audited}"
+
+
+def _resets(walk: Walk) -> int:
+    """How often the station says they were reset; -1: it has not said so yet."""
+    counters = walk.line.witness.counters
+    return -1 if counters is None else counters.resets
+
+
+def _counted(walk: Walk, so: Callable[[Counted], bool], what: str) -> Counted:
+    """The counters once they are so; a gateway may not have heard any yet."""
+    found: list[Counted] = []
+
+    def come() -> bool:
+        with suppress(NoAnswer):
+            found.append(walk.plc.ask(lambda side: side.counters()))
+        return bool(found) and so(found[-1])
+
+    walk.until(come, what)
+    return found[-1]
 
 
 def simulated_results(walk: Walk) -> str:

@@ -37,6 +37,8 @@ HOLD_MS = 600_000
 GOOD_RECIPE, FAILING_RECIPE = RECIPE, BROKEN_RECIPE
 RECIPES = {GOOD_RECIPE: 1, FAILING_RECIPE: 2}
 TRIES = 5
+BUFFER_RESULTS = 100
+"""A crowded machine may let the PLC acknowledge late; what is dropped then is named, and not shown."""
 JUDGES = 8
 
 
@@ -218,9 +220,10 @@ class SimulatedLine:
     def _gateway_toml(self, accept_simulated: bool = True, accept_hold_ms: int = HOLD_MS) -> str:
         station, sockets, folder = self.config.station.name, self.config.sockets, self._folder
         numbers = ", ".join(f'{number} = "{name}"' for name, number in RECIPES.items())
+        block = f"recipes = {{ {numbers} }}\nbuffer_results = {BUFFER_RESULTS}\n"
         own = {
-            "modbus": f"recipes = {{ {numbers} }}\n",
-            "ethernetip": f"recipes = {{ {numbers} }}\ncyclic_max = 0\n",
+            "modbus": block,
+            "ethernetip": f"{block}cyclic_max = 0\n",
             "opcua": f'certificate_folder = "{folder}/certificate"\naudit_file = "{folder}/opcua.jsonl"\n',
         }
         users = f'[users]\nfile = "{folder}/users"\n' if self.user is not None else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from asperity.runtime.wire import ReceivedResult, StationState
 TURN_MS = 20
 SETTLED = 10
 """Readings after which something that has not changed counts as staying so."""
+IDS = 2_000_000_000
 GOOD_PARTS = 5
 """Attempts at a simulated line: on a crowded machine the heartbeat may just have come too late for one."""
 
@@ -65,8 +67,8 @@ class Walk:
     limits: Limits = field(default_factory=Limits)
     good_recipe: str = ""
     failing_recipe: str = ""
-    _next_id: int = field(default_factory=lambda: int(time.time()) & 0x7FFFFFFF)
-    """Of the last trigger: none that was used before."""
+    _next_id: int = field(default_factory=lambda: secrets.randbelow(IDS))
+    """Of the last trigger. It counts up from a number that another run hardly used."""
     _gateway: dict[str, Any] = field(default_factory=dict)
     """Settings that differ from the gateway's usual ones."""
 
@@ -180,6 +182,7 @@ class Walk:
     def part(self, word: str = "ok", part_id: str | None = None, *, hold: bool = False) -> Shown:
         """A part from trigger to result. ``hold``: it stays shown, not acknowledged."""
         self.line.place(word)
+        self.reads(lambda reading: reading.quality, "quality 1")
         self.drained()
         self.plc.holding = hold
         trigger_id, code = self.trigger(part_id)
