@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 HELP = "Check a station as the PLC sees it, and sign a protocol."
 app = typer.Typer(name="commission", help=HELP, invoke_without_command=True)
+PATIENT_S = 60.0
 SIMULATED_FALL_S = 30.0
 """At a simulated line times are reported and not judged: it may share its computer."""
 
@@ -60,7 +61,7 @@ def commission(
     password_file: Annotated[Path | None, typer.Option(help="File that contains only that user's password.")] = None,
     timeout_ms: Annotated[
         int, typer.Option(min=50, max=60_000, help="The PLC's own timeout for an answer of the gateway.")
-    ] = 2000,
+    ] = 1000,
     ask: Annotated[
         Ask, typer.Option(help="Who does and sees what a program cannot; none: such rows are not checked.")
     ] = Ask.PERSON,
@@ -117,11 +118,11 @@ def _simulated(stack: ExitStack, protocol: str, timeout_s: float) -> tuple[Walk,
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="asp-")))
     line = stack.enter_context(SimulatedLine(protocol, folder))
     line.start_gateway()
-    side = side_of(protocol, "127.0.0.1", line.cable.port, timeout_s, RECIPES, line.user)
+    side = side_of(protocol, "127.0.0.1", line.cable.port, PATIENT_S, RECIPES, line.user)
     plc = Plc(side)
     plc.start()
     stack.callback(plc.close)
-    walk = Walk(plc, line, Limits(fall_s=SIMULATED_FALL_S), GOOD_RECIPE, FAILING_RECIPE)
+    walk = Walk(plc, line, Limits(fall_s=SIMULATED_FALL_S), timeout_s, GOOD_RECIPE, FAILING_RECIPE)
     return walk, "started for this", line.digest
 
 
@@ -166,7 +167,7 @@ def _real(
     plc.start()
     stack.callback(plc.close)
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path is not None else ""
-    return Walk(plc, AskedLine(witness, questions.ask)), gateway, digest
+    return Walk(plc, AskedLine(witness, questions.ask), plc_timeout_s=timeout_s), gateway, digest
 
 
 def _chosen(keys: list[str] | None) -> list[Row]:

@@ -51,7 +51,7 @@ class AssemblyTransport:
     """One session, registered again after a failure. As ``registers.Transport``."""
 
     def __init__(self, host: str, port: int, timeout_s: float) -> None:
-        self._where, self._timeout_s = (host, port), timeout_s
+        self._where, self.timeout_s = (host, port), timeout_s
         self._socket: socket.socket | None = None
         self._session = 0
 
@@ -81,7 +81,7 @@ class AssemblyTransport:
         request = bytes([service, len(path) // 2]) + path + data
         try:
             if self._socket is None:
-                self._socket = socket.create_connection(self._where, timeout=self._timeout_s)
+                self._socket = socket.create_connection(self._where, timeout=self.timeout_s)
                 self._session = 0
                 self._session, _ = self._exchange(Command.REGISTER_SESSION, struct.pack("<HH", PROTOCOL_VERSION, 0))
             items = [(ItemType.NULL_ADDRESS, b""), (ItemType.UNCONNECTED_DATA, request)]
@@ -99,6 +99,7 @@ class AssemblyTransport:
 
     def _exchange(self, command: int, data: bytes) -> tuple[int, bytes]:
         assert self._socket is not None
+        self._socket.settimeout(self.timeout_s)
         self._socket.sendall(HEADER.pack(command, len(data), self._session, 0, bytes(8), 0) + data)
         head = self._receive(HEADER.size)
         if status := HEADER.unpack(head)[3]:

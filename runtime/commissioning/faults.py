@@ -87,9 +87,11 @@ def cable_pulled(walk: Walk) -> str:
     """A PLC without an answer rejects; afterwards nothing is missing."""
     walk.held()
     walk.drained()
+    usual_s, walk.plc.side.timeout_s = walk.plc.side.timeout_s, walk.plc_timeout_s
     walk.line.pull_cable()
     took_s = walk.until(lambda: walk.plc.silence != "", "no answer")
     silence, recorded = walk.plc.silence, len(walk.plc.recorded)
+    walk.plc.side.timeout_s = usual_s
     walk.line.plug_cable()
     walk.reads(lambda reading: reading.quality, "an answer and quality 1")
     good = walk.held()

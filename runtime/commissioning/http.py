@@ -24,7 +24,7 @@ class HttpSide:
 
     def __init__(self, host: str, port: int, timeout_s: float, user: tuple[str, str] | None) -> None:
         """``user``: name and password, of the role operate."""
-        self._where, self._timeout_s = (host, port), timeout_s
+        self._where, self.timeout_s = (host, port), timeout_s
         self._user = user
         self._last: Shown | None = None
         self._since = 0
@@ -149,7 +149,7 @@ class HttpSide:
         headers = {"Content-Type": JSON} if body is not None else {}
         if user is not None:
             headers["Authorization"] = "Basic " + base64.b64encode(":".join(user).encode()).decode()
-        connection = http.client.HTTPConnection(*self._where, timeout=self._timeout_s)
+        connection = http.client.HTTPConnection(*self._where, timeout=self.timeout_s)
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()

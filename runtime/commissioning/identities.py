@@ -8,7 +8,7 @@ from asperity.runtime.text.part_identity import NO_BATCH, Batch
 
 STRAY_ID = 3_999_999_999
 """No trigger of this id is ever given."""
-SHORT_MS, LONG_MS = 200, 4000
+SHORT_MS, LONG_MS = 200, 1500
 BUSY_MAX = 70
 """More triggers than any station lets wait."""
 PART_ID = "010401234567890121A1\x1d10LOT-7\N{LATIN SMALL LETTER U WITH DIAERESIS}"

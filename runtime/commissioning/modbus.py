@@ -24,7 +24,7 @@ class ModbusTransport:
     """One connection, opened again after a failure. As ``registers.Transport``."""
 
     def __init__(self, host: str, port: int, timeout_s: float) -> None:
-        self._where, self._timeout_s = (host, port), timeout_s
+        self._where, self.timeout_s = (host, port), timeout_s
         self._socket: socket.socket | None = None
         self._transaction = 0
 
@@ -58,7 +58,8 @@ class ModbusTransport:
         self._transaction = self._transaction % 0xFFFF + 1
         try:
             if self._socket is None:
-                self._socket = socket.create_connection(self._where, timeout=self._timeout_s)
+                self._socket = socket.create_connection(self._where, timeout=self.timeout_s)
+            self._socket.settimeout(self.timeout_s)
             self._socket.sendall(HEADER.pack(self._transaction, 0, 2 + len(body), UNIT, function) + body)
             number, _, length, _, answered = HEADER.unpack(self._receive(HEADER.size))
             answer = self._receive(length - 2)

@@ -32,6 +32,8 @@ TAGS = (
     "Recipe",
 )  # fmt: skip
 SESSION_MS = 60_000
+CLIENT_S = 60.0
+"""Of the library for one message; ``timeout_s`` ends the wait before."""
 CODES = {2: "NO_ANSWER", 3: "BAD_REQUEST", 4: "TOO_OLD"}
 
 
@@ -44,7 +46,7 @@ class OpcuaSide:
 
     def __init__(self, host: str, port: int, timeout_s: float, user: tuple[str, str] | None) -> None:
         """``user``: name and password, of the role operate."""
-        self._url, self._timeout_s, self._user = f"opc.tcp://{host}:{port}", timeout_s, user
+        self._url, self.timeout_s, self._user = f"opc.tcp://{host}:{port}", timeout_s, user
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="opcua", daemon=True)
         self._thread.start()
@@ -136,7 +138,7 @@ class OpcuaSide:
         """As ``PlcSide.command_without_role``."""
 
         async def stop() -> str:
-            async with Client(self._url, timeout=self._timeout_s) as anonymous:
+            async with Client(self._url, timeout=CLIENT_S) as anonymous:
                 parent, method = await _method(anonymous, "Stop")
                 await parent.call_method(method.nodeid)
             return ""
@@ -185,7 +187,7 @@ class OpcuaSide:
 
     async def _connected(self) -> Client:
         if self._client is None:
-            client = Client(self._url, timeout=self._timeout_s)
+            client = Client(self._url, timeout=CLIENT_S)
             if self._user is not None:
                 client.set_user(self._user[0])
                 client.set_password(self._user[1])
@@ -205,7 +207,7 @@ class OpcuaSide:
             raise NoAnswer(f"no answer from {self._url}: {error or type(error).__name__}") from None
 
     def _run(self, asked: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(asked, 2 * self._timeout_s), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(asked, self.timeout_s), self._loop).result()
 
     def _drop(self) -> None:
         client, self._client = self._client, None

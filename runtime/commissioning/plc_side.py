@@ -66,6 +66,8 @@ class Counted(NamedTuple):
 class PlcSide(Protocol):
     """A client of one protocol. For one thread. Every method raises NoAnswer."""
 
+    timeout_s: float
+    """Longest wait for an answer; may be changed between two readings."""
     cycle_s: float
     """Pause between two readings."""
     handshake: bool

@@ -53,6 +53,8 @@ class Busy(Exception):
 class Transport(Protocol):
     """Reads and writes whole blocks of registers. Raises NoAnswer, Busy."""
 
+    timeout_s: float
+
     def read(self, rows: tuple[Row, ...]) -> bytes:
         """The registers of a block."""
 
@@ -82,6 +84,15 @@ class RegisterSide:
         self._valid = 0
         self._taken = False  # the last shown one was acknowledged, so whatever is shown now is another
         self.again()
+
+    @property
+    def timeout_s(self) -> float:
+        """As ``PlcSide.timeout_s``."""
+        return self._transport.timeout_s
+
+    @timeout_s.setter
+    def timeout_s(self, value: float) -> None:
+        self._transport.timeout_s = value
 
     def again(self) -> None:
         """As ``PlcSide.again``: the first write of each register is taken as it stands, so it is 0."""

@@ -26,8 +26,8 @@ from asperity.runtime.simulation.player import Simulation
 from asperity.runtime.wire import Trigger
 
 STATION, CAMERA = "simulated", "simulated-camera"
-DEADLINE_MS = 2000
-SLOW_MS = 1000
+DEADLINE_MS = 1200
+SLOW_MS = 600
 """Of a part that must still be in work when something happens to it. For a crowded machine."""
 RATE_HZ = 100.0
 TRIGGERS_PENDING = 2

@@ -65,6 +65,8 @@ class Walk:
     plc: Plc
     line: LineSide
     limits: Limits = field(default_factory=Limits)
+    plc_timeout_s: float = 1.0
+    """The PLC's own, after which it rejects. A simulated line waits longer wherever that is not what is checked."""
     good_recipe: str = ""
     failing_recipe: str = ""
     _next_id: int = field(default_factory=lambda: secrets.randbelow(IDS))

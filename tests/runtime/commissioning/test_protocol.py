@@ -48,10 +48,9 @@ def test_one_altered_byte_is_refused(tmp_path: Path) -> None:
     trust, file = TrustStore(tmp_path / "keys"), tmp_path / "p.json"
     data = signed(made(outcome(PASSED)), trust.key_for_signing())
     for at in range(len(data)):
-        for bit in (1, 32):
-            file.write_bytes(data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :])
-            with pytest.raises(SignatureError):
-                verify(file, trust)
+        file.write_bytes(data[:at] + bytes([data[at] ^ (1, 32)[at % 2]]) + data[at + 1 :])
+        with pytest.raises(SignatureError):
+            verify(file, trust)
     for altered in (data[:-1], data + b"\n", b" " + data, data.replace(b"\n ", b"\n\t", 1), b""):
         file.write_bytes(altered)
         with pytest.raises(SignatureError):

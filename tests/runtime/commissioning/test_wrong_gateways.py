@@ -54,7 +54,7 @@ def walked(line: WrongLine, *keys: str, patience_s: float = PATIENCE_S) -> dict[
     plc = Plc(side_of("modbus", "127.0.0.1", line.cable.port, PATIENCE_S, RECIPES, None))
     plc.start()
     try:
-        walk = Walk(plc, line, Limits(patience_s, FALL_S), GOOD_RECIPE, FAILING_RECIPE)
+        walk = Walk(plc, line, Limits(patience_s, FALL_S), PATIENCE_S, GOOD_RECIPE, FAILING_RECIPE)
         outcomes = [walk.do(row) for row in ROWS if row.key in keys]
     finally:
         plc.close()
