@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 HELP = "Check a station as the PLC sees it, and sign a protocol."
 app = typer.Typer(name="commission", help=HELP, invoke_without_command=True)
 PATIENT_S = 60.0
+PATIENT_OPCUA_S = 5.0
+"""The library does not notice that the other end is gone."""
 SIMULATED_FALL_S = 30.0
 """At a simulated line times are reported and not judged: it may share its computer."""
 
@@ -43,29 +45,50 @@ class Ask(str, Enum):
 def commission(
     context: typer.Context,
     protocol: Annotated[ProtocolName, typer.Option(help="What the PLC speaks.")] = ProtocolName.MODBUS,
-    gateway: Annotated[str | None, typer.Option(help="HOST:PORT of the gateway; needed without --simulated.")] = None,
+    gateway: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of the gateway, needed without --simulated; default: none."),
+    ] = None,
     simulated: Annotated[
         bool, typer.Option("--simulated", help="Start a simulated station and the gateway for this; no questions.")
     ] = False,
-    station: Annotated[str | None, typer.Option(help="Override [station] name.")] = None,
-    results: Annotated[str | None, typer.Option(help="Override [station] results, the inspector's socket.")] = None,
-    control: Annotated[str | None, typer.Option(help="Override [station] control, the inspector's socket.")] = None,
+    station: Annotated[
+        str | None,
+        typer.Option(help="Name of the station; default: that of the gateway.toml, or st1."),
+    ] = None,
+    results: Annotated[
+        str | None,
+        typer.Option(help="The inspector's results socket; default: that of the gateway.toml."),
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(help="The inspector's control socket; default: that of the gateway.toml."),
+    ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="The gateway's gateway.toml: its station and the numbers of recipes.")
+        Path | None, typer.Option(help="The gateway's gateway.toml: its station, its recipes; default: none.")
     ] = None,
-    key: Annotated[Path | None, typer.Option(help="With CURVE: client key with the roles read and operate.")] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="With CURVE: client key with the roles read and operate; default: none."),
+    ] = None,
     failing_recipe: Annotated[
-        str | None, typer.Option(help="A recipe of the station that does not open, for the row of that name.")
+        str | None, typer.Option(help="A recipe of the station that does not open, for the row recipe; default: none.")
     ] = None,
-    user: Annotated[str | None, typer.Option(help="User of the OPC UA or HTTP gateway with the role operate.")] = None,
-    password_file: Annotated[Path | None, typer.Option(help="File that contains only that user's password.")] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(help="User of the OPC UA or HTTP gateway with the role operate; default: none."),
+    ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(help="File that contains only that user's password; default: none."),
+    ] = None,
     timeout_ms: Annotated[
         int, typer.Option(min=50, max=60_000, help="The PLC's own timeout for an answer of the gateway.")
     ] = 1000,
     ask: Annotated[
         Ask, typer.Option(help="Who does and sees what a program cannot; none: such rows are not checked.")
     ] = Ask.PERSON,
-    who: Annotated[str | None, typer.Option(help="Name for the protocol; empty: this user's.")] = None,
+    who: Annotated[str | None, typer.Option(help="Who answers, for the protocol; default: this user.")] = None,
     row: Annotated[
         list[str] | None, typer.Option(help="Check this row only; repeatable. The others are then not checked.")
     ] = None,
@@ -118,7 +141,8 @@ def _simulated(stack: ExitStack, protocol: str, timeout_s: float) -> tuple[Walk,
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="asp-")))
     line = stack.enter_context(SimulatedLine(protocol, folder))
     line.start_gateway()
-    side = side_of(protocol, "127.0.0.1", line.cable.port, PATIENT_S, RECIPES, line.user)
+    patient_s = PATIENT_OPCUA_S if protocol == "opcua" else PATIENT_S
+    side = side_of(protocol, "127.0.0.1", line.cable.port, patient_s, RECIPES, line.user)
     plc = Plc(side)
     plc.start()
     stack.callback(plc.close)

@@ -110,8 +110,8 @@ def gateway_lost(walk: Walk) -> str:
     known = {truth.trigger_id for truth in walk.line.witness.told.values()}
     code = walk.plc.ask(lambda side: side.repeat_trigger())
     if code not in ("", "BASELINE"):
-        fail(f"the PLC's old trigger was not taken as it stands: {code}")
-    walk.stays_fallen(good, "after the gateway was started again")
+        fail(f"the PLC's old trigger was executed or refused: {code}")
+    walk.stays_fallen(good, "after the gateway was restarted")
     walk.greet()
     again = walk.held()
     if again.trigger_id in known:

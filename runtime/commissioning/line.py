@@ -89,7 +89,7 @@ class LineSide(Protocol):
     def audited(self, op: str) -> bool | None:
         """The audit file has an entry of this operation; None: it cannot be read here."""
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """After a row that ended early: everything runs again."""
 
 
@@ -177,8 +177,8 @@ class AskedLine:
         """As ``LineSide.audited``."""
         return None
 
-    def mend(self) -> None:
-        """As ``LineSide.mend``; a person was asked for every step."""
+    def repair(self) -> None:
+        """As ``LineSide.repair``; a person was asked for every step."""
 
     def _have(self, what: str) -> None:
         if not self._ask(what):

@@ -32,13 +32,14 @@ TAGS = (
     "Recipe",
 )  # fmt: skip
 SESSION_MS = 60_000
+GOODBYE_S = 0.5
 CLIENT_S = 60.0
 """Of the library for one message; ``timeout_s`` ends the wait before."""
 CODES = {2: "NO_ANSWER", 3: "BAD_REQUEST", 4: "TOO_OLD"}
 
 
 class OpcuaSide:
-    """As ``PlcSide``. The client's loop turns in a thread of its own."""
+    """As ``PlcSide``. The client's loop turns in a separate thread."""
 
     cycle_s = 0.05
     handshake = False
@@ -206,14 +207,15 @@ class OpcuaSide:
             self._drop()
             raise NoAnswer(f"no answer from {self._url}: {error or type(error).__name__}") from None
 
-    def _run(self, asked: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(asked, self.timeout_s), self._loop).result()
+    def _run(self, asked: Coroutine[Any, Any, Any], within_s: float | None = None) -> Any:
+        limit_s = self.timeout_s if within_s is None else within_s
+        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(asked, limit_s), self._loop).result()
 
     def _drop(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             with suppress(Exception):
-                self._run(client.disconnect())
+                self._run(client.disconnect(), GOODBYE_S)
 
 
 async def _method(client: Client, name: str) -> tuple[Node, Node]:

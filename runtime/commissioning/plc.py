@@ -1,4 +1,4 @@
-"""The PLC's cycle: reads in a thread of its own, records what was shown, acknowledges, as a PLC on the line."""
+"""The PLC's cycle: reads in a separate thread, records what was shown, acknowledges, as a PLC on the line."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Plc:
             return do(self.side)
 
     def again(self) -> None:
-        """The gateway was started again: its results are numbered by the station, and some were not shown."""
+        """The gateway was restarted: its results are numbered by the station, and some were not shown."""
         with self._lock:
             self.epoch += 1
 

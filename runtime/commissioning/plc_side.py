@@ -106,7 +106,7 @@ class PlcSide(Protocol):
         """A command from a client without a user; how it was refused. Empty: it was done."""
 
     def again(self) -> None:
-        """The gateway was started again: begin as a PLC does."""
+        """The gateway was restarted: begin as a PLC does."""
 
     def close(self) -> None:
         """End the connection."""

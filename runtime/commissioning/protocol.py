@@ -1,7 +1,7 @@
 """The protocol of a commissioning: a JSON document signed by this machine's key, and a page for people.
 
 The file is one JSON object, ``{"document": ..., "signature": ...}``. The signature (Ed25519, by the key that signs
-bundles) is over the document's bytes as they stand in the file, and the rest of the file has one spelling only: a file
+bundles) is over the document's bytes in the file, and the rest of the file has one spelling only: a file
 that differs in one byte is refused.
 """
 

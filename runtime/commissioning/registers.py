@@ -95,7 +95,7 @@ class RegisterSide:
         self._transport.timeout_s = value
 
     def again(self) -> None:
-        """As ``PlcSide.again``: the first write of each register is taken as it stands, so it is 0."""
+        """As ``PlcSide.again``: the first write of each register is taken as its current value, so it is 0."""
         self._out = {**dict.fromkeys((row.name for row in WRITES), 0), "trigger_timeout_ms": TRIGGER_TIMEOUT_MS}
         self._part = {row.name: b"" if row.kind.startswith("text") else 0 for row in PART_WRITES}
         self._last, self._taken = None, False

@@ -188,8 +188,8 @@ class SimulatedLine:
         lines = Path(self.config.audit.path).read_text(encoding="utf-8").splitlines()
         return any(json.loads(line).get("op") == op for line in lines)
 
-    def mend(self) -> None:
-        """As ``LineSide.mend``."""
+    def repair(self) -> None:
+        """As ``LineSide.repair``."""
         self.inspector.pause(paused=False)
         self.cable.plug()
         if not self.inspector.started:

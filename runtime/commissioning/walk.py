@@ -91,7 +91,7 @@ class Walk:
             status, seen = FAILED, str(error)
         self.plc.holding = False
         if status in (FAILED, NOT_CHECKED):
-            self.line.mend()
+            self.line.repair()
             self._gateway = {"unknown": True} if self.line.simulated else {}
         ms = round((time.monotonic() - began_s) * 1000)
         return RowOutcome(row.key, row.title, row.expected, seen, status, began.isoformat(timespec="milliseconds"), ms)
@@ -141,7 +141,7 @@ class Walk:
     # ------------------------------------------------------------------ the gateway
 
     def gateway(self, **settings: Any) -> None:
-        """Have a gateway with these settings, started again only if it has others."""
+        """Have a gateway with these settings, restarted only if it has others."""
         if not self.line.simulated:
             settings.pop("accept_hold_ms", None)  # a real one has its own
         if settings == self._gateway:
@@ -151,7 +151,7 @@ class Walk:
         self.greet()
 
     def greet(self) -> None:
-        """The gateway was started again: begin with it as a PLC does."""
+        """The gateway was restarted: begin with it as a PLC does."""
         self.plc.again()
 
         def begun() -> bool:

@@ -33,7 +33,7 @@ WRONG: dict[str, tuple[type[ModbusRegisters], str, str]] = {
     "its own heartbeat": (wrong.BeatsByItself, "beat_stops", "advances without the station"),
     "reasons swapped": (wrong.SwapsReasons, "reason LOST", "reason is 'STALE', the station says 'LOST'"),
     "any recipe": (wrong.IgnoresRecipe, "recipe", "accept was 1 for result"),
-    "old triggers again": (wrong.RepeatsTriggers, "gateway", "was not taken as it stands"),
+    "old triggers again": (wrong.RepeatsTriggers, "gateway", "was executed or refused"),
     "no acknowledgement": (wrong.DropsUnacknowledged, "handshake", "was not acknowledged, and another one was shown"),
     "no end of accept": (wrong.AcceptsAfterHold, "hold", "with no result after it"),
     "simulated parts": (ModbusRegisters, "simulated", "accept was 1 for result"),

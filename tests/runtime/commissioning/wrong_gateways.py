@@ -130,7 +130,7 @@ class WrongLine(SimulatedLine):
             self._loop.call(server.close)
             link.close()
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         self.inspector.pause(paused=False)
 
     def __exit__(self, *error: object) -> None:
