@@ -1,7 +1,6 @@
 // The scheduler of simt.hpp: fibers, barriers, clusters, and the launch that the Python side calls.
 #include "simt.hpp"
-
-#include <sys/mman.h>
+#include "fibers.hpp"
 
 #include <algorithm>
 #include <array>
@@ -13,60 +12,10 @@
 #include <thread>
 #include <vector>
 
-#if !defined(__x86_64__)
-#include <ucontext.h>
-#endif
-
 namespace simt {
 namespace {
 
 constexpr long MOST_PAUSES = 20'000'000;  // of one launch: beyond it, nobody will ever do what is waited for
-constexpr size_t STACK_BYTES = 256 * 1024;
-constexpr size_t GUARD_BYTES = 4096 * 16;  // also a whole page where pages have 64 KiB
-
-// A saved place of execution. ucontext alone would do, but it enters the kernel at every switch.
-#if defined(__x86_64__)
-struct Place { void* sp = nullptr; };
-extern "C" void simt_switch(void** from, void* to);
-asm(R"(
-.text
-.type simt_switch,@function
-simt_switch:
-    pushq %rbp
-    pushq %rbx
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
-    movq %rsp, (%rdi)
-    movq %rsi, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbx
-    popq %rbp
-    ret
-.size simt_switch,.-simt_switch
-)");
-void change(Place& from, Place& to) { simt_switch(&from.sp, to.sp); }
-void prepare(Place& place, char* stack, size_t bytes, void (*entry)()) {
-    auto* top = reinterpret_cast<void**>((reinterpret_cast<uintptr_t>(stack + bytes) & ~uintptr_t{15}) - 16);
-    *top = reinterpret_cast<void*>(entry);  // `ret` leaves the stack as a call would: 8 below a multiple of 16
-    place.sp = top - 6;
-    std::memset(place.sp, 0, 6 * sizeof(void*));
-}
-#else
-struct Place { ucontext_t context; };
-void change(Place& from, Place& to) { swapcontext(&from.context, &to.context); }
-void prepare(Place& place, char* stack, size_t bytes, void (*entry)()) {
-    getcontext(&place.context);
-    place.context.uc_stack.ss_sp = stack;
-    place.context.uc_stack.ss_size = bytes;
-    place.context.uc_link = nullptr;
-    makecontext(&place.context, entry, 0);
-}
-#endif
 
 struct Copy { void* to; const void* from; size_t bytes, filled; };
 
@@ -78,6 +27,7 @@ struct Thread : Self {
     Place place;
     Block* home = nullptr;
     int index = 0;
+    int turn = 0;  // place in Block::order
     std::vector<Copy> open;
     std::vector<std::vector<Copy>> groups;
     std::vector<Deferred> later;
@@ -86,6 +36,7 @@ struct Thread : Self {
 
 struct Warp {
     unsigned arrived = 0;
+    unsigned here = 0;  // lanes that exist and have not returned
     std::array<void*, WARP> data{};
     std::array<unsigned, WARP> mask{};
     std::array<Combine, WARP> combine{};
@@ -123,28 +74,24 @@ struct Launch {
     unsigned idle = 0;
 };
 
-// Stacks outlive launches: touching fresh pages is what costs.
-char* stack_of(unsigned block, int thread) {
-    static std::array<char*, MAX_CLUSTER> pools{};
-    constexpr size_t each = STACK_BYTES + GUARD_BYTES;
-    char*& pool = pools[block];
-    if (!pool) {
-        void* p = mmap(nullptr, each * MAX_THREADS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (p == MAP_FAILED) return nullptr;
-        pool = static_cast<char*>(p);
-        for (int t = 0; t < MAX_THREADS; ++t) mprotect(pool + each * t, GUARD_BYTES, PROT_NONE);
-    }
-    return pool + each * thread + GUARD_BYTES;
-}
-
 thread_local char shared_anchor;  // where this block's static shared memory is, relative to another block's
 char last_error[512] = "";
 
 Thread& me() { return *static_cast<Thread*>(self); }
 
+// On to the next thread in order that can run; behind the last one, and after a failure, to the scheduler.
 void leave() {
     Thread& t = me();
-    change(t.place, t.home->scheduler);
+    Block& b = *t.home;
+    const int count = b.launch->failed ? 0 : static_cast<int>(b.order.size());
+    for (int turn = t.turn + 1; turn < count; ++turn) {
+        Thread& next = b.threads[b.order[turn]];
+        if (next.state != State::ready) continue;
+        self = &next;
+        change(t.place, next.place);
+        return;
+    }
+    change(t.place, b.scheduler);
 }
 
 void release_block(Block& b) {
@@ -159,6 +106,7 @@ void entry() {
     Block& b = *t.home;
     b.launch->stub(b.launch->args);
     t.state = State::done;
+    b.warps[t.index / WARP].here &= ~(1u << t.lane);
     if (--b.live > 0 && b.waiting == b.live) release_block(b);
     leave();
     __builtin_unreachable();
@@ -173,6 +121,7 @@ void start(Block& b, unsigned slot, uint3 at) {
         b.order.resize(count);
         for (int t = 0; t < count; ++t) b.order[t] = l.order == 1 ? count - 1 - t : t;
         if (l.order > 1) std::shuffle(b.order.begin(), b.order.end(), std::mt19937(l.order));
+        for (int turn = 0; turn < count; ++turn) b.threads[b.order[turn]].turn = turn;
     }
     std::fill(b.warps.begin(), b.warps.end(), Warp{});
     if (b.dynamic) std::memset(b.dynamic, 0xff, l.dynamic_bytes);
@@ -192,6 +141,7 @@ void start(Block& b, unsigned slot, uint3 at) {
         t.dynamic_shared = b.dynamic;
         t.home = &b;
         t.index = i;
+        b.warps[i / WARP].here |= 1u << t.lane;
         t.open.clear();
         t.groups.clear();
         t.later.clear();
@@ -201,20 +151,15 @@ void start(Block& b, unsigned slot, uint3 at) {
     }
 }
 
-// Runs the block until every thread is done or waits for the cluster. False: nothing can go on.
+// Runs the block until every thread is done or waits for the cluster; each thread goes over to the next by itself.
+// False: nothing can go on.
 bool run(Block& b) {
     for (;;) {
-        bool ran = false;
-        for (int i : b.order) {
-            Thread& t = b.threads[i];
-            if (t.state != State::ready) continue;
-            ran = true;
-            self = &t;
-            change(b.scheduler, t.place);
-            if (b.launch->failed) return false;
-        }
-        if (b.live == 0) return true;
-        if (!ran) return b.in_cluster > 0 && b.in_cluster == b.live;
+        auto first = std::find_if(b.order.begin(), b.order.end(), [&](int i) { return b.threads[i].state == State::ready; });
+        if (first == b.order.end()) return b.live == 0 || (b.in_cluster > 0 && b.in_cluster == b.live);
+        self = &b.threads[*first];
+        change(b.scheduler, b.threads[*first].place);
+        if (b.launch->failed) return false;
     }
 }
 
@@ -293,11 +238,8 @@ void warp_collective(unsigned mask, Combine combine, void* data) {
     Warp& w = b.warps[t.index / WARP];
     if (!(mask >> t.lane & 1)) fail("lane %d takes part in a warp operation whose mask %08x leaves it out", t.lane, mask);
     int first = t.index - t.lane;
-    for (int lane = 0; lane < WARP; ++lane) {
-        if (!(mask >> lane & 1)) continue;
-        if (first + lane >= static_cast<int>(b.threads.size()) || b.threads[first + lane].state == State::done)
-            fail("a warp operation's mask %08x names lane %d, which does not exist or has returned", mask, lane);
-    }
+    if (const unsigned gone = mask & ~w.here)
+        fail("a warp operation's mask %08x names lane %d, which does not exist or has returned", mask, __builtin_ctz(gone));
     w.arrived |= 1u << t.lane;
     w.data[t.lane] = data;
     w.mask[t.lane] = mask;
@@ -385,33 +327,6 @@ void land_copies(int groups_left) {
         }
         groups.erase(groups.begin());
     }
-}
-
-unsigned short to_half(float v) {
-    uint32_t f = bits<uint32_t>(v), sign = f >> 16 & 0x8000, magnitude = f & 0x7fffffff;
-    if (magnitude > 0x7f800000) return static_cast<unsigned short>(sign | 0x7e00);  // NaN
-    if (magnitude >= 0x477ff000) return static_cast<unsigned short>(sign | 0x7c00);  // rounds to infinity
-    if (magnitude < 0x38800000) {  // subnormal: a multiple of 2^-24, rounded by the float unit
-        float scaled = bits<float>(magnitude) * 16777216.0f;
-        return static_cast<unsigned short>(sign | static_cast<uint32_t>(std::nearbyint(scaled)));
-    }
-    uint32_t odd = magnitude >> 13 & 1;
-    return static_cast<unsigned short>(sign | ((magnitude - 0x38000000 + 0xfff + odd) >> 13));
-}
-
-const float* half_values() {
-    static const std::unique_ptr<float[]> table = [] {
-        auto values = std::make_unique<float[]>(65536);
-        for (uint32_t h = 0; h < 65536; ++h) {
-            uint32_t exponent = h >> 10 & 31, fraction = h & 0x3ff;
-            float v = exponent == 31 ? (fraction ? NAN : INFINITY)
-                      : exponent ? std::ldexp(static_cast<float>(1024 + fraction), static_cast<int>(exponent) - 25)
-                                 : std::ldexp(static_cast<float>(fraction), -24);
-            values[h] = h & 0x8000 ? -v : v;
-        }
-        return values;
-    }();
-    return table.get();
 }
 
 }  // namespace simt
