@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asperity.runtime.client.limits import ClientLimits
+from asperity.runtime.commissioning import gateway_process
 from asperity.runtime.commissioning.cable import Cable
 from asperity.runtime.commissioning.line import NotChecked, Witness
 from asperity.runtime.engines.simulated import BROKEN_RECIPE, TIMING_RECIPE
@@ -166,7 +167,7 @@ class SimulatedLine:
         config, log = self._folder / "gateway.toml", self._folder / f"gateway{self._gateways}.log"
         self.gateway_toml = self._gateway_toml(**settings)
         config.write_text(self.gateway_toml)
-        command = of_ours("asperity.runtime.cli", "gateway", self._protocol, "--config", str(config))
+        command = of_ours(gateway_process.MODULE, self._protocol, str(config))
         self._gateway = Child(command, log=log, own_session=True)
         ends_s = time.monotonic() + PATIENCE_S
         while not (found := re.findall(r"is served at .*?(\d+)/?$", self._gateway.log(), flags=re.M)):
