@@ -42,6 +42,7 @@ def register(app: LazyTyper) -> None:
     app.add("inspect", f"{room}.inspect_bundle:command", "Verify a bundle and show its contents.")
     app.add("score", f"{room}.score:command", "Judge recorded frames with a bundle and print JSON lines.")
     app.add("gateway", f"{room}.gateway:app", "Connect a station to a PLC, a broker or a browser.")
+    app.add("commission", f"{room}.commission:app", "Check a station as the PLC sees it, and sign a protocol.")
 
 
 def command_line() -> LazyGroup:

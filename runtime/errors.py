@@ -142,6 +142,18 @@ class GatewayError(AsperityError):
     exit_code = 16
 
 
+class CommissioningError(AsperityError):
+    """A row of a commissioning failed."""
+
+    exit_code = 21
+
+
+class NotCheckedError(AsperityError):
+    """A row of a commissioning was not checked or not answered, which is not passed."""
+
+    exit_code = 22
+
+
 def first_line(error: BaseException) -> str:
     """Another library's error message in one line; its type if it has none."""
     said = str(error).strip()

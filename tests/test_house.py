@@ -28,6 +28,7 @@ LEVELS = """
     runtime.judging
     runtime.doctor runtime.inspector
     runtime.simulation
+    runtime.commissioning
     runtime.commands runtime.documents
     runtime.cli
 

@@ -28,7 +28,7 @@ from asperity.runtime.text.numbers import number_fault
 PANELS = {
     "On the line": "run simulate watch camera doctor keys",
     "Learn a product": "calibrate refit export inspect score evaluate tune engines",
-    "For the PLC": "gateway",
+    "For the PLC": "gateway commission",
     "Measure": "bench demo",
 }
 """Groups of `asperity --help`, by the user of a command; commands of other packages come after them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asperity.runtime.commissioning.rows import ROWS as CHECK_LIST
+from asperity.runtime.commissioning.rows import reason_rows
 from asperity.runtime.documents.blocks import filled
 from asperity.runtime.documents.opcua_tables import tags
 from asperity.runtime.engines.simulated import WORDS
@@ -61,7 +63,22 @@ def modbus() -> list[str]:
     return lines
 
 
+def acceptance() -> list[str]:
+    """The check list of ``asperity commission``; the reasons, which are many, in one line."""
+    lines = ["| | row | what is done | what must be seen |", "|---|---|---|---|"]
+    reasons = reason_rows()
+    for row in CHECK_LIST:
+        if row.key == reasons[0].key:
+            seen = "its code, verdict and ids as the station says; accept 0"
+            lines.append(f"| \u2610 | `reason NAME`: each reason | {row.does} | {seen} |")
+        elif row not in reasons:
+            lines.append(f"| \u2610 | `{row.key}`: {row.title} | {row.does} | {row.expected} |")
+    return lines
+
+
 def page(present: str) -> str:
     """The page as it is, with its tables generated again. Raises DataError when a block is missing from it."""
-    blocks = {"states": states, "reasons": reasons, "modbus": modbus, "opcua": tags, "words": words}
+    blocks = {
+        "states": states, "reasons": reasons, "modbus": modbus, "opcua": tags, "words": words, "acceptance": acceptance,
+    }  # fmt: skip
     return filled(present, blocks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -35,6 +36,11 @@ class StationProcess:
             process.wait(END_S)
             self.check()
 
+    @property
+    def started(self) -> bool:
+        """It was started and not taken down by ``kill``, ``wait`` or ``end``."""
+        return self._process is not None
+
     def check(self) -> None:
         """Raises StationError when it has ended by itself."""
         if self._process is not None and self._process.poll() is not None:
@@ -44,6 +50,11 @@ class StationProcess:
     def kill(self) -> None:
         """kill -9."""
         self._taken().kill()
+
+    def pause(self, *, paused: bool) -> None:
+        """Stop it where it stands, as a computer that hangs; or let it go on."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP if paused else signal.SIGCONT)
 
     def wait(self, timeout_s: float) -> None:
         """Wait until it has ended as requested. Raises StationError when it does not."""

@@ -24,6 +24,7 @@ SETTLE_S = 30.0
 TRIGGERS_MAX = 64
 TRIGGER_MS = 10_000
 """A trigger that the simulation gives itself is answered within this time."""
+PROBE_MS = 50
 SLOW_MS = 400
 OWN_TRIGGER_IDS = 4_000_000_000
 """Triggers that the simulation gives itself are numbered from here on, out of a PLC's way."""
@@ -251,6 +252,19 @@ class SimulatedLine:
         self.inspector.start(None if own else wired(self._process_config))
         self.summary.restarts += 1
         self.await_running()
+        self.await_triggers()
+
+    def await_triggers(self) -> None:
+        """Wait until the camera hears triggers: its subscription reaches a new inspector later than the client's."""
+        ends_s = time.monotonic() + SETTLE_S
+        while self.mode == "software" and time.monotonic() < ends_s and not self.ended:
+            trigger_id = self.give_trigger(PROBE_MS)
+            self.listen(0)
+            trigger = self.camera.wait_trigger(2 * PROBE_MS)
+            if trigger is not None and trigger.trigger_id == trigger_id:
+                return
+            if trigger is not None and trigger.trigger_id <= OWN_TRIGGER_IDS:
+                self._triggers.append(trigger)
 
     def await_running(self) -> None:
         """Wait until the last started inspector is ready to judge (or, without autostart, ready to be started)."""
