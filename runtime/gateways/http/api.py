@@ -25,7 +25,7 @@ from asperity.runtime.gateways.parts import Parts
 from asperity.runtime.gateways.requests import NOT_FROM_A_GATEWAY, fields_to_ask, request_of
 from asperity.runtime.gateways.state_message import state_message
 from asperity.runtime.text.numbers import whole_number
-from asperity.runtime.wire import OPERATIONS, encode_counters, encode_reply, encode_result_body
+from asperity.runtime.wire import MAX_INTEGER, OPERATIONS, encode_counters, encode_reply, encode_result_body
 from asperity.runtime.wire import Request as Asked
 from asperity.runtime.wire.common import fields_of
 
@@ -37,7 +37,6 @@ STATUS = {
     "OK": 200, "ACCEPTED": 202, "BAD_REQUEST": 400, "NOT_ALLOWED": 403, "UNKNOWN_OP": 404, "WRONG_STATION": 404,
     "BUSY": 409, "WRONG_STATE": 409, "REFUSED": 409, "TOO_OLD": 409, "FAILED": 500, "UNSUPPORTED": 501,
 }  # fmt: skip
-ID_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ class Api:
         return json_answer(state_message(self._config.station.name, self._link.view(), "", ()))
 
     async def _results(self, request: Request, user: User | None, value: str) -> Answer:
-        first = _number(request.query, "since", 0, ID_MAX)
+        first = _number(request.query, "since", 0, MAX_INTEGER)
         most = _number(request.query, "limit", RESULTS_MAX, RESULTS_MAX) or RESULTS_MAX
         kept = [item for item in self._items if _last_id(item) >= first]
         items = [self._shown(item) for item in kept[:most]]
@@ -115,7 +114,7 @@ class Api:
         return json_answer({"station": self._config.station.name, "items": items})
 
     async def _result(self, request: Request, user: User | None, value: str) -> Answer:
-        item = self._parts.get(_number({"result_id": value}, "result_id", 0, ID_MAX))
+        item = self._parts.get(_number({"result_id": value}, "result_id", 0, MAX_INTEGER))
         if item is None:
             most = self._config.http.results_kept
             return problem(404, f"result {value} is not among the last {most} of this gateway ([http] results_kept)")

@@ -70,7 +70,7 @@ class HttpGateway:
         self._config = config.http
         self._link = link
         self._commands = config.gateway.commands
-        self._doorkeeper = Doorkeeper(config.users)
+        self._doorkeeper = Doorkeeper(config.users, config.http.request_ms)
         self._metrics = Metrics(link, lambda: self._doorkeeper.refused)
         self._api = Api(config, link, lambda: document(PREFIX, self._api.routes, COMMANDS))
         self._last: deque[Item] = deque(maxlen=config.http.results_shown)

@@ -9,11 +9,18 @@ import msgspec
 
 from asperity.runtime import __version__
 from asperity.runtime.gateways.http.requests import JSON, PHRASES, PROBLEM
-from asperity.runtime.wire import OPERATIONS, Counters, Reply, Request, StationState
+from asperity.runtime.text.part_identity import (
+    BATCH_TEXT_MAX_NBYTES,
+    FORBIDDEN,
+    GROUP_SEPARATOR,
+    PART_ID_MAX_JSON_NBYTES,
+    PART_ID_MAX_NBYTES,
+)
+from asperity.runtime.wire import MAX_INTEGER, OPERATIONS, Counters, Reply, Request, StationState
 from asperity.runtime.wire.result import ResultMessage
 
 REF = "#/components/schemas/{name}"
-ID = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+ID = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
 
 
 class Described(Protocol):
@@ -156,7 +163,19 @@ _READS = {
 def _fields() -> dict[str, Any]:
     _, components = msgspec.json.schema_components([Request], ref_template=REF)
     fields: dict[str, Any] = _portable(components["Request"]["properties"])
+    most = f"at most {PART_ID_MAX_NBYTES} bytes of UTF-8 and {PART_ID_MAX_JSON_NBYTES} in JSON"
+    fields["part_id"] = _text("part-id", PART_ID_MAX_NBYTES, most, GROUP_SEPARATOR)
+    for name in ("lot", "order", "shift"):
+        most = f"at most {BATCH_TEXT_MAX_NBYTES} bytes of UTF-8"
+        fields[name] = _text("batch-text", BATCH_TEXT_MAX_NBYTES, most)
     return fields
+
+
+def _text(form: str, most: int, meaning: str, allowed: str = "") -> dict[str, Any]:
+    """A part's text: JSON Schema counts letters, so ``format`` names the rule in bytes. A string or null."""
+    letters = "".join(f"\\u{letter:04x}" for letter in range(0x20) if chr(letter) not in allowed)
+    pattern = f"^[^{letters}{FORBIDDEN}]*$"
+    return {"type": ["string", "null"], "format": form, "maxLength": most, "description": meaning, "pattern": pattern}
 
 
 def _schemas() -> dict[str, Any]:
