@@ -23,6 +23,7 @@ from asperity.runtime.gateways.http.log_in import CHALLENGE, Doorkeeper
 from asperity.runtime.gateways.http.metrics import Metrics
 from asperity.runtime.gateways.http.openapi import document
 from asperity.runtime.gateways.http.page import page, why_not
+from asperity.runtime.gateways.http.pictures import Pictures
 from asperity.runtime.gateways.http.requests import (
     HTML,
     Answer,
@@ -64,7 +65,7 @@ class HttpGateway:
     """The protocol's part of the process."""
 
     def __init__(self, config: GatewayConfig, link: Link) -> None:
-        """Raises ConfigError for a host off loopback without ``insecure_lan``."""
+        """Raises ConfigError for a host off loopback without ``insecure_lan``; as ``Pictures``."""
         check_host("http", config.http.host, config.http.insecure_lan)
         self._station = config.station.name
         self._config = config.http
@@ -72,7 +73,8 @@ class HttpGateway:
         self._commands = config.gateway.commands
         self._doorkeeper = Doorkeeper(config.users, config.http.request_ms)
         self._metrics = Metrics(link, lambda: self._doorkeeper.refused)
-        self._api = Api(config, link, lambda: document(PREFIX, self._api.routes, COMMANDS))
+        self._pictures = Pictures(config)
+        self._api = Api(config, link, self._pictures, lambda: document(PREFIX, self._api.routes, COMMANDS))
         self._last: deque[Item] = deque(maxlen=config.http.results_shown)
         self._server: asyncio.Server | None = None
         self._clients: set[_Client] = set()
@@ -94,6 +96,7 @@ class HttpGateway:
 
     def refresh(self) -> None:
         """As ``Gateway.refresh``."""
+        self._pictures.take()
         for item in self._api.take(self._link.take(TAKE_AT_ONCE) if self._api.room else []):
             self._metrics.count(item)
             self._last.appendleft(item)
@@ -105,6 +108,7 @@ class HttpGateway:
         for client in self._clients:
             client.task.cancel()
         self._doorkeeper.close()
+        self._pictures.close()
         await asyncio.gather(*(client.task for client in self._clients), return_exceptions=True)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

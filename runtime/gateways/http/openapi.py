@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from asperity.runtime import __version__
-from asperity.runtime.gateways.http.requests import JSON, PHRASES, PROBLEM
+from asperity.runtime.gateways.http.requests import BYTES, JSON, PHRASES, PNG, PROBLEM
 from asperity.runtime.text.part_identity import (
     BATCH_TEXT_MAX_NBYTES,
     FORBIDDEN,
@@ -138,6 +138,26 @@ def _read(summary: str, schema: str, *problems: int, **more: Any) -> dict[str, A
     }  # fmt: skip
 
 
+def _picture(kind: str, raw: str) -> dict[str, Any]:
+    pixels = {
+        "Asperity-Shape": "rows and columns, and for a picture 3",
+        "Asperity-Window": "x, y and side in px of the square of the source frame that it covers; absent: all of it",
+    }
+    found = _read(
+        f"the {kind} of one result: an image, or {raw}", "Any", 404, operationId=kind,
+        parameters=[
+            _given("result_id", "path", "the result's number", ID),
+            _given("form", "query", "absent: as the header Accept says, else png", {"enum": ["png", "raw"]}),
+        ],
+    )  # fmt: skip
+    found["responses"]["200"] = {
+        "description": PHRASES[200],
+        "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in pixels.items()},
+        "content": {PNG: {}, BYTES: {}},
+    }
+    return found
+
+
 def _given(name: str, where: str, meaning: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": where, "required": where == "path", "description": meaning, "schema": schema}
 
@@ -155,6 +175,8 @@ _READS = {
         "one result", "ShownResult", 404, operationId="result",
         parameters=[_given("result_id", "path", "its number", ID)],
     ),
+    "/results/{result_id}/map": _picture("map", "rows of f4, little-endian"),
+    "/results/{result_id}/picture": _picture("picture", "rows of u1, red, green and blue"),
     "/counters": _read("what the station has counted since the last reset", "Counters", 503, operationId="counters"),
     "/openapi.json": _read("this description", "Any", operationId="openapi"),
 }  # fmt: skip
