@@ -1,4 +1,4 @@
-"""Maps and pictures over REST, read by Pillow: those of the last results, within bounds, and words where there is none."""
+"""Maps and pictures over REST, read by Pillow: of the last results, within bounds, and words where there is none."""
 
 from __future__ import annotations
 
