@@ -139,12 +139,11 @@ TABLE: dict[str, dict[str, list[Off]]] = {
                 "first extra item", ("client/station_client.py", "asked = self._order.to_ask()", "asked = None")),
         ],
         "the inspector dies or stops: Modbus": [
-            off("runtime/gateways/modbus/test_modbus_line.py"
-                "::test_a_dead_or_stopped_inspector_takes_accept_and_quality_away_and_both_come_back_without_hands",
-                "accept = 0 did not come", *TRUST_FOR_EVER),
+            off("runtime/gateways/test_fault_table.py::test_a_stopped_or_killed_inspector_takes_accept_away_over_every_protocol",
+                "the fall of accept did not come", *TRUST_FOR_EVER),
         ],
         "... OPC UA": [
-            off("runtime/gateways/opcua/test_opcua_line.py::test_a_killed_or_stopped_inspector_takes_accept_away_and_ready_comes_back",
+            off("runtime/gateways/test_fault_table.py::test_a_stopped_or_killed_inspector_takes_accept_away_over_every_protocol",
                 "the fall of accept", *TRUST_FOR_EVER,
                 ("gateways/opcua/gateway.py", "(time.monotonic() - self._heard_s) * 1000 <= view.state.beat_timeout_ms", "True")),
         ],
