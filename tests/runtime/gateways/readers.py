@@ -51,8 +51,8 @@ class Reader:
 
     gates: ClassVar[bool] = True
     """It shows an accept."""
-    judges_requests: ClassVar[bool] = True
-    """Its accept says also whether the part is what its clients requested; else they compare (docs/gateways.md)."""
+    commands: ClassVar[bool] = True
+    """It takes requests."""
     toml: ClassVar[str] = ""
     """Of gateway.toml; ``folder`` and ``port`` are filled in."""
 
@@ -218,16 +218,13 @@ class OpcUa(Reader):
 
 
 class Mqtt(Reader):
-    """Any client of the broker may request: who waits for a part compares the ids and the recipe in accept."""
-
-    judges_requests = False
     toml = (
-        "[mqtt]\nversion = '3.1.1'\nclash_quiet_ms = 2000\nkeepalive_s = 60\nretry_max_ms = 300\n"
+        "[mqtt]\nversion = '3.1.1'\ncommands = true\nclash_quiet_ms = 2000\nkeepalive_s = 60\nretry_max_ms = 300\n"
         "state_file = '{folder}/mqtt'\n"
     )
 
     def __init__(self, line: Line, broker: Broker, toml: str) -> None:
-        self._ear = Subscriber(broker)
+        self._ear, self._asked = Subscriber(broker), 0
         super().__init__(line, broker, toml)
 
     def at(self, line: Line, broker: Broker) -> int:
@@ -240,6 +237,16 @@ class Mqtt(Reader):
         good = self._ear.last("state").get("trusted", False) and self._ear.last("online").get("online", False)
         return Look(accept.get("accept", False), good, results.get("result_id", 0), missing)
 
+    def trigger(self, trigger_id: int) -> None:
+        self._ask("trigger", trigger_id=trigger_id, timeout_ms=1000)
+
+    def prepare(self, recipe: str) -> None:
+        self._ask("prepare_recipe", recipe=recipe)
+
+    def _ask(self, op: str, **fields: Any) -> None:
+        self._asked += 1
+        self._ear.publish(f"command/{op}", json.dumps({"id": f"asked-{self._asked}", **fields}).encode())
+
     def ended(self) -> bool:
         """By the broker, with the last will."""
         return bool(self._ear.last("accept").get("why") == "the gateway has disconnected")
@@ -251,7 +258,7 @@ class Mqtt(Reader):
 class Sparkplug(Reader):
     """It has no accept: a host keeps the last value of a metric."""
 
-    gates = judges_requests = False
+    gates = commands = False
     toml = "[mqtt]\nversion = '3.1.1'\nkeepalive_s = 60\nretry_max_ms = 300\n"
 
     def __init__(self, line: Line, broker: Broker, toml: str) -> None:
@@ -284,7 +291,7 @@ class Sparkplug(Reader):
 class Io(Reader):
     """Coils of a module. A result is known by the number of its strobe: each has one, in order, from 1 on."""
 
-    judges_requests = False
+    commands = False
     toml = (
         "[io]\nkind = 'modbus'\nready = 0\nbusy = 1\naccept = 2\nreject = 3\nstrobe = 4\naccept_proof = 'watchdog'\n"
         "watchdog_register = 20\nwatchdog_value = 5\nmodule_timeout_ms = 10_000\nqueue_max = 1000\n"

@@ -172,7 +172,7 @@ def _restarted(rig: Rig) -> None:
 
 def _trigger_refused(rig: Rig) -> None:
     for name, reader in rig.by_name.items():
-        if reader.judges_requests:
+        if reader.commands:
             number = rig.last_id + 1
             request = rig.request("trigger", lambda reader=reader, number=number: reader.trigger(number))
             assert request.trigger_id == number
@@ -185,7 +185,7 @@ def _trigger_refused(rig: Rig) -> None:
 
 def _recipe_failed(rig: Rig) -> None:
     for change, (name, reader) in enumerate(rig.by_name.items(), 1):
-        if reader.judges_requests:
+        if reader.commands:
             request = rig.request("prepare_recipe", lambda reader=reader: reader.prepare("lid"))
             rig.station.answer(request, "ACCEPTED", 2 * change)
             rig.station.say(recipe_change=RecipeChange(2 * change, "lid", "failed", "why"))
