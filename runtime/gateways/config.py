@@ -289,7 +289,7 @@ class Modbus(ResultBlock, frozen=True, forbid_unknown_fields=True):
         ),
     ] = False
     connections_max: Annotated[
-        int, number(1, 64, "maximum clients; another one closes the one that has been silent longest")
+        int, number(1, 64, "maximum clients; another one closes one that asked nothing, else the one silent longest")
     ] = 8
     idle_ms: Annotated[int, number(100, 3_600_000, "a client without a request for this long is disconnected")] = 60_000
     request_ms: Annotated[
