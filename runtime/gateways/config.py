@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from asperity.runtime.gateways.ethernetip.settings import Ethernetip
+from asperity.runtime.gateways.plc_clock import Clocks
 from asperity.runtime.gateways.result_block import ResultBlock
 from asperity.runtime.security.private_files import CLIENT_KEY_VARIABLE
 from asperity.runtime.settings.paths import control_endpoint
@@ -326,6 +327,9 @@ class Http(Section, frozen=True, forbid_unknown_fields=True):
         int, number(65_536, 1_073_741_824, "bytes of all of them together; the oldest are forgotten first")
     ] = 67_108_864
     refresh_s: Annotated[int, number(1, 3600, "the page reloads after this")] = 2
+    time_zone: Annotated[
+        str, text("zone of the times on the page, for example `Europe/Berlin`; empty: this computer's")
+    ] = ""
 
 
 class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
@@ -335,6 +339,7 @@ class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
     gateway: Gateway = Gateway()
     log: Log = Log()
     users: Users = Users()
+    clocks: Clocks = Clocks()
     opcua: Opcua = Opcua()
     mqtt: Mqtt = Mqtt()
     sparkplug: Sparkplug = Sparkplug()

@@ -93,6 +93,7 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
             entry,
             batch,
             request.position,
+            given_ns=now.ns,
         )
     )
     if controller.state is State.SINGLE_EXECUTION:

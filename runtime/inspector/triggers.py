@@ -27,6 +27,8 @@ class PendingTrigger:
     """Of the encoder, as the trigger names it."""
     followed_ns: int | None = None
     """When another part's trigger came that was not taken: from then on that part may be at the camera. Monotonic."""
+    given_ns: int = 0
+    """When it was accepted. Monotonic."""
 
 
 class Triggers:

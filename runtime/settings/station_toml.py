@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from asperity.runtime.records.journal import PROMISES_MAX
+from asperity.runtime.settings.clock_section import Clocks
 from asperity.runtime.settings.part_sections import Counters, Parts
 from asperity.runtime.settings.toml_tables import (
     NAME_RULE,
@@ -356,6 +357,7 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     parts: Parts = Parts()
     counters: Counters = Counters()
     hard_wired: HardWired = HardWired()
+    clocks: Clocks = Clocks()
     sockets: Sockets = Sockets()
     security: Security = Security()
     control: Control = Control()
