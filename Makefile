@@ -44,9 +44,11 @@ quick: setup  ## tests of the runtime packages only: under a minute
 mutants: setup  ## mutation tests of the code behind a verdict: each mutant must make a test fail
 	$(BIN)/python -m tests.mutation
 
-foreign-tools:  ## install what tests marked foreign need: libzmq's C headers, mosquitto, npm packages (not Node-RED: NODE_RED=.../red.js)
-	dpkg -s libzmq3-dev mosquitto mosquitto-clients >/dev/null 2>&1 || $(SUDO) sh -c 'apt-get update -qq && \
-		apt-get install -y --no-install-recommends gcc libc6-dev libzmq3-dev mosquitto mosquitto-clients'
+foreign-tools:  ## install what tests marked foreign need: libzmq's C headers, mosquitto, promtool, schemathesis, npm packages (not Node-RED: NODE_RED=.../red.js)
+	dpkg -s libzmq3-dev mosquitto mosquitto-clients prometheus >/dev/null 2>&1 || $(SUDO) sh -c 'apt-get update -qq && \
+		apt-get install -y --no-install-recommends gcc libc6-dev libzmq3-dev mosquitto mosquitto-clients prometheus'
+	test -x build/foreign/bin/schemathesis || { $(PYTHON) -m venv build/foreign && \
+		build/foreign/bin/pip install --quiet --disable-pip-version-check $(PIP) schemathesis==4.32.5; }
 	npm ci --no-audit --no-fund --prefix examples/node
 	npm ci --no-audit --no-fund --prefix tests/runtime/gateways/node
 

@@ -36,6 +36,9 @@ class GatewayStation(Section, frozen=True, forbid_unknown_fields=True):
     control: Annotated[
         str, endpoint_text("the inspector's control socket; empty: the one in this user's runtime folder")
     ] = ""
+    bulk: Annotated[
+        str, endpoint_text("the inspector's bulk socket, for maps and pictures over HTTP; empty: none are kept")
+    ] = ""
     key_file: Annotated[
         str, path_text("client key for a station with CURVE; empty: the file named by `$ASPERITY_CLIENT_KEY`, if set")
     ] = ""
@@ -287,7 +290,7 @@ class Modbus(ResultBlock, frozen=True, forbid_unknown_fields=True):
         ),
     ] = False
     connections_max: Annotated[
-        int, number(1, 64, "maximum clients; another one closes the one that has been silent longest")
+        int, number(1, 64, "maximum clients; another one closes one that asked nothing, else the one silent longest")
     ] = 8
     idle_ms: Annotated[int, number(100, 3_600_000, "a client without a request for this long is disconnected")] = 60_000
     request_ms: Annotated[
@@ -317,6 +320,12 @@ class Http(Section, frozen=True, forbid_unknown_fields=True):
     body_max_nbytes: Annotated[int, number(256, 65536, "largest body of a command")] = 4096
     results_shown: Annotated[int, number(1, 1000, "number of recent results on the page")] = 20
     results_kept: Annotated[int, number(1, 100_000, "number of recent results that /api/v1 answers with")] = 1000
+    pictures_kept: Annotated[
+        int, number(0, 10_000, "number of recent maps and pictures that /api/v1 answers with")
+    ] = 50
+    pictures_max_nbytes: Annotated[
+        int, number(65_536, 1_073_741_824, "bytes of all of them together; the oldest are forgotten first")
+    ] = 67_108_864
     refresh_s: Annotated[int, number(1, 3600, "the page reloads after this")] = 2
     time_zone: Annotated[
         str, text("zone of the times on the page, for example `Europe/Berlin`; empty: this computer's")

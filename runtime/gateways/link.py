@@ -241,7 +241,9 @@ class Link:
             self._items.append(last)
         state, until_s = station.state, station.trusted_until_s
         why = "" if until_s else self._distrust()
-        since_s = seen.trusted_since_s if now_s <= seen.trusted_until_s else now_s
+        # A poll may bring so much that a new session is trusted at its end, and no distrust was seen in between.
+        same = state is None or seen.state is None or state.session == seen.state.session
+        since_s = seen.trusted_since_s if same and now_s <= seen.trusted_until_s else now_s
         if now_s >= self._look_s:
             self._look_s = now_s + QUIET_S
             self._look_for_nobody(trusted=bool(until_s))

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
 from asperity.runtime.errors import WireError
 from asperity.runtime.text.formats import check_keys
-from asperity.runtime.wire import Request, decode_request
+from asperity.runtime.wire import MAX_INTEGER, Request, decode_request
 from asperity.runtime.wire.common import fields_of
 
 FIELDS = ("from_", "to", "trigger_id", "part_id", "recipe", "timeout_ms", "mode", "lot", "order", "shift", "position")
 NOT_FROM_A_GATEWAY = frozenset({"shutdown", "set_threshold"})
 """A gateway's client ends no inspector and does not move the line between good and bad."""
 
+_WITH_POINT = re.compile(rb"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+
 
 def request_of(op: str, body: bytes, own: dict[str, Any] | None = None) -> Request:
     """The request ``op`` with the fields of a JSON object. Raises WireError.
 
-    ``own``: fields that the gateway sets, which the client must leave out.
+    ``own``: fields that the gateway sets, which the client must leave out. ``7.0`` is 7, as in JSON Schema.
     """
     try:
         check_keys(str(body, "utf-8"))
-        fields = fields_of(body)
+        fields = {name: _as_integer(value) for name, value in fields_of(body).items()}
         named = msgspec.json.encode(op)
         if "op" in fields and bytes(fields["op"]) != named:
             raise WireError(f"the address names the operation {op} and the message another; leave op out of it")
@@ -45,3 +48,9 @@ def fields_to_ask(request: Request) -> dict[str, Any]:
         # Both, so that never one of ours goes with one of theirs.
         values |= {"session": request.session, "uptime_ms": request.uptime_ms}
     return values
+
+
+def _as_integer(value: msgspec.Raw) -> msgspec.Raw:
+    """An integer that was written with a point or an exponent, as one; anything else as it is."""
+    number = float(bytes(value)) if _WITH_POINT.fullmatch(bytes(value)) else 0.5
+    return msgspec.Raw(b"%d" % int(number)) if abs(number) <= MAX_INTEGER and number.is_integer() else value

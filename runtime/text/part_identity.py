@@ -16,11 +16,10 @@ PART_ID_MAX_JSON_NBYTES = 512
 """In JSON, where ``"`` and ``\\`` take two bytes and a group separator six: a result must fit its 2 KiB."""
 BATCH_TEXT_MAX_NBYTES = 64
 
-# C0 and C1 controls, line and paragraph separators, what nobody sees or turns the direction of writing, surrogates,
-# non-characters.
-_FORBIDDEN = re.compile(
-    "[\0-\x1f\x7f-\x9f\xad\u2028\u2029\u200b-\u200f\u061c\u202a-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
-)
+# C1 controls, line and paragraph separators, what nobody sees or turns the direction of writing, non-characters.
+FORBIDDEN = r"\u007f-\u009f\u00ad\u2028\u2029\u200b-\u200f\u061c\u202a-\u202e\u2060-\u2069\ufeff\ufffe\uffff"
+"""As the inside of a regular expression's brackets, in Python and in ECMA 262; beside them C0 controls, surrogates."""
+_FORBIDDEN = re.compile(rf"[\u0000-\u001f\ud800-\udfff{FORBIDDEN}]")
 
 
 class Batch(NamedTuple):

@@ -10,9 +10,8 @@ from tests.failsafe.station_rows import TRUST_FOR_EVER
 TABLE: dict[str, dict[str, list[Off]]] = {
     "The gateways": {
         "... EtherNet/IP": [
-            off("runtime/gateways/ethernetip/test_eip_line.py"
-                "::test_a_dead_inspector_takes_accept_and_quality_away_over_ethernet_ip_and_both_come_back",
-                "accept = 0 did not come", *TRUST_FOR_EVER),
+            off("runtime/gateways/test_fault_table.py::test_a_stopped_or_killed_inspector_takes_accept_away_over_every_protocol",
+                "the fall of accept did not come", *TRUST_FOR_EVER),
             off("runtime/gateways/ethernetip/test_eip_cyclic.py::test_accept_falls_in_the_cycle_whatever_was_sent_before",
                 "assert 1 == 0", ("gateways/modbus/registers.py", '"accept": view.good\n                and record', '"accept": record'),
                 ("gateways/modbus/registers.py", "and self._link.may_pass(shown.item)", "and shown.item.accept")),

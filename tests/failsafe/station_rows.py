@@ -12,7 +12,7 @@ TRUST_FOR_EVER = (
     # The client's view of the beat; the link's, also while nothing is polled; and no part of before ever again.
     ("client/station_client.py", "return (time.monotonic() - self._beat_s) * 1000 <= self.state.beat_timeout_ms", "return True"),
     ("gateways/link.py", "return time.monotonic() <= seen.trusted_until_s", "return seen.trusted_until_s > 0"),
-    ("gateways/link.py", "since_s = seen.trusted_since_s if now_s <= seen.trusted_until_s else now_s",
+    ("gateways/link.py", "since_s = seen.trusted_since_s if same and now_s <= seen.trusted_until_s else now_s",
      "since_s = seen.trusted_since_s"),
 )
 NO_DEADLINE = (

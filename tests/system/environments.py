@@ -59,6 +59,7 @@ COMMANDS = {
     "score": Command(("score", "{bundle}", "{normals}", "--keys", "{folder}/keys", "--limit", "1")),
     "run": Command(("run", "--engine", "simulated", *SOCKETS), serves=True, quick=True),
     "gateway modbus": Command(gateway("modbus", "0"), serves=True),
+    "gateway ethernetip": Command((*gateway("ethernetip", "0"), "--host", "127.0.0.9"), serves=True),
     "gateway http": Command(gateway("http", "0"), serves=True),
     "gateway opcua": Command(gateway("opcua", "0"), serves=True),
     "gateway mqtt": Command(gateway("mqtt", "1"), serves=True),
@@ -220,7 +221,7 @@ def no_folder(keys: str, state: str, cache: str, runtime: str = "", code: int = 
                             "gateway opcua": (code, ""), "engines": (code, cache), "doctor": (1, state),
                             **dict.fromkeys(OF_FOLDER, (code, state))}  # fmt: skip
     if runtime:
-        others = ("gateway modbus", "gateway http", "gateway sparkplug", "simulate")
+        others = ("gateway modbus", "gateway ethernetip", "gateway http", "gateway sparkplug", "simulate")
         ends |= dict.fromkeys(others, (code, runtime))
     return ends
 

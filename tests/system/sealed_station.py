@@ -1,8 +1,8 @@
 """A station's whole life, by the commands that people type, for the box of ``sealed_box``, at the default endpoints.
 
-Rendered frames, calibration, bundle; an inspector with the CPU engine that scores a camera's frames; all four gateways,
-each read by a client of its protocol; what else opens a bundle or looks at the machine. Ends with 1 and the logs when
-any of it did not work: what was not done proves nothing.
+Rendered frames, calibration, bundle; an inspector with the CPU engine that scores a camera's frames; every gateway but
+the outputs, which need a device, each with a client or broker of its protocol; what else opens a bundle or looks at the
+machine. Ends with 1 and the logs when any of it did not work: what was not done proves nothing.
 
     python tests/system/sealed_station.py    # in an empty folder
 """
@@ -31,16 +31,18 @@ PATIENCE_S = 180.0
 FRAMES = 6
 UNKNOWN = 0
 """``Verdict.UNKNOWN``. Nothing of ours is imported here: the commands would inherit what it sets."""
-GATEWAYS = ("modbus", "opcua", "mqtt", "http")
+GATEWAYS = ("modbus", "ethernetip", "opcua", "mqtt", "sparkplug", "http")
 MQTT_PORT = 1883
 NAMED = {
     *(f"tcp 127.0.0.1:{port}" for port in (5560, 5561)),  # frames and results of an inspector (station.toml)
-    *(f"tcp 127.0.0.1:{port}" for port in (5020, 4840, MQTT_PORT, 8088)),  # gateways and the broker (gateway.toml)
+    *(f"tcp 127.0.0.1:{port}" for port in (5020, 44818, 4840, MQTT_PORT, 8088)),  # gateways, broker (gateway.toml)
     *(f"tcp 127.0.0.1:{port}" for port in (6560, 6561)),  # frames and results of the simulated station, named below
 }
 """What this station's configuration names and this program has called."""
 READ_REGISTERS = bytes.fromhex("0001 0000 0006 01 03 0000 0001")
 """Modbus TCP: the first holding register of unit 1."""
+REGISTER_SESSION = bytes.fromhex("6500 0400 00000000 00000000 0000000000000000 00000000 0100 0000")
+"""EtherNet/IP: the first message of a client."""
 
 TIMED_SHORTLY = """
 import sys
@@ -159,6 +161,10 @@ def read() -> None:
         modbus.sendall(READ_REGISTERS)
         if modbus.recv(256)[:4] != READ_REGISTERS[:4]:
             raise RuntimeError("the Modbus gateway answered another request")
+    with socket.create_connection(("127.0.0.1", 44818), PATIENCE_S) as ethernet_ip:
+        ethernet_ip.sendall(REGISTER_SESSION)
+        if ethernet_ip.recv(256)[:12] in (b"", REGISTER_SESSION[:12]):
+            raise RuntimeError("the EtherNet/IP gateway gave no session")
     asyncio.run(browse())
 
 
@@ -184,7 +190,8 @@ def main() -> int:
         for process in others:
             process.succeeds()
         running |= inspect()
-        running["mqtt"].says("connected to the broker")
+        for name in ("mqtt", "sparkplug"):
+            running[name].says("connected to the broker")
         read()
         for process in running.values():
             process.says("")  # still there

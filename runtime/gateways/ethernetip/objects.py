@@ -47,7 +47,7 @@ class Identity:
     @staticmethod
     def of(station: str, vendor: int) -> Identity:
         """The serial number is the same in each run, and another one on another computer or of another station."""
-        named = f"{socket.gethostname()}/{station}".encode()
+        named = f"{socket.gethostname()}/{station}".encode(errors="surrogateescape")
         serial = int.from_bytes(hashlib.sha256(named).digest()[:4], "little")
         return Identity(vendor, serial, f"Asperity {station}"[:NAME_MAX])
 

@@ -12,9 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from typing import cast
 
-from asperity.runtime.gateways.connection_limit import one_to_close
 from asperity.runtime.gateways.ethernetip.assemblies import COMMAND, WRITE_STATUS
 from asperity.runtime.gateways.ethernetip.cip import CipError
 from asperity.runtime.gateways.ethernetip.connections import Connections, Cyclic
@@ -32,8 +30,8 @@ from asperity.runtime.gateways.ethernetip.objects import Identity, Objects
 from asperity.runtime.gateways.ethernetip.router import Router
 from asperity.runtime.gateways.ethernetip.session import Session
 from asperity.runtime.gateways.ethernetip.settings import Ethernetip
-from asperity.runtime.gateways.modbus.server import REQUESTS_PER_TURN, SEND_NBYTES, Registers
-from asperity.runtime.gateways.process import hold_more
+from asperity.runtime.gateways.modbus.server import Registers
+from asperity.runtime.gateways.tcp_server import MalformedError, TcpServer
 
 log = logging.getLogger("asperity.gateway")
 
@@ -48,8 +46,6 @@ class EthernetIpServer:
 
     def __init__(self, registers: Registers, config: Ethernetip, station: str) -> None:
         self.config = config
-        self.malformed = 0
-        """Clients closed because what came was no EtherNet/IP."""
         identity = Identity.of(station, config.vendor_id)
         self.connections = Connections(config, identity)
         self.objects = Objects(
@@ -60,8 +56,9 @@ class EthernetIpServer:
         self.opening = 0
         """The port that is being opened."""
         self._port = 0
-        self._clients: set[_Client] = set()
-        self._server: asyncio.Server | None = None
+        self._tcp = TcpServer(
+            config, "ethernetip", "EtherNet/IP", lambda host, own_host: _Conversation(self, host, own_host)
+        )
         self._discovery: asyncio.DatagramTransport | None = None
         self._cyclic: asyncio.DatagramTransport | None = None
         self._cyclic_protocol = _Datagrams(self.cyclic_came)
@@ -84,11 +81,7 @@ class EthernetIpServer:
     async def _open(self) -> None:
         loop, config = asyncio.get_running_loop(), self.config
         self.opening = config.port
-        self._server = await loop.create_server(
-            lambda: _Client(self), config.host, config.port, backlog=config.connections_max
-        )
-        hold_more(self._server)
-        self._port = int(self._server.sockets[0].getsockname()[1])
+        self._port = await self._tcp.open()
         self._discovery, _ = await loop.create_datagram_endpoint(
             lambda: _Datagrams(self.discovered), local_addr=(config.host, self._port)
         )
@@ -99,48 +92,17 @@ class EthernetIpServer:
             )
             self.cyclic_port = int(self._cyclic.get_extra_info("sockname")[1])
 
-    def admit(self, client: _Client) -> None:
-        """A client came. When there are too many, one is closed, so that a controller that was switched off and on does
-        not find its old connections in its way."""
-        if len(self._clients) >= self.config.connections_max:
-            least = one_to_close(self._clients)
-            log.info(
-                "too many EtherNet/IP clients: closing the connection from %s to make room for a new one; if all are "
-                "needed, raise [ethernetip] connections_max", least.host,
-            )  # fmt: skip
-            self.end(least)
-        self._clients.add(client)
-
-    def end(self, client: _Client) -> None:
-        """Close a connection at once; what was not sent is dropped, and its connections of requests end."""
-        self._clients.discard(client)
-        self.connections.end_session(client.session.number)
-        client.ended = True
-        client.transport.abort()
-
     def sweep(self) -> None:
         """End what is silent or slow; to be called now and then."""
-        now_s = time.monotonic()
-        for client in list(self._clients):
-            if client.unfinished:
-                waits_ms = self.config.request_ms
-            elif self.connections.used_by(client.session.number, client.host):
-                continue
-            else:
-                waits_ms = self.config.idle_ms
-            if (now_s - client.since_s) * 1000 > waits_ms:
-                self.end(client)
-        for cyclic in self.connections.sweep(now_s):
+        self._tcp.sweep()
+        for cyclic in self.connections.sweep(time.monotonic()):
             log.warning(
                 "the cyclic connection of %s is closed: nothing came for %d ms", cyclic.host, cyclic.timeout_s * 1000
             )
 
     def close(self) -> None:
         """Listen no longer and end every connection."""
-        if self._server is not None:
-            self._server.close()
-        for client in list(self._clients):
-            self.end(client)
+        self._tcp.close()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -148,6 +110,11 @@ class EthernetIpServer:
             if transport is not None:
                 transport.close()
         self._discovery = self._cyclic = None
+
+    @property
+    def malformed(self) -> int:
+        """As ``TcpServer.malformed``."""
+        return self._tcp.malformed
 
     def list_identity(self, own_host: str) -> bytes:
         """The data of the answer to ListIdentity."""
@@ -246,94 +213,41 @@ class _Datagrams(asyncio.DatagramProtocol):
         """Nobody listens where one was sent to: its connection ends by itself."""
 
 
-class _Client(asyncio.Protocol):
+class _Conversation:
     """One client."""
 
-    transport: asyncio.Transport
+    head_nbytes = HEADER.size
 
-    def __init__(self, server: EthernetIpServer) -> None:
-        self._server = server
-        self._buffer = bytearray()
-        self._full = False
-        self.session = Session(server, secrets.randbelow(0xFFFF_FFFF) + 1)
-        self.ended = False
-        self.asked = False
-        self.since_s = time.monotonic()
-        """When the last whole message came; while one is unfinished, when its first byte came."""
-        self.host = ""
+    def __init__(self, server: EthernetIpServer, host: str, own_host: str) -> None:
+        self._connections = server.connections
+        self._session = Session(server, secrets.randbelow(0xFFFF_FFFF) + 1)
+        self._session.host, self._session.own_host = host, own_host
 
     @property
-    def unfinished(self) -> bool:
-        """Part of a message has come, or an answer waits for the client to read."""
-        return bool(self._buffer) or self._full
+    def asked(self) -> bool:
+        """It has registered a session."""
+        return self._session.registered
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        self.host = str(peer[0]) if peer else "0.0.0.0"  # None where it is gone already
-        self.session.host, self.session.own_host = self.host, str(own[0]) if own else "0.0.0.0"
-        plain = transport.get_extra_info("socket")
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_NBYTES)
-        self._server.admit(self)
+    @property
+    def in_use(self) -> bool:
+        """It has an open connection, which ends by its own timeout."""
+        return self._connections.used_by(self._session.number, self._session.host)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self._server.end(self)
-
-    def data_received(self, data: bytes) -> None:
-        if not self._buffer:
-            self.since_s = time.monotonic()
-        self._buffer += data
-        self._work()
-
-    def pause_writing(self) -> None:
-        self._full = True
-
-    def resume_writing(self) -> None:
-        self._full = False
-        self._work()
-
-    def _work(self) -> None:
-        """Answer what has come whole, in order; then read on."""
-        for _ in range(REQUESTS_PER_TURN):
-            if self.ended or self._full or not self._answer_one():
-                break
-        else:
-            # Others first; meanwhile nothing more is read from this one.
-            self.transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._work)
-            return
-        if self._full:
-            self.transport.pause_reading()
-        elif not self.ended:
-            self.transport.resume_reading()
-
-    def _answer_one(self) -> bool:
-        if len(self._buffer) < HEADER.size:
-            return False
+    def nbytes(self, head: bytes) -> int:
+        """As ``Conversation.nbytes``."""
         try:
-            end = HEADER.size + data_nbytes(bytes(self._buffer[: HEADER.size]))
+            return HEADER.size + data_nbytes(head)
         except EncapsulationError:
-            # It claims more than any message has: where the next one would begin is not known.
-            self._server.malformed += 1
-            log.warning("%s sent an invalid EtherNet/IP message; closing the connection", self.host)
-            self._server.end(self)
-            return False
-        if len(self._buffer) < end:
-            return False
-        message = decode_message(bytes(self._buffer[:end]))
-        del self._buffer[:end]
-        self.since_s = time.monotonic()
-        if message is None:
-            return True
-        answer = self.session.answer(message, self.since_s)
-        self.asked = self.asked or self.session.registered
-        if answer is None:
-            self._server.end(self)
-            return False
-        if answer:
-            self.transport.write(answer)
-        return True
+            raise MalformedError from None
+
+    def answer(self, message: bytes) -> bytes | None:
+        """As ``Conversation.answer``."""
+        decoded = decode_message(message)
+        return b"" if decoded is None else self._session.answer(decoded, time.monotonic())
+
+    def ended(self) -> None:
+        """Its connections of requests end with it."""
+        self._connections.end_session(self._session.number)
 
 
 def _own_host(host: str, peer: tuple[str, int]) -> str:

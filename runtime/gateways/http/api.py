@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timezone
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,7 +21,17 @@ import msgspec
 from asperity.runtime.client.ordering import Gap
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.gateways.config import GatewayConfig
-from asperity.runtime.gateways.http.requests import JSON, Answer, Request, RequestRefused, json_answer, problem
+from asperity.runtime.gateways.http.pictures import Kind, Pictures, png_of
+from asperity.runtime.gateways.http.requests import (
+    BYTES,
+    JSON,
+    PNG,
+    Answer,
+    Request,
+    RequestRefused,
+    json_answer,
+    problem,
+)
 from asperity.runtime.gateways.link import Delivered, Item, Link
 from asperity.runtime.gateways.log_ins.users import User
 from asperity.runtime.gateways.parts import Parts
@@ -28,19 +39,19 @@ from asperity.runtime.gateways.plc_clock import PlcClock
 from asperity.runtime.gateways.requests import NOT_FROM_A_GATEWAY, fields_to_ask, request_of
 from asperity.runtime.gateways.state_message import state_message
 from asperity.runtime.text.numbers import whole_number
-from asperity.runtime.wire import OPERATIONS, encode_counters, encode_reply, encode_result_body
+from asperity.runtime.wire import MAX_INTEGER, OPERATIONS, encode_counters, encode_reply, encode_result_body
 from asperity.runtime.wire import Request as Asked
 from asperity.runtime.wire.common import fields_of
 
 PREFIX = "/api/v1"
 RESULTS_MAX = 1000
 """Items of one answer."""
+DRAWN_AT_ONCE = 2
 COMMANDS = tuple(op for op in OPERATIONS if not op.startswith("get_") and op not in NOT_FROM_A_GATEWAY)
 STATUS = {
     "OK": 200, "ACCEPTED": 202, "BAD_REQUEST": 400, "NOT_ALLOWED": 403, "UNKNOWN_OP": 404, "WRONG_STATION": 404,
     "BUSY": 409, "WRONG_STATE": 409, "REFUSED": 409, "TOO_OLD": 409, "FAILED": 500, "UNSUPPORTED": 501,
 }  # fmt: skip
-ID_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +69,15 @@ class Route:
 class Api:
     """The paths of one gateway, and the results they answer with."""
 
-    def __init__(self, config: GatewayConfig, link: Link, document: Callable[[], object], plc: PlcClock) -> None:
+    def __init__(
+        self, config: GatewayConfig, link: Link, pictures: Pictures, document: Callable[[], object], plc: PlcClock
+    ) -> None:
         """``document``: the OpenAPI description."""
         self._config = config
         self._link = link
+        self._pictures = pictures
         self._document = document
+        self._drawing = asyncio.Semaphore(DRAWN_AT_ONCE)
         self._plc = plc
         self._parts = Parts(config.http.results_kept)
         self._items: deque[Item] = deque(maxlen=config.http.results_kept)
@@ -71,6 +86,8 @@ class Api:
             Route("GET", "/state", self._state),
             Route("GET", "/results", self._results),
             Route("GET", "/results/{result_id}", self._result),
+            Route("GET", "/results/{result_id}/map", partial(self._pictured, "map")),
+            Route("GET", "/results/{result_id}/picture", partial(self._pictured, "picture")),
             Route("GET", "/counters", self._counters),
             Route("GET", "/openapi.json", self._described),
             Route("POST", "/commands/{op}", self._command, commands=True),
@@ -108,7 +125,7 @@ class Api:
         return json_answer({**state, "plc_offset_ms": self._plc.offset_ms})
 
     async def _results(self, request: Request, user: User | None, value: str) -> Answer:
-        first = _number(request.query, "since", 0, ID_MAX)
+        first = _number(request.query, "since", 0, MAX_INTEGER)
         most = _number(request.query, "limit", RESULTS_MAX, RESULTS_MAX) or RESULTS_MAX
         kept = [item for item in self._items if _last_id(item) >= first]
         items = [self._shown(item) for item in kept[:most]]
@@ -120,11 +137,39 @@ class Api:
         return json_answer({"station": self._config.station.name, "items": items})
 
     async def _result(self, request: Request, user: User | None, value: str) -> Answer:
-        item = self._parts.get(_number({"result_id": value}, "result_id", 0, ID_MAX))
+        return json_answer(self._shown(self._kept(value)))
+
+    def _kept(self, value: str) -> Delivered:
+        """The result of this number. Raises RequestRefused."""
+        item = self._parts.get(_number({"result_id": value}, "result_id", 0, MAX_INTEGER))
         if item is None:
             most = self._config.http.results_kept
-            return problem(404, f"result {value} is not among the last {most} of this gateway ([http] results_kept)")
-        return json_answer(self._shown(item))
+            why = f"result {value} is not among the last {most} of this gateway ([http] results_kept)"
+            raise RequestRefused(problem(404, why))
+        return item
+
+    async def _pictured(self, kind: Kind, request: Request, user: User | None, value: str) -> Answer:
+        form = request.query.get("form", "")
+        if form not in ("", "png", "raw"):
+            return problem(400, f"form is {form[:20]!a}; give png or raw")
+        result = self._kept(value).result
+        if not self._pictures.listens:
+            return problem(404, f"no {kind} is kept: set [station] bulk to the inspector's bulk socket")
+        bulk = self._pictures.get(kind, result.session, result.result_id)
+        if bulk is None:
+            return problem(
+                404, f"there is no {kind} of result {value}: it had none, it was lost on its way, or it is not among "
+                "the last ones that are kept ([http] pictures_kept, pictures_max_nbytes)",
+            )  # fmt: skip
+        headers = [f"Asperity-Shape: {' '.join(map(str, bulk.array.shape))}"]
+        if bulk.window is not None:
+            headers.append(f"Asperity-Window: {bulk.window.x_px} {bulk.window.y_px} {bulk.window.side_px}")
+        accepted = request.headers.get("accept", "")
+        if form == "raw" or (not form and BYTES in accepted and PNG not in accepted):
+            return Answer(200, bulk.array.tobytes(), BYTES, tuple(headers))
+        async with self._drawing:
+            drawn = await asyncio.to_thread(png_of, bulk)
+        return Answer(200, drawn, PNG, tuple(headers))
 
     async def _counters(self, request: Request, user: User | None, value: str) -> Answer:
         counters = self._link.view().counters
@@ -214,11 +259,15 @@ def _names(body: bytes) -> list[str]:
 
 def _matched(pattern: str, path: str) -> str | None:
     """What stands for ``{name}``; empty: the pattern has none; None: another path."""
-    fixed, brace, _ = pattern.partition("{")
-    if not brace:
-        return "" if path == pattern else None
-    rest = path.removeprefix(fixed)
-    return rest if path.startswith(fixed) and rest and "/" not in rest else None
+    wanted, given, value = pattern.split("/"), path.split("/"), ""
+    if len(wanted) != len(given):
+        return None
+    for one, found in zip(wanted, given, strict=True):
+        if one.startswith("{") and found:
+            value = found
+        elif one != found:
+            return None
+    return value
 
 
 def _number(given: Mapping[str, str], name: str, default: int, most: int) -> int:

@@ -24,6 +24,7 @@ from asperity.runtime.gateways.http.log_in import CHALLENGE, Doorkeeper
 from asperity.runtime.gateways.http.metrics import Metrics
 from asperity.runtime.gateways.http.openapi import document
 from asperity.runtime.gateways.http.page import LOG_IN, Reader, page, why_not
+from asperity.runtime.gateways.http.pictures import Pictures
 from asperity.runtime.gateways.http.plant_time import zone_of
 from asperity.runtime.gateways.http.requests import (
     HTML,
@@ -68,7 +69,8 @@ class HttpGateway:
     """The protocol's part of the process."""
 
     def __init__(self, config: GatewayConfig, link: Link) -> None:
-        """Raises ConfigError for a host off loopback without ``insecure_lan``, and a time zone that is not known."""
+        """Raises ConfigError for a host off loopback without ``insecure_lan``, and a time zone that is not known; as
+        ``Pictures``."""
         check_host("http", config.http.host, config.http.insecure_lan)
         self._station = config.station.name
         self._config = config.http
@@ -76,9 +78,12 @@ class HttpGateway:
         self._zone = zone_of(config.http.time_zone)
         self._plc = PlcClock(config.clocks)
         self._commands = config.gateway.commands
-        self._doorkeeper = Doorkeeper(config.users)
+        self._doorkeeper = Doorkeeper(config.users, config.http.request_ms)
         self._metrics = Metrics(link, lambda: self._doorkeeper.refused, self._plc)
-        self._api = Api(config, link, lambda: document(PREFIX, self._api.routes, COMMANDS), self._plc)
+        self._pictures = Pictures(config)
+        self._api = Api(
+            config, link, self._pictures, lambda: document(PREFIX, self._api.routes, COMMANDS), self._plc
+        )
         self._last: deque[Item] = deque(maxlen=config.http.results_shown)
         self._server: asyncio.Server | None = None
         self._clients: set[_Client] = set()
@@ -108,6 +113,7 @@ class HttpGateway:
 
     def refresh(self) -> None:
         """As ``Gateway.refresh``."""
+        self._pictures.take()
         for item in self._api.take(self._link.take(TAKE_AT_ONCE) if self._api.room else []):
             self._metrics.count(item)
             self._last.appendleft(item)
@@ -119,6 +125,7 @@ class HttpGateway:
         for client in self._clients:
             client.task.cancel()
         self._doorkeeper.close()
+        self._pictures.close()
         await asyncio.gather(*(client.task for client in self._clients), return_exceptions=True)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

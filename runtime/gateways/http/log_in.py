@@ -8,6 +8,8 @@ import logging
 import os
 from pathlib import Path
 
+import msgspec
+
 from asperity.runtime.gateways.config import Users
 from asperity.runtime.gateways.http.requests import Request, RequestRefused, name_and_password, problem
 from asperity.runtime.gateways.log_ins.checks import BusyError, LogIns
@@ -17,17 +19,20 @@ log = logging.getLogger("asperity.gateway")
 
 CHALLENGE = 'WWW-Authenticate: Basic realm="asperity", charset="UTF-8"'
 PASSWORD_MAX = 1024
+WAIT_SHARE = 0.5
+"""Of ``request_ms``, for a log-in to have its turn: then the client is told why, and not that nothing answered."""
 
 
 class Doorkeeper:
     """Knows the users of the file. A password is checked once in a process: scrypt takes its time on purpose."""
 
-    def __init__(self, config: Users) -> None:
+    def __init__(self, config: Users, request_ms: int) -> None:
         """Raises ConfigError as ``read_users``."""
         self.known = read_users(Path(config.file)) if config.file else {}
         self.anonymous_read = not config.file or config.anonymous_read
         self.refused = 0
-        self._log_ins = LogIns(self.known, config)
+        wait_ms = min(config.wait_ms, round(WAIT_SHARE * request_ms))
+        self._log_ins = LogIns(self.known, msgspec.structs.replace(config, wait_ms=wait_ms))
         self._key = os.urandom(32)
         self._proven: dict[str, bytes] = {}  # at most one for each user
 

@@ -18,11 +18,14 @@ from asperity.runtime.gateways.link import Delivered, Item, Link, View, synced
 from asperity.runtime.gateways.plc_clock import PlcClock
 from asperity.runtime.reasons import JUDGED, Reason
 from asperity.runtime.states import ALARMS
-from asperity.runtime.wire import Counters, StationState, Tally
+from asperity.runtime.wire import Counters, StationState
 
 LATENCY_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 """Upper ends of the histograms' buckets."""
 OTHER = "other"
+RECIPES_MAX = 32
+"""Recipes with a label of their own since the gateway's start; further ones are counted together. Lots and shifts have
+none: a lot that has ended would keep its series in the database, and each new one adds some."""
 
 
 class Metrics:
@@ -36,6 +39,11 @@ class Metrics:
         self._results = Counter(
             "asperity_results", "Results received by the gateway.", ("verdict", "reason"), registry=self._registry
         )
+        self._of_recipe = Counter(
+            "asperity_recipe_results", "Results received by the gateway, by recipe.", ("recipe", "verdict"),
+            registry=self._registry,
+        )  # fmt: skip
+        self._recipes: set[str] = set()
         self._simulated = Counter(
             "asperity_results_simulated", "Results not scored by a real engine.", registry=self._registry
         )
@@ -59,6 +67,10 @@ class Metrics:
             return  # the link counts them
         result = item.result
         self._results.labels(result.verdict.name.lower(), result.reason.name).inc()
+        if len(self._recipes) < RECIPES_MAX:
+            self._recipes.add(result.recipe)
+        recipe = result.recipe if result.recipe in self._recipes else f"({OTHER})"
+        self._of_recipe.labels(recipe, result.verdict.name.lower()).inc()
         self._simulated.inc(result.simulated)
         self._late.inc(result.deadline_missed)
         for stage in LATENCY_STAGES:
@@ -173,25 +185,22 @@ def _of_state(state: StationState) -> Iterator[Metric]:
 
 
 def _of_counters(counters: Counters) -> Iterator[Metric]:
-    """What the station counts by recipe, lot and shift; ``other`` has the label `(other)` for each."""
-    keys = ["recipe", "lot", "shift"]
+    """What the station counts in all; by recipe, lot and shift it is in the answer of ``/api/v1/counters``."""
     parts = CounterMetricFamily(
-        "asperity_counted_parts", "Parts since the counters were reset, through restarts.", labels=[*keys, "verdict"]
+        "asperity_counted_parts", "Parts since the counters were reset, through restarts.", labels=["verdict"]
     )
+    for verdict, count in (("ok", counters.ok), ("ng", counters.ng), ("unknown", counters.unknown)):
+        parts.add_metric([verdict], count)
     reasons = CounterMetricFamily(
-        "asperity_counted_rejects", "Of these, those that are not ok, by reason.", labels=[*keys, "reason"]
+        "asperity_counted_rejects", "Of these, those that are not ok, by reason.", labels=["reason"]
     )
-    rows: list[tuple[list[str], Tally]] = [([row.recipe, row.lot, row.shift], row) for row in counters.rows]
-    for key, tally in [*rows, (["(other)"] * 3, counters.other)]:
-        for verdict, count in (("ok", tally.ok), ("ng", tally.ng), ("unknown", tally.unknown)):
-            parts.add_metric([*key, verdict], count)
-        for reason, count in tally.by_reason.items():
-            reasons.add_metric([*key, reason], count)
+    for reason, count in counters.by_reason.items():
+        reasons.add_metric([reason], count)
     yield parts
     yield reasons
     yield GaugeMetricFamily("asperity_yield", "Share of ok among these parts; 0 if none.", counters.yielded or 0.0)
     yield GaugeMetricFamily("asperity_counters_since_seconds", "When they were reset last.", counters.since_us / 1e6)
-    yield CounterMetricFamily("asperity_counter_resets", "How often they were reset.", counters.resets)
+    yield CounterMetricFamily("asperity_resets", "How often they were reset.", counters.resets)
 
 
 def _verdict(reason: Reason) -> str:

@@ -8,12 +8,19 @@ from typing import Any, Protocol
 import msgspec
 
 from asperity.runtime import __version__
-from asperity.runtime.gateways.http.requests import JSON, PHRASES, PROBLEM
-from asperity.runtime.wire import OPERATIONS, Counters, Reply, Request, StationState
+from asperity.runtime.gateways.http.requests import BYTES, JSON, PHRASES, PNG, PROBLEM
+from asperity.runtime.text.part_identity import (
+    BATCH_TEXT_MAX_NBYTES,
+    FORBIDDEN,
+    GROUP_SEPARATOR,
+    PART_ID_MAX_JSON_NBYTES,
+    PART_ID_MAX_NBYTES,
+)
+from asperity.runtime.wire import MAX_INTEGER, OPERATIONS, Counters, Reply, Request, StationState
 from asperity.runtime.wire.result import ResultMessage
 
 REF = "#/components/schemas/{name}"
-ID = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+ID = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
 
 
 class Described(Protocol):
@@ -132,6 +139,26 @@ def _read(summary: str, schema: str, *problems: int, **more: Any) -> dict[str, A
     }  # fmt: skip
 
 
+def _picture(kind: str, raw: str) -> dict[str, Any]:
+    pixels = {
+        "Asperity-Shape": "rows and columns, and for a picture 3",
+        "Asperity-Window": "x, y and side in px of the square of the source frame that it covers; absent: all of it",
+    }
+    found = _read(
+        f"the {kind} of one result: an image, or {raw}", "Any", 404, operationId=kind,
+        parameters=[
+            _given("result_id", "path", "the result's number", ID),
+            _given("form", "query", "absent: as the header Accept says, else png", {"enum": ["png", "raw"]}),
+        ],
+    )  # fmt: skip
+    found["responses"]["200"] = {
+        "description": PHRASES[200],
+        "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in pixels.items()},
+        "content": {PNG: {}, BYTES: {}},
+    }
+    return found
+
+
 def _given(name: str, where: str, meaning: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": where, "required": where == "path", "description": meaning, "schema": schema}
 
@@ -149,6 +176,8 @@ _READS = {
         "one result", "ShownResult", 404, operationId="result",
         parameters=[_given("result_id", "path", "its number", ID)],
     ),
+    "/results/{result_id}/map": _picture("map", "rows of f4, little-endian"),
+    "/results/{result_id}/picture": _picture("picture", "rows of u1, red, green and blue"),
     "/counters": _read("what the station has counted since the last reset", "Counters", 503, operationId="counters"),
     "/openapi.json": _read("this description", "Any", operationId="openapi"),
 }  # fmt: skip
@@ -157,7 +186,19 @@ _READS = {
 def _fields() -> dict[str, Any]:
     _, components = msgspec.json.schema_components([Request], ref_template=REF)
     fields: dict[str, Any] = _portable(components["Request"]["properties"])
+    most = f"at most {PART_ID_MAX_NBYTES} bytes of UTF-8 and {PART_ID_MAX_JSON_NBYTES} in JSON"
+    fields["part_id"] = _text("part-id", PART_ID_MAX_NBYTES, most, GROUP_SEPARATOR)
+    for name in ("lot", "order", "shift"):
+        most = f"at most {BATCH_TEXT_MAX_NBYTES} bytes of UTF-8"
+        fields[name] = _text("batch-text", BATCH_TEXT_MAX_NBYTES, most)
     return fields
+
+
+def _text(form: str, most: int, meaning: str, allowed: str = "") -> dict[str, Any]:
+    """A part's text: JSON Schema counts letters, so ``format`` names the rule in bytes. A string or null."""
+    letters = "".join(f"\\u{letter:04x}" for letter in range(0x20) if chr(letter) not in allowed)
+    pattern = f"^[^{letters}{FORBIDDEN}]*$"
+    return {"type": ["string", "null"], "format": form, "maxLength": most, "description": meaning, "pattern": pattern}
 
 
 def _schemas() -> dict[str, Any]:

@@ -14,6 +14,7 @@ import msgspec
 from asperity.runtime.text.numbers import whole_number
 
 PLAIN, HTML, JSON = "text/plain; charset=utf-8", "text/html; charset=utf-8", "application/json"
+PNG, BYTES = "image/png", "application/octet-stream"
 PROBLEM = "application/problem+json"
 """RFC 9457."""
 QUERY_MAX = 8

@@ -1,4 +1,4 @@
-"""A small Modbus TCP server: framing, function codes 3, 4, 6 and 16, and bounds on everything a client may take.
+"""A small Modbus TCP server: framing, function codes 3, 4, 6 and 16. Its bounds are those of ``tcp_server``.
 
 Why not pymodbus's server (3.16.1): it throws away what waits in its buffer when it answers, so of five requests sent
 together one was answered; after bytes that are not Modbus it neither replied nor closed; it kept 500 silent
@@ -10,24 +10,15 @@ Source: MODBUS Application Protocol V1.1b3 and MODBUS Messaging on TCP/IP Implem
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import socket
 import struct
-import time
-from typing import Protocol, cast
+from typing import Protocol
 
 from asperity.runtime.gateways.config import Modbus
-
-log = logging.getLogger("asperity.gateway")
+from asperity.runtime.gateways.tcp_server import MalformedError, TcpServer
 
 ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE, BUSY = 1, 2, 3, 6
 READ_MAX, WRITE_MAX = 125, 123
 """Registers in one request."""
-REQUESTS_PER_TURN = 16
-"""Requests of one client that are answered before the others have their turn."""
-SEND_NBYTES = 32_768
-"""Answers that the system holds for a client that does not read; asyncio holds 64 KiB more."""
 MBAP = struct.Struct(">HHHB")
 """Transaction, protocol (0), bytes that follow (unit among them), unit."""
 PDU_MAX_NBYTES = 253
@@ -80,135 +71,37 @@ def _answer(registers: Registers, function: int, body: bytes, peer: str) -> byte
     return body[:4]
 
 
-class ModbusServer:
-    """Listens, and keeps at most ``connections_max`` clients. For one loop."""
+class ModbusServer(TcpServer):
+    """Serves registers. For one loop."""
 
     def __init__(self, registers: Registers, config: Modbus) -> None:
+        super().__init__(config, "modbus", "Modbus", lambda host, own_host: _Conversation(registers, host))
         self.registers = registers
-        self.malformed = 0
-        """Connections closed because what came was no Modbus."""
-        self._config = config
-        self._connections: set[_Connection] = set()
-        self._server: asyncio.Server | None = None
-
-    async def open(self) -> int:
-        """Listen; the port. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Connection(self), self._config.host, self._config.port, backlog=self._config.connections_max
-        )
-        return int(self._server.sockets[0].getsockname()[1])
-
-    def admit(self, connection: _Connection) -> None:
-        """A client came. When there are too many, one is closed: one that never asked anything, else the one that has
-        been silent longest, so that a PLC that was switched off and on does not find its old connections in its way."""
-        if len(self._connections) >= self._config.connections_max:
-            least = min(self._connections, key=lambda c: (c.asked, c.heard_s))
-            log.info(
-                "too many Modbus clients: closing the connection from %s to make room for a new one; if all are "
-                "needed, raise [modbus] connections_max", least.peer,
-            )  # fmt: skip
-            self.end(least)
-        self._connections.add(connection)
-
-    def end(self, connection: _Connection) -> None:
-        """Close a connection at once; what was not sent is dropped."""
-        self._connections.discard(connection)
-        connection.ended = True
-        connection.transport.abort()
-
-    def sweep(self) -> None:
-        """End the connections that are silent or slow; to be called now and then."""
-        now_s = time.monotonic()
-        for connection in list(self._connections):
-            waits_ms = self._config.request_ms if connection.unfinished else self._config.idle_ms
-            if (now_s - connection.heard_s) * 1000 > waits_ms:
-                self.end(connection)
-
-    def close(self) -> None:
-        """Listen no longer and end every connection."""
-        if self._server is not None:
-            self._server.close()
-        for connection in list(self._connections):
-            self.end(connection)
 
 
-class _Connection(asyncio.Protocol):
+class _Conversation:
     """One client."""
 
-    transport: asyncio.Transport
+    head_nbytes = MBAP.size
+    in_use = False
 
-    def __init__(self, server: ModbusServer) -> None:
-        self._server = server
-        self._buffer = bytearray()
-        self._full = False
-        self.ended = False
+    def __init__(self, registers: Registers, host: str) -> None:
+        self._registers, self._host = registers, host
         self.asked = False
-        self.heard_s = time.monotonic()
-        """When the last whole request came; while one is unfinished, when its first byte came."""
-        self.peer = self._address = ""
 
-    @property
-    def unfinished(self) -> bool:
-        """Part of a request has come, or an answer waits for the client to read."""
-        return bool(self._buffer) or self._full
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        self.peer = str(peer)
-        self._address = str(peer[0]) if peer else "unknown"  # None where it is gone already
-        plain = transport.get_extra_info("socket")
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_NBYTES)
-        self._server.admit(self)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._server.end(self)
-
-    def data_received(self, data: bytes) -> None:
-        if not self._buffer:
-            self.heard_s = time.monotonic()
-        self._buffer += data
-        self._work()
-
-    def pause_writing(self) -> None:
-        self._full = True
-
-    def resume_writing(self) -> None:
-        self._full = False
-        self._work()
-
-    def _work(self) -> None:
-        """Answer what has come whole, in order; then read on."""
-        for _ in range(REQUESTS_PER_TURN):
-            if self.ended or self._full or not self._answer_one():
-                break
-        else:
-            # Others first; meanwhile nothing more is read from this one.
-            self.transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._work)
-            return
-        if self._full:
-            self.transport.pause_reading()
-        elif not self.ended:
-            self.transport.resume_reading()
-
-    def _answer_one(self) -> bool:
-        if len(self._buffer) < MBAP.size:
-            return False
-        transaction, protocol, nbytes, unit = MBAP.unpack_from(self._buffer)
+    def nbytes(self, head: bytes) -> int:
+        """As ``Conversation.nbytes``."""
+        _, protocol, nbytes, _ = MBAP.unpack(head)
         if protocol != 0 or not 2 <= nbytes <= PDU_MAX_NBYTES + 1:
-            # Where the next request would begin is not known any more.
-            self._server.malformed += 1
-            log.warning("%s sent an invalid Modbus frame; closing the connection", self.peer)
-            self._server.end(self)
-            return False
-        end = MBAP.size - 1 + nbytes
-        if len(self._buffer) < end:
-            return False
-        response = answer(self._server.registers, bytes(self._buffer[MBAP.size : end]), self._address)
-        del self._buffer[:end]
-        self.asked, self.heard_s = True, time.monotonic()
-        self.transport.write(MBAP.pack(transaction, 0, len(response) + 1, unit) + response)
-        return True
+            raise MalformedError
+        return MBAP.size - 1 + int(nbytes)
+
+    def answer(self, message: bytes) -> bytes:
+        """As ``Conversation.answer``."""
+        transaction, _, _, unit = MBAP.unpack_from(message)
+        self.asked = True
+        response = answer(self._registers, message[MBAP.size :], self._host)
+        return MBAP.pack(transaction, 0, len(response) + 1, unit) + response
+
+    def ended(self) -> None:
+        """As ``Conversation.ended``."""

@@ -13,6 +13,7 @@ import msgspec
 from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.gateways.link import Link
 from asperity.runtime.gateways.mqtt.messages import Message, Refused, id_of
+from asperity.runtime.gateways.parts import Parts
 from asperity.runtime.gateways.requests import NOT_FROM_A_GATEWAY, fields_to_ask, request_of
 from asperity.runtime.wire import Reply, encode_reply
 
@@ -20,6 +21,8 @@ ID_RULE = "send JSON with each key once and an id of 1 to 64 characters from A-Z
 NO_ID = "none"
 """Where a request without an id that can be read is answered."""
 REPLIES_KEPT = 256
+PARTS_KEPT = 1000
+"""Results of which it is known whether they may still pass for what was requested; older ones have expired."""
 REPLIES_WAITING_MAX = 64
 """With so many waiting for the broker no further request is looked at."""
 THOUGH_FOREIGN = frozenset({"get_state", "get_result", "stop", "halt", "abort"})
@@ -44,6 +47,8 @@ class Commands:
         self._clock = clock
         self.replies: deque[Answered] = deque()
         """What is to be published, in order."""
+        self.parts = Parts(PARTS_KEPT)
+        """Which results are not a pass for what was requested here."""
         self._asked: OrderedDict[str, Future[Reply] | bytes] = OrderedDict()
         self._audit_s = 0.0
         self._audited = 0
@@ -83,7 +88,11 @@ class Commands:
             return self._keep(request_id, _refusal(request_id, "WRONG_STATION", text))
         # MQTT does not say who published. The id leads to the broker's own log.
         actor = f"mqtt id={request_id}"[:ACTOR_MAX]
-        self._asked[request_id] = self._link.ask(op, actor=actor, **fields_to_ask(request))
+        if op == "prepare_recipe" and request.recipe:
+            self.parts.asked_for(request.recipe)
+        self._asked[request_id] = future = self._link.ask(op, actor=actor, **fields_to_ask(request))
+        if request.trigger_id:
+            self.parts.triggered(request.trigger_id, future)
         self._forget()
         return None
 

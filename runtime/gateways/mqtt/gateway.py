@@ -24,6 +24,7 @@ from asperity.runtime.gateways import process
 from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.gateways.link import Delivered, Item, Link
 from asperity.runtime.gateways.mqtt import identity
+from asperity.runtime.gateways.mqtt.arrivals import Arrivals
 from asperity.runtime.gateways.mqtt.broker_limits import INFLIGHT_OTHERS
 from asperity.runtime.gateways.mqtt.broker_session import BrokerSession
 from asperity.runtime.gateways.mqtt.commands import Commands, too_long
@@ -35,7 +36,6 @@ from asperity.runtime.gateways.mqtt.topic_watch import WATCHED, Watch, denies
 from asperity.runtime.gateways.state_message import PACKET_LIMIT, least_state, recipe_message, state_message
 from asperity.runtime.wire import encode_result_body
 
-ITEMS_AT_ONCE = 1000
 REPEAT_S = 0.5
 """Accept and ``online`` are said again so often: another gateway of this name is heard though its station is dead."""
 ALARM = "FOREIGN_PUBLISHER"
@@ -56,7 +56,6 @@ def serve(config: GatewayConfig) -> None:
     identity.check(own)
     tls_context(own)  # what cannot be is said now, and not at the first connection
     file = StateFile.held(identity.state_path(config), config.station.name)
-
     watch = Watch(secrets.token_hex(8), own.clash_quiet_ms / 1000)
 
     def connect(wake: Callable[[], None]) -> Connection:
@@ -90,6 +89,7 @@ class MqttGateway:
         self._connect = connect
         self._base = f"{config.mqtt.prefix}/{config.station.name}"
         self._commands = Commands(link, config.station.name)
+        self._arrivals = Arrivals(link, self._commands.parts)
         self._events = Events(config)
         self._outbox = Outbox(config.mqtt.buffer_results)
         self._outbox.name(file.gaps())
@@ -219,7 +219,7 @@ class MqttGateway:
         if self._history_id is None and view.state is not None:
             # What was judged before this gateway was there is told, but no part of then may pass now.
             self._history_id = view.state.last_result_id
-        for item in self._link.take(ITEMS_AT_ONCE):
+        for item in self._arrivals.take():
             self._outbox.put(item)
 
     def _take_acknowledgements(self, connection: Connection) -> None:
@@ -291,7 +291,7 @@ class MqttGateway:
             self._affirm(connection, item)
 
     def _may_pass(self, item: Delivered) -> bool:
-        return self._link.may_pass(item) and not self._why_not(time.monotonic())
+        return self._arrivals.may_pass(item) and not self._why_not(time.monotonic())
 
     def _why_not(self, now_s: float) -> str:
         """Why no part may pass, whatever the station says; empty: one may."""

@@ -6,6 +6,7 @@ import tempfile
 import threading
 import uuid
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,13 @@ STATE_MS = 20
 class FakeStation:
     """Publishes its state all the time, with a beat that moves; each request waits in ``asked`` for ``answer``."""
 
-    def __init__(self) -> None:
+    def __init__(self, ends: Mapping[str, str] | None = None) -> None:
+        """``ends``: where it listens; None: in a folder of its own."""
         self._folder = tempfile.TemporaryDirectory(prefix="asp-")
-        self.ends = {name: f"ipc://{Path(self._folder.name)}/{name}" for name in ("results", "control")}
+        own = {name: f"ipc://{Path(self._folder.name)}/{name}" for name in ("results", "control")}
+        self.ends = {name: (ends or own)[name] for name in own}
+        self.beats = self.speaks = True
+        """False: its heartbeat counter stands still; it publishes no state at all."""
         self.state = wire.StationState(
             station=STATION,
             session=str(uuid.uuid4()),
@@ -77,8 +82,10 @@ class FakeStation:
                     results.send_multipart(wire.encode_result(message))
                     last_id = max(self.state.last_result_id, message.result_id)
                     self.say(last_result_id=last_id)
-            self.say(beat=self.state.beat + 1)
-            results.send_multipart(wire.encode_state(self.state))
+            if self.beats:
+                self.say(beat=self.state.beat + 1)
+            if self.speaks:
+                results.send_multipart(wire.encode_state(self.state))
         results.close()
         control.close()
 

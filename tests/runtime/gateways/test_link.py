@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from asperity.runtime.gateways.link import Delivered, Item, Link
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire import StationState, encode_result, encode_state
 from asperity.testing import PATIENCE_S, STATION, Camera, Line
+from tests.runtime.gateways.floor import result
 
 READY, RUNNING = 6, 8
 PATIENT = {"deadline_ms": 30_000, "max_age_ms": 30_000}
@@ -265,3 +267,21 @@ def test_a_station_says_how_it_is_triggered() -> None:
     with Line("ok", station={"triggers": "software"}) as line:
         line.start()
         assert line.await_state(RUNNING).triggers == "software"
+
+
+def test_a_part_of_the_session_before_passes_no_more_though_one_poll_brought_all_of_the_change(line: Line) -> None:
+    link = Link(config_of(line))
+    heard = SimpleNamespace(
+        state=StationState(station=STATION, session=str(uuid.uuid4()), state=RUNNING, ready=True, triggers="free_run"),
+        trusted_until_s=time.monotonic() + PATIENCE_S, station=STATION, counters=None, accepts=lambda *_, **__: True,
+    )  # fmt: skip
+    own, link._station = link._station, heard  # type: ignore[assignment]
+    try:
+        link._observe([result(1)])
+        assert link.view().accept
+        heard.state = msgspec.structs.replace(heard.state, session=str(uuid.uuid4()))
+        link._observe([])
+        assert link.view().good and not link.view().accept
+    finally:
+        link._station = own
+        link.close()

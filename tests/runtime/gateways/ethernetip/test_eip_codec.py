@@ -188,3 +188,8 @@ def test_a_text_has_a_length_of_four_bytes_and_keeps_its_letters_in_order() -> N
         assert assembly.from_registers(registers) == b"\x03\x00\x00\x00abc\x00"
         assert assembly.to_registers(b"\x03\x00\x00\x00abc\x00") == registers
         assert assembly.to_registers(b"\x03\x00\x01\x00abc\x00") is None
+
+
+def test_a_host_name_that_is_not_utf8_costs_nobody_the_adapter() -> None:
+    with patch("socket.gethostname", return_value="pr\udcfcf"):
+        assert Identity.of("st1", 0).serial != Identity.of("st2", 0).serial

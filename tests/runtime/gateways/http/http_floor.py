@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from asperity.runtime.gateways.config import Gateway, GatewayConfig, Http, Users
+from asperity.runtime.gateways.config import Gateway, GatewayConfig, GatewayStation, Http, Users
 from asperity.runtime.gateways.http.gateway import HttpGateway
 from asperity.testing import PATIENCE_S
 from tests.runtime.gateways.floor import FakeLink, Loop
@@ -19,11 +19,14 @@ class Floor:
     """A gateway in the loop, and its link. Its clients may take a minute, unless a test is about that."""
 
     def __init__(
-        self, loop: Loop, accounts: Users | None = None, own: Gateway | None = None, **http: Any
+        self, loop: Loop, accounts: Users | None = None, own: Gateway | None = None,
+        station: GatewayStation | None = None, **http: Any,
     ) -> None:  # fmt: skip
         self.loop, self.link = loop, FakeLink()
         config = Http(**{"port": 0, "request_ms": 60_000, **http})
-        whole = GatewayConfig(http=config, users=accounts or Users(), gateway=own or Gateway())
+        whole = GatewayConfig(
+            station=station or GatewayStation(), http=config, users=accounts or Users(), gateway=own or Gateway()
+        )
         self.gateway = HttpGateway(whole, self.link)  # type: ignore[arg-type]
         self.url = loop.run(self.gateway.open())
         self.port = int(self.url.rstrip("/").rpartition(":")[2])

@@ -18,6 +18,7 @@ from asperity.runtime.errors import ConfigError, GatewayError
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.config import GatewayConfig, Http
 from asperity.runtime.gateways.http.gateway import HttpGateway
+from asperity.runtime.gateways.http.metrics import RECIPES_MAX
 from asperity.runtime.reasons import Reason
 from asperity.runtime.states import ALARMS, State
 from asperity.runtime.wire import RecipeChange
@@ -180,9 +181,17 @@ def test_the_counters_are_on_the_page_with_yield_and_top_reasons_and_in_the_scra
     assert "75.00 %: ok 9, ng 2, unknown 1; SHAPE_OUT_OF_RANGE 2, LOST 1" in page.texts
     assert "80.00 %: ok 4, ng 1, unknown 0; SHAPE_OUT_OF_RANGE 1" in page.texts
     text = floor.get("/metrics")[1]
-    assert 'asperity_counted_parts_total{lot="L-7\u00fc",recipe="bracket",shift="late",verdict="ok"} 4.0' in text
-    assert 'asperity_counted_rejects_total{lot="",reason="LOST",recipe="lid",shift=""} 1.0' in text
-    assert 'lot="(other)"' in text and "asperity_yield 0.75" in text and "asperity_counter_resets_total 3.0" in text
+    assert 'asperity_counted_parts_total{verdict="ok"} 9.0' in text
+    assert 'asperity_counted_rejects_total{reason="LOST"} 1.0' in text
+    assert "asperity_yield 0.75" in text and "asperity_resets_total 3.0" in text
+
+
+def test_no_lot_and_a_bounded_number_of_recipes_become_series(floor: Floor) -> None:
+    floor.show(*(result(number + 1, recipe=f"r{number % 40}", lot=f"lot {number}") for number in range(100)))
+    text = floor.get("/metrics")[1]
+    assert "lot" not in text and text.count("asperity_recipe_results_total{") == RECIPES_MAX + 1
+    assert 'asperity_recipe_results_total{recipe="r31",verdict="ok"} 2.0' in text
+    assert 'asperity_recipe_results_total{recipe="(other)",verdict="ok"} 16.0' in text
 
 
 def test_a_scrape_says_which_result_its_accept_is_of(floor: Floor) -> None:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pymodbus.server import ModbusTcpServer
-from pymodbus.simulator import DataType, SimData, SimDevice
 
 from asperity.runtime.errors import ConfigError, GatewayError
 from asperity.runtime.frame import Verdict
@@ -21,6 +17,7 @@ from asperity.runtime.gateways.io.gateway import IoGateway, outputs_of, serve
 from asperity.testing import PATIENCE_S, Camera, Line
 from asperity.testing.site import free_port
 from tests.runtime.gateways.floor import FakeLink, GatewayProcess, result, until
+from tests.runtime.gateways.io.io_module import Module
 
 NUMBERS = {"ready": 3, "busy": 4, "accept": 5, "reject": 6, "strobe": 7}
 
@@ -131,45 +128,6 @@ def test_what_could_leave_accept_on_or_means_nothing_is_refused(own: dict[str, A
 
 def test_without_accept_no_proof_is_needed(chip: Chip) -> None:
     assert outputs_of(config(accept=-1, accept_proof=""))
-
-
-class Module:
-    """pymodbus's server as a module: eight coils and a watchdog register, in a loop of its own."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.coils: list[list[bool]] = []
-        self._loop = asyncio.new_event_loop()
-        self._ready: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        self._ready.result(PATIENCE_S)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.create_task(self._serve())
-        self._loop.run_forever()
-
-    async def _serve(self) -> None:
-        coils, registers = (
-            SimData(0, count=64, values=value, datatype=kind)  # type: ignore[arg-type]
-            for value, kind in ((False, DataType.BITS), (0, DataType.REGISTERS))
-        )
-        device = SimDevice(1, simdata=([coils], [coils], [registers], [registers]))
-        self._server = ModbusTcpServer(device, address=("127.0.0.1", self.port), trace_pdu=self._trace)
-        await self._server.serve_forever(background=True)
-        self._ready.set_result(None)
-
-    def _trace(self, sending: bool, pdu: Any) -> Any:
-        if not sending and pdu.function_code == 15:
-            self.coils.append(list(pdu.bits[:5]))
-        return pdu
-
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(PATIENCE_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE_S)
-        self._loop.close()
 
 
 @pytest.fixture

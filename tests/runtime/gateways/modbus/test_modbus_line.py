@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -302,56 +301,13 @@ def test_a_port_in_use_and_a_bind_that_others_reach_are_refused_in_words(line: L
         assert words in process.log() and "Traceback" not in process.log()
 
 
-def test_a_dead_or_stopped_inspector_takes_accept_and_quality_away_and_both_come_back_without_hands() -> None:
-    with Line("ok") as line:
-        line.start()
-        line.await_state(RUNNING)
-        # Only distrust may clear accept here: its hold time is an hour.
-        gateway = GatewayProcess(line, "modbus", PLC_TOML.format(hold_ms=FOREVER_MS), "--port", "0")
-        streaming, plc = Streaming(line, 15), Plc(gateway.port())
-        try:
-            for fault in ("SIGSTOP", "kill -9"):
-                inspector = line.inspector
-                plc.until(lambda block: block["accept"] == 1 and plc.reads > 20, "accept")
-                began_s = time.monotonic()
-                os.kill(inspector.pid, signal.SIGSTOP) if fault == "SIGSTOP" else inspector.kill()
-                until(lambda: plc.read()["accept"] == 0, "accept = 0", every_s=0.001)
-                accept_s = time.monotonic() - began_s
-                until(lambda: plc.read()["quality"] == 0, "bad quality", every_s=0.001)
-                quality_s = time.monotonic() - began_s
-                print(f"{fault}: accept = 0 after {accept_s:.3f} s, quality = 0 after {quality_s:.3f} s")
-                assert accept_s < 5 and quality_s < 5
-                # A gateway that a crowded machine did not let run may find a last beat that was on its way.
-                until(lambda: len({plc.read()["beat"] for _ in range(50)}) == 1, "the last beat")
-                stuck = plc.read()
-                for _ in range(50):
-                    block = plc.read()
-                    assert (block["accept"], block["quality"], block["beat"]) == (0, 0, stuck["beat"])
-                if fault == "SIGSTOP":
-                    os.kill(inspector.pid, signal.SIGCONT)
-                else:
-                    line.start()
-                plc.until(lambda block: block["quality"] == 1, "quality")
-                plc.until(lambda block: block["accept"] == 1, "accept again")
-            streaming.stop()
-            line.stream(streaming.camera, 1, 0)
-            journal = line.settle(streaming.camera)
-            plc.until(lambda block: plc.told[-1].number == max(journal), "the last result")
-            plc.in_order_and_named()
-            assert sum(told.missing_before for told in plc.told) == plc.read()["missing"] + plc.read()["overruns"]
-            assert lies(plc.accepted, journal) == []
-        finally:
-            streaming.close()
-            plc.close()
-
-
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_ten_thousand_results_of_simulate_in_a_row() -> None:
     with Line() as line:
         ends = [word for name, end in line.ends.items() for word in (f"--{name}", end)]
-        line.asperity("simulate", "--rate", "200", "--script", "ok ok ng nan shape", "--station", STATION, *ends)
-        # Room for what comes while a crowded machine does not let the client run; 8 results are 40 ms of this line.
+        line.asperity("simulate", "--rate", "150", "--script", "ok ok ng nan shape", "--station", STATION, *ends)
+        # Room for what comes while a crowded machine does not let the client run; 8 results are 53 ms of this line.
         toml = PLC_TOML.format(hold_ms=2000) + "buffer_results = 1000\n"
         gateway = GatewayProcess(line, "modbus", toml, "--port", "0")
         plc = Plc(gateway.port())

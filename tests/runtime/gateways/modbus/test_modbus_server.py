@@ -201,7 +201,7 @@ def sweeping(floor: Floor, condition: Callable[[], bool], what: str) -> None:
 
 
 def clients(floor: Floor) -> int:
-    return len(floor.server._connections)
+    return floor.server.connections
 
 
 def test_a_silent_client_is_closed(make: Callable[..., Floor]) -> None:

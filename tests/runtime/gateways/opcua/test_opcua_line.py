@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -134,52 +133,6 @@ def stream(line: Line, camera: Camera, count: int, enough: Callable[[], bool]) -
     line.stream(camera, count, 15)
     line.stream(camera, 2000, 15, until=enough)
     return line.settle(camera)
-
-
-def test_a_killed_or_stopped_inspector_takes_accept_away_and_ready_comes_back() -> None:
-    with Line("ok", limits={"deadline_ms": 500}) as line, Camera(line) as camera:
-        toml = TOML.format(hold_ms=3_600_000, folder=line.folder / "certificate")
-        gateway = GatewayProcess(line, "opcua", toml, "--port", "0")
-        line.start()
-
-        async def play() -> None:
-            async with await connect(gateway) as client:
-                values = await tags(client, "Accept", "Ready", "ResultId")
-                assert values[0].Value.Value is False and values[0].StatusCode.is_bad()
-
-                async def accepted() -> bool:
-                    return bool((await tags(client, "Accept"))[0].Value.Value)
-
-                async def passing(first: int) -> bool:
-                    """Where a crowded machine was late for a part, another is sent once it is answered."""
-                    accept, seq = await tags(client, "Accept", "Seq")
-                    if not accept.Value.Value and (camera.seq < first or seq.Value.Value == camera.seq):
-                        await asyncio.to_thread(line.stream, camera, 1, 0)
-                    return bool(accept.Value.Value)
-
-                async def fallen() -> bool:
-                    accept, ready, verdict = await tags(client, "Accept", "Ready", "Verdict")
-                    if accept.Value.Value or ready.Value.Value:
-                        return False
-                    return accept.StatusCode.is_bad() and verdict.StatusCode.is_bad() and verdict.Value.Value == 0
-
-                for cause in (signal.SIGSTOP, signal.SIGKILL):
-                    await until(lambda: ready(client), "a ready station")
-                    assert not await accepted(), "a part of before never passes again"
-                    await until(lambda first=camera.seq + 1: passing(first), "accept")  # type: ignore[misc]
-                    os.kill(line.inspector.pid, cause)
-                    fell_s = await until(fallen, "the fall of accept")
-                    print(f"{cause.name}: accept false and quality bad after {fell_s * 1000:.0f} ms")
-                    assert fell_s < FALL_S
-                    if cause is signal.SIGSTOP:
-                        os.kill(line.inspector.pid, signal.SIGCONT)
-                    else:
-                        line.kill()
-                        line.start()
-                await until(lambda: ready(client), "a ready station, without hands")
-                assert not await accepted()
-
-        asyncio.run(play())
 
 
 def test_sigterm_tells_subscribers_and_ends_within_two_seconds(line: Line) -> None:
