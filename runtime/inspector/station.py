@@ -33,6 +33,7 @@ from asperity.runtime.records.audit import Audit
 from asperity.runtime.records.journal import Journal
 from asperity.runtime.records.recovery import settle_past
 from asperity.runtime.records.slowest_frames import FrameTrace, SlowestFrames, write_document
+from asperity.runtime.settings.combined_stations import view_of
 from asperity.runtime.settings.paths import trace_path
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
@@ -287,7 +288,7 @@ class Station:
         outcome = work.judged
         assert outcome is not None
         hard_wired = self.line is not None
-        self.results.publish(work.result(self.clock().ns, hard_wired), outcome.detail)
+        self.results.publish(work.result(self.clock().ns, hard_wired), outcome.detail, work.trigger)
         if work.trigger is not None and hard_wired:
             self.journal.redeem(work.trigger.entry)  # of other triggers it was, when the frame was admitted
         self.results.publish_map(outcome)
@@ -355,6 +356,7 @@ class Station:
             unknown_by_reason={reason.name: count for reason, count in ledger.unknown_by_reason.items()},
             access_refused=dict(self.sockets.access.refused),
             **{name: getattr(ledger, name) for name in COUNTED},
+            view_of=view_of(self.config) or wire.UNSET,
             **self.counting.batch._asdict(),
         )
 

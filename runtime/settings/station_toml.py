@@ -21,6 +21,7 @@ from asperity.runtime.settings.toml_tables import (
     path_text,
     text,
 )
+from asperity.runtime.settings.view_sections import Combined
 from asperity.runtime.wire import MAX_BUFFER_BYTES, MAX_CONTROL_BYTES, MAX_PARTS, MAX_RESULTS_PER_REPLY
 
 SCRIPT_PREFIX = "script:"
@@ -350,6 +351,7 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
 
     station: StationSection = StationSection()
     stations: list[HostedStation] = msgspec.field(default_factory=list)
+    combined: list[Combined] = msgspec.field(default_factory=list)
     limits: Limits = Limits()
     timing: Timing = Timing()
     triggers: Triggers = Triggers()
@@ -385,5 +387,3 @@ def hosted(config: StationConfig) -> list[StationConfig]:
         )
         for station in config.stations
     ]
-
-
