@@ -107,12 +107,12 @@ class Reason(IntEnum):
     )
     VIEW_MISSING = (
         115,
-        "the combined result of a part: a view is missing, or several views are unknown for different reasons",
+        "a view of the part is missing, or views are unknown for different reasons",
         "see views in the result and the results of those views: camera, trigger wiring, timeout_ms, complete_ms",
     )
     VIEW_CONFLICT = (
         116,
-        "the combined result of a part: a view came twice, or is of another part, trigger, session or recipe",
+        "a view of the part came twice, or is of another part, trigger or recipe",
         "trigger each view of a part once, with the part's own trigger_id; find out what else triggers the camera",
     )
 

@@ -354,7 +354,8 @@ class CombinedStation:
 def _for_view(request: wire.Request, station: Station) -> wire.Request:
     """The part's trigger, as one view takes it: judged by the recipe that is active there now, or not at all."""
     recipe = station.controller.recipe
-    return msgspec.structs.replace(request, station=station.name, recipe=recipe.name if recipe else None, view=None)
+    name = recipe.name if recipe else None
+    return msgspec.structs.replace(request, station=station.name, recipe=name, view=wire.UNSET)
 
 
 def _due(ticket: int, station: Station) -> ViewDue:

@@ -146,7 +146,7 @@ class Requests:
     def _audit(self, request: wire.Request, answer: wire.Reply, actor: Actor) -> None:
         """Into the audit file, and an event: who asked what, and what was answered."""
         given = {name: getattr(request, name) for name in AUDITED}
-        fields = {name: value for name, value in given.items() if value is not None}
+        fields = {name: value for name, value in given.items() if value not in (None, wire.UNSET)}
         self._audit_file.record(
             request.station or (self._stations[0].name if len(self._stations) == 1 else ""),
             request.op, actor, answer.code, answer.text, refused=not answer.ok, id=request.id, **fields,

@@ -351,11 +351,11 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
 
     station: StationSection = StationSection()
     stations: list[HostedStation] = msgspec.field(default_factory=list)
-    combined: list[Combined] = msgspec.field(default_factory=list)
     limits: Limits = Limits()
     timing: Timing = Timing()
     triggers: Triggers = Triggers()
     parts: Parts = Parts()
+    combined: list[Combined] = msgspec.field(default_factory=list)
     counters: Counters = Counters()
     hard_wired: HardWired = HardWired()
     sockets: Sockets = Sockets()

@@ -131,7 +131,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"
     """Of this part, or with ``set_batch`` of all from now on."""
     position: Offset | None = None
     """Counts of the line's encoder at the trigger; the result carries it on."""
-    view: U8 | None = None
+    view: U8 | msgspec.UnsetType = msgspec.UNSET
     """The view that is exposed now, from 1; absent or 0: all of them, or the station has none."""
 
 

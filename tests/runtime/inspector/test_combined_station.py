@@ -319,12 +319,15 @@ def test_a_recipe_changes_in_every_view_or_the_part_is_not_judged(make: MakeLine
 
 
 def test_a_change_that_fails_in_one_view_has_failed(make: MakeLine) -> None:
-    floor = make(recipes={"a": "script:ok", "c": "script:ok"})
-    floor.opening["back"].append("no such recipe")
-    assert floor.ask("prepare_recipe", station="part", recipe="c").ok
+    floor = make()
+    opening, loader = floor.opening["back"], floor.of("back").controller._loader
+    loader.start = lambda name, in_child_first: opening.append("none")  # type: ignore[method-assign]
+    assert floor.ask("prepare_recipe", station="part", recipe="b").ok
     floor.settle()
-    change = floor.state_of("part").recipe_change
-    assert change is not None and change.status == "failed" and "back" in change.text
+    state = floor.state_of("part")
+    assert state.recipe_change is not None and state.recipe_change.status == "failed"
+    assert "view back" in state.recipe_change.text
+    assert (state.recipe, state.ready) == ("", False), "front b, back a"
 
 
 def test_counters_and_batch_are_those_of_parts(make: MakeLine) -> None:
