@@ -204,6 +204,10 @@ class ViewSummary:
     reason_code: int
     score: float | None = None
 
+    def __str__(self) -> str:
+        verdicts: dict[int, str] = {verdict: verdict.name.lower() for verdict in Verdict}
+        return f"{self.station} {self.result_id} {verdicts.get(self.verdict, 'unknown')}"
+
 
 LATENCY_STAGES = ("recv", "pre", "rgb", "points", "knn", "post", "total")
 
