@@ -58,15 +58,12 @@ def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) 
     step(controller.state, Cause.TRIGGER)
     assert request.trigger_id is not None  # the wire requires it
     refusal = own_refusal(station, request) or trigger_refusal(station, request, hard_wired)
-    if refusal:
-        station.triggers.follow(request.trigger_id, request.part_id or "", station.clock().ns)
-        return reply(request.id, "REFUSED", refusal)
     busy = trigger_busy(station, request.trigger_id)
     if controller.state is State.SINGLE_EXECUTION and controller.single_trigger_id is not None:
         busy = f"trigger {controller.single_trigger_id} already belongs to this single execution"
-    if busy:
+    if refusal or busy:
         station.triggers.follow(request.trigger_id, request.part_id or "", station.clock().ns)
-        return reply(request.id, "BUSY", busy)
+        return reply(request.id, "REFUSED" if refusal else "BUSY", refusal or busy)
     give_trigger(station, request, hard_wired, batch_of(request, station.counting.batch))
     if controller.state is State.SINGLE_EXECUTION:
         controller.single_trigger_id = request.trigger_id

@@ -75,6 +75,17 @@ def test_a_part_is_accepted_when_both_views_are_and_by_the_combined_result_alone
     assert law(floor)
 
 
+def test_a_view_alone_accepts_nothing(make: MakeLine) -> None:
+    floor = make()
+    assert trigger(floor, 7).ok
+    expose(floor, 7, "front")
+    (view,) = floor.results_of("front")
+    (record,) = [wire.decode_record_message(parts)[1] for parts in floor.of_kind("record", "front")]
+    assert not (view.accept or record.accept or record.flags & 1), "a view accepts"
+    kept = wire.reply_results(floor.ask("get_result", station="front", from_=1))
+    assert [(result.verdict.name, result.accept, result.accept_sent) for result in kept] == [("OK", False, False)]
+
+
 @pytest.mark.parametrize("word", ["ng", "shape"])
 @pytest.mark.parametrize("which", ["front", "back"])
 def test_one_bad_view_makes_the_part_bad(make: MakeLine, which: str, word: str) -> None:
