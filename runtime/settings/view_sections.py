@@ -45,7 +45,9 @@ class Combined(Section, frozen=True, forbid_unknown_fields=True):
             "software triggers also [triggers] timeout_max_ms for each view of one station",
         ),
     ] = 61_000  # fmt: skip
-    open_max: Annotated[int, number(1, PROMISES_MAX, "parts without a result; above this BUSY")] = 4
+    open_max: Annotated[
+        int, number(1, PROMISES_MAX, "parts without a result; above it BUSY. More than 1: the cameras expose in time")
+    ] = 1
     journal: Annotated[str, path_text("journal file; empty: `$XDG_STATE_HOME/asperity/NAME.journal`")] = ""
     recipes: Annotated[
         dict[Name, dict[Name, Name]],

@@ -14,8 +14,8 @@ from asperity.runtime.states import State
 from tests.runtime.inspector.station_floor import Floor, floors
 
 MakeLine = Callable[..., Floor]
-TWO = {"name": "part", "number": 9, "views": ["front", "back"], "complete_ms": 700}
-THRICE = {"name": "part", "number": 9, "views": ["front", "front", "front"], "complete_ms": 2000}
+TWO = {"name": "part", "number": 9, "views": ["front", "back"], "complete_ms": 700, "open_max": 4}
+THRICE = {"name": "part", "number": 9, "views": ["front", "front", "front"], "complete_ms": 2000, "open_max": 2}
 
 
 @pytest.fixture
