@@ -149,6 +149,7 @@ ALARMS: dict[str, str] = {
     "BUILDING": "networks are being built for this GPU, which takes minutes; the active recipe stays",
     "CAMERA": "no camera is connected, or it sends no frames",
     "CAMERA_CONFLICT": "two senders are using this camera name: stop one of them",
+    "CLOCK": "a clock is not synchronised, or those of camera and computer disagree: asperity doctor, docs/clocks.md",
     "COUNTERS": "the file of counters has a problem, a restart would lose counts: check the disk",
     "DRIFT": "good parts score differently than during calibration: check light, camera and lens (docs/drift.md)",
     "ENGINE": "several frames in a row failed in the engine: check the log, then reset",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -45,6 +46,7 @@ LEVELS = """
 """
 """From the lowest up. A room, or a file that lies loose in its package, imports only from rooms of lower levels."""
 LINES_MAX = 400
+SOURCES = {".py", ".cu", ".cuh", ".cpp", ".hpp", ".c", ".h", ".js"}
 LOOSE_FILES_MAX = 12
 FORBIDDEN = {
     "runtime": {"torch", "calibration", "export", "benchmarks", "sklearn", "onnx", "matplotlib", "pickle"},
@@ -156,7 +158,12 @@ def test_everything_is_imported_by_its_full_name() -> None:
 
 def test_files_are_short_and_few_lie_loose() -> None:
     folders = [*PACKAGES, "asperity", "tests"]
-    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py") if "node_modules" not in file.parts]
+    files = [
+        file
+        for folder in folders
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in SOURCES and "node_modules" not in file.parts
+    ]
     long = {str(file.relative_to(ROOT)): n for file in files if (n := len(file.read_text().splitlines())) > LINES_MAX}
     assert not long
     assert len(list((ROOT / "runtime").glob("*.py"))) <= LOOSE_FILES_MAX
@@ -203,3 +210,12 @@ def test_no_file_names_a_machine_of_ours() -> None:
     tracked = [f for f in files if not (not_ours & set(f.relative_to(ROOT).parts)) and f != own]
     assert tracked
     assert not [str(f) for f in tracked if pattern.search(f.read_text(errors="replace"))]
+
+
+def test_results_stay_few_lines() -> None:
+    """What people read is committed; raw rows are compressed or left out (CONTRIBUTING.md)."""
+    listed = subprocess.run(["git", "ls-files", "-z", "benchmarks/results"], cwd=ROOT, capture_output=True, check=False)
+    files = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    if not files:
+        pytest.skip("not a git checkout")
+    assert sum(file.read_bytes().count(b"\n") for file in files if file.exists()) < 5000

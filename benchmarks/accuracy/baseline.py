@@ -25,6 +25,8 @@ from asperity.runtime.vision.maps import pixel_map
 NORMALS_PX, FEATURES_PX = 3.0, 7.5
 """Radii of Open3D's normals and histograms, in the camera's pixels on the part: 2 : 5, as BTF's."""
 TOP = 0.01
+FEW = 0.5
+"""Of a whole patch's points: at the part's edge histograms of fewer are the strangest of all, on good parts as well."""
 STRIDES_8_AND_16: dict[str, Any] = {"rgb_taps": (4, 10), "rgb_channels": 152}
 """Of EfficientNet-Lite0; what profile ``lite`` takes is its own matter."""
 
@@ -53,17 +55,22 @@ class ColourAndFpfh:
         return float(inside[-max(1, round(TOP * inside.size)) :].mean()), pixels
 
     def _distances(self, frame: Seen) -> list[FloatArray]:
-        return [1 - (f @ bank.T).max(axis=1) for f, bank in zip(self._features(frame), self.banks, strict=True)]
+        found = zip(self._features(frame), self.banks, strict=True)
+        return [np.where(f.any(axis=1), 1 - (f @ bank.T).max(axis=1), 0) for f, bank in found]
 
     def _features(self, frame: Seen) -> list[FloatArray]:
-        """Unit rows of the part's patches, colour and FPFH."""
+        """Unit rows of the part's patches, colour and FPFH; zero, and never strange, at the part's edge."""
         o3d, mm = load_open3d(), self.mm_per_px
         cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(frame.points.astype(np.float64)))
         cloud.estimate_normals(o3d.geometry.KDTreeSearchParamHybrid(NORMALS_PX * mm, 30))
         cloud.orient_normals_towards_camera_location(np.zeros(3))
         search = o3d.geometry.KDTreeSearchParamHybrid(FEATURES_PX * mm, 100)
         histograms = np.asarray(o3d.pipelines.registration.compute_fpfh_feature(cloud, search).data)
-        sums = [np.bincount(frame.cell_of, row, frame.cells.size) for row in histograms]
+        sums = [np.bincount(frame.cell_of, row, frame.cells.size) for row in np.nan_to_num(histograms)]
         colour = self.networks.rgb(normalised_image(frame.prepared, self.network))
         found = np.split(np.hstack([colour, np.stack(sums, axis=-1)])[frame.cells.ravel()], [colour.shape[1]], axis=1)
-        return [np.asarray(f / np.linalg.norm(f, axis=1, keepdims=True), np.float32) for f in found]
+        counts = np.bincount(frame.cell_of, minlength=frame.cells.size)[frame.cells.ravel()]
+        few = counts < FEW * np.quantile(counts, 0.9)
+        found = [np.where(few[:, None], 0, f) for f in found]
+        norms = [np.linalg.norm(f, axis=1, keepdims=True) for f in found]
+        return [np.asarray(f / np.where(n > 0, n, 1), np.float32) for f, n in zip(found, norms, strict=True)]

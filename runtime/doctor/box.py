@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asperity.runtime.doctor.findings import CUDA_ONLY, Finding, listed, missing, no_folder, note, ok, warning
-from asperity.runtime.doctor.platforms import in_container, jetpack_of
+from asperity.runtime.doctor.platforms import jetpack_of
 from asperity.runtime.doctor.world import World
 from asperity.runtime.errors import AsperityError, ConfigError
 from asperity.runtime.files import OTHERS_MAY_WRITE
@@ -61,19 +61,18 @@ def check_clock(world: World) -> Finding:
 
 
 def check_time(world: World) -> Finding:
-    """Whether the wall clock is synchronised: results carry its time."""
-    said = world.say("timedatectl", "show", "--property=NTPSynchronized", "--value")
-    if said == "yes":
-        return ok("wall clock", "synchronised by NTP")
-    if said is None and in_container(world):
-        return note("wall clock", "a container uses its host's clock")
-    if said is None and world.say("chronyc", "-n", "tracking") is not None:
-        return ok("wall clock", "synchronised by chrony")
-    if said is None:
-        return note("wall clock", "synchronisation unknown (no timedatectl, no chronyc)")
-    return warning(
-        "wall clock", "not synchronised: times of results are this computer's own", "sudo timedatectl set-ntp true"
-    )
+    """Whether the wall clock is synchronised: results carry its time, and a camera may claim to share it."""
+    seen = world.clock()
+    if seen.synchronised is None:
+        return note("wall clock", f"not known whether it is synchronised: {seen.why}")
+    by = f" ({seen.source} runs)" if seen.source else ""
+    if not seen.synchronised:
+        return warning(
+            "wall clock",
+            f"not synchronised{by}: times of results are this computer's own, and no camera's clock can be compared",
+            "sudo timedatectl set-ntp true  # or chrony, or ptp4l with phc2sys: docs/clocks.md",
+        )
+    return ok("wall clock", f"synchronised{by}, off by {seen.offset_ms:.3f} ms, error at most {seen.error_ms:.3f} ms")
 
 
 def check_power(world: World) -> Finding:

@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from asperity.runtime.process import kernel_clock
+from asperity.runtime.process.kernel_clock import KernelClock
 from asperity.runtime.process.processors import Processors, processors
 
 IMPORT_S = 90
@@ -92,6 +94,9 @@ class World(Protocol):
 
     def processors(self) -> Processors:
         """How many processors there are, and how many this process may use."""
+
+    def clock(self) -> KernelClock:
+        """What the kernel says of the wall clock."""
 
     def free_bytes(self, path: str) -> int:
         """Free space for this user at the path, which need not exist yet."""
@@ -182,6 +187,10 @@ class ThisMachine:
     def processors(self) -> Processors:
         """How many processors."""
         return processors()
+
+    def clock(self) -> KernelClock:
+        """What the kernel says of the wall clock."""
+        return kernel_clock.look()
 
     def free_bytes(self, path: str) -> int:
         """Room for this user."""

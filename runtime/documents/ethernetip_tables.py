@@ -14,8 +14,10 @@ from asperity.runtime.gateways.ethernetip.assemblies import (
     CONFIGURATION,
     COUNTED,
     INPUT_ONLY,
+    PLC_CLOCK,
     RESULT,
     SHOWN_BATCH,
+    SHOWN_CLOCKS,
     SHOWN_PART,
     STATE,
     TRIGGERED_PART,
@@ -65,14 +67,14 @@ def _fields(*columns: Assembly) -> list[str]:
 def produced() -> list[str]:
     """The fields that are read."""
     lines = _fields(ALL, RESULT, STATE)
-    for each in (SHOWN_PART, SHOWN_BATCH, COUNTED):
+    for each in (SHOWN_PART, SHOWN_BATCH, COUNTED, SHOWN_CLOCKS):
         lines += ["", *_fields(each)]
     return lines
 
 
 def consumed() -> list[str]:
     """The fields that are written, and the outcomes of a write."""
-    lines = [*_fields(COMMAND, ACKNOWLEDGE), "", *_fields(TRIGGERED_PART), ""]
+    lines = [*_fields(COMMAND, ACKNOWLEDGE), "", *_fields(TRIGGERED_PART), "", *_fields(PLC_CLOCK), ""]
     lines += [ "| `write_status` | name | the last write |", "|---|---|---|"]
     return lines + [f"| {number} | {name} | {meaning} |" for number, (name, meaning) in WRITE_STATUS.items()]
 

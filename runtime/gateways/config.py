@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from asperity.runtime.gateways.ethernetip.settings import Ethernetip
+from asperity.runtime.gateways.plc_clock import Clocks
 from asperity.runtime.gateways.result_block import ResultBlock
 from asperity.runtime.security.private_files import CLIENT_KEY_VARIABLE
 from asperity.runtime.settings.paths import control_endpoint
@@ -317,6 +318,9 @@ class Http(Section, frozen=True, forbid_unknown_fields=True):
     results_shown: Annotated[int, number(1, 1000, "number of recent results on the page")] = 20
     results_kept: Annotated[int, number(1, 100_000, "number of recent results that /api/v1 answers with")] = 1000
     refresh_s: Annotated[int, number(1, 3600, "the page reloads after this")] = 2
+    time_zone: Annotated[
+        str, text("zone of the times on the page, for example `Europe/Berlin`; empty: this computer's")
+    ] = ""
 
 
 class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
@@ -326,6 +330,7 @@ class GatewayConfig(Section, frozen=True, forbid_unknown_fields=True):
     gateway: Gateway = Gateway()
     log: Log = Log()
     users: Users = Users()
+    clocks: Clocks = Clocks()
     opcua: Opcua = Opcua()
     mqtt: Mqtt = Mqtt()
     sparkplug: Sparkplug = Sparkplug()

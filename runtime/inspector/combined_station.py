@@ -37,6 +37,7 @@ from asperity.runtime.settings.view_sections import Combined
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
 from asperity.runtime.states import JUDGING, READY_STATES, State
 from asperity.runtime.vision.scoring import PartDue, ViewDue
+from asperity.runtime.wire.clocks import Clocks
 from asperity.runtime.wire.common import MAX_ALARMS
 
 LEAST_FIRST = (State.ERROR, State.HALTED, State.PREOPERATIONAL, State.INITIALIZED, State.READY, State.SINGLE_EXECUTION)
@@ -312,6 +313,7 @@ class CombinedStation:
             recipe_change=self.recipes.changes.last,
             bundle=recipe.bundle if recipe else "",
             engine=first.engine,
+            clocks=Clocks(computer=first.clocks.computer) if first.clocks is not None else None,
             last_result_id=self.results.last_published_id,
             alarms=tuple(alarms)[:MAX_ALARMS],
             unknown_by_reason={reason.name: count for reason, count in self.ledger.unknown_by_reason.items()},

@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from asperity.runtime import __version__, wire
 from asperity.runtime.clock import MS, Now, look
 from asperity.runtime.errors import AsperityError, EngineLostError, FrameRefused
+from asperity.runtime.inspector.clocks import ClockWatch
 from asperity.runtime.inspector.combined_station import CombinedStation
 from asperity.runtime.inspector.requests import Requests
 from asperity.runtime.inspector.station import Station
@@ -67,12 +68,13 @@ class Inspector:
         sockets.access.logged_in = self._logged_in
         self.ending = False
         """Set to end: from a signal handler, or by the controller ``shutdown``."""
+        self.clock_watch = watch = ClockWatch(self.config.clocks.look_s)
         self.recipes = OpenRecipes(len(configs))
         limits, idle_tick_s = self.config.limits, self.config.timing.idle_tick_ms / 1000
         self.engine_thread = EngineThread(len(configs), limits.queue_length, idle_tick_s, sockets.make_bell, clock)
         self.loaders = [Loader(config, sockets.make_bell, self.recipes) for config in configs]
         self.stations = [
-            Station(config, journal, self.session, sockets, slot, loader, clock, self.started_ns, self.audit)
+            Station(config, journal, self.session, sockets, slot, loader, clock, self.started_ns, self.audit, watch)
             for config, journal, slot, loader in zip(
                 configs, journals, self.engine_thread.slots, self.loaders, strict=True
             )
@@ -98,6 +100,7 @@ class Inspector:
         """
         try:
             self.audit.start()
+            self.clock_watch.start()
             self.begin(first_recipes)
             while not self.ending:
                 self.sockets.wait(self._patience_ms())
@@ -265,6 +268,7 @@ class Inspector:
             station.journal.close()
         for combined in self.combined:
             combined.close()
+        self.clock_watch.close()
         self.audit.record("", "session", ITSELF, "ENDED")
         self.audit.close()
 

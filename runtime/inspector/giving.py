@@ -86,6 +86,7 @@ def give_trigger(station: Station, request: wire.Request, hard_wired: bool, batc
             entry,
             batch,
             request.position,
+            given_ns=now.ns,
             ticket=ticket,
         )
     )

@@ -10,9 +10,10 @@ from collections import deque
 
 from asperity.runtime.clock import MS, Now
 from asperity.runtime.frame import Frame
+from asperity.runtime.inspector.clocks import StationClocks
 from asperity.runtime.inspector.part_matching import DeviceClock, Match, PartMatcher
 from asperity.runtime.judging.pipeline import SHARED_CLOCKS
-from asperity.runtime.settings.station_toml import StationConfig
+from asperity.runtime.settings.station_toml import HardWired, StationConfig
 
 IDS_REMEMBERED = 64
 """Announcements whose ids are not taken again: an announcement that comes twice must not take the next part's frame."""
@@ -20,6 +21,11 @@ STEP_MIN_NS = 1 * MS
 """A wall clock is slewed by less between two looks."""
 MEASURED_PARTS = 100
 """Each time this many parts were matched their times are reported: [hard_wired] is commissioned by them."""
+
+NOT_COMPARABLE = (
+    "the clocks of camera and computer are not known to agree within tolerance_ms, and frames may arrive nearly a "
+    "pitch after their exposure: synchronise them, or lower arrival_max_ms (docs/clocks.md)"
+)
 
 
 class Punctuality:
@@ -47,6 +53,7 @@ class WiredLine:
 
     def __init__(self, config: StationConfig, now: Now) -> None:
         self._settings = config.hard_wired
+        self._wide = _is_wide(config.hard_wired)
         self._unread_max_ns = config.limits.deadline_ms * MS
         self._matcher = PartMatcher(self._settings, now.ns)
         self._device = DeviceClock(self._settings)
@@ -79,13 +86,15 @@ class WiredLine:
         self._ids.append(trigger_id)
         self._matcher.announce(trigger_id, now.ns)
 
-    def exposed_ns(self, frame: Frame, now: Now) -> int | None:
+    def exposed_ns(self, frame: Frame, now: Now, clocks: StationClocks) -> int | None:
         """When a frame that arrives now was exposed, monotonic; None: that is not known. To be asked once a frame."""
         self.look(now)
         self._timeless = frame.t_exposure_us == 0
         if self._timeless:
             return None
         if frame.clock in SHARED_CLOCKS:
+            if not self._wide and clocks.doubtful(frame.clock):
+                self.unsync(NOT_COMPARABLE)
             return now.ns - (now.wall_us - frame.t_exposure_us) * 1000
         return self._device.map(frame.t_exposure_us, now.ns)
 
@@ -122,6 +131,12 @@ class WiredLine:
     def next_due_ns(self) -> int | None:
         """When ``settle`` has something to say."""
         return self._matcher.next_due_ns()
+
+
+def _is_wide(settings: HardWired) -> bool:
+    """Frames come so soon that clocks which put one into the next part's window make it late or an error."""
+    window_ms = settings.early_ms + settings.late_ms + 2 * settings.tolerance_ms
+    return settings.arrival_max_ms + window_ms < settings.pitch_min_ms
 
 
 def _offset_ns(now: Now) -> int:

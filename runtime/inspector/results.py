@@ -65,7 +65,7 @@ class Results:
         self.last_published_id = journal.last_id
         self.on_view: Callable[[int, Result], None] | None = None
         """Of a view: takes the one result of each ticket that was given with a trigger."""
-        self._view_of = view_of(config)
+        self.view_of = view_of(config)
         self._config = config
         self._name = config.station.name
         self._session = session
@@ -97,7 +97,7 @@ class Results:
             deadline_us=self._config.limits.deadline_ms * 1000,
             simulated=recipe.simulated if recipe else self._config.engine.name == "simulated",
             position=trigger.position if trigger else None,
-            view_of=self._view_of,
+            view_of=self.view_of,
             **(trigger.batch if trigger else self._counting.batch)._asdict(),
         )
 
@@ -123,7 +123,7 @@ class Results:
 
     def publish(self, result: Result, detail: str = "", trigger: PendingTrigger | None = None) -> None:
         """Journal, ledger, wire, in this order. ``trigger``: whose one answer this is."""
-        result = replace(result, t_done_us=self._clock().wall_us, view_of=self._view_of)
+        result = replace(result, t_done_us=self._clock().wall_us, view_of=self.view_of)
         try:
             body = wire.encode_result_body(result)
         except WireError as error:  # an engine's numbers that the contract cannot carry

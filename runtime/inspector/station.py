@@ -15,6 +15,7 @@ from asperity.runtime.errors import FrameRefused
 from asperity.runtime.frame import Frame, Verdict
 from asperity.runtime.inspector.admitted import Admitted
 from asperity.runtime.inspector.camera_guard import CameraGuard
+from asperity.runtime.inspector.clocks import ClockWatch, StationClocks
 from asperity.runtime.inspector.controller import Controller
 from asperity.runtime.inspector.counting import Counting
 from asperity.runtime.inspector.event_log import EventLog
@@ -25,7 +26,7 @@ from asperity.runtime.inspector.part_matching import Match
 from asperity.runtime.inspector.results import Results
 from asperity.runtime.inspector.triggers import PendingTrigger, Triggers
 from asperity.runtime.judging.engine_thread import Report, StationSlot, TakenOver, Tested
-from asperity.runtime.judging.pipeline import Job, Outcome, age_ns
+from asperity.runtime.judging.pipeline import Job, Outcome
 from asperity.runtime.judging.recipe_loader import Loader
 from asperity.runtime.reasons import Reason
 from asperity.runtime.records import ledger
@@ -33,7 +34,6 @@ from asperity.runtime.records.audit import Audit
 from asperity.runtime.records.journal import Journal
 from asperity.runtime.records.recovery import settle_past
 from asperity.runtime.records.slowest_frames import FrameTrace, SlowestFrames, write_document
-from asperity.runtime.settings.combined_stations import view_of
 from asperity.runtime.settings.paths import trace_path
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
@@ -57,6 +57,7 @@ class Station:
         clock: Callable[[], Now],
         started_ns: int,
         audit: Audit,
+        clock_watch: ClockWatch,
     ) -> None:
         """``started_ns``: when the session began."""
         self.config = config
@@ -76,6 +77,7 @@ class Station:
         self.work: dict[int, Admitted] = {}
         self.slowest = SlowestFrames(config.trace.slowest) if config.trace.slowest else None
         self.notice = EventLog(self.name, session, config.log, sockets.publish, clock)
+        self.clocks = StationClocks(config, clock_watch, self.notice, clock())
         self.started_ns = started_ns
         self.record = partial(audit.record, self.name)
         self.controller = Controller(
@@ -91,8 +93,7 @@ class Station:
         self.line_guard: LineGuard | None = None
         if self.line is not None:
             self.line_guard = LineGuard(self.line, sockets, self.controller, self.notice, self._matched)
-        self._last_frame_ns = 0
-        self._state_due_ns = 0
+        self._last_frame_ns = self._state_due_ns = 0
         self._state_shown: tuple[object, ...] = ()
 
     def begin(self, first_recipe: str) -> None:
@@ -133,8 +134,9 @@ class Station:
             self.results.answer(who, None, Reason.CAMERA_CONFLICT)
             return
         self.ledger.receive()
+        self.clocks.on_frame(frame, now)
         arrival = self.sequence.arrive(frame.camera_session, frame.seq)
-        exposed_ns = self.line.exposed_ns(frame, now) if self.line is not None else None
+        exposed_ns = self.line.exposed_ns(frame, now, self.clocks) if self.line is not None else None
         if arrival.lost:
             self._miss_exposure(exposed_ns, now)
             self.results.answer_lost(who, arrival.lost)
@@ -179,14 +181,14 @@ class Station:
         """Why a well-formed frame of our camera is not admitted; None: it is."""
         state, free_run = self.controller.state, self.config.station.triggers == "free_run"
         # With a hard-wired trigger it is the age that tells which part's the frame is.
-        stale = self.line is None and too_old(frame, now, self.sockets.read_up_to_ns, self.config)
+        stale = self.line is None and too_old(frame, now, self.sockets.read_up_to_ns, self.config, self.clocks)
         reasons = (
             (self.closing, Reason.SHUTDOWN),
             (frame.trigger_id != 0 and trigger is None, Reason.TRIGGER_EXPIRED),
             (state not in JUDGING, Reason.NOT_RUNNING),
             (trigger is None and not free_run and self.line is None, Reason.UNANNOUNCED),
             (stale, Reason.STALE),
-            (may_be_the_next_parts(frame, trigger, now, self.config.hard_wired.tolerance_ms), Reason.AMBIGUOUS),
+            (may_be_the_next_parts(frame, trigger, now, self.clocks), Reason.AMBIGUOUS),
         )
         return next((reason for applies, reason in reasons if applies), None)
 
@@ -198,12 +200,11 @@ class Station:
         self.journal.owe(born.result_id, wire.encode_result_body(born.unknown(Reason.RESTARTED)))
         if trigger is not None:
             self.journal.redeem(trigger.entry)
-        self.work[born.result_id] = Admitted(
-            born, now.ns, now.ns + limits.deadline_ms * MS, trigger, settled=self.line is None
-        )
+        due_ns = now.ns + limits.deadline_ms * MS
+        self.work[born.result_id] = Admitted(born, now.ns, due_ns, trigger, settled=self.line is None)
         if self.line is not None:
             self.line.expose(born.result_id, exposed_ns, now)
-        stale_ns = now.ns + limits.max_age_ms * MS - max(0, age_ns(frame, now.wall_us))
+        stale_ns = now.ns + limits.max_age_ms * MS - max(0, self.clocks.age_ns(frame, now.wall_us))
         recipe = frame.recipe or (trigger.recipe if trigger else None)
         displaced = self.slot.put(Job(born, frame, recipe, now.ns, stale_ns))
         if displaced is not None and displaced.born.result_id in self.work:
@@ -321,6 +322,7 @@ class Station:
             )
         self.counting.look(now, self.work)
         self.controller.alarms.hold("COUNTERS", self.counting.problem, "warning")
+        self.clocks.watch(now, self.controller.alarms)
         self.publish_state(now)
 
     def camera_alive(self, now: Now) -> bool:
@@ -353,19 +355,18 @@ class Station:
             expected_rate_hz=self.config.station.expected_rate_hz or None,
             alarms=tuple(controller.alarms),
             in_flight=len(self.work),
+            clocks=self.clocks.message(),
             unknown_by_reason={reason.name: count for reason, count in ledger.unknown_by_reason.items()},
             access_refused=dict(self.sockets.access.refused),
             **{name: getattr(ledger, name) for name in COUNTED},
-            view_of=view_of(self.config) or wire.UNSET,
+            view_of=self.results.view_of or wire.UNSET,
             **self.counting.batch._asdict(),
         )
 
     def publish_state(self, now: Now) -> None:
         """Five times per second, and at once when something changed that a receiver acts on."""
-        controller = self.controller
-        shown = (
-            controller.state, controller.tested, controller.recipe, controller.changes.last, tuple(controller.alarms)
-        )  # fmt: skip
+        now_is = self.controller
+        shown = (now_is.state, now_is.tested, now_is.recipe, now_is.changes.last, tuple(now_is.alarms))
         if now.ns < self._state_due_ns and shown == self._state_shown:
             return
         self._state_due_ns = now.ns + self.config.timing.state_interval_ms * MS

@@ -28,6 +28,8 @@ class PendingTrigger:
     """Of the encoder, as the trigger names it."""
     followed_ns: int | None = None
     """When another part's trigger came that was not taken: from then on that part may be at the camera. Monotonic."""
+    given_ns: int = 0
+    """When it was accepted. Monotonic."""
     ticket: int = 0
     """Of the view of a part that its result is (``part_views``); 0: it is not given for a combined station."""
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from asperity.runtime.records.journal import PROMISES_MAX
+from asperity.runtime.settings.clock_section import Clocks
 from asperity.runtime.settings.part_sections import Counters, Parts
 from asperity.runtime.settings.toml_tables import (
     NAME_RULE,
@@ -358,6 +359,7 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     combined: list[Combined] = msgspec.field(default_factory=list)
     counters: Counters = Counters()
     hard_wired: HardWired = HardWired()
+    clocks: Clocks = Clocks()
     sockets: Sockets = Sockets()
     security: Security = Security()
     control: Control = Control()

@@ -9,6 +9,7 @@ import msgspec
 
 from asperity.runtime.errors import WireError
 from asperity.runtime.states import READY_STATES
+from asperity.runtime.wire.clocks import Clocks
 from asperity.runtime.wire.common import (
     MAX_ALARMS,
     MAX_EVENT_BYTES,
@@ -95,6 +96,7 @@ class StationState(msgspec.Struct, frozen=True, kw_only=True):
     late: Count = 0
     """Frames that came after their exposure had been answered LOST; they have no second result."""
     gpu: Annotated[dict[Text, float | Text | None], msgspec.Meta(max_length=16)] | None = None
+    clocks: Clocks | None = None
     access_refused: Annotated[dict[Text, Count], msgspec.Meta(max_length=64)] = {}
     """Why connections and requests of clients were refused -> count."""
     lot: str = ""
@@ -176,6 +178,8 @@ def check_state(state: StationState) -> None:
     require_finite("state", expected_rate_hz=state.expected_rate_hz, threshold=state.threshold)
     numbers = {name: value for name, value in (state.gpu or {}).items() if isinstance(value, (int, float))}
     require_finite("state", **{f"gpu.{name}": value for name, value in numbers.items()})
+    if state.clocks is not None:
+        require_finite("state", **state.clocks.numbers())
     check_part("state", None, state.lot, state.order, state.shift)
 
 

@@ -25,8 +25,8 @@ TABLE: dict[str, dict[str, list[Off]]] = {
             off(f"{WIRE}::test_json_and_record_of_a_view_accept_nothing_though_it_is_ok", "assert (1, 1, True) == (1, 1, False)",
                 ("frame.py", 'return self.verdict is Verdict.OK and self.view_of == ""', "return self.verdict is Verdict.OK")),
             off(f"{LINE}::test_a_view_alone_accepts_nothing", "a view accepts",
-                ("inspector/results.py", "t_done_us=self._clock().wall_us, view_of=self._view_of)", "t_done_us=self._clock().wall_us)"),
-                ("inspector/results.py", "            view_of=self._view_of,\n", "")),
+                ("inspector/results.py", "t_done_us=self._clock().wall_us, view_of=self.view_of)", "t_done_us=self._clock().wall_us)"),
+                ("inspector/results.py", "            view_of=self.view_of,\n", "")),
         ],
         "a view is missing or late": [
             off(f"{LINE}::test_the_plc_triggers_each_view_itself", "(4, 'GOOD', True)", *NO_MISSING),

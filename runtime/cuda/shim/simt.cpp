@@ -1,7 +1,6 @@
 // The scheduler of simt.hpp: fibers, barriers, clusters, and the launch that the Python side calls.
 #include "simt.hpp"
-
-#include <sys/mman.h>
+#include "fibers.hpp"
 
 #include <algorithm>
 #include <array>
@@ -13,60 +12,10 @@
 #include <thread>
 #include <vector>
 
-#if !defined(__x86_64__)
-#include <ucontext.h>
-#endif
-
 namespace simt {
 namespace {
 
 constexpr long MOST_PAUSES = 20'000'000;  // of one launch: beyond it, nobody will ever do what is waited for
-constexpr size_t STACK_BYTES = 256 * 1024;
-constexpr size_t GUARD_BYTES = 4096 * 16;  // also a whole page where pages have 64 KiB
-
-// A saved place of execution. ucontext alone would do, but it enters the kernel at every switch.
-#if defined(__x86_64__)
-struct Place { void* sp = nullptr; };
-extern "C" void simt_switch(void** from, void* to);
-asm(R"(
-.text
-.type simt_switch,@function
-simt_switch:
-    pushq %rbp
-    pushq %rbx
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
-    movq %rsp, (%rdi)
-    movq %rsi, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbx
-    popq %rbp
-    ret
-.size simt_switch,.-simt_switch
-)");
-void change(Place& from, Place& to) { simt_switch(&from.sp, to.sp); }
-void prepare(Place& place, char* stack, size_t bytes, void (*entry)()) {
-    auto* top = reinterpret_cast<void**>((reinterpret_cast<uintptr_t>(stack + bytes) & ~uintptr_t{15}) - 16);
-    *top = reinterpret_cast<void*>(entry);  // `ret` leaves the stack as a call would: 8 below a multiple of 16
-    place.sp = top - 6;
-    std::memset(place.sp, 0, 6 * sizeof(void*));
-}
-#else
-struct Place { ucontext_t context; };
-void change(Place& from, Place& to) { swapcontext(&from.context, &to.context); }
-void prepare(Place& place, char* stack, size_t bytes, void (*entry)()) {
-    getcontext(&place.context);
-    place.context.uc_stack.ss_sp = stack;
-    place.context.uc_stack.ss_size = bytes;
-    place.context.uc_link = nullptr;
-    makecontext(&place.context, entry, 0);
-}
-#endif
 
 struct Copy { void* to; const void* from; size_t bytes, filled; };
 
@@ -122,20 +71,6 @@ struct Launch {
     unsigned turn = 0;
     unsigned idle = 0;
 };
-
-// Stacks outlive launches: touching fresh pages is what costs.
-char* stack_of(unsigned block, int thread) {
-    static std::array<char*, MAX_CLUSTER> pools{};
-    constexpr size_t each = STACK_BYTES + GUARD_BYTES;
-    char*& pool = pools[block];
-    if (!pool) {
-        void* p = mmap(nullptr, each * MAX_THREADS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (p == MAP_FAILED) return nullptr;
-        pool = static_cast<char*>(p);
-        for (int t = 0; t < MAX_THREADS; ++t) mprotect(pool + each * t, GUARD_BYTES, PROT_NONE);
-    }
-    return pool + each * thread + GUARD_BYTES;
-}
 
 thread_local char shared_anchor;  // where this block's static shared memory is, relative to another block's
 char last_error[512] = "";
@@ -385,33 +320,6 @@ void land_copies(int groups_left) {
         }
         groups.erase(groups.begin());
     }
-}
-
-unsigned short to_half(float v) {
-    uint32_t f = bits<uint32_t>(v), sign = f >> 16 & 0x8000, magnitude = f & 0x7fffffff;
-    if (magnitude > 0x7f800000) return static_cast<unsigned short>(sign | 0x7e00);  // NaN
-    if (magnitude >= 0x477ff000) return static_cast<unsigned short>(sign | 0x7c00);  // rounds to infinity
-    if (magnitude < 0x38800000) {  // subnormal: a multiple of 2^-24, rounded by the float unit
-        float scaled = bits<float>(magnitude) * 16777216.0f;
-        return static_cast<unsigned short>(sign | static_cast<uint32_t>(std::nearbyint(scaled)));
-    }
-    uint32_t odd = magnitude >> 13 & 1;
-    return static_cast<unsigned short>(sign | ((magnitude - 0x38000000 + 0xfff + odd) >> 13));
-}
-
-const float* half_values() {
-    static const std::unique_ptr<float[]> table = [] {
-        auto values = std::make_unique<float[]>(65536);
-        for (uint32_t h = 0; h < 65536; ++h) {
-            uint32_t exponent = h >> 10 & 31, fraction = h & 0x3ff;
-            float v = exponent == 31 ? (fraction ? NAN : INFINITY)
-                      : exponent ? std::ldexp(static_cast<float>(1024 + fraction), static_cast<int>(exponent) - 25)
-                                 : std::ldexp(static_cast<float>(fraction), -24);
-            values[h] = h & 0x8000 ? -v : v;
-        }
-        return values;
-    }();
-    return table.get();
 }
 
 }  // namespace simt

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from asperity.runtime.gateways.modbus.table import (
     BATCH,
+    CLOCKS,
     COUNTS,
     PART,
     PART_WRITES,
+    PLC_TIME,
     STATUS,
     WORDS,
     WRITES,
@@ -145,10 +147,17 @@ TRIGGERED_PART = Assembly(
     152, "part of a trigger", "position and part id of the next trigger; lot, order and shift for command 8",
     PART_WRITES, _placed(PART_WRITES), writable=True,
 )  # fmt: skip
+SHOWN_CLOCKS = Assembly(
+    110, "clocks", "the station's time, and what is known of each clock", CLOCKS, _placed(CLOCKS)
+)
+PLC_CLOCK = Assembly(
+    160, "time of the PLC", "UTC by the controller's clock", PLC_TIME, _placed(PLC_TIME), writable=True
+)
 ASSEMBLIES = {
     assembly.instance: assembly
     for assembly in (
-        ALL, RESULT, STATE, SHOWN_PART, SHOWN_BATCH, COUNTED, COMMAND, ACKNOWLEDGE, TRIGGERED_PART,
+        ALL, RESULT, STATE, SHOWN_PART, SHOWN_BATCH, COUNTED, SHOWN_CLOCKS, COMMAND, ACKNOWLEDGE, TRIGGERED_PART,
+        PLC_CLOCK,
     )
 }  # fmt: skip
 PRODUCED = (ALL, RESULT, STATE)

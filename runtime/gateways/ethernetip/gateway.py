@@ -40,6 +40,11 @@ class EthernetIpGateway:
         cyclic = f"cyclic data at port {self._server.cyclic_port}, " if self._server.cyclic_port else ""
         return f"ethernetip {self._config.host}, {cyclic}requests at port {port}"
 
+    @property
+    def problem(self) -> str:
+        """For the process's status."""
+        return self._registers.clocks.plc.problem
+
     def refresh(self) -> None:
         """As ``Gateway.refresh``."""
         self._registers.refresh()

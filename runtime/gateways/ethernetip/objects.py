@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from asperity.runtime.gateways.ethernetip.assemblies import (
     ASSEMBLIES,
+    PLC_CLOCK,
     WRITE_STATUS_OF_NAME,
     Assembly,
 )
@@ -98,11 +99,11 @@ class Objects:
             raise CipError(General.NOT_SETTABLE)
         if len(data) != assembly.nbytes:
             raise CipError(General.TOO_SHORT if len(data) < assembly.nbytes else General.TOO_LONG)
-        if self._owned() and not cyclic:
+        if self._owned() and not cyclic and assembly is not PLC_CLOCK:
             raise CipError(General.DEVICE_STATE)
         registers = assembly.to_registers(data)
         if registers is None:
-            self.write_status = WRITE_STATUS_OF_NAME["REFUSED"]
+            self._wrote(assembly, "REFUSED")
             raise CipError(General.INVALID_VALUE)
         words = [int.from_bytes(registers[at : at + 2], "big") for at in range(0, len(registers), 2)]
         try:
@@ -112,9 +113,14 @@ class Objects:
                 ILLEGAL_VALUE: ("REFUSED", General.INVALID_VALUE),
                 BUSY: ("BUSY", General.OBJECT_STATE),
             }.get(refusal.code, ("NOT_ALLOWED", General.PRIVILEGE))
-            self.write_status = WRITE_STATUS_OF_NAME[name]
+            self._wrote(assembly, name)
             raise CipError(status) from refusal
-        self.write_status = WRITE_STATUS_OF_NAME["TAKEN"]
+        self._wrote(assembly, "TAKEN")
+
+    def _wrote(self, assembly: Assembly, outcome: str) -> None:
+        """The time of the PLC is not a request: ``write_status`` stays what the last of these left."""
+        if assembly is not PLC_CLOCK:
+            self.write_status = WRITE_STATUS_OF_NAME[outcome]
 
     def idle(self) -> None:
         """The controller is in program mode: what it sends is not done."""

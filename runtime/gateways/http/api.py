@@ -11,6 +11,8 @@ import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
@@ -22,6 +24,7 @@ from asperity.runtime.gateways.http.requests import JSON, Answer, Request, Reque
 from asperity.runtime.gateways.link import Delivered, Item, Link
 from asperity.runtime.gateways.log_ins.users import User
 from asperity.runtime.gateways.parts import Parts
+from asperity.runtime.gateways.plc_clock import PlcClock
 from asperity.runtime.gateways.requests import NOT_FROM_A_GATEWAY, fields_to_ask, request_of
 from asperity.runtime.gateways.state_message import state_message
 from asperity.runtime.text.numbers import whole_number
@@ -55,11 +58,12 @@ class Route:
 class Api:
     """The paths of one gateway, and the results they answer with."""
 
-    def __init__(self, config: GatewayConfig, link: Link, document: Callable[[], object]) -> None:
+    def __init__(self, config: GatewayConfig, link: Link, document: Callable[[], object], plc: PlcClock) -> None:
         """``document``: the OpenAPI description."""
         self._config = config
         self._link = link
         self._document = document
+        self._plc = plc
         self._parts = Parts(config.http.results_kept)
         self._items: deque[Item] = deque(maxlen=config.http.results_kept)
         self._arrived: deque[Item] = deque()  # not shown before the request of its trigger is answered
@@ -100,7 +104,8 @@ class Api:
         return problem(404, f"there is no {request.path[:80]!a}; {PREFIX}/openapi.json describes what there is")
 
     async def _state(self, request: Request, user: User | None, value: str) -> Answer:
-        return json_answer(state_message(self._config.station.name, self._link.view(), "", ()))
+        state = state_message(self._config.station.name, self._link.view(), "", ())
+        return json_answer({**state, "plc_offset_ms": self._plc.offset_ms})
 
     async def _results(self, request: Request, user: User | None, value: str) -> Answer:
         first = _number(request.query, "since", 0, ID_MAX)
@@ -135,6 +140,9 @@ class Api:
         if op == "prepare_recipe" and asked.recipe:
             self._parts.asked_for(asked.recipe)
         actor = f"http {user.name if user is not None else 'anonymous'}"
+        sent_us = date_us(request.headers.get("date", ""))
+        if sent_us is not None:
+            self._plc.says(sent_us, actor)
         future = self._link.ask(op, actor=actor, **fields_to_ask(asked))
         if asked.trigger_id:
             self._parts.triggered(asked.trigger_id, future)
@@ -178,6 +186,16 @@ class Api:
         held_ms = (time.monotonic() - item.at_s) * 1000
         valid_ms = max(0, int(self._config.gateway.accept_hold_ms - held_ms)) if accept else 0
         return {"kind": "result", **fields, "accept": accept, "valid_ms": valid_ms}
+
+
+def date_us(text: str) -> int | None:
+    """The middle of the second that a header Date (RFC 9110) names; None: it names none."""
+    try:
+        found = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    utc = found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
+    return round(utc.timestamp() * 1_000_000) + 500_000
 
 
 def fields_of_command(op: str) -> tuple[str, ...]:

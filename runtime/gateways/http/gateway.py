@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -22,7 +23,8 @@ from asperity.runtime.gateways.http.api import COMMANDS, PREFIX, Api
 from asperity.runtime.gateways.http.log_in import CHALLENGE, Doorkeeper
 from asperity.runtime.gateways.http.metrics import Metrics
 from asperity.runtime.gateways.http.openapi import document
-from asperity.runtime.gateways.http.page import page, why_not
+from asperity.runtime.gateways.http.page import LOG_IN, Reader, page, why_not
+from asperity.runtime.gateways.http.plant_time import zone_of
 from asperity.runtime.gateways.http.requests import (
     HTML,
     Answer,
@@ -34,6 +36,8 @@ from asperity.runtime.gateways.http.requests import (
     read_request,
 )
 from asperity.runtime.gateways.link import Item, Link
+from asperity.runtime.gateways.log_ins.users import User
+from asperity.runtime.gateways.plc_clock import PlcClock
 from asperity.runtime.gateways.process import cannot_listen, check_host, hold_more, run
 
 log = logging.getLogger("asperity.gateway")
@@ -64,19 +68,24 @@ class HttpGateway:
     """The protocol's part of the process."""
 
     def __init__(self, config: GatewayConfig, link: Link) -> None:
-        """Raises ConfigError for a host off loopback without ``insecure_lan``."""
+        """Raises ConfigError for a host off loopback without ``insecure_lan``, and a time zone that is not known."""
         check_host("http", config.http.host, config.http.insecure_lan)
         self._station = config.station.name
         self._config = config.http
         self._link = link
+        self._zone = zone_of(config.http.time_zone)
+        self._plc = PlcClock(config.clocks)
         self._commands = config.gateway.commands
         self._doorkeeper = Doorkeeper(config.users)
-        self._metrics = Metrics(link, lambda: self._doorkeeper.refused)
-        self._api = Api(config, link, lambda: document(PREFIX, self._api.routes, COMMANDS))
+        self._metrics = Metrics(link, lambda: self._doorkeeper.refused, self._plc)
+        self._api = Api(config, link, lambda: document(PREFIX, self._api.routes, COMMANDS), self._plc)
         self._last: deque[Item] = deque(maxlen=config.http.results_shown)
         self._server: asyncio.Server | None = None
         self._clients: set[_Client] = set()
-        self._pages = {"/": self._page, "/livez": self._live, "/readyz": self._ready, "/metrics": self._scrape}
+        self._pages: dict[str, Callable[[User | None], Answer]] = {
+            "/": self._page, LOG_IN: self._page, "/livez": lambda _: self._live(), "/readyz": lambda _: self._ready(),
+            "/metrics": lambda _: self._scrape(),
+        }  # fmt: skip
 
     async def open(self) -> str:
         """As ``Gateway.open``."""
@@ -91,6 +100,11 @@ class HttpGateway:
         hold_more(self._server)
         host = f"[{config.host}]" if ":" in config.host else config.host  # RFC 3986: an IPv6 address in a URL
         return f"http://{host}:{self._server.sockets[0].getsockname()[1]}/"
+
+    @property
+    def problem(self) -> str:
+        """For the process's status."""
+        return self._plc.problem
 
     def refresh(self) -> None:
         """As ``Gateway.refresh``."""
@@ -157,12 +171,13 @@ class HttpGateway:
                 return await self._api_answer(request, host)
             make = self._pages.get(request.path)
             if make is None:
-                return Answer(404, f"there are / /livez /readyz /metrics {PREFIX}/openapi.json\n".encode())
+                return Answer(404, f"there are / {LOG_IN} /livez /readyz /metrics {PREFIX}/openapi.json\n".encode())
             if request.method not in ("GET", "HEAD"):
                 return not_allowed("GET", "HEAD")
-            if request.path not in PROBES:
-                await self._doorkeeper.user(request, host)
-            return make()
+            user = None if request.path in PROBES else await self._doorkeeper.user(request, host)
+            if request.path == LOG_IN and user is None and self._doorkeeper.known:
+                return problem(401, "log in with a user and a password", CHALLENGE)
+            return make(user)
         except RequestRefused as refused:
             found: Answer = refused.args[0]
             return found
@@ -185,8 +200,18 @@ class HttpGateway:
                 return problem(403, f"user {user.name} may only read; give the role operate (asperity gateway user)")
         return await route.call(request, user, value)
 
-    def _page(self) -> Answer:
-        return Answer(200, page(self._station, self._link.view(), self._last, self._config.refresh_s), HTML)
+    def _page(self, user: User | None) -> Answer:
+        reader = Reader(self._access(user), bool(self._doorkeeper.known) and user is None, self._zone)
+        text = page(self._station, self._link.view(), self._last, self._config.refresh_s, reader, self._plc)
+        return Answer(200, text, HTML)
+
+    def _access(self, user: User | None) -> str:
+        """Who that is, and what they may do."""
+        if user is None:
+            return "nobody is logged in: read only"
+        if user.may_operate and self._commands:
+            return f"{user.name}, operate: may command the station by {PREFIX}/commands; this page only reads"
+        return f"{user.name}, {user.role}: read only"
 
     def _live(self) -> Answer:
         return Answer(200, b"the gateway turns\n")

@@ -13,7 +13,9 @@ from prometheus_client.registry import Collector
 
 from asperity.runtime.client.ordering import Gap
 from asperity.runtime.frame import LATENCY_STAGES
+from asperity.runtime.gateways.http.clock_metrics import of_clocks
 from asperity.runtime.gateways.link import Delivered, Item, Link, View, synced
+from asperity.runtime.gateways.plc_clock import PlcClock
 from asperity.runtime.reasons import JUDGED, Reason
 from asperity.runtime.states import ALARMS
 from asperity.runtime.wire import Counters, StationState, Tally
@@ -26,7 +28,9 @@ OTHER = "other"
 class Metrics:
     """Counts of one gateway and the picture of its station."""
 
-    def __init__(self, link: Link, refused: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self, link: Link, refused: Callable[[], int] = lambda: 0, plc: PlcClock | None = None
+    ) -> None:
         """``refused``: log-ins refused so far."""
         self._registry = CollectorRegistry()
         self._results = Counter(
@@ -47,7 +51,7 @@ class Metrics:
             self._results.labels(_verdict(reason), reason.name)
         for stage in LATENCY_STAGES:
             self._latency.labels(stage)
-        self._registry.register(_Present(link, refused))
+        self._registry.register(_Present(link, refused, plc))
 
     def count(self, item: Item) -> None:
         """An item that the link handed on."""
@@ -69,8 +73,9 @@ class Metrics:
 class _Present(Collector):
     """What the link says when it is asked."""
 
-    def __init__(self, link: Link, refused: Callable[[], int]) -> None:
+    def __init__(self, link: Link, refused: Callable[[], int], plc: PlcClock | None) -> None:
         self._link = link
+        self._plc = plc
         self._refused = refused
 
     def collect(self) -> Iterator[Metric]:
@@ -80,6 +85,8 @@ class _Present(Collector):
         yield CounterMetricFamily("asperity_log_ins_refused", "Log-ins refused by the gateway.", self._refused())
         if view.state is not None:
             yield from _of_state(view.state)
+        said = view.state.clocks if view.state is not None else None
+        yield from of_clocks(said, None if self._plc is None else self._plc.offset_ms)
         if view.counters is not None:
             yield from _of_counters(view.counters)
 

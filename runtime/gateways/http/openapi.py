@@ -55,6 +55,7 @@ class State(StationState, frozen=True):
 
     trusted: bool = False
     why: str = ""
+    plc_offset_ms: float | None = None
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from dataclasses import dataclass
+from datetime import tzinfo
 from html import escape
 
 from asperity.runtime.client.ordering import Gap
 from asperity.runtime.frame import Verdict
+from asperity.runtime.gateways.http.plant_time import shown_time
 from asperity.runtime.gateways.link import Item, View, synced
+from asperity.runtime.gateways.plc_clock import PlcClock
 from asperity.runtime.states import State, alarm_text
 from asperity.runtime.text.part_identity import shown_id
 from asperity.runtime.wire import Counters, ReceivedResult, StationState, Tally
+from asperity.runtime.wire.clocks import Clocks
 
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5em; color: #1c1c1c; background: #fff }
@@ -22,7 +26,7 @@ td.n { text-align: right; font-variant-numeric: tabular-nums } .gap, .unknown, .
 """
 COLUMNS = (
     "result",
-    "time (UTC)",
+    "time",
     "verdict",
     "reason",
     "modality",
@@ -39,17 +43,34 @@ COLUMNS = (
     "recipe",
     "",
 )
+LOG_IN = "/log-in"
 TOP_REASONS = 5
 """Reasons shown with a yield, those first that cost most parts."""
 STATES = {int(state): state.name for state in State}
 
 
-def page(station: str, view: View, items: Iterable[Item], refresh_s: int) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who reads the page, and how."""
+
+    access: str
+    """Who they are to the gateway, and what they may do, as text."""
+    may_log_in: bool
+    """There are users, and this is not one."""
+    zone: tzinfo | None
+    """Of all times; None: this computer's."""
+
+
+def page(station: str, view: View, items: Iterable[Item], refresh_s: int, reader: Reader, plc: PlcClock) -> bytes:
     """The whole page; ``items`` newest first."""
     reason = why_not(view)
-    said = _of_state(view.state, view.counters) if view.state is not None else []
-    facts = [("station", station), ("results here", str(view.results)), ("missing", str(view.missing)), *said]
-    rows = "".join(_row(item) for item in items)
+    said = _of_state(view.state, view.counters, reader.zone) if view.state is not None else []
+    facts = [
+        ("station", station), ("results here", str(view.results)), ("missing", str(view.missing)), *said,
+        ("clock of the PLC", plc.problem or _plc(plc)), ("access", reader.access),
+    ]  # fmt: skip
+    rows = "".join(_row(item, reader.zone) for item in items)
+    log_in = f"<p><a href={LOG_IN}>log in</a></p>" if reader.may_log_in else ""
     parts = [
         "<!doctype html><html lang=en><head><meta charset=utf-8>",
         f"<meta http-equiv=refresh content={refresh_s}><title>{escape(station)}</title><style>{STYLE}</style></head>",
@@ -58,7 +79,7 @@ def page(station: str, view: View, items: Iterable[Item], refresh_s: int) -> byt
         "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts),
         "</table><table><tr>",
         "".join(f"<th>{name}</th>" for name in COLUMNS),
-        f"</tr>{rows}</table></body></html>",
+        f"</tr>{rows}</table>{log_in}</body></html>",
     ]
     return "".join(parts).encode()
 
@@ -79,7 +100,7 @@ def _state(state: StationState) -> str:
     return f"{state.state} {STATES.get(state.state, 'unknown')}"
 
 
-def _of_state(state: StationState, counters: Counters | None) -> list[tuple[str, str]]:
+def _of_state(state: StationState, counters: Counters | None, zone: tzinfo | None) -> list[tuple[str, str]]:
     unknown = ", ".join(f"{name} {count}" for name, count in sorted(state.unknown_by_reason.items()))
     engine = state.engine
     return [
@@ -93,17 +114,40 @@ def _of_state(state: StationState, counters: Counters | None) -> list[tuple[str,
         ("received, lost, late", f"{state.received}, {state.lost}, {state.late}"),
         ("ok, ng, unknown", f"{state.ok}, {state.ng}, {state.unknown}" + (f" ({unknown})" if unknown else "")),
         ("in flight", str(state.in_flight)),
-        *_of_counters(counters, state),
+        *_of_counters(counters, state, zone),
         ("lot, order, shift", ", ".join(text or "none" for text in (state.lot, state.order, state.shift))),
+        *_of_clocks(state.clocks),
     ]
 
 
-def _of_counters(counters: Counters | None, state: StationState) -> list[tuple[str, str]]:
+def _of_clocks(clocks: Clocks | None) -> list[tuple[str, str]]:
+    if clocks is None:
+        return []
+    computer, camera = clocks.computer, clocks.camera
+    words = {None: "not known whether synchronised", True: "synchronised", False: "not synchronised"}
+    by = f", {computer.source} runs" if computer.source else ""
+    ms = f", off by {_ms(computer.offset_ms)}, error at most {_ms(computer.error_ms)}" if computer.synchronised else ""
+    way = f", {_ms(camera.offset_ms)} to arrival at least, jumps {camera.jumps}" if camera.offset_ms is not None else ""
+    return [
+        ("clock of the computer", words[computer.synchronised] + by + ms),
+        ("clock of the camera", (camera.clock or "no frame yet") + way),
+    ]
+
+
+def _plc(plc: PlcClock) -> str:
+    return "not known" if plc.offset_ms is None else f"off by {_ms(plc.offset_ms)}"
+
+
+def _ms(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3f} ms"
+
+
+def _of_counters(counters: Counters | None, state: StationState, zone: tzinfo | None) -> list[tuple[str, str]]:
     """Since the last reset: all, and those of the present recipe, lot and shift."""
     if counters is None:
         return []
     here = counters.row(state.recipe, state.lot, state.shift)
-    since = f"since {_time(counters.since_us)[:19]}"
+    since = f"since {shown_time(counters.since_us, zone, ms=False)}"
     return [(f"yield {since}", _tally(counters)), ("yield of this recipe, lot and shift", _tally(here))]
 
 
@@ -123,21 +167,21 @@ def _of_change(state: StationState) -> str:
     return f"number {change.number} to {change.recipe or 'none'}: {change.status}{why}"
 
 
-def _row(item: Item) -> str:
+def _row(item: Item, zone: tzinfo | None) -> str:
     if isinstance(item, Gap):
         text = f"{item.first_id} to {item.last_id} missing: {item.why}"
         return f"<tr class=gap><td colspan={len(COLUMNS)}>{escape(text)}</td></tr>"
     result = item.result
     verdict = result.verdict.name.lower() if result.verdict in (Verdict.OK, Verdict.NG) else "unknown"
-    cells = "".join(f"<td class=n>{escape(text)}</td>" for text in _cells(result))
+    cells = "".join(f"<td class=n>{escape(text)}</td>" for text in _cells(result, zone))
     return f"<tr class={verdict}>{cells}</tr>"
 
 
-def _cells(result: ReceivedResult) -> list[str]:
+def _cells(result: ReceivedResult, zone: tzinfo | None) -> list[str]:
     total_us = result.latency_us.get("total")
     return [
         str(result.result_id),
-        _time(result.t_done_us),
+        shown_time(result.t_done_us, zone),
         result.verdict.name.lower(),
         result.reason.name,
         result.modality,
@@ -161,13 +205,6 @@ def _about(result: ReceivedResult) -> list[str]:
     of_view = f"one view of {result.view_of}, accepts no part" if result.view_of else ""
     views = ", ".join(map(str, result.views))
     return [text for text in ("simulated" if result.simulated else "", of_view, views) if text]
-
-
-def _time(t_us: int) -> str:
-    try:
-        return datetime.fromtimestamp(t_us / 1e6, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    except (ValueError, OverflowError, OSError):
-        return f"{t_us} us"  # a clock beyond the calendar's end
 
 
 def _number(value: float | None) -> str:

@@ -27,6 +27,11 @@ class ModbusGateway:
             raise cannot_listen("modbus", self._config.host, self._config.port, error) from error
         return f"modbus {self._config.host} port {port}"
 
+    @property
+    def problem(self) -> str:
+        """For the process's status."""
+        return self._registers.clocks.plc.problem
+
     def refresh(self) -> None:
         """As ``Gateway.refresh``."""
         self._registers.refresh()

@@ -21,16 +21,18 @@ from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.config import GatewayConfig
 from asperity.runtime.gateways.given_up import GivenUp
 from asperity.runtime.gateways.link import Delivered, Item, Link, synced
+from asperity.runtime.gateways.modbus.clock_blocks import ClockBlocks
 from asperity.runtime.gateways.modbus.part_blocks import COUNT, FIRST, PartWrites, counts_block, shown_block
 from asperity.runtime.gateways.modbus.requests import RecipeRequest, Request
 from asperity.runtime.gateways.modbus.server import BUSY, ILLEGAL_ADDRESS, ILLEGAL_VALUE, Refusal
 from asperity.runtime.gateways.modbus.table import (
     BATCH,
+    CLOCKS,
     COMMANDS,
     COUNTS,
-    F32_MAX,
     PART,
     PART_WRITES,
+    PLC_TIME,
     RECIPE_CHANGES,
     STATUS,
     STATUS_OF_CODE,
@@ -42,6 +44,7 @@ from asperity.runtime.gateways.modbus.table import (
     WRITE_WORDS,
     WRITES,
     Row,
+    f32,
     pack,
     unpack,
     words_of,
@@ -100,12 +103,14 @@ class ModbusRegisters:
         self._written: dict[str, int | float] = {row.name: 0 for row in WRITES}
         self._written["trigger_timeout_ms"] = TRIGGER_TIMEOUT_MS
         self._contradicted = False
-        self._parts = PartWrites()
+        self._parts, self.clocks = PartWrites(), ClockBlocks(config.clocks)
         self._blocks: dict[tuple[Row, ...], Callable[[], bytes]] = {
             WRITES: lambda: pack(WRITES, self._written),
             PART_WRITES: lambda: self._parts.read(0, words_of(PART_WRITES)),
             **{rows: partial(self._show, rows) for rows in (STATUS, PART, BATCH)},
             COUNTS: lambda: counts_block(link.view()),
+            CLOCKS: lambda: self.clocks.show(link.view()),
+            PLC_TIME: lambda: self.clocks.written,
         }
         self._known: set[str] = set()  # registers that were written since the gateway started
         self._recipe_of_number = {_number(table, text): name for text, name in self._block.recipes.items()}
@@ -219,7 +224,7 @@ class ModbusRegisters:
                 "recipe_change": RECIPE_CHANGES.get(state.recipe_change.status, 0) if state.recipe_change else 0,
                 "triggers": TRIGGERS.get(state.triggers, 0),
                 "synced": synced(state),
-                "threshold_in_force": _f32(state.threshold),
+                "threshold_in_force": f32(state.threshold),
                 "late": state.late,
             }
         if shown is not None:
@@ -254,6 +259,8 @@ class ModbusRegisters:
             if not self._parts.write(address - FIRST, words):
                 raise Refusal(ILLEGAL_VALUE)
             return
+        if self.clocks.takes(address, words):
+            return self.clocks.write(words, f"{self._table} {peer}")
         first, end = address - WRITE_ADDRESS, address - WRITE_ADDRESS + len(words)
         if first < 0 or end > WRITE_WORDS:
             raise Refusal(ILLEGAL_ADDRESS)
@@ -384,11 +391,6 @@ def _number(table: str, text: str) -> int:
             f'[{table}] recipes has the number {text!r}; use 1 to 65535, for example recipes = {{ 1 = "name" }}'
         )
     return int(text)
-
-
-def _f32(value: float | None) -> float:
-    """0 if there is none, or where no register holds it."""
-    return value if value is not None and abs(value) <= F32_MAX else 0.0
 
 
 def _actor(who: str) -> str:

@@ -161,7 +161,30 @@ PART_WRITES: tuple[Row, ...] = (
     _write("set_shift", 802, "text64", "shift for command 8"),
 )  # fmt: skip
 """Written before ``trigger_request`` or ``command``, in as many requests as it takes; by themselves they do nothing."""
-ROWS = STATUS + WRITES + PART + BATCH + PART_WRITES + COUNTS
+CLOCKS: tuple[Row, ...] = (
+    _read(
+        "station_time_s", 1100, "u32",
+        "UTC of the computer that runs the gateway, usually the station's, at this reading: seconds since 1970",
+    ),
+    _read("station_time_ms", 1102, "u16", "and milliseconds, 0 to 999"),
+    _read("computer_clock", 1103, "u16", "clock of the station's computer: 0 not known, 1 synchronised, 2 not"),
+    _read("computer_offset_ms", 1104, "f32", "what is left to correct of it; 0 if not known"),
+    _read("computer_error_ms", 1106, "f32", "largest error that its kernel reckons with; 0 if not known"),
+    _read("camera_clock", 1108, "u16", "clock of the camera: 0 not known, 1 ptp, 2 realtime, 3 device"),
+    _read("plc_clock", 1109, "u16", "the PLC's clock, by plc_time_s: 0 not known, 1 within plc_offset_max_ms, 2 off"),
+    _read(
+        "camera_offset_ms", 1110, "f32",
+        "smallest arrival minus exposure of the last minutes; negative: its clock is ahead; 0 if not known",
+    ),
+    _read("plc_offset_ms", 1112, "f32", "by how much the PLC's clock is ahead of station_time; 0 if not known"),
+)  # fmt: skip
+"""For people, and for a PLC that sets its clock: no result follows from any of it."""
+PLC_TIME: tuple[Row, ...] = (
+    _write("plc_time_s", 1150, "u32", "UTC by the PLC's clock, seconds since 1970; with the next one, in one request"),
+    _write("plc_time_ms", 1152, "u16", "and milliseconds, 0 to 999"),
+)
+"""Written whole, now and then; it only shows and warns, and works without [gateway] commands."""
+ROWS = STATUS + WRITES + PART + BATCH + PART_WRITES + COUNTS + CLOCKS + PLC_TIME
 TRIGGER_TIMEOUT_MS = 1000
 """``trigger_timeout_ms`` until it is written."""
 
@@ -239,6 +262,11 @@ def text_of(row: Row, registers: bytes) -> bytes | None:
     """The text of a row, whose registers these are; None where its length is more than there is room for."""
     length = int.from_bytes(registers[:2], "big")
     return registers[2 : 2 + length] if length <= 2 * WORDS[row.kind] - 2 else None
+
+
+def f32(value: float | None) -> float:
+    """0 if there is none, or where no register holds it."""
+    return value if value is not None and abs(value) <= F32_MAX else 0.0
 
 
 def _format(rows: tuple[Row, ...]) -> str:

@@ -28,6 +28,7 @@ from asperity.runtime.gateways.opcua.connection import GatewayServer
 from asperity.runtime.gateways.opcua.methods import Methods
 from asperity.runtime.gateways.opcua.tags import Moment, ended_change, moment, transition_name
 from asperity.runtime.gateways.parts import Parts
+from asperity.runtime.gateways.plc_clock import PlcClock
 from asperity.runtime.records.audit import Actor, Audit
 from asperity.runtime.settings.station_toml import Audit as AuditConfig
 from asperity.runtime.wire import RecipeChange
@@ -60,6 +61,7 @@ class OpcuaGateway:
         self._server = GatewayServer(config.opcua, config.users)
         self._audit = Audit(AuditConfig(), _audit_path(config), str(uuid.uuid4()), setting="[opcua] audit_file")
         self._server.iserver.on_log_in = self._on_log_in
+        self._plc = PlcClock(config.clocks)
         self._parts = Parts(config.opcua.results_kept)
         self._model = Model(self._server, self._moment)
         self._arrived: deque[Item] = deque()  # taken from the link and not shown yet
@@ -82,7 +84,7 @@ class OpcuaGateway:
         with _uncollected():
             await server.init()
         await opcua_access.secure(server, self._config)
-        methods = Methods(self._link, self._parts, self._config.gateway.commands, self._news.set)
+        methods = Methods(self._link, self._parts, self._config.gateway.commands, self._news.set, self._plc)
         await self._model.build(methods.table(), own.recipes.split())
         self._audit.start()
         try:
@@ -93,6 +95,11 @@ class OpcuaGateway:
         assert server.bserver is not None
         self._pump = asyncio.create_task(self._run())
         return f"opc.tcp://{_bracketed(own.host)}:{server.bserver.port}"
+
+    @property
+    def problem(self) -> str:
+        """For the process's status."""
+        return self._plc.problem
 
     def refresh(self) -> None:
         """Wake the task that tells subscribers. Raises GatewayError when it has ended."""
@@ -175,7 +182,7 @@ class OpcuaGateway:
         accept = shown is not None and not self._clearing and self._link.may_pass(shown)
         heard = view.state is not None and (time.monotonic() - self._heard_s) * 1000 <= view.state.beat_timeout_ms
         refused, recipe = self._server.iserver.refused, self._parts.recipe
-        return moment(view, shown, accept, heard, self._ending, self._transition, refused, recipe)
+        return moment(view, shown, accept, heard, self._ending, self._transition, refused, recipe, self._plc)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,6 +16,7 @@ from asperity.runtime.errors import StationError, WireError
 from asperity.runtime.gateways.link import Delivered, Link
 from asperity.runtime.gateways.opcua.session import CALLER, Client
 from asperity.runtime.gateways.parts import Parts
+from asperity.runtime.gateways.plc_clock import PlcClock
 from asperity.runtime.text.part_identity import Batch
 from asperity.runtime.wire import encode_result_body
 
@@ -72,8 +74,11 @@ class Methods:
     """All methods of one gateway. Users without the role operate get BadUserAccessDenied for those that move the
     station."""
 
-    def __init__(self, link: Link, parts: Parts, passes_on: bool, answered: Callable[[], None]) -> None:
+    def __init__(
+        self, link: Link, parts: Parts, passes_on: bool, answered: Callable[[], None], plc: PlcClock
+    ) -> None:
         """``passes_on``: requests reach the station. ``answered`` is called after each."""
+        self._plc = plc
         self._link = link
         self._parts = parts
         self._passes_on = passes_on
@@ -102,6 +107,7 @@ class Methods:
             Method("ResetCounters", "Automatic", self._plain("reset_counters")),
             Method("Stop", "Automatic", self._plain("stop")),
             Method("Abort", "Automatic", self._plain("abort")),
+            Method("SetPlcTime", "Automatic", self.set_plc_time, (("Time", Type.DateTime, "UTC, by the PLC's clock"),)),
             Method("Halt", "Mode", self._plain("halt")),
             Method("Reset", "Mode", self._plain("reset")),
             Method("PrepareRecipe", "Recipes", self.prepare_recipe, recipe, change),
@@ -160,6 +166,19 @@ class Methods:
         """For all parts from now on; an empty one is removed."""
         texts = {"lot": lot.Value or "", "order": order.Value or "", "shift": shift.Value or ""}
         return _answer(*await self._ask("set_batch", **texts))
+
+    async def set_plc_time(self, parent: ua.NodeId, time: ua.Variant) -> ua.CallMethodResult:
+        """The PLC says what time it has: PlcClock and PlcOffsetMs show it. Nothing is asked of the station."""
+        caller = CALLER.get()
+        if caller is None or not caller.may_operate:
+            return _answer(*DENIED)
+        given = time.Value
+        if not isinstance(given, datetime):
+            return _answer(BAD_REQUEST, "BAD_REQUEST", "Time is not a time")
+        utc = given if given.tzinfo is not None else given.replace(tzinfo=timezone.utc)
+        self._plc.says(round(utc.timestamp() * 1_000_000), actor(caller))
+        self._answered()
+        return _answer(0, "OK", "")
 
     async def _trigger(
         self, trigger_id: ua.Variant, part_id: ua.Variant, timeout_ms: ua.Variant, **said: Any
@@ -231,7 +250,7 @@ def _may_operate() -> bool:
     return caller is not None and caller.may_operate
 
 
-def _answer(error: int, code: str, text: str, number: int) -> ua.CallMethodResult:
+def _answer(error: int, code: str, text: str, number: int = 0) -> ua.CallMethodResult:
     if error == DENIED.error:
         return ua.CallMethodResult(StatusCode=ua.StatusCode(ua.UInt32(ua.StatusCodes.BadUserAccessDenied)))
     return _outputs(ua.Variant(error, Type.Int32), ua.Variant(code, Type.String), ua.Variant(text, Type.String))

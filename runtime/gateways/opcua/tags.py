@@ -18,6 +18,8 @@ from asyncua import ua
 
 from asperity.runtime.frame import Verdict
 from asperity.runtime.gateways.link import Delivered, Item, View, synced
+from asperity.runtime.gateways.opcua.clock_tags import OF_PLC, OF_STATION
+from asperity.runtime.gateways.plc_clock import PlcClock
 from asperity.runtime.states import State
 from asperity.runtime.wire import Counters, ReceivedResult, RecipeChange, StationState, encode_counters
 
@@ -53,6 +55,7 @@ class Moment:
     """What the server refused since the gateway started."""
     recipe: str = ""
     """The recipe that clients of this gateway asked for last; empty: none."""
+    plc: PlcClock | None = None
 
     @property
     def result(self) -> ReceivedResult | None:
@@ -125,6 +128,10 @@ def _state(take: Callable[[StationState], Any]) -> Callable[[Moment], Any]:
 
 def _counters(take: Callable[[Counters], Any]) -> Callable[[Moment], Any]:
     return lambda moment: None if moment.view.counters is None else take(moment.view.counters)
+
+
+def _plc(take: Callable[[PlcClock], Any]) -> Callable[[Moment], Any]:
+    return lambda moment: None if moment.plc is None else take(moment.plc)
 
 
 def _json(counters: Counters) -> str:
@@ -288,6 +295,7 @@ STATION_TAGS = (
     Tag("CounterResets", Type.UInt64, Of.STATION, "how often they were reset", _counters(lambda c: c.resets)),
     Tag("Yield", Type.Double, Of.STATION, "share of good parts, 0 to 1; 0: none", _counters(lambda c: c.yielded)),
     Tag("Counters", Type.String, Of.STATION, "all of them as JSON (wire.md, Counters)", _counters(_json)),
+    *(Tag(name, kind, Of.STATION, meaning, _state(take)) for name, kind, meaning, take in OF_STATION),
     Tag("Alarms", Type.String, Of.STATION, "conditions that need attention", _state(lambda s: "; ".join(s.alarms))),
 )
 MODE_STATES = {1: "Preoperational", 2: "Halted", 3: "Error", 4: "Operational"}
@@ -363,6 +371,7 @@ GATEWAY_TAGS = (
         "gateway started",
         lambda m: m.recipe,
     ),
+    *(Tag(name, kind, Of.GATEWAY, meaning, _plc(take)) for name, kind, meaning, take in OF_PLC),
     Tag("Results", Type.UInt64, Of.GATEWAY, "results forwarded since the gateway started", lambda m: m.view.results),
     Tag("Gaps", Type.UInt64, Of.GATEWAY, "gaps reported since then", lambda m: m.view.gaps),
     Tag("Missing", Type.UInt64, Of.GATEWAY, "results in those gaps", lambda m: m.view.missing),
@@ -374,16 +383,10 @@ TAGS = (ACCEPT, *RESULT_TAGS, *STATION_TAGS, *GATEWAY_TAGS)
 
 
 def moment(
-    view: View,
-    shown: Item | None,
-    accept: bool,
-    heard: bool,
-    ending: bool,
-    transition: str,
-    refused: int = 0,
-    recipe: str = "",
+    view: View, shown: Item | None, accept: bool, heard: bool, ending: bool, transition: str, refused: int = 0,
+    recipe: str = "", plc: PlcClock | None = None,
 ) -> Moment:
     """The moment that is now. Accept only with everything that the tags' status asks for."""
-    known = Moment(view, shown, False, heard, ending, transition, time.time(), refused, recipe)
+    known = Moment(view, shown, False, heard, ending, transition, time.time(), refused, recipe, plc)
     holds = accept and status_code(Of.RESULT, known) == Status.Good and known.result is not None
     return dataclasses.replace(known, accept=holds)

@@ -12,6 +12,7 @@ from asperity.runtime.doctor.diagnosis import diagnose
 from asperity.runtime.doctor.findings import Diagnosis, Engine, Finding
 from asperity.runtime.doctor.python import LIBRARIES
 from asperity.runtime.doctor.world import Driver, Gpu, Imported, Python
+from asperity.runtime.process.kernel_clock import KernelClock
 from asperity.runtime.process.processors import Processors
 from asperity.runtime.settings.station_toml import StationConfig
 
@@ -56,13 +57,14 @@ class Made:
         }
     )
     modes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    said: dict[str, str] = field(default_factory=lambda: {"timedatectl": "yes", "systemctl": "enabled active"})
+    said: dict[str, str] = field(default_factory=lambda: {"systemctl": "enabled active"})
     loads: dict[str, str] = field(default_factory=lambda: dict(LOADS))
     breaks: dict[str, str] = field(default_factory=dict)
     answer: Driver = DRIVER
     free: int = 2**40
     writable: bool = True
     cpus: Processors = field(default_factory=lambda: Processors(8, 8, None))
+    time: KernelClock = field(default_factory=lambda: KernelClock(True, 0.01, 0.2, "chrony"))
     asked: list[str] = field(default_factory=list)
 
     def read(self, path: str) -> str | None:
@@ -82,6 +84,9 @@ class Made:
 
     def processors(self) -> Processors:
         return self.cpus
+
+    def clock(self) -> KernelClock:
+        return self.time
 
     def free_bytes(self, path: str) -> int:
         return self.free

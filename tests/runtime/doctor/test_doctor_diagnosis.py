@@ -17,6 +17,7 @@ from asperity.runtime.doctor.python import LIBRARIES
 from asperity.runtime.doctor.world import Driver, Gpu, Python
 from asperity.runtime.engines.tensorrt.plan_cache import PlanCache, PlanKey
 from asperity.runtime.judging.recipes import find_recipe, recipe_name
+from asperity.runtime.process.kernel_clock import KernelClock
 from asperity.runtime.security.signing_keys import TrustStore
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.text.formats import decode_toml
@@ -106,7 +107,8 @@ BREAKS: list[tuple[Callable[[Made], None], str, State, str, str]] = [
     (at("free", 10**6), "journal", State.MISSING, "17.6 MB", "df -h"),
     (at("writable", False), "journal", State.MISSING, "uid 1000", "chown 1000 /var/lib"),
     (put("files", f"{CPUFREQ}/scaling_governor", "powersave"), "cpu frequency", State.WARNING, "powersave", "cpupower"),
-    (put("said", "timedatectl", "no"), "wall clock", State.WARNING, "not synchronised", "set-ntp"),
+    (at("time", KernelClock(False, 0.0, 16_000.0)), "wall clock", State.WARNING, "not synchronised", "set-ntp"),
+    (at("time", KernelClock(None, why="not permitted")), "wall clock", State.NOTE, "not permitted", ""),
     (
         put("files", "/sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet"),
         *("clock source", State.WARNING, "hpet", "dmesg"),

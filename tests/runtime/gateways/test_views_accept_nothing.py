@@ -100,7 +100,7 @@ def test_no_gateway_passes_a_view(station: FakeStation, of: str) -> None:
 
 def test_people_are_told() -> None:
     shown = wire.decode_result_body(wire.encode_result_body(VIEW))
-    assert "accepts no part" in _cells(shown)[-1]
+    assert "accepts no part" in _cells(shown, None)[-1]
     assert "a view of part: accepts no part" in line(wire.encode_result(VIEW), json=False)
     assert "[front 5 ok, back 6 ok]" in line(wire.encode_result(PART), json=False)
-    assert "front 5 ok, back 6 ok" in _cells(wire.decode_result_body(wire.encode_result_body(PART)))[-1]
+    assert "front 5 ok, back 6 ok" in _cells(wire.decode_result_body(wire.encode_result_body(PART)), None)[-1]

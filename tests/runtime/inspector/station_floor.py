@@ -20,6 +20,7 @@ from asperity.runtime.frame import Frame, Result
 from asperity.runtime.inspector.desk import Inspector
 from asperity.runtime.inspector.station import Station
 from asperity.runtime.judging.recipe_loader import Opened
+from asperity.runtime.process.kernel_clock import KernelClock
 from asperity.runtime.records.journal import Journal
 from asperity.runtime.settings.combined_stations import combining
 from asperity.runtime.settings.paths import audit_path, journal_path
@@ -127,6 +128,7 @@ class Floor:
         combined = [Journal.open(journal_path(each), each.station.name, slots=each.journal.slots) for each in above]
         self.desk = Inspector(configs, self.journals, self.sockets, lambda: self.now, combined)  # type: ignore[arg-type]
         self.journals += combined
+        self.clock(KernelClock(True, 0.01, 0.2, "chrony"))
         self.desk.engine_thread.start = lambda: None  # type: ignore[method-assign]
         self.station = self.desk.stations[0]
         self.opening: dict[str, list[str]] = {}
@@ -159,6 +161,10 @@ class Floor:
         loader.start = lambda name, in_child_first: opening.append(name)  # type: ignore[method-assign]
         loader.opened = opened  # type: ignore[method-assign]
         loader.give_up = opening.clear  # type: ignore[method-assign]
+
+    def clock(self, seen: KernelClock) -> None:
+        """The kernel sees this computer's clock like this from now on."""
+        self.desk.clock_watch.last = seen
 
     def of(self, name: str) -> Station:
         """One of several stations."""

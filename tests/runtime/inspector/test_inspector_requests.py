@@ -167,6 +167,7 @@ def test_a_single_execution_judges_the_frame_of_one_trigger(make: MakeFloor) -> 
     assert floor.state.state == State.SINGLE_EXECUTION
     floor.send()
     assert floor.ask("trigger", trigger_id=1, timeout_ms=500).code == "ACCEPTED"
+    floor.pass_ms(20)
     assert floor.ask("trigger", trigger_id=2, timeout_ms=500).code == "BUSY"
     floor.send(trigger_id=1, t_exposure_us=floor.now.wall_us - 10_000)  # before the trigger that was busy
     assert floor.ask("trigger", trigger_id=2, timeout_ms=500).code == "BUSY"

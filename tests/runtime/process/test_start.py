@@ -120,7 +120,7 @@ start.begin()
 import os, signal
 os.kill(os.getpid(), signal.SIGHUP)
 """
-    prepare = "signal.signal(signal.SIGHUP, signal.SIG_IGN)" if ignored else "pass"
+    prepare = f"signal.signal(signal.SIGHUP, signal.{'SIG_IGN' if ignored else 'SIG_DFL'})"
     assert run(program, prepare=prepare).returncode == code
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from asperity.runtime import wire
 from asperity.runtime.reasons import Reason
-from asperity.runtime.wire import bulk, common, control, counters, frame, record, result, state
+from asperity.runtime.wire import bulk, clocks, common, control, counters, frame, record, result, state
 from tests.places import ROOT
 
 PAGE = (ROOT / "docs" / "wire.md").read_text()
@@ -43,6 +43,9 @@ def heading(start: str) -> str:
         ("### View", result.ViewMessage),
         ("## State:", state.StationState),
         ("### Recipe change", state.RecipeChange),
+        ("### Clocks", clocks.Clocks),
+        ("### Computer clock", clocks.ComputerClock),
+        ("### Camera clock", clocks.CameraClock),
         ("## Event:", state.Event),
         ("## Trigger:", state.Trigger),
         ("## Counters:", counters.Counters),

@@ -15,6 +15,7 @@ from asperity.runtime import wire
 from asperity.runtime.errors import FrameRefused, WireError
 from asperity.runtime.frame import Frame, Result
 from asperity.runtime.reasons import Reason
+from asperity.runtime.wire.clocks import Clocks, ComputerClock
 from tests.runtime.wire import wire_golden as golden
 from tests.runtime.wire.wire_edits import GOLDEN, JSON_PART, edited
 
@@ -157,7 +158,8 @@ def test_state_knows_whether_the_law_holds() -> None:
 
 
 def test_a_state_with_a_number_that_is_none_is_not_sent() -> None:
-    for change in ({"expected_rate_hz": float("inf")}, {"gpu": {"power_w": float("nan")}}):
+    clocks = Clocks(computer=ComputerClock(offset_ms=float("nan")))
+    for change in ({"expected_rate_hz": float("inf")}, {"gpu": {"power_w": float("nan")}}, {"clocks": clocks}):
         with pytest.raises(WireError):
             wire.encode_state(msgspec.structs.replace(golden.STATE, **change))
 

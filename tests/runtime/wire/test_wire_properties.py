@@ -18,6 +18,7 @@ from asperity.runtime.errors import WireError
 from asperity.runtime.frame import LATENCY_STAGES, Frame, Intrinsics, Region, Result, Verdict, Window
 from asperity.runtime.reasons import JUDGED, Reason
 from asperity.runtime.text.part_identity import batch_text_fault, part_id_fault
+from asperity.runtime.wire.clocks import CameraClock, Clocks, ComputerClock
 
 names = st.from_regex(r"[a-z0-9_-]{1,32}", fullmatch=True)
 printable = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=64)
@@ -174,6 +175,13 @@ def test_records_say_what_the_result_says(result: Result, state: wire.State, num
         received=counts,
         unknown_by_reason=st.dictionaries(st.sampled_from([reason.name for reason in Reason]), counts),
         gpu=st.none() | st.dictionaries(printable, st.none() | printable | numbers, max_size=16),
+        clocks=st.none() | st.builds(
+            Clocks,
+            computer=st.builds(
+                ComputerClock, synchronised=st.none() | st.booleans(), source=printable, error_ms=st.none() | numbers
+            ),
+            camera=st.builds(CameraClock, clock=printable, offset_ms=st.none() | numbers, jumps=counts),
+        ),
     )
 )
 def test_states_arrive_as_sent(state: wire.StationState) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from asperity.runtime import wire
 from asperity.runtime.frame import Frame, Intrinsics, Region, Result, Verdict, ViewSummary, Window
 from asperity.runtime.reasons import Reason
+from asperity.runtime.wire.clocks import CameraClock, Clocks, ComputerClock
 
 FILE = Path(__file__).parent / "golden" / "wire.json"
 CAMERA_SESSION = "0b0e7a1c-3f52-4c1e-9d0a-5f6e7d8c9b0a"
@@ -212,6 +213,10 @@ STATE = wire.StationState(
     deadline_missed=1,
     late=1,
     gpu={"name": "none", "temperature_c": 41.5, "throttled": None},
+    clocks=Clocks(
+        computer=ComputerClock(synchronised=True, source="phc2sys+ptp4l", offset_ms=-0.0125, error_ms=0.5),
+        camera=CameraClock(clock="ptp", offset_ms=38.25, jumps=1),
+    ),
 )
 EVENT = wire.Event(
     station="st1",

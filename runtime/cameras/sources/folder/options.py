@@ -77,7 +77,7 @@ class FolderSection(Section, frozen=True, forbid_unknown_fields=True):
     ] = ""
     name_time_zone: Annotated[Zone, text("of dates in names")] = "utc"
     clock: Annotated[
-        Clock, text("clock of these times; `realtime` and `ptp` only if it is this computer's, synchronised")
+        Clock, text("clock of these times; `realtime` only if it is this computer's, `ptp` of one synchronised with it")
     ] = "device"
     sensor: Annotated[str, text("model and serial number of the camera, in every frame")] = ""
     unit: Annotated[Literal["", "m", "mm", "um"], text("of the stored lengths; empty: as the files or recipe say")] = ""
