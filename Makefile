@@ -44,7 +44,7 @@ quick: setup  ## tests of the runtime packages only: under a minute
 mutants: setup  ## mutation tests of the code behind a verdict: each mutant must make a test fail
 	$(BIN)/python -m tests.mutation
 
-foreign-tools:  ## install what tests marked foreign need: libzmq's C headers, mosquitto, npm packages
+foreign-tools:  ## install what tests marked foreign need: libzmq's C headers, mosquitto, npm packages (not Node-RED: NODE_RED=.../red.js)
 	dpkg -s libzmq3-dev mosquitto mosquitto-clients >/dev/null 2>&1 || $(SUDO) sh -c 'apt-get update -qq && \
 		apt-get install -y --no-install-recommends gcc libc6-dev libzmq3-dev mosquitto mosquitto-clients'
 	npm ci --no-audit --no-fund --prefix examples/node

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from asperity.runtime.security.signing_keys import TrustStore
 from tests.forked import Server, forked
-from tests.kept import kept
+from tests.kept import imported_by, kept
 
 PRODUCT, SIZE_PX, NORMALS = "bracket", 128, 40
 
@@ -62,11 +62,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
-    """xdist's workers are forks of a process that has imported PyTorch and the like already."""
-    if session.config.pluginmanager.hasplugin("dsession"):
+    """xdist's workers are forks of a process that has imported the tests already (coverage sees no import of those)."""
+    config = session.config
+    if config.pluginmanager.hasplugin("dsession"):
         running = ExitStack()
-        session.config.add_cleanup(running.close)
-        server = Server("libraries")
+        config.add_cleanup(running.close)
+        places = [str(config.invocation_params.dir / place.partition("::")[0]) for place in config.args]
+        server = Server("libraries") if config.getoption("cov_source", None) else Server("tests", *places)
         running.callback(server.close)
         running.enter_context(forked(server))
     yield
@@ -115,7 +117,7 @@ def forked_starts(_fork_server: Server) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def lite_bundle() -> LiteBundle:
     """Normal frames of the virtual bracket, calibrated with short training of the adaptors, exported and signed."""
-    folder = kept("lite_bundle", _make_lite_bundle)
+    folder = kept("lite_bundle", _make_lite_bundle, of=imported_by("tests.conftest"))
     trust = TrustStore(folder / "keys")
     return LiteBundle(folder / "bundle", folder / "calibration", folder / "normals", trust)
 

@@ -6,7 +6,8 @@ that a start would have. What a fork cannot have (options or variables of the in
 Real starts: ``tests/runtime/process``, ``tests/runtime/commands``, ``tests/system/test_nothing_leaves.py``, the rows
 marked real of ``tests/system/environments.py``.
 
-    python -m tests.forked SOCKET everything    # serves requests on an inherited socket until it is closed
+    python -m tests.forked SOCKET everything            # serves requests on an inherited socket until it is closed
+    python -m tests.forked SOCKET tests tests/system    # and has imported the tests of these files and folders
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fork_imports import import_everything, import_libraries, import_tests
 from tests.places import ROOT
 
 LONGEST_REQUEST = 1 << 20
@@ -51,8 +52,8 @@ _start, _poll, _wait = (getattr(subprocess.Popen, name) for name in ("_execute_c
 class Server:
     """The test's side: the process that forks, started with the first request. ``imports``: what it imports first."""
 
-    def __init__(self, imports: str = "everything") -> None:
-        self._imports = imports
+    def __init__(self, *imports: str) -> None:
+        self._imports = imports or ("everything",)
         self._environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -103,7 +104,7 @@ class Server:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONGEST_REQUEST)
         with theirs, tempfile.TemporaryFile() as said:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.forked", str(theirs.fileno()), self._imports], cwd=ROOT,
+                [sys.executable, "-m", "tests.forked", str(theirs.fileno()), *self._imports], cwd=ROOT,
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
             )  # fmt: skip
         return self._socket
@@ -176,36 +177,7 @@ def forked(server: Server) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------- the process that forks
 
 
-def import_everything() -> None:
-    """All that a station's commands would import. Not PyTorch: a fork of a large process costs more."""
-    from importlib.metadata import entry_points
-
-    for entry in entry_points(group="asperity.commands"):
-        import_module(entry.module)
-    for path in sorted((ROOT / "runtime").rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        if not {"__main__", "cuda", "documents", "tensorrt", "probes"} & set(parts):
-            with suppress(ImportError):
-                import_module(".".join(("asperity", *parts)).removesuffix(".__init__"))
-    with suppress(ImportError):
-        import_module("amqtt.broker")  # what tests of the MQTT gateway start besides
-
-
-WORKERS_LIBRARIES = (
-    "torch", "safetensors.torch", "scipy.stats", "scipy.ndimage", "matplotlib.figure", "onnx", "onnxruntime", "asyncua",
-    "pymodbus.client", "zmq", "msgspec", "cryptography.x509", "PIL.Image", "tifffile", "typer", "rich.console",
-    "paho.mqtt.client", "prometheus_client", "hypothesis", "pytest",
-)  # fmt: skip
-
-
-def import_libraries() -> None:
-    """What the workers of a run import from others; nothing of this repository, so that coverage sees all of it."""
-    for library in WORKERS_LIBRARIES:
-        with suppress(ImportError):
-            import_module(library)
-
-
-IMPORTS = {"everything": import_everything, "libraries": import_libraries}
+IMPORTS = {"everything": import_everything, "libraries": import_libraries, "tests": import_tests}
 
 
 def fill_address_space() -> None:
@@ -366,7 +338,7 @@ def exit_code(program: Callable[[], object]) -> int:
 def main() -> None:
     """Serve; a fork ends without taking to pieces what the process before it has imported."""
     gc.disable()
-    IMPORTS[sys.argv[2]]()
+    IMPORTS[sys.argv[2]](*sys.argv[3:])
     gc.freeze()
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:

@@ -1,9 +1,9 @@
 """Things that are dear to make, made once in a tree: all workers of a run share them, and so do later runs.
 
 A thing's folder below ``build/test-cache`` is named after a digest of everything that it could depend on: each file of
-the product and each helper of the tests (or the files that its maker names, where no other can matter), the versions of
-all that is installed, and the machine. Its content has a digest
-too, so that a thing that somebody changed is made again.
+the product and each helper of the tests (or the files that its maker names, such as all that it imports), the versions
+of all that is installed, and the machine. Its content has a digest too, so that a thing that somebody changed is made
+again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -27,6 +28,10 @@ PRODUCT = ("asperity", "runtime", "calibration", "export", "benchmarks")
 UNUSED_S = 3600
 """A thing that no run wanted for so long is removed. Not sooner: a run of other sources may read it now."""
 BEGAN_S = time.time()
+IMPORT = re.compile(
+    r"^[ \t]*(?:from ((?:asperity|tests)[\w.]*) import (\([^)]*\)|.*)|import ((?:asperity|tests)[\w.]+))", re.MULTILINE
+)
+"""A statement. Looked for by its words: every process of a run asks, and a syntax tree of each file takes a second."""
 
 
 def kept(name: str, make: Callable[[Path], object], folder: Path = FOLDER, of: tuple[Path, ...] = ()) -> Path:
@@ -48,6 +53,35 @@ def kept(name: str, make: Callable[[Path], object], folder: Path = FOLDER, of: t
         os.utime(place)
         _remove_unused(folder, name)
     return place
+
+
+@cache
+def imported_by(*modules: str) -> tuple[Path, ...]:
+    """The files of these modules and of all that they import, directly or not, inside functions too; and calibration's
+    data. Not what is imported by a name that is put together: no maker of ours has such."""
+    found: dict[str, Path] = {}
+    left = list(modules)
+    while left:
+        name = left.pop()
+        path = None if name in found else _file_of(name)
+        if path is None:  # known, or a function or class of a module
+            continue
+        found[name] = path
+        left.append(name.rpartition(".")[0])
+        for module, names, plain in IMPORT.findall(path.read_text()):
+            words = re.sub("#.*", "", names).strip("()").split(",")
+            left += [plain or module, *(f"{module}.{word.split()[0]}" for word in words if word.strip())]
+    data = [path for path in _files(ROOT / "calibration") if path.suffix != ".py"]
+    return tuple(sorted({*found.values(), *data}))
+
+
+def _file_of(module: str) -> Path | None:
+    inside = module.removeprefix("asperity.").split(".")
+    for place in (ROOT.joinpath(*inside), ROOT.joinpath("asperity", *inside)):
+        for path in (place.with_suffix(".py"), place / "__init__.py"):
+            if module and path.is_file():
+                return path
+    return None
 
 
 @cache

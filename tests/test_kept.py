@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
 from tests import kept as module
-from tests.kept import kept
+from tests.kept import imported_by, kept
+from tests.places import ROOT
 
 
 class Maker:
@@ -76,3 +78,19 @@ def test_other_sources_or_versions_have_another_one(tmp_path: Path, monkeypatch:
     seen.add(digest())
     monkeypatch.setattr(module, "BEGAN_S", 0.0)
     assert digest() not in seen, "sources that were written after the start are nobody else's"
+
+
+def test_a_maker_depends_on_all_that_it_imports_and_on_nothing_else() -> None:
+    """Each file that is imported, as the syntax has it, and the data that calibration reads; no gateway."""
+    found = {str(path.relative_to(ROOT)) for path in imported_by("tests.conftest")}
+    for name in ("calibration/calibrate.py", "export/onnx.py", "runtime/vision/preprocess.py", "tests/quick_exports.py",
+                 "calibration/weights/points_lite.safetensors", "runtime/__init__.py"):  # fmt: skip
+        assert name in found, name
+    assert not [name for name in found if "gateways" in name or name.startswith("runtime/cuda")]
+    files = imported_by("tests.export.exported")
+    assert len(files) > 40
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())) if path.suffix == ".py" else ():
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("asperity", "tests")):
+                named = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+                assert {module._file_of(name) for name in named} <= {None, *files}, (path, named)

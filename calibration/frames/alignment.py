@@ -86,21 +86,25 @@ class _Fit:
         self.usual, self.around, self.blur = usual, around, blur
         self.inverse = np.linalg.pinv(np.stack([one[around] for one in known], axis=1))
 
-    def place(self, field: FloatArray, start: _Place, steps: int = 5) -> _Place:
-        """The better place; ``start`` when the steps lead away, or nothing is there to fit."""
+    def place(self, field: FloatArray, start: _Place, steps: int = 5) -> tuple[_Place, float]:
+        """The better place, and what is left there; ``start`` when the steps lead away, or nothing is there to fit."""
         if not self.around.any():
-            return start
+            return start, math.nan
         side = len(field)
         angle, down, across = start
-        for _ in range(steps):
-            step = self.inverse @ self._rest(field, (angle, down, across))
+        rest = self._rest(field, start)
+        left_at_start = _mean_square(rest)
+        for number in range(steps):
+            step = self.inverse @ (rest if number == 0 else self._rest(field, (angle, down, across)))
             shift = _turn(angle) @ step[:2]
             angle, down, across = angle - float(step[2]), down - float(shift[0]), across - float(shift[1])
             if _by_cells((float(step[2]), float(step[0]), float(step[1])), side) < 0.02:
                 break
         found = (angle, down, across)
-        lost = max(abs(down), abs(across)) > side / 4
-        return start if lost or self.error(field, found) > self.error(field, start) else found
+        if max(abs(down), abs(across)) > side / 4:
+            return start, left_at_start
+        left = _mean_square(self._rest(field, found))
+        return (start, left_at_start) if left > left_at_start else (found, left)
 
     def _rest(self, field: FloatArray, place: _Place) -> FloatArray:
         side = len(field)
@@ -108,21 +112,22 @@ class _Fit:
         moved = ndimage.affine_transform(field, turn, offset=middle - turn @ middle + place[1:], order=1)
         return np.asarray((moved - self.usual)[self.around], dtype=np.float32)
 
-    def error(self, field: FloatArray, place: _Place) -> float:
-        return float(np.square(self._rest(field, place)).mean())
+
+def _mean_square(rest: FloatArray) -> float:
+    return float(np.square(rest).mean())
 
 
 def _best(fits: Sequence[_Fit], colour: FloatArray, starts: Sequence[_Place]) -> _Place:
     """Where the frame lies by the last of these fits, from whichever start it fits best."""
     fields = [ndimage.gaussian_filter(colour, fit.blur) for fit in fits]
 
-    def placed(place: _Place) -> _Place:
+    def placed(place: _Place) -> tuple[_Place, float]:
+        left = math.nan
         for fit, field in zip(fits, fields, strict=True):
-            place = fit.place(field, place)
-        return place
+            place, left = fit.place(field, place)
+        return place, left
 
-    places = [placed(start) for start in starts]
-    return places[0] if len(places) == 1 else min(places, key=lambda place: fits[-1].error(fields[-1], place))
+    return min((placed(start) for start in starts), key=lambda found: found[1])[0]
 
 
 def round_part(look: Look) -> bool:

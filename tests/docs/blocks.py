@@ -14,7 +14,10 @@ from typing import NamedTuple
 
 from tests.places import DOCS, ROOT
 
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")))
+PAGES = (
+    ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")),
+    *sorted((ROOT / "deploy").rglob("*.md")),
+)  # fmt: skip
 PROGRAMS = frozenset(
     ["asperity", "cc", "cd", "cmake", "export", "gcc", "git", "make", "node", "npm", "pip", "python", "python3", "sudo"]
 )

@@ -17,7 +17,7 @@ from asperity.calibration.pretraining.stations import cell_network
 from asperity.calibration.profiles import PROFILES, Profile
 from asperity.export.onnx import export_graphs
 from asperity.runtime.manifest import Network
-from tests.kept import kept
+from tests.kept import imported_by, kept
 
 Arrays = dict[str, np.ndarray]
 
@@ -116,7 +116,7 @@ def graph_files(name: str, networks: TorchNetworks, given: Network) -> list[Path
         paths = export_graphs(networks, given, folder)
         (folder / "order").write_text(" ".join(path.name for path in paths))
 
-    folder = kept(f"graphs_{name}", make)
+    folder = kept(f"graphs_{name}", make, of=imported_by("tests.export.exported", "tests.quick_exports"))
     return [folder / each for each in (folder / "order").read_text().split()]
 
 

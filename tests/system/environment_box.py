@@ -28,7 +28,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.forked import become_environment, exit_code, fill_address_space, import_everything
+from tests.fork_imports import import_everything
+from tests.forked import become_environment, exit_code, fill_address_space
 from tests.places import ROOT
 
 LIMIT_S = 60.0
@@ -238,16 +239,18 @@ def _watched(case: Case, folder: Path, notify: socket.socket) -> Outcome:
     if pid == 0:
         _child(case, folder, notify)
     ready, streams = False, list[str]()
+    ended = os.pidfd_open(pid)
     while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
+        # Where a server cannot tell the supervisor, its log is looked at.
+        asked = [ended] if ready else [ended, notify]
+        heard = select.select(asked, [], [], 1.0 if streams or not COMMANDS[case.command].serves else 0.02)[0]
+        if ended in heard:
+            _, status = os.waitpid(pid, 0)
             break
-        if not ready and select.select([notify], [], [], 0.005)[0]:
+        if notify in heard:
             ready = notify.recv(65536).startswith(b"READY=1")
         elif not ready:
             ready = any(word in err.read_bytes() for word in READY)
-        else:
-            time.sleep(0.005)
         if ready and COMMANDS[case.command].serves and not streams:
             streams = [str(Path(f"/proc/{pid}/fd/{number}").readlink()) for number in range(3)]
             os.kill(pid, signal.SIGTERM)
@@ -259,6 +262,7 @@ def _watched(case: Case, folder: Path, notify: socket.socket) -> Outcome:
             os.waitpid(pid, 0)
             status = HANGS
             break
+    os.close(ended)
     code = HANGS if status == HANGS else os.waitstatus_to_exitcode(status)
     if (folder / "skipped").exists():
         code = SKIPPED

@@ -105,7 +105,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 def calibrate() -> None:
     """Frames, a calibration and a bundle."""
-    write = ("--write", "normals", "--size", "128", "--train", "28", "--test", "1", "--defects", "dent")
+    write = ("--write", "normals", "--size", "128", "--train", "20", "--test", "1", "--defects", "dent")
     Process("virtual", asperity("camera", "virtual", *write)).succeeds()
     flags = ("-o", "station", "--method", "frozen", "--recipe", "bracket", "--threads", "1", "--no-smallest-defect")
     Process("calibrate", [sys.executable, "-c", TIMED_SHORTLY, "calibrate", "normals", *flags]).succeeds()

@@ -94,8 +94,9 @@ class ShimDevice:
         self.order = order
         self._buffers: list[ShimBuffer] = []
         self._libraries: list[ctypes.CDLL] = []
+        self._holders: dict[str, ctypes.CDLL] = {}
         if like is not None:
-            self._libraries = like._libraries
+            self._libraries, self._holders = like._libraries, like._holders
             return
         names = list(sources) if sources is not None else sorted(path.stem for path in CUDA_DIR.glob("*.cu"))
         paths = build_simt(names, extra.resolve() if extra is not None else None)
@@ -187,8 +188,11 @@ class ShimDevice:
         self._buffers.clear()
 
     def _library(self, kernel: str) -> ctypes.CDLL:
+        if kernel in self._holders:
+            return self._holders[kernel]
         for library in self._libraries:
             if hasattr(library, f"simt_stub_{kernel}"):
+                self._holders[kernel] = library
                 return library
         raise EngineError(f"no kernel {kernel!r} in the sources built for the CPU; is SIMT_KERNEL({kernel}) there?")
 

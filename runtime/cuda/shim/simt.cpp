@@ -27,6 +27,7 @@ struct Thread : Self {
     Place place;
     Block* home = nullptr;
     int index = 0;
+    int turn = 0;  // place in Block::order
     std::vector<Copy> open;
     std::vector<std::vector<Copy>> groups;
     std::vector<Deferred> later;
@@ -35,6 +36,7 @@ struct Thread : Self {
 
 struct Warp {
     unsigned arrived = 0;
+    unsigned here = 0;  // lanes that exist and have not returned
     std::array<void*, WARP> data{};
     std::array<unsigned, WARP> mask{};
     std::array<Combine, WARP> combine{};
@@ -77,9 +79,19 @@ char last_error[512] = "";
 
 Thread& me() { return *static_cast<Thread*>(self); }
 
+// On to the next thread in order that can run; behind the last one, and after a failure, to the scheduler.
 void leave() {
     Thread& t = me();
-    change(t.place, t.home->scheduler);
+    Block& b = *t.home;
+    const int count = b.launch->failed ? 0 : static_cast<int>(b.order.size());
+    for (int turn = t.turn + 1; turn < count; ++turn) {
+        Thread& next = b.threads[b.order[turn]];
+        if (next.state != State::ready) continue;
+        self = &next;
+        change(t.place, next.place);
+        return;
+    }
+    change(t.place, b.scheduler);
 }
 
 void release_block(Block& b) {
@@ -94,6 +106,7 @@ void entry() {
     Block& b = *t.home;
     b.launch->stub(b.launch->args);
     t.state = State::done;
+    b.warps[t.index / WARP].here &= ~(1u << t.lane);
     if (--b.live > 0 && b.waiting == b.live) release_block(b);
     leave();
     __builtin_unreachable();
@@ -108,6 +121,7 @@ void start(Block& b, unsigned slot, uint3 at) {
         b.order.resize(count);
         for (int t = 0; t < count; ++t) b.order[t] = l.order == 1 ? count - 1 - t : t;
         if (l.order > 1) std::shuffle(b.order.begin(), b.order.end(), std::mt19937(l.order));
+        for (int turn = 0; turn < count; ++turn) b.threads[b.order[turn]].turn = turn;
     }
     std::fill(b.warps.begin(), b.warps.end(), Warp{});
     if (b.dynamic) std::memset(b.dynamic, 0xff, l.dynamic_bytes);
@@ -127,6 +141,7 @@ void start(Block& b, unsigned slot, uint3 at) {
         t.dynamic_shared = b.dynamic;
         t.home = &b;
         t.index = i;
+        b.warps[i / WARP].here |= 1u << t.lane;
         t.open.clear();
         t.groups.clear();
         t.later.clear();
@@ -136,20 +151,15 @@ void start(Block& b, unsigned slot, uint3 at) {
     }
 }
 
-// Runs the block until every thread is done or waits for the cluster. False: nothing can go on.
+// Runs the block until every thread is done or waits for the cluster; each thread goes over to the next by itself.
+// False: nothing can go on.
 bool run(Block& b) {
     for (;;) {
-        bool ran = false;
-        for (int i : b.order) {
-            Thread& t = b.threads[i];
-            if (t.state != State::ready) continue;
-            ran = true;
-            self = &t;
-            change(b.scheduler, t.place);
-            if (b.launch->failed) return false;
-        }
-        if (b.live == 0) return true;
-        if (!ran) return b.in_cluster > 0 && b.in_cluster == b.live;
+        auto first = std::find_if(b.order.begin(), b.order.end(), [&](int i) { return b.threads[i].state == State::ready; });
+        if (first == b.order.end()) return b.live == 0 || (b.in_cluster > 0 && b.in_cluster == b.live);
+        self = &b.threads[*first];
+        change(b.scheduler, b.threads[*first].place);
+        if (b.launch->failed) return false;
     }
 }
 
@@ -228,11 +238,8 @@ void warp_collective(unsigned mask, Combine combine, void* data) {
     Warp& w = b.warps[t.index / WARP];
     if (!(mask >> t.lane & 1)) fail("lane %d takes part in a warp operation whose mask %08x leaves it out", t.lane, mask);
     int first = t.index - t.lane;
-    for (int lane = 0; lane < WARP; ++lane) {
-        if (!(mask >> lane & 1)) continue;
-        if (first + lane >= static_cast<int>(b.threads.size()) || b.threads[first + lane].state == State::done)
-            fail("a warp operation's mask %08x names lane %d, which does not exist or has returned", mask, lane);
-    }
+    if (const unsigned gone = mask & ~w.here)
+        fail("a warp operation's mask %08x names lane %d, which does not exist or has returned", mask, __builtin_ctz(gone));
     w.arrived |= 1u << t.lane;
     w.data[t.lane] = data;
     w.mask[t.lane] = mask;

@@ -20,7 +20,7 @@ from asperity.benchmarks.published_form.side_by_side import difference
 from asperity.benchmarks.published_form.torch_form import PublishedBank, PublishedPipeline, PublishedScores
 from asperity.runtime.frame import ModalityScores, Scores
 from tests.benchmarks.published_form.test_published import frame, setting
-from tests.kept import kept
+from tests.kept import imported_by, kept
 from tests.quick_exports import quick_exports
 
 
@@ -29,13 +29,14 @@ def kept_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network of the same weights is exported once per tree."""
     quick_exports()
     export = onnx_form._graph
+    makers = imported_by(onnx_form.__name__, PublishedPipeline.__module__, "tests.quick_exports")
 
     def graph(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> bytes:
         told = hashlib.sha256(f"{module} {[tuple(each.shape) for each in inputs]}".encode())
         for name, tensor in module.state_dict().items():
             told.update(name.encode() + tensor.numpy().tobytes())
         name = f"rival_{told.hexdigest()[:16]}"
-        folder = kept(name, lambda folder: (folder / "graph.onnx").write_bytes(export(module, inputs)))
+        folder = kept(name, lambda folder: (folder / "graph.onnx").write_bytes(export(module, inputs)), of=makers)
         return (folder / "graph.onnx").read_bytes()
 
     monkeypatch.setattr(onnx_form, "_graph", graph)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 
 from asperity.calibration import calibrate as calibrate_module
 from asperity.calibration.calibrate import calibrate
-from asperity.calibration.frames.parts import shown_before
+from asperity.calibration.frames import parts as parts_module
+from asperity.calibration.frames.parts import shown_before, tell_parts
 from asperity.calibration.frames.prepare_normals import Normals, prepare_normals, split_normals
+from asperity.calibration.frames.repeats import Repeats, find_repeats
 from asperity.calibration.networks.torch_networks import TorchNetworks
 from asperity.calibration.options import CalibrateOptions
 from asperity.calibration.outcome.threshold import choose_rate, promise
@@ -23,7 +26,8 @@ from asperity.calibration.profiles import PROFILES
 from asperity.calibration.report.types import Report
 from asperity.runtime.cameras.mvtec_files import write_frame
 from asperity.runtime.errors import CalibrationError
-from asperity.runtime.manifest import WeightsOrigin
+from asperity.runtime.frame import Prepared
+from asperity.runtime.manifest import Geometry, WeightsOrigin
 from tests.calibration.plates import Place, Shape, Shot, by_hand, plate
 from tests.calibration.tiny_station import TINY, TinyPoints, TinyRgb
 
@@ -35,10 +39,12 @@ COUNT = 24
 Draw = Callable[[int], Shot]
 
 
+@cache
 def resting(part: int) -> Draw:
     return lambda exposure: plate(part, exposure, IN_FIXTURE)
 
 
+@cache
 def moved(part: int, shape: Shape = "plate") -> Draw:
     return lambda exposure: plate(part, exposure, by_hand(exposure), shape)
 
@@ -58,6 +64,39 @@ def write(folder: Path, shots: Sequence[Shot], ids: Sequence[str] = (), train: i
 
 def read(folder: Path, geometry: str = "auto") -> Normals:
     return prepare_normals(folder, msgspec.structs.replace(OPTIONS, geometry=geometry), PLATES, lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def read_plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[Draw]], Normals]:
+    """These frames without ids, read once: what ids make of the same frames is asked of ``tell_parts``."""
+    known: dict[tuple[Draw, ...], Normals] = {}
+
+    def plain(draws: Sequence[Draw]) -> Normals:
+        key = tuple(draws)
+        if key not in known:
+            known[key] = read(write(tmp_path_factory.mktemp("source"), drawn(draws)))
+        return known[key]
+
+    return plain
+
+
+@pytest.fixture(scope="module")
+def comparisons() -> dict[int, tuple[Sequence[Prepared], Repeats]]:
+    return {}
+
+
+@pytest.fixture
+def compared_once(
+    comparisons: dict[int, tuple[Sequence[Prepared], Repeats]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames are compared whatever their ids are, so those of one set need it once."""
+
+    def find(prepared: Sequence[Prepared], geometry: Geometry) -> Repeats:
+        if id(prepared) not in comparisons:
+            comparisons[id(prepared)] = prepared, find_repeats(prepared, geometry)
+        return comparisons[id(prepared)][1]
+
+    monkeypatch.setattr(parts_module, "find_repeats", find)
 
 
 def drawn(draws: Sequence[Draw]) -> list[Shot]:
@@ -90,20 +129,24 @@ KINDS: dict[str, tuple[list[Draw], list[str], int, int]] = {
 }
 
 
+@pytest.mark.usefixtures("compared_once")
 @pytest.mark.parametrize("kind", KINDS)
-def test_frames_count_as_the_parts_they_show(kind: str, tmp_path: Path) -> None:
+def test_frames_count_as_the_parts_they_show(kind: str, read_plain: Callable[[Sequence[Draw]], Normals]) -> None:
     draws, ids, parts, suspected = KINDS[kind]
-    normals = read(write(tmp_path / "source", drawn(draws), ids))
+    normals = read_plain(draws)
     assert len(normals.items) == len(draws)
-    assert len(set(normals.parts.of_frames)) == parts
-    assert sum(len(one.frames) for one in normals.parts.suspected) == suspected
-    told = {name for one in normals.parts.counted for name in one.frames}
+    found = tell_parts(normals.names, ids, normals.prepared, normals.geometry) if ids else normals.parts
+    assert len(set(found.of_frames)) == parts
+    assert sum(len(one.frames) for one in found.suspected) == suspected
+    told = {name for one in found.counted for name in one.frames}
     repeats = kind not in ("ids that are right", "different parts, one id for all")
     assert bool(told) == (repeats and parts < len(draws))
 
 
-def test_one_part_is_too_few_and_the_error_names_its_frames_and_the_remedy(tmp_path: Path) -> None:
-    normals = read(write(tmp_path / "source", drawn([moved(7)] * COUNT)))
+def test_one_part_is_too_few_and_the_error_names_its_frames_and_the_remedy(
+    read_plain: Callable[[Sequence[Draw]], Normals],
+) -> None:
+    normals = read_plain([moved(7)] * COUNT)
     with pytest.raises(CalibrationError, match=r"24 usable .* of 1 part .*at least 20 different") as told:
         split_normals(normals, "split", 0)
     assert "train/good/000, train/good/001" in str(told.value)

@@ -24,6 +24,7 @@ from asperity.runtime.errors import BundleError
 from asperity.runtime.judging.recipes import recipe_name
 from asperity.runtime.security.signing_keys import TrustStore
 from tests.bundle_factory import HEIGHT_PX, WIDTH_PX, ToyBundle, write_toy_bundle
+from tests.deflated import deflated_zeros
 
 pytestmark = pytest.mark.usefixtures("forked_starts")
 
@@ -223,9 +224,7 @@ def tiff_bomb(toy: ToyBundle) -> None:
         offsets, counts = (tiff.pages.first.tags[tag] for tag in (273, 279))
         kinds = {3: 2, 4: 4, 16: 8}
         places = [(tag.valueoffset, kinds[int(tag.dtype)]) for tag in (offsets, counts)]
-    inflated = zlib.compressobj(9)
-    piece = bytes(2**24)
-    bomb = b"".join(inflated.compress(piece) for _ in range(60)) + inflated.flush()
+    bomb = deflated_zeros(60)
     data = bytearray(path.read_bytes())
     for (at, width), value in zip(places, (len(data), len(bomb)), strict=True):
         data[at : at + width] = value.to_bytes(width, "little")

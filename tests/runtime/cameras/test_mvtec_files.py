@@ -15,6 +15,7 @@ from PIL import Image
 from asperity.runtime.cameras import mvtec_files as mvtec
 from asperity.runtime.cameras.files import folders, parts, pictures
 from asperity.runtime.errors import DataError
+from tests.deflated import deflated_zeros
 
 
 def arrays(seed: int = 0, height: int = 5, width: int = 7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -235,8 +236,7 @@ def test_a_cloud_that_inflates_beyond_its_size_is_refused_in_little_memory(tmp_p
         names = (324, 325) if tiled else (273, 279)  # offsets and byte counts of the tiles or strips
         tags = [tiff.pages.first.tags[name] for name in names]
         places = [(tag.valueoffset, {3: 2, 4: 4, 16: 8}[int(tag.dtype)]) for tag in tags]
-    inflated = zlib.compressobj(9)
-    bomb = b"".join(inflated.compress(bytes(2**24)) for _ in range(60)) + inflated.flush()
+    bomb = deflated_zeros(60)
     data = bytearray(path.read_bytes())
     for (at, width), value in zip(places, (len(data), len(bomb)), strict=True):
         data[at : at + width] = value.to_bytes(width, "little")

@@ -23,7 +23,7 @@ def _standard_nodes() -> Iterator[None]:
     """The library's 6000 nodes from its own shelf, node by node as they are used; built anew for each server they cost
     more than everything else that a test does. Gateways in processes of their own build them.
     """
-    shelf = kept("opcua_nodes", _make_shelf) / "nodes"
+    shelf = kept("opcua_nodes", _make_shelf, of=(Path(__file__),)) / "nodes"
 
     async def load(server: InternalServer, shelf_file: Path | None = None) -> None:
         server.aspace.load_aspace_shelf(shelf)
