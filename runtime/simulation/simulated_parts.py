@@ -84,7 +84,7 @@ class SimulatedParts:
                     at += 1
             self._listen(1)
         ends_s = time.monotonic() + SETTLE_S
-        while self._owed and time.monotonic() < ends_s and not self._ended():
+        while self._owed and time.monotonic() < ends_s:
             self._listen(20)
         self.summary.unanswered, self.summary.seconds = len(self._owed), time.monotonic() - began_s
 
