@@ -64,6 +64,7 @@ enum asperity_flag {
     ASPERITY_FLAG_ACCEPT = 1,
     ASPERITY_FLAG_DEADLINE_MISSED = 2,
     ASPERITY_FLAG_SIMULATED = 4,
+    ASPERITY_FLAG_VIEW = 8,
 };
 
 /* A record as it comes over the wire, on a little-endian machine. */

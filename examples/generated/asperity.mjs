@@ -59,6 +59,7 @@ export const FLAG = Object.freeze({
   ACCEPT: 1,
   DEADLINE_MISSED: 2,
   SIMULATED: 4,
+  VIEW: 8,
 });
 
 // [name, offset, kind]

@@ -60,6 +60,7 @@ FLAG = {
     "ACCEPT": 1,
     "DEADLINE_MISSED": 2,
     "SIMULATED": 4,
+    "VIEW": 8,
 }
 
 # struct format of the record and the names of its fields

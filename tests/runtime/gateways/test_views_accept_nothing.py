@@ -17,6 +17,7 @@ from asperity.runtime.gateways.http.page import _cells
 from asperity.runtime.gateways.link import Delivered, Link
 from asperity.runtime.gateways.modbus.registers import ModbusRegisters
 from asperity.runtime.gateways.modbus.table import STATUS, unpack, words_of
+from asperity.runtime.gateways.requests import fields_to_ask, request_of
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire.record import FLAG_ACCEPT, FLAG_VIEW
 from asperity.testing import PATIENCE_S, STATION
@@ -104,3 +105,9 @@ def test_people_are_told() -> None:
     assert "a view of part: accepts no part" in line(wire.encode_result(VIEW), json=False)
     assert "[front 5 ok, back 6 ok]" in line(wire.encode_result(PART), json=False)
     assert "front 5 ok, back 6 ok" in _cells(wire.decode_result_body(wire.encode_result_body(PART)), None)[-1]
+
+
+def test_a_client_of_a_gateway_may_name_the_view() -> None:
+    body = b'{"id":"a","trigger_id":7,"timeout_ms":500%s}'
+    assert fields_to_ask(request_of("trigger", body % b',"view":2'))["view"] == 2
+    assert "view" not in fields_to_ask(request_of("trigger", body % b""))
