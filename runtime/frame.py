@@ -193,12 +193,29 @@ class EngineInfo:
     precision: str
 
 
+@dataclass(frozen=True, slots=True)
+class ViewSummary:
+    """What a combined result says of one view of the part. For people: no verdict follows from it."""
+
+    station: str
+    result_id: int
+    """0: the view had no result."""
+    verdict: int
+    reason_code: int
+    score: float | None = None
+
+    def __str__(self) -> str:
+        verdicts: dict[int, str] = {verdict: verdict.name.lower() for verdict in Verdict}
+        return f"{self.station} {self.result_id} {verdicts.get(self.verdict, 'unknown')}"
+
+
 LATENCY_STAGES = ("recv", "pre", "rgb", "points", "knn", "post", "total")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The one answer to a frame. Born unknown and not judged; only ``scoring.decide`` provides another verdict.
+    """The one answer to a frame or, with views, to a part. Born unknown and not judged; only ``scoring.decide`` and
+    ``scoring.combine`` provide another verdict.
 
     Raises ValueError when verdict, reason and numbers contradict each other, so that no such result can exist.
     """
@@ -233,6 +250,10 @@ class Result:
     """What the part belongs to, as given with its trigger or set for the station."""
     position: int | None = None
     """Of the line's encoder, in counts, as given with the trigger; None: none was given."""
+    view_of: str = ""
+    """The combined station for which this is the result of one view, which alone accepts no part; empty: no view."""
+    views: tuple[ViewSummary, ...] = ()
+    """Of a combined result: the part's views, in the order of the configuration."""
 
     def __post_init__(self) -> None:
         judged = self.verdict is not Verdict.UNKNOWN
@@ -247,8 +268,8 @@ class Result:
 
     @property
     def accept(self) -> bool:
-        """True only for a verdict of ok."""
-        return self.verdict is Verdict.OK
+        """True only for a verdict of ok on a whole part. Every wire form has its accept from here."""
+        return self.verdict is Verdict.OK and self.view_of == ""
 
     def unknown(self, reason: Reason) -> Result:
         """The same result with nothing decided, and why."""

@@ -105,6 +105,16 @@ class Reason(IntEnum):
         "two senders are using this camera name",
         "stop one of them; then wait until it is disconnected, or reset the station",
     )
+    VIEW_MISSING = (
+        115,
+        "a view of the part is missing, or views are unknown for different reasons",
+        "see views in the result and the results of those views: camera, trigger wiring, timeout_ms, complete_ms",
+    )
+    VIEW_CONFLICT = (
+        116,
+        "a view of the part came twice, or is of another part, trigger or recipe",
+        "trigger each view of a part once, with the part's own trigger_id; find out what else triggers the camera",
+    )
 
     # 200-299: time or load
     STALE = 200, "the frame was too old when its turn came to be judged", "check the camera clock and the load"

@@ -166,6 +166,7 @@ ALARMS: dict[str, str] = {
     "THRESHOLD": "an operator changed the threshold; the recipe was proven with another one",
     "THRESHOLD_CHANGE": "a requested threshold was refused; the previous one is active",
     "TIMING_ONLY": "the bundle is for timing only, so every frame is unknown: use one exported without --timing-only",
+    "VIEWS": "the recipes of a part's views do not belong together: prepare_recipe at the combined station",
     "UNSYNCED": "announcements and exposures are not synchronized: pause the line for [hard_wired] quiet_ms",
 }
 """Each alarm that a state message may show -> what it means and what to do. The event of that code has the details."""

@@ -31,12 +31,18 @@ UNITS = "tests/runtime"
 TESTS: dict[str, list[str]] = {
     "runtime/vision/scoring.py": [
         f"{UNITS}/vision/test_scoring_verdicts.py", f"{UNITS}/vision/test_scoring_numbers.py",
+        f"{UNITS}/inspector/test_part_views.py",
         "--deselect", f"{UNITS}/vision/test_scoring_verdicts.py::test_verdict_ok_is_produced_by_decide_alone",
     ],
     "runtime/records/ledger.py": [f"{UNITS}/records/test_ledger.py"],
     "runtime/inspector/triggers.py": [f"{UNITS}/inspector/test_triggers.py"],
+    "runtime/inspector/part_views.py": [
+        f"{UNITS}/inspector/test_part_views.py", f"{UNITS}/inspector/test_combined_station.py",
+    ],
 }  # fmt: skip
-ONLY_IN = {"runtime/vision/scoring.py": {"decide", "outside_range", "_damage"}}
+ONLY_IN = {
+    "runtime/vision/scoring.py": {"decide", "outside_range", "_damage", "combine", "_conflict", "_stray", "_within"}
+}
 """Functions of a file that is too large to try whole."""
 
 SAME: dict[str, str] = {

@@ -27,7 +27,7 @@ class Line(Site):
     def heard_of(self) -> dict[str, Recorder]:
         """Station's name -> what it has published, as far as it was read: every wait reads."""
         key = self.keys.get("recorder")
-        return {name: Recorder(self.ends["results"], key, station=name) for name in self.names}
+        return {name: Recorder(self.ends["results"], key, station=name) for name in self.all_names}
 
     @property
     def heard(self) -> Recorder:

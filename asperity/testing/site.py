@@ -35,6 +35,8 @@ PORT_SHARES = 64
 PATIENCE_MS = round(1000 * PATIENCE_S)
 UNHURRIED = ClientLimits(request_tries=round(PATIENCE_MS / ClientLimits().request_timeout_ms), patience_ms=PATIENCE_MS)
 """An inspector that a crowded machine does not let run is asked again, and answers then; no gap is named before."""
+COMPLETE_MS = 600_000
+"""Of a combined station: above any sum of a timeout and a deadline that a test sets."""
 LOG_SHOWN = 10_000
 """Characters of a log, the last ones, that an error shows."""
 ENDS = ("frames", "results", "bulk", "control")
@@ -60,6 +62,7 @@ class Site:
         curve: bool = False,
         names: Sequence[str] = (),
         *,
+        combined: str = "",
         bundle: Path | None = None,
         tcp: bool = False,
         patient: bool = True,
@@ -71,7 +74,8 @@ class Site:
         ``script``: what the simulated engine says of frame after frame that says nothing itself, ``"ok ng"`` in turn,
         ``"ok=200"`` after 200 ms (docs/station.md). ``bundle``: inspect by it instead, with ``engine={"name": ...}``.
         ``curve``: with keys for a camera, a recorder (read) and a client (administer). ``names``: of several stations
-        in the one process, whose cameras are called the same. ``tcp``: free ports of this computer instead of ipc.
+        in the one process, whose cameras are called the same. ``combined``: of a combined station whose views they are,
+        with software triggers. ``tcp``: free ports of this computer instead of ipc.
         ``patient``: with waits that suit a crowded machine; False: station.toml's defaults. ``log``: file for what the
         inspector prints, instead of one per start in the folder. ``sections``: tables of station.toml.
         """
@@ -81,6 +85,8 @@ class Site:
         self.names = tuple(names) or (STATION,)
         self.cameras = {name: name for name in names} or {STATION: CAMERA}
         """Station's name -> its camera's."""
+        self.all_names = (*self.names, combined) if combined else self.names
+        """With the combined station, last."""
         self.bundle, self.patient = bundle, patient
         self.processes: list[subprocess.Popen[bytes]] = []
         """Processes that end with the site; one started by the test may be added."""
@@ -106,11 +112,15 @@ class Site:
                 values[section] = {**values.get(section, {}), **entries}
         several = [
             {"name": name, "number": number, "camera": name, "journal": str(self.folder / f"{name}.journal")}
+            | ({"triggers": "software"} if combined else {})
             for number, name in enumerate(names, start=1)
         ]
+        above = {"name": combined, "views": list(names), "journal": str(self.folder / f"{combined}.journal"),
+                 "complete_ms": COMPLETE_MS}  # fmt: skip
         self.config = self.folder / "station.toml"
         tables = [_table(name, entries) for name, entries in values.items()]
-        self.config.write_text("".join([*tables, *(_table("[stations]", station) for station in several)]))
+        self.config.write_text("".join([*tables, *(_table("[stations]", station) for station in several),
+                                       *([_table("[combined]", above)] if combined else [])]))  # fmt: skip
 
     def admit(self, name: str, *roles: Role) -> Path:
         """Give a client a key; its file is ``keys[name]``."""
@@ -163,7 +173,7 @@ class Site:
     def await_running(self, timeout_s: float = PATIENCE_S) -> list[StationState]:
         """Wait until every station judges; returns the states. Raises StationError if it ends or time is up."""
         states = []
-        for name in self.names:
+        for name in self.all_names:
             with self.client(station=name) as client:
                 states.append(self.await_judging(client, timeout_s))
         return states

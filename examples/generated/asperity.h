@@ -45,6 +45,8 @@ enum asperity_reason {
     ASPERITY_REASON_AMBIGUOUS = 112, /* the exposure of this part cannot be determined: two were possible, or one in between is missing */
     ASPERITY_REASON_UNSYNCED = 113, /* announcements and exposures are not synchronized yet */
     ASPERITY_REASON_CAMERA_CONFLICT = 114, /* two senders are using this camera name */
+    ASPERITY_REASON_VIEW_MISSING = 115, /* a view of the part is missing, or views are unknown for different reasons */
+    ASPERITY_REASON_VIEW_CONFLICT = 116, /* a view of the part came twice, or is of another part, trigger or recipe */
     ASPERITY_REASON_STALE = 200, /* the frame was too old when its turn came to be judged */
     ASPERITY_REASON_OVERLOAD = 201, /* a newer frame replaced this one in the queue */
     ASPERITY_REASON_DEADLINE = 202, /* no verdict was reached within the deadline */
@@ -62,6 +64,7 @@ enum asperity_flag {
     ASPERITY_FLAG_ACCEPT = 1,
     ASPERITY_FLAG_DEADLINE_MISSED = 2,
     ASPERITY_FLAG_SIMULATED = 4,
+    ASPERITY_FLAG_VIEW = 8,
 };
 
 /* A record as it comes over the wire, on a little-endian machine. */
@@ -124,6 +127,8 @@ static inline const char *asperity_reason_name(unsigned code) {
     case 112: return "AMBIGUOUS";
     case 113: return "UNSYNCED";
     case 114: return "CAMERA_CONFLICT";
+    case 115: return "VIEW_MISSING";
+    case 116: return "VIEW_CONFLICT";
     case 200: return "STALE";
     case 201: return "OVERLOAD";
     case 202: return "DEADLINE";

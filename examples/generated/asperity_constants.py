@@ -41,6 +41,8 @@ REASON = {
     "AMBIGUOUS": 112,  # the exposure of this part cannot be determined: two were possible, or one in between is missing
     "UNSYNCED": 113,  # announcements and exposures are not synchronized yet
     "CAMERA_CONFLICT": 114,  # two senders are using this camera name
+    "VIEW_MISSING": 115,  # a view of the part is missing, or views are unknown for different reasons
+    "VIEW_CONFLICT": 116,  # a view of the part came twice, or is of another part, trigger or recipe
     "STALE": 200,  # the frame was too old when its turn came to be judged
     "OVERLOAD": 201,  # a newer frame replaced this one in the queue
     "DEADLINE": 202,  # no verdict was reached within the deadline
@@ -58,6 +60,7 @@ FLAG = {
     "ACCEPT": 1,
     "DEADLINE_MISSED": 2,
     "SIMULATED": 4,
+    "VIEW": 8,
 }
 
 # struct format of the record and the names of its fields

@@ -134,7 +134,7 @@ class StationClient:
         if state is None or (result.station, result.session) != (self.station, state.session) or not self.trusted:
             return False
         answers_trigger = result.trigger_id != 0 or state.triggers == "free_run"
-        proven = self._recovered_may_pass or not result.recovered
+        proven = (self._recovered_may_pass or not result.recovered) and not state.view_of
         return result.accept and answers_trigger and proven and (simulated or not result.simulated)
 
     def results(self, idle_timeout_s: float | None = None) -> Iterator[ReceivedResult | Gap]:

@@ -56,6 +56,7 @@ def setting_of(station: StationConfig) -> Setting:
     from asperity.runtime.errors import ConfigError
     from asperity.runtime.records.journal import file_nbytes
     from asperity.runtime.security.private_files import default_key_folder
+    from asperity.runtime.settings.combined_stations import combining
     from asperity.runtime.settings.paths import engine_cache, journal_path
     from asperity.runtime.settings.station_toml import hosted
 
@@ -65,9 +66,10 @@ def setting_of(station: StationConfig) -> Setting:
         except ConfigError as error:
             return error
 
+    above = [combining(station, one) for one in station.combined]
     return Setting(
         station=station,
-        journals=known(lambda: tuple(journal_path(one) for one in hosted(station))),
+        journals=known(lambda: tuple(journal_path(one) for one in [*hosted(station), *above])),
         journal_nbytes=file_nbytes(station.journal.slots),
         trust=known(lambda: Path(station.engine.trust or default_key_folder())),
         transport=known(lambda: Path(station.security.keys or default_key_folder())),

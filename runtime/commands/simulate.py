@@ -44,6 +44,9 @@ def command(
     on_trigger: Annotated[
         bool, typer.Option("--on-trigger", help="Play a word on each trigger instead of at a rate.")
     ] = False,
+    views: Annotated[
+        int, typer.Option(min=0, max=8, help="Simulate parts that this many cameras see, each exposure with its word.")
+    ] = 0,
     typed: Annotated[bool, typer.Option("--stdin", help="Play words typed on standard input next.")] = False,
     config: Annotated[Path | None, typer.Option(help="Configuration file, station.toml.")] = None,
     station: Annotated[str | None, typer.Option(help="Override [station] name.")] = None,
@@ -95,13 +98,14 @@ def command(
         "log": {"level": log_level},
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="asperity-simulate-") as folder:
-        made = _configure(config, overrides, journal, Path(folder), on_trigger)
+        made = _viewed(_configure(config, overrides, journal, Path(folder), on_trigger), views, Path(folder))
         if made.security.curve and key is None:
             raise UsageError(
                 "[security] curve is set: give --key; make the key with "
                 "asperity keys new --client simulate --role camera --role read --role administer"
             )
-        summary, balanced = _simulate(made, words, rate, count, once, on_trigger, typed, key)
+        play = _simulate_parts if made.combined else _simulate
+        summary, balanced = play(made, words, rate, count, once, on_trigger, typed, key)
     told = {name: getattr(summary, name) for name in Summary.__dataclass_fields__}
     told |= {"per_second": round(summary.per_second, 1), "balanced": balanced}
     missed = [f"{word} {count} times" for word, count in summary.missed.items()]
@@ -140,7 +144,8 @@ def _configure(
         given["journal"] = {"path": str((journal or folder / "journal").absolute())}
     config = load(path, given)
     own = [replace(station, journal=str(folder / f"{station.name}.journal")) for station in config.stations]
-    return _triggered(replace(config, stations=own), on_trigger)
+    above = [replace(each, journal=str(folder / f"{each.name}.journal")) for each in config.combined]
+    return _triggered(replace(config, stations=own, combined=above), on_trigger)
 
 
 def _triggered(config: StationConfig, on_trigger: bool) -> StationConfig:
@@ -153,6 +158,103 @@ def _triggered(config: StationConfig, on_trigger: bool) -> StationConfig:
     if not stations and config.station.triggers == "free_run":
         return replace(config, station=replace(config.station, triggers="software"))
     return replace(config, stations=stations)
+
+
+def _viewed(config: StationConfig, views: int, folder: Path) -> StationConfig:
+    """With ``--views`` the station is a combined one, above as many stations with a camera each. Raises UsageError."""
+    from msgspec.structs import replace
+
+    from asperity.runtime.errors import UsageError
+    from asperity.runtime.settings.station_toml import HostedStation, StationSection
+    from asperity.runtime.settings.view_sections import Combined
+
+    if not views:
+        return config
+    if config.stations:
+        raise UsageError("--views makes its own stations, but the configuration has [[stations]]: leave one out")
+    whole = config.station
+    mode = "software" if whole.triggers == "free_run" else whole.triggers
+    names = [f"{whole.name[:30]}-{number}" for number in range(1, views + 1)]
+    stations = [
+        HostedStation(
+            name=name, number=whole.number + at, camera=f"{whole.camera[:30]}-{at}", triggers=mode,
+            journal=str(folder / f"{name}.journal"),
+        )
+        for at, name in enumerate(names, 1)
+    ]  # fmt: skip
+    combined = Combined(
+        name=whole.name, number=whole.number, views=names, journal=config.journal.path,
+        complete_ms=config.triggers.timeout_max_ms + config.limits.deadline_ms,
+    )  # fmt: skip
+    journal = replace(config.journal, path="")
+    return replace(config, station=StationSection(), stations=stations, combined=[combined], journal=journal)
+
+
+def _simulate_parts(
+    config: StationConfig,
+    words: list[str],
+    rate_hz: float,
+    count: int,
+    once: bool,
+    on_trigger: bool,
+    typed: bool,
+    key: Path | None,
+) -> tuple[Summary, bool]:
+    """As ``_simulate``, at combined stations."""
+    from asperity.runtime.client.limits import ClientLimits
+    from asperity.runtime.client.station_client import StationClient
+    from asperity.runtime.errors import UsageError
+    from asperity.runtime.settings.paths import control_endpoint
+    from asperity.runtime.simulation.camera import SimulatedCamera
+    from asperity.runtime.simulation.inspector_process import StationProcess
+    from asperity.runtime.simulation.simulated_parts import SimulatedParts, check_words
+
+    if typed:
+        raise UsageError("--stdin plays words at single stations; leave it out with views")
+    check_words(words)
+    told_to_end = _told_to_end()
+    sockets, limits = config.sockets, ClientLimits(request_timeout_ms=REQUEST_TIMEOUT_MS)
+    seen_by = {name for combined in config.combined for name in combined.views}
+    inspector = StationProcess(config)
+    inspector.start()
+    try:
+        with ExitStack() as stack:
+            cameras = {
+                each.name: stack.enter_context(closing(SimulatedCamera(
+                    each.camera, sockets.frames, station=each.name, results_endpoint=sockets.results, key=key
+                )))
+                for each in config.stations if each.name in seen_by
+            }  # fmt: skip
+            clients = {
+                each.name: stack.enter_context(StationClient(
+                    sockets.results, control_endpoint(each.name, sockets.control), station=each.name, limits=limits,
+                    key=key,
+                ))
+                for each in config.combined
+            }  # fmt: skip
+            parts = SimulatedParts(config, inspector, cameras, clients, told_to_end.is_set)
+            parts.play(words, rate_hz, count, once, on_trigger)
+            states = [client.request("get_state").state for client in clients.values()]
+            balanced = all(state is not None and state.balanced for state in states)
+            return parts.summary, balanced or told_to_end.is_set()
+    finally:
+        inspector.end()
+
+
+def _told_to_end() -> threading.Event:
+    """Set by SIGTERM and SIGINT."""
+    from asperity.runtime.process import early_signals
+
+    told_to_end = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        told_to_end.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    if early_signals.told():
+        told_to_end.set()
+    return told_to_end
 
 
 def _simulate(
@@ -168,7 +270,6 @@ def _simulate(
     """Play until asked to end; returns the outcome and whether every station's counters add up."""
     from asperity.runtime.client.limits import ClientLimits
     from asperity.runtime.client.station_client import StationClient
-    from asperity.runtime.process import early_signals
     from asperity.runtime.settings.paths import control_endpoint
     from asperity.runtime.settings.station_toml import hosted
     from asperity.runtime.simulation.camera import SimulatedCamera
@@ -176,15 +277,7 @@ def _simulate(
     from asperity.runtime.simulation.player import Simulation
     from asperity.runtime.simulation.simulated_line import Summary
 
-    told_to_end = threading.Event()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        told_to_end.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    if early_signals.told():
-        told_to_end.set()
+    told_to_end = _told_to_end()
     inspector = StationProcess(config)
     limits = ClientLimits(request_timeout_ms=REQUEST_TIMEOUT_MS)
     inspector.start()

@@ -142,7 +142,10 @@ def line(parts: list[bytes], json: bool) -> str:
         by = f" by {message.modality}" if message.modality and message.verdict is Verdict.NG else ""
         words = [str(message.result_id), message.verdict.name, score, message.reason_text + by, f"{took_ms:.1f} ms"]
         part = shown_id(message.part_id)
-        return "  ".join([station, *words, part, "SIMULATED" if message.simulated else ""]).rstrip()
+        of_view = f"(a view of {message.view_of}: accepts no part)" if message.view_of else ""
+        views = f"[{', '.join(map(str, message.views))}]" if message.views else ""
+        more = [text for text in ("SIMULATED" if message.simulated else "", of_view, views) if text]
+        return "  ".join([station, *words, part, *more]).rstrip()
     return f"{kind} {station}  " + "  ".join(f"{name}={value}" for name, value in fields.items() if value)
 
 

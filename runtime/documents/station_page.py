@@ -19,7 +19,8 @@ def page() -> str:
             "paths may be relative to it or begin with `~/` ([text files, names and addresses](text-files.md)).",
             "Without a home folder or `XDG_STATE_HOME`: [environment](environment.md).",
             "To copy and edit: [station.toml](../examples/station.toml), for several stations",
-            "[stations.toml](../examples/stations.toml).",
+            "[stations.toml](../examples/stations.toml), for several views of one part",
+            "[views.toml](../examples/views.toml).",
             *described(StationConfig),
             "",
         ]

@@ -9,10 +9,11 @@ import msgspec
 
 from asperity.runtime.errors import WireError
 from asperity.runtime.text.formats import check_keys
-from asperity.runtime.wire import MAX_INTEGER, Request, decode_request
+from asperity.runtime.wire import MAX_INTEGER, UNSET, Request, decode_request
 from asperity.runtime.wire.common import fields_of
 
-FIELDS = ("from_", "to", "trigger_id", "part_id", "recipe", "timeout_ms", "mode", "lot", "order", "shift", "position")
+FIELDS = ("from_", "to", "trigger_id", "part_id", "recipe", "timeout_ms", "mode", "lot", "order", "shift", "position",
+          "view")  # fmt: skip
 NOT_FROM_A_GATEWAY = frozenset({"shutdown", "set_threshold"})
 """A gateway's client ends no inspector and does not move the line between good and bad."""
 
@@ -43,7 +44,8 @@ def request_of(op: str, body: bytes, own: dict[str, Any] | None = None) -> Reque
 
 def fields_to_ask(request: Request) -> dict[str, Any]:
     """What ``Link.ask`` takes of it."""
-    values = {name: getattr(request, name) for name in FIELDS if getattr(request, name) is not None}
+    given = {name: getattr(request, name) for name in FIELDS}
+    values = {name: value for name, value in given.items() if value not in (None, UNSET)}
     if request.session or request.uptime_ms is not None:
         # Both, so that never one of ours goes with one of theirs.
         values |= {"session": request.session, "uptime_ms": request.uptime_ms}

@@ -28,6 +28,7 @@ from asperity.runtime import __version__, wire
 from asperity.runtime.clock import MS, Now, look
 from asperity.runtime.errors import AsperityError, EngineLostError, FrameRefused
 from asperity.runtime.inspector.clocks import ClockWatch
+from asperity.runtime.inspector.combined_station import CombinedStation
 from asperity.runtime.inspector.requests import Requests
 from asperity.runtime.inspector.station import Station
 from asperity.runtime.judging.engine_thread import EngineThread, TakenOver
@@ -51,8 +52,12 @@ class Inspector:
         journals: Sequence[Journal],
         sockets: InspectorSockets,
         clock: Callable[[], Now] = look,
+        combined_journals: Sequence[Journal] = (),
     ) -> None:
-        """``configs`` and ``journals``: one for each station (``runtime.settings.station_toml.hosted``)."""
+        """``configs`` and ``journals``: one for each station (``runtime.settings.station_toml.hosted``).
+
+        ``combined_journals``: one for each ``[[combined]]``.
+        """
         self.config = configs[0]
         """For what all stations share."""
         self.sockets = sockets
@@ -74,11 +79,16 @@ class Inspector:
                 configs, journals, self.engine_thread.slots, self.loaders, strict=True
             )
         ]
+        self.combined = [
+            CombinedStation(self.config, rules, self.stations, journal, sockets, clock, self.audit)
+            for rules, journal in zip(self.config.combined, combined_journals, strict=True)
+        ]
         self.by_camera = {station.camera: station for station in self.stations}
         self.by_name = {station.name: station for station in self.stations}
         self.requests = Requests(
-            self.stations, sockets.access, self.audit, self.config.control, self._shut_down, clock
-        )
+            self.stations, sockets.access, self.audit, self.config.control, self._shut_down, clock,
+            self.combined,
+        )  # fmt: skip
         self.supervision = Supervision()
 
     # ------------------------------------------------------------------ the loop
@@ -104,7 +114,7 @@ class Inspector:
 
     def begin(self, first_recipes: Sequence[str]) -> None:
         """Settle what an earlier run left owing, then start the engine thread, the self-tests and the first recipes."""
-        names = [station.name for station in self.stations]
+        names = [*self.by_name, *(combined.name for combined in self.combined)]
         self.audit.record("", "session", ITSELF, "BEGUN", stations=names, pid=os.getpid(), version=__version__)
         open_to_users = reachability.open_to_users(self.config)
         for station in self.stations if open_to_users else ():
@@ -112,6 +122,8 @@ class Inspector:
         self.engine_thread.start()
         for station, first_recipe in zip(self.stations, first_recipes, strict=True):
             station.begin(first_recipe)
+        for combined in self.combined:
+            combined.begin()
 
     def turn(self) -> None:
         """Handle everything that has arrived: verdicts, then new frames, then requests, then what time demands."""
@@ -146,6 +158,8 @@ class Inspector:
         now = self.clock()
         for station in self.stations:
             station.on_time(now)
+        for combined in self.combined:  # of what their views have answered by now
+            combined.on_time(now)
         open_to_network = reachability.open_to_network(self.config)
         for station in self.stations:
             station.controller.alarms.hold("INSECURE_LAN", open_to_network, "warning")
@@ -219,8 +233,9 @@ class Inspector:
 
     def _patience_ms(self) -> float:
         """How long the I/O thread may sleep: until a station's time comes, at most ``poll_ms``."""
-        due_ns = min(station.next_due_ns() for station in self.stations)
-        return max(0.0, min(self.config.timing.poll_ms, (due_ns - self.clock().ns) / MS))
+        due_ns = [station.next_due_ns() for station in self.stations]
+        due_ns += [combined.next_due_ns() for combined in self.combined]
+        return max(0.0, min(self.config.timing.poll_ms, (min(due_ns) - self.clock().ns) / MS))
 
     # ------------------------------------------------------------------ the end
 
@@ -237,6 +252,8 @@ class Inspector:
             self.on_frame(parts)
         for station in self.stations:
             station.end()
+        for combined in self.combined:
+            combined.end()
 
     def _close(self) -> None:
         stopped = self.engine_thread.stop(self.config.timing.shutdown_ms / 1000)
@@ -249,6 +266,8 @@ class Inspector:
         for station in self.stations:
             station.counting.close(station.work)
             station.journal.close()
+        for combined in self.combined:
+            combined.close()
         self.clock_watch.close()
         self.audit.record("", "session", ITSELF, "ENDED")
         self.audit.close()

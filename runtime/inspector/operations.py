@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 
 import msgspec
 
 from asperity.runtime import wire
-from asperity.runtime.clock import MS
-from asperity.runtime.frame import Result
+from asperity.runtime.inspector.combined_station import CombinedStation
+from asperity.runtime.inspector.giving import (
+    batch_of,
+    batch_refusal,
+    give_trigger,
+    own_refusal,
+    trigger_busy,
+    trigger_refusal,
+)
 from asperity.runtime.inspector.station import Station
-from asperity.runtime.inspector.triggers import PendingTrigger
-from asperity.runtime.reasons import Reason
 from asperity.runtime.records.audit import Actor
-from asperity.runtime.records.journal import PROMISES_MAX
+from asperity.runtime.settings.combined_stations import view_of
 from asperity.runtime.states import Cause, State, step
-from asperity.runtime.text.part_identity import Batch
 
 TEXT_MAX = 512
 
 
-def _get_state(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+def get_state(station: Station | CombinedStation, request: wire.Request, actor: Actor) -> wire.Reply:
+    """The state message."""
     return wire.Reply(id=request.id, ok=True, code="OK", state=station.state_message(station.clock()))
 
 
-def _get_result(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+def get_result(station: Station | CombinedStation, request: wire.Request, actor: Actor) -> wire.Reply:
+    """Results from the journal."""
     journal, most = station.journal, station.config.control.results_per_reply
     last_id = min(request.to or journal.last_id, journal.last_id)
     found: list[msgspec.Raw] = []
@@ -49,89 +54,20 @@ def _get_result(station: Station, request: wire.Request, actor: Actor) -> wire.R
 
 
 def _trigger(station: Station, request: wire.Request, hard_wired: bool = False) -> wire.Reply:
-    controller, config, line = station.controller, station.config, station.line
+    controller = station.controller
     step(controller.state, Cause.TRIGGER)
     assert request.trigger_id is not None  # the wire requires it
-    recipe, timeout_ms = controller.recipe.name if controller.recipe else "", request.timeout_ms or 0
-    refusal = _trigger_refusal(station, request, hard_wired, recipe)
-    if refusal:
-        return reply(request.id, "REFUSED", refusal)
-    busy = station.triggers.refusal(request.trigger_id)
+    refusal = own_refusal(station, request) or trigger_refusal(station, request, hard_wired)
+    busy = trigger_busy(station, request.trigger_id)
     if controller.state is State.SINGLE_EXECUTION and controller.single_trigger_id is not None:
         busy = f"trigger {controller.single_trigger_id} already belongs to this single execution"
-    elif not busy and station.promised >= PROMISES_MAX:
-        busy = f"{PROMISES_MAX} triggers are waiting for their results"
-    now, batch = station.clock(), _batch(station, request)
-    if busy:
-        station.triggers.follow(request.trigger_id, request.part_id or "", now.ns)
-        return reply(request.id, "BUSY", busy)
-    owed = Result(
-        station=station.name,
-        session=station.session,
-        result_id=station.journal.last_id + 1,
-        camera=station.camera,
-        trigger_id=request.trigger_id,
-        part_id=request.part_id or "",
-        recipe=recipe,
-        reason=Reason.RESTARTED,
-        t_done_us=now.wall_us,
-        position=request.position,
-        **batch._asdict(),
-    )
-    # With a hard-wired trigger a frame that is there already may be this part's.
-    from_id = min(station.work, default=0) if hard_wired else 0
-    entry = station.journal.promise(wire.encode_result_body(owed), from_id)
-    promise = 0 if hard_wired else secrets.randbelow(wire.MAX_INTEGER) + 1
-    expires_ns = None if hard_wired else now.ns + timeout_ms * MS
-    station.triggers.add(
-        PendingTrigger(
-            request.trigger_id,
-            request.part_id or "",
-            request.recipe,
-            promise,
-            expires_ns,
-            entry,
-            batch,
-            request.position,
-            given_ns=now.ns,
-        )
-    )
+    if refusal or busy:
+        station.triggers.follow(request.trigger_id, request.part_id or "", station.clock().ns)
+        return reply(request.id, "REFUSED" if refusal else "BUSY", refusal or busy)
+    give_trigger(station, request, hard_wired, batch_of(request, station.counting.batch))
     if controller.state is State.SINGLE_EXECUTION:
         controller.single_trigger_id = request.trigger_id
-    if line is not None:
-        line.announce(request.trigger_id, now)
-    if not hard_wired or config.engine.name == "simulated":  # whose camera is fired by the announcement itself
-        station.sockets.publish(
-            wire.encode_trigger(
-                wire.Trigger(
-                    station=station.name,
-                    session=station.session,
-                    trigger_id=request.trigger_id,
-                    promise=promise,
-                    part_id=request.part_id or "",
-                    recipe=request.recipe,
-                    timeout_ms=max(1, timeout_ms),
-                    t_us=now.wall_us,
-                )
-            )
-        )
     return reply(request.id, "ACCEPTED")
-
-
-def _trigger_refusal(station: Station, request: wire.Request, hard_wired: bool, recipe: str) -> str:
-    """Why a trigger is not taken, however often it is repeated; empty: it may be."""
-    config, timeout_ms = station.config, request.timeout_ms or 0
-    mode, needed = config.station.triggers, "hard_wired" if hard_wired else "software"
-    if mode != needed:
-        return f"[station] triggers is {mode}; {request.op} needs {needed}"
-    if timeout_ms > config.triggers.timeout_max_ms:
-        return f"timeout_ms is {timeout_ms}; the maximum is {config.triggers.timeout_max_ms}"
-    if request.recipe is not None and request.recipe != recipe:
-        return f"recipe {request.recipe} was requested, but {recipe} is active"
-    if too_long := _batch_refusal(station, request):
-        return too_long
-    assert request.trigger_id is not None  # the wire requires it
-    return station.line.refusal(request.trigger_id) if station.line is not None else ""
 
 
 def _expect(station: Station, request: wire.Request) -> wire.Reply:
@@ -145,7 +81,7 @@ def _prepare_recipe(station: Station, request: wire.Request, actor: Actor) -> wi
     if request.recipe not in station.config.recipes:
         known = ", ".join(station.config.recipes) or "none"
         return reply(request.id, "REFUSED", f"there is no recipe {request.recipe}; available in [recipes]: {known}")
-    return _begun(request.id, controller.prepare(request.recipe, actor))
+    return begun(request.id, controller.prepare(request.recipe, actor))
 
 
 def _unprepare_recipe(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
@@ -155,12 +91,14 @@ def _unprepare_recipe(station: Station, request: wire.Request, actor: Actor) -> 
     in_force = controller.recipe.name if controller.recipe else "none"
     if request.recipe not in (None, in_force):
         return reply(request.id, "REFUSED", f"recipe {request.recipe} is not active; the active recipe is {in_force}")
-    return _begun(request.id, controller.unprepare(actor))
+    return begun(request.id, controller.unprepare(actor))
 
 
 def _start(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
     if request.mode == "single" and station.config.station.triggers == "free_run":
         return reply(request.id, "REFUSED", "mode single waits for a trigger, but [station] triggers is free_run")
+    if request.mode == "single" and view_of(station.config):
+        return reply(request.id, "REFUSED", f"{station.name} is a view, which its combined station triggers")
     station.controller.start(single=request.mode == "single")
     return reply(request.id, "OK")
 
@@ -203,13 +141,14 @@ def _set_threshold(station: Station, request: wire.Request, actor: Actor) -> wir
 
 
 def _set_batch(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
-    if too_long := _batch_refusal(station, request):
+    if too_long := batch_refusal(station.config, request):
         return reply(request.id, "REFUSED", too_long)
-    station.counting.set_batch(_batch(station, request))
+    station.counting.set_batch(batch_of(request, station.counting.batch))
     return reply(request.id, "OK")
 
 
-def _reset_counters(station: Station, request: wire.Request, actor: Actor) -> wire.Reply:
+def reset_counters(station: Station | CombinedStation, request: wire.Request, actor: Actor) -> wire.Reply:
+    """Count from 0 again; what had been counted goes into the audit file."""
     before = station.counting.reset(station.clock())
     station.record(
         "counters_reset", actor, "done", since_us=before.since_us, ok=before.ok, ng=before.ng, unknown=before.unknown,
@@ -218,25 +157,9 @@ def _reset_counters(station: Station, request: wire.Request, actor: Actor) -> wi
     return reply(request.id, "OK")
 
 
-def _batch_refusal(station: Station, request: wire.Request) -> str:
-    """Why this lot, order or shift is not taken; empty: it is."""
-    most = station.config.parts.text_max_nbytes
-    for name in Batch._fields:
-        nbytes = len((getattr(request, name) or "").encode())
-        if nbytes > most:
-            return f"{name} has {nbytes} bytes; [parts] text_max_nbytes is {most}: shorten it"
-    return ""
-
-
-def _batch(station: Station, request: wire.Request) -> Batch:
-    """As the request says, and of what it does not say as the station has it."""
-    given = {name: getattr(request, name) for name in Batch._fields if getattr(request, name) is not None}
-    return station.counting.batch._replace(**given)
-
-
 OPERATIONS: dict[str, Callable[[Station, wire.Request, Actor], wire.Reply]] = {
-    "get_state": _get_state,
-    "get_result": _get_result,
+    "get_state": get_state,
+    "get_result": get_result,
     "trigger": lambda station, request, actor: _trigger(station, request),
     "expect": lambda station, request, actor: _expect(station, request),
     "prepare_recipe": _prepare_recipe,
@@ -248,12 +171,12 @@ OPERATIONS: dict[str, Callable[[Station, wire.Request, Actor], wire.Reply]] = {
     "reset": _reset,
     "self_test": _self_test,
     "set_batch": _set_batch,
-    "reset_counters": _reset_counters,
+    "reset_counters": reset_counters,
     "set_threshold": _set_threshold,
 }
 
 
-def _begun(request_id: str, change: int) -> wire.Reply:
+def begun(request_id: str, change: int) -> wire.Reply:
     """A change of recipe has begun; the state reports its outcome."""
     return wire.Reply(id=request_id, ok=True, code="ACCEPTED", recipe_change=change)
 

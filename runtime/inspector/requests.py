@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from asperity.runtime import wire
 from asperity.runtime.clock import MS, Now
 from asperity.runtime.errors import StateError, WireError
+from asperity.runtime.inspector import combined_operations
+from asperity.runtime.inspector.combined_station import CombinedStation
 from asperity.runtime.inspector.operations import OPERATIONS, reply
 from asperity.runtime.inspector.station import Station
 from asperity.runtime.records.audit import Actor, Audit
@@ -20,7 +22,7 @@ from asperity.runtime.sockets.access import Access
 
 READ_ONLY = frozenset({"get_state", "get_result"})
 """Operations that change nothing: answered afresh each time, and not kept."""
-AUDITED = ("trigger_id", "part_id", "recipe", "threshold", "mode", "lot", "order", "shift", "position")
+AUDITED = ("trigger_id", "part_id", "recipe", "threshold", "mode", "lot", "order", "shift", "position", "view")
 """Fields of a request that the audit file keeps."""
 OF_PARTS = frozenset({"trigger", "expect"})
 """Operations that come with every part: in the audit file only where a role forbids them. Results are the journal's."""
@@ -58,10 +60,11 @@ class Requests:
         config: Control,
         on_shutdown: Callable[[], None],
         clock: Callable[[], Now],
+        combined: Sequence[CombinedStation] = (),
     ) -> None:
-        """``on_shutdown``: ends the process."""
-        self._stations = stations
-        self._by_name = {station.name: station for station in stations}
+        """``on_shutdown``: ends the process. ``combined``: stations that stand above others."""
+        self._stations: list[Station | CombinedStation] = [*stations, *combined]
+        self._by_name = {station.name: station for station in self._stations}
         self._access = access
         self._audit_file = audit
         self._config = config
@@ -143,7 +146,7 @@ class Requests:
     def _audit(self, request: wire.Request, answer: wire.Reply, actor: Actor) -> None:
         """Into the audit file, and an event: who asked what, and what was answered."""
         given = {name: getattr(request, name) for name in AUDITED}
-        fields = {name: value for name, value in given.items() if value is not None}
+        fields = {name: value for name, value in given.items() if value not in (None, wire.UNSET)}
         self._audit_file.record(
             request.station or (self._stations[0].name if len(self._stations) == 1 else ""),
             request.op, actor, answer.code, answer.text, refused=not answer.ok, id=request.id, **fields,
@@ -163,15 +166,16 @@ class Requests:
         station = self._station_of(request.station)
         if isinstance(station, str):
             return reply(request.id, "WRONG_STATION", station)
-        operation = OPERATIONS.get(request.op)
-        if operation is None:
+        if request.op not in OPERATIONS:
             return reply(request.id, "UNKNOWN_OP", f"there are: {', '.join((*OPERATIONS, 'shutdown'))}")
         try:
-            return operation(station, request, actor)
+            if isinstance(station, CombinedStation):
+                return combined_operations.OPERATIONS[request.op](station, request, actor)
+            return OPERATIONS[request.op](station, request, actor)
         except StateError as error:
             return reply(request.id, "WRONG_STATE", str(error))
 
-    def _station_of(self, name: str) -> Station | str:
+    def _station_of(self, name: str) -> Station | CombinedStation | str:
         """The station that a request means, or why there is none. With one station the name may be left out."""
         if name in self._by_name:
             return self._by_name[name]

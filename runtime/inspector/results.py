@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from asperity.runtime import wire
 from asperity.runtime.clock import Now
 from asperity.runtime.errors import WireError
 from asperity.runtime.frame import Result, Verdict
-from asperity.runtime.inspector.controller import Controller
 from asperity.runtime.inspector.counting import Counting
 from asperity.runtime.inspector.event_log import EventLog
 from asperity.runtime.inspector.triggers import PendingTrigger
@@ -17,8 +17,32 @@ from asperity.runtime.judging.pipeline import Outcome
 from asperity.runtime.reasons import Reason
 from asperity.runtime.records.journal import Journal
 from asperity.runtime.records.ledger import Ledger
+from asperity.runtime.settings.combined_stations import view_of
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
+from asperity.runtime.states import State
+
+
+class JudgesBy(Protocol):
+    """A recipe, as far as results name it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def bundle(self) -> str: ...
+    @property
+    def simulated(self) -> bool: ...
+
+
+class Operated(Protocol):
+    """The controller of a station, as far as its results need it."""
+
+    @property
+    def state(self) -> State: ...
+    @property
+    def recipe(self) -> JudgesBy | None: ...
+    def answered(self, trigger_id: int) -> None:
+        """A trigger's one result is out."""
 
 
 class Results:
@@ -31,7 +55,7 @@ class Results:
         journal: Journal,
         ledger: Ledger,
         sockets: InspectorSockets,
-        controller: Controller,
+        controller: Operated,
         notice: EventLog,
         make_room: Callable[[int], None],
         clock: Callable[[], Now],
@@ -39,6 +63,9 @@ class Results:
     ) -> None:
         """``make_room``: called with each new result_id, to answer the frame whose slot of the journal that takes."""
         self.last_published_id = journal.last_id
+        self.on_view: Callable[[int, Result], None] | None = None
+        """Of a view: takes the one result of each ticket that was given with a trigger."""
+        self.view_of = view_of(config)
         self._config = config
         self._name = config.station.name
         self._session = session
@@ -70,6 +97,7 @@ class Results:
             deadline_us=self._config.limits.deadline_ms * 1000,
             simulated=recipe.simulated if recipe else self._config.engine.name == "simulated",
             position=trigger.position if trigger else None,
+            view_of=self.view_of,
             **(trigger.batch if trigger else self._counting.batch)._asdict(),
         )
 
@@ -77,7 +105,7 @@ class Results:
         self, who: wire.FrameIdentity, trigger: PendingTrigger | None, reason: Reason, detail: str = ""
     ) -> None:
         """The result of something that is not admitted."""
-        self.publish(self.born(who, trigger).unknown(reason), detail)
+        self.publish(self.born(who, trigger).unknown(reason), detail, trigger)
         if trigger is not None:
             self._journal.redeem(trigger.entry)
 
@@ -93,14 +121,14 @@ class Results:
             self._ledger.lose()
             self.answer(wire.FrameIdentity(camera=self._config.station.camera), trigger, reason, detail)
 
-    def publish(self, result: Result, detail: str = "") -> None:
-        """Journal, ledger, wire, in this order."""
-        result = replace(result, t_done_us=self._clock().wall_us)
+    def publish(self, result: Result, detail: str = "", trigger: PendingTrigger | None = None) -> None:
+        """Journal, ledger, wire, in this order. ``trigger``: whose one answer this is."""
+        result = replace(result, t_done_us=self._clock().wall_us, view_of=self.view_of)
         try:
             body = wire.encode_result_body(result)
         except WireError as error:  # an engine's numbers that the contract cannot carry
             detail = str(error)
-            result = replace(result.unknown(Reason.ENGINE), latency_us={})
+            result = replace(result.unknown(Reason.ENGINE), latency_us={}, views=())
             body = wire.encode_result_body(result)
         if not self._journal.answer(result.result_id, body) and result.verdict is not Verdict.UNKNOWN:
             detail, result = self._journal.fault, result.unknown(Reason.ENGINE)  # what is not kept lets no part pass
@@ -111,6 +139,8 @@ class Results:
         if detail and result.score is None:
             self._notice("warning", result.reason.name, detail, result.result_id, result.seq)
         self._controller.answered(result.trigger_id)
+        if trigger is not None and trigger.ticket and self.on_view is not None:
+            self.on_view(trigger.ticket, result)
 
     def send(self, result: Result, body: bytes) -> None:
         """A result that the journal holds, as ``body`` and as the 64-byte record."""

@@ -13,6 +13,7 @@ from asperity.runtime.inspector.desk import Inspector
 from asperity.runtime.judging.served_bundles import begin
 from asperity.runtime.process import early_signals
 from asperity.runtime.records.journal import Journal
+from asperity.runtime.settings.combined_stations import combining
 from asperity.runtime.settings.paths import journal_path
 from asperity.runtime.settings.station_toml import StationConfig, hosted
 from asperity.runtime.sockets.inspector_sockets import InspectorSockets
@@ -28,9 +29,10 @@ def inspect(config: StationConfig, first_recipes: Sequence[str]) -> None:
     threadpool_limits(limits=1, user_api="blas")
     configs = hosted(config)
     with ExitStack() as stack:
-        journals = []
-        for each in configs:
-            begin(each)
+        journals: list[Journal] = []
+        for each in [*configs, *(combining(config, combined) for combined in config.combined)]:
+            if len(journals) < len(configs):
+                begin(each)
             journals.append(
                 Journal.open(
                     journal_path(each),
@@ -43,7 +45,8 @@ def inspect(config: StationConfig, first_recipes: Sequence[str]) -> None:
             stack.callback(journals[-1].close)
         sockets = InspectorSockets(config)
         stack.pop_all()  # from here on they are the inspector's to close
-    inspector = Inspector(configs, journals, sockets)
+    own = len(configs)
+    inspector = Inspector(configs, journals[:own], sockets, combined_journals=journals[own:])
 
     def end(number: int, frame: FrameType | None) -> None:
         inspector.ending = True

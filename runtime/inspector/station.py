@@ -93,8 +93,7 @@ class Station:
         self.line_guard: LineGuard | None = None
         if self.line is not None:
             self.line_guard = LineGuard(self.line, sockets, self.controller, self.notice, self._matched)
-        self._last_frame_ns = 0
-        self._state_due_ns = 0
+        self._last_frame_ns = self._state_due_ns = 0
         self._state_shown: tuple[object, ...] = ()
 
     def begin(self, first_recipe: str) -> None:
@@ -290,7 +289,7 @@ class Station:
         outcome = work.judged
         assert outcome is not None
         hard_wired = self.line is not None
-        self.results.publish(work.result(self.clock().ns, hard_wired), outcome.detail)
+        self.results.publish(work.result(self.clock().ns, hard_wired), outcome.detail, work.trigger)
         if work.trigger is not None and hard_wired:
             self.journal.redeem(work.trigger.entry)  # of other triggers it was, when the frame was admitted
         self.results.publish_map(outcome)
@@ -360,6 +359,7 @@ class Station:
             unknown_by_reason={reason.name: count for reason, count in ledger.unknown_by_reason.items()},
             access_refused=dict(self.sockets.access.refused),
             **{name: getattr(ledger, name) for name in COUNTED},
+            view_of=self.results.view_of or wire.UNSET,
             **self.counting.batch._asdict(),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from asperity.runtime.text.part_identity import NO_BATCH, Batch
@@ -29,6 +30,8 @@ class PendingTrigger:
     """When another part's trigger came that was not taken: from then on that part may be at the camera. Monotonic."""
     given_ns: int = 0
     """When it was accepted. Monotonic."""
+    ticket: int = 0
+    """Of the view of a part that its result is (``part_views``); 0: it is not given for a combined station."""
 
 
 class Triggers:
@@ -40,6 +43,9 @@ class Triggers:
 
     def __len__(self) -> int:
         return len(self._pending)
+
+    def __iter__(self) -> Iterator[PendingTrigger]:
+        return iter(self._pending.values())
 
     def refusal(self, trigger_id: int) -> str:
         """Why another trigger cannot be taken now; empty: it can."""

@@ -6,6 +6,7 @@ import logging
 
 from asperity.runtime.errors import ConfigError
 from asperity.runtime.manifest import Geometry
+from asperity.runtime.settings.combined_stations import check_combined
 from asperity.runtime.settings.paths import journal_path
 from asperity.runtime.settings.station_toml import STATIONS_MAX, StationConfig, StationSection, hosted
 from asperity.runtime.wire import MAX_HEADER_BYTES
@@ -45,6 +46,7 @@ def check(config: StationConfig, where: str) -> None:
             raise ConfigError(f"{where}: {table} recipe is {each.station.recipe!r}; available in [recipes]: {known}")
     if config.stations:
         _check_stations(config, where)
+    check_combined(config, where)
     engine, limits = config.engine, config.limits
     if engine.name == "cuda" and 2 * engine.device_wait_ms >= limits.engine_stuck_ms:
         raise ConfigError(

@@ -22,6 +22,7 @@ from asperity.runtime.settings.toml_tables import (
     path_text,
     text,
 )
+from asperity.runtime.settings.view_sections import Combined
 from asperity.runtime.wire import MAX_BUFFER_BYTES, MAX_CONTROL_BYTES, MAX_PARTS, MAX_RESULTS_PER_REPLY
 
 SCRIPT_PREFIX = "script:"
@@ -355,6 +356,7 @@ class StationConfig(Section, frozen=True, forbid_unknown_fields=True):
     timing: Timing = Timing()
     triggers: Triggers = Triggers()
     parts: Parts = Parts()
+    combined: list[Combined] = msgspec.field(default_factory=list)
     counters: Counters = Counters()
     hard_wired: HardWired = HardWired()
     clocks: Clocks = Clocks()
@@ -387,5 +389,3 @@ def hosted(config: StationConfig) -> list[StationConfig]:
         )
         for station in config.stations
     ]
-
-

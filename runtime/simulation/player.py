@@ -15,7 +15,7 @@ from asperity.runtime.errors import UsageError
 from asperity.runtime.reasons import Reason
 from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.simulation.line_faults import FAULTS
-from asperity.runtime.simulation.scenes import LINE_SCENES, SCENES
+from asperity.runtime.simulation.scenes import LINE_SCENES, OF_PARTS, SCENES
 from asperity.runtime.simulation.simulated_line import SimulatedLine
 from asperity.runtime.simulation.wiring import wired
 from asperity.runtime.wire import Trigger
@@ -35,7 +35,9 @@ def words_of(script: str) -> list[str]:
     words: list[str] = []
     for word in script.split():
         if word == ALL:
-            words += [reason.name for reason in Reason]
+            words += [reason.name for reason in Reason if reason not in OF_PARTS]
+        elif word in {reason.name for reason in OF_PARTS}:
+            raise UsageError(f"{word} is a reason of parts with views: --views plays words, which bring it about")
         elif word in Reason.__members__ or word in FAULTS or word in LINE_WORDS:
             words.append(word)
         elif word.isupper():

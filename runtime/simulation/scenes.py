@@ -204,6 +204,8 @@ SCENES: dict[Reason, Callable[[SimulatedLine], None]] = {
     Reason.TIMING_ONLY: _timing_only,
 }
 """One for each reason; a test holds that none is left out."""
+OF_PARTS = frozenset({Reason.VIEW_MISSING, Reason.VIEW_CONFLICT})
+"""Reasons of parts with several views (``runtime.simulation.simulated_parts``), which no single station gives."""
 
 LINE_SCENES: dict[str, Callable[[SimulatedLine], bool]] = {"recipe-fails": _recipe_fails}
 """One for each word of the line; false: it did not come about."""

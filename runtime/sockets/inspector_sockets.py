@@ -12,9 +12,10 @@ import zmq
 from asperity.runtime.clock import MS
 from asperity.runtime.errors import ConfigError, StationError
 from asperity.runtime.security.socket_files import check_ipc
+from asperity.runtime.settings.combined_stations import names_of
 from asperity.runtime.settings.listening import place_of, why_not_bound
 from asperity.runtime.settings.paths import control_endpoint
-from asperity.runtime.settings.station_toml import StationConfig, hosted
+from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.sockets.access import Access
 from asperity.runtime.sockets.curve_sockets import CurveEnds
 from asperity.runtime.sockets.plain_sockets import PlainEnds
@@ -66,7 +67,7 @@ class InspectorSockets:
         self._ends: Ends = CurveEnds(config, self.access) if self.access.curve else PlainEnds(config, self.access)
         try:
             # Whoever knows a station's name alone finds the control socket, whichever station of the process it is.
-            controls = dict.fromkeys(control_endpoint(each.station.name, sizes.control) for each in hosted(config))
+            controls = dict.fromkeys(control_endpoint(name, sizes.control) for name in names_of(config))
             bound = [self._bind("control", endpoint) for endpoint in controls]
             self.endpoints = {
                 "frames": self._bind("frames", sizes.frames),

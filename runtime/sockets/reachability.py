@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 from contextlib import suppress
 
+from asperity.runtime.settings.combined_stations import names_of
 from asperity.runtime.settings.paths import control_endpoint
-from asperity.runtime.settings.station_toml import StationConfig, hosted
+from asperity.runtime.settings.station_toml import StationConfig
 
 INSECURE_LAN = "INSECURE_LAN"
 OPEN_TO_USERS = "OPEN_TO_USERS"
@@ -46,6 +47,6 @@ def open_to_users(config: StationConfig) -> str:
 def _tcp(config: StationConfig) -> list[tuple[str, str]]:
     """(name, endpoint) of the sockets that are not files."""
     sockets = config.sockets
-    controls = dict.fromkeys(control_endpoint(each.station.name, sockets.control) for each in hosted(config))
+    controls = dict.fromkeys(control_endpoint(name, sockets.control) for name in names_of(config))
     ends = [("frames", sockets.frames), ("results", sockets.results), ("bulk", sockets.bulk)]
     return [(name, end) for name, end in [*ends, *(("control", end) for end in controls)] if end.startswith("tcp://")]

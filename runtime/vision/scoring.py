@@ -1,4 +1,5 @@
-"""Scores to a verdict: fusion, p-value, threshold, silhouette, and ``decide``, the only place that may say ok.
+"""Scores to a verdict: fusion, p-value, threshold, silhouette, and the only places that may say ok: ``decide`` of one
+frame, and ``combine`` of a part of which several views were decided.
 
 Pure: values in, values out (lsfa 7.4, 7.5, 11).
 """
@@ -13,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asperity.runtime.errors import CalibrationError, EngineError
-from asperity.runtime.frame import FloatArray, ModalityName, ModalityScores, Region, Scores, Silhouette, Verdict
+from asperity.runtime.frame import (
+    FloatArray,
+    ModalityName,
+    ModalityScores,
+    Region,
+    Result,
+    Scores,
+    Silhouette,
+    Verdict,
+)
 from asperity.runtime.manifest import Decision, Geometry, Modality, SilhouetteRange, weights_fault
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.maps import pixel_map, worst_region
@@ -185,6 +195,114 @@ def decide(
         modality=deciding_modality(scores.modalities, decision) if reason in BY_SCORE else None,
         region=worst_region(pixel_map(fused), scores.scored, scores.window, geometry.height_px, geometry.width_px),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ViewDue:
+    """One view without which a part has no verdict."""
+
+    ticket: int
+    """Issued for this view of this part alone, and never used twice in a session."""
+    station: str
+    recipe: str
+    bundle: str
+    """As they were active when the part was triggered."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartDue:
+    """What the combined verdict on one part must rest on."""
+
+    station: str
+    """The combined station, which the result of each view names in ``view_of``."""
+    session: str
+    trigger_id: int
+    part_id: str
+    views: tuple[ViewDue, ...]
+    ends_ns: int
+    """A view that is answered later counts as missing. Monotonic."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSeen:
+    """The result of a view, and for which ticket and when it came."""
+
+    ticket: int
+    result: Result
+    at_ns: int
+
+
+def combine(part: PartDue, seen: Sequence[ViewSeen]) -> Judgement:
+    """The verdict on a part, from the results of its views; their order does not matter.
+
+    Ok only when every view that is due has exactly one result, in time, of this part and trigger, by the recipe that
+    was active when the part was triggered, and each of them is ok. Ng when all are there, none is unknown and one is
+    ng. Anything else is unknown. Score and threshold are those of the view that is worst by its own threshold.
+    """
+    conflict = _conflict(part, seen)
+    if conflict:
+        return Judgement(Verdict.UNKNOWN, Reason.VIEW_CONFLICT, conflict)
+    in_time = {one.ticket: one.result for one in seen if one.at_ns <= part.ends_ns}
+    missing = [f"{at} ({view.station})" for at, view in enumerate(part.views, 1) if view.ticket not in in_time]
+    if missing or not part.views:
+        return Judgement(Verdict.UNKNOWN, Reason.VIEW_MISSING, f"no result in time of view {', '.join(missing)}")
+    results = [in_time[view.ticket] for view in part.views]
+    unknown = [result for result in results if result.verdict not in (Verdict.OK, Verdict.NG)]
+    if unknown:
+        reasons = {result.reason for result in unknown}
+        reason = reasons.pop() if len(reasons) == 1 else Reason.VIEW_MISSING
+        detail = ", ".join(f"{result.station}: {result.reason.name} (result {result.result_id})" for result in unknown)
+        return Judgement(Verdict.UNKNOWN, reason, detail)
+    bad = [result for result in results if result.verdict is Verdict.NG]
+    worst = max(bad or results, key=_excess)
+    detail = f"view {worst.station} (result {worst.result_id}) is the worst"
+    if bad:
+        verdict, reason = Verdict.NG, worst.reason
+    elif all(result.verdict is Verdict.OK and _within(result) for result in results):
+        verdict, reason = Verdict.OK, Reason.GOOD
+    else:
+        return Judgement(Verdict.UNKNOWN, Reason.ENGINE, f"{detail}, and its numbers contradict its verdict")
+    return Judgement(verdict, reason, detail, worst.score, worst.threshold)
+
+
+def _conflict(part: PartDue, seen: Sequence[ViewSeen]) -> str:
+    """Why these results are not one of each view of this part, as text; empty: nothing speaks against it."""
+    due = {view.ticket: view for view in part.views}
+    ids = {(one.result.station, one.result.result_id) for one in seen}
+    found = [
+        "two views have one ticket" if len(due) != len(part.views) else "",
+        "a view has two results" if len({one.ticket for one in seen}) != len(seen) else "",
+        "one result stands for two views" if len(ids) != len(seen) else "",
+        *(_stray(part, due.get(one.ticket), one.result) for one in seen),
+    ]
+    return next(filter(None, found), "")
+
+
+def _stray(part: PartDue, view: ViewDue | None, result: Result) -> str:
+    """Why a result is not one of this view of this part; empty: it is."""
+    who = f"result {result.result_id} of {result.station}"
+    if view is None:
+        return f"{who} is of no view of this part"
+    if (result.view_of, result.session, result.station) != (part.station, part.session, view.station):
+        return f"{who} is not of view {view.station} in this session"
+    if result.trigger_id != part.trigger_id or (part.part_id and result.part_id != part.part_id):
+        return f"{who} is of another trigger or part"
+    judged = result.verdict is not Verdict.UNKNOWN
+    if judged and (result.recipe, result.bundle) != (view.recipe, view.bundle):
+        return f"{who} was judged by another recipe"
+    return ""
+
+
+def _within(result: Result) -> bool:
+    return result.score is not None and result.threshold is not None and result.score <= result.threshold
+
+
+def _excess(result: Result) -> float:
+    """By how much a score is above its threshold, relative to it where that says something; NaN without numbers."""
+    score, threshold = result.score, result.threshold
+    if score is None or threshold is None:
+        return math.nan
+    return score / threshold - 1 if threshold > 0 else score - threshold
 
 
 def _damage(scores: Scores, decision: Decision) -> str:

@@ -3,6 +3,8 @@
 Malformed input raises WireError, in a frame FrameRefused(REFUSED_MESSAGE); a decoder raises nothing else.
 """
 
+from msgspec import UNSET
+
 from asperity.runtime.frame import MAX_BUFFER_BYTES, MAX_PIXELS, MAX_SIDE_PX
 from asperity.runtime.states import READY_STATES, State
 from asperity.runtime.text.part_identity import BATCH_TEXT_MAX_NBYTES, PART_ID_MAX_JSON_NBYTES, PART_ID_MAX_NBYTES
@@ -14,6 +16,7 @@ from asperity.runtime.wire.common import (
     MAX_PARTS,
     MAX_RESULT_BYTES,
     VERSION,
+    VIEWS_MAX,
     Part,
     split_topic,
     topic,
@@ -91,7 +94,9 @@ __all__ = [
     "PART_ID_MAX_NBYTES",
     "READY_STATES",
     "RECORD_BYTES",
+    "UNSET",
     "VERSION",
+    "VIEWS_MAX",
     "Bulk",
     "CounterRow",
     "Counters",

@@ -32,6 +32,8 @@ MAX_U32 = 2**32 - 1
 MAX_TEXT = 64
 MAX_EVENT_TEXT = 512
 MAX_ALARMS = 16
+VIEWS_MAX = 8
+"""Views of one part."""
 
 TOPIC_KINDS = frozenset(
     {"frame", "result", "record", "state", "event", "trigger", "counters", "shadow", "map", "picture"}

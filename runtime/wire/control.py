@@ -15,6 +15,7 @@ from asperity.runtime.errors import WireError
 from asperity.runtime.wire.common import (
     MAX_CONTROL_BYTES,
     MAX_EVENT_TEXT,
+    U8,
     VERSION,
     Count,
     Id,
@@ -68,8 +69,8 @@ class Operation:
 
 
 _BATCH = ("lot", "order", "shift")
-_TRIGGER = ("trigger_id", "timeout_ms"), ("part_id", "recipe", *_BATCH, "position")
-_EXPECT = ("trigger_id",), ("part_id", "recipe", "timeout_ms", *_BATCH, "position")
+_TRIGGER = ("trigger_id", "timeout_ms"), ("part_id", "recipe", *_BATCH, "position", "view")
+_EXPECT = ("trigger_id",), ("part_id", "recipe", "timeout_ms", *_BATCH, "position", "view")
 OPERATIONS: dict[str, Operation] = {
     "get_state": Operation("the state message, in the reply's state"),
     "get_result": Operation(f"results from the journal, at most {MAX_RESULTS_PER_REPLY} per reply", ("from",), ("to",)),
@@ -130,6 +131,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"
     """Of this part, or with ``set_batch`` of all from now on."""
     position: Offset | None = None
     """Counts of the line's encoder at the trigger; the result carries it on."""
+    view: U8 | msgspec.UnsetType = msgspec.UNSET
+    """The view that is exposed now, from 1; absent or 0: all of them, or the station has none."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

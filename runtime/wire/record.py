@@ -22,6 +22,7 @@ RECORD_VERSION = 1
 FLAG_ACCEPT = 1
 FLAG_DEADLINE_MISSED = 2
 FLAG_SIMULATED = 4
+FLAG_VIEW = 8
 LAYOUT = struct.Struct("<I4BQQqIIffIHHI")  # bytes 0 to 59; the CRC-32 of them follows
 _CRC = struct.Struct("<I")
 
@@ -51,6 +52,7 @@ class Record:
         """True only if flag, verdict, reason, numbers and state all say so; simulated is left to the receiver."""
         return (
             bool(self.flags & FLAG_ACCEPT)
+            and not self.flags & FLAG_VIEW
             and self.verdict == Verdict.OK
             and self.reason_code == Reason.GOOD
             and self.score <= self.threshold
@@ -66,9 +68,10 @@ def encode_record(result: Result, *, state: int, station_number: int) -> bytes:
     score, threshold = _f32(result.score), _f32(result.threshold)
     verdict = result.verdict if score is not None and threshold is not None else Verdict.UNKNOWN
     flags = (
-        (FLAG_ACCEPT if verdict is Verdict.OK else 0)
+        (FLAG_ACCEPT if verdict is Verdict.OK and result.accept else 0)
         | (FLAG_DEADLINE_MISSED if result.deadline_missed else 0)
         | (FLAG_SIMULATED if result.simulated else 0)
+        | (FLAG_VIEW if result.view_of else 0)
     )
     judged = verdict is not Verdict.UNKNOWN
     reason = Reason.NOT_JUDGED if verdict is not result.verdict else result.reason

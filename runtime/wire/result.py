@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from asperity.runtime.errors import WireError
-from asperity.runtime.frame import Region, Result, Verdict
+from asperity.runtime.frame import Region, Result, Verdict, ViewSummary
 from asperity.runtime.reasons import JUDGED, Reason
 from asperity.runtime.wire.common import (
     MAX_RESULT_BYTES,
@@ -17,6 +17,7 @@ from asperity.runtime.wire.common import (
     U16,
     U32,
     VERSION,
+    VIEWS_MAX,
     Count,
     Name,
     NameOrEmpty,
@@ -43,6 +44,16 @@ class RegionMessage(msgspec.Struct, frozen=True):
     w: Count
     h: Count
     area_px: Count
+
+
+class ViewMessage(msgspec.Struct, frozen=True):
+    """One view of a combined result."""
+
+    station: Name
+    result_id: Count = 0
+    verdict: U8 = 0
+    reason_code: U16 = 0
+    score: float | None = None
 
 
 class ResultMessage(msgspec.Struct, frozen=True):
@@ -78,6 +89,8 @@ class ResultMessage(msgspec.Struct, frozen=True):
     order: str = ""
     shift: str = ""
     position: Offset | None = None
+    view_of: NameOrEmpty | msgspec.UnsetType = msgspec.UNSET
+    views: Annotated[tuple[ViewMessage, ...], msgspec.Meta(max_length=VIEWS_MAX)] | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +153,15 @@ def encode_result_body(result: Result) -> bytes:
         order=result.order,
         shift=result.shift,
         position=result.position,
+        view_of=result.view_of or msgspec.UNSET,
     )
     check_part("result", message.part_id, message.lot, message.order, message.shift)
+    if result.views:
+        require_finite("result", **{f"views.{at}.score": view.score for at, view in enumerate(result.views)})
+        views = tuple(ViewMessage(v.station, v.result_id, v.verdict, v.reason_code, v.score) for v in result.views)
+        whole = msgspec.structs.replace(message, views=views)
+        if len(msgspec.json.encode(whole)) <= MAX_RESULT_BYTES:  # else without: no verdict follows from them
+            message = whole
     return write_json(_result, message, MAX_RESULT_BYTES, "result")
 
 
@@ -159,6 +179,7 @@ def decode_result_body(body: Part) -> ReceivedResult:
     message = read_json(_result, body, MAX_RESULT_BYTES, "result")
     require_finite("result", score=message.score, threshold=message.threshold, p_value=message.p_value)
     check_part("result", message.part_id, message.lot, message.order, message.shift)
+    require_finite("result", **{f"views.{at}.score": view.score for at, view in enumerate(message.views or ())})
     verdict, reason = _believed(message)
     judged = verdict is not Verdict.UNKNOWN
     region = message.region
@@ -174,6 +195,8 @@ def decode_result_body(body: Part) -> ReceivedResult:
         p_value=message.p_value if judged else None,
         region=Region(region.x, region.y, region.w, region.h, region.area_px) if region else None,
         modality=message.modality if judged else "",
+        view_of=message.view_of or "",
+        views=tuple(ViewSummary(*msgspec.structs.astuple(view)) for view in message.views or ()),
         verdict_code=message.verdict,
         accept_sent=message.accept,
         reason_code=message.reason_code,
@@ -183,7 +206,8 @@ def decode_result_body(body: Part) -> ReceivedResult:
 
 _REASONS = {int(reason): reason for reason in Reason}
 _READ_APART = {
-    "v", "verdict", "accept", "score", "threshold", "p_value", "reason_code", "reason", "region", "modality"
+    "v", "verdict", "accept", "score", "threshold", "p_value", "reason_code", "reason", "region", "modality",
+    "view_of", "views",
 }  # fmt: skip
 
 
@@ -192,7 +216,8 @@ def _believed(message: ResultMessage) -> tuple[Verdict, Reason]:
     reason = _REASONS.get(message.reason_code, Reason.NOT_JUDGED)
     score, threshold = message.score, message.threshold
     if reason in JUDGED and score is not None and threshold is not None:
-        good = reason is Reason.GOOD and score <= threshold and message.accept
+        # A view of a part is ok without accept: one that says otherwise contradicts itself.
+        good = reason is Reason.GOOD and score <= threshold and message.accept is (not message.view_of)
         if message.verdict == Verdict.OK and good:
             return Verdict.OK, reason
         if message.verdict == Verdict.NG and reason is not Reason.GOOD and not message.accept:

@@ -17,6 +17,7 @@ from asperity.runtime.wire.common import (
     MAX_STATE_BYTES,
     MAX_TRIGGER_BYTES,
     U8,
+    VIEWS_MAX,
     Count,
     Id,
     Name,
@@ -102,6 +103,12 @@ class StationState(msgspec.Struct, frozen=True, kw_only=True):
     order: str = ""
     shift: str = ""
     """What ``set_batch`` set for the station: of parts whose trigger names no other."""
+    view_of: NameOrEmpty | msgspec.UnsetType = msgspec.UNSET
+    """The combined station of which this station is a view: no result of it accepts a part."""
+    views: Annotated[tuple[Name, ...], msgspec.Meta(max_length=VIEWS_MAX)] | msgspec.UnsetType = msgspec.UNSET
+    """Of a combined station: the stations that see the part, in the order of the views."""
+    parts_open: Count | msgspec.UnsetType = msgspec.UNSET
+    """Of a combined station: parts that were triggered and have no result yet."""
 
     @property
     def can_judge(self) -> bool:

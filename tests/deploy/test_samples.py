@@ -12,7 +12,6 @@ import pytest
 from pymodbus.client import ModbusTcpClient
 
 from asperity.runtime.gateways.modbus.table import STATUS, STATUS_WORDS, WRITE_ADDRESS, unpack
-from asperity.runtime.settings.station_toml import StationConfig
 from asperity.runtime.wire import ReceivedResult
 from asperity.testing import PATIENCE_S
 from tests.deploy.sample import DEPLOY, PORT, Sample, readme_commands
@@ -166,7 +165,6 @@ def test_eight_stations() -> None:
         assert camera.end() == 0 and run.end() == 0
 
 
-@pytest.mark.skipif("combined" not in StationConfig.__struct_fields__, reason="there are no combined stations yet")
 def test_two_views() -> None:
     simulated, real = readme_commands("two-views")
     with Sample("two-views") as sample:

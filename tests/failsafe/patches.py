@@ -17,6 +17,7 @@ from tests.failsafe import (
     realsense_rows,
     ros2_rows,
     station_rows,
+    view_rows,
     vision_rows,
 )
 from tests.failsafe.rows import Entry
@@ -25,6 +26,8 @@ FAST = tuple(
     f"tests/{name}"
     for name in (
         "runtime/inspector/test_inspector_", "runtime/inspector/test_stations_", "runtime/inspector/test_part_matching",
+        "runtime/inspector/test_combined_station", "runtime/inspector/test_part_views",
+        "runtime/gateways/test_views_accept",
         "runtime/inspector/test_recipe_change", "runtime/inspector/test_request_age", "runtime/judging/test_recipes",
         "runtime/judging/test_served", "runtime/vision/test_scoring_verdicts", "runtime/records/test_journal",
         "runtime/records/test_audit", "runtime/engines/test_parity_gate", "runtime/bundle/test_bundle",
@@ -73,7 +76,7 @@ ENTRIES = [
     Entry(section, fault, node, says, patches, _soak(node))
     for rows in (
         station_rows, bundle_rows, camera_rows, picture_rows, folder_rows, genicam_rows, realsense_rows, ros2_rows,
-        gateway_rows, ethernetip_rows, vision_rows,
+        gateway_rows, ethernetip_rows, vision_rows, view_rows,
     )
     for section, faults in rows.TABLE.items()
     for fault, entries in faults.items()

@@ -11,7 +11,7 @@ import pytest
 from asperity.runtime.errors import StationError
 from asperity.runtime.process.child import Child
 from asperity.runtime.security.curve_keys import Role
-from asperity.testing import STATION, Camera, Line
+from asperity.testing import PATIENCE_MS, STATION, Camera, Line
 from tests.places import ROOT
 from tests.runtime.gateways.floor import open_files, until
 
@@ -114,3 +114,25 @@ def test_a_child_that_does_not_end_is_killed(tmp_path: Path) -> None:
     child = Child([sys.executable, "-c", code], log=tmp_path / "log")
     until(lambda: child.log() == "deaf\n", "a child that does not listen")
     assert child.end(timeout_s=0.1) == -signal.SIGKILL
+
+
+def test_a_part_with_two_views_has_one_accept() -> None:
+    with (
+        Line(names=("front", "back"), combined="part", limits=PATIENT) as line,
+        Camera(line, station="front", triggered=True) as front,
+        Camera(line, station="back", triggered=True) as back,
+    ):
+        line.start()
+        assert [state.station for state in line.await_running()] == ["front", "back", "part"]
+        for camera in (front, back):
+            assert camera.wait_connected(PATIENCE_MS)
+        assert line.ask("trigger", station="part", trigger_id=7, timeout_ms=30_000).ok
+        for camera in (front, back):
+            trigger = camera.wait_trigger(PATIENCE_MS)
+            assert trigger is not None
+            camera.expose("ok", trigger_id=trigger.trigger_id, promise=trigger.promise)
+        line.wait(lambda: bool(line.heard_of["part"].results), "the part's result")
+        (part,) = line.heard_of["part"].results
+        assert (part.trigger_id, part.accept, len(part.views)) == (7, True, 2)
+        views = [result for name in line.names for result in line.heard_of[name].results]
+        assert [(view.verdict.name, view.accept) for view in views] == [("OK", False)] * 2

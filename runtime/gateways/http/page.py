@@ -196,8 +196,15 @@ def _cells(result: ReceivedResult, zone: tzinfo | None) -> list[str]:
         result.shift,
         "" if result.position is None else str(result.position),
         result.recipe,
-        "simulated" if result.simulated else "",
+        "; ".join(_about(result)),
     ]
+
+
+def _about(result: ReceivedResult) -> list[str]:
+    """What else a person should know of it."""
+    of_view = f"one view of {result.view_of}, accepts no part" if result.view_of else ""
+    views = ", ".join(map(str, result.views))
+    return [text for text in ("simulated" if result.simulated else "", of_view, views) if text]
 
 
 def _number(value: float | None) -> str:

@@ -131,6 +131,7 @@ COUNTED_REASONS: tuple[str, ...] = (
     "WRONG_CAMERA", "WRONG_RECIPE", "CAMERA_MOVED", "FROZEN_IMAGE", "DUPLICATE_SEQ", "SEQ_JUMP", "TRIGGER_EXPIRED",
     "UNANNOUNCED", "AMBIGUOUS", "UNSYNCED", "CAMERA_CONFLICT", "STALE", "OVERLOAD", "DEADLINE", "LOST", "NO_FRAME",
     "NOT_RUNNING", "ENGINE", "RESTARTED", "SHUTDOWN", "ABORTED", "TIMING_ONLY",
+    "VIEW_MISSING", "VIEW_CONFLICT",
 )  # fmt: skip
 """Reasons in the order of their registers, which never changes: a new one is added at the end."""
 COUNTS: tuple[Row, ...] = (

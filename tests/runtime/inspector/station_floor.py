@@ -22,6 +22,7 @@ from asperity.runtime.inspector.station import Station
 from asperity.runtime.judging.recipe_loader import Opened
 from asperity.runtime.process.kernel_clock import KernelClock
 from asperity.runtime.records.journal import Journal
+from asperity.runtime.settings.combined_stations import combining
 from asperity.runtime.settings.paths import audit_path, journal_path
 from asperity.runtime.settings.station_toml import Security, StationConfig, hosted
 from asperity.runtime.sockets.access import Access
@@ -89,11 +90,13 @@ class Floor:
         names: Sequence[str] = (),
         recipes: Mapping[str, str] | None = None,
         trigger_mode: str = "",
+        combined: Sequence[Mapping[str, Any]] = (),
         **sections: dict[str, Any],
     ) -> None:
         """``names``: of several stations, whose cameras are called the same and whose journals lie beside ``journal``.
 
         ``recipes``: what each begins with, by name; otherwise ``a``. ``trigger_mode``: `triggers` of each.
+        ``combined``: tables ``[[combined]]``, their journals beside the others.
         """
         values: dict[str, Any] = {
             "engine": {"name": "simulated"},
@@ -111,6 +114,8 @@ class Floor:
         if trigger_mode:
             for station in values.get("stations") or [values.setdefault("station", {})]:
                 station["triggers"] = trigger_mode
+        if combined:
+            values["combined"] = [{"journal": f"{journal}.{table['name']}", **table} for table in combined]
         self.config = msgspec.convert(values, StationConfig)
         configs = hosted(self.config)
         self.now = Now(1_000_000 * MS, 1_700_000_000_000_000)
@@ -119,7 +124,10 @@ class Floor:
             Journal.open(journal_path(each), each.station.name, slots=each.journal.slots) for each in configs
         ]
         self.journal = self.journals[0]
-        self.desk = Inspector(configs, self.journals, self.sockets, lambda: self.now)  # type: ignore[arg-type]
+        above = [combining(self.config, combined) for combined in self.config.combined]
+        combined = [Journal.open(journal_path(each), each.station.name, slots=each.journal.slots) for each in above]
+        self.desk = Inspector(configs, self.journals, self.sockets, lambda: self.now, combined)  # type: ignore[arg-type]
+        self.journals += combined
         self.clock(KernelClock(True, 0.01, 0.2, "chrony"))
         self.desk.engine_thread.start = lambda: None  # type: ignore[method-assign]
         self.station = self.desk.stations[0]
@@ -186,7 +194,9 @@ class Floor:
         """The camera's next frame, or one of a given ``seq``; of the first station's camera unless one is named."""
         camera = fields.get("camera", self.station.camera)
         if fields.get("trigger_id"):  # as a camera does: what the station said last of this id
-            given = [wire.decode_trigger(parts) for parts in self.of_kind("trigger")]
+            whose = self.desk.by_camera.get(camera)
+            messages = self.of_kind("trigger", whose.name if whose else "")
+            given = [wire.decode_trigger(parts) for parts in messages]
             promised = next((t.promise for t in given[::-1] if t.trigger_id == fields["trigger_id"]), 0)
             fields = {"promise": promised, **fields}
         return Frame(

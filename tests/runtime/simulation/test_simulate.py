@@ -27,7 +27,8 @@ from asperity.runtime.reasons import JUDGED, Reason
 from asperity.runtime.security.curve_keys import ClientKeys, Role
 from asperity.runtime.simulation.line_faults import FAULTS
 from asperity.runtime.simulation.player import words_of
-from asperity.runtime.simulation.scenes import SCENES
+from asperity.runtime.simulation.scenes import OF_PARTS, SCENES
+from asperity.runtime.simulation.simulated_parts import check_words
 from asperity.runtime.wire import ReceivedResult
 
 pytestmark = pytest.mark.usefixtures("forked_starts")
@@ -77,13 +78,16 @@ def told(process: subprocess.Popen[bytes]) -> dict[str, Any]:
 
 
 def test_no_reason_is_left_out() -> None:
-    assert set(SCENES) == set(Reason)
-    assert words_of("ok=20 all LOST") == ["ok=20", *Reason.__members__, "LOST"]
+    assert set(SCENES) == set(Reason) - OF_PARTS
+    names = [reason.name for reason in Reason if reason not in OF_PARTS]
+    assert words_of("ok=20 all LOST") == ["ok=20", *names, "LOST"]
 
 
 def test_words_that_are_none_are_named() -> None:
     with pytest.raises(UsageError, match="LOSST is not a reason; use one of: NOT_JUDGED"):
         words_of("ok LOSST")
+    with pytest.raises(UsageError, match="VIEW_MISSING is a reason of parts with views"):
+        words_of("ok VIEW_MISSING")
     with pytest.raises(ConfigError, match="sorry"):
         words_of("sorry")
     with pytest.raises(UsageError, match="empty"):
@@ -91,11 +95,10 @@ def test_words_that_are_none_are_named() -> None:
 
 
 def test_every_reason_comes_about_by_name(folder: Path) -> None:
-    script = " ".join(Reason.__members__)
-    process = simulate(folder, "--json", "--rate=100", f"--script={script}", "--deadline-ms=3000", "--once")
+    process = simulate(folder, "--json", "--rate=100", "--script=all", "--deadline-ms=3000", "--once")
     summary = told(process)
     seen = {reason for reason, count in summary["by_reason"].items() if count}
-    assert seen == set(Reason.__members__) - {"NOT_JUDGED"}, summary
+    assert seen == {reason.name for reason in SCENES} - {"NOT_JUDGED"}, summary
     assert summary["missed"] == {} and summary["gaps"] == 0 and summary["unanswered"] == 0
     assert summary["balanced"] and summary["restarts"] >= 2
 
@@ -118,6 +121,37 @@ def test_every_fault_of_a_hard_wired_line_comes_about_by_its_word(folder: Path) 
     assert summary["missed"] == {} and summary["gaps"] == 0 and summary["unanswered"] == 0
     assert {fault.reason.name for fault in FAULTS.values()} <= set(summary["by_reason"])
     assert summary["balanced"] and summary["restarts"] == 0
+
+
+VIEWS = """
+[triggers]
+timeout_max_ms = 60000
+[[stations]]
+name = "arm"
+camera = "arm"
+triggers = "software"
+[[combined]]
+name = "st1"
+number = 9
+views = ["arm", "arm"]
+triggered = "one_by_one"
+complete_ms = 400000
+"""
+
+
+@pytest.mark.parametrize("more", ["", VIEWS])
+def test_parts_with_views_are_simulated(folder: Path, more: str) -> None:
+    views = () if more else ("--views=2",)
+    summary = told(simulate(folder, "--json", "--rate=50", "--script=ok ok ok ng", "--once", *views, more=more))
+    assert summary["balanced"] and summary["unanswered"] == 0 and summary["gaps"] == 0
+    assert summary["by_reason"] == {"GOOD": 1, "SCORE_ABOVE_THRESHOLD": 1}
+    assert summary["exposures"] == 4
+
+
+def test_words_of_a_part_with_views_are_those_of_exposures() -> None:
+    check_words(["ok=20", "ng", "NO_FRAME"])
+    with pytest.raises(UsageError, match="LOST cannot be played at a part with views"):
+        check_words(["ok", "LOST"])
 
 
 def test_a_change_of_recipe_fails_on_demand(folder: Path) -> None:

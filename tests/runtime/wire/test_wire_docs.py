@@ -40,6 +40,7 @@ def heading(start: str) -> str:
         ("### Intrinsics", frame.IntrinsicsMessage),
         ("## Result:", result.ResultMessage),
         ("### Region", result.RegionMessage),
+        ("### View", result.ViewMessage),
         ("## State:", state.StationState),
         ("### Recipe change", state.RecipeChange),
         ("### Clocks", clocks.Clocks),

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from asperity.runtime import wire
-from asperity.runtime.frame import Frame, Intrinsics, Region, Result, Verdict, Window
+from asperity.runtime.frame import Frame, Intrinsics, Region, Result, Verdict, ViewSummary, Window
 from asperity.runtime.reasons import Reason
 from asperity.runtime.wire.clocks import CameraClock, Clocks, ComputerClock
 
@@ -141,6 +141,29 @@ GS1_ID = "010401234567890121x-4\u00fc\x1d10L-2026/\"7\"\x1d3103001750"
 RESULT_GS1 = replace(
     RESULT_OK, result_id=1006, seq=46, part_id=GS1_ID, lot="L-2026/7", order="4500012345", shift="Fr\u00fch",
     position=-9_007_199_254_740_991,
+)  # fmt: skip
+RESULT_VIEW = replace(RESULT_OK, station="front", result_id=77, view_of="st1")
+"""One view of a part: ok, and it accepts nothing."""
+RESULT_PART = Result(
+    station="st1",
+    session=SESSION,
+    result_id=1007,
+    trigger_id=7,
+    part_id="4711",
+    verdict=Verdict.OK,
+    reason=Reason.GOOD,
+    score=0.8125,
+    threshold=2.5,
+    recipe="gear-2",
+    t_exposure_us=1_790_000_000_000_001,
+    t_done_us=1_790_000_000_150_000,
+    latency_us={"total": 150000},
+    deadline_us=1_000_000,
+    views=(ViewSummary("front", 77, 1, 1, 0.8125), ViewSummary("back", 78, 1, 1, 0.25)),
+)
+RESULT_PART_MISSING = replace(
+    RESULT_PART.unknown(Reason.VIEW_MISSING), result_id=1008, deadline_missed=True,
+    views=(ViewSummary("front", 79, 1, 1, 0.8125), ViewSummary("back", 0, 0, 0)),
 )  # fmt: skip
 RESULT_TIMING_ONLY = Result(
     station="st1",
@@ -267,6 +290,7 @@ REQUESTS = {
         id="a-7", op="trigger", trigger_id=9, part_id=GS1_ID, timeout_ms=500, lot="L-2026/7", order="4500012345",
         shift="Fr\u00fch", position=123_456,
     ),
+    "trigger_view": wire.Request(id="a-10", op="trigger", station="st1", trigger_id=10, timeout_ms=500, view=2),
     "reset_counters": wire.Request(id="a-9", op="reset_counters"),
     "set_batch": wire.Request(id="a-8", op="set_batch", lot="L-2026/7", order="", shift="Fr\u00fch"),
 }
@@ -299,6 +323,15 @@ def messages() -> dict[str, list[bytes]]:
         "result_ng": [*wire.encode_result(RESULT_NG)],
         "result_unknown": [*wire.encode_result(RESULT_UNKNOWN)],
         "result_unannounced": [*wire.encode_result(RESULT_UNANNOUNCED)],
+        "result_view": [*wire.encode_result(RESULT_VIEW)],
+        "record_view": [*wire.record_message("front", wire.encode_record(RESULT_VIEW, state=8, station_number=4))],
+        "result_part": [*wire.encode_result(RESULT_PART)],
+        "record_part": [*wire.record_message("st1", wire.encode_record(RESULT_PART, state=8, station_number=3))],
+        "result_part_missing": [*wire.encode_result(RESULT_PART_MISSING)],
+        "state_part": [
+            *wire.encode_state(msgspec.structs.replace(STATE, views=("front", "back"), parts_open=1, threshold=None))
+        ],
+        "state_view": [*wire.encode_state(msgspec.structs.replace(STATE, station="front", view_of="st1"))],
         "result_timing_only": [*wire.encode_result(RESULT_TIMING_ONLY)],
         "record_timing_only": [
             *wire.record_message("st1", wire.encode_record(RESULT_TIMING_ONLY, state=8, station_number=3))

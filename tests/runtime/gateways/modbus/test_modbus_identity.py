@@ -172,7 +172,7 @@ def test_the_counters_are_shown_and_reset(plc: Plc) -> None:
 def test_every_reason_has_its_register_for_ever() -> None:
     assert set(COUNTED_REASONS) == {reason.name for reason in Reason} - {"GOOD", "NOT_JUDGED"}
     assert (COUNTED_REASONS[0], COUNTED_REASONS[27]) == ("SCORE_ABOVE_THRESHOLD", "TIMING_ONLY")
-    assert (COUNTS[0].address, COUNTS[-1].address) == (900, 968)
+    assert (COUNTS[0].address, COUNTS[-1].address) == (900, 972)
     assert words_of(COUNTS) <= READ_MAX
 
 
