@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from asperity.runtime import wire
 from asperity.runtime.clock import Now
 from asperity.runtime.errors import WireError
-from asperity.runtime.frame import Result, Verdict
+from asperity.runtime.frame import ByteArray, FloatArray, Result, Verdict, Window
 from asperity.runtime.inspector.counting import Counting
 from asperity.runtime.inspector.event_log import EventLog
 from asperity.runtime.inspector.triggers import PendingTrigger
@@ -150,20 +150,25 @@ class Results:
         self._sockets.publish(wire.record_message(self._name, record))
         self.last_published_id = max(self.last_published_id, result.result_id)
 
-    def publish_map(self, outcome: Outcome) -> None:
-        """The map of a frame, where it has one; a subscriber may lose it."""
-        if outcome.distance_map is None:
-            return
-        result = outcome.result
+    def publish_bulk(self, outcome: Outcome) -> None:
+        """The map of a frame, where it has one, and its picture, if the station publishes them; both may be lost."""
+        if outcome.distance_map is not None:
+            self._publish_array("map", outcome.result, outcome.distance_map, outcome.window)
+        if outcome.picture is not None and self._config.sockets.pictures:
+            self._publish_array("picture", outcome.result, outcome.picture, None)
+
+    def _publish_array(
+        self, kind: Literal["map", "picture"], result: Result, array: FloatArray | ByteArray, window: Window | None
+    ) -> None:
         bulk = wire.Bulk(
-            kind="map",
+            kind=kind,
             station=result.station,
             session=result.session,
             result_id=result.result_id,
-            array=outcome.distance_map,
+            array=array,
             camera=result.camera,
             seq=result.seq,
-            window=outcome.window,
+            window=window,
         )
         self._sockets.publish_bulk(wire.encode_bulk(bulk))
 

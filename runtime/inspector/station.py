@@ -292,7 +292,7 @@ class Station:
         self.results.publish(work.result(self.clock().ns, hard_wired), outcome.detail, work.trigger)
         if work.trigger is not None and hard_wired:
             self.journal.redeem(work.trigger.entry)  # of other triggers it was, when the frame was admitted
-        self.results.publish_map(outcome)
+        self.results.publish_bulk(outcome)
 
     def _make_room(self, result_id: int) -> None:
         """Answer the frame in work whose slot of the journal ``result_id`` takes: gaps in seq use many."""

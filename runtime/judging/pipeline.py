@@ -14,7 +14,7 @@ import numpy as np
 from asperity.runtime.clock import Now, look
 from asperity.runtime.engines import Engine, Progress
 from asperity.runtime.errors import EngineError, EngineLostError, FrameRefused
-from asperity.runtime.frame import EngineInfo, FloatArray, Frame, Result, Scores, Span, Window
+from asperity.runtime.frame import ByteArray, EngineInfo, FloatArray, Frame, Result, Scores, Span, Window
 from asperity.runtime.manifest import Decision, Manifest
 from asperity.runtime.reasons import Reason
 from asperity.runtime.vision.digest import frame_digest
@@ -70,6 +70,8 @@ class Outcome:
     distance_map: FloatArray | None = None
     """grid x grid, standardised and fused; for people."""
     window: Window | None = None
+    picture: ByteArray | None = None
+    """Of the frame: H x W x 3, for people; None: the engine thread never saw the frame."""
     lost: EngineLostError | None = None
     """The engine can score nothing more."""
     spans: tuple[Span, ...] = ()
@@ -115,9 +117,13 @@ def inspect_together(
     looked_at = [_look_at(turn, clock) for turn in turns]
     scorable = [turn for turn, (_, _, refusal) in zip(turns, looked_at, strict=True) if refusal is None]
     found = iter(_score(scorable, progress))
-    return [
+    outcomes = [
         (_waited(turn.job, _outcome(born, turn.recipe, refusal or next(found), clock)), digest)
         for turn, (born, digest, refusal) in zip(turns, looked_at, strict=True)
+    ]
+    return [
+        (replace(outcome, picture=turn.job.frame.rgb), digest)
+        for turn, (outcome, digest) in zip(turns, outcomes, strict=True)
     ]
 
 

@@ -151,7 +151,7 @@ class Sockets(Section, frozen=True, forbid_unknown_fields=True):
 
     frames: Annotated[str, endpoint_text("PULL; `tcp://ADDRESS:PORT` or `ipc://PATH`", binds=True)] = "tcp://127.0.0.1:5560"
     results: Annotated[str, endpoint_text("PUB: results, records, states, events, triggers", binds=True)] = "tcp://127.0.0.1:5561"
-    bulk: Annotated[str, endpoint_text("PUB: maps; a subscriber may miss some", binds=True)] = "tcp://127.0.0.1:5562"
+    bulk: Annotated[str, endpoint_text("PUB: maps and pictures; a subscriber may miss some", binds=True)] = "tcp://127.0.0.1:5562"
     control: Annotated[
         str,
         endpoint_text(
@@ -161,9 +161,12 @@ class Sockets(Section, frozen=True, forbid_unknown_fields=True):
     insecure_lan: Annotated[
         bool, text("allow binding to a non-loopback address although clients on that network are not authenticated")
     ] = False
+    pictures: Annotated[
+        bool, text("send each frame's colour picture to `bulk` as well, as it came, for people: copied once per subscriber")
+    ] = False
     frames_hwm: Annotated[int, number(1, 64, "frames that ZeroMQ may buffer before the I/O thread reads them")] = 4
     results_hwm: Annotated[int, number(10, 1_000_000, "messages buffered for a slow subscriber")] = 4000
-    bulk_hwm: Annotated[int, number(1, 64, "maps buffered for a slow subscriber")] = 2
+    bulk_hwm: Annotated[int, number(1, 64, "maps and pictures buffered for a slow subscriber")] = 2
     control_hwm: Annotated[int, number(1, 10_000, "requests and replies buffered for one client")] = 64
     frames_max_nbytes: Annotated[
         int, number(1024, MAX_BUFFER_BYTES, "largest part of a frame; a recipe whose colour has more does not open")

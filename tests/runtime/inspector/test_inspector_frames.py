@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from asperity.runtime import wire
@@ -44,6 +45,18 @@ def test_a_frame_is_judged_and_everything_of_it_comes_back(make: MakeFloor) -> N
     (bulk,) = [wire.decode_bulk([bytes(p) for p in parts]) for parts in floor.sockets.bulk]
     assert (bulk.result_id, bulk.array.shape) == (result.result_id, (28, 28))
     assert balanced(floor)
+
+
+def test_the_picture_of_a_frame_follows_its_result_where_it_is_asked_for(make: MakeFloor) -> None:
+    floor = make("ok ng", sockets={"pictures": True})
+    frames = [floor.send(), floor.send()]
+    floor.pass_ms(12)
+    floor.serve()
+    sent = [wire.decode_bulk([bytes(p) for p in parts]) for parts in floor.sockets.bulk]
+    pictures = [bulk for bulk in sent if bulk.kind == "picture"]
+    assert [bulk.result_id for bulk in pictures] == [result.result_id for result in floor.results]
+    for frame, bulk in zip(frames, pictures, strict=True):
+        assert np.array_equal(bulk.array, frame.rgb)
 
 
 def test_a_result_is_in_the_journal_before_it_is_published(make: MakeFloor) -> None:
