@@ -162,7 +162,7 @@ class Sockets(Section, frozen=True, forbid_unknown_fields=True):
         bool, text("allow binding to a non-loopback address although clients on that network are not authenticated")
     ] = False
     pictures: Annotated[
-        bool, text("send each frame's colour picture to `bulk` as well, as it came, for people: copied once per subscriber")
+        bool, text("send each frame's colour picture to `bulk` as well, as it came, for people")
     ] = False
     frames_hwm: Annotated[int, number(1, 64, "frames that ZeroMQ may buffer before the I/O thread reads them")] = 4
     results_hwm: Annotated[int, number(10, 1_000_000, "messages buffered for a slow subscriber")] = 4000

@@ -49,9 +49,11 @@ def test_a_frame_is_judged_and_everything_of_it_comes_back(make: MakeFloor) -> N
 
 def test_the_picture_of_a_frame_follows_its_result_where_it_is_asked_for(make: MakeFloor) -> None:
     floor = make("ok ng", sockets={"pictures": True})
-    frames = [floor.send(), floor.send()]
-    floor.pass_ms(12)
-    floor.serve()
+    frames = []
+    for _ in range(2):
+        frames.append(floor.send())
+        floor.pass_ms(12)
+        floor.serve()
     sent = [wire.decode_bulk([bytes(p) for p in parts]) for parts in floor.sockets.bulk]
     pictures = [bulk for bulk in sent if bulk.kind == "picture"]
     assert [bulk.result_id for bulk in pictures] == [result.result_id for result in floor.results]
