@@ -169,10 +169,12 @@ def _real(
     from asperity.runtime.errors import UsageError
     from asperity.runtime.gateways.config import client_key, control_of, load
     from asperity.runtime.security.private_files import read_secret
+    from asperity.runtime.text.numbers import whole_number
 
     assert isinstance(questions, Questions)
-    host, _, port = gateway.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    host, _, digits = gateway.rpartition(":")
+    port = whole_number(digits) or 0
+    if not host or not 0 < port < 65536:
         raise UsageError(f"--gateway is {gateway!r}; give HOST:PORT")
     given = {name: value for name, value in zip(("name", "results", "control"), ends, strict=True) if value is not None}
     loaded = load(path, {"station": given})
@@ -187,7 +189,7 @@ def _real(
     user = (name, read_secret(file).strip()) if name is not None and file is not None else None
     numbers = getattr(getattr(loaded, protocol), "recipes", {})
     recipes = {recipe: int(number) for number, recipe in numbers.items()}
-    plc = Plc(side_of(protocol, host, int(port), timeout_s, recipes, user))
+    plc = Plc(side_of(protocol, host, port, timeout_s, recipes, user))
     plc.start()
     stack.callback(plc.close)
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path is not None else ""

@@ -9,10 +9,14 @@ from typing import Any
 
 from asperity.runtime.commissioning.messages import outcome_of_change, shown_of
 from asperity.runtime.commissioning.plc_side import Counted, NoAnswer, Reading, Shown
+from asperity.runtime.text.encoding import TextRefused
+from asperity.runtime.text.formats import decode_json
 from asperity.runtime.text.part_identity import Batch
 from asperity.runtime.wire import StationState
 
 JSON = "application/json"
+MAX_ANSWER_NBYTES = 1 << 20
+"""An answer is read so far; a longer one is cut, and so refused."""
 
 
 class HttpSide:
@@ -153,9 +157,9 @@ class HttpSide:
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
-            data = answer.read()
-            fields = json.loads(data) if data else {}
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            data = answer.read(MAX_ANSWER_NBYTES)
+            fields = decode_json(data, dict[str, Any]) if data else {}
+        except (OSError, http.client.HTTPException, TextRefused) as error:
             host, port = self._where
             raise NoAnswer(f"no answer from http://{host}:{port}: {error or type(error).__name__}") from None
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -14,6 +13,7 @@ from asyncua import Client, Node, ua
 from asperity.runtime.commissioning.messages import outcome_of_change, shown_of
 from asperity.runtime.commissioning.plc_side import U32, Counted, NoAnswer, Reading, Shown
 from asperity.runtime.gateways.opcua.address_space import NAMESPACE
+from asperity.runtime.text.formats import decode_json
 from asperity.runtime.text.part_identity import Batch
 from asperity.runtime.wire import StationState
 
@@ -158,7 +158,7 @@ class OpcuaSide:
 
     def _result(self, result_id: int) -> Shown | None:
         error, text = self._call("GetResultById", ua.Variant(result_id, ua.VariantType.UInt64))
-        return None if error else shown_of(json.loads(text))
+        return None if error else shown_of(decode_json(str(text).encode(), dict[str, Any]))
 
     def _tags(self) -> dict[str, Any]:
         async def read() -> dict[str, Any]:

@@ -31,8 +31,8 @@ from asperity.runtime.reasons import Reason
 
 HOLD_MS = 1500
 """Of the gateway in the row ``hold``."""
-ELSEWHERE = (Reason.NOT_JUDGED, Reason.GOOD, Reason.NO_FRAME)
-"""Never a result's reason, or with a row of its own."""
+ELSEWHERE = (Reason.NOT_JUDGED, Reason.GOOD, Reason.NO_FRAME, Reason.VIEW_MISSING, Reason.VIEW_CONFLICT)
+"""Never a result's reason, with a row of its own, or of a combined station alone (docs/plc.md)."""
 LAST = (Reason.AMBIGUOUS, Reason.UNSYNCED)
 """The simulation needs hard-wired triggers for these, and a new start."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import secrets
 import time
@@ -24,6 +23,7 @@ from asperity.runtime.settings.station_toml import SCRIPT_PREFIX, StationConfig
 from asperity.runtime.simulation.camera import SimulatedCamera
 from asperity.runtime.simulation.inspector_process import RECIPE, StationProcess
 from asperity.runtime.simulation.player import Simulation
+from asperity.runtime.text.formats import decode_json
 from asperity.runtime.wire import Trigger
 
 STATION, CAMERA = "simulated", "simulated-camera"
@@ -186,8 +186,8 @@ class SimulatedLine:
 
     def audited(self, op: str) -> bool | None:
         """As ``LineSide.audited``."""
-        lines = Path(self.config.audit.path).read_text(encoding="utf-8").splitlines()
-        return any(json.loads(line).get("op") == op for line in lines)
+        lines = Path(self.config.audit.path).read_bytes().splitlines()
+        return any(decode_json(line, dict[str, Any]).get("op") == op for line in lines)
 
     def repair(self) -> None:
         """As ``LineSide.repair``."""

@@ -33,6 +33,8 @@ def view_of(config: StationConfig) -> str:
 
 def check_combined(config: StationConfig, where: str) -> None:
     """That a combined station can tell which part each picture is of, and is known by itself. Raises ConfigError."""
+    if not config.combined:
+        return
     if len(config.combined) > COMBINED_MAX:
         raise ConfigError(
             f"{where}: there are {len(config.combined)} [[combined]], but one process hosts at most {COMBINED_MAX}; "

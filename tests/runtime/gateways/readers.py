@@ -274,6 +274,8 @@ class Sparkplug(Reader):
         return broker.port
 
     def _came(self, client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
+        if not message.topic.startswith("spBv1.0/"):
+            return  # amqtt was seen to send what nobody subscribed to
         if "/NDEATH/" in message.topic:
             self._values["Station/Good"] = False
             return

@@ -18,7 +18,7 @@ from asperity.runtime.wire import RecipeChange
 from asperity.testing import PATIENCE_S, STATION, Camera, Line
 from tests.runtime.gateways.fake_station import FakeStation
 from tests.runtime.gateways.floor import GatewayProcess, until
-from tests.runtime.gateways.mqtt.mqtt_floor import Broker
+from tests.runtime.gateways.mqtt.mqtt_floor import MOSQUITTO, Broker
 from tests.runtime.gateways.readers import READERS, Reader
 
 pytestmark = pytest.mark.usefixtures("forked_starts")
@@ -44,7 +44,8 @@ class Readers:
     """Every gateway of one station, each with its reader."""
 
     def __init__(self, line: Line, *, simulated: bool) -> None:
-        broker, toml = Broker(line, "amqtt"), TOML.format(simulated=str(simulated).lower())
+        broker = Broker(line, "mosquitto" if MOSQUITTO else "amqtt")
+        toml = TOML.format(simulated=str(simulated).lower())
         self.by_name: dict[str, Reader] = {name: make(line, broker, toml) for name, make in READERS.items()}
         for reader in self.by_name.values():
             reader.open()
