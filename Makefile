@@ -25,9 +25,9 @@ setup: $(VENV)/.ready  ## create .venv with all packages to calibrate, export, r
 demo: setup  ## calibrate on the virtual camera, export, stream, show results (build/demo)
 	$(BIN)/asperity demo --out build/demo
 
-# Half of the suite waits for processes: three workers for each core keep the cores busy. What they share is made once
+# Half of the suite waits for processes: four workers for each core keep the cores busy. What they share is made once
 # and kept in build/test-cache (tests/kept.py).
-JOBS   ?= $(shell n=$$(( 3 * $$(env -u OMP_NUM_THREADS nproc) )); echo $$(( n < 8 ? n : 8 )))
+JOBS   ?= $(shell n=$$(( 4 * $$(env -u OMP_NUM_THREADS nproc) )); echo $$(( n < 8 ? n : 8 )))
 PYTEST  = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 # To run the tests in another order: ORDER="-p randomly --randomly-seed=17 --randomly-dont-reset-seed".
 ORDER  ?=
