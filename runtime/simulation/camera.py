@@ -14,6 +14,7 @@ from asperity.runtime import wire
 from asperity.runtime.client.frame_sender import FrameSender
 from asperity.runtime.engines.simulated import LOOK_DISTANCE_MM, LOOK_SHAPE_PX, SENSOR_PREFIX
 from asperity.runtime.frame import ByteArray, FloatArray, Frame
+from asperity.runtime.security.curve_keys import receive
 
 SEND_WAIT_MS = 2000
 """Longest wait for the inspector to take a frame; then the exposure counts and is not sent."""
@@ -73,6 +74,19 @@ class SimulatedCamera(FrameSender):
             self._push.send_multipart(parts, zmq.NOBLOCK)
             self.sent += 1
         return Exposed(frame.camera_session, frame.seq)
+
+    def await_triggers(self, timeout_s: float) -> None:
+        """Wait until triggers reach this camera, before any was given.
+
+        Subscriptions are taken in their order: once a state comes over the same connection, so will triggers.
+        """
+        assert self._sub is not None, "it receives triggers"
+        ends_s = time.monotonic() + timeout_s
+        self._sub.subscribe(wire.topic("state", self._station))
+        while time.monotonic() < ends_s:
+            if self._sub.poll(20) and bytes(receive(self._sub)[0]).startswith(b"state/"):
+                break
+        self._sub.unsubscribe(wire.topic("state", self._station))
 
     def skip(self, count: int = 1) -> None:
         """Expose and send nothing."""

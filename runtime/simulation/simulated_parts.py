@@ -68,6 +68,10 @@ class SimulatedParts:
     def play(self, words: Sequence[str], rate_hz: float, most: int, once: bool, triggered: bool) -> None:
         """Play until ended, after ``most`` exposures, or all words ``once``. ``triggered``: on others' triggers."""
         self._await_running()
+        if not triggered:
+            for station, camera in self._cameras.items():
+                if station not in self._wired:
+                    camera.await_triggers(SETTLE_S)
         began_s = due_s = time.monotonic()
         at = 0
         while not self._ended() and not (most and self.summary.exposures >= most) and not (once and at >= len(words)):
