@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from asperity.runtime.commissioning.plc_side import NoAnswer
-from asperity.runtime.commissioning.registers import Busy
+from asperity.runtime.commissioning.registers import Busy, receive
 from asperity.runtime.gateways.ethernetip.assemblies import (
     ALL,
     COMMAND,
@@ -101,20 +101,10 @@ class AssemblyTransport:
         assert self._socket is not None
         self._socket.settimeout(self.timeout_s)
         self._socket.sendall(HEADER.pack(command, len(data), self._session, 0, bytes(8), 0) + data)
-        head = self._receive(HEADER.size)
+        head = receive(self._socket, HEADER.size)
         if status := HEADER.unpack(head)[3]:
             raise EOFError(f"encapsulation status {status:#x}")
-        return int(HEADER.unpack(head)[2]), self._receive(data_nbytes(head))
-
-    def _receive(self, nbytes: int) -> bytes:
-        assert self._socket is not None
-        data = b""
-        while len(data) < nbytes:
-            more = self._socket.recv(nbytes - len(data))
-            if not more:
-                raise EOFError("the connection was closed")
-            data += more
-        return data
+        return int(HEADER.unpack(head)[2]), receive(self._socket, data_nbytes(head))
 
     def _fail(self, why: str) -> NoReturn:
         with suppress(OSError):

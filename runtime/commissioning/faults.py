@@ -107,7 +107,7 @@ def gateway_lost(walk: Walk) -> str:
     walk.until(lambda: walk.plc.silence != "", "no answer")
     walk.line.start_gateway()
     walk.reads(lambda reading: True, "an answer again")
-    known = {truth.trigger_id for truth in walk.line.witness.told.values()}
+    known = {truth.trigger_id for truth in walk.line.witness.published.values()}
     code = walk.plc.ask(lambda side: side.repeat_trigger())
     if code not in ("", "BASELINE"):
         fail(f"the PLC's old trigger was executed or refused: {code}")

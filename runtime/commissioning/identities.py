@@ -64,7 +64,7 @@ def busy(walk: Walk) -> str:
         if shown.reason != "NO_FRAME":
             fail(f"trigger {each} ended {shown.reason}")
         walk.must_not_have_passed(shown)
-    if any(truth.trigger_id == trigger_id for truth in list(walk.line.witness.told.values())):
+    if any(truth.trigger_id == trigger_id for truth in list(walk.line.witness.published.values())):
         fail(f"trigger {trigger_id} was BUSY and has a result")
     return f"triggers {names(given)} NO_FRAME, accept 0; trigger {trigger_id} BUSY, no result"
 

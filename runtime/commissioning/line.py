@@ -29,7 +29,7 @@ class Witness(StationClient):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.told: dict[int, ReceivedResult] = {}
+        self.published: dict[int, ReceivedResult] = {}
         """Low 32 bits of its id -> result."""
 
     def poll(self, timeout_ms: int) -> list[ReceivedResult | Gap]:
@@ -37,7 +37,7 @@ class Witness(StationClient):
         items = super().poll(timeout_ms)
         for item in items:
             if not isinstance(item, Gap):
-                self.told[item.result_id & U32] = item
+                self.published[item.result_id & U32] = item
         return items
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from asperity.runtime.commissioning.plc_side import NoAnswer
-from asperity.runtime.commissioning.registers import Busy
+from asperity.runtime.commissioning.registers import Busy, receive
 from asperity.runtime.gateways.modbus.server import BUSY
 from asperity.runtime.gateways.modbus.table import Row, words_of
 
@@ -61,8 +61,8 @@ class ModbusTransport:
                 self._socket = socket.create_connection(self._where, timeout=self.timeout_s)
             self._socket.settimeout(self.timeout_s)
             self._socket.sendall(HEADER.pack(self._transaction, 0, 2 + len(body), UNIT, function) + body)
-            number, _, length, _, answered = HEADER.unpack(self._receive(HEADER.size))
-            answer = self._receive(length - 2)
+            number, _, length, _, answered = HEADER.unpack(receive(self._socket, HEADER.size))
+            answer = receive(self._socket, length - 2)
         except (OSError, EOFError) as error:
             self._fail(str(error) or "closed")
         if number != self._transaction:
@@ -73,16 +73,6 @@ class ModbusTransport:
                 raise Busy
             raise NoAnswer(f"Modbus function {function} was refused with exception {code}")
         return answer
-
-    def _receive(self, nbytes: int) -> bytes:
-        assert self._socket is not None
-        data = b""
-        while len(data) < nbytes:
-            more = self._socket.recv(nbytes - len(data))
-            if not more:
-                raise EOFError("the connection was closed")
-            data += more
-        return data
 
     def _fail(self, why: str) -> NoReturn:
         with suppress(OSError):

@@ -133,7 +133,7 @@ class OpcuaSide:
             "Session": state.session, "Triggers": state.triggers, "BeatTimeoutMs": state.beat_timeout_ms,
             "Recipe": state.recipe,
         }  # fmt: skip
-        return [(name, str(told), str(tags[name])) for name, told in pairs.items()]
+        return [(name, str(expected), str(tags[name])) for name, expected in pairs.items()]
 
     def command_without_role(self) -> str:
         """As ``PlcSide.command_without_role``."""

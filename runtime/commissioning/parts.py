@@ -21,7 +21,7 @@ def identity(walk: Walk) -> str:
     """Version, session, mode and recipe are the station's."""
     walk.reads(lambda reading: reading.quality, "quality 1")
     found = walk.plc.ask(lambda side: side.identity(walk.state))
-    wrong = [f"{name} is {seen}, expected {told}" for name, told, seen in found if seen != told]
+    wrong = [f"{name} is {seen}, expected {wanted}" for name, wanted, seen in found if seen != wanted]
     if wrong:
         fail("; ".join(wrong))
     return "; ".join(f"{name} {seen}" for name, _, seen in found)
@@ -97,11 +97,11 @@ def reason(wanted: Reason) -> Callable[[Walk], str]:
 
     def check(walk: Walk) -> str:
         walk.drained()
-        told, recorded = walk.line.witness.told, len(walk.plc.recorded)
-        before = set(told)
+        results, recorded = walk.line.witness.published, len(walk.plc.recorded)
+        before = set(results)
         walk.line.play(wanted.name)
-        walk.until(lambda: any(number not in before for number in told), "a result")
-        found = [number for number, truth in told.items() if number not in before and truth.reason is wanted]
+        walk.until(lambda: any(number not in before for number in results), "a result")
+        found = [number for number, truth in results.items() if number not in before and truth.reason is wanted]
         if not found:
             raise NotChecked(f"the station gave no result of reason {wanted.name}")
         for number in found:
@@ -113,7 +113,7 @@ def reason(wanted: Reason) -> Callable[[Walk], str]:
         walk.settle()
         if passed := walk.plc.passed.intersection(found):
             fail(f"accept became 1 for result {names(passed)}, {wanted.name}")
-        return f"result {names(found)}: reason {int(wanted)}, verdict {int(told[found[0]].verdict)}, accept 0"
+        return f"result {names(found)}: reason {int(wanted)}, verdict {int(results[found[0]].verdict)}, accept 0"
 
     return check
 
@@ -202,8 +202,8 @@ def handshake(walk: Walk) -> str:
     if code not in TAKEN:
         fail(f"the trigger was not taken: {code}")
     walk.line.expose(trigger_id, "ok")
-    told = walk.line.witness.told
-    walk.until(lambda: any(each.trigger_id == trigger_id for each in told.values()), "the next result")
+    results = walk.line.witness.published
+    walk.until(lambda: any(each.trigger_id == trigger_id for each in results.values()), "the next result")
     recorded = len(walk.plc.recorded)
     walk.settle()
     if len(walk.plc.recorded) > recorded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping
 from typing import NoReturn, Protocol
@@ -48,6 +49,17 @@ COPIES = {PART: ("part_result_no", "part_result_no_copy"), BATCH: ("batch_result
 
 class Busy(Exception):
     """The gateway did not take a write, because the last request of that kind has no answer yet."""
+
+
+def receive(connection: socket.socket, nbytes: int) -> bytes:
+    """So many bytes. Raises OSError, and EOFError where the connection ends before."""
+    data = b""
+    while len(data) < nbytes:
+        more = connection.recv(nbytes - len(data))
+        if not more:
+            raise EOFError("the connection was closed")
+        data += more
+    return data
 
 
 class Transport(Protocol):

@@ -224,9 +224,9 @@ class Walk:
 
     def truth(self, shown: Shown) -> ReceivedResult:
         """What the station says of it."""
-        told = self.line.witness.told
-        self.until(lambda: shown.number in told, f"result {shown.number} from the station itself")
-        return told[shown.number]
+        published = self.line.witness.published
+        self.until(lambda: shown.number in published, f"result {shown.number} from the station itself")
+        return published[shown.number]
 
     def compare(self, shown: Shown) -> None:
         """It is what the station said. Raises RowFailed."""
@@ -272,7 +272,7 @@ def differences(shown: Shown, truth: ReceivedResult) -> list[str]:
     ]
     if shown.recipe:
         pairs.append(("recipe", shown.recipe, truth.recipe))
-    return [f"{name} is {seen!r}, the station says {told!r}" for name, seen, told in pairs if seen != told]
+    return [f"{name} is {seen!r}, the station says {wanted!r}" for name, seen, wanted in pairs if seen != wanted]
 
 
 def names(values: Iterable[object]) -> str:
